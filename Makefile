@@ -1,0 +1,41 @@
+# One door: everything a person or CI does here starts with `make`.
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+ROOMS := protos stats journal features registry training gateway rollout turnout
+
+.PHONY: run test unit walks check protos lock fix
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@echo "Installing into $(VENV) (once, under a minute) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: $(VENV)/.installed
+	@$(BIN)/turnout demo $(if $(ONCE),--once)
+
+test: unit walks
+
+unit: $(VENV)/.installed
+	@$(BIN)/python -m pytest -m "not walk and not nightly"
+
+walks: $(VENV)/.installed
+	@$(BIN)/python -m pytest -m "walk and not nightly"
+
+check: $(VENV)/.installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy $(ROOMS)
+	@$(BIN)/python -m pytest tests/house
+
+fix: $(VENV)/.installed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+protos: $(VENV)/.installed
+	@$(BIN)/python -m protos.generate
+
+lock:
+	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra data --extra dev pyproject.toml -o requirements.lock

@@ -1,0 +1,495 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class VersionStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VERSION_STATUS_UNSPECIFIED: _ClassVar[VersionStatus]
+    DEVELOPMENT: _ClassVar[VersionStatus]
+    STAGING: _ClassVar[VersionStatus]
+    PRODUCTION_STATUS: _ClassVar[VersionStatus]
+    ARCHIVED: _ClassVar[VersionStatus]
+VERSION_STATUS_UNSPECIFIED: VersionStatus
+DEVELOPMENT: VersionStatus
+STAGING: VersionStatus
+PRODUCTION_STATUS: VersionStatus
+ARCHIVED: VersionStatus
+
+class Empty(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ModelName(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class VersionName(_message.Message):
+    __slots__ = ("model", "version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class Version(_message.Message):
+    __slots__ = ("model", "label", "digest", "status", "standby", "author", "created_unix_ms", "model_contract", "input_contract", "card_json", "size_bytes")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    STANDBY_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    CREATED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_CONTRACT_FIELD_NUMBER: _ClassVar[int]
+    INPUT_CONTRACT_FIELD_NUMBER: _ClassVar[int]
+    CARD_JSON_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    label: str
+    digest: str
+    status: VersionStatus
+    standby: bool
+    author: str
+    created_unix_ms: int
+    model_contract: str
+    input_contract: str
+    card_json: str
+    size_bytes: int
+    def __init__(self, model: _Optional[str] = ..., label: _Optional[str] = ..., digest: _Optional[str] = ..., status: _Optional[_Union[VersionStatus, str]] = ..., standby: _Optional[bool] = ..., author: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., model_contract: _Optional[str] = ..., input_contract: _Optional[str] = ..., card_json: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
+class VersionChunk(_message.Message):
+    __slots__ = ("model", "file", "content")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    file: str
+    content: bytes
+    def __init__(self, model: _Optional[str] = ..., file: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListModelsReply(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelSummary]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ...) -> None: ...
+
+class ModelSummary(_message.Message):
+    __slots__ = ("model", "versions", "deployment")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    versions: int
+    deployment: Deployment
+    def __init__(self, model: _Optional[str] = ..., versions: _Optional[int] = ..., deployment: _Optional[_Union[Deployment, _Mapping]] = ...) -> None: ...
+
+class ListVersionsRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class ListVersionsReply(_message.Message):
+    __slots__ = ("versions",)
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedCompositeFieldContainer[Version]
+    def __init__(self, versions: _Optional[_Iterable[_Union[Version, _Mapping]]] = ...) -> None: ...
+
+class SetStatusRequest(_message.Message):
+    __slots__ = ("model", "version", "status", "reason")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    status: VersionStatus
+    reason: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., status: _Optional[_Union[VersionStatus, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ApproveRequest(_message.Message):
+    __slots__ = ("model", "version", "policy_name", "policy_digest", "accepted_shift", "reason", "reject")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    POLICY_NAME_FIELD_NUMBER: _ClassVar[int]
+    POLICY_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_SHIFT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REJECT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    policy_name: str
+    policy_digest: str
+    accepted_shift: str
+    reason: str
+    reject: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., policy_name: _Optional[str] = ..., policy_digest: _Optional[str] = ..., accepted_shift: _Optional[str] = ..., reason: _Optional[str] = ..., reject: _Optional[bool] = ...) -> None: ...
+
+class Approval(_message.Message):
+    __slots__ = ("id", "model", "version", "version_digest", "policy_name", "policy_digest", "accepted_shift", "approver", "reason", "at_unix_ms", "rejected")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    POLICY_NAME_FIELD_NUMBER: _ClassVar[int]
+    POLICY_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_SHIFT_FIELD_NUMBER: _ClassVar[int]
+    APPROVER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    model: str
+    version: str
+    version_digest: str
+    policy_name: str
+    policy_digest: str
+    accepted_shift: str
+    approver: str
+    reason: str
+    at_unix_ms: int
+    rejected: bool
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[str] = ..., policy_name: _Optional[str] = ..., policy_digest: _Optional[str] = ..., accepted_shift: _Optional[str] = ..., approver: _Optional[str] = ..., reason: _Optional[str] = ..., at_unix_ms: _Optional[int] = ..., rejected: _Optional[bool] = ...) -> None: ...
+
+class ListApprovalsReply(_message.Message):
+    __slots__ = ("approvals",)
+    APPROVALS_FIELD_NUMBER: _ClassVar[int]
+    approvals: _containers.RepeatedCompositeFieldContainer[Approval]
+    def __init__(self, approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ...) -> None: ...
+
+class Deployment(_message.Message):
+    __slots__ = ("model", "revision", "production", "standby", "canary", "shadows", "preload", "holdout_bp", "split_salt", "holdout_salt", "policy", "approval_id", "rollout_id", "who", "why", "at_unix_ns", "digests", "standby_bp")
+    class DigestsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    PRODUCTION_FIELD_NUMBER: _ClassVar[int]
+    STANDBY_FIELD_NUMBER: _ClassVar[int]
+    CANARY_FIELD_NUMBER: _ClassVar[int]
+    SHADOWS_FIELD_NUMBER: _ClassVar[int]
+    PRELOAD_FIELD_NUMBER: _ClassVar[int]
+    HOLDOUT_BP_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_SALT_FIELD_NUMBER: _ClassVar[int]
+    HOLDOUT_SALT_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_ID_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    STANDBY_BP_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    revision: int
+    production: str
+    standby: str
+    canary: Canary
+    shadows: _containers.RepeatedCompositeFieldContainer[Shadow]
+    preload: _containers.RepeatedScalarFieldContainer[str]
+    holdout_bp: int
+    split_salt: bytes
+    holdout_salt: bytes
+    policy: ServingPolicy
+    approval_id: str
+    rollout_id: str
+    who: str
+    why: str
+    at_unix_ns: int
+    digests: _containers.ScalarMap[str, str]
+    standby_bp: int
+    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., production: _Optional[str] = ..., standby: _Optional[str] = ..., canary: _Optional[_Union[Canary, _Mapping]] = ..., shadows: _Optional[_Iterable[_Union[Shadow, _Mapping]]] = ..., preload: _Optional[_Iterable[str]] = ..., holdout_bp: _Optional[int] = ..., split_salt: _Optional[bytes] = ..., holdout_salt: _Optional[bytes] = ..., policy: _Optional[_Union[ServingPolicy, _Mapping]] = ..., approval_id: _Optional[str] = ..., rollout_id: _Optional[str] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., at_unix_ns: _Optional[int] = ..., digests: _Optional[_Mapping[str, str]] = ..., standby_bp: _Optional[int] = ...) -> None: ...
+
+class Canary(_message.Message):
+    __slots__ = ("version", "share_bp")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SHARE_BP_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    share_bp: int
+    def __init__(self, version: _Optional[str] = ..., share_bp: _Optional[int] = ...) -> None: ...
+
+class Shadow(_message.Message):
+    __slots__ = ("version", "sample_bp")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_BP_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    sample_bp: int
+    def __init__(self, version: _Optional[str] = ..., sample_bp: _Optional[int] = ...) -> None: ...
+
+class ServingPolicy(_message.Message):
+    __slots__ = ("deadline_ms_default", "feature_budget_ms", "features_required", "nan_inputs_refused", "nan_scores_defaulted", "default_score", "canary_budget_ms", "rows_max", "evidence_keep_of_65536", "journal_keep_of_65536", "journal_required", "decision_threshold")
+    DEADLINE_MS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    NAN_INPUTS_REFUSED_FIELD_NUMBER: _ClassVar[int]
+    NAN_SCORES_DEFAULTED_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_SCORE_FIELD_NUMBER: _ClassVar[int]
+    CANARY_BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_MAX_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_KEEP_OF_65536_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_KEEP_OF_65536_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    DECISION_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    deadline_ms_default: int
+    feature_budget_ms: int
+    features_required: bool
+    nan_inputs_refused: bool
+    nan_scores_defaulted: bool
+    default_score: float
+    canary_budget_ms: int
+    rows_max: int
+    evidence_keep_of_65536: int
+    journal_keep_of_65536: int
+    journal_required: bool
+    decision_threshold: float
+    def __init__(self, deadline_ms_default: _Optional[int] = ..., feature_budget_ms: _Optional[int] = ..., features_required: _Optional[bool] = ..., nan_inputs_refused: _Optional[bool] = ..., nan_scores_defaulted: _Optional[bool] = ..., default_score: _Optional[float] = ..., canary_budget_ms: _Optional[int] = ..., rows_max: _Optional[int] = ..., evidence_keep_of_65536: _Optional[int] = ..., journal_keep_of_65536: _Optional[int] = ..., journal_required: _Optional[bool] = ..., decision_threshold: _Optional[float] = ...) -> None: ...
+
+class DeployRequest(_message.Message):
+    __slots__ = ("deployment", "lease_token", "rollout_policy_digest", "rollback", "break_glass")
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_POLICY_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ROLLBACK_FIELD_NUMBER: _ClassVar[int]
+    BREAK_GLASS_FIELD_NUMBER: _ClassVar[int]
+    deployment: Deployment
+    lease_token: int
+    rollout_policy_digest: str
+    rollback: bool
+    break_glass: bool
+    def __init__(self, deployment: _Optional[_Union[Deployment, _Mapping]] = ..., lease_token: _Optional[int] = ..., rollout_policy_digest: _Optional[str] = ..., rollback: _Optional[bool] = ..., break_glass: _Optional[bool] = ...) -> None: ...
+
+class WatchDeploymentsRequest(_message.Message):
+    __slots__ = ("gateway", "slot", "boot_id", "held")
+    class HeldEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    gateway: str
+    slot: int
+    boot_id: int
+    held: _containers.ScalarMap[str, int]
+    def __init__(self, gateway: _Optional[str] = ..., slot: _Optional[int] = ..., boot_id: _Optional[int] = ..., held: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class DeploymentEvent(_message.Message):
+    __slots__ = ("deployments", "snapshot_end", "keys")
+    DEPLOYMENTS_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_END_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    deployments: _containers.RepeatedCompositeFieldContainer[Deployment]
+    snapshot_end: bool
+    keys: ServingKeys
+    def __init__(self, deployments: _Optional[_Iterable[_Union[Deployment, _Mapping]]] = ..., snapshot_end: _Optional[bool] = ..., keys: _Optional[_Union[ServingKeys, _Mapping]] = ...) -> None: ...
+
+class ServingKeys(_message.Message):
+    __slots__ = ("prediction_id_key", "version_public_key")
+    PREDICTION_ID_KEY_FIELD_NUMBER: _ClassVar[int]
+    VERSION_PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    prediction_id_key: bytes
+    version_public_key: bytes
+    def __init__(self, prediction_id_key: _Optional[bytes] = ..., version_public_key: _Optional[bytes] = ...) -> None: ...
+
+class GatewayState(_message.Message):
+    __slots__ = ("gateway", "slot", "boot_id", "spare", "held", "applied", "applied_unix_ns", "at_unix_ns", "gone")
+    class AppliedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class AppliedUnixNsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    SPARE_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    gateway: str
+    slot: int
+    boot_id: int
+    spare: bool
+    held: _containers.RepeatedCompositeFieldContainer[HeldVersion]
+    applied: _containers.ScalarMap[str, int]
+    applied_unix_ns: _containers.ScalarMap[str, int]
+    at_unix_ns: int
+    gone: bool
+    def __init__(self, gateway: _Optional[str] = ..., slot: _Optional[int] = ..., boot_id: _Optional[int] = ..., spare: _Optional[bool] = ..., held: _Optional[_Iterable[_Union[HeldVersion, _Mapping]]] = ..., applied: _Optional[_Mapping[str, int]] = ..., applied_unix_ns: _Optional[_Mapping[str, int]] = ..., at_unix_ns: _Optional[int] = ..., gone: _Optional[bool] = ...) -> None: ...
+
+class HeldVersion(_message.Message):
+    __slots__ = ("model", "version", "digest", "state", "reason")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        UNSPECIFIED: _ClassVar[HeldVersion.State]
+        LOADING: _ClassVar[HeldVersion.State]
+        READY: _ClassVar[HeldVersion.State]
+        REFUSED: _ClassVar[HeldVersion.State]
+    UNSPECIFIED: HeldVersion.State
+    LOADING: HeldVersion.State
+    READY: HeldVersion.State
+    REFUSED: HeldVersion.State
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    digest: str
+    state: HeldVersion.State
+    reason: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., state: _Optional[_Union[HeldVersion.State, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class WatchStatesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class LeaseRequest(_message.Message):
+    __slots__ = ("name", "holder", "seconds", "token")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    holder: str
+    seconds: int
+    token: int
+    def __init__(self, name: _Optional[str] = ..., holder: _Optional[str] = ..., seconds: _Optional[int] = ..., token: _Optional[int] = ...) -> None: ...
+
+class Lease(_message.Message):
+    __slots__ = ("name", "holder", "token", "until_unix_ms")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    holder: str
+    token: int
+    until_unix_ms: int
+    def __init__(self, name: _Optional[str] = ..., holder: _Optional[str] = ..., token: _Optional[int] = ..., until_unix_ms: _Optional[int] = ...) -> None: ...
+
+class CheckpointName(_message.Message):
+    __slots__ = ("rollout_id",)
+    ROLLOUT_ID_FIELD_NUMBER: _ClassVar[int]
+    rollout_id: str
+    def __init__(self, rollout_id: _Optional[str] = ...) -> None: ...
+
+class Checkpoint(_message.Message):
+    __slots__ = ("rollout_id", "sequence", "state", "lease_token")
+    ROLLOUT_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    rollout_id: str
+    sequence: int
+    state: bytes
+    lease_token: int
+    def __init__(self, rollout_id: _Optional[str] = ..., sequence: _Optional[int] = ..., state: _Optional[bytes] = ..., lease_token: _Optional[int] = ...) -> None: ...
+
+class Finding(_message.Message):
+    __slots__ = ("sequence", "model", "version", "kind", "text", "who", "at_unix_ms")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    model: str
+    version: str
+    kind: str
+    text: str
+    who: str
+    at_unix_ms: int
+    def __init__(self, sequence: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[str] = ..., text: _Optional[str] = ..., who: _Optional[str] = ..., at_unix_ms: _Optional[int] = ...) -> None: ...
+
+class WatchFindingsRequest(_message.Message):
+    __slots__ = ("after",)
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    def __init__(self, after: _Optional[int] = ...) -> None: ...
+
+class ListHistoryRequest(_message.Message):
+    __slots__ = ("after", "limit", "object")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    limit: int
+    object: str
+    def __init__(self, after: _Optional[int] = ..., limit: _Optional[int] = ..., object: _Optional[str] = ...) -> None: ...
+
+class HistoryEntry(_message.Message):
+    __slots__ = ("seq", "at_unix_ms", "actor", "action", "object", "before", "after", "reason", "previous", "digest")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    at_unix_ms: int
+    actor: str
+    action: str
+    object: str
+    before: str
+    after: str
+    reason: str
+    previous: bytes
+    digest: bytes
+    def __init__(self, seq: _Optional[int] = ..., at_unix_ms: _Optional[int] = ..., actor: _Optional[str] = ..., action: _Optional[str] = ..., object: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ..., reason: _Optional[str] = ..., previous: _Optional[bytes] = ..., digest: _Optional[bytes] = ...) -> None: ...
+
+class SignedHead(_message.Message):
+    __slots__ = ("seq", "digest", "signature", "public_key")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    digest: bytes
+    signature: bytes
+    public_key: bytes
+    def __init__(self, seq: _Optional[int] = ..., digest: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., public_key: _Optional[bytes] = ...) -> None: ...
+
+class ListHistoryReply(_message.Message):
+    __slots__ = ("entries", "head")
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[HistoryEntry]
+    head: SignedHead
+    def __init__(self, entries: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., head: _Optional[_Union[SignedHead, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,310 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STAGE_UNSPECIFIED: _ClassVar[Stage]
+    PRELOAD: _ClassVar[Stage]
+    SHADOW_STAGE: _ClassVar[Stage]
+    CANARY_STAGE: _ClassVar[Stage]
+    WATCH: _ClassVar[Stage]
+    DONE: _ClassVar[Stage]
+    ROLLED_BACK: _ClassVar[Stage]
+    REFUSED_STAGE: _ClassVar[Stage]
+
+class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VERDICT_UNSPECIFIED: _ClassVar[Verdict]
+    HEALTHY: _ClassVar[Verdict]
+    UNDECIDED: _ClassVar[Verdict]
+    FAULTY: _ClassVar[Verdict]
+    HOLD: _ClassVar[Verdict]
+STAGE_UNSPECIFIED: Stage
+PRELOAD: Stage
+SHADOW_STAGE: Stage
+CANARY_STAGE: Stage
+WATCH: Stage
+DONE: Stage
+ROLLED_BACK: Stage
+REFUSED_STAGE: Stage
+VERDICT_UNSPECIFIED: Verdict
+HEALTHY: Verdict
+UNDECIDED: Verdict
+FAULTY: Verdict
+HOLD: Verdict
+
+class RolloutModel(_message.Message):
+    __slots__ = ("model", "rollout_id")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_ID_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    rollout_id: str
+    def __init__(self, model: _Optional[str] = ..., rollout_id: _Optional[str] = ...) -> None: ...
+
+class StartRolloutRequest(_message.Message):
+    __slots__ = ("model", "version", "policy", "approval_id", "reason")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    policy: str
+    approval_id: str
+    reason: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., policy: _Optional[str] = ..., approval_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RolloutVerb(_message.Message):
+    __slots__ = ("model", "reason", "to", "share_bp", "full")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    SHARE_BP_FIELD_NUMBER: _ClassVar[int]
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    reason: str
+    to: str
+    share_bp: int
+    full: bool
+    def __init__(self, model: _Optional[str] = ..., reason: _Optional[str] = ..., to: _Optional[str] = ..., share_bp: _Optional[int] = ..., full: _Optional[bool] = ...) -> None: ...
+
+class RolloutStatus(_message.Message):
+    __slots__ = ("rollout_id", "model", "version", "baseline", "policy", "policy_digest", "stage", "step", "share_bp", "verdict", "reason", "evidence", "times", "revision", "started_unix_ms", "stage_since_unix_ms", "paused", "missing", "calls")
+    ROLLOUT_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    POLICY_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    SHARE_BP_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    TIMES_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    STARTED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    STAGE_SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    rollout_id: str
+    model: str
+    version: str
+    baseline: str
+    policy: str
+    policy_digest: str
+    stage: Stage
+    step: int
+    share_bp: int
+    verdict: Verdict
+    reason: str
+    evidence: _containers.RepeatedCompositeFieldContainer[Evidence]
+    times: RollbackTimes
+    revision: int
+    started_unix_ms: int
+    stage_since_unix_ms: int
+    paused: bool
+    missing: _containers.RepeatedScalarFieldContainer[str]
+    calls: CallTotals
+    def __init__(self, rollout_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., baseline: _Optional[str] = ..., policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., stage: _Optional[_Union[Stage, str]] = ..., step: _Optional[int] = ..., share_bp: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., times: _Optional[_Union[RollbackTimes, _Mapping]] = ..., revision: _Optional[int] = ..., started_unix_ms: _Optional[int] = ..., stage_since_unix_ms: _Optional[int] = ..., paused: _Optional[bool] = ..., missing: _Optional[_Iterable[str]] = ..., calls: _Optional[_Union[CallTotals, _Mapping]] = ...) -> None: ...
+
+class CallTotals(_message.Message):
+    __slots__ = ("canary", "production", "shadow_pairs", "fallen_back", "failed")
+    CANARY_FIELD_NUMBER: _ClassVar[int]
+    PRODUCTION_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_PAIRS_FIELD_NUMBER: _ClassVar[int]
+    FALLEN_BACK_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    canary: int
+    production: int
+    shadow_pairs: int
+    fallen_back: int
+    failed: int
+    def __init__(self, canary: _Optional[int] = ..., production: _Optional[int] = ..., shadow_pairs: _Optional[int] = ..., fallen_back: _Optional[int] = ..., failed: _Optional[int] = ...) -> None: ...
+
+class Evidence(_message.Message):
+    __slots__ = ("metric", "canary_keys", "canary_events", "baseline_keys", "baseline_events", "log_e", "log_e_max", "log_threshold", "promote_log_e", "promote_log_threshold", "note")
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    CANARY_KEYS_FIELD_NUMBER: _ClassVar[int]
+    CANARY_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_KEYS_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    LOG_E_FIELD_NUMBER: _ClassVar[int]
+    LOG_E_MAX_FIELD_NUMBER: _ClassVar[int]
+    LOG_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    PROMOTE_LOG_E_FIELD_NUMBER: _ClassVar[int]
+    PROMOTE_LOG_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    metric: str
+    canary_keys: int
+    canary_events: int
+    baseline_keys: int
+    baseline_events: int
+    log_e: float
+    log_e_max: float
+    log_threshold: float
+    promote_log_e: float
+    promote_log_threshold: float
+    note: str
+    def __init__(self, metric: _Optional[str] = ..., canary_keys: _Optional[int] = ..., canary_events: _Optional[int] = ..., baseline_keys: _Optional[int] = ..., baseline_events: _Optional[int] = ..., log_e: _Optional[float] = ..., log_e_max: _Optional[float] = ..., log_threshold: _Optional[float] = ..., promote_log_e: _Optional[float] = ..., promote_log_threshold: _Optional[float] = ..., note: _Optional[str] = ...) -> None: ...
+
+class RollbackTimes(_message.Message):
+    __slots__ = ("first_bad_unix_ns", "verdict_unix_ns", "moved_unix_ns", "last_bad_unix_ns")
+    FIRST_BAD_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    MOVED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    LAST_BAD_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    first_bad_unix_ns: int
+    verdict_unix_ns: int
+    moved_unix_ns: int
+    last_bad_unix_ns: int
+    def __init__(self, first_bad_unix_ns: _Optional[int] = ..., verdict_unix_ns: _Optional[int] = ..., moved_unix_ns: _Optional[int] = ..., last_bad_unix_ns: _Optional[int] = ...) -> None: ...
+
+class ListRolloutsReply(_message.Message):
+    __slots__ = ("rollouts",)
+    ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
+    rollouts: _containers.RepeatedCompositeFieldContainer[RolloutStatus]
+    def __init__(self, rollouts: _Optional[_Iterable[_Union[RolloutStatus, _Mapping]]] = ...) -> None: ...
+
+class ListPoliciesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListPoliciesReply(_message.Message):
+    __slots__ = ("policies",)
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    policies: _containers.RepeatedCompositeFieldContainer[Policy]
+    def __init__(self, policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ...) -> None: ...
+
+class Policy(_message.Message):
+    __slots__ = ("name", "digest", "json")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    digest: str
+    json: str
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., json: _Optional[str] = ...) -> None: ...
+
+class RolloutExplanation(_message.Message):
+    __slots__ = ("status", "decisions", "text")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    status: RolloutStatus
+    decisions: _containers.RepeatedCompositeFieldContainer[Decision]
+    text: str
+    def __init__(self, status: _Optional[_Union[RolloutStatus, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., text: _Optional[str] = ...) -> None: ...
+
+class Decision(_message.Message):
+    __slots__ = ("at_unix_ns", "stage", "revision", "verdict", "reason", "evidence", "policy_digest", "first_second", "last_second")
+    AT_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    POLICY_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SECOND_FIELD_NUMBER: _ClassVar[int]
+    LAST_SECOND_FIELD_NUMBER: _ClassVar[int]
+    at_unix_ns: int
+    stage: Stage
+    revision: int
+    verdict: Verdict
+    reason: str
+    evidence: _containers.RepeatedCompositeFieldContainer[Evidence]
+    policy_digest: str
+    first_second: int
+    last_second: int
+    def __init__(self, at_unix_ns: _Optional[int] = ..., stage: _Optional[_Union[Stage, str]] = ..., revision: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., policy_digest: _Optional[str] = ..., first_second: _Optional[int] = ..., last_second: _Optional[int] = ...) -> None: ...
+
+class RolloutState(_message.Message):
+    __slots__ = ("status", "decisions", "split_salt", "closed_second", "sources", "metrics", "seen", "late_windows", "duplicate_batches", "stages", "open_windows")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_SALT_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_SECOND_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
+    LATE_WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_BATCHES_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    OPEN_WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    status: RolloutStatus
+    decisions: _containers.RepeatedCompositeFieldContainer[Decision]
+    split_salt: bytes
+    closed_second: int
+    sources: _containers.RepeatedCompositeFieldContainer[SourceState]
+    metrics: _containers.RepeatedCompositeFieldContainer[MetricState]
+    seen: _containers.RepeatedCompositeFieldContainer[KeySet]
+    late_windows: int
+    duplicate_batches: int
+    stages: _containers.RepeatedCompositeFieldContainer[StageState]
+    open_windows: bytes
+    def __init__(self, status: _Optional[_Union[RolloutStatus, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., split_salt: _Optional[bytes] = ..., closed_second: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[SourceState, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[MetricState, _Mapping]]] = ..., seen: _Optional[_Iterable[_Union[KeySet, _Mapping]]] = ..., late_windows: _Optional[int] = ..., duplicate_batches: _Optional[int] = ..., stages: _Optional[_Iterable[_Union[StageState, _Mapping]]] = ..., open_windows: _Optional[bytes] = ...) -> None: ...
+
+class SourceState(_message.Message):
+    __slots__ = ("source", "sequence")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    sequence: int
+    def __init__(self, source: _Optional[str] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class MetricState(_message.Message):
+    __slots__ = ("metric", "log_s", "prior_spent", "log_e", "log_e_max", "looks", "canary_keys", "canary_events", "baseline_keys", "baseline_events")
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    LOG_S_FIELD_NUMBER: _ClassVar[int]
+    PRIOR_SPENT_FIELD_NUMBER: _ClassVar[int]
+    LOG_E_FIELD_NUMBER: _ClassVar[int]
+    LOG_E_MAX_FIELD_NUMBER: _ClassVar[int]
+    LOOKS_FIELD_NUMBER: _ClassVar[int]
+    CANARY_KEYS_FIELD_NUMBER: _ClassVar[int]
+    CANARY_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_KEYS_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    metric: str
+    log_s: _containers.RepeatedScalarFieldContainer[float]
+    prior_spent: float
+    log_e: float
+    log_e_max: float
+    looks: int
+    canary_keys: int
+    canary_events: int
+    baseline_keys: int
+    baseline_events: int
+    def __init__(self, metric: _Optional[str] = ..., log_s: _Optional[_Iterable[float]] = ..., prior_spent: _Optional[float] = ..., log_e: _Optional[float] = ..., log_e_max: _Optional[float] = ..., looks: _Optional[int] = ..., canary_keys: _Optional[int] = ..., canary_events: _Optional[int] = ..., baseline_keys: _Optional[int] = ..., baseline_events: _Optional[int] = ...) -> None: ...
+
+class KeySet(_message.Message):
+    __slots__ = ("metric", "keys")
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    metric: str
+    keys: bytes
+    def __init__(self, metric: _Optional[str] = ..., keys: _Optional[bytes] = ...) -> None: ...
+
+class StageState(_message.Message):
+    __slots__ = ("step", "promote_log_e", "keys", "events", "pairs", "since_unix_ms")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    PROMOTE_LOG_E_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    promote_log_e: float
+    keys: int
+    events: int
+    pairs: int
+    since_unix_ms: int
+    def __init__(self, step: _Optional[int] = ..., promote_log_e: _Optional[float] = ..., keys: _Optional[int] = ..., events: _Optional[int] = ..., pairs: _Optional[int] = ..., since_unix_ms: _Optional[int] = ...) -> None: ...
