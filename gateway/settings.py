@@ -1,0 +1,167 @@
+"""Every number an operator may set: its unit in the name, its reason beside it (docs/limits.md)."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from gateway.errors import SettingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Read once, at start; passed on as plain arguments, never looked up later."""
+
+    # Who and where
+    gateway: str = "gateway-1"
+    """This host's name in windows and states; one a host."""
+    folder: str = ".turnout/gateway"
+    """Last good deployments, version files and the journal live here."""
+    host: str = "127.0.0.1"
+    port: int = 0
+    """gRPC; 0: the supervisor picks a free one, the same for all workers."""
+    observe_port: int = 0
+    """HTTP for /metrics, /healthz, /workers, on loopback, served by the supervisor; 0: a free one."""
+    registry: str = ""
+    """host:port; empty: serve what the folder holds."""
+    redis_url: str = ""
+    """redis:// or unix://; empty: models with stored features answer with defaults."""
+    window_sinks: tuple[str, ...] = ()
+    """host:port of each WindowSink: rollout, monitoring."""
+    ingress: str = "auto"
+    """auto, native or grpcio; auto: native where it is built."""
+
+    # Processes
+    workers: int = 2
+    """One a core. Each loads every deployed version."""
+    heartbeat_ms: int = 100
+    """A worker's event loop says so this often that it turns."""
+    silent_ms_max: int = 2_000
+    """No heartbeat for this long: the worker is stopped or hung, and killed."""
+    worker_rss_mb_max: int = 2_048
+    """Memory mark: a worker above it is drained and replaced before the host runs out."""
+    restart_backoff_ms_max: int = 5_000
+    """Between starts of a worker that keeps dying; begins at 100 ms and doubles."""
+    drain_grace_s: float = 10.0
+    """In-flight calls may take this long after a drain began; then the worker exits."""
+    connection_age_s_max: float = 30.0
+    """Clients are asked to reconnect after this, +- 10 %, so that new workers get their share."""
+
+    # Batches
+    batch_rows_max: int = 256
+    """Rows in one ONNX run. 100 trees score 256 rows in about .3 ms here."""
+    batches_in_flight_max: int = 3
+    """One waits for Redis while another scores; a third keeps both busy."""
+    batch_wait_us: int = 0
+    """How long the first row waits for company. 0: greedy, no added delay."""
+
+    # Limits
+    rows_inside_max: int = 8_192
+    """Rows admitted and not yet answered: 32 full batches. Past that, refuse."""
+    rows_call_max: int = 1_024
+    """Rows in one call, where the model's policy does not say less."""
+    message_bytes_max: int = 4 * 1024 * 1024
+    """A larger request is RESOURCE_EXHAUSTED. 1,024 rows of 500 inputs are 2 MB."""
+    name_bytes_max: int = 128
+    """Model and version names; entity ids and sticky keys have the same bound."""
+    request_id_bytes_max: int = 128
+    streams_max: int = 100
+    """Concurrent calls a connection (HTTP/2 MAX_CONCURRENT_STREAMS)."""
+    metadata_bytes_max: int = 8 * 1024
+    body_ms_max: int = 1_000
+    """A call whose message has not arrived by then is ended: half-open streams hold nothing."""
+    answer_us_min: int = 200
+    """No answer has taken less; a call with less time left is refused before it costs anything."""
+    deadline_ms_default: int = 1_000
+    """For calls that name none, where the model's policy does not say."""
+    deadline_ms_max: int = 60_000
+    """A later deadline is read as this one."""
+
+    # Features
+    feature_budget_ms: int = 30
+    """For one batch's online read, where the model's policy does not say less."""
+
+    # Candidates
+    canary_budget_ms: int = 50
+    """How much later than production a canary may be; then production's answer goes out."""
+    breaker_faulty_runs: int = 3
+    """A canary that failed in this many runs ..."""
+    breaker_faulty_keys: int = 5
+    """... on this many different keys, while production was fine on them, is not run again here."""
+    shadow_rows_waiting_max: int = 4_096
+    """Copies waiting to be scored by shadows; past that they are dropped and counted."""
+
+    # Aside
+    windows_waiting_max: int = 3_600
+    """Window batches kept for a sink that does not answer: one hour; then the oldest go."""
+    journal_bytes_waiting_max: int = 64 * 1024 * 1024
+    """Served vectors waiting for the disk."""
+
+    def __post_init__(self) -> None:
+        self._refuse_if(
+            self.rows_inside_max < 2 * self.batch_rows_max,
+            f"rows_inside_max={self.rows_inside_max} holds less than two batches of "
+            f"batch_rows_max={self.batch_rows_max}; one could not fill while another runs",
+        )
+        self._refuse_if(
+            self.rows_call_max > self.rows_inside_max,
+            f"rows_call_max={self.rows_call_max} is more than rows_inside_max="
+            f"{self.rows_inside_max}; the largest call could never be admitted",
+        )
+        self._refuse_if(
+            self.silent_ms_max < 5 * self.heartbeat_ms,
+            f"silent_ms_max={self.silent_ms_max} is under five heartbeats of heartbeat_ms="
+            f"{self.heartbeat_ms}; a busy worker would be killed for a hiccup",
+        )
+        self._refuse_if(
+            self.deadline_ms_default > self.deadline_ms_max,
+            f"deadline_ms_default={self.deadline_ms_default} is later than deadline_ms_max="
+            f"{self.deadline_ms_max}",
+        )
+        self._refuse_if(
+            self.feature_budget_ms >= self.deadline_ms_default,
+            f"feature_budget_ms={self.feature_budget_ms} leaves nothing of deadline_ms_default="
+            f"{self.deadline_ms_default} for scoring",
+        )
+        self._refuse_if(
+            min(self.workers, self.batch_rows_max, self.batches_in_flight_max) < 1,
+            f"workers={self.workers}, batch_rows_max={self.batch_rows_max} and "
+            f"batches_in_flight_max={self.batches_in_flight_max} are each at least 1",
+        )
+        self._refuse_if(
+            self.ingress not in ("auto", "native", "grpcio"),
+            f"ingress={self.ingress!r} is not one of auto, native, grpcio",
+        )
+
+    @staticmethod
+    def _refuse_if(contradiction: bool, text: str) -> None:
+        if contradiction:
+            raise SettingsError(text)
+
+    def to_json(self) -> str:
+        """Return the settings as JSON, for a worker started by exec."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "Settings":
+        """Read settings; an unknown name or a wrong type stops the start, in words."""
+        values = json.loads(text)
+        known = {item.name: item for item in fields(Settings)}
+        for name, value in values.items():
+            if name not in known:
+                raise SettingsError(f"there is no setting {name!r}; docs/limits.md lists them")
+            default = known[name].default
+            if isinstance(default, tuple):
+                values[name] = tuple(value)
+            elif isinstance(default, float) and isinstance(value, int):
+                values[name] = float(value)
+            elif type(value) is not type(default):
+                raise SettingsError(
+                    f"setting {name!r} is {value!r}; it is a {type(default).__name__}, "
+                    f"like its default {default!r}"
+                )
+        return Settings(**values)
+
+    @staticmethod
+    def read(path: Path) -> "Settings":
+        """Read a JSON settings file."""
+        return Settings.from_json(path.read_text(encoding="utf-8"))
