@@ -1,0 +1,1 @@
+"""One call in, one reply out; and the processes around it."""

@@ -1,0 +1,52 @@
+"""What is generated, locked or packed is what its source says."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.house.sources import HOUSE, MAY_IMPORT, ROOMS
+
+
+@pytest.mark.walk
+def test_the_generated_protos_are_fresh(tmp_path: Path) -> None:
+    """Running protoc now writes, byte for byte, what is committed; `make protos` refreshes it."""
+    subprocess.run([sys.executable, "-m", "protos.generate", str(tmp_path)], cwd=HOUSE, check=True)
+
+    made = {path.name: path.read_bytes() for path in (tmp_path / "protos").iterdir()}
+    kept = {path.name: path.read_bytes() for path in (HOUSE / "protos").glob("*_pb2*.py*")}
+    assert [name for name in made | kept if made.get(name) != kept.get(name)] == []
+
+
+@pytest.mark.walk
+def test_the_wheel_holds_only_the_rooms(tmp_path: Path) -> None:
+    """Never tests or benchmarks: somebody else's environment has folders of those names."""
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
+    subprocess.run([*build, str(HOUSE)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    inside = [Path(name) for name in zipfile.ZipFile(wheel).namelist()]
+
+    tops = {path.parts[0] for path in inside if not path.parts[0].endswith(".dist-info")}
+    assert tops == set(ROOMS)
+    assert {"predict.proto", "predict_pb2.py", "latency_edges.txt"} <= {p.name for p in inside}
+
+
+def test_every_room_that_stands_is_packed() -> None:
+    """A room left out of the wheel would be missed first by whoever installs it."""
+    project = tomllib.loads((HOUSE / "pyproject.toml").read_text(encoding="utf-8"))
+    packed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+
+    assert sorted(packed) == sorted(ROOMS)
+    assert set(ROOMS) <= set(MAY_IMPORT)
+
+
+def test_the_lock_file_holds_versions_and_hashes_and_no_addresses() -> None:
+    """Where packages come from is the business of whoever installs."""
+    lines = (HOUSE / "requirements.lock").read_text(encoding="utf-8").splitlines()
+
+    assert [line for line in lines if "://" in line or line.startswith("--")] == []
+    pins = [line for line in lines if line and not line.startswith((" ", "#"))]
+    assert [line for line in pins if "==" not in line or not line.endswith("\\")] == []

@@ -1,0 +1,81 @@
+"""Who may import whom: one way, through the doors, as DESIGN section 2 draws it."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.house.sources import HOUSE, MAY_IMPORT, ROOMS, imports, place, sources
+
+REGISTRY_DOORS = {"client", "bundle", "types"}
+TURNOUT_DOORS = REGISTRY_DOORS | {"server"}
+"""The command starts the control process, so it may also import what serves; never the storage."""
+
+
+def test_a_room_imports_only_the_rooms_below_it() -> None:
+    """Rooms side by side meet in the registry and in protos, and nowhere else."""
+    assert [
+        f"{place(path, line)}: {room} may not import {name}"
+        for room, path in sources(*ROOMS)
+        for line, name in imports(path)
+        if (other := name.split(".")[0]) in {*MAY_IMPORT, "benchmarks", "tests"}
+        and other not in MAY_IMPORT[room] | {room}
+    ] == []
+
+
+def test_the_registry_is_entered_by_its_three_doors() -> None:
+    """registry.client, .bundle and .types; its storage is its own business."""
+    assert [
+        f"{place(path, line)}: {name} is not one of the registry's doors {sorted(doors)}"
+        for room, path in sources(*ROOMS)
+        if room != "registry"
+        for doors in [TURNOUT_DOORS if room == "turnout" else REGISTRY_DOORS]
+        for line, name in imports(path)
+        if name.split(".")[0] == "registry" and name.split(".")[1] not in doors
+    ] == []
+
+
+def test_only_the_gateway_knows_the_native_front_door() -> None:
+    """turnout_ingress is optional; one room decides whether it is there."""
+    assert [
+        f"{place(path, line)}: only gateway imports turnout_ingress"
+        for room, path in sources(*ROOMS)
+        if room != "gateway"
+        for line, name in imports(path)
+        if name.split(".")[0] == "turnout_ingress"
+    ] == []
+
+
+def test_imports_are_absolute() -> None:
+    """A reader sees from the line alone where a name lives."""
+    assert [
+        f"{place(path, line)}: write the whole name instead of {name!r}"
+        for _, path in sources(*ROOMS, "tests", "benchmarks")
+        for line, name in imports(path)
+        if name.startswith(".")
+    ] == []
+
+
+def loaded_by(module: str) -> set[str]:
+    """Return the top-level names in sys.modules after a fresh interpreter imported *module*."""
+    program = f"import {module}, sys; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=HOUSE, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.walk
+@pytest.mark.parametrize("module", ["gateway.supervisor", "gateway.__main__"])
+def test_the_supervisor_never_loads_grpc(module: str) -> None:
+    """A process that execs workers must not hold grpc's threads (grpc#13873, #43055)."""
+    assert "grpc" not in loaded_by(module)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_our_room_is_not_shadowed(room: str) -> None:
+    """Another distribution's `features` in site-packages would win over ours, silently."""
+    module = importlib.import_module(room)
+    assert Path(str(module.__file__)).parents[1] == HOUSE
