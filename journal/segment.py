@@ -1,0 +1,156 @@
+"""One append-only file: its name, its bytes, and where whole records end.
+
+    header   magic "TRNJRNL1", u32 kind, u32 zero                       16 bytes
+    record   u32 length, u32 CRC32C of the payload, payload             8 + length bytes
+
+All integers little-endian (tests/vectors/journal_segment.json). A payload is never empty: eight
+zero bytes, which a power cut can leave behind, would otherwise read as a whole record.
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+from journal.errors import RecordSizeError, SegmentError
+
+MAGIC = b"TRNJRNL1"
+HEADER = struct.Struct("<8sII")
+FRAME = struct.Struct("<II")
+RECORD_BYTES_MAX = 16 << 20
+"""Longer lengths are damage, not records: it bounds what a flipped bit can make us read."""
+
+
+class Kind(IntEnum):
+    """What a journal's records are: turnout.v1.ServedBatch or turnout.v1.OutcomeRecord."""
+
+    SERVED = 1
+    OUTCOMES = 2
+
+
+NAME = re.compile(r"(served|outcomes)-(\d{13,})-([0-9a-f]{16})-(\d{6,})\.trnj")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SegmentName:
+    """`<kind>-<unix ms>-<boot>-<n>.trnj`; names sort by age, n counts one boot's segments."""
+
+    unix_ms: int
+    boot_id: int
+    number: int
+    kind: Kind
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kind.name.lower()}-{self.unix_ms:013d}-{self.boot_id:016x}-{self.number:06d}"
+            ".trnj"
+        )
+
+    @staticmethod
+    def parse(text: str) -> "SegmentName | None":
+        """Read a file's name; None when it is not a segment's."""
+        match = NAME.fullmatch(text)
+        if match is None:
+            return None
+        kind, unix_ms, boot_id, number = match.groups()
+        return SegmentName(int(unix_ms), int(boot_id, 16), int(number), Kind[kind.upper()])
+
+
+def list_segments(folder: Path, kind: Kind) -> list[SegmentName]:
+    """Return the segments of *kind* in *folder*, oldest first; empty when there is no folder."""
+    if not folder.is_dir():
+        return []
+    names = (SegmentName.parse(path.name) for path in folder.iterdir())
+    return sorted(name for name in names if name is not None and name.kind == kind)
+
+
+def header(kind: Kind) -> bytes:
+    """Return the 16 bytes a segment of *kind* begins with."""
+    return HEADER.pack(MAGIC, kind, 0)
+
+
+def check_header(segment: str, head: bytes, kind: Kind) -> None:
+    """Raise SegmentError unless *head* (16 bytes) opens a segment of *kind*."""
+    if head != header(kind):
+        raise SegmentError(
+            f"{segment} begins with {head[:16]!r}, not with {header(kind)!r}; it is no "
+            f"{kind.name.lower()} segment of this format. Move it out of the journal's folder"
+        )
+
+
+def check_payload(payload: bytes) -> None:
+    """Raise RecordSizeError unless *payload* has 1 to RECORD_BYTES_MAX bytes."""
+    if not 0 < len(payload) <= RECORD_BYTES_MAX:
+        raise RecordSizeError(
+            f"a record has {len(payload)} bytes; it must have 1 to {RECORD_BYTES_MAX}. "
+            "Cut the batch"
+        )
+
+
+def frame(payload: bytes) -> bytes:
+    """Return the record that holds *payload* (1..RECORD_BYTES_MAX bytes)."""
+    return FRAME.pack(len(payload), google_crc32c.value(payload)) + payload
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """One record that proved itself; *end* is the offset behind it."""
+
+    payload: bytes
+    end: int
+
+
+def whole_records(content: bytes, offset: int) -> Iterator[Whole]:
+    """Yield whole records of *content* from *offset* until the first that is not whole."""
+    while (record := _record_at(content, offset)) is not None:
+        yield record
+        offset = record.end
+
+
+def _record_at(content: bytes, offset: int) -> Whole | None:
+    begin = offset + FRAME.size
+    if begin > len(content):
+        return None
+    length, crc = FRAME.unpack_from(content, offset)
+    end = begin + length
+    if not 0 < length <= RECORD_BYTES_MAX or end > len(content):
+        return None
+    payload = content[begin:end]
+    return Whole(payload, end) if google_crc32c.value(payload) == crc else None
+
+
+SEARCH_BYTES = 1 << 20
+
+
+def find_whole(content: bytes, offset: int) -> int | None:
+    """Return where the first whole record behind *offset* begins; None: no more in *content*.
+
+    Tells damage in the middle (whole records follow) from a torn tail (none do). Every offset is
+    tried; one CRC is paid only where the length fits and leads to another plausible length or
+    exactly to the end, so that megabytes of noise cost milliseconds.
+    """
+    for begin in range(offset + 1, len(content) - FRAME.size, SEARCH_BYTES):
+        # 3 bytes more than SEARCH_BYTES: a length may begin in this stretch and end in the next.
+        octets = np.frombuffer(
+            content, np.uint8, min(SEARCH_BYTES + 3, len(content) - begin), begin
+        )
+        octets = octets.astype(np.int64)
+        lengths = octets[:-3] | octets[1:-2] << 8 | octets[2:-1] << 16 | octets[3:] << 24
+        ends = begin + FRAME.size + lengths + np.arange(len(lengths))
+        for start in np.flatnonzero((lengths > 0) & (ends <= len(content))).tolist():
+            if _leads_on(content, int(ends[start])) and _record_at(content, begin + start):
+                return int(begin + start)
+    return None
+
+
+def _leads_on(content: bytes, offset: int) -> bool:
+    """Whether *offset* is the end of *content*, or begins with a length a record may have."""
+    if offset + FRAME.size > len(content):
+        return True
+    length, _ = FRAME.unpack_from(content, offset)
+    return bool(0 < length <= RECORD_BYTES_MAX)

@@ -1,0 +1,1 @@
+"""The journal: nothing promised is lost, nothing lost is hidden."""

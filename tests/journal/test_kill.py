@@ -1,0 +1,101 @@
+"""The journal against kill -9 and a disk without room, in real processes."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from journal.reader import Reader
+from journal.segment import Kind
+from journal.tape import Tape
+
+pytestmark = pytest.mark.walk
+
+WRITES_UNTIL_KILLED = """
+import sys
+from concurrent.futures import Future
+from pathlib import Path
+from journal.segment import Kind
+from journal.writer import Writer
+writer = Writer(Path(sys.argv[1]), Kind.OUTCOMES, segment_bytes_max=20_000)
+number = 0
+while True:
+    for _ in range(50):
+        writer.append(b"%08d" % number * 9)
+        number += 1
+    writer.submit(b"%08d" % number * 9).result()
+    number += 1
+    print(number, flush=True)
+"""
+
+FILLS_A_SMALL_DISK = """
+import resource, sys, time
+from pathlib import Path
+from journal.segment import Kind
+from journal.writer import Writer
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+writer = Writer(Path(sys.argv[1]), Kind.OUTCOMES)
+for number in range(500):
+    writer.append(b"%08d" % number * 9)
+    if number % 50 == 49:
+        try:
+            writer.submit(b"last of fifty").result()
+        except Exception as error:
+            assert type(error).__name__ == "JournalRefusedError", error
+assert not writer.healthy
+full = writer.dropped
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+end = time.monotonic() + 10
+while not writer.healthy:
+    assert time.monotonic() < end
+    time.sleep(.01)
+writer.submit(b"room again").result()
+writer.close()
+print(writer.written, writer.dropped, full)
+"""
+
+
+def numbers(folder: Path) -> list[int]:
+    """Return the record numbers in the journal, in order."""
+    return [int(payload[:8]) for payload, _ in Reader(folder, Kind.OUTCOMES)]
+
+
+def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    """Twenty kills at random points: what is left is a prefix that holds every ack."""
+    draw = random.Random(2)
+    for attempt in range(20):
+        folder = tmp_path / str(attempt)
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITES_UNTIL_KILLED, str(folder)], stdout=subprocess.PIPE
+        ) as child:
+            assert child.stdout is not None
+            for _ in range(draw.randrange(1, 60)):
+                child.stdout.readline()
+            child.kill()
+            acknowledged = [int(line) for line in child.stdout.read().split()]
+
+        assert Tape(folder, Kind.OUTCOMES, 1, lambda: 0, boot_id=1).recover() == []
+        found = numbers(folder)
+        assert found == list(range(len(found)))
+        assert len(found) >= max(acknowledged, default=1)
+
+
+def test_a_full_disk_is_counted_exactly_and_heals(tmp_path: Path) -> None:
+    """Kept + dropped = appended; the segment stays whole; room makes it healthy again."""
+    done = subprocess.run(
+        [sys.executable, "-c", FILLS_A_SMALL_DISK, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    written, dropped, full = map(int, done.stdout.split())
+
+    payloads = [payload for payload, _ in Reader(tmp_path, Kind.OUTCOMES)]
+
+    assert len(payloads) == written
+    assert written + dropped == 511
+    assert dropped == full > 300
+    assert payloads[-1] == b"room again"

@@ -1,0 +1,1 @@
+"""Pure numbers: the formulas keep their promises."""
