@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 HOUSE = Path(__file__).parents[2]
 
 BOTTOM = {"protos", "stats", "journal"}
@@ -55,3 +57,9 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 def place(path: Path, line: int = 0) -> str:
     """Return where a rule was broken, as an editor opens it."""
     return f"{path.relative_to(HOUSE)}:{line}" if line else str(path.relative_to(HOUSE))
+
+
+def no_breach(breaches: list[str]) -> None:
+    """Fail with one breach a line, whole, so that each can be clicked and mended."""
+    if breaches:
+        pytest.fail("\n".join([f"{len(breaches)} breaches:", *breaches]), pytrace=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.sources import HOUSE, MAY_IMPORT, ROOMS
+from tests.house.sources import HOUSE, MAY_IMPORT, ROOMS, no_breach
 
 
 @pytest.mark.walk
@@ -18,7 +18,7 @@ def test_the_generated_protos_are_fresh(tmp_path: Path) -> None:
 
     made = {path.name: path.read_bytes() for path in (tmp_path / "protos").iterdir()}
     kept = {path.name: path.read_bytes() for path in (HOUSE / "protos").glob("*_pb2*.py*")}
-    assert [name for name in made | kept if made.get(name) != kept.get(name)] == []
+    no_breach([name for name in made | kept if made.get(name) != kept.get(name)])
 
 
 @pytest.mark.walk
@@ -47,6 +47,6 @@ def test_the_lock_file_holds_versions_and_hashes_and_no_addresses() -> None:
     """Where packages come from is the business of whoever installs."""
     lines = (HOUSE / "requirements.lock").read_text(encoding="utf-8").splitlines()
 
-    assert [line for line in lines if "://" in line or line.startswith("--")] == []
+    no_breach([line for line in lines if "://" in line or line.startswith("--")])
     pins = [line for line in lines if line and not line.startswith((" ", "#"))]
-    assert [line for line in pins if "==" not in line or not line.endswith("\\")] == []
+    no_breach([line for line in pins if "==" not in line or not line.endswith("\\")])

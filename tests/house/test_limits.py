@@ -3,7 +3,7 @@
 import ast
 import re
 
-from tests.house.sources import HOUSE, parsed, place
+from tests.house.sources import HOUSE, no_breach, parsed, place
 
 PAGE = HOUSE / "docs" / "limits.md"
 SETTINGS = [HOUSE / "gateway" / name for name in ("settings.py", "supervisor.py")]
@@ -25,15 +25,17 @@ def declared() -> list[tuple[str, int, str]]:
 def test_every_setting_of_the_gateway_is_in_limits_md() -> None:
     """A setting nobody can look up is a setting nobody dares to change."""
     written = set(re.findall(r"^\| `(\w+)`", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE))
-    assert [
-        f"{path}:{line}: {name} has no row in docs/limits.md"
-        for path, line, name in declared()
-        if name not in written
-    ] == []
+    no_breach(
+        [
+            f"{path}:{line}: {name} has no row in docs/limits.md"
+            for path, line, name in declared()
+            if name not in written
+        ]
+    )
 
 
 def test_limits_md_names_no_setting_that_is_gone() -> None:
     """Its `## Gateway` tables list what stands in the code and nothing else."""
     text = PAGE.read_text(encoding="utf-8").partition("## Gateway")[2].partition("\n## ")[0]
     names = {name for _, _, name in declared()}
-    assert [row for row in re.findall(r"^\| `(\w+)`", text, re.MULTILINE) if row not in names] == []
+    no_breach([row for row in re.findall(r"^\| `(\w+)`", text, re.MULTILINE) if row not in names])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.sources import HOUSE, MAY_IMPORT, ROOMS, imports, place, sources
+from tests.house.sources import HOUSE, MAY_IMPORT, ROOMS, imports, no_breach, place, sources
 
 REGISTRY_DOORS = {"client", "bundle", "types"}
 TURNOUT_DOORS = REGISTRY_DOORS | {"server"}
@@ -16,46 +16,54 @@ TURNOUT_DOORS = REGISTRY_DOORS | {"server"}
 
 def test_a_room_imports_only_the_rooms_below_it() -> None:
     """Rooms side by side meet in the registry and in protos, and nowhere else."""
-    assert [
-        f"{place(path, line)}: {room} may not import {name}"
-        for room, path in sources(*ROOMS)
-        for line, name in imports(path)
-        if (other := name.split(".")[0]) in {*MAY_IMPORT, "benchmarks", "tests"}
-        and other not in MAY_IMPORT[room] | {room}
-    ] == []
+    no_breach(
+        [
+            f"{place(path, line)}: {room} may not import {name}"
+            for room, path in sources(*ROOMS)
+            for line, name in imports(path)
+            if (other := name.split(".")[0]) in {*MAY_IMPORT, "benchmarks", "tests"}
+            and other not in MAY_IMPORT[room] | {room}
+        ]
+    )
 
 
 def test_the_registry_is_entered_by_its_three_doors() -> None:
     """registry.client, .bundle and .types; its storage is its own business."""
-    assert [
-        f"{place(path, line)}: {name} is not one of the registry's doors {sorted(doors)}"
-        for room, path in sources(*ROOMS)
-        if room != "registry"
-        for doors in [TURNOUT_DOORS if room == "turnout" else REGISTRY_DOORS]
-        for line, name in imports(path)
-        if name.split(".")[0] == "registry" and name.split(".")[1] not in doors
-    ] == []
+    no_breach(
+        [
+            f"{place(path, line)}: {name} is not one of the registry's doors {sorted(doors)}"
+            for room, path in sources(*ROOMS)
+            if room != "registry"
+            for doors in [TURNOUT_DOORS if room == "turnout" else REGISTRY_DOORS]
+            for line, name in imports(path)
+            if name.split(".")[0] == "registry" and (name + ".").split(".")[1] not in doors
+        ]
+    )
 
 
 def test_only_the_gateway_knows_the_native_front_door() -> None:
     """turnout_ingress is optional; one room decides whether it is there."""
-    assert [
-        f"{place(path, line)}: only gateway imports turnout_ingress"
-        for room, path in sources(*ROOMS)
-        if room != "gateway"
-        for line, name in imports(path)
-        if name.split(".")[0] == "turnout_ingress"
-    ] == []
+    no_breach(
+        [
+            f"{place(path, line)}: only gateway imports turnout_ingress"
+            for room, path in sources(*ROOMS)
+            if room != "gateway"
+            for line, name in imports(path)
+            if name.split(".")[0] == "turnout_ingress"
+        ]
+    )
 
 
 def test_imports_are_absolute() -> None:
     """A reader sees from the line alone where a name lives."""
-    assert [
-        f"{place(path, line)}: write the whole name instead of {name!r}"
-        for _, path in sources(*ROOMS, "tests", "benchmarks")
-        for line, name in imports(path)
-        if name.startswith(".")
-    ] == []
+    no_breach(
+        [
+            f"{place(path, line)}: write the whole name instead of {name!r}"
+            for _, path in sources(*ROOMS, "tests", "benchmarks")
+            for line, name in imports(path)
+            if name.startswith(".")
+        ]
+    )
 
 
 def loaded_by(module: str) -> set[str]:

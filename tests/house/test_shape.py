@@ -3,7 +3,7 @@
 import ast
 import re
 
-from tests.house.sources import HOUSE, ROOMS, parsed, place, sources
+from tests.house.sources import HOUSE, ROOMS, no_breach, parsed, place, sources
 
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
@@ -18,61 +18,73 @@ HERE = re.compile("|".join(["/" + "work/", "/" + "root/", r"/" + r"home/\w", "/"
 
 def test_a_file_fits_the_eye() -> None:
     """400 lines a file: past that, cut where it feels right."""
-    assert [
-        f"{place(path)}: {lines} lines, {FILE_LINES_MAX} at most"
-        for _, path in sources(*EVERYWHERE)
-        if (lines := path.read_text(encoding="utf-8").count("\n")) > FILE_LINES_MAX
-    ] == []
+    no_breach(
+        [
+            f"{place(path)}: {lines} lines, {FILE_LINES_MAX} at most"
+            for _, path in sources(*EVERYWHERE)
+            if (lines := path.read_text(encoding="utf-8").count("\n")) > FILE_LINES_MAX
+        ]
+    )
 
 
 def test_a_function_fits_the_eye() -> None:
     """60 lines a function, from its first line to its last."""
-    assert [
-        f"{place(path, node.lineno)}: {node.name} has {lines} lines, {FUNCTION_LINES_MAX} at most"
-        for _, path in sources(*EVERYWHERE)
-        for node in ast.walk(parsed(path))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and (lines := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES_MAX
-    ] == []
+    no_breach(
+        [
+            f"{place(path, node.lineno)}: {node.name}: {lines} lines, {FUNCTION_LINES_MAX} at most"
+            for _, path in sources(*EVERYWHERE)
+            for node in ast.walk(parsed(path))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and (lines := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES_MAX
+        ]
+    )
 
 
 def test_no_file_or_class_has_a_name_that_names_nothing() -> None:
     """A thing called helper is a thing whose noun was not found."""
     classes = re.compile(r"(Util|Helper|Manager|Handler)s?$")
-    assert [
-        place(path)
-        for _, path in sources(*EVERYWHERE)
-        if not BANNED.isdisjoint({path.stem, path.stem.removesuffix("s")})
-    ] == []
-    assert [
-        f"{place(path, node.lineno)}: {node.name}"
-        for _, path in sources(*EVERYWHERE)
-        for node in ast.walk(parsed(path))
-        if isinstance(node, ast.ClassDef) and classes.search(node.name)
-    ] == []
+    no_breach(
+        [
+            place(path)
+            for _, path in sources(*EVERYWHERE)
+            if not BANNED.isdisjoint({path.stem, path.stem.removesuffix("s")})
+        ]
+    )
+    no_breach(
+        [
+            f"{place(path, node.lineno)}: {node.name}"
+            for _, path in sources(*EVERYWHERE)
+            for node in ast.walk(parsed(path))
+            if isinstance(node, ast.ClassDef) and classes.search(node.name)
+        ]
+    )
 
 
 def test_every_exception_says_that_it_is_one() -> None:
     """A class that derives from an exception ends in Error."""
     raised = re.compile(r"(Error|Exception)$")
-    assert [
-        f"{place(path, node.lineno)}: {node.name}"
-        for _, path in sources(*EVERYWHERE)
-        for node in ast.walk(parsed(path))
-        if isinstance(node, ast.ClassDef)
-        and any(raised.search(ast.unparse(base)) for base in node.bases)
-        and not node.name.endswith("Error")
-    ] == []
+    no_breach(
+        [
+            f"{place(path, node.lineno)}: {node.name}"
+            for _, path in sources(*EVERYWHERE)
+            for node in ast.walk(parsed(path))
+            if isinstance(node, ast.ClassDef)
+            and any(raised.search(ast.unparse(base)) for base in node.bases)
+            and not node.name.endswith("Error")
+        ]
+    )
 
 
 def test_a_room_hands_nothing_on() -> None:
     """__init__.py is a docstring and no more: a name has one home, and imports show it."""
-    assert [
-        f"{place(path)}: more than a docstring"
-        for _, path in sources(*EVERYWHERE)
-        if path.name == "__init__.py"
-        and (len(parsed(path).body) != 1 or ast.get_docstring(parsed(path)) is None)
-    ] == []
+    no_breach(
+        [
+            f"{place(path)}: more than a docstring"
+            for _, path in sources(*EVERYWHERE)
+            if path.name == "__init__.py"
+            and (len(parsed(path).body) != 1 or ast.get_docstring(parsed(path)) is None)
+        ]
+    )
 
 
 def test_no_file_knows_the_machine_it_was_written_on() -> None:
@@ -81,9 +93,11 @@ def test_no_file_knows_the_machine_it_was_written_on() -> None:
     folders = [HOUSE / name for name in (*EVERYWHERE, "docs", "deploy", ".ci")]
     files = [path for folder in folders for kind in kinds for path in folder.rglob(kind)]
     files += [path for kind in kinds for path in HOUSE.glob(kind)]
-    assert [
-        f"{place(path, number)}: {line.strip()[:80]}"
-        for path in [*files, HOUSE / "Makefile"]
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-        if HERE.search(line)
-    ] == []
+    no_breach(
+        [
+            f"{place(path, number)}: {line.strip()[:80]}"
+            for path in [*files, HOUSE / "Makefile"]
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+            if HERE.search(line)
+        ]
+    )
