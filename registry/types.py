@@ -1,4 +1,4 @@
-"""What every room may know of the registry: a deployment, and who gets which version.
+"""What every room may know of the registry: a deployment, who gets which version, what fails.
 
 Pure: no I/O, no storage. One of the registry's three doors, with registry.client and
 registry.bundle.
@@ -22,6 +22,58 @@ EVIDENCE = b"\x03"
 
 class DeploymentError(ValueError):
     """A proposed deployment contradicts itself."""
+
+
+class RegistryError(Exception):
+    """The registry said no, or could not be asked. What each kind means is its subclass."""
+
+
+class BadRequestError(RegistryError):
+    """The request contradicts itself or the rules of names and sizes: the caller's mistake."""
+
+
+class NotFoundError(RegistryError):
+    """No model, version or approval of that name: the caller's mistake."""
+
+
+class GateError(RegistryError):
+    """A promise is not yet kept (approval, readiness, four eyes): do that first, then ask again."""
+
+
+class RevisionConflictError(RegistryError):
+    """Somebody else changed it first: read it again and judge anew."""
+
+
+class FencedError(RegistryError):
+    """Another controller holds the lease now: stop acting."""
+
+
+class UnknownActorError(RegistryError):
+    """Nobody said who is asking, or the token is not one of ours."""
+
+
+class NotAllowedError(RegistryError):
+    """Who is asking is known, and does not have the role this needs."""
+
+
+class RegistryFullError(RegistryError):
+    """The registry's disk is full, or the message too large; nothing was written."""
+
+
+class RegistryUnavailableError(RegistryError):
+    """The registry did not answer, or is busy: what was asked may be asked again."""
+
+
+class RegistryFaultError(RegistryError):
+    """The registry failed in a way it does not explain; its log has the error id."""
+
+
+class VersionRefusedError(Exception):
+    """A version's files are not what was signed, promised or tested: it must not be used."""
+
+
+class ScoringError(Exception):
+    """ONNX Runtime could not score a batch: the version's fault, or one of its rows'."""
 
 
 def split_bucket(salt: bytes, sticky_key: bytes) -> int:

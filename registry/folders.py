@@ -1,0 +1,64 @@
+"""Files on disk, whole or not at all: read through one descriptor, written beside and renamed."""
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from registry.types import VersionRefusedError
+
+
+def read_regular_file(path: Path, bytes_max: int) -> bytes:
+    """Read a regular file through one descriptor: no symlink, FIFO or device, not too large."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise VersionRefusedError(
+            f"{path.name} is a link or cannot be opened: {error.strerror}"
+        ) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > bytes_max:
+            raise VersionRefusedError(
+                f"{path.name} is no plain file of at most {bytes_max} bytes ({status.st_size})"
+            )
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            return stream.read(bytes_max + 1)
+    finally:
+        os.close(descriptor)
+
+
+def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Make *path* hold exactly *files*: written beside it, fsynced, renamed, parent fsynced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mark = secrets.token_hex(8)
+    beside = path.parent / f".{path.name}.{mark}.new"
+    beside.mkdir(mode=0o755)
+    try:
+        for name, content in files.items():
+            with (beside / name).open("xb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        fsync_folder(beside)
+        if path.exists():
+            outgoing = path.parent / f".{path.name}.{mark}.old"
+            path.rename(outgoing)
+            beside.rename(path)
+            shutil.rmtree(outgoing)
+        else:
+            beside.rename(path)
+        fsync_folder(path.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def fsync_folder(path: Path) -> None:
+    """Make a folder's names durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,61 @@
+"""golden.npz: rows and the scores they must get, read without trusting a byte of it."""
+
+import zipfile
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.types import VersionRefusedError
+
+UNPACKED_BYTES_MAX = 64 * 2**20
+"""A zip may promise a thousand times its size."""
+
+
+def read_golden(content: bytes, width: int, outputs: int) -> tuple[NDArray[np.float32], ...]:
+    """Return golden.npz's inputs (G, width) and outputs (G, outputs), float32, read-only.
+
+    Nothing is unpickled, and nothing is unpacked beyond UNPACKED_BYTES_MAX.
+    """
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            _check_archive(archive)
+            inputs = _float32(archive.read("inputs.npy"))
+            expected = _float32(archive.read("outputs.npy"))
+    except VersionRefusedError:
+        raise
+    except Exception as error:  # zipfile and zlib raise a dozen kinds on bad bytes
+        raise VersionRefusedError(f"golden.npz cannot be read: {error!r}") from error
+    if len(inputs) == 0 or inputs.shape[1:] != (width,) or expected.shape != (len(inputs), outputs):
+        raise VersionRefusedError(
+            f"golden.npz holds inputs {inputs.shape} and outputs {expected.shape}; contract.json "
+            f"asks for (G, {width}) and (G, {outputs}) with G at least 1"
+        )
+    return inputs, expected
+
+
+def _check_archive(archive: zipfile.ZipFile) -> None:
+    if sorted(archive.namelist()) != ["inputs.npy", "outputs.npy"]:
+        raise VersionRefusedError(
+            f"golden.npz holds {archive.namelist()[:4]}; it holds inputs.npy and outputs.npy"
+        )
+    unpacked = sum(item.file_size for item in archive.infolist())
+    if unpacked > UNPACKED_BYTES_MAX:
+        raise VersionRefusedError(
+            f"golden.npz unpacks to {unpacked} bytes; the most is {UNPACKED_BYTES_MAX}"
+        )
+
+
+def _float32(npy: bytes) -> NDArray[np.float32]:
+    """One .npy of float32; its header must describe exactly the bytes that follow it."""
+    stream = BytesIO(npy)
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise VersionRefusedError(f"golden.npz uses .npy format {version}; np.savez writes (1, 0)")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    rest = npy[stream.tell() :]
+    if dtype != np.dtype("<f4") or int(np.prod(shape, dtype=object)) * 4 != len(rest):
+        raise VersionRefusedError(
+            f"golden.npz holds {dtype} {shape} in {len(rest)} bytes; it must be float32, whole"
+        )
+    return np.frombuffer(rest, dtype="<f4").reshape(shape, order="F" if fortran else "C")

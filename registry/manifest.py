@@ -1,0 +1,152 @@
+"""The manifest, its signature, and what must hold before a byte of a version is parsed."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from features.canonical import canonical_json, sha256_hex
+from registry.types import VersionRefusedError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+SIGNATURE = "signature.json"
+REQUIRED = ("model.onnx", "contract.json", "golden.npz", "reference.json", "card.json")
+
+TOTAL_BYTES_MAX = 256 * 2**20
+"""All files of a version. A forest of 1,000 deep trees is about 100 MiB."""
+MANIFEST_BYTES_MAX = 64 * 2**10
+FILES_MAX = 32
+
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,47}(\.[A-Za-z0-9]{1,15})?")
+MODEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+def read_json(name: str, content: bytes) -> Any:  # noqa: ANN401  JSON is any value
+    """Parse one JSON file; VersionRefusedError names it when it is not JSON (NaN is not)."""
+
+    def refuse_constant(text: str) -> NoReturn:
+        raise ValueError(f"{text} is not JSON")
+
+    try:
+        return json.loads(content, parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise VersionRefusedError(f"{name} ({len(content)} bytes) is not JSON: {error}") from error
+
+
+def check_sizes(files: Mapping[str, bytes]) -> None:
+    """First of all: nothing larger than what was promised is looked at."""
+    total = sum(map(len, files.values()))
+    if total > TOTAL_BYTES_MAX or len(files) > FILES_MAX:
+        raise VersionRefusedError(
+            f"{len(files)} files of {total} bytes in all; a version has at most {FILES_MAX} files "
+            f"and {TOTAL_BYTES_MAX} bytes"
+        )
+    if len(files.get(MANIFEST, b"")) > MANIFEST_BYTES_MAX:
+        raise VersionRefusedError(
+            f"{MANIFEST} has {len(files[MANIFEST])} bytes; the most is {MANIFEST_BYTES_MAX}"
+        )
+
+
+def check_names(names: Mapping[str, object]) -> None:
+    """Refuse whatever could be a path, a hidden file or another spelling of one."""
+    odd = [name for name in names if not FILE_NAME.fullmatch(name)]
+    if odd:
+        raise VersionRefusedError(
+            f"file name {odd[0][:80]!r} is not a plain name; files of a version lie flat and match "
+            f"{FILE_NAME.pattern}"
+        )
+
+
+def read_manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return the manifest when it is canonical, whole, and lists exactly the files beside it."""
+    if MANIFEST not in files:
+        raise VersionRefusedError(f"{MANIFEST} is missing; registry.bundle.seal writes it")
+    manifest = read_json(MANIFEST, files[MANIFEST])
+    try:
+        ok = (
+            manifest["format"] == FORMAT
+            and canonical_json(manifest) == files[MANIFEST]
+            and set(manifest) == {"format", "model", "author", "created_unix_ms", "files"}
+            and MODEL_NAME.fullmatch(manifest["model"]) is not None
+            and isinstance(manifest["author"], str)
+            and is_name(manifest["author"])
+            and type(manifest["created_unix_ms"]) is int
+            and all(
+                set(entry) == {"sha256", "size"}
+                and re.fullmatch(r"[0-9a-f]{64}", entry["sha256"])
+                and type(entry["size"]) is int
+                for entry in manifest["files"].values()
+            )
+        )
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise VersionRefusedError(f"{MANIFEST} is not a version's manifest: {error!r}") from error
+    if not ok:
+        raise VersionRefusedError(
+            f"{MANIFEST} is not the canonical manifest of format {FORMAT}; it is written by "
+            "registry.bundle.seal and never by hand"
+        )
+    check_names(manifest["files"])
+    missing = [n for n in (*REQUIRED, *manifest["files"]) if n not in files]
+    if missing:
+        raise VersionRefusedError(f"{missing[0]} is missing from the version")
+    unlisted = set(files) - set(manifest["files"]) - {MANIFEST, SIGNATURE}
+    listed_twice = {MANIFEST, SIGNATURE} & set(manifest["files"])
+    if unlisted or listed_twice:
+        raise VersionRefusedError(
+            f"{min(unlisted or listed_twice)} does not belong: {MANIFEST} lists "
+            f"{sorted(manifest['files'])}"
+        )
+    return dict(manifest)
+
+
+def is_name(name: str) -> bool:
+    """Whether *name* may stand for a person or a service: 1 to 64 printable characters."""
+    return 0 < len(name) <= 64 and name.isprintable() and name == name.strip()
+
+
+def check_signature(files: Mapping[str, bytes], trusted_key: bytes) -> None:
+    """Prove that the holder of the trusted Ed25519 key (32 raw bytes) signed this manifest."""
+    if SIGNATURE not in files:
+        raise VersionRefusedError(f"{SIGNATURE} is missing; only the registry signs versions")
+    signature = read_json(SIGNATURE, files[SIGNATURE])
+    try:
+        if canonical_json(signature) != files[SIGNATURE]:
+            raise ValueError("not canonical JSON")  # noqa: TRY301  one refusal for all
+        algorithm = signature["algorithm"]
+        public_key = bytes.fromhex(signature["public_key"])
+        signed = bytes.fromhex(signature["signature"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise VersionRefusedError(f"{SIGNATURE} is not a signature: {error!r}") from error
+    if algorithm != "ed25519" or public_key != trusted_key:
+        raise VersionRefusedError(
+            f"{SIGNATURE} is by {algorithm} key {public_key.hex()[:16]}; this registry's versions "
+            f"are signed by ed25519 key {trusted_key.hex()[:16]}"
+        )
+    digest = hashlib.sha256(files[MANIFEST]).digest()
+    try:
+        Ed25519PublicKey.from_public_bytes(trusted_key).verify(signed, digest)
+    except (InvalidSignature, ValueError) as error:
+        raise VersionRefusedError(
+            f"{SIGNATURE} does not sign this {MANIFEST} (SHA-256 {digest.hex()[:16]}): one of the "
+            "two was changed"
+        ) from error
+
+
+def check_digests(files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> None:
+    """Prove every listed file to be the bytes that the manifest names."""
+    for name, entry in manifest["files"].items():
+        content = files[name]
+        if len(content) != entry["size"]:
+            raise VersionRefusedError(
+                f"{name} has {len(content)} bytes; {MANIFEST} says {entry['size']}"
+            )
+        if sha256_hex(content) != entry["sha256"]:
+            raise VersionRefusedError(
+                f"{name} was changed: its SHA-256 is {sha256_hex(content)[:16]}, {MANIFEST} says "
+                f"{entry['sha256'][:16]}"
+            )

@@ -1,0 +1,137 @@
+"""Tiny real versions for tests: ONNX files of three nodes, with everything a version needs."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from features.canonical import canonical_json
+from features.contract import ModelContract, RequestInput
+
+DEFAULT_WIDTH = 3
+
+
+def linear_weights(width: int, outputs: int = 1) -> NDArray[np.float32]:
+    """(width, outputs): 0.1, 0.2, 0.3 ... so that a test can work out a score by head."""
+    tenths = np.arange(1, width * outputs + 1) / 10
+    return tenths.astype(np.float32).reshape(width, outputs)
+
+
+def linear_model(
+    width: int,
+    outputs: int = 1,
+    *,
+    weights: NDArray[np.float32] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    fault_when: float | None = None,
+    nan_when: float | None = None,
+) -> bytes:
+    """ONNX bytes: `inputs` (B, width) @ weights (width, outputs) -> `scores`, all float32.
+
+    fault_when  a row whose first input is above it makes ONNX Runtime raise (whole batch).
+    nan_when    a row whose first input is above it scores NaN.
+    """
+    table = linear_weights(width, outputs) if weights is None else weights
+    constants = [numpy_helper.from_array(table, "weights")]
+    nodes = [helper.make_node("MatMul", ["inputs", "weights"], ["linear"])]
+    last = "linear"
+    if fault_when is not None or nan_when is not None:
+        constants.append(numpy_helper.from_array(np.array([0], dtype=np.int64), "first"))
+        nodes.append(helper.make_node("Gather", ["inputs", "first"], ["head"], axis=1))
+    if fault_when is not None:
+        # Gather index 9 out of a table of one: out of range, found only when the row comes.
+        constants += [
+            numpy_helper.from_array(np.array(fault_when, dtype=np.float32), "fault_when"),
+            numpy_helper.from_array(np.array(9, dtype=np.int64), "nine"),
+            numpy_helper.from_array(np.zeros(1, dtype=np.float32), "table_of_one"),
+        ]
+        nodes += [
+            helper.make_node("Greater", ["head", "fault_when"], ["faulty"]),
+            helper.make_node("Cast", ["faulty"], ["faulty_int"], to=TensorProto.INT64),
+            helper.make_node("Mul", ["faulty_int", "nine"], ["index"]),
+            helper.make_node("Gather", ["table_of_one", "index"], ["zeros"]),
+            helper.make_node("Add", [last, "zeros"], ["unless_faulty"]),
+        ]
+        last = "unless_faulty"
+    if nan_when is not None:
+        constants += [
+            numpy_helper.from_array(np.array(nan_when, dtype=np.float32), "nan_when"),
+            numpy_helper.from_array(np.array(np.nan, dtype=np.float32), "nan"),
+        ]
+        nodes += [
+            helper.make_node("Greater", ["head", "nan_when"], ["is_nan"]),
+            helper.make_node("Where", ["is_nan", "nan", last], ["unless_nan"]),
+        ]
+        last = "unless_nan"
+    nodes.append(helper.make_node("Identity", [last], ["scores"]))
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, [None, width])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [None, table.shape[1]])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    helper.set_model_props(model, dict(metadata or {}))
+    return bytes(model.SerializeToString())
+
+
+def tiny_contract(width: int = DEFAULT_WIDTH, outputs: Sequence[str] = ("score",)) -> ModelContract:
+    """One entity, no views, *width* request inputs named f0, f1, ... with default 0."""
+    return ModelContract(
+        entities=("subscriber",),
+        inputs=tuple(RequestInput(name=f"f{n}", default=0.0) for n in range(width)),
+        outputs=tuple(outputs),
+    )
+
+
+def tiny_files(
+    model: str = "churn",
+    *,
+    contract: ModelContract | None = None,
+    weights: NDArray[np.float32] | None = None,
+    fault_when: float | None = None,
+    nan_when: float | None = None,
+    golden_rows: int = 8,
+    card: Mapping[str, object] | None = None,
+) -> dict[str, bytes]:
+    """The five files of a version that verifies and passes its golden test; no manifest yet.
+
+    weights  (F, K) float32; others than the default make another version of the same model.
+    The golden rows keep their first input below *fault_when* and *nan_when*.
+    """
+    contract = contract or tiny_contract()
+    width, outputs = contract.width, len(contract.outputs)
+    table = linear_weights(width, outputs) if weights is None else weights
+    inputs = np.random.default_rng(7).random((golden_rows, width), dtype=np.float32)
+    for limit in (fault_when, nan_when):
+        if limit is not None:
+            inputs[:, 0] = np.minimum(inputs[:, 0], np.float32(limit))
+    scores = inputs @ table
+    golden = io.BytesIO()
+    np.savez(golden, inputs=inputs, outputs=scores)
+    reference = {
+        "score": {"edges": np.linspace(0.05, 0.95, 19).tolist()},
+        "features": [
+            {"name": name, "edges": np.linspace(0.1, 0.9, 9).tolist()} for name in contract.names
+        ],
+        "decision_threshold": 0.5,
+    }
+    return {
+        "model.onnx": linear_model(
+            width,
+            outputs,
+            weights=table,
+            metadata={"turnout.contract": contract.model_contract},
+            fault_when=fault_when,
+            nan_when=nan_when,
+        ),
+        "contract.json": canonical_json(contract.definition()),
+        "golden.npz": golden.getvalue(),
+        "reference.json": canonical_json(reference),
+        "card.json": json.dumps({"model": model, **(card or {})}, sort_keys=True).encode(),
+    }
