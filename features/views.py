@@ -18,7 +18,7 @@ class Feature:
     """One column of a view, float32 in every row.
 
     dtype       "number", or "category": coded by its position in *dictionary*; unknown = K.
-    default     what a missing value becomes, float32; None means NaN (only for models that take it).
+    default     what a missing value becomes, float32; None: NaN (only for models that take it).
     bounds      (lowest, highest) value kept; anything outside counts as missing.
     """
 

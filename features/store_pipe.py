@@ -1,0 +1,137 @@
+"""One connection to the store: commands out, replies back in the order asked.
+
+The protocol gives replies no names: the n-th reply answers the n-th command. So whoever stops
+waiting (late, cancelled) stays in line, and the reply that comes for them is dropped unread.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import cast
+
+import hiredis
+
+from features.errors import OnlineStoreError
+
+Reply = object
+"""What hiredis makes of a reply: bytes, int, list, None, or a StoreReplyError."""
+
+BUFFER_BYTES_SPARE = 512 * 1024
+"""One read from the socket and the frame around a value; not counted against the value's bound."""
+
+WRITE_BYTES_MAX = 1024 * 1024
+"""Unsent bytes above which no more is asked: some twenty batches of 512 keys."""
+
+
+class StoreReplyError(Exception):
+    """What the store answered with a leading '-'. A value among replies; never raised."""
+
+
+class Question:
+    """One command that waits for its reply."""
+
+    __slots__ = ("due", "future", "probe", "spared", "timer")
+
+    def __init__(self, future: asyncio.Future[Reply], due: float, *, probe: bool = False) -> None:
+        self.future = future
+        self.due = due
+        self.probe = probe
+        self.spared = False
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class StorePipe(asyncio.Protocol):
+    """The store's end of one connection. Lives until `lost` is called, once."""
+
+    def __init__(
+        self,
+        value_bytes_max: int,
+        answered: Callable[[Question, Reply], None],
+        lost: Callable[["StorePipe"], None],
+    ) -> None:
+        self._buffer_bytes_max = value_bytes_max + BUFFER_BYTES_SPARE
+        self._answered = answered
+        self._lost = lost
+        self._waiting: deque[Question] = deque()
+        self._incomplete = object()
+        self._reader = hiredis.Reader(
+            protocolError=hiredis.ProtocolError,
+            replyError=StoreReplyError,
+            notEnoughData=self._incomplete,
+        )
+        self._transport: asyncio.WriteTransport | None = None
+        self.full = False
+        """True while the store takes no more bytes from us."""
+        self.reason = "the store closed the connection"
+        """Why it was lost."""
+
+    def ask(self, command: bytes, question: Question) -> None:
+        """Send *command*; *question* is told when its reply comes, or when the pipe is lost."""
+        if self._transport is None or self._transport.is_closing():
+            raise OnlineStoreError("connection", f"not connected to the store: {self.reason}")
+        self._waiting.append(question)
+        self._transport.write(command)
+
+    def oldest_due(self) -> float:
+        """Loop time at which the oldest unanswered command was due; infinity: none waits."""
+        return self._waiting[0].due if self._waiting else float("inf")
+
+    @property
+    def outstanding(self) -> int:
+        """Commands sent whose replies have not come, those nobody waits for included."""
+        return len(self._waiting)
+
+    @property
+    def open(self) -> bool:
+        """Whether commands can be sent."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def drop(self, reason: str) -> None:
+        """Close at once; replies still under way are lost with it."""
+        if self._transport is not None and self.open:
+            self.reason = reason
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the way out."""
+        # uvloop's transports are no asyncio.Transport, so no isinstance here.
+        self._transport = cast("asyncio.WriteTransport", transport)
+        self._transport.set_write_buffer_limits(high=WRITE_BYTES_MAX)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand each whole reply to the command it answers."""
+        reader, waiting = self._reader, self._waiting
+        try:
+            reader.feed(data)
+            reply = reader.gets()
+            while reply is not self._incomplete:
+                if not waiting:
+                    self.drop("the store sent a reply that nothing asked for")
+                    return
+                self._answered(waiting.popleft(), reply)
+                reply = reader.gets()
+        except (hiredis.HiredisError, MemoryError, RecursionError) as error:
+            self.drop(f"the store sent what is no reply: {type(error).__name__}")
+            return
+        if reader.len() > self._buffer_bytes_max:
+            self.drop(f"the store sent a value above {self._buffer_bytes_max} bytes")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End every wait, then tell the reader."""
+        if exc is not None:
+            self.reason = f"the connection broke: {type(exc).__name__}"
+        self._transport = None
+        words = f"the store's connection was lost: {self.reason}"
+        while self._waiting:
+            question = self._waiting.popleft()
+            if not question.future.done():
+                question.future.set_exception(OnlineStoreError("connection", words))
+        self._lost(self)
+
+    def pause_writing(self) -> None:
+        """Note that the store does not take what we send."""
+        self.full = True
+
+    def resume_writing(self) -> None:
+        """Note that it does again."""
+        self.full = False

@@ -1,0 +1,24 @@
+"""One real store for this folder's walks; each test gets it empty."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from features.store_server import StoreServer
+from tests.servers import redis_server
+
+
+@pytest.fixture(scope="session")
+def running_store() -> Iterator[StoreServer]:
+    """A real Redis or Valkey, for the whole session."""
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def store(running_store: StoreServer) -> StoreServer:
+    """The same store, emptied."""
+    with redis.Redis.from_url(running_store.url) as client:
+        client.flushall()
+    return running_store
