@@ -1,0 +1,148 @@
+"""Does one arm fail more than the other? A test that may be looked at after every window.
+
+The two-sample tilt e-process on counts of events, in its design form. Each event of a key fell in
+the canary with the split's *configured* probability, unless the arms differ; a grid of rate
+ratios bets that they do. E starts at 1 and, while the null holds, is expected never to grow:
+P(E ever reaches 1/a) <= a, for any base rate, changing split, and number of looks (Ville).
+
+    per look   l_g = C (d_g - m) - (C + B) (ln(1 + r(e^d_g - 1)) - ln(1 + r(e^m - 1)))
+               S_g = (S_g + prior_t) e^l_g        a rate ratio may set in at any look t
+               E   = mean_g S_g + prior not yet spent
+
+with C, B events of canary and baseline, r the canary's share, d_g a log rate ratio, m the margin.
+Null: "canary rate <= e^m x baseline rate" when all d_g > m, ">=" when all d_g < m. Everything is
+kept as logarithms, so that 10^9 events and E of e^10000 are ordinary numbers.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Log rate ratios that are bet on, uniformly; all above *margin* or all below it."""
+
+    deltas: tuple[float, ...]
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        above = [delta > self.margin for delta in self.deltas]
+        if not above or any(above) != all(above) or self.margin in self.deltas:
+            raise ValueError(
+                f"log ratios {self.deltas} do not all lie on one side of the margin {self.margin}; "
+                "a grid bets in one direction"
+            )
+
+
+WORSE = Grid(tuple(math.log(ratio) for ratio in (1.25, 1.5, 2, 3, 5, 10, 30, 100)))
+"""Errors, timeouts, NaN: the canary has more of them."""
+LESS = Grid(tuple(-math.log(ratio) for ratio in (1.05, 1.1, 1.2, 1.35, 1.6, 2, 4, 20)))
+"""Conversions: the canary has fewer of them."""
+LATENCY = Grid(tuple(math.log(ratio) for ratio in (1.05, 1.1, 1.2, 1.4, 1.7, 2.2, 3, 6)))
+"""Calls slower than a fixed edge."""
+
+
+def non_inferior(ratio: float) -> Grid:
+    """Grid that rejects "canary rate >= ratio x baseline rate"; *ratio* > 1. For promotion."""
+    margin = math.log(ratio)
+    return Grid(tuple(margin - step * margin for step in (0.5, 0.75, 1.0, 1.25)), margin)
+
+
+@dataclass(frozen=True, slots=True)
+class TiltState:
+    """All that must be kept between two looks; resumes bit for bit."""
+
+    log_s: tuple[float, ...]
+    """One a grid point; -inf before anything was bet."""
+    prior_spent: float = 0.0
+    log_e: float = 0.0
+    log_e_max: float = 0.0
+    looks: int = 0
+
+
+def start(grid: Grid) -> TiltState:
+    """Return the state before the first look: E = 1."""
+    return TiltState(log_s=(-math.inf,) * len(grid.deltas))
+
+
+def step(
+    grid: Grid,
+    state: TiltState,
+    canary_events: int,
+    baseline_events: int,
+    share: float,
+    looks_max: int = 0,
+) -> TiltState:
+    """Return the state after one more window.
+
+    share       the canary's configured probability among both arms in this window, 0 < share < 1
+    looks_max   windows over which a late onset is waited for; half the prior is spent on the
+                first, the rest evenly. 0: all on the first (the plain mixture)
+    """
+    check_counts(canary_events, baseline_events, share)
+    prior = min(_prior(state.looks, looks_max), 1.0 - state.prior_spent)
+    log_prior = math.log(prior) if prior > 0.0 else -math.inf
+    none_tilt = _log_tilt(share, grid.margin)
+    events = canary_events + baseline_events
+    log_s = tuple(
+        log_add(log_one, log_prior)
+        + canary_events * (delta - grid.margin)
+        - events * (_log_tilt(share, delta) - none_tilt)
+        for delta, log_one in zip(grid.deltas, state.log_s, strict=True)
+    )
+    spent = state.prior_spent + prior
+    left = 1.0 - spent
+    log_mean = log_sum(log_s) - math.log(len(log_s))
+    log_e = log_add(log_mean, math.log(left)) if left > 0.0 else log_mean
+    return TiltState(
+        log_s=log_s,
+        prior_spent=spent,
+        log_e=log_e,
+        log_e_max=max(state.log_e_max, log_e),
+        looks=state.looks + 1,
+    )
+
+
+def events_to_fire(grid: Grid, share: float, log_threshold: float) -> int:
+    """Fewest events, all in the canary and in the first window, that reach *log_threshold*.
+
+    Tells an operator whether a verdict is possible yet at tiny traffic. Plain mixture.
+    """
+    for events in range(1, 10_000):
+        if step(grid, start(grid), events, 0, share).log_e >= log_threshold:
+            return events
+    raise ValueError(f"at share {share}, 10,000 events do not reach e^{log_threshold}")
+
+
+def check_counts(canary_events: int, baseline_events: int, share: float) -> None:
+    """Raise ValueError unless counts are not negative and 0 < share < 1."""
+    if canary_events < 0 or baseline_events < 0 or not 0.0 < share < 1.0:
+        raise ValueError(
+            f"{canary_events} canary events, {baseline_events} baseline events, share {share}: "
+            "counts must not be negative, and the share lies between 0 and 1"
+        )
+
+
+def log_add(a: float, b: float) -> float:
+    """Return ln(e^a + e^b); -inf stands for zero."""
+    high, low = (a, b) if a >= b else (b, a)
+    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
+
+
+def log_sum(logs: Sequence[float]) -> float:
+    """Return the logarithm of the sum of e^each; -inf when all are."""
+    high = max(logs)
+    if high == -math.inf:
+        return high
+    return high + math.log(math.fsum(math.exp(one - high) for one in logs))
+
+
+def _log_tilt(share: float, delta: float) -> float:
+    return math.log1p(share * math.expm1(delta))
+
+
+def _prior(looks: int, looks_max: int) -> float:
+    if looks == 0:
+        return 1.0 if looks_max == 0 else 0.5
+    return 0.0 if looks_max == 0 else 0.5 / looks_max
