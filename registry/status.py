@@ -1,0 +1,69 @@
+"""The one table from what went wrong to what a client reads, and back.
+
+The status says what every gRPC client understands; the error's own name travels beside it, so
+that our client raises the very kind the registry raised.
+"""
+
+from collections.abc import Sequence
+
+import grpc
+
+from registry.types import (
+    BadRequestError,
+    DeploymentError,
+    FencedError,
+    GateError,
+    NotAllowedError,
+    NotFoundError,
+    RegistryFaultError,
+    RegistryFullError,
+    RegistryUnavailableError,
+    RevisionConflictError,
+    UnknownActorError,
+    VersionRefusedError,
+)
+
+ERROR_NAME = "x-turnout-error"
+"""Trailing metadata: the error's class, by name."""
+
+STATUS: dict[type[Exception], grpc.StatusCode] = {
+    BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    DeploymentError: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFoundError: grpc.StatusCode.NOT_FOUND,
+    GateError: grpc.StatusCode.FAILED_PRECONDITION,
+    VersionRefusedError: grpc.StatusCode.FAILED_PRECONDITION,
+    RevisionConflictError: grpc.StatusCode.ABORTED,
+    FencedError: grpc.StatusCode.ABORTED,
+    UnknownActorError: grpc.StatusCode.UNAUTHENTICATED,
+    NotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
+    RegistryFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    RegistryUnavailableError: grpc.StatusCode.UNAVAILABLE,
+    RegistryFaultError: grpc.StatusCode.INTERNAL,
+}
+
+BY_NAME = {kind.__name__: kind for kind in STATUS}
+
+# Statuses that gRPC itself, or another server, gives without naming one of our errors.
+UNNAMED: dict[grpc.StatusCode, type[Exception]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: BadRequestError,
+    grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.UNAUTHENTICATED: UnknownActorError,
+    grpc.StatusCode.PERMISSION_DENIED: NotAllowedError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: RegistryFullError,
+    grpc.StatusCode.UNAVAILABLE: RegistryUnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: RegistryUnavailableError,
+    grpc.StatusCode.CANCELLED: RegistryUnavailableError,
+}
+
+
+def status_of(error: Exception) -> grpc.StatusCode | None:
+    """Return the status of an error of ours; None: not ours, so only the log may tell it."""
+    return next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
+
+
+def error_of(error: grpc.aio.AioRpcError) -> Exception:
+    """Return our error for what gRPC raised at the client."""
+    trailing: Sequence[tuple[str, str | bytes]] = tuple(error.trailing_metadata() or ())
+    name = dict(trailing).get(ERROR_NAME, "")
+    kind = BY_NAME.get(str(name)) or UNNAMED.get(error.code(), RegistryFaultError)
+    return kind(f"{error.details() or error.code().name}")
