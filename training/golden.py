@@ -1,0 +1,33 @@
+"""Golden rows: what a version must score, wherever it is loaded, for as long as it lives."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+
+HELD_OUT_ROWS = 192
+EDGE_ROWS = 64
+
+
+def choose(held_out: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (G, F): 192 held-out and 64 edge rows, evenly spread over what there is."""
+    return np.concatenate([_spread(held_out, HELD_OUT_ROWS), _spread(edges, EDGE_ROWS)])
+
+
+def write(inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> bytes:
+    """Return golden.npz: `inputs` (G, F) and `outputs` (G, K), float32. The same bytes each time:
+    numpy writes no time of day into the archive.
+    """
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        inputs=np.ascontiguousarray(inputs, dtype=np.float32),
+        outputs=np.ascontiguousarray(outputs, dtype=np.float32),
+    )
+    return buffer.getvalue()
+
+
+def _spread(rows: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    if len(rows) <= count:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)]

@@ -1,0 +1,251 @@
+"""Recipe -> version, straight down: rows, split, fit, convert, certify, evaluate, compare, gate."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.canonical import canonical_json, sha256_hex
+from features.contract import ModelContract
+from registry import bundle
+from registry.bundle import Bundle
+from training import card, fairness, gate, golden, profile
+from training.certify import ParityCertificate, certify
+from training.convert import convert
+from training.edge_rows import edge_rows
+from training.evaluate import Estimate, auc_gain, evaluate
+from training.fit import fit, probabilities
+from training.labels import Labels
+from training.lint import lint
+from training.onnx_model import OnnxModel
+from training.recipe import Recipe
+from training.shift import ExpectedShift, expected_shift
+from training.split import held_out
+
+Progress = Callable[[str], None]
+"""Called with the name of each step as it begins."""
+
+
+class FeatureSource(Protocol):
+    """Where rows come from; `training.offline_rows.OfflineRows` over an OfflineStore is the one."""
+
+    def rows(self, contract: ModelContract, labels: Labels) -> NDArray[np.float32]:
+        """(N, F) float32: the contract's columns, as they were known at each label's instant."""
+
+    def digest(self, contract: ModelContract) -> str:
+        """SHA-256 (hex) of the snapshot that the contract's views are read from."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedVersion:
+    """A version that passed its gate: five files, and what they were made from.
+
+    files     model.onnx, contract.json, golden.npz, reference.json, card.json.
+    model     the fitted scikit-learn classifier.
+    rows      (N, F) float32, every labelled row as the model sees it.
+    held_out  (N,) bool.
+    scores    (N,) float32 P(positive) of *rows*, by ONNX Runtime.
+    """
+
+    recipe: Recipe
+    files: dict[str, bytes]
+    model: Any
+    rows: NDArray[np.float32]
+    held_out: NDArray[np.bool_]
+    scores: NDArray[np.float32]
+    metrics: dict[str, Estimate]
+    gain: Estimate | None
+    parity: ParityCertificate
+    shift: ExpectedShift | None
+
+    def sealed(self, *, author: str, created_unix_ms: int) -> dict[str, bytes]:
+        """Return the files with their manifest: what is registered."""
+        return bundle.seal(
+            self.files, model=self.recipe.model, author=author, created_unix_ms=created_unix_ms
+        )
+
+    def bundle(self, *, author: str, created_unix_ms: int) -> Bundle:
+        """Return the sealed version, proved: the champion of the next `train`."""
+        return bundle.verify(
+            self.sealed(author=author, created_unix_ms=created_unix_ms), trusted_key=None
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """What fitting gave: the model twice, its rows, and its scores."""
+
+    rows: NDArray[np.float32]
+    held: NDArray[np.bool_]
+    model: Any
+    onnx: bytes
+    edges: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    parity: ParityCertificate
+
+
+def train(
+    recipe: Recipe,
+    source: FeatureSource,
+    labels: Labels,
+    *,
+    champion: Bundle | None = None,
+    commit: str = "unknown",
+    progress: Progress = lambda _step: None,
+) -> TrainedVersion:
+    """Make a version of the recipe's model, compared with *champion* on the same held-out rows.
+
+    champion  the version in production, of any recipe; None for a model's first version.
+    commit    of the code, for the card (`training.card.commit_of`).
+
+    The same recipe, data, champion and packages give the same bytes in every file. Raises
+    RecipeError before anything is read, ConversionError, or GateFailedError with the numbers.
+    """
+    lint(recipe)
+    progress("rows")
+    rows = source.rows(recipe.contract, labels)
+    held = held_out(recipe.model, labels.joined_ids(), recipe.held_out_share)
+    progress("fit and convert")
+    fitted = _fit(recipe, rows, held, labels.positive)
+    progress("evaluate")
+    judged = labels.where(held)
+    scores = fitted.scores[held].astype(np.float64)
+    metrics = evaluate(judged.positive, scores, threshold=recipe.threshold, seed=recipe.seed)
+    progress("compare with the champion" if champion else "profile")
+    gain, shift = _compare(recipe, source, judged, fitted.scores[held], champion)
+    facts = {
+        **card.of_recipe(recipe),
+        "commit": commit,
+        "packages": card.packages(),
+        "data": _data(recipe, source, labels, held),
+        "metrics": {name: estimate.definition() for name, estimate in metrics.items()},
+        "auc_gain": None if gain is None else gain.definition(),
+        "fairness": _fairness(recipe, source, judged, scores),
+        "parity": {**fitted.parity.definition(), "onnx_sha256": sha256_hex(fitted.onnx)},
+        "expected_shift": card.NO_CHAMPION if shift is None else shift.definition(),
+    }
+    files = _files(recipe, fitted)
+    progress("gate")
+    checks = gate.quality(
+        recipe.gate, held_out_rows=len(judged), auc=metrics["auc"], gain=gain, parity=fitted.parity
+    )
+    checks.append(gate.servable({**files, "card.json": b"{}"}, model=recipe.model))
+    gate.decide(f"{recipe.model}/{recipe.setting}", checks)
+    facts["gate"] = [check.definition() for check in checks]
+    return TrainedVersion(
+        recipe=recipe,
+        files={**files, "card.json": canonical_json(facts)},
+        model=fitted.model,
+        rows=rows,
+        held_out=held,
+        scores=fitted.scores,
+        metrics=metrics,
+        gain=gain,
+        parity=fitted.parity,
+        shift=shift,
+    )
+
+
+def _fit(
+    recipe: Recipe,
+    rows: NDArray[np.float32],
+    held: NDArray[np.bool_],
+    positive: NDArray[np.bool_],
+) -> _Fitted:
+    model = fit(recipe, rows[~held], positive[~held])
+    onnx = convert(
+        model,
+        name=recipe.model,
+        width=recipe.contract.width,
+        model_contract=recipe.contract.model_contract,
+    )
+    runnable = OnnxModel(onnx)
+    edges = edge_rows(recipe.contract, rows[held], onnx)
+    certified = np.concatenate([rows[held], edges])
+    parity = certify(
+        probabilities(model, certified),
+        runnable.scores(certified)[:, 0],
+        held_out_rows=int(held.sum()),
+        threshold=recipe.threshold,
+        difference_allowed=recipe.gate.difference_max,
+    )
+    return _Fitted(rows, held, model, onnx, edges, runnable.scores(rows)[:, 0], parity)
+
+
+def _files(recipe: Recipe, fitted: _Fitted) -> dict[str, bytes]:
+    """The four files that do not tell the story; card.json does."""
+    inputs = golden.choose(fitted.rows[fitted.held], fitted.edges)
+    return {
+        "model.onnx": fitted.onnx,
+        "contract.json": canonical_json(recipe.contract.definition()),
+        "golden.npz": golden.write(inputs, OnnxModel(fitted.onnx).scores(inputs)),
+        "reference.json": profile.write(
+            names=recipe.contract.names,
+            rows=fitted.rows[~fitted.held],
+            scores=fitted.scores[fitted.held],
+            score_name=recipe.contract.outputs[0],
+            threshold=recipe.threshold,
+        ),
+    }
+
+
+def _compare(
+    recipe: Recipe,
+    source: FeatureSource,
+    judged: Labels,
+    scores: NDArray[np.float32],
+    champion: Bundle | None,
+) -> tuple[Estimate | None, ExpectedShift | None]:
+    """Score the champion's own file on the same rows, by the features it reads."""
+    if champion is None:
+        return None, None
+    session = bundle.load(champion)
+    before = session.run(source.rows(champion.contract, judged))[:, 0]
+    gain = auc_gain(
+        judged.positive, before.astype(np.float64), scores.astype(np.float64), seed=recipe.seed
+    )
+    shift = expected_shift(
+        before,
+        scores,
+        champion=champion.digest,
+        edges=champion.reference.score_edges,
+        champion_threshold=champion.reference.decision_threshold,
+        candidate_threshold=recipe.threshold,
+    )
+    return gain, shift
+
+
+def _data(
+    recipe: Recipe, source: FeatureSource, labels: Labels, held: NDArray[np.bool_]
+) -> dict[str, Any]:
+    return {
+        "snapshot": source.digest(recipe.contract),
+        "rows": len(labels),
+        "positives": int(labels.positive.sum()),
+        "held_out_rows": int(held.sum()),
+        "held_out_share": recipe.held_out_share,
+        "split": "xxh3_64 of the joined entity ids, salted by the model's name",
+        "as_of_ms": [int(labels.as_of_ms.min()), int(labels.as_of_ms.max())],
+    }
+
+
+def _fairness(
+    recipe: Recipe, source: FeatureSource, judged: Labels, scores: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Join the audit's features here and nowhere else: the model need not read them."""
+    if not recipe.audit:
+        return {}
+    audit = ModelContract(entities=recipe.contract.entities, views=recipe.audit)
+    columns = source.rows(audit, judged)
+    return {
+        name: fairness.by_group(
+            columns[:, place] == 1.0,
+            judged.positive,
+            scores,
+            threshold=recipe.threshold,
+            seed=recipe.seed,
+        )
+        for place, name in enumerate(audit.names)
+    }
