@@ -85,6 +85,7 @@ class Calls:
 class Replies:
     """Answers to C calls of one model; R rows, K scores a row."""
 
+    model: str
     handles: NDArray[np.uint64]
     versions: tuple[str, ...]
     version_index: NDArray[np.uint8]

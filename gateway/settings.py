@@ -20,7 +20,7 @@ class Settings:
     port: int = 0
     """gRPC; 0: the supervisor picks a free one, the same for all workers."""
     observe_port: int = 0
-    """HTTP for /metrics, /healthz, /workers, on loopback, served by the supervisor; 0: a free one."""
+    """HTTP for /metrics, /healthz, /workers, by the supervisor, on loopback; 0: a free one."""
     registry: str = ""
     """host:port; empty: serve what the folder holds."""
     redis_url: str = ""

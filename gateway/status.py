@@ -35,3 +35,16 @@ class Refusal:
     code: Code
     words: str
     pushback_ms: int | None = None
+
+
+def refuse_internal(error_id: str) -> Refusal:
+    """Return the fixed words for everything that is our fault; the cause is only in our log."""
+    return Refusal(Code.INTERNAL, f"the gateway failed on this call (error {error_id})")
+
+
+class RefusedError(Exception):
+    """A call ends with this refusal; raised between the door and whoever decides, never logged."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.words)
+        self.refusal = refusal

@@ -1,0 +1,292 @@
+"""Who scores which calls of a batch, and what becomes of a call when a version fails on it.
+
+Production scores its own calls and every canary call, so that a canary's failure is answered
+inside the same call. Each arm's calls are answered as soon as that arm is done: nobody waits for
+a candidate but the candidate's own callers, and they only within its budget.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.aside import Aside
+from gateway.batch import Answer, Batch, IdWriter, Part, default_unusable, fine, replies_of
+from gateway.clock import Clock
+from gateway.columns import Ingress
+from gateway.deployed import Participant
+from gateway.scoring import Fault, Lane, Scored
+from gateway.status import refuse_internal
+from gateway.windows import Told
+from protos.predict_pb2 import CANARY, FALLBACK, PINNED, PRODUCTION
+from protos.window_pb2 import ARM_CANARY, ARM_PINNED, ARM_PRODUCTION, ARM_STANDBY
+
+LAST_MOMENT_NS = 1_000_000
+"""Kept back from a caller's deadline for the reply itself."""
+
+
+class Arms:
+    """Scores batches and answers their calls."""
+
+    def __init__(
+        self,
+        ingress: Ingress,
+        ids: IdWriter,
+        aside: Aside,
+        clock: Clock,
+        on_fault: Callable[[str], str],
+    ) -> None:
+        self._ingress = ingress
+        self._ids = ids
+        self._aside = aside
+        self._clock = clock
+        self._on_fault = on_fault
+
+    async def answer(self, batch: Batch, leave: Callable[[], None]) -> None:
+        """Answer every call of *batch* that routing did not refuse.
+
+        *leave* is called once no more than a candidate is being waited for, so that a slow
+        candidate never takes a place that production's calls could have.
+        """
+        routes, drawn = batch.routes, batch.assignment
+        mine, candidates = drawn.calls_of(ARM_PRODUCTION), drawn.calls_of(ARM_CANARY)
+        baseline = drawn.calls_of(ARM_STANDBY)
+        part = batch.part(np.concatenate([mine, candidates]))
+        compared = routes.canary is not None or routes.standby is not None
+        canary_run = self._start_canary(batch, candidates)
+        standby_run = self._start(batch, routes.standby, baseline)
+        scored = await self._score(batch, routes.production, part, aside=compared)
+        if len(mine):
+            await self._answer_production(batch, part.take(np.arange(len(mine))), scored)
+        if standby_run is not None and routes.standby is not None:
+            await self._answer_standby(batch, batch.part(baseline), await standby_run)
+        for participant in {id(p): p for p in drawn.pins.values()}.values():
+            await self._answer_pins(batch, participant)
+        if len(part.calls):
+            self._aside.offer_shadows(batch, part, scored)
+        leave()
+        if len(candidates):
+            places = np.arange(len(mine), len(part.calls))
+            await self._answer_canary(batch, part.take(places), scored, canary_run)
+
+    # Scoring
+
+    async def _score(
+        self, batch: Batch, participant: Participant, part: Part, *, aside: bool
+    ) -> Scored:
+        lane = participant.version.lane
+        if not len(part.calls):
+            return Scored.late(np.zeros(1, dtype=np.uint32), lane.outputs)
+        matrix = self._matrix(batch, participant, part)
+        if not aside:
+            return lane.score_inline(matrix, part.row_offsets)
+        return await lane.score_aside(matrix, part.row_offsets)
+
+    @staticmethod
+    def _matrix(batch: Batch, participant: Participant, part: Part) -> NDArray[np.float32]:
+        matrix = participant.matrix(batch.looked.matrix)
+        whole = len(part.rows) == len(matrix) and np.array_equal(part.rows, np.arange(len(matrix)))
+        return matrix if whole else matrix[part.rows]
+
+    def _start(
+        self, batch: Batch, participant: Participant | None, calls: NDArray[np.intp]
+    ) -> "asyncio.Future[Scored] | None":
+        if participant is None or not len(calls):
+            return None
+        part = batch.part(calls)
+        matrix = self._matrix(batch, participant, part)
+        return participant.version.lane.score_aside(matrix, part.row_offsets)
+
+    def _start_canary(
+        self, batch: Batch, calls: NDArray[np.intp]
+    ) -> "asyncio.Future[Scored] | None":
+        canary = batch.routes.canary
+        if canary is None or batch.routes.breaker.open or canary.version.lane.stuck:
+            return None
+        return self._start(batch, canary, calls)
+
+    # Answering
+
+    async def _answer_production(self, batch: Batch, part: Part, scored: Scored) -> None:
+        """Answer production's own calls; those it failed on go to the standby, if there is one."""
+        routes = batch.routes
+        good = fine(scored)[: len(part.calls)]
+        rows = int(part.row_offsets[-1])
+        own = Scored(scores=scored.scores[:rows], faults=scored.faults[: len(part.calls)])
+        if good.all():
+            self._send(batch, part, routes.production, PRODUCTION, own.scores)
+        else:
+            self._send_some(batch, part, own, np.flatnonzero(good), routes.production, PRODUCTION)
+            await self._rescue(batch, part, own, np.flatnonzero(~good), routes.standby)
+        fallen_back = 0 if routes.standby is None else int(np.count_nonzero(~good))
+        self._tell(batch, routes.production, ARM_PRODUCTION, part, own, None, fallen_back)
+
+    async def _answer_standby(self, batch: Batch, part: Part, scored: Scored) -> None:
+        """Answer the baseline's calls; those it failed on go to production."""
+        routes = batch.routes
+        assert routes.standby is not None
+        good = fine(scored)
+        self._send_some(batch, part, scored, np.flatnonzero(good), routes.standby, PRODUCTION)
+        if not good.all():
+            bad = np.flatnonzero(~good)
+            await self._rescue(batch, part, scored, bad, routes.production)
+        fallen_back = int(np.count_nonzero(~good))
+        self._tell(batch, routes.standby, ARM_STANDBY, part, scored, None, fallen_back)
+
+    async def _answer_pins(self, batch: Batch, participant: Participant) -> None:
+        """Answer the calls that named this version; they asked for it, so nobody stands in."""
+        pins = batch.assignment.pins
+        calls = np.array([c for c, p in pins.items() if p is participant], dtype=np.intp)
+        part = batch.part(calls)
+        scored = await self._score(batch, participant, part, aside=True)
+        good = fine(scored)
+        self._send_some(batch, part, scored, np.flatnonzero(good), participant, PINNED)
+        if not good.all():
+            await self._rescue(batch, part, scored, np.flatnonzero(~good), None)
+        self._tell(batch, participant, ARM_PINNED, part, scored, None, 0)
+
+    async def _answer_canary(
+        self,
+        batch: Batch,
+        part: Part,
+        by_production: Scored,
+        run: "asyncio.Future[Scored] | None",
+    ) -> None:
+        """Answer the canary's calls: with its score, or with production's in the same call."""
+        routes = batch.routes
+        canary = routes.canary
+        assert canary is not None
+        offered = not routes.breaker.open
+        first = len(by_production.faults) - len(part.calls)
+        safe = Scored(
+            by_production.scores[len(by_production.scores) - int(part.row_offsets[-1]) :],
+            by_production.faults[first:],
+        )
+        scored = await self._within_budget(batch, part, canary.version.lane, run)
+        good, covered = fine(scored), fine(safe)
+        self._send_some(batch, part, scored, np.flatnonzero(good), canary, CANARY)
+        saved = np.flatnonzero(~good & covered)
+        self._send_some(batch, part, safe, saved, routes.production, FALLBACK)
+        lost = np.flatnonzero(~good & ~covered)
+        if len(lost):
+            await self._rescue(batch, part, safe, lost, routes.standby)
+        if not offered:
+            self._aside.passed_over(routes, canary.version, len(part.calls))
+            return
+        self._tell(batch, canary, ARM_CANARY, part, scored, safe, len(saved))
+        self._judge_here(batch, part, scored, covered)
+
+    async def _within_budget(
+        self, batch: Batch, part: Part, lane: Lane, run: "asyncio.Future[Scored] | None"
+    ) -> Scored:
+        late = Scored.late(part.row_offsets, lane.outputs)
+        if run is None:
+            return late
+        if not run.done():
+            left_ns = int(batch.calls.deadline_ns[part.calls].min()) - self._clock.now_ns()
+            budget_ns = min(batch.routes.budgets.canary_ns, left_ns - LAST_MOMENT_NS)
+            await asyncio.wait({run}, timeout=max(budget_ns, 0) / 1e9)
+        return run.result() if run.done() else late
+
+    def _judge_here(
+        self, batch: Batch, part: Part, scored: Scored, covered: NDArray[np.bool_]
+    ) -> None:
+        """Let the breaker see this run: keys the canary failed on while production was fine."""
+        routes = batch.routes
+        good = fine(scored)
+        keys = batch.assignment.key_hash[part.calls[~good & covered]].tolist()
+        unix_ns = self._clock.unix_ns()
+        if routes.breaker.record(keys, any_good=bool(good.any()), at_unix_ns=unix_ns):
+            kinds = sorted({Fault(f).name.lower() for f in scored.faults.tolist() if f})
+            self._aside.breaker_opened(routes, f"failed on every key: {', '.join(kinds)}", unix_ns)
+
+    async def _rescue(
+        self,
+        batch: Batch,
+        part: Part,
+        scored: Scored,
+        places: NDArray[np.intp],
+        other: Participant | None,
+    ) -> None:
+        """Answer calls that their version failed on: by another, by the default, or INTERNAL."""
+        routes = batch.routes
+        if other is not None and len(places):
+            failed = part.take(places)
+            again = await self._score(batch, other, failed, aside=True)
+            good = fine(again)
+            self._send_some(batch, failed, again, np.flatnonzero(good), other, FALLBACK)
+            places = places[~good]
+        if routes.budgets.nan_scores_defaulted:
+            unusable = places[scored.faults[places] == Fault.NOT_FINITE]
+            self._send_some(batch, part, scored, unusable, routes.production, PRODUCTION)
+            places = np.setdiff1d(places, unusable)
+        if len(places):
+            kinds = sorted({Fault(f).name.lower() for f in scored.faults[places].tolist()})
+            error_id = self._on_fault(f"{routes.model}: {len(places)} calls {', '.join(kinds)}")
+            refusal = refuse_internal(error_id)
+            self._ingress.refuse(batch.calls.handles[part.calls[places]], refusal)
+            self._aside.failed(routes, refusal, len(places))
+
+    def _send_some(
+        self,
+        batch: Batch,
+        part: Part,
+        scored: Scored,
+        places: NDArray[np.intp],
+        participant: Participant,
+        role: int,
+    ) -> None:
+        if not len(places):
+            return
+        if len(places) == len(part.calls):
+            self._send(batch, part, participant, role, scored.scores)
+            return
+        scores = scored.scores[Part.of(places, part.row_offsets).rows]
+        self._send(batch, part.take(places), participant, role, scores)
+
+    def _send(
+        self,
+        batch: Batch,
+        part: Part,
+        participant: Participant,
+        role: int,
+        scores: NDArray[np.float32],
+    ) -> None:
+        flags = batch.flags(part)
+        if not np.isfinite(scores).all():
+            scores = scores.copy()
+            default_unusable(scores, flags, batch.routes.budgets.default_score)
+        answer = Answer(part, participant.version, role, scores, flags)
+        unix_ms = self._clock.unix_ns() // 1_000_000
+        answer.prediction_ids = self._ids.write(batch, answer, unix_ms)
+        self._ingress.answer(replies_of(batch, answer))
+        self._aside.answered(batch, answer, self._matrix(batch, participant, part))
+
+    def _tell(
+        self,
+        batch: Batch,
+        participant: Participant,
+        arm: int,
+        part: Part,
+        scored: Scored,
+        expected: Scored | None,
+        fallen_back: int,
+    ) -> None:
+        """Count what this version did with these calls, whoever answered them in the end."""
+        calls = part.calls
+        first_rows = part.row_offsets[:-1].astype(np.intp)
+        told = Told(
+            key_hash=batch.assignment.key_hash[calls],
+            faults=scored.faults,
+            evidence=~batch.assignment.holdout[calls],
+            latency_ns=self._clock.now_ns() - batch.calls.arrived_ns[calls],
+            first_scores=scored.scores[first_rows, 0],
+            expected_scores=None if expected is None else expected.scores[first_rows, 0],
+            scores=scored.scores[:, 0],
+            rows_per_call=part.rows_per_call,
+            flags=batch.flags(part),
+            fallen_back=fallen_back,
+            broken=batch.looked.broken if arm == ARM_PRODUCTION else 0,
+        )
+        self._aside.told(batch.routes, participant.version, arm, told)

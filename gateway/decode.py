@@ -1,0 +1,181 @@
+"""A PredictRequest's bytes to columns' worth of values: every check a caller can fail. Pure."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from features.entity_ids import check
+from features.errors import EntityIdError
+from gateway.columns import ModelShape
+from gateway.status import Code, Refusal, RefusedError
+from protos.predict_pb2 import PredictRequest, Row
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True)
+class DoorLimits:
+    """Bounds that hold for every model."""
+
+    name_bytes_max: int
+    request_id_bytes_max: int
+
+
+@dataclass(slots=True)
+class DecodedCall:
+    """One well-formed call. Values are flat, row-major."""
+
+    model: str
+    rows: int
+    sticky: bytes
+    request_id: bytes
+    pin: str
+    criticality: int
+    ids: list[bytes]
+    """rows x entities."""
+    inputs: list[float]
+    """rows x request inputs."""
+    nan_inputs: int
+
+
+def parse(message: bytes) -> PredictRequest:
+    """Parse bytes; RefusedError INVALID_ARGUMENT for anything that is no PredictRequest."""
+    try:
+        return PredictRequest.FromString(message)
+    except DecodeError:
+        raise _invalid(
+            f"{len(message)} bytes are not a turnout.v1.PredictRequest; names and ids are UTF-8"
+        ) from None
+
+
+def decode(
+    request: PredictRequest, shapes: Mapping[str, ModelShape], limits: DoorLimits
+) -> DecodedCall:
+    """Check a call against its model's shape and lay its values out flat.
+
+    Raises RefusedError with CONTRACTS' status for each kind of bad call. Messages carry the
+    numbers seen and promised, never the caller's own long text.
+    """
+    shape = _shape_of(request.model, shapes)
+    rows = request.rows
+    if not 0 < len(rows) <= shape.rows_max:
+        if not rows:
+            raise _invalid("the call has 0 rows; send at least one")
+        raise RefusedError(
+            Refusal(
+                Code.RESOURCE_EXHAUSTED,
+                f"the call has {len(rows)} rows; model {shape.model!r} takes {shape.rows_max} a "
+                "call; send it in parts",
+            )
+        )
+    if request.contract not in (0, shape.guard):
+        raise RefusedError(
+            Refusal(
+                Code.FAILED_PRECONDITION,
+                f"the call was made for input contract {request.contract:#018x}; model "
+                f"{shape.model!r} has {shape.guard:#018x}; ask DescribeModel and adapt",
+            )
+        )
+    inputs, nan_inputs = _inputs(rows, shape)
+    return DecodedCall(
+        model=shape.model,
+        rows=len(rows),
+        sticky=_text("sticky_key", request.sticky_key, limits.name_bytes_max),
+        request_id=_text("request_id", request.request_id, limits.request_id_bytes_max),
+        pin=_text("version", request.version, limits.name_bytes_max).decode(),
+        criticality=request.criticality if 0 <= request.criticality <= 3 else 0,
+        ids=_ids(rows, shape),
+        inputs=inputs,
+        nan_inputs=nan_inputs,
+    )
+
+
+def _shape_of(model: str, shapes: Mapping[str, ModelShape]) -> ModelShape:
+    shape = shapes.get(model)
+    if shape is not None:
+        return shape
+    if not MODEL_NAME.fullmatch(model):
+        raise _invalid(
+            f"the model's name is {len(model.encode())} bytes long or has odd characters; it is 1 "
+            f"to 128 of letters, digits, '_', '-' and '.'"
+        )
+    raise RefusedError(Refusal(Code.NOT_FOUND, f"model {model!r} is not served here"))
+
+
+def _ids(rows: Sequence[Row], shape: ModelShape) -> list[bytes]:
+    ids: list[bytes] = []
+    for index, row in enumerate(rows):
+        if len(row.keys) != shape.entities:
+            raise _invalid(
+                f"row {index} has {len(row.keys)} keys; model {shape.model!r} takes "
+                f"{shape.entities}, in the order DescribeModel gives"
+            )
+        try:
+            ids += map(check, row.keys)
+        except EntityIdError as error:
+            raise _invalid(f"row {index}: {error}") from None
+    return ids
+
+
+def _inputs(rows: Sequence[Row], shape: ModelShape) -> tuple[list[float], int]:
+    width = len(shape.input_names)
+    values: list[float] = []
+    for index, row in enumerate(rows):
+        named = bool(row.named) or bool(row.named_text)
+        if not named and len(row.inputs) == width:
+            values += row.inputs
+            continue
+        if not named:
+            raise _invalid(
+                f"row {index} has {len(row.inputs)} inputs; model {shape.model!r} takes {width}"
+            )
+        if row.inputs:
+            raise _invalid(f"row {index} has both inputs and named ones; send one kind")
+        values += _named(index, row, shape)
+    unusable = sum(1 for value in values if not math.isfinite(value)) if values else 0
+    if unusable and shape.nan_inputs_refused:
+        raise _invalid(
+            f"{unusable} inputs are NaN or infinite, and model {shape.model!r} does not take them"
+        )
+    return values, unusable
+
+
+def _named(index: int, row: Row, shape: ModelShape) -> list[float]:
+    """One row's inputs by name; those left out take their defaults."""
+    places = {name: place for place, name in enumerate(shape.input_names)}
+    values = list(shape.input_defaults)
+    strangers = [name for name in (*row.named, *row.named_text) if name not in places]
+    if strangers:
+        raise _invalid(
+            f"row {index} names {len(strangers)} inputs that model {shape.model!r} does not have, "
+            f"the first {len(strangers[0].encode())} bytes long; it has {list(shape.input_names)}"
+        )
+    for name, value in row.named.items():
+        values[places[name]] = value
+    for name, text in row.named_text.items():
+        dictionary = shape.dictionaries[places[name]]
+        if not dictionary or name in row.named:
+            raise _invalid(
+                f"row {index}: input {name!r} is sent as text, and is "
+                f"{'sent as a number too' if dictionary else 'no category'}"
+            )
+        known = text in dictionary
+        values[places[name]] = dictionary.index(text) if known else len(dictionary)
+    return values
+
+
+def _text(field: str, text: str, bytes_max: int) -> bytes:
+    encoded = text.encode()
+    if len(encoded) > bytes_max:
+        raise _invalid(f"{field} is {len(encoded)} bytes long; it must be at most {bytes_max}")
+    if CONTROL.search(text):
+        raise _invalid(f"{field} holds a control character; remove it")
+    return encoded
+
+
+def _invalid(words: str) -> RefusedError:
+    return RefusedError(Refusal(Code.INVALID_ARGUMENT, words))

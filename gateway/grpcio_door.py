@@ -1,0 +1,288 @@
+"""The portable front door: grpc.aio. The reference that the native one is held against.
+
+It never lets grpcio parse a request or word an error: handlers take raw bytes, and whatever a
+handler raises becomes one of our statuses.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import grpc
+import numpy as np
+from grpc_health.v1 import _async as health
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from numpy.typing import NDArray
+
+from gateway.clock import Clock
+from gateway.columns import Calls, ModelShape, Replies
+from gateway.decode import DoorLimits, decode, parse
+from gateway.faults import FaultLog
+from gateway.intake import Intake
+from gateway.reflection import reflection_handlers
+from gateway.settings import Settings
+from gateway.status import Code, Refusal, RefusedError, refuse_internal
+from protos.predict_pb2 import PredictReply, PredictRequest
+
+Unary = Callable[[bytes], Awaitable[bytes]]
+"""A method besides Predict: raw bytes in and out; raises RefusedError."""
+
+Counter = Callable[[str, Refusal], None]
+"""Told of each call the door refused: (model or "", refusal)."""
+
+STATUS = {code.value[0]: code for code in grpc.StatusCode}
+PREDICT = "/turnout.v1.Predictor/Predict"
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+TOO_SLOW = Refusal(
+    Code.DEADLINE_EXCEEDED, "the call's message did not arrive in time (body_ms_max)"
+)
+NO_MESSAGE = Refusal(Code.INVALID_ARGUMENT, "the call ended without a message; send one")
+
+
+def server_options(settings: Settings) -> list[tuple[str, int]]:
+    """Return grpcio's channel arguments for our limits; each is listed in docs/limits.md."""
+    return [
+        ("grpc.so_reuseport", 1),
+        ("grpc.max_receive_message_length", settings.message_bytes_max),
+        ("grpc.max_concurrent_streams", settings.streams_max),
+        ("grpc.max_metadata_size", settings.metadata_bytes_max),
+        ("grpc.absolute_max_metadata_size", 2 * settings.metadata_bytes_max),
+        ("grpc.max_connection_age_ms", int(settings.connection_age_s_max * 1_000)),
+        ("grpc.max_connection_age_grace_ms", int(settings.drain_grace_s * 1_000)),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.server_handshake_timeout_ms", 2_000),
+    ]
+
+
+class GrpcioDoor:
+    """`gateway.columns.Ingress` over grpc.aio."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        faults: FaultLog,
+        on_refused: Counter,
+        methods: Mapping[str, Unary],
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._faults = faults
+        self._on_refused = on_refused
+        self._methods = methods
+        self._limits = DoorLimits(settings.name_bytes_max, settings.request_id_bytes_max)
+        self._shapes: Mapping[str, ModelShape] = {}
+        self._intake = Intake(settings.rows_inside_max)
+        self._answers: dict[int, asyncio.Future[bytes]] = {}
+        self._request_ids: dict[int, str] = {}
+        self._arrived = asyncio.Event()
+        self._health = health.HealthServicer()
+        self._server: grpc.aio.Server | None = None
+        self._port = 0
+
+    # Ingress
+
+    def configure(self, shapes: Mapping[str, ModelShape]) -> None:
+        """Replace what the door knows of models."""
+        self._shapes = dict(shapes)
+
+    async def arrived(self) -> None:
+        """Return when a call waits."""
+        while not self._intake.rows_waiting:
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def take(self, rows_max: int) -> Calls | None:
+        """Hand over what waits."""
+        return self._intake.take(rows_max)
+
+    def answer(self, replies: Replies) -> None:
+        """Send each reply to whoever still waits for it."""
+        offsets = replies.row_offsets.tolist()
+        outputs = replies.scores.shape[1]
+        scores = replies.scores.ravel().tolist()
+        flags = replies.row_flags.tolist() if replies.row_flags.any() else None
+        holdout, roles = replies.holdout.tolist(), replies.role.tolist()
+        for place, handle in enumerate(replies.handles.tolist()):
+            future = self._answers.get(handle)
+            if future is None or future.done():
+                continue
+            first, last = offsets[place], offsets[place + 1]
+            reply = PredictReply(
+                request_id=self._request_ids.get(handle, ""),
+                model=replies.model,
+                version=replies.versions[replies.version_index[place]],
+                role=roles[place],
+                prediction_id=replies.prediction_ids[64 * place : 64 * place + 64],
+                holdout=holdout[place],
+                scores=scores[first * outputs : last * outputs],
+                outputs=outputs,
+                row_flags=flags[first:last] if flags and any(flags[first:last]) else None,
+            )
+            future.set_result(reply.SerializeToString())
+
+    def refuse(self, handles: NDArray[np.uint64], refusal: Refusal) -> None:
+        """End these calls with one status."""
+        for handle in handles.tolist():
+            future = self._answers.get(handle)
+            if future is not None and not future.done():
+                future.set_exception(RefusedError(refusal))
+
+    # The server
+
+    async def listen(self, host: str, port: int) -> int:
+        """Open *port* (0: a free one) beside the other workers; returns the port."""
+        self._server = grpc.aio.server(options=server_options(self._settings))
+        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            "Predict": grpc.stream_unary_rpc_method_handler(self._predict)
+        }
+        for path, method in self._methods.items():
+            service, name = path.strip("/").split("/")
+            if service == "turnout.v1.Predictor":
+                handlers[name] = grpc.unary_unary_rpc_method_handler(self._wrap(method))
+        self._server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler("turnout.v1.Predictor", handlers),
+                *reflection_handlers(),
+            )
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(  # type: ignore[no-untyped-call]
+            self._health, self._server
+        )
+        self._port = self._server.add_insecure_port(f"{host}:{port}")
+        await self._server.start()
+        return self._port
+
+    async def show_health(self, ready: Mapping[str, bool]) -> None:
+        """Set what grpc.health.v1 says: each model's name, and "" for the server as a whole."""
+        for name, serving in ready.items():
+            await self._health.set(name, SERVING if serving else NOT_SERVING)
+
+    async def close(self, grace_s: float) -> None:
+        """Leave the port at once, finish what is in flight within *grace_s*, then cancel the rest.
+
+        The listening sockets go first: a connection that the kernel would still hand us after
+        GOAWAY would see its calls cancelled (grpc/grpc#41785).
+        """
+        await self._health.enter_graceful_shutdown()
+        stop_listening(self._port)
+        if self._server is not None:
+            await self._server.stop(grace_s)
+
+    @property
+    def rows_inside(self) -> int:
+        """Rows admitted and not yet answered."""
+        return self._intake.rows_inside
+
+    # Handlers
+
+    async def _predict(
+        self, messages: object, context: "grpc.aio.ServicerContext[bytes, bytes]"
+    ) -> bytes:
+        """Predict, over a message read by hand: a half-open call holds nothing for long."""
+        del messages
+        model = ""
+        try:
+            arrived_ns = self._clock.now_ns()
+            request = parse(await self._read(context))
+            model = request.model
+            return await self._answered(request, context.time_remaining(), arrived_ns)
+        except RefusedError as error:
+            refusal = error.refusal
+        except Exception as error:  # noqa: BLE001  the wall: nothing internal reaches a caller
+            refusal = refuse_internal(self._faults.note(repr(error), error))
+        self._on_refused(model if model in self._shapes else "", refusal)
+        await abort(context, refusal)
+        raise AssertionError("abort returned")
+
+    async def _read(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        """Read the call's one message, within body_ms_max."""
+        try:
+            async with asyncio.timeout(self._settings.body_ms_max / 1e3):
+                message = await context.read()
+        except TimeoutError:
+            raise RefusedError(TOO_SLOW) from None
+        if not isinstance(message, bytes):
+            raise RefusedError(NO_MESSAGE)
+        return message
+
+    async def _answered(
+        self, request: PredictRequest, left_s: float | None, arrived_ns: int
+    ) -> bytes:
+        call = decode(request, self._shapes, self._limits)
+        shape = self._shapes[call.model]
+        if left_s is None:
+            deadline_ns = arrived_ns + shape.deadline_ns_default
+        else:
+            left_ns = min(left_s * 1e9, self._settings.deadline_ms_max * 1e6)
+            deadline_ns = arrived_ns + int(left_ns)
+        handle = self._intake.enter(call, arrived_ns=arrived_ns, deadline_ns=deadline_ns)
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._answers[handle] = future
+        if call.request_id:
+            self._request_ids[handle] = call.request_id.decode()
+        self._arrived.set()
+        try:
+            return await future
+        finally:
+            self._intake.leave(handle)
+            del self._answers[handle]
+            self._request_ids.pop(handle, None)
+
+    def _wrap(
+        self, method: Unary
+    ) -> Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]:
+        async def handle(
+            message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]"
+        ) -> bytes:
+            try:
+                return await method(message)
+            except RefusedError as error:
+                refusal = error.refusal
+            except Exception as error:  # noqa: BLE001  the wall
+                refusal = refuse_internal(self._faults.note(repr(error), error))
+            self._on_refused("", refusal)
+            await abort(context, refusal)
+            raise AssertionError("abort returned")
+
+        return handle
+
+
+async def abort(context: "grpc.aio.ServicerContext[bytes, bytes]", refusal: Refusal) -> None:
+    """End the call with *refusal*: its code, its words, and its pushback where it has one."""
+    trailing: tuple[tuple[str, str | bytes], ...] = ()
+    if refusal.pushback_ms is not None:
+        trailing = (("grpc-retry-pushback-ms", str(refusal.pushback_ms)),)
+    await context.abort(STATUS[int(refusal.code)], refusal.words, trailing)
+
+
+def stop_listening(port: int) -> None:
+    """Shut this process's listening sockets on *port*, so that the kernel uses the other workers.
+
+    grpcio does not hand its sockets out; they are found among our own descriptors. Where /proc
+    is missing nothing is done, and the server's own stop closes them a moment later.
+    """
+    folder = Path("/proc/self/fd")
+    numbers = [int(entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
+    for number in numbers:
+        try:
+            listener = socket.socket(fileno=number)
+        except OSError:
+            continue
+        try:
+            listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if (
+                listening
+                and listener.family != socket.AF_UNIX
+                and listener.getsockname()[1] == port
+            ):
+                listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            continue
+        finally:
+            listener.detach()

@@ -1,0 +1,98 @@
+"""From the entity ids of a batch to its matrix: one MGET, one copy."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.entity_ids import id_hashes, join
+from features.errors import OnlineStoreError
+from gateway.columns import Calls
+from gateway.deployed import Routes
+from protos.predict_pb2 import DEFAULTED, DEGRADED
+
+DEADLINE_SHARE = 0.3
+"""Of the time the batch's most patient caller has left, the online read may take this much."""
+
+
+class OnlineRows(Protocol):
+    """features.online.OnlineReader, or a fake of it."""
+
+    async def mget(self, keys: list[bytes], timeout_s: float) -> list[bytes | None]:
+        """One value or None a key; raises OnlineStoreError."""
+        ...
+
+
+@dataclass(slots=True)
+class Looked:
+    """What is known about the rows of a batch."""
+
+    matrix: NDArray[np.float32]
+    """(R, W): every stored feature of every view read, then the request inputs."""
+    flags: NDArray[np.uint32]
+    """(R,) turnout.v1.RowFlag bits."""
+    broken: int
+    """Stored rows whose hash or id was wrong."""
+    unread: str
+    """Why the store did not answer, one word; empty when it did."""
+
+
+async def look_up(
+    routes: Routes, calls: Calls, store: OnlineRows | None, *, now_ns: int, now_unix_ms: int
+) -> Looked:
+    """Read every view the model's versions use, for every row of the batch, in one round trip.
+
+    When the store does not answer within the budget, every row takes its views' defaults and is
+    flagged DEGRADED; whether that is good enough is the model's policy, not ours.
+    """
+    if not routes.reads:
+        return Looked(calls.inputs, np.zeros(calls.rows, dtype=np.uint32), 0, "")
+    ids = _ids_by_read(routes, calls)
+    keys = [key for read, of in zip(routes.reads, ids, strict=True) for key in read.rows.keys(of)]
+    patience_ns = int(calls.deadline_ns.max()) - now_ns
+    budget_s = min(routes.budgets.feature_ns, patience_ns * DEADLINE_SHARE) / 1e9
+    if store is None:
+        return _degraded(routes, calls, "absent")
+    try:
+        replies = await store.mget(keys, budget_s)
+    except OnlineStoreError as error:
+        return _degraded(routes, calls, error.reason)
+    blocks: list[NDArray[np.float32]] = []
+    flags = np.zeros(calls.rows, dtype=np.uint32)
+    broken = 0
+    for place, (read, of) in enumerate(zip(routes.reads, ids, strict=True)):
+        part = replies[place * calls.rows : (place + 1) * calls.rows]
+        decoded = read.rows.decode(part, id_hashes(of), now_unix_ms)
+        blocks.append(decoded.values)
+        flags |= decoded.flags
+        broken += decoded.broken
+    return Looked(_joined(blocks, calls), flags, broken, "")
+
+
+def _ids_by_read(routes: Routes, calls: Calls) -> list[list[bytes]]:
+    """For each view read, the id of every row: its entity, or several joined by 0x1F."""
+    entities = routes.shape.entities
+    offsets = calls.entity_offsets.tolist()
+    buffer = calls.entity_ids
+    every = [buffer[a:b] for a, b in pairwise(offsets)]
+    columns = [every[position::entities] for position in range(entities)]
+    return [
+        columns[read.entity_positions[0]]
+        if len(read.entity_positions) == 1
+        else [join(ids) for ids in zip(*(columns[p] for p in read.entity_positions), strict=True)]
+        for read in routes.reads
+    ]
+
+
+def _joined(blocks: list[NDArray[np.float32]], calls: Calls) -> NDArray[np.float32]:
+    if len(blocks) == 1 and calls.inputs.shape[1] == 0:
+        return blocks[0]
+    return np.concatenate([*blocks, calls.inputs], axis=1, dtype=np.float32)
+
+
+def _degraded(routes: Routes, calls: Calls, reason: str) -> Looked:
+    blocks = [read.rows.defaults(calls.rows).values for read in routes.reads]
+    flags = np.full(calls.rows, DEFAULTED | DEGRADED, dtype=np.uint32)
+    return Looked(_joined(blocks, calls), flags, 0, reason)

@@ -1,0 +1,199 @@
+"""A Predict walks straight down: take, admit, route, look up, score, answer; then aside."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.arms import Arms
+from gateway.aside import Aside
+from gateway.batch import Batch
+from gateway.clock import Clock
+from gateway.columns import Calls, Ingress
+from gateway.deployed import Deployed, Routes
+from gateway.lookup import OnlineRows, look_up
+from gateway.route import Assignment, assign
+from gateway.settings import Settings
+from gateway.status import Code, Refusal, refuse_internal
+
+GONE = Refusal(Code.NOT_FOUND, "the model is not served any more; ask DescribeModel")
+TOO_LATE = Refusal(
+    Code.DEADLINE_EXCEEDED,
+    "the deadline passed, or is nearer than any answer; nothing was scored; send a later one",
+)
+NO_FEATURES = Refusal(
+    Code.UNAVAILABLE,
+    "stored features cannot be read now and this model does not answer without them; retry",
+    pushback_ms=500,
+)
+NO_JOURNAL = Refusal(
+    Code.UNAVAILABLE,
+    "this model answers only what it can record, and its journal cannot be written now; retry",
+    pushback_ms=500,
+)
+
+
+@dataclass(slots=True)
+class Admitted:
+    """The calls of a batch that are still worth an answer."""
+
+    calls: Calls
+    late: NDArray[np.uint64]
+    """Handles of the others."""
+
+
+def admit(calls: Calls, now_ns: int, answer_ns_min: int) -> Admitted:
+    """Part the calls that can be answered in time from those that cannot. Pure."""
+    in_time = calls.deadline_ns - now_ns >= answer_ns_min
+    if in_time.all():
+        return Admitted(calls, np.empty(0, dtype=np.uint64))
+    return Admitted(only(calls, np.flatnonzero(in_time)), calls.handles[~in_time])
+
+
+def only(calls: Calls, kept: NDArray[np.intp]) -> Calls:
+    """Return the calls at *kept*, laid out anew."""
+    rows = [np.arange(calls.row_offsets[c], calls.row_offsets[c + 1]) for c in kept]
+    row_index = np.concatenate(rows) if rows else np.empty(0, dtype=np.intp)
+    entities = (len(calls.entity_offsets) - 1) // calls.rows if calls.rows else 0
+    entity_index = (row_index[:, None] * entities + np.arange(entities)).ravel()
+    sticky, sticky_offsets = _pick(calls.sticky, calls.sticky_offsets, kept)
+    request_ids, request_id_offsets = _pick(calls.request_ids, calls.request_id_offsets, kept)
+    entity_ids, entity_offsets = _pick(calls.entity_ids, calls.entity_offsets, entity_index)
+    place = {int(call): index for index, call in enumerate(kept)}
+    return Calls(
+        model=calls.model,
+        handles=calls.handles[kept],
+        arrived_ns=calls.arrived_ns[kept],
+        deadline_ns=calls.deadline_ns[kept],
+        criticality=calls.criticality[kept],
+        row_offsets=np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.uint32),
+        sticky=sticky,
+        sticky_offsets=sticky_offsets,
+        request_ids=request_ids,
+        request_id_offsets=request_id_offsets,
+        pins=tuple((place[call], name) for call, name in calls.pins if call in place),
+        entity_ids=entity_ids,
+        entity_offsets=entity_offsets,
+        inputs=calls.inputs[row_index],
+    )
+
+
+def _pick(
+    buffer: bytes, offsets: NDArray[np.uint32], kept: NDArray[np.intp]
+) -> tuple[bytes, NDArray[np.uint32]]:
+    items = [buffer[offsets[i] : offsets[i + 1]] for i in kept]
+    lengths = np.cumsum([0, *map(len, items)]).astype(np.uint32)
+    return b"".join(items), lengths
+
+
+class BatchCore:
+    """Takes what has arrived, as long as there is room, and sees each batch to its replies."""
+
+    def __init__(
+        self,
+        ingress: Ingress,
+        deployed: Deployed,
+        store: OnlineRows | None,
+        arms: Arms,
+        aside: Aside,
+        clock: Clock,
+        settings: Settings,
+        on_fault: Callable[[str], str],
+    ) -> None:
+        self._ingress = ingress
+        self._deployed = deployed
+        self._store = store
+        self._arms = arms
+        self._aside = aside
+        self._clock = clock
+        self._settings = settings
+        self._on_fault = on_fault
+        self._room = asyncio.Semaphore(settings.batches_in_flight_max)
+        self._batches: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Serve until cancelled. Greedy: a batch is whatever waits when there is room for one."""
+        while True:
+            await self._ingress.arrived()
+            if self._settings.batch_wait_us:
+                await asyncio.sleep(self._settings.batch_wait_us / 1e6)
+            await self._room.acquire()
+            calls = self._ingress.take(self._settings.batch_rows_max)
+            if calls is None:
+                self._room.release()
+                continue
+            batch = asyncio.get_running_loop().create_task(self._predict(calls))
+            self._batches.add(batch)
+            batch.add_done_callback(self._batches.discard)
+
+    async def finish(self) -> None:
+        """Wait for the batches that are under way."""
+        while self._batches:
+            await asyncio.wait(self._batches)
+
+    async def _predict(self, calls: Calls) -> None:
+        """See one batch through. Whatever goes wrong, every call of it is ended."""
+        leave = _Once(self._room.release)
+        try:
+            await self._answer(calls, leave)
+        except Exception as error:  # noqa: BLE001  the last resort: callers must not hang on our bug
+            refusal = refuse_internal(self._on_fault(repr(error)))
+            self._ingress.refuse(calls.handles, refusal)
+        finally:
+            leave()
+
+    async def _answer(self, calls: Calls, leave: Callable[[], None]) -> None:
+        routes = self._deployed.get(calls.model)
+        if routes is None:
+            self._refuse(None, calls.model, calls.handles, GONE)
+            return
+        now_ns = self._clock.now_ns()
+        admitted = admit(calls, now_ns, self._settings.answer_us_min * 1_000)
+        if len(admitted.late):
+            self._refuse(routes, calls.model, admitted.late, TOO_LATE)
+        calls = admitted.calls
+        if not calls.calls:
+            return
+        if routes.budgets.journal_required and not self._aside.journal_healthy:
+            self._refuse(routes, calls.model, calls.handles, NO_JOURNAL)
+            return
+        assignment = assign(routes, calls)
+        unix_ns = self._clock.unix_ns()
+        looked = await look_up(
+            routes, calls, self._store, now_ns=now_ns, now_unix_ms=unix_ns // 1_000_000
+        )
+        self._aside.looked(routes, looked)
+        if looked.unread and routes.budgets.features_required:
+            self._refuse(routes, calls.model, calls.handles, NO_FEATURES)
+            return
+        self._refuse_strangers(routes, calls, assignment)
+        await self._arms.answer(Batch(routes, calls, assignment, looked, unix_ns), leave)
+
+    def _refuse_strangers(self, routes: Routes, calls: Calls, assignment: Assignment) -> None:
+        for call, name in assignment.strangers.items():
+            refusal = Refusal(
+                Code.NOT_FOUND,
+                f"version {name!r} is not in the deployment of model {calls.model!r}; "
+                "DescribeModel lists those that are",
+            )
+            self._refuse(routes, calls.model, calls.handles[call : call + 1], refusal)
+
+    def _refuse(
+        self, routes: Routes | None, model: str, handles: NDArray[np.uint64], refusal: Refusal
+    ) -> None:
+        self._ingress.refuse(handles, refusal)
+        self._aside.refused(routes, model, refusal, len(handles))
+
+
+class _Once:
+    """Calls *act* the first time only."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act: Callable[[], None] | None = act
+
+    def __call__(self) -> None:
+        act, self._act = self._act, None
+        if act is not None:
+            act()

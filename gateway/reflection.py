@@ -1,0 +1,31 @@
+"""gRPC server reflection, v1 and v1alpha: the same messages under two names."""
+
+import grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+
+from protos import predict_pb2
+
+SERVICES = (
+    "turnout.v1.Predictor",
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+)
+NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+
+
+def reflection_handlers() -> tuple[grpc.GenericRpcHandler, ...]:
+    """Handlers for both versions of the reflection service."""
+    assert predict_pb2.DESCRIPTOR  # importing it is what puts Predictor into the pool
+    servicer: reflection_pb2_grpc.ServerReflectionServicer = reflection.aio.ReflectionServicer(  # type: ignore[no-untyped-call]
+        SERVICES
+    )
+    method = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    return tuple(
+        grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method})
+        for name in NAMES
+    )

@@ -1,0 +1,167 @@
+"""Scoring: where a version runs, what one run made of a batch, and when to stop trying."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.types import ScoringError
+
+RUNS_WAITING_MAX = 4
+"""Runs on one lane not yet done; past that the version is stuck, and more would only pile up."""
+
+
+class Scorer(Protocol):
+    """A version's session: registry.bundle.Session, or a fake of it."""
+
+    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, F) to (B, K); raises ScoringError."""
+        ...
+
+
+class Fault(IntEnum):
+    """What became of one call in one version's run."""
+
+    NONE = 0
+    RAISED = 1
+    NOT_FINITE = 2
+    LATE = 3
+
+
+@dataclass(slots=True)
+class Scored:
+    """What one version made of C calls with R rows."""
+
+    scores: NDArray[np.float32]
+    """(R, K); NaN in the rows of calls that raised or came late."""
+    faults: NDArray[np.uint8]
+    """(C,) Fault."""
+
+    @staticmethod
+    def late(row_offsets: NDArray[np.uint32], outputs: int) -> "Scored":
+        """Nothing came in time."""
+        rows, calls = int(row_offsets[-1]), len(row_offsets) - 1
+        return Scored(
+            np.full((rows, outputs), np.nan, dtype=np.float32),
+            np.full(calls, Fault.LATE, dtype=np.uint8),
+        )
+
+
+def score_calls(
+    scorer: Scorer, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32], outputs: int
+) -> Scored:
+    """Score C calls in one run; when the run raises, halve until only the poisoned calls fail.
+
+    matrix       (R, F) float32.
+    row_offsets  (C + 1,) rows of call c are row_offsets[c] to row_offsets[c + 1].
+
+    One poisoned call among C costs about 2 log2 C more runs, and harms nobody else.
+    """
+    scores = np.full((len(matrix), outputs), np.nan, dtype=np.float32)
+    faults = np.zeros(len(row_offsets) - 1, dtype=np.uint8)
+    waiting = [(0, len(faults))]
+    while waiting:
+        first, last = waiting.pop()
+        rows = slice(int(row_offsets[first]), int(row_offsets[last]))
+        try:
+            scores[rows] = scorer.run(matrix[rows])
+        except ScoringError:
+            if last - first == 1:
+                faults[first] = Fault.RAISED
+            else:
+                middle = (first + last) // 2
+                waiting += [(first, middle), (middle, last)]
+    if not np.isfinite(scores).all():
+        unusable = ~np.isfinite(scores).all(axis=1)
+        by_call = np.logical_or.reduceat(unusable, row_offsets[:-1].astype(np.intp))
+        faults[by_call & (faults == Fault.NONE)] = Fault.NOT_FINITE
+    return Scored(scores, faults)
+
+
+class Lane:
+    """Where one version scores: on the loop, or on a thread of its own.
+
+    Inline saves the 70 us of a hop. While versions are compared each takes its own thread, so
+    that latency compares like with like and a hung candidate blocks nobody.
+    """
+
+    def __init__(
+        self, scorer: Scorer, outputs: int, *, on_start: Callable[[], None] | None = None
+    ) -> None:
+        self.scorer = scorer
+        self._outputs = outputs
+        self._on_start = on_start
+        self._thread: ThreadPoolExecutor | None = None
+        self.runs_waiting = 0
+
+    @property
+    def outputs(self) -> int:
+        """K."""
+        return self._outputs
+
+    @property
+    def stuck(self) -> bool:
+        """True while so many runs wait that one more could not be answered in time."""
+        return self.runs_waiting >= RUNS_WAITING_MAX
+
+    def score_inline(self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]) -> Scored:
+        """Score on the calling thread."""
+        return score_calls(self.scorer, matrix, row_offsets, self._outputs)
+
+    def score_aside(
+        self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]
+    ) -> "asyncio.Future[Scored]":
+        """Score on the version's own thread; the future never raises ScoringError."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "score", initializer=self._on_start)
+        self.runs_waiting += 1
+        future = asyncio.get_running_loop().run_in_executor(
+            self._thread, score_calls, self.scorer, matrix, row_offsets, self._outputs
+        )
+        future.add_done_callback(self._done)
+        return future
+
+    def _done(self, future: "asyncio.Future[Scored]") -> None:
+        self.runs_waiting -= 1
+        if not future.cancelled():
+            future.exception()  # retrieved here: whoever still waits reads it too
+
+    def close(self) -> None:
+        """Let the thread go; a run that never ends is not waited for."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+class Breaker:
+    """Stops asking a canary that only fails here, without waiting for the controller.
+
+    It opens when the newest runs failed on every key, without one good answer between, in at
+    least *runs* runs and on at least *keys* different keys, while production was fine on the same
+    rows. A canary that fails now and then is the controller's to judge, not the breaker's.
+    """
+
+    def __init__(self, runs: int, keys: int) -> None:
+        self._runs_to_open = runs
+        self._keys_to_open = keys
+        self._runs = 0
+        self._keys: set[int] = set()
+        self.open = False
+        self.first_bad_unix_ns = 0
+
+    def record(self, faulty_keys: list[int], *, any_good: bool, at_unix_ns: int) -> bool:
+        """Count one run of the canary; True when this very run opened the breaker."""
+        if any_good:
+            self._runs, self._keys, self.first_bad_unix_ns = 0, set(), 0
+        elif faulty_keys:
+            self._runs += 1
+            self._keys.update(faulty_keys[: self._keys_to_open])
+            self.first_bad_unix_ns = self.first_bad_unix_ns or at_unix_ns
+        if self.open or self._runs < self._runs_to_open or len(self._keys) < self._keys_to_open:
+            return False
+        self.open = True
+        return True

@@ -1,0 +1,252 @@
+"""What each version did in this second: counts that add, and evidence by key."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.deployed import LoadedVersion, Routes
+from gateway.scoring import Fault
+from protos import predict_pb2, window_pb2
+from stats.latency import BINS, bins_of
+
+NS = 1_000_000_000
+JOINT_STRIDE = 64
+"""Pairs.joint_index = production bin * 64 + shadow bin: room for 60 bins and NaN, +inf, -inf."""
+
+GAVE_SCORES = (Fault.NONE, Fault.NOT_FINITE)
+
+ERROR_LIKE = {
+    Fault.RAISED: window_pb2.METRIC_ERROR,
+    Fault.NOT_FINITE: window_pb2.METRIC_SCHEMA,
+    Fault.LATE: window_pb2.METRIC_TIMEOUT,
+}
+
+
+@dataclass(slots=True)
+class Told:
+    """What one version did with some calls of a batch, all of one arm."""
+
+    key_hash: NDArray[np.uint64]
+    """(C,)."""
+    faults: NDArray[np.uint8]
+    """(C,) gateway.scoring.Fault of this version, whoever answered in the end."""
+    evidence: NDArray[np.bool_]
+    """(C,) False for held-out calls."""
+    latency_ns: NDArray[np.int64]
+    """(C,) from arrival to answer."""
+    first_scores: NDArray[np.float32]
+    """(C,) first output of the first row."""
+    expected_scores: NDArray[np.float32] | None
+    """(C,) production's score on the same row, where it scored it."""
+    scores: NDArray[np.float32]
+    """(R,) first output of every row; NaN in calls that raised or came late."""
+    rows_per_call: NDArray[np.intp]
+    """(C,)."""
+    flags: NDArray[np.uint32]
+    """(R,) RowFlag bits."""
+    fallen_back: int = 0
+    broken: int = 0
+
+
+def score_bins(scores: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the reference bin of each score: 0..J-1, J for NaN, J+1 for +inf, J+2 for -inf."""
+    bins = np.searchsorted(edges, scores, side="left")
+    if not np.isfinite(scores).all():
+        after = len(edges) + 1
+        bins = np.where(np.isnan(scores), after, bins)
+        bins = np.where(np.isposinf(scores), after + 1, bins)
+        bins = np.where(np.isneginf(scores), after + 2, bins)
+    return bins.astype(np.int64)
+
+
+@dataclass(slots=True)
+class _Counts:
+    """One open window."""
+
+    message: window_pb2.Window
+    latency: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
+    scores: NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros(JOINT_STRIDE, dtype=np.int64)
+    )
+    joint: NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros(JOINT_STRIDE * JOINT_STRIDE, dtype=np.int64)
+    )
+    records: dict[int, tuple[list[int], list[int], list[int]]] = field(default_factory=dict)
+
+
+class Windows:
+    """The open windows of one worker. Touched by the event loop's thread only."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[int, str, int, str, int], _Counts] = {}
+
+    def tell(
+        self, routes: Routes, version: LoadedVersion, arm: int, told: Told, unix_ns: int
+    ) -> None:
+        """Count one version's part of a batch. A dozen numpy calls, whatever the batch's size."""
+        counts = self._window(routes, version, arm, unix_ns)
+        message = counts.message
+        faulty = told.faults != Fault.NONE
+        calls = message.calls
+        calls.answered += len(told.faults) - int(np.count_nonzero(faulty))
+        calls.held_out += len(told.evidence) - int(np.count_nonzero(told.evidence))
+        calls.fallen_back += told.fallen_back
+        message.rows += len(told.scores)
+        if faulty.any():
+            self._tell_faults(message, told, unix_ns)
+        self._tell_flags(message, told)
+        counts.latency += np.bincount(bins_of(told.latency_ns[~faulty]), minlength=BINS)
+        edges = routes.score_edges
+        ran = np.repeat(np.isin(told.faults, GAVE_SCORES), told.rows_per_call)
+        counts.scores += np.bincount(score_bins(told.scores[ran], edges), minlength=JOINT_STRIDE)
+        if _under_test(routes, arm):
+            self._record(counts, routes, told)
+
+    def tell_pairs(
+        self, routes: Routes, version: LoadedVersion, told: Told, unix_ns: int, threshold: float
+    ) -> None:
+        """Count a shadow's answers beside production's on the same rows.
+
+        `told.expected_scores` are production's first outputs row by row, (R,), all finite.
+        """
+        self.tell(routes, version, window_pb2.ARM_SHADOW, told, unix_ns)
+        expected = told.expected_scores
+        assert expected is not None
+        counts = self._window(routes, version, window_pb2.ARM_SHADOW, unix_ns)
+        pairs = counts.message.pairs
+        fine = np.isfinite(told.scores) & np.isfinite(expected)
+        mine, theirs = told.scores[fine].astype(np.float64), expected[fine].astype(np.float64)
+        pairs.pairs += len(mine)
+        pairs.flips += int(np.count_nonzero((mine >= threshold) != (theirs >= threshold)))
+        difference = np.abs(mine - theirs)
+        pairs.absolute_sum += float(difference.sum())
+        pairs.square_sum += float((difference * difference).sum())
+        pairs.faulty += int(np.count_nonzero(np.isfinite(expected) & ~np.isfinite(told.scores)))
+        edges = routes.score_edges
+        joint = score_bins(expected, edges) * JOINT_STRIDE + score_bins(told.scores, edges)
+        counts.joint += np.bincount(joint, minlength=len(counts.joint))
+
+    def refuse(self, routes: Routes, calls: int, unix_ns: int) -> None:
+        """Count calls refused after they were taken: they say nothing about a version."""
+        counts = self._window(routes, routes.production.version, window_pb2.ARM_PRODUCTION, unix_ns)
+        counts.message.calls.refused += calls
+
+    def pass_over(self, routes: Routes, version: LoadedVersion, calls: int, unix_ns: int) -> None:
+        """Count a canary's calls that production answered without asking it."""
+        counts = self._window(routes, version, window_pb2.ARM_CANARY, unix_ns)
+        counts.message.calls.fallen_back += calls
+
+    def drop(self, routes: Routes, version: LoadedVersion, copies: int, unix_ns: int) -> None:
+        """Count shadow copies that were given up under load."""
+        counts = self._window(routes, version, window_pb2.ARM_SHADOW, unix_ns)
+        counts.message.calls.dropped += copies
+
+    def close(self, unix_ns: int, *, everything: bool = False) -> list[window_pb2.Window]:
+        """Close the windows of seconds that are over (or all of them) and return them."""
+        second = unix_ns // NS
+        over = [key for key in self._open if everything or key[0] < second]
+        return [_finished(self._open.pop(key), unix_ns) for key in over]
+
+    def _window(self, routes: Routes, version: LoadedVersion, arm: int, unix_ns: int) -> _Counts:
+        second = unix_ns // NS
+        key = (second, routes.model, routes.deployment.revision, version.label, arm)
+        counts = self._open.get(key)
+        if counts is None:
+            message = window_pb2.Window(
+                model=routes.model,
+                version=version.label,
+                version_digest=version.digest8,
+                arm=window_pb2.Arm.Name(arm),
+                revision=routes.deployment.revision,
+                second=second,
+                start_unix_ns=unix_ns,
+                keep_of_65536=routes.budgets.evidence_keep,
+            )
+            counts = self._open[key] = _Counts(message)
+        return counts
+
+    @staticmethod
+    def _tell_faults(message: window_pb2.Window, told: Told, unix_ns: int) -> None:
+        calls = message.calls
+        kinds = np.bincount(told.faults, minlength=len(Fault))
+        calls.faulty += int(kinds[Fault.RAISED])
+        calls.nan += int(kinds[Fault.NOT_FINITE])
+        calls.late += int(kinds[Fault.LATE])
+        message.first_bad_unix_ns = message.first_bad_unix_ns or unix_ns
+        message.last_bad_unix_ns = unix_ns
+
+    @staticmethod
+    def _tell_flags(message: window_pb2.Window, told: Told) -> None:
+        rows = message.features
+        rows.broken += told.broken
+        if told.flags.any():
+            rows.missing += int(np.count_nonzero(told.flags & predict_pb2.MISSING))
+            rows.stale += int(np.count_nonzero(told.flags & predict_pb2.STALE))
+            rows.defaulted += int(np.count_nonzero(told.flags & predict_pb2.DEFAULTED))
+            rows.degraded += int(np.count_nonzero(told.flags & predict_pb2.DEGRADED))
+
+    @staticmethod
+    def _record(counts: _Counts, routes: Routes, told: Told) -> None:
+        """Add evidence: every error-like event, and scores and latencies of the keys kept."""
+        for fault, metric in ERROR_LIKE.items():
+            hit = told.evidence & (told.faults == fault)
+            if hit.any():
+                keys, bins, _ = counts.records.setdefault(metric, ([], [], []))
+                keys += told.key_hash[hit].tolist()
+                bins += [0] * int(np.count_nonzero(hit))
+        kept = told.evidence & (told.faults == Fault.NONE)
+        if routes.budgets.evidence_keep < 65_536:
+            kept &= (told.key_hash & np.uint64(0xFFFF)) < routes.budgets.evidence_keep
+        if not kept.any():
+            return
+        hashes = told.key_hash[kept].tolist()
+        edges = routes.score_edges
+        keys, bins, expected = counts.records.setdefault(window_pb2.METRIC_SCORE, ([], [], []))
+        keys += hashes
+        bins += score_bins(told.first_scores[kept], edges).tolist()
+        if told.expected_scores is not None:
+            expected += score_bins(told.expected_scores[kept], edges).tolist()
+        keys, bins, _ = counts.records.setdefault(window_pb2.METRIC_LATENCY, ([], [], []))
+        keys += hashes
+        bins += bins_of(told.latency_ns[kept]).tolist()
+
+
+def _under_test(routes: Routes, arm: int) -> bool:
+    """Evidence by key is wanted only while a rollout compares arms that the split drew."""
+    drawn = arm in (window_pb2.ARM_PRODUCTION, window_pb2.ARM_CANARY, window_pb2.ARM_STANDBY)
+    return drawn and (routes.canary is not None or routes.standby is not None)
+
+
+def _sparse(counts: NDArray[np.int64]) -> window_pb2.Sparse:
+    index = np.flatnonzero(counts)
+    return window_pb2.Sparse(index=index.tolist(), count=counts[index].tolist())
+
+
+def _finished(counts: _Counts, unix_ns: int) -> window_pb2.Window:
+    message = counts.message
+    message.end_unix_ns = unix_ns
+    message.latency.CopyFrom(_sparse(counts.latency))
+    message.scores.CopyFrom(_sparse(counts.scores))
+    if message.arm == window_pb2.ARM_SHADOW:
+        pairs = message.pairs
+        joint = np.flatnonzero(counts.joint)
+        pairs.joint_index.extend(joint.tolist())
+        pairs.joint_count.extend(counts.joint[joint].tolist())
+        by_production = counts.joint.reshape(JOINT_STRIDE, JOINT_STRIDE).sum(axis=1)
+        pairs.production_bins.CopyFrom(_sparse(by_production))
+    for metric, (keys, bins, expected) in _by_metric(counts):
+        message.records.add(
+            metric=window_pb2.Metric.Name(metric),
+            key_hash=keys,
+            bin=bins,
+            expected_bin=expected,
+        )
+    return message
+
+
+def _by_metric(
+    counts: _Counts,
+) -> Iterator[tuple[int, tuple[list[int], list[int], list[int]]]]:
+    yield from sorted(counts.records.items())

@@ -1,0 +1,254 @@
+"""One worker: builds the parts once, in one screen; nowhere else do they meet.
+
+Started by exec: python -m gateway.worker --channel-fd N --settings FILE
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from features.online import OnlineReader
+from gateway.arms import Arms
+from gateway.aside import Aside
+from gateway.batch import IdWriter, Worker
+from gateway.channel import WorkerChannel
+from gateway.clock import SystemClock
+from gateway.deployed import Deployed
+from gateway.disk import Disk
+from gateway.faults import FaultLog
+from gateway.grpcio_door import GrpcioDoor
+from gateway.loader import Loader
+from gateway.metrics import Metrics
+from gateway.predict import BatchCore
+from gateway.registry_link import RegistryLink
+from gateway.services import Services
+from gateway.settings import Settings
+from gateway.shadows import Shadows
+from gateway.status import Refusal
+from gateway.window_stream import WindowStream
+from gateway.windows import NS, Windows
+from journal.segment import Kind
+from journal.writer import Writer
+from protos import registry_pb2, window_pb2
+
+log = logging.getLogger("gateway")
+
+NO_SLOT = 65_535
+"""The slot of a spare."""
+REGISTRY_PATIENCE_S = 3.0
+"""A starting worker waits this long for the registry's word; then the disk's has to do."""
+FLUSH_S = 1.0
+
+
+class GatewayWorker:
+    """Everything one worker process is made of."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings = settings
+        clock = self._clock = SystemClock()
+        faults = FaultLog(log)
+        boot_id = secrets.randbits(64)
+        self.worker = Worker(settings.gateway, NO_SLOT, boot_id, bytes(32))
+        self.metrics = Metrics()
+        self._disk = Disk(folder)
+        self._deployed = Deployed()
+        self._windows = Windows()
+        self._shadows = Shadows(self._windows, clock, settings.shadow_rows_waiting_max)
+        self._served = Writer(
+            folder / "journal",
+            Kind.SERVED,
+            boot_id=boot_id,
+            bytes_waiting_max=settings.journal_bytes_waiting_max,
+        )
+        self._outcomes = Writer(folder / "journal", Kind.OUTCOMES, boot_id=boot_id)
+        self._store = OnlineReader(settings.redis_url) if settings.redis_url else None
+        services = Services(
+            self._deployed, self._outcomes, clock, lambda: self.worker.prediction_id_key
+        )
+        self.door = GrpcioDoor(settings, clock, faults, self._refused_at_door, services.methods())
+        aside = Aside(self._windows, self.metrics, self._shadows, self._served, clock, self._guard)
+        arms = Arms(self.door, IdWriter(self.worker), aside, clock, faults.note)
+        self._core = BatchCore(
+            self.door, self._deployed, self._store, arms, aside, clock, settings, faults.note
+        )
+        self._link = RegistryLink(
+            settings.registry, self.worker, self._disk, clock, self._take_keys
+        )
+        self._trusted_key: bytes | None = None
+        self._loader = Loader(
+            settings,
+            self._deployed,
+            self._disk,
+            self._link.fetch,
+            lambda: self._trusted_key,
+            clock,
+            self._changed,
+        )
+        self._streams: list[WindowStream] = []
+        self._guards: list[window_pb2.HardGuard] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def load(self) -> None:
+        """Bring up what the disk holds, then what the registry says; return when all is warm."""
+        keys = self._disk.keys()
+        if keys is not None:
+            self._take_keys(keys)
+        if self._store is not None:
+            await self._store.start()
+        for deployment in self._disk.deployments():
+            self._loader.obey(deployment)
+        if self._settings.registry:
+            self._start(self._link.run(self._loader))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REGISTRY_PATIENCE_S):
+                    await self._link.snapshot_seen.wait()
+        await self._loader.settled()
+
+    async def serve(self, slot: int, port: int) -> None:
+        """Take a slot and open the port."""
+        self.worker.slot = slot
+        source = window_pb2.Source(
+            gateway=self.worker.gateway, slot=slot, boot_id=self.worker.boot_id
+        )
+        self._streams = [
+            WindowStream(
+                address,
+                source,
+                self._settings.windows_waiting_max,
+                self.metrics.count_windows_dropped,
+            )
+            for address in self._settings.window_sinks
+        ]
+        for stream in self._streams:
+            self._start(stream.run())
+        self._start(self._core.run())
+        self._start(self._tick())
+        await self.door.listen(self._settings.host, port)
+        self._link.serve()
+        await self._show()
+
+    async def drain(self, grace_s: float) -> None:
+        """Leave the port, finish what is inside, send the last windows, close the journals."""
+        await self.door.close(grace_s)
+        await self._core.finish()
+        self._close_windows(everything=True)
+        for stream in self._streams:
+            await stream.flushed(FLUSH_S)
+        for writer in (self._served, self._outcomes):
+            await asyncio.to_thread(writer.close)
+        for task in self._tasks:
+            task.cancel()
+
+    def gauges(self) -> dict[str, float]:
+        """Return what each heartbeat says."""
+        return {"rows_inside": self.door.rows_inside}
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the metrics, with the gauges of this moment."""
+        metrics = self.metrics
+        metrics.gauge("turnout_rows_inside", self.door.rows_inside)
+        for routes in self._deployed.all():
+            metrics.gauge("turnout_deployment_revision", routes.deployment.revision, routes.model)
+        if self._store is not None:
+            states = {"closed": 0, "half_open": 1, "open": 2}
+            metrics.gauge("turnout_feature_store_state", states[self._store.state])
+        return metrics.snapshot()
+
+    # Between the parts
+
+    def _take_keys(self, keys: registry_pb2.ServingKeys) -> None:
+        self.worker.prediction_id_key = keys.prediction_id_key
+        self._trusted_key = keys.version_public_key
+
+    def _changed(self) -> None:
+        """The loader swapped routes or learned of a version."""
+        every = self._deployed.all()
+        self.door.configure({routes.model: routes.shape for routes in every})
+        self.metrics.know([routes.model for routes in every])
+        self._shadows.keep({p.version.id for routes in every for p, _ in routes.shadows})
+        self._link.changed()
+        self._start(self._show())
+
+    async def _show(self) -> None:
+        """Set health: the server serves once it has a slot, a model while it is deployed."""
+        serving = self.worker.slot != NO_SLOT
+        every = {routes.model: serving for routes in self._deployed.all()}
+        await self.door.show_health({"": serving, **every})
+
+    def _refused_at_door(self, model: str, refusal: Refusal) -> None:
+        self.metrics.refuse(model or "other", refusal.code.name, "door", 1)
+        routes = self._deployed.get(model) if model else None
+        if routes is not None:
+            self._windows.refuse(routes, 1, self._clock.unix_ns())
+
+    def _guard(self, guard: window_pb2.HardGuard) -> None:
+        """Send a hard guard at once."""
+        log.error("guard model=%s version=%s reason=%s", guard.model, guard.version, guard.reason)
+        for stream in self._streams:
+            stream.offer([], [guard], self._clock.unix_ns())
+
+    async def _tick(self) -> None:
+        """Close windows as each second ends."""
+        while True:
+            now_ns = self._clock.unix_ns()
+            await asyncio.sleep((NS - now_ns % NS + 1_000_000) / 1e9)
+            self._close_windows(everything=False)
+
+    def _close_windows(self, *, everything: bool) -> None:
+        unix_ns = self._clock.unix_ns()
+        closed = self._windows.close(unix_ns, everything=everything)
+        for stream in self._streams:
+            stream.offer(closed, [], unix_ns)
+
+    def _start(self, part: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(part)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("part_failed error=%r", error, exc_info=error)
+            os._exit(70)  # a worker with a part missing is worse than none: the spare takes over
+
+
+async def run(channel_fd: int, settings: Settings) -> None:
+    """Live one worker's life."""
+    worker = GatewayWorker(settings, Path(settings.folder))
+    channel = WorkerChannel(channel_fd, heartbeat_ms=settings.heartbeat_ms)
+    await channel.start(
+        on_serve=worker.serve,
+        on_drain=worker.drain,
+        gauges=worker.gauges,
+        snapshot=worker.snapshot,
+    )
+    await worker.load()
+    channel.ready()
+    await channel.finished()
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m gateway.worker", description=__doc__)
+    parser.add_argument("--channel-fd", type=int, required=True)
+    parser.add_argument("--settings", type=Path, required=True)
+    asked = parser.parse_args()
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s"
+    )
+    uvloop.run(run(asked.channel_fd, Settings.read(asked.settings)))
+    logging.shutdown()
+    os._exit(0)  # a scoring thread that never returns must not keep the process
+
+
+if __name__ == "__main__":
+    main()
