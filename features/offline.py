@@ -1,0 +1,352 @@
+"""The offline store: every row a view ever had, and what was known of an entity at an instant.
+
+Under `<root>/<view>@<16 hex>/` lies one Parquet file an ingest, numbered in order, never changed.
+"""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from features.contract import ModelContract
+from features.encode import Column, encode
+from features.entity_ids import check, join
+from features.errors import SourceError
+from features.offline_sql import (
+    as_of_sql,
+    feature_columns,
+    latest_sql,
+    source_sql,
+    valid_columns,
+    write_sql,
+)
+from features.pushed import FeatureRow, columns_of
+from features.rows import EVENT_MS_MAX, row_flags, valid_flags, valid_words
+from features.views import View
+
+EVENT_TIME = "event_time_ms"
+CREATED = "created_ms"
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSummary:
+    """What one ingest added."""
+
+    path: Path
+    rows: int
+    missing: Mapping[str, int]
+    """Feature -> rows in which it took its default; only features above 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spine:
+    """N questions: what was known of these entities at these instants.
+
+    ids        entity -> its N ids; every entity that the model's views are keyed by.
+    as_of_ms   (N,) int64 Unix ms.
+    """
+
+    ids: Mapping[str, Sequence[str]]
+    as_of_ms: NDArray[np.int64]
+
+    def joined(self, view: View) -> list[bytes]:
+        """Each question's id in *view*. Raises EntityIdError, SourceError for absent entities."""
+        absent = [name for name in view.entities if name not in self.ids]
+        if absent:
+            raise SourceError(
+                f"view {view.name!r} is keyed by {absent}; the spine names {sorted(self.ids)}"
+            )
+        columns = [[check(item) for item in self.ids[name]] for name in view.entities]
+        if {len(column) for column in columns} != {len(self.as_of_ms)}:
+            raise SourceError(
+                f"the spine has {len(self.as_of_ms)} instants, but ids of lengths "
+                f"{[len(column) for column in columns]}"
+            )
+        return [join(ids) for ids in zip(*columns, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """What the model would have seen, had it been asked: columns as the contract orders them."""
+
+    values: NDArray[np.float32]
+    """(N, F) C order, F = used features of all views; request inputs are the recipe's."""
+    flags: NDArray[np.uint32]
+    """(N,) turnout.v1.RowFlag bits, as online."""
+    names: tuple[str, ...]
+    """F names, `view:feature`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatestRows:
+    """The newest row of each entity, by id."""
+
+    ids: list[bytes]
+    event_times_ms: NDArray[np.int64]
+    values: NDArray[np.float32]
+    """(N, F) all the view's features; invalid slots hold the default."""
+    valid: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class OfflineStore:
+    """Files below *root*; safe for several processes that ingest at once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def ingest(
+        self, view: View, source: Path | str, *, created_ms: int | None = None
+    ) -> IngestSummary:
+        """Run the view's transform over *source* and keep its rows.
+
+        source      a Parquet file or a glob of them; the transform sees it as table `source`.
+        created_ms  when these rows became known, Unix ms: training sets as of an earlier instant
+                    do not see them. A transform that gives a `created_ms` column itself (a
+                    backfill knows better) is taken at its word, row by row.
+
+        Raises SourceError when the source or the transform lacks a column or has it in another
+        type, EntityIdError for a bad id. Nothing is kept then.
+        """
+        with _connect() as connection:
+            try:
+                connection.execute(source_sql(source))
+                _check_schema(view, connection.execute("DESCRIBE source").fetchall())
+                columns = _fetch(connection, view.transform)
+            except duckdb.Error as error:
+                raise SourceError(f"view {view.name!r} over {source}: {error}") from error
+        return self._keep(view, columns, created_ms)
+
+    def append(self, view: View, rows: Sequence[FeatureRow], *, created_ms: int) -> IngestSummary:
+        """Keep rows that were pushed online, so that training sets know them too."""
+        return self._keep(view, columns_of(view, rows), created_ms)
+
+    def training_set(self, contract: ModelContract, spine: Spine) -> TrainingSet:
+        """Return what was known at each instant of *spine*: point-in-time correct.
+
+        Of an entity's rows with event time and created time at or before the instant, the newest
+        counts (ties: the one created last, then ingested last), if staleness allows.
+        Raises SourceError, EntityIdError for a spine that does not fit the contract.
+        """
+        count = len(spine.as_of_ms)
+        flags = np.zeros(count, dtype=np.uint32)
+        blocks: list[NDArray[np.float32]] = [np.empty((count, 0), dtype=np.float32)]
+        for use in contract.views:
+            values, of_view = self._as_of(use.view, spine)
+            blocks.append(values[:, use.columns])
+            flags |= of_view
+        width = sum(len(use.features) for use in contract.views)
+        return TrainingSet(np.concatenate(blocks, axis=1), flags, contract.names[:width])
+
+    def latest(self, view: View, *, as_of_ms: int | None = None) -> LatestRows:
+        """Return the newest row of every entity, as known at *as_of_ms* (None: of all kept)."""
+        files = self._files(view)
+        if not files:
+            columns: dict[str, Column] = {}
+            ids: list[bytes] = []
+        else:
+            with _connect() as connection:
+                columns = _fetch(connection, latest_sql(view, files, as_of_ms))
+            ids = [text.encode() for text in columns["entity_id"]]
+        values, valid = _stored(view, columns, len(ids))
+        event_times = np.asarray(columns.get(EVENT_TIME, np.empty(0)), dtype=np.int64)
+        return LatestRows(ids, event_times, values, valid)
+
+    def digest(self, views: Sequence[View]) -> str:
+        """SHA-256 (hex) over the files of *views*: which data a training set came from."""
+        digest = hashlib.sha256()
+        for path in sorted(path for view in views for path in self._files(view)):
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"{path.parent.name}/{path.name} {content}\n".encode())
+        return digest.hexdigest()
+
+    def _folder(self, view: View) -> Path:
+        return self._root / f"{view.name}@{view.view_hash[:16]}"
+
+    def _files(self, view: View) -> list[Path]:
+        return sorted(self._folder(view).glob("*.parquet"))
+
+    def _keep(
+        self, view: View, columns: Mapping[str, Column], created_ms: int | None
+    ) -> IngestSummary:
+        values, valid = encode(view, columns)
+        words = valid_words(valid)
+        table: dict[str, Column] = {
+            "entity_id": _entity_ids(view, columns),
+            EVENT_TIME: _instants(view, columns, EVENT_TIME),
+            CREATED: _created(view, columns, created_ms, len(values)),
+            **{
+                name: np.ascontiguousarray(words[:, place])
+                for place, name in enumerate(valid_columns(view))
+            },
+            **{
+                name: np.ascontiguousarray(values[:, place])
+                for place, name in enumerate(feature_columns(view))
+            },
+        }
+        folder = self._folder(view)
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f"{secrets.token_hex(8)}.part"
+        try:
+            with _connect() as connection:
+                connection.register(
+                    "arriving", {n: np.ascontiguousarray(c) for n, c in table.items()}
+                )
+                connection.execute(write_sql(part))
+            path = _publish(part)
+        finally:
+            part.unlink(missing_ok=True)
+        absent = (~valid).sum(axis=0).tolist()
+        names = [feature.name for feature in view.features]
+        missing = {name: n for name, n in zip(names, absent, strict=True) if n}
+        return IngestSummary(path, len(values), missing)
+
+    def _as_of(self, view: View, spine: Spine) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
+        """Return (values (N, F of the view), flags (N,)) for each question of *spine*."""
+        ids = spine.joined(view)
+        count, files = len(ids), self._files(view)
+        columns: dict[str, Column] = {}
+        place = np.empty(0, dtype=np.int64)
+        if files and count:
+            asked = {
+                "place": np.arange(count, dtype=np.int64),
+                "entity_id": np.array([item.decode() for item in ids], dtype=object),
+                "as_of_ms": np.ascontiguousarray(spine.as_of_ms, dtype=np.int64),
+            }
+            with _connect() as connection:
+                connection.register("spine", asked)
+                columns = _fetch(connection, as_of_sql(view, files))
+            place = np.asarray(columns["place"])
+        found_values, found_valid = _stored(view, columns, len(place))
+        stale = _scatter(count, place, columns.get("stale"))
+        forgotten = _scatter(count, place, columns.get("forgotten"))
+        missing = forgotten | ~_scatter(count, place, np.ones(len(place), dtype=np.bool_))
+        stale &= ~missing
+        whole = np.asarray(found_valid.all(axis=1))
+        defaulted = _scatter(count, place, ~whole)
+        values = np.empty((count, len(view.features)), dtype=np.float32)
+        values[place] = found_values
+        values[missing | stale] = _defaults(view)
+        return values, row_flags(missing, stale, defaulted)
+
+
+def _connect() -> duckdb.DuckDBPyConnection:
+    # Nothing is fetched from anywhere: Parquet is built in.
+    return duckdb.connect(config={"autoinstall_known_extensions": "false"})
+
+
+def _fetch(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Column]:
+    """Run *sql*; its columns by name. ENUMs come as pandas' Categorical where pandas is there."""
+    columns = connection.execute(sql).fetchnumpy()
+    return {
+        name: column if isinstance(column, np.ndarray) else np.asarray(column, dtype=object)
+        for name, column in columns.items()
+    }
+
+
+def _defaults(view: View) -> NDArray[np.float32]:
+    return np.array([feature.default_value for feature in view.features], dtype=np.float32)
+
+
+def _stored(
+    view: View, columns: Mapping[str, Column], count: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Put stored columns back together as (values, valid); no columns: no rows."""
+    shape = (count, len(view.features))
+    if count == 0:
+        return np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_)
+    words = np.stack([np.ma.getdata(columns[name]) for name in valid_columns(view)], axis=1)
+    valid = valid_flags(words, len(view.features))
+    # An invalid slot's bits may have become NULL on the way (NaN does); its default has not.
+    raw = np.stack([np.ma.getdata(columns[name]) for name in feature_columns(view)], axis=1)
+    return np.where(valid, raw, _defaults(view)).astype(np.float32, copy=False), valid
+
+
+def _scatter(count: int, place: NDArray[np.int64], found: Column | None) -> NDArray[np.bool_]:
+    whole = np.zeros(count, dtype=np.bool_)
+    if found is not None:
+        whole[place] = found
+    return whole
+
+
+def _check_schema(view: View, described: list[tuple[str, ...]]) -> None:
+    present = {row[0]: row[1] for row in described}
+    wrong = [
+        f"{name} is {present.get(name, 'absent')} (declared {kind})"
+        for name, kind in view.source_schema
+        if present.get(name, "").upper() != kind.upper()
+    ]
+    if wrong:
+        raise SourceError(f"view {view.name!r}: the source does not fit: {'; '.join(wrong)}")
+
+
+def _entity_ids(view: View, columns: Mapping[str, Column]) -> NDArray[np.object_]:
+    checked: list[list[bytes]] = []
+    for name in view.entities:
+        if name not in columns:
+            raise SourceError(f"view {view.name!r}: its transform gives no {name!r} column")
+        column = columns[name]
+        texts = np.ma.getdata(column)
+        absent = np.ma.getmaskarray(column)
+        if absent.any() or not all(isinstance(text, str) for text in texts):
+            raise SourceError(
+                f"view {view.name!r}: entity {name!r} must be VARCHAR and never NULL; "
+                f"{int(absent.sum())} of {len(texts)} rows are NULL, the column is {texts.dtype}"
+            )
+        checked.append([check(text) for text in texts])
+    joined = [join(ids).decode() for ids in zip(*checked, strict=True)]
+    return np.array(joined, dtype=object)
+
+
+def _instants(view: View, columns: Mapping[str, Column], name: str) -> NDArray[np.int64]:
+    column = columns.get(name)
+    if column is None or column.dtype.kind not in "iu" or np.ma.getmaskarray(column).any():
+        seen = "absent" if column is None else f"{column.dtype}, or has NULLs"
+        raise SourceError(
+            f"view {view.name!r}: {name!r} is {seen}; the transform must give it as BIGINT, Unix "
+            "milliseconds, in every row (epoch_ms(...) makes it from a timestamp)"
+        )
+    instants = np.ma.getdata(column).astype(np.int64)
+    if len(instants) and not 0 <= instants.min() <= instants.max() < EVENT_MS_MAX:
+        raise SourceError(
+            f"view {view.name!r}: {name!r} runs from {instants.min()} to {instants.max()}; Unix "
+            f"milliseconds lie in 0 to {EVENT_MS_MAX}"
+        )
+    return instants
+
+
+def _created(
+    view: View, columns: Mapping[str, Column], created_ms: int | None, count: int
+) -> NDArray[np.int64]:
+    if CREATED in columns:
+        return _instants(view, columns, CREATED)
+    if created_ms is None:
+        raise SourceError(
+            f"view {view.name!r}: say created_ms, or let the transform give a {CREATED!r} column"
+        )
+    return np.full(count, created_ms, dtype=np.int64)
+
+
+def _publish(part: Path) -> Path:
+    """Give a finished file its number; the link fails rather than replace another's."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    taken = sorted(part.parent.glob("*.parquet"))
+    number = int(taken[-1].stem) + 1 if taken else 1
+    while True:
+        path = part.parent / f"{number:06d}.parquet"
+        try:
+            path.hardlink_to(part)
+        except FileExistsError:
+            number += 1
+        else:
+            return path
