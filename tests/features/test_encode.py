@@ -1,0 +1,122 @@
+"""Encoding: one rounding, one dictionary, one meaning of missing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.encode import encode
+from features.errors import SourceError
+from features.pushed import FeatureRow, columns_of
+from tests.features.views import NOW_MS, floats, plan_view
+
+
+def columns(**given: object) -> dict[str, np.ndarray]:
+    """One row's columns, with some replaced."""
+    row = {"kind": np.array(["prepaid"], dtype=object), "spend": [1.0], "balance": [2.0], **given}
+    return {
+        name: value if isinstance(value, np.ndarray) else np.array(value)
+        for name, value in row.items()
+    }
+
+
+def test_categories_take_their_place_in_the_dictionary() -> None:
+    """Known: its position; unknown: K and valid; NULL: the default and not valid."""
+    values, valid = encode(
+        plan_view(),
+        columns(
+            kind=np.array(["prepaid", "postpaid", "satellite", None], dtype=object),
+            spend=[1.0] * 4,
+            balance=[1.0] * 4,
+        ),
+    )
+    assert values[:, 0].tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert valid[:, 0].tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("spend", "value", "valid"),
+    [
+        (0.0, 0.0, True),
+        (1_000.0, 1_000.0, True),
+        (1_000.0001, 10.5, False),
+        (-1e-9, 10.5, False),
+        (float("nan"), 10.5, False),
+        (float("inf"), 10.5, False),
+        (1e300, 10.5, False),
+    ],
+)
+def test_numbers_out_of_bounds_are_missing(spend: float, value: float, valid: bool) -> None:
+    """Both bounds are inside; NaN, infinity and float32 overflow are no numbers."""
+    values, known = encode(plan_view(), columns(spend=[spend]))
+    assert (values[0, 1], known[0, 1]) == (value, valid)
+
+
+def test_masked_nulls_hide_what_lies_below() -> None:
+    """DuckDB gives NULL as a mask over any bits, in ints too."""
+    masked = np.ma.MaskedArray(np.array([7, 7]), mask=[False, True])
+    texts = np.ma.MaskedArray(np.array(["prepaid", "prepaid"], object), mask=[False, True])
+    values, valid = encode(plan_view(), columns(kind=texts, spend=masked, balance=masked))
+    assert valid.tolist() == [[True] * 3, [False] * 3]
+    assert values[1, :2].tolist() == [3.0, 10.5]
+    assert np.isnan(values[1, 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "words"),
+    [
+        ("spend", np.array(["1.0"], dtype=object), "'spend' is a number, but 1 of 1 rows hold str"),
+        ("spend", np.array(["2026-01-01"], dtype="M8[us]"), "holds datetime64"),
+        ("kind", np.array([1]), "'kind' is a category, but its column holds int64"),
+        ("kind", np.array([1], dtype=object), "holds .'int'"),
+        ("spend", np.array([1.0, 2.0]), "columns of .1, 2. rows"),
+    ],
+)
+def test_a_column_of_another_type_is_refused(name: str, column: np.ndarray, words: str) -> None:
+    """Nothing is guessed: "1.0" is not 1.0, 1 is not "1"."""
+    with pytest.raises(SourceError, match=words):
+        encode(plan_view(), columns(**{name: column}))
+
+
+def test_an_absent_column_is_named() -> None:
+    """The message says what is missing and what is there."""
+    with pytest.raises(SourceError, match=r"declares \['spend'\]"):
+        encode(plan_view(), {"kind": np.array(["prepaid"], object), "balance": floats(1)})
+
+
+NUMBERS = st.one_of(st.none(), st.floats(), st.integers(-(2**62), 2**62))
+
+
+@given(st.lists(st.tuples(NUMBERS, st.sampled_from([None, "prepaid", "x"])), min_size=1))
+def test_pushed_rows_and_columns_encode_alike(rows: list[tuple[float | None, str | None]]) -> None:
+    """A stream's Python values and a table's typed columns become the same bits."""
+    numbers = [number for number, _ in rows]
+    column = np.ma.MaskedArray(
+        np.array([0 if n is None else n for n in numbers], dtype=np.float64),
+        mask=[n is None for n in numbers],
+    )
+    kinds = np.array([kind for _, kind in rows], dtype=object)
+    table = encode(plan_view(), {"kind": kinds, "spend": column, "balance": column})
+    pushed = [
+        FeatureRow(("S1",), NOW_MS, {"kind": kind, "spend": number, "balance": number})
+        for number, kind in rows
+    ]
+    stream = encode(plan_view(), columns_of(plan_view(), pushed))
+    assert stream[0].tobytes() == table[0].tobytes()
+    assert stream[1].tobytes() == table[1].tobytes()
+
+
+def test_whole_numbers_round_like_a_table_of_them() -> None:
+    """2**62 + 2**38 + 1 rounds differently by way of float64; both ways go through it."""
+    number = 2**62 + 2**38 + 1
+    table, _ = encode(plan_view(), columns(balance=np.array([number])))
+    pushed = columns_of(plan_view(), [FeatureRow(("S1",), NOW_MS, {"balance": number})])
+    assert encode(plan_view(), pushed)[0][0, 2] == table[0, 2]
+
+
+def test_a_pushed_row_with_strangers_is_refused() -> None:
+    """A misspelt feature would be missing for ever, in silence."""
+    with pytest.raises(SourceError, match=r"unknown features \['spent'\]"):
+        columns_of(plan_view(), [FeatureRow(("S1",), NOW_MS, {"spent": 1.0})])
+    with pytest.raises(SourceError, match="has 2 ids"):
+        columns_of(plan_view(), [FeatureRow(("S1", "S2"), NOW_MS, {})])

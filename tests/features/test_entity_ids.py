@@ -1,0 +1,58 @@
+"""Ids: what may be one, how composites join, how rows name them."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from xxhash import xxh3_64_intdigest
+
+from features.entity_ids import check, id_hashes, join
+from features.errors import EntityIdError
+
+NO_CONTROLS = st.characters(blacklist_categories=["Cs", "Cc"])
+
+
+@given(st.text(NO_CONTROLS, min_size=1, max_size=32))
+def test_any_text_without_controls_is_an_id(text: str) -> None:
+    """Up to 32 characters are at most 128 bytes; the id is its UTF-8."""
+    assert check(text) == text.encode()
+
+
+@pytest.mark.parametrize("control", ["\x00", "\x1f", "\n", "\x7f", "\x80", "\x9f"])
+def test_control_characters_are_refused(control: str) -> None:
+    """C0 (so 0x1F, the separator, too), DEL and C1."""
+    with pytest.raises(EntityIdError, match=r"U\+00.. at 1"):
+        check(f"a{control}b")
+
+
+def test_length_is_counted_in_bytes() -> None:
+    """64 two-byte characters are the most of their kind; nothing is none."""
+    assert len(check("é" * 64)) == 128
+    with pytest.raises(EntityIdError, match="130 bytes"):
+        check("é" * 65)
+    with pytest.raises(EntityIdError, match="0 bytes"):
+        check("")
+    with pytest.raises(EntityIdError, match="lone surrogate"):
+        check("a\ud800")
+
+
+def test_the_refusal_does_not_repeat_the_id() -> None:
+    """An id may be a customer's number, and errors reach logs."""
+    with pytest.raises(EntityIdError) as refused:
+        check("43-secret\x00")
+    assert "secret" not in str(refused.value)
+
+
+@given(st.lists(st.lists(st.text(NO_CONTROLS, min_size=1, max_size=5), min_size=2, max_size=2)))
+def test_composites_join_to_different_ids(pairs: list[list[str]]) -> None:
+    """("a", "bc") and ("ab", "c") are two entities."""
+    joined = [join([check(item) for item in pair]) for pair in pairs]
+    assert len(set(joined)) == len({tuple(pair) for pair in pairs})
+
+
+def test_hashes_are_xxh3_with_seed_0() -> None:
+    """One a row, unsigned: half of them are above 2**63."""
+    ids = [b"S%07d" % number for number in range(100)]
+    hashes = id_hashes(ids)
+    assert hashes.dtype == np.uint64
+    assert hashes.tolist() == [xxh3_64_intdigest(entity_id) for entity_id in ids]
