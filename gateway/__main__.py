@@ -1,0 +1,85 @@
+"""`python -m gateway`: the supervisor, its workers and their spare, until told to stop."""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import SettingsError
+from gateway.exposition import Report
+from gateway.settings import Settings
+from gateway.supervisor import Supervisor
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit code: 0 drained, 1 killed, 2 settings that cannot be, or a port taken."""
+    options = _options(argv)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
+    )
+    try:
+        return asyncio.run(_run(_settings(options), options.announce))
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+    except OSError as error:
+        sys.stderr.write(f"the gateway cannot start: {error}\n")
+    return 2
+
+
+async def _run(settings: Settings, announce: Path | None) -> int:
+    supervisor = Supervisor(settings, on_change=lambda report: _tell(report, port_line))
+    bound = supervisor.settings
+    port_line = {"port": bound.port, "observe_port": bound.observe_port}
+    if announce is not None:
+        part = announce.with_suffix(".part")
+        part.write_text(json.dumps({"host": bound.host, **port_line}), encoding="utf-8")
+        part.replace(announce)
+    return await supervisor.run()
+
+
+def _tell(report: Report, ports: dict[str, Any]) -> None:
+    """One JSON line on stdout each time the number of open slots changes."""
+    line = {"serving": report.serving, "slots": report.slots, **ports}
+    with contextlib.suppress(OSError):  # whoever read it may have left; the gateway stays
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__)
+    parser.add_argument("--settings", type=Path, help="a JSON file; docs/limits.md has the names")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="one setting, over the file's; the value as in JSON, or plain words",
+    )
+    parser.add_argument(
+        "--announce", type=Path, metavar="FILE", help="where to write the ports, as JSON"
+    )
+    return parser.parse_args(argv)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    values: dict[str, Any] = {}
+    if options.settings is not None:
+        values = json.loads(options.settings.read_text(encoding="utf-8"))
+    for assignment in options.set:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {assignment!r} has no '='; write --set NAME=VALUE")
+        try:
+            values[name] = json.loads(text)
+        except ValueError:
+            values[name] = text
+    return Settings.from_json(json.dumps(values))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
