@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from features.offline import Spine
 from training.errors import LabelsError
 
 
@@ -38,6 +39,11 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.positive)
+
+    @property
+    def spine(self) -> Spine:
+        """The questions these labels answer, as the offline store takes them."""
+        return Spine(ids=self.ids, as_of_ms=self.as_of_ms)
 
     def joined_ids(self) -> list[bytes]:
         """Each row's entities as one key, joined by 0x1F: what the split hashes."""

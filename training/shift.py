@@ -80,7 +80,7 @@ def expected_shift(
     champion_threshold: float,
     candidate_threshold: float,
 ) -> ExpectedShift:
-    """Return the shift from two (N,) score columns of the same rows; NaN is refused upstream."""
+    """Return the shift from two (N,) finite score columns of the same rows."""
     size = len(edges) + 1
     joint = bins_of(champion_scores, edges) * size + bins_of(candidate_scores, edges)
     before, after = champion_scores >= champion_threshold, candidate_scores >= candidate_threshold
@@ -96,8 +96,9 @@ def expected_shift(
 
 
 def population_stability(before: NDArray[np.int64], after: NDArray[np.int64]) -> float:
-    """PSI of two count vectors (J,). Half a row is added to each bin, so that an empty one is
-    finite; without drift it is about (J - 1)(1/n + 1/m).
+    """PSI of two count vectors (J,), half a row added to each bin so that an empty one is finite.
+
+    Both count the same rows, so chance is not taken off (stats.psi does, for two samples).
     """
     p = (before + 0.5) / (before.sum() + 0.5 * len(before))
     q = (after + 0.5) / (after.sum() + 0.5 * len(after))

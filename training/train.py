@@ -1,6 +1,6 @@
 """Recipe -> version, straight down: rows, split, fit, convert, certify, evaluate, compare, gate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 
 from features.canonical import canonical_json, sha256_hex
 from features.contract import ModelContract
+from features.offline import Spine, TrainingSet
+from features.views import View
 from registry import bundle
 from registry.bundle import Bundle
 from training import card, fairness, gate, golden, profile
 from training.certify import ParityCertificate, certify
 from training.convert import convert
 from training.edge_rows import edge_rows
+from training.errors import GateFailedError
 from training.evaluate import Estimate, auc_gain, evaluate
 from training.fit import fit, probabilities
 from training.labels import Labels
@@ -29,13 +32,13 @@ Progress = Callable[[str], None]
 
 
 class FeatureSource(Protocol):
-    """Where rows come from; `training.offline_rows.OfflineRows` over an OfflineStore is the one."""
+    """Where rows come from: what `train` asks of features.offline.OfflineStore."""
 
-    def rows(self, contract: ModelContract, labels: Labels) -> NDArray[np.float32]:
-        """(N, F) float32: the contract's columns, as they were known at each label's instant."""
+    def training_set(self, contract: ModelContract, spine: Spine) -> TrainingSet:
+        """Each row as it was known at its instant, in the contract's columns."""
 
-    def digest(self, contract: ModelContract) -> str:
-        """SHA-256 (hex) of the snapshot that the contract's views are read from."""
+    def digest(self, views: Sequence[View]) -> str:
+        """SHA-256 (hex) of the snapshot that *views* are read from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +91,7 @@ class _Fitted:
 
 def train(
     recipe: Recipe,
-    source: FeatureSource,
+    store: FeatureSource,
     labels: Labels,
     *,
     champion: Bundle | None = None,
@@ -105,7 +108,7 @@ def train(
     """
     lint(recipe)
     progress("rows")
-    rows = source.rows(recipe.contract, labels)
+    rows = _rows(store, recipe.contract, labels)
     held = held_out(recipe.model, labels.joined_ids(), recipe.held_out_share)
     progress("fit and convert")
     fitted = _fit(recipe, rows, held, labels.positive)
@@ -114,15 +117,15 @@ def train(
     scores = fitted.scores[held].astype(np.float64)
     metrics = evaluate(judged.positive, scores, threshold=recipe.threshold, seed=recipe.seed)
     progress("compare with the champion" if champion else "profile")
-    gain, shift = _compare(recipe, source, judged, fitted.scores[held], champion)
+    gain, shift = _compare(recipe, store, judged, fitted.scores[held], champion)
     facts = {
         **card.of_recipe(recipe),
         "commit": commit,
         "packages": card.packages(),
-        "data": _data(recipe, source, labels, held),
+        "data": _data(recipe, store, labels, held),
         "metrics": {name: estimate.definition() for name, estimate in metrics.items()},
         "auc_gain": None if gain is None else gain.definition(),
-        "fairness": _fairness(recipe, source, judged, scores),
+        "fairness": _fairness(recipe, store, judged, scores),
         "parity": {**fitted.parity.definition(), "onnx_sha256": sha256_hex(fitted.onnx)},
         "expected_shift": card.NO_CHAMPION if shift is None else shift.definition(),
     }
@@ -146,6 +149,10 @@ def train(
         parity=fitted.parity,
         shift=shift,
     )
+
+
+def _rows(store: FeatureSource, contract: ModelContract, labels: Labels) -> NDArray[np.float32]:
+    return store.training_set(contract, labels.spine).values
 
 
 def _fit(
@@ -193,7 +200,7 @@ def _files(recipe: Recipe, fitted: _Fitted) -> dict[str, bytes]:
 
 def _compare(
     recipe: Recipe,
-    source: FeatureSource,
+    store: FeatureSource,
     judged: Labels,
     scores: NDArray[np.float32],
     champion: Bundle | None,
@@ -202,7 +209,14 @@ def _compare(
     if champion is None:
         return None, None
     session = bundle.load(champion)
-    before = session.run(source.rows(champion.contract, judged))[:, 0]
+    before = session.run(_rows(store, champion.contract, judged))[:, 0]
+    unusable = int((~np.isfinite(before)).sum())
+    if unusable:
+        text = (
+            f"the champion {champion.digest[:16]} scores {unusable} of {len(before)} held-out rows "
+            "NaN or infinite; nothing can be compared with it"
+        )
+        raise GateFailedError(text, (text,))
     gain = auc_gain(
         judged.positive, before.astype(np.float64), scores.astype(np.float64), seed=recipe.seed
     )
@@ -218,10 +232,10 @@ def _compare(
 
 
 def _data(
-    recipe: Recipe, source: FeatureSource, labels: Labels, held: NDArray[np.bool_]
+    recipe: Recipe, store: FeatureSource, labels: Labels, held: NDArray[np.bool_]
 ) -> dict[str, Any]:
     return {
-        "snapshot": source.digest(recipe.contract),
+        "snapshot": store.digest([use.view for use in recipe.contract.views]),
         "rows": len(labels),
         "positives": int(labels.positive.sum()),
         "held_out_rows": int(held.sum()),
@@ -232,13 +246,13 @@ def _data(
 
 
 def _fairness(
-    recipe: Recipe, source: FeatureSource, judged: Labels, scores: NDArray[np.float64]
+    recipe: Recipe, store: FeatureSource, judged: Labels, scores: NDArray[np.float64]
 ) -> dict[str, Any]:
     """Join the audit's features here and nowhere else: the model need not read them."""
     if not recipe.audit:
         return {}
     audit = ModelContract(entities=recipe.contract.entities, views=recipe.audit)
-    columns = source.rows(audit, judged)
+    columns = _rows(store, audit, judged)
     return {
         name: fairness.by_group(
             columns[:, place] == 1.0,

@@ -1,9 +1,12 @@
 """A small made-up population: six columns that say something about churn, one that says nothing."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from features.contract import ModelContract, ViewUse
+from features.offline import Spine, TrainingSet
 from features.views import Feature, View
 from training.labels import Labels
 from training.recipe import GateSettings, Learner, Recipe
@@ -58,17 +61,18 @@ def labels() -> Labels:
 
 
 class Population:
-    """A feature source that knows every subscriber of `labels`."""
+    """A store that knows every subscriber of `labels`."""
 
-    def rows(self, contract: ModelContract, labels: Labels) -> NDArray[np.float32]:
+    def training_set(self, contract: ModelContract, spine: Spine) -> TrainingSet:
         """(N, F): the columns asked for, of the subscribers asked for."""
-        places = [int(name[1:]) for name in labels.ids["subscriber"]]
+        places = [int(name[1:]) for name in spine.ids["subscriber"]]
         columns = [column for use in contract.views for column in use.columns]
-        return np.ascontiguousarray(matrix()[places][:, columns])
+        values = np.ascontiguousarray(matrix()[places][:, columns])
+        return TrainingSet(values, np.zeros(len(values), dtype=np.uint32), contract.names)
 
-    def digest(self, contract: ModelContract) -> str:
+    def digest(self, views: Sequence[View]) -> str:
         """Any 64 hex digits."""
-        return contract.model_contract
+        return views[0].view_hash
 
 
 def recipe(

@@ -1,0 +1,113 @@
+"""`python -m training churn ...`: make one version, and register it or keep it in a folder."""
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from features.errors import SourceError
+from features.offline import OfflineStore
+from registry import bundle
+from registry.bundle import Bundle
+from registry.client import RegistryClient
+from registry.types import RegistryError, VersionRefusedError
+from training import champion
+from training.card import commit_of
+from training.errors import ConversionError, GateFailedError, RecipeError
+from training.recipes import churn
+from training.train import train
+
+TOLD = (
+    ConversionError,
+    GateFailedError,
+    RecipeError,
+    RegistryError,
+    SourceError,
+    VersionRefusedError,
+)
+"""What is the recipe's, the data's or the registry's fault: told in one line, exit code 1."""
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; *words* None: the program's own."""
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser.add_argument("model", choices=[churn.MODEL])
+    parser.add_argument("--setting", choices=churn.SETTINGS, default="candidate")
+    parser.add_argument("--store", type=Path, required=True, help="the offline store's folder")
+    parser.add_argument("--as-of-ms", type=int, help="features as known then; default: now")
+    parser.add_argument("--registry", help="host:port; register there, as --author")
+    parser.add_argument("--author", help="who answers for this version")
+    parser.add_argument("--token", help="where the registry asks for one")
+    parser.add_argument(
+        "--champion",
+        default="production",
+        help='a label to compare with, "production" (default) or "none"',
+    )
+    parser.add_argument("--out", type=Path, help="keep the sealed version in this new folder")
+    parsed = parser.parse_args(words)
+    if not parsed.author or not (parsed.registry or parsed.out):
+        parser.error("say --author, and --registry or --out (or both)")
+    return parsed
+
+
+async def run(asked: argparse.Namespace) -> str:
+    """Do what was asked; returns the last line to say."""
+    if asked.registry is None:
+        return _keep(asked, await asyncio.to_thread(make, asked, None))
+    async with RegistryClient(asked.registry, asked.author, asked.token) as client:
+        rival = await _champion(client, asked.model, asked.champion)
+        sealed = await asyncio.to_thread(make, asked, rival)
+        version = await client.register(asked.model, sealed)
+    said = _keep(asked, sealed) if asked.out else ""
+    return f"{said}registered {asked.model} {version.label} ({version.digest[:16]})\n"
+
+
+def make(asked: argparse.Namespace, rival: Bundle | None) -> dict[str, bytes]:
+    """Train as asked, telling each step as it begins; returns the sealed version."""
+    now_ms = asked.as_of_ms or time.time_ns() // 1_000_000
+    made = train(
+        churn.recipe(asked.setting),
+        OfflineStore(asked.store),
+        churn.labels(now_ms=now_ms),
+        champion=rival,
+        commit=commit_of(Path(__file__).parent),
+        progress=lambda step: _say(f"{step} ...\n"),
+    )
+    for name, estimate in made.metrics.items():
+        if estimate.value is not None:
+            _say(f"{name:>15} {estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]\n")
+    return made.sealed(author=asked.author, created_unix_ms=time.time_ns() // 1_000_000)
+
+
+def _keep(asked: argparse.Namespace, sealed: Mapping[str, bytes]) -> str:
+    bundle.write_folder(asked.out, sealed)
+    return f"kept {len(sealed)} files in {asked.out}\n"
+
+
+async def _champion(client: RegistryClient, model: str, which: str) -> Bundle | None:
+    if which == "none":
+        return None
+    if which == "production":
+        return await champion.production(client, model)
+    return await champion.registered(client, model, which)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Exit code 0: a version was made; 1: it was refused, and why was told."""
+    try:
+        _say(asyncio.run(run(arguments())))
+    except TOLD as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
