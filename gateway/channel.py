@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, cast
 
 FRAME_BYTES_MAX = 4 * 1024 * 1024
-"""A snapshot of 30 models with 4 roles each is about 30 kB; past this, something is wrong."""
+"""A snapshot of 30 models with 4 roles each is about 110 kB; past this, something is wrong."""
 
 UNREAD_BYTES_MAX = 256 * 1024
 """Waiting for the other end to read; past that, heartbeats and snapshots are left out."""
