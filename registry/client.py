@@ -15,9 +15,10 @@ import grpc
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryStub
 from registry.bundle import seal
+from registry.history import verify_chain
 from registry.manifest import MANIFEST, TOTAL_BYTES_MAX
 from registry.status import error_of
-from registry.types import Deployment, RegistryUnavailableError, VersionRefusedError
+from registry.types import Broken, Deployment, RegistryUnavailableError, VersionRefusedError
 
 Reply = TypeVar("Reply")
 
@@ -275,6 +276,22 @@ class RegistryClient:
             self._rpc.ListHistory,
             pb.ListHistoryRequest(after=after, limit=limit, object=object_prefix),
         )
+
+    async def audit(self, public_key: bytes | None = None) -> tuple[pb.SignedHead, Broken | None]:
+        """Fetch the whole history and prove it; returns (head, the first broken entry or None).
+
+        public_key  the registry's, as the auditor knows it; None: whatever the registry says it
+                    is, which proves the chain, but not who wrote it.
+        """
+        entries: list[pb.HistoryEntry] = []
+        while True:
+            page = await self.history(after=entries[-1].seq if entries else 0)
+            entries.extend(page.entries)
+            # A page that reaches its own head is the last, and of the same instant as that head.
+            if not page.entries or page.entries[-1].seq >= page.head.seq:
+                break
+        key = page.head.public_key if public_key is None else public_key
+        return page.head, verify_chain(entries, page.head, key)
 
     @property
     def _rpc(self) -> RegistryStub:

@@ -33,7 +33,7 @@ def read_json(name: str, content: bytes) -> Any:  # noqa: ANN401  JSON is any va
         raise ValueError(f"{text} is not JSON")
 
     try:
-        return json.loads(content, parse_constant=refuse_constant)
+        return json.loads(content.decode(), parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         raise VersionRefusedError(f"{name} ({len(content)} bytes) is not JSON: {error}") from error
 
@@ -76,6 +76,7 @@ def read_manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
             and isinstance(manifest["author"], str)
             and is_name(manifest["author"])
             and type(manifest["created_unix_ms"]) is int
+            and 0 <= manifest["created_unix_ms"] < 2**53
             and all(
                 set(entry) == {"sha256", "size"}
                 and re.fullmatch(r"[0-9a-f]{64}", entry["sha256"])

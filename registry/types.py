@@ -76,6 +76,15 @@ class ScoringError(Exception):
     """ONNX Runtime could not score a batch: the version's fault, or one of its rows'."""
 
 
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The first history entry that is not as it was written."""
+
+    seq: int
+    what: str
+    """To be read after "entry <seq>": "was edited: ..."."""
+
+
 def split_bucket(salt: bytes, sticky_key: bytes) -> int:
     """0..9999, for production, canary and standby. *salt*: 16 bytes, one a rollout."""
     return xxh3_64_intdigest(salt + SPLIT + sticky_key) % WHOLE_BP

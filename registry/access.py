@@ -1,0 +1,140 @@
+"""Who is asking, and whether they may: one rule an RPC, and none means no."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from registry.manifest import is_name
+from registry.types import NotAllowedError, RegistryFaultError, UnknownActorError
+
+AUTHOR = "author"
+APPROVER = "approver"
+OPERATOR = "operator"
+CONTROLLER = "controller"
+GATEWAY = "gateway"
+ROLES = frozenset({AUTHOR, APPROVER, OPERATOR, CONTROLLER, GATEWAY})
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Who may call an RPC, and whether it changes something, so that a name must stand for it."""
+
+    roles: frozenset[str]
+    changes: bool = False
+
+
+def _read() -> Rule:
+    return Rule(ROLES)
+
+
+def _change(*roles: str) -> Rule:
+    return Rule(frozenset(roles), changes=True)
+
+
+RULES: dict[str, Rule] = {
+    "RegisterVersion": _change(AUTHOR),
+    "ListModels": _read(),
+    "ListVersions": _read(),
+    "GetVersion": _read(),
+    "FetchVersion": _read(),
+    "SetStatus": _change(AUTHOR, OPERATOR),
+    "Approve": _change(APPROVER),
+    "ListApprovals": _read(),
+    "GetDeployment": _read(),
+    "Deploy": _change(OPERATOR, CONTROLLER),  # breaking the glass: operators alone (service.py)
+    "WatchDeployments": _read(),
+    "ReportState": Rule(frozenset({GATEWAY})),
+    "WatchStates": _read(),
+    "AcquireLease": _change(CONTROLLER),
+    "SaveCheckpoint": _change(CONTROLLER),
+    "LoadCheckpoint": Rule(frozenset({CONTROLLER})),
+    "WriteFinding": _change(CONTROLLER, OPERATOR),
+    "WatchFindings": _read(),
+    "ListHistory": _read(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who is asking. *actor* is empty for a reader who gave no name."""
+
+    actor: str
+    roles: frozenset[str]
+
+
+class Access:
+    """Reads identities out of call metadata and holds them against RULES.
+
+    identities  SHA-256 (hex) of a bearer token -> whose it is; None: nobody is asked for a token,
+                names are taken on trust and have every role.
+    """
+
+    def __init__(self, identities: Mapping[str, Identity] | None = None) -> None:
+        self._identities = identities
+
+    def admit(self, rpc: str, metadata: Iterable[tuple[str, str | bytes]]) -> Identity:
+        """Return who calls *rpc*; raises UnknownActorError or NotAllowedError."""
+        said = {name: value for name, value in metadata if isinstance(value, str)}
+        identity = self._identify(said)
+        rule = RULES.get(rpc)
+        if rule is None or not identity.roles & rule.roles:
+            needed = " or ".join(sorted(rule.roles)) if rule else "a rule, and there is none"
+            raise NotAllowedError(
+                f"{rpc} needs {needed}; {identity.actor!r} is "
+                f"{' and '.join(sorted(identity.roles)) or 'nothing'}"
+            )
+        if rule.changes and not identity.actor:
+            raise UnknownActorError(
+                f"{rpc} changes something, so it needs a name: send x-turnout-actor, 1 to 64 "
+                "printable characters"
+            )
+        return identity
+
+    def _identify(self, said: Mapping[str, str]) -> Identity:
+        if self._identities is None:
+            actor = unquote(said.get("x-turnout-actor", ""))
+            if actor and not is_name(actor):
+                raise UnknownActorError(
+                    f"x-turnout-actor has {len(actor)} characters; it has 1 to 64 printable ones"
+                )
+            return Identity(actor, ROLES)
+        token = said.get("authorization", "").removeprefix("Bearer ")
+        # Looked up by hash: comparing digests tells nobody how near a guess was.
+        identity = self._identities.get(hashlib.sha256(token.encode()).hexdigest())
+        if identity is None:
+            raise UnknownActorError(
+                "send authorization: Bearer <token> with a token of this registry"
+            )
+        return identity
+
+
+def read_identities(path: Path) -> dict[str, Identity]:
+    """Read {"<sha256 of token>": {"actor": ..., "roles": [...]}}.
+
+    Raises RegistryFaultError when the file is anything else: the registry does not start.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        identities = {
+            digest: Identity(item["actor"], frozenset(item["roles"]))
+            for digest, item in content.items()
+        }
+        wrong = [
+            digest
+            for digest, identity in identities.items()
+            if not re.fullmatch(r"[0-9a-f]{64}", digest)
+            or not is_name(identity.actor)
+            or not identity.roles <= ROLES
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RegistryFaultError(f"{path.name} is not an identities file: {error!r}") from error
+    if wrong:
+        raise RegistryFaultError(
+            f"{path.name}: entry {wrong[0][:16]!r} needs a SHA-256 in hex, a name of 1 to 64 "
+            f"printable characters, and roles among {sorted(ROLES)}"
+        )
+    return identities

@@ -1,0 +1,111 @@
+"""The chain of history entries, and how to find where it was broken. Pure."""
+
+import hashlib
+from collections.abc import Iterable
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from features.canonical import canonical_json
+from protos import registry_pb2 as pb
+from registry.types import Broken
+
+START = bytes(32)
+"""What the first entry calls the entry before it."""
+
+
+def entry_digest(entry: pb.HistoryEntry) -> bytes:
+    """SHA-256 over the canonical JSON of all fields but the digest (tests/vectors/history.json)."""
+    return hashlib.sha256(
+        canonical_json(
+            {
+                "seq": entry.seq,
+                "at_unix_ms": entry.at_unix_ms,
+                "actor": entry.actor,
+                "action": entry.action,
+                "object": entry.object,
+                "before": entry.before,
+                "after": entry.after,
+                "reason": entry.reason,
+                "previous": entry.previous.hex(),
+            }
+        )
+    ).digest()
+
+
+def head_bytes(seq: int, digest: bytes) -> bytes:
+    """What the head's signature covers: seq as 8 bytes, big-endian, then the entry's digest."""
+    return seq.to_bytes(8, "big") + digest
+
+
+def verify_chain(
+    entries: Iterable[pb.HistoryEntry],
+    head: pb.SignedHead,
+    public_key: bytes,
+    *,
+    after: tuple[int, bytes] = (0, START),
+) -> Broken | None:
+    """Return the first broken entry, or None when every one is as it was written.
+
+    entries     all of them, in order.
+    public_key  the registry's, had from somewhere the history's keeper cannot write.
+    after       (seq, digest) of an entry known to be good; the first of *entries* follows it.
+
+    Finds entries edited, deleted, put in, reordered, or cut off at the end. A whole registry put
+    back to an older copy, head and all, is found only by who remembers a later head.
+    """
+    last, previous = after
+    for entry in entries:
+        broken = _check_link(entry, last, previous)
+        if broken is not None:
+            return broken
+        last, previous = entry.seq, entry.digest
+    return _check_head(head, last, previous, public_key)
+
+
+def _check_link(entry: pb.HistoryEntry, last: int, previous: bytes) -> Broken | None:
+    if entry.seq > last + 1:
+        return Broken(last + 1, f"is missing: entry {entry.seq} follows entry {last}")
+    if entry.seq <= last:
+        return Broken(entry.seq, f"stands after entry {last}: the order was changed")
+    if entry_digest(entry) != entry.digest:
+        return Broken(
+            entry.seq,
+            f"was edited: its contents have the SHA-256 {entry_digest(entry).hex()[:16]}, and it "
+            f"was written as {entry.digest.hex()[:16]}",
+        )
+    if entry.previous != previous:
+        return Broken(
+            max(last, 1),
+            f"was replaced: it has the SHA-256 {previous.hex()[:16]}, and entry {entry.seq} was "
+            f"written after {entry.previous.hex()[:16]}",
+        )
+    return None
+
+
+def _check_head(head: pb.SignedHead, last: int, digest: bytes, public_key: bytes) -> Broken | None:
+    if last == 0 and head.seq == 0 and not head.signature:
+        return None  # nothing has happened yet
+    if head.public_key != public_key:
+        return Broken(
+            head.seq,
+            f"is the head, signed by key {head.public_key.hex()[:16]}; the registry's is "
+            f"{public_key.hex()[:16]}",
+        )
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(
+            head.signature, head_bytes(head.seq, head.digest)
+        )
+    except (InvalidSignature, ValueError):
+        return Broken(head.seq, "is the head, and its signature does not hold")
+    if head.seq > last:
+        return Broken(last + 1, f"is missing: the signed head is entry {head.seq}")
+    if head.seq < last:
+        return Broken(head.seq + 1, f"stands after the signed head, entry {head.seq}")
+    if head.digest != digest:
+        return Broken(
+            last,
+            f"was replaced: it has the SHA-256 {digest.hex()[:16]}, and the signed head says "
+            f"{head.digest.hex()[:16]}",
+        )
+    return None

@@ -1,0 +1,124 @@
+"""What the registry stores, as tables. Portable SQL only; SQLite's own is in database.py."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+schema = MetaData()
+
+models = Table(
+    "models",
+    schema,
+    Column("model", String(64), primary_key=True),
+    Column("holdout_salt", LargeBinary, nullable=False),
+    Column("labels", Integer, nullable=False),  # the newest label given; never goes back
+)
+
+versions = Table(
+    "versions",
+    schema,
+    Column("digest", String(64), primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("label", Integer, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("standby", Boolean, nullable=False),
+    Column("was_production", Boolean, nullable=False),
+    Column("author", String(64), nullable=False),
+    Column("created_unix_ms", BigInteger, nullable=False),
+    Column("model_contract", String(64), nullable=False),
+    Column("input_contract", String(64), nullable=False),
+    Column("entities", Text, nullable=False),  # canonical JSON list
+    Column("outputs", Integer, nullable=False),
+    Column("card_json", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    UniqueConstraint("model", "label"),
+)
+
+approvals = Table(
+    "approvals",
+    schema,
+    Column("place", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(32), nullable=False, unique=True),
+    Column("model", String(64), nullable=False),
+    Column("version", String(16), nullable=False),
+    Column("version_digest", String(64), nullable=False, index=True),
+    Column("policy_name", String(64), nullable=False),
+    Column("policy_digest", String(64), nullable=False),
+    Column("accepted_shift", String(64), nullable=False),
+    Column("approver", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at_unix_ms", BigInteger, nullable=False),
+    Column("rejected", Boolean, nullable=False),
+)
+
+deployments = Table(
+    "deployments",
+    schema,
+    Column("model", String(64), primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("message", LargeBinary, nullable=False),  # turnout.v1.Deployment
+)
+
+leases = Table(
+    "leases",
+    schema,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("until_unix_ms", BigInteger, nullable=False),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    schema,
+    Column("rollout_id", String(64), primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("state", LargeBinary, nullable=False),
+    Column("lease_token", BigInteger, nullable=False),
+)
+
+findings = Table(
+    "findings",
+    schema,
+    Column("sequence", Integer, primary_key=True, autoincrement=True),
+    Column("model", String(64), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("who", String(64), nullable=False),
+    Column("at_unix_ms", BigInteger, nullable=False),
+)
+
+history = Table(
+    "history",
+    schema,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_unix_ms", BigInteger, nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("object", String(256), nullable=False, index=True),
+    Column("before", Text, nullable=False),
+    Column("after", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("previous", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+)
+
+head = Table(
+    "head",
+    schema,
+    Column("only", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Column("public_key", LargeBinary, nullable=False),
+)
