@@ -14,7 +14,7 @@ from features.offline import OfflineStore
 from tests.training.conftest import NOW_MS
 from tests.training.population import VIEW, WHOLE, Population, labels, matrix, recipe
 from training.certify import certify
-from training.edge_rows import contract_edges, edge_rows, threshold_neighbours
+from training.edge_rows import edge_rows, threshold_neighbours
 from training.errors import ConversionError, GateFailedError
 from training.onnx_model import OnnxModel
 from training.recipe import Learner
@@ -127,17 +127,6 @@ def test_a_regressor_is_refused() -> None:
     model = regressor().fit(matrix(), matrix()[:, 0])
     with pytest.raises(ConversionError, match="cannot convert LinearRegression"):
         convert(model, name="churn", width=4, model_contract="00")
-
-
-def test_edges_hold_every_default_unknown_category_and_bound() -> None:
-    """A base row with one column at a time at its edge, and a row that is missing whole."""
-    bases = matrix()[:2]
-    edges = contract_edges(WHOLE, bases)
-    tenure, charges, plan, _ = edges.T
-    assert {29.0, 0.0, 72.0} <= set(tenure.tolist())
-    assert {np.float32(1e30), np.float32(-1e30), np.float32(70.35)} <= set(charges)
-    assert 3.0 in plan
-    assert edges[-1].tolist() == pytest.approx([29.0, 70.35, 0.0, 0.0])
 
 
 def test_a_threshold_rounded_up_is_caught_by_its_neighbours_alone() -> None:
