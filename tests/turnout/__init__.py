@@ -1,0 +1,1 @@
+"""The operator's command: what it asks, prints, starts and leaves with."""

@@ -1,0 +1,55 @@
+"""`turnout splits`: reading the options, and saying who answers whom."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.types import Deployment
+from turnout.commands.splits import changed, placed, share
+from turnout.errors import UsageError
+
+HELD = Deployment(
+    model="churn", revision=4, production="1", holdout_salt=bytes(range(16)),
+    split_salt=bytes(range(16)), digests=(("1", "aa" * 32), ("2", "bb" * 32), ("3", "cc" * 32)),
+)  # fmt: skip
+
+
+def test_what_is_left_out_stays() -> None:
+    """Only the canary was named, so only the canary changes."""
+    proposed = changed(HELD, "", "2=12.5", "", [], None)
+    assert (proposed.production, proposed.canary, proposed.canary_bp) == ("1", "2", 1250)
+    assert proposed.revision == HELD.revision
+
+
+def test_none_takes_a_role_away() -> None:
+    """--canary none ends it; --shadow none ends them all."""
+    held = changed(HELD, "", "2=5", "", ["3=100"], None)
+    cleared = changed(held, "", "none", "", ["none"], None)
+    assert (cleared.canary, cleared.canary_bp, cleared.shadows) == ("", 0, ())
+
+
+def test_nothing_to_change_is_a_usage_error() -> None:
+    """A revision that changes nothing would only confuse the history."""
+    with pytest.raises(UsageError, match="nothing to change"):
+        changed(HELD, "", "", "", [], None)
+
+
+def test_a_share_that_is_no_number_is_refused_with_an_example() -> None:
+    """LABEL=PERCENT."""
+    with pytest.raises(UsageError, match="2=10"):
+        share("2=ten")
+
+
+@given(st.text(min_size=1, max_size=20), st.integers(0, 9_000))
+def test_every_key_has_exactly_one_version(key: str, canary_bp: int) -> None:
+    """Canary at the bottom, standby at the top, production between; shadows and holdout beside."""
+    share_text = f"2={canary_bp / 100}"
+    deployment = changed(HELD, "", share_text, "3=10", [], 5.0)
+    answer = placed(deployment, key)
+    expected = (
+        "canary" if answer["bucket"] < canary_bp
+        else "standby" if answer["bucket"] >= 9_000
+        else "production"
+    )  # fmt: skip
+    assert answer["role"] == expected
+    assert answer["version"] == {"canary": "2", "standby": "3", "production": "1"}[expected]

@@ -1,0 +1,84 @@
+"""What is printed: JSON values and words."""
+
+import io
+import json
+
+from rich.console import Console, RenderableType
+
+from protos import registry_pb2, rollout_pb2
+from turnout.cards import flat, shift_digest
+from turnout.plain import plain
+from turnout.rollout_view import four_times, status_view
+from turnout.terminal import Terminal, table
+
+
+def drawn(shown: RenderableType) -> str:
+    """Return what a wide terminal would show."""
+    page = Console(file=io.StringIO(), width=200)
+    page.print(shown)
+    assert isinstance(page.file, io.StringIO)
+    return page.file.getvalue()
+
+
+def test_json_keeps_numbers_enums_bytes_and_maps_readable() -> None:
+    """64-bit numbers stay numbers, enums are names, bytes hex; unset fields are there too."""
+    deployment = registry_pb2.Deployment(revision=2**60, split_salt=b"\x01\xff")
+    deployment.digests["1"] = "ab"
+    deployment.shadows.add(version="3", sample_bp=100)
+    value = json.loads(json.dumps(plain(deployment)))
+
+    assert value["revision"] == 2**60
+    assert value["split_salt"] == "01ff"
+    assert value["digests"] == {"1": "ab"}
+    assert value["shadows"] == [{"version": "3", "sample_bp": 100}]
+    assert value["production"] == ""
+    version = plain(registry_pb2.Version(status=registry_pb2.STAGING))
+    assert version["status"] == "STAGING"
+
+
+def test_a_status_shows_stage_verdict_evidence_and_times() -> None:
+    """Everything an SRE asks first, on one screen."""
+    status = rollout_pb2.RolloutStatus(
+        model="churn", version="3", baseline="2", stage=rollout_pb2.ROLLED_BACK,
+        verdict=rollout_pb2.FAULTY, reason="5 of 41 keys failed",
+    )  # fmt: skip
+    status.evidence.add(
+        metric="errors", canary_keys=41, canary_events=5, log_e_max=9.5, log_threshold=6.2
+    )
+    status.times.first_bad_unix_ns = 10**18
+    status.times.verdict_unix_ns = 10**18 + 1_200_000_000
+    shown = drawn(status_view(status))
+
+    for words in ("rolled back", "FAULTY", "5 of 41 keys failed", "5/41", "9.5 of 6.2"):
+        assert words in shown
+    assert dict(four_times(status.times)) == {
+        "first bad answer": "0 ms",
+        "verdict": "+1,200 ms",
+        "traffic moved": "not yet",
+        "last bad answer": "not yet",
+    }
+
+
+def test_text_from_others_is_never_read_as_markup() -> None:
+    """A reason of [red] is shown as it was written."""
+    assert "[red]x[/red]" in drawn(table(("why",), [("[red]x[/red]",)]))
+
+
+def test_with_json_stdout_has_one_value_and_nothing_else() -> None:
+    """Hints, tables and complaints go elsewhere."""
+    out, aside = Console(file=io.StringIO()), Console(file=io.StringIO())
+    screen = Terminal(True, out, aside)
+    screen.result({"a": 1}, "a table")
+    screen.hint("do this next")
+    screen.complain("something")
+
+    assert isinstance(out.file, io.StringIO)
+    assert json.loads(out.file.getvalue()) == {"a": 1}
+
+
+def test_a_card_is_flattened_to_what_a_person_reads() -> None:
+    """Bin tables are left out; intervals read as `low to high`."""
+    card = {"auc": {"value": 0.84512, "interval": [0.8, 0.9]}, "bins": [[1, 2, 3]]}
+    assert flat(card) == [("auc.value", "0.8451"), ("auc.interval", "0.8 to 0.9")]
+    assert shift_digest({"expected_shift": {"digest": "ab"}}) == "ab"
+    assert shift_digest({}) == ""

@@ -1,0 +1,1 @@
+"""One file a command group; each command asks, prints and leaves."""

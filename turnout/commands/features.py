@@ -1,0 +1,105 @@
+"""`turnout features`: the declared views, and filling the online store from the offline one.
+
+The rooms behind it are imported by the command that needs them: DuckDB and redis-py take a while
+to load, and `turnout --help` needs neither.
+"""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from turnout.asked import Asked
+from turnout.errors import OperatorError
+from turnout.flags import flag_words
+from turnout.terminal import facts, table, terminal
+
+app = typer.Typer(help="Declared views, offline and online.", no_args_is_help=True)
+
+ViewName = Annotated[str, typer.Argument(help="A declared view.")]
+
+
+@app.command()
+def views(ctx: typer.Context) -> None:
+    """List the declared views."""
+    from turnout.online_rows import DAY_MS, DECLARED
+
+    asked: Asked = ctx.obj
+    value: list[dict[str, Any]] = [
+        {
+            "view": view.name,
+            "entities": list(view.entities),
+            "features": [feature.name for feature in view.features],
+            "ttl_days": view.ttl_ms / DAY_MS,
+            "view_hash": view.view_hash,
+        }
+        for view in DECLARED
+    ]
+    rows = [
+        (
+            one["view"],
+            ", ".join(one["entities"]),
+            len(one["features"]),
+            f"{one['ttl_days']:g} days",
+            one["view_hash"][:16],
+        )
+        for one in value
+    ]
+    columns = ("view", "entities", "features", "TTL", "hash")
+    terminal(asked.json).result(value, table(columns, rows))
+
+
+@app.command()
+def show(
+    ctx: typer.Context,
+    view: ViewName,
+    key: Annotated[str, typer.Argument(help="An entity's id.")],
+) -> None:
+    """Show an entity's online row, as a gateway would read it now."""
+    from turnout.online_rows import declared, read
+
+    asked: Asked = ctx.obj
+    chosen = declared(view)
+    now_ms = time.time_ns() // 1_000_000
+    rows = asyncio.run(read(asked.store_url(), chosen, [key], now_ms))
+    named = zip((feature.name for feature in chosen.features), rows.values[0], strict=True)
+    features = {name: float(number) for name, number in named}
+    flags = flag_words(int(rows.flags[0]))
+    shown = {**features, "flags": ", ".join(flags) or "none: fresh and whole"}
+    value = {"key": key, "flags": flags, "features": features}
+    terminal(asked.json).result(value, facts(shown))
+
+
+@app.command()
+def materialise(
+    ctx: typer.Context,
+    view: ViewName,
+    offline: Annotated[
+        Path | None, typer.Option(help="The offline store; empty: the state folder's.")
+    ] = None,
+) -> None:
+    """Write every entity's newest offline row online; newer rows there are left alone."""
+    import redis
+
+    from features.materialise import materialise as write_online
+    from features.offline import OfflineStore
+    from turnout.online_rows import declared
+
+    asked: Asked = ctx.obj
+    chosen, screen = declared(view), terminal(asked.json)
+    root = offline or asked.running_folder() / "offline"
+    if not root.is_dir():
+        raise OperatorError(f"there is no offline store in {root}; say where with --offline")
+    began = time.monotonic()
+    with screen.progress() as progress, redis.Redis.from_url(asked.store_url()) as client:
+        bar = progress.add_task(f"materialising {view}", total=None, note="")
+
+        def told(done: int, rows: int) -> None:
+            progress.update(bar, completed=done, total=rows, note=f"{done:,} of {rows:,}")
+
+        done = write_online(OfflineStore(root), chosen, client, progress=told)
+    took_s = time.monotonic() - began
+    value: dict[str, Any] = {"written": done.written, "older": done.older}
+    screen.result(value, f"{view}: {done.written:,} rows in {took_s:.1f} s.")

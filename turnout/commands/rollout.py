@@ -1,0 +1,178 @@
+"""`turnout rollout`: start a rollout, watch it, steer it, ask it why."""
+
+import asyncio
+from contextlib import aclosing, nullcontext
+from typing import Annotated
+
+import typer
+from rich.live import Live
+
+from protos import rollout_pb2
+from turnout import doors
+from turnout.asked import Asked
+from turnout.plain import plain
+from turnout.rollout_view import OVER, status_view
+from turnout.terminal import table, terminal
+
+app = typer.Typer(
+    help="Roll a version out under a policy, watched and judged.", no_args_is_help=True
+)
+
+Model = Annotated[str, typer.Argument(help="The model's name.")]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; kept in the history.")]
+
+
+@app.command()
+def policies(ctx: typer.Context) -> None:
+    """List the named policies a rollout may run under."""
+    asked: Asked = ctx.obj
+
+    async def ask() -> list[rollout_pb2.Policy]:
+        async with doors.rollouts(asked) as client:
+            return list((await client.policies()).values())
+
+    found = asyncio.run(ask())
+    rows = [(one.name, one.digest[:12], one.json) for one in found]
+    terminal(asked.json).result(
+        [plain(one) for one in found], table(("policy", "digest", "says"), rows)
+    )
+
+
+@app.command()
+def start(
+    ctx: typer.Context,
+    model: Model,
+    version: Annotated[str, typer.Argument(help="The candidate's label.")],
+    policy: Annotated[str, typer.Option(help="By name: `turnout rollout policies`.")] = "standard",
+    reason: Reason = "",
+) -> None:
+    """Start rolling a version out; needs an approval of this version under this policy."""
+    asked: Asked = ctx.obj
+
+    async def begin() -> rollout_pb2.RolloutStatus:
+        async with doors.rollouts(asked) as client:
+            return await client.start(model, version, policy, reason or "started by hand")
+
+    _show(asked, asyncio.run(begin()))
+    terminal(asked.json).hint(f"Watch it: turnout rollout status {model} --watch")
+
+
+@app.command()
+def status(
+    ctx: typer.Context,
+    model: Model,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Until it is over.")] = False,
+) -> None:
+    """Show the newest rollout of a model: stage, evidence, verdict, times."""
+    asked: Asked = ctx.obj
+
+    async def ask() -> rollout_pb2.RolloutStatus:
+        async with doors.rollouts(asked) as client:
+            return await client.status(model)
+
+    if not watch:
+        _show(asked, asyncio.run(ask()))
+        return
+    last = asyncio.run(_watch(asked, model))
+    if last is not None and last.stage != rollout_pb2.DONE:
+        raise typer.Exit(1)
+
+
+@app.command()
+def explain(ctx: typer.Context, model: Model) -> None:
+    """Say in words why the rollout stands where it stands, decision by decision."""
+    asked: Asked = ctx.obj
+
+    async def ask() -> rollout_pb2.RolloutExplanation:
+        async with doors.rollouts(asked) as client:
+            return await client.explain(model)
+
+    told = asyncio.run(ask())
+    terminal(asked.json).result(plain(told), told.text)
+
+
+@app.command()
+def history(
+    ctx: typer.Context, model: Annotated[str, typer.Argument(help="Empty: every model.")] = ""
+) -> None:
+    """List the rollouts so far."""
+    asked: Asked = ctx.obj
+
+    async def ask() -> list[rollout_pb2.RolloutStatus]:
+        async with doors.rollouts(asked) as client:
+            return await client.history(model)
+
+    found = asyncio.run(ask())
+    rows = [
+        (
+            one.rollout_id,
+            one.model,
+            one.version,
+            one.policy,
+            rollout_pb2.Stage.Name(one.stage),
+            one.reason,
+        )
+        for one in found
+    ]
+    columns = ("rollout", "model", "version", "policy", "stage", "because")
+    terminal(asked.json).result([plain(one) for one in found], table(columns, rows))
+
+
+@app.command()
+def abort(ctx: typer.Context, model: Model, reason: Reason = "") -> None:
+    """End the rollout and give all traffic back to production."""
+    _steer(ctx, "Abort", model, reason)
+
+
+@app.command()
+def promote(
+    ctx: typer.Context,
+    model: Model,
+    reason: Reason = "",
+    full: Annotated[bool, typer.Option(help="Skip every remaining stage.")] = False,
+) -> None:
+    """Go to the next stage without waiting for the evidence."""
+    _steer(ctx, "Promote", model, reason, full)
+
+
+@app.command()
+def pause(ctx: typer.Context, model: Model, reason: Reason = "") -> None:
+    """Stay at this stage; the guards and the rollback go on."""
+    _steer(ctx, "Pause", model, reason)
+
+
+@app.command()
+def resume(ctx: typer.Context, model: Model, reason: Reason = "") -> None:
+    """Go on after a pause."""
+    _steer(ctx, "Resume", model, reason)
+
+
+def _steer(ctx: typer.Context, verb: str, model: str, reason: str, full: bool = False) -> None:
+    asked: Asked = ctx.obj
+
+    async def act() -> rollout_pb2.RolloutStatus:
+        async with doors.rollouts(asked) as client:
+            return await client.steer(verb, model, reason or "by hand", full=full)
+
+    _show(asked, asyncio.run(act()))
+
+
+def _show(asked: Asked, shown: rollout_pb2.RolloutStatus) -> None:
+    terminal(asked.json).result(plain(shown), status_view(shown))
+
+
+async def _watch(asked: Asked, model: str) -> rollout_pb2.RolloutStatus | None:
+    screen = terminal(asked.json)
+    last = None
+    async with doors.rollouts(asked) as client, aclosing(client.watch(model)) as statuses:
+        with Live(console=screen.out, auto_refresh=False) if screen.live else nullcontext() as live:
+            async for last in statuses:
+                if live is not None:
+                    live.update(status_view(last), refresh=True)
+                elif asked.json:
+                    screen.line(plain(last))
+                else:
+                    screen.out.print(status_view(last))
+                if last.stage in OVER:
+                    break
+    return last

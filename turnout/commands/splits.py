@@ -1,0 +1,193 @@
+"""`turnout splits`: who answers whom; written by compare-and-set on the revision."""
+
+import asyncio
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+
+from registry.types import (
+    WHOLE_BP,
+    Deployment,
+    holdout_bucket,
+    shadow_bucket,
+    split_bucket,
+)
+from turnout import doors
+from turnout.asked import Asked
+from turnout.errors import OperatorError, UsageError
+from turnout.plain import plain
+from turnout.terminal import facts, table, terminal
+
+app = typer.Typer(help="Who answers whom: show it, change it.", no_args_is_help=True)
+
+Model = Annotated[str, typer.Argument(help="The model's name.")]
+Why = Annotated[str, typer.Option("--why", help="Kept in the history.")]
+Revision = Annotated[
+    int, typer.Option(help="The revision you looked at; it fails when another one is in force.")
+]
+
+
+@app.command()
+def show(ctx: typer.Context, model: Model) -> None:
+    """Show a model's deployment."""
+    asked: Asked = ctx.obj
+    deployment = asyncio.run(_deployment(asked, model))
+    _print(asked, deployment)
+
+
+@app.command("set")
+def set_(
+    ctx: typer.Context,
+    model: Model,
+    production: Annotated[str, typer.Option(help="Label; needs an approval.")] = "",
+    canary: Annotated[str, typer.Option(help="LABEL=PERCENT, or none.")] = "",
+    standby: Annotated[str, typer.Option(help="LABEL=PERCENT, or none.")] = "",
+    shadow: Annotated[list[str] | None, typer.Option(help="LABEL=PERCENT, or none; many.")] = None,
+    holdout: Annotated[float | None, typer.Option(help="Percent in the control group.")] = None,
+    revision: Revision = 0,
+    why: Why = "",
+    break_glass: Annotated[
+        bool, typer.Option("--break-glass", help="Without approval; loud in the history.")
+    ] = False,
+) -> None:
+    """Change a model's deployment: what is left out stays as it is."""
+    asked: Asked = ctx.obj
+
+    async def change() -> Deployment:
+        held = await _deployment(asked, model)
+        proposed = changed(held, production, canary, standby, shadow or [], holdout)
+        return await doors.deploy(asked, _at(proposed, revision, why), break_glass=break_glass)
+
+    _print(asked, asyncio.run(change()))
+
+
+@app.command()
+def preload(
+    ctx: typer.Context,
+    model: Model,
+    versions: Annotated[list[str], typer.Argument(help="Labels; replaces the list.")],
+    revision: Revision = 0,
+    why: Why = "",
+) -> None:
+    """Have every gateway worker load, verify and golden-test versions; no traffic yet."""
+    asked: Asked = ctx.obj
+
+    async def change() -> Deployment:
+        held = await _deployment(asked, model)
+        proposed = replace(held, preload=tuple(versions))
+        return await doors.deploy(asked, _at(proposed, revision, why))
+
+    _print(asked, asyncio.run(change()))
+
+
+@app.command()
+def which(
+    ctx: typer.Context,
+    model: Model,
+    key: Annotated[str, typer.Argument(help="A sticky key: mostly the customer's id.")],
+) -> None:
+    """Say which version answers a customer, and why: computed here as every gateway does."""
+    asked: Asked = ctx.obj
+    answer = placed(asyncio.run(_deployment(asked, model)), key)
+    terminal(asked.json).result(answer, facts(answer))
+
+
+def placed(deployment: Deployment, key: str) -> dict[str, Any]:
+    """Return where *key* falls in every draw of *deployment*."""
+    sticky = key.encode()
+    bucket = split_bucket(deployment.split_salt, sticky)
+    if deployment.canary and bucket < deployment.canary_bp:
+        version, role = deployment.canary, "canary"
+    elif deployment.standby and bucket >= WHOLE_BP - deployment.standby_bp:
+        version, role = deployment.standby, "standby"
+    else:
+        version, role = deployment.production, "production"
+    copies = [
+        label
+        for label, sample_bp in deployment.shadows
+        if shadow_bucket(deployment.split_salt, bytes.fromhex(deployment.digest(label)), sticky)
+        < sample_bp
+    ]
+    held_out = holdout_bucket(deployment.holdout_salt, sticky) < deployment.holdout_bp
+    return {
+        "key": key,
+        "version": version,
+        "role": role,
+        "bucket": bucket,
+        "shadows": copies,
+        "holdout": held_out,
+        "revision": deployment.revision,
+    }
+
+
+def changed(
+    held: Deployment,
+    production: str,
+    canary: str,
+    standby: str,
+    shadows: list[str],
+    holdout: float | None,
+) -> Deployment:
+    """Return *held* with the options' words put in; UsageError for one that cannot be read."""
+    proposed: dict[str, Any] = {}
+    if production:
+        proposed["production"] = production
+    if canary:
+        proposed["canary"], proposed["canary_bp"] = share(canary)
+    if standby:
+        proposed["standby"], proposed["standby_bp"] = share(standby)
+    if shadows:
+        proposed["shadows"] = tuple(share(text) for text in shadows if text != "none")
+    if holdout is not None:
+        proposed["holdout_bp"] = round(holdout * 100)
+    if not proposed:
+        raise UsageError("nothing to change: give --production, --canary, --standby, ...")
+    return replace(held, **proposed)
+
+
+def share(text: str) -> tuple[str, int]:
+    """Read LABEL=PERCENT as (label, basis points); `none` is ("", 0)."""
+    if text == "none":
+        return "", 0
+    label, _, percent = text.partition("=")
+    try:
+        return label, round(float(percent) * 100)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not LABEL=PERCENT, such as 2=10") from error
+
+
+def _at(deployment: Deployment, revision: int, why: str) -> Deployment:
+    return replace(deployment, revision=revision or deployment.revision, why=why or "by hand")
+
+
+async def _deployment(asked: Asked, model: str) -> Deployment:
+    async with doors.registry(asked) as client:
+        return await client.deployment(model)
+
+
+def _print(asked: Asked, deployment: Deployment) -> None:
+    rows = [("production", deployment.production or "-", _rest(deployment))]
+    if deployment.canary:
+        rows.append(("canary", deployment.canary, f"{deployment.canary_bp / 100:g} %"))
+    if deployment.standby:
+        rows.append(("standby", deployment.standby, f"{deployment.standby_bp / 100:g} %"))
+    rows += [("shadow", label, f"copies of {bp / 100:g} %") for label, bp in deployment.shadows]
+    rows += [("preloaded", label, "-") for label in deployment.preload]
+    if deployment.holdout_bp:
+        rows.append(("holdout", "-", f"{deployment.holdout_bp / 100:g} % of customers"))
+    terminal(asked.json).result(
+        plain(deployment.to_proto()),
+        table(("role", "version", "share"), rows, title=f"{deployment.model}"),
+        f"revision {deployment.revision}, by {deployment.who or '-'}: {deployment.why or '-'}",
+    )
+
+
+def _rest(deployment: Deployment) -> str:
+    return f"{(WHOLE_BP - deployment.canary_bp - deployment.standby_bp) / 100:g} %"
+
+
+def refuse_unknown(deployment: Deployment) -> None:
+    """OperatorError when the model has no deployment at all."""
+    if not deployment.revision:
+        raise OperatorError(f"model {deployment.model!r} has never been deployed")

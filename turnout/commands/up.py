@@ -1,0 +1,66 @@
+"""`turnout up`: the whole system on this machine, until Ctrl-C."""
+
+import asyncio
+import signal
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress, TaskID
+
+from turnout.asked import Asked
+from turnout.running import Running
+from turnout.system import Plan
+from turnout.system import up as system_up
+from turnout.terminal import Terminal, facts, terminal
+
+
+def up(
+    ctx: typer.Context,
+    workers: Annotated[int, typer.Option(min=1, help="Gateway workers; one a core.")] = 2,
+    store: Annotated[str, typer.Option(help="redis:// URL; empty: start one.")] = "",
+    port: Annotated[int, typer.Option(help="Of Predict; 0: a free one.")] = 0,
+) -> None:
+    """Run store, control and gateway on this machine until Ctrl-C; restart what dies."""
+    asked: Asked = ctx.obj
+    plan = Plan(folder=asked.folder, workers=workers, store_url=store, port=port)
+    asyncio.run(_until_told(plan, terminal(asked.json)))
+
+
+async def _until_told(plan: Plan, screen: Terminal) -> None:
+    """Up, told, down. Being told while starting stops what has started."""
+    running = asyncio.create_task(_run(plan, screen))
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, running.cancel)
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+async def _run(plan: Plan, screen: Terminal) -> None:
+    with screen.progress() as progress:
+        parts = 2 if plan.store_url else 3
+        bar = progress.add_task("starting", total=parts, note="")
+        async with system_up(plan, screen.note, lambda part: _step(progress, bar, part)) as system:
+            progress.stop()
+            screen.result(asdict(system.running), facts(how_to_call(system.running, plan.folder)))
+            screen.hint("Ctrl-C stops it.")
+            await asyncio.Event().wait()
+
+
+def _step(progress: Progress, bar: TaskID, part: str) -> None:
+    progress.update(bar, advance=1, note=f"{part} answers")
+
+
+def how_to_call(running: Running, folder: Path) -> dict[str, str]:
+    """Return where everything is, and how to talk to it."""
+    told = "" if folder == Path(".turnout") else f" --folder {folder}"
+    return {
+        "Predict": f"{running.gateway}   turnout predict MODEL KEY{told}",
+        "registry": f"{running.registry}   turnout models{told}",
+        "metrics": running.metrics,
+        "store": running.store,
+        "logs": f"{folder}/logs",
+    }

@@ -1,0 +1,224 @@
+"""`turnout versions`: register, show, approve, archive."""
+
+import asyncio
+import datetime as dt
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+
+from protos import registry_pb2
+from turnout import doors
+from turnout.asked import Asked
+from turnout.cards import card_of, shift_digest, what_changes
+from turnout.errors import OperatorError
+from turnout.plain import plain
+from turnout.terminal import facts, table, terminal
+
+app = typer.Typer(
+    help="Versions: what was registered, by whom, approved by whom.", no_args_is_help=True
+)
+
+Model = Annotated[str, typer.Argument(help="The model's name.")]
+Version = Annotated[str, typer.Argument(help="A label (7), or an id of 64 hex digits.")]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; kept in the history.")]
+
+STATUS = {
+    registry_pb2.DEVELOPMENT: "development",
+    registry_pb2.STAGING: "staging",
+    registry_pb2.PRODUCTION_STATUS: "production",
+    registry_pb2.ARCHIVED: "archived",
+}
+
+
+@app.command("list")
+def list_(ctx: typer.Context, model: Model) -> None:
+    """List a model's versions."""
+    asked: Asked = ctx.obj
+    found = asyncio.run(_versions(asked, model))
+    rows = [
+        (
+            one.label,
+            status_words(one),
+            one.author,
+            dt.datetime.fromtimestamp(one.created_unix_ms / 1000).strftime("%Y-%m-%d %H:%M"),  # noqa: DTZ006
+            one.digest[:12],
+            f"{one.size_bytes / 1024:,.0f} kB",
+        )
+        for one in found
+    ]
+    columns = ("version", "status", "author", "created", "id", "size")
+    terminal(asked.json).result([plain(one) for one in found], table(columns, rows))
+
+
+@app.command()
+def show(ctx: typer.Context, model: Model, version: Version) -> None:
+    """Show one version: its card, its contract, what it would change, who approved it."""
+    asked: Asked = ctx.obj
+    found, approvals = asyncio.run(_version(asked, model, version))
+    card = card_of(found)
+    value: dict[str, Any] = {
+        **plain(found),
+        "card": card,
+        "approvals": [plain(one) for one in approvals],
+    }
+    value.pop("card_json")
+    terminal(asked.json).result(
+        value,
+        facts(
+            {
+                "version": f"{found.model} {found.label} ({status_words(found)})",
+                "id": found.digest,
+                "author": found.author,
+                "model contract": found.model_contract,
+                "input contract": found.input_contract,
+            }
+        ),
+        what_changes(card),
+        _approvals_table(approvals),
+    )
+
+
+@app.command()
+def register(
+    ctx: typer.Context,
+    model: Model,
+    folder: Annotated[Path, typer.Argument(help="With model.onnx, contract.json, ...")],
+) -> None:
+    """Register a folder of version files; --as names the author."""
+    asked: Asked = ctx.obj
+    found = asyncio.run(_register(asked, model, folder))
+    screen = terminal(asked.json)
+    screen.result(plain(found), f"Registered {found.model} {found.label} ({found.digest[:12]}).")
+    screen.hint(
+        f"Next, somebody else: turnout versions approve {model} {found.label} --policy standard"
+    )
+
+
+@app.command()
+def approve(
+    ctx: typer.Context,
+    model: Model,
+    version: Version,
+    policy: Annotated[
+        str, typer.Option(help="The rollout policy it may run under; initial: a model's first.")
+    ] = "standard",
+    reason: Reason = "",
+    reject: Annotated[bool, typer.Option("--reject", help="Say no instead.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Accept what changes without being asked.")
+    ] = False,
+) -> None:
+    """Approve (version, policy), having seen what will change. Never by the author."""
+    asked: Asked = ctx.obj
+    screen = terminal(asked.json)
+    found, _ = asyncio.run(_version(asked, model, version))
+    if not (yes or reject):
+        if asked.json:
+            raise OperatorError("with --json nobody can be asked: say --yes to accept the change")
+        screen.result(None, what_changes(card_of(found)))
+        typer.confirm(f"Accept this change of {model} under policy {policy}?", abort=True, err=True)
+    given = asyncio.run(_approve(asked, found, policy, reason, reject))
+    said = "Rejected" if reject else "Approved"
+    screen.result(
+        plain(given), f"{said}: {model} {given.version} under {policy}, by {given.approver}."
+    )
+    if not reject:
+        next_step = (
+            f"turnout splits set {model} --production {given.version}"
+            if policy == "initial"
+            else f"turnout rollout start {model} {given.version} --policy {policy}"
+        )
+        screen.hint(f"Next: {next_step}")
+
+
+@app.command()
+def archive(ctx: typer.Context, model: Model, version: Version, reason: Reason = "") -> None:
+    """Archive a version that nothing names any more."""
+    _set_status(ctx, model, version, registry_pb2.ARCHIVED, reason)
+
+
+@app.command()
+def stage(ctx: typer.Context, model: Model, version: Version, reason: Reason = "") -> None:
+    """Move a version from development to staging."""
+    _set_status(ctx, model, version, registry_pb2.STAGING, reason)
+
+
+def status_words(version: registry_pb2.Version) -> str:
+    """Return the status as people say it."""
+    words = STATUS.get(version.status, "unknown")
+    return f"{words}, standby" if version.standby else words
+
+
+def _set_status(
+    ctx: typer.Context,
+    model: str,
+    version: str,
+    status: registry_pb2.VersionStatus,
+    reason: str,
+) -> None:
+    asked: Asked = ctx.obj
+
+    async def change() -> registry_pb2.Version:
+        async with doors.registry(asked) as client:
+            return await client.set_status(model, version, status, reason or "by hand")
+
+    changed = asyncio.run(change())
+    terminal(asked.json).result(
+        plain(changed), f"{model} {changed.label} is {status_words(changed)} now."
+    )
+
+
+def _approvals_table(approvals: list[registry_pb2.Approval]) -> RenderableType:
+    if not approvals:
+        return Text("Nobody has approved it yet.", style="dim")
+    rows = [
+        (
+            "rejected" if one.rejected else "approved",
+            one.policy_name,
+            one.approver,
+            dt.datetime.fromtimestamp(one.at_unix_ms / 1000).strftime("%Y-%m-%d %H:%M"),  # noqa: DTZ006
+            one.reason,
+        )
+        for one in approvals
+    ]
+    return table(("", "policy", "by", "when", "because"), rows)
+
+
+async def _versions(asked: Asked, model: str) -> list[registry_pb2.Version]:
+    async with doors.registry(asked) as client:
+        return list(await client.list_versions(model))
+
+
+async def _version(
+    asked: Asked, model: str, version: str
+) -> tuple[registry_pb2.Version, list[registry_pb2.Approval]]:
+    async with doors.registry(asked) as client:
+        found = await client.get_version(model, version)
+        return found, list(await client.approvals(model, found.label))
+
+
+async def _register(asked: Asked, model: str, folder: Path) -> registry_pb2.Version:
+    from registry import bundle  # loads ONNX Runtime, which no other command here needs
+
+    files = bundle.read_folder(folder)
+    async with doors.registry(asked) as client:
+        return await client.register(model, files)
+
+
+async def _approve(
+    asked: Asked, version: registry_pb2.Version, policy: str, reason: str, reject: bool
+) -> registry_pb2.Approval:
+    digest = await doors.policy_digest(asked, policy)
+    async with doors.registry(asked) as client:
+        return await client.approve(
+            version.model,
+            version.label,
+            policy,
+            digest,
+            shift_digest(card_of(version)),
+            reason or "approved by hand",
+            reject=reject,
+        )

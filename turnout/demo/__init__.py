@@ -1,0 +1,1 @@
+"""`turnout demo`: the whole loop, played live on real data and measured."""

@@ -1,0 +1,197 @@
+"""What a demo looks like: the checklist, the customers, the rollout; or plain lines in a log."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from protos import rollout_pb2
+from turnout.demo.steps import Checklist, Step
+from turnout.rollout_view import STYLE, stage_name
+
+LINES_SHOWN = 6
+REFRESH_HZ = 8.0
+LOG_EVERY_S = 5.0
+"""Without a terminal, a line of traffic this often."""
+
+MARKS = {"waiting": ("·", "dim"), "held": ("✓", "bold green"), "failed": ("✗", "bold red")}
+
+
+class Screen(Protocol):
+    """Where the demo shows itself."""
+
+    def customers(self, line: dict[str, Any]) -> None:
+        """Take the newest line of the traffic."""
+        ...
+
+    def rollout(self, status: rollout_pb2.RolloutStatus) -> None:
+        """Take the newest status of the rollout in force."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Keep one line for the record."""
+        ...
+
+    def turned(self, step: Step) -> None:
+        """Take note that *step* began or ended."""
+        ...
+
+
+class LiveScreen:
+    """One page that redraws itself."""
+
+    def __init__(self, console: Console, checklist: Checklist, clock: Callable[[], float]) -> None:
+        self._checklist = checklist
+        self._clock = clock
+        self._began = clock()
+        self._spinner = Spinner("dots", style="cyan")
+        self._customers: dict[str, Any] = {}
+        self._rollout: rollout_pb2.RolloutStatus | None = None
+        self.live = Live(console=console, get_renderable=self.page, refresh_per_second=REFRESH_HZ)
+
+    def customers(self, line: dict[str, Any]) -> None:
+        """Shown at the next redraw."""
+        self._customers = line
+
+    def rollout(self, status: rollout_pb2.RolloutStatus) -> None:
+        """Shown at the next redraw."""
+        self._rollout = status
+
+    def say(self, text: str) -> None:
+        """Shown below the checklist, with the time since the start."""
+        self._checklist.lines.append(f"{self._clock() - self._began:6.1f} s  {text}")
+
+    def turned(self, step: Step) -> None:
+        """The page shows every step anyway."""
+
+    def page(self) -> RenderableType:
+        """Return the whole page as it is now."""
+        head = Text.assemble(
+            ("Turnout", "bold"),
+            "  one prediction through every room",
+            (f"   {self._clock() - self._began:.0f} s", "dim"),
+        )
+        parts: list[RenderableType] = [head, Text(), self._steps()]
+        panels = [panel for panel in (self._customers_panel(), self._rollout_panel()) if panel]
+        if panels:
+            parts.append(Columns(panels, equal=True, expand=True))
+        parts += [Text(line, style="dim") for line in self._checklist.lines[-LINES_SHOWN:]]
+        return Group(*parts)
+
+    def _steps(self) -> RenderableType:
+        grid = Table.grid(padding=(0, 1), expand=True)
+        grid.add_column(width=1)
+        grid.add_column(no_wrap=True)
+        grid.add_column(justify="right", no_wrap=True, width=7)
+        grid.add_column(ratio=1)
+        for step in self._checklist.steps:
+            grid.add_row(*self._step(step))
+        return grid
+
+    def _step(self, step: Step) -> tuple[RenderableType, RenderableType, Text, RenderableType]:
+        if step.state == "running":
+            took = Text(f"{time.monotonic() - step.began:.1f} s", style="cyan")
+            note: RenderableType = Text(step.note, style="cyan")
+            if step.done:
+                row = Table.grid(padding=(0, 1))
+                row.add_row(ProgressBar(total=1.0, completed=step.done, width=20), note)
+                note = row
+            return self._spinner, Text(step.name, style="bold"), took, note
+        mark, style = MARKS[step.state]
+        took = Text("" if step.state == "waiting" else f"{step.took_s:.1f} s", style="dim")
+        name = Text(step.name, style="dim" if step.state == "waiting" else "")
+        return Text(mark, style=style), name, took, Text(step.note)
+
+    def _customers_panel(self) -> Panel | None:
+        line = self._customers
+        if not line:
+            return None
+        failed = line["failed"]
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row("calls", f"{line['rate']:.0f}/s", f"{line['answered']:,} answered")
+        grid.add_row(
+            "latency", f"p50 {_ms(line['p50_ms'])}", f"p99 {_ms(line['p99_ms'])}  (client's view)"
+        )
+        for version, calls in sorted(line["versions"].items()):
+            share = calls / max(line["answered"], 1)
+            grid.add_row(f"version {version}", f"{share:.1%}", f"{calls:,} in all")
+        verdict = ("0 failed", "bold green") if not failed else (f"{failed} failed", "bold red")
+        fallen = line["roles"].get("fallback", 0)
+        saved = f"   {fallen} saved by production" if fallen else ""
+        return Panel(
+            Group(grid, Text.assemble(verdict, saved)), title="customers", title_align="left"
+        )
+
+    def _rollout_panel(self) -> Panel | None:
+        status = self._rollout
+        if status is None:
+            return None
+        name = rollout_pb2.Verdict.Name(status.verdict)
+        parts: list[RenderableType] = [
+            Text.assemble(
+                (f"version {status.version}", "bold"),
+                f" beside {status.baseline}: ",
+                (stage_name(status), "bold"),
+            ),
+            Text.assemble((name, STYLE[status.verdict]), f"  {status.reason}"),
+        ]
+        parts += [
+            Text(
+                f"{one.metric}: {one.canary_events} of {one.canary_keys} keys, "
+                f"ln e {one.log_e_max:.1f}/{one.log_threshold:.1f} to roll back, "
+                f"{one.promote_log_e:.1f}/{one.promote_log_threshold:.1f} to promote"
+            )
+            for one in status.evidence
+        ]
+        return Panel(Group(*parts), title=f"rollout, policy {status.policy}", title_align="left")
+
+
+class LogScreen:
+    """Plain lines, for logs and pipes."""
+
+    def __init__(self, console: Console, clock: Callable[[], float]) -> None:
+        self._console = console
+        self._clock = clock
+        self._began = clock()
+        self._logged = clock()
+        self._stage = ""
+
+    def customers(self, line: dict[str, Any]) -> None:
+        """Printed every few seconds."""
+        if self._clock() - self._logged >= LOG_EVERY_S:
+            self._logged = self._clock()
+            self.say(
+                f"customers: {line['rate']:.0f} calls/s, p50 {_ms(line['p50_ms'])}, p99 "
+                f"{_ms(line['p99_ms'])}, {line['answered']} answered, {line['failed']} failed"
+            )
+
+    def rollout(self, status: rollout_pb2.RolloutStatus) -> None:
+        """Printed when stage or verdict change."""
+        verdict = rollout_pb2.Verdict.Name(status.verdict)
+        stage = f"rollout of {status.version}: {stage_name(status)}, {verdict}"
+        if stage != self._stage:
+            self._stage = stage
+            self.say(f"{stage}: {status.reason}")
+
+    def say(self, text: str) -> None:
+        """Print with the time since the start."""
+        self._console.print(Text(f"{self._clock() - self._began:6.1f} s  {text}"), soft_wrap=True)
+
+    def turned(self, step: Step) -> None:
+        """Print a step's beginning and its end."""
+        if step.state == "running":
+            self.say(f"{step.name} ...")
+        else:
+            self.say(f"{step.name}: {step.state} in {step.took_s:.1f} s. {step.note}")
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} ms"

@@ -1,0 +1,130 @@
+"""The play: eight acts in order, each of which holds or stops the show."""
+
+import asyncio
+import json
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from turnout.demo.scene import Scene
+from turnout.demo.steps import Checklist, NotHeldError, Step
+from turnout.errors import OperatorError
+from turnout.running import read_running
+from turnout.system import up
+
+MARKER = "demo.json"
+"""Only a folder that has it was made by a demo, and may be wiped by the next."""
+
+Act = Callable[[Scene, Step], Awaitable[None]]
+
+ACTS = ("Features", "Training", "Four eyes", "First deployment", "Promotion", "Rollback", "Audit")
+SYSTEM = "System up"
+
+
+def _acts() -> dict[str, Act]:
+    """Load the acts: scikit-learn, DuckDB, ONNX and gRPC take seconds, and the page shows first."""
+    from turnout.demo import audit_acts, deploy_acts, feature_acts, version_acts
+
+    return {
+        "Features": feature_acts.features,
+        "Training": version_acts.training,
+        "Four eyes": version_acts.four_eyes,
+        "First deployment": deploy_acts.first_deployment,
+        "Promotion": deploy_acts.promotion,
+        "Rollback": deploy_acts.rollback,
+        "Audit": audit_acts.audit,
+    }
+
+
+def checklist() -> Checklist:
+    """Return the steps, all waiting."""
+    return Checklist([Step(name) for name in (SYSTEM, *ACTS)])
+
+
+def fresh_folder(folder: Path) -> None:
+    """Make *folder* empty and ours. OperatorError when it holds what no demo made, or is in use."""
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARKER).exists():
+            raise OperatorError(
+                f"{folder} is not empty, and no demo made it; name another with --folder"
+            )
+        if (other := read_running(folder)) is not None:
+            raise OperatorError(f"a demo runs in {folder} (pid {other.pid}); stop it first")
+    keep = folder / "system.json"
+    left = keep.read_bytes() if keep.exists() else None
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / MARKER).write_text(json.dumps({"made_by": "turnout demo"}))
+    if left is not None:
+        keep.write_bytes(left)  # names what a killed demo may have left running
+
+
+async def play(scene: Scene, after: Callable[[Scene], Awaitable[None]]) -> None:
+    """Play every act; then, with the system still up, *after*.
+
+    A step that does not hold ends the play: the others stay unplayed, and the checklist says so.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            await _start(scene, stack)
+            acts = await asyncio.to_thread(_acts)
+            for name in ACTS:
+                await _act(scene, name, acts[name])
+        except (NotHeldError, OperatorError, TimeoutError):
+            return
+        finally:
+            if scene.callers is not None:
+                await _count(scene)
+        await after(scene)
+
+
+async def _start(scene: Scene, stack: AsyncExitStack) -> None:
+    began = time.monotonic()
+    with scene.checklist.playing(SYSTEM) as step:
+        scene.screen.turned(step)
+        step.note = "starting the store"
+        system = await stack.enter_async_context(
+            up(scene.plan, scene.screen.say, lambda part: _answers(step, part, began))
+        )
+        scene.running = system.running
+        step.note = (
+            f"store, control, gateway ({scene.plan.workers} workers and a spare) on "
+            f"{scene.running.gateway}"
+        )
+    scene.screen.turned(step)
+
+
+def _answers(step: Step, part: str, began: float) -> None:
+    step.note = f"{part} answers after {time.monotonic() - began:.1f} s"
+    step.done = {"store": 0.2, "control": 0.5, "gateway": 1.0}.get(part, 0.0)
+
+
+async def _act(scene: Scene, name: str, act: Act) -> None:
+    step = scene.checklist.step(name)
+    try:
+        with scene.checklist.playing(name):
+            scene.screen.turned(step)
+            await act(scene, step)
+    finally:
+        scene.screen.turned(step)
+
+
+async def _count(scene: Scene) -> None:
+    assert scene.callers is not None
+    final = await scene.callers.stop()
+    scene.measured["customers"] = {
+        "calls": final.get("sent", 0),
+        "answered": final.get("answered", 0),
+        "failed": final.get("failed", 0),
+        "p50_ms": final.get("p50_ms"),
+        "p99_ms": final.get("p99_ms"),
+    }
+    if final.get("failed"):
+        scene.measured["failures"] = final["codes"]
+
+
+async def forever() -> None:
+    """Stay until cancelled."""
+    await asyncio.Event().wait()

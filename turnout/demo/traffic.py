@@ -1,0 +1,175 @@
+"""`python -m turnout.demo.traffic`: steady calls from customers, open loop, counted exactly.
+
+A process of its own, so that nothing the demo does slows the clock it is measured by. Each 200 ms
+it prints one line of JSON (`Tally.line`); the last one, after SIGTERM, has "final": true.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import signal
+import sys
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.client import PredictClient, PredictError
+from stats.latency import BINS, bins_of, quantile_ns
+
+LINE_S = 0.2
+RECENT_LINES = 10
+"""Rates and quantiles that are shown live cover the last two seconds."""
+OUTCOME_EVERY = 50
+"""One answered call in fifty has its outcome reported."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of the calls so far."""
+
+    sent: int = 0
+    answered: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    """By status code: customers who got no score."""
+    by_version: Counter[str] = field(default_factory=Counter)
+    by_role: Counter[str] = field(default_factory=Counter)
+    outcomes: int = 0
+    outcomes_failed: int = 0
+    latency: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
+    """(BINS,) calls a bin of stats.latency, from the moment each was due."""
+    recent: deque[NDArray[np.int64]] = field(
+        default_factory=lambda: deque([np.zeros(BINS, dtype=np.int64)], maxlen=RECENT_LINES)
+    )
+
+    def count(self, version: str, role: str, took_ns: int) -> None:
+        """Count one answered call."""
+        self.answered += 1
+        self.by_version[version] += 1
+        self.by_role[role] += 1
+        place = bins_of(np.array([took_ns], dtype=np.int64))[0]
+        self.latency[place] += 1
+        self.recent[-1][place] += 1
+
+    def line(self, final: bool) -> dict[str, Any]:
+        """Return the totals, and rate and quantiles of the last two seconds (final: of all)."""
+        counts = self.latency if final else np.sum(np.array(self.recent), axis=0)
+        self.recent.append(np.zeros(BINS, dtype=np.int64))
+        return {
+            "sent": self.sent,
+            "answered": self.answered,
+            "failed": sum(self.failed.values()),
+            "codes": dict(self.failed),
+            "versions": dict(self.by_version),
+            "roles": dict(self.by_role),
+            "outcomes": self.outcomes,
+            "outcomes_failed": self.outcomes_failed,
+            "rate": float(counts.sum()) / (RECENT_LINES * LINE_S),
+            "p50_ms": quantile_ms(counts, 0.5),
+            "p99_ms": quantile_ms(counts, 0.99),
+            "final": final,
+        }
+
+
+def quantile_ms(counts: NDArray[np.int64], q: float) -> float | None:
+    """Return the q-quantile in ms, or None where nothing was counted."""
+    return round(quantile_ns(counts, q) / 1e6, 3) if counts.any() else None
+
+
+class Traffic:
+    """Calls at Poisson instants for customers drawn evenly, whatever became of earlier calls."""
+
+    def __init__(
+        self, client: PredictClient, model: str, subscribers: int, timeout_s: float, seed: int
+    ) -> None:
+        self._client = client
+        self._model = model
+        self._subscribers = subscribers
+        self._timeout_s = timeout_s
+        self._chance = random.Random(seed)  # noqa: S311  a load, not a secret
+        self._inside: set[asyncio.Task[None]] = set()
+        self.tally = Tally()
+
+    async def send(self, rate: float) -> None:
+        """Send for ever, *rate* calls a second on average; cancel to stop."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            due += self._chance.expovariate(rate)
+            if (wait := due - loop.time()) > 0:
+                await asyncio.sleep(wait)
+            task = asyncio.create_task(self._call(due))
+            self._inside.add(task)
+            task.add_done_callback(self._inside.discard)
+
+    async def finish(self) -> None:
+        """Return when every call that was sent has ended."""
+        await asyncio.gather(*self._inside)
+
+    async def _call(self, due: float) -> None:
+        key = f"S{self._chance.randrange(1, self._subscribers + 1):07d}"
+        self.tally.sent += 1
+        try:
+            got = await self._client.predict(self._model, keys=key, timeout_s=self._timeout_s)
+        except PredictError as error:
+            self.tally.failed[error.code.name] += 1
+            return
+        took_ns = int((asyncio.get_running_loop().time() - due) * 1e9)
+        self.tally.count(got.version, got.role, took_ns)
+        if self.tally.answered % OUTCOME_EVERY == 0:
+            await self._report(got.prediction_id)
+
+    async def _report(self, prediction_id: bytes) -> None:
+        try:
+            await self._client.report_outcome(
+                prediction_id, "churned", float(self._chance.random() < 0.265)
+            )
+        except PredictError:
+            self.tally.outcomes_failed += 1
+        else:
+            self.tally.outcomes += 1
+
+
+async def play(options: argparse.Namespace) -> None:
+    """Send until SIGTERM, then wait for the calls inside and print the final line."""
+    told = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, told.set)
+    async with PredictClient(options.gateway) as client:
+        traffic = Traffic(client, options.model, options.subscribers, options.timeout, options.seed)
+        sending = asyncio.create_task(traffic.send(options.rate))
+        while not told.is_set():
+            try:
+                async with asyncio.timeout(LINE_S):
+                    await told.wait()
+            except TimeoutError:
+                say(traffic.tally.line(final=False))
+        sending.cancel()
+        await traffic.finish()
+        say(traffic.tally.line(final=True))
+
+
+def say(line: dict[str, Any]) -> None:
+    """Print one line for whoever reads our stdout."""
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Parse the command line and play."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gateway", required=True, help="host:port")
+    parser.add_argument("--model", default="churn")
+    parser.add_argument("--rate", type=float, default=300.0, help="calls a second")
+    parser.add_argument("--subscribers", type=int, default=200_000)
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
+    parser.add_argument("--timeout", type=float, default=1.0, help="each call's deadline, s")
+    asyncio.run(play(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The acts about versions: train two, register them, and let somebody else approve."""
+
+import asyncio
+from pathlib import Path
+
+from features.offline import OfflineStore
+from registry.client import RegistryClient
+from registry.types import GateError
+from training import card, drills
+from training.recipes import churn
+from training.train import TrainedVersion, train
+from turnout.cards import INITIAL, card_of, shift_digest
+from turnout.demo.scene import APPROVER, AUTHOR, MODEL, Scene
+from turnout.demo.steps import Step, hold
+from turnout.rollout_client import RolloutClient
+
+FAULTY_SHARE = 0.05
+FAULTY_COLUMN = "churn_profile:tenure"
+POLICIES = {"champion": INITIAL, "candidate": "demo", "faulty": "demo-direct"}
+"""What each version is approved under."""
+
+
+async def training(scene: Scene, step: Step) -> None:
+    """Train champion and candidate; make the version that faults on one row in twenty."""
+    champion, candidate = await asyncio.to_thread(_train, scene, step)
+    step.note = "a drill: the candidate, made to fault on some subscribers"
+    drill = await asyncio.to_thread(
+        drills.faulting,
+        candidate.files,
+        candidate.rows,
+        column=FAULTY_COLUMN,
+        share=FAULTY_SHARE,
+    )
+    scene.files = {
+        "champion": champion.files,
+        "candidate": candidate.files,
+        "faulty": drill.files,
+    }
+    before, after, gain = champion.metrics["auc"], candidate.metrics["auc"], candidate.gain
+    scene.measured["auc"] = {"champion": before.value, "candidate": after.value}
+    assert gain is not None
+    step.note = (
+        f"held-out AUC {before.value:.3f} -> {after.value:.3f}, gain {gain.value:+.3f} "
+        f"[{gain.low:+.3f}, {gain.high:+.3f}]; a drill faults on {drill.share:.1%} of rows"
+    )
+
+
+def _train(scene: Scene, step: Step) -> tuple[TrainedVersion, TrainedVersion]:
+    labels = churn.labels(now_ms=scene.now_ms)
+    commit = card.commit_of(Path(__file__).parent)
+
+    def told(setting: str) -> None:
+        step.note = setting
+
+    champion = train(
+        churn.recipe("champion"),
+        OfflineStore(scene.plan.offline),
+        labels,
+        commit=commit,
+        progress=lambda now: told(f"champion: {now}"),
+    )
+    step.done = 0.4
+    candidate = train(
+        churn.recipe("candidate"),
+        OfflineStore(scene.plan.offline),
+        labels,
+        champion=champion.bundle(author=AUTHOR, created_unix_ms=scene.now_ms),
+        commit=commit,
+        progress=lambda now: told(f"candidate: {now}"),
+    )
+    step.done = 0.9
+    return champion, candidate
+
+
+async def four_eyes(scene: Scene, step: Step) -> None:
+    """Dana registers three versions and may not approve her own; Gabriel may."""
+    async with RegistryClient(scene.up.registry, AUTHOR) as author:
+        for name, files in scene.files.items():
+            step.note = f"{AUTHOR} registers the {name}"
+            scene.versions[name] = (await author.register(MODEL, files)).label
+        refused = await _refused(author, scene.versions["champion"])
+    hold(bool(refused), f"{AUTHOR} could approve her own version")
+    scene.screen.say(f"refused, as it must be: {refused}")
+    async with RolloutClient(scene.up.registry, APPROVER) as client:
+        policies = await client.policies()
+    async with RegistryClient(scene.up.registry, APPROVER) as approver:
+        for name, policy in POLICIES.items():
+            step.note = f"{APPROVER} approves the {name} under {policy}"
+            version = await approver.get_version(MODEL, scene.versions[name])
+            await approver.approve(
+                MODEL,
+                version.label,
+                policy,
+                policies[policy].digest if policy in policies else "",
+                shift_digest(card_of(version)),
+                f"its card was read; fine under {policy}",
+            )
+    step.note = (
+        f"versions {', '.join(scene.versions.values())} registered by {AUTHOR}, approved by "
+        f"{APPROVER}; {AUTHOR} approving her own was refused"
+    )
+
+
+async def _refused(author: RegistryClient, version: str) -> str:
+    """Return the words with which the author's own approval was refused; empty: it was not."""
+    try:
+        await author.approve(MODEL, version, INITIAL, "", "", "my own work is surely fine")
+    except GateError as error:
+        return str(error)
+    return ""

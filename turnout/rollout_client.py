@@ -1,0 +1,85 @@
+"""The rollout controller over the wire, for commands and the demo."""
+
+from collections.abc import AsyncGenerator
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from protos import rollout_pb2 as pb
+from protos.rollout_pb2_grpc import RolloutsStub
+
+CALL_S = 15.0
+
+
+class RolloutClient:
+    """One connection for one actor; an async context manager.
+
+    Every method raises grpc.aio.AioRpcError with the controller's own words.
+    """
+
+    def __init__(self, address: str, actor: str) -> None:
+        self._channel = grpc.aio.insecure_channel(address)
+        self._rpc: Any = RolloutsStub(self._channel)  # type: ignore[no-untyped-call]
+        self._metadata = (("x-turnout-actor", actor),)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._channel.close()
+
+    async def start(self, model: str, version: str, policy: str, reason: str) -> pb.RolloutStatus:
+        """Start rolling *version* out under the policy of that name."""
+        request = pb.StartRolloutRequest(model=model, version=version, policy=policy, reason=reason)
+        return self._status(await self._call("Start", request))
+
+    async def status(self, model: str) -> pb.RolloutStatus:
+        """The newest rollout of *model*."""
+        return self._status(await self._call("GetStatus", pb.RolloutModel(model=model)))
+
+    async def watch(self, model: str, rollout_id: str = "") -> AsyncGenerator[pb.RolloutStatus]:
+        """Yield the status now and at every change."""
+        asked = pb.RolloutModel(model=model, rollout_id=rollout_id)
+        call = self._rpc.WatchStatus(asked, metadata=self._metadata)
+        try:
+            async for status in call:
+                yield self._status(status)
+        finally:
+            call.cancel()
+
+    async def history(self, model: str) -> list[pb.RolloutStatus]:
+        """Every rollout so far; of every model where *model* is empty."""
+        reply = await self._call("ListRollouts", pb.RolloutModel(model=model))
+        return list(reply.rollouts)
+
+    async def policies(self) -> dict[str, pb.Policy]:
+        """The named policies."""
+        reply = await self._call("ListPolicies", pb.ListPoliciesRequest())
+        return {policy.name: policy for policy in reply.policies}
+
+    async def explain(self, model: str) -> pb.RolloutExplanation:
+        """Why the newest rollout stands where it stands."""
+        told = await self._call("Explain", pb.RolloutModel(model=model))
+        assert isinstance(told, pb.RolloutExplanation)
+        return told
+
+    async def steer(
+        self, verb: str, model: str, reason: str, *, full: bool = False
+    ) -> pb.RolloutStatus:
+        """Abort, Promote, Pause or Resume the rollout in force."""
+        request = pb.RolloutVerb(model=model, reason=reason, full=full)
+        return self._status(await self._call(verb, request))
+
+    async def _call(self, method: str, request: object) -> Any:  # noqa: ANN401  stubs are untyped
+        return await getattr(self._rpc, method)(request, metadata=self._metadata, timeout=CALL_S)
+
+    @staticmethod
+    def _status(message: object) -> pb.RolloutStatus:
+        assert isinstance(message, pb.RolloutStatus)
+        return message

@@ -1,0 +1,94 @@
+"""A rollout's status as people read it."""
+
+import math
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from protos import rollout_pb2
+from turnout.plain import plain
+from turnout.terminal import facts, table
+
+OVER = frozenset({rollout_pb2.DONE, rollout_pb2.ROLLED_BACK, rollout_pb2.REFUSED_STAGE})
+"""Stages nothing follows."""
+
+STYLE = {
+    rollout_pb2.HEALTHY: "green",
+    rollout_pb2.FAULTY: "bold red",
+    rollout_pb2.HOLD: "yellow",
+    rollout_pb2.UNDECIDED: "cyan",
+    rollout_pb2.VERDICT_UNSPECIFIED: "dim",
+}
+
+
+def status_view(status: rollout_pb2.RolloutStatus) -> RenderableType:
+    """Return the whole status: where it stands, why, on what evidence, and the four times."""
+    verdict = rollout_pb2.Verdict.Name(status.verdict)
+    stands = {
+        "rollout": f"{status.rollout_id}: {status.model} {status.version} beside {status.baseline}",
+        "policy": f"{status.policy} ({status.policy_digest[:12]})",
+        "stage": f"{stage_name(status)}{', paused' if status.paused else ''}",
+        "revision": status.revision,
+        "calls": ", ".join(
+            f"{n.replace('_', ' ')} {calls}" for n, calls in plain(status.calls).items()
+        ),
+    }
+    parts: list[RenderableType] = [
+        facts(stands),
+        Text.assemble((verdict, STYLE[status.verdict]), f"  {status.reason}"),
+        *(Text(f"waiting for {thing}", style="dim") for thing in status.missing),
+    ]
+    if status.evidence:
+        parts.append(evidence_table(status))
+    if status.times.verdict_unix_ns:
+        parts.append(facts(dict(four_times(status.times))))
+    return Group(*parts)
+
+
+def stage_name(status: rollout_pb2.RolloutStatus) -> str:
+    """Return the stage in words, with its share where it has one."""
+    words = {
+        rollout_pb2.PRELOAD: "preload",
+        rollout_pb2.SHADOW_STAGE: "shadow",
+        rollout_pb2.CANARY_STAGE: f"canary {status.share_bp / 100:g} %",
+        rollout_pb2.WATCH: "production, watched",
+        rollout_pb2.DONE: "done",
+        rollout_pb2.ROLLED_BACK: "rolled back",
+        rollout_pb2.REFUSED_STAGE: "refused",
+    }
+    return words.get(status.stage, "not started")
+
+
+def evidence_table(status: rollout_pb2.RolloutStatus) -> RenderableType:
+    """Return one line a metric: counts, and how far it is from either verdict."""
+    rows = [
+        (
+            one.metric,
+            f"{one.canary_events}/{one.canary_keys}",
+            f"{one.baseline_events}/{one.baseline_keys}",
+            _of(one.log_e_max, one.log_threshold),
+            _of(one.promote_log_e, one.promote_log_threshold),
+            one.note,
+        )
+        for one in status.evidence
+    ]
+    return table(("metric", "canary", "baseline", "ln e to roll back", "ln e to promote", ""), rows)
+
+
+def four_times(times: rollout_pb2.RollbackTimes) -> Iterator[tuple[str, str]]:
+    """Yield the four times of a rollback as offsets from the first bad answer, in ms."""
+    first = times.first_bad_unix_ns
+    yield "first bad answer", "0 ms"
+    for name, at in (
+        ("verdict", times.verdict_unix_ns),
+        ("traffic moved", times.moved_unix_ns),
+        ("last bad answer", times.last_bad_unix_ns),
+    ):
+        yield name, f"{(at - first) / 1e6:+,.0f} ms" if at else "not yet"
+
+
+def _of(value: float, threshold: float) -> str:
+    if not math.isfinite(value) or not threshold:
+        return "-"
+    return f"{value:.1f} of {threshold:.1f}"

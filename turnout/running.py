@@ -1,0 +1,90 @@
+"""system.json: where the running system is. Written by `turnout up`, read by every command."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from turnout.errors import OperatorError
+
+FILE = "system.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """Addresses and process ids of one system on this machine."""
+
+    pid: int
+    """Of `turnout up` (or `turnout demo`) itself: the one to signal."""
+    pid_started: int
+    """Its start in clock ticks since boot, so that a reused pid is not mistaken for it."""
+    store: str
+    """redis:// URL."""
+    registry: str
+    """host:port of registry and rollouts."""
+    gateway: str
+    """host:port of Predict."""
+    metrics: str
+    """http:// URL of the one /metrics."""
+    children: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """store, control, gateway: (pid, start in ticks) of the newest process of each."""
+
+
+def started_ticks(pid: int) -> int | None:
+    """When process *pid* started, in clock ticks since boot; None when there is no such process.
+
+    A zombie counts as none: it holds nothing any more.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def read_running(folder: Path) -> Running | None:
+    """Return what runs in *folder*, or None when nothing does (any more).
+
+    OperatorError when system.json is there but not ours to read.
+    """
+    written = _written(folder)
+    if written is None or started_ticks(written.pid) != written.pid_started:
+        return None
+    return written
+
+
+def left_behind(folder: Path) -> list[tuple[int, int]]:
+    """Return (pid, ticks) of each part that a dead system of *folder* had running."""
+    written = _written(folder)
+    return [] if written is None else [(pid, ticks) for pid, ticks in written.children.values()]
+
+
+def write_running(folder: Path, running: Running) -> None:
+    """Put *running* in place whole: a reader sees the old file or the new one."""
+    waiting = folder / f"{FILE}.{os.getpid()}"
+    waiting.write_text(json.dumps({"format": FORMAT, **asdict(running)}, indent=1))
+    waiting.replace(folder / FILE)
+
+
+def forget_running(folder: Path) -> None:
+    """Remove system.json; nothing happens when it is gone already."""
+    (folder / FILE).unlink(missing_ok=True)
+
+
+def _written(folder: Path) -> Running | None:
+    try:
+        text = (folder / FILE).read_text()
+    except OSError:
+        return None
+    try:
+        fields = json.loads(text)
+        if fields.pop("format") != FORMAT:
+            raise ValueError("another format")  # noqa: TRY301  said below, with the way out
+        return Running(**fields)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise OperatorError(
+            f"{folder / FILE} is not a system's address file ({error}); remove it if no "
+            "`turnout up` uses this folder"
+        ) from error

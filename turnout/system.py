@@ -1,0 +1,170 @@
+"""The whole system on this machine: store, control and gateway, started and stopped in order."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from turnout.child import Child, Part, end_stranger
+from turnout.errors import OperatorError
+from turnout.probe import accepts, answers_http, free_port, pongs
+from turnout.running import (
+    Running,
+    forget_running,
+    left_behind,
+    read_running,
+    started_ticks,
+    write_running,
+)
+
+STRANGER_GRACE_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to run, and where its state lies."""
+
+    folder: Path
+    workers: int = 2
+    store_url: str = ""
+    """An online store that runs already; empty: one of our own."""
+    port: int = 0
+    """Of Predict; 0: a free one."""
+    ingress: str = "auto"
+
+    @property
+    def offline(self) -> Path:
+        """The offline store's Parquet files."""
+        return self.folder / "offline"
+
+    def log(self, part: str) -> Path:
+        """Where *part* writes its log."""
+        return self.folder / "logs" / f"{part}.log"
+
+
+class System:
+    """Store, control, gateway: up in this order, down in the other."""
+
+    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._say = say
+        self._store = plan.store_url or f"redis://127.0.0.1:{free_port()}/0"
+        self._control = f"127.0.0.1:{free_port()}"
+        self._gateway = f"127.0.0.1:{plan.port or free_port()}"
+        self._observe = f"127.0.0.1:{free_port()}"
+        parts = [*([] if plan.store_url else [self._store_part()])]
+        parts += [self._control_part(), self._gateway_part()]
+        self.children = [Child(part, say) for part in parts]
+
+    @property
+    def running(self) -> Running:
+        """What system.json says of it."""
+        ours = os.getpid()
+        return Running(
+            pid=ours,
+            pid_started=started_ticks(ours) or 0,
+            store=self._store,
+            registry=self._control,
+            gateway=self._gateway,
+            metrics=f"http://{self._observe}/metrics",
+            children={
+                child.part.name: (child.pid, started_ticks(child.pid) or 0)
+                for child in self.children
+            },
+        )
+
+    def written(self) -> None:
+        """Put the newest addresses and process ids into system.json."""
+        write_running(self._plan.folder, self.running)
+
+    def _store_part(self) -> Part:
+        port = self._store.rpartition(":")[2].partition("/")[0]
+        folder = self._plan.folder / "store"
+        return Part(
+            name="store",
+            command=[sys.executable, "-m", "turnout.store", port, str(folder)],
+            log=self._plan.log("store"),
+            ready=lambda: pongs(self._store),
+            ready_s_max=15.0,
+            grace_s=5.0,
+        )
+
+    def _control_part(self) -> Part:
+        folder = self._plan.folder / "registry"
+        command = [sys.executable, "-m", "turnout.control"]
+        return Part(
+            name="control",
+            command=[*command, "--folder", str(folder), "--listen", self._control],
+            log=self._plan.log("control"),
+            ready=lambda: accepts(self._control),
+            ready_s_max=30.0,
+            grace_s=5.0,
+        )
+
+    def _gateway_part(self) -> Part:
+        settings = self._plan.folder / "gateway.json"
+        return Part(
+            name="gateway",
+            command=[sys.executable, "-m", "gateway", "--settings", str(settings)],
+            log=self._plan.log("gateway"),
+            ready=lambda: answers_http(f"http://{self._observe}/healthz"),
+            ready_s_max=60.0,
+            grace_s=20.0,
+        )
+
+    def write_settings(self) -> None:
+        """Put the gateway's settings where its supervisor reads them."""
+        host, _, port = self._gateway.rpartition(":")
+        settings = {
+            "folder": str(self._plan.folder / "gateway"),
+            "host": host,
+            "port": int(port),
+            "observe_port": int(self._observe.rpartition(":")[2]),
+            "registry": self._control,
+            "redis_url": self._store,
+            "window_sinks": [self._control],
+            "workers": self._plan.workers,
+            "ingress": self._plan.ingress,
+        }
+        (self._plan.folder / "gateway.json").write_text(json.dumps(settings, indent=1))
+
+
+@asynccontextmanager
+async def up(
+    plan: Plan, say: Callable[[str], None], started: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[System]:
+    """Run the system while the body runs; whatever dies meanwhile is started again.
+
+    say      is told, in a line each, of what dies and comes back.
+    started  is told the name of each part once it answers.
+    Raises OperatorError when one runs in this folder already, StartError when a part does not come
+    up. However the body ends, every part is stopped in order: gateway, control, store.
+    """
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    if (other := read_running(plan.folder)) is not None:
+        raise OperatorError(
+            f"a system runs in {plan.folder} already (pid {other.pid}); use it, or stop it first "
+            f"with: kill {other.pid}"
+        )
+    for pid, ticks in left_behind(plan.folder):
+        await end_stranger(pid, ticks, STRANGER_GRACE_S)
+    system = System(plan, say)
+    system.write_settings()
+    async with AsyncExitStack() as stack:
+        stack.callback(forget_running, plan.folder)
+        for child in system.children:
+            stack.push_async_callback(child.stop)
+            await child.start()
+            system.written()
+            started(child.part.name)
+        keepers = [asyncio.create_task(child.keep(system.written)) for child in system.children]
+        try:
+            yield system
+        finally:
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)

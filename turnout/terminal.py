@@ -1,0 +1,96 @@
+"""Where a command prints: tables and words for people, one JSON value for scripts."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+
+class Terminal:
+    """Results go to stdout, everything else (progress, hints, complaints) to stderr."""
+
+    def __init__(self, as_json: bool, out: Console, aside: Console) -> None:
+        self._json = as_json
+        self._out = out
+        self._aside = aside
+
+    def result(self, value: Any, *shown: Any) -> None:  # noqa: ANN401  any JSON value; any renderable
+        """Print *value* as JSON where scripts asked for it, else *shown* for people."""
+        if self._json:
+            self._out.file.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+            self._out.file.flush()
+            return
+        for item in shown:
+            self._out.print(item)
+
+    def line(self, value: Any) -> None:  # noqa: ANN401
+        """Print *value* as one line of JSON: for streams of results."""
+        self._out.file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        self._out.file.flush()
+
+    def hint(self, text: str) -> None:
+        """Say what to do next; left out where scripts read."""
+        if not self._json:
+            self._aside.print(Text(text, style="dim"))
+
+    def note(self, text: str) -> None:
+        """Say what happened meanwhile, on stderr, for people and scripts alike."""
+        self._aside.print(Text(text))
+
+    def complain(self, text: str) -> None:
+        """Say what went wrong, on stderr."""
+        self._aside.print(Text.assemble(("turnout: ", "bold red"), text))
+
+    @property
+    def live(self) -> bool:
+        """Whether a display that redraws itself makes sense here."""
+        return self._out.is_terminal and not self._json
+
+    @property
+    def out(self) -> Console:
+        """For live displays."""
+        return self._out
+
+    @property
+    def aside(self) -> Console:
+        """For lines that are no result."""
+        return self._aside
+
+    def progress(self) -> Progress:
+        """Return a progress display on stderr for anything that may take over two seconds."""
+        return Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=self._aside,
+            transient=True,
+        )
+
+
+def terminal(as_json: bool) -> Terminal:
+    """Return the terminal of this run: stdout and stderr as they are now."""
+    return Terminal(as_json, Console(highlight=False), Console(stderr=True, highlight=False))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
+    """Return *rows* as a table for people; cells are shown as text, never read as markup."""
+    drawn = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        drawn.add_column(column, header_style="bold", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    return drawn
+
+
+def facts(pairs: Mapping[str, object]) -> Table:
+    """Return names and values, one pair a line."""
+    drawn = Table.grid(padding=(0, 2))
+    for name, value in pairs.items():
+        drawn.add_row(Text(name, style="bold"), Text(str(value)))
+    return drawn
