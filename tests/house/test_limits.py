@@ -1,41 +1,50 @@
-"""Every number an operator may set is on one page."""
+"""Every number an operator may set, and every number that bounds them, is on one page."""
 
-import ast
+import importlib
+import json
 import re
+from dataclasses import fields
 
-from tests.house.sources import HOUSE, no_breach, parsed, place
+from gateway.settings import Settings
+from tests.house.sources import HOUSE, no_breach
 
-PAGE = HOUSE / "docs" / "limits.md"
-SETTINGS = [HOUSE / "gateway" / name for name in ("settings.py", "supervisor.py")]
-
-
-def declared() -> list[tuple[str, int, str]]:
-    """Return (file, line, name) of each field of each *Settings class."""
-    return [
-        (place(path), line.lineno, line.target.id)
-        for path in SETTINGS
-        if path.exists()
-        for node in ast.walk(parsed(path))
-        if isinstance(node, ast.ClassDef) and node.name.endswith("Settings")
-        for line in node.body
-        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
-    ]
+PAGE = (HOUSE / "docs" / "limits.md").read_text(encoding="utf-8")
+ROW = re.compile(r"^\| `([\w.]+)` \| `([^`]*)` \| (.*) \|$", re.MULTILINE)
 
 
-def test_every_setting_of_the_gateway_is_in_limits_md() -> None:
+def written(heading: str) -> dict[str, tuple[str, str]]:
+    """Return name -> (value, reason) of the tables under *heading*."""
+    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return {name: (value, reason) for name, value, reason in ROW.findall(section)}
+
+
+def test_every_setting_of_the_gateway_is_on_the_page_with_its_default() -> None:
     """A setting nobody can look up is a setting nobody dares to change."""
-    written = set(re.findall(r"^\| `(\w+)`", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    rows = written("Gateway")
     no_breach(
         [
-            f"{path}:{line}: {name} has no row in docs/limits.md"
-            for path, line, name in declared()
-            if name not in written
+            f"docs/limits.md needs a row: | `{item.name}` | `{json.dumps(item.default)}` | why |"
+            for item in fields(Settings)
+            if rows.get(item.name, ("", ""))[0] != json.dumps(item.default)
         ]
     )
+    no_breach([f"{name} is a setting no more" for name in rows.keys() - Settings.__annotations__])
+    no_breach([f"{name} has no reason" for name, (_, reason) in rows.items() if not reason.strip()])
 
 
-def test_limits_md_names_no_setting_that_is_gone() -> None:
-    """Its `## Gateway` tables list what stands in the code and nothing else."""
-    text = PAGE.read_text(encoding="utf-8").partition("## Gateway")[2].partition("\n## ")[0]
-    names = {name for _, _, name in declared()}
-    no_breach([row for row in re.findall(r"^\| `(\w+)`", text, re.MULTILINE) if row not in names])
+def test_the_constants_on_the_page_are_those_of_the_code() -> None:
+    """`slots.HELLO_MS_MAX` means gateway.slots.HELLO_MS_MAX."""
+    rows = written("Of the supervisor, fixed in the code")
+    assert len(rows) > 10
+    stands = {
+        name: json.dumps(getattr(importlib.import_module(f"gateway.{module}"), constant))
+        for name in rows
+        for module, constant in [name.split(".")]
+    }
+    no_breach(
+        [
+            f"docs/limits.md says {name} is {value}; the code says {stands[name]}"
+            for name, (value, _) in rows.items()
+            if stands[name] != value
+        ]
+    )
