@@ -1,5 +1,6 @@
 """Approvals in the database: of one version, under one policy, by somebody else than its author."""
 
+import json
 import re
 import secrets
 from typing import Any
@@ -28,6 +29,8 @@ def approve(change: Change, asked: pb.ApproveRequest) -> pb.Approval:
         )
     if version.status == pb.ARCHIVED and not version.was_production and not asked.reject:
         raise GateError(f"version {version.label} of {asked.model!r} is archived")
+    if not asked.reject and asked.policy_name != FIRST_POLICY:
+        _check_shift(asked.accepted_shift, version)
     approval = pb.Approval(
         id=secrets.token_hex(8),
         model=asked.model,
@@ -69,6 +72,18 @@ def _check_words(asked: pb.ApproveRequest) -> None:
         raise BadRequestError(
             f"an approval needs a reason of 1 to 1000 characters; this one has "
             f"{len(asked.reason)}. The history keeps it"
+        )
+
+
+def _check_shift(accepted: str, version: Row[Any]) -> None:
+    """The approver accepts what will change: the very shift that the version's card tells of."""
+    shift = json.loads(version.card_json).get("expected_shift")
+    expected = shift.get("digest", "") if isinstance(shift, dict) else ""
+    if expected and accepted != expected:
+        raise GateError(
+            f"version {version.label} is expected to shift scores as {str(expected)[:16]!r} in its "
+            f"card says, and accepted_shift is {accepted[:16] or 'empty'!r}; read the card, and "
+            "approve with its digest"
         )
 
 
