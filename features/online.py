@@ -89,6 +89,7 @@ class OnlineReader:
         self._keeper: asyncio.Task[None] | None = None
         self._parted = asyncio.Event()
         self._probe_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._last_error = "not started"
         self._turned_away = False
@@ -120,8 +121,9 @@ class OnlineReader:
     async def close(self) -> None:
         """Stop for good; callers still waiting get OnlineStoreError("connection")."""
         self._closed = True
-        if self._probe_timer is not None:
-            self._probe_timer.cancel()
+        for timer in (self._probe_timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
         if self._keeper is not None:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -227,7 +229,17 @@ class OnlineReader:
             self.counts.timeout += 1
         if timeout_s * 1e3 >= self._settings.counted_timeout_ms_min:
             self._count_failure()
-        self._stalled(pipe, loop.time())
+        if self._stall_timer is None:
+            self._watch(pipe)
+
+    def _watch(self, pipe: StorePipe) -> None:
+        """Look at a pipe with overdue replies again, until they came or it is given up."""
+        loop = asyncio.get_running_loop()
+        self._stall_timer = None
+        if self._stalled(pipe, loop.time()) or pipe.oldest_due() > loop.time() or self._closed:
+            return
+        pause_s = self._settings.stall_ms_max / 1e3 + LOOP_LAG_S
+        self._stall_timer = loop.call_later(pause_s, self._watch, pipe)
 
     def _count_failure(self) -> None:
         self._breaker.failed()

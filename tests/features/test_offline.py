@@ -200,11 +200,11 @@ def test_ingests_at_once_keep_all_and_leave_no_parts(tmp_path: Path) -> None:
 
 
 TIMES = st.integers(0, 12)
-STORED = st.lists(st.tuples(st.sampled_from(["S1", "S2"]), TIMES, TIMES), max_size=12)
+STORED = st.lists(st.tuples(st.sampled_from(["S1", "S2"]), TIMES, TIMES), max_size=8)
 
 
 @pytest.mark.walk
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(ingests=st.lists(STORED, max_size=3), ttl=st.integers(1, 8))
 def test_the_join_is_the_rule_read_row_by_row(
     tmp_path_factory: pytest.TempPathFactory,
@@ -214,12 +214,14 @@ def test_the_join_is_the_rule_read_row_by_row(
     """Against brute force: newest event, then created last, then ingested last."""
     view = plan_view(ttl_ms=ttl)
     store = OfflineStore(tmp_path_factory.mktemp("offline"))
-    order = []
+    order: list[tuple[str, int, int, int]] = []
     for rows in ingests:
-        for subscriber, event, created in rows:
-            number = len(order)
-            order.append((subscriber, event, created, number))
-            store.append(view, [row(subscriber, event, float(number))], created_ms=created)
+        for created in sorted({created for _, _, created in rows}):
+            together = [(who, event) for who, event, known in rows if known == created]
+            numbers = range(len(order), len(order) + len(together))
+            order += [(*pair, created, n) for pair, n in zip(together, numbers, strict=True)]
+            pushed = [row(*pair, float(n)) for pair, n in zip(together, numbers, strict=True)]
+            store.append(view, pushed, created_ms=created)
     questions = [(subscriber, instant) for subscriber in ("S1", "S2") for instant in range(14)]
     found = store.training_set(contract(view), asked(*questions))
     for place, (subscriber, instant) in enumerate(questions):

@@ -1,24 +1,14 @@
 """The one staleness rule reads the same in Python, numpy and SQL."""
 
-from collections.abc import Iterator
-
 import duckdb
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.staleness import forgotten_sql, is_forgotten, is_stale, stale_sql
 
 TTL = st.integers(1, 2**50)
-AGES = st.lists(st.integers(-(2**52), 2**52), max_size=20)
-
-
-@pytest.fixture(scope="module")
-def connection() -> Iterator[duckdb.DuckDBPyConnection]:
-    """An empty DuckDB in memory."""
-    with duckdb.connect() as connection:
-        yield connection
+AGES = st.lists(st.integers(-(2**52), 2**52), max_size=50)
 
 
 def test_a_row_lives_through_its_ttl() -> None:
@@ -28,19 +18,18 @@ def test_a_row_lives_through_its_ttl() -> None:
     assert not is_stale(-5, 1_000)
 
 
-@settings(max_examples=30, deadline=None)
-@given(ages=AGES, ttl=TTL)
-def test_sql_and_numpy_agree(
-    connection: duckdb.DuckDBPyConnection, ages: list[int], ttl: int
-) -> None:
+@settings(max_examples=15, deadline=None)
+@given(AGES, TTL)
+def test_sql_and_numpy_agree(ages: list[int], ttl: int) -> None:
     """The offline join's text and the online read's function are one comparison."""
     ages = [*ages, ttl, ttl + 1, 2 * ttl, 2 * ttl + 1]
     column = np.array(ages, dtype=np.int64)
     rows = ", ".join(f"({age}::BIGINT)" for age in ages)
-    sql = connection.execute(
-        f"SELECT {stale_sql('age', ttl)} AS stale, {forgotten_sql('age', ttl)} AS forgotten "
-        f"FROM (VALUES {rows}) asked(age)"
-    ).fetchnumpy()
+    with duckdb.connect() as connection:
+        sql = connection.execute(
+            f"SELECT {stale_sql('age', ttl)} AS stale, {forgotten_sql('age', ttl)} AS forgotten "
+            f"FROM (VALUES {rows}) asked(age)"
+        ).fetchnumpy()
     assert sql["stale"].tolist() == is_stale(column, ttl).tolist()
     assert sql["stale"].tolist() == [is_stale(age, ttl) for age in ages]
     assert sql["forgotten"].tolist() == is_forgotten(column, ttl).tolist()

@@ -1,0 +1,41 @@
+"""A store that answers whatever a test says: for what no real one can be made to say."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import hiredis
+
+
+@asynccontextmanager
+async def fake_store(
+    answer: Callable[[list[bytes]], bytes], socket: Path | None = None
+) -> AsyncIterator[str]:
+    """Serve at the URL given out; *answer* turns each command but PING into reply bytes.
+
+    An empty answer closes the connection.
+    """
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        commands = hiredis.Reader()
+        while content := await reader.read(65_536):
+            commands.feed(content)
+            while command := commands.gets():
+                reply = b"+PONG\r\n" if command == [b"PING"] else answer(command)
+                if not reply:
+                    writer.close()
+                    return
+                writer.write(reply)
+        writer.close()
+
+    if socket is None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    else:
+        server = await asyncio.start_unix_server(serve, socket)
+        url = f"unix://{socket}"
+    try:
+        yield url
+    finally:
+        server.close()
