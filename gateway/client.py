@@ -84,7 +84,8 @@ class PredictError(Exception):
     """The gateway did not answer; `code` is a grpc.StatusCode, `words` are the gateway's.
 
     INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION: the caller's mistake, asking again is no use.
-    UNAVAILABLE, RESOURCE_EXHAUSTED: the house is full or changing; it was retried already.
+    RESOURCE_EXHAUSTED: too many rows or bytes in one call, or a quota; send less.
+    UNAVAILABLE: the house is full or changing; it was retried already.
     DEADLINE_EXCEEDED: `timeout_s` passed. INTERNAL: ours; the words hold an id to look up.
     """
 

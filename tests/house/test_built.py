@@ -1,5 +1,7 @@
 """What is generated, locked or packed is what its source says."""
 
+import itertools
+import re
 import subprocess
 import sys
 import tomllib
@@ -50,3 +52,15 @@ def test_the_lock_file_holds_versions_and_hashes_and_no_addresses() -> None:
     no_breach([line for line in lines if "://" in line or line.startswith("--")])
     pins = [line for line in lines if line and not line.startswith((" ", "#"))]
     no_breach([line for line in pins if "==" not in line or not line.endswith("\\")])
+
+
+def test_every_dependency_has_its_reason() -> None:
+    """docs/decisions/0001-dependencies.md has a row for each, and none for what is gone."""
+    project = tomllib.loads((HOUSE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    names = {re.split(r"[<>=!;~ \[]", line, maxsplit=1)[0] for line in asked}
+    page = (HOUSE / "docs" / "decisions" / "0001-dependencies.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| ([\w-]+) \|", page.partition("## Left out")[0], re.MULTILINE))
+
+    unmatched = names ^ (rows - {"package"})
+    no_breach([f"{name} has no row, or no place in pyproject.toml" for name in unmatched])
