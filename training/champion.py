@@ -3,6 +3,7 @@
 from registry import bundle
 from registry.bundle import Bundle
 from registry.client import RegistryClient
+from registry.types import NotFoundError
 
 
 async def production(client: RegistryClient, model: str) -> Bundle | None:
@@ -10,7 +11,10 @@ async def production(client: RegistryClient, model: str) -> Bundle | None:
 
     Raises the errors of registry.types, VersionRefusedError for files that are not that version.
     """
-    label = (await client.deployment(model)).production
+    try:
+        label = (await client.deployment(model)).production
+    except NotFoundError:  # nobody ever registered a version: this will be the first
+        return None
     return await registered(client, model, label) if label else None
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.canonical import canonical_json, sha256_hex
-from training.profile import bins_of
+from training.reference import bins_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from features.offline import Spine, TrainingSet
 from features.views import View
 from registry import bundle
 from registry.bundle import Bundle
-from training import card, fairness, gate, golden, profile
+from training import card, fairness, gate, golden, reference
 from training.certify import ParityCertificate, certify
 from training.convert import convert
 from training.edge_rows import edge_rows
@@ -116,7 +116,7 @@ def train(
     judged = labels.where(held)
     scores = fitted.scores[held].astype(np.float64)
     metrics = evaluate(judged.positive, scores, threshold=recipe.threshold, seed=recipe.seed)
-    progress("compare with the champion" if champion else "profile")
+    progress("compare with the champion")
     gain, shift = _compare(recipe, store, judged, fitted.scores[held], champion)
     facts = {
         **card.of_recipe(recipe),
@@ -188,7 +188,7 @@ def _files(recipe: Recipe, fitted: _Fitted) -> dict[str, bytes]:
         "model.onnx": fitted.onnx,
         "contract.json": canonical_json(recipe.contract.definition()),
         "golden.npz": golden.write(inputs, OnnxModel(fitted.onnx).scores(inputs)),
-        "reference.json": profile.write(
+        "reference.json": reference.write(
             names=recipe.contract.names,
             rows=fitted.rows[~fitted.held],
             scores=fitted.scores[fitted.held],

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.profile import counts, score_edges
+from training.reference import counts, score_edges
 from training.shift import ExpectedShift, expected_shift, population_stability
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from training import profile
+from training import reference
 
 
 @given(
@@ -17,31 +17,31 @@ from training import profile
 )
 def test_any_scores_give_19_strictly_growing_edges_that_survive_json(scores: np.ndarray) -> None:
     """Also scores that are all alike; float32 written and read again is the same float32."""
-    edges = profile.score_edges(scores)
+    edges = reference.score_edges(scores)
     assert len(edges) == 19
     assert np.all(edges[1:] > edges[:-1])
     assert np.array(json.loads(json.dumps(edges.tolist())), np.float32).tobytes() == edges.tobytes()
-    assert profile.counts(scores, edges).sum() == len(scores)
+    assert reference.counts(scores, edges).sum() == len(scores)
 
 
 def test_distinct_scores_fill_20_bins_alike() -> None:
     """1,000 distinct scores: 50 a bin."""
     scores = np.random.default_rng(1).permutation(1_000).astype(np.float32)
-    assert profile.counts(scores, profile.score_edges(scores)).tolist() == [50] * 20
+    assert reference.counts(scores, reference.score_edges(scores)).tolist() == [50] * 20
 
 
 def test_an_edge_belongs_to_the_bin_below_it() -> None:
     """Bin j holds edges[j-1] < v <= edges[j], with open ends."""
     edges = np.array([0.0, 1.0], dtype=np.float32)
     values = np.array([-9, 0, np.nextafter(np.float32(0), np.float32(1)), 1, 9], dtype=np.float32)
-    assert profile.bins_of(values, edges).tolist() == [0, 0, 1, 1, 2]
+    assert reference.bins_of(values, edges).tolist() == [0, 0, 1, 1, 2]
 
 
 def test_a_file_says_bins_counts_and_missing() -> None:
     """NaN is counted apart; a yes/no column has two bins."""
     rows = np.array([[1, 0], [2, 1], [np.nan, 0], [4, 1]], dtype=np.float32)
     written = json.loads(
-        profile.write(
+        reference.write(
             names=("v:a", "v:b"),
             rows=rows,
             scores=np.linspace(0, 1, 100).astype(np.float32),
@@ -60,7 +60,7 @@ def test_a_column_that_is_always_missing_still_has_edges() -> None:
     """Nothing is known of it; every live value then lies in an end bin."""
     rows = np.full((5, 1), np.nan, dtype=np.float32)
     written = json.loads(
-        profile.write(
+        reference.write(
             names=("v:a",),
             rows=rows,
             scores=np.zeros(5, dtype=np.float32),

