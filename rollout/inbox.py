@@ -1,0 +1,175 @@
+"""Batches in, whole seconds out: each window counted once, in time order, whoever sent it."""
+
+from dataclasses import dataclass, field
+
+from protos import window_pb2
+
+NS = 1_000_000_000
+GRACE_NS = 500_000_000
+"""A second closes this long after its end; what comes later is counted and left out."""
+GAP_NS = 500_000_000
+"""How long a batch waits for the ones before it, should a sender number around a gap."""
+CATCH_UP_NS = 3 * NS
+"""After a restart, nothing closes before the known senders have caught up, or this is over."""
+FORGET_NS = 600 * NS
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """All windows of one model, second and revision, merged by being listed together."""
+
+    second: int
+    revision: int
+    windows: tuple[window_pb2.Window, ...]
+
+
+@dataclass(slots=True)
+class _Sender:
+    sequence: int
+    """Everything up to it has been delivered."""
+    heard_ns: int
+    ahead: dict[int, window_pb2.WindowBatch] = field(default_factory=dict)
+    gap_since_ns: int = 0
+
+
+def source_name(source: window_pb2.Source) -> str:
+    """Return gateway/slot/boot id: one start of one worker."""
+    return f"{source.gateway}/{source.slot}/{source.boot_id:016x}"
+
+
+class Inbox:
+    """One model's windows. Pure: every instant is an argument.
+
+    now_ns   the controller's monotonic clock.
+    Windows carry the gateways' clock. The newest `sent_unix_ns`, moved on by what has passed here
+    since, is the time by which seconds close: a controller whose own wall clock is off judges the
+    same.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._senders: dict[str, _Sender] = {}
+        self._open: dict[tuple[int, int], list[window_pb2.Window]] = {}
+        self._newest_sent_ns = 0
+        self._newest_at_ns = 0
+        self._catching_up: set[str] = set()
+        self._caught_up_from_ns = 0
+        self._resumed_ns = 0
+        self.closed_second = 0
+        self.late_windows = 0
+        self.late_at_ns: int | None = None
+        self.duplicate_batches = 0
+        self.lost_batches = 0
+
+    def follow(self, source: str, sequence: int, now_ns: int) -> None:
+        """Take *source* as delivered up to *sequence*: what came before is not this rollout's."""
+        self._senders[source] = _Sender(sequence, now_ns)
+
+    def resume(self, resumed_unix_ns: int, now_ns: int) -> None:
+        """After a restart: wait for the senders known from before, CATCH_UP_NS at most."""
+        self._catching_up = set(self._senders)
+        self._caught_up_from_ns = resumed_unix_ns - GRACE_NS
+        self._resumed_ns = now_ns
+
+    def restore(self, windows: list[window_pb2.Window]) -> None:
+        """Put back windows that were open when the checkpoint was written."""
+        for window in windows:
+            self._open.setdefault((window.second, window.revision), []).append(window)
+
+    @property
+    def sequences(self) -> dict[str, int]:
+        """Source -> everything up to here is merged."""
+        return {source: sender.sequence for source, sender in self._senders.items()}
+
+    @property
+    def open_windows(self) -> list[window_pb2.Window]:
+        """Windows merged but not yet closed, in time order."""
+        return [window for key in sorted(self._open) for window in self._open[key]]
+
+    def accept(self, batch: window_pb2.WindowBatch, now_ns: int) -> list[window_pb2.WindowBatch]:
+        """Take one batch; return those delivered by it, in order, each once ever.
+
+        A sequence seen before is a duplicate, counted; one ahead of a gap waits GAP_NS for it.
+        """
+        source = source_name(batch.source)
+        sender = self._senders.get(source)
+        if sender is None:
+            sender = self._senders[source] = _Sender(batch.sequence - 1, now_ns)
+        sender.heard_ns = now_ns
+        if batch.sent_unix_ns > self._newest_sent_ns:
+            self._newest_sent_ns, self._newest_at_ns = batch.sent_unix_ns, now_ns
+        if batch.sequence <= sender.sequence or batch.sequence in sender.ahead:
+            self.duplicate_batches += 1
+            return []
+        if not sender.ahead:
+            sender.gap_since_ns = now_ns
+        sender.ahead[batch.sequence] = batch
+        if batch.sent_unix_ns >= self._caught_up_from_ns:
+            self._catching_up.discard(source)
+        return self._deliver(sender, now_ns)
+
+    def skip_gaps(self, now_ns: int) -> list[window_pb2.WindowBatch]:
+        """Give up batches that never came, count them, and deliver what waited behind them."""
+        delivered = []
+        for sender in self._senders.values():
+            if sender.ahead and now_ns - sender.gap_since_ns >= GAP_NS:
+                first = min(sender.ahead)
+                self.lost_batches += first - sender.sequence - 1
+                sender.sequence = first - 1
+                delivered += self._deliver(sender, now_ns)
+        return delivered
+
+    def _deliver(self, sender: _Sender, now_ns: int) -> list[window_pb2.WindowBatch]:
+        delivered = []
+        while (batch := sender.ahead.pop(sender.sequence + 1, None)) is not None:
+            sender.sequence += 1
+            sender.gap_since_ns = now_ns
+            delivered.append(batch)
+            for window in batch.windows:
+                if window.model == self._model:
+                    self._merge(window, now_ns)
+        return delivered
+
+    def _merge(self, window: window_pb2.Window, now_ns: int) -> None:
+        if window.second <= self.closed_second:
+            self.late_windows += 1
+            self.late_at_ns = now_ns
+            return
+        self._open.setdefault((window.second, window.revision), []).append(window)
+
+    def close(self, now_ns: int) -> list[Second]:
+        """Return the seconds that are over, by (second, revision); each is returned once."""
+        limit = self._time_ns(now_ns)
+        if limit is None:
+            return []
+        self.closed_second = max(self.closed_second, (limit - GRACE_NS) // NS - 1)
+        over = sorted(key for key in self._open if key[0] <= self.closed_second)
+        return [
+            Second(second, revision, tuple(self._open.pop((second, revision))))
+            for second, revision in over
+        ]
+
+    def closes_in_ns(self, now_ns: int) -> int | None:
+        """Return how long until a merged second closes; None: nothing is open."""
+        limit = self._time_ns(now_ns)
+        if not self._open:
+            return None
+        if limit is None:
+            return max(0, self._resumed_ns + CATCH_UP_NS - now_ns)
+        first = min(second for second, _ in self._open)
+        return max(0, (first + 1) * NS + GRACE_NS - limit)
+
+    def _time_ns(self, now_ns: int) -> int | None:
+        """Return the gateways' time by now; None: not known, or senders are still catching up."""
+        if self._catching_up and now_ns - self._resumed_ns < CATCH_UP_NS:
+            return None
+        self._catching_up.clear()
+        if self._newest_sent_ns == 0:
+            return None
+        return self._newest_sent_ns + now_ns - self._newest_at_ns
+
+    def forget_silent(self, now_ns: int) -> None:
+        """Drop senders silent for ten minutes: workers long gone."""
+        for source, sender in list(self._senders.items()):
+            if now_ns - sender.heard_ns > FORGET_NS:
+                del self._senders[source]

@@ -1,0 +1,158 @@
+"""The named policies a rollout may run under: shares, patience, and how sure to be.
+
+An approval is of (version, policy digest): changing any number here asks for a new approval.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+from features.canonical import canonical_json, sha256_hex
+
+WEIGHTS: tuple[tuple[str, float], ...] = (
+    ("errors", 0.20),
+    ("schema", 0.15),
+    ("timeouts", 0.10),
+    ("p99", 0.15),
+    ("p90", 0.10),
+    ("p50", 0.10),
+    ("prediction", 0.10),
+    ("outcome", 0.10),
+)
+"""Each metric's part of alpha. What is not judged yet stays unspent: that only accuses less."""
+
+JUDGED = ("errors", "schema", "timeouts")
+"""The metrics that are judged today. schema: NaN, infinity, wrong shape."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShadowStage:
+    """The candidate scores copies; nobody sees its answers."""
+
+    sample_bp: int
+    """Share of keys copied."""
+    pairs_min: int
+    """Rows scored by both before it may pass."""
+    bake_s: float
+    faulty_max: int
+    """Rows on which the candidate alone may fail; one more is FAULTY."""
+    flips_bp_max: int
+    """Decisions that may differ from production's; beyond it, HOLD: nobody approved that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanaryStep:
+    """One share of the ladder."""
+
+    share_bp: int
+    bake_s: float
+    """Shortest stay, however good the evidence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """All a rollout is judged by. Times in seconds, shares in basis points."""
+
+    name: str
+    shadow: ShadowStage | None
+    canary: tuple[CanaryStep, ...]
+    watch_s: float
+    """Shortest stay as watched production, the old version hot beside it."""
+    standby_bp: int
+    """What the old version keeps while the new one is watched: the baseline."""
+    failure_bar: float
+    """Promotion shows that fewer keys than this fail, or ..."""
+    worse_ratio_max: float = 2.0
+    """... that they fail less than this many times as often as production's."""
+    promote_e: float = 20.0
+    """Evidence for either: wrong in at most 1 of this many promotions of a candidate at the bar."""
+    alpha: float = 0.01
+    """Healthy rollouts rolled back, at most, over all metrics and looks."""
+    weights: tuple[tuple[str, float], ...] = WEIGHTS
+    guards: tuple[str, ...] = ("BREAKER_OPEN", "WORKER_DIED", "LOAD_REFUSED")
+    """Hard guards that roll back at once, outside alpha."""
+    preload_s_max: float = 120.0
+    stage_s_max: float = 3600.0
+    """After it: HOLD, and a person is asked."""
+    silence_s_max: float = 3.0
+    """A live gateway that sends no window for longer: HOLD."""
+    looks_max: int = 3600
+    """Windows over which the rollback test waits for a late onset."""
+    keys_max: int = 20_000
+    """Clean keys counted a stage; more would not change the answer, only the memory."""
+
+    def __post_init__(self) -> None:
+        shares = [step.share_bp for step in self.canary]
+        if not shares or shares != sorted(set(shares)) or not 0 < shares[0] <= shares[-1] < 10_000:
+            raise ValueError(
+                f"policy {self.name!r} has canary shares {shares}; they must grow, between 1 and "
+                "9999 basis points"
+            )
+        if not 0 < self.standby_bp < 10_000:
+            raise ValueError(
+                f"policy {self.name!r} leaves {self.standby_bp} basis points to the old version; "
+                "the watch needs a baseline, so 1 to 9999"
+            )
+        if not math.isclose(math.fsum(weight for _, weight in self.weights), 1.0):
+            raise ValueError(f"the weights of policy {self.name!r} do not add up to 1")
+
+    @cached_property
+    def json(self) -> bytes:
+        """The canonical JSON that is hashed, shown and approved."""
+        return canonical_json(asdict(self))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, hex: what an approval names."""
+        return sha256_hex(self.json)
+
+    def log_threshold(self, metric: str) -> float:
+        """Return ln(1 / (alpha w)): where *metric*'s evidence rolls back."""
+        return -math.log(self.alpha * dict(self.weights)[metric])
+
+    @property
+    def promote_log_threshold(self) -> float:
+        """Return ln of the evidence that promotes."""
+        return math.log(self.promote_e)
+
+
+DEMO = Policy(
+    name="demo",
+    shadow=ShadowStage(
+        sample_bp=10_000, pairs_min=300, bake_s=2.0, faulty_max=2, flips_bp_max=3_000
+    ),
+    canary=(CanaryStep(share_bp=1_000, bake_s=5.0), CanaryStep(share_bp=5_000, bake_s=5.0)),
+    watch_s=10.0,
+    standby_bp=500,
+    failure_bar=0.01,
+    preload_s_max=60.0,
+    stage_s_max=600.0,
+)
+DEMO_DIRECT = Policy(
+    name="demo-direct",
+    shadow=None,
+    canary=DEMO.canary,
+    watch_s=DEMO.watch_s,
+    standby_bp=DEMO.standby_bp,
+    failure_bar=DEMO.failure_bar,
+    preload_s_max=DEMO.preload_s_max,
+    stage_s_max=DEMO.stage_s_max,
+)
+STANDARD = Policy(
+    name="standard",
+    shadow=ShadowStage(
+        sample_bp=2_000, pairs_min=5_000, bake_s=300.0, faulty_max=2, flips_bp_max=1_000
+    ),
+    canary=(
+        CanaryStep(share_bp=500, bake_s=600.0),
+        CanaryStep(share_bp=2_500, bake_s=600.0),
+        CanaryStep(share_bp=5_000, bake_s=900.0),
+    ),
+    watch_s=3600.0,
+    standby_bp=300,
+    failure_bar=0.005,
+    stage_s_max=8 * 3600.0,
+    looks_max=36_000,
+)
+
+POLICIES: dict[str, Policy] = {policy.name: policy for policy in (DEMO, DEMO_DIRECT, STANDARD)}

@@ -1,0 +1,219 @@
+"""turnout.v1.Rollouts: starts, shows and steers rollouts over the wire."""
+
+# ruff: noqa: ARG002, N802  the names and parameters are rollout.proto's
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import wraps
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import unquote
+
+import grpc
+
+from protos import rollout_pb2 as pb
+from protos import rollout_pb2_grpc
+from registry.types import (
+    BadRequestError,
+    FencedError,
+    GateError,
+    NotAllowedError,
+    NotFoundError,
+    RegistryUnavailableError,
+    RevisionConflictError,
+    UnknownActorError,
+)
+from rollout.controller import Controller
+from rollout.errors import NotLeadingError, RolloutRefusedError, UnknownRolloutError
+from rollout.explain import explain
+from rollout.steering import Steering
+
+log = logging.getLogger(__name__)
+
+ACTOR = "x-turnout-actor"
+
+WATCH_S_MIN = 0.05
+"""Between two messages of WatchStatus: a person reads it."""
+
+STATUS: dict[type[Exception], grpc.StatusCode] = {
+    UnknownRolloutError: grpc.StatusCode.NOT_FOUND,
+    NotFoundError: grpc.StatusCode.NOT_FOUND,
+    RolloutRefusedError: grpc.StatusCode.FAILED_PRECONDITION,
+    GateError: grpc.StatusCode.FAILED_PRECONDITION,
+    BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnknownActorError: grpc.StatusCode.UNAUTHENTICATED,
+    NotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
+    RevisionConflictError: grpc.StatusCode.ABORTED,
+    NotLeadingError: grpc.StatusCode.UNAVAILABLE,
+    FencedError: grpc.StatusCode.UNAVAILABLE,
+    RegistryUnavailableError: grpc.StatusCode.UNAVAILABLE,
+}
+
+NOT_YET = {
+    "Retry": "roll the same version out again with Start: its approval still stands",
+    "Undo": "to go back to an archived version, deploy it under its earlier approval",
+    "SetWeight": "shares are the policy's; Promote goes to its next one, Abort to none",
+}
+
+Context = Any  # grpc.aio.ServicerContext, generic in messages this module does not care for
+
+
+async def _refuse(context: Context, error: Exception) -> NoReturn:
+    """End the call with our status and words; anything unforeseen keeps its cause in our log."""
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    code = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
+    if code is None:
+        error_id = secrets.token_hex(4)
+        log.error("rollout: error %s", error_id, exc_info=error)
+        await context.abort(grpc.StatusCode.INTERNAL, f"error {error_id}; our log has its cause")
+    await context.abort(code, str(error))
+    raise AssertionError("abort always raises")
+
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
+
+
+def refusing(
+    rpc: Callable[["Service", Asked, Context], Awaitable[Answer]],
+) -> Callable[["Service", Asked, Context], Awaitable[Answer]]:
+    """Wrap an RPC so that only our words leave."""
+
+    @wraps(rpc)
+    async def wrapped(self: "Service", request: Asked, context: Context) -> Answer:
+        try:
+            return await rpc(self, request, context)
+        except Exception as error:  # noqa: BLE001  the one place that turns errors into statuses
+            await _refuse(context, error)
+
+    return wrapped
+
+
+def _actor(context: Context) -> str:
+    """Return who asks; UnknownActorError when the call does not say."""
+    for key, value in context.invocation_metadata() or ():
+        actor = unquote(str(value)) if key == ACTOR else ""
+        if 0 < len(actor) <= 64 and actor.isprintable():
+            return actor
+    raise UnknownActorError(f"say who asks, in metadata {ACTOR}: 1 to 64 printable characters")
+
+
+class Service(rollout_pb2_grpc.RolloutsServicer):
+    """One method an RPC, named as in protos/rollout.proto."""
+
+    def __init__(self, controller: Controller, steering: Steering) -> None:
+        self._controller = controller
+        self._steering = steering
+
+    @refusing
+    async def Start(self, request: pb.StartRolloutRequest, context: Context) -> pb.RolloutStatus:
+        """Begin a rollout with its preload."""
+        trial = await self._steering.start(request, _actor(context))
+        return trial.status()
+
+    @refusing
+    async def GetStatus(self, request: pb.RolloutModel, context: Context) -> pb.RolloutStatus:
+        """Return where a rollout stands."""
+        return self._controller.trial(request.model, request.rollout_id).status()
+
+    async def WatchStatus(
+        self, request: pb.RolloutModel, context: Context
+    ) -> AsyncIterator[pb.RolloutStatus]:
+        """Yield the status now and after each change, until the rollout has ended."""
+        shown = None
+        try:
+            while True:
+                changed = self._controller.changed
+                trial = self._controller.trial(request.model, request.rollout_id)
+                status = trial.status()
+                if status != shown:
+                    yield status
+                    shown = status
+                if self._controller.is_finished(trial):
+                    return
+                await changed.wait()
+                await asyncio.sleep(WATCH_S_MIN)
+        except Exception as error:  # noqa: BLE001  as in refusing
+            await _refuse(context, error)
+
+    @refusing
+    async def ListRollouts(
+        self, request: pb.RolloutModel, context: Context
+    ) -> pb.ListRolloutsReply:
+        """Return the rollouts known, newest first."""
+        known = self._controller.trials(request.model)
+        return pb.ListRolloutsReply(rollouts=[trial.status() for trial in known])
+
+    @refusing
+    async def ListPolicies(
+        self,
+        request: pb.ListPoliciesRequest,
+        context: Context,
+    ) -> pb.ListPoliciesReply:
+        """Return the named policies, each with the digest an approval names."""
+        policies = self._controller.policies.values()
+        return pb.ListPoliciesReply(
+            policies=[
+                pb.Policy(name=one.name, digest=one.digest, json=one.json.decode())
+                for one in policies
+            ]
+        )
+
+    @refusing
+    async def Explain(self, request: pb.RolloutModel, context: Context) -> pb.RolloutExplanation:
+        """Tell a rollout in words, with every decision and its evidence."""
+        trial = self._controller.trial(request.model, request.rollout_id)
+        status = trial.status()
+        return pb.RolloutExplanation(
+            status=status, decisions=trial.decisions, text=explain(status, trial.decisions)
+        )
+
+    @refusing
+    async def Abort(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
+        """Give all traffic back to the baseline."""
+        trial = await self._steering.abort(request.model, _actor(context), request.reason)
+        return trial.status()
+
+    @refusing
+    async def Promote(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
+        """Go one place on, or straight to watched production."""
+        trial = await self._steering.promote(
+            request.model, _actor(context), request.reason, full=request.full
+        )
+        return trial.status()
+
+    @refusing
+    async def Pause(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
+        """Stay; faults still roll back."""
+        return await self._pause(request, context, paused=True)
+
+    @refusing
+    async def Resume(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
+        """Go on."""
+        return await self._pause(request, context, paused=False)
+
+    async def _pause(
+        self, request: pb.RolloutVerb, context: Context, *, paused: bool
+    ) -> pb.RolloutStatus:
+        actor = _actor(context)
+        trial = await self._steering.pause(request.model, actor, request.reason, paused=paused)
+        return trial.status()
+
+    async def Retry(self, request: pb.RolloutVerb, context: Context) -> NoReturn:
+        """Not yet there; says what to do instead."""
+        await _not_yet(context, "Retry")
+
+    async def Undo(self, request: pb.RolloutVerb, context: Context) -> NoReturn:
+        """Not yet there; says what to do instead."""
+        await _not_yet(context, "Undo")
+
+    async def SetWeight(self, request: pb.RolloutVerb, context: Context) -> NoReturn:
+        """Not yet there; says what to do instead."""
+        await _not_yet(context, "SetWeight")
+
+
+async def _not_yet(context: Context, verb: str) -> NoReturn:
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{verb} is not there yet: {NOT_YET[verb]}")
+    raise AssertionError("abort always raises")
