@@ -117,6 +117,13 @@ def test_the_graph_is_what_a_version_promises() -> None:
     assert scores.dtype == np.float32
 
 
+def test_boosting_becomes_a_regressor_and_a_sigmoid() -> None:
+    """No label, no second column: a fifth faster, and nothing else changes."""
+    made = fitted_and_converted(LEARNERS["boosting"], WHOLE, matrix(), labels().positive)[1]
+    nodes = onnx.load_model_from_string(made).graph.node
+    assert [node.op_type for node in nodes] == ["TreeEnsembleRegressor", "Sigmoid"]
+
+
 def test_a_regressor_is_refused() -> None:
     """It has no probabilities to give."""
     from sklearn import linear_model
@@ -163,7 +170,7 @@ def test_a_tampered_weight_fails_the_gate_at_parity(monkeypatch: pytest.MonkeyPa
     def wrong(model: Any, **asked: Any) -> bytes:  # noqa: ANN401
         tampered = onnx.load_model_from_string(exact(model, **asked))
         for item in tampered.graph.node[0].attribute:
-            if item.name == "class_weights":
+            if item.name == "target_weights":
                 item.floats[0] += 0.01
         return bytes(tampered.SerializeToString())
 
