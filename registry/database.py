@@ -9,13 +9,17 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from registry.tables import schema
-from registry.types import BadRequestError, RegistryFullError, RegistryUnavailableError
+from registry.types import (
+    BadRequestError,
+    RegistryFaultError,
+    RegistryFullError,
+    RegistryUnavailableError,
+)
 
 BUSY_MS = 1_000
 """How long a writer waits for another process's lock before it says UNAVAILABLE."""
@@ -109,13 +113,10 @@ def _prepare(engine: Engine, url: URL) -> None:
 def _translated(database: Database) -> Iterator[None]:
     try:
         yield
-    except DBAPIError as error:
-        words = str(error.orig)
-        code: Any = getattr(error.orig, "sqlite_errorcode", 0) or 0
-        if isinstance(error, OperationalError) and code & 0xFF in (
-            sqlite3.SQLITE_BUSY,
-            sqlite3.SQLITE_LOCKED,
-        ):
+    except (DBAPIError, sqlite3.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        code: int = getattr(cause, "sqlite_errorcode", 0) or 0
+        if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise RegistryUnavailableError(
                 f"another process has held the registry's database for {BUSY_MS} ms; try again"
             ) from error
@@ -125,7 +126,11 @@ def _translated(database: Database) -> Iterator[None]:
             ) from error
         if code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             # After a failed fsync nobody knows what is on disk: going on would only spread it.
-            database.stop(words)
+            database.stop(str(cause))
+            raise RegistryFaultError(
+                f"the registry's database cannot be trusted any more ({cause}); restore it from a "
+                "copy, then prove it with an audit"
+            ) from error
         raise
     except OverflowError as error:
         raise BadRequestError("a number is above 2**63 - 1, the largest one kept") from error

@@ -34,7 +34,7 @@ def check(proposal: Proposal) -> None:
     """Raise GateError (do this first), NotFoundError or BadRequestError; return when all hold."""
     _check_named(proposal)
     _check_rollback(proposal)
-    _check_archived(proposal)
+    _check_staged(proposal)
     _check_standby(proposal)
     _check_one_shape(proposal)
     _check_ready(proposal)
@@ -91,9 +91,14 @@ def _canary_grows(proposal: Proposal) -> bool:
     return bool(proposed.canary) and proposed.canary_bp > before
 
 
-def _check_archived(proposal: Proposal) -> None:
+def _check_staged(proposal: Proposal) -> None:
     for label in roles(proposal.proposed):
         version = proposal.versions[label]
+        if version.status == pb.DEVELOPMENT:
+            raise GateError(
+                f"version {label} is in development; deploy it as preload= first, which stages it "
+                "and lets the gateways load it"
+            )
         back = version.was_production and (
             proposal.rollback
             or proposal.break_glass

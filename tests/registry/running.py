@@ -56,6 +56,7 @@ class Running:
     async def in_production(self) -> tuple[pb.Version, Deployment]:
         """Version 1 of churn, deployed as everybody must: ready, approved, compare-and-set."""
         version = await self.register()
+        await self.ann.set_status("churn", version.label, pb.STAGING, "it was tried")
         await self.ready(version)
         approval = await self.approved(version, "initial")
         held = await self.cleo.deployment("churn")

@@ -30,8 +30,9 @@ def facts(label: str, **changes: object) -> VersionFacts:
 
 PRODUCTION = facts("1", status=pb.PRODUCTION_STATUS, was_production=True)
 OLD = facts("3", status=pb.ARCHIVED, was_production=True)
+NEW = facts("5", status=pb.DEVELOPMENT)
 SHELVED = facts("4", status=pb.ARCHIVED)
-VERSIONS = {"1": PRODUCTION, "2": facts("2"), "3": OLD, "4": SHELVED}
+VERSIONS = {"1": PRODUCTION, "2": facts("2"), "3": OLD, "4": SHELVED, "5": NEW}
 CURRENT = Deployment(model="churn", revision=5, production="1")
 
 
@@ -105,6 +106,8 @@ def test_everything_in_order_passes(proposed: Deployment) -> None:
         (CANARY, {"revoked": True}, "does not stand"),
         (CANARY, {"approval": approval(policy_name="initial")}, "first production version"),
         (replace(CURRENT, production="4"), {}, "version 4 is archived"),
+        (replace(CURRENT, production="5"), {}, "version 5 is in development"),
+        (replace(CURRENT, canary="5", canary_bp=1), {}, "version 5 is in development"),
         (replace(CURRENT, canary="3", canary_bp=1), {}, "version 3 is archived"),
         (replace(PROMOTED, production="1", standby="2"), {}, "was never production"),
         (CANARY, {"rollback": True}, r"brings nothing new, .*\['2'\]"),
@@ -141,7 +144,7 @@ def test_versions_that_share_calls_must_agree_on_what_is_asked(
 
 def test_a_version_that_does_not_exist_is_not_found() -> None:
     """The newest ones are named."""
-    with pytest.raises(NotFoundError, match=r"no version '9'; its newest: 1, 2, 3, 4"):
+    with pytest.raises(NotFoundError, match=r"no version '9'; its newest: 1, 2, 3, 4, 5"):
         check(proposal(replace(CURRENT, preload=("9",))))
 
 

@@ -1,6 +1,7 @@
 """The table of statuses, tried whole."""
 
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,33 @@ def test_a_deployed_version_is_not_archived_under_its_callers() -> None:
     """It is taken out of the deployment first."""
     with pytest.raises(GateError, match="named by the deployment"):
         check_step_by_hand(facts("2"), pb.ARCHIVED, deployed=True)
+
+
+# What the gates let through: a version in development is preloaded, one that was never production
+# does not stand by.
+ROLES = [
+    ({}, STATUSES),
+    ({"preload": ("2",)}, STATUSES),
+    ({"production": "2"}, [pb.STAGING, pb.PRODUCTION_STATUS, pb.ARCHIVED]),
+    ({"canary": "2"}, [pb.STAGING, pb.PRODUCTION_STATUS, pb.ARCHIVED]),
+    ({"standby": "2"}, [pb.PRODUCTION_STATUS, pb.ARCHIVED]),
+]
+
+
+@pytest.mark.parametrize(
+    ("named", "before"), [(named, status) for named, allowed in ROLES for status in allowed]
+)
+def test_a_deployment_takes_no_step_that_is_not_in_the_table(
+    named: dict[str, Any], before: pb.VersionStatus
+) -> None:
+    """A version of each status, in each role."""
+    versions = {"1": facts("1", status=pb.PRODUCTION_STATUS), "2": facts("2", status=before)}
+    proposed = Deployment("m", **{"production": "1", **named})
+
+    moved = statuses_after(Deployment("m", production="1"), proposed, versions)
+
+    for label, (after, _) in moved.items():
+        assert after == versions[label].status or (versions[label].status, after) in MAY_TAKE
 
 
 def test_a_rollout_moves_the_statuses_and_its_end_archives_the_old_version() -> None:

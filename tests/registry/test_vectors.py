@@ -1,0 +1,92 @@
+"""The committed vectors that every implementation, in any language, must meet."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from journal import prediction_id
+from protos import registry_pb2 as pb
+from registry.bundle import seal, sign
+from registry.history import entry_digest, verify_chain
+from registry.manifest import check_signature
+from registry.types import evidence_key, holdout_bucket, shadow_bucket, split_bucket
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+
+
+def vectors(name: str) -> dict[str, Any]:
+    """One committed file."""
+    return dict(json.loads((VECTORS / f"{name}.json").read_text()))
+
+
+def test_split_shadow_holdout_and_evidence_hashes() -> None:
+    """Empty, UTF-8 and 1 kB keys under three salts."""
+    cases = vectors("split_hashes")["cases"]
+    for case in cases:
+        salt, key = bytes.fromhex(case["salt"]), bytes.fromhex(case["key"])
+        version = bytes.fromhex(case["version_id"])
+        assert split_bucket(salt, key) == case["split"]
+        assert shadow_bucket(salt, version, key) == case["shadow"]
+        assert holdout_bucket(salt, key) == case["holdout"]
+        assert f"{evidence_key(salt, key):016x}" == case["evidence"]
+    assert {0, 1_000} <= {len(case["key"]) // 2 // 1_000 * 1_000 for case in cases}
+
+
+def test_prediction_ids_are_written_and_read() -> None:
+    """Byte for byte, from the smallest to the largest of every field."""
+    stored = vectors("prediction_id")
+    key = bytes.fromhex(stored["key"])
+    for case in stored["cases"]:
+        fields = np.zeros(1, dtype=prediction_id.LAYOUT)
+        fields["format"] = prediction_id.FORMAT
+        fields["role"] = case["role"] | (prediction_id.HOLDOUT_BIT if case["holdout"] else 0)
+        fields["slot"], fields["sequence"] = case["slot"], case["sequence"]
+        fields["model"] = prediction_id.model_hash(case["model"])
+        fields["version"] = np.void(bytes.fromhex(case["version"]))
+        fields["revision"], fields["at_ms"] = int(case["revision"]), int(case["at_ms"])
+        fields["key_hash"] = int(case["key_hash"], 16)
+        fields["boot_id"] = int(case["boot_id"], 16)
+
+        assert prediction_id.seal(fields, key).hex() == case["id"]
+
+        found = prediction_id.read(bytes.fromhex(case["id"]), key)
+        assert (found.role, found.holdout) == (case["role"], case["holdout"])
+        assert found.revision == int(case["revision"])
+
+
+def test_a_manifest_its_id_and_its_signature() -> None:
+    """The same files sealed here are the same version as anywhere."""
+    stored = vectors("manifest")
+    files = {name: bytes.fromhex(content) for name, content in stored["files"].items()}
+    sealed = seal(
+        files,
+        model=stored["model"],
+        author=stored["author"],
+        created_unix_ms=stored["created_unix_ms"],
+    )
+    key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(stored["private_key"]))
+    signature = sign(sealed["manifest.json"], key)
+
+    assert sealed["manifest.json"].decode() == stored["manifest"]
+    assert json.loads(signature)["signature"] == stored["signature"]
+    check_signature({**sealed, "signature.json": signature}, bytes.fromhex(stored["public_key"]))
+
+
+def test_history_entries_and_their_head() -> None:
+    """Each entry's digest is that of the very text written beside it."""
+    stored = vectors("history")
+    hexed = ("previous", "digest", "signature", "public_key")
+    entries = []
+    for item in stored["entries"]:
+        fields: dict[str, Any] = {k: bytes.fromhex(v) if k in hexed else v for k, v in item.items()}
+        del fields["hashed"]
+        entries.append(pb.HistoryEntry(**fields))
+        assert entry_digest(entries[-1]).hex() == item["digest"]
+    head: dict[str, Any] = {
+        k: bytes.fromhex(v) if k in hexed else v for k, v in stored["head"].items()
+    }
+
+    assert verify_chain(entries, pb.SignedHead(**head), head["public_key"]) is None
