@@ -142,7 +142,11 @@ OnServe = Callable[[int, int], Awaitable[None]]
 """on_serve(slot, port): listen; when it returns, the supervisor is told `serving`."""
 
 OnDrain = Callable[[float], Awaitable[None]]
-"""on_drain(grace_s): leave the port, finish what is in flight; when it returns, the worker ends."""
+"""on_drain(grace_s): leave the port, finish what is in flight; when it returns, the worker ends.
+
+A worker whose successor already serves is given more than Settings.drain_grace_s: the surplus is
+for its clients to reconnect by themselves (max_connection_age) before their connections close.
+"""
 
 
 class WorkerChannel:

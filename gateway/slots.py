@@ -119,7 +119,9 @@ class Slots:
         rss_bytes_max: int,
         restart_backoff_ms_max: int,
         drain_grace_s: float,
+        hand_over_s: float,
     ) -> None:
+        """hand_over_s: on top of the grace where a successor serves, for clients to move over."""
         self.seats: list[Seat] = []
         self.stopping = False
         self._slots = slots
@@ -127,6 +129,7 @@ class Slots:
         self._rss_bytes_max = rss_bytes_max
         self._backoff_ms_max = restart_backoff_ms_max
         self._drain_grace_s = drain_grace_s
+        self._hand_over_s = hand_over_s
         self._failures = 0
         self._start_at_ns = 0
         self._ticked_ns = 0
@@ -258,7 +261,8 @@ class Slots:
                 State.DRAINING: False,
             }
             if replaced[seat.state]:
-                yield self._leave(seat, now_ns, self._drain_grace_s)
+                had_calls = self._hand_over_s * (seat.state is State.SERVING)
+                yield self._leave(seat, now_ns, self._drain_grace_s + had_calls)
 
     def _starts(self, now_ns: int) -> Iterable[Start]:
         """One worker a slot and one spare; while starts keep failing, one try at a time."""

@@ -87,6 +87,9 @@ class Supervisor:
             rss_bytes_max=settings.worker_rss_mb_max * 1024 * 1024,
             restart_backoff_ms_max=settings.restart_backoff_ms_max,
             drain_grace_s=settings.drain_grace_s,
+            # Clients are told to reconnect at this age, +- 10 %; until then a replaced worker waits
+            # for them, because closing a connection cancels the calls that cross it (grpc#41785).
+            hand_over_s=1.1 * settings.connection_age_s_max,
         )
 
     async def run(self) -> int:
@@ -160,7 +163,9 @@ class Supervisor:
                 log.info("given pid=%d slot=%s", seat.pid, seat.slot)
             case Drain(seat, grace_s):
                 self._send(seat, {"type": "drain", "grace_s": grace_s})
-                log.info("draining pid=%d slot=%s why=%s", seat.pid, seat.slot, seat.leaving)
+                log.info(
+                    "draining pid=%d slot=%s why=%s", seat.pid, seat.slot, seat.leaving or "stop"
+                )
             case Kill(seat, cause):
                 self._children[seat].program.kill()
                 log.warning("killed pid=%d slot=%s cause=%s", seat.pid, seat.slot, cause)

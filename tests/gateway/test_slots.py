@@ -34,6 +34,7 @@ class Stage:
             rss_bytes_max=1_000,
             restart_backoff_ms_max=5_000,
             drain_grace_s=1.0,
+            hand_over_s=3.3,
         )
     )
     now_ms: int = 1
@@ -243,7 +244,7 @@ def test_a_swollen_worker_is_replaced_but_not_before_it_has_rested() -> None:
     assert orders[0] == Serve(others[1])
     assert swollen.state is State.SERVING  # until its successor has opened
     stage.hear(others[1], "serving")
-    assert Drain(swollen, 1.0) in stage.due()
+    assert Drain(swollen, 4.3) in stage.due()  # its grace, and time for its clients to move
 
 
 def test_stopping_drains_who_serves_kills_who_loads_and_starts_nobody() -> None:
