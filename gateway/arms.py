@@ -50,13 +50,16 @@ class Arms:
         candidate never takes a place that production's calls could have.
         """
         routes, drawn = batch.routes, batch.assignment
+        if drawn.undivided:
+            await self._answer_undivided(batch)
+            leave()
+            return
         mine, candidates = drawn.calls_of(ARM_PRODUCTION), drawn.calls_of(ARM_CANARY)
         baseline = drawn.calls_of(ARM_STANDBY)
         part = batch.part(np.concatenate([mine, candidates]))
-        compared = routes.canary is not None or routes.standby is not None
         canary_run = self._start_canary(batch, candidates)
         standby_run = self._start(batch, routes.standby, baseline)
-        scored = await self._score(batch, routes.production, part, aside=compared)
+        scored = await self._score(batch, routes.production, part, aside=routes.compared)
         if len(mine):
             await self._answer_production(batch, part.take(np.arange(len(mine))), scored)
         if standby_run is not None and routes.standby is not None:
@@ -69,6 +72,15 @@ class Arms:
         if len(candidates):
             places = np.arange(len(mine), len(part.calls))
             await self._answer_canary(batch, part.take(places), scored, canary_run)
+
+    async def _answer_undivided(self, batch: Batch) -> None:
+        """Answer a batch that is production's alone: the usual case, nothing is cut or copied."""
+        routes = batch.routes
+        part = batch.whole()
+        scored = await self._score(batch, routes.production, part, aside=routes.compared)
+        await self._answer_production(batch, part, scored)
+        if routes.shadows:
+            self._aside.offer_shadows(batch, part, scored)
 
     # Scoring
 
@@ -86,8 +98,7 @@ class Arms:
     @staticmethod
     def _matrix(batch: Batch, participant: Participant, part: Part) -> NDArray[np.float32]:
         matrix = participant.matrix(batch.looked.matrix)
-        whole = len(part.rows) == len(matrix) and np.array_equal(part.rows, np.arange(len(matrix)))
-        return matrix if whole else matrix[part.rows]
+        return matrix if part.whole else matrix[part.rows]
 
     def _start(
         self, batch: Batch, participant: Participant | None, calls: NDArray[np.intp]
@@ -111,15 +122,14 @@ class Arms:
     async def _answer_production(self, batch: Batch, part: Part, scored: Scored) -> None:
         """Answer production's own calls; those it failed on go to the standby, if there is one."""
         routes = batch.routes
-        good = fine(scored)[: len(part.calls)]
-        rows = int(part.row_offsets[-1])
-        own = Scored(scores=scored.scores[:rows], faults=scored.faults[: len(part.calls)])
-        if good.all():
+        own = scored.first(len(part.calls), int(part.row_offsets[-1]))
+        good = fine(own)
+        if own.faultless:
             self._send(batch, part, routes.production, PRODUCTION, own.scores)
         else:
             self._send_some(batch, part, own, np.flatnonzero(good), routes.production, PRODUCTION)
             await self._rescue(batch, part, own, np.flatnonzero(~good), routes.standby)
-        fallen_back = 0 if routes.standby is None else int(np.count_nonzero(~good))
+        fallen_back = 0 if routes.standby is None else len(good) - int(np.count_nonzero(good))
         self._tell(batch, routes.production, ARM_PRODUCTION, part, own, None, fallen_back)
 
     async def _answer_standby(self, batch: Batch, part: Part, scored: Scored) -> None:
@@ -273,18 +283,17 @@ class Arms:
         expected: Scored | None,
         fallen_back: int,
     ) -> None:
-        """Count what this version did with these calls, whoever answered them in the end."""
+        """Note what this version did with these calls, whoever answered them in the end."""
         calls = part.calls
-        first_rows = part.row_offsets[:-1].astype(np.intp)
+        assignment, arrived_ns = batch.assignment, batch.calls.arrived_ns
         told = Told(
-            key_hash=batch.assignment.key_hash[calls],
+            key_hash=assignment.key_hash if part.whole else assignment.key_hash[calls],
             faults=scored.faults,
-            evidence=~batch.assignment.holdout[calls],
-            latency_ns=self._clock.now_ns() - batch.calls.arrived_ns[calls],
-            first_scores=scored.scores[first_rows, 0],
-            expected_scores=None if expected is None else expected.scores[first_rows, 0],
+            evidence=~(assignment.holdout if part.whole else assignment.holdout[calls]),
+            latency_ns=self._clock.now_ns() - (arrived_ns if part.whole else arrived_ns[calls]),
             scores=scored.scores[:, 0],
-            rows_per_call=part.rows_per_call,
+            expected=None if expected is None else expected.scores[:, 0],
+            row_offsets=part.row_offsets,
             flags=batch.flags(part),
             fallen_back=fallen_back,
             broken=batch.looked.broken if arm == ARM_PRODUCTION else 0,

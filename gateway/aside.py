@@ -1,6 +1,12 @@
-"""What happens after a reply: count, compare with shadows, keep. None of it can delay a caller."""
+"""What happens after a reply: count, compare with shadows, keep. None of it can delay a caller.
 
+A batch only notes references here; counting and writing happen for many batches at once, every
+20 ms, so that a small batch does not pay for them.
+"""
+
+import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -11,13 +17,21 @@ from gateway.clock import Clock
 from gateway.deployed import LoadedVersion, Routes
 from gateway.lookup import Looked
 from gateway.metrics import Metrics
-from gateway.scoring import Fault, Scored
+from gateway.scoring import NONE, Fault, Scored
+from gateway.served import Served, record_of
 from gateway.shadows import Copies, Shadows
 from gateway.status import Refusal
-from gateway.windows import Told, Windows
+from gateway.windows import NS, Told, Windows, score_bins
 from protos import predict_pb2, window_pb2
-from protos.journal_pb2 import ServedBatch
 from stats.latency import BINS, bins_of
+
+FOLD_S = 0.02
+"""How long counts and served vectors may wait: the most a killed worker's journal loses."""
+FOLD_ROWS = 4_096
+KEEP_ALL = 65_536
+
+ROLES = {arm: name.removeprefix("ARM_").lower() for name, arm in window_pb2.Arm.items()}
+OUTCOMES = ["answered", *(fault.name.lower() for fault in list(Fault)[1:])]
 
 
 class Tape(Protocol):
@@ -51,6 +65,9 @@ class Aside:
         self._served = served
         self._clock = clock
         self._on_guard = on_guard
+        self._noted: dict[tuple[int, str, int, int], _Noted] = {}
+        self._answers: dict[tuple[int, str], list[Served]] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def journal_healthy(self) -> bool:
@@ -82,17 +99,49 @@ class Aside:
         self._metrics.refuse(routes.model, refusal.code.name, "model", calls)
 
     def told(self, routes: Routes, version: LoadedVersion, arm: int, told: Told) -> None:
-        """Count what one version did with its calls."""
-        self._windows.tell(routes, version, arm, told, self._clock.unix_ns())
-        role = window_pb2.Arm.Name(arm).removeprefix("ARM_").lower()
-        kinds = np.bincount(told.faults, minlength=len(Fault)).tolist()
-        for fault, calls in zip(Fault, kinds, strict=True):
+        """Note what one version did with its calls; counted with its neighbours, in a moment."""
+        unix_ns = self._clock.unix_ns()
+        key = (id(routes), version.label, arm, unix_ns // NS)
+        noted = self._noted.get(key)
+        if noted is None:
+            noted = self._noted[key] = _Noted(routes, version, arm, unix_ns, [])
+            self._fold_soon()
+        noted.told.append(told)
+        noted.rows += len(told.scores)
+        if noted.rows >= FOLD_ROWS:
+            self.fold()
+
+    def _fold_soon(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FOLD_S, self.fold)
+
+    def fold(self) -> None:
+        """Count and keep everything noted so far: a few numpy calls for many batches."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        noted, self._noted = self._noted, {}
+        for one in noted.values():
+            self._count(one, Told.joined(one.told))
+        answers, self._answers = self._answers, {}
+        for several in answers.values():
+            self._served.append(record_of(several).SerializeToString())
+
+    def _count(self, noted: "_Noted", told: Told) -> None:
+        routes, version, arm = noted.routes, noted.version, noted.arm
+        self._windows.tell(routes, version, arm, told, noted.unix_ns)
+        metrics, role = self._metrics, ROLES[arm]
+        kinds = np.bincount(told.faults, minlength=len(OUTCOMES)).tolist()
+        for outcome, calls in zip(OUTCOMES, kinds, strict=True):
             if calls:
-                outcome = "answered" if fault is Fault.NONE else fault.name.lower()
-                self._metrics.count_calls(routes.model, version.label, role, outcome, calls)
-        good = told.latency_ns[told.faults == Fault.NONE]
-        counts = np.bincount(bins_of(good), minlength=BINS)
-        self._metrics.count_latency(routes.model, version.label, role, counts)
+                metrics.count_calls(routes.model, version.label, role, outcome, calls)
+        fine = told.faults == NONE
+        counts = np.bincount(bins_of(told.latency_ns[fine]), minlength=BINS)
+        metrics.count_latency(routes.model, version.label, role, counts)
+        bins = np.bincount(
+            score_bins(told.scores, routes.score_edges), minlength=len(routes.score_edges) + 4
+        )
+        metrics.count_scores(routes.model, version.label, role, bins)
 
     def passed_over(self, routes: Routes, version: LoadedVersion, calls: int) -> None:
         """Count a canary's calls that the open breaker gave to production unasked."""
@@ -118,19 +167,28 @@ class Aside:
         """Keep what was served: the vectors exactly as the version saw them, and its scores."""
         keep = batch.routes.budgets.journal_keep
         part, version = answer.part, answer.version
-        if keep < 65_536:
+        if keep < KEEP_ALL:
             hashes = batch.assignment.key_hash[part.calls]
             places = np.flatnonzero((hashes & np.uint64(0xFFFF)) < keep)
             if not len(places):
                 return
             rows = Part.of(places, part.row_offsets).rows
             ids = np.frombuffer(answer.prediction_ids, dtype="V64")[places].tobytes()
-            part = part.take(places)
             answer = Answer(
-                part, version, answer.role, answer.scores[rows], answer.flags[rows], ids
+                part.take(places),
+                version,
+                answer.role,
+                answer.scores[rows],
+                answer.flags[rows],
+                ids,
             )
             matrix = matrix[rows]
-        self._served.append(_record(batch, answer, matrix).SerializeToString())
+        key = (id(batch.routes), version.label)
+        several = self._answers.get(key)
+        if several is None:
+            several = self._answers[key] = []
+            self._fold_soon()
+        several.append(Served(batch, answer, matrix))
 
     def offer_shadows(self, batch: Batch, part: Part, scored: Scored) -> None:
         """Give the shadows copies of the rows that production scored."""
@@ -154,28 +212,13 @@ class Aside:
             )
 
 
-def _record(batch: Batch, answer: Answer, matrix: NDArray[np.float32]) -> ServedBatch:
-    calls = answer.part.calls
-    entities = batch.routes.shape.entities
-    offsets = batch.calls.entity_offsets
-    buffer = batch.calls.entity_ids
-    items = (answer.part.rows[:, None] * entities + np.arange(entities)).ravel()
-    starts, ends = offsets[items].tolist(), offsets[items + 1].tolist()
-    return ServedBatch(
-        model=batch.routes.model,
-        version=answer.version.label,
-        version_digest=answer.version.digest8,
-        revision=batch.routes.deployment.revision,
-        at_unix_ns=batch.read_unix_ns,
-        role=np.full(len(calls), answer.role, dtype=np.uint8).tobytes(),
-        row_count=np.diff(answer.part.row_offsets).astype("<u4").tobytes(),
-        prediction_ids=answer.prediction_ids,
-        key_hash=batch.assignment.key_hash[calls].astype("<u8").tobytes(),
-        row_flags=answer.flags.astype("<u4").tobytes(),
-        width=matrix.shape[1],
-        vectors=np.ascontiguousarray(matrix, dtype="<f4").tobytes(),
-        outputs=answer.scores.shape[1],
-        scores=np.ascontiguousarray(answer.scores, dtype="<f4").tobytes(),
-        entity_ids=[buffer[a:b].decode() for a, b in zip(starts, ends, strict=True)],
-        model_contract=answer.version.bundle.contract.model_contract,
-    )
+@dataclass(slots=True)
+class _Noted:
+    """What one version did, in one second, of one arm: batches not counted yet."""
+
+    routes: Routes
+    version: LoadedVersion
+    arm: int
+    unix_ns: int
+    told: list[Told]
+    rows: int = 0

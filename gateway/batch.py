@@ -9,7 +9,8 @@ from gateway.columns import Calls, Replies
 from gateway.deployed import LoadedVersion, Routes
 from gateway.lookup import Looked
 from gateway.route import Assignment
-from gateway.scoring import Fault, Scored
+from gateway.rows import counts_of
+from gateway.scoring import NONE, Scored
 from journal import prediction_id
 from protos.predict_pb2 import DEFAULTED
 
@@ -24,12 +25,6 @@ class Worker:
     prediction_id_key: bytes
 
 
-def counts_of(row_offsets: NDArray[np.uint32]) -> NDArray[np.intp]:
-    """(C,) rows a call, from (C + 1,) offsets."""
-    offsets = row_offsets.astype(np.intp)
-    return offsets[1:] - offsets[:-1]
-
-
 @dataclass(slots=True)
 class Part:
     """Some calls of a batch with their rows: what one version is asked, and what it answers."""
@@ -40,6 +35,8 @@ class Part:
     """Indexes into the batch's rows, call by call."""
     row_offsets: NDArray[np.uint32]
     """(P + 1,) where each call's rows begin within *rows*."""
+    whole: bool = False
+    """True when this is the batch itself, in its order: nothing need be picked."""
 
     @property
     def rows_per_call(self) -> NDArray[np.intp]:
@@ -73,15 +70,23 @@ class Batch:
     read_unix_ns: int
     """When its features were judged for staleness."""
 
+    def whole(self) -> Part:
+        """All of its calls."""
+        offsets = self.calls.row_offsets
+        rows, calls = np.arange(self.calls.rows), np.arange(self.calls.calls)
+        return Part(calls, rows, offsets, whole=True)
+
     def part(self, calls: NDArray[np.intp]) -> Part:
         """Pick some of its calls."""
         return Part.of(calls, self.calls.row_offsets)
 
     def flags(self, part: Part) -> NDArray[np.uint32]:
         """Row flags of *part*: what the lookup found, and whether the call was sticky."""
-        counts = part.rows_per_call
-        by_call = self.assignment.flags[part.calls]
-        return self.looked.flags[part.rows] | np.repeat(by_call, counts)
+        flags = self.looked.flags if part.whole else self.looked.flags[part.rows]
+        by_call = self.assignment.flags
+        if by_call is None:
+            return flags
+        return flags | np.repeat(by_call[part.calls], part.rows_per_call)
 
 
 @dataclass(slots=True)
@@ -120,7 +125,7 @@ class IdWriter:
         ids = np.zeros(len(calls), dtype=prediction_id.LAYOUT)
         ids["format"] = prediction_id.FORMAT
         held_out = batch.assignment.holdout[calls]
-        ids["role"] = answer.role | np.where(held_out, prediction_id.HOLDOUT_BIT, 0)
+        ids["role"] = answer.role | (held_out * np.uint8(prediction_id.HOLDOUT_BIT))
         ids["slot"] = self._worker.slot
         sequences = np.arange(self._sequence, self._sequence + len(calls), dtype=np.uint64)
         ids["sequence"] = sequences & np.uint64(0xFFFFFFFF)
@@ -153,5 +158,5 @@ def replies_of(batch: Batch, answer: Answer) -> Replies:
 
 def fine(scored: Scored) -> NDArray[np.bool_]:
     """(C,) True where the version answered with finite scores."""
-    good: NDArray[np.bool_] = scored.faults == Fault.NONE
+    good: NDArray[np.bool_] = scored.faults == NONE
     return good

@@ -89,6 +89,11 @@ class Routes:
     """The baseline's reference edges: one table for every arm, so that their counts compare."""
 
     @property
+    def compared(self) -> bool:
+        """True while arms are compared: then each scores on a thread of its own."""
+        return self.canary is not None or self.standby is not None
+
+    @property
     def model(self) -> str:
         """The model's name."""
         return self.deployment.model

@@ -20,6 +20,7 @@ from gateway.columns import Calls, ModelShape, Replies
 from gateway.decode import DoorLimits, decode, parse
 from gateway.faults import FaultLog
 from gateway.intake import Intake
+from gateway.patience import COMPANY_MIN, QUANTA_MAX, QUANTUM_S, Patience
 from gateway.reflection import reflection_handlers
 from gateway.settings import Settings
 from gateway.status import Code, Refusal, RefusedError, refuse_internal
@@ -81,6 +82,7 @@ class GrpcioDoor:
         self._answers: dict[int, asyncio.Future[bytes]] = {}
         self._request_ids: dict[int, str] = {}
         self._arrived = asyncio.Event()
+        self._patience = Patience()
         self._health = health.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._port = 0
@@ -92,10 +94,19 @@ class GrpcioDoor:
         self._shapes = dict(shapes)
 
     async def arrived(self) -> None:
-        """Return when a call waits."""
+        """Return when a call waits, and has waited for company where that is worth it."""
         while not self._intake.rows_waiting:
             self._arrived.clear()
             await self._arrived.wait()
+        first = before = len(self._answers)
+        if not self._patience.worth(first):
+            return
+        for _ in range(QUANTA_MAX):
+            await asyncio.sleep(QUANTUM_S)
+            before, now = len(self._answers), before
+            if before - now < COMPANY_MIN:
+                break
+        self._patience.learn(before - first)
 
     def take(self, rows_max: int) -> Calls | None:
         """Hand over what waits."""

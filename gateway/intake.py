@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -134,6 +135,4 @@ def columns(model: str, taken: list[Waiting]) -> Calls:
 
 
 def _offsets(lengths: list[int]) -> "np.ndarray[tuple[int], np.dtype[np.uint32]]":
-    offsets = np.zeros(len(lengths) + 1, dtype=np.uint32)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
+    return np.array([0, *accumulate(lengths)], dtype=np.uint32)

@@ -209,7 +209,7 @@ class Loader:
 
 
 def prove(
-    label: str, files: dict[str, bytes], trusted_key: bytes | None, digest: str
+    label: str, files: dict[str, bytes], trusted_key: bytes | None, digest: str | None
 ) -> LoadedVersion:
     """Make a version ready to serve, or raise VersionRefusedError. Blocks: run it in a thread."""
     bundle = verify(files, trusted_key=trusted_key, expected_digest=digest)

@@ -27,12 +27,14 @@ class Assignment:
     """(C,) evidence keys."""
     holdout: NDArray[np.bool_]
     """(C,) in the control group: scored and answered, and no evidence."""
-    flags: NDArray[np.uint32]
-    """(C,) NOT_STICKY or 0, for every row of the call."""
+    flags: NDArray[np.uint32] | None
+    """(C,) NOT_STICKY or 0, for every row of the call; None: all 0."""
     pins: dict[int, Participant]
     """call -> the version it named."""
     strangers: dict[int, str]
     """call -> a pin that is not deployed."""
+    undivided: bool = False
+    """True when every call is production's."""
 
     def calls_of(self, arm: int) -> NDArray[np.intp]:
         """Indexes of the calls of one arm, in order."""
@@ -62,15 +64,18 @@ def assign(routes: Routes, calls: Calls) -> Assignment:
         arm=np.full(count, ARM_PRODUCTION, dtype=np.uint8),
         key_hash=np.zeros(count, dtype=np.uint64),
         holdout=np.zeros(count, dtype=np.bool_),
-        flags=np.zeros(count, dtype=np.uint32),
+        flags=None,
         pins={},
         strangers={},
     )
     if not all(sticky):
-        assignment.flags[:] = [0 if is_sticky else NOT_STICKY for is_sticky in sticky]
+        flags = [0 if is_sticky else NOT_STICKY for is_sticky in sticky]
+        assignment.flags = np.array(flags, dtype=np.uint32)
     salt = deployment.split_salt
     assignment.key_hash[:] = [evidence_key(salt, key) for key in keys]
-    if deployment.canary_bp or deployment.standby_bp:
+    divided = bool(deployment.canary_bp or deployment.standby_bp)
+    assignment.undivided = not divided and not calls.pins
+    if divided:
         assignment.arm[:] = [arm_of(routes, key) for key in keys]
     if deployment.holdout_bp:
         assignment.holdout[:] = [

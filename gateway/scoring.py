@@ -33,6 +33,10 @@ class Fault(IntEnum):
     LATE = 3
 
 
+NONE = int(Fault.NONE)
+"""For arithmetic on columns: an enum's member costs a look-up each time in Python 3.11."""
+
+
 @dataclass(slots=True)
 class Scored:
     """What one version made of C calls with R rows."""
@@ -41,6 +45,17 @@ class Scored:
     """(R, K); NaN in the rows of calls that raised or came late."""
     faults: NDArray[np.uint8]
     """(C,) Fault."""
+
+    @property
+    def faultless(self) -> bool:
+        """True when every call was answered."""
+        return not self.faults.any()
+
+    def first(self, calls: int, rows: int) -> "Scored":
+        """Only the first *calls* calls, which have the first *rows* rows."""
+        if calls == len(self.faults):
+            return self
+        return Scored(self.scores[:rows], self.faults[:calls])
 
     @staticmethod
     def late(row_offsets: NDArray[np.uint32], outputs: int) -> "Scored":
@@ -62,9 +77,31 @@ def score_calls(
 
     One poisoned call among C costs about 2 log2 C more runs, and harms nobody else.
     """
-    scores = np.full((len(matrix), outputs), np.nan, dtype=np.float32)
     faults = np.zeros(len(row_offsets) - 1, dtype=np.uint8)
-    waiting = [(0, len(faults))]
+    try:
+        scores = scorer.run(matrix)
+    except ScoringError:
+        scores = _score_in_halves(scorer, matrix, row_offsets, faults, outputs)
+    if not np.isfinite(scores).all():
+        unusable = ~np.isfinite(scores).all(axis=1)
+        by_call = np.logical_or.reduceat(unusable, row_offsets[:-1].astype(np.intp))
+        faults[by_call & (faults == NONE)] = Fault.NOT_FINITE
+    return Scored(scores, faults)
+
+
+def _score_in_halves(
+    scorer: Scorer,
+    matrix: NDArray[np.float32],
+    row_offsets: NDArray[np.uint32],
+    faults: NDArray[np.uint8],
+    outputs: int,
+) -> NDArray[np.float32]:
+    """Score what a whole run could not; *faults* is written where a call raises alone."""
+    scores = np.full((len(matrix), outputs), np.nan, dtype=np.float32)
+    middle = len(faults) // 2
+    waiting = [(0, middle), (middle, len(faults))] if middle else []
+    if not middle:
+        faults[0] = Fault.RAISED
     while waiting:
         first, last = waiting.pop()
         rows = slice(int(row_offsets[first]), int(row_offsets[last]))
@@ -76,11 +113,7 @@ def score_calls(
             else:
                 middle = (first + last) // 2
                 waiting += [(first, middle), (middle, last)]
-    if not np.isfinite(scores).all():
-        unusable = ~np.isfinite(scores).all(axis=1)
-        by_call = np.logical_or.reduceat(unusable, row_offsets[:-1].astype(np.intp))
-        faults[by_call & (faults == Fault.NONE)] = Fault.NOT_FINITE
-    return Scored(scores, faults)
+    return scores
 
 
 class Lane:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch import Batch, Part, counts_of
+from gateway.batch import Batch, Part
 from gateway.clock import Clock
 from gateway.deployed import LoadedVersion, Participant, Routes
 from gateway.scoring import Lane, Scored
@@ -100,10 +100,9 @@ class Shadows:
             faults=scored.faults,
             evidence=np.ones(calls, dtype=np.bool_),
             latency_ns=np.full(calls, self._clock.now_ns() - started_ns, dtype=np.int64),
-            first_scores=scored.scores[copies.row_offsets[:-1].astype(np.intp), 0],
-            expected_scores=copies.expected,
             scores=scored.scores[:, 0],
-            rows_per_call=counts_of(copies.row_offsets),
+            expected=copies.expected,
+            row_offsets=copies.row_offsets,
             flags=copies.flags,
         )
         threshold = copies.routes.deployment.policy.decision_threshold or 0.5

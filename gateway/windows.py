@@ -1,12 +1,13 @@
 """What each version did in this second: counts that add, and evidence by key."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.deployed import LoadedVersion, Routes
+from gateway.rows import counts_of
 from gateway.scoring import Fault
 from protos import predict_pb2, window_pb2
 from stats.latency import BINS, bins_of
@@ -14,8 +15,6 @@ from stats.latency import BINS, bins_of
 NS = 1_000_000_000
 JOINT_STRIDE = 64
 """Pairs.joint_index = production bin * 64 + shadow bin: room for 60 bins and NaN, +inf, -inf."""
-
-GAVE_SCORES = (Fault.NONE, Fault.NOT_FINITE)
 
 ERROR_LIKE = {
     Fault.RAISED: window_pb2.METRIC_ERROR,
@@ -36,18 +35,37 @@ class Told:
     """(C,) False for held-out calls."""
     latency_ns: NDArray[np.int64]
     """(C,) from arrival to answer."""
-    first_scores: NDArray[np.float32]
-    """(C,) first output of the first row."""
-    expected_scores: NDArray[np.float32] | None
-    """(C,) production's score on the same row, where it scored it."""
     scores: NDArray[np.float32]
     """(R,) first output of every row; NaN in calls that raised or came late."""
-    rows_per_call: NDArray[np.intp]
-    """(C,)."""
+    expected: NDArray[np.float32] | None
+    """(R,) production's first output on the same rows, where it scored them."""
+    row_offsets: NDArray[np.uint32]
+    """(C + 1,)."""
     flags: NDArray[np.uint32]
     """(R,) RowFlag bits."""
     fallen_back: int = 0
     broken: int = 0
+
+    @staticmethod
+    def joined(parts: "Sequence[Told]") -> "Told":
+        """Several batches' worth as one."""
+        if len(parts) == 1:
+            return parts[0]
+        lengths = np.concatenate([counts_of(told.row_offsets) for told in parts])
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint32)
+        expected = [told.expected for told in parts if told.expected is not None]
+        return Told(
+            key_hash=np.concatenate([told.key_hash for told in parts]),
+            faults=np.concatenate([told.faults for told in parts]),
+            evidence=np.concatenate([told.evidence for told in parts]),
+            latency_ns=np.concatenate([told.latency_ns for told in parts]),
+            scores=np.concatenate([told.scores for told in parts]),
+            expected=np.concatenate(expected) if len(expected) == len(parts) else None,
+            row_offsets=offsets,
+            flags=np.concatenate([told.flags for told in parts]),
+            fallen_back=sum(told.fallen_back for told in parts),
+            broken=sum(told.broken for told in parts),
+        )
 
 
 def score_bins(scores: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -99,20 +117,20 @@ class Windows:
         self._tell_flags(message, told)
         counts.latency += np.bincount(bins_of(told.latency_ns[~faulty]), minlength=BINS)
         edges = routes.score_edges
-        ran = np.repeat(np.isin(told.faults, GAVE_SCORES), told.rows_per_call)
-        counts.scores += np.bincount(score_bins(told.scores[ran], edges), minlength=JOINT_STRIDE)
+        scores = told.scores
+        if faulty.any():
+            gave = (told.faults == Fault.NONE) | (told.faults == Fault.NOT_FINITE)
+            scores = scores[np.repeat(gave, counts_of(told.row_offsets))]
+        counts.scores += np.bincount(score_bins(scores, edges), minlength=JOINT_STRIDE)
         if _under_test(routes, arm):
             self._record(counts, routes, told)
 
     def tell_pairs(
         self, routes: Routes, version: LoadedVersion, told: Told, unix_ns: int, threshold: float
     ) -> None:
-        """Count a shadow's answers beside production's on the same rows.
-
-        `told.expected_scores` are production's first outputs row by row, (R,), all finite.
-        """
+        """Count a shadow's answers beside production's, which were finite on all these rows."""
         self.tell(routes, version, window_pb2.ARM_SHADOW, told, unix_ns)
-        expected = told.expected_scores
+        expected = told.expected
         assert expected is not None
         counts = self._window(routes, version, window_pb2.ARM_SHADOW, unix_ns)
         pairs = counts.message.pairs
@@ -203,11 +221,12 @@ class Windows:
             return
         hashes = told.key_hash[kept].tolist()
         edges = routes.score_edges
+        first_rows = told.row_offsets[:-1].astype(np.intp)[kept]
         keys, bins, expected = counts.records.setdefault(window_pb2.METRIC_SCORE, ([], [], []))
         keys += hashes
-        bins += score_bins(told.first_scores[kept], edges).tolist()
-        if told.expected_scores is not None:
-            expected += score_bins(told.expected_scores[kept], edges).tolist()
+        bins += score_bins(told.scores[first_rows], edges).tolist()
+        if told.expected is not None:
+            expected += score_bins(told.expected[first_rows], edges).tolist()
         keys, bins, _ = counts.records.setdefault(window_pb2.METRIC_LATENCY, ([], [], []))
         keys += hashes
         bins += bins_of(told.latency_ns[kept]).tolist()
@@ -216,7 +235,7 @@ class Windows:
 def _under_test(routes: Routes, arm: int) -> bool:
     """Evidence by key is wanted only while a rollout compares arms that the split drew."""
     drawn = arm in (window_pb2.ARM_PRODUCTION, window_pb2.ARM_CANARY, window_pb2.ARM_STANDBY)
-    return drawn and (routes.canary is not None or routes.standby is not None)
+    return drawn and routes.compared
 
 
 def _sparse(counts: NDArray[np.int64]) -> window_pb2.Sparse:

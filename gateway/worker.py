@@ -75,7 +75,9 @@ class GatewayWorker:
             self._deployed, self._outcomes, clock, lambda: self.worker.prediction_id_key
         )
         self.door = GrpcioDoor(settings, clock, faults, self._refused_at_door, services.methods())
-        aside = Aside(self._windows, self.metrics, self._shadows, self._served, clock, self._guard)
+        aside = self._aside = Aside(
+            self._windows, self.metrics, self._shadows, self._served, clock, self._guard
+        )
         arms = Arms(self.door, IdWriter(self.worker), aside, clock, faults.note)
         self._core = BatchCore(
             self.door, self._deployed, self._store, arms, aside, clock, settings, faults.note
@@ -205,6 +207,7 @@ class GatewayWorker:
 
     def _close_windows(self, *, everything: bool) -> None:
         unix_ns = self._clock.unix_ns()
+        self._aside.fold()
         closed = self._windows.close(unix_ns, everything=everything)
         for stream in self._streams:
             stream.offer(closed, [], unix_ns)

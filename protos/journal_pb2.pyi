@@ -28,7 +28,7 @@ class ServedBatch(_message.Message):
     version: str
     version_digest: int
     revision: int
-    at_unix_ns: int
+    at_unix_ns: bytes
     role: bytes
     row_count: bytes
     prediction_ids: bytes
@@ -40,7 +40,7 @@ class ServedBatch(_message.Message):
     scores: bytes
     entity_ids: _containers.RepeatedScalarFieldContainer[str]
     model_contract: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[int] = ..., revision: _Optional[int] = ..., at_unix_ns: _Optional[int] = ..., role: _Optional[bytes] = ..., row_count: _Optional[bytes] = ..., prediction_ids: _Optional[bytes] = ..., key_hash: _Optional[bytes] = ..., row_flags: _Optional[bytes] = ..., width: _Optional[int] = ..., vectors: _Optional[bytes] = ..., outputs: _Optional[int] = ..., scores: _Optional[bytes] = ..., entity_ids: _Optional[_Iterable[str]] = ..., model_contract: _Optional[str] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[int] = ..., revision: _Optional[int] = ..., at_unix_ns: _Optional[bytes] = ..., role: _Optional[bytes] = ..., row_count: _Optional[bytes] = ..., prediction_ids: _Optional[bytes] = ..., key_hash: _Optional[bytes] = ..., row_flags: _Optional[bytes] = ..., width: _Optional[int] = ..., vectors: _Optional[bytes] = ..., outputs: _Optional[int] = ..., scores: _Optional[bytes] = ..., entity_ids: _Optional[_Iterable[str]] = ..., model_contract: _Optional[str] = ...) -> None: ...
 
 class OutcomeRecord(_message.Message):
     __slots__ = ("prediction_id", "model", "keys", "row", "name", "value", "event_time_ms", "idempotency_key", "received_unix_ns")

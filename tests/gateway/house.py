@@ -1,0 +1,172 @@
+"""A gateway in this process: the real door, core, ONNX and gRPC; only the journal is remembered."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import grpc
+
+from features.online import OnlineReader
+from gateway.arms import Arms
+from gateway.aside import Aside
+from gateway.batch import IdWriter, Worker
+from gateway.clock import SystemClock
+from gateway.deployed import Deployed, build_routes
+from gateway.faults import FaultLog
+from gateway.grpcio_door import GrpcioDoor
+from gateway.loader import prove
+from gateway.lookup import OnlineRows
+from gateway.metrics import Metrics
+from gateway.predict import BatchCore
+from gateway.services import Services
+from gateway.settings import Settings
+from gateway.shadows import Shadows
+from gateway.status import Refusal
+from gateway.windows import Windows
+from protos import window_pb2
+from protos.predict_pb2 import PredictReply, PredictRequest, Row
+from registry.bundle import seal
+from registry.types import Deployment
+
+KEY = bytes(range(32))
+SALT = bytes(range(16))
+
+
+@dataclass
+class Remembered:
+    """A journal that remembers; same calls as journal.writer.Writer."""
+
+    records: list[bytes] = field(default_factory=list)
+    healthy: bool = True
+
+    def append(self, payload: bytes) -> None:
+        """Keep it."""
+        self.records.append(payload)
+
+    async def append_durably(self, payload: bytes) -> None:
+        """Keep it."""
+        self.records.append(payload)
+
+
+@dataclass
+class House:
+    """What a test may look at."""
+
+    port: int
+    channel: grpc.aio.Channel
+    door: GrpcioDoor
+    deployed: Deployed
+    windows: Windows
+    aside: Aside
+    metrics: Metrics
+    served: Remembered
+    outcomes: Remembered
+    faults: list[str]
+    refused: list[tuple[str, Refusal]]
+    guards: list[window_pb2.HardGuard]
+    settings: Settings
+
+    async def predict(
+        self, request: PredictRequest | bytes, within_s: float | None = 5.0
+    ) -> PredictReply:
+        """Call Predict with a message, or with whatever bytes."""
+        raw = request if isinstance(request, bytes) else request.SerializeToString()
+        call = self.channel.unary_unary("/turnout.v1.Predictor/Predict")
+        return PredictReply.FromString(await call(raw, timeout=within_s))
+
+    async def refusal(
+        self, request: PredictRequest | bytes, within_s: float | None = 5.0
+    ) -> grpc.aio.AioRpcError:
+        """Call Predict and return the error it ends with."""
+        try:
+            await self.predict(request, within_s)
+        except grpc.aio.AioRpcError as error:
+            return error
+        raise AssertionError("the call was answered")
+
+    def window(self, arm: str) -> window_pb2.Window:
+        """Close all windows and return the one of *arm*, summed being the caller's business."""
+        self.aside.fold()
+        closed = self.windows.close(0, everything=True)
+        return next(w for w in closed if window_pb2.Arm.Name(w.arm) == f"ARM_{arm}")
+
+
+class FaultList(FaultLog):
+    """Notes faults where a test can read them."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__(logging.getLogger("quiet"))
+        self._faults = faults
+
+    def note(self, text: str, error: BaseException | None = None) -> str:
+        """Keep the text; the id is its place."""
+        del error
+        self._faults.append(text)
+        return f"{len(self._faults):08x}"
+
+
+@asynccontextmanager
+async def house(
+    versions: Mapping[str, dict[str, bytes]],
+    deployment: Deployment,
+    *,
+    settings: Settings | None = None,
+    store: OnlineRows | OnlineReader | None = None,
+) -> AsyncIterator[House]:
+    """Serve *deployment* over *versions* (label to unsigned files) on a free port.
+
+    The deployment's digests and salts are filled in here.
+    """
+    settings = settings or Settings()
+    clock, faults, refused, guards = SystemClock(), list[str](), list[tuple[str, Refusal]](), []
+    fault_log = FaultList(faults)
+    deployed, windows, metrics = Deployed(), Windows(), Metrics()
+    shadows = Shadows(windows, clock, settings.shadow_rows_waiting_max)
+    served, outcomes = Remembered(), Remembered()
+    services = Services(deployed, outcomes, clock, lambda: KEY)
+
+    def note_refusal(model: str, refusal: Refusal) -> None:
+        refused.append((model, refusal))
+
+    door = GrpcioDoor(settings, clock, fault_log, note_refusal, services.methods())
+    aside = Aside(windows, metrics, shadows, served, clock, guards.append)
+    arms = Arms(door, IdWriter(Worker("test", 0, 7, KEY)), aside, clock, fault_log.note)
+    core = BatchCore(door, deployed, store, arms, aside, clock, settings, fault_log.note)
+    loaded = {}
+    for label, files in versions.items():
+        sealed = seal(files, model=deployment.model, author="dana", created_unix_ms=1)
+        loaded[label] = await asyncio.to_thread(prove, label, sealed, None, None)
+    deployed.swap(build_routes(deployment, loaded, settings))
+    door.configure({routes.model: routes.shape for routes in deployed.all()})
+    port = await door.listen("127.0.0.1", 0)
+    await door.show_health({"": True, deployment.model: True})
+    running = asyncio.create_task(core.run())
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield House(
+            port,
+            channel,
+            door,
+            deployed,
+            windows,
+            aside,
+            metrics,
+            served,
+            outcomes,
+            faults,
+            refused,
+            guards,
+            settings,
+        )
+    await door.close(1.0)
+    await core.finish()
+    running.cancel()
+    for version in loaded.values():
+        version.lane.close()
+
+
+def ask(*inputs: float, key: str = "S1", rows: int = 1, **more: object) -> PredictRequest:
+    """A call for model "churn" with *rows* equal rows."""
+    one = Row(keys=[key], inputs=inputs)
+    return PredictRequest(model="churn", rows=[one] * rows, **more)  # type: ignore[arg-type]
