@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -11,21 +12,32 @@ import grpc
 import uvloop
 
 from registry import server as registry_server
+from rollout import server as rollout_server
 
 STOP_GRACE_S = 2.0
+TOKEN = "TURNOUT_TOKEN"  # noqa: S105  the variable's name
+"""Environment variable: the controller's own token, where the registry has an identities file."""
 
 
-async def serve(folder: Path, address: str, identities: Path | None) -> None:
-    """Serve the registry kept in *folder* until SIGTERM or SIGINT."""
+async def serve(folder: Path, address: str, identities: Path | None, token: str | None) -> None:
+    """Serve the registry kept in *folder*, and its rollouts, until SIGTERM or SIGINT.
+
+    The controller speaks to the registry over this very port: there is one way in, and both can
+    be pulled apart into two processes without a change.
+    """
     told = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, told.set)
-    server = grpc.aio.server(options=registry_server.OPTIONS)
+    options = dict((*rollout_server.OPTIONS, *registry_server.OPTIONS))
+    server = grpc.aio.server(options=tuple(options.items()))
     registry = await registry_server.add_to(server, folder, identities=identities)
     try:
+        rollouts = rollout_server.add_to(server, address, token=token)
         server.add_insecure_port(address)
         await server.start()
+        await rollouts.start()
         await told.wait()
+        await rollouts.stop()
         registry.end_watches()
         await server.stop(STOP_GRACE_S)
     finally:
@@ -42,7 +54,8 @@ def main() -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
     )
-    uvloop.run(serve(options.folder, options.listen, options.identities))
+    token = os.environ.get(TOKEN)
+    uvloop.run(serve(options.folder, options.listen, options.identities, token))
 
 
 if __name__ == "__main__":

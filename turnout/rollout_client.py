@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import grpc
 
@@ -21,7 +22,7 @@ class RolloutClient:
     def __init__(self, address: str, actor: str) -> None:
         self._channel = grpc.aio.insecure_channel(address)
         self._rpc: Any = RolloutsStub(self._channel)  # type: ignore[no-untyped-call]
-        self._metadata = (("x-turnout-actor", actor),)
+        self._metadata = (("x-turnout-actor", quote(actor, safe=" @:/+()'")),)
 
     async def __aenter__(self) -> Self:
         return self

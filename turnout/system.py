@@ -133,6 +133,12 @@ class System:
         (self._plan.folder / "gateway.json").write_text(json.dumps(settings, indent=1))
 
 
+async def _start(child: Child, system: System, started: Callable[[str], None]) -> None:
+    await child.start()
+    system.written()
+    started(child.part.name)
+
+
 @asynccontextmanager
 async def up(
     plan: Plan, say: Callable[[str], None], started: Callable[[str], None] = lambda _: None
@@ -158,9 +164,14 @@ async def up(
         stack.callback(forget_running, plan.folder)
         for child in system.children:
             stack.push_async_callback(child.stop)
-            await child.start()
-            system.written()
-            started(child.part.name)
+        starting = [
+            asyncio.create_task(_start(child, system, started)) for child in system.children
+        ]
+        try:
+            await asyncio.gather(*starting)
+        finally:
+            for task in starting:
+                task.cancel()
         keepers = [asyncio.create_task(child.keep(system.written)) for child in system.children]
         try:
             yield system

@@ -9,6 +9,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+PIPE_WIDTH = 160
+"""Where there is no terminal to ask, nothing is folded that a log could hold."""
+
 
 class Terminal:
     """Results go to stdout, everything else (progress, hints, complaints) to stderr."""
@@ -75,7 +78,11 @@ class Terminal:
 
 def terminal(as_json: bool) -> Terminal:
     """Return the terminal of this run: stdout and stderr as they are now."""
-    return Terminal(as_json, Console(highlight=False), Console(stderr=True, highlight=False))
+    out, aside = Console(highlight=False), Console(stderr=True, highlight=False)
+    for console in (out, aside):
+        if not console.is_terminal:
+            console.width = PIPE_WIDTH
+    return Terminal(as_json, out, aside)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:

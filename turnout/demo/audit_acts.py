@@ -1,4 +1,4 @@
-"""The last act: outcomes are on disk, and the history proves itself."""
+"""The last acts: outcomes are on disk, the history proves itself, no customer was let down."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +29,24 @@ async def audit(scene: Scene, step: Step) -> None:
     step.note = (
         f"{kept:,} outcomes and {served:,} served batches in the journal; {head.seq} history "
         "entries, chained, head signed"
+    )
+
+
+async def customers(scene: Scene, step: Step) -> None:
+    """Stop the callers and count, exactly, what became of every call since the first."""
+    assert scene.callers is not None
+    final = await scene.callers.stop()
+    scene.measured["customers"] = {
+        name: final[name] for name in ("sent", "answered", "failed", "p50_ms", "p99_ms")
+    }
+    scene.measured["answered_by"] = final["roles"]
+    hold(
+        not final["failed"], f"{final['failed']} of {final['sent']} calls failed: {final['codes']}"
+    )
+    hold(final["answered"] == final["sent"], f"{final['answered']} of {final['sent']} answered")
+    step.note = (
+        f"{final['sent']:,} calls, 0 failed; p50 {final['p50_ms']} ms, p99 {final['p99_ms']} ms "
+        "as customers saw it"
     )
 
 

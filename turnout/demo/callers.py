@@ -48,11 +48,19 @@ class Callers:
                 await self._reading
                 await self._running.wait()
         except TimeoutError as error:
-            self._running.kill()
             raise NotHeldError(f"the callers did not end within {FINAL_S_MAX:g} s") from error
         if not self.newest.get("final"):
             raise NotHeldError(f"the callers ended early, after {self.newest.get('sent', 0)} calls")
         return self.newest
+
+    async def end(self) -> None:
+        """End the callers whatever they are doing; nothing happens when they have ended."""
+        if self._running is not None and self._running.returncode is None:
+            with suppress(ProcessLookupError):
+                self._running.kill()
+            await self._running.wait()
+        if self._reading is not None:
+            await self._reading
 
     async def _read(
         self, running: asyncio.subprocess.Process, changed: Callable[[dict[str, Any]], None]

@@ -16,6 +16,9 @@ from turnout.rollout_view import OVER, stage_name
 
 FIRST_ANSWER_S_MAX = 30.0
 ROLLOUT_S_MAX = 150.0
+LAST_BAD_S = 2.5
+"""The controller takes note of late bad answers for 2 s after the traffic has moved."""
+BACK = rollout_pb2.ROLLED_BACK
 
 
 async def first_deployment(scene: Scene, step: Step) -> None:
@@ -60,7 +63,7 @@ async def rollback(scene: Scene, step: Step) -> None:
     failed_before = scene.callers.newest["failed"] if scene.callers else 0
     last = await _rollout(scene, step, faulty, "demo-direct")
     hold(
-        last.stage == rollout_pb2.ROLLED_BACK,
+        last.stage == BACK,
         f"version {faulty} ended {stage_name(last)}: {last.reason}",
     )
     scene.rollback = last
@@ -119,10 +122,14 @@ async def _rollout(
                 scene.screen.rollout(last)
                 if (now := stage_name(last)) != stage:
                     stage = now
-                    scene.screen.say(f"version {version}: {stage}. {last.reason}")
+                    scene.screen.say(f"version {version}: {stage}")
                 step.note = f"version {version}: {stage}"
-                if last.stage in OVER:
+                if last.stage in OVER and (last.stage != BACK or last.times.moved_unix_ns):
                     break
+        if last.stage == BACK:
+            step.note = f"version {version}: {stage}; waiting for its last bad answer to be told"
+            await asyncio.sleep(LAST_BAD_S)
+            last = await client.status(MODEL)
     return last
 
 

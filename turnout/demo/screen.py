@@ -162,7 +162,7 @@ class LogScreen:
         self._clock = clock
         self._began = clock()
         self._logged = clock()
-        self._stage = ""
+        self._verdict = ""
 
     def customers(self, line: dict[str, Any]) -> None:
         """Printed every few seconds."""
@@ -174,12 +174,12 @@ class LogScreen:
             )
 
     def rollout(self, status: rollout_pb2.RolloutStatus) -> None:
-        """Printed when stage or verdict change."""
+        """Printed when there is a verdict, and another than before."""
         verdict = rollout_pb2.Verdict.Name(status.verdict)
-        stage = f"rollout of {status.version}: {stage_name(status)}, {verdict}"
-        if stage != self._stage:
-            self._stage = stage
-            self.say(f"{stage}: {status.reason}")
+        new = f"version {status.version}: {verdict}"
+        if new != self._verdict and status.verdict != rollout_pb2.UNDECIDED:
+            self.say(f"{new}, {status.reason}")
+        self._verdict = new
 
     def say(self, text: str) -> None:
         """Print with the time since the start."""

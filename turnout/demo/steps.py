@@ -50,10 +50,8 @@ class Checklist:
         step.state, step.began = "running", time.monotonic()
         try:
             yield step
-        except BaseException as error:
+        except BaseException:
             step.state = "failed"
-            if isinstance(error, Exception):
-                step.note = str(error) or type(error).__name__
             raise
         else:
             step.state, step.done = "held", 1.0

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from turnout.complaints import complaint
 from turnout.demo.scene import Scene
 from turnout.demo.steps import Checklist, NotHeldError, Step
 from turnout.errors import OperatorError
@@ -17,9 +18,23 @@ from turnout.system import up
 MARKER = "demo.json"
 """Only a folder that has it was made by a demo, and may be wiped by the next."""
 
+
+class StoppedError(Exception):
+    """An act did not hold; its step says why."""
+
+
 Act = Callable[[Scene, Step], Awaitable[None]]
 
-ACTS = ("Features", "Training", "Four eyes", "First deployment", "Promotion", "Rollback", "Audit")
+ACTS = (
+    "Features",
+    "Training",
+    "Four eyes",
+    "First deployment",
+    "Promotion",
+    "Rollback",
+    "Audit",
+    "Customers",
+)
 SYSTEM = "System up"
 
 
@@ -35,6 +50,7 @@ def _acts() -> dict[str, Act]:
         "Promotion": deploy_acts.promotion,
         "Rollback": deploy_acts.rollback,
         "Audit": audit_acts.audit,
+        "Customers": audit_acts.customers,
     }
 
 
@@ -67,24 +83,26 @@ async def play(scene: Scene, after: Callable[[Scene], Awaitable[None]]) -> None:
     A step that does not hold ends the play: the others stay unplayed, and the checklist says so.
     """
     async with AsyncExitStack() as stack:
+        loading = asyncio.create_task(asyncio.to_thread(_acts))
         try:
             await _start(scene, stack)
-            acts = await asyncio.to_thread(_acts)
+            acts = await loading
             for name in ACTS:
                 await _act(scene, name, acts[name])
-        except (NotHeldError, OperatorError, TimeoutError):
+        except StoppedError:
             return
         finally:
+            loading.cancel()
             if scene.callers is not None:
-                await _count(scene)
+                await scene.callers.end()
         await after(scene)
 
 
 async def _start(scene: Scene, stack: AsyncExitStack) -> None:
     began = time.monotonic()
-    with scene.checklist.playing(SYSTEM) as step:
-        scene.screen.turned(step)
-        step.note = "starting the store"
+
+    async def start(_scene: Scene, step: Step) -> None:
+        step.note = "starting store, control and gateway"
         system = await stack.enter_async_context(
             up(scene.plan, scene.screen.say, lambda part: _answers(step, part, began))
         )
@@ -93,36 +111,33 @@ async def _start(scene: Scene, stack: AsyncExitStack) -> None:
             f"store, control, gateway ({scene.plan.workers} workers and a spare) on "
             f"{scene.running.gateway}"
         )
-    scene.screen.turned(step)
+
+    await _act(scene, SYSTEM, start)
 
 
 def _answers(step: Step, part: str, began: float) -> None:
     step.note = f"{part} answers after {time.monotonic() - began:.1f} s"
-    step.done = {"store": 0.2, "control": 0.5, "gateway": 1.0}.get(part, 0.0)
+    step.done += 1 / 3
 
 
 async def _act(scene: Scene, name: str, act: Act) -> None:
+    """Play one act; StoppedError when it does not hold. A mistake of ours keeps its traceback."""
     step = scene.checklist.step(name)
     try:
         with scene.checklist.playing(name):
             scene.screen.turned(step)
             await act(scene, step)
+    except (NotHeldError, TimeoutError) as error:
+        step.note = str(error) or f"not over after {step.took_s:.0f} s; it was at: {step.note}"
+        raise StoppedError from error
+    except Exception as error:
+        known = complaint(error)
+        if known is None:
+            raise
+        step.note = known.text
+        raise StoppedError from error
     finally:
         scene.screen.turned(step)
-
-
-async def _count(scene: Scene) -> None:
-    assert scene.callers is not None
-    final = await scene.callers.stop()
-    scene.measured["customers"] = {
-        "calls": final.get("sent", 0),
-        "answered": final.get("answered", 0),
-        "failed": final.get("failed", 0),
-        "p50_ms": final.get("p50_ms"),
-        "p99_ms": final.get("p99_ms"),
-    }
-    if final.get("failed"):
-        scene.measured["failures"] = final["codes"]
 
 
 async def forever() -> None:
