@@ -147,7 +147,7 @@ class OnlineReader:
         loop = asyncio.get_running_loop()
         now = loop.time()
         pipe = self._admit(now)
-        question = Question(loop.create_future(), now + timeout_s)
+        question = Question(loop.create_future(), b"*%d\r\n" % len(keys), now + timeout_s)
         try:
             pipe.ask(_encode_mget(keys), question)
             question.timer = loop.call_later(timeout_s, self._expire, pipe, question, timeout_s)
@@ -255,7 +255,8 @@ class OnlineReader:
         loop = asyncio.get_running_loop()
         pipe, timeout_s = self._pipe, self._settings.probe_timeout_ms / 1e3
         if pipe is not None and not pipe.full:
-            question = Question(loop.create_future(), loop.time() + timeout_s, probe=True)
+            due = loop.time() + timeout_s
+            question = Question(loop.create_future(), b"+", due, probe=True)
             question.future.add_done_callback(_ignore_outcome)
             with contextlib.suppress(OnlineStoreError):
                 pipe.ask(PING, question)
@@ -309,7 +310,7 @@ class OnlineReader:
         """Send AUTH, SELECT and PING; raise OnlineStoreError unless each is welcome."""
         loop = asyncio.get_running_loop()
         for command in self._address.greeting():
-            question = Question(loop.create_future(), float("inf"))
+            question = Question(loop.create_future(), b"+", float("inf"))
             pipe.ask(encode_command(command), question)
             reply = await question.future
             if isinstance(reply, StoreReplyError):

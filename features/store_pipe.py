@@ -19,6 +19,8 @@ Reply = object
 BUFFER_BYTES_SPARE = 512 * 1024
 """One read from the socket and the frame around a value; not counted against the value's bound."""
 
+UNASKED = "the store sent a reply that nothing asked for"
+
 WRITE_BYTES_MAX = 1024 * 1024
 """Unsent bytes above which no more is asked: some twenty batches of 512 keys."""
 
@@ -28,12 +30,19 @@ class StoreReplyError(Exception):
 
 
 class Question:
-    """One command that waits for its reply."""
+    """One command that waits for its reply.
 
-    __slots__ = ("due", "future", "probe", "spared", "timer")
+    head  the first bytes its reply must have, unless it is an error's b"-".
+    due   loop time.
+    """
 
-    def __init__(self, future: asyncio.Future[Reply], due: float, *, probe: bool = False) -> None:
+    __slots__ = ("due", "future", "head", "probe", "spared", "timer")
+
+    def __init__(
+        self, future: asyncio.Future[Reply], head: bytes, due: float, *, probe: bool = False
+    ) -> None:
         self.future = future
+        self.head = head
         self.due = due
         self.probe = probe
         self.spared = False
@@ -60,6 +69,8 @@ class StorePipe(asyncio.Protocol):
             notEnoughData=self._incomplete,
         )
         self._transport: asyncio.WriteTransport | None = None
+        self._between = True
+        self._first = b""
         self.full = False
         """True while the store takes no more bytes from us."""
         self.reason = "the store closed the connection"
@@ -101,20 +112,48 @@ class StorePipe(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand each whole reply to the command it answers."""
         reader, waiting = self._reader, self._waiting
+        if self._between:
+            data = self._first + data
+            if not self._begins_well(data):
+                return
         try:
             reader.feed(data)
             reply = reader.gets()
             while reply is not self._incomplete:
                 if not waiting:
-                    self.drop("the store sent a reply that nothing asked for")
+                    self.drop(UNASKED)
                     return
                 self._answered(waiting.popleft(), reply)
+                if not reader.has_data():
+                    self._between = True
+                    return
                 reply = reader.gets()
         except (hiredis.HiredisError, MemoryError, RecursionError) as error:
             self.drop(f"the store sent what is no reply: {type(error).__name__}")
             return
         if reader.len() > self._buffer_bytes_max:
             self.drop(f"the store sent a value above {self._buffer_bytes_max} bytes")
+
+    def _begins_well(self, data: bytes) -> bool:
+        """Look at a reply's first bytes before hiredis does.
+
+        It makes room for as many elements as the store announces: "*2147483647" alone took 16 GB
+        of address space, and seconds of the next garbage collection. A reply that comes in one
+        piece with the one before it is not looked at: our own store is no attacker.
+        """
+        head = self._waiting[0].head if self._waiting else b""
+        if not head:
+            self.drop(UNASKED)
+            return False
+        if len(data) < len(head) and head.startswith(data):
+            self._first = data
+            return False
+        self._first = b""
+        self._between = False
+        if data.startswith((head, b"-")):
+            return True
+        self.drop("the store sent another kind of reply than was asked for")
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End every wait, then tell the reader."""

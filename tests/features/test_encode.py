@@ -52,6 +52,14 @@ def test_numbers_out_of_bounds_are_missing(spend: float, value: float, valid: bo
     assert (values[0, 1], known[0, 1]) == (value, valid)
 
 
+@pytest.mark.parametrize("balance", [float("inf"), float("-inf"), float("nan"), -1e39])
+def test_a_number_without_bounds_is_still_finite(balance: float) -> None:
+    """Infinity is no number either, nor what becomes one as float32."""
+    values, known = encode(plan_view(), columns(balance=[balance]))
+    assert np.isnan(values[0, 2])
+    assert not known[0, 2]
+
+
 def test_masked_nulls_hide_what_lies_below() -> None:
     """DuckDB gives NULL as a mask over any bits, in ints too."""
     masked = np.ma.MaskedArray(np.array([7, 7]), mask=[False, True])

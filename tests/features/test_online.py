@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -222,18 +223,26 @@ def test_a_busy_loop_is_not_taken_for_a_slow_store(store: StoreServer, run: Run)
     """The reply came while this process was busy: it is read before the timer judges."""
     fill(store.url)
 
-    def busy(seconds: float) -> None:
-        until = asyncio.get_running_loop().time() + seconds
-        while asyncio.get_running_loop().time() < until:
-            pass
-
     async def walk() -> None:
+        loop = asyncio.get_running_loop()
+        ear, mouth = socket.socketpair()
+
+        def busy() -> None:
+            ear.recv(1)
+            until = loop.time() + 0.06
+            while loop.time() < until:
+                pass
+
         async with reading(store.url) as reader:
+            loop.add_reader(ear, busy)
             for _ in range(5):
                 call = asyncio.create_task(reason_of(reader))
                 await asyncio.sleep(0)
-                busy(0.06)
+                mouth.send(b"x")
                 assert await call == ""
+            loop.remove_reader(ear)
+        ear.close()
+        mouth.close()
 
     run(walk())
 
@@ -264,16 +273,17 @@ def test_an_error_reply_keeps_the_connection(error: bytes) -> None:
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
-        (b"*1\r\n$1\r\na\r\n", "reply"),
-        (b"$1\r\na\r\n", "reply"),
+        (b"*1\r\n$1\r\na\r\n", "connection"),
+        (b"$1\r\na\r\n", "connection"),
+        (b"*2147483647\r\n", "connection"),
         (b"*2\r\n$2\r\nok\r\n$99999999999999\r\n", "timeout"),
         (b"*2\r\n$2000000\r\n" + b"x" * 2_000_000 + b"\r\n$1\r\na\r\n", "connection"),
-        (b"*1\r\n" * 10_000, "connection"),
+        (b"*2\r\n" + b"*1\r\n" * 10_000, "connection"),
         (b"\x00\xff junk\r\n", "connection"),
         (b"*2\r\n$1\r\na\r\n$1\r\nb\r\n+extra\r\n", ""),
         (b"", "connection"),
     ],
-    ids=["count", "kind", "endless", "oversized", "nested", "junk", "extra", "closed"],
+    ids=["count", "kind", "many", "endless", "oversized", "nested", "junk", "extra", "closed"],
 )
 def test_what_is_no_answer_costs_the_connection(reply: bytes, reason: str) -> None:
     """It is dropped and made anew, whether or not anybody calls again."""

@@ -18,7 +18,7 @@ def test_a_row_lives_through_its_ttl() -> None:
     assert not is_stale(-5, 1_000)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(AGES, TTL)
 def test_sql_and_numpy_agree(ages: list[int], ttl: int) -> None:
     """The offline join's text and the online read's function are one comparison."""
