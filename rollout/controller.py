@@ -99,7 +99,7 @@ class Controller:
             if trial is None or (not trial.decisions and held.rollout_id == ""):
                 continue  # never had one, or it died before its first deployment
             self._trials[held.model] = trial
-            if trial.ended:
+            if trial.ended and self._is_collected(trial, self._clock.now()):
                 self._finished.add(trial.terms.rollout_id)
         self._lease_token, self._memory = lease_token, memory
         self.wake.set()
@@ -188,6 +188,7 @@ class Controller:
         """Keep every rollout under way, then let the gateways forget what is kept."""
         if self._memory is not None:
             for trial in self._listening():
+                trial.inbox.forget_silent(self._clock.now().monotonic_ns)
                 await self._memory.save(trial)
         self._tell()
 

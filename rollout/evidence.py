@@ -105,8 +105,8 @@ class Evidence:
 
         current  whether the rollout still stands there: only then does it count for promotion.
         """
+        self.add_totals(second)
         for window in second.windows:
-            self._add_totals(window)
             if current and window.arm == window_pb2.ARM_SHADOW and window.version == self._version:
                 self.stage.pairs += window.pairs.pairs
                 self.stage.flips += window.pairs.flips
@@ -178,7 +178,12 @@ class Evidence:
         clean |= fresh
         return len(fresh)
 
-    def _add_totals(self, window: window_pb2.Window) -> None:
+    def add_totals(self, second: Second) -> None:
+        """Count calls, for people to read."""
+        for window in second.windows:
+            self._add_calls(window)
+
+    def _add_calls(self, window: window_pb2.Window) -> None:
         calls, totals = window.calls, self.totals
         failed = calls.faulty + calls.nan + calls.late
         if window.arm == window_pb2.ARM_CANARY:

@@ -50,18 +50,11 @@ class Memory:
             sequences = trial.inbox.sequences
             state = to_state(trial).SerializeToString(deterministic=True)
             trial.checkpoint += 1
-            names = [rollout_id] + [newest_name(trial.terms.model)] * as_newest
-            for name in names:
-                # The newest-pointer passes from rollout to rollout, so its number is the time.
-                number = trial.checkpoint if name == rollout_id else trial.started_unix_ms
-                await self._registry.save_checkpoint(
-                    registry_pb2.Checkpoint(
-                        rollout_id=name,
-                        sequence=number,
-                        state=state,
-                        lease_token=self._lease_token,
-                    )
-                )
+            await self._write(rollout_id, trial.checkpoint, state)
+            if as_newest:
+                name = newest_name(trial.terms.model)
+                before = await self._state(name)
+                await self._write(name, 1 if before is None else before.sequence + 1, state)
             self._kept[rollout_id] = sequences
 
     async def load(self, held: Deployment, now: Now) -> Trial | None:
@@ -83,6 +76,13 @@ class Memory:
         trial.checkpoint = kept.sequence
         self._kept[rollout_id] = trial.inbox.sequences
         return trial
+
+    async def _write(self, name: str, sequence: int, state: bytes) -> None:
+        await self._registry.save_checkpoint(
+            registry_pb2.Checkpoint(
+                rollout_id=name, sequence=sequence, state=state, lease_token=self._lease_token
+            )
+        )
 
     async def _state(self, name: str) -> registry_pb2.Checkpoint | None:
         try:

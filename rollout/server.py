@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 import socket
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -13,7 +14,7 @@ from protos import rollout_pb2_grpc, window_pb2_grpc
 from registry.client import RegistryClient
 from rollout.clock import SystemClock
 from rollout.controller import Controller
-from rollout.policy import POLICIES
+from rollout.policy import POLICIES, Policy
 from rollout.run import run
 from rollout.service import Service
 from rollout.sink import Sink
@@ -38,11 +39,16 @@ class RolloutRoom:
     """
 
     def __init__(
-        self, registry_address: str, *, actor: str = "rollout", token: str | None = None
+        self,
+        registry_address: str,
+        *,
+        actor: str = "rollout",
+        token: str | None = None,
+        policies: Mapping[str, Policy] = POLICIES,
     ) -> None:
         self._clock = SystemClock()
         self._registry = RegistryClient(registry_address, actor, token)
-        self.controller = Controller(self._registry, self._clock, POLICIES)
+        self.controller = Controller(self._registry, self._clock, policies)
         self._running: asyncio.Task[None] | None = None
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -89,9 +95,10 @@ def add_to(
     *,
     actor: str = "rollout",
     token: str | None = None,
+    policies: Mapping[str, Policy] = POLICIES,
 ) -> RolloutRoom:
     """Put the rollout room on *server*; call its `start` after the server's, `stop` before."""
-    room = RolloutRoom(registry_address, actor=actor, token=token)
+    room = RolloutRoom(registry_address, actor=actor, token=token, policies=policies)
     room.add_to(server)
     return room
 
@@ -115,11 +122,16 @@ class RolloutServer:
 
 
 async def serve(
-    registry_address: str, listen: str, *, actor: str = "rollout", token: str | None = None
+    registry_address: str,
+    listen: str,
+    *,
+    actor: str = "rollout",
+    token: str | None = None,
+    policies: Mapping[str, Policy] = POLICIES,
 ) -> RolloutServer:
     """Serve on *listen* (host:port, port 0: any free one) against a registry elsewhere."""
     server = grpc.aio.server(options=OPTIONS)
-    room = add_to(server, registry_address, actor=actor, token=token)
+    room = add_to(server, registry_address, actor=actor, token=token, policies=policies)
     port = server.add_insecure_port(listen)
     await server.start()
     await room.start()

@@ -92,9 +92,11 @@ class Trial:
         over = self.inbox.close(now.monotonic_ns)
         for second in over:
             place = self.places.get(second.revision)
-            if place is not None:
-                current = second.revision == self.revision and not self.ended
+            if place is not None and not self.ended:
+                current = second.revision == self.revision
                 self.evidence.take(second, place, current=current)
+            elif place is not None:  # what was in flight: calls, but evidence of nothing any more
+                self.evidence.add_totals(second)
         return bool(over)
 
     def _told(self, batches: list[window_pb2.WindowBatch]) -> bool:

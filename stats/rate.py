@@ -7,6 +7,7 @@ E = 20. One failure ends that stake and leaves the others, so a small rate needs
 """
 
 import math
+from functools import lru_cache
 
 from stats.tilt import log_sum
 
@@ -36,6 +37,7 @@ def log_e_below(p0: float, clean: int, failed: int) -> float:
     )
 
 
+@lru_cache(maxsize=64)
 def clean_keys_needed(p0: float, log_threshold: float) -> int:
     """Fewest keys, all clean, that reach *log_threshold* (about ln 20 / p0)."""
     low, high = 0, 1
