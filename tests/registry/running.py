@@ -1,10 +1,12 @@
 """A real registry on 127.0.0.1 with a few people, for tests that walk through gRPC."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from protos import registry_pb2 as pb
 from registry.client import RegistryClient
@@ -63,6 +65,11 @@ class Running:
         return version, await self.cleo.deploy(
             replace(held, production=version.label, approval_id=approval.id, why="the first one")
         )
+
+
+def walk(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run it; no walk here may take longer than 20 s."""
+    asyncio.run(asyncio.wait_for(coroutine, 20))
 
 
 @asynccontextmanager

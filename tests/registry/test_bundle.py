@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from onnx import helper, numpy_helper
 
 from features.canonical import canonical_json, sha256_hex
 from registry import bundle
@@ -157,6 +158,26 @@ def test_a_model_of_another_shape_is_refused_at_load(width: int, outputs: int) -
         bundle.load(verified({**tiny_files(), "model.onnx": model}))
 
 
+def reaching_model(where: str) -> bytes:
+    """A model whose weights lie in the file *where*: so large that ONNX Runtime loads them late."""
+    weights = numpy_helper.from_array(np.ones((3, 400), np.float32), "weights")
+    weights.ClearField("raw_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=where)
+    model = onnx.load_from_string(tiny_files()["model.onnx"])
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.initializer.extend(
+        [weights, numpy_helper.from_array(np.array([1], np.int64), "outputs")]
+    )
+    model.graph.node.extend(
+        [
+            helper.make_node("MatMul", ["inputs", "weights"], ["wide"]),
+            helper.make_node("ReduceSum", ["wide", "outputs"], ["scores"], keepdims=1),
+        ]
+    )
+    return bytes(model.SerializeToString())
+
+
 @pytest.mark.parametrize("where", ["weights.bin", "../weights.bin", "/etc/hostname"])
 def test_a_model_may_not_reach_outside_itself(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -165,16 +186,19 @@ def test_a_model_may_not_reach_outside_itself(
     inside = tmp_path / "inside"
     inside.mkdir()
     for folder in (tmp_path, inside):
-        (folder / "weights.bin").write_bytes(np.ones((3, 1), np.float32).tobytes())
+        (folder / "weights.bin").write_bytes(np.ones((3, 400), np.float32).tobytes())
     monkeypatch.chdir(inside)
-    model = onnx.load_from_string(tiny_files()["model.onnx"])
-    tensor = model.graph.initializer[0]
-    tensor.ClearField("raw_data")
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value=where)
 
     with pytest.raises(VersionRefusedError, match=r"model\.onnx does not load"):
-        bundle.load(verified({**tiny_files(), "model.onnx": model.SerializeToString()}))
+        bundle.load(verified({**tiny_files(), "model.onnx": reaching_model(where)}))
+
+
+def test_a_file_of_another_size_is_refused_by_its_size() -> None:
+    """Before it is hashed; both sizes are in the message."""
+    files = seal()
+
+    with pytest.raises(VersionRefusedError, match=r"card\.json has 3 bytes; manifest\.json says"):
+        bundle.verify({**files, "card.json": b"{ }"}, trusted_key=TRUSTED)
 
 
 def test_scores_off_their_golden_rows_are_refused() -> None:
