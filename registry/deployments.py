@@ -1,5 +1,6 @@
 """Deployments in the database: one compare-and-set, with gates, statuses and history inside it."""
 
+import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from registry.types import (
 
 NO_SALT = bytes(versions.SALT_BYTES)
 REASON_MAX = 4_000
+SHADOWS_MAX = 16
+PRELOADS_MAX = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +126,27 @@ def _checked(proposed: Deployment, before: Deployment) -> Deployment:
             f"a deployment needs a reason of 1 to {REASON_MAX} characters in why=; this one has "
             f"{len(proposed.why)}. The history keeps it"
         )
+    _check_sizes(proposed)
     split_salt = proposed.split_salt
     if split_salt == NO_SALT:
         kept = before.split_salt if proposed.rollout_id == before.rollout_id else NO_SALT
         split_salt = kept if kept != NO_SALT else secrets.token_bytes(versions.SALT_BYTES)
     return replace(proposed, split_salt=split_salt, holdout_salt=before.holdout_salt)
+
+
+def _check_sizes(proposed: Deployment) -> None:
+    if len(proposed.shadows) > SHADOWS_MAX or len(proposed.preload) > PRELOADS_MAX:
+        raise BadRequestError(
+            f"{len(proposed.shadows)} shadows and {len(proposed.preload)} preloaded versions; the "
+            f"most are {SHADOWS_MAX} and {PRELOADS_MAX}: every gateway worker holds each in memory"
+        )
+    policy = proposed.policy
+    for name in ("default_score", "decision_threshold"):
+        if not math.isfinite(getattr(policy, name)):
+            raise BadRequestError(f"policy.{name} is {getattr(policy, name)}; it must be finite")
+    for name in ("evidence_keep_of_65536", "journal_keep_of_65536"):
+        if getattr(policy, name) > 65_536:
+            raise BadRequestError(f"policy.{name} is {getattr(policy, name)}; 65536 keeps all")
 
 
 def _write(change: Change, written: Deployment, *, first: bool) -> None:

@@ -1,5 +1,6 @@
 """Files on disk, whole or not at all: read through one descriptor, written beside and renamed."""
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -7,7 +8,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from registry.types import VersionRefusedError
+from registry.types import RegistryUnavailableError, VersionRefusedError
 
 
 def read_regular_file(path: Path, bytes_max: int) -> bytes:
@@ -53,6 +54,26 @@ def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
         fsync_folder(path.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+class FolderLock:
+    """One process owns a folder while this is open; a killed owner's lock falls with it."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises RegistryUnavailableError when another process has it."""
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise RegistryUnavailableError(
+                f"another registry serves the folder {path.parent.name!r}, and two would be two "
+                "truths; stop that one first"
+            ) from error
+
+    def release(self) -> None:
+        """Let the next one in."""
+        os.close(self._descriptor)
 
 
 def fsync_folder(path: Path) -> None:

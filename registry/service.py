@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from protos import registry_pb2 as pb
 from registry.access import CONTROLLER, GATEWAY, OPERATOR, Identity
 from registry.bundle import Bundle, golden_test, load, verify
-from registry.client import chunks
+from registry.client import REGISTER_S, chunks
 from registry.deployments import Wish
 from registry.manifest import FILES_MAX, SIGNATURE, TOTAL_BYTES_MAX
 from registry.presence import Presence, Seen
@@ -21,6 +21,7 @@ from registry.types import (
 )
 
 CHUNK_BYTES_MAX = 2**20
+REGISTERING_MAX = 2
 STATES_LOOK_S = 1.0
 """How often a watcher of states looks for workers that fell silent: nothing rings then."""
 REPORT_VERSIONS_MAX = 1_000
@@ -63,6 +64,7 @@ class RegistryService:
         self._state_bell = Bell()
         self._finding_bell = Bell()
         self._closing = False
+        self._registering = asyncio.Semaphore(REGISTERING_MAX)
 
     def close(self) -> None:
         """End every watch, so that a stopping server waits for nobody."""
@@ -76,9 +78,16 @@ class RegistryService:
         self, asked: AsyncIterator[pb.VersionChunk], who: Identity
     ) -> pb.Version:
         """Prove, load and golden-test what was sent; then sign and keep it."""
-        model, files = await _collect(asked)
-        bundle = await asyncio.to_thread(_prove, model, files, who.actor)
-        return await asyncio.to_thread(self._store.register, who.actor, bundle, files)
+        try:
+            # A few at a time: their bytes are memory, and their threads a rollback may wait for.
+            async with asyncio.timeout(REGISTER_S), self._registering:
+                model, files = await _collect(asked)
+                bundle = await asyncio.to_thread(_prove, model, files, who.actor)
+                return await asyncio.to_thread(self._store.register, who.actor, bundle, files)
+        except TimeoutError as error:
+            raise RegistryUnavailableError(
+                f"the version was not here within {REGISTER_S:g} s; send it again"
+            ) from error
 
     async def ListModels(  # noqa: N802
         self, _asked: pb.ListModelsRequest, _who: Identity

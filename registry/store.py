@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 from sqlalchemy import URL, func, select
 
@@ -14,6 +15,7 @@ from protos import registry_pb2 as pb
 from registry import approvals, controllers, deployments, tables, versions
 from registry.bundle import Bundle, read_folder, sign, verify, write_folder
 from registry.database import Database
+from registry.folders import FolderLock
 from registry.history import verify_chain
 from registry.keys import prediction_id_key, signing_key
 from registry.ledger import Change, list_entries, read_head
@@ -28,14 +30,27 @@ class Store:
     """The registry's storage in one folder."""
 
     def __init__(self, folder: Path, now_ns: Callable[[], int]) -> None:
-        """Open it, or make it. Damage found stops writing; reading goes on."""
+        """Open it, or make it. Damage found stops writing; reading goes on.
+
+        Raises RegistryUnavailableError when another process has it open, RegistryFaultError when
+        the database cannot be read or a key is not as it was left.
+        """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._now_ns = now_ns
+        self._files = Lock()
+        self._folder_lock = FolderLock(folder / "lock")
+        try:
+            self._open(folder)
+        except BaseException:
+            self._folder_lock.release()
+            raise
+
+    def _open(self, folder: Path) -> None:
         self._versions = folder / "versions"
         self._versions.mkdir(exist_ok=True)
         for leftover in self._versions.glob(".*"):  # of a write that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         self._key = signing_key(folder / "keys")
-        self._now_ns = now_ns
         self._database = Database(URL.create("sqlite", database=str(folder / "registry.sqlite")))
         self.keys = pb.ServingKeys(
             prediction_id_key=prediction_id_key(folder / "keys"),
@@ -44,8 +59,9 @@ class Store:
         self._check_history()
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database and let another process have the folder."""
         self._database.close()
+        self._folder_lock.release()
 
     @contextmanager
     def _change(self, actor: str) -> Iterator[Change]:
@@ -74,14 +90,15 @@ class Store:
         The files go first: a crash between leaves a folder nobody names, never a version without
         its files. Registering the same id again returns what is there.
         """
-        with self._database.read() as connection:
-            if versions.find(connection, bundle.digest) is not None:
-                return versions.get(connection, bundle.model, bundle.digest)
-        signed = {**files, SIGNATURE: sign(files[MANIFEST], self._key)}
-        write_folder(self._versions / bundle.digest, signed)
-        with self._change(actor) as change:
-            size = sum(map(len, signed.values()))
-            return versions.register(change, bundle, files["card.json"].decode(), size)
+        with self._files:  # two who bring the same version: the second finds it done
+            with self._database.read() as connection:
+                if versions.find(connection, bundle.digest) is not None:
+                    return versions.get(connection, bundle.model, bundle.digest)
+            signed = {**files, SIGNATURE: sign(files[MANIFEST], self._key)}
+            write_folder(self._versions / bundle.digest, signed)
+            with self._change(actor) as change:
+                size = sum(map(len, signed.values()))
+                return versions.register(change, bundle, files["card.json"].decode(), size)
 
     def fetch(self, model: str, version: str) -> dict[str, bytes]:
         """Return a version's files, proved once more: what was altered here is not handed out."""

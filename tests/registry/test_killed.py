@@ -44,6 +44,11 @@ class Killable:
         """No chance to say goodbye."""
         os.kill(self._running.pid, signal.SIGKILL)
 
+    def stop(self) -> int:
+        """Ask it to go, and return its exit code."""
+        os.kill(self._running.pid, signal.SIGTERM)
+        return self._running.wait(10)
+
     def close(self) -> None:
         """Reap it."""
         self._running.kill()
@@ -110,6 +115,31 @@ def check(folder: Path, acknowledged: dict[str, int]) -> int:
     finally:
         store.close()
     return len(entries)
+
+
+def test_sigterm_ends_it_well_even_with_a_watcher(tmp_path: Path) -> None:
+    """Exit code 0 while somebody watches; a port that is taken is exit code 3."""
+
+    async def watch() -> int:
+        registry = Killable(tmp_path)
+        try:
+            async with RegistryClient(registry.address, "ann") as client:
+                stream = client.watch_deployments()
+                await anext(stream)
+                taken = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "registry", "--folder", str(tmp_path / "other")),
+                    *("--listen", registry.address),
+                    stderr=subprocess.PIPE,
+                )
+                _, words = await taken.communicate()
+                assert (taken.returncode, b"cannot listen" in words) == (3, True)
+                code = await asyncio.to_thread(registry.stop)
+                await stream.aclose()  # type: ignore[attr-defined]
+                return code
+        finally:
+            registry.close()
+
+    assert asyncio.run(watch()) == 0
 
 
 def test_no_kill_leaves_a_deployment_without_its_entry(tmp_path: Path) -> None:

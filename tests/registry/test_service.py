@@ -153,12 +153,15 @@ def test_versions_never_change_and_labels_are_never_reused(tmp_path: Path) -> No
             first = await house.ann.register("churn", sealed)
             again = await house.ann.register("churn", sealed)
             assert first == again
+            others = bundle.seal(tiny_files(), model="churn", author="ann", created_unix_ms=6)
+            same = await asyncio.gather(*(house.ann.register("churn", others) for _ in range(6)))
+            assert {version.label for version in same} == {"2"}
             many = await asyncio.gather(*(house.register(number) for number in range(2, 10)))
-            assert sorted(int(version.label) for version in many) == list(range(2, 10))
-            await house.ann.set_status("churn", "9", pb.ARCHIVED, "a mistake")
-            assert (await house.register(11)).label == "10"
+            assert sorted(int(version.label) for version in many) == list(range(3, 11))
+            await house.ann.set_status("churn", "10", pb.ARCHIVED, "a mistake")
+            assert (await house.register(11)).label == "11"
             assert [v.label for v in await house.bob.list_versions("churn")] == [
-                str(n) for n in range(1, 11)
+                str(n) for n in range(1, 12)
             ]
             fetched = await house.bob.fetch("churn", first.digest)
             proved = bundle.verify(fetched, trusted_key=None, expected_digest=first.digest)
@@ -215,6 +218,16 @@ def test_what_contradicts_itself_or_does_not_exist_is_said_in_words(tmp_path: Pa
             for change, kind, words in (
                 ({"preload": ("99",), "why": "x"}, NotFoundError, "no version '99'"),
                 ({"holdout_salt": b"x" * 16, "why": "x"}, BadRequestError, "permanent"),
+                (
+                    {"preload": tuple("1" * n for n in range(1, 18)), "why": "x"},
+                    BadRequestError,
+                    "17 preloaded",
+                ),
+                (
+                    {"policy": pb.ServingPolicy(default_score=float("nan")), "why": "x"},
+                    BadRequestError,
+                    r"policy\.default_score is nan",
+                ),
                 ({"why": " "}, BadRequestError, "needs a reason"),
                 ({"production": "", "why": "x"}, BadRequestError, "not take it away"),
                 ({"revision": 0, "why": "x"}, RevisionConflictError, "from revision 0"),

@@ -179,6 +179,16 @@ def test_a_number_too_large_to_keep_is_the_callers_mistake(tmp_path: Path) -> No
     store.close()
 
 
+def test_two_registries_do_not_serve_one_folder(tmp_path: Path) -> None:
+    """The second is refused while the first is open, and let in afterwards."""
+    first = opened(tmp_path)
+    with pytest.raises(RegistryUnavailableError, match="another registry serves"):
+        opened(tmp_path)
+    first.close()
+
+    opened(tmp_path).close()
+
+
 def test_leftovers_of_a_killed_write_are_cleared(tmp_path: Path) -> None:
     """A folder half written is no version."""
     filled(tmp_path, versions=1)
