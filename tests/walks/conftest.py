@@ -1,13 +1,19 @@
-"""One system for all walks that leave it as they found it."""
+"""One system for all walks that leave it as they found it; one demo for those that read it."""
 
+import json
+import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.walks.whole import Whole, up
+from tests.walks.whole import TURNOUT, Whole, until, up
+from turnout.running import read_running
 
 MODEL = "tiny"
+PLAY_S_MAX = 150.0
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +25,36 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
         running.approve(MODEL, label, "initial")
         running.ready(MODEL, label)
         yield running
+
+
+@dataclass(frozen=True)
+class Played:
+    """A demo that has played its acts and still serves."""
+
+    base: Path
+    """Where it was started: commands run from here find it without being told."""
+    whole: Whole
+    summary: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
+    """`turnout demo` with 10,000 subscribers, left serving."""
+    base = tmp_path_factory.mktemp("played")
+    folder, log = base / ".turnout" / "demo", base / "demo.log"
+    line = [*TURNOUT, "demo", "--subscribers", "10000"]
+    with log.open("wb") as said:
+        program = subprocess.Popen(line, cwd=base, stdout=said, stderr=said)
+        try:
+            until(
+                lambda: (folder / "summary.json").exists() or program.poll() is not None,
+                PLAY_S_MAX,
+                "the demo played",
+            )
+            running = read_running(folder)
+            assert running is not None, log.read_text()
+            summary = json.loads((folder / "summary.json").read_text())
+            yield Played(base, Whole(folder, running), summary)
+        finally:
+            program.terminate()
+            program.wait(60)

@@ -79,7 +79,7 @@ def _tell(scene: Scene, screen: Terminal, took_s: float) -> None:
     scene.measured["took"] = f"{took_s:.1f} s"
     value = summary_value(scene)
     (scene.plan.folder / "summary.json").write_text(json.dumps(value, indent=1))
-    screen.result(value, summary_view(scene))
+    screen.result(value, summary_view(scene, steps=not screen.live))
 
 
 def _how(scene: Scene) -> dict[str, str]:

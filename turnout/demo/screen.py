@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -17,7 +16,7 @@ from protos import rollout_pb2
 from turnout.demo.steps import Checklist, Step
 from turnout.rollout_view import STYLE, stage_name
 
-LINES_SHOWN = 6
+LINES_SHOWN = 4
 REFRESH_HZ = 8.0
 LOG_EVERY_S = 5.0
 """Without a terminal, a line of traffic this often."""
@@ -82,7 +81,11 @@ class LiveScreen:
         parts: list[RenderableType] = [head, Text(), self._steps()]
         panels = [panel for panel in (self._customers_panel(), self._rollout_panel()) if panel]
         if panels:
-            parts.append(Columns(panels, equal=True, expand=True))
+            beside = Table.grid(expand=True)
+            for _ in panels:
+                beside.add_column(ratio=1)
+            beside.add_row(*panels)
+            parts += [Text(), beside]
         parts += [Text(line, style="dim") for line in self._checklist.lines[-LINES_SHOWN:]]
         return Group(*parts)
 
@@ -117,9 +120,7 @@ class LiveScreen:
         failed = line["failed"]
         grid = Table.grid(padding=(0, 2))
         grid.add_row("calls", f"{line['rate']:.0f}/s", f"{line['answered']:,} answered")
-        grid.add_row(
-            "latency", f"p50 {_ms(line['p50_ms'])}", f"p99 {_ms(line['p99_ms'])}  (client's view)"
-        )
+        grid.add_row("latency", f"p50 {_ms(line['p50_ms'])}", f"p99 {_ms(line['p99_ms'])}")
         for version, calls in sorted(line["versions"].items()):
             share = calls / max(line["answered"], 1)
             grid.add_row(f"version {version}", f"{share:.1%}", f"{calls:,} in all")
@@ -145,9 +146,10 @@ class LiveScreen:
         ]
         parts += [
             Text(
-                f"{one.metric}: {one.canary_events} of {one.canary_keys} keys, "
-                f"ln e {one.log_e_max:.1f}/{one.log_threshold:.1f} to roll back, "
-                f"{one.promote_log_e:.1f}/{one.promote_log_threshold:.1f} to promote"
+                f"{one.metric} {one.canary_events}/{one.canary_keys} keys: ln e "
+                f"{one.log_e_max:.1f}/{one.log_threshold:.1f} back, "
+                f"{one.promote_log_e:.1f}/{one.promote_log_threshold:.1f} on",
+                style="dim",
             )
             for one in status.evidence
         ]

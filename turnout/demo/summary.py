@@ -38,31 +38,31 @@ def times_value(times: rollout_pb2.RollbackTimes) -> dict[str, float]:
     }
 
 
-def summary_view(scene: Scene) -> RenderableType:
-    """Return the summary as people read it."""
-    marks = {"held": Text("held", "green"), "failed": Text("NOT HELD", "bold red")}
-    rows = [
-        (marks.get(s.state, Text("not played", "dim")), s.name, f"{s.took_s:.1f} s", s.note)
-        for s in scene.checklist.steps
-    ]
-    parts: list[RenderableType] = [table(("", "step", "took", "seen"), rows)]
+def summary_view(scene: Scene, *, steps: bool) -> RenderableType:
+    """Return the summary as people read it; *steps*: with the checklist."""
+    parts: list[RenderableType] = [Text()]
+    if steps:
+        marks = {"held": Text("held", "green"), "failed": Text("NOT HELD", "bold red")}
+        rows = [
+            (marks.get(s.state, Text("not played", "dim")), s.name, f"{s.took_s:.1f} s", s.note)
+            for s in scene.checklist.steps
+        ]
+        parts += [table(("", "step", "took", "seen"), rows), Text()]
     if scene.rollback is not None:
         times = times_value(scene.rollback.times)
-        parts += [
-            Text(),
-            facts(
-                {
-                    "the four times of the rollback": "",
-                    "  first bad answer": "0 ms",
-                    "  verdict": f"+{times['verdict_ms']:,.0f} ms",
-                    "  traffic moved": f"+{times['moved_ms']:,.0f} ms",
-                    "  last bad answer": f"{times['last_bad_ms']:+,.0f} ms",
-                    "evidence to traffic moved": f"{times['evidence_to_moved_ms']:,.0f} ms",
-                }
+        rows_of_times = [
+            ("first bad answer", "0 ms", ""),
+            ("verdict", f"{times['verdict_ms']:+,.0f} ms", "evidence enough"),
+            (
+                "traffic moved",
+                f"{times['moved_ms']:+,.0f} ms",
+                f"on every worker, {times['evidence_to_moved_ms']:,.0f} ms after the verdict",
             ),
+            ("last bad answer", f"{times['last_bad_ms']:+,.0f} ms", "given by production instead"),
         ]
+        parts += [table(("the rollback's four times", "", ""), rows_of_times), Text()]
     if scene.measured:
-        parts += [Text(), facts({name.replace("_", " "): v for name, v in _flat(scene.measured)})]
+        parts.append(facts({name.replace("_", " "): v for name, v in _flat(scene.measured)}))
     return Group(*parts)
 
 

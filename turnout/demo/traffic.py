@@ -32,6 +32,8 @@ OUTCOME_EVERY = 50
 class Tally:
     """What came of the calls so far."""
 
+    began: float
+    """Monotonic, s."""
     sent: int = 0
     answered: int = 0
     failed: Counter[str] = field(default_factory=Counter)
@@ -55,8 +57,9 @@ class Tally:
         self.latency[place] += 1
         self.recent[-1][place] += 1
 
-    def line(self, final: bool) -> dict[str, Any]:
+    def line(self, now: float, final: bool) -> dict[str, Any]:
         """Return the totals, and rate and quantiles of the last two seconds (final: of all)."""
+        recent_s = now - self.began if final else min(now - self.began, LINE_S * RECENT_LINES)
         counts = self.latency if final else np.sum(np.array(self.recent), axis=0)
         self.recent.append(np.zeros(BINS, dtype=np.int64))
         return {
@@ -68,7 +71,7 @@ class Tally:
             "roles": dict(self.by_role),
             "outcomes": self.outcomes,
             "outcomes_failed": self.outcomes_failed,
-            "rate": float(counts.sum()) / (RECENT_LINES * LINE_S),
+            "rate": float(counts.sum()) / max(recent_s, LINE_S),
             "p50_ms": quantile_ms(counts, 0.5),
             "p99_ms": quantile_ms(counts, 0.99),
             "final": final,
@@ -92,7 +95,7 @@ class Traffic:
         self._timeout_s = timeout_s
         self._chance = random.Random(seed)  # noqa: S311  a load, not a secret
         self._inside: set[asyncio.Task[None]] = set()
-        self.tally = Tally()
+        self.tally = Tally(began=asyncio.get_running_loop().time())
 
     async def send(self, rate: float) -> None:
         """Send for ever, *rate* calls a second on average; cancel to stop."""
@@ -136,9 +139,9 @@ class Traffic:
 
 async def play(options: argparse.Namespace) -> None:
     """Send until SIGTERM, then wait for the calls inside and print the final line."""
-    told = asyncio.Event()
+    told, loop = asyncio.Event(), asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, told.set)
+        loop.add_signal_handler(signum, told.set)
     async with PredictClient(options.gateway) as client:
         traffic = Traffic(client, options.model, options.subscribers, options.timeout, options.seed)
         sending = asyncio.create_task(traffic.send(options.rate))
@@ -147,10 +150,10 @@ async def play(options: argparse.Namespace) -> None:
                 async with asyncio.timeout(LINE_S):
                     await told.wait()
             except TimeoutError:
-                say(traffic.tally.line(final=False))
+                say(traffic.tally.line(loop.time(), final=False))
         sending.cancel()
         await traffic.finish()
-        say(traffic.tally.line(final=True))
+        say(traffic.tally.line(loop.time(), final=True))
 
 
 def say(line: dict[str, Any]) -> None:

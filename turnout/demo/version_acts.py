@@ -37,8 +37,13 @@ async def training(scene: Scene, step: Step) -> None:
         "faulty": drill.files,
     }
     before, after, gain = champion.metrics["auc"], candidate.metrics["auc"], candidate.gain
-    scene.measured["auc"] = {"champion": before.value, "candidate": after.value}
+    assert before.value is not None
+    assert after.value is not None
     assert gain is not None
+    scene.measured["auc"] = {
+        "champion": round(before.value, 4),
+        "candidate": round(after.value, 4),
+    }
     step.note = (
         f"held-out AUC {before.value:.3f} -> {after.value:.3f}, gain {gain.value:+.3f} "
         f"[{gain.low:+.3f}, {gain.high:+.3f}]; a drill faults on {drill.share:.1%} of rows"
