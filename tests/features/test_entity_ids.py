@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
@@ -12,6 +12,7 @@ from features.errors import EntityIdError
 NO_CONTROLS = st.characters(blacklist_categories=["Cs", "Cc"])
 
 
+@settings(deadline=None)
 @given(st.text(NO_CONTROLS, min_size=1, max_size=32))
 def test_any_text_without_controls_is_an_id(text: str) -> None:
     """Up to 32 characters are at most 128 bytes; the id is its UTF-8."""
@@ -43,6 +44,7 @@ def test_the_refusal_does_not_repeat_the_id() -> None:
     assert "secret" not in str(refused.value)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.text(NO_CONTROLS, min_size=1, max_size=5), min_size=2, max_size=2)))
 def test_composites_join_to_different_ids(pairs: list[list[str]]) -> None:
     """("a", "bc") and ("ab", "c") are two entities."""

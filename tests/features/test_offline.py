@@ -16,6 +16,8 @@ from features.rows import DEFAULTED, MISSING, STALE
 from features.views import View
 from tests.features.views import DAY_MS, NOW_MS, plan_view, wide_view
 
+pytestmark = pytest.mark.walk
+
 VIEW = plan_view()
 
 
@@ -203,7 +205,6 @@ TIMES = st.integers(0, 12)
 STORED = st.lists(st.tuples(st.sampled_from(["S1", "S2"]), TIMES, TIMES), max_size=8)
 
 
-@pytest.mark.walk
 @settings(max_examples=25, deadline=None)
 @given(ingests=st.lists(STORED, max_size=3), ttl=st.integers(1, 8))
 def test_the_join_is_the_rule_read_row_by_row(
