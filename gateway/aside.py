@@ -61,7 +61,7 @@ class Aside:
     ) -> None:
         self._windows = windows
         self._metrics = metrics
-        self._shadows = shadows
+        self.shadows = shadows
         self._served = served
         self._clock = clock
         self._on_guard = on_guard
@@ -194,12 +194,12 @@ class Aside:
         """Give the shadows copies of the rows that production scored."""
         for participant, sample_bp in batch.routes.shadows:
             good = np.flatnonzero(fine(scored))
-            places = self._shadows.sample(batch, part, good, participant, sample_bp)
+            places = self.shadows.sample(batch, part, good, participant, sample_bp)
             if not len(places):
                 continue
             taken = Part.of(places, part.row_offsets)
             rows = part.rows[taken.rows]
-            self._shadows.offer(
+            self.shadows.offer(
                 Copies(
                     routes=batch.routes,
                     version=participant.version,

@@ -143,27 +143,29 @@ async def house(
     port = await door.listen("127.0.0.1", 0)
     await door.show_health({"": True, deployment.model: True})
     running = asyncio.create_task(core.run())
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield House(
-            port,
-            channel,
-            door,
-            deployed,
-            windows,
-            aside,
-            metrics,
-            served,
-            outcomes,
-            faults,
-            refused,
-            guards,
-            settings,
-        )
-    await door.close(1.0)
-    await core.finish()
-    running.cancel()
-    for version in loaded.values():
-        version.lane.close()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield House(
+                port,
+                channel,
+                door,
+                deployed,
+                windows,
+                aside,
+                metrics,
+                served,
+                outcomes,
+                faults,
+                refused,
+                guards,
+                settings,
+            )
+    finally:
+        await door.close(1.0)
+        await core.finish()
+        running.cancel()
+        for version in loaded.values():
+            version.lane.close()
 
 
 def ask(*inputs: float, key: str = "S1", rows: int = 1, **more: object) -> PredictRequest:
