@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import hiredis
@@ -16,17 +16,20 @@ async def fake_store(
 
     An empty answer closes the connection.
     """
+    serving: list[tuple[asyncio.Task[None] | None, asyncio.StreamWriter]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.append((asyncio.current_task(), writer))
         commands = hiredis.Reader()
-        while content := await reader.read(65_536):
-            commands.feed(content)
-            while command := commands.gets():
-                reply = b"+PONG\r\n" if command == [b"PING"] else answer(command)
-                if not reply:
-                    writer.close()
-                    return
-                writer.write(reply)
+        with suppress(OSError):
+            while content := await reader.read(65_536):
+                commands.feed(content)
+                while command := commands.gets():
+                    reply = b"+PONG\r\n" if command == [b"PING"] else answer(command)
+                    if not reply:
+                        writer.close()
+                        return
+                    writer.write(reply)
         writer.close()
 
     if socket is None:
@@ -39,3 +42,6 @@ async def fake_store(
         yield url
     finally:
         server.close()
+        for _, writer in serving:
+            writer.transport.abort()
+        await asyncio.gather(*(task for task, _ in serving if task), return_exceptions=True)

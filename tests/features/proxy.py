@@ -53,9 +53,11 @@ async def proxy_to(url: str) -> AsyncIterator[Proxy]:
     """Stand between a client and the store at *url*."""
     proxy = Proxy()
     store_port = urlsplit(url).port
+    accepted: list[asyncio.Task[None] | None] = []
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         proxy.connections += 1
+        accepted.append(asyncio.current_task())
         there, out = await asyncio.open_connection("127.0.0.1", store_port)
         proxy.writers += [writer, out]
         await asyncio.gather(
@@ -69,3 +71,4 @@ async def proxy_to(url: str) -> AsyncIterator[Proxy]:
     finally:
         server.close()
         proxy.reset()
+        await asyncio.gather(*(task for task in accepted if task), return_exceptions=True)
