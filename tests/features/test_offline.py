@@ -237,3 +237,14 @@ def test_the_join_is_the_rule_read_row_by_row(
         elif known and instant - max(known)[0] <= 2 * ttl:
             flags = STALE | DEFAULTED
         assert (found.values[place, 0], found.flags[place]) == (expected, flags)
+
+
+def test_no_questions_and_no_views_are_fine(tmp_path: Path) -> None:
+    """A spine of nobody; a model that reads request inputs alone."""
+    store = OfflineStore(tmp_path)
+    store.append(VIEW, [row("S1", 10)], created_ms=10)
+    nobody = Spine(ids={"subscriber": []}, as_of_ms=np.empty(0, dtype=np.int64))
+    assert store.training_set(contract(), nobody).values.shape == (0, 1)
+    plain = ModelContract(entities=("subscriber",), inputs=(RequestInput(name="budget"),))
+    found = store.training_set(plain, asked(("S1", 20)))
+    assert (found.values.shape, found.names, found.flags.tolist()) == ((1, 0), (), [0])
