@@ -1,13 +1,17 @@
 """Evidence: a key's first event once, by arm, at the configured share."""
 
+import json
 import math
 import random
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protos import window_pb2
 from rollout.evidence import Evidence
 from rollout.inbox import Second
 from rollout.plan import Place, Stage
@@ -15,6 +19,7 @@ from stats import tilt
 from tests.rollout.scripted import QUICK, START, window
 
 CANARY = Place(Stage.CANARY, 0)
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "window.json").read_text())
 
 
 def fresh() -> Evidence:
@@ -191,3 +196,21 @@ def test_calls_are_added_up_for_people() -> None:
     totals = evidence.totals
     assert (totals.canary, totals.production, totals.shadow_pairs) == (1, 2, 9)
     assert (totals.fallen_back, totals.failed) == (1, 1)
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
+def test_committed_windows_give_the_committed_evidence(vector: dict[str, Any]) -> None:
+    """Bytes a gateway of any language may send, and what they must prove."""
+    evidence = fresh()
+    windows = window_pb2.WindowBatch.FromString(bytes.fromhex(vector["batch"])).windows
+    for number in sorted({one.second for one in windows}):
+        of_second = tuple(one for one in windows if one.second == number)
+        evidence.take(Second(number, 1, of_second), CANARY, current=True)
+
+    for name, (canary, baseline, log_e) in vector["metrics"].items():
+        compared = evidence.metrics[name]
+        assert (compared.canary_events, compared.baseline_events) == (canary, baseline)
+        assert compared.state.log_e == pytest.approx(log_e, abs=1e-9)
+    assert len(evidence.stage.clean) == vector["clean"]
+    assert evidence.stage.failed_kept == vector["failed_kept"]
+    assert evidence.absolute_log_e == pytest.approx(vector["absolute_log_e"], abs=1e-9)
