@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from turnout.child import Child, Part, end_stranger
@@ -116,8 +117,18 @@ class System:
             grace_s=20.0,
         )
 
+    def came_back(self, child: Child) -> None:
+        """Note the new process of a part that died, and what its return asks for."""
+        self.written()
+        if child.part.name == "store":
+            self._say(
+                "the store came back empty: models answer with defaults, flagged, until "
+                "`turnout features materialise VIEW` fills it"
+            )
+
     def write_settings(self) -> None:
-        """Put the gateway's settings where its supervisor reads them."""
+        """Put the gateway's settings where its supervisor reads them; makes the folder."""
+        self._plan.folder.mkdir(parents=True, exist_ok=True)
         host, _, port = self._gateway.rpartition(":")
         settings = {
             "folder": str(self._plan.folder / "gateway"),
@@ -150,7 +161,6 @@ async def up(
     Raises OperatorError when one runs in this folder already, StartError when a part does not come
     up. However the body ends, every part is stopped in order: gateway, control, store.
     """
-    plan.folder.mkdir(parents=True, exist_ok=True)
     if (other := read_running(plan.folder)) is not None:
         raise OperatorError(
             f"a system runs in {plan.folder} already (pid {other.pid}); use it, or stop it first "
@@ -172,7 +182,10 @@ async def up(
         finally:
             for task in starting:
                 task.cancel()
-        keepers = [asyncio.create_task(child.keep(system.written)) for child in system.children]
+        keepers = [
+            asyncio.create_task(child.keep(partial(system.came_back, child)))
+            for child in system.children
+        ]
         try:
             yield system
         finally:

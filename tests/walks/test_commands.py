@@ -1,12 +1,13 @@
 """Every command against a running system: its JSON, its exit code, its words."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from tests.models import linear_weights
 from tests.walks.conftest import MODEL
-from tests.walks.whole import Whole
+from tests.walks.whole import Whole, up
 
 pytestmark = pytest.mark.walk
 
@@ -32,7 +33,7 @@ def test_a_forged_prediction_id_is_refused(whole: Whole) -> None:
 def test_what_does_not_exist_is_said_to_be_so(whole: Whole) -> None:
     """Exit 1 and the gateway's words; a wrong option is exit 2."""
     assert "NOT_FOUND" in whole.turnout("predict", "nobody", "S1", exit_code=1)
-    assert "f9" in whole.turnout("predict", MODEL, "S1", "--input", "f9=1", exit_code=1)
+    assert "f0" in whole.turnout("predict", MODEL, "S1", "--input", "f9=1", exit_code=1)
     whole.turnout("predict", MODEL, "S1", "--input", "f0", exit_code=2)
     whole.turnout("models", "--no-such-option", exit_code=2)
 
@@ -80,14 +81,10 @@ def test_the_history_is_listed_and_proved(whole: Whole) -> None:
 
 def test_an_entry_somebody_rewrote_is_named(tmp_path: Path) -> None:
     """Edited in the database behind the registry's back: exit 1, and its number."""
-    import sqlite3
-
-    from tests.walks.whole import up
-
     with up(tmp_path / "state") as whole:
         for model in ("a", "b"):
             whole.register(model, tmp_path / model)
-        (database,) = (tmp_path / "state" / "registry").glob("*.sqlite*")
+        (database,) = (tmp_path / "state" / "registry").glob("*.sqlite")
         with sqlite3.connect(database) as connection:
             connection.execute("UPDATE history SET actor = 'nobody' WHERE seq = 2")
         connection.close()

@@ -1,5 +1,6 @@
 """The whole system as a user starts it: `turnout up`, and the `turnout` command beside it."""
 
+import io
 import json
 import os
 import signal
@@ -8,12 +9,13 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.models import tiny_files
+from turnout.__main__ import main
 from turnout.running import Running, read_running, started_ticks
 
 UP_S_MAX = 60.0
@@ -37,17 +39,15 @@ class Whole:
     running: Running
 
     def turnout(self, *line: str, actor: str = "sam", exit_code: int = 0) -> Any:  # noqa: ANN401  any JSON
-        """Run one command with --json; returns its value, or its complaint where it was to fail."""
-        done = subprocess.run(
-            [*TURNOUT, *line, "--json", "--folder", str(self.folder), "--as", actor],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == exit_code, f"{line}: {done.returncode}\n{done.stderr}"
-        if done.stdout:
-            return json.loads(done.stdout)
-        return done.stderr
+        """Run one command with --json, in this process; returns its value, or its complaint."""
+        told = [*line, "--json", "--folder", str(self.folder), "--as", actor]
+        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as aside:
+            try:
+                main(told)
+            except SystemExit as left:
+                code = left.code
+        assert code == exit_code, f"{line}: exit code {code}\n{aside.getvalue()}"
+        return json.loads(out.getvalue()) if out.getvalue() else aside.getvalue()
 
     def kill(self, signum: signal.Signals) -> None:
         """Send a signal to `turnout up` itself."""
@@ -89,13 +89,11 @@ class Whole:
         self.turnout("splits", "preload", model, label)
 
         def deployed() -> bool:
-            line = ("splits", "set", model, "--production", label)
-            done = subprocess.run(
-                [*TURNOUT, *line, "--folder", str(self.folder), "--as", "sam"],
-                capture_output=True,
-                text=True,
-            )
-            return done.returncode == 0
+            try:
+                self.turnout("splits", "set", model, "--production", label)
+            except AssertionError:
+                return False
+            return True
 
         until(deployed, 20.0, f"{model} {label} READY and deployed")
 
