@@ -1,0 +1,76 @@
+"""Committed bytes that every implementation must read alike: columns, windows, deployments."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from gateway.columns import ModelShape
+from gateway.decode import DoorLimits, decode, parse
+from gateway.intake import Intake
+from gateway.status import RefusedError
+from protos.registry_pb2 import Deployment
+from protos.window_pb2 import WindowBatch
+from registry import types
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+COLUMNS: dict[str, Any] = json.loads((VECTORS / "columns.json").read_text(encoding="utf-8"))
+SHAPE = ModelShape(
+    **{
+        **COLUMNS["shape"],
+        "input_names": tuple(COLUMNS["shape"]["input_names"]),
+        "dictionaries": tuple(map(tuple, COLUMNS["shape"]["dictionaries"])),
+        "input_defaults": tuple(COLUMNS["shape"]["input_defaults"]),
+    }
+)
+LIMITS = DoorLimits(**COLUMNS["limits"])
+
+
+def test_calls_become_the_committed_columns() -> None:
+    """Four messages that waited together, laid out as one batch."""
+    intake = Intake(1_000)
+    for place, call in enumerate(COLUMNS["calls"]):
+        decoded = decode(parse(bytes.fromhex(call["message"])), {"nba": SHAPE}, LIMITS)
+        intake.enter(decoded, arrived_ns=1_000 + place, deadline_ns=10**9 + place)
+    taken = intake.take(256)
+    assert taken is not None
+
+    expected = dict(COLUMNS["columns"])
+    inputs = np.frombuffer(bytes.fromhex(expected.pop("inputs_f32_le")), "<f4")
+    assert taken.inputs.tobytes() == inputs.tobytes()
+    for name in ("sticky", "request_ids", "entity_ids"):
+        assert getattr(taken, name).hex() == expected.pop(name), name
+    assert [list(pin) for pin in taken.pins] == expected.pop("pins")
+    assert taken.model == expected.pop("model")
+    for name, column in expected.items():
+        assert getattr(taken, name).tolist() == column, name
+
+
+@pytest.mark.parametrize("bad", COLUMNS["refused"], ids=lambda bad: bad["why"])
+def test_bad_messages_get_the_committed_code(bad: dict[str, Any]) -> None:
+    """The same code at either door."""
+    with pytest.raises(RefusedError) as refused:
+        decode(parse(bytes.fromhex(bad["message"])), {"nba": SHAPE}, LIMITS)
+    assert int(refused.value.refusal.code) == bad["code"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("window", WindowBatch), ("deployment", Deployment)], ids=["window", "depl"]
+)
+def test_a_message_reads_and_writes_the_committed_bytes(name: str, kind: type[Message]) -> None:
+    """Field numbers and types stay: old bytes mean what they meant."""
+    vector = json.loads((VECTORS / f"{name}.json").read_text(encoding="utf-8"))
+    message = kind.FromString(bytes.fromhex(vector["bytes"]))
+    assert MessageToDict(message) == vector["says"]
+    assert message.SerializeToString(deterministic=True).hex() == vector["bytes"]
+
+
+def test_a_deployment_survives_our_own_type() -> None:
+    """Message to dataclass and back: nothing lost."""
+    vector = json.loads((VECTORS / "deployment.json").read_text(encoding="utf-8"))
+    message = Deployment.FromString(bytes.fromhex(vector["bytes"]))
+    assert types.Deployment.from_proto(message).to_proto() == message
