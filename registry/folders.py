@@ -1,14 +1,16 @@
 """Files on disk, whole or not at all: read through one descriptor, written beside and renamed."""
 
+import errno
 import fcntl
 import os
 import secrets
 import shutil
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from registry.types import RegistryUnavailableError, VersionRefusedError
+from registry.types import RegistryFullError, RegistryUnavailableError, VersionRefusedError
 
 
 def read_regular_file(path: Path, bytes_max: int) -> bytes:
@@ -32,7 +34,24 @@ def read_regular_file(path: Path, bytes_max: int) -> bytes:
 
 
 def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Make *path* hold exactly *files*: written beside it, fsynced, renamed, parent fsynced."""
+    """Make *path* hold exactly *files*: written beside it, fsynced, renamed, parent fsynced.
+
+    Raises RegistryFullError when the disk is full; *path* is then as it was.
+    """
+    try:
+        _replace_folder(path, files)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RegistryFullError(
+                f"no room on the disk for {sum(map(len, files.values()))} bytes of version files; "
+                "nothing was kept. Make room and try again"
+            ) from error
+        raise
+
+
+def _replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    if _holds(path, files):
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     mark = secrets.token_hex(8)
     beside = path.parent / f".{path.name}.{mark}.new"
@@ -44,16 +63,36 @@ def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
                 stream.flush()
                 os.fsync(stream.fileno())
         fsync_folder(beside)
-        if path.exists():
-            outgoing = path.parent / f".{path.name}.{mark}.old"
-            path.rename(outgoing)
-            beside.rename(path)
-            shutil.rmtree(outgoing)
-        else:
-            beside.rename(path)
+        while not _renamed(beside, path) and not _holds(path, files):
+            outgoing = path.parent / f".{path.name}.{secrets.token_hex(8)}.old"
+            with suppress(FileNotFoundError):  # another process was faster; look again
+                path.rename(outgoing)
+                shutil.rmtree(outgoing)
         fsync_folder(path.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _renamed(beside: Path, path: Path) -> bool:
+    """Rename; False when a folder with something in it has the name already."""
+    try:
+        beside.rename(path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def _holds(path: Path, files: Mapping[str, bytes]) -> bool:
+    """Whether *path* holds exactly these files: several workers may bring the same version."""
+    try:
+        return {entry.name for entry in path.iterdir()} == set(files) and all(
+            read_regular_file(path / name, len(content)) == content
+            for name, content in files.items()
+        )
+    except (OSError, VersionRefusedError):
+        return False
 
 
 class FolderLock:

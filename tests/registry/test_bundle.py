@@ -1,9 +1,12 @@
 """A version is its bytes: whatever was changed, swapped or left out is found and named."""
 
+import errno
 import io
 import os
+import threading
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from onnx import helper, numpy_helper
 
 from features.canonical import canonical_json, sha256_hex
 from registry import bundle
-from registry.types import ScoringError, VersionRefusedError
+from registry.types import RegistryFullError, ScoringError, VersionRefusedError
 from tests.models import linear_model, tiny_contract, tiny_files
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -300,6 +303,44 @@ def test_a_folder_comes_back_as_it_was_written(tmp_path: Path) -> None:
     bundle.write_folder(folder, files)
 
     assert bundle.read_folder(folder) == files
+    assert [entry.name for entry in tmp_path.iterdir()] == ["version"]
+
+
+def test_many_may_write_one_folder_at_once(tmp_path: Path) -> None:
+    """Gateway workers share a disk: whoever comes second finds it done, nobody fails."""
+    folder, files = tmp_path / "version", seal()
+    together = threading.Barrier(8)
+
+    def write(number: int) -> None:
+        for turn in range(5):
+            together.wait(10)
+            # Now and then another content, so that folders are moved aside under each other.
+            bundle.write_folder(folder, {**files, "turn.txt": b"%d" % (number * turn % 2)})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+
+    bundle.write_folder(folder, files)
+    assert bundle.read_folder(folder) == files
+    assert [entry.name for entry in tmp_path.iterdir()] == ["version"]
+
+
+def test_a_full_disk_leaves_a_folder_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old files stand, nothing lies beside them, and the error says what to do."""
+    folder = tmp_path / "version"
+    bundle.write_folder(folder, {"old.txt": b"old"})
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(RegistryFullError, match="Make room"):
+            bundle.write_folder(folder, seal())
+
+    assert bundle.read_folder(folder) == {"old.txt": b"old"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["version"]
 
 
