@@ -1,6 +1,7 @@
 """The line between supervisor and worker: whole messages at any size, and nobody ever waits."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -241,8 +242,12 @@ def test_a_worker_stuck_outside_its_loop_dies_with_its_supervisor() -> None:
         program.kill()
         await program.wait()
         deadline = time.monotonic() + 5
-        while rss_bytes(pid) > 0:  # a zombie has no memory
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.005)
+        try:
+            while rss_bytes(pid) > 0:  # a zombie has no memory
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.005)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     asyncio.run(walk())

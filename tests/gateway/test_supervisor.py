@@ -255,7 +255,10 @@ def test_the_page_tells_health_workers_and_metrics(tmp_path: Path) -> None:
                 (None, "spare"),
             ]
             assert all(row["rss_bytes"] > 1e6 for row in rows)
-            await until(lambda: len(house.supervisor.report.counts.get("1", ())) == 1)
+            revision = "turnout_deployment_revision"
+            await until(
+                lambda: [s for s in house.supervisor.report.counts.get("1", ()) if revision in s]
+            )
             _, text = await house.page("/metrics")
             assert 'turnout_workers{state="spare"} 1.0' in text
             assert 'turnout_deployment_revision{model="churn",worker="1"} 2.0' in text
@@ -326,7 +329,12 @@ def test_workers_leave_when_their_supervisor_is_killed(tmp_path: Path) -> None:
         workers = children(program.pid)
         # Whatever they are doing by then: importing, loading or serving.
         program.kill()
-        asyncio.run(until(lambda: not any(map(running, workers))))
+        try:
+            asyncio.run(until(lambda: not any(map(running, workers))))
+        finally:
+            for pid in workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def test_two_gateways_cannot_have_one_observe_port(tmp_path: Path) -> None:
