@@ -150,7 +150,7 @@ def test_a_worker_whose_loop_hangs_is_killed_too(tmp_path: Path) -> None:
             before = set(house.pids("serving"))
             with pytest.raises((TimeoutError, ConnectionError, ValueError)):
                 await house.ask("hang")
-            await until(house.whole)
+            await until(lambda: before - set(house.pids("serving")) and house.whole())
             assert len(before - set(house.pids("serving"))) == 1
 
     asyncio.run(walk())
@@ -231,8 +231,9 @@ def test_totals_never_go_back_when_a_worker_is_replaced(tmp_path: Path) -> None:
             for _ in range(30):
                 await house.ask()
             assert await settled(house, 30) == 30
-            os.kill(house.pids("serving")[0], signal.SIGKILL)
-            await until(house.whole)
+            victim = house.pids("serving")[0]
+            os.kill(victim, signal.SIGKILL)
+            await until(lambda: victim not in house.pids("serving") and house.whole())
             assert await answered(house) == 30
             await house.ask()
             assert await settled(house, 31) == 31
