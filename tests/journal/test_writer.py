@@ -59,8 +59,11 @@ def test_a_durable_record_is_synced_when_its_call_returns(
         assert syncs
         return read(tmp_path)
 
+    begun = monotonic()
+
     with Writer(tmp_path, Kind.SERVED, commit_ms_max=60_000) as writer:
         assert asyncio.run(outcome(writer)) == [b"churned"]
+        assert monotonic() - begun < 5
 
 
 def test_an_ordinary_record_is_synced_within_the_commit_time(tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from protos import registry_pb2, rollout_pb2, window_pb2
-from registry.types import FencedError
+from registry.types import FencedError, RegistryUnavailableError
 from rollout.checkpoint import to_state
 from rollout.controller import Controller
 from rollout.errors import NotLeadingError, RolloutRefusedError, UnknownRolloutError
+from rollout.inbox import source_name
 from rollout.plan import Stage, Verdict
 from rollout.steering import Steering
 from rollout.trial import Trial
@@ -132,6 +133,53 @@ def test_a_hard_guard_acts_at_once() -> None:
     world = asyncio.run(walk())
     assert world.trial.place.stage == Stage.ROLLED_BACK
     assert "5 of 5" in world.trial.reason
+
+
+def test_a_guard_outlives_the_controller_that_heard_it() -> None:
+    """Saved and acknowledged, then killed before acting: the next one acts on it."""
+
+    async def walk() -> World:
+        world = World()
+        await world.begin("quick-direct")
+        await world.until(in_canary)
+        sender = world.workers[0]
+        guard = window_pb2.HardGuard(model="churn", version="2", kind="LOAD_REFUSED")
+        world.controller.receive(
+            window_pb2.WindowBatch(
+                source=sender.source, sequence=sender.sequence + 1, guards=[guard]
+            )
+        )
+        await world.controller.save()
+        await world.restart()
+        await world.act()
+        return world
+
+    assert asyncio.run(walk()).trial.place.stage == Stage.ROLLED_BACK
+
+
+def test_nothing_is_acknowledged_before_it_is_kept() -> None:
+    """What a gateway may forget is in the checkpoint; without a rollout, what was received."""
+
+    async def walk() -> None:
+        world = World()
+        await world.controller.take_over(1)
+        name = source_name(world.workers[0].source)
+        await world.second()
+        assert world.controller.kept(name) == 1
+        await world.begin("quick-direct")
+        await world.second(save=False)
+        await world.controller.save()
+        kept = world.controller.kept(name)
+        world.registry.down = True
+        await world.second(save=False)
+        with pytest.raises(RegistryUnavailableError):
+            await world.controller.save()
+        assert world.controller.kept(name) == kept == 2
+        world.registry.down = False
+        await world.controller.save()
+        assert world.controller.kept(name) == 3
+
+    asyncio.run(walk())
 
 
 @pytest.mark.parametrize("fails", [0.0, 0.03])

@@ -1,6 +1,7 @@
 """Whole rollouts over real gRPC, against a real registry, with workers that talk like real ones."""
 
 import asyncio
+import contextlib
 import socket
 import subprocess
 import sys
@@ -32,7 +33,7 @@ class Walk:
 
     registry: Running
     workers: list[ScriptedWorker]
-    stub: "rollout_pb2_grpc.RolloutsAsyncStub"
+    stub: rollout_pb2_grpc.RolloutsStub
 
     async def start(self, policy: Policy) -> rollout_pb2.RolloutStatus:
         """Register, approve and start a candidate."""
@@ -81,7 +82,8 @@ async def walk(folder: Path, sink: str | None = None) -> AsyncIterator[Walk]:
                 grpc.aio.insecure_channel(sink) as channel,
             ):
                 await in_production(registry.ann, registry.bob, tiny_files("churn"))
-                yield Walk(registry, made, rollout_pb2_grpc.RolloutsStub(channel))
+                stub = rollout_pb2_grpc.RolloutsStub(channel)  # type: ignore[no-untyped-call]
+                yield Walk(registry, made, stub)
         finally:
             if server is not None:
                 await server.stop()
@@ -193,6 +195,38 @@ def test_windows_are_acknowledged_only_when_kept(tmp_path: Path) -> None:
             await server.stop()
 
     asyncio.run(course())
+
+
+def test_of_two_controllers_one_acts_and_the_other_takes_over(tmp_path: Path) -> None:
+    """The second waits; when the first stops it passes its lease on, and the second leads."""
+
+    async def course() -> None:
+        async with running(tmp_path) as registry:
+            first = await serve(registry.address, "127.0.0.1:0", policies=POLICIES)
+            async with asyncio.timeout(20):
+                await leading(first)
+                second = await serve(registry.address, "127.0.0.1:0", policies=POLICIES)
+                await asyncio.sleep(1.0)
+                assert (first.room.controller.leading, second.room.controller.leading) == (
+                    True,
+                    False,
+                )
+                began = asyncio.get_running_loop().time()
+                await first.stop()
+                await leading(second)
+                assert asyncio.get_running_loop().time() - began < 4.0
+            await second.stop()
+
+    asyncio.run(course())
+
+
+async def leading(server: RolloutServer) -> None:
+    """Return when this controller leads."""
+    controller = server.room.controller
+    while not controller.leading:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await controller.changed.wait()
 
 
 def free_port() -> int:

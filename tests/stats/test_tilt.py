@@ -122,6 +122,13 @@ def test_a_billion_events_are_ordinary_numbers() -> None:
             assert all(map(math.isfinite, (*state.log_s, state.log_e, state.log_e_max)))
 
 
+def test_the_running_maximum_is_kept() -> None:
+    """Evidence once reached is not talked away by what comes after."""
+    state = step(WORSE, start(WORSE), 8, 0, 0.1, 3600)
+    later = step(WORSE, state, 0, 200, 0.1, 3600)
+    assert later.log_e < state.log_e == later.log_e_max
+
+
 def test_the_prior_is_spent_once_and_no_more() -> None:
     """Half at the first look, the rest evenly over looks_max, then nothing."""
     state = start(WORSE)
