@@ -50,7 +50,7 @@ class Arms:
         candidate never takes a place that production's calls could have.
         """
         routes, drawn = batch.routes, batch.assignment
-        if drawn.undivided:
+        if drawn.arm is None:
             await self._answer_undivided(batch)
             leave()
             return
@@ -66,11 +66,11 @@ class Arms:
             await self._answer_standby(batch, batch.part(baseline), await standby_run)
         for participant in {id(p): p for p in drawn.pins.values()}.values():
             await self._answer_pins(batch, participant)
-        if len(part.calls):
+        if len(part):
             self._aside.offer_shadows(batch, part, scored)
         leave()
         if len(candidates):
-            places = np.arange(len(mine), len(part.calls))
+            places = np.arange(len(mine), len(part))
             await self._answer_canary(batch, part.take(places), scored, canary_run)
 
     async def _answer_undivided(self, batch: Batch) -> None:
@@ -88,7 +88,7 @@ class Arms:
         self, batch: Batch, participant: Participant, part: Part, *, aside: bool
     ) -> Scored:
         lane = participant.version.lane
-        if not len(part.calls):
+        if not len(part):
             return Scored.late(np.zeros(1, dtype=np.uint32), lane.outputs)
         matrix = self._matrix(batch, participant, part)
         if not aside:
@@ -98,7 +98,7 @@ class Arms:
     @staticmethod
     def _matrix(batch: Batch, participant: Participant, part: Part) -> NDArray[np.float32]:
         matrix = participant.matrix(batch.looked.matrix)
-        return matrix if part.whole else matrix[part.rows]
+        return matrix[part.rows]
 
     def _start(
         self, batch: Batch, participant: Participant | None, calls: NDArray[np.intp]
@@ -122,7 +122,7 @@ class Arms:
     async def _answer_production(self, batch: Batch, part: Part, scored: Scored) -> None:
         """Answer production's own calls; those it failed on go to the standby, if there is one."""
         routes = batch.routes
-        own = scored.first(len(part.calls), int(part.row_offsets[-1]))
+        own = scored.first(len(part), int(part.row_offsets[-1]))
         good = fine(own)
         if own.faultless:
             self._send(batch, part, routes.production, PRODUCTION, own.scores)
@@ -168,7 +168,7 @@ class Arms:
         canary = routes.canary
         assert canary is not None
         offered = not routes.breaker.open
-        first = len(by_production.faults) - len(part.calls)
+        first = len(by_production.faults) - len(part)
         safe = Scored(
             by_production.scores[len(by_production.scores) - int(part.row_offsets[-1]) :],
             by_production.faults[first:],
@@ -182,7 +182,7 @@ class Arms:
         if len(lost):
             await self._rescue(batch, part, safe, lost, routes.standby)
         if not offered:
-            self._aside.passed_over(routes, canary.version, len(part.calls))
+            self._aside.passed_over(routes, canary.version, len(part))
             return
         self._tell(batch, canary, ARM_CANARY, part, scored, safe, len(saved))
         self._judge_here(batch, part, scored, covered)
@@ -205,7 +205,7 @@ class Arms:
         """Let the breaker see this run: keys the canary failed on while production was fine."""
         routes = batch.routes
         good = fine(scored)
-        keys = batch.assignment.key_hash[part.calls[~good & covered]].tolist()
+        keys = batch.assignment.key_hash[part.indexes()[~good & covered]].tolist()
         unix_ns = self._clock.unix_ns()
         if routes.breaker.record(keys, any_good=bool(good.any()), at_unix_ns=unix_ns):
             kinds = sorted({Fault(f).name.lower() for f in scored.faults.tolist() if f})
@@ -235,7 +235,7 @@ class Arms:
             kinds = sorted({Fault(f).name.lower() for f in scored.faults[places].tolist()})
             error_id = self._on_fault(f"{routes.model}: {len(places)} calls {', '.join(kinds)}")
             refusal = refuse_internal(error_id)
-            self._ingress.refuse(batch.calls.handles[part.calls[places]], refusal)
+            self._ingress.refuse(batch.calls.handles[part.indexes()[places]], refusal)
             self._aside.failed(routes, refusal, len(places))
 
     def _send_some(
@@ -249,7 +249,7 @@ class Arms:
     ) -> None:
         if not len(places):
             return
-        if len(places) == len(part.calls):
+        if len(places) == len(part):
             self._send(batch, part, participant, role, scored.scores)
             return
         scores = scored.scores[Part.of(places, part.row_offsets).rows]
@@ -287,10 +287,10 @@ class Arms:
         calls = part.calls
         assignment, arrived_ns = batch.assignment, batch.calls.arrived_ns
         told = Told(
-            key_hash=assignment.key_hash if part.whole else assignment.key_hash[calls],
+            key_hash=assignment.key_hash[calls],
             faults=scored.faults,
-            evidence=~(assignment.holdout if part.whole else assignment.holdout[calls]),
-            latency_ns=self._clock.now_ns() - (arrived_ns if part.whole else arrived_ns[calls]),
+            held_out=None if assignment.holdout is None else assignment.holdout[calls],
+            latency_ns=self._clock.now_ns() - arrived_ns[calls],
             scores=scored.scores[:, 0],
             expected=None if expected is None else expected.scores[:, 0],
             row_offsets=part.row_offsets,

@@ -198,14 +198,14 @@ class Aside:
             if not len(places):
                 continue
             taken = Part.of(places, part.row_offsets)
-            rows = part.rows[taken.rows]
+            rows = taken.rows if isinstance(part.rows, slice) else part.rows[taken.rows]
             self.shadows.offer(
                 Copies(
                     routes=batch.routes,
                     version=participant.version,
                     matrix=participant.matrix(batch.looked.matrix)[rows],
                     row_offsets=taken.row_offsets,
-                    key_hash=batch.assignment.key_hash[part.calls[places]],
+                    key_hash=batch.assignment.key_hash[part.indexes()[places]],
                     expected=scored.scores[taken.rows, 0],
                     flags=batch.looked.flags[rows],
                 )

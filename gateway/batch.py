@@ -11,7 +11,7 @@ from gateway.lookup import Looked
 from gateway.route import Assignment
 from gateway.rows import counts_of
 from gateway.scoring import NONE, Scored
-from journal import prediction_id
+from journal.prediction_id import HOLDOUT_BIT, model_hash, write
 from protos.predict_pb2 import DEFAULTED
 
 
@@ -25,18 +25,25 @@ class Worker:
     prediction_id_key: bytes
 
 
+Index = NDArray[np.intp] | slice
+WHOLE = slice(None)
+"""Everything, in its order: indexing with it copies nothing."""
+
+
 @dataclass(slots=True)
 class Part:
     """Some calls of a batch with their rows: what one version is asked, and what it answers."""
 
-    calls: NDArray[np.intp]
-    """(P,) indexes into the batch's calls."""
-    rows: NDArray[np.intp]
-    """Indexes into the batch's rows, call by call."""
+    calls: Index
+    """(P,) indexes into the batch's calls; a whole slice for the batch itself."""
+    rows: Index
+    """Indexes into the batch's rows, call by call; likewise."""
     row_offsets: NDArray[np.uint32]
     """(P + 1,) where each call's rows begin within *rows*."""
-    whole: bool = False
-    """True when this is the batch itself, in its order: nothing need be picked."""
+
+    def __len__(self) -> int:
+        """P."""
+        return len(self.row_offsets) - 1
 
     @property
     def rows_per_call(self) -> NDArray[np.intp]:
@@ -56,7 +63,13 @@ class Part:
     def take(self, places: NDArray[np.intp]) -> "Part":
         """Pick some of this part's calls, by place within it."""
         part = Part.of(places, self.row_offsets)
+        if isinstance(self.calls, slice) or isinstance(self.rows, slice):
+            return part
         return Part(self.calls[places], self.rows[part.rows], part.row_offsets)
+
+    def indexes(self) -> NDArray[np.intp]:
+        """(P,) indexes into the batch's calls, as numbers."""
+        return np.arange(len(self)) if isinstance(self.calls, slice) else self.calls
 
 
 @dataclass(slots=True)
@@ -72,9 +85,7 @@ class Batch:
 
     def whole(self) -> Part:
         """All of its calls."""
-        offsets = self.calls.row_offsets
-        rows, calls = np.arange(self.calls.rows), np.arange(self.calls.calls)
-        return Part(calls, rows, offsets, whole=True)
+        return Part(WHOLE, WHOLE, self.calls.row_offsets)
 
     def part(self, calls: NDArray[np.intp]) -> Part:
         """Pick some of its calls."""
@@ -82,7 +93,7 @@ class Batch:
 
     def flags(self, part: Part) -> NDArray[np.uint32]:
         """Row flags of *part*: what the lookup found, and whether the call was sticky."""
-        flags = self.looked.flags if part.whole else self.looked.flags[part.rows]
+        flags = self.looked.flags[part.rows]
         by_call = self.assignment.flags
         if by_call is None:
             return flags
@@ -121,34 +132,43 @@ class IdWriter:
 
     def write(self, batch: Batch, answer: Answer, at_unix_ms: int) -> bytes:
         """Return the ids of one answer's calls, joined, in order."""
-        calls = answer.part.calls
-        ids = np.zeros(len(calls), dtype=prediction_id.LAYOUT)
-        ids["format"] = prediction_id.FORMAT
-        held_out = batch.assignment.holdout[calls]
-        ids["role"] = answer.role | (held_out * np.uint8(prediction_id.HOLDOUT_BIT))
-        ids["slot"] = self._worker.slot
-        sequences = np.arange(self._sequence, self._sequence + len(calls), dtype=np.uint64)
-        ids["sequence"] = sequences & np.uint64(0xFFFFFFFF)
-        ids["model"] = prediction_id.model_hash(batch.routes.model)
-        ids["version"] = np.void(answer.version.id[:8])
-        ids["revision"] = batch.routes.deployment.revision
-        ids["at_ms"] = at_unix_ms
-        ids["key_hash"] = batch.assignment.key_hash[calls]
-        ids["boot_id"] = self._worker.boot_id
-        self._sequence += len(calls)
-        return prediction_id.seal(ids, self._worker.prediction_id_key)
+        worker, version, assignment = self._worker, answer.version.id[:8], batch.assignment
+        hashes = assignment.key_hash[answer.part.calls].tolist()
+        roles = [answer.role] * len(hashes)
+        if assignment.holdout is not None:
+            held_out = assignment.holdout[answer.part.calls].tolist()
+            roles = [answer.role | (HOLDOUT_BIT if out else 0) for out in held_out]
+        model, revision = model_hash(batch.routes.model), batch.routes.deployment.revision
+        first = self._sequence
+        self._sequence += len(hashes)
+        ids = [
+            write(
+                worker.prediction_id_key,
+                role=role,
+                slot=worker.slot,
+                sequence=(first + place) & 0xFFFF_FFFF,
+                model_hash=model,
+                version=version,
+                revision=revision,
+                at_ms=at_unix_ms,
+                key_hash=key_hash,
+                boot_id=worker.boot_id,
+            )
+            for place, (role, key_hash) in enumerate(zip(roles, hashes, strict=True))
+        ]
+        return b"".join(ids)
 
 
 def replies_of(batch: Batch, answer: Answer) -> Replies:
     """Lay an answer out as the door wants it."""
     calls = answer.part.calls
+    held_out = batch.assignment.holdout
     return Replies(
         model=batch.routes.model,
         handles=batch.calls.handles[calls],
-        versions=(answer.version.label,),
-        version_index=np.zeros(len(calls), dtype=np.uint8),
-        role=np.full(len(calls), answer.role, dtype=np.uint8),
-        holdout=batch.assignment.holdout[calls],
+        version=answer.version.label,
+        role=answer.role,
+        holdout=None if held_out is None else held_out[calls],
         prediction_ids=answer.prediction_ids,
         row_offsets=answer.part.row_offsets,
         scores=answer.scores,

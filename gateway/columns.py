@@ -83,17 +83,15 @@ class Calls:
 
 @dataclass(slots=True)
 class Replies:
-    """Answers to C calls of one model; R rows, K scores a row."""
+    """Answers of one version, in one role, to C calls; R rows, K scores a row."""
 
     model: str
     handles: NDArray[np.uint64]
-    versions: tuple[str, ...]
-    version_index: NDArray[np.uint8]
-    """(C,) into *versions*."""
-    role: NDArray[np.uint8]
-    """(C,) turnout.v1.Role."""
-    holdout: NDArray[np.bool_]
-    """(C,)."""
+    version: str
+    role: int
+    """turnout.v1.Role of all C."""
+    holdout: NDArray[np.bool_] | None
+    """(C,) None: nobody is held out."""
     prediction_ids: bytes
     """64 bytes a call (journal.prediction_id)."""
     row_offsets: NDArray[np.uint32]

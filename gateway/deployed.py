@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ ALIASES = {"champion": "production", "challenger": "canary"}
 """MLflow's words for the two roles, understood in pins."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LoadedVersion:
     """A version that was verified, loaded, warmed and golden-tested in this process."""
 
@@ -26,12 +27,12 @@ class LoadedVersion:
     bundle: Bundle
     lane: Lane
 
-    @property
+    @cached_property
     def id(self) -> bytes:
         """Its 32 raw bytes."""
         return bytes.fromhex(self.bundle.digest)
 
-    @property
+    @cached_property
     def digest8(self) -> int:
         """The first 8 bytes of its id, little-endian, as windows and journals name it."""
         return int.from_bytes(self.id[:8], "little")

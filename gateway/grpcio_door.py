@@ -118,7 +118,7 @@ class GrpcioDoor:
         outputs = replies.scores.shape[1]
         scores = replies.scores.ravel().tolist()
         flags = replies.row_flags.tolist() if replies.row_flags.any() else None
-        holdout, roles = replies.holdout.tolist(), replies.role.tolist()
+        holdout = None if replies.holdout is None else replies.holdout.tolist()
         for place, handle in enumerate(replies.handles.tolist()):
             future = self._answers.get(handle)
             if future is None or future.done():
@@ -127,10 +127,10 @@ class GrpcioDoor:
             reply = PredictReply(
                 request_id=self._request_ids.get(handle, ""),
                 model=replies.model,
-                version=replies.versions[replies.version_index[place]],
-                role=roles[place],
+                version=replies.version,
+                role=replies.role,  # type: ignore[arg-type]  stubs want the enum; the wire is an int
                 prediction_id=replies.prediction_ids[64 * place : 64 * place + 64],
-                holdout=holdout[place],
+                holdout=holdout is not None and holdout[place],
                 scores=scores[first * outputs : last * outputs],
                 outputs=outputs,
                 row_flags=flags[first:last] if flags and any(flags[first:last]) else None,

@@ -21,23 +21,22 @@ class Assignment:
 
     keys: list[bytes]
     """C sticky keys."""
-    arm: NDArray[np.uint8]
-    """(C,) turnout.v1.Arm."""
+    arm: NDArray[np.uint8] | None
+    """(C,) turnout.v1.Arm; None: every call is production's."""
     key_hash: NDArray[np.uint64]
     """(C,) evidence keys."""
-    holdout: NDArray[np.bool_]
-    """(C,) in the control group: scored and answered, and no evidence."""
+    holdout: NDArray[np.bool_] | None
+    """(C,) in the control group: scored and answered, and no evidence. None: nobody."""
     flags: NDArray[np.uint32] | None
     """(C,) NOT_STICKY or 0, for every row of the call; None: all 0."""
     pins: dict[int, Participant]
     """call -> the version it named."""
     strangers: dict[int, str]
     """call -> a pin that is not deployed."""
-    undivided: bool = False
-    """True when every call is production's."""
 
     def calls_of(self, arm: int) -> NDArray[np.intp]:
-        """Indexes of the calls of one arm, in order."""
+        """Indexes of the calls of one arm, in order; only where the batch is divided."""
+        assert self.arm is not None
         return np.flatnonzero(self.arm == arm)
 
 
@@ -57,13 +56,13 @@ def arm_of(routes: Routes, sticky_key: bytes) -> int:
 def assign(routes: Routes, calls: Calls) -> Assignment:
     """Assign every call. About 1 us a call: one or two xxh3 of a short key."""
     deployment = routes.deployment
-    count = calls.calls
     keys, sticky = sticky_keys(routes, calls)
+    salt = deployment.split_salt
     assignment = Assignment(
         keys=keys,
-        arm=np.full(count, ARM_PRODUCTION, dtype=np.uint8),
-        key_hash=np.zeros(count, dtype=np.uint64),
-        holdout=np.zeros(count, dtype=np.bool_),
+        arm=None,
+        key_hash=np.array([evidence_key(salt, key) for key in keys], dtype=np.uint64),
+        holdout=None,
         flags=None,
         pins={},
         strangers={},
@@ -71,17 +70,23 @@ def assign(routes: Routes, calls: Calls) -> Assignment:
     if not all(sticky):
         flags = [0 if is_sticky else NOT_STICKY for is_sticky in sticky]
         assignment.flags = np.array(flags, dtype=np.uint32)
-    salt = deployment.split_salt
-    assignment.key_hash[:] = [evidence_key(salt, key) for key in keys]
-    divided = bool(deployment.canary_bp or deployment.standby_bp)
-    assignment.undivided = not divided and not calls.pins
-    if divided:
-        assignment.arm[:] = [arm_of(routes, key) for key in keys]
+    if deployment.canary_bp or deployment.standby_bp:
+        assignment.arm = np.array([arm_of(routes, key) for key in keys], dtype=np.uint8)
     if deployment.holdout_bp:
-        assignment.holdout[:] = [
+        drawn = [
             holdout_bucket(deployment.holdout_salt, key) < deployment.holdout_bp
             for key in customer_keys(routes, calls, keys)
         ]
+        assignment.holdout = np.array(drawn, dtype=np.bool_)
+    if calls.pins:
+        _pin(routes, calls, assignment)
+    return assignment
+
+
+def _pin(routes: Routes, calls: Calls, assignment: Assignment) -> None:
+    """Give the calls that name a version to that version, or to nobody."""
+    if assignment.arm is None:
+        assignment.arm = np.full(calls.calls, ARM_PRODUCTION, dtype=np.uint8)
     for call, name in calls.pins:
         participant = routes.pinned(name)
         if participant is None:
@@ -89,7 +94,6 @@ def assign(routes: Routes, calls: Calls) -> Assignment:
         else:
             assignment.pins[call] = participant
         assignment.arm[call] = ARM_PINNED
-    return assignment
 
 
 def sticky_keys(routes: Routes, calls: Calls) -> tuple[list[bytes], list[bool]]:
@@ -101,6 +105,8 @@ def sticky_keys(routes: Routes, calls: Calls) -> tuple[list[bytes], list[bool]]:
     sticky: list[bool] = []
     own, offsets = calls.sticky, calls.sticky_offsets.tolist()
     firsts = first_entities(routes, calls)
+    if not own and all(firsts):
+        return firsts, [True] * len(firsts)
     request_offsets = calls.request_id_offsets.tolist()
     for call in range(calls.calls):
         key = own[offsets[call] : offsets[call + 1]] or firsts[call]
@@ -121,8 +127,6 @@ def first_entities(routes: Routes, calls: Calls) -> list[bytes]:
     entities = routes.shape.entities
     if entities == 0:
         return [b""] * calls.calls
-    firsts = calls.row_offsets[:-1].astype(np.intp) * entities
-    starts = calls.entity_offsets[firsts].tolist()
-    ends = calls.entity_offsets[firsts + 1].tolist()
-    buffer = calls.entity_ids
-    return [buffer[start:end] for start, end in zip(starts, ends, strict=True)]
+    firsts = [row * entities for row in calls.row_offsets[:-1].tolist()]
+    offsets, buffer = calls.entity_offsets.tolist(), calls.entity_ids
+    return [buffer[offsets[first] : offsets[first + 1]] for first in firsts]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ def record_of(several: Sequence[Served]) -> ServedBatch:
     version, deployment = first.answer.version, first.batch.routes.deployment
     scores = np.concatenate([one.answer.scores for one in several])
     vectors = np.concatenate([one.matrix for one in several])
-    calls = [len(one.answer.part.calls) for one in several]
+    calls = [len(one.answer.part) for one in several]
     return ServedBatch(
         model=deployment.model,
         version=version.label,
@@ -58,6 +59,9 @@ def _key_hashes(one: Served) -> NDArray[np.uint64]:
 def _entity_ids(one: Served) -> list[str]:
     """Every id of every row, row by row."""
     calls, entities = one.batch.calls, one.batch.routes.shape.entities
+    if isinstance(one.answer.part.rows, slice):
+        offsets = calls.entity_offsets.tolist()
+        return [calls.entity_ids[a:b].decode() for a, b in pairwise(offsets)]
     items = (one.answer.part.rows[:, None] * entities + np.arange(entities)).ravel()
     starts = calls.entity_offsets[items].tolist()
     ends = calls.entity_offsets[items + 1].tolist()

@@ -68,7 +68,7 @@ class Shadows:
         keys = batch.assignment.keys
         drawn = [
             shadow_bucket(salt, version_id, keys[call]) < sample_bp
-            for call in part.calls[places].tolist()
+            for call in part.indexes()[places].tolist()
         ]
         return places[np.array(drawn, dtype=np.bool_)]
 
@@ -98,7 +98,7 @@ class Shadows:
         told = Told(
             key_hash=copies.key_hash,
             faults=scored.faults,
-            evidence=np.ones(calls, dtype=np.bool_),
+            held_out=None,
             latency_ns=np.full(calls, self._clock.now_ns() - started_ns, dtype=np.int64),
             scores=scored.scores[:, 0],
             expected=copies.expected,

@@ -31,8 +31,8 @@ class Told:
     """(C,)."""
     faults: NDArray[np.uint8]
     """(C,) gateway.scoring.Fault of this version, whoever answered in the end."""
-    evidence: NDArray[np.bool_]
-    """(C,) False for held-out calls."""
+    held_out: NDArray[np.bool_] | None
+    """(C,) in the control group: no evidence. None: nobody."""
     latency_ns: NDArray[np.int64]
     """(C,) from arrival to answer."""
     scores: NDArray[np.float32]
@@ -53,11 +53,12 @@ class Told:
             return parts[0]
         lengths = np.concatenate([counts_of(told.row_offsets) for told in parts])
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint32)
+        held_out = [told.held_out for told in parts if told.held_out is not None]
         expected = [told.expected for told in parts if told.expected is not None]
         return Told(
             key_hash=np.concatenate([told.key_hash for told in parts]),
             faults=np.concatenate([told.faults for told in parts]),
-            evidence=np.concatenate([told.evidence for told in parts]),
+            held_out=np.concatenate(held_out) if len(held_out) == len(parts) else None,
             latency_ns=np.concatenate([told.latency_ns for told in parts]),
             scores=np.concatenate([told.scores for told in parts]),
             expected=np.concatenate(expected) if len(expected) == len(parts) else None,
@@ -109,7 +110,8 @@ class Windows:
         faulty = told.faults != Fault.NONE
         calls = message.calls
         calls.answered += len(told.faults) - int(np.count_nonzero(faulty))
-        calls.held_out += len(told.evidence) - int(np.count_nonzero(told.evidence))
+        if told.held_out is not None:
+            calls.held_out += int(np.count_nonzero(told.held_out))
         calls.fallen_back += told.fallen_back
         message.rows += len(told.scores)
         if faulty.any():
@@ -208,13 +210,14 @@ class Windows:
     @staticmethod
     def _record(counts: _Counts, routes: Routes, told: Told) -> None:
         """Add evidence: every error-like event, and scores and latencies of the keys kept."""
+        counted = True if told.held_out is None else ~told.held_out
         for fault, metric in ERROR_LIKE.items():
-            hit = told.evidence & (told.faults == fault)
+            hit = (told.faults == fault) & counted
             if hit.any():
                 keys, bins, _ = counts.records.setdefault(metric, ([], [], []))
                 keys += told.key_hash[hit].tolist()
                 bins += [0] * int(np.count_nonzero(hit))
-        kept = told.evidence & (told.faults == Fault.NONE)
+        kept = (told.faults == Fault.NONE) & counted
         if routes.budgets.evidence_keep < 65_536:
             kept &= (told.key_hash & np.uint64(0xFFFF)) < routes.budgets.evidence_keep
         if not kept.any():

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from journal import prediction_id
@@ -40,17 +39,19 @@ def test_prediction_ids_are_written_and_read() -> None:
     stored = vectors("prediction_id")
     key = bytes.fromhex(stored["key"])
     for case in stored["cases"]:
-        fields = np.zeros(1, dtype=prediction_id.LAYOUT)
-        fields["format"] = prediction_id.FORMAT
-        fields["role"] = case["role"] | (prediction_id.HOLDOUT_BIT if case["holdout"] else 0)
-        fields["slot"], fields["sequence"] = case["slot"], case["sequence"]
-        fields["model"] = prediction_id.model_hash(case["model"])
-        fields["version"] = np.void(bytes.fromhex(case["version"]))
-        fields["revision"], fields["at_ms"] = int(case["revision"]), int(case["at_ms"])
-        fields["key_hash"] = int(case["key_hash"], 16)
-        fields["boot_id"] = int(case["boot_id"], 16)
-
-        assert prediction_id.seal(fields, key).hex() == case["id"]
+        written = prediction_id.write(
+            key,
+            role=case["role"] | (prediction_id.HOLDOUT_BIT if case["holdout"] else 0),
+            slot=case["slot"],
+            sequence=case["sequence"],
+            model_hash=prediction_id.model_hash(case["model"]),
+            version=bytes.fromhex(case["version"]),
+            revision=int(case["revision"]),
+            at_ms=int(case["at_ms"]),
+            key_hash=int(case["key_hash"], 16),
+            boot_id=int(case["boot_id"], 16),
+        )
+        assert written.hex() == case["id"]
 
         found = prediction_id.read(bytes.fromhex(case["id"]), key)
         assert (found.role, found.holdout) == (case["role"], case["holdout"])
