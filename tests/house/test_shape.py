@@ -3,7 +3,7 @@
 import ast
 import re
 
-from tests.house.sources import HOUSE, ROOMS, no_breach, parsed, place, sources
+from tests.house.sources import HOUSE, ROOMS, no_breach, parsed, place, sources, statements
 
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
@@ -33,7 +33,7 @@ def test_a_function_fits_the_eye() -> None:
         [
             f"{place(path, node.lineno)}: {node.name}: {lines} lines, {FUNCTION_LINES_MAX} at most"
             for _, path in sources(*EVERYWHERE)
-            for node in ast.walk(parsed(path))
+            for node in statements(path)
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
             and (lines := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES_MAX
         ]
@@ -54,7 +54,7 @@ def test_no_file_or_class_has_a_name_that_names_nothing() -> None:
         [
             f"{place(path, node.lineno)}: {node.name}"
             for _, path in sources(*EVERYWHERE)
-            for node in ast.walk(parsed(path))
+            for node in statements(path)
             if isinstance(node, ast.ClassDef) and classes.search(node.name)
         ]
     )
@@ -67,7 +67,7 @@ def test_every_exception_says_that_it_is_one() -> None:
         [
             f"{place(path, node.lineno)}: {node.name}"
             for _, path in sources(*EVERYWHERE)
-            for node in ast.walk(parsed(path))
+            for node in statements(path)
             if isinstance(node, ast.ClassDef)
             and any(raised.search(ast.unparse(base)) for base in node.bases)
             and not node.name.endswith("Error")
