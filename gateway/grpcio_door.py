@@ -128,7 +128,7 @@ class GrpcioDoor:
                 request_id=self._request_ids.get(handle, ""),
                 model=replies.model,
                 version=replies.version,
-                role=replies.role,  # type: ignore[arg-type]  stubs want the enum; the wire is an int
+                role=replies.role,  # type: ignore[arg-type]
                 prediction_id=replies.prediction_ids[64 * place : 64 * place + 64],
                 holdout=holdout is not None and holdout[place],
                 scores=scores[first * outputs : last * outputs],
