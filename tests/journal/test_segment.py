@@ -119,7 +119,7 @@ def test_damage_in_the_middle_is_reported_and_kept(tmp_path: Path, at: int) -> N
 
 def test_a_whole_record_is_found_behind_a_stretch_of_noise() -> None:
     """The search crosses its own stretches, also where a record begins on a seam."""
-    for gap in range(1 << 20, (1 << 20) + 12):
+    for gap in range((1 << 20) - 1, (1 << 20) + 5, 2):
         content = b"\xff" * gap + frame(b"found")
         assert find_whole(content, 0) == gap
 
