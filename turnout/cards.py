@@ -10,6 +10,9 @@ from rich.text import Text
 from protos import registry_pb2
 from turnout.terminal import facts
 
+INTERVAL = {"value", "low", "high"}
+"""How a card holds an estimate."""
+
 INITIAL = "initial"
 """Not a rollout policy: what the approval of a model's first version is of."""
 
@@ -31,7 +34,7 @@ def what_changes(card: Mapping[str, Any]) -> RenderableType:
     shown: dict[str, object] = {}
     for group in ("metrics", "expected_shift", "drill"):
         for name, value in flat(card.get(group) or {}):
-            shown[f"{group.replace('_', ' ')}: {name}"] = value
+            shown[f"{group}: {name}".replace("_", " ")] = value
     return facts(shown) if shown else Text("Its card names no metrics.", style="dim")
 
 
@@ -40,12 +43,21 @@ def flat(value: Mapping[str, Any], before: str = "") -> list[tuple[str, object]]
     found: list[tuple[str, object]] = []
     for name, item in value.items():
         path = f"{before}{name}"
-        if isinstance(item, Mapping):
+        if isinstance(item, Mapping) and item.keys() == INTERVAL:
+            found.append((path, estimate(item)))
+        elif isinstance(item, Mapping):
             found.extend(flat(item, f"{path}."))
         elif isinstance(item, float):
             found.append((path, f"{item:.4g}"))
-        elif isinstance(item, list) and len(item) == 2:
-            found.append((path, " to ".join(f"{end:.4g}" for end in item)))
         elif not isinstance(item, list):
             found.append((path, item))
     return found
+
+
+def estimate(item: Mapping[str, float | None]) -> str:
+    """Return a value with its 95 % interval: 0.858 [0.840, 0.876]; - where it is not defined."""
+    if item["value"] is None:
+        return "-"
+    if item["low"] is None or item["high"] is None:
+        return f"{item['value']:.3f}"
+    return f"{item['value']:.3f} [{item['low']:.3f}, {item['high']:.3f}]"

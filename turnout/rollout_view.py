@@ -1,7 +1,8 @@
 """A rollout's status as people read it."""
 
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -74,6 +75,27 @@ def evidence_table(status: rollout_pb2.RolloutStatus) -> RenderableType:
         for one in status.evidence
     ]
     return table(("metric", "canary", "baseline", "ln e to roll back", "ln e to promote", ""), rows)
+
+
+def policies_table(policies: Sequence[rollout_pb2.Policy]) -> RenderableType:
+    """Return one line a policy: its stages, how long each lasts at least, how sure it must be."""
+    rows = []
+    for policy in policies:
+        says = json.loads(policy.json)
+        shadow = says["shadow"]
+        rows.append(
+            (
+                policy.name,
+                policy.digest[:12],
+                f"{shadow['pairs_min']:,} pairs, {shadow['bake_s']:g} s" if shadow else "-",
+                ", ".join(f"{s['share_bp'] / 100:g} % {s['bake_s']:g} s" for s in says["canary"]),
+                f"{says['watch_s']:g} s beside {says['standby_bp'] / 100:g} %",
+                f"{says['failure_bar']:.1%}, e {says['promote_e']:g}",
+                f"alpha {says['alpha']:g}",
+            )
+        )
+    columns = ("policy", "digest", "shadow", "canary", "watch", "promotes below", "rolls back at")
+    return table(columns, rows)
 
 
 def four_times(times: rollout_pb2.RollbackTimes) -> Iterator[tuple[str, str]]:

@@ -77,8 +77,13 @@ def test_with_json_stdout_has_one_value_and_nothing_else() -> None:
 
 
 def test_a_card_is_flattened_to_what_a_person_reads() -> None:
-    """Bin tables are left out; intervals read as `low to high`."""
-    card = {"auc": {"value": 0.84512, "interval": [0.8, 0.9]}, "bins": [[1, 2, 3]]}
-    assert flat(card) == [("auc.value", "0.8451"), ("auc.interval", "0.8 to 0.9")]
+    """Bin tables are left out; intervals stand beside their value."""
+    card = {
+        "auc": {"value": 0.84512, "low": 0.8, "high": 0.9},
+        "recall": {"value": None, "low": None, "high": None},
+        "shift": {"psi": 0.12345, "bins": [[1, 2, 3]]},
+    }
+    wanted = [("auc", "0.845 [0.800, 0.900]"), ("recall", "-"), ("shift.psi", "0.1235")]
+    assert flat(card) == wanted
     assert shift_digest({"expected_shift": {"digest": "ab"}}) == "ab"
     assert shift_digest({}) == ""

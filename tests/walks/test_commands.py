@@ -66,6 +66,38 @@ def test_four_eyes_and_compare_and_set(whole: Whole, tmp_path: Path) -> None:
     whole.turnout("splits", "set", MODEL, "--holdout", "0", "--why", "nothing changes")
 
 
+def test_a_version_nobody_names_is_archived_and_stays_so(whole: Whole, tmp_path: Path) -> None:
+    """Archived by a person; production cannot be."""
+    label = whole.register(MODEL, tmp_path / "files", weights=7 * linear_weights(3))
+    gone = whole.turnout("versions", "archive", MODEL, label, "--reason", "a try")
+    assert gone["status"] == "ARCHIVED"
+    assert "production" in whole.turnout("versions", "archive", MODEL, "1", exit_code=1)
+
+
+def test_a_rollout_without_approval_does_not_start(whole: Whole, tmp_path: Path) -> None:
+    """The words say what is missing; with it, it starts, is shown, paused, resumed and aborted."""
+    label = whole.register(MODEL, tmp_path / "files", weights=4 * linear_weights(3))
+    begin = ("rollout", "start", MODEL, label, "--policy", "demo")
+    assert "approv" in whole.turnout(*begin, exit_code=1)
+    assert "no_policy" in whole.turnout(
+        "versions", "approve", MODEL, label, "--policy", "no_policy", "--yes", exit_code=1
+    )
+    names = {policy["name"] for policy in whole.turnout("rollout", "policies")}
+    assert {"demo", "demo-direct", "standard"} <= names
+
+    whole.approve(MODEL, label, "demo")
+    started = whole.turnout(*begin)
+    assert (started["version"], started["baseline"]) == (label, "1")
+    assert whole.turnout("rollout", "pause", MODEL)["paused"]
+    assert not whole.turnout("rollout", "resume", MODEL)["paused"]
+    assert whole.turnout("rollout", "status", MODEL)["rollout_id"] == started["rollout_id"]
+    ended = whole.turnout("rollout", "abort", MODEL, "--reason", "seen enough")
+    assert ended["stage"] == "ROLLED_BACK"
+    told = whole.turnout("rollout", "explain", MODEL)
+    assert "seen enough" in told["text"]
+    assert whole.turnout("splits", "show", MODEL)["production"] == "1"
+
+
 def test_the_history_is_listed_and_proved(whole: Whole) -> None:
     """The newest entries, and every one of them sound, under the key we know."""
     entries = whole.turnout("audit", "list", "--limit", "3")

@@ -81,10 +81,9 @@ def materialise(
     ] = None,
 ) -> None:
     """Write every entity's newest offline row online; newer rows there are left alone."""
-    import redis
-
     from features.materialise import materialise as write_online
     from features.offline import OfflineStore
+    from features.store_client import store_client
     from turnout.online_rows import declared
 
     asked: Asked = ctx.obj
@@ -93,7 +92,7 @@ def materialise(
     if not root.is_dir():
         raise OperatorError(f"there is no offline store in {root}; say where with --offline")
     began = time.monotonic()
-    with screen.progress() as progress, redis.Redis.from_url(asked.store_url()) as client:
+    with screen.progress() as progress, store_client(asked.store_url()) as client:
         bar = progress.add_task(f"materialising {view}", total=None, note="")
 
         def told(done: int, rows: int) -> None:

@@ -46,6 +46,7 @@ def predict(
     }
     shown = {
         **value,
+        "keys": ", ".join(keys),
         "scores": _scores(got),
         "row_flags": ", ".join(word for row in value["row_flags"] for word in row)
         or "none: every feature fresh",

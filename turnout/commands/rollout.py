@@ -1,6 +1,7 @@
 """`turnout rollout`: start a rollout, watch it, steer it, ask it why."""
 
 import asyncio
+import json
 from contextlib import aclosing, nullcontext
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from protos import rollout_pb2
 from turnout import doors
 from turnout.asked import Asked
 from turnout.plain import plain
-from turnout.rollout_view import OVER, status_view
+from turnout.rollout_view import OVER, policies_table, stage_name, status_view
 from turnout.terminal import table, terminal
 
 app = typer.Typer(
@@ -32,9 +33,8 @@ def policies(ctx: typer.Context) -> None:
             return list((await client.policies()).values())
 
     found = asyncio.run(ask())
-    rows = [(one.name, one.digest[:12], one.json) for one in found]
     terminal(asked.json).result(
-        [plain(one) for one in found], table(("policy", "digest", "says"), rows)
+        [{**plain(one), "json": json.loads(one.json)} for one in found], policies_table(found)
     )
 
 
@@ -109,7 +109,7 @@ def history(
             one.model,
             one.version,
             one.policy,
-            rollout_pb2.Stage.Name(one.stage),
+            stage_name(one),
             one.reason,
         )
         for one in found

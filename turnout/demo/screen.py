@@ -110,8 +110,10 @@ class LiveScreen:
             return self._spinner, Text(step.name, style="bold"), took, note
         mark, style = MARKS[step.state]
         took = Text("" if step.state == "waiting" else f"{step.took_s:.1f} s", style="dim")
-        name = Text(step.name, style="dim" if step.state == "waiting" else "")
-        return Text(mark, style=style), name, took, Text(step.note)
+        waiting = step.state == "waiting"
+        name = Text(step.name, style="dim" if waiting else "")
+        note = Text(step.promise if waiting else step.note, style="dim" if waiting else "")
+        return Text(mark, style=style), name, took, note
 
     def _customers_panel(self) -> Panel | None:
         line = self._customers
@@ -121,9 +123,11 @@ class LiveScreen:
         grid = Table.grid(padding=(0, 2))
         grid.add_row("calls", f"{line['rate']:.0f}/s", f"{line['answered']:,} answered")
         grid.add_row("latency", f"p50 {_ms(line['p50_ms'])}", f"p99 {_ms(line['p99_ms'])}")
+        now = line["recent_versions"]
         for version, calls in sorted(line["versions"].items()):
-            share = calls / max(line["answered"], 1)
-            grid.add_row(f"version {version}", f"{share:.1%}", f"{calls:,} in all")
+            share = now.get(version, 0) / max(sum(now.values()), 1)
+            bar = ProgressBar(total=1.0, completed=share, width=16)
+            grid.add_row(f"version {version}", bar, f"{share:.0%} now, {calls:,} in all")
         verdict = ("0 failed", "bold green") if not failed else (f"{failed} failed", "bold red")
         fallen = line["roles"].get("fallback", 0)
         saved = f"   {fallen} saved by production" if fallen else ""

@@ -19,6 +19,8 @@ class Step:
 
     name: str
     """What is shown, in a few words."""
+    promise: str = ""
+    """What it is going to show; read while it waits."""
     state: State = "waiting"
     note: str = ""
     """What is going on, then what was measured."""

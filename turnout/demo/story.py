@@ -25,17 +25,19 @@ class StoppedError(Exception):
 
 Act = Callable[[Scene, Step], Awaitable[None]]
 
-ACTS = (
-    "Features",
-    "Training",
-    "Four eyes",
-    "First deployment",
-    "Promotion",
-    "Rollback",
-    "Audit",
-    "Customers",
-)
 SYSTEM = "System up"
+PROMISES = {
+    SYSTEM: "store, registry, controller, gateway workers and a spare",
+    "Features": "real rows, offline and online from one definition, bit for bit",
+    "Training": "a champion, a better candidate, and a drill that faults",
+    "Four eyes": "registered by one, approved by another",
+    "First deployment": "loaded, verified, golden-tested; then customers start calling",
+    "Promotion": "shadow, 10 %, 50 %, production, watched: by the controller alone",
+    "Rollback": "a faulty version taken back before a customer notices",
+    "Audit": "outcomes on disk, every change in a chained history",
+    "Customers": "every call counted; none may have failed",
+}
+"""The steps in order, and what each is going to show."""
 
 
 def _acts() -> dict[str, Act]:
@@ -56,7 +58,7 @@ def _acts() -> dict[str, Act]:
 
 def checklist() -> Checklist:
     """Return the steps, all waiting."""
-    return Checklist([Step(name) for name in (SYSTEM, *ACTS)])
+    return Checklist([Step(name, promise) for name, promise in PROMISES.items()])
 
 
 def fresh_folder(folder: Path) -> None:
@@ -87,8 +89,8 @@ async def play(scene: Scene, after: Callable[[Scene], Awaitable[None]]) -> None:
         try:
             await _start(scene, stack)
             acts = await loading
-            for name in ACTS:
-                await _act(scene, name, acts[name])
+            for name, act in acts.items():
+                await _act(scene, name, act)
         except StoppedError:
             return
         finally:

@@ -47,11 +47,15 @@ class Tally:
     recent: deque[NDArray[np.int64]] = field(
         default_factory=lambda: deque([np.zeros(BINS, dtype=np.int64)], maxlen=RECENT_LINES)
     )
+    recent_versions: deque[Counter[str]] = field(
+        default_factory=lambda: deque([Counter()], maxlen=RECENT_LINES)
+    )
 
     def count(self, version: str, role: str, took_ns: int) -> None:
         """Count one answered call."""
         self.answered += 1
         self.by_version[version] += 1
+        self.recent_versions[-1][version] += 1
         self.by_role[role] += 1
         place = bins_of(np.array([took_ns], dtype=np.int64))[0]
         self.latency[place] += 1
@@ -61,13 +65,16 @@ class Tally:
         """Return the totals, and rate and quantiles of the last two seconds (final: of all)."""
         recent_s = now - self.began if final else min(now - self.began, LINE_S * RECENT_LINES)
         counts = self.latency if final else np.sum(np.array(self.recent), axis=0)
+        recent_versions: Counter[str] = sum(self.recent_versions, Counter())
         self.recent.append(np.zeros(BINS, dtype=np.int64))
+        self.recent_versions.append(Counter())
         return {
             "sent": self.sent,
             "answered": self.answered,
             "failed": sum(self.failed.values()),
             "codes": dict(self.failed),
             "versions": dict(self.by_version),
+            "recent_versions": dict(recent_versions),
             "roles": dict(self.by_role),
             "outcomes": self.outcomes,
             "outcomes_failed": self.outcomes_failed,
