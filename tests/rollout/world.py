@@ -162,3 +162,13 @@ class World:
                 return passed
             await self.second()
         raise AssertionError(f"not within {seconds_max} s: {self.trial.reason}")
+
+
+def ended(trial: Trial) -> bool:
+    """Whether nothing follows."""
+    return trial.ended
+
+
+def in_canary(trial: Trial) -> bool:
+    """Whether it answers as a canary."""
+    return trial.place.stage == Stage.CANARY
