@@ -9,6 +9,7 @@ from protos import registry_pb2, rollout_pb2, window_pb2
 from registry.types import Deployment
 from rollout.controller import Controller
 from rollout.inbox import source_name
+from rollout.plan import Stage
 from rollout.steering import Steering
 from rollout.trial import Trial
 from tests.rollout.scripted import NS, POLICIES, START, FakeClock, FakeRegistry, batch, window
