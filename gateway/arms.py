@@ -54,6 +54,7 @@ class Arms:
             await self._answer_undivided(batch)
             leave()
             return
+        batch.asked_ns = self._clock.now_ns()
         mine, candidates = drawn.calls_of(ARM_PRODUCTION), drawn.calls_of(ARM_CANARY)
         baseline = drawn.calls_of(ARM_STANDBY)
         part = batch.part(np.concatenate([mine, candidates]))
@@ -173,7 +174,7 @@ class Arms:
             by_production.scores[len(by_production.scores) - int(part.row_offsets[-1]) :],
             by_production.faults[first:],
         )
-        scored = await self._within_budget(batch, part, canary.version.lane, run)
+        scored, late_fairly = await self._within_budget(batch, part, canary.version.lane, run)
         good, covered = fine(scored), fine(safe)
         self._send_some(batch, part, scored, np.flatnonzero(good), canary, CANARY)
         saved = np.flatnonzero(~good & covered)
@@ -181,7 +182,7 @@ class Arms:
         lost = np.flatnonzero(~good & ~covered)
         if len(lost):
             await self._rescue(batch, part, safe, lost, routes.standby)
-        if not offered:
+        if not offered or _only_hurried(scored, late_fairly=late_fairly):
             self._aside.passed_over(routes, canary.version, len(part))
             return
         self._tell(batch, canary, ARM_CANARY, part, scored, safe, len(saved))
@@ -189,15 +190,23 @@ class Arms:
 
     async def _within_budget(
         self, batch: Batch, part: Part, lane: Lane, run: "asyncio.Future[Scored] | None"
-    ) -> Scored:
+    ) -> tuple[Scored, bool]:
+        """Wait for the canary; also whether it had its whole budget.
+
+        A caller in a hurry is answered by production before the budget is up, and that is no
+        fault of the canary: production is never held to a caller's deadline either.
+        """
         late = Scored.late(part.row_offsets, lane.outputs)
         if run is None:
-            return late
+            return late, True
+        fairly = True
         if not run.done():
-            left_ns = int(batch.calls.deadline_ns[part.calls].min()) - self._clock.now_ns()
-            budget_ns = min(batch.routes.budgets.canary_ns, left_ns - LAST_MOMENT_NS)
-            await asyncio.wait({run}, timeout=max(budget_ns, 0) / 1e9)
-        return run.result() if run.done() else late
+            now_ns = self._clock.now_ns()
+            budget_ns = batch.routes.budgets.canary_ns - (now_ns - batch.asked_ns)
+            left_ns = int(batch.calls.deadline_ns[part.calls].min()) - now_ns - LAST_MOMENT_NS
+            fairly = budget_ns <= left_ns
+            await asyncio.wait({run}, timeout=max(min(budget_ns, left_ns), 0) / 1e9)
+        return (run.result() if run.done() else late), fairly
 
     def _judge_here(
         self, batch: Batch, part: Part, scored: Scored, covered: NDArray[np.bool_]
@@ -284,8 +293,9 @@ class Arms:
         fallen_back: int,
     ) -> None:
         """Note what this version did with these calls, whoever answered them in the end."""
-        calls = part.calls
+        calls, routes = part.calls, batch.routes
         assignment, arrived_ns = batch.assignment, batch.calls.arrived_ns
+        overdue = routes.compared and scored.took_ns > routes.budgets.canary_ns
         told = Told(
             key_hash=assignment.key_hash[calls],
             faults=scored.faults,
@@ -297,5 +307,11 @@ class Arms:
             flags=batch.flags(part),
             fallen_back=fallen_back,
             broken=batch.looked.broken if arm == ARM_PRODUCTION else 0,
+            overdue=np.full(len(part), overdue) if overdue else None,
         )
-        self._aside.told(batch.routes, participant.version, arm, told)
+        self._aside.told(routes, participant.version, arm, told)
+
+
+def _only_hurried(scored: Scored, *, late_fairly: bool) -> bool:
+    """Whether the canary did nothing worse than not to be done before a hurried caller."""
+    return not late_fairly and bool((scored.faults == Fault.LATE).all())

@@ -82,6 +82,8 @@ class Batch:
     looked: Looked
     read_unix_ns: int
     """When its features were judged for staleness."""
+    asked_ns: int = 0
+    """Monotonic: when its versions were asked."""
 
     def whole(self) -> Part:
         """All of its calls."""

@@ -1,6 +1,7 @@
 """Scoring: where a version runs, what one run made of a batch, and when to stop trying."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ class Scored:
     """(R, K); NaN in the rows of calls that raised or came late."""
     faults: NDArray[np.uint8]
     """(C,) Fault."""
+    took_ns: int = 0
+    """From being asked to being done, on a thread of its own; 0 where nobody compares."""
 
     @property
     def faultless(self) -> bool:
@@ -55,7 +58,7 @@ class Scored:
         """Only the first *calls* calls, which have the first *rows* rows."""
         if calls == len(self.faults):
             return self
-        return Scored(self.scores[:rows], self.faults[:calls])
+        return Scored(self.scores[:rows], self.faults[:calls], self.took_ns)
 
     @staticmethod
     def late(row_offsets: NDArray[np.uint32], outputs: int) -> "Scored":
@@ -124,11 +127,17 @@ class Lane:
     """
 
     def __init__(
-        self, scorer: Scorer, outputs: int, *, on_start: Callable[[], None] | None = None
+        self,
+        scorer: Scorer,
+        outputs: int,
+        *,
+        on_start: Callable[[], None] | None = None,
+        now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.scorer = scorer
         self._outputs = outputs
         self._on_start = on_start
+        self._now_ns = now_ns
         self._thread: ThreadPoolExecutor | None = None
         self.runs_waiting = 0
 
@@ -154,10 +163,17 @@ class Lane:
             self._thread = ThreadPoolExecutor(1, "score", initializer=self._on_start)
         self.runs_waiting += 1
         future = asyncio.get_running_loop().run_in_executor(
-            self._thread, score_calls, self.scorer, matrix, row_offsets, self._outputs
+            self._thread, self._timed, matrix, row_offsets, self._now_ns()
         )
         future.add_done_callback(self._done)
         return future
+
+    def _timed(
+        self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32], asked_ns: int
+    ) -> Scored:
+        scored = score_calls(self.scorer, matrix, row_offsets, self._outputs)
+        scored.took_ns = self._now_ns() - asked_ns
+        return scored
 
     def _done(self, future: "asyncio.Future[Scored]") -> None:
         self.runs_waiting -= 1

@@ -45,6 +45,9 @@ class Told:
     """(R,) RowFlag bits."""
     fallen_back: int = 0
     broken: int = 0
+    overdue: NDArray[np.bool_] | None = None
+    """(C,) answered, but the run took longer than a canary may: evidence against either arm, so
+    that a slow host accuses nobody. None: none."""
 
     @staticmethod
     def joined(parts: "Sequence[Told]") -> "Told":
@@ -66,6 +69,7 @@ class Told:
             flags=np.concatenate([told.flags for told in parts]),
             fallen_back=sum(told.fallen_back for told in parts),
             broken=sum(told.broken for told in parts),
+            overdue=_overdue(parts),
         )
 
 
@@ -212,7 +216,10 @@ class Windows:
         """Add evidence: every error-like event, and scores and latencies of the keys kept."""
         counted = True if told.held_out is None else ~told.held_out
         for fault, metric in ERROR_LIKE.items():
-            hit = (told.faults == fault) & counted
+            hit = told.faults == fault
+            if fault is Fault.LATE and told.overdue is not None:
+                hit = hit | told.overdue
+            hit = hit & counted
             if hit.any():
                 keys, bins, _ = counts.records.setdefault(metric, ([], [], []))
                 keys += told.key_hash[hit].tolist()
@@ -233,6 +240,14 @@ class Windows:
         keys, bins, _ = counts.records.setdefault(window_pb2.METRIC_LATENCY, ([], [], []))
         keys += hashes
         bins += bins_of(told.latency_ns[kept]).tolist()
+
+
+def _overdue(parts: Sequence[Told]) -> NDArray[np.bool_] | None:
+    if all(told.overdue is None for told in parts):
+        return None
+    return np.concatenate(
+        [np.zeros(len(t.faults), dtype=np.bool_) if t.overdue is None else t.overdue for t in parts]
+    )
 
 
 def _under_test(routes: Routes, arm: int) -> bool:

@@ -9,7 +9,9 @@ from dataclasses import replace
 import grpc
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from gateway.scoring import Scorer
 from gateway.settings import Settings
 from journal.prediction_id import read
 from protos import journal_pb2, window_pb2
@@ -324,5 +326,66 @@ def test_a_required_journal_that_cannot_be_written_refuses() -> None:
             assert error.code() == grpc.StatusCode.UNAVAILABLE
             gateway.served.healthy = True
             assert (await gateway.predict(ask(1, 2, 3))).version == "1"
+
+    asyncio.run(walk())
+
+
+class Slow:
+    """A scorer that takes 5 ms longer than the real one."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+
+    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Wait on an event that never comes: a real 5 ms, without the loop."""
+        threading.Event().wait(0.005)
+        return self._scorer.run(matrix)
+
+
+def test_a_slow_host_accuses_neither_arm_alone() -> None:
+    """Both arms take 5 ms of the 1 ms allowed: the same timeout evidence from each, by key."""
+    hasty = replace(HALF, policy=ServingPolicy(canary_budget_ms=1))
+
+    async def walk() -> None:
+        async with house({"1": tiny_files(), "2": tiny_files()}, hasty) as gateway:
+            routes = gateway.deployed.get("churn")
+            assert routes is not None
+            assert routes.canary is not None
+            for participant in (routes.production, routes.canary):
+                participant.version.lane.scorer = Slow(participant.version.lane.scorer)
+            for key in KEYS:
+                await gateway.predict(ask(1, 2, 3, key=key))
+            windows = windows_of(gateway)
+            for arm, count in (("PRODUCTION", 60 - len(canary_keys())), ("CANARY", None)):
+                keys = {
+                    key
+                    for records in windows[arm].records
+                    if records.metric == window_pb2.METRIC_TIMEOUT
+                    for key in records.key_hash
+                }
+                assert len(keys) == (count or len(keys))
+                assert keys
+            assert windows["PRODUCTION"].calls.answered == 60 - len(canary_keys())
+            assert windows["PRODUCTION"].calls.late == 0
+
+    asyncio.run(walk())
+
+
+def test_a_caller_in_a_hurry_does_not_accuse_the_canary() -> None:
+    """200 ms to answer in, a hung canary with a budget of 5 s: production answers, no fault."""
+    patient = replace(HALF, policy=ServingPolicy(canary_budget_ms=5_000))
+
+    async def walk() -> None:
+        async with house({"1": tiny_files(), "2": tiny_files()}, patient) as gateway:
+            routes = gateway.deployed.get("churn")
+            assert routes is not None
+            assert routes.canary is not None
+            hung = Hung()
+            routes.canary.version.lane.scorer = hung
+            reply = await gateway.predict(ask(1, 2, 3, key=min(canary_keys())), within_s=0.2)
+            hung.go_on.set()
+            assert reply.role == FALLBACK
+            calls = windows_of(gateway)["CANARY"].calls
+            assert (calls.late, calls.fallen_back) == (0, 1)
 
     asyncio.run(walk())
