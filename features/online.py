@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from features.breaker import Breaker, State
 from features.errors import OnlineStoreError
+from features.sentinel import MasterFinder
 from features.store_pipe import Question, Reply, StorePipe, StoreReplyError
 from features.store_url import encode_command, parse
 
@@ -50,6 +51,9 @@ class OnlineSettings:
     probe_timeout_ms: int = 30
     """A store that answers PING slower than this is not back: callers give it no more either."""
 
+    master_ask_ms: int = 1_000
+    """How often Sentinel is asked whether the master is still the one read from."""
+
     value_bytes_max: int = 1024 * 1024
     """A stored row is at most some 17 kB; a larger value drops the connection."""
 
@@ -71,7 +75,9 @@ class OnlineCounts:
 class OnlineReader:
     """One connection, many commands in flight; used by one event loop's thread only.
 
-    url  redis://[user:password@]host[:port][/database] or unix:///path; StoreUrlError otherwise.
+    url  redis://[user:password@]host[:port][/database], unix:///path, or
+         redis+sentinel://[user:password@]host[:port],.../service[/database]; StoreUrlError
+         otherwise.
     """
 
     def __init__(
@@ -82,6 +88,8 @@ class OnlineReader:
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._address = parse(url)
+        self._finder = MasterFinder(self._address) if self._address.sentinels else None
+        self._master: tuple[str, int] = ("", 0)
         self._settings = settings or OnlineSettings()
         self._clock_ns = clock_ns
         self._breaker = Breaker(self._settings.failures_to_open)
@@ -131,6 +139,8 @@ class OnlineReader:
         if self._pipe is not None:
             self._pipe.drop("this reader was closed")
             await self._parted.wait()
+        if self._finder is not None:
+            await self._finder.close()
 
     async def mget(self, keys: Sequence[bytes], timeout_s: float) -> list[bytes | None]:
         """Return the stored value of each key, in order; None: no such key, or no string.
@@ -272,14 +282,33 @@ class OnlineReader:
             first_tried.set()
             if connected:
                 pause_ms = self._settings.backoff_ms_min
+                if self._finder is not None:
+                    await self._follow(self._finder)
                 await self._parted.wait()
             await asyncio.sleep(pause_ms / 1e3)
             pause_ms = min(2 * pause_ms, self._settings.backoff_ms_max)
+
+    async def _follow(self, finder: MasterFinder) -> None:
+        """Return once the connection is lost; leave it when Sentinel names another master.
+
+        An old master that hangs, or is cut off with us, would be read from for ever.
+        """
+        while not self._parted.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.master_ask_ms / 1e3):
+                    await self._parted.wait()
+            # Sentinels that do not answer are no reason to leave a store that does.
+            with contextlib.suppress(OnlineStoreError):
+                named = await finder.find()
+                if named != self._master and self._pipe is not None:
+                    self._pipe.drop(f"Sentinel names {named[0]}:{named[1]} as the master now")
 
     async def _connect(self) -> bool:
         pipe = StorePipe(self._settings.value_bytes_max, self._answered, self._lost)
         self._parted.clear()
         try:
+            if self._finder is not None:
+                self._master = await self._finder.find()
             async with asyncio.timeout(self._settings.connect_timeout_ms / 1e3):
                 await self._open(pipe)
                 await self._greet(pipe)
@@ -303,19 +332,23 @@ class OnlineReader:
         loop, address = asyncio.get_running_loop(), self._address
         if address.path:
             await loop.create_unix_connection(lambda: pipe, address.path)
-        else:
-            await loop.create_connection(lambda: pipe, address.host, address.port)
+            return
+        host, port = self._master if self._finder else (address.host, address.port)
+        await loop.create_connection(lambda: pipe, host, port)
 
     async def _greet(self, pipe: StorePipe) -> None:
-        """Send AUTH, SELECT and PING; raise OnlineStoreError unless each is welcome."""
+        """Send AUTH, ROLE, SELECT, PING; raise OnlineStoreError unless each is welcome."""
         loop = asyncio.get_running_loop()
         for command in self._address.greeting():
-            question = Question(loop.create_future(), b"+", float("inf"))
+            head = b"*" if command == (b"ROLE",) else b"+"
+            question = Question(loop.create_future(), head, float("inf"))
             pipe.ask(encode_command(command), question)
             reply = await question.future
             if isinstance(reply, StoreReplyError):
                 said = f"{command[0].decode()} was answered: {str(reply)[:200]}"
                 raise OnlineStoreError("reply", said)
+            if type(reply) is list and reply[:1] != [b"master"]:
+                raise OnlineStoreError("reply", "Sentinel named a server that is no master yet")
 
     def _lost(self, pipe: StorePipe) -> None:
         if pipe is self._pipe:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import redis
+
+from features.store_client import store_client
 from features.store_url import StoreAddress, encode_command, parse
 
 READY_S_MAX = 10.0
@@ -120,8 +123,12 @@ def _given(url: str, progress: Callable[[str], None]) -> StoreServer:
     address = parse(url)
     progress(f"looking for the store at {address.place}")
     try:
-        ping(address, GIVEN_TIMEOUT_S)
-    except OSError as error:
+        if address.sentinels:
+            with store_client(url) as client:
+                client.ping()
+        else:
+            ping(address, GIVEN_TIMEOUT_S)
+    except (OSError, redis.RedisError) as error:
         raise StoreServerError(
             f"no store answers at {address.place}: {error}. Start it, correct the URL, or leave "
             "the URL out to have one started here"

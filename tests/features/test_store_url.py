@@ -14,6 +14,17 @@ from features.store_url import StoreAddress, StoreUrlError, encode_command, pars
         ("redis://:p%40w@h", StoreAddress(host="h", password="p@w")),
         ("redis://u:pw@h", StoreAddress(host="h", user="u", password="pw")),
         ("unix:///run/store.sock", StoreAddress(path="/run/store.sock")),
+        (
+            "redis+sentinel://u:p%40w@a:1,[::1],b/churn/2?sentinel_password=s%26t",
+            StoreAddress(
+                user="u",
+                password="p@w",
+                database=2,
+                sentinels=(("a", 1), ("::1", 26379), ("b", 26379)),
+                service="churn",
+                sentinel_password="s&t",
+            ),
+        ),
     ],
 )
 def test_urls_are_read(url: str, address: StoreAddress) -> None:
@@ -22,7 +33,12 @@ def test_urls_are_read(url: str, address: StoreAddress) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://h", "redis://", "h:6379", "redis://h/x", "redis://h:99999", "", "rediss://h"]
+    "url",
+    [
+        *("http://h", "redis://", "h:6379", "redis://h/x", "redis://h:99999", "", "rediss://h"),
+        *("redis+sentinel://h", "redis+sentinel:///churn", "redis+sentinel://h:x/churn"),
+        *("redis+sentinel://h/churn/x", "redis+sentinel://u:p@/churn"),
+    ],
 )
 def test_other_urls_are_refused(url: str) -> None:
     """Before anything is connected."""
