@@ -1,1 +1,1 @@
-"""The words both sides speak: .proto files, flat, with the code protoc makes of them beside them."""
+"""The words both sides speak: .proto files, flat, with the code protoc makes of them."""

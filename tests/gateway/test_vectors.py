@@ -59,7 +59,9 @@ def test_bad_messages_get_the_committed_code(bad: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("window_bytes", WindowBatch), ("deployment", Deployment)], ids=["window", "depl"]
+    ("name", "kind"),
+    [("window_bytes", WindowBatch), ("deployment", Deployment)],
+    ids=["window", "deployment"],
 )
 def test_a_message_reads_and_writes_the_committed_bytes(name: str, kind: type[Message]) -> None:
     """Field numbers and types stay: old bytes mean what they meant."""
