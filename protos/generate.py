@@ -7,7 +7,7 @@ HOUSE = Path(__file__).parents[1]
 
 
 def generate(target: Path) -> int:
-    """Write each .proto's *_pb2.py, *_pb2.pyi and *_pb2_grpc.py below *target*; 0: all went well."""
+    """Write what protoc makes of each .proto below *target*; 0: all went well."""
     from grpc_tools import protoc  # grpcio-tools is a dev extra, absent when serving
 
     sources = sorted(f"protos/{path.name}" for path in (HOUSE / "protos").glob("*.proto"))
