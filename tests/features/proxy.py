@@ -1,6 +1,8 @@
 """A TCP proxy that does to a store's replies what networks do."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,6 +20,8 @@ class Proxy:
     """Replies are passed on in pieces of this size."""
     swallow: bool = False
     """Take what comes and pass nothing on."""
+    cut_after_bytes: int = 0
+    """Reset the connection (RST) after this much of a reply; 0: never."""
     connections: int = 0
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
@@ -39,6 +43,12 @@ class Proxy:
             while content := await reader.read(65_536):
                 if self.swallow:
                     continue
+                if replies and self.cut_after_bytes:
+                    writer.write(content[: self.cut_after_bytes])
+                    sock = writer.get_extra_info("socket")
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    writer.transport.abort()
+                    return
                 size = self.piece_bytes if replies else len(content)
                 for start in range(0, len(content), size):
                     if replies and self.delay_s:
@@ -58,7 +68,11 @@ async def proxy_to(url: str) -> AsyncIterator[Proxy]:
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         proxy.connections += 1
         accepted.append(asyncio.current_task())
-        there, out = await asyncio.open_connection("127.0.0.1", store_port)
+        try:
+            there, out = await asyncio.open_connection("127.0.0.1", store_port)
+        except OSError:
+            writer.transport.abort()
+            return
         proxy.writers += [writer, out]
         await asyncio.gather(
             proxy.pass_on(reader, out, replies=False), proxy.pass_on(there, writer, replies=True)

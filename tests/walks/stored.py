@@ -17,7 +17,7 @@ from features.online import OnlineReader, OnlineSettings
 from features.rows import ViewRows
 from features.views import Feature, View
 from gateway.settings import Settings
-from protos.predict_pb2 import DEFAULTED, DEGRADED, PredictRequest, Row
+from protos.predict_pb2 import DEFAULTED, DEGRADED, DescribeRequest, PredictRequest, Row
 from protos.registry_pb2 import ServingPolicy
 from registry.types import Deployment
 from tests.gateway.house import SALT, House, house
@@ -96,7 +96,7 @@ class Told:
     """What one caller was told."""
 
     at_s: float
-    """Since the traffic began."""
+    """When the answer came."""
     took_s: float
     code: str
     """OK, or the status' name."""
@@ -113,6 +113,8 @@ class Stored:
     told: list[Told] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     """Answers that were not the customer's own, nor the default's."""
+    controls: list[tuple[float, float]] = field(default_factory=list)
+    """(ended, seconds) of calls that need no store: what the machine's own load costs."""
 
     async def ask(self, number: int, within_s: float = 1.0, rows: int = 1) -> None:
         """Predict for *rows* customers from *number* on; note what came."""
@@ -132,6 +134,20 @@ class Stored:
         degraded, defaulted = any(f & DEGRADED for f in flags), any(f & DEFAULTED for f in flags)
         self.told.append(Told(ended, ended - began, code, degraded, defaulted))
 
+    async def control(self) -> None:
+        """Make a call beside the others that reads nothing: DescribeModel."""
+        began = time.perf_counter()
+        call = self.house.channel.unary_unary("/turnout.v1.Predictor/DescribeModel")
+        await call(DescribeRequest(model="churn").SerializeToString(), timeout=5.0)
+        ended = time.perf_counter()
+        self.controls.append((ended, ended - began))
+
+    def extra_s(self, told: Sequence[Told]) -> float:
+        """How much longer than a control these calls took, medians of the same seconds."""
+        first, last = told[0].at_s, told[-1].at_s
+        beside = sorted(took for at, took in self.controls if first <= at <= last)
+        return median_s(told) - beside[len(beside) // 2]
+
     @asynccontextmanager
     async def traffic(self, callers: int = 2, pause_s: float = 0.002) -> AsyncIterator[None]:
         """Random customers' calls, while the block lasts."""
@@ -141,6 +157,7 @@ class Stored:
             while True:
                 await self.ask(chance.randrange(CUSTOMERS))
                 await asyncio.sleep(pause_s)
+                await self.control()
 
         calling = [asyncio.create_task(call()) for _ in range(callers)]
         try:

@@ -29,7 +29,7 @@ def replicated(house: Watched) -> None:
 
 @pytest.mark.parametrize("harm", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
 def test_a_failover_is_followed_while_calls_are_answered(harm: signal.Signals) -> None:
-    """The master dies or hangs: defaults, in time, then the new master's rows; none is another's."""
+    """The master dies or hangs: defaults, in time, then the new master's rows, each its own."""
 
     async def walk(house: Watched) -> None:
         pid = house.master.pid
