@@ -4,8 +4,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from features.entity_ids import check
 from features.errors import EntityIdError
@@ -15,6 +16,8 @@ from protos.predict_pb2 import PredictRequest, Row
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,18 @@ def parse(message: bytes) -> PredictRequest:
     try:
         return PredictRequest.FromString(message)
     except DecodeError:
-        raise _invalid(
+        raise invalid(
             f"{len(message)} bytes are not a turnout.v1.PredictRequest; names and ids are UTF-8"
         ) from None
+
+
+def parse_as(kind: type[M], message: bytes) -> M:
+    """Parse bytes as *kind*; RefusedError INVALID_ARGUMENT when they are none."""
+    try:
+        return kind.FromString(message)
+    except DecodeError:
+        name = kind.DESCRIPTOR.full_name
+        raise invalid(f"{len(message)} bytes are not a {name}") from None
 
 
 def decode(
@@ -60,18 +72,9 @@ def decode(
     Raises RefusedError with CONTRACTS' status for each kind of bad call. Messages carry the
     numbers seen and promised, never the caller's own long text.
     """
-    shape = _shape_of(request.model, shapes)
+    shape = shape_of(request.model, shapes)
     rows = request.rows
-    if not 0 < len(rows) <= shape.rows_max:
-        if not rows:
-            raise _invalid("the call has 0 rows; send at least one")
-        raise RefusedError(
-            Refusal(
-                Code.RESOURCE_EXHAUSTED,
-                f"the call has {len(rows)} rows; model {shape.model!r} takes {shape.rows_max} a "
-                "call; send it in parts",
-            )
-        )
+    check_rows(len(rows), shape)
     if request.contract not in (0, shape.guard):
         raise RefusedError(
             Refusal(
@@ -84,9 +87,9 @@ def decode(
     return DecodedCall(
         model=shape.model,
         rows=len(rows),
-        sticky=_text("sticky_key", request.sticky_key, limits.name_bytes_max),
-        request_id=_text("request_id", request.request_id, limits.request_id_bytes_max),
-        pin=_text("version", request.version, limits.name_bytes_max).decode(),
+        sticky=check_text("sticky_key", request.sticky_key, limits.name_bytes_max),
+        request_id=check_text("request_id", request.request_id, limits.request_id_bytes_max),
+        pin=check_text("version", request.version, limits.name_bytes_max).decode(),
         criticality=request.criticality if 0 <= request.criticality <= 3 else 0,
         ids=_ids(rows, shape),
         inputs=inputs,
@@ -94,30 +97,45 @@ def decode(
     )
 
 
-def _shape_of(model: str, shapes: Mapping[str, ModelShape]) -> ModelShape:
+def shape_of(model: str, shapes: Mapping[str, ModelShape]) -> ModelShape:
+    """Return the model's shape; RefusedError when the name is odd or nobody's."""
     shape = shapes.get(model)
     if shape is not None:
         return shape
     if not MODEL_NAME.fullmatch(model):
-        raise _invalid(
+        raise invalid(
             f"the model's name is {len(model.encode())} bytes long or has odd characters; it is 1 "
             f"to 128 of letters, digits, '_', '-' and '.'"
         )
     raise RefusedError(Refusal(Code.NOT_FOUND, f"model {model!r} is not served here"))
 
 
+def check_rows(rows: int, shape: ModelShape) -> None:
+    """Raise RefusedError unless a call of this many rows is one the model takes."""
+    if rows == 0:
+        raise invalid("the call has 0 rows; send at least one")
+    if rows > shape.rows_max:
+        raise RefusedError(
+            Refusal(
+                Code.RESOURCE_EXHAUSTED,
+                f"the call has {rows} rows; model {shape.model!r} takes {shape.rows_max} a "
+                "call; send it in parts",
+            )
+        )
+
+
 def _ids(rows: Sequence[Row], shape: ModelShape) -> list[bytes]:
     ids: list[bytes] = []
     for index, row in enumerate(rows):
         if len(row.keys) != shape.entities:
-            raise _invalid(
+            raise invalid(
                 f"row {index} has {len(row.keys)} keys; model {shape.model!r} takes "
                 f"{shape.entities}, in the order DescribeModel gives"
             )
         try:
             ids += map(check, row.keys)
         except EntityIdError as error:
-            raise _invalid(f"row {index}: {error}") from None
+            raise invalid(f"row {index}: {error}") from None
     return ids
 
 
@@ -130,18 +148,23 @@ def _inputs(rows: Sequence[Row], shape: ModelShape) -> tuple[list[float], int]:
             values += row.inputs
             continue
         if not named:
-            raise _invalid(
+            raise invalid(
                 f"row {index} has {len(row.inputs)} inputs; model {shape.model!r} takes {width}"
             )
         if row.inputs:
-            raise _invalid(f"row {index} has both inputs and named ones; send one kind")
+            raise invalid(f"row {index} has both inputs and named ones; send one kind")
         values += _named(index, row, shape)
+    return values, check_finite(values, shape)
+
+
+def check_finite(values: Sequence[float], shape: ModelShape) -> int:
+    """Return how many are NaN or infinite; RefusedError where the model takes none of these."""
     unusable = sum(1 for value in values if not math.isfinite(value)) if values else 0
     if unusable and shape.nan_inputs_refused:
-        raise _invalid(
+        raise invalid(
             f"{unusable} inputs are NaN or infinite, and model {shape.model!r} does not take them"
         )
-    return values, unusable
+    return unusable
 
 
 def _named(index: int, row: Row, shape: ModelShape) -> list[float]:
@@ -150,7 +173,7 @@ def _named(index: int, row: Row, shape: ModelShape) -> list[float]:
     values = list(shape.input_defaults)
     strangers = [name for name in (*row.named, *row.named_text) if name not in places]
     if strangers:
-        raise _invalid(
+        raise invalid(
             f"row {index} names {len(strangers)} inputs that model {shape.model!r} does not have, "
             f"the first {len(strangers[0].encode())} bytes long; it has {list(shape.input_names)}"
         )
@@ -159,7 +182,7 @@ def _named(index: int, row: Row, shape: ModelShape) -> list[float]:
     for name, text in row.named_text.items():
         dictionary = shape.dictionaries[places[name]]
         if not dictionary or name in row.named:
-            raise _invalid(
+            raise invalid(
                 f"row {index}: input {name!r} is sent as text, and is "
                 f"{'sent as a number too' if dictionary else 'no category'}"
             )
@@ -168,14 +191,16 @@ def _named(index: int, row: Row, shape: ModelShape) -> list[float]:
     return values
 
 
-def _text(field: str, text: str, bytes_max: int) -> bytes:
+def check_text(field: str, text: str, bytes_max: int) -> bytes:
+    """Return *text* as UTF-8; RefusedError naming *field* when it is too long or not clean."""
     encoded = text.encode()
     if len(encoded) > bytes_max:
-        raise _invalid(f"{field} is {len(encoded)} bytes long; it must be at most {bytes_max}")
+        raise invalid(f"{field} is {len(encoded)} bytes long; it must be at most {bytes_max}")
     if CONTROL.search(text):
-        raise _invalid(f"{field} holds a control character; remove it")
+        raise invalid(f"{field} holds a control character; remove it")
     return encoded
 
 
-def _invalid(words: str) -> RefusedError:
+def invalid(words: str) -> RefusedError:
+    """Return what to raise for a call that is not well-formed."""
     return RefusedError(Refusal(Code.INVALID_ARGUMENT, words))

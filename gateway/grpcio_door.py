@@ -8,6 +8,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 import numpy as np
@@ -15,11 +16,13 @@ from grpc_health.v1 import _async as health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 
+from gateway import open_inference, streams
 from gateway.clock import Clock
 from gateway.columns import Calls, ModelShape, Replies
-from gateway.decode import DoorLimits, decode, parse
+from gateway.decode import DecodedCall, DoorLimits, decode, parse
 from gateway.faults import FaultLog
 from gateway.intake import Intake
+from gateway.open_inference import ReplyEncoder
 from gateway.patience import COMPANY_MIN, QUANTA_MAX, QUANTUM_S, Patience
 from gateway.reflection import reflection_handlers
 from gateway.settings import Settings
@@ -27,13 +30,16 @@ from gateway.status import Code, Refusal, RefusedError, refuse_internal
 from protos.predict_pb2 import PredictReply, PredictRequest
 
 Unary = Callable[[bytes], Awaitable[bytes]]
-"""A method besides Predict: raw bytes in and out; raises RefusedError."""
+"""A method that scores nothing: raw bytes in and out; raises RefusedError."""
 
 Counter = Callable[[str, Refusal], None]
 """Told of each call the door refused: (model or "", refusal)."""
 
+Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+Handlers: TypeAlias = "dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]]"
+
 STATUS = {code.value[0]: code for code in grpc.StatusCode}
-PREDICT = "/turnout.v1.Predictor/Predict"
+PREDICTOR, OPEN_INFERENCE = "turnout.v1.Predictor", "inference.GRPCInferenceService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -81,6 +87,9 @@ class GrpcioDoor:
         self._intake = Intake(settings.rows_inside_max)
         self._answers: dict[int, asyncio.Future[bytes]] = {}
         self._request_ids: dict[int, str] = {}
+        self._encoders: dict[int, ReplyEncoder] = {}
+        """Of the calls that are not answered with a plain PredictReply."""
+        self._leaving = asyncio.Event()
         self._arrived = asyncio.Event()
         self._patience = Patience()
         self._health = health.HealthServicer()
@@ -119,6 +128,7 @@ class GrpcioDoor:
         scores = replies.scores.ravel().tolist()
         flags = replies.row_flags.tolist() if replies.row_flags.any() else None
         holdout = None if replies.holdout is None else replies.holdout.tolist()
+        encoders = self._encoders
         for place, handle in enumerate(replies.handles.tolist()):
             future = self._answers.get(handle)
             if future is None or future.done():
@@ -135,7 +145,8 @@ class GrpcioDoor:
                 outputs=outputs,
                 row_flags=flags[first:last] if flags and any(flags[first:last]) else None,
             )
-            future.set_result(reply.SerializeToString())
+            encode = encoders.get(handle) if encoders else None
+            future.set_result(reply.SerializeToString() if encode is None else encode(reply))
 
     def refuse(self, handles: NDArray[np.uint64], refusal: Refusal) -> None:
         """End these calls with one status."""
@@ -149,16 +160,12 @@ class GrpcioDoor:
     async def listen(self, host: str, port: int) -> int:
         """Open *port* (0: a free one) beside the other workers; returns the port."""
         self._server = grpc.aio.server(options=server_options(self._settings))
-        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            "Predict": grpc.stream_unary_rpc_method_handler(self._predict)
-        }
-        for path, method in self._methods.items():
-            service, name = path.strip("/").split("/")
-            if service == "turnout.v1.Predictor":
-                handlers[name] = grpc.unary_unary_rpc_method_handler(self._wrap(method))
         self._server.add_generic_rpc_handlers(
             (
-                grpc.method_handlers_generic_handler("turnout.v1.Predictor", handlers),
+                *(
+                    grpc.method_handlers_generic_handler(service, handlers)
+                    for service, handlers in self._handlers().items()
+                ),
                 *reflection_handlers(),
             )
         )
@@ -183,7 +190,11 @@ class GrpcioDoor:
         await self._health.enter_graceful_shutdown()
         stop_listening(self._port)
         if self._server is not None:
-            await self._server.stop(grace_s)
+            stopped = asyncio.get_running_loop().create_task(self._server.stop(grace_s))
+            # GOAWAY first: a stream that is told to open again must not do so on this connection.
+            await asyncio.sleep(0)
+            self._leaving.set()
+            await stopped
 
     @property
     def rows_inside(self) -> int:
@@ -192,9 +203,22 @@ class GrpcioDoor:
 
     # Handlers
 
-    async def _predict(
-        self, messages: object, context: "grpc.aio.ServicerContext[bytes, bytes]"
-    ) -> bytes:
+    def _handlers(self) -> Handlers:
+        """Every method by its service and name."""
+        scored = grpc.stream_unary_rpc_method_handler
+        services: Handlers = {
+            PREDICTOR: {
+                "Predict": scored(self._predict),
+                "PredictStream": grpc.stream_stream_rpc_method_handler(self._predict_stream),
+            },
+            OPEN_INFERENCE: {"ModelInfer": scored(self._infer)},
+        }
+        for path, method in self._methods.items():
+            service, name = path.strip("/").split("/")
+            services[service][name] = grpc.unary_unary_rpc_method_handler(self._wrap(method))
+        return services
+
+    async def _predict(self, messages: object, context: Context) -> bytes:
         """Predict, over a message read by hand: a half-open call holds nothing for long."""
         del messages
         model = ""
@@ -202,16 +226,46 @@ class GrpcioDoor:
             arrived_ns = self._clock.now_ns()
             request = parse(await self._read(context))
             model = request.model
-            return await self._answered(request, context.time_remaining(), arrived_ns)
-        except RefusedError as error:
-            refusal = error.refusal
+            call = decode(request, self._shapes, self._limits)
+            deadline_ns = self._deadline_ns(call.model, context.time_remaining(), arrived_ns)
+            handle, future = self._enter(call, None, arrived_ns, deadline_ns)
         except Exception as error:  # noqa: BLE001  the wall: nothing internal reaches a caller
-            refusal = refuse_internal(self._faults.note(repr(error), error))
-        self._on_refused(model if model in self._shapes else "", refusal)
+            refusal = self.refused(model, error)
+        else:
+            return await self._answered(handle, future, context)
         await abort(context, refusal)
         raise AssertionError("abort returned")
 
-    async def _read(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+    async def _infer(self, messages: object, context: Context) -> bytes:
+        """ModelInfer: the same call in another dialect."""
+        del messages
+        model = ""
+        try:
+            arrived_ns = self._clock.now_ns()
+            raw = await self._read(context)
+            request = open_inference.parse(raw, self._settings.typed_bytes_max)
+            model = request.model_name
+            asked = open_inference.decode(request, self._shapes, self._limits)
+            deadline_ns = self._deadline_ns(model, context.time_remaining(), arrived_ns)
+            handle, future = self._enter(asked.call, asked.encode, arrived_ns, deadline_ns)
+        except Exception as error:  # noqa: BLE001  the wall
+            refusal = self.refused(model, error)
+        else:
+            return await self._answered(handle, future, context)
+        await abort(context, refusal)
+        raise AssertionError("abort returned")
+
+    async def _predict_stream(self, messages: object, context: Context) -> None:
+        del messages
+        stream = streams.PredictStream(self, context, self._settings.stream_calls_max)
+        try:
+            refusal = await stream.run(self._leaving)
+        except Exception as error:  # noqa: BLE001  the wall
+            refusal = self.refused("", error)
+        if refusal is not None:
+            await abort(context, refusal)
+
+    async def _read(self, context: Context) -> bytes:
         """Read the call's one message, within body_ms_max."""
         try:
             async with asyncio.timeout(self._settings.body_ms_max / 1e3):
@@ -222,49 +276,83 @@ class GrpcioDoor:
             raise RefusedError(NO_MESSAGE)
         return message
 
-    async def _answered(
-        self, request: PredictRequest, left_s: float | None, arrived_ns: int
-    ) -> bytes:
-        call = decode(request, self._shapes, self._limits)
-        shape = self._shapes[call.model]
+    def _deadline_ns(self, model: str, left_s: float | None, arrived_ns: int) -> int:
         if left_s is None:
-            deadline_ns = arrived_ns + shape.deadline_ns_default
-        else:
-            left_ns = min(left_s * 1e9, self._settings.deadline_ms_max * 1e6)
-            deadline_ns = arrived_ns + int(left_ns)
+            return arrived_ns + self._shapes[model].deadline_ns_default
+        return arrived_ns + int(min(left_s * 1e9, self._settings.deadline_ms_max * 1e6))
+
+    def _enter(
+        self, call: DecodedCall, encode: ReplyEncoder | None, arrived_ns: int, deadline_ns: int
+    ) -> "tuple[int, asyncio.Future[bytes]]":
+        """Admit a call; its future brings the reply's bytes, or RefusedError."""
         handle = self._intake.enter(call, arrived_ns=arrived_ns, deadline_ns=deadline_ns)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._answers[handle] = future
         if call.request_id:
             self._request_ids[handle] = call.request_id.decode()
+        if encode is not None:
+            self._encoders[handle] = encode
         self._arrived.set()
+        return handle, future
+
+    async def _answered(
+        self, handle: int, future: "asyncio.Future[bytes]", context: Context
+    ) -> bytes:
+        """Wait for the reply. Refusals from here on are the core's, which counts its own."""
         try:
             return await future
+        except RefusedError as error:
+            refusal = error.refusal
         finally:
-            self._intake.leave(handle)
-            del self._answers[handle]
-            self._request_ids.pop(handle, None)
+            self.leave(handle)
+        await abort(context, refusal)
+        raise AssertionError("abort returned")
 
-    def _wrap(
-        self, method: Unary
-    ) -> Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]:
-        async def handle(
-            message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]"
-        ) -> bytes:
+    # What a stream asks (gateway.streams.Desk)
+
+    def parse(self, message: bytes) -> PredictRequest:
+        """Bytes to a request; RefusedError."""
+        return parse(message)
+
+    def enter(self, request: PredictRequest, left_s: float | None) -> streams.Entered:
+        """Admit one message of a stream: it has a call's default time, or what the stream has."""
+        arrived_ns = self._clock.now_ns()
+        call = decode(request, self._shapes, self._limits)
+        deadline_ns = min(
+            self._deadline_ns(call.model, None, arrived_ns),
+            self._deadline_ns(call.model, left_s, arrived_ns),
+        )
+        return streams.Entered(*self._enter(call, streams.encode, arrived_ns, deadline_ns))
+
+    def leave(self, handle: int) -> None:
+        """Give a call's rows back, answered or not."""
+        self._intake.leave(handle)
+        del self._answers[handle]
+        self._request_ids.pop(handle, None)
+        self._encoders.pop(handle, None)
+
+    def refused(self, model: str, error: BaseException) -> Refusal:
+        """Count a call that went wrong at the door, and word it: nothing of ours goes out."""
+        if isinstance(error, RefusedError):
+            refusal = error.refusal
+        else:
+            refusal = refuse_internal(self._faults.note(repr(error), error))
+        self._on_refused(model if model in self._shapes else "", refusal)
+        return refusal
+
+    def _wrap(self, method: Unary) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        async def handle(message: bytes, context: Context) -> bytes:
             try:
                 return await method(message)
-            except RefusedError as error:
-                refusal = error.refusal
             except Exception as error:  # noqa: BLE001  the wall
-                refusal = refuse_internal(self._faults.note(repr(error), error))
-            self._on_refused("", refusal)
+                refusal = self.refused("", error)
             await abort(context, refusal)
             raise AssertionError("abort returned")
 
         return handle
 
 
-async def abort(context: "grpc.aio.ServicerContext[bytes, bytes]", refusal: Refusal) -> None:
+async def abort(context: Context, refusal: Refusal) -> None:
     """End the call with *refusal*: its code, its words, and its pushback where it has one."""
     trailing: tuple[tuple[str, str | bytes], ...] = ()
     if refusal.pushback_ms is not None:

@@ -3,10 +3,11 @@
 import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
-from protos import predict_pb2
+from protos import open_inference_pb2, predict_pb2
 
 SERVICES = (
     "turnout.v1.Predictor",
+    "inference.GRPCInferenceService",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
@@ -16,7 +17,9 @@ NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerR
 
 def reflection_handlers() -> tuple[grpc.GenericRpcHandler, ...]:
     """Handlers for both versions of the reflection service."""
-    assert predict_pb2.DESCRIPTOR  # importing it is what puts Predictor into the pool
+    # Importing them is what puts the services into the pool.
+    assert predict_pb2.DESCRIPTOR
+    assert open_inference_pb2.DESCRIPTOR
     servicer: reflection_pb2_grpc.ServerReflectionServicer = reflection.aio.ReflectionServicer(  # type: ignore[no-untyped-call]
         SERVICES
     )

@@ -67,6 +67,10 @@ class Settings:
     streams_max: int = 100
     """Concurrent calls a connection (HTTP/2 MAX_CONCURRENT_STREAMS)."""
     metadata_bytes_max: int = 8 * 1024
+    typed_bytes_max: int = 64 * 1024
+    """Of a ModelInfer outside raw_input_contents: more typed numbers cost a third of a second."""
+    stream_calls_max: int = 64
+    """Messages of one PredictStream read and not yet answered; then it is read no further."""
     body_ms_max: int = 1_000
     """A call whose message has not arrived by then is ended: half-open streams hold nothing."""
     answer_us_min: int = 200
@@ -75,6 +79,12 @@ class Settings:
     """For calls that name none, where the model's policy does not say."""
     deadline_ms_max: int = 60_000
     """A later deadline is read as this one."""
+
+    # Outcomes
+    outcome_keys_max: int = 200_000
+    """Newest idempotency keys remembered, and records read back at start: 40 MB, about 2 s."""
+    outcome_late_days: int = 90
+    """An outcome further behind its prediction is kept, and counted as late."""
 
     # Features
     feature_budget_ms: int = 30

@@ -1,0 +1,58 @@
+"""How much of a message is not bulk, found without parsing it. Pure.
+
+A protobuf message of 4 MB can hold four million one-byte numbers: a third of a second to parse,
+160 MB once parsed, all under the GIL. The top level tells which kind it is, for a few bytes read.
+"""
+
+_WIDTH = {1: 8, 5: 4}
+"""Bytes of a fixed-width value, by wire type."""
+
+
+class WireError(ValueError):
+    """The bytes are no message, or one of more fields than anybody needs."""
+
+
+def bytes_beside(message: bytes, field: int, fields_max: int) -> int:
+    """Return how many bytes of *message* lie outside the contents of its length-delimited *field*.
+
+    fields_max  top-level fields (each element of a repeated one counts) that may be walked.
+
+    Raises WireError past that, or when the bytes cannot be a message.
+    """
+    beside = offset = 0
+    end = len(message)
+    for _ in range(fields_max):
+        if offset == end:
+            return beside
+        start = offset
+        tag, offset = _varint(message, offset)
+        kind = tag & 7
+        contents = 0
+        if kind == 2:
+            length, offset = _varint(message, offset)
+            offset += length
+            contents = length if tag >> 3 == field else 0
+        elif kind == 0:
+            _, offset = _varint(message, offset)
+        elif kind in _WIDTH:
+            offset += _WIDTH[kind]
+        else:
+            raise WireError(f"wire type {kind} at {start}")
+        if offset > end:
+            raise WireError(f"a field at {start} ends at {offset}, behind the end at {end}")
+        beside += offset - start - contents
+    if offset == end:
+        return beside
+    raise WireError(f"more than {fields_max} fields")
+
+
+def _varint(message: bytes, offset: int) -> tuple[int, int]:
+    """Return (value, offset behind it)."""
+    value = shift = 0
+    for place in range(offset, min(offset + 10, len(message))):
+        octet = message[place]
+        value |= (octet & 0x7F) << shift
+        if octet < 0x80:
+            return value, place + 1
+        shift += 7
+    raise WireError(f"no number ends at {offset}")
