@@ -111,10 +111,18 @@ def test_a_tethered_program_ends_when_its_parent_is_killed() -> None:
     )
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
-    until(lambda: started_ticks(pid) is not None)
+    command = Path(f"/proc/{pid}/cmdline")
+    until(lambda: b"turnout.tethered" not in command.read_bytes())  # it has become the program
     parent.kill()
     parent.communicate()
     until(lambda: started_ticks(pid) is None)
+
+
+def test_a_zombie_is_no_process_any_more() -> None:
+    """Ended, not yet waited for: nothing of it can be in the way."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    until(lambda: started_ticks(child.pid) is None)
+    assert child.wait() == 0
 
 
 def test_only_the_very_process_that_was_recorded_is_ended() -> None:
@@ -123,7 +131,8 @@ def test_only_the_very_process_that_was_recorded_is_ended() -> None:
     ticks = started_ticks(sleeper.pid)
     assert ticks is not None
     asyncio.run(end_stranger(sleeper.pid, ticks + 1, 0.2))
-    assert sleeper.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        sleeper.wait(0.3)
     asyncio.run(end_stranger(sleeper.pid, ticks, 5.0))
     assert sleeper.wait(5) == -signal.SIGTERM
 

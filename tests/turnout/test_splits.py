@@ -1,5 +1,7 @@
 """`turnout splits`: reading the options, and saying who answers whom."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,3 +55,24 @@ def test_every_key_has_exactly_one_version(key: str, canary_bp: int) -> None:
     )  # fmt: skip
     assert answer["role"] == expected
     assert answer["version"] == {"canary": "2", "standby": "3", "production": "1"}[expected]
+
+
+def test_a_key_on_the_edge_of_a_share_is_placed_exactly() -> None:
+    """A canary of n basis points has buckets 0 to n - 1; a standby of n has the last n."""
+    bucket = placed(HELD, "S1")["bucket"]
+    roles = {
+        (canary, standby): placed(
+            replace(
+                HELD,
+                canary="2" if canary else "",
+                canary_bp=canary,
+                standby="3" if standby else "",
+                standby_bp=standby,
+            ),
+            "S1",
+        )["role"]
+        for canary, standby in (
+            (bucket, 0), (bucket + 1, 0), (0, 10_000 - bucket), (0, 10_000 - bucket - 1)
+        )
+    }  # fmt: skip
+    assert list(roles.values()) == ["production", "canary", "standby", "production"]
