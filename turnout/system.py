@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from features.store_server import StoreServerError, find_or_start
+from features.store_url import StoreUrlError
 from turnout.child import Child, Part, end_stranger
-from turnout.errors import OperatorError
+from turnout.errors import OperatorError, StartError
 from turnout.probe import accepts, answers_http, free_port, pongs
 from turnout.running import (
     Running,
@@ -144,6 +146,13 @@ class System:
         (self._plan.folder / "gateway.json").write_text(json.dumps(settings, indent=1))
 
 
+def _check_given(plan: Plan) -> None:
+    try:
+        find_or_start(plan.store_url, plan.folder / "store")
+    except (StoreServerError, StoreUrlError) as error:
+        raise StartError(str(error)) from error
+
+
 async def _start(child: Child, system: System, started: Callable[[str], None]) -> None:
     await child.start()
     system.written()
@@ -168,6 +177,8 @@ async def up(
         )
     for pid, ticks in left_behind(plan.folder):
         await end_stranger(pid, ticks, STRANGER_GRACE_S)
+    if plan.store_url:
+        await asyncio.to_thread(_check_given, plan)
     system = System(plan, say)
     system.write_settings()
     async with AsyncExitStack() as stack:

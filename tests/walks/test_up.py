@@ -1,12 +1,16 @@
 """`turnout up`: one command up, one signal down, nothing left behind."""
 
+import asyncio
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.servers import redis_server
 from tests.walks.whole import TURNOUT, alive, until, up
+from turnout.probe import free_port, pongs
 
 pytestmark = pytest.mark.walk
 
@@ -39,3 +43,41 @@ def test_killed_outright_it_leaves_nothing_behind(tmp_path: Path) -> None:
         pids.append(int(store))
         whole.kill(signal.SIGKILL)
         until(lambda: not [pid for pid in pids if alive(pid)], 20.0, "every part gone")
+
+
+def test_a_given_store_is_used_and_left_running(tmp_path: Path) -> None:
+    """No store of our own; the given one still answers when we have gone."""
+    with redis_server() as store:
+        with up(tmp_path / "state", "--store", store.url) as whole:
+            assert sorted(whole.running.children) == ["control", "gateway"]
+            assert whole.running.store == store.url
+        assert asyncio.run(pongs(store.url))
+
+
+@pytest.mark.parametrize("option", ["--store", "--port"])
+def test_what_cannot_start_says_why_and_leaves_nothing(tmp_path: Path, option: str) -> None:
+    """A store nobody runs, a port somebody has: exit 1, the reason, and no process left."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        value = f"redis://127.0.0.1:{free_port()}/0" if option == "--store" else str(port)
+        done = subprocess.run(
+            [*TURNOUT, "up", option, value, "--folder", str(tmp_path / "state")],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    wanted = "no store answers" if option == "--store" else "gateway ended while starting"
+    assert wanted in done.stderr
+    assert not (tmp_path / "state" / "system.json").exists()
+    mine = [path for path in Path("/proc").glob("[0-9]*/cmdline") if _names(path, tmp_path)]
+    assert mine == []
+
+
+def _names(command: Path, folder: Path) -> bool:
+    try:
+        return str(folder).encode() in command.read_bytes()
+    except OSError:
+        return False

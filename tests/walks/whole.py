@@ -99,11 +99,11 @@ class Whole:
 
 
 @contextmanager
-def up(folder: Path) -> Iterator[Whole]:
-    """Run `turnout up` while the block lasts; SIGTERM at its end."""
+def up(folder: Path, *options: str) -> Iterator[Whole]:
+    """Run `turnout up` with *options* while the block lasts; SIGTERM at its end."""
     log = (folder.parent / "up.log").open("wb")
     program = subprocess.Popen(
-        [*TURNOUT, "up", "--json", "--folder", str(folder)], stdout=log, stderr=log
+        [*TURNOUT, "up", "--json", "--folder", str(folder), *options], stdout=log, stderr=log
     )
     try:
         until(lambda: _whole(folder) or program.poll() is not None, UP_S_MAX, "turnout up")

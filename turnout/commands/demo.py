@@ -31,11 +31,12 @@ def demo(
     ] = SUBSCRIBERS,
     rate: Annotated[float, typer.Option(min=50.0, help="Customers' calls a second.")] = RATE,
     workers: Annotated[int, typer.Option(min=1, help="Gateway workers.")] = 2,
+    store: Annotated[str, typer.Option(help="redis:// URL; empty: start one.")] = "",
 ) -> None:
     """Play the loop live: data, training, approval, canary, promotion, rollback."""
     asked: Asked = ctx.obj
     screen = terminal(asked.json)
-    plan = Plan(folder=asked.folder / DEMO, workers=workers)
+    plan = Plan(folder=asked.folder / DEMO, workers=workers, store_url=store)
     fresh_folder(plan.folder)
     held = asyncio.run(_play(plan, subscribers, rate, screen, stay=not (once or asked.json)))
     if not held:

@@ -9,7 +9,7 @@ from protos import rollout_pb2
 from registry.client import RegistryClient
 from registry.types import Deployment, GateError
 from turnout.demo.callers import Callers
-from turnout.demo.scene import MODEL, OPERATOR, Scene
+from turnout.demo.scene import APPROVER, AUTHOR, MODEL, OPERATOR, Scene
 from turnout.demo.steps import Step, hold
 from turnout.rollout_client import RolloutClient
 from turnout.rollout_view import OVER, stage_name
@@ -50,6 +50,7 @@ async def promotion(scene: Scene, step: Step) -> None:
     async with RegistryClient(scene.up.registry, OPERATOR) as client:
         held = await client.deployment(MODEL)
     hold(held.production == candidate, f"production is version {held.production}")
+    hold(held.who not in (AUTHOR, APPROVER, OPERATOR), f"{held.who} had to help")
     calls = last.calls
     step.note = (
         f"version {candidate} is production, promoted by {held.who}; {calls.shadow_pairs} shadow "
