@@ -45,6 +45,9 @@ FAMILIES: dict[str, Family] = {
     ),
     "turnout_feature_reads": Family("counter", ("outcome",), "Online reads, one a batch."),
     "turnout_shadow": Family("counter", ("model", "version", "outcome"), "Copies for shadows."),
+    "turnout_outcomes": Family(
+        "counter", ("model", "kind"), "Outcomes acknowledged: on_time, late, orphan, ..."
+    ),
     "turnout_journal_dropped": Family("counter", ("kind",), "Records the journal did not take."),
     "turnout_windows_dropped": Family("counter", (), "Window batches given up for a silent sink."),
     "turnout_rows_inside": Family("gauge", (), "Rows admitted and not yet answered."),
@@ -135,6 +138,10 @@ class Metrics:
     def count_shadow(self, model: str, version: str, outcome: str, n: int) -> None:
         """*n* copies for a shadow: scored, faulty, dropped."""
         self._add("turnout_shadow", (self._name(model), version, outcome), n)
+
+    def count_outcome(self, model: str, kind: str) -> None:
+        """One outcome acknowledged; *kind* is one of gateway.outcomes.Outcomes.KINDS."""
+        self._add("turnout_outcomes", (self._name(model), kind), 1)
 
     def count_journal_dropped(self, kind: str, n: int) -> None:
         """*n* records that the journal of *kind* did not take."""

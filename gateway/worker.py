@@ -11,6 +11,7 @@ import os
 import secrets
 import sys
 from collections.abc import Coroutine
+from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,12 @@ from gateway.clock import SystemClock
 from gateway.deployed import Deployed
 from gateway.disk import Disk
 from gateway.faults import FaultLog
-from gateway.grpcio_door import GrpcioDoor
+from gateway.grpcio_door import GrpcioDoor, Unary
 from gateway.loader import Loader
 from gateway.metrics import Metrics
+from gateway.open_inference_service import OpenInferenceService
+from gateway.outcome_keys import OutcomeKeys
+from gateway.outcomes import Outcomes
 from gateway.predict import BatchCore
 from gateway.registry_link import RegistryLink
 from gateway.services import Services
@@ -71,10 +75,8 @@ class GatewayWorker:
         )
         self._outcomes = Writer(folder / "journal", Kind.OUTCOMES, boot_id=boot_id)
         self._store = OnlineReader(settings.redis_url) if settings.redis_url else None
-        services = Services(
-            self._deployed, self._outcomes, clock, lambda: self.worker.prediction_id_key
-        )
-        self.door = GrpcioDoor(settings, clock, faults, self._refused_at_door, services.methods())
+        self._outcome_keys = OutcomeKeys(folder / "journal", boot_id, settings.outcome_keys_max)
+        self.door = GrpcioDoor(settings, clock, faults, self._refused_at_door, self._methods())
         aside = self._aside = Aside(
             self._windows, self.metrics, self._shadows, self._served, clock, self._guard
         )
@@ -86,6 +88,7 @@ class GatewayWorker:
             settings.registry, self.worker, self._disk, clock, self._take_keys
         )
         self._trusted_key: bytes | None = None
+        self._serving = False
         self._loader = Loader(
             settings,
             self._deployed,
@@ -99,6 +102,23 @@ class GatewayWorker:
         self._guards: list[window_pb2.HardGuard] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def _methods(self) -> dict[str, Unary]:
+        """Return every method that scores nothing."""
+        outcomes = Outcomes(
+            self._deployed,
+            self._outcomes,
+            self._outcome_keys,
+            self._clock,
+            lambda: self.worker.prediction_id_key,
+            self.metrics.count_outcome,
+            self._settings.outcome_late_days,
+        )
+        open_inference = OpenInferenceService(
+            self._deployed, lambda: self._serving, distribution_version("turnout")
+        )
+        every = (Services(self._deployed), outcomes, open_inference)
+        return {path: method for one in every for path, method in one.methods().items()}
+
     async def load(self) -> None:
         """Bring up what the disk holds, then what the registry says; return when all is warm."""
         keys = self._disk.keys()
@@ -106,6 +126,7 @@ class GatewayWorker:
             self._take_keys(keys)
         if self._store is not None:
             await self._store.start()
+        await asyncio.to_thread(self._outcome_keys.rebuild)
         for deployment in self._disk.deployments():
             self._loader.obey(deployment)
         if self._settings.registry:
@@ -135,11 +156,13 @@ class GatewayWorker:
         self._start(self._core.run())
         self._start(self._tick())
         await self.door.listen(self._settings.host, port)
+        self._serving = True
         self._link.serve()
         await self._show()
 
     async def drain(self, grace_s: float) -> None:
         """Leave the port, finish what is inside, send the last windows, close the journals."""
+        self._serving = False
         await self.door.close(grace_s)
         await self._core.finish()
         self._close_windows(everything=True)

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 
@@ -13,13 +14,17 @@ from gateway.arms import Arms
 from gateway.aside import Aside
 from gateway.batch import IdWriter, Worker
 from gateway.clock import SystemClock
-from gateway.deployed import Deployed, build_routes
+from gateway.deployed import Deployed, LoadedVersion, build_routes
 from gateway.faults import FaultLog
-from gateway.grpcio_door import GrpcioDoor
+from gateway.grpcio_door import GrpcioDoor, Unary
 from gateway.loader import prove
 from gateway.lookup import OnlineRows
 from gateway.metrics import Metrics
+from gateway.open_inference_service import OpenInferenceService
+from gateway.outcome_keys import OutcomeKeys
+from gateway.outcomes import Outcomes
 from gateway.predict import BatchCore
+from gateway.scoring import Lane
 from gateway.services import Services
 from gateway.settings import Settings
 from gateway.shadows import Shadows
@@ -114,10 +119,11 @@ async def house(
     *,
     settings: Settings | None = None,
     store: OnlineRows | OnlineReader | None = None,
+    others: Sequence[tuple[Mapping[str, dict[str, bytes]], Deployment]] = (),
 ) -> AsyncIterator[House]:
     """Serve *deployment* over *versions* (label to unsigned files) on a free port.
 
-    The deployment's digests and salts are filled in here.
+    others  more models beside it, each with its own versions and deployment.
     """
     settings = settings or Settings()
     clock, faults, refused, guards = SystemClock(), list[str](), list[tuple[str, Refusal]](), []
@@ -125,23 +131,23 @@ async def house(
     deployed, windows, metrics = Deployed(), Windows(), Metrics()
     shadows = Shadows(windows, clock, settings.shadow_rows_waiting_max)
     served, outcomes = Remembered(), Remembered()
-    services = Services(deployed, outcomes, clock, lambda: KEY)
+    methods = _methods(deployed, outcomes, metrics, clock, settings)
 
     def note_refusal(model: str, refusal: Refusal) -> None:
         refused.append((model, refusal))
 
-    door = GrpcioDoor(settings, clock, fault_log, note_refusal, services.methods())
+    door = GrpcioDoor(settings, clock, fault_log, note_refusal, methods)
     aside = Aside(windows, metrics, shadows, served, clock, guards.append)
     arms = Arms(door, IdWriter(Worker("test", 0, 7, KEY)), aside, clock, fault_log.note)
     core = BatchCore(door, deployed, store, arms, aside, clock, settings, fault_log.note)
-    loaded = {}
-    for label, files in versions.items():
-        sealed = seal(files, model=deployment.model, author="dana", created_unix_ms=1)
-        loaded[label] = await asyncio.to_thread(prove, label, sealed, None, None)
-    deployed.swap(build_routes(deployment, loaded, settings))
+    lanes: list[Lane] = []
+    for files, plan in [(versions, deployment), *others]:
+        loaded = await _loaded(files, plan.model)
+        lanes += [version.lane for version in loaded.values()]
+        deployed.swap(build_routes(plan, loaded, settings))
     door.configure({routes.model: routes.shape for routes in deployed.all()})
     port = await door.listen("127.0.0.1", 0)
-    await door.show_health({"": True, deployment.model: True})
+    await door.show_health({"": True, **dict.fromkeys((r.model for r in deployed.all()), True)})
     running = asyncio.create_task(core.run())
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -164,8 +170,32 @@ async def house(
         await door.close(1.0)
         await core.finish()
         running.cancel()
-        for version in loaded.values():
-            version.lane.close()
+        for lane in lanes:
+            lane.close()
+
+
+async def _loaded(versions: Mapping[str, dict[str, bytes]], model: str) -> dict[str, LoadedVersion]:
+    loaded = {}
+    for label, files in versions.items():
+        sealed = seal(files, model=model, author="dana", created_unix_ms=1)
+        loaded[label] = await asyncio.to_thread(prove, label, sealed, None, None)
+    return loaded
+
+
+def _methods(
+    deployed: Deployed, tape: Remembered, metrics: Metrics, clock: SystemClock, settings: Settings
+) -> dict[str, Unary]:
+    reports = Outcomes(
+        deployed,
+        tape,
+        OutcomeKeys(Path("nowhere"), 7, settings.outcome_keys_max),
+        clock,
+        lambda: KEY,
+        metrics.count_outcome,
+        settings.outcome_late_days,
+    )
+    every = (Services(deployed), reports, OpenInferenceService(deployed, lambda: True, "0.0"))
+    return {path: method for one in every for path, method in one.methods().items()}
 
 
 def ask(*inputs: float, key: str = "S1", rows: int = 1, **more: object) -> PredictRequest:

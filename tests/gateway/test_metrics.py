@@ -71,6 +71,7 @@ def test_every_count_has_its_family() -> None:
     metrics.count_feature_reads("timeout")
     metrics.count_shadow("churn", "8", "dropped", 9)
     metrics.count_journal_dropped("served", 3)
+    metrics.count_outcome("churn", "on_time")
     metrics.count_windows_dropped(1)
     metrics.gauge("turnout_rows_inside", 12)
     metrics.gauge("turnout_feature_store_state", 2)
