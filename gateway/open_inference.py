@@ -41,6 +41,8 @@ PARAMETERS = ("sticky_key", "request_id")
 RAW_FIELD = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 FIELDS_MAX = 64
 """Top-level fields of a large request: two tensors, one output, their contents, some parameters."""
+ROWS_MAX = 2**31 - 1
+"""A shape beyond it is no number of rows, but an attempt to make a product overflow."""
 NAME_SHOWN_MAX = 40
 """A stranger's name is shown up to this many characters."""
 
@@ -201,7 +203,7 @@ def _rows(tensors: Mapping[str, Tensor], shape: ModelShape) -> int:
     for name, tensor in tensors.items():
         width = widths(shape)[name]
         sizes = list(tensor.shape[:3])
-        if len(tensor.shape) != 2 or sizes[1] != width or sizes[0] < 0:
+        if len(tensor.shape) != 2 or sizes[1] != width or not 0 <= sizes[0] <= ROWS_MAX:
             raise invalid(
                 f"tensor {name!r} has {len(tensor.shape)} dimensions, the first of them {sizes}; "
                 f"model {shape.model!r} takes [rows, {width}]"
