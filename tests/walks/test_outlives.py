@@ -18,6 +18,7 @@ from tests.turnout.test_child import soon
 from tests.walks.test_workers import serving
 from tests.walks.whole import Whole
 from turnout.child import Child
+from turnout.demo.deploy_acts import obeyed
 from turnout.system import Plan, System
 
 pytestmark = pytest.mark.walk
@@ -54,11 +55,12 @@ async def _deploy(registry: str) -> None:
         async with asyncio.timeout(20):
             while True:
                 try:
-                    await gabriel.deploy(proposed)
+                    held = await gabriel.deploy(proposed)
                 except GateError:
                     await asyncio.sleep(0.05)
                 else:
-                    return
+                    break
+            await obeyed(gabriel, held, 3)
 
 
 async def kill(child: Child) -> None:

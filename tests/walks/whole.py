@@ -1,5 +1,6 @@
 """The whole system as a user starts it: `turnout up`, and the `turnout` command beside it."""
 
+import asyncio
 import io
 import json
 import os
@@ -14,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from registry.client import RegistryClient
 from tests.models import tiny_files
 from turnout.__main__ import main
+from turnout.demo.deploy_acts import obeyed
 from turnout.running import Running, read_running, started_ticks
 
 UP_S_MAX = 60.0
@@ -71,6 +74,11 @@ class Whole:
             "two serving and a spare",
         )
 
+    async def _obeyed(self, model: str) -> None:
+        """Return once both workers and the spare have swapped the newest deployment in."""
+        async with asyncio.timeout(20), RegistryClient(self.running.registry, "sam") as client:
+            await obeyed(client, await client.deployment(model), 3)
+
     def register(self, model: str, folder: Path, **options: Any) -> str:  # noqa: ANN401  tiny_files' own
         """Register a tiny version as dana; returns its label."""
         folder.mkdir(parents=True)
@@ -96,6 +104,7 @@ class Whole:
             return True
 
         until(deployed, 20.0, f"{model} {label} READY and deployed")
+        asyncio.run(self._obeyed(model))
 
 
 @contextmanager

@@ -29,6 +29,9 @@ async def first_deployment(scene: Scene, step: Step) -> None:
         held = await client.deployment(MODEL)
         held = await client.deploy(replace(held, preload=(champion,), why="preload the champion"))
         held = await _once_ready(client, held, champion, scene)
+        step.note = "every worker swaps its routes"
+        async with asyncio.timeout(FIRST_ANSWER_S_MAX):
+            await obeyed(client, held, scene.plan.workers + 1)
     scene.callers = Callers(scene.up.gateway, MODEL, scene.rate, scene.subscribers)
     await scene.callers.start(scene.screen.customers)
     await _until(
@@ -105,6 +108,16 @@ async def _once_ready(
                 raise
             scene.checklist.step("First deployment").note = f"waiting: {error}"
             await asyncio.sleep(0.1)
+
+
+async def obeyed(client: RegistryClient, held: Deployment, workers: int) -> None:
+    """Return once *workers* workers have swapped revision *held* (or a later one) in."""
+    done: set[tuple[str, int]] = set()
+    async for state in client.watch_states():
+        if state.applied.get(held.model, 0) >= held.revision:
+            done.add((state.gateway, state.boot_id))
+        if len(done) >= workers:
+            return
 
 
 async def _rollout(
