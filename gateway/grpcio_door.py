@@ -17,12 +17,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 
 from gateway import open_inference, streams
+from gateway.admission import HOPELESS, Admission
 from gateway.clock import Clock
 from gateway.columns import Calls, ModelShape, Replies
 from gateway.decode import DecodedCall, DoorLimits, decode, parse
 from gateway.faults import FaultLog
 from gateway.intake import Intake
 from gateway.open_inference import ReplyEncoder
+from gateway.pace import Pace
 from gateway.patience import COMPANY_MIN, QUANTA_MAX, QUANTUM_S, Patience
 from gateway.reflection import reflection_handlers
 from gateway.settings import Settings
@@ -84,7 +86,10 @@ class GrpcioDoor:
         self._methods = methods
         self._limits = DoorLimits(settings.name_bytes_max, settings.request_id_bytes_max)
         self._shapes: Mapping[str, ModelShape] = {}
-        self._intake = Intake(settings.rows_inside_max)
+        self._admission = Admission(
+            settings.rows_inside_max, settings.default_rows_pct, settings.sheddable_rows_pct
+        )
+        self._intake = Intake(self._admission)
         self._answers: dict[int, asyncio.Future[bytes]] = {}
         self._request_ids: dict[int, str] = {}
         self._encoders: dict[int, ReplyEncoder] = {}
@@ -92,6 +97,7 @@ class GrpcioDoor:
         self._leaving = asyncio.Event()
         self._arrived = asyncio.Event()
         self._patience = Patience()
+        self._pace = Pace(lambda: len(self._answers) >= settings.calls_inside_max)
         self._health = health.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._port = 0
@@ -147,6 +153,7 @@ class GrpcioDoor:
             )
             encode = encoders.get(handle) if encoders else None
             future.set_result(reply.SerializeToString() if encode is None else encode(reply))
+        self._admission.rate.answered(offsets[-1], self._clock.now_ns())
 
     def refuse(self, handles: NDArray[np.uint64], refusal: Refusal) -> None:
         """End these calls with one status."""
@@ -173,7 +180,7 @@ class GrpcioDoor:
             self._health, self._server
         )
         self._port = self._server.add_insecure_port(f"{host}:{port}")
-        await self._server.start()
+        await self._pace.start(self._server)
         return self._port
 
     async def show_health(self, ready: Mapping[str, bool]) -> None:
@@ -266,7 +273,12 @@ class GrpcioDoor:
             await abort(context, refusal)
 
     async def _read(self, context: Context) -> bytes:
-        """Read the call's one message, within body_ms_max."""
+        """Read the call's one message, within body_ms_max, unless it would be answered too late."""
+        left_s = context.time_remaining()
+        if left_s is not None and self._admission.hopeless(
+            1, rows_inside=self._intake.rows_inside, left_ns=int(left_s * 1e9)
+        ):
+            raise RefusedError(HOPELESS)
         try:
             async with asyncio.timeout(self._settings.body_ms_max / 1e3):
                 message = await context.read()
@@ -328,6 +340,7 @@ class GrpcioDoor:
         """Give a call's rows back, answered or not."""
         self._intake.leave(handle)
         del self._answers[handle]
+        self._pace.eased()
         self._request_ids.pop(handle, None)
         self._encoders.pop(handle, None)
 

@@ -6,12 +6,10 @@ from itertools import accumulate
 
 import numpy as np
 
+from gateway.admission import Admission
 from gateway.columns import Calls
 from gateway.decode import DecodedCall
-from gateway.status import Code, Refusal, RefusedError
-
-PUSHBACK_MS = 100
-"""Overload lasts batches, not seconds: a caller with a retry budget may come back soon."""
+from gateway.status import RefusedError
 
 
 @dataclass(slots=True)
@@ -26,13 +24,15 @@ class Waiting:
 
 
 class Intake:
-    """Queues by model, oldest first, with a bound on the rows inside the house.
+    """Queues by model, oldest first, behind an admission.
 
-    Rows are inside from `enter` to `leave`: waiting, being scored, or being answered.
+    Rows are inside from `enter` to `leave`: waiting, being scored, or being answered. Oldest
+    first, because what is inside is 30 ms of work (`calls_inside_max`): newest first would save no
+    call there, and where the long queue is, inside grpc's core, nobody can choose.
     """
 
-    def __init__(self, rows_inside_max: int) -> None:
-        self._rows_inside_max = rows_inside_max
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
         self._queues: dict[str, deque[Waiting]] = {}
         self._inside: dict[int, Waiting] = {}
         self._next_handle = 1
@@ -40,20 +40,16 @@ class Intake:
         self.rows_waiting = 0
 
     def enter(self, call: DecodedCall, *, arrived_ns: int, deadline_ns: int) -> int:
-        """Admit a call and return its handle.
-
-        Raises RefusedError UNAVAILABLE, with a pushback, when the house is full: refusing costs
-        microseconds, answering late costs a batch slot and helps nobody.
-        """
-        if self.rows_inside + call.rows > self._rows_inside_max:
-            raise RefusedError(
-                Refusal(
-                    Code.UNAVAILABLE,
-                    f"{self.rows_inside} rows are inside and {call.rows} more asked for; this "
-                    f"worker holds {self._rows_inside_max} (rows_inside_max); retry after a pause",
-                    pushback_ms=PUSHBACK_MS,
-                )
-            )
+        """Admit a call and return its handle; RefusedError UNAVAILABLE, with a pushback."""
+        refusal = self._admission.refusal(
+            call.rows,
+            call.criticality,
+            rows_inside=self.rows_inside,
+            left_ns=deadline_ns - arrived_ns,
+        )
+        if refusal is not None:
+            raise RefusedError(refusal)
+        self._admission.rate.working(arrived_ns)
         handle = self._next_handle
         self._next_handle += 1
         waiting = Waiting(handle, call, arrived_ns, deadline_ns)
@@ -73,6 +69,8 @@ class Intake:
             return
         waiting.left = True
         self.rows_inside -= waiting.call.rows
+        if not self._inside:
+            self._admission.rate.idle()
 
     def take(self, rows_max: int) -> Calls | None:
         """Hand over the calls of the model whose oldest has waited longest; None: none waits."""

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.admission import admit
 from gateway.arms import Arms
 from gateway.aside import Aside
 from gateway.batch import Batch
@@ -33,59 +33,6 @@ NO_JOURNAL = Refusal(
     "this model answers only what it can record, and its journal cannot be written now; retry",
     pushback_ms=500,
 )
-
-
-@dataclass(slots=True)
-class Admitted:
-    """The calls of a batch that are still worth an answer."""
-
-    calls: Calls
-    late: NDArray[np.uint64]
-    """Handles of the others."""
-
-
-def admit(calls: Calls, now_ns: int, answer_ns_min: int) -> Admitted:
-    """Part the calls that can be answered in time from those that cannot. Pure."""
-    if int(calls.deadline_ns.min()) - now_ns >= answer_ns_min:
-        return Admitted(calls, np.empty(0, dtype=np.uint64))
-    in_time = calls.deadline_ns - now_ns >= answer_ns_min
-    return Admitted(only(calls, np.flatnonzero(in_time)), calls.handles[~in_time])
-
-
-def only(calls: Calls, kept: NDArray[np.intp]) -> Calls:
-    """Return the calls at *kept*, laid out anew."""
-    rows = [np.arange(calls.row_offsets[c], calls.row_offsets[c + 1]) for c in kept]
-    row_index = np.concatenate(rows) if rows else np.empty(0, dtype=np.intp)
-    entities = (len(calls.entity_offsets) - 1) // calls.rows if calls.rows else 0
-    entity_index = (row_index[:, None] * entities + np.arange(entities)).ravel()
-    sticky, sticky_offsets = _pick(calls.sticky, calls.sticky_offsets, kept)
-    request_ids, request_id_offsets = _pick(calls.request_ids, calls.request_id_offsets, kept)
-    entity_ids, entity_offsets = _pick(calls.entity_ids, calls.entity_offsets, entity_index)
-    place = {int(call): index for index, call in enumerate(kept)}
-    return Calls(
-        model=calls.model,
-        handles=calls.handles[kept],
-        arrived_ns=calls.arrived_ns[kept],
-        deadline_ns=calls.deadline_ns[kept],
-        criticality=calls.criticality[kept],
-        row_offsets=np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.uint32),
-        sticky=sticky,
-        sticky_offsets=sticky_offsets,
-        request_ids=request_ids,
-        request_id_offsets=request_id_offsets,
-        pins=tuple((place[call], name) for call, name in calls.pins if call in place),
-        entity_ids=entity_ids,
-        entity_offsets=entity_offsets,
-        inputs=calls.inputs[row_index],
-    )
-
-
-def _pick(
-    buffer: bytes, offsets: NDArray[np.uint32], kept: NDArray[np.intp]
-) -> tuple[bytes, NDArray[np.uint32]]:
-    items = [buffer[offsets[i] : offsets[i + 1]] for i in kept]
-    lengths = np.cumsum([0, *map(len, items)]).astype(np.uint32)
-    return b"".join(items), lengths
 
 
 class BatchCore:

@@ -57,6 +57,12 @@ class Settings:
     # Limits
     rows_inside_max: int = 8_192
     """Rows admitted and not yet answered: 32 full batches. Past that, refuse."""
+    default_rows_pct: int = 90
+    """Of rows_inside_max, for all but CRITICAL calls: the rest is kept for those."""
+    sheddable_rows_pct: int = 50
+    """Of rows_inside_max, for SHEDDABLE calls: the first to be refused."""
+    calls_inside_max: int = 128
+    """Calls fetched from the wire and not yet answered; past that, the next ones wait there."""
     rows_call_max: int = 1_024
     """Rows in one call, where the model's policy does not say less."""
     message_bytes_max: int = 4 * 1024 * 1024
@@ -111,6 +117,11 @@ class Settings:
             self.rows_inside_max < 2 * self.batch_rows_max,
             f"rows_inside_max={self.rows_inside_max} holds less than two batches of "
             f"batch_rows_max={self.batch_rows_max}; one could not fill while another runs",
+        )
+        self._refuse_if(
+            not 0 < self.sheddable_rows_pct <= self.default_rows_pct <= 100,
+            f"sheddable_rows_pct={self.sheddable_rows_pct} and default_rows_pct="
+            f"{self.default_rows_pct} are not in order within 1..100; SHEDDABLE goes first",
         )
         self._refuse_if(
             self.rows_call_max > self.rows_inside_max,

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from gateway.admission import Admission, admit, only
 from gateway.batch import Part
 from gateway.decode import DecodedCall
 from gateway.intake import Intake
 from gateway.patience import SKIPS_MAX, Patience
-from gateway.predict import admit, only
 from gateway.rows import counts_of
 from gateway.scoring import Breaker, Fault, score_calls
 from gateway.status import Code, RefusedError
@@ -103,7 +103,7 @@ def enter(intake: Intake, rows: int, at: int, model: str = "churn") -> int:
 
 def test_intake_takes_the_model_that_waited_longest_and_never_cuts_a_call() -> None:
     """Oldest first over models; up to rows_max rows; a larger call comes alone, whole."""
-    intake = Intake(1_000)
+    intake = Intake(Admission(1_000, 100, 100))
     enter(intake, 3, 2, "fraud")
     enter(intake, 30, 1)
     enter(intake, 10, 3)
@@ -118,7 +118,7 @@ def test_intake_takes_the_model_that_waited_longest_and_never_cuts_a_call() -> N
 
 def test_a_call_that_left_is_not_taken_and_its_rows_are_free_at_once() -> None:
     """Cancelled while waiting: room for another, and the batch has only the other."""
-    intake = Intake(10)
+    intake = Intake(Admission(10, 100, 100))
     gone = enter(intake, 10, 1)
     with pytest.raises(RefusedError) as refused:
         enter(intake, 1, 2)
@@ -142,7 +142,7 @@ def test_what_is_kept_of_a_batch_is_laid_out_as_if_it_had_come_alone(
 ) -> None:
     """`only` of any calls equals the columns of those calls taken by themselves."""
     kept = sorted(data.draw(st.sets(st.integers(0, len(counts) - 1))))
-    whole, some = Intake(10_000), Intake(10_000)
+    whole, some = Intake(Admission(10_000, 100, 100)), Intake(Admission(10_000, 100, 100))
     for place, rows in enumerate(counts):
         one = call(rows, name=f"{place}-")
         one.sticky, one.request_id = b"k" * place, b"r" * (place % 3)
@@ -170,7 +170,7 @@ def test_what_is_kept_of_a_batch_is_laid_out_as_if_it_had_come_alone(
 
 def test_late_calls_are_parted_from_the_others() -> None:
     """Deadlines 100 and 5,000 ns from now, 1,000 ns needed: the first is late."""
-    intake = Intake(10)
+    intake = Intake(Admission(10, 100, 100))
     for deadline_ns in (100, 5_000):
         intake.enter(call(1), arrived_ns=0, deadline_ns=deadline_ns)
     calls = intake.take(10)

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
+from gateway.admission import Admission
 from gateway.columns import ModelShape
 from gateway.decode import DoorLimits, decode, parse
 from gateway.intake import Intake
@@ -32,7 +33,7 @@ LIMITS = DoorLimits(**COLUMNS["limits"])
 
 def test_calls_become_the_committed_columns() -> None:
     """Four messages that waited together, laid out as one batch."""
-    intake = Intake(1_000)
+    intake = Intake(Admission(1_000, 100, 100))
     for place, call in enumerate(COLUMNS["calls"]):
         decoded = decode(parse(bytes.fromhex(call["message"])), {"nba": SHAPE}, LIMITS)
         intake.enter(decoded, arrived_ns=1_000 + place, deadline_ns=10**9 + place)
