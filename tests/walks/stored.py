@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import grpc
 import numpy as np
@@ -89,6 +89,12 @@ def deployment(**policy: object) -> Deployment:
         digests=(("1", "0" * 64),),
         policy=ServingPolicy(**policy),
     )
+
+
+def canaried() -> Deployment:
+    """The same beside a canary of half the keys: then each version scores on its own thread."""
+    digests = (("1", "0" * 64), ("2", "1" * 64))
+    return replace(deployment(), canary="2", canary_bp=5_000, digests=digests)
 
 
 @dataclass(frozen=True, slots=True)
