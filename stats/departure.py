@@ -1,0 +1,215 @@
+"""Do scores depart from what was approved? A test over bins that may be looked at every window.
+
+The approved shift is a table: how often a row in the champion's bin p falls into the candidate's
+bin j. Production scores every canary row too, so p is known for each key, and the test is of one
+sample: given p, j is drawn from row p of the table. Tilts of three families bet that it is not:
+
+    location   everything moves up or down          s_j = the normal score of bin j
+    scale      everything spreads or shrinks        s_j = s^2, standardised, clipped to +-3
+    one bin    one bin gets more or less            s_j = 1 in that bin
+
+    per look   l_g = sum_pj N_pj (d_g s_gj - ln sum_k T_pk e^(d_g s_gk))
+    E = the mean of the three families' means, each with a late onset, as in stats.tilt
+
+While a version is watched as production no row is scored twice. Then the old version's keys are
+the other arm: the bin of each is carried through the table by a draw that depends on its key
+alone, and the same tilts compare two samples.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+LOCATION = tuple(sign * step for step in (0.03, 0.06, 0.12, 0.25, 0.5, 1.0) for sign in (1, -1))
+SCALE = tuple(sign * step for step in (0.06, 0.12, 0.25, 0.5) for sign in (1, -1))
+ONE_BIN = tuple(math.log(ratio) for ratio in (1.25, 1.6, 2.5, 5, 15, 1 / 1.6, 1 / 4))
+SMOOTHING = 1.0
+"""Rows added to each row of the table: what its neighbours say, and a little of everything."""
+ANYWHERE = 0.02
+"""Of those added rows, the part spread over all bins: no bin is impossible."""
+CLIP = 3.0
+DOUBTS = 4.0
+"""Standard deviations of the table's own sampling that an effect must exceed its bound by."""
+
+
+@dataclass(frozen=True, eq=False)
+class Expectation:
+    """An approved shift, ready to be tested against.
+
+    counts  (J, J) int64: rows by champion's bin, columns by candidate's bin; some row is counted.
+    """
+
+    counts: Counts
+
+    def __post_init__(self) -> None:
+        shape = self.counts.shape
+        if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 2 or self.counts.min() < 0:
+            raise ValueError(f"a shift of shape {shape} is no table of two bins or more, squared")
+        if not self.counts.any():
+            raise ValueError("a shift that counts no row says nothing; certify on held-out rows")
+
+    @property
+    def bins(self) -> int:
+        """J."""
+        return len(self.counts)
+
+    @cached_property
+    def table(self) -> Floats:
+        """(J, J) rows add up to 1: P(candidate's bin | champion's bin)."""
+        counts = self.counts.astype(np.float64)
+        around = counts.copy()
+        around[1:] += counts[:-1]
+        around[:-1] += counts[1:]
+        total = around.sum(axis=1, keepdims=True)
+        marginal = counts.sum(axis=0) / counts.sum()
+        near = np.where(total > 0, around / np.maximum(total, 1), marginal)
+        prior = (1 - ANYWHERE) * near + ANYWHERE / self.bins
+        smoothed = counts + SMOOTHING * prior
+        return np.asarray(smoothed / smoothed.sum(axis=1, keepdims=True))
+
+    @cached_property
+    def scores(self) -> Floats:
+        """(G, J) d_g s_gj of every alternative."""
+        marginal = self.counts.sum(axis=1) @ self.table / self.counts.sum()
+        location = _standard(_normal_scores(marginal), marginal)
+        scale = np.clip(_standard(location * location, marginal), -CLIP, CLIP)
+        rows = [delta * location for delta in LOCATION]
+        rows += [delta * scale for delta in SCALE]
+        rows += [delta * one for one in np.eye(self.bins) for delta in ONE_BIN]
+        return np.array(rows)
+
+    @cached_property
+    def log_stakes(self) -> Floats:
+        """(G,) ln of each alternative's part of E."""
+        sizes = (len(LOCATION), len(SCALE), len(ONE_BIN) * self.bins)
+        return np.concatenate([np.full(size, -math.log(3 * size)) for size in sizes])
+
+    @cached_property
+    def log_norms(self) -> Floats:
+        """(G, J) ln sum_k T_pk e^(d_g s_gk), by champion's bin p."""
+        return np.asarray(np.log(np.exp(self.scores) @ self.table.T))
+
+    @cached_property
+    def _paired(self) -> Floats:
+        """(G, 2J) what a key adds: by its candidate's bin, then by its champion's."""
+        return np.ascontiguousarray(np.hstack([self.scores, -self.log_norms]))
+
+    @cached_property
+    def _cumulative(self) -> Floats:
+        return np.cumsum(self.table, axis=1)
+
+    def drawn(self, champion_bins: Counts, keys: NDArray[np.uint64]) -> Counts:
+        """Carry (K,) champion's bins through the table; each draw depends on its key alone."""
+        uniform = _uniform(keys)
+        bins: Counts = (self._cumulative[champion_bins] < uniform[:, None]).sum(axis=1)
+        return np.minimum(bins, self.bins - 1)
+
+    def gains(self, joint: Counts) -> Floats:
+        """(G,) ln of each alternative's gain on (J, J) keys by champion's and candidate's bin."""
+        keys = joint.astype(np.float64)
+        gains: Floats = self._paired @ np.concatenate((keys.sum(axis=0), keys.sum(axis=1)))
+        return gains
+
+    def gains_of_two(self, candidate: Counts, other: Counts, share: float) -> Floats:
+        """(G,) the same for (J,) keys of the candidate beside (J,) drawn ones, at *share*."""
+        tilt = np.log1p(share * np.expm1(self.scores))
+        both = (candidate + other).astype(np.float64)
+        return np.asarray(self.scores @ candidate.astype(np.float64) - tilt @ both)
+
+
+@dataclass(slots=True)
+class DepartureState:
+    """All that must be kept between two looks; resumes bit for bit."""
+
+    log_s: Floats
+    prior_spent: float = 0.0
+    log_e: float = 0.0
+    log_e_max: float = 0.0
+    looks: int = 0
+
+
+def start(expected: Expectation) -> DepartureState:
+    """Return the state before the first look: E = 1."""
+    return DepartureState(np.full(len(expected.log_stakes), -math.inf))
+
+
+def step(
+    expected: Expectation, state: DepartureState, gains: Floats, looks_max: int
+) -> DepartureState:
+    """Return the state after one more window with (G,) *gains*."""
+    prior = min(0.5 if state.looks == 0 else 0.5 / max(looks_max, 1), 1.0 - state.prior_spent)
+    log_prior = math.log(prior) if prior > 0.0 else -math.inf
+    log_s = np.logaddexp(state.log_s, log_prior) + gains
+    spent = state.prior_spent + prior
+    staked = log_s + expected.log_stakes
+    high = max(float(staked.max()), 0.0)
+    e = float(np.exp(staked - high).sum()) + (1.0 - spent) * math.exp(-high)
+    log_e = high + math.log(e)
+    return DepartureState(
+        log_s=log_s,
+        prior_spent=spent,
+        log_e=log_e,
+        log_e_max=max(state.log_e_max, log_e),
+        looks=state.looks + 1,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """How large a departure is. *psi* is less what chance in keys and table alone gives."""
+
+    psi: float
+    doubt: float
+    """What the table's own sampling may have added: DOUBTS standard deviations."""
+
+
+def effect(expected: Expectation, candidate: Counts, champion: Counts) -> Effect:
+    """Return the departure of (J,) candidate bins from the table given (J,) champion bins.
+
+    Population stability index between observed and expected shares, less its mean under the
+    expectation. NaN without keys.
+    """
+    keys = int(candidate.sum())
+    if keys == 0 or champion.sum() == 0:
+        return Effect(math.nan, math.nan)
+    by_champion = champion / champion.sum()
+    table = expected.table
+    bins = expected.bins
+    p_expected = (keys * by_champion @ table + 0.5) / (keys + 0.5 * bins)
+    p_seen = (candidate + 0.5) / (keys + 0.5 * bins)
+    raw = float(((p_seen - p_expected) * np.log(p_seen / p_expected)).sum())
+    spread = table * (1.0 - table)
+    rows = expected.counts.sum(axis=1) + SMOOTHING
+    by_chance = float((by_champion @ spread / p_expected).sum()) / keys
+    by_table = float(((by_champion**2 / rows) @ spread / p_expected).sum())
+    doubt = DOUBTS * math.sqrt(2.0 / (bins - 1) * by_table * (by_table + 2.0 * by_chance))
+    return Effect(raw - by_chance - by_table, doubt)
+
+
+def _normal_scores(marginal: Floats) -> Floats:
+    """(J,) the normal quantile of the middle of each bin's ranks."""
+    middle = np.cumsum(marginal) - marginal / 2
+    inverse = NormalDist().inv_cdf
+    return np.array([inverse(min(max(float(one), 1e-6), 1 - 1e-6)) for one in middle])
+
+
+def _standard(scores: Floats, marginal: Floats) -> Floats:
+    mean = float(scores @ marginal)
+    variance = float((scores - mean) ** 2 @ marginal)
+    return (scores - mean) / math.sqrt(variance) if variance > 1e-12 else np.zeros_like(scores)
+
+
+def _uniform(keys: NDArray[np.uint64]) -> Floats:
+    """(K,) in (0, 1): the keys' bits mixed once more (splitmix64's finaliser), 53 of them."""
+    mixed = keys.copy()
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    return (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53 + 2.0**-54

@@ -1,0 +1,37 @@
+"""Has a rate left its bound just now? A detector that starts over at every moment.
+
+Shiryaev-Roberts over e-values (Shin, Ramdas and Rinaldo): M <- (M + 1) e, and M >= 1/a raises
+its first false alarm after 1/a windows on average at the earliest, whatever came before.
+"""
+
+import math
+from dataclasses import dataclass
+
+from stats.tilt import log_add, log_sum
+
+RATIOS = (1.5, 2.5, 5.0, 15.0, 50.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """Ln M; -inf: nothing seen, or an alarm was just raised."""
+
+    log_m: float = -math.inf
+
+
+def look(detector: Detector, rate_max: float, hits: int, total: int) -> Detector:
+    """Return the detector after a window in which *hits* of *total* keys failed.
+
+    Null: each fails with probability at most *rate_max*, 0 < rate_max < 1.
+    """
+    if not 0.0 < rate_max < 1.0 or not 0 <= hits <= total:
+        raise ValueError(f"rate {rate_max}, {hits} of {total}: no such window")
+    bets = {min(rate_max * ratio, (1.0 + rate_max) / 2) for ratio in RATIOS}
+    log_e = log_sum(
+        [
+            hits * math.log(bet / rate_max)
+            + (total - hits) * (math.log1p(-bet) - math.log1p(-rate_max))
+            for bet in bets
+        ]
+    ) - math.log(len(bets))
+    return Detector(log_add(detector.log_m, 0.0) + log_e)
