@@ -24,6 +24,8 @@ from stats.latency import BINS, bins_of, quantile_ns
 LINE_S = 0.2
 RECENT_LINES = 10
 """Rates and quantiles that are shown live cover the last two seconds."""
+PATIENCE_S = 5.0
+"""A call's deadline. Long, so that a busy laptop shows as latency and a lost call as a failure."""
 OUTCOME_EVERY = 50
 """One answered call in fifty has its outcome reported."""
 
@@ -177,7 +179,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=300.0, help="calls a second")
     parser.add_argument("--subscribers", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
-    parser.add_argument("--timeout", type=float, default=1.0, help="each call's deadline, s")
+    parser.add_argument("--timeout", type=float, default=PATIENCE_S, help="deadline, s")
     asyncio.run(play(parser.parse_args()))
 
 
