@@ -1,4 +1,4 @@
-"""`python -m training churn ...`: make one version, and register it or keep it in a folder."""
+"""`python -m training churn ...` (or another of RECIPES): one version, registered or kept."""
 
 import argparse
 import asyncio
@@ -16,8 +16,10 @@ from registry.types import RegistryError, VersionRefusedError
 from training import champion
 from training.card import commit_of
 from training.errors import ConversionError, GateFailedError, RecipeError
-from training.recipes import churn
+from training.recipes import churn, credit, nba, propensity
 from training.train import train
+
+RECIPES = {one.MODEL: one for one in (churn, propensity, credit, nba)}
 
 TOLD = (
     ConversionError,
@@ -33,7 +35,7 @@ TOLD = (
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; *words* None: the program's own."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    parser.add_argument("model", choices=[churn.MODEL])
+    parser.add_argument("model", choices=list(RECIPES))
     parser.add_argument("--setting", choices=churn.SETTINGS, default="candidate")
     parser.add_argument("--store", type=Path, required=True, help="the offline store's folder")
     parser.add_argument("--as-of-ms", type=int, help="features as known then; default: now")
@@ -49,6 +51,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parsed = parser.parse_args(words)
     if not parsed.author or not (parsed.registry or parsed.out):
         parser.error("say --author, and --registry or --out (or both)")
+    if parsed.setting not in RECIPES[parsed.model].SETTINGS:
+        parser.error(f"{parsed.model} has settings {list(RECIPES[parsed.model].SETTINGS)}")
     return parsed
 
 
@@ -68,9 +72,9 @@ def make(asked: argparse.Namespace, rival: Bundle | None) -> dict[str, bytes]:
     """Train as asked, telling each step as it begins; returns the sealed version."""
     now_ms = asked.as_of_ms or time.time_ns() // 1_000_000
     made = train(
-        churn.recipe(asked.setting),
+        RECIPES[asked.model].recipe(asked.setting),
         OfflineStore(asked.store),
-        churn.labels(now_ms=now_ms),
+        RECIPES[asked.model].labels(now_ms=now_ms),
         champion=rival,
         commit=commit_of(Path(__file__).parent),
         progress=lambda step: _say(f"{step} ...\n"),
