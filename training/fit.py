@@ -38,7 +38,7 @@ def fit(recipe: Recipe, rows: NDArray[np.float32], positive: NDArray[np.bool_]) 
         if learner.calibration == "sigmoid":
             model = _CALIBRATED(model, method="sigmoid", cv=CALIBRATION_FOLDS)
         fitted = model.fit(rows, positive.astype(np.int64))
-    pass
+    _round_thresholds_down(fitted)
     return fitted
 
 

@@ -49,9 +49,9 @@ def test_the_command_knows_them_all() -> None:
 
 @pytest.mark.parametrize("calibration", ["none", "sigmoid"])
 def test_a_row_at_a_threshold_takes_the_branch_it_was_fitted_for(calibration: str) -> None:
-    """Neighbouring float32 values, whose midpoints round up: each row scores as it was fitted."""
+    """Neighbouring float32 values, whose midpoints lie between: each row scores as fitted."""
     start = np.float32(33.62)
-    column = (start.view(np.uint32) + np.arange(600, dtype=np.uint32)).view(np.float32)
+    column = (start.view(np.uint32) + np.arange(600, dtype=np.uint32) // 3).view(np.float32)
     positive = np.random.default_rng(2).random(600) < np.linspace(0.05, 0.95, 600)
     rows = np.zeros((600, WHOLE.width), dtype=np.float32)
     rows[:, 0] = column
