@@ -211,9 +211,16 @@ class Arms:
     def _judge_here(
         self, batch: Batch, part: Part, scored: Scored, covered: NDArray[np.bool_]
     ) -> None:
-        """Let the breaker see this run: keys the canary failed on while production was fine."""
+        """Let the breaker see this run: keys the canary failed on while production was fine.
+
+        Being late says nothing here until the canary's thread is really hung: its evidence goes
+        to the controller, which holds both arms to one clock.
+        """
         routes = batch.routes
+        assert routes.canary is not None
         good = fine(scored)
+        if not routes.canary.version.lane.hung:
+            covered = covered & (scored.faults != Fault.LATE)
         keys = batch.assignment.key_hash[part.indexes()[~good & covered]].tolist()
         unix_ns = self._clock.unix_ns()
         if routes.breaker.record(keys, any_good=bool(good.any()), at_unix_ns=unix_ns):

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from registry.types import ScoringError
 
 RUNS_WAITING_MAX = 4
 """Runs on one lane not yet done; past that the version is stuck, and more would only pile up."""
+
+HUNG_NS = 1_000_000_000
+"""A run of 256 rows through 100 trees takes under a millisecond; this is a thousand of them."""
 
 
 class Scorer(Protocol):
@@ -139,12 +143,22 @@ class Lane:
         self._on_start = on_start
         self._now_ns = now_ns
         self._thread: ThreadPoolExecutor | None = None
-        self.runs_waiting = 0
+        self._asked_ns: deque[int] = deque()
 
     @property
     def outputs(self) -> int:
         """K."""
         return self._outputs
+
+    @property
+    def runs_waiting(self) -> int:
+        """Runs asked for on the version's own thread and not done."""
+        return len(self._asked_ns)
+
+    @property
+    def hung(self) -> bool:
+        """True once the oldest run has not come back for HUNG_NS: no busy host explains that."""
+        return bool(self._asked_ns) and self._now_ns() - self._asked_ns[0] > HUNG_NS
 
     @property
     def stuck(self) -> bool:
@@ -161,9 +175,10 @@ class Lane:
         """Score on the version's own thread; the future never raises ScoringError."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "score", initializer=self._on_start)
-        self.runs_waiting += 1
+        asked_ns = self._now_ns()
+        self._asked_ns.append(asked_ns)
         future = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._timed, matrix, row_offsets, self._now_ns()
+            self._thread, self._timed, matrix, row_offsets, asked_ns
         )
         future.add_done_callback(self._done)
         return future
@@ -176,7 +191,7 @@ class Lane:
         return scored
 
     def _done(self, future: "asyncio.Future[Scored]") -> None:
-        self.runs_waiting -= 1
+        self._asked_ns.popleft()  # one thread: runs end in the order they were asked for
         if not future.cancelled():
             future.exception()  # retrieved here: whoever still waits reads it too
 
@@ -191,7 +206,8 @@ class Breaker:
 
     It opens when the newest runs failed on every key, without one good answer between, in at
     least *runs* runs and on at least *keys* different keys, while production was fine on the same
-    rows. A canary that fails now and then is the controller's to judge, not the breaker's.
+    rows. A canary that fails now and then, or is only late, is the controller's to judge, not the
+    breaker's: on a starved host every candidate is late.
     """
 
     def __init__(self, runs: int, keys: int) -> None:

@@ -2,62 +2,25 @@
 
 import asyncio
 import math
-import threading
 from collections import Counter
 from dataclasses import replace
 
 import grpc
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from gateway.scoring import Scorer
 from gateway.settings import Settings
 from journal.prediction_id import read
 from protos import journal_pb2, window_pb2
-from protos.predict_pb2 import CANARY, FALLBACK, PINNED, PRODUCTION, PredictReply
+from protos.predict_pb2 import CANARY, FALLBACK, PINNED, PRODUCTION
 from protos.registry_pb2 import ServingPolicy
 from registry.types import Deployment, evidence_key, holdout_bucket, split_bucket
-from tests.gateway.house import KEY, SALT, House, ask, house
+from tests.gateway.halved import DOUBLE, HALF, KEYS, ONE, ask_all, canary_keys, windows_of
+from tests.gateway.house import KEY, SALT, ask, house
 from tests.models import tiny_files
 from tests.poll import until
 
 pytestmark = pytest.mark.walk
-
-ONE = Deployment(model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT)
-HALF = replace(ONE, revision=2, canary="2", canary_bp=5_000)
-DOUBLE = np.array([[0.2], [0.4], [0.6]], dtype=np.float32)
-"""A candidate that scores twice what production does."""
-KEYS = [f"S{n}" for n in range(60)]
-
-
-def canary_keys(share_bp: int = 5_000) -> set[str]:
-    """Those of KEYS that the split gives to the canary."""
-    return {key for key in KEYS if split_bucket(SALT, key.encode()) < share_bp}
-
-
-async def ask_all(gateway: House, first: float = 1.0) -> dict[str, PredictReply]:
-    """One call a key, all at once."""
-    replies = await asyncio.gather(*(gateway.predict(ask(first, 2, 3, key=k)) for k in KEYS))
-    return dict(zip(KEYS, replies, strict=True))
-
-
-def windows_of(gateway: House) -> dict[str, window_pb2.Window]:
-    """Every window so far, one an arm: counts added, records joined."""
-    gateway.aside.fold()
-    by_arm: dict[str, window_pb2.Window] = {}
-    for window in gateway.windows.close(0, everything=True):
-        name = window_pb2.Arm.Name(window.arm).removeprefix("ARM_")
-        held = by_arm.setdefault(name, window_pb2.Window())
-        for field, value in window.calls.ListFields():
-            setattr(held.calls, field.name, getattr(held.calls, field.name) + value)
-        for field, value in window.pairs.ListFields():
-            if field.name in ("pairs", "flips", "faulty", "absolute_sum"):
-                setattr(held.pairs, field.name, getattr(held.pairs, field.name) + value)
-        held.records.extend(window.records)
-        held.rows += window.rows
-        held.last_bad_unix_ns = max(held.last_bad_unix_ns, window.last_bad_unix_ns)
-    return by_arm
 
 
 def test_the_split_decides_by_key_and_each_arm_answers_its_own() -> None:
@@ -115,45 +78,6 @@ def test_a_canary_that_only_fails_is_stopped_here_and_says_so_once() -> None:
             assert windows_of(gateway)["CANARY"].calls.faulty == 5
 
     asyncio.run(walk())
-
-
-def test_a_canary_that_hangs_costs_its_callers_its_budget_and_nobody_else_anything() -> None:
-    """A run that never returns: its keys fall back after 50 ms, production's keys do not wait."""
-
-    async def walk() -> None:
-        async with house({"1": tiny_files(), "2": tiny_files()}, HALF) as gateway:
-            routes = gateway.deployed.get("churn")
-            assert routes is not None
-            assert routes.canary is not None
-            lane, hung = routes.canary.version.lane, Hung()
-            lane.scorer = hung
-            loop = asyncio.get_running_loop()
-            key, *_ = sorted(canary_keys())
-            other, *_ = sorted(set(KEYS) - canary_keys())
-            began = loop.time()
-            late = asyncio.create_task(gateway.predict(ask(1, 2, 3, key=key)))
-            await until(lambda: lane.runs_waiting == 1)
-            assert (await gateway.predict(ask(1, 2, 3, key=other))).role == PRODUCTION
-            assert not late.done() or loop.time() - began > 0.05
-            assert (await late).role == FALLBACK
-            assert loop.time() - began < 0.5
-            hung.go_on.set()
-            assert windows_of(gateway)["CANARY"].calls.late == 1
-
-    asyncio.run(walk())
-
-
-class Hung:
-    """A scorer that does not return until it is let go."""
-
-    def __init__(self) -> None:
-
-        self.go_on = threading.Event()
-
-    def run(self, matrix: np.ndarray) -> np.ndarray:
-        """Wait."""
-        assert self.go_on.wait(10.0)
-        return np.zeros((len(matrix), 1), dtype=np.float32)
 
 
 def test_where_production_and_canary_both_fail_the_call_is_internal() -> None:
@@ -326,66 +250,5 @@ def test_a_required_journal_that_cannot_be_written_refuses() -> None:
             assert error.code() == grpc.StatusCode.UNAVAILABLE
             gateway.served.healthy = True
             assert (await gateway.predict(ask(1, 2, 3))).version == "1"
-
-    asyncio.run(walk())
-
-
-class Slow:
-    """A scorer that takes 5 ms longer than the real one."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        self._scorer = scorer
-
-    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Wait on an event that never comes: a real 5 ms, without the loop."""
-        threading.Event().wait(0.005)
-        return self._scorer.run(matrix)
-
-
-def test_a_slow_host_accuses_neither_arm_alone() -> None:
-    """Both arms take 5 ms of the 1 ms allowed: the same timeout evidence from each, by key."""
-    hasty = replace(HALF, policy=ServingPolicy(canary_budget_ms=1))
-
-    async def walk() -> None:
-        async with house({"1": tiny_files(), "2": tiny_files()}, hasty) as gateway:
-            routes = gateway.deployed.get("churn")
-            assert routes is not None
-            assert routes.canary is not None
-            for participant in (routes.production, routes.canary):
-                participant.version.lane.scorer = Slow(participant.version.lane.scorer)
-            for key in KEYS:
-                await gateway.predict(ask(1, 2, 3, key=key))
-            windows = windows_of(gateway)
-            for arm, count in (("PRODUCTION", 60 - len(canary_keys())), ("CANARY", None)):
-                keys = {
-                    key
-                    for records in windows[arm].records
-                    if records.metric == window_pb2.METRIC_TIMEOUT
-                    for key in records.key_hash
-                }
-                assert len(keys) == (count or len(keys))
-                assert keys
-            assert windows["PRODUCTION"].calls.answered == 60 - len(canary_keys())
-            assert windows["PRODUCTION"].calls.late == 0
-
-    asyncio.run(walk())
-
-
-def test_a_caller_in_a_hurry_does_not_accuse_the_canary() -> None:
-    """200 ms to answer in, a hung canary with a budget of 5 s: production answers, no fault."""
-    patient = replace(HALF, policy=ServingPolicy(canary_budget_ms=5_000))
-
-    async def walk() -> None:
-        async with house({"1": tiny_files(), "2": tiny_files()}, patient) as gateway:
-            routes = gateway.deployed.get("churn")
-            assert routes is not None
-            assert routes.canary is not None
-            hung = Hung()
-            routes.canary.version.lane.scorer = hung
-            reply = await gateway.predict(ask(1, 2, 3, key=min(canary_keys())), within_s=0.2)
-            hung.go_on.set()
-            assert reply.role == FALLBACK
-            calls = windows_of(gateway)["CANARY"].calls
-            assert (calls.late, calls.fallen_back) == (0, 1)
 
     asyncio.run(walk())

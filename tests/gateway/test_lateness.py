@@ -1,0 +1,114 @@
+"""Late is not guilty: who is accused when an arm takes too long, and when a run is hung."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from protos import window_pb2
+from protos.predict_pb2 import FALLBACK, PRODUCTION
+from protos.registry_pb2 import ServingPolicy
+from tests.gateway.halved import HALF, KEYS, Hung, Slow, canary_keys, windows_of
+from tests.gateway.house import ask, house
+from tests.models import tiny_files
+from tests.poll import until
+
+pytestmark = pytest.mark.walk
+
+
+def test_a_canary_that_hangs_costs_its_callers_its_budget_and_nobody_else_anything() -> None:
+    """A run that never returns: its keys fall back after 50 ms, production's keys do not wait."""
+
+    async def walk() -> None:
+        async with house({"1": tiny_files(), "2": tiny_files()}, HALF) as gateway:
+            routes = gateway.deployed.get("churn")
+            assert routes is not None
+            assert routes.canary is not None
+            lane, hung = routes.canary.version.lane, Hung()
+            lane.scorer = hung
+            loop = asyncio.get_running_loop()
+            key, *_ = sorted(canary_keys())
+            other, *_ = sorted(set(KEYS) - canary_keys())
+            began = loop.time()
+            late = asyncio.create_task(gateway.predict(ask(1, 2, 3, key=key)))
+            await until(lambda: lane.runs_waiting == 1)
+            assert (await gateway.predict(ask(1, 2, 3, key=other))).role == PRODUCTION
+            assert not late.done() or loop.time() - began > 0.05
+            assert (await late).role == FALLBACK
+            assert loop.time() - began < 0.5
+            hung.go_on.set()
+            assert windows_of(gateway)["CANARY"].calls.late == 1
+
+    asyncio.run(walk())
+
+
+def test_a_slow_host_accuses_neither_arm_alone() -> None:
+    """Both arms take 5 ms of the 1 ms allowed: the same timeout evidence from each, by key."""
+    hasty = replace(HALF, policy=ServingPolicy(canary_budget_ms=1))
+
+    async def walk() -> None:
+        async with house({"1": tiny_files(), "2": tiny_files()}, hasty) as gateway:
+            routes = gateway.deployed.get("churn")
+            assert routes is not None
+            assert routes.canary is not None
+            for participant in (routes.production, routes.canary):
+                participant.version.lane.scorer = Slow(participant.version.lane.scorer)
+            for key in KEYS:
+                await gateway.predict(ask(1, 2, 3, key=key))
+            windows = windows_of(gateway)
+            for arm, count in (("PRODUCTION", 60 - len(canary_keys())), ("CANARY", None)):
+                keys = {
+                    key
+                    for records in windows[arm].records
+                    if records.metric == window_pb2.METRIC_TIMEOUT
+                    for key in records.key_hash
+                }
+                assert len(keys) == (count or len(keys))
+                assert keys
+            assert windows["PRODUCTION"].calls.answered == 60 - len(canary_keys())
+            assert windows["PRODUCTION"].calls.late == 0
+
+    asyncio.run(walk())
+
+
+def test_a_caller_in_a_hurry_does_not_accuse_the_canary() -> None:
+    """200 ms to answer in, a hung canary with a budget of 5 s: production answers, no fault."""
+    patient = replace(HALF, policy=ServingPolicy(canary_budget_ms=5_000))
+
+    async def walk() -> None:
+        async with house({"1": tiny_files(), "2": tiny_files()}, patient) as gateway:
+            routes = gateway.deployed.get("churn")
+            assert routes is not None
+            assert routes.canary is not None
+            hung = Hung()
+            routes.canary.version.lane.scorer = hung
+            reply = await gateway.predict(ask(1, 2, 3, key=min(canary_keys())), within_s=0.2)
+            hung.go_on.set()
+            assert reply.role == FALLBACK
+            calls = windows_of(gateway)["CANARY"].calls
+            assert (calls.late, calls.fallen_back) == (0, 1)
+
+    asyncio.run(walk())
+
+
+def test_being_late_opens_no_breaker_until_a_run_is_really_hung() -> None:
+    """Ten late runs on ten keys: no guard. A run that is out for over a second: one guard."""
+
+    async def walk() -> None:
+        async with house({"1": tiny_files(), "2": tiny_files()}, HALF) as gateway:
+            routes = gateway.deployed.get("churn")
+            assert routes is not None
+            assert routes.canary is not None
+            lane, hung = routes.canary.version.lane, Hung()
+            lane.scorer = hung
+            drawn = sorted(canary_keys())
+            for key in drawn[:10]:
+                assert (await gateway.predict(ask(1, 2, 3, key=key))).role == FALLBACK
+            assert gateway.guards == []
+            await until(lambda: lane.hung)
+            for key in drawn[10:18]:
+                assert (await gateway.predict(ask(1, 2, 3, key=key))).role == FALLBACK
+            assert [guard.kind for guard in gateway.guards] == [window_pb2.HardGuard.BREAKER_OPEN]
+            hung.go_on.set()
+
+    asyncio.run(walk())
