@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOMS := protos stats journal features registry training gateway rollout turnout
 
-.PHONY: run test unit walks check protos lock fix
+.PHONY: run test unit walks check protos lock fix bench
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "Installing into $(VENV) (once, under a minute) ..."
@@ -40,4 +40,8 @@ protos: $(VENV)/.installed
 	@$(BIN)/python -m protos.generate
 
 lock:
-	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra data --extra dev pyproject.toml -o requirements.lock
+	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra data --extra dev --extra load pyproject.toml -o requirements.lock
+
+# Nobody else should be busy on the machine; docs/performance.md says why.
+bench: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks.bench

@@ -1,0 +1,1 @@
+"""That the generator counts right, and that a run says what was run."""
