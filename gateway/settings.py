@@ -70,6 +70,8 @@ class Settings:
     name_bytes_max: int = 128
     """Model and version names; entity ids and sticky keys have the same bound."""
     request_id_bytes_max: int = 128
+    connections_max: int = 4_096
+    """Connections a worker holds; one more is closed at once. Each idle one costs some 20 kB."""
     streams_max: int = 100
     """Concurrent calls a connection (HTTP/2 MAX_CONCURRENT_STREAMS)."""
     metadata_bytes_max: int = 8 * 1024

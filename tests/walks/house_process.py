@@ -1,0 +1,36 @@
+"""`python -m tests.walks.house_process`: a gateway alone in its process, ended by its stdin.
+
+Says its port; then, for each line on stdin, {"rows_inside", "tasks", "faults"} as JSON.
+"""
+
+import asyncio
+import json
+import sys
+
+import uvloop
+
+from registry.types import Deployment
+from tests.gateway.house import SALT, house
+from tests.models import tiny_files
+
+ONE = Deployment(model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT)
+
+
+async def serve() -> None:
+    """Until stdin ends."""
+    loop = asyncio.get_running_loop()
+    asked = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(asked), sys.stdin)
+    async with house({"1": tiny_files()}, ONE) as served:
+        print(served.port, flush=True)  # noqa: T201
+        while await asked.readline():
+            state = {
+                "rows_inside": served.door.rows_inside,
+                "tasks": len(asyncio.all_tasks()),
+                "faults": served.faults,
+            }
+            print(json.dumps(state), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    uvloop.run(serve())
