@@ -16,7 +16,7 @@ from gateway.batch import Answer, Batch, IdWriter, Part, default_unusable, fine,
 from gateway.clock import Clock
 from gateway.columns import Ingress
 from gateway.deployed import Participant
-from gateway.scoring import Fault, Lane, Scored
+from gateway.scoring import Fault, Lane, Run, Scored
 from gateway.status import refuse_internal
 from gateway.windows import Told
 from protos.predict_pb2 import CANARY, FALLBACK, PINNED, PRODUCTION
@@ -64,7 +64,7 @@ class Arms:
         if len(mine):
             await self._answer_production(batch, part.take(np.arange(len(mine))), scored)
         if standby_run is not None and routes.standby is not None:
-            await self._answer_standby(batch, batch.part(baseline), await standby_run)
+            await self._answer_standby(batch, batch.part(baseline), await standby_run.on_loop)
         for participant in {id(p): p for p in drawn.pins.values()}.values():
             await self._answer_pins(batch, participant)
         if len(part):
@@ -94,7 +94,7 @@ class Arms:
         matrix = self._matrix(batch, participant, part)
         if not aside:
             return lane.score_inline(matrix, part.row_offsets)
-        return await lane.score_aside(matrix, part.row_offsets)
+        return await lane.score_aside(matrix, part.row_offsets).on_loop
 
     @staticmethod
     def _matrix(batch: Batch, participant: Participant, part: Part) -> NDArray[np.float32]:
@@ -103,16 +103,14 @@ class Arms:
 
     def _start(
         self, batch: Batch, participant: Participant | None, calls: NDArray[np.intp]
-    ) -> "asyncio.Future[Scored] | None":
+    ) -> Run | None:
         if participant is None or not len(calls):
             return None
         part = batch.part(calls)
         matrix = self._matrix(batch, participant, part)
         return participant.version.lane.score_aside(matrix, part.row_offsets)
 
-    def _start_canary(
-        self, batch: Batch, calls: NDArray[np.intp]
-    ) -> "asyncio.Future[Scored] | None":
+    def _start_canary(self, batch: Batch, calls: NDArray[np.intp]) -> Run | None:
         canary = batch.routes.canary
         if canary is None or batch.routes.breaker.open or canary.version.lane.stuck:
             return None
@@ -162,7 +160,7 @@ class Arms:
         batch: Batch,
         part: Part,
         by_production: Scored,
-        run: "asyncio.Future[Scored] | None",
+        run: Run | None,
     ) -> None:
         """Answer the canary's calls: with its score, or with production's in the same call."""
         routes = batch.routes
@@ -184,29 +182,31 @@ class Arms:
             await self._rescue(batch, part, safe, lost, routes.standby)
         if not offered or _only_hurried(scored, late_fairly=late_fairly):
             self._aside.passed_over(routes, canary.version, len(part))
-            return
-        self._tell(batch, canary, ARM_CANARY, part, scored, safe, len(saved))
-        self._judge_here(batch, part, scored, covered)
+        else:
+            self._tell(batch, canary, ARM_CANARY, part, scored, safe, len(saved))
+        if offered:
+            self._judge_here(batch, part, scored, covered)
 
     async def _within_budget(
-        self, batch: Batch, part: Part, lane: Lane, run: "asyncio.Future[Scored] | None"
+        self, batch: Batch, part: Part, lane: Lane, run: Run | None
     ) -> tuple[Scored, bool]:
-        """Wait for the canary; also whether it had its whole budget.
+        """Wait for the canary; also whether it was asked, and had its whole budget.
 
-        A caller in a hurry is answered by production before the budget is up, and that is no
-        fault of the canary: production is never held to a caller's deadline either.
+        A caller in a hurry is answered by production before the budget is up, and a lane with
+        too many runs waiting is not asked again. Neither accuses the canary: production is never
+        held to a caller's deadline, nor to a queue of its own. The runs that wait will.
         """
         late = Scored.late(part.row_offsets, lane.outputs)
         if run is None:
-            return late, True
+            return late, False
         fairly = True
-        if not run.done():
+        if run.result() is None:
             now_ns = self._clock.now_ns()
             budget_ns = batch.routes.budgets.canary_ns - (now_ns - batch.asked_ns)
             left_ns = int(batch.calls.deadline_ns[part.calls].min()) - now_ns - LAST_MOMENT_NS
             fairly = budget_ns <= left_ns
-            await asyncio.wait({run}, timeout=max(min(budget_ns, left_ns), 0) / 1e9)
-        return (run.result() if run.done() else late), fairly
+            await asyncio.wait({run.on_loop}, timeout=max(min(budget_ns, left_ns), 0) / 1e9)
+        return run.result() or late, fairly
 
     def _judge_here(
         self, batch: Batch, part: Part, scored: Scored, covered: NDArray[np.bool_]

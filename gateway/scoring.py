@@ -1,6 +1,7 @@
 """Scoring: where a version runs, what one run made of a batch, and when to stop trying."""
 
 import asyncio
+import concurrent.futures
 import time
 from collections import deque
 from collections.abc import Callable
@@ -123,6 +124,21 @@ def _score_in_halves(
     return scores
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run on a version's own thread."""
+
+    in_thread: "concurrent.futures.Future[Scored]"
+    on_loop: "asyncio.Future[Scored]"
+
+    def result(self) -> Scored | None:
+        """What the thread made of it by now; None: it is not done.
+
+        Asks the thread, not the loop: a loop that was held up learns of a run later than it ended.
+        """
+        return self.in_thread.result() if self.in_thread.done() else None
+
+
 class Lane:
     """Where one version scores: on the loop, or on a thread of its own.
 
@@ -169,19 +185,16 @@ class Lane:
         """Score on the calling thread."""
         return score_calls(self.scorer, matrix, row_offsets, self._outputs)
 
-    def score_aside(
-        self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]
-    ) -> "asyncio.Future[Scored]":
-        """Score on the version's own thread; the future never raises ScoringError."""
+    def score_aside(self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]) -> "Run":
+        """Score on the version's own thread; the run never raises ScoringError."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "score", initializer=self._on_start)
         asked_ns = self._now_ns()
         self._asked_ns.append(asked_ns)
-        future = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._timed, matrix, row_offsets, asked_ns
-        )
+        run = self._thread.submit(self._timed, matrix, row_offsets, asked_ns)
+        future = asyncio.wrap_future(run)
         future.add_done_callback(self._done)
-        return future
+        return Run(run, future)
 
     def _timed(
         self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32], asked_ns: int

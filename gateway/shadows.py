@@ -88,7 +88,8 @@ class Shadows:
     async def _score(self, copies: Copies) -> None:
         started_ns = self._clock.now_ns()
         try:
-            scored = await self._lane(copies.version).score_aside(copies.matrix, copies.row_offsets)
+            run = self._lane(copies.version).score_aside(copies.matrix, copies.row_offsets)
+            scored = await run.on_loop
         finally:
             self.rows_waiting -= len(copies.matrix)
         self._compare(copies, scored, started_ns)

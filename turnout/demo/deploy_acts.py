@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
 
-from protos import registry_pb2, rollout_pb2
+from protos import rollout_pb2
 from registry.client import RegistryClient
 from registry.types import Deployment, GateError
 from turnout.demo.callers import Callers
@@ -16,9 +16,6 @@ from turnout.rollout_view import OVER, stage_name
 
 FIRST_ANSWER_S_MAX = 30.0
 ROLLOUT_S_MAX = 150.0
-CANARY_BUDGET_MS = 250
-"""Five times the default: a laptop busy with other things may hold a thread for that long, and a
-late canary counts as a failing one."""
 LAST_BAD_S = 2.5
 """The controller takes note of late bad answers for 2 s after the traffic has moved."""
 BACK = rollout_pb2.ROLLED_BACK
@@ -100,7 +97,6 @@ async def _once_ready(
         production=champion,
         preload=(),
         approval_id=approvals[-1].id,
-        policy=registry_pb2.ServingPolicy(canary_budget_ms=CANARY_BUDGET_MS),
         why="the first version of this model",
     )
     give_up = asyncio.get_running_loop().time() + FIRST_ANSWER_S_MAX
