@@ -1,9 +1,10 @@
 """Who is let in, decided before a call has cost anything: by room, by kind, by time. Pure.
 
-Refusing here saves a call's scoring, not its transport: on grpc.aio a refused call costs nearly
-half of what an answered one does. So calls that merely wait are held, on the wire and in their
-clients (gateway.pace, `streams_max`), and what is refused is what cannot be helped: rows for
-which there is no room, and calls that would be answered too late.
+Refusing saves a call's scoring, not its transport: on grpc.aio a refused call costs about half of
+what an answered one does, and its caller sends the next one at once. So calls that merely wait are
+held (each holds one of its connection's `streams_max`, so its client waits as well), and what is
+refused is what cannot be helped: rows for which there is no room, calls that would be answered too
+late. Among those that wait, gateway.intake chooses.
 """
 
 from dataclasses import dataclass
@@ -26,14 +27,6 @@ MARGIN = 1.25
 
 CRITICAL, SHEDDABLE = 1, 3
 """turnout.v1.Criticality; everything else reads as DEFAULT."""
-
-
-HOPELESS = Refusal(
-    Code.UNAVAILABLE,
-    "the calls inside take longer than this one has left; retry after a pause, or with more time",
-    pushback_ms=PUSHBACK_MS,
-)
-"""For a call whose message was not even read."""
 
 
 class ServiceRate:
@@ -82,36 +75,35 @@ class Admission:
         self.rate = ServiceRate()
 
     def refusal(
-        self, rows: int, criticality: int, *, rows_inside: int, left_ns: int
+        self, rows: int, criticality: int, *, inside: int, ahead: int, left_ns: int
     ) -> Refusal | None:
         """Why a call of *rows* rows must not come in now; None: it may.
+
+        inside  rows admitted and not yet answered.
+        ahead   those of them that are being scored, which no newcomer can overtake.
 
         A call that finds the house empty is never refused: so the largest call has its chance,
         and the rate is learned again after whatever made it slow.
         """
-        if not rows_inside:
+        if not inside:
             return None
         bound = self._rows_max[criticality]
-        if rows_inside + rows > bound:
+        if inside + rows > bound:
             return Refusal(
                 Code.UNAVAILABLE,
-                f"{rows_inside} rows are inside and {rows} more asked for; this worker holds "
-                f"{bound} of such calls (rows_inside_max, criticality); retry after a pause",
+                f"{inside} rows are inside and {rows} more asked for; this worker holds {bound} "
+                "for calls of this criticality (rows_inside_max); retry after a pause",
                 pushback_ms=PUSHBACK_MS,
             )
-        if self.hopeless(rows, rows_inside=rows_inside, left_ns=left_ns):
-            wait_ms = self.rate.wait_ns(rows_inside + rows) / 1e6
+        wait_ns = self.rate.wait_ns(ahead + rows)
+        if wait_ns > left_ns:
             return Refusal(
                 Code.UNAVAILABLE,
-                f"{rows_inside} rows are before this call's {rows}, which takes {wait_ms:.0f} ms; "
-                f"it has {left_ns / 1e6:.0f} ms left; retry after a pause, or with more time",
+                f"{rows} rows behind {ahead} take {wait_ns / 1e6:.0f} ms and the call has "
+                f"{left_ns / 1e6:.0f} ms left; retry after a pause, or with more time",
                 pushback_ms=PUSHBACK_MS,
             )
         return None
-
-    def hopeless(self, rows: int, *, rows_inside: int, left_ns: int) -> bool:
-        """Whether a call would be answered after its deadline, at the rate of now."""
-        return bool(rows_inside) and self.rate.wait_ns(rows_inside + rows) > left_ns
 
 
 @dataclass(slots=True)

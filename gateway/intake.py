@@ -3,6 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import attrgetter
 
 import numpy as np
 
@@ -10,6 +11,12 @@ from gateway.admission import Admission
 from gateway.columns import Calls
 from gateway.decode import DecodedCall
 from gateway.status import RefusedError
+
+RANKS = (1, 0, 1, 2)
+"""By turnout.v1.Criticality: who is taken first. Unspecified reads as DEFAULT."""
+
+NEWEST_FIRST_NS = 100_000_000
+"""Three full batches. Longer, and callers' deadlines begin to matter more than their order."""
 
 
 @dataclass(slots=True)
@@ -21,19 +28,25 @@ class Waiting:
     arrived_ns: int
     deadline_ns: int
     left: bool = False
+    """Gone before it was taken."""
+    taken: bool = False
+
+
+ARRIVAL = attrgetter("handle")
 
 
 class Intake:
-    """Queues by model, oldest first, behind an admission.
+    """Queues by criticality and model, behind an admission.
 
-    Rows are inside from `enter` to `leave`: waiting, being scored, or being answered. Oldest
-    first, because what is inside is 30 ms of work (`calls_inside_max`): newest first would save no
-    call there, and where the long queue is, inside grpc's core, nobody can choose.
+    Rows are inside from `enter` to `leave`: waiting, being scored, or being answered. CRITICAL
+    calls are taken first and SHEDDABLE ones last; among equals the oldest, until calls wait longer
+    than NEWEST_FIRST_NS. Then the newest: a queue that is longer than callers wait has at its head
+    only calls that are about to be given up, and whoever serves those in order answers nobody.
     """
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
-        self._queues: dict[str, deque[Waiting]] = {}
+        self._queues: dict[tuple[int, str], deque[Waiting]] = {}
         self._inside: dict[int, Waiting] = {}
         self._next_handle = 1
         self.rows_inside = 0
@@ -44,7 +57,8 @@ class Intake:
         refusal = self._admission.refusal(
             call.rows,
             call.criticality,
-            rows_inside=self.rows_inside,
+            inside=self.rows_inside,
+            ahead=self.rows_inside - self.rows_waiting,
             left_ns=deadline_ns - arrived_ns,
         )
         if refusal is not None:
@@ -54,9 +68,10 @@ class Intake:
         self._next_handle += 1
         waiting = Waiting(handle, call, arrived_ns, deadline_ns)
         self._inside[handle] = waiting
-        queue = self._queues.get(call.model)
+        kind = (RANKS[call.criticality], call.model)
+        queue = self._queues.get(kind)
         if queue is None:
-            queue = self._queues[call.model] = deque()
+            queue = self._queues[kind] = deque()
         queue.append(waiting)
         self.rows_inside += call.rows
         self.rows_waiting += call.rows
@@ -67,43 +82,64 @@ class Intake:
         waiting = self._inside.pop(handle, None)
         if waiting is None:
             return
-        waiting.left = True
         self.rows_inside -= waiting.call.rows
+        if not waiting.taken:
+            waiting.left = True
+            self.rows_waiting -= waiting.call.rows
         if not self._inside:
             self._admission.rate.idle()
 
-    def take(self, rows_max: int) -> Calls | None:
-        """Hand over the calls of the model whose oldest has waited longest; None: none waits."""
-        model = self._oldest()
-        if model is None:
+    def take(self, rows_max: int, now_ns: int = 0) -> Calls | None:
+        """Hand over calls of one model, those of the first kind and then its others; None: none.
+
+        Within a batch they lie in the order they came.
+
+        now_ns  monotonic, to tell how long they have waited.
+        """
+        first = self._first()
+        if first is None:
             return None
-        queue = self._queues[model]
         taken: list[Waiting] = []
         rows = 0
+        for rank in range(first[0], len(RANKS)):
+            queue = self._queues.get((rank, first[1]))
+            if queue:
+                rows = self._fill(taken, queue, rows, rows_max, now_ns)
+        taken.sort(key=ARRIVAL)
+        return columns(first[1], taken)
+
+    def _fill(
+        self, taken: list[Waiting], queue: "deque[Waiting]", rows: int, rows_max: int, now_ns: int
+    ) -> int:
+        newest_first = now_ns - queue[0].arrived_ns > NEWEST_FIRST_NS
         while queue:
-            waiting = queue[0]
+            waiting = queue[-1 if newest_first else 0]
             if not waiting.left and taken and rows + waiting.call.rows > rows_max:
                 break
-            queue.popleft()
-            self.rows_waiting -= waiting.call.rows
+            if newest_first:
+                queue.pop()
+            else:
+                queue.popleft()
             if not waiting.left:
+                waiting.taken = True
+                self.rows_waiting -= waiting.call.rows
                 taken.append(waiting)
                 rows += waiting.call.rows
-        return columns(model, taken)
+        return rows
 
-    def _oldest(self) -> str | None:
-        """Drop calls that have left from the heads; the model whose head arrived first."""
-        oldest: str | None = None
-        oldest_ns = 0
-        for model in list(self._queues):
-            queue = self._queues[model]
+    def _first(self) -> tuple[int, str] | None:
+        """The kind to take now, oldest among equals; calls that have left go from the heads."""
+        first: tuple[int, str] | None = None
+        arrived_ns = 0
+        for kind in list(self._queues):
+            queue = self._queues[kind]
             while queue and queue[0].left:
-                self.rows_waiting -= queue.popleft().call.rows
+                queue.popleft()
             if not queue:
-                del self._queues[model]
-            elif oldest is None or queue[0].arrived_ns < oldest_ns:
-                oldest, oldest_ns = model, queue[0].arrived_ns
-        return oldest
+                del self._queues[kind]
+            elif first is None or (kind[0], queue[0].arrived_ns) < (first[0], arrived_ns):
+                first, arrived_ns = kind, queue[0].arrived_ns
+        return first
 
 
 def columns(model: str, taken: list[Waiting]) -> Calls:

@@ -61,8 +61,6 @@ class Settings:
     """Of rows_inside_max, for all but CRITICAL calls: the rest is kept for those."""
     sheddable_rows_pct: int = 50
     """Of rows_inside_max, for SHEDDABLE calls: the first to be refused."""
-    calls_inside_max: int = 128
-    """Calls fetched from the wire and not yet answered; past that, the next ones wait there."""
     rows_call_max: int = 1_024
     """Rows in one call, where the model's policy does not say less."""
     message_bytes_max: int = 4 * 1024 * 1024
@@ -72,8 +70,9 @@ class Settings:
     request_id_bytes_max: int = 128
     connections_max: int = 4_096
     """Connections a worker holds; one more is closed at once. Each idle one costs some 20 kB."""
-    streams_max: int = 100
-    """Concurrent calls a connection (HTTP/2 MAX_CONCURRENT_STREAMS)."""
+    streams_max: int = 32
+    """Concurrent calls a connection; more wait in their client. With connections, it bounds how
+    many calls wait here, and so for how long (docs/operating.md)."""
     metadata_bytes_max: int = 8 * 1024
     typed_bytes_max: int = 64 * 1024
     """Of a ModelInfer outside raw_input_contents: more typed numbers cost a third of a second."""
@@ -90,7 +89,7 @@ class Settings:
 
     # Outcomes
     outcome_keys_max: int = 200_000
-    """Newest idempotency keys remembered, and records read back at start: 40 MB, about 2 s."""
+    """Newest idempotency keys remembered, and records read back at start: 30 MB, about .5 s."""
     outcome_late_days: int = 90
     """An outcome further behind its prediction is kept, and counted as late."""
 
