@@ -1,0 +1,1 @@
+"""Deterministic simulation of rollouts: one seed is one world, and plays the same each time."""

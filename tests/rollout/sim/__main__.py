@@ -1,0 +1,40 @@
+"""Play seeds by hand: python -m tests.rollout.sim --seed 17 --count 1."""
+
+import argparse
+import logging
+import sys
+import time
+
+from tests.rollout.sim.promises import broken
+from tests.rollout.sim.town import world
+
+
+def main() -> None:
+    """Play, print every write of a lone seed, and every promise broken."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=1)
+    asked = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    failed, began = 0, time.perf_counter()
+    for seed in range(asked.seed, asked.seed + asked.count):
+        told = world(seed)
+        wrong = broken(told)
+        failed += bool(wrong)
+        if wrong or asked.count == 1:
+            assert told.registry is not None
+            lines = [f"seed {seed}, {told.kind}, {told.policy}, {told.took_s:.1f} s", *wrong]
+            lines += told.events
+            lines += [
+                f"{one.at_s:6.2f} s  revision {one.held.revision} (lease {one.token}): "
+                f"{one.held.production} {one.held.canary}:{one.held.canary_bp} {one.held.why}"
+                for one in told.registry.writes
+            ]
+            sys.stdout.write("\n  ".join(lines) + "\n")
+    took = time.perf_counter() - began
+    sys.stdout.write(f"{failed} of {asked.count} worlds broke a promise; {took:.1f} s\n")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What must hold of every simulated world, checked against what really happened in it."""
+
+import itertools
+from collections.abc import Iterator
+
+from registry.types import Deployment
+from rollout.policy import Policy
+from stats.rate import clean_keys_needed
+from tests.rollout.sim.rules import Write
+from tests.rollout.sim.town import POLICIES, Told, must_end
+
+
+def broken(told: Told) -> list[str]:
+    """Return every promise that was not kept, in words; empty: all were."""
+    assert told.registry is not None
+    return [
+        *_one_production(told.registry.writes),
+        *_fenced(told.registry.writes),
+        *_grown_on_evidence(told),
+        *_back_on_evidence(told),
+        *_converged(told),
+    ]
+
+
+def _one_production(writes: list[Write]) -> Iterator[str]:
+    for write in writes:
+        if write.productions != (write.held.production,):
+            yield (
+                f"revision {write.held.revision} answers with {write.held.production!r}, and "
+                f"{write.productions} are production"
+            )
+
+
+def _fenced(writes: list[Write]) -> Iterator[str]:
+    for before, after in itertools.pairwise(writes):
+        if after.held.revision != before.held.revision + 1:
+            yield f"revision {after.held.revision} follows {before.held.revision}"
+        if after.token < before.token:
+            yield f"lease {after.token} wrote after lease {before.token}"
+
+
+def _rank(held: Deployment) -> float:
+    """How far the candidate has come: preload, shadow, its shares, watched, done."""
+    if held.production == "2":
+        return 2.0 if held.standby else 3.0
+    if held.canary:
+        return 1.0 + held.canary_bp / 10_000
+    return 0.5 if held.shadows else 0.0
+
+
+def _grown_on_evidence(told: Told) -> Iterator[str]:
+    assert told.registry is not None
+    before: Write | None = None
+    for write in told.registry.writes:
+        if before is not None and _rank(write.held) > _rank(before.held):
+            yield from _enough(told, before, write)
+        before = write
+
+
+def _enough(told: Told, left: Write, grown: Write) -> Iterator[str]:
+    """Whether the place that was left had shown, and lasted, what its policy asks for."""
+    assert told.registry is not None
+    policy = POLICIES[told.policy]
+    revision, stayed_s = left.held.revision, grown.at_s - left.at_s
+    said = f"revision {grown.held.revision} grew after {stayed_s:.2f} s with"
+    if left.held.preload:
+        if not grown.ready:
+            yield f"{said} no worker that holds it ready"
+        return
+    if left.held.shadows:
+        assert policy.shadow is not None
+        pairs = told.truth.pairs.get(revision, 0)
+        if pairs < policy.shadow.pairs_min or stayed_s < policy.shadow.bake_s - 0.1:
+            yield f"{said} {pairs} pairs"
+        return
+    clean = len(told.truth.clean.get(revision, ()))
+    needed = clean_keys_needed(policy.failure_bar, policy.promote_log_threshold)
+    relative = told.kind == "both bad"  # then fewer keys may show that both fail alike
+    if clean < (1 if relative else needed) or stayed_s < _bake_s(left.held, policy) - 0.1:
+        yield f"{said} {clean} clean keys of {needed}"
+
+
+def _bake_s(held: Deployment, policy: Policy) -> float:
+    if held.production == "2":
+        return policy.watch_s
+    return next(step.bake_s for step in policy.canary if step.share_bp == held.canary_bp)
+
+
+def _back_on_evidence(told: Told) -> Iterator[str]:
+    assert told.registry is not None
+    for write in told.registry.writes:
+        if write.rollback and told.truth.candidate_failed == 0:
+            yield f"rolled back without one failure: {write.held.why}"
+
+
+def _converged(told: Told) -> Iterator[str]:
+    assert told.registry is not None
+    if told.kind == "both bad" and told.trial is not None and not told.trial.ended:
+        if not told.trial.reason:
+            yield "undecided, and nobody is told why"
+        return
+    if told.trial is None or not told.trial.ended or told.registry.held.rollout_id:
+        place = told.trial.place if told.trial else None
+        reason = told.trial.reason if told.trial else "nobody leads"
+        yield f"not over after {told.took_s:.0f} s: {place}, {reason}"
+        return
+    if not told.obeyed:
+        yield f"a worker does not serve revision {told.registry.held.revision}"
+    must = must_end(told)
+    if must is not None and told.trial.place.stage != must:
+        yield f"a {told.kind} candidate ended {told.trial.place.stage.name}: {told.trial.reason}"
