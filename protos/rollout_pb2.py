@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/rollout.proto\x12\nturnout.v1\"1\n\x0cRolloutModel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nrollout_id\x18\x02 \x01(\t\"j\n\x13StartRolloutRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06policy\x18\x03 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"X\n\x0bRolloutVerb\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\n\n\x02to\x18\x03 \x01(\t\x12\x10\n\x08share_bp\x18\x04 \x01(\r\x12\x0c\n\x04\x66ull\x18\x05 \x01(\x08\"\xd6\x03\n\rRolloutStatus\x12\x12\n\nrollout_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x10\n\x08\x62\x61seline\x18\x04 \x01(\t\x12\x0e\n\x06policy\x18\x05 \x01(\t\x12\x15\n\rpolicy_digest\x18\x06 \x01(\t\x12 \n\x05stage\x18\x07 \x01(\x0e\x32\x11.turnout.v1.Stage\x12\x0c\n\x04step\x18\x08 \x01(\r\x12\x10\n\x08share_bp\x18\t \x01(\r\x12$\n\x07verdict\x18\n \x01(\x0e\x32\x13.turnout.v1.Verdict\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12&\n\x08\x65vidence\x18\x0c \x03(\x0b\x32\x14.turnout.v1.Evidence\x12(\n\x05times\x18\r \x01(\x0b\x32\x19.turnout.v1.RollbackTimes\x12\x10\n\x08revision\x18\x0e \x01(\x04\x12\x17\n\x0fstarted_unix_ms\x18\x0f \x01(\x03\x12\x1b\n\x13stage_since_unix_ms\x18\x10 \x01(\x03\x12\x0e\n\x06paused\x18\x11 \x01(\x08\x12\x0f\n\x07missing\x18\x12 \x03(\t\x12%\n\x05\x63\x61lls\x18\x13 \x01(\x0b\x32\x16.turnout.v1.CallTotals\"k\n\nCallTotals\x12\x0e\n\x06\x63\x61nary\x18\x01 \x01(\x04\x12\x12\n\nproduction\x18\x02 \x01(\x04\x12\x14\n\x0cshadow_pairs\x18\x03 \x01(\x04\x12\x13\n\x0b\x66\x61llen_back\x18\x04 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x04\"\xf3\x01\n\x08\x45vidence\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x61nary_keys\x18\x02 \x01(\x04\x12\x15\n\rcanary_events\x18\x03 \x01(\x04\x12\x15\n\rbaseline_keys\x18\x04 \x01(\x04\x12\x17\n\x0f\x62\x61seline_events\x18\x05 \x01(\x04\x12\r\n\x05log_e\x18\x06 \x01(\x01\x12\x11\n\tlog_e_max\x18\x07 \x01(\x01\x12\x15\n\rlog_threshold\x18\x08 \x01(\x01\x12\x15\n\rpromote_log_e\x18\t \x01(\x01\x12\x1d\n\x15promote_log_threshold\x18\n \x01(\x01\x12\x0c\n\x04note\x18\x0b \x01(\t\"t\n\rRollbackTimes\x12\x19\n\x11\x66irst_bad_unix_ns\x18\x01 \x01(\x03\x12\x17\n\x0fverdict_unix_ns\x18\x02 \x01(\x03\x12\x15\n\rmoved_unix_ns\x18\x03 \x01(\x03\x12\x18\n\x10last_bad_unix_ns\x18\x04 \x01(\x03\"@\n\x11ListRolloutsReply\x12+\n\x08rollouts\x18\x01 \x03(\x0b\x32\x19.turnout.v1.RolloutStatus\"\x15\n\x13ListPoliciesRequest\"9\n\x11ListPoliciesReply\x12$\n\x08policies\x18\x01 \x03(\x0b\x32\x12.turnout.v1.Policy\"4\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04json\x18\x03 \x01(\t\"v\n\x12RolloutExplanation\x12)\n\x06status\x18\x01 \x01(\x0b\x32\x19.turnout.v1.RolloutStatus\x12\'\n\tdecisions\x18\x02 \x03(\x0b\x32\x14.turnout.v1.Decision\x12\x0c\n\x04text\x18\x03 \x01(\t\"\xf2\x01\n\x08\x44\x65\x63ision\x12\x12\n\nat_unix_ns\x18\x01 \x01(\x03\x12 \n\x05stage\x18\x02 \x01(\x0e\x32\x11.turnout.v1.Stage\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12$\n\x07verdict\x18\x04 \x01(\x0e\x32\x13.turnout.v1.Verdict\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12&\n\x08\x65vidence\x18\x06 \x03(\x0b\x32\x14.turnout.v1.Evidence\x12\x15\n\rpolicy_digest\x18\x07 \x01(\t\x12\x14\n\x0c\x66irst_second\x18\x08 \x01(\x03\x12\x13\n\x0blast_second\x18\t \x01(\x03\"\xf2\x02\n\x0cRolloutState\x12)\n\x06status\x18\x01 \x01(\x0b\x32\x19.turnout.v1.RolloutStatus\x12\'\n\tdecisions\x18\x02 \x03(\x0b\x32\x14.turnout.v1.Decision\x12\x12\n\nsplit_salt\x18\x03 \x01(\x0c\x12\x15\n\rclosed_second\x18\x04 \x01(\x03\x12(\n\x07sources\x18\x05 \x03(\x0b\x32\x17.turnout.v1.SourceState\x12(\n\x07metrics\x18\x06 \x03(\x0b\x32\x17.turnout.v1.MetricState\x12 \n\x04seen\x18\x07 \x03(\x0b\x32\x12.turnout.v1.KeySet\x12\x14\n\x0clate_windows\x18\x08 \x01(\x04\x12\x19\n\x11\x64uplicate_batches\x18\t \x01(\x04\x12&\n\x06stages\x18\n \x03(\x0b\x32\x16.turnout.v1.StageState\x12\x14\n\x0copen_windows\x18\x0b \x01(\x0c\"/\n\x0bSourceState\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"\xce\x01\n\x0bMetricState\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\r\n\x05log_s\x18\x02 \x03(\x01\x12\x13\n\x0bprior_spent\x18\x03 \x01(\x01\x12\r\n\x05log_e\x18\x04 \x01(\x01\x12\x11\n\tlog_e_max\x18\x05 \x01(\x01\x12\r\n\x05looks\x18\x06 \x01(\x04\x12\x13\n\x0b\x63\x61nary_keys\x18\x07 \x01(\x04\x12\x15\n\rcanary_events\x18\x08 \x01(\x04\x12\x15\n\rbaseline_keys\x18\t \x01(\x04\x12\x17\n\x0f\x62\x61seline_events\x18\n \x01(\x04\"&\n\x06KeySet\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x01(\x0c\"u\n\nStageState\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x15\n\rpromote_log_e\x18\x02 \x01(\x01\x12\x0c\n\x04keys\x18\x03 \x01(\x04\x12\x0e\n\x06\x65vents\x18\x04 \x01(\x04\x12\r\n\x05pairs\x18\x05 \x01(\x04\x12\x15\n\rsince_unix_ms\x18\x06 \x01(\x03*\x88\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x0b\n\x07PRELOAD\x10\x01\x12\x10\n\x0cSHADOW_STAGE\x10\x02\x12\x10\n\x0c\x43\x41NARY_STAGE\x10\x03\x12\t\n\x05WATCH\x10\x04\x12\x08\n\x04\x44ONE\x10\x05\x12\x0f\n\x0bROLLED_BACK\x10\x06\x12\x11\n\rREFUSED_STAGE\x10\x07*T\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x0b\n\x07HEALTHY\x10\x01\x12\r\n\tUNDECIDED\x10\x02\x12\n\n\x06\x46\x41ULTY\x10\x03\x12\x08\n\x04HOLD\x10\x04\x32\xe6\x06\n\x08Rollouts\x12\x43\n\x05Start\x12\x1f.turnout.v1.StartRolloutRequest\x1a\x19.turnout.v1.RolloutStatus\x12@\n\tGetStatus\x12\x18.turnout.v1.RolloutModel\x1a\x19.turnout.v1.RolloutStatus\x12\x44\n\x0bWatchStatus\x12\x18.turnout.v1.RolloutModel\x1a\x19.turnout.v1.RolloutStatus0\x01\x12G\n\x0cListRollouts\x12\x18.turnout.v1.RolloutModel\x1a\x1d.turnout.v1.ListRolloutsReply\x12N\n\x0cListPolicies\x12\x1f.turnout.v1.ListPoliciesRequest\x1a\x1d.turnout.v1.ListPoliciesReply\x12\x43\n\x07\x45xplain\x12\x18.turnout.v1.RolloutModel\x1a\x1e.turnout.v1.RolloutExplanation\x12;\n\x05\x41\x62ort\x12\x17.turnout.v1.RolloutVerb\x1a\x19.turnout.v1.RolloutStatus\x12=\n\x07Promote\x12\x17.turnout.v1.RolloutVerb\x1a\x19.turnout.v1.RolloutStatus\x12;\n\x05Pause\x12\x17.turnout.v1.RolloutVerb\x1a\x19.turnout.v1.RolloutStatus\x12<\n\x06Resume\x12\x17.turnout.v1.RolloutVerb\x1a\x19.turnout.v1.RolloutStatus\x12;\n\x05Retry\x12\x17.turnout.v1.RolloutVerb\x1a\x19.turnout.v1.RolloutStatus\x12:\n\x04Undo\x12\x17.turnout.v1.RolloutVerb\x1a\x19.turnout.v1.RolloutStatus\x12?\n\tSetWeight\x12\x17.turnout.v1.RolloutVerb\x1a\x19.turnout.v1.RolloutStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/rollout.proto\x12\nturnout.v1\"1\n\x0cRolloutModel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nrollout_id\x18\x02 \x01(\t\"j\n\x13StartRolloutRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06policy\x18\x03 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"X\n\x0bRolloutVerb\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\n\n\x02to\x18\x03 \x01(\t\x12\x10\n\x08share_bp\x18\x04 \x01(\r\x12\x0c\n\x04\x66ull\x18\x05 \x01(\x08\"\xf7\x03\n\rRolloutStatus\x12\x12\n\nrollout_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x10\n\x08\x62\x61seline\x18\x04 \x01(\t\x12\x0e\n\x06policy\x18\x05 \x01(\t\x12\x15\n\rpolicy_digest\x18\x06 \x01(\t\x12 \n\x05stage\x18\x07 \x01(\x0e\x32\x11.turnout.v1.Stage\x12\x0c\n\x04step\x18\x08 \x01(\r\x12\x10\n\x08share_bp\x18\t \x01(\r\x12$\n\x07verdict\x18\n \x01(\x0e\x32\x13.turnout.v1.Verdict\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12&\n\x08\x65vidence\x18\x0c \x03(\x0b\x32\x14.turnout.v1.Evidence\x12(\n\x05times\x18\r \x01(\x0b\x32\x19.turnout.v1.RollbackTimes\x12\x10\n\x08revision\x18\x0e \x01(\x04\x12\x17\n\x0fstarted_unix_ms\x18\x0f \x01(\x03\x12\x1b\n\x13stage_since_unix_ms\x18\x10 \x01(\x03\x12\x0e\n\x06paused\x18\x11 \x01(\x08\x12\x0f\n\x07missing\x18\x12 \x03(\t\x12%\n\x05\x63\x61lls\x18\x13 \x01(\x0b\x32\x16.turnout.v1.CallTotals\x12\x10\n\x08\x66oretold\x18\x14 \x01(\t\x12\r\n\x05shift\x18\x15 \x01(\t\"k\n\nCallTotals\x12\x0e\n\x06\x63\x61nary\x18\x01 \x01(\x04\x12\x12\n\nproduction\x18\x02 \x01(\x04\x12\x14\n\x0cshadow_pairs\x18\x03 \x01(\x04\x12\x13\n\x0b\x66\x61llen_back\x18\x04 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x04\"\xf3\x02\n\x08\x45vidence\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x61nary_keys\x18\x02 \x01(\x04\x12\x15\n\rcanary_events\x18\x03 \x01(\x04\x12\x15\n\rbaseline_keys\x18\x04 \x01(\x04\x12\x17\n\x0f\x62\x61seline_events\x18\x05 \x01(\x04\x12\r\n\x05log_e\x18\x06 \x01(\x01\x12\x11\n\tlog_e_max\x18\x07 \x01(\x01\x12\x15\n\rlog_threshold\x18\x08 \x01(\x01\x12\x15\n\rpromote_log_e\x18\t \x01(\x01\x12\x1d\n\x15promote_log_threshold\x18\n \x01(\x01\x12\x0c\n\x04note\x18\x0b \x01(\t\x12\x0e\n\x06\x65\x66\x66\x65\x63t\x18\x0c \x01(\x01\x12\x14\n\x0cinterval_low\x18\r \x01(\x01\x12\x15\n\rinterval_high\x18\x0e \x01(\x01\x12\x11\n\tgate_open\x18\x0f \x01(\x08\x12\x0c\n\x04gate\x18\x10 \x01(\t\x12\x0f\n\x07windows\x18\x11 \x01(\x04\x12\x0f\n\x07\x63ounted\x18\x12 \x01(\x04\"t\n\rRollbackTimes\x12\x19\n\x11\x66irst_bad_unix_ns\x18\x01 \x01(\x03\x12\x17\n\x0fverdict_unix_ns\x18\x02 \x01(\x03\x12\x15\n\rmoved_unix_ns\x18\x03 \x01(\x03\x12\x18\n\x10last_bad_unix_ns\x18\x04 \x01(\x03\"@\n\x11ListRolloutsReply\x12+\n\x08rollouts\x18\x01 \x03(\x0b\x32\x19.turnout.v1.RolloutStatus\"\x15\n\x13ListPoliciesRequest\"9\n\x11ListPoliciesReply\x12$\n\x08policies\x18\x01 \x03(\x0b\x32\x12.turnout.v1.Policy\"4\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04json\x18\x03 \x01(\t\"v\n\x12RolloutExplanation\x12)\n\x06status\x18\x01 \x01(\x0b\x32\x19.turnout.v1.RolloutStatus\x12\'\n\tdecisions\x18\x02 \x03(\x0b\x32\x14.turnout.v1.Decision\x12\x0c\n\x04text\x18\x03 \x01(\t\"\xf2\x01\n\x08\x44\x65\x63ision\x12\x12\n\nat_unix_ns\x18\x01 \x01(\x03\x12 \n\x05stage\x18\x02 \x01(\x0e\x32\x11.turnout.v1.Stage\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12$\n\x07verdict\x18\x04 \x01(\x0e\x32\x13.turnout.v1.Verdict\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12&\n\x08\x65vidence\x18\x06 \x03(\x0b\x32\x14.turnout.v1.Evidence\x12\x15\n\rpolicy_digest\x18\x07 \x01(\t\x12\x14\n\x0c\x66irst_second\x18\x08 \x01(\x03\x12\x13\n\x0blast_second\x18\t \x01(\x03\"\xf0\x03\n\x0cRolloutState\x12)\n\x06status\x18\x01 \x01(\x0b\x32\x19.turnout.v1.RolloutStatus\x12\'\n\tdecisions\x18\x02 \x03(\x0b\x32\x14.turnout.v1.Decision\x12\x12\n\nsplit_salt\x18\x03 \x01(\x0c\x12\x15\n\rclosed_second\x18\x04 \x01(\x03\x12(\n\x07sources\x18\x05 \x03(\x0b\x32\x17.turnout.v1.SourceState\x12(\n\x07metrics\x18\x06 \x03(\x0b\x32\x17.turnout.v1.MetricState\x12 \n\x04seen\x18\x07 \x03(\x0b\x32\x12.turnout.v1.KeySet\x12\x14\n\x0clate_windows\x18\x08 \x01(\x04\x12\x19\n\x11\x64uplicate_batches\x18\t \x01(\x04\x12&\n\x06stages\x18\n \x03(\x0b\x32\x16.turnout.v1.StageState\x12\x14\n\x0copen_windows\x18\x0b \x01(\x0c\x12(\n\x05shift\x18\x0c \x01(\x0b\x32\x19.turnout.v1.ApprovedShift\x12\'\n\x06\x63ounts\x18\r \x03(\x0b\x32\x17.turnout.v1.NamedCounts\x12)\n\x07numbers\x18\x0e \x03(\x0b\x32\x18.turnout.v1.NamedNumbers\"P\n\rApprovedShift\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04\x62ins\x18\x02 \x01(\r\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\x04\x12\x11\n\tflip_rate\x18\x04 \x01(\x01\"+\n\x0bNamedCounts\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x04\"-\n\x0cNamedNumbers\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07numbers\x18\x02 \x03(\x01\"O\n\x0bShareCounts\x12\x10\n\x08share_bp\x18\x01 \x01(\r\x12\x15\n\rcanary_events\x18\x02 \x01(\x04\x12\x17\n\x0f\x62\x61seline_events\x18\x03 \x01(\x04\"/\n\x0bSourceState\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"\xf7\x01\n\x0bMetricState\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\r\n\x05log_s\x18\x02 \x03(\x01\x12\x13\n\x0bprior_spent\x18\x03 \x01(\x01\x12\r\n\x05log_e\x18\x04 \x01(\x01\x12\x11\n\tlog_e_max\x18\x05 \x01(\x01\x12\r\n\x05looks\x18\x06 \x01(\x04\x12\x13\n\x0b\x63\x61nary_keys\x18\x07 \x01(\x04\x12\x15\n\rcanary_events\x18\x08 \x01(\x04\x12\x15\n\rbaseline_keys\x18\t \x01(\x04\x12\x17\n\x0f\x62\x61seline_events\x18\n \x01(\x04\x12\'\n\x06shares\x18\x0b \x03(\x0b\x32\x17.turnout.v1.ShareCounts\"=\n\x06KeySet\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x01(\x0c\x12\x15\n\rkeep_of_65536\x18\x03 \x01(\r\"u\n\nStageState\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x15\n\rpromote_log_e\x18\x02 \x01(\x01\x12\x0c\n\x04keys\x18\x03 \x01(\x04\x12\x0e\n\x06\x65vents\x18\x04 \x01(\x04\x12\r\n\x05pairs\x18\x05 \x01(\x04\x12\x15\n\rsince_unix_ms\x18\x06 \x01(\x03*\x88\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x0b\n\x07PRELOAD\x10\x01\x12\x10\n\x0cSHADOW_STAGE\x10\x02\x12\x10\n\x0c\x43\x41NARY_STAGE\x10\x03\x12\t\n\x05WATCH\x10\x04\x12\x08\n\x04\x44ONE\x10\x05\x12\x0f\n\x0bROLLED_BACK\x10\x06\x12\x11\n\rREFUSED_STAGE\x10\x07*T\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x0b\n\x07HEALTHY\x10\x01\x12\r\n\tUNDECIDED\x10\x02\x12\n\n\x06\x46\x41ULTY\x10\x03\x12\x08\n\x04HOLD\x10\x04\x32\xe6\x06\n\x08Rollouts\x12\x43\n\x05Start\x12\x1f.turnout.v1.StartRolloutRequest\x1a\x19.turnout.v1.RolloutStatus\x12@\n\tGetStatus\x12\x18.turnout.v1.RolloutModel\x1a\x19.turnout.v1.RolloutStatus\x12\x44\n\x0bWatchStatus\x12\x18.turnout.v1.RolloutModel\x1a\x19.turnout.v1.RolloutStatus0\x01\x12G\n\x0cListRollouts\x12\x18.turnout.v1.RolloutModel\x1a\x1d.turnout.v1.ListRolloutsReply\x12N\n\x0cListPolicies\x12\x1f.turnout.v1.ListPoliciesRequest\x1a\x1d.turnout.v1.ListPoliciesReply\x12\x43\n\x07\x45xplain\x12\x18.turnout.v1.RolloutModel\x1a\x1e.turnout.v1.RolloutExplanation\x12;\n\x05\x41\x62ort\x12\x17.turnout.v1.RolloutVerb\x1a\x19.turnout.v1.RolloutStatus\x12=\n\x07Promote\x12\x17.turnout.v1.RolloutVerb\x1a\x19.turnout.v1.RolloutStatus\x12;\n\x05Pause\x12\x17.turnout.v1.RolloutVerb\x1a\x19.turnout.v1.RolloutStatus\x12<\n\x06Resume\x12\x17.turnout.v1.RolloutVerb\x1a\x19.turnout.v1.RolloutStatus\x12;\n\x05Retry\x12\x17.turnout.v1.RolloutVerb\x1a\x19.turnout.v1.RolloutStatus\x12:\n\x04Undo\x12\x17.turnout.v1.RolloutVerb\x1a\x19.turnout.v1.RolloutStatus\x12?\n\tSetWeight\x12\x17.turnout.v1.RolloutVerb\x1a\x19.turnout.v1.RolloutStatusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.rollout_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STAGE']._serialized_start=2589
-  _globals['_STAGE']._serialized_end=2725
-  _globals['_VERDICT']._serialized_start=2727
-  _globals['_VERDICT']._serialized_end=2811
+  _globals['_STAGE']._serialized_start=3195
+  _globals['_STAGE']._serialized_end=3331
+  _globals['_VERDICT']._serialized_start=3333
+  _globals['_VERDICT']._serialized_end=3417
   _globals['_ROLLOUTMODEL']._serialized_start=36
   _globals['_ROLLOUTMODEL']._serialized_end=85
   _globals['_STARTROLLOUTREQUEST']._serialized_start=87
@@ -42,35 +42,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLLOUTVERB']._serialized_start=195
   _globals['_ROLLOUTVERB']._serialized_end=283
   _globals['_ROLLOUTSTATUS']._serialized_start=286
-  _globals['_ROLLOUTSTATUS']._serialized_end=756
-  _globals['_CALLTOTALS']._serialized_start=758
-  _globals['_CALLTOTALS']._serialized_end=865
-  _globals['_EVIDENCE']._serialized_start=868
-  _globals['_EVIDENCE']._serialized_end=1111
-  _globals['_ROLLBACKTIMES']._serialized_start=1113
-  _globals['_ROLLBACKTIMES']._serialized_end=1229
-  _globals['_LISTROLLOUTSREPLY']._serialized_start=1231
-  _globals['_LISTROLLOUTSREPLY']._serialized_end=1295
-  _globals['_LISTPOLICIESREQUEST']._serialized_start=1297
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=1318
-  _globals['_LISTPOLICIESREPLY']._serialized_start=1320
-  _globals['_LISTPOLICIESREPLY']._serialized_end=1377
-  _globals['_POLICY']._serialized_start=1379
-  _globals['_POLICY']._serialized_end=1431
-  _globals['_ROLLOUTEXPLANATION']._serialized_start=1433
-  _globals['_ROLLOUTEXPLANATION']._serialized_end=1551
-  _globals['_DECISION']._serialized_start=1554
-  _globals['_DECISION']._serialized_end=1796
-  _globals['_ROLLOUTSTATE']._serialized_start=1799
-  _globals['_ROLLOUTSTATE']._serialized_end=2169
-  _globals['_SOURCESTATE']._serialized_start=2171
-  _globals['_SOURCESTATE']._serialized_end=2218
-  _globals['_METRICSTATE']._serialized_start=2221
-  _globals['_METRICSTATE']._serialized_end=2427
-  _globals['_KEYSET']._serialized_start=2429
-  _globals['_KEYSET']._serialized_end=2467
-  _globals['_STAGESTATE']._serialized_start=2469
-  _globals['_STAGESTATE']._serialized_end=2586
-  _globals['_ROLLOUTS']._serialized_start=2814
-  _globals['_ROLLOUTS']._serialized_end=3684
+  _globals['_ROLLOUTSTATUS']._serialized_end=789
+  _globals['_CALLTOTALS']._serialized_start=791
+  _globals['_CALLTOTALS']._serialized_end=898
+  _globals['_EVIDENCE']._serialized_start=901
+  _globals['_EVIDENCE']._serialized_end=1272
+  _globals['_ROLLBACKTIMES']._serialized_start=1274
+  _globals['_ROLLBACKTIMES']._serialized_end=1390
+  _globals['_LISTROLLOUTSREPLY']._serialized_start=1392
+  _globals['_LISTROLLOUTSREPLY']._serialized_end=1456
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=1458
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=1479
+  _globals['_LISTPOLICIESREPLY']._serialized_start=1481
+  _globals['_LISTPOLICIESREPLY']._serialized_end=1538
+  _globals['_POLICY']._serialized_start=1540
+  _globals['_POLICY']._serialized_end=1592
+  _globals['_ROLLOUTEXPLANATION']._serialized_start=1594
+  _globals['_ROLLOUTEXPLANATION']._serialized_end=1712
+  _globals['_DECISION']._serialized_start=1715
+  _globals['_DECISION']._serialized_end=1957
+  _globals['_ROLLOUTSTATE']._serialized_start=1960
+  _globals['_ROLLOUTSTATE']._serialized_end=2456
+  _globals['_APPROVEDSHIFT']._serialized_start=2458
+  _globals['_APPROVEDSHIFT']._serialized_end=2538
+  _globals['_NAMEDCOUNTS']._serialized_start=2540
+  _globals['_NAMEDCOUNTS']._serialized_end=2583
+  _globals['_NAMEDNUMBERS']._serialized_start=2585
+  _globals['_NAMEDNUMBERS']._serialized_end=2630
+  _globals['_SHARECOUNTS']._serialized_start=2632
+  _globals['_SHARECOUNTS']._serialized_end=2711
+  _globals['_SOURCESTATE']._serialized_start=2713
+  _globals['_SOURCESTATE']._serialized_end=2760
+  _globals['_METRICSTATE']._serialized_start=2763
+  _globals['_METRICSTATE']._serialized_end=3010
+  _globals['_KEYSET']._serialized_start=3012
+  _globals['_KEYSET']._serialized_end=3073
+  _globals['_STAGESTATE']._serialized_start=3075
+  _globals['_STAGESTATE']._serialized_end=3192
+  _globals['_ROLLOUTS']._serialized_start=3420
+  _globals['_ROLLOUTS']._serialized_end=4290
 # @@protoc_insertion_point(module_scope)

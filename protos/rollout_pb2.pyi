@@ -76,7 +76,7 @@ class RolloutVerb(_message.Message):
     def __init__(self, model: _Optional[str] = ..., reason: _Optional[str] = ..., to: _Optional[str] = ..., share_bp: _Optional[int] = ..., full: _Optional[bool] = ...) -> None: ...
 
 class RolloutStatus(_message.Message):
-    __slots__ = ("rollout_id", "model", "version", "baseline", "policy", "policy_digest", "stage", "step", "share_bp", "verdict", "reason", "evidence", "times", "revision", "started_unix_ms", "stage_since_unix_ms", "paused", "missing", "calls")
+    __slots__ = ("rollout_id", "model", "version", "baseline", "policy", "policy_digest", "stage", "step", "share_bp", "verdict", "reason", "evidence", "times", "revision", "started_unix_ms", "stage_since_unix_ms", "paused", "missing", "calls", "foretold", "shift")
     ROLLOUT_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +96,8 @@ class RolloutStatus(_message.Message):
     PAUSED_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
+    FORETOLD_FIELD_NUMBER: _ClassVar[int]
+    SHIFT_FIELD_NUMBER: _ClassVar[int]
     rollout_id: str
     model: str
     version: str
@@ -115,7 +117,9 @@ class RolloutStatus(_message.Message):
     paused: bool
     missing: _containers.RepeatedScalarFieldContainer[str]
     calls: CallTotals
-    def __init__(self, rollout_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., baseline: _Optional[str] = ..., policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., stage: _Optional[_Union[Stage, str]] = ..., step: _Optional[int] = ..., share_bp: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., times: _Optional[_Union[RollbackTimes, _Mapping]] = ..., revision: _Optional[int] = ..., started_unix_ms: _Optional[int] = ..., stage_since_unix_ms: _Optional[int] = ..., paused: _Optional[bool] = ..., missing: _Optional[_Iterable[str]] = ..., calls: _Optional[_Union[CallTotals, _Mapping]] = ...) -> None: ...
+    foretold: str
+    shift: str
+    def __init__(self, rollout_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., baseline: _Optional[str] = ..., policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., stage: _Optional[_Union[Stage, str]] = ..., step: _Optional[int] = ..., share_bp: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., times: _Optional[_Union[RollbackTimes, _Mapping]] = ..., revision: _Optional[int] = ..., started_unix_ms: _Optional[int] = ..., stage_since_unix_ms: _Optional[int] = ..., paused: _Optional[bool] = ..., missing: _Optional[_Iterable[str]] = ..., calls: _Optional[_Union[CallTotals, _Mapping]] = ..., foretold: _Optional[str] = ..., shift: _Optional[str] = ...) -> None: ...
 
 class CallTotals(_message.Message):
     __slots__ = ("canary", "production", "shadow_pairs", "fallen_back", "failed")
@@ -132,7 +136,7 @@ class CallTotals(_message.Message):
     def __init__(self, canary: _Optional[int] = ..., production: _Optional[int] = ..., shadow_pairs: _Optional[int] = ..., fallen_back: _Optional[int] = ..., failed: _Optional[int] = ...) -> None: ...
 
 class Evidence(_message.Message):
-    __slots__ = ("metric", "canary_keys", "canary_events", "baseline_keys", "baseline_events", "log_e", "log_e_max", "log_threshold", "promote_log_e", "promote_log_threshold", "note")
+    __slots__ = ("metric", "canary_keys", "canary_events", "baseline_keys", "baseline_events", "log_e", "log_e_max", "log_threshold", "promote_log_e", "promote_log_threshold", "note", "effect", "interval_low", "interval_high", "gate_open", "gate", "windows", "counted")
     METRIC_FIELD_NUMBER: _ClassVar[int]
     CANARY_KEYS_FIELD_NUMBER: _ClassVar[int]
     CANARY_EVENTS_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +148,13 @@ class Evidence(_message.Message):
     PROMOTE_LOG_E_FIELD_NUMBER: _ClassVar[int]
     PROMOTE_LOG_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_LOW_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_HIGH_FIELD_NUMBER: _ClassVar[int]
+    GATE_OPEN_FIELD_NUMBER: _ClassVar[int]
+    GATE_FIELD_NUMBER: _ClassVar[int]
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_FIELD_NUMBER: _ClassVar[int]
     metric: str
     canary_keys: int
     canary_events: int
@@ -155,7 +166,14 @@ class Evidence(_message.Message):
     promote_log_e: float
     promote_log_threshold: float
     note: str
-    def __init__(self, metric: _Optional[str] = ..., canary_keys: _Optional[int] = ..., canary_events: _Optional[int] = ..., baseline_keys: _Optional[int] = ..., baseline_events: _Optional[int] = ..., log_e: _Optional[float] = ..., log_e_max: _Optional[float] = ..., log_threshold: _Optional[float] = ..., promote_log_e: _Optional[float] = ..., promote_log_threshold: _Optional[float] = ..., note: _Optional[str] = ...) -> None: ...
+    effect: float
+    interval_low: float
+    interval_high: float
+    gate_open: bool
+    gate: str
+    windows: int
+    counted: int
+    def __init__(self, metric: _Optional[str] = ..., canary_keys: _Optional[int] = ..., canary_events: _Optional[int] = ..., baseline_keys: _Optional[int] = ..., baseline_events: _Optional[int] = ..., log_e: _Optional[float] = ..., log_e_max: _Optional[float] = ..., log_threshold: _Optional[float] = ..., promote_log_e: _Optional[float] = ..., promote_log_threshold: _Optional[float] = ..., note: _Optional[str] = ..., effect: _Optional[float] = ..., interval_low: _Optional[float] = ..., interval_high: _Optional[float] = ..., gate_open: _Optional[bool] = ..., gate: _Optional[str] = ..., windows: _Optional[int] = ..., counted: _Optional[int] = ...) -> None: ...
 
 class RollbackTimes(_message.Message):
     __slots__ = ("first_bad_unix_ns", "verdict_unix_ns", "moved_unix_ns", "last_bad_unix_ns")
@@ -228,7 +246,7 @@ class Decision(_message.Message):
     def __init__(self, at_unix_ns: _Optional[int] = ..., stage: _Optional[_Union[Stage, str]] = ..., revision: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., policy_digest: _Optional[str] = ..., first_second: _Optional[int] = ..., last_second: _Optional[int] = ...) -> None: ...
 
 class RolloutState(_message.Message):
-    __slots__ = ("status", "decisions", "split_salt", "closed_second", "sources", "metrics", "seen", "late_windows", "duplicate_batches", "stages", "open_windows")
+    __slots__ = ("status", "decisions", "split_salt", "closed_second", "sources", "metrics", "seen", "late_windows", "duplicate_batches", "stages", "open_windows", "shift", "counts", "numbers")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     SPLIT_SALT_FIELD_NUMBER: _ClassVar[int]
@@ -240,6 +258,9 @@ class RolloutState(_message.Message):
     DUPLICATE_BATCHES_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
     OPEN_WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    SHIFT_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
     status: RolloutStatus
     decisions: _containers.RepeatedCompositeFieldContainer[Decision]
     split_salt: bytes
@@ -251,7 +272,48 @@ class RolloutState(_message.Message):
     duplicate_batches: int
     stages: _containers.RepeatedCompositeFieldContainer[StageState]
     open_windows: bytes
-    def __init__(self, status: _Optional[_Union[RolloutStatus, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., split_salt: _Optional[bytes] = ..., closed_second: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[SourceState, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[MetricState, _Mapping]]] = ..., seen: _Optional[_Iterable[_Union[KeySet, _Mapping]]] = ..., late_windows: _Optional[int] = ..., duplicate_batches: _Optional[int] = ..., stages: _Optional[_Iterable[_Union[StageState, _Mapping]]] = ..., open_windows: _Optional[bytes] = ...) -> None: ...
+    shift: ApprovedShift
+    counts: _containers.RepeatedCompositeFieldContainer[NamedCounts]
+    numbers: _containers.RepeatedCompositeFieldContainer[NamedNumbers]
+    def __init__(self, status: _Optional[_Union[RolloutStatus, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., split_salt: _Optional[bytes] = ..., closed_second: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[SourceState, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[MetricState, _Mapping]]] = ..., seen: _Optional[_Iterable[_Union[KeySet, _Mapping]]] = ..., late_windows: _Optional[int] = ..., duplicate_batches: _Optional[int] = ..., stages: _Optional[_Iterable[_Union[StageState, _Mapping]]] = ..., open_windows: _Optional[bytes] = ..., shift: _Optional[_Union[ApprovedShift, _Mapping]] = ..., counts: _Optional[_Iterable[_Union[NamedCounts, _Mapping]]] = ..., numbers: _Optional[_Iterable[_Union[NamedNumbers, _Mapping]]] = ...) -> None: ...
+
+class ApprovedShift(_message.Message):
+    __slots__ = ("digest", "bins", "counts", "flip_rate")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    BINS_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    FLIP_RATE_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    bins: int
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    flip_rate: float
+    def __init__(self, digest: _Optional[str] = ..., bins: _Optional[int] = ..., counts: _Optional[_Iterable[int]] = ..., flip_rate: _Optional[float] = ...) -> None: ...
+
+class NamedCounts(_message.Message):
+    __slots__ = ("name", "counts")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class NamedNumbers(_message.Message):
+    __slots__ = ("name", "numbers")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    numbers: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, name: _Optional[str] = ..., numbers: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class ShareCounts(_message.Message):
+    __slots__ = ("share_bp", "canary_events", "baseline_events")
+    SHARE_BP_FIELD_NUMBER: _ClassVar[int]
+    CANARY_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    share_bp: int
+    canary_events: int
+    baseline_events: int
+    def __init__(self, share_bp: _Optional[int] = ..., canary_events: _Optional[int] = ..., baseline_events: _Optional[int] = ...) -> None: ...
 
 class SourceState(_message.Message):
     __slots__ = ("source", "sequence")
@@ -262,7 +324,7 @@ class SourceState(_message.Message):
     def __init__(self, source: _Optional[str] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class MetricState(_message.Message):
-    __slots__ = ("metric", "log_s", "prior_spent", "log_e", "log_e_max", "looks", "canary_keys", "canary_events", "baseline_keys", "baseline_events")
+    __slots__ = ("metric", "log_s", "prior_spent", "log_e", "log_e_max", "looks", "canary_keys", "canary_events", "baseline_keys", "baseline_events", "shares")
     METRIC_FIELD_NUMBER: _ClassVar[int]
     LOG_S_FIELD_NUMBER: _ClassVar[int]
     PRIOR_SPENT_FIELD_NUMBER: _ClassVar[int]
@@ -273,6 +335,7 @@ class MetricState(_message.Message):
     CANARY_EVENTS_FIELD_NUMBER: _ClassVar[int]
     BASELINE_KEYS_FIELD_NUMBER: _ClassVar[int]
     BASELINE_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
     metric: str
     log_s: _containers.RepeatedScalarFieldContainer[float]
     prior_spent: float
@@ -283,15 +346,18 @@ class MetricState(_message.Message):
     canary_events: int
     baseline_keys: int
     baseline_events: int
-    def __init__(self, metric: _Optional[str] = ..., log_s: _Optional[_Iterable[float]] = ..., prior_spent: _Optional[float] = ..., log_e: _Optional[float] = ..., log_e_max: _Optional[float] = ..., looks: _Optional[int] = ..., canary_keys: _Optional[int] = ..., canary_events: _Optional[int] = ..., baseline_keys: _Optional[int] = ..., baseline_events: _Optional[int] = ...) -> None: ...
+    shares: _containers.RepeatedCompositeFieldContainer[ShareCounts]
+    def __init__(self, metric: _Optional[str] = ..., log_s: _Optional[_Iterable[float]] = ..., prior_spent: _Optional[float] = ..., log_e: _Optional[float] = ..., log_e_max: _Optional[float] = ..., looks: _Optional[int] = ..., canary_keys: _Optional[int] = ..., canary_events: _Optional[int] = ..., baseline_keys: _Optional[int] = ..., baseline_events: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[ShareCounts, _Mapping]]] = ...) -> None: ...
 
 class KeySet(_message.Message):
-    __slots__ = ("metric", "keys")
+    __slots__ = ("metric", "keys", "keep_of_65536")
     METRIC_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    KEEP_OF_65536_FIELD_NUMBER: _ClassVar[int]
     metric: str
     keys: bytes
-    def __init__(self, metric: _Optional[str] = ..., keys: _Optional[bytes] = ...) -> None: ...
+    keep_of_65536: int
+    def __init__(self, metric: _Optional[str] = ..., keys: _Optional[bytes] = ..., keep_of_65536: _Optional[int] = ...) -> None: ...
 
 class StageState(_message.Message):
     __slots__ = ("step", "promote_log_e", "keys", "events", "pairs", "since_unix_ms")

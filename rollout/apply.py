@@ -8,6 +8,7 @@ from registry.types import Deployment, RevisionConflictError
 from rollout.errors import SupersededError
 from rollout.plan import ENDS, Place, Stage, share_bp
 from rollout.policy import Policy
+from rollout.shift import Shift
 
 RACES_MAX = 20
 """Lost compare-and-sets after which a rollback gives the next tick a chance."""
@@ -26,6 +27,8 @@ class Terms:
     approval_id: str
     split_salt: bytes
     """16 random bytes: each rollout draws its own sample of the customers."""
+    shift: Shift | None = None
+    """How scores were approved to differ from the baseline's; None: not at all."""
 
 
 class Deployer(Protocol):

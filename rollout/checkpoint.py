@@ -6,10 +6,12 @@ import numpy as np
 
 from protos import rollout_pb2, window_pb2
 from rollout.apply import Terms
+from rollout.compared import Compared
 from rollout.errors import CheckpointError
-from rollout.evidence import RELATIVE, Compared, StageCounts, Totals
+from rollout.evidence import RELATIVE, StageCounts, Totals
 from rollout.plan import Place, Stage, Verdict
 from rollout.policy import Policy
+from rollout.remembered import add_evidence, add_keys, add_shift, fill_evidence, fill_keys, shift_of
 from rollout.trial import Now, PastStage, Times, Trial
 from stats.tilt import TiltState
 
@@ -34,7 +36,11 @@ def to_state(trial: Trial) -> rollout_pb2.RolloutState:
         state.sources.add(source=source, sequence=sequence)
     for name, compared in evidence.metrics.items():
         _add_metric(state, name, compared.state, compared.canary_events, compared.baseline_events)
-        state.seen.add(metric=name, keys=_packed(compared.seen))
+        for share, (canary, baseline) in sorted(compared.by_share.items()):
+            state.metrics[-1].shares.add(
+                share_bp=share, canary_events=canary, baseline_events=baseline
+            )
+        add_keys(state, name, compared.sample)
     _add_metric(state, RELATIVE, evidence.stage.relative, 0, 0)
     state.metrics[-1].canary_keys = evidence.canary_keys
     state.metrics[-1].baseline_keys = evidence.baseline_keys
@@ -44,6 +50,8 @@ def to_state(trial: Trial) -> rollout_pb2.RolloutState:
         (BASELINE_CLEAN, evidence.stage.baseline_clean),
     ):
         state.seen.add(metric=name, keys=_packed(keys))
+    add_shift(state, trial.terms.shift)
+    add_evidence(state, evidence)
     for stage in trial.stages():
         shadow = stage.place.stage == Stage.SHADOW
         # A shadow stage has no keys: there, keys are decisions that differ, events are faults.
@@ -84,6 +92,7 @@ def from_state(
         policy=policy,
         approval_id=approval_id,
         split_salt=state.split_salt,
+        shift=shift_of(state),
     )
     trial = Trial(terms=terms, started_unix_ms=status.started_unix_ms)
     _restore_course(trial, state)
@@ -144,26 +153,19 @@ def _restore_course(trial: Trial, state: rollout_pb2.RolloutState) -> None:
 def _restore_evidence(trial: Trial, state: rollout_pb2.RolloutState) -> None:
     evidence = trial.evidence
     metrics = {metric.metric: metric for metric in state.metrics}
-    seen = {keys.metric: _unpacked(keys.keys) for keys in state.seen}
-    for name in evidence.metrics:
-        metric = metrics[name]
-        evidence.metrics[name] = Compared(
-            state=_tilt(metric),
-            canary_events=metric.canary_events,
-            baseline_events=metric.baseline_events,
-            seen=seen[name],
-        )
+    for name, compared in evidence.metrics.items():
+        _fill_metric(compared, metrics[name])
+        fill_keys(state, name, compared.sample)
     evidence.canary_keys = metrics[RELATIVE].canary_keys
     evidence.baseline_keys = metrics[RELATIVE].baseline_keys
+    seen = {keys.metric: _unpacked(keys.keys) for keys in state.seen}
     stage, newest = StageCounts(_tilt(metrics[RELATIVE])), state.stages[-1]
     stage.failed, stage.clean = seen[FAILED], seen[CLEAN]
     stage.baseline_clean = seen[BASELINE_CLEAN]
-    stage.pairs = newest.pairs
-    if trial.place.stage == Stage.SHADOW:
-        stage.flips, stage.pairs_faulty = newest.keys, newest.events
-    else:
+    if trial.place.stage != Stage.SHADOW:
         stage.failed_kept = newest.events
     evidence.stage = stage
+    fill_evidence(state, evidence)
     calls = state.status.calls
     evidence.totals = Totals(
         canary=calls.canary,
@@ -172,6 +174,15 @@ def _restore_evidence(trial: Trial, state: rollout_pb2.RolloutState) -> None:
         fallen_back=calls.fallen_back,
         failed=calls.failed,
     )
+
+
+def _fill_metric(compared: Compared, metric: rollout_pb2.MetricState) -> None:
+    compared.state = _tilt(metric)
+    compared.canary_events = metric.canary_events
+    compared.baseline_events = metric.baseline_events
+    compared.by_share = {
+        one.share_bp: (one.canary_events, one.baseline_events) for one in metric.shares
+    }
 
 
 def _add_metric(

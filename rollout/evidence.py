@@ -8,20 +8,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from protos import window_pb2
+from rollout.compared import Compared
+from rollout.doubts import Doubts
 from rollout.inbox import Second
+from rollout.keys import KeySample
+from rollout.latency import LatencyEvidence, Margin
 from rollout.plan import Place, Stage, share_bp
-from rollout.policy import JUDGED, Policy
+from rollout.policy import Policy
+from rollout.prediction import PredictionEvidence
+from rollout.records import METRIC_OF, ArmRecords
+from rollout.shadowed import ShadowPairs, joint_of
+from rollout.shift import Shift
 from stats import tilt
 from stats.rate import log_e_below
 
-METRIC_OF = {
-    "errors": window_pb2.METRIC_ERROR,
-    "schema": window_pb2.METRIC_SCHEMA,
-    "timeouts": window_pb2.METRIC_TIMEOUT,
-}
 RELATIVE = "relative"
 """The name under which the non-inferiority test of this stage is kept."""
-WHOLE_KEEP = 65_536
+PREDICTION, OUTCOME = "prediction", "outcome"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +46,16 @@ def arms_at(place: Place, policy: Policy) -> Arms | None:
     return None
 
 
-@dataclass(slots=True)
-class Compared:
-    """One metric over the whole rollout: the tilt's state, the events, the keys counted."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A good thing that happened after a prediction: a conversion, a payment on time."""
 
-    state: tilt.TiltState
-    canary_events: int = 0
-    baseline_events: int = 0
-    seen: set[int] = field(default_factory=set)
+    key: int
+    """The evidence key of the prediction it is joined to."""
+    canary: bool
+    """Whether the candidate answered; else production did."""
+    share: float
+    """The candidate's configured share of the two when the key was drawn, 0 < share < 1."""
 
 
 @dataclass(slots=True)
@@ -65,9 +70,7 @@ class StageCounts:
     """Keys with an error-like event, of either arm."""
     failed_kept: int = 0
     """Candidate keys among *failed* that the gateways keep: comparable with *clean*."""
-    pairs: int = 0
-    flips: int = 0
-    pairs_faulty: int = 0
+    shadow: ShadowPairs = field(default_factory=ShadowPairs)
 
 
 @dataclass(slots=True)
@@ -82,13 +85,32 @@ class Totals:
 
 
 class Evidence:
-    """Everything counted for one rollout. Pure; sums only, so any order inside a second is one."""
+    """Everything counted for one rollout. Pure; sums only, so any order inside a second is one.
 
-    def __init__(self, version: str, baseline: str, policy: Policy) -> None:
+    shift  how the candidate's scores were approved to differ; None: not at all.
+    """
+
+    def __init__(
+        self, version: str, baseline: str, policy: Policy, shift: Shift | None = None
+    ) -> None:
         self._version = version
         self._baseline = baseline
         self.policy = policy
-        self.metrics = {name: Compared(tilt.start(tilt.WORSE)) for name in JUDGED}
+        self.latency = LatencyEvidence(
+            policy.keys_max,
+            policy.looks_max,
+            Margin(policy.latency_margin, policy.latency_floor_us * 1e3),
+        )
+        self.prediction = PredictionEvidence(
+            shift, policy.psi_min, policy.keys_max, policy.looks_max
+        )
+        self.doubts = Doubts(policy.keys_max, policy.failure_bar, policy.mismatch_log_threshold)
+        self.metrics = {name: Compared(tilt.start(tilt.WORSE)) for name in METRIC_OF}
+        self.metrics |= self.latency.metrics
+        self.metrics[OUTCOME] = Compared(
+            tilt.start(tilt.LESS), grid=tilt.LESS, sample=KeySample(policy.keys_max)
+        )
+        """Two arms, one event a key; prediction stands beside them."""
         self._non_inferior = tilt.non_inferior(policy.worse_ratio_max)
         self.stage = StageCounts(tilt.start(self._non_inferior))
         self.totals = Totals()
@@ -99,6 +121,9 @@ class Evidence:
     def enter_stage(self) -> None:
         """Begin a new stage: rollback evidence stays, promotion evidence starts again."""
         self.stage = StageCounts(tilt.start(self._non_inferior))
+        self.latency.enter_stage()
+        self.prediction.enter_stage()
+        self.doubts.enter_stage()
 
     def take(self, second: Second, place: Place, *, current: bool) -> None:
         """Count one closed second of the revision that stood at *place*.
@@ -106,72 +131,75 @@ class Evidence:
         current  whether the rollout still stands there: only then does it count for promotion.
         """
         self.add_totals(second)
-        for window in second.windows:
-            if current and window.arm == window_pb2.ARM_SHADOW and window.version == self._version:
-                self.stage.pairs += window.pairs.pairs
-                self.stage.flips += window.pairs.flips
-                self.stage.pairs_faulty += window.pairs.faulty
+        ours = [one for one in second.windows if one.version == self._version]
+        if current and (shadow := [one for one in ours if one.arm == window_pb2.ARM_SHADOW]):
+            self.stage.shadow.take(shadow, self.policy.shadow)
+            self.prediction.take_shadow(joint_of(shadow))
         arms = arms_at(place, self.policy)
         if arms is None:
             return
-        candidate = [
-            one
-            for one in second.windows
-            if one.arm == arms.candidate and one.version == self._version
-        ]
+        candidate = [one for one in ours if one.arm == arms.candidate]
         baseline = [
             one
             for one in second.windows
             if one.arm == arms.baseline and one.version == self._baseline
         ]
         if candidate or baseline:
-            self._compare(candidate, baseline, arms.share)
+            told = ArmRecords(candidate), ArmRecords(baseline)
+            self._compare(second.second, place, *told, arms.share, current=current)
             if current:
-                self._count_stage(candidate, baseline, arms.share)
+                self._count_stage(*told, arms.share)
 
     def _compare(
         self,
-        candidate: list[window_pb2.Window],
-        baseline: list[window_pb2.Window],
+        second: int,
+        place: Place,
+        candidate: ArmRecords,
+        baseline: ArmRecords,
         share: float,
+        *,
+        current: bool,
     ) -> None:
-        for name, compared in self.metrics.items():
-            metric = METRIC_OF[name]
-            accused = _keys(candidate, metric) - compared.seen
-            others = _keys(baseline, metric) - compared.seen - accused
-            compared.seen |= accused
-            compared.seen |= others
-            compared.canary_events += len(accused)
-            compared.baseline_events += len(others)
-            compared.state = tilt.step(
-                tilt.WORSE,
-                compared.state,
-                len(accused),
-                len(others),
-                share,
-                self.policy.looks_max,
+        for name, metric in METRIC_OF.items():
+            self.metrics[name].take(
+                candidate.keys(metric), baseline.keys(metric), share, self.policy.looks_max
             )
+        self.latency.take(candidate, baseline, share, current=current)
+        if place.stage == Stage.CANARY:
+            self.prediction.take(candidate)
+        else:
+            self.prediction.take_watched(candidate, baseline, share)
+        self.doubts.take(second, candidate, baseline, share, current=current)
 
-    def _count_stage(
-        self,
-        candidate: list[window_pb2.Window],
-        baseline: list[window_pb2.Window],
-        share: float,
-    ) -> None:
+    def take_outcomes(self, outcomes: Iterable[Outcome]) -> None:
+        """Count late outcomes as they arrive, at the share their keys were drawn with.
+
+        Under "the version changes neither outcome nor delay" each is the candidate's with that
+        probability, however late it comes. A key counts once; outcomes only ever stop a rollout.
+        """
+        metric = self.metrics[OUTCOME]
+        shares: dict[float, tuple[set[int], set[int]]] = {}
+        for one in outcomes:
+            arms = shares.setdefault(one.share, (set(), set()))
+            arms[0 if one.canary else 1].add(one.key)
+        for share, (canary, baseline) in sorted(shares.items()):
+            metric.take(canary, baseline, share, self.policy.looks_max)
+
+    def _count_stage(self, candidate: ArmRecords, baseline: ArmRecords, share: float) -> None:
         stage = self.stage
-        accused = _failed(candidate) - stage.failed
-        others = _failed(baseline) - stage.failed - accused
+        accused = candidate.failed - stage.failed
+        others = baseline.failed - stage.failed - accused
         stage.failed |= accused
         stage.failed |= others
-        stage.failed_kept += len(_kept(accused, candidate))
+        stage.failed_kept += len(candidate.kept(accused))
         stage.relative = tilt.step(
             self._non_inferior, stage.relative, len(accused), len(others), share
         )
         self.canary_keys += self._add_clean(stage.clean, candidate)
         self.baseline_keys += self._add_clean(stage.baseline_clean, baseline)
 
-    def _add_clean(self, clean: set[int], windows: list[window_pb2.Window]) -> int:
-        fresh = _keys(windows, window_pb2.METRIC_SCORE) - clean - self.stage.failed
+    def _add_clean(self, clean: set[int], arm: ArmRecords) -> int:
+        fresh = arm.scored - clean - self.stage.failed
         room = self.policy.keys_max - len(clean)
         if len(fresh) > room:  # the smallest, so that the order of arrival does not matter
             fresh = set(sorted(fresh)[:room])
@@ -205,25 +233,3 @@ class Evidence:
     def promote_log_e(self) -> float:
         """The better of the two ways to be promoted."""
         return max(self.absolute_log_e, self.stage.relative.log_e)
-
-
-def _keys(windows: Iterable[window_pb2.Window], metric: int) -> set[int]:
-    keys: set[int] = set()
-    for window in windows:
-        for records in window.records:
-            if records.metric == metric:
-                keys.update(records.key_hash)
-    return keys
-
-
-def _failed(windows: Iterable[window_pb2.Window]) -> set[int]:
-    keys: set[int] = set()
-    for metric in METRIC_OF.values():
-        keys |= _keys(windows, metric)
-    return keys
-
-
-def _kept(keys: set[int], windows: list[window_pb2.Window]) -> set[int]:
-    """Those that the gateways' thinning keeps; the widest of the windows decides."""
-    keep = max((window.keep_of_65536 or WHOLE_KEEP for window in windows), default=WHOLE_KEEP)
-    return {key for key in keys if key % WHOLE_KEEP < keep}

@@ -60,6 +60,7 @@ class Inbox:
         self.late_at_ns: int | None = None
         self.duplicate_batches = 0
         self.lost_batches = 0
+        self.lost_at_ns: int | None = None
 
     def follow(self, source: str, sequence: int, now_ns: int) -> None:
         """Take *source* as delivered up to *sequence*: what came before is not this rollout's."""
@@ -115,6 +116,7 @@ class Inbox:
             if sender.ahead and now_ns - sender.gap_since_ns >= GAP_NS:
                 first = min(sender.ahead)
                 self.lost_batches += first - sender.sequence - 1
+                self.lost_at_ns = now_ns
                 sender.sequence = first - 1
                 delivered += self._deliver(sender, now_ns)
         return delivered

@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from protos import rollout_pb2
+from rollout.accuse import accuse
 from rollout.evidence import Evidence
 from rollout.plan import Place, Stage, Verdict, stay_s
-from rollout.policy import Policy
+from rollout.policy import JUDGED, Policy
 from stats.rate import clean_keys_needed
 
 
@@ -36,6 +36,8 @@ class Facts:
     """A hard guard of the candidate, in words; empty: none."""
     late_windows: int = 0
     """Windows that came too late to be counted, while that is recent."""
+    lost_batches: int = 0
+    """Batches that never came, while that is recent."""
     finding: str = ""
     """What monitoring wrote to hold this model; empty: nothing."""
 
@@ -82,21 +84,13 @@ def _fault(policy: Policy, facts: Facts, evidence: Evidence) -> str:
     if stage == Stage.PRELOAD:
         return f"refused by {'; '.join(facts.fleet.refused)}" if facts.fleet.refused else ""
     if stage == Stage.SHADOW and policy.shadow is not None:
-        pairs = evidence.stage
-        if pairs.pairs_faulty > policy.shadow.faulty_max:
+        pairs = evidence.stage.shadow
+        if pairs.faulty > policy.shadow.faulty_max:
             return (
-                f"the shadow failed on {pairs.pairs_faulty} of {pairs.pairs} rows that production "
+                f"the shadow failed on {pairs.faulty} of {pairs.pairs} rows that production "
                 f"scored; the policy allows {policy.shadow.faulty_max}"
             )
-    for name, compared in evidence.metrics.items():
-        threshold = policy.log_threshold(name)
-        if compared.state.log_e_max >= threshold:
-            return (
-                f"{name}: {compared.canary_events} keys failed on the candidate against "
-                f"{compared.baseline_events} on the baseline; ln e = "
-                f"{compared.state.log_e_max:.2f} reached {threshold:.2f}"
-            )
-    return ""
+    return next((words for name in JUDGED if (words := accuse(policy, evidence, name))), "")
 
 
 def _holds(policy: Policy, facts: Facts, evidence: Evidence) -> tuple[str, ...]:
@@ -112,14 +106,15 @@ def _holds(policy: Policy, facts: Facts, evidence: Evidence) -> tuple[str, ...]:
         )
     if facts.late_windows:
         holds.append(f"{facts.late_windows} windows came too late to be counted")
-    if stage == Stage.SHADOW and policy.shadow is not None and evidence.stage.pairs:
-        flips_bp = 10_000 * evidence.stage.flips / evidence.stage.pairs
-        enough = evidence.stage.pairs >= policy.shadow.pairs_min
-        if enough and flips_bp > policy.shadow.flips_bp_max:
-            holds.append(
-                f"{flips_bp / 100:.1f} % of decisions differ from production's; the policy allows "
-                f"{policy.shadow.flips_bp_max / 100:g} %"
-            )
+    if facts.lost_batches:
+        holds.append(f"{facts.lost_batches} batches of windows never came")
+    if stage == Stage.SHADOW and policy.shadow is not None:
+        prediction = evidence.prediction
+        holds += evidence.stage.shadow.doubts(policy.shadow, prediction.shift, prediction.expected)
+    else:
+        holds += evidence.doubts.reasons()
+        if evidence.prediction.unapproved:
+            holds.append(evidence.prediction.unapproved)
     return tuple(holds)
 
 
@@ -132,8 +127,9 @@ def _missing(policy: Policy, facts: Facts, evidence: Evidence) -> tuple[str, ...
         missing += [f"{worker} to load it" for worker in facts.fleet.not_ready]
         return tuple(missing)
     if place.stage == Stage.SHADOW and policy.shadow is not None:
-        if evidence.stage.pairs < policy.shadow.pairs_min:
-            missing.append(f"pairs: {evidence.stage.pairs} of {policy.shadow.pairs_min}")
+        pairs = evidence.stage.shadow.pairs
+        if pairs < policy.shadow.pairs_min:
+            missing.append(f"pairs: {pairs} of {policy.shadow.pairs_min}")
     elif evidence.promote_log_e < policy.promote_log_threshold:
         missing.append(_missing_keys(policy, evidence))
     stay = stay_s(place, policy)
@@ -157,31 +153,10 @@ def _praise(policy: Policy, facts: Facts, evidence: Evidence) -> str:
     if facts.place.stage == Stage.PRELOAD:
         return f"all {facts.fleet.workers} workers hold it ready"
     if facts.place.stage == Stage.SHADOW:
-        return f"{stage.pairs} pairs, {stage.pairs_faulty} failed, {stage.flips} decisions differ"
+        shadow = stage.shadow
+        return f"{shadow.pairs} pairs, {shadow.faulty} failed, {shadow.flips} decisions differ"
     e = math.exp(min(evidence.promote_log_e, 700.0))
     return (
         f"{len(stage.clean)} clean keys and {stage.failed_kept} failed since this share began; "
         f"e = {e:.3g} of {policy.promote_e:g} needed"
     )
-
-
-def evidence_rows(evidence: Evidence) -> list[rollout_pb2.Evidence]:
-    """Return one row a judged metric, for people and for the record."""
-    policy = evidence.policy
-    note = "" if evidence.canary_keys < policy.keys_max else f"keys counted up to {policy.keys_max}"
-    return [
-        rollout_pb2.Evidence(
-            metric=name,
-            canary_keys=evidence.canary_keys,
-            canary_events=compared.canary_events,
-            baseline_keys=evidence.baseline_keys,
-            baseline_events=compared.baseline_events,
-            log_e=compared.state.log_e,
-            log_e_max=compared.state.log_e_max,
-            log_threshold=policy.log_threshold(name),
-            promote_log_e=evidence.promote_log_e,
-            promote_log_threshold=policy.promote_log_threshold,
-            note=note,
-        )
-        for name, compared in evidence.metrics.items()
-    ]

@@ -19,10 +19,10 @@ WEIGHTS: tuple[tuple[str, float], ...] = (
     ("prediction", 0.10),
     ("outcome", 0.10),
 )
-"""Each metric's part of alpha. What is not judged yet stays unspent: that only accuses less."""
+"""Each metric's part of alpha."""
 
-JUDGED = ("errors", "schema", "timeouts")
-"""The metrics that are judged today. schema: NaN, infinity, wrong shape."""
+JUDGED = tuple(metric for metric, _ in WEIGHTS)
+"""Every metric may roll back. schema: NaN, infinity, wrong shape; p50 to p99: slow answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,8 @@ class ShadowStage:
     """Rows on which the candidate alone may fail; one more is FAULTY."""
     flips_bp_max: int
     """Decisions that may differ from production's; beyond it, HOLD: nobody approved that."""
+    difference_max: float = 0.25
+    """Mean difference of scores in [0, 1] from production's; shown to be beyond it, HOLD."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,14 @@ class Policy:
     """After it: HOLD, and a person is asked."""
     silence_s_max: float = 3.0
     """A live gateway that sends no window for longer: HOLD."""
+    latency_margin: float = 0.10
+    """Slower than production by this part of its quantile is allowed ..."""
+    latency_floor_us: float = 500.0
+    """... or by this many microseconds, whichever is more."""
+    psi_min: float = 0.005
+    """Smallest departure from the approved shift that may act (.07 standard deviations)."""
+    mismatch_e: float = 1000.0
+    """Evidence that the split does not draw what it says: HOLD."""
     looks_max: int = 3600
     """Windows over which the rollback test waits for a late onset."""
     keys_max: int = 20_000
@@ -109,6 +119,11 @@ class Policy:
     def log_threshold(self, metric: str) -> float:
         """Return ln(1 / (alpha w)): where *metric*'s evidence rolls back."""
         return -math.log(self.alpha * dict(self.weights)[metric])
+
+    @property
+    def mismatch_log_threshold(self) -> float:
+        """Return ln of the evidence of a wrong split that holds."""
+        return math.log(self.mismatch_e)
 
     @property
     def promote_log_threshold(self) -> float:

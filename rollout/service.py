@@ -111,12 +111,12 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
     async def Start(self, request: pb.StartRolloutRequest, context: Context) -> pb.RolloutStatus:
         """Begin a rollout with its preload."""
         trial = await self._steering.start(request, _actor(context))
-        return trial.status()
+        return trial.status(intervals=True)
 
     @refusing
     async def GetStatus(self, request: pb.RolloutModel, context: Context) -> pb.RolloutStatus:
         """Return where a rollout stands."""
-        return self._controller.trial(request.model, request.rollout_id).status()
+        return self._controller.trial(request.model, request.rollout_id).status(intervals=True)
 
     async def WatchStatus(
         self, request: pb.RolloutModel, context: Context
@@ -127,7 +127,7 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
             while True:
                 changed = self._controller.changed
                 trial = self._controller.trial(request.model, request.rollout_id)
-                status = trial.status()
+                status = trial.status(intervals=True)
                 if status != shown:
                     yield status
                     shown = status
@@ -144,7 +144,7 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
     ) -> pb.ListRolloutsReply:
         """Return the rollouts known, newest first."""
         known = self._controller.trials(request.model)
-        return pb.ListRolloutsReply(rollouts=[trial.status() for trial in known])
+        return pb.ListRolloutsReply(rollouts=[trial.status(intervals=True) for trial in known])
 
     @refusing
     async def ListPolicies(
@@ -165,7 +165,7 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
     async def Explain(self, request: pb.RolloutModel, context: Context) -> pb.RolloutExplanation:
         """Tell a rollout in words, with every decision and its evidence."""
         trial = self._controller.trial(request.model, request.rollout_id)
-        status = trial.status()
+        status = trial.status(intervals=True)
         return pb.RolloutExplanation(
             status=status, decisions=trial.decisions, text=explain(status, trial.decisions)
         )
@@ -174,7 +174,7 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
     async def Abort(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
         """Give all traffic back to the baseline."""
         trial = await self._steering.abort(request.model, _actor(context), request.reason)
-        return trial.status()
+        return trial.status(intervals=True)
 
     @refusing
     async def Promote(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
@@ -182,7 +182,7 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
         trial = await self._steering.promote(
             request.model, _actor(context), request.reason, full=request.full
         )
-        return trial.status()
+        return trial.status(intervals=True)
 
     @refusing
     async def Pause(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
@@ -199,7 +199,7 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
     ) -> pb.RolloutStatus:
         actor = _actor(context)
         trial = await self._steering.pause(request.model, actor, request.reason, paused=paused)
-        return trial.status()
+        return trial.status(intervals=True)
 
     async def Retry(self, request: pb.RolloutVerb, context: Context) -> NoReturn:
         """Not yet there; says what to do instead."""

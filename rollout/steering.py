@@ -12,6 +12,7 @@ from rollout.controller import Controller
 from rollout.errors import NotLeadingError, RolloutRefusedError, UnknownRolloutError
 from rollout.plan import Place, Stage, Verdict, next_place
 from rollout.policy import Policy
+from rollout.shift import approved_shift
 from rollout.trial import Trial
 
 SALT_BYTES = 16
@@ -40,6 +41,7 @@ class Steering:
         check_free(held, version.label)
         approvals = await self._registry.approvals(asked.model, version.label)
         approval = find_approval(approvals, policy, version, asked.approval_id)
+        baseline = await self._registry.get_version(held.model, held.production)
         trial = Trial(
             terms=Terms(
                 rollout_id=f"r{self._clock.now().unix_ns // 1_000_000:x}-{secrets.token_hex(4)}",
@@ -49,6 +51,7 @@ class Steering:
                 policy=policy,
                 approval_id=approval.id,
                 split_salt=secrets.token_bytes(SALT_BYTES),
+                shift=approved_shift(version, baseline, approval),
             ),
             started_unix_ms=self._clock.now().unix_ns // 1_000_000,
         )

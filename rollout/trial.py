@@ -6,14 +6,15 @@ Pure: no I/O, every instant an argument. The controller (controller.py) carries 
 from dataclasses import dataclass, field
 
 from protos import rollout_pb2, window_pb2
+from rollout.accuse import evidence_rows
 from rollout.apply import Terms
 from rollout.evidence import Evidence
 from rollout.inbox import NS, Inbox
-from rollout.judge import Facts, FleetView, Judgement, evidence_rows, judge
+from rollout.judge import Facts, FleetView, Judgement, judge
 from rollout.plan import ENDS, Place, Stage, Verdict, next_place, share_bp
 
 LATE_RECENT_NS = 3 * NS
-"""How long windows that came too late keep a rollout on HOLD."""
+"""How long windows that came too late, or never, keep a rollout on HOLD."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ class Trial:
 
     def __post_init__(self) -> None:
         self.inbox = Inbox(self.terms.model)
-        self.evidence = Evidence(self.terms.version, self.terms.baseline, self.terms.policy)
+        terms = self.terms
+        self.evidence = Evidence(terms.version, terms.baseline, terms.policy, terms.shift)
 
     @property
     def ended(self) -> bool:
@@ -153,14 +155,14 @@ class Trial:
         """
         if self.ended:
             return self.place
-        late_at = self.inbox.late_at_ns
-        late = late_at is not None and now.monotonic_ns - late_at < LATE_RECENT_NS
+        inbox = self.inbox
         facts = Facts(
             place=self.place,
             stayed_s=max(0.0, now.unix_ns / 1e9 - self.since_unix_ms / 1e3),
             fleet=fleet,
             guard=self.guard,
-            late_windows=self.inbox.late_windows if late else 0,
+            late_windows=inbox.late_windows if _is_recent(inbox.late_at_ns, now) else 0,
+            lost_batches=inbox.lost_batches if _is_recent(inbox.lost_at_ns, now) else 0,
             finding=finding,
         )
         judgement = judge(self.terms.policy, facts, self.evidence)
@@ -203,7 +205,7 @@ class Trial:
                 revision=revision,
                 verdict=rollout_pb2.Verdict.Name(int(self.verdict)),
                 reason=reason,
-                evidence=evidence_rows(self.evidence),
+                evidence=evidence_rows(self.evidence, intervals=True),
                 policy_digest=self.terms.policy.digest,
                 first_second=self.since_unix_ms // 1000,
                 last_second=self.inbox.closed_second,
@@ -220,17 +222,17 @@ class Trial:
             promote_log_e=self.evidence.promote_log_e,
             clean=len(stage.clean),
             failed=stage.failed_kept,
-            pairs=stage.pairs,
-            flips=stage.flips,
-            pairs_faulty=stage.pairs_faulty,
+            pairs=stage.shadow.pairs,
+            flips=stage.shadow.flips,
+            pairs_faulty=stage.shadow.faulty,
         )
 
     def stages(self) -> list[PastStage]:
         """Return the places left behind and the one it stands at."""
         return [*self.past, self._leave()]
 
-    def status(self) -> rollout_pb2.RolloutStatus:
-        """Return what people and scripts are shown."""
+    def status(self, *, intervals: bool = False) -> rollout_pb2.RolloutStatus:
+        """Return what people and scripts are shown; *intervals*: with those of rate ratios."""
         totals = self.evidence.totals
         return rollout_pb2.RolloutStatus(
             rollout_id=self.terms.rollout_id,
@@ -244,7 +246,7 @@ class Trial:
             share_bp=share_bp(self.place, self.terms.policy),
             verdict=rollout_pb2.Verdict.Name(int(self.verdict)),
             reason=self.reason,
-            evidence=evidence_rows(self.evidence),
+            evidence=evidence_rows(self.evidence, intervals=intervals),
             times=rollout_pb2.RollbackTimes(
                 first_bad_unix_ns=self.times.first_bad,
                 verdict_unix_ns=self.times.verdict,
@@ -264,6 +266,10 @@ class Trial:
                 failed=totals.failed,
             ),
         )
+
+
+def _is_recent(at_ns: int | None, now: Now) -> bool:
+    return at_ns is not None and now.monotonic_ns - at_ns < LATE_RECENT_NS
 
 
 def _stage(place: Place) -> str:

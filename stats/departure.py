@@ -111,10 +111,9 @@ class Expectation:
         bins: Counts = (self._cumulative[champion_bins] < uniform[:, None]).sum(axis=1)
         return np.minimum(bins, self.bins - 1)
 
-    def gains(self, joint: Counts) -> Floats:
-        """(G,) ln of each alternative's gain on (J, J) keys by champion's and candidate's bin."""
-        keys = joint.astype(np.float64)
-        gains: Floats = self._paired @ np.concatenate((keys.sum(axis=0), keys.sum(axis=1)))
+    def gains(self, candidate: Counts, champion: Counts) -> Floats:
+        """(G,) ln of each alternative's gain on keys: (J,) by candidate's bin, by champion's."""
+        gains: Floats = self._paired @ np.concatenate((candidate, champion)).astype(np.float64)
         return gains
 
     def gains_of_two(self, candidate: Counts, other: Counts, share: float) -> Floats:

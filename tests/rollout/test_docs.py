@@ -7,6 +7,7 @@ import pytest
 
 from rollout.plan import diagram
 from rollout.policy import JUDGED, POLICIES, Policy
+from rollout.records import METRIC_OF
 from stats.rate import clean_keys_needed
 from stats.tilt import WORSE, events_to_fire
 
@@ -26,14 +27,13 @@ def policy_row(policy: Policy) -> str:
 
 
 def threshold_row(metric: str) -> str:
-    """Return a judged metric's line of the table."""
+    """Return a metric's line of the table; fewest failing keys where an event is a failure."""
     log_threshold = POLICIES["standard"].log_threshold(metric)
-    fewest = [
-        events_to_fire(WORSE, share, log_threshold + math.log(2)) for share in (0.05, 0.1, 0.5)
-    ]
+    shares = (0.05, 0.1, 0.5) if metric in METRIC_OF else ()
+    fewest = [events_to_fire(WORSE, share, log_threshold + math.log(2)) for share in shares]
     return (
         f"| {metric} | {dict(POLICIES['standard'].weights)[metric]:.2f} | {log_threshold:.2f} | "
-        f"{', '.join(map(str, fewest))} |"
+        f"{', '.join(map(str, fewest)) or '-'} |"
     )
 
 

@@ -5,10 +5,12 @@ from itertools import product
 
 import pytest
 
+from rollout.accuse import evidence_rows
 from rollout.evidence import Evidence
 from rollout.inbox import Second
-from rollout.judge import Facts, FleetView, evidence_rows, judge
+from rollout.judge import Facts, FleetView, judge
 from rollout.plan import Place, Stage, Verdict
+from rollout.policy import JUDGED
 from tests.rollout.scripted import QUICK, START, window
 
 CANARY = Place(Stage.CANARY, 0)
@@ -28,14 +30,23 @@ def told(place: Place = CANARY, *windows: object) -> Evidence:
 
 
 GOOD = window("canary", 0, clean=range(200))
+REST = window("production", 0, clean=range(1_000, 2_800))
 
 
 def test_enough_clean_keys_and_the_stay_are_healthy() -> None:
     """Both are needed; what is missing is said."""
-    assert judge(QUICK, facts(), told(CANARY, GOOD)).verdict == Verdict.HEALTHY
-    early = judge(QUICK, facts(stayed_s=0.1), told(CANARY, GOOD))
+    assert judge(QUICK, facts(), told(CANARY, GOOD, REST)).verdict == Verdict.HEALTHY
+    early = judge(QUICK, facts(stayed_s=0.1), told(CANARY, GOOD, REST))
     assert (early.verdict, early.missing) == (Verdict.UNDECIDED, ("0 s of 0.5 s at this place",))
-    few = judge(QUICK, facts(), told(CANARY, window("canary", 0, clean=range(50))))
+    few = judge(
+        QUICK,
+        facts(),
+        told(
+            CANARY,
+            window("canary", 0, clean=range(50)),
+            window("production", 0, clean=range(1_000, 1_450)),
+        ),
+    )
     assert few.verdict == Verdict.UNDECIDED
     assert "clean keys: 50 of 149" in few.reason
 
@@ -86,14 +97,14 @@ def test_nan_is_judged_like_errors(what: str) -> None:
 def test_missing_or_doubtful_windows_hold(more: dict[str, object]) -> None:
     """However good the evidence looks; and a fault still rolls back."""
     doubtful = replace(facts(), **more)  # type: ignore[arg-type]
-    assert judge(QUICK, doubtful, told(CANARY, GOOD)).verdict == Verdict.HOLD
+    assert judge(QUICK, doubtful, told(CANARY, GOOD, REST)).verdict == Verdict.HOLD
     bad = told(CANARY, window("canary", 0, errors=range(6)))
     assert judge(QUICK, doubtful, bad).verdict == Verdict.FAULTY
 
 
 def test_a_hard_guard_needs_no_statistics() -> None:
     """A breaker that opened is FAULTY at once, with its words."""
-    found = judge(QUICK, facts(guard="BREAKER_OPEN: 5 of 5"), told(CANARY, GOOD))
+    found = judge(QUICK, facts(guard="BREAKER_OPEN: 5 of 5"), told(CANARY, GOOD, REST))
     assert (found.verdict, found.reason) == (Verdict.FAULTY, "BREAKER_OPEN: 5 of 5")
 
 
@@ -139,6 +150,6 @@ def test_the_watch_needs_evidence_too() -> None:
 def test_a_row_a_judged_metric() -> None:
     """What is shown is what is judged by."""
     rows = evidence_rows(told(CANARY, window("canary", 0, clean=range(20), errors=[99])))
-    assert [row.metric for row in rows] == ["errors", "schema", "timeouts"]
+    assert [row.metric for row in rows] == list(JUDGED)
     assert (rows[0].canary_events, rows[0].canary_keys) == (1, 20)
     assert rows[0].log_threshold == pytest.approx(QUICK.log_threshold("errors"))

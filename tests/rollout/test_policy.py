@@ -18,9 +18,9 @@ def test_a_digest_names_every_number() -> None:
 
 
 def test_the_alpha_of_what_is_judged_is_spent_and_no_more() -> None:
-    """The false-alarm chances of the judged metrics add up to less than alpha."""
+    """The false-alarm chances of the judged metrics add up to alpha."""
     spent = sum(math.exp(-STANDARD.log_threshold(metric)) for metric in JUDGED)
-    assert spent == pytest.approx(0.01 * 0.45)
+    assert spent == pytest.approx(0.01)
     assert STANDARD.log_threshold("errors") == pytest.approx(math.log(500))
 
 

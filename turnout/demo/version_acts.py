@@ -32,7 +32,8 @@ async def training(scene: Scene, step: Step) -> None:
         share=FAULTY_SHARE,
     )
     scene.files = {
-        "champion": champion.files,
+        # Sealed as it was for training: the candidate's shift names the champion by its id.
+        "champion": champion.sealed(author=AUTHOR, created_unix_ms=scene.now_ms),
         "candidate": candidate.files,
         "faulty": drill.files,
     }

@@ -1,0 +1,151 @@
+"""Departure from an approved shift: silent when nothing departs, quick when something does."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stats import departure
+from stats.departure import Expectation
+
+EDGES = np.array([-1.645, -1.036, -0.674, -0.385, -0.126, 0.126, 0.385, 0.674, 1.036, 1.645])
+BINS = len(EDGES) + 1
+THRESHOLD = math.log(1000)
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+def pairs(draw: np.random.Generator, keys: int, likeness: float) -> tuple[Counts, Floats]:
+    """Return champion's bins, and the candidate's scores of the same rows."""
+    champion = draw.normal(size=keys)
+    noise = math.sqrt(1 - likeness**2) * draw.normal(size=keys)
+    return np.searchsorted(EDGES, champion), likeness * champion + noise
+
+
+def certified(draw: np.random.Generator, rows: int = 20_000, likeness: float = 0.8) -> Expectation:
+    """Return what was approved: a candidate that ranks alike, on held-out rows."""
+    champion, scores = pairs(draw, rows, likeness)
+    joint = np.bincount(champion * BINS + np.searchsorted(EDGES, scores), minlength=BINS**2)
+    return Expectation(joint.reshape(BINS, BINS))
+
+
+def keys_to_fire(
+    draw: np.random.Generator,
+    change: Callable[[Floats], Floats],
+    *,
+    keys_max: int = 6_000,
+    a_look: int = 5,
+    psi_min: float = 0.005,
+) -> int | None:
+    """Return the canary keys until evidence and effect both say so; None: never."""
+    expected = certified(draw)
+    state = departure.start(expected)
+    candidate, champion = np.zeros(BINS, dtype=np.int64), np.zeros(BINS, dtype=np.int64)
+    for look in range(keys_max // a_look):
+        bins, scores = pairs(draw, a_look, 0.8)
+        mine = np.bincount(np.searchsorted(EDGES, change(scores)), minlength=BINS)
+        theirs = np.bincount(bins, minlength=BINS)
+        candidate, champion = candidate + mine, champion + theirs
+        state = departure.step(expected, state, expected.gains(mine, theirs), 3_600)
+        if state.log_e_max >= THRESHOLD:
+            found = departure.effect(expected, candidate, champion)
+            if found.psi >= psi_min + found.doubt:
+                return (look + 1) * a_look
+    return None
+
+
+def test_a_candidate_as_certified_is_left_alone() -> None:
+    """It differs from its champion on most rows, and departs from its certificate on none."""
+    for seed in range(6):
+        draw = np.random.default_rng(seed)
+        assert keys_to_fire(draw, lambda scores: scores, a_look=50) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "keys"),
+    [
+        (lambda scores: scores + 1.0, 45),
+        (lambda scores: scores - 1.0, 45),
+        (lambda scores: 1.6 * scores, 400),
+        (lambda scores: np.full_like(scores, 0.3), 20),
+    ],
+    ids=["one sd up", "one sd down", "spread", "constant"],
+)
+def test_a_departure_is_found_soon(change: Callable[[Floats], Floats], keys: int) -> None:
+    """Median over five seeds, in canary keys."""
+    found = [keys_to_fire(np.random.default_rng(seed), change, keys_max=1_000) for seed in range(5)]
+    assert all(found)
+    assert sorted(filter(None, found))[2] <= keys
+
+
+def test_a_tenth_of_a_deviation_is_found_within_2700_keys() -> None:
+    """The bar of the issue, at a certificate of 20,000 rows."""
+    found = [
+        keys_to_fire(np.random.default_rng(seed), lambda s: s + 0.1, a_look=25) for seed in range(5)
+    ]
+    assert all(found)
+    assert sorted(filter(None, found))[2] <= 2_700
+
+
+def test_each_alternative_is_a_fair_bet_under_the_certificate() -> None:
+    """Given the champion's bin, the expected gain of every tilt is exactly 1: it never grows."""
+    expected = certified(np.random.default_rng(1))
+    gains = np.exp(expected.scores[:, None, :] - expected.log_norms[:, :, None])
+    fair = (gains * expected.table[None]).sum(axis=2)
+    assert fair == pytest.approx(1.0, abs=1e-12)
+    assert np.exp(expected.log_stakes).sum() == pytest.approx(1.0)
+
+
+def test_two_samples_are_a_fair_bet_at_any_share() -> None:
+    """The watch: expected gain of every tilt is at most 1 when both arms are drawn alike."""
+    expected = certified(np.random.default_rng(1))
+    alike = expected.counts.sum(axis=1) @ expected.table / expected.counts.sum()
+    for share in (0.05, 0.5, 0.97):
+        tilt = 1 + share * np.expm1(expected.scores)
+        mine, theirs = (np.exp(expected.scores) / tilt) @ alike, (1 / tilt) @ alike
+        assert np.all(share * np.log(mine) + (1 - share) * np.log(theirs) <= 1e-12)
+
+
+def test_a_draw_depends_on_the_key_alone_and_follows_the_table() -> None:
+    """The same key falls into the same bin whoever counts it; many keys fall as the table says."""
+    expected = certified(np.random.default_rng(1))
+    keys = np.random.default_rng(2).integers(0, 2**63, size=40_000, dtype=np.uint64)
+    bins = np.full(len(keys), 3, dtype=np.int64)
+    drawn = expected.drawn(bins, keys)
+    assert np.array_equal(drawn[::-1], expected.drawn(bins, keys[::-1]))
+    seen = np.bincount(drawn, minlength=BINS) / len(keys)
+    assert seen == pytest.approx(expected.table[3], abs=0.01)
+
+
+def test_a_small_certificate_doubts_itself() -> None:
+    """The effect must exceed its bound by what 500 held-out rows may be wrong by."""
+    draw = np.random.default_rng(3)
+    few, many = certified(draw, rows=500), certified(draw, rows=50_000)
+    counts = np.full(BINS, 200, dtype=np.int64)
+    assert departure.effect(few, counts, counts).doubt > 0.02
+    assert departure.effect(many, counts, counts).doubt < 0.005
+    nothing = np.zeros(BINS, dtype=np.int64)
+    assert math.isnan(departure.effect(few, nothing, nothing).psi)
+
+
+def test_a_billion_keys_stay_finite() -> None:
+    """Logarithms all the way: overwhelming evidence is a large number, not an infinite one."""
+    expected = certified(np.random.default_rng(1))
+    state = departure.start(expected)
+    mine = np.zeros(BINS, dtype=np.int64)
+    mine[0] = 10**9
+    with np.errstate(all="raise", under="ignore"):
+        for _ in range(3):
+            gains = expected.gains(mine, np.full(BINS, 10**9 // BINS))
+            state = departure.step(expected, state, gains, 10)
+    assert 1e6 < state.log_e < math.inf
+
+
+@pytest.mark.parametrize("counts", [np.zeros((3, 3)), np.ones((3, 2)), -np.ones((3, 3))])
+def test_what_is_no_table_is_refused(counts: Floats) -> None:
+    """Empty, not square, negative: said at once and not after a division."""
+    with pytest.raises(ValueError, match="shift"):
+        Expectation(counts.astype(np.int64))
