@@ -5,9 +5,7 @@ handler raises becomes one of our statuses.
 """
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import TypeAlias
 
 import grpc
@@ -23,6 +21,7 @@ from gateway.columns import Calls, ModelShape, Replies
 from gateway.decode import DecodedCall, DoorLimits, decode, parse
 from gateway.faults import FaultLog
 from gateway.intake import Intake
+from gateway.listeners import clients_left, leave_port
 from gateway.open_inference import ReplyEncoder
 from gateway.patience import COMPANY_MIN, QUANTA_MAX, QUANTUM_S, Patience
 from gateway.reflection import reflection_handlers
@@ -194,15 +193,19 @@ class GrpcioDoor:
             await self._health.set(name, SERVING if serving else NOT_SERVING)
 
     async def close(self, grace_s: float) -> None:
-        """Leave the port at once, finish what is in flight within *grace_s*, then cancel the rest.
+        """Leave the port at once, let clients move over, finish what is in flight.
 
-        The listening sockets go first: a connection that the kernel would still hand us after
-        GOAWAY would see its calls cancelled (grpc/grpc#41785).
+        Of *grace_s*, what goes beyond drain_grace_s is for clients to leave by themselves, as each
+        connection comes of age; only then are the rest closed, because closing a connection cancels
+        the calls that cross it, as does one that the kernel hands us after GOAWAY (grpc#41785).
         """
         await self._health.enter_graceful_shutdown()
-        stop_listening(self._port)
+        await leave_port(self._port)
         if self._server is not None:
-            stopped = asyncio.get_running_loop().create_task(self._server.stop(grace_s))
+            last_s = min(grace_s, self._settings.drain_grace_s)
+            if grace_s > last_s:
+                await clients_left(self._port, grace_s - last_s)
+            stopped = asyncio.get_running_loop().create_task(self._server.stop(last_s))
             # GOAWAY first: a stream that is told to open again must not do so on this connection.
             await asyncio.sleep(0)
             self._leaving.set()
@@ -370,30 +373,3 @@ async def abort(context: Context, refusal: Refusal) -> None:
     if refusal.pushback_ms is not None:
         trailing = (("grpc-retry-pushback-ms", str(refusal.pushback_ms)),)
     await context.abort(STATUS[int(refusal.code)], refusal.words, trailing)
-
-
-def stop_listening(port: int) -> None:
-    """Shut this process's listening sockets on *port*, so that the kernel uses the other workers.
-
-    grpcio does not hand its sockets out; they are found among our own descriptors. Where /proc
-    is missing nothing is done, and the server's own stop closes them a moment later.
-    """
-    folder = Path("/proc/self/fd")
-    numbers = [int(entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
-    for number in numbers:
-        try:
-            listener = socket.socket(fileno=number)
-        except OSError:
-            continue
-        try:
-            listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            if (
-                listening
-                and listener.family != socket.AF_UNIX
-                and listener.getsockname()[1] == port
-            ):
-                listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            continue
-        finally:
-            listener.detach()

@@ -51,6 +51,8 @@ FAMILIES: dict[str, Family] = {
     "turnout_journal_dropped": Family("counter", ("kind",), "Records the journal did not take."),
     "turnout_windows_dropped": Family("counter", (), "Window batches given up for a silent sink."),
     "turnout_rows_inside": Family("gauge", (), "Rows admitted and not yet answered."),
+    "turnout_worker_tasks": Family("gauge", (), "Tasks of the worker's event loop."),
+    "turnout_worker_fds": Family("gauge", (), "Descriptors the worker holds open."),
     "turnout_feature_store_state": Family(
         "gauge", (), "Breaker of the feature store: 0 closed (all is well), 1 half open, 2 open."
     ),

@@ -43,6 +43,9 @@ class Settings:
     """Between starts of a worker that keeps dying; begins at 100 ms and doubles."""
     drain_grace_s: float = 10.0
     """In-flight calls may take this long after a drain began; then the worker exits."""
+    stop_hand_over_s: float = 0.0
+    """On SIGTERM, before the grace: how long clients that are connected may go on calling, so that
+    they move to other hosts as their connections come of age. 0 where there is no other host."""
     connection_age_s_max: float = 30.0
     """Clients are asked to reconnect after this, +- 10 %, so that new workers get their share."""
 

@@ -120,8 +120,12 @@ class Slots:
         restart_backoff_ms_max: int,
         drain_grace_s: float,
         hand_over_s: float,
+        stop_hand_over_s: float = 0.0,
     ) -> None:
-        """hand_over_s: on top of the grace where a successor serves, for clients to move over."""
+        """hand_over_s: on top of the grace where a successor serves, for clients to move over.
+
+        stop_hand_over_s: the same when everybody leaves, for clients to move to other hosts.
+        """
         self.seats: list[Seat] = []
         self.stopping = False
         self._slots = slots
@@ -130,6 +134,7 @@ class Slots:
         self._backoff_ms_max = restart_backoff_ms_max
         self._drain_grace_s = drain_grace_s
         self._hand_over_s = hand_over_s
+        self._stop_hand_over_s = stop_hand_over_s
         self._failures = 0
         self._start_at_ns = 0
         self._ticked_ns = 0
@@ -177,7 +182,8 @@ class Slots:
                 seat.killed = seat.killed or "stop"
                 orders.append(Kill(seat, "stop"))
             elif seat.state is not State.DRAINING:
-                orders.append(self._leave(seat, now_ns, self._drain_grace_s))
+                had_calls = self._stop_hand_over_s * (seat.state is State.SERVING)
+                orders.append(self._leave(seat, now_ns, self._drain_grace_s + had_calls))
         return orders
 
     def due(self, now_ns: int) -> list[Order]:

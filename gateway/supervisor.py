@@ -90,6 +90,7 @@ class Supervisor:
             # Clients are told to reconnect at this age, +- 10 %; until then a replaced worker waits
             # for them, because closing a connection cancels the calls that cross it (grpc#41785).
             hand_over_s=1.1 * settings.connection_age_s_max,
+            stop_hand_over_s=settings.stop_hand_over_s,
         )
 
     async def run(self) -> int:

@@ -87,6 +87,8 @@ class GatewayWorker:
         self._link = RegistryLink(
             settings.registry, self.worker, self._disk, clock, self._take_keys
         )
+        self._dropped: dict[str, int] = {}
+        """Records each journal had dropped when last counted."""
         self._trusted_key: bytes | None = None
         self._serving = False
         self._loader = Loader(
@@ -181,6 +183,13 @@ class GatewayWorker:
         """Return the metrics, with the gauges of this moment."""
         metrics = self.metrics
         metrics.gauge("turnout_rows_inside", self.door.rows_inside)
+        metrics.gauge("turnout_worker_tasks", len(asyncio.all_tasks()))
+        metrics.gauge("turnout_worker_fds", open_fds())
+        for kind, writer in (("served", self._served), ("outcomes", self._outcomes)):
+            lost = writer.dropped - self._dropped.get(kind, 0)
+            self._dropped[kind] = writer.dropped
+            if lost:
+                metrics.count_journal_dropped(kind, lost)
         for routes in self._deployed.all():
             metrics.gauge("turnout_deployment_revision", routes.deployment.revision, routes.model)
         if self._store is not None:
@@ -245,6 +254,12 @@ class GatewayWorker:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.critical("part_failed error=%r", error, exc_info=error)
             os._exit(70)  # a worker with a part missing is worse than none: the spare takes over
+
+
+def open_fds() -> int:
+    """Count the descriptors of this process; 0 where the system has no /proc."""
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
 async def run(channel_fd: int, settings: Settings) -> None:

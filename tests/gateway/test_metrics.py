@@ -73,7 +73,8 @@ def test_every_count_has_its_family() -> None:
     metrics.count_journal_dropped("served", 3)
     metrics.count_outcome("churn", "on_time")
     metrics.count_windows_dropped(1)
-    metrics.gauge("turnout_rows_inside", 12)
+    for name in ("turnout_rows_inside", "turnout_worker_tasks", "turnout_worker_fds"):
+        metrics.gauge(name, 12)
     metrics.gauge("turnout_feature_store_state", 2)
     metrics.gauge("turnout_deployment_revision", 31, "churn")
 

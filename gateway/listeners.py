@@ -1,0 +1,84 @@
+"""Our process's sockets on one port. grpcio hands none of them out; /proc/self/fd has them.
+
+Where /proc is missing nothing is found: listeners then close with the server, a moment later.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+ACCEPT_S_MAX = 0.2
+"""Connections that the kernel has taken for us are accepted within this; usually at once."""
+LOOK_S = 0.1
+"""Between looks at who is still connected."""
+
+_UNACKED = 24
+"""Offset in struct tcp_info; of a listening socket: connections that wait to be accepted."""
+
+
+async def leave_port(port: int) -> None:
+    """Shut the listening sockets on *port*, so that the kernel uses the other workers'.
+
+    Connections that already wait at them would be reset, so the moment is chosen when none does.
+    """
+    end = asyncio.get_running_loop().time() + ACCEPT_S_MAX
+    while _accept_waits(port) and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    for listener in _sockets(port, listening=True):
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+async def clients_left(port: int, within_s: float) -> bool:
+    """Wait until nobody is connected to *port* any more; False after *within_s*."""
+    end = asyncio.get_running_loop().time() + within_s
+    while connections(port):  # nobody tells: grpcio closes connections without a word
+        if asyncio.get_running_loop().time() >= end:
+            return False
+        await asyncio.sleep(LOOK_S)
+    return True
+
+
+def connections(port: int) -> int:
+    """Count the connections accepted on *port*."""
+    return sum(1 for _ in _sockets(port, listening=False))
+
+
+def _accept_waits(port: int) -> bool:
+    waiting = 0
+    for listener in _sockets(port, listening=True):
+        with suppress(OSError):
+            said = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED + 4)
+            waiting += struct.unpack_from("=I", said, _UNACKED)[0]
+    return waiting > 0
+
+
+def _sockets(port: int, *, listening: bool) -> Iterator[socket.socket]:
+    """Lend each TCP socket on *port*: they belong to grpcio, and stay open."""
+    folder = Path("/proc/self/fd")
+    numbers = [int(entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
+    for number in numbers:
+        try:
+            one = socket.socket(fileno=number)
+        except OSError:
+            continue
+        try:
+            if _is(one, port, listening=listening):
+                yield one
+        finally:
+            one.detach()
+
+
+def _is(one: socket.socket, port: int, *, listening: bool) -> bool:
+    try:
+        return (
+            one.family in (socket.AF_INET, socket.AF_INET6)
+            and one.type == socket.SOCK_STREAM
+            and bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)) == listening
+            and bool(one.getsockname()[1] == port)
+        )
+    except OSError:  # closed meanwhile by its owner
+        return False
