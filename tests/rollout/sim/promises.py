@@ -35,6 +35,8 @@ def _fenced(writes: list[Write]) -> Iterator[str]:
     for before, after in itertools.pairwise(writes):
         if after.held.revision != before.held.revision + 1:
             yield f"revision {after.held.revision} follows {before.held.revision}"
+    ours = [write for write in writes if write.token]  # people need no lease
+    for before, after in itertools.pairwise(ours):
         if after.token < before.token:
             yield f"lease {after.token} wrote after lease {before.token}"
 
@@ -50,18 +52,21 @@ def _rank(held: Deployment) -> float:
 
 def _grown_on_evidence(told: Told) -> Iterator[str]:
     assert told.registry is not None
-    before: Write | None = None
+    stayed: list[Write] = []  # revisions at one place: a change by hand leaves it where it is
     for write in told.registry.writes:
-        if before is not None and _rank(write.held) > _rank(before.held):
-            yield from _enough(told, before, write)
-        before = write
+        if stayed and _rank(write.held) > _rank(stayed[0].held):
+            yield from _enough(told, stayed, write)
+        if not stayed or _rank(write.held) != _rank(stayed[0].held):
+            stayed = []
+        stayed.append(write)
 
 
-def _enough(told: Told, left: Write, grown: Write) -> Iterator[str]:
+def _enough(told: Told, stayed: list[Write], grown: Write) -> Iterator[str]:
     """Whether the place that was left had shown, and lasted, what its policy asks for."""
     assert told.registry is not None
     policy = POLICIES[told.policy]
-    revision, stayed_s = left.held.revision, grown.at_s - left.at_s
+    left, stayed_s = stayed[0], grown.at_s - stayed[0].at_s
+    revisions = [write.held.revision for write in stayed]
     said = f"revision {grown.held.revision} grew after {stayed_s:.2f} s with"
     if left.held.preload:
         if not grown.ready:
@@ -69,11 +74,11 @@ def _enough(told: Told, left: Write, grown: Write) -> Iterator[str]:
         return
     if left.held.shadows:
         assert policy.shadow is not None
-        pairs = told.truth.pairs.get(revision, 0)
+        pairs = sum(told.truth.pairs.get(one, 0) for one in revisions)
         if pairs < policy.shadow.pairs_min or stayed_s < policy.shadow.bake_s - 0.1:
             yield f"{said} {pairs} pairs"
         return
-    clean = len(told.truth.clean.get(revision, ()))
+    clean = len(set().union(*(told.truth.clean.get(one, set()) for one in revisions)))
     needed = clean_keys_needed(policy.failure_bar, policy.promote_log_threshold)
     relative = told.kind == "both bad"  # then fewer keys may show that both fail alike
     if clean < (1 if relative else needed) or stayed_s < _bake_s(left.held, policy) - 0.1:

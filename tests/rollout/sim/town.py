@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from unittest import mock
 
 from protos import rollout_pb2
@@ -187,6 +187,7 @@ class Town:
             self._cut_worker_from_registry,
             self._lossy_worker,
             self._late_worker,
+            self._edit_by_hand,
         ]
         chosen = [self._chance.choice(kinds)() for _ in range(self._chance.randrange(5))]
         begin = self._loop.time()
@@ -267,6 +268,16 @@ class Town:
             self._workers[slot] = self._worker(slot)
 
         return kill
+
+    def _edit_by_hand(self) -> Callable[[], None]:
+        def edit() -> None:
+            held = self.registry.held
+            self._note("somebody changes the holdout by hand")
+            wish = replace(held, holdout_bp=held.holdout_bp + 1, why="by hand")
+            digest = self.policy.digest
+            self.registry.deploy(wish, "ann", 0, digest, rollback=False)
+
+        return edit
 
     def _set_worker(self, name: str, value: float, well: float, what: str) -> Callable[[], None]:
         slot, for_s = self._chance.randrange(2), self._chance.uniform(0.3, 7.0)
