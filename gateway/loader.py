@@ -135,7 +135,7 @@ class Loader:
             deployment.why,
         )
         if not refused:
-            self._disk.keep_deployment(deployment)
+            self._kept("deployment", deployment.model, self._disk.keep_deployment, deployment)
         self._forget()
         self._on_change()
 
@@ -190,8 +190,22 @@ class Loader:
                 await asyncio.sleep(RETRY_S)
         held.reason = ""
         version = await self._proved(held, files)
-        await asyncio.to_thread(self._disk.keep_version, held.digest, files)
+        keep = self._disk.keep_version
+        await asyncio.to_thread(self._kept, "version", held.label, keep, held.digest, files)
         return version
+
+    @staticmethod
+    def _kept(what: str, name: str, keep: Callable[..., None], *content: object) -> None:
+        """Keep something on disk; a disk that refuses must not stop a rollback."""
+        try:
+            keep(*content)
+        except (OSError, RegistryError) as error:
+            log.warning(
+                "not_kept %s=%s error=%s; it serves, but not after a restart without the registry",
+                what,
+                name,
+                error,
+            )
 
     async def _proved(self, held: Held, files: dict[str, bytes]) -> LoadedVersion:
         return await asyncio.to_thread(prove, held.label, files, self._trusted_key(), held.digest)

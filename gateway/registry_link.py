@@ -97,8 +97,11 @@ class RegistryLink:
         )
         async for event in events:
             if event.HasField("keys"):
-                self._disk.keep_keys(event.keys)
                 self._on_keys(event.keys)
+                try:
+                    self._disk.keep_keys(event.keys)
+                except OSError as error:  # the keys are used; a full disk must not stop rollouts
+                    log.warning("not_kept keys error=%s", error)
             for message in event.deployments:
                 try:
                     loader.obey(Deployment.from_proto(message))
