@@ -218,8 +218,8 @@ def test_customers_do_not_notice_versions_being_loaded() -> None:
             calling.cancel()
             await asyncio.wait({calling})
             assert len(during) > 20
-            assert during[len(during) // 2] < 3 * before[len(before) // 2] + 0.001
-            assert during[int(0.99 * len(during))] < 0.1
+            assert during[len(during) // 2] < 3 * before[len(before) // 2] + 0.005
+            assert during[int(0.99 * len(during))] < 3 * before[int(0.99 * len(before))] + 0.2
             assert served.faults == []
 
     asyncio.run(walk())
