@@ -25,7 +25,11 @@ CONSTANT_MAX = 0.8
 """Of keys whose production bin is another one, at most this many may share one bin ..."""
 CONSTANT_BET = 0.99
 """... and an output that is constant puts at least this many there."""
+CHANCES = 3.0
+"""Standard deviations of chance that the watch's effect must exceed its bound by."""
 UNAPPROVED_KEYS_MIN = 50
+UNAPPROVED_MOVED = 0.05
+"""Part of the keys that may fall into another bin than production's without approval."""
 
 Counts = NDArray[np.int64]
 
@@ -58,6 +62,8 @@ class PredictionEvidence:
         """First-score keys by the candidate's bin."""
         self.champion = np.zeros(BINS_MAX, dtype=np.int64)
         """The same keys by production's bin."""
+        self.agreed = np.zeros(1, dtype=np.int64)
+        """Of them, how many fell into production's bin."""
         self.watched = np.zeros((2, BINS_MAX), dtype=np.int64)
         """Of the watch: the candidate's keys by bin; the standby's, carried through the table."""
         self.live = np.zeros((BINS_MAX, BINS_MAX), dtype=np.int64)
@@ -101,6 +107,7 @@ class PredictionEvidence:
         by_candidate, by_champion = joint.sum(axis=0), joint.sum(axis=1)
         self.candidate += by_candidate
         self.champion += by_champion
+        self.agreed += joint.trace()
         if self.expected is None:
             self._look_constant(by_candidate - joint.diagonal(), len(bins) - by_champion)
         else:
@@ -165,13 +172,21 @@ class PredictionEvidence:
             size = self.expected.bins
             found = departure.effect(self.expected, self.candidate[:size], self.champion[:size])
             paired = Difference(found.psi, self._psi_min + found.doubt)
-            watched = Difference(debiased_psi(*self.watched[:, :size]), self._psi_min)
+            watched = self._watched(size)
             return watched if watched.beyond and not paired.beyond else paired
         if self.keys < UNAPPROVED_KEYS_MIN:
             return Difference(math.nan, self._psi_min)
         used = (self.candidate + self.champion) > 0
         psi = debiased_psi(self.candidate[used], self.champion[used])
         return Difference(psi, self._psi_min)
+
+    def _watched(self, size: int) -> Difference:
+        """The watch's own: two samples, and what chance may have added to their difference."""
+        mine, theirs = self.watched.sum(axis=1).tolist()
+        if not mine or not theirs:
+            return Difference(math.nan, self._psi_min)
+        chance = CHANCES * math.sqrt(2.0 * (size - 1)) * (1.0 / mine + 1.0 / theirs)
+        return Difference(debiased_psi(*self.watched[:, :size]), self._psi_min + chance)
 
     @property
     def fault(self) -> bool:
@@ -184,10 +199,13 @@ class PredictionEvidence:
         if self.expected is not None:
             return ""
         found = self.difference()
-        if not found.beyond:
+        moved = self.keys - int(self.agreed[0])
+        if not found.beyond and not moved > UNAPPROVED_MOVED * self.keys >= (
+            UNAPPROVED_MOVED * UNAPPROVED_KEYS_MIN
+        ):
             return ""
         return (
-            f"scores differ from production's on {self.keys} keys (PSI {found.psi:.3f}, held "
-            f"beyond {found.bound:g}) and nobody approved a difference: certify the version "
+            f"{moved} of {self.keys} keys fall into another bin of scores than production's (PSI "
+            f"{found.psi:.3f}) and nobody approved a difference: certify the version "
             "against this production and approve its shift, or promote by hand"
         )

@@ -18,6 +18,7 @@ from stats.departure import DepartureState
 from stats.detector import Detector
 
 State = rollout_pb2.RolloutState
+PREDICTED = ("candidate", "champion", "agreed", "watched", "live")
 NOTHING = np.zeros(0, dtype=np.int64)
 
 
@@ -60,7 +61,7 @@ def add_evidence(state: State, evidence: Evidence) -> None:
     _add_counts(state, "latency:stage", latency.stage)
     names = sorted(latency.edges)
     state.counts.add(name=",".join(["edges", *names]), counts=[latency.edges[n] for n in names])
-    for name in ("candidate", "champion", "watched", "live"):
+    for name in PREDICTED:
         _add_counts(state, f"prediction:{name}", getattr(prediction, name))
     expected = prediction.expected
     _add_counts(state, "expected", NOTHING if expected is None else expected.counts)
@@ -105,7 +106,7 @@ def _fill_prediction(
     counts: dict[str, NDArray[np.int64]],
     numbers: dict[str, list[float]],
 ) -> None:
-    for name in ("candidate", "champion", "watched", "live"):
+    for name in PREDICTED:
         shape = getattr(prediction, name).shape
         setattr(prediction, name, counts[f"prediction:{name}"].reshape(shape))
     fill_keys(state, "prediction:keys", prediction.sample)

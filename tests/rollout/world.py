@@ -138,7 +138,14 @@ class World:
             ]
             if keys[name]:
                 clean = [key for key in keys[name] if key not in set(bad)]
-                made.append(window(arm, number, revision=held.revision, clean=clean, errors=bad))
+                one = window(arm, number, revision=held.revision, clean=clean, errors=bad)
+                told = [draw.randrange(200, 260) for _ in clean]
+                one.records.add(metric="METRIC_LATENCY", key_hash=clean, bin=told)
+                if arm == "canary":  # as production on the same rows, but for one in fifty
+                    bins = [draw.randrange(20) for _ in clean]
+                    one.records[-2].expected_bin.extend(bins)
+                    one.records[-2].bin[:] = [max(0, b - (draw.random() < 0.02)) for b in bins]
+                made.append(one)
         if held.shadows:
             faulty = sum(draw.random() < self.fails for _ in range(100))
             made.append(window("shadow", number, revision=held.revision, pairs=(100, 1, faulty)))
