@@ -71,9 +71,11 @@ class Alone:
         os.kill(self.program.pid, signal.SIGHUP)
 
 
-def furnish(folder: Path, policy: ServingPolicy | None = None) -> None:
-    """Put the model and its deployment where a gateway finds them."""
-    files = tiny_files(MODEL, contract=tiny_contract(INPUTS))
+def furnish(
+    folder: Path, files: Mapping[str, bytes] | None = None, policy: ServingPolicy | None = None
+) -> None:
+    """Put a model (by default the tiny one) and its deployment where a gateway finds them."""
+    files = files or tiny_files(MODEL, contract=tiny_contract(INPUTS))
     sealed = seal(files, model=MODEL, author="dana", created_unix_ms=1)
     digest = _digest(sealed)
     disk = Disk(folder)

@@ -17,7 +17,7 @@ HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 1,
 WINDOW = 2**30
 REFUSED_STREAM, CANCEL = 7, 8
 
-OK, DEADLINE_EXCEEDED, UNAVAILABLE = 0, 4, 14
+OK, CANCELLED, INVALID_ARGUMENT, DEADLINE_EXCEEDED, UNAVAILABLE = 0, 1, 3, 4, 14
 BROKEN, UNPROCESSED = -1, -2
 """Statuses of ours: the stream or connection ended without one; the server has not looked at the
 call (REFUSED_STREAM, or GOAWAY with a lower last stream), so every gRPC client sends it again."""

@@ -1,0 +1,173 @@
+"""Ten times the load that a worker can bear: what is still answered, to whom, and how soon after.
+
+    python -m benchmarks.overload --seconds 30
+
+One worker alone on core 0, its callers on core 1 (where there are two). First its peak: 4
+connections with every stream full. Then ten times that rate, open loop: CRITICAL .1 of the peak,
+DEFAULT 4.4, SHEDDABLE 5.5, each kind over connections of its own, all together as many as
+docs/operating.md says (--wait-s of work). Then half the peak. Goodput is calls answered within
+their timeout of 1 s, from when they were due. On a machine that others use too, compare answers a
+CPU second; --favoured (root, Linux) asks the kernel to run these processes first.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.alone import Alone, alone, furnish
+from benchmarks.open_loop import Group
+
+STREAMS = 32
+"""Settings.streams_max."""
+TIMES = 10.0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase's groups, and what the worker spent."""
+
+    seconds: float
+    cpu_s: float
+    told: dict[str, dict[str, Any]]
+    """Group name -> benchmarks.open_loop.Told."""
+
+    @property
+    def answered(self) -> int:
+        """In time, of all groups."""
+        return sum(group["answered"] for group in self.told.values())
+
+    @property
+    def per_s(self) -> float:
+        """Goodput."""
+        return self.answered / self.seconds
+
+    @property
+    def per_cpu_s(self) -> float:
+        """Goodput a second of the worker's own CPU."""
+        return self.answered / self.cpu_s
+
+    def share(self, name: str) -> float:
+        """Of what *name* asked, how much was answered in time."""
+        group = self.told[name]
+        return float(group["answered"]) / max(1, group["asked"])
+
+
+def phase(gateway: Alone, seconds: float, groups: Sequence[Group], favoured: bool = False) -> Phase:
+    """Let *groups* ask for *seconds*, from a process of their own."""
+    pid = gateway.serving()[0]
+    before = cpu_s(pid)
+    line = [sys.executable, "-m", "benchmarks.open_loop", str(gateway.port), str(seconds)]
+    asked = json.dumps([asdict(group) for group in groups])
+    with subprocess.Popen(
+        [*pinned(1), *line, asked],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+        start_new_session=True,
+    ) as asking:
+        if favoured:
+            favour(asking.pid)
+        said, _ = asking.communicate()
+    assert asking.returncode == 0
+    told = [json.loads(row) for row in said.splitlines()]
+    return Phase(seconds, cpu_s(pid) - before, {group["name"]: group for group in told})
+
+
+def favour(pid: int) -> None:
+    """Let the session of *pid* run before others (sched(7), autogroups); root only."""
+    with suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text("-19")
+
+
+def overloaded(peak_per_s: float, wait_s: float) -> list[Group]:
+    """Ten times *peak_per_s*, over connections that hold *wait_s* of work together."""
+    connections = max(7, round(peak_per_s * wait_s / STREAMS))
+    critical = max(1, round(0.15 * connections))
+    default = max(2, round(0.35 * connections))
+    return [
+        Group("critical", critical, 0.1 * peak_per_s, criticality=1),
+        Group("default", default, 4.4 * peak_per_s, criticality=2),
+        Group("sheddable", connections - critical - default, 5.5 * peak_per_s, criticality=3),
+    ]
+
+
+@dataclass(frozen=True)
+class Overload:
+    """The three phases."""
+
+    peak: Phase
+    overload: Phase
+    after: Phase
+
+    @property
+    def recovered_s(self) -> int:
+        """Seconds after the overload until a second in which everything asked was answered."""
+        asked_per_s = self.after.told["after"]["asked"] / self.after.seconds
+        seconds: list[int] = self.after.told["after"]["answered_by_s"]
+        good = (s for s, answered in enumerate(seconds) if answered >= 0.98 * asked_per_s)
+        return next(good, len(seconds))
+
+
+def measure(seconds: float, wait_s: float = 0.3, favoured: bool = False) -> Overload:
+    """Run all three phases against a gateway of one worker."""
+    with tempfile.TemporaryDirectory(prefix="turnout-overload-") as folder:
+        furnish(Path(folder))
+        with alone(Path(folder), {"workers": 1}, cores="0" if pinned(0) else "") as gateway:
+            assert gateway.settled(1), gateway.workers()
+            if favoured:
+                favour(gateway.serving()[0])
+            full = [Group("peak", 4, 20_000)]
+            phase(gateway, 1.0, full, favoured)  # warm
+            peak = phase(gateway, max(3.0, seconds / 4), full, favoured)
+            # At saturation calls wait in the client too; what is answered late counts here.
+            statuses = peak.told["peak"]["statuses"]
+            peak.told["peak"]["answered"] = statuses["0"]
+            load = phase(gateway, seconds, overloaded(peak.per_s, wait_s), favoured)
+            after = phase(gateway, 10.0, [Group("after", 4, 0.5 * peak.per_s)], favoured)
+    return Overload(peak, load, after)
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of *pid*."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def pinned(core: int) -> list[str]:
+    """What to put before a command to give it one core; nothing where there is only one."""
+    return ["taskset", "-c", str(core)] if (os.cpu_count() or 1) > 1 else []
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--wait-s", type=float, default=0.3, help="work the connections hold")
+    parser.add_argument("--favoured", action="store_true", help="before everybody else's")
+    asked = parser.parse_args()
+    began = time.monotonic()
+    found = measure(asked.seconds, asked.wait_s, asked.favoured)
+    peak, load = found.peak, found.overload
+    print(f"peak        {peak.per_s:8,.0f}/s {peak.per_cpu_s:8,.0f} a CPU second")
+    print(f"at 10 x     {load.per_s:8,.0f}/s {load.per_cpu_s:8,.0f} a CPU second")
+    print(f"goodput     {load.per_s / peak.per_s:8.1%}   {load.per_cpu_s / peak.per_cpu_s:8.1%}")
+    for name, group in load.told.items():
+        print(
+            f"{name:11} {load.share(name):8.2%} of {group['asked']}, {group['answer_ms']} ms, "
+            f"refused {group['refusal_ms']} ms, statuses {group['statuses']}, "
+            f"given up unsent {group['given_up_unsent']}"
+        )
+    print(f"normal again after {found.recovered_s} s ({found.after.share('after'):.2%} of 10 s)")
+    print(f"{time.monotonic() - began:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()
