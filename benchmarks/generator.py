@@ -34,6 +34,8 @@ class Measured:
     seconds: float
     calls: int
     failed: int
+    refused_streams: int
+    """Asked again, as any client does: too many were open at once. 0, or the round is odd."""
     calls_per_s: float
     p50_ms: float
     p99_ms: float
@@ -71,6 +73,7 @@ class Connection(asyncio.Protocol):
         self._asked_ns: dict[int, int] = {}
         self.took_ns = array("q")
         self.failed = 0
+        self.refused = 0
         self.going = True
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -84,7 +87,7 @@ class Connection(asyncio.Protocol):
         """Count what ended and ask as many anew."""
         now_ns = time.perf_counter_ns()
         try:
-            done, failed, back = self._asker.hear(data)
+            done, failed, refused, back = self._asker.hear(data)
         except ConnectionError as error:
             self._end(error)
             return
@@ -94,8 +97,11 @@ class Connection(asyncio.Protocol):
         for stream in failed:
             del asked_ns[stream]
             self.failed += 1
+        for stream in refused:
+            del asked_ns[stream]
+            self.refused += 1
         if self.going:
-            self._ask(len(done) + len(failed), back)
+            self._ask(len(done) + len(failed) + len(refused), back)
         elif not asked_ns:
             self._end(None)
 
@@ -167,6 +173,7 @@ async def ask_all(
         seconds=round(lasted, 3),
         calls=len(took_ms),
         failed=failed,
+        refused_streams=sum(one.refused for one in every),
         calls_per_s=round(len(took_ms) / lasted, 1),
         p50_ms=round(float(np.percentile(took_ms, 50)), 4),
         p99_ms=round(float(np.percentile(took_ms, 99)), 4),

@@ -17,6 +17,8 @@ FRAME_BYTES = 9
 WINDOW_FIRST = 65_535
 WINDOW_MAX = 2**31 - 1
 INITIAL_WINDOW_SIZE = 4
+REFUSED_STREAM = (7).to_bytes(4, "big")
+"""The server never looked at that call: more were open than it allows. Every client asks again."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -124,11 +126,12 @@ class Asker:
             self._owed -= 1
         return b"".join(parts), range(first, self._next_stream, 2)
 
-    def hear(self, received: bytes) -> tuple[list[int], list[int], bytes]:
-        """Return (streams answered, streams failed, bytes to send back)."""
+    def hear(self, received: bytes) -> tuple[list[int], list[int], list[int], bytes]:
+        """Return (streams answered, failed, never looked at, bytes to send back)."""
         buffer = self._rest + received
         done: list[int] = []
         failed: list[int] = []
+        refused: list[int] = []
         back: list[bytes] = []
         end = 0
         for kind, flags, stream, start, end in frames(buffer):
@@ -149,11 +152,11 @@ class Asker:
                 back.append(frame(PING, ACK, 0, buffer[start:end]))
             elif kind == RST_STREAM:
                 self._answered.discard(stream)
-                failed.append(stream)
+                (refused if buffer[start:end] == REFUSED_STREAM else failed).append(stream)
             elif kind == GOAWAY:
                 raise ConnectionError("the server wants the connection to end: a shorter round")
         self._rest = buffer[end:]
         if self.received_bytes > WINDOW_MAX // 2:
             back.append(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", self.received_bytes)))
             self.received_bytes = 0
-        return done, failed, b"".join(back)
+        return done, failed, refused, b"".join(back)

@@ -10,6 +10,7 @@ from benchmarks.wire import (
     GOAWAY,
     HEADERS,
     PING,
+    REFUSED_STREAM,
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
@@ -75,17 +76,20 @@ def test_bodies_are_asked_in_turn() -> None:
 
 
 def test_a_call_went_well_only_with_a_message_and_an_end() -> None:
-    """Trailers alone and a reset are failures; bytes may come cut anywhere."""
+    """Trailers alone and a reset are failures, a refused stream neither; bytes come cut anyhow."""
     one = asker()
-    one.ask(3)
+    one.ask(4)
     done: list[int] = []
     failed: list[int] = []
+    again: list[int] = []
     received = answer(1) + failure(3) + frame(RST_STREAM, 0, 5, b"\0\0\0\x08")
+    received += frame(RST_STREAM, 0, 7, REFUSED_STREAM)
     for place in range(len(received)):
-        ok, bad, _ = one.hear(received[place : place + 1])
+        ok, bad, unseen, _ = one.hear(received[place : place + 1])
         done += ok
         failed += bad
-    assert (done, failed) == ([1], [3, 5])
+        again += unseen
+    assert (done, failed, again) == ([1], [3, 5], [7])
 
 
 def test_questions_wait_for_the_servers_window() -> None:
@@ -101,7 +105,7 @@ def test_questions_wait_for_the_servers_window() -> None:
 def test_the_servers_settings_and_pings_are_acknowledged() -> None:
     """Else the server would take the connection for dead."""
     ping = frame(PING, 0, 0, b"12345678")
-    _, _, back = asker().hear(frame(SETTINGS, 0, 0, b"") + ping + frame(PING, ACK, 0, b"87654321"))
+    *_, back = asker().hear(frame(SETTINGS, 0, 0, b"") + ping + frame(PING, ACK, 0, b"87654321"))
     assert back == frame(SETTINGS, ACK, 0, b"") + frame(PING, ACK, 0, b"12345678")
 
 
