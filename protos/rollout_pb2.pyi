@@ -75,6 +75,48 @@ class RolloutVerb(_message.Message):
     full: bool
     def __init__(self, model: _Optional[str] = ..., reason: _Optional[str] = ..., to: _Optional[str] = ..., share_bp: _Optional[int] = ..., full: _Optional[bool] = ...) -> None: ...
 
+class ForetellRequest(_message.Message):
+    __slots__ = ("model", "policy", "failure_rate")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_RATE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    policy: str
+    failure_rate: float
+    def __init__(self, model: _Optional[str] = ..., policy: _Optional[str] = ..., failure_rate: _Optional[float] = ...) -> None: ...
+
+class ForetellReply(_message.Message):
+    __slots__ = ("calls_a_second", "steps", "text")
+    CALLS_A_SECOND_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    calls_a_second: float
+    steps: _containers.RepeatedCompositeFieldContainer[ForetoldStep]
+    text: str
+    def __init__(self, calls_a_second: _Optional[float] = ..., steps: _Optional[_Iterable[_Union[ForetoldStep, _Mapping]]] = ..., text: _Optional[str] = ...) -> None: ...
+
+class ForetoldStep(_message.Message):
+    __slots__ = ("stage", "share_bp", "bake_s", "keys", "calls", "seconds", "failures_unseen", "slow_unseen", "failures_min")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    SHARE_BP_FIELD_NUMBER: _ClassVar[int]
+    BAKE_S_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_UNSEEN_FIELD_NUMBER: _ClassVar[int]
+    SLOW_UNSEEN_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_MIN_FIELD_NUMBER: _ClassVar[int]
+    stage: Stage
+    share_bp: int
+    bake_s: float
+    keys: int
+    calls: int
+    seconds: float
+    failures_unseen: float
+    slow_unseen: float
+    failures_min: int
+    def __init__(self, stage: _Optional[_Union[Stage, str]] = ..., share_bp: _Optional[int] = ..., bake_s: _Optional[float] = ..., keys: _Optional[int] = ..., calls: _Optional[int] = ..., seconds: _Optional[float] = ..., failures_unseen: _Optional[float] = ..., slow_unseen: _Optional[float] = ..., failures_min: _Optional[int] = ...) -> None: ...
+
 class RolloutStatus(_message.Message):
     __slots__ = ("rollout_id", "model", "version", "baseline", "policy", "policy_digest", "stage", "step", "share_bp", "verdict", "reason", "evidence", "times", "revision", "started_unix_ms", "stage_since_unix_ms", "paused", "missing", "calls", "foretold", "shift")
     ROLLOUT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -214,14 +256,28 @@ class Policy(_message.Message):
     def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., json: _Optional[str] = ...) -> None: ...
 
 class RolloutExplanation(_message.Message):
-    __slots__ = ("status", "decisions", "text")
+    __slots__ = ("status", "decisions", "text", "course")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    COURSE_FIELD_NUMBER: _ClassVar[int]
     status: RolloutStatus
     decisions: _containers.RepeatedCompositeFieldContainer[Decision]
     text: str
-    def __init__(self, status: _Optional[_Union[RolloutStatus, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., text: _Optional[str] = ...) -> None: ...
+    course: _containers.RepeatedCompositeFieldContainer[RacePoint]
+    def __init__(self, status: _Optional[_Union[RolloutStatus, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., text: _Optional[str] = ..., course: _Optional[_Iterable[_Union[RacePoint, _Mapping]]] = ...) -> None: ...
+
+class RacePoint(_message.Message):
+    __slots__ = ("second", "stage", "share_bp", "log_e")
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    SHARE_BP_FIELD_NUMBER: _ClassVar[int]
+    LOG_E_FIELD_NUMBER: _ClassVar[int]
+    second: int
+    stage: Stage
+    share_bp: int
+    log_e: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, second: _Optional[int] = ..., stage: _Optional[_Union[Stage, str]] = ..., share_bp: _Optional[int] = ..., log_e: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Decision(_message.Message):
     __slots__ = ("at_unix_ns", "stage", "revision", "verdict", "reason", "evidence", "policy_digest", "first_second", "last_second")

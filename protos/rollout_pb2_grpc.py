@@ -99,6 +99,11 @@ class RolloutsStub:
                 request_serializer=protos_dot_rollout__pb2.RolloutVerb.SerializeToString,
                 response_deserializer=protos_dot_rollout__pb2.RolloutStatus.FromString,
                 _registered_method=True)
+        self.Foretell = channel.unary_unary(
+                '/turnout.v1.Rollouts/Foretell',
+                request_serializer=protos_dot_rollout__pb2.ForetellRequest.SerializeToString,
+                response_deserializer=protos_dot_rollout__pb2.ForetellReply.FromString,
+                _registered_method=True)
 
 
 class RolloutsServicer:
@@ -183,6 +188,13 @@ class RolloutsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Foretell(self, request, context):
+        """How long a rollout would take at today's traffic, and what it could not see.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RolloutsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -250,6 +262,11 @@ def add_RolloutsServicer_to_server(servicer, server):
                     servicer.SetWeight,
                     request_deserializer=protos_dot_rollout__pb2.RolloutVerb.FromString,
                     response_serializer=protos_dot_rollout__pb2.RolloutStatus.SerializeToString,
+            ),
+            'Foretell': grpc.unary_unary_rpc_method_handler(
+                    servicer.Foretell,
+                    request_deserializer=protos_dot_rollout__pb2.ForetellRequest.FromString,
+                    response_serializer=protos_dot_rollout__pb2.ForetellReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -603,6 +620,33 @@ class Rollouts:
             '/turnout.v1.Rollouts/SetWeight',
             protos_dot_rollout__pb2.RolloutVerb.SerializeToString,
             protos_dot_rollout__pb2.RolloutStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Foretell(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Rollouts/Foretell',
+            protos_dot_rollout__pb2.ForetellRequest.SerializeToString,
+            protos_dot_rollout__pb2.ForetellReply.FromString,
             options,
             channel_credentials,
             insecure,

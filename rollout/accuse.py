@@ -61,6 +61,15 @@ def evidence_rows(evidence: Evidence, *, intervals: bool = False) -> list[rollou
     return [_row(evidence, name, intervals=intervals) for name in JUDGED]
 
 
+def log_es(evidence: Evidence) -> list[float]:
+    """Return the running maximum of ln E of each judged metric, in the rows' order."""
+    predicted = evidence.prediction.log_e_max
+    return [
+        predicted if name == PREDICTION else evidence.metrics[name].state.log_e_max
+        for name in JUDGED
+    ]
+
+
 def _row(evidence: Evidence, name: str, *, intervals: bool) -> rollout_pb2.Evidence:
     policy = evidence.policy
     row = rollout_pb2.Evidence(

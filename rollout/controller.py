@@ -24,6 +24,7 @@ from rollout.fleet import Fleet
 from rollout.inbox import NS, source_name
 from rollout.judge import FleetView
 from rollout.memory import Memory
+from rollout.meter import Meter
 from rollout.plan import Place, Stage
 from rollout.policy import Policy
 from rollout.trial import Now, Trial
@@ -61,6 +62,7 @@ class Controller:
         self._clock = clock
         self.policies = policies
         self.fleet = Fleet()
+        self.meter = Meter()
         self.wake = asyncio.Event()
         """Something must be looked at now."""
         self.changed = asyncio.Event()
@@ -84,6 +86,11 @@ class Controller:
     def leading(self) -> bool:
         """Whether this controller holds the lease and has taken over."""
         return self._memory is not None
+
+    @property
+    def lease_token(self) -> int:
+        """What the registry must be shown with every write of the leading controller."""
+        return self._lease_token
 
     async def take_over(self, lease_token: int) -> None:
         """Load every model's newest rollout and go on with those that have not ended."""
@@ -128,6 +135,7 @@ class Controller:
         now = self._clock.now()
         source = batch.source
         self.fleet.hear((source.gateway, source.slot, source.boot_id), now.monotonic_ns)
+        self.meter.take(batch)
         for trial in self._listening():
             if trial.receive(batch, now):
                 self.wake.set()

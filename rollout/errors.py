@@ -19,3 +19,7 @@ class SupersededError(Exception):
 
 class CheckpointError(Exception):
     """A checkpoint is not one this controller wrote, or names a policy it does not have."""
+
+
+class PolicyError(Exception):
+    """A policy file does not say what a policy is."""

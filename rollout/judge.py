@@ -38,6 +38,8 @@ class Facts:
     """Windows that came too late to be counted, while that is recent."""
     lost_batches: int = 0
     """Batches that never came, while that is recent."""
+    frozen: str = ""
+    """The freeze window that holds now; empty: none."""
     finding: str = ""
     """What monitoring wrote to hold this model; empty: nothing."""
 
@@ -95,9 +97,11 @@ def _fault(policy: Policy, facts: Facts, evidence: Evidence) -> str:
 
 def _holds(policy: Policy, facts: Facts, evidence: Evidence) -> tuple[str, ...]:
     stage = facts.place.stage
-    if stage == Stage.PRELOAD:
-        return ()
     holds = []
+    if facts.frozen:
+        holds.append(f"frozen by the policy's window {facts.frozen!r} (UTC)")
+    if stage == Stage.PRELOAD:
+        return tuple(holds)
     if facts.finding:
         holds.append(f"monitoring says: {facts.finding}")
     if facts.fleet.silent:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 
 from features.canonical import canonical_json, sha256_hex
+from rollout.freeze import read
 
 WEIGHTS: tuple[tuple[str, float], ...] = (
     ("errors", 0.20),
@@ -88,8 +89,12 @@ class Policy:
     """Evidence that the split does not draw what it says: HOLD."""
     looks_max: int = 3600
     """Windows over which the rollback test waits for a late onset."""
+    freeze: tuple[str, ...] = ()
+    """When nothing may start or grow, as rollout.freeze reads it; a rollback never waits."""
+    alone_on: tuple[str, ...] = ()
+    """Views over which only one model may roll out at a time; "*": any view the candidate reads."""
     keys_max: int = 20_000
-    """Clean keys counted a stage; more would not change the answer, only the memory."""
+    """Keys remembered of each kind; more would not change the answer, only the memory."""
 
     def __post_init__(self) -> None:
         shares = [step.share_bp for step in self.canary]
@@ -103,8 +108,39 @@ class Policy:
                 f"policy {self.name!r} leaves {self.standby_bp} basis points to the old version; "
                 "the watch needs a baseline, so 1 to 9999"
             )
+        for window in self.freeze:
+            read(window)
         if not math.isclose(math.fsum(weight for _, weight in self.weights), 1.0):
             raise ValueError(f"the weights of policy {self.name!r} do not add up to 1")
+        self._check_bounds()
+
+    def _check_bounds(self) -> None:
+        parts = {"alpha": self.alpha, "failure_bar": self.failure_bar}
+        parts |= {f"weight of {metric}": weight for metric, weight in self.weights}
+        for what, part in parts.items():
+            if not 0.0 < part < 1.0:
+                raise ValueError(f"policy {self.name!r} has {what} {part}; between 0 and 1, please")
+        for what, ratio in (
+            ("worse_ratio_max", self.worse_ratio_max),
+            ("promote_e", self.promote_e),
+            ("mismatch_e", self.mismatch_e),
+        ):
+            if not ratio > 1.0:
+                raise ValueError(f"policy {self.name!r} has {what} {ratio}; it must exceed 1")
+        if self.looks_max < 1 or self.keys_max < 1 or min(self._seconds) < 0:
+            raise ValueError(
+                f"policy {self.name!r} has a negative time, or looks_max or keys_max below 1"
+            )
+        if self.shadow is not None and not 0.0 < self.shadow.difference_max < 1.0:
+            raise ValueError(
+                f"policy {self.name!r} has shadow.difference_max {self.shadow.difference_max}; "
+                "scores lie in 0 to 1, so it does, too"
+            )
+
+    @property
+    def _seconds(self) -> tuple[float, ...]:
+        bakes = tuple(step.bake_s for step in self.canary)
+        return (*bakes, self.watch_s, self.preload_s_max, self.stage_s_max, self.silence_s_max)
 
     @cached_property
     def json(self) -> bytes:

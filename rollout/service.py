@@ -50,12 +50,6 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     RegistryUnavailableError: grpc.StatusCode.UNAVAILABLE,
 }
 
-NOT_YET = {
-    "Retry": "roll the same version out again with Start: its approval still stands",
-    "Undo": "to go back to an archived version, deploy it under its earlier approval",
-    "SetWeight": "shares are the policy's; Promote goes to its next one, Abort to none",
-}
-
 Context = Any  # grpc.aio.ServicerContext, generic in messages this module does not care for
 
 
@@ -167,7 +161,10 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
         trial = self._controller.trial(request.model, request.rollout_id)
         status = trial.status(intervals=True)
         return pb.RolloutExplanation(
-            status=status, decisions=trial.decisions, text=explain(status, trial.decisions)
+            status=status,
+            decisions=trial.decisions,
+            text=explain(status, trial.decisions),
+            course=trial.course,
         )
 
     @refusing
@@ -201,19 +198,27 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
         trial = await self._steering.pause(request.model, actor, request.reason, paused=paused)
         return trial.status(intervals=True)
 
-    async def Retry(self, request: pb.RolloutVerb, context: Context) -> NoReturn:
-        """Not yet there; says what to do instead."""
-        await _not_yet(context, "Retry")
+    @refusing
+    async def Retry(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
+        """Roll the same version out again."""
+        trial = await self._steering.retry(request.model, _actor(context), request.reason)
+        return trial.status(intervals=True)
 
-    async def Undo(self, request: pb.RolloutVerb, context: Context) -> NoReturn:
-        """Not yet there; says what to do instead."""
-        await _not_yet(context, "Undo")
+    @refusing
+    async def Undo(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
+        """Back to a version that was production before."""
+        actor = _actor(context)
+        return await self._steering.undo(request.model, request.to, actor, request.reason)
 
-    async def SetWeight(self, request: pb.RolloutVerb, context: Context) -> NoReturn:
-        """Not yet there; says what to do instead."""
-        await _not_yet(context, "SetWeight")
+    @refusing
+    async def SetWeight(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
+        """To another of the policy's shares, up or down."""
+        trial = await self._steering.set_weight(
+            request.model, request.share_bp, _actor(context), request.reason
+        )
+        return trial.status(intervals=True)
 
-
-async def _not_yet(context: Context, verb: str) -> NoReturn:
-    await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{verb} is not there yet: {NOT_YET[verb]}")
-    raise AssertionError("abort always raises")
+    @refusing
+    async def Foretell(self, request: pb.ForetellRequest, context: Context) -> pb.ForetellReply:
+        """Say how long each step would take at today's traffic, and what it could not see."""
+        return self._steering.foretell(request)

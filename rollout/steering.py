@@ -1,5 +1,7 @@
-"""What people tell the controller: start, abort, promote, pause, resume. Each refuses in words."""
+"""What people tell the controller: the verbs of a rollout. Each refuses in words."""
 
+import json
+import math
 import secrets
 from collections.abc import Sequence
 
@@ -10,10 +12,13 @@ from rollout.apply import Terms
 from rollout.clock import Clock
 from rollout.controller import Controller
 from rollout.errors import NotLeadingError, RolloutRefusedError, UnknownRolloutError
+from rollout.foretell import reply
+from rollout.freeze import frozen
 from rollout.plan import Place, Stage, Verdict, next_place
 from rollout.policy import Policy
 from rollout.shift import approved_shift
 from rollout.trial import Trial
+from rollout.undo import undo
 
 SALT_BYTES = 16
 
@@ -30,15 +35,12 @@ class Steering:
         """Begin a rollout with its preload; RolloutRefusedError says what must happen first."""
         if not self._controller.leading:
             raise NotLeadingError("this controller does not act now; ask again in a second")
-        policy = self._controller.policies.get(asked.policy)
-        if policy is None:
-            raise UnknownRolloutError(
-                f"there is no policy {asked.policy!r}; there are "
-                f"{', '.join(sorted(self._controller.policies))}"
-            )
+        policy = self._policy(asked.policy, asked.model)
         version = await self._registry.get_version(asked.model, asked.version)
         held = await self._registry.deployment(asked.model)
         check_free(held, version.label)
+        self._check_frozen(policy)
+        await self._check_alone(policy, version)
         approvals = await self._registry.approvals(asked.model, version.label)
         approval = find_approval(approvals, policy, version, asked.approval_id)
         baseline = await self._registry.get_version(held.model, held.production)
@@ -65,6 +67,28 @@ class Steering:
             ) from error
         return trial
 
+    def _check_frozen(self, policy: Policy) -> None:
+        if window := frozen(policy.freeze, self._clock.now().unix_ns / 1e9):
+            raise RolloutRefusedError(
+                f"policy {policy.name!r} starts nothing in {window!r} (UTC); wait, or take another"
+            )
+
+    async def _check_alone(self, policy: Policy, version: registry_pb2.Version) -> None:
+        """Refuse when another model rolls out over a view that the policy wants for itself."""
+        for other in self._controller.trials() if policy.alone_on else ():
+            if other.ended or other.terms.model == version.model:
+                continue
+            theirs = await self._registry.get_version(other.terms.model, other.terms.version)
+            shared = views_of(version) & views_of(theirs)
+            if "*" not in policy.alone_on:
+                shared &= set(policy.alone_on)
+            if shared:
+                raise RolloutRefusedError(
+                    f"rollout {other.terms.rollout_id} of {other.terms.model!r} is under way and "
+                    f"reads {', '.join(sorted(shared))}, too; policy {policy.name!r} wants one at "
+                    "a time"
+                )
+
     async def abort(self, model: str, actor: str, reason: str) -> Trial:
         """Give all traffic back to the baseline."""
         return await self._step(model, Verdict.FAULTY, f"aborted by {actor}: {_said(reason)}")
@@ -82,6 +106,97 @@ class Steering:
         await self._controller.steered(trial)
         return trial
 
+    async def retry(self, model: str, actor: str, reason: str) -> Trial:
+        """Roll the newest rollout's version out again, under the same policy and approval."""
+        before = self._controller.trial(model)
+        if not before.ended or before.place.stage == Stage.DONE:
+            raise RolloutRefusedError(
+                f"the newest rollout of {model!r} stands at {before.place.stage.name}; only one "
+                "that was rolled back or refused is tried again"
+            )
+        again = rollout_pb2.StartRolloutRequest(
+            model=model,
+            version=before.terms.version,
+            policy=before.terms.policy.name,
+            reason=f"{_said(reason)} (again, after {before.terms.rollout_id})",
+        )
+        return await self.start(again, actor)
+
+    async def set_weight(self, model: str, share: int, actor: str, reason: str) -> Trial:
+        """Go to the policy's canary step of *share* basis points, up or down."""
+        trial = self._under_way(model)
+        shares = [step.share_bp for step in trial.terms.policy.canary]
+        if share not in shares:
+            raise RolloutRefusedError(
+                f"{share} basis points are not a share of policy {trial.terms.policy.name!r}, "
+                f"which was approved with {', '.join(map(str, shares))}; another share needs "
+                "another policy and its approval"
+            )
+        if trial.place.stage not in (Stage.SHADOW, Stage.CANARY):
+            raise RolloutRefusedError(
+                f"the rollout of {model!r} stands at {trial.place.stage.name}, where the candidate "
+                "has no canary share to set"
+            )
+        to = Place(Stage.CANARY, shares.index(share))
+        if to == trial.place:
+            raise RolloutRefusedError(f"the candidate has {share} basis points already")
+        why = f"set to {share / 100:g} % by {actor}: {_said(reason)}"
+        return await self._go(trial, to, why)
+
+    async def undo(self, model: str, to: str, actor: str, reason: str) -> rollout_pb2.RolloutStatus:
+        """Give all traffic back to *to*, a version that was production before; no approval.
+
+        Loads it first where no gateway holds it any more. RolloutRefusedError while a rollout is
+        under way, and when no gateway is ready within UNDO_S.
+        """
+        held = await self._registry.deployment(model)
+        if held.rollout_id:
+            raise RolloutRefusedError(
+                f"rollout {held.rollout_id} of {model!r} is under way; `turnout rollout abort "
+                f"{model}` gives all traffic back to {held.standby or held.production}"
+            )
+        version = (await self._registry.get_version(model, to)).label
+        if version == held.production:
+            raise RolloutRefusedError(f"version {version} of {model!r} is production already")
+        why = f"undo to {version} by {actor}: {_said(reason)}"
+        await self._controller.alone(model, self._undo(held, version, why))
+        return rollout_pb2.RolloutStatus(
+            model=model,
+            version=version,
+            baseline=held.production,
+            stage=rollout_pb2.DONE,
+            share_bp=10_000,
+            reason=why,
+        )
+
+    async def _undo(self, held: Deployment, version: str, why: str) -> None:
+        fleet, clock = self._controller.fleet, self._clock
+        written = await undo(
+            self._registry,
+            held,
+            version,
+            why,
+            view=lambda: fleet.view(held.model, version, math.inf, clock.now().monotonic_ns),
+            lease_token=self._controller.lease_token,
+        )
+        self._controller.see_deployment(written)
+
+    def foretell(self, asked: rollout_pb2.ForetellRequest) -> rollout_pb2.ForetellReply:
+        """Say how long the policy's steps would take *asked.model* at today's traffic."""
+        policy = self._policy(asked.policy, asked.model)
+        calls_a_second = self._controller.meter.calls_a_second(asked.model)
+        return reply(policy, calls_a_second, asked.failure_rate)
+
+    def _policy(self, name: str, model: str) -> Policy:
+        """Return the policy of that name; the model's own edition of it goes first."""
+        policies = self._controller.policies
+        policy = policies.get(f"{name}@{model}", policies.get(name))
+        if policy is None:
+            raise UnknownRolloutError(
+                f"there is no policy {name!r}; there are {', '.join(sorted(policies))}"
+            )
+        return policy
+
     async def _step(self, model: str, verdict: Verdict, why: str, *, full: bool = False) -> Trial:
         trial = self._under_way(model)
         to = next_place(trial.place, verdict, trial.terms.policy)
@@ -90,8 +205,11 @@ class Steering:
         elif full and trial.place.stage != Stage.WATCH:
             to = Place(Stage.WATCH)
         trial.verdict = verdict
+        return await self._go(trial, to, why)
+
+    async def _go(self, trial: Trial, to: Place, why: str) -> Trial:
         before = trial.place
-        await self._controller.alone(model, self._controller.go(trial, to, why))
+        await self._controller.alone(trial.terms.model, self._controller.go(trial, to, why))
         if trial.place == before:
             raise RolloutRefusedError(f"nothing was changed: {trial.reason}")
         return trial
@@ -104,6 +222,12 @@ class Steering:
                 f"{trial.reason}"
             )
         return trial
+
+
+def views_of(version: registry_pb2.Version) -> set[str]:
+    """Return the views a version reads, as its card names its columns (`view:feature`)."""
+    names = json.loads(version.card_json or "{}").get("names", [])
+    return {str(name).split(":")[0] for name in names if ":" in str(name)}
 
 
 def check_free(held: Deployment, version: str) -> None:

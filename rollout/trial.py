@@ -6,13 +6,15 @@ Pure: no I/O, every instant an argument. The controller (controller.py) carries 
 from dataclasses import dataclass, field
 
 from protos import rollout_pb2, window_pb2
-from rollout.accuse import evidence_rows
+from rollout.accuse import evidence_rows, log_es
 from rollout.apply import Terms
 from rollout.evidence import Evidence
+from rollout.freeze import frozen
 from rollout.inbox import NS, Inbox
 from rollout.judge import Facts, FleetView, Judgement, judge
 from rollout.plan import ENDS, Place, Stage, Verdict, next_place, share_bp
 
+COURSE_MAX = 600
 LATE_RECENT_NS = 3 * NS
 """How long windows that came too late, or never, keep a rollout on HOLD."""
 
@@ -71,6 +73,8 @@ class Trial:
     """Revision -> the place it was: windows of an older revision still count, at its share."""
     inbox: Inbox = field(init=False)
     evidence: Evidence = field(init=False)
+    course: list[rollout_pb2.RacePoint] = field(default_factory=list)
+    """How the evidence came about, for pictures; since this controller began."""
     checkpoint: int = 0
     """Number of the newest checkpoint written."""
 
@@ -97,9 +101,21 @@ class Trial:
             if place is not None and not self.ended:
                 current = second.revision == self.revision
                 self.evidence.take(second, place, current=current)
+                self._note_course(second.second, place)
             elif place is not None:  # what was in flight: calls, but evidence of nothing any more
                 self.evidence.add_totals(second)
         return bool(over)
+
+    def _note_course(self, second: int, place: Place) -> None:
+        point = rollout_pb2.RacePoint(
+            second=second,
+            stage=_stage(place),
+            share_bp=share_bp(place, self.terms.policy),
+            log_e=log_es(self.evidence),
+        )
+        self.course.append(point)
+        if len(self.course) > COURSE_MAX:  # every other one, but never the newest
+            self.course = self.course[-1::-2][::-1]
 
     def _told(self, batches: list[window_pb2.WindowBatch]) -> bool:
         urgent = False
@@ -163,6 +179,7 @@ class Trial:
             guard=self.guard,
             late_windows=inbox.late_windows if _is_recent(inbox.late_at_ns, now) else 0,
             lost_batches=inbox.lost_batches if _is_recent(inbox.lost_at_ns, now) else 0,
+            frozen=frozen(self.terms.policy.freeze, now.unix_ns / 1e9),
             finding=finding,
         )
         judgement = judge(self.terms.policy, facts, self.evidence)

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
@@ -13,13 +14,21 @@ import uvloop
 
 from registry import server as registry_server
 from rollout import server as rollout_server
+from rollout.policy import POLICIES, Policy
+from rollout.policy_files import read_folder
 
 STOP_GRACE_S = 2.0
 TOKEN = "TURNOUT_TOKEN"  # noqa: S105  the variable's name
 """Environment variable: the controller's own token, where the registry has an identities file."""
 
 
-async def serve(folder: Path, address: str, identities: Path | None, token: str | None) -> None:
+async def serve(
+    folder: Path,
+    address: str,
+    identities: Path | None,
+    token: str | None,
+    policies: Mapping[str, Policy],
+) -> None:
     """Serve the registry kept in *folder*, and its rollouts, until SIGTERM or SIGINT.
 
     The controller speaks to the registry over this very port: there is one way in, and both can
@@ -32,7 +41,7 @@ async def serve(folder: Path, address: str, identities: Path | None, token: str 
     server = grpc.aio.server(options=tuple(options.items()))
     registry = await registry_server.add_to(server, folder, identities=identities)
     try:
-        rollouts = rollout_server.add_to(server, address, token=token)
+        rollouts = rollout_server.add_to(server, address, token=token, policies=policies)
         server.add_insecure_port(address)
         await server.start()
         await rollouts.start()
@@ -50,12 +59,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="the registry's folder")
     parser.add_argument("--listen", required=True, help="host:port")
     parser.add_argument("--identities", type=Path, help="tokens and roles; docs/governance.md")
+    parser.add_argument("--policies", type=Path, help="a folder of policy files: docs/rollout.md")
     options = parser.parse_args()
+    policies = POLICIES if options.policies is None else read_folder(options.policies)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
     )
     token = os.environ.get(TOKEN)
-    uvloop.run(serve(options.folder, options.listen, options.identities, token))
+    uvloop.run(serve(options.folder, options.listen, options.identities, token, policies))
 
 
 if __name__ == "__main__":

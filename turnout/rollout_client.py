@@ -64,6 +64,13 @@ class RolloutClient:
         reply = await self._call("ListPolicies", pb.ListPoliciesRequest())
         return {policy.name: policy for policy in reply.policies}
 
+    async def foretell(self, model: str, policy: str, failure_rate: float) -> pb.ForetellReply:
+        """How long each step would take at today's traffic."""
+        asked = pb.ForetellRequest(model=model, policy=policy, failure_rate=failure_rate)
+        told = await self._call("Foretell", asked)
+        assert isinstance(told, pb.ForetellReply)
+        return told
+
     async def explain(self, model: str) -> pb.RolloutExplanation:
         """Why the newest rollout stands where it stands."""
         told = await self._call("Explain", pb.RolloutModel(model=model))
@@ -71,10 +78,17 @@ class RolloutClient:
         return told
 
     async def steer(
-        self, verb: str, model: str, reason: str, *, full: bool = False
+        self,
+        verb: str,
+        model: str,
+        reason: str,
+        *,
+        full: bool = False,
+        to: str = "",
+        share_bp: int = 0,
     ) -> pb.RolloutStatus:
-        """Abort, Promote, Pause or Resume the rollout in force."""
-        request = pb.RolloutVerb(model=model, reason=reason, full=full)
+        """Abort, Promote, Pause, Resume, Retry, Undo or SetWeight."""
+        request = pb.RolloutVerb(model=model, reason=reason, full=full, to=to, share_bp=share_bp)
         return self._status(await self._call(verb, request))
 
     async def _call(self, method: str, request: object) -> Any:  # noqa: ANN401  stubs are untyped

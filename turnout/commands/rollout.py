@@ -11,6 +11,7 @@ from rich.live import Live
 from protos import rollout_pb2
 from turnout import doors
 from turnout.asked import Asked
+from turnout.commands import rollout_verbs
 from turnout.plain import plain
 from turnout.rollout_view import OVER, policies_table, stage_name, status_view
 from turnout.terminal import table, terminal
@@ -18,6 +19,7 @@ from turnout.terminal import table, terminal
 app = typer.Typer(
     help="Roll a version out under a policy, watched and judged.", no_args_is_help=True
 )
+rollout_verbs.add_to(app)
 
 Model = Annotated[str, typer.Argument(help="The model's name.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; kept in the history.")]

@@ -1,0 +1,73 @@
+"""When nothing may grow: weekly windows and spans of dates, in UTC. Rollbacks never wait.
+
+A window is written as people write it:
+
+    fri 16:00 - mon 07:00            each week
+    2026-12-18 - 2027-01-07          both days whole
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+MINUTE, DAY, WEEK = 60, 86_400, 7 * 86_400
+MONDAY = 4 * DAY
+"""The Unix epoch's first Monday, in seconds."""
+
+_WEEKLY = re.compile(r"(\w{3}) (\d\d):(\d\d) - (\w{3}) (\d\d):(\d\d)", re.IGNORECASE)
+_DATES = re.compile(r"(\d{4}-\d\d-\d\d) - (\d{4}-\d\d-\d\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Unix seconds [first, last); *weekly*: offsets from Monday 00:00 instead."""
+
+    text: str
+    first: int
+    last: int
+    weekly: bool
+
+    def holds(self, unix_s: float) -> bool:
+        """Whether nothing may grow at *unix_s*."""
+        if not self.weekly:
+            return self.first <= unix_s < self.last
+        at = (unix_s - MONDAY) % WEEK
+        if self.first < self.last:
+            return self.first <= at < self.last
+        return at >= self.first or at < self.last
+
+
+def read(text: str) -> Window:
+    """Return the window *text* means; ValueError says how one is written."""
+    weekly, dates = _WEEKLY.fullmatch(text.strip()), _DATES.fullmatch(text.strip())
+    try:
+        if weekly is not None:
+            begin, h1, m1, end, h2, m2 = weekly.groups()
+            return Window(text, _offset(begin, h1, m1), _offset(end, h2, m2), weekly=True)
+        if dates is not None:
+            first, last = (date.fromisoformat(one) for one in dates.groups())
+            if last >= first:
+                return Window(text, _unix(first), _unix(last + timedelta(days=1)), weekly=False)
+    except ValueError:
+        pass
+    raise ValueError(
+        f"freeze window {text!r} is neither like 'fri 16:00 - mon 07:00' nor like "
+        "'2026-12-18 - 2027-01-07' (UTC)"
+    )
+
+
+def frozen(windows: tuple[str, ...], unix_s: float) -> str:
+    """Return the first window that holds now; empty: none."""
+    return next((text for text in windows if read(text).holds(unix_s)), "")
+
+
+def _offset(day: str, hour: str, minute: str) -> int:
+    seconds = int(hour) * 3_600 + int(minute) * MINUTE
+    if int(hour) > 23 or int(minute) > 59:
+        raise ValueError("no such time of day")
+    return DAYS.index(day.lower()) * DAY + seconds
+
+
+def _unix(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
