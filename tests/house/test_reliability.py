@@ -1,0 +1,47 @@
+"""docs/reliability.md names a test for each case, or says why there is none; each test exists."""
+
+import re
+
+from tests.house.sources import HOUSE, no_breach
+
+PAGE = (HOUSE / "docs" / "reliability.md").read_text(encoding="utf-8")
+ROW = re.compile(r"^\| ([CDMPT]\d+) \| (.+) \|$", re.MULTILINE)
+TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+CASES = {"C": 26, "D": 10, "M": 14, "P": 11, "T": 4}
+MEASURED = re.compile(r"`(benchmarks/\w+\.py)`")
+
+
+def test_every_case_has_its_row() -> None:
+    """C1 to C26, D1 to D10, M1 to M14, P1 to P11, T1 to T4, once each, in order."""
+    expected = [f"{kind}{number}" for kind, last in CASES.items() for number in range(1, last + 1)]
+    assert [case for case, _ in ROW.findall(PAGE)] == expected
+
+
+def test_every_case_is_tested_or_says_why_not() -> None:
+    """A row without a test names what measures it, or says: not yet."""
+    no_breach(
+        [
+            f"{case} names no test, and says neither *not yet* nor what measures it"
+            for case, row in ROW.findall(PAGE)
+            if not TEST.search(row) and "*not yet*" not in row and not MEASURED.search(row)
+        ]
+    )
+
+
+def test_every_test_that_is_named_exists() -> None:
+    """Renamed or removed tests take their promise with them: say so here."""
+    named = sorted(set(TEST.findall(PAGE)))
+    assert len(named) > 50
+    no_breach(
+        [
+            f"docs/reliability.md names {path}::{test}, which does not exist"
+            for path, test in named
+            if f"def {test}(" not in _text(path)
+        ]
+    )
+    no_breach([f"{path} is gone" for path in MEASURED.findall(PAGE) if not _text(path)])
+
+
+def _text(path: str) -> str:
+    place = HOUSE / path
+    return place.read_text(encoding="utf-8") if place.exists() else ""
