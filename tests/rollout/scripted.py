@@ -154,6 +154,7 @@ class FakeRegistry:
         self.approved: list[registry_pb2.Approval] = []
         self.lease_token = 1
         self.down = False
+        self.card = ""
         self.log: list[Deployment] = []
         self.before_deploy: list[Deployment] = []
         """Written by somebody else just before the next deploy."""
@@ -204,7 +205,9 @@ class FakeRegistry:
     async def get_version(self, model: str, version: str) -> registry_pb2.Version:
         """Any version exists."""
         self._check()
-        return registry_pb2.Version(model=model, label=version, author="ann")
+        return registry_pb2.Version(
+            model=model, label=version, author="ann", digest=version, card_json=self.card
+        )
 
     async def approvals(self, model: str, version: str) -> list[registry_pb2.Approval]:
         """Those the test gave."""

@@ -11,7 +11,7 @@ from rollout.errors import NotLeadingError, RolloutRefusedError, UnknownRolloutE
 from rollout.plan import Stage
 from rollout.steering import Steering
 from tests.rollout.scripted import POLICIES
-from tests.rollout.world import World, in_canary
+from tests.rollout.world import World, ended, in_canary
 
 
 def test_people_steer() -> None:
@@ -77,5 +77,95 @@ def test_a_start_is_refused_in_words() -> None:
         await refused("is under way")
         world.registry.put(replace(world.held, rollout_id="", canary="3", canary_bp=5))
         await refused("set by hand")
+
+    asyncio.run(walk())
+
+
+def test_a_share_is_set_up_and_down_within_the_policy() -> None:
+    """Only what was approved; each step counts its own evidence anew."""
+
+    async def walk() -> World:
+        world = World()
+        await world.begin("quick-direct")
+        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        with pytest.raises(RolloutRefusedError, match="no canary share to set"):
+            await steering.set_weight("churn", 5_000, "sam", "now")
+        await world.until(in_canary)
+        with pytest.raises(RolloutRefusedError, match="approved with 1000, 5000"):
+            await steering.set_weight("churn", 2_000, "sam", "a bit")
+        with pytest.raises(RolloutRefusedError, match="1000 basis points already"):
+            await steering.set_weight("churn", 1_000, "sam", "same")
+        await steering.set_weight("churn", 5_000, "sam", "more")
+        assert world.held.canary_bp == 5_000
+        await steering.set_weight("churn", 1_000, "sam", "less")
+        assert (world.held.canary_bp, world.trial.place.step) == (1_000, 0)
+        return world
+
+    assert "set to 10 % by sam: less" in asyncio.run(walk()).held.why
+
+
+def test_what_was_rolled_back_is_tried_again_under_its_approval() -> None:
+    """A new rollout of the same version and policy; not while one is under way."""
+
+    async def walk() -> World:
+        world = World(fails=0.3)
+        first = await world.begin("quick-direct")
+        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        with pytest.raises(RolloutRefusedError, match="only one that was rolled back"):
+            await steering.retry("churn", "sam", "again")
+        await world.until(ended)
+        world.fails = 0.0
+        again = await steering.retry("churn", "sam", "the store is back")
+        assert again.terms.rollout_id != first.terms.rollout_id
+        await world.until(ended)
+        return world
+
+    world = asyncio.run(walk())
+    assert world.held.production == "2"
+    assert world.trial.decisions[0].reason.startswith("started by sam: the store is back (again")
+
+
+def test_an_undo_loads_the_old_version_and_then_moves_everybody() -> None:
+    """Two deployments, the second a rollback; refused while a rollout is under way."""
+
+    async def walk() -> World:
+        world = World()
+        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        await world.begin("quick-direct")
+        with pytest.raises(RolloutRefusedError, match="turnout rollout abort churn"):
+            await steering.undo("churn", "1", "sam", "complaints")
+        await world.until(ended)
+        with pytest.raises(RolloutRefusedError, match="production already"):
+            await steering.undo("churn", "2", "sam", "complaints")
+        doing = asyncio.ensure_future(steering.undo("churn", "1", "sam", "complaints"))
+        await world.settle()
+        assert (world.held.production, world.held.preload) == ("2", ("1",))
+        world.holds = ("1", "2")
+        await world.act()
+        told = await doing
+        assert (told.version, told.stage) == ("1", rollout_pb2.DONE)
+        return world
+
+    world = asyncio.run(walk())
+    assert (world.held.production, world.held.preload, world.held.rollout_id) == ("1", (), "")
+    assert world.held.why == "undo to 1 by sam: complaints"
+
+
+def test_a_freeze_starts_nothing_and_a_view_is_one_models_at_a_time() -> None:
+    """Both are refused before anything is written, in words."""
+    frozen = replace(POLICIES["quick"], name="frozen", freeze=("2020-01-01 - 2030-01-01",))
+    alone = replace(POLICIES["quick"], name="alone", alone_on=("*",))
+
+    async def walk() -> None:
+        world = World()
+        world.controller.policies = {**POLICIES, "frozen": frozen, "alone": alone}
+        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        await world.begin("quick-direct")
+        world.registry.card = '{"names": ["churn_profile:age", "amount"]}'
+        world.registry.put(replace(world.held, model="fraud", rollout_id="", preload=()))
+        for policy, words in (("frozen", "starts nothing in"), ("alone", "reads churn_profile")):
+            asked = rollout_pb2.StartRolloutRequest(model="fraud", version="2", policy=policy)
+            with pytest.raises(RolloutRefusedError, match=words):
+                await steering.start(asked, "sam")
 
     asyncio.run(walk())

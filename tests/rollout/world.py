@@ -38,6 +38,7 @@ class World:
         self.workers = [Worker(source) for source in SOURCES]
         self.silent: set[int] = set()
         self.traffic = True
+        self.holds: tuple[str, ...] = ("2",)
         self.guards: list[window_pb2.HardGuard] = []
         self.controller = self._controller()
 
@@ -76,7 +77,10 @@ class World:
                     gateway=worker.source.gateway,
                     slot=worker.source.slot,
                     boot_id=worker.source.boot_id,
-                    held=[registry_pb2.HeldVersion(model="churn", version="2", state="READY")],
+                    held=[
+                        registry_pb2.HeldVersion(model="churn", version=one, state="READY")
+                        for one in self.holds
+                    ],
                     applied={"churn": self.held.revision},
                     applied_unix_ns={"churn": self.clock.ns},
                 ),
