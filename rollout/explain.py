@@ -1,5 +1,7 @@
 """A rollout told in plain words, decision by decision."""
 
+import math
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from protos import rollout_pb2
@@ -25,12 +27,11 @@ def explain(status: rollout_pb2.RolloutStatus, decisions: list[rollout_pb2.Decis
         f"{verdict}: {status.reason}.",
     ]
     lines += [f"  waits for {thing}" for thing in status.missing]
-    for one in status.evidence:
-        lines.append(
-            f"  {one.metric}: {one.canary_events} keys failed on the candidate, "
-            f"{one.baseline_events} on the baseline; ln e to roll back {one.log_e_max:.2f} of "
-            f"{one.log_threshold:.2f}"
-        )
+    if status.shift:
+        lines.append(f"  held to {status.shift}")
+    if status.foretold:
+        lines.append(f"  {status.foretold}")
+    lines += [f"  {evidence_words(one)}" for one in ranked(status.evidence)]
     lines += list(_times(status.times))
     lines.append("What was decided:")
     for decision in decisions:
@@ -41,6 +42,41 @@ def explain(status: rollout_pb2.RolloutStatus, decisions: list[rollout_pb2.Decis
             + decision.reason
         )
     return "\n".join(lines) + "\n"
+
+
+def ranked(evidence: Iterable[rollout_pb2.Evidence]) -> list[rollout_pb2.Evidence]:
+    """Return the rows, nearest to its threshold first: where to look."""
+    return sorted(evidence, key=lambda one: -nearness(one))
+
+
+def nearness(one: rollout_pb2.Evidence) -> float:
+    """Return ln e as a part of what rolls back: 1 is enough. The gate must be open, too."""
+    return one.log_e_max / one.log_threshold if one.log_threshold else 0.0
+
+
+def evidence_words(one: rollout_pb2.Evidence) -> str:
+    """Return one metric's evidence: counts, effect with its interval, how near, and its gate."""
+    reached = f"ln e to roll back {one.log_e_max:.2f} of {one.log_threshold:.2f}"
+    if one.metric == "prediction":
+        words = f"prediction: {one.counted} keys of the candidate compared; {reached}"
+    else:
+        words = (
+            f"{one.metric}: {one.canary_events} keys on the candidate, {one.baseline_events} on "
+            f"the baseline{effect_words(one)}; {reached}"
+        )
+    if one.gate:
+        words += f"; {one.gate}{'' if one.gate_open else ': not enough to act'}"
+    return f"{words}{f' ({one.note})' if one.note else ''}"
+
+
+def effect_words(one: rollout_pb2.Evidence) -> str:
+    """Return the rate ratio with its interval; empty where there are no events."""
+    if not one.effect or one.metric == "prediction":
+        return ""
+    if not one.interval_high:
+        return f", {one.effect:.2f} times as often"
+    high = "" if math.isinf(one.interval_high) else f" {one.interval_high:.2f}"
+    return f", {one.effect:.2f} times as often [{one.interval_low:.2f} to{high or ' any'}]"
 
 
 def _times(times: rollout_pb2.RollbackTimes) -> list[str]:

@@ -163,6 +163,30 @@ def words(policy: Policy, steps: list[Foretold], calls_a_second: float) -> str:
     return "\n".join(lines) + "\n"
 
 
+def ready_in(
+    policy: Policy, place: Place, stayed_s: float, clean: int, failed: int, pairs: int
+) -> str:
+    """Return when a stage under way could be passed at its own pace so far; empty: not known.
+
+    clean, failed  keys of the candidate in this stage; a failed one costs as many clean ones as
+    it takes to outweigh it, which is not foretold.
+    """
+    if place.stage == Stage.SHADOW and policy.shadow is not None:
+        have, need, what = pairs, policy.shadow.pairs_min, "pairs"
+    elif place.stage in (Stage.CANARY, Stage.WATCH):
+        have, what = clean, "clean keys"
+        need = clean_keys_needed(policy.failure_bar, policy.promote_log_threshold)
+    else:
+        return ""
+    bake_s = max(0.0, stay_s(place, policy) - stayed_s)
+    if failed or have >= need:
+        return f"could pass in {_time(bake_s)}" if have >= need and not failed else ""
+    if not have or stayed_s <= 0.0:
+        return f"no {what} yet: nothing can be decided"
+    wait_s = (need - have) * stayed_s / have
+    return f"could pass in {_time(max(bake_s, wait_s))}: {need - have} more {what} at this pace"
+
+
 def _time(seconds: float) -> str:
     if math.isinf(seconds):
         return "never, without traffic"

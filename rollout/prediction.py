@@ -194,6 +194,18 @@ class PredictionEvidence:
         return self.expected is None or self.difference().beyond
 
     @property
+    def words(self) -> str:
+        """What the candidate is held to; empty: to production's own scores."""
+        if self.shift is None or self.expected is None:
+            return ""
+        certified, used = int(self.shift.counts.sum()), int(self.expected.counts.sum())
+        live = f" and {used - certified:,} pairs of the shadow" if used > certified else ""
+        return (
+            f"the approved shift {self.shift.digest[:12]}: {certified:,} held-out rows{live}, "
+            f"{self.shift.flip_rate:.1%} of decisions differ"
+        )
+
+    @property
     def unapproved(self) -> str:
         """Why it must be held; empty: nothing to hold for."""
         if self.expected is not None:

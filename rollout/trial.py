@@ -9,6 +9,7 @@ from protos import rollout_pb2, window_pb2
 from rollout.accuse import evidence_rows, log_es
 from rollout.apply import Terms
 from rollout.evidence import Evidence
+from rollout.foretell import ready_in
 from rollout.freeze import frozen
 from rollout.inbox import NS, Inbox
 from rollout.judge import Facts, FleetView, Judgement, judge
@@ -73,6 +74,8 @@ class Trial:
     """Revision -> the place it was: windows of an older revision still count, at its share."""
     inbox: Inbox = field(init=False)
     evidence: Evidence = field(init=False)
+    looked_unix_ms: int = 0
+    """When it was judged last."""
     course: list[rollout_pb2.RacePoint] = field(default_factory=list)
     """How the evidence came about, for pictures; since this controller began."""
     checkpoint: int = 0
@@ -171,7 +174,7 @@ class Trial:
         """
         if self.ended:
             return self.place
-        inbox = self.inbox
+        inbox, self.looked_unix_ms = self.inbox, now.unix_ns // 1_000_000
         facts = Facts(
             place=self.place,
             stayed_s=max(0.0, now.unix_ns / 1e9 - self.since_unix_ms / 1e3),
@@ -248,6 +251,12 @@ class Trial:
         """Return the places left behind and the one it stands at."""
         return [*self.past, self._leave()]
 
+    def _foretold(self) -> str:
+        stage = self.evidence.stage
+        stayed_s = self.looked_unix_ms / 1e3 - self.since_unix_ms / 1e3
+        counts = len(stage.clean), stage.failed_kept, stage.shadow.pairs
+        return ready_in(self.terms.policy, self.place, stayed_s, *counts)
+
     def status(self, *, intervals: bool = False) -> rollout_pb2.RolloutStatus:
         """Return what people and scripts are shown; *intervals*: with those of rate ratios."""
         totals = self.evidence.totals
@@ -275,6 +284,8 @@ class Trial:
             stage_since_unix_ms=self.since_unix_ms,
             paused=self.paused,
             missing=self.missing,
+            foretold=self._foretold(),
+            shift=self.evidence.prediction.words,
             calls=rollout_pb2.CallTotals(
                 canary=totals.canary,
                 production=totals.production,

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from protos import rollout_pb2
+from rollout.explain import nearness, ranked
 from turnout.plain import plain
 from turnout.terminal import facts, table
 
@@ -40,7 +41,12 @@ def status_view(status: rollout_pb2.RolloutStatus) -> RenderableType:
         Text.assemble((verdict, STYLE[status.verdict]), f"  {status.reason}"),
         *(Text(f"waiting for {thing}", style="dim") for thing in status.missing),
     ]
+    if status.foretold:
+        parts.append(Text(status.foretold, style="dim"))
     if status.evidence:
+        first = status.evidence[0]
+        promotes = _of(first.promote_log_e, first.promote_log_threshold)
+        parts.append(Text(f"ln e to promote {promotes}", style="dim"))
         parts.append(evidence_table(status))
     if status.times.verdict_unix_ns:
         parts.append(facts(dict(four_times(status.times))))
@@ -62,19 +68,34 @@ def stage_name(status: rollout_pb2.RolloutStatus) -> str:
 
 
 def evidence_table(status: rollout_pb2.RolloutStatus) -> RenderableType:
-    """Return one line a metric: counts, and how far it is from either verdict."""
+    """Return one line a metric, nearest to its threshold first: counts, effect, how near."""
     rows = [
         (
             one.metric,
-            f"{one.canary_events}/{one.canary_keys}",
+            _bar(nearness(one)),
+            f"{one.canary_events}/{one.counted or one.canary_keys}",
             f"{one.baseline_events}/{one.baseline_keys}",
+            _ratio(one),
             _of(one.log_e_max, one.log_threshold),
-            _of(one.promote_log_e, one.promote_log_threshold),
-            one.note,
+            one.gate or one.note,
         )
-        for one in status.evidence
+        for one in ranked(status.evidence)
     ]
-    return table(("metric", "canary", "baseline", "ln e to roll back", "ln e to promote", ""), rows)
+    columns = ("metric", "race", "canary", "baseline", "ratio", "ln e to roll back", "effect")
+    return table(columns, rows)
+
+
+def _bar(part: float) -> str:
+    """Ten cells: how near a metric's evidence is to rolling back."""
+    cells = round(10 * min(max(part, 0.0), 1.0)) if math.isfinite(part) else 10
+    return "#" * cells + "." * (10 - cells)
+
+
+def _ratio(one: rollout_pb2.Evidence) -> str:
+    if one.metric == "prediction" or not one.effect:
+        return "-"
+    high = "any" if math.isinf(one.interval_high) else f"{one.interval_high:.2f}"
+    return f"{one.effect:.2f} [{one.interval_low:.2f}, {high}]"
 
 
 def policies_table(policies: Sequence[rollout_pb2.Policy]) -> RenderableType:
