@@ -1,0 +1,261 @@
+"""How soon bad candidates are found, and what absence of data does.
+
+Evidence, judge, plan and inbox are the ones that run in production.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from statistics import median
+
+import numpy as np
+
+from protos import rollout_pb2, window_pb2
+from rollout.apply import Terms
+from rollout.checkpoint import from_state, to_state
+from rollout.evidence import Evidence
+from rollout.inbox import Second
+from rollout.plan import Place, Stage, share_bp, stay_s
+from rollout.policy import JUDGED, STANDARD, Policy
+from rollout.simulate import (
+    OURS,
+    REVISION,
+    Course,
+    Ended,
+    at_share,
+    beside,
+    course,
+    look,
+)
+from rollout.simulate_streams import NS, SCENARIOS, START, Stream, second_of
+from rollout.trial import Now, Trial
+from stats import tilt
+from stats.rate import clean_keys_needed
+
+BARS = {
+    "errors-1": 800,
+    "errors-5": 100,
+    "failing": 6,
+    "nan": 6,
+    "constant": 16,
+    "slow": 500,
+    "slow-tail": 1500,
+    "shifted-small": 2700,
+    "shifted": 45,
+    "outcome": 5000,
+    "late-errors": 1100,
+}
+"""Scenario -> median canary calls, at a 5 % share, after it began to be bad."""
+SHARE_BP = 500
+HOUR_S = 3600
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One judge on one scenario, over some runs. Calls are the candidate's, after the onset."""
+
+    judge: str
+    runs: int
+    found: int
+    median_calls: float
+    p90_calls: float
+    too_soon: int
+    """Rolled back before anything was wrong."""
+
+
+def find(scenario: str, runs: int, seed: int, progress: Progress) -> Found:
+    """Run one scenario through our judge until it is found."""
+    told = SCENARIOS[scenario]
+    policy = at_share(SHARE_BP)
+    ended = []
+    for run in range(runs):
+        ended.append(look(told, policy, seed + run, told.onset_s + 2 * HOUR_S))
+        progress((run + 1) / runs)
+    return _found(OURS, ended, told.onset_s)
+
+
+def find_beside(scenario: str, runs: int, seed: int, progress: Progress) -> list[Found]:
+    """Run the same streams through the other tools' judges, an hour each."""
+    told = SCENARIOS[scenario]
+    by_judge: dict[str, list[Ended]] = {}
+    for run in range(runs):
+        for one in beside(told, SHARE_BP, seed + run, told.onset_s + HOUR_S):
+            by_judge.setdefault(one.judge, []).append(one)
+        progress((run + 1) / runs)
+    return [_found(judge, ended, told.onset_s) for judge, ended in by_judge.items()]
+
+
+def _found(judge: str, ended: list[Ended], onset_s: int) -> Found:
+    back = [one for one in ended if one.verdict == "rolled back"]
+    later = [one for one in back if one.second > onset_s]
+    # Calls before the onset are those of an average run; the stream's rate is steady.
+    calls = sorted(
+        one.calls * (one.second - onset_s) / one.second if onset_s else one.calls for one in later
+    )
+    nothing = float("nan")
+    return Found(
+        judge=judge,
+        runs=len(ended),
+        found=len(later),
+        median_calls=median(calls) if calls else nothing,
+        p90_calls=float(np.quantile(calls, 0.9)) if calls else nothing,
+        too_soon=len(back) - len(later),
+    )
+
+
+# A healthy candidate, and the time its plan foretells
+
+
+def foretold_s(policy: Policy, calls_a_second: float) -> list[float]:
+    """Return how long each stage of *policy* must last without any failure, at that traffic."""
+    places = [Place(Stage.CANARY, step) for step in range(len(policy.canary))]
+    needed = clean_keys_needed(policy.failure_bar, policy.promote_log_threshold)
+    return [
+        max(
+            stay_s(place, policy),
+            needed / (calls_a_second * share_bp(place, policy) / 10_000),
+        )
+        for place in (*places, Place(Stage.WATCH))
+    ]
+
+
+def promoted(seed: int, policy: Policy = STANDARD) -> tuple[Course, float]:
+    """Play a candidate without any failure to its end; return it and the foretold seconds."""
+    told = SCENARIOS["spotless"]
+    foretold = sum(foretold_s(policy, told.calls_a_second))
+    return course(told, policy, seed, round(3 * foretold) + 60), foretold
+
+
+# Absence of data
+
+
+def absences(seed: int, seconds: int) -> Iterator[tuple[str, Course]]:
+    """Play what must neither roll back nor promote."""
+    quick = replace(at_share(SHARE_BP), canary=STANDARD.canary, watch_s=60.0, name="quick")
+    quick = replace(quick, canary=tuple(replace(one, bake_s=60.0) for one in quick.canary))
+    chance = np.random.default_rng(seed)
+    half = set(np.flatnonzero(chance.random(seconds) < 0.5).tolist())
+    yield "nobody calls", course(SCENARIOS["silent"], quick, seed, seconds)
+    yield "production alone fails", course(SCENARIOS["baseline-bad"], quick, seed, seconds)
+    yield (
+        "half of the batches are lost",
+        course(SCENARIOS["healthy"], quick, seed, seconds, lost=half),
+    )
+    for skew_s in (-3600.0, 3600.0):
+        yield (
+            f"clock {skew_s:+.0f} s, nobody calls",
+            course(SCENARIOS["silent"], quick, seed, seconds, skew_s=skew_s),
+        )
+
+
+def both_bad(runs: int, seed: int, seconds: int, progress: Progress) -> tuple[int, int]:
+    """Both arms begin to fail alike; return (rolled back, held) of *runs*."""
+    back = held = 0
+    for run in range(runs):
+        ended = look(SCENARIOS["both-bad"], at_share(SHARE_BP), seed + run, seconds)
+        back += ended.verdict == "rolled back"
+        held += ended.verdict == "held"
+        progress((run + 1) / runs)
+    return back, held
+
+
+# One evidence, however it is cut, sent and resumed
+
+
+def evidence_of(seconds: list[Second], seed: int, policy: Policy) -> Evidence:
+    """Return the evidence of those seconds."""
+    evidence = Evidence("2", "1", policy, Stream(SCENARIOS["errors-1"], 0.05, seed).shift)
+    for second in seconds:
+        evidence.take(second, Place(Stage.CANARY), current=True)
+    return evidence
+
+
+def scattered(second: Second, gateways: int, chance: np.random.Generator) -> Second:
+    """Return the same records as if so many gateways had seen parts of them, in any order."""
+    parts: list[window_pb2.Window] = []
+    for window in second.windows:
+        made = [window_pb2.Window() for _ in range(gateways)]
+        for part in made:
+            part.CopyFrom(window)
+            part.ClearField("records")
+        for records in window.records:
+            owner = [hash((key, second.second)) % gateways for key in records.key_hash]
+            for number, part in enumerate(made):
+                mine = [place for place, one in enumerate(owner) if one == number]
+                paired = mine if records.expected_bin else []
+                if mine:
+                    part.records.add(
+                        metric=window_pb2.Metric.Name(records.metric),
+                        key_hash=[records.key_hash[place] for place in mine],
+                        bin=[records.bin[place] for place in mine],
+                        expected_bin=[records.expected_bin[place] for place in paired],
+                    )
+        parts += made
+    order = chance.permutation(len(parts))
+    return Second(second.second, second.revision, tuple(parts[place] for place in order))
+
+
+def log_es(evidence: Evidence) -> dict[str, float]:
+    """Return every metric's ln E."""
+    told = {name: compared.state.log_e for name, compared in evidence.metrics.items()}
+    return {**told, "prediction": evidence.prediction.state.log_e}
+
+
+def merge_gap(seed: int, seconds: int) -> float:
+    """Return the largest |difference of ln E| over partitions into 1 to 16 gateways."""
+    policy = at_share(SHARE_BP)
+    chance = np.random.default_rng(seed)
+    stream = Stream(SCENARIOS["errors-1"], 0.05, seed)
+    whole = [second_of(tick, REVISION) for tick in stream.ticks(seconds)]
+    truth = log_es(evidence_of(whole, seed, policy))
+    gap = 0.0
+    for gateways in (2, 5, 16):
+        parts = [scattered(one, gateways, chance) for one in whole]
+        told = log_es(evidence_of(parts, seed, policy))
+        gap = max(gap, *(abs(told[name] - value) for name, value in truth.items()))
+    return gap
+
+
+def resume_gap(seed: int, seconds: int) -> float:
+    """Return the largest |difference of ln E| when killed and resumed every ten seconds."""
+    policy = at_share(SHARE_BP)
+    stream = Stream(SCENARIOS["errors-1"], 0.05, seed)
+    terms = Terms(
+        rollout_id="r", model="simulated", version="2", baseline="1", policy=policy,
+        approval_id="", split_salt=bytes(16), shift=stream.shift,
+    )  # fmt: skip
+    trial = Trial(terms=terms, started_unix_ms=START * 1000)
+    now = Now(START * NS, 0)
+    trial.enter(Place(Stage.CANARY), REVISION, now, "simulated")
+    whole = [second_of(tick, REVISION) for tick in stream.ticks(seconds)]
+    truth = log_es(evidence_of(whole, seed, policy))
+    for number, second in enumerate(whole):
+        trial.evidence.take(second, Place(Stage.CANARY), current=True)
+        if number % 10 == 9:
+            state = rollout_pb2.RolloutState.FromString(to_state(trial).SerializeToString())
+            trial = from_state(state, "", {policy.name: policy}, now)
+    told = log_es(trial.evidence)
+    return max(abs(told[name] - value) for name, value in truth.items())
+
+
+def billion() -> float:
+    """Return ln E after a billion calls that all accuse; finite."""
+    state = tilt.start(tilt.WORSE)
+    for _ in range(1_000):
+        state = tilt.step(tilt.WORSE, state, 900_000, 100_000, 0.05, HOUR_S)
+    return state.log_e
+
+
+def cost_us(seed: int, seconds: int = 400) -> tuple[float, float]:
+    """Return (best, median) CPU microseconds a metric and window, at 100 calls a second."""
+    stream = Stream(SCENARIOS["healthy"], 0.05, seed)
+    whole = [second_of(tick, REVISION) for tick in stream.ticks(seconds)]
+    evidence = Evidence("2", "1", at_share(SHARE_BP), stream.shift)
+    took = []
+    for second in whole:
+        began = time.thread_time()
+        evidence.take(second, Place(Stage.CANARY), current=True)
+        took.append((time.thread_time() - began) * 1e6 / len(JUDGED))
+    return min(took), median(took)
