@@ -50,11 +50,11 @@ class Arms:
         candidate never takes a place that production's calls could have.
         """
         routes, drawn = batch.routes, batch.assignment
+        batch.asked_ns = self._clock.now_ns()
         if drawn.arm is None:
             await self._answer_undivided(batch)
             leave()
             return
-        batch.asked_ns = self._clock.now_ns()
         mine, candidates = drawn.calls_of(ARM_PRODUCTION), drawn.calls_of(ARM_CANARY)
         baseline = drawn.calls_of(ARM_STANDBY)
         part = batch.part(np.concatenate([mine, candidates]))
@@ -316,6 +316,8 @@ class Arms:
             broken=batch.looked.broken if arm == ARM_PRODUCTION else 0,
             overdue=np.full(len(part), overdue) if overdue else None,
         )
+        if scored.took_ns:
+            told.done_ns = batch.asked_ns - arrived_ns[calls] + scored.took_ns
         self._aside.told(routes, participant.version, arm, told)
 
 

@@ -45,6 +45,9 @@ class Told:
     """(R,) RowFlag bits."""
     fallen_back: int = 0
     broken: int = 0
+    done_ns: NDArray[np.int64] | None = None
+    """(C,) from arrival until this version was done with the call, whichever arm was answered
+    first: by it arms are compared. None: latency_ns."""
     overdue: NDArray[np.bool_] | None = None
     """(C,) answered, but the run took longer than a canary may: evidence against either arm, so
     that a slow host accuses nobody. None: none."""
@@ -69,6 +72,9 @@ class Told:
             flags=np.concatenate([told.flags for told in parts]),
             fallen_back=sum(told.fallen_back for told in parts),
             broken=sum(told.broken for told in parts),
+            done_ns=np.concatenate(
+                [told.latency_ns if told.done_ns is None else told.done_ns for told in parts]
+            ),
             overdue=_overdue(parts),
         )
 
@@ -239,7 +245,8 @@ class Windows:
             expected += score_bins(told.expected[first_rows], edges).tolist()
         keys, bins, _ = counts.records.setdefault(window_pb2.METRIC_LATENCY, ([], [], []))
         keys += hashes
-        bins += bins_of(told.latency_ns[kept]).tolist()
+        took_ns = told.latency_ns if told.done_ns is None else told.done_ns
+        bins += bins_of(took_ns[kept]).tolist()
 
 
 def _overdue(parts: Sequence[Told]) -> NDArray[np.bool_] | None:
