@@ -36,6 +36,8 @@ ENTITIES_MIN = 100_000
 CHECKED_CALLS = 50
 DIFFERENCE_MAX = 1e-6
 ASKED_AGAIN_MAX = 20
+KEYS_A_ROUND = 2_500
+"""More than one connection of a saturated round asks for."""
 
 Round = dict[str, Any]
 
@@ -68,6 +70,7 @@ def one_round(side: Side, workload: Workload, bodies: Path, asked: argparse.Name
     line = [sys.executable, "-m", "benchmarks.generator", "--target", side.target]
     line += ["--bodies", str(bodies), "--seconds", str(asked.seconds)]
     line += ["--warm", str(asked.warm)]
+    line += ["--first", str(number * KEYS_A_ROUND)]
     line += ["--connections", str(workload.connections), "--streams", str(workload.streams)]
     cpu_s, began = side.cpu_s(), time.perf_counter()
     said = subprocess.run(on_cores(line, asked.generator_core), check=False, capture_output=True)
@@ -79,7 +82,7 @@ def one_round(side: Side, workload: Workload, bodies: Path, asked: argparse.Name
     answered = measured["calls"] / measured["seconds"] * (measured["seconds"] + asked.warm)
     measured["server_us_per_call"] = round((side.cpu_s() - cpu_s) / answered * 1e6, 1)
     measured["rows_per_s"] = round(measured["calls_per_s"] * workload.rows, 1)
-    measured["degraded_share"] = side.degraded_share()
+    measured["degraded_share"] = side.degraded_share(workload.rows)
     return {"side": side.name, "workload": workload.name, "lasted_s": round(lasted, 2), **measured}
 
 
@@ -110,7 +113,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> list[Round]:
                     for side in sides if number % 2 == 0 else sides[::-1]:
                         with side.awake():
                             file = bodies[(workload.model, workload.rows)]
-                            measured = one_round(side, workload, file, asked)
+                            measured = one_round(side, workload, file, asked, number)
                         rounds.append(measured)
                         say(
                             f"  round {number + 1}, {workload.name}, {side.name}: "

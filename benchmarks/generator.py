@@ -135,6 +135,7 @@ async def ask_all(
     seconds: float,
     warm_s: float,
     path: str = PREDICT,
+    first: int = 0,
 ) -> Measured:
     """Ask for *warm_s* uncounted and *seconds* counted; raises OSError when a connection breaks.
 
@@ -145,7 +146,7 @@ async def ask_all(
     every: list[Connection] = []
     step = max(1, len(bodies) // connections)
     for number in range(connections):
-        asker = Asker(path, target, list(bodies), first_body=number * step)
+        asker = Asker(path, target, list(bodies), first_body=first + number * step)
         _, connection = await asyncio.wait_for(
             loop.create_connection(lambda a=asker: Connection(a, streams), host, int(port)),  # type: ignore[misc]
             CONNECT_S_MAX,
@@ -204,6 +205,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=32, help="calls open on each connection")
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--warm", type=float, default=1.0, help="seconds not counted")
+    parser.add_argument("--first", type=int, default=0, help="begin with this request")
     asked = parser.parse_args()
     measured = uvloop.run(
         ask_all(
@@ -213,6 +215,7 @@ def main() -> None:
             streams=asked.streams,
             seconds=asked.seconds,
             warm_s=asked.warm,
+            first=asked.first,
         )
     )
     print(json.dumps(asdict(measured)))

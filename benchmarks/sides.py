@@ -42,8 +42,10 @@ class Side:
     """The gateway's /metrics."""
     _seen: tuple[float, float] = (0.0, 0.0)
 
-    def degraded_share(self) -> float:
+    def degraded_share(self, rows: int) -> float:
         """Return the share of rows since last asked that were answered without the store.
+
+        rows  in each call since then.
 
         Such an answer is cheaper, so it must not pass for a fast one. The metrics are a second
         old at most.
@@ -55,7 +57,7 @@ class Side:
         degraded = sum(map(float, DEGRADED_ROWS.findall(text)))
         answered = sum(map(float, ANSWERED_CALLS.findall(text)))
         before, self._seen = self._seen, (degraded, answered)
-        return round((degraded - before[0]) / max(answered - before[1], 1.0), 6)
+        return round((degraded - before[0]) / max((answered - before[1]) * rows, 1.0), 6)
 
     @contextmanager
     def awake(self) -> Iterator[None]:
