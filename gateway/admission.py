@@ -19,9 +19,11 @@ PUSHBACK_MS = 100
 """Overload lasts batches, not seconds: a caller with a retry budget may come back soon."""
 
 WINDOW_NS = 50_000_000
-"""The rate is measured over stretches this long in which there always was work."""
+WINDOW_ROWS = 64
+"""The rate is measured over stretches this long, and of this many rows, in which rows always
+waited: a lone call that waits for a slow store says nothing of how fast rows are scored."""
 NEWEST_WEIGHT = 0.3
-"""Of the newest stretch: the rate follows a change within some 150 ms."""
+"""Of the newest stretch, where it is slower; a faster one is believed at once."""
 MARGIN = 1.25
 """What is predicted for a call, against what it has left: the way out is not measured."""
 
@@ -34,17 +36,17 @@ class ServiceRate:
 
     def __init__(self) -> None:
         self.row_ns = 0.0
-        """0: never measured yet; then nothing is predicted and nothing refused for its time."""
+        """0: rows never had to wait; then nothing is predicted and nothing refused for its time."""
         self._began_ns: int | None = None
         self._rows = 0
 
-    def working(self, now_ns: int) -> None:
-        """There is work at *now_ns*."""
+    def waiting(self, now_ns: int) -> None:
+        """Rows wait at *now_ns*, beyond those being scored."""
         if self._began_ns is None:
             self._began_ns, self._rows = now_ns, 0
 
-    def idle(self) -> None:
-        """Nothing is inside: this stretch says how busy callers are, not how fast we are."""
+    def drained(self) -> None:
+        """No row waits: from here on, the pace is the callers', not ours."""
         self._began_ns = None
 
     def answered(self, rows: int, now_ns: int) -> None:
@@ -53,10 +55,10 @@ class ServiceRate:
             return
         self._rows += rows
         elapsed_ns = now_ns - self._began_ns
-        if elapsed_ns >= WINDOW_NS:
+        if elapsed_ns >= WINDOW_NS and self._rows >= WINDOW_ROWS:
             newest = elapsed_ns / self._rows
-            known = self.row_ns or newest
-            self.row_ns = known + NEWEST_WEIGHT * (newest - known)
+            slower = max(0.0, newest - (self.row_ns or newest))
+            self.row_ns = newest - (1 - NEWEST_WEIGHT) * slower
             self._began_ns, self._rows = now_ns, 0
 
     def wait_ns(self, rows: int) -> float:

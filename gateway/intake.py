@@ -63,7 +63,6 @@ class Intake:
         )
         if refusal is not None:
             raise RefusedError(refusal)
-        self._admission.rate.working(arrived_ns)
         handle = self._next_handle
         self._next_handle += 1
         waiting = Waiting(handle, call, arrived_ns, deadline_ns)
@@ -86,8 +85,6 @@ class Intake:
         if not waiting.taken:
             waiting.left = True
             self.rows_waiting -= waiting.call.rows
-        if not self._inside:
-            self._admission.rate.idle()
 
     def take(self, rows_max: int, now_ns: int = 0) -> Calls | None:
         """Hand over calls of one model, those of the first kind and then its others; None: none.
@@ -105,6 +102,10 @@ class Intake:
             queue = self._queues.get((rank, first[1]))
             if queue:
                 rows = self._fill(taken, queue, rows, rows_max, now_ns)
+        if self.rows_waiting:
+            self._admission.rate.waiting(now_ns)
+        else:
+            self._admission.rate.drained()
         taken.sort(key=ARRIVAL)
         return columns(first[1], taken)
 

@@ -71,6 +71,9 @@ class Settings:
     name_bytes_max: int = 128
     """Model and version names; entity ids and sticky keys have the same bound."""
     request_id_bytes_max: int = 128
+    calls_waiting_max: int = 2_048
+    """Calls that a worker has been sent and has not looked at: half a second's work. One more is
+    CANCELLED by grpc, whatever its criticality; connections and streams_max keep it from that."""
     connections_max: int = 4_096
     """Connections a worker holds; one more is closed at once. Each idle one costs some 20 kB."""
     streams_max: int = 32

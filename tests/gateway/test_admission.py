@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.admission import PUSHBACK_MS, WINDOW_NS, Admission, ServiceRate
+from gateway.admission import PUSHBACK_MS, WINDOW_NS, WINDOW_ROWS, Admission, ServiceRate
 from gateway.decode import DecodedCall
 from gateway.intake import NEWEST_FIRST_NS, Intake
 from gateway.settings import Settings
@@ -68,19 +68,48 @@ def test_a_call_that_would_be_answered_too_late_is_refused_with_a_pushback() -> 
     assert admission.refusal(1, DEFAULT, inside=20, ahead=0, left_ns=10_000_000) is None
 
 
-def test_the_rate_is_learned_while_there_is_work_and_not_between() -> None:
+def test_the_rate_is_learned_while_rows_wait_and_not_between() -> None:
     """1,000 rows in a stretch of 100 ms: 100 us each; an idle second in between is no slowness."""
     rate = ServiceRate()
     assert rate.wait_ns(1_000) == 0
-    rate.working(0)
+    rate.waiting(0)
     rate.answered(400, WINDOW_NS // 2)
     rate.answered(600, 2 * WINDOW_NS)
     assert rate.row_ns == pytest.approx(100_000)
-    rate.idle()
-    rate.answered(1, 10**9)
-    rate.working(10**9)
+    rate.drained()
+    rate.answered(WINDOW_ROWS, 10**9)
+    rate.waiting(10**9)
     rate.answered(1_000, 10**9 + 2 * WINDOW_NS)
     assert rate.row_ns == pytest.approx(100_000)
+
+
+def test_a_faster_rate_is_believed_at_once_and_a_slower_one_by_and_by() -> None:
+    """Few rows say nothing; a slow stretch counts for three tenths."""
+    rate = ServiceRate()
+    rate.row_ns = 100_000.0
+    rate.waiting(0)
+    rate.answered(WINDOW_ROWS - 1, 10 * WINDOW_NS)
+    assert rate.row_ns == 100_000
+    rate.drained()
+    rate.waiting(0)
+    rate.answered(1_000, 2 * 10**8)
+    assert rate.row_ns == pytest.approx(130_000)
+    rate.answered(1_000, 2 * 10**8 + WINDOW_NS)
+    assert rate.row_ns == pytest.approx(50_000)
+
+
+def test_the_rate_is_learned_from_batches_that_leave_others_waiting() -> None:
+    """Two batches' worth of calls: the stretch begins with the first and ends with the last."""
+    admission = Admission(1_000, 90, 50)
+    intake = Intake(admission)
+    for _ in range(2 * WINDOW_ROWS):
+        intake.enter(call(), arrived_ns=0, deadline_ns=LONG_NS)
+    taken(intake, WINDOW_ROWS, now_ns=1)
+    admission.rate.answered(WINDOW_ROWS, 1 + WINDOW_NS)
+    assert admission.rate.row_ns == pytest.approx(WINDOW_NS / WINDOW_ROWS)
+    taken(intake, WINDOW_ROWS, now_ns=2 + WINDOW_NS)
+    admission.rate.answered(WINDOW_ROWS, 10**10)
+    assert admission.rate.row_ns == pytest.approx(WINDOW_NS / WINDOW_ROWS)
 
 
 def test_critical_calls_are_taken_first_and_the_batch_lies_in_order_of_arrival() -> None:
