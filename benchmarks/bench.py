@@ -65,8 +65,13 @@ def check_answers(side: Side, ground: Ground, workload: Workload) -> None:
                 )
 
 
-def one_round(side: Side, workload: Workload, bodies: Path, asked: argparse.Namespace) -> Round:
-    """Time one server for a moment; returns the round as JSON values."""
+def one_round(
+    side: Side, workload: Workload, bodies: Path, asked: argparse.Namespace, number: int = 0
+) -> Round:
+    """Time one server for a moment; returns the round as JSON values.
+
+    Round *number* begins at another place of the requests, so that rounds share few keys.
+    """
     line = [sys.executable, "-m", "benchmarks.generator", "--target", side.target]
     line += ["--bodies", str(bodies), "--seconds", str(asked.seconds)]
     line += ["--warm", str(asked.warm)]
