@@ -23,7 +23,7 @@ EDGE_RECORDS_MIN = 500
 """Production's records that fix the first edges."""
 GATE_RECORDS_MIN = {"p99": 200, "p90": 50, "p50": 20}
 """The candidate's records before its quantile is believed at all."""
-STAGE_RECORDS_MIN = 1_000
+STAGE_RECORDS_MIN = {"p99": 5_000, "p90": 1_000, "p50": 1_000}
 """... and before those of the stage alone are: a fault that sets in late is diluted in the rest."""
 
 Histogram = NDArray[np.int64]
@@ -103,7 +103,7 @@ class LatencyEvidence:
         whole = self._slower(name, self.rollout, GATE_RECORDS_MIN[name])
         if whole.beyond:
             return whole
-        recent = self._slower(name, self.stage, STAGE_RECORDS_MIN)
+        recent = self._slower(name, self.stage, STAGE_RECORDS_MIN[name])
         return recent if recent.beyond else whole
 
     def _slower(self, name: str, counts: Histogram, records_min: int) -> Slower:
