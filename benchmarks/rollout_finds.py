@@ -14,8 +14,9 @@ from protos import rollout_pb2, window_pb2
 from rollout.apply import Terms
 from rollout.checkpoint import from_state, to_state
 from rollout.evidence import Evidence
+from rollout.foretell import foretell
 from rollout.inbox import Second
-from rollout.plan import Place, Stage, share_bp, stay_s
+from rollout.plan import Place, Stage
 from rollout.policy import JUDGED, STANDARD, Policy
 from rollout.simulate import (
     OURS,
@@ -30,7 +31,6 @@ from rollout.simulate import (
 from rollout.simulate_streams import NS, SCENARIOS, START, Stream, second_of
 from rollout.trial import Now, Trial
 from stats import tilt
-from stats.rate import clean_keys_needed
 
 BARS = {
     "errors-1": 800,
@@ -81,7 +81,8 @@ def find_beside(scenario: str, runs: int, seed: int, progress: Progress) -> list
     told = SCENARIOS[scenario]
     by_judge: dict[str, list[Ended]] = {}
     for run in range(runs):
-        for one in beside(told, SHARE_BP, seed + run, told.onset_s + HOUR_S):
+        stream = Stream(told, SHARE_BP / 10_000, seed + run)
+        for one in beside(stream.ticks(told.onset_s + HOUR_S)):
             by_judge.setdefault(one.judge, []).append(one)
         progress((run + 1) / runs)
     return [_found(judge, ended, told.onset_s) for judge, ended in by_judge.items()]
@@ -108,23 +109,11 @@ def _found(judge: str, ended: list[Ended], onset_s: int) -> Found:
 # A healthy candidate, and the time its plan foretells
 
 
-def foretold_s(policy: Policy, calls_a_second: float) -> list[float]:
-    """Return how long each stage of *policy* must last without any failure, at that traffic."""
-    places = [Place(Stage.CANARY, step) for step in range(len(policy.canary))]
-    needed = clean_keys_needed(policy.failure_bar, policy.promote_log_threshold)
-    return [
-        max(
-            stay_s(place, policy),
-            needed / (calls_a_second * share_bp(place, policy) / 10_000),
-        )
-        for place in (*places, Place(Stage.WATCH))
-    ]
-
-
 def promoted(seed: int, policy: Policy = STANDARD) -> tuple[Course, float]:
     """Play a candidate without any failure to its end; return it and the foretold seconds."""
     told = SCENARIOS["spotless"]
-    foretold = sum(foretold_s(policy, told.calls_a_second))
+    steps = foretell(replace(policy, shadow=None), told.calls_a_second)
+    foretold = sum(step.seconds for step in steps)
     return course(told, policy, seed, round(3 * foretold) + 60), foretold
 
 

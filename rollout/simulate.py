@@ -10,12 +10,21 @@ from dataclasses import dataclass, field, replace
 from protos import window_pb2
 from rollout.apply import Terms
 from rollout.evidence import Evidence
-from rollout.inbox import Second
 from rollout.judge import Facts, FleetView, judge
 from rollout.peers import PEERS, Peer
 from rollout.plan import ENDS, Place, Stage, Verdict, share_bp
 from rollout.policy import CanaryStep, Policy
-from rollout.simulate_streams import NS, START, Scenario, Stream, Tick, second_of, windows_of
+from rollout.shift import Shift
+from rollout.simulate_streams import (
+    NS,
+    START,
+    Scenario,
+    Stream,
+    Tick,
+    outcomes_of,
+    second_of,
+    windows_of,
+)
 from rollout.trial import Now, Trial
 
 OURS = "Turnout"
@@ -53,35 +62,42 @@ def at_share(share_bp_: int, alpha: float = 0.01) -> Policy:
 
 def look(scenario: Scenario, policy: Policy, seed: int, seconds: int) -> Ended:
     """Judge *seconds* of a canary at the policy's first share; stop at a rollback."""
+    stream = Stream(scenario, share_bp(Place(Stage.CANARY), policy) / 10_000, seed)
+    return judged(stream.ticks(seconds), policy, stream.shift)
+
+
+def judged(ticks: Iterable[Tick], policy: Policy, shift: Shift | None = None) -> Ended:
+    """Judge a canary at the policy's first share, second by second; stop at a rollback."""
     place = Place(Stage.CANARY)
-    stream = Stream(scenario, share_bp(place, policy) / 10_000, seed)
-    evidence = Evidence("2", "1", policy, stream.shift)
-    calls, held = 0, ""
-    for tick in stream.ticks(seconds):
+    evidence = Evidence("2", "1", policy, shift)
+    calls, held, second = 0, "", 0
+    for tick in ticks:
         calls += tick.candidate.calls
+        second = tick.second + 1
         evidence.take(second_of(tick, REVISION), place, current=True)
-        evidence.take_outcomes(stream.outcomes(tick))
-        said = judge(policy, Facts(place=place, stayed_s=tick.second + 1.0, fleet=LIVE), evidence)
+        evidence.take_outcomes(outcomes_of(tick))
+        said = judge(policy, Facts(place=place, stayed_s=float(second), fleet=LIVE), evidence)
         if said.verdict == Verdict.FAULTY:
-            return Ended(OURS, "rolled back", tick.second + 1, calls, said.reason)
+            return Ended(OURS, "rolled back", second, calls, said.reason)
         if said.verdict == Verdict.HOLD:
             held = held or said.reason
-    return Ended(OURS, "held" if held else "undecided", seconds, calls, held)
+    return Ended(OURS, "held" if held else "undecided", second, calls, held)
 
 
-def beside(scenario: Scenario, share_bp_: int, seed: int, seconds: int) -> list[Ended]:
-    """Return what each other tool's judge makes of the same stream."""
+def beside(ticks: Iterable[Tick]) -> list[Ended]:
+    """Return what each other tool's judge makes of the same seconds."""
     peers: list[Peer] = [make() for make in PEERS]
     ended: dict[str, Ended] = {}
-    calls = 0
-    for tick in Stream(scenario, share_bp_ / 10_000, seed).ticks(seconds):
+    calls = second = 0
+    for tick in ticks:
         calls += tick.candidate.calls
+        second = tick.second + 1
         for peer in peers:
             if peer.name not in ended and (why := peer.look(tick)):
-                ended[peer.name] = Ended(peer.name, "rolled back", tick.second + 1, calls, why)
+                ended[peer.name] = Ended(peer.name, "rolled back", second, calls, why)
         if len(ended) == len(peers):
             break
-    return [ended.get(one.name, Ended(one.name, "undecided", seconds, calls)) for one in peers]
+    return [ended.get(one.name, Ended(one.name, "undecided", second, calls)) for one in peers]
 
 
 @dataclass(slots=True)
@@ -163,17 +179,3 @@ def _deliver(trial: Trial, tick: Tick, *, lost: bool, skew_s: float) -> None:
 def _now(seconds: float, skew_s: float) -> Now:
     monotonic = round(seconds * NS)
     return Now(unix_ns=START * NS + monotonic + round(skew_s * NS), monotonic_ns=monotonic)
-
-
-def replay(seconds: Iterable[Second], evidence: Evidence, policy: Policy, place: Place) -> Ended:
-    """Judge recorded windows of one share, in the order they closed."""
-    calls, held, number = 0, "", 0
-    for number, second in enumerate(seconds, 1):
-        evidence.take(second, place, current=True)
-        calls = evidence.totals.canary + evidence.totals.fallen_back
-        said = judge(policy, Facts(place=place, stayed_s=float(number), fleet=LIVE), evidence)
-        if said.verdict == Verdict.FAULTY:
-            return Ended(OURS, "rolled back", number, calls, said.reason)
-        if said.verdict == Verdict.HOLD:
-            held = held or said.reason
-    return Ended(OURS, "held" if held else "undecided", number, calls, held)

@@ -72,8 +72,6 @@ class Scenario:
     calls_a_second: float = 100.0
     certified_rows: int = CERTIFIED_ROWS
     """0: nobody certified what would change."""
-    lost: float = 0.0
-    """Windows that never come."""
 
     def at(self, second: int) -> tuple[Behaviour, Behaviour]:
         """Return (candidate, baseline) in a second since the start."""
@@ -121,7 +119,6 @@ SCENARIOS: dict[str, Scenario] = {
             baseline=Behaviour(errors=0.05),
             onset_s=60,
         ),
-        Scenario(name="lossy", words="half of the windows never come", lost=0.5),
         Scenario(name="uncertified", words="a difference nobody approved", certified_rows=0),
     )
 }
@@ -185,12 +182,6 @@ class Stream:
                 self._arm(baseline, rate * (1 - self.share), of_candidate=False),
             )
 
-    def outcomes(self, tick: Tick) -> Iterator[Outcome]:
-        """Yield the outcomes that *tick* reports, as monitoring would."""
-        for arm, canary in ((tick.candidate, True), (tick.baseline, False)):
-            for key in arm.outcomes.tolist():
-                yield Outcome(key, canary, tick.share)
-
     def _arm(self, how: Behaviour, calls_a_second: float, *, of_candidate: bool) -> Arm:
         chance = self._chance
         calls = int(chance.poisson(calls_a_second))
@@ -217,6 +208,13 @@ class Stream:
             missing=int(chance.binomial(calls, how.missing)),
             outcomes=keys[chance.random(calls) < how.outcome],
         )
+
+
+def outcomes_of(tick: Tick) -> Iterator[Outcome]:
+    """Yield the outcomes that *tick* reports, as monitoring would."""
+    for arm, canary in ((tick.candidate, True), (tick.baseline, False)):
+        for key in arm.outcomes.tolist():
+            yield Outcome(key, canary, tick.share)
 
 
 def latencies(chance: np.random.Generator, calls: int, how: Behaviour) -> NDArray[np.int64]:

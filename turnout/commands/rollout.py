@@ -12,6 +12,7 @@ from protos import rollout_pb2
 from turnout import doors
 from turnout.asked import Asked
 from turnout.commands import rollout_verbs
+from turnout.commands.simulate import simulate
 from turnout.plain import plain
 from turnout.rollout_view import OVER, policies_table, stage_name, status_view
 from turnout.terminal import table, terminal
@@ -20,6 +21,7 @@ app = typer.Typer(
     help="Roll a version out under a policy, watched and judged.", no_args_is_help=True
 )
 rollout_verbs.add_to(app)
+app.command()(simulate)
 
 Model = Annotated[str, typer.Argument(help="The model's name.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; kept in the history.")]

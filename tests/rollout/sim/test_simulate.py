@@ -1,0 +1,118 @@
+"""`turnout rollout simulate`: made-up and recorded streams, ours and the other judges beside."""
+
+import json
+
+import numpy as np
+import pytest
+
+from protos import journal_pb2, predict_pb2
+from rollout.peers import (
+    ArgoShaped,
+    FlaggerShaped,
+    KayentaShaped,
+    Peer,
+    SageMakerShaped,
+)
+from rollout.simulate import at_share, beside, judged
+from rollout.simulate_recorded import recorded
+from rollout.simulate_streams import NS, SCENARIOS, START, Stream
+from turnout.__main__ import main
+
+
+def served(role: int, version: str, keys: range, second: int) -> journal_pb2.ServedBatch:
+    """One batch of a gateway's journal."""
+    calls = len(keys)
+    return journal_pb2.ServedBatch(
+        model="churn",
+        version=version,
+        at_unix_ns=np.full(calls, (START + second) * NS + 7, dtype="<i8").tobytes(),
+        role=np.full(calls, role, dtype=np.uint8).tobytes(),
+        key_hash=np.array(keys, dtype="<u8").tobytes(),
+    )
+
+
+def journal(fallen_back: int) -> list[journal_pb2.ServedBatch]:
+    """Ten seconds: 5 canary calls each, *fallen_back* of them answered by production; 95 others."""
+    made = []
+    for second in range(10):
+        first = second * 1000
+        made += [
+            served(predict_pb2.CANARY, "2", range(first, first + 5 - fallen_back), second),
+            served(
+                predict_pb2.FALLBACK, "1", range(first + 100, first + 100 + fallen_back), second
+            ),
+            served(predict_pb2.PRODUCTION, "1", range(first + 200, first + 295), second),
+        ]
+    return made
+
+
+@pytest.mark.parametrize(("fallen_back", "verdict"), [(0, "undecided"), (4, "rolled back")])
+def test_a_journal_is_judged_again(fallen_back: int, verdict: str) -> None:
+    """What production had to answer in the canary's place is the canary's failure."""
+    ticks = list(recorded(journal(fallen_back), "churn", "2", 0.05))
+    assert [tick.second for tick in ticks] == list(range(10))
+    assert sum(tick.candidate.calls for tick in ticks) == 50
+    assert judged(ticks, at_share(500)).verdict == verdict
+
+
+def test_a_journal_of_another_model_says_nothing() -> None:
+    """No tick."""
+    assert not list(recorded(journal(1), "fraud", "2", 0.05))
+
+
+@pytest.mark.walk
+def test_the_other_judges_find_what_is_plain_and_in_their_time() -> None:
+    """Every call fails: Argo within 1 and 4 minutes, Flagger 5, Kayenta 10, SageMaker 20."""
+    ended = {
+        one.judge: one.second for one in beside(Stream(SCENARIOS["failing"], 0.05, 1).ticks(1300))
+    }
+    assert ended == {
+        "Argo-shaped, failureLimit 0": 60,
+        "Argo-shaped, failureLimit 3": 240,
+        "Flagger-shaped, 5 strikes": 300,
+        "Kayenta-shaped, 6 looks": 600,
+        "SageMaker-shaped": 1200,
+    }
+
+
+@pytest.mark.parametrize(
+    ("peer", "rolls_back"),
+    [(FlaggerShaped(), True), (ArgoShaped(), False), (SageMakerShaped(), False)],
+)
+def test_without_traffic_flagger_rolls_back_and_the_others_wait(
+    peer: Peer, rolls_back: bool
+) -> None:
+    """No values count as failed checks there; Argo is set up to skip them, CloudWatch ignores."""
+    told = [peer.look(tick) for tick in Stream(SCENARIOS["silent"], 0.05, 1).ticks(360)]
+    assert any(told) == rolls_back
+
+
+def test_kayenta_looks_every_ten_minutes_only() -> None:
+    """Between looks it says nothing."""
+    peer = KayentaShaped(every_minutes=1)
+    told = [peer.look(tick) for tick in Stream(SCENARIOS["failing"], 0.05, 1).ticks(130)]
+    assert [second for second, why in enumerate(told) if why]
+    assert all((second + 1) % 60 == 0 for second, why in enumerate(told) if why)
+
+
+@pytest.mark.walk
+def test_the_command_shows_every_judge(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ours first; each with verdict, when, and calls."""
+    line = ["rollout", "simulate", "failing", "--seconds", "5", "--json"]
+    with pytest.raises(SystemExit) as left:
+        main(line)
+    assert left.value.code == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told[0]["judge"] == "Turnout"
+    assert told[0]["verdict"] == "rolled back"
+    assert len(told) == 6
+
+
+def test_an_unknown_scenario_is_refused_with_the_known_ones(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Exit code 1, and the names."""
+    with pytest.raises(SystemExit) as left:
+        main(["rollout", "simulate", "nothing"])
+    assert left.value.code == 1
+    assert "errors-5" in capsys.readouterr().err
