@@ -57,15 +57,15 @@ def server_options(settings: Settings) -> list[tuple[str, int]]:
 
     Its overload protection refuses streams while calls that have ended are not yet let go of, which
     Python does late: 1,097 of 7,730 calls of an ordinary client with 90 open on one connection
-    (of 100 allowed) failed at an idle worker; without it none. What it guards against, streams
-    opened and reset without end, then costs memory until they are let go of.
+    (of 100 allowed) failed at an idle worker. With room for some of those none do; without any
+    bound on them, a client that resets 20,000 calls at once cost 75 MB and others .5 s.
     """
     return [
         ("grpc.so_reuseport", 1),
         ("grpc.max_receive_message_length", settings.message_bytes_max),
         ("grpc.max_allowed_incoming_connections", settings.connections_max),
         ("grpc.max_concurrent_streams", settings.streams_max),
-        ("grpc.http2.max_deallocating_streams", 512),
+        ("grpc.http2.max_deallocating_streams", 8 * settings.streams_max),
         ("grpc.server.max_pending_requests", settings.calls_waiting_max),
         ("grpc.server.max_pending_requests_hard_limit", settings.calls_waiting_max),
         ("grpc.max_metadata_size", settings.metadata_bytes_max),

@@ -171,6 +171,19 @@ def test_abuse_is_ended_and_others_do_not_notice(kind: str, alone: Alone) -> Non
     alone.emptied(tasks)
 
 
+def test_calls_beyond_streams_max_wait_and_are_not_refused(alone: Alone) -> None:
+    """An ordinary client with 300 calls at once on one connection: all are answered."""
+
+    async def walk() -> None:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{alone.port}") as channel:
+            predict = channel.unary_unary(PREDICT)
+            message = CALL.SerializeToString()
+            for _ in range(3):
+                await asyncio.gather(*(predict(message, timeout=10.0) for _ in range(300)))
+
+    asyncio.run(walk())
+
+
 def test_what_grpcio_cannot_do_is_known() -> None:
     """Three things docs/reliability.md leaves to the native door; if one changes, say so there."""
     line = [sys.executable, "-m", "tests.walks.house_process"]
