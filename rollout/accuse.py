@@ -33,9 +33,10 @@ def accuse(policy: Policy, evidence: Evidence, metric: str) -> str:
         f"reached {threshold:.2f}"
     )
     if metric in QUANTILES:
-        if not evidence.latency.slower(metric).beyond:
+        found = evidence.latency.slower(metric)
+        if not found.beyond:
             return ""
-        words += f"; {evidence.latency.words(metric)}"
+        words += f"; {evidence.latency.words(found)}"
     return words
 
 
@@ -89,8 +90,8 @@ def _row(evidence: Evidence, name: str, *, intervals: bool) -> rollout_pb2.Evide
     row.log_e, row.log_e_max = compared.state.log_e, compared.state.log_e_max
     row.windows, row.gate_open = compared.state.looks, True
     if name in QUANTILES:
-        row.gate_open = evidence.latency.slower(name).beyond
-        row.gate = evidence.latency.words(name)
+        found = evidence.latency.slower(name)
+        row.gate_open, row.gate = found.beyond, evidence.latency.words(found)
         row.counted = int(evidence.latency.rollout[0].sum())
     _fill_effect(row, compared, intervals=intervals)
     return row

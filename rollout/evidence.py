@@ -199,8 +199,10 @@ class Evidence:
         self.baseline_keys += self._add_clean(stage.baseline_clean, baseline)
 
     def _add_clean(self, clean: set[int], arm: ArmRecords) -> int:
-        fresh = arm.scored - clean - self.stage.failed
         room = self.policy.keys_max - len(clean)
+        if room <= 0 or not arm.scored:
+            return 0
+        fresh = arm.scored - clean - self.stage.failed
         if len(fresh) > room:  # the smallest, so that the order of arrival does not matter
             fresh = set(sorted(fresh)[:room])
         clean |= fresh

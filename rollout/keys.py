@@ -20,6 +20,8 @@ class KeySample:
 
     def fresh(self, keys: set[int]) -> set[int]:
         """Return those of *keys* that are kept and were not counted yet."""
+        if not keys:
+            return keys
         fresh = keys - self.keys
         if self.keep < WHOLE_KEEP:
             fresh = {key for key in fresh if key % WHOLE_KEEP < self.keep}

@@ -84,6 +84,8 @@ class LatencyEvidence:
                 share,
                 self._looks_max,
             )
+        if not len(slow) and not len(other):
+            return
         counts = np.stack(
             [np.bincount(slow_bins, minlength=BINS), np.bincount(other_bins, minlength=BINS)]
         )
@@ -111,9 +113,8 @@ class LatencyEvidence:
         enough = int(counts[0].sum()) >= records_min
         return Slower(canary, baseline, enough and self._margin.beyond(canary, baseline))
 
-    def words(self, name: str) -> str:
-        """Return the gate in words; empty before there is anything to compare."""
-        found = self.slower(name)
+    def words(self, found: Slower) -> str:
+        """Return a gate in words; empty before there is anything to compare."""
         if math.isnan(found.canary_ns) or math.isnan(found.baseline_ns):
             return ""
         change = found.canary_ns / found.baseline_ns - 1.0

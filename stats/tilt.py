@@ -17,6 +17,7 @@ kept as logarithms, so that 10^9 events and E of e^10000 are ordinary numbers.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,10 @@ def step(
     check_counts(canary_events, baseline_events, share)
     prior = min(_prior(state.looks, looks_max), 1.0 - state.prior_spent)
     log_prior = math.log(prior) if prior > 0.0 else -math.inf
-    none_tilt = _log_tilt(share, grid.margin)
     events = canary_events + baseline_events
     log_s = tuple(
-        log_add(log_one, log_prior)
-        + canary_events * (delta - grid.margin)
-        - events * (_log_tilt(share, delta) - none_tilt)
-        for delta, log_one in zip(grid.deltas, state.log_s, strict=True)
+        log_add(log_one, log_prior) + canary_events * gain - events * cost
+        for (gain, cost), log_one in zip(_stakes(grid, share), state.log_s, strict=True)
     )
     spent = state.prior_spent + prior
     left = 1.0 - spent
@@ -136,6 +134,13 @@ def log_sum(logs: Sequence[float]) -> float:
     if high == -math.inf:
         return high
     return high + math.log(math.fsum(math.exp(one - high) for one in logs))
+
+
+@lru_cache(maxsize=512)
+def _stakes(grid: Grid, share: float) -> tuple[tuple[float, float], ...]:
+    """What a canary's event wins on each rate ratio, and what any event costs."""
+    none_tilt = _log_tilt(share, grid.margin)
+    return tuple((d - grid.margin, _log_tilt(share, d) - none_tilt) for d in grid.deltas)
 
 
 def _log_tilt(share: float, delta: float) -> float:

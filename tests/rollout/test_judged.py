@@ -172,6 +172,20 @@ def test_a_baseline_that_fails_holds_and_when_both_fail_alike_nobody_is_accused(
     assert "production itself fails" in found.reason
 
 
+def test_a_production_that_always_fails_a_little_is_its_own_measure() -> None:
+    """4 % of its keys, for ever: held at first, and then known; five times as many hold again."""
+    evidence, traffic = Evidence("2", "1", POLICY, SHIFT), Traffic()
+    traffic.errors = traffic.baseline_errors = 0.04
+    held = []
+    for second in range(90):
+        if second == 70:
+            traffic.errors = traffic.baseline_errors = 0.2
+        evidence.take(traffic.next(), CANARY, current=True)
+        held.append(any("production itself" in why for why in evidence.doubts.reasons()))
+    assert not held[69]
+    assert held[89]
+
+
 def test_late_outcomes_stop_a_rollout_and_never_speed_one() -> None:
     """Conversions halve, whichever share each key was drawn with, however late it comes."""
     draw, evidence = random.Random(5), Evidence("2", "1", POLICY)

@@ -67,6 +67,7 @@ def test_nothing_is_acknowledged_before_it_is_kept() -> None:
     asyncio.run(walk())
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize("fails", [0.0, 0.03])
 def test_a_killed_controller_goes_on_bit_for_bit(fails: float) -> None:
     """Killed at every other second, before or after saving: the evidence is identical."""
