@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOMS := protos stats journal features registry training gateway rollout turnout
 
-.PHONY: run test unit walks check protos lock fix bench
+.PHONY: run test unit walks nightly soak check protos lock fix bench
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "Installing into $(VENV) (once, under a minute) ..."
@@ -25,6 +25,15 @@ unit: $(VENV)/.installed
 
 walks: $(VENV)/.installed
 	@$(BIN)/python -m pytest -m "walk and not nightly"
+
+# What takes minutes: whole contracts at full length, then the soak.
+nightly: $(VENV)/.installed
+	@$(BIN)/python -m pytest -m nightly
+	@$(MAKE) soak MINUTES=60
+
+MINUTES ?= 10
+soak: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 check: $(VENV)/.installed
 	@$(BIN)/ruff check .

@@ -89,13 +89,12 @@ def favour(pid: int) -> None:
 
 def overloaded(peak_per_s: float, wait_s: float) -> list[Group]:
     """Ten times *peak_per_s*, over connections that hold *wait_s* of work together."""
-    connections = max(7, round(peak_per_s * wait_s / STREAMS))
-    critical = max(1, round(0.15 * connections))
-    default = max(2, round(0.35 * connections))
+    connections = round(peak_per_s * wait_s / STREAMS)
+    critical, default, sheddable = (max(1, round(s * connections)) for s in (0.15, 0.35, 0.5))
     return [
         Group("critical", critical, 0.1 * peak_per_s, criticality=1),
-        Group("default", default, 4.4 * peak_per_s, criticality=2),
-        Group("sheddable", connections - critical - default, 5.5 * peak_per_s, criticality=3),
+        Group("default", default, 4.4 * peak_per_s, criticality=2, queue_ms=5),
+        Group("sheddable", sheddable, 5.5 * peak_per_s, criticality=3, queue_ms=5),
     ]
 
 
@@ -116,7 +115,9 @@ class Overload:
         return next(good, len(seconds))
 
 
-def measure(seconds: float, wait_s: float = 0.3, favoured: bool = False) -> Overload:
+def measure(
+    seconds: float, wait_s: float = 0.3, favoured: bool = False, after_s: float = 10.0
+) -> Overload:
     """Run all three phases against a gateway of one worker."""
     with tempfile.TemporaryDirectory(prefix="turnout-overload-") as folder:
         furnish(Path(folder))
@@ -131,7 +132,7 @@ def measure(seconds: float, wait_s: float = 0.3, favoured: bool = False) -> Over
             statuses = peak.told["peak"]["statuses"]
             peak.told["peak"]["answered"] = statuses["0"]
             load = phase(gateway, seconds, overloaded(peak.per_s, wait_s), favoured)
-            after = phase(gateway, 10.0, [Group("after", 4, 0.5 * peak.per_s)], favoured)
+            after = phase(gateway, after_s, [Group("after", 4, 0.5 * peak.per_s)], favoured)
     return Overload(peak, load, after)
 
 
@@ -165,7 +166,9 @@ def main() -> None:
             f"refused {group['refusal_ms']} ms, statuses {group['statuses']}, "
             f"given up unsent {group['given_up_unsent']}"
         )
-    print(f"normal again after {found.recovered_s} s ({found.after.share('after'):.2%} of 10 s)")
+    print(
+        f"normal again after {found.recovered_s} s ({found.after.share('after'):.2%} of half the peak)"
+    )
     print(f"{time.monotonic() - began:.0f} s in all")
 
 

@@ -9,6 +9,8 @@ import typer
 from turnout.asked import from_options, hoisted
 from turnout.commands import audit, features, models, predict, rollout, splits, versions
 from turnout.commands.demo import demo
+from turnout.commands.drill import drill
+from turnout.commands.restart import restart
 from turnout.commands.up import up
 from turnout.complaints import complaint
 from turnout.terminal import terminal
@@ -39,6 +41,8 @@ def common(
 
 app.command()(up)
 app.command()(demo)
+app.command()(drill)
+app.command()(restart)
 app.command()(models.models)
 app.add_typer(versions.app, name="versions")
 app.add_typer(splits.app, name="splits")

@@ -11,6 +11,7 @@ import grpc.aio
 import pytest
 
 from benchmarks.alone import PREDICT, Alone, alone, furnish, request
+from tests.walks.whole import Whole
 
 pytestmark = pytest.mark.walk
 
@@ -112,3 +113,13 @@ def test_twenty_rolling_restarts_fail_none_of_a_hundred_thousand_calls(tmp_path:
     assert not callers.failed, callers
     assert callers.answered >= 100_000
     assert callers.fresh >= 1_000
+
+
+def test_turnout_restart_replaces_every_worker(whole: Whole) -> None:
+    """The operator's verb: when it returns, none of the old workers is left."""
+    whole.settled()
+    before = {row["pid"] for row in whole.workers()}
+    told = whole.turnout("restart")
+    assert told["replaced"] == len(before) == 3
+    assert not before & {row["pid"] for row in whole.workers()}
+    whole.settled()
