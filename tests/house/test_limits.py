@@ -34,7 +34,7 @@ def test_every_setting_of_the_gateway_is_on_the_page_with_its_default() -> None:
 
 def test_the_constants_on_the_page_are_those_of_the_code() -> None:
     """`slots.HELLO_MS_MAX` means gateway.slots.HELLO_MS_MAX."""
-    rows = written("Of the supervisor, fixed in the code")
+    rows = written("Fixed in the code")
     assert len(rows) > 10
     stands = {
         name: json.dumps(getattr(importlib.import_module(f"gateway.{module}"), constant))
