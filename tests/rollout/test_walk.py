@@ -14,8 +14,8 @@ import grpc
 import pytest
 
 from protos import rollout_pb2, rollout_pb2_grpc, window_pb2, window_pb2_grpc
+from rollout.policy import JUDGED, Policy
 from rollout.policy import POLICIES as NAMED
-from rollout.policy import Policy
 from rollout.server import RolloutServer, serve
 from tests.models import linear_weights, tiny_files
 from tests.registry.running import Running, running
@@ -111,6 +111,18 @@ def test_a_healthy_candidate_becomes_production_by_evidence_alone(tmp_path: Path
             told = await made.stub.Explain(rollout_pb2.RolloutModel(model="churn"))
             assert "What was decided" in told.text
             assert len(told.decisions) == 6
+            assert told.course
+            assert [one.metric for one in told.status.evidence] == list(JUDGED)
+            plan = rollout_pb2.ForetellRequest(model="churn", policy="quick")
+            foretold = await made.stub.Foretell(plan)
+            assert 200 < foretold.calls_a_second < 500
+            back = rollout_pb2.RolloutVerb(model="churn", to="1", reason="complaints")
+            undone = await made.stub.Undo(back, metadata=SAM)
+            assert (undone.version, undone.baseline) == ("1", "2")
+            held = await made.registry.cleo.deployment("churn")
+            assert (held.production, held.preload, held.why) == (
+                "1", (), "undo to 1 by sam: complaints",
+            )  # fmt: skip
 
     asyncio.run(course())
 
@@ -139,19 +151,22 @@ def test_a_faulty_candidate_is_rolled_back_within_a_second_of_the_evidence(tmp_p
 
 
 def test_refusals_reach_the_caller_in_words(tmp_path: Path) -> None:
-    """Each with its status: nobody named, no rollout, no approval, verbs that are not there yet."""
+    """Each with its status: nobody named, no rollout, no approval, nothing to steer."""
 
     async def course() -> None:
         async with walk(tmp_path) as made:
             verb = rollout_pb2.RolloutVerb(model="churn", reason="why not")
             start = rollout_pb2.StartRolloutRequest(model="churn", version="1", policy="quick")
+            back = rollout_pb2.RolloutVerb(model="churn", to="1")
+            plan = rollout_pb2.ForetellRequest(model="churn", policy="bold")
             for call, code, words in (
                 (made.stub.Start(start), "UNAUTHENTICATED", "x-turnout-actor"),
                 (made.stub.Start(start, metadata=SAM), "FAILED_PRECONDITION", "is production"),
                 (made.stub.Abort(verb, metadata=SAM), "NOT_FOUND", "knows no"),
-                (made.stub.SetWeight(verb, metadata=SAM), "UNIMPLEMENTED", "Promote"),
-                (made.stub.Undo(verb, metadata=SAM), "UNIMPLEMENTED", "earlier approval"),
-                (made.stub.Retry(verb, metadata=SAM), "UNIMPLEMENTED", "Start"),
+                (made.stub.SetWeight(verb, metadata=SAM), "NOT_FOUND", "knows no"),
+                (made.stub.Retry(verb, metadata=SAM), "NOT_FOUND", "knows no"),
+                (made.stub.Undo(back, metadata=SAM), "FAILED_PRECONDITION", "production already"),
+                (made.stub.Foretell(plan), "NOT_FOUND", "there are quick"),
             ):
                 with pytest.raises(grpc.aio.AioRpcError, match=words) as caught:
                     await call
