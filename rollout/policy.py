@@ -205,5 +205,18 @@ STANDARD = Policy(
     stage_s_max=8 * 3600.0,
     looks_max=36_000,
 )
+DRILL = Policy(
+    name="drill",
+    shadow=None,
+    # It never bakes to the end: a bad version that nobody finds must not become production.
+    canary=(CanaryStep(share_bp=1_000, bake_s=86_400.0),),
+    watch_s=86_400.0,
+    standby_bp=500,
+    failure_bar=0.005,
+    preload_s_max=60.0,
+    stage_s_max=3_600.0,
+)
 
-POLICIES: dict[str, Policy] = {policy.name: policy for policy in (DEMO, DEMO_DIRECT, STANDARD)}
+POLICIES: dict[str, Policy] = {
+    policy.name: policy for policy in (DEMO, DEMO_DIRECT, STANDARD, DRILL)
+}

@@ -70,8 +70,8 @@ def faulting(
         helper.make_node("Gather", [zero.name, "drill_index"], ["drill_nothing"], axis=0),
         helper.make_node("Add", [BEFORE, "drill_nothing"], ["scores"]),
     ]
-    bad = _rewrite(files["model.onnx"], nodes, [zero, *_choice(place, values)])
-    return _finish(files, bad, "faulting", exact, column, values)
+    bad = rewrite(files["model.onnx"], nodes, [zero, *_choice(place, values)])
+    return finish(files, bad, "faulting", exact, column, values)
 
 
 def nan_scores(
@@ -85,8 +85,8 @@ def nan_scores(
         helper.make_node("Cast", ["drill_hit"], ["drill_is_hit"], to=TensorProto.BOOL),
         helper.make_node("Where", ["drill_is_hit", nan.name, BEFORE], ["scores"]),
     ]
-    bad = _rewrite(files["model.onnx"], nodes, [nan, *_choice(place, values)])
-    return _finish(files, bad, "nan_scores", exact, column, values)
+    bad = rewrite(files["model.onnx"], nodes, [nan, *_choice(place, values)])
+    return finish(files, bad, "nan_scores", exact, column, values)
 
 
 def constant(files: Mapping[str, bytes], value: float = 0.5) -> Drill:
@@ -96,8 +96,8 @@ def constant(files: Mapping[str, bytes], value: float = 0.5) -> Drill:
         helper.make_node("Shape", [BEFORE], ["drill_shape"]),
         helper.make_node("ConstantOfShape", ["drill_shape"], ["scores"], value=always),
     ]
-    bad = _rewrite(files["model.onnx"], nodes, [])
-    return _finish(files, bad, "constant", 1.0, label={"value": value})
+    bad = rewrite(files["model.onnx"], nodes, [])
+    return finish(files, bad, "constant", 1.0, label={"value": value})
 
 
 def shifted(files: Mapping[str, bytes], delta: float) -> Drill:
@@ -110,8 +110,8 @@ def shifted(files: Mapping[str, bytes], delta: float) -> Drill:
         helper.make_node("Add", [BEFORE, "drill_delta"], ["drill_moved"]),
         helper.make_node("Clip", ["drill_moved", "drill_low", "drill_high"], ["scores"]),
     ]
-    bad = _rewrite(files["model.onnx"], nodes, constants)
-    return _finish(files, bad, "shifted", 1.0, label={"delta": delta})
+    bad = rewrite(files["model.onnx"], nodes, constants)
+    return finish(files, bad, "shifted", 1.0, label={"delta": delta})
 
 
 def slow(
@@ -123,13 +123,13 @@ def slow(
     """Multiply matrices for about *milliseconds* a run on this machine, whatever the batch; the
     scores are unchanged. How many times, and what that took here, is in the card.
     """
-    good, rows = files["model.onnx"], _golden_inputs(files)[:1]
+    good, rows = files["model.onnx"], golden_inputs(files)[:1]
     base = _fastest_ns(good, rows, clock_ns)
     trial = _fastest_ns(_slowed(good, CALIBRATION_TRIPS), rows, clock_ns)
     each_ns = max(trial - base, CALIBRATION_TRIPS) / CALIBRATION_TRIPS
     trips = max(1, round(milliseconds * 1e6 / each_ns))
     label = {"asked_ms": milliseconds, "trips": trips, "trip_us": round(each_ns / 1e3, 2)}
-    return _finish(files, _slowed(good, trips), "slow", 1.0, label=label)
+    return finish(files, _slowed(good, trips), "slow", 1.0, label=label)
 
 
 def choose_values(
@@ -187,7 +187,7 @@ def _choice(place: int, values: tuple[float, ...]) -> list[Any]:
     ]
 
 
-def _rewrite(good: bytes, nodes: list[Any], constants: list[Any]) -> bytes:
+def rewrite(good: bytes, nodes: list[Any], constants: list[Any]) -> bytes:
     """Rename the graph's `scores` and let *nodes* make new ones out of it."""
     model = onnx.load_model_from_string(good)
     if any(BEFORE in node.output for node in model.graph.node):
@@ -237,10 +237,10 @@ def _slowed(good: bytes, trips: int) -> bytes:
         helper.make_node("Mul", ["drill_mean", "drill_nothing"], ["drill_zero"]),
         helper.make_node("Add", [BEFORE, "drill_zero"], ["scores"]),
     ]
-    return _rewrite(good, nodes, constants)
+    return rewrite(good, nodes, constants)
 
 
-def _finish(
+def finish(
     files: Mapping[str, bytes],
     bad: bytes,
     kind: str,
@@ -250,7 +250,7 @@ def _finish(
     label: Mapping[str, Any] | None = None,
 ) -> Drill:
     """Recompute the golden rows on the bad graph, leaving out the rows it is bad on, and say so."""
-    inputs = _golden_inputs(files)
+    inputs = golden_inputs(files)
     if column:
         contract = ModelContract.from_definition(_json(files["contract.json"]))
         chosen = np.array(values, dtype=np.float32)
@@ -273,7 +273,8 @@ def _finish(
     return Drill(files=made, share=share, column=column, values=values)
 
 
-def _golden_inputs(files: Mapping[str, bytes]) -> NDArray[np.float32]:
+def golden_inputs(files: Mapping[str, bytes]) -> NDArray[np.float32]:
+    """(G, F) rows of golden.npz."""
     with np.load(io.BytesIO(files["golden.npz"]), allow_pickle=False) as archive:
         inputs: NDArray[np.float32] = archive["inputs"]
     return inputs

@@ -1,0 +1,75 @@
+"""`turnout drill`: bad versions rolled out on purpose are found, and no customer is harmed."""
+
+import json
+from collections import Counter
+from statistics import median
+from typing import Any
+
+import pytest
+
+from tests.walks.conftest import MODEL
+from tests.walks.drilled import calling
+from tests.walks.whole import Whole
+
+pytestmark = pytest.mark.walk
+
+RATE = 200.0
+MOVED_MS_MAX = 1_000.0
+KINDS = ("slow", "shifted", "constant", "nan", "failing-5", "failing-100", "flapping")
+
+
+def drill(whole: Whole, kind: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401  any option
+    """Run one drill as sam, approved by gabriel."""
+    line = ["drill", MODEL, "--kind", kind, "--approver", "gabriel"]
+    for name, value in options.items():
+        line += [f"--{name}", str(value)]
+    told: dict[str, Any] = whole.turnout(*line)
+    return told
+
+
+def in_order(told: dict[str, Any]) -> None:
+    """The four times are there, in order, and the traffic moved within the second promised."""
+    assert told["found"], told
+    assert 0 <= told["verdict_ms"] <= told["moved_ms"]
+    assert told["evidence_to_moved_ms"] <= MOVED_MS_MAX
+    if told["counted_from"] == "first bad answer":
+        assert 0 <= told["last_bad_ms"] <= told["moved_ms"] + MOVED_MS_MAX
+
+
+@pytest.mark.parametrize("kind", ["failing-100", "constant"])
+def test_a_drill_is_found_and_no_customer_is_harmed(whole: Whole, kind: str) -> None:
+    """Rolled back, the four times in order, 0 failed calls; the version is archived."""
+    with calling(whole.running.gateway, MODEL, RATE) as customers:
+        told = drill(whole, kind, seconds=60)
+    in_order(told)
+    assert told["failed"] == 0
+    assert customers.final["failed"] == 0, customers.final
+    shown = whole.turnout("versions", "show", MODEL, told["version"])
+    assert shown["status"] == "ARCHIVED"
+    assert shown["card"]["drill"]["kind"] == kind.split("-")[0]
+    assert whole.turnout("splits", "show", MODEL)["canary"]["version"] == ""
+
+
+def test_nobody_drills_alone(whole: Whole) -> None:
+    """Four eyes: who registers the bad version may not approve it, and is told before anything."""
+    versions = len(whole.turnout("versions", "list", MODEL))
+    line = ("drill", MODEL, "--approver", "sam")
+    assert "may not approve" in whole.turnout(*line, exit_code=1)
+    assert len(whole.turnout("versions", "list", MODEL)) == versions
+
+
+@pytest.mark.nightly
+def test_twenty_drills(whole: Whole, capsys: pytest.CaptureFixture[str]) -> None:
+    """All found, each moved within a second of its verdict; 0 customer calls fail over all."""
+    kinds = [KINDS[number % len(KINDS)] for number in range(20)]
+    with calling(whole.running.gateway, MODEL, RATE) as customers:
+        drills = [drill(whole, kind, seconds=180) for kind in kinds]
+    moved = sorted(one["evidence_to_moved_ms"] or float("inf") for one in drills)
+    with capsys.disabled():
+        for one in drills:
+            print(json.dumps(one))  # noqa: T201
+        print("moved, median and longest ms:", median(moved), moved[-1])  # noqa: T201
+        print(Counter(one["found"] for one in drills), customers.final)  # noqa: T201
+    assert all(one["found"] for one in drills)
+    assert moved[-1] <= MOVED_MS_MAX
+    assert customers.final["failed"] == 0

@@ -1,0 +1,39 @@
+"""`turnout drill`: rehearse a rollback on the running system, and see how long it takes."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from turnout.asked import Asked
+from turnout.terminal import facts, terminal
+
+KINDS = (
+    "slow, shifted, constant, nan, failing-1, failing-5, failing-100, flapping, leak; failing-N: "
+    "on N % of customers"
+)
+
+
+def drill(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="The model's name; customers must be calling it.")],
+    kind: Annotated[str, typer.Option(help=KINDS)] = "failing-5",
+    approver: Annotated[
+        str, typer.Option(help="Who approves; never you. Empty: wait for it by hand.")
+    ] = "",
+    seconds: Annotated[float, typer.Option(min=1.0, help="Then it is aborted: not found.")] = 120.0,
+) -> None:
+    """Roll a deliberately bad version out to 10 % of customers; report the four times."""
+    from turnout.drilling import drill as played
+
+    asked: Asked = ctx.obj
+    screen = terminal(asked.json)
+    told = asyncio.run(
+        played(asked.registry_address(), asked.actor, approver, model, kind, seconds, screen.note)
+    )
+    shown = {
+        name.replace("_", " "): "-" if one is None else one for name, one in told.value().items()
+    }
+    screen.result(told.value(), facts(shown))
+    if not told.found or told.failed:
+        raise typer.Exit(1)
