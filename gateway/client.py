@@ -235,10 +235,18 @@ class PredictClient:
         *,
         connections: int = 4,
         timeout_s: float = 1.0,
+        calls_max: int = 0,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        """target: "host:port" or any gRPC name. timeout_s: for calls that give none."""
+        """target: "host:port" or any gRPC name. timeout_s: for calls that give none.
+
+        calls_max  so many calls may be open; the next is UNAVAILABLE at once, unsent. 0: no bound,
+                   the next wait here. A campaign sets connections x 32, what its connections carry:
+                   who queues without bound asks what nobody waits for any more (docs/operating.md).
+        """
         self._timeout_s = timeout_s
+        self._calls_max = calls_max
+        self._calls = 0
         self._connections = Connections(
             target, connections, credentials, grpc.aio.insecure_channel, grpc.aio.secure_channel
         )
@@ -315,7 +323,15 @@ class PredictClient:
         return reply
 
     async def _call(self, turns: Iterator[Any], request: Any, timeout_s: float | None) -> Any:  # noqa: ANN401
+        if 0 < self._calls_max <= self._calls:
+            raise PredictError(
+                grpc.StatusCode.UNAVAILABLE,
+                f"this client has {self._calls} calls open, its calls_max; nothing was sent",
+            )
+        self._calls += 1
         try:
             return await next(turns)(request, timeout=timeout_s or self._timeout_s)
         except grpc.aio.AioRpcError as error:
             raise PredictError(error.code(), error.details() or "") from None
+        finally:
+            self._calls -= 1

@@ -23,6 +23,7 @@ from protos.predict_pb2 import (
     Row,
     RowFlag,
 )
+from tests.poll import until
 
 Context = grpc.aio.ServicerContext[PredictRequest, PredictReply]
 
@@ -162,6 +163,27 @@ def test_a_late_answer_is_deadline_exceeded() -> None:
         scripted.held.set()
 
     play(story)
+
+
+@pytest.mark.walk
+def test_a_client_with_a_bound_turns_the_next_call_away_itself() -> None:
+    """Two open of two: the third is UNAVAILABLE at once and never sent; then there is room."""
+
+    async def stage() -> None:
+        scripted = Scripted()
+        async with served(scripted) as target, PredictClient(target, calls_max=2) as client:
+            scripted.held.clear()
+            two = [asyncio.create_task(client.predict("churn", keys="S1")) for _ in range(2)]
+            await until(lambda: len(scripted.asked) == 2)
+            with pytest.raises(PredictError, match="2 calls open") as caught:
+                await client.predict("churn", keys="S2")
+            assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+            scripted.held.set()
+            await asyncio.gather(*two)
+            await client.predict("churn", keys="S3")
+            assert len(scripted.asked) == 3
+
+    asyncio.run(stage())
 
 
 @pytest.mark.walk
