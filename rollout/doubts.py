@@ -109,7 +109,7 @@ class Doubts:
         self.detector = look(self.detector, self.failure_rate_max, failed, total)
         if self.detector.log_m >= DEGRADED_LOG_M:
             self.detector, self.degraded_second = Detector(), self.second
-        if self.past_keys < PAST_KEYS_MIN or not self._degraded:
+        if not self._degraded:  # an outage must not become the measure of what is ordinary
             self.past_keys += total
             self.past_failed += failed
 
