@@ -17,11 +17,13 @@ from rollout.simulate_streams import NS, Arm, Tick
 def recorded(
     batches: Iterable[journal_pb2.ServedBatch], model: str, version: str, share: float
 ) -> Iterator[Tick]:
-    """Yield each second of *model* with *version* as its canary, oldest first, gaps left out.
+    """Yield each second in which *version* was the canary of *model*, oldest first.
 
     share  the candidate's configured share of the two; the journal does not tell.
     """
-    told: dict[int, tuple[list[NDArray[np.uint64]], ...]] = {}
+    told: dict[tuple[int, int], tuple[list[NDArray[np.uint64]], ...]] = {}
+    its_own: set[int] = set()
+    """Revisions in which it was the canary: a FALLBACK of another one's is not its failure."""
     for batch in batches:
         if batch.model != model:
             continue
@@ -29,18 +31,20 @@ def recorded(
         roles = np.frombuffer(batch.role, dtype=np.uint8)
         seconds = np.frombuffer(batch.at_unix_ns, dtype="<i8") // NS
         mine = (roles == predict_pb2.CANARY) & (batch.version == version)
+        if mine.any():
+            its_own.add(batch.revision)
         failed = roles == predict_pb2.FALLBACK
         others = (roles == predict_pb2.PRODUCTION) & (batch.version != version)
         for second in np.unique(seconds).tolist():
-            arms = told.setdefault(second, ([], [], []))
+            arms = told.setdefault((second, batch.revision), ([], [], []))
             for kept, hit in zip(arms, (mine, failed, others), strict=True):
                 kept.append(keys[hit & (seconds == second)])
-    first = min(told, default=0)
-    for second in sorted(told):
-        mine, failed, others = (np.concatenate(keys) for keys in told[second])
+    times = sorted(key for key in told if key[1] in its_own)
+    for time in times:
+        mine, failed, others = (np.concatenate(keys) for keys in told[time])
         fate = np.repeat([False, True], [len(mine), len(failed)])
         yield Tick(
-            second - first,
+            time[0] - times[0][0],
             share,
             _arm(np.concatenate([mine, failed]), fate),
             _arm(others, np.zeros(len(others), dtype=np.bool_)),

@@ -69,14 +69,14 @@ def streamed(runs: int, pairs: int, seed: int) -> tuple[NDArray[np.float64], NDA
 
 def test_spotifys_setting_streamed() -> None:
     """500 an arm, one-sided .05: one look .051, every look .398, GAVI .018, YEAST .048."""
-    sums, n = streamed(4_000, 500, 1)
-    assert (sums[:, -1] > Z_95 * math.sqrt(500)).mean() == pytest.approx(0.051, abs=0.011)
-    assert (sums > Z_95 * np.sqrt(n)).any(axis=1).mean() == pytest.approx(0.398, abs=0.025)
-    assert (sums > Z_975 * math.sqrt(500)).any(axis=1).mean() == pytest.approx(0.048, abs=0.011)
+    sums, n = streamed(2_000, 500, 1)
+    assert (sums[:, -1] > Z_95 * math.sqrt(500)).mean() == pytest.approx(0.051, abs=0.015)
+    assert (sums > Z_95 * np.sqrt(n)).any(axis=1).mean() == pytest.approx(0.398, abs=0.033)
+    assert (sums > Z_975 * math.sqrt(500)).any(axis=1).mean() == pytest.approx(0.048, abs=0.015)
     alpha = 0.1  # both sides; one of them is used
     rho = 500 / (math.log(math.log(math.e * alpha**-2)) - 2 * math.log(alpha))
     bound = np.sqrt((n + rho) * np.log((n + rho) / (rho * alpha**2)))
-    assert (sums > bound).any(axis=1).mean() == pytest.approx(0.018, abs=0.007)
+    assert (sums > bound).any(axis=1).mean() == pytest.approx(0.018, abs=0.009)
 
 
 def rank_tests(runs: int, pairs: int, seed: int) -> float:

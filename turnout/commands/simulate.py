@@ -30,7 +30,7 @@ def simulate(
     runs: Annotated[int, typer.Option(min=1, help="Rollouts; with several, medians.")] = 1,
     seed: Annotated[int, typer.Option(help="The first run's.")] = 1,
     journal: Annotated[
-        str, typer.Option(help="Instead: a gateway's journal folder, failures only.")
+        str, typer.Option(help="Instead: a gateway's folder; judges failures only.")
     ] = "",
     model: Annotated[str, typer.Option(help="With --journal.")] = "",
     version: Annotated[str, typer.Option(help="With --journal: the canary's label.")] = "",
@@ -46,7 +46,9 @@ def simulate(
             raise UsageError("--journal needs --model and --version: whose canary to judge")
         ticks = list(recorded(_served(Path(journal)), model, version, share_bp / 10_000))
         if not ticks:
-            raise OperatorError(f"no served call of {model!r} is in the journal {journal}")
+            raise OperatorError(
+                f"no call that version {version} of {model!r} answered as canary is in {journal}"
+            )
         _show(asked, [[judged(ticks, at_share(share_bp)), *beside(ticks)]])
     elif not scenario:
         told = {one.name: one.words for one in SCENARIOS.values()}
@@ -72,8 +74,9 @@ def _served(folder: Path) -> "Iterator[ServedBatch]":
     from journal.segment import Kind
     from protos.journal_pb2 import ServedBatch
 
-    for payload, _ in Reader(folder, Kind.SERVED):
-        yield ServedBatch.FromString(payload)
+    for journal in sorted({folder, *folder.rglob("journal")}):
+        for payload, _ in Reader(journal, Kind.SERVED):
+            yield ServedBatch.FromString(payload)
 
 
 def _show(asked: Asked, found: "list[list[Ended]]") -> None:

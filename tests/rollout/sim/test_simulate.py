@@ -108,6 +108,7 @@ def test_the_command_shows_every_judge(capsys: pytest.CaptureFixture[str]) -> No
     assert len(told) == 6
 
 
+@pytest.mark.walk
 def test_an_unknown_scenario_is_refused_with_the_known_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -32,6 +32,7 @@ def story(told: Told) -> list[object]:
     return [told.kind, told.took_s, told.events, writes]
 
 
+@pytest.mark.walk
 def test_a_seed_plays_the_same_again() -> None:
     """A world that broke a promise can be looked at as often as it takes."""
     assert story(world(8)) == story(world(8))
