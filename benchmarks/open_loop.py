@@ -142,10 +142,10 @@ class Asking:
     def _ended(self, token: int, status: int) -> None:
         due_s, sent_s = self._sent.pop(token)
         now_s = time.monotonic()
+        self._statuses[status] += 1
         if status == UNPROCESSED:
             self._due.appendleft(due_s)
             return
-        self._statuses[status] += 1
         if status == OK:
             self._answers.append((due_s, now_s - due_s))
         else:

@@ -90,9 +90,9 @@ def favour(pid: int) -> None:
 def overloaded(peak_per_s: float, wait_s: float) -> list[Group]:
     """Ten times *peak_per_s*, over connections that hold *wait_s* of work together."""
     connections = round(peak_per_s * wait_s / STREAMS)
-    critical, default, sheddable = (max(1, round(s * connections)) for s in (0.15, 0.35, 0.5))
+    critical, default, sheddable = (max(1, round(s * connections)) for s in (0.2, 0.35, 0.45))
     return [
-        Group("critical", critical, 0.1 * peak_per_s, criticality=1),
+        Group("critical", critical, 0.1 * peak_per_s, criticality=1, queue_ms=500),
         Group("default", default, 4.4 * peak_per_s, criticality=2, queue_ms=5),
         Group("sheddable", sheddable, 5.5 * peak_per_s, criticality=3, queue_ms=5),
     ]
@@ -166,9 +166,8 @@ def main() -> None:
             f"refused {group['refusal_ms']} ms, statuses {group['statuses']}, "
             f"given up unsent {group['given_up_unsent']}"
         )
-    print(
-        f"normal again after {found.recovered_s} s ({found.after.share('after'):.2%} of half the peak)"
-    )
+    calm = found.after.share("after")
+    print(f"normal again after {found.recovered_s} s ({calm:.2%} of half the peak answered)")
     print(f"{time.monotonic() - began:.0f} s in all")
 
 

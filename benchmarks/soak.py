@@ -5,9 +5,9 @@
 70 % of the load that fills it, 1 % of the calls cancelled, 1 % spoiled; each minute another
 version is loaded beside the serving one and let go again, and every connection is made anew. At
 each minute's end, when no call is open: a worker's memory, descriptors and tasks. Told: the slope
-of its memory (MB an hour, least squares after the first fifth) and what the rest grew by. Leaves
-with 1 when a worker was replaced, memory grows by more than 5 MB an hour (10 minutes or more), or
-descriptors or tasks grow at all.
+of its memory (MB an hour, least squares after the first fifth, +- two standard errors: ten minutes
+tell 10 MB an hour, an hour 1) and what the rest grew by. Leaves with 1 when a worker was replaced,
+memory surely grows by more than 5 MB an hour, or descriptors or tasks grow at all.
 """
 
 import argparse
@@ -99,22 +99,32 @@ def judged(samples: Sequence[Sample], hours: float) -> list[str]:
         mine = [sample for sample in samples if sample.slot == slot]
         later = mine[1 + len(mine) // 5 :]
         minute_h = hours / (len(mine) - 1)
-        slope = 0.0
-        if len(later) > 1:
-            times = [sample.minute * minute_h for sample in later]
-            slope = float(np.polyfit(times, [sample.rss_mb for sample in later], 1)[0])
+        slope, give = slope_of(
+            [sample.minute * minute_h for sample in later], [sample.rss_mb for sample in later]
+        )
         fds, tasks = grown([s.fds for s in mine]), grown([s.tasks for s in mine])
         print(
-            f"worker {slot}: rss {mine[0].rss_mb:.0f} -> {mine[-1].rss_mb:.0f} MB, slope "
-            f"{slope:+.1f} MB/h, fds {[s.fds for s in mine]}, tasks {[s.tasks for s in mine]}"
+            f"worker {slot}: rss {[round(s.rss_mb, 1) for s in mine]} MB, slope {slope:+.1f} "
+            f"+- {give:.1f} MB/h, fds {[s.fds for s in mine]}, tasks {[s.tasks for s in mine]}"
         )
         if len({sample.pid for sample in mine}) > 1:
             faults.append(f"worker {slot} was replaced")
-        if slope > SLOPE_MB_H_MAX and hours >= 0.15:
-            faults.append(f"worker {slot} grows by {slope:.1f} MB an hour")
+        if slope - give > SLOPE_MB_H_MAX:
+            faults.append(f"worker {slot} grows by {slope:.1f} +- {give:.1f} MB an hour")
         if fds > 0 or tasks > 0:
             faults.append(f"worker {slot} kept {fds} descriptors and {tasks} tasks")
     return faults
+
+
+def slope_of(times_h: Sequence[float], rss_mb: Sequence[float]) -> tuple[float, float]:
+    """Least squares' slope in MB an hour, and two standard errors of it."""
+    if len(times_h) < 4:
+        return 0.0, 0.0
+    x = np.array(times_h) - np.mean(times_h)
+    y = np.array(rss_mb) - np.mean(rss_mb)
+    slope = float(x @ y / (x @ x))
+    left = y - slope * x
+    return slope, 2.0 * float(np.sqrt(left @ left / (len(x) - 2) / (x @ x)))
 
 
 def grown(counts: Sequence[int]) -> int:
