@@ -17,7 +17,7 @@ from features.online import OnlineReader, OnlineSettings
 from features.rows import ViewRows
 from features.views import Feature, View
 from gateway.settings import Settings
-from protos.predict_pb2 import DEFAULTED, DEGRADED, DescribeRequest, PredictRequest, Row
+from protos.predict_pb2 import DEFAULTED, DEGRADED, PredictRequest, Row
 from protos.registry_pb2 import ServingPolicy
 from registry.types import Deployment
 from tests.gateway.house import SALT, House, house
@@ -110,17 +110,32 @@ class Told:
     defaulted: bool
 
 
+class Timed:
+    """The reader as the gateway has it; keeps how long each read held its batch up."""
+
+    def __init__(self, reader: OnlineReader) -> None:
+        self._reader = reader
+        self.took_s: list[float] = []
+
+    async def mget(self, keys: list[bytes], timeout_s: float) -> list[bytes | None]:
+        """As OnlineReader's."""
+        began = time.perf_counter()
+        try:
+            return await self._reader.mget(keys, timeout_s)
+        finally:
+            self.took_s.append(time.perf_counter() - began)
+
+
 @dataclass
 class Stored:
     """A house, its reader, and what its callers were told."""
 
     house: House
     reader: OnlineReader
+    timed: Timed
     told: list[Told] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     """Answers that were not the customer's own, nor the default's."""
-    controls: list[tuple[float, float]] = field(default_factory=list)
-    """(ended, seconds) of calls that need no store: what the machine's own load costs."""
 
     async def ask(self, number: int, within_s: float = 1.0, rows: int = 1) -> None:
         """Predict for *rows* customers from *number* on; note what came."""
@@ -140,20 +155,6 @@ class Stored:
         degraded, defaulted = any(f & DEGRADED for f in flags), any(f & DEFAULTED for f in flags)
         self.told.append(Told(ended, ended - began, code, degraded, defaulted))
 
-    async def control(self) -> None:
-        """Make a call beside the others that reads nothing: DescribeModel."""
-        began = time.perf_counter()
-        call = self.house.channel.unary_unary("/turnout.v1.Predictor/DescribeModel")
-        await call(DescribeRequest(model="churn").SerializeToString(), timeout=5.0)
-        ended = time.perf_counter()
-        self.controls.append((ended, ended - began))
-
-    def extra_s(self, told: Sequence[Told]) -> float:
-        """How much longer than a control these calls took, medians of the same seconds."""
-        first, last = told[0].at_s, told[-1].at_s
-        beside = sorted(took for at, took in self.controls if first <= at <= last)
-        return median_s(told) - beside[len(beside) // 2]
-
     @asynccontextmanager
     async def traffic(self, callers: int = 2, pause_s: float = 0.002) -> AsyncIterator[None]:
         """Random customers' calls, while the block lasts."""
@@ -163,7 +164,6 @@ class Stored:
             while True:
                 await self.ask(chance.randrange(CUSTOMERS))
                 await asyncio.sleep(pause_s)
-                await self.control()
 
         calling = [asyncio.create_task(call()) for _ in range(callers)]
         try:
@@ -206,10 +206,11 @@ async def stored(
     reader = OnlineReader(url, settings=online)
     await reader.start()
     try:
+        timed = Timed(reader)
         async with house(
-            {"1": files()}, deployment(**policy), settings=settings, store=reader
+            {"1": files()}, deployment(**policy), settings=settings, store=timed
         ) as served:
-            yield Stored(served, reader)
+            yield Stored(served, reader, timed)
     finally:
         await reader.close()
 

@@ -23,6 +23,7 @@ from tests.servers import redis_server
 from tests.walks.stored import (
     CUSTOMERS,
     Stored,
+    Timed,
     canaried,
     files,
     fill,
@@ -110,7 +111,7 @@ async def slowed(store: StoreServer) -> AsyncIterator[tuple[Stored, Proxy]]:
                 lane = participant.version.lane
                 lane.scorer = Slow(lane.scorer, 0.002)
         proxy.delay_s = 0.005
-        yield Stored(served, reader), proxy
+        yield Stored(served, reader, Timed(reader)), proxy
         proxy.delay_s = 0.0
 
 
