@@ -15,6 +15,8 @@ from rollout.shift import Shift
 from tests.rollout.scripted import QUICK, START, window
 from tests.rollout.traffic import Traffic, certificate, score_bins, scored
 
+pytestmark = pytest.mark.walk
+
 POLICY = replace(
     QUICK, canary=(replace(QUICK.canary[0], share_bp=500), QUICK.canary[1]), stage_s_max=1e9
 )
