@@ -16,6 +16,12 @@ NS = 1_000_000_000
 JOINT_STRIDE = 64
 """Pairs.joint_index = production bin * 64 + shadow bin: room for 60 bins and NaN, +inf, -inf."""
 
+NOT_COMPARED = JOINT_STRIDE - 1
+"""The bin of a score whose row the store did not have, or not in time: its key counts, its score
+says nothing. Certificates know no such rows; while the store is slow they are many and all alike.
+"""
+NOT_WHOLE = predict_pb2.MISSING | predict_pb2.DEGRADED
+
 ERROR_LIKE = {
     Fault.RAISED: window_pb2.METRIC_ERROR,
     Fault.NOT_FINITE: window_pb2.METRIC_SCHEMA,
@@ -240,7 +246,9 @@ class Windows:
         first_rows = told.row_offsets[:-1].astype(np.intp)[kept]
         keys, bins, expected = counts.records.setdefault(window_pb2.METRIC_SCORE, ([], [], []))
         keys += hashes
-        bins += score_bins(told.scores[first_rows], edges).tolist()
+        scored = score_bins(told.scores[first_rows], edges)
+        scored[(told.flags[first_rows] & NOT_WHOLE) != 0] = NOT_COMPARED
+        bins += scored.tolist()
         if told.expected is not None:
             expected += score_bins(told.expected[first_rows], edges).tolist()
         keys, bins, _ = counts.records.setdefault(window_pb2.METRIC_LATENCY, ([], [], []))
