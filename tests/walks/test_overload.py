@@ -15,6 +15,7 @@ def told(found: Overload) -> str:
     return f"\npeak {found.peak}\noverload {found.overload}\nafter {found.after}"
 
 
+@pytest.mark.nightly
 def test_ten_times_the_load_leaves_goodput_and_critical_calls_whole() -> None:
     """4 s: goodput a CPU second >= 80 % of the peak's, CRITICAL >= 99 %, normal within 3 s."""
     found = measure(4.0, after_s=4.0)
