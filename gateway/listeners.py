@@ -5,7 +5,6 @@ Where /proc is missing nothing is found: listeners then close with the server, a
 
 import asyncio
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,17 +15,21 @@ LOOK_S = 0.1
 """Between looks at who is still connected."""
 
 _UNACKED = 24
-"""Offset in struct tcp_info; of a listening socket: connections that wait to be accepted."""
+"""Offset in struct tcp_info of a u32; of a listening socket: connections not yet accepted."""
+_NONE = bytes(4)
 
 
 async def leave_port(port: int) -> None:
     """Shut the listening sockets on *port*, so that the kernel uses the other workers'.
 
-    Connections that already wait at them would be reset, so the moment is chosen when none does.
+    Connections that wait at them would be reset, so each is shut after a look that found none:
+    some 3 us later, in which the kernel may still take one (net.ipv4.tcp_migrate_req hands such
+    a one to another worker).
     """
     end = asyncio.get_running_loop().time() + ACCEPT_S_MAX
-    while _accept_waits(port) and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
+    for number in [listener.fileno() for listener in _sockets(port, listening=True)]:
+        while not _shut_if_empty(number) and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
     for listener in _sockets(port, listening=True):
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
@@ -47,13 +50,19 @@ def connections(port: int) -> int:
     return sum(1 for _ in _sockets(port, listening=False))
 
 
-def _accept_waits(port: int) -> bool:
-    waiting = 0
-    for listener in _sockets(port, listening=True):
-        with suppress(OSError):
-            said = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED + 4)
-            waiting += struct.unpack_from("=I", said, _UNACKED)[0]
-    return waiting > 0
+def _shut_if_empty(number: int) -> bool:
+    """Shut the listening socket *number* unless connections wait at it; False when they do."""
+    listener = socket.socket(fileno=number)
+    try:
+        said = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED + 4)
+        if said[_UNACKED:] != _NONE:
+            return False
+        listener.shutdown(socket.SHUT_RDWR)
+    except OSError:  # closed meanwhile by its owner
+        return True
+    finally:
+        listener.detach()
+    return True
 
 
 def _sockets(port: int, *, listening: bool) -> Iterator[socket.socket]:
