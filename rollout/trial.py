@@ -17,7 +17,10 @@ from rollout.plan import ENDS, Place, Stage, Verdict, next_place, share_bp
 
 COURSE_MAX = 600
 LATE_RECENT_NS = 3 * NS
-"""How long windows that came too late, or never, keep a rollout on HOLD."""
+"""How long windows that came too late keep a rollout on HOLD."""
+LOST_RECENT_NS = 30 * NS
+"""How long one that never came does: gateways send again, so a loss is no accident, and between
+the losses of a sender that drops half there are often three good seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +183,12 @@ class Trial:
             stayed_s=max(0.0, now.unix_ns / 1e9 - self.since_unix_ms / 1e3),
             fleet=fleet,
             guard=self.guard,
-            late_windows=inbox.late_windows if _is_recent(inbox.late_at_ns, now) else 0,
-            lost_batches=inbox.lost_batches if _is_recent(inbox.lost_at_ns, now) else 0,
+            late_windows=inbox.late_windows
+            if _is_recent(inbox.late_at_ns, now, LATE_RECENT_NS)
+            else 0,
+            lost_batches=inbox.lost_batches
+            if _is_recent(inbox.lost_at_ns, now, LOST_RECENT_NS)
+            else 0,
             frozen=frozen(self.terms.policy.freeze, now.unix_ns / 1e9),
             finding=finding,
         )
@@ -296,8 +303,8 @@ class Trial:
         )
 
 
-def _is_recent(at_ns: int | None, now: Now) -> bool:
-    return at_ns is not None and now.monotonic_ns - at_ns < LATE_RECENT_NS
+def _is_recent(at_ns: int | None, now: Now, recent_ns: int) -> bool:
+    return at_ns is not None and now.monotonic_ns - at_ns < recent_ns
 
 
 def _stage(place: Place) -> str:

@@ -7,7 +7,7 @@ from registry.types import Deployment
 from rollout.policy import Policy
 from stats.rate import clean_keys_needed
 from tests.rollout.sim.rules import Write
-from tests.rollout.sim.town import POLICIES, Told, must_end
+from tests.rollout.sim.town import POLICIES, SKEW_S, Told, must_end
 
 
 def broken(told: Told) -> list[str]:
@@ -67,6 +67,8 @@ def _enough(told: Told, stayed: list[Write], grown: Write) -> Iterator[str]:
     policy = POLICIES[told.policy]
     left, stayed_s = stayed[0], grown.at_s - stayed[0].at_s
     revisions = [write.held.revision for write in stayed]
+    if {write.token for write in (*stayed, grown) if write.token} != {grown.token}:
+        stayed_s += 2 * SKEW_S  # another controller's clock
     said = f"revision {grown.held.revision} grew after {stayed_s:.2f} s with"
     if left.held.preload:
         if not grown.ready:

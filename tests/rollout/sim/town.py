@@ -45,10 +45,13 @@ POLICIES = {policy.name: policy for policy in (SIM, DIRECT)}
 
 TROUBLE_S = 9.0
 """Things go wrong until then; from then on nothing does."""
-CONVERGED_S = 60.0
+CONVERGED_S = 75.0
 """By then every rollout has ended: lease, catching up and all stages take less."""
 BOTH_BAD_S = 20.0
 """How long we look at a candidate that is as bad as production: it may rightly stay undecided."""
+SKEW_S = 5.0
+"""How far a controller's wall clock is off at most. Bakes go by it: a takeover may shorten or
+lengthen one by twice as much, never what evidence is asked for."""
 TICK_S, SAVE_S = 0.15, 0.6
 """The controllers look and save a third as often as real ones: more worlds an hour."""
 KINDS = ("healthy", "healthy", "bad", "dead", "both bad", "quiet at first", "turns bad")
@@ -154,7 +157,7 @@ class Town:
         self._boots += 1
         chance = random.Random(self._chance.getrandbits(64))
         client = SimClient(self.registry, f"rollout-{name}", chance)
-        clock = VirtualClock(self._loop, self._chance.uniform(-30, 30))
+        clock = VirtualClock(self._loop, self._chance.uniform(-SKEW_S, SKEW_S))
         controller = Controller(client, clock, POLICIES)  # type: ignore[arg-type]
         task = asyncio.ensure_future(
             run.run(controller, client, f"{name}{self._boots}", clock)  # type: ignore[arg-type]
