@@ -316,8 +316,10 @@ class Arms:
             broken=batch.looked.broken if arm == ARM_PRODUCTION else 0,
             overdue=np.full(len(part), overdue) if overdue else None,
         )
+        if routes.compared:
+            told.batch_calls = np.full(len(part), batch.calls.calls)
         if scored.took_ns:
-            told.done_ns = batch.asked_ns - arrived_ns[calls] + scored.took_ns
+            told.done_ns = batch.asked_ns - arrived_ns[calls] + scored.worked_ns
         self._aside.told(routes, participant.version, arm, told)
 
 

@@ -1,6 +1,7 @@
 """What each version did in this second: counts that add, and evidence by key."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,11 +53,13 @@ class Told:
     fallen_back: int = 0
     broken: int = 0
     done_ns: NDArray[np.int64] | None = None
-    """(C,) from arrival until this version was done with the call, whichever arm was answered
-    first: by it arms are compared. None: latency_ns."""
+    """(C,) by which arms are compared: from arrival until the versions were asked, and the
+    processor time that this one then took. None: latency_ns."""
     overdue: NDArray[np.bool_] | None = None
     """(C,) answered, but the run took longer than a canary may: evidence against either arm, so
     that a slow host accuses nobody. None: none."""
+    batch_calls: NDArray[np.int64] | None = None
+    """(C,) calls of all arms in the batch each was scored in. None: alone."""
 
     @staticmethod
     def joined(parts: "Sequence[Told]") -> "Told":
@@ -82,6 +85,7 @@ class Told:
                 [told.latency_ns if told.done_ns is None else told.done_ns for told in parts]
             ),
             overdue=_overdue(parts),
+            batch_calls=np.concatenate([_in_batches(told) for told in parts]),
         )
 
 
@@ -97,6 +101,16 @@ def score_bins(scores: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArr
 
 
 @dataclass(slots=True)
+class _Columns:
+    """One metric's records."""
+
+    keys: list[int] = field(default_factory=list)
+    bins: list[int] = field(default_factory=list)
+    expected: list[int] = field(default_factory=list)
+    batch_calls: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class _Counts:
     """One open window."""
 
@@ -108,7 +122,7 @@ class _Counts:
     joint: NDArray[np.int64] = field(
         default_factory=lambda: np.zeros(JOINT_STRIDE * JOINT_STRIDE, dtype=np.int64)
     )
-    records: dict[int, tuple[list[int], list[int], list[int]]] = field(default_factory=dict)
+    records: "defaultdict[int, _Columns]" = field(default_factory=lambda: defaultdict(_Columns))
 
 
 class Windows:
@@ -233,9 +247,11 @@ class Windows:
                 hit = hit | told.overdue
             hit = hit & counted
             if hit.any():
-                keys, bins, _ = counts.records.setdefault(metric, ([], [], []))
-                keys += told.key_hash[hit].tolist()
-                bins += [0] * int(np.count_nonzero(hit))
+                records = counts.records[metric]
+                records.keys += told.key_hash[hit].tolist()
+                records.bins += [0] * int(np.count_nonzero(hit))
+                if fault is Fault.LATE:
+                    records.batch_calls += _in_batches(told)[hit].tolist()
         kept = (told.faults == Fault.NONE) & counted
         if routes.budgets.evidence_keep < 65_536:
             kept &= (told.key_hash & np.uint64(0xFFFF)) < routes.budgets.evidence_keep
@@ -244,17 +260,25 @@ class Windows:
         hashes = told.key_hash[kept].tolist()
         edges = routes.score_edges
         first_rows = told.row_offsets[:-1].astype(np.intp)[kept]
-        keys, bins, expected = counts.records.setdefault(window_pb2.METRIC_SCORE, ([], [], []))
-        keys += hashes
+        records = counts.records[window_pb2.METRIC_SCORE]
+        records.keys += hashes
         scored = score_bins(told.scores[first_rows], edges)
         scored[(told.flags[first_rows] & NOT_WHOLE) != 0] = NOT_COMPARED
-        bins += scored.tolist()
+        records.bins += scored.tolist()
         if told.expected is not None:
-            expected += score_bins(told.expected[first_rows], edges).tolist()
-        keys, bins, _ = counts.records.setdefault(window_pb2.METRIC_LATENCY, ([], [], []))
-        keys += hashes
+            records.expected += score_bins(told.expected[first_rows], edges).tolist()
+        records = counts.records[window_pb2.METRIC_LATENCY]
+        records.keys += hashes
         took_ns = told.latency_ns if told.done_ns is None else told.done_ns
-        bins += bins_of(took_ns[kept]).tolist()
+        records.bins += bins_of(took_ns[kept]).tolist()
+        records.batch_calls += _in_batches(told)[kept].tolist()
+
+
+def _in_batches(told: Told) -> NDArray[np.int64]:
+    """(C,) how many calls each was scored with, itself among them."""
+    if told.batch_calls is None:
+        return np.ones(len(told.faults), dtype=np.int64)
+    return told.batch_calls
 
 
 def _overdue(parts: Sequence[Told]) -> NDArray[np.bool_] | None:
@@ -288,17 +312,12 @@ def _finished(counts: _Counts, unix_ns: int) -> window_pb2.Window:
         pairs.joint_count.extend(counts.joint[joint].tolist())
         by_production = counts.joint.reshape(JOINT_STRIDE, JOINT_STRIDE).sum(axis=1)
         pairs.production_bins.CopyFrom(_sparse(by_production))
-    for metric, (keys, bins, expected) in _by_metric(counts):
+    for metric, records in sorted(counts.records.items()):
         message.records.add(
             metric=window_pb2.Metric.Name(metric),
-            key_hash=keys,
-            bin=bins,
-            expected_bin=expected,
+            key_hash=records.keys,
+            bin=records.bins,
+            expected_bin=records.expected,
+            batch_calls=records.batch_calls,
         )
     return message
-
-
-def _by_metric(
-    counts: _Counts,
-) -> Iterator[tuple[int, tuple[list[int], list[int], list[int]]]]:
-    yield from sorted(counts.records.items())

@@ -150,16 +150,18 @@ class Sparse(_message.Message):
     def __init__(self, index: _Optional[_Iterable[int]] = ..., count: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Records(_message.Message):
-    __slots__ = ("metric", "key_hash", "bin", "expected_bin")
+    __slots__ = ("metric", "key_hash", "bin", "expected_bin", "batch_calls")
     METRIC_FIELD_NUMBER: _ClassVar[int]
     KEY_HASH_FIELD_NUMBER: _ClassVar[int]
     BIN_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_BIN_FIELD_NUMBER: _ClassVar[int]
+    BATCH_CALLS_FIELD_NUMBER: _ClassVar[int]
     metric: Metric
     key_hash: _containers.RepeatedScalarFieldContainer[int]
     bin: _containers.RepeatedScalarFieldContainer[int]
     expected_bin: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, metric: _Optional[_Union[Metric, str]] = ..., key_hash: _Optional[_Iterable[int]] = ..., bin: _Optional[_Iterable[int]] = ..., expected_bin: _Optional[_Iterable[int]] = ...) -> None: ...
+    batch_calls: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, metric: _Optional[_Union[Metric, str]] = ..., key_hash: _Optional[_Iterable[int]] = ..., bin: _Optional[_Iterable[int]] = ..., expected_bin: _Optional[_Iterable[int]] = ..., batch_calls: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Pairs(_message.Message):
     __slots__ = ("pairs", "flips", "absolute_sum", "square_sum", "production_bins", "joint_index", "joint_count", "faulty")

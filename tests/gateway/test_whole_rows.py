@@ -39,9 +39,8 @@ def test_a_row_that_the_store_did_not_give_is_counted_and_not_compared(
     )
     counts = _Counts(window_pb2.Window())
     Windows._record(counts, routes, told)  # type: ignore[arg-type]
-    keys, bins, expected = counts.records[window_pb2.METRIC_SCORE]
-    assert keys == [11, 12]
-    assert (bins[1] != NOT_COMPARED) == compared
-    assert bins[0] == expected[0]
-    latency_keys, _, _ = counts.records[window_pb2.METRIC_LATENCY]
-    assert latency_keys == [11, 12]
+    told_scores = counts.records[window_pb2.METRIC_SCORE]
+    assert told_scores.keys == [11, 12]
+    assert (told_scores.bins[1] != NOT_COMPARED) == compared
+    assert told_scores.bins[0] == told_scores.expected[0]
+    assert counts.records[window_pb2.METRIC_LATENCY].keys == [11, 12]
