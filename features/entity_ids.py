@@ -32,7 +32,8 @@ def check(entity_id: str) -> bytes:
         raise EntityIdError(
             f"an entity id is {len(encoded)} bytes long; it must be 1 to {BYTES_MAX} bytes of UTF-8"
         )
-    control = _CONTROL.search(entity_id)
+    # Whatever is printable holds none; a third of the search's price, and what nearly every id is.
+    control = None if entity_id.isprintable() else _CONTROL.search(entity_id)
     if control is not None:
         raise EntityIdError(
             f"an entity id holds control character U+{ord(control[0]):04X} at {control.start()}; "

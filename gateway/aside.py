@@ -18,7 +18,7 @@ from gateway.deployed import LoadedVersion, Routes
 from gateway.lookup import Looked
 from gateway.metrics import Metrics
 from gateway.scoring import NONE, Fault, Scored
-from gateway.served import Served, record_of
+from gateway.served import LoneAnswer, LoneRow, Served, record_alone, record_of, told_alone
 from gateway.shadows import Copies, Shadows
 from gateway.status import Refusal
 from gateway.windows import NS, Told, Windows, score_bins
@@ -29,6 +29,12 @@ FOLD_S = 0.02
 """How long counts and served vectors may wait: the most a killed worker's journal loses."""
 FOLD_ROWS = 4_096
 KEEP_ALL = 65_536
+
+FEATURE_FLAGS = [
+    (name.lower(), predict_pb2.RowFlag.Value(name))
+    for name in ("MISSING", "STALE", "DEFAULTED", "DEGRADED")
+]
+"""Those that say how a row was read, by the names of turnout_feature_rows_total's kinds."""
 
 ROLES = {arm: name.removeprefix("ARM_").lower() for name, arm in window_pb2.Arm.items()}
 OUTCOMES = ["answered", *(fault.name.lower() for fault in list(Fault)[1:])]
@@ -67,6 +73,7 @@ class Aside:
         self._on_guard = on_guard
         self._noted: dict[tuple[int, str, int, int], _Noted] = {}
         self._answers: dict[tuple[int, str], list[Served]] = {}
+        self._alone: list[LoneAnswer] = []
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -81,12 +88,32 @@ class Aside:
         if routes.reads:
             metrics.count_feature_reads(looked.unread or "ok")
         if looked.flags.any():
-            for name in ("MISSING", "STALE", "DEFAULTED", "DEGRADED"):
-                flagged = np.count_nonzero(looked.flags & predict_pb2.RowFlag.Value(name))
+            for name, flag in FEATURE_FLAGS:
+                flagged = np.count_nonzero(looked.flags & flag)
                 if flagged:
-                    metrics.count_feature_rows(routes.model, name.lower(), int(flagged))
+                    metrics.count_feature_rows(routes.model, name, int(flagged))
         if looked.broken:
             metrics.count_feature_rows(routes.model, "broken", looked.broken)
+
+    def looked_alone(self, routes: Routes, row: LoneRow) -> None:
+        """Count how the row of a lone call was read."""
+        metrics = self._metrics
+        metrics.count_batch(1)
+        if routes.reads:
+            metrics.count_feature_reads(row.unread or "ok")
+        for name, flag in FEATURE_FLAGS if row.flags else ():
+            if row.flags & flag:
+                metrics.count_feature_rows(routes.model, name, 1)
+        if row.broken:
+            metrics.count_feature_rows(routes.model, "broken", row.broken)
+
+    def answered_alone(self, answer: LoneAnswer) -> None:
+        """Note one answer to a lone call; counted and kept with its neighbours, in a moment."""
+        self._alone.append(answer)
+        if self._timer is None:
+            self._fold_soon()
+        if len(self._alone) >= FOLD_ROWS:
+            self.fold()
 
     def refused(self, routes: Routes | None, model: str, refusal: Refusal, calls: int) -> None:
         """Count calls that the core refused before any version saw them."""
@@ -126,6 +153,25 @@ class Aside:
         answers, self._answers = self._answers, {}
         for several in answers.values():
             self._served.append(record_of(several).SerializeToString())
+        if self._alone:
+            self._fold_alone()
+
+    def _fold_alone(self) -> None:
+        groups: dict[tuple[int, int], list[LoneAnswer]] = {}
+        for one in self._alone:
+            groups.setdefault((id(one.routes), one.at_unix_ns // NS), []).append(one)
+        self._alone = []
+        for alike in groups.values():
+            first = alike[0]
+            routes, version, unix_ns = first.routes, first.version, first.at_unix_ns
+            for one in alike:
+                self.looked_alone(routes, one.row)
+            production = _Noted(routes, version, window_pb2.ARM_PRODUCTION, unix_ns, [])
+            self._count(production, told_alone(alike))
+            keep = routes.budgets.journal_keep
+            kept = [one for one in alike if keep >= KEEP_ALL or (one.key_hash & 0xFFFF) < keep]
+            if kept:
+                self._served.append(record_alone(kept).SerializeToString())
 
     def _count(self, noted: "_Noted", told: Told) -> None:
         routes, version, arm = noted.routes, noted.version, noted.arm

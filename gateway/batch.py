@@ -12,7 +12,7 @@ from gateway.route import Assignment
 from gateway.rows import counts_of
 from gateway.scoring import NONE, Scored
 from journal.prediction_id import HOLDOUT_BIT, model_hash, write
-from protos.predict_pb2 import DEFAULTED
+from protos.predict_pb2 import DEFAULTED, PRODUCTION
 
 
 @dataclass(slots=True)
@@ -159,6 +159,32 @@ class IdWriter:
             for place, (role, key_hash) in enumerate(zip(roles, hashes, strict=True))
         ]
         return b"".join(ids)
+
+    def write_one(
+        self,
+        routes: Routes,
+        version: LoadedVersion,
+        key_hash: int,
+        *,
+        held_out: bool,
+        at_unix_ms: int,
+    ) -> bytes:
+        """Return the id of one call that production answered, outside any batch."""
+        worker = self._worker
+        sequence = self._sequence
+        self._sequence += 1
+        return write(
+            worker.prediction_id_key,
+            role=PRODUCTION | HOLDOUT_BIT if held_out else PRODUCTION,
+            slot=worker.slot,
+            sequence=sequence & 0xFFFF_FFFF,
+            model_hash=model_hash(routes.model),
+            version=version.id[:8],
+            revision=routes.deployment.revision,
+            at_ms=at_unix_ms,
+            key_hash=key_hash,
+            boot_id=worker.boot_id,
+        )
 
 
 def replies_of(batch: Batch, answer: Answer) -> Replies:

@@ -224,6 +224,8 @@ def _named(index: int, row: Row, shape: ModelShape) -> list[float]:
 
 def check_text(field: str, text: str, bytes_max: int) -> bytes:
     """Return *text* as UTF-8; RefusedError naming *field* when it is too long or not clean."""
+    if not text:
+        return b""
     encoded = text.encode()
     if len(encoded) > bytes_max:
         raise invalid(f"{field} is {len(encoded)} bytes long; it must be at most {bytes_max}")

@@ -22,8 +22,10 @@ from gateway.decode import DecodedCall, DoorLimits, decode, parse
 from gateway.faults import FaultLog
 from gateway.intake import Intake
 from gateway.listeners import clients_left, leave_port
+from gateway.lone import LoneCalls
 from gateway.open_inference import ReplyEncoder
 from gateway.patience import COMPANY_MIN, QUANTA_MAX, QUANTUM_S, Patience
+from gateway.reads import Reads
 from gateway.reflection import reflection_handlers
 from gateway.settings import Settings
 from gateway.status import Code, Refusal, RefusedError, refuse_internal
@@ -43,9 +45,6 @@ PREDICTOR, OPEN_INFERENCE = "turnout.v1.Predictor", "inference.GRPCInferenceServ
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
-TOO_SLOW = Refusal(
-    Code.DEADLINE_EXCEEDED, "the call's message did not arrive in time (body_ms_max)"
-)
 NO_MESSAGE = Refusal(Code.INVALID_ARGUMENT, "the call ended without a message; send one")
 
 
@@ -105,9 +104,12 @@ class GrpcioDoor:
         self._request_ids: dict[int, str] = {}
         self._encoders: dict[int, ReplyEncoder] = {}
         """Of the calls that are not answered with a plain PredictReply."""
+        self.lone: LoneCalls | None = None
+        """Answers a call that is alone without making columns of it; the core's, set once."""
         self._leaving = asyncio.Event()
         self._arrived = asyncio.Event()
         self._patience = Patience()
+        self._reads = Reads(settings.body_ms_max / 1e3)
         self._health = health.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._port = 0
@@ -249,6 +251,9 @@ class GrpcioDoor:
             model = request.model
             call = decode(request, self._shapes, self._limits)
             deadline_ns = self._deadline_ns(call.model, context.time_remaining(), arrived_ns)
+            reply = await self._alone(call, arrived_ns, deadline_ns)
+            if reply is not None:
+                return reply.SerializeToString()
             handle, future = self._enter(call, None, arrived_ns, deadline_ns)
         except Exception as error:  # noqa: BLE001  the wall: nothing internal reaches a caller
             refusal = self.refused(model, error)
@@ -268,6 +273,9 @@ class GrpcioDoor:
             model = request.model_name
             asked = open_inference.decode(request, self._shapes, self._limits)
             deadline_ns = self._deadline_ns(model, context.time_remaining(), arrived_ns)
+            reply = await self._alone(asked.call, arrived_ns, deadline_ns)
+            if reply is not None:
+                return asked.encode(reply)
             handle, future = self._enter(asked.call, asked.encode, arrived_ns, deadline_ns)
         except Exception as error:  # noqa: BLE001  the wall
             refusal = self.refused(model, error)
@@ -288,11 +296,7 @@ class GrpcioDoor:
 
     async def _read(self, context: Context) -> bytes:
         """Read the call's one message, within body_ms_max."""
-        try:
-            async with asyncio.timeout(self._settings.body_ms_max / 1e3):
-                message = await context.read()
-        except TimeoutError:
-            raise RefusedError(TOO_SLOW) from None
+        message = await self._reads.read(context)
         if not isinstance(message, bytes):
             raise RefusedError(NO_MESSAGE)
         return message
@@ -301,6 +305,22 @@ class GrpcioDoor:
         if left_s is None:
             return arrived_ns + self._shapes[model].deadline_ns_default
         return arrived_ns + int(min(left_s * 1e9, self._settings.deadline_ms_max * 1e6))
+
+    async def _alone(
+        self, call: DecodedCall, arrived_ns: int, deadline_ns: int
+    ) -> PredictReply | None:
+        """Answer a call that found nobody inside, and that nobody will follow; None: it waits."""
+        lone = self.lone
+        if lone is None or self._intake.rows_inside or self._patience.worth(1):
+            return None
+        routes = lone.routes_for(call)
+        if routes is None:
+            return None
+        self._intake.hold(call.rows)
+        try:
+            return await lone.answer(routes, call, arrived_ns, deadline_ns)
+        finally:
+            self._intake.release(call.rows)
 
     def _enter(
         self, call: DecodedCall, encode: ReplyEncoder | None, arrived_ns: int, deadline_ns: int

@@ -76,6 +76,14 @@ class Intake:
         self.rows_waiting += call.rows
         return handle
 
+    def hold(self, rows: int) -> None:
+        """Count rows as inside that never wait: those of a call that is answered by itself."""
+        self.rows_inside += rows
+
+    def release(self, rows: int) -> None:
+        """Undo `hold`."""
+        self.rows_inside -= rows
+
     def leave(self, handle: int) -> None:
         """Free a call's rows, answered or not; a call that still waits will not be taken."""
         waiting = self._inside.pop(handle, None)

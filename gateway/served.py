@@ -1,4 +1,4 @@
-"""What was served, as the journal keeps it: many batches of one version as one record."""
+"""What was served, as the journal keeps it: many answers of one version as one record."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.batch import Answer, Batch
+from gateway.deployed import LoadedVersion, Routes
+from gateway.scoring import NONE
+from gateway.windows import Told
 from protos.journal_pb2 import ServedBatch
+from protos.predict_pb2 import PRODUCTION
 
 
 @dataclass(slots=True)
@@ -19,6 +23,85 @@ class Served:
     answer: Answer
     matrix: NDArray[np.float32]
     """(R, F) exactly as the version saw it."""
+
+
+@dataclass(slots=True)
+class LoneRow:
+    """What is known about the row of a lone call."""
+
+    matrix: NDArray[np.float32]
+    """(1, W)."""
+    flags: int
+    """turnout.v1.RowFlag bits."""
+    broken: int
+    unread: str
+    """As gateway.lookup.Looked has them."""
+
+
+@dataclass(slots=True)
+class LoneAnswer:
+    """What is to be counted and kept of one call of one row, answered by production."""
+
+    routes: Routes
+    version: LoadedVersion
+    key_hash: int
+    held_out: bool
+    took_ns: int
+    """From arrival to answer."""
+    at_unix_ns: int
+    read_unix_ns: int
+    scores: list[float]
+    """(K,), all finite."""
+    flags: int
+    """The row's, and NOT_STICKY of the call."""
+    row: LoneRow
+    prediction_id: bytes
+    ids: list[bytes]
+    """The row's entities."""
+    matrix: NDArray[np.float32]
+    """(1, F) exactly as the version saw it."""
+
+
+def told_alone(several: Sequence[LoneAnswer]) -> Told:
+    """Lay lone answers of one version out as if they had been a batch."""
+    held_out = None
+    if several[0].routes.deployment.holdout_bp:
+        held_out = np.array([one.held_out for one in several], dtype=np.bool_)
+    return Told(
+        key_hash=np.array([one.key_hash for one in several], dtype=np.uint64),
+        faults=np.full(len(several), NONE, dtype=np.uint8),
+        held_out=held_out,
+        latency_ns=np.array([one.took_ns for one in several], dtype=np.int64),
+        scores=np.array([one.scores[0] for one in several], dtype=np.float32),
+        expected=None,
+        row_offsets=np.arange(len(several) + 1, dtype=np.uint32),
+        flags=np.array([one.flags for one in several], dtype=np.uint32),
+        broken=sum(one.row.broken for one in several),
+    )
+
+
+def record_alone(several: Sequence[LoneAnswer]) -> ServedBatch:
+    """Lay lone answers of one version, at one revision, out as one record."""
+    version, deployment = several[0].version, several[0].routes.deployment
+    vectors = np.concatenate([one.matrix for one in several])
+    return ServedBatch(
+        model=deployment.model,
+        version=version.label,
+        version_digest=version.digest8,
+        revision=deployment.revision,
+        at_unix_ns=np.array([one.read_unix_ns for one in several], dtype="<i8").tobytes(),
+        role=bytes([PRODUCTION] * len(several)),
+        row_count=np.ones(len(several), dtype="<u4").tobytes(),
+        prediction_ids=b"".join([one.prediction_id for one in several]),
+        key_hash=np.array([one.key_hash for one in several], dtype="<u8").tobytes(),
+        row_flags=np.array([one.flags for one in several], dtype="<u4").tobytes(),
+        width=vectors.shape[1],
+        vectors=vectors.astype("<f4", copy=False).tobytes(),
+        outputs=len(several[0].scores),
+        scores=np.array([one.scores for one in several], dtype="<f4").tobytes(),
+        entity_ids=[entity.decode() for one in several for entity in one.ids],
+        model_contract=version.bundle.contract.model_contract,
+    )
 
 
 def record_of(several: Sequence[Served]) -> ServedBatch:

@@ -28,6 +28,7 @@ from gateway.disk import Disk
 from gateway.faults import FaultLog
 from gateway.grpcio_door import GrpcioDoor, Unary
 from gateway.loader import Loader
+from gateway.lone import LoneCalls
 from gateway.metrics import Metrics
 from gateway.open_inference_service import OpenInferenceService
 from gateway.outcome_keys import OutcomeKeys
@@ -80,10 +81,12 @@ class GatewayWorker:
         aside = self._aside = Aside(
             self._windows, self.metrics, self._shadows, self._served, clock, self._guard
         )
-        arms = Arms(self.door, IdWriter(self.worker), aside, clock, faults.note)
+        ids = IdWriter(self.worker)
+        arms = Arms(self.door, ids, aside, clock, faults.note)
         self._core = BatchCore(
             self.door, self._deployed, self._store, arms, aside, clock, settings, faults.note
         )
+        self.door.lone = LoneCalls(self._deployed, self._store, ids, aside, clock, settings)
         self._link = RegistryLink(
             settings.registry, self.worker, self._disk, clock, self._take_keys
         )

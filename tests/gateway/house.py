@@ -18,6 +18,7 @@ from gateway.deployed import Deployed, LoadedVersion, build_routes
 from gateway.faults import FaultLog
 from gateway.grpcio_door import GrpcioDoor, Unary
 from gateway.loader import prove
+from gateway.lone import LoneCalls
 from gateway.lookup import OnlineRows
 from gateway.metrics import Metrics
 from gateway.open_inference_service import OpenInferenceService
@@ -120,10 +121,12 @@ async def house(
     settings: Settings | None = None,
     store: OnlineRows | OnlineReader | None = None,
     others: Sequence[tuple[Mapping[str, dict[str, bytes]], Deployment]] = (),
+    lone: bool = True,
 ) -> AsyncIterator[House]:
     """Serve *deployment* over *versions* (label to unsigned files) on a free port.
 
     others  more models beside it, each with its own versions and deployment.
+    lone    whether calls that are alone may be answered without columns.
     """
     settings = settings or Settings()
     clock, faults, refused, guards = SystemClock(), list[str](), list[tuple[str, Refusal]](), []
@@ -138,7 +141,10 @@ async def house(
 
     door = GrpcioDoor(settings, clock, fault_log, note_refusal, methods)
     aside = Aside(windows, metrics, shadows, served, clock, guards.append)
-    arms = Arms(door, IdWriter(Worker("test", 0, 7, KEY)), aside, clock, fault_log.note)
+    ids = IdWriter(Worker("test", 0, 7, KEY))
+    arms = Arms(door, ids, aside, clock, fault_log.note)
+    if lone:
+        door.lone = LoneCalls(deployed, store, ids, aside, clock, settings)
     core = BatchCore(door, deployed, store, arms, aside, clock, settings, fault_log.note)
     lanes: list[Lane] = []
     for files, plan in [(versions, deployment), *others]:
