@@ -141,11 +141,7 @@ async def house(
 
     door = GrpcioDoor(settings, clock, fault_log, note_refusal, methods)
     aside = Aside(windows, metrics, shadows, served, clock, guards.append)
-    ids = IdWriter(Worker("test", 0, 7, KEY))
-    arms = Arms(door, ids, aside, clock, fault_log.note)
-    if lone:
-        door.lone = LoneCalls(deployed, store, ids, aside, clock, settings)
-    core = BatchCore(door, deployed, store, arms, aside, clock, settings, fault_log.note)
+    core = _core(door, deployed, store, aside, settings, fault_log, lone=lone)
     lanes: list[Lane] = []
     for files, plan in [(versions, deployment), *others]:
         loaded = await _loaded(files, plan.model)
@@ -186,6 +182,24 @@ async def _loaded(versions: Mapping[str, dict[str, bytes]], model: str) -> dict[
         sealed = seal(files, model=model, author="dana", created_unix_ms=1)
         loaded[label] = await asyncio.to_thread(prove, label, sealed, None, None)
     return loaded
+
+
+def _core(
+    door: GrpcioDoor,
+    deployed: Deployed,
+    store: OnlineRows | None,
+    aside: Aside,
+    settings: Settings,
+    faults: FaultLog,
+    *,
+    lone: bool,
+) -> BatchCore:
+    """What scores behind a door; with *lone*, also what answers single calls."""
+    clock, ids = SystemClock(), IdWriter(Worker("test", 0, 7, KEY))
+    if lone:
+        door.lone = LoneCalls(deployed, store, ids, aside, clock, settings)
+    arms = Arms(door, ids, aside, clock, faults.note)
+    return BatchCore(door, deployed, store, arms, aside, clock, settings, faults.note)
 
 
 def _methods(

@@ -20,7 +20,7 @@ from typing import IO, Any
 import grpc
 import pytest
 
-from gateway.grpcio_door import server_options
+from gateway.grpcio_options import server_options
 from gateway.settings import Settings
 from protos.predict_pb2 import PredictRequest, Row
 from tests.poll import until
