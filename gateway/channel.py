@@ -148,6 +148,9 @@ A worker whose successor already serves is given more than Settings.drain_grace_
 for its clients to reconnect by themselves (max_connection_age) before their connections close.
 """
 
+OnCondemned = Callable[[str, str, int], None]
+"""on_condemned(version id, why, first time in Unix ns): workers of this host died running it."""
+
 
 class WorkerChannel:
     """The worker's end: says how it is, hears what to do. One a worker.
@@ -184,6 +187,7 @@ class WorkerChannel:
         *,
         on_serve: OnServe,
         on_drain: OnDrain,
+        on_condemned: OnCondemned = lambda *_: None,
         gauges: Callable[[], Mapping[str, float]] = dict,
         snapshot: Callable[[], Message] | None = None,
     ) -> None:
@@ -194,7 +198,7 @@ class WorkerChannel:
         """
         die_with_supervisor()
         os.set_inheritable(self._fd, False)
-        self._on_serve, self._on_drain = on_serve, on_drain
+        self._on_serve, self._on_drain, self._on_condemned = on_serve, on_drain, on_condemned
         self._gauges, self._snapshot = gauges, snapshot
         self._loop = asyncio.get_running_loop()
         self._finished: asyncio.Future[None] = self._loop.create_future()
@@ -245,6 +249,9 @@ class WorkerChannel:
             self._run(self._serve(int(message["slot"]), int(message["port"])))
         elif message["type"] == "drain":
             self._drain(float(message["grace_s"]))
+        elif message["type"] == "condemned":
+            first_unix_ns = int(message["first_unix_ns"])
+            self._on_condemned(str(message["version"]), str(message["why"]), first_unix_ns)
 
     def _orphaned(self) -> None:
         self._lost.set()

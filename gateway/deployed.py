@@ -26,6 +26,8 @@ class LoadedVersion:
     label: str
     bundle: Bundle
     lane: Lane
+    files: Mapping[str, bytes]
+    """As they were verified: for the shadow's process, which opens them anew."""
 
     @cached_property
     def id(self) -> bytes:

@@ -1,27 +1,31 @@
 """From a deployment to routes: fetch, prove, load, golden-test, warm, swap whole, keep on disk.
 
-A version that is altered, truncated or off its golden rows never becomes READY; whatever served
-before goes on.
+A version that is altered, truncated or off its golden rows never becomes READY, nor does one that
+crashes, hangs or eats the child that opens it first; whatever served before goes on.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
+from gateway.breadcrumbs import Page
 from gateway.clock import Clock
 from gateway.deployed import Deployed, LoadedVersion, build_routes
 from gateway.disk import Disk
 from gateway.scoring import Lane
 from gateway.settings import Settings
 from protos.registry_pb2 import HeldVersion
-from registry.bundle import golden_test, load, verify, warm
+from registry.bundle import Bundle, golden_test, load, verify, warm
 from registry.types import Deployment, DeploymentError, RegistryError, VersionRefusedError
 
 log = logging.getLogger(__name__)
 
 Fetch = Callable[[str, str], Awaitable[dict[str, bytes]]]
 """(model, version) to its files, from the registry; raises RegistryError."""
+
+Probe = Callable[[str, Mapping[str, bytes]], Awaitable[None]]
+"""gateway.probing.Prober.prove: returns once this host may open the version; else raises."""
 
 RETRY_S = 0.5
 """Between tries to fetch a version while the registry cannot be reached."""
@@ -50,8 +54,12 @@ class Loader:
         trusted_key: Callable[[], bytes | None],
         clock: Clock,
         on_change: Callable[[], None],
+        probe: Probe,
+        page: Page,
     ) -> None:
         self._settings = settings
+        self._probe = probe
+        self._page = page
         self._deployed = deployed
         self._disk = disk
         self._fetch = fetch
@@ -208,7 +216,11 @@ class Loader:
             )
 
     async def _proved(self, held: Held, files: dict[str, bytes]) -> LoadedVersion:
-        return await asyncio.to_thread(prove, held.label, files, self._trusted_key(), held.digest)
+        bundle = await asyncio.to_thread(
+            verify, files, trusted_key=self._trusted_key(), expected_digest=held.digest
+        )
+        await self._probe(held.digest, files)
+        return await asyncio.to_thread(opened, held.label, bundle, files, self._page)
 
     def _forget(self) -> None:
         """Let go of versions that no deployment names any more."""
@@ -216,6 +228,7 @@ class Loader:
         for digest in set(self._loads) - named:
             task = self._loads.pop(digest)
             self.held.pop(digest, None)
+            self._page.forget(digest)
             if task.done() and not task.cancelled() and task.exception() is None:
                 task.result().lane.close()
             elif not task.done():
@@ -227,10 +240,16 @@ def prove(
 ) -> LoadedVersion:
     """Make a version ready to serve, or raise VersionRefusedError. Blocks: run it in a thread."""
     bundle = verify(files, trusted_key=trusted_key, expected_digest=digest)
+    return opened(label, bundle, files, Page())
+
+
+def opened(label: str, bundle: Bundle, files: Mapping[str, bytes], page: Page) -> LoadedVersion:
+    """Open a verified version, golden-test and warm it. Blocks: run it in a thread."""
     session = load(bundle)
     golden_test(bundle, session)
     warm(bundle, session)
-    return LoadedVersion(label, bundle, Lane(session, session.outputs))
+    lane = Lane(page.marked(bundle.digest, session), session.outputs)
+    return LoadedVersion(label, bundle, lane, files)
 
 
 def without(deployment: Deployment, refused: list[str]) -> Deployment:

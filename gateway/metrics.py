@@ -45,6 +45,9 @@ FAMILIES: dict[str, Family] = {
     ),
     "turnout_feature_reads": Family("counter", ("outcome",), "Online reads, one a batch."),
     "turnout_shadow": Family("counter", ("model", "version", "outcome"), "Copies for shadows."),
+    "turnout_shadow_ends": Family(
+        "counter", ("model", "version", "cause"), "Shadow processes that ended by themselves."
+    ),
     "turnout_outcomes": Family(
         "counter", ("model", "kind"), "Outcomes acknowledged: on_time, late, orphan, ..."
     ),
@@ -101,6 +104,10 @@ class Metrics:
     def count_calls(self, model: str, version: str, role: str, outcome: str, n: int) -> None:
         """*n* calls that *version* answered, failed, ...: outcome is one word."""
         self._add("turnout_calls", (self._name(model), version, role, outcome), n)
+
+    def count_shadow_end(self, model: str, version: str, cause: str) -> None:
+        """A shadow's process ended: crashed, hung, silent, killed, ... (gateway.shadow_lane)."""
+        self._add("turnout_shadow_ends", (self._name(model), version, cause), 1)
 
     def count_latency(self, model: str, version: str, role: str, counts: NDArray[np.int64]) -> None:
         """Add *counts*, (BINS,) on stats.latency.EDGES_NS, of calls from arrival to reply."""

@@ -103,6 +103,16 @@ class Settings:
     feature_budget_ms: int = 30
     """For one batch's online read, where the model's policy does not say less."""
 
+    # First opening of a version, in a child
+    probe_s_max: float = 60.0
+    """From start to proof; on a busy host a child of this may wait long for its turn."""
+    probe_cpu_s_max: int = 20
+    """CPU time for loading, golden rows and warming: a forest of 500 trees takes under one."""
+    probe_memory_mb_max: int = 2_048
+    """Address space, of which interpreter and onnxruntime take some 250 MB."""
+    probe_run_ms_max: int = 1_000
+    """One row, at best: what takes longer would only ever be late."""
+
     # Candidates
     canary_budget_ms: int = 50
     """How much later than production a canary may be; then production's answer goes out."""
@@ -112,6 +122,12 @@ class Settings:
     """... on this many different keys, while production was fine on them, is not run again here."""
     shadow_rows_waiting_max: int = 4_096
     """Copies waiting to be scored by shadows; past that they are dropped and counted."""
+    shadow_memory_mb_max: int = 2_048
+    """Address space of one shadow's process; past it a run raises, there and not here."""
+    shadow_run_cpu_ms_max: int = 2_000
+    """CPU time in one run; then the shadow hangs: its process is ended, and it is blamed."""
+    shadow_silent_ms_max: int = 10_000
+    """A run not back after this: the process is stopped or starved; ended, and nobody is blamed."""
 
     # Aside
     windows_waiting_max: int = 3_600
@@ -154,6 +170,11 @@ class Settings:
             min(self.workers, self.batch_rows_max, self.batches_in_flight_max) < 1,
             f"workers={self.workers}, batch_rows_max={self.batch_rows_max} and "
             f"batches_in_flight_max={self.batches_in_flight_max} are each at least 1",
+        )
+        self._refuse_if(
+            self.probe_run_ms_max >= 1e3 * self.probe_cpu_s_max,
+            f"probe_run_ms_max={self.probe_run_ms_max} is not less than probe_cpu_s_max="
+            f"{self.probe_cpu_s_max} s; a slow version would be taken for one that hangs",
         )
         self._refuse_if(
             self.ingress not in ("auto", "native", "grpcio"),

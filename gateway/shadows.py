@@ -1,9 +1,9 @@
 """Shadows: versions that score copies of answered calls. Dropped first, awaited by no one."""
 
 import asyncio
-import os
-import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from gateway.batch import Batch, Part
 from gateway.clock import Clock
 from gateway.deployed import LoadedVersion, Participant, Routes
-from gateway.scoring import Lane, Scored
+from gateway.metrics import Metrics
+from gateway.scoring import Scored
+from gateway.shadow_lane import ShadowLane, ShadowLimits
 from gateway.windows import Told, Windows
+from protos import window_pb2
 from registry.types import WHOLE_BP, shadow_bucket
-
-NICE = 10
-"""Shadow threads yield to everything that answers somebody."""
 
 
 @dataclass(slots=True)
@@ -37,19 +37,28 @@ class Copies:
     """(R,)."""
 
 
-def yield_to_callers() -> None:
-    """Lower this thread's priority: threads have their own on Linux."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-
-
 class Shadows:
-    """A lane a shadow version, and a bound on the rows that wait for all of them."""
+    """A process a shadow version, and a bound on the rows that wait for all of them."""
 
-    def __init__(self, windows: Windows, clock: Clock, rows_waiting_max: int) -> None:
+    def __init__(
+        self,
+        windows: Windows,
+        clock: Clock,
+        rows_waiting_max: int,
+        limits: ShadowLimits,
+        on_guard: Callable[[window_pb2.HardGuard], None],
+        metrics: Metrics,
+    ) -> None:
+        """on_guard: told once when a version's process died twice of its copies."""
         self._windows = windows
         self._clock = clock
         self._rows_waiting_max = rows_waiting_max
-        self._lanes: dict[bytes, Lane] = {}
+        self._limits = limits
+        self._on_guard = on_guard
+        self._metrics = metrics
+        self._lanes: dict[bytes, ShadowLane] = {}
+        self._told: set[bytes] = set()
+        """Condemned, and said so."""
         self._running: set[asyncio.Task[None]] = set()
         self.rows_waiting = 0
 
@@ -76,26 +85,52 @@ class Shadows:
         """Queue copies, or drop them when too many rows wait already."""
         rows = len(copies.matrix)
         if self.rows_waiting + rows > self._rows_waiting_max:
-            unix_ns = self._clock.unix_ns()
-            calls = len(copies.key_hash)
-            self._windows.drop(copies.routes, copies.version, calls, unix_ns)
+            self._drop(copies)
             return
         self.rows_waiting += rows
         task = asyncio.get_running_loop().create_task(self._score(copies))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
+    def _drop(self, copies: Copies) -> None:
+        calls = len(copies.key_hash)
+        self._windows.drop(copies.routes, copies.version, calls, self._clock.unix_ns())
+        self._metrics.count_shadow(copies.routes.model, copies.version.label, "dropped", calls)
+
     async def _score(self, copies: Copies) -> None:
         started_ns = self._clock.now_ns()
+        lane = self._lane(copies.version)
         try:
-            run = self._lane(copies.version).score_aside(copies.matrix, copies.row_offsets)
-            scored = await run.on_loop
+            scored = await lane.score(copies.matrix, copies.row_offsets)
         finally:
             self.rows_waiting -= len(copies.matrix)
+        if scored is None:
+            self._drop(copies)
+            if lane.condemned:
+                self._condemn(copies, lane)
+            return
         self._compare(copies, scored, started_ns)
+
+    def _condemn(self, copies: Copies, lane: ShadowLane) -> None:
+        """Say once that this worker does not run the shadow any more."""
+        if copies.version.id in self._told:
+            return
+        self._told.add(copies.version.id)
+        self._on_guard(
+            window_pb2.HardGuard(
+                model=copies.routes.model,
+                version=copies.version.label,
+                revision=copies.routes.deployment.revision,
+                kind=window_pb2.HardGuard.WORKER_DIED,
+                reason=lane.condemned,
+                at_unix_ns=self._clock.unix_ns(),
+                first_bad_unix_ns=lane.first_bad_unix_ns,
+            )
+        )
 
     def _compare(self, copies: Copies, scored: Scored, started_ns: int) -> None:
         calls = len(copies.key_hash)
+        self._metrics.count_shadow(copies.routes.model, copies.version.label, "compared", calls)
         told = Told(
             key_hash=copies.key_hash,
             faults=scored.faults,
@@ -111,14 +146,25 @@ class Shadows:
             copies.routes, copies.version, told, self._clock.unix_ns(), threshold
         )
 
-    def _lane(self, version: LoadedVersion) -> Lane:
+    def _lane(self, version: LoadedVersion) -> ShadowLane:
         lane = self._lanes.get(version.id)
         if lane is None:
-            lane = Lane(version.lane.scorer, version.lane.outputs, on_start=yield_to_callers)
+            ended = partial(self._metrics.count_shadow_end, version.bundle.model, version.label)
+            lane = ShadowLane(version, self._limits, self._clock, ended)
             self._lanes[version.id] = lane
         return lane
 
+    def pids(self) -> dict[str, int]:
+        """Label -> the process that scores for it now; 0: none does."""
+        return {lane.label: lane.pid for lane in self._lanes.values()}
+
     def keep(self, version_ids: set[bytes]) -> None:
-        """Let go of the lanes of versions that shadow nothing any more."""
+        """Let go of the processes of versions that shadow nothing any more."""
         for version_id in set(self._lanes) - version_ids:
             self._lanes.pop(version_id).close()
+            self._told.discard(version_id)
+
+    async def closed(self) -> None:
+        """End every process, and return when they are gone."""
+        lanes, self._lanes = list(self._lanes.values()), {}
+        await asyncio.gather(*(lane.closed() for lane in lanes))

@@ -21,6 +21,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gateway.apart import CRASHES, ending
+from gateway.breadcrumbs import Suspects, new_page, running_in
 from gateway.channel import Line, Message
 from gateway.exposition import Report, Snapshot, added, counted
 from gateway.observe import ObserveServer
@@ -44,6 +46,8 @@ class Child:
 
     program: subprocess.Popen[bytes]
     seat: Seat
+    crumbs_fd: int
+    """Its page of breadcrumbs."""
     line: Line | None = None
     snapshot: Snapshot = dataclasses.field(default_factory=dict)
     gone_s: float | None = None
@@ -81,6 +85,7 @@ class Supervisor:
         self._left: dict[str, Snapshot] = {}
         self._restarts: Counter[tuple[str, str]] = Counter()
         self._stops = 0
+        self._suspects = Suspects()
         self._slots = Slots(
             settings.workers,
             silent_ms_max=settings.silent_ms_max,
@@ -109,6 +114,7 @@ class Supervisor:
             for child in [*self._children.values(), *self._leaving]:
                 child.program.kill()
                 child.program.wait()
+                os.close(child.crumbs_fd)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
             self._observe.close()
@@ -140,17 +146,19 @@ class Supervisor:
 
     async def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        crumbs_fd = new_page()
         with theirs:
             own = [f"--channel-fd={theirs.fileno()}", f"--settings={self._settings_file}"]
+            own += [f"--crumbs-fd={crumbs_fd}"]
             # A session of its own: Ctrl-C reaches the supervisor alone, which then drains.
             program = subprocess.Popen(  # noqa: ASYNC220  exec takes 1 ms and must not be raced
                 [*self._command, *own],
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), crumbs_fd),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
         seat = self._slots.started(program.pid, time.monotonic_ns())
-        child = self._children[seat] = Child(program, seat)
+        child = self._children[seat] = Child(program, seat, crumbs_fd)
         child.line = await Line.over(
             ours, lambda message: self._heard(child, message), lambda: self._lost(child)
         )
@@ -161,6 +169,8 @@ class Supervisor:
             case Serve(seat):
                 message = {"type": "serve", "slot": seat.slot, "port": self.settings.port}
                 self._send(seat, message)
+                for digest in self._suspects.condemned:
+                    self._tell_condemned(seat, digest)
                 log.info("given pid=%d slot=%s", seat.pid, seat.slot)
             case Drain(seat, grace_s):
                 self._send(seat, {"type": "drain", "grace_s": grace_s})
@@ -170,6 +180,13 @@ class Supervisor:
             case Kill(seat, cause):
                 self._children[seat].program.kill()
                 log.warning("killed pid=%d slot=%s cause=%s", seat.pid, seat.slot, cause)
+
+    def _tell_condemned(self, seat: Seat, digest: str) -> None:
+        why, first_unix_ns = self._suspects.condemned[digest]
+        self._send(
+            seat,
+            {"type": "condemned", "version": digest, "why": why, "first_unix_ns": first_unix_ns},
+        )
 
     def _send(self, seat: Seat, message: Message) -> None:
         line = self._children[seat].line
@@ -223,9 +240,20 @@ class Supervisor:
             code = child.program.poll()
             if code is not None:
                 self._leaving.remove(child)
+                self._examine(child, code)
                 log.info("ended pid=%d slot=%s code=%d", child.seat.pid, child.seat.slot, code)
             elif child.gone_s is not None and time.monotonic() - child.gone_s > EXIT_S_MAX:
                 child.program.kill()
+
+    def _examine(self, child: Child, code: int) -> None:
+        """Look what a worker that crashed was running; twice the same, and nobody runs it more."""
+        if -code in CRASHES:
+            running = running_in(child.crumbs_fd)
+            log.error("crashed pid=%d by=%s running=%s", child.seat.pid, ending(code), running)
+            for digest in self._suspects.died(ending(code), running, time.time_ns()):
+                for seat in [seat for seat in self._children if seat.slot is not None]:
+                    self._tell_condemned(seat, digest)
+        os.close(child.crumbs_fd)
 
     def _publish(self) -> None:
         now_ns = time.monotonic_ns()

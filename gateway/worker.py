@@ -1,6 +1,6 @@
 """One worker: builds the parts once, in one screen; nowhere else do they meet.
 
-Started by exec: python -m gateway.worker --channel-fd N --settings FILE
+Started by exec: python -m gateway.worker --channel-fd N --crumbs-fd N --settings FILE
 """
 
 import argparse
@@ -21,6 +21,7 @@ from features.online import OnlineReader
 from gateway.arms import Arms
 from gateway.aside import Aside
 from gateway.batch import IdWriter, Worker
+from gateway.breadcrumbs import Page
 from gateway.channel import WorkerChannel
 from gateway.clock import SystemClock
 from gateway.deployed import Deployed
@@ -34,9 +35,12 @@ from gateway.open_inference_service import OpenInferenceService
 from gateway.outcome_keys import OutcomeKeys
 from gateway.outcomes import Outcomes
 from gateway.predict import BatchCore
+from gateway.probing import Prober, limits_of
+from gateway.proofs import Proofs
 from gateway.registry_link import RegistryLink
 from gateway.services import Services
 from gateway.settings import Settings
+from gateway.shadow_lane import shadow_limits_of
 from gateway.shadows import Shadows
 from gateway.status import Refusal
 from gateway.window_stream import WindowStream
@@ -57,7 +61,7 @@ FLUSH_S = 1.0
 class GatewayWorker:
     """Everything one worker process is made of."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, page: Page) -> None:
         self._settings = settings
         clock = self._clock = SystemClock()
         faults = FaultLog(log)
@@ -67,7 +71,14 @@ class GatewayWorker:
         self._disk = Disk(folder)
         self._deployed = Deployed()
         self._windows = Windows()
-        self._shadows = Shadows(self._windows, clock, settings.shadow_rows_waiting_max)
+        self._shadows = Shadows(
+            self._windows,
+            clock,
+            settings.shadow_rows_waiting_max,
+            shadow_limits_of(settings),
+            self._guard,
+            self.metrics,
+        )
         self._served = Writer(
             folder / "journal",
             Kind.SERVED,
@@ -102,7 +113,11 @@ class GatewayWorker:
             lambda: self._trusted_key,
             clock,
             self._changed,
+            Prober(Proofs(folder), limits_of(settings), clock).prove,
+            page,
         )
+        self._condemned: dict[str, tuple[str, int]] = {}
+        """Versions that workers of this host died of: id -> (why, first time, Unix ns)."""
         self._streams: list[WindowStream] = []
         self._guards: list[window_pb2.HardGuard] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -158,6 +173,8 @@ class GatewayWorker:
         ]
         for stream in self._streams:
             self._start(stream.run())
+        for digest in self._condemned:
+            self._tell_condemned(digest)
         self._start(self._core.run())
         self._start(self._tick())
         await self.door.listen(self._settings.host, port)
@@ -170,6 +187,7 @@ class GatewayWorker:
         self._serving = False
         await self.door.close(grace_s)
         await self._core.finish()
+        await self._shadows.closed()
         self._close_windows(everything=True)
         for stream in self._streams:
             await stream.flushed(FLUSH_S)
@@ -212,6 +230,7 @@ class GatewayWorker:
         self.door.configure({routes.model: routes.shape for routes in every})
         self.metrics.know([routes.model for routes in every])
         self._shadows.keep({p.version.id for routes in every for p, _ in routes.shadows})
+        self._stop_condemned()
         self._link.changed()
         self._start(self._show())
 
@@ -226,6 +245,39 @@ class GatewayWorker:
         routes = self._deployed.get(model) if model else None
         if routes is not None:
             self._windows.refuse(routes, 1, self._clock.unix_ns())
+
+    def condemn(self, digest: str, why: str, first_unix_ns: int) -> None:
+        """Hear from the supervisor that workers died while they ran this version."""
+        self._condemned[digest] = (why, first_unix_ns)
+        self._stop_condemned()
+        if self._streams:
+            self._tell_condemned(digest)
+
+    def _tell_condemned(self, digest: str) -> None:
+        """Tell the controller, where a deployment of this moment names the version."""
+        why, first_unix_ns = self._condemned[digest]
+        held = self._loader.held.get(digest)
+        routes = self._deployed.get(held.model) if held is not None else None
+        if held is None or routes is None:
+            return
+        self._guard(
+            window_pb2.HardGuard(
+                model=held.model,
+                version=held.label,
+                revision=routes.deployment.revision,
+                kind=window_pb2.HardGuard.WORKER_DIED,
+                reason=why,
+                at_unix_ns=self._clock.unix_ns(),
+                first_bad_unix_ns=first_unix_ns,
+            )
+        )
+
+    def _stop_condemned(self) -> None:
+        """Ask no condemned canary, whether or not a controller is there to take it back."""
+        for routes in self._deployed.all():
+            canary = routes.canary
+            if canary is not None and canary.version.bundle.digest in self._condemned:
+                routes.breaker.open = True
 
     def _guard(self, guard: window_pb2.HardGuard) -> None:
         """Send a hard guard at once."""
@@ -265,13 +317,14 @@ def open_fds() -> int:
     return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
-async def run(channel_fd: int, settings: Settings) -> None:
+async def run(channel_fd: int, settings: Settings, crumbs_fd: int = -1) -> None:
     """Live one worker's life."""
-    worker = GatewayWorker(settings, Path(settings.folder))
+    worker = GatewayWorker(settings, Path(settings.folder), Page(crumbs_fd))
     channel = WorkerChannel(channel_fd, heartbeat_ms=settings.heartbeat_ms)
     await channel.start(
         on_serve=worker.serve,
         on_drain=worker.drain,
+        on_condemned=worker.condemn,
         gauges=worker.gauges,
         snapshot=worker.snapshot,
     )
@@ -285,11 +338,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m gateway.worker", description=__doc__)
     parser.add_argument("--channel-fd", type=int, required=True)
     parser.add_argument("--settings", type=Path, required=True)
+    parser.add_argument("--crumbs-fd", type=int, default=-1)
     asked = parser.parse_args()
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s"
     )
-    uvloop.run(run(asked.channel_fd, Settings.read(asked.settings)))
+    uvloop.run(run(asked.channel_fd, Settings.read(asked.settings), asked.crumbs_fd))
     logging.shutdown()
     os._exit(0)  # a scoring thread that never returns must not keep the process
 

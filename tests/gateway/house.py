@@ -28,6 +28,7 @@ from gateway.predict import BatchCore
 from gateway.scoring import Lane
 from gateway.services import Services
 from gateway.settings import Settings
+from gateway.shadow_lane import shadow_limits_of
 from gateway.shadows import Shadows
 from gateway.status import Refusal
 from gateway.windows import Windows
@@ -132,14 +133,12 @@ async def house(
     clock, faults, refused, guards = SystemClock(), list[str](), list[tuple[str, Refusal]](), []
     fault_log = FaultList(faults)
     deployed, windows, metrics = Deployed(), Windows(), Metrics()
-    shadows = Shadows(windows, clock, settings.shadow_rows_waiting_max)
+    waiting, bounds = settings.shadow_rows_waiting_max, shadow_limits_of(settings)
+    shadows = Shadows(windows, clock, waiting, bounds, guards.append, metrics)
     served, outcomes = Remembered(), Remembered()
     methods = _methods(deployed, outcomes, metrics, clock, settings)
-
-    def note_refusal(model: str, refusal: Refusal) -> None:
-        refused.append((model, refusal))
-
-    door = GrpcioDoor(settings, clock, fault_log, note_refusal, methods)
+    noted = lambda model, refusal: refused.append((model, refusal))  # noqa: E731
+    door = GrpcioDoor(settings, clock, fault_log, noted, methods)
     aside = Aside(windows, metrics, shadows, served, clock, guards.append)
     core = _core(door, deployed, store, aside, settings, fault_log, lone=lone)
     lanes: list[Lane] = []
@@ -172,6 +171,7 @@ async def house(
         await door.close(1.0)
         await core.finish()
         running.cancel()
+        await shadows.closed()
         for lane in lanes:
             lane.close()
 

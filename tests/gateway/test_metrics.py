@@ -70,6 +70,7 @@ def test_every_count_has_its_family() -> None:
     metrics.count_feature_rows("churn", "stale", 4)
     metrics.count_feature_reads("timeout")
     metrics.count_shadow("churn", "8", "dropped", 9)
+    metrics.count_shadow_end("churn", "8", "crashed")
     metrics.count_journal_dropped("served", 3)
     metrics.count_outcome("churn", "on_time")
     metrics.count_windows_dropped(1)

@@ -1,0 +1,59 @@
+"""`python -m gateway.shadow_scorer`: one shadow of one worker, in a process that may die.
+
+Opens the version it is given, then scores copies from its socket one after another, at the lowest
+ordinary priority. Ends when the socket does, or with its worker.
+"""
+
+import argparse
+import contextlib
+import os
+import socket
+
+import numpy as np
+
+from gateway.apart import Bounds, confine
+from gateway.parcel import unpack
+from gateway.scoring import score_calls
+from gateway.shadow_line import HEAD, OPEN, answer_frame, copy_bytes, read_copy
+from registry.bundle import Session, load, verify, warm
+
+OPENING_NICE = 10
+SCORING_NICE = 19
+"""Of SCHED_OTHER: SCHED_IDLE would get nothing at all beside a busy neighbour, and a shadow without
+pairs holds its rollout up."""
+
+
+def serve(line: socket.socket, session: Session) -> None:
+    """Score until the other end is gone."""
+    with line.makefile("rb") as copies:
+        line.sendall(OPEN)
+        while head := copies.read(HEAD.size):
+            body = copies.read(copy_bytes(head, session.width))
+            matrix, row_offsets = read_copy(head, body, session.width)
+            with np.errstate(all="ignore"):
+                scored = score_calls(session, matrix, row_offsets, session.outputs)
+            line.sendall(answer_frame(scored))
+
+
+def main() -> None:
+    """Read the command line and the parcel, open the version, serve."""
+    parser = argparse.ArgumentParser(prog="python -m gateway.shadow_scorer", description=__doc__)
+    for name in ("parent", "memory-mb", "cpu-s", "parcel-fd", "line-fd"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--digest", required=True)
+    asked = parser.parse_args()
+    confine(Bounds(memory_mb=asked.memory_mb, cpu_s=asked.cpu_s), asked.parent, OPENING_NICE)
+    files = unpack(asked.parcel_fd)
+    os.close(asked.parcel_fd)
+    bundle = verify(files, trusted_key=None, expected_digest=asked.digest)
+    session = load(bundle)
+    warm(bundle, session)
+    os.setpriority(os.PRIO_PROCESS, 0, SCORING_NICE)
+    let_go = contextlib.suppress(BrokenPipeError, ConnectionResetError)
+    with socket.socket(fileno=asked.line_fd) as line, let_go:
+        serve(line, session)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
