@@ -20,8 +20,9 @@ run: $(VENV)/.installed
 
 test: unit walks
 
+# Nothing in it waits or is timed, so all cores may share it.
 unit: $(VENV)/.installed
-	@$(BIN)/python -m pytest -m "not walk and not nightly"
+	@$(BIN)/python -m pytest -m "not walk and not nightly" -n auto --dist worksteal
 
 walks: $(VENV)/.installed
 	@$(BIN)/python -m pytest -m "walk and not nightly"
