@@ -6,7 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOMS := protos stats journal features registry training gateway rollout turnout
 
-.PHONY: run test unit walks nightly soak check protos lock fix bench
+CARGO := $(shell command -v cargo 2>/dev/null)
+
+.PHONY: run ingress test unit walks nightly soak check protos lock fix bench
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "Installing into $(VENV) (once, under a minute) ..."
@@ -15,10 +17,26 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-run: $(VENV)/.installed
+# The native front door, where there are cargo and Linux; without it grpcio does everything.
+ifeq ($(CARGO)-$(shell uname -s),$(CARGO)-$(if $(CARGO),Linux,none))
+ingress: $(VENV)/.ingress
+else
+ingress:
+	@echo "No cargo: the portable front door serves (docs/ingress.md says what the native one brings)."
+endif
+
+$(VENV)/.ingress: $(VENV)/.installed ingress/Cargo.toml $(shell find ingress/src -name '*.rs')
+	@echo "Building the native front door with cargo (once, about a minute) ..."
+	@cargo build --release --quiet --manifest-path ingress/Cargo.toml --target-dir target/ingress && \
+	folder=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))') && \
+	cp target/ingress/release/libturnout_ingress.so $$folder/.turnout_ingress && \
+	mv $$folder/.turnout_ingress $$folder/turnout_ingress.abi3.so && touch $@ || \
+	echo "It could not be built; the portable front door serves."
+
+run: $(VENV)/.installed ingress
 	@$(BIN)/turnout demo $(if $(ONCE),--once)
 
-test: unit walks
+test: ingress unit walks
 
 # Nothing in it waits or is timed, so all cores may share it.
 unit: $(VENV)/.installed

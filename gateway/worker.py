@@ -26,8 +26,9 @@ from gateway.channel import WorkerChannel
 from gateway.clock import SystemClock
 from gateway.deployed import Deployed
 from gateway.disk import Disk
+from gateway.doors import door_of
 from gateway.faults import FaultLog
-from gateway.grpcio_door import GrpcioDoor, Unary
+from gateway.grpcio_door import Unary
 from gateway.loader import Loader
 from gateway.lone import LoneCalls
 from gateway.metrics import Metrics
@@ -88,7 +89,7 @@ class GatewayWorker:
         self._outcomes = Writer(folder / "journal", Kind.OUTCOMES, boot_id=boot_id)
         self._store = OnlineReader(settings.redis_url) if settings.redis_url else None
         self._outcome_keys = OutcomeKeys(folder / "journal", boot_id, settings.outcome_keys_max)
-        self.door = GrpcioDoor(settings, clock, faults, self._refused_at_door, self._methods())
+        self.door = door_of(settings, clock, faults, self._refused_at_door, self._methods())
         aside = self._aside = Aside(
             self._windows, self.metrics, self._shadows, self._served, clock, self._guard
         )

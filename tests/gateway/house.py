@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
@@ -15,8 +15,9 @@ from gateway.aside import Aside
 from gateway.batch import IdWriter, Worker
 from gateway.clock import SystemClock
 from gateway.deployed import Deployed, LoadedVersion, build_routes
+from gateway.doors import Door, door_of
 from gateway.faults import FaultLog
-from gateway.grpcio_door import GrpcioDoor, Unary
+from gateway.grpcio_door import Unary
 from gateway.loader import prove
 from gateway.lone import LoneCalls
 from gateway.lookup import OnlineRows
@@ -39,6 +40,8 @@ from registry.types import Deployment
 
 KEY = bytes(range(32))
 SALT = bytes(range(16))
+DOOR = "grpcio"
+"""Which door houses have; conftest.py runs each test with both."""
 
 
 @dataclass
@@ -63,7 +66,7 @@ class House:
 
     port: int
     channel: grpc.aio.Channel
-    door: GrpcioDoor
+    door: Door
     deployed: Deployed
     windows: Windows
     aside: Aside
@@ -129,7 +132,7 @@ async def house(
     others  more models beside it, each with its own versions and deployment.
     lone    whether calls that are alone may be answered without columns.
     """
-    settings = settings or Settings()
+    settings = replace(settings or Settings(), ingress=DOOR)
     clock, faults, refused, guards = SystemClock(), list[str](), list[tuple[str, Refusal]](), []
     fault_log = FaultList(faults)
     deployed, windows, metrics = Deployed(), Windows(), Metrics()
@@ -138,7 +141,7 @@ async def house(
     served, outcomes = Remembered(), Remembered()
     methods = _methods(deployed, outcomes, metrics, clock, settings)
     noted = lambda model, refusal: refused.append((model, refusal))  # noqa: E731
-    door = GrpcioDoor(settings, clock, fault_log, noted, methods)
+    door = door_of(settings, clock, fault_log, noted, methods)
     aside = Aside(windows, metrics, shadows, served, clock, guards.append)
     core = _core(door, deployed, store, aside, settings, fault_log, lone=lone)
     lanes: list[Lane] = []
@@ -185,7 +188,7 @@ async def _loaded(versions: Mapping[str, dict[str, bytes]], model: str) -> dict[
 
 
 def _core(
-    door: GrpcioDoor,
+    door: Door,
     deployed: Deployed,
     store: OnlineRows | None,
     aside: Aside,

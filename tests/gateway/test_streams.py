@@ -123,6 +123,7 @@ class Unread:
         return None
 
 
+@pytest.mark.grpcio
 def test_a_caller_who_does_not_read_is_not_read_either() -> None:
     """4 messages a stream: the fifth is not read while no reply is; then all 400 are answered."""
 

@@ -1,0 +1,57 @@
+"""Which front door a worker opens: the native one where it is built, or grpcio's."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from gateway.clock import Clock
+from gateway.columns import Ingress
+from gateway.errors import SettingsError
+from gateway.faults import FaultLog
+from gateway.grpcio_door import Counter, GrpcioDoor, Unary
+from gateway.lone import LoneCalls
+from gateway.native_core import built
+from gateway.native_door import NativeDoor
+from gateway.settings import Settings
+
+
+class Door(Ingress, Protocol):
+    """An ingress that can be opened and closed."""
+
+    lone: LoneCalls | None
+    """Answers a call that is alone without making columns of it; the core's, set once."""
+
+    async def listen(self, host: str, port: int) -> int:
+        """Open *port* (0: a free one); returns the port."""
+        ...
+
+    async def show_health(self, ready: Mapping[str, bool]) -> None:
+        """Set what grpc.health.v1 says."""
+        ...
+
+    async def close(self, grace_s: float) -> None:
+        """Leave the port, and finish what is in flight."""
+        ...
+
+    @property
+    def rows_inside(self) -> int:
+        """Rows admitted and not yet answered."""
+        ...
+
+
+def door_of(
+    settings: Settings,
+    clock: Clock,
+    faults: FaultLog,
+    on_refused: Counter,
+    methods: Mapping[str, Unary],
+) -> Door:
+    """Build the door that settings.ingress names; SettingsError where it is not built."""
+    module = built() if settings.ingress == "native" else None
+    if settings.ingress == "native" and module is None:
+        raise SettingsError(
+            "ingress='native' and turnout_ingress is not built for this Python; `make ingress` "
+            "builds it where cargo is, and ingress='grpcio' needs no build"
+        )
+    if module is not None:
+        return NativeDoor(module, settings, clock, faults, on_refused, methods)
+    return GrpcioDoor(settings, clock, faults, on_refused, methods)

@@ -1,0 +1,130 @@
+"""The native door's Rust side, as Python sees it. Without it everything works on grpcio.
+
+`ingress/src/python.rs` is the other half of these signatures.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+from gateway.columns import ModelShape
+from gateway.settings import Settings
+
+Pairs = list[tuple[bytes, bytes]]
+"""Metadata: names in lower case; "-bin" values still in base64."""
+
+
+class Core(Protocol):
+    """turnout_ingress.Door: the I/O thread, seen from the event loop."""
+
+    def listen(self, host: str, port: int) -> int:
+        """Open host:port beside other processes; returns the port."""
+        ...
+
+    def listen_unix(self, path: str) -> None:
+        """Open a Unix socket."""
+        ...
+
+    def fileno(self) -> int:
+        """Readable when there is something to hear."""
+        ...
+
+    def hush(self) -> None:
+        """Make it unreadable."""
+        ...
+
+    def configure(self, shapes: Sequence[ModelShape]) -> None:
+        """Replace what is known of models."""
+        ...
+
+    def waiting(self) -> bool:
+        """Whether calls wait; if not, the bell rings for the next one."""
+        ...
+
+    def rows_inside(self) -> int:
+        """Rows admitted and not yet answered."""
+        ...
+
+    def connections(self) -> int:
+        """Connections open."""
+        ...
+
+    def take(self, rows_max: int, now_ns: int) -> tuple[Any, ...] | None:
+        """Calls' columns, as bytes."""
+        ...
+
+    def answer(
+        self,
+        model: str,
+        version: str,
+        role: int,
+        outputs: int,
+        handles: object,
+        holdout: bytes | None,
+        prediction_ids: bytes,
+        row_offsets: object,
+        scores: object,
+        row_flags: object,
+    ) -> None:
+        """Send replies; arrays by the buffer protocol."""
+        ...
+
+    def refuse(self, handles: object, code: int, words: str, pushback_ms: int | None) -> None:
+        """End these calls with one status."""
+        ...
+
+    def events(self) -> list[tuple[Any, ...]]:
+        """What happened to raw calls since."""
+        ...
+
+    def refusals(self) -> list[tuple[str, int, str, int | None, int]]:
+        """Refusals made at the door since: model, code, words, pushback_ms, how many."""
+        ...
+
+    def more(self, call: int) -> None:
+        """Ask for a raw call's next message."""
+        ...
+
+    def start(self, call: int, initial: Pairs) -> None:
+        """Set a raw call's response headers."""
+        ...
+
+    def send(self, call: int, message: bytes) -> None:
+        """Send one of a raw call's messages; "flushed" follows."""
+        ...
+
+    def finish(self, call: int, code: int, words: str, trailing: Pairs) -> None:
+        """End a raw call."""
+        ...
+
+    def drain(self) -> None:
+        """Ask clients to leave."""
+        ...
+
+    def stop(self) -> None:
+        """Close everything, and wait for the thread."""
+        ...
+
+
+class Module(Protocol):
+    """turnout_ingress."""
+
+    def Door(self, settings: Settings, methods: Mapping[str, str]) -> Core:  # noqa: N802
+        """Start the thread; each path's kind is predict, predict_stream, infer, unary or stream."""
+        ...
+
+    def decode_predict(self, message: bytes, shape: ModelShape, settings: Settings) -> Any:  # noqa: ANN401
+        """(rows, criticality, parts), or (code, words): for tests that hold it against ours."""
+        ...
+
+    def decode_infer(self, message: bytes, shape: ModelShape, settings: Settings) -> Any:  # noqa: ANN401
+        """As decode_predict, of a ModelInfer."""
+        ...
+
+
+def built() -> Module | None:
+    """Return the module; None where it is not built for this Python."""
+    try:
+        return cast("Module", importlib.import_module("turnout_ingress"))
+    except ImportError:
+        return None

@@ -1,0 +1,161 @@
+//! What the I/O thread and Python's event loop share: a few queues, two bells, no GIL.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::intake::Intake;
+use crate::reply::Replies;
+use crate::shape::{Refusal, Shapes};
+use crate::socket::Listener;
+use crate::sys::nghttp2::Fields;
+use crate::sys::os::Bell;
+
+/// Python to I/O.
+pub enum Command {
+    /// Replace what is known of models.
+    Configure(Shapes),
+    /// Accept connections here.
+    Listen(Listener),
+    /// Send these replies.
+    Answer(Replies),
+    /// End these calls.
+    Refuse(Vec<u64>, Refusal),
+    /// A raw call's handler wants another message.
+    More(u64),
+    /// A raw call sends response headers of its own.
+    Start(u64, Fields),
+    /// A raw call sends a message.
+    Send(u64, Vec<u8>),
+    /// A raw call ends: code, words, trailing metadata.
+    Finish(u64, u32, String, Fields),
+    /// Ask clients to leave; what is in flight goes on.
+    Drain,
+    /// Close every connection, and end the thread.
+    Stop,
+}
+
+/// I/O to Python, about calls that are passed as raw bytes.
+pub enum Event {
+    /// A call has begun: id, path, metadata, monotonic deadline in ns or 0.
+    Opened(u64, String, Fields, i64),
+    /// One of its messages.
+    Message(u64, Vec<u8>),
+    /// The caller sends no more.
+    Ended(u64),
+    /// The caller is gone, or its deadline passed.
+    Gone(u64),
+    /// What was sent has gone out.
+    Flushed(u64),
+}
+
+/// Refusals made at the door, to be counted: by model and code, with the first one's words.
+#[derive(Default)]
+pub struct Refusals {
+    seen: HashMap<(String, u32), (Refusal, u64)>,
+}
+
+impl Refusals {
+    /// One more.
+    pub fn note(&mut self, model: &str, refusal: &Refusal) {
+        match self.seen.get_mut(&(model.to_owned(), refusal.code)) {
+            Some((_, count)) => *count += 1,
+            None => {
+                self.seen.insert((model.to_owned(), refusal.code), (refusal.clone(), 1));
+            }
+        }
+    }
+
+    /// All so far: model, the first one, how many.
+    pub fn taken(&mut self) -> Vec<(String, Refusal, u64)> {
+        self.seen.drain().map(|((model, _), (refusal, count))| (model, refusal, count)).collect()
+    }
+}
+
+/// The two threads' common table.
+pub struct Bridge {
+    intake: Mutex<Intake>,
+    commands: Mutex<Vec<Command>>,
+    events: Mutex<Vec<Event>>,
+    refusals: Mutex<Refusals>,
+    /// Rows admitted and not yet answered.
+    pub rows_inside: AtomicU64,
+    /// Rows not yet taken.
+    pub rows_waiting: AtomicU64,
+    /// Connections open now.
+    pub connections: AtomicU64,
+    /// The I/O thread sleeps, or is about to.
+    pub asleep: AtomicBool,
+    /// Python wants to hear of the next call that waits.
+    pub armed: AtomicBool,
+    /// Heard by Python's event loop.
+    pub python: Bell,
+    /// Heard by the I/O thread.
+    pub io: Bell,
+}
+
+impl Bridge {
+    /// An empty table.
+    pub fn new(intake: Intake) -> std::io::Result<Bridge> {
+        Ok(Bridge {
+            intake: Mutex::new(intake),
+            commands: Mutex::default(),
+            events: Mutex::default(),
+            refusals: Mutex::default(),
+            rows_inside: AtomicU64::new(0),
+            rows_waiting: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            asleep: AtomicBool::new(false),
+            armed: AtomicBool::new(false),
+            python: Bell::new()?,
+            io: Bell::new()?,
+        })
+    }
+
+    /// Do something with the intake; the two counts follow.
+    pub fn with_intake<T>(&self, act: impl FnOnce(&mut Intake) -> T) -> T {
+        let mut intake = locked(&self.intake);
+        let result = act(&mut intake);
+        self.rows_inside.store(intake.rows_inside(), Ordering::Relaxed);
+        self.rows_waiting.store(intake.rows_waiting(), Ordering::SeqCst);
+        result
+    }
+
+    /// Tell the I/O thread something.
+    pub fn command(&self, command: Command) {
+        locked(&self.commands).push(command);
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            self.io.ring();
+        }
+    }
+
+    /// What Python said since.
+    pub fn commands(&self, into: &mut Vec<Command>) {
+        std::mem::swap(&mut *locked(&self.commands), into);
+    }
+
+    /// Whether Python said nothing since.
+    pub fn silent(&self) -> bool {
+        locked(&self.commands).is_empty()
+    }
+
+    /// Tell Python something.
+    pub fn event(&self, event: Event) {
+        locked(&self.events).push(event);
+    }
+
+    /// What the I/O thread said since.
+    pub fn events(&self) -> Vec<Event> {
+        std::mem::take(&mut *locked(&self.events))
+    }
+
+    /// Refusals to count.
+    pub fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        locked(&self.refusals)
+    }
+}
+
+/// A lock whose other holder cannot have failed: a panic ends the process.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,25 @@
+//! Turnout's native front door: HTTP/2, gRPC and decoding on one thread that never takes the GIL.
+//!
+//! `io` is the thread; `bridge` is what it shares with Python's event loop; `python` is the module
+//! `turnout_ingress`. Everything unsafe is in `sys`.
+
+pub mod admission;
+pub mod bridge;
+pub mod calm;
+pub mod conn;
+pub mod grpc;
+pub mod house;
+pub mod infer;
+pub mod intake;
+pub mod io;
+pub mod predict;
+pub mod proto;
+pub mod reply;
+pub mod shape;
+pub mod socket;
+pub mod stream;
+pub mod streams;
+pub mod sys;
+
+#[cfg(feature = "python")]
+mod python;

@@ -1,0 +1,442 @@
+//! The Python module `turnout_ingress`: what gateway/native_door.py holds in its hands.
+
+use std::collections::HashMap;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use pyo3::buffer::{Element, PyBuffer};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use crate::admission::Admission;
+use crate::bridge::{Bridge, Command, Event};
+use crate::house::Limits;
+use crate::intake::Intake;
+use crate::reply::Replies;
+use crate::shape::{DoorLimits, Refusal, Shape, Shapes};
+use crate::socket::Listener;
+use crate::stream::Method;
+use crate::sys::nghttp2::Fields;
+use crate::{infer, io, predict};
+
+/// gateway.columns.ModelShape, by its attributes.
+#[derive(FromPyObject)]
+struct ModelShape<'py> {
+    model: String,
+    entities: usize,
+    input_names: Bound<'py, PyTuple>,
+    dictionaries: Vec<Vec<String>>,
+    input_defaults: Vec<f32>,
+    outputs: usize,
+    guard: u64,
+    rows_max: usize,
+    deadline_ns_default: i64,
+    nan_inputs_refused: bool,
+}
+
+impl ModelShape<'_> {
+    /// As the I/O thread wants it; names as Python writes them.
+    fn shape(&self) -> PyResult<Shape> {
+        let names: Vec<String> = self.input_names.extract()?;
+        let reprs: Vec<String> = self
+            .input_names
+            .iter()
+            .map(|name| Ok(name.repr()?.to_string()))
+            .collect::<PyResult<_>>()?;
+        let tensors = [("'keys'", self.entities > 0), ("'inputs'", !names.is_empty())];
+        let wanted: Vec<&str> =
+            tensors.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| *name).collect();
+        let dictionary = |words: &Vec<String>| {
+            let coded = words.iter().enumerate().rev();
+            coded.map(|(code, word)| (word.clone().into_bytes(), code as f32)).collect()
+        };
+        Ok(Shape {
+            model: self.model.clone(),
+            entities: self.entities,
+            inputs_repr: format!("[{}]", reprs.join(", ")),
+            input_reprs: reprs,
+            places: names.into_iter().map(String::into_bytes).zip(0..).collect(),
+            dictionaries: self.dictionaries.iter().map(dictionary).collect(),
+            input_defaults: self.input_defaults.clone(),
+            outputs: self.outputs,
+            guard: self.guard,
+            rows_max: self.rows_max,
+            deadline_ns_default: self.deadline_ns_default,
+            nan_inputs_refused: self.nan_inputs_refused,
+            tensors_repr: format!("[{}]", wanted.join(", ")),
+        })
+    }
+}
+
+/// gateway.settings.Settings, as far as the door needs it.
+#[derive(FromPyObject)]
+struct Settings {
+    streams_max: u32,
+    connections_max: usize,
+    message_bytes_max: usize,
+    metadata_bytes_max: usize,
+    typed_bytes_max: usize,
+    name_bytes_max: usize,
+    request_id_bytes_max: usize,
+    body_ms_max: i64,
+    deadline_ms_max: i64,
+    stream_calls_max: usize,
+    connection_age_s_max: f64,
+    drain_grace_s: f64,
+    rows_inside_max: u64,
+    default_rows_pct: u64,
+    sheddable_rows_pct: u64,
+}
+
+impl Settings {
+    fn names(&self) -> DoorLimits {
+        DoorLimits {
+            name_bytes_max: self.name_bytes_max,
+            request_id_bytes_max: self.request_id_bytes_max,
+            typed_bytes_max: self.typed_bytes_max,
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            streams_max: self.streams_max,
+            connections_max: self.connections_max,
+            message_bytes_max: self.message_bytes_max,
+            metadata_bytes_max: self.metadata_bytes_max,
+            body_ns_max: self.body_ms_max * 1_000_000,
+            deadline_ns_max: self.deadline_ms_max * 1_000_000,
+            stream_calls_max: self.stream_calls_max,
+            age_ns_max: (self.connection_age_s_max * 1e9) as i64,
+            grace_ns: (self.drain_grace_s * 1e9) as i64,
+            names: self.names(),
+        }
+    }
+}
+
+/// The I/O thread, seen from Python's event loop.
+#[pyclass]
+struct Door {
+    bridge: Arc<Bridge>,
+    shapes: Shapes,
+    thread: Option<JoinHandle<()>>,
+}
+
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+#[pymethods]
+impl Door {
+    /// Start the thread. methods: path to one of predict, predict_stream, infer, unary, stream.
+    #[new]
+    fn new(settings: Settings, methods: HashMap<String, String>) -> PyResult<Door> {
+        let admission = Admission::new(
+            settings.rows_inside_max,
+            settings.default_rows_pct,
+            settings.sheddable_rows_pct,
+        );
+        let bridge = Arc::new(Bridge::new(Intake::new(admission))?);
+        let methods = methods
+            .into_iter()
+            .map(|(path, kind)| Ok((path.into_bytes(), method(&kind)?)))
+            .collect::<PyResult<_>>()?;
+        let thread = io::start(settings.limits(), methods, Arc::clone(&bridge))?;
+        Ok(Door {
+            bridge,
+            shapes: Shapes::new(),
+            thread: Some(thread),
+        })
+    }
+
+    /// Open host:port (0: a free one); returns the port.
+    fn listen(&self, host: &str, port: u16) -> PyResult<u16> {
+        let listener = Listener::tcp(host, port).map_err(|error| {
+            PyOSError::new_err(format!("{host}:{port} cannot be listened on: {error}"))
+        })?;
+        let port = listener.port();
+        self.bridge.command(Command::Listen(listener));
+        Ok(port)
+    }
+
+    /// Open a Unix socket.
+    fn listen_unix(&self, path: &str) -> PyResult<()> {
+        let listener = Listener::unix(path).map_err(|error| {
+            PyOSError::new_err(format!("{path} cannot be listened on: {error}"))
+        })?;
+        self.bridge.command(Command::Listen(listener));
+        Ok(())
+    }
+
+    /// Readable when there is something to hear.
+    fn fileno(&self) -> i32 {
+        self.bridge.python.as_raw_fd()
+    }
+
+    /// Silence the bell; then ask `events`, `refusals` and `waiting`.
+    fn hush(&self) {
+        self.bridge.python.hush();
+    }
+
+    /// Replace what is known of models; those that did not change keep their queues.
+    fn configure(&mut self, shapes: Vec<ModelShape<'_>>) -> PyResult<()> {
+        let mut every = Shapes::new();
+        for shape in shapes {
+            let shape = shape.shape()?;
+            let same = self.shapes.get(shape.model.as_bytes()).filter(|known| known.same(&shape));
+            let shape = same.map_or_else(|| Arc::new(shape), Arc::clone);
+            every.insert(shape.model.clone().into_bytes(), shape);
+        }
+        self.shapes = every.clone();
+        self.bridge.command(Command::Configure(every));
+        Ok(())
+    }
+
+    /// Whether calls wait; if not, the bell will ring for the next one.
+    fn waiting(&self) -> bool {
+        self.bridge.armed.store(true, Ordering::SeqCst);
+        let waiting = self.bridge.rows_waiting.load(Ordering::SeqCst) > 0;
+        if waiting {
+            self.bridge.armed.store(false, Ordering::SeqCst);
+        }
+        waiting
+    }
+
+    /// Rows admitted and not yet answered.
+    fn rows_inside(&self) -> u64 {
+        self.bridge.rows_inside.load(Ordering::Relaxed)
+    }
+
+    /// Connections open.
+    fn connections(&self) -> u64 {
+        self.bridge.connections.load(Ordering::SeqCst)
+    }
+
+    /// What waits, as (model, entities, inputs, then Calls' columns as bytes), or None.
+    fn take<'py>(
+        &self,
+        py: Python<'py>,
+        rows_max: usize,
+        now_ns: i64,
+    ) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let Some(laid) = self.bridge.with_intake(|intake| intake.take(rows_max, now_ns)) else {
+            return Ok(None);
+        };
+        let bytes = |column: &[u8]| PyBytes::new(py, column);
+        let every = (
+            (laid.shape.model.as_str(), laid.shape.width()),
+            PyBytes::new(py, &le_u64(&laid.handles)),
+            PyBytes::new(py, &le_i64(&laid.arrived_ns)),
+            PyBytes::new(py, &le_i64(&laid.deadline_ns)),
+            bytes(&laid.criticality),
+            PyBytes::new(py, &le_u32(&laid.row_offsets)),
+            (bytes(&laid.sticky.0), PyBytes::new(py, &le_u32(&laid.sticky.1))),
+            (bytes(&laid.request_ids.0), PyBytes::new(py, &le_u32(&laid.request_ids.1))),
+            laid.pins,
+            (bytes(&laid.entity_ids.0), PyBytes::new(py, &le_u32(&laid.entity_ids.1))),
+            bytes(&laid.inputs),
+        );
+        Ok(Some(every.into_pyobject(py)?))
+    }
+
+    /// Send replies: gateway.columns.Replies, field by field.
+    #[allow(clippy::too_many_arguments)]
+    fn answer(
+        &self,
+        py: Python<'_>,
+        model: String,
+        version: String,
+        role: u32,
+        outputs: usize,
+        handles: PyBuffer<u64>,
+        holdout: Option<&[u8]>,
+        prediction_ids: &[u8],
+        row_offsets: PyBuffer<u32>,
+        scores: PyBuffer<f32>,
+        row_flags: PyBuffer<u32>,
+    ) -> PyResult<()> {
+        let replies = Replies {
+            model,
+            version,
+            role,
+            handles: copied(py, &handles)?,
+            holdout: holdout.unwrap_or_default().to_vec(),
+            prediction_ids: prediction_ids.to_vec(),
+            row_offsets: copied(py, &row_offsets)?,
+            scores: copied(py, &scores)?,
+            outputs,
+            row_flags: copied(py, &row_flags)?,
+        };
+        if !replies.consistent() {
+            return Err(PyValueError::new_err(format!(
+                "{} handles, {} prediction id bytes, {} row offsets, {} scores of {outputs} and {} \
+                 flags do not fit each other",
+                replies.handles.len(),
+                replies.prediction_ids.len(),
+                replies.row_offsets.len(),
+                replies.scores.len(),
+                replies.row_flags.len()
+            )));
+        }
+        self.bridge.command(Command::Answer(replies));
+        Ok(())
+    }
+
+    /// End these calls with one status.
+    #[pyo3(signature = (handles, code, words, pushback_ms))]
+    fn refuse(
+        &self,
+        py: Python<'_>,
+        handles: PyBuffer<u64>,
+        code: u32,
+        words: String,
+        pushback_ms: Option<u32>,
+    ) -> PyResult<()> {
+        let refusal = Refusal {
+            code,
+            words,
+            pushback_ms,
+        };
+        self.bridge.command(Command::Refuse(copied(py, &handles)?, refusal));
+        Ok(())
+    }
+
+    /// What happened to raw calls since: (kind, id, ...).
+    fn events<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let told = |event| match event {
+            Event::Opened(id, path, metadata, deadline_ns) => {
+                let metadata: Vec<_> = metadata
+                    .iter()
+                    .map(|(name, value)| (PyBytes::new(py, name), PyBytes::new(py, value)))
+                    .collect();
+                ("opened", id, path, metadata, deadline_ns).into_pyobject(py)
+            }
+            Event::Message(id, bytes) => {
+                ("message", id, PyBytes::new(py, &bytes)).into_pyobject(py)
+            }
+            Event::Ended(id) => ("ended", id).into_pyobject(py),
+            Event::Gone(id) => ("gone", id).into_pyobject(py),
+            Event::Flushed(id) => ("flushed", id).into_pyobject(py),
+        };
+        self.bridge.events().into_iter().map(told).collect()
+    }
+
+    /// Refusals made here since: (model, code, words, pushback_ms, how many).
+    fn refusals(&self) -> Vec<(String, u32, String, Option<u32>, u64)> {
+        let taken = self.bridge.refusals().taken();
+        let told = taken.into_iter().map(|(model, refusal, count)| {
+            (model, refusal.code, refusal.words, refusal.pushback_ms, count)
+        });
+        told.collect()
+    }
+
+    /// A raw call's handler wants another message.
+    fn more(&self, id: u64) {
+        self.bridge.command(Command::More(id));
+    }
+
+    /// A raw call's response headers.
+    fn start(&self, id: u64, initial: Pairs) {
+        self.bridge.command(Command::Start(id, initial as Fields));
+    }
+
+    /// A raw call sends a message; "flushed" follows.
+    fn send(&self, id: u64, message: &[u8]) {
+        self.bridge.command(Command::Send(id, message.to_vec()));
+    }
+
+    /// A raw call ends.
+    fn finish(&self, id: u64, code: u32, words: String, trailing: Pairs) {
+        self.bridge.command(Command::Finish(id, code, words, trailing));
+    }
+
+    /// Ask clients to leave.
+    fn drain(&self) {
+        self.bridge.command(Command::Drain);
+    }
+
+    /// Close everything, and wait for the thread.
+    fn stop(&mut self, py: Python<'_>) -> PyResult<()> {
+        let Some(thread) = self.thread.take() else {
+            return Ok(());
+        };
+        self.bridge.command(Command::Stop);
+        py.detach(|| thread.join())
+            .map_err(|_| PyRuntimeError::new_err("the ingress thread did not end well"))
+    }
+}
+
+/// What Predict would make of a message: the columns of one call, or (code, words).
+#[pyfunction]
+fn decode_predict<'py>(
+    py: Python<'py>,
+    message: &[u8],
+    shape: ModelShape<'py>,
+    settings: Settings,
+) -> PyResult<Bound<'py, PyAny>> {
+    let shapes = only(&shape)?;
+    told(py, predict::decode(message, &shapes, &settings.names()).call)
+}
+
+/// What ModelInfer would make of a message.
+#[pyfunction]
+fn decode_infer<'py>(
+    py: Python<'py>,
+    message: &[u8],
+    shape: ModelShape<'py>,
+    settings: Settings,
+) -> PyResult<Bound<'py, PyAny>> {
+    let shapes = only(&shape)?;
+    told(py, infer::decode(message, &shapes, &settings.names()).decoded.call)
+}
+
+fn only(shape: &ModelShape<'_>) -> PyResult<Shapes> {
+    let shape = shape.shape()?;
+    Ok(Shapes::from([(shape.model.clone().into_bytes(), Arc::new(shape))]))
+}
+
+fn told(py: Python<'_>, call: Result<crate::shape::Call, Refusal>) -> PyResult<Bound<'_, PyAny>> {
+    match call {
+        Ok(call) => {
+            let parts = call.parts().map(|part| PyBytes::new(py, part));
+            Ok((call.rows, call.criticality, parts.to_vec()).into_pyobject(py)?.into_any())
+        }
+        Err(refusal) => Ok((refusal.code, refusal.words).into_pyobject(py)?.into_any()),
+    }
+}
+
+fn method(kind: &str) -> PyResult<Method> {
+    Ok(match kind {
+        "predict" => Method::Predict,
+        "predict_stream" => Method::PredictStream,
+        "infer" => Method::Infer,
+        "unary" => Method::RawUnary,
+        "stream" => Method::RawStream,
+        _ => return Err(PyValueError::new_err(format!("no method is of kind {kind:?}"))),
+    })
+}
+
+fn copied<T: Element + Copy>(py: Python<'_>, buffer: &PyBuffer<T>) -> PyResult<Vec<T>> {
+    buffer.to_vec(py)
+}
+
+fn le_u64(values: &[u64]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn le_i64(values: &[i64]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn le_u32(values: &[u32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// Turnout's native front door.
+#[pymodule]
+fn turnout_ingress(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Door>()?;
+    module.add_function(wrap_pyfunction!(decode_predict, module)?)?;
+    module.add_function(wrap_pyfunction!(decode_infer, module)?)?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))
+}

@@ -1,0 +1,128 @@
+//! Listening and connected sockets: TCP with SO_REUSEPORT, and Unix.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use socket2::{Domain, Protocol, Socket as Raw, Type};
+
+const BACKLOG: i32 = 1_024;
+
+/// Where connections come from.
+pub enum Listener {
+    /// host:port.
+    Tcp(TcpListener),
+    /// A path.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Open a TCP port beside other processes; 0: a free one.
+    pub fn tcp(host: &str, port: u16) -> io::Result<Listener> {
+        let address: SocketAddr = (host, port)
+            .to_socket_addrs()?
+            .next()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host has no address"))?;
+        let raw = Raw::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        raw.set_reuse_address(true)?;
+        raw.set_reuse_port(true)?;
+        raw.set_nonblocking(true)?;
+        raw.bind(&address.into())?;
+        raw.listen(BACKLOG)?;
+        Ok(Listener::Tcp(raw.into()))
+    }
+
+    /// Open a Unix socket; a path that is taken by nobody alive is taken over.
+    pub fn unix(path: &str) -> io::Result<Listener> {
+        if UnixStream::connect(path).is_err() {
+            let _ = std::fs::remove_file(path);
+        }
+        let listener = UnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        Ok(Listener::Unix(listener))
+    }
+
+    /// The TCP port; 0 for a path.
+    pub fn port(&self) -> u16 {
+        match self {
+            Listener::Tcp(listener) => listener.local_addr().map_or(0, |address| address.port()),
+            Listener::Unix(_) => 0,
+        }
+    }
+
+    /// The next connection that waits.
+    pub fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                stream.set_nodelay(true)?;
+                Ok(Socket::Tcp(stream))
+            }
+            Listener::Unix(listener) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok(Socket::Unix(stream))
+            }
+        }
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Listener::Tcp(listener) => listener.as_raw_fd(),
+            Listener::Unix(listener) => listener.as_raw_fd(),
+        }
+    }
+}
+
+/// One connection's socket.
+pub enum Socket {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Say that we send no more; the peer's last bytes are still read.
+    pub fn shut_write(&self) {
+        let _ = match self {
+            Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
+        };
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.read(into),
+            Socket::Unix(stream) => stream.read(into),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.write(bytes),
+            Socket::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Socket::Tcp(stream) => stream.as_raw_fd(),
+            Socket::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! epoll, eventfd and the monotonic clock: what std does not have.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// Monotonic nanoseconds: the same clock as Python's `time.monotonic_ns`.
+pub fn now_ns() -> i64 {
+    let mut at = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `at` is a valid timespec to write to; CLOCK_MONOTONIC always exists on Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut at) };
+    at.tv_sec * 1_000_000_000 + at.tv_nsec
+}
+
+/// Whose turn it is, and for what.
+#[derive(Clone, Copy)]
+pub struct Ready {
+    /// What the descriptor was added with.
+    pub token: u64,
+    /// Bytes, connections, or an end can be read.
+    pub read: bool,
+    /// There is room to write.
+    pub write: bool,
+}
+
+/// One epoll instance.
+pub struct Poller {
+    fd: OwnedFd,
+    events: Vec<libc::epoll_event>,
+}
+
+const READ: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP) as u32;
+const WRITE: u32 = libc::EPOLLOUT as u32;
+const GONE: u32 = (libc::EPOLLERR | libc::EPOLLHUP | libc::EPOLLRDHUP) as u32;
+
+impl Poller {
+    /// Ask the kernel for one.
+    pub fn new() -> io::Result<Poller> {
+        // SAFETY: no pointers; the result is checked before it is owned.
+        let fd = checked(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        Ok(Poller {
+            // SAFETY: a fresh descriptor that nobody else owns.
+            fd: unsafe { OwnedFd::from_raw_fd(fd) },
+            events: vec![
+                libc::epoll_event {
+                    events: 0,
+                    u64: 0
+                };
+                256
+            ],
+        })
+    }
+
+    /// Watch `fd` for reading, writing or neither, under `token`.
+    pub fn add(&self, fd: RawFd, token: u64, read: bool, write: bool) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, token, read, write)
+    }
+
+    /// Change what `fd` is watched for.
+    pub fn change(&self, fd: RawFd, token: u64, read: bool, write: bool) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, token, read, write)
+    }
+
+    fn control(&self, op: i32, fd: RawFd, token: u64, read: bool, write: bool) -> io::Result<()> {
+        let wanted = if read { READ } else { 0 } | if write { WRITE } else { 0 };
+        let mut event = libc::epoll_event {
+            events: wanted,
+            u64: token,
+        };
+        // SAFETY: `event` lives through the call; a descriptor that is no longer open is an error.
+        checked(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), op, fd, &mut event) })?;
+        Ok(())
+    }
+
+    /// Wait up to `ms` (-1: for ever) and put who is ready into `ready`.
+    pub fn wait(&mut self, ms: i32, ready: &mut Vec<Ready>) {
+        ready.clear();
+        let room = self.events.len() as i32;
+        // SAFETY: the buffer holds `room` events and lives through the call.
+        let seen =
+            unsafe { libc::epoll_wait(self.fd.as_raw_fd(), self.events.as_mut_ptr(), room, ms) };
+        for event in &self.events[..seen.max(0) as usize] {
+            let flags = event.events;
+            ready.push(Ready {
+                token: event.u64,
+                read: flags & (READ | GONE) != 0,
+                write: flags & WRITE != 0,
+            });
+        }
+    }
+}
+
+/// An eventfd: rung by one thread, heard by another.
+pub struct Bell {
+    fd: OwnedFd,
+}
+
+impl Bell {
+    /// A silent one.
+    pub fn new() -> io::Result<Bell> {
+        // SAFETY: no pointers; the result is checked before it is owned.
+        let fd = checked(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) })?;
+        Ok(Bell {
+            // SAFETY: a fresh descriptor that nobody else owns.
+            fd: unsafe { OwnedFd::from_raw_fd(fd) },
+        })
+    }
+
+    /// Make it readable.
+    pub fn ring(&self) {
+        let one = 1_u64;
+        // SAFETY: eight bytes that live through the call; a full counter rings already.
+        unsafe { libc::write(self.fd.as_raw_fd(), (&raw const one).cast(), 8) };
+    }
+
+    /// Make it unreadable.
+    pub fn hush(&self) {
+        let mut rung = 0_u64;
+        // SAFETY: eight bytes that live through the call; a silent one answers EAGAIN.
+        unsafe { libc::read(self.fd.as_raw_fd(), (&raw mut rung).cast(), 8) };
+    }
+}
+
+impl AsRawFd for Bell {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+fn checked(result: i32) -> io::Result<i32> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}

@@ -1,0 +1,33 @@
+"""What is promised of a front door is tested on both: each test that opens a house runs twice."""
+
+import pytest
+
+from gateway.native_core import built
+from tests.gateway import house as houses
+
+DOORS = ("grpcio", "native")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line("markers", "grpcio: about the inside of grpcio's door alone")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests of modules that open houses get both doors."""
+    module = metafunc.module
+    opens = getattr(module, "house", None) is houses.house
+    walks = any(metafunc.definition.iter_markers("walk"))
+    if opens and walks and not any(metafunc.definition.iter_markers("grpcio")):
+        metafunc.fixturenames.append("door")
+        metafunc.parametrize("door", DOORS, indirect=True)
+
+
+@pytest.fixture
+def door(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which door the test's houses have."""
+    kind = str(request.param)
+    if kind == "native" and built() is None:
+        pytest.skip("turnout_ingress is not built (`make ingress`, where cargo is)")
+    monkeypatch.setattr(houses, "DOOR", kind)
+    return kind
