@@ -55,7 +55,7 @@ impl Progress {
     }
 }
 
-const CONNECT_NS_MAX: u64 = 5_000_000_000;
+const CONNECT_NS_MAX: u64 = 2_000_000_000;
 const SWEEP_NS: u64 = 10_000_000;
 const PART_NS_MAX: u64 = 1_000_000_000;
 const BUFFER_BYTES: usize = 256 << 10;
@@ -167,7 +167,7 @@ impl<'a> Drive<'a> {
             &self.trouble
         };
         Err(format!(
-            "no gRPC server greets at {} within 5 s: {trouble}",
+            "no gRPC server greets at {} within 2 s: {trouble}",
             self.share.dialer.target
         ))
     }

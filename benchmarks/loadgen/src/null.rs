@@ -76,7 +76,10 @@ impl Null {
         let mut buffer = vec![0; 256 << 10];
         let mut answered = 0;
         while calls.is_none_or(|calls| answered < calls) {
-            poll.poll(&mut events, None)?;
+            match poll.poll(&mut events, None) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
             for event in &events {
                 let place = event.token().0;
                 if place == 0 {
