@@ -4,11 +4,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from features.entity_ids import check
+from features.entity_ids import check, check_all
 from features.errors import EntityIdError
 from gateway.columns import ModelShape
 from gateway.status import Code, Refusal, RefusedError
@@ -152,31 +153,44 @@ def check_rows(rows: int, shape: ModelShape) -> None:
 
 
 def _ids(rows: Sequence[Row], shape: ModelShape) -> list[bytes]:
-    ids: list[bytes] = []
-    for index, row in enumerate(rows):
-        keys = row.keys[:]
-        if len(keys) != shape.entities:
-            raise invalid(
-                f"row {index} has {len(keys)} keys; model {shape.model!r} takes "
+    keys = [row.keys[:] for row in rows]
+    entities = shape.entities
+    if set(map(len, keys)) <= {entities}:
+        ids = check_all([key for of_row in keys for key in of_row])
+        if ids is not None:
+            return ids
+    raise invalid(_odd_ids(keys, shape))
+
+
+def _odd_ids(keys: Sequence[Sequence[str]], shape: ModelShape) -> str:
+    """Say which row is odd: the first."""
+    for index, of_row in enumerate(keys):
+        if len(of_row) != shape.entities:
+            return (
+                f"row {index} has {len(of_row)} keys; model {shape.model!r} takes "
                 f"{shape.entities}, in the order DescribeModel gives"
             )
         try:
-            ids += map(check, keys)
+            for key in of_row:
+                check(key)
         except EntityIdError as error:
-            raise invalid(f"row {index}: {error}") from None
-    return ids
+            return f"row {index}: {error}"
+    raise AssertionError("no row is odd")
 
 
 def _inputs(rows: Sequence[Row], shape: ModelShape) -> tuple[list[float], int]:
     width = len(shape.input_names)
-    values: list[float] = []
-    for index, row in enumerate(rows):
-        inputs = row.inputs[:]  # one list at once: half the price of asking value by value
-        named = bool(row.named) or bool(row.named_text)
-        if not named and len(inputs) == width:
+    sent = [row.inputs[:] for row in rows]  # one list at once: half the price of value by value
+    named = [bool(row.named) or bool(row.named_text) for row in rows]
+    if not any(named) and set(map(len, sent)) <= {width}:
+        values = list(chain.from_iterable(sent))
+        return values, check_finite(values, shape)
+    values = []
+    for index, (row, inputs) in enumerate(zip(rows, sent, strict=True)):
+        if not named[index] and len(inputs) == width:
             values += inputs
             continue
-        if not named:
+        if not named[index]:
             raise invalid(
                 f"row {index} has {len(inputs)} inputs; model {shape.model!r} takes {width}"
             )

@@ -2,7 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from operator import attrgetter
 
 import numpy as np
@@ -155,8 +155,8 @@ def columns(model: str, taken: list[Waiting]) -> Calls:
     """Lay single calls out as columns (gateway.columns.Calls)."""
     calls = [waiting.call for waiting in taken]
     rows = [call.rows for call in calls]
-    ids = [one for call in calls for one in call.ids]
-    values = [value for call in calls for value in call.inputs]
+    ids = list(chain.from_iterable([call.ids for call in calls]))
+    values = list(chain.from_iterable([call.inputs for call in calls]))
     count = sum(rows)
     width = len(calls[0].inputs) // calls[0].rows
     return Calls(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
-from features.entity_ids import check, id_hashes, join
+from features.entity_ids import check, check_all, id_hashes, join
 from features.errors import EntityIdError
 
 NO_CONTROLS = st.characters(blacklist_categories=["Cs", "Cc"])
@@ -35,6 +35,17 @@ def test_length_is_counted_in_bytes() -> None:
         check("")
     with pytest.raises(EntityIdError, match="lone surrogate"):
         check("a\ud800")
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=140) | st.text("aé\ud800\x1f", max_size=70), max_size=4))
+def test_many_ids_are_checked_as_each_is(texts: list[str]) -> None:
+    """All as `check` gives them, or None where it refuses one."""
+    try:
+        expected: list[bytes] | None = [check(text) for text in texts]
+    except EntityIdError:
+        expected = None
+    assert check_all(texts) == expected
 
 
 def test_the_refusal_does_not_repeat_the_id() -> None:
