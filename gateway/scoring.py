@@ -214,9 +214,14 @@ class Lane:
             future.exception()  # retrieved here: whoever still waits reads it too
 
     def close(self) -> None:
-        """Let the thread go; a run that never ends is not waited for."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+        """Let the thread go once it has run what it was asked for.
+
+        A batch may have taken the routes of before: its runs are neither cancelled (the calls in
+        it would fail) nor refused later. A run that never ends is not waited for.
+        """
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.shutdown(wait=False)
 
 
 class Breaker:

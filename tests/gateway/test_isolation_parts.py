@@ -1,5 +1,6 @@
 """Probes, proofs, breadcrumbs and a shadow's line, decided without a process."""
 
+import asyncio
 import os
 import signal
 import time
@@ -13,7 +14,7 @@ from gateway.breadcrumbs import Page, Suspects, new_page, running_in
 from gateway.parcel import pack, unpack
 from gateway.probing import Limits, judged
 from gateway.proofs import REFUSED_S, Proofs
-from gateway.scoring import Scored
+from gateway.scoring import Lane, Scored
 from gateway.shadow_lane import ended
 from gateway.shadow_line import (
     HEAD,
@@ -25,6 +26,7 @@ from gateway.shadow_line import (
     copy_frame,
     read_copy,
 )
+from tests.gateway.halved import Hung
 
 LIMITS = Limits(bounds=Bounds(memory_mb=512, cpu_s=20), seconds=60.0, run_ms=1_000)
 LOADING = b'{"doing": "loading model.onnx"}\n'
@@ -197,3 +199,20 @@ def test_an_answer_that_is_not_due_ends_the_line(due: list[tuple[int, int]]) -> 
     answer = answer_frame(Scored(np.zeros((4, 1), dtype=np.float32), np.zeros(2, dtype=np.uint8)))
     with pytest.raises(ShadowLineError, match="due"):
         Answers(1).feed(answer, due)
+
+
+def test_a_lane_that_is_let_go_still_answers_who_holds_it() -> None:
+    """A rollback meets a batch in the middle: what was asked before and after is answered."""
+    hung = Hung()
+    matrix, offsets = np.zeros((2, 3), dtype=np.float32), np.array([0, 2], dtype=np.uint32)
+
+    async def walk() -> list[Scored]:
+        lane = Lane(hung, 1)
+        before = [lane.score_aside(matrix, offsets) for _ in range(3)]
+        lane.close()
+        after = lane.score_aside(matrix, offsets)
+        hung.go_on.set()
+        lane.close()
+        return [await run.on_loop for run in [*before, after]]
+
+    assert [scored.faultless for scored in asyncio.run(walk())] == [True] * 4
