@@ -9,6 +9,7 @@ every round in benchmarks/results/.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -16,16 +17,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import rust_generator
 from benchmarks.ground import CONTRACTS, Ground
 from benchmarks.sides import Side, canned, on_cores, running
-from benchmarks.verdict import table, verdicts
+from benchmarks.verdict import of, table, targets, verdicts
 from benchmarks.workloads import BY_KEY, CANNED, WORKLOADS, Workload
 from features.store_server import find_or_start
 from gateway.sync_client import SyncPredictClient
@@ -66,22 +68,34 @@ def check_answers(side: Side, ground: Ground, workload: Workload) -> None:
 
 
 def one_round(
-    side: Side, workload: Workload, bodies: Path, asked: argparse.Namespace, number: int = 0
+    side: Side,
+    workload: Workload,
+    bodies: Path,
+    asked: argparse.Namespace,
+    number: int = 0,
+    rate: float = 0.0,
 ) -> Round:
     """Time one server for a moment; returns the round as JSON values.
 
     Round *number* begins at another place of the requests, so that rounds share few keys.
+    rate  calls/s of an open loop; 0: as fast as it answers.
     """
-    line = [sys.executable, "-m", "benchmarks.generator", "--target", side.target]
-    line += ["--bodies", str(bodies), "--seconds", str(asked.seconds)]
-    line += ["--warm", str(asked.warm)]
-    line += ["--first", str(number * KEYS_A_ROUND)]
-    line += ["--connections", str(workload.connections), "--streams", str(workload.streams)]
+    options: list[object] = ["--seconds", asked.seconds, "--warm", asked.warm]
+    options += ["--first", number * KEYS_A_ROUND]
+    options += ["--connections", workload.connections, "--streams", workload.streams]
+    if asked.rust:
+        options += ["--messages", workload.messages] if workload.messages else []
+        options += ["--rate", rate] if rate else []
+        line = rust_generator.line(side.target, bodies, options)
+    else:
+        line = [sys.executable, "-m", "benchmarks.generator", "--target", side.target]
+        line += ["--bodies", str(bodies), *map(str, options)]
     cpu_s, began = side.cpu_s(), time.perf_counter()
     said = subprocess.run(on_cores(line, asked.generator_core), check=False, capture_output=True)
     if said.returncode:
         raise RuntimeError(f"the generator failed on {side.name}:\n{said.stderr.decode()[-2000:]}")
-    measured: Round = json.loads(said.stdout)
+    read = rust_generator.measured if asked.rust else json.loads
+    measured: Round = read(said.stdout.decode())
     # The server worked in the warm time too, at the same rate.
     lasted = time.perf_counter() - began
     answered = measured["calls"] / measured["seconds"] * (measured["seconds"] + asked.warm)
@@ -95,18 +109,19 @@ def measure(asked: argparse.Namespace, folder: Path) -> list[Round]:
     """Lay the ground, start both servers and the store, run all rounds."""
     say(f"fitting {len(CONTRACTS)} models, writing {asked.entities} requests of each kind ...")
     ground = Ground.lay(folder, asked.entities)
-    kinds = [w for w in WORKLOADS if not asked.only or asked.only in w.name]
+    kinds = [w for w in WORKLOADS if (w.plain or asked.rust) and asked.only in w.name]
     bodies = {(w.model, w.rows): ground.bodies(w.model, w.rows) for w in kinds}
     os.sched_setaffinity(0, {asked.generator_core})
     store = find_or_start(None, folder)
     rounds: list[Round] = []
     try:
         ground.fill(store.url)
-        with canned(asked.server_core) as side:
+        with canned(asked.server_core, rust=asked.rust) as side:
             workload = Workload(CANNED, BY_KEY, 1, 8, 16)
             body = ground.bodies(BY_KEY, 1)
             rounds.append(one_round(side, workload, body, asked))
-        with running(ground, store.url, asked.server_core, asked.generator_core) as sides:
+        cores = asked.server_core, asked.generator_core
+        with running(ground, store.url, *cores, asked.ingress) as sides:
             for side in sides:
                 with side.awake():
                     for workload in kinds:
@@ -114,19 +129,34 @@ def measure(asked: argparse.Namespace, folder: Path) -> list[Round]:
             say("both answer what the model itself answers; now the clock")
             for number in range(asked.rounds):
                 for workload in kinds:
-                    # Whoever goes first finds the caches of the other: take turns in that too.
-                    for side in sides if number % 2 == 0 else sides[::-1]:
-                        with side.awake():
-                            file = bodies[(workload.model, workload.rows)]
-                            measured = one_round(side, workload, file, asked, number)
-                        rounds.append(measured)
-                        say(
-                            f"  round {number + 1}, {workload.name}, {side.name}: "
-                            f"{rounds[-1]['calls_per_s']:.0f} calls/s"
-                        )
+                    rounds += _taking_turns(sides, workload, bodies, asked, number, rounds)
     finally:
         store.stop()
     return rounds
+
+
+def _taking_turns(
+    sides: Sequence[Side],
+    workload: Workload,
+    bodies: Mapping[tuple[str, int], Path],
+    asked: argparse.Namespace,
+    number: int,
+    before: Sequence[Round],
+) -> list[Round]:
+    """Time each server that can be asked this, once."""
+    timed = []
+    # Whoever goes first finds the caches of the other: take turns in that too.
+    for side in sides if number % 2 == 0 else sides[::-1]:
+        at_full = of(before, side.name, workload.half_of, "calls_per_s")
+        if side.name not in workload.sides or (workload.half_of and not at_full):
+            continue
+        rate = round(at_full[-1] / 2, 1) if workload.half_of else 0.0
+        with side.awake():
+            file = bodies[(workload.model, workload.rows)]
+            timed.append(one_round(side, workload, file, asked, number, rate))
+        calls_per_s = timed[-1]["calls_per_s"]
+        say(f"  round {number + 1}, {workload.name}, {side.name}: {calls_per_s:.0f} calls/s")
+    return timed
 
 
 def machine() -> dict[str, Any]:
@@ -178,14 +208,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="counted, a round")
     parser.add_argument("--warm", type=float, default=1.0, help="seconds not counted, a round")
     parser.add_argument("--only", default="", help="workloads whose name holds this")
+    native = importlib.util.find_spec("turnout_ingress") is not None
+    parser.add_argument(
+        "--ingress", default="native" if native else "grpcio", choices=("native", "grpcio")
+    )
     parser.add_argument("--server-core", type=int, default=0)
     parser.add_argument("--generator-core", type=int, default=1)
     parser.add_argument("--keep", type=Path, default=RESULTS / "latest.json")
     asked = parser.parse_args(argv)
+    asked.rust = rust_generator.built() is not None
+    if not asked.rust:
+        say("no cargo: the generator in Python asks, without open loop and PredictStream")
     report: dict[str, Any] = {
         "commit": commit(),
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": machine(),
+        "ingress": asked.ingress,
+        "generator": "benchmarks/loadgen" if asked.rust else "benchmarks/generator.py",
         "asked": {
             "entities": asked.entities,
             "rounds": asked.rounds,
@@ -197,12 +236,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="turnout-bench-") as folder:
         report["rounds"] = measure(asked, Path(folder))
     report["verdicts"] = verdicts(report["rounds"])
+    report["targets"] = targets(report["rounds"])
     print(table(report))
     if asked.keep.name != "nowhere":
         asked.keep.parent.mkdir(parents=True, exist_ok=True)
         asked.keep.write_text(as_text(report), encoding="utf-8")
         say(f"kept in {asked.keep}")
-    return 0 if all(verdict["held"] for verdict in report["verdicts"]) else 1
+    return 0 if all(one["held"] for one in report["verdicts"] + report["targets"]) else 1
 
 
 if __name__ == "__main__":

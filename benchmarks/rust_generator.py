@@ -1,6 +1,6 @@
 """The load generator in Rust (benchmarks/loadgen), where cargo is there to build it.
 
-    python -m benchmarks.rust_generator           # build it, print where it is
+`python -m benchmarks.rust_generator` builds it and prints where it is.
 """
 
 import json

@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.ground import CONTRACTS, Ground
+from benchmarks.rust_generator import null_server
 from benchmarks.workloads import CANNED, GATEWAY, PLAIN
 
 UP_S_MAX = 60.0
 STOP_S_MAX = 20.0
+STREAMS_MAX = 64
 
 DEGRADED_ROWS = re.compile(
     r'^turnout_feature_rows_total\{[^}]*"degraded"[^}]*\} (\S+)', re.MULTILINE
@@ -85,10 +87,12 @@ def on_cores(line: Sequence[str], core: int) -> list[str]:
 
 
 @contextmanager
-def running(ground: Ground, redis_url: str, core: int, other_core: int) -> Iterator[list[Side]]:
+def running(
+    ground: Ground, redis_url: str, core: int, other_core: int, ingress: str
+) -> Iterator[list[Side]]:
     """Start the gateway and the server written by hand; each runs only where it is `awake`."""
     with (
-        _gateway(ground, redis_url, core, other_core) as gateway,
+        _gateway(ground, redis_url, core, other_core, ingress) as gateway,
         _plain(ground, redis_url, core) as plain,
     ):
         sides = [gateway, plain]
@@ -104,8 +108,12 @@ def running(ground: Ground, redis_url: str, core: int, other_core: int) -> Itera
 
 
 @contextmanager
-def canned(core: int) -> Iterator[Side]:
-    """Run the server of constant bytes."""
+def canned(core: int, *, rust: bool) -> Iterator[Side]:
+    """Run the server of constant bytes, in the generator's own language."""
+    if rust:
+        with null_server(on_cores([], core)) as (target, pid):
+            yield Side(CANNED, target, [pid])
+        return
     line = on_cores([sys.executable, "-m", "benchmarks.canned_server"], core)
     with _program(line, stdout=subprocess.PIPE) as program:
         yield Side(CANNED, f"127.0.0.1:{_port_said(program)}", [program.pid])
@@ -121,7 +129,9 @@ def _plain(ground: Ground, redis_url: str, core: int) -> Iterator[Side]:
 
 
 @contextmanager
-def _gateway(ground: Ground, redis_url: str, core: int, other_core: int) -> Iterator[Side]:
+def _gateway(
+    ground: Ground, redis_url: str, core: int, other_core: int, ingress: str
+) -> Iterator[Side]:
     """The gateway as it is always run: a supervisor, one worker, a warm spare; journal and all.
 
     The worker has the server's core for itself. Supervisor and spare, which do next to nothing,
@@ -129,7 +139,9 @@ def _gateway(ground: Ground, redis_url: str, core: int, other_core: int) -> Iter
     """
     announced = ground.folder / "ports.json"
     line = [sys.executable, "-m", "gateway", "--announce", str(announced)]
-    for setting in ("workers=1", f"folder={ground.gateway_folder}", f"redis_url={redis_url}"):
+    settings = ("workers=1", f"folder={ground.gateway_folder}", f"redis_url={redis_url}")
+    # Room for the 64 calls that the widest workload opens on each connection.
+    for setting in (*settings, f"ingress={ingress}", f"streams_max={STREAMS_MAX}"):
         line += ["--set", setting]
     log = (ground.folder / "gateway.log").open("wb")
     with log, _program(on_cores(line, core), stdout=log, stderr=log) as program:

@@ -22,15 +22,62 @@ class Workload:
     rows: int
     connections: int
     streams: int
-    """Open on each connection: well below Settings.streams_max, which a server counts until it has
-    forgotten a stream."""
+    """Open on each connection."""
+    messages: int = 0
+    """PredictStream with so many messages open on each stream; 0: unary."""
+    half_of: str = ""
+    """Open loop, at half the rate at which the same server answers this workload."""
 
+    @property
+    def plain(self) -> bool:
+        """Whether the generator in Python can ask it."""
+        return not self.messages and not self.half_of
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Who can answer it: the server written by hand has no PredictStream."""
+        return (GATEWAY,) if self.messages else SIDES
+
+
+KEYED, KEYED_ALONE = "by key, 1 row", "by key, 1 row, alone"
+SENT, SENT_ALONE = "in the request, 1 row", "in the request, 1 row, alone"
+SENT_WIDE, SENT_64 = "in the request, 1 row, wide", "in the request, 64 rows"
+HALF, STREAMED = "by key, 1 row, open loop at half", "in the request, streamed"
 
 WORKLOADS = (
-    Workload("by key, 1 row", BY_KEY, 1, 8, 16),
-    Workload("by key, 1 row, alone", BY_KEY, 1, 1, 1),
+    Workload(KEYED, BY_KEY, 1, 8, 16),
+    Workload(HALF, BY_KEY, 1, 8, 32, half_of=KEYED),
+    Workload(KEYED_ALONE, BY_KEY, 1, 1, 1),
     Workload("by key, 64 rows", BY_KEY, 64, 4, 8),
-    Workload("in the request, 1 row", IN_REQUEST, 1, 8, 16),
-    Workload("in the request, 1 row, alone", IN_REQUEST, 1, 1, 1),
-    Workload("in the request, 64 rows", IN_REQUEST, 64, 4, 8),
+    Workload(SENT, IN_REQUEST, 1, 4, 32),
+    Workload(SENT_WIDE, IN_REQUEST, 1, 8, 64),
+    Workload(SENT_ALONE, IN_REQUEST, 1, 1, 1),
+    Workload(SENT_64, IN_REQUEST, 64, 4, 8),
+    Workload(STREAMED, IN_REQUEST, 1, 4, 1, messages=32),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A bound on one figure of the gateway, or on its ratio to the server written by hand."""
+
+    workload: str
+    figure: str
+    bound: float
+    at_least: bool
+    by_hand: bool = False
+
+
+TARGETS = (
+    Target(SENT, "calls_per_s", 120_000, at_least=True),
+    Target(SENT_WIDE, "calls_per_s", 120_000, at_least=True),
+    Target(SENT, "calls_per_s", 40, at_least=True, by_hand=True),
+    Target(KEYED, "calls_per_s", 80_000, at_least=True),
+    Target(KEYED, "server_us_per_call", 12, at_least=False),
+    Target(SENT_ALONE, "p50_ms", 0.2, at_least=False),
+    Target(KEYED_ALONE, "p50_ms", 0.4, at_least=False),
+    Target(HALF, "p99_ms", 5, at_least=False),
+    Target(SENT_64, "rows_per_s", 600_000, at_least=True),
+    Target(STREAMED, "calls_per_s", 100_000, at_least=True),
+)
+"""What the native door is to reach on one core; the portable one is not held to them."""

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import grpc
 import pytest
 
 from benchmarks.rust_generator import BINARY, CRATE, built, null_server
-from protos.predict_pb2 import PredictReply, PredictRequest, StreamReply
+from protos.predict_pb2 import PRODUCTION, PredictReply, PredictRequest, StreamReply
 from registry.types import Deployment
 from tests.gateway.house import SALT, house
 from tests.models import tiny_contract, tiny_files
@@ -65,10 +66,13 @@ class Seen:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such model: größer")
         if request.model == "slow":
             await asyncio.sleep(10)
-        return PredictReply(version="7", role=1, scores=[0.5] * len(request.rows), outputs=1)
+        return PredictReply(version="7", role=PRODUCTION, scores=[0.5] * len(request.rows), outputs=1)
 
-    async def stream(self, requests: Any, context: object) -> Any:
+    async def stream(
+        self, requests: AsyncIterator[PredictRequest], context: object
+    ) -> AsyncIterator[StreamReply]:
         """Answer each message, the odd ones with a status."""
+        del context
         async for request in requests:
             self.models[request.model] += 1
             reply = StreamReply(request_id=request.request_id)
