@@ -4,8 +4,10 @@
     python -m benchmarks.rollout --only aa --rollouts 1000
     python -m benchmarks.rollout --only finds --runs 50 --peers --json found.json
 
-Bars: aa, ramp, sticky, finds, promotes, absences, both-bad, exact. Exit code 1: one was missed.
-Not here, because they need a running gateway: live A/A and the drills (tests/walks).
+Bars: aa, ramp, sticky, stalls, finds, promotes, absences, both-bad, exact. Exit code 1: one was
+missed.
+Not here, because they need a running gateway: live A/A (benchmarks/live_aa.py) and the drills
+(tests/walks/test_drill.py).
 """
 
 import argparse
@@ -24,6 +26,7 @@ from rich.table import Table
 
 from benchmarks import rollout_alarms as alarms
 from benchmarks import rollout_finds as finds
+from benchmarks.rollout_stalls import stalled
 from rollout.plan import Stage
 from rollout.policy import STANDARD
 from rollout.simulate import at_share
@@ -60,6 +63,7 @@ class Bench:
             "aa": self.aa,
             "ramp": self.ramp,
             "sticky": self.sticky,
+            "stalls": self.stalls,
             "finds": self.finds,
             "promotes": self.promotes,
             "absences": self.absences,
@@ -117,6 +121,21 @@ class Bench:
                 f"{worker:.2%}; {told.every_call / rollouts:.2%}",
                 "> 5 % at 16 workers" if workers == 16 else "",
                 worker > 0.05 if workers == 16 else None,
+            )
+
+    def stalls(self) -> Iterator[Line]:
+        """A host that holds up one arm's run of a batch now and then."""
+        rollouts = min(self._asked.rollouts, STICKY_ROLLOUTS_MAX)
+        for calls in (1, 5, 20, 100):
+            with self._shown(f"stalls, batches of {calls}"):
+                told = stalled(calls, rollouts, LOOKS, self._asked.seed)
+            yield Line(
+                "stalls",
+                f"batches of {calls}, a batch weighs one (a call weighs one)",
+                f"{told.by_batch / rollouts:.2%} of {rollouts:,} ({told.by_call / rollouts:.1%})",
+                f"<= {ALARMS_MAX:.0%}",
+                told.by_batch <= ALARMS_MAX * rollouts,
+                asdict(told),
             )
 
     def finds(self) -> Iterator[Line]:

@@ -362,14 +362,14 @@ class NamedNumbers(_message.Message):
     def __init__(self, name: _Optional[str] = ..., numbers: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ShareCounts(_message.Message):
-    __slots__ = ("share_bp", "canary_events", "baseline_events")
+    __slots__ = ("share_bp", "canary", "baseline")
     SHARE_BP_FIELD_NUMBER: _ClassVar[int]
-    CANARY_EVENTS_FIELD_NUMBER: _ClassVar[int]
-    BASELINE_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    CANARY_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_FIELD_NUMBER: _ClassVar[int]
     share_bp: int
-    canary_events: int
-    baseline_events: int
-    def __init__(self, share_bp: _Optional[int] = ..., canary_events: _Optional[int] = ..., baseline_events: _Optional[int] = ...) -> None: ...
+    canary: float
+    baseline: float
+    def __init__(self, share_bp: _Optional[int] = ..., canary: _Optional[float] = ..., baseline: _Optional[float] = ...) -> None: ...
 
 class SourceState(_message.Message):
     __slots__ = ("source", "sequence")

@@ -17,6 +17,8 @@ EVENTS = {
     "p50": "keys saw answers slower than production's p50",
     OUTCOME: "keys had the outcome",
 }
+SHARED = (*QUANTILES, "timeouts")
+"""Metrics of which a slow batch makes many events at once."""
 
 
 def accuse(policy: Policy, evidence: Evidence, metric: str) -> str:
@@ -32,6 +34,9 @@ def accuse(policy: Policy, evidence: Evidence, metric: str) -> str:
         f"{compared.baseline_events} on the baseline; ln e = {compared.state.log_e_max:.2f} "
         f"reached {threshold:.2f}"
     )
+    if metric in SHARED:
+        mine, theirs = compared.weight
+        words += f" (calls of one batch count as one: {mine:.1f} against {theirs:.1f})"
     if metric in QUANTILES:
         found = evidence.latency.slower(metric)
         if not found.beyond:

@@ -37,9 +37,7 @@ def to_state(trial: Trial) -> rollout_pb2.RolloutState:
     for name, compared in evidence.metrics.items():
         _add_metric(state, name, compared.state, compared.canary_events, compared.baseline_events)
         for share, (canary, baseline) in sorted(compared.by_share.items()):
-            state.metrics[-1].shares.add(
-                share_bp=share, canary_events=canary, baseline_events=baseline
-            )
+            state.metrics[-1].shares.add(share_bp=share, canary=canary, baseline=baseline)
         add_keys(state, name, compared.sample)
     _add_metric(state, RELATIVE, evidence.stage.relative, 0, 0)
     state.metrics[-1].canary_keys = evidence.canary_keys
@@ -180,9 +178,7 @@ def _fill_metric(compared: Compared, metric: rollout_pb2.MetricState) -> None:
     compared.state = _tilt(metric)
     compared.canary_events = metric.canary_events
     compared.baseline_events = metric.baseline_events
-    compared.by_share = {
-        one.share_bp: (one.canary_events, one.baseline_events) for one in metric.shares
-    }
+    compared.by_share = {one.share_bp: (one.canary, one.baseline) for one in metric.shares}
 
 
 def _add_metric(

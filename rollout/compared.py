@@ -1,10 +1,14 @@
 """One metric of two arms over a whole rollout: its e-value, its events, the keys counted."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rollout.keys import KeySample
 from stats import ratio, tilt
+
+Shared = Mapping[int, int]
+"""Key with an event -> calls in the batch it was scored in, of all arms."""
 
 EVENT_KEYS_MAX = 200_000
 """Keys remembered a metric. Beyond it they are thinned: what was counted stays counted."""
@@ -19,8 +23,8 @@ class Compared:
     canary_events: int = 0
     baseline_events: int = 0
     sample: KeySample = field(default_factory=lambda: KeySample(EVENT_KEYS_MAX))
-    by_share: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Share in basis points -> (canary events, baseline events)."""
+    by_share: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """Share in basis points -> (canary's, baseline's) events, each as much as it weighs."""
 
     @property
     def seen(self) -> set[int]:
@@ -29,30 +33,53 @@ class Compared:
 
     def take(self, accused: set[int], others: set[int], share: float, looks_max: int) -> None:
         """Count a window's keys with an event, by arm, and look."""
-        accused = self.sample.fresh(accused)
-        others = self.sample.fresh(others) - accused
-        self.sample.add(accused | others)
-        self.add(len(accused), len(others), share, looks_max)
+        mine, theirs = self._fresh(accused, others)
+        self._look(len(mine), len(theirs), share, looks_max)
 
-    def add(self, accused: int, others: int, share: float, looks_max: int) -> None:
-        """Count events that are first ones already, and look."""
+    def take_shared(self, accused: Shared, others: Shared, share: float, looks_max: int) -> None:
+        """The same for events that whatever slows a batch has in common."""
+        mine, theirs = self._fresh(set(accused), set(others))
+        self._look(
+            math.fsum(1.0 / accused[key] for key in mine),
+            math.fsum(1.0 / others[key] for key in theirs),
+            share,
+            looks_max,
+        )
+
+    def _fresh(self, accused: set[int], others: set[int]) -> tuple[set[int], set[int]]:
+        mine = self.sample.fresh(accused)
+        theirs = self.sample.fresh(others) - mine
+        if mine or theirs:
+            self.sample.add(mine | theirs)
+            self.canary_events += len(mine)
+            self.baseline_events += len(theirs)
+        return mine, theirs
+
+    def _look(self, accused: float, others: float, share: float, looks_max: int) -> None:
         if accused or others:
-            before = self.by_share.get(round(share * 10_000), (0, 0))
-            self.by_share[round(share * 10_000)] = (before[0] + accused, before[1] + others)
-        self.canary_events += accused
-        self.baseline_events += others
+            share_bp = round(share * 10_000)
+            before = self.by_share.get(share_bp, (0.0, 0.0))
+            self.by_share[share_bp] = (before[0] + accused, before[1] + others)
         self.state = tilt.step(self.grid, self.state, accused, others, share, looks_max)
 
     @property
+    def weight(self) -> tuple[float, float]:
+        """Events of candidate and baseline, each as much as it weighs."""
+        return (
+            math.fsum(mine for mine, _ in self.by_share.values()),
+            math.fsum(theirs for _, theirs in self.by_share.values()),
+        )
+
+    @property
     def rate_ratio(self) -> float:
-        """Canary's rate over baseline's, half an event added to each; NaN without events.
+        """Canary's rate over baseline's by weight, half an event added to each; NaN without events.
 
         Each share's baseline events are scaled to the canary's exposure under that share.
         """
         if not self.by_share:
             return math.nan
         exposed = sum(b * bp / (10_000 - bp) for bp, (_, b) in self.by_share.items())
-        return (self.canary_events + 0.5) / (exposed + 0.5)
+        return (self.weight[0] + 0.5) / (exposed + 0.5)
 
     @property
     def interval(self) -> ratio.Interval:

@@ -160,10 +160,15 @@ class Evidence:
         *,
         current: bool,
     ) -> None:
+        looks_max = self.policy.looks_max
         for name, metric in METRIC_OF.items():
-            self.metrics[name].take(
-                candidate.keys(metric), baseline.keys(metric), share, self.policy.looks_max
-            )
+            compared = self.metrics[name]
+            if metric == window_pb2.METRIC_TIMEOUT:
+                compared.take_shared(
+                    candidate.shared(metric), baseline.shared(metric), share, looks_max
+                )
+            else:
+                compared.take(candidate.events[metric], baseline.events[metric], share, looks_max)
         self.latency.take(candidate, baseline, share, current=current)
         if place.stage == Stage.CANARY:
             self.prediction.take(candidate)

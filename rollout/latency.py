@@ -2,8 +2,9 @@
 
 Slow is beyond production's own past p50, p90, p99: edges frozen at the start of each stage from
 records already closed, on the committed table of stats.latency. A key's first slow answer counts
-once, like an error. Beside the e-value stands a gate: the candidate's quantile must really lie
-beyond production's by the policy's margin.
+once, like an error; but what slows one call of a batch slows all, so a batch's keys count for one
+together, however many are slow. Beside the e-value stands a gate: the candidate's quantile must
+really lie beyond production's by the policy's margin.
 """
 
 import math
@@ -75,25 +76,19 @@ class LatencyEvidence:
         self, candidate: ArmRecords, baseline: ArmRecords, share: float, *, current: bool
     ) -> None:
         """Count one second; the edges are those fixed before it."""
-        slow, slow_bins = candidate.latencies
-        other, other_bins = baseline.latencies
+        mine, theirs = candidate.latencies(), baseline.latencies()
         for name, edge in self.edges.items():
-            self.metrics[name].take(
-                set(slow[slow_bins > edge].tolist()),
-                set(other[other_bins > edge].tolist()),
-                share,
-                self._looks_max,
+            self.metrics[name].take_shared(
+                mine.beyond(edge), theirs.beyond(edge), share, self._looks_max
             )
-        if not len(slow) and not len(other):
-            return
-        counts = np.stack(
-            [np.bincount(slow_bins, minlength=BINS), np.bincount(other_bins, minlength=BINS)]
-        )
-        self.rollout += counts
-        if current:
-            self.stage += counts
-            if not self.edges:
-                self._freeze()
+        for arm, told in enumerate((mine, theirs)):
+            if len(told.bins):
+                counts = np.bincount(told.bins, minlength=BINS)
+                self.rollout[arm] += counts
+                if current:
+                    self.stage[arm] += counts
+        if current and not self.edges and len(theirs.bins):
+            self._freeze()
 
     def _freeze(self) -> None:
         counts = self.stage[1]

@@ -95,21 +95,21 @@ class PredictionEvidence:
         """Count one second of a canary: each key's first score, paired with production's."""
         fresh = self.sample.fresh(candidate.scored)
         self.sample.add(fresh)
-        scores = candidate.scores.of(fresh)
+        scores = candidate.scores().of(fresh)
         if scores.expected is None:
             scores = Scores(scores.keys[:0], scores.bins[:0], scores.bins[:0])
         assert scores.expected is not None
         size = self.expected.bins if self.expected is not None else BINS_MAX - 3
         fine = (scores.expected < size) & (scores.bins < size)
         bins, expected = scores.bins[fine], scores.expected[fine]
-        joint = np.bincount(expected * BINS_MAX + bins, minlength=BINS_MAX**2)
-        joint = joint.reshape(BINS_MAX, BINS_MAX)
-        by_candidate, by_champion = joint.sum(axis=0), joint.sum(axis=1)
+        by_candidate = np.bincount(bins, minlength=BINS_MAX)
+        by_champion = np.bincount(expected, minlength=BINS_MAX)
+        same = np.bincount(bins[bins == expected], minlength=BINS_MAX)
         self.candidate += by_candidate
         self.champion += by_champion
-        self.agreed += joint.trace()
+        self.agreed += same.sum()
         if self.expected is None:
-            self._look_constant(by_candidate - joint.diagonal(), len(bins) - by_champion)
+            self._look_constant(by_candidate - same, len(bins) - by_champion)
         else:
             gains = self.expected.gains(by_candidate[:size], by_champion[:size])
             self.state = departure.step(self.expected, self.state, gains, self._looks_max)
@@ -123,7 +123,7 @@ class PredictionEvidence:
         others = self.others.fresh(standby.scored) - fresh
         self.others.add(others)
         size = self.expected.bins
-        mine, theirs = candidate.scores.of(fresh), standby.scores.of(others)
+        mine, theirs = candidate.scores().of(fresh), standby.scores().of(others)
         known = theirs.bins < size
         drawn = self.expected.drawn(theirs.bins[known], theirs.keys[known])
         both = np.stack(

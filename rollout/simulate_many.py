@@ -34,8 +34,8 @@ class Tilts:
         self.e_max = np.ones(rollouts)
         """(R,) the largest E so far."""
 
-    def step(self, canary: Counts, baseline: Counts, share: float) -> None:
-        """Take one window of (R,) first events a side, all at one *share*."""
+    def step(self, canary: Counts | Floats, baseline: Counts | Floats, share: float) -> None:
+        """Take one window of (R,) first events a side, by weight, all at one *share*."""
         first = self._left == 1.0
         prior = min(_prior(self._looks_max, first=first), self._left)
         self._s += prior

@@ -24,6 +24,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from stats.tilt import prior_by
+
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
@@ -142,11 +144,14 @@ def start(expected: Expectation) -> DepartureState:
 def step(
     expected: Expectation, state: DepartureState, gains: Floats, looks_max: int
 ) -> DepartureState:
-    """Return the state after one more window with (G,) *gains*."""
-    prior = min(0.5 if state.looks == 0 else 0.5 / max(looks_max, 1), 1.0 - state.prior_spent)
+    """Return the state after one more window with (G,) *gains*; without any, nothing changes."""
+    looks = state.looks + 1
+    if not gains.any():
+        return DepartureState(state.log_s, state.prior_spent, state.log_e, state.log_e_max, looks)
+    spent = prior_by(looks, max(looks_max, 1))
+    prior = spent - state.prior_spent
     log_prior = math.log(prior) if prior > 0.0 else -math.inf
     log_s = np.logaddexp(state.log_s, log_prior) + gains
-    spent = state.prior_spent + prior
     staked = log_s + expected.log_stakes
     high = max(float(staked.max()), 0.0)
     e = float(np.exp(staked - high).sum()) + (1.0 - spent) * math.exp(-high)
@@ -156,7 +161,7 @@ def step(
         prior_spent=spent,
         log_e=log_e,
         log_e_max=max(state.log_e_max, log_e),
-        looks=state.looks + 1,
+        looks=looks,
     )
 
 

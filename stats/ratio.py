@@ -43,7 +43,7 @@ class Interval:
     high: float
 
 
-def interval(by_share: Mapping[int, tuple[int, int]], level: float = 0.95) -> Interval:
+def interval(by_share: Mapping[int, tuple[float, float]], level: float = 0.95) -> Interval:
     """Return the anytime-valid interval of the rate ratio.
 
     by_share  the canary's share in basis points -> (canary events, baseline events) under it.
@@ -60,7 +60,7 @@ def interval(by_share: Mapping[int, tuple[int, int]], level: float = 0.95) -> In
 
 
 def _last_rejected(
-    events: list[tuple[float, int, int]], log_threshold: float, sign: float
+    events: list[tuple[float, float, float]], log_threshold: float, sign: float
 ) -> float:
     """Bisect: the largest log ratio rejected from below (sign 1), or smallest from above (-1)."""
     rejected, kept = -sign * LIMIT, sign * LIMIT
@@ -75,7 +75,7 @@ def _last_rejected(
     return rejected
 
 
-def _log_e(events: Iterable[tuple[float, int, int]], null: float, sign: float) -> float:
+def _log_e(events: Iterable[tuple[float, float, float]], null: float, sign: float) -> float:
     """Ln E against "log ratio <= null" (sign 1) or ">= null" (sign -1)."""
     logs = [0.0] * len(STEPS)
     for share, canary, baseline in events:

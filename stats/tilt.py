@@ -10,6 +10,9 @@ P(E ever reaches 1/a) <= a, for any base rate, changing split, and number of loo
                E   = mean_g S_g + prior not yet spent
 
 with C, B events of canary and baseline, r the canary's share, d_g a log rate ratio, m the margin.
+Events that come about together, as the slow answers of one batch do, count for 1/n each where n
+is how many could have: a product of n of them to the power 1/n is no larger than their mean, and
+a mean of e-values is one whatever the events have in common (Hoelder's inequality).
 Null: "canary rate <= e^m x baseline rate" when all d_g > m, ">=" when all d_g < m. Everything is
 kept as logarithms, so that 10^9 events and E of e^10000 are ordinary numbers.
 """
@@ -50,13 +53,14 @@ def non_inferior(ratio: float) -> Grid:
     return Grid(tuple(margin - step * margin for step in (0.5, 0.75, 1.0, 1.25)), margin)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TiltState:
-    """All that must be kept between two looks; resumes bit for bit."""
+    """All that must be kept between two looks; resumes bit for bit. Replaced, never changed."""
 
     log_s: tuple[float, ...]
     """One a grid point; -inf before anything was bet."""
     prior_spent: float = 0.0
+    """By the newest window with an event."""
     log_e: float = 0.0
     log_e_max: float = 0.0
     looks: int = 0
@@ -70,8 +74,8 @@ def start(grid: Grid) -> TiltState:
 def step(
     grid: Grid,
     state: TiltState,
-    canary_events: int,
-    baseline_events: int,
+    canary_events: float,
+    baseline_events: float,
     share: float,
     looks_max: int = 0,
 ) -> TiltState:
@@ -80,26 +84,27 @@ def step(
     share       the canary's configured probability among both arms in this window, 0 < share < 1
     looks_max   windows over which a late onset is waited for; half the prior is spent on the
                 first, the rest evenly. 0: all on the first (the plain mixture)
+
+    A window without events moves prior from one side of E to the other and changes nothing, so
+    the prior of such windows is spent when the next event comes.
     """
     check_counts(canary_events, baseline_events, share)
-    prior = min(_prior(state.looks, looks_max), 1.0 - state.prior_spent)
-    log_prior = math.log(prior) if prior > 0.0 else -math.inf
+    looks = state.looks + 1
     events = canary_events + baseline_events
-    log_s = tuple(
-        log_add(log_one, log_prior) + canary_events * gain - events * cost
-        for (gain, cost), log_one in zip(_stakes(grid, share), state.log_s, strict=True)
-    )
-    spent = state.prior_spent + prior
-    left = 1.0 - spent
-    log_mean = log_sum(log_s) - math.log(len(log_s))
-    log_e = log_add(log_mean, math.log(left)) if left > 0.0 else log_mean
-    return TiltState(
-        log_s=log_s,
-        prior_spent=spent,
-        log_e=log_e,
-        log_e_max=max(state.log_e_max, log_e),
-        looks=state.looks + 1,
-    )
+    if not events:
+        return TiltState(state.log_s, state.prior_spent, state.log_e, state.log_e_max, looks)
+    spent = prior_by(looks, looks_max)
+    prior = spent - state.prior_spent
+    log_prior = math.log(prior) if prior > 0.0 else -math.inf
+    log_s = []
+    for (gain, cost), one in zip(_stakes(grid, share), state.log_s, strict=True):
+        high, low = (one, log_prior) if one >= log_prior else (log_prior, one)
+        grown = high if low == -math.inf else high + math.log1p(math.exp(low - high))
+        log_s.append(grown + canary_events * gain - events * cost)
+    log_e = log_sum(log_s) - math.log(len(log_s))
+    if spent < 1.0:
+        log_e = log_add(log_e, math.log(1.0 - spent))
+    return TiltState(tuple(log_s), spent, log_e, max(state.log_e_max, log_e), looks)
 
 
 def events_to_fire(grid: Grid, share: float, log_threshold: float) -> int:
@@ -113,7 +118,7 @@ def events_to_fire(grid: Grid, share: float, log_threshold: float) -> int:
     raise ValueError(f"at share {share}, 10,000 events do not reach e^{log_threshold}")
 
 
-def check_counts(canary_events: int, baseline_events: int, share: float) -> None:
+def check_counts(canary_events: float, baseline_events: float, share: float) -> None:
     """Raise ValueError unless counts are not negative and 0 < share < 1."""
     if canary_events < 0 or baseline_events < 0 or not 0.0 < share < 1.0:
         raise ValueError(
@@ -147,7 +152,6 @@ def _log_tilt(share: float, delta: float) -> float:
     return math.log1p(share * math.expm1(delta))
 
 
-def _prior(looks: int, looks_max: int) -> float:
-    if looks == 0:
-        return 1.0 if looks_max == 0 else 0.5
-    return 0.0 if looks_max == 0 else 0.5 / looks_max
+def prior_by(looks: int, looks_max: int) -> float:
+    """How much of the prior is spent by this look."""
+    return 1.0 if looks_max == 0 else min(0.5 + 0.5 * (looks - 1) / looks_max, 1.0)

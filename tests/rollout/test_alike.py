@@ -74,6 +74,8 @@ def test_the_same_bytes_are_judged_alike_and_promoted() -> None:
     """No fault at any look, no doubt; both arms are timed alike, whoever is answered first."""
     judgement, evidence = asyncio.run(course(6.0))
     assert judgement.verdict == Verdict.HEALTHY, judgement
+    shared = evidence.metrics["p50"]
+    assert 0.0 < sum(shared.weight) < shared.canary_events + shared.baseline_events
     canary, baseline = evidence.latency.rollout
     assert canary.sum() > 100
     medians = [quantile_ns(arm, 0.5) for arm in (canary, baseline)]

@@ -136,12 +136,23 @@ def test_the_prior_is_spent_once_and_no_more() -> None:
     state = start(WORSE)
     spent = [0.0]
     for _ in range(30):
-        state = step(WORSE, state, 0, 0, 0.5, 10)
+        state = step(WORSE, state, 1, 9, 0.1, 10)
         spent.append(state.prior_spent)
-        assert state.log_e == pytest.approx(0.0, abs=1e-12)
     assert all(before <= after for before, after in pairwise(spent))
     assert spent[1] == 0.5
     assert spent[-1] == pytest.approx(1.0)
+
+
+def test_a_window_without_events_changes_nothing_and_its_prior_is_not_lost() -> None:
+    """E stays what it is; a fault that sets in after them finds the same bets as one look each."""
+    idle = start(WORSE)
+    for _ in range(7):
+        idle = step(WORSE, idle, 0, 0, 0.5, 10)
+        assert (idle.log_e, idle.log_e_max) == (0.0, 0.0)
+    late = step(WORSE, idle, 3, 1, 0.5, 10)
+    prior = math.log(0.5 + 0.5 * 7 / 10)
+    for log_s, one in zip(late.log_s, step(WORSE, start(WORSE), 3, 1, 0.5).log_s, strict=True):
+        assert log_s == pytest.approx(one + prior)
 
 
 def test_non_inferiority_needs_events_to_say_so() -> None:
