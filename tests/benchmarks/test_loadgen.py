@@ -66,7 +66,9 @@ class Seen:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such model: größer")
         if request.model == "slow":
             await asyncio.sleep(10)
-        return PredictReply(version="7", role=PRODUCTION, scores=[0.5] * len(request.rows), outputs=1)
+        return PredictReply(
+            version="7", role=PRODUCTION, scores=[0.5] * len(request.rows), outputs=1
+        )
 
     async def stream(
         self, requests: AsyncIterator[PredictRequest], context: object

@@ -1,0 +1,164 @@
+"""grpc.testing.TestService as handlers that either door serves, and the messages it speaks."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from grpc_tools import protoc
+
+from gateway.clock import SystemClock
+from gateway.faults import FaultLog
+from gateway.grpcio_door import GrpcioDoor, Handlers
+from gateway.native_core import built
+from gateway.native_door import NativeDoor
+from gateway.settings import Settings
+from gateway.status import Refusal
+
+HERE = Path(__file__).parent
+SERVICE = "grpc.testing.TestService"
+ECHO_INITIAL, ECHO_TRAILING = "x-grpc-test-echo-initial", "x-grpc-test-echo-trailing-bin"
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+Context = Any
+"""grpc.aio.ServicerContext, or what the native door gives in its place."""
+
+
+@cache
+def _pool() -> descriptor_pool.DescriptorPool:
+    """Compile interop.proto; once a process, in memory, so that nobody ships it."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "interop.pb"
+        include = str(files("grpc_tools") / "_proto")
+        line = ["protoc", f"-I{HERE}", f"-I{include}", f"--descriptor_set_out={out}"]
+        assert protoc.main([*line, "interop.proto"]) == 0  # type: ignore[no-untyped-call]
+        described = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
+    pool = descriptor_pool.DescriptorPool()
+    for file in described.file:
+        pool.Add(file)  # type: ignore[no-untyped-call]
+    return pool
+
+
+@cache
+def message(name: str) -> Any:  # noqa: ANN401  a class that protobuf makes
+    """Return a message class of grpc.testing."""
+    found = _pool().FindMessageTypeByName(f"grpc.testing.{name}")  # type: ignore[no-untyped-call]
+    return message_factory.GetMessageClass(found)
+
+
+def zeros(size: int) -> Any:  # noqa: ANN401
+    """Return a payload of *size* bytes."""
+    return message("Payload")(body=bytes(size))
+
+
+async def _echo_metadata(context: Context) -> None:
+    """Give back what the custom_metadata case sends."""
+    given = {name: value for name, value in context.invocation_metadata() or ()}  # noqa: C416
+    if ECHO_INITIAL in given:
+        await context.send_initial_metadata(((ECHO_INITIAL, given[ECHO_INITIAL]),))
+    if ECHO_TRAILING in given:
+        context.set_trailing_metadata(((ECHO_TRAILING, given[ECHO_TRAILING]),))
+
+
+async def _echo_status(request: Any, context: Context) -> None:  # noqa: ANN401
+    status = request.response_status
+    if status.code:
+        await context.abort(CODES[status.code], status.message)
+
+
+async def empty_call(request: object, context: Context) -> Any:  # noqa: ANN401
+    """Nothing for nothing."""
+    del request
+    await _echo_metadata(context)
+    return message("Empty")()
+
+
+async def unary_call(request: Any, context: Context) -> Any:  # noqa: ANN401
+    """As many bytes as asked for, or the status asked for."""
+    await _echo_metadata(context)
+    await _echo_status(request, context)
+    return message("SimpleResponse")(payload=zeros(request.response_size))
+
+
+async def streaming_output(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
+    """A message of each size asked for."""
+    del context
+    for one in request.response_parameters:
+        await asyncio.sleep(one.interval_us / 1e6)
+        yield message("StreamingOutputCallResponse")(payload=zeros(one.size))
+
+
+async def streaming_input(requests: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401
+    """How many bytes came in all."""
+    del context
+    total = 0
+    async for request in requests:
+        total += len(request.payload.body)
+    return message("StreamingInputCallResponse")(aggregated_payload_size=total)
+
+
+async def full_duplex(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+    """Answer each message as it comes."""
+    await _echo_metadata(context)
+    async for request in requests:
+        await _echo_status(request, context)
+        async for reply in streaming_output(request, context):
+            yield reply
+
+
+def handlers() -> dict[str, "grpc.RpcMethodHandler[Any, Any]"]:
+    """Return the service's handlers by method; UnimplementedCall is left out on purpose."""
+    unary_unary, unary_stream = (
+        grpc.unary_unary_rpc_method_handler,
+        grpc.unary_stream_rpc_method_handler,
+    )
+    stream_unary, stream_stream = (
+        grpc.stream_unary_rpc_method_handler,
+        grpc.stream_stream_rpc_method_handler,
+    )
+    methods: dict[str, tuple[Any, Any, str]] = {
+        "EmptyCall": (unary_unary, empty_call, "Empty"),
+        "UnaryCall": (unary_unary, unary_call, "SimpleRequest"),
+        "StreamingOutputCall": (unary_stream, streaming_output, "StreamingOutputCallRequest"),
+        "StreamingInputCall": (stream_unary, streaming_input, "StreamingInputCallRequest"),
+        "FullDuplexCall": (stream_stream, full_duplex, "StreamingOutputCallRequest"),
+    }
+    return {
+        name: kind(act, request_deserializer=message(takes).FromString, response_serializer=_bytes)
+        for name, (kind, act, takes) in methods.items()
+    }
+
+
+def _bytes(reply: Any) -> bytes:  # noqa: ANN401
+    raw: bytes = reply.SerializeToString()
+    return raw
+
+
+class _GrpcioDoor(GrpcioDoor):
+    """The portable door with one more service."""
+
+    def _handlers(self) -> Handlers:
+        more: Any = {SERVICE: handlers()}
+        return {**super()._handlers(), **more}
+
+
+def _ignored(model: str, refusal: Refusal) -> None:
+    """Told of refused predictions, of which there are none here."""
+
+
+def door_with_test_service(ingress: str, faults: FaultLog) -> "GrpcioDoor | NativeDoor | None":
+    """Return a door with the test service behind it; None where that door is not built."""
+    settings, clock = Settings(), SystemClock()
+    methods: Mapping[str, Any] = {}
+    if ingress == "grpcio":
+        return _GrpcioDoor(settings, clock, faults, _ignored, methods)
+    module = built()
+    if module is None:
+        return None
+    extra = {f"/{SERVICE}/{name}": handler for name, handler in handlers().items()}
+    return NativeDoor(module, settings, clock, faults, _ignored, methods, extra)
