@@ -116,7 +116,7 @@ fn weigh(message: &[u8], typed_bytes_max: usize) -> Result<(), Refusal> {
 
 fn parse<'a>(message: &'a [u8], parsed: &mut Parsed<'a>) -> Read<()> {
     let mut fields = Fields::of(message, 0);
-    while let Some(field) = fields.next()? {
+    while let Some(field) = fields.step()? {
         let Field::Bytes(number, bytes) = field else {
             continue;
         };
@@ -146,7 +146,7 @@ fn parse<'a>(message: &'a [u8], parsed: &mut Parsed<'a>) -> Read<()> {
 fn tensor(message: &[u8]) -> Read<Tensor<'_>> {
     let mut tensor = Tensor::default();
     let mut fields = Fields::of(message, 1);
-    while let Some(field) = fields.next()? {
+    while let Some(field) = fields.step()? {
         match field {
             Field::Bytes(1, bytes) => tensor.name = text(bytes)?,
             Field::Bytes(2, bytes) => tensor.datatype = text(bytes)?,
@@ -176,7 +176,7 @@ impl Tensor<'_> {
 
 fn contents<'a>(message: &'a [u8], tensor: &mut Tensor<'a>) -> Read<()> {
     let mut fields = Fields::of(message, 2);
-    while let Some(field) = fields.next()? {
+    while let Some(field) = fields.step()? {
         match field {
             Field::Bytes(number @ 1..=5, packed) => {
                 numbers(packed, |_| tensor.filled[number as usize - 1] = true)?;
@@ -219,7 +219,7 @@ fn numbers(mut packed: &[u8], mut each: impl FnMut(u64)) -> Read<()> {
 fn output(message: &[u8]) -> Read<(&str, Vec<&str>)> {
     let (mut name, mut parameters) = ("", Vec::new());
     let mut fields = Fields::of(message, 1);
-    while let Some(field) = fields.next()? {
+    while let Some(field) = fields.step()? {
         match field {
             Field::Bytes(1, bytes) => name = text(bytes)?,
             Field::Bytes(2, bytes) => {
@@ -237,7 +237,7 @@ fn output(message: &[u8]) -> Read<(&str, Vec<&str>)> {
 fn parameter_entry(entry: &[u8], depth: u32) -> Read<(&str, Option<&str>)> {
     let (mut name, mut value) = ("", None);
     let mut fields = Fields::of(entry, depth);
-    while let Some(field) = fields.next()? {
+    while let Some(field) = fields.step()? {
         match field {
             Field::Bytes(1, bytes) => name = text(bytes)?,
             Field::Bytes(2, bytes) => value = parameter(bytes, depth + 1, value)?,
@@ -251,7 +251,7 @@ fn parameter_entry(entry: &[u8], depth: u32) -> Read<(&str, Option<&str>)> {
 fn parameter<'a>(message: &'a [u8], depth: u32, before: Option<&'a str>) -> Read<Option<&'a str>> {
     let mut value = before;
     let mut fields = Fields::of(message, depth);
-    while let Some(field) = fields.next()? {
+    while let Some(field) = fields.step()? {
         match field {
             Field::Bytes(3, bytes) => value = Some(text(bytes)?),
             Field::Number(1 | 2 | 5, _) | Field::Wide(4, _) => value = None,

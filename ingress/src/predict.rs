@@ -101,7 +101,7 @@ fn weigh(message: &[u8]) -> Result<(), Refusal> {
 
 fn parse<'a>(message: &'a [u8], parsed: &mut Parsed<'a>) -> Read<()> {
     let mut fields = Fields::of(message, 0);
-    while let Some(field) = fields.next()? {
+    while let Some(field) = fields.step()? {
         match field {
             Field::Bytes(1, bytes) => parsed.model = text(bytes)?,
             Field::Bytes(2, bytes) => {
@@ -126,7 +126,7 @@ fn parse<'a>(message: &'a [u8], parsed: &mut Parsed<'a>) -> Read<()> {
 
 fn parse_row<'a>(row: &'a [u8], parsed: &mut Parsed<'a>) -> Read<()> {
     let mut fields = Fields::of(row, 1);
-    while let Some(field) = fields.next()? {
+    while let Some(field) = fields.step()? {
         match field {
             Field::Bytes(1, bytes) => parsed.keys.push(text(bytes)?),
             Field::Bytes(2, packed) => {
@@ -147,7 +147,7 @@ fn parse_row<'a>(row: &'a [u8], parsed: &mut Parsed<'a>) -> Read<()> {
 fn number_entry(entry: &[u8]) -> Read<(&str, f32)> {
     let (mut name, mut value) = ("", 0.0);
     let mut fields = Fields::of(entry, 2);
-    while let Some(field) = fields.next()? {
+    while let Some(field) = fields.step()? {
         match field {
             Field::Bytes(1, bytes) => name = text(bytes)?,
             Field::Narrow(2, bits) => value = f32::from_bits(bits),
@@ -160,7 +160,7 @@ fn number_entry(entry: &[u8]) -> Read<(&str, f32)> {
 fn text_entry(entry: &[u8]) -> Read<(&str, &str)> {
     let (mut name, mut value) = ("", "");
     let mut fields = Fields::of(entry, 2);
-    while let Some(field) = fields.next()? {
+    while let Some(field) = fields.step()? {
         match field {
             Field::Bytes(1, bytes) => name = text(bytes)?,
             Field::Bytes(2, bytes) => value = text(bytes)?,

@@ -41,7 +41,7 @@ impl<'a> Fields<'a> {
 
     /// The next field; None at the end.
     #[inline]
-    pub fn next(&mut self) -> Read<Option<Field<'a>>> {
+    pub fn step(&mut self) -> Read<Option<Field<'a>>> {
         if self.left.is_empty() {
             return Ok(None);
         }
@@ -112,7 +112,7 @@ impl<'a> Fields<'a> {
     fn skip_group(&mut self, number: u32, depth: u32) -> Read<()> {
         let mut open = vec![number];
         while let Some(&innermost) = open.last() {
-            if self.left.is_empty() || depth as usize + open.len() >= DEPTH_MAX as usize {
+            if self.left.is_empty() || depth as usize + open.len() > DEPTH_MAX as usize {
                 return Err(Malformed);
             }
             let tag = self.tag()?;
@@ -154,9 +154,7 @@ pub fn varint(bytes: &[u8]) -> Read<(u64, usize)> {
     }
     let mut value = 0_u64;
     for (place, &octet) in bytes.iter().take(10).enumerate() {
-        if place == 9 && octet > 1 {
-            return Err(Malformed);
-        }
+        // Of a tenth byte protobuf keeps the one bit that fits.
         value |= u64::from(octet & 0x7f) << (7 * place);
         if octet < 0x80 {
             return Ok((value, place + 1));

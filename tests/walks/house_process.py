@@ -1,4 +1,4 @@
-"""`python -m tests.walks.house_process`: a gateway alone in its process, ended by its stdin.
+"""`python -m tests.walks.house_process [DOOR]`: a gateway alone in its process, ended by its stdin.
 
 Says its port; then, for each line on stdin, {"rows_inside", "tasks", "faults"} as JSON.
 """
@@ -10,6 +10,7 @@ import sys
 import uvloop
 
 from registry.types import Deployment
+from tests.gateway import house as houses
 from tests.gateway.house import SALT, house
 from tests.models import tiny_files
 
@@ -33,4 +34,5 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
+    houses.DOOR = sys.argv[1] if len(sys.argv) > 1 else houses.DOOR
     uvloop.run(serve())

@@ -391,10 +391,10 @@ unsafe extern "C" fn on_frame(
 ) -> i32 {
     // SAFETY: nghttp2 passes a valid frame; every kind of it begins with the header.
     let (header, seat) = unsafe { ((*frame).hd, seat(user_data)) };
-    let ended = u32::from(header.flags) & ng::NGHTTP2_FLAG_END_STREAM as u32 != 0;
+    let ended = u32::from(header.flags) & ng::NGHTTP2_FLAG_END_STREAM != 0;
     match u32::from(header.type_) {
-        kind if kind == ng::NGHTTP2_HEADERS as u32 => seat.headers_end(header.stream_id, ended),
-        kind if kind == ng::NGHTTP2_DATA as u32 => {
+        kind if kind == ng::NGHTTP2_HEADERS => seat.headers_end(header.stream_id, ended),
+        kind if kind == ng::NGHTTP2_DATA => {
             if ended {
                 seat.end(header.stream_id);
             } else if header.length == 0 {
