@@ -18,6 +18,7 @@ from rollout.shift import Shift
 from stats import departure
 from stats.departure import DepartureState, Expectation
 from stats.psi import debiased_psi
+from stats.tilt import log_add, log_sum
 
 BINS_MAX = 64
 """Reference bins a window can carry, NaN and the infinities among them."""
@@ -150,11 +151,9 @@ class PredictionEvidence:
     @property
     def log_e_constant(self) -> float:
         """Ln E, without a shift: a bin is given whatever production says. Not a running maximum."""
-        high = float(self.constant[0].max())
-        if high == -math.inf:
-            return 0.0
-        mean = float(np.exp(self.constant[0] - high).sum()) / BINS_MAX
-        return high + math.log(mean + max(1.0 - self.constant[1, 0], 0.0) * math.exp(-high))
+        log_mean = log_sum(self.constant[0].tolist()) - math.log(BINS_MAX)
+        left = 1.0 - self.constant[1, 0]
+        return log_add(log_mean, math.log(left)) if left > 0.0 else log_mean
 
     @property
     def log_e_max(self) -> float:

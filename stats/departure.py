@@ -24,7 +24,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from stats.tilt import prior_by
+from stats.tilt import log_add, prior_by
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -153,9 +153,10 @@ def step(
     log_prior = math.log(prior) if prior > 0.0 else -math.inf
     log_s = np.logaddexp(state.log_s, log_prior) + gains
     staked = log_s + expected.log_stakes
-    high = max(float(staked.max()), 0.0)
-    e = float(np.exp(staked - high).sum()) + (1.0 - spent) * math.exp(-high)
-    log_e = high + math.log(e)
+    high = float(staked.max())
+    log_e = high + math.log(float(np.exp(staked - high).sum()))
+    if spent < 1.0:
+        log_e = log_add(log_e, math.log(1.0 - spent))
     return DepartureState(
         log_s=log_s,
         prior_spent=spent,

@@ -38,6 +38,8 @@ class Plan:
     port: int = 0
     """Of Predict; 0: a free one."""
     ingress: str = "auto"
+    policies: Path | None = None
+    """A folder of rollout policies beside the built-in ones; None: those alone."""
 
     @property
     def offline(self) -> Path:
@@ -98,10 +100,12 @@ class System:
 
     def _control_part(self) -> Part:
         folder = self._plan.folder / "registry"
-        command = [sys.executable, "-m", "turnout.control"]
+        command = [sys.executable, "-m", "turnout.control", "--listen", self._control]
+        if self._plan.policies is not None:
+            command += ["--policies", str(self._plan.policies)]
         return Part(
             name="control",
-            command=[*command, "--folder", str(folder), "--listen", self._control],
+            command=[*command, "--folder", str(folder)],
             log=self._plan.log("control"),
             ready=lambda: accepts(self._control),
             ready_s_max=30.0,

@@ -149,3 +149,15 @@ def test_what_is_no_table_is_refused(counts: Floats) -> None:
     """Empty, not square, negative: said at once and not after a division."""
     with pytest.raises(ValueError, match="shift"):
         Expectation(counts.astype(np.int64))
+
+
+def test_evidence_stays_finite_long_after_the_prior_is_spent() -> None:
+    """Exactly as approved, 5,500 keys a look, and far more looks than bets are placed over."""
+    expected = Expectation(np.full((BINS, BINS), 1_000))
+    state = departure.start(expected)
+    keys = np.full(BINS, 500)
+    for _ in range(600):
+        state = departure.step(expected, state, expected.gains(keys, keys), 100)
+    assert math.isfinite(state.log_e)
+    assert state.log_e < -745.0
+    assert state.log_e_max < 1.0
