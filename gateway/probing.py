@@ -75,7 +75,12 @@ class Prober:
         return self._proofs.read(digest, self._clock.unix_ns() / 1e9)
 
     async def _probe(self, digest: str, files: Mapping[str, bytes]) -> Proof:
-        report, code, timed_out = await self._run(digest, files)
+        try:
+            report, code, timed_out = await self._run(digest, files)
+        except OSError as error:
+            raise VersionRefusedError(
+                f"it could not be probed: {error}; it is tried again when it is deployed again"
+            ) from error
         found = judged(report, code, self._limits, timed_out=timed_out)
         proof = self._proofs.of_here(unix_s=self._clock.unix_ns() / 1e9, **found)
         log.info("probed version=%s found=%s", digest[:16], found)

@@ -5,6 +5,7 @@ version whose process dies twice while it runs a copy is condemned: it gets no t
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -105,7 +106,9 @@ class ShadowProcess(asyncio.Protocol):
         on_ended: Callable[[End], None],
         on_answer: Callable[[], None],
     ) -> None:
-        """Exec it: milliseconds, and on the loop's thread (gateway.apart.Program)."""
+        """Exec it: milliseconds, and on the loop's thread (gateway.apart.Program). OSError when
+        the host has no process, descriptor or memory to give.
+        """
         self._limits = limits
         self._clock = clock
         self._on_ended = on_ended
@@ -118,15 +121,21 @@ class ShadowProcess(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._ours.setblocking(False)
-        with theirs:
+        try:
             self.program = _exec(version, limits.bounds, theirs.fileno())
+        except OSError:
+            self._ours.close()
+            raise
+        finally:
+            theirs.close()
         self.over = asyncio.get_running_loop().create_task(self._until_end())
         self._head_begins()
 
     async def connect(self) -> None:
         """Lay the line; copies may be asked for from then on."""
-        loop = asyncio.get_running_loop()
-        await loop.create_unix_connection(lambda: self, sock=self._ours)
+        with contextlib.suppress(OSError, ValueError):  # it has ended already, and its line with it
+            loop = asyncio.get_running_loop()
+            await loop.create_unix_connection(lambda: self, sock=self._ours)
 
     async def score(
         self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]
@@ -153,6 +162,8 @@ class ShadowProcess(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the way out."""
         self._transport = cast("asyncio.Transport", transport)
+        if self.over.done():
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Hand each answer to whoever asked."""
@@ -272,9 +283,13 @@ class ShadowLane:
         if self._closed or self.condemned or self._clock.now_ns() < self._rest_until_ns:
             return None
         if self._process is None:
-            self._process = ShadowProcess(
-                self._version, self._limits, self._clock, self._ended, self._answered
-            )
+            try:
+                self._process = ShadowProcess(
+                    self._version, self._limits, self._clock, self._ended, self._answered
+                )
+            except OSError as error:
+                self._ended(End("unopened", f"it cannot be started: {error}", blamed=False))
+                return None
             self._connecting = asyncio.create_task(self._process.connect())
         process, connecting = self._process, self._connecting
         if connecting is not None and not connecting.done():
