@@ -20,8 +20,8 @@ class Door(Ingress, Protocol):
     lone: LoneCalls | None
     """Answers a call that is alone without making columns of it; the core's, set once."""
 
-    async def listen(self, host: str, port: int) -> int:
-        """Open *port* (0: a free one); returns the port."""
+    async def listen(self, host: str, port: int, unix: str = "") -> int:
+        """Open *port* (0: a free one), and a Unix socket at *unix*; returns the port."""
         ...
 
     async def show_health(self, ready: Mapping[str, bool]) -> None:

@@ -30,6 +30,7 @@ from gateway.reads import Reads
 from gateway.reflection import reflection_handlers
 from gateway.settings import Settings
 from gateway.status import Code, Refusal, RefusedError, refuse_internal
+from gateway.tls import TlsFiles
 from protos.predict_pb2 import PredictReply, PredictRequest
 
 Unary = Callable[[bytes], Awaitable[bytes]]
@@ -147,8 +148,11 @@ class GrpcioDoor:
 
     # The server
 
-    async def listen(self, host: str, port: int) -> int:
-        """Open *port* (0: a free one) beside the other workers; returns the port."""
+    async def listen(self, host: str, port: int, unix: str = "") -> int:
+        """Open *port* (0: a free one) beside the other workers; returns the port.
+
+        unix  the path of a socket to listen at as well.
+        """
         self._server = grpc.aio.server(options=server_options(self._settings))
         self._server.add_generic_rpc_handlers(
             (
@@ -162,7 +166,13 @@ class GrpcioDoor:
         health_pb2_grpc.add_HealthServicer_to_server(  # type: ignore[no-untyped-call]
             self._health, self._server
         )
-        self._port = self._server.add_insecure_port(f"{host}:{port}")
+        if self._settings.tls_certificate:
+            credentials = TlsFiles(self._settings).credentials()
+            self._port = self._server.add_secure_port(f"{host}:{port}", credentials)
+        else:
+            self._port = self._server.add_insecure_port(f"{host}:{port}")
+        if unix:
+            self._server.add_insecure_port(f"unix:{unix}")
         await self._server.start()
         return self._port
 

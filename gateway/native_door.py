@@ -112,14 +112,16 @@ class NativeDoor:
 
     # The server
 
-    async def listen(self, host: str, port: int) -> int:
-        """Open *port* (0: a free one) beside the other workers; returns the port."""
+    async def listen(self, host: str, port: int, unix: str = "") -> int:
+        """Open *port* (0: a free one) beside the other workers; returns the port.
+
+        unix  the path of a socket to listen at as well.
+        """
         asyncio.get_running_loop().add_reader(self._core.fileno(), self._hear)
         self._open = True
-        if host.startswith("unix:"):
-            self._core.listen_unix(host.removeprefix("unix:"))
-        else:
-            self._port = self._core.listen(host, port)
+        self._port = self._core.listen(host, port)
+        if unix:
+            self._core.listen_unix(unix)
         return self._port
 
     async def show_health(self, ready: Mapping[str, bool]) -> None:

@@ -29,6 +29,14 @@ class Settings:
     """host:port of each WindowSink: rollout, monitoring."""
     ingress: str = "auto"
     """auto, native or grpcio; auto: native where it is built."""
+    unix_folder: str = ""
+    """Each worker also listens at worker-<slot>.sock in it; empty: nowhere."""
+    tls_certificate: str = ""
+    """PEM, with those that lead to the authority; read anew when it changes. Empty: no TLS."""
+    tls_key: str = ""
+    """Its private key."""
+    tls_client_authority: str = ""
+    """Whose certificates clients must show (mTLS); empty: clients need none."""
 
     # Processes
     workers: int = 2
@@ -179,6 +187,11 @@ class Settings:
         self._refuse_if(
             self.ingress not in ("auto", "native", "grpcio"),
             f"ingress={self.ingress!r} is not one of auto, native, grpcio",
+        )
+        self._refuse_if(
+            bool(self.tls_certificate) != bool(self.tls_key)
+            or bool(self.tls_client_authority and not self.tls_key),
+            "tls_certificate and tls_key are set together; tls_client_authority needs both",
         )
 
     @staticmethod

@@ -178,7 +178,9 @@ class GatewayWorker:
             self._tell_condemned(digest)
         self._start(self._core.run())
         self._start(self._tick())
-        await self.door.listen(self._settings.host, port)
+        folder = self._settings.unix_folder
+        unix = str(Path(folder) / f"worker-{slot}.sock") if folder else ""
+        await self.door.listen(self._settings.host, port, unix)
         self._serving = True
         self._link.serve()
         await self._show()

@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 
 use crate::house::{Due, House, Place};
 use crate::socket::Socket;
+use crate::stream::Phase;
 use crate::streams::{Seat, Streams, Todo};
 use crate::sys::nghttp2::{code, Promises, Session};
 use crate::sys::os::Poller;
@@ -96,22 +97,28 @@ impl Conn {
 
     /// Take in what has come, one buffer at most: others wait for their turn.
     pub fn read(&mut self, house: &mut House, buffer: &mut [u8]) {
-        let count = match self.socket.read(buffer) {
-            Ok(0) => {
-                self.dead = true;
+        loop {
+            let count = match self.socket.read(buffer) {
+                Ok(count) if count > 0 => count,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+                {
+                    return;
+                }
+                _ => {
+                    self.dead = true;
+                    return;
+                }
+            };
+            self.take_in(house, &buffer[..count]);
+            // Decrypted bytes may be left where the poller cannot see them.
+            if self.dead || !matches!(self.socket, Socket::Tls(_)) {
                 return;
             }
-            Ok(count) => count,
-            Err(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
-            {
-                return
-            }
-            Err(_) => {
-                self.dead = true;
-                return;
-            }
-        };
+        }
+    }
+
+    fn take_in(&mut self, house: &mut House, bytes: &[u8]) {
         self.heard_ns = house.now_ns;
         if matches!(self.going, Going::Parting(_)) || self.streams.flooded {
             return;
@@ -120,24 +127,24 @@ impl Conn {
             streams: &mut self.streams,
             house,
         };
-        if self.session.receive(&buffer[..count], &mut seat).is_err() {
+        if self.session.receive(bytes, &mut seat).is_err() {
             self.flush(house);
             self.dead = true;
             return;
         }
         for id in std::mem::take(&mut self.streams.begun) {
-            let waits = self
-                .streams
-                .open
-                .get(&id)
-                .filter(|stream| stream.phase == crate::stream::Phase::Open);
+            let waits = self.streams.open.get(&id).filter(|stream| stream.phase == Phase::Open);
             if let Some(stream) = waits {
-                let place = Place {
-                    token: self.streams.token,
-                    stream: id,
-                };
+                let token = self.streams.token;
                 let at_ns = stream.arrived_ns + house.limits.body_ns_max;
-                house.look_at(at_ns, place, Due::Message);
+                house.look_at(
+                    at_ns,
+                    Place {
+                        token,
+                        stream: id,
+                    },
+                    Due::Message,
+                );
             }
         }
     }
@@ -221,13 +228,19 @@ impl Conn {
         self.out.clear();
         self.sent = 0;
         self.moved_ns = now_ns;
-        true
+        match self.socket.flush() {
+            Ok(()) => true,
+            Err(error) => {
+                self.dead |= error.kind() != ErrorKind::WouldBlock;
+                false
+            }
+        }
     }
 
     /// Have the poller watch for what is needed now.
     pub fn watch(&mut self, poller: &Poller) {
         let reads = self.out.len() - self.sent < UNSENT_BYTES_MAX;
-        let writes = self.sent < self.out.len();
+        let writes = self.sent < self.out.len() || self.socket.unsent();
         if (reads, writes) != (self.reads, self.writes) {
             (self.reads, self.writes) = (reads, writes);
             if poller.change(self.fd(), self.streams.token, reads, writes).is_err() {

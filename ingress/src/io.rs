@@ -18,12 +18,17 @@ use crate::stream::{Ending, Method, Phase};
 use crate::streams::Seat;
 use crate::sys::nghttp2::Fields;
 use crate::sys::os::{now_ns, Poller, Ready};
+use crate::tls::Tls;
 
 const READ_BYTES: usize = 64 * 1024;
 /// Between looks at connections' ages.
 const TICK_NS: i64 = 100_000_000;
 const BELL: u64 = u64::MAX;
+/// And below: one for each place where connections come from.
 const LISTENER: u64 = u64::MAX - 1;
+const LISTENERS_MAX: u64 = 8;
+/// Between looks at whether certificates changed.
+const CERTIFICATES_NS: i64 = 1_000_000_000;
 /// Connections accepted in one turn.
 const ACCEPTED_MAX: usize = 64;
 
@@ -35,7 +40,9 @@ pub struct Io {
     free: Vec<u32>,
     serial: u32,
     open: usize,
-    listener: Option<Listener>,
+    listeners: Vec<Option<Listener>>,
+    tls: Option<Arc<Tls>>,
+    refreshed_ns: i64,
     dirty: Vec<u64>,
     ticked_ns: i64,
     draining: bool,
@@ -47,6 +54,7 @@ pub fn start(
     limits: Limits,
     methods: HashMap<Vec<u8>, Method>,
     bridge: Arc<Bridge>,
+    tls: Option<Arc<Tls>>,
 ) -> std::io::Result<JoinHandle<()>> {
     let poller = Poller::new()?;
     poller.add(bridge.io.as_raw_fd(), BELL, true, false)?;
@@ -57,7 +65,9 @@ pub fn start(
         free: Vec::new(),
         serial: 1,
         open: 0,
-        listener: None,
+        listeners: Vec::new(),
+        tls,
+        refreshed_ns: 0,
         dirty: Vec::new(),
         ticked_ns: 0,
         draining: false,
@@ -85,7 +95,9 @@ impl Io {
             for one in &ready {
                 match one.token {
                     BELL => bridge.io.hush(),
-                    LISTENER => self.accept(),
+                    token if token > LISTENER - LISTENERS_MAX => {
+                        self.accept((LISTENER - token) as usize);
+                    }
                     token => self.serve(token, *one, &mut buffer),
                 }
             }
@@ -120,9 +132,9 @@ impl Io {
 
     // Connections
 
-    fn accept(&mut self) {
+    fn accept(&mut self, at: usize) {
         for _ in 0..ACCEPTED_MAX {
-            let Some(listener) = &self.listener else {
+            let Some(listener) = &self.listeners[at] else {
                 return;
             };
             let socket = match listener.accept() {
@@ -130,7 +142,7 @@ impl Io {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // The port was left (shut from Python), or this connection is gone already.
                 Err(error) if error.kind() == ErrorKind::InvalidInput => {
-                    self.listener = None;
+                    self.listeners[at] = None;
                     return;
                 }
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
@@ -228,6 +240,12 @@ impl Io {
             return;
         }
         self.ticked_ns = self.house.now_ns;
+        if self.house.now_ns - self.refreshed_ns >= CERTIFICATES_NS {
+            self.refreshed_ns = self.house.now_ns;
+            if let Some(tls) = &self.tls {
+                tls.refresh();
+            }
+        }
         for index in 0..self.conns.len() {
             let Some(conn) = self.conns[index].as_deref_mut() else {
                 continue;
@@ -275,8 +293,9 @@ impl Io {
                 self.house.bridge.with_intake(|intake| intake.forget_empty());
             }
             Command::Listen(listener) => {
-                if self.poller.add(listener.as_raw_fd(), LISTENER, true, false).is_ok() {
-                    self.listener = Some(listener);
+                let token = LISTENER - self.listeners.len() as u64;
+                if self.poller.add(listener.as_raw_fd(), token, true, false).is_ok() {
+                    self.listeners.push(Some(listener));
                 }
             }
             Command::Answer(replies) => self.answer(&replies),
@@ -317,6 +336,10 @@ impl Io {
             }
             Command::Drain => {
                 self.draining = true;
+                let unix = |listener: &mut Option<Listener>| {
+                    listener.take_if(|listener| matches!(listener, Listener::Unix(_)));
+                };
+                self.listeners.iter_mut().for_each(unix);
                 for index in 0..self.conns.len() {
                     if let Some(conn) = self.conns[index].as_deref_mut() {
                         let token = conn.streams.token;
@@ -326,7 +349,7 @@ impl Io {
                 }
             }
             Command::Stop => {
-                self.listener = None;
+                self.listeners.clear();
                 for index in 0..self.conns.len() {
                     if let Some(conn) = self.conns[index].as_deref_mut() {
                         conn.flush(&mut self.house);

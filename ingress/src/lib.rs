@@ -20,6 +20,7 @@ pub mod socket;
 pub mod stream;
 pub mod streams;
 pub mod sys;
+pub mod tls;
 
 #[cfg(feature = "python")]
 mod python;

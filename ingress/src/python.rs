@@ -20,6 +20,7 @@ use crate::shape::{DoorLimits, Refusal, Shape, Shapes};
 use crate::socket::Listener;
 use crate::stream::Method;
 use crate::sys::nghttp2::Fields;
+use crate::tls::{Tls, TlsFiles};
 use crate::{infer, io, predict};
 
 /// gateway.columns.ModelShape, by its attributes.
@@ -89,6 +90,9 @@ struct Settings {
     rows_inside_max: u64,
     default_rows_pct: u64,
     sheddable_rows_pct: u64,
+    tls_certificate: String,
+    tls_key: String,
+    tls_client_authority: String,
 }
 
 impl Settings {
@@ -98,6 +102,18 @@ impl Settings {
             request_id_bytes_max: self.request_id_bytes_max,
             typed_bytes_max: self.typed_bytes_max,
         }
+    }
+
+    fn tls(&self) -> PyResult<Option<Arc<Tls>>> {
+        if self.tls_certificate.is_empty() {
+            return Ok(None);
+        }
+        let files = TlsFiles {
+            certificate: self.tls_certificate.clone(),
+            key: self.tls_key.clone(),
+            client_authority: self.tls_client_authority.clone(),
+        };
+        Tls::new(files).map(|tls| Some(Arc::new(tls))).map_err(PyValueError::new_err)
     }
 
     fn limits(&self) -> Limits {
@@ -121,6 +137,7 @@ impl Settings {
 struct Door {
     bridge: Arc<Bridge>,
     shapes: Shapes,
+    tls: Option<Arc<Tls>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -141,17 +158,19 @@ impl Door {
             .into_iter()
             .map(|(path, kind)| Ok((path.into_bytes(), method(&kind)?)))
             .collect::<PyResult<_>>()?;
-        let thread = io::start(settings.limits(), methods, Arc::clone(&bridge))?;
+        let tls = settings.tls()?;
+        let thread = io::start(settings.limits(), methods, Arc::clone(&bridge), tls.clone())?;
         Ok(Door {
             bridge,
             shapes: Shapes::new(),
+            tls,
             thread: Some(thread),
         })
     }
 
     /// Open host:port (0: a free one); returns the port.
     fn listen(&self, host: &str, port: u16) -> PyResult<u16> {
-        let listener = Listener::tcp(host, port).map_err(|error| {
+        let listener = Listener::tcp(host, port, self.tls.clone()).map_err(|error| {
             PyOSError::new_err(format!("{host}:{port} cannot be listened on: {error}"))
         })?;
         let port = listener.port();

@@ -126,8 +126,9 @@ async def house(
     store: OnlineRows | OnlineReader | None = None,
     others: Sequence[tuple[Mapping[str, dict[str, bytes]], Deployment]] = (),
     lone: bool = True,
+    unix: str = "",
 ) -> AsyncIterator[House]:
-    """Serve *deployment* over *versions* (label to unsigned files) on a free port.
+    """Serve *deployment* over *versions* (label to unsigned files) on a free port, and at *unix*.
 
     others  more models beside it, each with its own versions and deployment.
     lone    whether calls that are alone may be answered without columns.
@@ -150,7 +151,7 @@ async def house(
         lanes += [version.lane for version in loaded.values()]
         deployed.swap(build_routes(plan, loaded, settings))
     door.configure({routes.model: routes.shape for routes in deployed.all()})
-    port = await door.listen("127.0.0.1", 0)
+    port = await door.listen("127.0.0.1", 0, unix)
     await door.show_health({"": True, **dict.fromkeys((r.model for r in deployed.all()), True)})
     running = asyncio.create_task(core.run())
     try:
