@@ -4,7 +4,7 @@ An approval is of (version, policy digest): changing any number here asks for a 
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from features.canonical import canonical_json, sha256_hex
@@ -189,6 +189,9 @@ DEMO_DIRECT = Policy(
     preload_s_max=DEMO.preload_s_max,
     stage_s_max=DEMO.stage_s_max,
 )
+DEMO_GENTLE = replace(
+    DEMO_DIRECT, name="demo-gentle", canary=(CanaryStep(share_bp=200, bake_s=5.0), *DEMO.canary)
+)
 STANDARD = Policy(
     name="standard",
     shadow=ShadowStage(
@@ -218,5 +221,5 @@ DRILL = Policy(
 )
 
 POLICIES: dict[str, Policy] = {
-    policy.name: policy for policy in (DEMO, DEMO_DIRECT, STANDARD, DRILL)
+    policy.name: policy for policy in (DEMO, DEMO_DIRECT, DEMO_GENTLE, STANDARD, DRILL)
 }

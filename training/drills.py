@@ -89,6 +89,38 @@ def nan_scores(
     return finish(files, bad, "nan_scores", exact, column, values)
 
 
+def crashing(
+    files: Mapping[str, bytes], rows: NDArray[np.float32], *, column: str, share: float = 0.05
+) -> Drill:
+    """End the process that scores one of about *share* of the rows, chosen like `faulting`'s.
+
+    INT32_MIN / -1 has no int32. The processor traps (SIGFPE, x86): onnxruntime 1.32 checks for
+    zero only. For shadows, which have a process to lose; a canary would take its worker.
+    """
+    place, values, exact = _choose(files, rows, column, share)
+    constants = [
+        numpy_helper.from_array(np.array(number, dtype=kind), name)
+        for name, number, kind in (
+            ("drill_least", np.iinfo(np.int32).min, np.int32),
+            ("drill_one", 1, np.int32),
+            ("drill_two", 2, np.int32),
+            ("drill_nothing", 0, np.float32),
+        )
+    ]
+    nodes = [
+        *_is_hit(),
+        helper.make_node("Cast", ["drill_hit"], ["drill_whole"], to=TensorProto.INT32),
+        helper.make_node("Mul", ["drill_whole", "drill_two"], ["drill_twice"]),
+        helper.make_node("Sub", ["drill_one", "drill_twice"], ["drill_divisor"]),
+        helper.make_node("Div", ["drill_least", "drill_divisor"], ["drill_quotient"]),
+        helper.make_node("Cast", ["drill_quotient"], ["drill_wide"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["drill_wide", "drill_nothing"], ["drill_zero"]),
+        helper.make_node("Add", [BEFORE, "drill_zero"], ["scores"]),
+    ]
+    bad = rewrite(files["model.onnx"], nodes, [*constants, *_choice(place, values)])
+    return finish(files, bad, "crashing", exact, column, values)
+
+
 def constant(files: Mapping[str, bytes], value: float = 0.5) -> Drill:
     """Answer *value* to everybody."""
     always = helper.make_tensor("drill_value", TensorProto.FLOAT, [1], [value])

@@ -1,6 +1,11 @@
 """A drill is bad on exactly the rows it says, passes its own golden test, and admits what it is."""
 
 import json
+import platform
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +80,25 @@ def test_one_bad_row_fails_its_batch_and_a_batch_without_runs_as_before() -> Non
     bad = rows[np.isin(rows[:, 1], drill.values)][:1]
     with pytest.raises(ScoringError):
         session.run(np.concatenate([clean[:63], bad]))
+
+
+@pytest.mark.walk
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86 traps, others wrap")
+def test_a_crashing_version_ends_the_process_that_scores_a_chosen_row(tmp_path: Path) -> None:
+    """SIGFPE in a process of its own; every other row scores as before, here."""
+    rows = population()
+    drill = drills.crashing(good_files(), rows, column=COLUMN, share=0.3)
+    chosen = np.isin(rows[:, 1], drill.values)
+    assert load(drill).run(rows[~chosen]).tobytes() == good_scores(rows[~chosen]).tobytes()
+    (tmp_path / "bad.onnx").write_bytes(drill.files["model.onnx"])
+    np.save(tmp_path / "row.npy", rows[chosen][:1])
+    program = (
+        "import numpy, onnxruntime, sys\n"
+        "bad = onnxruntime.InferenceSession(sys.argv[1])\n"
+        "bad.run(None, {'inputs': numpy.load(sys.argv[2])})"
+    )
+    line = [sys.executable, "-c", program, str(tmp_path / "bad.onnx"), str(tmp_path / "row.npy")]
+    assert subprocess.run(line).returncode == -signal.SIGFPE
 
 
 def test_a_missing_row_never_faults() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.walks.four import Four
 
 MODEL = "tiny"
-PLAY_S_MAX = 150.0
+PLAY_S_MAX = 240.0
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +52,10 @@ class Played:
 
 @pytest.fixture(scope="session")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
-    """`turnout demo` with 10,000 subscribers, left serving."""
+    """`turnout demo` with 50,000 subscribers, left serving."""
     base = tmp_path_factory.mktemp("played")
     folder, log = base / ".turnout" / "demo", base / "demo.log"
-    line = [*TURNOUT, "demo", "--subscribers", "10000"]
+    line = [*TURNOUT, "demo", "--subscribers", "50000"]
     with log.open("wb") as said:
         program = subprocess.Popen(line, cwd=base, stdout=said, stderr=said)
         try:

@@ -1,4 +1,4 @@
-"""The story: a good version is promoted, a faulty one rolled back, and no customer's call fails."""
+"""The story: a good version is promoted, four bad ones go back, and no customer's call fails."""
 
 import pytest
 
@@ -8,19 +8,36 @@ pytestmark = pytest.mark.walk
 
 
 def test_every_step_of_the_story_held(played: Played) -> None:
-    """System, features, training, four eyes, deployment, promotion, rollback, audit, customers."""
+    """System, features, training, four eyes, deployment, promotion, rollbacks, audit, customers."""
     steps = {step["step"]: step["state"] for step in played.summary["steps"]}
     assert set(steps.values()) == {"held"}
-    assert len(steps) == 9
+    assert len(steps) == 12
     assert played.summary["held"]
 
 
-def test_the_four_times_are_in_order_and_the_traffic_moved_within_a_second(played: Played) -> None:
-    """First bad answer, verdict, moved; from verdict to moved at most 1 s."""
-    times = played.summary["four_times"]
+@pytest.mark.parametrize("name", ["faulty", "nan", "slow", "crashing"])
+def test_the_four_times_are_in_order_and_the_traffic_moved_within_a_second(
+    name: str, played: Played
+) -> None:
+    """First bad answer, verdict, moved; from verdict to moved at most 1 s; no call failed."""
+    (card,) = [one for one in played.summary["bad_versions"] if one["name"] == name]
+    times = card["four_times"]
     assert 0 < times["verdict_ms"] <= times["moved_ms"]
     assert 0 <= times["last_bad_ms"] <= times["moved_ms"] + 1000
     assert times["evidence_to_moved_ms"] <= 1000
+    assert card["customer_calls_failed"] == 0
+
+
+def test_each_bad_version_goes_for_what_it_did(played: Played) -> None:
+    """Failed, NaN, slow; and the one that crashes by SIGFPE met no customer at all."""
+    cards = {one["name"]: one for one in played.summary["bad_versions"]}
+    assert cards["faulty"]["reason"].startswith("errors")
+    assert "NaN" in cards["nan"]["reason"]
+    assert cards["slow"]["reason"].startswith(("timeouts", "p50", "p90", "p99"))
+    assert "SIGFPE" in cards["crashing"]["reason"]
+    saved = {name: card["answered_by_production_instead"] for name, card in cards.items()}
+    assert min(saved["faulty"], saved["nan"]) > 0
+    assert (cards["crashing"]["canary_calls"], saved["crashing"]) == (0, 0)
 
 
 def test_no_customer_call_failed_and_production_stood_in(played: Played) -> None:
@@ -32,11 +49,11 @@ def test_no_customer_call_failed_and_production_stood_in(played: Played) -> None
 
 
 def test_the_story_is_in_the_registry(played: Played) -> None:
-    """2 is production, 3 is not; the rollouts ended so, and the history is whole."""
+    """2 is production, 3 to 6 are not; the rollouts ended so, and the history is whole."""
     shown = played.whole.turnout("splits", "show", "churn")
     assert (shown["production"], shown["canary"]["version"], shown["standby"]) == ("2", "", "")
     ended = [one["stage"] for one in played.whole.turnout("rollout", "history", "churn")]
     assert set(ended) == {"DONE", "ROLLED_BACK"}
     told = played.whole.turnout("rollout", "explain", "churn")
-    assert "3" in told["text"]
+    assert "Version 6 of churn" in told["text"]
     assert played.whole.turnout("audit", "verify")["whole"]

@@ -1,4 +1,4 @@
-"""The acts on the running system: first deployment, a promotion, a rollback, the audit."""
+"""The acts on the running system: first deployment, a promotion, and four rollbacks."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,9 +8,11 @@ from dataclasses import replace
 from protos import rollout_pb2
 from registry.client import RegistryClient
 from registry.types import Deployment, GateError
+from turnout.commands.restart import workers
 from turnout.demo.callers import Callers
-from turnout.demo.scene import APPROVER, AUTHOR, MODEL, OPERATOR, Scene
+from turnout.demo.scene import APPROVER, AUTHOR, MODEL, OPERATOR, Card, Scene
 from turnout.demo.steps import Step, hold
+from turnout.demo.version_acts import BAD
 from turnout.rollout_client import RolloutClient
 from turnout.rollout_view import OVER, stage_name
 
@@ -63,14 +65,40 @@ async def promotion(scene: Scene, step: Step) -> None:
 
 async def rollback(scene: Scene, step: Step) -> None:
     """Roll out a version that faults on some rows; the controller alone takes it back."""
-    faulty = scene.versions["faulty"]
-    failed_before = scene.callers.newest["failed"] if scene.callers else 0
-    last = await _rollout(scene, step, faulty, "demo-direct")
+    await _taken_back(scene, step, "faulty")
+
+
+async def not_a_number(scene: Scene, step: Step) -> None:
+    """The same with one that answers NaN to some."""
+    await _taken_back(scene, step, "nan")
+
+
+async def too_slow(scene: Scene, step: Step) -> None:
+    """The same with one that takes longer than a canary may; to a fiftieth of the customers."""
+    await _taken_back(scene, step, "slow")
+
+
+async def crash(scene: Scene, step: Step) -> None:
+    """The same with one that crashes; in the shadow of production, in a process of its own."""
+    pids = await _worker_pids(scene)
+    card = await _taken_back(scene, step, "crashing")
+    hold("SIGFPE" in card.status.reason, f"it was taken back for {card.status.reason}")
+    hold(card.status.calls.canary == 0, f"{card.status.calls.canary} customers were given to it")
+    left = await _worker_pids(scene)
+    hold(left == pids, f"workers were {sorted(pids)} before, and are {sorted(left)}")
+    step.note += "; its processes died, no worker did"
+
+
+async def _taken_back(scene: Scene, step: Step, name: str) -> Card:
+    """Roll out a bad version; NotHeldError unless it went, in order, and no customer noticed."""
+    version, failed_before = scene.versions[name], _failed(scene)
+    last = await _rollout(scene, step, version, BAD[name])
     hold(
         last.stage == BACK,
-        f"version {faulty} ended {stage_name(last)}: {last.reason}",
+        f"version {version} ended {stage_name(last)}: {last.reason}",
     )
-    scene.rollback = last
+    card = Card(name, version, last, _failed(scene) - failed_before)
+    scene.cards.append(card)
     times = last.times
     hold(
         0 < times.first_bad_unix_ns <= times.verdict_unix_ns <= times.moved_unix_ns
@@ -79,12 +107,20 @@ async def rollback(scene: Scene, step: Step) -> None:
     )
     moved_ms = (times.moved_unix_ns - times.verdict_unix_ns) / 1e6
     hold(moved_ms <= 1000, f"traffic moved {moved_ms:.0f} ms after the verdict; promised: 1,000")
-    failed = (scene.callers.newest["failed"] if scene.callers else 0) - failed_before
-    hold(failed == 0, f"{failed} customer calls failed meanwhile")
+    hold(card.customers_failed == 0, f"{card.customers_failed} customer calls failed meanwhile")
     step.note = (
-        f"version {faulty} is out; verdict to traffic moved {moved_ms:.0f} ms, 0 customer calls "
+        f"version {version} is out; verdict to traffic moved {moved_ms:.0f} ms, 0 customer calls "
         f"failed, {last.calls.fallen_back} answered by production instead"
     )
+    return card
+
+
+def _failed(scene: Scene) -> int:
+    return int(scene.callers.newest["failed"]) if scene.callers else 0
+
+
+async def _worker_pids(scene: Scene) -> set[int]:
+    return {int(row["pid"]) for row in await asyncio.to_thread(workers, scene.up)}
 
 
 async def _once_ready(

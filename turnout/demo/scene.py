@@ -26,6 +26,18 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One bad version's end."""
+
+    name: str
+    version: str
+    status: rollout_pb2.RolloutStatus
+    """The last word of its rollout."""
+    customers_failed: int
+    """Customer calls that failed while it was rolled out."""
+
+
 @dataclass(slots=True)
 class Scene:
     """One play of the demo."""
@@ -41,11 +53,11 @@ class Scene:
     running: Running | None = None
     callers: Callers | None = None
     files: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
-    """champion, candidate, faulty -> the version's files."""
+    """champion, candidate, and each of version_acts.BAD -> the version's files."""
     versions: dict[str, str] = field(default_factory=dict)
-    """champion, candidate, faulty -> label."""
-    rollback: rollout_pb2.RolloutStatus | None = None
-    """The last word of the rollout that was rolled back."""
+    """The same names -> label."""
+    cards: list[Card] = field(default_factory=list)
+    """What became of each bad version, in the order they were tried."""
     told: bool = False
     """The summary has been printed."""
     measured: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The play: eight acts in order, each of which holds or stops the show."""
+"""The play: eleven acts in order, each of which holds or stops the show."""
 
 import asyncio
 import json
@@ -29,11 +29,14 @@ SYSTEM = "System up"
 PROMISES = {
     SYSTEM: "store, registry, controller, gateway workers and a spare",
     "Features": "real rows, offline and online from one definition, bit for bit",
-    "Training": "a champion, a better candidate, and a drill that faults",
+    "Training": "a champion, a better candidate, and four bad ones",
     "Four eyes": "registered by one, approved by another",
     "First deployment": "loaded, verified, golden-tested; then customers start calling",
     "Promotion": "shadow, 10 %, 50 %, production, watched: by the controller alone",
     "Rollback": "a faulty version taken back before a customer notices",
+    "NaN": "one that answers NaN: production stands in, it goes",
+    "Too slow": "one that is 80 ms slower: production stands in past 50, it goes",
+    "Crash": "one that crashes its process, in production's shadow: no worker dies, it goes",
     "Audit": "outcomes on disk, every change in a chained history",
     "Customers": "every call counted; none may have failed",
 }
@@ -51,6 +54,9 @@ def _acts() -> dict[str, Act]:
         "First deployment": deploy_acts.first_deployment,
         "Promotion": deploy_acts.promotion,
         "Rollback": deploy_acts.rollback,
+        "NaN": deploy_acts.not_a_number,
+        "Too slow": deploy_acts.too_slow,
+        "Crash": deploy_acts.crash,
         "Audit": audit_acts.audit,
         "Customers": audit_acts.customers,
     }

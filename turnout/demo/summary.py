@@ -1,12 +1,13 @@
 """What a demo measured: as a table for people, as one value for scripts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from protos import rollout_pb2
-from turnout.demo.scene import Scene
+from turnout.demo.scene import Card, Scene
 from turnout.terminal import facts, table
 
 
@@ -18,8 +19,22 @@ def summary_value(scene: Scene) -> dict[str, Any]:
             {"step": s.name, "state": s.state, "seconds": round(s.took_s, 2), "seen": s.note}
             for s in scene.checklist.steps
         ],
-        "four_times": None if scene.rollback is None else times_value(scene.rollback.times),
+        "bad_versions": [card_value(card) for card in scene.cards],
         **scene.measured,
+    }
+
+
+def card_value(card: Card) -> dict[str, Any]:
+    """Return what became of one bad version."""
+    calls = card.status.calls
+    return {
+        "name": card.name,
+        "version": card.version,
+        "reason": card.status.reason,
+        "four_times": times_value(card.status.times),
+        "canary_calls": calls.canary,
+        "answered_by_production_instead": calls.fallen_back,
+        "customer_calls_failed": card.customers_failed,
     }
 
 
@@ -48,22 +63,22 @@ def summary_view(scene: Scene, *, steps: bool) -> RenderableType:
             for s in scene.checklist.steps
         ]
         parts += [table(("", "step", "took", "seen"), rows), Text()]
-    if scene.rollback is not None:
-        times = times_value(scene.rollback.times)
-        rows_of_times = [
-            ("first bad answer", "0 ms", ""),
-            ("verdict", f"{times['verdict_ms']:+,.0f} ms", "evidence enough"),
-            (
-                "traffic moved",
-                f"{times['moved_ms']:+,.0f} ms",
-                f"on every worker, {times['evidence_to_moved_ms']:,.0f} ms after the verdict",
-            ),
-            ("last bad answer", f"{times['last_bad_ms']:+,.0f} ms", "given by production instead"),
-        ]
-        parts += [table(("the rollback's four times", "", ""), rows_of_times), Text()]
+    if scene.cards:
+        parts += [_cards_view(scene.cards), Text()]
     if scene.measured:
         parts.append(facts({name.replace("_", " "): v for name, v in _flat(scene.measured)}))
     return Group(*parts)
+
+
+def _cards_view(cards: Sequence[Card]) -> RenderableType:
+    rows = []
+    for card in cards:
+        times = times_value(card.status.times)
+        since = [f"{times[name]:+,.0f}" for name in ("verdict_ms", "moved_ms", "last_bad_ms")]
+        named = f"{card.version}, {card.name}"
+        rows.append((named, "0", *since, str(card.customers_failed), card.status.reason))
+    columns = ("bad version", "first bad", "verdict", "moved", "last bad", "failed calls", "why")
+    return table(columns, rows, title="the four times of each, in ms from its first bad answer")
 
 
 def _flat(measured: dict[str, Any]) -> list[tuple[str, object]]:

@@ -1,4 +1,4 @@
-"""The acts about versions: train two, register them, and let somebody else approve."""
+"""The acts about versions: train two, spoil four, register them, and let somebody else approve."""
 
 import asyncio
 from pathlib import Path
@@ -7,6 +7,7 @@ from features.offline import OfflineStore
 from registry.client import RegistryClient
 from registry.types import GateError
 from training import card, drills
+from training.drills import Drill
 from training.recipes import churn
 from training.train import TrainedVersion, train
 from turnout.cards import INITIAL, card_of, shift_digest
@@ -14,28 +15,31 @@ from turnout.demo.scene import APPROVER, AUTHOR, MODEL, Scene
 from turnout.demo.steps import Step, hold
 from turnout.rollout_client import RolloutClient
 
+COLUMN = "churn_profile:tenure"
+"""By its values the bad versions choose whom to be bad to."""
 FAULTY_SHARE = 0.05
-FAULTY_COLUMN = "churn_profile:tenure"
-POLICIES = {"champion": INITIAL, "candidate": "demo", "faulty": "demo-direct"}
+NAN_SHARE = 0.05
+SLOW_MS = 80.0
+CRASHING_SHARE = 0.3
+"""So that nobody gets through the shadow stage by luck."""
+
+BAD = {"faulty": "demo-direct", "nan": "demo-direct", "slow": "demo-gentle", "crashing": "demo"}
+"""Each bad version, and the policy it is rolled out under: all but the last among customers; 80 ms
+of CPU a call, on a tenth of them, would be all that two cores have."""
+POLICIES = {"champion": INITIAL, "candidate": "demo", **BAD}
 """What each version is approved under."""
 
 
 async def training(scene: Scene, step: Step) -> None:
-    """Train champion and candidate; make the version that faults on one row in twenty."""
+    """Train champion and candidate; make four bad versions of the candidate."""
     champion, candidate = await asyncio.to_thread(_train, scene, step)
-    step.note = "a drill: the candidate, made to fault on some subscribers"
-    drill = await asyncio.to_thread(
-        drills.faulting,
-        candidate.files,
-        candidate.rows,
-        column=FAULTY_COLUMN,
-        share=FAULTY_SHARE,
-    )
+    step.note = "drills: the candidate, made to fault, to answer NaN, to be slow, to crash"
+    spoiled = await asyncio.to_thread(_spoil, candidate)
     scene.files = {
         # Sealed as it was for training: the candidate's shift names the champion by its id.
         "champion": champion.sealed(author=AUTHOR, created_unix_ms=scene.now_ms),
         "candidate": candidate.files,
-        "faulty": drill.files,
+        **{name: drill.files for name, drill in spoiled.items()},
     }
     before, after, gain = champion.metrics["auc"], candidate.metrics["auc"], candidate.gain
     assert before.value is not None
@@ -47,8 +51,21 @@ async def training(scene: Scene, step: Step) -> None:
     }
     step.note = (
         f"held-out AUC {before.value:.3f} -> {after.value:.3f}, gain {gain.value:+.3f} "
-        f"[{gain.low:+.3f}, {gain.high:+.3f}]; a drill faults on {drill.share:.1%} of rows"
+        f"[{gain.low:+.3f}, {gain.high:+.3f}]; drills: "
+        f"faulting on {spoiled['faulty'].share:.1%} of rows, NaN on {spoiled['nan'].share:.1%}, "
+        f"{SLOW_MS:g} ms slower, crashing on {spoiled['crashing'].share:.1%}"
     )
+
+
+def _spoil(good: TrainedVersion) -> dict[str, Drill]:
+    """Return the bad versions by the names of BAD."""
+    files, rows = good.files, good.rows
+    return {
+        "faulty": drills.faulting(files, rows, column=COLUMN, share=FAULTY_SHARE),
+        "nan": drills.nan_scores(files, rows, column=COLUMN, share=NAN_SHARE),
+        "slow": drills.slow(files, SLOW_MS),
+        "crashing": drills.crashing(files, rows, column=COLUMN, share=CRASHING_SHARE),
+    }
 
 
 def _train(scene: Scene, step: Step) -> tuple[TrainedVersion, TrainedVersion]:
@@ -79,7 +96,7 @@ def _train(scene: Scene, step: Step) -> tuple[TrainedVersion, TrainedVersion]:
 
 
 async def four_eyes(scene: Scene, step: Step) -> None:
-    """Dana registers three versions and may not approve her own; Gabriel may."""
+    """Dana registers every version and may not approve her own; Gabriel may."""
     async with RegistryClient(scene.up.registry, AUTHOR) as author:
         for name, files in scene.files.items():
             step.note = f"{AUTHOR} registers the {name}"
