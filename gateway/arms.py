@@ -16,7 +16,7 @@ from gateway.batch import Answer, Batch, IdWriter, Part, default_unusable, fine,
 from gateway.clock import Clock
 from gateway.columns import Ingress
 from gateway.deployed import Participant
-from gateway.scoring import Fault, Lane, Run, Scored
+from gateway.scoring import OWN_PART, Fault, Lane, Run, Scored
 from gateway.status import refuse_internal
 from gateway.windows import Told
 from protos.predict_pb2 import CANARY, FALLBACK, PINNED, PRODUCTION
@@ -192,9 +192,10 @@ class Arms:
     ) -> tuple[Scored, bool]:
         """Wait for the canary; also whether it was asked, and had its whole budget.
 
-        A caller in a hurry is answered by production before the budget is up, and a lane with
-        too many runs waiting is not asked again. Neither accuses the canary: production is never
-        held to a caller's deadline, nor to a queue of its own. The runs that wait will.
+        A caller in a hurry is answered by production before the budget is up, a lane with too
+        many runs waiting is not asked again, and a run may wait for a processor or for the
+        interpreter, the canary's longer, because production's callers are answered first. None of
+        this accuses the canary.
         """
         late = Scored.late(part.row_offsets, lane.outputs)
         if run is None:
@@ -206,7 +207,9 @@ class Arms:
             left_ns = int(batch.calls.deadline_ns[part.calls].min()) - now_ns - LAST_MOMENT_NS
             fairly = budget_ns <= left_ns
             await asyncio.wait({run.on_loop}, timeout=max(min(budget_ns, left_ns), 0) / 1e9)
-        return run.result() or late, fairly
+        if (scored := run.result()) is not None:
+            return scored, fairly
+        return late, fairly and lane.late_by_itself(run, batch.routes.budgets.canary_ns)
 
     def _judge_here(
         self, batch: Batch, part: Part, scored: Scored, covered: NDArray[np.bool_]
@@ -302,7 +305,12 @@ class Arms:
         """Note what this version did with these calls, whoever answered them in the end."""
         calls, routes = part.calls, batch.routes
         assignment, arrived_ns = batch.assignment, batch.calls.arrived_ns
-        overdue = routes.compared and scored.took_ns > routes.budgets.canary_ns
+        budget_ns = routes.budgets.canary_ns
+        overdue = (
+            routes.compared
+            and scored.took_ns > budget_ns
+            and scored.worked_ns >= OWN_PART * budget_ns
+        )
         told = Told(
             key_hash=assignment.key_hash[calls],
             faults=scored.faults,

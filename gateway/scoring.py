@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +18,9 @@ from registry.types import ScoringError
 
 RUNS_WAITING_MAX = 4
 """Runs on one lane not yet done; past that the version is stuck, and more would only pile up."""
+
+OWN_PART = 0.5
+"""Of a time budget: a run past its budget that worked for less was held up by the host."""
 
 HUNG_NS = 1_000_000_000
 """A run of 256 rows through 100 trees takes under a millisecond; this is a thousand of them."""
@@ -163,6 +167,10 @@ class Lane:
         self._now_ns = now_ns
         self._thread: ThreadPoolExecutor | None = None
         self._asked_ns: deque[int] = deque()
+        self._processor: int | None = None
+        """The clock of the thread's own processor time; None before its first run."""
+        self._began_ns = 0
+        """By that clock: when the newest run began."""
 
     @property
     def outputs(self) -> int:
@@ -202,11 +210,22 @@ class Lane:
     def _timed(
         self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32], asked_ns: int
     ) -> Scored:
-        began_ns = time.thread_time_ns()
+        if self._processor is None:
+            self._processor = time.pthread_getcpuclockid(threading.get_ident())
+        self._began_ns = began_ns = time.thread_time_ns()
         scored = score_calls(self.scorer, matrix, row_offsets, self._outputs)
         scored.worked_ns = time.thread_time_ns() - began_ns
         scored.took_ns = self._now_ns() - asked_ns
         return scored
+
+    def late_by_itself(self, run: Run, budget_ns: int) -> bool:
+        """Whether *run*, past *budget_ns*, is to blame for it: it worked, or hangs."""
+        if (scored := run.result()) is not None:
+            return scored.worked_ns >= OWN_PART * budget_ns
+        if self._processor is None or not run.in_thread.running():
+            return self.hung
+        worked_ns = time.clock_gettime_ns(self._processor) - self._began_ns
+        return self.hung or worked_ns >= OWN_PART * budget_ns
 
     def _done(self, future: "asyncio.Future[Scored]") -> None:
         self._asked_ns.popleft()  # one thread: runs end in the order they were asked for

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -60,6 +61,20 @@ class Hung:
         """Wait."""
         assert self.go_on.wait(10.0)
         return np.zeros((len(matrix), 1), dtype=np.float32)
+
+
+class Busy:
+    """A scorer that computes for 5 ms more than the real one."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+
+    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Work until the thread has had 5 ms of a processor."""
+        until_ns = time.thread_time_ns() + 5_000_000
+        while time.thread_time_ns() < until_ns:
+            np.sort(np.arange(1_000)[::-1])
+        return self._scorer.run(matrix)
 
 
 class Slow:

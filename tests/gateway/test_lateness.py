@@ -8,7 +8,7 @@ import pytest
 from protos import window_pb2
 from protos.predict_pb2 import FALLBACK, PRODUCTION
 from protos.registry_pb2 import ServingPolicy
-from tests.gateway.halved import HALF, KEYS, Hung, Slow, canary_keys, windows_of
+from tests.gateway.halved import HALF, KEYS, Busy, Hung, Slow, canary_keys, windows_of
 from tests.gateway.house import ask, house
 from tests.models import tiny_files
 from tests.poll import until
@@ -37,38 +37,48 @@ def test_a_canary_that_hangs_costs_its_callers_its_budget_and_nobody_else_anythi
             assert (await late).role == FALLBACK
             assert loop.time() - began < 0.5
             hung.go_on.set()
-            assert windows_of(gateway)["CANARY"].calls.late == 1
+            calls = windows_of(gateway)["CANARY"].calls
+            assert (calls.late, calls.fallen_back) == (0, 1)
 
     asyncio.run(walk())
 
 
-def test_a_slow_host_accuses_neither_arm_alone() -> None:
-    """Both arms take 5 ms of the 1 ms allowed: the same timeout evidence from each, by key."""
-    hasty = replace(HALF, policy=ServingPolicy(canary_budget_ms=1))
+async def timeouts(scorer: type[Slow] | type[Busy]) -> dict[str, set[int]]:
+    """Ask both arms, which have *scorer* and 4 ms: arm -> keys with evidence of a timeout."""
+    hasty = replace(HALF, policy=ServingPolicy(canary_budget_ms=4))
+    async with house({"1": tiny_files(), "2": tiny_files()}, hasty) as gateway:
+        routes = gateway.deployed.get("churn")
+        assert routes is not None
+        assert routes.canary is not None
+        for participant in (routes.production, routes.canary):
+            participant.version.lane.scorer = scorer(participant.version.lane.scorer)
+        for key in KEYS:
+            await gateway.predict(ask(1, 2, 3, key=key))
+        windows = windows_of(gateway)
+        assert windows["PRODUCTION"].calls.answered == 60 - len(canary_keys())
+        assert windows["PRODUCTION"].calls.late == 0
+        assert windows["CANARY"].calls.fallen_back > 0
+        return {
+            arm: {
+                key
+                for records in window.records
+                if records.metric == window_pb2.METRIC_TIMEOUT
+                for key in records.key_hash
+            }
+            for arm, window in windows.items()
+        }
 
-    async def walk() -> None:
-        async with house({"1": tiny_files(), "2": tiny_files()}, hasty) as gateway:
-            routes = gateway.deployed.get("churn")
-            assert routes is not None
-            assert routes.canary is not None
-            for participant in (routes.production, routes.canary):
-                participant.version.lane.scorer = Slow(participant.version.lane.scorer)
-            for key in KEYS:
-                await gateway.predict(ask(1, 2, 3, key=key))
-            windows = windows_of(gateway)
-            for arm, count in (("PRODUCTION", 60 - len(canary_keys())), ("CANARY", None)):
-                keys = {
-                    key
-                    for records in windows[arm].records
-                    if records.metric == window_pb2.METRIC_TIMEOUT
-                    for key in records.key_hash
-                }
-                assert len(keys) == (count or len(keys))
-                assert keys
-            assert windows["PRODUCTION"].calls.answered == 60 - len(canary_keys())
-            assert windows["PRODUCTION"].calls.late == 0
 
-    asyncio.run(walk())
+def test_a_slow_host_accuses_neither_arm() -> None:
+    """Both take 5 ms of the 4 ms allowed and work for none of it: no evidence against anybody."""
+    assert asyncio.run(timeouts(Slow)) == {"PRODUCTION": set(), "CANARY": set()}
+
+
+def test_what_works_past_its_budget_is_accused_in_either_arm() -> None:
+    """Both compute for 5 ms of the 4 ms allowed: the same timeout evidence from each, by key."""
+    accused = asyncio.run(timeouts(Busy))
+    assert len(accused["PRODUCTION"]) == 60 - len(canary_keys())
+    assert accused["CANARY"]
 
 
 def test_a_caller_in_a_hurry_does_not_accuse_the_canary() -> None:
