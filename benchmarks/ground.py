@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from benchmarks.generator import write_bodies
-from benchmarks.workloads import BY_KEY, IN_REQUEST
+from benchmarks.workloads import BY_KEY, IN_REQUEST, ROLLING
 from features.canonical import canonical_json
 from features.contract import ModelContract, RequestInput, ViewUse
 from features.rows import ViewRows
@@ -39,16 +39,20 @@ VIEW = View(
     ttl_ms=30 * DAY_MS,
     transform="SELECT * FROM source",
 )
+BY_VIEW = ModelContract(
+    entities=("subscriber",),
+    views=(ViewUse(view=VIEW, features=tuple(f.name for f in VIEW.features)),),
+)
 CONTRACTS = {
-    BY_KEY: ModelContract(
-        entities=("subscriber",),
-        views=(ViewUse(view=VIEW, features=tuple(f.name for f in VIEW.features)),),
-    ),
+    BY_KEY: BY_VIEW,
     IN_REQUEST: ModelContract(
         entities=("subscriber",),
         inputs=tuple(RequestInput(name=f"f{number}", default=0.0) for number in range(FEATURES)),
     ),
+    ROLLING: BY_VIEW,
 }
+ROLLING_BP = 1_000
+"""Of the keys to the canary, and of the copies to the shadow."""
 
 
 def entity(number: int) -> str:
@@ -92,22 +96,19 @@ class Ground:
                 learner, name=model, width=FEATURES, model_contract=contract.model_contract
             )
             self.onnx(model).write_bytes(onnx)
-            files = seal(
-                version_files(model, contract, onnx, rows[:16], learner),
-                model=model,
-                author="bench",
-                created_unix_ms=1,
-            )
-            digest = verify(files, trusted_key=None).digest
-            disk.keep_version(digest, files)
+            files = version_files(model, contract, onnx, rows[:16], learner)
+            labels = ("1", "2", "3") if model == ROLLING else ("1",)
             disk.keep_deployment(
                 Deployment(
                     model=model,
                     revision=1,
                     production="1",
+                    canary="2" if model == ROLLING else "",
+                    canary_bp=ROLLING_BP if model == ROLLING else 0,
+                    shadows=(("3", ROLLING_BP),) if model == ROLLING else (),
                     split_salt=bytes(range(16)),
                     holdout_salt=bytes(range(16, 32)),
-                    digests=(("1", digest),),
+                    digests=tuple((label, _keep(disk, model, label, files)) for label in labels),
                 )
             )
 
@@ -151,6 +152,15 @@ class Ground:
         files = Disk(self.gateway_folder).version(deployment.digest("1"))
         assert files is not None
         return load(verify(files, trusted_key=None))
+
+
+def _keep(disk: Disk, model: str, label: str, files: dict[str, bytes]) -> str:
+    """Put one version where a gateway finds it; returns its id. Versions differ in their cards."""
+    card = json.dumps({"model": model, "version": label}).encode()
+    sealed = seal({**files, "card.json": card}, model=model, author="bench", created_unix_ms=1)
+    digest = verify(sealed, trusted_key=None).digest
+    disk.keep_version(digest, sealed)
+    return digest
 
 
 def version_files(

@@ -68,7 +68,7 @@ def test_a_short_comparison_measures_both_and_keeps_every_round(tmp_path: Path) 
     report = json.loads(kept.read_text(encoding="utf-8"))
     sides = {(one["side"], one["workload"]) for one in report["rounds"]}
     assert {side for side, _ in sides} == {GATEWAY, PLAIN, CANNED}
-    assert len(sides) == (13 if shutil.which("cargo") else 11)
+    assert len(sides) == (14 if shutil.which("cargo") else 12)
     assert all(one["calls"] > 0 for one in report["rounds"])
     assert report["machine"]["cores"] >= 1
     assert report["commit"]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.verdict import Round, ratios, table, targets, verdicts
-from benchmarks.workloads import CANNED, GATEWAY, PLAIN
+from benchmarks.workloads import CANNED, GATEWAY, KEYED_ROLLING, PLAIN
 
 SATURATED, ALONE = "by key, 1 row", "by key, 1 row, alone"
 
@@ -50,6 +50,19 @@ def test_each_target_stands_beside_what_was_measured() -> None:
     assert (calls["measured"], calls["lowest"], calls["held"]) == (120_000, 90_000, True)
     assert by_name["by key, 1 row, alone: p50_ms <= 0.4"]["held"]
     assert not by_name["by key, 1 row: server_us_per_call <= 12"]["held"]
+
+
+def test_a_target_may_be_held_against_another_workload() -> None:
+    """With a canary and a shadow: 80 % of the same without, by neighbours in time."""
+    without = [one for one in rounds([4000, 4000], [1, 1], 0.3) if one["workload"] == SATURATED]
+    rolling = [
+        {**one, "workload": KEYED_ROLLING, "calls_per_s": one["calls_per_s"] * 0.75}
+        for one in without
+    ]
+    (told,) = [
+        one for one in targets(without + rolling) if one["target"].endswith(f"x {SATURATED}")
+    ]
+    assert (told["measured"], told["held"]) == (0.75, False)
 
 
 def test_the_table_says_the_spread_and_what_was_not_held() -> None:
