@@ -27,7 +27,7 @@ class TlsFiles:
         """Return what a port is opened with; OSError when a file cannot be read."""
         return grpc.dynamic_ssl_server_credentials(
             self._configuration(),
-            self._newer,  # type: ignore[arg-type]  None is grpcio's own word for no change
+            self._newer,  # type: ignore[arg-type]  # None: no change
             require_client_authentication=self._authority is not None,
         )
 

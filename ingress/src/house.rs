@@ -195,25 +195,24 @@ impl House {
         }
     }
 
-    /// Where the reply to `handle` goes; None: its caller is gone.
-    pub fn route_of(&self, handle: u64) -> Option<&Route> {
-        let route = self.routes.get(handle as u32 as usize)?;
-        (route.generation == (handle >> 32) as u32 && route.place.stream != 0).then_some(route)
+    /// Where the reply to `handle` goes, once; None: its caller is gone.
+    pub fn take_route(&mut self, handle: u64) -> Option<Route> {
+        let route = self.routes.get_mut(handle as u32 as usize)?;
+        if route.generation != (handle >> 32) as u32 || route.place.stream == 0 {
+            return None;
+        }
+        let taken = Route {
+            echo: std::mem::take(&mut route.echo),
+            ..*route
+        };
+        route.place.stream = 0;
+        Some(taken)
     }
 
     /// Give a call's rows back: answered, or gone.
     pub fn leave(&mut self, handle: u64) {
-        self.forget(handle);
+        self.take_route(handle);
         self.bridge.with_intake(|intake| intake.leave(handle));
-    }
-
-    /// Its reply goes nowhere from now on.
-    pub fn forget(&mut self, handle: u64) {
-        if let Some(route) = self.routes.get_mut(handle as u32 as usize) {
-            if route.generation == (handle >> 32) as u32 {
-                route.place.stream = 0;
-            }
-        }
     }
 
     /// Count a refusal made here.

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use crate::bridge::{Bridge, Command};
 use crate::conn::Conn;
 use crate::grpc;
-use crate::house::{Dialect, Due, House, Limits, Place};
+use crate::house::{Dialect, Due, House, Limits, Place, Route};
 use crate::reply::Replies;
 use crate::shape::{code, Refusal};
 use crate::socket::Listener;
@@ -377,7 +377,11 @@ impl Io {
     fn answer(&mut self, replies: &Replies) {
         let rows = replies.row_offsets.last().copied().unwrap_or(0);
         let now_ns = self.house.now_ns;
-        self.house.bridge.with_intake(|intake| {
+        // All routes before any slot is free: an answer makes room for calls that take those slots.
+        let house = &mut self.house;
+        let routes: Vec<_> =
+            replies.handles.iter().map(|handle| house.take_route(*handle)).collect();
+        house.bridge.with_intake(|intake| {
             intake.admission.rate.answered(u64::from(rows), now_ns);
             for handle in &replies.handles {
                 intake.leave(*handle);
@@ -385,13 +389,16 @@ impl Io {
         });
         let head = replies.head();
         let mut scratch = Vec::new();
-        for (index, handle) in replies.handles.iter().enumerate() {
-            let Some(route) = self.house.route_of(*handle) else {
+        for (index, (handle, route)) in replies.handles.iter().zip(routes).enumerate() {
+            let Some(Route {
+                place,
+                dialect,
+                echo,
+                ..
+            }) = route
+            else {
                 continue;
             };
-            let (place, dialect) = (route.place, route.dialect);
-            let echo = route.echo.clone();
-            self.house.forget(*handle);
             let answer = replies.answer(index);
             let Some((conn, house)) = self.pair(place.token) else {
                 continue;
@@ -439,10 +446,15 @@ impl Io {
     }
 
     fn refuse(&mut self, handle: u64, refusal: &Refusal) {
-        let Some(route) = self.house.route_of(handle) else {
+        let Some(Route {
+            place,
+            dialect,
+            echo,
+            ..
+        }) = self.house.take_route(handle)
+        else {
             return;
         };
-        let (place, dialect, echo) = (route.place, route.dialect, route.echo.clone());
         self.house.leave(handle);
         let Some((conn, house)) = self.pair(place.token) else {
             return;

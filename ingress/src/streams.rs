@@ -301,8 +301,12 @@ impl Seat<'_> {
             return;
         }
         match stream.method {
-            Some(Method::PredictStream) if stream.handles.is_empty() => {
-                self.streams.end(id, Ending::Ok);
+            Some(Method::PredictStream) => {
+                let bytes_max = self.house.limits.message_bytes_max;
+                let none = matches!(grpc::framed(&stream.body, bytes_max), Framed::Partial);
+                if stream.handles.is_empty() && none {
+                    self.streams.end(id, Ending::Ok);
+                }
             }
             Some(Method::RawStream) => {
                 stream.phase = Phase::Heard;

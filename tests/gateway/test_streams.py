@@ -58,6 +58,27 @@ def test_a_thousand_messages_are_answered_each_once_with_its_own_score() -> None
     asyncio.run(walk())
 
 
+def test_streams_side_by_side_get_their_own_answers_and_no_others() -> None:
+    """Four of 1,000 messages: an answer's place is taken by the next message at once."""
+
+    async def one(gateway: House, name: str) -> None:
+        call = opened(gateway)
+        asked = [ask(n, 2, 3, key=f"S{n}", request_id=f"{name}-{n}") for n in range(1_000)]
+        sending = asyncio.create_task(send(call, asked))
+        got = {r.request_id: r.reply.scores[0] async for r in replies_of(call)}
+        await sending
+        assert got.keys() == {request.request_id for request in asked}
+        for number in range(1_000):
+            assert got[f"{name}-{number}"] == pytest.approx(0.1 * number + 1.3, rel=1e-5)
+
+    async def walk() -> None:
+        async with house({"1": tiny_files()}, PLAN) as gateway:
+            await asyncio.gather(*(one(gateway, name) for name in "abcd"))
+            assert gateway.door.rows_inside == 0
+
+    asyncio.run(walk())
+
+
 def test_a_bad_message_gets_its_status_and_never_ends_the_stream() -> None:
     """Garbage, an unknown model, too many rows, an unknown pin: between good ones."""
     asked = [
