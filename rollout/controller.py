@@ -21,7 +21,7 @@ from rollout.errors import (
     UnknownRolloutError,
 )
 from rollout.fleet import Fleet
-from rollout.inbox import NS, source_name
+from rollout.inbox import NS, by_model, source_name
 from rollout.judge import FleetView
 from rollout.memory import Memory
 from rollout.meter import Meter
@@ -136,8 +136,10 @@ class Controller:
         source = batch.source
         self.fleet.hear((source.gateway, source.slot, source.boot_id), now.monotonic_ns)
         self.meter.take(batch)
-        for trial in self._listening():
-            if trial.receive(batch, now):
+        listening = self._listening()
+        told = by_model(batch, {trial.terms.model for trial in listening})
+        for trial in listening:
+            if trial.receive(told[trial.terms.model], now):
                 self.wake.set()
         name = source_name(source)
         self._received[name] = max(self._received.get(name, 0), batch.sequence)

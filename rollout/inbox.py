@@ -37,6 +37,27 @@ def source_name(source: window_pb2.Source) -> str:
     return f"{source.gateway}/{source.slot}/{source.boot_id:016x}"
 
 
+def by_model(batch: window_pb2.WindowBatch, models: set[str]) -> dict[str, window_pb2.WindowBatch]:
+    """Return what each of *models* is told by *batch*: its windows, all guards, the same number.
+
+    With thirty rollouts under way each would otherwise look through the windows of the others.
+    """
+    windows: dict[str, list[window_pb2.Window]] = {model: [] for model in models}
+    for window in batch.windows:
+        if window.model in windows:
+            windows[window.model].append(window)
+    return {
+        model: window_pb2.WindowBatch(
+            source=batch.source,
+            sequence=batch.sequence,
+            windows=told,
+            guards=batch.guards,
+            sent_unix_ns=batch.sent_unix_ns,
+        )
+        for model, told in windows.items()
+    }
+
+
 class Inbox:
     """One model's windows. Pure: every instant is an argument.
 

@@ -21,7 +21,10 @@ LOST_NS = 4 * NS
 TICK_S = 0.05
 """A second that is over is judged within this."""
 SAVE_S = 0.2
-"""How long windows wait for their acknowledgement at most, and how many share one write."""
+"""How long windows wait for their acknowledgement, and how many share one write ..."""
+SAVE_PAUSES = 9.0
+"""... or this many times as long as the last writing took: many long rollouts are many megabytes,
+and a gateway keeps for an hour what is not acknowledged."""
 AGAIN_S = 0.5
 
 
@@ -66,7 +69,7 @@ async def _lead(
         _follow_states(controller, registry, clock),
         _follow_findings(controller, registry),
         _act(controller),
-        _save(controller),
+        _save(controller, clock),
     ]
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
@@ -106,11 +109,14 @@ async def _act(controller: Controller) -> None:
         controller.act()
 
 
-async def _save(controller: Controller) -> None:
+async def _save(controller: Controller, clock: Clock) -> None:
+    pause_s = SAVE_S
     while True:
-        await asyncio.sleep(SAVE_S)
+        await asyncio.sleep(pause_s)
+        began_ns = clock.now().monotonic_ns
         try:
             await controller.save()
+            pause_s = max(SAVE_S, SAVE_PAUSES * (clock.now().monotonic_ns - began_ns) / NS)
         except FencedError as error:
             raise LeaseLostError(str(error)) from error
         except RegistryError as error:  # nothing is acknowledged; the gateways keep it for us

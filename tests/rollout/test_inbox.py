@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protos import window_pb2
-from rollout.inbox import Inbox, Second, source_name
+from rollout.inbox import Inbox, Second, by_model, source_name
 from tests.rollout.scripted import NS, SOURCE, START, batch, window
 
 
@@ -152,3 +152,17 @@ def test_workers_long_gone_are_forgotten() -> None:
     assert inbox.sequences
     inbox.forget_silent(ns(602))
     assert not inbox.sequences
+
+
+def test_each_model_is_told_of_its_own_windows_under_the_same_number() -> None:
+    """Also a model with no window in the batch: its sender is alive, and no batch is missing."""
+    mine, other = window("canary", 0), window("canary", 0, model="other")
+    guard = window_pb2.HardGuard(model="other", version="2")
+    sent = batch(7, mine, other, sent_s=1.0, guards=[guard])
+    told = by_model(sent, {"churn", "quiet"})
+    assert set(told) == {"churn", "quiet"}
+    assert list(told["churn"].windows) == [mine]
+    assert not told["quiet"].windows
+    for part in told.values():
+        assert (part.sequence, part.source, list(part.guards)) == (7, sent.source, [guard])
+        assert part.sent_unix_ns == sent.sent_unix_ns

@@ -1,0 +1,206 @@
+"""Is a healthy candidate ever rolled back? Production's own bytes as the candidate, live.
+
+    python -m benchmarks.live_aa --rollouts 20 --json live_aa.json
+
+`turnout up` (gateway with two workers, registry, controller, all processes of their own) serves a
+tiny ONNX model to callers with ever new keys who ask as fast as they are answered: the machine is
+saturated, and batches are large. Again and again the same bytes are registered as another version,
+approved and rolled out by the real controller: a canary of 20 %, of 50 %, then the watch with 5 %
+left on the old version. Every second is judged by all metrics.
+
+An hour's equivalent: at 100 calls a second an hour at a share of 5 % gives a candidate 18,000 keys.
+Here it gets about as many in a minute and a half (how many is told), with some 90 looks and not
+3,600. Evidence comes from keys, not from looks: only an e-value's highest point between two looks
+is not seen. `benchmarks.rollout --only aa` has the 3,600 looks.
+
+Leaves with 1 when one is not promoted.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import uvloop
+
+from protos.predict_pb2 import PredictRequest, Row
+from tests.walks.whole import Whole, up
+
+MODEL = "twins"
+HOUR_KEYS = 18_000
+POLICY = """
+name = "twins"
+base = "demo-direct"
+watch_s = {watch_s}
+standby_bp = 500
+stage_s_max = 3600
+looks_max = 3600
+
+[[canary]]
+share_bp = 2000
+bake_s = {first_s}
+
+[[canary]]
+share_bp = 5000
+bake_s = {second_s}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """What became of one rollout."""
+
+    version: str
+    stage: str
+    seconds: float
+    looks: int
+    candidate_keys: int
+    """Fresh in each stage, the watch's too."""
+    nearest: str
+    """The metric nearest to rolling back ..."""
+    nearness: float
+    """... and how far it came: ln e of its threshold."""
+    reason: str
+
+
+def main() -> int:
+    """Run, print, judge."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rollouts", type=int, default=20)
+    parser.add_argument("--scale", type=float, default=1.0, help="of each stage's 40, 25, 20 s")
+    parser.add_argument("--callers", type=int, default=32, help="calls open at once")
+    parser.add_argument("--call", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, default=None)
+    asked = parser.parse_args()
+    if asked.call:
+        uvloop.run(call(asked.call, asked.callers))
+    twins = []
+    with tempfile.TemporaryDirectory(prefix="turnout-live-aa-") as name:
+        for twin in live(Path(name), asked.rollouts, asked.scale, asked.callers):
+            twins.append(twin)
+            print(json.dumps(asdict(twin)), flush=True)
+    back = sum(one.stage != "DONE" for one in twins)
+    hours = sum(one.candidate_keys for one in twins) / HOUR_KEYS
+    worst = max(twins, key=lambda one: one.nearness)
+    print(
+        f"{len(twins)} rollouts of production's own bytes: {back} not promoted; as many keys as "
+        f"{hours:.1f} hours give; nearest to a false rollback: {worst.nearest} at "
+        f"{worst.nearness:.0%} of its threshold"
+    )
+    if asked.json is not None:
+        told = {
+            "hours": hours,
+            "load_1_5_15": os.getloadavg(),
+            "twins": [asdict(one) for one in twins],
+        }
+        asked.json.write_text(json.dumps(told, indent=1) + "\n")
+    return 1 if back else 0
+
+
+def live(folder: Path, rollouts: int, scale: float, callers: int) -> Iterator[Twin]:
+    """Yield what becomes of each rollout."""
+    policies = folder / "policies"
+    policies.mkdir()
+    stays = {"first_s": 40 * scale, "second_s": 25 * scale, "watch_s": 20 * scale}
+    (policies / "twins.toml").write_text(POLICY.format(**stays))
+    with up(folder / "state", "--policies", str(policies)) as whole:
+        label = whole.register(MODEL, folder / "files-1")
+        whole.approve(MODEL, label, "initial")
+        whole.ready(MODEL, label)
+        with _calling(whole.running.gateway, callers):
+            for number in range(rollouts):
+                yield _one(whole, folder / f"files-{number + 2}")
+
+
+@contextmanager
+def _calling(gateway: str, callers: int) -> Iterator[None]:
+    """Ask as fast as it answers while the block lasts."""
+    line = ["nice", "-n", "10", sys.executable, "-m", "benchmarks.live_aa", "--call", gateway]
+    with subprocess.Popen([*line, "--callers", str(callers)]) as program:
+        try:
+            yield
+            assert program.poll() is None, "the callers ended early"
+        finally:
+            program.terminate()
+            program.wait(20)
+
+
+async def call(gateway: str, callers: int) -> None:
+    """Ask with ever new keys until ended; a call that fails is told, and followed by the next."""
+    numbers = itertools.count()
+    async with grpc.aio.insecure_channel(gateway) as channel:
+        predict = channel.unary_unary("/turnout.v1.Predictor/Predict")
+
+        async def one() -> None:
+            for number in numbers:
+                inputs = [(number * step % 1_009) / 1_009 for step in (1, 7, 31)]
+                row = Row(keys=[f"K{number}"], inputs=inputs)
+                request = PredictRequest(model=MODEL, rows=[row])
+                try:
+                    await predict(request.SerializeToString(), timeout=5.0)
+                except grpc.aio.AioRpcError as error:
+                    print(f"a call failed: {error.code().name}", file=sys.stderr, flush=True)
+                    await asyncio.sleep(0.1)
+
+        await asyncio.gather(*(one() for _ in range(callers)))
+
+
+def _one(whole: Whole, files: Path) -> Twin:
+    label = whole.register(MODEL, files)
+    _patiently(lambda: whole.approve(MODEL, label, "twins"))
+    began_s = time.monotonic()
+    line = ("rollout", "start", MODEL, label, "--policy", "twins", "--reason", "the same bytes")
+    _patiently(lambda: whole.turnout(*line))
+    while (told := _patiently(lambda: whole.turnout("rollout", "status", MODEL)))["stage"] not in (
+        OVER
+    ):
+        time.sleep(1.0)
+    return _told(told, label, time.monotonic() - began_s)
+
+
+def _patiently(ask: Callable[[], Any]) -> Any:  # noqa: ANN401  whatever is asked
+    """Ask again where the machine was too busy to answer in time: it is saturated on purpose."""
+    for _ in range(TRIES - 1):
+        try:
+            return ask()
+        except AssertionError as error:
+            if "exit code 3" not in str(error):
+                raise
+            time.sleep(1.0)
+    return ask()
+
+
+TRIES = 10
+OVER = ("DONE", "ROLLED_BACK", "REFUSED_STAGE", "REFUSED")
+
+
+def _told(status: dict[str, Any], label: str, seconds: float) -> Twin:
+    rows = status["evidence"]
+    nearest = max(rows, key=lambda row: float(row.get("log_e_max", 0)) / row["log_threshold"])
+    return Twin(
+        version=label,
+        stage=status["stage"],
+        seconds=round(seconds, 1),
+        looks=max(int(row.get("windows", 0)) for row in rows),
+        candidate_keys=max(int(row.get("canary_keys", 0)) for row in rows),
+        nearest=nearest["metric"],
+        nearness=round(float(nearest.get("log_e_max", 0)) / nearest["log_threshold"], 3),
+        reason=status["reason"],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
