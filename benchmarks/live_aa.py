@@ -117,12 +117,12 @@ def live(folder: Path, rollouts: int, scale: float, callers: int) -> Iterator[Tw
     stays = {"first_s": 40 * scale, "second_s": 25 * scale, "watch_s": 20 * scale}
     (policies / "twins.toml").write_text(POLICY.format(**stays))
     with up(folder / "state", "--policies", str(policies)) as whole:
-        label = whole.register(MODEL, folder / "files-1")
+        label = whole.register(MODEL, folder / "files")
         whole.approve(MODEL, label, "initial")
         whole.ready(MODEL, label)
         with _calling(whole.running.gateway, callers):
-            for number in range(rollouts):
-                yield _one(whole, folder / f"files-{number + 2}")
+            for _ in range(rollouts):
+                yield _one(whole, folder / "files")
 
 
 @contextmanager
@@ -159,7 +159,10 @@ async def call(gateway: str, callers: int) -> None:
 
 
 def _one(whole: Whole, files: Path) -> Twin:
-    label = whole.register(MODEL, files)
+    registered = _patiently(
+        lambda: whole.turnout("versions", "register", MODEL, str(files), actor="dana")
+    )
+    label = registered["label"]
     _patiently(lambda: whole.approve(MODEL, label, "twins"))
     began_s = time.monotonic()
     line = ("rollout", "start", MODEL, label, "--policy", "twins", "--reason", "the same bytes")
@@ -183,7 +186,7 @@ def _patiently(ask: Callable[[], Any]) -> Any:  # noqa: ANN401  whatever is aske
     return ask()
 
 
-TRIES = 10
+TRIES = 30
 OVER = ("DONE", "ROLLED_BACK", "REFUSED_STAGE", "REFUSED")
 
 

@@ -237,14 +237,18 @@ def billion() -> float:
     return state.log_e
 
 
-def cost_us(seed: int, seconds: int = 400) -> tuple[float, float]:
-    """Return (best, median) CPU microseconds a metric and window, at 100 calls a second."""
+def cost_us(seconds: int = 400, seed: int = 1, passes: int = 7) -> tuple[float, float]:
+    """Return (best, median) CPU microseconds a metric and window, at 100 calls a second.
+
+    Each window's is its fastest of *passes*: neighbours on the machine take our caches.
+    """
     stream = Stream(SCENARIOS["healthy"], 0.05, seed)
     whole = [second_of(tick, REVISION) for tick in stream.ticks(seconds)]
-    evidence = Evidence("2", "1", at_share(SHARE_BP), stream.shift)
-    took = []
-    for second in whole:
-        began = time.thread_time()
-        evidence.take(second, Place(Stage.CANARY), current=True)
-        took.append((time.thread_time() - began) * 1e6 / len(JUDGED))
-    return min(took), median(took)
+    took = np.full(seconds, np.inf)
+    for _ in range(passes):
+        evidence = Evidence("2", "1", at_share(SHARE_BP), stream.shift)
+        for number, second in enumerate(whole):
+            began = time.thread_time()
+            evidence.take(second, Place(Stage.CANARY), current=True)
+            took[number] = min(took[number], (time.thread_time() - began) * 1e6 / len(JUDGED))
+    return float(took.min()), float(np.median(took))

@@ -1,6 +1,8 @@
 """`turnout drill`: bad versions rolled out on purpose are found, and no customer is harmed."""
 
 import json
+import math
+import os
 from collections import Counter
 from statistics import median
 from typing import Any
@@ -15,6 +17,7 @@ pytestmark = pytest.mark.walk
 
 RATE = 200.0
 MOVED_MS_MAX = 1_000.0
+DRILLS = int(os.environ.get("DRILLS", "200"))
 KINDS = ("slow", "shifted", "constant", "nan", "failing-5", "failing-100", "flapping")
 
 
@@ -59,17 +62,21 @@ def test_nobody_drills_alone(whole: Whole) -> None:
 
 
 @pytest.mark.nightly
-def test_twenty_drills(whole: Whole, capsys: pytest.CaptureFixture[str]) -> None:
-    """All found, each moved within a second of its verdict; 0 customer calls fail over all."""
-    kinds = [KINDS[number % len(KINDS)] for number in range(20)]
+def test_two_hundred_drills(whole: Whole, capsys: pytest.CaptureFixture[str]) -> None:
+    """All found; from verdict to moved p99 <= 1 s; 0 customer calls fail over all."""
+    kinds = [KINDS[number % len(KINDS)] for number in range(DRILLS)]
     with calling(whole.running.gateway, MODEL, RATE) as customers:
-        drills = [drill(whole, kind, seconds=180) for kind in kinds]
+        drills = []
+        for kind in kinds:
+            drills.append(drill(whole, kind, seconds=300))
+            with capsys.disabled():
+                print(json.dumps(drills[-1]), flush=True)  # noqa: T201
     moved = sorted(one["evidence_to_moved_ms"] or float("inf") for one in drills)
+    p99 = moved[math.ceil(0.99 * len(moved)) - 1]
     with capsys.disabled():
-        for one in drills:
-            print(json.dumps(one))  # noqa: T201
-        print("moved, median and longest ms:", median(moved), moved[-1])  # noqa: T201
+        print(f"moved: median {median(moved)}, p99 {p99}, longest {moved[-1]} ms")  # noqa: T201
         print(Counter(one["found"] for one in drills), customers.final)  # noqa: T201
     assert all(one["found"] for one in drills)
-    assert moved[-1] <= MOVED_MS_MAX
+    assert p99 <= MOVED_MS_MAX
+    assert sum(one["failed"] for one in drills) == 0
     assert customers.final["failed"] == 0
