@@ -136,9 +136,8 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
     async def ListRollouts(
         self, request: pb.RolloutModel, context: Context
     ) -> pb.ListRolloutsReply:
-        """Return the rollouts known, newest first."""
-        known = self._controller.trials(request.model)
-        return pb.ListRolloutsReply(rollouts=[trial.status(intervals=True) for trial in known])
+        """Return every rollout, newest first: those of before this controller began, too."""
+        return pb.ListRolloutsReply(rollouts=await self._steering.rollouts(request.model))
 
     @refusing
     async def ListPolicies(

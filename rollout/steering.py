@@ -9,6 +9,7 @@ from protos import registry_pb2, rollout_pb2
 from registry.client import RegistryClient
 from registry.types import Deployment, RevisionConflictError
 from rollout.apply import Terms
+from rollout.bygone import bygone
 from rollout.clock import Clock
 from rollout.controller import Controller
 from rollout.errors import NotLeadingError, RolloutRefusedError, UnknownRolloutError
@@ -66,6 +67,16 @@ class Steering:
                 "start again"
             ) from error
         return trial
+
+    async def rollouts(self, model: str) -> list[rollout_pb2.RolloutStatus]:
+        """Return every rollout of *model*, or of all models, newest first."""
+        trials = self._controller.trials(model)
+        known = {trial.terms.rollout_id for trial in trials}
+        told = [trial.status(intervals=True) for trial in trials]
+        models = [model] if model else [one.model for one in await self._registry.list_models()]
+        for one in models:
+            told += await bygone(self._registry, one, known)
+        return sorted(told, key=lambda status: status.started_unix_ms, reverse=True)
 
     def _check_frozen(self, policy: Policy) -> None:
         if window := frozen(policy.freeze, self._clock.now().unix_ns / 1e9):

@@ -229,6 +229,20 @@ class FakeRegistry:
             raise NotFoundError(rollout_id)
         return self.checkpoints[rollout_id]
 
+    async def history(
+        self, after: int = 0, limit: int = 0, object_prefix: str = ""
+    ) -> registry_pb2.ListHistoryReply:
+        """The deployments of one model, 3 a page."""
+        del limit
+        self._check()
+        entries = [
+            registry_pb2.HistoryEntry(seq=seq, reason=one.why)
+            for seq, one in enumerate(self.log, 1)
+            if f"model/{one.model}/deployment".startswith(object_prefix) and seq > after
+        ]
+        head = registry_pb2.SignedHead(seq=len(self.log))
+        return registry_pb2.ListHistoryReply(entries=entries[:3], head=head)
+
     async def watch_states(self) -> AsyncIterator[registry_pb2.GatewayState]:
         """Nothing."""
         return

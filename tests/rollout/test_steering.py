@@ -125,6 +125,31 @@ def test_what_was_rolled_back_is_tried_again_under_its_approval() -> None:
     assert world.trial.decisions[0].reason.startswith("started by sam: the store is back (again")
 
 
+def test_the_next_controller_lists_every_rollout_so_far() -> None:
+    """Newest first, each as it ended: the history names them, their checkpoints tell of them."""
+
+    async def walk() -> None:
+        world = World(fails=1.0)
+        first = await world.begin("quick-direct")
+        await world.until(ended)
+        world.fails = 0.0
+        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        second = await steering.retry("churn", "sam", "the store is back")
+        await world.until(ended)
+        before = [(one.rollout_id, one.stage) for one in await steering.rollouts("churn")]
+        await world.restart()
+        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        after = await steering.rollouts("")
+        assert [(one.rollout_id, one.stage) for one in after] == before
+        assert before == [
+            (second.terms.rollout_id, rollout_pb2.DONE),
+            (first.terms.rollout_id, rollout_pb2.ROLLED_BACK),
+        ]
+        assert "keys failed" in after[1].reason or "BREAKER" in after[1].reason
+
+    asyncio.run(walk())
+
+
 def test_an_undo_loads_the_old_version_and_then_moves_everybody() -> None:
     """Two deployments, the second a rollback; refused while a rollout is under way."""
 

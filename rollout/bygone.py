@@ -1,0 +1,51 @@
+"""Rollouts of before this controller began: named by the history, told by their checkpoints."""
+
+import re
+from collections.abc import Awaitable, Collection
+from typing import Protocol
+
+from protos import registry_pb2, rollout_pb2
+from registry.types import NotFoundError
+
+NAMED = re.compile(r"rollout (r[0-9a-f]+-[0-9a-f]{8}): ")
+"""How the reason of every deployment that a rollout writes begins."""
+
+
+class Archive(Protocol):
+    """The part of RegistryClient that remembers what was."""
+
+    def history(
+        self, after: int = 0, limit: int = 0, object_prefix: str = ""
+    ) -> Awaitable[registry_pb2.ListHistoryReply]:
+        """Return entries, oldest first."""
+        ...
+
+    def load_checkpoint(self, rollout_id: str) -> Awaitable[registry_pb2.Checkpoint]:
+        """Return the newest; NotFoundError."""
+        ...
+
+
+async def bygone(
+    archive: Archive, model: str, known: Collection[str]
+) -> list[rollout_pb2.RolloutStatus]:
+    """Return how rollouts of *model* that are not *known* stood last, oldest first."""
+    named: dict[str, None] = {}
+    after, last = 0, 1
+    while after < last:
+        page = await archive.history(after=after, object_prefix=f"model/{model}/deployment")
+        for entry in page.entries:
+            if found := NAMED.match(entry.reason):
+                named[found[1]] = None
+        if not page.entries:
+            break
+        after, last = page.entries[-1].seq, page.head.seq
+    told = []
+    for rollout_id in named:
+        if rollout_id in known:
+            continue
+        try:
+            kept = await archive.load_checkpoint(rollout_id)
+        except NotFoundError:
+            continue  # it died before its first checkpoint; the history has its deployments
+        told.append(rollout_pb2.RolloutState.FromString(kept.state).status)
+    return told
