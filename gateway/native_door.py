@@ -22,6 +22,7 @@ from gateway.listeners import clients_left, leave_port
 from gateway.lone import LoneCalls
 from gateway.native_calls import Handler, RawCall, RawCalls
 from gateway.native_core import Core, Module
+from gateway.native_lone import Alone
 from gateway.reflection import NAMES, reflection_handlers
 from gateway.settings import Settings
 from gateway.status import Code, Refusal, RefusedError, refuse_internal
@@ -70,6 +71,8 @@ class NativeDoor:
         self._raw = RawCalls(self._core, handlers, clock, self._refused)
         self._arrived = asyncio.Event()
         self.lone: LoneCalls | None = None
+        self._alone = Alone(self.answer, self.refuse, self._give_back, self._refused)
+        self._given_back: list[Calls] = []
         self._port = 0
         self._open = False
 
@@ -80,15 +83,36 @@ class NativeDoor:
         self._core.configure(list(shapes.values()))
 
     async def arrived(self) -> None:
-        """Return when a call waits: at once, whoever else may come."""
-        while not self._core.waiting():
-            self._arrived.clear()
-            await self._arrived.wait()
+        """Return when calls wait for a batch: at once, whoever else may come."""
+        while not self._given_back:
+            if not self._core.waiting():
+                self._arrived.clear()
+                await self._arrived.wait()
+            elif not self._answers_alone():
+                return
 
     def take(self, rows_max: int) -> Calls | None:
         """Hand over what waits."""
+        if self._given_back:
+            return self._given_back.pop()
         taken = self._core.take(rows_max, self._clock.now_ns())
         return None if taken is None else _calls(taken)
+
+    def _answers_alone(self) -> bool:
+        """Have the only row inside answered without a batch; False: calls wait for one."""
+        if self.lone is None or self._core.rows_inside() != 1:
+            return False
+        taken = self._core.take(1, self._clock.now_ns())
+        if taken is None:
+            return True
+        calls = _calls(taken)
+        if not self._alone.take(self.lone, calls):
+            self._give_back(calls)
+        return True
+
+    def _give_back(self, calls: Calls) -> None:
+        self._given_back.append(calls)
+        self._arrived.set()
 
     def answer(self, replies: Replies) -> None:
         """Send each reply to whoever still waits for it."""
@@ -146,6 +170,7 @@ class NativeDoor:
         end = loop.time() + last_s
         while self._core.connections() and loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)
+        await self._alone.finish()
         if self._open:
             self._open = False
             loop.remove_reader(self._core.fileno())

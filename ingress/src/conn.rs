@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use crate::house::{Due, House, Place};
 use crate::socket::Socket;
 use crate::stream::Phase;
-use crate::streams::{Seat, Streams, Todo};
+use crate::streams::{Seat, Streams};
 use crate::sys::nghttp2::{code, Promises, Session};
 use crate::sys::os::Poller;
 
@@ -152,7 +152,7 @@ impl Conn {
     /// Do what callbacks asked for, and send.
     pub fn flush(&mut self, house: &mut House) {
         loop {
-            self.act();
+            self.streams.act(&mut self.session);
             let mut seat = Seat {
                 streams: &mut self.streams,
                 house,
@@ -189,24 +189,6 @@ impl Conn {
             }
         }
         reset
-    }
-
-    fn act(&mut self) {
-        for todo in std::mem::take(&mut self.streams.todo) {
-            match todo {
-                Todo::Respond(id) => {
-                    let initial = match self.streams.open.get_mut(&id) {
-                        Some(stream) => std::mem::take(&mut stream.initial),
-                        None => continue,
-                    };
-                    self.session.respond(id, &initial);
-                }
-                Todo::Only(id, status, fields) => self.session.respond_only(id, status, &fields),
-                Todo::Resume(id) => self.session.resume(id),
-                Todo::Consume(id, bytes) => self.session.consume(id, bytes),
-                Todo::GoAway(code, why) => self.session.goaway(code, why.as_bytes()),
-            }
-        }
     }
 
     /// Write what there is; false: the peer takes no more now.

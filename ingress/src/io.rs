@@ -134,7 +134,7 @@ impl Io {
 
     fn accept(&mut self, at: usize) {
         for _ in 0..ACCEPTED_MAX {
-            let Some(listener) = &self.listeners[at] else {
+            let Some(Some(listener)) = self.listeners.get(at) else {
                 return;
             };
             let socket = match listener.accept() {

@@ -10,7 +10,7 @@ use crate::house::{Due, House, Place};
 use crate::reply::put_status;
 use crate::shape::{code, Refusal};
 use crate::stream::{Ending, Method, Phase, Stream};
-use crate::sys::nghttp2::{code as http2, kind, Events, Fields, Then, ACK};
+use crate::sys::nghttp2::{code as http2, kind, Events, Fields, Session, Then, ACK};
 
 /// Characters of a refused message's request id that go back with its status.
 const ECHOED_MAX: usize = 128;
@@ -88,6 +88,24 @@ impl Streams {
             leaving: false,
             begun: Vec::new(),
             lingering: Vec::new(),
+        }
+    }
+
+    /// Do with the session what callbacks could not.
+    pub fn act(&mut self, session: &mut Session) {
+        for todo in std::mem::take(&mut self.todo) {
+            match todo {
+                Todo::Respond(id) => {
+                    let Some(stream) = self.open.get_mut(&id) else {
+                        continue;
+                    };
+                    session.respond(id, &std::mem::take(&mut stream.initial));
+                }
+                Todo::Only(id, status, fields) => session.respond_only(id, status, &fields),
+                Todo::Resume(id) => session.resume(id),
+                Todo::Consume(id, bytes) => session.consume(id, bytes),
+                Todo::GoAway(code, why) => session.goaway(code, why.as_bytes()),
+            }
         }
     }
 

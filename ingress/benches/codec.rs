@@ -1,0 +1,203 @@
+//! What an HTTP/2 codec costs a call, with nothing around it: nghttp2 as we hold it, and the h2 crate.
+//!
+//! The same bytes go into both, 64 calls at a time, as a busy connection's would: indexed headers and one
+//! DATA frame a call. Both answer with headers, one message and trailers. No sockets, no kernel.
+//!
+//!     cargo bench --no-default-features --bench codec
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use turnout_ingress::sys::nghttp2::{Events, Promises, Session, Then};
+
+const CALLS: u32 = 200_000;
+const AT_ONCE: u32 = 64;
+const ROUNDS: usize = 7;
+const MESSAGE: [u8; 105] = [7; 105];
+const REPLY: [u8; 101] = [9; 101];
+
+fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    out.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
+    out.extend_from_slice(&[kind, flags]);
+    out.extend_from_slice(&stream.to_be_bytes());
+    out.extend_from_slice(payload);
+}
+
+fn literal(out: &mut Vec<u8>, name: Result<u8, &[u8]>, value: &[u8]) {
+    match name {
+        Ok(index) => out.push(0x40 | index),
+        Err(name) => {
+            out.extend_from_slice(&[0x40, name.len() as u8]);
+            out.extend_from_slice(name);
+        }
+    }
+    out.push(value.len() as u8);
+    out.extend_from_slice(value);
+}
+
+/// The greeting, then `CALLS` calls in pieces of `AT_ONCE`.
+fn pieces() -> (Vec<u8>, Vec<Vec<u8>>) {
+    let mut greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    frame(&mut greeting, 4, 0, 0, &[]);
+    frame(&mut greeting, 8, 0, 0, &0x3fff_0000_u32.to_be_bytes());
+    let mut first = vec![0x83, 0x86];
+    literal(&mut first, Ok(4), b"/turnout.v1.Predictor/Predict");
+    literal(&mut first, Ok(1), b"127.0.0.1:8500");
+    literal(&mut first, Ok(31), b"application/grpc");
+    literal(&mut first, Err(b"te"), b"trailers");
+    literal(&mut first, Ok(58), b"grpc-c/1");
+    let later = [0x83, 0x86, 0x80 | 66, 0x80 | 65, 0x80 | 64, 0x80 | 63, 0x80 | 62];
+    let mut every = Vec::new();
+    for call in 0..CALLS {
+        if call % AT_ONCE == 0 {
+            every.push(Vec::new());
+        }
+        let piece: &mut Vec<u8> = every.last_mut().expect("a piece was begun");
+        let stream = 2 * call + 1;
+        frame(piece, 1, 4, stream, if call == 0 { &first } else { &later });
+        frame(piece, 0, 1, stream, &MESSAGE);
+    }
+    (greeting, every)
+}
+
+#[derive(Default)]
+struct Echo {
+    heard: Vec<i32>,
+    sent: std::collections::HashMap<i32, usize>,
+    fields: usize,
+}
+
+impl Events for Echo {
+    fn begin(&mut self, _: i32) {}
+    fn header(&mut self, _: i32, _: &[u8], _: &[u8]) -> bool {
+        self.fields += 1;
+        true
+    }
+    fn headers_end(&mut self, _: i32, _: bool) {}
+    fn data(&mut self, _: i32, bytes: &[u8]) -> usize {
+        bytes.len()
+    }
+    fn end(&mut self, stream: i32) {
+        self.heard.push(stream);
+    }
+    fn closed(&mut self, stream: i32, _: u32) {
+        self.sent.remove(&stream);
+    }
+    fn control(&mut self, _: u8, _: u8, _: usize) {}
+    fn body(&mut self, stream: i32, into: &mut [u8]) -> (usize, Then) {
+        self.sent.insert(stream, REPLY.len());
+        into[..REPLY.len()].copy_from_slice(&REPLY);
+        (REPLY.len(), Then::Ok)
+    }
+}
+
+fn with_nghttp2(greeting: &[u8], every: &[Vec<u8>]) -> (Duration, usize) {
+    let mut session = Session::new(Promises {
+        streams: 128,
+        stream_window: 256 * 1024,
+        connection_window: 4 * 1024 * 1024,
+        header_list: 8 * 1024,
+    });
+    let mut echo = Echo::default();
+    let (mut out, mut bytes) = (Vec::new(), 0);
+    let began = Instant::now();
+    session.receive(greeting, &mut echo).expect("a good greeting");
+    for piece in every {
+        session.receive(piece, &mut echo).expect("good frames");
+        for stream in echo.heard.drain(..) {
+            session.respond(stream, &[]);
+        }
+        session.send(&mut echo, &mut out, usize::MAX).expect("good answers");
+        bytes += out.len();
+        out.clear();
+    }
+    (began.elapsed(), bytes)
+}
+
+fn with_h2(greeting: &[u8], every: &[Vec<u8>]) -> (Duration, usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let reply = bytes::Bytes::from_static(&REPLY);
+    runtime.block_on(async move {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let began = Instant::now();
+        let server = async {
+            let mut builder = h2::server::Builder::new();
+            builder.max_concurrent_streams(128).initial_window_size(256 * 1024);
+            builder.initial_connection_window_size(4 * 1024 * 1024);
+            let mut connection =
+                builder.handshake::<_, bytes::Bytes>(theirs).await.expect("a good greeting");
+            let mut answered = 0;
+            while answered < CALLS {
+                let Some(Ok((request, mut respond))) = connection.accept().await else {
+                    break;
+                };
+                let reply = reply.clone();
+                // A task a call, as every server on this crate does it: the body comes later.
+                tokio::spawn(async move {
+                    let mut body = request.into_body();
+                    while let Some(Ok(part)) = body.data().await {
+                        let _ = body.flow_control().release_capacity(part.len());
+                    }
+                    let response = http::Response::builder()
+                        .header("content-type", "application/grpc")
+                        .body(())
+                        .expect("a response");
+                    let mut stream = respond.send_response(response, false).expect("headers go");
+                    stream.send_data(reply, false).expect("data goes");
+                    let mut trailers = http::HeaderMap::with_capacity(1);
+                    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+                    stream.send_trailers(trailers).expect("trailers go");
+                });
+                answered += 1;
+            }
+            while connection.accept().await.is_some() {}
+        };
+        let (mut hear, mut say) = tokio::io::split(ours);
+        let client = async {
+            say.write_all(greeting).await.expect("room");
+            for piece in every {
+                say.write_all(piece).await.expect("room");
+            }
+            say
+        };
+        let listener = async {
+            let (mut buffer, mut bytes) = (vec![0; 256 * 1024], 0);
+            while let Ok(count) = hear.read(&mut buffer).await {
+                if count == 0 {
+                    break;
+                }
+                bytes += count;
+                if bytes >= CALLS as usize * (REPLY.len() + 9 + 10) {
+                    break;
+                }
+            }
+            bytes
+        };
+        tokio::select! {
+            bytes = async { tokio::join!(client, listener).1 } => (began.elapsed(), bytes),
+            () = async { server.await; std::future::pending::<()>().await } => unreachable!(),
+        }
+    })
+}
+
+fn main() {
+    let (greeting, every) = pieces();
+    let a_call = |took: Duration| took.as_nanos() as f64 / f64::from(CALLS);
+    let mut told = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for (which, run) in [with_nghttp2, with_h2].into_iter().enumerate() {
+            let (took, bytes) = run(&greeting, &every);
+            assert!(bytes > CALLS as usize * REPLY.len(), "{bytes} bytes came back");
+            told[which].push(a_call(took));
+        }
+    }
+    for (name, rounds) in ["nghttp2", "h2"].iter().zip(&mut told) {
+        rounds.sort_by(f64::total_cmp);
+        println!(
+            "{name:8} {:5.0} ns a call (of {ROUNDS} rounds; {:.0} to {:.0})",
+            rounds[ROUNDS / 2],
+            rounds[0],
+            rounds[ROUNDS - 1]
+        );
+    }
+}
