@@ -129,6 +129,11 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.ListHistoryRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.ListHistoryReply.FromString,
                 _registered_method=True)
+        self.WhoAmI = channel.unary_unary(
+                '/turnout.v1.Registry/WhoAmI',
+                request_serializer=protos_dot_registry__pb2.WhoAmIRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.Caller.FromString,
+                _registered_method=True)
 
 
 class RegistryServicer:
@@ -255,6 +260,13 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WhoAmI(self, request, context):
+        """Who the caller's metadata says he is: for services that ask on their callers' behalf.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -352,6 +364,11 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.ListHistory,
                     request_deserializer=protos_dot_registry__pb2.ListHistoryRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.ListHistoryReply.SerializeToString,
+            ),
+            'WhoAmI': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhoAmI,
+                    request_deserializer=protos_dot_registry__pb2.WhoAmIRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.Caller.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -867,6 +884,33 @@ class Registry:
             '/turnout.v1.Registry/ListHistory',
             protos_dot_registry__pb2.ListHistoryRequest.SerializeToString,
             protos_dot_registry__pb2.ListHistoryReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WhoAmI(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/WhoAmI',
+            protos_dot_registry__pb2.WhoAmIRequest.SerializeToString,
+            protos_dot_registry__pb2.Caller.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,7 @@ RULES: dict[str, Rule] = {
     "WriteFinding": _change(CONTROLLER, OPERATOR),
     "WatchFindings": _read(),
     "ListHistory": _read(),
+    "WhoAmI": _change(*ROLES),  # it changes nothing, and without a name there is no answer
 }
 
 

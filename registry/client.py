@@ -5,7 +5,7 @@ RegistryUnavailableError when it cannot be reached.
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -275,6 +275,12 @@ class RegistryClient:
         return await self._call(
             self._rpc.ListHistory,
             pb.ListHistoryRequest(after=after, limit=limit, object=object_prefix),
+        )
+
+    async def who_is(self, metadata: Sequence[tuple[str, str]]) -> pb.Caller:
+        """Return who stands behind another call's *metadata*; UnknownActorError: nobody known."""
+        return await self._ask(
+            self._rpc.WhoAmI(pb.WhoAmIRequest(), metadata=metadata, timeout=CALL_S)
         )
 
     async def audit(self, public_key: bytes | None = None) -> tuple[pb.SignedHead, Broken | None]:

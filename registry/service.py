@@ -279,6 +279,10 @@ class RegistryService:
             self._store.history, after=asked.after, limit=asked.limit, about=asked.object
         )
 
+    async def WhoAmI(self, _asked: pb.WhoAmIRequest, who: Identity) -> pb.Caller:  # noqa: N802
+        """Name and roles, as the metadata says or proves them."""
+        return pb.Caller(actor=who.actor, roles=sorted(who.roles))
+
     def _end_when_closing(self) -> None:
         if self._closing:
             raise RegistryUnavailableError("the registry is stopping; connect again")

@@ -8,7 +8,6 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import unquote
 
 import grpc
 
@@ -30,8 +29,6 @@ from rollout.explain import explain
 from rollout.steering import Steering
 
 log = logging.getLogger(__name__)
-
-ACTOR = "x-turnout-actor"
 
 WATCH_S_MIN = 0.05
 """Between two messages of WatchStatus: a person reads it."""
@@ -85,13 +82,8 @@ def refusing(
     return wrapped
 
 
-def _actor(context: Context) -> str:
-    """Return who asks; UnknownActorError when the call does not say."""
-    for key, value in context.invocation_metadata() or ():
-        actor = unquote(str(value)) if key == ACTOR else ""
-        if 0 < len(actor) <= 64 and actor.isprintable():
-            return actor
-    raise UnknownActorError(f"say who asks, in metadata {ACTOR}: 1 to 64 printable characters")
+CREDENTIALS = ("x-turnout-actor", "authorization")
+OPERATOR = "operator"
 
 
 class Service(rollout_pb2_grpc.RolloutsServicer):
@@ -101,10 +93,28 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
         self._controller = controller
         self._steering = steering
 
+    async def _operator(self, context: Context) -> str:
+        """Return who asks, as the registry knows him by the call's own metadata.
+
+        UnknownActorError when it does not, NotAllowedError when he is no operator.
+        """
+        said = [
+            (name, str(value))
+            for name, value in context.invocation_metadata() or ()
+            if name in CREDENTIALS
+        ]
+        caller = await self._steering.who_is(said)
+        if OPERATOR not in caller.roles:
+            raise NotAllowedError(
+                f"steering a rollout needs {OPERATOR}; {caller.actor!r} is "
+                f"{' and '.join(caller.roles) or 'nothing'}"
+            )
+        return caller.actor
+
     @refusing
     async def Start(self, request: pb.StartRolloutRequest, context: Context) -> pb.RolloutStatus:
         """Begin a rollout with its preload."""
-        trial = await self._steering.start(request, _actor(context))
+        trial = await self._steering.start(request, await self._operator(context))
         return trial.status(intervals=True)
 
     @refusing
@@ -169,14 +179,16 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
     @refusing
     async def Abort(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
         """Give all traffic back to the baseline."""
-        trial = await self._steering.abort(request.model, _actor(context), request.reason)
+        trial = await self._steering.abort(
+            request.model, await self._operator(context), request.reason
+        )
         return trial.status(intervals=True)
 
     @refusing
     async def Promote(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
         """Go one place on, or straight to watched production."""
         trial = await self._steering.promote(
-            request.model, _actor(context), request.reason, full=request.full
+            request.model, await self._operator(context), request.reason, full=request.full
         )
         return trial.status(intervals=True)
 
@@ -193,27 +205,29 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
     async def _pause(
         self, request: pb.RolloutVerb, context: Context, *, paused: bool
     ) -> pb.RolloutStatus:
-        actor = _actor(context)
+        actor = await self._operator(context)
         trial = await self._steering.pause(request.model, actor, request.reason, paused=paused)
         return trial.status(intervals=True)
 
     @refusing
     async def Retry(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
         """Roll the same version out again."""
-        trial = await self._steering.retry(request.model, _actor(context), request.reason)
+        trial = await self._steering.retry(
+            request.model, await self._operator(context), request.reason
+        )
         return trial.status(intervals=True)
 
     @refusing
     async def Undo(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
         """Back to a version that was production before."""
-        actor = _actor(context)
+        actor = await self._operator(context)
         return await self._steering.undo(request.model, request.to, actor, request.reason)
 
     @refusing
     async def SetWeight(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
         """To another of the policy's shares, up or down."""
         trial = await self._steering.set_weight(
-            request.model, request.share_bp, _actor(context), request.reason
+            request.model, request.share_bp, await self._operator(context), request.reason
         )
         return trial.status(intervals=True)
 

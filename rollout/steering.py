@@ -68,6 +68,10 @@ class Steering:
             ) from error
         return trial
 
+    async def who_is(self, credentials: Sequence[tuple[str, str]]) -> registry_pb2.Caller:
+        """Return whom the registry knows by these credentials; UnknownActorError."""
+        return await self._registry.who_is(credentials)
+
     async def rollouts(self, model: str) -> list[rollout_pb2.RolloutStatus]:
         """Return every rollout of *model*, or of all models, newest first."""
         trials = self._controller.trials(model)

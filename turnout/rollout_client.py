@@ -16,13 +16,17 @@ CALL_S = 15.0
 class RolloutClient:
     """One connection for one actor; an async context manager.
 
+    token  where the registry has an identities file: decides actor and roles instead.
+
     Every method raises grpc.aio.AioRpcError with the controller's own words.
     """
 
-    def __init__(self, address: str, actor: str) -> None:
+    def __init__(self, address: str, actor: str, token: str | None = None) -> None:
         self._channel = grpc.aio.insecure_channel(address)
         self._rpc: Any = RolloutsStub(self._channel)  # type: ignore[no-untyped-call]
-        self._metadata = (("x-turnout-actor", quote(actor, safe=" @:/+()'")),)
+        self._metadata = [("x-turnout-actor", quote(actor, safe=" @:/+()'"))]
+        if token is not None:
+            self._metadata.append(("authorization", f"Bearer {token}"))
 
     async def __aenter__(self) -> Self:
         return self
