@@ -82,11 +82,12 @@ def main() -> int:
     parser.add_argument("--rollouts", type=int, default=20)
     parser.add_argument("--scale", type=float, default=1.0, help="of each stage's 40, 25, 20 s")
     parser.add_argument("--callers", type=int, default=32, help="calls open at once")
-    parser.add_argument("--call", default="", help=argparse.SUPPRESS)
+    for hidden, default in (("--call", ""), ("--model", MODEL), ("--customers", 0)):
+        parser.add_argument(hidden, default=default, type=type(default), help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, default=None)
     asked = parser.parse_args()
     if asked.call:
-        uvloop.run(call(asked.call, asked.callers))
+        uvloop.run(call(asked.call, asked.callers, asked.model, asked.customers))
     twins = []
     with tempfile.TemporaryDirectory(prefix="turnout-live-aa-") as name:
         for twin in live(Path(name), asked.rollouts, asked.scale, asked.callers):
@@ -120,16 +121,20 @@ def live(folder: Path, rollouts: int, scale: float, callers: int) -> Iterator[Tw
         label = whole.register(MODEL, folder / "files")
         whole.approve(MODEL, label, "initial")
         whole.ready(MODEL, label)
-        with _calling(whole.running.gateway, callers):
+        with calling(whole.running.gateway, callers, MODEL):
             for _ in range(rollouts):
-                yield _one(whole, folder / "files")
+                yield rolled_out(whole, MODEL, folder / "files", "the same bytes")
 
 
 @contextmanager
-def _calling(gateway: str, callers: int) -> Iterator[None]:
-    """Ask as fast as it answers while the block lasts."""
+def calling(gateway: str, callers: int, model: str, customers: int = 0) -> Iterator[None]:
+    """Ask as fast as it answers while the block lasts.
+
+    customers  whose stored rows are asked for, in turns; 0: ever new keys with three inputs.
+    """
     line = ["nice", "-n", "10", sys.executable, "-m", "benchmarks.live_aa", "--call", gateway]
-    with subprocess.Popen([*line, "--callers", str(callers)]) as program:
+    line += ["--callers", str(callers), "--model", model, "--customers", str(customers)]
+    with subprocess.Popen(line) as program:
         try:
             yield
             assert program.poll() is None, "the callers ended early"
@@ -138,17 +143,20 @@ def _calling(gateway: str, callers: int) -> Iterator[None]:
             program.wait(20)
 
 
-async def call(gateway: str, callers: int) -> None:
-    """Ask with ever new keys until ended; a call that fails is told, and followed by the next."""
+async def call(gateway: str, callers: int, model: str, customers: int) -> None:
+    """Ask until ended; a call that fails is told, and followed by the next."""
     numbers = itertools.count()
     async with grpc.aio.insecure_channel(gateway) as channel:
         predict = channel.unary_unary("/turnout.v1.Predictor/Predict")
 
         async def one() -> None:
             for number in numbers:
-                inputs = [(number * step % 1_009) / 1_009 for step in (1, 7, 31)]
-                row = Row(keys=[f"K{number}"], inputs=inputs)
-                request = PredictRequest(model=MODEL, rows=[row])
+                row = (
+                    Row(keys=[f"S{number * 2_741 % customers + 1:07d}"])
+                    if customers
+                    else fresh(number)
+                )
+                request = PredictRequest(model=model, rows=[row])
                 try:
                     await predict(request.SerializeToString(), timeout=5.0)
                 except grpc.aio.AioRpcError as error:
@@ -158,23 +166,31 @@ async def call(gateway: str, callers: int) -> None:
         await asyncio.gather(*(one() for _ in range(callers)))
 
 
-def _one(whole: Whole, files: Path) -> Twin:
-    registered = _patiently(
-        lambda: whole.turnout("versions", "register", MODEL, str(files), actor="dana")
+def fresh(number: int) -> Row:
+    """A new customer."""
+    inputs = [(number * step % 1_009) / 1_009 for step in (1, 7, 31)]
+    return Row(keys=[f"K{number}"], inputs=inputs)
+
+
+def rolled_out(whole: Whole, model: str, files: Path, reason: str) -> Twin:
+    """Register *files*, approve and start them, and wait for the end."""
+    registered = patiently(
+        lambda: whole.turnout("versions", "register", model, str(files), actor="dana")
     )
     label = registered["label"]
-    _patiently(lambda: whole.approve(MODEL, label, "twins"))
+    patiently(lambda: whole.approve(model, label, "twins"))
     began_s = time.monotonic()
-    line = ("rollout", "start", MODEL, label, "--policy", "twins", "--reason", "the same bytes")
-    _patiently(lambda: whole.turnout(*line))
-    while (told := _patiently(lambda: whole.turnout("rollout", "status", MODEL)))["stage"] not in (
-        OVER
-    ):
+    line = ("rollout", "start", model, label, "--policy", "twins", "--reason", reason)
+    patiently(lambda: whole.turnout(*line))
+    while True:
+        told = patiently(lambda: whole.turnout("rollout", "status", model))
+        if told["stage"] in OVER:
+            break
         time.sleep(1.0)
     return _told(told, label, time.monotonic() - began_s)
 
 
-def _patiently(ask: Callable[[], Any]) -> Any:  # noqa: ANN401  whatever is asked
+def patiently(ask: Callable[[], Any]) -> Any:  # noqa: ANN401  whatever is asked
     """Ask again where the machine was too busy to answer in time: it is saturated on purpose."""
     for _ in range(TRIES - 1):
         try:
