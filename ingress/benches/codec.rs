@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use turnout_ingress::sys::nghttp2::{Events, Promises, Session, Then};
 
-const CALLS: u32 = 200_000;
+const CALLS: u32 = 50_000;
 const AT_ONCE: u32 = 64;
 const ROUNDS: usize = 7;
 const MESSAGE: [u8; 105] = [7; 105];
@@ -118,19 +118,18 @@ fn with_h2(greeting: &[u8], every: &[Vec<u8>]) -> (Duration, usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let reply = bytes::Bytes::from_static(&REPLY);
     runtime.block_on(async move {
-        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let began = Instant::now();
         let server = async {
             let mut builder = h2::server::Builder::new();
-            builder.max_concurrent_streams(128).initial_window_size(256 * 1024);
-            builder.initial_connection_window_size(4 * 1024 * 1024);
+            builder.max_concurrent_streams(CALLS).initial_window_size(256 * 1024);
+            builder.initial_connection_window_size((1 << 31) - 1);
             let mut connection =
                 builder.handshake::<_, bytes::Bytes>(theirs).await.expect("a good greeting");
             let mut answered = 0;
             while answered < CALLS {
-                let Some(Ok((request, mut respond))) = connection.accept().await else {
-                    break;
-                };
+                let (request, mut respond) =
+                    connection.accept().await.expect("a call").expect("good frames");
                 let reply = reply.clone();
                 // A task a call, as every server on this crate does it: the body comes later.
                 tokio::spawn(async move {
