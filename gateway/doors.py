@@ -46,7 +46,7 @@ def door_of(
     methods: Mapping[str, Unary],
 ) -> Door:
     """Build the door that settings.ingress names; SettingsError where it is not built."""
-    module = built() if settings.ingress == "native" else None
+    module = None if settings.ingress == "grpcio" else built()
     if settings.ingress == "native" and module is None:
         raise SettingsError(
             "ingress='native' and turnout_ingress is not built for this Python; `make ingress` "
