@@ -459,12 +459,12 @@ unsafe extern "C" fn on_body(
                 }
             }
             Then::Ok => {
-                *flags |= (ng::NGHTTP2_DATA_FLAG_EOF | ng::NGHTTP2_DATA_FLAG_NO_END_STREAM) as u32;
+                *flags |= ng::NGHTTP2_DATA_FLAG_EOF | ng::NGHTTP2_DATA_FLAG_NO_END_STREAM;
                 let status = [field(b"grpc-status", b"0", STATIC)];
                 ng::nghttp2_submit_trailer(session, stream, status.as_ptr(), 1);
             }
             Then::Trailers(trailers) => {
-                *flags |= (ng::NGHTTP2_DATA_FLAG_EOF | ng::NGHTTP2_DATA_FLAG_NO_END_STREAM) as u32;
+                *flags |= ng::NGHTTP2_DATA_FLAG_EOF | ng::NGHTTP2_DATA_FLAG_NO_END_STREAM;
                 let every: Vec<_> =
                     trailers.iter().map(|(name, value)| field(name, value, OWNED)).collect();
                 ng::nghttp2_submit_trailer(session, stream, every.as_ptr(), every.len());
