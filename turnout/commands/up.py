@@ -28,9 +28,7 @@ def up(
 ) -> None:
     """Run store, control and gateway on this machine until Ctrl-C; restart what dies."""
     asked: Asked = ctx.obj
-    plan = Plan(
-        folder=asked.folder, workers=workers, store_url=store, port=port, policies=policies
-    )
+    plan = Plan(folder=asked.folder, workers=workers, store_url=store, port=port, policies=policies)
     asyncio.run(_until_told(plan, terminal(asked.json)))
 
 
