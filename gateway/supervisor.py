@@ -24,6 +24,7 @@ from typing import Any
 from gateway.apart import CRASHES, ending
 from gateway.breadcrumbs import Suspects, new_page, running_in
 from gateway.channel import Line, Message
+from gateway.clock import SystemClock
 from gateway.exposition import Report, Snapshot, added, counted
 from gateway.observe import ObserveServer
 from gateway.settings import Settings
@@ -86,6 +87,7 @@ class Supervisor:
         self._restarts: Counter[tuple[str, str]] = Counter()
         self._stops = 0
         self._suspects = Suspects()
+        self._clock = SystemClock()
         self._slots = Slots(
             settings.workers,
             silent_ms_max=settings.silent_ms_max,
@@ -250,7 +252,7 @@ class Supervisor:
         if -code in CRASHES:
             running = running_in(child.crumbs_fd)
             log.error("crashed pid=%d by=%s running=%s", child.seat.pid, ending(code), running)
-            for digest in self._suspects.died(ending(code), running, time.time_ns()):
+            for digest in self._suspects.died(ending(code), running, self._clock.unix_ns()):
                 for seat in [seat for seat in self._children if seat.slot is not None]:
                     self._tell_condemned(seat, digest)
         os.close(child.crumbs_fd)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.models import linear_weights
 from tests.walks.conftest import MODEL
-from tests.walks.whole import Whole, up
+from tests.walks.whole import Whole, until, up
 
 pytestmark = pytest.mark.walk
 
@@ -58,8 +58,9 @@ def test_four_eyes_and_compare_and_set(whole: Whole, tmp_path: Path) -> None:
     assert "dana" in whole.turnout(*own, actor="dana", exit_code=1)
 
     held = whole.turnout("splits", "preload", MODEL, label)
-    refused = whole.turnout("splits", "set", MODEL, "--production", label, exit_code=1)
-    assert "approv" in refused
+    move = ("splits", "set", MODEL, "--production", label)
+    until(lambda: "none of" not in whole.turnout(*move, exit_code=1), 20.0, "ready on a worker")
+    assert "approv" in whole.turnout(*move, exit_code=1)
     stale = ("--revision", str(held["revision"] - 1))
     lost = whole.turnout("splits", "set", MODEL, "--holdout", "5", *stale, exit_code=1)
     assert str(held["revision"]) in lost
