@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MODEL = "tiny"
 PLAY_S_MAX = 240.0
+SUBSCRIBERS = 50_000
+"""Few enough to be quick, and enough that early late keys do not bar a promotion."""
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +54,10 @@ class Played:
 
 @pytest.fixture(scope="session")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
-    """`turnout demo` with 50,000 subscribers, left serving."""
+    """`turnout demo` with SUBSCRIBERS, left serving."""
     base = tmp_path_factory.mktemp("played")
     folder, log = base / ".turnout" / "demo", base / "demo.log"
-    line = [*TURNOUT, "demo", "--subscribers", "50000"]
+    line = [*TURNOUT, "demo", "--subscribers", str(SUBSCRIBERS)]
     with log.open("wb") as said:
         program = subprocess.Popen(line, cwd=base, stdout=said, stderr=said)
         try:

@@ -190,6 +190,7 @@ class Stored:
 
     def reads(self) -> dict[str, int]:
         """Online reads by outcome: turnout_feature_reads."""
+        self.house.aside.fold()
         counted = self.house.metrics.snapshot().get("turnout_feature_reads", [])
         return {labels[0]: count for labels, count in counted}
 

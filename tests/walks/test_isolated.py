@@ -124,9 +124,18 @@ def test_a_probe_that_is_not_wanted_any_more_leaves_no_child(tmp_path: Path) -> 
 
 
 def children() -> list[int]:
-    """Processes that this one started and that still run."""
+    """Probes and shadows that this process started and that still run."""
     listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [int(pid) for pid in listed]
+    return [int(pid) for pid in listed if is_ours(pid)]
+
+
+def is_ours(pid: str) -> bool:
+    """Whether it runs a program of the gateway's; other walks of this run have theirs."""
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return bool({b"gateway.probe", b"gateway.shadow_scorer"} & set(line))
 
 
 def alive(pid: int) -> bool:

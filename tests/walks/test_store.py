@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.walks.conftest import Played
+from tests.walks.conftest import SUBSCRIBERS, Played
 from tests.walks.whole import Whole, until
 
 pytestmark = pytest.mark.walk
@@ -31,5 +31,5 @@ def test_without_its_store_the_gateway_answers_with_defaults_and_says_so(played:
     until(lambda: "missing" in flags(whole), 15.0, "the store is back, and empty")
 
     written = whole.turnout("features", "materialise", "churn_profile")
-    assert written["written"] == 10_000
+    assert written["written"] == SUBSCRIBERS
     assert flags(whole) == []
