@@ -7,7 +7,7 @@ SHARED = ("played", "four", "whole")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group by the system used, else by file; the longest groups begin, so that none is left over."""
+    """Group by the system used, else by file; the longest begin, so that none is left over."""
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         group = next((name for name in SHARED if name in fixtures), item.path.name)
