@@ -23,7 +23,10 @@ from protos.predict_pb2 import CANARY, FALLBACK, PINNED, PRODUCTION
 from protos.window_pb2 import ARM_CANARY, ARM_PINNED, ARM_PRODUCTION, ARM_STANDBY
 
 LAST_MOMENT_NS = 1_000_000
-"""Kept back from a caller's deadline for the reply itself."""
+LAST_MOMENT_SHARE = 0.05
+"""Kept back from a caller's deadline for the reply itself: a twentieth of what was left when its
+versions were asked, a millisecond at least. One alone was missed by one caller in three on a busy
+host."""
 
 
 class Arms:
@@ -204,7 +207,9 @@ class Arms:
         if run.result() is None:
             now_ns = self._clock.now_ns()
             budget_ns = batch.routes.budgets.canary_ns - (now_ns - batch.asked_ns)
-            left_ns = int(batch.calls.deadline_ns[part.calls].min()) - now_ns - LAST_MOMENT_NS
+            deadline_ns = int(batch.calls.deadline_ns[part.calls].min())
+            kept_ns = max(LAST_MOMENT_NS, LAST_MOMENT_SHARE * (deadline_ns - batch.asked_ns))
+            left_ns = deadline_ns - now_ns - kept_ns
             fairly = budget_ns <= left_ns
             await asyncio.wait({run.on_loop}, timeout=max(min(budget_ns, left_ns), 0) / 1e9)
         if (scored := run.result()) is not None:

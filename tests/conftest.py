@@ -6,6 +6,7 @@ SHARED = ("played", "four", "whole")
 """Session fixtures that take long to build, the longest first."""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group by the system used, else by file; the longest begin, so that none is left over."""
     for item in items:

@@ -96,10 +96,14 @@ class House:
             return error
         raise AssertionError("the call was answered")
 
+    def closed(self) -> list[window_pb2.Window]:
+        """Close all windows and return them."""
+        self.aside.fold()
+        return self.windows.close(0, everything=True)
+
     def window(self, arm: str) -> window_pb2.Window:
         """Close all windows and return the one of *arm*, summed being the caller's business."""
-        self.aside.fold()
-        closed = self.windows.close(0, everything=True)
+        closed = self.closed()
         return next(w for w in closed if window_pb2.Arm.Name(w.arm) == f"ARM_{arm}")
 
 

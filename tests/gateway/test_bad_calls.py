@@ -19,6 +19,8 @@ from protos.registry_pb2 import ServingPolicy
 from registry.types import Deployment
 from tests.gateway.house import SALT, House, ask, house
 from tests.models import tiny_contract, tiny_files
+from tests.walks.frames import DATA, END_HEADERS, END_STREAM, HEADERS, Wire, frame, headers
+from tests.walks.frames import message as framed
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 GUARD = tiny_contract().guard
@@ -175,13 +177,21 @@ def test_a_message_beyond_4_mb_is_resource_exhausted_and_the_connection_lives() 
 
 @pytest.mark.walk
 def test_a_deadline_that_has_passed_reaches_no_model() -> None:
-    """timeout=0 and 1 us: DEADLINE_EXCEEDED, and no version counted a call."""
+    """No time left: no version counted a call. By hand: clients round up to 1 ms, and by then
+    an answer may be there; so does grpcio's server with what is shorter than that."""
+
+    def hurry(port: int, timeout: bytes) -> None:
+        wire = Wire(port)
+        block = headers(more=((b"grpc-timeout", timeout),))
+        body = frame(DATA, END_STREAM, 1, framed(ask(1, 2, 3).SerializeToString()))
+        wire.send(frame(HEADERS, END_HEADERS, 1, block) + body)
+        while not (wire.ended or wire.resets):
+            assert wire.read(5.0)
+        wire.close()
 
     async def walk() -> None:
         async with house({"1": tiny_files()}, deployment()) as gateway:
-            for within_s in (0.0, 1e-6):
-                error = await gateway.refusal(ask(1, 2, 3), within_s)
-                assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            await asyncio.to_thread(hurry, gateway.port, b"0u")
             await gateway.predict(ask(1, 2, 3))
             assert gateway.window("PRODUCTION").calls.answered == 1
 
