@@ -178,7 +178,8 @@ def test_a_message_beyond_4_mb_is_resource_exhausted_and_the_connection_lives() 
 @pytest.mark.walk
 def test_a_deadline_that_has_passed_reaches_no_model() -> None:
     """No time left: no version counted a call. By hand: clients round up to 1 ms, and by then
-    an answer may be there; so does grpcio's server with what is shorter than that."""
+    an answer may be there; so does grpcio's server with what is shorter than that.
+    """
 
     def hurry(port: int, timeout: bytes) -> None:
         wire = Wire(port)
