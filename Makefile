@@ -42,9 +42,9 @@ test: ingress unit walks
 unit: $(VENV)/.installed
 	@$(BIN)/python -m pytest -m "not walk and not nightly" -n auto --dist worksteal
 
-# They mostly wait, so two go side by side; tests/conftest.py says which share a process.
+# They mostly wait, so two files go side by side.
 walks: $(VENV)/.installed
-	@$(BIN)/python -m pytest -m "walk and not nightly" -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -m "walk and not nightly" -n 2 --dist loadfile
 
 # What takes minutes: whole contracts at full length, then the soak.
 nightly: $(VENV)/.installed

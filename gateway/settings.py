@@ -28,7 +28,7 @@ class Settings:
     window_sinks: tuple[str, ...] = ()
     """host:port of each WindowSink: rollout, monitoring."""
     ingress: str = "auto"
-    """auto, native or grpcio; auto: native where it is built."""
+    """auto, native or grpcio; auto: grpcio, until the native door drains without losing a call."""
     unix_folder: str = ""
     """Each worker also listens at worker-<slot>.sock in it; empty: nowhere."""
     tls_certificate: str = ""

@@ -1,4 +1,4 @@
-"""Who runs beside whom: walks that share a running system stay on one of pytest's processes."""
+"""Which walks begin: those that need a system that takes long to start."""
 
 import pytest
 
@@ -6,15 +6,11 @@ SHARED = ("played", "four", "whole")
 """Session fixtures that take long to build, the longest first."""
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group by the system used, else by file; the longest begin, so that none is left over."""
+    """Let their files begin, so that none of them is left over at the end; order is kept within."""
+    ranks: dict[object, int] = {}
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
-        group = next((name for name in SHARED if name in fixtures), item.path.name)
-        item.add_marker(pytest.mark.xdist_group(group))
-        item.stash[RANK] = SHARED.index(group) if group in SHARED else len(SHARED)
-    items.sort(key=lambda item: item.stash[RANK])
-
-
-RANK = pytest.StashKey[int]()
+        rank = next((n for n, name in enumerate(SHARED) if name in fixtures), len(SHARED))
+        ranks[item.path] = min(rank, ranks.get(item.path, rank))
+    items.sort(key=lambda item: ranks[item.path])
