@@ -59,7 +59,9 @@ class Gateway:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             try:
                 writer.write(f"{word}\n".encode())
-                return int(await reader.readline())
+                if not (line := await reader.readline()):
+                    raise ConnectionResetError("taken by a worker that left")
+                return int(line)
             finally:
                 writer.close()
 
