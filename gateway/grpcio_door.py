@@ -233,14 +233,14 @@ class GrpcioDoor:
             call = decode(request, self._shapes, self._limits)
             deadline_ns = self._deadline_ns(call.model, context.time_remaining(), arrived_ns)
             reply = await self._alone(call, arrived_ns, deadline_ns)
-            if reply is not None:
+            if isinstance(reply, PredictReply):
                 return reply.SerializeToString()
-            handle, future = self._enter(call, None, arrived_ns, deadline_ns)
+            entered = reply or self._enter(call, None, arrived_ns, deadline_ns)
         except Exception as error:  # noqa: BLE001  the wall: nothing internal reaches a caller
-            refusal = self.refused(model, error)
-        else:
-            return await self._answered(handle, future, context)
-        await abort(context, refusal)
+            entered = self.refused(model, error)
+        if not isinstance(entered, Refusal):
+            return await self._answered(*entered, context)
+        await abort(context, entered)
         raise AssertionError("abort returned")
 
     async def _infer(self, messages: object, context: Context) -> bytes:
@@ -255,14 +255,14 @@ class GrpcioDoor:
             asked = open_inference.decode(request, self._shapes, self._limits)
             deadline_ns = self._deadline_ns(model, context.time_remaining(), arrived_ns)
             reply = await self._alone(asked.call, arrived_ns, deadline_ns)
-            if reply is not None:
+            if isinstance(reply, PredictReply):
                 return asked.encode(reply)
-            handle, future = self._enter(asked.call, asked.encode, arrived_ns, deadline_ns)
+            entered = reply or self._enter(asked.call, asked.encode, arrived_ns, deadline_ns)
         except Exception as error:  # noqa: BLE001  the wall
-            refusal = self.refused(model, error)
-        else:
-            return await self._answered(handle, future, context)
-        await abort(context, refusal)
+            entered = self.refused(model, error)
+        if not isinstance(entered, Refusal):
+            return await self._answered(*entered, context)
+        await abort(context, entered)
         raise AssertionError("abort returned")
 
     async def _predict_stream(self, messages: object, context: Context) -> None:
@@ -289,8 +289,11 @@ class GrpcioDoor:
 
     async def _alone(
         self, call: DecodedCall, arrived_ns: int, deadline_ns: int
-    ) -> PredictReply | None:
-        """Answer a call that found nobody inside, and that nobody will follow; None: it waits."""
+    ) -> PredictReply | Refusal | None:
+        """Answer a call that found nobody inside, and that nobody will follow; None: it waits.
+
+        A refusal is the core's, which counted it: not one of this door's.
+        """
         lone = self.lone
         if lone is None or self._intake.rows_inside or self._patience.worth(1):
             return None
@@ -300,6 +303,8 @@ class GrpcioDoor:
         self._intake.hold(call.rows)
         try:
             return await lone.answer(routes, call, arrived_ns, deadline_ns)
+        except RefusedError as error:
+            return error.refusal
         finally:
             self._intake.release(call.rows)
 
