@@ -14,11 +14,11 @@ from features.entity_ids import check
 from features.errors import EntityIdError
 from gateway.clock import Clock
 from gateway.decode import CONTROL, invalid, parse_as
-from gateway.deployed import Deployed
+from gateway.deployed import Deployed, Routes
 from gateway.outcome_keys import OutcomeKeys
 from gateway.status import Code, Refusal, RefusedError
 from journal.errors import JournalRefusedError
-from journal.prediction_id import PredictionIdError, model_hash, read
+from journal.prediction_id import PredictionId, PredictionIdError, model_hash, read
 from protos.journal_pb2 import OutcomeRecord
 from protos.predict_pb2 import OutcomeReply, OutcomeRequest
 
@@ -44,6 +44,8 @@ class Outcomes:
     key        the cluster's prediction-id key of this moment.
     count      told (model, kind) of each acknowledged report; KINDS has the kinds.
     late_days  behind its prediction, from when an outcome counts as late.
+    tell       told (routes, the prediction, name, value, Unix ns) of each report on disk that names
+               a prediction of a model served here, duplicates left out.
     """
 
     KINDS = ("on_time", "late", "orphan", "by_entity", "duplicate")
@@ -57,6 +59,7 @@ class Outcomes:
         key: Callable[[], bytes],
         count: Callable[[str, str], None],
         late_days: int,
+        tell: Callable[[Routes, PredictionId, str, float, int], None],
     ) -> None:
         self._deployed = deployed
         self._tape = tape
@@ -65,6 +68,7 @@ class Outcomes:
         self._key = key
         self._count = count
         self._late_ms = late_days * DAY_MS
+        self._tell = tell
         self._under_way: dict[str, asyncio.Task[bool]] = {}
         self._asked: list[tuple[str, asyncio.Future[bool]]] = []
         self._asking: asyncio.Task[None] | None = None
@@ -78,8 +82,12 @@ class Outcomes:
         request = parse_as(OutcomeRequest, message)
         _check(request)
         now_ns = self._clock.unix_ns()
+        proved: PredictionId | None = None
         if request.prediction_id:
-            model, kind = self._by_prediction(request.prediction_id, now_ns // 1_000_000)
+            proved = self._proved(request.prediction_id)
+            model = self._model_of(proved)
+            late = now_ns // 1_000_000 - proved.at_ms > self._late_ms
+            kind = "orphan" if model == OTHER else "late" if late else "on_time"
             attribution = OutcomeReply.BY_PREDICTION_ID
         else:
             model, kind = self._by_entity(request), "by_entity"
@@ -90,19 +98,22 @@ class Outcomes:
         except JournalRefusedError:
             raise RefusedError(NOT_WRITTEN) from None
         self._count(model, "duplicate" if duplicate else kind)
+        routes = self._deployed.get(model)
+        if proved is not None and routes is not None and not duplicate:
+            self._tell(routes, proved, request.name, request.value, self._clock.unix_ns())
         return OutcomeReply(attribution=attribution, duplicate=duplicate).SerializeToString()
 
-    def _by_prediction(self, prediction_id: bytes, now_ms: int) -> tuple[str, str]:
-        """Prove the id; (model, kind). Any gateway of the cluster may have written it."""
+    def _proved(self, prediction_id: bytes) -> PredictionId:
+        """Prove the id; any gateway of the cluster may have written it."""
         try:
-            proved = read(prediction_id, self._key())
+            return read(prediction_id, self._key())
         except PredictionIdError as error:
             raise invalid(str(error)) from None
+
+    def _model_of(self, proved: PredictionId) -> str:
+        """Return the model's name; OTHER when it is not served here (any more)."""
         names = (routes.model for routes in self._deployed.all())
-        model = next((name for name in names if model_hash(name) == proved.model_hash), None)
-        if model is None:
-            return OTHER, "orphan"
-        return model, "late" if now_ms - proved.at_ms > self._late_ms else "on_time"
+        return next((name for name in names if model_hash(name) == proved.model_hash), OTHER)
 
     def _by_entity(self, request: OutcomeRequest) -> str:
         """Check what monitoring will attribute by; the model's name."""

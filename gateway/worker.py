@@ -34,6 +34,7 @@ from gateway.lone import LoneCalls
 from gateway.metrics import Metrics
 from gateway.open_inference_service import OpenInferenceService
 from gateway.outcome_keys import OutcomeKeys
+from gateway.outcome_windows import OutcomeWindows
 from gateway.outcomes import Outcomes
 from gateway.predict import BatchCore
 from gateway.probing import Prober, limits_of
@@ -71,7 +72,7 @@ class GatewayWorker:
         self.metrics = Metrics()
         self._disk = Disk(folder)
         self._deployed = Deployed()
-        self._windows = Windows()
+        self._windows, self._outcome_windows = Windows(), OutcomeWindows()
         self._shadows = Shadows(
             self._windows,
             clock,
@@ -133,6 +134,7 @@ class GatewayWorker:
             lambda: self.worker.prediction_id_key,
             self.metrics.count_outcome,
             self._settings.outcome_late_days,
+            self._outcome_windows.tell,
         )
         open_inference = OpenInferenceService(
             self._deployed, lambda: self._serving, distribution_version("turnout")
@@ -299,6 +301,7 @@ class GatewayWorker:
         unix_ns = self._clock.unix_ns()
         self._aside.fold()
         closed = self._windows.close(unix_ns, everything=everything)
+        closed += self._outcome_windows.close(unix_ns, everything=everything)
         for stream in self._streams:
             stream.offer(closed, [], unix_ns)
 

@@ -68,7 +68,7 @@ class WindowAck(_message.Message):
     def __init__(self, sequence: _Optional[int] = ...) -> None: ...
 
 class Window(_message.Message):
-    __slots__ = ("model", "version", "version_digest", "arm", "revision", "second", "start_unix_ns", "end_unix_ns", "calls", "rows", "features", "latency", "scores", "pairs", "records", "keep_of_65536", "first_bad_unix_ns", "last_bad_unix_ns")
+    __slots__ = ("model", "version", "version_digest", "arm", "revision", "second", "start_unix_ns", "end_unix_ns", "calls", "rows", "features", "latency", "scores", "pairs", "outcomes", "records", "keep_of_65536", "first_bad_unix_ns", "last_bad_unix_ns")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     VERSION_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +83,7 @@ class Window(_message.Message):
     LATENCY_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     PAIRS_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     KEEP_OF_65536_FIELD_NUMBER: _ClassVar[int]
     FIRST_BAD_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
@@ -101,11 +102,12 @@ class Window(_message.Message):
     latency: Sparse
     scores: Sparse
     pairs: Pairs
+    outcomes: _containers.RepeatedCompositeFieldContainer[Outcomes]
     records: _containers.RepeatedCompositeFieldContainer[Records]
     keep_of_65536: int
     first_bad_unix_ns: int
     last_bad_unix_ns: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[int] = ..., arm: _Optional[_Union[Arm, str]] = ..., revision: _Optional[int] = ..., second: _Optional[int] = ..., start_unix_ns: _Optional[int] = ..., end_unix_ns: _Optional[int] = ..., calls: _Optional[_Union[Calls, _Mapping]] = ..., rows: _Optional[int] = ..., features: _Optional[_Union[Rows, _Mapping]] = ..., latency: _Optional[_Union[Sparse, _Mapping]] = ..., scores: _Optional[_Union[Sparse, _Mapping]] = ..., pairs: _Optional[_Union[Pairs, _Mapping]] = ..., records: _Optional[_Iterable[_Union[Records, _Mapping]]] = ..., keep_of_65536: _Optional[int] = ..., first_bad_unix_ns: _Optional[int] = ..., last_bad_unix_ns: _Optional[int] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[int] = ..., arm: _Optional[_Union[Arm, str]] = ..., revision: _Optional[int] = ..., second: _Optional[int] = ..., start_unix_ns: _Optional[int] = ..., end_unix_ns: _Optional[int] = ..., calls: _Optional[_Union[Calls, _Mapping]] = ..., rows: _Optional[int] = ..., features: _Optional[_Union[Rows, _Mapping]] = ..., latency: _Optional[_Union[Sparse, _Mapping]] = ..., scores: _Optional[_Union[Sparse, _Mapping]] = ..., pairs: _Optional[_Union[Pairs, _Mapping]] = ..., outcomes: _Optional[_Iterable[_Union[Outcomes, _Mapping]]] = ..., records: _Optional[_Iterable[_Union[Records, _Mapping]]] = ..., keep_of_65536: _Optional[int] = ..., first_bad_unix_ns: _Optional[int] = ..., last_bad_unix_ns: _Optional[int] = ...) -> None: ...
 
 class Calls(_message.Message):
     __slots__ = ("answered", "refused", "faulty", "fallen_back", "late", "nan", "held_out", "dropped")
@@ -162,6 +164,18 @@ class Records(_message.Message):
     expected_bin: _containers.RepeatedScalarFieldContainer[int]
     batch_calls: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, metric: _Optional[_Union[Metric, str]] = ..., key_hash: _Optional[_Iterable[int]] = ..., bin: _Optional[_Iterable[int]] = ..., expected_bin: _Optional[_Iterable[int]] = ..., batch_calls: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Outcomes(_message.Message):
+    __slots__ = ("role", "name", "key_hash", "value")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KEY_HASH_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    role: int
+    name: str
+    key_hash: _containers.RepeatedScalarFieldContainer[int]
+    value: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, role: _Optional[int] = ..., name: _Optional[str] = ..., key_hash: _Optional[_Iterable[int]] = ..., value: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Pairs(_message.Message):
     __slots__ = ("pairs", "flips", "absolute_sum", "square_sum", "production_bins", "joint_index", "joint_count", "faulty")

@@ -15,7 +15,8 @@ from registry.types import BadRequestError, GateError
 from registry.versions import get_row
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
-POLICY_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+POLICY_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}(@[a-z][a-z0-9_-]{0,63})?")
+"""Its own name, or with a model's: the edition for that model."""
 
 
 def approve(change: Change, asked: pb.ApproveRequest) -> pb.Approval:

@@ -15,7 +15,7 @@ EVENTS = {
     "p99": "keys saw answers slower than production's p99",
     "p90": "keys saw answers slower than production's p90",
     "p50": "keys saw answers slower than production's p50",
-    OUTCOME: "keys had the outcome",
+    OUTCOME: "keys had the good outcome",
 }
 SHARED = (*QUANTILES, "timeouts")
 """Metrics of which a slow batch makes many events at once."""
@@ -129,7 +129,11 @@ def _note(evidence: Evidence, name: str) -> str:
         return "waits for production's records to fix its edge"
     if name == PREDICTION and evidence.prediction.shift is None:
         return "no approved shift: a difference holds, a constant output rolls back"
-    if name == OUTCOME and not evidence.metrics[OUTCOME].state.looks:
-        return "no outcomes yet"
+    if name == OUTCOME:
+        good = evidence.policy.outcome
+        if good is None:
+            return "the policy names no good outcome"
+        some = evidence.metrics[OUTCOME].state.looks
+        return good.words if some else f"{good.words}: none reported yet"
     full = evidence.canary_keys >= evidence.policy.keys_max
     return f"keys counted up to {evidence.policy.keys_max}" if full else ""

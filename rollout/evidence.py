@@ -4,7 +4,7 @@ The unit is the sticky key, which is what the split draws. Counting every call o
 always fails would accuse 12.6 % of healthy rollouts at a nominal 1 %.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from protos import window_pb2
@@ -13,6 +13,7 @@ from rollout.doubts import Doubts
 from rollout.inbox import Second
 from rollout.keys import KeySample
 from rollout.latency import LatencyEvidence, Margin
+from rollout.outcomes import good_keys
 from rollout.plan import Place, Stage, share_bp
 from rollout.policy import Policy
 from rollout.prediction import PredictionEvidence
@@ -44,18 +45,6 @@ def arms_at(place: Place, policy: Policy) -> Arms | None:
     if place.stage == Stage.WATCH:
         return Arms(window_pb2.ARM_PRODUCTION, window_pb2.ARM_STANDBY, share)
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A good thing that happened after a prediction: a conversion, a payment on time."""
-
-    key: int
-    """The evidence key of the prediction it is joined to."""
-    canary: bool
-    """Whether the candidate answered; else production did."""
-    share: float
-    """The candidate's configured share of the two when the key was drawn, 0 < share < 1."""
 
 
 @dataclass(slots=True)
@@ -138,6 +127,8 @@ class Evidence:
         arms = arms_at(place, self.policy)
         if arms is None:
             return
+        if told := [one for one in second.windows if one.outcomes]:
+            self._take_outcomes(told, arms.share)
         candidate = [one for one in ours if one.arm == arms.candidate]
         baseline = [
             one
@@ -145,10 +136,10 @@ class Evidence:
             if one.arm == arms.baseline and one.version == self._baseline
         ]
         if candidate or baseline:
-            told = ArmRecords(candidate), ArmRecords(baseline)
-            self._compare(second.second, place, *told, arms.share, current=current)
+            records = ArmRecords(candidate), ArmRecords(baseline)
+            self._compare(second.second, place, *records, arms.share, current=current)
             if current:
-                self._count_stage(*told, arms.share)
+                self._count_stage(*records, arms.share)
 
     def _compare(
         self,
@@ -176,19 +167,19 @@ class Evidence:
             self.prediction.take_watched(candidate, baseline, share)
         self.doubts.take(second, candidate, baseline, share, current=current)
 
-    def take_outcomes(self, outcomes: Iterable[Outcome]) -> None:
-        """Count late outcomes as they arrive, at the share their keys were drawn with.
+    def _take_outcomes(self, windows: Sequence[window_pb2.Window], share: float) -> None:
+        """Count the good ones as they arrive, at the share their keys were drawn with.
 
         Under "the version changes neither outcome nor delay" each is the candidate's with that
         probability, however late it comes. A key counts once; outcomes only ever stop a rollout.
         """
-        metric = self.metrics[OUTCOME]
-        shares: dict[float, tuple[set[int], set[int]]] = {}
-        for one in outcomes:
-            arms = shares.setdefault(one.share, (set(), set()))
-            arms[0 if one.canary else 1].add(one.key)
-        for share, (canary, baseline) in sorted(shares.items()):
-            metric.take(canary, baseline, share, self.policy.looks_max)
+        good = self.policy.outcome
+        if good is None:
+            return
+        candidate, baseline = good_keys(windows, good, self._version, self._baseline)
+        if candidate or baseline:
+            metric = self.metrics[OUTCOME]
+            metric.take(candidate, baseline, share, self.policy.looks_max)
 
     def _count_stage(self, candidate: ArmRecords, baseline: ArmRecords, share: float) -> None:
         stage = self.stage

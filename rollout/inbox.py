@@ -155,9 +155,12 @@ class Inbox:
 
     def _merge(self, window: window_pb2.Window, now_ns: int) -> None:
         if window.second <= self.closed_second:
-            self.late_windows += 1
-            self.late_at_ns = now_ns
-            return
+            if not window.outcomes:
+                self.late_windows += 1
+                self.late_at_ns = now_ns
+                return
+            # Outcomes are late by nature: what matters is the revision that drew their keys.
+            window = _redated(window, self.closed_second + 1)
         self._open.setdefault((window.second, window.revision), []).append(window)
 
     def close(self, now_ns: int) -> list[Second]:
@@ -196,3 +199,10 @@ class Inbox:
         for source, sender in list(self._senders.items()):
             if now_ns - sender.heard_ns > FORGET_NS:
                 del self._senders[source]
+
+
+def _redated(window: window_pb2.Window, second: int) -> window_pb2.Window:
+    moved = window_pb2.Window()
+    moved.CopyFrom(window)
+    moved.second = second
+    return moved

@@ -53,6 +53,39 @@ class CanaryStep:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GoodOutcome:
+    """Which reports mean that the prediction did good. Exactly one bound is given."""
+
+    name: str
+    """As callers report it: "accepted"."""
+    at_least: float | None = None
+    """Good from this value on ..."""
+    at_most: float | None = None
+    """... or down from this one: "churned", at most 0, is a customer who stayed."""
+
+    def __post_init__(self) -> None:
+        bounds = [one for one in (self.at_least, self.at_most) if one is not None]
+        if not self.name or len(bounds) != 1 or not math.isfinite(bounds[0]):
+            raise ValueError(
+                f"the good outcome {self.name!r} has the bounds at_least={self.at_least} and "
+                f"at_most={self.at_most}; it has a name, and one of them as a number"
+            )
+
+    def is_good(self, value: float) -> bool:
+        """Whether a report of this name with *value* is good."""
+        if self.at_least is not None:
+            return value >= self.at_least
+        return self.at_most is not None and value <= self.at_most
+
+    @property
+    def words(self) -> str:
+        """It in words: accepted >= 1."""
+        if self.at_least is not None:
+            return f"{self.name} >= {self.at_least:g}"
+        return f"{self.name} <= {self.at_most:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """All a rollout is judged by. Times in seconds, shares in basis points."""
 
@@ -89,6 +122,8 @@ class Policy:
     """Evidence that the split does not draw what it says: HOLD."""
     looks_max: int = 3600
     """Windows over which the rollback test waits for a late onset."""
+    outcome: GoodOutcome | None = None
+    """What customers are to do after a prediction; None: outcomes judge nothing."""
     freeze: tuple[str, ...] = ()
     """When nothing may start or grow, as rollout.freeze reads it; a rollback never waits."""
     alone_on: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout.errors import PolicyError
-from rollout.policy import POLICIES, CanaryStep, Policy, ShadowStage
+from rollout.policy import POLICIES, CanaryStep, GoodOutcome, Policy, ShadowStage
 
 FIELDS = {one.name: one for one in fields(Policy) if one.name != "name"}
 NUMBERS = (int, float)
@@ -85,6 +85,8 @@ def _field(base: Policy, key: str, value: Any, where: str) -> Any:  # noqa: ANN4
             raise PolicyError(f"{where}: canary is a list of [[canary]] tables")
         zero = CanaryStep(share_bp=0, bake_s=0.0)
         return tuple(_table(zero, one, f"{where} [[canary]]", whole=True) for one in value)
+    if key == "outcome":
+        return _good_outcome(value, where)
     if key == "weights":
         if not isinstance(value, dict) or not all(isinstance(w, NUMBERS) for w in value.values()):
             raise PolicyError(f"{where}: weights are a table of numbers, one a metric")
@@ -97,6 +99,22 @@ def _field(base: Policy, key: str, value: Any, where: str) -> Any:  # noqa: ANN4
             raise PolicyError(f"{where}: {key} is a list of words")
         return tuple(value)
     return _number(getattr(base, key), key, value, where)
+
+
+def _good_outcome(value: Any, where: str) -> GoodOutcome | None:  # noqa: ANN401  TOML's own
+    if value is False:
+        return None
+    where = f"{where} [outcome]"
+    known = ("name", "at_least", "at_most")
+    if not isinstance(value, dict) or set(value) - set(known):
+        raise PolicyError(f"{where}: its fields are {', '.join(known)}")
+    told = {n: v if n == "name" else _number(0.0, n, v, where) for n, v in value.items()}
+    if not isinstance(told.get("name"), str):
+        raise PolicyError(f"{where}: name is the name under which callers report it")
+    try:
+        return GoodOutcome(**told)
+    except ValueError as error:
+        raise PolicyError(f"{where}: {error}") from error
 
 
 def _table(before: Any, value: Any, where: str, *, whole: bool = False) -> Any:  # noqa: ANN401

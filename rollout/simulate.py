@@ -16,12 +16,12 @@ from rollout.plan import ENDS, Place, Stage, Verdict, share_bp
 from rollout.policy import CanaryStep, Policy
 from rollout.shift import Shift
 from rollout.simulate_streams import (
+    GOOD,
     NS,
     START,
     Scenario,
     Stream,
     Tick,
-    outcomes_of,
     second_of,
     windows_of,
 )
@@ -57,6 +57,7 @@ def at_share(share_bp_: int, alpha: float = 0.01) -> Policy:
         failure_bar=0.005,
         stage_s_max=1e9,
         alpha=alpha,
+        outcome=GOOD,
     )
 
 
@@ -75,7 +76,6 @@ def judged(ticks: Iterable[Tick], policy: Policy, shift: Shift | None = None) ->
         calls += tick.candidate.calls
         second = tick.second + 1
         evidence.take(second_of(tick, REVISION), place, current=True)
-        evidence.take_outcomes(outcomes_of(tick))
         said = judge(policy, Facts(place=place, stayed_s=float(second), fleet=LIVE), evidence)
         if said.verdict == Verdict.FAULTY:
             return Ended(OURS, "rolled back", second, calls, said.reason)

@@ -13,9 +13,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from protos import window_pb2
-from rollout.evidence import Outcome
+from protos import predict_pb2, window_pb2
 from rollout.inbox import Second
+from rollout.policy import GoodOutcome
 from rollout.shift import Shift
 from stats.latency import bins_of
 
@@ -31,6 +31,9 @@ RETRAINED = 0.3
 LATENCY_NS = 20e6
 SIGMA = 0.5
 """Latency is lognormal about a median of 20 ms; its p99 is 64 ms."""
+
+GOOD = GoodOutcome(name="bought", at_least=1.0)
+"""What the made-up customers do, or do not."""
 
 Keys = NDArray[np.uint64]
 Bins = NDArray[np.int64]
@@ -210,13 +213,6 @@ class Stream:
         )
 
 
-def outcomes_of(tick: Tick) -> Iterator[Outcome]:
-    """Yield the outcomes that *tick* reports, as monitoring would."""
-    for arm, canary in ((tick.candidate, True), (tick.baseline, False)):
-        for key in arm.outcomes.tolist():
-            yield Outcome(key, canary, tick.share)
-
-
 def latencies(chance: np.random.Generator, calls: int, how: Behaviour) -> NDArray[np.int64]:
     """(calls,) ns."""
     z = chance.standard_normal(calls)
@@ -251,16 +247,33 @@ def windows_of(
     """Return the windows a gateway would send of *tick*; *watch*: the candidate is production."""
     arms = ("ARM_PRODUCTION", "ARM_STANDBY") if watch else ("ARM_CANARY", "ARM_PRODUCTION")
     told = ((tick.candidate, arms[0], candidate), (tick.baseline, arms[1], baseline))
-    return [
-        _window(arm, kind, version, revision, START + tick.second)
-        for arm, kind, version in told
-        if arm.calls
+    second = START + tick.second
+    windows = [
+        _window(arm, kind, version, revision, second) for arm, kind, version in told if arm.calls
     ]
+    windows += [
+        _outcomes(arm, kind, version, revision, second)
+        for arm, kind, version in told
+        if len(arm.outcomes)
+    ]
+    return windows
 
 
 def second_of(tick: Tick, revision: int, *, watch: bool = False) -> Second:
     """Return *tick* as the inbox would close it."""
     return Second(START + tick.second, revision, tuple(windows_of(tick, revision, watch=watch)))
+
+
+def _outcomes(arm: Arm, kind: str, version: str, revision: int, second: int) -> window_pb2.Window:
+    """The window in which this arm's good outcomes are reported."""
+    made = window_pb2.Window(model="simulated", version=version, revision=revision, second=second)
+    made.outcomes.add(
+        role=predict_pb2.CANARY if kind == "ARM_CANARY" else predict_pb2.PRODUCTION,
+        name=GOOD.name,
+        key_hash=arm.outcomes.tolist(),
+        value=[1.0] * len(arm.outcomes),
+    )
+    return made
 
 
 def _window(arm: Arm, kind: str, version: str, revision: int, second: int) -> window_pb2.Window:

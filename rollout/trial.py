@@ -107,7 +107,8 @@ class Trial:
             if place is not None and not self.ended:
                 current = second.revision == self.revision
                 self.evidence.take(second, place, current=current)
-                self._note_course(second.second, place)
+                if current:
+                    self._note_course(second.second, place)
             elif place is not None:  # what was in flight: calls, but evidence of nothing any more
                 self.evidence.add_totals(second)
         return bool(over)

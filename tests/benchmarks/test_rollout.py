@@ -12,7 +12,7 @@ from rollout.latency import QUANTILES
 from rollout.plan import Place, Stage
 from rollout.simulate import at_share, look
 from rollout.simulate_many import Departures, Tilts
-from rollout.simulate_streams import BINS, SCENARIOS, Stream, Tick, outcomes_of, second_of
+from rollout.simulate_streams import BINS, SCENARIOS, Stream, Tick, second_of
 from stats.latency import bins_of
 from stats.tilt import LATENCY, LESS, WORSE
 
@@ -52,7 +52,6 @@ def test_the_fast_path_is_the_real_evidence_to_a_billionth(seed: int) -> None:
     evidence = Evidence("2", "1", POLICY, stream.shift)
     for tick in ticks:
         evidence.take(second_of(tick, 1), Place(Stage.CANARY), current=True)
-        evidence.take_outcomes(outcomes_of(tick))
     fixed = next(n for n in range(SECONDS) if _baseline_records(ticks[: n + 1]) >= 500) + 1
     for name, compared in evidence.metrics.items():
         canary, baseline = counted(ticks, evidence, name)

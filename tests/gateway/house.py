@@ -24,6 +24,7 @@ from gateway.lookup import OnlineRows
 from gateway.metrics import Metrics
 from gateway.open_inference_service import OpenInferenceService
 from gateway.outcome_keys import OutcomeKeys
+from gateway.outcome_windows import OutcomeWindows
 from gateway.outcomes import Outcomes
 from gateway.predict import BatchCore
 from gateway.scoring import Lane
@@ -69,6 +70,7 @@ class House:
     door: Door
     deployed: Deployed
     windows: Windows
+    outcome_windows: OutcomeWindows
     aside: Aside
     metrics: Metrics
     served: Remembered
@@ -139,12 +141,11 @@ async def house(
     """
     settings = replace(settings or Settings(), ingress=DOOR)
     clock, faults, refused, guards = SystemClock(), list[str](), list[tuple[str, Refusal]](), []
-    fault_log = FaultList(faults)
-    deployed, windows, metrics = Deployed(), Windows(), Metrics()
+    deployed, windows, metrics, fault_log = Deployed(), Windows(), Metrics(), FaultList(faults)
     waiting, bounds = settings.shadow_rows_waiting_max, shadow_limits_of(settings)
     shadows = Shadows(windows, clock, waiting, bounds, guards.append, metrics)
-    served, outcomes = Remembered(), Remembered()
-    methods = _methods(deployed, outcomes, metrics, clock, settings)
+    served, outcomes, outcome_windows = Remembered(), Remembered(), OutcomeWindows()
+    methods = _methods(deployed, outcomes, outcome_windows, metrics, settings)
     noted = lambda model, refusal: refused.append((model, refusal))  # noqa: E731
     door = door_of(settings, clock, fault_log, noted, methods)
     aside = Aside(windows, metrics, shadows, served, clock, guards.append)
@@ -166,6 +167,7 @@ async def house(
                 door,
                 deployed,
                 windows,
+                outcome_windows,
                 aside,
                 metrics,
                 served,
@@ -211,16 +213,21 @@ def _core(
 
 
 def _methods(
-    deployed: Deployed, tape: Remembered, metrics: Metrics, clock: SystemClock, settings: Settings
+    deployed: Deployed,
+    tape: Remembered,
+    windows: OutcomeWindows,
+    metrics: Metrics,
+    settings: Settings,
 ) -> dict[str, Unary]:
     reports = Outcomes(
         deployed,
         tape,
         OutcomeKeys(Path("nowhere"), 7, settings.outcome_keys_max),
-        clock,
+        SystemClock(),
         lambda: KEY,
         metrics.count_outcome,
         settings.outcome_late_days,
+        windows.tell,
     )
     every = (Services(deployed), reports, OpenInferenceService(deployed, lambda: True, "0.0"))
     return {path: method for one in every for path, method in one.methods().items()}

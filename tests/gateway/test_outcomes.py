@@ -3,26 +3,29 @@
 import asyncio
 import os
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
 
 from gateway.clock import SystemClock
-from gateway.deployed import Deployed
+from gateway.deployed import Deployed, build_routes
 from gateway.outcome_keys import OutcomeKeys
+from gateway.outcome_windows import OutcomeWindows
 from gateway.outcomes import Outcomes
 from journal.errors import JournalRefusedError
-from journal.prediction_id import model_hash, write
+from journal.prediction_id import HOLDOUT_BIT, model_hash, read, write
 from journal.reader import Reader
 from journal.segment import Kind
 from journal.writer import Writer
 from protos.journal_pb2 import OutcomeRecord
-from protos.predict_pb2 import OutcomeReply, OutcomeRequest
+from protos.predict_pb2 import OutcomeReply, OutcomeRequest, Role
 from registry.types import Deployment
-from tests.gateway.house import KEY, House, ask, house
+from tests.gateway.house import KEY, SALT, House, ask, house
 from tests.models import tiny_files
 
 pytestmark = pytest.mark.walk
@@ -40,11 +43,11 @@ async def report(gateway: House, **fields: object) -> OutcomeReply:
     return OutcomeReply.FromString(raw)
 
 
-def proof(model: str, days_ago: float, boot_id: int = 99) -> bytes:
+def proof(model: str, days_ago: float, boot_id: int = 99, role: int = 1) -> bytes:
     """An id that some worker of this cluster wrote."""
     return write(
         KEY,
-        role=1,
+        role=role,
         slot=1,
         sequence=5,
         model_hash=model_hash(model),
@@ -85,6 +88,50 @@ def test_each_kind_of_outcome_is_kept_and_counted() -> None:
             assert len(records) == 5
             assert (records[4].model, list(records[4].keys)) == ("churn", ["S1"])
             assert records[4].event_time_ms == 1_700_000_000_000
+
+    asyncio.run(walk())
+
+
+def test_what_is_under_test_is_told_to_those_who_judge() -> None:
+    """By version, role and name, with key and value: each report once, no control group."""
+    plan = replace(PLAN, canary="2", canary_bp=5_000, split_salt=SALT, rollout_id="r1", revision=4)
+    versions = {"1": tiny_files(), "2": {**tiny_files(), "card.json": b"{}"}}
+
+    async def walk() -> None:
+        async with house(versions, plan) as gateway:
+            told: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
+            for number in range(30):
+                reply = await gateway.predict(ask(1, 2, 3, key=f"S{number}"))
+                proved = read(reply.prediction_id, KEY)
+                assert proved.revision == 4
+                told[reply.version, proved.role][proved.key_hash] = number % 3
+                for _ in range(2):
+                    await report(
+                        gateway,
+                        prediction_id=reply.prediction_id,
+                        value=float(number % 3),
+                        idempotency_key=f"k-{number}",
+                    )
+            held_out = proof("churn", 1, role=1 | HOLDOUT_BIT)
+            for stranger in (held_out, proof("churn", 1), proof("retired", 1)):
+                await report(gateway, prediction_id=stranger)
+            await report(gateway, **BY_ENTITY, keys=["S1"])
+            windows = gateway.outcome_windows.close(0, everything=True)
+            found: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
+            for window in windows:
+                assert (window.model, window.revision, window.arm) == ("churn", 4, 0)
+                for one in window.outcomes:
+                    assert one.name == "churned"
+                    reports = dict(zip(one.key_hash, one.value, strict=True))
+                    assert len(reports) == len(one.key_hash)
+                    found[window.version, one.role] |= reports
+            assert found == told
+            assert set(found) == {("1", Role.PRODUCTION), ("2", Role.CANARY)}
+            settled = replace(plan, canary="", canary_bp=0, rollout_id="", revision=5)
+            loaded = {"1": gateway.deployed.all()[0].production.version}
+            gateway.deployed.swap(build_routes(settled, loaded, gateway.settings))
+            await report(gateway, prediction_id=reply.prediction_id)
+            assert gateway.outcome_windows.close(0, everything=True) == []
 
     asyncio.run(walk())
 
@@ -135,6 +182,7 @@ class Desk:
             lambda: KEY,
             lambda model, kind: self.counted.append((model, kind)),
             90,
+            OutcomeWindows().tell,
         )
 
     async def report(self, key: str) -> bool:

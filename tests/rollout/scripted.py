@@ -13,7 +13,7 @@ from registry.types import (
 )
 from rollout.apply import Terms
 from rollout.plan import Place
-from rollout.policy import CanaryStep, Policy, ShadowStage
+from rollout.policy import CanaryStep, GoodOutcome, Policy, ShadowStage
 from rollout.trial import Now, Trial
 
 NS = 1_000_000_000
@@ -31,6 +31,7 @@ QUICK = Policy(
     failure_bar=0.02,
     preload_s_max=20.0,
     stage_s_max=60.0,
+    outcome=GoodOutcome(name="paid", at_least=1.0),
 )
 POLICIES = {"quick": QUICK, "quick-direct": replace(QUICK, name="quick-direct", shadow=None)}
 TERMS = Terms(

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from protos import registry_pb2, window_pb2
+from protos import predict_pb2, registry_pb2, window_pb2
 from rollout.apply import Terms
 from rollout.checkpoint import from_state, to_state
-from rollout.evidence import Outcome
 from rollout.inbox import Second
 from rollout.keys import KeySample
 from rollout.plan import Place, Stage
@@ -33,7 +32,11 @@ def certified() -> Trial:
     traffic.errors, traffic.baseline_errors, traffic.missing = 0.05, 0.03, 0.1
     for _ in range(12):
         trial.evidence.take(traffic.next(), CANARY, current=True)
-    trial.evidence.take_outcomes([Outcome(1, True, 0.1), Outcome(2, False, 0.5)])
+    for place, version, key in ((CANARY, "2", 1), (Place(Stage.CANARY, 1), "1", 2)):
+        told = window_pb2.Window(model="churn", version=version, revision=2)
+        told.outcomes.add(role=predict_pb2.PRODUCTION, name="paid", key_hash=[key], value=[1.0])
+        trial.evidence.take(Second(13, 2, (told,)), place, current=False)
+    assert sorted(trial.evidence.metrics["outcome"].by_share) == [1_000, 5_000]
     return trial
 
 
