@@ -1,9 +1,40 @@
-"""Which walks begin: those that need a system that takes long to start."""
+"""What is read, and in which order: unit tests without the walks, long-starting walks first."""
+
+import atexit
+import gc
+import re
+from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
 SHARED = ("played", "four", "whole")
 """Session fixtures that take long to build, the longest first."""
+
+WHOLE_FILE = re.compile(r"^pytestmark = (?:\[[^\]]*)?pytest\.mark\.(walk|nightly)\b", re.MULTILINE)
+"""A file all of whose tests have a mark."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files unread that `-m "... and not walk"` deselects whole: their imports take long."""
+    wanted = str(config.option.markexpr)
+    if collection_path.suffix != ".py" or "not " not in wanted or " or " in wanted:
+        return None
+    marks = WHOLE_FILE.findall(collection_path.read_text(encoding="utf-8"))
+    unwanted = any(f"not {mark}" in wanted.split(" and ") for mark in marks)
+    return True if unwanted else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare the garbage collector what was imported: it stays, and is most of the heap."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # C extensions count what outlives the interpreter
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

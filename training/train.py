@@ -15,11 +15,9 @@ from registry import bundle
 from registry.bundle import Bundle
 from training import card, fairness, gate, golden, reference
 from training.certify import ParityCertificate, certify
-from training.convert import convert
 from training.edge_rows import edge_rows
 from training.errors import GateFailedError
 from training.evaluate import Estimate, auc_gain, evaluate
-from training.fit import fit, probabilities
 from training.labels import Labels
 from training.lint import lint
 from training.onnx_model import OnnxModel
@@ -161,6 +159,10 @@ def _fit(
     held: NDArray[np.bool_],
     positive: NDArray[np.bool_],
 ) -> _Fitted:
+    # scikit-learn and skl2onnx take a second to import: commands that fit nothing go without.
+    from training.convert import convert
+    from training.fit import fit, probabilities
+
     model = fit(recipe, rows[~held], positive[~held])
     onnx = convert(
         model,

@@ -10,7 +10,6 @@ from pathlib import Path
 import grpc
 import pytest
 
-from benchmarks.bench import main
 from benchmarks.generator import ask_all
 from benchmarks.wire import message
 from benchmarks.workloads import CANNED, GATEWAY, PLAIN
@@ -61,6 +60,8 @@ def test_the_generator_counts_what_grpc_answered_and_what_it_refused() -> None:
 
 def test_a_short_comparison_measures_both_and_keeps_every_round(tmp_path: Path) -> None:
     """Equal answers are proved first; the JSON says machine, commit and each round."""
+    from benchmarks.bench import main  # it trains its models: seconds of imports
+
     kept = tmp_path / "result.json"
     line = ["--entities", "2000", "--rounds", "1", "--seconds", "0.3", "--warm", "0.2"]
     main([*line, "--only", "1 row", "--keep", str(kept)])

@@ -174,6 +174,6 @@ def test_a_tampered_weight_fails_the_gate_at_parity(monkeypatch: pytest.MonkeyPa
                 item.floats[0] += 0.01
         return bytes(tampered.SerializeToString())
 
-    monkeypatch.setattr(training, "convert", wrong)
+    monkeypatch.setattr(converting, "convert", wrong)
     with pytest.raises(GateFailedError, match=r"rows beyond 1e-05"):
         training.train(recipe(LEARNERS["boosting"]), Population(), labels())
