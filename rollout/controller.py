@@ -7,19 +7,19 @@ what it was told in the registry before it says so, and carries decisions out.
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
 
-from protos import registry_pb2, window_pb2
+from protos import window_pb2
 from registry.client import RegistryClient
 from registry.types import Deployment, FencedError, RegistryError
+from rollout.apart import apart
 from rollout.apply import Terms, deployment_at, move, place_of
 from rollout.clock import Clock
 from rollout.errors import (
-    CheckpointError,
     NotLeadingError,
     SupersededError,
     UnknownRolloutError,
 )
+from rollout.findings import Findings
 from rollout.fleet import Fleet
 from rollout.inbox import NS, by_model, source_name
 from rollout.judge import FleetView
@@ -38,14 +38,6 @@ MOVED_NS_MAX = 30 * NS
 RETRY_NS = NS // 2
 """Between two tries of a move that a gate or an unreachable registry stopped."""
 REASON_CHARS_MAX = 1_000
-
-
-@dataclass(slots=True)
-class Finding:
-    """What monitoring said last about a model or version."""
-
-    kind: str
-    text: str
 
 
 class Controller:
@@ -71,7 +63,7 @@ class Controller:
         self._earlier: list[Trial] = []
         self._newest: dict[str, Deployment] = {}
         self._received: dict[str, int] = {}
-        self._findings: dict[tuple[str, str], Finding] = {}
+        self.findings = Findings()
         self._finished: set[str] = set()
         self._retry_at_ns: dict[str, int] = {}
         self._busy: dict[str, asyncio.Task[None]] = {}
@@ -100,7 +92,9 @@ class Controller:
             self._newest[held.model] = held
             try:
                 trial = await memory.load(held, self._clock.now())
-            except CheckpointError:
+            except RegistryError:
+                raise
+            except Exception:  # one that cannot be read must not keep the others from going on
                 log.exception("rollout: a rollout of %r cannot be gone on with", held.model)
                 continue
             if trial is None or (not trial.decisions and held.rollout_id == ""):
@@ -139,8 +133,9 @@ class Controller:
         listening = self._listening()
         told = by_model(batch, {trial.terms.model for trial in listening})
         for trial in listening:
-            if trial.receive(told[trial.terms.model], now):
-                self.wake.set()
+            with apart(trial, self._tell):
+                if trial.receive(told[trial.terms.model], now):
+                    self.wake.set()
         name = source_name(source)
         self._received[name] = max(self._received.get(name, 0), batch.sequence)
 
@@ -151,7 +146,10 @@ class Controller:
             return 0
         if not listening:
             return self._received.get(source, 0)
-        return min(self._memory.kept(trial, source) for trial in listening)
+        whole = [trial for trial in listening if not trial.broken]
+        if not whole:
+            return self._received.get(source, 0)
+        return min(self._memory.kept(trial, source) for trial in whole)
 
     def see_deployment(self, held: Deployment) -> None:
         """Take a deployment as the newest; older ones are ignored."""
@@ -159,10 +157,6 @@ class Controller:
         if before is None or held.revision > before.revision:
             self._newest[held.model] = held
             self.wake.set()
-
-    def see_finding(self, finding: registry_pb2.Finding) -> None:
-        """Take what monitoring wrote: "hold" holds a model or one version, "clear" ends that."""
-        self._findings[finding.model, finding.version] = Finding(finding.kind, finding.text)
 
     def _listening(self) -> list[Trial]:
         return [
@@ -175,31 +169,41 @@ class Controller:
         """Close what is over, judge, and begin whatever follows, without waiting for it."""
         now = self._clock.now()
         for trial in self._listening():
-            if trial.close(now):
+            with apart(trial, self._tell):
+                self._look(trial, now)
+
+    def _look(self, trial: Trial, now: Now) -> None:
+        if trial.close(now):
+            self._tell()
+        model = trial.terms.model
+        if model in self._busy or now.monotonic_ns < self._retry_at_ns.get(model, 0):
+            return
+        newest = self._newest.get(model)
+        if trial.ended:
+            if self._is_collected(trial, now):
+                self._begin(model, self._finish(trial))
+        elif newest is not None and newest.revision > trial.revision:
+            self._begin(model, self._reconcile(trial, newest))
+        else:
+            before = (trial.verdict, trial.reason)
+            to = trial.judge(
+                now,
+                self._view(trial, now),
+                self.findings.hold(trial.terms.model, trial.terms.version),
+            )
+            if before != (trial.verdict, trial.reason):
                 self._tell()
-            model = trial.terms.model
-            if model in self._busy or now.monotonic_ns < self._retry_at_ns.get(model, 0):
-                continue
-            newest = self._newest.get(model)
-            if trial.ended:
-                if self._is_collected(trial, now):
-                    self._begin(model, self._finish(trial))
-            elif newest is not None and newest.revision > trial.revision:
-                self._begin(model, self._reconcile(trial, newest))
-            else:
-                before = (trial.verdict, trial.reason)
-                to = trial.judge(now, self._view(trial, now), self._finding(trial))
-                if before != (trial.verdict, trial.reason):
-                    self._tell()
-                if to != trial.place:
-                    self._begin(model, self.go(trial, to, trial.reason))
+            if to != trial.place:
+                self._begin(model, self.go(trial, to, trial.reason))
 
     async def save(self) -> None:
         """Keep every rollout under way, then let the gateways forget what is kept."""
         if self._memory is not None:
             for trial in self._listening():
-                trial.inbox.forget_silent(self._clock.now().monotonic_ns)
-                await self._memory.save(trial)
+                with apart(trial, self._tell):
+                    trial.inbox.forget_silent(self._clock.now().monotonic_ns)
+                    if not trial.broken:
+                        await self._memory.save(trial)
         self._tell()
 
     async def go(self, trial: Trial, to: Place, why: str) -> None:
@@ -288,17 +292,14 @@ class Controller:
 
     async def _remember(self, trial: Trial, *, as_newest: bool = False) -> None:
         if self._memory is not None:
-            await self._memory.save(trial, as_newest=as_newest)
+            with apart(trial, self._tell):
+                await self._memory.save(trial, as_newest=as_newest)
             self._tell()
 
     def _view(self, trial: Trial, now: Now) -> FleetView:
         silence_ns = int(trial.terms.policy.silence_s_max * NS)
         terms = trial.terms
         return self.fleet.view(terms.model, terms.version, silence_ns, now.monotonic_ns)
-
-    def _finding(self, trial: Trial) -> str:
-        said = [self._findings.get((trial.terms.model, one)) for one in ("", trial.terms.version)]
-        return "; ".join(one.text for one in said if one is not None and one.kind == "hold")
 
     # For those who steer and those who look (steering.py, service.py)
 

@@ -148,5 +148,5 @@ async def _follow_findings(controller: Controller, registry: RegistryClient) -> 
         with contextlib.suppress(RegistryError):
             async for finding in registry.watch_findings(newest):
                 newest = finding.sequence
-                controller.see_finding(finding)
+                controller.findings.see(finding)
         await asyncio.sleep(AGAIN_S)

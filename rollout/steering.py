@@ -117,6 +117,7 @@ class Steering:
         """Stay where it is (faults still roll back), or go on."""
         trial = self._under_way(model)
         trial.paused = paused
+        trial.broken = trial.broken if paused else ""
         trial.reason = f"{'paused' if paused else 'resumed'} by {actor}: {_said(reason)}"
         await self._controller.steered(trial)
         return trial

@@ -65,6 +65,8 @@ class Trial:
     revision: int = 0
     since_unix_ms: int = 0
     paused: bool = False
+    broken: str = ""
+    """Why it cannot be judged: counting or judging it raised. Until somebody resumes or ends it."""
     reason: str = ""
     missing: tuple[str, ...] = ()
     verdict: Verdict = Verdict.UNDECIDED
@@ -104,7 +106,7 @@ class Trial:
         over = self.inbox.close(now.monotonic_ns)
         for second in over:
             place = self.places.get(second.revision)
-            if place is not None and not self.ended:
+            if place is not None and not self.ended and not self.broken:
                 current = second.revision == self.revision
                 self.evidence.take(second, place, current=current)
                 if current:
@@ -178,6 +180,8 @@ class Trial:
         """
         if self.ended:
             return self.place
+        if self.broken:
+            return self._judge_blindly()
         inbox, self.looked_unix_ms = self.inbox, now.unix_ns // 1_000_000
         facts = Facts(
             place=self.place,
@@ -198,6 +202,14 @@ class Trial:
         if self.paused and judgement.verdict != Verdict.FAULTY:
             return self.place
         return next_place(self.place, judgement.verdict, self.terms.policy)
+
+    def _judge_blindly(self) -> Place:
+        """Hold it, whatever was counted; a hard guard needs no counting."""
+        if self.guard:
+            self._keep(Judgement(Verdict.FAULTY, self.guard))
+            return next_place(self.place, Verdict.FAULTY, self.terms.policy)
+        self.hold(self.broken)
+        return self.place
 
     def hold(self, reason: str) -> None:
         """Say why the verdict could not be carried out yet."""

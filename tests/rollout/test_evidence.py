@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protos import window_pb2
@@ -16,6 +16,7 @@ from rollout.evidence import Evidence
 from rollout.inbox import Second
 from rollout.plan import Place, Stage
 from stats import tilt
+from tests.examples import examples
 from tests.rollout.scripted import QUICK, START, window
 
 CANARY = Place(Stage.CANARY, 0)
@@ -134,7 +135,7 @@ def test_other_versions_and_pins_are_nobodys_evidence() -> None:
     assert not evidence.stage.clean
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(st.randoms(use_true_random=False))
 def test_any_split_of_a_second_into_windows_is_one_evidence(draw: random.Random) -> None:
     """However workers share the calls, and in whatever order they tell, nothing differs."""

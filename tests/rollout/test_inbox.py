@@ -3,11 +3,12 @@
 import random
 from time import perf_counter
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protos import window_pb2
 from rollout.inbox import Inbox, Second, by_model, source_name
+from tests.examples import examples
 from tests.rollout.scripted import NS, SOURCE, START, batch, window
 
 
@@ -71,7 +72,7 @@ def test_a_gap_is_waited_for_and_then_given_up() -> None:
     assert inbox.accept(batch(2, window("canary", 1, errors=[2]), sent_s=1.9), ns(2.6)) == []
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(st.randoms(use_true_random=False))
 def test_any_partition_and_order_gives_the_same_seconds(draw: random.Random) -> None:
     """Over 4 workers, shuffled, some twice: the closed seconds are the same."""
