@@ -46,8 +46,10 @@ unit: $(VENV)/.installed
 walks: $(VENV)/.installed
 	@$(BIN)/python -m pytest -m "walk and not nightly" -n 2 --dist loadfile
 
-# What takes minutes: whole contracts at full length, then the soak.
+# What takes minutes: properties on thirty times the examples of `make unit`, drawn anew; whole
+# contracts at full length; the soak.
 nightly: $(VENV)/.installed
+	@TURNOUT_EXAMPLES=10 $(BIN)/python -m pytest -m "hypothesis and not walk and not nightly"
 	@$(BIN)/python -m pytest -m nightly
 	@$(MAKE) soak MINUTES=60
 

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from features.encode import encode
 from features.errors import SourceError
 from features.pushed import FeatureRow, columns_of
+from tests.examples import examples
 from tests.features.views import NOW_MS, floats, plan_view
 
 
@@ -95,7 +96,7 @@ def test_an_absent_column_is_named() -> None:
 NUMBERS = st.one_of(st.none(), st.floats(), st.integers(-(2**62), 2**62))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.tuples(NUMBERS, st.sampled_from([None, "prepaid", "x"])), min_size=1))
 def test_pushed_rows_and_columns_encode_alike(rows: list[tuple[float | None, str | None]]) -> None:
     """A stream's Python values and a table's typed columns become the same bits."""

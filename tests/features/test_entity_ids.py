@@ -2,17 +2,18 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
 from features.entity_ids import check, check_all, id_hashes, join
 from features.errors import EntityIdError
+from tests.examples import examples
 
 NO_CONTROLS = st.characters(blacklist_categories=["Cs", "Cc"])
 
 
-@settings(deadline=None)
+@examples(100)
 @given(st.text(NO_CONTROLS, min_size=1, max_size=32))
 def test_any_text_without_controls_is_an_id(text: str) -> None:
     """Up to 32 characters are at most 128 bytes; the id is its UTF-8."""
@@ -37,7 +38,7 @@ def test_length_is_counted_in_bytes() -> None:
         check("a\ud800")
 
 
-@settings(deadline=None)
+@examples(100)
 @given(st.lists(st.text(max_size=140) | st.text("aé\ud800\x1f", max_size=70), max_size=4))
 def test_many_ids_are_checked_as_each_is(texts: list[str]) -> None:
     """All as `check` gives them, or None where it refuses one."""
@@ -55,7 +56,7 @@ def test_the_refusal_does_not_repeat_the_id() -> None:
     assert "secret" not in str(refused.value)
 
 
-@settings(deadline=None)
+@examples(100)
 @given(st.lists(st.lists(st.text(NO_CONTROLS, min_size=1, max_size=5), min_size=2, max_size=2)))
 def test_composites_join_to_different_ids(pairs: list[list[str]]) -> None:
     """("a", "bc") and ("ab", "c") are two entities."""

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from features.entity_ids import id_hashes
 from features.rows import DEFAULTED, MISSING, STALE, ViewRows, valid_flags, valid_words
+from tests.examples import examples
 from tests.features.views import DAY_MS, NOW_MS, floats, plan_view, wide_view
 
 ROWS = ViewRows(plan_view())
@@ -23,7 +24,7 @@ def packed(age_ms: int = 0) -> list[bytes]:
     return ROWS.pack(IDS, np.full(3, NOW_MS - age_ms), VALUES, VALID)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(
     hnp.arrays(
         np.dtype("<u4"), st.tuples(st.integers(0, 5), st.sampled_from([1, 19, 64, 65, 130]))
@@ -105,7 +106,7 @@ def test_another_entitys_or_views_row_is_broken_not_served() -> None:
     assert decoded.values.tobytes() == ROWS.defaults(3).values.tobytes()
 
 
-@settings(deadline=None)
+@examples(100)
 @given(st.lists(st.one_of(st.none(), st.binary(max_size=60)), min_size=3, max_size=3))
 def test_garbage_is_never_served(replies: list[bytes | None]) -> None:
     """No bytes make decode raise or pass for a row."""

@@ -2,10 +2,11 @@
 
 import duckdb
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from features.staleness import forgotten_sql, is_forgotten, is_stale, stale_sql
+from tests.examples import examples
 
 TTL = st.integers(1, 2**50)
 AGES = st.lists(st.integers(-(2**52), 2**52), max_size=50)
@@ -18,7 +19,7 @@ def test_a_row_lives_through_its_ttl() -> None:
     assert not is_stale(-5, 1_000)
 
 
-@settings(max_examples=8, deadline=None)
+@examples(8)
 @given(AGES, TTL)
 def test_sql_and_numpy_agree(ages: list[int], ttl: int) -> None:
     """The offline join's text and the online read's function are one comparison."""

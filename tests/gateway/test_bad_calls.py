@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import grpc
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.columns import ModelShape
@@ -17,6 +17,7 @@ from gateway.status import Code, RefusedError
 from protos.predict_pb2 import PredictRequest, Row
 from protos.registry_pb2 import ServingPolicy
 from registry.types import Deployment
+from tests.examples import examples
 from tests.gateway.house import SALT, House, ask, house
 from tests.models import tiny_contract, tiny_files
 from tests.walks.frames import DATA, END_HEADERS, END_STREAM, HEADERS, Wire, frame, headers
@@ -293,7 +294,7 @@ def test_more_rows_than_the_house_holds_are_unavailable_with_a_pushback() -> Non
     asyncio.run(walk())
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.binary(max_size=200))
 def test_no_bytes_whatever_raise_anything_but_a_refusal(raw: bytes) -> None:
     """Random bytes through parse and decode: a call, or a RefusedError."""
@@ -305,7 +306,7 @@ def test_no_bytes_whatever_raise_anything_but_a_refusal(raw: bytes) -> None:
     assert refused in (Code.INVALID_ARGUMENT, Code.NOT_FOUND)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.integers(0, 400), st.integers(0, 255))
 def test_a_good_call_with_one_byte_changed_is_a_call_or_a_refusal(place: int, value: int) -> None:
     """One byte of a call of five rows, set to anything."""

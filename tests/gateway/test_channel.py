@@ -13,16 +13,17 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import uvloop
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.channel import FRAME_BYTES_MAX, FrameError, Frames, Line, Message, WorkerChannel, frame
 from gateway.supervisor import rss_bytes
+from tests.examples import examples
 
 texts = st.dictionaries(st.text(max_size=5), st.text() | st.floats(allow_nan=False) | st.integers())
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.lists(texts, max_size=6), st.lists(st.integers(1, 30), min_size=1))
 def test_messages_come_out_whole_however_the_bytes_were_cut(
     values: list[Message], cuts: list[int]

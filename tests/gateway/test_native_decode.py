@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import open_inference
@@ -20,6 +20,7 @@ from gateway.settings import Settings
 from gateway.status import RefusedError
 from protos import open_inference_pb2 as oip
 from protos.predict_pb2 import PredictRequest, Row
+from tests.examples import examples
 from tests.gateway.test_vectors import COLUMNS
 from tests.gateway.test_vectors import SHAPE as NBA
 
@@ -149,14 +150,14 @@ REQUEST = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(REQUEST, st.sampled_from(SHAPES))
 def test_any_request_is_read_alike(request: PredictRequest, shape: ModelShape) -> None:
     """Names, numbers, counts, keys: as drawn."""
     predict_alike(request.SerializeToString(), shape)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(REQUEST, st.integers(0, 2**32), st.binary(max_size=12), st.integers(0, 3))
 def test_any_damaged_request_is_read_alike(
     request: PredictRequest, place: int, patch: bytes, cut: int
@@ -168,7 +169,7 @@ def test_any_damaged_request_is_read_alike(
     predict_alike(damaged, CHURN)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.binary(max_size=40), st.sampled_from([b"\x0a\x05churn", b"\x0a\x05churn\x12\x04", b""]))
 def test_any_bytes_are_read_alike(raw: bytes, before: bytes) -> None:
     """Whatever they are: unknown fields, groups, varints that do not end."""
@@ -277,7 +278,7 @@ INFER = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(INFER, st.integers(0, 2**32), st.binary(max_size=4), st.booleans())
 def test_any_model_infer_is_read_alike(
     request: oip.ModelInferRequest, place: int, patch: bytes, damage: bool

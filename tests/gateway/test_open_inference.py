@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import open_inference
@@ -18,6 +18,7 @@ from gateway.status import RefusedError
 from gateway.wire import WireError, bytes_beside
 from protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from protos.predict_pb2 import PredictReply
+from tests.examples import examples
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "vectors" / "open_inference.json").read_text(encoding="utf-8")
@@ -108,7 +109,7 @@ def test_a_million_rows_of_raw_bytes_are_no_bomb() -> None:
         asked(request.SerializeToString())
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.binary(max_size=300))
 def test_no_bytes_whatever_raise_anything_but_a_refusal(raw: bytes) -> None:
     """Random bytes, below and above typed_bytes_max."""
@@ -120,7 +121,7 @@ def test_no_bytes_whatever_raise_anything_but_a_refusal(raw: bytes) -> None:
             pass
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.sampled_from(VECTORS["calls"]), st.integers(0, 400), st.integers(0, 255))
 def test_a_good_request_with_one_byte_changed_is_a_call_or_a_refusal(
     call: dict[str, Any], place: int, value: int
@@ -135,7 +136,7 @@ def test_a_good_request_with_one_byte_changed_is_a_call_or_a_refusal(
     assert (len(found.ids), len(found.inputs)) == (2 * found.rows, 2 * found.rows)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.binary(max_size=64), st.lists(st.binary(max_size=20), max_size=5))
 def test_what_lies_beside_the_bulk_is_counted_exactly(name: bytes, blobs: list[bytes]) -> None:
     """Length of the whole, less the contents of field 7."""

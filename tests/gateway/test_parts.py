@@ -17,6 +17,7 @@ from gateway.rows import counts_of
 from gateway.scoring import Breaker, Fault, score_calls
 from gateway.status import Code, RefusedError
 from registry.types import ScoringError
+from tests.examples import examples
 
 row_counts = st.lists(st.integers(1, 5), min_size=1, max_size=20)
 
@@ -40,6 +41,7 @@ def offsets_of(counts: list[int]) -> NDArray[np.uint32]:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.uint32)
 
 
+@examples(100)
 @given(row_counts, st.data())
 def test_only_poisoned_calls_fail_whatever_the_batch(
     counts: list[int], data: st.DataObject
@@ -136,6 +138,7 @@ def test_a_call_that_left_is_not_taken_and_its_rows_are_free_at_once() -> None:
     assert (intake.rows_inside, intake.rows_waiting) == (0, 0)
 
 
+@examples(100)
 @given(row_counts, st.data())
 def test_what_is_kept_of_a_batch_is_laid_out_as_if_it_had_come_alone(
     counts: list[int], data: st.DataObject
@@ -179,6 +182,7 @@ def test_late_calls_are_parted_from_the_others() -> None:
     assert (admitted.late.tolist(), admitted.calls.handles.tolist()) == ([1], [2])
 
 
+@examples(100)
 @given(row_counts, st.data())
 def test_a_part_of_a_part_is_that_part_of_the_whole(counts: list[int], data: st.DataObject) -> None:
     """Rows of calls picked twice are the rows of those calls."""

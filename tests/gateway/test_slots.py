@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.slots import (
@@ -21,6 +21,7 @@ from gateway.slots import (
     Start,
     State,
 )
+from tests.examples import examples
 
 
 @dataclass
@@ -272,7 +273,7 @@ def test_a_worker_that_drains_unasked_frees_its_slot() -> None:
     assert Serve(warm) in stage.due()
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.lists(st.tuples(st.sampled_from(["kill", "mute", "roll", "tick"]), st.integers(0, 3))))
 def test_whatever_happens_every_slot_is_taken_again(story: list[tuple[str, int]]) -> None:
     """Any mix of deaths, silences and restarts ends, left alone, whole: two open, one spare."""

@@ -1,6 +1,7 @@
 """What the house rules look at: every hand-written Python file, parsed once."""
 
 import ast
+import gc
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -34,20 +35,34 @@ BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 """Where one statement holds others; expressions hold none of what the rules look at."""
 
 
-@cache
+KEPT = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
 def parsed(path: Path) -> ast.Module:
     """Return the syntax tree of one file."""
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
 @cache
-def statements(path: Path) -> tuple[ast.AST, ...]:
-    """Return every statement of one file, at whatever depth; ten times faster than ast.walk."""
-    found: list[ast.AST] = list(parsed(path).body)
-    for node in found:  # it grows while we go
-        for block in BLOCKS:
-            found += getattr(node, block, ())
-    return tuple(found)
+def statements(path: Path) -> tuple[KEPT, ...]:
+    """Return the imports, functions and classes of one file, at whatever depth, without bodies.
+
+    Ten times faster than ast.walk. Whole trees of 60,000 lines would be a second's work for the
+    garbage collector, so none is kept, and it rests while one is made.
+    """
+    resting = gc.isenabled()
+    gc.disable()
+    try:
+        found: list[ast.AST] = list(parsed(path).body)
+        for node in found:  # it grows while we go
+            for block in BLOCKS:
+                found += getattr(node, block, ())
+                if isinstance(node, KEPT) and hasattr(node, block):
+                    setattr(node, block, [])
+        return tuple(node for node in found if isinstance(node, KEPT))
+    finally:
+        if resting:
+            gc.enable()
 
 
 def sources(*folders: str) -> Iterator[tuple[str, Path]]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from journal.errors import RecordSizeError, SegmentDamagedError, SegmentError
@@ -22,6 +22,7 @@ from journal.segment import (
     whole_records,
 )
 from journal.tape import Tape
+from tests.examples import examples
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "journal_segment.json").read_text())
 NAME = SegmentName(1_700_000_000_000, 0xABC, 0, Kind.SERVED)
@@ -58,7 +59,7 @@ def test_names_sort_by_age_and_read_back() -> None:
     assert SegmentName.parse("served-1.trnj") is None
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=6), st.data())
 def test_a_file_cut_anywhere_yields_its_whole_records(
     payloads: list[bytes], data: st.DataObject

@@ -4,12 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.types import WHOLE_BP, holdout_bucket, split_bucket
+from tests.examples import examples
 
 salts = st.binary(min_size=16, max_size=16)
 keys = st.binary(max_size=64)
 shares = st.integers(0, WHOLE_BP)
 
 
+@examples(100)
 @given(salt=salts, key=keys, small_bp=shares, large_bp=shares)
 def test_a_growing_canary_never_gives_a_key_back(
     salt: bytes, key: bytes, small_bp: int, large_bp: int
@@ -22,6 +24,7 @@ def test_a_growing_canary_never_gives_a_key_back(
     assert not bucket < small_bp or bucket < large_bp
 
 
+@examples(100)
 @given(salt=salts, key=keys, small_bp=shares, large_bp=shares)
 def test_a_growing_standby_never_gives_a_key_back(
     salt: bytes, key: bytes, small_bp: int, large_bp: int

@@ -3,10 +3,11 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stats.rate import STAKES, clean_keys_needed, log_e_below
+from tests.examples import examples
 
 
 def test_six_hundred_clean_keys_pass_half_a_percent() -> None:
@@ -21,7 +22,7 @@ def test_nothing_is_proved_by_nothing() -> None:
     assert math.fsum(stake for _, stake in STAKES) == pytest.approx(1.0)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.floats(1e-4, 0.5), st.floats(1.0, 2.0))
 def test_a_key_at_or_above_the_bar_is_expected_to_win_nothing(p0: float, worse: float) -> None:
     """E[e] <= 1 for every true rate of the null."""

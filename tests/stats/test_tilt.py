@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stats.tilt import (
@@ -23,6 +23,7 @@ from stats.tilt import (
     start,
     step,
 )
+from tests.examples import examples
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "tilt.json").read_text())
 GRIDS = {"WORSE": WORSE, "LESS": LESS, "LATENCY": LATENCY, "non_inferior(2)": non_inferior(2.0)}
@@ -41,7 +42,7 @@ def test_committed_vectors(vector: dict[str, object]) -> None:
         assert state.log_e == pytest.approx(log_e, abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(SHARES, st.floats(-3, 0), st.sampled_from(sorted(GRIDS)))
 def test_one_event_is_expected_to_win_nothing(share: float, below: float, name: str) -> None:
     """E[e^l] <= 1 at and inside every null: the identity that makes Ville's bound hold."""
@@ -95,7 +96,7 @@ def test_a_failing_canary_is_found_early_and_late() -> None:
         assert looks <= 30
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30), SHARES), min_size=1, max_size=20),
     st.data(),

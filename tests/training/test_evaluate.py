@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from training.evaluate import auc_gain, auc_statistic, evaluate
 
 
@@ -14,7 +15,7 @@ def pairs_auc(positive: np.ndarray, scores: np.ndarray) -> float:
     return float(((difference > 0) + 0.5 * (difference == 0)).mean())
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 60), st.integers(1, 8))
 def test_auc_is_the_share_of_pairs_in_order(seed: int, rows: int, distinct: int) -> None:
     """Also under heavy ties."""

@@ -3,14 +3,15 @@
 import json
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.examples import examples
 from training import reference
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     hnp.arrays(
         np.float32, st.integers(1, 200), elements=st.floats(0, 1, width=32, allow_subnormal=False)

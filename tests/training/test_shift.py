@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from training.reference import counts, score_edges
 from training.shift import ExpectedShift, expected_shift, population_stability
 
@@ -21,7 +22,7 @@ def shift_of(before: np.ndarray, after: np.ndarray, threshold: float = 0.5) -> E
     )
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 300))
 def test_the_table_adds_up_to_both_versions_bins(seed: int, rows: int) -> None:
     """Its rows sum to the champion's counts, its columns to the candidate's."""

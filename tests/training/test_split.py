@@ -3,9 +3,10 @@
 import random
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from training.split import held_out
 
 KEYS = [f"S{number:07d}".encode() for number in range(20_000)]
@@ -16,7 +17,7 @@ def test_the_share_is_kept_within_a_percent() -> None:
     assert abs(held_out("churn", KEYS, 0.3).mean() - 0.3) < 0.01
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(st.binary(min_size=1, max_size=20), max_size=20), st.randoms())
 def test_a_key_falls_on_one_side_whatever_stands_around_it(
     keys: list[bytes], mixer: random.Random

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.types import Deployment
+from tests.examples import examples
 from turnout.commands.splits import changed, placed, share
 from turnout.errors import UsageError
 
@@ -42,6 +43,7 @@ def test_a_share_that_is_no_number_is_refused_with_an_example() -> None:
         share("2=ten")
 
 
+@examples(100)
 @given(st.text(min_size=1, max_size=20), st.integers(0, 9_000))
 def test_every_key_has_exactly_one_version(key: str, canary_bp: int) -> None:
     """Canary at the bottom, standby at the top, production between; shadows and holdout beside."""
