@@ -7,13 +7,16 @@ the store is gone. This reader never retries: each call has one answer or one er
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from math import inf
+from typing import Any
 
 from features.breaker import Breaker, State
 from features.errors import OnlineStoreError
+from features.expiry import Expiry
 from features.sentinel import MasterFinder
-from features.store_pipe import Question, Reply, StorePipe, StoreReplyError
+from features.store_pipe import Question, Reply, StorePipe, StoreReplyError, end
 from features.store_url import encode_command, parse
 
 PING = encode_command((b"PING",))
@@ -98,6 +101,7 @@ class OnlineReader:
         self._parted = asyncio.Event()
         self._probe_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._expiry = Expiry(self._expire)
         self._closed = False
         self._last_error = "not started"
         self._turned_away = False
@@ -129,6 +133,7 @@ class OnlineReader:
     async def close(self) -> None:
         """Stop for good; callers still waiting get OnlineStoreError("connection")."""
         self._closed = True
+        self._expiry.cancel()
         for timer in (self._probe_timer, self._stall_timer):
             if timer is not None:
                 timer.cancel()
@@ -142,38 +147,50 @@ class OnlineReader:
         if self._finder is not None:
             await self._finder.close()
 
-    async def mget(self, keys: Sequence[bytes], timeout_s: float) -> list[bytes | None]:
-        """Return the stored value of each key, in order; None: no such key, or no string.
+    def mget(
+        self, keys: Sequence[bytes], timeout_s: float
+    ) -> Coroutine[Any, Any, list[bytes | None]]:
+        """Ask for the stored value of each key now; await the answer when it is needed.
+
+        Its values are in the order of *keys*; None: no such key, or no string.
 
         timeout_s  after this the call ends, whatever the store does.
 
-        Raises OnlineStoreError; its reason is "timeout", "connection" (lost, refused, or the
-        store takes no more bytes), "breaker" (open: refused at once, nothing sent) or "reply"
-        (the store answered, with an error: -LOADING, -NOAUTH, ...; the connection is kept).
-        May be cancelled at any moment: nobody ever gets another caller's reply.
+        Raises OnlineStoreError, here or when awaited; its reason is "timeout", "connection"
+        (lost, refused, or the store takes no more bytes), "breaker" (open: refused at once,
+        nothing sent) or "reply" (the store answered, with an error: -LOADING, -NOAUTH, ...; the
+        connection is kept). May be cancelled at any moment: nobody ever gets another caller's
+        reply.
         """
         if not keys:
-            return []
+            return _no_values()
         loop = asyncio.get_running_loop()
-        now = loop.time()
+        now, count = loop.time(), len(keys)
         pipe = self._admit(now)
-        question = Question(loop.create_future(), b"*%d\r\n" % len(keys), now + timeout_s)
+        question = Question(loop.create_future(), b"*%d\r\n" % count, now, now + timeout_s)
         try:
             pipe.ask(_encode_mget(keys), question)
-            question.timer = loop.call_later(timeout_s, self._expire, pipe, question, timeout_s)
+        except OnlineStoreError:
+            self._count_lost()
+            raise
+        self._expiry.by(question.due)
+        return self._values(pipe, question, count)
+
+    async def _values(self, pipe: StorePipe, question: Question, count: int) -> list[bytes | None]:
+        try:
             reply = await question.future
         except OnlineStoreError as error:
             if error.reason == "connection":
-                self.counts.connection += 1
-                self._count_failure()
+                self._count_lost()
             raise
-        finally:
-            if question.timer is not None:
-                question.timer.cancel()
-        if type(reply) is not list or len(reply) != len(keys):
-            raise self._refused(pipe, reply, len(keys))
+        if type(reply) is not list or len(reply) != count:
+            raise self._refused(pipe, reply, count)
         self.counts.answered += 1
         return [value if type(value) is bytes else None for value in reply]
+
+    def _count_lost(self) -> None:
+        self.counts.connection += 1
+        self._count_failure()
 
     def _admit(self, now: float) -> StorePipe:
         if self._breaker.state != "closed":
@@ -221,23 +238,35 @@ class OnlineReader:
         if question.probe or self._breaker.state == "closed":
             self._breaker.succeeded()
 
-    def _expire(self, pipe: StorePipe, question: Question, timeout_s: float) -> None:
-        """End one wait whose time is up, and look whether the pipe is stuck."""
-        if question.future.done():
-            return
-        loop = asyncio.get_running_loop()
-        if not question.spared and loop.time() - question.due > LOOP_LAG_S:
-            # This loop was busy, not the store: read what has come before judging. (uvloop runs
-            # timers before it looks at sockets.)
-            question.spared = True
-            question.timer = loop.call_later(LOOP_LAG_S, self._expire, pipe, question, timeout_s)
-            return
-        self._last_error = f"no answer in {timeout_s * 1e3:.1f} ms"
-        words = f"{self._address.place}: {self._last_error}"
-        question.future.set_exception(OnlineStoreError("timeout", words))
+    def _expire(self, now: float) -> float:
+        """End the waits whose time is up; return when the next one's is."""
+        soonest, pipe = inf, self._pipe
+        if pipe is None:
+            return inf
+        for question in pipe.unanswered():
+            if question.expires <= now and not self._spare(question, now):
+                self._time_out(pipe, question)
+            else:
+                soonest = min(soonest, question.expires)
+        return soonest
+
+    def _spare(self, question: Question, now: float) -> bool:
+        """Whether a wait goes on: this loop was busy, not the store.
+
+        Then what has come is read before judging. (uvloop runs timers before it looks at sockets.)
+        """
+        if question.expires > question.due or now - question.due <= LOOP_LAG_S:
+            return False
+        question.expires = now + LOOP_LAG_S
+        return True
+
+    def _time_out(self, pipe: StorePipe, question: Question) -> None:
+        patience_ms = (question.due - question.asked) * 1e3
+        self._last_error = f"no answer in {patience_ms:.1f} ms"
+        end(question, OnlineStoreError("timeout", f"{self._address.place}: {self._last_error}"))
         if not question.probe:
             self.counts.timeout += 1
-        if timeout_s * 1e3 >= self._settings.counted_timeout_ms_min:
+        if patience_ms >= self._settings.counted_timeout_ms_min:
             self._count_failure()
         if self._stall_timer is None:
             self._watch(pipe)
@@ -265,13 +294,12 @@ class OnlineReader:
         loop = asyncio.get_running_loop()
         pipe, timeout_s = self._pipe, self._settings.probe_timeout_ms / 1e3
         if pipe is not None and not pipe.full:
-            due = loop.time() + timeout_s
-            question = Question(loop.create_future(), b"+", due, probe=True)
-            question.future.add_done_callback(_ignore_outcome)
+            now = loop.time()
+            question = Question(loop.create_future(), b"+", now, now + timeout_s, probe=True)
             with contextlib.suppress(OnlineStoreError):
                 pipe.ask(PING, question)
                 self._breaker.probing()
-                question.timer = loop.call_later(timeout_s, self._expire, pipe, question, timeout_s)
+                self._expiry.by(question.due)
         self._probe_timer = loop.call_later(self._settings.probe_ms / 1e3, self._probe)
 
     async def _keep_connected(self, first_tried: asyncio.Event) -> None:
@@ -341,7 +369,7 @@ class OnlineReader:
         loop = asyncio.get_running_loop()
         for command in self._address.greeting():
             head = b"*" if command == (b"ROLE",) else b"+"
-            question = Question(loop.create_future(), head, float("inf"))
+            question = Question(loop.create_future(), head, loop.time(), inf)
             pipe.ask(encode_command(command), question)
             reply = await question.future
             if isinstance(reply, StoreReplyError):
@@ -357,6 +385,10 @@ class OnlineReader:
             self._parted.set()
 
 
+async def _no_values() -> list[bytes | None]:
+    return []
+
+
 def _encode_mget(keys: Sequence[bytes]) -> bytes:
     """Return one MGET as bytes. All but the interleaving runs in C: 64 keys take about 6 us."""
     parts: list[bytes] = [b""] * (2 * len(keys))
@@ -364,9 +396,3 @@ def _encode_mget(keys: Sequence[bytes]) -> bytes:
     parts[::2] = [_LENGTHS[size] if size < 1024 else b"$%d" % size for size in sizes]
     parts[1::2] = keys
     return b"*%d\r\n$4\r\nMGET\r\n%b\r\n" % (len(keys) + 1, b"\r\n".join(parts))
-
-
-def _ignore_outcome(future: asyncio.Future[Reply]) -> None:
-    """Look at a probe's outcome, so that asyncio does not report it as forgotten."""
-    if not future.cancelled():
-        future.exception()

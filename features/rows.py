@@ -30,6 +30,7 @@ EVENT_MS_MAX = 2**53
 """Event times lie in 0 .. 2**53: exact as the doubles that Redis's Lua compares."""
 
 WORD_BITS = 64
+FLOATS = np.dtype("<f4")
 
 _HEAD = Struct("<QQq")
 """View, id and event time."""
@@ -54,6 +55,7 @@ class ViewRows:
 
     def __init__(self, view: View) -> None:
         self.width = len(view.features)
+        self._one = (1, self.width)
         self._words = words = -(-self.width // WORD_BITS)
         self._layout = np.dtype(
             [
@@ -168,8 +170,7 @@ class ViewRows:
                 and not is_stale(now_ms - event_ms, self._ttl_ms)
                 and reply[_HEAD.size : values_at] == self._all_valid_bytes
             ):
-                values = np.frombuffer(reply, dtype="<f4", offset=values_at)
-                return values.reshape(1, self.width), 0, 0
+                return np.ndarray(self._one, FLOATS, reply, values_at), 0, 0
         decoded = self.decode([reply], hashes_of([entity_id]), now_ms)
         return decoded.values, int(decoded.flags[0]), decoded.broken
 

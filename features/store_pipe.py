@@ -6,7 +6,7 @@ waiting (late, cancelled) stays in line, and the reply that comes for them is dr
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import hiredis
@@ -36,17 +36,31 @@ class Question:
     due   loop time.
     """
 
-    __slots__ = ("due", "future", "head", "probe", "spared", "timer")
+    __slots__ = ("asked", "due", "expires", "future", "head", "probe")
 
     def __init__(
-        self, future: asyncio.Future[Reply], head: bytes, due: float, *, probe: bool = False
+        self,
+        future: asyncio.Future[Reply],
+        head: bytes,
+        asked: float,
+        due: float,
+        *,
+        probe: bool = False,
     ) -> None:
         self.future = future
         self.head = head
+        self.asked = asked
         self.due = due
+        self.expires = due
+        """Later than due where the loop, not the store, was late."""
         self.probe = probe
-        self.spared = False
-        self.timer: asyncio.TimerHandle | None = None
+
+
+def end(question: Question, error: OnlineStoreError) -> None:
+    """Fail whoever still waits; nobody may, and then asyncio must not complain of it."""
+    if not question.future.done():
+        question.future.set_exception(error)
+        question.future.exception()
 
 
 class StorePipe(asyncio.Protocol):
@@ -77,11 +91,18 @@ class StorePipe(asyncio.Protocol):
         """Why it was lost."""
 
     def ask(self, command: bytes, question: Question) -> None:
-        """Send *command*; *question* is told when its reply comes, or when the pipe is lost."""
+        """Send *command*; *question* is told when its reply comes, or when the pipe is lost.
+
+        It is on its way when this returns (tests/features/test_online_ahead.py).
+        """
         if self._transport is None or self._transport.is_closing():
             raise OnlineStoreError("connection", f"not connected to the store: {self.reason}")
         self._waiting.append(question)
         self._transport.write(command)
+
+    def unanswered(self) -> Iterator[Question]:
+        """Those that still wait, in the order asked."""
+        return (question for question in self._waiting if not question.future.done())
 
     def oldest_due(self) -> float:
         """Loop time at which the oldest unanswered command was due; infinity: none waits."""
@@ -163,8 +184,7 @@ class StorePipe(asyncio.Protocol):
         words = f"the store's connection was lost: {self.reason}"
         while self._waiting:
             question = self._waiting.popleft()
-            if not question.future.done():
-                question.future.set_exception(OnlineStoreError("connection", words))
+            end(question, OnlineStoreError("connection", words))
         self._lost(self)
 
     def pause_writing(self) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from features.entity_ids import check, check_all
+from features.entity_ids import BYTES_MAX, check, check_all
 from features.errors import EntityIdError
 from gateway.columns import ModelShape
 from gateway.status import Code, Refusal, RefusedError
@@ -111,7 +111,8 @@ def decode(
                 f"{shape.model!r} has {shape.guard:#018x}; ask DescribeModel and adapt",
             )
         )
-    inputs, nan_inputs = _inputs(rows, shape)
+    plain = _plain(rows[0], shape) if len(rows) == 1 else None
+    inputs, nan_inputs = _inputs(rows, shape) if plain is None else (plain[1], 0)
     return DecodedCall(
         model=shape.model,
         rows=len(rows),
@@ -119,7 +120,7 @@ def decode(
         request_id=check_text("request_id", request.request_id, limits.request_id_bytes_max),
         pin=check_text("version", request.version, limits.name_bytes_max).decode(),
         criticality=request.criticality if 0 <= request.criticality <= 3 else 0,
-        ids=_ids(rows, shape),
+        ids=_ids(rows, shape) if plain is None else plain[0],
         inputs=inputs,
         nan_inputs=nan_inputs,
     )
@@ -150,6 +151,28 @@ def check_rows(rows: int, shape: ModelShape) -> None:
                 "call; send it in parts",
             )
         )
+
+
+def _plain(row: Row, shape: ModelShape) -> tuple[list[bytes], list[float]] | None:
+    """What `_ids` and `_inputs` make of one row in which nothing is odd; None: something is.
+
+    Nearly every lone call, at a third of their price: a caller who is alone waits for it.
+    """
+    keys, inputs, width = row.keys, row.inputs, len(shape.input_names)
+    if len(keys) != shape.entities or len(inputs) != width or row.named or row.named_text:
+        return None
+    ids = []
+    for key in keys:
+        if not key.isprintable():
+            return None
+        encoded = key.encode()
+        if not 0 < len(encoded) <= BYTES_MAX:
+            return None
+        ids.append(encoded)
+    if not width:
+        return ids, []
+    values = inputs[:]
+    return (ids, values) if math.isfinite(sum(values)) else None
 
 
 def _ids(rows: Sequence[Row], shape: ModelShape) -> list[bytes]:

@@ -11,6 +11,7 @@ Only the usual case: one row, production alone, at most one view. Everything els
 
 import math
 import os
+from collections.abc import Awaitable
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ from features.errors import OnlineStoreError
 from gateway.batch import IdWriter
 from gateway.clock import Clock
 from gateway.decode import DecodedCall
-from gateway.deployed import Deployed, Routes
+from gateway.deployed import Deployed, Routes, StoredRead
 from gateway.lookup import DEADLINE_SHARE, OnlineRows
 from gateway.predict import NO_FEATURES, TOO_LATE
 from gateway.route import KEY_BYTES_RANDOM
@@ -29,6 +30,9 @@ from gateway.settings import Settings
 from gateway.status import Refusal, RefusedError
 from protos.predict_pb2 import DEFAULTED, DEGRADED, NOT_STICKY, PRODUCTION, PredictReply
 from registry.types import ScoringError, evidence_key, holdout_bucket
+
+Reading = Awaitable[list[bytes | None]] | None
+"""What was asked of the store; None: nothing is read."""
 
 
 class Notebook(Protocol):
@@ -103,7 +107,13 @@ class LoneCalls:
         if left_ns < self._answer_ns_min:
             raise self._refused(routes, TOO_LATE)
         read_unix_ns = clock.unix_ns()
-        row = await self._look_up(routes, call, left_ns, read_unix_ns)
+        reading = self._ask(routes, call, left_ns)
+        # While the store thinks: everything that does not depend on what it says.
+        key_hash, held_out, sticky = _drawn(routes, call)
+        prediction_id = self._ids.write_one(
+            routes, version, key_hash, held_out=held_out, at_unix_ms=read_unix_ns // 1_000_000
+        )
+        row = await self._row(routes, call, reading, read_unix_ns)
         matrix = routes.production.matrix(row.matrix)
         try:
             scores: list[float] = version.lane.scorer.run(matrix).tolist()[0]
@@ -111,12 +121,7 @@ class LoneCalls:
             return None
         if not all(map(math.isfinite, scores)):
             return None
-        key_hash, held_out, sticky = _drawn(routes, call)
         flags = row.flags if sticky else row.flags | NOT_STICKY
-        at_unix_ns = clock.unix_ns()
-        prediction_id = self._ids.write_one(
-            routes, version, key_hash, held_out=held_out, at_unix_ms=at_unix_ns // 1_000_000
-        )
         self._aside.answered_alone(
             LoneAnswer(
                 routes=routes,
@@ -124,7 +129,7 @@ class LoneCalls:
                 key_hash=key_hash,
                 held_out=held_out,
                 took_ns=clock.now_ns() - arrived_ns,
-                at_unix_ns=at_unix_ns,
+                at_unix_ns=clock.unix_ns(),
                 read_unix_ns=read_unix_ns,
                 scores=scores,
                 flags=flags,
@@ -146,27 +151,42 @@ class LoneCalls:
             row_flags=[flags] if flags else None,
         )
 
-    async def _look_up(
-        self, routes: Routes, call: DecodedCall, left_ns: int, now_unix_ns: int
-    ) -> LoneRow:
-        """Read the one row of the one view, as gateway.lookup reads those of a batch."""
-        inputs = np.array([call.inputs], dtype=np.float32)
+    def _ask(self, routes: Routes, call: DecodedCall, left_ns: int) -> Reading | OnlineStoreError:
+        """Ask for the one row of the one view, as gateway.lookup asks for those of a batch."""
         if not routes.reads:
-            return LoneRow(inputs, 0, 0, "")
+            return None
         read = routes.reads[0]
-        positions = read.entity_positions
-        entity = call.ids[positions[0]]
-        if len(positions) > 1:
-            entity = join([call.ids[position] for position in positions])
-        unread, budget_s = "", min(routes.budgets.feature_ns, left_ns * DEADLINE_SHARE) / 1e9
+        budget_s = min(routes.budgets.feature_ns, left_ns * DEADLINE_SHARE) / 1e9
         try:
-            (value,) = await self._store.mget([read.rows.key(entity)], budget_s)
-            values, flags, broken = read.rows.decode_one(value, entity, now_unix_ns // 1_000_000)
+            return self._store.mget([read.rows.key(_entity(read, call))], budget_s)
+        except OnlineStoreError as error:
+            return error
+
+    async def _row(
+        self,
+        routes: Routes,
+        call: DecodedCall,
+        reading: Reading | OnlineStoreError,
+        now_unix_ns: int,
+    ) -> LoneRow:
+        """Wait for what was asked, and join it with the call's inputs."""
+        if reading is None:
+            return LoneRow(np.array([call.inputs], dtype=np.float32), 0, 0, "")
+        read = routes.reads[0]
+        unread = ""
+        try:
+            if isinstance(reading, OnlineStoreError):
+                raise reading
+            (value,) = await reading
+            values, flags, broken = read.rows.decode_one(
+                value, _entity(read, call), now_unix_ns // 1_000_000
+            )
         except OnlineStoreError as error:
             values, broken, unread = read.rows.defaults(1).values, 0, error.reason
             flags = DEFAULTED | DEGRADED
-        matrix = np.concatenate([values, inputs], axis=1) if call.inputs else values
-        row = LoneRow(matrix, flags, broken, unread)
+        if call.inputs:
+            values = np.concatenate([values, [call.inputs]], axis=1, dtype=np.float32)
+        row = LoneRow(values, flags, broken, unread)
         if unread and routes.budgets.features_required:
             self._aside.looked_alone(routes, row)
             raise self._refused(routes, NO_FEATURES)
@@ -175,6 +195,13 @@ class LoneCalls:
     def _refused(self, routes: Routes, refusal: Refusal) -> RefusedError:
         self._aside.refused(routes, routes.model, refusal, 1)
         return RefusedError(refusal)
+
+
+def _entity(read: StoredRead, call: DecodedCall) -> bytes:
+    positions = read.entity_positions
+    if len(positions) == 1:
+        return call.ids[positions[0]]
+    return join([call.ids[position] for position in positions])
 
 
 def _drawn(routes: Routes, call: DecodedCall) -> tuple[int, bool, bool]:

@@ -1,5 +1,6 @@
 """From the entity ids of a batch to its matrix: one MGET, one copy."""
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -20,8 +21,8 @@ DEADLINE_SHARE = 0.3
 class OnlineRows(Protocol):
     """features.online.OnlineReader, or a fake of it."""
 
-    async def mget(self, keys: list[bytes], timeout_s: float) -> list[bytes | None]:
-        """One value or None a key; raises OnlineStoreError."""
+    def mget(self, keys: list[bytes], timeout_s: float) -> Awaitable[list[bytes | None]]:
+        """Ask now; when awaited, one value or None a key. OnlineStoreError, now or then."""
         ...
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,7 @@ class Served:
     """(R, F) exactly as the version saw it."""
 
 
-@dataclass(slots=True)
-class LoneRow:
+class LoneRow(NamedTuple):
     """What is known about the row of a lone call."""
 
     matrix: NDArray[np.float32]
@@ -38,9 +38,11 @@ class LoneRow:
     """As gateway.lookup.Looked has them."""
 
 
-@dataclass(slots=True)
-class LoneAnswer:
-    """What is to be counted and kept of one call of one row, answered by production."""
+class LoneAnswer(NamedTuple):
+    """What is to be counted and kept of one call of one row, answered by production.
+
+    A tuple: it is made while the caller still waits, and is made in a third of a class's time.
+    """
 
     routes: Routes
     version: LoadedVersion
