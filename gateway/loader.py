@@ -15,6 +15,7 @@ from gateway.deployed import Deployed, LoadedVersion, build_routes
 from gateway.disk import Disk
 from gateway.scoring import Lane
 from gateway.settings import Settings
+from gateway.trees import quicker
 from protos.registry_pb2 import HeldVersion
 from registry.bundle import Bundle, golden_test, load, verify, warm
 from registry.types import Deployment, DeploymentError, RegistryError, VersionRefusedError
@@ -248,7 +249,7 @@ def opened(label: str, bundle: Bundle, files: Mapping[str, bytes], page: Page) -
     session = load(bundle)
     golden_test(bundle, session)
     warm(bundle, session)
-    lane = Lane(page.marked(bundle.digest, session), session.outputs)
+    lane = Lane(page.marked(bundle.digest, quicker(bundle, session)), session.outputs)
     return LoadedVersion(label, bundle, lane, files)
 
 

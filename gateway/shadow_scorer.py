@@ -13,8 +13,9 @@ import numpy as np
 
 from gateway.apart import Bounds, confine
 from gateway.parcel import unpack
-from gateway.scoring import score_calls
+from gateway.scoring import Scorer, score_calls
 from gateway.shadow_line import HEAD, OPEN, answer_frame, copy_bytes, read_copy
+from gateway.trees import quicker
 from registry.bundle import Session, load, verify, warm
 
 OPENING_NICE = 10
@@ -23,7 +24,7 @@ SCORING_NICE = 19
 pairs holds its rollout up."""
 
 
-def serve(line: socket.socket, session: Session) -> None:
+def serve(line: socket.socket, session: Session, scorer: Scorer) -> None:
     """Score until the other end is gone."""
     with line.makefile("rb") as copies:
         line.sendall(OPEN)
@@ -31,7 +32,7 @@ def serve(line: socket.socket, session: Session) -> None:
             body = copies.read(copy_bytes(head, session.width))
             matrix, row_offsets = read_copy(head, body, session.width)
             with np.errstate(all="ignore"):
-                scored = score_calls(session, matrix, row_offsets, session.outputs)
+                scored = score_calls(scorer, matrix, row_offsets, session.outputs)
             line.sendall(answer_frame(scored))
 
 
@@ -48,10 +49,11 @@ def main() -> None:
     bundle = verify(files, trusted_key=None, expected_digest=asked.digest)
     session = load(bundle)
     warm(bundle, session)
+    scorer = quicker(bundle, session)
     os.setpriority(os.PRIO_PROCESS, 0, SCORING_NICE)
     let_go = contextlib.suppress(BrokenPipeError, ConnectionResetError)
     with socket.socket(fileno=asked.line_fd) as line, let_go:
-        serve(line, session)
+        serve(line, session, scorer)
     os._exit(0)
 
 

@@ -21,6 +21,10 @@ pub mod stream;
 pub mod streams;
 pub mod sys;
 pub mod tls;
+pub mod trees;
+pub mod trees_onnx;
 
 #[cfg(feature = "python")]
 mod python;
+#[cfg(feature = "python")]
+mod python_trees;

@@ -455,6 +455,7 @@ fn le_u32(values: &[u32]) -> Vec<u8> {
 #[pymodule]
 fn turnout_ingress(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Door>()?;
+    module.add_class::<crate::python_trees::Trees>()?;
     module.add_function(wrap_pyfunction!(decode_predict, module)?)?;
     module.add_function(wrap_pyfunction!(decode_infer, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
