@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import redis
-
-from features.store_client import store_client
 from features.store_url import StoreAddress, encode_command, parse
 
 READY_S_MAX = 10.0
@@ -124,16 +121,28 @@ def _given(url: str, progress: Callable[[str], None]) -> StoreServer:
     progress(f"looking for the store at {address.place}")
     try:
         if address.sentinels:
-            with store_client(url) as client:
-                client.ping()
+            _ask_sentinels(url)
         else:
             ping(address, GIVEN_TIMEOUT_S)
-    except (OSError, redis.RedisError) as error:
+    except OSError as error:
         raise StoreServerError(
             f"no store answers at {address.place}: {error}. Start it, correct the URL, or leave "
             "the URL out to have one started here"
         ) from error
     return StoreServer(url, "given")
+
+
+def _ask_sentinels(url: str) -> None:
+    # The client alone would be a quarter of every command's start, and only sentinels need it.
+    from redis import RedisError
+
+    from features.store_client import store_client
+
+    try:
+        with store_client(url) as client:
+            client.ping()
+    except RedisError as error:
+        raise ConnectionError(str(error)) from error
 
 
 def _program() -> tuple[Path, Kind]:
