@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,11 @@ from gateway.errors import SettingsError
 from gateway.exposition import Report
 from gateway.settings import Settings
 from gateway.supervisor import Supervisor
+
+OWN_DESCRIPTORS = 512
+"""Of a process, beside its connections: journal, store, lines to children, libraries."""
+
+log = logging.getLogger("gateway")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +37,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2
 
 
+def allow_descriptors(connections_max: int) -> None:
+    """Raise the soft limit, which workers inherit, to what connections_max promises.
+
+    Most systems start programs with 1,024, and leave a program the right to more.
+    """
+    wanted = connections_max + OWN_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        log.warning(
+            "connections_max=%d needs %d file descriptors a worker and the system allows %d; raise "
+            "its limit (ulimit -Hn, LimitNOFILE=) or lower connections_max",
+            connections_max,
+            wanted,
+            hard,
+        )
+        wanted = hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 async def _run(settings: Settings, announce: Path | None) -> int:
+    allow_descriptors(settings.connections_max)
     supervisor = Supervisor(settings, on_change=lambda report: _tell(report, port_line))
     bound = supervisor.settings
     port_line = {"port": bound.port, "observe_port": bound.observe_port}
