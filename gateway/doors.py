@@ -20,8 +20,11 @@ class Door(Ingress, Protocol):
     lone: LoneCalls | None
     """Answers a call that is alone without making columns of it; the core's, set once."""
 
-    async def listen(self, host: str, port: int, unix: str = "") -> int:
-        """Open *port* (0: a free one), and a Unix socket at *unix*; returns the port."""
+    async def listen(self, host: str, port: int, unix: str = "", lent: int | None = None) -> int:
+        """Open *port* (0: a free one), and a Unix socket at *unix*; returns the port.
+
+        lent  a bound socket's descriptor that may be listened at instead (gateway.ports).
+        """
         ...
 
     async def show_health(self, ready: Mapping[str, bool]) -> None:

@@ -36,8 +36,8 @@ from protos.predict_pb2 import PredictReply, PredictRequest
 Unary = Callable[[bytes], Awaitable[bytes]]
 """A method that scores nothing: raw bytes in and out; raises RefusedError."""
 
-Counter = Callable[[str, Refusal], None]
-"""Told of each call the door refused: (model or "", refusal)."""
+Counter = Callable[[str, Refusal, int], None]
+"""Told of calls the door refused: (model or "", refusal, how many)."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Handlers: TypeAlias = "dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]]"
@@ -148,11 +148,13 @@ class GrpcioDoor:
 
     # The server
 
-    async def listen(self, host: str, port: int, unix: str = "") -> int:
+    async def listen(self, host: str, port: int, unix: str = "", lent: int | None = None) -> int:
         """Open *port* (0: a free one) beside the other workers; returns the port.
 
         unix  the path of a socket to listen at as well.
+        lent  left alone: grpc.aio takes no sockets.
         """
+        del lent
         self._server = grpc.aio.server(options=server_options(self._settings))
         self._server.add_generic_rpc_handlers(
             (
@@ -364,7 +366,7 @@ class GrpcioDoor:
             refusal = error.refusal
         else:
             refusal = refuse_internal(self._faults.note(repr(error), error))
-        self._on_refused(model if model in self._shapes else "", refusal)
+        self._on_refused(model if model in self._shapes else "", refusal, 1)
         return refusal
 
     def _wrap(self, method: Unary) -> Callable[[bytes, Context], Awaitable[bytes]]:

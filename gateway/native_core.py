@@ -21,6 +21,10 @@ class Core(Protocol):
         """Open host:port beside other processes; returns the port."""
         ...
 
+    def listen_at(self, fd: int) -> int:
+        """Listen at a bound socket that was lent; copies *fd*. Returns the port."""
+        ...
+
     def listen_unix(self, path: str) -> None:
         """Open a Unix socket."""
         ...
@@ -97,6 +101,10 @@ class Core(Protocol):
         """End a raw call."""
         ...
 
+    def leave(self) -> None:
+        """Take in who waits at the ports, and leave them."""
+        ...
+
     def drain(self) -> None:
         """Ask clients to leave."""
         ...
@@ -113,12 +121,11 @@ class Module(Protocol):
         """Start the thread; each path's kind is predict, predict_stream, infer, unary or stream."""
         ...
 
-    def decode_predict(self, message: bytes, shape: ModelShape, settings: Settings) -> Any:  # noqa: ANN401
-        """(rows, criticality, parts), or (code, words): for tests that hold it against ours."""
-        ...
+    def decode(self, dialect: str, message: bytes, shape: ModelShape, settings: Settings) -> Any:  # noqa: ANN401
+        """(rows, criticality, parts), or (code, words): for tests that hold it against ours.
 
-    def decode_infer(self, message: bytes, shape: ModelShape, settings: Settings) -> Any:  # noqa: ANN401
-        """As decode_predict, of a ModelInfer."""
+        dialect  predict or infer.
+        """
         ...
 
 

@@ -18,7 +18,6 @@ from gateway.clock import Clock
 from gateway.columns import Calls, ModelShape, Replies
 from gateway.faults import FaultLog
 from gateway.grpcio_door import NOT_SERVING, SERVING, Counter, Unary
-from gateway.listeners import clients_left, leave_port
 from gateway.lone import LoneCalls
 from gateway.native_calls import Handler, RawCall, RawCalls
 from gateway.native_core import Core, Module
@@ -73,7 +72,6 @@ class NativeDoor:
         self.lone: LoneCalls | None = None
         self._alone = Alone(self.answer, self.refuse, self._give_back, self._refused)
         self._given_back: list[Calls] = []
-        self._port = 0
         self._open = False
 
     # Ingress
@@ -136,17 +134,18 @@ class NativeDoor:
 
     # The server
 
-    async def listen(self, host: str, port: int, unix: str = "") -> int:
+    async def listen(self, host: str, port: int, unix: str = "", lent: int | None = None) -> int:
         """Open *port* (0: a free one) beside the other workers; returns the port.
 
         unix  the path of a socket to listen at as well.
+        lent  a bound socket's descriptor: listened at instead, and kept by whoever lent it.
         """
         asyncio.get_running_loop().add_reader(self._core.fileno(), self._hear)
         self._open = True
-        self._port = self._core.listen(host, port)
+        port = self._core.listen(host, port) if lent is None else self._core.listen_at(lent)
         if unix:
             self._core.listen_unix(unix)
-        return self._port
+        return port
 
     async def show_health(self, ready: Mapping[str, bool]) -> None:
         """Set what grpc.health.v1 says: each model's name, and "" for the server as a whole."""
@@ -157,26 +156,28 @@ class NativeDoor:
         """Leave the port at once, let clients move over, finish what is in flight.
 
         As GrpcioDoor.close; here each connection is asked to leave twice, as HTTP/2 has it: a call
-        that crosses the first GOAWAY is served.
+        that crosses the first GOAWAY is served. Who waits at the port when it is left is served.
         """
         await self._health.enter_graceful_shutdown()
-        if self._port:
-            await leave_port(self._port)
+        self._core.leave()
         last_s = min(grace_s, self._settings.drain_grace_s)
-        if grace_s > last_s:
-            await clients_left(self._port, grace_s - last_s)
+        await self._left(grace_s - last_s)
         self._core.drain()
-        loop = asyncio.get_running_loop()
-        end = loop.time() + last_s
-        while self._core.connections() and loop.time() < end:  # noqa: ASYNC110
-            await asyncio.sleep(LOOK_S)
+        await self._left(last_s)
         await self._alone.finish()
         if self._open:
             self._open = False
-            loop.remove_reader(self._core.fileno())
+            asyncio.get_running_loop().remove_reader(self._core.fileno())
         self._core.stop()
         self._hear()
         await self._raw.finish()
+
+    async def _left(self, within_s: float) -> None:
+        """Return once nobody is connected, or after *within_s*."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + within_s
+        while self._core.connections() and loop.time() < end:  # noqa: ASYNC110  the thread has no ear for this
+            await asyncio.sleep(LOOK_S)
 
     @property
     def rows_inside(self) -> int:
@@ -189,9 +190,7 @@ class NativeDoor:
         self._core.hush()
         self._raw.hear(self._core.events())
         for model, code, words, pushback_ms, count in self._core.refusals():
-            refusal = Refusal(Code(code), words, pushback_ms)
-            for _ in range(count):
-                self._on_refused(model, refusal)
+            self._on_refused(model, Refusal(Code(code), words, pushback_ms), count)
         self._arrived.set()
 
     def _refused(self, model: str, error: BaseException) -> Refusal:
@@ -200,7 +199,7 @@ class NativeDoor:
             refusal = error.refusal
         else:
             refusal = refuse_internal(self._faults.note(repr(error), error))
-        self._on_refused(model, refusal)
+        self._on_refused(model, refusal, 1)
         return refusal
 
     def _wrap(self, method: Unary) -> Any:  # noqa: ANN401  grpc's own type for it is no simpler

@@ -1,9 +1,9 @@
 """Keeps every slot taken by a living worker, and one spare warm behind them.
 
 Never imports grpc and never answers a call: workers are started by exec from a process without
-grpc's threads (grpc#13873, #43055), and share one port by SO_REUSEPORT. gateway.slots decides;
-this file carries out. SIGTERM or SIGINT: drain all, exit 0; a second one: kill. SIGHUP: rolling
-restart.
+grpc's threads (grpc#13873, #43055), and share one port by SO_REUSEPORT; a slot's socket goes from
+one worker to the next (gateway.ports). gateway.slots decides; this file carries out. SIGTERM
+or SIGINT: drain all, exit 0; a second one: kill. SIGHUP: rolling restart.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from gateway.channel import Line, Message
 from gateway.clock import SystemClock
 from gateway.exposition import Report, Snapshot, added, counted
 from gateway.observe import ObserveServer
+from gateway.ports import SlotPorts, ends
 from gateway.settings import Settings
 from gateway.slots import Drain, Kill, Order, Seat, Serve, Slots, Start, State
 
@@ -49,6 +50,8 @@ class Child:
     seat: Seat
     crumbs_fd: int
     """Its page of breadcrumbs."""
+    lending: socket.socket
+    """Over which it is lent its slot's socket."""
     line: Line | None = None
     snapshot: Snapshot = dataclasses.field(default_factory=dict)
     gone_s: float | None = None
@@ -71,14 +74,15 @@ class Supervisor:
         on_change  called when the number of serving slots changes.
         """
         self.report = Report(slots=settings.workers)
-        self._reserved = _reserve(settings.host, settings.port)
-        port = int(self._reserved.getsockname()[1])
+        self._ports = SlotPorts(settings.host, settings.port)
         try:
             self._observe = ObserveServer("127.0.0.1", settings.observe_port, lambda: self.report)
         except OSError:
-            self._reserved.close()
+            self._ports.close()
             raise
-        self.settings = dataclasses.replace(settings, port=port, observe_port=self._observe.port)
+        self.settings = dataclasses.replace(
+            settings, port=self._ports.port, observe_port=self._observe.port
+        )
         self._command = tuple(command)
         self._on_change = on_change
         self._children: dict[Seat, Child] = {}
@@ -117,10 +121,11 @@ class Supervisor:
                 child.program.kill()
                 child.program.wait()
                 os.close(child.crumbs_fd)
+                child.lending.close()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
             self._observe.close()
-            self._reserved.close()
+            self._ports.close()
         return 0 if self._stops == 1 else 1
 
     def stop(self) -> None:
@@ -131,6 +136,7 @@ class Supervisor:
             for child in [*self._children.values(), *self._leaving]:
                 child.program.kill()
             return
+        self._ports.keep(())  # nobody comes after: whoever connects now is refused
         for order in self._slots.stop(time.monotonic_ns()):
             self._carry_out(order)
 
@@ -144,23 +150,26 @@ class Supervisor:
                 self._carry_out(order)
             elif not self._slots.stopping:
                 await self._start()
+        sitting = [seat for seat in self._children if seat.state is State.SERVING]
+        self._ports.keep([seat.slot for seat in sitting if seat.slot is not None])
         self._publish()
 
     async def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        lending, lent = ends()
         crumbs_fd = new_page()
-        with theirs:
+        with theirs, lent:
             own = [f"--channel-fd={theirs.fileno()}", f"--settings={self._settings_file}"]
-            own += [f"--crumbs-fd={crumbs_fd}"]
+            own += [f"--crumbs-fd={crumbs_fd}", f"--ports-fd={lent.fileno()}"]
             # A session of its own: Ctrl-C reaches the supervisor alone, which then drains.
             program = subprocess.Popen(  # noqa: ASYNC220  exec takes 1 ms and must not be raced
                 [*self._command, *own],
-                pass_fds=(theirs.fileno(), crumbs_fd),
+                pass_fds=(theirs.fileno(), crumbs_fd, lent.fileno()),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
         seat = self._slots.started(program.pid, time.monotonic_ns())
-        child = self._children[seat] = Child(program, seat, crumbs_fd)
+        child = self._children[seat] = Child(program, seat, crumbs_fd, lending)
         child.line = await Line.over(
             ours, lambda message: self._heard(child, message), lambda: self._lost(child)
         )
@@ -169,6 +178,8 @@ class Supervisor:
     def _carry_out(self, order: Order) -> None:
         match order:
             case Serve(seat):
+                assert seat.slot is not None
+                self._ports.lend(seat.slot, self._children[seat].lending)
                 message = {"type": "serve", "slot": seat.slot, "port": self.settings.port}
                 self._send(seat, message)
                 for digest in self._suspects.condemned:
@@ -256,6 +267,7 @@ class Supervisor:
                 for seat in [seat for seat in self._children if seat.slot is not None]:
                     self._tell_condemned(seat, digest)
         os.close(child.crumbs_fd)
+        child.lending.close()
 
     def _publish(self) -> None:
         now_ns = time.monotonic_ns()
@@ -310,18 +322,3 @@ def rss_bytes(pid: int) -> int:
 
 def _worker_label(seat: Seat) -> str:
     return "spare" if seat.slot is None else str(seat.slot)
-
-
-def _reserve(host: str, port: int) -> socket.socket:
-    """Bind without listening: the port is ours, 0 becomes a number, and no call arrives here."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    reserved = socket.socket(family, kind, protocol)
-    try:
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind(address)
-    except OSError:
-        reserved.close()
-        raise
-    return reserved

@@ -1,6 +1,6 @@
 """One worker: builds the parts once, in one screen; nowhere else do they meet.
 
-Started by exec: python -m gateway.worker --channel-fd N --crumbs-fd N --settings FILE
+Started by exec: python -m gateway.worker --channel-fd N --crumbs-fd N --ports-fd N --settings FILE
 """
 
 import argparse
@@ -36,6 +36,7 @@ from gateway.open_inference_service import OpenInferenceService
 from gateway.outcome_keys import OutcomeKeys
 from gateway.outcome_windows import OutcomeWindows
 from gateway.outcomes import Outcomes
+from gateway.ports import LentPort
 from gateway.predict import BatchCore
 from gateway.probing import Prober, limits_of
 from gateway.proofs import Proofs
@@ -63,8 +64,8 @@ FLUSH_S = 1.0
 class GatewayWorker:
     """Everything one worker process is made of."""
 
-    def __init__(self, settings: Settings, folder: Path, page: Page) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, folder: Path, page: Page, lent: LentPort) -> None:
+        self._settings, self._lent = settings, lent
         clock = self._clock = SystemClock()
         faults = FaultLog(log)
         boot_id = secrets.randbits(64)
@@ -182,7 +183,8 @@ class GatewayWorker:
         self._start(self._tick())
         folder = self._settings.unix_folder
         unix = str(Path(folder) / f"worker-{slot}.sock") if folder else ""
-        await self.door.listen(self._settings.host, port, unix)
+        with self._lent.taken() as lent:
+            await self.door.listen(self._settings.host, port, unix, lent)
         self._serving = True
         self._link.serve()
         await self._show()
@@ -245,11 +247,11 @@ class GatewayWorker:
         every = {routes.model: serving for routes in self._deployed.all()}
         await self.door.show_health({"": serving, **every})
 
-    def _refused_at_door(self, model: str, refusal: Refusal) -> None:
-        self.metrics.refuse(model or "other", refusal.code.name, "door", 1)
+    def _refused_at_door(self, model: str, refusal: Refusal, count: int) -> None:
+        self.metrics.refuse(model or "other", refusal.code.name, "door", count)
         routes = self._deployed.get(model) if model else None
         if routes is not None:
-            self._windows.refuse(routes, 1, self._clock.unix_ns())
+            self._windows.refuse(routes, count, self._clock.unix_ns())
 
     def condemn(self, digest: str, why: str, first_unix_ns: int) -> None:
         """Hear from the supervisor that workers died while they ran this version."""
@@ -323,9 +325,9 @@ def open_fds() -> int:
     return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
-async def run(channel_fd: int, settings: Settings, crumbs_fd: int = -1) -> None:
+async def run(channel_fd: int, settings: Settings, crumbs_fd: int = -1, ports_fd: int = -1) -> None:
     """Live one worker's life."""
-    worker = GatewayWorker(settings, Path(settings.folder), Page(crumbs_fd))
+    worker = GatewayWorker(settings, Path(settings.folder), Page(crumbs_fd), LentPort(ports_fd))
     channel = WorkerChannel(channel_fd, heartbeat_ms=settings.heartbeat_ms)
     await channel.start(
         on_serve=worker.serve,
@@ -345,11 +347,13 @@ def main() -> None:
     parser.add_argument("--channel-fd", type=int, required=True)
     parser.add_argument("--settings", type=Path, required=True)
     parser.add_argument("--crumbs-fd", type=int, default=-1)
+    parser.add_argument("--ports-fd", type=int, default=-1)
     asked = parser.parse_args()
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s"
     )
-    uvloop.run(run(asked.channel_fd, Settings.read(asked.settings), asked.crumbs_fd))
+    settings = Settings.read(asked.settings)
+    uvloop.run(run(asked.channel_fd, settings, asked.crumbs_fd, asked.ports_fd))
     logging.shutdown()
     os._exit(0)  # a scoring thread that never returns must not keep the process
 

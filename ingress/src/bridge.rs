@@ -29,6 +29,8 @@ pub enum Command {
     Send(u64, Vec<u8>),
     /// A raw call ends: code, words, trailing metadata.
     Finish(u64, u32, String, Fields),
+    /// Accept no more connections than wait already.
+    Leave,
     /// Ask clients to leave; what is in flight goes on.
     Drain,
     /// Close every connection, and end the thread.

@@ -6,7 +6,8 @@ use std::os::fd::AsRawFd;
 use crate::house::{Due, House, Place};
 use crate::socket::Socket;
 use crate::stream::Phase;
-use crate::streams::{Seat, Streams};
+use crate::streams::seat::Seat;
+use crate::streams::Streams;
 use crate::sys::nghttp2::{code, Promises, Session};
 use crate::sys::os::Poller;
 
@@ -27,9 +28,11 @@ const PONG_NS_MAX: i64 = 5 * SECOND;
 /// Bytes that nobody takes are kept no longer.
 const STUCK_NS_MAX: i64 = 20 * SECOND;
 /// From the notice of a GOAWAY to the GOAWAY, if the peer does not answer our ping before.
-const NOTICE_NS: i64 = SECOND;
-/// From our last byte to closing.
-const PARTING_NS: i64 = SECOND;
+const NOTICE_NS: i64 = 5 * SECOND;
+/// From our last byte to closing, if the peer does not close before: what it sends meanwhile is
+/// read and thrown away, because bytes that arrive at a closed socket make the kernel send a reset,
+/// which overtakes replies that are still on their way.
+const PARTING_NS: i64 = 5 * SECOND;
 
 /// How far a connection's leaving is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -146,6 +149,16 @@ impl Conn {
                     Due::Message,
                 );
             }
+        }
+    }
+
+    /// Look at the clock as if `ns` had not passed.
+    pub fn excuse(&mut self, ns: i64) {
+        for at_ns in [&mut self.opened_ns, &mut self.heard_ns, &mut self.moved_ns] {
+            *at_ns += ns;
+        }
+        if self.asked_ns > 0 {
+            self.asked_ns += ns;
         }
     }
 

@@ -1,7 +1,9 @@
 //! The I/O thread: one loop over sockets, Python's words and the clock. It never takes the GIL.
 
+mod doorway;
+mod orders;
+
 use std::collections::HashMap;
-use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -9,14 +11,10 @@ use std::thread::{self, JoinHandle};
 
 use crate::bridge::{Bridge, Command};
 use crate::conn::Conn;
-use crate::grpc;
-use crate::house::{Dialect, Due, House, Limits, Place, Route};
-use crate::reply::Replies;
+use crate::house::{Due, House, Limits, Place};
 use crate::shape::{code, Refusal};
 use crate::socket::Listener;
-use crate::stream::{Ending, Method, Phase};
-use crate::streams::Seat;
-use crate::sys::nghttp2::Fields;
+use crate::stream::{Method, Phase};
 use crate::sys::os::{now_ns, Poller, Ready};
 use crate::tls::Tls;
 
@@ -29,8 +27,8 @@ const LISTENER: u64 = u64::MAX - 1;
 const LISTENERS_MAX: u64 = 8;
 /// Between looks at whether certificates changed.
 const CERTIFICATES_NS: i64 = 1_000_000_000;
-/// Connections accepted in one turn.
-const ACCEPTED_MAX: usize = 64;
+/// The thread slept this much longer than it meant to: it was stopped, and nobody's silence counts.
+const STOPPED_NS: i64 = 400_000_000;
 
 /// Everything the thread owns.
 pub struct Io {
@@ -85,9 +83,11 @@ impl Io {
         while self.running {
             bridge.asleep.store(true, Ordering::SeqCst);
             let ms = if bridge.silent() { self.patience_ms() } else { 0 };
+            let slept_ns = now_ns();
             self.poller.wait(ms, &mut ready);
             bridge.asleep.store(false, Ordering::SeqCst);
             self.house.now_ns = now_ns();
+            let stopped = self.excuse(slept_ns, ms);
             bridge.commands(&mut commands);
             for command in commands.drain(..) {
                 self.obey(command);
@@ -101,10 +101,25 @@ impl Io {
                     token => self.serve(token, *one, &mut buffer),
                 }
             }
-            self.look_at_clock();
+            if !stopped {
+                self.look_at_clock();
+            }
             self.flush();
             self.tell(&bridge);
         }
+    }
+
+    /// After a stop of the whole process (a frozen guest, SIGSTOP), what peers sent meanwhile still
+    /// lies unread: look at their clocks as if that time had not been. True: read first.
+    fn excuse(&mut self, slept_ns: i64, ms: i32) -> bool {
+        let over_ns = self.house.now_ns - slept_ns - i64::from(ms.max(0)) * 1_000_000;
+        if ms < 0 || over_ns < STOPPED_NS {
+            return false;
+        }
+        for conn in self.conns.iter_mut().flatten() {
+            conn.excuse(over_ns);
+        }
+        true
     }
 
     fn patience_ms(&self) -> i32 {
@@ -131,47 +146,6 @@ impl Io {
     }
 
     // Connections
-
-    fn accept(&mut self, at: usize) {
-        for _ in 0..ACCEPTED_MAX {
-            let Some(Some(listener)) = self.listeners.get(at) else {
-                return;
-            };
-            let socket = match listener.accept() {
-                Ok(socket) => socket,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                // The port was left (shut from Python), or this connection is gone already.
-                Err(error) if error.kind() == ErrorKind::InvalidInput => {
-                    self.listeners[at] = None;
-                    return;
-                }
-                Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
-                Err(_) => return,
-            };
-            if self.open >= self.house.limits.connections_max {
-                continue; // closed at once
-            }
-            let index = self.free.pop().unwrap_or_else(|| {
-                self.conns.push(None);
-                self.conns.len() as u32 - 1
-            });
-            self.serial = self.serial.wrapping_add(1).max(1) & 0x7fff_ffff;
-            let token = u64::from(self.serial) << 32 | u64::from(index);
-            if self.poller.add(socket.as_raw_fd(), token, true, false).is_err() {
-                self.free.push(index);
-                continue;
-            }
-            let age_ns = jittered(self.house.limits.age_ns_max, token);
-            let mut conn = Box::new(Conn::new(token, socket, &self.house, age_ns));
-            if self.draining {
-                conn.leave(self.house.now_ns);
-            }
-            self.conns[index as usize] = Some(conn);
-            self.open += 1;
-            self.count();
-            self.soil(token);
-        }
-    }
 
     fn count(&self) {
         self.house.bridge.connections.store(self.open as u64, Ordering::SeqCst);
@@ -283,206 +257,4 @@ impl Io {
         conn.streams.refuse(place.stream, &refusal);
         self.soil(place.token);
     }
-
-    // What Python says
-
-    fn obey(&mut self, command: Command) {
-        match command {
-            Command::Configure(shapes) => {
-                self.house.shapes = shapes;
-                self.house.bridge.with_intake(|intake| intake.forget_empty());
-            }
-            Command::Listen(listener) => {
-                let token = LISTENER - self.listeners.len() as u64;
-                if self.poller.add(listener.as_raw_fd(), token, true, false).is_ok() {
-                    self.listeners.push(Some(listener));
-                }
-            }
-            Command::Answer(replies) => self.answer(&replies),
-            Command::Refuse(handles, refusal) => {
-                for handle in handles {
-                    self.refuse(handle, &refusal);
-                }
-            }
-            Command::More(raw) => self.with_raw(raw, |conn, house, id| {
-                if let Some(stream) = conn.streams.open.get_mut(&id) {
-                    stream.wanted += 1;
-                    if stream.method == Some(Method::RawStream) {
-                        let streams = &mut conn.streams;
-                        Seat {
-                            streams,
-                            house,
-                        }
-                        .pump(id);
-                    }
-                }
-            }),
-            Command::Start(raw, initial) => self.with_raw(raw, |conn, _, id| {
-                if let Some(stream) = conn.streams.open.get_mut(&id) {
-                    stream.initial = initial;
-                }
-            }),
-            Command::Send(raw, message) => self.with_raw(raw, |conn, _, id| {
-                if let Some(stream) = conn.streams.open.get_mut(&id) {
-                    stream.told_when_sent = true;
-                }
-                conn.streams.push(id, |out| out.extend_from_slice(&message));
-            }),
-            Command::Finish(raw, status, words, trailing) => {
-                self.with_raw(raw, |conn, house, id| {
-                    house.raws.remove(&raw);
-                    conn.streams.end(id, ending(status, &words, trailing));
-                });
-            }
-            Command::Drain => {
-                self.draining = true;
-                let unix = |listener: &mut Option<Listener>| {
-                    listener.take_if(|listener| matches!(listener, Listener::Unix(_)));
-                };
-                self.listeners.iter_mut().for_each(unix);
-                for index in 0..self.conns.len() {
-                    if let Some(conn) = self.conns[index].as_deref_mut() {
-                        let token = conn.streams.token;
-                        conn.leave(self.house.now_ns);
-                        self.soil(token);
-                    }
-                }
-            }
-            Command::Stop => {
-                self.listeners.clear();
-                for index in 0..self.conns.len() {
-                    if let Some(conn) = self.conns[index].as_deref_mut() {
-                        conn.flush(&mut self.house);
-                        conn.close(&mut self.house);
-                        self.conns[index] = None;
-                    }
-                }
-                self.open = 0;
-                self.count();
-                self.running = false;
-            }
-        }
-    }
-
-    fn with_raw(&mut self, raw: u64, act: impl FnOnce(&mut Conn, &mut House, i32)) {
-        let Some(place) = self.house.raws.get(&raw).copied() else {
-            return;
-        };
-        if let Some((conn, house)) = self.pair(place.token) {
-            act(conn, house, place.stream);
-            self.soil(place.token);
-        }
-    }
-
-    fn answer(&mut self, replies: &Replies) {
-        let rows = replies.row_offsets.last().copied().unwrap_or(0);
-        let now_ns = self.house.now_ns;
-        // All routes before any slot is free: an answer makes room for calls that take those slots.
-        let house = &mut self.house;
-        let routes: Vec<_> =
-            replies.handles.iter().map(|handle| house.take_route(*handle)).collect();
-        house.bridge.with_intake(|intake| {
-            intake.admission.rate.answered(u64::from(rows), now_ns);
-            for handle in &replies.handles {
-                intake.leave(*handle);
-            }
-        });
-        let head = replies.head();
-        let mut scratch = Vec::new();
-        for (index, (handle, route)) in replies.handles.iter().zip(routes).enumerate() {
-            let Some(Route {
-                place,
-                dialect,
-                echo,
-                ..
-            }) = route
-            else {
-                continue;
-            };
-            let answer = replies.answer(index);
-            let Some((conn, house)) = self.pair(place.token) else {
-                continue;
-            };
-            let streams = &mut conn.streams;
-            streams.push(place.stream, |out| match dialect {
-                Dialect::Unary => replies.put_predict(out, &answer, &echo, &head),
-                Dialect::Stream => replies.put_stream(out, &answer, &echo, &head, &mut scratch),
-                Dialect::Infer(raw) => replies.put_infer(out, &answer, &echo, raw),
-            });
-            if dialect == Dialect::Stream {
-                Io::done(conn, house, place.stream, *handle);
-            } else {
-                if let Some(stream) = streams.open.get_mut(&place.stream) {
-                    stream.handle = 0;
-                }
-                streams.end(place.stream, Ending::Ok);
-            }
-            self.soil(place.token);
-        }
-    }
-
-    /// One message of a stream is answered: there is room for another.
-    fn done(conn: &mut Conn, house: &mut House, id: i32, handle: u64) {
-        let streams = &mut conn.streams;
-        if let Some(stream) = streams.open.get_mut(&id) {
-            if let Some(at) = stream.handles.iter().position(|held| *held == handle) {
-                stream.handles.swap_remove(at);
-            }
-            let idle = stream.handles.is_empty();
-            let more = !stream.body.is_empty();
-            if idle {
-                streams.end_if_idle(id);
-            }
-            let mut seat = Seat {
-                streams,
-                house,
-            };
-            if more {
-                seat.pump(id);
-            } else if idle {
-                seat.heard_all(id);
-            }
-        }
-    }
-
-    fn refuse(&mut self, handle: u64, refusal: &Refusal) {
-        let Some(Route {
-            place,
-            dialect,
-            echo,
-            ..
-        }) = self.house.take_route(handle)
-        else {
-            return;
-        };
-        self.house.leave(handle);
-        let Some((conn, house)) = self.pair(place.token) else {
-            return;
-        };
-        if dialect == Dialect::Stream {
-            conn.streams.push(place.stream, |out| crate::reply::put_status(out, &echo, refusal));
-            Io::done(conn, house, place.stream, handle);
-        } else {
-            if let Some(stream) = conn.streams.open.get_mut(&place.stream) {
-                stream.handle = 0;
-            }
-            conn.streams.refuse(place.stream, refusal);
-        }
-        self.soil(place.token);
-    }
-}
-
-fn ending(status: u32, words: &str, mut trailing: Fields) -> Ending {
-    if status == code::OK && trailing.is_empty() {
-        return Ending::Ok;
-    }
-    let mut fields = grpc::trailers(&Refusal::new(status, words));
-    fields.append(&mut trailing);
-    Ending::With(fields)
-}
-
-/// `age_ns` give or take a tenth, so that clients do not all come back at once.
-fn jittered(age_ns: i64, token: u64) -> i64 {
-    let drawn = (token >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-    age_ns + age_ns / 10 * (drawn as i64 - (1 << 23)) / (1 << 23)
 }

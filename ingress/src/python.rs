@@ -1,5 +1,7 @@
 //! The Python module `turnout_ingress`: what gateway/native_door.py holds in its hands.
 
+mod given;
+
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
@@ -13,124 +15,15 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use crate::admission::Admission;
 use crate::bridge::{Bridge, Command, Event};
-use crate::house::Limits;
 use crate::intake::Intake;
 use crate::reply::Replies;
-use crate::shape::{DoorLimits, Refusal, Shape, Shapes};
+use crate::shape::{Call, DoorLimits, Refusal, Shapes};
 use crate::socket::Listener;
 use crate::stream::Method;
 use crate::sys::nghttp2::Fields;
-use crate::tls::{Tls, TlsFiles};
+use crate::tls::Tls;
 use crate::{infer, io, predict};
-
-/// gateway.columns.ModelShape, by its attributes.
-#[derive(FromPyObject)]
-struct ModelShape<'py> {
-    model: String,
-    entities: usize,
-    input_names: Bound<'py, PyTuple>,
-    dictionaries: Vec<Vec<String>>,
-    input_defaults: Vec<f32>,
-    outputs: usize,
-    guard: u64,
-    rows_max: usize,
-    deadline_ns_default: i64,
-    nan_inputs_refused: bool,
-}
-
-impl ModelShape<'_> {
-    /// As the I/O thread wants it; names as Python writes them.
-    fn shape(&self) -> PyResult<Shape> {
-        let names: Vec<String> = self.input_names.extract()?;
-        let reprs: Vec<String> = self
-            .input_names
-            .iter()
-            .map(|name| Ok(name.repr()?.to_string()))
-            .collect::<PyResult<_>>()?;
-        let tensors = [("'keys'", self.entities > 0), ("'inputs'", !names.is_empty())];
-        let wanted: Vec<&str> =
-            tensors.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| *name).collect();
-        let dictionary = |words: &Vec<String>| {
-            let coded = words.iter().enumerate().rev();
-            coded.map(|(code, word)| (word.clone().into_bytes(), code as f32)).collect()
-        };
-        Ok(Shape {
-            model: self.model.clone(),
-            entities: self.entities,
-            inputs_repr: format!("[{}]", reprs.join(", ")),
-            input_reprs: reprs,
-            places: names.into_iter().map(String::into_bytes).zip(0..).collect(),
-            dictionaries: self.dictionaries.iter().map(dictionary).collect(),
-            input_defaults: self.input_defaults.clone(),
-            outputs: self.outputs,
-            guard: self.guard,
-            rows_max: self.rows_max,
-            deadline_ns_default: self.deadline_ns_default,
-            nan_inputs_refused: self.nan_inputs_refused,
-            tensors_repr: format!("[{}]", wanted.join(", ")),
-        })
-    }
-}
-
-/// gateway.settings.Settings, as far as the door needs it.
-#[derive(FromPyObject)]
-struct Settings {
-    streams_max: u32,
-    connections_max: usize,
-    message_bytes_max: usize,
-    metadata_bytes_max: usize,
-    typed_bytes_max: usize,
-    name_bytes_max: usize,
-    request_id_bytes_max: usize,
-    body_ms_max: i64,
-    deadline_ms_max: i64,
-    stream_calls_max: usize,
-    connection_age_s_max: f64,
-    drain_grace_s: f64,
-    rows_inside_max: u64,
-    default_rows_pct: u64,
-    sheddable_rows_pct: u64,
-    tls_certificate: String,
-    tls_key: String,
-    tls_client_authority: String,
-}
-
-impl Settings {
-    fn names(&self) -> DoorLimits {
-        DoorLimits {
-            name_bytes_max: self.name_bytes_max,
-            request_id_bytes_max: self.request_id_bytes_max,
-            typed_bytes_max: self.typed_bytes_max,
-        }
-    }
-
-    fn tls(&self) -> PyResult<Option<Arc<Tls>>> {
-        if self.tls_certificate.is_empty() {
-            return Ok(None);
-        }
-        let files = TlsFiles {
-            certificate: self.tls_certificate.clone(),
-            key: self.tls_key.clone(),
-            client_authority: self.tls_client_authority.clone(),
-        };
-        Tls::new(files).map(|tls| Some(Arc::new(tls))).map_err(PyValueError::new_err)
-    }
-
-    fn limits(&self) -> Limits {
-        Limits {
-            streams_max: self.streams_max,
-            connections_max: self.connections_max,
-            message_bytes_max: self.message_bytes_max,
-            metadata_bytes_max: self.metadata_bytes_max,
-            body_ns_max: self.body_ms_max * 1_000_000,
-            deadline_ns_max: self.deadline_ms_max * 1_000_000,
-            stream_calls_max: self.stream_calls_max,
-            age_ns_max: (self.connection_age_s_max * 1e9) as i64,
-            grace_ns: (self.drain_grace_s * 1e9) as i64,
-            names: self.names(),
-        }
-    }
-}
+use given::{ModelShape, Settings};
 
 /// The I/O thread, seen from Python's event loop.
 #[pyclass]
@@ -172,6 +65,16 @@ impl Door {
     fn listen(&self, host: &str, port: u16) -> PyResult<u16> {
         let listener = Listener::tcp(host, port, self.tls.clone()).map_err(|error| {
             PyOSError::new_err(format!("{host}:{port} cannot be listened on: {error}"))
+        })?;
+        let port = listener.port();
+        self.bridge.command(Command::Listen(listener));
+        Ok(port)
+    }
+
+    /// Listen at a bound socket that was lent, by its descriptor; the caller may close its own.
+    fn listen_at(&self, fd: i32) -> PyResult<u16> {
+        let listener = Listener::lent(fd, self.tls.clone()).map_err(|error| {
+            PyOSError::new_err(format!("the socket {fd} cannot be listened at: {error}"))
         })?;
         let port = listener.port();
         self.bridge.command(Command::Listen(listener));
@@ -369,6 +272,11 @@ impl Door {
         self.bridge.command(Command::Finish(id, code, words, trailing));
     }
 
+    /// Take in who waits at the ports, and leave them.
+    fn leave(&self) {
+        self.bridge.command(Command::Leave);
+    }
+
     /// Ask clients to leave.
     fn drain(&self) {
         self.bridge.command(Command::Drain);
@@ -385,43 +293,33 @@ impl Door {
     }
 }
 
-/// What Predict would make of a message: the columns of one call, or (code, words).
+/// What a door's decoder makes of a message: the columns of one call, or (code, words).
+///
+/// dialect: "predict" or "infer".
 #[pyfunction]
-fn decode_predict<'py>(
+fn decode<'py>(
     py: Python<'py>,
+    dialect: &str,
     message: &[u8],
     shape: ModelShape<'py>,
     settings: Settings,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let shapes = only(&shape)?;
-    told(py, predict::decode(message, &shapes, &settings.names()).call)
-}
-
-/// What ModelInfer would make of a message.
-#[pyfunction]
-fn decode_infer<'py>(
-    py: Python<'py>,
-    message: &[u8],
-    shape: ModelShape<'py>,
-    settings: Settings,
-) -> PyResult<Bound<'py, PyAny>> {
-    let shapes = only(&shape)?;
-    told(py, infer::decode(message, &shapes, &settings.names()).decoded.call)
-}
-
-fn only(shape: &ModelShape<'_>) -> PyResult<Shapes> {
+    let decoder: fn(&[u8], &Shapes, &DoorLimits) -> Result<Call, Refusal> = match method(dialect)? {
+        Method::Predict => |message, shapes, limits| predict::decode(message, shapes, limits).call,
+        Method::Infer => {
+            |message, shapes, limits| infer::decode(message, shapes, limits).decoded.call
+        }
+        _ => return Err(PyValueError::new_err(format!("{dialect:?} is not decoded here"))),
+    };
     let shape = shape.shape()?;
-    Ok(Shapes::from([(shape.model.clone().into_bytes(), Arc::new(shape))]))
-}
-
-fn told(py: Python<'_>, call: Result<crate::shape::Call, Refusal>) -> PyResult<Bound<'_, PyAny>> {
-    match call {
+    let shapes = Shapes::from([(shape.model.clone().into_bytes(), Arc::new(shape))]);
+    Ok(match decoder(message, &shapes, &settings.names()) {
         Ok(call) => {
             let parts = call.parts().map(|part| PyBytes::new(py, part));
-            Ok((call.rows, call.criticality, parts.to_vec()).into_pyobject(py)?.into_any())
+            (call.rows, call.criticality, parts.to_vec()).into_pyobject(py)?.into_any()
         }
-        Err(refusal) => Ok((refusal.code, refusal.words).into_pyobject(py)?.into_any()),
-    }
+        Err(refusal) => (refusal.code, refusal.words).into_pyobject(py)?.into_any(),
+    })
 }
 
 fn method(kind: &str) -> PyResult<Method> {
@@ -456,7 +354,6 @@ fn le_u32(values: &[u32]) -> Vec<u8> {
 fn turnout_ingress(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Door>()?;
     module.add_class::<crate::python_trees::Trees>()?;
-    module.add_function(wrap_pyfunction!(decode_predict, module)?)?;
-    module.add_function(wrap_pyfunction!(decode_infer, module)?)?;
+    module.add_function(wrap_pyfunction!(decode, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

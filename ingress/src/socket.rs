@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket as Raw, Type};
 
+use crate::sys::os::duplicate;
 use crate::tls::{Tls, TlsSocket};
 
 const BACKLOG: i32 = 1_024;
@@ -33,6 +34,14 @@ impl Listener {
         raw.set_reuse_port(true)?;
         raw.set_nonblocking(true)?;
         raw.bind(&address.into())?;
+        raw.listen(BACKLOG)?;
+        Ok(Listener::Tcp(raw.into(), tls))
+    }
+
+    /// Listen at a bound TCP socket that was lent: others may accept from it as well.
+    pub fn lent(fd: RawFd, tls: Option<Arc<Tls>>) -> io::Result<Listener> {
+        let raw = Raw::from(duplicate(fd)?);
+        raw.set_nonblocking(true)?;
         raw.listen(BACKLOG)?;
         Ok(Listener::Tcp(raw.into(), tls))
     }

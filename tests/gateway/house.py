@@ -146,7 +146,7 @@ async def house(
     shadows = Shadows(windows, clock, waiting, bounds, guards.append, metrics)
     served, outcomes, outcome_windows = Remembered(), Remembered(), OutcomeWindows()
     methods = _methods(deployed, outcomes, outcome_windows, metrics, settings)
-    noted = lambda model, refusal: refused.append((model, refusal))  # noqa: E731
+    noted = lambda model, refusal, count: refused.extend([(model, refusal)] * count)  # noqa: E731
     door = door_of(settings, clock, fault_log, noted, methods)
     aside = Aside(windows, metrics, shadows, served, clock, guards.append)
     core = _core(door, deployed, store, aside, settings, fault_log, lone=lone)

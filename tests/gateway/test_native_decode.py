@@ -77,7 +77,7 @@ def predict_alike(message: bytes, shape: ModelShape) -> Said:
     assert NATIVE is not None
     shapes = {shape.model: shape}
     python = ours(lambda: decode(parse(message), shapes, LIMITS), shape)
-    native = tuple(NATIVE.decode_predict(message, shape, SETTINGS))
+    native = tuple(NATIVE.decode("predict", message, shape, SETTINGS))
     assert _sorted_out(native) == _sorted_out(python)
     return python
 
@@ -91,7 +91,9 @@ def infer_alike(message: bytes, shape: ModelShape) -> Said:
         return open_inference.decode(request, {shape.model: shape}, LIMITS).call
 
     python = ours(act, shape)
-    assert _sorted_out(tuple(NATIVE.decode_infer(message, shape, SETTINGS))) == _sorted_out(python)
+    assert _sorted_out(tuple(NATIVE.decode("infer", message, shape, SETTINGS))) == _sorted_out(
+        python
+    )
     return python
 
 

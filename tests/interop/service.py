@@ -147,7 +147,7 @@ class _GrpcioDoor(GrpcioDoor):
         return {**super()._handlers(), **more}
 
 
-def _ignored(model: str, refusal: Refusal) -> None:
+def _ignored(model: str, refusal: Refusal, count: int) -> None:
     """Told of refused predictions, of which there are none here."""
 
 

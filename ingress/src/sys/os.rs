@@ -25,6 +25,14 @@ pub struct Ready {
     pub write: bool,
 }
 
+/// A descriptor of our own for what `fd` names; whoever lent it keeps its own.
+pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; a descriptor that is not open is an error.
+    let copy = checked(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) })?;
+    // SAFETY: a fresh descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 /// One epoll instance.
 pub struct Poller {
     fd: OwnedFd,
@@ -61,6 +69,11 @@ impl Poller {
     /// Change what `fd` is watched for.
     pub fn change(&self, fd: RawFd, token: u64, read: bool, write: bool) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, token, read, write)
+    }
+
+    /// Watch `fd` no more.
+    pub fn forget(&self, fd: RawFd) {
+        let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, false, false);
     }
 
     fn control(&self, op: i32, fd: RawFd, token: u64, read: bool, write: bool) -> io::Result<()> {

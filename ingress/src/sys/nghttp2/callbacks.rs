@@ -1,0 +1,177 @@
+//! What nghttp2 calls back, turned into events.
+
+use std::ffi::c_void;
+use std::ptr;
+use std::slice;
+use std::sync::OnceLock;
+
+use libnghttp2_sys as ng;
+
+use super::{code, field, kind, Events, Seat, Then, OWNED, STATIC};
+
+struct Shared(*mut ng::nghttp2_session_callbacks, *mut ng::nghttp2_option);
+// SAFETY: written once, before anybody reads; nghttp2 only reads them.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+/// The callbacks and options of every session.
+pub(super) fn shared() -> (*const ng::nghttp2_session_callbacks, *const ng::nghttp2_option) {
+    static SHARED: OnceLock<Shared> = OnceLock::new();
+    let shared = SHARED.get_or_init(|| {
+        let (mut callbacks, mut option) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: both are allocated here and never freed; the functions have C's signatures.
+        unsafe {
+            assert_eq!(ng::nghttp2_session_callbacks_new(&mut callbacks), 0);
+            assert_eq!(ng::nghttp2_option_new(&mut option), 0);
+            ng::nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, Some(on_begin));
+            ng::nghttp2_session_callbacks_set_on_header_callback(callbacks, Some(on_header));
+            ng::nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, Some(on_frame));
+            ng::nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, Some(on_data));
+            ng::nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, Some(on_close));
+            ng::nghttp2_option_set_no_auto_window_update(option, 1);
+            ng::nghttp2_option_set_no_closed_streams(option, 1);
+            ng::nghttp2_option_set_max_settings(option, 16);
+            // Ours is the limit on resets (`calm.rs`): it says ENHANCE_YOUR_CALM.
+            ng::nghttp2_option_set_stream_reset_rate_limit(option, u64::MAX, u64::MAX);
+        }
+        Shared(callbacks, option)
+    });
+    (shared.0, shared.1)
+}
+
+/// SAFETY: only within `Session::receive` and `send`, whose seat this is.
+unsafe fn seat<'a>(user_data: *mut c_void) -> &'a mut dyn Events {
+    &mut **user_data.cast::<Seat<'a>>()
+}
+
+unsafe extern "C" fn on_begin(
+    _: *mut ng::nghttp2_session,
+    frame: *const ng::nghttp2_frame,
+    user_data: *mut c_void,
+) -> i32 {
+    // SAFETY: nghttp2 passes a valid frame; every kind of it begins with the header.
+    unsafe {
+        if (*frame).headers.cat == ng::NGHTTP2_HCAT_REQUEST {
+            seat(user_data).begin((*frame).hd.stream_id);
+        }
+    }
+    0
+}
+
+unsafe extern "C" fn on_header(
+    session: *mut ng::nghttp2_session,
+    frame: *const ng::nghttp2_frame,
+    name: *const u8,
+    name_length: usize,
+    value: *const u8,
+    value_length: usize,
+    _flags: u8,
+    user_data: *mut c_void,
+) -> i32 {
+    // SAFETY: nghttp2 passes valid buffers of these lengths.
+    let kept = unsafe {
+        let name = slice::from_raw_parts(name, name_length);
+        let value = slice::from_raw_parts(value, value_length);
+        seat(user_data).header((*frame).hd.stream_id, name, value)
+    };
+    if kept {
+        return 0;
+    }
+    // SAFETY: submitting is allowed in this callback; the frame is valid.
+    unsafe {
+        let stream = (*frame).hd.stream_id;
+        ng::nghttp2_submit_rst_stream(session, 0, stream, code::ENHANCE_YOUR_CALM);
+    }
+    ng::NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+}
+
+unsafe extern "C" fn on_frame(
+    _: *mut ng::nghttp2_session,
+    frame: *const ng::nghttp2_frame,
+    user_data: *mut c_void,
+) -> i32 {
+    // SAFETY: nghttp2 passes a valid frame; every kind of it begins with the header.
+    let (header, seat) = unsafe { ((*frame).hd, seat(user_data)) };
+    let ended = u32::from(header.flags) & ng::NGHTTP2_FLAG_END_STREAM != 0;
+    match u32::from(header.type_) {
+        kind if kind == ng::NGHTTP2_HEADERS => seat.headers_end(header.stream_id, ended),
+        kind if kind == ng::NGHTTP2_DATA => {
+            if ended {
+                seat.end(header.stream_id);
+            } else if header.length == 0 {
+                seat.control(kind::DATA, header.flags, 0);
+            }
+        }
+        _ => seat.control(header.type_, header.flags, header.length),
+    }
+    0
+}
+
+unsafe extern "C" fn on_data(
+    session: *mut ng::nghttp2_session,
+    _flags: u8,
+    stream: i32,
+    bytes: *const u8,
+    length: usize,
+    user_data: *mut c_void,
+) -> i32 {
+    // SAFETY: nghttp2 passes a valid buffer; consuming is allowed in this callback.
+    unsafe {
+        let taken = seat(user_data).data(stream, slice::from_raw_parts(bytes, length));
+        ng::nghttp2_session_consume_connection(session, length);
+        if taken > 0 {
+            ng::nghttp2_session_consume_stream(session, stream, taken);
+        }
+    }
+    0
+}
+
+unsafe extern "C" fn on_close(
+    _: *mut ng::nghttp2_session,
+    stream: i32,
+    code: u32,
+    user_data: *mut c_void,
+) -> i32 {
+    if !user_data.is_null() {
+        // SAFETY: not null, so within `receive` or `send`.
+        unsafe { seat(user_data).closed(stream, code) };
+    }
+    0
+}
+
+pub(super) unsafe extern "C" fn on_body(
+    session: *mut ng::nghttp2_session,
+    stream: i32,
+    into: *mut u8,
+    length: usize,
+    flags: *mut u32,
+    _source: *mut ng::nghttp2_data_source,
+    user_data: *mut c_void,
+) -> ng::nghttp2_ssize {
+    // SAFETY: nghttp2 passes a buffer of that length and flags to be set; trailers may be
+    // submitted from this callback, and are copied unless static.
+    unsafe {
+        let (written, then) = seat(user_data).body(stream, slice::from_raw_parts_mut(into, length));
+        match then {
+            Then::More => {}
+            Then::Wait => {
+                if written == 0 {
+                    return ng::NGHTTP2_ERR_DEFERRED as ng::nghttp2_ssize;
+                }
+            }
+            Then::Ok => {
+                *flags |= ng::NGHTTP2_DATA_FLAG_EOF | ng::NGHTTP2_DATA_FLAG_NO_END_STREAM;
+                let status = [field(b"grpc-status", b"0", STATIC)];
+                ng::nghttp2_submit_trailer(session, stream, status.as_ptr(), 1);
+            }
+            Then::Trailers(trailers) => {
+                *flags |= ng::NGHTTP2_DATA_FLAG_EOF | ng::NGHTTP2_DATA_FLAG_NO_END_STREAM;
+                let every: Vec<_> =
+                    trailers.iter().map(|(name, value)| field(name, value, OWNED)).collect();
+                ng::nghttp2_submit_trailer(session, stream, every.as_ptr(), every.len());
+            }
+        }
+        written as ng::nghttp2_ssize
+    }
+}
