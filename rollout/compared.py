@@ -1,14 +1,11 @@
 """One metric of two arms over a whole rollout: its e-value, its events, the keys counted."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rollout.keys import KeySample
+from rollout.records import Shared
 from stats import ratio, tilt
-
-Shared = Mapping[int, int]
-"""Key with an event -> calls in the batch it was scored in, of all arms."""
 
 EVENT_KEYS_MAX = 200_000
 """Keys remembered a metric. Beyond it they are thinned: what was counted stays counted."""
@@ -38,21 +35,17 @@ class Compared:
 
     def take_shared(self, accused: Shared, others: Shared, share: float, looks_max: int) -> None:
         """The same for events that whatever slows a batch has in common."""
-        mine, theirs = self._fresh(set(accused), set(others))
-        self._look(
-            math.fsum(1.0 / accused[key] for key in mine),
-            math.fsum(1.0 / others[key] for key in theirs),
-            share,
-            looks_max,
-        )
+        mine, theirs = self._fresh(accused.keys, others.keys)
+        self._look(accused.weigh(mine), others.weigh(theirs), share, looks_max)
+
+    def idle(self) -> None:
+        """Look at a window without an event of either arm."""
+        self.state = tilt.idle(self.state)
 
     def _fresh(self, accused: set[int], others: set[int]) -> tuple[set[int], set[int]]:
-        mine = self.sample.fresh(accused)
-        theirs = self.sample.fresh(others) - mine
-        if mine or theirs:
-            self.sample.add(mine | theirs)
-            self.canary_events += len(mine)
-            self.baseline_events += len(theirs)
+        mine, theirs = self.sample.first(accused, others)
+        self.canary_events += len(mine)
+        self.baseline_events += len(theirs)
         return mine, theirs
 
     def _look(self, accused: float, others: float, share: float, looks_max: int) -> None:

@@ -90,9 +90,7 @@ class Doubts:
     ) -> None:
         """Count one second; keys of older revisions are only remembered."""
         self.second = second
-        mine = self.sample.fresh(candidate.met)
-        others = self.sample.fresh(baseline.met) - mine
-        self.sample.add(mine | others)
+        mine, others = self.sample.first(candidate.met, baseline.met)
         if current:
             self.met.share = share
             self.met.canary += len(mine)

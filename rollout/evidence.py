@@ -120,26 +120,38 @@ class Evidence:
         current  whether the rollout still stands there: only then does it count for promotion.
         """
         self.add_totals(second)
-        ours = [one for one in second.windows if one.version == self._version]
-        if current and (shadow := [one for one in ours if one.arm == window_pb2.ARM_SHADOW]):
+        arms = arms_at(place, self.policy)
+        shadow, candidate, baseline, told = self._sorted(second, arms)
+        if current and shadow:
             self.stage.shadow.take(shadow, self.policy.shadow)
             self.prediction.take_shadow(joint_of(shadow))
-        arms = arms_at(place, self.policy)
         if arms is None:
             return
-        if told := [one for one in second.windows if one.outcomes]:
+        if told:
             self._take_outcomes(told, arms.share)
-        candidate = [one for one in ours if one.arm == arms.candidate]
-        baseline = [
-            one
-            for one in second.windows
-            if one.arm == arms.baseline and one.version == self._baseline
-        ]
         if candidate or baseline:
             records = ArmRecords(candidate), ArmRecords(baseline)
             self._compare(second.second, place, *records, arms.share, current=current)
             if current:
                 self._count_stage(*records, arms.share)
+
+    def _sorted(self, second: Second, arms: Arms | None) -> tuple[list[window_pb2.Window], ...]:
+        """Return the windows of the shadow, of the candidate, of the baseline, and of outcomes."""
+        shadow, candidate, baseline, outcomes = [], [], [], []
+        for window in second.windows:
+            arm = window.arm
+            if arm == window_pb2.ARM_UNSPECIFIED:
+                outcomes.append(window)
+            elif arm == window_pb2.ARM_SHADOW:
+                if window.version == self._version:
+                    shadow.append(window)
+            elif arms is None:
+                continue
+            elif arm == arms.candidate and window.version == self._version:
+                candidate.append(window)
+            elif arm == arms.baseline and window.version == self._baseline:
+                baseline.append(window)
+        return shadow, candidate, baseline, outcomes
 
     def _compare(
         self,
@@ -151,10 +163,12 @@ class Evidence:
         *,
         current: bool,
     ) -> None:
-        looks_max = self.policy.looks_max
+        looks_max, failed = self.policy.looks_max, candidate.failed or baseline.failed
         for name, metric in METRIC_OF.items():
             compared = self.metrics[name]
-            if metric == window_pb2.METRIC_TIMEOUT:
+            if not failed:
+                compared.idle()
+            elif metric == window_pb2.METRIC_TIMEOUT:
                 compared.take_shared(
                     candidate.shared(metric), baseline.shared(metric), share, looks_max
                 )
@@ -198,7 +212,9 @@ class Evidence:
         room = self.policy.keys_max - len(clean)
         if room <= 0 or not arm.scored:
             return 0
-        fresh = arm.scored - clean - self.stage.failed
+        fresh = arm.scored - clean
+        if self.stage.failed:
+            fresh -= self.stage.failed
         if len(fresh) > room:  # the smallest, so that the order of arrival does not matter
             fresh = set(sorted(fresh)[:room])
         clean |= fresh

@@ -22,10 +22,23 @@ class KeySample:
         """Return those of *keys* that are kept and were not counted yet."""
         if not keys:
             return keys
-        fresh = keys - self.keys
         if self.keep < WHOLE_KEEP:
-            fresh = {key for key in fresh if key % WHOLE_KEEP < self.keep}
-        return fresh
+            keys = {key for key in keys if key % WHOLE_KEEP < self.keep}
+        return keys - self.keys
+
+    def first(self, accused: set[int], others: set[int]) -> tuple[set[int], set[int]]:
+        """Count both arms' keys; return those of each that were not counted yet.
+
+        A key of both is the accused arm's.
+        """
+        mine, theirs = self.fresh(accused), self.fresh(others)
+        if mine and theirs and not mine.isdisjoint(theirs):
+            theirs = theirs - mine
+        if mine:
+            self.add(mine)
+        if theirs:
+            self.add(theirs)
+        return mine, theirs
 
     def add(self, keys: set[int]) -> None:
         """Count *keys*, and thin while there are too many."""

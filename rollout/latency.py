@@ -77,16 +77,16 @@ class LatencyEvidence:
     ) -> None:
         """Count one second; the edges are those fixed before it."""
         mine, theirs = candidate.latencies(), baseline.latencies()
-        for name, edge in self.edges.items():
-            self.metrics[name].take_shared(
-                mine.beyond(edge), theirs.beyond(edge), share, self._looks_max
-            )
-        for arm, told in enumerate((mine, theirs)):
-            if len(told.bins):
-                counts = np.bincount(told.bins, minlength=BINS)
-                self.rollout[arm] += counts
-                if current:
-                    self.stage[arm] += counts
+        edges = list(self.edges.values())
+        arms = zip(mine.beyond(edges), theirs.beyond(edges), strict=True)
+        for name, (accused, others) in zip(self.edges, arms, strict=True):
+            self.metrics[name].take_shared(accused, others, share, self._looks_max)
+        both = np.concatenate((mine.bins, theirs.bins + BINS))
+        if len(both):
+            counts = np.bincount(both, minlength=2 * BINS).reshape(2, BINS)
+            self.rollout += counts
+            if current:
+                self.stage += counts
         if current and not self.edges and len(theirs.bins):
             self._freeze()
 

@@ -16,15 +16,17 @@ def good_keys(
     nothing about the split.
     """
     keys: dict[str, set[int]] = {version: set(), baseline: set()}
-    other = {version: baseline, baseline: version}
     for window in windows:
-        if window.version not in keys:
+        answered = window.version
+        if answered not in keys:
             continue
         for reports in window.outcomes:
-            if reports.name != good.name or reports.role == predict_pb2.PINNED:
+            role = reports.role
+            if reports.name != good.name or role == predict_pb2.PINNED:
                 continue
-            fallen_back = reports.role == predict_pb2.FALLBACK
-            drawn = other[window.version] if fallen_back else window.version
-            told = zip(reports.key_hash, reports.value, strict=True)
-            keys[drawn].update(key for key, value in told if good.is_good(value))
+            drawn = answered
+            if role == predict_pb2.FALLBACK:
+                drawn = version if answered == baseline else baseline
+            told = zip(reports.key_hash[:], reports.value[:], strict=True)
+            keys[drawn].update([key for key, value in told if good.is_good(value)])
     return keys[version], keys[baseline]

@@ -59,10 +59,8 @@ class PredictionEvidence:
         self.others = KeySample(keys_max)
         """The standby's keys, while the candidate is watched as production."""
         self.expected: Expectation | None = None
-        self.candidate = np.zeros(BINS_MAX, dtype=np.int64)
-        """First-score keys by the candidate's bin."""
-        self.champion = np.zeros(BINS_MAX, dtype=np.int64)
-        """The same keys by production's bin."""
+        self.paired = np.zeros((2, BINS_MAX), dtype=np.int64)
+        """First-score keys by the candidate's bin; the same keys by production's bin."""
         self.agreed = np.zeros(1, dtype=np.int64)
         """Of them, how many fell into production's bin."""
         self.watched = np.zeros((2, BINS_MAX), dtype=np.int64)
@@ -101,18 +99,20 @@ class PredictionEvidence:
             scores = Scores(scores.keys[:0], scores.bins[:0], scores.bins[:0])
         assert scores.expected is not None
         size = self.expected.bins if self.expected is not None else BINS_MAX - 3
-        fine = (scores.expected < size) & (scores.bins < size)
-        bins, expected = scores.bins[fine], scores.expected[fine]
-        by_candidate = np.bincount(bins, minlength=BINS_MAX)
-        by_champion = np.bincount(expected, minlength=BINS_MAX)
-        same = np.bincount(bins[bins == expected], minlength=BINS_MAX)
-        self.candidate += by_candidate
-        self.champion += by_champion
-        self.agreed += same.sum()
+        bins, expected = scores.bins, scores.expected
+        fine = np.maximum(bins, expected) < size
+        if not fine.all():
+            bins, expected = bins[fine], expected[fine]
+        both = np.concatenate((bins, expected + BINS_MAX))
+        counts = np.bincount(both, minlength=2 * BINS_MAX).reshape(2, BINS_MAX)
+        same = bins[bins == expected]
+        self.paired += counts
+        self.agreed += len(same)
         if self.expected is None:
-            self._look_constant(by_candidate - same, len(bins) - by_champion)
+            hits = counts[0] - np.bincount(same, minlength=BINS_MAX)
+            self._look_constant(hits, len(bins) - counts[1])
         else:
-            gains = self.expected.gains(by_candidate[:size], by_champion[:size])
+            gains = self.expected.gains(counts[:, :size])
             self.state = departure.step(self.expected, self.state, gains, self._looks_max)
 
     def take_watched(self, candidate: ArmRecords, standby: ArmRecords, share: float) -> None:
@@ -163,20 +163,20 @@ class PredictionEvidence:
     @property
     def keys(self) -> int:
         """Keys of the candidate that were compared."""
-        return int(self.candidate.sum())
+        return int(self.paired[0].sum())
 
     def difference(self) -> Difference:
         """Return the effect: departure from the shift; without one, from production itself."""
         if self.expected is not None:
             size = self.expected.bins
-            found = departure.effect(self.expected, self.candidate[:size], self.champion[:size])
+            found = departure.effect(self.expected, *self.paired[:, :size])
             paired = Difference(found.psi, self._psi_min + found.doubt)
             watched = self._watched(size)
             return watched if watched.beyond and not paired.beyond else paired
         if self.keys < UNAPPROVED_KEYS_MIN:
             return Difference(math.nan, self._psi_min)
-        used = (self.candidate + self.champion) > 0
-        psi = debiased_psi(self.candidate[used], self.champion[used])
+        used = self.paired.any(axis=0)
+        psi = debiased_psi(*self.paired[:, used])
         return Difference(psi, self._psi_min)
 
     def _watched(self, size: int) -> Difference:

@@ -1,8 +1,9 @@
 """One arm's windows of one second, as sets and columns. Sums and sets only: no order matters."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import chain, compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,6 @@ METRIC_OF = {
     "schema": window_pb2.METRIC_SCHEMA,
     "timeouts": window_pb2.METRIC_TIMEOUT,
 }
-Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,95 +41,129 @@ class Scores:
         return Scores(keys[first], bins[first], None if expected is None else expected[first])
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Keys with an event that whatever slows a batch has in common."""
+
+    keys: set[int]
+    batch_calls: dict[int, int] | None = None
+    """Key -> calls, of all arms, in the batch it was scored in; None: one each."""
+
+    def weigh(self, fresh: set[int]) -> float:
+        """Return what the events of these of the keys weigh: a batch as much as one call."""
+        if self.batch_calls is None or not fresh:
+            return len(fresh)
+        return math.fsum([1.0 / self.batch_calls[key] for key in fresh])
+
+
+NOBODY = Shared(set())
+
+
 class ArmRecords:
     """What the windows of one arm say by key."""
 
     def __init__(self, windows: Sequence[window_pb2.Window]) -> None:
         self.windows = windows
         self._records: dict[int, list[window_pb2.Records]] = {}
+        self.keep = 0
         for window in windows:
+            self.keep = max(self.keep, window.keep_of_65536 or WHOLE_KEEP)
             for records in window.records:
                 self._records.setdefault(records.metric, []).append(records)
-        self.keep = max((one.keep_of_65536 or WHOLE_KEEP for one in windows), default=WHOLE_KEEP)
-        self.events = {metric: self._keys_with(metric) for metric in METRIC_OF.values()}
+        found = self._records
+        self.events = {
+            metric: set(self._key_hashes(metric)) if metric in found else set()
+            for metric in METRIC_OF.values()
+        }
         """Keys with each error-like event, of all keys."""
         self.failed = set().union(*self.events.values())
         """Keys with any of them."""
-        self.scored = self._keys_with(window_pb2.METRIC_SCORE)
+        self._scored_keys = self._key_hashes(window_pb2.METRIC_SCORE)
+        self.scored = set(self._scored_keys)
         """Keys with a good answer, of those the gateways keep."""
         self.met = self.scored | self.kept(self.failed) if self.failed else self.scored
         """Keys of those the gateways keep, whatever became of their calls."""
 
-    def _keys_with(self, metric: int) -> set[int]:
-        found = self._records.get(metric)
-        return set().union(*(records.key_hash for records in found)) if found else set()
-
     def kept(self, keys: set[int]) -> set[int]:
         """Those that the gateways' thinning keeps; the widest of the windows decides."""
-        if self.keep >= WHOLE_KEEP:
+        if not keys or self.keep >= WHOLE_KEEP:
             return keys
         return {key for key in keys if key % WHOLE_KEEP < self.keep}
 
-    def shared(self, metric: int) -> dict[int, int]:
-        """Key with a record of *metric* -> calls in its batch, the most where it has several."""
+    def shared(self, metric: int) -> Shared:
+        """Keys with a record of *metric*, each with its largest batch."""
         if metric not in self._records:
-            return {}
-        keys, together = self._column(metric, "key_hash", np.uint64), self._batch_calls(metric)
-        return most_shared(keys.tolist(), together.tolist())
+            return NOBODY
+        return shared(self._key_hashes(metric), self._batch_calls(metric))
 
     def scores(self) -> Scores:
         """Every score record."""
-        metric = window_pb2.METRIC_SCORE
-        found = self._records.get(metric, ())
-        paired = all(len(one.expected_bin) == len(one.key_hash) for one in found)
-        return Scores(
-            keys=self._column(metric, "key_hash", np.uint64),
-            bins=self._column(metric, "bin", np.int64),
-            expected=self._column(metric, "expected_bin", np.int64) if paired else None,
-        )
+        found = self._records.get(window_pb2.METRIC_SCORE, ())
+        keys = np.array(self._scored_keys, dtype=np.uint64)
+        bins = _column([one.bin[:] for one in found])
+        expected = _column([one.expected_bin[:] for one in found])
+        return Scores(keys, bins, expected if len(expected) == len(keys) else None)
 
     def latencies(self) -> "Latencies":
         """Every latency record."""
         metric = window_pb2.METRIC_LATENCY
         return Latencies(
-            self._column(metric, "key_hash", np.uint64),
-            self._column(metric, "bin", np.int64),
+            self._key_hashes(metric),
+            _column([one.bin[:] for one in self._records.get(metric, ())]),
             self._batch_calls(metric),
         )
 
-    def _batch_calls(self, metric: int) -> NDArray[np.int64]:
-        """One a record: 1 where a gateway does not say."""
-        found = self._records.get(metric, ())
-        if not any(one.batch_calls for one in found):
-            return np.ones(sum(len(one.key_hash) for one in found), dtype=np.int64)
-        parts = [one.batch_calls or [1] * len(one.key_hash) for one in found]
-        return np.concatenate([np.array(part, dtype=np.int64) for part in parts])
+    def _key_hashes(self, metric: int) -> list[int]:
+        return _joined([one.key_hash[:] for one in self._records.get(metric, ())])
 
-    def _column(self, metric: int, name: str, dtype: type[Number]) -> NDArray[Number]:
-        parts = [np.array(getattr(one, name), dtype=dtype) for one in self._records.get(metric, ())]
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)
+    def _batch_calls(self, metric: int) -> list[int]:
+        """One a record; empty when no gateway says: then 1 each."""
+        found = self._records.get(metric, ())
+        parts = [one.batch_calls[:] for one in found]
+        if not any(parts):
+            return []
+        return _joined(
+            [part or [1] * len(one.key_hash) for part, one in zip(parts, found, strict=True)]
+        )
+
+
+def _column(parts: list[list[int]]) -> NDArray[np.int64]:
+    return np.array(_joined(parts), dtype=np.int64)
+
+
+def _joined(parts: list[list[int]]) -> list[int]:
+    return parts[0] if len(parts) == 1 else list(chain.from_iterable(parts))
 
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """(K,) columns."""
+    """Every latency record, as columns."""
 
-    keys: NDArray[np.uint64]
+    keys: list[int]
     bins: NDArray[np.int64]
-    batch_calls: NDArray[np.int64]
+    batch_calls: list[int]
+    """Empty: 1 each."""
 
-    def beyond(self, edge: int) -> dict[int, int]:
-        """Key with a record beyond bin *edge* -> calls in its batch."""
-        slow = self.bins > edge
-        return most_shared(self.keys[slow].tolist(), self.batch_calls[slow].tolist())
+    def beyond(self, edges: Sequence[int]) -> list[Shared]:
+        """For each bin of *edges*, the keys with a record beyond it."""
+        found = dict.fromkeys(edges, NOBODY)
+        keys, bins, calls = self.keys, self.bins.tolist(), self.batch_calls
+        for edge in sorted(found):  # what is beyond the next one is beyond this one, too
+            slow = [one > edge for one in bins]
+            keys, bins = list(compress(keys, slow)), list(compress(bins, slow))
+            calls = list(compress(calls, slow)) if calls else calls
+            if not keys:
+                break
+            found[edge] = shared(keys, calls)
+        return [found[edge] for edge in edges]
 
 
-def most_shared(keys: list[int], batch_calls: list[int]) -> dict[int, int]:
-    """Return key -> the most of its *batch_calls*."""
+def shared(keys: list[int], batch_calls: list[int]) -> Shared:
+    """Return the keys, each with the most of its *batch_calls*; without these, 1 each."""
+    if not batch_calls:
+        return Shared(set(keys))
     found = dict(zip(keys, batch_calls, strict=True))
     if len(found) < len(keys):
         for key, calls in zip(keys, batch_calls, strict=True):
             found[key] = max(found[key], calls)
-    return found
+    return Shared(set(found), found)

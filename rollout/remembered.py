@@ -18,7 +18,7 @@ from stats.departure import DepartureState
 from stats.detector import Detector
 
 State = rollout_pb2.RolloutState
-PREDICTED = ("candidate", "champion", "agreed", "watched", "live")
+PREDICTED = ("paired", "agreed", "watched", "live")
 NOTHING = np.zeros(0, dtype=np.int64)
 
 

@@ -113,9 +113,9 @@ class Expectation:
         bins: Counts = (self._cumulative[champion_bins] < uniform[:, None]).sum(axis=1)
         return np.minimum(bins, self.bins - 1)
 
-    def gains(self, candidate: Counts, champion: Counts) -> Floats:
-        """(G,) ln of each alternative's gain on keys: (J,) by candidate's bin, by champion's."""
-        gains: Floats = self._paired @ np.concatenate((candidate, champion)).astype(np.float64)
+    def gains(self, paired: Counts) -> Floats:
+        """(G,) ln of each alternative's gain on keys: (2, J) by candidate's bin, by champion's."""
+        gains: Floats = self._paired @ paired.astype(np.float64).reshape(-1)
         return gains
 
     def gains_of_two(self, candidate: Counts, other: Counts, share: float) -> Floats:
@@ -151,10 +151,12 @@ def step(
     spent = prior_by(looks, max(looks_max, 1))
     prior = spent - state.prior_spent
     log_prior = math.log(prior) if prior > 0.0 else -math.inf
-    log_s = np.logaddexp(state.log_s, log_prior) + gains
+    log_s = np.logaddexp(state.log_s, log_prior)
+    log_s += gains
     staked = log_s + expected.log_stakes
     high = float(staked.max())
-    log_e = high + math.log(float(np.exp(staked - high).sum()))
+    staked -= high
+    log_e = high + math.log(float(np.exp(staked, out=staked).sum()))
     if spent < 1.0:
         log_e = log_add(log_e, math.log(1.0 - spent))
     return DepartureState(

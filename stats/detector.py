@@ -6,6 +6,7 @@ its first false alarm after 1/a windows on average at the earliest, whatever cam
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from stats.tilt import log_add, log_sum
 
@@ -26,12 +27,20 @@ def look(detector: Detector, rate_max: float, hits: int, total: int) -> Detector
     """
     if not 0.0 < rate_max < 1.0 or not 0 <= hits <= total:
         raise ValueError(f"rate {rate_max}, {hits} of {total}: no such window")
+    hit_gains, clean_gains, log_bets = _stakes(rate_max)
+    clean = total - hits
+    gains = [
+        hits * hit + clean * missed for hit, missed in zip(hit_gains, clean_gains, strict=True)
+    ]
+    return Detector(log_add(detector.log_m, 0.0) + log_sum(gains) - log_bets)
+
+
+@lru_cache(maxsize=1_024)
+def _stakes(rate_max: float) -> tuple[tuple[float, ...], tuple[float, ...], float]:
+    """What a failed key and a clean one win on each rate that is bet on; ln of how many."""
     bets = {min(rate_max * ratio, (1.0 + rate_max) / 2) for ratio in RATIOS}
-    log_e = log_sum(
-        [
-            hits * math.log(bet / rate_max)
-            + (total - hits) * (math.log1p(-bet) - math.log1p(-rate_max))
-            for bet in bets
-        ]
-    ) - math.log(len(bets))
-    return Detector(log_add(detector.log_m, 0.0) + log_e)
+    return (
+        tuple(math.log(bet / rate_max) for bet in bets),
+        tuple(math.log1p(-bet) - math.log1p(-rate_max) for bet in bets),
+        math.log(len(bets)),
+    )

@@ -71,6 +71,11 @@ def start(grid: Grid) -> TiltState:
     return TiltState(log_s=(-math.inf,) * len(grid.deltas))
 
 
+def idle(state: TiltState) -> TiltState:
+    """Return the state after a window without events: it is looked at, and nothing changes."""
+    return TiltState(state.log_s, state.prior_spent, state.log_e, state.log_e_max, state.looks + 1)
+
+
 def step(
     grid: Grid,
     state: TiltState,
@@ -89,10 +94,10 @@ def step(
     the prior of such windows is spent when the next event comes.
     """
     check_counts(canary_events, baseline_events, share)
-    looks = state.looks + 1
     events = canary_events + baseline_events
     if not events:
-        return TiltState(state.log_s, state.prior_spent, state.log_e, state.log_e_max, looks)
+        return idle(state)
+    looks = state.looks + 1
     spent = prior_by(looks, looks_max)
     prior = spent - state.prior_spent
     log_prior = math.log(prior) if prior > 0.0 else -math.inf
@@ -138,7 +143,7 @@ def log_sum(logs: Sequence[float]) -> float:
     high = max(logs)
     if high == -math.inf:
         return high
-    return high + math.log(math.fsum(math.exp(one - high) for one in logs))
+    return high + math.log(math.fsum([math.exp(one - high) for one in logs]))
 
 
 @lru_cache(maxsize=512)

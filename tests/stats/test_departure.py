@@ -49,7 +49,7 @@ def keys_to_fire(
         mine = np.bincount(np.searchsorted(EDGES, change(scores)), minlength=BINS)
         theirs = np.bincount(bins, minlength=BINS)
         candidate, champion = candidate + mine, champion + theirs
-        state = departure.step(expected, state, expected.gains(mine, theirs), 3_600)
+        state = departure.step(expected, state, expected.gains(np.stack([mine, theirs])), 3_600)
         if state.log_e_max >= THRESHOLD:
             found = departure.effect(expected, candidate, champion)
             if found.psi >= psi_min + found.doubt:
@@ -139,7 +139,7 @@ def test_a_billion_keys_stay_finite() -> None:
     mine[0] = 10**9
     with np.errstate(all="raise", under="ignore"):
         for _ in range(3):
-            gains = expected.gains(mine, np.full(BINS, 10**9 // BINS))
+            gains = expected.gains(np.stack([mine, np.full(BINS, 10**9 // BINS)]))
             state = departure.step(expected, state, gains, 10)
     assert 1e6 < state.log_e < math.inf
 
@@ -157,7 +157,7 @@ def test_evidence_stays_finite_long_after_the_prior_is_spent() -> None:
     state = departure.start(expected)
     keys = np.full(BINS, 500)
     for _ in range(600):
-        state = departure.step(expected, state, expected.gains(keys, keys), 100)
+        state = departure.step(expected, state, expected.gains(np.stack([keys, keys])), 100)
     assert math.isfinite(state.log_e)
     assert state.log_e < -745.0
     assert state.log_e_max < 1.0
