@@ -165,15 +165,24 @@ async def cancel_after_first_response(stub: Stub) -> None:
     assert await call.code() == grpc.StatusCode.CANCELLED
 
 
+OVERTAKEN, OVERTAKEN_MAX = (grpc.StatusCode.INTERNAL, "Internal error from Core"), 10
+"""What grpc.aio makes up, before it reads the status, when a call ends while it writes to it: 27 of
+1,000 calls of a millisecond behind the native door, 1 of 500 behind grpcio's."""
+
+
 async def timeout_on_sleeping_server(stub: Stub) -> None:
     """A deadline of a millisecond, and a server that never answers."""
-    call = stub.duplex(timeout=0.001)
-    try:
-        await call.write(message("StreamingOutputCallRequest")(payload=zeros(27_182)))
-        await call.read()
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        pass  # it ended before the message was on its way
-    assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    for _ in range(OVERTAKEN_MAX):
+        call = stub.duplex(timeout=0.001)
+        try:
+            await call.write(message("StreamingOutputCallRequest")(payload=zeros(27_182)))
+            await call.read()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            pass  # it ended before the message was on its way
+        said = (await call.code(), await call.details())
+        if said != OVERTAKEN:
+            break
+    assert said[0] == grpc.StatusCode.DEADLINE_EXCEEDED, said
 
 
 UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
