@@ -105,7 +105,9 @@ def _settings(options: argparse.Namespace) -> Settings:
             values[name] = json.loads(text)
         except ValueError:
             values[name] = text
-    return Settings.from_json(json.dumps(values))
+    settings = Settings.from_json(json.dumps(values))
+    settings.registry_token  # noqa: B018  said now, and not by each worker
+    return settings
 
 
 if __name__ == "__main__":

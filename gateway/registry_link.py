@@ -26,11 +26,15 @@ REPORT_S = 2.0
 
 
 class RegistryLink:
-    """Watches deployments for one worker."""
+    """Watches deployments for one worker.
+
+    token  who we are, where the registry has an identities file.
+    """
 
     def __init__(
         self,
         address: str,
+        token: str | None,
         worker: Worker,
         disk: Disk,
         clock: Clock,
@@ -40,7 +44,7 @@ class RegistryLink:
         self._disk = disk
         self._clock = clock
         self._on_keys = on_keys
-        self._client = RegistryClient(address, actor=f"gateway:{worker.gateway}")
+        self._client = RegistryClient(address, f"gateway:{worker.gateway}", token)
         self._changed = asyncio.Event()
         self._restart = asyncio.Event()
         self.snapshot_seen = asyncio.Event()

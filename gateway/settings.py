@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from gateway.errors import SettingsError
+from registry.types import UnknownActorError, read_token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,9 @@ class Settings:
     """HTTP for /metrics, /healthz, /workers, by the supervisor, on loopback; 0: a free one."""
     registry: str = ""
     """host:port; empty: serve what the folder holds."""
+    registry_token_file: str = ""
+    """Holds the gateway's bearer token, where the registry has an identities file (role gateway);
+    empty: none is sent, and the name is taken on trust."""
     redis_url: str = ""
     """redis:// or unix://; empty: models with stored features answer with defaults."""
     window_sinks: tuple[str, ...] = ()
@@ -193,6 +197,16 @@ class Settings:
             or bool(self.tls_client_authority and not self.tls_key),
             "tls_certificate and tls_key are set together; tls_client_authority needs both",
         )
+
+    @property
+    def registry_token(self) -> str | None:
+        """The token in registry_token_file; SettingsError when it cannot be read."""
+        if not self.registry_token_file:
+            return None
+        try:
+            return read_token(Path(self.registry_token_file))
+        except UnknownActorError as error:
+            raise SettingsError(f"registry_token_file: {error}") from error
 
     @staticmethod
     def _refuse_if(contradiction: bool, text: str) -> None:

@@ -101,9 +101,8 @@ class GatewayWorker:
             self.door, self._deployed, self._store, arms, aside, clock, settings, faults.note
         )
         self.door.lone = LoneCalls(self._deployed, self._store, ids, aside, clock, settings)
-        self._link = RegistryLink(
-            settings.registry, self.worker, self._disk, clock, self._take_keys
-        )
+        registry = (settings.registry, settings.registry_token)
+        self._link = RegistryLink(*registry, self.worker, self._disk, clock, self._take_keys)
         self._dropped: dict[str, int] = {}
         """Records each journal had dropped when last counted."""
         self._trusted_key: bytes | None = None

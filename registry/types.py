@@ -5,6 +5,7 @@ registry.bundle.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from xxhash import xxh3_64_intdigest
 
@@ -74,6 +75,22 @@ class VersionRefusedError(Exception):
 
 class ScoringError(Exception):
     """ONNX Runtime could not score a batch: the version's fault, or one of its rows'."""
+
+
+def read_token(file: Path) -> str:
+    """Return the bearer token that *file* holds, and nothing else.
+
+    Raises UnknownActorError when it cannot be read, or holds something else.
+    """
+    try:
+        words = file.read_text(encoding="ascii").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnknownActorError(f"the token file {file} cannot be read: {error}") from error
+    if len(words) != 1:
+        raise UnknownActorError(
+            f"the token file {file} holds {len(words)} words; it is to hold one token"
+        )
+    return words[0]
 
 
 @dataclass(frozen=True, slots=True)

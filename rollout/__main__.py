@@ -9,17 +9,19 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from registry.types import read_token
 from rollout.policy import POLICIES, Policy
 from rollout.policy_files import read_folder
 from rollout.server import serve
 
 
-async def main(registry: str, listen: str, actor: str, policies: Mapping[str, Policy]) -> None:
+async def main(
+    registry: str, listen: str, actor: str, token: str | None, policies: Mapping[str, Policy]
+) -> None:
     """Serve until SIGTERM or SIGINT."""
     told = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, told.set)
-    token = os.environ.get("TURNOUT_TOKEN")
     server = await serve(registry, listen, actor=actor, token=token, policies=policies)
     logging.getLogger("rollout").info("listening port=%d", server.port)
     await told.wait()
@@ -31,10 +33,12 @@ if __name__ == "__main__":
     parser.add_argument("--registry", required=True, help="host:port of the registry")
     parser.add_argument("--listen", required=True, help="host:port; port 0: any free one")
     parser.add_argument("--as", dest="actor", default="rollout", help="actor in the history")
+    parser.add_argument("--token-file", type=Path, help="its token [TURNOUT_TOKEN]")
     parser.add_argument("--policies", type=Path, help="a folder of policy files: docs/rollout.md")
     options = parser.parse_args()
     known = POLICIES if options.policies is None else read_folder(options.policies)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
     )
-    asyncio.run(main(options.registry, options.listen, options.actor, known))
+    own = read_token(options.token_file) if options.token_file else os.environ.get("TURNOUT_TOKEN")
+    asyncio.run(main(options.registry, options.listen, options.actor, own, known))

@@ -18,8 +18,8 @@ from turnout.terminal import terminal
 app = typer.Typer(
     name="turnout",
     help="Train, approve, canary, watch and roll back tabular models. Start with: turnout demo",
-    epilog="--folder, --registry, --gateway, --as and --json may stand anywhere on the line. "
-    "Exit codes: 0 ok, 1 the answer is no, 2 wrong usage, 3 system not reachable.",
+    epilog="--folder, --registry, --gateway, --as, --token-file and --json may stand anywhere on "
+    "the line. Exit codes: 0 ok, 1 the answer is no, 2 wrong usage, 3 system not reachable.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -33,10 +33,13 @@ def common(
     registry: Annotated[str, typer.Option(help="host:port [TURNOUT_REGISTRY].")] = "",
     gateway: Annotated[str, typer.Option(help="host:port [TURNOUT_GATEWAY].")] = "",
     actor: Annotated[str, typer.Option("--as", help="Who asks [login; TURNOUT_ACTOR].")] = "",
+    token_file: Annotated[
+        str, typer.Option(help="Holds your token [TURNOUT_TOKEN_FILE, TURNOUT_TOKEN].")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON value on stdout.")] = False,
 ) -> None:
     """Read what every command may be told."""
-    ctx.obj = from_options(folder, registry, gateway, actor, as_json, os.environ)
+    ctx.obj = from_options(folder, registry, gateway, actor, as_json, os.environ, token_file)
 
 
 app.command()(up)

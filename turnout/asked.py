@@ -2,14 +2,15 @@
 
 import getpass
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from registry.types import read_token
 from turnout.errors import NotReachableError, UsageError
 from turnout.running import Running, read_running
 
-WITH_VALUE = ("--folder", "--registry", "--gateway", "--as")
+WITH_VALUE = ("--folder", "--registry", "--gateway", "--as", "--token-file")
 """The common options, which may stand anywhere on the line; each has an environment variable."""
 ALONE = ("--json",)
 
@@ -30,6 +31,8 @@ class Asked:
     """Who asks; written into the history."""
     json: bool
     """Print one JSON value and nothing else on stdout."""
+    token: str | None = field(default=None, repr=False)
+    """Who asks, where the registry has an identities file; None: the name is taken on trust."""
 
     def registry_address(self) -> str:
         """host:port of the registry (and the rollouts); NotReachableError when none runs."""
@@ -60,13 +63,21 @@ class Asked:
 
 
 def from_options(
-    folder: str, registry: str, gateway: str, actor: str, as_json: bool, environ: Mapping[str, str]
+    folder: str,
+    registry: str,
+    gateway: str,
+    actor: str,
+    as_json: bool,
+    environ: Mapping[str, str],
+    token_file: str = "",
 ) -> Asked:
     """Fill in what was left out: the environment's word first, then the login name."""
     chosen = actor or environ.get("TURNOUT_ACTOR", "") or getpass.getuser()
     if not (chosen.isascii() and chosen.isprintable() and 1 <= len(chosen) <= 64):
         raise UsageError(f"--as {chosen!r}: a name has 1 to 64 printable ASCII characters")
+    token_file = token_file or environ.get("TURNOUT_TOKEN_FILE", "")
     return Asked(
+        token=read_token(Path(token_file)) if token_file else environ.get("TURNOUT_TOKEN"),
         folder=Path(folder or environ.get("TURNOUT_FOLDER", "") or ".turnout"),
         registry=registry or environ.get("TURNOUT_REGISTRY", ""),
         gateway=gateway or environ.get("TURNOUT_GATEWAY", ""),

@@ -13,13 +13,14 @@ import grpc
 import uvloop
 
 from registry import server as registry_server
+from registry.types import read_token
 from rollout import server as rollout_server
 from rollout.policy import POLICIES, Policy
 from rollout.policy_files import read_folder
 
 STOP_GRACE_S = 2.0
 TOKEN = "TURNOUT_TOKEN"  # noqa: S105  the variable's name
-"""Environment variable: the controller's own token, where the registry has an identities file."""
+"""Without --token-file: the controller's own token, where the registry has an identities file."""
 
 
 async def serve(
@@ -59,13 +60,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="the registry's folder")
     parser.add_argument("--listen", required=True, help="host:port")
     parser.add_argument("--identities", type=Path, help="tokens and roles; docs/governance.md")
+    parser.add_argument("--token-file", type=Path, help="the controller's own token")
     parser.add_argument("--policies", type=Path, help="a folder of policy files: docs/rollout.md")
     options = parser.parse_args()
     policies = POLICIES if options.policies is None else read_folder(options.policies)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
     )
-    token = os.environ.get(TOKEN)
+    token = read_token(options.token_file) if options.token_file else os.environ.get(TOKEN)
     uvloop.run(serve(options.folder, options.listen, options.identities, token, policies))
 
 

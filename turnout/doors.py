@@ -4,7 +4,6 @@ Clients are imported when one is asked for: gRPC and ONNX Runtime take most of a
 and `turnout --help` needs neither.
 """
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,6 @@ from registry.types import Deployment
 from turnout.asked import Asked
 from turnout.cards import INITIAL
 from turnout.errors import OperatorError
-
-TOKEN = "TURNOUT_TOKEN"  # noqa: S105  the variable's name
 
 if TYPE_CHECKING:
     from gateway.client import PredictClient
@@ -25,19 +22,14 @@ def registry(asked: Asked) -> "RegistryClient":
     """Return the registry as the person who asks; an async context manager."""
     from registry.client import RegistryClient
 
-    return RegistryClient(asked.registry_address(), asked.actor, _token())
+    return RegistryClient(asked.registry_address(), asked.actor, asked.token)
 
 
 def rollouts(asked: Asked) -> "RolloutClient":
     """Return the rollout controller, which lives beside the registry."""
     from turnout.rollout_client import RolloutClient
 
-    return RolloutClient(asked.registry_address(), asked.actor, _token())
-
-
-def _token() -> str | None:
-    """Who we are where names are not taken on trust; never an option, which others could read."""
-    return os.environ.get(TOKEN)
+    return RolloutClient(asked.registry_address(), asked.actor, asked.token)
 
 
 def gateway(asked: Asked) -> "PredictClient":

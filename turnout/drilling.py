@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from protos import registry_pb2, rollout_pb2
@@ -52,32 +52,43 @@ class Drilled:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Players:
+    """Who drills; tokens where the registry has an identities file."""
+
+    actor: str
+    """Registers and starts; may not approve."""
+    approver: str = ""
+    """Empty: wait until somebody else has approved it by hand."""
+    token: str | None = field(default=None, repr=False)
+    approver_token: str | None = field(default=None, repr=False)
+
+
 async def drill(
-    registry: str, actor: str, approver: str, model: str, kind: str, seconds: float, say: Say
+    registry: str, players: Players, model: str, kind: str, seconds: float, say: Say
 ) -> Drilled:
     """Make a bad version of *model*'s production, roll it out under policy `drill`, and time it.
 
-    actor     registers and starts; may not approve.
-    approver  empty: wait until somebody else has approved it by hand.
-    seconds   the longest it stays in traffic; then it is aborted, and was not found.
+    seconds  the longest it stays in traffic; then it is aborted, and was not found.
 
     Raises OperatorError, registry.types.RegistryError, grpc.aio.AioRpcError.
     """
+    actor, approver = players.actor, players.approver
     if approver == actor:
         raise OperatorError(
             f"{actor!r} registers the bad version and may not approve it as well: name somebody "
             "else with --approver, or leave it out and let them approve by hand"
         )
     async with (
-        RegistryClient(registry, actor) as client,
-        RolloutClient(registry, actor) as rollouts,
+        RegistryClient(registry, actor, players.token) as client,
+        RolloutClient(registry, actor, players.token) as rollouts,
     ):
         version = await _register(client, model, kind)
         say(f"version {version.label} is bad ({kind}); registered by {actor}")
         try:
             policies = await rollouts.policies()
             if approver:
-                await _approve(registry, approver, version, policies[POLICY].digest)
+                await _approve(registry, players, version, policies[POLICY].digest)
             else:
                 say(
                     "waiting for somebody else: turnout versions approve "
@@ -103,9 +114,9 @@ async def _register(client: RegistryClient, model: str, kind: str) -> registry_p
 
 
 async def _approve(
-    registry: str, approver: str, version: registry_pb2.Version, policy_digest: str
+    registry: str, players: Players, version: registry_pb2.Version, policy_digest: str
 ) -> None:
-    async with RegistryClient(registry, approver) as client:
+    async with RegistryClient(registry, players.approver, players.approver_token) as client:
         await client.approve(
             version.model,
             version.label,

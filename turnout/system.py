@@ -9,11 +9,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from features.store_server import StoreServerError, find_or_start
 from features.store_url import StoreUrlError
 from turnout.child import Child, Part, end_stranger
 from turnout.errors import OperatorError, StartError
+from turnout.own_tokens import draw_tokens
 from turnout.probe import accepts, answers_http, free_port, pongs
 from turnout.running import (
     Running,
@@ -38,6 +40,8 @@ class Plan:
     port: int = 0
     """Of Predict; 0: a free one."""
     ingress: str = "auto"
+    identities: Path | None = None
+    """Tokens and roles of people (docs/governance.md); None: names are taken on trust."""
     policies: Path | None = None
     """A folder of rollout policies beside the built-in ones; None: those alone."""
 
@@ -61,6 +65,8 @@ class System:
         self._control = f"127.0.0.1:{free_port()}"
         self._gateway = f"127.0.0.1:{plan.port or free_port()}"
         self._observe = f"127.0.0.1:{free_port()}"
+        people = plan.identities
+        self._tokens = None if people is None else draw_tokens(people, plan.folder / "tokens")
         parts = [*([] if plan.store_url else [self._store_part()])]
         parts += [self._control_part(), self._gateway_part()]
         self.children = [Child(part, say) for part in parts]
@@ -101,6 +107,9 @@ class System:
     def _control_part(self) -> Part:
         folder = self._plan.folder / "registry"
         command = [sys.executable, "-m", "turnout.control", "--listen", self._control]
+        if self._tokens is not None:
+            command += ["--identities", str(self._tokens.identities)]
+            command += ["--token-file", str(self._tokens.files["controller"])]
         if self._plan.policies is not None:
             command += ["--policies", str(self._plan.policies)]
         return Part(
@@ -136,7 +145,7 @@ class System:
         """Put the gateway's settings where its supervisor reads them; makes the folder."""
         self._plan.folder.mkdir(parents=True, exist_ok=True)
         host, _, port = self._gateway.rpartition(":")
-        settings = {
+        settings: dict[str, Any] = {
             "folder": str(self._plan.folder / "gateway"),
             "host": host,
             "port": int(port),
@@ -147,6 +156,8 @@ class System:
             "workers": self._plan.workers,
             "ingress": self._plan.ingress,
         }
+        if self._tokens is not None:
+            settings["registry_token_file"] = str(self._tokens.files["gateway"])
         (self._plan.folder / "gateway.json").write_text(json.dumps(settings, indent=1))
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from registry.types import UnknownActorError
 from turnout.asked import Asked, from_options, hoisted
 from turnout.errors import NotReachableError, UsageError
 
@@ -73,3 +74,19 @@ def test_without_a_system_the_way_out_is_said(tmp_path: Path) -> None:
 def test_an_address_on_the_line_needs_no_running_system(tmp_path: Path) -> None:
     """--gateway reaches any host."""
     assert asked(tmp_path, gateway="far:5").gateway_address() == "far:5"
+
+
+def test_a_token_lies_in_a_file_or_in_the_environment_and_never_on_the_line(tmp_path: Path) -> None:
+    """The line's file, the environment's file, the environment's own; it is never shown."""
+    for name in ("mine", "theirs"):
+        (tmp_path / name).write_text(f"secret-of-{name}\n")
+    environ = {"TURNOUT_TOKEN": "plain"}
+    assert from_options("", "", "", "dana", False, environ).token == "plain"
+    environ["TURNOUT_TOKEN_FILE"] = str(tmp_path / "theirs")
+    assert from_options("", "", "", "dana", False, environ).token == "secret-of-theirs"
+    told = from_options("", "", "", "dana", False, environ, str(tmp_path / "mine"))
+    assert told.token == "secret-of-mine"
+    assert "secret" not in repr(told)
+    assert from_options("", "", "", "dana", False, {}).token is None
+    with pytest.raises(UnknownActorError, match="cannot be read"):
+        from_options("", "", "", "dana", False, {}, str(tmp_path / "nobody's"))

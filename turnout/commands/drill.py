@@ -1,10 +1,12 @@
 """`turnout drill`: rehearse a rollback on the running system, and see how long it takes."""
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from registry.types import read_token
 from turnout.asked import Asked
 from turnout.terminal import facts, terminal
 
@@ -21,16 +23,20 @@ def drill(
     approver: Annotated[
         str, typer.Option(help="Who approves; never you. Empty: wait for it by hand.")
     ] = "",
+    approver_token_file: Annotated[
+        Path | None, typer.Option(help="Holds the approver's token, where one is asked for.")
+    ] = None,
     seconds: Annotated[float, typer.Option(min=1.0, help="Then it is aborted: not found.")] = 120.0,
 ) -> None:
     """Roll a deliberately bad version out to 10 % of customers; report the four times."""
+    from turnout.drilling import Players
     from turnout.drilling import drill as played
 
     asked: Asked = ctx.obj
     screen = terminal(asked.json)
-    told = asyncio.run(
-        played(asked.registry_address(), asked.actor, approver, model, kind, seconds, screen.note)
-    )
+    others = read_token(approver_token_file) if approver_token_file else None
+    players = Players(asked.actor, approver, asked.token, others)
+    told = asyncio.run(played(asked.registry_address(), players, model, kind, seconds, screen.note))
     shown = {
         name.replace("_", " "): "-" if one is None else one for name, one in told.value().items()
     }

@@ -69,6 +69,7 @@ def preload(
     versions: Annotated[list[str], typer.Argument(help="Labels; replaces the list.")],
     revision: Revision = 0,
     why: Why = "",
+    wait: Annotated[bool, typer.Option(help="Until every live worker has loaded them.")] = True,
 ) -> None:
     """Have every gateway worker load, verify and golden-test versions; no traffic yet."""
     asked: Asked = ctx.obj
@@ -78,7 +79,27 @@ def preload(
         proposed = replace(held, preload=tuple(versions))
         return await doors.deploy(asked, _at(proposed, revision, why))
 
-    _print(asked, asyncio.run(change()))
+    deployed = asyncio.run(change())
+    if wait and versions:
+        asyncio.run(_loaded(asked, model, versions))
+    _print(asked, deployed)
+
+
+async def _loaded(asked: Asked, model: str, versions: list[str]) -> None:
+    from turnout.readiness import wait_until_ready  # gRPC and numpy
+
+    screen = terminal(asked.json)
+    with screen.progress() as progress:
+        bar = progress.add_task(f"loading {model} {', '.join(versions)}", total=None, note="")
+
+        def show(ready: int, workers: int, waiting: str) -> None:
+            note = f"waits for {waiting}" if waiting else "no worker is live" * (not workers)
+            progress.update(bar, total=workers or None, completed=ready, note=note)
+
+        async with doors.registry(asked) as client:
+            workers = await wait_until_ready(client, model, versions, show)
+    words = f"ready on {workers} workers" if workers else "no gateway is live: it loads them later"
+    screen.hint(words)
 
 
 @app.command()

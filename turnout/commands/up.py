@@ -22,13 +22,23 @@ def up(
     workers: Annotated[int, typer.Option(min=1, help="Gateway workers; one a core.")] = 2,
     store: Annotated[str, typer.Option(help="redis:// URL; empty: start one.")] = "",
     port: Annotated[int, typer.Option(help="Of Predict; 0: a free one.")] = 0,
+    identities: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Tokens and roles of people.")
+    ] = None,
     policies: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Rollout policies of yours.")
     ] = None,
 ) -> None:
     """Run store, control and gateway on this machine until Ctrl-C; restart what dies."""
     asked: Asked = ctx.obj
-    plan = Plan(folder=asked.folder, workers=workers, store_url=store, port=port, policies=policies)
+    plan = Plan(
+        folder=asked.folder,
+        workers=workers,
+        store_url=store,
+        port=port,
+        policies=policies,
+        identities=identities,
+    )
     asyncio.run(_until_told(plan, terminal(asked.json)))
 
 

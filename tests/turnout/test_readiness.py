@@ -1,0 +1,81 @@
+"""`turnout splits preload` returns when every live worker has loaded the version, or says why not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from protos import registry_pb2
+from turnout import readiness
+from turnout.errors import OperatorError
+from turnout.readiness import wait_until_ready
+
+Held = registry_pb2.HeldVersion
+
+
+def state(
+    slot: int, held: "Held.State.ValueType", *, gone: bool = False
+) -> registry_pb2.GatewayState:
+    """What worker *slot* says of version 2."""
+    said = Held(model="churn", version="2", state=Held.State.Name(held), reason="golden row 3")
+    return registry_pb2.GatewayState(gateway="g", slot=slot, boot_id=1, held=[said], gone=gone)
+
+
+class Told:
+    """A registry that tells of these workers, one after another, and of nothing more."""
+
+    def __init__(self, states: Sequence[registry_pb2.GatewayState]) -> None:
+        self._states = states
+
+    async def watch_states(self) -> AsyncIterator[registry_pb2.GatewayState]:
+        """Each a little after the one before."""
+        for one in self._states:
+            yield one
+            await asyncio.sleep(0.005)
+        await asyncio.Event().wait()
+
+
+def waited(*states: registry_pb2.GatewayState) -> tuple[int, list[tuple[int, int, str]]]:
+    """Return (workers, what was shown)."""
+    shown: list[tuple[int, int, str]] = []
+    told = Told(states)
+    workers = asyncio.run(
+        wait_until_ready(told, "churn", ["2"], lambda *one: shown.append(one))  # type: ignore[arg-type]
+    )
+    return workers, shown
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds as hundredths."""
+    for name, seconds in (("NOBODY_S", 0.02), ("QUIET_S", 0.015), ("LOOK_S", 0.002)):
+        monkeypatch.setattr(readiness, name, seconds)
+
+
+def test_it_returns_once_every_live_worker_is_ready() -> None:
+    """One is ready at once, one loads first, one has left."""
+    workers, shown = waited(
+        state(0, Held.READY), state(1, Held.LOADING), state(2, Held.LOADING),
+        state(2, Held.LOADING, gone=True), state(1, Held.READY),
+    )  # fmt: skip
+    assert workers == 2
+    assert any(waiting for _, _, waiting in shown)
+    assert shown[-1] == (2, 2, "")
+
+
+def test_where_no_gateway_is_live_nothing_is_waited_for() -> None:
+    """They load it when they come."""
+    assert waited()[0] == 0
+
+
+def test_a_refusal_is_said_with_its_reason() -> None:
+    """And at once, whatever the others do."""
+    with pytest.raises(OperatorError, match="refused by worker g/1: golden row 3"):
+        waited(state(0, Held.LOADING), state(1, Held.REFUSED))
+
+
+def test_a_worker_that_never_loads_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while, with the way out."""
+    monkeypatch.setattr(readiness, "READY_S_MAX", 0.03)
+    with pytest.raises(OperatorError, match="worker g/0 still loads it; it goes on"):
+        waited(state(0, Held.LOADING))

@@ -1,0 +1,57 @@
+"""Tokens for the system's own parts, beside the people of an identities file."""
+
+import hashlib
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from turnout.errors import OperatorError
+
+PARTS = {"controller": "rollout", "gateway": "gateway"}
+"""Role -> actor."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTokens:
+    """What is handed to the parts of one system."""
+
+    identities: Path
+    """The people's, and the parts' beside them."""
+    files: dict[str, Path]
+    """Role -> the file that holds its token."""
+
+
+def draw_tokens(people: Path, folder: Path) -> OwnTokens:
+    """Draw a token for each part, and write it and the whole identities file under *folder*.
+
+    Drawn anew at each start; readable by the owner alone. OperatorError when *people* is no
+    identities file.
+    """
+    try:
+        told = json.loads(people.read_bytes())
+        if not isinstance(told, dict):
+            raise TypeError("it is no object")  # noqa: TRY301  said below, with the way out
+    except (OSError, ValueError, TypeError) as error:
+        raise OperatorError(
+            f"{people} is no identities file ({error}); docs/governance.md says what it holds"
+        ) from error
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    files = {}
+    for role, actor in PARTS.items():
+        token = secrets.token_urlsafe(32)
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        told[digest] = {"actor": actor, "roles": [role]}
+        files[role] = _written(folder / f"{role}.token", token)
+    return OwnTokens(_written(folder / "identities.json", json.dumps(told, indent=1)), files)
+
+
+def _written(file: Path, text: str) -> Path:
+    beside = file.with_suffix(".part")
+    beside.unlink(missing_ok=True)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as part:
+        part.write(text + "\n")
+    beside.replace(file)
+    return file
