@@ -10,15 +10,25 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from benchmarks.alone import PREDICT, Alone, alone, furnish, request
+from benchmarks import rust_generator
+from benchmarks.alone import INPUTS, MODEL, PREDICT, Alone, alone, furnish, request
+from gateway.native_core import built
 from tests.walks.whole import Whole
 
 pytestmark = pytest.mark.walk
+
+DOORS = (
+    "grpcio",
+    pytest.param("native", marks=pytest.mark.skipif(built() is None, reason="it is not built")),
+)
 
 NO_RETRIES = (("grpc.service_config", json.dumps({"methodConfig": []})),)
 APART = (("grpc.use_local_subchannel_pool", 1), *NO_RETRIES)
 """Each channel a connection of its own."""
 AGE_S = 1.0
+
+RESTARTS, CALLS, RATE = 100, 1_000_000, 2_500
+"""Of the longest walk."""
 
 
 @dataclass
@@ -89,30 +99,100 @@ async def rolled(gateway: Alone, times: int, persistent: int, fresh: int) -> Cal
     return callers
 
 
-def restart(folder: Path, workers: int, times: int, persistent: int, fresh: int) -> Callers:
+def brisk(ingress: str, workers: int) -> dict[str, object]:
+    """Settings under which a worker need not wait long for its clients."""
+    return {
+        "ingress": ingress,
+        "workers": workers,
+        "connection_age_s_max": AGE_S,
+        "drain_grace_s": 5.0,
+    }
+
+
+def restart(
+    folder: Path, ingress: str, workers: int, times: int, persistent: int, fresh: int
+) -> Callers:
     """Run a gateway over *folder* and restart its workers under load."""
     furnish(folder)
-    settings = {"workers": workers, "connection_age_s_max": AGE_S, "drain_grace_s": 5.0}
-    with alone(folder, settings) as gateway:
+    with alone(folder, brisk(ingress, workers)) as gateway:
         assert gateway.settled(workers)
         return asyncio.run(rolled(gateway, times, persistent, fresh))
 
 
-def test_two_rolling_restarts_fail_no_call(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ingress", DOORS)
+def test_two_rolling_restarts_fail_no_call(tmp_path: Path, ingress: str) -> None:
     """SIGHUP, twice, under load of persistent and new connections: every call is answered."""
-    callers = restart(tmp_path, workers=1, times=2, persistent=6, fresh=2)
+    callers = restart(tmp_path, ingress, workers=1, times=2, persistent=6, fresh=2)
     assert not callers.failed
     assert callers.answered > 500
     assert callers.fresh > 20
 
 
 @pytest.mark.nightly
-def test_twenty_rolling_restarts_fail_none_of_a_hundred_thousand_calls(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ingress", DOORS)
+def test_twenty_rolling_restarts_fail_none_of_a_hundred_thousand_calls(
+    tmp_path: Path, ingress: str
+) -> None:
     """Contract C5, whole."""
-    callers = restart(tmp_path, workers=2, times=20, persistent=12, fresh=3)
+    callers = restart(tmp_path, ingress, workers=2, times=20, persistent=12, fresh=3)
     assert not callers.failed, callers
     assert callers.answered >= 100_000
     assert callers.fresh >= 1_000
+
+
+@dataclass
+class Told:
+    """What the load generator's runs came to."""
+
+    calls: int = 0
+    sent_again: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+
+
+async def asked(port: int, told: Told, over: asyncio.Event) -> None:
+    """Ask 2,500 calls a second over connections that last a second, until told to stop."""
+    line = [rust_generator.BINARY, f"127.0.0.1:{port}", "--model", MODEL, "--inputs", INPUTS]
+    line += ["--key", "S#######:100000", "--connections", 8, "--rate", RATE, "--seconds", 20]
+    line += ["--timeout-ms", 10_000, "--allow", "all", "--json", "--quiet"]
+    while not over.is_set():
+        generator = await asyncio.create_subprocess_exec(
+            *map(str, line), stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await generator.communicate()
+        run = json.loads(said)
+        told.calls += run["statuses"].pop("OK", 0)
+        told.sent_again += run["sent_again"]
+        told.failed.update({name: count for name, count in run["statuses"].items() if count})
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(built() is None, reason="turnout_ingress is not built")
+def test_a_hundred_rolling_restarts_fail_none_of_a_million_calls(tmp_path: Path) -> None:
+    """Behind the native door: beside the load, gRPC's own client on old and new connections."""
+    rust_generator.built()
+    furnish(tmp_path)
+
+    async def walk(gateway: Alone) -> tuple[int, Told, Callers]:
+        callers, told, over, restarts = Callers(gateway.port), Told(), asyncio.Event(), 0
+        asking = asyncio.create_task(asked(gateway.port, told, over))
+        calling = asyncio.create_task(callers.run(persistent=2, fresh=1))
+        while restarts < RESTARTS or told.calls < CALLS:
+            before = await asyncio.to_thread(gateway.serving)
+            gateway.roll()
+            await renewed(gateway, before)
+            restarts += 1
+        over.set()
+        callers.over.set()
+        await asyncio.gather(asking, calling)
+        return restarts, told, callers
+
+    with alone(tmp_path, brisk("native", 1)) as gateway:
+        assert gateway.settled(1)
+        restarts, told, callers = asyncio.run(walk(gateway))
+    print(f"{restarts} restarts, {told}, {callers}")  # noqa: T201  the nightly's figures
+    assert not told.failed, told
+    assert not callers.failed, callers
+    assert callers.fresh >= RESTARTS
 
 
 def test_turnout_restart_replaces_every_worker(whole: Whole) -> None:
