@@ -152,7 +152,7 @@ class Aside:
             self._count(one, Told.joined(one.told))
         answers, self._answers = self._answers, {}
         for several in answers.values():
-            self._served.append(record_of(several).SerializeToString())
+            self._served.append(record_of(several))
         if self._alone:
             self._fold_alone()
 

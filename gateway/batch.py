@@ -1,5 +1,6 @@
 """One batch on its way: what was asked, what is known, and how its calls are answered."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +9,11 @@ from numpy.typing import NDArray
 from gateway.columns import Calls, Replies
 from gateway.deployed import LoadedVersion, Routes
 from gateway.lookup import Looked
+from gateway.native_core import built
 from gateway.route import Assignment
 from gateway.rows import counts_of
 from gateway.scoring import NONE, Scored
-from journal.prediction_id import HOLDOUT_BIT, model_hash, write
+from journal.prediction_id import BODY, FORMAT, HOLDOUT_BIT, model_hash, write, write_many
 from protos.predict_pb2 import DEFAULTED, PRODUCTION
 
 
@@ -125,6 +127,11 @@ def default_unusable(
     flags[unusable.any(axis=1)] |= np.uint32(DEFAULTED)
 
 
+Many = Callable[[bytes, bytes, int, NDArray[np.uint64], bytes | None], bytes]
+"""journal.prediction_id.write_many, or the native library's of the same bytes."""
+MANY: Many = getattr(built(), "prediction_ids", write_many)
+
+
 class IdWriter:
     """Names predictions: 64 bytes a call, unique for this worker's life."""
 
@@ -134,31 +141,28 @@ class IdWriter:
 
     def write(self, batch: Batch, answer: Answer, at_unix_ms: int) -> bytes:
         """Return the ids of one answer's calls, joined, in order."""
-        worker, version, assignment = self._worker, answer.version.id[:8], batch.assignment
-        hashes = assignment.key_hash[answer.part.calls].tolist()
-        roles = [answer.role] * len(hashes)
-        if assignment.holdout is not None:
-            held_out = assignment.holdout[answer.part.calls].tolist()
-            roles = [answer.role | (HOLDOUT_BIT if out else 0) for out in held_out]
-        model, revision = model_hash(batch.routes.model), batch.routes.deployment.revision
-        first = self._sequence
-        self._sequence += len(hashes)
-        ids = [
-            write(
-                worker.prediction_id_key,
-                role=role,
-                slot=worker.slot,
-                sequence=(first + place) & 0xFFFF_FFFF,
-                model_hash=model,
-                version=version,
-                revision=revision,
-                at_ms=at_unix_ms,
-                key_hash=key_hash,
-                boot_id=worker.boot_id,
-            )
-            for place, (role, key_hash) in enumerate(zip(roles, hashes, strict=True))
-        ]
-        return b"".join(ids)
+        worker, assignment, calls = self._worker, batch.assignment, answer.part.calls
+        key_hashes, first = assignment.key_hash[calls], self._sequence
+        held_out = assignment.holdout
+        self._sequence += len(key_hashes)
+        return MANY(
+            worker.prediction_id_key,
+            BODY.pack(
+                FORMAT,
+                answer.role,
+                worker.slot,
+                0,
+                model_hash(batch.routes.model),
+                answer.version.id[:8],
+                batch.routes.deployment.revision,
+                at_unix_ms,
+                0,
+                worker.boot_id,
+            ),
+            first & 0xFFFF_FFFF,
+            key_hashes,
+            None if held_out is None else held_out[calls].tobytes(),
+        )
 
     def write_one(
         self,

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from gateway.columns import Calls
 from gateway.deployed import Participant, Routes
+from gateway.keys import Keys
 from protos.predict_pb2 import NOT_STICKY
 from protos.window_pb2 import ARM_CANARY, ARM_PINNED, ARM_PRODUCTION, ARM_STANDBY
-from registry.types import WHOLE_BP, evidence_key, holdout_bucket, split_bucket
+from registry.types import EVIDENCE, HOLDOUT, SPLIT, WHOLE_BP
 
 KEY_BYTES_RANDOM = 16
 
@@ -19,7 +20,7 @@ KEY_BYTES_RANDOM = 16
 class Assignment:
     """Which arm answers each of C calls, and the keys they are remembered by."""
 
-    keys: list[bytes]
+    keys: Keys
     """C sticky keys."""
     arm: NDArray[np.uint8] | None
     """(C,) turnout.v1.Arm; None: every call is production's."""
@@ -40,44 +41,36 @@ class Assignment:
         return np.flatnonzero(self.arm == arm)
 
 
-def arm_of(routes: Routes, sticky_key: bytes) -> int:
-    """Return the arm that answers *sticky_key*: the same on every gateway, after every restart."""
+def arms_of(routes: Routes, keys: Keys) -> NDArray[np.uint8]:
+    """Return the arm that answers each key: the same on every gateway, after every restart."""
     deployment = routes.deployment
-    if not deployment.canary_bp and not deployment.standby_bp:
-        return ARM_PRODUCTION
-    bucket = split_bucket(deployment.split_salt, sticky_key)
-    if bucket < deployment.canary_bp:
-        return ARM_CANARY
-    if bucket >= WHOLE_BP - deployment.standby_bp:
-        return ARM_STANDBY
-    return ARM_PRODUCTION
+    buckets = keys.hashes(deployment.split_salt + SPLIT) % WHOLE_BP
+    arms = np.full(len(keys), ARM_PRODUCTION, dtype=np.uint8)
+    arms[buckets >= WHOLE_BP - deployment.standby_bp] = ARM_STANDBY
+    arms[buckets < deployment.canary_bp] = ARM_CANARY
+    return arms
 
 
 def assign(routes: Routes, calls: Calls) -> Assignment:
-    """Assign every call. About 1 us a call: one or two xxh3 of a short key."""
+    """Assign every call: hashes of its key, a few numpy calls for all of them."""
     deployment = routes.deployment
     keys, sticky = sticky_keys(routes, calls)
-    salt = deployment.split_salt
     assignment = Assignment(
         keys=keys,
         arm=None,
-        key_hash=np.array([evidence_key(salt, key) for key in keys], dtype=np.uint64),
+        key_hash=keys.hashes(deployment.split_salt + EVIDENCE),
         holdout=None,
         flags=None,
         pins={},
         strangers={},
     )
-    if not all(sticky):
-        flags = [0 if is_sticky else NOT_STICKY for is_sticky in sticky]
-        assignment.flags = np.array(flags, dtype=np.uint32)
+    if sticky is not None:
+        assignment.flags = np.where(sticky, 0, NOT_STICKY).astype(np.uint32)
     if deployment.canary_bp or deployment.standby_bp:
-        assignment.arm = np.array([arm_of(routes, key) for key in keys], dtype=np.uint8)
+        assignment.arm = arms_of(routes, keys)
     if deployment.holdout_bp:
-        drawn = [
-            holdout_bucket(deployment.holdout_salt, key) < deployment.holdout_bp
-            for key in customer_keys(routes, calls, keys)
-        ]
-        assignment.holdout = np.array(drawn, dtype=np.bool_)
+        drawn = customer_keys(routes, calls, keys).hashes(deployment.holdout_salt + HOLDOUT)
+        assignment.holdout = drawn % WHOLE_BP < deployment.holdout_bp
     if calls.pins:
         _pin(routes, calls, assignment)
     return assignment
@@ -96,37 +89,39 @@ def _pin(routes: Routes, calls: Calls, assignment: Assignment) -> None:
         assignment.arm[call] = ARM_PINNED
 
 
-def sticky_keys(routes: Routes, calls: Calls) -> tuple[list[bytes], list[bool]]:
-    """Each call's sticky key, and whether it is one that would come back.
+def sticky_keys(routes: Routes, calls: Calls) -> tuple[Keys, NDArray[np.bool_] | None]:
+    """Each call's sticky key, and whether it is one that would come back; None: all would.
 
     The call's own; else the first key of its first row; else its request id; else random.
     """
-    keys: list[bytes] = []
-    sticky: list[bool] = []
-    own, offsets = calls.sticky, calls.sticky_offsets.tolist()
     firsts = first_entities(routes, calls)
-    if not own and all(firsts):
-        return firsts, [True] * len(firsts)
-    request_offsets = calls.request_id_offsets.tolist()
-    for call in range(calls.calls):
-        key = own[offsets[call] : offsets[call + 1]] or firsts[call]
-        sticky.append(bool(key))
-        if not key:
-            key = calls.request_ids[request_offsets[call] : request_offsets[call + 1]]
-        keys.append(key or os.urandom(KEY_BYTES_RANDOM))
-    return keys, sticky
+    if not calls.sticky and firsts.whole():
+        return firsts, None
+    own = Keys(calls.sticky, calls.sticky_offsets[:-1], calls.sticky_offsets[1:])
+    if own.whole():
+        return own, None
+    requests = Keys(calls.request_ids, calls.request_id_offsets[:-1], calls.request_id_offsets[1:])
+    given = [one or first for one, first in zip(own.each(), firsts.each(), strict=True)]
+    keys = [
+        key or request or os.urandom(KEY_BYTES_RANDOM)
+        for key, request in zip(given, requests.each(), strict=True)
+    ]
+    return Keys.of(keys), None if all(given) else np.array(list(map(bool, given)), dtype=np.bool_)
 
 
-def customer_keys(routes: Routes, calls: Calls, keys: list[bytes]) -> list[bytes]:
+def customer_keys(routes: Routes, calls: Calls, keys: Keys) -> Keys:
     """What the holdout is drawn on: the customer, whatever a caller sends as sticky key."""
-    return [first or key for first, key in zip(first_entities(routes, calls), keys, strict=True)]
+    firsts = first_entities(routes, calls)
+    if firsts.whole():
+        return firsts
+    return Keys.of([one or key for one, key in zip(firsts.each(), keys.each(), strict=True)])
 
 
-def first_entities(routes: Routes, calls: Calls) -> list[bytes]:
+def first_entities(routes: Routes, calls: Calls) -> Keys:
     """The first key of each call's first row; empty for models without entities."""
     entities = routes.shape.entities
     if entities == 0:
-        return [b""] * calls.calls
-    firsts = [row * entities for row in calls.row_offsets[:-1].tolist()]
-    offsets, buffer = calls.entity_offsets.tolist(), calls.entity_ids
-    return [buffer[offsets[first] : offsets[first + 1]] for first in firsts]
+        nothing = np.zeros(calls.calls, dtype=np.uint32)
+        return Keys(b"", nothing, nothing)
+    firsts = calls.row_offsets[:-1].astype(np.intp) * entities
+    return Keys(calls.entity_ids, calls.entity_offsets[firsts], calls.entity_offsets[firsts + 1])

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from gateway.batch import Answer, Batch
 from gateway.deployed import LoadedVersion, Routes
+from gateway.keys import Keys
 from gateway.scoring import NONE
 from gateway.windows import Told
 from protos.journal_pb2 import ServedBatch
@@ -106,14 +106,14 @@ def record_alone(several: Sequence[LoneAnswer]) -> ServedBatch:
     )
 
 
-def record_of(several: Sequence[Served]) -> ServedBatch:
-    """Lay the answers of one version, at one revision, out as one record."""
+def record_of(several: Sequence[Served]) -> bytes:
+    """Lay the answers of one version, at one revision, out as one ServedBatch's bytes."""
     first = several[0]
     version, deployment = first.answer.version, first.batch.routes.deployment
     scores = np.concatenate([one.answer.scores for one in several])
     vectors = np.concatenate([one.matrix for one in several])
     calls = [len(one.answer.part) for one in several]
-    return ServedBatch(
+    record = ServedBatch(
         model=deployment.model,
         version=version.label,
         version_digest=version.digest8,
@@ -132,23 +132,20 @@ def record_of(several: Sequence[Served]) -> ServedBatch:
         vectors=vectors.astype("<f4", copy=False).tobytes(),
         outputs=scores.shape[1],
         scores=scores.astype("<f4", copy=False).tobytes(),
-        entity_ids=[one_id for one in several for one_id in _entity_ids(one)],
         model_contract=version.bundle.contract.model_contract,
     )
+    ids = [_entities(one).entity_ids() for one in several]
+    return b"".join([record.SerializeToString(), *ids])
 
 
 def _key_hashes(one: Served) -> NDArray[np.uint64]:
     return one.batch.assignment.key_hash[one.answer.part.calls]
 
 
-def _entity_ids(one: Served) -> list[str]:
+def _entities(one: Served) -> Keys:
     """Every id of every row, row by row."""
     calls, entities = one.batch.calls, one.batch.routes.shape.entities
+    every = Keys(calls.entity_ids, calls.entity_offsets[:-1], calls.entity_offsets[1:])
     if isinstance(one.answer.part.rows, slice):
-        offsets = calls.entity_offsets.tolist()
-        return [calls.entity_ids[a:b].decode() for a, b in pairwise(offsets)]
-    items = (one.answer.part.rows[:, None] * entities + np.arange(entities)).ravel()
-    starts = calls.entity_offsets[items].tolist()
-    ends = calls.entity_offsets[items + 1].tolist()
-    buffer = calls.entity_ids
-    return [buffer[start:end].decode() for start, end in zip(starts, ends, strict=True)]
+        return every
+    return every.at((one.answer.part.rows[:, None] * entities + np.arange(entities)).ravel())

@@ -16,7 +16,7 @@ from gateway.scoring import Scored
 from gateway.shadow_lane import ShadowLane, ShadowLimits
 from gateway.windows import Told, Windows
 from protos import window_pb2
-from registry.types import WHOLE_BP, shadow_bucket
+from registry.types import SHADOW, WHOLE_BP
 
 
 @dataclass(slots=True)
@@ -73,13 +73,9 @@ class Shadows:
         """Which of *places* in *part* this shadow copies: by key, so a key is in or out whole."""
         if sample_bp >= WHOLE_BP:
             return places
-        salt, version_id = batch.routes.deployment.split_salt, participant.version.id
-        keys = batch.assignment.keys
-        drawn = [
-            shadow_bucket(salt, version_id, keys[call]) < sample_bp
-            for call in part.indexes()[places].tolist()
-        ]
-        return places[np.array(drawn, dtype=np.bool_)]
+        keys = batch.assignment.keys.at(part.indexes()[places])
+        before = batch.routes.deployment.split_salt + SHADOW + participant.version.id
+        return places[keys.hashes(before) % WHOLE_BP < sample_bp]
 
     def offer(self, copies: Copies) -> None:
         """Queue copies, or drop them when too many rows wait already."""

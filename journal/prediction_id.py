@@ -20,6 +20,8 @@ from hashlib import blake2s
 from hmac import compare_digest
 from struct import Struct
 
+import numpy as np
+from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 FORMAT = 1
@@ -29,6 +31,17 @@ HOLDOUT_BIT = 0x80
 
 BODY = Struct("<BBHIQ8sQqQQ")
 """Bytes 0 to 55."""
+
+
+_PLACES = np.dtype(
+    {
+        "names": ["role", "sequence", "key_hash"],
+        "formats": ["u1", "<u4", "<u8"],
+        "offsets": [1, 4, 40],
+        "itemsize": BODY.size,
+    }
+)
+"""What differs among the ids of one answer."""
 
 
 class PredictionIdError(ValueError):
@@ -81,6 +94,27 @@ def write(
         FORMAT, role, slot, sequence, model_hash, version, revision, at_ms, key_hash, boot_id
     )
     return body + blake2s(body, key=key, digest_size=MAC_LENGTH).digest()
+
+
+def write_many(
+    key: bytes, body: bytes, first: int, key_hashes: NDArray[np.uint64], held_out: bytes | None
+) -> bytes:
+    """Return the ids of N predictions, joined: *body* with sequence and evidence key of each.
+
+    body        as BODY packs it, with the role of all.
+    first       the first one's sequence; they wrap.
+    key_hashes  (N,).
+    held_out    a byte each, 1 for the control group; None: nobody is.
+    """
+    whole = np.frombuffer(bytearray(body * len(key_hashes)), dtype=np.uint8)
+    bodies = whole.view(_PLACES)
+    bodies["sequence"] = (first + np.arange(len(key_hashes))) & 0xFFFF_FFFF
+    bodies["key_hash"] = key_hashes
+    if held_out is not None:
+        bodies["role"] |= np.frombuffer(held_out, dtype=np.uint8) * np.uint8(HOLDOUT_BIT)
+    joined = whole.tobytes()
+    each = [joined[start : start + BODY.size] for start in range(0, len(joined), BODY.size)]
+    return b"".join([one + blake2s(one, key=key, digest_size=MAC_LENGTH).digest() for one in each])
 
 
 def read(prediction_id: bytes, key: bytes) -> PredictionId:

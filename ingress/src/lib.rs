@@ -9,6 +9,7 @@ pub mod calm;
 pub mod conn;
 pub mod grpc;
 pub mod house;
+pub mod ids;
 pub mod infer;
 pub mod intake;
 pub mod io;
@@ -28,3 +29,5 @@ pub mod trees_onnx;
 mod python;
 #[cfg(feature = "python")]
 mod python_trees;
+#[cfg(feature = "python")]
+mod python_ids;

@@ -1,0 +1,185 @@
+//! What a batch needs for each of its calls, made in one go: prediction ids and hashes of keys.
+//!
+//! Byte for byte as journal/prediction_id.py and registry/types.py make them one by one;
+//! tests/gateway/test_native_ids.py holds both against each other and against tests/vectors.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Bytes of an id before its MAC.
+pub const BODY: usize = 56;
+/// Bytes of an id.
+pub const ID: usize = 64;
+const SEQUENCE: usize = 4;
+const KEY_HASH: usize = 40;
+const ROLE: usize = 1;
+const HOLDOUT: u8 = 0x80;
+
+/// The ids of a batch's calls, joined.
+///
+/// body: an id without its MAC, with the batch's fields; sequence and evidence key are each
+/// call's own. first: the first call's sequence. held_out: a byte a call, or nothing: nobody is.
+pub fn prediction_ids(
+    key: &[u8; 32],
+    body: &[u8; BODY],
+    first: u32,
+    key_hashes: &[u64],
+    held_out: &[u8],
+) -> Vec<u8> {
+    let keyed = Keyed::new(key);
+    let mut ids = vec![0; key_hashes.len() * ID];
+    for (place, (id, key_hash)) in ids.chunks_exact_mut(ID).zip(key_hashes).enumerate() {
+        id[..BODY].copy_from_slice(body);
+        if held_out.get(place).is_some_and(|out| *out != 0) {
+            id[ROLE] |= HOLDOUT;
+        }
+        let sequence = first.wrapping_add(place as u32);
+        id[SEQUENCE..SEQUENCE + 4].copy_from_slice(&sequence.to_le_bytes());
+        id[KEY_HASH..KEY_HASH + 8].copy_from_slice(&key_hash.to_le_bytes());
+    }
+    let mut several = ids.chunks_exact_mut(ID * LANES);
+    for ids in &mut several {
+        keyed.seal::<LANES>(ids);
+    }
+    for id in several.into_remainder().chunks_exact_mut(ID) {
+        keyed.seal::<1>(id);
+    }
+    ids
+}
+
+/// xxh3_64 of `before` followed by each item: item i is buffer[starts[i]..ends[i]].
+///
+/// None where an item does not lie in the buffer.
+pub fn hashes(before: &[u8], buffer: &[u8], starts: &[u32], ends: &[u32]) -> Option<Vec<u64>> {
+    if starts.len() != ends.len() {
+        return None;
+    }
+    let mut joined = Vec::with_capacity(before.len() + 160);
+    let mut hash = |(start, end): (&u32, &u32)| {
+        let item = buffer.get(*start as usize..*end as usize)?;
+        joined.clear();
+        joined.extend_from_slice(before);
+        joined.extend_from_slice(item);
+        Some(xxh3_64(&joined))
+    };
+    starts.iter().zip(ends).map(&mut hash).collect()
+}
+
+/// BLAKE2s (RFC 7693) with a key of 32 bytes and a digest of 8, after the key's block.
+pub struct Keyed([u32; 8]);
+
+const IV: [u32; 8] = [
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
+    0x5be0_cd19,
+];
+const SIGMA: [[usize; 16]; 10] = [
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+    [14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3],
+    [11, 8, 12, 0, 5, 2, 15, 13, 10, 14, 3, 6, 7, 1, 9, 4],
+    [7, 9, 3, 1, 13, 12, 11, 14, 2, 6, 5, 10, 4, 0, 15, 8],
+    [9, 0, 5, 7, 2, 4, 10, 15, 14, 1, 11, 12, 6, 8, 3, 13],
+    [2, 12, 6, 10, 0, 11, 8, 3, 4, 13, 7, 5, 15, 14, 1, 9],
+    [12, 5, 1, 15, 14, 13, 4, 10, 0, 7, 6, 3, 9, 2, 8, 11],
+    [13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10],
+    [6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5],
+    [10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0],
+];
+const BLOCK: usize = 64;
+const MAC: usize = 8;
+/// Ids sealed at a time: what fits a vector of any processor.
+const LANES: usize = 4;
+
+/// The same word of N blocks.
+type Word<const N: usize> = [u32; N];
+
+impl Keyed {
+    /// Take in the key.
+    pub fn new(key: &[u8; 32]) -> Keyed {
+        let mut state = IV.map(|word| [word]);
+        state[0][0] ^= 0x0101_0000 | (key.len() as u32) << 8 | MAC as u32;
+        let mut words = [[0]; 16];
+        fill(&mut words, 0, key);
+        compress(&mut state, &words, BLOCK as u32, false);
+        Keyed(state.map(|word| word[0]))
+    }
+
+    /// Put the MAC behind each of N ids' bodies.
+    pub fn seal<const N: usize>(&self, ids: &mut [u8]) {
+        let mut words = [[0; N]; 16];
+        for (lane, id) in ids.chunks_exact(ID).enumerate() {
+            fill(&mut words, lane, &id[..BODY]);
+        }
+        let mut state = self.0.map(|word| [word; N]);
+        compress(&mut state, &words, (BLOCK + BODY) as u32, true);
+        for (lane, id) in ids.chunks_exact_mut(ID).enumerate() {
+            id[BODY..BODY + 4].copy_from_slice(&state[0][lane].to_le_bytes());
+            id[BODY + 4..].copy_from_slice(&state[1][lane].to_le_bytes());
+        }
+    }
+}
+
+fn fill<const N: usize>(words: &mut [Word<N>; 16], lane: usize, bytes: &[u8]) {
+    for (word, four) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+        word[lane] = u32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+    }
+}
+
+#[inline(always)]
+fn added<const N: usize>(one: Word<N>, other: Word<N>) -> Word<N> {
+    std::array::from_fn(|lane| one[lane].wrapping_add(other[lane]))
+}
+
+#[inline(always)]
+fn turned<const N: usize>(one: Word<N>, other: Word<N>, bits: u32) -> Word<N> {
+    std::array::from_fn(|lane| (one[lane] ^ other[lane]).rotate_right(bits))
+}
+
+#[inline(always)]
+fn mix<const N: usize>(v: &mut [Word<N>; 16], at: [usize; 4], x: Word<N>, y: Word<N>) {
+    let [a, b, c, d] = at;
+    v[a] = added(added(v[a], v[b]), x);
+    v[d] = turned(v[d], v[a], 16);
+    v[c] = added(v[c], v[d]);
+    v[b] = turned(v[b], v[c], 12);
+    v[a] = added(added(v[a], v[b]), y);
+    v[d] = turned(v[d], v[a], 8);
+    v[c] = added(v[c], v[d]);
+    v[b] = turned(v[b], v[c], 7);
+}
+
+/// RFC 7693, 3.2, on N states at once; all have seen `count` bytes.
+fn compress<const N: usize>(
+    state: &mut [Word<N>; 8],
+    words: &[Word<N>; 16],
+    count: u32,
+    last: bool,
+) {
+    let mut v = [[0; N]; 16];
+    v[..8].copy_from_slice(state);
+    for (place, word) in IV.iter().enumerate() {
+        v[8 + place] = [*word; N];
+    }
+    v[12] = [IV[4] ^ count; N];
+    if last {
+        v[14] = [!IV[6]; N];
+    }
+    for order in &SIGMA {
+        let word = |place: usize| words[order[place] & 15];
+        mix(&mut v, [0, 4, 8, 12], word(0), word(1));
+        mix(&mut v, [1, 5, 9, 13], word(2), word(3));
+        mix(&mut v, [2, 6, 10, 14], word(4), word(5));
+        mix(&mut v, [3, 7, 11, 15], word(6), word(7));
+        mix(&mut v, [0, 5, 10, 15], word(8), word(9));
+        mix(&mut v, [1, 6, 11, 12], word(10), word(11));
+        mix(&mut v, [2, 7, 8, 13], word(12), word(13));
+        mix(&mut v, [3, 4, 9, 14], word(14), word(15));
+    }
+    for (place, word) in state.iter_mut().enumerate() {
+        *word = turned(*word, turned(v[place], v[place + 8], 0), 0);
+    }
+}
