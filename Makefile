@@ -71,7 +71,7 @@ protos: $(VENV)/.installed
 	@$(BIN)/python -m protos.generate
 
 lock:
-	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra data --extra dev --extra load pyproject.toml -o requirements.lock
+	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra data --extra dev --extra load --extra plots pyproject.toml -o requirements.lock
 
 # Nobody else should be busy on the machine; docs/performance.md says why.
 bench: $(VENV)/.installed

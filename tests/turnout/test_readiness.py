@@ -1,4 +1,4 @@
-"""`turnout splits preload` returns when every live worker has loaded the version, or says why not."""
+"""`turnout splits preload` returns when every live worker has loaded it, or says why not."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

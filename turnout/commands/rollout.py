@@ -3,16 +3,19 @@
 import asyncio
 import json
 from contextlib import aclosing, nullcontext
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.live import Live
 
 from protos import rollout_pb2
+from rollout.race import draw_race
 from turnout import doors
 from turnout.asked import Asked
 from turnout.commands import rollout_verbs
 from turnout.commands.simulate import simulate
+from turnout.pictures import write_picture
 from turnout.plain import plain
 from turnout.rollout_view import OVER, policies_table, stage_name, status_view
 from turnout.terminal import table, terminal
@@ -83,7 +86,11 @@ def status(
 
 
 @app.command()
-def explain(ctx: typer.Context, model: Model) -> None:
+def explain(
+    ctx: typer.Context,
+    model: Model,
+    png: Annotated[Path | None, typer.Option(help="Also draw the race, there.")] = None,
+) -> None:
     """Say in words why the rollout stands where it stands, decision by decision."""
     asked: Asked = ctx.obj
 
@@ -92,6 +99,8 @@ def explain(ctx: typer.Context, model: Model) -> None:
             return await client.explain(model)
 
     told = asyncio.run(ask())
+    if png is not None:
+        write_picture(draw_race(told), png)
     terminal(asked.json).result(plain(told), told.text)
 
 

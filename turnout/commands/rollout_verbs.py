@@ -13,6 +13,7 @@ from rollout.errors import PolicyError
 from rollout.race import draw_race
 from turnout import doors
 from turnout.asked import Asked
+from turnout.pictures import write_picture
 from turnout.plain import plain
 from turnout.rollout_view import policies_table, status_view
 from turnout.terminal import terminal
@@ -61,7 +62,8 @@ def plan(
 def race(
     ctx: typer.Context,
     model: Model,
-    svg: Annotated[Path, typer.Option(help="Where to write the picture.")] = Path("race.svg"),
+    svg: Annotated[Path | None, typer.Option(help="Where to write it [race.svg].")] = None,
+    png: Annotated[Path | None, typer.Option(help="Where to write it as a PNG.")] = None,
 ) -> None:
     """Draw the race so far: each metric's evidence, second by second, against its threshold."""
     asked: Asked = ctx.obj
@@ -70,8 +72,12 @@ def race(
         async with doors.rollouts(asked) as client:
             return await client.explain(model)
 
-    svg.write_text(draw_race(asyncio.run(ask())))
-    terminal(asked.json).result({"file": str(svg)}, f"drawn: {svg}")
+    picture = draw_race(asyncio.run(ask()))
+    files = [one for one in (svg, png) if one is not None] or [Path("race.svg")]
+    for file in files:
+        write_picture(picture, file)
+    drawn = [str(file) for file in files]
+    terminal(asked.json).result({"files": drawn}, f"drawn: {', '.join(drawn)}")
 
 
 def retry(ctx: typer.Context, model: Model, reason: Reason = "") -> None:
