@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway.errors import SettingsError
 from gateway.exposition import Report
+from gateway.ingress_choice import IngressChoice, check_built, is_built
 from gateway.settings import Settings
 from gateway.supervisor import Supervisor
 
@@ -88,6 +89,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="one setting, over the file's; the value as in JSON, or plain words",
     )
     parser.add_argument(
+        "--ingress",
+        choices=[choice.value for choice in IngressChoice],
+        help="the front door (docs/ingress.md); short for --set ingress=",
+    )
+    parser.add_argument(
         "--announce", type=Path, metavar="FILE", help="where to write the ports, as JSON"
     )
     return parser.parse_args(argv)
@@ -105,7 +111,10 @@ def _settings(options: argparse.Namespace) -> Settings:
             values[name] = json.loads(text)
         except ValueError:
             values[name] = text
+    if options.ingress is not None:
+        values["ingress"] = options.ingress
     settings = Settings.from_json(json.dumps(values))
+    check_built(settings.ingress, there=is_built())
     settings.registry_token  # noqa: B018  said now, and not by each worker
     return settings
 

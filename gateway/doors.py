@@ -5,9 +5,9 @@ from typing import Protocol
 
 from gateway.clock import Clock
 from gateway.columns import Ingress
-from gateway.errors import SettingsError
 from gateway.faults import FaultLog
 from gateway.grpcio_door import Counter, GrpcioDoor, Unary
+from gateway.ingress_choice import IngressChoice, check_built
 from gateway.lone import LoneCalls
 from gateway.native_core import built
 from gateway.native_door import NativeDoor
@@ -16,6 +16,9 @@ from gateway.settings import Settings
 
 class Door(Ingress, Protocol):
     """An ingress that can be opened and closed."""
+
+    kind: IngressChoice
+    """Which of the two."""
 
     lone: LoneCalls | None
     """Answers a call that is alone without making columns of it; the core's, set once."""
@@ -49,13 +52,8 @@ def door_of(
     methods: Mapping[str, Unary],
 ) -> Door:
     """Build the door that settings.ingress names; SettingsError where it is not built."""
-    # auto is grpcio: a rolling restart under load has lost calls behind the native one.
-    module = built() if settings.ingress == "native" else None
-    if settings.ingress == "native" and module is None:
-        raise SettingsError(
-            "ingress='native' and turnout_ingress is not built for this Python; `make ingress` "
-            "builds it where cargo is, and ingress='grpcio' needs no build"
-        )
+    module = None if settings.ingress == IngressChoice.GRPCIO else built()
+    check_built(settings.ingress, there=module is not None)
     if module is not None:
         return NativeDoor(module, settings, clock, faults, on_refused, methods)
     return GrpcioDoor(settings, clock, faults, on_refused, methods)

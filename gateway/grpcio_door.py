@@ -21,6 +21,7 @@ from gateway.columns import Calls, ModelShape, Replies
 from gateway.decode import DecodedCall, DoorLimits, decode, parse
 from gateway.faults import FaultLog
 from gateway.grpcio_options import server_options
+from gateway.ingress_choice import IngressChoice
 from gateway.intake import Intake
 from gateway.listeners import clients_left, leave_port
 from gateway.lone import LoneCalls
@@ -52,6 +53,8 @@ NO_MESSAGE = Refusal(Code.INVALID_ARGUMENT, "the call ended without a message; s
 
 class GrpcioDoor:
     """`gateway.columns.Ingress` over grpc.aio."""
+
+    kind = IngressChoice.GRPCIO
 
     def __init__(
         self,

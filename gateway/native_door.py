@@ -18,6 +18,7 @@ from gateway.clock import Clock
 from gateway.columns import Calls, ModelShape, Replies
 from gateway.faults import FaultLog
 from gateway.grpcio_door import NOT_SERVING, SERVING, Counter, Unary
+from gateway.ingress_choice import IngressChoice
 from gateway.lone import LoneCalls
 from gateway.native_calls import Handler, RawCall, RawCalls
 from gateway.native_core import Core, Module
@@ -41,6 +42,8 @@ class NativeDoor:
 
     extra  further handlers by their path, beside ours, health and reflection.
     """
+
+    kind = IngressChoice.NATIVE
 
     def __init__(
         self,

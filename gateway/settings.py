@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from gateway.errors import SettingsError
+from gateway.ingress_choice import IngressChoice
 from registry.types import UnknownActorError, read_token
 
 
@@ -32,7 +33,7 @@ class Settings:
     window_sinks: tuple[str, ...] = ()
     """host:port of each WindowSink: rollout, monitoring."""
     ingress: str = "auto"
-    """auto, native or grpcio; auto: grpcio, until the native door drains without losing a call."""
+    """auto, native or grpcio; auto: native where it is built, else grpcio."""
     unix_folder: str = ""
     """Each worker also listens at worker-<slot>.sock in it; empty: nowhere."""
     tls_certificate: str = ""
@@ -189,8 +190,8 @@ class Settings:
             f"{self.probe_cpu_s_max} s; a slow version would be taken for one that hangs",
         )
         self._refuse_if(
-            self.ingress not in ("auto", "native", "grpcio"),
-            f"ingress={self.ingress!r} is not one of auto, native, grpcio",
+            self.ingress not in list(IngressChoice),
+            f"ingress={self.ingress!r} is not one of {', '.join(IngressChoice)}",
         )
         self._refuse_if(
             bool(self.tls_certificate) != bool(self.tls_key)

@@ -184,6 +184,7 @@ class GatewayWorker:
         unix = str(Path(folder) / f"worker-{slot}.sock") if folder else ""
         with self._lent.taken() as lent:
             await self.door.listen(self._settings.host, port, unix, lent)
+        log.info("opened port=%d slot=%d ingress=%s", port, slot, self.door.kind)
         self._serving = True
         self._link.serve()
         await self._show()

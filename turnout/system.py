@@ -13,6 +13,8 @@ from typing import Any
 
 from features.store_server import StoreServerError, find_or_start
 from features.store_url import StoreUrlError
+from gateway.errors import SettingsError
+from gateway.ingress_choice import IngressChoice, check_built, is_built
 from turnout.child import Child, Part, end_stranger
 from turnout.errors import OperatorError, StartError
 from turnout.own_tokens import draw_tokens
@@ -39,7 +41,7 @@ class Plan:
     """An online store that runs already; empty: one of our own."""
     port: int = 0
     """Of Predict; 0: a free one."""
-    ingress: str = "auto"
+    ingress: IngressChoice = IngressChoice.AUTO
     identities: Path | None = None
     """Tokens and roles of people (docs/governance.md); None: names are taken on trust."""
     policies: Path | None = None
@@ -192,6 +194,10 @@ async def up(
         )
     for pid, ticks in left_behind(plan.folder):
         await end_stranger(pid, ticks, STRANGER_GRACE_S)
+    try:
+        check_built(plan.ingress, there=is_built())
+    except SettingsError as error:
+        raise StartError(str(error)) from error
     if plan.store_url:
         await asyncio.to_thread(_check_given, plan)
     system = System(plan, say)

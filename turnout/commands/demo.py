@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from gateway.ingress_choice import IngressChoice
 from turnout.asked import DEMO, Asked
 from turnout.commands.up import how_to_call
 from turnout.demo.scene import Scene
@@ -32,11 +33,14 @@ def demo(
     rate: Annotated[float, typer.Option(min=50.0, help="Customers' calls a second.")] = RATE,
     workers: Annotated[int, typer.Option(min=1, help="Gateway workers.")] = 2,
     store: Annotated[str, typer.Option(help="redis:// URL; empty: start one.")] = "",
+    ingress: Annotated[
+        IngressChoice, typer.Option(help="The front door; auto: native where it is built.")
+    ] = IngressChoice.AUTO,
 ) -> None:
     """Play the loop live: data, training, approval, canary, promotion, rollback."""
     asked: Asked = ctx.obj
     screen = terminal(asked.json)
-    plan = Plan(folder=asked.folder / DEMO, workers=workers, store_url=store)
+    plan = Plan(folder=asked.folder / DEMO, workers=workers, store_url=store, ingress=ingress)
     fresh_folder(plan.folder)
     held = asyncio.run(_play(plan, subscribers, rate, screen, stay=not (once or asked.json)))
     if not held:

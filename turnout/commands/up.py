@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, TaskID
 
+from gateway.ingress_choice import IngressChoice
 from turnout.asked import Asked
 from turnout.running import Running
 from turnout.system import Plan
@@ -22,6 +23,9 @@ def up(
     workers: Annotated[int, typer.Option(min=1, help="Gateway workers; one a core.")] = 2,
     store: Annotated[str, typer.Option(help="redis:// URL; empty: start one.")] = "",
     port: Annotated[int, typer.Option(help="Of Predict; 0: a free one.")] = 0,
+    ingress: Annotated[
+        IngressChoice, typer.Option(help="The front door; auto: native where it is built.")
+    ] = IngressChoice.AUTO,
     identities: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Tokens and roles of people.")
     ] = None,
@@ -36,6 +40,7 @@ def up(
         workers=workers,
         store_url=store,
         port=port,
+        ingress=ingress,
         policies=policies,
         identities=identities,
     )

@@ -11,7 +11,8 @@ use turnout_ingress::house::{House, Limits};
 use turnout_ingress::intake::Intake;
 use turnout_ingress::shape::{DoorLimits, Shape, Shapes};
 use turnout_ingress::stream::Method;
-use turnout_ingress::streams::{Seat, Streams};
+use turnout_ingress::streams::seat::Seat;
+use turnout_ingress::streams::Streams;
 use turnout_ingress::sys::nghttp2::{Events, Promises, Session};
 
 const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";

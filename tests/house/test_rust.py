@@ -1,0 +1,42 @@
+"""What Rust files look like: the same bounds as Python's, and nothing unsafe outside of sys/."""
+
+import re
+
+from tests.house.sources import HOUSE, no_breach, place
+from tests.house.test_shape import FILE_LINES_MAX
+
+WRITTEN = sorted(
+    path
+    for crate in ("ingress", "benchmarks/loadgen")
+    for path in (HOUSE / crate).rglob("*.rs")
+    if "target" not in path.parts
+)
+SYS = HOUSE / "ingress" / "src" / "sys"
+UNSAFE = re.compile(r"^(?!\s*//).*\bunsafe\b")
+
+
+def test_a_rust_file_fits_the_eye() -> None:
+    """400 lines a file here too."""
+    assert len(WRITTEN) > 20
+    no_breach(
+        [
+            f"{place(path)}: {lines} lines, {FILE_LINES_MAX} at most"
+            for path in WRITTEN
+            if (lines := path.read_text(encoding="utf-8").count("\n")) > FILE_LINES_MAX
+        ]
+    )
+
+
+def test_unsafe_is_in_one_folder() -> None:
+    """`unsafe` in ingress/src/sys/ alone, each block beside its reason; clippy looks at those."""
+    no_breach(
+        [
+            f"{place(path, number)}: unsafe outside of ingress/src/sys"
+            for path in WRITTEN
+            if SYS not in path.parents
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+            if UNSAFE.match(line)
+        ]
+    )
+    lints = (HOUSE / "ingress" / "Cargo.toml").read_text(encoding="utf-8")
+    assert 'undocumented_unsafe_blocks = "warn"' in lints

@@ -1,0 +1,42 @@
+"""Requests that a fuzzer would send: real ones, damaged in ways a seed decides."""
+
+from collections.abc import Iterator, Sequence
+from random import Random
+
+ODD = (b"\0", b"\xff", b"\x7f", b"\x80" * 9 + b"\x01", b"\xff\xff\xff\xff\x0f", b"\x0a", b"\x22")
+STEPS_MAX = 4
+
+
+def mutated(corpus: Sequence[bytes], seed: int) -> Iterator[bytes]:
+    """Yield requests for ever: one in eight as it is, the others damaged up to four times."""
+    draw = Random(seed)
+    while True:
+        message = draw.choice(corpus)
+        for _ in range(draw.randrange(1, STEPS_MAX + 1) if draw.random() < 7 / 8 else 0):
+            message = _damaged(message, draw, corpus)
+        yield message
+
+
+def _damaged(message: bytes, draw: Random, corpus: Sequence[bytes]) -> bytes:
+    first, last = sorted((draw.randrange(len(message) + 1), draw.randrange(len(message) + 1)))
+    match draw.randrange(8):
+        case 0:  # one bit
+            if not message:
+                return message
+            at = draw.randrange(len(message))
+            return message[:at] + bytes([message[at] ^ 1 << draw.randrange(8)]) + message[at + 1 :]
+        case 1:  # one byte
+            return message[:first] + bytes([draw.randrange(256)]) + message[first + 1 :]
+        case 2:  # a piece gone
+            return message[:first] + message[last:]
+        case 3:  # a piece twice
+            return message[:last] + message[first:]
+        case 4:  # something odd put in
+            return message[:first] + draw.choice(ODD) + message[first:]
+        case 5:  # cut off
+            return message[:last]
+        case 6:  # the front of one, the end of another
+            other = draw.choice(corpus)
+            return message[:first] + other[draw.randrange(len(other) + 1) :]
+        case _:  # a piece replaced by noise
+            return message[:first] + draw.randbytes(last - first) + message[last:]
