@@ -226,16 +226,18 @@ class Evidence:
             self._add_calls(window)
 
     def _add_calls(self, window: window_pb2.Window) -> None:
-        calls, totals = window.calls, self.totals
+        arm, calls, totals = window.arm, window.calls, self.totals
+        if arm == window_pb2.ARM_UNSPECIFIED:
+            return
         failed = calls.faulty + calls.nan + calls.late
-        if window.arm == window_pb2.ARM_CANARY:
+        if arm == window_pb2.ARM_CANARY:
             totals.canary += calls.answered
             totals.fallen_back += calls.fallen_back
             totals.failed += max(0, failed - calls.fallen_back)
-        elif window.arm in (window_pb2.ARM_PRODUCTION, window_pb2.ARM_STANDBY):
+        elif arm in (window_pb2.ARM_PRODUCTION, window_pb2.ARM_STANDBY):
             totals.production += calls.answered
             totals.failed += failed
-        elif window.arm == window_pb2.ARM_SHADOW:
+        elif arm == window_pb2.ARM_SHADOW:
             totals.shadow_pairs += window.pairs.pairs
 
     @property

@@ -77,17 +77,18 @@ class LatencyEvidence:
     ) -> None:
         """Count one second; the edges are those fixed before it."""
         mine, theirs = candidate.latencies(), baseline.latencies()
-        edges = list(self.edges.values())
-        arms = zip(mine.beyond(edges), theirs.beyond(edges), strict=True)
-        for name, (accused, others) in zip(self.edges, arms, strict=True):
-            self.metrics[name].take_shared(accused, others, share, self._looks_max)
-        both = np.concatenate((mine.bins, theirs.bins + BINS))
-        if len(both):
+        for name, edge in self.edges.items():
+            self.metrics[name].take_shared(
+                mine.beyond(edge), theirs.beyond(edge), share, self._looks_max
+            )
+        if mine.bins or theirs.bins:
+            both = np.array(mine.bins + theirs.bins, dtype=np.int64)
+            both[len(mine.bins) :] += BINS
             counts = np.bincount(both, minlength=2 * BINS).reshape(2, BINS)
             self.rollout += counts
             if current:
                 self.stage += counts
-        if current and not self.edges and len(theirs.bins):
+        if current and not self.edges and theirs.bins:
             self._freeze()
 
     def _freeze(self) -> None:

@@ -126,7 +126,8 @@ class PredictionEvidence:
         size = self.expected.bins
         mine, theirs = candidate.scores().of(fresh), standby.scores().of(others)
         known = theirs.bins < size
-        drawn = self.expected.drawn(theirs.bins[known], theirs.keys[known])
+        keys = np.array(theirs.keys, dtype=np.uint64)
+        drawn = self.expected.drawn(theirs.bins[known], keys[known])
         both = np.stack(
             [
                 np.bincount(mine.bins[mine.bins < size], minlength=BINS_MAX),

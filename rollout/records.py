@@ -18,11 +18,11 @@ METRIC_OF = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scores:
-    """First-output bins by key: (K,) columns."""
+    """First-output bins by key: K keys, (K,) columns."""
 
-    keys: NDArray[np.uint64]
+    keys: list[int]
     bins: NDArray[np.int64]
     expected: NDArray[np.int64] | None
     """Production's bins on the same rows; None where production did not score them."""
@@ -31,17 +31,18 @@ class Scores:
         """Return one record for each key in *fresh*, which one by a rule that knows no order."""
         if len(fresh) == len(self.keys):  # every record is of another, fresh key
             return self
-        pick = np.fromiter((key in fresh for key in self.keys.tolist()), bool, len(self.keys))
-        keys, bins = self.keys[pick], self.bins[pick]
+        pick = np.array([key in fresh for key in self.keys], dtype=np.bool_)
+        keys, bins = np.array(self.keys, dtype=np.uint64)[pick], self.bins[pick]
         expected = None if self.expected is None else self.expected[pick]
         joint = bins if expected is None else expected * WHOLE_KEEP + bins
         mixed = (joint.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ keys
         order = np.lexsort((mixed, keys))
         first = order[np.unique(keys[order], return_index=True)[1]]
-        return Scores(keys[first], bins[first], None if expected is None else expected[first])
+        expected = None if expected is None else expected[first]
+        return Scores(keys[first].tolist(), bins[first], expected)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Shared:
     """Keys with an event that whatever slows a batch has in common."""
 
@@ -99,7 +100,7 @@ class ArmRecords:
     def scores(self) -> Scores:
         """Every score record."""
         found = self._records.get(window_pb2.METRIC_SCORE, ())
-        keys = np.array(self._scored_keys, dtype=np.uint64)
+        keys = self._scored_keys
         bins = _column([one.bin[:] for one in found])
         expected = _column([one.expected_bin[:] for one in found])
         return Scores(keys, bins, expected if len(expected) == len(keys) else None)
@@ -109,7 +110,7 @@ class ArmRecords:
         metric = window_pb2.METRIC_LATENCY
         return Latencies(
             self._key_hashes(metric),
-            _column([one.bin[:] for one in self._records.get(metric, ())]),
+            _joined([one.bin[:] for one in self._records.get(metric, ())]),
             self._batch_calls(metric),
         )
 
@@ -135,27 +136,23 @@ def _joined(parts: list[list[int]]) -> list[int]:
     return parts[0] if len(parts) == 1 else list(chain.from_iterable(parts))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Latencies:
     """Every latency record, as columns."""
 
     keys: list[int]
-    bins: NDArray[np.int64]
+    bins: list[int]
     batch_calls: list[int]
     """Empty: 1 each."""
 
-    def beyond(self, edges: Sequence[int]) -> list[Shared]:
-        """For each bin of *edges*, the keys with a record beyond it."""
-        found = dict.fromkeys(edges, NOBODY)
-        keys, bins, calls = self.keys, self.bins.tolist(), self.batch_calls
-        for edge in sorted(found):  # what is beyond the next one is beyond this one, too
-            slow = [one > edge for one in bins]
-            keys, bins = list(compress(keys, slow)), list(compress(bins, slow))
-            calls = list(compress(calls, slow)) if calls else calls
-            if not keys:
-                break
-            found[edge] = shared(keys, calls)
-        return [found[edge] for edge in edges]
+    def beyond(self, edge: int) -> Shared:
+        """Return the keys with a record beyond bin *edge*."""
+        if not self.batch_calls:
+            return Shared(
+                {key for key, one in zip(self.keys, self.bins, strict=True) if one > edge}
+            )
+        slow = [one > edge for one in self.bins]
+        return shared(list(compress(self.keys, slow)), list(compress(self.batch_calls, slow)))
 
 
 def shared(keys: list[int], batch_calls: list[int]) -> Shared:

@@ -19,8 +19,11 @@ kept as logarithms, so that 10^9 events and E of e^10000 are ordinary numbers.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from math import exp, log1p
+
+SHARES_MAX = 512
+"""Shares of which a grid remembers the stakes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,10 @@ class Grid:
 
     deltas: tuple[float, ...]
     margin: float = 0.0
+    _stakes: dict[float, tuple[tuple[float, float], ...]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """By share, as they are asked for."""
 
     def __post_init__(self) -> None:
         above = [delta > self.margin for delta in self.deltas]
@@ -37,6 +44,17 @@ class Grid:
                 f"log ratios {self.deltas} do not all lie on one side of the margin {self.margin}; "
                 "a grid bets in one direction"
             )
+
+    def stakes(self, share: float) -> tuple[tuple[float, float], ...]:
+        """What a canary's event wins on each rate ratio at *share*, and what any event costs."""
+        found = self._stakes.get(share)
+        if found is None:
+            none_tilt = _log_tilt(share, self.margin)
+            found = tuple((d - self.margin, _log_tilt(share, d) - none_tilt) for d in self.deltas)
+            if len(self._stakes) >= SHARES_MAX:
+                self._stakes.clear()
+            self._stakes[share] = found
+        return found
 
 
 WORSE = Grid(tuple(math.log(ratio) for ratio in (1.25, 1.5, 2, 3, 5, 10, 30, 100)))
@@ -102,9 +120,13 @@ def step(
     prior = spent - state.prior_spent
     log_prior = math.log(prior) if prior > 0.0 else -math.inf
     log_s = []
-    for (gain, cost), one in zip(_stakes(grid, share), state.log_s, strict=True):
-        high, low = (one, log_prior) if one >= log_prior else (log_prior, one)
-        grown = high if low == -math.inf else high + math.log1p(math.exp(low - high))
+    for (gain, cost), one in zip(grid.stakes(share), state.log_s, strict=True):
+        if one < log_prior:
+            grown = log_prior + log1p(exp(one - log_prior))
+        elif log_prior == -math.inf:
+            grown = one
+        else:
+            grown = one + log1p(exp(log_prior - one))
         log_s.append(grown + canary_events * gain - events * cost)
     log_e = log_sum(log_s) - math.log(len(log_s))
     if spent < 1.0:
@@ -144,13 +166,6 @@ def log_sum(logs: Sequence[float]) -> float:
     if high == -math.inf:
         return high
     return high + math.log(math.fsum([math.exp(one - high) for one in logs]))
-
-
-@lru_cache(maxsize=512)
-def _stakes(grid: Grid, share: float) -> tuple[tuple[float, float], ...]:
-    """What a canary's event wins on each rate ratio, and what any event costs."""
-    none_tilt = _log_tilt(share, grid.margin)
-    return tuple((d - grid.margin, _log_tilt(share, d) - none_tilt) for d in grid.deltas)
 
 
 def _log_tilt(share: float, delta: float) -> float:
