@@ -21,7 +21,7 @@ from typing import Any
 
 import redis
 
-from benchmarks.live_aa import POLICY, Twin, calling, patiently, rolled_out
+from benchmarks.live_aa import INGRESSES, Twin, calling, patiently, policies_in, rolled_out
 from features import telco
 from features.materialise import materialise
 from tests.demo_models import demo_store
@@ -53,33 +53,32 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scale", type=float, default=0.4, help="of each stage's 40, 25, 20 s")
+    parser.add_argument("--ingress", choices=INGRESSES, default="auto", help="the front door")
     parser.add_argument("--callers", type=int, default=16, help="calls open at once")
     parser.add_argument("--json", type=Path, default=None)
     asked = parser.parse_args()
     told: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="turnout-live-better-") as name:
-        for learner, twin in live(Path(name), asked.scale, asked.callers):
+        for learner, twin in live(Path(name), asked):
             told[learner] = asdict(twin)
             print(json.dumps({learner: told[learner]}), flush=True)
     back = [learner for learner, one in told.items() if one["stage"] != "DONE"]
-    print(f"{len(told)} better models, {len(back)} not promoted {back or ''}")
+    words = f"{len(told)} better models, ingress {asked.ingress}: {len(back)} not promoted"
+    print(f"{words} {back or ''}")
     if asked.json is not None:
-        asked.json.write_text(json.dumps(told, indent=1) + "\n")
+        asked.json.write_text(json.dumps({"ingress": asked.ingress, **told}, indent=1) + "\n")
     return 1 if back else 0
 
 
-def live(folder: Path, scale: float, callers: int) -> Iterator[tuple[str, Twin]]:
+def live(folder: Path, asked: argparse.Namespace) -> Iterator[tuple[str, Twin]]:
     """Yield what becomes of each."""
-    policies = folder / "policies"
-    policies.mkdir()
-    stays = {"first_s": 40 * scale, "second_s": 25 * scale, "watch_s": 20 * scale}
-    (policies / "twins.toml").write_text(POLICY.format(**stays))
+    policies = policies_in(folder, asked.scale)
     now_ms = time.time_ns() // 1_000_000
     store, labels = demo_store(folder, churn.MODEL, now_ms=now_ms), churn.labels(now_ms=now_ms)
     champion = train(churn.recipe("champion"), store, labels)
     sealed = champion.sealed(author="dana", created_unix_ms=now_ms)
     rival = champion.bundle(author="dana", created_unix_ms=now_ms)
-    with up(folder / "state", "--policies", str(policies)) as whole:
+    with up(folder / "state", "--policies", str(policies), "--ingress", asked.ingress) as whole:
         with redis.Redis.from_url(whole.running.store) as client:
             materialise(store, telco.churn_profile, client)
         files = _kept(folder / "champion", sealed)
@@ -87,7 +86,7 @@ def live(folder: Path, scale: float, callers: int) -> Iterator[tuple[str, Twin]]
         first = whole.turnout(*line, actor="dana")["label"]
         whole.approve(churn.MODEL, first, "initial")
         whole.ready(churn.MODEL, first)
-        with calling(whole.running.gateway, callers, churn.MODEL, telco.REAL_ROWS):
+        with calling(whole.running.gateway, asked.callers, churn.MODEL, telco.REAL_ROWS):
             for number, (name, learner) in enumerate(BETTER.items()):
                 recipe = replace(churn.recipe("candidate"), learner=learner, seed=11 + number)
                 made = train(recipe, store, labels, champion=rival)

@@ -4,14 +4,17 @@ import json
 import math
 import os
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
 
+from gateway.ingress_choice import is_built
 from tests.walks.conftest import MODEL
 from tests.walks.drilled import calling
-from tests.walks.whole import Whole
+from tests.walks.whole import Whole, up
 
 pytestmark = pytest.mark.walk
 
@@ -19,6 +22,21 @@ RATE = 200.0
 MOVED_MS_MAX = 1_000.0
 DRILLS = int(os.environ.get("DRILLS", "200"))
 KINDS = ("slow", "shifted", "constant", "nan", "failing-5", "failing-100", "flapping")
+
+
+@pytest.fixture(scope="module", params=["native", "grpcio"])
+def drilled(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Whole]:
+    """A system behind each front door, with `tiny` in production."""
+    if request.param == "native" and not is_built():
+        pytest.skip("the native door is not built here")
+    folder: Path = tmp_path_factory.mktemp(request.param)
+    with up(folder / "state", "--ingress", request.param) as running:
+        label = running.register(MODEL, folder / "files")
+        running.approve(MODEL, label, "initial")
+        running.ready(MODEL, label)
+        yield running
 
 
 def drill(whole: Whole, kind: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401  any option
@@ -40,17 +58,17 @@ def in_order(told: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["failing-100", "constant"])
-def test_a_drill_is_found_and_no_customer_is_harmed(whole: Whole, kind: str) -> None:
+def test_a_drill_is_found_and_no_customer_is_harmed(drilled: Whole, kind: str) -> None:
     """Rolled back, the four times in order, 0 failed calls; the version is archived."""
-    with calling(whole.running.gateway, MODEL, RATE) as customers:
-        told = drill(whole, kind, seconds=60)
+    with calling(drilled.running.gateway, MODEL, RATE) as customers:
+        told = drill(drilled, kind, seconds=60)
     in_order(told)
     assert told["failed"] == 0
     assert customers.final["failed"] == 0, customers.final
-    shown = whole.turnout("versions", "show", MODEL, told["version"])
+    shown = drilled.turnout("versions", "show", MODEL, told["version"])
     assert shown["status"] == "ARCHIVED"
     assert shown["card"]["drill"]["kind"] == kind.split("-")[0]
-    assert whole.turnout("splits", "show", MODEL)["canary"]["version"] == ""
+    assert drilled.turnout("splits", "show", MODEL)["canary"]["version"] == ""
 
 
 def test_nobody_drills_alone(whole: Whole) -> None:
@@ -62,13 +80,13 @@ def test_nobody_drills_alone(whole: Whole) -> None:
 
 
 @pytest.mark.nightly
-def test_two_hundred_drills(whole: Whole, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_hundred_drills(drilled: Whole, capsys: pytest.CaptureFixture[str]) -> None:
     """All found; from verdict to moved p99 <= 1 s; 0 customer calls fail over all."""
     kinds = [KINDS[number % len(KINDS)] for number in range(DRILLS)]
-    with calling(whole.running.gateway, MODEL, RATE) as customers:
+    with calling(drilled.running.gateway, MODEL, RATE) as customers:
         drills = []
         for kind in kinds:
-            drills.append(drill(whole, kind, seconds=300))
+            drills.append(drill(drilled, kind, seconds=300))
             with capsys.disabled():
                 print(json.dumps(drills[-1]), flush=True)  # noqa: T201
     moved = sorted(one["evidence_to_moved_ms"] or float("inf") for one in drills)
