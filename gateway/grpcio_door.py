@@ -40,6 +40,10 @@ Unary = Callable[[bytes], Awaitable[bytes]]
 Counter = Callable[[str, Refusal, int], None]
 """Told of calls the door refused: (model or "", refusal, how many)."""
 
+Decoded = Callable[[], tuple[DecodedCall, ReplyEncoder | None]]
+Decoder = Callable[[bytes], tuple[str, Decoded]]
+"""A dialect: bytes to the model they name, and what they ask of it, read and checked."""
+
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Handlers: TypeAlias = "dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]]"
 
@@ -214,61 +218,55 @@ class GrpcioDoor:
 
     def _handlers(self) -> Handlers:
         """Every method by its service and name."""
-        scored = grpc.stream_unary_rpc_method_handler
         services: Handlers = {
             PREDICTOR: {
-                "Predict": scored(self._predict),
+                "Predict": self._scored(self._read_predict),
                 "PredictStream": grpc.stream_stream_rpc_method_handler(self._predict_stream),
             },
-            OPEN_INFERENCE: {"ModelInfer": scored(self._infer)},
+            OPEN_INFERENCE: {"ModelInfer": self._scored(self._read_infer)},
         }
         for path, method in self._methods.items():
             service, name = path.strip("/").split("/")
             services[service][name] = grpc.unary_unary_rpc_method_handler(self._wrap(method))
         return services
 
-    async def _predict(self, messages: object, context: Context) -> bytes:
-        """Predict, over a message read by hand: a half-open call holds nothing for long."""
-        del messages
-        model = ""
-        try:
-            arrived_ns = self._clock.now_ns()
-            request = parse(await self._read(context))
-            model = request.model
-            call = decode(request, self._shapes, self._limits)
-            deadline_ns = self._deadline_ns(call.model, context.time_remaining(), arrived_ns)
-            reply = await self._alone(call, arrived_ns, deadline_ns)
-            if isinstance(reply, PredictReply):
-                return reply.SerializeToString()
-            entered = reply or self._enter(call, None, arrived_ns, deadline_ns)
-        except Exception as error:  # noqa: BLE001  the wall: nothing internal reaches a caller
-            entered = self.refused(model, error)
-        if not isinstance(entered, Refusal):
-            return await self._answered(*entered, context)
-        await abort(context, entered)
-        raise AssertionError("abort returned")
+    def _scored(self, read: Decoder) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        """A method of one call, read by hand: half open, it holds nothing for long."""
 
-    async def _infer(self, messages: object, context: Context) -> bytes:
+        async def handle(messages: object, context: Context) -> bytes:
+            del messages
+            model = ""
+            try:
+                arrived_ns = self._clock.now_ns()
+                model, decoded = read(await self._read(context))
+                call, encode = decoded()
+                deadline_ns = self._deadline_ns(model, context.time_remaining(), arrived_ns)
+                reply = await self._alone(call, arrived_ns, deadline_ns)
+                if isinstance(reply, PredictReply):
+                    return reply.SerializeToString() if encode is None else encode(reply)
+                entered = reply or self._enter(call, encode, arrived_ns, deadline_ns)
+            except Exception as error:  # noqa: BLE001  the wall: nothing internal reaches a caller
+                entered = self.refused(model, error)
+            if not isinstance(entered, Refusal):
+                return await self._answered(*entered, context)
+            await abort(context, entered)
+            raise AssertionError("abort returned")
+
+        return grpc.stream_unary_rpc_method_handler(handle)
+
+    def _read_predict(self, message: bytes) -> tuple[str, Decoded]:
+        request = parse(message)
+        return request.model, lambda: (decode(request, self._shapes, self._limits), None)
+
+    def _read_infer(self, message: bytes) -> tuple[str, Decoded]:
         """ModelInfer: the same call in another dialect."""
-        del messages
-        model = ""
-        try:
-            arrived_ns = self._clock.now_ns()
-            raw = await self._read(context)
-            request = open_inference.parse(raw, self._settings.typed_bytes_max)
-            model = request.model_name
+        request = open_inference.parse(message, self._settings.typed_bytes_max)
+
+        def decoded() -> tuple[DecodedCall, ReplyEncoder]:
             asked = open_inference.decode(request, self._shapes, self._limits)
-            deadline_ns = self._deadline_ns(model, context.time_remaining(), arrived_ns)
-            reply = await self._alone(asked.call, arrived_ns, deadline_ns)
-            if isinstance(reply, PredictReply):
-                return asked.encode(reply)
-            entered = reply or self._enter(asked.call, asked.encode, arrived_ns, deadline_ns)
-        except Exception as error:  # noqa: BLE001  the wall
-            entered = self.refused(model, error)
-        if not isinstance(entered, Refusal):
-            return await self._answered(*entered, context)
-        await abort(context, entered)
-        raise AssertionError("abort returned")
+            return asked.call, asked.encode
+
+        return request.model_name, decoded
 
     async def _predict_stream(self, messages: object, context: Context) -> None:
         del messages
