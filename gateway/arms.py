@@ -63,7 +63,7 @@ class Arms:
         part = batch.part(np.concatenate([mine, candidates]))
         canary_run = self._start_canary(batch, candidates)
         standby_run = self._start(batch, routes.standby, baseline)
-        scored = await self._score(batch, routes.production, part, aside=routes.compared)
+        scored = self._score_here(batch, routes.production, part)
         if len(mine):
             await self._answer_production(batch, part.take(np.arange(len(mine))), scored)
         if standby_run is not None and routes.standby is not None:
@@ -81,23 +81,24 @@ class Arms:
         """Answer a batch that is production's alone: the usual case, nothing is cut or copied."""
         routes = batch.routes
         part = batch.whole()
-        scored = await self._score(batch, routes.production, part, aside=routes.compared)
+        scored = self._score_here(batch, routes.production, part)
         await self._answer_production(batch, part, scored)
         if routes.shadows:
             self._aside.offer_shadows(batch, part, scored)
 
     # Scoring
 
-    async def _score(
-        self, batch: Batch, participant: Participant, part: Part, *, aside: bool
-    ) -> Scored:
-        lane = participant.version.lane
+    def _score_here(self, batch: Batch, production: Participant, part: Part) -> Scored:
+        """Score on the loop: after the others were asked, who run meanwhile on their threads."""
+        lane = production.version.lane
         if not len(part):
             return Scored.late(np.zeros(1, dtype=np.uint32), lane.outputs)
+        score = lane.score_timed if batch.routes.compared else lane.score_inline
+        return score(self._matrix(batch, production, part), part.row_offsets)
+
+    async def _score(self, batch: Batch, participant: Participant, part: Part) -> Scored:
         matrix = self._matrix(batch, participant, part)
-        if not aside:
-            return lane.score_inline(matrix, part.row_offsets)
-        return await lane.score_aside(matrix, part.row_offsets).on_loop
+        return await participant.version.lane.score_aside(matrix, part.row_offsets).on_loop
 
     @staticmethod
     def _matrix(batch: Batch, participant: Participant, part: Part) -> NDArray[np.float32]:
@@ -151,7 +152,7 @@ class Arms:
         pins = batch.assignment.pins
         calls = np.array([c for c, p in pins.items() if p is participant], dtype=np.intp)
         part = batch.part(calls)
-        scored = await self._score(batch, participant, part, aside=True)
+        scored = await self._score(batch, participant, part)
         good = fine(scored)
         self._send_some(batch, part, scored, np.flatnonzero(good), participant, PINNED)
         if not good.all():
@@ -247,7 +248,7 @@ class Arms:
         routes = batch.routes
         if other is not None and len(places):
             failed = part.take(places)
-            again = await self._score(batch, other, failed, aside=True)
+            again = await self._score(batch, other, failed)
             good = fine(again)
             self._send_some(batch, failed, again, np.flatnonzero(good), other, FALLBACK)
             places = places[~good]

@@ -155,6 +155,7 @@ class Aside:
             self._served.append(record_of(several))
         if self._alone:
             self._fold_alone()
+        self.shadows.send()
 
     def _fold_alone(self) -> None:
         groups: dict[tuple[int, int], list[LoneAnswer]] = {}
@@ -243,6 +244,7 @@ class Aside:
             places = self.shadows.sample(batch, part, good, participant, sample_bp)
             if not len(places):
                 continue
+            self._fold_soon()
             taken = Part.of(places, part.row_offsets)
             rows = taken.rows if isinstance(part.rows, slice) else part.rows[taken.rows]
             self.shadows.offer(

@@ -55,6 +55,8 @@ class Part:
     @staticmethod
     def of(calls: NDArray[np.intp], row_offsets: NDArray[np.uint32]) -> "Part":
         """Pick *calls* out of a batch whose rows lie at *row_offsets*."""
+        if int(row_offsets[-1]) == len(row_offsets) - 1:  # a row each: no call has less
+            return Part(calls, calls, np.arange(len(calls) + 1, dtype=np.uint32))
         starts = row_offsets[calls].astype(np.intp)
         counts = row_offsets[calls + 1].astype(np.intp) - starts
         offsets = np.zeros(len(calls) + 1, dtype=np.uint32)

@@ -93,7 +93,7 @@ class Routes:
 
     @property
     def compared(self) -> bool:
-        """True while arms are compared: then each scores on a thread of its own."""
+        """True while arms are compared: then all but production score on threads of their own."""
         return self.canary is not None or self.standby is not None
 
     @property

@@ -1,7 +1,7 @@
 """Shadows: versions that score copies of answered calls. Dropped first, awaited by no one."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,11 +12,15 @@ from gateway.batch import Batch, Part
 from gateway.clock import Clock
 from gateway.deployed import LoadedVersion, Participant, Routes
 from gateway.metrics import Metrics
+from gateway.rows import counts_of
 from gateway.scoring import Scored
 from gateway.shadow_lane import ShadowLane, ShadowLimits
 from gateway.windows import Told, Windows
 from protos import window_pb2
 from registry.types import SHADOW, WHOLE_BP
+
+ROWS_TOGETHER = 256
+"""Sent to a process at once, however many are offered: as large as a batch of callers."""
 
 
 @dataclass(slots=True)
@@ -35,6 +39,22 @@ class Copies:
     """(R,) production's first output, finite."""
     flags: NDArray[np.uint32]
     """(R,)."""
+
+
+def joined(several: Sequence[Copies]) -> Copies:
+    """Return copies for one shadow, at one revision, as if they had been one batch's."""
+    if len(several) == 1:
+        return several[0]
+    counts = np.concatenate([counts_of(copies.row_offsets) for copies in several])
+    return Copies(
+        routes=several[0].routes,
+        version=several[0].version,
+        matrix=np.concatenate([copies.matrix for copies in several]),
+        row_offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.uint32),
+        key_hash=np.concatenate([copies.key_hash for copies in several]),
+        expected=np.concatenate([copies.expected for copies in several]),
+        flags=np.concatenate([copies.flags for copies in several]),
+    )
 
 
 class Shadows:
@@ -60,6 +80,9 @@ class Shadows:
         self._told: set[bytes] = set()
         """Condemned, and said so."""
         self._running: set[asyncio.Task[None]] = set()
+        self._offered: dict[tuple[bytes, int], list[Copies]] = {}
+        """By version id and routes: not sent to a process yet."""
+        self._closed = False
         self.rows_waiting = 0
 
     def sample(
@@ -78,13 +101,28 @@ class Shadows:
         return places[keys.hashes(before) % WHOLE_BP < sample_bp]
 
     def offer(self, copies: Copies) -> None:
-        """Queue copies, or drop them when too many rows wait already."""
+        """Keep copies until `send`, or drop them when too many rows wait already."""
         rows = len(copies.matrix)
-        if self.rows_waiting + rows > self._rows_waiting_max:
+        if self._closed or self.rows_waiting + rows > self._rows_waiting_max:
             self._drop(copies)
             return
         self.rows_waiting += rows
-        task = asyncio.get_running_loop().create_task(self._score(copies))
+        offered = self._offered.setdefault((copies.version.id, id(copies.routes)), [])
+        offered.append(copies)
+        if sum(len(one.matrix) for one in offered) >= ROWS_TOGETHER:
+            self._send(self._offered.pop((copies.version.id, id(copies.routes))))
+
+    def send(self) -> None:
+        """Have scored what was offered since: many batches' copies at once.
+
+        To write, wake, read and compare costs the same for one copy as for a hundred.
+        """
+        offered, self._offered = self._offered, {}
+        for several in offered.values():
+            self._send(several)
+
+    def _send(self, several: Sequence[Copies]) -> None:
+        task = asyncio.get_running_loop().create_task(self._score(joined(several)))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
@@ -92,6 +130,11 @@ class Shadows:
         calls = len(copies.key_hash)
         self._windows.drop(copies.routes, copies.version, calls, self._clock.unix_ns())
         self._metrics.count_shadow(copies.routes.model, copies.version.label, "dropped", calls)
+
+    def _give_up(self, several: Sequence[Copies]) -> None:
+        for copies in several:
+            self.rows_waiting -= len(copies.matrix)
+            self._drop(copies)
 
     async def _score(self, copies: Copies) -> None:
         started_ns = self._clock.now_ns()
@@ -156,11 +199,17 @@ class Shadows:
 
     def keep(self, version_ids: set[bytes]) -> None:
         """Let go of the processes of versions that shadow nothing any more."""
+        for key in [key for key in self._offered if key[0] not in version_ids]:
+            self._give_up(self._offered.pop(key))
         for version_id in set(self._lanes) - version_ids:
             self._lanes.pop(version_id).close()
             self._told.discard(version_id)
 
     async def closed(self) -> None:
         """End every process, and return when they are gone."""
+        self._closed = True
+        for several in self._offered.values():
+            self._give_up(several)
+        self._offered.clear()
         lanes, self._lanes = list(self._lanes.values()), {}
         await asyncio.gather(*(lane.closed() for lane in lanes))
