@@ -33,7 +33,8 @@ OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     # A restarted registry is found again within a second, not after two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # How long an attempt may take, too: a busy host needs more than a tenth of a second to answer.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.max_receive_message_length", 64 * 2**20),
     ("grpc.use_local_subchannel_pool", 1),
