@@ -33,6 +33,8 @@ const NOTICE_NS: i64 = 5 * SECOND;
 /// read and thrown away, because bytes that arrive at a closed socket make the kernel send a reset,
 /// which overtakes replies that are still on their way.
 const PARTING_NS: i64 = 5 * SECOND;
+/// The same for one who floods us.
+const FLOODED_PARTING_NS: i64 = SECOND;
 
 /// How far a connection's leaving is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -244,6 +246,14 @@ impl Conn {
         }
     }
 
+    fn parting_ns(&self) -> i64 {
+        if self.streams.flooded {
+            FLOODED_PARTING_NS
+        } else {
+            PARTING_NS
+        }
+    }
+
     /// Begin to leave: a notice first, so that calls on their way are served.
     pub fn leave(&mut self, now_ns: i64) {
         if self.going == Going::Not {
@@ -279,7 +289,7 @@ impl Conn {
                 return true;
             }
             Going::Said(at_ns) if now_ns - at_ns > grace_ns => self.dead = true,
-            Going::Parting(at_ns) if now_ns - at_ns > PARTING_NS => self.dead = true,
+            Going::Parting(at_ns) if now_ns - at_ns > self.parting_ns() => self.dead = true,
             _ => {}
         }
         false

@@ -28,6 +28,6 @@ pub mod trees_onnx;
 #[cfg(feature = "python")]
 mod python;
 #[cfg(feature = "python")]
-mod python_trees;
-#[cfg(feature = "python")]
 mod python_ids;
+#[cfg(feature = "python")]
+mod python_trees;

@@ -12,7 +12,8 @@ use socket2::{Domain, Protocol, Socket as Raw, Type};
 use crate::sys::os::duplicate;
 use crate::tls::{Tls, TlsSocket};
 
-const BACKLOG: i32 = 1_024;
+/// Connections that may wait to be accepted.
+pub const BACKLOG: i32 = 1_024;
 
 /// Where connections come from.
 pub enum Listener {

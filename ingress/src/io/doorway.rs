@@ -5,10 +5,12 @@ use std::os::fd::AsRawFd;
 
 use super::{Io, LISTENER};
 use crate::conn::Conn;
-use crate::socket::{Listener, Socket};
+use crate::socket::{Listener, Socket, BACKLOG};
 
 /// Connections accepted in one turn.
 const ACCEPTED_MAX: usize = 64;
+/// And when a port is left: as many as may wait there.
+const WAITING_MAX: i32 = BACKLOG;
 
 impl Io {
     /// Take connections from here.
@@ -34,7 +36,11 @@ impl Io {
     /// lost. Without one, the kernel resets who comes between the last look and the close.
     pub(super) fn leave_ports(&mut self) {
         for at in 0..self.listeners.len() {
-            while self.accept_one(at) {}
+            for _ in 0..WAITING_MAX {
+                if !self.accept_one(at) {
+                    break;
+                }
+            }
             if let Some(listener) = self.listeners[at].take() {
                 // Closing does not end the watch: others may hold the same socket.
                 self.poller.forget(listener.as_raw_fd());
