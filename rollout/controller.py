@@ -374,11 +374,20 @@ class Controller:
                 self.fenced = self.fenced or isinstance(error, FencedError)
                 if not watched:
                     self._retry_at_ns[model] = self._clock.now().monotonic_ns + RETRY_NS
-                    log.error("rollout of %r: %s", model, error, exc_info=error)
+                    self._failed(model, error)
             self.wake.set()
 
         task.add_done_callback(done)
         return task
+
+    def _failed(self, model: str, error: BaseException) -> None:
+        """What the registry refused is tried again; what we ourselves raised holds the rollout."""
+        trial = self._trials.get(model)
+        if trial is None or isinstance(error, RegistryError):
+            log.error("rollout of %r: %s", model, error, exc_info=error)
+            return
+        with apart(trial, self._tell):
+            raise error
 
     def _tell(self) -> None:
         """Wake everybody who waits for `changed`."""

@@ -75,6 +75,26 @@ def test_what_one_rollout_raises_holds_that_one_alone(what: str) -> None:
     asyncio.run(walk())
 
 
+def test_a_move_that_raises_is_held_where_it_got_to() -> None:
+    """The deployment is written, entering the stage raises: held, told, and ended by a person."""
+
+    async def walk() -> None:
+        world, churn, credit = await two_rollouts()
+        churn.evidence.latency.enter_stage = None  # type: ignore[method-assign,assignment]
+        await world.until(lambda _: bool(churn.broken), 10)
+        assert (world.held.canary_bp, churn.revision) == (5_000, world.held.revision)
+        looked = credit.looked_unix_ms
+        await world.second()
+        assert credit.looked_unix_ms > looked
+        assert churn.verdict == Verdict.HOLD
+        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        await steering.abort("churn", "sam", "seen enough")
+        assert churn.place.stage == Stage.ROLLED_BACK
+        assert (world.held.production, world.held.canary) == ("1", "")
+
+    asyncio.run(walk())
+
+
 def test_a_held_rollout_is_still_taken_back_by_a_hard_guard() -> None:
     """A breaker needs no counting; nor does a person."""
 
