@@ -63,7 +63,7 @@ class Settings:
     """Clients are asked to reconnect after this, +- 10 %, so that new workers get their share."""
 
     # Batches
-    batch_rows_max: int = 256
+    batch_rows_max: int = 512
     """Rows in one ONNX run. 100 trees score 256 rows in about .3 ms here."""
     batches_in_flight_max: int = 3
     """One waits for Redis while another scores; a third keeps both busy."""

@@ -5,7 +5,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::{trees, trees_onnx};
+use crate::{sys, trees, trees_onnx};
 
 /// A boosted ensemble, ready to score.
 #[pyclass(frozen)]
@@ -44,7 +44,7 @@ impl Trees {
             )));
         }
         let rows = matrix.to_vec(py)?;
-        let scores = py.detach(|| self.0.score(&rows));
+        let scores = py.detach(|| sys::wide::score(&self.0, &rows));
         let length = scores.len() * 4;
         PyBytes::new_with(py, length, |bytes| {
             for (four, score) in bytes.chunks_exact_mut(4).zip(&scores) {

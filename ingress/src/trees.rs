@@ -83,6 +83,7 @@ impl Trees {
     }
 
     /// Score rows, (R, F) flat: R probabilities.
+    #[inline(always)] // into sys::wide, which compiles it once more
     pub fn score(&self, rows: &[f32]) -> Vec<f32> {
         let mut scores = Vec::with_capacity(rows.len() / self.width.max(1));
         let (mut wide, mut half) = (Vec::new(), Vec::new());
@@ -102,7 +103,7 @@ impl Trees {
     }
 
     /// Score up to N rows. open: scratch, each tree's leaves that are still possible.
-    #[inline]
+    #[inline(always)]
     fn score_block<const N: usize>(
         &self,
         rows: &[f32],
@@ -142,6 +143,7 @@ impl Trees {
 
 /// A number whose order among others is that of the floats. NaN, where it goes to the left, is
 /// below all of them; else above.
+#[inline(always)]
 pub fn ordered(value: f32, missing_left: bool) -> i32 {
     if value.is_nan() {
         return if missing_left { i32::MIN } else { i32::MAX };
@@ -156,6 +158,7 @@ fn disordered(order: i32) -> f32 {
 }
 
 /// 1 / (1 + exp(-x)), as ONNX Runtime's kernels approximate it (MlasComputeLogistic).
+#[inline(always)]
 pub fn logistic(value: f32) -> f32 {
     const ALPHA: [f64; 5] = [
         4.37031012579801e-11,

@@ -1,4 +1,6 @@
-//! Everything that is `unsafe`: nghttp2 behind a safe session, and four system calls. Nowhere else.
+//! Everything that is `unsafe`: nghttp2 behind a safe session, four system calls, and code compiled
+//! for wider vectors. Nowhere else.
 
 pub mod nghttp2;
 pub mod os;
+pub mod wide;
