@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from protos import registry_pb2, rollout_pb2, window_pb2
+from protos import predict_pb2, registry_pb2, rollout_pb2, window_pb2
 from registry.types import Deployment
 from rollout.controller import Controller
 from rollout.inbox import source_name
@@ -150,10 +150,26 @@ class World:
                     one.records[-2].expected_bin.extend(bins)
                     one.records[-2].bin[:] = [max(0, b - (draw.random() < 0.02)) for b in bins]
                 made.append(one)
+        if held.canary:
+            made += [
+                self._paid(number, held.revision, keys[one], one) for one in ("main", "canary")
+            ]
         if held.shadows:
             faulty = sum(draw.random() < self.fails for _ in range(100))
             made.append(window("shadow", number, revision=held.revision, pairs=(100, 1, faulty)))
         return made
+
+    @staticmethod
+    def _paid(number: int, revision: int, keys: list[int], arm: str) -> window_pb2.Window:
+        """What a fifth of an arm's customers of this second did at once."""
+        version, role = (
+            ("2", predict_pb2.CANARY) if arm == "canary" else ("1", predict_pb2.PRODUCTION)
+        )
+        told = window_pb2.Window(model="churn", version=version, revision=revision)
+        told.second = START + number
+        paid = [key for key in keys if key % 5 == 0]
+        told.outcomes.add(role=role, name="paid", key_hash=paid, value=[1.0] * len(paid))
+        return told
 
     async def restart(self) -> None:
         """Kill -9 the controller; another takes over, and the workers send what was not kept."""
