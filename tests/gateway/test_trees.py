@@ -105,6 +105,7 @@ def grown(draw: st.DrawFn) -> list[dict[str, Any]]:
     return nodes
 
 
+@pytest.mark.walk
 @settings(max_examples=25, deadline=None)
 @given(st.lists(grown(), min_size=1, max_size=4), st.floats(-20, 20, width=32))
 def test_drawn_trees_score_the_same_bits(trees: list[list[dict[str, Any]]], base: float) -> None:
@@ -130,6 +131,7 @@ def boosted(leaves: int = 31) -> bytes:
     return convert(learner, name="boosted", width=WIDTH, model_contract="c0")
 
 
+@pytest.mark.walk
 def test_a_fitted_version_is_scored_natively() -> None:
     """What training.convert writes for boosting is the kind that is known."""
     onnx = boosted()
@@ -137,6 +139,7 @@ def test_a_fitted_version_is_scored_natively() -> None:
     assert isinstance(scorer, NativeTrees)
 
 
+@pytest.mark.walk
 def test_other_bits_leave_it_to_onnxruntime() -> None:
     """A kernel that differs in the last bit of one leaf answers nobody."""
     onnx = boosted()
