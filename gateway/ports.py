@@ -48,6 +48,8 @@ class LentPort:
     def __init__(self, fd: int) -> None:
         """fd: the inherited end over which it comes; -1: nobody lends."""
         self._end = socket.socket(fileno=fd) if fd >= 0 else None
+        if self._end is not None:
+            self._end.setblocking(False)
 
     @contextmanager
     def taken(self) -> Iterator[int | None]:
@@ -55,7 +57,7 @@ class LentPort:
         lent = None
         if self._end is not None:
             with suppress(BlockingIOError):
-                _, (lent, *_), _, _ = socket.recv_fds(self._end, 16, 1, socket.MSG_DONTWAIT)
+                _, (lent, *_), _, _ = socket.recv_fds(self._end, 16, 1)
         try:
             yield lent
         finally:

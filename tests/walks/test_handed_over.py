@@ -1,6 +1,7 @@
 """A slot's socket goes from worker to worker: whoever waits at it is served by the next."""
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -111,6 +112,23 @@ def test_who_waits_at_a_hung_worker_is_served_by_its_successor(tmp_path: Path) -
             caller.sendall(GREETING)
         assert all(caller.recv(9) for caller in waiting)
         until(lambda: gateway.serving().get(0, hung) != hung, 5.0, "somebody else serves")
+
+
+def test_with_nobody_left_for_it_a_port_refuses(tmp_path: Path) -> None:
+    """Worker and spare killed: callers hear so at once, instead of waiting in a queue."""
+    furnish(tmp_path)
+    with alone(tmp_path, {"workers": 1, "ingress": "native"}) as gateway:
+        assert gateway.settled(1)
+        for row in gateway.workers():
+            os.kill(row["pid"], signal.SIGKILL)
+
+        def refused() -> bool:
+            with socket.socket() as caller:
+                return caller.connect_ex(("127.0.0.1", gateway.port)) == errno.ECONNREFUSED
+
+        until(refused, 2.0, "refused")
+        assert gateway.settled(1)
+        assert not refused()
 
 
 def test_a_stop_of_the_whole_process_counts_for_nobody() -> None:
