@@ -1,6 +1,11 @@
 """What Rust files look like: the same bounds as Python's, and nothing unsafe outside of sys/."""
 
+import os
 import re
+import shutil
+import subprocess
+
+import pytest
 
 from tests.house.sources import HOUSE, no_breach, place
 from tests.house.test_shape import FILE_LINES_MAX
@@ -40,3 +45,28 @@ def test_unsafe_is_in_one_folder() -> None:
     )
     lints = (HOUSE / "ingress" / "Cargo.toml").read_text(encoding="utf-8")
     assert 'undocumented_unsafe_blocks = "warn"' in lints
+
+
+@pytest.mark.nightly  # the first time builds every crate: a minute
+@pytest.mark.skipif(shutil.which("cargo") is None, reason="cargo is not there")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["clippy", "--release", "--all-targets", "--", "-D", "warnings"],
+        ["fmt", "--check"],
+        ["test", "--release", "--no-default-features"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_the_native_door_is_clean(command: list[str]) -> None:
+    """Clippy and rustfmt have nothing to say; its own tests pass."""
+    done = subprocess.run(
+        ["cargo", *command],
+        cwd=HOUSE / "ingress",
+        env={**os.environ, "CARGO_TARGET_DIR": str(HOUSE / "target" / "ingress")},
+        capture_output=True,
+        text=True,
+    )
+    if "no such command" in done.stderr:
+        pytest.skip(f"cargo {command[0]} is not installed")
+    assert done.returncode == 0, done.stdout + done.stderr
