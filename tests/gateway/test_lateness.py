@@ -1,10 +1,14 @@
 """Late is not guilty: who is accused when an arm takes too long, and when a run is hung."""
 
 import asyncio
+import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from gateway.scoring import Lane
 from protos import window_pb2
 from protos.predict_pb2 import FALLBACK, PRODUCTION
 from protos.registry_pb2 import ServingPolicy
@@ -102,6 +106,34 @@ def test_a_caller_in_a_hurry_does_not_accuse_the_canary() -> None:
             assert (calls.late, calls.fallen_back) == (0, 1)
 
     asyncio.run(walk())
+
+
+class Sleeping:
+    """Takes .4 s for each run."""
+
+    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Zeros, late."""
+        time.sleep(0.4)
+        return np.zeros((len(matrix), 1), np.float32)
+
+
+@pytest.mark.grpcio  # no door at all: once is enough
+def test_a_queue_of_slow_runs_hangs_nothing() -> None:
+    """Four runs of .4 s, one after the other: the last is out for over a second, and none hung."""
+    lane = Lane(Sleeping(), 1)
+    seen: list[bool] = []
+
+    async def walk() -> None:
+        matrix, offsets = np.zeros((1, 3), np.float32), np.array([0, 1], np.uint32)
+        runs = [lane.score_aside(matrix, offsets) for _ in range(4)]
+        while not runs[-1].on_loop.done():
+            seen.append(lane.hung)
+            await asyncio.sleep(0.05)
+
+    asyncio.run(walk())
+    lane.close()
+    assert len(seen) > 20
+    assert not any(seen)
 
 
 def test_being_late_opens_no_breaker_until_a_run_is_really_hung() -> None:
