@@ -174,7 +174,6 @@ class Aside:
                 break
         if self._noted or self._answers:
             self._fold_soon()
-        self.shadows.send()
 
     def _fold_oldest(self) -> None:
         """Of each kind one: what one version did, and what it served."""
@@ -278,7 +277,6 @@ class Aside:
             places = self.shadows.sample(batch, part, good, participant, sample_bp)
             if not len(places):
                 continue
-            self._fold_soon()
             taken = Part.of(places, part.row_offsets)
             rows = taken.rows if isinstance(part.rows, slice) else part.rows[taken.rows]
             self.shadows.offer(

@@ -20,7 +20,9 @@ from protos import window_pb2
 from registry.types import SHADOW, WHOLE_BP
 
 ROWS_TOGETHER = 256
-"""Sent to a process at once, however many are offered: as large as a batch of callers."""
+"""Sent to a process at once; so many do not wait."""
+OFFERED_S_MAX = 0.1
+"""Fewer wait so long for others: nobody awaits them, and windows are a second long."""
 
 
 @dataclass(slots=True)
@@ -82,6 +84,7 @@ class Shadows:
         self._running: set[asyncio.Task[None]] = set()
         self._offered: dict[tuple[bytes, int], list[Copies]] = {}
         """By version id and routes: not sent to a process yet."""
+        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self.rows_waiting = 0
 
@@ -101,7 +104,7 @@ class Shadows:
         return places[keys.hashes(before) % WHOLE_BP < sample_bp]
 
     def offer(self, copies: Copies) -> None:
-        """Keep copies until `send`, or drop them when too many rows wait already."""
+        """Keep copies for a moment, or drop them when too many rows wait already."""
         rows = len(copies.matrix)
         if self._closed or self.rows_waiting + rows > self._rows_waiting_max:
             self._drop(copies)
@@ -109,6 +112,8 @@ class Shadows:
         self.rows_waiting += rows
         offered = self._offered.setdefault((copies.version.id, id(copies.routes)), [])
         offered.append(copies)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(OFFERED_S_MAX, self.send)
         if sum(len(one.matrix) for one in offered) >= ROWS_TOGETHER:
             self._send(self._offered.pop((copies.version.id, id(copies.routes))))
 
@@ -117,6 +122,9 @@ class Shadows:
 
         To write, wake, read and compare costs the same for one copy as for a hundred.
         """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         offered, self._offered = self._offered, {}
         for several in offered.values():
             self._send(several)
@@ -208,6 +216,8 @@ class Shadows:
     async def closed(self) -> None:
         """End every process, and return when they are gone."""
         self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         for several in self._offered.values():
             self._give_up(several)
         self._offered.clear()

@@ -36,10 +36,12 @@ class Process:
 
     def __init__(self) -> None:
         self.asked: list[tuple[NDArray[np.float32], NDArray[np.uint32]]] = []
+        self.scored = asyncio.Event()
 
     async def score(self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]) -> Scored:
         """Score them all."""
         self.asked.append((matrix, row_offsets))
+        self.scored.set()
         return Scored(matrix[:, :1], np.zeros(len(row_offsets) - 1, dtype=np.uint8))
 
     def close(self) -> None:
@@ -99,6 +101,21 @@ def test_many_batches_copies_are_scored_at_once() -> None:
         assert shadows.rows_waiting == 0
         (window,) = windows.close(0, everything=True)
         assert (window.pairs.pairs, window.pairs.absolute_sum) == (7, 0.0)
+
+    asyncio.run(walk())
+
+
+def test_few_copies_do_not_wait_for_ever() -> None:
+    """They go after OFFERED_S_MAX by themselves, and what comes later goes with the next."""
+
+    async def walk() -> None:
+        process = Process()
+        shadows, _ = begun(process)
+        for number in range(2):
+            shadows.offer(copies(number, [1]))
+            await asyncio.wait_for(process.scored.wait(), 5)
+            process.scored.clear()
+        assert [matrix[:, 0].tolist() for matrix, _ in process.asked] == [[0], [1]]
 
     asyncio.run(walk())
 
