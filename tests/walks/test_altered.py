@@ -71,7 +71,7 @@ def test_a_version_harmed_on_the_registrys_disk_is_refused_by_every_worker(
     file.chmod(0o644)
     file.write_bytes(harm(file.read_bytes()))
 
-    whole.turnout("splits", "preload", MODEL, label)
+    assert words in whole.turnout("splits", "preload", MODEL, label, exit_code=1)
     reasons = said_of(whole, label, REFUSED)
     assert len(reasons) == 3
     assert all(words in reason for reason in reasons)
