@@ -61,7 +61,7 @@ check: $(VENV)/.installed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy $(ROOMS)
-	@$(BIN)/python -m pytest tests/house
+	@$(BIN)/python -m pytest tests/house -m "not nightly"
 
 fix: $(VENV)/.installed
 	@$(BIN)/ruff check --fix .
