@@ -60,12 +60,13 @@ class Arms:
             return
         mine, candidates = drawn.calls_of(ARM_PRODUCTION), drawn.calls_of(ARM_CANARY)
         baseline = drawn.calls_of(ARM_STANDBY)
-        part = batch.part(np.concatenate([mine, candidates]))
-        canary_run = self._start_canary(batch, candidates)
-        standby_run = self._start(batch, routes.standby, baseline)
+        own, theirs = batch.part(mine), batch.part(candidates)
+        part = own.with_(theirs)
+        canary_run = self._start_canary(batch, theirs)
+        standby_run = self._start(batch, routes.standby, batch.part(baseline))
         scored = self._score_here(batch, routes.production, part)
         if len(mine):
-            await self._answer_production(batch, part.take(np.arange(len(mine))), scored)
+            await self._answer_production(batch, own, scored)
         if standby_run is not None and routes.standby is not None:
             await self._answer_standby(batch, batch.part(baseline), await standby_run.on_loop)
         for participant in {id(p): p for p in drawn.pins.values()}.values():
@@ -74,8 +75,7 @@ class Arms:
             self._aside.offer_shadows(batch, part, scored)
         leave()
         if len(candidates):
-            places = np.arange(len(mine), len(part))
-            await self._answer_canary(batch, part.take(places), scored, canary_run)
+            await self._answer_canary(batch, theirs, scored, canary_run)
 
     async def _answer_undivided(self, batch: Batch) -> None:
         """Answer a batch that is production's alone: the usual case, nothing is cut or copied."""
@@ -105,20 +105,17 @@ class Arms:
         matrix = participant.matrix(batch.looked.matrix)
         return matrix[part.rows]
 
-    def _start(
-        self, batch: Batch, participant: Participant | None, calls: NDArray[np.intp]
-    ) -> Run | None:
-        if participant is None or not len(calls):
+    def _start(self, batch: Batch, participant: Participant | None, part: Part) -> Run | None:
+        if participant is None or not len(part):
             return None
-        part = batch.part(calls)
         matrix = self._matrix(batch, participant, part)
         return participant.version.lane.score_aside(matrix, part.row_offsets)
 
-    def _start_canary(self, batch: Batch, calls: NDArray[np.intp]) -> Run | None:
+    def _start_canary(self, batch: Batch, part: Part) -> Run | None:
         canary = batch.routes.canary
         if canary is None or batch.routes.breaker.open or canary.version.lane.stuck:
             return None
-        return self._start(batch, canary, calls)
+        return self._start(batch, canary, part)
 
     # Answering
 
@@ -177,6 +174,11 @@ class Arms:
             by_production.faults[first:],
         )
         scored, late_fairly = await self._within_budget(batch, part, canary.version.lane, run)
+        if scored.faultless and offered:
+            self._send(batch, part, canary, CANARY, scored.scores)
+            self._tell(batch, canary, ARM_CANARY, part, scored, safe, 0)
+            routes.breaker.record([], any_good=True, at_unix_ns=0)
+            return
         good, covered = fine(scored), fine(safe)
         self._send_some(batch, part, scored, np.flatnonzero(good), canary, CANARY)
         saved = np.flatnonzero(~good & covered)
@@ -201,9 +203,8 @@ class Arms:
         interpreter, the canary's longer, because production's callers are answered first. None of
         this accuses the canary.
         """
-        late = Scored.late(part.row_offsets, lane.outputs)
         if run is None:
-            return late, False
+            return Scored.late(part.row_offsets, lane.outputs), False
         fairly = True
         if run.result() is None:
             now_ns = self._clock.now_ns()
@@ -215,6 +216,7 @@ class Arms:
             await asyncio.wait({run.on_loop}, timeout=max(min(budget_ns, left_ns), 0) / 1e9)
         if (scored := run.result()) is not None:
             return scored, fairly
+        late = Scored.late(part.row_offsets, lane.outputs)
         return late, fairly and lane.late_by_itself(run, batch.routes.budgets.canary_ns)
 
     def _judge_here(

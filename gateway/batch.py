@@ -64,6 +64,14 @@ class Part:
         within = np.arange(int(offsets[-1])) - np.repeat(offsets[:-1].astype(np.intp), counts)
         return Part(calls, np.repeat(starts, counts) + within, offsets)
 
+    def with_(self, other: "Part") -> "Part":
+        """Return this part's calls and then *other*'s; neither is the whole batch."""
+        offsets = np.concatenate([self.row_offsets, self.row_offsets[-1] + other.row_offsets[1:]])
+        picked = (self.calls, other.calls, self.rows, other.rows)
+        mine, theirs, my_rows, their_rows = (one for one in picked if not isinstance(one, slice))
+        calls = np.concatenate([mine, theirs])
+        return Part(calls, np.concatenate([my_rows, their_rows]), offsets)
+
     def take(self, places: NDArray[np.intp]) -> "Part":
         """Pick some of this part's calls, by place within it."""
         part = Part.of(places, self.row_offsets)

@@ -15,7 +15,7 @@ from gateway.deployed import Deployed, LoadedVersion, build_routes
 from gateway.disk import Disk
 from gateway.scoring import Lane
 from gateway.settings import Settings
-from gateway.trees import quicker
+from gateway.trees import NativeTrees, quicker
 from protos.registry_pb2 import HeldVersion
 from registry.bundle import Bundle, golden_test, load, verify, warm
 from registry.types import Deployment, DeploymentError, RegistryError, VersionRefusedError
@@ -249,7 +249,9 @@ def opened(label: str, bundle: Bundle, files: Mapping[str, bytes], page: Page) -
     session = load(bundle)
     golden_test(bundle, session)
     warm(bundle, session)
-    lane = Lane(page.marked(bundle.digest, quicker(bundle, session)), session.outputs)
+    scorer = quicker(bundle, session)
+    brief = isinstance(scorer, NativeTrees) and scorer.brief
+    lane = Lane(page.marked(bundle.digest, scorer), session.outputs, brief=brief)
     return LoadedVersion(label, bundle, lane, files)
 
 

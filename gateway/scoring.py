@@ -133,9 +133,10 @@ def _score_in_halves(
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run on a version's own thread."""
+    """One run that was asked for beside production's."""
 
-    in_thread: "concurrent.futures.Future[Scored]"
+    in_thread: "concurrent.futures.Future[Scored] | None"
+    """On the version's own thread; None: it was done where it was asked for."""
     on_loop: "asyncio.Future[Scored]"
 
     def result(self) -> Scored | None:
@@ -143,7 +144,8 @@ class Run:
 
         Asks the thread, not the loop: a loop that was held up learns of a run later than it ended.
         """
-        return self.in_thread.result() if self.in_thread.done() else None
+        run = self.in_thread or self.on_loop
+        return run.result() if run.done() else None
 
 
 class Lane:
@@ -151,7 +153,8 @@ class Lane:
 
     Inline saves the 70 us of a hop; production always scores there, after the others were asked.
     While versions are compared every other one takes a thread of its own, so that a hung candidate
-    blocks nobody; what is compared is processor time, which a hop does not lengthen.
+    blocks nobody; what is compared is processor time, which a hop does not lengthen. One that
+    cannot hang and is soon done (gateway.trees) is asked on the loop, too.
     """
 
     def __init__(
@@ -159,9 +162,12 @@ class Lane:
         scorer: Scorer,
         outputs: int,
         *,
+        brief: bool = False,
         on_start: Callable[[], None] | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
+        """brief: no run takes longer than about a millisecond, whatever its rows hold."""
+        self._brief = brief
         self.scorer = scorer
         self._outputs = outputs
         self._on_start = on_start
@@ -213,7 +219,11 @@ class Lane:
         return scored
 
     def score_aside(self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]) -> "Run":
-        """Score on the version's own thread; the run never raises ScoringError."""
+        """Score where nobody is held up; the run never raises ScoringError."""
+        if self._brief:
+            done: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
+            done.set_result(self.score_timed(matrix, row_offsets))
+            return Run(None, done)
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "score", initializer=self._on_start)
         asked_ns = self._now_ns()
@@ -242,7 +252,7 @@ class Lane:
         """Whether *run*, past *budget_ns*, is to blame for it: it worked, or hangs."""
         if (scored := run.result()) is not None:
             return scored.worked_ns >= OWN_PART * budget_ns
-        if self._processor is None or not run.in_thread.running():
+        if self._processor is None or run.in_thread is None or not run.in_thread.running():
             return self.hung
         worked_ns = time.clock_gettime_ns(self._processor) - self._began_ns
         return self.hung or worked_ns >= OWN_PART * budget_ns

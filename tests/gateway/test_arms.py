@@ -2,13 +2,16 @@
 
 import asyncio
 import math
+import threading
 from collections import Counter
 from dataclasses import replace
 
 import grpc
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from gateway.scoring import Lane
 from gateway.settings import Settings
 from journal.prediction_id import read
 from protos import journal_pb2, window_pb2
@@ -252,3 +255,29 @@ def test_a_required_journal_that_cannot_be_written_refuses() -> None:
             assert (await gateway.predict(ask(1, 2, 3))).version == "1"
 
     asyncio.run(walk())
+
+
+def test_a_brief_version_is_asked_on_the_loop_and_others_on_a_thread() -> None:
+    """Where a run cannot hang it is done when `score_aside` returns, and timed as on a thread."""
+    threads: list[str] = []
+
+    class Seen:
+        def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+            threads.append(threading.current_thread().name)
+            return matrix[:, :1]
+
+    async def walk() -> None:
+        matrix, offsets = np.ones((2, 3), np.float32), np.array([0, 1, 2], np.uint32)
+        brief = Lane(Seen(), 1, brief=True).score_aside(matrix, offsets)
+        scored = brief.result()
+        assert scored is not None
+        assert scored.faultless
+        assert scored.took_ns > 0
+        assert await brief.on_loop is scored
+        thorough = Lane(Seen(), 1)
+        assert (await thorough.score_aside(matrix, offsets).on_loop).faultless
+        thorough.close()
+
+    asyncio.run(walk())
+    assert threads[0] == threading.main_thread().name
+    assert threads[1].startswith("score")
