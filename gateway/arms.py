@@ -66,6 +66,8 @@ class Arms:
         standby_run = self._start(batch, routes.standby, batch.part(baseline))
         scored = self._score_here(batch, routes.production, part)
         if len(mine):
+            rows = batch.inputs(part, routes.production)[: int(own.row_offsets[-1])]
+            own.inputs = routes.production, rows
             await self._answer_production(batch, own, scored)
         if standby_run is not None and routes.standby is not None:
             await self._answer_standby(batch, batch.part(baseline), await standby_run.on_loop)
@@ -94,21 +96,16 @@ class Arms:
         if not len(part):
             return Scored.late(np.zeros(1, dtype=np.uint32), lane.outputs)
         score = lane.score_timed if batch.routes.compared else lane.score_inline
-        return score(self._matrix(batch, production, part), part.row_offsets)
+        return score(batch.inputs(part, production), part.row_offsets)
 
     async def _score(self, batch: Batch, participant: Participant, part: Part) -> Scored:
-        matrix = self._matrix(batch, participant, part)
+        matrix = batch.inputs(part, participant)
         return await participant.version.lane.score_aside(matrix, part.row_offsets).on_loop
-
-    @staticmethod
-    def _matrix(batch: Batch, participant: Participant, part: Part) -> NDArray[np.float32]:
-        matrix = participant.matrix(batch.looked.matrix)
-        return matrix[part.rows]
 
     def _start(self, batch: Batch, participant: Participant | None, part: Part) -> Run | None:
         if participant is None or not len(part):
             return None
-        matrix = self._matrix(batch, participant, part)
+        matrix = batch.inputs(part, participant)
         return participant.version.lane.score_aside(matrix, part.row_offsets)
 
     def _start_canary(self, batch: Batch, part: Part) -> Run | None:
@@ -292,13 +289,13 @@ class Arms:
     ) -> None:
         flags = batch.flags(part)
         if not np.isfinite(scores).all():
-            scores = scores.copy()
+            scores, flags = scores.copy(), flags.copy()
             default_unusable(scores, flags, batch.routes.budgets.default_score)
         answer = Answer(part, participant.version, role, scores, flags)
         unix_ms = self._clock.unix_ns() // 1_000_000
         answer.prediction_ids = self._ids.write(batch, answer, unix_ms)
         self._ingress.answer(replies_of(batch, answer))
-        self._aside.answered(batch, answer, self._matrix(batch, participant, part))
+        self._aside.answered(batch, answer, batch.inputs(part, participant))
 
     def _tell(
         self,

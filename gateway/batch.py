@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.columns import Calls, Replies
-from gateway.deployed import LoadedVersion, Routes
+from gateway.deployed import LoadedVersion, Participant, Routes
 from gateway.lookup import Looked
 from gateway.native_core import built
 from gateway.route import Assignment
@@ -42,6 +42,10 @@ class Part:
     """Indexes into the batch's rows, call by call; likewise."""
     row_offsets: NDArray[np.uint32]
     """(P + 1,) where each call's rows begin within *rows*."""
+    row_flags: NDArray[np.uint32] | None = None
+    """(R,) once `Batch.flags` was asked; read only."""
+    inputs: "tuple[Participant, NDArray[np.float32]] | None" = None
+    """Whose (R, F) were cut last, and these."""
 
     def __len__(self) -> int:
         """P."""
@@ -106,12 +110,22 @@ class Batch:
         return Part.of(calls, self.calls.row_offsets)
 
     def flags(self, part: Part) -> NDArray[np.uint32]:
-        """Row flags of *part*: what the lookup found, and whether the call was sticky."""
-        flags = self.looked.flags[part.rows]
-        by_call = self.assignment.flags
-        if by_call is None:
-            return flags
-        return flags | np.repeat(by_call[part.calls], part.rows_per_call)
+        """Row flags of *part*: what the lookup found, and whether the call was sticky.
+
+        Kept for the next who asks: not to be written to.
+        """
+        if part.row_flags is None:
+            flags, by_call = self.looked.flags[part.rows], self.assignment.flags
+            if by_call is not None:
+                flags = flags | np.repeat(by_call[part.calls], part.rows_per_call)
+            part.row_flags = flags
+        return part.row_flags
+
+    def inputs(self, part: Part, participant: Participant) -> NDArray[np.float32]:
+        """(R, F) of *part* as this version sees them; cut once for scoring and journal."""
+        if part.inputs is None or part.inputs[0] is not participant:
+            part.inputs = participant, participant.matrix(self.looked.matrix)[part.rows]
+        return part.inputs[1]
 
 
 @dataclass(slots=True)
