@@ -18,24 +18,27 @@ INPUTS = [1.0, 0.0, 0.0]
 
 
 async def calling(gateway: str, meanwhile: Callable[[], Awaitable[None]]) -> tuple[int, list[str]]:
-    """Call steadily while *meanwhile* runs; returns (answered, failures)."""
+    """Call steadily while *meanwhile* runs; returns (answered, failures).
+
+    Four callers with connections of their own: one client's may all lead to one worker.
+    """
     answered, failures, over = 0, list[str](), asyncio.Event()
 
-    async def caller(client: PredictClient) -> None:
+    async def caller() -> None:
         nonlocal answered
-        while not over.is_set():
-            try:
-                await client.predict(MODEL, keys="S1", inputs=INPUTS, timeout_s=5.0)
-                answered += 1
-            except PredictError as error:
-                failures.append(str(error))
-            await asyncio.sleep(0.002)
+        async with PredictClient(gateway) as client:
+            while not over.is_set():
+                try:
+                    await client.predict(MODEL, keys="S1", inputs=INPUTS, timeout_s=5.0)
+                    answered += 1
+                except PredictError as error:
+                    failures.append(str(error))
+                await asyncio.sleep(0.002)
 
-    async with PredictClient(gateway) as client:
-        callers = [asyncio.create_task(caller(client)) for _ in range(4)]
-        await meanwhile()
-        over.set()
-        await asyncio.gather(*callers)
+    callers = [asyncio.create_task(caller()) for _ in range(4)]
+    await meanwhile()
+    over.set()
+    await asyncio.gather(*callers)
     return answered, failures
 
 
