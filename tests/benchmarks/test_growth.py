@@ -1,6 +1,7 @@
 """What the longer measurements make of their numbers."""
 
 from benchmarks import growth, memory
+from benchmarks.frames import BROKEN, status_of
 from protos.predict_pb2 import PredictRequest
 
 
@@ -36,3 +37,11 @@ def test_requests_ask_for_popular_models_more_often_and_for_every_row_once() -> 
     assert 0.52 < first < 0.57
     keys = [row.keys[0] for request in asked for row in request.rows]
     assert len(set(keys)) == len(keys) == growth.ENTITIES
+
+
+def test_a_status_is_read_from_either_doors_trailers() -> None:
+    """grpcio writes names as they are, the native door's nghttp2 by Huffman's code."""
+    plain = b"\x00\x0bgrpc-status\x0214"
+    huffman = bytes.fromhex("00889acac8b21234da8f023134")
+    assert status_of(plain) == status_of(huffman) == 14
+    assert status_of(b"\x88") == BROKEN
