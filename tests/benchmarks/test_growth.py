@@ -40,7 +40,7 @@ def test_requests_ask_for_popular_models_more_often_and_for_every_row_once() -> 
 
 
 def test_a_status_is_read_from_either_doors_trailers() -> None:
-    """grpcio writes names as they are, the native door's nghttp2 by Huffman's code."""
+    """The name as it is, as grpcio writes it, or in Huffman's code, as nghttp2 does."""
     plain = b"\x00\x0bgrpc-status\x0214"
     huffman = bytes.fromhex("00889acac8b21234da8f023134")
     assert status_of(plain) == status_of(huffman) == 14
