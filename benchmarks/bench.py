@@ -9,7 +9,6 @@ every round in benchmarks/results/.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -30,6 +29,7 @@ from benchmarks.sides import Side, canned, on_cores, running
 from benchmarks.verdict import of, table, targets, verdicts
 from benchmarks.workloads import BY_KEY, CANNED, WORKLOADS, Workload
 from features.store_server import find_or_start
+from gateway.ingress_choice import is_built
 from gateway.sync_client import SyncPredictClient
 from protos.predict_pb2 import DEGRADED
 
@@ -210,9 +210,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="counted, a round")
     parser.add_argument("--warm", type=float, default=1.0, help="seconds not counted, a round")
     parser.add_argument("--only", default="", help="workloads whose name holds this")
-    native = importlib.util.find_spec("turnout_ingress") is not None
     parser.add_argument(
-        "--ingress", default="native" if native else "grpcio", choices=("native", "grpcio")
+        "--ingress", default="native" if is_built() else "grpcio", choices=("native", "grpcio")
     )
     parser.add_argument("--server-core", type=int, default=0)
     parser.add_argument("--generator-core", type=int, default=1)

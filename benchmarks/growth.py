@@ -32,13 +32,14 @@ from benchmarks import rust_generator
 from benchmarks.alone import Alone, alone
 from benchmarks.generator import write_bodies
 from benchmarks.ground import DAY_MS, entity, version_files
+from benchmarks.overload import cpu_s
 from benchmarks.sides import DEGRADED_ROWS, on_cores
 from features.contract import ModelContract, ViewUse
 from features.rows import ViewRows
 from features.store_server import find_or_start
 from features.views import Feature, View
 from gateway.disk import Disk
-from gateway.native_core import built
+from gateway.ingress_choice import is_built
 from protos.predict_pb2 import PredictRequest, Row
 from registry.bundle import seal, verify
 from registry.types import Deployment
@@ -222,17 +223,17 @@ def one(gateway: Alone, case: Case, bodies: Path, seconds: float, number: int) -
     options = ["--seconds", seconds, "--warm", 0.5, "--first", 997 * number]
     options += ["--connections", case.connections, "--streams", case.streams]
     line = rust_generator.line(f"127.0.0.1:{gateway.port}", bodies, options)
-    cpu_s, degraded = sum(map(_cpu_s, pids)), _degraded(gateway)
+    before_s, degraded = sum(map(cpu_s, pids)), _degraded(gateway)
     said = subprocess.run(on_cores(line, GENERATOR_CORE), check=True, capture_output=True)
     told = rust_generator.measured(said.stdout.decode())
-    cpu_s = sum(map(_cpu_s, pids)) - cpu_s
+    spent_s = sum(map(cpu_s, pids)) - before_s
     answered = told["calls"] / told["seconds"] * (told["seconds"] + 0.5)
     return {
         "calls/s": told["calls_per_s"],
         "p50 ms": told["p50_ms"],
         "p99 ms": told["p99_ms"],
-        "us/call": cpu_s / answered * 1e6,
-        "us/row": cpu_s / answered / case.rows * 1e6,
+        "us/call": spent_s / answered * 1e6,
+        "us/row": spent_s / answered / case.rows * 1e6,
         "failed": float(told["failed"]),
         "degraded": (_degraded(gateway) - degraded) / answered / case.rows,
     }
@@ -240,11 +241,6 @@ def one(gateway: Alone, case: Case, bodies: Path, seconds: float, number: int) -
 
 def _degraded(gateway: Alone) -> float:
     return sum(map(float, DEGRADED_ROWS.findall(gateway.page("/metrics"))))
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(rounds: int, seconds: float, ingress: str, cases: Sequence[Case]) -> list[list[Any]]:
@@ -303,7 +299,7 @@ def main() -> int:
     if rust_generator.built() is None:
         _say("cargo is not there; rustup.rs installs it")
         return 2
-    ingress = asked.ingress or ("native" if built() else "grpcio")
+    ingress = asked.ingress or ("native" if is_built() else "grpcio")
     cases = [case for case in CASES if case.grows.startswith(asked.only)]
     told = measure(asked.rounds, asked.seconds, ingress, cases)
     print(f"{ingress} door, {asked.rounds} rounds of {asked.seconds:g} s\n")

@@ -25,7 +25,7 @@ from benchmarks.frames import Call, Connection
 from benchmarks.growth import GENERATOR_CORE, Case, Ground, Served, running
 from benchmarks.sides import on_cores
 from features.store_server import find_or_start
-from gateway.native_core import built
+from gateway.ingress_choice import is_built
 
 MILLION = 1_000_000
 CANCELS = 10_000
@@ -119,7 +119,7 @@ def main() -> int:
     if rust_generator.built() is None:
         sys.stderr.write("cargo is not there; rustup.rs installs it\n")
         return 2
-    faults = measure(asked.millions, asked.ingress or ("native" if built() else "grpcio"))
+    faults = measure(asked.millions, asked.ingress or ("native" if is_built() else "grpcio"))
     print("\n".join(faults) or "held: at most 250 MB, at most 5 MB more after the first million")
     return 1 if faults else 0
 
