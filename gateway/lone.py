@@ -22,7 +22,7 @@ from gateway.batch import IdWriter
 from gateway.clock import Clock
 from gateway.decode import DecodedCall
 from gateway.deployed import Deployed, Routes, StoredRead
-from gateway.lookup import DEADLINE_SHARE, OnlineRows
+from gateway.lookup import DEADLINE_SHARE, NoStore, OnlineRows
 from gateway.predict import NO_FEATURES, TOO_LATE
 from gateway.route import KEY_BYTES_RANDOM
 from gateway.served import LoneAnswer, LoneRow
@@ -54,15 +54,6 @@ class Notebook(Protocol):
     def refused(self, routes: Routes | None, model: str, refusal: Refusal, calls: int) -> None:
         """Count calls refused before any version saw them."""
         ...
-
-
-class NoStore:
-    """Where no store was configured."""
-
-    async def mget(self, keys: list[bytes], timeout_s: float) -> list[bytes | None]:
-        """Raise OnlineStoreError."""
-        del keys, timeout_s
-        raise OnlineStoreError("absent", "this gateway has no online store")
 
 
 class LoneCalls:

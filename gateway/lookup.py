@@ -26,6 +26,15 @@ class OnlineRows(Protocol):
         ...
 
 
+class NoStore:
+    """Where no store was configured."""
+
+    async def mget(self, keys: list[bytes], timeout_s: float) -> list[bytes | None]:
+        """Raise OnlineStoreError."""
+        del keys, timeout_s
+        raise OnlineStoreError("absent", "this gateway has no online store")
+
+
 @dataclass(slots=True)
 class Looked:
     """What is known about the rows of a batch."""
@@ -54,10 +63,8 @@ async def look_up(
     keys = [key for read, of in zip(routes.reads, ids, strict=True) for key in read.rows.keys(of)]
     patience_ns = int(calls.deadline_ns.max()) - now_ns
     budget_s = min(routes.budgets.feature_ns, patience_ns * DEADLINE_SHARE) / 1e9
-    if store is None:
-        return _degraded(routes, calls, "absent")
     try:
-        replies = await store.mget(keys, budget_s)
+        replies = await (store or NoStore()).mget(keys, budget_s)
     except OnlineStoreError as error:
         return _degraded(routes, calls, error.reason)
     blocks: list[NDArray[np.float32]] = []
