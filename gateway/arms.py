@@ -16,6 +16,7 @@ from gateway.batch import Answer, Batch, IdWriter, Part, default_unusable, fine,
 from gateway.clock import Clock
 from gateway.columns import Ingress
 from gateway.deployed import Participant
+from gateway.faults import FaultLog
 from gateway.scoring import OWN_PART, Fault, Lane, Run, Scored
 from gateway.status import refuse_internal
 from gateway.windows import Told
@@ -38,13 +39,13 @@ class Arms:
         ids: IdWriter,
         aside: Aside,
         clock: Clock,
-        on_fault: Callable[[str], str],
+        faults: FaultLog,
     ) -> None:
         self._ingress = ingress
         self._ids = ids
         self._aside = aside
         self._clock = clock
-        self._on_fault = on_fault
+        self._faults = faults
 
     async def answer(self, batch: Batch, leave: Callable[[], None]) -> None:
         """Answer every call of *batch* that routing did not refuse.
@@ -257,7 +258,7 @@ class Arms:
             places = np.setdiff1d(places, unusable)
         if len(places):
             kinds = sorted({Fault(f).name.lower() for f in scored.faults[places].tolist()})
-            error_id = self._on_fault(f"{routes.model}: {len(places)} calls {', '.join(kinds)}")
+            error_id = self._faults.note(f"{routes.model}: {len(places)} calls {', '.join(kinds)}")
             refusal = refuse_internal(error_id)
             self._ingress.refuse(batch.calls.handles[part.indexes()[places]], refusal)
             self._aside.failed(routes, refusal, len(places))

@@ -13,6 +13,7 @@ from gateway.batch import Batch
 from gateway.clock import Clock
 from gateway.columns import Calls, Ingress
 from gateway.deployed import Deployed, Routes
+from gateway.faults import FaultLog
 from gateway.lookup import OnlineRows, look_up
 from gateway.route import Assignment, assign
 from gateway.settings import Settings
@@ -47,7 +48,7 @@ class BatchCore:
         aside: Aside,
         clock: Clock,
         settings: Settings,
-        on_fault: Callable[[str], str],
+        faults: FaultLog,
     ) -> None:
         self._ingress = ingress
         self._deployed = deployed
@@ -56,7 +57,7 @@ class BatchCore:
         self._aside = aside
         self._clock = clock
         self._settings = settings
-        self._on_fault = on_fault
+        self._faults = faults
         self._room = asyncio.Semaphore(settings.batches_in_flight_max)
         self._batches: set[asyncio.Task[None]] = set()
 
@@ -86,7 +87,7 @@ class BatchCore:
         try:
             await self._answer(calls, leave)
         except Exception as error:  # noqa: BLE001  the last resort: callers must not hang on our bug
-            refusal = refuse_internal(self._on_fault(repr(error)))
+            refusal = refuse_internal(self._faults.note(repr(error), error))
             self._ingress.refuse(calls.handles, refusal)
         finally:
             leave()

@@ -254,7 +254,11 @@ class Lane:
             return scored.worked_ns >= OWN_PART * budget_ns
         if self._processor is None or run.in_thread is None or not run.in_thread.running():
             return self.hung
-        worked_ns = time.clock_gettime_ns(self._processor) - self._began_ns
+        try:
+            worked_ns = time.clock_gettime_ns(self._processor) - self._began_ns
+        except OSError:  # its thread, let go by close(), ended since we looked: the run is back
+            scored = run.result()
+            return scored is not None and scored.worked_ns >= OWN_PART * budget_ns
         return self.hung or worked_ns >= OWN_PART * budget_ns
 
     def _done(self, future: "asyncio.Future[Scored]") -> None:

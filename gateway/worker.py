@@ -97,9 +97,9 @@ class GatewayWorker:
             self._windows, self.metrics, self._shadows, self._served, clock, self._guard
         )
         ids = IdWriter(self.worker)
-        arms = Arms(self.door, ids, aside, clock, faults.note)
+        arms = Arms(self.door, ids, aside, clock, faults)
         self._core = BatchCore(
-            self.door, self._deployed, self._store, arms, aside, clock, settings, faults.note
+            self.door, self._deployed, self._store, arms, aside, clock, settings, faults
         )
         self.door.lone = LoneCalls(self._deployed, self._store, ids, aside, clock, settings)
         registry = (settings.registry, settings.registry_token)

@@ -208,8 +208,8 @@ def _core(
     clock, ids = SystemClock(), IdWriter(Worker("test", 0, 7, KEY))
     if lone:
         door.lone = LoneCalls(deployed, store, ids, aside, clock, settings)
-    arms = Arms(door, ids, aside, clock, faults.note)
-    return BatchCore(door, deployed, store, arms, aside, clock, settings, faults.note)
+    arms = Arms(door, ids, aside, clock, faults)
+    return BatchCore(door, deployed, store, arms, aside, clock, settings, faults)
 
 
 def _methods(

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gateway.scoring import Lane
+from gateway.scoring import Lane, Run, Scored
 from protos import window_pb2
 from protos.predict_pb2 import FALLBACK, PRODUCTION
 from protos.registry_pb2 import ServingPolicy
@@ -134,6 +135,33 @@ def test_a_queue_of_slow_runs_hangs_nothing() -> None:
     lane.close()
     assert len(seen) > 20
     assert not any(seen)
+
+
+class EndsMeanwhile(Future[Scored]):
+    """Runs while it is looked at, and is back a moment later."""
+
+    def running(self) -> bool:
+        """True, and then it is not."""
+        self.set_result(Scored(np.zeros((1, 1), np.float32), np.zeros(1, np.uint8), worked_ns=0))
+        return True
+
+
+@pytest.mark.grpcio  # no door at all: once is enough
+def test_a_run_that_is_back_while_it_is_judged_is_judged_by_its_work() -> None:
+    """The version was released and its thread has ended: there is no clock left to ask."""
+    lane = Lane(Sleeping(), 1)
+    matrix, offsets = np.zeros((1, 3), np.float32), np.array([0, 1], np.uint32)
+
+    async def walk() -> None:
+        await lane.score_aside(matrix, offsets).on_loop
+        thread = lane._thread
+        assert thread is not None
+        lane.close()
+        await asyncio.to_thread(thread.shutdown)
+        run = Run(EndsMeanwhile(), asyncio.get_running_loop().create_future())
+        assert not lane.late_by_itself(run, 1_000_000)
+
+    asyncio.run(walk())
 
 
 def test_being_late_opens_no_breaker_until_a_run_is_really_hung() -> None:
