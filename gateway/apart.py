@@ -3,9 +3,10 @@
 Started by vfork and exec: subprocess.Popen without preexec_fn, which runs no fork handlers. grpcio
 1.85's handlers, run by a plain fork while its threads poll, killed 48 of 200 children before their
 exec (grpc#43055); of 200 started this way under the same load, none. So never preexec_fn here: what
-a child must do to itself (`confine`) it does itself, first thing.
+a child must do to itself (`confined`) it does itself, first thing.
 """
 
+import argparse
 import asyncio
 import contextlib
 import ctypes
@@ -44,7 +45,22 @@ class Bounds:
         return [f"--parent={os.getpid()}", f"--memory-mb={self.memory_mb}", f"--cpu-s={self.cpu_s}"]
 
 
-def confine(bounds: Bounds, parent: int, nice: int) -> None:
+def confined(program: str, does: str | None, line: str, nice: int) -> argparse.Namespace:
+    """Read a child's command line, first thing, and bound it as that says.
+
+    program, does  for --help: `gateway.probe`, and its docstring.
+    line           the option with the descriptor it talks over.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=does)
+    for name in ("parent", "memory-mb", "cpu-s", "parcel-fd", line):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--digest", required=True)
+    asked = parser.parse_args()
+    _confine(Bounds(memory_mb=asked.memory_mb, cpu_s=asked.cpu_s), asked.parent, nice)
+    return asked
+
+
+def _confine(bounds: Bounds, parent: int, nice: int) -> None:
     """Bound this very process: memory, CPU, no files, no core; it ends with *parent*."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

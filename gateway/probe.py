@@ -4,7 +4,6 @@ It loads the bytes, runs the golden rows, warms and measures, and writes a line 
 step, so that whoever started it can say what it died of. It never outlives its worker.
 """
 
-import argparse
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.apart import Bounds, confine
+from gateway.apart import confined
 from gateway.parcel import unpack
 from gateway.trees import quicker
 from registry.bundle import Session, golden_test, load, verify, warm
@@ -63,12 +62,7 @@ def peak_mb() -> float:
 
 def main() -> None:
     """Read the command line and the parcel, probe, report."""
-    parser = argparse.ArgumentParser(prog="python -m gateway.probe", description=__doc__)
-    for name in ("parent", "memory-mb", "cpu-s", "parcel-fd", "report-fd"):
-        parser.add_argument(f"--{name}", type=int, required=True)
-    parser.add_argument("--digest", required=True)
-    asked = parser.parse_args()
-    confine(Bounds(memory_mb=asked.memory_mb, cpu_s=asked.cpu_s), asked.parent, NICE)
+    asked = confined("gateway.probe", __doc__, "report-fd", NICE)
 
     def say(**line: object) -> None:
         os.write(asked.report_fd, json.dumps(line).encode() + b"\n")

@@ -4,14 +4,13 @@ Opens the version it is given, then scores copies from its socket one after anot
 ordinary priority. Ends when the socket does, or with its worker.
 """
 
-import argparse
 import contextlib
 import os
 import socket
 
 import numpy as np
 
-from gateway.apart import Bounds, confine
+from gateway.apart import confined
 from gateway.parcel import unpack
 from gateway.scoring import Scorer, score_calls
 from gateway.shadow_line import HEAD, OPEN, answer_frame, copy_bytes, read_copy
@@ -38,12 +37,7 @@ def serve(line: socket.socket, session: Session, scorer: Scorer) -> None:
 
 def main() -> None:
     """Read the command line and the parcel, open the version, serve."""
-    parser = argparse.ArgumentParser(prog="python -m gateway.shadow_scorer", description=__doc__)
-    for name in ("parent", "memory-mb", "cpu-s", "parcel-fd", "line-fd"):
-        parser.add_argument(f"--{name}", type=int, required=True)
-    parser.add_argument("--digest", required=True)
-    asked = parser.parse_args()
-    confine(Bounds(memory_mb=asked.memory_mb, cpu_s=asked.cpu_s), asked.parent, OPENING_NICE)
+    asked = confined("gateway.shadow_scorer", __doc__, "line-fd", OPENING_NICE)
     files = unpack(asked.parcel_fd)
     os.close(asked.parcel_fd)
     bundle = verify(files, trusted_key=None, expected_digest=asked.digest)

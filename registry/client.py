@@ -55,6 +55,12 @@ def chunks(model: str, files: Mapping[str, bytes]) -> Iterator[pb.VersionChunk]:
             )
 
 
+def credentials(actor: str, token: str | None) -> list[tuple[str, str]]:
+    """Return who asks, as a call's metadata. That is ASCII; a name need not be."""
+    said = [("x-turnout-actor", quote(actor, safe=" @:/+()'"))]
+    return said if token is None else [*said, ("authorization", f"Bearer {token}")]
+
+
 class RegistryClient:
     """One connection to the registry, for one actor. Use it as an async context manager.
 
@@ -74,10 +80,7 @@ class RegistryClient:
         self._address = address
         self._actor = actor
         self._now_ms = now_ms
-        # Metadata is ASCII; a name need not be.
-        self._metadata = [("x-turnout-actor", quote(actor, safe=" @:/+()'"))]
-        if token is not None:
-            self._metadata.append(("authorization", f"Bearer {token}"))
+        self._metadata = credentials(actor, token)
         self._channel: grpc.aio.Channel | None = None
         self._stub: RegistryStub | None = None
 

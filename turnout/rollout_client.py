@@ -3,12 +3,12 @@
 from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
 
 import grpc
 
 from protos import rollout_pb2 as pb
 from protos.rollout_pb2_grpc import RolloutsStub
+from registry.client import credentials
 
 CALL_S = 15.0
 
@@ -24,9 +24,7 @@ class RolloutClient:
     def __init__(self, address: str, actor: str, token: str | None = None) -> None:
         self._channel = grpc.aio.insecure_channel(address)
         self._rpc: Any = RolloutsStub(self._channel)  # type: ignore[no-untyped-call]
-        self._metadata = [("x-turnout-actor", quote(actor, safe=" @:/+()'"))]
-        if token is not None:
-            self._metadata.append(("authorization", f"Bearer {token}"))
+        self._metadata = credentials(actor, token)
 
     async def __aenter__(self) -> Self:
         return self
