@@ -7,14 +7,14 @@ compared is the serving.
 import io
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import redis
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 from benchmarks.generator import write_bodies
 from benchmarks.workloads import BY_KEY, IN_REQUEST, ROLLING
@@ -26,23 +26,35 @@ from gateway.disk import Disk
 from protos.predict_pb2 import PredictRequest, Row
 from registry.bundle import Session, load, seal, verify
 from registry.types import Deployment
-from training.convert import convert
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingClassifier
 
 FEATURES = 20
 TREES = 100
 DAY_MS = 86_400_000
+ROWS_A_WRITE = 2_000
 
-VIEW = View(
-    name="measured",
-    entities=("subscriber",),
-    features=tuple(Feature(name=f"f{number}") for number in range(FEATURES)),
-    ttl_ms=30 * DAY_MS,
-    transform="SELECT * FROM source",
-)
-BY_VIEW = ModelContract(
-    entities=("subscriber",),
-    views=(ViewUse(view=VIEW, features=tuple(f.name for f in VIEW.features)),),
-)
+
+def view_of(name: str, features: int) -> View:
+    """Return a view of so many features."""
+    return View(
+        name=name,
+        entities=("subscriber",),
+        features=tuple(Feature(name=f"f{number}") for number in range(features)),
+        ttl_ms=30 * DAY_MS,
+        transform="SELECT * FROM source",
+    )
+
+
+def contract_of(view: View) -> ModelContract:
+    """Return that of a model whose inputs are all of a view's features."""
+    names = tuple(feature.name for feature in view.features)
+    return ModelContract(entities=("subscriber",), views=(ViewUse(view=view, features=names),))
+
+
+VIEW = view_of("measured", FEATURES)
+BY_VIEW = contract_of(VIEW)
 CONTRACTS = {
     BY_KEY: BY_VIEW,
     IN_REQUEST: ModelContract(
@@ -87,42 +99,28 @@ class Ground:
         return self.folder / "gateway"
 
     def _write_models(self, seed: int) -> None:
-        learner = HistGradientBoostingClassifier(max_iter=TREES, random_state=seed)
         rows = np.random.default_rng(seed + 1).normal(size=(10_000, FEATURES)).astype(np.float32)
-        learner.fit(rows, rows[:, 0] + rows[:, 1] * rows[:, 2] + np.abs(rows[:, 3]) > 0.8)
+        learner = boosted(
+            rows, rows[:, 0] + rows[:, 1] * rows[:, 2] + np.abs(rows[:, 3]) > 0.8, seed
+        )
         disk = Disk(self.gateway_folder)
         for model, contract in CONTRACTS.items():
-            onnx = convert(
-                learner, name=model, width=FEATURES, model_contract=contract.model_contract
-            )
-            self.onnx(model).write_bytes(onnx)
-            files = version_files(model, contract, onnx, rows[:16], learner)
-            labels = ("1", "2", "3") if model == ROLLING else ("1",)
-            disk.keep_deployment(
-                Deployment(
-                    model=model,
-                    revision=1,
-                    production="1",
-                    canary="2" if model == ROLLING else "",
-                    canary_bp=ROLLING_BP if model == ROLLING else 0,
-                    shadows=(("3", ROLLING_BP),) if model == ROLLING else (),
-                    split_salt=bytes(range(16)),
-                    holdout_salt=bytes(range(16, 32)),
-                    digests=tuple((label, _keep(disk, model, label, files)) for label in labels),
+            files = version_files(model, contract, rows[:16], learner)
+            self.onnx(model).write_bytes(files["model.onnx"])
+            if model == ROLLING:
+                deployment = replace(
+                    kept(disk, model, files, ("1", "2", "3")),
+                    canary="2",
+                    canary_bp=ROLLING_BP,
+                    shadows=(("3", ROLLING_BP),),
                 )
-            )
+            else:
+                deployment = kept(disk, model, files)
+            disk.keep_deployment(deployment)
 
     def fill(self, url: str) -> None:
-        """Write every entity's row into the store, in the layout of features.rows."""
-        layout = ViewRows(VIEW)
-        now_ms = time.time_ns() // 1_000_000
-        with redis.Redis.from_url(url) as client:
-            for first in range(0, self.entities, 10_000):
-                part = self.values[first : first + 10_000]
-                ids = [entity(first + place).encode() for place in range(len(part))]
-                events = np.full(len(part), now_ms, dtype=np.int64)
-                rows = layout.pack(ids, events, part, np.ones(part.shape, dtype=np.bool_))
-                client.mset(dict(zip(layout.keys(ids), rows, strict=True)))
+        """Write every entity's row into the store."""
+        fill(url, VIEW, self.values)
 
     def bodies(self, model: str, rows: int) -> Path:
         """Write the requests of one kind and return the file: every entity once, in odd order."""
@@ -154,23 +152,58 @@ class Ground:
         return load(verify(files, trusted_key=None))
 
 
-def _keep(disk: Disk, model: str, label: str, files: dict[str, bytes]) -> str:
-    """Put one version where a gateway finds it; returns its id. Versions differ in their cards."""
-    card = json.dumps({"model": model, "version": label}).encode()
-    sealed = seal({**files, "card.json": card}, model=model, author="bench", created_unix_ms=1)
-    digest = verify(sealed, trusted_key=None).digest
-    disk.keep_version(digest, sealed)
-    return digest
+def boosted(
+    rows: NDArray[np.float32], wanted: NDArray[np.bool_], seed: int
+) -> "HistGradientBoostingClassifier":
+    """Fit TREES trees to what is wanted of rows (R, F)."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    return HistGradientBoostingClassifier(max_iter=TREES, random_state=seed).fit(rows, wanted)
+
+
+def kept(
+    disk: Disk, model: str, files: dict[str, bytes], labels: Sequence[str] = ("1",)
+) -> Deployment:
+    """Put versions where a gateway finds them, alike but for their cards; "1" is in production."""
+    digests = []
+    for label in labels:
+        card = json.dumps({"model": model, "version": label}).encode()
+        sealed = seal({**files, "card.json": card}, model=model, author="bench", created_unix_ms=1)
+        digest = verify(sealed, trusted_key=None).digest
+        disk.keep_version(digest, sealed)
+        digests.append((label, digest))
+    return Deployment(
+        model=model,
+        revision=1,
+        production="1",
+        split_salt=bytes(range(16)),
+        holdout_salt=bytes(range(16, 32)),
+        digests=tuple(digests),
+    )
+
+
+def fill(url: str, view: View, values: NDArray[np.float32]) -> None:
+    """Write a row of *values*, (entities, F), for each entity, in the layout of features.rows."""
+    layout, now_ms = ViewRows(view), time.time_ns() // 1_000_000
+    with redis.Redis.from_url(url) as client:
+        for first in range(0, len(values), ROWS_A_WRITE):
+            part = values[first : first + ROWS_A_WRITE]
+            ids = [entity(first + place).encode() for place in range(len(part))]
+            events = np.full(len(part), now_ms, dtype=np.int64)
+            rows = layout.pack(ids, events, part, np.ones(part.shape, dtype=np.bool_))
+            client.mset(dict(zip(layout.keys(ids), rows, strict=True)))
 
 
 def version_files(
     model: str,
     contract: ModelContract,
-    onnx: bytes,
     rows: NDArray[np.float32],
-    learner: HistGradientBoostingClassifier,
+    learner: "HistGradientBoostingClassifier",
 ) -> dict[str, bytes]:
     """Return the five files of a version, with golden rows from the learner itself."""
+    from training.convert import convert
+
+    onnx = convert(learner, name=model, width=rows.shape[1], model_contract=contract.model_contract)
     golden = io.BytesIO()
     outputs = learner.predict_proba(rows)[:, 1:].astype(np.float32)
     np.savez(golden, inputs=rows, outputs=outputs)

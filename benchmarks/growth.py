@@ -10,13 +10,11 @@ says what a second one costs, not what it brings.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,29 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import redis
-from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 from benchmarks import rust_generator
 from benchmarks.alone import Alone, alone
 from benchmarks.generator import write_bodies
-from benchmarks.ground import DAY_MS, entity, version_files
-from benchmarks.overload import cpu_s
-from benchmarks.sides import DEGRADED_ROWS, on_cores
-from features.contract import ModelContract, ViewUse
-from features.rows import ViewRows
+from benchmarks.ground import boosted, contract_of, entity, fill, kept, version_files, view_of
+from benchmarks.sides import DEGRADED_ROWS, cpu_s, on_cores
 from features.store_server import find_or_start
-from features.views import Feature, View
 from gateway.disk import Disk
 from gateway.ingress_choice import is_built
 from protos.predict_pb2 import PredictRequest, Row
-from registry.bundle import seal, verify
-from registry.types import Deployment
-from training.convert import convert
 
 ENTITIES = 20_000
-TREES = 100
 STREAMS_MAX = 64
 SERVER_CORE, GENERATOR_CORE = 0, 1
 
@@ -108,7 +95,8 @@ class Ground:
         if not folder.exists():
             disk = Disk(folder)
             for number in range(served.models):
-                _keep(disk, model(served, number), self._files(served.features))
+                files = self._files(served.features)
+                disk.keep_deployment(kept(disk, model(served, number), files))
         return folder
 
     def bodies(self, case: Case) -> Path:
@@ -125,64 +113,17 @@ class Ground:
         return self._versions[features]
 
     def _fit(self, features: int) -> dict[str, bytes]:
-        view = view_of(features)
+        view = view_of(f"wide{features}", features)
         rng = np.random.default_rng(features)
         values = rng.normal(size=(ENTITIES, features)).astype(np.float32)
-        learner = HistGradientBoostingClassifier(max_iter=TREES, random_state=1)
-        learner.fit(values[:5_000], values[:5_000, 0] + values[:5_000, 1] > 0.5)
-        names = tuple(feature.name for feature in view.features)
-        contract = ModelContract(
-            entities=("subscriber",), views=(ViewUse(view=view, features=names),)
-        )
-        onnx = convert(
-            learner, name="grown", width=features, model_contract=contract.model_contract
-        )
-        _fill(self._redis_url, view, values)
-        return version_files("grown", contract, onnx, values[:16], learner)
-
-
-def view_of(features: int) -> View:
-    """A view of so many features."""
-    return View(
-        name=f"wide{features}",
-        entities=("subscriber",),
-        features=tuple(Feature(name=f"f{number}") for number in range(features)),
-        ttl_ms=30 * DAY_MS,
-        transform="SELECT * FROM source",
-    )
+        learner = boosted(values[:5_000], values[:5_000, 0] + values[:5_000, 1] > 0.5, seed=1)
+        fill(self._redis_url, view, values)
+        return version_files("grown", contract_of(view), values[:16], learner)
 
 
 def model(served: Served, number: int) -> str:
     """The name of one model."""
     return f"m{number}-{served.features}"
-
-
-def _keep(disk: Disk, name: str, files: dict[str, bytes]) -> None:
-    card = json.dumps({"model": name}).encode()
-    sealed = seal({**files, "card.json": card}, model=name, author="bench", created_unix_ms=1)
-    digest = verify(sealed, trusted_key=None).digest
-    disk.keep_version(digest, sealed)
-    disk.keep_deployment(
-        Deployment(
-            model=name,
-            revision=1,
-            production="1",
-            split_salt=bytes(range(16)),
-            holdout_salt=bytes(range(16, 32)),
-            digests=(("1", digest),),
-        )
-    )
-
-
-def _fill(url: str, view: View, values: NDArray[np.float32]) -> None:
-    layout, now_ms = ViewRows(view), time.time_ns() // 1_000_000
-    with redis.Redis.from_url(url) as client:
-        for first in range(0, len(values), 2_000):
-            part = values[first : first + 2_000]
-            ids = [entity(first + place).encode() for place in range(len(part))]
-            events = np.full(len(part), now_ms, dtype=np.int64)
-            rows = layout.pack(ids, events, part, np.ones(part.shape, dtype=np.bool_))
-            client.mset(dict(zip(layout.keys(ids), rows, strict=True)))
 
 
 def _requests(served: Served, rows: int) -> Iterator[bytes]:

@@ -28,6 +28,7 @@ from typing import Any
 
 from benchmarks.alone import Alone, alone, furnish
 from benchmarks.open_loop import Group
+from benchmarks.sides import cpu_s
 
 STREAMS = 32
 """Settings.streams_max."""
@@ -156,12 +157,6 @@ def at_peak(found: Phase) -> Phase:
     peak = found.told["peak"]
     peak["answered"] = peak["statuses"]["0"]
     return found
-
-
-def cpu_s(pid: int) -> float:
-    """User and system time of *pid*."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def pinned(core: int) -> list[str]:

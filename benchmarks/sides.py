@@ -77,7 +77,16 @@ class Side:
 
     def cpu_s(self) -> float:
         """Return user and system seconds of its processes so far (Linux; else 0)."""
-        return sum(_cpu_s(pid) for pid in self.pids)
+        return sum(map(cpu_s, self.pids))
+
+
+def cpu_s(pid: int) -> float:
+    """Return user and system seconds of *pid* so far; 0 where it is gone, or there is no /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def on_cores(line: Sequence[str], core: int) -> list[str]:
@@ -213,11 +222,3 @@ def _port_said(program: "subprocess.Popen[bytes]") -> int:
     if not line:
         raise RuntimeError(f"a server left with code {program.wait()} before it said its port")
     return int(line)
-
-
-def _cpu_s(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
