@@ -2,10 +2,8 @@
 
 import pytest
 
-from gateway.native_core import built
+from tests.doors import DOORS
 from tests.gateway import house as houses
-
-DOORS = ("grpcio", "native")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,7 +25,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def door(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which door the test's houses have."""
     kind = str(request.param)
-    if kind == "native" and built() is None:
-        pytest.skip("turnout_ingress is not built (`make ingress`, where cargo is)")
     monkeypatch.setattr(houses, "DOOR", kind)
     return kind

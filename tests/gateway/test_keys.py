@@ -25,6 +25,7 @@ from registry.types import (
     shadow_bucket,
     split_bucket,
 )
+from tests.examples import examples
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 NATIVE = built()
@@ -85,6 +86,7 @@ def test_hashes_are_the_committed_ones(native: bool) -> None:
         assert evidence[::-1].hex() == case["evidence"]
 
 
+@examples(100)
 @given(st.binary(max_size=60), st.lists(st.binary(max_size=400), max_size=8))
 def test_hashes_are_xxh3_of_each_key(before: bytes, drawn: list[bytes]) -> None:
     """Of any length: xxh3 has four ways through it."""
@@ -130,6 +132,7 @@ def test_ids_are_the_committed_ones(native: bool) -> None:
         assert written.hex() == case["id"]
 
 
+@examples(100)
 @given(
     st.binary(min_size=32, max_size=32),
     st.lists(st.tuples(st.integers(0, 2**64 - 1), st.booleans()), max_size=11),
@@ -164,6 +167,7 @@ def test_ids_are_those_written_one_by_one(
     assert many_of(native=True)(key, body, first, hashes, held_out) == expected
 
 
+@examples(100)
 @given(TEXTS, st.data())
 def test_entity_ids_are_protobufs_own_bytes(texts: list[str], data: st.DataObject) -> None:
     """All of them, or some picked out."""

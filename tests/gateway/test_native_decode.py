@@ -20,12 +20,13 @@ from gateway.settings import Settings
 from gateway.status import RefusedError
 from protos import open_inference_pb2 as oip
 from protos.predict_pb2 import PredictRequest, Row
+from tests.doors import BUILT
 from tests.examples import examples
 from tests.gateway.test_vectors import COLUMNS
 from tests.gateway.test_vectors import SHAPE as NBA
 
 NATIVE = built()
-pytestmark = pytest.mark.skipif(NATIVE is None, reason="turnout_ingress is not built")
+pytestmark = BUILT
 
 SETTINGS = Settings()
 LIMITS = DoorLimits(SETTINGS.name_bytes_max, SETTINGS.request_id_bytes_max)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from gateway.trees import Ensemble, NativeTrees, drawn, quicker, reader, same_bits
 from registry.bundle import Bundle, Session, seal, verify
 from registry.types import ScoringError
+from tests.examples import examples
 from tests.models import tiny_files
 
 pytestmark = pytest.mark.skipif(reader() is None, reason="turnout_ingress is not built")
@@ -106,7 +107,7 @@ def grown(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 
 @pytest.mark.walk
-@settings(max_examples=25, deadline=None)
+@examples(75)
 @given(st.lists(grown(), min_size=1, max_size=4), st.floats(-20, 20, width=32))
 def test_drawn_trees_score_the_same_bits(trees: list[list[dict[str, Any]]], base: float) -> None:
     """Whatever the trees: ties, -0, infinities, NaN to either side, any number of rows."""
@@ -209,7 +210,7 @@ def test_another_kind_of_file_is_not_read(onnx: bytes) -> None:
         native_of(onnx)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(st.data())
 def test_a_damaged_file_is_refused_or_read_and_harms_nobody(data: st.DataObject) -> None:
     """Some bytes changed, or the end cut off: no panic, and rows still have scores."""

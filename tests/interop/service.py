@@ -13,6 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_tools import protoc
 
 from gateway.clock import SystemClock
+from gateway.errors import SettingsError
 from gateway.faults import FaultLog
 from gateway.grpcio_door import GrpcioDoor, Handlers
 from gateway.native_core import built
@@ -151,14 +152,14 @@ def _ignored(model: str, refusal: Refusal, count: int) -> None:
     """Told of refused predictions, of which there are none here."""
 
 
-def door_with_test_service(ingress: str, faults: FaultLog) -> "GrpcioDoor | NativeDoor | None":
-    """Return a door with the test service behind it; None where that door is not built."""
+def door_with_test_service(ingress: str, faults: FaultLog) -> GrpcioDoor | NativeDoor:
+    """Return a door with the test service behind it."""
     settings, clock = Settings(), SystemClock()
     methods: Mapping[str, Any] = {}
     if ingress == "grpcio":
         return _GrpcioDoor(settings, clock, faults, _ignored, methods)
     module = built()
     if module is None:
-        return None
+        raise SettingsError("turnout_ingress is not built; tests.doors marks what needs it")
     extra = {f"/{SERVICE}/{name}": handler for name, handler in handlers().items()}
     return NativeDoor(module, settings, clock, faults, _ignored, methods, extra)

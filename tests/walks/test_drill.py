@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.ingress_choice import is_built
+from tests.doors import DOORS
 from tests.walks.conftest import MODEL
 from tests.walks.drilled import calling
 from tests.walks.whole import Whole, up
@@ -24,13 +24,11 @@ DRILLS = int(os.environ.get("DRILLS", "200"))
 KINDS = ("slow", "shifted", "constant", "nan", "failing-5", "failing-100", "flapping")
 
 
-@pytest.fixture(scope="module", params=["native", "grpcio"])
+@pytest.fixture(scope="module", params=DOORS)
 def drilled(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Whole]:
     """A system behind each front door, with `tiny` in production."""
-    if request.param == "native" and not is_built():
-        pytest.skip("the native door is not built here")
     folder: Path = tmp_path_factory.mktemp(request.param)
     with up(folder / "state", "--ingress", request.param) as running:
         label = running.register(MODEL, folder / "files")

@@ -18,16 +18,15 @@ import pytest
 
 from benchmarks.alone import alone, furnish
 from gateway.faults import FaultLog
-from gateway.native_core import built
 from gateway.ports import LentPort, SlotPorts, ends
+from tests.doors import BUILT
 from tests.interop.service import door_with_test_service
 from tests.walks.frames import Wire
 from tests.walks.hammer import GREETING
 from tests.walks.test_wire_abuse import Alone
 from tests.walks.whole import until
 
-NATIVE = pytest.mark.skipif(built() is None, reason="turnout_ingress is not built")
-pytestmark = [pytest.mark.walk, NATIVE]
+pytestmark = [pytest.mark.walk, BUILT]
 
 HAND_OVERS = 300
 HAMMERS = 2
@@ -70,7 +69,6 @@ def test_three_hundred_hand_overs_reset_nobody() -> None:
 
         async def opened() -> "object":
             door = door_with_test_service("native", faults)
-            assert door is not None
             ports.lend(0, ours)
             with lent.taken() as fd:
                 assert fd is not None

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from benchmarks.alone import INPUTS, MODEL, alone, furnish
-from gateway.native_core import built
 from protos.open_inference_pb2 import ModelInferRequest
 from protos.predict_pb2 import PredictRequest, Row
+from tests.doors import BUILT
 from tests.walks.blocks import ending
 from tests.walks.frames import (
     ACK,
@@ -37,8 +37,7 @@ from tests.walks.frames import (
 )
 from tests.walks.mutations import mutated
 
-NATIVE = pytest.mark.skipif(built() is None, reason="turnout_ingress is not built")
-pytestmark = [pytest.mark.walk, NATIVE]
+pytestmark = [pytest.mark.walk, BUILT]
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 OPEN_MAX = 32

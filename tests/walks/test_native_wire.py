@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.alone import Alone, alone, furnish, request
-from gateway.native_core import built
+from tests.doors import BUILT
 from tests.walks.blocks import ending
 from tests.walks.frames import (
     ACK,
@@ -24,8 +24,7 @@ from tests.walks.frames import (
     message,
 )
 
-NATIVE = pytest.mark.skipif(built() is None, reason="turnout_ingress is not built")
-pytestmark = [pytest.mark.walk, NATIVE]
+pytestmark = [pytest.mark.walk, BUILT]
 
 AGE_S = 1.0
 NO_TABLE = b"\x00\x01" + bytes(4)

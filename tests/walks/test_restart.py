@@ -12,15 +12,10 @@ import pytest
 
 from benchmarks import rust_generator
 from benchmarks.alone import INPUTS, MODEL, PREDICT, Alone, alone, furnish, request
-from gateway.native_core import built
+from tests.doors import BUILT, DOORS
 from tests.walks.whole import Whole
 
 pytestmark = pytest.mark.walk
-
-DOORS = (
-    "grpcio",
-    pytest.param("native", marks=pytest.mark.skipif(built() is None, reason="it is not built")),
-)
 
 NO_RETRIES = (("grpc.service_config", json.dumps({"methodConfig": []})),)
 APART = (("grpc.use_local_subchannel_pool", 1), *NO_RETRIES)
@@ -166,7 +161,7 @@ async def asked(port: int, told: Told, over: asyncio.Event) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.skipif(built() is None, reason="turnout_ingress is not built")
+@BUILT
 def test_a_hundred_rolling_restarts_fail_none_of_a_million_calls(tmp_path: Path) -> None:
     """Behind the native door: beside the load, gRPC's own client on old and new connections."""
     rust_generator.built()

@@ -21,9 +21,9 @@ import grpc
 import pytest
 
 from gateway.grpcio_options import server_options
-from gateway.native_core import built
 from gateway.settings import Settings
 from protos.predict_pb2 import PredictRequest, Row
+from tests.doors import DOORS
 from tests.poll import until
 from tests.walks.abuse import KINDS
 from tests.walks.frames import PREDICT, Wire
@@ -68,11 +68,9 @@ class Alone:
         assert state["faults"] == []
 
 
-@pytest.fixture(scope="module", params=["grpcio", "native"])
+@pytest.fixture(scope="module", params=DOORS)
 def alone(request: pytest.FixtureRequest) -> Iterator[Alone]:
     """One gateway a door for this file: it has to live through all of it."""
-    if request.param == "native" and built() is None:
-        pytest.skip("turnout_ingress is not built (`make ingress`, where cargo is)")
     line = [sys.executable, "-m", "tests.walks.house_process", request.param]
     child = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin is not None
