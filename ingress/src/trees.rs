@@ -11,6 +11,8 @@
 
 /// Leaves of a tree: the bits of a word.
 pub const LEAVES_MAX: usize = 32;
+/// Inputs of a row; a wider version is ONNX Runtime's.
+pub const WIDTH_MAX: usize = 1 << 16;
 const LANES: usize = 16;
 
 /// One inner node: rows with `a value above it` keep only the leaves in `keep`.
@@ -45,9 +47,9 @@ pub struct Trees {
 }
 
 impl Trees {
-    /// width: inputs of a row. leaves: the values of each tree's, from left to right.
+    /// width: inputs of a row, 1 to WIDTH_MAX. leaves: the values of each tree's, from left to right.
     ///
-    /// None where a run names an input or a tree that is not there.
+    /// None for another width, and where a run names an input or a tree that is not there.
     pub fn new(
         width: usize,
         mut runs: Vec<Run>,
@@ -57,7 +59,7 @@ impl Trees {
         let fits = |run: &Run| {
             run.feature < width && run.nodes.iter().all(|node| (node.tree as usize) < leaves.len())
         };
-        if !runs.iter().all(fits) {
+        if !(1..=WIDTH_MAX).contains(&width) || !runs.iter().all(fits) {
             return None;
         }
         for run in &mut runs {
@@ -85,14 +87,14 @@ impl Trees {
     /// Score rows, (R, F) flat: R probabilities.
     #[inline(always)] // into sys::wide, which compiles it once more
     pub fn score(&self, rows: &[f32]) -> Vec<f32> {
-        let mut scores = Vec::with_capacity(rows.len() / self.width.max(1));
+        let mut scores = Vec::with_capacity(rows.len() / self.width);
         let (mut wide, mut half) = (Vec::new(), Vec::new());
         let mut blocks = rows.chunks_exact(self.width * LANES);
         for block in &mut blocks {
             self.score_block::<LANES>(block, &mut wide, &mut scores);
         }
         let left = blocks.remainder();
-        match left.len() / self.width.max(1) {
+        match left.len() / self.width {
             0 => {}
             1 => self.score_block::<1>(left, &mut Vec::new(), &mut scores),
             2..=4 => self.score_block::<4>(left, &mut Vec::new(), &mut scores),
@@ -183,4 +185,21 @@ pub fn logistic(value: f32) -> f32 {
     };
     let quotient = horner(&ALPHA) * value / horner(&BETA);
     (quotient + 0.5).clamp(0.0, 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_inputs_and_they_fit_in_memory() {
+        let grown = |width| Trees::new(width, Vec::new(), vec![[0.5; LEAVES_MAX]], 0.0);
+        for width in [0, WIDTH_MAX + 1, usize::MAX / LANES + 1, usize::MAX] {
+            assert!(grown(width).is_none(), "{width}");
+        }
+        for width in [1, WIDTH_MAX] {
+            let scores = grown(width).map(|trees| trees.score(&vec![f32::NAN; 3 * width]));
+            assert_eq!(scores, Some(vec![logistic(0.5); 3]));
+        }
+    }
 }

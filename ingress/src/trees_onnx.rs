@@ -3,16 +3,29 @@
 
 use std::collections::HashMap;
 
-use crate::proto::{varint, Field, Fields, Malformed, Read};
-use crate::trees::{ordered, Node, Run, Trees, LEAVES_MAX};
+use crate::proto::{text, varint, Field, Fields, Malformed, Read};
+use crate::trees::{ordered, Node, Run, Trees, LEAVES_MAX, WIDTH_MAX};
+
+/// Ten thousand trees or so. Lists of numbers take up to twelve times their bytes while they are read.
+pub const BYTES_MAX: usize = 32 << 20;
+/// Operators of a file, and inputs or outputs of one, that are kept; more are only counted.
+const KEPT: usize = 2;
+/// Characters of a stranger's name that a refusal repeats.
+const TOLD_MAX: usize = 40;
 
 /// Read `inputs` (B, F) to `scores` (B, 1): one TreeEnsembleRegressor and one Sigmoid.
 pub fn read(onnx: &[u8]) -> Result<Trees, String> {
+    if onnx.len() > BYTES_MAX {
+        return Err(format!("{} bytes; {BYTES_MAX} at most are read", onnx.len()));
+    }
     let operators =
         operators(onnx).map_err(|_| "it is no ONNX file that is read here".to_owned())?;
     let [trees, sigmoid] = &operators.nodes[..] else {
-        return Err(format!("{} operators; two are known", operators.nodes.len()));
+        return Err(format!("{} operators; two are known", operators.count));
     };
+    if operators.count > KEPT {
+        return Err(format!("{} operators; two are known", operators.count));
+    }
     if operators.other {
         return Err("it has initializers or functions".to_owned());
     }
@@ -26,42 +39,44 @@ pub fn read(onnx: &[u8]) -> Result<Trees, String> {
         && sigmoid.outputs == ["scores"]
         && sigmoid.attributes.is_empty();
     if !whole {
-        return Err(format!("operators {} and {} so wired", trees.kind, sigmoid.kind));
+        return Err(format!("operators {} and {} so wired", told(trees.kind), told(sigmoid.kind)));
     }
     ensemble(&trees.attributes, operators.width)
 }
 
+/// A name out of the file, fit for a line of a log.
+fn told(name: &str) -> String {
+    name.chars().take(TOLD_MAX).flat_map(char::escape_debug).collect()
+}
+
 #[derive(Default)]
-struct Operators {
-    nodes: Vec<Operator>,
+struct Operators<'a> {
+    nodes: Vec<Operator<'a>>,
+    count: usize,
     width: usize,
     other: bool,
 }
 
 #[derive(Default)]
-struct Operator {
-    kind: String,
-    domain: String,
-    inputs: Vec<String>,
-    outputs: Vec<String>,
-    attributes: HashMap<String, Attribute>,
+struct Operator<'a> {
+    kind: &'a str,
+    domain: &'a str,
+    inputs: Vec<&'a str>,
+    outputs: Vec<&'a str>,
+    attributes: HashMap<&'a str, Attribute<'a>>,
 }
 
 #[derive(Default)]
-struct Attribute {
+struct Attribute<'a> {
     number: i64,
-    text: Vec<u8>,
+    text: &'a [u8],
     floats: Vec<f32>,
     numbers: Vec<i64>,
-    texts: Vec<Vec<u8>>,
+    texts: Vec<&'a [u8]>,
     other: bool,
 }
 
-fn words(bytes: &[u8]) -> Read<String> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| Malformed)
-}
-
-fn operators(onnx: &[u8]) -> Read<Operators> {
+fn operators(onnx: &[u8]) -> Read<Operators<'_>> {
     let mut read = Operators::default();
     let mut fields = Fields::of(onnx, 0);
     while let Some(field) = fields.step()? {
@@ -74,11 +89,16 @@ fn operators(onnx: &[u8]) -> Read<Operators> {
     Ok(read)
 }
 
-fn read_graph(graph: &[u8], read: &mut Operators) -> Read<()> {
+fn read_graph<'a>(graph: &'a [u8], read: &mut Operators<'a>) -> Read<()> {
     let mut fields = Fields::of(graph, 1);
     while let Some(field) = fields.step()? {
         match field {
-            Field::Bytes(1, node) => read.nodes.push(operator(node)?),
+            Field::Bytes(1, node) => {
+                read.count += 1;
+                if read.count <= KEPT {
+                    read.nodes.push(operator(node)?);
+                }
+            }
             Field::Bytes(5 | 14 | 15, _) => read.other = true,
             Field::Bytes(11, input) => read.width = width(input)?,
             _ => {}
@@ -111,33 +131,38 @@ fn width(input: &[u8]) -> Read<usize> {
     Err(Malformed)
 }
 
-fn operator(node: &[u8]) -> Read<Operator> {
+/// Malformed for more inputs, outputs or attributes than any operator has that is known here.
+fn operator(node: &[u8]) -> Read<Operator<'_>> {
     let mut read = Operator::default();
     let mut fields = Fields::of(node, 2);
     while let Some(field) = fields.step()? {
         match field {
-            Field::Bytes(1, bytes) => read.inputs.push(words(bytes)?),
-            Field::Bytes(2, bytes) => read.outputs.push(words(bytes)?),
-            Field::Bytes(4, bytes) => read.kind = words(bytes)?,
+            Field::Bytes(1, bytes) => read.inputs.push(text(bytes)?),
+            Field::Bytes(2, bytes) => read.outputs.push(text(bytes)?),
+            Field::Bytes(4, bytes) => read.kind = text(bytes)?,
             Field::Bytes(5, bytes) => {
                 let (name, attribute) = attribute(bytes)?;
                 read.attributes.insert(name, attribute);
             }
-            Field::Bytes(7, bytes) => read.domain = words(bytes)?,
+            Field::Bytes(7, bytes) => read.domain = text(bytes)?,
             _ => {}
+        }
+        let wired = read.inputs.len().max(read.outputs.len());
+        if wired > KEPT || read.attributes.len() > KNOWN.len() {
+            return Err(Malformed);
         }
     }
     Ok(read)
 }
 
-fn attribute(message: &[u8]) -> Read<(String, Attribute)> {
-    let (mut name, mut read) = (String::new(), Attribute::default());
+fn attribute(message: &[u8]) -> Read<(&str, Attribute<'_>)> {
+    let (mut name, mut read) = ("", Attribute::default());
     let mut fields = Fields::of(message, 3);
     while let Some(field) = fields.step()? {
         match field {
-            Field::Bytes(1, bytes) => name = words(bytes)?,
+            Field::Bytes(1, bytes) => name = text(bytes)?,
             Field::Number(3, value) => read.number = value as i64,
-            Field::Bytes(4, bytes) => read.text = bytes.to_vec(),
+            Field::Bytes(4, bytes) => read.text = bytes,
             Field::Narrow(7, bits) => read.floats.push(f32::from_bits(bits)),
             Field::Bytes(7, packed) => {
                 let values = packed.chunks_exact(4);
@@ -155,7 +180,7 @@ fn attribute(message: &[u8]) -> Read<(String, Attribute)> {
                     packed = &packed[length..];
                 }
             }
-            Field::Bytes(9, bytes) => read.texts.push(bytes.to_vec()),
+            Field::Bytes(9, bytes) => read.texts.push(bytes),
             Field::Bytes(13, _) | Field::Number(20, _) => {}
             _ => read.other = true,
         }
@@ -198,12 +223,12 @@ struct Listed<'a> {
     roots: Vec<usize>,
 }
 
-fn ensemble(said: &HashMap<String, Attribute>, width: usize) -> Result<Trees, String> {
-    let stranger = said.iter().find(|(name, one)| !KNOWN.contains(&name.as_str()) || one.other);
+fn ensemble(said: &HashMap<&str, Attribute>, width: usize) -> Result<Trees, String> {
+    let stranger = said.iter().find(|(name, one)| !KNOWN.contains(name) || one.other);
     if let Some((name, _)) = stranger {
-        return Err(format!("attribute {name:?} is not known"));
+        return Err(format!("attribute {} is not known", told(name)));
     }
-    let text = |name: &str| said.get(name).map_or(&b""[..], |one| &one.text);
+    let text = |name: &str| said.get(name).map_or(&b""[..], |one| one.text);
     let plain = said.get("n_targets").is_some_and(|one| one.number == 1)
         && matches!(text("post_transform"), b"" | b"NONE")
         && matches!(text("aggregate_function"), b"" | b"SUM");
@@ -242,10 +267,10 @@ fn ensemble(said: &HashMap<String, Attribute>, width: usize) -> Result<Trees, St
         .collect();
     runs.sort_by_key(|run| (run.feature, run.missing_left));
     Trees::new(width, runs, leaves, base)
-        .ok_or_else(|| format!("it asks for an input past {width}"))
+        .ok_or_else(|| format!("{width} inputs where 1 to {WIDTH_MAX} are known, or one past them"))
 }
 
-fn listed(said: &HashMap<String, Attribute>) -> Option<Listed<'_>> {
+fn listed<'a>(said: &'a HashMap<&str, Attribute>) -> Option<Listed<'a>> {
     let numbers = |name: &str| said.get(name).map(|one| &one.numbers[..]);
     let modes = &said.get("nodes_modes")?.texts;
     let (trees, ids) = (numbers("nodes_treeids")?, numbers("nodes_nodeids")?);
@@ -255,7 +280,7 @@ fn listed(said: &HashMap<String, Attribute>) -> Option<Listed<'_>> {
     let missing = numbers("nodes_missing_value_tracks_true").unwrap_or_default();
     let count = modes.len();
     let lengths = [trees.len(), ids.len(), yes.len(), no.len(), feature.len(), threshold.len()];
-    let known = |mode: &Vec<u8>| matches!(&mode[..], b"LEAF" | b"BRANCH_LEQ");
+    let known = |mode: &&[u8]| matches!(*mode, b"LEAF" | b"BRANCH_LEQ");
     let even = lengths.iter().all(|length| *length == count) && modes.iter().all(known);
     if !even || !(missing.is_empty() || missing.len() == count) {
         return None;
@@ -269,7 +294,7 @@ fn listed(said: &HashMap<String, Attribute>) -> Option<Listed<'_>> {
             roots.push(place);
         }
     }
-    let leaf: Vec<bool> = modes.iter().map(|mode| &mode[..] == b"LEAF").collect();
+    let leaf: Vec<bool> = modes.iter().map(|mode| *mode == b"LEAF").collect();
     let next = |place: usize, id: i64| match leaf[place] {
         true => Some(place),
         false => at.get(&(trees[place], id)).copied(),
@@ -341,5 +366,27 @@ impl Grown<'_> {
             tree: self.tree,
         });
         self.walk(listed.no[place], depth + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::put_bytes;
+
+    fn refused(nodes: &[&[u8]]) -> String {
+        let (mut graph, mut file) = (Vec::new(), Vec::new());
+        nodes.iter().for_each(|node| put_bytes(&mut graph, 1, node));
+        put_bytes(&mut file, 7, &graph);
+        read(&file).expect_err("no trees")
+    }
+
+    #[test]
+    fn what_is_refused_is_told_in_one_short_line() {
+        assert_eq!(refused(&[&b""[..]; 5_000]), "5000 operators; two are known");
+        let mut named = Vec::new();
+        put_bytes(&mut named, 4, "a\nb".repeat(10_000).as_bytes());
+        let words = refused(&[&named, &named]);
+        assert!(words.len() < 200 && !words.contains('\n'), "{words}");
     }
 }

@@ -1,6 +1,6 @@
-"""`python -m tests.walks.fuzz_seeds FOLDER`: real requests and frames to begin fuzzing with.
+"""`python -m tests.walks.fuzz_seeds FOLDER`: requests, frames and models to begin fuzzing with.
 
-Makes FOLDER/decoders and FOLDER/frames, for the targets of those names in ingress/fuzz.
+Makes a folder in FOLDER for each target in ingress/fuzz, of its name.
 """
 
 import gzip
@@ -11,6 +11,8 @@ import numpy as np
 
 from protos.open_inference_pb2 import ModelInferRequest
 from protos.predict_pb2 import PredictRequest, Row
+from tests.gateway.test_trees import LINE, boosted, chain, onnx_of
+from tests.models import tiny_files
 from tests.walks.frames import (
     CONTINUATION,
     DATA,
@@ -79,9 +81,39 @@ def connections() -> list[bytes]:
     ]
 
 
+def models() -> list[bytes]:
+    """ONNX files: boosting as training exports it, trees of every form, and another kind."""
+    return [
+        boosted(leaves=4),
+        boosted(),
+        onnx_of([LINE]),
+        onnx_of([chain(31), LINE], base=-1.0),
+        tiny_files()["model.onnx"],
+    ]
+
+
+def forests() -> list[bytes]:
+    """Eight bytes a node, as the target reads them: trees of two, three and thirty-two leaves."""
+    leaf = bytes([0x21, 0, 0, 0, 0, 0, 9, 0])
+    split = bytes([0x22, 0, 1, 2, 1, 2, 0, 0])
+    first = bytes([0x00]) + split[1:]
+    forms = [
+        first + leaf * 2,
+        first + leaf + split + leaf * 2,
+        first + (leaf + split) * 30 + leaf * 2,
+    ]
+    return [*forms, b"".join(forms), bytes([0x01]) + leaf[1:]]
+
+
 def main(folder: Path) -> None:
     """Write them, a file each."""
-    for name, seeds in (("decoders", requests()), ("frames", connections())):
+    kinds = {
+        "decoders": requests(),
+        "frames": connections(),
+        "trees": models(),
+        "forests": forests(),
+    }
+    for name, seeds in kinds.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number, seed in enumerate(seeds):
             (folder / name / f"{number:03d}").write_bytes(seed)
