@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from gateway.aside import Aside
 from gateway.batch import Answer, Batch, IdWriter, Part, default_unusable, fine, replies_of
+from gateway.clean import Clean, Done
 from gateway.clock import Clock
 from gateway.columns import Ingress
 from gateway.deployed import Participant
 from gateway.faults import FaultLog
-from gateway.scoring import OWN_PART, Fault, Lane, Run, Scored
+from gateway.scoring import Fault, Lane, Run, Scored
 from gateway.status import refuse_internal
 from gateway.windows import Told
 from protos.predict_pb2 import CANARY, FALLBACK, PINNED, PRODUCTION
@@ -62,16 +63,25 @@ class Arms:
         mine, candidates = drawn.calls_of(ARM_PRODUCTION), drawn.calls_of(ARM_CANARY)
         baseline = drawn.calls_of(ARM_STANDBY)
         own, theirs = batch.part(mine), batch.part(candidates)
-        part = own.with_(theirs)
         canary_run = self._start_canary(batch, theirs)
         standby_run = self._start(batch, routes.standby, batch.part(baseline))
-        scored = self._score_here(batch, routes.production, part)
+        if len(mine) + len(candidates) < batch.calls.calls or not _back(canary_run, theirs):
+            part = own.with_(theirs)
+            scored = self._score_here(batch, routes.production, part)
+        else:  # two versions at most, and both are done: mostly there is nothing to part
+            scored = self._score_here(batch, routes.production, batch.whole())
+            by_canary = None if canary_run is None else canary_run.result()
+            if self._clean(batch, own, scored, theirs, by_canary):
+                leave()
+                return
+            part = own.with_(theirs)
+            scored = scored.at(part.indexes(), part.rows)
         if len(mine):
             rows = batch.inputs(part, routes.production)[: int(own.row_offsets[-1])]
             own.inputs = routes.production, rows
             await self._answer_production(batch, own, scored)
         if standby_run is not None and routes.standby is not None:
-            await self._answer_standby(batch, batch.part(baseline), await standby_run.on_loop)
+            await self._answer_standby(batch, batch.part(baseline), await standby_run.back())
         for participant in {id(p): p for p in drawn.pins.values()}.values():
             await self._answer_pins(batch, participant)
         if len(part):
@@ -85,9 +95,45 @@ class Arms:
         routes = batch.routes
         part = batch.whole()
         scored = self._score_here(batch, routes.production, part)
+        if self._clean(batch, part, scored, None, None):
+            return
         await self._answer_production(batch, part, scored)
         if routes.shadows:
             self._aside.offer_shadows(batch, part, scored)
+
+    def _clean(
+        self,
+        batch: Batch,
+        own: Part,
+        scored: Scored,
+        theirs: Part | None,
+        by_canary: Scored | None,
+    ) -> bool:
+        """Answer a batch without a fault: production's calls, then the canary's. False: it has one.
+
+        scored     production's, of the whole batch; by_canary: of *theirs*.
+        """
+        if not scored.faultless or not (by_canary is None or by_canary.faultless):
+            return False
+        routes, at_unix_ns = batch.routes, self._clock.unix_ns()
+        flags = batch.flags(batch.whole())
+        production, canary = Done(scored, 0, b""), None
+        if len(own):
+            scores = scored.scores[own.rows]
+            answer = Answer(own, routes.production.version, PRODUCTION, scores, flags[own.rows])
+            production = self._reply(batch, answer, scored, at_unix_ns)
+        if theirs is not None and by_canary is not None and routes.canary is not None:
+            version = routes.canary.version
+            answer = Answer(theirs, version, CANARY, by_canary.scores, flags[theirs.rows])
+            canary = self._reply(batch, answer, by_canary, at_unix_ns)
+            routes.breaker.record([], any_good=True, at_unix_ns=0)
+        self._aside.clean(Clean(batch, flags, at_unix_ns, production, canary))
+        return True
+
+    def _reply(self, batch: Batch, answer: Answer, scored: Scored, at_unix_ns: int) -> Done:
+        answer.prediction_ids = self._ids.write(batch, answer, at_unix_ns // 1_000_000)
+        self._ingress.answer(replies_of(batch, answer))
+        return Done(scored, self._clock.now_ns(), answer.prediction_ids)
 
     # Scoring
 
@@ -101,7 +147,7 @@ class Arms:
 
     async def _score(self, batch: Batch, participant: Participant, part: Part) -> Scored:
         matrix = batch.inputs(part, participant)
-        return await participant.version.lane.score_aside(matrix, part.row_offsets).on_loop
+        return await participant.version.lane.score_aside(matrix, part.row_offsets).back()
 
     def _start(self, batch: Batch, participant: Participant | None, part: Part) -> Run | None:
         if participant is None or not len(part):
@@ -204,7 +250,7 @@ class Arms:
         if run is None:
             return Scored.late(part.row_offsets, lane.outputs), False
         fairly = True
-        if run.result() is None:
+        if run.result() is None and run.on_loop is not None:
             now_ns = self._clock.now_ns()
             budget_ns = batch.routes.budgets.canary_ns - (now_ns - batch.asked_ns)
             deadline_ns = int(batch.calls.deadline_ns[part.calls].min())
@@ -311,12 +357,7 @@ class Arms:
         """Note what this version did with these calls, whoever answered them in the end."""
         calls, routes = part.calls, batch.routes
         assignment, arrived_ns = batch.assignment, batch.calls.arrived_ns
-        budget_ns = routes.budgets.canary_ns
-        overdue = (
-            routes.compared
-            and scored.took_ns > budget_ns
-            and scored.worked_ns >= OWN_PART * budget_ns
-        )
+        overdue = routes.compared and scored.overdue(routes.budgets.canary_ns)
         told = Told(
             key_hash=assignment.key_hash[calls],
             faults=scored.faults,
@@ -335,6 +376,11 @@ class Arms:
         if scored.took_ns:
             told.done_ns = batch.asked_ns - arrived_ns[calls] + scored.worked_ns
         self._aside.told(routes, participant.version, arm, told)
+
+
+def _back(run: Run | None, part: Part) -> bool:
+    """Whether who was asked for *part* is done already, on the loop; nobody: it has no calls."""
+    return not len(part) if run is None else run.in_thread is None
 
 
 def _only_hurried(scored: Scored, *, late_fairly: bool) -> bool:

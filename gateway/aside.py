@@ -14,17 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.batch import Answer, Batch, Part, fine
+from gateway.clean import Clean, CleanBatches
 from gateway.clock import Clock
 from gateway.deployed import LoadedVersion, Routes
 from gateway.lookup import Looked
 from gateway.metrics import Metrics
-from gateway.scoring import NONE, Fault, Scored
-from gateway.served import LoneAnswer, LoneRow, Served, record_alone, record_of, told_alone
-from gateway.shadows import Copies, Shadows
+from gateway.scoring import Fault, Scored
+from gateway.served import (
+    KEEP_ALL,
+    LoneAnswer,
+    LoneRow,
+    Served,
+    record_alone,
+    record_of,
+    told_alone,
+)
+from gateway.shadows import Copies, Shadows, sampled
 from gateway.status import Refusal
-from gateway.windows import NS, Told, Windows, score_bins
+from gateway.windows import NS, Told, Windows
 from protos import predict_pb2, window_pb2
-from stats.latency import BINS, bins_of
 
 FOLD_S = 0.02
 """How long counts and served vectors wait: the most a killed worker's journal loses, where a few
@@ -35,7 +43,6 @@ second, took a third of a core. What is left waits for the next turn, oldest fir
 FOLD_AGE_NS_MAX = 250_000_000
 """No longer: then all is folded at once."""
 FOLD_ROWS = 4_096
-KEEP_ALL = 65_536
 
 FEATURE_FLAGS = [
     (name.lower(), predict_pb2.RowFlag.Value(name))
@@ -80,6 +87,7 @@ class Aside:
         self._on_guard = on_guard
         self._noted: dict[tuple[int, str, int, int], _Noted] = {}
         self._answers: dict[tuple[int, str], _Kept] = {}
+        self._clean: dict[tuple[int, int], _Several] = {}
         self._alone: list[LoneAnswer] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -132,6 +140,18 @@ class Aside:
         """Count calls that no version could answer."""
         self._metrics.refuse(routes.model, refusal.code.name, "model", calls)
 
+    def clean(self, one: Clean) -> None:
+        """Note a batch without a fault: counted, kept and copied with its neighbours, soon."""
+        key = (id(one.batch.routes), one.at_unix_ns // NS)
+        noted = self._clean.get(key)
+        if noted is None:
+            noted = self._clean[key] = _Several(self._clock.now_ns(), [])
+            self._fold_soon()
+        noted.batches.append(one)
+        noted.rows += len(one.flags)
+        if noted.rows >= FOLD_ROWS:
+            self.fold()
+
     def told(self, routes: Routes, version: LoadedVersion, arm: int, told: Told) -> None:
         """Note what one version did with its calls; counted with its neighbours, in a moment."""
         unix_ns = self._clock.unix_ns()
@@ -155,11 +175,15 @@ class Aside:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._noted or self._answers:
+        while self._waits:
             self._fold_oldest()
         if self._alone:
             self._fold_alone()
         self.shadows.send()
+
+    @property
+    def _waits(self) -> bool:
+        return bool(self._clean or self._noted or self._answers)
 
     def _fold_some(self) -> None:
         """The oldest, as long as this turn's time lasts."""
@@ -167,16 +191,18 @@ class Aside:
         began_ns = self._clock.now_ns()
         if self._alone:
             self._fold_alone()
-        while self._noted or self._answers:
+        while self._waits:
             self._fold_oldest()
             now_ns = self._clock.now_ns()
             if now_ns - began_ns > FOLD_SPENT_NS and now_ns - self._since_ns() < FOLD_AGE_NS_MAX:
                 break
-        if self._noted or self._answers:
+        if self._waits:
             self._fold_soon()
 
     def _fold_oldest(self) -> None:
-        """Of each kind one: what one version did, and what it served."""
+        """Of each kind one: a model's clean batches, what one version did, and what it served."""
+        if self._clean:
+            self._fold_clean(self._clean.pop(next(iter(self._clean))).batches)
         if self._noted:
             noted = self._noted.pop(next(iter(self._noted)))
             self._count(noted, Told.joined(noted.told))
@@ -186,9 +212,20 @@ class Aside:
 
     def _since_ns(self) -> int:
         """Monotonic: since when the oldest waits."""
-        oldest: list[_Noted | _Kept] = [*islice(self._noted.values(), 1)]
+        oldest: list[_Several | _Noted | _Kept] = [*islice(self._clean.values(), 1)]
+        oldest += islice(self._noted.values(), 1)
         oldest += islice(self._answers.values(), 1)
         return min((one.since_ns for one in oldest), default=self._clock.now_ns())
+
+    def _fold_clean(self, several: list[Clean]) -> None:
+        batches = CleanBatches(several)
+        routes, unix_ns = batches.routes, several[0].at_unix_ns
+        for participant, arm, told in batches.told():
+            self._count(_Noted(routes, participant.version, arm, unix_ns, [], 0), told)
+        for record in batches.records(routes.budgets.journal_keep):
+            self._served.append(record)
+        for copies in batches.copies():
+            self.shadows.offer(copies)
 
     def _fold_alone(self) -> None:
         groups: dict[tuple[int, int], list[LoneAnswer]] = {}
@@ -209,18 +246,14 @@ class Aside:
 
     def _count(self, noted: "_Noted", told: Told) -> None:
         routes, version, arm = noted.routes, noted.version, noted.arm
-        self._windows.tell(routes, version, arm, told, noted.unix_ns)
+        counted = self._windows.tell(routes, version, arm, told, noted.unix_ns)
         metrics, role = self._metrics, ROLES[arm]
         kinds = np.bincount(told.faults, minlength=len(OUTCOMES)).tolist()
         for outcome, calls in zip(OUTCOMES, kinds, strict=True):
             if calls:
                 metrics.count_calls(routes.model, version.label, role, outcome, calls)
-        fine = told.faults == NONE
-        counts = np.bincount(bins_of(told.latency_ns[fine]), minlength=BINS)
-        metrics.count_latency(routes.model, version.label, role, counts)
-        bins = np.bincount(
-            score_bins(told.scores, routes.score_edges), minlength=len(routes.score_edges) + 4
-        )
+        metrics.count_latency(routes.model, version.label, role, counted.latency)
+        bins = counted.scores[: len(routes.score_edges) + 4]
         metrics.count_scores(routes.model, version.label, role, bins)
 
     def passed_over(self, routes: Routes, version: LoadedVersion, calls: int) -> None:
@@ -274,7 +307,8 @@ class Aside:
         """Give the shadows copies of the rows that production scored."""
         for participant, sample_bp in batch.routes.shadows:
             good = np.flatnonzero(fine(scored))
-            places = self.shadows.sample(batch, part, good, participant, sample_bp)
+            keys = batch.assignment.keys.at(part.indexes()[good])
+            places = good[sampled(keys, batch.routes, participant, sample_bp)]
             if not len(places):
                 continue
             taken = Part.of(places, part.row_offsets)
@@ -290,6 +324,16 @@ class Aside:
                     flags=batch.looked.flags[rows],
                 )
             )
+
+
+@dataclass(slots=True)
+class _Several:
+    """Clean batches of one model, in one second: not counted yet."""
+
+    since_ns: int
+    """Monotonic: when the first was noted."""
+    batches: list[Clean]
+    rows: int = 0
 
 
 @dataclass(slots=True)

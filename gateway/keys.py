@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
+from gateway.columns import Calls
 from gateway.native_core import built
 from protos.journal_pb2 import ServedBatch
 
@@ -57,6 +58,25 @@ class Keys:
         """Lay *keys* out."""
         ends = np.cumsum([0, *map(len, keys)]).astype(np.uint32)
         return Keys(b"".join(keys), ends[:-1], ends[1:])
+
+    @staticmethod
+    def of_rows(calls: Calls) -> "Keys":
+        """Every id of every row of *calls*, row by row."""
+        return Keys(calls.entity_ids, calls.entity_offsets[:-1], calls.entity_offsets[1:])
+
+    @staticmethod
+    def joined(several: "Sequence[Keys]") -> "Keys":
+        """Lay the keys of *several* behind each other."""
+        if len(several) == 1:
+            return several[0]
+        sizes = [len(one.buffer) for one in several]
+        before = np.cumsum([0, *sizes[:-1]]).astype(np.uint32)
+        shift = np.repeat(before, [len(one) for one in several])
+        return Keys(
+            b"".join([one.buffer for one in several]),
+            np.concatenate([one.starts for one in several]) + shift,
+            np.concatenate([one.ends for one in several]) + shift,
+        )
 
     def __len__(self) -> int:
         """N."""

@@ -38,7 +38,8 @@ class Assignment:
     def calls_of(self, arm: int) -> NDArray[np.intp]:
         """Indexes of the calls of one arm, in order; only where the batch is divided."""
         assert self.arm is not None
-        return np.flatnonzero(self.arm == arm)
+        calls: NDArray[np.intp] = (self.arm == arm).nonzero()[0]  # flatnonzero costs three times it
+        return calls
 
 
 def arms_of(routes: Routes, keys: Keys) -> NDArray[np.uint8]:

@@ -66,11 +66,19 @@ class Scored:
         """True when every call was answered."""
         return not self.faults.any()
 
+    def overdue(self, budget_ns: int) -> bool:
+        """Whether the run took longer than a canary may, and not because the host held it up."""
+        return self.took_ns > budget_ns and self.worked_ns >= OWN_PART * budget_ns
+
     def first(self, calls: int, rows: int) -> "Scored":
         """Only the first *calls* calls, which have the first *rows* rows."""
         if calls == len(self.faults):
             return self
         return Scored(self.scores[:rows], self.faults[:calls], self.took_ns, self.worked_ns)
+
+    def at(self, calls: NDArray[np.intp] | slice, rows: NDArray[np.intp] | slice) -> "Scored":
+        """Only these calls, in this order, with their rows."""
+        return Scored(self.scores[rows], self.faults[calls], self.took_ns, self.worked_ns)
 
     @staticmethod
     def late(row_offsets: NDArray[np.uint32], outputs: int) -> "Scored":
@@ -137,15 +145,25 @@ class Run:
 
     in_thread: "concurrent.futures.Future[Scored] | None"
     """On the version's own thread; None: it was done where it was asked for."""
-    on_loop: "asyncio.Future[Scored]"
+    on_loop: "asyncio.Future[Scored] | None"
+    """The same, to be awaited."""
+    done: Scored | None = None
+    """What came of it, where it was asked for."""
 
     def result(self) -> Scored | None:
         """What the thread made of it by now; None: it is not done.
 
         Asks the thread, not the loop: a loop that was held up learns of a run later than it ended.
         """
-        run = self.in_thread or self.on_loop
-        return run.result() if run.done() else None
+        run = self.in_thread
+        return run.result() if run is not None and run.done() else self.done
+
+    async def back(self) -> Scored:
+        """Wait for it."""
+        if self.on_loop is not None:
+            return await self.on_loop
+        assert self.done is not None
+        return self.done
 
 
 class Lane:
@@ -221,9 +239,7 @@ class Lane:
     def score_aside(self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]) -> "Run":
         """Score where nobody is held up; the run never raises ScoringError."""
         if self._brief:
-            done: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
-            done.set_result(self.score_timed(matrix, row_offsets))
-            return Run(None, done)
+            return Run(None, None, self.score_timed(matrix, row_offsets))
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "score", initializer=self._on_start)
         asked_ns = self._now_ns()

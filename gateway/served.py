@@ -7,13 +7,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch import Answer, Batch
+from gateway.batch import Answer, Batch, Index
 from gateway.deployed import LoadedVersion, Routes
 from gateway.keys import Keys
 from gateway.scoring import NONE
 from gateway.windows import Told
 from protos.journal_pb2 import ServedBatch
 from protos.predict_pb2 import PRODUCTION
+
+KEEP_ALL = 65_536
 
 
 @dataclass(slots=True)
@@ -106,36 +108,73 @@ def record_alone(several: Sequence[LoneAnswer]) -> ServedBatch:
     )
 
 
-def record_of(several: Sequence[Served]) -> bytes:
-    """Lay the answers of one version, at one revision, out as one ServedBatch's bytes."""
-    first = several[0]
-    version, deployment = first.answer.version, first.batch.routes.deployment
-    scores = np.concatenate([one.answer.scores for one in several])
-    vectors = np.concatenate([one.matrix for one in several])
-    calls = [len(one.answer.part) for one in several]
-    record = ServedBatch(
+@dataclass(slots=True)
+class ServedColumns:
+    """Some answers of one version, at one revision: C calls, R rows."""
+
+    routes: Routes
+    version: LoadedVersion
+    read_unix_ns: NDArray[np.int64]
+    """(C,) when their features were judged for staleness."""
+    role: NDArray[np.uint8]
+    """(C,)."""
+    row_count: NDArray[np.intp]
+    """(C,)."""
+    prediction_ids: bytes
+    key_hash: NDArray[np.uint64]
+    """(C,)."""
+    row_flags: NDArray[np.uint32]
+    """(R,)."""
+    vectors: NDArray[np.float32]
+    """(R, F) exactly as the version saw them."""
+    scores: NDArray[np.float32]
+    """(R, K)."""
+    entity_ids: bytes
+    """On the wire (gateway.keys.Keys.entity_ids)."""
+
+
+def record(served: ServedColumns) -> bytes:
+    """Lay answers out as one ServedBatch's bytes."""
+    version, deployment = served.version, served.routes.deployment
+    batch = ServedBatch(
         model=deployment.model,
         version=version.label,
         version_digest=version.digest8,
         revision=deployment.revision,
-        at_unix_ns=np.repeat([one.batch.read_unix_ns for one in several], calls)
-        .astype("<i8")
-        .tobytes(),
-        role=np.repeat([one.answer.role for one in several], calls).astype(np.uint8).tobytes(),
-        row_count=np.concatenate([one.answer.part.rows_per_call for one in several])
-        .astype("<u4")
-        .tobytes(),
-        prediction_ids=b"".join([one.answer.prediction_ids for one in several]),
-        key_hash=np.concatenate([_key_hashes(one) for one in several]).astype("<u8").tobytes(),
-        row_flags=np.concatenate([one.answer.flags for one in several]).astype("<u4").tobytes(),
-        width=vectors.shape[1],
-        vectors=vectors.astype("<f4", copy=False).tobytes(),
-        outputs=scores.shape[1],
-        scores=scores.astype("<f4", copy=False).tobytes(),
+        at_unix_ns=served.read_unix_ns.astype("<i8", copy=False).tobytes(),
+        role=served.role.tobytes(),
+        row_count=served.row_count.astype("<u4").tobytes(),
+        prediction_ids=served.prediction_ids,
+        key_hash=served.key_hash.astype("<u8", copy=False).tobytes(),
+        row_flags=served.row_flags.astype("<u4", copy=False).tobytes(),
+        width=served.vectors.shape[1],
+        vectors=served.vectors.astype("<f4", copy=False).tobytes(),
+        outputs=served.scores.shape[1],
+        scores=served.scores.astype("<f4", copy=False).tobytes(),
         model_contract=version.bundle.contract.model_contract,
     )
-    ids = [_entities(one).entity_ids() for one in several]
-    return b"".join([record.SerializeToString(), *ids])
+    return b"".join([batch.SerializeToString(), served.entity_ids])
+
+
+def record_of(several: Sequence[Served]) -> bytes:
+    """Lay the answers of one version, at one revision, out as one ServedBatch's bytes."""
+    first = several[0]
+    calls = [len(one.answer.part) for one in several]
+    return record(
+        ServedColumns(
+            routes=first.batch.routes,
+            version=first.answer.version,
+            read_unix_ns=np.repeat([one.batch.read_unix_ns for one in several], calls),
+            role=np.repeat([one.answer.role for one in several], calls).astype(np.uint8),
+            row_count=np.concatenate([one.answer.part.rows_per_call for one in several]),
+            prediction_ids=b"".join([one.answer.prediction_ids for one in several]),
+            key_hash=np.concatenate([_key_hashes(one) for one in several]),
+            row_flags=np.concatenate([one.answer.flags for one in several]),
+            vectors=np.concatenate([one.matrix for one in several]),
+            scores=np.concatenate([one.answer.scores for one in several]),
+            entity_ids=b"".join([_entities(one).entity_ids() for one in several]),
+        )
+    )
 
 
 def _key_hashes(one: Served) -> NDArray[np.uint64]:
@@ -143,9 +182,13 @@ def _key_hashes(one: Served) -> NDArray[np.uint64]:
 
 
 def _entities(one: Served) -> Keys:
-    """Every id of every row, row by row."""
-    calls, entities = one.batch.calls, one.batch.routes.shape.entities
-    every = Keys(calls.entity_ids, calls.entity_offsets[:-1], calls.entity_offsets[1:])
-    if isinstance(one.answer.part.rows, slice):
+    part = one.answer.part
+    return entities_of(Keys.of_rows(one.batch.calls), one.batch.routes, part.rows)
+
+
+def entities_of(every: Keys, routes: Routes, rows: Index) -> Keys:
+    """Every id of every row of *rows*, row by row."""
+    if isinstance(rows, slice):
         return every
-    return every.at((one.answer.part.rows[:, None] * entities + np.arange(entities)).ravel())
+    entities = routes.shape.entities
+    return every.at((rows[:, None] * entities + np.arange(entities)).ravel())

@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch import Batch, Part
 from gateway.clock import Clock
 from gateway.deployed import LoadedVersion, Participant, Routes
+from gateway.keys import Keys
 from gateway.metrics import Metrics
 from gateway.rows import counts_of
 from gateway.scoring import Scored
@@ -41,6 +41,16 @@ class Copies:
     """(R,) production's first output, finite."""
     flags: NDArray[np.uint32]
     """(R,)."""
+
+
+def sampled(
+    keys: Keys, routes: Routes, participant: Participant, sample_bp: int
+) -> NDArray[np.intp]:
+    """Return which of *keys* this shadow copies: by key, so a key is in or out whole."""
+    if sample_bp >= WHOLE_BP:
+        return np.arange(len(keys))
+    before = routes.deployment.split_salt + SHADOW + participant.version.id
+    return np.flatnonzero(keys.hashes(before) % WHOLE_BP < sample_bp)
 
 
 def joined(several: Sequence[Copies]) -> Copies:
@@ -86,27 +96,15 @@ class Shadows:
         """By version id and routes: not sent to a process yet."""
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._kept: frozenset[bytes] | None = None
+        """Versions that shadow something; None: nobody said yet."""
         self.rows_waiting = 0
-
-    def sample(
-        self,
-        batch: Batch,
-        part: Part,
-        places: NDArray[np.intp],
-        participant: Participant,
-        sample_bp: int,
-    ) -> NDArray[np.intp]:
-        """Which of *places* in *part* this shadow copies: by key, so a key is in or out whole."""
-        if sample_bp >= WHOLE_BP:
-            return places
-        keys = batch.assignment.keys.at(part.indexes()[places])
-        before = batch.routes.deployment.split_salt + SHADOW + participant.version.id
-        return places[keys.hashes(before) % WHOLE_BP < sample_bp]
 
     def offer(self, copies: Copies) -> None:
         """Keep copies for a moment, or drop them when too many rows wait already."""
         rows = len(copies.matrix)
-        if self._closed or self.rows_waiting + rows > self._rows_waiting_max:
+        wanted = self._kept is None or copies.version.id in self._kept
+        if self._closed or not wanted or self.rows_waiting + rows > self._rows_waiting_max:
             self._drop(copies)
             return
         self.rows_waiting += rows
@@ -207,6 +205,7 @@ class Shadows:
 
     def keep(self, version_ids: set[bytes]) -> None:
         """Let go of the processes of versions that shadow nothing any more."""
+        self._kept = frozenset(version_ids)
         for key in [key for key in self._offered if key[0] not in version_ids]:
             self._give_up(self._offered.pop(key))
         for version_id in set(self._lanes) - version_ids:

@@ -3,10 +3,12 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway import packed
 from gateway.deployed import LoadedVersion, Routes
 from gateway.rows import counts_of
 from gateway.scoring import Fault
@@ -21,6 +23,10 @@ NOT_COMPARED = JOINT_STRIDE - 1
 """The bin of a score whose row the store did not have, or not in time: its key counts, its score
 says nothing. Certificates know no such rows; while the store is slow they are many and all alike.
 """
+_KEY_HASH, _BIN, _EXPECTED_BIN, _BATCH_CALLS = (
+    window_pb2.Records.DESCRIPTOR.fields_by_name[name].number
+    for name in ("key_hash", "bin", "expected_bin", "batch_calls")
+)
 NOT_WHOLE = predict_pb2.MISSING | predict_pb2.DEGRADED
 
 ERROR_LIKE = {
@@ -100,14 +106,34 @@ def score_bins(scores: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArr
     return bins.astype(np.int64)
 
 
+class Histograms(NamedTuple):
+    """What was counted of a version's calls, for whoever counts them, too."""
+
+    latency: NDArray[np.int64]
+    """(BINS,) of those it answered."""
+    scores: NDArray[np.int64]
+    """(JOINT_STRIDE,) of every row, those of its faults among them."""
+
+
 @dataclass(slots=True)
 class _Columns:
-    """One metric's records."""
+    """One metric's records, as they were told: some (N,) at a time."""
 
-    keys: list[int] = field(default_factory=list)
-    bins: list[int] = field(default_factory=list)
-    expected: list[int] = field(default_factory=list)
-    batch_calls: list[int] = field(default_factory=list)
+    keys: list[NDArray[np.uint64]] = field(default_factory=list)
+    bins: list[NDArray[np.int64]] = field(default_factory=list)
+    expected: list[NDArray[np.int64]] = field(default_factory=list)
+    batch_calls: list[NDArray[np.int64]] = field(default_factory=list)
+
+    def on_wire(self) -> bytes:
+        """Return them as the fields of a turnout.v1.Records."""
+        fields = [packed.fixed64s(_KEY_HASH, np.concatenate(self.keys))]
+        for number, told in (
+            (_BIN, self.bins),
+            (_EXPECTED_BIN, self.expected),
+            (_BATCH_CALLS, self.batch_calls),
+        ):
+            fields += [packed.varints(number, np.concatenate(told))] if told else []
+        return b"".join(fields)
 
 
 @dataclass(slots=True)
@@ -133,7 +159,7 @@ class Windows:
 
     def tell(
         self, routes: Routes, version: LoadedVersion, arm: int, told: Told, unix_ns: int
-    ) -> None:
+    ) -> Histograms:
         """Count one version's part of a batch. A dozen numpy calls, whatever the batch's size."""
         counts = self._window(routes, version, arm, unix_ns)
         message = counts.message
@@ -147,15 +173,19 @@ class Windows:
         if faulty.any():
             self._tell_faults(message, told, unix_ns)
         self._tell_flags(message, told)
-        counts.latency += np.bincount(bins_of(told.latency_ns[~faulty]), minlength=BINS)
-        edges = routes.score_edges
-        scores = told.scores
+        answered_ns, binned = told.latency_ns, score_bins(told.scores, routes.score_edges)
+        scores = every = np.bincount(binned, minlength=JOINT_STRIDE)
         if faulty.any():
+            answered_ns = answered_ns[~faulty]
             gave = (told.faults == Fault.NONE) | (told.faults == Fault.NOT_FINITE)
-            scores = scores[np.repeat(gave, counts_of(told.row_offsets))]
-        counts.scores += np.bincount(score_bins(scores, edges), minlength=JOINT_STRIDE)
+            scored = binned[np.repeat(gave, counts_of(told.row_offsets))]
+            scores = np.bincount(scored, minlength=JOINT_STRIDE)
+        latency = np.bincount(bins_of(answered_ns), minlength=BINS)
+        counts.latency += latency
+        counts.scores += scores
         if _under_test(routes, arm):
-            self._record(counts, routes, told)
+            self._record(counts, routes, told, binned)
+        return Histograms(latency, every)
 
     def tell_pairs(
         self, routes: Routes, version: LoadedVersion, told: Told, unix_ns: int, threshold: float
@@ -238,8 +268,11 @@ class Windows:
             rows.degraded += int(np.count_nonzero(told.flags & predict_pb2.DEGRADED))
 
     @staticmethod
-    def _record(counts: _Counts, routes: Routes, told: Told) -> None:
-        """Add evidence: every error-like event, and scores and latencies of the keys kept."""
+    def _record(counts: _Counts, routes: Routes, told: Told, binned: NDArray[np.int64]) -> None:
+        """Add evidence: every error-like event, and scores and latencies of the keys kept.
+
+        binned  (R,) reference bins of the scores.
+        """
         counted = True if told.held_out is None else ~told.held_out
         for fault, metric in ERROR_LIKE.items():
             hit = told.faults == fault
@@ -248,30 +281,29 @@ class Windows:
             hit = hit & counted
             if hit.any():
                 records = counts.records[metric]
-                records.keys += told.key_hash[hit].tolist()
-                records.bins += [0] * int(np.count_nonzero(hit))
+                records.keys.append(told.key_hash[hit])
+                records.bins.append(np.zeros(np.count_nonzero(hit), dtype=np.int64))
                 if fault is Fault.LATE:
-                    records.batch_calls += _in_batches(told)[hit].tolist()
+                    records.batch_calls.append(_in_batches(told)[hit])
         kept = (told.faults == Fault.NONE) & counted
         if routes.budgets.evidence_keep < 65_536:
             kept &= (told.key_hash & np.uint64(0xFFFF)) < routes.budgets.evidence_keep
         if not kept.any():
             return
-        hashes = told.key_hash[kept].tolist()
-        edges = routes.score_edges
+        hashes = told.key_hash[kept]
         first_rows = told.row_offsets[:-1].astype(np.intp)[kept]
         records = counts.records[window_pb2.METRIC_SCORE]
-        records.keys += hashes
-        scored = score_bins(told.scores[first_rows], edges)
+        records.keys.append(hashes)
+        scored = binned[first_rows]
         scored[(told.flags[first_rows] & NOT_WHOLE) != 0] = NOT_COMPARED
-        records.bins += scored.tolist()
+        records.bins.append(scored)
         if told.expected is not None:
-            records.expected += score_bins(told.expected[first_rows], edges).tolist()
+            records.expected.append(score_bins(told.expected[first_rows], routes.score_edges))
         records = counts.records[window_pb2.METRIC_LATENCY]
-        records.keys += hashes
+        records.keys.append(hashes)
         took_ns = told.latency_ns if told.done_ns is None else told.done_ns
-        records.bins += bins_of(took_ns[kept]).tolist()
-        records.batch_calls += _in_batches(told)[kept].tolist()
+        records.bins.append(bins_of(took_ns[kept]))
+        records.batch_calls.append(_in_batches(told)[kept])
 
 
 def _in_batches(told: Told) -> NDArray[np.int64]:
@@ -313,11 +345,6 @@ def _finished(counts: _Counts, unix_ns: int) -> window_pb2.Window:
         by_production = counts.joint.reshape(JOINT_STRIDE, JOINT_STRIDE).sum(axis=1)
         pairs.production_bins.CopyFrom(_sparse(by_production))
     for metric, records in sorted(counts.records.items()):
-        message.records.add(
-            metric=window_pb2.Metric.Name(metric),
-            key_hash=records.keys,
-            bin=records.bins,
-            expected_bin=records.expected,
-            batch_calls=records.batch_calls,
-        )
+        told = message.records.add(metric=window_pb2.Metric.Name(metric))
+        told.MergeFromString(records.on_wire())
     return message

@@ -133,6 +133,7 @@ def test_shadows_score_copies_and_nobody_waits_for_them() -> None:
             replies = await ask_all(gateway, first=9.0)
             assert {reply.role for reply in replies.values()} == {PRODUCTION}
             shadows = gateway.aside.shadows
+            gateway.aside.fold()
             await until(lambda: shadows.rows_waiting == 0)
             pairs, faulty = 0, 0
             for window in gateway.windows.close(0, everything=True):
@@ -153,6 +154,7 @@ def test_a_shadow_samples_by_key_and_drops_before_it_queues() -> None:
         async with house(versions, shadowed, settings=settings) as gateway:
             await ask_all(gateway)
             await ask_all(gateway)
+            gateway.aside.fold()
             await until(lambda: gateway.aside.shadows.rows_waiting == 0)
             windows = windows_of(gateway)
             shadow = windows.get("SHADOW", window_pb2.Window())
@@ -273,9 +275,9 @@ def test_a_brief_version_is_asked_on_the_loop_and_others_on_a_thread() -> None:
         assert scored is not None
         assert scored.faultless
         assert scored.took_ns > 0
-        assert await brief.on_loop is scored
+        assert await brief.back() is scored
         thorough = Lane(Seen(), 1)
-        assert (await thorough.score_aside(matrix, offsets).on_loop).faultless
+        assert (await thorough.score_aside(matrix, offsets).back()).faultless
         thorough.close()
 
     asyncio.run(walk())

@@ -213,6 +213,6 @@ def test_a_lane_that_is_let_go_still_answers_who_holds_it() -> None:
         after = lane.score_aside(matrix, offsets)
         hung.go_on.set()
         lane.close()
-        return [await run.on_loop for run in [*before, after]]
+        return [await run.back() for run in [*before, after]]
 
     assert [scored.faultless for scored in asyncio.run(walk())] == [True] * 4

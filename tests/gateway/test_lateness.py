@@ -127,7 +127,7 @@ def test_a_queue_of_slow_runs_hangs_nothing() -> None:
     async def walk() -> None:
         matrix, offsets = np.zeros((1, 3), np.float32), np.array([0, 1], np.uint32)
         runs = [lane.score_aside(matrix, offsets) for _ in range(4)]
-        while not runs[-1].on_loop.done():
+        while runs[-1].result() is None:
             seen.append(lane.hung)
             await asyncio.sleep(0.05)
 
@@ -153,7 +153,7 @@ def test_a_run_that_is_back_while_it_is_judged_is_judged_by_its_work() -> None:
     matrix, offsets = np.zeros((1, 3), np.float32), np.array([0, 1], np.uint32)
 
     async def walk() -> None:
-        await lane.score_aside(matrix, offsets).on_loop
+        await lane.score_aside(matrix, offsets).back()
         thread = lane._thread
         assert thread is not None
         lane.close()

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gateway.windows import NOT_COMPARED, Told, Windows, _Counts
+from gateway.windows import NOT_COMPARED, Told, Windows, _Counts, score_bins
 from protos import predict_pb2, window_pb2
 
 
@@ -38,9 +38,13 @@ def test_a_row_that_the_store_did_not_give_is_counted_and_not_compared(
         score_edges=np.linspace(0.05, 0.95, 19, dtype=np.float32),
     )
     counts = _Counts(window_pb2.Window())
-    Windows._record(counts, routes, told)  # type: ignore[arg-type]
-    told_scores = counts.records[window_pb2.METRIC_SCORE]
-    assert told_scores.keys == [11, 12]
-    assert (told_scores.bins[1] != NOT_COMPARED) == compared
-    assert told_scores.bins[0] == told_scores.expected[0]
-    assert counts.records[window_pb2.METRIC_LATENCY].keys == [11, 12]
+    binned = score_bins(told.scores, routes.score_edges)
+    Windows._record(counts, routes, told, binned)  # type: ignore[arg-type]
+    scores, latency = (
+        window_pb2.Records.FromString(counts.records[metric].on_wire())
+        for metric in (window_pb2.METRIC_SCORE, window_pb2.METRIC_LATENCY)
+    )
+    assert scores.key_hash == [11, 12]
+    assert (scores.bin[1] != NOT_COMPARED) == compared
+    assert scores.bin[0] == scores.expected_bin[0]
+    assert latency.key_hash == [11, 12]

@@ -159,6 +159,7 @@ class Shadowed:
 
     async def quiet(self) -> None:
         """Return when no copy waits."""
+        self.gateway.aside.fold()
         await until(lambda: self.gateway.aside.shadows.rows_waiting == 0, 20.0)
 
     async def call(self, first: float, calls: int = 1) -> float:
