@@ -1,6 +1,7 @@
 """One metric of two arms over a whole rollout: its e-value, its events, the keys counted."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rollout.keys import KeySample
@@ -28,25 +29,28 @@ class Compared:
         """Keys whose event was counted."""
         return self.sample.keys
 
-    def take(self, accused: set[int], others: set[int], share: float, looks_max: int) -> None:
+    def take(
+        self, accused: Iterable[int], others: Iterable[int], share: float, looks_max: int
+    ) -> None:
         """Count a window's keys with an event, by arm, and look."""
-        mine, theirs = self._fresh(accused, others)
-        self._look(len(mine), len(theirs), share, looks_max)
+        mine, theirs = self.sample.count(accused, others)
+        self.canary_events += mine
+        self.baseline_events += theirs
+        self._look(mine, theirs, share, looks_max)
 
     def take_shared(self, accused: Shared, others: Shared, share: float, looks_max: int) -> None:
         """The same for events that whatever slows a batch has in common."""
-        mine, theirs = self._fresh(accused.keys, others.keys)
+        if accused.batch_calls is None and others.batch_calls is None:
+            self.take(accused.keys, others.keys, share, looks_max)
+            return
+        mine, theirs = self.sample.first(set(accused.keys), set(others.keys))
+        self.canary_events += len(mine)
+        self.baseline_events += len(theirs)
         self._look(accused.weigh(mine), others.weigh(theirs), share, looks_max)
 
     def idle(self) -> None:
         """Look at a window without an event of either arm."""
         self.state = tilt.idle(self.state)
-
-    def _fresh(self, accused: set[int], others: set[int]) -> tuple[set[int], set[int]]:
-        mine, theirs = self.sample.first(accused, others)
-        self.canary_events += len(mine)
-        self.baseline_events += len(theirs)
-        return mine, theirs
 
     def _look(self, accused: float, others: float, share: float, looks_max: int) -> None:
         if accused or others:

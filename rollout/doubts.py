@@ -1,6 +1,7 @@
 """Reasons not to trust what the arms show: none of them accuses, each of them holds."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from protos import window_pb2
@@ -46,7 +47,7 @@ class Lacking:
     missing: int = 0
     degraded: int = 0
 
-    def take(self, windows: tuple[window_pb2.Window, ...]) -> None:
+    def take(self, windows: Sequence[window_pb2.Window]) -> None:
         """Add a second's windows."""
         for window in windows:
             self.rows += window.rows
@@ -90,13 +91,13 @@ class Doubts:
     ) -> None:
         """Count one second; keys of older revisions are only remembered."""
         self.second = second
-        mine, others = self.sample.first(candidate.met, baseline.met)
+        mine, others = self.sample.count(candidate.met_listed, baseline.met_listed)
         if current:
             self.met.share = share
-            self.met.canary += len(mine)
-            self.met.baseline += len(others)
-            self.canary.take(tuple(candidate.windows))
-            self.baseline.take(tuple(baseline.windows))
+            self.met.canary += mine
+            self.met.baseline += others
+            self.canary.take(candidate.windows)
+            self.baseline.take(baseline.windows)
         self._look_at_baseline(baseline)
 
     def _look_at_baseline(self, baseline: ArmRecords) -> None:

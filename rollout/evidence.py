@@ -173,7 +173,8 @@ class Evidence:
                     candidate.shared(metric), baseline.shared(metric), share, looks_max
                 )
             else:
-                compared.take(candidate.events[metric], baseline.events[metric], share, looks_max)
+                accused, others = candidate.events.get(metric, ()), baseline.events.get(metric, ())
+                compared.take(accused, others, share, looks_max)
         self.latency.take(candidate, baseline, share, current=current)
         if place.stage == Stage.CANARY:
             self.prediction.take(candidate)
@@ -197,14 +198,17 @@ class Evidence:
 
     def _count_stage(self, candidate: ArmRecords, baseline: ArmRecords, share: float) -> None:
         stage = self.stage
-        accused = candidate.failed - stage.failed
-        others = baseline.failed - stage.failed - accused
-        stage.failed |= accused
-        stage.failed |= others
-        stage.failed_kept += len(candidate.kept(accused))
-        stage.relative = tilt.step(
-            self._non_inferior, stage.relative, len(accused), len(others), share
-        )
+        if candidate.failed or baseline.failed:
+            accused = candidate.failed - stage.failed
+            others = baseline.failed - stage.failed - accused
+            stage.failed |= accused
+            stage.failed |= others
+            stage.failed_kept += len(candidate.kept(accused))
+            stage.relative = tilt.step(
+                self._non_inferior, stage.relative, len(accused), len(others), share
+            )
+        else:
+            stage.relative = tilt.idle(stage.relative)
         self.canary_keys += self._add_clean(stage.clean, candidate)
         self.baseline_keys += self._add_clean(stage.baseline_clean, baseline)
 
@@ -212,13 +216,14 @@ class Evidence:
         room = self.policy.keys_max - len(clean)
         if room <= 0 or not arm.scored:
             return 0
-        fresh = arm.scored - clean
-        if self.stage.failed:
-            fresh -= self.stage.failed
-        if len(fresh) > room:  # the smallest, so that the order of arrival does not matter
-            fresh = set(sorted(fresh)[:room])
-        clean |= fresh
-        return len(fresh)
+        good, failed = arm.scored, self.stage.failed
+        if not good.isdisjoint(failed):
+            good = good - failed
+        if len(good) > room:  # the smallest, so that the order of arrival does not matter
+            good = set(sorted(good - clean)[:room])
+        before = len(clean)
+        clean |= good
+        return len(clean) - before
 
     def add_totals(self, second: Second) -> None:
         """Count calls, for people to read."""

@@ -1,8 +1,10 @@
 """Sticky keys, each once. Memory is bounded by thinning on the keys' own bits."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 WHOLE_KEEP = 65_536
+LOW_BITS = WHOLE_KEEP - 1
 
 
 @dataclass(slots=True)
@@ -19,12 +21,24 @@ class KeySample:
     """Those whose hash modulo 65,536 is less."""
 
     def fresh(self, keys: set[int]) -> set[int]:
-        """Return those of *keys* that are kept and were not counted yet."""
-        if not keys:
-            return keys
+        """Return those of *keys* that are kept and were not counted yet; *keys* itself if all."""
         if self.keep < WHOLE_KEEP:
-            keys = {key for key in keys if key % WHOLE_KEEP < self.keep}
-        return keys - self.keys
+            keys = set(self._kept(keys))
+        return keys if keys.isdisjoint(self.keys) else keys - self.keys
+
+    def count(self, accused: Iterable[int], others: Iterable[int]) -> tuple[int, int]:
+        """The same as `first` where only their numbers matter: each key is looked up once."""
+        known = self.keys
+        before = len(known)
+        if self.keep < WHOLE_KEEP:
+            accused, others = self._kept(accused), self._kept(others)
+        known.update(accused)
+        between = len(known)
+        known.update(others)
+        after = len(known)
+        if after > self.keys_max:
+            self._thin()
+        return between - before, after - between
 
     def first(self, accused: set[int], others: set[int]) -> tuple[set[int], set[int]]:
         """Count both arms' keys; return those of each that were not counted yet.
@@ -34,15 +48,20 @@ class KeySample:
         mine, theirs = self.fresh(accused), self.fresh(others)
         if mine and theirs and not mine.isdisjoint(theirs):
             theirs = theirs - mine
-        if mine:
-            self.add(mine)
-        if theirs:
-            self.add(theirs)
+        self.add(mine | theirs)
         return mine, theirs
 
     def add(self, keys: set[int]) -> None:
         """Count *keys*, and thin while there are too many."""
         self.keys |= keys
+        if len(self.keys) > self.keys_max:
+            self._thin()
+
+    def _kept(self, keys: Iterable[int]) -> list[int]:
+        keep = self.keep
+        return [key for key in keys if key & LOW_BITS < keep]
+
+    def _thin(self) -> None:
         while len(self.keys) > self.keys_max and self.keep > 1:
             self.keep //= 2
-            self.keys = {key for key in self.keys if key % WHOLE_KEEP < self.keep}
+            self.keys = set(self._kept(self.keys))

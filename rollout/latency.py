@@ -9,6 +9,7 @@ really lie beyond production's by the policy's margin.
 
 import math
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from stats import tilt
 from stats.latency import BINS, quantile_ns
 
 QUANTILES = {"p99": 0.99, "p90": 0.90, "p50": 0.50}
+ASCENDING = ("p50", "p90", "p99")
 EDGE_RECORDS_MIN = 500
 """Production's records that fix the first edges."""
 GATE_RECORDS_MIN = {"p99": 200, "p90": 50, "p50": 20}
@@ -77,12 +79,15 @@ class LatencyEvidence:
     ) -> None:
         """Count one second; the edges are those fixed before it."""
         mine, theirs = candidate.latencies(), baseline.latencies()
-        for name, edge in self.edges.items():
-            self.metrics[name].take_shared(
-                mine.beyond(edge), theirs.beyond(edge), share, self._looks_max
-            )
+        if self.edges:
+            edges = [self.edges.get(name, -1) for name in ASCENDING]
+            slow, others = mine.beyond(*edges), theirs.beyond(*edges)
+            for name, accused, other in zip(ASCENDING, slow, others, strict=True):
+                if name in self.edges:
+                    self.metrics[name].take_shared(accused, other, share, self._looks_max)
         if mine.bins or theirs.bins:
-            both = np.array(mine.bins + theirs.bins, dtype=np.int64)
+            records = len(mine.bins) + len(theirs.bins)
+            both = np.fromiter(chain(mine.bins, theirs.bins), np.int64, records)
             both[len(mine.bins) :] += BINS
             counts = np.bincount(both, minlength=2 * BINS).reshape(2, BINS)
             self.rollout += counts

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollout.keys import KeySample
-from rollout.records import ArmRecords, Scores
+from rollout.records import ArmRecords
 from rollout.shift import Shift
 from stats import departure
 from stats.departure import DepartureState, Expectation
@@ -95,25 +95,25 @@ class PredictionEvidence:
         fresh = self.sample.fresh(candidate.scored)
         self.sample.add(fresh)
         scores = candidate.scores().of(fresh)
-        if scores.expected is None:
-            scores = Scores(scores.keys[:0], scores.bins[:0], scores.bins[:0])
-        assert scores.expected is not None
         size = self.expected.bins if self.expected is not None else BINS_MAX - 3
-        bins, expected = scores.bins, scores.expected
-        fine = np.maximum(bins, expected) < size
-        if not fine.all():
-            bins, expected = bins[fine], expected[fine]
-        both = np.concatenate((bins, expected + BINS_MAX))
-        counts = np.bincount(both, minlength=2 * BINS_MAX).reshape(2, BINS_MAX)
-        same = bins[bins == expected]
-        self.paired += counts
+        width = size if self.expected is not None else BINS_MAX
+        both: list[int] = []
+        same: list[int] = []
+        for mine, theirs in zip(scores.bins, scores.expected or (), strict=False):
+            if mine < size and theirs < size:
+                both += (mine, width + theirs)
+                if mine == theirs:
+                    same.append(mine)
+        counts = _bincount(both, 2 * width).reshape(2, width)
+        self.paired[:, :width] += counts
         self.agreed += len(same)
         if self.expected is None:
-            hits = counts[0] - np.bincount(same, minlength=BINS_MAX)
-            self._look_constant(hits, len(bins) - counts[1])
-        else:
-            gains = self.expected.gains(counts[:, :size])
+            self._look_constant(counts[0] - _bincount(same, width), len(both) // 2 - counts[1])
+        elif both:
+            gains = self.expected.gains(counts)
             self.state = departure.step(self.expected, self.state, gains, self._looks_max)
+        else:
+            self.state = departure.idle(self.state)
 
     def take_watched(self, candidate: ArmRecords, standby: ArmRecords, share: float) -> None:
         """Count one second of the watch: two samples, the standby's carried through the table."""
@@ -125,15 +125,12 @@ class PredictionEvidence:
         self.others.add(others)
         size = self.expected.bins
         mine, theirs = candidate.scores().of(fresh), standby.scores().of(others)
-        known = theirs.bins < size
+        bins = np.array(theirs.bins, dtype=np.int64)
+        known = bins < size
         keys = np.array(theirs.keys, dtype=np.uint64)
-        drawn = self.expected.drawn(theirs.bins[known], keys[known])
-        both = np.stack(
-            [
-                np.bincount(mine.bins[mine.bins < size], minlength=BINS_MAX),
-                np.bincount(drawn, minlength=BINS_MAX),
-            ]
-        )
+        drawn = self.expected.drawn(bins[known], keys[known])
+        ours = [one for one in mine.bins if one < size]
+        both = np.stack([_bincount(ours, BINS_MAX), np.bincount(drawn, minlength=BINS_MAX)])
         self.watched += both
         gains = self.expected.gains_of_two(both[0, :size], both[1, :size], share)
         self.state = departure.step(self.expected, self.state, gains, self._looks_max)
@@ -221,3 +218,7 @@ class PredictionEvidence:
             f"{found.psi:.3f}) and nobody approved a difference: certify the version "
             "against this production and approve its shift, or promote by hand"
         )
+
+
+def _bincount(bins: list[int], minlength: int) -> Counts:
+    return np.bincount(np.array(bins, dtype=np.int64), minlength=minlength)

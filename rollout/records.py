@@ -1,30 +1,30 @@
 """One arm's windows of one second, as sets and columns. Sums and sets only: no order matters."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import chain, compress
+from itertools import chain
 
 import numpy as np
-from numpy.typing import NDArray
 
 from protos import window_pb2
-from rollout.keys import WHOLE_KEEP
+from rollout.keys import LOW_BITS, WHOLE_KEEP
 
 METRIC_OF = {
     "errors": window_pb2.METRIC_ERROR,
     "schema": window_pb2.METRIC_SCHEMA,
     "timeouts": window_pb2.METRIC_TIMEOUT,
 }
+ERROR_LIKE = tuple(METRIC_OF.values())
 
 
 @dataclass(slots=True)
 class Scores:
-    """First-output bins by key: K keys, (K,) columns."""
+    """First-output bins, three columns: one entry a record."""
 
     keys: list[int]
-    bins: NDArray[np.int64]
-    expected: NDArray[np.int64] | None
+    bins: list[int]
+    expected: list[int] | None
     """Production's bins on the same rows; None where production did not score them."""
 
     def of(self, fresh: set[int]) -> "Scores":
@@ -32,21 +32,25 @@ class Scores:
         if len(fresh) == len(self.keys):  # every record is of another, fresh key
             return self
         pick = np.array([key in fresh for key in self.keys], dtype=np.bool_)
-        keys, bins = np.array(self.keys, dtype=np.uint64)[pick], self.bins[pick]
-        expected = None if self.expected is None else self.expected[pick]
+        keys = np.array(self.keys, dtype=np.uint64)[pick]
+        bins = np.array(self.bins, dtype=np.int64)[pick]
+        expected = None
+        if self.expected is not None:
+            expected = np.array(self.expected, dtype=np.int64)[pick]
         joint = bins if expected is None else expected * WHOLE_KEEP + bins
         mixed = (joint.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ keys
         order = np.lexsort((mixed, keys))
         first = order[np.unique(keys[order], return_index=True)[1]]
-        expected = None if expected is None else expected[first]
-        return Scores(keys[first].tolist(), bins[first], expected)
+        told = None if expected is None else expected[first].tolist()
+        return Scores(keys[first].tolist(), bins[first].tolist(), told)
 
 
 @dataclass(slots=True)
 class Shared:
     """Keys with an event that whatever slows a batch has in common."""
 
-    keys: set[int]
+    keys: Collection[int]
+    """One may repeat."""
     batch_calls: dict[int, int] | None = None
     """Key -> calls, of all arms, in the batch it was scored in; None: one each."""
 
@@ -57,7 +61,7 @@ class Shared:
         return math.fsum([1.0 / self.batch_calls[key] for key in fresh])
 
 
-NOBODY = Shared(set())
+NOBODY = Shared(())
 
 
 class ArmRecords:
@@ -67,16 +71,19 @@ class ArmRecords:
         self.windows = windows
         self._records: dict[int, list[window_pb2.Records]] = {}
         self.keep = 0
+        found = self._records
         for window in windows:
             self.keep = max(self.keep, window.keep_of_65536 or WHOLE_KEEP)
             for records in window.records:
-                self._records.setdefault(records.metric, []).append(records)
-        found = self._records
-        self.events = {
-            metric: set(self._key_hashes(metric)) if metric in found else set()
-            for metric in METRIC_OF.values()
+                metric = records.metric
+                if metric in found:
+                    found[metric].append(records)
+                else:
+                    found[metric] = [records]
+        self.events: dict[int, set[int]] = {
+            metric: set(self._key_hashes(metric)) for metric in ERROR_LIKE if metric in found
         }
-        """Keys with each error-like event, of all keys."""
+        """Keys with each error-like event that there was, of all keys."""
         self.failed = set().union(*self.events.values())
         """Keys with any of them."""
         self._scored_keys = self._key_hashes(window_pb2.METRIC_SCORE)
@@ -84,12 +91,14 @@ class ArmRecords:
         """Keys with a good answer, of those the gateways keep."""
         self.met = self.scored | self.kept(self.failed) if self.failed else self.scored
         """Keys of those the gateways keep, whatever became of their calls."""
+        self.met_listed: Collection[int] = self.met if self.failed else self._scored_keys
+        """The same, in a form that is quick to walk through; a key may repeat."""
 
     def kept(self, keys: set[int]) -> set[int]:
         """Those that the gateways' thinning keeps; the widest of the windows decides."""
         if not keys or self.keep >= WHOLE_KEEP:
             return keys
-        return {key for key in keys if key % WHOLE_KEEP < self.keep}
+        return {key for key in keys if key & LOW_BITS < self.keep}
 
     def shared(self, metric: int) -> Shared:
         """Keys with a record of *metric*, each with its largest batch."""
@@ -101,35 +110,34 @@ class ArmRecords:
         """Every score record."""
         found = self._records.get(window_pb2.METRIC_SCORE, ())
         keys = self._scored_keys
-        bins = _column([one.bin[:] for one in found])
-        expected = _column([one.expected_bin[:] for one in found])
+        bins = _joined([one.bin[:] for one in found])
+        expected = _joined([one.expected_bin[:] for one in found])
         return Scores(keys, bins, expected if len(expected) == len(keys) else None)
 
     def latencies(self) -> "Latencies":
         """Every latency record."""
         metric = window_pb2.METRIC_LATENCY
-        return Latencies(
-            self._key_hashes(metric),
-            _joined([one.bin[:] for one in self._records.get(metric, ())]),
-            self._batch_calls(metric),
-        )
+        found = self._records.get(metric, ())
+        bins = found[0].bin[:] if len(found) == 1 else _joined([one.bin[:] for one in found])
+        return Latencies(self._key_hashes(metric), bins, self._batch_calls(metric))
 
     def _key_hashes(self, metric: int) -> list[int]:
-        return _joined([one.key_hash[:] for one in self._records.get(metric, ())])
+        found = self._records.get(metric, ())
+        if len(found) == 1:
+            return found[0].key_hash[:]
+        return _joined([one.key_hash[:] for one in found])
 
     def _batch_calls(self, metric: int) -> list[int]:
         """One a record; empty when no gateway says: then 1 each."""
         found = self._records.get(metric, ())
+        if len(found) == 1:
+            return found[0].batch_calls[:]
         parts = [one.batch_calls[:] for one in found]
         if not any(parts):
             return []
         return _joined(
             [part or [1] * len(one.key_hash) for part, one in zip(parts, found, strict=True)]
         )
-
-
-def _column(parts: list[list[int]]) -> NDArray[np.int64]:
-    return np.array(_joined(parts), dtype=np.int64)
 
 
 def _joined(parts: list[list[int]]) -> list[int]:
@@ -145,22 +153,34 @@ class Latencies:
     batch_calls: list[int]
     """Empty: 1 each."""
 
-    def beyond(self, edge: int) -> Shared:
-        """Return the keys with a record beyond bin *edge*."""
-        if not self.batch_calls:
-            return Shared(
-                {key for key, one in zip(self.keys, self.bins, strict=True) if one > edge}
-            )
-        slow = [one > edge for one in self.bins]
-        return shared(list(compress(self.keys, slow)), list(compress(self.batch_calls, slow)))
+    def beyond(self, low: int, middle: int, high: int) -> tuple[Shared, Shared, Shared]:
+        """Return the keys with a record beyond each of three bins, low <= middle <= high."""
+        if self.batch_calls:
+            slow = [place for place, one in enumerate(self.bins) if one > low]
+            slower = [place for place in slow if self.bins[place] > middle]
+            slowest = [place for place in slower if self.bins[place] > high]
+            return self._shared(slow), self._shared(slower), self._shared(slowest)
+        beyond_low, beyond_middle, beyond_high = [], [], []
+        for key, one in zip(self.keys, self.bins, strict=True):
+            if one > low:
+                beyond_low.append(key)
+                if one > middle:
+                    beyond_middle.append(key)
+                    if one > high:
+                        beyond_high.append(key)
+        return Shared(beyond_low), Shared(beyond_middle), Shared(beyond_high)
+
+    def _shared(self, places: list[int]) -> Shared:
+        keys = [self.keys[place] for place in places]
+        return shared(keys, [self.batch_calls[place] for place in places])
 
 
 def shared(keys: list[int], batch_calls: list[int]) -> Shared:
     """Return the keys, each with the most of its *batch_calls*; without these, 1 each."""
     if not batch_calls:
-        return Shared(set(keys))
+        return Shared(keys)
     found = dict(zip(keys, batch_calls, strict=True))
     if len(found) < len(keys):
         for key, calls in zip(keys, batch_calls, strict=True):
             found[key] = max(found[key], calls)
-    return Shared(set(found), found)
+    return Shared(found, found)

@@ -61,7 +61,7 @@ class Departures:
 
     def __init__(self, expected: Expectation, rollouts: int, looks_max: int) -> None:
         self._paired = np.hstack([expected.scores, -expected.log_norms]).T.copy()
-        self._stakes = np.exp(expected.log_stakes)
+        self._stakes = expected.stakes.copy()
         self._looks_max = looks_max
         self._s = np.zeros((rollouts, len(self._stakes)))
         self._left = 1.0

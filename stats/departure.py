@@ -88,10 +88,10 @@ class Expectation:
         return np.array(rows)
 
     @cached_property
-    def log_stakes(self) -> Floats:
-        """(G,) ln of each alternative's part of E."""
+    def stakes(self) -> Floats:
+        """(G,) each alternative's part of E; they add up to 1."""
         sizes = (len(LOCATION), len(SCALE), len(ONE_BIN) * self.bins)
-        return np.concatenate([np.full(size, -math.log(3 * size)) for size in sizes])
+        return np.concatenate([np.full(size, 1.0 / (3 * size)) for size in sizes])
 
     @cached_property
     def log_norms(self) -> Floats:
@@ -138,25 +138,33 @@ class DepartureState:
 
 def start(expected: Expectation) -> DepartureState:
     """Return the state before the first look: E = 1."""
-    return DepartureState(np.full(len(expected.log_stakes), -math.inf))
+    return DepartureState(np.full(len(expected.stakes), -math.inf))
+
+
+def idle(state: DepartureState) -> DepartureState:
+    """Return the state after a window without keys: it is looked at, and nothing changes."""
+    return DepartureState(
+        state.log_s, state.prior_spent, state.log_e, state.log_e_max, state.looks + 1
+    )
 
 
 def step(
     expected: Expectation, state: DepartureState, gains: Floats, looks_max: int
 ) -> DepartureState:
     """Return the state after one more window with (G,) *gains*; without any, nothing changes."""
+    if not np.count_nonzero(gains):
+        return idle(state)
     looks = state.looks + 1
-    if not gains.any():
-        return DepartureState(state.log_s, state.prior_spent, state.log_e, state.log_e_max, looks)
     spent = prior_by(looks, max(looks_max, 1))
     prior = spent - state.prior_spent
-    log_prior = math.log(prior) if prior > 0.0 else -math.inf
-    log_s = np.logaddexp(state.log_s, log_prior)
-    log_s += gains
-    staked = log_s + expected.log_stakes
-    high = float(staked.max())
-    staked -= high
-    log_e = high + math.log(float(np.exp(staked, out=staked).sum()))
+    if prior > 0.0:
+        log_s = np.logaddexp(state.log_s, math.log(prior))
+        log_s += gains
+    else:
+        log_s = state.log_s + gains
+    high = float(np.maximum.reduce(log_s))
+    above = np.subtract(log_s, high)
+    log_e = high + math.log(float(np.exp(above, out=above).dot(expected.stakes)))
     if spent < 1.0:
         log_e = log_add(log_e, math.log(1.0 - spent))
     return DepartureState(

@@ -27,12 +27,18 @@ def look(detector: Detector, rate_max: float, hits: int, total: int) -> Detector
     """
     if not 0.0 < rate_max < 1.0 or not 0 <= hits <= total:
         raise ValueError(f"rate {rate_max}, {hits} of {total}: no such window")
+    return Detector(log_add(detector.log_m, 0.0) + _log_gain(rate_max, hits, total))
+
+
+@lru_cache(maxsize=4_096)
+def _log_gain(rate_max: float, hits: int, total: int) -> float:
+    """Ln e of one window; seconds of steady traffic have few different ones."""
     hit_gains, clean_gains, log_bets = _stakes(rate_max)
     clean = total - hits
     gains = [
         hits * hit + clean * missed for hit, missed in zip(hit_gains, clean_gains, strict=True)
     ]
-    return Detector(log_add(detector.log_m, 0.0) + log_sum(gains) - log_bets)
+    return log_sum(gains) - log_bets
 
 
 @lru_cache(maxsize=1_024)

@@ -20,10 +20,12 @@ kept as logarithms, so that 10^9 events and E of e^10000 are ordinary numbers.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import exp, log1p
+from math import exp, fsum, log, log1p
 
 SHARES_MAX = 512
 """Shares of which a grid remembers the stakes."""
+ORDINARY = 600.0
+"""Logarithms below it, either way, are those of numbers that a float holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,26 +113,32 @@ def step(
     A window without events moves prior from one side of E to the other and changes nothing, so
     the prior of such windows is spent when the next event comes.
     """
-    check_counts(canary_events, baseline_events, share)
+    if canary_events < 0 or baseline_events < 0 or not 0.0 < share < 1.0:
+        check_counts(canary_events, baseline_events, share)
     events = canary_events + baseline_events
     if not events:
         return idle(state)
     looks = state.looks + 1
     spent = prior_by(looks, looks_max)
     prior = spent - state.prior_spent
-    log_prior = math.log(prior) if prior > 0.0 else -math.inf
-    log_s = []
-    for (gain, cost), one in zip(grid.stakes(share), state.log_s, strict=True):
-        if one < log_prior:
-            grown = log_prior + log1p(exp(one - log_prior))
-        elif log_prior == -math.inf:
-            grown = one
-        else:
-            grown = one + log1p(exp(log_prior - one))
-        log_s.append(grown + canary_events * gain - events * cost)
-    log_e = log_sum(log_s) - math.log(len(log_s))
+    paired = zip(state.log_s, grid.stakes(share), strict=True)
+    if prior > 0.0:
+        log_prior = log(prior)
+        log_s = [
+            (
+                one + log1p(exp(log_prior - one))
+                if one > log_prior
+                else log_prior + log1p(exp(one - log_prior))
+            )
+            + canary_events * gain
+            - events * cost
+            for one, (gain, cost) in paired
+        ]
+    else:
+        log_s = [one + canary_events * gain - events * cost for one, (gain, cost) in paired]
+    log_e = _log_mean(log_s)
     if spent < 1.0:
-        log_e = log_add(log_e, math.log(1.0 - spent))
+        log_e = log_add(log_e, log(1.0 - spent))
     return TiltState(tuple(log_s), spent, log_e, max(state.log_e_max, log_e), looks)
 
 
@@ -157,7 +165,7 @@ def check_counts(canary_events: float, baseline_events: float, share: float) -> 
 def log_add(a: float, b: float) -> float:
     """Return ln(e^a + e^b); -inf stands for zero."""
     high, low = (a, b) if a >= b else (b, a)
-    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
+    return high if low == -math.inf else high + log1p(exp(low - high))
 
 
 def log_sum(logs: Sequence[float]) -> float:
@@ -165,7 +173,14 @@ def log_sum(logs: Sequence[float]) -> float:
     high = max(logs)
     if high == -math.inf:
         return high
-    return high + math.log(math.fsum([math.exp(one - high) for one in logs]))
+    return high + log(fsum([exp(one - high) for one in logs]))
+
+
+def _log_mean(logs: Sequence[float]) -> float:
+    high = max(logs)
+    if -ORDINARY < high < ORDINARY:
+        return log(sum(map(exp, logs)) / len(logs))
+    return log_sum(logs) - log(len(logs))
 
 
 def _log_tilt(share: float, delta: float) -> float:
