@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rollout.compared import Compared
 from rollout.keys import KeySample
-from rollout.records import ArmRecords
+from rollout.records import ArmRecords, Latencies
 from stats import tilt
 from stats.latency import BINS, quantile_ns
 
@@ -80,11 +80,7 @@ class LatencyEvidence:
         """Count one second; the edges are those fixed before it."""
         mine, theirs = candidate.latencies(), baseline.latencies()
         if self.edges:
-            edges = [self.edges.get(name, -1) for name in ASCENDING]
-            slow, others = mine.beyond(*edges), theirs.beyond(*edges)
-            for name, accused, other in zip(ASCENDING, slow, others, strict=True):
-                if name in self.edges:
-                    self.metrics[name].take_shared(accused, other, share, self._looks_max)
+            self._count_slow(mine, theirs, share)
         if mine.bins or theirs.bins:
             records = len(mine.bins) + len(theirs.bins)
             both = np.fromiter(chain(mine.bins, theirs.bins), np.int64, records)
@@ -95,6 +91,19 @@ class LatencyEvidence:
                 self.stage += counts
         if current and not self.edges and theirs.bins:
             self._freeze()
+
+    def _count_slow(self, mine: Latencies, theirs: Latencies, share: float) -> None:
+        edges = [self.edges.get(name, -1) for name in ASCENDING]
+        if mine.batch_calls or theirs.batch_calls:
+            slow, others = mine.shared_beyond(*edges), theirs.shared_beyond(*edges)
+            for name, events, beside in zip(ASCENDING, slow, others, strict=True):
+                if name in self.edges:
+                    self.metrics[name].take_shared(events, beside, share, self._looks_max)
+            return
+        keys, other_keys = mine.beyond(*edges), theirs.beyond(*edges)
+        for name, events_of, beside_of in zip(ASCENDING, keys, other_keys, strict=True):
+            if name in self.edges:
+                self.metrics[name].take(events_of, beside_of, share, self._looks_max)
 
     def _freeze(self) -> None:
         counts = self.stage[1]

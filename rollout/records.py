@@ -153,26 +153,28 @@ class Latencies:
     batch_calls: list[int]
     """Empty: 1 each."""
 
-    def beyond(self, low: int, middle: int, high: int) -> tuple[Shared, Shared, Shared]:
-        """Return the keys with a record beyond each of three bins, low <= middle <= high."""
-        if self.batch_calls:
-            slow = [place for place, one in enumerate(self.bins) if one > low]
-            slower = [place for place in slow if self.bins[place] > middle]
-            slowest = [place for place in slower if self.bins[place] > high]
-            return self._shared(slow), self._shared(slower), self._shared(slowest)
-        beyond_low, beyond_middle, beyond_high = [], [], []
+    def beyond(self, low: int, middle: int, high: int) -> tuple[list[int], list[int], list[int]]:
+        """Return the keys of records beyond each of three bins, low <= middle <= high."""
+        slow, slower, slowest = [], [], []
         for key, one in zip(self.keys, self.bins, strict=True):
             if one > low:
-                beyond_low.append(key)
+                slow.append(key)
                 if one > middle:
-                    beyond_middle.append(key)
+                    slower.append(key)
                     if one > high:
-                        beyond_high.append(key)
-        return Shared(beyond_low), Shared(beyond_middle), Shared(beyond_high)
+                        slowest.append(key)
+        return slow, slower, slowest
+
+    def shared_beyond(self, low: int, middle: int, high: int) -> tuple[Shared, Shared, Shared]:
+        """Return the same with what their batches weigh."""
+        slow = [place for place, one in enumerate(self.bins) if one > low]
+        slower = [place for place in slow if self.bins[place] > middle]
+        slowest = [place for place in slower if self.bins[place] > high]
+        return self._shared(slow), self._shared(slower), self._shared(slowest)
 
     def _shared(self, places: list[int]) -> Shared:
         keys = [self.keys[place] for place in places]
-        return shared(keys, [self.batch_calls[place] for place in places])
+        return shared(keys, [self.batch_calls[place] for place in places if self.batch_calls])
 
 
 def shared(keys: list[int], batch_calls: list[int]) -> Shared:

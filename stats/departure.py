@@ -24,7 +24,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from stats.tilt import log_add, prior_by
+from stats.tilt import ORDINARY, log_add, prior_by
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -163,10 +163,12 @@ def step(
     else:
         log_s = state.log_s + gains
     high = float(np.maximum.reduce(log_s))
-    above = np.subtract(log_s, high)
-    log_e = high + math.log(float(np.exp(above, out=above).dot(expected.stakes)))
-    if spent < 1.0:
-        log_e = log_add(log_e, math.log(1.0 - spent))
+    if -ORDINARY < high < ORDINARY:
+        log_e = math.log(float(np.exp(log_s).dot(expected.stakes)) + (1.0 - spent))
+    else:
+        log_e = high + math.log(float(np.exp(log_s - high).dot(expected.stakes)))
+        if spent < 1.0:
+            log_e = log_add(log_e, math.log(1.0 - spent))
     return DepartureState(
         log_s=log_s,
         prior_spent=spent,

@@ -136,9 +136,13 @@ def step(
         ]
     else:
         log_s = [one + canary_events * gain - events * cost for one, (gain, cost) in paired]
-    log_e = _log_mean(log_s)
-    if spent < 1.0:
-        log_e = log_add(log_e, log(1.0 - spent))
+    high = max(log_s)
+    if -ORDINARY < high < ORDINARY:
+        log_e = log(sum(map(exp, log_s)) / len(log_s) + (1.0 - spent))
+    else:
+        log_e = log_sum(log_s) - log(len(log_s))
+        if spent < 1.0:
+            log_e = log_add(log_e, log(1.0 - spent))
     return TiltState(tuple(log_s), spent, log_e, max(state.log_e_max, log_e), looks)
 
 
@@ -174,13 +178,6 @@ def log_sum(logs: Sequence[float]) -> float:
     if high == -math.inf:
         return high
     return high + log(fsum([exp(one - high) for one in logs]))
-
-
-def _log_mean(logs: Sequence[float]) -> float:
-    high = max(logs)
-    if -ORDINARY < high < ORDINARY:
-        return log(sum(map(exp, logs)) / len(logs))
-    return log_sum(logs) - log(len(logs))
 
 
 def _log_tilt(share: float, delta: float) -> float:

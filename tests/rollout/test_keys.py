@@ -26,7 +26,7 @@ def test_beyond_three_edges_is_the_same_with_batches_of_one() -> None:
     bins = [10, 20, 21, 30, 31, 40, 41, 41]
     keys = [1, 2, 3, 4, 5, 6, 7, 7]
     plain = Latencies(keys, bins, []).beyond(20, 30, 40)
-    batched = Latencies(keys, bins, [1] * 7 + [4]).beyond(20, 30, 40)
+    batched = Latencies(keys, bins, [1] * 7 + [4]).shared_beyond(20, 30, 40)
     for one, other, expected in zip(plain, batched, ({3, 4, 5, 6, 7}, {5, 6, 7}, {7}), strict=True):
-        assert set(one.keys) == set(other.keys) == expected
+        assert set(one) == set(other.keys) == expected
     assert batched[2].weigh({7}) == 1 / 4
