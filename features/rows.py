@@ -12,6 +12,7 @@ Layout, little-endian (tests/vectors/feature_rows.json):
 from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,20 @@ class DecodedRows:
     means that a writer or a cache is broken."""
 
 
+class RowLayout(NamedTuple):
+    """What it takes to find and to read one view's rows (`ingress/src/rows.rs` does, natively)."""
+
+    view: int
+    """The first 8 bytes of its hash."""
+    ttl_ms: int
+    tail: bytes
+    """What follows an id in a key; "{" comes before it."""
+    all_valid: bytes
+    """A row's validity words when nothing is defaulted."""
+    defaults: bytes
+    """F float32."""
+
+
 class ViewRows:
     """Keys and bytes of one view's rows. Built once a view; holds no state after that."""
 
@@ -78,6 +93,12 @@ class ViewRows:
         absent = np.zeros(1, dtype=self._layout)
         absent["view"] = self._view ^ 0xFFFF_FFFF_FFFF_FFFF
         self._absent = absent.tobytes()
+
+    @property
+    def layout(self) -> RowLayout:
+        """How its rows lie."""
+        defaults = self._defaults.astype("<f4").tobytes()
+        return RowLayout(self._view, self._ttl_ms, self._tail, self._all_valid_bytes, defaults)
 
     def key(self, entity_id: bytes) -> bytes:
         """Return the store's key of one joined id; the braces keep an entity on one node."""

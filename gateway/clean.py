@@ -88,6 +88,10 @@ class CleanBatches:
         return self._part(ARM_CANARY)
 
     @cached_property
+    def _arrived_ns(self) -> NDArray[np.int64]:
+        return np.concatenate([batch.calls.arrived_ns for batch in self._batches])
+
+    @cached_property
     def _matrix(self) -> NDArray[np.float32]:
         return np.concatenate([batch.looked.matrix for batch in self._batches])
 
@@ -105,10 +109,17 @@ class CleanBatches:
         """(rows of its part, K)."""
         return np.concatenate([done.scored.scores for done in self._theirs])
 
+    @cached_property
+    def _batch(self) -> NDArray[np.intp]:
+        """(C,) which batch each call came in."""
+        return np.repeat(np.arange(len(self._calls)), self._calls)
+
     def _each(self, by_batch: Sequence[int], part: Part) -> NDArray[np.int64]:
         """(P,) what is one number for all calls of a batch."""
-        every: NDArray[np.int64] = np.repeat(np.array(by_batch, dtype=np.int64), self._calls)
-        return every[part.calls]
+        every = np.array(by_batch, dtype=np.int64)
+        if isinstance(part.calls, slice):
+            return every.repeat(self._calls)
+        return every[self._batch[part.calls]]
 
     # Counts
 
@@ -131,7 +142,7 @@ class CleanBatches:
     def _told(self, part: Part, done: Sequence[Done], scores: NDArray[np.float32]) -> Told:
         """Lay out what one arm did. *done* is its own in every batch where it has calls."""
         batches, routes = self._batches, self.routes
-        arrived_ns = np.concatenate([batch.calls.arrived_ns for batch in batches])[part.calls]
+        arrived_ns = self._arrived_ns[part.calls]
         told = Told(
             key_hash=self._key_hash[part.calls],
             faults=np.full(len(part), NONE, dtype=np.uint8),
@@ -214,6 +225,8 @@ class CleanBatches:
     def copies(self) -> Iterator[Copies]:
         """Yield what each shadow is to score."""
         routes = self.routes
+        if not routes.shadows:
+            return
         keys = Keys.joined([batch.assignment.keys for batch in self._batches])
         looked_flags = np.concatenate([batch.looked.flags for batch in self._batches])
         for participant, sample_bp in routes.shadows:

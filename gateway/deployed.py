@@ -12,6 +12,7 @@ from features.rows import ViewRows
 from gateway.columns import ModelShape
 from gateway.scoring import Breaker, Lane
 from gateway.settings import Settings
+from gateway.stored import StoredRead, native_rows
 from registry.bundle import Bundle
 from registry.types import Deployment
 
@@ -51,14 +52,6 @@ class Participant:
     def matrix(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """(R, F) for this version, from the batch's (R, W)."""
         return batch if self.columns is None else batch[:, self.columns]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRead:
-    """One view to read for every row of a batch: its rows, and which of Row.keys name it."""
-
-    rows: ViewRows
-    entity_positions: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +152,8 @@ def _reads_of(
             if view.view_hash in reads:
                 continue
             positions = tuple(contract.entities.index(entity) for entity in view.entities)
-            reads[view.view_hash] = StoredRead(ViewRows(view), positions)
+            rows = ViewRows(view)
+            reads[view.view_hash] = StoredRead(rows, positions, native_rows(rows))
             for feature in view.features:
                 places[(view.view_hash, feature.name)] = width
                 width += 1

@@ -21,13 +21,14 @@ from features.errors import OnlineStoreError
 from gateway.batch import IdWriter
 from gateway.clock import Clock
 from gateway.decode import DecodedCall
-from gateway.deployed import Deployed, Routes, StoredRead
+from gateway.deployed import Deployed, Routes
 from gateway.lookup import DEADLINE_SHARE, NoStore, OnlineRows
 from gateway.predict import NO_FEATURES, TOO_LATE
 from gateway.route import KEY_BYTES_RANDOM
 from gateway.served import LoneAnswer, LoneRow
 from gateway.settings import Settings
 from gateway.status import Refusal, RefusedError
+from gateway.stored import StoredRead
 from protos.predict_pb2 import DEFAULTED, DEGRADED, NOT_STICKY, PRODUCTION, PredictReply
 from registry.types import ScoringError, evidence_key, holdout_bucket
 

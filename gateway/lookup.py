@@ -2,16 +2,15 @@
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.entity_ids import id_hashes, join
 from features.errors import OnlineStoreError
 from gateway.columns import Calls
 from gateway.deployed import Routes
+from gateway.keys import Keys
 from protos.predict_pb2 import DEFAULTED, DEGRADED
 
 DEADLINE_SHARE = 0.3
@@ -59,39 +58,27 @@ async def look_up(
     """
     if not routes.reads:
         return Looked(calls.inputs, np.zeros(calls.rows, dtype=np.uint32), 0, "")
-    ids = _ids_by_read(routes, calls)
-    keys = [key for read, of in zip(routes.reads, ids, strict=True) for key in read.rows.keys(of)]
+    ids, entities = Keys.of_rows(calls), routes.shape.entities
+    asked = [read.asked(ids, entities) for read in routes.reads]
+    keys = asked[0].keys()
+    for one in asked[1:]:
+        keys += one.keys()
     patience_ns = int(calls.deadline_ns.max()) - now_ns
     budget_s = min(routes.budgets.feature_ns, patience_ns * DEADLINE_SHARE) / 1e9
     try:
         replies = await (store or NoStore()).mget(keys, budget_s)
     except OnlineStoreError as error:
         return _degraded(routes, calls, error.reason)
-    blocks: list[NDArray[np.float32]] = []
-    flags = np.zeros(calls.rows, dtype=np.uint32)
-    broken = 0
-    for place, (read, of) in enumerate(zip(routes.reads, ids, strict=True)):
-        part = replies[place * calls.rows : (place + 1) * calls.rows]
-        decoded = read.rows.decode(part, id_hashes(of), now_unix_ms)
-        blocks.append(decoded.values)
-        flags |= decoded.flags
-        broken += decoded.broken
-    return Looked(_joined(blocks, calls), flags, broken, "")
-
-
-def _ids_by_read(routes: Routes, calls: Calls) -> list[list[bytes]]:
-    """For each view read, the id of every row: its entity, or several joined by 0x1F."""
-    entities = routes.shape.entities
-    offsets = calls.entity_offsets.tolist()
-    buffer = calls.entity_ids
-    every = [buffer[a:b] for a, b in pairwise(offsets)]
-    columns = [every[position::entities] for position in range(entities)]
-    return [
-        columns[read.entity_positions[0]]
-        if len(read.entity_positions) == 1
-        else [join(ids) for ids in zip(*(columns[p] for p in read.entity_positions), strict=True)]
-        for read in routes.reads
+    rows = calls.rows
+    several = [
+        one.decoded(replies[place * rows : (place + 1) * rows], now_unix_ms)
+        for place, one in enumerate(asked)
     ]
+    flags = several[0].flags
+    for decoded in several[1:]:
+        flags = flags | decoded.flags
+    broken = sum([decoded.broken for decoded in several])
+    return Looked(_joined([decoded.values for decoded in several], calls), flags, broken, "")
 
 
 def _joined(blocks: list[NDArray[np.float32]], calls: Calls) -> NDArray[np.float32]:

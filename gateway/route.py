@@ -1,6 +1,7 @@
 """Who answers whom: a pure choice for each call of a batch."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,12 +9,20 @@ from numpy.typing import NDArray
 
 from gateway.columns import Calls
 from gateway.deployed import Participant, Routes
-from gateway.keys import Keys
+from gateway.keys import Keys, Offsets
+from gateway.native_core import built
 from protos.predict_pb2 import NOT_STICKY
 from protos.window_pb2 import ARM_CANARY, ARM_PINNED, ARM_PRODUCTION, ARM_STANDBY
 from registry.types import EVIDENCE, HOLDOUT, SPLIT, WHOLE_BP
 
 KEY_BYTES_RANDOM = 16
+
+Share = tuple[int, int]
+"""An arm, and how many of 10,000 buckets it owns."""
+Divide = Callable[[bytes, bytes, Offsets, Offsets, Share, Share, int], bytes]
+"""(before, buffer, starts, ends, canary, standby, the rest): each key's arm, a byte each."""
+ARMS: Divide | None = getattr(built(), "arms", None)
+"""Without it numpy divides a batch: 6 us instead of 2."""
 
 
 @dataclass(slots=True)
@@ -45,7 +54,13 @@ class Assignment:
 def arms_of(routes: Routes, keys: Keys) -> NDArray[np.uint8]:
     """Return the arm that answers each key: the same on every gateway, after every restart."""
     deployment = routes.deployment
-    buckets = keys.hashes(deployment.split_salt + SPLIT) % WHOLE_BP
+    before = deployment.split_salt + SPLIT
+    if ARMS is not None:
+        canary = (ARM_CANARY, deployment.canary_bp)
+        standby = (ARM_STANDBY, deployment.standby_bp)
+        places = (keys.buffer, keys.starts, keys.ends)
+        return np.frombuffer(ARMS(before, *places, canary, standby, ARM_PRODUCTION), np.uint8)
+    buckets = keys.hashes(before) % WHOLE_BP
     arms = np.full(len(keys), ARM_PRODUCTION, dtype=np.uint8)
     arms[buckets >= WHOLE_BP - deployment.standby_bp] = ARM_STANDBY
     arms[buckets < deployment.canary_bp] = ARM_CANARY
@@ -81,6 +96,7 @@ def _pin(routes: Routes, calls: Calls, assignment: Assignment) -> None:
     """Give the calls that name a version to that version, or to nobody."""
     if assignment.arm is None:
         assignment.arm = np.full(calls.calls, ARM_PRODUCTION, dtype=np.uint8)
+    assignment.arm = assignment.arm.copy()
     for call, name in calls.pins:
         participant = routes.pinned(name)
         if participant is None:

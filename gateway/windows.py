@@ -290,8 +290,8 @@ class Windows:
             kept &= (told.key_hash & np.uint64(0xFFFF)) < routes.budgets.evidence_keep
         if not kept.any():
             return
-        hashes = told.key_hash[kept]
         first_rows = told.row_offsets[:-1].astype(np.intp)[kept]
+        hashes = told.key_hash[kept]
         records = counts.records[window_pb2.METRIC_SCORE]
         records.keys.append(hashes)
         scored = binned[first_rows]

@@ -16,8 +16,10 @@ pub mod io;
 pub mod predict;
 pub mod proto;
 pub mod reply;
+pub mod rows;
 pub mod shape;
 pub mod socket;
+pub mod split;
 pub mod stream;
 pub mod streams;
 pub mod sys;
@@ -27,6 +29,8 @@ pub mod trees_onnx;
 
 #[cfg(feature = "python")]
 mod python;
+#[cfg(feature = "python")]
+mod python_columns;
 #[cfg(feature = "python")]
 mod python_ids;
 #[cfg(feature = "python")]
