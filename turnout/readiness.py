@@ -20,7 +20,11 @@ Progress = Callable[[int, int, str], None]
 
 
 async def wait_until_ready(
-    client: RegistryClient, model: str, versions: Sequence[str], progress: Progress
+    client: RegistryClient,
+    model: str,
+    versions: Sequence[str],
+    progress: Progress,
+    now_s: Callable[[], float] = time.monotonic,
 ) -> int:
     """Return how many live workers, spares too, hold all *versions* READY; 0: none is live.
 
@@ -29,7 +33,7 @@ async def wait_until_ready(
     """
     fleet = Fleet()
     following = asyncio.ensure_future(_follow(client, fleet))
-    began = quiet = time.monotonic()
+    began = quiet = now_s()
     try:
         while True:
             await asyncio.wait({following}, timeout=LOOK_S)
@@ -37,7 +41,7 @@ async def wait_until_ready(
                 following.result()
             workers, waiting = _look(fleet, model, versions)
             progress(workers - len(waiting), workers, ", ".join(waiting))
-            now = time.monotonic()
+            now = now_s()
             quiet = now if waiting or not workers else quiet
             if (workers and now - quiet >= QUIET_S) or (not workers and now - began >= NOBODY_S):
                 return workers

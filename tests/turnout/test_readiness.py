@@ -21,28 +21,47 @@ def state(
     return registry_pb2.GatewayState(gateway="g", slot=slot, boot_id=1, held=[said], gone=gone)
 
 
+class Looks:
+    """What was shown at each look; time passes by looks alone, however busy the host is."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[int, int, str]] = []
+        self.looked = asyncio.Event()
+
+    def show(self, ready: int, workers: int, waiting: str) -> None:
+        """Keep it."""
+        self.shown.append((ready, workers, waiting))
+        self.looked.set()
+
+    def now_s(self) -> float:
+        """LOOK_S a look."""
+        return len(self.shown) * readiness.LOOK_S
+
+
 class Told:
     """A registry that tells of these workers, one after another, and of nothing more."""
 
-    def __init__(self, states: Sequence[registry_pb2.GatewayState]) -> None:
+    def __init__(self, states: Sequence[registry_pb2.GatewayState], looked: asyncio.Event) -> None:
         self._states = states
+        self._looked = looked
 
     async def watch_states(self) -> AsyncIterator[registry_pb2.GatewayState]:
-        """Each a little after the one before."""
+        """Each once the one before was looked at."""
         for one in self._states:
             yield one
-            await asyncio.sleep(0.005)
+            self._looked.clear()
+            await self._looked.wait()
         await asyncio.Event().wait()
 
 
 def waited(*states: registry_pb2.GatewayState) -> tuple[int, list[tuple[int, int, str]]]:
     """Return (workers, what was shown)."""
-    shown: list[tuple[int, int, str]] = []
-    told = Told(states)
+    looks = Looks()
+    told = Told(states, looks.looked)
     workers = asyncio.run(
-        wait_until_ready(told, "churn", ["2"], lambda *one: shown.append(one))  # type: ignore[arg-type]
+        wait_until_ready(told, "churn", ["2"], looks.show, looks.now_s)  # type: ignore[arg-type]
     )
-    return workers, shown
+    return workers, looks.shown
 
 
 @pytest.fixture(autouse=True)
