@@ -5,7 +5,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from features.contract import ModelContract, RequestInput, ViewUse
@@ -14,6 +14,7 @@ from features.offline import OfflineStore, Spine
 from features.pushed import FeatureRow
 from features.rows import DEFAULTED, MISSING, STALE
 from features.views import View
+from tests.examples import examples
 from tests.features.views import DAY_MS, NOW_MS, plan_view, wide_view
 
 pytestmark = pytest.mark.walk
@@ -205,7 +206,7 @@ TIMES = st.integers(0, 12)
 STORED = st.lists(st.tuples(st.sampled_from(["S1", "S2"]), TIMES, TIMES), max_size=8)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(75)
 @given(ingests=st.lists(STORED, max_size=3), ttl=st.integers(1, 8))
 def test_the_join_is_the_rule_read_row_by_row(
     tmp_path_factory: pytest.TempPathFactory,

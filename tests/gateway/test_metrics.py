@@ -145,12 +145,12 @@ def test_a_batch_costs_a_few_microseconds() -> None:
     counts = np.bincount([100] * 64, minlength=BINS)
     best_s = 1.0
     for _ in range(200):
-        start = time.perf_counter()
+        start = time.thread_time()
         metrics.count_calls(*ARM, "answered", 64)
         metrics.count_latency(*ARM, counts)
         metrics.count_batch(64)
         metrics.count_feature_reads("ok")
         metrics.count_feature_rows("churn", "defaulted", 3)
         metrics.gauge("turnout_rows_inside", 64)
-        best_s = min(best_s, time.perf_counter() - start)
+        best_s = min(best_s, time.thread_time() - start)
     assert best_s < 50e-6

@@ -91,12 +91,12 @@ def test_an_element_bomb_is_refused_before_it_is_parsed() -> None:
     contents = b"\x12" + _varint(len(numbers)) + numbers  # int_contents
     tensor = b"\x2a" + _varint(len(contents)) + contents
     bomb = b"\x0a\x03nba\x2a" + _varint(len(tensor)) + tensor
-    started = time.perf_counter()
+    started = time.thread_time()  # neighbours are not timed
     assert len(ModelInferRequest.FromString(bomb).inputs[0].contents.int_contents) == len(numbers)
-    parsed = time.perf_counter()
+    parsed = time.thread_time()
     with pytest.raises(RefusedError, match="outside raw_input_contents"):
         open_inference.parse(bomb, Settings().typed_bytes_max)
-    assert time.perf_counter() - parsed < (parsed - started) / 20
+    assert time.thread_time() - parsed < (parsed - started) / 20
 
 
 def test_a_million_rows_of_raw_bytes_are_no_bomb() -> None:

