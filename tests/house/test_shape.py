@@ -64,7 +64,7 @@ def test_no_file_or_class_has_a_name_that_names_nothing() -> None:
 
 
 def test_a_property_says_what_it_is_worth() -> None:
-    """@examples above @given: else each example has a deadline of .2 s, which a busy host misses."""
+    """@examples above @given: else an example has a deadline of .2 s, which a busy host misses."""
     no_breach(
         [
             f"{place(path, text.count(chr(10), 0, found.end()) + 1)}: @given without @examples"
