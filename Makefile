@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOMS := protos stats journal features registry training gateway rollout turnout
 
-CARGO := $(shell command -v cargo 2>/dev/null)
+# Likewise: rustup leaves a cargo where there is no toolchain.
+CARGO := $(shell cargo --version >/dev/null 2>&1 && command -v cargo)
 
 .PHONY: run ingress test unit walks nightly soak check protos lock fix bench
 

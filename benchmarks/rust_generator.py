@@ -17,13 +17,19 @@ BINARY = CRATE / "target" / "release" / "turnout-loadgen"
 TIMEOUT_MS = 10_000
 
 
+def cargo_works() -> bool:
+    """Whether there is a cargo, and a toolchain behind it."""
+    if shutil.which("cargo") is None:
+        return False
+    return subprocess.run(["cargo", "--version"], capture_output=True, check=False).returncode == 0
+
+
 def built() -> Path | None:
     """Build the generator, seconds where nothing changed; None where there is no cargo."""
-    cargo = shutil.which("cargo")
-    if cargo is None:
+    if not cargo_works():
         return None
     done = subprocess.run(
-        [cargo, "build", "--release", "--quiet"],
+        ["cargo", "build", "--release", "--quiet"],
         cwd=CRATE,
         capture_output=True,
         text=True,

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -12,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from benchmarks.rust_generator import BINARY, CRATE, built, null_server
+from benchmarks.rust_generator import BINARY, CRATE, built, cargo_works, null_server
 from protos.predict_pb2 import PRODUCTION, PredictReply, PredictRequest, StreamReply
 from registry.types import Deployment
 from tests.gateway.house import SALT, house
@@ -20,7 +19,7 @@ from tests.models import tiny_contract, tiny_files
 
 pytestmark = [
     pytest.mark.walk,
-    pytest.mark.skipif(shutil.which("cargo") is None, reason="cargo is not there"),
+    pytest.mark.skipif(not cargo_works(), reason="cargo is not there"),
 ]
 
 KEYS = ("--key", "S###:500")

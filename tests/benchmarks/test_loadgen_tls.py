@@ -4,7 +4,6 @@ import asyncio
 import datetime
 import ipaddress
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -15,12 +14,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from benchmarks.rust_generator import CRATE
+from benchmarks.rust_generator import CRATE, cargo_works
 
 pytestmark = [
     pytest.mark.walk,
     pytest.mark.nightly,  # rustls and ring take 40 s of CPU to build
-    pytest.mark.skipif(shutil.which("cargo") is None, reason="cargo is not there"),
+    pytest.mark.skipif(not cargo_works(), reason="cargo is not there"),
 ]
 
 
