@@ -42,7 +42,7 @@ class Core(Protocol):
         ...
 
     def waiting(self) -> bool:
-        """Whether calls wait; if not, the bell rings for the next one."""
+        """Whether calls wait that make a batch now; if not, the bell rings once they do."""
         ...
 
     def rows_inside(self) -> int:

@@ -1,15 +1,17 @@
 //! What the I/O thread and Python's event loop share: a few queues, two bells, no GIL.
 
 use std::collections::HashMap;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::intake::Intake;
+use crate::pace::Pace;
 use crate::reply::Replies;
 use crate::shape::{Refusal, Shapes};
 use crate::socket::Listener;
 use crate::sys::nghttp2::Fields;
-use crate::sys::os::Bell;
+use crate::sys::os::{now_ns, Bell, Poller, Timer};
 
 /// Python to I/O.
 pub enum Command {
@@ -82,6 +84,8 @@ pub struct Bridge {
     refusals: Mutex<Refusals>,
     /// Rows admitted and not yet answered.
     pub rows_inside: AtomicU64,
+    /// Calls admitted and not yet answered.
+    pub calls_inside: AtomicU64,
     /// Rows not yet taken.
     pub rows_waiting: AtomicU64,
     /// Connections open now.
@@ -90,35 +94,95 @@ pub struct Bridge {
     pub asleep: AtomicBool,
     /// Python wants to hear of the next call that waits.
     pub armed: AtomicBool,
-    /// Heard by Python's event loop.
+    /// When batches are begun.
+    pub pace: Pace,
+    /// Heard by Python's event loop, as is `timer`.
     pub python: Bell,
+    timer: Timer,
+    timer_set: AtomicBool,
+    heard: Poller,
     /// Heard by the I/O thread.
     pub io: Bell,
 }
 
 impl Bridge {
     /// An empty table.
-    pub fn new(intake: Intake) -> std::io::Result<Bridge> {
-        Ok(Bridge {
+    pub fn new(intake: Intake, pace: Pace) -> std::io::Result<Bridge> {
+        let bridge = Bridge {
             intake: Mutex::new(intake),
             commands: Mutex::default(),
             events: Mutex::default(),
             refusals: Mutex::default(),
             rows_inside: AtomicU64::new(0),
+            calls_inside: AtomicU64::new(0),
             rows_waiting: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
             armed: AtomicBool::new(false),
+            pace,
             python: Bell::new()?,
+            timer: Timer::new()?,
+            timer_set: AtomicBool::new(false),
+            heard: Poller::new()?,
             io: Bell::new()?,
-        })
+        };
+        bridge.heard.add(bridge.python.as_raw_fd(), 0, true, false)?;
+        bridge.heard.add(bridge.timer.as_raw_fd(), 1, true, false)?;
+        Ok(bridge)
     }
 
-    /// Do something with the intake; the two counts follow.
+    /// Readable when Python has something to hear.
+    pub fn heard_fd(&self) -> RawFd {
+        self.heard.as_raw_fd()
+    }
+
+    /// Make it unreadable.
+    pub fn hush(&self) {
+        self.python.hush();
+        if self.timer_set.swap(false, Ordering::SeqCst) {
+            self.timer.set(0);
+        }
+    }
+
+    /// When a batch may be made of what waits; None: now.
+    fn due_ns(&self) -> Option<i64> {
+        let waiting = self.rows_waiting.load(Ordering::SeqCst);
+        self.pace.due_ns(waiting, self.calls_inside.load(Ordering::Relaxed), now_ns())
+    }
+
+    /// Whether a batch is to be made now; if not, Python hears when it is.
+    pub fn waiting(&self) -> bool {
+        self.armed.store(true, Ordering::SeqCst);
+        if self.rows_waiting.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
+        if let Some(due_ns) = self.due_ns() {
+            self.timer_set.store(true, Ordering::SeqCst);
+            self.timer.set(due_ns);
+            return false;
+        }
+        self.armed.store(false, Ordering::SeqCst);
+        true
+    }
+
+    /// Calls came: have Python hear of them if it asked, now or when a batch of them is due.
+    pub fn arrived(&self) {
+        if self.rows_waiting.load(Ordering::SeqCst) == 0 || !self.armed.load(Ordering::SeqCst) {
+            return;
+        }
+        match self.due_ns() {
+            None if self.armed.swap(false, Ordering::SeqCst) => self.python.ring(),
+            Some(due_ns) if !self.timer_set.swap(true, Ordering::SeqCst) => self.timer.set(due_ns),
+            _ => (),
+        }
+    }
+
+    /// Do something with the intake; its counts follow.
     pub fn with_intake<T>(&self, act: impl FnOnce(&mut Intake) -> T) -> T {
         let mut intake = locked(&self.intake);
         let result = act(&mut intake);
         self.rows_inside.store(intake.rows_inside(), Ordering::Relaxed);
+        self.calls_inside.store(intake.calls_inside(), Ordering::Relaxed);
         self.rows_waiting.store(intake.rows_waiting(), Ordering::SeqCst);
         result
     }

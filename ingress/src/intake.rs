@@ -89,6 +89,11 @@ impl Intake {
         self.rows_inside
     }
 
+    /// Calls admitted and not yet answered.
+    pub fn calls_inside(&self) -> u64 {
+        (self.slots.len() - self.free.len()) as u64
+    }
+
     /// Rows not yet taken.
     pub fn rows_waiting(&self) -> u64 {
         self.rows_waiting

@@ -8,10 +8,12 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::bridge::{Bridge, Command};
 use crate::conn::Conn;
 use crate::house::{Due, House, Limits, Place};
+use crate::pace;
 use crate::shape::{code, Refusal};
 use crate::socket::Listener;
 use crate::stream::{Method, Phase};
@@ -81,6 +83,7 @@ impl Io {
         let mut buffer = vec![0; READ_BYTES];
         let bridge = Arc::clone(&self.house.bridge);
         while self.running {
+            self.rest(&bridge);
             bridge.asleep.store(true, Ordering::SeqCst);
             let ms = if bridge.silent() { self.patience_ms() } else { 0 };
             let slept_ns = now_ns();
@@ -106,6 +109,16 @@ impl Io {
             }
             self.flush();
             self.tell(&bridge);
+        }
+    }
+
+    /// While many are inside, let calls and answers gather between one look and the next.
+    fn rest(&self, bridge: &Bridge) {
+        if pace::crowded(bridge.calls_inside.load(Ordering::Relaxed)) {
+            let left_ns = pace::LOOK_NS - (now_ns() - self.house.now_ns);
+            if left_ns > 0 {
+                thread::sleep(Duration::from_nanos(left_ns as u64));
+            }
         }
     }
 
@@ -137,10 +150,10 @@ impl Io {
     fn tell(&mut self, bridge: &Bridge) {
         let arrived = std::mem::take(&mut self.house.arrived);
         let spoke = std::mem::take(&mut self.house.spoke);
-        let heard = arrived
-            && bridge.rows_waiting.load(Ordering::SeqCst) > 0
-            && bridge.armed.swap(false, Ordering::SeqCst);
-        if spoke || heard {
+        if arrived {
+            bridge.arrived();
+        }
+        if spoke {
             bridge.python.ring();
         }
     }

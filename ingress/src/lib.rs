@@ -13,6 +13,7 @@ pub mod ids;
 pub mod infer;
 pub mod intake;
 pub mod io;
+pub mod pace;
 pub mod predict;
 pub mod proto;
 pub mod reply;

@@ -3,7 +3,6 @@
 mod given;
 
 use std::collections::HashMap;
-use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -46,7 +45,7 @@ impl Door {
             settings.default_rows_pct,
             settings.sheddable_rows_pct,
         );
-        let bridge = Arc::new(Bridge::new(Intake::new(admission))?);
+        let bridge = Arc::new(Bridge::new(Intake::new(admission), settings.pace())?);
         let methods = methods
             .into_iter()
             .map(|(path, kind)| Ok((path.into_bytes(), method(&kind)?)))
@@ -92,12 +91,12 @@ impl Door {
 
     /// Readable when there is something to hear.
     fn fileno(&self) -> i32 {
-        self.bridge.python.as_raw_fd()
+        self.bridge.heard_fd()
     }
 
     /// Silence the bell; then ask `events`, `refusals` and `waiting`.
     fn hush(&self) {
-        self.bridge.python.hush();
+        self.bridge.hush();
     }
 
     /// Replace what is known of models; those that did not change keep their queues.
@@ -114,14 +113,9 @@ impl Door {
         Ok(())
     }
 
-    /// Whether calls wait; if not, the bell will ring for the next one.
+    /// Whether calls wait that make a batch now; if not, the bell rings once they do.
     fn waiting(&self) -> bool {
-        self.bridge.armed.store(true, Ordering::SeqCst);
-        let waiting = self.bridge.rows_waiting.load(Ordering::SeqCst) > 0;
-        if waiting {
-            self.bridge.armed.store(false, Ordering::SeqCst);
-        }
-        waiting
+        self.bridge.waiting()
     }
 
     /// Rows admitted and not yet answered.
@@ -141,6 +135,7 @@ impl Door {
         rows_max: usize,
         now_ns: i64,
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        self.bridge.pace.taken(now_ns);
         let Some(laid) = self.bridge.with_intake(|intake| intake.take(rows_max, now_ns)) else {
             return Ok(None);
         };

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::house::Limits;
+use crate::pace::Pace;
 use crate::shape::{DoorLimits, Shape};
 use crate::tls::{Tls, TlsFiles};
 
@@ -74,6 +75,7 @@ pub struct Settings {
     stream_calls_max: usize,
     connection_age_s_max: f64,
     drain_grace_s: f64,
+    batch_gap_us: i64,
     pub(super) rows_inside_max: u64,
     pub(super) default_rows_pct: u64,
     pub(super) sheddable_rows_pct: u64,
@@ -90,6 +92,11 @@ impl Settings {
             request_id_bytes_max: self.request_id_bytes_max,
             typed_bytes_max: self.typed_bytes_max,
         }
+    }
+
+    /// When batches are begun.
+    pub fn pace(&self) -> Pace {
+        Pace::new(self.batch_gap_us * 1_000)
     }
 
     /// How connections are encrypted, where they are.

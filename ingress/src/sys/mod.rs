@@ -1,4 +1,4 @@
-//! Everything that is `unsafe`: nghttp2 behind a safe session, four system calls, and code compiled
+//! Everything that is `unsafe`: nghttp2 behind a safe session, five system calls, and code compiled
 //! for wider vectors. Nowhere else.
 
 pub mod nghttp2;

@@ -1,4 +1,4 @@
-//! epoll, eventfd and the monotonic clock: what std does not have.
+//! epoll, eventfd, timerfd and the monotonic clock: what std does not have.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -136,7 +136,54 @@ impl Bell {
     }
 }
 
+impl AsRawFd for Poller {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
 impl AsRawFd for Bell {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// A timerfd: readable once its moment has come.
+pub struct Timer {
+    fd: OwnedFd,
+}
+
+impl Timer {
+    /// One that is not set.
+    pub fn new() -> io::Result<Timer> {
+        let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
+        // SAFETY: no pointers; the result is checked before it is owned.
+        let fd = checked(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) })?;
+        Ok(Timer {
+            // SAFETY: a fresh descriptor that nobody else owns.
+            fd: unsafe { OwnedFd::from_raw_fd(fd) },
+        })
+    }
+
+    /// Become readable at `at_ns` of `now_ns`'s clock, and not before; 0: never.
+    pub fn set(&self, at_ns: i64) {
+        let at = libc::itimerspec {
+            it_interval: libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value: libc::timespec {
+                tv_sec: at_ns / 1_000_000_000,
+                tv_nsec: at_ns % 1_000_000_000,
+            },
+        };
+        let (fd, before) = (self.fd.as_raw_fd(), std::ptr::null_mut());
+        // SAFETY: `at` lives through the call; what was set before is asked for by a null pointer.
+        unsafe { libc::timerfd_settime(fd, libc::TFD_TIMER_ABSTIME, &at, before) };
+    }
+}
+
+impl AsRawFd for Timer {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
