@@ -24,6 +24,8 @@ from gateway.windows import Told
 from protos.predict_pb2 import CANARY, FALLBACK, PINNED, PRODUCTION
 from protos.window_pb2 import ARM_CANARY, ARM_PINNED, ARM_PRODUCTION, ARM_STANDBY
 
+NOBODY: NDArray[np.intp] = np.empty(0, dtype=np.intp)
+"""No calls."""
 LAST_MOMENT_NS = 1_000_000
 LAST_MOMENT_SHARE = 0.05
 """Kept back from a caller's deadline for the reply itself: a twentieth of what was left when its
@@ -61,10 +63,12 @@ class Arms:
             leave()
             return
         mine, candidates = drawn.calls_of(ARM_PRODUCTION), drawn.calls_of(ARM_CANARY)
-        baseline = drawn.calls_of(ARM_STANDBY)
+        baseline = NOBODY if routes.standby is None else drawn.calls_of(ARM_STANDBY)
         own, theirs = batch.part(mine), batch.part(candidates)
         canary_run = self._start_canary(batch, theirs)
-        standby_run = self._start(batch, routes.standby, batch.part(baseline))
+        standby_run = None
+        if len(baseline):
+            standby_run = self._start(batch, routes.standby, batch.part(baseline))
         if len(mine) + len(candidates) < batch.calls.calls or not _back(canary_run, theirs):
             part = own.with_(theirs)
             scored = self._score_here(batch, routes.production, part)
