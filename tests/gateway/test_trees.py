@@ -23,7 +23,9 @@ GOLDEN = np.random.default_rng(5).normal(size=(8, WIDTH)).astype(np.float32)
 NUMBERS = st.sampled_from([-1.5, -0.0, 0.0, 0.25, 0.5, 1.0, 3e38, math.inf, -math.inf])
 
 
-def onnx_of(trees: list[list[dict[str, Any]]], base: float = 0.25, **said: object) -> bytes:
+def onnx_of(
+    trees: list[list[dict[str, Any]]], base: float = 0.25, width: int = WIDTH, **said: object
+) -> bytes:
     """Return an ONNX file as training.convert writes boosting; each tree's nodes, root first."""
     every = [
         (tree, place, node) for tree, nodes in enumerate(trees) for place, node in enumerate(nodes)
@@ -51,7 +53,7 @@ def onnx_of(trees: list[list[dict[str, Any]]], base: float = 0.25, **said: objec
     graph = helper.make_graph(
         [regressor, helper.make_node("Sigmoid", ["odds"], ["scores"])],
         "trees",
-        [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, [None, WIDTH])],
+        [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, [None, width])],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [None, 1])],
     )
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("ai.onnx.ml", 3)]
@@ -198,11 +200,13 @@ def test_thirty_two_leaves_fit() -> None:
         onnx_of([LINE], target_nodeids=[1, 1]),
         onnx_of([LINE], target_ids=[0, 1]),
         onnx_of([LINE], base_values=[1.0, 2.0]),
+        onnx_of([[LEAF]], width=0),
+        onnx_of([[LEAF]], width=2**60),
         tiny_files()["model.onnx"],
         b"",
         b"\xff" * 40,
     ],
-    ids=range(18),
+    ids=range(20),
 )
 def test_another_kind_of_file_is_not_read(onnx: bytes) -> None:
     """It is onnxruntime's, or nobody's."""
