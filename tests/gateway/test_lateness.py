@@ -90,7 +90,7 @@ def test_what_works_past_its_budget_is_accused_in_either_arm() -> None:
 
 
 def test_a_caller_in_a_hurry_does_not_accuse_the_canary() -> None:
-    """200 ms to answer in, a hung canary with a budget of 5 s: production answers, no fault."""
+    """A second to answer in, a hung canary with a budget of 5 s: production answers, no fault."""
     patient = replace(HALF, policy=ServingPolicy(canary_budget_ms=5_000))
 
     async def walk() -> None:
@@ -100,7 +100,7 @@ def test_a_caller_in_a_hurry_does_not_accuse_the_canary() -> None:
             assert routes.canary is not None
             hung = Hung()
             routes.canary.version.lane.scorer = hung
-            reply = await gateway.predict(ask(1, 2, 3, key=min(canary_keys())), within_s=0.2)
+            reply = await gateway.predict(ask(1, 2, 3, key=min(canary_keys())), within_s=1.0)
             hung.go_on.set()
             assert reply.role == FALLBACK
             calls = windows_of(gateway)["CANARY"].calls
