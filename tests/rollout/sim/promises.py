@@ -18,6 +18,7 @@ def broken(told: Told) -> list[str]:
         *_fenced(told.registry.writes),
         *_grown_on_evidence(told),
         *_back_on_evidence(told),
+        *_left_to_people(told.registry.writes),
         *_converged(told),
     ]
 
@@ -96,8 +97,15 @@ def _bake_s(held: Deployment, policy: Policy) -> float:
 def _back_on_evidence(told: Told) -> Iterator[str]:
     assert told.registry is not None
     for write in told.registry.writes:
-        if write.rollback and told.truth.candidate_failed == 0:
+        if write.rollback and write.token and told.truth.candidate_failed == 0:
             yield f"rolled back without one failure: {write.held.why}"
+
+
+def _left_to_people(writes: list[Write]) -> Iterator[str]:
+    """A split that a person took over stays as it was written."""
+    for before, after in itertools.pairwise(writes):
+        if not before.token and not before.held.rollout_id and after.token:
+            yield f"lease {after.token} wrote over {before.held.who}'s {before.held.revision}"
 
 
 def _converged(told: Told) -> Iterator[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from unittest import mock
 
 from protos import rollout_pb2
-from registry.types import RegistryError
+from registry.types import Deployment, RegistryError
 from rollout import run
 from rollout.controller import Controller
 from rollout.errors import NotLeadingError, UnknownRolloutError
@@ -81,6 +81,8 @@ class Told:
     took_s: float = 0.0
     obeyed: bool = False
     """Every worker serves the newest revision."""
+    taken_over: bool = False
+    """A person ended it."""
 
 
 class Town:
@@ -191,6 +193,7 @@ class Town:
             self._lossy_worker,
             self._late_worker,
             self._edit_by_hand,
+            self._take_over_by_hand,
         ]
         chosen = [self._chance.choice(kinds)() for _ in range(self._chance.randrange(5))]
         begin = self._loop.time()
@@ -282,6 +285,26 @@ class Town:
 
         return edit
 
+    def _take_over_by_hand(self) -> Callable[[], None]:
+        in_between = self._chance.random() < 0.5
+
+        def begin() -> None:
+            if not in_between:
+                take_over()
+            for host in self._hosts:
+                host.client.before_read = take_over
+
+        def take_over() -> None:
+            held = self.registry.held
+            if not held.rollout_id or self.told.taken_over:
+                return
+            self._note("somebody gives all traffic back to version 1 by hand")
+            wish = Deployment(model=MODEL, revision=held.revision, production="1", why="by hand")
+            self.registry.deploy(wish, "ann", 0, "", rollback=True)
+            self.told.taken_over = True
+
+        return begin
+
     def _set_worker(self, name: str, value: float, well: float, what: str) -> Callable[[], None]:
         slot, for_s = self._chance.randrange(2), self._chance.uniform(0.3, 7.0)
 
@@ -319,6 +342,6 @@ def world(seed: int) -> Told:
 
 def must_end(told: Told) -> Stage | None:
     """Return where a candidate of that kind must end; None: either end is right."""
-    if told.kind in ("bad", "dead"):
+    if told.kind in ("bad", "dead") or told.taken_over:
         return Stage.ROLLED_BACK
     return None if told.kind in ("both bad", "turns bad") else Stage.DONE

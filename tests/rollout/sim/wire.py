@@ -31,6 +31,8 @@ class SimClient:
         self.slow_s = 0.0
         """Added to each call's way there."""
         self.dead = False
+        self.before_read: Callable[[], None] | None = None
+        """What happens in the very instant before the deployment is read next."""
         self._sent: set[asyncio.Task[object]] = set()
 
     async def _call(self, work: Callable[[], Reply]) -> Reply:
@@ -64,7 +66,13 @@ class SimClient:
     async def deployment(self, model: str) -> Deployment:
         """The newest."""
         del model
-        return await self._call(lambda: self._registry.held)
+        return await self._call(self._read)
+
+    def _read(self) -> Deployment:
+        before, self.before_read = self.before_read, None
+        if before is not None:
+            before()
+        return self._registry.held
 
     async def deploy(
         self,
