@@ -43,7 +43,7 @@ class Compared:
         if accused.batch_calls is None and others.batch_calls is None:
             self.take(accused.keys, others.keys, share, looks_max)
             return
-        mine, theirs = self.sample.first(set(accused.keys), set(others.keys))
+        mine, theirs = self.sample.first(accused.keys, others.keys)
         self.canary_events += len(mine)
         self.baseline_events += len(theirs)
         self._look(accused.weigh(mine), others.weigh(theirs), share, looks_max)

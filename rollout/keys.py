@@ -1,6 +1,7 @@
 """Sticky keys, each once. Memory is bounded by thinning on the keys' own bits."""
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 WHOLE_KEEP = 65_536
@@ -20,7 +21,7 @@ class KeySample:
     keep: int = WHOLE_KEEP
     """Those whose hash modulo 65,536 is less."""
 
-    def fresh(self, keys: set[int]) -> set[int]:
+    def fresh(self, keys: AbstractSet[int]) -> AbstractSet[int]:
         """Return those of *keys* that are kept and were not counted yet; *keys* itself if all."""
         if self.keep < WHOLE_KEEP:
             keys = set(self._kept(keys))
@@ -40,7 +41,9 @@ class KeySample:
             self._thin()
         return between - before, after - between
 
-    def first(self, accused: set[int], others: set[int]) -> tuple[set[int], set[int]]:
+    def first(
+        self, accused: AbstractSet[int], others: AbstractSet[int]
+    ) -> tuple[AbstractSet[int], AbstractSet[int]]:
         """Count both arms' keys; return those of each that were not counted yet.
 
         A key of both is the accused arm's.
@@ -48,12 +51,13 @@ class KeySample:
         mine, theirs = self.fresh(accused), self.fresh(others)
         if mine and theirs and not mine.isdisjoint(theirs):
             theirs = theirs - mine
-        self.add(mine | theirs)
+        self.keys.update(mine)
+        self.add(theirs)
         return mine, theirs
 
-    def add(self, keys: set[int]) -> None:
+    def add(self, keys: AbstractSet[int]) -> None:
         """Count *keys*, and thin while there are too many."""
-        self.keys |= keys
+        self.keys.update(keys)
         if len(self.keys) > self.keys_max:
             self._thin()
 

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class Scores:
     expected: list[int] | None
     """Production's bins on the same rows; None where production did not score them."""
 
-    def of(self, fresh: set[int]) -> "Scores":
+    def of(self, fresh: AbstractSet[int]) -> "Scores":
         """Return one record for each key in *fresh*, which one by a rule that knows no order."""
         if len(fresh) == len(self.keys):  # every record is of another, fresh key
             return self
@@ -49,19 +50,20 @@ class Scores:
 class Shared:
     """Keys with an event that whatever slows a batch has in common."""
 
-    keys: Collection[int]
-    """One may repeat."""
+    keys: AbstractSet[int]
     batch_calls: dict[int, int] | None = None
     """Key -> calls, of all arms, in the batch it was scored in; None: one each."""
 
-    def weigh(self, fresh: set[int]) -> float:
+    def weigh(self, fresh: AbstractSet[int]) -> float:
         """Return what the events of these of the keys weigh: a batch as much as one call."""
         if self.batch_calls is None or not fresh:
             return len(fresh)
-        return math.fsum([1.0 / self.batch_calls[key] for key in fresh])
+        whole = len(fresh) == len(self.batch_calls)
+        calls = self.batch_calls.values() if whole else [self.batch_calls[key] for key in fresh]
+        return math.fsum([1.0 / one for one in calls])
 
 
-NOBODY = Shared(())
+NOBODY = Shared(frozenset())
 
 
 class ArmRecords:
@@ -167,22 +169,39 @@ class Latencies:
 
     def shared_beyond(self, low: int, middle: int, high: int) -> tuple[Shared, Shared, Shared]:
         """Return the same with what their batches weigh."""
-        slow = [place for place, one in enumerate(self.bins) if one > low]
-        slower = [place for place in slow if self.bins[place] > middle]
-        slowest = [place for place in slower if self.bins[place] > high]
-        return self._shared(slow), self._shared(slower), self._shared(slowest)
+        slow: dict[int, int] = {}
+        slower: dict[int, int] = {}
+        slowest: dict[int, int] = {}
+        records = 0
+        batches = self.batch_calls or repeat(1, len(self.keys))
+        for key, one, calls in zip(self.keys, self.bins, batches, strict=True):
+            if one > low:
+                records += 1
+                slow[key] = calls
+                if one > middle:
+                    slower[key] = calls
+                    if one > high:
+                        slowest[key] = calls
+        if len(slow) < records:  # a key is there twice: its largest batch counts
+            return self._largest(low), self._largest(middle), self._largest(high)
+        return (
+            Shared(slow.keys(), slow),
+            Shared(slower.keys(), slower),
+            Shared(slowest.keys(), slowest),
+        )
 
-    def _shared(self, places: list[int]) -> Shared:
-        keys = [self.keys[place] for place in places]
-        return shared(keys, [self.batch_calls[place] for place in places if self.batch_calls])
+    def _largest(self, edge: int) -> Shared:
+        places = [place for place, one in enumerate(self.bins) if one > edge]
+        batches = self.batch_calls or [1] * len(self.keys)
+        return shared([self.keys[place] for place in places], [batches[place] for place in places])
 
 
 def shared(keys: list[int], batch_calls: list[int]) -> Shared:
     """Return the keys, each with the most of its *batch_calls*; without these, 1 each."""
     if not batch_calls:
-        return Shared(keys)
+        return Shared(set(keys))
     found = dict(zip(keys, batch_calls, strict=True))
     if len(found) < len(keys):
         for key, calls in zip(keys, batch_calls, strict=True):
             found[key] = max(found[key], calls)
-    return Shared(found, found)
+    return Shared(found.keys(), found)
