@@ -1,6 +1,7 @@
 """Batches in, whole seconds out: each window counted once, in time order, whoever sent it."""
 
 from dataclasses import dataclass, field
+from statistics import median_low
 
 from protos import window_pb2
 
@@ -12,6 +13,10 @@ GAP_NS = 500_000_000
 CATCH_UP_NS = 3 * NS
 """After a restart, nothing closes before the known senders have caught up, or this is over."""
 FORGET_NS = 600 * NS
+STEP_NS = 2 * NS
+"""A sender's clock that seems so much further back than before was set back, or tells of old."""
+AHEAD_NS = 60 * NS
+"""Windows further in the future than this are of a clock that is wrong: counted, and left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,8 @@ class _Sender:
     heard_ns: int
     ahead: dict[int, window_pb2.WindowBatch] = field(default_factory=dict)
     gap_since_ns: int = 0
+    offset_ns: int | None = None
+    """Its clock less ours, as the quickest of its batches told; None: not told yet."""
 
 
 def source_name(source: window_pb2.Source) -> str:
@@ -62,17 +69,17 @@ class Inbox:
     """One model's windows. Pure: every instant is an argument.
 
     now_ns   the controller's monotonic clock.
-    Windows carry the gateways' clock. The newest `sent_unix_ns`, moved on by what has passed here
-    since, is the time by which seconds close: a controller whose own wall clock is off judges the
-    same.
+    Windows carry the gateways' clocks. Their median, by `sent_unix_ns`, is the time by which
+    seconds close: a controller whose own wall clock is off judges the same, and one gateway's
+    clock that is ahead does not make all others late.
     """
 
     def __init__(self, model: str) -> None:
         self._model = model
         self._senders: dict[str, _Sender] = {}
         self._open: dict[tuple[int, int], list[window_pb2.Window]] = {}
-        self._newest_sent_ns = 0
-        self._newest_at_ns = 0
+        self._offset_ns: int | None = None
+        """The senders' median; None: not known, or to be taken anew."""
         self._catching_up: set[str] = set()
         self._caught_up_from_ns = 0
         self._resumed_ns = 0
@@ -118,17 +125,24 @@ class Inbox:
         if sender is None:
             sender = self._senders[source] = _Sender(batch.sequence - 1, now_ns)
         sender.heard_ns = now_ns
-        if batch.sent_unix_ns > self._newest_sent_ns:
-            self._newest_sent_ns, self._newest_at_ns = batch.sent_unix_ns, now_ns
         if batch.sequence <= sender.sequence or batch.sequence in sender.ahead:
             self.duplicate_batches += 1
             return []
+        self._note_clock(sender, batch.sent_unix_ns, now_ns)
         if not sender.ahead:
             sender.gap_since_ns = now_ns
         sender.ahead[batch.sequence] = batch
         if batch.sent_unix_ns >= self._caught_up_from_ns:
             self._catching_up.discard(source)
         return self._deliver(sender, now_ns)
+
+    def _note_clock(self, sender: _Sender, sent_unix_ns: int, now_ns: int) -> None:
+        if not sent_unix_ns:
+            return
+        offset_ns, before_ns = sent_unix_ns - now_ns, sender.offset_ns
+        if before_ns is None or offset_ns > before_ns or offset_ns < before_ns - STEP_NS:
+            sender.offset_ns = offset_ns
+            self._offset_ns = None
 
     def skip_gaps(self, now_ns: int) -> list[window_pb2.WindowBatch]:
         """Give up batches that never came, count them, and deliver what waited behind them."""
@@ -168,7 +182,13 @@ class Inbox:
         limit = self._time_ns(now_ns)
         if limit is None:
             return []
-        self.closed_second = max(self.closed_second, (limit - GRACE_NS) // NS - 1)
+        over_second = (limit - GRACE_NS) // NS - 1
+        if self.closed_second > over_second + AHEAD_NS // NS:
+            self.closed_second = over_second  # the only clock there was then was wrong
+        self.closed_second = max(self.closed_second, over_second)
+        for key in [one for one in self._open if one[0] * NS > limit + AHEAD_NS]:
+            self.late_windows += len(self._open.pop(key))
+            self.late_at_ns = now_ns
         over = sorted(key for key in self._open if key[0] <= self.closed_second)
         return [
             Second(second, revision, tuple(self._open.pop((second, revision))))
@@ -190,15 +210,19 @@ class Inbox:
         if self._catching_up and now_ns - self._resumed_ns < CATCH_UP_NS:
             return None
         self._catching_up.clear()
-        if self._newest_sent_ns == 0:
-            return None
-        return self._newest_sent_ns + now_ns - self._newest_at_ns
+        if self._offset_ns is None:
+            known = [one.offset_ns for one in self._senders.values() if one.offset_ns is not None]
+            if not known:
+                return None
+            self._offset_ns = median_low(known)
+        return now_ns + self._offset_ns
 
     def forget_silent(self, now_ns: int) -> None:
         """Drop senders silent for ten minutes: workers long gone."""
         for source, sender in list(self._senders.items()):
             if now_ns - sender.heard_ns > FORGET_NS:
                 del self._senders[source]
+                self._offset_ns = None
 
 
 def _redated(window: window_pb2.Window, second: int) -> window_pb2.Window:

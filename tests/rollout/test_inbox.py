@@ -3,6 +3,7 @@
 import random
 from time import thread_time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,6 +59,37 @@ def test_a_late_window_is_counted_and_left_out() -> None:
     inbox.accept(batch(2, window("canary", 0, errors=[1]), sent_s=1.7), ns(1.7))
     assert inbox.close(ns(9)) == []
     assert (inbox.late_windows, inbox.late_at_ns) == (1, ns(1.7))
+
+
+@pytest.mark.parametrize("ahead", [20, 3_600])
+def test_a_clock_that_is_ahead_makes_no_other_late(ahead: int) -> None:
+    """For 5 s one of three is ahead: the others' windows all close, and its own when it is right.
+
+    What it told of the far future is counted as late, so that somebody looks.
+    """
+    sources = [window_pb2.Source(gateway=name, boot_id=1) for name in "abc"]
+    inbox, closed = Inbox("churn"), []
+    for now in range(1, 60):
+        for source in sources:
+            moved = ahead if source.gateway == "b" and 10 <= now < 15 else 0
+            made = window("canary", now - 1 + moved, errors=[now])
+            inbox.accept(batch(now, made, sent_s=now + moved, source=source), ns(now))
+        closed += keys_of(inbox.close(ns(now + 0.6)))
+    for second in range(58):
+        told = [key for at, _, keys in closed for key in keys if at == second]
+        assert told.count(second + 1) == (2 if 9 <= second < 14 else 3)
+    assert inbox.late_windows == (0 if ahead == 20 else 5)
+
+
+def test_a_lone_clock_that_was_ahead_is_recovered_from() -> None:
+    """The first that told its time was an hour ahead: when it is right, seconds close again."""
+    inbox, closed = Inbox("churn"), []
+    for now in range(1, 10):
+        moved = 3_600 if now == 1 else 0
+        made = window("canary", now - 1 + moved, errors=[now])
+        inbox.accept(batch(now, made, sent_s=now + moved), ns(now))
+        closed += keys_of(inbox.close(ns(now + 0.6)))
+    assert [second for second, _, _ in closed] == [3_600, *range(2, 9)]
 
 
 def test_a_gap_is_waited_for_and_then_given_up() -> None:

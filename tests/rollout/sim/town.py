@@ -192,6 +192,7 @@ class Town:
             self._cut_worker_from_registry,
             self._lossy_worker,
             self._late_worker,
+            self._wrong_clock,
             self._edit_by_hand,
             self._take_over_by_hand,
         ]
@@ -327,6 +328,10 @@ class Town:
 
     def _late_worker(self) -> Callable[[], None]:
         return self._set_worker("jitter_s", 1.0, 0.05, "sends late and out of order")
+
+    def _wrong_clock(self) -> Callable[[], None]:
+        ahead_s = self._chance.choice((3.0, 30.0, 3_600.0))
+        return self._set_worker("skew_s", ahead_s, 0.0, f"has a clock {ahead_s:g} s ahead")
 
 
 def world(seed: int) -> Told:
