@@ -70,8 +70,9 @@ class Settings:
     batch_wait_us: int = 0
     """How long the first row waits for company. 0: greedy, no added delay."""
     batch_gap_us: int = 700
-    """Native door: with 16 calls and more inside, between a batch and a next one of fewer than 32:
-    a batch costs some 200 us, so at half of saturation small ones alone fill a core."""
+    """Native door: with 16 calls and more inside, between a batch and a next one of fewer than 32
+    rows, or than half of who is inside: a batch costs some 200 us, so at half of saturation small
+    ones alone fill a core."""
 
     # Limits
     rows_inside_max: int = 8_192

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 const MANY: u64 = 16;
 /// Rows that are company enough: they are not made to wait for more.
 const COMPANY: u64 = 32;
+/// And where more are inside, one in so many of the calls: while half are scored, half may gather.
+const GATHERING: u64 = 2;
 /// Between the I/O thread's looks at its sockets: a few calls each arrive in it.
 pub const LOOK_NS: i64 = 150_000;
 
@@ -41,7 +43,8 @@ impl Pace {
 
     /// When a batch may be made of what waits; None: now.
     pub fn due_ns(&self, rows_waiting: u64, calls_inside: u64, now_ns: i64) -> Option<i64> {
-        if rows_waiting >= COMPANY || !crowded(calls_inside) {
+        let company = COMPANY.max(calls_inside / GATHERING);
+        if rows_waiting >= company || !crowded(calls_inside) {
             return None;
         }
         let due_ns = self.taken_ns.load(Ordering::Relaxed) + self.gap_ns;
@@ -75,6 +78,14 @@ mod tests {
         let pace = Pace::new(700_000);
         pace.taken(1_000_000);
         assert_eq!(pace.due_ns(COMPANY, COMPANY, 1_000_001), None);
+    }
+
+    #[test]
+    fn where_more_are_inside_company_is_half_of_them() {
+        let pace = Pace::new(700_000);
+        pace.taken(1_000_000);
+        assert_eq!(pace.due_ns(99, 200, 1_000_001), Some(1_700_000));
+        assert_eq!(pace.due_ns(100, 200, 1_000_001), None);
     }
 
     #[test]
