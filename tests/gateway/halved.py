@@ -64,26 +64,26 @@ class Hung:
 
 
 class Busy:
-    """A scorer that computes for 5 ms more than the real one."""
+    """A scorer that computes for 12 ms more than the real one."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Work until the thread has had 5 ms of a processor."""
-        until_ns = time.thread_time_ns() + 5_000_000
+        """Work until the thread has had 12 ms of a processor."""
+        until_ns = time.thread_time_ns() + 12_000_000
         while time.thread_time_ns() < until_ns:
             np.sort(np.arange(1_000)[::-1])
         return self._scorer.run(matrix)
 
 
 class Slow:
-    """A scorer that takes 5 ms longer than the real one."""
+    """A scorer that takes 12 ms longer than the real one."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Wait on an event that never comes: a real 5 ms, without the loop."""
-        threading.Event().wait(0.005)
+        """Wait on an event that never comes: a real 12 ms, without the loop."""
+        threading.Event().wait(0.012)
         return self._scorer.run(matrix)

@@ -49,11 +49,11 @@ def test_a_canary_that_hangs_costs_its_callers_its_budget_and_nobody_else_anythi
 
 
 async def timeouts(scorer: type[Slow] | type[Busy]) -> dict[str, set[int]]:
-    """Ask both arms, which have *scorer* and 4 ms: arm -> keys with evidence of a timeout.
+    """Ask both arms, which have *scorer* and 10 ms: arm -> keys with evidence of a timeout.
 
     The canary has it twice: it is still out when production, asked at the same time, is back.
     """
-    hasty = replace(HALF, policy=ServingPolicy(canary_budget_ms=4))
+    hasty = replace(HALF, policy=ServingPolicy(canary_budget_ms=10))
     async with house({"1": tiny_files(), "2": tiny_files()}, hasty) as gateway:
         routes = gateway.deployed.get("churn")
         assert routes is not None
@@ -78,12 +78,12 @@ async def timeouts(scorer: type[Slow] | type[Busy]) -> dict[str, set[int]]:
 
 
 def test_a_slow_host_accuses_neither_arm() -> None:
-    """Both take 5 ms and more of the 4 allowed and work for none: evidence against nobody."""
+    """Both take 12 ms and more of the 10 allowed and work for none: evidence against nobody."""
     assert asyncio.run(timeouts(Slow)) == {"PRODUCTION": set(), "CANARY": set()}
 
 
 def test_what_works_past_its_budget_is_accused_in_either_arm() -> None:
-    """Both compute for 5 ms and more of the 4 ms allowed: timeout evidence from each, by key."""
+    """Both compute for 12 ms and more of the 10 ms allowed: timeout evidence from each, by key."""
     accused = asyncio.run(timeouts(Busy))
     assert len(accused["PRODUCTION"]) == 60 - len(canary_keys())
     assert accused["CANARY"]
