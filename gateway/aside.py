@@ -17,11 +17,11 @@ from gateway.batch import Answer, Batch, Part, fine
 from gateway.clean import Clean, CleanBatches
 from gateway.clock import Clock
 from gateway.deployed import LoadedVersion, Routes
+from gateway.keys import KEEP_ALL, kept
 from gateway.lookup import Looked
 from gateway.metrics import Metrics
 from gateway.scoring import Fault, Scored
 from gateway.served import (
-    KEEP_ALL,
     LoneAnswer,
     LoneRow,
     Served,
@@ -205,10 +205,11 @@ class Aside:
             self._fold_clean(self._clean.pop(next(iter(self._clean))).batches)
         if self._noted:
             noted = self._noted.pop(next(iter(self._noted)))
-            self._count(noted, Told.joined(noted.told))
+            told = Told.joined(noted.told)
+            self._count(noted.routes, noted.version, noted.arm, told, noted.unix_ns)
         if self._answers:
-            kept = self._answers.pop(next(iter(self._answers)))
-            self._served.append(record_of(kept.several))
+            answers = self._answers.pop(next(iter(self._answers)))
+            self._served.append(record_of(answers.several))
 
     def _since_ns(self) -> int:
         """Monotonic: since when the oldest waits."""
@@ -221,7 +222,7 @@ class Aside:
         batches = CleanBatches(several)
         routes, unix_ns = batches.routes, several[0].at_unix_ns
         for participant, arm, told in batches.told():
-            self._count(_Noted(routes, participant.version, arm, unix_ns, [], 0), told)
+            self._count(routes, participant.version, arm, told, unix_ns)
         for record in batches.records(routes.budgets.journal_keep):
             self._served.append(record)
         for copies in batches.copies():
@@ -238,15 +239,16 @@ class Aside:
             for one in alike:
                 self.looked_alone(routes, one.row)
             arm = window_pb2.ARM_PRODUCTION
-            self._count(_Noted(routes, version, arm, unix_ns, [], 0), told_alone(alike))
+            self._count(routes, version, arm, told_alone(alike), unix_ns)
             keep = routes.budgets.journal_keep
-            kept = [one for one in alike if keep >= KEEP_ALL or (one.key_hash & 0xFFFF) < keep]
-            if kept:
-                self._served.append(record_alone(kept).SerializeToString())
+            remembered = [one for one in alike if one.key_hash % KEEP_ALL < keep]
+            if remembered:
+                self._served.append(record_alone(remembered).SerializeToString())
 
-    def _count(self, noted: "_Noted", told: Told) -> None:
-        routes, version, arm = noted.routes, noted.version, noted.arm
-        counted = self._windows.tell(routes, version, arm, told, noted.unix_ns)
+    def _count(
+        self, routes: Routes, version: LoadedVersion, arm: int, told: Told, unix_ns: int
+    ) -> None:
+        counted = self._windows.tell(routes, version, arm, told, unix_ns)
         metrics, role = self._metrics, ROLES[arm]
         kinds = np.bincount(told.faults, minlength=len(OUTCOMES)).tolist()
         for outcome, calls in zip(OUTCOMES, kinds, strict=True):
@@ -281,8 +283,7 @@ class Aside:
         keep = batch.routes.budgets.journal_keep
         part, version = answer.part, answer.version
         if keep < KEEP_ALL:
-            hashes = batch.assignment.key_hash[part.calls]
-            places = np.flatnonzero((hashes & np.uint64(0xFFFF)) < keep)
+            places = np.flatnonzero(kept(batch.assignment.key_hash[part.calls], keep))
             if not len(places):
                 return
             rows = Part.of(places, part.row_offsets).rows
@@ -297,11 +298,11 @@ class Aside:
             )
             matrix = matrix[rows]
         key = (id(batch.routes), version.label)
-        kept = self._answers.get(key)
-        if kept is None:
-            kept = self._answers[key] = _Kept(self._clock.now_ns(), [])
+        answers = self._answers.get(key)
+        if answers is None:
+            answers = self._answers[key] = _Kept(self._clock.now_ns(), [])
             self._fold_soon()
-        kept.several.append(Served(batch, answer, matrix))
+        answers.several.append(Served(batch, answer, matrix))
 
     def offer_shadows(self, batch: Batch, part: Part, scored: Scored) -> None:
         """Give the shadows copies of the rows that production scored."""

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from gateway.batch import WHOLE, Batch, Part
 from gateway.deployed import Participant
-from gateway.keys import Keys
+from gateway.keys import KEEP_ALL, Keys, kept
 from gateway.rows import counts_of
 from gateway.scoring import NONE, Scored
-from gateway.served import KEEP_ALL, ServedColumns, entities_of, record
+from gateway.served import ServedColumns, entities_of, record
 from gateway.shadows import Copies, sampled
 from gateway.windows import Told
 from protos.predict_pb2 import CANARY, PRODUCTION
@@ -197,8 +197,7 @@ class CleanBatches:
         keep: int,
     ) -> Iterator[bytes]:
         if keep < KEEP_ALL:
-            hashes = self._key_hash[part.calls]
-            places = np.flatnonzero((hashes & np.uint64(0xFFFF)) < keep)
+            places = np.flatnonzero(kept(self._key_hash[part.calls], keep))
             if not len(places):
                 return
             ids = np.frombuffer(ids, dtype="V64")[places].tobytes()

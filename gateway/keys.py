@@ -21,7 +21,15 @@ Hash = Callable[[bytes, bytes, Offsets, Offsets], bytes]
 Field = Callable[[int, bytes, Offsets, Offsets], bytes]
 """(number, buffer, starts, ends): a repeated field of these items."""
 
+KEEP_ALL = 65_536
+"""Of so many residues of a key's hash: thinning that leaves nothing out."""
 ENTITY_IDS = ServedBatch.DESCRIPTOR.fields_by_name["entity_ids"].number
+
+
+def kept(key_hash: NDArray[np.uint64], keep: int) -> NDArray[np.bool_]:
+    """Return, for each (N,) hash, whether thinning to *keep* residues leaves its key in."""
+    residues: NDArray[np.uint64] = key_hash & np.uint64(KEEP_ALL - 1)
+    return residues < keep
 
 
 def hashed(before: bytes, buffer: bytes, starts: Offsets, ends: Offsets) -> bytes:

@@ -15,8 +15,6 @@ from gateway.windows import Told
 from protos.journal_pb2 import ServedBatch
 from protos.predict_pb2 import PRODUCTION
 
-KEEP_ALL = 65_536
-
 
 @dataclass(slots=True)
 class Served:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gateway import packed
 from gateway.deployed import LoadedVersion, Routes
+from gateway.keys import KEEP_ALL, kept
 from gateway.rows import counts_of
 from gateway.scoring import Fault
 from protos import predict_pb2, window_pb2
@@ -285,13 +286,13 @@ class Windows:
                 records.bins.append(np.zeros(np.count_nonzero(hit), dtype=np.int64))
                 if fault is Fault.LATE:
                     records.batch_calls.append(_in_batches(told)[hit])
-        kept = (told.faults == Fault.NONE) & counted
-        if routes.budgets.evidence_keep < 65_536:
-            kept &= (told.key_hash & np.uint64(0xFFFF)) < routes.budgets.evidence_keep
-        if not kept.any():
+        good = (told.faults == Fault.NONE) & counted
+        if routes.budgets.evidence_keep < KEEP_ALL:
+            good &= kept(told.key_hash, routes.budgets.evidence_keep)
+        if not good.any():
             return
-        first_rows = told.row_offsets[:-1].astype(np.intp)[kept]
-        hashes = told.key_hash[kept]
+        first_rows = told.row_offsets[:-1].astype(np.intp)[good]
+        hashes = told.key_hash[good]
         records = counts.records[window_pb2.METRIC_SCORE]
         records.keys.append(hashes)
         scored = binned[first_rows]
@@ -302,8 +303,8 @@ class Windows:
         records = counts.records[window_pb2.METRIC_LATENCY]
         records.keys.append(hashes)
         took_ns = told.latency_ns if told.done_ns is None else told.done_ns
-        records.bins.append(bins_of(took_ns[kept]))
-        records.batch_calls.append(_in_batches(told)[kept])
+        records.bins.append(bins_of(took_ns[good]))
+        records.batch_calls.append(_in_batches(told)[good])
 
 
 def _in_batches(told: Told) -> NDArray[np.int64]:

@@ -119,15 +119,11 @@ class ArmRecords:
     def latencies(self) -> "Latencies":
         """Every latency record."""
         metric = window_pb2.METRIC_LATENCY
-        found = self._records.get(metric, ())
-        bins = found[0].bin[:] if len(found) == 1 else _joined([one.bin[:] for one in found])
+        bins = _joined([one.bin[:] for one in self._records.get(metric, ())])
         return Latencies(self._key_hashes(metric), bins, self._batch_calls(metric))
 
     def _key_hashes(self, metric: int) -> list[int]:
-        found = self._records.get(metric, ())
-        if len(found) == 1:
-            return found[0].key_hash[:]
-        return _joined([one.key_hash[:] for one in found])
+        return _joined([one.key_hash[:] for one in self._records.get(metric, ())])
 
     def _batch_calls(self, metric: int) -> list[int]:
         """One a record; empty when no gateway says: then 1 each."""

@@ -38,9 +38,9 @@ async def noted(clock: Clock, versions: int, look: Callable[[Aside, list[int]], 
     shadows: Any = SimpleNamespace(send=lambda: None)
     one = Aside(none, none, shadows, none, clock, none)  # type: ignore[arg-type]
 
-    def count(note: Any, told: Any) -> None:  # noqa: ANN401
-        del told
-        counted.append(note.version.label)
+    def count(routes: Any, version: Any, *told: Any) -> None:  # noqa: ANN401
+        del routes, told
+        counted.append(version.label)
         clock.ns += COST_NS
 
     one._count = count  # type: ignore[method-assign]
