@@ -2,7 +2,9 @@
 
 import atexit
 import gc
+import os
 import re
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -10,6 +12,9 @@ import pytest
 
 SHARED = ("played", "four", "whole")
 """Session fixtures that take long to build, the longest first."""
+
+LAST_WORDS = 2_000
+"""Characters of a failure that are said at once."""
 
 WHOLE_FILE = re.compile(r"^pytestmark = (?:\[[^\]]*)?pytest\.mark\.(walk|nightly)\b", re.MULTILINE)
 """A file all of whose tests have a mark."""
@@ -37,6 +42,15 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Say at once what failed: a run that is cut short prints no summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        sys.stderr.write(
+            f"\n{report.nodeid}: {report.when} failed after {report.duration:.1f} s\n"
+            f"{report.longreprtext[-LAST_WORDS:]}\n"
+        )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let their files begin, so that none of them is left over at the end; order is kept within."""
     ranks: dict[object, int] = {}
@@ -44,4 +58,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = getattr(item, "fixturenames", ())
         rank = next((n for n, name in enumerate(SHARED) if name in fixtures), len(SHARED))
         ranks[item.path] = min(rank, ranks.get(item.path, rank))
+        if item.get_closest_marker("nightly") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(0))
     items.sort(key=lambda item: ranks[item.path])
