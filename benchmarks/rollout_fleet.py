@@ -14,7 +14,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -55,6 +55,12 @@ class Counting:
     async def save_checkpoint(self, checkpoint: registry_pb2.Checkpoint) -> None:
         """Count it, as it would go over the wire."""
         self.saved_bytes += len(checkpoint.SerializeToString())
+
+    async def findings(self, after: int = 0) -> AsyncIterator[registry_pb2.Finding]:
+        """None."""
+        del after
+        return
+        yield
 
     async def load_checkpoint(self, rollout_id: str) -> registry_pb2.Checkpoint:
         """What a rollout began with."""

@@ -435,10 +435,12 @@ class Finding(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[str] = ..., text: _Optional[str] = ..., who: _Optional[str] = ..., at_unix_ms: _Optional[int] = ...) -> None: ...
 
 class WatchFindingsRequest(_message.Message):
-    __slots__ = ("after",)
+    __slots__ = ("after", "those_there_are")
     AFTER_FIELD_NUMBER: _ClassVar[int]
+    THOSE_THERE_ARE_FIELD_NUMBER: _ClassVar[int]
     after: int
-    def __init__(self, after: _Optional[int] = ...) -> None: ...
+    those_there_are: bool
+    def __init__(self, after: _Optional[int] = ..., those_there_are: _Optional[bool] = ...) -> None: ...
 
 class WhoAmIRequest(_message.Message):
     __slots__ = ()

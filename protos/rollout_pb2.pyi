@@ -118,7 +118,7 @@ class ForetoldStep(_message.Message):
     def __init__(self, stage: _Optional[_Union[Stage, str]] = ..., share_bp: _Optional[int] = ..., bake_s: _Optional[float] = ..., keys: _Optional[int] = ..., calls: _Optional[int] = ..., seconds: _Optional[float] = ..., failures_unseen: _Optional[float] = ..., slow_unseen: _Optional[float] = ..., failures_min: _Optional[int] = ...) -> None: ...
 
 class RolloutStatus(_message.Message):
-    __slots__ = ("rollout_id", "model", "version", "baseline", "policy", "policy_digest", "stage", "step", "share_bp", "verdict", "reason", "evidence", "times", "revision", "started_unix_ms", "stage_since_unix_ms", "paused", "missing", "calls", "foretold", "shift")
+    __slots__ = ("rollout_id", "model", "version", "baseline", "policy", "policy_digest", "stage", "step", "share_bp", "verdict", "reason", "evidence", "times", "revision", "started_unix_ms", "stage_since_unix_ms", "paused", "missing", "calls", "foretold", "shift", "policy_note")
     ROLLOUT_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +140,7 @@ class RolloutStatus(_message.Message):
     CALLS_FIELD_NUMBER: _ClassVar[int]
     FORETOLD_FIELD_NUMBER: _ClassVar[int]
     SHIFT_FIELD_NUMBER: _ClassVar[int]
+    POLICY_NOTE_FIELD_NUMBER: _ClassVar[int]
     rollout_id: str
     model: str
     version: str
@@ -161,7 +162,8 @@ class RolloutStatus(_message.Message):
     calls: CallTotals
     foretold: str
     shift: str
-    def __init__(self, rollout_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., baseline: _Optional[str] = ..., policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., stage: _Optional[_Union[Stage, str]] = ..., step: _Optional[int] = ..., share_bp: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., times: _Optional[_Union[RollbackTimes, _Mapping]] = ..., revision: _Optional[int] = ..., started_unix_ms: _Optional[int] = ..., stage_since_unix_ms: _Optional[int] = ..., paused: _Optional[bool] = ..., missing: _Optional[_Iterable[str]] = ..., calls: _Optional[_Union[CallTotals, _Mapping]] = ..., foretold: _Optional[str] = ..., shift: _Optional[str] = ...) -> None: ...
+    policy_note: str
+    def __init__(self, rollout_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., baseline: _Optional[str] = ..., policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., stage: _Optional[_Union[Stage, str]] = ..., step: _Optional[int] = ..., share_bp: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., times: _Optional[_Union[RollbackTimes, _Mapping]] = ..., revision: _Optional[int] = ..., started_unix_ms: _Optional[int] = ..., stage_since_unix_ms: _Optional[int] = ..., paused: _Optional[bool] = ..., missing: _Optional[_Iterable[str]] = ..., calls: _Optional[_Union[CallTotals, _Mapping]] = ..., foretold: _Optional[str] = ..., shift: _Optional[str] = ..., policy_note: _Optional[str] = ...) -> None: ...
 
 class CallTotals(_message.Message):
     __slots__ = ("canary", "production", "shadow_pairs", "fallen_back", "failed")
@@ -302,7 +304,7 @@ class Decision(_message.Message):
     def __init__(self, at_unix_ns: _Optional[int] = ..., stage: _Optional[_Union[Stage, str]] = ..., revision: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., policy_digest: _Optional[str] = ..., first_second: _Optional[int] = ..., last_second: _Optional[int] = ...) -> None: ...
 
 class RolloutState(_message.Message):
-    __slots__ = ("status", "decisions", "split_salt", "closed_second", "sources", "metrics", "seen", "late_windows", "duplicate_batches", "stages", "open_windows", "shift", "counts", "numbers")
+    __slots__ = ("status", "decisions", "split_salt", "closed_second", "sources", "metrics", "seen", "late_windows", "duplicate_batches", "stages", "open_windows", "shift", "counts", "numbers", "policy_json")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     SPLIT_SALT_FIELD_NUMBER: _ClassVar[int]
@@ -317,6 +319,7 @@ class RolloutState(_message.Message):
     SHIFT_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
     NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    POLICY_JSON_FIELD_NUMBER: _ClassVar[int]
     status: RolloutStatus
     decisions: _containers.RepeatedCompositeFieldContainer[Decision]
     split_salt: bytes
@@ -331,7 +334,8 @@ class RolloutState(_message.Message):
     shift: ApprovedShift
     counts: _containers.RepeatedCompositeFieldContainer[NamedCounts]
     numbers: _containers.RepeatedCompositeFieldContainer[NamedNumbers]
-    def __init__(self, status: _Optional[_Union[RolloutStatus, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., split_salt: _Optional[bytes] = ..., closed_second: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[SourceState, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[MetricState, _Mapping]]] = ..., seen: _Optional[_Iterable[_Union[KeySet, _Mapping]]] = ..., late_windows: _Optional[int] = ..., duplicate_batches: _Optional[int] = ..., stages: _Optional[_Iterable[_Union[StageState, _Mapping]]] = ..., open_windows: _Optional[bytes] = ..., shift: _Optional[_Union[ApprovedShift, _Mapping]] = ..., counts: _Optional[_Iterable[_Union[NamedCounts, _Mapping]]] = ..., numbers: _Optional[_Iterable[_Union[NamedNumbers, _Mapping]]] = ...) -> None: ...
+    policy_json: bytes
+    def __init__(self, status: _Optional[_Union[RolloutStatus, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., split_salt: _Optional[bytes] = ..., closed_second: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[SourceState, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[MetricState, _Mapping]]] = ..., seen: _Optional[_Iterable[_Union[KeySet, _Mapping]]] = ..., late_windows: _Optional[int] = ..., duplicate_batches: _Optional[int] = ..., stages: _Optional[_Iterable[_Union[StageState, _Mapping]]] = ..., open_windows: _Optional[bytes] = ..., shift: _Optional[_Union[ApprovedShift, _Mapping]] = ..., counts: _Optional[_Iterable[_Union[NamedCounts, _Mapping]]] = ..., numbers: _Optional[_Iterable[_Union[NamedNumbers, _Mapping]]] = ..., policy_json: _Optional[bytes] = ...) -> None: ...
 
 class ApprovedShift(_message.Message):
     __slots__ = ("digest", "bins", "counts", "flip_rate")

@@ -270,6 +270,11 @@ class RegistryClient:
         """Yield findings with a larger sequence than *after*, then each new one."""
         return self._stream(self._rpc.WatchFindings, pb.WatchFindingsRequest(after=after))
 
+    def findings(self, after: int = 0) -> AsyncIterator[pb.Finding]:
+        """Yield those there are with a larger sequence than *after*, oldest first, then end."""
+        asked = pb.WatchFindingsRequest(after=after, those_there_are=True)
+        return self._stream(self._rpc.WatchFindings, asked, CALL_S)
+
     # History
 
     async def history(

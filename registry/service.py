@@ -257,7 +257,7 @@ class RegistryService:
     async def WatchFindings(  # noqa: N802
         self, asked: pb.WatchFindingsRequest, _who: Identity
     ) -> AsyncIterator[pb.Finding]:
-        """Findings newer than asked, then each new one; none is skipped."""
+        """Findings newer than asked, then each new one, unless not wanted; none is skipped."""
         after = asked.after
         while True:
             rung = self._finding_bell.next
@@ -265,6 +265,8 @@ class RegistryService:
             for finding in found:
                 after = finding.sequence
                 yield finding
+            if not found and asked.those_there_are:
+                return
             if not found:
                 await rung.wait()
                 self._end_when_closing()

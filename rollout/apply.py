@@ -50,17 +50,26 @@ class Deployer(Protocol):
         ...
 
 
-def deployment_at(place: Place, held: Deployment, terms: Terms, why: str) -> Deployment:
-    """Return *held* changed to what *place* means; revision stays that of *held*."""
-    bare = replace(
+def given_back(held: Deployment, version: str, baseline: str) -> Deployment:
+    """Return *held* without the candidate *version*, all traffic to *baseline*, no rollout."""
+    return replace(
         held,
-        preload=tuple(one for one in held.preload if one != terms.version),
-        shadows=tuple(one for one in held.shadows if one[0] != terms.version),
+        preload=tuple(one for one in held.preload if one != version),
+        shadows=tuple(one for one in held.shadows if one[0] != version),
         canary="",
         canary_bp=0,
         standby="",
         standby_bp=0,
-        production=terms.baseline,
+        production=baseline,
+        approval_id="",
+        rollout_id="",
+    )
+
+
+def deployment_at(place: Place, held: Deployment, terms: Terms, why: str) -> Deployment:
+    """Return *held* changed to what *place* means; revision stays that of *held*."""
+    bare = replace(
+        given_back(held, terms.version, terms.baseline),
         approval_id=terms.approval_id,
         rollout_id="" if place.stage in ENDS else terms.rollout_id,
         split_salt=terms.split_salt,

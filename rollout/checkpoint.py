@@ -7,10 +7,11 @@ import numpy as np
 from protos import rollout_pb2, window_pb2
 from rollout.apply import Terms
 from rollout.compared import Compared
-from rollout.errors import CheckpointError
+from rollout.errors import CheckpointError, PolicyError
 from rollout.evidence import RELATIVE, StageCounts, Totals
 from rollout.plan import Place, Stage, Verdict
 from rollout.policy import Policy
+from rollout.policy_kept import note_on, read_kept
 from rollout.remembered import add_evidence, add_keys, add_shift, fill_evidence, fill_keys, shift_of
 from rollout.trial import Now, PastStage, Times, Trial
 from stats.tilt import TiltState
@@ -31,7 +32,9 @@ def to_state(trial: Trial) -> rollout_pb2.RolloutState:
         open_windows=window_pb2.WindowBatch(
             windows=trial.inbox.open_windows, guards=trial.guards
         ).SerializeToString(deterministic=True),
+        policy_json=trial.terms.policy.json,
     )
+    state.status.policy_note = ""  # of the controller's files, not of the rollout
     for source, sequence in sorted(trial.inbox.sequences.items()):
         state.sources.add(source=source, sequence=sequence)
     for name, compared in evidence.metrics.items():
@@ -72,16 +75,11 @@ def from_state(
 ) -> Trial:
     """Rebuild the trial, waiting for its senders to catch up.
 
-    Raises CheckpointError when the policy it runs under is not known, or not the same any more.
+    It goes on under the policy kept with it, whatever *policies* call by that name now. Raises
+    CheckpointError when that policy is damaged, or was not kept and *policies* have it no more.
     """
     status = state.status
-    policy = policies.get(status.policy)
-    if policy is None or policy.digest != status.policy_digest:
-        raise CheckpointError(
-            f"rollout {status.rollout_id} runs under policy {status.policy!r} "
-            f"({status.policy_digest[:12]}), which this controller does not have; run the one that "
-            "started it, or end it by hand"
-        )
+    policy = _policy_of(state, policies)
     terms = Terms(
         rollout_id=status.rollout_id,
         model=status.model,
@@ -93,6 +91,7 @@ def from_state(
         shift=shift_of(state),
     )
     trial = Trial(terms=terms, started_unix_ms=status.started_unix_ms)
+    trial.policy_note = note_on(policy, policies)
     _restore_course(trial, state)
     _restore_evidence(trial, state)
     inbox = trial.inbox
@@ -106,6 +105,25 @@ def from_state(
     trial.guards = list(kept.guards)
     inbox.resume(now.unix_ns, now.monotonic_ns)
     return trial
+
+
+def _policy_of(state: rollout_pb2.RolloutState, policies: Mapping[str, Policy]) -> Policy:
+    """Return the kept policy; of a checkpoint from before policies were kept, the very same one."""
+    status = state.status
+    if state.policy_json:
+        try:
+            return read_kept(state.policy_json, status.policy_digest)
+        except PolicyError as error:
+            raise CheckpointError(f"rollout {status.rollout_id}: {error}") from error
+    policy = policies.get(status.policy)
+    if policy is None or policy.digest != status.policy_digest:
+        raise CheckpointError(
+            f"rollout {status.rollout_id} runs under policy {status.policy!r} "
+            f"({status.policy_digest[:12]}), which its checkpoint, older than this program, does "
+            "not hold, and this controller does not have; start the controller with the policy "
+            "file of that digest"
+        )
+    return policy
 
 
 def _restore_course(trial: Trial, state: rollout_pb2.RolloutState) -> None:

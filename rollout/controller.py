@@ -14,11 +14,7 @@ from registry.types import Deployment, FencedError, RegistryError
 from rollout.apart import apart
 from rollout.apply import Terms, deployment_at, move, place_of
 from rollout.clock import Clock
-from rollout.errors import (
-    NotLeadingError,
-    SupersededError,
-    UnknownRolloutError,
-)
+from rollout.errors import CheckpointError, NotLeadingError, SupersededError, UnknownRolloutError
 from rollout.findings import Findings
 from rollout.fleet import Fleet
 from rollout.inbox import NS, by_model, source_name
@@ -27,6 +23,7 @@ from rollout.memory import Memory
 from rollout.meter import Meter
 from rollout.plan import Place, Stage
 from rollout.policy import Policy
+from rollout.takeover import look_around
 from rollout.trial import Now, Trial
 
 log = logging.getLogger(__name__)
@@ -64,6 +61,8 @@ class Controller:
         self._newest: dict[str, Deployment] = {}
         self._received: dict[str, int] = {}
         self.findings = Findings()
+        self.unread: dict[str, str] = {}
+        """Model -> why its newest rollout cannot be gone on with, and the way out."""
         self._finished: set[str] = set()
         self._retry_at_ns: dict[str, int] = {}
         self._busy: dict[str, asyncio.Task[None]] = {}
@@ -87,16 +86,12 @@ class Controller:
     async def take_over(self, lease_token: int) -> None:
         """Load every model's newest rollout and go on with those that have not ended."""
         memory = Memory(self._registry, lease_token, self.policies)
-        for summary in await self._registry.list_models():
-            held = await self._registry.deployment(summary.model)
+        await self.findings.read(self._registry)
+        for found in await look_around(self._registry, memory, self._clock):
+            held, trial = found.held, found.trial
             self._newest[held.model] = held
-            try:
-                trial = await memory.load(held, self._clock.now())
-            except RegistryError:
-                raise
-            except Exception:  # one that cannot be read must not keep the others from going on
-                log.exception("rollout: a rollout of %r cannot be gone on with", held.model)
-                continue
+            if found.why_not:
+                self.unread[held.model] = found.why_not
             if trial is None or (not trial.decisions and held.rollout_id == ""):
                 continue  # never had one, or it died before its first deployment
             self._trials[held.model] = trial
@@ -113,7 +108,7 @@ class Controller:
             task.cancel()
         await asyncio.gather(*busy, return_exceptions=True)
         self.fenced = False
-        for memory in (self._trials, self._newest, self._received, self._retry_at_ns):
+        for memory in (self._trials, self._newest, self._received, self._retry_at_ns, self.unread):
             memory.clear()
         self._earlier.clear()
         self._finished.clear()
@@ -313,6 +308,8 @@ class Controller:
         for trial in (*self._trials.values(), *self._earlier):
             if rollout_id and trial.terms.rollout_id == rollout_id:
                 return trial
+        if model in self.unread:
+            raise CheckpointError(self.unread[model])
         named = f"rollout {rollout_id!r}" if rollout_id else f"a rollout of model {model!r}"
         raise UnknownRolloutError(
             f"this controller knows no {named}; `turnout rollout history` lists what it knows"
@@ -348,6 +345,7 @@ class Controller:
             self._earlier.append(before)
         self._trials[trial.terms.model] = trial
         self._retry_at_ns.pop(trial.terms.model, None)
+        self.unread.pop(trial.terms.model, None)
         self.see_deployment(written)
         await self._stand(trial, place, written.revision, why)
 

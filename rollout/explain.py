@@ -20,13 +20,16 @@ STAGE_WORDS = {
 def explain(status: rollout_pb2.RolloutStatus, decisions: list[rollout_pb2.Decision]) -> str:
     """Return the story: where it stands and why, what it waits for, how it came there."""
     verdict = rollout_pb2.Verdict.Name(status.verdict)
+    stands = STAGE_WORDS.get(status.stage, "not started")
     lines = [
         f"Version {status.version} of {status.model}, beside {status.baseline}, under policy "
-        f"{status.policy}: {STAGE_WORDS.get(status.stage, 'not started')}"
+        f"{status.policy} ({status.policy_digest[:12]}): {stands}"
         f"{' (paused)' if status.paused else ''}, with {status.share_bp / 100:g} % of calls.",
         f"{verdict}: {status.reason}.",
     ]
     lines += [f"  waits for {thing}" for thing in status.missing]
+    if status.policy_note:
+        lines.append(f"  its policy is {status.policy_note}")
     if status.shift:
         lines.append(f"  held to {status.shift}")
     if status.foretold:

@@ -100,10 +100,10 @@ def _holds(policy: Policy, facts: Facts, evidence: Evidence) -> tuple[str, ...]:
     holds = []
     if facts.frozen:
         holds.append(f"frozen by the policy's window {facts.frozen!r} (UTC)")
-    if stage == Stage.PRELOAD:
-        return tuple(holds)
     if facts.finding:
         holds.append(f"monitoring says: {facts.finding}")
+    if stage == Stage.PRELOAD:
+        return tuple(holds)
     if facts.fleet.silent:
         holds.append(
             f"no windows for over {policy.silence_s_max:g} s from {', '.join(facts.fleet.silent)}"

@@ -143,10 +143,9 @@ async def _follow_states(controller: Controller, registry: RegistryClient, clock
 
 
 async def _follow_findings(controller: Controller, registry: RegistryClient) -> None:
-    newest = 0
     while True:
         with contextlib.suppress(RegistryError):
-            async for finding in registry.watch_findings(newest):
-                newest = finding.sequence
+            async for finding in registry.watch_findings(controller.findings.sequence):
                 controller.findings.see(finding)
+                controller.wake.set()
         await asyncio.sleep(AGAIN_S)

@@ -24,7 +24,12 @@ from registry.types import (
     UnknownActorError,
 )
 from rollout.controller import Controller
-from rollout.errors import NotLeadingError, RolloutRefusedError, UnknownRolloutError
+from rollout.errors import (
+    CheckpointError,
+    NotLeadingError,
+    RolloutRefusedError,
+    UnknownRolloutError,
+)
 from rollout.explain import explain
 from rollout.steering import Steering
 
@@ -37,6 +42,7 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     UnknownRolloutError: grpc.StatusCode.NOT_FOUND,
     NotFoundError: grpc.StatusCode.NOT_FOUND,
     RolloutRefusedError: grpc.StatusCode.FAILED_PRECONDITION,
+    CheckpointError: grpc.StatusCode.FAILED_PRECONDITION,
     GateError: grpc.StatusCode.FAILED_PRECONDITION,
     BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownActorError: grpc.StatusCode.UNAUTHENTICATED,
@@ -179,10 +185,8 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
     @refusing
     async def Abort(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
         """Give all traffic back to the baseline."""
-        trial = await self._steering.abort(
-            request.model, await self._operator(context), request.reason
-        )
-        return trial.status(intervals=True)
+        actor = await self._operator(context)
+        return await self._steering.abort(request.model, actor, request.reason)
 
     @refusing
     async def Promote(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:

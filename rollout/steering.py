@@ -18,6 +18,7 @@ from rollout.freeze import frozen
 from rollout.plan import Place, Stage, Verdict, next_place
 from rollout.policy import Policy
 from rollout.shift import approved_shift
+from rollout.takeover import end_unread
 from rollout.trial import Trial
 from rollout.undo import undo
 
@@ -104,9 +105,25 @@ class Steering:
                     "a time"
                 )
 
-    async def abort(self, model: str, actor: str, reason: str) -> Trial:
-        """Give all traffic back to the baseline."""
-        return await self._step(model, Verdict.FAULTY, f"aborted by {actor}: {_said(reason)}")
+    async def abort(self, model: str, actor: str, reason: str) -> rollout_pb2.RolloutStatus:
+        """Give all traffic back to the baseline; of a rollout nobody can go on with, too."""
+        why = f"aborted by {actor}: {_said(reason)}"
+        if model in self._controller.unread:
+            return await self._end_unread(model, why)
+        return (await self._step(model, Verdict.FAULTY, why)).status(intervals=True)
+
+    async def _end_unread(self, model: str, why: str) -> rollout_pb2.RolloutStatus:
+        ended = rollout_pb2.RolloutStatus()
+
+        async def end() -> None:
+            token = self._controller.lease_token
+            written, status = await end_unread(self._registry, model, why, token)
+            ended.CopyFrom(status)
+            self._controller.unread.pop(model, None)
+            self._controller.see_deployment(written)
+
+        await self._controller.alone(model, end())
+        return ended
 
     async def promote(self, model: str, actor: str, reason: str, *, full: bool) -> Trial:
         """Go one place on without waiting for the judge; *full*: straight to watched production."""

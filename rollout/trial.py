@@ -61,6 +61,8 @@ class Trial:
 
     terms: Terms
     started_unix_ms: int
+    policy_note: str = ""
+    """How the policy of this name differs now from the one it runs under; empty: it does not."""
     place: Place = field(default_factory=lambda: Place(Stage.PRELOAD))
     revision: int = 0
     since_unix_ms: int = 0
@@ -306,6 +308,7 @@ class Trial:
             missing=self.missing,
             foretold=self._foretold(),
             shift=self.evidence.prediction.words,
+            policy_note=self.policy_note,
             calls=rollout_pb2.CallTotals(
                 canary=totals.canary,
                 production=totals.production,

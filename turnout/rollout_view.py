@@ -29,7 +29,8 @@ def status_view(status: rollout_pb2.RolloutStatus) -> RenderableType:
     verdict = rollout_pb2.Verdict.Name(status.verdict)
     stands = {
         "rollout": f"{status.rollout_id}: {status.model} {status.version} beside {status.baseline}",
-        "policy": f"{status.policy} ({status.policy_digest[:12]})",
+        "policy": f"{status.policy} ({status.policy_digest[:12]})"
+        f"{f', {status.policy_note}' if status.policy_note else ''}",
         "stage": f"{stage_name(status)}{', paused' if status.paused else ''}",
         "revision": status.revision,
         "calls": ", ".join(

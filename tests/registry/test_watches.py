@@ -122,7 +122,7 @@ def test_checkpoints_only_move_forward(tmp_path: Path) -> None:
 
 
 def test_no_finding_is_skipped(tmp_path: Path) -> None:
-    """Old ones first, then each new one, numbered without gaps."""
+    """Old ones first, then each new one, numbered without gaps; or those there are, and an end."""
 
     async def story() -> None:
         async with running(tmp_path) as house:
@@ -134,6 +134,8 @@ def test_no_finding_is_skipped(tmp_path: Path) -> None:
             await asyncio.gather(*(house.ann.write_finding(finding) for _ in range(20)))
             seen += [(await anext(stream)).sequence for _ in range(20)]
             assert seen == list(range(2, 24))
+            there_are = [one.sequence async for one in house.bob.findings(after=20)]
+            assert there_are == [21, 22, 23]
             await stream.aclose()  # type: ignore[attr-defined]
 
     walk(story())

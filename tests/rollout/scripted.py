@@ -153,6 +153,7 @@ class FakeRegistry:
         self.deployments: dict[str, Deployment] = {}
         self.checkpoints: dict[str, registry_pb2.Checkpoint] = {}
         self.approved: list[registry_pb2.Approval] = []
+        self.found: list[registry_pb2.Finding] = []
         self.lease_token = 1
         self.down = False
         self.card = ""
@@ -243,6 +244,12 @@ class FakeRegistry:
         ]
         head = registry_pb2.SignedHead(seq=len(self.log))
         return registry_pb2.ListHistoryReply(entries=entries[:3], head=head)
+
+    async def findings(self, after: int = 0) -> AsyncIterator[registry_pb2.Finding]:
+        """Those the test wrote."""
+        self._check()
+        for finding in self.found[after:]:
+            yield finding
 
     async def watch_states(self) -> AsyncIterator[registry_pb2.GatewayState]:
         """Nothing."""

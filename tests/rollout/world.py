@@ -40,10 +40,12 @@ class World:
         self.traffic = True
         self.holds: tuple[str, ...] = ("2",)
         self.guards: list[window_pb2.HardGuard] = []
+        self.policies = dict(POLICIES)
+        """What a controller that begins now finds in its files."""
         self.controller = self._controller()
 
     def _controller(self) -> Controller:
-        return Controller(self.registry, self.clock, POLICIES)  # type: ignore[arg-type]
+        return Controller(self.registry, self.clock, self.policies)  # type: ignore[arg-type]
 
     async def begin(self, policy: str = "quick") -> Trial:
         """Take over, approve, start."""

@@ -62,6 +62,9 @@ class SimRegistry:
         self.states: dict[WorkerKey, pb.GatewayState] = {}
         self.checkpoints: dict[str, pb.Checkpoint] = {}
         self.writes: list[Write] = []
+        self.findings: list[pb.Finding] = []
+        self.leased: dict[int, float] = {}
+        """Lease token -> when it was first had."""
         self.changed = asyncio.Event()
         """Replaced and set at each change."""
         self._holder, self._token, self._until_s = "", 0, 0.0
@@ -76,6 +79,7 @@ class SimRegistry:
         else:
             self._token += 1
         self._holder, self._until_s = holder, now + seconds
+        self.leased.setdefault(self._token, now)
         return pb.Lease(name="rollout", holder=holder, token=self._token)
 
     def _check_lease(self, token: int) -> None:
@@ -134,6 +138,15 @@ class SimRegistry:
         if rollout_id not in self.checkpoints:
             raise NotFoundError(rollout_id)
         return self.checkpoints[rollout_id]
+
+    def find(self, kind: str, text: str) -> None:
+        """Keep a finding of monitoring."""
+        sequence = len(self.findings) + 1
+        at_ms = round(self._time_s() * 1000)
+        self.findings.append(
+            pb.Finding(sequence=sequence, model=MODEL, kind=kind, text=text, at_unix_ms=at_ms)
+        )
+        self.tell()
 
     def say(self, state: pb.GatewayState) -> None:
         """One worker's word; `gone` when it left."""

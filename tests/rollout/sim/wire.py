@@ -142,14 +142,19 @@ class SimClient:
                 yield pb.GatewayState(gateway=gateway, slot=slot, boot_id=boot_id, gone=True)
             await self._news(changed)
 
+    async def findings(self, after: int = 0) -> AsyncIterator[pb.Finding]:
+        """Those there are."""
+        for finding in await self._call(lambda: self._registry.findings[after:]):
+            yield finding
+
     async def watch_findings(self, after: int = 0) -> AsyncIterator[pb.Finding]:
-        """None."""
-        del after
+        """Each one newer than *after*, while the line stands."""
         while True:
             changed = self._check()
+            for finding in self._registry.findings[after:]:
+                after = finding.sequence
+                yield finding
             await self._news(changed)
-            if self._registry.held.revision < 0:
-                yield pb.Finding()
 
     def _check(self) -> asyncio.Event:
         """Return what is set at the next change: taken before looking, so that none is missed."""
