@@ -12,7 +12,7 @@ from protos import rollout_pb2, rollout_pb2_grpc
 from registry import server as registry_server
 from rollout.server import serve
 from tests.rollout.scripted import POLICIES
-from tests.rollout.test_walk import leading
+from tests.rollout.walking import leading
 
 pytestmark = pytest.mark.walk
 

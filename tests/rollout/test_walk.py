@@ -1,92 +1,20 @@
 """Whole rollouts over real gRPC, against a real registry, with workers that talk like real ones."""
 
 import asyncio
-import contextlib
-import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import pytest
 
 from protos import rollout_pb2, rollout_pb2_grpc, window_pb2, window_pb2_grpc
-from rollout.policy import JUDGED, Policy
+from rollout.policy import JUDGED
 from rollout.policy import POLICIES as NAMED
-from rollout.server import RolloutServer, serve
-from tests.models import linear_weights, tiny_files
-from tests.registry.running import Running, running
-from tests.rollout.gateways import ScriptedWorker, in_production, workers
+from rollout.server import serve
+from tests.registry.running import running
 from tests.rollout.scripted import POLICIES
+from tests.rollout.walking import SAM, answered, controller_process, free_port, leading, walk
 
 pytestmark = pytest.mark.walk
-
-SAM = (("x-turnout-actor", "sam"),)
-
-
-@dataclass
-class Walk:
-    """A registry, two workers, and a door to the controller."""
-
-    registry: Running
-    workers: list[ScriptedWorker]
-    stub: rollout_pb2_grpc.RolloutsStub
-
-    async def start(self, policy: Policy) -> rollout_pb2.RolloutStatus:
-        """Register, approve and start a candidate."""
-        files = tiny_files("churn", weights=linear_weights(3) * 2)
-        version = await self.registry.ann.register("churn", files)
-        await self.registry.bob.approve(
-            "churn", version.label, policy.name, policy.digest, "", "the card was read"
-        )
-        request = rollout_pb2.StartRolloutRequest(
-            model="churn", version=version.label, policy=policy.name, reason="better"
-        )
-        return await answered(lambda: self.stub.Start(request, metadata=SAM, wait_for_ready=True))
-
-    async def statuses(self, within_s: float) -> list[rollout_pb2.RolloutStatus]:
-        """Watch until the rollout has ended; return all that was shown."""
-        async with asyncio.timeout(within_s):
-            watch = self.stub.WatchStatus(rollout_pb2.RolloutModel(model="churn"))
-            return [status async for status in watch]
-
-
-async def answered(
-    call: Callable[[], Awaitable[rollout_pb2.RolloutStatus]],
-) -> rollout_pb2.RolloutStatus:
-    """Call again while no controller leads, for at most 20 seconds."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await call()
-            except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE:
-                    raise
-            await asyncio.sleep(0.05)
-
-
-@asynccontextmanager
-async def walk(folder: Path, sink: str | None = None) -> AsyncIterator[Walk]:
-    """Run everything; *sink*: where a controller of another process listens."""
-    async with running(folder) as registry:
-        server: RolloutServer | None = None
-        if sink is None:
-            server = await serve(registry.address, "127.0.0.1:0", policies=POLICIES)
-            sink = f"127.0.0.1:{server.port}"
-        try:
-            async with (
-                workers(registry.address, sink) as made,
-                grpc.aio.insecure_channel(sink) as channel,
-            ):
-                await in_production(registry.ann, registry.bob, tiny_files("churn"))
-                stub = rollout_pb2_grpc.RolloutsStub(channel)  # type: ignore[no-untyped-call]
-                yield Walk(registry, made, stub)
-        finally:
-            if server is not None:
-                await server.stop()
 
 
 def test_a_healthy_candidate_becomes_production_by_evidence_alone(tmp_path: Path) -> None:
@@ -233,30 +161,6 @@ def test_of_two_controllers_one_acts_and_the_other_takes_over(tmp_path: Path) ->
             await second.stop()
 
     asyncio.run(course())
-
-
-async def leading(server: RolloutServer) -> None:
-    """Return when this controller leads."""
-    controller = server.room.controller
-    while not controller.leading:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await controller.changed.wait()
-
-
-def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def controller_process(registry: str, listen: str) -> "subprocess.Popen[bytes]":
-    """Start `python -m rollout` in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "rollout", "--registry", registry, "--listen", listen],
-        stderr=subprocess.DEVNULL,
-    )
 
 
 def test_a_controller_killed_in_the_middle_is_replaced_and_loses_no_evidence(
