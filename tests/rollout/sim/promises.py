@@ -3,11 +3,15 @@
 import itertools
 from collections.abc import Iterator
 
+from protos import registry_pb2 as pb
 from registry.types import Deployment
 from rollout.policy import Policy
 from stats.rate import clean_keys_needed
 from tests.rollout.sim.rules import Write
 from tests.rollout.sim.town import POLICIES, SKEW_S, Told, must_end
+
+HEARD_S = 0.5
+"""A finding's way to a controller, its next look, and the way of what was decided before."""
 
 
 def broken(told: Told) -> list[str]:
@@ -19,6 +23,7 @@ def broken(told: Told) -> list[str]:
         *_grown_on_evidence(told),
         *_back_on_evidence(told),
         *_left_to_people(told.registry.writes),
+        *_held_by_monitoring(told),
         *_converged(told),
     ]
 
@@ -106,6 +111,33 @@ def _left_to_people(writes: list[Write]) -> Iterator[str]:
     for before, after in itertools.pairwise(writes):
         if not before.token and not before.held.rollout_id and after.token:
             yield f"lease {after.token} wrote over {before.held.who}'s {before.held.revision}"
+
+
+def _held_by_monitoring(told: Told) -> Iterator[str]:
+    """Nothing grows that monitoring holds, once the controller can have heard: from its first look
+    on, where it took over later; within a moment, where nothing slows or cuts off controllers.
+    """
+    assert told.registry is not None
+    quick = not any(word in one for one in told.events for word in ("calls take", "is cut off"))
+    for hold_s, clear_s in _holds(told.registry.findings):
+        for before, after in itertools.pairwise(told.registry.writes):
+            if not after.token or not hold_s < after.at_s < clear_s:
+                continue
+            heard = told.registry.leased[after.token] >= hold_s
+            heard |= quick and after.at_s > hold_s + HEARD_S
+            if heard and _rank(after.held) > _rank(before.held):
+                yield f"revision {after.held.revision} grew though monitoring held it"
+
+
+def _holds(findings: list[pb.Finding]) -> Iterator[tuple[float, float]]:
+    """Yield from when to when the model was held; seconds."""
+    since_s = None
+    for finding in findings:
+        if finding.kind == "hold":
+            since_s = finding.at_unix_ms / 1e3 if since_s is None else since_s
+        elif since_s is not None:
+            yield since_s, finding.at_unix_ms / 1e3
+            since_s = None
 
 
 def _converged(told: Told) -> Iterator[str]:

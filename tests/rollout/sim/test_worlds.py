@@ -51,6 +51,23 @@ def test_500_worlds_keep_every_promise() -> None:
     assert min(ends[Stage.DONE.name], ends[Stage.ROLLED_BACK.name]) > 100
 
 
+@pytest.mark.walk
+def test_what_the_policy_files_say_by_then_changes_no_world() -> None:
+    """Whoever takes over finds other policies of these names, and each world is what it was."""
+    kept = 0
+    for seed in range(150):
+        again = world(seed, changed_files=True)
+        if again.trial is None or not again.trial.policy_note:
+            continue  # whoever leads began it
+        told = world(seed)
+        assert story(again) == story(told), seed
+        assert told.trial is not None
+        assert told.trial.policy_note == ""
+        assert list(again.trial.status().evidence) == list(told.trial.status().evidence)
+        kept += 1
+    assert kept > 10
+
+
 @pytest.mark.nightly
 def test_10000_worlds_keep_every_promise() -> None:
     """The same, twenty times as often."""

@@ -42,6 +42,18 @@ DIRECT = Policy(
     stage_s_max=SIM.stage_s_max,
 )
 POLICIES = {policy.name: policy for policy in (SIM, DIRECT)}
+CHANGED = {
+    policy.name: replace(
+        policy,
+        canary=(CanaryStep(share_bp=3_000, bake_s=60.0),),
+        watch_s=60.0,
+        standby_bp=2_000,
+        failure_bar=0.5,
+        freeze=("2020-01-01 - 2040-01-01",),
+    )
+    for policy in POLICIES.values()
+}
+"""What the policies' files may say by the time another controller takes over."""
 
 TROUBLE_S = 9.0
 """Things go wrong until then; from then on nothing does."""
@@ -86,10 +98,14 @@ class Told:
 
 
 class Town:
-    """Everything of one seed. `live` plays it."""
+    """Everything of one seed. `live` plays it.
 
-    def __init__(self, seed: int, loop: VirtualLoop) -> None:
+    changed_files  controllers that take over later find other policies of the same names.
+    """
+
+    def __init__(self, seed: int, loop: VirtualLoop, *, changed_files: bool = False) -> None:
         self._loop = loop
+        self._policies_again = CHANGED if changed_files else POLICIES
         self._chance = random.Random(seed)
         self.kind = self._chance.choice(KINDS)
         self.policy = self._chance.choice([SIM, DIRECT])
@@ -108,9 +124,11 @@ class Town:
         """Play to the end, or to CONVERGED_S."""
         self.registry = SimRegistry(self._loop.time, self.policy.digest)
         self.told.registry = self.registry
-        self._hosts = [self._host(name) for name in ("a", "b")]
+        self._hosts = [self._host(name, POLICIES) for name in ("a", "b")]
         self._workers = [self._worker(slot) for slot in range(2)]
         await self._start()
+        for host in self._hosts:
+            host.controller.policies = self._policies_again
         for at_s, trouble in sorted(self._troubles(), key=lambda one: one[0]):
             self._loop.call_at(at_s, trouble)
         self._loop.call_at(TROUBLE_S, self._calm)
@@ -155,12 +173,12 @@ class Town:
                     return
             await asyncio.sleep(0.1)
 
-    def _host(self, name: str) -> Host:
+    def _host(self, name: str, policies: dict[str, Policy]) -> Host:
         self._boots += 1
         chance = random.Random(self._chance.getrandbits(64))
         client = SimClient(self.registry, f"rollout-{name}", chance)
         clock = VirtualClock(self._loop, self._chance.uniform(-SKEW_S, SKEW_S))
-        controller = Controller(client, clock, POLICIES)  # type: ignore[arg-type]
+        controller = Controller(client, clock, policies)  # type: ignore[arg-type]
         task = asyncio.ensure_future(
             run.run(controller, client, f"{name}{self._boots}", clock)  # type: ignore[arg-type]
         )
@@ -195,6 +213,7 @@ class Town:
             self._wrong_clock,
             self._edit_by_hand,
             self._take_over_by_hand,
+            self._hold_by_monitoring,
         ]
         chosen = [self._chance.choice(kinds)() for _ in range(self._chance.randrange(5))]
         begin = self._loop.time()
@@ -213,6 +232,7 @@ class Town:
     def _calm(self) -> None:
         self._note("calm")
         self.ailment.keys_a_second = 60.0
+        self.registry.find("clear", "calm")
         for host in self._hosts:
             host.client.cut, host.client.slow_s = False, 0.0
         for worker in self._workers:
@@ -234,7 +254,7 @@ class Town:
             self._loop.call_later(away_s, again)
 
         def again() -> None:
-            self._hosts[place] = self._host(self._hosts[place].name)
+            self._hosts[place] = self._host(self._hosts[place].name, self._policies_again)
 
         return kill
 
@@ -286,6 +306,16 @@ class Town:
 
         return edit
 
+    def _hold_by_monitoring(self) -> Callable[[], None]:
+        for_s = self._chance.uniform(0.3, 7.0)
+
+        def hold() -> None:
+            self._note(f"monitoring holds the model, for {for_s:.1f} s")
+            self.registry.find("hold", "drift")
+            self._loop.call_later(for_s, self.registry.find, "clear", "over")
+
+        return hold
+
     def _take_over_by_hand(self) -> Callable[[], None]:
         in_between = self._chance.random() < 0.5
 
@@ -334,12 +364,12 @@ class Town:
         return self._set_worker("skew_s", ahead_s, 0.0, f"has a clock {ahead_s:g} s ahead")
 
 
-def world(seed: int) -> Told:
+def world(seed: int, *, changed_files: bool = False) -> Told:
     """Play the world of *seed*."""
     loop = VirtualLoop()
 
     async def lived() -> Told:
-        return await Town(seed, loop).live()
+        return await Town(seed, loop, changed_files=changed_files).live()
 
     with mock.patch.multiple(run, TICK_S=TICK_S, SAVE_S=SAVE_S):
         return play(lived(), loop)
