@@ -4,6 +4,7 @@ import json
 import math
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 
 from protos import registry_pb2, rollout_pb2
 from registry.client import RegistryClient
@@ -39,7 +40,7 @@ class Steering:
             raise NotLeadingError("this controller does not act now; ask again in a second")
         policy = self._policy(asked.policy, asked.model)
         version = await self._registry.get_version(asked.model, asked.version)
-        held = await self._registry.deployment(asked.model)
+        held = self._freed(await self._registry.deployment(asked.model))
         check_free(held, version.label)
         self._check_frozen(policy)
         await self._check_alone(policy, version)
@@ -182,7 +183,7 @@ class Steering:
         Loads it first where no gateway holds it any more. RolloutRefusedError while a rollout is
         under way, and when no gateway is ready within UNDO_S.
         """
-        held = await self._registry.deployment(model)
+        held = self._freed(await self._registry.deployment(model))
         if held.rollout_id:
             raise RolloutRefusedError(
                 f"rollout {held.rollout_id} of {model!r} is under way; `turnout rollout abort "
@@ -246,6 +247,14 @@ class Steering:
         if trial.place == before:
             raise RolloutRefusedError(f"nothing was changed: {trial.reason}")
         return trial
+
+    def _freed(self, held: Deployment) -> Deployment:
+        """Return *held* without the name of a rollout that ended: a person's split may keep it."""
+        over = any(
+            trial.ended and trial.terms.rollout_id == held.rollout_id
+            for trial in self._controller.trials(held.model)
+        )
+        return replace(held, rollout_id="") if over else held
 
     def _under_way(self, model: str) -> Trial:
         trial = self._controller.trial(model)

@@ -194,3 +194,28 @@ def test_a_freeze_starts_nothing_and_a_view_is_one_models_at_a_time() -> None:
                 await steering.start(asked, "sam")
 
     asyncio.run(walk())
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_rollout_that_a_person_took_over_stands_in_nobodys_way(restarted: bool) -> None:
+    """The split written by hand still names it; the next rollout begins all the same."""
+
+    async def walk() -> World:
+        world = World()
+        trial = await world.begin("quick-direct")
+        await world.until(in_canary)
+        by_hand = replace(world.held, canary="", canary_bp=0, who="sam", why="no")
+        world.controller.see_deployment(world.registry.put(by_hand))
+        await world.act()
+        assert world.trial.ended
+        assert world.held.rollout_id == trial.terms.rollout_id
+        if restarted:
+            await world.restart()
+        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        with pytest.raises(RolloutRefusedError, match="production already"):
+            await steering.undo("churn", "1", "sam", "complaints")
+        await world.begin("quick-direct")
+        await world.until(ended)
+        return world
+
+    assert asyncio.run(walk()).held.production == "2"

@@ -31,6 +31,17 @@ def test_none_takes_a_role_away() -> None:
     assert (cleared.canary, cleared.canary_bp, cleared.shadows) == ("", 0, ())
 
 
+def test_a_candidate_taken_out_by_hand_ends_its_rollout() -> None:
+    """Or none could ever begin again; another share, shadow or holdout is the rollout's matter."""
+    held = replace(HELD, canary="2", canary_bp=500, rollout_id="r1")
+    assert changed(held, "", "none", "", [], None).rollout_id == ""
+    watched = replace(HELD, production="2", standby="1", standby_bp=500, rollout_id="r1")
+    assert changed(watched, "1", "", "none", [], None).rollout_id == ""
+    assert changed(held, "", "2=50", "", [], None).rollout_id == "r1"
+    assert changed(held, "", "", "", ["3=100"], None).rollout_id == "r1"
+    assert changed(replace(HELD, rollout_id="r1"), "", "", "", [], 5.0).rollout_id == "r1"
+
+
 def test_nothing_to_change_is_a_usage_error() -> None:
     """A revision that changes nothing would only confuse the history."""
     with pytest.raises(UsageError, match="nothing to change"):

@@ -164,7 +164,10 @@ def changed(
         proposed["holdout_bp"] = round(holdout * 100)
     if not proposed:
         raise UsageError("nothing to change: give --production, --canary, --standby, ...")
-    return replace(held, **proposed)
+    made = replace(held, **proposed)
+    if made.canary or made.standby or not (production or canary or standby):
+        return made
+    return replace(made, rollout_id="")  # what it was about was taken away
 
 
 def share(text: str) -> tuple[str, int]:
