@@ -78,7 +78,7 @@ def _stranded(held: Deployment, why: str) -> str:
     if not held.rollout_id:
         return f"{why}. It has ended"
     return (
-        f"{why}. Until then nobody judges it and the split stays as it is; `turnout rollout abort "
+        f"{why}. Nobody judges it, and the split stays as it is; `turnout rollout abort "
         f"{held.model}` gives all traffic back to the old version"
     )
 

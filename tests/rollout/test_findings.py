@@ -45,7 +45,12 @@ def at_preload(trial: Trial) -> bool:
     return trial.place.stage == Stage.PRELOAD
 
 
-@pytest.mark.parametrize("where", [at_preload, in_canary])
+def watched(trial: Trial) -> bool:
+    """Whether everybody has its answers, and the old version stands by."""
+    return trial.place.stage == Stage.WATCH
+
+
+@pytest.mark.parametrize("where", [at_preload, in_canary, watched])
 def test_a_hold_outlives_the_controller_that_heard_it(where: Callable[[Trial], bool]) -> None:
     """The next one knows it before its first look, however good the evidence; a clear, too."""
 

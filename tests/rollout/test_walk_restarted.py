@@ -12,7 +12,7 @@ from protos import registry_pb2, rollout_pb2
 from rollout.policy_files import read_file
 from rollout.server import serve
 from tests.rollout.scripted import POLICIES
-from tests.rollout.walking import Walk, answered, controller_process, free_port, walk
+from tests.rollout.walking import SAM, Walk, answered, controller_process, free_port, walk
 
 pytestmark = pytest.mark.walk
 
@@ -146,6 +146,43 @@ def test_a_finding_holds_a_running_rollout_and_its_end_lets_it_go_on(tmp_path: P
                 await say(registry_pb2.Finding(model="churn", version="2", kind="clear"))
                 last = (await made.statuses(60))[-1]
                 assert last.stage == rollout_pb2.DONE, last.reason
+            finally:
+                await server.stop()
+
+    asyncio.run(course())
+
+
+def test_a_rollout_whose_kept_policy_was_altered_is_ended_by_a_person(tmp_path: Path) -> None:
+    """The next controller goes on under nothing nobody approved, says why, and obeys an abort."""
+
+    async def course() -> None:
+        sink = f"127.0.0.1:{free_port()}"
+        async with walk(tmp_path, sink) as made:
+            cleo = made.registry.cleo
+            server = await serve(made.registry.address, sink, policies=POLICIES)
+            try:
+                await made.start(POLICIES["quick-direct"])
+                before = await shown(made, lambda one: one.stage == rollout_pb2.CANARY_STAGE)
+                await server.stop()
+                kept = await cleo.load_checkpoint(before.rollout_id)
+                state = rollout_pb2.RolloutState.FromString(kept.state)
+                altered = state.policy_json.replace(b'"watch_s":1,', b'"watch_s":0,')
+                assert altered != state.policy_json
+                state.policy_json = altered
+                kept.state, kept.lease_token = state.SerializeToString(), 0
+                await cleo.save_checkpoint(kept)
+                server = await serve(made.registry.address, sink, policies=POLICIES)
+                with pytest.raises(grpc.aio.AioRpcError, match="it was altered") as caught:
+                    await shown(made, lambda _: False)
+                assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+                verb = rollout_pb2.RolloutVerb(model="churn", reason="enough")
+                ended = await made.stub.Abort(verb, metadata=SAM)
+                assert (ended.stage, ended.rollout_id) == (
+                    rollout_pb2.ROLLED_BACK, before.rollout_id,
+                )  # fmt: skip
+                found = await cleo.deployment("churn")
+                assert (found.production, found.canary, found.rollout_id) == ("1", "", "")
+                await made.start(POLICIES["quick-direct"])
             finally:
                 await server.stop()
 
