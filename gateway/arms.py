@@ -20,7 +20,7 @@ from gateway.deployed import Participant
 from gateway.faults import FaultLog
 from gateway.scoring import Fault, Lane, Run, Scored
 from gateway.status import refuse_internal
-from gateway.windows import Told
+from gateway.tally import Told
 from protos.predict_pb2 import CANARY, FALLBACK, PINNED, PRODUCTION
 from protos.window_pb2 import ARM_CANARY, ARM_PINNED, ARM_PRODUCTION, ARM_STANDBY
 

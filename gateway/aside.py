@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.batch import Answer, Batch, Part, fine
-from gateway.clean import Clean, CleanBatches
+from gateway.clean import Clean
+from gateway.clean_natively import together
 from gateway.clock import Clock
 from gateway.deployed import LoadedVersion, Routes
 from gateway.keys import KEEP_ALL, kept
@@ -31,7 +32,8 @@ from gateway.served import (
 )
 from gateway.shadows import Copies, Shadows, sampled
 from gateway.status import Refusal
-from gateway.windows import NS, Told, Windows
+from gateway.tally import Tally, Told, tally
+from gateway.windows import NS, Windows, evidence_keep
 from protos import predict_pb2, window_pb2
 
 FOLD_S = 0.02
@@ -219,10 +221,10 @@ class Aside:
         return min((one.since_ns for one in oldest), default=self._clock.now_ns())
 
     def _fold_clean(self, several: list[Clean]) -> None:
-        batches = CleanBatches(several)
-        routes, unix_ns = batches.routes, several[0].at_unix_ns
-        for participant, arm, told in batches.told():
-            self._count(routes, participant.version, arm, told, unix_ns)
+        batches = together(several)
+        routes, unix_ns = several[0].batch.routes, several[0].at_unix_ns
+        for participant, arm, counted in batches.tallies():
+            self._add(routes, participant.version, arm, counted, unix_ns)
         for record in batches.records(routes.budgets.journal_keep):
             self._served.append(record)
         for copies in batches.copies():
@@ -248,14 +250,19 @@ class Aside:
     def _count(
         self, routes: Routes, version: LoadedVersion, arm: int, told: Told, unix_ns: int
     ) -> None:
-        counted = self._windows.tell(routes, version, arm, told, unix_ns)
+        counted = tally(told, routes.score_edges, evidence_keep(routes, arm))
+        self._add(routes, version, arm, counted, unix_ns)
+
+    def _add(
+        self, routes: Routes, version: LoadedVersion, arm: int, counted: Tally, unix_ns: int
+    ) -> None:
+        self._windows.add(routes, version, arm, counted, unix_ns)
         metrics, role = self._metrics, ROLES[arm]
-        kinds = np.bincount(told.faults, minlength=len(OUTCOMES)).tolist()
-        for outcome, calls in zip(OUTCOMES, kinds, strict=True):
+        for outcome, calls in zip(OUTCOMES, counted.faults.tolist(), strict=True):
             if calls:
                 metrics.count_calls(routes.model, version.label, role, outcome, calls)
         metrics.count_latency(routes.model, version.label, role, counted.latency)
-        bins = counted.scores[: len(routes.score_edges) + 4]
+        bins = counted.every[: len(routes.score_edges) + 4]
         metrics.count_scores(routes.model, version.label, role, bins)
 
     def passed_over(self, routes: Routes, version: LoadedVersion, calls: int) -> None:

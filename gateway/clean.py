@@ -20,7 +20,8 @@ from gateway.rows import counts_of
 from gateway.scoring import NONE, Scored
 from gateway.served import ServedColumns, entities_of, record
 from gateway.shadows import Copies, sampled
-from gateway.windows import Told
+from gateway.tally import Tally, Told, tally
+from gateway.windows import evidence_keep
 from protos.predict_pb2 import CANARY, PRODUCTION
 from protos.window_pb2 import ARM_CANARY, ARM_PRODUCTION
 
@@ -35,6 +36,12 @@ class Done(NamedTuple):
     prediction_ids: bytes
     """Of its own calls; empty where it has none."""
 
+    def done_ns(self, batch: Batch) -> int:
+        """Return by what arms are compared: when it was asked, and the processor time it took."""
+        if self.scored.took_ns:
+            return batch.asked_ns + self.scored.worked_ns
+        return self.answered_ns
+
 
 class Clean(NamedTuple):
     """One batch whose calls are all answered, without a fault in any."""
@@ -47,6 +54,11 @@ class Clean(NamedTuple):
     production: Done
     canary: Done | None
     """None: it has no calls here."""
+
+
+def broken(several: Sequence[Clean]) -> int:
+    """Return the stored rows that were damaged, where production answered."""
+    return sum(one.batch.looked.broken for one in several if one.production.prediction_ids)
 
 
 class CleanBatches:
@@ -123,15 +135,19 @@ class CleanBatches:
 
     # Counts
 
-    def told(self) -> Iterator[tuple[Participant, int, Told]]:
-        """Yield (who, which arm, what it did) of each arm that had calls."""
+    def tallies(self) -> Iterator[tuple[Participant, int, Tally]]:
+        """Yield (who, which arm, what was counted of it) of each arm that had calls."""
+        routes = self.routes
+        for participant, arm, told in self._arms():
+            keep = evidence_keep(routes, arm)
+            yield participant, arm, tally(told, routes.score_edges, keep)
+
+    def _arms(self) -> Iterator[tuple[Participant, int, Told]]:
         several, routes = self._several, self.routes
         if len(self._production):
             done = [one.production for one in several]
             told = self._told(self._production, done, self._scores[self._production.rows])
-            told.broken = sum(
-                one.batch.looked.broken for one in several if one.production.prediction_ids
-            )
+            told.broken = broken(several)
             yield routes.production, ARM_PRODUCTION, told
         if self._theirs and routes.canary is not None:
             done = [one.production if one.canary is None else one.canary for one in several]
@@ -156,10 +172,7 @@ class CleanBatches:
         if not routes.compared:
             return told
         told.batch_calls = self._each(self._calls, part)
-        done_ns = [
-            batch.asked_ns + one.scored.worked_ns if one.scored.took_ns else one.answered_ns
-            for batch, one in zip(batches, done, strict=True)
-        ]
+        done_ns = [one.done_ns(batch) for batch, one in zip(batches, done, strict=True)]
         told.done_ns = self._each(done_ns, part) - arrived_ns
         overdue = [one.scored.overdue(routes.budgets.canary_ns) for one in done]
         if any(overdue):

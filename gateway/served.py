@@ -11,7 +11,7 @@ from gateway.batch import Answer, Batch, Index
 from gateway.deployed import LoadedVersion, Routes
 from gateway.keys import Keys
 from gateway.scoring import NONE
-from gateway.windows import Told
+from gateway.tally import Told
 from protos.journal_pb2 import ServedBatch
 from protos.predict_pb2 import PRODUCTION
 
@@ -131,26 +131,31 @@ class ServedColumns:
     """On the wire (gateway.keys.Keys.entity_ids)."""
 
 
-def record(served: ServedColumns) -> bytes:
-    """Lay answers out as one ServedBatch's bytes."""
-    version, deployment = served.version, served.routes.deployment
-    batch = ServedBatch(
-        model=deployment.model,
+def head(routes: Routes, version: LoadedVersion, width: int, outputs: int) -> ServedBatch:
+    """Return what a ServedBatch says of all its answers; *width*: of what the version sees."""
+    return ServedBatch(
+        model=routes.deployment.model,
         version=version.label,
         version_digest=version.digest8,
-        revision=deployment.revision,
-        at_unix_ns=served.read_unix_ns.astype("<i8", copy=False).tobytes(),
-        role=served.role.tobytes(),
-        row_count=served.row_count.astype("<u4").tobytes(),
-        prediction_ids=served.prediction_ids,
-        key_hash=served.key_hash.astype("<u8", copy=False).tobytes(),
-        row_flags=served.row_flags.astype("<u4", copy=False).tobytes(),
-        width=served.vectors.shape[1],
-        vectors=served.vectors.astype("<f4", copy=False).tobytes(),
-        outputs=served.scores.shape[1],
-        scores=served.scores.astype("<f4", copy=False).tobytes(),
+        revision=routes.deployment.revision,
+        width=width,
+        outputs=outputs,
         model_contract=version.bundle.contract.model_contract,
     )
+
+
+def record(served: ServedColumns) -> bytes:
+    """Lay answers out as one ServedBatch's bytes."""
+    width, outputs = served.vectors.shape[1], served.scores.shape[1]
+    batch = head(served.routes, served.version, width, outputs)
+    batch.at_unix_ns = served.read_unix_ns.astype("<i8", copy=False).tobytes()
+    batch.role = served.role.tobytes()
+    batch.row_count = served.row_count.astype("<u4").tobytes()
+    batch.prediction_ids = served.prediction_ids
+    batch.key_hash = served.key_hash.astype("<u8", copy=False).tobytes()
+    batch.row_flags = served.row_flags.astype("<u4", copy=False).tobytes()
+    batch.vectors = served.vectors.astype("<f4", copy=False).tobytes()
+    batch.scores = served.scores.astype("<f4", copy=False).tobytes()
     return b"".join([batch.SerializeToString(), served.entity_ids])
 
 

@@ -15,7 +15,8 @@ from gateway.metrics import Metrics
 from gateway.rows import counts_of
 from gateway.scoring import Scored
 from gateway.shadow_lane import ShadowLane, ShadowLimits
-from gateway.windows import Told, Windows
+from gateway.tally import Told
+from gateway.windows import Windows
 from protos import window_pb2
 from registry.types import SHADOW, WHOLE_BP
 
@@ -49,8 +50,12 @@ def sampled(
     """Return which of *keys* this shadow copies: by key, so a key is in or out whole."""
     if sample_bp >= WHOLE_BP:
         return np.arange(len(keys))
-    before = routes.deployment.split_salt + SHADOW + participant.version.id
-    return np.flatnonzero(keys.hashes(before) % WHOLE_BP < sample_bp)
+    return np.flatnonzero(keys.hashes(sample_of(routes, participant)) % WHOLE_BP < sample_bp)
+
+
+def sample_of(routes: Routes, participant: Participant) -> bytes:
+    """Return what a shadow's sample hashes before each key."""
+    return routes.deployment.split_salt + SHADOW + participant.version.id
 
 
 def joined(several: Sequence[Copies]) -> Copies:

@@ -6,6 +6,8 @@
 pub mod admission;
 pub mod bridge;
 pub mod calm;
+pub mod clean;
+pub mod columns;
 pub mod conn;
 pub mod grpc;
 pub mod house;
@@ -30,6 +32,8 @@ pub mod trees_onnx;
 
 #[cfg(feature = "python")]
 mod python;
+#[cfg(feature = "python")]
+mod python_clean;
 #[cfg(feature = "python")]
 mod python_columns;
 #[cfg(feature = "python")]

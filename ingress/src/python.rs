@@ -349,6 +349,7 @@ fn le_u32(values: &[u32]) -> Vec<u8> {
 fn turnout_ingress(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Door>()?;
     module.add_class::<crate::python_trees::Trees>()?;
+    crate::python_clean::add(module)?;
     crate::python_columns::add(module)?;
     crate::python_ids::add(module)?;
     module.add_function(wrap_pyfunction!(decode, module)?)?;

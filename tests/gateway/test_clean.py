@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gateway import clean_natively
 from gateway.arms import Arms
 from gateway.aside import Aside
 from gateway.batch import Batch, IdWriter, Worker
+from gateway.clean import Clean
 from gateway.columns import Calls, Replies
 from gateway.deployed import LoadedVersion, Routes, build_routes
 from gateway.loader import prove
@@ -27,6 +29,7 @@ from protos.predict_pb2 import STALE
 from protos.registry_pb2 import ServingPolicy
 from registry.bundle import seal
 from registry.types import Deployment
+from tests.doors import BUILT
 from tests.gateway.halved import DOUBLE, HALF, ONE
 from tests.models import tiny_files
 
@@ -197,14 +200,19 @@ def whole(records: list[bytes]) -> dict[str, ServedBatch]:
     return by_version
 
 
+@pytest.mark.parametrize("native", [False, pytest.param(True, marks=BUILT)])
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize(("plan"), [plan for _, plan in NAMED], ids=[name for name, _ in NAMED])
 def test_many_batches_say_what_each_would(
     loaded: dict[str, LoadedVersion],
     plan: Deployment,
     wide: bool,
+    native: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Windows with their evidence, metrics, journal and copies are the same, bit for bit."""
+    if not native:
+        monkeypatch.setattr(clean_natively, "NATIVE", None)
     versions = {label: loaded[label] for label in plan.versions}
     routes = build_routes(plan, versions, Settings())
     for seed in range(2):
@@ -212,3 +220,38 @@ def test_many_batches_say_what_each_would(
         assert together == told_by(OneByOne, routes, seed, wide=wide)
         assert together["windows"]
         assert together["records"]
+
+
+@BUILT
+def test_the_library_refuses_columns_that_do_not_fit(loaded: dict[str, LoadedVersion]) -> None:
+    """In words: where Rust panics, the worker ends."""
+    routes = build_routes(HALF, {label: loaded[label] for label in HALF.versions}, Settings())
+    kept: list[Clean] = []
+
+    async def walk() -> None:
+        aside: Any = SimpleNamespace(clean=kept.append)
+        door: Any = SimpleNamespace(answer=lambda _: None)
+        ids = IdWriter(Worker("g", 0, 1, bytes(32)))
+        arms = Arms(door, ids, aside, Clock(), SimpleNamespace())  # type: ignore[arg-type]
+        rng = np.random.default_rng(1)
+        while not kept or kept[0].canary is None or not kept[0].production.prediction_ids:
+            kept.clear()
+            await arms.answer(batch_of(routes, rng, Clock.ns, wide=True), lambda: None)
+
+    asyncio.run(walk())
+    laid = clean_natively._laid(kept[0])
+    whole = clean_natively.NATIVE([laid], 1, 1, 3)
+    assert whole.record(False, b"", 1, 65_536, [0, 2])
+    with pytest.raises(ValueError, match="a column of 3 is not there"):
+        whole.record(False, b"", 1, 65_536, [3])
+    for group, columns in enumerate(laid):
+        for place, column in enumerate(columns):
+            if not (isinstance(column, bytes) and column):
+                continue
+            for other in (column[: len(column) // 2], column + bytes(64)):
+                changed = [list(one) for one in laid]
+                changed[group][place] = other
+                if group in {2, 3} and place == 0 and len(other) > len(column):
+                    continue  # a longer buffer holds all that lies in it
+                with pytest.raises(ValueError, match="do not fit each other"):
+                    clean_natively.NATIVE([tuple(map(tuple, changed))], 1, 1, 3)

@@ -1,11 +1,9 @@
 """Evidence by key tells scores of whole rows from scores of defaults."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
-from gateway.windows import NOT_COMPARED, Told, Windows, _Counts, score_bins
+from gateway.tally import NOT_COMPARED, Told, tally
 from protos import predict_pb2, window_pb2
 
 
@@ -33,15 +31,9 @@ def test_a_row_that_the_store_did_not_give_is_counted_and_not_compared(
         row_offsets=np.array([0, 1, 2], dtype=np.uint32),
         flags=np.array([0, flag], dtype=np.uint32),
     )
-    routes = SimpleNamespace(
-        budgets=SimpleNamespace(evidence_keep=65_536),
-        score_edges=np.linspace(0.05, 0.95, 19, dtype=np.float32),
-    )
-    counts = _Counts(window_pb2.Window())
-    binned = score_bins(told.scores, routes.score_edges)
-    Windows._record(counts, routes, told, binned)  # type: ignore[arg-type]
+    records = tally(told, np.linspace(0.05, 0.95, 19, dtype=np.float32), 65_536).records
     scores, latency = (
-        window_pb2.Records.FromString(counts.records[metric].on_wire())
+        window_pb2.Records.FromString(records[metric])
         for metric in (window_pb2.METRIC_SCORE, window_pb2.METRIC_LATENCY)
     )
     assert scores.key_hash == [11, 12]
