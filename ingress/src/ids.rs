@@ -1,7 +1,7 @@
 //! What a batch needs for each of its calls, made in one go: prediction ids and hashes of keys.
 //!
 //! Byte for byte as journal/prediction_id.py and registry/types.py make them one by one;
-//! tests/gateway/test_native_ids.py holds both against each other and against tests/vectors.
+//! tests/gateway/test_keys.py holds both against each other and against tests/vectors.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -18,7 +18,9 @@ const HOLDOUT: u8 = 0x80;
 ///
 /// body: an id without its MAC, with the batch's fields; sequence and evidence key are each
 /// call's own. first: the first call's sequence. held_out: a byte a call, or nothing: nobody is.
-pub fn prediction_ids(
+/// LANES of them are sealed at a time: as many as fit a vector.
+#[inline(always)]
+pub fn prediction_ids<const LANES: usize>(
     key: &[u8; 32],
     body: &[u8; BODY],
     first: u32,
@@ -91,8 +93,6 @@ const SIGMA: [[usize; 16]; 10] = [
 ];
 const BLOCK: usize = 64;
 const MAC: usize = 8;
-/// Ids sealed at a time: what fits a vector of any processor.
-const LANES: usize = 4;
 
 /// The same word of N blocks.
 type Word<const N: usize> = [u32; N];
@@ -109,6 +109,7 @@ impl Keyed {
     }
 
     /// Put the MAC behind each of N ids' bodies.
+    #[inline(always)]
     pub fn seal<const N: usize>(&self, ids: &mut [u8]) {
         let mut words = [[0; N]; 16];
         for (lane, id) in ids.chunks_exact(ID).enumerate() {
@@ -123,6 +124,7 @@ impl Keyed {
     }
 }
 
+#[inline(always)]
 fn fill<const N: usize>(words: &mut [Word<N>; 16], lane: usize, bytes: &[u8]) {
     for (word, four) in words.iter_mut().zip(bytes.chunks_exact(4)) {
         word[lane] = u32::from_le_bytes([four[0], four[1], four[2], four[3]]);
@@ -153,6 +155,7 @@ fn mix<const N: usize>(v: &mut [Word<N>; 16], at: [usize; 4], x: Word<N>, y: Wor
 }
 
 /// RFC 7693, 3.2, on N states at once; all have seen `count` bytes.
+#[inline(always)]
 fn compress<const N: usize>(
     state: &mut [Word<N>; 8],
     words: &[Word<N>; 16],

@@ -7,6 +7,7 @@ use pyo3::types::PyBytes;
 
 use crate::ids;
 use crate::proto::put_bytes;
+use crate::sys::wide;
 
 /// The prediction ids of one answer's calls, joined: 64 bytes each.
 #[pyfunction]
@@ -32,7 +33,7 @@ fn prediction_ids<'py>(
     if !(held_out.is_empty() || held_out.len() == key_hashes.len()) {
         return Err(PyValueError::new_err("a byte a call says who is held out"));
     }
-    Ok(PyBytes::new(py, &ids::prediction_ids(key, body, first, &key_hashes, held_out)))
+    Ok(PyBytes::new(py, &wide::prediction_ids(key, body, first, &key_hashes, held_out)))
 }
 
 /// xxh3_64 of `before` and each item of `buffer`: uint64, as bytes.
