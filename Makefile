@@ -51,7 +51,7 @@ walks: $(VENV)/.installed
 # contracts at full length; the soak.
 nightly: $(VENV)/.installed
 	@TURNOUT_EXAMPLES=10 $(BIN)/python -m pytest -m "hypothesis and not walk and not nightly"
-	@$(BIN)/python -m pytest -m nightly
+	@$(BIN)/python -m pytest -m nightly -o faulthandler_timeout=0
 	@$(MAKE) soak MINUTES=60
 
 MINUTES ?= 10

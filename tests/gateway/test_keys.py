@@ -135,7 +135,7 @@ def test_ids_are_the_committed_ones(native: bool) -> None:
 @examples(100)
 @given(
     st.binary(min_size=32, max_size=32),
-    st.lists(st.tuples(st.integers(0, 2**64 - 1), st.booleans()), max_size=11),
+    st.lists(st.tuples(st.integers(0, 2**64 - 1), st.booleans()), max_size=21),
     st.integers(0, 2**32 - 1),
     st.integers(-(2**63), 2**63 - 1),
     st.booleans(),
