@@ -1,6 +1,6 @@
 """Our gateway against a server written by hand, doing the same work, in the same minutes.
 
-    python -m benchmarks.bench                 # make bench; about five minutes
+    python -m benchmarks.bench                 # make bench; about nine minutes
     python -m benchmarks.bench --rounds 2 --seconds 1 --keep nowhere
 
 Servers are pinned to one core, generator and store to the other. Rounds of the two servers take
@@ -130,34 +130,37 @@ def measure(asked: argparse.Namespace, folder: Path) -> list[Round]:
                         check_answers(side, ground, workload)
             say("both answer what the model itself answers; now the clock")
             for number in range(asked.rounds):
-                for workload in kinds:
-                    rounds += _taking_turns(sides, workload, bodies, asked, number, rounds)
+                # Whoever goes first finds the caches of the other: take turns in that too.
+                for side in sides if number % 2 == 0 else sides[::-1]:
+                    rounds += _turn(side, kinds, bodies, asked, number)
     finally:
         store.stop()
     return rounds
 
 
-def _taking_turns(
-    sides: Sequence[Side],
-    workload: Workload,
+def _turn(
+    side: Side,
+    kinds: Sequence[Workload],
     bodies: Mapping[tuple[str, int], Path],
     asked: argparse.Namespace,
     number: int,
-    before: Sequence[Round],
 ) -> list[Round]:
-    """Time each server that can be asked this, once."""
-    timed = []
-    # Whoever goes first finds the caches of the other: take turns in that too.
-    for side in sides if number % 2 == 0 else sides[::-1]:
-        at_full = of(before, side.name, workload.half_of, "calls_per_s")
-        if side.name not in workload.sides or (workload.half_of and not at_full):
-            continue
-        rate = round(at_full[-1] / 2, 1) if workload.half_of else 0.0
-        with side.awake():
+    """Time one server on each workload that it can be asked, one right after the other.
+
+    The host's pace drifts within seconds: what a server is compared with most closely, itself with
+    a canary or at half its rate, comes next.
+    """
+    timed: list[Round] = []
+    with side.awake():
+        for workload in kinds:
+            at_full = of(timed, side.name, workload.half_of, "calls_per_s")
+            if side.name not in workload.sides or (workload.half_of and not at_full):
+                continue
+            rate = round(at_full[-1] / 2, 1) if workload.half_of else 0.0
             file = bodies[(workload.model, workload.rows)]
             timed.append(one_round(side, workload, file, asked, number, rate))
-        calls_per_s = timed[-1]["calls_per_s"]
-        say(f"  round {number + 1}, {workload.name}, {side.name}: {calls_per_s:.0f} calls/s")
+            calls_per_s = timed[-1]["calls_per_s"]
+            say(f"  round {number + 1}, {workload.name}, {side.name}: {calls_per_s:.0f} calls/s")
     return timed
 
 
@@ -206,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, keep. Returns 0 when every promise held, else 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entities", type=int, default=ENTITIES_MIN)
-    parser.add_argument("--rounds", type=int, default=5, help="of each server and workload")
+    parser.add_argument("--rounds", type=int, default=7, help="of each server and workload")
     parser.add_argument("--seconds", type=float, default=3.0, help="counted, a round")
     parser.add_argument("--warm", type=float, default=1.0, help="seconds not counted, a round")
     parser.add_argument("--only", default="", help="workloads whose name holds this")
