@@ -1,5 +1,6 @@
 """The servers that are compared: started on one core, asked on a port, their CPU read off."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 from benchmarks.ground import CONTRACTS, Ground
 from benchmarks.rust_generator import null_server
 from benchmarks.workloads import CANNED, GATEWAY, PLAIN
+from turnout.probe import accepts, free_port
 
 UP_S_MAX = 60.0
 STOP_S_MAX = 20.0
@@ -101,7 +103,8 @@ def running(
 ) -> Iterator[list[Side]]:
     """Start the gateway and the server written by hand; each runs only where it is `awake`."""
     with (
-        _gateway(ground, redis_url, core, other_core, ingress) as gateway,
+        _controller(ground, other_core) as sink,
+        _gateway(ground, redis_url, sink, core, other_core, ingress) as gateway,
         _plain(ground, redis_url, core) as plain,
     ):
         sides = [gateway, plain]
@@ -138,8 +141,25 @@ def _plain(ground: Ground, redis_url: str, core: int) -> Iterator[Side]:
 
 
 @contextmanager
+def _controller(ground: Ground, core: int) -> Iterator[str]:
+    """A controller that is told every window, beside the generator; its host:port."""
+    address = f"127.0.0.1:{free_port()}"
+    line = [sys.executable, "-m", "turnout.control", "--listen", address]
+    line += ["--folder", str(ground.folder / "registry")]
+    log = (ground.folder / "controller.log").open("wb")
+    with log, _program(on_cores(line, core), stdout=log, stderr=log) as program:
+        give_up = time.monotonic() + UP_S_MAX
+        while not asyncio.run(accepts(address)):
+            if program.poll() is not None or time.monotonic() > give_up:
+                words = (ground.folder / "controller.log").read_text(encoding="utf-8")
+                raise RuntimeError(f"the controller did not come up:\n{words[-2000:]}")
+            time.sleep(0.05)
+        yield address
+
+
+@contextmanager
 def _gateway(
-    ground: Ground, redis_url: str, core: int, other_core: int, ingress: str
+    ground: Ground, redis_url: str, sink: str, core: int, other_core: int, ingress: str
 ) -> Iterator[Side]:
     """The gateway as it is always run: a supervisor, one worker, a warm spare; journal and all.
 
@@ -148,7 +168,8 @@ def _gateway(
     """
     announced = ground.folder / "ports.json"
     line = [sys.executable, "-m", "gateway", "--announce", str(announced)]
-    settings = ("workers=1", f"folder={ground.gateway_folder}", f"redis_url={redis_url}")
+    settings = ["workers=1", f"folder={ground.gateway_folder}", f"redis_url={redis_url}"]
+    settings.append(f"window_sinks={json.dumps([sink])}")
     # Room for the 64 calls that the widest workload opens on each connection.
     for setting in (*settings, f"ingress={ingress}", f"streams_max={STREAMS_MAX}"):
         line += ["--set", setting]
