@@ -67,7 +67,7 @@ class Nowhere:
     def append(self, payload: bytes) -> None:
         """Forget a record."""
 
-    def answer(self, replies: Replies) -> None:
+    def answer(self, replies: Replies, *, more: bool = False) -> None:
         """Forget replies."""
 
     def refuse(self, handles: object, refusal: object) -> None:

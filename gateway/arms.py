@@ -125,18 +125,20 @@ class Arms:
         if len(own):
             scores = scored.scores[own.rows]
             answer = Answer(own, routes.production.version, PRODUCTION, scores, flags[own.rows])
-            production = self._reply(batch, answer, scored, at_unix_ns)
+            production = self._reply(batch, answer, scored, at_unix_ns, more=by_canary is not None)
         if theirs is not None and by_canary is not None and routes.canary is not None:
             version = routes.canary.version
             answer = Answer(theirs, version, CANARY, by_canary.scores, flags[theirs.rows])
-            canary = self._reply(batch, answer, by_canary, at_unix_ns)
+            canary = self._reply(batch, answer, by_canary, at_unix_ns, more=False)
             routes.breaker.record([], any_good=True, at_unix_ns=0)
         self._aside.clean(Clean(batch, flags, at_unix_ns, production, canary))
         return True
 
-    def _reply(self, batch: Batch, answer: Answer, scored: Scored, at_unix_ns: int) -> Done:
+    def _reply(
+        self, batch: Batch, answer: Answer, scored: Scored, at_unix_ns: int, *, more: bool
+    ) -> Done:
         answer.prediction_ids = self._ids.write(batch, answer, at_unix_ns // 1_000_000)
-        self._ingress.answer(replies_of(batch, answer))
+        self._ingress.answer(replies_of(batch, answer), more=more)
         return Done(scored, self._clock.now_ns(), answer.prediction_ids)
 
     # Scoring

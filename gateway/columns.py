@@ -125,8 +125,11 @@ class Ingress(Protocol):
         """
         ...
 
-    def answer(self, replies: Replies) -> None:
-        """Send each reply; a handle whose caller has gone is skipped."""
+    def answer(self, replies: Replies, *, more: bool = False) -> None:
+        """Send each reply; a handle whose caller has gone is skipped.
+
+        more  others of the same batch follow at once, and may go out together with these.
+        """
         ...
 
     def refuse(self, handles: NDArray[np.uint64], refusal: Refusal) -> None:

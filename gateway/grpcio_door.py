@@ -118,8 +118,9 @@ class GrpcioDoor:
         """Hand over what waits."""
         return self._intake.take(rows_max, self._clock.now_ns())
 
-    def answer(self, replies: Replies) -> None:
-        """Send each reply to whoever still waits for it."""
+    def answer(self, replies: Replies, *, more: bool = False) -> None:
+        """Send each reply to whoever still waits for it; each goes out by itself."""
+        del more
         offsets = replies.row_offsets.tolist()
         outputs = replies.scores.shape[1]
         scores = replies.scores.ravel().tolist()

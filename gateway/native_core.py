@@ -69,8 +69,9 @@ class Core(Protocol):
         row_offsets: object,
         scores: object,
         row_flags: object,
+        more: bool,
     ) -> None:
-        """Send replies; arrays by the buffer protocol."""
+        """Send replies; arrays by the buffer protocol. more: do not wake the thread for these."""
         ...
 
     def refuse(self, handles: object, code: int, words: str, pushback_ms: int | None) -> None:

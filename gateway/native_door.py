@@ -115,7 +115,7 @@ class NativeDoor:
         self._given_back.append(calls)
         self._arrived.set()
 
-    def answer(self, replies: Replies) -> None:
+    def answer(self, replies: Replies, *, more: bool = False) -> None:
         """Send each reply to whoever still waits for it."""
         held_out = replies.holdout
         self._core.answer(
@@ -129,6 +129,7 @@ class NativeDoor:
             replies.row_offsets,
             replies.scores,
             replies.row_flags,
+            more,
         )
 
     def refuse(self, handles: NDArray[np.uint64], refusal: Refusal) -> None:

@@ -195,6 +195,15 @@ impl Bridge {
         }
     }
 
+    /// Send replies. more: others follow, and the I/O thread is woken for all of them.
+    pub fn answer(&self, replies: Replies, more: bool) {
+        if more {
+            locked(&self.commands).push(Command::Answer(replies));
+        } else {
+            self.command(Command::Answer(replies));
+        }
+    }
+
     /// What Python said since.
     pub fn commands(&self, into: &mut Vec<Command>) {
         std::mem::swap(&mut *locked(&self.commands), into);

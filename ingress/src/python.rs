@@ -156,7 +156,7 @@ impl Door {
         Ok(Some(every.into_pyobject(py)?))
     }
 
-    /// Send replies: gateway.columns.Replies, field by field.
+    /// Send replies: gateway.columns.Replies, field by field. more: others follow at once.
     #[allow(clippy::too_many_arguments)]
     fn answer(
         &self,
@@ -171,6 +171,7 @@ impl Door {
         row_offsets: PyBuffer<u32>,
         scores: PyBuffer<f32>,
         row_flags: PyBuffer<u32>,
+        more: bool,
     ) -> PyResult<()> {
         let replies = Replies {
             model,
@@ -195,7 +196,7 @@ impl Door {
                 replies.row_flags.len()
             )));
         }
-        self.bridge.command(Command::Answer(replies));
+        self.bridge.answer(replies, more);
         Ok(())
     }
 
