@@ -231,7 +231,7 @@ def test_the_library_refuses_columns_that_do_not_fit(loaded: dict[str, LoadedVer
 
     async def walk() -> None:
         aside: Any = SimpleNamespace(clean=kept.append)
-        door: Any = SimpleNamespace(answer=lambda _, more: None)
+        door: Any = SimpleNamespace(answer=lambda *_, **__: None)
         ids = IdWriter(Worker("g", 0, 1, bytes(32)))
         arms = Arms(door, ids, aside, Clock(), SimpleNamespace())  # type: ignore[arg-type]
         rng = np.random.default_rng(1)
