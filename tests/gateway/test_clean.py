@@ -1,7 +1,7 @@
 """Batches without a fault, counted and kept together: to the bit what each alone would say."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -167,12 +167,18 @@ def told_by(kind: type[Arms], routes: Routes, seed: int, *, wide: bool) -> Any: 
         by_version.setdefault(copies.version.label, []).append(copies)
     closed = windows.close(clock.ns, everything=True)
     return {
-        "replies": sorted(repr(one) for one in heard.replies),
+        "replies": sorted(map(said, heard.replies), key=repr),
         "windows": sorted(one.SerializeToString(deterministic=True) for one in closed),
         "metrics": {name: sorted(value, key=repr) for name, value in metrics.snapshot().items()},
         "records": whole(heard.records),
         "copies": {key: calls_of(joined(several)) for key, several in by_version.items()},
     }
+
+
+def said(replies: Replies) -> tuple[Any, ...]:
+    """Every field, arrays by their bytes."""
+    every = [getattr(replies, field.name) for field in fields(replies)]
+    return tuple(one.tobytes() if isinstance(one, np.ndarray) else one for one in every)
 
 
 def calls_of(copies: Copies) -> list[tuple[Any, ...]]:
