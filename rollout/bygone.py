@@ -4,6 +4,8 @@ import re
 from collections.abc import Awaitable, Collection
 from typing import Protocol
 
+from google.protobuf.message import DecodeError
+
 from protos import registry_pb2, rollout_pb2
 from registry.types import NotFoundError
 
@@ -28,24 +30,39 @@ class Archive(Protocol):
 async def bygone(
     archive: Archive, model: str, known: Collection[str]
 ) -> list[rollout_pb2.RolloutStatus]:
-    """Return how rollouts of *model* that are not *known* stood last, oldest first."""
-    named: dict[str, None] = {}
+    """Return how rollouts of *model* that are not *known* stood last, oldest first.
+
+    One whose checkpoint cannot be read hides no other: of it there is the id, when it is named
+    first, and why nothing more can be told.
+    """
+    named: dict[str, int] = {}
     after, last = 0, 1
     while after < last:
         page = await archive.history(after=after, object_prefix=f"model/{model}/deployment")
         for entry in page.entries:
             if found := NAMED.match(entry.reason):
-                named[found[1]] = None
+                named.setdefault(found[1], entry.at_unix_ms)
         if not page.entries:
             break
         after, last = page.entries[-1].seq, page.head.seq
     told = []
-    for rollout_id in named:
+    for rollout_id, at_unix_ms in named.items():
         if rollout_id in known:
             continue
         try:
             kept = await archive.load_checkpoint(rollout_id)
         except NotFoundError:
             continue  # it died before its first checkpoint; the history has its deployments
-        told.append(rollout_pb2.RolloutState.FromString(kept.state).status)
+        try:
+            told.append(rollout_pb2.RolloutState.FromString(kept.state).status)
+        except DecodeError as error:
+            told.append(
+                rollout_pb2.RolloutStatus(
+                    rollout_id=rollout_id,
+                    model=model,
+                    started_unix_ms=at_unix_ms,
+                    reason=f"its checkpoint cannot be read ({error}); what it deployed is in the "
+                    f"registry's history: `turnout audit list --object model/{model}/deployment`",
+                )
+            )
     return told

@@ -20,7 +20,7 @@ STAGE_WORDS = {
 def explain(status: rollout_pb2.RolloutStatus, decisions: list[rollout_pb2.Decision]) -> str:
     """Return the story: where it stands and why, what it waits for, how it came there."""
     verdict = rollout_pb2.Verdict.Name(status.verdict)
-    stands = STAGE_WORDS.get(status.stage, "not started")
+    stands = STAGE_WORDS.get(status.stage, "not known")
     lines = [
         f"Version {status.version} of {status.model}, beside {status.baseline}, under policy "
         f"{status.policy} ({status.policy_digest[:12]}): {stands}"

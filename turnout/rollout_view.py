@@ -65,7 +65,7 @@ def stage_name(status: rollout_pb2.RolloutStatus) -> str:
         rollout_pb2.ROLLED_BACK: "rolled back",
         rollout_pb2.REFUSED_STAGE: "refused",
     }
-    return words.get(status.stage, "not started")
+    return words.get(status.stage, "not known")
 
 
 def evidence_table(status: rollout_pb2.RolloutStatus) -> RenderableType:

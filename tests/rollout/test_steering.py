@@ -150,6 +150,29 @@ def test_the_next_controller_lists_every_rollout_so_far() -> None:
     asyncio.run(walk())
 
 
+def test_a_rollout_that_cannot_be_read_hides_no_other() -> None:
+    """It is listed with its id and why nothing more is known."""
+
+    async def walk() -> None:
+        world = World(fails=1.0)
+        first = await world.begin("quick-direct")
+        await world.until(ended)
+        world.fails = 0.0
+        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        second = await steering.retry("churn", "sam", "the store is back")
+        await world.until(ended)
+        await world.restart()
+        world.registry.checkpoints[first.terms.rollout_id].state = b"\xff\xff\xff"
+        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        told = {one.rollout_id: one for one in await steering.rollouts("churn")}
+        assert told[second.terms.rollout_id].stage == rollout_pb2.DONE
+        broken = told[first.terms.rollout_id]
+        assert (broken.model, broken.stage) == ("churn", rollout_pb2.STAGE_UNSPECIFIED)
+        assert "cannot be read" in broken.reason
+
+    asyncio.run(walk())
+
+
 def test_an_undo_loads_the_old_version_and_then_moves_everybody() -> None:
     """Two deployments, the second a rollback; refused while a rollout is under way."""
 
