@@ -80,7 +80,10 @@ def soak(
         print(f"full load {rate / load:,.0f} calls/s; soaking at {rate:,.0f}", flush=True)
         samples: list[Sample] = []
         for minute in range(minutes + 1):
-            samples += _sample(whole, minute)
+            found = _sample(whole, minute)
+            samples += found
+            memory = ", ".join(f"{sample.rss_mb:.1f}" for sample in found)
+            print(f"minute {minute} of {minutes}: {memory} MB", file=sys.stderr)
             if minute == minutes:
                 break
             began = time.monotonic()
