@@ -12,15 +12,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.ground import CONTRACTS, Ground
 from benchmarks.rust_generator import null_server
 from benchmarks.workloads import CANNED, GATEWAY, PLAIN
 from turnout.probe import accepts, free_port
+
+T = TypeVar("T")
 
 UP_S_MAX = 60.0
 STOP_S_MAX = 20.0
@@ -146,14 +149,9 @@ def _controller(ground: Ground, core: int) -> Iterator[str]:
     address = f"127.0.0.1:{free_port()}"
     line = [sys.executable, "-m", "turnout.control", "--listen", address]
     line += ["--folder", str(ground.folder / "registry")]
-    log = (ground.folder / "controller.log").open("wb")
-    with log, _program(on_cores(line, core), stdout=log, stderr=log) as program:
-        give_up = time.monotonic() + UP_S_MAX
-        while not asyncio.run(accepts(address)):
-            if program.poll() is not None or time.monotonic() > give_up:
-                words = (ground.folder / "controller.log").read_text(encoding="utf-8")
-                raise RuntimeError(f"the controller did not come up:\n{words[-2000:]}")
-            time.sleep(0.05)
+    path = ground.folder / "controller.log"
+    with path.open("wb") as log, _program(on_cores(line, core), stdout=log, stderr=log) as program:
+        _come_up(program, path, lambda: asyncio.run(accepts(address)))
         yield address
 
 
@@ -173,14 +171,9 @@ def _gateway(
     # Room for the 64 calls that the widest workload opens on each connection.
     for setting in (*settings, f"ingress={ingress}", f"streams_max={STREAMS_MAX}"):
         line += ["--set", setting]
-    log = (ground.folder / "gateway.log").open("wb")
-    with log, _program(on_cores(line, core), stdout=log, stderr=log) as program:
-        give_up = time.monotonic() + UP_S_MAX
-        while not (ports := _serving(announced)):
-            if program.poll() is not None or time.monotonic() > give_up:
-                words = (ground.folder / "gateway.log").read_text(encoding="utf-8")
-                raise RuntimeError(f"the gateway did not come up:\n{words[-2000:]}")
-            time.sleep(0.05)
+    path = ground.folder / "gateway.log"
+    with path.open("wb") as log, _program(on_cores(line, core), stdout=log, stderr=log) as program:
+        ports = _come_up(program, path, lambda: _serving(announced))
         worker, spare = ports.workers
         for pid in (program.pid, spare):
             os.sched_setaffinity(pid, {other_core})
@@ -192,7 +185,7 @@ def _gateway(
                 f"{ports.observed}/metrics",
             )
         except (OSError, RuntimeError) as error:
-            words = (ground.folder / "gateway.log").read_text(encoding="utf-8")
+            words = path.read_text(encoding="utf-8")
             raise RuntimeError(f"{error}\nThe gateway's log:\n{words[-4000:]}") from error
 
 
@@ -235,6 +228,17 @@ def _program(line: Sequence[str], **streams: object) -> Iterator["subprocess.Pop
             program.wait()
         if program.stdout is not None:
             program.stdout.close()
+
+
+def _come_up(program: "subprocess.Popen[bytes]", log: Path, up: Callable[[], T | None]) -> T:
+    """Return what *up* says once it says something; RuntimeError with *log* when it never does."""
+    give_up = time.monotonic() + UP_S_MAX
+    while not (said := up()):
+        if program.poll() is not None or time.monotonic() > give_up:
+            words = log.read_text(encoding="utf-8")
+            raise RuntimeError(f"{log.stem} did not come up:\n{words[-2000:]}")
+        time.sleep(0.05)  # between looks at another process, which tells us of nothing by itself
+    return said
 
 
 def _port_said(program: "subprocess.Popen[bytes]") -> int:

@@ -126,7 +126,9 @@ class Arms:
             scores = scored.scores[own.rows]
             answer = Answer(own, routes.production.version, PRODUCTION, scores, flags[own.rows])
             production = self._reply(batch, answer, scored, at_unix_ns, more=by_canary is not None)
-        if theirs is not None and by_canary is not None and routes.canary is not None:
+        if by_canary is not None:
+            assert theirs is not None
+            assert routes.canary is not None
             version = routes.canary.version
             answer = Answer(theirs, version, CANARY, by_canary.scores, flags[theirs.rows])
             canary = self._reply(batch, answer, by_canary, at_unix_ns, more=False)

@@ -125,25 +125,32 @@ def test_what_was_rolled_back_is_tried_again_under_its_approval() -> None:
     assert world.trial.decisions[0].reason.startswith("started by sam: the store is back (again")
 
 
+async def bad_then_good() -> tuple[World, str, str]:
+    """A rollout that was rolled back, its retry that went through; their ids."""
+    world = World(fails=1.0)
+    first = await world.begin("quick-direct")
+    await world.until(ended)
+    world.fails = 0.0
+    steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+    second = await steering.retry("churn", "sam", "the store is back")
+    await world.until(ended)
+    return world, first.terms.rollout_id, second.terms.rollout_id
+
+
 def test_the_next_controller_lists_every_rollout_so_far() -> None:
     """Newest first, each as it ended: the history names them, their checkpoints tell of them."""
 
     async def walk() -> None:
-        world = World(fails=1.0)
-        first = await world.begin("quick-direct")
-        await world.until(ended)
-        world.fails = 0.0
+        world, first, second = await bad_then_good()
         steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-        second = await steering.retry("churn", "sam", "the store is back")
-        await world.until(ended)
         before = [(one.rollout_id, one.stage) for one in await steering.rollouts("churn")]
         await world.restart()
         steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         after = await steering.rollouts("")
         assert [(one.rollout_id, one.stage) for one in after] == before
         assert before == [
-            (second.terms.rollout_id, rollout_pb2.DONE),
-            (first.terms.rollout_id, rollout_pb2.ROLLED_BACK),
+            (second, rollout_pb2.DONE),
+            (first, rollout_pb2.ROLLED_BACK),
         ]
         assert "keys failed" in after[1].reason or "BREAKER" in after[1].reason
 
@@ -154,19 +161,13 @@ def test_a_rollout_that_cannot_be_read_hides_no_other() -> None:
     """It is listed with its id and why nothing more is known."""
 
     async def walk() -> None:
-        world = World(fails=1.0)
-        first = await world.begin("quick-direct")
-        await world.until(ended)
-        world.fails = 0.0
-        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-        second = await steering.retry("churn", "sam", "the store is back")
-        await world.until(ended)
+        world, first, second = await bad_then_good()
         await world.restart()
-        world.registry.checkpoints[first.terms.rollout_id].state = b"\xff\xff\xff"
+        world.registry.checkpoints[first].state = b"\xff\xff\xff"
         steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         told = {one.rollout_id: one for one in await steering.rollouts("churn")}
-        assert told[second.terms.rollout_id].stage == rollout_pb2.DONE
-        broken = told[first.terms.rollout_id]
+        assert told[second].stage == rollout_pb2.DONE
+        broken = told[first]
         assert (broken.model, broken.stage) == ("churn", rollout_pb2.STAGE_UNSPECIFIED)
         assert "cannot be read" in broken.reason
 

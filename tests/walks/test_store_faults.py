@@ -6,7 +6,6 @@ waits for it.
 """
 
 import asyncio
-import time
 from collections.abc import Iterator
 
 import grpc
@@ -21,7 +20,6 @@ from tests.servers import redis_server
 from tests.walks.outages import OUTAGES, through_proxy
 from tests.walks.stored import (
     CUSTOMERS,
-    Stored,
     Told,
     fill,
     key_of,
@@ -56,13 +54,6 @@ def mostly_fresh(told: list[Told]) -> bool:
     return sum(one.defaulted for one in told) < 0.2 * len(told)
 
 
-async def settled(gateway: Stored) -> None:
-    """Let traffic go on until rows are fresh, as they are on a host that is not busy elsewhere."""
-    give_up = time.monotonic() + 10.0
-    while not mostly_fresh(await gateway.during(0.3)):
-        assert time.monotonic() < give_up
-
-
 @pytest.fixture
 def store() -> Iterator[StoreServer]:
     """A filled store of one's own."""
@@ -80,7 +71,8 @@ def test_an_outage_costs_what_was_promised_and_ends_by_itself(
     async def walk() -> None:
         async with through_proxy(store) as (place, gateway):
             async with gateway.traffic():
-                await settled(gateway)
+                usual = await gateway.during(0.3)
+                assert mostly_fresh(usual)
                 tasks, descriptors = ours(), open_descriptors()
                 async with OUTAGES[outage](place):
                     gateway.timed.took_s.clear()
