@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from gateway.disk import Disk
+from gateway.models.disk_cache import Disk
 from protos.predict_pb2 import PredictRequest, Row
 from protos.registry_pb2 import ServingPolicy
 from registry.bundle import seal

@@ -23,22 +23,22 @@ from numpy.typing import NDArray
 from benchmarks.ground import FEATURES, VIEW, Ground, entity
 from benchmarks.workloads import BY_KEY, IN_REQUEST, ROLLING
 from features.rows import ViewRows
-from gateway.arms import Arms
-from gateway.aside import Aside
-from gateway.batch import IdWriter, Worker
 from gateway.clock import SystemClock
 from gateway.columns import Calls, Replies
-from gateway.deployed import Deployed, LoadedVersion, build_routes
-from gateway.disk import Disk
-from gateway.loader import prove
-from gateway.metrics import Metrics
-from gateway.predict import BatchCore
-from gateway.scoring import Scored
+from gateway.models.disk_cache import Disk
+from gateway.models.executor import Scored
+from gateway.models.loader import prove
+from gateway.models.routes import Deployed, LoadedVersion, build_routes
+from gateway.predict.batch import IdWriter, Worker
+from gateway.predict.dispatch import Arms
+from gateway.predict.pipeline import BatchCore
 from gateway.settings import Settings
-from gateway.shadow_lane import ShadowLane, shadow_limits_of
-from gateway.shadow_line import copy_frame
-from gateway.shadows import Shadows
-from gateway.windows import Windows
+from gateway.shadow.protocol import copy_frame
+from gateway.shadow.shadow_process import ShadowLane, shadow_limits_of
+from gateway.shadow.shadows import Shadows
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.recorder import Aside
+from gateway.telemetry.windows import Windows
 
 ENTITIES = 20_000
 TURNS = 6

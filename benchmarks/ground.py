@@ -22,7 +22,7 @@ from features.canonical import canonical_json
 from features.contract import ModelContract, RequestInput, ViewUse
 from features.rows import ViewRows
 from features.views import Feature, View
-from gateway.disk import Disk
+from gateway.models.disk_cache import Disk
 from protos.predict_pb2 import PredictRequest, Row
 from registry.bundle import Session, load, seal, verify
 from registry.types import Deployment

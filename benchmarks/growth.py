@@ -29,8 +29,8 @@ from benchmarks.generator import write_bodies
 from benchmarks.ground import boosted, contract_of, entity, fill, kept, version_files, view_of
 from benchmarks.sides import DEGRADED_ROWS, cpu_s, on_cores
 from features.store_server import find_or_start
-from gateway.disk import Disk
 from gateway.ingress_choice import is_built
+from gateway.models.disk_cache import Disk
 from protos.predict_pb2 import PredictRequest, Row
 
 ENTITIES = 20_000

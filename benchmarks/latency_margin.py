@@ -13,8 +13,8 @@ from statistics import NormalDist, median
 
 import numpy as np
 
-from rollout.latency import QUANTILES
-from rollout.policy import STANDARD
+from rollout.evidence.latency import QUANTILES
+from rollout.policy.policy import STANDARD
 from stats import tilt
 
 SIGMA = 0.5

@@ -27,10 +27,10 @@ from rich.table import Table
 from benchmarks import rollout_alarms as alarms
 from benchmarks import rollout_finds as finds
 from benchmarks.rollout_stalls import stalled
-from rollout.plan import Stage
-from rollout.policy import STANDARD
-from rollout.simulate import at_share
-from rollout.simulate_streams import SCENARIOS
+from rollout.policy.policy import STANDARD
+from rollout.policy.stages import Stage
+from rollout.simulation.simulate import at_share
+from rollout.simulation.streams import SCENARIOS
 
 LOOKS = 3_600
 ALARMS_MAX = 0.01

@@ -13,10 +13,10 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from rollout.latency import EDGE_RECORDS_MIN, QUANTILES
-from rollout.policy import Policy
-from rollout.simulate_many import Departures, Tilts
-from rollout.simulate_streams import (
+from benchmarks.judging.many_tests import Departures, Tilts
+from rollout.evidence.latency import EDGE_RECORDS_MIN, QUANTILES
+from rollout.policy.policy import Policy
+from rollout.simulation.streams import (
     BINS,
     HEALTHY,
     LATENCY_NS,

@@ -11,14 +11,15 @@ from statistics import median
 import numpy as np
 
 from protos import rollout_pb2, window_pb2
-from rollout.apply import Terms
-from rollout.checkpoint import from_state, to_state
-from rollout.evidence import Evidence
-from rollout.foretell import foretell
-from rollout.inbox import Second
-from rollout.plan import Place, Stage
-from rollout.policy import JUDGED, STANDARD, Policy
-from rollout.simulate import (
+from rollout.checkpoint.codec import from_state, to_state
+from rollout.evidence.evidence import Evidence
+from rollout.evidence.inbox import Second
+from rollout.judge.forecast import foretell
+from rollout.lifecycle.deploy import Terms
+from rollout.lifecycle.rollout import Now, Trial
+from rollout.policy.policy import JUDGED, STANDARD, Policy
+from rollout.policy.stages import Place, Stage
+from rollout.simulation.simulate import (
     OURS,
     REVISION,
     Course,
@@ -28,8 +29,7 @@ from rollout.simulate import (
     course,
     look,
 )
-from rollout.simulate_streams import NS, SCENARIOS, START, Stream, second_of
-from rollout.trial import Now, Trial
+from rollout.simulation.streams import NS, SCENARIOS, START, Stream, second_of
 from stats import tilt
 
 BARS = {

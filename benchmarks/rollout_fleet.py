@@ -23,12 +23,12 @@ from typing import Any
 
 from protos import registry_pb2, window_pb2
 from registry.types import Deployment, NotFoundError
-from rollout.apply import Terms, deployment_at
-from rollout.checkpoint import to_state
-from rollout.controller import Controller
-from rollout.plan import Place, Stage
-from rollout.policy import STANDARD
-from rollout.trial import Now, Trial
+from rollout.checkpoint.codec import to_state
+from rollout.controller.controller import Controller
+from rollout.lifecycle.deploy import Terms, deployment_at
+from rollout.lifecycle.rollout import Now, Trial
+from rollout.policy.policy import STANDARD
+from rollout.policy.stages import Place, Stage
 
 NS = 1_000_000_000
 START = 1_700_000_000

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rollout.simulate_many import Tilts
+from benchmarks.judging.many_tests import Tilts
 from stats.tilt import LATENCY, Grid
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import SettingsError
-from gateway.exposition import Report
 from gateway.ingress_choice import IngressChoice, check_built, is_built
 from gateway.settings import Settings
-from gateway.supervisor import Supervisor
+from gateway.supervision.exposition import Report
+from gateway.supervision.supervisor import Supervisor
 
 OWN_DESCRIPTORS = 512
 """Of a process, beside its connections: journal, store, lines to children, libraries."""

@@ -19,36 +19,36 @@ from typing import Any
 import uvloop
 
 from features.online import OnlineReader
-from gateway.arms import Arms
-from gateway.aside import Aside
-from gateway.batch import IdWriter, Worker
-from gateway.breadcrumbs import Page
-from gateway.channel import WorkerChannel
 from gateway.clock import SystemClock
-from gateway.deployed import Deployed
-from gateway.disk import Disk
-from gateway.doors import door_of
-from gateway.faults import FaultLog
-from gateway.grpcio_door import Unary
-from gateway.loader import Loader
-from gateway.lone import LoneCalls
-from gateway.metrics import Metrics
-from gateway.open_inference_service import OpenInferenceService
-from gateway.outcome_keys import OutcomeKeys
-from gateway.outcome_windows import OutcomeWindows
-from gateway.outcomes import Outcomes
-from gateway.ports import LentPort
-from gateway.predict import BatchCore
-from gateway.probing import Prober, limits_of
-from gateway.proofs import Proofs
-from gateway.registry_link import RegistryLink
-from gateway.services import Services
+from gateway.fault_log import FaultLog
+from gateway.isolation.breadcrumbs import Page
+from gateway.isolation.load_proofs import Proofs
+from gateway.isolation.prober import Prober, limits_of
+from gateway.methods.describe_model import Services
+from gateway.methods.idempotency_keys import OutcomeKeys
+from gateway.methods.open_inference_metadata import OpenInferenceService
+from gateway.methods.report_outcome import Outcomes
+from gateway.models.disk_cache import Disk
+from gateway.models.loader import Loader
+from gateway.models.registry_watch import RegistryLink
+from gateway.models.routes import Deployed
+from gateway.predict.batch import IdWriter, Worker
+from gateway.predict.dispatch import Arms
+from gateway.predict.pipeline import BatchCore
+from gateway.predict.single_call import LoneCalls
 from gateway.settings import Settings
-from gateway.shadow_lane import shadow_limits_of
-from gateway.shadows import Shadows
+from gateway.shadow.shadow_process import shadow_limits_of
+from gateway.shadow.shadows import Shadows
 from gateway.status import Refusal
-from gateway.window_stream import WindowStream
-from gateway.windows import NS, Windows
+from gateway.supervision.channel import WorkerChannel
+from gateway.supervision.sockets import LentPort
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.outcome_windows import OutcomeWindows
+from gateway.telemetry.recorder import Aside
+from gateway.telemetry.window_stream import WindowStream
+from gateway.telemetry.windows import NS, Windows
+from gateway.transport.grpcio.server import Unary
+from gateway.transport.server import door_of
 from journal.segment import Kind
 from journal.writer import Writer
 from protos import registry_pb2, window_pb2

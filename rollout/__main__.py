@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from registry.types import read_token
-from rollout.policy import POLICIES, Policy
-from rollout.policy_files import read_folder
-from rollout.server import serve
+from rollout.api.server import serve
+from rollout.policy.policy import POLICIES, Policy
+from rollout.policy.policy_files import read_folder
 
 
 async def main(

@@ -14,9 +14,9 @@ import uvloop
 
 from registry import server as registry_server
 from registry.types import read_token
-from rollout import server as rollout_server
-from rollout.policy import POLICIES, Policy
-from rollout.policy_files import read_folder
+from rollout.api import server as rollout_server
+from rollout.policy.policy import POLICIES, Policy
+from rollout.policy.policy_files import read_folder
 
 STOP_GRACE_S = 2.0
 TOKEN = "TURNOUT_TOKEN"  # noqa: S105  the variable's name

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from registry.client import RegistryClient
-from rollout.fleet import Fleet
+from rollout.controller.fleet import Fleet
 from turnout.errors import OperatorError
 
 READY_S_MAX = 120.0

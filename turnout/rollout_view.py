@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from protos import rollout_pb2
-from rollout.explain import nearness, ranked
+from rollout.api.explain import nearness, ranked
 from turnout.plain import plain
 from turnout.terminal import facts, table
 

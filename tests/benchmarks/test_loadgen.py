@@ -14,7 +14,7 @@ import pytest
 from benchmarks.rust_generator import BINARY, CRATE, built, cargo_works, null_server
 from protos.predict_pb2 import PRODUCTION, PredictReply, PredictRequest, StreamReply
 from registry.types import Deployment
-from tests.gateway.house import SALT, house
+from tests.gateway.gateway_fixture import SALT, house
 from tests.models import tiny_contract, tiny_files
 
 pytestmark = [

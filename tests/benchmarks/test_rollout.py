@@ -7,12 +7,12 @@ import pytest
 
 from benchmarks import rollout_alarms as alarms
 from benchmarks import rollout_finds as finds
-from rollout.evidence import Evidence
-from rollout.latency import QUANTILES
-from rollout.plan import Place, Stage
-from rollout.simulate import at_share, look
-from rollout.simulate_many import Departures, Tilts
-from rollout.simulate_streams import BINS, SCENARIOS, Stream, Tick, second_of
+from benchmarks.judging.many_tests import Departures, Tilts
+from rollout.evidence.evidence import Evidence
+from rollout.evidence.latency import QUANTILES
+from rollout.policy.stages import Place, Stage
+from rollout.simulation.simulate import at_share, look
+from rollout.simulation.streams import BINS, SCENARIOS, Stream, Tick, second_of
 from stats.latency import bins_of
 from stats.tilt import LATENCY, LESS, WORSE
 

@@ -15,7 +15,7 @@ from benchmarks.wire import message
 from benchmarks.workloads import CANNED, GATEWAY, PLAIN, WORKLOADS
 from protos.predict_pb2 import PredictRequest, Row
 from registry.types import Deployment
-from tests.gateway.house import SALT, ask, house
+from tests.gateway.gateway_fixture import SALT, ask, house
 from tests.models import tiny_files
 
 pytestmark = pytest.mark.walk

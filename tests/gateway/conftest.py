@@ -3,7 +3,7 @@
 import pytest
 
 from tests.doors import DOORS
-from tests.gateway import house as houses
+from tests.gateway import gateway_fixture as houses
 
 
 def pytest_configure(config: pytest.Config) -> None:

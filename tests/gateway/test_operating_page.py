@@ -4,9 +4,9 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from gateway.exposition import SUPERVISED
-from gateway.metrics import FAMILIES
 from gateway.settings import Settings
+from gateway.supervision.exposition import SUPERVISED
+from gateway.telemetry.metrics import FAMILIES
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
 

@@ -9,11 +9,11 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from gateway.admission import Admission
 from gateway.columns import ModelShape
-from gateway.decode import DoorLimits, decode, parse
-from gateway.intake import Intake
 from gateway.status import RefusedError
+from gateway.transport.admission import Admission
+from gateway.transport.call_queue import Intake
+from gateway.transport.decode import DoorLimits, decode, parse
 from protos.registry_pb2 import Deployment
 from protos.window_pb2 import WindowBatch
 from registry import types

@@ -76,7 +76,7 @@ def loaded_by(module: str) -> set[str]:
 
 
 @pytest.mark.walk
-@pytest.mark.parametrize("module", ["gateway.supervisor", "gateway.__main__"])
+@pytest.mark.parametrize("module", ["gateway.supervision.supervisor", "gateway.__main__"])
 def test_the_supervisor_never_loads_grpc(module: str) -> None:
     """A process that execs workers must not hold grpc's threads (grpc#13873, #43055)."""
     assert "grpc" not in loaded_by(module)

@@ -14,12 +14,12 @@ from grpc_tools import protoc
 
 from gateway.clock import SystemClock
 from gateway.errors import SettingsError
-from gateway.faults import FaultLog
-from gateway.grpcio_door import GrpcioDoor, Handlers
-from gateway.native_core import built
-from gateway.native_door import NativeDoor
+from gateway.fault_log import FaultLog
+from gateway.native_library import built
 from gateway.settings import Settings
 from gateway.status import Refusal
+from gateway.transport.grpcio.server import GrpcioDoor, Handlers
+from gateway.transport.native.server import NativeDoor
 
 HERE = Path(__file__).parent
 SERVICE = "grpc.testing.TestService"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rollout.plan import diagram
-from rollout.policy import JUDGED, POLICIES, Policy
-from rollout.records import METRIC_OF
+from rollout.evidence.records import METRIC_OF
+from rollout.policy.policy import JUDGED, POLICIES, Policy
+from rollout.policy.stages import diagram
 from stats.rate import clean_keys_needed
 from stats.tilt import WORSE, events_to_fire
 

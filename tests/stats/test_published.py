@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rollout.peers import classify, mann_whitney
+from rollout.simulation.other_judges import classify, mann_whitney
 from stats.ratio import log_e_mismatch
 
 Z_95 = 1.6448536269514722

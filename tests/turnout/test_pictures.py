@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from protos import rollout_pb2
-from rollout.race import draw_race
+from rollout.api.evidence_plot import draw_race
 from turnout.errors import OperatorError
 from turnout.pictures import FAMILIES, font_of, png_of, write_picture
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from protos.open_inference_pb2 import ModelInferRequest
 from protos.predict_pb2 import PredictRequest, Row
-from tests.gateway.test_trees import LINE, boosted, chain, onnx_of
+from tests.gateway.models.test_native_trees import LINE, boosted, chain, onnx_of
 from tests.models import tiny_files
 from tests.walks.frames import (
     CONTINUATION,

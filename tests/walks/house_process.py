@@ -10,8 +10,8 @@ import sys
 import uvloop
 
 from registry.types import Deployment
-from tests.gateway import house as houses
-from tests.gateway.house import SALT, house
+from tests.gateway import gateway_fixture as houses
+from tests.gateway.gateway_fixture import SALT, house
 from tests.models import tiny_files
 
 ONE = Deployment(model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT)

@@ -20,7 +20,7 @@ from gateway.settings import Settings
 from protos.predict_pb2 import DEFAULTED, DEGRADED, PredictRequest, Row
 from protos.registry_pb2 import ServingPolicy
 from registry.types import Deployment
-from tests.gateway.house import SALT, House, house
+from tests.gateway.gateway_fixture import SALT, House, house
 from tests.models import tiny_files
 
 CUSTOMERS = 512

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.outcomes import Outcomes
+from gateway.methods.report_outcome import Outcomes
 from gateway.settings import Settings
 from gateway.status import Code
 from tests.walks.four import Four

@@ -13,12 +13,12 @@ import uvloop
 from numpy.typing import NDArray
 
 from features.store_server import StoreServer
-from gateway.scoring import Scorer
+from gateway.models.executor import Scorer
 from gateway.settings import Settings
 from protos.predict_pb2 import PredictRequest, Row
 from tests.features.proxy import Proxy, proxy_to
 from tests.features.reading import reading
-from tests.gateway.house import house
+from tests.gateway.gateway_fixture import house
 from tests.servers import redis_server
 from tests.walks.stored import (
     CUSTOMERS,

@@ -9,7 +9,7 @@ import pytest
 from gateway.clock import SystemClock
 from journal.prediction_id import read
 from protos.predict_pb2 import PredictRequest, Row
-from tests.gateway.house import KEY
+from tests.gateway.gateway_fixture import KEY
 from tests.servers import redis_server
 from tests.walks.stored import fill, key_of, median_s, stored
 

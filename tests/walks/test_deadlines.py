@@ -7,7 +7,7 @@ import pytest
 
 from gateway.settings import Settings
 from protos.predict_pb2 import PredictRequest, Row
-from tests.gateway.house import House, house
+from tests.gateway.gateway_fixture import House, house
 from tests.poll import until
 from tests.walks.stored import deployment, files
 

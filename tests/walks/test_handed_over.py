@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.alone import alone, furnish
-from gateway.faults import FaultLog
-from gateway.ports import LentPort, SlotPorts, ends
+from gateway.fault_log import FaultLog
+from gateway.supervision.sockets import LentPort, SlotPorts, ends
 from tests.doors import BUILT
 from tests.interop.service import door_with_test_service
 from tests.walks.frames import Wire

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from gateway.faults import FaultLog
+from gateway.fault_log import FaultLog
 from tests.doors import DOORS
 from tests.interop.cases import CASES, WITHIN_S, Stub
 from tests.interop.service import door_with_test_service

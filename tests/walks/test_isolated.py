@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 
 from gateway.clock import SystemClock
-from gateway.probing import Prober, limits_of
-from gateway.proofs import Proofs
+from gateway.isolation.load_proofs import Proofs
+from gateway.isolation.prober import Prober, limits_of
 from gateway.settings import Settings
 from protos import window_pb2
 from protos.predict_pb2 import PRODUCTION
 from registry.types import VersionRefusedError
 from tests.fatal_models import crashing, hungry, not_finite, spinning
-from tests.gateway.halved import ONE, ask_all, windows_of
-from tests.gateway.house import House, ask, house
-from tests.gateway.test_loader import digest_of, golden_off, signed
+from tests.gateway.canary_at_half import ONE, ask_all, windows_of
+from tests.gateway.gateway_fixture import House, ask, house
+from tests.gateway.models.test_loader import digest_of, golden_off, signed
 from tests.models import tiny_files
 from tests.poll import until
 from tests.walks.stored import resident_mb
@@ -138,7 +138,7 @@ def is_ours(pid: str) -> bool:
         line = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return bool({b"gateway.probe", b"gateway.shadow_scorer"} & set(line))
+    return bool({b"gateway.isolation.probe", b"gateway.shadow.scorer"} & set(line))
 
 
 def alive(pid: int) -> bool:

@@ -17,15 +17,15 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.disk import Disk
+from gateway.models.disk_cache import Disk
 from protos import window_pb2, window_pb2_grpc
 from protos.predict_pb2 import FALLBACK, PRODUCTION, PredictReply
 from protos.registry_pb2 import ServingKeys
 from registry.types import Deployment
 from tests.fatal_models import crashing, spinning
-from tests.gateway.halved import HALF, ONE, canary_keys
-from tests.gateway.house import KEY, ask
-from tests.gateway.test_loader import TRUSTED, digest_of, signed
+from tests.gateway.canary_at_half import HALF, ONE, canary_keys
+from tests.gateway.gateway_fixture import KEY, ask
+from tests.gateway.models.test_loader import TRUSTED, digest_of, signed
 from tests.models import tiny_files
 from tests.poll import until
 from tests.walks.test_isolated import alive, on_x86

@@ -12,12 +12,12 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from gateway.disk import Disk
-from gateway.loader import prove
+from gateway.models.disk_cache import Disk
+from gateway.models.loader import prove
 from protos.registry_pb2 import HeldVersion
 from registry.types import VersionRefusedError
-from tests.gateway.house import ask, house
-from tests.gateway.test_loader import (
+from tests.gateway.gateway_fixture import ask, house
+from tests.gateway.models.test_loader import (
     BETTER,
     GOOD,
     Gateway,

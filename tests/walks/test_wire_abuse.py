@@ -20,8 +20,8 @@ from typing import IO, Any
 import grpc
 import pytest
 
-from gateway.grpcio_options import server_options
 from gateway.settings import Settings
+from gateway.transport.grpcio.options import server_options
 from protos.predict_pb2 import PredictRequest, Row
 from tests.doors import DOORS
 from tests.poll import until

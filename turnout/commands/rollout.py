@@ -10,7 +10,7 @@ import typer
 from rich.live import Live
 
 from protos import rollout_pb2
-from rollout.race import draw_race
+from rollout.api.evidence_plot import draw_race
 from turnout import doors
 from turnout.asked import Asked
 from turnout.commands import rollout_verbs

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from protos import rollout_pb2
-from rollout import policy_files
+from rollout.api.evidence_plot import draw_race
 from rollout.errors import PolicyError
-from rollout.race import draw_race
+from rollout.policy import policy_files
 from turnout import doors
 from turnout.asked import Asked
 from turnout.pictures import write_picture

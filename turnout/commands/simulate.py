@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from protos.journal_pb2 import ServedBatch
-    from rollout.simulate import Ended
-    from rollout.simulate_streams import Scenario
+    from rollout.simulation.simulate import Ended
+    from rollout.simulation.streams import Scenario
 
 COLUMNS = ("judge", "verdict", "after", "candidate's calls", "because")
 
@@ -36,9 +36,9 @@ def simulate(
     version: Annotated[str, typer.Option(help="With --journal: the canary's label.")] = "",
 ) -> None:
     """Play made-up or recorded traffic; show which judge would have rolled back, and when."""
-    from rollout.simulate import at_share, beside, judged, look
-    from rollout.simulate_recorded import recorded
-    from rollout.simulate_streams import SCENARIOS, Stream
+    from rollout.simulation.recorded import recorded
+    from rollout.simulation.simulate import at_share, beside, judged, look
+    from rollout.simulation.streams import SCENARIOS, Stream
 
     asked: Asked = ctx.obj
     if journal:

@@ -6,7 +6,7 @@ import sys
 import time
 
 from tests.rollout.sim.promises import broken
-from tests.rollout.sim.town import world
+from tests.rollout.sim.simulated_world import world
 
 
 def main() -> None:

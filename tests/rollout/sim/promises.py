@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 from protos import registry_pb2 as pb
 from registry.types import Deployment
-from rollout.policy import Policy
+from rollout.policy.policy import Policy
 from stats.rate import clean_keys_needed
-from tests.rollout.sim.rules import Write
-from tests.rollout.sim.town import POLICIES, SKEW_S, Told, must_end
+from tests.rollout.sim.simulated_registry import Write
+from tests.rollout.sim.simulated_world import POLICIES, SKEW_S, Told, must_end
 
 HEARD_S = 0.5
 """A finding's way to a controller, its next look, and the way of what was decided before."""

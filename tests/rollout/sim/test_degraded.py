@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from rollout.evidence import Evidence
-from rollout.plan import Place, Stage
-from rollout.simulate import at_share, judged
-from rollout.simulate_streams import SCENARIOS, Stream, Tick, second_of
+from rollout.evidence.evidence import Evidence
+from rollout.policy.stages import Place, Stage
+from rollout.simulation.simulate import at_share, judged
+from rollout.simulation.streams import SCENARIOS, Stream, Tick, second_of
 
 NOT_COMPARED = 63
 POLICY = at_share(500)

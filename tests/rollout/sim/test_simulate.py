@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from protos import journal_pb2, predict_pb2
-from rollout.peers import (
+from rollout.simulation.other_judges import (
     ArgoShaped,
     FlaggerShaped,
     KayentaShaped,
     Peer,
     SageMakerShaped,
 )
-from rollout.simulate import at_share, beside, judged
-from rollout.simulate_recorded import recorded
-from rollout.simulate_streams import NS, SCENARIOS, START, Stream
+from rollout.simulation.recorded import recorded
+from rollout.simulation.simulate import at_share, beside, judged
+from rollout.simulation.streams import NS, SCENARIOS, START, Stream
 from turnout.__main__ import main
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from rollout.plan import Stage
+from rollout.policy.stages import Stage
 from tests.rollout.sim.promises import broken
-from tests.rollout.sim.town import Told, world
+from tests.rollout.sim.simulated_world import Told, world
 
 
 @pytest.fixture(autouse=True)

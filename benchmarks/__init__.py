@@ -1,0 +1,1 @@
+"""Measurements: questions about speed, endurance and the judge, each answered by a command."""

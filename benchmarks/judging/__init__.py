@@ -1,0 +1,1 @@
+"""How sure and how fast the rollout judge is, beside other judges."""

@@ -1,0 +1,219 @@
+"""ReportOutcome: what became of a prediction, on disk before it is acknowledged, counted once.
+
+A report with an idempotency key is looked for in three places: under way in this worker, known to
+it, and appended by a neighbour since it last looked. Two workers that get the same key within the
+same millisecond may both keep it; whoever joins outcomes goes by the key too.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+from features.entity_ids import check
+from features.errors import EntityIdError
+from gateway.clock import Clock
+from gateway.methods.idempotency_keys import OutcomeKeys
+from gateway.models.routes import Deployed, Routes
+from gateway.status import Code, Refusal, RefusedError
+from gateway.transport.decode import CONTROL, invalid, parse_as
+from journal.errors import JournalRefusedError
+from journal.prediction_id import PredictionId, PredictionIdError, model_hash, read
+from protos.journal_pb2 import OutcomeRecord
+from protos.predict_pb2 import OutcomeReply, OutcomeRequest
+
+NAME_BYTES_MAX = 128
+DAY_MS = 86_400_000
+OTHER = "other"
+"""In metrics: a model that is not served here."""
+
+NOT_WRITTEN = Refusal(Code.UNAVAILABLE, "outcomes cannot be written now; retry", pushback_ms=500)
+
+
+class DurableTape(Protocol):
+    """journal.writer.Writer, or a fake of it."""
+
+    async def append_durably(self, payload: bytes) -> None:
+        """Return once *payload* is on disk; raises JournalRefusedError when it is not."""
+        ...
+
+
+class Outcomes:
+    """One worker's ReportOutcome.
+
+    key        the cluster's prediction-id key of this moment.
+    count      told (model, kind) of each acknowledged report; KINDS has the kinds.
+    late_days  behind its prediction, from when an outcome counts as late.
+    tell       told (routes, the prediction, name, value, Unix ns) of each report on disk that names
+               a prediction of a model served here, duplicates left out.
+    """
+
+    KINDS = ("on_time", "late", "orphan", "by_entity", "duplicate")
+
+    def __init__(
+        self,
+        deployed: Deployed,
+        tape: DurableTape,
+        keys: OutcomeKeys,
+        clock: Clock,
+        key: Callable[[], bytes],
+        count: Callable[[str, str], None],
+        late_days: int,
+        tell: Callable[[Routes, PredictionId, str, float, int], None],
+    ) -> None:
+        self._deployed = deployed
+        self._tape = tape
+        self._keys = keys
+        self._clock = clock
+        self._key = key
+        self._count = count
+        self._late_ms = late_days * DAY_MS
+        self._tell = tell
+        self._under_way: dict[str, asyncio.Task[bool]] = {}
+        self._asked: list[tuple[str, asyncio.Future[bool]]] = []
+        self._asking: asyncio.Task[None] | None = None
+
+    def methods(self) -> Mapping[str, Callable[[bytes], Awaitable[bytes]]]:
+        """Return the method by its path on the wire."""
+        return {"/turnout.v1.Predictor/ReportOutcome": self.report}
+
+    async def report(self, message: bytes) -> bytes:
+        """Keep what became of a prediction; answered once it is on disk, by whomever it was put."""
+        request = parse_as(OutcomeRequest, message)
+        _check(request)
+        now_ns = self._clock.unix_ns()
+        proved: PredictionId | None = None
+        if request.prediction_id:
+            proved = self._proved(request.prediction_id)
+            model = self._model_of(proved)
+            late = now_ns // 1_000_000 - proved.at_ms > self._late_ms
+            kind = "orphan" if model == OTHER else "late" if late else "on_time"
+            attribution = OutcomeReply.BY_PREDICTION_ID
+        else:
+            model, kind = self._by_entity(request), "by_entity"
+            attribution = OutcomeReply.BY_ENTITY_LATER
+        payload = _record(request, now_ns).SerializeToString()
+        try:
+            duplicate = await self._keep(request.idempotency_key, payload)
+        except JournalRefusedError:
+            raise RefusedError(NOT_WRITTEN) from None
+        self._count(model, "duplicate" if duplicate else kind)
+        routes = self._deployed.get(model)
+        if proved is not None and routes is not None and not duplicate:
+            self._tell(routes, proved, request.name, request.value, self._clock.unix_ns())
+        return OutcomeReply(attribution=attribution, duplicate=duplicate).SerializeToString()
+
+    def _proved(self, prediction_id: bytes) -> PredictionId:
+        """Prove the id; any gateway of the cluster may have written it."""
+        try:
+            return read(prediction_id, self._key())
+        except PredictionIdError as error:
+            raise invalid(str(error)) from None
+
+    def _model_of(self, proved: PredictionId) -> str:
+        """Return the model's name; OTHER when it is not served here (any more)."""
+        names = (routes.model for routes in self._deployed.all())
+        return next((name for name in names if model_hash(name) == proved.model_hash), OTHER)
+
+    def _by_entity(self, request: OutcomeRequest) -> str:
+        """Check what monitoring will attribute by; the model's name."""
+        if not request.model or not request.keys or not request.event_time_ms:
+            raise invalid("send a prediction_id, or a model with keys and event_time_ms")
+        routes = self._deployed.get(request.model)
+        if routes is None:
+            raise RefusedError(Refusal(Code.NOT_FOUND, "that model is not served here"))
+        entities = routes.shape.entities
+        if len(request.keys) != entities:
+            raise invalid(
+                f"the outcome names {len(request.keys)} keys; model {request.model!r} has "
+                f"{entities}, in the order DescribeModel gives"
+            )
+        try:
+            for key in request.keys:
+                check(key)
+        except EntityIdError as error:
+            raise invalid(str(error)) from None
+        return request.model
+
+    async def _keep(self, key: str, payload: bytes) -> bool:
+        """Return when the record is on disk; True when it was there already.
+
+        A caller who goes away does not stop what was begun: their retry must find it.
+        """
+        if not key:
+            await self._tape.append_durably(payload)
+            return False
+        task = self._under_way.get(key)
+        if task is not None:
+            await asyncio.shield(task)
+            return True
+        task = asyncio.get_running_loop().create_task(self._write(key, payload))
+        self._under_way[key] = task
+
+        def ended(task: "asyncio.Task[bool]") -> None:
+            del self._under_way[key]
+            if not task.cancelled():
+                task.exception()  # its caller may be gone
+
+        task.add_done_callback(ended)
+        return await asyncio.shield(task)
+
+    async def _write(self, key: str, payload: bytes) -> bool:
+        if key in self._keys or await self._appended_elsewhere(key):
+            return True
+        await self._tape.append_durably(payload)
+        self._keys.add(key)
+        return False
+
+    async def _appended_elsewhere(self, key: str) -> bool:
+        """Whether a neighbour has it on disk by now; one look serves all who wait for one."""
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[bool] = loop.create_future()
+        self._asked.append((key, found))
+        if self._asking is None:
+            self._asking = loop.create_task(self._ask())
+        return await found
+
+    async def _ask(self) -> None:
+        try:
+            while self._asked:
+                asked, self._asked = self._asked, []
+                known = await self._look([key for key, _ in asked])
+                for key, found in asked:
+                    if not found.done():
+                        found.set_result(key in known)
+        finally:
+            self._asking = None
+
+    async def _look(self, keys: Sequence[str]) -> set[str]:
+        """Keys found on disk; a folder that cannot be read knows none: kept twice beats lost."""
+        try:
+            return await asyncio.to_thread(self._keys.catch_up, keys)
+        except OSError:
+            return set()
+
+
+def _check(request: OutcomeRequest) -> None:
+    if not request.name or len(request.name.encode()) > NAME_BYTES_MAX:
+        raise invalid(f"an outcome's name is 1 to {NAME_BYTES_MAX} bytes, like 'churned'")
+    for text in (request.name, request.idempotency_key):
+        if CONTROL.search(text) or len(text.encode()) > NAME_BYTES_MAX:
+            raise invalid("a name or key is too long or holds a control character")
+    if not math.isfinite(request.value):
+        raise invalid(
+            "an outcome's value is NaN or infinite; send a number, 0 and 1 for no and yes"
+        )
+
+
+def _record(request: OutcomeRequest, received_unix_ns: int) -> OutcomeRecord:
+    return OutcomeRecord(
+        prediction_id=request.prediction_id,
+        model=request.model,
+        keys=request.keys,
+        row=request.row,
+        name=request.name,
+        value=request.value,
+        event_time_ms=request.event_time_ms,
+        idempotency_key=request.idempotency_key,
+        received_unix_ns=received_unix_ns,
+    )

@@ -1,0 +1,1 @@
+"""Versions from the registry: fetched, proved, loaded, routed to and run."""

@@ -1,0 +1,148 @@
+"""The worker's line to the registry: deployments come in, the worker's own state goes out.
+
+The registry may be gone for days; nothing here is on a caller's path.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from gateway.clock import Clock
+from gateway.models.disk_cache import Disk
+from gateway.models.loader import Loader
+from gateway.predict.batch import Worker
+from protos import registry_pb2
+from registry.client import RegistryClient
+from registry.types import Deployment, DeploymentError, RegistryError
+
+log = logging.getLogger(__name__)
+
+RETRY_S_MIN = 0.1
+RETRY_S_MAX = 1.0
+"""A registry that comes back is found within this."""
+REPORT_S = 2.0
+"""The state is said again this often, so that a restarted registry learns of it."""
+
+
+class RegistryLink:
+    """Watches deployments for one worker.
+
+    token  who we are, where the registry has an identities file.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        token: str | None,
+        worker: Worker,
+        disk: Disk,
+        clock: Clock,
+        on_keys: Callable[[registry_pb2.ServingKeys], None],
+    ) -> None:
+        self._worker = worker
+        self._disk = disk
+        self._clock = clock
+        self._on_keys = on_keys
+        self._client = RegistryClient(address, f"gateway:{worker.gateway}", token)
+        self._changed = asyncio.Event()
+        self._restart = asyncio.Event()
+        self.snapshot_seen = asyncio.Event()
+        self.spare = True
+
+    async def fetch(self, model: str, version: str) -> dict[str, bytes]:
+        """Return a version's files; raises RegistryError."""
+        return await self._client.fetch(model, version)
+
+    def changed(self) -> None:
+        """Say that this worker's state is another one now."""
+        self._changed.set()
+
+    def serve(self) -> None:
+        """Say that this worker has a slot: its stream is opened anew under it."""
+        self.spare = False
+        self._restart.set()
+
+    async def run(self, loader: Loader) -> None:
+        """Watch and report until cancelled."""
+        async with self._client:
+            reporting = asyncio.create_task(self._report(loader))
+            try:
+                await self._watch(loader)
+            finally:
+                reporting.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await reporting
+
+    async def _watch(self, loader: Loader) -> None:
+        pause_s = RETRY_S_MIN
+        while True:
+            self._restart.clear()
+            stream = asyncio.create_task(self._follow(loader))
+            restart = asyncio.create_task(self._restart.wait())
+            try:
+                await asyncio.wait({stream, restart}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                restart.cancel()
+                stream.cancel()
+            if self._restart.is_set():
+                continue
+            with contextlib.suppress(asyncio.CancelledError):
+                error = stream.exception()
+                lasted = self.snapshot_seen.is_set() and error is None
+                pause_s = RETRY_S_MIN if lasted else min(pause_s * 2, RETRY_S_MAX)
+                log.info("registry_stream_ended error=%s", error)
+            await asyncio.sleep(pause_s)
+
+    async def _follow(self, loader: Loader) -> None:
+        worker = self._worker
+        events = self._client.watch_deployments(
+            worker.gateway, worker.slot, worker.boot_id, loader.revisions
+        )
+        async for event in events:
+            if event.HasField("keys"):
+                self._on_keys(event.keys)
+                try:
+                    self._disk.keep_keys(event.keys)
+                except OSError as error:  # the keys are used; a full disk must not stop rollouts
+                    log.warning("not_kept keys error=%s", error)
+            for message in event.deployments:
+                try:
+                    loader.obey(Deployment.from_proto(message))
+                except DeploymentError as error:
+                    log.warning("deployment_contradicts_itself error=%s", error)
+            if event.snapshot_end:
+                self.snapshot_seen.set()
+                self._changed.set()
+
+    async def _report(self, loader: Loader) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REPORT_S):
+                    await self._changed.wait()
+            self._changed.clear()
+            with contextlib.suppress(RegistryError):
+                await self._client.report_state(self.state(loader))
+
+    def state(self, loader: Loader) -> registry_pb2.GatewayState:
+        """Return this worker's word on what it holds and obeys."""
+        worker = self._worker
+        state = registry_pb2.GatewayState(
+            gateway=worker.gateway,
+            slot=worker.slot,
+            boot_id=worker.boot_id,
+            spare=self.spare,
+            at_unix_ns=self._clock.unix_ns(),
+        )
+        for held in loader.held.values():
+            state.held.add(
+                model=held.model,
+                version=held.label,
+                digest=held.digest,
+                state=held.state,
+                reason=held.reason,
+            )
+        for model, (revision, unix_ns) in loader.applied.items():
+            state.applied[model] = revision
+            state.applied_unix_ns[model] = unix_ns
+        return state

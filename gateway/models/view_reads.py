@@ -1,0 +1,113 @@
+"""One view's rows for a whole batch: keys out of its ids, replies into its matrix.
+
+In one native call each where the library is built (`ingress/src/rows.rs`), for a third of a
+microsecond a row less; a view of several entities, and everything without the library, goes through
+features.rows, to the same bits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.entity_ids import id_hashes, join
+from features.rows import DecodedRows, ViewRows
+from gateway.batch_keys import Keys
+from gateway.native_library import built
+
+
+class NativeRows(Protocol):
+    """turnout_ingress.StoredRows."""
+
+    def keys(self, buffer: bytes, starts: object, ends: object) -> list[bytes]:
+        """Return each id's key."""
+        ...
+
+    def read(
+        self,
+        replies: Sequence[bytes | None],
+        buffer: bytes,
+        starts: object,
+        ends: object,
+        now_ms: int,
+    ) -> tuple[bytes, bytes, int]:
+        """Return values, flags and how many are broken, as `ViewRows.decode`."""
+        ...
+
+
+def native_rows(rows: ViewRows) -> NativeRows | None:
+    """Return what reads this view's rows natively; None: nobody."""
+    made = getattr(built(), "StoredRows", None)
+    return None if made is None else made(*rows.layout)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRead:
+    """One view to read for every row of a batch: its rows, and which of Row.keys name it."""
+
+    rows: ViewRows
+    entity_positions: tuple[int, ...]
+    native: NativeRows | None = None
+
+    def asked(self, ids: Keys, entities: int) -> "Asked":
+        """Say what is asked of the store. *ids*: every row's *entities*, row by row."""
+        if self.native is not None and len(self.entity_positions) == 1:
+            return AskedNatively(self, ids.at(slice(self.entity_positions[0], None, entities)))
+        columns = [ids.at(slice(place, None, entities)).each() for place in self.entity_positions]
+        if len(columns) == 1:
+            return AskedInPython(self.rows, columns[0])
+        return AskedInPython(self.rows, [join(several) for several in zip(*columns, strict=True)])
+
+
+class Asked(Protocol):
+    """One view's rows of one batch."""
+
+    def keys(self) -> list[bytes]:
+        """Return the store's key of each row."""
+        ...
+
+    def decoded(self, replies: Sequence[bytes | None], now_ms: int) -> DecodedRows:
+        """Read what the store said of them, at this Unix ms."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AskedInPython:
+    """By features.rows."""
+
+    rows: ViewRows
+    ids: list[bytes]
+
+    def keys(self) -> list[bytes]:
+        """Return the store's key of each row."""
+        return self.rows.keys(self.ids)
+
+    def decoded(self, replies: Sequence[bytes | None], now_ms: int) -> DecodedRows:
+        """Read what the store said of them."""
+        return self.rows.decode(replies, id_hashes(self.ids), now_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class AskedNatively:
+    """By the library; what it returns cannot be written to."""
+
+    of: StoredRead
+    ids: Keys
+
+    def keys(self) -> list[bytes]:
+        """Return the store's key of each row."""
+        assert self.of.native is not None
+        return self.of.native.keys(self.ids.buffer, self.ids.starts, self.ids.ends)
+
+    def decoded(self, replies: Sequence[bytes | None], now_ms: int) -> DecodedRows:
+        """Read what the store said of them."""
+        assert self.of.native is not None
+        ids = self.ids
+        values, flags, broken = self.of.native.read(
+            replies, ids.buffer, ids.starts, ids.ends, now_ms
+        )
+        matrix: NDArray[np.float32] = np.frombuffer(values, np.float32)
+        shape = (len(ids), self.of.rows.width)
+        return DecodedRows(matrix.reshape(shape), np.frombuffer(flags, np.uint32), broken)

@@ -1,0 +1,1 @@
+"""A Predict call from columns to replies: routing, feature lookup, dispatch."""

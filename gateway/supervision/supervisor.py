@@ -1,0 +1,324 @@
+"""Keeps every slot taken by a living worker, and one spare warm behind them.
+
+Never imports grpc and never answers a call: workers are started by exec from a process without
+grpc's threads (grpc#13873, #43055), and share one port by SO_REUSEPORT; a slot's socket goes from
+one worker to the next (gateway.supervision.sockets). gateway.supervision.slots decides; this file
+carries out. SIGTERM or SIGINT: drain all, exit 0; a second one: kill. SIGHUP: rolling restart.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.clock import SystemClock
+from gateway.isolation.breadcrumbs import Suspects, new_page, running_in
+from gateway.isolation.child_process import CRASHES, ending
+from gateway.settings import Settings
+from gateway.supervision.channel import Line, Message
+from gateway.supervision.exposition import Report, Snapshot, added, counted
+from gateway.supervision.metrics_endpoint import ObserveServer
+from gateway.supervision.slots import Drain, Kill, Order, Seat, Serve, Slots, Start, State
+from gateway.supervision.sockets import SlotPorts, ends
+
+TICK_S = 0.05
+"""How often silence, memory and exits are looked at; deaths are noticed at once, by the line."""
+
+EXIT_S_MAX = 2.0
+"""From a worker's last word to its end; a drained interpreter needs some 100 ms."""
+
+WORKER = (sys.executable, "-m", "gateway.worker")
+
+log = logging.getLogger("gateway.supervision.supervisor")
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Child:
+    """A worker's process and its line, beside its seat."""
+
+    program: subprocess.Popen[bytes]
+    seat: Seat
+    crumbs_fd: int
+    """Its page of breadcrumbs."""
+    lending: socket.socket
+    """Over which it is lent its slot's socket."""
+    line: Line | None = None
+    snapshot: Snapshot = dataclasses.field(default_factory=dict)
+    gone_s: float | None = None
+    """When its line was lost."""
+
+
+class Supervisor:
+    """One a host. Build, then `await run()` on a plain asyncio loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        command: Sequence[str] = WORKER,
+        on_change: Callable[[Report], None] | None = None,
+    ) -> None:
+        """Reserve the ports; OSError when one is taken.
+
+        command    what a worker is; `--channel-fd N --settings FILE` is added.
+        on_change  called when the number of serving slots changes.
+        """
+        self.report = Report(slots=settings.workers)
+        self._ports = SlotPorts(settings.host, settings.port)
+        try:
+            self._observe = ObserveServer("127.0.0.1", settings.observe_port, lambda: self.report)
+        except OSError:
+            self._ports.close()
+            raise
+        self.settings = dataclasses.replace(
+            settings, port=self._ports.port, observe_port=self._observe.port
+        )
+        self._command = tuple(command)
+        self._on_change = on_change
+        self._children: dict[Seat, Child] = {}
+        self._leaving: list[Child] = []
+        self._left: dict[str, Snapshot] = {}
+        self._restarts: Counter[tuple[str, str]] = Counter()
+        self._stops = 0
+        self._suspects = Suspects()
+        self._clock = SystemClock()
+        self._slots = Slots(
+            settings.workers,
+            silent_ms_max=settings.silent_ms_max,
+            rss_bytes_max=settings.worker_rss_mb_max * 1024 * 1024,
+            restart_backoff_ms_max=settings.restart_backoff_ms_max,
+            drain_grace_s=settings.drain_grace_s,
+            # Clients are told to reconnect at this age, +- 10 %; until then a replaced worker waits
+            # for them, because closing a connection cancels the calls that cross it (grpc#41785).
+            hand_over_s=1.1 * settings.connection_age_s_max,
+            stop_hand_over_s=settings.stop_hand_over_s,
+        )
+
+    async def run(self) -> int:
+        """Keep the slots taken until told to stop; return the exit code, 0 after a full drain."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._roll)
+        self._settings_file = self._write_settings()
+        try:
+            while not (self._slots.stopping and not self._children and not self._leaving):
+                await self._obey()
+                await asyncio.sleep(TICK_S)
+                self._look()
+        finally:
+            for child in [*self._children.values(), *self._leaving]:
+                child.program.kill()
+                child.program.wait()
+                os.close(child.crumbs_fd)
+                child.lending.close()
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+            self._observe.close()
+            self._ports.close()
+        return 0 if self._stops == 1 else 1
+
+    def stop(self) -> None:
+        """Drain everybody and end; asked twice, kill them."""
+        self._stops += 1
+        log.warning("stopping workers=%d kill=%s", len(self._children), self._stops > 1)
+        if self._stops > 1:
+            for child in [*self._children.values(), *self._leaving]:
+                child.program.kill()
+            return
+        self._ports.keep(())  # nobody comes after: whoever connects now is refused
+        for order in self._slots.stop(time.monotonic_ns()):
+            self._carry_out(order)
+
+    def _roll(self) -> None:
+        log.warning("rolling restart of %d slots", self.settings.workers)
+        self._slots.roll()
+
+    async def _obey(self) -> None:
+        for order in self._slots.due(time.monotonic_ns()):
+            if not isinstance(order, Start):
+                self._carry_out(order)
+            elif not self._slots.stopping:
+                await self._start()
+        sitting = [seat for seat in self._children if seat.state is State.SERVING]
+        self._ports.keep([seat.slot for seat in sitting if seat.slot is not None])
+        self._publish()
+
+    async def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        lending, lent = ends()
+        crumbs_fd = new_page()
+        with theirs, lent:
+            own = [f"--channel-fd={theirs.fileno()}", f"--settings={self._settings_file}"]
+            own += [f"--crumbs-fd={crumbs_fd}", f"--ports-fd={lent.fileno()}"]
+            # A session of its own: Ctrl-C reaches the supervisor alone, which then drains.
+            program = subprocess.Popen(  # noqa: ASYNC220  exec takes 1 ms and must not be raced
+                [*self._command, *own],
+                pass_fds=(theirs.fileno(), crumbs_fd, lent.fileno()),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        seat = self._slots.started(program.pid, time.monotonic_ns())
+        child = self._children[seat] = Child(program, seat, crumbs_fd, lending)
+        child.line = await Line.over(
+            ours, lambda message: self._heard(child, message), lambda: self._lost(child)
+        )
+        log.info("started pid=%d", program.pid)
+
+    def _carry_out(self, order: Order) -> None:
+        match order:
+            case Serve(seat):
+                assert seat.slot is not None
+                self._ports.lend(seat.slot, self._children[seat].lending)
+                message = {"type": "serve", "slot": seat.slot, "port": self.settings.port}
+                self._send(seat, message)
+                for digest in self._suspects.condemned:
+                    self._tell_condemned(seat, digest)
+                log.info("given pid=%d slot=%s", seat.pid, seat.slot)
+            case Drain(seat, grace_s):
+                self._send(seat, {"type": "drain", "grace_s": grace_s})
+                log.info(
+                    "draining pid=%d slot=%s why=%s", seat.pid, seat.slot, seat.leaving or "stop"
+                )
+            case Kill(seat, cause):
+                self._children[seat].program.kill()
+                log.warning("killed pid=%d slot=%s cause=%s", seat.pid, seat.slot, cause)
+
+    def _tell_condemned(self, seat: Seat, digest: str) -> None:
+        why, first_unix_ns = self._suspects.condemned[digest]
+        self._send(
+            seat,
+            {"type": "condemned", "version": digest, "why": why, "first_unix_ns": first_unix_ns},
+        )
+
+    def _send(self, seat: Seat, message: Message) -> None:
+        line = self._children[seat].line
+        if line is not None:
+            line.send(message)
+
+    def _heard(self, child: Child, message: Message) -> None:
+        seat = child.seat
+        kind = message["type"]
+        self._slots.heard(seat, kind, time.monotonic_ns())
+        if kind == "heartbeat":
+            numbers = {k: float(v) for k, v in message.items() if isinstance(v, int | float)}
+            seat.lags_ms.append(numbers.pop("loop_lag_ms", 0.0))
+            seat.gauges = numbers
+        elif kind == "metrics":
+            child.snapshot = message["snapshot"]
+        else:
+            log.info("%s pid=%d slot=%s", kind, seat.pid, seat.slot)
+        if kind in ("ready", "serving"):
+            self._obey_soon()
+
+    def _lost(self, child: Child) -> None:
+        """The line ended: whatever it was, this worker takes part no longer."""
+        seat = child.seat
+        if self._children.pop(seat, None) is None:
+            return
+        child.gone_s = time.monotonic()
+        drained = seat.state is State.DRAINING and not seat.killed
+        if not drained:
+            child.program.kill()
+        self._leaving.append(child)
+        self._slots.gone(seat, time.monotonic_ns())
+        worker = _worker_label(seat)
+        self._left[worker] = counted(added([self._left.get(worker, {}), child.snapshot]))
+        if not self._slots.stopping:
+            self._restarts[worker, seat.killed or seat.leaving or "drain" * drained or "died"] += 1
+        self._obey_soon()
+
+    def _obey_soon(self) -> None:
+        """Give out slots in this very turn of the loop; starts may wait for the next tick."""
+        orders = self._slots.due(time.monotonic_ns())
+        for order in orders:
+            if not isinstance(order, Start):
+                self._carry_out(order)
+
+    def _look(self) -> None:
+        """Read memory, bury the dead, and kill who has said goodbye but does not go."""
+        for child in self._children.values():
+            child.seat.rss_bytes = rss_bytes(child.seat.pid)
+        for child in list(self._leaving):
+            code = child.program.poll()
+            if code is not None:
+                self._leaving.remove(child)
+                self._examine(child, code)
+                log.info("ended pid=%d slot=%s code=%d", child.seat.pid, child.seat.slot, code)
+            elif child.gone_s is not None and time.monotonic() - child.gone_s > EXIT_S_MAX:
+                child.program.kill()
+
+    def _examine(self, child: Child, code: int) -> None:
+        """Look what a worker that crashed was running; twice the same, and nobody runs it more."""
+        if -code in CRASHES:
+            running = running_in(child.crumbs_fd)
+            log.error("crashed pid=%d by=%s running=%s", child.seat.pid, ending(code), running)
+            for digest in self._suspects.died(ending(code), running, self._clock.unix_ns()):
+                for seat in [seat for seat in self._children if seat.slot is not None]:
+                    self._tell_condemned(seat, digest)
+        os.close(child.crumbs_fd)
+        child.lending.close()
+
+    def _publish(self) -> None:
+        now_ns = time.monotonic_ns()
+        counts = {worker: [snapshot] for worker, snapshot in self._left.items()}
+        lags: dict[str, float] = {}
+        rows: list[dict[str, Any]] = []
+        for seat, child in self._children.items():
+            if child.snapshot:
+                counts.setdefault(_worker_label(seat), []).append(child.snapshot)
+            if seat.lags_ms and seat.state is State.SERVING:
+                lags[_worker_label(seat)] = max(seat.lags_ms) / 1e3
+            rows.append(
+                {
+                    "pid": seat.pid,
+                    "slot": seat.slot,
+                    "state": seat.state.value,
+                    "open": seat.opened_ns is not None,
+                    "age_s": round((now_ns - seat.started_ns) / 1e9, 3),
+                    "rss_bytes": seat.rss_bytes,
+                    **seat.gauges,
+                }
+            )
+        before = self.report.serving
+        self.report = Report(
+            slots=self.settings.workers,
+            serving=self._slots.serving,
+            workers=tuple(sorted(rows, key=lambda row: (row["slot"] is None, row["slot"]))),
+            counts={worker: tuple(snapshots) for worker, snapshots in counts.items()},
+            lags_s=lags,
+            restarts=dict(self._restarts),
+        )
+        if self.report.serving != before and self._on_change is not None:
+            self._on_change(self.report)
+
+    def _write_settings(self) -> Path:
+        """Leave the settings, ports filled in, where workers read them; written whole or not."""
+        path = Path(self.settings.folder) / "settings.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.write_text(self.settings.to_json(), encoding="utf-8")
+        part.replace(path)
+        return path
+
+
+def rss_bytes(pid: int) -> int:
+    """Resident memory of *pid*; 0 when it is gone or the system has no /proc."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _worker_label(seat: Seat) -> str:
+    return "spare" if seat.slot is None else str(seat.slot)

@@ -1,0 +1,1 @@
+"""What happens after a reply: counters, windows, evidence and journal records."""

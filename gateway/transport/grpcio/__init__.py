@@ -1,0 +1,1 @@
+"""The portable server on grpc.aio, which is the reference implementation."""

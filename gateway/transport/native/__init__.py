@@ -1,0 +1,1 @@
+"""The server whose HTTP/2, gRPC and decoding run in Rust (ingress/)."""

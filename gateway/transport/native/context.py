@@ -1,0 +1,276 @@
+"""Calls that score nothing, behind the native door: the same handlers as behind grpcio.
+
+A RawCall is to a handler what grpc.aio's ServicerContext is, as far as ours and grpc's own use it.
+"""
+
+import asyncio
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from gateway.clock import Clock
+from gateway.native_library import Core, Pairs
+from gateway.status import Code, Refusal, RefusedError
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Metadata = Iterable[tuple[str, str | bytes]]
+Wording = Callable[[str, BaseException], Refusal]
+
+
+class AbortedError(Exception):
+    """A handler ended its call with a status; it is sent already."""
+
+
+class RawCall:
+    """One call in a handler's hands."""
+
+    def __init__(
+        self, core: Core, number: int, metadata: Pairs, left_s: Callable[[], float | None]
+    ) -> None:
+        self._core = core
+        self._number = number
+        self._metadata = metadata
+        self._left_s = left_s
+        self._messages: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._flushed: asyncio.Future[None] | None = None
+        self._trailing: Pairs = []
+        self._code = Code.OK.value
+        self._details = ""
+        self._over = False
+        self._ended = False
+        self._done: list[Callable[[Any], None]] = []
+        self.serializer: Callable[[Any], bytes] | None = None
+        self.deserializer: Callable[[bytes], Any] | None = None
+
+    # What the caller did
+
+    def heard(self, message: bytes | None) -> None:
+        """One of its messages; None: there are no more."""
+        self._messages.put_nowait(message)
+
+    def flushed(self) -> None:
+        """All that was written is on its way."""
+        if self._flushed is not None and not self._flushed.done():
+            self._flushed.set_result(None)
+
+    def over(self) -> None:
+        """The call has ended, by whomever."""
+        self._over = True
+        for act in self._done:
+            act(self)
+        self._done.clear()
+
+    # What a handler asks
+
+    async def read(self) -> Any:  # noqa: ANN401  whatever the method's deserializer makes
+        """Return the next message, or grpc.aio.EOF."""
+        if self._ended:
+            return grpc.aio.EOF
+        self._core.more(self._number)
+        message = await self._messages.get()
+        if message is None:
+            self._ended = True
+            return grpc.aio.EOF
+        return self.parsed(message)
+
+    async def requests(self) -> AsyncIterator[Any]:
+        """Yield every message."""
+        while (message := await self.read()) is not grpc.aio.EOF:
+            yield message
+
+    async def first(self) -> Any:  # noqa: ANN401
+        """Return the one message of a method that takes one: it came with the call."""
+        message = await self._messages.get()
+        assert message is not None
+        return self.parsed(message)
+
+    def parsed(self, message: bytes) -> Any:  # noqa: ANN401
+        """Return the message as the method's; RefusedError INVALID_ARGUMENT where it is none."""
+        if self.deserializer is None:
+            return message
+        try:
+            return self.deserializer(message)
+        except DecodeError:
+            words = f"{len(message)} bytes are not the message that this method takes"
+            raise RefusedError(Refusal(Code.INVALID_ARGUMENT, words)) from None
+
+    async def write(self, reply: Any) -> None:  # noqa: ANN401
+        """Send one message; returns when there is room for another."""
+        self._flushed = asyncio.get_running_loop().create_future()
+        self.put(reply)
+        await self._flushed
+
+    def put(self, reply: Any) -> None:  # noqa: ANN401
+        """Send one message."""
+        message = reply if self.serializer is None else self.serializer(reply)
+        self._core.send(self._number, message)
+
+    async def send_initial_metadata(self, metadata: Metadata) -> None:
+        """Set the response's headers; they go out with the first message."""
+        self._core.start(self._number, encoded(metadata))
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()
+    ) -> None:
+        """End the call with a status; raises."""
+        self._trailing += encoded(trailing_metadata)
+        self.finish(code.value[0], details)
+        raise AbortedError
+
+    def finish(self, code: int | None = None, details: str | None = None) -> None:
+        """End the call with a status, or with what was set."""
+        if self._over:
+            return
+        code = self._code if code is None else code
+        details = self._details if details is None else details
+        self._core.finish(self._number, code, details, self._trailing)
+        self.over()
+
+    def refuse(self, refusal: Refusal) -> None:
+        """End the call with a refusal."""
+        if refusal.pushback_ms is not None:
+            pushback = str(refusal.pushback_ms).encode()
+            self._trailing.append((b"grpc-retry-pushback-ms", pushback))
+        self.finish(int(refusal.code), refusal.words)
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """Set what the call ends with once its handler returns."""
+        self._code = code.value[0]
+
+    def set_details(self, details: str) -> None:
+        """Set the words that go with it."""
+        self._details = details
+
+    def set_trailing_metadata(self, metadata: Metadata) -> None:
+        """Set what is sent beside the status."""
+        self._trailing = encoded(metadata)
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]]:
+        """Return what came with the call."""
+        return tuple(decoded(self._metadata))
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the caller's deadline."""
+        return self._left_s()
+
+    def cancelled(self) -> bool:
+        """Whether the call ended before its handler."""
+        return self._over
+
+    def done(self) -> bool:
+        """Whether the call is over."""
+        return self._over
+
+    def add_done_callback(self, act: Callable[[Any], None]) -> None:
+        """Have *act* called when the call is over."""
+        self._done.append(act)
+
+
+class RawCalls:
+    """Every raw call of one door."""
+
+    def __init__(
+        self, core: Core, handlers: Mapping[str, Handler], clock: Clock, refused: Wording
+    ) -> None:
+        self._core = core
+        self._handlers = handlers
+        self._clock = clock
+        self._refused = refused
+        self._calls: dict[int, tuple[RawCall, asyncio.Task[None]]] = {}
+
+    def hear(self, events: Iterable[tuple[Any, ...]]) -> None:
+        """Pass on what the I/O thread told."""
+        for kind, number, *rest in events:
+            if kind == "opened":
+                self._open(number, *rest)
+                continue
+            call, task = self._calls.get(number, (None, None))
+            if call is None or task is None:
+                continue
+            if kind == "message":
+                call.heard(rest[0])
+            elif kind == "ended":
+                call.heard(None)
+            elif kind == "flushed":
+                call.flushed()
+            else:
+                call.over()
+                task.cancel()
+
+    async def finish(self) -> None:
+        """End what is left; the connections are closed already."""
+        tasks = [task for _, task in self._calls.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _open(self, number: int, path: str, metadata: Pairs, deadline_ns: int) -> None:
+        def left_s() -> float | None:
+            return (deadline_ns - self._clock.now_ns()) / 1e9 if deadline_ns else None
+
+        call = RawCall(self._core, number, metadata, left_s)
+        task = asyncio.get_running_loop().create_task(self._serve(self._handlers[path], call))
+        self._calls[number] = (call, task)
+        task.add_done_callback(lambda _: self._calls.pop(number, None))
+
+    async def _serve(self, handler: Handler, call: RawCall) -> None:
+        call.serializer = handler.response_serializer
+        call.deserializer = handler.request_deserializer
+        try:
+            await run(handler, call)
+        except AbortedError:
+            return
+        except asyncio.CancelledError:
+            call.over()
+            return
+        except Exception as error:  # noqa: BLE001  the wall: nothing internal reaches a caller
+            call.refuse(self._refused("", error))
+            return
+        call.finish()
+
+
+async def run(handler: Handler, call: RawCall) -> None:
+    """See one call through its handler, of whichever of gRPC's four kinds it is."""
+    behavior: Any = (
+        (handler.stream_stream if handler.response_streaming else handler.stream_unary)
+        if handler.request_streaming
+        else (handler.unary_stream if handler.response_streaming else handler.unary_unary)
+    )
+    request = call.requests() if handler.request_streaming else await call.first()
+    answer: AsyncIterator[Any] | Awaitable[Any] = behavior(request, call)
+    if not handler.response_streaming:
+        assert isinstance(answer, Awaitable)
+        call.put(await answer)
+    elif isinstance(answer, AsyncIterator):
+        async for reply in answer:
+            await call.write(reply)
+    else:
+        await answer
+
+
+def encoded(metadata: Metadata) -> Pairs:
+    """Return metadata as it stands on the wire: "-bin" values in base64."""
+    return [
+        (
+            name.encode(),
+            b64encode(value).rstrip(b"=")
+            if name.endswith("-bin") and isinstance(value, bytes)
+            else value.encode()
+            if isinstance(value, str)
+            else value,
+        )
+        for name, value in metadata
+    ]
+
+
+def decoded(pairs: Pairs) -> Iterable[tuple[str, str | bytes]]:
+    """Yield metadata as handlers know it."""
+    for name, value in pairs:
+        if name.endswith(b"-bin"):
+            for one in value.split(b","):
+                yield name.decode(), b64decode(one + b"=" * (-len(one) % 4))
+        else:
+            yield name.decode(), value.decode("latin-1")

@@ -1,0 +1,60 @@
+"""Which front door a worker opens: the native one where it is built, or grpcio's."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from gateway.clock import Clock
+from gateway.columns import Ingress
+from gateway.fault_log import FaultLog
+from gateway.ingress_choice import IngressChoice, check_built
+from gateway.native_library import built
+from gateway.predict.single_call import LoneCalls
+from gateway.settings import Settings
+from gateway.transport.grpcio.server import Counter, GrpcioDoor, Unary
+from gateway.transport.native.server import NativeDoor
+
+
+class Door(Ingress, Protocol):
+    """An ingress that can be opened and closed."""
+
+    kind: IngressChoice
+    """Which of the two."""
+
+    lone: LoneCalls | None
+    """Answers a call that is alone without making columns of it; the core's, set once."""
+
+    async def listen(self, host: str, port: int, unix: str = "", lent: int | None = None) -> int:
+        """Open *port* (0: a free one), and a Unix socket at *unix*; returns the port.
+
+        lent  a bound socket's descriptor that may be listened at instead
+              (gateway.supervision.sockets).
+        """
+        ...
+
+    async def show_health(self, ready: Mapping[str, bool]) -> None:
+        """Set what grpc.health.v1 says."""
+        ...
+
+    async def close(self, grace_s: float) -> None:
+        """Leave the port, and finish what is in flight."""
+        ...
+
+    @property
+    def rows_inside(self) -> int:
+        """Rows admitted and not yet answered."""
+        ...
+
+
+def door_of(
+    settings: Settings,
+    clock: Clock,
+    faults: FaultLog,
+    on_refused: Counter,
+    methods: Mapping[str, Unary],
+) -> Door:
+    """Build the door that settings.ingress names; SettingsError where it is not built."""
+    module = None if settings.ingress == IngressChoice.GRPCIO else built()
+    check_built(settings.ingress, there=module is not None)
+    if module is not None:
+        return NativeDoor(module, settings, clock, faults, on_refused, methods)
+    return GrpcioDoor(settings, clock, faults, on_refused, methods)

@@ -1,0 +1,1 @@
+"""The gRPC services of the controller: commands, status and the window sink."""

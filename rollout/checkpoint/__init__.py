@@ -1,0 +1,1 @@
+"""Rollouts as messages in the registry, written and read back bit for bit."""

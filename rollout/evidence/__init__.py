@@ -1,0 +1,1 @@
+"""What closed windows say about a candidate: sets, sums and e-processes."""

@@ -1,0 +1,102 @@
+"""A shadow's pairs in one stage: every row scored by both, answered by production."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos import window_pb2
+from rollout.evidence.approved_shift import Shift
+from rollout.policy.policy import ShadowStage
+from stats.betting import Wealth, bet, log_e_above
+from stats.departure import Expectation
+
+STRIDE = 64
+"""Pairs.joint_index = production's bin * 64 + the shadow's."""
+ALPHA = 0.01
+"""Healthy shadows held, at most, over the three tests together."""
+SLACK = 1.5
+"""Times the certified rate that a live one may be ..."""
+SLACK_RATE = 0.01
+"""... and as much again: today's customers are not the held-out ones."""
+LOG_THRESHOLD = -math.log(ALPHA / 3)
+
+
+@dataclass(slots=True)
+class ShadowPairs:
+    """Pairs of one stage, by count, and what a bettor made of how far scores differ."""
+
+    pairs: int = 0
+    flips: int = 0
+    faulty: int = 0
+    moved: int = 0
+    """Pairs whose bins differ; of *binned*."""
+    binned: int = 0
+    absolute_sum: float = 0.0
+    wealth: Wealth = field(default_factory=Wealth)
+
+    def take(self, windows: list[window_pb2.Window], stage: ShadowStage | None) -> None:
+        """Count one second's windows of the shadow."""
+        sums, pairs = [], 0
+        for window in windows:
+            self.pairs += window.pairs.pairs
+            self.flips += window.pairs.flips
+            self.faulty += window.pairs.faulty
+            pairs += window.pairs.pairs
+            sums.append(window.pairs.absolute_sum)
+            for index, count in zip(
+                window.pairs.joint_index, window.pairs.joint_count, strict=False
+            ):
+                self.binned += count
+                self.moved += count if index // STRIDE != index % STRIDE else 0
+        if pairs and stage is not None:
+            absolute = math.fsum(sums)
+            self.absolute_sum += absolute
+            mean = min(max(absolute / pairs, 0.0), 1.0)
+            self.wealth = bet(self.wealth, stage.difference_max, mean)
+
+    def doubts(
+        self, stage: ShadowStage, shift: Shift | None, expected: Expectation | None
+    ) -> tuple[str, ...]:
+        """Return why the shadow must be held: it differs by more than was approved."""
+        found = []
+        flips_max = stage.flips_bp_max / 10_000
+        if self.pairs >= stage.pairs_min and self.flips > flips_max * self.pairs:
+            found.append(
+                f"{self.flips / self.pairs:.1%} of decisions differ from production's; the policy "
+                f"allows {100 * flips_max:g} %"
+            )
+        elif shift is not None and self.pairs:
+            allowed = min(SLACK * shift.flip_rate + SLACK_RATE, 0.99)
+            if log_e_above(allowed, self.flips, self.pairs - self.flips) >= LOG_THRESHOLD:
+                found.append(
+                    f"{self.flips / self.pairs:.1%} of decisions differ from production's; the "
+                    f"approved shift says {shift.flip_rate:.1%}"
+                )
+        if expected is not None and self.binned:
+            rate = float(
+                1.0
+                - expected.counts.sum(axis=1) @ expected.table.diagonal() / expected.counts.sum()
+            )
+            allowed = min(SLACK * rate + SLACK_RATE, 0.99)
+            if log_e_above(allowed, self.moved, self.binned - self.moved) >= LOG_THRESHOLD:
+                found.append(
+                    f"{self.moved / self.binned:.1%} of scores fall into another bin than "
+                    f"production's; the approved shift says {rate:.1%}"
+                )
+        if self.wealth.log_e_max >= LOG_THRESHOLD:
+            found.append(
+                f"scores differ from production's by {self.absolute_sum / self.pairs:.3f} on "
+                f"average; the policy allows {stage.difference_max:g}"
+            )
+        return tuple(found)
+
+
+def joint_of(windows: list[window_pb2.Window]) -> NDArray[np.int64]:
+    """Return (64, 64) pairs by production's bin, then by the shadow's."""
+    joint = np.zeros(STRIDE * STRIDE, dtype=np.int64)
+    for window in windows:
+        index = np.array(window.pairs.joint_index, dtype=np.int64)
+        np.add.at(joint, index, np.array(window.pairs.joint_count, dtype=np.int64)[: len(index)])
+    return joint.reshape(STRIDE, STRIDE)

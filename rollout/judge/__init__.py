@@ -1,0 +1,1 @@
+"""Pure verdicts from evidence and a policy, their reasons, and the forecast before a start."""

@@ -1,0 +1,1 @@
+"""The state of one rollout, and how that state is written to a deployment."""

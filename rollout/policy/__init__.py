@@ -1,0 +1,1 @@
+"""Rollout policies, their files, their freeze windows and the stages they allow."""

@@ -1,0 +1,72 @@
+"""The policy a rollout was approved under, read back from the JSON its checkpoint keeps."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from features.canonical import sha256_hex
+from rollout.errors import PolicyError
+from rollout.policy.policy import JUDGED, CanaryStep, GoodOutcome, Policy, ShadowStage
+
+FLOATS = (float, float | None)
+WORDS = ("guards", "freeze", "alone_on")
+
+
+def read_kept(kept: bytes, digest: str) -> Policy:
+    """Return the policy whose canonical JSON is *kept*, every number as it was approved.
+
+    digest  SHA-256 of *kept*, hex, as the approval names it. PolicyError when it is another one,
+            or when this edition of the program would read another policy than was written.
+    """
+    found = sha256_hex(kept)
+    if found != digest:
+        raise PolicyError(
+            f"the policy kept with it has the digest {found[:12]}, and {digest[:12]} was approved: "
+            "it was altered or damaged since"
+        )
+    try:
+        policy = _policy(json.loads(kept))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise PolicyError(
+            f"the policy kept with it cannot be read here ({type(error).__name__}: {error}): "
+            "another edition of this program wrote it"
+        ) from error
+    if policy.json != kept or {metric for metric, _ in policy.weights} != set(JUDGED):
+        raise PolicyError(
+            "the policy kept with it has other fields or metrics than policies have here: another "
+            "edition of this program wrote it"
+        )
+    return policy
+
+
+def note_on(kept: Policy, policies: Mapping[str, Policy]) -> str:
+    """Return how the policy of that name differs now from *kept*, in words; empty: it does not."""
+    now = policies.get(kept.name)
+    if now is None:
+        return "kept from its start; there is no policy of that name any more"
+    if now.digest != kept.digest:
+        return f"kept from its start; the file now has another edition ({now.digest[:12]})"
+    return ""
+
+
+def _policy(told: Mapping[str, Any]) -> Policy:
+    whole = dict(told)
+    whole |= {name: tuple(told[name]) for name in WORDS}
+    whole["canary"] = tuple(_made(CanaryStep, step) for step in told["canary"])
+    whole["weights"] = tuple((metric, float(weight)) for metric, weight in told["weights"])
+    for name, kind in (("shadow", ShadowStage), ("outcome", GoodOutcome)):
+        whole[name] = None if told[name] is None else _made(kind, told[name])
+    made: Policy = _made(Policy, whole)
+    return made
+
+
+def _made(kind: Any, told: Mapping[str, Any]) -> Any:  # noqa: ANN401  any of four dataclasses
+    """Return *kind* of JSON's fields. Canonical JSON writes 10.0 as 10: floats are made anew."""
+    floats = {one.name for one in fields(kind) if one.type in FLOATS}
+    return kind(
+        **{
+            name: float(value) if name in floats and value is not None else value
+            for name, value in told.items()
+        }
+    )

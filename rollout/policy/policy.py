@@ -1,0 +1,260 @@
+"""The named policies a rollout may run under: shares, patience, and how sure to be.
+
+An approval is of (version, policy digest): changing any number here asks for a new approval.
+"""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+
+from features.canonical import canonical_json, sha256_hex
+from rollout.policy.freeze import read
+
+WEIGHTS: tuple[tuple[str, float], ...] = (
+    ("errors", 0.20),
+    ("schema", 0.15),
+    ("timeouts", 0.10),
+    ("p99", 0.15),
+    ("p90", 0.10),
+    ("p50", 0.10),
+    ("prediction", 0.10),
+    ("outcome", 0.10),
+)
+"""Each metric's part of alpha."""
+
+JUDGED = tuple(metric for metric, _ in WEIGHTS)
+"""Every metric may roll back. schema: NaN, infinity, wrong shape; p50 to p99: slow answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShadowStage:
+    """The candidate scores copies; nobody sees its answers."""
+
+    sample_bp: int
+    """Share of keys copied."""
+    pairs_min: int
+    """Rows scored by both before it may pass."""
+    bake_s: float
+    faulty_max: int
+    """Rows on which the candidate alone may fail; one more is FAULTY."""
+    flips_bp_max: int
+    """Decisions that may differ from production's; beyond it, HOLD: nobody approved that."""
+    difference_max: float = 0.25
+    """Mean difference of scores in [0, 1] from production's; shown to be beyond it, HOLD."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanaryStep:
+    """One share of the ladder."""
+
+    share_bp: int
+    bake_s: float
+    """Shortest stay, however good the evidence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoodOutcome:
+    """Which reports mean that the prediction did good. Exactly one bound is given."""
+
+    name: str
+    """As callers report it: "accepted"."""
+    at_least: float | None = None
+    """Good from this value on ..."""
+    at_most: float | None = None
+    """... or down from this one: "churned", at most 0, is a customer who stayed."""
+
+    def __post_init__(self) -> None:
+        bounds = [one for one in (self.at_least, self.at_most) if one is not None]
+        if not self.name or len(bounds) != 1 or not math.isfinite(bounds[0]):
+            raise ValueError(
+                f"the good outcome {self.name!r} has the bounds at_least={self.at_least} and "
+                f"at_most={self.at_most}; it has a name, and one of them as a number"
+            )
+
+    def is_good(self, value: float) -> bool:
+        """Whether a report of this name with *value* is good."""
+        if self.at_least is not None:
+            return value >= self.at_least
+        return self.at_most is not None and value <= self.at_most
+
+    @property
+    def words(self) -> str:
+        """It in words: accepted >= 1."""
+        if self.at_least is not None:
+            return f"{self.name} >= {self.at_least:g}"
+        return f"{self.name} <= {self.at_most:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """All a rollout is judged by. Times in seconds, shares in basis points."""
+
+    name: str
+    shadow: ShadowStage | None
+    canary: tuple[CanaryStep, ...]
+    watch_s: float
+    """Shortest stay as watched production, the old version hot beside it."""
+    standby_bp: int
+    """What the old version keeps while the new one is watched: the baseline."""
+    failure_bar: float
+    """Promotion shows that fewer keys than this fail, or ..."""
+    worse_ratio_max: float = 2.0
+    """... that they fail less than this many times as often as production's."""
+    promote_e: float = 20.0
+    """Evidence for either: wrong in at most 1 of this many promotions of a candidate at the bar."""
+    alpha: float = 0.01
+    """Healthy rollouts rolled back, at most, over all metrics and looks."""
+    weights: tuple[tuple[str, float], ...] = WEIGHTS
+    guards: tuple[str, ...] = ("BREAKER_OPEN", "WORKER_DIED", "LOAD_REFUSED")
+    """Hard guards that roll back at once, outside alpha."""
+    preload_s_max: float = 120.0
+    stage_s_max: float = 3600.0
+    """After it: HOLD, and a person is asked."""
+    silence_s_max: float = 3.0
+    """A live gateway that sends no window for longer: HOLD."""
+    latency_margin: float = 0.10
+    """Slower than production by this part of its quantile is allowed ..."""
+    latency_floor_us: float = 500.0
+    """... or by this many microseconds, whichever is more."""
+    psi_min: float = 0.005
+    """Smallest departure from the approved shift that may act (.07 standard deviations)."""
+    mismatch_e: float = 1000.0
+    """Evidence that the split does not draw what it says: HOLD."""
+    looks_max: int = 3600
+    """Windows over which the rollback test waits for a late onset."""
+    outcome: GoodOutcome | None = None
+    """What customers are to do after a prediction; None: outcomes judge nothing."""
+    freeze: tuple[str, ...] = ()
+    """When nothing may start or grow, as rollout.policy.freeze reads it; a rollback never waits."""
+    alone_on: tuple[str, ...] = ()
+    """Views over which only one model may roll out at a time; "*": any view the candidate reads."""
+    keys_max: int = 20_000
+    """Keys remembered of each kind; more would not change the answer, only the memory."""
+
+    def __post_init__(self) -> None:
+        shares = [step.share_bp for step in self.canary]
+        if not shares or shares != sorted(set(shares)) or not 0 < shares[0] <= shares[-1] < 10_000:
+            raise ValueError(
+                f"policy {self.name!r} has canary shares {shares}; they must grow, between 1 and "
+                "9999 basis points"
+            )
+        if not 0 < self.standby_bp < 10_000:
+            raise ValueError(
+                f"policy {self.name!r} leaves {self.standby_bp} basis points to the old version; "
+                "the watch needs a baseline, so 1 to 9999"
+            )
+        for window in self.freeze:
+            read(window)
+        if not math.isclose(math.fsum(weight for _, weight in self.weights), 1.0):
+            raise ValueError(f"the weights of policy {self.name!r} do not add up to 1")
+        self._check_bounds()
+
+    def _check_bounds(self) -> None:
+        parts = {"alpha": self.alpha, "failure_bar": self.failure_bar}
+        parts |= {f"weight of {metric}": weight for metric, weight in self.weights}
+        for what, part in parts.items():
+            if not 0.0 < part < 1.0:
+                raise ValueError(f"policy {self.name!r} has {what} {part}; between 0 and 1, please")
+        for what, ratio in (
+            ("worse_ratio_max", self.worse_ratio_max),
+            ("promote_e", self.promote_e),
+            ("mismatch_e", self.mismatch_e),
+        ):
+            if not ratio > 1.0:
+                raise ValueError(f"policy {self.name!r} has {what} {ratio}; it must exceed 1")
+        if self.looks_max < 1 or self.keys_max < 1 or min(self._seconds) < 0:
+            raise ValueError(
+                f"policy {self.name!r} has a negative time, or looks_max or keys_max below 1"
+            )
+        if self.shadow is not None and not 0.0 < self.shadow.difference_max < 1.0:
+            raise ValueError(
+                f"policy {self.name!r} has shadow.difference_max {self.shadow.difference_max}; "
+                "scores lie in 0 to 1, so it does, too"
+            )
+
+    @property
+    def _seconds(self) -> tuple[float, ...]:
+        bakes = tuple(step.bake_s for step in self.canary)
+        return (*bakes, self.watch_s, self.preload_s_max, self.stage_s_max, self.silence_s_max)
+
+    @cached_property
+    def json(self) -> bytes:
+        """The canonical JSON that is hashed, shown and approved."""
+        return canonical_json(asdict(self))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, hex: what an approval names."""
+        return sha256_hex(self.json)
+
+    def log_threshold(self, metric: str) -> float:
+        """Return ln(1 / (alpha w)): where *metric*'s evidence rolls back."""
+        return -math.log(self.alpha * dict(self.weights)[metric])
+
+    @property
+    def mismatch_log_threshold(self) -> float:
+        """Return ln of the evidence of a wrong split that holds."""
+        return math.log(self.mismatch_e)
+
+    @property
+    def promote_log_threshold(self) -> float:
+        """Return ln of the evidence that promotes."""
+        return math.log(self.promote_e)
+
+
+DEMO = Policy(
+    name="demo",
+    shadow=ShadowStage(
+        sample_bp=10_000, pairs_min=300, bake_s=2.0, faulty_max=2, flips_bp_max=3_000
+    ),
+    canary=(CanaryStep(share_bp=1_000, bake_s=5.0), CanaryStep(share_bp=5_000, bake_s=5.0)),
+    watch_s=10.0,
+    standby_bp=500,
+    failure_bar=0.01,
+    preload_s_max=60.0,
+    stage_s_max=600.0,
+)
+DEMO_DIRECT = Policy(
+    name="demo-direct",
+    shadow=None,
+    canary=DEMO.canary,
+    watch_s=DEMO.watch_s,
+    standby_bp=DEMO.standby_bp,
+    failure_bar=DEMO.failure_bar,
+    preload_s_max=DEMO.preload_s_max,
+    stage_s_max=DEMO.stage_s_max,
+)
+DEMO_GENTLE = replace(
+    DEMO_DIRECT, name="demo-gentle", canary=(CanaryStep(share_bp=200, bake_s=5.0), *DEMO.canary)
+)
+STANDARD = Policy(
+    name="standard",
+    shadow=ShadowStage(
+        sample_bp=2_000, pairs_min=5_000, bake_s=300.0, faulty_max=2, flips_bp_max=1_000
+    ),
+    canary=(
+        CanaryStep(share_bp=500, bake_s=600.0),
+        CanaryStep(share_bp=2_500, bake_s=600.0),
+        CanaryStep(share_bp=5_000, bake_s=900.0),
+    ),
+    watch_s=3600.0,
+    standby_bp=300,
+    failure_bar=0.005,
+    stage_s_max=8 * 3600.0,
+    looks_max=36_000,
+)
+DRILL = Policy(
+    name="drill",
+    shadow=None,
+    # It never bakes to the end: a bad version that nobody finds must not become production.
+    canary=(CanaryStep(share_bp=1_000, bake_s=86_400.0),),
+    watch_s=86_400.0,
+    standby_bp=500,
+    failure_bar=0.005,
+    preload_s_max=60.0,
+    stage_s_max=3_600.0,
+)
+
+POLICIES: dict[str, Policy] = {
+    policy.name: policy for policy in (DEMO, DEMO_DIRECT, DEMO_GENTLE, STANDARD, DRILL)
+}

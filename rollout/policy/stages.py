@@ -1,0 +1,107 @@
+"""What to do about a verdict: the whole state machine of a rollout, in one table."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from protos import rollout_pb2
+from rollout.policy.policy import Policy
+
+
+class Stage(IntEnum):
+    """Where a candidate stands; it only ever moves down this list, or to one of the ends."""
+
+    PRELOAD = rollout_pb2.PRELOAD
+    SHADOW = rollout_pb2.SHADOW_STAGE
+    CANARY = rollout_pb2.CANARY_STAGE
+    WATCH = rollout_pb2.WATCH
+    DONE = rollout_pb2.DONE
+    ROLLED_BACK = rollout_pb2.ROLLED_BACK
+    REFUSED = rollout_pb2.REFUSED_STAGE
+
+
+class Verdict(IntEnum):
+    """What one look says; UNDECIDED is an answer, not a failure to answer."""
+
+    HEALTHY = rollout_pb2.HEALTHY
+    UNDECIDED = rollout_pb2.UNDECIDED
+    FAULTY = rollout_pb2.FAULTY
+    HOLD = rollout_pb2.HOLD
+
+
+ENDS = frozenset({Stage.DONE, Stage.ROLLED_BACK, Stage.REFUSED})
+
+# A pair that is not here changes nothing. HEALTHY in CANARY goes through all of the policy's
+# shares first; a policy without a shadow stage passes over it. docs/rollout.md is drawn from it.
+NEXT: dict[tuple[Stage, Verdict], Stage] = {
+    (Stage.PRELOAD, Verdict.HEALTHY): Stage.SHADOW,
+    (Stage.PRELOAD, Verdict.FAULTY): Stage.REFUSED,
+    (Stage.SHADOW, Verdict.HEALTHY): Stage.CANARY,
+    (Stage.SHADOW, Verdict.FAULTY): Stage.ROLLED_BACK,
+    (Stage.CANARY, Verdict.HEALTHY): Stage.WATCH,
+    (Stage.CANARY, Verdict.FAULTY): Stage.ROLLED_BACK,
+    (Stage.WATCH, Verdict.HEALTHY): Stage.DONE,
+    (Stage.WATCH, Verdict.FAULTY): Stage.ROLLED_BACK,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A stage, and in CANARY which of the policy's shares (0, 1, ...)."""
+
+    stage: Stage
+    step: int = 0
+
+
+def next_place(place: Place, verdict: Verdict, policy: Policy) -> Place:
+    """Return where a candidate at *place* goes on *verdict*; the same place: it stays.
+
+    A verdict is about one place at one revision. apply.py compares that revision before it
+    writes, so a verdict delivered twice moves the candidate once.
+    """
+    stage = NEXT.get((place.stage, verdict), place.stage)
+    if stage == place.stage:
+        return place
+    last_step = len(policy.canary) - 1
+    if place.stage == Stage.CANARY and verdict == Verdict.HEALTHY and place.step < last_step:
+        return Place(Stage.CANARY, place.step + 1)
+    if stage == Stage.SHADOW and policy.shadow is None:
+        return Place(Stage.CANARY)
+    return Place(stage)
+
+
+def share_bp(place: Place, policy: Policy) -> int:
+    """Return the candidate's share of customers' traffic at *place*, in basis points."""
+    if place.stage == Stage.CANARY:
+        return policy.canary[place.step].share_bp
+    if place.stage == Stage.WATCH:
+        return 10_000 - policy.standby_bp
+    return 10_000 if place.stage == Stage.DONE else 0
+
+
+def stay_s(place: Place, policy: Policy) -> float:
+    """Return the shortest stay at *place*, in seconds, however good the evidence."""
+    if place.stage == Stage.CANARY:
+        return policy.canary[place.step].bake_s
+    if place.stage == Stage.WATCH:
+        return policy.watch_s
+    if place.stage == Stage.SHADOW and policy.shadow is not None:
+        return policy.shadow.bake_s
+    return 0.0
+
+
+def diagram() -> str:
+    """Draw NEXT as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2", f"    [*] --> {Stage.PRELOAD.name}"]
+    for (stage, verdict), after in NEXT.items():
+        if (stage, verdict) == (Stage.CANARY, Verdict.HEALTHY):
+            lines.append(f"    {stage.name} --> {stage.name}: HEALTHY, next share")
+            lines.append(f"    {stage.name} --> {after.name}: HEALTHY at the last share")
+        elif (stage, verdict) == (Stage.PRELOAD, Verdict.HEALTHY):
+            lines.append(f"    {stage.name} --> {after.name}: HEALTHY")
+            lines.append(
+                f"    {stage.name} --> {Stage.CANARY.name}: HEALTHY, policy without shadow"
+            )
+        else:
+            lines.append(f"    {stage.name} --> {after.name}: {verdict.name}")
+    lines += [f"    {stage.name} --> [*]" for stage in Stage if stage in ENDS]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""Simulated and recorded traffic played through the judge."""

@@ -1,0 +1,89 @@
+"""A deployment that gives half the keys to a canary, and what its windows say."""
+
+import asyncio
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.models.executor import Scorer
+from protos import window_pb2
+from protos.predict_pb2 import PredictReply
+from registry.types import Deployment, split_bucket
+from tests.gateway.gateway_fixture import SALT, House, ask
+
+ONE = Deployment(model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT)
+HALF = replace(ONE, revision=2, canary="2", canary_bp=5_000)
+DOUBLE = np.array([[0.2], [0.4], [0.6]], dtype=np.float32)
+"""A candidate that scores twice what production does."""
+KEYS = [f"S{n}" for n in range(60)]
+
+
+def canary_keys(share_bp: int = 5_000) -> set[str]:
+    """Those of KEYS that the split gives to the canary."""
+    return {key for key in KEYS if split_bucket(SALT, key.encode()) < share_bp}
+
+
+async def ask_all(gateway: House, first: float = 1.0) -> dict[str, PredictReply]:
+    """One call a key, all at once."""
+    replies = await asyncio.gather(*(gateway.predict(ask(first, 2, 3, key=k)) for k in KEYS))
+    return dict(zip(KEYS, replies, strict=True))
+
+
+def windows_of(gateway: House) -> dict[str, window_pb2.Window]:
+    """Every window so far, one an arm: counts added, records joined."""
+    gateway.aside.fold()
+    by_arm: dict[str, window_pb2.Window] = {}
+    for window in gateway.windows.close(0, everything=True):
+        name = window_pb2.Arm.Name(window.arm).removeprefix("ARM_")
+        held = by_arm.setdefault(name, window_pb2.Window())
+        for field, value in window.calls.ListFields():
+            setattr(held.calls, field.name, getattr(held.calls, field.name) + value)
+        for field, value in window.pairs.ListFields():
+            if field.name in ("pairs", "flips", "faulty", "absolute_sum"):
+                setattr(held.pairs, field.name, getattr(held.pairs, field.name) + value)
+        held.records.extend(window.records)
+        held.rows += window.rows
+        held.last_bad_unix_ns = max(held.last_bad_unix_ns, window.last_bad_unix_ns)
+    return by_arm
+
+
+class Hung:
+    """A scorer that does not return until it is let go."""
+
+    def __init__(self) -> None:
+
+        self.go_on = threading.Event()
+
+    def run(self, matrix: np.ndarray) -> np.ndarray:
+        """Wait."""
+        assert self.go_on.wait(10.0)
+        return np.zeros((len(matrix), 1), dtype=np.float32)
+
+
+class Busy:
+    """A scorer that computes for 12 ms more than the real one."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+
+    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Work until the thread has had 12 ms of a processor."""
+        until_ns = time.thread_time_ns() + 12_000_000
+        while time.thread_time_ns() < until_ns:
+            np.sort(np.arange(1_000)[::-1])
+        return self._scorer.run(matrix)
+
+
+class Slow:
+    """A scorer that takes 12 ms longer than the real one."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+
+    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Wait on an event that never comes: a real 12 ms, without the loop."""
+        threading.Event().wait(0.012)
+        return self._scorer.run(matrix)

@@ -1,0 +1,334 @@
+"""ReportOutcome: on disk before it is acknowledged, each key once, each kind counted."""
+
+import asyncio
+import os
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import pytest
+
+from gateway.clock import SystemClock
+from gateway.methods.idempotency_keys import OutcomeKeys
+from gateway.methods.report_outcome import Outcomes
+from gateway.models.routes import Deployed, build_routes
+from gateway.telemetry.outcome_windows import OutcomeWindows
+from journal.errors import JournalRefusedError
+from journal.prediction_id import HOLDOUT_BIT, model_hash, read, write
+from journal.reader import Reader
+from journal.segment import Kind
+from journal.writer import Writer
+from protos.journal_pb2 import OutcomeRecord
+from protos.predict_pb2 import OutcomeReply, OutcomeRequest, Role
+from registry.types import Deployment
+from tests.gateway.gateway_fixture import KEY, SALT, House, ask, house
+from tests.models import tiny_files
+
+pytestmark = pytest.mark.walk
+
+PLAN = Deployment(model="churn", revision=1, production="1")
+DAY_MS = 86_400_000
+BY_ENTITY = {"prediction_id": b"", "model": "churn", "event_time_ms": 1}
+
+
+async def report(gateway: House, **fields: object) -> OutcomeReply:
+    """Report over gRPC."""
+    request = OutcomeRequest(**{"name": "churned", "value": 1.0, **fields})  # type: ignore[arg-type]
+    path = "/turnout.v1.Predictor/ReportOutcome"
+    raw = await gateway.channel.unary_unary(path)(request.SerializeToString(), timeout=5.0)
+    return OutcomeReply.FromString(raw)
+
+
+def proof(model: str, days_ago: float, boot_id: int = 99, role: int = 1) -> bytes:
+    """An id that some worker of this cluster wrote."""
+    return write(
+        KEY,
+        role=role,
+        slot=1,
+        sequence=5,
+        model_hash=model_hash(model),
+        version=bytes(8),
+        revision=1,
+        at_ms=int(time.time() * 1e3 - days_ago * DAY_MS),
+        key_hash=1,
+        boot_id=boot_id,
+    )
+
+
+def test_each_kind_of_outcome_is_kept_and_counted() -> None:
+    """On time, late, of a model that is gone, by entity, and a duplicate."""
+
+    async def walk() -> None:
+        async with house({"1": tiny_files()}, PLAN) as gateway:
+            fresh = (await gateway.predict(ask(1, 2, 3))).prediction_id
+            for fields in (
+                {"prediction_id": fresh, "idempotency_key": "k-1"},
+                {"prediction_id": proof("churn", 89)},
+                {"prediction_id": proof("churn", 91)},
+                {"prediction_id": proof("retired", 1)},
+                {"model": "churn", "keys": ["S1"], "event_time_ms": 1_700_000_000_000},
+            ):
+                assert not (await report(gateway, **fields)).duplicate
+            again = await report(gateway, prediction_id=fresh, idempotency_key="k-1")
+            assert again.duplicate
+            assert again.attribution == OutcomeReply.BY_PREDICTION_ID
+            counted = {tuple(k): n for k, n in gateway.metrics.snapshot()["turnout_outcomes"]}
+            assert counted == {
+                ("churn", "on_time"): 2,
+                ("churn", "late"): 1,
+                ("other", "orphan"): 1,
+                ("churn", "by_entity"): 1,
+                ("churn", "duplicate"): 1,
+            }
+            records = [OutcomeRecord.FromString(one) for one in gateway.outcomes.records]
+            assert len(records) == 5
+            assert (records[4].model, list(records[4].keys)) == ("churn", ["S1"])
+            assert records[4].event_time_ms == 1_700_000_000_000
+
+    asyncio.run(walk())
+
+
+def test_what_is_under_test_is_told_to_those_who_judge() -> None:
+    """By version, role and name, with key and value: each report once, no control group."""
+    plan = replace(PLAN, canary="2", canary_bp=5_000, split_salt=SALT, rollout_id="r1", revision=4)
+    versions = {"1": tiny_files(), "2": {**tiny_files(), "card.json": b"{}"}}
+
+    async def walk() -> None:
+        async with house(versions, plan) as gateway:
+            told: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
+            for number in range(30):
+                reply = await gateway.predict(ask(1, 2, 3, key=f"S{number}"))
+                proved = read(reply.prediction_id, KEY)
+                assert proved.revision == 4
+                told[reply.version, proved.role][proved.key_hash] = number % 3
+                for _ in range(2):
+                    await report(
+                        gateway,
+                        prediction_id=reply.prediction_id,
+                        value=float(number % 3),
+                        idempotency_key=f"k-{number}",
+                    )
+            held_out = proof("churn", 1, role=1 | HOLDOUT_BIT)
+            for stranger in (held_out, proof("churn", 1), proof("retired", 1)):
+                await report(gateway, prediction_id=stranger)
+            await report(gateway, **BY_ENTITY, keys=["S1"])
+            windows = gateway.outcome_windows.close(0, everything=True)
+            found: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
+            for window in windows:
+                assert (window.model, window.revision, window.arm) == ("churn", 4, 0)
+                for one in window.outcomes:
+                    assert one.name == "churned"
+                    reports = dict(zip(one.key_hash, one.value, strict=True))
+                    assert len(reports) == len(one.key_hash)
+                    found[window.version, one.role] |= reports
+            assert found == told
+            assert set(found) == {("1", Role.PRODUCTION), ("2", Role.CANARY)}
+            settled = replace(plan, canary="", canary_bp=0, rollout_id="", revision=5)
+            loaded = {"1": gateway.deployed.all()[0].production.version}
+            gateway.deployed.swap(build_routes(settled, loaded, gateway.settings))
+            await report(gateway, prediction_id=reply.prediction_id)
+            assert gateway.outcome_windows.close(0, everything=True) == []
+
+    asyncio.run(walk())
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"prediction_id": b"x" * 64}, "not written by this cluster"),
+        ({"prediction_id": b""}, "send a prediction_id"),
+        ({"name": ""}, "1 to 128 bytes"),
+        ({"name": "a\nb"}, "control character"),
+        ({"idempotency_key": "k" * 129}, "too long"),
+        ({"value": float("nan")}, "NaN"),
+        (
+            {"prediction_id": b"", "model": "churn", "keys": ["a", "b"], "event_time_ms": 1},
+            "2 keys",
+        ),
+        ({"prediction_id": b"", "model": "churn", "keys": ["a\x1f"], "event_time_ms": 1}, "U.001F"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_bad_report_is_refused_and_not_kept(fields: dict[str, object], words: str) -> None:
+    """INVALID_ARGUMENT, in words."""
+
+    async def walk() -> None:
+        async with house({"1": tiny_files()}, PLAN) as gateway:
+            with pytest.raises(grpc.aio.AioRpcError, match=words) as refused:
+                await report(gateway, **{"prediction_id": proof("churn", 1), **fields})
+            assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert gateway.outcomes.records == []
+
+    asyncio.run(walk())
+
+
+class Desk:
+    """One worker's outcomes over a real journal, as after a start."""
+
+    def __init__(self, folder: Path, boot_id: int, keys_max: int = 1_000) -> None:
+        self.writer = Writer(folder, Kind.OUTCOMES, boot_id=boot_id)
+        self.keys = OutcomeKeys(folder, boot_id, keys_max)
+        self.keys.rebuild()
+        self.counted: list[tuple[str, str]] = []
+        self.outcomes = Outcomes(
+            Deployed(),
+            self.writer,
+            self.keys,
+            SystemClock(),
+            lambda: KEY,
+            lambda model, kind: self.counted.append((model, kind)),
+            90,
+            OutcomeWindows().tell,
+        )
+
+    async def report(self, key: str) -> bool:
+        """Report with an idempotency key; whether it was known."""
+        request = OutcomeRequest(
+            prediction_id=proof("churn", 1), name="churned", value=1, idempotency_key=key
+        )
+        reply = await self.outcomes.report(request.SerializeToString())
+        return OutcomeReply.FromString(reply).duplicate
+
+
+@asynccontextmanager
+async def desk(folder: Path, boot_id: int, keys_max: int = 1_000) -> AsyncIterator[Desk]:
+    """A worker that ends in order."""
+    one = Desk(folder, boot_id, keys_max)
+    try:
+        yield one
+    finally:
+        await asyncio.to_thread(one.writer.close)
+
+
+def kept(folder: Path) -> list[str]:
+    """Keys on disk."""
+    return [OutcomeRecord.FromString(raw).idempotency_key for raw, _ in Reader(folder, Kind(2))]
+
+
+def test_a_key_counts_once_at_this_worker_at_its_neighbour_and_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    """200 keys at once, each thrice: at one worker, then at another, then at their successor."""
+    keys = [f"k-{n}" for n in range(200)]
+
+    async def walk() -> None:
+        async with desk(tmp_path, 1) as first, desk(tmp_path, 2) as second:
+            told = await asyncio.gather(*(first.report(key) for key in keys * 3))
+            assert sum(told) == 400
+            assert all(await asyncio.gather(*(second.report(key) for key in keys)))
+            assert not await second.report("k-new")
+            assert await first.report("k-new")
+        async with desk(tmp_path, 3) as third:
+            assert len(third.keys) == 201
+            assert await third.report("k-7")
+            assert not await third.report("k-newer")
+        assert sorted(kept(tmp_path)) == sorted([*keys, "k-new", "k-newer"])
+
+    asyncio.run(walk())
+
+
+def test_the_index_is_bounded_by_its_newest_keys(tmp_path: Path) -> None:
+    """50 of 300 keys over three starts, the newest; the bound holds in memory too."""
+
+    async def walk() -> None:
+        for boot in (1, 2, 3):
+            async with desk(tmp_path, boot) as one:
+                for n in range(100):
+                    await one.report(f"k-{boot}-{n}")
+        async with desk(tmp_path, 4, keys_max=50) as last:
+            assert len(last.keys) == 50
+            assert "k-3-99" in last.keys
+            assert "k-1-0" not in last.keys
+            assert await last.report("k-3-99")
+            for n in range(100):
+                await last.report(f"k-4-{n}")
+            assert len(last.keys) == 50
+
+    asyncio.run(walk())
+
+
+def test_damage_and_foreign_files_hide_no_later_key(tmp_path: Path) -> None:
+    """A flipped byte in the middle, and a file that is none of ours."""
+
+    async def walk() -> None:
+        async with desk(tmp_path, 1) as one:
+            for n in range(20):
+                await one.report(f"k-{n}")
+        (segment,) = tmp_path.iterdir()  # noqa: ASYNC240  a test's own file
+        content = bytearray(segment.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        segment.write_bytes(content)
+        (tmp_path / "outcomes-1700000000000-00000000000000aa-000000.trnj").write_bytes(b"not ours")
+        keys = OutcomeKeys(tmp_path, 2, 1_000)
+        keys.rebuild()
+        assert len(keys) == 19
+        assert keys.catch_up(["k-0", "k-19", "k-absent"]) == {"k-0", "k-19"}
+
+    asyncio.run(walk())
+
+
+def test_a_caller_who_gives_up_is_a_duplicate_when_they_come_back(tmp_path: Path) -> None:
+    """Cancelled before the disk answered: the record is kept once all the same."""
+
+    async def walk() -> None:
+        async with desk(tmp_path, 1) as one:
+            asked = asyncio.create_task(one.report("k-1"))
+            await asyncio.sleep(0)
+            asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+            assert await one.report("k-1")
+        assert kept(tmp_path) == ["k-1"]
+
+    asyncio.run(walk())
+
+
+def test_a_journal_that_refuses_is_unavailable_and_the_key_may_be_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was promised, so nothing is a duplicate."""
+
+    async def refuse(payload: bytes) -> None:
+        raise JournalRefusedError("full")
+
+    async def walk() -> None:
+        async with house({"1": tiny_files()}, PLAN) as gateway:
+            proved = proof("churn", 1)
+            with monkeypatch.context() as full:
+                full.setattr(gateway.outcomes, "append_durably", refuse)
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await report(gateway, prediction_id=proved, idempotency_key="k-1")
+                assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert not (
+                await report(gateway, prediction_id=proved, idempotency_key="k-1")
+            ).duplicate
+
+    asyncio.run(walk())
+
+
+def test_an_acknowledged_outcome_was_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the reply; a neighbour's record too, before it is vouched for."""
+    synced: list[str] = []
+    real = os.fdatasync
+
+    def watched(file: int) -> None:
+        real(file)
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{file}")))  # noqa: PTH119, PTH115
+
+    async def walk() -> None:
+        monkeypatch.setattr(os, "fdatasync", watched)
+        async with desk(tmp_path, 1) as first, desk(tmp_path, 2) as second:
+            await first.report("k-1")
+            assert [name.split("-")[2] for name in synced] == [f"{1:016x}"]
+            await second.report("k-1")
+            assert [name.split("-")[2] for name in synced] == [f"{1:016x}"] * 2
+            await second.report("k-1")
+            assert len(synced) == 2
+
+    asyncio.run(walk())

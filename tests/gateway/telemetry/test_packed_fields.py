@@ -1,0 +1,26 @@
+"""Packed fields: whatever protobuf itself would write."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.telemetry import packed_fields
+from protos.window_pb2 import Records
+from tests.examples import examples
+
+NUMBERS = st.lists(st.one_of(st.integers(0, 300), st.integers(0, 2**32 - 1)), max_size=150)
+
+
+@examples(100)
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=40), NUMBERS, NUMBERS)
+def test_columns_on_the_wire_are_protobufs_own(
+    keys: list[int], bins: list[int], batch_calls: list[int]
+) -> None:
+    """Empty, of one byte each, of several, and lengths past a byte."""
+    expected = Records(key_hash=keys, bin=bins, batch_calls=batch_calls).SerializeToString()
+    written = [
+        packed_fields.fixed64s(2, np.array(keys, dtype=np.uint64)),
+        packed_fields.varints(3, np.array(bins, dtype=np.int64)),
+        packed_fields.varints(5, np.array(batch_calls, dtype=np.int64)),
+    ]
+    assert b"".join(written) == expected

@@ -1,0 +1,82 @@
+"""What tools ask of any gRPC server: health by name, watched too, and both reflections."""
+
+import asyncio
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from registry.types import Deployment
+from tests.gateway.gateway_fixture import SALT, House, house
+from tests.models import tiny_files
+
+pytestmark = pytest.mark.walk
+
+ONE = Deployment(model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT)
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+
+def watch(gateway: House, service: str) -> grpc.aio.UnaryStreamCall[bytes, bytes]:
+    """Open Health.Watch."""
+    method = gateway.channel.unary_stream("/grpc.health.v1.Health/Watch")
+    return method(health_pb2.HealthCheckRequest(service=service).SerializeToString())
+
+
+async def status_of(call: grpc.aio.UnaryStreamCall[bytes, bytes]) -> int:
+    """Read the next status of a watch."""
+    async with asyncio.timeout(5.0):
+        answer = await call.read()
+    assert isinstance(answer, bytes)
+    return health_pb2.HealthCheckResponse.FromString(answer).status
+
+
+def test_health_is_checked_by_name_and_watched_until_the_door_closes() -> None:
+    """The server and "churn" serve, "fraud" is NOT_FOUND; a watch sees NOT_SERVING."""
+
+    async def walk() -> None:
+        async with house({"1": tiny_files()}, ONE) as gateway:
+            check = gateway.channel.unary_unary("/grpc.health.v1.Health/Check")
+            for name in ("", "churn"):
+                raw = await check(health_pb2.HealthCheckRequest(service=name).SerializeToString())
+                assert health_pb2.HealthCheckResponse.FromString(raw).status == SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await check(health_pb2.HealthCheckRequest(service="fraud").SerializeToString())
+            assert raised.value.code() == grpc.StatusCode.NOT_FOUND
+
+            known, unknown = watch(gateway, "churn"), watch(gateway, "fraud")
+            assert (await status_of(known), await status_of(unknown)) == (SERVING, UNKNOWN)
+            await gateway.door.show_health({"churn": False, "fraud": True})
+            assert (await status_of(known), await status_of(unknown)) == (NOT_SERVING, SERVING)
+
+    asyncio.run(walk())
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_lists_the_services_and_describes_predict(version: str) -> None:
+    """What grpcurl asks first: the list, then the file that holds a symbol."""
+    asked = reflection_pb2.ServerReflectionRequest
+    requests = [
+        asked(list_services=""),
+        asked(file_containing_symbol="turnout.v1.Predictor"),
+        asked(file_containing_symbol="turnout.v1.Nobody"),
+    ]
+
+    async def walk() -> None:
+        async with house({"1": tiny_files()}, ONE) as gateway:
+            name = f"grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+            call = gateway.channel.stream_stream(f"/{name}")(
+                iter(request.SerializeToString() for request in requests)
+            )
+            answers = [
+                reflection_pb2.ServerReflectionResponse.FromString(raw) async for raw in call
+            ]
+            services = {one.name for one in answers[0].list_services_response.service}
+            assert {"turnout.v1.Predictor", "grpc.health.v1.Health"} <= services
+            files = answers[1].file_descriptor_response.file_descriptor_proto
+            assert any(b"PredictRequest" in file for file in files)
+            assert answers[2].error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+
+    asyncio.run(walk())

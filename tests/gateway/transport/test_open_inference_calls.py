@@ -1,0 +1,173 @@
+"""The Open Inference Protocol over real gRPC, beside Predict on one port."""
+
+import asyncio
+import json
+from base64 import b64decode
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from journal.prediction_id import read
+from protos import open_inference_pb2 as oip
+from protos.predict_pb2 import CANARY, PredictRequest, Row
+from registry.types import Deployment
+from tests.gateway.gateway_fixture import KEY, SALT, House, ask, house
+from tests.models import tiny_files
+
+pytestmark = pytest.mark.walk
+
+PLAN = Deployment(
+    model="churn",
+    revision=3,
+    production="1",
+    canary="2",
+    canary_bp=5_000,
+    split_salt=SALT,
+    holdout_salt=SALT,
+    holdout_bp=3_000,
+)
+VERSIONS = {"1": tiny_files(), "2": tiny_files(golden_rows=4)}
+
+
+async def call(gateway: House, method: str, request: Message, reply: type[Message]) -> Message:
+    """Call one method of the service."""
+    path = f"/inference.GRPCInferenceService/{method}"
+    raw = await gateway.channel.unary_unary(path)(request.SerializeToString(), timeout=5.0)
+    return reply.FromString(raw)
+
+
+async def infer(gateway: House, key: str, **more: object) -> oip.ModelInferResponse:
+    """Infer one row of (1, 2, 3), typed."""
+    request = oip.ModelInferRequest(model_name="churn", **more)  # type: ignore[arg-type]
+    keys = request.inputs.add(name="keys", datatype="BYTES", shape=[1, 1])
+    keys.contents.bytes_contents.append(key.encode())
+    inputs = request.inputs.add(name="inputs", datatype="FP32", shape=[1, 3])
+    inputs.contents.fp32_contents.extend([1, 2, 3])
+    reply = await call(gateway, "ModelInfer", request, oip.ModelInferResponse)
+    assert isinstance(reply, oip.ModelInferResponse)
+    return reply
+
+
+def test_both_dialects_give_one_answer_sixty_customers_over() -> None:
+    """Same score, version, role and holdout; a prediction_id that proves itself."""
+
+    async def walk() -> None:
+        async with house(VERSIONS, PLAN) as gateway:
+            seen = set()
+            for number in range(60):
+                key = f"S{number:07d}"
+                theirs, ours = await asyncio.gather(
+                    infer(gateway, key, id="r-1"), gateway.predict(ask(1, 2, 3, key=key))
+                )
+                role = theirs.parameters["role"].string_param
+                assert (theirs.id, theirs.model_version) == ("r-1", ours.version)
+                assert list(theirs.outputs[0].contents.fp32_contents) == list(ours.scores)
+                assert theirs.parameters["holdout"].bool_param == ours.holdout
+                assert (role == "canary") == (ours.role == CANARY)
+                proved = read(b64decode(theirs.parameters["prediction_id"].string_param), KEY)
+                assert proved.holdout == ours.holdout
+                seen.add((role, ours.holdout))
+            assert len(seen) == 4
+
+    asyncio.run(walk())
+
+
+def test_a_version_pins_and_a_stranger_is_not_found() -> None:
+    """model_version is a pin; every refusal is counted once."""
+
+    async def walk() -> None:
+        async with house(VERSIONS, PLAN) as gateway:
+            pinned = await infer(gateway, "S1", model_version="2")
+            assert pinned.parameters["role"].string_param == "pinned"
+            for more, code in (
+                ({"model_version": "9"}, grpc.StatusCode.NOT_FOUND),
+                ({"raw_input_contents": [b""]}, grpc.StatusCode.INVALID_ARGUMENT),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await infer(gateway, "S1", **more)
+                assert refused.value.code() == code
+            counted = {tuple(k): n for k, n in gateway.metrics.snapshot()["turnout_refusals"]}
+            assert counted == {("churn", "NOT_FOUND", "core"): 1}
+            assert [refusal.code.name for _, refusal in gateway.refused] == ["INVALID_ARGUMENT"]
+
+    asyncio.run(walk())
+
+
+def test_health_and_metadata_say_what_is_deployed() -> None:
+    """Live, ready, names, tensors, versions; what is not there is not ready, or NOT_FOUND."""
+
+    async def walk() -> None:
+        async with house(VERSIONS, PLAN) as gateway:
+            for request, reply, field, expected in (
+                (oip.ServerLiveRequest(), oip.ServerLiveResponse, "live", True),
+                (oip.ServerReadyRequest(), oip.ServerReadyResponse, "ready", True),
+                (oip.ModelReadyRequest(name="churn"), oip.ModelReadyResponse, "ready", True),
+                (
+                    oip.ModelReadyRequest(name="churn", version="2"),
+                    oip.ModelReadyResponse,
+                    "ready",
+                    True,
+                ),
+                (
+                    oip.ModelReadyRequest(name="churn", version="9"),
+                    oip.ModelReadyResponse,
+                    "ready",
+                    False,
+                ),
+                (oip.ModelReadyRequest(name="fraud"), oip.ModelReadyResponse, "ready", False),
+                (oip.ServerMetadataRequest(), oip.ServerMetadataResponse, "name", "turnout"),
+            ):
+                method = type(request).__name__.removesuffix("Request")
+                said = await call(gateway, method, request, reply)
+                assert getattr(said, field) == expected, request
+            wanted = oip.ModelMetadataRequest(name="churn")
+            about = await call(gateway, "ModelMetadata", wanted, oip.ModelMetadataResponse)
+            assert isinstance(about, oip.ModelMetadataResponse)
+            tensors = [(t.name, t.datatype, list(t.shape)) for t in (*about.inputs, *about.outputs)]
+            assert tensors == [
+                ("keys", "BYTES", [-1, 1]),
+                ("inputs", "FP32", [-1, 3]),
+                ("scores", "FP32", [-1, 1]),
+            ]
+            assert list(about.versions) == ["1", "2"]
+            assert json.loads(about.properties["keys"]) == ["subscriber"]
+            for absent in (
+                oip.ModelMetadataRequest(name="fraud"),
+                oip.ModelMetadataRequest(name="churn", version="9"),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await call(gateway, "ModelMetadata", absent, oip.ModelMetadataResponse)
+                assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+
+    asyncio.run(walk())
+
+
+def test_reflection_describes_the_service() -> None:
+    """Tools like grpcurl find every method."""
+
+    async def walk() -> None:
+        async with house({"1": tiny_files()}, Deployment(model="churn", production="1")) as gateway:
+            stub = reflection_pb2_grpc.ServerReflectionStub(gateway.channel)  # type: ignore[no-untyped-call]
+            asking = reflection_pb2.ServerReflectionRequest(
+                file_containing_symbol="inference.GRPCInferenceService"
+            )
+            async for reply in stub.ServerReflectionInfo(iter([asking])):
+                files = reply.file_descriptor_response.file_descriptor_proto
+                assert any(b"ModelInferRequest" in file for file in files)
+
+    asyncio.run(walk())
+
+
+def test_one_call_of_each_dialect_is_one_row_of_evidence() -> None:
+    """Both count into the same windows."""
+
+    async def walk() -> None:
+        async with house({"1": tiny_files()}, Deployment(model="churn", production="1")) as gateway:
+            await infer(gateway, "S1")
+            row = Row(keys=["S1"], inputs=[1, 2, 3])
+            await gateway.predict(PredictRequest(model="churn", rows=[row]))
+            assert gateway.window("PRODUCTION").calls.answered == 2
+
+    asyncio.run(walk())

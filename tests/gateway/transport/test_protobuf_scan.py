@@ -1,0 +1,50 @@
+"""A message whose parsing would hold the worker is refused before it is parsed."""
+
+import pytest
+from google.protobuf.internal.encoder import _VarintBytes
+
+from gateway.status import Code, RefusedError
+from gateway.transport.decode import FIELDS_MAX, PARSED_BYTES_MAX, ROW_BYTES_MAX, parse
+from protos.predict_pb2 import PredictRequest, Row
+
+NAMED = Row(named={f"{number:x}": 1.0 for number in range(30_000)}).SerializeToString()
+
+
+def one_row(contents: bytes) -> bytes:
+    """A message of one row with these bytes."""
+    return b"\x0a\x05churn\x12" + _VarintBytes(len(contents)) + contents
+
+
+BOMBS = {
+    "empty rows": b"\x12\x00" * (PARSED_BYTES_MAX // 2 + 1),
+    "a map": one_row(NAMED),
+    "empty keys": one_row(b"\x0a\x00" * PARSED_BYTES_MAX),
+    "unpacked floats": one_row(b"\x15\x00\x00\x00\x00" * PARSED_BYTES_MAX),
+    "unknown fields": b"\x78\x01" * PARSED_BYTES_MAX,
+    "a length beyond the end": b"\x12\xff\xff\xff\xff\x0f" + bytes(PARSED_BYTES_MAX),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_many_elements_are_refused_unparsed(bomb: str) -> None:
+    """Each would have cost tens of milliseconds to seconds under the GIL."""
+    with pytest.raises(RefusedError) as refused:
+        parse(BOMBS[bomb])
+    assert refused.value.refusal.code is Code.RESOURCE_EXHAUSTED
+
+
+def test_the_largest_honest_call_is_parsed() -> None:
+    """1,024 rows of 500 inputs, 2 MB; and a row of 64 kB."""
+    rows = [Row(keys=["S1"], inputs=[1.0] * 500)] * 1_024
+    assert len(parse(PredictRequest(rows=rows).SerializeToString()).rows) == 1_024
+    wide = Row(keys=["S1"], inputs=[1.0] * (ROW_BYTES_MAX // 4 - 10))
+    assert len(parse(PredictRequest(rows=[wide] * 8).SerializeToString()).rows) == 8
+
+
+def test_rows_are_counted_to_the_bound() -> None:
+    """FIELDS_MAX fields are taken, one more is not."""
+    row = b"\x12\x28" + Row(keys=["x" * 38]).SerializeToString()
+    assert len(row) * FIELDS_MAX > PARSED_BYTES_MAX
+    assert len(parse(row * FIELDS_MAX).rows) == FIELDS_MAX
+    with pytest.raises(RefusedError):
+        parse(row * (FIELDS_MAX + 1))

@@ -1,0 +1,166 @@
+"""TLS, mTLS, certificates that change, and Unix sockets: behind either door."""
+
+import asyncio
+import datetime
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from gateway.settings import Settings
+from protos.predict_pb2 import PredictReply
+from registry.types import Deployment
+from tests.gateway.gateway_fixture import SALT, ask, house
+from tests.models import tiny_files
+from tests.poll import until
+
+pytestmark = pytest.mark.walk
+
+PLAN = Deployment(model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT)
+PREDICT = "/turnout.v1.Predictor/Predict"
+CALL = ask(1, 2, 3).SerializeToString()
+DAY = datetime.timedelta(days=1)
+
+
+class Signed:
+    """A certificate and its key, in PEM."""
+
+    def __init__(self, name: str, signer: "Signed | None" = None) -> None:
+        self.secret = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        now = datetime.datetime.now(datetime.UTC)
+        self.certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(signer.certificate.subject if signer else subject)
+            .public_key(self.secret.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - DAY)
+            .not_valid_after(now + DAY)
+            .add_extension(x509.BasicConstraints(ca=signer is None, path_length=None), True)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+            .sign(signer.secret if signer else self.secret, hashes.SHA256())
+        )
+        self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
+        self.key = self.secret.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
+
+def written(folder: Path, server: Signed, clients: Signed | None) -> Settings:
+    """Put the files where settings say they are."""
+    (folder / "server.pem").write_bytes(server.pem)
+    (folder / "server.key").write_bytes(server.key)
+    authority = folder / "clients.pem"
+    if clients is not None:
+        authority.write_bytes(clients.pem)
+    return Settings(
+        tls_certificate=str(folder / "server.pem"),
+        tls_key=str(folder / "server.key"),
+        tls_client_authority=str(authority) if clients else "",
+    )
+
+
+def caller(port: int, authority: Signed, own: Signed | None = None) -> grpc.aio.Channel:
+    """A channel that trusts *authority*, with a certificate of its own or none."""
+    credentials = grpc.ssl_channel_credentials(
+        authority.pem, own.key if own else None, own.pem if own else None
+    )
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    return grpc.aio.secure_channel(f"localhost:{port}", credentials, options)
+
+
+async def answered(channel: grpc.aio.Channel) -> bool:
+    """Whether a call over it is answered."""
+    try:
+        raw = await channel.unary_unary(PREDICT)(CALL, timeout=5.0)
+    except grpc.aio.AioRpcError:
+        return False
+    return PredictReply.FromString(raw).version == "1"
+
+
+def test_only_clients_with_a_certificate_come_in_where_one_is_asked_for(tmp_path: Path) -> None:
+    """mTLS: ours is answered; none, a stranger's, and no TLS at all are not."""
+    authority = Signed("authority")
+    server, friend = Signed("localhost", authority), Signed("crm", authority)
+    stranger = Signed("stranger")
+
+    async def walk() -> None:
+        settings = written(tmp_path, server, authority)
+        async with house({"1": tiny_files()}, PLAN, settings=settings) as gateway:
+            expected = {friend: True, stranger: False, None: False}
+            for own, allowed in expected.items():
+                async with caller(gateway.port, authority, own) as channel:
+                    assert await answered(channel) == allowed
+            async with grpc.aio.insecure_channel(f"localhost:{gateway.port}") as channel:
+                assert not await answered(channel)
+
+    asyncio.run(walk())
+
+
+def test_a_new_certificate_is_shown_to_new_connections_and_drops_none(tmp_path: Path) -> None:
+    """The old connection goes on; files that are no good change nothing; then the new authority."""
+    old, new = Signed("old"), Signed("new")
+
+    async def walk() -> None:
+        settings = written(tmp_path, Signed("localhost", old), None)
+        async with (
+            house({"1": tiny_files()}, PLAN, settings=settings) as gateway,
+            caller(gateway.port, old) as before,
+        ):
+            assert await answered(before)
+            (tmp_path / "server.pem").write_bytes(b"half a certifi")
+            written(tmp_path, Signed("localhost", new), None)
+
+            async def changed() -> bool:
+                async with caller(gateway.port, new) as channel:
+                    return await answered(channel)
+
+            async with asyncio.timeout(10.0):
+                while not await changed():  # noqa: ASYNC110  files change without a word
+                    await asyncio.sleep(0.1)
+            assert await answered(before)
+            async with caller(gateway.port, old) as late:
+                assert not await answered(late)
+
+    asyncio.run(walk())
+
+
+def test_large_messages_cross_tls_whole(tmp_path: Path) -> None:
+    """1,000 rows of a call, 20 calls at once."""
+    authority = Signed("localhost")
+    call = ask(1, 2, 3, rows=1_000).SerializeToString()
+
+    async def walk() -> None:
+        settings = written(tmp_path, authority, None)
+        async with (
+            house({"1": tiny_files()}, PLAN, settings=settings) as gateway,
+            caller(gateway.port, authority) as channel,
+        ):
+            predict = channel.unary_unary(PREDICT)
+            for _ in range(3):
+                replies = await asyncio.gather(*(predict(call, timeout=10.0) for _ in range(5)))
+                counts = {len(PredictReply.FromString(reply).scores) for reply in replies}
+                assert counts == {1_000}
+
+    asyncio.run(walk())
+
+
+def test_a_unix_socket_answers_as_the_port_does(tmp_path: Path) -> None:
+    """The same call over either; the path is there while the door is open."""
+
+    async def walk() -> None:
+        path = tmp_path / "worker-0.sock"
+        async with house({"1": tiny_files()}, PLAN, unix=str(path)) as gateway:
+            await until(path.exists)
+            async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
+                assert await answered(channel)
+            assert await answered(gateway.channel)
+
+    asyncio.run(walk())

@@ -1,0 +1,123 @@
+"""A certified rollout through its checkpoint: every histogram, sample and sum comes back."""
+
+from dataclasses import replace
+
+import pytest
+
+from protos import predict_pb2, registry_pb2, window_pb2
+from rollout.checkpoint.codec import from_state, to_state
+from rollout.evidence.approved_shift import approved_shift
+from rollout.evidence.inbox import Second
+from rollout.evidence.key_sample import KeySample
+from rollout.lifecycle.deploy import Terms
+from rollout.lifecycle.rollout import Trial
+from rollout.policy.stages import Place, Stage
+from tests.rollout.scripted_parts import POLICIES, QUICK, TERMS, at, trial_at, window
+from tests.rollout.scripted_traffic import Traffic, certificate
+
+CANARY = Place(Stage.CANARY, 0)
+
+
+def certified() -> Trial:
+    """Return a rollout that saw a shadow, a canary with every kind of trouble, and outcomes."""
+    terms: Terms = replace(TERMS, shift=certificate(2_000))
+    trial = trial_at(Place(Stage.SHADOW), terms=terms)
+    shadow = window("shadow", 0, pairs=(90, 4, 1))
+    shadow.pairs.joint_index.extend([0, 65, 66])
+    shadow.pairs.joint_count.extend([40, 40, 10])
+    shadow.pairs.absolute_sum = 3.5
+    trial.evidence.take(Second(1, 1, (shadow,)), Place(Stage.SHADOW), current=True)
+    trial.enter(CANARY, 2, at(1), "on")
+    traffic = Traffic(share=0.1)
+    traffic.errors, traffic.baseline_errors, traffic.missing = 0.05, 0.03, 0.1
+    for _ in range(12):
+        trial.evidence.take(traffic.next(), CANARY, current=True)
+    for place, version, key in ((CANARY, "2", 1), (Place(Stage.CANARY, 1), "1", 2)):
+        told = window_pb2.Window(model="churn", version=version, revision=2)
+        told.outcomes.add(role=predict_pb2.PRODUCTION, name="paid", key_hash=[key], value=[1.0])
+        trial.evidence.take(Second(13, 2, (told,)), place, current=False)
+    assert sorted(trial.evidence.metrics["outcome"].by_share) == [1_000, 5_000]
+    return trial
+
+
+def test_a_certified_rollout_comes_back_bit_for_bit() -> None:
+    """The state of what was restored is the state it was restored from; and both go on alike."""
+    trial = certified()
+    state = to_state(trial)
+    again = from_state(state, "a1", POLICIES, at(20))
+    assert to_state(again) == state
+    assert again.evidence.prediction.expected is not None
+    more = Traffic(share=0.1, seed=7).next()
+    for one in (trial, again):
+        one.evidence.take(more, CANARY, current=True)
+    assert to_state(again).metrics == to_state(trial).metrics
+    assert to_state(again).numbers == to_state(trial).numbers
+    assert to_state(again).counts == to_state(trial).counts
+
+
+def test_the_shadow_refreshes_the_shift_and_never_outweighs_it() -> None:
+    """90 pairs beside 2,000 held-out rows; 10 million pairs count for 2,000."""
+    prediction = certified().evidence.prediction
+    assert prediction.expected is not None
+    assert int(prediction.expected.counts.sum()) == 2_090
+    assert "2,000 held-out rows and 90 pairs of the shadow" in prediction.words
+    shift = certificate(2_000)
+    flood = shift.counts * 0
+    flood[3, 4] = 10_000_000
+    assert int(shift.refreshed(flood).counts.sum()) == 4_000
+
+
+@pytest.mark.parametrize(
+    ("change", "approved"),
+    [
+        ({}, True),
+        ({"accepted": "other"}, False),
+        ({"champion": "older"}, False),
+        ({"card": "{}"}, False),
+        ({"card": ""}, False),
+    ],
+)
+def test_only_what_the_approver_accepted_of_this_baseline_is_approved(
+    change: dict[str, str], approved: bool
+) -> None:
+    """The card's digest in the approval, the card's champion in production; else nothing is."""
+    champion = change.get("champion", "b" * 64)
+    told = f'"digest": "d1", "champion": "{champion}", "table": [[5, 1], [0, 4]], "flip_rate": 0.1'
+    card = change.get("card", f'{{"expected_shift": {{{told}}}}}')
+    found = approved_shift(
+        registry_pb2.Version(label="2", card_json=card),
+        registry_pb2.Version(label="1", digest="b" * 64),
+        registry_pb2.Approval(accepted_shift=change.get("accepted", "d1")),
+    )
+    assert (found is not None) is approved
+
+
+def test_a_full_sample_keeps_half_by_hash_and_forgets_nothing_it_keeps() -> None:
+    """In whatever order keys come: the same keys stay, and none is counted twice."""
+    keys = [7919 * n % 2**64 for n in range(5_000)]
+    samples = [KeySample(1_000), KeySample(1_000)]
+    for sample, order in zip(samples, (keys, keys[::-1]), strict=True):
+        for first in range(0, len(order), 100):
+            sample.add(sample.fresh(set(order[first : first + 100])))
+    assert samples[0] == samples[1]
+    assert len(samples[0].keys) <= 1_000
+    assert not samples[0].fresh(set(keys))
+
+
+def test_a_shadow_beyond_its_approval_holds() -> None:
+    """More decisions differ, more bins differ, or scores lie further apart: each in words."""
+    shift = certificate(2_000)
+    stage = QUICK.shadow
+    assert stage is not None
+    trial = trial_at(Place(Stage.SHADOW), terms=replace(TERMS, shift=shift))
+    far = window("shadow", 0, pairs=(600, 190, 0))
+    far.pairs.joint_index.extend([64 * 3 + 17])
+    far.pairs.joint_count.extend([600])
+    far.pairs.absolute_sum = 590.0
+    for second in range(20):
+        told: tuple[window_pb2.Window, ...] = (far,)
+        trial.evidence.take(Second(second, 1, told), Place(Stage.SHADOW), current=True)
+    prediction = trial.evidence.prediction
+    doubts = " ".join(trial.evidence.stage.shadow.doubts(stage, shift, prediction.expected))
+    for words in ("decisions differ", "another bin", "on average"):
+        assert words in doubts

@@ -1,0 +1,270 @@
+"""A controller killed anywhere: the next one goes on from what was kept."""
+
+import asyncio
+import logging
+from dataclasses import replace
+
+import pytest
+
+from protos import rollout_pb2, window_pb2
+from registry.types import RegistryUnavailableError
+from rollout.api.commands import Steering
+from rollout.api.explain import explain
+from rollout.checkpoint.codec import to_state
+from rollout.errors import CheckpointError, RolloutRefusedError, UnknownRolloutError
+from rollout.evidence.inbox import source_name
+from rollout.lifecycle.rollout import Trial
+from rollout.policy.policy import CanaryStep, Policy
+from rollout.policy.stages import Stage
+from tests.rollout.scripted_parts import POLICIES
+from tests.rollout.scripted_world import World, ended, in_canary
+
+QUICK_DIRECT = POLICIES["quick-direct"]
+OTHER = replace(
+    QUICK_DIRECT,
+    canary=(CanaryStep(share_bp=2_000, bake_s=3_600.0),),
+    standby_bp=900,
+    watch_s=3_600.0,
+    failure_bar=0.3,
+    alpha=0.5,
+    outcome=None,
+    freeze=("2020-01-01 - 2040-01-01",),
+    keys_max=10,
+)
+"""Of the same name; everything that decides is another."""
+
+
+def told(trial: Trial) -> rollout_pb2.RolloutState:
+    """Return the state without what differs by design: decisions' times, resent batches."""
+    state = to_state(trial)
+    state.ClearField("duplicate_batches")
+    return state
+
+
+def test_a_guard_outlives_the_controller_that_heard_it() -> None:
+    """Saved and acknowledged, then killed before acting: the next one acts on it."""
+
+    async def walk() -> World:
+        world = World()
+        await world.begin("quick-direct")
+        await world.until(in_canary)
+        sender = world.workers[0]
+        guard = window_pb2.HardGuard(model="churn", version="2", kind="LOAD_REFUSED")
+        world.controller.receive(
+            window_pb2.WindowBatch(
+                source=sender.source, sequence=sender.sequence + 1, guards=[guard]
+            )
+        )
+        await world.controller.save()
+        await world.restart()
+        await world.act()
+        return world
+
+    assert asyncio.run(walk()).trial.place.stage == Stage.ROLLED_BACK
+
+
+def test_nothing_is_acknowledged_before_it_is_kept() -> None:
+    """What a gateway may forget is in the checkpoint; without a rollout, what was received."""
+
+    async def walk() -> None:
+        world = World()
+        await world.controller.take_over(1)
+        name = source_name(world.workers[0].source)
+        await world.second()
+        assert world.controller.kept(name) == 1
+        await world.begin("quick-direct")
+        await world.second(save=False)
+        await world.controller.save()
+        kept = world.controller.kept(name)
+        world.registry.down = True
+        await world.second(save=False)
+        with pytest.raises(RegistryUnavailableError):
+            await world.controller.save()
+        assert world.controller.kept(name) == kept == 2
+        world.registry.down = False
+        await world.controller.save()
+        assert world.controller.kept(name) == 3
+
+    asyncio.run(walk())
+
+
+@pytest.mark.walk
+@pytest.mark.parametrize("fails", [0.0, 0.03])
+@pytest.mark.parametrize("policy", [QUICK_DIRECT, OTHER], ids=["same file", "changed file"])
+def test_a_killed_controller_goes_on_bit_for_bit(fails: float, policy: Policy) -> None:
+    """Killed at every other second, saved or not, and whatever the policy's file says by then: the
+    evidence is identical, outcomes too, and so is what was decided when.
+    """
+
+    async def course(kill_at: int, *, saved: bool) -> list[bytes]:
+        world = World(fails)
+        await world.begin("quick-direct")
+        states = []
+        for number in range(12):
+            killed = number == kill_at
+            await world.second(save=saved or not killed)
+            if killed:
+                world.policies["quick-direct"] = policy
+                await world.restart()
+                await world.act()
+            state = told(world.trial)
+            decided = [(one.stage, one.revision, one.verdict) for one in state.decisions]
+            for field in ("status", "decisions", "split_salt", "open_windows"):
+                state.ClearField(field)
+            if world.trial.ended:  # how long it is listened to after its end is no evidence
+                state.ClearField("sources")
+                state.ClearField("closed_second")
+            states.append(state.SerializeToString(deterministic=True) + repr(decided).encode())
+        assert world.trial.evidence.metrics["outcome"].canary_events > 0
+        return states
+
+    async def compare() -> None:
+        reference = await course(-1, saved=True)
+        for kill_at in range(1, 12, 2):
+            for saved in (False, True):
+                assert await course(kill_at, saved=saved) == reference, (kill_at, saved)
+
+    asyncio.run(compare())
+
+
+def test_a_move_that_was_written_but_not_remembered_is_found_again() -> None:
+    """Killed between the deployment and the checkpoint: the deployment is the truth."""
+
+    async def walk() -> World:
+        world = World()
+        await world.begin("quick-direct")
+        await world.until(in_canary)
+        before = dict(world.registry.checkpoints)
+        await world.until(lambda trial: trial.place.step == 1)
+        world.registry.checkpoints = before
+        await world.restart()
+        await world.act()
+        assert (world.trial.place.stage, world.trial.place.step) == (Stage.CANARY, 1)
+        await world.until(ended)
+        return world
+
+    world = asyncio.run(walk())
+    assert world.held.production == "2"
+
+
+def test_a_rollback_that_was_not_remembered_is_found_again() -> None:
+    """Its deployment says why; the four times go on."""
+
+    async def walk() -> World:
+        world = World(fails=0.2)
+        await world.begin("quick-direct")
+        await world.until(in_canary)
+        before = dict(world.registry.checkpoints)
+        await world.until(ended)
+        world.registry.checkpoints = before
+        await world.restart()
+        await world.act()
+        return world
+
+    world = asyncio.run(walk())
+    assert world.trial.place.stage == Stage.ROLLED_BACK
+    assert world.trial.times.verdict == world.held.at_unix_ns
+    assert "errors" in world.trial.reason
+
+
+def test_a_changed_policy_file_is_for_those_that_begin_after_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whoever began before goes on under what was approved, and says so: once in the log, in the
+    status and in its explanation. Whoever begins after needs an approval of the new one.
+    """
+
+    async def walk() -> World:
+        world = World()
+        await world.begin("quick-direct")
+        await world.until(in_canary)
+        assert not world.trial.status().policy_note
+        world.policies["quick-direct"] = OTHER
+        with caplog.at_level(logging.WARNING):
+            await world.restart()
+            await world.until(ended)
+        return world
+
+    world = asyncio.run(walk())
+    digests = QUICK_DIRECT.digest, OTHER.digest
+    assert world.held.production == "2"
+    assert [one.canary_bp for one in world.registry.log] == [0, 1_000, 5_000, 0, 0]
+    assert [one.standby_bp for one in world.registry.log] == [0, 0, 0, 500, 0]
+    status = world.trial.status()
+    words = f"kept from its start; the file now has another edition ({digests[1][:12]})"
+    assert (status.policy_digest, status.policy_note) == (digests[0], words)
+    assert words in explain(status, [])
+    assert [one.getMessage().split("goes on ")[1] for one in caplog.records] == [
+        f"under policy 'quick-direct' ({digests[0][:12]}): {words}"
+    ]
+
+    async def begin_anew() -> None:
+        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        asked = rollout_pb2.StartRolloutRequest(model="churn", version="3", policy="quick-direct")
+        with pytest.raises(RolloutRefusedError, match="starts nothing in '2020-01-01"):
+            await steering.start(asked, "sam")
+        world.controller.policies = {"quick-direct": replace(OTHER, freeze=())}
+        with pytest.raises(RolloutRefusedError, match=r"has no approval under .*quick-direct"):
+            await steering.start(asked, "sam")
+
+    asyncio.run(begin_anew())
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("altered", f"{QUICK_DIRECT.digest[:12]} was approved: it was altered"),
+        ("not kept", f"under policy 'quick-direct' ({QUICK_DIRECT.digest[:12]}), which its"),
+        ("no state", "its checkpoint cannot be read: DecodeError"),
+    ],
+    ids=["altered", "not kept", "no state"],
+)
+def test_a_rollout_that_cannot_be_gone_on_with_says_so_and_can_be_ended(
+    how: str, words: str
+) -> None:
+    """Whoever asks hears why, and the way out; `abort` needs no policy."""
+
+    async def walk() -> World:
+        world = World()
+        trial = await world.begin("quick-direct")
+        await world.until(in_canary)
+        kept = world.registry.checkpoints[trial.terms.rollout_id]
+        state = rollout_pb2.RolloutState.FromString(kept.state)
+        state.policy_json = b"" if how == "not kept" else state.policy_json + b" "
+        kept.state = b"\xff" if how == "no state" else state.SerializeToString()
+        world.policies["quick-direct"] = OTHER
+        await world.restart()
+        await world.act()
+        assert (world.held.canary, world.held.canary_bp) == ("2", 1_000)
+        with pytest.raises(CheckpointError, match="`turnout rollout abort churn` gives") as caught:
+            world.controller.trial("churn")
+        assert words in str(caught.value)
+        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        if how == "no state":
+            with pytest.raises(RolloutRefusedError, match="splits set churn --canary none"):
+                await steering.abort("churn", "sam", "enough")
+            world.registry.put(replace(world.held, canary="", canary_bp=0, rollout_id=""))
+            await begin_again(world)
+            return world
+        told = await steering.abort("churn", "sam", "enough")
+        assert (told.stage, told.reason) == (rollout_pb2.ROLLED_BACK, "aborted by sam: enough")
+        with pytest.raises(UnknownRolloutError):
+            world.controller.trial("churn")
+        listed = await steering.rollouts("churn")
+        assert [(one.rollout_id, one.stage) for one in listed] == [
+            (trial.terms.rollout_id, rollout_pb2.ROLLED_BACK)
+        ]
+        assert (world.held.production, world.held.canary, world.held.rollout_id) == ("1", "", "")
+        assert world.held.why == f"rollout {trial.terms.rollout_id}: aborted by sam: enough"
+        await world.restart()
+        with pytest.raises(CheckpointError, match=r"It has ended$"):
+            world.controller.trial("churn")
+        await begin_again(world)
+        return world
+
+    async def begin_again(world: World) -> None:
+        world.policies["quick-direct"] = QUICK_DIRECT
+        await world.begin("quick-direct")
+        await world.until(ended)
+
+    assert asyncio.run(walk()).held.production == "2"

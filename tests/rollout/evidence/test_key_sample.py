@@ -1,0 +1,32 @@
+"""Keys counted once: the quick ways say what the plain ones say."""
+
+import numpy as np
+import pytest
+
+from rollout.evidence.key_sample import KeySample
+from rollout.evidence.records import Latencies
+
+
+@pytest.mark.parametrize("keys_max", [50, 1_000_000])
+def test_counting_is_the_size_of_what_would_be_told(keys_max: int) -> None:
+    """Both arms, keys that return, keys of both arms, thinned or not: one number, one memory."""
+    chance = np.random.default_rng(1)
+    counted, told = KeySample(keys_max), KeySample(keys_max)
+    for _ in range(60):
+        mine, theirs = (chance.integers(0, 1 << 62, 40) % 1_009 * 65_521 for _ in range(2))
+        numbers = counted.count(mine.tolist(), theirs.tolist())
+        sets = told.first(set(mine.tolist()), set(theirs.tolist()))
+        assert numbers == (len(sets[0]), len(sets[1]))
+        assert (counted.keys, counted.keep) == (told.keys, told.keep)
+    assert (counted.keep < 65_536) == (keys_max == 50)
+
+
+def test_beyond_three_edges_is_the_same_with_batches_of_one() -> None:
+    """Each edge its own keys, whether gateways tell batches or not; a key's largest batch."""
+    bins = [10, 20, 21, 30, 31, 40, 41, 41]
+    keys = [1, 2, 3, 4, 5, 6, 7, 7]
+    plain = Latencies(keys, bins, []).beyond(20, 30, 40)
+    batched = Latencies(keys, bins, [1] * 7 + [4]).shared_beyond(20, 30, 40)
+    for one, other, expected in zip(plain, batched, ({3, 4, 5, 6, 7}, {5, 6, 7}, {7}), strict=True):
+        assert set(one) == set(other.keys) == expected
+    assert batched[2].weigh({7}) == 1 / 4

@@ -1,0 +1,67 @@
+"""Who may steer: whom the registry knows as an operator, and nobody by his word alone."""
+
+import asyncio
+import hashlib
+import json
+from pathlib import Path
+
+import grpc
+import pytest
+
+from protos import rollout_pb2, rollout_pb2_grpc
+from registry import server as registry_server
+from rollout.api.server import serve
+from tests.rollout.live_rollout import leading
+from tests.rollout.scripted_parts import POLICIES
+
+pytestmark = pytest.mark.walk
+
+ROLES = {"ann": ["author"], "cleo": ["operator"], "rollout": ["controller"]}
+
+
+def identities(path: Path) -> Path:
+    """A file in which everybody's token is his name."""
+    told = {
+        hashlib.sha256(name.encode()).hexdigest(): {"actor": name, "roles": roles}
+        for name, roles in ROLES.items()
+    }
+    path.write_text(json.dumps(told))
+    return path
+
+
+def test_a_verb_is_the_tokens_and_not_the_names(tmp_path: Path) -> None:
+    """No token: UNAUTHENTICATED; an author's: PERMISSION_DENIED; an operator's is heard."""
+
+    async def course() -> None:
+        registry = await registry_server.serve(
+            tmp_path / "registry", "127.0.0.1:0", identities=identities(tmp_path / "who.json")
+        )
+        address = f"127.0.0.1:{registry.port}"
+        server = await serve(address, "127.0.0.1:0", token="rollout", policies=POLICIES)
+        try:
+            async with (
+                asyncio.timeout(20),
+                grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+            ):
+                await leading(server)
+                stub = rollout_pb2_grpc.RolloutsStub(channel)  # type: ignore[no-untyped-call]
+                verb = rollout_pb2.RolloutVerb(model="churn", reason="why")
+                start = rollout_pb2.StartRolloutRequest(model="churn", version="2", policy="quick")
+                for token, code, words in (
+                    ("", "UNAUTHENTICATED", "send authorization"),
+                    ("stolen", "UNAUTHENTICATED", "send authorization"),
+                    ("ann", "PERMISSION_DENIED", "needs operator; 'ann' is author"),
+                    ("cleo", "NOT_FOUND", "knows no"),
+                ):
+                    said = [("x-turnout-actor", "cleo")]
+                    said += [("authorization", f"Bearer {token}")] if token else []
+                    with pytest.raises(grpc.aio.AioRpcError, match=words) as caught:
+                        await stub.Abort(verb, metadata=said)
+                    assert caught.value.code().name == code
+                with pytest.raises(grpc.aio.AioRpcError, match="send authorization"):
+                    await stub.Start(start, metadata=[("x-turnout-actor", "cleo")])
+        finally:
+            await server.stop()
+            await registry.stop()
+
+    asyncio.run(course())

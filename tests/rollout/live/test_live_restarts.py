@@ -1,0 +1,189 @@
+"""Whole rollouts over real gRPC across controllers: changed policy files, monitoring's findings."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import pytest
+
+from protos import registry_pb2, rollout_pb2
+from rollout.api.server import serve
+from rollout.policy.policy_files import read_file
+from tests.rollout.live_rollout import SAM, Walk, answered, controller_process, free_port, walk
+from tests.rollout.scripted_parts import POLICIES
+
+pytestmark = pytest.mark.walk
+
+CHURN = rollout_pb2.RolloutModel(model="churn")
+APPROVED = """
+name = "own"
+base = "demo-direct"
+failure_bar = 0.02
+watch_s = 1.0
+
+[[canary]]
+share_bp = 1000
+bake_s = 0.5
+
+[[canary]]
+share_bp = 5000
+bake_s = 0.5
+"""
+CHANGED = """
+name = "own"
+base = "demo-direct"
+failure_bar = 0.0001
+freeze = ["2020-01-01 - 2040-01-01"]
+
+[[canary]]
+share_bp = 2000
+bake_s = 3600
+"""
+
+Shown = Callable[[rollout_pb2.RolloutStatus], bool]
+
+
+async def shown(made: Walk, holds: Shown) -> rollout_pb2.RolloutStatus:
+    """Ask for the status until it *holds*, for at most 30 seconds."""
+    async with asyncio.timeout(30):
+        while True:
+            status = await answered(lambda: made.stub.GetStatus(CHURN, wait_for_ready=True))
+            if holds(status):
+                return status
+            await asyncio.sleep(0.05)
+
+
+def ours(entry: registry_pb2.HistoryEntry) -> bool:
+    """Whether the rollout wrote it."""
+    return entry.reason.startswith("rollout r")
+
+
+def some_evidence(status: rollout_pb2.RolloutStatus) -> bool:
+    """Whether fifty customers had the candidate's answer."""
+    return bool(status.evidence) and status.evidence[0].canary_keys >= 50
+
+
+def test_a_rollout_goes_on_under_the_policy_that_was_approved(tmp_path: Path) -> None:
+    """Kill -9, the policy's file rewritten, a new controller: it goes on and ends as approved."""
+
+    async def course() -> None:
+        sink, log, folder = f"127.0.0.1:{free_port()}", tmp_path / "log", tmp_path / "policies"
+        folder.mkdir()
+        (folder / "own.toml").write_text(APPROVED)
+        own = read_file(folder / "own.toml")["own"]
+        async with walk(tmp_path / "registry", sink) as made:
+            told = (made.registry.address, sink, "--policies", str(folder))
+            child = controller_process(*told)
+            try:
+                await made.start(own)
+                before = await shown(made, some_evidence)
+                child.kill()
+                child.wait()
+                (folder / "own.toml").write_text(CHANGED)
+                changed = read_file(folder / "own.toml")["own"]
+                child = controller_process(*told, log=log)
+                last = (await until_over(made))[-1]
+                assert (last.rollout_id, last.stage) == (before.rollout_id, rollout_pb2.DONE)
+                assert last.policy_digest == own.digest
+                assert f"another edition ({changed.digest[:12]})" in last.policy_note
+                assert last.policy_note in (await made.stub.Explain(CHURN)).text
+                history = await made.registry.cleo.history(0, 0, "model/churn/deployment")
+                written = [json.loads(one.after) for one in history.entries if ours(one)]
+                assert [one["canary_bp"] for one in written] == [0, 1_000, 5_000, 0, 0]
+                assert {one["policy_digest"] for one in written} == {own.digest}
+                with pytest.raises(grpc.aio.AioRpcError, match="starts nothing in '2020-01-01"):
+                    await made.start(own)
+            finally:
+                child.kill()
+                child.wait()
+        assert log.read_text().count("kept from its start") == 1
+
+    asyncio.run(course())
+
+
+async def until_over(made: Walk) -> list[rollout_pb2.RolloutStatus]:
+    """Watch the rollout to its end."""
+    await shown(made, lambda _: True)
+    return await made.statuses(60)
+
+
+def held(status: rollout_pb2.RolloutStatus) -> bool:
+    """Whether monitoring's word stops it."""
+    return status.verdict == rollout_pb2.HOLD and "monitoring says: PSI .4" in status.reason
+
+
+def enough(status: rollout_pb2.RolloutStatus) -> bool:
+    """Whether it is held although everything else would have it go on."""
+    first = status.evidence[0]
+    return held(status) and first.promote_log_e >= first.promote_log_threshold
+
+
+def test_a_finding_holds_a_running_rollout_and_its_end_lets_it_go_on(tmp_path: Path) -> None:
+    """Written to the registry, watched by the controller, and by the one that takes over, too."""
+
+    async def course() -> None:
+        sink = f"127.0.0.1:{free_port()}"
+        async with walk(tmp_path, sink) as made:
+            say = made.registry.cleo.write_finding
+            server = await serve(made.registry.address, sink, policies=POLICIES)
+            try:
+                await made.start(POLICIES["quick-direct"])
+                await shown(made, lambda one: one.stage == rollout_pb2.CANARY_STAGE)
+                word = registry_pb2.Finding(model="churn", version="2", kind="hold", text="PSI .4")
+                await say(word)
+                status = await shown(made, enough)
+                await say(registry_pb2.Finding(model="churn", version="2", kind="outcome"))
+                await server.stop()
+                server = await serve(made.registry.address, sink, policies=POLICIES)
+                again = await shown(made, enough)
+                for _ in range(30):
+                    await asyncio.sleep(0.05)
+                    again = await shown(made, lambda _: True)
+                    assert held(again)
+                assert (again.revision, again.step) == (status.revision, status.step)
+                await say(registry_pb2.Finding(model="churn", version="2", kind="clear"))
+                last = (await made.statuses(60))[-1]
+                assert last.stage == rollout_pb2.DONE, last.reason
+            finally:
+                await server.stop()
+
+    asyncio.run(course())
+
+
+def test_a_rollout_whose_kept_policy_was_altered_is_ended_by_a_person(tmp_path: Path) -> None:
+    """The next controller goes on under nothing nobody approved, says why, and obeys an abort."""
+
+    async def course() -> None:
+        sink = f"127.0.0.1:{free_port()}"
+        async with walk(tmp_path, sink) as made:
+            cleo = made.registry.cleo
+            server = await serve(made.registry.address, sink, policies=POLICIES)
+            try:
+                await made.start(POLICIES["quick-direct"])
+                before = await shown(made, lambda one: one.stage == rollout_pb2.CANARY_STAGE)
+                await server.stop()
+                kept = await cleo.load_checkpoint(before.rollout_id)
+                state = rollout_pb2.RolloutState.FromString(kept.state)
+                altered = state.policy_json.replace(b'"watch_s":1,', b'"watch_s":0,')
+                assert altered != state.policy_json
+                state.policy_json = altered
+                kept.state, kept.lease_token = state.SerializeToString(), 0
+                await cleo.save_checkpoint(kept)
+                server = await serve(made.registry.address, sink, policies=POLICIES)
+                with pytest.raises(grpc.aio.AioRpcError, match="it was altered") as caught:
+                    await shown(made, lambda _: False)
+                assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+                verb = rollout_pb2.RolloutVerb(model="churn", reason="enough")
+                ended = await made.stub.Abort(verb, metadata=SAM)
+                assert (ended.stage, ended.rollout_id) == (
+                    rollout_pb2.ROLLED_BACK, before.rollout_id,
+                )  # fmt: skip
+                found = await cleo.deployment("churn")
+                assert (found.production, found.canary, found.rollout_id) == ("1", "", "")
+                await made.start(POLICIES["quick-direct"])
+            finally:
+                await server.stop()
+
+    asyncio.run(course())

@@ -1,0 +1,111 @@
+"""Everything a whole rollout over real gRPC needs: registry, workers, a door to the controller."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from protos import rollout_pb2, rollout_pb2_grpc
+from rollout.api.server import RolloutServer, serve
+from rollout.policy.policy import Policy
+from tests.models import linear_weights, tiny_files
+from tests.registry.running import Running, running
+from tests.rollout.scripted_parts import POLICIES
+from tests.rollout.scripted_workers import ScriptedWorker, in_production, workers
+
+SAM = (("x-turnout-actor", "sam"),)
+
+
+@dataclass
+class Walk:
+    """A registry, two workers, and a door to the controller."""
+
+    registry: Running
+    workers: list[ScriptedWorker]
+    stub: rollout_pb2_grpc.RolloutsStub
+
+    async def start(self, policy: Policy) -> rollout_pb2.RolloutStatus:
+        """Register, approve and start a candidate."""
+        files = tiny_files("churn", weights=linear_weights(3) * 2)
+        version = await self.registry.ann.register("churn", files)
+        await self.registry.bob.approve(
+            "churn", version.label, policy.name, policy.digest, "", "the card was read"
+        )
+        request = rollout_pb2.StartRolloutRequest(
+            model="churn", version=version.label, policy=policy.name, reason="better"
+        )
+        return await answered(lambda: self.stub.Start(request, metadata=SAM, wait_for_ready=True))
+
+    async def statuses(self, within_s: float) -> list[rollout_pb2.RolloutStatus]:
+        """Watch until the rollout has ended; return all that was shown."""
+        async with asyncio.timeout(within_s):
+            watch = self.stub.WatchStatus(rollout_pb2.RolloutModel(model="churn"))
+            return [status async for status in watch]
+
+
+async def answered(
+    call: Callable[[], Awaitable[rollout_pb2.RolloutStatus]],
+) -> rollout_pb2.RolloutStatus:
+    """Call again while no controller leads, for at most 20 seconds."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await call()
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    raise
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def walk(folder: Path, sink: str | None = None) -> AsyncIterator[Walk]:
+    """Run everything; *sink*: where a controller of another process listens."""
+    async with running(folder) as registry:
+        server: RolloutServer | None = None
+        if sink is None:
+            server = await serve(registry.address, "127.0.0.1:0", policies=POLICIES)
+            sink = f"127.0.0.1:{server.port}"
+        try:
+            async with (
+                workers(registry.address, sink) as made,
+                grpc.aio.insecure_channel(sink) as channel,
+            ):
+                await in_production(registry.ann, registry.bob, tiny_files("churn"))
+                stub = rollout_pb2_grpc.RolloutsStub(channel)  # type: ignore[no-untyped-call]
+                yield Walk(registry, made, stub)
+        finally:
+            if server is not None:
+                await server.stop()
+
+
+async def leading(server: RolloutServer) -> None:
+    """Return when this controller leads."""
+    controller = server.room.controller
+    while not controller.leading:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await controller.changed.wait()
+
+
+def free_port() -> int:
+    """Return a port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def controller_process(
+    registry: str, listen: str, *more: str, log: Path | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start `python -m rollout` in a process of its own; *more*: further arguments."""
+    command = [sys.executable, "-m", "rollout", "--registry", registry, "--listen", listen, *more]
+    with (log or Path(os.devnull)).open("ab") as told:
+        return subprocess.Popen(command, stderr=told)

@@ -1,0 +1,257 @@
+"""Stand-ins for what rollout waits for: time, gateways' windows, a registry that can fail."""
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+
+from protos import registry_pb2, window_pb2
+from registry.types import (
+    Deployment,
+    FencedError,
+    NotFoundError,
+    RegistryUnavailableError,
+    RevisionConflictError,
+)
+from rollout.lifecycle.deploy import Terms
+from rollout.lifecycle.rollout import Now, Trial
+from rollout.policy.policy import CanaryStep, GoodOutcome, Policy, ShadowStage
+from rollout.policy.stages import Place
+
+NS = 1_000_000_000
+START = 1_790_000_000
+"""Unix second at which scripted time begins."""
+
+QUICK = Policy(
+    name="quick",
+    shadow=ShadowStage(
+        sample_bp=10_000, pairs_min=100, bake_s=0.5, faulty_max=2, flips_bp_max=2_000
+    ),
+    canary=(CanaryStep(share_bp=1_000, bake_s=0.5), CanaryStep(share_bp=5_000, bake_s=0.5)),
+    watch_s=1.0,
+    standby_bp=500,
+    failure_bar=0.02,
+    preload_s_max=20.0,
+    stage_s_max=60.0,
+    outcome=GoodOutcome(name="paid", at_least=1.0),
+)
+POLICIES = {"quick": QUICK, "quick-direct": replace(QUICK, name="quick-direct", shadow=None)}
+TERMS = Terms(
+    rollout_id="r1",
+    model="churn",
+    version="2",
+    baseline="1",
+    policy=QUICK,
+    approval_id="a1",
+    split_salt=b"s" * 16,
+)
+SOURCE = window_pb2.Source(gateway="g", slot=0, boot_id=7)
+
+ARMS = {
+    "canary": (window_pb2.ARM_CANARY, "2"),
+    "production": (window_pb2.ARM_PRODUCTION, "1"),
+    "promoted": (window_pb2.ARM_PRODUCTION, "2"),
+    "standby": (window_pb2.ARM_STANDBY, "1"),
+    "shadow": (window_pb2.ARM_SHADOW, "2"),
+}
+
+
+class FakeClock:
+    """Time that moves when the test says so; both clocks together."""
+
+    def __init__(self) -> None:
+        self.ns = START * NS
+
+    def now(self) -> Now:
+        """Where the test put it."""
+        return Now(unix_ns=self.ns, monotonic_ns=self.ns)
+
+    def pass_s(self, seconds: float) -> None:
+        """Move on."""
+        self.ns += round(seconds * NS)
+
+
+def at(seconds: float) -> Now:
+    """Return the instant *seconds* after START."""
+    ns = START * NS + round(seconds * NS)
+    return Now(unix_ns=ns, monotonic_ns=ns)
+
+
+def window(
+    arm: str,
+    second: int,
+    *,
+    revision: int = 1,
+    clean: Iterable[int] = (),
+    errors: Iterable[int] = (),
+    nan: Iterable[int] = (),
+    pairs: tuple[int, int, int] = (0, 0, 0),
+    keep: int = 65_536,
+    model: str = "churn",
+) -> window_pb2.Window:
+    """One window; *second* counts from START, *pairs* are (pairs, flips, faulty)."""
+    kind, version = ARMS[arm]
+    clean, errors, nan = list(clean), list(errors), list(nan)
+    bad = len(errors) + len(nan)
+    made = window_pb2.Window(
+        model=model,
+        version=version,
+        arm=window_pb2.Arm.Name(kind),
+        revision=revision,
+        second=START + second,
+        calls=window_pb2.Calls(
+            answered=len(clean),
+            faulty=len(errors),
+            nan=len(nan),
+            fallen_back=bad if arm == "canary" else 0,
+        ),
+        keep_of_65536=keep,
+        first_bad_unix_ns=(START + second) * NS + 100 if bad else 0,
+        last_bad_unix_ns=(START + second) * NS + 900 if bad else 0,
+    )
+    for metric, keys in (
+        (window_pb2.METRIC_ERROR, errors),
+        (window_pb2.METRIC_SCHEMA, nan),
+        (window_pb2.METRIC_SCORE, clean),
+    ):
+        if keys:
+            name = window_pb2.Metric.Name(metric)
+            made.records.add(metric=name, key_hash=keys, bin=[0] * len(keys))
+    if arm == "shadow":
+        made.pairs.pairs, made.pairs.flips, made.pairs.faulty = pairs
+    return made
+
+
+def batch(
+    sequence: int,
+    *windows: window_pb2.Window,
+    sent_s: float,
+    source: window_pb2.Source = SOURCE,
+    guards: Iterable[window_pb2.HardGuard] = (),
+) -> window_pb2.WindowBatch:
+    """One batch sent *sent_s* seconds after START."""
+    return window_pb2.WindowBatch(
+        source=source,
+        sequence=sequence,
+        windows=windows,
+        guards=guards,
+        sent_unix_ns=START * NS + round(sent_s * NS),
+    )
+
+
+def trial_at(
+    place: Place, *, revision: int = 1, terms: Terms = TERMS, entered_s: float = 0
+) -> Trial:
+    """Return a rollout that stands at *place* since *entered_s*."""
+    trial = Trial(terms=terms, started_unix_ms=START * 1000)
+    trial.enter(place, revision, at(entered_s), "scripted")
+    return trial
+
+
+class FakeRegistry:
+    """A registry in memory: compare-and-set, leases, checkpoints; can be made unreachable."""
+
+    def __init__(self) -> None:
+        self.deployments: dict[str, Deployment] = {}
+        self.checkpoints: dict[str, registry_pb2.Checkpoint] = {}
+        self.approved: list[registry_pb2.Approval] = []
+        self.found: list[registry_pb2.Finding] = []
+        self.lease_token = 1
+        self.down = False
+        self.card = ""
+        self.log: list[Deployment] = []
+        self.before_deploy: list[Deployment] = []
+        """Written by somebody else just before the next deploy."""
+
+    def put(self, held: Deployment) -> Deployment:
+        """Write *held* as the next revision, whoever does it."""
+        before = self.deployments.get(held.model)
+        written = replace(held, revision=before.revision + 1 if before else 1)
+        self.deployments[held.model] = written
+        return written
+
+    def _check(self, lease_token: int = 0) -> None:
+        if self.down:
+            raise RegistryUnavailableError("down")
+        if lease_token and lease_token != self.lease_token:
+            raise FencedError(f"token {lease_token} is fenced off by {self.lease_token}")
+
+    async def list_models(self) -> list[registry_pb2.ModelSummary]:
+        """Every model deployed."""
+        self._check()
+        return [registry_pb2.ModelSummary(model=model) for model in self.deployments]
+
+    async def deployment(self, model: str) -> Deployment:
+        """The newest."""
+        self._check()
+        return self.deployments[model]
+
+    async def deploy(
+        self,
+        deployment: Deployment,
+        *,
+        lease_token: int = 0,
+        policy_digest: str = "",
+        rollback: bool = False,
+    ) -> Deployment:
+        """Compare-and-set."""
+        del policy_digest, rollback  # the real registry checks them; walks do that
+        self._check(lease_token)
+        while self.before_deploy:
+            self.put(self.before_deploy.pop(0))
+        current = self.deployments[deployment.model]
+        if current.revision != deployment.revision:
+            raise RevisionConflictError(f"{current.revision}, not {deployment.revision}")
+        written = self.put(replace(deployment, who="rollout"))
+        self.log.append(written)
+        return written
+
+    async def get_version(self, model: str, version: str) -> registry_pb2.Version:
+        """Any version exists."""
+        self._check()
+        return registry_pb2.Version(
+            model=model, label=version, author="ann", digest=version, card_json=self.card
+        )
+
+    async def approvals(self, model: str, version: str) -> list[registry_pb2.Approval]:
+        """Those the test gave."""
+        self._check()
+        return [one for one in self.approved if (one.model, one.version) == (model, version)]
+
+    async def save_checkpoint(self, checkpoint: registry_pb2.Checkpoint) -> None:
+        """Keep the newest."""
+        self._check(checkpoint.lease_token)
+        stored = self.checkpoints.get(checkpoint.rollout_id)
+        if stored is not None and checkpoint.sequence < stored.sequence:
+            raise RevisionConflictError("older")
+        self.checkpoints[checkpoint.rollout_id] = checkpoint
+
+    async def load_checkpoint(self, rollout_id: str) -> registry_pb2.Checkpoint:
+        """The newest."""
+        self._check()
+        if rollout_id not in self.checkpoints:
+            raise NotFoundError(rollout_id)
+        return self.checkpoints[rollout_id]
+
+    async def history(
+        self, after: int = 0, limit: int = 0, object_prefix: str = ""
+    ) -> registry_pb2.ListHistoryReply:
+        """The deployments of one model, 3 a page."""
+        del limit
+        self._check()
+        entries = [
+            registry_pb2.HistoryEntry(seq=seq, reason=one.why)
+            for seq, one in enumerate(self.log, 1)
+            if f"model/{one.model}/deployment".startswith(object_prefix) and seq > after
+        ]
+        head = registry_pb2.SignedHead(seq=len(self.log))
+        return registry_pb2.ListHistoryReply(entries=entries[:3], head=head)
+
+    async def findings(self, after: int = 0) -> AsyncIterator[registry_pb2.Finding]:
+        """Those the test wrote."""
+        self._check()
+        for finding in self.found[after:]:
+            yield finding
+
+    async def watch_states(self) -> AsyncIterator[registry_pb2.GatewayState]:
+        """Nothing."""
+        return
+        yield

@@ -1,0 +1,182 @@
+"""Workers that say and send what real ones do, over real gRPC, with scripted traffic."""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from gateway.telemetry.window_stream import WindowStream
+from protos import registry_pb2, window_pb2
+from registry.client import RegistryClient
+from registry.types import Deployment, RegistryError
+from tests.rollout.scripted_parts import NS
+
+Key = tuple[int, int, str, str]
+"""(second, revision, arm, version)."""
+
+
+@dataclass
+class Told:
+    """Keys of one window."""
+
+    clean: list[int] = field(default_factory=list)
+    bad: list[int] = field(default_factory=list)
+    bad_ns: list[int] = field(default_factory=list)
+    pairs: int = 0
+    pairs_faulty: int = 0
+
+
+class ScriptedWorker:
+    """One worker slot: watches deployments, says READY, sends a second's windows at its end.
+
+    calls_a_second  of ever new keys
+    fails           version -> how often it raises (production then answers in its place)
+    """
+
+    def __init__(self, registry: RegistryClient, sink: str, slot: int, calls_a_second: int) -> None:
+        self._registry = registry
+        self._slot = slot
+        self._boot_id = random.getrandbits(63)
+        self._source = window_pb2.Source(gateway="g", slot=slot, boot_id=self._boot_id)
+        self._stream = WindowStream(sink, self._source, 1000, lambda _: None)
+        self._calls = calls_a_second
+        self._held = Deployment(model="churn")
+        self._open: dict[Key, Told] = defaultdict(Told)
+        self.fails: dict[str, float] = {}
+        self.sending = True
+
+    async def run(self) -> None:
+        """Live until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._stream.run())
+            group.create_task(self._follow())
+            group.create_task(self._serve())
+            group.create_task(self._beat())
+
+    async def _follow(self) -> None:
+        while True:
+            with contextlib.suppress(RegistryError):
+                async for event in self._registry.watch_deployments("g", self._slot, self._boot_id):
+                    for message in event.deployments:
+                        self._held = Deployment.from_proto(message)
+                    await self._report()
+            await asyncio.sleep(0.1)
+
+    async def _report(self) -> None:
+        digests = dict(self._held.digests)
+        held = [
+            registry_pb2.HeldVersion(
+                model="churn", version=version, digest=digests[version], state="READY"
+            )
+            for version in self._held.versions
+        ]
+        now = time.time_ns()
+        await self._registry.report_state(
+            registry_pb2.GatewayState(
+                gateway="g",
+                slot=self._slot,
+                boot_id=self._boot_id,
+                held=held,
+                applied={"churn": self._held.revision},
+                applied_unix_ns={"churn": now},
+                at_unix_ns=now,
+            )
+        )
+
+    async def _serve(self) -> None:
+        while True:
+            await asyncio.sleep(0.05)
+            for _ in range(self._calls // 20):
+                self._call(self._held, time.time_ns())
+
+    def _call(self, held: Deployment, now: int) -> None:
+        if not held.production:
+            return
+        key, bucket = random.getrandbits(64), random.randrange(10_000)
+        arm, version = "PRODUCTION", held.production
+        if bucket < held.canary_bp:
+            arm, version = "CANARY", held.canary
+        elif bucket >= 10_000 - held.standby_bp:
+            arm, version = "STANDBY", held.standby
+        told = self._open[now // NS, held.revision, arm, version]
+        if random.random() < self.fails.get(version, 0.0):
+            told.bad.append(key)
+            told.bad_ns.append(now)
+        else:
+            told.clean.append(key)
+        for shadow, _ in held.shadows:
+            told = self._open[now // NS, held.revision, "SHADOW", shadow]
+            told.pairs += 1
+            told.pairs_faulty += random.random() < self.fails.get(shadow, 0.0)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(1.01 - time.time() % 1.0)
+            now = time.time_ns()
+            windows = list(self._close(now // NS))
+            if self.sending:
+                self._stream.offer(windows, [], now)
+
+    def _close(self, second: int) -> Iterator[window_pb2.Window]:
+        for key in [key for key in self._open if key[0] < second]:
+            told = self._open.pop(key)
+            began, revision, arm, version = key
+            made = window_pb2.Window(
+                model="churn", version=version, arm=f"ARM_{arm}", revision=revision,
+                second=began, keep_of_65536=65_536,
+                first_bad_unix_ns=min(told.bad_ns, default=0),
+                last_bad_unix_ns=max(told.bad_ns, default=0),
+                calls=window_pb2.Calls(
+                    answered=len(told.clean), faulty=len(told.bad),
+                    fallen_back=len(told.bad) if arm == "CANARY" else 0,
+                ),
+            )  # fmt: skip
+            if told.pairs:
+                made.pairs.pairs, made.pairs.faulty = told.pairs, told.pairs_faulty
+            for metric, keys in (("METRIC_ERROR", told.bad), ("METRIC_SCORE", told.clean)):
+                if keys:
+                    made.records.add(metric=metric, key_hash=keys, bin=[0] * len(keys))
+            yield made
+
+
+@asynccontextmanager
+async def workers(
+    registry_address: str, sink: str, *, calls_a_second: int = 400
+) -> AsyncIterator[list[ScriptedWorker]]:
+    """Run two workers while the block lasts."""
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(RegistryClient(registry_address, "gateway"))
+        made = [ScriptedWorker(client, sink, slot, calls_a_second // 2) for slot in (0, 1)]
+        tasks = [asyncio.ensure_future(worker.run()) for worker in made]
+        try:
+            yield made
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def in_production(ann: RegistryClient, bob: RegistryClient, files: dict[str, bytes]) -> None:
+    """Make churn's first version production, as everybody must: preload, approve, deploy."""
+    version = await ann.register("churn", files)
+    held = await ann.deployment("churn")
+    held = await ann.deploy(replace(held, preload=(version.label,), why="load it"))
+    approval = await bob.approve("churn", version.label, "initial", "", "", "the first")
+    for _ in range(100):
+        with contextlib.suppress(RegistryError):
+            await ann.deploy(
+                replace(
+                    held,
+                    production=version.label,
+                    preload=(),
+                    approval_id=approval.id,
+                    why="the first",
+                )
+            )
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the first version was never ready")

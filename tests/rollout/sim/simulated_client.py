@@ -1,0 +1,167 @@
+"""What lies between the parts of a simulated world: calls that are slow, lost, or half done."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+
+from protos import registry_pb2 as pb
+from registry.types import Deployment, RegistryUnavailableError
+from tests.rollout.sim.simulated_registry import SimRegistry, WorkerKey
+
+Reply = TypeVar("Reply")
+
+GIVE_UP_S = 1.0
+"""How long a call on a cut line takes to fail."""
+
+
+class SimClient:
+    """The registry as one controller reaches it; stands in for registry.client.RegistryClient.
+
+    A call that was sent is carried out even when the caller dies or is cut off before the reply:
+    then nobody here knows whether it was.
+    """
+
+    def __init__(self, registry: SimRegistry, actor: str, chance: random.Random) -> None:
+        self._registry = registry
+        self._actor = actor
+        self._chance = chance
+        self.cut = False
+        """No call gets through, no stream stands."""
+        self.slow_s = 0.0
+        """Added to each call's way there."""
+        self.dead = False
+        self.before_read: Callable[[], None] | None = None
+        """What happens in the very instant before the deployment is read next."""
+        self._sent: set[asyncio.Task[object]] = set()
+
+    async def _call(self, work: Callable[[], Reply]) -> Reply:
+        if self.dead or self.cut:
+            await asyncio.sleep(GIVE_UP_S)
+            raise RegistryUnavailableError("not reached")
+        there = self._chance.uniform(0.001, 0.02) + self.slow_s
+        sent = asyncio.ensure_future(self._carried(work, there))
+        self._sent.add(sent)
+        sent.add_done_callback(self._done)
+        reply = await asyncio.shield(sent)
+        await asyncio.sleep(self._chance.uniform(0.001, 0.02))
+        if self.cut or self.dead:
+            raise RegistryUnavailableError("the reply was lost")
+        return reply
+
+    def _done(self, sent: asyncio.Task[object]) -> None:
+        self._sent.discard(sent)
+        if not sent.cancelled():
+            sent.exception()  # whoever asked may be gone
+
+    @staticmethod
+    async def _carried(work: Callable[[], Reply], there_s: float) -> Reply:
+        await asyncio.sleep(there_s)
+        return work()
+
+    async def list_models(self) -> list[pb.ModelSummary]:
+        """The one model."""
+        return await self._call(lambda: [pb.ModelSummary(model=self._registry.held.model)])
+
+    async def deployment(self, model: str) -> Deployment:
+        """The newest."""
+        del model
+        return await self._call(self._read)
+
+    def _read(self) -> Deployment:
+        before, self.before_read = self.before_read, None
+        if before is not None:
+            before()
+        return self._registry.held
+
+    async def deploy(
+        self,
+        deployment: Deployment,
+        *,
+        lease_token: int = 0,
+        policy_digest: str = "",
+        rollback: bool = False,
+    ) -> Deployment:
+        """Compare-and-set."""
+        return await self._call(
+            lambda: self._registry.deploy(
+                deployment, self._actor, lease_token, policy_digest, rollback=rollback
+            )
+        )
+
+    async def get_version(self, model: str, version: str) -> pb.Version:
+        """Its facts, as far as rollouts read them."""
+        facts = self._registry.facts[version]
+        return await self._call(
+            lambda: pb.Version(model=model, label=version, author="ann", digest=facts.digest)
+        )
+
+    async def approvals(self, model: str, version: str) -> list[pb.Approval]:
+        """The one approval."""
+        del model
+        known = self._registry.approval
+        return await self._call(lambda: [known] if known.version == version else [])
+
+    async def acquire_lease(self, name: str, holder: str, seconds: int, token: int = 0) -> pb.Lease:
+        """Take or renew."""
+        del name
+        return await self._call(lambda: self._registry.acquire_lease(holder, seconds, token))
+
+    async def save_checkpoint(self, checkpoint: pb.Checkpoint) -> None:
+        """Keep it."""
+        await self._call(lambda: self._registry.save_checkpoint(checkpoint))
+
+    async def load_checkpoint(self, rollout_id: str) -> pb.Checkpoint:
+        """The newest."""
+        return await self._call(lambda: self._registry.load_checkpoint(rollout_id))
+
+    async def watch_deployments(self) -> AsyncIterator[pb.DeploymentEvent]:
+        """Each newer revision, while the line stands."""
+        told = 0
+        while True:
+            changed = self._check()
+            held = self._registry.held
+            if held.revision > told:
+                told = held.revision
+                yield pb.DeploymentEvent(deployments=[held.to_proto()])
+            await self._news(changed)
+
+    async def watch_states(self) -> AsyncIterator[pb.GatewayState]:
+        """Every worker's word, and who left, while the line stands."""
+        told: dict[WorkerKey, pb.GatewayState] = {}
+        while True:
+            changed = self._check()
+            states = self._registry.states
+            for key, state in list(states.items()):
+                if told.get(key) is not state:
+                    told[key] = state
+                    yield state
+            for key in [one for one in told if one not in states]:
+                del told[key]
+                gateway, slot, boot_id = key
+                yield pb.GatewayState(gateway=gateway, slot=slot, boot_id=boot_id, gone=True)
+            await self._news(changed)
+
+    async def findings(self, after: int = 0) -> AsyncIterator[pb.Finding]:
+        """Those there are."""
+        for finding in await self._call(lambda: self._registry.findings[after:]):
+            yield finding
+
+    async def watch_findings(self, after: int = 0) -> AsyncIterator[pb.Finding]:
+        """Each one newer than *after*, while the line stands."""
+        while True:
+            changed = self._check()
+            for finding in self._registry.findings[after:]:
+                after = finding.sequence
+                yield finding
+            await self._news(changed)
+
+    def _check(self) -> asyncio.Event:
+        """Return what is set at the next change: taken before looking, so that none is missed."""
+        if self.cut or self.dead:
+            raise RegistryUnavailableError("the stream broke")
+        return self._registry.changed
+
+    async def _news(self, changed: asyncio.Event) -> None:
+        await changed.wait()
+        await asyncio.sleep(self._chance.uniform(0.001, 0.02))

@@ -1,0 +1,382 @@
+"""One simulated world from one seed: two controllers, three workers, and whatever goes wrong."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from unittest import mock
+
+from protos import rollout_pb2
+from registry.types import Deployment, RegistryError
+from rollout.api.commands import Steering
+from rollout.controller import leader
+from rollout.controller.controller import Controller
+from rollout.errors import NotLeadingError, UnknownRolloutError
+from rollout.lifecycle.rollout import Trial
+from rollout.policy.policy import CanaryStep, Policy, ShadowStage
+from rollout.policy.stages import Stage
+from tests.rollout.sim.simulated_client import SimClient
+from tests.rollout.sim.simulated_registry import MODEL, SimRegistry
+from tests.rollout.sim.simulated_workers import Ailment, SimWorker, Truth
+from tests.rollout.sim.virtual_time import VirtualClock, VirtualLoop, play
+
+SIM = Policy(
+    name="sim",
+    shadow=ShadowStage(sample_bp=10_000, pairs_min=40, bake_s=0.5, faulty_max=2, flips_bp_max=5000),
+    canary=(CanaryStep(share_bp=2_000, bake_s=0.5), CanaryStep(share_bp=5_000, bake_s=3.0)),
+    watch_s=3.0,
+    standby_bp=1_000,
+    failure_bar=0.06,
+    preload_s_max=60.0,
+    stage_s_max=600.0,
+)
+DIRECT = Policy(
+    name="sim-direct",
+    shadow=None,
+    canary=SIM.canary,
+    watch_s=SIM.watch_s,
+    standby_bp=SIM.standby_bp,
+    failure_bar=SIM.failure_bar,
+    preload_s_max=SIM.preload_s_max,
+    stage_s_max=SIM.stage_s_max,
+)
+POLICIES = {policy.name: policy for policy in (SIM, DIRECT)}
+CHANGED = {
+    policy.name: replace(
+        policy,
+        canary=(CanaryStep(share_bp=3_000, bake_s=60.0),),
+        watch_s=60.0,
+        standby_bp=2_000,
+        failure_bar=0.5,
+        freeze=("2020-01-01 - 2040-01-01",),
+    )
+    for policy in POLICIES.values()
+}
+"""What the policies' files may say by the time another controller takes over."""
+
+TROUBLE_S = 9.0
+"""Things go wrong until then; from then on nothing does."""
+CONVERGED_S = 75.0
+"""By then every rollout has ended: lease, catching up and all stages take less."""
+BOTH_BAD_S = 20.0
+"""How long we look at a candidate that is as bad as production: it may rightly stay undecided."""
+SKEW_S = 5.0
+"""How far a controller's wall clock is off at most. Bakes go by it: a takeover may shorten or
+lengthen one by twice as much, never what evidence is asked for."""
+TICK_S, SAVE_S = 0.15, 0.6
+"""The controllers look and save a third as often as real ones: more worlds an hour."""
+KINDS = ("healthy", "healthy", "bad", "dead", "both bad", "quiet at first", "turns bad")
+
+
+@dataclass(slots=True)
+class Host:
+    """One place where a controller runs, and is started again after each death."""
+
+    name: str
+    client: SimClient
+    controller: Controller
+    task: asyncio.Task[None]
+
+
+@dataclass(slots=True)
+class Told:
+    """How a world ended."""
+
+    seed: int
+    kind: str
+    policy: str
+    trial: Trial | None = None
+    registry: SimRegistry | None = None
+    truth: Truth = field(default_factory=Truth)
+    events: list[str] = field(default_factory=list)
+    took_s: float = 0.0
+    obeyed: bool = False
+    """Every worker serves the newest revision."""
+    taken_over: bool = False
+    """A person ended it."""
+
+
+class Town:
+    """Everything of one seed. `live` plays it.
+
+    changed_files  controllers that take over later find other policies of the same names.
+    """
+
+    def __init__(self, seed: int, loop: VirtualLoop, *, changed_files: bool = False) -> None:
+        self._loop = loop
+        self._policies_again = CHANGED if changed_files else POLICIES
+        self._chance = random.Random(seed)
+        self.kind = self._chance.choice(KINDS)
+        self.policy = self._chance.choice([SIM, DIRECT])
+        self.told = Told(seed, self.kind, self.policy.name)
+        self.truth = self.told.truth
+        self.ailment = Ailment(
+            candidate={"bad": 0.35, "dead": 1.0, "both bad": 0.05}.get(self.kind, 0.0),
+            baseline=0.05 if self.kind == "both bad" else 0.0,
+            keys_a_second=0.0 if self.kind == "quiet at first" else 60.0,
+        )
+        self._boots = 0
+        self._hosts: list[Host] = []
+        self._workers: list[SimWorker] = []
+
+    async def live(self) -> Told:
+        """Play to the end, or to CONVERGED_S."""
+        self.registry = SimRegistry(self._loop.time, self.policy.digest)
+        self.told.registry = self.registry
+        self._hosts = [self._host(name, POLICIES) for name in ("a", "b")]
+        self._workers = [self._worker(slot) for slot in range(2)]
+        await self._start()
+        for host in self._hosts:
+            host.controller.policies = self._policies_again
+        for at_s, trouble in sorted(self._troubles(), key=lambda one: one[0]):
+            self._loop.call_at(at_s, trouble)
+        self._loop.call_at(TROUBLE_S, self._calm)
+        limit_s = BOTH_BAD_S if self.kind == "both bad" else CONVERGED_S
+        while self._loop.time() < limit_s and not self._over():  # noqa: ASYNC110  virtual time
+            await asyncio.sleep(0.5)
+        self.told.took_s = self._loop.time()
+        self.told.trial = self._trial()
+        newest = self.registry.held.revision
+        self.told.obeyed = all(one.applied.revision == newest for one in self._workers)
+        return self.told
+
+    def _over(self) -> bool:
+        trial = self._trial()
+        ended = trial is not None and trial.ended and self._loop.time() > TROUBLE_S + 1
+        return (
+            ended
+            and not self.registry.held.rollout_id
+            and all(one.applied.revision == self.registry.held.revision for one in self._workers)
+        )
+
+    def _trial(self) -> Trial | None:
+        for host in self._hosts:
+            if host.controller.leading:
+                with contextlib.suppress(NotLeadingError, UnknownRolloutError):
+                    return host.controller.trial(MODEL)
+        return None
+
+    async def _start(self) -> None:
+        asked = rollout_pb2.StartRolloutRequest(
+            model=MODEL, version="2", policy=self.policy.name, reason="sim"
+        )
+        while True:
+            for host in self._hosts:
+                if host.controller.leading:
+                    clock = VirtualClock(self._loop)
+                    steering = Steering(host.controller, host.client, clock)  # type: ignore[arg-type]
+                    try:
+                        await steering.start(asked, "sam")
+                    except (RegistryError, NotLeadingError):
+                        continue
+                    return
+            await asyncio.sleep(0.1)
+
+    def _host(self, name: str, policies: dict[str, Policy]) -> Host:
+        self._boots += 1
+        chance = random.Random(self._chance.getrandbits(64))
+        client = SimClient(self.registry, f"rollout-{name}", chance)
+        clock = VirtualClock(self._loop, self._chance.uniform(-SKEW_S, SKEW_S))
+        controller = Controller(client, clock, policies)  # type: ignore[arg-type]
+        task = asyncio.ensure_future(
+            leader.run(controller, client, f"{name}{self._boots}", clock)  # type: ignore[arg-type]
+        )
+        return Host(name, client, controller, task)
+
+    def _worker(self, slot: int) -> SimWorker:
+        self._boots += 1
+        worker = SimWorker(
+            self.registry,
+            slot,
+            self._boots,
+            self.ailment,
+            self.truth,
+            random.Random(self._chance.getrandbits(64)),
+            lambda: [host.controller for host in self._hosts],
+        )
+        worker.skew_s = self._chance.uniform(-0.05, 0.05)
+        return worker
+
+    # What goes wrong
+
+    def _troubles(self) -> list[tuple[float, Callable[[], None]]]:
+        kinds: list[Callable[[], Callable[[], None]]] = [
+            self._kill_controller,
+            self._cut_controller,
+            self._slow_controller,
+            self._kill_worker,
+            self._cut_worker_from_controller,
+            self._cut_worker_from_registry,
+            self._lossy_worker,
+            self._late_worker,
+            self._wrong_clock,
+            self._edit_by_hand,
+            self._take_over_by_hand,
+            self._hold_by_monitoring,
+        ]
+        chosen = [self._chance.choice(kinds)() for _ in range(self._chance.randrange(5))]
+        begin = self._loop.time()
+        troubles = [(self._chance.uniform(begin, TROUBLE_S - 1), one) for one in chosen]
+        if self.kind == "turns bad":
+            troubles.append((self._chance.uniform(begin + 2, TROUBLE_S), self._turn_bad))
+        return troubles
+
+    def _note(self, what: str) -> None:
+        self.told.events.append(f"{self._loop.time():6.2f} s  {what}")
+
+    def _turn_bad(self) -> None:
+        self._note("the candidate begins to fail")
+        self.ailment.candidate = 0.5
+
+    def _calm(self) -> None:
+        self._note("calm")
+        self.ailment.keys_a_second = 60.0
+        self.registry.find("clear", "calm")
+        for host in self._hosts:
+            host.client.cut, host.client.slow_s = False, 0.0
+        for worker in self._workers:
+            worker.cut_from_controller = worker.cut_from_registry = False
+            worker.loss, worker.jitter_s = 0.0, 0.05
+        self.registry.tell()
+
+    def _kill_controller(self) -> Callable[[], None]:
+        place, away_s = self._chance.randrange(2), self._chance.uniform(0.1, 3.0)
+
+        def kill() -> None:
+            host = self._hosts[place]
+            if host.client.dead:
+                return
+            self._note(f"controller {host.name} is killed (leading: {host.controller.leading})")
+            host.client.dead = True
+            host.task.cancel()
+            self.registry.tell()
+            self._loop.call_later(away_s, again)
+
+        def again() -> None:
+            self._hosts[place] = self._host(self._hosts[place].name, self._policies_again)
+
+        return kill
+
+    def _cut_controller(self) -> Callable[[], None]:
+        place, for_s = self._chance.randrange(2), self._chance.uniform(0.3, 7.0)
+
+        def cut() -> None:
+            client = self._hosts[place].client
+            self._note(f"controller {place} is cut off from the registry for {for_s:.1f} s")
+            client.cut = True
+            self.registry.tell()
+            self._loop.call_later(for_s, mend)
+
+        def mend() -> None:
+            self._hosts[place].client.cut = False
+
+        return cut
+
+    def _slow_controller(self) -> Callable[[], None]:
+        place, slow_s = self._chance.randrange(2), self._chance.uniform(0.2, 6.0)
+
+        def slow() -> None:
+            self._note(f"controller {place}'s calls take {slow_s:.1f} s")
+            self._hosts[place].client.slow_s = slow_s
+
+        return slow
+
+    def _kill_worker(self) -> Callable[[], None]:
+        slot, away_s = self._chance.randrange(2), self._chance.uniform(0.0, 2.0)
+
+        def kill() -> None:
+            self._note(f"worker {slot} is killed")
+            self._workers[slot].die()
+            self._loop.call_later(away_s, again)
+
+        def again() -> None:
+            self._workers[slot].die()
+            self._workers[slot] = self._worker(slot)
+
+        return kill
+
+    def _edit_by_hand(self) -> Callable[[], None]:
+        def edit() -> None:
+            held = self.registry.held
+            self._note("somebody changes the holdout by hand")
+            wish = replace(held, holdout_bp=held.holdout_bp + 1, why="by hand")
+            digest = self.policy.digest
+            self.registry.deploy(wish, "ann", 0, digest, rollback=False)
+
+        return edit
+
+    def _hold_by_monitoring(self) -> Callable[[], None]:
+        for_s = self._chance.uniform(0.3, 7.0)
+
+        def hold() -> None:
+            self._note(f"monitoring holds the model, for {for_s:.1f} s")
+            self.registry.find("hold", "drift")
+            self._loop.call_later(for_s, self.registry.find, "clear", "over")
+
+        return hold
+
+    def _take_over_by_hand(self) -> Callable[[], None]:
+        in_between = self._chance.random() < 0.5
+
+        def begin() -> None:
+            if not in_between:
+                take_over()
+            for host in self._hosts:
+                host.client.before_read = take_over
+
+        def take_over() -> None:
+            held = self.registry.held
+            if not held.rollout_id or self.told.taken_over:
+                return
+            self._note("somebody gives all traffic back to version 1 by hand")
+            wish = Deployment(model=MODEL, revision=held.revision, production="1", why="by hand")
+            self.registry.deploy(wish, "ann", 0, "", rollback=True)
+            self.told.taken_over = True
+
+        return begin
+
+    def _set_worker(self, name: str, value: float, well: float, what: str) -> Callable[[], None]:
+        slot, for_s = self._chance.randrange(2), self._chance.uniform(0.3, 7.0)
+
+        def begin() -> None:
+            worker = self._workers[slot]
+            self._note(f"worker {slot} {what} for {for_s:.1f} s")
+            setattr(worker, name, value)
+            self._loop.call_later(for_s, setattr, worker, name, well)
+
+        return begin
+
+    def _cut_worker_from_controller(self) -> Callable[[], None]:
+        return self._set_worker("cut_from_controller", True, False, "cannot reach the controller")
+
+    def _cut_worker_from_registry(self) -> Callable[[], None]:
+        return self._set_worker("cut_from_registry", True, False, "cannot reach the registry")
+
+    def _lossy_worker(self) -> Callable[[], None]:
+        return self._set_worker("loss", 0.5, 0.0, "loses every other batch")
+
+    def _late_worker(self) -> Callable[[], None]:
+        return self._set_worker("jitter_s", 1.0, 0.05, "sends late and out of order")
+
+    def _wrong_clock(self) -> Callable[[], None]:
+        ahead_s = self._chance.choice((3.0, 30.0, 3_600.0))
+        return self._set_worker("skew_s", ahead_s, 0.0, f"has a clock {ahead_s:g} s ahead")
+
+
+def world(seed: int, *, changed_files: bool = False) -> Told:
+    """Play the world of *seed*."""
+    loop = VirtualLoop()
+
+    async def lived() -> Told:
+        return await Town(seed, loop, changed_files=changed_files).live()
+
+    with mock.patch.multiple(leader, TICK_S=TICK_S, SAVE_S=SAVE_S):
+        return play(lived(), loop)
+
+
+def must_end(told: Told) -> Stage | None:
+    """Return where a candidate of that kind must end; None: either end is right."""
+    if told.kind in ("bad", "dead") or told.taken_over:
+        return Stage.ROLLED_BACK
+    return None if told.kind in ("both bad", "turns bad") else Stage.DONE
