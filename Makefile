@@ -56,7 +56,7 @@ nightly: $(VENV)/.installed
 
 MINUTES ?= 10
 soak: $(VENV)/.installed
-	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
+	@$(BIN)/python -m benchmarks.endurance.soak --minutes $(MINUTES)
 
 check: $(VENV)/.installed
 	@$(BIN)/ruff check .
@@ -76,4 +76,4 @@ lock:
 
 # Nobody else should be busy on the machine; docs/performance.md says why.
 bench: $(VENV)/.installed
-	@$(BIN)/python -m benchmarks.bench
+	@$(BIN)/python -m benchmarks.serving.bench

@@ -153,8 +153,9 @@ class ViewRows:
         id_hashes  (B,) xxh3_64 of the joined id asked for, each.
         now_ms     Unix ms; the instant rows are judged stale at.
 
-        One join and one view over all rows; 64 rows of 20 take about 12 us (benchmarks/rows.py).
-        A value of a wrong length is replaced before the join, so it cannot shift its neighbours.
+        One join and one view over all rows; 64 rows of 20 take about 12 us
+        (benchmarks/micro/row_decode.py). A value of a wrong length is replaced before the join, so
+        it cannot shift its neighbours.
         """
         size, absent = self.row_bytes, self._absent
         whole = [r if r is not None and len(r) == size else absent for r in replies]

@@ -18,7 +18,7 @@ from typing import Any
 
 import uvloop
 
-from features.online import OnlineReader
+from features.online.reader import OnlineReader
 from gateway.clock import SystemClock
 from gateway.fault_log import FaultLog
 from gateway.isolation.breadcrumbs import Page

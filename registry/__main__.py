@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from registry.server import serve
+from registry.api.server import serve
 from registry.types import RegistryError
 
 

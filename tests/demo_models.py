@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from features import caravan, credit, offers, telco
 from features.offline import OfflineStore
+from features.sources import caravan, credit, offers, telco
 from features.views import View
 
 NOW_MS = 1_790_000_000_000

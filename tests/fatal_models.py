@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.models import tiny_files
+from tests.tiny_models import tiny_files
 
 ALWAYS = -1e30
 """As *when*: every row is above it."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from features.store_server import StoreServer, find_or_start
+from features.online.store_server import StoreServer, find_or_start
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from registry.bundle import Bundle
 from registry.client import RegistryClient
 from registry.types import RegistryError, VersionRefusedError
 from training import champion
-from training.card import commit_of
+from training.artifacts.card import commit_of
 from training.errors import ConversionError, GateFailedError, RecipeError
 from training.recipes import churn, credit, nba, propensity
 from training.train import train

@@ -13,16 +13,17 @@ from features.offline import Spine, TrainingSet
 from features.views import View
 from registry import bundle
 from registry.bundle import Bundle
-from training import card, fairness, gate, golden, reference
-from training.certify import ParityCertificate, certify
-from training.edge_rows import edge_rows
+from training.artifacts import card, golden_rows, reference
 from training.errors import GateFailedError
-from training.evaluate import Estimate, auc_gain, evaluate
+from training.evaluation import fairness, gate
+from training.evaluation.expected_shift import ExpectedShift, expected_shift
+from training.evaluation.metrics import Estimate, auc_gain, evaluate
+from training.export.edge_rows import edge_rows
+from training.export.lint import lint
+from training.export.onnx_model import OnnxModel
+from training.export.parity import ParityCertificate, certify
 from training.labels import Labels
-from training.lint import lint
-from training.onnx_model import OnnxModel
 from training.recipe import Recipe
-from training.shift import ExpectedShift, expected_shift
 from training.split import held_out
 
 Progress = Callable[[str], None]
@@ -99,7 +100,7 @@ def train(
     """Make a version of the recipe's model, compared with *champion* on the same held-out rows.
 
     champion  the version in production, of any recipe; None for a model's first version.
-    commit    of the code, for the card (`training.card.commit_of`).
+    commit    of the code, for the card (`training.artifacts.card.commit_of`).
 
     The same recipe, data, champion and packages give the same bytes in every file. Raises
     RecipeError before anything is read, ConversionError, or GateFailedError with the numbers.
@@ -160,7 +161,7 @@ def _fit(
     positive: NDArray[np.bool_],
 ) -> _Fitted:
     # scikit-learn and skl2onnx take a second to import: commands that fit nothing go without.
-    from training.convert import convert
+    from training.export.convert import convert
     from training.fit import fit, probabilities
 
     model = fit(recipe, rows[~held], positive[~held])
@@ -185,11 +186,11 @@ def _fit(
 
 def _files(recipe: Recipe, fitted: _Fitted) -> dict[str, bytes]:
     """The four files that do not tell the story; card.json does."""
-    inputs = golden.choose(fitted.rows[fitted.held], fitted.edges)
+    inputs = golden_rows.choose(fitted.rows[fitted.held], fitted.edges)
     return {
         "model.onnx": fitted.onnx,
         "contract.json": canonical_json(recipe.contract.definition()),
-        "golden.npz": golden.write(inputs, OnnxModel(fitted.onnx).scores(inputs)),
+        "golden.npz": golden_rows.write(inputs, OnnxModel(fitted.onnx).scores(inputs)),
         "reference.json": reference.write(
             names=recipe.contract.names,
             rows=fitted.rows[~fitted.held],

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from turnout.asked import from_options, hoisted
+from turnout.cli.context import from_options, hoisted
+from turnout.cli.exit_codes import complaint
 from turnout.commands import audit, features, models, predict, rollout, splits, versions
-from turnout.commands.demo import demo
 from turnout.commands.drill import drill
 from turnout.commands.restart import restart
 from turnout.commands.up import up
-from turnout.complaints import complaint
-from turnout.terminal import terminal
+from turnout.demo.command import demo
+from turnout.views.terminal import terminal
 
 app = typer.Typer(
     name="turnout",

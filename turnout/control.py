@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import uvloop
 
-from registry import server as registry_server
+from registry.api import server as registry_server
 from registry.types import read_token
 from rollout.api import server as rollout_server
 from rollout.policy.policy import POLICIES, Policy

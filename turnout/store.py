@@ -1,7 +1,7 @@
 """`python -m turnout.store PORT FOLDER`: keeps one online store running; ends when it ends.
 
-The store is started by features.store_server. It dies with us on SIGTERM; should we be killed
-outright, our successor finds its pid in FOLDER and ends it before it starts another.
+The store is started by features.online.store_server. It dies with us on SIGTERM; should we be
+killed outright, our successor finds its pid in FOLDER and ends it before it starts another.
 """
 
 import os
@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from features.store_server import find_or_start
-from turnout.running import started_ticks
+from features.online.store_server import find_or_start
+from turnout.processes.system_file import started_ticks
 
 PID_FILE = "pid"
 GRACE_S = 5.0

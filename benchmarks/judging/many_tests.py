@@ -1,7 +1,7 @@
 """Thousands of rollouts at once: the judge's e-processes over arrays instead of one at a time.
 
 The same formulas as stats.tilt and stats.departure, on plain numbers instead of logarithms and for
-all rollouts of a block in one numpy call. tests/benchmarks/test_rollout.py holds both to the same
+all rollouts of a block in one numpy call. tests/benchmarks/test_judging.py holds both to the same
 evidence, to 1e-9, on the same streams; nothing but simulations uses it.
 """
 

@@ -18,7 +18,7 @@ DEADLINE_SHARE = 0.3
 
 
 class OnlineRows(Protocol):
-    """features.online.OnlineReader, or a fake of it."""
+    """features.online.reader.OnlineReader, or a fake of it."""
 
     def mget(self, keys: list[bytes], timeout_s: float) -> Awaitable[list[bytes | None]]:
         """Ask now; when awaited, one value or None a key. OnlineStoreError, now or then."""

@@ -11,11 +11,11 @@ from typing import Any
 import grpc
 import pytest
 
-from benchmarks.rust_generator import BINARY, CRATE, built, cargo_works, null_server
+from benchmarks.load.rust_generator import BINARY, CRATE, built, cargo_works, null_server
 from protos.predict_pb2 import PRODUCTION, PredictReply, PredictRequest, StreamReply
 from registry.types import Deployment
 from tests.gateway.gateway_fixture import SALT, house
-from tests.models import tiny_contract, tiny_files
+from tests.tiny_models import tiny_contract, tiny_files
 
 pytestmark = [
     pytest.mark.walk,

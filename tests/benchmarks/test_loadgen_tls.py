@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from benchmarks.rust_generator import CRATE, cargo_works
+from benchmarks.load.rust_generator import CRATE, cargo_works
 
 pytestmark = [
     pytest.mark.walk,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.wire import (
+from benchmarks.load.wire import (
     ACK,
     DATA,
     END_HEADERS,

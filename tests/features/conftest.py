@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from features.store_server import StoreServer
+from features.online.store_server import StoreServer
 from tests.servers import redis_server
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from features.encode import encode
 from features.errors import SourceError
 from features.pushed import FeatureRow, columns_of
-from tests.examples import examples
-from tests.features.views import NOW_MS, floats, plan_view
+from tests.features.small_views import NOW_MS, floats, plan_view
+from tests.property_examples import examples
 
 
 def columns(**given: object) -> dict[str, np.ndarray]:

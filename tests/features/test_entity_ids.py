@@ -8,7 +8,7 @@ from xxhash import xxh3_64_intdigest
 
 from features.entity_ids import check, check_all, id_hashes, join
 from features.errors import EntityIdError
-from tests.examples import examples
+from tests.property_examples import examples
 
 NO_CONTROLS = st.characters(blacklist_categories=["Cs", "Cc"])
 

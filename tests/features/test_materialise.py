@@ -12,11 +12,11 @@ from features.entity_ids import id_hashes
 from features.errors import EntityIdError, SourceError
 from features.materialise import EXPIRY_SLACK_MS, expiries_ms, materialise, push
 from features.offline import OfflineStore, Spine
+from features.online.store_server import StoreServer
 from features.pushed import FeatureRow
 from features.rows import ViewRows
-from features.store_server import StoreServer
 from features.views import View
-from tests.features.views import DAY_MS, plan_view
+from tests.features.small_views import DAY_MS, plan_view
 
 pytestmark = pytest.mark.walk
 

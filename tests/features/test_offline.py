@@ -14,8 +14,8 @@ from features.offline import OfflineStore, Spine
 from features.pushed import FeatureRow
 from features.rows import DEFAULTED, MISSING, STALE
 from features.views import View
-from tests.examples import examples
-from tests.features.views import DAY_MS, NOW_MS, plan_view, wide_view
+from tests.features.small_views import DAY_MS, NOW_MS, plan_view, wide_view
+from tests.property_examples import examples
 
 pytestmark = pytest.mark.walk
 

@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as hnp
 
 from features.entity_ids import id_hashes
 from features.rows import DEFAULTED, MISSING, STALE, ViewRows, valid_flags, valid_words
-from tests.examples import examples
-from tests.features.views import DAY_MS, NOW_MS, floats, plan_view, wide_view
+from tests.features.small_views import DAY_MS, NOW_MS, floats, plan_view, wide_view
+from tests.property_examples import examples
 
 ROWS = ViewRows(plan_view())
 IDS = [b"S1", b"S2", b"S3"]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.staleness import forgotten_sql, is_forgotten, is_stale, stale_sql
-from tests.examples import examples
+from tests.property_examples import examples
 
 TTL = st.integers(1, 2**50)
 AGES = st.lists(st.integers(-(2**52), 2**52), max_size=50)

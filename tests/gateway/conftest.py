@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.doors import DOORS
+from tests.front_doors import DOORS
 from tests.gateway import gateway_fixture as houses
 
 

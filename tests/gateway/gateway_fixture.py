@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 
-from features.online import OnlineReader
+from features.online.reader import OnlineReader
 from gateway.clock import SystemClock
 from gateway.fault_log import FaultLog
 from gateway.methods.describe_model import Services

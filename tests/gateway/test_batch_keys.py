@@ -26,7 +26,7 @@ from registry.types import (
     shadow_bucket,
     split_bucket,
 )
-from tests.examples import examples
+from tests.property_examples import examples
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 NATIVE = built()

@@ -8,7 +8,7 @@ PAGE = (HOUSE / "docs" / "reliability.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| ([CDMPT]\d+) \| (.+) \|$", re.MULTILINE)
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 CASES = {"C": 26, "D": 10, "M": 14, "P": 11, "T": 4}
-MEASURED = re.compile(r"`(benchmarks/\w+\.py)`")
+MEASURED = re.compile(r"`(benchmarks/[\w/]+\.py)`")
 
 
 def test_every_case_has_its_row() -> None:

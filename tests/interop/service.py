@@ -160,6 +160,6 @@ def door_with_test_service(ingress: str, faults: FaultLog) -> GrpcioDoor | Nativ
         return _GrpcioDoor(settings, clock, faults, _ignored, methods)
     module = built()
     if module is None:
-        raise SettingsError("turnout_ingress is not built; tests.doors marks what needs it")
+        raise SettingsError("turnout_ingress is not built; tests.front_doors marks what needs it")
     extra = {f"/{SERVICE}/{name}": handler for name, handler in handlers().items()}
     return NativeDoor(module, settings, clock, faults, _ignored, methods, extra)

@@ -22,7 +22,7 @@ from journal.segment import (
     whole_records,
 )
 from journal.tape import Tape
-from tests.examples import examples
+from tests.property_examples import examples
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "journal_segment.json").read_text())
 NAME = SegmentName(1_700_000_000_000, 0xABC, 0, Kind.SERVED)

@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from features.canonical import canonical_json, sha256_hex
 from registry import bundle
 from registry.types import RegistryFullError, ScoringError, VersionRefusedError
-from tests.models import linear_model, tiny_contract, tiny_files
+from tests.tiny_models import linear_model, tiny_contract, tiny_files
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 TRUSTED = KEY.public_key().public_bytes_raw()

@@ -16,10 +16,10 @@ import grpc
 from protos import rollout_pb2, rollout_pb2_grpc
 from rollout.api.server import RolloutServer, serve
 from rollout.policy.policy import Policy
-from tests.models import linear_weights, tiny_files
-from tests.registry.running import Running, running
+from tests.registry.registry_fixture import Running, running
 from tests.rollout.scripted_parts import POLICIES
 from tests.rollout.scripted_workers import ScriptedWorker, in_production, workers
+from tests.tiny_models import linear_weights, tiny_files
 
 SAM = (("x-turnout-actor", "sam"),)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stats.rate import STAKES, clean_keys_needed, log_e_below
-from tests.examples import examples
+from tests.property_examples import examples
 
 
 def test_six_hundred_clean_keys_pass_half_a_percent() -> None:

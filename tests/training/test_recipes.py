@@ -9,10 +9,10 @@ import pytest
 from tests.demo_models import NOW_MS, demo_store
 from tests.training.population import WHOLE, recipe
 from training.__main__ import RECIPES, arguments
-from training.certify import certify
-from training.convert import convert
+from training.export.convert import convert
+from training.export.onnx_model import OnnxModel
+from training.export.parity import certify
 from training.fit import fit, probabilities
-from training.onnx_model import OnnxModel
 from training.recipe import Learner
 from training.recipes import credit, nba, propensity
 from training.train import train

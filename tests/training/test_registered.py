@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from registry.api.server import serve
 from registry.client import RegistryClient
-from registry.server import serve
 from tests.training.conftest import NOW_MS, ChurnVersions
-from training import champion, drills
+from training import champion
 from training.champion import registered
+from training.drills import bad_versions
 
 pytestmark = pytest.mark.walk
 
@@ -42,7 +43,7 @@ def test_two_versions_and_a_drill_are_registered_and_fetched_back(
                 assert second.card["expected_shift"]["champion"] == first.digest
                 assert second.onnx == churn_versions.candidate.files["model.onnx"]
                 made = churn_versions.candidate
-                drill = drills.faulting(made.files, made.rows, column="churn_profile:tenure")
+                drill = bad_versions.faulting(made.files, made.rows, column="churn_profile:tenure")
                 version = await client.register("churn", drill.files)
                 assert version.label == "3"
                 assert '"kind":"faulting"' in version.card_json
@@ -70,5 +71,5 @@ def test_the_page_names_every_drill_and_every_reason() -> None:
     """What is written is what there is."""
     page = PAGE.read_text()
     for name in ("faulting", "nan_scores", "constant", "shifted", "slow"):
-        assert hasattr(drills, name)
+        assert hasattr(bad_versions, name)
         assert f"`{name}(" in page

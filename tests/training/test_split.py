@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.examples import examples
+from tests.property_examples import examples
 from training.split import held_out
 
 KEYS = [f"S{number:07d}".encode() for number in range(20_000)]

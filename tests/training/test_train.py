@@ -14,7 +14,7 @@ from registry import bundle
 from registry.types import ScoringError
 from tests.training.conftest import NOW_MS, ChurnVersions
 from tests.training.population import Population, contract_of, labels, matrix, recipe
-from training import drills
+from training.drills import bad_versions
 from training.errors import GateFailedError, RecipeError
 from training.recipe import GateSettings, Learner
 
@@ -133,7 +133,7 @@ def test_the_champion_does_not_beat_the_candidate(
 def test_a_drill_faults_on_five_per_cent_of_real_customers(churn_versions: ChurnVersions) -> None:
     """By tenure; exactly the rows it says, and no row that is missing online."""
     made = churn_versions.candidate
-    drill = drills.faulting(made.files, made.rows, column=TENURE, share=0.05)
+    drill = bad_versions.faulting(made.files, made.rows, column=TENURE, share=0.05)
     proved = bundle.verify(
         bundle.seal(drill.files, model="churn", author="dana", created_unix_ms=NOW_MS),
         trusted_key=None,
@@ -174,7 +174,7 @@ def test_a_champion_that_scores_nan_cannot_be_compared_with() -> None:
 
     learner = Learner(kind="logistic", scaling="standard")
     good = train(recipe(learner), Population(), labels())
-    drill = drills.nan_scores(good.files, matrix(), column="profile:tenure", share=0.3)
+    drill = bad_versions.nan_scores(good.files, matrix(), column="profile:tenure", share=0.3)
     champion = bundle.verify(
         bundle.seal(drill.files, model="churn", author="dana", created_unix_ms=1), trusted_key=None
     )

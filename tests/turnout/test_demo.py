@@ -9,14 +9,14 @@ from rich.console import Console
 
 from gateway.client import PredictError
 from protos import rollout_pb2
-from tests.turnout.test_running import ours
+from tests.turnout.test_system_file import ours
+from turnout.demo.checklist import Checklist, NotHeldError, Step, hold
 from turnout.demo.screen import LiveScreen, LogScreen
-from turnout.demo.steps import Checklist, NotHeldError, Step, hold
 from turnout.demo.story import MARKER, checklist, fresh_folder
 from turnout.demo.summary import times_value
 from turnout.demo.traffic import Tally
 from turnout.errors import OperatorError
-from turnout.running import write_running
+from turnout.processes.system_file import write_running
 
 
 def test_a_step_holds_only_if_its_body_does() -> None:

@@ -9,7 +9,7 @@ from features.errors import OnlineStoreError
 from gateway.client import PredictError
 from registry.types import GateError, RegistryUnavailableError
 from turnout.__main__ import main
-from turnout.complaints import complaint
+from turnout.cli.exit_codes import complaint
 from turnout.errors import UsageError
 
 NEEDS_A_SYSTEM = [

@@ -10,7 +10,7 @@ import pytest
 from protos import rollout_pb2
 from rollout.api.evidence_plot import draw_race
 from turnout.errors import OperatorError
-from turnout.pictures import FAMILIES, font_of, png_of, write_picture
+from turnout.views.pictures import FAMILIES, font_of, png_of, write_picture
 
 
 def race() -> str:

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from protos import registry_pb2
-from turnout import readiness
+from turnout.cli import readiness
+from turnout.cli.readiness import wait_until_ready
 from turnout.errors import OperatorError
-from turnout.readiness import wait_until_ready
 
 Held = registry_pb2.HeldVersion
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.types import Deployment
-from tests.examples import examples
+from tests.property_examples import examples
 from turnout.commands.splits import changed, placed, share
 from turnout.errors import UsageError
 

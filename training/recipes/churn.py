@@ -7,8 +7,8 @@ is .03 higher, with an interval well above zero.
 
 from typing import Literal
 
-from features import telco
 from features.contract import ModelContract, ViewUse
+from features.sources import telco
 from training.labels import Labels
 from training.recipe import Learner, Recipe
 

@@ -1,8 +1,8 @@
 """Whose loan will go bad: 13 facts, 28 in 100 did."""
 
-from features import credit
 from features.contract import ModelContract, ViewUse
-from features.telco import ENTITY
+from features.sources import credit
+from features.sources.telco import ENTITY
 from training.labels import Labels
 from training.recipe import Learner, Recipe
 

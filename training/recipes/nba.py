@@ -3,9 +3,9 @@
 Pairs are held out, not customers: a score is for choosing among offers for a customer who is known.
 """
 
-from features import offers
 from features.contract import ModelContract, ViewUse
-from features.telco import ENTITY
+from features.sources import offers
+from features.sources.telco import ENTITY
 from training.labels import Labels
 from training.recipe import GateSettings, Learner, Recipe
 

@@ -1,8 +1,8 @@
 """Who will buy: the caravan policy, which 6 in 100 bought. Rare, so it decides at 1 in 10."""
 
-from features import caravan
 from features.contract import ModelContract, ViewUse
-from features.telco import ENTITY
+from features.sources import caravan
+from features.sources.telco import ENTITY
 from training.labels import Labels
 from training.recipe import GateSettings, Learner, Recipe
 

@@ -10,11 +10,11 @@ from rich.text import Text
 
 from protos import registry_pb2
 from registry.types import Broken
-from turnout import doors
-from turnout.asked import Asked
+from turnout.cli import clients
+from turnout.cli.context import Asked
 from turnout.errors import UsageError
-from turnout.plain import plain
-from turnout.terminal import table, terminal
+from turnout.views.json_values import plain
+from turnout.views.terminal import table, terminal
 
 app = typer.Typer(help="The hash-chained history: read it, prove it.", no_args_is_help=True)
 
@@ -72,7 +72,7 @@ async def _newest(
     asked: Asked, after: int, limit: int, about: str
 ) -> list[registry_pb2.HistoryEntry]:
     newest: deque[registry_pb2.HistoryEntry] = deque(maxlen=limit)
-    async with doors.registry(asked) as client:
+    async with clients.registry(asked) as client:
         while page := (await client.history(after=after, object_prefix=about)).entries:
             newest.extend(page)
             after = page[-1].seq
@@ -80,7 +80,7 @@ async def _newest(
 
 
 async def _audit(asked: Asked, key: bytes | None) -> tuple[registry_pb2.SignedHead, Broken | None]:
-    async with doors.registry(asked) as client:
+    async with clients.registry(asked) as client:
         return await client.audit(key)
 
 

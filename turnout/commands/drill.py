@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from registry.types import read_token
-from turnout.asked import Asked
-from turnout.terminal import facts, terminal
+from turnout.cli.context import Asked
+from turnout.views.terminal import facts, terminal
 
 KINDS = (
     "slow, shifted, constant, nan, failing-1, failing-5, failing-100, flapping, leak; failing-N: "
@@ -29,8 +29,8 @@ def drill(
     seconds: Annotated[float, typer.Option(min=1.0, help="Then it is aborted: not found.")] = 120.0,
 ) -> None:
     """Roll a deliberately bad version out to 10 % of customers; report the four times."""
-    from turnout.drilling import Players
-    from turnout.drilling import drill as played
+    from turnout.cli.live_drill import Players
+    from turnout.cli.live_drill import drill as played
 
     asked: Asked = ctx.obj
     screen = terminal(asked.json)

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from turnout.asked import Asked
+from turnout.cli.context import Asked
 from turnout.errors import OperatorError
-from turnout.flags import flag_words
-from turnout.terminal import facts, table, terminal
+from turnout.views.row_flags import flag_words
+from turnout.views.terminal import facts, table, terminal
 
 app = typer.Typer(help="Declared views, offline and online.", no_args_is_help=True)
 
@@ -24,7 +24,7 @@ ViewName = Annotated[str, typer.Argument(help="A declared view.")]
 @app.command()
 def views(ctx: typer.Context) -> None:
     """List the declared views."""
-    from turnout.online_rows import DAY_MS, DECLARED
+    from turnout.cli.online_rows import DAY_MS, DECLARED
 
     asked: Asked = ctx.obj
     value: list[dict[str, Any]] = [
@@ -58,7 +58,7 @@ def show(
     key: Annotated[str, typer.Argument(help="An entity's id.")],
 ) -> None:
     """Show an entity's online row, as a gateway would read it now."""
-    from turnout.online_rows import declared, read
+    from turnout.cli.online_rows import declared, read
 
     asked: Asked = ctx.obj
     chosen = declared(view)
@@ -83,8 +83,8 @@ def materialise(
     """Write every entity's newest offline row online; newer rows there are left alone."""
     from features.materialise import materialise as write_online
     from features.offline import OfflineStore
-    from features.store_client import store_client
-    from turnout.online_rows import declared
+    from features.online.store_client import store_client
+    from turnout.cli.online_rows import declared
 
     asked: Asked = ctx.obj
     chosen, screen = declared(view), terminal(asked.json)

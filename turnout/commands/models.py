@@ -5,10 +5,10 @@ import asyncio
 import typer
 
 from protos import registry_pb2
-from turnout import doors
-from turnout.asked import Asked
-from turnout.plain import plain
-from turnout.terminal import table, terminal
+from turnout.cli import clients
+from turnout.cli.context import Asked
+from turnout.views.json_values import plain
+from turnout.views.terminal import table, terminal
 
 
 def models(ctx: typer.Context) -> None:
@@ -35,7 +35,7 @@ def models(ctx: typer.Context) -> None:
 
 
 async def _models(asked: Asked) -> list[registry_pb2.ModelSummary]:
-    async with doors.registry(asked) as client:
+    async with clients.registry(asked) as client:
         return list(await client.list_models())
 
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from turnout import doors
-from turnout.asked import Asked
+from turnout.cli import clients
+from turnout.cli.context import Asked
 from turnout.errors import UsageError
-from turnout.flags import flag_words
-from turnout.terminal import facts, terminal
+from turnout.views.row_flags import flag_words
+from turnout.views.terminal import facts, terminal
 
 if TYPE_CHECKING:
     from gateway.client import Prediction
@@ -69,7 +69,7 @@ def outcome(
         raise UsageError(f"{prediction_id!r} is not hex digits") from error
 
     async def report() -> None:
-        async with doors.gateway(asked) as client:
+        async with clients.gateway(asked) as client:
             await client.report_outcome(identity, name, value, row=row)
 
     asyncio.run(report())
@@ -96,7 +96,7 @@ async def _predict(
     sticky: str,
     timeout_s: float,
 ) -> "Prediction":
-    async with doors.gateway(asked) as client:
+    async with clients.gateway(asked) as client:
         return await client.predict(
             model,
             keys=[keys],

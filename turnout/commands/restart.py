@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from turnout.asked import Asked
+from turnout.cli.context import Asked
 from turnout.errors import NotReachableError, OperatorError
-from turnout.running import Running, read_running, started_ticks
-from turnout.terminal import facts, terminal
+from turnout.processes.system_file import Running, read_running, started_ticks
+from turnout.views.terminal import facts, terminal
 
 LOOK_S = 0.2
 

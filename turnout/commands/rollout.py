@@ -11,19 +11,19 @@ from rich.live import Live
 
 from protos import rollout_pb2
 from rollout.api.evidence_plot import draw_race
-from turnout import doors
-from turnout.asked import Asked
-from turnout.commands import rollout_verbs
+from turnout.cli import clients
+from turnout.cli.context import Asked
+from turnout.commands import rollout_actions
 from turnout.commands.simulate import simulate
-from turnout.pictures import write_picture
-from turnout.plain import plain
-from turnout.rollout_view import OVER, policies_table, stage_name, status_view
-from turnout.terminal import table, terminal
+from turnout.views.json_values import plain
+from turnout.views.pictures import write_picture
+from turnout.views.rollout_view import OVER, policies_table, stage_name, status_view
+from turnout.views.terminal import table, terminal
 
 app = typer.Typer(
     help="Roll a version out under a policy, watched and judged.", no_args_is_help=True
 )
-rollout_verbs.add_to(app)
+rollout_actions.add_to(app)
 app.command()(simulate)
 
 Model = Annotated[str, typer.Argument(help="The model's name.")]
@@ -36,7 +36,7 @@ def policies(ctx: typer.Context) -> None:
     asked: Asked = ctx.obj
 
     async def ask() -> list[rollout_pb2.Policy]:
-        async with doors.rollouts(asked) as client:
+        async with clients.rollouts(asked) as client:
             return list((await client.policies()).values())
 
     found = asyncio.run(ask())
@@ -57,7 +57,7 @@ def start(
     asked: Asked = ctx.obj
 
     async def begin() -> rollout_pb2.RolloutStatus:
-        async with doors.rollouts(asked) as client:
+        async with clients.rollouts(asked) as client:
             return await client.start(model, version, policy, reason or "started by hand")
 
     _show(asked, asyncio.run(begin()))
@@ -74,7 +74,7 @@ def status(
     asked: Asked = ctx.obj
 
     async def ask() -> rollout_pb2.RolloutStatus:
-        async with doors.rollouts(asked) as client:
+        async with clients.rollouts(asked) as client:
             return await client.status(model)
 
     if not watch:
@@ -95,7 +95,7 @@ def explain(
     asked: Asked = ctx.obj
 
     async def ask() -> rollout_pb2.RolloutExplanation:
-        async with doors.rollouts(asked) as client:
+        async with clients.rollouts(asked) as client:
             return await client.explain(model)
 
     told = asyncio.run(ask())
@@ -112,7 +112,7 @@ def history(
     asked: Asked = ctx.obj
 
     async def ask() -> list[rollout_pb2.RolloutStatus]:
-        async with doors.rollouts(asked) as client:
+        async with clients.rollouts(asked) as client:
             return await client.history(model)
 
     found = asyncio.run(ask())
@@ -164,7 +164,7 @@ def _steer(ctx: typer.Context, verb: str, model: str, reason: str, full: bool = 
     asked: Asked = ctx.obj
 
     async def act() -> rollout_pb2.RolloutStatus:
-        async with doors.rollouts(asked) as client:
+        async with clients.rollouts(asked) as client:
             return await client.steer(verb, model, reason or "by hand", full=full)
 
     _show(asked, asyncio.run(act()))
@@ -177,7 +177,7 @@ def _show(asked: Asked, shown: rollout_pb2.RolloutStatus) -> None:
 async def _watch(asked: Asked, model: str) -> rollout_pb2.RolloutStatus | None:
     screen = terminal(asked.json)
     last = None
-    async with doors.rollouts(asked) as client, aclosing(client.watch(model)) as statuses:
+    async with clients.rollouts(asked) as client, aclosing(client.watch(model)) as statuses:
         with Live(console=screen.out, auto_refresh=False) if screen.live else nullcontext() as live:
             async for last in statuses:
                 if live is not None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from turnout.asked import Asked
+from turnout.cli.context import Asked
 from turnout.errors import OperatorError, UsageError
-from turnout.terminal import table, terminal
+from turnout.views.terminal import table, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

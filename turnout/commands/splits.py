@@ -13,11 +13,11 @@ from registry.types import (
     shadow_bucket,
     split_bucket,
 )
-from turnout import doors
-from turnout.asked import Asked
+from turnout.cli import clients
+from turnout.cli.context import Asked
 from turnout.errors import OperatorError, UsageError
-from turnout.plain import plain
-from turnout.terminal import facts, table, terminal
+from turnout.views.json_values import plain
+from turnout.views.terminal import facts, table, terminal
 
 app = typer.Typer(help="Who answers whom: show it, change it.", no_args_is_help=True)
 
@@ -57,7 +57,7 @@ def set_(
     async def change() -> Deployment:
         held = await _deployment(asked, model)
         proposed = changed(held, production, canary, standby, shadow or [], holdout)
-        return await doors.deploy(asked, _at(proposed, revision, why), break_glass=break_glass)
+        return await clients.deploy(asked, _at(proposed, revision, why), break_glass=break_glass)
 
     _print(asked, asyncio.run(change()))
 
@@ -77,7 +77,7 @@ def preload(
     async def change() -> Deployment:
         held = await _deployment(asked, model)
         proposed = replace(held, preload=tuple(versions))
-        return await doors.deploy(asked, _at(proposed, revision, why))
+        return await clients.deploy(asked, _at(proposed, revision, why))
 
     deployed = asyncio.run(change())
     if wait and versions:
@@ -86,7 +86,7 @@ def preload(
 
 
 async def _loaded(asked: Asked, model: str, versions: list[str]) -> None:
-    from turnout.readiness import wait_until_ready  # gRPC and numpy
+    from turnout.cli.readiness import wait_until_ready  # gRPC and numpy
 
     screen = terminal(asked.json)
     with screen.progress() as progress:
@@ -96,7 +96,7 @@ async def _loaded(asked: Asked, model: str, versions: list[str]) -> None:
             note = f"waits for {waiting}" if waiting else "no worker is live" * (not workers)
             progress.update(bar, total=workers or None, completed=ready, note=note)
 
-        async with doors.registry(asked) as client:
+        async with clients.registry(asked) as client:
             workers = await wait_until_ready(client, model, versions, show)
     words = f"ready on {workers} workers" if workers else "no gateway is live: it loads them later"
     screen.hint(words)
@@ -186,7 +186,7 @@ def _at(deployment: Deployment, revision: int, why: str) -> Deployment:
 
 
 async def _deployment(asked: Asked, model: str) -> Deployment:
-    async with doors.registry(asked) as client:
+    async with clients.registry(asked) as client:
         return await client.deployment(model)
 
 

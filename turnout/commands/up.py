@@ -11,11 +11,11 @@ import typer
 from rich.progress import Progress, TaskID
 
 from gateway.ingress_choice import IngressChoice
-from turnout.asked import Asked
-from turnout.running import Running
-from turnout.system import Plan
-from turnout.system import up as system_up
-from turnout.terminal import Terminal, facts, terminal
+from turnout.cli.context import Asked
+from turnout.processes.local_system import Plan
+from turnout.processes.local_system import up as system_up
+from turnout.processes.system_file import Running
+from turnout.views.terminal import Terminal, facts, terminal
 
 
 def up(

@@ -10,12 +10,12 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from protos import registry_pb2
-from turnout import doors
-from turnout.asked import Asked
-from turnout.cards import card_of, shift_digest, what_changes
+from turnout.cli import clients
+from turnout.cli.context import Asked
 from turnout.errors import OperatorError
-from turnout.plain import plain
-from turnout.terminal import facts, table, terminal
+from turnout.views.cards import card_of, shift_digest, what_changes
+from turnout.views.json_values import plain
+from turnout.views.terminal import facts, table, terminal
 
 app = typer.Typer(
     help="Versions: what was registered, by whom, approved by whom.", no_args_is_help=True
@@ -162,7 +162,7 @@ def _set_status(
     asked: Asked = ctx.obj
 
     async def change() -> registry_pb2.Version:
-        async with doors.registry(asked) as client:
+        async with clients.registry(asked) as client:
             return await client.set_status(model, version, status, reason or "by hand")
 
     changed = asyncio.run(change())
@@ -188,14 +188,14 @@ def _approvals_table(approvals: list[registry_pb2.Approval]) -> RenderableType:
 
 
 async def _versions(asked: Asked, model: str) -> list[registry_pb2.Version]:
-    async with doors.registry(asked) as client:
+    async with clients.registry(asked) as client:
         return list(await client.list_versions(model))
 
 
 async def _version(
     asked: Asked, model: str, version: str
 ) -> tuple[registry_pb2.Version, list[registry_pb2.Approval]]:
-    async with doors.registry(asked) as client:
+    async with clients.registry(asked) as client:
         found = await client.get_version(model, version)
         return found, list(await client.approvals(model, found.label))
 
@@ -204,15 +204,15 @@ async def _register(asked: Asked, model: str, folder: Path) -> registry_pb2.Vers
     from registry import bundle  # loads ONNX Runtime, which no other command here needs
 
     files = bundle.read_folder(folder)
-    async with doors.registry(asked) as client:
+    async with clients.registry(asked) as client:
         return await client.register(model, files)
 
 
 async def _approve(
     asked: Asked, version: registry_pb2.Version, policy: str, reason: str, reject: bool
 ) -> registry_pb2.Approval:
-    digest = await doors.policy_digest(asked, policy)
-    async with doors.registry(asked) as client:
+    digest = await clients.policy_digest(asked, policy)
+    async with clients.registry(asked) as client:
         return await client.approve(
             version.model,
             version.label,

@@ -6,8 +6,8 @@ from pathlib import Path
 from journal.reader import Reader
 from journal.segment import Kind
 from registry.client import RegistryClient
-from turnout.demo.scene import OPERATOR, Scene
-from turnout.demo.steps import Step, hold
+from turnout.demo.checklist import Step, hold
+from turnout.demo.context import OPERATOR, Scene
 
 
 async def audit(scene: Scene, step: Step) -> None:

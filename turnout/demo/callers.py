@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from turnout.demo.steps import NotHeldError
+from turnout.demo.checklist import NotHeldError
 
 FINAL_S_MAX = 15.0
 
@@ -19,7 +19,7 @@ class Callers:
 
     def __init__(self, gateway: str, model: str, rate: float, subscribers: int) -> None:
         self._command = [
-            *(sys.executable, "-m", "turnout.tethered", str(os.getpid())),
+            *(sys.executable, "-m", "turnout.processes.die_with_parent", str(os.getpid())),
             *(sys.executable, "-m", "turnout.demo.traffic", "--gateway", gateway),
             *("--model", model, "--rate", str(rate), "--subscribers", str(subscribers)),
         ]

@@ -8,13 +8,13 @@ from dataclasses import replace
 from protos import rollout_pb2
 from registry.client import RegistryClient
 from registry.types import Deployment, GateError
+from turnout.cli.rollout_client import RolloutClient
 from turnout.commands.restart import workers
 from turnout.demo.callers import Callers
-from turnout.demo.scene import APPROVER, AUTHOR, MODEL, OPERATOR, Card, Scene
-from turnout.demo.steps import Step, hold
+from turnout.demo.checklist import Step, hold
+from turnout.demo.context import APPROVER, AUTHOR, MODEL, OPERATOR, Card, Scene
 from turnout.demo.version_acts import BAD
-from turnout.rollout_client import RolloutClient
-from turnout.rollout_view import OVER, stage_name
+from turnout.views.rollout_view import OVER, stage_name
 
 FIRST_ANSWER_S_MAX = 30.0
 ROLLOUT_S_MAX = 150.0

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import redis
 
-from features import telco
 from features.contract import ModelContract, ViewUse
 from features.materialise import materialise
 from features.offline import OfflineStore, Spine, TrainingSet
+from features.sources import telco
 from features.views import View
-from turnout.demo.scene import Scene
-from turnout.demo.steps import Step, hold
-from turnout.online_rows import read
+from turnout.cli.online_rows import read
+from turnout.demo.checklist import Step, hold
+from turnout.demo.context import Scene
 
 SAMPLE = 1_000
 """Subscribers whose online row is compared with the offline one."""

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from protos import rollout_pb2
-from turnout.demo.steps import Checklist, Step
-from turnout.rollout_view import STYLE, stage_name
+from turnout.demo.checklist import Checklist, Step
+from turnout.views.rollout_view import STYLE, stage_name
 
 LINES_SHOWN = 4
 REFRESH_HZ = 8.0

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from turnout.complaints import complaint
-from turnout.demo.scene import Scene
-from turnout.demo.steps import Checklist, NotHeldError, Step
+from turnout.cli.exit_codes import complaint
+from turnout.demo.checklist import Checklist, NotHeldError, Step
+from turnout.demo.context import Scene
 from turnout.errors import OperatorError
-from turnout.running import read_running
-from turnout.system import up
+from turnout.processes.local_system import up
+from turnout.processes.system_file import read_running
 
 MARKER = "demo.json"
 """Only a folder that has it was made by a demo, and may be wiped by the next."""

@@ -7,8 +7,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from protos import rollout_pb2
-from turnout.demo.scene import Card, Scene
-from turnout.terminal import facts, table
+from turnout.demo.context import Card, Scene
+from turnout.views.terminal import facts, table
 
 
 def summary_value(scene: Scene) -> dict[str, Any]:

@@ -6,14 +6,15 @@ from pathlib import Path
 from features.offline import OfflineStore
 from registry.client import RegistryClient
 from registry.types import GateError
-from training import card, drills
-from training.drills import Drill
+from training.artifacts import card
+from training.drills import bad_versions
+from training.drills.bad_versions import Drill
 from training.recipes import churn
 from training.train import TrainedVersion, train
-from turnout.cards import INITIAL, card_of, shift_digest
-from turnout.demo.scene import APPROVER, AUTHOR, MODEL, Scene
-from turnout.demo.steps import Step, hold
-from turnout.rollout_client import RolloutClient
+from turnout.cli.rollout_client import RolloutClient
+from turnout.demo.checklist import Step, hold
+from turnout.demo.context import APPROVER, AUTHOR, MODEL, Scene
+from turnout.views.cards import INITIAL, card_of, shift_digest
 
 COLUMN = "churn_profile:tenure"
 """By its values the bad versions choose whom to be bad to."""
@@ -61,10 +62,10 @@ def _spoil(good: TrainedVersion) -> dict[str, Drill]:
     """Return the bad versions by the names of BAD."""
     files, rows = good.files, good.rows
     return {
-        "faulty": drills.faulting(files, rows, column=COLUMN, share=FAULTY_SHARE),
-        "nan": drills.nan_scores(files, rows, column=COLUMN, share=NAN_SHARE),
-        "slow": drills.slow(files, SLOW_MS),
-        "crashing": drills.crashing(files, rows, column=COLUMN, share=CRASHING_SHARE),
+        "faulty": bad_versions.faulting(files, rows, column=COLUMN, share=FAULTY_SHARE),
+        "nan": bad_versions.nan_scores(files, rows, column=COLUMN, share=NAN_SHARE),
+        "slow": bad_versions.slow(files, SLOW_MS),
+        "crashing": bad_versions.crashing(files, rows, column=COLUMN, share=CRASHING_SHARE),
     }
 
 

@@ -26,7 +26,7 @@ from protos.journal_pb2 import OutcomeRecord
 from protos.predict_pb2 import OutcomeReply, OutcomeRequest, Role
 from registry.types import Deployment
 from tests.gateway.gateway_fixture import KEY, SALT, House, ask, house
-from tests.models import tiny_files
+from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
 

@@ -20,7 +20,7 @@ from gateway.settings import Settings
 from protos.registry_pb2 import HeldVersion, ServingKeys
 from registry.bundle import seal, sign
 from registry.types import Deployment, RegistryUnavailableError
-from tests.models import tiny_files
+from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
 
@@ -63,7 +63,7 @@ class Gateway:
         )
 
     async def probe(self, digest: str, files: Mapping[str, bytes]) -> None:
-        """Prove nothing: all is proved here. tests/walks/test_isolated.py probes for real."""
+        """Prove nothing; tests/walks/models/test_isolation.py runs real probes."""
 
     async def fetch(self, model: str, version: str) -> dict[str, bytes]:
         """As RegistryClient.fetch."""

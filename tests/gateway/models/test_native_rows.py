@@ -14,8 +14,8 @@ from gateway.batch_keys import Keys
 from gateway.models.view_reads import AskedInPython, AskedNatively, StoredRead, native_rows
 from gateway.predict import routing
 from registry.types import WHOLE_BP
-from tests.doors import BUILT
-from tests.examples import examples
+from tests.front_doors import BUILT
+from tests.property_examples import examples
 
 pytestmark = BUILT
 

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 from gateway.models.native_trees import Ensemble, NativeTrees, drawn, quicker, reader, same_bits
 from registry.bundle import Bundle, Session, seal, verify
 from registry.types import ScoringError
-from tests.examples import examples
-from tests.models import tiny_files
+from tests.property_examples import examples
+from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.skipif(reader() is None, reason="turnout_ingress is not built")
 WIDTH = 3
@@ -26,7 +26,7 @@ NUMBERS = st.sampled_from([-1.5, -0.0, 0.0, 0.25, 0.5, 1.0, 3e38, math.inf, -mat
 def onnx_of(
     trees: list[list[dict[str, Any]]], base: float = 0.25, width: int = WIDTH, **said: object
 ) -> bytes:
-    """Return an ONNX file as training.convert writes boosting; each tree's nodes, root first."""
+    """Return an ONNX file as `convert` writes boosted trees; the nodes of each tree, root first."""
     every = [
         (tree, place, node) for tree, nodes in enumerate(trees) for place, node in enumerate(nodes)
     ]
@@ -123,7 +123,7 @@ def boosted(leaves: int = 31) -> bytes:
     """Return boosting fitted to rows of which some miss a value, as a version would hold it."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    from training.convert import convert
+    from training.export.convert import convert
 
     rows = np.random.default_rng(1).normal(size=(400, WIDTH)).astype(np.float32)
     rows[::9, 1] = np.nan
@@ -136,7 +136,7 @@ def boosted(leaves: int = 31) -> bytes:
 
 @pytest.mark.walk
 def test_a_fitted_version_is_scored_natively() -> None:
-    """What training.convert writes for boosting is the kind that is known."""
+    """What training.export.convert writes for boosting is the kind that is known."""
     onnx = boosted()
     scorer = quicker(bundle_of(onnx), session_of(onnx))
     assert isinstance(scorer, NativeTrees)

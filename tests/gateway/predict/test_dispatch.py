@@ -20,8 +20,8 @@ from protos.registry_pb2 import ServingPolicy
 from registry.types import Deployment, evidence_key, holdout_bucket, split_bucket
 from tests.gateway.canary_at_half import DOUBLE, HALF, KEYS, ONE, ask_all, canary_keys, windows_of
 from tests.gateway.gateway_fixture import KEY, SALT, ask, house
-from tests.models import tiny_files
 from tests.poll import until
+from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
 

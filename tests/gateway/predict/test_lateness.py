@@ -15,8 +15,8 @@ from protos.predict_pb2 import FALLBACK, PRODUCTION
 from protos.registry_pb2 import ServingPolicy
 from tests.gateway.canary_at_half import HALF, KEYS, Busy, Hung, Slow, canary_keys, windows_of
 from tests.gateway.gateway_fixture import ask, house
-from tests.models import tiny_files
 from tests.poll import until
+from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
 

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import redis
 
-from features import offers
 from features.materialise import materialise
 from features.offline import OfflineStore, Spine
-from features.online import OnlineReader
+from features.online.reader import OnlineReader
+from features.sources import offers
 from protos.journal_pb2 import ServedBatch
 from protos.predict_pb2 import PredictRequest, Row
 from registry.types import Deployment
 from tests.demo_models import VIEWS, demo_store
 from tests.gateway.gateway_fixture import SALT, house
 from tests.servers import redis_server
-from training.onnx_model import OnnxModel
+from training.export.onnx_model import OnnxModel
 from training.recipes import nba
 from training.train import TrainedVersion, train
 

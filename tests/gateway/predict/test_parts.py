@@ -17,7 +17,7 @@ from gateway.transport.call_queue import Intake
 from gateway.transport.decode import DecodedCall
 from gateway.transport.grpcio.batch_delay import SKIPS_MAX, Patience
 from registry.types import ScoringError
-from tests.examples import examples
+from tests.property_examples import examples
 
 row_counts = st.lists(st.integers(1, 5), min_size=1, max_size=20)
 

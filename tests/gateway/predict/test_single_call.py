@@ -21,8 +21,8 @@ from protos.predict_pb2 import PredictReply, PredictRequest, Row
 from protos.registry_pb2 import ServingPolicy
 from registry.types import Deployment
 from tests.gateway.gateway_fixture import KEY, SALT, House, house
-from tests.models import tiny_files
 from tests.poll import until
+from tests.tiny_models import tiny_files
 
 VIEW = View(
     name="usage",

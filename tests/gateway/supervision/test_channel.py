@@ -26,7 +26,7 @@ from gateway.supervision.channel import (
     frame,
 )
 from gateway.supervision.supervisor import rss_bytes
-from tests.examples import examples
+from tests.property_examples import examples
 
 texts = st.dictionaries(st.text(max_size=5), st.text() | st.floats(allow_nan=False) | st.integers())
 

@@ -21,7 +21,7 @@ from gateway.supervision.slots import (
     Start,
     State,
 )
-from tests.examples import examples
+from tests.property_examples import examples
 
 
 @dataclass

@@ -29,9 +29,9 @@ from protos.predict_pb2 import STALE
 from protos.registry_pb2 import ServingPolicy
 from registry.bundle import seal
 from registry.types import Deployment
-from tests.doors import BUILT
+from tests.front_doors import BUILT
 from tests.gateway.canary_at_half import DOUBLE, HALF, ONE
-from tests.models import tiny_files
+from tests.tiny_models import tiny_files
 
 SECOND_NS = 1_000_000_000
 NAMED = (

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.telemetry import packed_fields
 from protos.window_pb2 import Records
-from tests.examples import examples
+from tests.property_examples import examples
 
 NUMBERS = st.lists(st.one_of(st.integers(0, 300), st.integers(0, 2**32 - 1)), max_size=150)
 

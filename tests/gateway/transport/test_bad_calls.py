@@ -17,11 +17,19 @@ from gateway.transport.decode import DoorLimits, decode, parse
 from protos.predict_pb2 import PredictRequest, Row
 from protos.registry_pb2 import ServingPolicy
 from registry.types import Deployment
-from tests.examples import examples
 from tests.gateway.gateway_fixture import SALT, House, ask, house
-from tests.models import tiny_contract, tiny_files
-from tests.walks.frames import DATA, END_HEADERS, END_STREAM, HEADERS, Wire, frame, headers
-from tests.walks.frames import message as framed
+from tests.property_examples import examples
+from tests.tiny_models import tiny_contract, tiny_files
+from tests.walks.wire.http2_frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    Wire,
+    frame,
+    headers,
+)
+from tests.walks.wire.http2_frames import message as framed
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 GUARD = tiny_contract().guard

@@ -8,12 +8,12 @@ import pytest
 
 from gateway.settings import Settings
 from protos.registry_pb2 import ServingPolicy
-from tests.doors import BUILT
+from tests.front_doors import BUILT
 from tests.gateway import gateway_fixture as houses
 from tests.gateway.canary_at_half import HALF, KEYS, Hung, canary_keys
 from tests.gateway.gateway_fixture import House, ask
-from tests.models import tiny_files
 from tests.poll import until
+from tests.tiny_models import tiny_files
 
 pytestmark = [pytest.mark.walk, BUILT]
 

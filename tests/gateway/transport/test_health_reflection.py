@@ -9,7 +9,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from registry.types import Deployment
 from tests.gateway.gateway_fixture import SALT, House, house
-from tests.models import tiny_files
+from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
 

@@ -20,10 +20,10 @@ from gateway.transport import open_inference
 from gateway.transport.decode import DecodedCall, DoorLimits, decode, parse
 from protos import open_inference_pb2 as oip
 from protos.predict_pb2 import PredictRequest, Row
-from tests.doors import BUILT
-from tests.examples import examples
+from tests.front_doors import BUILT
 from tests.gateway.test_vectors import COLUMNS
 from tests.gateway.test_vectors import SHAPE as NBA
+from tests.property_examples import examples
 
 NATIVE = built()
 pytestmark = BUILT

@@ -18,7 +18,7 @@ from gateway.transport.decode import DoorLimits
 from gateway.transport.protobuf_scan import WireError, bytes_beside
 from protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from protos.predict_pb2 import PredictReply
-from tests.examples import examples
+from tests.property_examples import examples
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "vectors" / "open_inference.json").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from protos import open_inference_pb2 as oip
 from protos.predict_pb2 import CANARY, PredictRequest, Row
 from registry.types import Deployment
 from tests.gateway.gateway_fixture import KEY, SALT, House, ask, house
-from tests.models import tiny_files
+from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
 

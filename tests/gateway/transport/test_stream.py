@@ -12,8 +12,8 @@ from protos.predict_pb2 import PredictRequest, StreamReply
 from protos.registry_pb2 import ServingPolicy
 from registry.types import Deployment
 from tests.gateway.gateway_fixture import SALT, House, ask, house
-from tests.models import tiny_files
 from tests.poll import until
+from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
 

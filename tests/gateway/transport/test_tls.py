@@ -15,8 +15,8 @@ from gateway.settings import Settings
 from protos.predict_pb2 import PredictReply
 from registry.types import Deployment
 from tests.gateway.gateway_fixture import SALT, ask, house
-from tests.models import tiny_files
 from tests.poll import until
+from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
 

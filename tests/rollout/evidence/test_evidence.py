@@ -16,7 +16,7 @@ from rollout.evidence.evidence import Evidence
 from rollout.evidence.inbox import Second
 from rollout.policy.stages import Place, Stage
 from stats import tilt
-from tests.examples import examples
+from tests.property_examples import examples
 from tests.rollout.scripted_parts import QUICK, START, window
 
 CANARY = Place(Stage.CANARY, 0)

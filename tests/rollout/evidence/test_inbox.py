@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from protos import window_pb2
 from rollout.evidence.inbox import Inbox, Second, by_model, source_name
-from tests.examples import examples
+from tests.property_examples import examples
 from tests.rollout.scripted_parts import NS, SOURCE, START, batch, window
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.rollout_stalls import stalled
+from benchmarks.judging.stalls import stalled
 from protos import window_pb2
 from rollout.evidence.evidence import Evidence
 from rollout.evidence.inbox import Second

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from protos import rollout_pb2, rollout_pb2_grpc
-from registry import server as registry_server
+from registry.api import server as registry_server
 from rollout.api.server import serve
 from tests.rollout.live_rollout import leading
 from tests.rollout.scripted_parts import POLICIES

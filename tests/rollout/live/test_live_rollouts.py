@@ -10,7 +10,7 @@ from protos import rollout_pb2, rollout_pb2_grpc, window_pb2, window_pb2_grpc
 from rollout.api.server import serve
 from rollout.policy.policy import JUDGED
 from rollout.policy.policy import POLICIES as NAMED
-from tests.registry.running import running
+from tests.registry.registry_fixture import running
 from tests.rollout.live_rollout import SAM, answered, controller_process, free_port, leading, walk
 from tests.rollout.scripted_parts import POLICIES
 

@@ -16,7 +16,7 @@ from rollout.policy.policy import DEMO
 from rollout.policy.stages import Place, Stage, Verdict
 from stats.latency import quantile_ns
 from tests.gateway.gateway_fixture import SALT, House, ask, house
-from tests.models import tiny_files
+from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
 

@@ -14,7 +14,7 @@ from rollout.errors import CheckpointError, PolicyError
 from rollout.policy.kept_policy import note_on, read_kept
 from rollout.policy.policy import POLICIES, STANDARD, CanaryStep, GoodOutcome, Policy
 from rollout.policy.stages import Place, Stage
-from tests.examples import examples
+from tests.property_examples import examples
 from tests.rollout.scripted_parts import QUICK, TERMS, at, trial_at
 
 FROZEN = replace(

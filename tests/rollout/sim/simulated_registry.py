@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from protos import registry_pb2 as pb
-from registry.gates import Proposal, check
-from registry.lifecycle import VersionFacts, statuses_after
+from registry.rules.gates import Proposal, check
+from registry.rules.lifecycle import VersionFacts, statuses_after
 from registry.types import Deployment, FencedError, NotFoundError, RevisionConflictError
 
 MODEL = "churn"
@@ -70,7 +70,7 @@ class SimRegistry:
         self._holder, self._token, self._until_s = "", 0, 0.0
 
     def acquire_lease(self, holder: str, seconds: int, token: int) -> pb.Lease:
-        """Take or renew, as registry.controllers does."""
+        """Take or renew, as registry.storage.controllers does."""
         now = self._time_s()
         if token:
             self._check_lease(token)

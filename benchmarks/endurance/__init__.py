@@ -1,0 +1,1 @@
+"""Long runs: soak, memory and overload."""

@@ -1,0 +1,128 @@
+"""What a worker weighs after many calls and cancels: three models, features from the store.
+
+    python -m benchmarks.endurance.memory --millions 10
+
+Each million: 10,000 calls that are cancelled as soon as they are sent, over new connections, then
+the million itself, by key, 8 x 16 open. Then, with no call open, the serving worker's resident
+memory. Leaves with 1 when it is above 250 MB at the end, or grew by more than 5 MB after the first
+million, or a call failed that was not cancelled, or the worker was replaced.
+"""
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+
+from benchmarks.load import rust_generator
+from benchmarks.load.frames import Call, Connection
+from benchmarks.serving.scaling import GENERATOR_CORE, Case, Ground, Served, running
+from benchmarks.serving.servers import on_cores
+from benchmarks.standalone_gateway import PREDICT
+from features.online.store_server import find_or_start
+from gateway.ingress_choice import is_built
+
+MILLION = 1_000_000
+CANCELS = 10_000
+CANCELS_A_CONNECTION = 1_000
+"""The native door takes 2,000 resets at once from one connection for a flood."""
+RSS_MB_MAX, GROWTH_MB_MAX = 250.0, 5.0
+PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+async def cancel(port: int, body: bytes, count: int) -> None:
+    """Send *count* calls, each cancelled in the same breath, over connections of their own."""
+    loop, call = asyncio.get_running_loop(), Call(PREDICT, body, 1_000)
+    for _ in range(count // CANCELS_A_CONNECTION):
+        room = asyncio.Event()
+        _, made = await loop.create_connection(
+            lambda room=room: Connection(lambda *_: None, lambda _: room.set()),  # type: ignore[misc]
+            "127.0.0.1",
+            port,
+        )
+        await room.wait()
+        for number in range(CANCELS_A_CONNECTION):
+            made.cancel(made.send(call, number))
+            if number % 16 == 0:
+                await asyncio.sleep(0)
+        made.close()
+
+
+def million(port: int, bodies: Path, number: int) -> int:
+    """Ask a million; returns how many failed."""
+    options = ["--calls", MILLION, "--seconds", 600, "--warm", 0, "--first", 997 * number]
+    options += ["--connections", 8, "--streams", 16]
+    line = rust_generator.line(f"127.0.0.1:{port}", bodies, options)
+    said = subprocess.run(on_cores(line, GENERATOR_CORE), check=True, capture_output=True)
+    return int(rust_generator.measured(said.stdout.decode())["failed"])
+
+
+def rss_mb(pid: int) -> float:
+    """Resident memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE_MB
+
+
+def judged(weights: Sequence[float], failed: int, replaced: bool) -> list[str]:
+    """What did not hold, in words."""
+    faults = []
+    if weights[-1] > RSS_MB_MAX:
+        faults.append(f"the worker weighs {weights[-1]:.0f} MB; {RSS_MB_MAX:.0f} were promised")
+    if weights[-1] - weights[0] > GROWTH_MB_MAX:
+        grown = weights[-1] - weights[0]
+        faults.append(f"it grew by {grown:.1f} MB after the first million; at most {GROWTH_MB_MAX}")
+    if failed:
+        faults.append(f"{failed} calls failed that nobody cancelled")
+    if replaced:
+        faults.append("the worker was replaced; its successor's weight says nothing")
+    return faults
+
+
+def measure(millions: int, ingress: str) -> list[str]:
+    """Ask, print each weight, return the faults."""
+    weights: list[float] = []
+    failed = 0
+    case = Case("models", 3, Served(models=3))
+    with tempfile.TemporaryDirectory(prefix="turnout-memory-") as folder:
+        os.sched_setaffinity(0, {GENERATOR_CORE})
+        store = find_or_start(None, Path(folder))
+        ground = Ground(Path(folder), store.url)
+        try:
+            bodies = ground.bodies(case)
+            laid = ground.lay(case.served)
+            content = bodies.read_bytes()
+            body = content[4 : 4 + int.from_bytes(content[:4], "little")]
+            with running(laid, case.served, store.url, ingress) as gateway:
+                (worker,) = gateway.serving().values()
+                print(f"idle: {rss_mb(worker):.1f} MB", flush=True)
+                for number in range(millions):
+                    uvloop.run(cancel(gateway.port, body, CANCELS))
+                    failed += million(gateway.port, bodies, number)
+                    weights.append(rss_mb(worker))
+                    print(f"{number + 1} M calls: {weights[-1]:.1f} MB", flush=True)
+                replaced = list(gateway.serving().values()) != [worker]
+        finally:
+            store.stop()
+    return judged(weights, failed, replaced)
+
+
+def main() -> int:
+    """Measure and judge."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--millions", type=int, default=10)
+    parser.add_argument("--ingress", choices=("native", "grpcio"))
+    asked = parser.parse_args()
+    if rust_generator.built() is None:
+        sys.stderr.write("cargo is not there; rustup.rs installs it\n")
+        return 2
+    faults = measure(asked.millions, asked.ingress or ("native" if is_built() else "grpcio"))
+    print("\n".join(faults) or "held: at most 250 MB, at most 5 MB more after the first million")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""What a whole system keeps after long load with cancels, errors and reloads.
+
+    python -m benchmarks.endurance.soak --minutes 10
+
+70 % of the load that fills it, 1 % of the calls cancelled, 1 % spoiled; each minute another
+version is loaded beside the serving one and let go again, and every connection is made anew. At
+each minute's end, when no call is open: a worker's memory, descriptors and tasks. Told: the slope
+of its memory (MB an hour, least squares after the first fifth, +- two standard errors: ten minutes
+tell 10 MB an hour, an hour 1) and what the rest grew by. Leaves with 1 when a worker was replaced,
+memory surely grows by more than 5 MB an hour, or descriptors or tasks grow at all.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.load.open_loop import Group
+from benchmarks.standalone_gateway import INPUTS, MODEL
+from registry.client import RegistryClient
+from tests.tiny_models import tiny_contract
+from tests.walks.running_system import Whole, up
+
+SLOPE_MB_H_MAX = 5.0
+SETTLE_S = 3.0
+"""After a minute's last call, until what it left is let go of and told."""
+GAUGE = re.compile(r'^turnout_worker_(tasks|fds)\{worker="(\d+)"\} ([\d.]+)', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One worker at one minute's end."""
+
+    minute: int
+    slot: int
+    pid: int
+    rss_mb: float
+    fds: int
+    tasks: int
+
+
+def main() -> int:
+    """Run, print, judge."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=int, default=60)
+    parser.add_argument("--load", type=float, default=0.7, help="of what fills it")
+    parser.add_argument("--minute-s", type=float, default=60.0, help="how long a minute is")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="turnout-soak-") as folder:
+        samples, statuses = soak(Path(folder), asked.minutes, asked.load, asked.minute_s)
+    faults = judged(samples, asked.minutes * asked.minute_s / 3_600)
+    print(f"statuses {dict(statuses)}")
+    print("\n".join(faults) or "nothing grew")
+    return 1 if faults else 0
+
+
+def soak(
+    folder: Path, minutes: int, load: float, minute_s: float
+) -> tuple[list[Sample], Counter[str]]:
+    """Return samples of each minute, the first before any load, and what callers were told."""
+    statuses: Counter[str] = Counter()
+    with up(folder / "state") as whole:
+        _deploy(whole, folder)
+        whole.settled()
+        port = int(whole.running.gateway.rpartition(":")[2])
+        full = _ask(port, 5.0, Group("peak", 8, 20_000))
+        rate = load * full["statuses"]["0"] / 5.0
+        print(f"full load {rate / load:,.0f} calls/s; soaking at {rate:,.0f}", flush=True)
+        samples: list[Sample] = []
+        for minute in range(minutes + 1):
+            found = _sample(whole, minute)
+            samples += found
+            memory = ", ".join(f"{sample.rss_mb:.1f}" for sample in found)
+            print(f"minute {minute} of {minutes}: {memory} MB", file=sys.stderr)
+            if minute == minutes:
+                break
+            began = time.monotonic()
+            asyncio.run(_reload(whole, load_it=minute % 2 == 0))
+            seconds = minute_s - SETTLE_S - (time.monotonic() - began)
+            told = _ask(port, seconds, Group("soak", 8, rate, cancel_every=100, spoil_every=100))
+            statuses.update(told["statuses"])
+            time.sleep(SETTLE_S)
+    return samples, statuses
+
+
+def judged(samples: Sequence[Sample], hours: float) -> list[str]:
+    """What grew that must not, in words; prints each worker's figures."""
+    faults: list[str] = []
+    for slot in sorted({sample.slot for sample in samples}):
+        mine = [sample for sample in samples if sample.slot == slot]
+        later = mine[1 + len(mine) // 5 :]
+        minute_h = hours / (len(mine) - 1)
+        slope, give = slope_of(
+            [sample.minute * minute_h for sample in later], [sample.rss_mb for sample in later]
+        )
+        fds, tasks = grown([s.fds for s in mine]), grown([s.tasks for s in mine])
+        print(
+            f"worker {slot}: rss {[round(s.rss_mb, 1) for s in mine]} MB, slope {slope:+.1f} "
+            f"+- {give:.1f} MB/h, fds {[s.fds for s in mine]}, tasks {[s.tasks for s in mine]}"
+        )
+        if len({sample.pid for sample in mine}) > 1:
+            faults.append(f"worker {slot} was replaced")
+        if slope - give > SLOPE_MB_H_MAX:
+            faults.append(f"worker {slot} grows by {slope:.1f} +- {give:.1f} MB an hour")
+        if fds > 0 or tasks > 0:
+            faults.append(f"worker {slot} kept {fds} descriptors and {tasks} tasks")
+    return faults
+
+
+def slope_of(times_h: Sequence[float], rss_mb: Sequence[float]) -> tuple[float, float]:
+    """Least squares' slope in MB an hour, and two standard errors of it."""
+    if len(times_h) < 4:
+        return 0.0, 0.0
+    x = np.array(times_h) - np.mean(times_h)
+    y = np.array(rss_mb) - np.mean(rss_mb)
+    slope = float(x @ y / (x @ x))
+    left = y - slope * x
+    return slope, 2.0 * float(np.sqrt(left @ left / (len(x) - 2) / (x @ x)))
+
+
+def grown(counts: Sequence[int]) -> int:
+    """By how much the last two minutes lie above the first two under load."""
+    return min(counts[-2:]) - max(counts[1:3])
+
+
+def _ask(port: int, seconds: float, group: Group) -> dict[str, Any]:
+    """Let *group* ask, from a process of its own."""
+    line = [sys.executable, "-m", "benchmarks.load.open_loop", str(port), str(seconds)]
+    said = subprocess.run(
+        [*line, json.dumps([asdict(group)])],
+        stdout=subprocess.PIPE,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    told: dict[str, Any] = json.loads(said.stdout)
+    return told
+
+
+def _sample(whole: Whole, minute: int) -> list[Sample]:
+    with urllib.request.urlopen(whole.running.metrics) as answer:
+        page = answer.read().decode()
+    gauges = {(name, int(slot)): int(float(value)) for name, slot, value in GAUGE.findall(page)}
+    return [
+        Sample(
+            minute,
+            row["slot"],
+            row["pid"],
+            row["rss_bytes"] / 1e6,
+            gauges.get(("fds", row["slot"]), 0),
+            gauges.get(("tasks", row["slot"]), 0),
+        )
+        for row in whole.workers()
+        if row["state"] == "serving"
+    ]
+
+
+def _deploy(whole: Whole, folder: Path) -> None:
+    """Version 1 in production; version 2 registered, to be loaded and let go."""
+    contract = tiny_contract(INPUTS)
+    label = whole.register(MODEL, folder / "first", contract=contract)
+    whole.approve(MODEL, label, "initial")
+    whole.ready(MODEL, label)
+    whole.register(MODEL, folder / "second", contract=contract, golden_rows=9)
+
+
+async def _reload(whole: Whole, *, load_it: bool) -> None:
+    async with RegistryClient(whole.running.registry, "sam") as registry:
+        held = await registry.deployment(MODEL)
+        await registry.deploy(replace(held, preload=("2",) if load_it else (), why="soak"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

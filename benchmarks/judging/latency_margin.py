@@ -1,0 +1,77 @@
+"""Why latency's 10 % is a gate beside the e-value: how many more calls it takes as a margin inside.
+
+    python -m benchmarks.judging.latency_margin
+
+Latencies are lognormal (sigma .5), a canary of 5 % of 100 calls a second, each call another key's.
+Inside, the null is that the canary has at most as many slow answers as a version has that is 10 %
+slower: how many these are must be assumed, for it depends on the shape of the distribution.
+"""
+
+import argparse
+import math
+from statistics import NormalDist, median
+
+import numpy as np
+
+from rollout.evidence.latency import QUANTILES
+from rollout.policy.policy import STANDARD
+from stats import tilt
+
+SIGMA = 0.5
+SHARE = 0.05
+CALLS_A_SECOND = 100
+MARGIN = 1.10
+SECONDS_MAX = 40_000
+NORMAL = NormalDist()
+
+
+def slow_part(quantile: float, slower: float) -> float:
+    """Part of answers beyond production's *quantile*, when all take *slower* times as long."""
+    return 1.0 - NORMAL.cdf(NORMAL.inv_cdf(quantile) - math.log(slower) / SIGMA)
+
+
+def calls_until_found(chance: np.random.Generator, slower: float, *, inside: bool) -> float:
+    """Return the canary's calls until one of the three quantiles rolls back."""
+    grids, states = {}, {}
+    for name, quantile in QUANTILES.items():
+        margin = math.log(slow_part(quantile, MARGIN) / (1 - quantile)) if inside else 0.0
+        grids[name] = tilt.Grid(tuple(margin + one for one in tilt.LATENCY.deltas), margin)
+        states[name] = tilt.start(grids[name])
+    calls = 0
+    for _ in range(SECONDS_MAX):
+        mine = int(chance.poisson(CALLS_A_SECOND * SHARE))
+        theirs = int(chance.poisson(CALLS_A_SECOND * (1 - SHARE)))
+        calls += mine
+        for name, quantile in QUANTILES.items():
+            events = (
+                int(chance.binomial(mine, slow_part(quantile, slower))),
+                int(chance.binomial(theirs, 1 - quantile)),
+            )
+            states[name] = tilt.step(grids[name], states[name], *events, SHARE, 3_600)
+            if states[name].log_e_max >= STANDARD.log_threshold(name):
+                return calls
+    return math.inf
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=60)
+    asked = parser.parse_args()
+    for slower in (1.2, 1.5):
+        for inside in (False, True):
+            calls = [
+                calls_until_found(np.random.default_rng(seed), slower, inside=inside)
+                for seed in range(asked.runs)
+            ]
+            words = "margin inside" if inside else "gate beside"
+            print(
+                f"latency x {slower}: {words}: median {median(calls):,.0f} calls of the canary, "
+                f"nine in ten {np.quantile(calls, 0.9):,.0f}"
+            )
+
+
+if __name__ == "__main__":
+    main()

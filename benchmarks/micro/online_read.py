@@ -1,0 +1,100 @@
+"""What CPU one online read costs this process, against redis-py's own client.
+
+    python -m benchmarks.micro.online_read --keys 64 --reads 5000 --in-flight 4
+
+Starts a store of its own, reads distinct keys, and prints CPU microseconds a read (user + system
+of this process alone, the best of several rounds), wall microseconds a read, and how long a read
+takes alone.
+"""
+
+import argparse
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from statistics import median
+
+import redis
+import redis.asyncio
+import uvloop
+
+from features.online.reader import OnlineReader
+from features.online.store_server import find_or_start
+
+ROUNDS = 5
+ENTITIES = 100_000
+VALUE = bytes(112)
+
+Read = Callable[[list[bytes]], Awaitable[object]]
+
+
+async def rounds(read: Read, keys: int, reads: int, in_flight: int) -> tuple[float, float]:
+    """Return (CPU, wall) microseconds a read, of the round that took the least CPU."""
+    every = [b"{S%07d}:measured@0123456789abcdef" % number for number in range(ENTITIES)]
+    starts = range(0, ENTITIES - keys, keys)
+    batches = [every[start : start + keys] for start in starts]
+
+    async def one_after_another(first: int) -> None:
+        for number in range(first, reads, in_flight):
+            await read(batches[number % len(batches)])
+
+    taken = []
+    for _ in range(ROUNDS):
+        cpu, wall = time.process_time(), time.perf_counter()
+        await asyncio.gather(*(one_after_another(first) for first in range(in_flight)))
+        taken.append((time.process_time() - cpu, time.perf_counter() - wall))
+    best = min(taken)
+    return best[0] / reads * 1e6, best[1] / reads * 1e6
+
+
+async def alone_us(read: Read, keys: int) -> float:
+    """Return the median microseconds of a read with nothing beside it."""
+    batch = [b"{S%07d}:measured@0123456789abcdef" % number for number in range(keys)]
+    taken = []
+    for _ in range(2_000):
+        began = time.perf_counter()
+        await read(batch)
+        taken.append(time.perf_counter() - began)
+    return median(taken) * 1e6
+
+
+async def measure(url: str, asked: argparse.Namespace) -> None:
+    """Measure both clients and print."""
+    reader = OnlineReader(url)
+    await reader.start()
+    client = redis.asyncio.Redis.from_url(url)
+    ways: dict[str, Read] = {
+        "OnlineReader": lambda keys: reader.mget(keys, 1.0),
+        "redis-py asyncio": client.mget,
+    }
+    print(f"MGET of {asked.keys} keys, {asked.in_flight} in flight, uvloop:")
+    for name, read in ways.items():
+        cpu, wall = await rounds(read, asked.keys, asked.reads, asked.in_flight)
+        alone = await alone_us(read, asked.keys)
+        print(f"  {name:18} {cpu:6.1f} us CPU, {wall:6.1f} us wall a read; {alone:6.1f} us alone")
+    await client.aclose()
+    await reader.close()
+
+
+def main() -> None:
+    """Start a store, fill it, measure, stop it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keys", type=int, default=64)
+    parser.add_argument("--reads", type=int, default=5_000, help="a round")
+    parser.add_argument("--in-flight", type=int, default=4)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        server = find_or_start(None, Path(folder))
+        try:
+            with redis.Redis.from_url(server.url) as client:
+                for first in range(0, ENTITIES, 10_000):
+                    numbers = range(first, first + 10_000)
+                    client.mset({b"{S%07d}:measured@0123456789abcdef" % n: VALUE for n in numbers})
+            uvloop.run(measure(server.url, asked))
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The gateway beside a server written by hand, and how its cost grows."""

@@ -1,0 +1,223 @@
+"""What both servers stand on: one model of 100 trees, its 20 features in one store, the requests.
+
+The same ONNX file, the same stored bytes and the same requests for either server, so that what is
+compared is the serving.
+"""
+
+import io
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import redis
+from numpy.typing import NDArray
+
+from benchmarks.load.generator import write_bodies
+from benchmarks.serving.workloads import BY_KEY, IN_REQUEST, ROLLING
+from features.canonical import canonical_json
+from features.contract import ModelContract, RequestInput, ViewUse
+from features.rows import ViewRows
+from features.views import Feature, View
+from gateway.models.disk_cache import Disk
+from protos.predict_pb2 import PredictRequest, Row
+from registry.bundle import Session, load, seal, verify
+from registry.types import Deployment
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+FEATURES = 20
+TREES = 100
+DAY_MS = 86_400_000
+ROWS_A_WRITE = 2_000
+
+
+def view_of(name: str, features: int) -> View:
+    """Return a view of so many features."""
+    return View(
+        name=name,
+        entities=("subscriber",),
+        features=tuple(Feature(name=f"f{number}") for number in range(features)),
+        ttl_ms=30 * DAY_MS,
+        transform="SELECT * FROM source",
+    )
+
+
+def contract_of(view: View) -> ModelContract:
+    """Return that of a model whose inputs are all of a view's features."""
+    names = tuple(feature.name for feature in view.features)
+    return ModelContract(entities=("subscriber",), views=(ViewUse(view=view, features=names),))
+
+
+VIEW = view_of("measured", FEATURES)
+BY_VIEW = contract_of(VIEW)
+CONTRACTS = {
+    BY_KEY: BY_VIEW,
+    IN_REQUEST: ModelContract(
+        entities=("subscriber",),
+        inputs=tuple(RequestInput(name=f"f{number}", default=0.0) for number in range(FEATURES)),
+    ),
+    ROLLING: BY_VIEW,
+}
+ROLLING_BP = 1_000
+"""Of the keys to the canary, and of the copies to the shadow."""
+
+
+def entity(number: int) -> str:
+    """Return the id of one subscriber."""
+    return f"S{number:07d}"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Ground:
+    """Models, rows and requests in one folder."""
+
+    folder: Path
+    entities: int
+    values: NDArray[np.float32]
+    """(entities, FEATURES) what the store holds, by number of the entity."""
+
+    @staticmethod
+    def lay(folder: Path, entities: int, seed: int = 7) -> "Ground":
+        """Fit the model, write the gateway's folder and both ONNX files. Takes some seconds."""
+        values = np.random.default_rng(seed).normal(size=(entities, FEATURES)).astype(np.float32)
+        ground = Ground(folder, entities, values)
+        ground._write_models(seed)
+        return ground
+
+    def onnx(self, model: str) -> Path:
+        """Where a model's ONNX file lies."""
+        return self.folder / f"{model}.onnx"
+
+    @property
+    def gateway_folder(self) -> Path:
+        """What a gateway without a registry serves from."""
+        return self.folder / "gateway"
+
+    def _write_models(self, seed: int) -> None:
+        rows = np.random.default_rng(seed + 1).normal(size=(10_000, FEATURES)).astype(np.float32)
+        learner = boosted(
+            rows, rows[:, 0] + rows[:, 1] * rows[:, 2] + np.abs(rows[:, 3]) > 0.8, seed
+        )
+        disk = Disk(self.gateway_folder)
+        for model, contract in CONTRACTS.items():
+            files = version_files(model, contract, rows[:16], learner)
+            self.onnx(model).write_bytes(files["model.onnx"])
+            if model == ROLLING:
+                deployment = replace(
+                    kept(disk, model, files, ("1", "2", "3")),
+                    canary="2",
+                    canary_bp=ROLLING_BP,
+                    shadows=(("3", ROLLING_BP),),
+                )
+            else:
+                deployment = kept(disk, model, files)
+            disk.keep_deployment(deployment)
+
+    def fill(self, url: str) -> None:
+        """Write every entity's row into the store."""
+        fill(url, VIEW, self.values)
+
+    def bodies(self, model: str, rows: int) -> Path:
+        """Write the requests of one kind and return the file: every entity once, in odd order."""
+        path = self.folder / f"{model}_{rows}.bodies"
+        order = np.random.default_rng(rows).permutation(self.entities)
+        write_bodies(path, (r.SerializeToString() for r in self.requests(model, rows, order)))
+        return path
+
+    def requests(self, model: str, rows: int, order: NDArray[np.int64]) -> Iterator[PredictRequest]:
+        """Yield calls of *rows* rows each over the entities numbered by *order*."""
+        for first in range(0, len(order) - rows + 1, rows):
+            numbers = order[first : first + rows].tolist()
+            yield PredictRequest(
+                model=model,
+                rows=[
+                    Row(
+                        keys=[entity(number)],
+                        inputs=self.values[number] if model == IN_REQUEST else (),
+                    )
+                    for number in numbers
+                ],
+            )
+
+    def session(self, model: str) -> Session:
+        """Return the model itself: what every server's scores are held against."""
+        deployment = next(d for d in Disk(self.gateway_folder).deployments() if d.model == model)
+        files = Disk(self.gateway_folder).version(deployment.digest("1"))
+        assert files is not None
+        return load(verify(files, trusted_key=None))
+
+
+def boosted(
+    rows: NDArray[np.float32], wanted: NDArray[np.bool_], seed: int
+) -> "HistGradientBoostingClassifier":
+    """Fit TREES trees to what is wanted of rows (R, F)."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    return HistGradientBoostingClassifier(max_iter=TREES, random_state=seed).fit(rows, wanted)
+
+
+def kept(
+    disk: Disk, model: str, files: dict[str, bytes], labels: Sequence[str] = ("1",)
+) -> Deployment:
+    """Put versions where a gateway finds them, alike but for their cards; "1" is in production."""
+    digests = []
+    for label in labels:
+        card = json.dumps({"model": model, "version": label}).encode()
+        sealed = seal({**files, "card.json": card}, model=model, author="bench", created_unix_ms=1)
+        digest = verify(sealed, trusted_key=None).digest
+        disk.keep_version(digest, sealed)
+        digests.append((label, digest))
+    return Deployment(
+        model=model,
+        revision=1,
+        production="1",
+        split_salt=bytes(range(16)),
+        holdout_salt=bytes(range(16, 32)),
+        digests=tuple(digests),
+    )
+
+
+def fill(url: str, view: View, values: NDArray[np.float32]) -> None:
+    """Write a row of *values*, (entities, F), for each entity, in the layout of features.rows."""
+    layout, now_ms = ViewRows(view), time.time_ns() // 1_000_000
+    with redis.Redis.from_url(url) as client:
+        for first in range(0, len(values), ROWS_A_WRITE):
+            part = values[first : first + ROWS_A_WRITE]
+            ids = [entity(first + place).encode() for place in range(len(part))]
+            events = np.full(len(part), now_ms, dtype=np.int64)
+            rows = layout.pack(ids, events, part, np.ones(part.shape, dtype=np.bool_))
+            client.mset(dict(zip(layout.keys(ids), rows, strict=True)))
+
+
+def version_files(
+    model: str,
+    contract: ModelContract,
+    rows: NDArray[np.float32],
+    learner: "HistGradientBoostingClassifier",
+) -> dict[str, bytes]:
+    """Return the five files of a version, with golden rows from the learner itself."""
+    from training.export.convert import convert
+
+    onnx = convert(learner, name=model, width=rows.shape[1], model_contract=contract.model_contract)
+    golden = io.BytesIO()
+    outputs = learner.predict_proba(rows)[:, 1:].astype(np.float32)
+    np.savez(golden, inputs=rows, outputs=outputs)
+    reference = {
+        "score": {"edges": np.linspace(0.05, 0.95, 19).tolist()},
+        "features": [
+            {"name": name, "edges": np.linspace(-1.2, 1.2, 9).tolist()} for name in contract.names
+        ],
+        "decision_threshold": 0.5,
+    }
+    return {
+        "model.onnx": onnx,
+        "contract.json": canonical_json(contract.definition()),
+        "golden.npz": golden.getvalue(),
+        "reference.json": canonical_json(reference),
+        "card.json": json.dumps({"model": model}).encode(),
+    }

@@ -1,0 +1,113 @@
+"""What a careful developer writes by hand: grpc.aio on uvloop, onnxruntime, redis-py.
+
+    python -m benchmarks.serving.handwritten_server --model by_key=FILE --redis redis://127.0.0.1:6379
+
+Answers the same Predict over the same rows of the same store as the gateway, and nothing beside:
+no batches, split, evidence, journal, prediction ids, limits. Prints its port. It is written for
+speed as far as its shape allows: hiredis parses, one onnxruntime thread, a score of one row runs
+on the loop, nothing is allocated that could be made before.
+"""
+
+import argparse
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import onnxruntime
+import redis.asyncio
+import uvloop
+from numpy.typing import NDArray
+
+from benchmarks.serving.bench_model import FEATURES, VIEW
+from protos import predict_pb2, predict_pb2_grpc
+
+HEADER_BYTES = 32
+TAIL = f"}}:{VIEW.name}@{VIEW.view_hash[:16]}"
+VIEW_HASH = bytes.fromhex(VIEW.view_hash)[:8]
+_runtime: Any = onnxruntime
+
+
+class PlainPredictor(predict_pb2_grpc.PredictorServicer):
+    """One handler: read, stack, score, reply."""
+
+    def __init__(self, models: dict[str, Path], store: redis.asyncio.Redis) -> None:
+        options = _runtime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        self._sessions = {
+            model: _runtime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+            for model, path in models.items()
+        }
+        self._store = store
+
+    async def Predict(  # noqa: N802  gRPC's name for it
+        self,
+        request: predict_pb2.PredictRequest,
+        context: "grpc.aio.ServicerContext[Any, Any]",
+    ) -> predict_pb2.PredictReply:
+        """Score the rows of one call."""
+        session = self._sessions.get(request.model)
+        if session is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
+        if request.rows[0].inputs:
+            matrix = np.array([row.inputs for row in request.rows], dtype=np.float32)
+        else:
+            matrix = await self._features([row.keys[0] for row in request.rows])
+        scores = session.run(["scores"], {"inputs": matrix})[0]
+        return predict_pb2.PredictReply(
+            request_id=request.request_id,
+            model=request.model,
+            version="1",
+            role=predict_pb2.PRODUCTION,
+            scores=scores.ravel().tolist(),
+            outputs=scores.shape[1],
+        )
+
+    async def _features(self, entities: list[str]) -> NDArray[np.float32]:
+        """Return (rows, FEATURES): what the store holds; zeros for whom it does not know."""
+        keys = ["{" + one + TAIL for one in entities]
+        if len(keys) == 1:
+            stored = [await self._store.get(keys[0])]
+        else:
+            stored = await self._store.mget(keys)
+        matrix = np.zeros((len(keys), FEATURES), dtype=np.float32)
+        for place, value in enumerate(stored):
+            if value is not None and value.startswith(VIEW_HASH):
+                matrix[place] = np.frombuffer(value, "<f4", offset=HEADER_BYTES)
+        return matrix
+
+
+async def serve(models: dict[str, Path], redis_url: str) -> None:
+    """Serve on a free port until SIGTERM."""
+    store = redis.asyncio.Redis.from_url(redis_url)
+    server = grpc.aio.server()
+    predict_pb2_grpc.add_PredictorServicer_to_server(  # type: ignore[no-untyped-call]
+        PlainPredictor(models, store), server
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    sys.stdout.write(f"{port}\n")
+    sys.stdout.flush()
+    asked_to_stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked_to_stop.set)
+    await asked_to_stop.wait()
+    await server.stop(1.0)
+    await store.aclose()
+
+
+def main() -> None:
+    """Read the command line and serve."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", action="append", required=True, metavar="NAME=FILE")
+    parser.add_argument("--redis", required=True, metavar="URL")
+    asked = parser.parse_args()
+    models = {name: Path(path) for name, _, path in (m.partition("=") for m in asked.model)}
+    uvloop.run(serve(models, asked.redis))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""From rounds to a table, and to whether what was promised held. Pure."""
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from benchmarks.serving.workloads import CANNED, GATEWAY, PLAIN, SIDES, TARGETS, WORKLOADS, Target
+
+Round = dict[str, Any]
+
+THROUGHPUT_RATIO_MIN = 1.3
+"""At saturation, by key: promised."""
+ALONE_RATIO_MAX = 1.0
+"""p50 of a lone call, by key: promised no worse. Within NOISE counts as no worse."""
+NOISE = 0.03
+"""Two medians of one server differ by so much from one run to the next, on shared cores."""
+
+
+def of(rounds: Sequence[Round], side: str, workload: str, figure: str) -> list[float]:
+    """Return one figure of every round of one server and workload, in order."""
+    return [float(r[figure]) for r in rounds if r["side"] == side and r["workload"] == workload]
+
+
+def ratios(rounds: Sequence[Round], workload: str, figure: str) -> list[float]:
+    """Return gateway over plain, round by round: neighbours in time shared the machine's mood."""
+    mine, theirs = (of(rounds, side, workload, figure) for side in SIDES)
+    if not theirs:
+        return []  # they cannot be asked this
+    return [a / b for a, b in zip(mine, theirs, strict=True)]
+
+
+def verdicts(rounds: Sequence[Round]) -> list[dict[str, Any]]:
+    """Return each promise with what was measured; left out where its workload was not run."""
+    promises = (
+        ("by key, 1 row", "calls_per_s", THROUGHPUT_RATIO_MIN, True),
+        ("by key, 1 row, alone", "p50_ms", ALONE_RATIO_MAX, False),
+    )
+    found = []
+    for workload, figure, bound, at_least in promises:
+        measured = ratios(rounds, workload, figure)
+        if not measured:
+            continue
+        middle = median(measured)
+        held = middle >= bound if at_least else middle <= bound * (1 + NOISE)
+        found.append(
+            {
+                "promise": f"{workload}: {figure} {'>=' if at_least else '<='} {bound:g} x by hand",
+                "ratio": round(middle, 3),
+                "ratio_min": round(min(measured), 3),
+                "ratio_max": round(max(measured), 3),
+                "held": held,
+            }
+        )
+    failed = int(sum(r["failed"] for r in rounds))
+    found.append({"promise": "no call fails", "failed": failed, "held": failed == 0})
+    return found
+
+
+def targets(rounds: Sequence[Round]) -> list[dict[str, Any]]:
+    """Return each target with the median and spread measured; left out where it was not run."""
+    found = []
+    for target in TARGETS:
+        measured = _figures(rounds, target)
+        if measured:
+            middle = median(measured)
+            held = middle >= target.bound if target.at_least else middle <= target.bound
+            sign = ">=" if target.at_least else "<="
+            unit = " x by hand" if target.by_hand else f" x {target.against}" * bool(target.against)
+            found.append(
+                {
+                    "target": f"{target.workload}: {target.figure} {sign} {target.bound:,g}{unit}",
+                    "measured": round(middle, 3),
+                    "lowest": round(min(measured), 3),
+                    "highest": round(max(measured), 3),
+                    "held": held,
+                }
+            )
+    return found
+
+
+def _figures(rounds: Sequence[Round], target: Target) -> list[float]:
+    """Return what a target bounds, round by round."""
+    if target.by_hand:
+        return ratios(rounds, target.workload, target.figure)
+    mine = of(rounds, GATEWAY, target.workload, target.figure)
+    if not target.against:
+        return mine
+    other = of(rounds, GATEWAY, target.against, target.figure)
+    return [a / b for a, b in zip(mine, other, strict=False)]
+
+
+def table(report: dict[str, Any]) -> str:
+    """Return the report as Markdown: medians, and (lowest-highest) of the rounds."""
+    rounds = report["rounds"]
+    machine = report["machine"]
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores (server on one; generator and store on the "
+        f"other), Python {machine['python']}, grpcio {machine['packages']['grpcio']}, commit "
+        f"{report['commit']}, {report['measured_at']}; median (lowest-highest) of the rounds.",
+        "",
+        "| calls | server | calls/s | rows/s | p50 ms | p99 ms | server CPU us/call |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for workload in WORKLOADS:
+        for side in SIDES:
+            calls = of(rounds, side, workload.name, "calls_per_s")
+            if not calls:
+                continue
+            rows = median(of(rounds, side, workload.name, "rows_per_s"))
+            spread = [
+                _spread(of(rounds, side, workload.name, figure), digits)
+                for figure, digits in (("p50_ms", 3), ("p99_ms", 2), ("server_us_per_call", 0))
+            ]
+            lines.append(
+                f"| {workload.name} ({workload.connections} x {workload.streams}) | {side} | "
+                f"{_spread(calls, 0)} | {rows:,.0f} | {' | '.join(spread)} |"
+            )
+    for workload in WORKLOADS:
+        both = ratios(rounds, workload.name, "calls_per_s")
+        if both:
+            lines.append("") if lines[-1].startswith("|") else None
+            lines.append(
+                f"{workload.name}: {GATEWAY} / {PLAIN} = {_spread(both, 2)} in calls/s, "
+                f"{_spread(ratios(rounds, workload.name, 'p50_ms'), 2)} in p50, "
+                f"{_spread(ratios(rounds, workload.name, 'server_us_per_call'), 2)} in CPU."
+            )
+    ceiling = of(rounds, CANNED, CANNED, "calls_per_s")
+    if ceiling:
+        busiest = max(r["calls_per_s"] * r["generator_us_per_call"] for r in rounds[1:]) / 1e6
+        lines += [
+            "",
+            f"The generator alone, against constant bytes: {max(ceiling):,.0f} calls/s. In the "
+            f"rounds above it used at most {busiest:.0%} of its core.",
+        ]
+    if report["targets"]:
+        lines += ["", f"| target ({report['ingress']} door) | measured | held |", "|---|---|---|"]
+    for one in report["targets"]:
+        measured = f"{one['measured']:,g} ({one['lowest']:,g}-{one['highest']:,g})"
+        lines.append(f"| {one['target']} | {measured} | {'yes' if one['held'] else 'NO'} |")
+    lines.append("")
+    lines += [f"{'held' if v['held'] else 'NOT HELD'}: {_words(v)}" for v in report["verdicts"]]
+    return "\n".join(lines)
+
+
+def _words(verdict: dict[str, Any]) -> str:
+    if "ratio" not in verdict:
+        return f"{verdict['promise']} ({verdict['failed']} did)"
+    return (
+        f"{verdict['promise']}: {verdict['ratio']:.2f} "
+        f"({verdict['ratio_min']:.2f}-{verdict['ratio_max']:.2f})"
+    )
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    low, middle, high = (f"{v:,.{digits}f}" for v in (min(values), median(values), max(values)))
+    return f"{middle} ({low}-{high})"

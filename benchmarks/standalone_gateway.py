@@ -1,0 +1,139 @@
+"""A gateway alone: the real supervisor and workers, a tiny model from its own disk, no registry.
+
+For questions about processes and overload, where the model must not matter: three nodes of ONNX,
+20 inputs in the request, no stored features.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from gateway.models.disk_cache import Disk
+from protos.predict_pb2 import PredictRequest, Row
+from protos.registry_pb2 import ServingPolicy
+from registry.bundle import seal
+from registry.types import Deployment
+from tests.tiny_models import tiny_contract, tiny_files
+
+MODEL = "tiny"
+INPUTS = 20
+PREDICT = "/turnout.v1.Predictor/Predict"
+
+
+@dataclass(frozen=True)
+class Alone:
+    """One running gateway."""
+
+    program: subprocess.Popen[bytes]
+    port: int
+    observe_port: int
+
+    def page(self, path: str) -> str:
+        """Fetch /metrics, /healthz or /workers."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.observe_port}{path}") as page:
+            text: str = page.read().decode()
+            return text
+
+    def workers(self) -> list[dict[str, Any]]:
+        """What the supervisor says of its workers now."""
+        rows: list[dict[str, Any]] = json.loads(self.page("/workers"))
+        return rows
+
+    def serving(self) -> dict[int, int]:
+        """Slot -> pid of the workers whose port is open, the newest of each slot."""
+        rows = [row for row in self.workers() if row["state"] == "serving" and row["open"]]
+        return {row["slot"]: row["pid"] for row in sorted(rows, key=lambda row: -row["age_s"])}
+
+    def settled(self, workers: int, within_s: float = 60.0) -> bool:
+        """Wait until *workers* serve, one spare is warm and nobody else is there."""
+        end = time.monotonic() + within_s
+        wanted = sorted(["serving"] * workers + ["spare"])
+        while time.monotonic() < end:
+            rows = self.workers()
+            opened = sum(row["open"] for row in rows)
+            if sorted(row["state"] for row in rows) == wanted and opened == workers:
+                return True
+            time.sleep(0.05)
+        return False
+
+    def roll(self) -> None:
+        """Ask for a rolling restart, as an operator does."""
+        os.kill(self.program.pid, signal.SIGHUP)
+
+
+def furnish(
+    folder: Path, files: Mapping[str, bytes] | None = None, policy: ServingPolicy | None = None
+) -> None:
+    """Put a model (by default the tiny one) and its deployment where a gateway finds them."""
+    files = files or tiny_files(MODEL, contract=tiny_contract(INPUTS))
+    sealed = seal(files, model=MODEL, author="dana", created_unix_ms=1)
+    digest = _digest(sealed)
+    disk = Disk(folder)
+    disk.keep_version(digest, sealed)
+    deployment = Deployment(
+        model=MODEL,
+        revision=1,
+        production="1",
+        digests=(("1", digest),),
+        policy=policy or ServingPolicy(),
+        why="benchmark",
+    )
+    disk.keep_deployment(deployment)
+
+
+def request(key: str = "S1", criticality: int = 0, rows: int = 1) -> bytes:
+    """One call's message."""
+    row = Row(keys=[key], inputs=[0.5] * INPUTS)
+    return PredictRequest(
+        model=MODEL,
+        rows=[row] * rows,
+        criticality=criticality,  # type: ignore[arg-type]
+    ).SerializeToString()
+
+
+@contextmanager
+def alone(folder: Path, settings: Mapping[str, object], cores: str = "") -> Iterator[Alone]:
+    """Run a gateway over *folder* while the block lasts; SIGTERM at its end.
+
+    cores  for taskset, "0"; empty: wherever the kernel likes.
+    """
+    file = folder / "gateway.json"
+    file.write_text(json.dumps({"folder": str(folder), **settings}))
+    announced = folder / "ports.json"
+    announced.unlink(missing_ok=True)
+    pinned = ["taskset", "-c", cores] if cores else []
+    command = [sys.executable, "-m", "gateway", "--settings", str(file)]
+    with (folder / "gateway.log").open("ab") as log:
+        program = subprocess.Popen(
+            [*pinned, *command, "--announce", str(announced)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
+        try:
+            while not announced.exists():
+                assert program.poll() is None, (folder / "gateway.log").read_text()
+                time.sleep(0.02)
+            ports = json.loads(announced.read_text())
+            yield Alone(program, ports["port"], ports["observe_port"])
+        finally:
+            program.terminate()
+            try:
+                program.wait(60)
+            except subprocess.TimeoutExpired:
+                program.kill()
+                program.wait()
+
+
+def _digest(sealed: Mapping[str, bytes]) -> str:
+    return sha256(sealed["manifest.json"]).hexdigest()

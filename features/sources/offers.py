@@ -1,0 +1,211 @@
+"""Next best action: customers, offers, and what each customer did with each offer. Made up.
+
+Three views of one question, "will this customer take this offer?": one keyed by the customer, one
+by the offer, one by both. Nothing here is anybody's: the rule is below, so that a test can work
+out what a model ought to learn.
+
+The rule. Customer c has gigabytes used g ~ Gamma(2, 8), monthly spend s ~ U(5, 60), months with us
+t ~ U(0, 120), and a device: basic, smart or 5g (.2, .5, .3). Offer o has a price p ~ U(2, 40),
+gigabytes q ~ U(1, 60), a kind (data, roaming, device, content) and a discount d ~ U(0, .5). Of
+each pair: times shown in 90 days n ~ Poisson(1.5), and days since last shown, absent when n = 0.
+Taken with probability sigmoid(z),
+
+    z = -.4 + 1.6 min(q, g) / (1 + g) - .09 max(p (1 - d) - s / 3, 0) - .35 n
+        + .8 [device = 5g and kind = data] - .6 [device = basic and kind = content] + .004 t
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.sources.public_tables import write_parquet
+from features.sources.telco import DAY_MS, ENTITY, LOAD_DELAY_MS, subscriber_ids
+from features.views import Feature, View
+
+OFFER = "offer"
+CUSTOMERS = 400
+OFFERS = 20
+DEVICES = ("basic", "smart", "5g")
+KINDS = ("data", "roaming", "device", "content")
+
+_TIMES = (("event_time_ms", "BIGINT"), ("created_ms", "BIGINT"))
+
+nba_customer = View(
+    name="nba_customer",
+    entities=(ENTITY,),
+    ttl_ms=90 * DAY_MS,
+    features=(
+        Feature(name="gigabytes", default=0.0, bounds=(0.0, 10_000.0)),
+        Feature(name="spend", default=30.0, bounds=(0.0, 10_000.0)),
+        Feature(name="months", default=0.0, bounds=(0.0, 1_200.0)),
+        Feature(name="device", dtype="category", dictionary=DEVICES, default=4.0),
+    ),
+    transform="SELECT * FROM source",
+    source_schema=(
+        (ENTITY, "VARCHAR"),
+        *_TIMES,
+        ("gigabytes", "DOUBLE"),
+        ("spend", "DOUBLE"),
+        ("months", "BIGINT"),
+        ("device", "VARCHAR"),
+    ),
+)
+"""What is known of a customer."""
+
+nba_offer = View(
+    name="nba_offer",
+    entities=(OFFER,),
+    ttl_ms=365 * DAY_MS,
+    features=(
+        Feature(name="price", default=20.0, bounds=(0.0, 10_000.0)),
+        Feature(name="gigabytes", default=0.0, bounds=(0.0, 10_000.0)),
+        Feature(name="kind", dtype="category", dictionary=KINDS, default=5.0),
+        Feature(name="discount", default=0.0, bounds=(0.0, 1.0)),
+    ),
+    transform="SELECT * FROM source",
+    source_schema=(
+        (OFFER, "VARCHAR"),
+        *_TIMES,
+        ("price", "DOUBLE"),
+        ("gigabytes", "DOUBLE"),
+        ("kind", "VARCHAR"),
+        ("discount", "DOUBLE"),
+    ),
+)
+"""What is known of an offer."""
+
+nba_history = View(
+    name="nba_history",
+    entities=(ENTITY, OFFER),
+    ttl_ms=90 * DAY_MS,
+    features=(
+        Feature(name="shown", default=0.0, bounds=(0.0, 10_000.0)),
+        Feature(name="days_since_shown", default=-1.0, bounds=(0.0, 3_650.0)),
+    ),
+    transform="SELECT * FROM source",
+    source_schema=(
+        (ENTITY, "VARCHAR"),
+        (OFFER, "VARCHAR"),
+        *_TIMES,
+        ("shown", "BIGINT"),
+        ("days_since_shown", "DOUBLE"),
+    ),
+)
+"""What this customer saw of this offer; keyed by both, in this order."""
+
+VIEWS = (nba_customer, nba_offer, nba_history)
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class OfferLabels:
+    """One label for each (customer, offer), customer by customer: N = customers x offers."""
+
+    subscribers: list[str]
+    """(N,)."""
+    offers: list[str]
+    """(N,)."""
+    as_of_ms: NDArray[np.int64]
+    """(N,) all the same instant: `now_ms`."""
+    taken: NDArray[np.bool_]
+    """(N,)."""
+
+
+def offer_ids(count: int) -> list[str]:
+    """Return ids of the offers: O001, O002, ..."""
+    return [f"O{number + 1:03d}" for number in range(count)]
+
+
+def build_sources(
+    folder: Path,
+    *,
+    now_ms: int,
+    customers: int = CUSTOMERS,
+    offers: int = OFFERS,
+    seed: int = 3,
+) -> dict[str, Path]:
+    """Write one Parquet file a view, `<view>.parquet`; returns them by view name."""
+    people, goods, pairs = drawn(customers, offers, seed)
+    subscribers, names = subscriber_ids(customers), offer_ids(offers)
+    keys: dict[str, Columns] = {
+        nba_customer.name: {ENTITY: _texts(subscribers), **people},
+        nba_offer.name: {OFFER: _texts(names), **goods},
+        nba_history.name: {
+            ENTITY: _texts([one for one in subscribers for _ in names]),
+            OFFER: _texts(names * customers),
+            **pairs,
+        },
+    }
+    paths = {}
+    for name, columns in keys.items():
+        rows = len(next(iter(columns.values())))
+        event_ms = now_ms - (np.arange(rows, dtype=np.int64) % 20 + 1) * DAY_MS
+        times = {"event_time_ms": event_ms, "created_ms": event_ms + LOAD_DELAY_MS}
+        paths[name] = folder / f"{name}.parquet"
+        write_parquet(paths[name], {**columns, **times})
+    return paths
+
+
+def labels(
+    *, now_ms: int, customers: int = CUSTOMERS, offers: int = OFFERS, seed: int = 3
+) -> OfferLabels:
+    """Return who took what, for the same seed and sizes as build_sources."""
+    chances = chance(*drawn(customers, offers, seed))
+    draws = np.random.default_rng([seed, 1]).random(len(chances))
+    subscribers, names = subscriber_ids(customers), offer_ids(offers)
+    return OfferLabels(
+        [one for one in subscribers for _ in names],
+        names * customers,
+        np.full(len(chances), now_ms, dtype=np.int64),
+        draws < chances,
+    )
+
+
+def chance(people: Columns, goods: Columns, pairs: Columns) -> NDArray[np.float64]:
+    """Return the rule's probability of each pair, customer by customer."""
+    customers, offers = len(people["spend"]), len(goods["price"])
+    of_customer = {name: np.repeat(column, offers) for name, column in people.items()}
+    of_offer = {name: np.tile(column, customers) for name, column in goods.items()}
+    used, quota = of_customer["gigabytes"], of_offer["gigabytes"]
+    device, kind = of_customer["device"], of_offer["kind"]
+    to_pay = of_offer["price"] * (1 - of_offer["discount"]) - of_customer["spend"] / 3
+    z = (
+        -0.4
+        + 1.6 * np.minimum(quota, used) / (1 + used)
+        - 0.09 * np.maximum(to_pay, 0)
+        - 0.35 * pairs["shown"]
+        + 0.8 * ((device == "5g") & (kind == "data"))
+        - 0.6 * ((device == "basic") & (kind == "content"))
+        + 0.004 * of_customer["months"]
+    )
+    probability: NDArray[np.float64] = 1 / (1 + np.exp(-z))
+    return probability
+
+
+def drawn(customers: int, offers: int, seed: int) -> tuple[Columns, Columns, Columns]:
+    """Return the columns of customers, of offers, and of pairs customer by customer."""
+    draw = np.random.default_rng([seed, 0])
+    people = {
+        "gigabytes": draw.gamma(2.0, 8.0, customers).round(2),
+        "spend": draw.uniform(5, 60, customers).round(2),
+        "months": draw.integers(0, 120, customers),
+        "device": _texts(draw.choice(DEVICES, customers, p=(0.2, 0.5, 0.3)).tolist()),
+    }
+    goods = {
+        "price": draw.uniform(2, 40, offers).round(2),
+        "gigabytes": draw.uniform(1, 60, offers).round(1),
+        "kind": _texts([KINDS[number % len(KINDS)] for number in range(offers)]),
+        "discount": draw.uniform(0, 0.5, offers).round(2),
+    }
+    shown = draw.poisson(1.5, customers * offers)
+    since = draw.integers(1, 90, customers * offers).astype(np.float64)
+    return people, goods, {"shown": shown, "days_since_shown": np.where(shown > 0, since, np.nan)}
+
+
+def _texts(words: list[str]) -> NDArray[Any]:
+    return np.array(words, dtype=object)

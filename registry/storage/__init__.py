@@ -1,0 +1,1 @@
+"""The registry's database and files: versions, approvals, deployments and their history."""

@@ -1,0 +1,167 @@
+"""What controllers keep here: who acts (leases), what they remember, what they are told."""
+
+import re
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from protos import registry_pb2 as pb
+from registry.storage import tables
+from registry.storage.ledger import Change
+from registry.types import BadRequestError, FencedError, NotFoundError, RevisionConflictError
+
+ROLLOUT_LEASE = "rollout"
+LEASE_S_MAX = 3_600
+CHECKPOINT_BYTES_MAX = 32 * 2**20
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]{0,63}")
+FINDING_KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+FINDINGS_A_READ = 1_000
+
+
+def acquire_lease(change: Change, asked: pb.LeaseRequest) -> pb.Lease:
+    """Take or renew a lease. A new holder gets a larger token; FencedError while another holds it.
+
+    Renewals leave no entry in the history: they change who acts as little as breathing does.
+    """
+    if not NAME.fullmatch(asked.name) or not asked.holder or len(asked.holder) > 64:
+        raise BadRequestError(
+            f"lease {asked.name[:80]!r} for holder {asked.holder[:80]!r}: both need 1 to 64 "
+            "characters"
+        )
+    if not 0 < asked.seconds <= LEASE_S_MAX:
+        raise BadRequestError(f"a lease of {asked.seconds} s; it lasts 1 to {LEASE_S_MAX} s")
+    row = _lease(change.connection, asked.name)
+    now = change.at_unix_ms
+    until = now + asked.seconds * 1_000
+    if asked.token:
+        check_lease(change, asked.name, asked.token)
+        token = asked.token
+    elif row is not None and row.until_unix_ms > now and row.holder != asked.holder:
+        raise FencedError(
+            f"lease {asked.name!r} is {row.holder!r}'s for another {row.until_unix_ms - now} ms; "
+            "wait and ask again"
+        )
+    else:
+        token = 1 if row is None else row.token + 1
+    lease = pb.Lease(name=asked.name, holder=asked.holder, token=token, until_unix_ms=until)
+    fields = {"holder": asked.holder, "token": token, "until_unix_ms": until}
+    if row is None:
+        change.connection.execute(insert(tables.leases).values(name=asked.name, **fields))
+    else:
+        change.connection.execute(
+            update(tables.leases).where(tables.leases.c.name == asked.name).values(**fields)
+        )
+    if not asked.token:
+        change.record(
+            "lease",
+            f"lease/{asked.name}",
+            before={} if row is None else {"holder": row.holder, "token": row.token},
+            after={"holder": asked.holder, "token": token},
+            reason="",
+        )
+    return lease
+
+
+def check_lease(change: Change, name: str, token: int) -> None:
+    """Raise FencedError unless *token* is the lease's newest and has not run out."""
+    row = _lease(change.connection, name)
+    if row is None or row.token != token:
+        newest = "nobody's" if row is None else f"{row.holder!r}'s, token {row.token}"
+        raise FencedError(
+            f"lease {name!r} is {newest}; token {token} is fenced off. Stop acting, read "
+            "everything again, and ask for a new lease"
+        )
+    if row.until_unix_ms <= change.at_unix_ms:
+        raise FencedError(
+            f"lease {name!r} ran out {change.at_unix_ms - row.until_unix_ms} ms ago; token {token} "
+            "acts no more. Ask for a new lease"
+        )
+
+
+def _lease(connection: Connection, name: str) -> Row[Any] | None:
+    return connection.execute(select(tables.leases).where(tables.leases.c.name == name)).first()
+
+
+def save_checkpoint(change: Change, checkpoint: pb.Checkpoint) -> None:
+    """Keep a rollout's newest state; an older sequence is refused.
+
+    Checkpoints are a controller's memory, several a second: they are not part of the history.
+    """
+    if not NAME.fullmatch(checkpoint.rollout_id):
+        raise BadRequestError(f"rollout id {checkpoint.rollout_id[:80]!r} is not a plain name")
+    if len(checkpoint.state) > CHECKPOINT_BYTES_MAX:
+        raise BadRequestError(
+            f"a checkpoint of {len(checkpoint.state)} bytes; the most is {CHECKPOINT_BYTES_MAX}"
+        )
+    if checkpoint.lease_token:
+        check_lease(change, ROLLOUT_LEASE, checkpoint.lease_token)
+    table = tables.checkpoints
+    stored = change.connection.execute(
+        select(table.c.sequence).where(table.c.rollout_id == checkpoint.rollout_id)
+    ).scalar()
+    fields = {
+        "sequence": checkpoint.sequence,
+        "state": checkpoint.state,
+        "lease_token": checkpoint.lease_token,
+    }
+    if stored is None:
+        change.connection.execute(insert(table).values(rollout_id=checkpoint.rollout_id, **fields))
+    elif checkpoint.sequence < stored:
+        raise RevisionConflictError(
+            f"rollout {checkpoint.rollout_id!r} has checkpoint {stored}; number "
+            f"{checkpoint.sequence} is older and was not kept"
+        )
+    else:
+        change.connection.execute(
+            update(table).where(table.c.rollout_id == checkpoint.rollout_id).values(**fields)
+        )
+
+
+def load_checkpoint(connection: Connection, rollout_id: str) -> pb.Checkpoint:
+    """Return a rollout's newest state; NotFoundError when it has none."""
+    row = connection.execute(
+        select(tables.checkpoints).where(tables.checkpoints.c.rollout_id == rollout_id)
+    ).first()
+    if row is None:
+        raise NotFoundError(f"rollout {rollout_id[:80]!r} has no checkpoint")
+    return pb.Checkpoint(**row._mapping)
+
+
+def write_finding(change: Change, finding: pb.Finding) -> pb.Finding:
+    """Keep what monitoring found, and number it."""
+    if not FINDING_KIND.fullmatch(finding.kind) or not 0 < len(finding.model) <= 64:
+        raise BadRequestError(
+            f"finding of kind {finding.kind[:80]!r} about model {finding.model[:80]!r}: the kind "
+            f"must match {FINDING_KIND.pattern}, and a model must be named"
+        )
+    if len(finding.text) > 4_000 or len(finding.version) > 64:
+        raise BadRequestError(f"a finding of {len(finding.text)} characters; the most is 4000")
+    fields: dict[str, Any] = {
+        "model": finding.model,
+        "version": finding.version,
+        "kind": finding.kind,
+        "text": finding.text,
+        "who": change.actor,
+        "at_unix_ms": change.at_unix_ms,
+    }
+    key = change.connection.execute(insert(tables.findings).values(**fields)).inserted_primary_key
+    sequence = int(key[0]) if key is not None else 0
+    change.record(
+        "finding",
+        f"model/{finding.model}/finding/{sequence}",
+        before={},
+        after=fields,
+        reason=finding.text,
+    )
+    return pb.Finding(sequence=sequence, **fields)
+
+
+def findings_after(connection: Connection, after: int) -> list[pb.Finding]:
+    """Return up to 1,000 findings with a larger sequence, oldest first."""
+    rows = connection.execute(
+        select(tables.findings)
+        .where(tables.findings.c.sequence > after)
+        .order_by(tables.findings.c.sequence)
+        .limit(FINDINGS_A_READ)
+    )
+    return [pb.Finding(**row._mapping) for row in rows]

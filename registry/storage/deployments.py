@@ -1,0 +1,209 @@
+"""Deployments in the database: one compare-and-set, with gates, statuses and history inside it."""
+
+import math
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from sqlalchemy import Connection, insert, select, update
+
+from protos import registry_pb2 as pb
+from registry.rules import gates
+from registry.rules.lifecycle import VersionFacts, statuses_after
+from registry.storage import approvals, controllers, tables, versions
+from registry.storage.ledger import Change
+from registry.types import (
+    BadRequestError,
+    Deployment,
+    NotFoundError,
+    RevisionConflictError,
+)
+
+NO_SALT = bytes(versions.SALT_BYTES)
+REASON_MAX = 4_000
+SHADOWS_MAX = 16
+PRELOADS_MAX = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a Deploy call asks for, read."""
+
+    deployment: Deployment
+    lease_token: int
+    policy_digest: str
+    rollback: bool
+    break_glass: bool
+
+    @property
+    def action(self) -> str:
+        """How the history calls it; breaking the glass is loud."""
+        if self.break_glass:
+            return "deploy BREAK GLASS"
+        return "deploy rollback" if self.rollback else "deploy"
+
+
+def current(connection: Connection, model: str) -> Deployment:
+    """Return what is deployed; revision 0 with the model's holdout salt before the first."""
+    row = connection.execute(
+        select(tables.deployments.c.message).where(tables.deployments.c.model == model)
+    ).first()
+    if row is not None:
+        return Deployment.from_proto(pb.Deployment.FromString(row.message))
+    salt = connection.execute(
+        select(tables.models.c.holdout_salt).where(tables.models.c.model == model)
+    ).scalar()
+    if salt is None:
+        raise NotFoundError(f"no version of a model {model[:80]!r} was ever registered")
+    return Deployment(model=model, holdout_salt=salt)
+
+
+def every(connection: Connection) -> list[Deployment]:
+    """Return all models' deployments, by name; models without one are left out."""
+    rows = connection.execute(select(tables.deployments).order_by(tables.deployments.c.model))
+    return [Deployment.from_proto(pb.Deployment.FromString(row.message)) for row in rows]
+
+
+def deploy(change: Change, wish: Wish, workers: Sequence[pb.GatewayState]) -> Deployment:
+    """Write the wish if its revision is the newest and every gate holds; return it as written.
+
+    Raises FencedError, RevisionConflictError, GateError, NotFoundError, BadRequestError.
+    """
+    before = current(change.connection, wish.deployment.model)
+    if wish.lease_token:
+        controllers.check_lease(change, controllers.ROLLOUT_LEASE, wish.lease_token)
+    if wish.deployment.revision != before.revision:
+        raise RevisionConflictError(
+            f"model {before.model!r} is at revision {before.revision} (by {before.who!r}: "
+            f"{before.why!r}), and this change was made from revision "
+            f"{wish.deployment.revision}; read it again and judge anew"
+        )
+    facts = versions.facts_of(change.connection, before.model)
+    proposed = _checked(wish.deployment, before)
+    approval = approvals.find(change.connection, proposed.approval_id)
+    gates.check(
+        gates.Proposal(
+            current=before,
+            proposed=proposed,
+            versions=facts,
+            workers=workers,
+            approval=approval,
+            revoked=approval is not None and approvals.is_revoked(change.connection, approval),
+            policy_digest=wish.policy_digest,
+            rollback=wish.rollback,
+            break_glass=wish.break_glass,
+        )
+    )
+    written = replace(
+        proposed,
+        revision=before.revision + 1,
+        digests=tuple((label, facts[label].digest) for label in sorted(proposed.versions)),
+        who=change.actor,
+        at_unix_ns=change.at_unix_ns,
+    )
+    _write(change, written, first=before.revision == 0)
+    change.record(
+        wish.action,
+        f"model/{before.model}/deployment",
+        before=as_json(before),
+        after={**as_json(written), "policy_digest": wish.policy_digest},
+        reason=written.why,
+    )
+    _move_versions(change, before, written, facts)
+    return written
+
+
+def _checked(proposed: Deployment, before: Deployment) -> Deployment:
+    """Fill in the salts; refuse what no deployment may change or leave out."""
+    if proposed.holdout_salt not in (NO_SALT, before.holdout_salt):
+        raise BadRequestError(
+            f"the holdout salt of model {before.model!r} is permanent: another one would reshuffle "
+            "its control group; leave holdout_salt as it was read"
+        )
+    if not proposed.why.strip() or len(proposed.why) > REASON_MAX:
+        raise BadRequestError(
+            f"a deployment needs a reason of 1 to {REASON_MAX} characters in why=; this one has "
+            f"{len(proposed.why)}. The history keeps it"
+        )
+    _check_sizes(proposed)
+    split_salt = proposed.split_salt
+    if split_salt == NO_SALT:
+        kept = before.split_salt if proposed.rollout_id == before.rollout_id else NO_SALT
+        split_salt = kept if kept != NO_SALT else secrets.token_bytes(versions.SALT_BYTES)
+    return replace(proposed, split_salt=split_salt, holdout_salt=before.holdout_salt)
+
+
+def _check_sizes(proposed: Deployment) -> None:
+    if len(proposed.shadows) > SHADOWS_MAX or len(proposed.preload) > PRELOADS_MAX:
+        raise BadRequestError(
+            f"{len(proposed.shadows)} shadows and {len(proposed.preload)} preloaded versions; the "
+            f"most are {SHADOWS_MAX} and {PRELOADS_MAX}: every gateway worker holds each in memory"
+        )
+    policy = proposed.policy
+    for name in ("default_score", "decision_threshold"):
+        if not math.isfinite(getattr(policy, name)):
+            raise BadRequestError(f"policy.{name} is {getattr(policy, name)}; it must be finite")
+    for name in ("evidence_keep_of_65536", "journal_keep_of_65536"):
+        if getattr(policy, name) > 65_536:
+            raise BadRequestError(f"policy.{name} is {getattr(policy, name)}; 65536 keeps all")
+
+
+def _write(change: Change, written: Deployment, *, first: bool) -> None:
+    row: dict[str, Any] = {
+        "model": written.model,
+        "revision": written.revision,
+        "message": written.to_proto().SerializeToString(deterministic=True),
+    }
+    if first:
+        change.connection.execute(insert(tables.deployments).values(**row))
+        return
+    swapped = change.connection.execute(
+        update(tables.deployments)
+        .where(tables.deployments.c.model == written.model)
+        .where(tables.deployments.c.revision == written.revision - 1)
+        .values(**row)
+    )
+    if swapped.rowcount != 1:  # only where the database lets two writers in at once
+        raise RevisionConflictError(
+            f"model {written.model!r} moved past revision {written.revision - 1} meanwhile; read "
+            "it again and judge anew"
+        )
+
+
+def _move_versions(
+    change: Change, before: Deployment, written: Deployment, facts: dict[str, VersionFacts]
+) -> None:
+    for label, (status, standby) in statuses_after(before, written, facts).items():
+        versions.place(
+            change,
+            written.model,
+            facts[label],
+            status,
+            standby=standby,
+            reason=f"deployment revision {written.revision}: {written.why}"[:REASON_MAX],
+        )
+
+
+def as_json(deployment: Deployment) -> dict[str, object]:
+    """Return a deployment as the history shows it: salts and times in full, names as they are."""
+    if deployment.revision == 0:
+        return {}
+    return {
+        "revision": deployment.revision,
+        "production": deployment.production,
+        "standby": deployment.standby,
+        "standby_bp": deployment.standby_bp,
+        "canary": deployment.canary,
+        "canary_bp": deployment.canary_bp,
+        "shadows": [list(shadow) for shadow in deployment.shadows],
+        "preload": list(deployment.preload),
+        "holdout_bp": deployment.holdout_bp,
+        "split_salt": deployment.split_salt.hex(),
+        "holdout_salt": deployment.holdout_salt.hex(),
+        "policy": MessageToDict(deployment.policy, preserving_proto_field_name=True),
+        "approval_id": deployment.approval_id,
+        "rollout_id": deployment.rollout_id,
+        "digests": dict(deployment.digests),
+    }

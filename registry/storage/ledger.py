@@ -1,0 +1,97 @@
+"""One change to the registry: its transaction, who makes it, and its entries in the history."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Connection, insert, select, update
+
+from features.canonical import canonical_json
+from protos import registry_pb2 as pb
+from registry.history import START, entry_digest, head_bytes
+from registry.storage import tables
+
+ENTRIES_MAX = 1_000
+
+
+@dataclass(slots=True)
+class Change:
+    """What a storage function needs to change something and to say so in the same transaction."""
+
+    connection: Connection
+    actor: str
+    at_unix_ns: int
+    key: Ed25519PrivateKey
+
+    @property
+    def at_unix_ms(self) -> int:
+        """When the change was made, Unix milliseconds."""
+        return self.at_unix_ns // 1_000_000
+
+    def record(
+        self,
+        action: str,
+        about: str,
+        *,
+        before: Mapping[str, object],
+        after: Mapping[str, object],
+        reason: str,
+    ) -> None:
+        """Append one entry and move the signed head onto it."""
+        standing = read_head(self.connection, lock=True)
+        entry = pb.HistoryEntry(
+            seq=standing.seq + 1,
+            at_unix_ms=self.at_unix_ms,
+            actor=self.actor,
+            action=action,
+            object=about,
+            before=canonical_json(before).decode(),
+            after=canonical_json(after).decode(),
+            reason=reason,
+            previous=standing.digest or START,
+        )
+        entry.digest = entry_digest(entry)
+        self.connection.execute(
+            insert(tables.history).values(
+                **{field.name: getattr(entry, field.name) for field in entry.DESCRIPTOR.fields}
+            )
+        )
+        signed = {
+            "seq": entry.seq,
+            "digest": entry.digest,
+            "signature": self.key.sign(head_bytes(entry.seq, entry.digest)),
+            "public_key": self.key.public_key().public_bytes_raw(),
+        }
+        if standing.seq:
+            self.connection.execute(update(tables.head).values(**signed))
+        else:
+            self.connection.execute(insert(tables.head).values(only=1, **signed))
+
+
+def read_head(connection: Connection, *, lock: bool = False) -> pb.SignedHead:
+    """Return the newest entry's seq and digest, signed; all empty before the first change.
+
+    lock  hold the row until the transaction ends: writers of other processes wait here.
+    """
+    statement = select(tables.head)
+    row = connection.execute(statement.with_for_update() if lock else statement).first()
+    if row is None:
+        return pb.SignedHead()
+    return pb.SignedHead(
+        seq=row.seq, digest=row.digest, signature=row.signature, public_key=row.public_key
+    )
+
+
+def list_entries(
+    connection: Connection, *, after: int, limit: int, about: str
+) -> list[pb.HistoryEntry]:
+    """Return up to *limit* entries (0 or more than 1,000: 1,000) whose object begins so."""
+    statement = (
+        select(tables.history)
+        .where(tables.history.c.seq > after)
+        .order_by(tables.history.c.seq)
+        .limit(min(limit or ENTRIES_MAX, ENTRIES_MAX))
+    )
+    if about:
+        statement = statement.where(tables.history.c.object.startswith(about, autoescape=True))
+    return [pb.HistoryEntry(**row._mapping) for row in connection.execute(statement)]

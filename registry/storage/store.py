@@ -1,0 +1,212 @@
+"""Everything the registry keeps on disk: one database, one folder a version, two keys.
+
+Every method is one transaction and may be called from any thread; none touches the network.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from sqlalchemy import URL, func, select
+
+from protos import registry_pb2 as pb
+from registry.bundle import Bundle, read_folder, sign, verify, write_folder
+from registry.folders import FolderLock
+from registry.history import verify_chain
+from registry.manifest import MANIFEST, SIGNATURE
+from registry.storage import approvals, controllers, deployments, tables, versions
+from registry.storage.database import Database
+from registry.storage.keys import prediction_id_key, signing_key
+from registry.storage.ledger import Change, list_entries, read_head
+from registry.types import Deployment
+
+CHECKED_AT_START = 1_000
+"""Newest history entries proved before the first write; `audit` proves all of them."""
+
+
+class Store:
+    """The registry's storage in one folder."""
+
+    def __init__(self, folder: Path, now_ns: Callable[[], int]) -> None:
+        """Open it, or make it. Damage found stops writing; reading goes on.
+
+        Raises RegistryUnavailableError when another process has it open, RegistryFaultError when
+        the database cannot be read or a key is not as it was left.
+        """
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._now_ns = now_ns
+        self._files = Lock()
+        self._folder_lock = FolderLock(folder / "lock")
+        try:
+            self._open(folder)
+        except BaseException:
+            self._folder_lock.release()
+            raise
+
+    def _open(self, folder: Path) -> None:
+        self._versions = folder / "versions"
+        self._versions.mkdir(exist_ok=True)
+        for leftover in self._versions.glob(".*"):  # of a write that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        self._key = signing_key(folder / "keys")
+        self._database = Database(URL.create("sqlite", database=str(folder / "registry.sqlite")))
+        self.keys = pb.ServingKeys(
+            prediction_id_key=prediction_id_key(folder / "keys"),
+            version_public_key=self._key.public_key().public_bytes_raw(),
+        )
+        self._check_history()
+
+    def close(self) -> None:
+        """Close the database and let another process have the folder."""
+        self._database.close()
+        self._folder_lock.release()
+
+    @contextmanager
+    def _change(self, actor: str) -> Iterator[Change]:
+        with self._database.write() as connection:
+            yield Change(connection, actor, self._now_ns(), self._key)
+
+    def _check_history(self) -> None:
+        with self._database.read() as connection:
+            head = read_head(connection)
+            newest = list_entries(
+                connection, after=max(0, head.seq - CHECKED_AT_START), limit=0, about=""
+            )
+        if not newest:
+            broken = verify_chain([], head, self.keys.version_public_key)
+        else:
+            before = (newest[0].seq - 1, newest[0].previous)
+            broken = verify_chain(newest, head, self.keys.version_public_key, after=before)
+        if broken is not None:
+            self._database.stop(f"history entry {broken.seq} {broken.what}")
+
+    # Versions
+
+    def register(self, actor: str, bundle: Bundle, files: Mapping[str, bytes]) -> pb.Version:
+        """Sign a proved bundle, put its files on disk, and give it a label.
+
+        The files go first: a crash between leaves a folder nobody names, never a version without
+        its files. Registering the same id again returns what is there.
+        """
+        with self._files:  # two who bring the same version: the second finds it done
+            with self._database.read() as connection:
+                if versions.find(connection, bundle.digest) is not None:
+                    return versions.get(connection, bundle.model, bundle.digest)
+            signed = {**files, SIGNATURE: sign(files[MANIFEST], self._key)}
+            write_folder(self._versions / bundle.digest, signed)
+            with self._change(actor) as change:
+                size = sum(map(len, signed.values()))
+                return versions.register(change, bundle, files["card.json"].decode(), size)
+
+    def fetch(self, model: str, version: str) -> dict[str, bytes]:
+        """Return a version's files, proved once more: what was altered here is not handed out."""
+        with self._database.read() as connection:
+            digest = versions.get_row(connection, model, version).digest
+        files = read_folder(self._versions / digest)
+        verify(files, trusted_key=self.keys.version_public_key, expected_digest=digest)
+        return files
+
+    def get_version(self, model: str, version: str) -> pb.Version:
+        """One version, by label or id."""
+        with self._database.read() as connection:
+            return versions.get(connection, model, version)
+
+    def list_versions(self, model: str) -> list[pb.Version]:
+        """A model's versions, oldest first."""
+        with self._database.read() as connection:
+            return versions.list_of(connection, model)
+
+    def list_models(self) -> list[pb.ModelSummary]:
+        """Every model with its number of versions and its deployment, by name."""
+        with self._database.read() as connection:
+            counted = connection.execute(
+                select(tables.versions.c.model, func.count())
+                .group_by(tables.versions.c.model)
+                .order_by(tables.versions.c.model)
+            ).all()
+            return [
+                pb.ModelSummary(
+                    model=model,
+                    versions=count,
+                    deployment=deployments.current(connection, model).to_proto(),
+                )
+                for model, count in counted
+            ]
+
+    def set_status(self, actor: str, asked: pb.SetStatusRequest) -> pb.Version:
+        """Move a version by hand, along the table of lifecycle.py."""
+        with self._change(actor) as change:
+            current = deployments.current(change.connection, asked.model)
+            return versions.move_by_hand(
+                change, asked.model, asked.version, asked.status, asked.reason, current
+            )
+
+    # Approvals
+
+    def approve(self, actor: str, asked: pb.ApproveRequest) -> pb.Approval:
+        """Write an approval or a rejection."""
+        with self._change(actor) as change:
+            return approvals.approve(change, asked)
+
+    def list_approvals(self, model: str, version: str) -> list[pb.Approval]:
+        """A version's approvals and rejections, oldest first."""
+        with self._database.read() as connection:
+            return approvals.list_of(connection, model, version)
+
+    # Deployments
+
+    def deployment(self, model: str) -> Deployment:
+        """What is deployed."""
+        with self._database.read() as connection:
+            return deployments.current(connection, model)
+
+    def every_deployment(self) -> list[Deployment]:
+        """What is deployed, of every model that has a deployment."""
+        with self._database.read() as connection:
+            return deployments.every(connection)
+
+    def deploy(
+        self, actor: str, wish: deployments.Wish, workers: Sequence[pb.GatewayState]
+    ) -> Deployment:
+        """The compare-and-set."""
+        with self._change(actor) as change:
+            return deployments.deploy(change, wish, workers)
+
+    # Controllers
+
+    def acquire_lease(self, actor: str, asked: pb.LeaseRequest) -> pb.Lease:
+        """Take or renew a lease."""
+        with self._change(actor) as change:
+            return controllers.acquire_lease(change, asked)
+
+    def save_checkpoint(self, actor: str, checkpoint: pb.Checkpoint) -> None:
+        """Keep a controller's memory."""
+        with self._change(actor) as change:
+            controllers.save_checkpoint(change, checkpoint)
+
+    def load_checkpoint(self, rollout_id: str) -> pb.Checkpoint:
+        """A controller's memory."""
+        with self._database.read() as connection:
+            return controllers.load_checkpoint(connection, rollout_id)
+
+    def write_finding(self, actor: str, finding: pb.Finding) -> pb.Finding:
+        """Keep a finding."""
+        with self._change(actor) as change:
+            return controllers.write_finding(change, finding)
+
+    def findings_after(self, after: int) -> list[pb.Finding]:
+        """Up to 1,000 findings, oldest first."""
+        with self._database.read() as connection:
+            return controllers.findings_after(connection, after)
+
+    # History
+
+    def history(self, *, after: int, limit: int, about: str) -> pb.ListHistoryReply:
+        """Entries and the signed head, of one instant."""
+        with self._database.read() as connection:
+            return pb.ListHistoryReply(
+                entries=list_entries(connection, after=after, limit=limit, about=about),
+                head=read_head(connection),
+            )

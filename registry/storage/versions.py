@@ -1,0 +1,201 @@
+"""Versions in the database: register, find, list, move by hand."""
+
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from features.canonical import canonical_json
+from protos import registry_pb2 as pb
+from registry.bundle import Bundle
+from registry.rules.lifecycle import STATUS_WORDS, VersionFacts, check_step_by_hand
+from registry.storage import tables
+from registry.storage.ledger import Change
+from registry.types import BadRequestError, Deployment, NotFoundError
+
+SALT_BYTES = 16
+
+
+def register(change: Change, bundle: Bundle, card_json: str, size_bytes: int) -> pb.Version:
+    """Give a proved bundle the model's next label, in development. Known already: return that."""
+    known = find(change.connection, bundle.digest)
+    if known is not None:
+        return _message(known)
+    contract = bundle.contract
+    label = _next_label(change.connection, bundle.model)
+    change.connection.execute(
+        insert(tables.versions).values(
+            digest=bundle.digest,
+            model=bundle.model,
+            label=label,
+            status=pb.DEVELOPMENT,
+            standby=False,
+            was_production=False,
+            author=bundle.author,
+            created_unix_ms=bundle.manifest["created_unix_ms"],
+            model_contract=contract.model_contract,
+            input_contract=contract.input_contract,
+            entities=canonical_json(contract.entities).decode(),
+            outputs=len(contract.outputs),
+            card_json=card_json,
+            size_bytes=size_bytes,
+        )
+    )
+    change.record(
+        "register",
+        f"model/{bundle.model}/version/{label}",
+        before={},
+        after={
+            "digest": bundle.digest,
+            "author": bundle.author,
+            "status": "development",
+            "size_bytes": size_bytes,
+        },
+        reason="",
+    )
+    return get(change.connection, bundle.model, str(label))
+
+
+def _next_label(connection: Connection, model: str) -> int:
+    """Count up for ever: a label is never given twice, whatever becomes of its version."""
+    given = connection.execute(
+        select(tables.models.c.labels).where(tables.models.c.model == model)
+    ).scalar()
+    if given is None:
+        connection.execute(
+            insert(tables.models).values(
+                model=model, holdout_salt=secrets.token_bytes(SALT_BYTES), labels=1
+            )
+        )
+        return 1
+    connection.execute(
+        update(tables.models).where(tables.models.c.model == model).values(labels=given + 1)
+    )
+    return int(given) + 1
+
+
+def find(connection: Connection, digest: str) -> Row[Any] | None:
+    """Return the stored version with this id, or None."""
+    return connection.execute(
+        select(tables.versions).where(tables.versions.c.digest == digest)
+    ).first()
+
+
+def get_row(connection: Connection, model: str, version: str) -> Row[Any]:
+    """Return one version by label or id; NotFoundError names the model's newest ones."""
+    statement = select(tables.versions).where(tables.versions.c.model == model)
+    if len(version) == 64:
+        statement = statement.where(tables.versions.c.digest == version)
+    elif version.isascii() and version.isdigit() and len(version) < 10:
+        statement = statement.where(tables.versions.c.label == int(version))
+    else:
+        raise BadRequestError(
+            f"version {version[:80]!r} is neither a label (a number) nor an id (64 hex digits)"
+        )
+    row = connection.execute(statement).first()
+    if row is None:
+        newest = connection.execute(
+            select(func.max(tables.versions.c.label)).where(tables.versions.c.model == model)
+        ).scalar()
+        if newest is None:
+            raise NotFoundError(f"no version of a model {model[:80]!r} was ever registered")
+        raise NotFoundError(f"model {model!r} has no version {version!r}; its newest is {newest}")
+    return row
+
+
+def get(connection: Connection, model: str, version: str) -> pb.Version:
+    """Return one version by label or id."""
+    return _message(get_row(connection, model, version))
+
+
+def list_of(connection: Connection, model: str) -> list[pb.Version]:
+    """Return a model's versions, oldest first."""
+    rows = connection.execute(
+        select(tables.versions)
+        .where(tables.versions.c.model == model)
+        .order_by(tables.versions.c.label)
+    )
+    return [_message(row) for row in rows]
+
+
+def facts_of(connection: Connection, model: str) -> dict[str, VersionFacts]:
+    """Return what the gates must know of each version of a model, by label."""
+    columns = [column for column in tables.versions.c if column.name != "card_json"]
+    rows = connection.execute(select(*columns).where(tables.versions.c.model == model))
+    return {str(row.label): _facts(row) for row in rows}
+
+
+def move_by_hand(
+    change: Change, model: str, version: str, to: pb.VersionStatus, reason: str, current: Deployment
+) -> pb.Version:
+    """Move one version along lifecycle.MAY_TAKE; GateError when a person may not."""
+    row = get_row(change.connection, model, version)
+    facts = _facts(row)
+    if facts.status != to:
+        check_step_by_hand(facts, to, deployed=facts.label in current.versions)
+        place(change, model, facts, to, standby=False, reason=reason)
+    return get(change.connection, model, facts.label)
+
+
+def place(
+    change: Change,
+    model: str,
+    version: VersionFacts,
+    status: pb.VersionStatus,
+    *,
+    standby: bool,
+    reason: str,
+) -> None:
+    """Write a version's new place and its history entry."""
+    change.connection.execute(
+        update(tables.versions)
+        .where(tables.versions.c.digest == version.digest)
+        .values(
+            status=status,
+            standby=standby,
+            was_production=version.was_production or status == pb.PRODUCTION_STATUS,
+        )
+    )
+    change.record(
+        "status",
+        f"model/{model}/version/{version.label}",
+        before=_place(version.status, standby=version.standby),
+        after=_place(status, standby=standby),
+        reason=reason,
+    )
+
+
+def _place(status: pb.VersionStatus, *, standby: bool) -> Mapping[str, object]:
+    return {"status": STATUS_WORDS[status], "standby": standby}
+
+
+def _facts(row: Row[Any]) -> VersionFacts:
+    return VersionFacts(
+        label=str(row.label),
+        digest=row.digest,
+        author=row.author,
+        status=row.status,
+        standby=row.standby,
+        was_production=row.was_production,
+        input_contract=row.input_contract,
+        entities=tuple(json.loads(row.entities)),
+        outputs=row.outputs,
+    )
+
+
+def _message(row: Row[Any]) -> pb.Version:
+    return pb.Version(
+        model=row.model,
+        label=str(row.label),
+        digest=row.digest,
+        status=row.status,
+        standby=row.standby,
+        author=row.author,
+        created_unix_ms=row.created_unix_ms,
+        model_contract=row.model_contract,
+        input_contract=row.input_contract,
+        card_json=row.card_json,
+        size_bytes=row.size_bytes,
+    )

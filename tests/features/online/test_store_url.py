@@ -1,0 +1,61 @@
+"""Store URLs: the forms we promise, and passwords that never show."""
+
+import pytest
+
+from features.online.store_url import StoreAddress, StoreUrlError, encode_command, parse
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("redis://db.example:7000/3", StoreAddress(host="db.example", port=7000, database=3)),
+        ("redis://localhost", StoreAddress(host="localhost", port=6379)),
+        ("redis://[::1]:1", StoreAddress(host="::1", port=1)),
+        ("redis://:p%40w@h", StoreAddress(host="h", password="p@w")),
+        ("redis://u:pw@h", StoreAddress(host="h", user="u", password="pw")),
+        ("unix:///run/store.sock", StoreAddress(path="/run/store.sock")),
+        (
+            "redis+sentinel://u:p%40w@a:1,[::1],b/churn/2?sentinel_password=s%26t",
+            StoreAddress(
+                user="u",
+                password="p@w",
+                database=2,
+                sentinels=(("a", 1), ("::1", 26379), ("b", 26379)),
+                service="churn",
+                sentinel_password="s&t",
+            ),
+        ),
+    ],
+)
+def test_urls_are_read(url: str, address: StoreAddress) -> None:
+    """Host, port, database, user, password, socket."""
+    assert parse(url) == address
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://h", "redis://", "h:6379", "redis://h/x", "redis://h:99999", "", "rediss://h"),
+        *("redis+sentinel://h", "redis+sentinel:///churn", "redis+sentinel://h:x/churn"),
+        *("redis+sentinel://h/churn/x", "redis+sentinel://u:p@/churn"),
+    ],
+)
+def test_other_urls_are_refused(url: str) -> None:
+    """Before anything is connected."""
+    with pytest.raises(StoreUrlError):
+        parse(url)
+
+
+def test_a_password_is_sent_and_never_shown() -> None:
+    """In the greeting, not in repr or errors."""
+    address = parse("redis://u:hunter2@h/4")
+    assert address.greeting() == [(b"AUTH", b"u", b"hunter2"), (b"SELECT", b"4"), (b"PING",)]
+    assert "hunter2" not in repr(address) + address.place
+    with pytest.raises(StoreUrlError) as refused:
+        parse("http://u:hunter2@h:x")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_commands_are_arrays_of_counted_bytes() -> None:
+    """Any bytes pass, CR and LF too."""
+    assert encode_command((b"GET", b"a\r\n")) == b"*2\r\n$3\r\nGET\r\n$3\r\na\r\n\r\n"

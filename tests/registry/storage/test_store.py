@@ -1,0 +1,228 @@
+"""What lies on disk: refused when damaged or locked, and the damage is named."""
+
+import sqlite3
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from protos import registry_pb2 as pb
+from registry import bundle
+from registry.storage.keys import prediction_id_key, signing_key
+from registry.storage.store import Store
+from registry.types import (
+    BadRequestError,
+    RegistryFaultError,
+    RegistryFullError,
+    RegistryUnavailableError,
+)
+from tests.tiny_models import linear_weights, tiny_files
+
+pytestmark = pytest.mark.walk
+
+AT = 1_790_000_000_000_000_000
+
+
+def opened(folder: Path) -> Store:
+    """A store whose clock stands still."""
+    return Store(folder, lambda: AT)
+
+
+def register(store: Store, number: int = 1) -> pb.Version:
+    """The *number*-th version of churn."""
+    files = bundle.seal(
+        tiny_files(weights=linear_weights(3) * number),
+        model="churn",
+        author="ann",
+        created_unix_ms=number,
+    )
+    return store.register("ann", bundle.verify(files, trusted_key=None), files)
+
+
+def filled(folder: Path, versions: int = 4) -> None:
+    """A registry with some history."""
+    store = opened(folder)
+    for number in range(1, versions + 1):
+        register(store, number)
+    store.close()
+
+
+def execute(folder: Path, *statements: str) -> None:
+    """What somebody does to the database behind the registry's back."""
+    connection = sqlite3.connect(folder / "registry.sqlite")
+    with connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+
+
+def register_many(store: Store) -> None:
+    """Versions 2 to 39."""
+    for number in range(2, 40):
+        register(store, number)
+
+
+@pytest.mark.parametrize(
+    ("statements", "broken"),
+    [
+        (["UPDATE history SET reason = 'fine' WHERE seq = 2"], "entry 2 was edited"),
+        (["DELETE FROM history WHERE seq = 2"], "entry 2 is missing"),
+        (["DELETE FROM history WHERE seq = 4"], "entry 4 is missing"),
+        (
+            [
+                "UPDATE history SET seq = 99 WHERE seq = 2",
+                "UPDATE history SET seq = 2 WHERE seq = 3",
+                "UPDATE history SET seq = 3 WHERE seq = 99",
+            ],
+            "entry 2 was edited",
+        ),
+        (
+            [
+                "DELETE FROM history WHERE seq = 4",
+                "UPDATE head SET seq = 3, digest = (SELECT digest FROM history WHERE seq = 3)",
+            ],
+            "entry 3 is the head, and its signature does not hold",
+        ),
+        (["DELETE FROM head"], "is the head"),
+    ],
+)
+def test_a_history_that_was_tampered_with_stops_all_writing(
+    statements: list[str], broken: str, tmp_path: Path
+) -> None:
+    """Found at start, named to whoever wants to write; reading goes on."""
+    filled(tmp_path)
+    execute(tmp_path, *statements)
+
+    store = opened(tmp_path)
+
+    with pytest.raises(RegistryUnavailableError, match=broken):
+        register(store, 9)
+    assert len(store.list_versions("churn")) == 4
+    store.close()
+
+
+def test_a_sound_history_goes_on_after_a_restart(tmp_path: Path) -> None:
+    """Keys, labels and the chain are the same."""
+    filled(tmp_path)
+
+    store = opened(tmp_path)
+
+    assert register(store, 5).label == "5"
+    assert store.history(after=0, limit=0, about="").head.seq == 5
+    assert store.history(after=1, limit=2, about="model/churn/").entries[0].seq == 2
+    store.close()
+
+
+def test_a_damaged_page_stops_all_writing(tmp_path: Path) -> None:
+    """SQLite's own check runs at start."""
+    filled(tmp_path, versions=12)
+    path = tmp_path / "registry.sqlite"
+    content = bytearray(path.read_bytes())
+    for start in range(4_096, len(content), 4_096):
+        content[start : start + 64] = b"\xff" * 64
+    path.write_bytes(content)
+
+    with pytest.raises((RegistryUnavailableError, RegistryFaultError)):
+        register(opened(tmp_path), 13)
+
+
+def test_a_writer_waits_one_second_for_a_lock_and_no_longer(tmp_path: Path) -> None:
+    """Then it says so; readers notice nothing."""
+    store = opened(tmp_path)
+    register(store)
+    other = sqlite3.connect(tmp_path / "registry.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(RegistryUnavailableError, match="for 1000 ms"):
+        register(store, 2)
+    assert len(store.list_versions("churn")) == 1
+
+    other.execute("ROLLBACK")
+    other.close()
+    assert register(store, 2).label == "2"
+    store.close()
+
+
+def limit_pages(store: Store, pages: int) -> None:
+    """How far the database may grow: what a full disk does, without filling one."""
+    connection = store._database._engine.pool.connect()
+    connection.cursor().execute(f"PRAGMA max_page_count = {pages}")
+    connection.close()
+
+
+def test_a_full_disk_writes_nothing_and_goes_on_later(tmp_path: Path) -> None:
+    """The database may not grow: the change fails whole, and the history has no trace of it."""
+    store = opened(tmp_path)
+    register(store)
+    with store._database.read() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    limit_pages(store, pages)
+
+    with pytest.raises(RegistryFullError, match="disk is full"):
+        register_many(store)
+
+    written = len(store.list_versions("churn"))
+    assert store.history(after=0, limit=0, about="").head.seq == written
+    limit_pages(store, 1_000_000)
+    assert register(store, 50).label == str(written + 1)
+    store.close()
+
+
+def test_a_number_too_large_to_keep_is_the_callers_mistake(tmp_path: Path) -> None:
+    """2**63 and more."""
+    store = opened(tmp_path)
+
+    with pytest.raises(BadRequestError, match=r"2\*\*63"):
+        store.save_checkpoint("ann", pb.Checkpoint(rollout_id="r", sequence=2**63))
+    store.close()
+
+
+def test_two_registries_do_not_serve_one_folder(tmp_path: Path) -> None:
+    """The second is refused while the first is open, and let in afterwards."""
+    first = opened(tmp_path)
+    with pytest.raises(RegistryUnavailableError, match="another registry serves"):
+        opened(tmp_path)
+    first.close()
+
+    opened(tmp_path).close()
+
+
+def test_leftovers_of_a_killed_write_are_cleared(tmp_path: Path) -> None:
+    """A folder half written is no version."""
+    filled(tmp_path, versions=1)
+    (tmp_path / "versions" / ".abc.new").mkdir()
+
+    opened(tmp_path).close()
+
+    assert [entry.name for entry in (tmp_path / "versions").glob(".*")] == []
+
+
+def test_keys_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -> None:
+    """Mode 600; the same key at every start; one that others could read is refused."""
+    first = signing_key(tmp_path / "keys")
+    secret = prediction_id_key(tmp_path / "keys")
+
+    assert signing_key(tmp_path / "keys").private_bytes_raw() == first.private_bytes_raw()
+    assert prediction_id_key(tmp_path / "keys") == secret
+    assert isinstance(first, Ed25519PrivateKey)
+    assert len(secret) == 32
+    for path in (tmp_path / "keys").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    (tmp_path / "keys" / "registry.ed25519").chmod(0o644)
+    with pytest.raises(RegistryFaultError, match="mode 644"):
+        signing_key(tmp_path / "keys")
+
+
+@pytest.mark.parametrize("spoil", [lambda p: p.write_bytes(b"short"), lambda p: p.write_bytes(b"")])
+def test_a_key_of_another_length_is_refused(
+    spoil: Callable[[Path], object], tmp_path: Path
+) -> None:
+    """Rather than signing with what is left of one."""
+    signing_key(tmp_path)
+    spoil(tmp_path / "registry.ed25519")
+
+    with pytest.raises(RegistryFaultError, match="32"):
+        signing_key(tmp_path)

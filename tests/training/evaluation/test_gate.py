@@ -1,0 +1,82 @@
+"""The gate refuses with numbers, and loads what gateways will load."""
+
+import numpy as np
+import pytest
+
+from tests.tiny_models import tiny_files
+from training.errors import GateFailedError
+from training.evaluation import gate
+from training.evaluation.metrics import Estimate
+from training.export.parity import ParityCertificate, certify
+from training.recipe import GateSettings
+
+
+def parity(apart: float = 0.0) -> ParityCertificate:
+    """One held-out row, *apart*."""
+    return certify(
+        np.array([0.25 + apart]), np.array([0.25], np.float32), held_out_rows=1, threshold=0.5
+    )
+
+
+def failed(
+    *,
+    auc: float = 0.8,
+    gain: Estimate | None = None,
+    rows: int = 600,
+    certificate: ParityCertificate | None = None,
+) -> list[str]:
+    """Names of the failed checks at default settings."""
+    checks = gate.quality(
+        GateSettings(),
+        held_out_rows=rows,
+        auc=Estimate(auc, auc, auc),
+        gain=gain,
+        parity=certificate or parity(),
+    )
+    return [check.name for check in checks if not check.passed]
+
+
+def test_a_good_version_passes() -> None:
+    """With a champion beaten for certain, and without any."""
+    assert failed() == []
+    assert failed(gain=Estimate(0.02, 0.001, 0.04)) == []
+
+
+def test_each_shortfall_fails_its_own_check() -> None:
+    """A gain whose interval touches zero has not beaten the champion."""
+    assert failed(auc=0.69) == ["auc"]
+    assert failed(rows=499) == ["held_out_rows"]
+    assert failed(certificate=parity(2e-5)) == ["parity"]
+    assert failed(gain=Estimate(0.02, 0.0, 0.04)) == ["auc_gain"]
+    assert failed(gain=Estimate(-0.02, -0.04, -0.01)) == ["auc_gain"]
+    assert failed(gain=Estimate(None, None, None)) == ["auc_gain"]
+
+
+def test_the_error_tells_every_number() -> None:
+    """And keeps the failed checks for programs."""
+    checks = gate.quality(
+        GateSettings(),
+        held_out_rows=10,
+        auc=Estimate(0.5, 0.4, 0.6),
+        gain=None,
+        parity=parity(),
+    )
+    with pytest.raises(
+        GateFailedError, match=r"2 of 3 checks .* 10 held-out rows; .* 0\.5000"
+    ) as told:
+        gate.decide("churn/test", checks)
+    assert len(told.value.checks) == 2
+
+
+def test_a_whole_version_is_servable() -> None:
+    """By the very load and golden test that gateways run."""
+    assert gate.servable(tiny_files(), model="churn").passed
+
+
+def test_a_version_off_its_golden_rows_is_not() -> None:
+    """One weight moved by .01."""
+    weights = np.array([[0.11], [0.2], [0.3]], dtype=np.float32)
+    files = {**tiny_files(), "model.onnx": tiny_files(weights=weights)["model.onnx"]}
+    check = gate.servable(files, model="churn")
+    assert not check.passed
+    assert "golden row" in check.text

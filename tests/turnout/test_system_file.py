@@ -1,0 +1,72 @@
+"""system.json: found when its system runs, forgotten when it does not."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.turnout.test_context import asked
+from turnout.errors import OperatorError
+from turnout.processes.system_file import (
+    FILE,
+    Running,
+    forget_running,
+    left_behind,
+    read_running,
+    started_ticks,
+    write_running,
+)
+
+
+def ours() -> Running:
+    """Return a system that this very process runs."""
+    return Running(
+        pid=os.getpid(),
+        pid_started=started_ticks(os.getpid()) or 0,
+        store="redis://127.0.0.1:1/0",
+        registry="127.0.0.1:2",
+        gateway="127.0.0.1:3",
+        metrics="http://127.0.0.1:4/metrics",
+        children={"store": (11, 5)},
+    )
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    """Every command finds the addresses."""
+    write_running(tmp_path, ours())
+    assert read_running(tmp_path) == replace(ours(), children={"store": [11, 5]})  # type: ignore[dict-item]
+    assert asked(tmp_path).gateway_address() == "127.0.0.1:3"
+
+
+def test_a_reused_pid_is_not_mistaken_for_the_system(tmp_path: Path) -> None:
+    """The pid lives, but began at another time: nothing runs here, and its parts are named."""
+    write_running(tmp_path, replace(ours(), pid_started=1))
+    assert read_running(tmp_path) is None
+    assert left_behind(tmp_path) == [(11, 5)]
+
+
+def test_a_demo_is_found_from_the_folder_above(tmp_path: Path) -> None:
+    """`turnout predict` needs no --folder while `make run` runs."""
+    (tmp_path / "demo").mkdir()
+    write_running(tmp_path / "demo", ours())
+    assert asked(tmp_path).registry_address() == "127.0.0.1:2"
+    assert asked(tmp_path).running_folder() == tmp_path / "demo"
+
+
+def test_a_file_that_is_none_of_ours_is_said_to_be(tmp_path: Path) -> None:
+    """Not a traceback, and not silence."""
+    (tmp_path / FILE).write_text('{"format": 99}')
+    with pytest.raises(OperatorError, match="address file"):
+        read_running(tmp_path)
+
+
+def test_forgetting_twice_is_harmless(tmp_path: Path) -> None:
+    """Down is down."""
+    forget_running(tmp_path)
+    assert read_running(tmp_path) is None
+
+
+def test_a_process_that_is_gone_has_no_start() -> None:
+    """Pid 2**22 + 1 is above Linux's largest."""
+    assert started_ticks(2**22 + 1) is None

@@ -1,0 +1,1 @@
+"""Walks of deadlines, cancellation, overload and restarts."""

@@ -1,0 +1,78 @@
+"""The host's wall clock jumps; deadlines, waits and answers go by the other one."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from gateway.clock import SystemClock
+from journal.prediction_id import read
+from protos.predict_pb2 import PredictRequest, Row
+from tests.gateway.gateway_fixture import KEY
+from tests.servers import redis_server
+from tests.walks.gateway_with_store import fill, key_of, median_s, stored
+
+pytestmark = pytest.mark.walk
+
+HOUR_NS = 3_600_000_000_000
+
+
+def test_an_hour_forth_and_two_back_harm_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All answered in time, with fresh rows, whatever the wall clock says; ids stay distinct."""
+    shift_ns = 0
+    monkeypatch.setattr(SystemClock, "unix_ns", lambda _self: time.time_ns() + shift_ns)
+
+    async def walk(url: str) -> None:
+        nonlocal shift_ns
+        ids = []
+        async with stored(url) as gateway:
+            for jump_ns in (0, HOUR_NS, -HOUR_NS, 0):
+                shift_ns = jump_ns
+                first = len(gateway.told)
+                for number in range(100):
+                    await gateway.ask(number)
+                told = gateway.told[first:]
+                assert {one.code for one in told} == {"OK"}
+                assert sum(one.defaulted for one in told) <= 3
+                assert median_s(told) < 0.05
+                reply = await gateway.house.predict(
+                    PredictRequest(model="churn", rows=[Row(keys=[key_of(7)])])
+                )
+                ids.append(read(reply.prediction_id, KEY))
+                gateway.house.aside.fold()
+                closed = gateway.house.windows.close(0, everything=True)
+                assert sum(window.calls.answered for window in closed) == 101
+            assert gateway.wrong == []
+        assert len({one.sequence for one in ids}) == 4
+        assert ids[1].at_ms - ids[0].at_ms > 3_000_000
+        assert ids[2].at_ms - ids[1].at_ms < -6_000_000
+
+    with redis_server() as server:
+        fill(server.url)
+        asyncio.run(walk(server.url))
+
+
+def test_a_deadline_is_kept_while_the_clock_runs_a_thousand_times_too_fast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A call with 200 ms and a store that never answers: its defaults come within 200 ms."""
+    began = time.time_ns()
+    fast = lambda _self: began + 1_000 * (time.time_ns() - began)  # noqa: E731
+    monkeypatch.setattr(SystemClock, "unix_ns", fast)
+
+    async def walk() -> None:
+        async with stored("redis://127.0.0.1:1/0") as gateway:
+            for number in range(50):
+                await gateway.ask(number, within_s=0.2)
+            assert {one.code for one in gateway.told} == {"OK"}
+
+    asyncio.run(walk())
+
+
+def test_no_room_reads_the_wall_clock_to_wait_or_to_judge_lateness() -> None:
+    """Only gateway/clock.py reads it, for what is written down."""
+    gateway = Path(__file__).parents[3] / "gateway"
+    sources = {path.name: path.read_text() for path in gateway.rglob("*.py")}
+    assert [name for name, text in sources.items() if "time.time()" in text] == []
+    assert [name for name, text in sources.items() if "time.time_ns" in text] == ["clock.py"]

@@ -1,0 +1,109 @@
+"""SIGTERM with a hundred calls in flight, and what the processes leave behind."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from benchmarks.standalone_gateway import MODEL, PREDICT, Alone, alone, furnish
+from protos.predict_pb2 import PredictReply, PredictRequest, Row
+from tests.features.online.network_proxy import Proxy, proxy_to
+from tests.servers import redis_server
+from tests.walks.calls.test_rolling_restart import APART
+from tests.walks.gateway_with_store import files
+
+pytestmark = pytest.mark.walk
+
+CALLS = 100
+REPLY_BYTES = len(b"*1\r\n$-1\r\n")
+"""Of an MGET of one key that the store does not have."""
+SLOWEST_S = 5.0
+GRACE_S = 12.0
+SETTINGS = {
+    "workers": 1,
+    "drain_grace_s": GRACE_S,
+    # One call a batch, all under way at once, each waiting for its own reply of the store.
+    "batch_rows_max": 1,
+    "batches_in_flight_max": CALLS,
+    "feature_budget_ms": 15_000,
+    "deadline_ms_default": 20_000,
+}
+
+
+async def predict(channel: grpc.aio.Channel, number: int) -> PredictReply:
+    """One call for a customer of its own."""
+    message = PredictRequest(model=MODEL, rows=[Row(keys=[f"S{number}"])]).SerializeToString()
+    return PredictReply.FromString(await channel.unary_unary(PREDICT)(message, timeout=20.0))
+
+
+async def inside(gateway: Alone, rows: int) -> None:
+    """Return once so many rows are inside."""
+    end = time.monotonic() + 10
+    while True:
+        workers = await asyncio.to_thread(gateway.workers)
+        held = sum(row.get("rows_inside", 0) for row in workers)
+        if held >= rows:
+            return
+        assert time.monotonic() < end, f"{held} rows inside"
+        await asyncio.sleep(0.02)
+
+
+async def refused_at(port: int) -> float:
+    """Return when a new connection is refused."""
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        with socket.socket() as caller:
+            if await asyncio.to_thread(caller.connect_ex, ("127.0.0.1", port)):
+                return time.monotonic()
+        await asyncio.sleep(0.01)
+    raise AssertionError("new connections are still taken")
+
+
+async def drained(gateway: Alone, proxy: Proxy) -> tuple[list[PredictReply], float, float]:
+    """Replies of calls in flight; seconds from SIGTERM to the first refusal, and to the exit."""
+    channels = [
+        grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}", options=APART) for _ in range(5)
+    ]
+    for number, channel in enumerate(channels):  # connected, and the store's first reply read
+        await predict(channel, number)
+    proxy.piece_bytes, proxy.delay_s = REPLY_BYTES, SLOWEST_S / CALLS
+    calls = [asyncio.create_task(predict(channels[number % 5], number)) for number in range(CALLS)]
+    await inside(gateway, CALLS * 9 // 10)
+    began = time.monotonic()
+    os.kill(gateway.program.pid, signal.SIGTERM)
+    refused_s = await refused_at(gateway.port) - began
+    replies = await asyncio.gather(*calls)
+    code = await asyncio.to_thread(gateway.program.wait, GRACE_S + 5)
+    ended_s = time.monotonic() - began
+    assert code == 0
+    for channel in channels:
+        await channel.close()
+    return replies, refused_s, ended_s
+
+
+def test_sigterm_with_a_hundred_in_flight_answers_them_all(tmp_path: Path) -> None:
+    """Answers 50 ms to 5 s away all come; new connections are refused at once; exit code 0."""
+
+    async def walk(url: str) -> None:
+        async with proxy_to(url) as proxy:
+            settings = {**SETTINGS, "redis_url": proxy.url}
+            running = alone(tmp_path, settings)
+            gateway = await asyncio.to_thread(running.__enter__)
+            try:
+                assert await asyncio.to_thread(gateway.settled, 1)
+                replies, refused_s, ended_s = await drained(gateway, proxy)
+            finally:
+                proxy.delay_s = 0.0
+                await asyncio.to_thread(running.__exit__, None, None, None)
+        assert len(replies) == CALLS
+        assert refused_s < 1.0
+        assert ended_s < GRACE_S + 1.0
+
+    furnish(tmp_path, files())
+    with redis_server() as store:
+        asyncio.run(walk(store.url))

@@ -1,0 +1,1 @@
+"""Walks of clients and of the programs that the pages show."""

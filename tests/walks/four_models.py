@@ -1,0 +1,77 @@
+"""Four models trained, registered, approved and in production in one running system."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import redis
+from numpy.typing import NDArray
+
+from features.contract import ModelContract
+from features.materialise import materialise
+from features.offline import OfflineStore, Spine
+from tests.demo_models import VIEWS, demo_store
+from tests.walks.running_system import Whole, up
+from training.recipe import Recipe
+from training.recipes import churn, credit, nba, propensity
+from training.train import TrainedVersion, train
+
+RECIPES: dict[str, Recipe] = {
+    "churn": churn.recipe("candidate"),
+    "propensity": propensity.recipe(),
+    "credit": credit.recipe(),
+    "nba": nba.recipe(),
+}
+LABELS = {"churn": churn, "propensity": propensity, "credit": credit, "nba": nba}
+
+
+@dataclass(frozen=True)
+class Four:
+    """One system that serves all four."""
+
+    base: Path
+    """A user's folder: the system's state lies below it, where the pages look for it."""
+    whole: Whole
+    store: OfflineStore
+    versions: dict[str, TrainedVersion]
+    now_ms: int
+
+    def expected(self, model: str, rows: list[list[str]]) -> NDArray[np.float32]:
+        """(N,) what the model's own file scores on what was known offline of these rows."""
+        contract: ModelContract = RECIPES[model].contract
+        ids = {name: [row[place] for row in rows] for place, name in enumerate(contract.entities)}
+        spine = Spine(ids=ids, as_of_ms=np.full(len(rows), self.now_ms))
+        matrix = self.store.training_set(contract, spine).values
+        session = onnxruntime.InferenceSession(self.versions[model].files["model.onnx"])
+        scores: NDArray[np.float32] = session.run(["scores"], {"inputs": matrix})[0][:, 0]
+        return scores
+
+
+@contextmanager
+def four_up(base: Path) -> Iterator[Four]:
+    """Run `turnout up` below *base* with all four models in production and their rows online."""
+    now_ms = time.time_ns() // 1_000_000
+    store = demo_store(base, *RECIPES, now_ms=now_ms)
+    versions = {
+        model: train(recipe, store, LABELS[model].labels(now_ms=now_ms))
+        for model, recipe in RECIPES.items()
+    }
+    (base / ".turnout").mkdir()
+    with up(base / ".turnout" / "demo") as whole:
+        with redis.Redis.from_url(whole.running.store) as client:
+            for view in (view for views in VIEWS.values() for view in views):
+                materialise(store, view, client)
+        for model, version in versions.items():
+            files = base / "versions" / model
+            files.mkdir(parents=True)
+            for name, content in version.files.items():
+                (files / name).write_bytes(content)
+            line = ("versions", "register", model, str(files))
+            label = whole.turnout(*line, actor="dana")["label"]
+            whole.approve(model, label, "initial")
+            whole.ready(model, label)
+        yield Four(base, whole, store, versions, now_ms)

@@ -1,0 +1,1 @@
+"""Walks of versions that crash, hang or are damaged."""

@@ -1,0 +1,1 @@
+"""Walks in which the online store fails."""

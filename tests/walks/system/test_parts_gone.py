@@ -1,0 +1,115 @@
+"""Registry, controller or store gone: the gateway answers on."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.client import PredictClient
+from registry.client import RegistryClient
+from registry.types import GateError
+from tests.tiny_models import tiny_files
+from tests.turnout.test_managed_process import soon
+from tests.walks.running_system import Whole
+from tests.walks.system.test_workers import serving
+from turnout.demo.deploy_acts import obeyed
+from turnout.processes.local_system import Plan, System
+from turnout.processes.managed_process import Child
+
+pytestmark = pytest.mark.walk
+
+MODEL = "tiny"
+INPUTS = [1.0, 0.0, 0.0]
+
+
+@asynccontextmanager
+async def unkept(folder: Path) -> AsyncIterator[tuple[Whole, dict[str, Child]]]:
+    """Run the parts without anybody who starts them again; one tiny model in production."""
+    system = System(Plan(folder=folder), print)
+    system.write_settings()
+    parts = {child.part.name: child for child in system.children}
+    try:
+        await asyncio.gather(*(child.start() for child in system.children))
+        await _deploy(system.running.registry)
+        yield Whole(folder, system.running), parts
+    finally:
+        for child in reversed(system.children):
+            await child.stop()
+
+
+async def _deploy(registry: str) -> None:
+    async with RegistryClient(registry, "dana") as dana:
+        version = await dana.register(MODEL, tiny_files(MODEL))
+    async with RegistryClient(registry, "gabriel") as gabriel:
+        given = await gabriel.approve(MODEL, version.label, "initial", "", "", "fine")
+        held = await gabriel.deployment(MODEL)
+        held = await gabriel.deploy(replace(held, preload=(version.label,), why="warm"))
+        proposed = replace(
+            held, preload=(), production=version.label, approval_id=given.id, why="first"
+        )
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    held = await gabriel.deploy(proposed)
+                except GateError:
+                    await asyncio.sleep(0.05)
+                else:
+                    break
+            await obeyed(gabriel, held, 3)
+
+
+async def kill(child: Child) -> None:
+    """SIGKILL one part, and wait until it is gone."""
+    os.kill(child.pid, signal.SIGKILL)
+    await child.stop()
+
+
+def test_predictions_go_on_without_a_registry_also_after_worker_restarts(tmp_path: Path) -> None:
+    """Control killed for good; then every worker that ever spoke to it: version 1 still answers."""
+
+    async def walk() -> None:
+        async with (
+            unkept(tmp_path / "state") as (whole, parts),
+            PredictClient(whole.running.gateway) as client,
+        ):
+            await kill(parts["control"])
+            first = await client.predict(MODEL, keys="S1", inputs=INPUTS, timeout_s=5)
+            assert (first.version, first.role) == ("1", "production")
+            for _ in range(2):
+                before = serving(whole)
+                for pid in before.values():
+                    os.kill(pid, signal.SIGKILL)
+                await soon(lambda old=before: _renewed(whole, old), 40.0)  # type: ignore[misc]
+                got = await client.predict(MODEL, keys="S1", inputs=INPUTS, timeout_s=5)
+                assert got.version == "1"
+                assert got.scores[0, 0] == pytest.approx(0.1)
+
+    asyncio.run(walk())
+
+
+def test_a_registry_that_hangs_delays_no_prediction(tmp_path: Path) -> None:
+    """SIGSTOP: the connection stands and nothing comes; customers notice nothing."""
+
+    async def walk() -> None:
+        async with (
+            unkept(tmp_path / "state") as (whole, parts),
+            PredictClient(whole.running.gateway) as client,
+        ):
+            os.kill(parts["control"].pid, signal.SIGSTOP)
+            try:
+                for _ in range(50):
+                    await client.predict(MODEL, keys="S1", inputs=INPUTS, timeout_s=1)
+            finally:
+                os.kill(parts["control"].pid, signal.SIGCONT)
+
+    asyncio.run(walk())
+
+
+def _renewed(whole: Whole, before: dict[int, int]) -> bool:
+    now = serving(whole)
+    return len(now) == 2 and not set(now.values()) & set(before.values())

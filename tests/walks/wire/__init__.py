@@ -1,0 +1,1 @@
+"""Walks of broken and hostile connections."""

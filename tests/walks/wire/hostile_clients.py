@@ -1,0 +1,332 @@
+"""`python -m tests.walks.wire.hostile_clients KIND PORT`: one kind of broken or hostile client.
+
+Prints one JSON object: what came of it. Each kind is one of reliability's C cases.
+"""
+
+import gzip
+import json
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from google.protobuf.internal.encoder import _VarintBytes
+
+from protos.predict_pb2 import PredictRequest, Row
+from tests.walks.wire.http2_frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PING,
+    PREDICT,
+    PREFACE,
+    RST,
+    SETTINGS,
+    WINDOW,
+    Wire,
+    frame,
+    headers,
+    literal,
+    message,
+)
+
+ROW = Row(keys=["S1"], inputs=[1.0, 2.0, 3.0])
+CALL = PredictRequest(model="churn", rows=[ROW]).SerializeToString()
+LARGEST = PredictRequest(model="churn", rows=[ROW] * 1_024).SerializeToString()
+
+Outcome = dict[str, Any]
+
+
+def _listen(wire: Wire, seconds: float, enough: Callable[[], bool] = lambda: False) -> float:
+    """Read until closed or *enough*; seconds until then, or *seconds* when neither came."""
+    began = time.monotonic()
+    while (waited := time.monotonic() - began) < seconds:
+        if not wire.read(0.05) or enough():
+            return round(time.monotonic() - began, 3)
+    return round(waited, 3)
+
+
+def half_open(port: int) -> Outcome:
+    """C16: 1,000 calls whose message never comes, on one connection."""
+    wire = Wire(port)
+    for stream in range(1, 2_001, 2):
+        wire.send(frame(HEADERS, END_HEADERS, stream, headers()))
+    waited = _listen(wire, 4.0, lambda: len(wire.resets | wire.ended) >= 1_000)
+    return {"ended": len(wire.resets | wire.ended), "refused": len(wire.resets), "s": waited}
+
+
+def silent(port: int) -> Outcome:
+    """C17: 500 connections that say nothing; half of them greet first."""
+    wires = [Wire(port, greet=number % 2 == 0) for number in range(500)]
+    mute = [wire for number, wire in enumerate(wires) if number % 2]
+    began = time.monotonic()
+    while mute and time.monotonic() - began < 8.0:
+        mute = [wire for wire in mute if wire.read(0.001)]
+        time.sleep(0.05)
+    greeted = sum(wire.read(0.001) for wire in wires[::2])
+    return {"mute_left": len(mute), "s": time.monotonic() - began, "greeted_left": greeted}
+
+
+def slow_body(port: int) -> Outcome:
+    """C18: 50 calls whose messages come a byte every 100 ms."""
+    wire = Wire(port)
+    streams = range(1, 101, 2)
+    for stream in streams:
+        wire.send(frame(HEADERS, END_HEADERS, stream, headers()))
+    began = time.monotonic()
+    for octet in message(CALL):
+        for stream in streams:
+            if stream not in wire.ended and stream not in wire.resets:
+                wire.send(frame(DATA, 0, stream, bytes([octet])))
+        _listen(wire, 0.1)
+        if len(wire.ended | wire.resets) == len(streams):
+            break
+    return {"ended": len(wire.ended | wire.resets), "s": time.monotonic() - began}
+
+
+def zero_window(port: int) -> Outcome:
+    """C19: 1,000 of the largest calls, none of whose answers is ever taken."""
+    wire = Wire(port, settings=struct.pack(">HI", 4, 0))
+    wire.socket.settimeout(5.0)
+    sent = 0
+    for stream in range(1, 2_001, 2):
+        header = frame(HEADERS, END_HEADERS, stream, headers())
+        parts = [message(LARGEST)[at : at + 16_384] for at in range(0, len(LARGEST) + 5, 16_384)]
+        bodies = [frame(DATA, 0, stream, part) for part in parts]
+        if not wire.send(header + b"".join(bodies) + frame(DATA, END_STREAM, stream)):
+            break
+        sent += 1
+        if stream % 50 == 1:
+            wire.read(0.001)
+    _listen(wire, 1.0)
+    return {"sent": sent, "reset": len(wire.resets), "goaway": wire.goaway.hex()}
+
+
+def _status(port: int, body: bytes, path: str = PREDICT, **more: Any) -> str:  # noqa: ANN401
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_metadata_size", 1 << 20)]
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        try:
+            channel.unary_unary(path)(body, timeout=10.0, **more)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+    return "OK"
+
+
+def elements(port: int) -> Outcome:
+    """C9: messages of just under 4 MB, all elements."""
+    row = Row(named={f"{number:x}": 1.0 for number in range(280_000)}).SerializeToString()
+    bombs = {
+        "named": b"\x0a\x05churn\x12" + _VarintBytes(len(row)) + row,
+        "rows": b"\x0a\x05churn" + b"\x12\x00" * 2_000_000,
+        "unknown": b"\x78\x01" * 2_000_000,
+        "random": os.urandom(4_000_000),
+    }
+    return {kind: _status(port, bomb) for kind, bomb in bombs.items()}
+
+
+def gzip_bomb(port: int) -> Outcome:
+    """C5: 400 MB of zeros in 400 kB; then compressed without an encoding; then an unknown one."""
+    bomb = gzip.compress(bytes(400_000_000), 9)
+    told = {}
+    for kind, more, flag in (
+        ("bomb", ((b"grpc-encoding", b"gzip"),), 1),
+        ("no encoding", (), 1),
+        ("unknown encoding", ((b"grpc-encoding", b"snappy"),), 1),
+    ):
+        wire = Wire(port)
+        body = message(bomb if kind == "bomb" else b"x" * 100, compressed=flag)
+        wire.send(frame(HEADERS, END_HEADERS, 1, headers(more=more)))
+        for at in range(0, len(body), 16_384):
+            wire.send(frame(DATA, 0, 1, body[at : at + 16_384]))
+            wire.read(0.001)
+        wire.send(frame(DATA, END_STREAM, 1))
+        _listen(wire, 3.0, lambda wire=wire: bool(wire.ended or wire.resets))  # type: ignore[misc]
+        told[kind] = "ended" if wire.ended or wire.resets else "open"
+    return told
+
+
+def lengths(port: int) -> Outcome:
+    """C6: a message of 4 GB, announced; a frame of 16 MB, announced."""
+    told: Outcome = {}
+    wire = Wire(port)
+    wire.send(frame(HEADERS, END_HEADERS, 1, headers()))
+    wire.send(frame(DATA, 0, 1, message(b"x" * 100, length=2**32 - 1)))
+    told["message_s"] = _listen(wire, 3.0, lambda: bool(wire.ended or wire.resets))
+    told["message"] = "ended" if wire.ended or wire.resets else "open"
+    wire = Wire(port)
+    wire.send(frame(HEADERS, END_HEADERS, 1, headers()))
+    wire.send(frame(DATA, 0, 1, b"x" * 1_000, length=2**24 - 1))
+    told["frame_s"] = _listen(wire, 3.0, lambda: bool(wire.goaway))
+    told["frame"] = "ended" if told["frame_s"] < 3.0 else "open"
+    return told
+
+
+def metadata(port: int) -> Outcome:
+    """C13: 20 kB in one header, 1,000 headers, garbage in a -bin header."""
+    binary = (("x-bin", bytes(range(256))),)
+    return {
+        "20 kB": _status(port, CALL, metadata=(("x", "y" * 20_000),)),
+        "1,000 headers": _status(port, CALL, metadata=tuple((f"x{n}", "y") for n in range(1_000))),
+        "binary": _status(port, CALL, metadata=binary),
+        "300 kB": _status(port, CALL, metadata=(("x", "y" * 300_000),)),
+    }
+
+
+def rapid_reset(port: int) -> Outcome:
+    """C20: 20,000 calls, each reset as soon as it was sent (CVE-2023-44487)."""
+    wire = Wire(port)
+    block, body = headers(), message(CALL)
+    sent = 0
+    for first in range(1, 40_001, 200):
+        content = b"".join(
+            frame(HEADERS, END_HEADERS, stream, block)
+            + frame(DATA, END_STREAM, stream, body)
+            + frame(RST, 0, stream, struct.pack(">I", 8))
+            for stream in range(first, first + 200, 2)
+        )
+        if not wire.send(content):
+            break
+        sent += 100
+        wire.read(0.0005)
+    _listen(wire, 0.5, lambda: bool(wire.goaway))
+    return {"sent": sent, "goaway": wire.goaway.hex()}
+
+
+def _flood(port: int, piece: bytes, times: int) -> Outcome:
+    wire = Wire(port)
+    began = time.monotonic()
+    for _ in range(times):
+        if not wire.send(piece * 100):
+            break
+        wire.read(0.0002)
+    waited = _listen(wire, 1.0, lambda: bool(wire.goaway))
+    return {"goaway": wire.goaway[4:].hex(), "s": time.monotonic() - began, "waited": waited}
+
+
+def pings(port: int) -> Outcome:
+    """C21: 5,000 PINGs."""
+    return _flood(port, frame(PING, 0, 0, bytes(8)), 50)
+
+
+def settings(port: int) -> Outcome:
+    """C21: 20,000 SETTINGS."""
+    return _flood(port, frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 65_535)), 200)
+
+
+def pongs(port: int) -> Outcome:
+    """C21: 20,000 acknowledgements of nothing."""
+    return _flood(port, frame(SETTINGS, ACK, 0), 200)
+
+
+def continuation(port: int) -> Outcome:
+    """C21: one header block of 2 MB that does not end."""
+    wire = Wire(port)
+    wire.send(frame(HEADERS, 0, 1, headers()))
+    piece = literal(b"x-long", b"y" * 16_000)
+    for _ in range(128):
+        if not wire.send(frame(CONTINUATION, 0, 1, piece)):
+            break
+    waited = _listen(wire, 3.0, lambda: bool(wire.goaway or wire.resets or wire.ended))
+    return {"over": bool(wire.goaway or wire.resets or wire.ended), "waited": waited}
+
+
+def hpack(port: int) -> Outcome:
+    """C21: a header of 3.9 kB named once, then 16,000 times by its index: 62 MB unpacked."""
+    wire = Wire(port)
+    named = literal(b"x-long", b"y" * 3_900)
+    block = headers() + b"\x40" + named[1:] + b"\xbe" * 12_000
+    wire.send(frame(HEADERS, END_HEADERS, 1, block))
+    wire.send(frame(DATA, END_STREAM, 1, message(CALL)))
+    waited = _listen(wire, 3.0, lambda: bool(wire.goaway or wire.resets or wire.ended))
+    return {"over": waited < 3.0, "waited": waited}
+
+
+def vanish(port: int) -> Outcome:
+    """C15: 20 clients, each gone (RST) with 100 calls in flight."""
+    for _ in range(20):
+        wire = Wire(port)
+        for stream in range(1, 201, 2):
+            wire.call(stream, CALL)
+        linger = struct.pack("ii", 1, 0)
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        wire.close()
+    return {}
+
+
+def windows(port: int) -> Outcome:
+    """C21: WINDOW_UPDATE of 0, and beyond 2^31."""
+    told: Outcome = {}
+    for kind, by in (("zero", 0), ("overflow", 2**31 - 1)):
+        wire = Wire(port)
+        wire.call(1, CALL)
+        for _ in range(3):
+            wire.send(frame(WINDOW, 0, 0, struct.pack(">I", by)))
+        waited = _listen(wire, 1.0, lambda wire=wire: bool(wire.goaway))  # type: ignore[misc]
+        told[kind] = "ended" if waited < 1.0 else "open"
+    return told
+
+
+def strangers(port: int) -> Outcome:
+    """C22: HTTP/1.1, a TLS hello, random bytes: who is closed, and when."""
+    told: Outcome = {}
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(600)
+    first = {
+        "HTTP/1.1": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        "TLS": hello,
+        "random": b"\x00" + os.urandom(2_000),
+        "half a preface": PREFACE[:10],
+    }
+    for kind, content in first.items():
+        connection = socket.create_connection(("127.0.0.1", port), 5.0)
+        connection.sendall(content)
+        connection.settimeout(6.0)
+        began = time.monotonic()
+        try:
+            while connection.recv(65_536):
+                pass
+            told[kind] = round(time.monotonic() - began, 2)
+        except ConnectionError:
+            told[kind] = round(time.monotonic() - began, 2)
+        except TimeoutError:
+            told[kind] = "open"
+        connection.close()
+    return told
+
+
+def unknown(port: int) -> Outcome:
+    """C26: methods and services that are not there."""
+    paths = ("/turnout.v1.Predictor/Nothing", "/no.Service/Predict", "/x", "//", "/a/b/c")
+    return {path: _status(port, CALL, path) for path in paths}
+
+
+def connects(port: int) -> Outcome:
+    """C23: 5,000 connections made and left at once."""
+    made = 0
+    for _ in range(5_000):
+        try:
+            socket.create_connection(("127.0.0.1", port), 5.0).close()
+        except OSError:
+            continue
+        made += 1
+    return {"made": made}
+
+
+KINDS: dict[str, Callable[[int], Outcome]] = {
+    act.__name__: act
+    for act in (
+        *(half_open, silent, slow_body, zero_window, elements, gzip_bomb, lengths, metadata),
+        *(rapid_reset, pings, settings, pongs, continuation, hpack, windows, strangers),
+        *(unknown, vanish, connects),
+    )
+}
+
+
+if __name__ == "__main__":
+    print(json.dumps(KINDS[sys.argv[1]](int(sys.argv[2]))), flush=True)  # noqa: T201

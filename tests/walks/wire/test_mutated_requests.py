@@ -1,0 +1,196 @@
+"""Damaged requests against a real worker behind the native door: refused in words of ours.
+
+python -m pytest -m nightly tests/walks/wire/test_mutated_requests.py -s      # a million
+"""
+
+import json
+import re
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.standalone_gateway import INPUTS, MODEL, alone, furnish
+from protos.open_inference_pb2 import ModelInferRequest
+from protos.predict_pb2 import PredictRequest, Row
+from tests.front_doors import BUILT
+from tests.walks.wire.header_blocks import ending
+from tests.walks.wire.http2_frames import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PREDICT,
+    PREFACE,
+    SETTINGS,
+    WINDOW,
+    frame,
+    headers,
+    message,
+)
+from tests.walks.wire.request_mutations import mutated
+
+pytestmark = [pytest.mark.walk, BUILT]
+
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+OPEN_MAX = 32
+CALLS_OF_A_CONNECTION = 20_000
+ALLOWED = {0, 3, 5, 8, 9, 12}
+"""OK, INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, UNIMPLEMENTED."""
+FAULT = re.compile(r"the gateway failed on this call \(error [0-9a-f]{8}\)")
+"""Numbers near float32's end, of which the model itself makes an infinity."""
+INSIDE = re.compile(
+    r"Traceback|panick|\.rs\b|\.py\b|site-packages|\w{3,}(?:Error|Exception)\b|\b0x[0-9a-f]{12}\b|nghttp2"
+)
+"""What only our own insides could say."""
+EVERYTHING_AT_ONCE = frame(SETTINGS, 0, 0, b"\x00\x01" + bytes(4) + b"\x00\x04\x7f\xff\xff\xff")
+"""No header table; windows that never fill."""
+
+
+def predicts() -> list[bytes]:
+    """Real requests of every form that Predict takes."""
+    row = Row(keys=["S1"], inputs=[0.5] * INPUTS)
+    named = Row(keys=["S2"], named={f"f{place}": 1.5 for place in range(5)})
+    text = Row(keys=["S3"], named_text={"f0": "basic"})
+    forms = [
+        PredictRequest(model=MODEL, rows=[row]),
+        PredictRequest(model=MODEL, rows=[row] * 3, sticky_key="S9", request_id="r-1"),
+        PredictRequest(model=MODEL, rows=[named], version="1", criticality=2),
+        PredictRequest(model=MODEL, rows=[text], contract=7),
+        PredictRequest(model="other", rows=[row]),
+    ]
+    return [form.SerializeToString() for form in forms]
+
+
+def infers() -> list[bytes]:
+    """And ModelInfer: raw and typed."""
+    raw = ModelInferRequest(model_name=MODEL, id="r-2")
+    keys, inputs = raw.inputs.add(name="keys"), raw.inputs.add(name="inputs")
+    keys.datatype, inputs.datatype = "BYTES", "FP32"
+    keys.shape[:], inputs.shape[:] = [2, 1], [2, INPUTS]
+    typed = ModelInferRequest.FromString(raw.SerializeToString())
+    typed.inputs[0].contents.bytes_contents[:] = [b"S1", b"S2"]
+    typed.inputs[1].contents.fp32_contents[:] = [0.5] * (2 * INPUTS)
+    raw.raw_input_contents.append(b"\x02\0\0\0S1\x02\0\0\0S2")
+    raw.raw_input_contents.append(np.full(2 * INPUTS, 0.5, np.float32).tobytes())
+    committed = json.loads((Path(__file__).parents[2] / "vectors/open_inference.json").read_text())
+    calls = [bytes.fromhex(call["message"]) for call in committed["calls"]]
+    return [raw.SerializeToString(), typed.SerializeToString(), *calls]
+
+
+class Sender:
+    """One connection with as many calls open as the server grants."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), 20.0)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        grown = frame(WINDOW, 0, 0, (2**31 - 1 - 65_535).to_bytes(4, "big"))
+        self.socket.sendall(PREFACE + EVERYTHING_AT_ONCE + grown)
+        self.unread = b""
+        self.stream = 1
+        self.open: dict[int, bytes] = {}
+
+    def send(self, calls: list[tuple[bytes, bytes]]) -> None:
+        """Send (header block, message) each as a call."""
+        out = []
+        for block, body in calls:
+            out.append(frame(HEADERS, END_HEADERS, self.stream, block))
+            out.append(frame(DATA, END_STREAM, self.stream, message(body)))
+            self.open[self.stream] = body
+            self.stream += 2
+        self.socket.sendall(b"".join(out))
+
+    def endings(self) -> Iterator[tuple[bytes, int | None, str]]:
+        """Wait for bytes; yield (message, status, words) of the calls that ended with them."""
+        content = self.socket.recv(1 << 18)
+        assert content, "the connection was closed"
+        unread, at = self.unread + content, 0
+        while len(unread) - at >= 9:
+            length = int.from_bytes(unread[at : at + 3], "big")
+            if len(unread) - at < 9 + length:
+                break
+            kind, flags = unread[at + 3], unread[at + 4]
+            stream = int.from_bytes(unread[at + 5 : at + 9], "big")
+            payload = unread[at + 9 : at + 9 + length]
+            at += 9 + length
+            assert kind != GOAWAY, payload
+            if kind == HEADERS and flags & END_STREAM:
+                yield self.open.pop(stream), *ending(payload)
+            elif kind in (SETTINGS, PING) and not flags & ACK:
+                self.socket.sendall(frame(kind, ACK, 0, payload if kind == PING else b""))
+        self.unread = unread[at:]
+
+
+def sent(port: int, calls: int, seed: int, told: str) -> Counter[int | None]:
+    """Send so many damaged requests, half to each method; how often each status came.
+
+    told  the gateway's folder, of which nobody may hear.
+    """
+    supplies = cycle(
+        [
+            (headers(PREDICT), mutated(predicts(), seed)),
+            (headers(INFER), mutated(infers(), seed + 1)),
+        ]
+    )
+    seen: Counter[int | None] = Counter()
+    left = calls
+    while left:
+        sender, share = Sender(port), min(left, CALLS_OF_A_CONNECTION)
+        left -= share
+        while share or sender.open:
+            room = min(share, OPEN_MAX - len(sender.open))
+            if room > OPEN_MAX // 2 or room == share:
+                sender.send(
+                    [
+                        (block, next(bodies))
+                        for _, (block, bodies) in zip(range(room), supplies, strict=False)
+                    ]
+                )
+                share -= room
+            for body, status, words in sender.endings():
+                seen[status] += 1
+                known = status in ALLOWED or (status == 13 and FAULT.fullmatch(words))
+                assert known, (status, words, body.hex())
+                assert told not in words, words
+                assert not INSIDE.search(words), (words, body.hex())
+        sender.socket.close()
+    return seen
+
+
+def walk(folder: Path, calls: int, seed: int) -> Counter[int | None]:
+    """Send them to a gateway of one worker, which must be the same one afterwards."""
+    furnish(folder)
+    settings = {"workers": 1, "ingress": "native", "connection_age_s_max": 3_600.0}
+    with alone(folder, settings) as gateway:
+        assert gateway.settled(1)
+        before = gateway.serving()
+        seen = sent(gateway.port, calls, seed, str(folder))
+        assert gateway.serving() == before
+        assert gateway.settled(1)
+    log = (folder / "gateway.log").read_text()
+    assert "ERROR" not in log, log
+    faults = [line for line in log.splitlines() if " fault " in line]
+    assert all(line.endswith(" not_finite") for line in faults), faults
+    return seen
+
+
+def test_twenty_thousand_damaged_requests_are_refused_in_our_words(tmp_path: Path) -> None:
+    """Nothing crashes, nothing is INTERNAL or UNKNOWN, no text of ours leaks; some are answered."""
+    seen = walk(tmp_path, 20_000, seed=7)
+    assert seen[0] > 1_000
+    assert seen[3] > 5_000
+
+
+@pytest.mark.nightly
+def test_a_million_damaged_requests(tmp_path: Path) -> None:
+    """The same, whole."""
+    seen = walk(tmp_path, 1_000_000, seed=1)
+    print(dict(seen))  # noqa: T201  the nightly's figures
+    assert sum(seen.values()) == 1_000_000

@@ -1,0 +1,242 @@
+"""Broken and hostile clients on either door, while a customer makes calls beside them.
+
+The gateway, the abuser and the customer each have a process. Bounds: the customer's calls all
+succeed, its p99 at most triples (and a twentieth of a second, for a machine that others use too),
+the gateway's memory grows by at most 64 MB, and afterwards nothing is left inside. Where one
+burst is all the abuse there is, the customer waits behind it once: there the median is held.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import IO, Any
+
+import grpc
+import pytest
+
+from gateway.settings import Settings
+from gateway.transport.grpcio.options import server_options
+from protos.predict_pb2 import PredictRequest, Row
+from tests.front_doors import DOORS
+from tests.poll import until
+from tests.walks.wire.hostile_clients import KINDS
+from tests.walks.wire.http2_frames import PREDICT, Wire
+
+pytestmark = pytest.mark.walk
+
+GROWTH_MB = 64.0
+OTHERS_S = 0.05
+BEFORE_S = 0.4
+BURSTS = ("zero_window", "rapid_reset", "vanish", "connects")
+CALL = PredictRequest(model="churn", rows=[Row(keys=["S1"], inputs=[1.0, 2.0, 3.0])])
+
+
+@dataclass
+class Alone:
+    """A gateway in a process of its own."""
+
+    child: "subprocess.Popen[str]"
+    said: IO[str]
+    door: str
+    port: int = 0
+
+    def state(self) -> dict[str, Any]:
+        """Its rows inside, tasks and faults, of now."""
+        assert self.child.stdin is not None
+        self.child.stdin.write("\n")
+        self.child.stdin.flush()
+        state: dict[str, Any] = json.loads(self.said.readline())
+        return state
+
+    def resident_mb(self) -> float:
+        """Its memory."""
+        pages = int(Path(f"/proc/{self.child.pid}/statm").read_text().split()[1])
+        return pages * 4096 / 1e6
+
+    def emptied(self, tasks: int) -> None:
+        """Return once no row and no more than *tasks* tasks are inside."""
+        give_up = time.monotonic() + 5.0
+        while (state := self.state())["rows_inside"] or state["tasks"] > tasks:
+            assert time.monotonic() < give_up, state
+            time.sleep(0.02)
+        assert state["faults"] == []
+
+
+@pytest.fixture(scope="module", params=DOORS)
+def alone(request: pytest.FixtureRequest) -> Iterator[Alone]:
+    """One gateway a door for this file: it has to live through all of it."""
+    line = [sys.executable, "-m", "tests.walks.models.gateway_process", request.param]
+    child = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    gateway = Alone(child, child.stdout, request.param)
+    gateway.port = int(child.stdout.readline())
+    yield gateway
+    child.stdin.close()
+    assert child.wait(20) == 0
+    child.stdout.close()
+
+
+class Customer:
+    """Calls all the time; keeps how long each took, and what failed."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._predict = channel.unary_unary(PREDICT)
+        self.took_s: list[float] = []
+        self.failed: list[str] = []
+
+    async def call(self) -> None:
+        """Until cancelled."""
+        while True:
+            began = time.perf_counter()
+            try:
+                await self._predict(CALL.SerializeToString(), timeout=5.0)
+            except grpc.aio.AioRpcError as error:
+                self.failed.append(error.code().name)
+            self.took_s.append(time.perf_counter() - began)
+            await asyncio.sleep(0.002)
+
+
+def p99_s(took_s: list[float]) -> float:
+    """The 99th of 100."""
+    return sorted(took_s)[int(0.99 * len(took_s))]
+
+
+async def beside(port: int, kind: str) -> tuple[dict[str, Any], Customer, float]:
+    """What came of the abuse, the customer beside it, and the customer's p99 before it."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        customer = Customer(channel)
+        calling = asyncio.create_task(customer.call())
+        await asyncio.sleep(BEFORE_S)
+        before_s = p99_s(customer.took_s)
+        customer.took_s.clear()
+        abuser = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.walks.wire.hostile_clients", kind, str(port)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await asyncio.wait_for(abuser.communicate(), 60.0)
+        assert abuser.returncode == 0, err.decode()
+        calling.cancel()
+        await asyncio.wait({calling})
+    outcome: dict[str, Any] = json.loads(out)
+    return outcome, customer, before_s
+
+
+def held(kind: str, told: dict[str, Any], door: str) -> bool:
+    """Whether the abuser got what is promised, and no more."""
+    match kind:
+        case "rapid_reset" if door == "native":
+            return bytes.fromhex(told["goaway"])[8:] == b"too_many_resets"
+        case "settings" if door == "native":
+            return bytes.fromhex(told["goaway"])[4:] == b"too_many_frames"
+        case "windows" if door == "native":
+            return told["zero"] == told["overflow"] == "ended"
+        case "half_open":
+            return told["ended"] == 1_000 and told["refused"] >= 900 and told["s"] < 2.5
+        case "silent":
+            return told["mute_left"] == 0 and told["s"] < 4.0
+        case "slow_body":
+            return told["ended"] == 50 and told["s"] < 2.5
+        case "elements":
+            return set(told.values()) == {"RESOURCE_EXHAUSTED"}
+        case "gzip_bomb" | "lengths":
+            return "open" not in told.values()
+        case "metadata":
+            large = {told[name] for name in ("20 kB", "1,000 headers")}
+            # nghttp2 ends a connection for one header of more than 64 kB.
+            largest = "UNAVAILABLE" if door == "native" else "RESOURCE_EXHAUSTED"
+            exhausted = large == {"RESOURCE_EXHAUSTED"} and told["300 kB"] == largest
+            return exhausted and told["binary"] == "OK"
+        case "pings":
+            return bytes.fromhex(told["goaway"])[4:] == b"too_many_pings"
+        case "continuation" | "hpack":
+            return bool(told["over"])
+        case "windows":
+            return told["zero"] == "ended"
+        case "strangers":
+            return all(seconds != "open" and seconds < 4.0 for seconds in told.values())
+        case "unknown":
+            return set(told.values()) == {"UNIMPLEMENTED"}
+    return True
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_abuse_is_ended_and_others_do_not_notice(kind: str, alone: Alone) -> None:
+    """Each kind: ended as promised; the customer beside it is served; nothing is left."""
+    alone.emptied(50)
+    tasks, before_mb = alone.state()["tasks"], alone.resident_mb()
+    told, customer, before_s = asyncio.run(beside(alone.port, kind))
+    assert held(kind, told, alone.door), told
+    assert customer.failed == []
+    assert len(customer.took_s) > 10
+    slow_s = median(customer.took_s) if kind in BURSTS else p99_s(customer.took_s)
+    assert slow_s < 3 * before_s + OTHERS_S
+    assert alone.resident_mb() - before_mb < GROWTH_MB
+    alone.emptied(tasks)
+
+
+def test_calls_beyond_streams_max_wait_and_are_not_refused(alone: Alone) -> None:
+    """An ordinary client with 300 calls at once on one connection: all are answered."""
+
+    async def walk() -> None:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{alone.port}") as channel:
+            predict = channel.unary_unary(PREDICT)
+            message = CALL.SerializeToString()
+            for _ in range(3):
+                await asyncio.gather(*(predict(message, timeout=10.0) for _ in range(300)))
+
+    asyncio.run(walk())
+
+
+def test_what_grpcio_cannot_do_is_known() -> None:
+    """Three things docs/reliability.md leaves to the native door; if one changes, say so there."""
+    line = [sys.executable, "-m", "tests.walks.models.gateway_process"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        port = int(child.stdout.readline())
+
+        def told(kind: str) -> dict[str, Any]:
+            asked = [sys.executable, "-m", "tests.walks.wire.hostile_clients", kind, str(port)]
+            outcome: dict[str, Any] = json.loads(subprocess.check_output(asked))
+            return outcome
+
+        # A connection that resets 20,000 calls is not cut off (nginx, Envoy: by some hundred).
+        assert told("rapid_reset") == {"sent": 20_000, "goaway": ""}
+        # 20,000 SETTINGS are all answered.
+        assert told("settings")["goaway"] == ""
+        # A window beyond 2^31 - 1 is no error.
+        assert told("windows")["overflow"] == "open"
+        assert child.stdin is not None
+        child.stdin.close()
+
+
+def test_connections_beyond_the_bound_are_closed_and_room_is_made_again() -> None:
+    """connections_max: the next one is closed at once; when some leave, others come."""
+
+    async def walk() -> None:
+        server = grpc.aio.server(options=server_options(Settings(connections_max=10)))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        wires = [await asyncio.to_thread(Wire, port) for _ in range(30)]
+        await until(lambda: sum(not wire.read(0.001) for wire in wires) == 20)
+        for wire in wires:
+            wire.close()
+
+        def welcome() -> bool:
+            wire = Wire(port)
+            try:
+                return wire.read(0.1) and wire.read(0.05)
+            finally:
+                wire.close()
+
+        await until(welcome)
+        await server.stop(0)
+
+    asyncio.run(walk())

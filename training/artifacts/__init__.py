@@ -1,0 +1,1 @@
+"""The files of a version besides its model: card, golden rows, reference."""

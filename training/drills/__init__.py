@@ -1,0 +1,1 @@
+"""Deliberately bad versions, with which rollbacks are rehearsed."""

@@ -1,0 +1,1 @@
+"""The parts of a local system as processes: started, watched and stopped."""

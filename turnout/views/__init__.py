@@ -1,0 +1,1 @@
+"""Text and pictures that commands show to people."""

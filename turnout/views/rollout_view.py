@@ -1,0 +1,138 @@
+"""A rollout's status as people read it."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from protos import rollout_pb2
+from rollout.api.explain import nearness, ranked
+from turnout.views.json_values import plain
+from turnout.views.terminal import facts, table
+
+OVER = frozenset({rollout_pb2.DONE, rollout_pb2.ROLLED_BACK, rollout_pb2.REFUSED_STAGE})
+"""Stages nothing follows."""
+
+STYLE = {
+    rollout_pb2.HEALTHY: "green",
+    rollout_pb2.FAULTY: "bold red",
+    rollout_pb2.HOLD: "yellow",
+    rollout_pb2.UNDECIDED: "cyan",
+    rollout_pb2.VERDICT_UNSPECIFIED: "dim",
+}
+
+
+def status_view(status: rollout_pb2.RolloutStatus) -> RenderableType:
+    """Return the whole status: where it stands, why, on what evidence, and the four times."""
+    verdict = rollout_pb2.Verdict.Name(status.verdict)
+    stands = {
+        "rollout": f"{status.rollout_id}: {status.model} {status.version} beside {status.baseline}",
+        "policy": f"{status.policy} ({status.policy_digest[:12]})"
+        f"{f', {status.policy_note}' if status.policy_note else ''}",
+        "stage": f"{stage_name(status)}{', paused' if status.paused else ''}",
+        "revision": status.revision,
+        "calls": ", ".join(
+            f"{n.replace('_', ' ')} {calls}" for n, calls in plain(status.calls).items()
+        ),
+    }
+    parts: list[RenderableType] = [
+        facts(stands),
+        Text.assemble((verdict, STYLE[status.verdict]), f"  {status.reason}"),
+        *(Text(f"waiting for {thing}", style="dim") for thing in status.missing),
+    ]
+    if status.foretold:
+        parts.append(Text(status.foretold, style="dim"))
+    if status.evidence:
+        first = status.evidence[0]
+        promotes = _of(first.promote_log_e, first.promote_log_threshold)
+        parts.append(Text(f"ln e to promote {promotes}", style="dim"))
+        parts.append(evidence_table(status))
+    if status.times.verdict_unix_ns:
+        parts.append(facts(dict(four_times(status.times))))
+    return Group(*parts)
+
+
+def stage_name(status: rollout_pb2.RolloutStatus) -> str:
+    """Return the stage in words, with its share where it has one."""
+    words = {
+        rollout_pb2.PRELOAD: "preload",
+        rollout_pb2.SHADOW_STAGE: "shadow",
+        rollout_pb2.CANARY_STAGE: f"canary {status.share_bp / 100:g} %",
+        rollout_pb2.WATCH: "production, watched",
+        rollout_pb2.DONE: "done",
+        rollout_pb2.ROLLED_BACK: "rolled back",
+        rollout_pb2.REFUSED_STAGE: "refused",
+    }
+    return words.get(status.stage, "not known")
+
+
+def evidence_table(status: rollout_pb2.RolloutStatus) -> RenderableType:
+    """Return one line a metric, nearest to its threshold first: counts, effect, how near."""
+    rows = [
+        (
+            one.metric,
+            _bar(nearness(one)),
+            f"{one.canary_events}/{one.counted or one.canary_keys}",
+            f"{one.baseline_events}/{one.baseline_keys}",
+            _ratio(one),
+            _of(one.log_e_max, one.log_threshold),
+            one.gate or one.note,
+        )
+        for one in ranked(status.evidence)
+    ]
+    columns = ("metric", "race", "canary", "baseline", "ratio", "ln e to roll back", "effect")
+    return table(columns, rows)
+
+
+def _bar(part: float) -> str:
+    """Ten cells: how near a metric's evidence is to rolling back."""
+    cells = round(10 * min(max(part, 0.0), 1.0)) if math.isfinite(part) else 10
+    return "#" * cells + "." * (10 - cells)
+
+
+def _ratio(one: rollout_pb2.Evidence) -> str:
+    if one.metric == "prediction" or not one.effect:
+        return "-"
+    high = "any" if math.isinf(one.interval_high) else f"{one.interval_high:.2f}"
+    return f"{one.effect:.2f} [{one.interval_low:.2f}, {high}]"
+
+
+def policies_table(policies: Sequence[rollout_pb2.Policy]) -> RenderableType:
+    """Return one line a policy: its stages, how long each lasts at least, how sure it must be."""
+    rows = []
+    for policy in policies:
+        says = json.loads(policy.json)
+        shadow = says["shadow"]
+        rows.append(
+            (
+                policy.name,
+                policy.digest[:12],
+                f"{shadow['pairs_min']:,} pairs, {shadow['bake_s']:g} s" if shadow else "-",
+                ", ".join(f"{s['share_bp'] / 100:g} % {s['bake_s']:g} s" for s in says["canary"]),
+                f"{says['watch_s']:g} s beside {says['standby_bp'] / 100:g} %",
+                f"{says['failure_bar']:.1%}, e {says['promote_e']:g}",
+                f"alpha {says['alpha']:g}",
+            )
+        )
+    columns = ("policy", "digest", "shadow", "canary", "watch", "promotes below", "rolls back at")
+    return table(columns, rows)
+
+
+def four_times(times: rollout_pb2.RollbackTimes) -> Iterator[tuple[str, str]]:
+    """Yield the four times of a rollback as offsets from the first bad answer, in ms."""
+    first = times.first_bad_unix_ns
+    yield "first bad answer", "0 ms"
+    for name, at in (
+        ("verdict", times.verdict_unix_ns),
+        ("traffic moved", times.moved_unix_ns),
+        ("last bad answer", times.last_bad_unix_ns),
+    ):
+        yield name, f"{(at - first) / 1e6:+,.0f} ms" if at else "not yet"
+
+
+def _of(value: float, threshold: float) -> str:
+    if not math.isfinite(value) or not threshold:
+        return "-"
+    return f"{value:.1f} of {threshold:.1f}"
