@@ -30,8 +30,8 @@ from benchmarks.verdict import of, table, targets, verdicts
 from benchmarks.workloads import BY_KEY, CANNED, WORKLOADS, Workload
 from features.store_server import find_or_start
 from gateway.ingress_choice import is_built
-from gateway.sync_client import SyncPredictClient
 from protos.predict_pb2 import DEGRADED
+from turnout_client import SyncPredictClient
 
 RESULTS = Path(__file__).parent / "results"
 ENTITIES_MIN = 100_000

@@ -46,7 +46,7 @@ def _of_a_call(error: Exception) -> Complaint | None:
         return None
     import grpc
 
-    from gateway.client import PredictError
+    from turnout_client import PredictError
 
     unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
     match error:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from protos.generate import CLIENT as CLIENT_PROTOS
 from tests.house.sources import HOUSE, MAY_IMPORT, ROOMS, no_breach
 
 
@@ -18,9 +19,10 @@ def test_the_generated_protos_are_fresh(tmp_path: Path) -> None:
     """Running protoc now writes, byte for byte, what is committed; `make protos` refreshes it."""
     subprocess.run([sys.executable, "-m", "protos.generate", str(tmp_path)], cwd=HOUSE, check=True)
 
-    made = {path.name: path.read_bytes() for path in (tmp_path / "protos").iterdir()}
-    kept = {path.name: path.read_bytes() for path in (HOUSE / "protos").glob("*_pb2*.py*")}
-    no_breach([name for name in made | kept if made.get(name) != kept.get(name)])
+    for folder in (Path("protos"), CLIENT_PROTOS):
+        made = {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+        kept = {path.name: path.read_bytes() for path in (HOUSE / folder).glob("*_pb2*.py*")}
+        no_breach([f"{folder / name}" for name in made | kept if made.get(name) != kept.get(name)])
 
 
 @pytest.mark.walk

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gateway.client import PredictError
 from protos import rollout_pb2
 from tests.turnout.test_running import ours
 from turnout.demo.screen import LiveScreen, LogScreen
@@ -17,6 +16,7 @@ from turnout.demo.summary import times_value
 from turnout.demo.traffic import Tally
 from turnout.errors import OperatorError
 from turnout.running import write_running
+from turnout_client import PredictError
 
 
 def test_a_step_holds_only_if_its_body_does() -> None:

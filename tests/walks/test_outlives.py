@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway.client import PredictClient
 from registry.client import RegistryClient
 from registry.types import GateError
 from tests.models import tiny_files
@@ -20,6 +19,7 @@ from tests.walks.whole import Whole
 from turnout.child import Child
 from turnout.demo.deploy_acts import obeyed
 from turnout.system import Plan, System
+from turnout_client import PredictClient
 
 pytestmark = pytest.mark.walk
 

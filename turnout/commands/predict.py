@@ -13,7 +13,7 @@ from turnout.flags import flag_words
 from turnout.terminal import facts, terminal
 
 if TYPE_CHECKING:
-    from gateway.client import Prediction
+    from turnout_client import Prediction
 
 
 def predict(

@@ -11,7 +11,14 @@ from typing import Any, Self
 import grpc
 from numpy.typing import ArrayLike
 
-from gateway.client import (
+from turnout_client._protos.predict_pb2 import (
+    Criticality,
+    DescribeRequest,
+    ModelDescription,
+    OutcomeReply,
+    PredictRequest,
+)
+from turnout_client.predict_client import (
     Connections,
     Keys,
     Named,
@@ -20,13 +27,6 @@ from gateway.client import (
     outcome_of,
     prediction_of,
     rows_of,
-)
-from protos.predict_pb2 import (
-    Criticality,
-    DescribeRequest,
-    ModelDescription,
-    OutcomeReply,
-    PredictRequest,
 )
 
 

@@ -6,7 +6,7 @@
             ...
             await client.report_outcome(prediction, "accepted", 1.0)
 
-`gateway.sync_client.SyncPredictClient` is the same without `await`, for threads. Both spread calls
+`turnout_client.SyncPredictClient` is the same without `await`, for threads. Both spread calls
 over a few connections (each belongs to one worker), reconnect by themselves, and retry what a
 worker's restart can hit; a plain stub works too, without these.
 """
@@ -24,7 +24,7 @@ import grpc.aio
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from protos.predict_pb2 import (
+from turnout_client._protos.predict_pb2 import (
     Criticality,
     DescribeRequest,
     ModelDescription,

@@ -9,8 +9,6 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from gateway.client import PredictClient, PredictError, Prediction, prediction_of, rows_of
-from gateway.sync_client import SyncPredictClient
 from protos import predict_pb2_grpc
 from protos.predict_pb2 import (
     DescribeRequest,
@@ -20,10 +18,12 @@ from protos.predict_pb2 import (
     PredictReply,
     PredictRequest,
     Role,
-    Row,
     RowFlag,
 )
 from tests.poll import until
+from turnout_client import PredictClient, PredictError, Prediction, SyncPredictClient
+from turnout_client._protos import predict_pb2 as client_pb2
+from turnout_client.predict_client import prediction_of, rows_of
 
 Context = grpc.aio.ServicerContext[PredictRequest, PredictReply]
 
@@ -258,12 +258,16 @@ def test_the_sync_client_does_the_same() -> None:
 
 def test_rows_may_be_said_in_the_way_that_is_at_hand() -> None:
     """One id, ids, composite ids; one vector, a matrix; numbers and words by name."""
-    assert list(rows_of("S1", None, None)) == [Row(keys=["S1"])]
-    assert list(rows_of([["S1", "offer-9"]], None, None)) == [Row(keys=["S1", "offer-9"])]
-    assert list(rows_of("S1", [1.0, 2.0], None)) == [Row(keys=["S1"], inputs=[1.0, 2.0])]
-    assert list(rows_of(None, np.ones((2, 3)), None)) == [Row(inputs=[1.0, 1.0, 1.0])] * 2
+    assert list(rows_of("S1", None, None)) == [client_pb2.Row(keys=["S1"])]
+    assert list(rows_of([["S1", "offer-9"]], None, None)) == [
+        client_pb2.Row(keys=["S1", "offer-9"])
+    ]
+    assert list(rows_of("S1", [1.0, 2.0], None)) == [client_pb2.Row(keys=["S1"], inputs=[1.0, 2.0])]
+    assert (
+        list(rows_of(None, np.ones((2, 3)), None)) == [client_pb2.Row(inputs=[1.0, 1.0, 1.0])] * 2
+    )
     assert list(rows_of("S1", None, {"amount": 3, "channel": "app"})) == [
-        Row(keys=["S1"], named={"amount": 3.0}, named_text={"channel": "app"})
+        client_pb2.Row(keys=["S1"], named={"amount": 3.0}, named_text={"channel": "app"})
     ]
     assert list(rows_of(None, None, None)) == []
 
@@ -278,6 +282,8 @@ def test_rows_that_contradict_each_other_never_leave() -> None:
 
 def test_flags_left_out_are_zeros() -> None:
     """The wire leaves them out when every row is well."""
-    prediction = prediction_of(PredictReply(scores=[0.1, 0.2, 0.3], outputs=1, role=Role.FALLBACK))
+    prediction = prediction_of(
+        client_pb2.PredictReply(scores=[0.1, 0.2, 0.3], outputs=1, role=client_pb2.Role.FALLBACK)
+    )
     assert prediction.row_flags.tolist() == [0, 0, 0]
     assert (prediction.scores.shape, prediction.role) == ((3, 1), "fallback")
