@@ -51,7 +51,7 @@ def _of_a_call(error: Exception) -> Complaint | None:
     unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
     match error:
         case PredictError():
-            code, words = error.code, error.words
+            code, words = error.code, error.message
         case grpc.aio.AioRpcError():
             code, words = error.code(), error.details() or ""
         case _:

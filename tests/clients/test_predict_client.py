@@ -1,97 +1,27 @@
-"""The shipped client against a real grpc.aio server that does as the test says."""
+"""Both clients against a real grpc.aio server that answers or fails as the test says."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
 import grpc
-import grpc.aio
 import numpy as np
 import pytest
 
-from protos import predict_pb2_grpc
-from protos.predict_pb2 import (
-    DescribeRequest,
-    ModelDescription,
-    OutcomeReply,
-    OutcomeRequest,
-    PredictReply,
-    PredictRequest,
-    Role,
-    RowFlag,
-)
+from protos.predict_pb2 import OutcomeReply, RowFlag
+from tests.clients.scripted_server import ScriptedServer, served
 from tests.poll import until
 from turnout_client import PredictClient, PredictError, Prediction, SyncPredictClient
-from turnout_client._protos import predict_pb2 as client_pb2
-from turnout_client.predict_client import prediction_of, rows_of
-
-Context = grpc.aio.ServicerContext[PredictRequest, PredictReply]
-
-
-class Scripted(predict_pb2_grpc.PredictorServicer):
-    """Answers; the first *failures* calls end with *code* instead."""
-
-    def __init__(self, code: grpc.StatusCode = grpc.StatusCode.OK, failures: int = 0) -> None:
-        self.code = code
-        self.failures = failures
-        self.asked: list[PredictRequest] = []
-        self.peers: set[str] = set()
-        self.outcomes: list[OutcomeRequest] = []
-        self.held = asyncio.Event()
-        self.held.set()
-
-    async def Predict(self, request: PredictRequest, context: Context) -> PredictReply:  # noqa: N802
-        """Score each row .25 and .75."""
-        self.asked.append(request)
-        self.peers.add(context.peer())
-        await self.held.wait()
-        if len(self.asked) <= self.failures:
-            await context.abort(self.code, "fixed words")
-        rows = len(request.rows)
-        return PredictReply(
-            request_id=request.request_id,
-            model=request.model,
-            version="7",
-            role=Role.CANARY,
-            prediction_id=b"p" * 64,
-            holdout=True,
-            scores=[0.25, 0.75] * rows,
-            outputs=2,
-            row_flags=[RowFlag.STALE] + [0] * (rows - 1) if rows > 1 else [],
-        )
-
-    async def DescribeModel(self, request: DescribeRequest, _: Context) -> ModelDescription:  # noqa: N802
-        """Describe any model."""
-        return ModelDescription(model=request.model, rows_max=1_024)
-
-    async def ReportOutcome(self, request: OutcomeRequest, _: Context) -> OutcomeReply:  # noqa: N802
-        """Remember it."""
-        self.outcomes.append(request)
-        return OutcomeReply(attribution=OutcomeReply.BY_PREDICTION_ID)
-
-
-@asynccontextmanager
-async def served(scripted: Scripted, port: int = 0) -> AsyncIterator[str]:
-    """Serve *scripted* on a free port; yields the target."""
-    server = grpc.aio.server()
-    predict_pb2_grpc.add_PredictorServicer_to_server(scripted, server)  # type: ignore[no-untyped-call]
-    port = server.add_insecure_port(f"127.0.0.1:{port}")
-    await server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await server.stop(0)
 
 
 def play(
-    story: Callable[[PredictClient, Scripted], Awaitable[None]],
+    story: Callable[[PredictClient, ScriptedServer], Awaitable[None]],
     code: grpc.StatusCode = grpc.StatusCode.OK,
     failures: int = 0,
 ) -> None:
     """Run *story* with a client of a server that fails its first *failures* calls."""
 
     async def stage() -> None:
-        scripted = Scripted(code, failures)
+        scripted = ScriptedServer(code, failures)
         async with served(scripted) as target, PredictClient(target, timeout_s=5.0) as client:
             await story(client, scripted)
 
@@ -99,10 +29,10 @@ def play(
 
 
 @pytest.mark.walk
-def test_a_prediction_is_arrays_and_words() -> None:
-    """Two rows, two outputs: shapes, dtypes, role, control group, flags a row."""
+def test_predict_client_returns_arrays_and_the_fields_of_the_reply() -> None:
+    """Two rows, two outputs: shapes, dtypes, role, control group, one flag per row."""
 
-    async def story(client: PredictClient, scripted: Scripted) -> None:
+    async def story(client: PredictClient, scripted: ScriptedServer) -> None:
         prediction = await client.predict(
             "churn", keys=["S1", "S2"], sticky_key="S1", version="7", request_id="r-1"
         )
@@ -111,21 +41,21 @@ def test_a_prediction_is_arrays_and_words() -> None:
         assert prediction.scores.tolist() == [[0.25, 0.75]] * 2
         assert prediction.row_flags.tolist() == [RowFlag.STALE, 0]
         assert (prediction.prediction_id, prediction.request_id) == (b"p" * 64, "r-1")
-        (asked,) = scripted.asked
-        assert [list(row.keys) for row in asked.rows] == [["S1"], ["S2"]]
-        assert (asked.sticky_key, asked.version) == ("S1", "7")
+        (request,) = scripted.requests
+        assert [list(row.keys) for row in request.rows] == [["S1"], ["S2"]]
+        assert (request.sticky_key, request.version) == ("S1", "7")
 
     play(story)
 
 
 @pytest.mark.walk
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
-def test_what_a_restarting_worker_answers_is_asked_again(code: grpc.StatusCode) -> None:
-    """A closing server answers CANCELLED to calls it caught, so UNAVAILABLE is not enough."""
+def test_predict_client_repeats_calls_that_a_closing_server_ends(code: grpc.StatusCode) -> None:
+    """A closing server ends open calls with CANCELLED, so UNAVAILABLE alone is not enough."""
 
-    async def story(client: PredictClient, scripted: Scripted) -> None:
+    async def story(client: PredictClient, scripted: ScriptedServer) -> None:
         assert (await client.predict("churn", keys="S1")).version == "7"
-        assert len(scripted.asked) == 3
+        assert len(scripted.requests) == 3
 
     play(story, code, failures=2)
 
@@ -139,58 +69,58 @@ def test_what_a_restarting_worker_answers_is_asked_again(code: grpc.StatusCode) 
         grpc.StatusCode.INTERNAL,
     ],
 )
-def test_what_asking_again_cannot_mend_is_told_at_once(code: grpc.StatusCode) -> None:
-    """One attempt; the error carries the code and the gateway's words."""
+def test_predict_client_does_not_repeat_calls_that_would_fail_again(code: grpc.StatusCode) -> None:
+    """The server sees one attempt. The error carries its code and its message."""
 
-    async def story(client: PredictClient, scripted: Scripted) -> None:
+    async def story(client: PredictClient, scripted: ScriptedServer) -> None:
         with pytest.raises(PredictError, match=f"{code.name}: fixed words") as caught:
             await client.predict("churn", keys="S1")
-        assert (caught.value.code, caught.value.words) == (code, "fixed words")
-        assert len(scripted.asked) == 1
+        assert (caught.value.code, caught.value.message) == (code, "fixed words")
+        assert len(scripted.requests) == 1
 
     play(story, code, failures=99)
 
 
 @pytest.mark.walk
-def test_a_late_answer_is_deadline_exceeded() -> None:
-    """The caller's timeout is the call's deadline."""
+def test_predict_client_raises_deadline_exceeded_after_timeout_s() -> None:
+    """The argument timeout_s of predict becomes the deadline of the call."""
 
-    async def story(client: PredictClient, scripted: Scripted) -> None:
-        scripted.held.clear()
+    async def story(client: PredictClient, scripted: ScriptedServer) -> None:
+        scripted.may_answer.clear()
         with pytest.raises(PredictError) as caught:
             await client.predict("churn", keys="S1", timeout_s=0.05)
         assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
-        scripted.held.set()
+        scripted.may_answer.set()
 
     play(story)
 
 
 @pytest.mark.walk
-def test_a_client_with_a_bound_turns_the_next_call_away_itself() -> None:
-    """Two open of two: the third is UNAVAILABLE at once and never sent; then there is room."""
+def test_predict_client_refuses_calls_beyond_calls_max_without_sending_them() -> None:
+    """With calls_max=2 and two calls open, the third fails at once. Later calls are sent."""
 
     async def stage() -> None:
-        scripted = Scripted()
+        scripted = ScriptedServer()
         async with served(scripted) as target, PredictClient(target, calls_max=2) as client:
-            scripted.held.clear()
+            scripted.may_answer.clear()
             two = [asyncio.create_task(client.predict("churn", keys="S1")) for _ in range(2)]
-            await until(lambda: len(scripted.asked) == 2)
+            await until(lambda: len(scripted.requests) == 2)
             with pytest.raises(PredictError, match="2 calls open") as caught:
                 await client.predict("churn", keys="S2")
             assert caught.value.code is grpc.StatusCode.UNAVAILABLE
-            scripted.held.set()
+            scripted.may_answer.set()
             await asyncio.gather(*two)
             await client.predict("churn", keys="S3")
-            assert len(scripted.asked) == 3
+            assert len(scripted.requests) == 3
 
     asyncio.run(stage())
 
 
 @pytest.mark.walk
-def test_calls_are_spread_over_connections() -> None:
-    """Four connections, eight calls: four peers; each connection is one worker's."""
+def test_predict_client_spreads_calls_over_its_connections() -> None:
+    """Four connections and eight calls: the server sees four peers."""
 
-    async def story(client: PredictClient, scripted: Scripted) -> None:
+    async def story(client: PredictClient, scripted: ScriptedServer) -> None:
         await asyncio.gather(*(client.predict("churn", keys=f"S{n}") for n in range(8)))
         assert len(scripted.peers) == 4
 
@@ -198,15 +128,15 @@ def test_calls_are_spread_over_connections() -> None:
 
 
 @pytest.mark.walk
-def test_a_client_outlives_its_server() -> None:
-    """The server goes and comes back on its port: calls wait for it instead of failing."""
+def test_predict_client_waits_while_its_server_restarts() -> None:
+    """The server stops and starts again on its port. A call made meanwhile is answered."""
 
     async def stage() -> None:
-        async with served(Scripted()) as target:
+        async with served(ScriptedServer()) as target:
             client = PredictClient(target, timeout_s=10.0)
             await client.predict("churn", keys="S1")
         waiting = asyncio.create_task(client.predict("churn", keys="S2"))
-        async with served(Scripted(), port=int(target.partition(":")[2])):
+        async with served(ScriptedServer(), port=int(target.partition(":")[2])):
             assert (await waiting).version == "7"
             await client.close()
 
@@ -214,10 +144,10 @@ def test_a_client_outlives_its_server() -> None:
 
 
 @pytest.mark.walk
-def test_outcomes_and_descriptions() -> None:
-    """An outcome carries the prediction's id, and one idempotency key however often it is sent."""
+def test_predict_client_reports_one_outcome_under_one_idempotency_key() -> None:
+    """A report that is sent twice has the same key; a report about another row has another."""
 
-    async def story(client: PredictClient, scripted: Scripted) -> None:
+    async def story(client: PredictClient, scripted: ScriptedServer) -> None:
         prediction = await client.predict("churn", keys="S1")
         await client.report_outcome(prediction, "churned", 1.0, row=0)
         reply = await client.report_outcome(prediction.prediction_id, "churned", 1.0, row=0)
@@ -232,11 +162,11 @@ def test_outcomes_and_descriptions() -> None:
 
 
 @pytest.mark.walk
-def test_the_sync_client_does_the_same() -> None:
-    """Same answers, same errors, no loop of its own."""
+def test_sync_client_answers_retries_and_raises_like_predict_client() -> None:
+    """Same answers and errors, called from a thread without an event loop."""
 
     async def stage() -> None:
-        scripted = Scripted(grpc.StatusCode.UNAVAILABLE, failures=1)
+        scripted = ScriptedServer(grpc.StatusCode.UNAVAILABLE, failures=1)
         async with served(scripted) as target:
 
             def ask() -> Prediction:
@@ -254,36 +184,3 @@ def test_the_sync_client_does_the_same() -> None:
             assert len(scripted.outcomes) == 1
 
     asyncio.run(stage())
-
-
-def test_rows_may_be_said_in_the_way_that_is_at_hand() -> None:
-    """One id, ids, composite ids; one vector, a matrix; numbers and words by name."""
-    assert list(rows_of("S1", None, None)) == [client_pb2.Row(keys=["S1"])]
-    assert list(rows_of([["S1", "offer-9"]], None, None)) == [
-        client_pb2.Row(keys=["S1", "offer-9"])
-    ]
-    assert list(rows_of("S1", [1.0, 2.0], None)) == [client_pb2.Row(keys=["S1"], inputs=[1.0, 2.0])]
-    assert (
-        list(rows_of(None, np.ones((2, 3)), None)) == [client_pb2.Row(inputs=[1.0, 1.0, 1.0])] * 2
-    )
-    assert list(rows_of("S1", None, {"amount": 3, "channel": "app"})) == [
-        client_pb2.Row(keys=["S1"], named={"amount": 3.0}, named_text={"channel": "app"})
-    ]
-    assert list(rows_of(None, None, None)) == []
-
-
-def test_rows_that_contradict_each_other_never_leave() -> None:
-    """Two ids and three vectors: the message says so; so does naming inputs twice."""
-    with pytest.raises(ValueError, match=r"'keys': 2, 'inputs': 3"):
-        list(rows_of(["a", "b"], np.zeros((3, 1)), None))
-    with pytest.raises(ValueError, match="not both"):
-        list(rows_of("a", [1.0], {"x": 1.0}))
-
-
-def test_flags_left_out_are_zeros() -> None:
-    """The wire leaves them out when every row is well."""
-    prediction = prediction_of(
-        client_pb2.PredictReply(scores=[0.1, 0.2, 0.3], outputs=1, role=client_pb2.Role.FALLBACK)
-    )
-    assert prediction.row_flags.tolist() == [0, 0, 0]
-    assert (prediction.scores.shape, prediction.role) == ((3, 1), "fallback")

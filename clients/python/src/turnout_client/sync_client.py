@@ -1,15 +1,12 @@
-"""PredictClient without `await`: for threads, scripts and WSGI services.
+"""The client for threads, scripts and WSGI services."""
 
-with SyncPredictClient("127.0.0.1:8500") as client:
-print(client.predict("churn", keys="S0000042").scores[0, 0])
-"""
+from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import grpc
-from numpy.typing import ArrayLike
 
 from turnout_client._protos.predict_pb2 import (
     Criticality,
@@ -18,20 +15,31 @@ from turnout_client._protos.predict_pb2 import (
     OutcomeReply,
     PredictRequest,
 )
-from turnout_client.predict_client import (
-    Connections,
+from turnout_client.channels import ChannelPool
+from turnout_client.errors import PredictError
+from turnout_client.messages import (
     Keys,
-    Named,
-    PredictError,
+    NamedInputs,
     Prediction,
-    outcome_of,
-    prediction_of,
-    rows_of,
+    build_outcome,
+    build_rows,
+    read_prediction,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 class SyncPredictClient:
-    """The same for threads: one client, any number of them."""
+    """Calls a gateway from threads. All threads of a process may share one client.
+
+    >>> from turnout_client import SyncPredictClient
+    >>> with SyncPredictClient("127.0.0.1:8500") as client:
+    ...     prediction = client.predict("churn", keys="S0000042")
+    ...     reply = client.report_outcome(prediction, "accepted", 1.0)
+    >>> print(prediction.role, reply.duplicate)
+    canary False
+    """
 
     def __init__(
         self,
@@ -41,13 +49,19 @@ class SyncPredictClient:
         timeout_s: float = 1.0,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        """As PredictClient."""
+        """Open the connections in the background; no call waits for them here.
+
+        target       "host:port" or any other gRPC name.
+        connections  how many connections to open; each belongs to one worker of the gateway.
+        timeout_s    the deadline of calls that give none, in seconds.
+        credentials  from grpc.ssl_channel_credentials. None: plain text.
+        """
         self._timeout_s = timeout_s
-        self._connections = Connections(
+        self._pool = ChannelPool(
             target, connections, credentials, grpc.insecure_channel, grpc.secure_channel
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> SyncPredictClient:  # noqa: PYI034  Self needs Python 3.11
         return self
 
     def __exit__(
@@ -59,8 +73,8 @@ class SyncPredictClient:
         self.close()
 
     def close(self) -> None:
-        """End the connections."""
-        for channel in self._connections.channels:
+        """Close the connections. Calls that are still open are cancelled."""
+        for channel in self._pool.channels:
             channel.close()
 
     def predict(
@@ -69,7 +83,7 @@ class SyncPredictClient:
         *,
         keys: Keys | None = None,
         inputs: ArrayLike | None = None,
-        named: Named | Sequence[Named] | None = None,
+        named: NamedInputs | Sequence[NamedInputs] | None = None,
         version: str = "",
         sticky_key: str = "",
         request_id: str = "",
@@ -77,22 +91,29 @@ class SyncPredictClient:
         criticality: Criticality = Criticality.DEFAULT,
         timeout_s: float | None = None,
     ) -> Prediction:
-        """As PredictClient.predict."""
+        """Score the R rows of one call. PredictClient.predict documents the arguments.
+
+        Raises PredictError if the call fails, and ValueError if keys, inputs and named do not have
+        the same number of rows.
+        """
         request = PredictRequest(
             model=model,
-            rows=rows_of(keys, inputs, named),
+            rows=build_rows(keys, inputs, named),
             version=version,
             sticky_key=sticky_key,
             request_id=request_id,
             contract=contract,
             criticality=criticality,
         )
-        return prediction_of(self._call(self._connections.predict, request, timeout_s))
+        return read_prediction(self._call(self._pool.predict, request, timeout_s))
 
     def describe(self, model: str, *, timeout_s: float | None = None) -> ModelDescription:
-        """As PredictClient.describe."""
+        """Return the inputs and outputs of *model* and its deployed versions.
+
+        Raises PredictError if the call fails.
+        """
         described: ModelDescription = self._call(
-            self._connections.describe, DescribeRequest(model=model), timeout_s
+            self._pool.describe, DescribeRequest(model=model), timeout_s
         )
         return described
 
@@ -107,13 +128,16 @@ class SyncPredictClient:
         idempotency_key: str = "",
         timeout_s: float | None = None,
     ) -> OutcomeReply:
-        """As PredictClient.report_outcome."""
-        request = outcome_of(prediction, name, value, row, event_time_ms, idempotency_key)
-        reply: OutcomeReply = self._call(self._connections.outcome, request, timeout_s)
+        """Report what became of one row. PredictClient.report_outcome documents the arguments.
+
+        Returns when the gateway has it on disk. Raises PredictError if the call fails.
+        """
+        request = build_outcome(prediction, name, value, row, event_time_ms, idempotency_key)
+        reply: OutcomeReply = self._call(self._pool.outcome, request, timeout_s)
         return reply
 
-    def _call(self, turns: Iterator[Any], request: Any, timeout_s: float | None) -> Any:  # noqa: ANN401
+    def _call(self, methods: Iterator[Any], request: Any, timeout_s: float | None) -> Any:  # noqa: ANN401
         try:
-            return next(turns)(request, timeout=timeout_s or self._timeout_s)
+            return next(methods)(request, timeout=timeout_s or self._timeout_s)
         except grpc.RpcError as error:
             raise PredictError(error.code(), error.details() or "") from None
