@@ -38,6 +38,16 @@ def test_the_wheel_holds_only_the_rooms(tmp_path: Path) -> None:
     assert {"predict.proto", "predict_pb2.py", "latency_edges.txt"} <= {p.name for p in inside}
 
 
+def test_turnout_asks_for_the_client_of_its_own_version() -> None:
+    """The two wheels are released together: docs/decisions/0005-client-package.md."""
+    turnout, client = (
+        tomllib.loads((HOUSE / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        for folder in (".", "clients/python")
+    )
+    assert client["version"] == turnout["version"]
+    assert f"turnout-client=={client['version']}" in turnout["dependencies"]
+
+
 def test_every_room_that_stands_is_packed() -> None:
     """A room left out of the wheel would be missed first by whoever installs it."""
     project = tomllib.loads((HOUSE / "pyproject.toml").read_text(encoding="utf-8"))
