@@ -57,7 +57,7 @@ class PredictClient:
         calls_max: int = 0,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        """Open the connections in the background; no call waits for them here.
+        """Prepare the connections. gRPC opens each of them with its first call.
 
         target       "host:port" or any other gRPC name.
         connections  how many connections to open; each belongs to one worker of the gateway.

@@ -49,7 +49,7 @@ class SyncPredictClient:
         timeout_s: float = 1.0,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        """Open the connections in the background; no call waits for them here.
+        """Prepare the connections. gRPC opens each of them with its first call.
 
         target       "host:port" or any other gRPC name.
         connections  how many connections to open; each belongs to one worker of the gateway.
