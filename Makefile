@@ -5,17 +5,18 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 ROOMS := protos stats journal features registry training gateway rollout turnout
+CLIENT := clients/python
 
 # Likewise: rustup leaves a cargo where there is no toolchain.
 CARGO := $(shell cargo --version >/dev/null 2>&1 && command -v cargo)
 
 .PHONY: run ingress test unit walks nightly soak check protos lock fix bench
 
-$(VENV)/.installed: requirements.lock pyproject.toml
+$(VENV)/.installed: requirements.lock pyproject.toml $(CLIENT)/pyproject.toml
 	@echo "Installing into $(VENV) (once, under a minute) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . -e $(CLIENT)
 	@touch $@
 
 # The native front door, where there are cargo and Linux; without it grpcio does everything.
@@ -61,7 +62,7 @@ soak: $(VENV)/.installed
 check: $(VENV)/.installed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy $(ROOMS)
+	@$(BIN)/mypy $(ROOMS) $(CLIENT)/src/turnout_client
 	@$(BIN)/python -m pytest tests/house -m "not nightly"
 
 fix: $(VENV)/.installed
@@ -72,7 +73,7 @@ protos: $(VENV)/.installed
 	@$(BIN)/python -m protos.generate
 
 lock:
-	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra data --extra dev --extra load --extra plots pyproject.toml -o requirements.lock
+	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-package turnout-client --no-header --extra data --extra dev --extra load --extra plots pyproject.toml -o requirements.lock
 
 # Nobody else should be busy on the machine; docs/performance.md says why.
 bench: $(VENV)/.installed

@@ -1,18 +1,54 @@
-"""Run protoc over this folder: `python -m protos.generate [target]` (needs the dev extra)."""
+"""Run protoc over this folder: `python -m protos.generate [target]` (needs the dev extra).
+
+The rooms get every .proto file. The package for callers, `turnout-client`, gets its own copy of the
+messages of predict.proto, because it is installed without the rooms.
+"""
 
 import sys
 from pathlib import Path
 
 HOUSE = Path(__file__).parents[1]
+CLIENT = Path("clients/python/src/turnout_client/_protos")
+"""Where the client's copy lies below the target."""
+
+CLIENT_EDITS = {
+    # Messages name the module that they can be imported from, for pickle and for error texts.
+    "'protos.predict_pb2'": "'turnout_client._protos.predict_pb2'",
+    # A pool of its own: protobuf's default pool refuses a second definition of a message. A process
+    # may hold stubs that its owner made from another state of predict.proto.
+    "_descriptor_pool.Default()": "_descriptor_pool.DescriptorPool()",
+}
 
 
 def generate(target: Path) -> int:
-    """Write what protoc makes of each .proto below *target*; 0: all went well."""
+    """Write what protoc makes of each .proto file, below *target*; return protoc's exit code."""
     from grpc_tools import protoc  # grpcio-tools is a dev extra, absent when serving
 
     sources = sorted(f"protos/{path.name}" for path in (HOUSE / "protos").glob("*.proto"))
     flags = [f"--{kind}_out={target}" for kind in ("python", "pyi", "grpc_python")]
-    return int(protoc.main(["protoc", f"-I{HOUSE}", *flags, *sources]))
+    failed = int(protoc.main(["protoc", f"-I{HOUSE}", *flags, *sources]))
+    if not failed:
+        copy_for_the_client(target)
+    return failed
+
+
+def copy_for_the_client(target: Path) -> None:
+    """Write the client's copy of the messages that protoc made below *target*.
+
+    Raises ValueError if protoc's output no longer holds a text that CLIENT_EDITS replaces.
+    """
+    code = (target / "protos" / "predict_pb2.py").read_text(encoding="utf-8")
+    for old, new in CLIENT_EDITS.items():
+        if code.count(old) != 1:
+            raise ValueError(
+                f"protoc wrote {old!r} {code.count(old)} times into predict_pb2.py, not once: "
+                "adapt CLIENT_EDITS in protos/generate.py"
+            )
+        code = code.replace(old, new)
+    types = (target / "protos" / "predict_pb2.pyi").read_text(encoding="utf-8")
+    (target / CLIENT).mkdir(parents=True, exist_ok=True)
+    (target / CLIENT / "predict_pb2.py").write_text(code, encoding="utf-8")
+    (target / CLIENT / "predict_pb2.pyi").write_text(types, encoding="utf-8")
 
 
 if __name__ == "__main__":

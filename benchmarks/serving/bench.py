@@ -30,8 +30,8 @@ from benchmarks.serving.servers import Side, canned, on_cores, running
 from benchmarks.serving.workloads import BY_KEY, CANNED, WORKLOADS, Workload
 from features.online.store_server import find_or_start
 from gateway.ingress_choice import is_built
-from gateway.sync_client import SyncPredictClient
 from protos.predict_pb2 import DEGRADED
+from turnout_client import SyncPredictClient
 
 RESULTS = Path(__file__).parents[1] / "results"
 ENTITIES_MIN = 100_000

@@ -13,6 +13,8 @@ HOUSE = Path(__file__).parents[2]
 BOTTOM = {"protos", "stats", "journal"}
 MIDDLE = BOTTOM | {"features", "registry"}
 
+CLIENT = {"turnout_client"}
+
 MAY_IMPORT: dict[str, set[str]] = {
     "protos": set(),
     "stats": set(),
@@ -24,12 +26,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rollout": MIDDLE,
     "monitoring": MIDDLE,
     "console": MIDDLE | {"training", "gateway", "rollout", "monitoring"},
-    "turnout": MIDDLE | {"training", "gateway", "rollout", "monitoring", "console"},
+    "turnout": MIDDLE | {"training", "gateway", "rollout", "monitoring", "console"} | CLIENT,
+    "turnout_client": set(),
 }
 """Each room, and the rooms it may import; those of DESIGN that do not stand yet are listed too."""
 
 ROOMS = tuple(room for room in MAY_IMPORT if (HOUSE / room / "__init__.py").exists())
 
+CLIENT_FOLDER = "clients/python/src/turnout_client"
+"""The package for callers. It is no room: it has a wheel of its own, for Python 3.9 and newer."""
+
+FOLDERS = {**{room: room for room in ROOMS}, "turnout_client": CLIENT_FOLDER}
+"""The folder of each package that this repository packs, by import name."""
 
 BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 """Where one statement holds others; expressions hold none of what the rules look at."""

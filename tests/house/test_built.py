@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from protos.generate import CLIENT as CLIENT_PROTOS
 from tests.house.sources import HOUSE, MAY_IMPORT, ROOMS, no_breach
 
 
@@ -18,9 +19,10 @@ def test_the_generated_protos_are_fresh(tmp_path: Path) -> None:
     """Running protoc now writes, byte for byte, what is committed; `make protos` refreshes it."""
     subprocess.run([sys.executable, "-m", "protos.generate", str(tmp_path)], cwd=HOUSE, check=True)
 
-    made = {path.name: path.read_bytes() for path in (tmp_path / "protos").iterdir()}
-    kept = {path.name: path.read_bytes() for path in (HOUSE / "protos").glob("*_pb2*.py*")}
-    no_breach([name for name in made | kept if made.get(name) != kept.get(name)])
+    for folder in (Path("protos"), CLIENT_PROTOS):
+        made = {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+        kept = {path.name: path.read_bytes() for path in (HOUSE / folder).glob("*_pb2*.py*")}
+        no_breach([f"{folder / name}" for name in made | kept if made.get(name) != kept.get(name)])
 
 
 @pytest.mark.walk
@@ -34,6 +36,16 @@ def test_the_wheel_holds_only_the_rooms(tmp_path: Path) -> None:
     tops = {path.parts[0] for path in inside if not path.parts[0].endswith(".dist-info")}
     assert tops == set(ROOMS)
     assert {"predict.proto", "predict_pb2.py", "latency_edges.txt"} <= {p.name for p in inside}
+
+
+def test_turnout_asks_for_the_client_of_its_own_version() -> None:
+    """The two wheels are released together: docs/decisions/0005-client-package.md."""
+    turnout, client = (
+        tomllib.loads((HOUSE / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        for folder in (".", "clients/python")
+    )
+    assert client["version"] == turnout["version"]
+    assert f"turnout-client=={client['version']}" in turnout["dependencies"]
 
 
 def test_every_room_that_stands_is_packed() -> None:

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.sources import HOUSE, MAY_IMPORT, ROOMS, imports, no_breach, place, sources
+from tests.house.sources import (
+    CLIENT_FOLDER,
+    FOLDERS,
+    HOUSE,
+    MAY_IMPORT,
+    ROOMS,
+    imports,
+    no_breach,
+    place,
+    sources,
+)
 
 REGISTRY_DOORS = ("registry.client", "registry.bundle", "registry.types")
 TURNOUT_DOORS = (*REGISTRY_DOORS, "registry.api.server")
@@ -19,7 +29,8 @@ def test_a_room_imports_only_the_rooms_below_it() -> None:
     no_breach(
         [
             f"{place(path, line)}: {room} may not import {name}"
-            for room, path in sources(*ROOMS)
+            for room, folder in FOLDERS.items()
+            for _, path in sources(folder)
             for line, name in imports(path)
             if (other := name.split(".")[0]) in {*MAY_IMPORT, "benchmarks", "tests"}
             and other not in MAY_IMPORT[room] | {room}
@@ -60,7 +71,7 @@ def test_imports_are_absolute() -> None:
     no_breach(
         [
             f"{place(path, line)}: write the whole name instead of {name!r}"
-            for _, path in sources(*ROOMS, "tests", "benchmarks")
+            for _, path in sources(*ROOMS, CLIENT_FOLDER, "tests", "benchmarks")
             for line, name in imports(path)
             if name.startswith(".")
         ]
@@ -83,8 +94,21 @@ def test_the_supervisor_never_loads_grpc(module: str) -> None:
     assert "grpc" not in loaded_by(module)
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", FOLDERS)
 def test_our_room_is_not_shadowed(room: str) -> None:
     """Another distribution's `features` in site-packages would win over ours, silently."""
     module = importlib.import_module(room)
-    assert Path(str(module.__file__)).parents[1] == HOUSE
+    assert Path(str(module.__file__)).parent == HOUSE / FOLDERS[room]
+
+
+def test_the_client_imports_grpc_protobuf_and_numpy_alone() -> None:
+    """Whoever installs the client gets grpcio and protobuf; numpy is optional."""
+    allowed = {*sys.stdlib_module_names, "turnout_client", "grpc", "google", "numpy"}
+    no_breach(
+        [
+            f"{place(path, line)}: turnout_client may not import {name}"
+            for _, path in sources(CLIENT_FOLDER)
+            for line, name in imports(path)
+            if name.split(".")[0] not in allowed
+        ]
+    )

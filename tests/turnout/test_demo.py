@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gateway.client import PredictError
 from protos import rollout_pb2
 from tests.turnout.test_system_file import ours
 from turnout.demo.checklist import Checklist, NotHeldError, Step, hold
@@ -17,6 +16,7 @@ from turnout.demo.summary import times_value
 from turnout.demo.traffic import Tally
 from turnout.errors import OperatorError
 from turnout.processes.system_file import write_running
+from turnout_client import PredictError
 
 
 def test_a_step_holds_only_if_its_body_does() -> None:

@@ -6,11 +6,11 @@ import grpc
 import pytest
 
 from features.errors import OnlineStoreError
-from gateway.client import PredictError
 from registry.types import GateError, RegistryUnavailableError
 from turnout.__main__ import main
 from turnout.cli.exit_codes import complaint
 from turnout.errors import UsageError
+from turnout_client import PredictError
 
 NEEDS_A_SYSTEM = [
     ["models"],

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.client import PredictClient, PredictError
+from turnout_client import PredictClient, PredictError
 
 CUSTOMERS = 100_000
 TIMEOUT_S = 2.0

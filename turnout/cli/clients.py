@@ -13,9 +13,9 @@ from turnout.errors import OperatorError
 from turnout.views.cards import INITIAL
 
 if TYPE_CHECKING:
-    from gateway.client import PredictClient
     from registry.client import RegistryClient
     from turnout.cli.rollout_client import RolloutClient
+    from turnout_client import PredictClient
 
 
 def registry(asked: Asked) -> "RegistryClient":
@@ -34,7 +34,7 @@ def rollouts(asked: Asked) -> "RolloutClient":
 
 def gateway(asked: Asked) -> "PredictClient":
     """Return the gateway; an async context manager."""
-    from gateway.client import PredictClient
+    from turnout_client import PredictClient
 
     return PredictClient(asked.gateway_address())
 

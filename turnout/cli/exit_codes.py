@@ -46,12 +46,12 @@ def _of_a_call(error: Exception) -> Complaint | None:
         return None
     import grpc
 
-    from gateway.client import PredictError
+    from turnout_client import PredictError
 
     unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
     match error:
         case PredictError():
-            code, words = error.code, error.words
+            code, words = error.code, error.message
         case grpc.aio.AioRpcError():
             code, words = error.code(), error.details() or ""
         case _:

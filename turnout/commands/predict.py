@@ -13,7 +13,7 @@ from turnout.views.row_flags import flag_words
 from turnout.views.terminal import facts, terminal
 
 if TYPE_CHECKING:
-    from gateway.client import Prediction
+    from turnout_client import Prediction
 
 
 def predict(

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.client import PredictClient, PredictError
 from stats.latency import BINS, bins_of, quantile_ns
+from turnout_client import PredictClient, PredictError
 
 LINE_S = 0.2
 RECENT_LINES = 10

@@ -1,11 +1,14 @@
-"""docs/calling.md is true: its programs run beside a system, its tables are the code's."""
+"""The pages for callers are true: programs run beside a system, tables match the code."""
 
 import os
 import re
 import subprocess
 import sys
+import tomllib
+from dataclasses import fields
 from pathlib import Path
 
+import grpc
 import pytest
 
 from gateway.methods.report_outcome import Outcomes
@@ -14,11 +17,15 @@ from gateway.status import Code
 from tests.walks.clients.page_snippets import Snippet, snippets
 from tests.walks.clients.triton_environment import triton_python
 from tests.walks.four_models import Four
+from turnout_client import PredictError, Prediction
 
 pytestmark = pytest.mark.walk
 
 HOUSE = Path(__file__).parents[3]
 PAGE = HOUSE / "docs" / "calling.md"
+CLIENT_PAGE = HOUSE / "clients" / "python" / "README.md"
+CLIENT_ADDRESS = "127.0.0.1:8500"
+"""The gateway's address in the programs of CLIENT_PAGE."""
 
 
 @pytest.mark.parametrize("block", snippets(PAGE, "python"), ids=str)
@@ -40,6 +47,29 @@ def test_a_program_runs_as_it_stands(four: Four, block: Snippet) -> None:
         assert done.stdout == "1000 scored\n"
     if "report_outcome" in block.body:
         assert done.stdout == "kept\nknown already\n"
+
+
+@pytest.mark.parametrize("block", snippets(CLIENT_PAGE, "python"), ids=str)
+def test_client_readme_program_runs_beside_a_gateway(four: Four, block: Snippet) -> None:
+    """Only the gateway's address is replaced; the rooms are not on the path."""
+    assert CLIENT_ADDRESS in block.body
+    program = block.body.replace(CLIENT_ADDRESS, four.whole.running.gateway)
+    line = [sys.executable, "-I", "-c", program]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
+
+
+def test_client_readme_names_the_fields_codes_and_versions_of_the_package() -> None:
+    """Fields of Prediction, codes that PredictError explains, and the version in the file name."""
+    page = CLIENT_PAGE.read_text(encoding="utf-8")
+    missing = [item.name for item in fields(Prediction) if f"`{item.name}`" not in page]
+    codes = set(re.findall(r"[A-Z]+_?[A-Z]+", str(PredictError.__doc__))) & set(
+        grpc.StatusCode.__members__
+    )
+    missing += [code for code in codes - {"OK"} if f"`{code}`" not in page]
+    assert (missing, len(codes)) == ([], 8)
+    project = tomllib.loads((CLIENT_PAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    assert f"turnout_client-{project['project']['version']}-py3" in page
 
 
 def test_the_page_names_every_status_and_kind_and_its_numbers() -> None:

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from features.sources import offers
-from gateway.client import PredictClient, Prediction
 from tests.walks.four_models import RECIPES, Four
+from turnout_client import PredictClient, Prediction
 
 pytestmark = pytest.mark.walk
 

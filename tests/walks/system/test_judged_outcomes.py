@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.client import PredictClient
 from tests.walks.running_system import Whole, up
+from turnout_client import PredictClient
 
 pytestmark = pytest.mark.walk
 

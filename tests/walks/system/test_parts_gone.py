@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway.client import PredictClient
 from registry.client import RegistryClient
 from registry.types import GateError
 from tests.tiny_models import tiny_files
@@ -20,6 +19,7 @@ from tests.walks.system.test_workers import serving
 from turnout.demo.deploy_acts import obeyed
 from turnout.processes.local_system import Plan, System
 from turnout.processes.managed_process import Child
+from turnout_client import PredictClient
 
 pytestmark = pytest.mark.walk
 

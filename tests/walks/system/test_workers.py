@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from gateway.client import PredictClient, PredictError
 from tests.walks.conftest import MODEL
 from tests.walks.running_system import Whole, stop, until
+from turnout_client import PredictClient, PredictError
 
 pytestmark = pytest.mark.walk
 

@@ -1,0 +1,69 @@
+"""The connections of a client and the methods that it calls over them."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Protocol
+
+import grpc
+
+from turnout_client._protos.predict_pb2 import (
+    DescribeRequest,
+    ModelDescription,
+    OutcomeReply,
+    OutcomeRequest,
+    PredictReply,
+    PredictRequest,
+)
+from turnout_client.retry import CHANNEL_OPTIONS, SERVICE
+
+
+class _OpenInsecure(Protocol):
+    """The common signature of grpc.insecure_channel and grpc.aio.insecure_channel."""
+
+    def __call__(self, target: str, options: Any) -> Any: ...  # noqa: ANN401
+
+
+class _OpenSecure(Protocol):
+    """The common signature of grpc.secure_channel and grpc.aio.secure_channel."""
+
+    def __call__(self, target: str, credentials: Any, options: Any) -> Any: ...  # noqa: ANN401
+
+
+class ChannelPool:
+    """Several channels to one target. Each call takes the next channel in turn.
+
+    Each channel has one connection, and a connection belongs to one worker of the gateway. So a
+    client with several channels reaches several workers. `predict`, `describe` and `outcome` are
+    endless iterators over the method of each channel.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        connections: int,
+        credentials: grpc.ChannelCredentials | None,
+        open_insecure: _OpenInsecure,
+        open_secure: _OpenSecure,
+    ) -> None:
+        self.channels = [
+            open_insecure(target, options=CHANNEL_OPTIONS)
+            if credentials is None
+            else open_secure(target, credentials, options=CHANNEL_OPTIONS)
+            for _ in range(connections)
+        ]
+        self.predict = itertools.cycle(self._methods("Predict", PredictRequest, PredictReply))
+        self.describe = itertools.cycle(
+            self._methods("DescribeModel", DescribeRequest, ModelDescription)
+        )
+        self.outcome = itertools.cycle(self._methods("ReportOutcome", OutcomeRequest, OutcomeReply))
+
+    def _methods(self, name: str, request: Any, reply: Any) -> list[Any]:  # noqa: ANN401
+        return [
+            channel.unary_unary(
+                f"/{SERVICE}/{name}",
+                request_serializer=request.SerializeToString,
+                response_deserializer=reply.FromString,
+            )
+            for channel in self.channels
+        ]

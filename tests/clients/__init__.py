@@ -1,0 +1,1 @@
+"""The package for callers: its clients, its wheel, its README."""
