@@ -18,10 +18,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from gateway.models.disk_cache import Disk
+from gateway.models.disk_cache import DiskCache
 from protos.predict_pb2 import PredictRequest, Row
 from protos.registry_pb2 import ServingPolicy
-from registry.bundle import seal
+from registry.bundle import seal_files
 from registry.types import Deployment
 from tests.tiny_models import tiny_contract, tiny_files
 
@@ -31,14 +31,14 @@ PREDICT = "/turnout.v1.Predictor/Predict"
 
 
 @dataclass(frozen=True)
-class Alone:
+class StandaloneGateway:
     """One running gateway."""
 
     program: subprocess.Popen[bytes]
     port: int
     observe_port: int
 
-    def page(self, path: str) -> str:
+    def fetch(self, path: str) -> str:
         """Fetch /metrics, /healthz or /workers."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.observe_port}{path}") as page:
             text: str = page.read().decode()
@@ -46,15 +46,15 @@ class Alone:
 
     def workers(self) -> list[dict[str, Any]]:
         """What the supervisor says of its workers now."""
-        rows: list[dict[str, Any]] = json.loads(self.page("/workers"))
+        rows: list[dict[str, Any]] = json.loads(self.fetch("/workers"))
         return rows
 
-    def serving(self) -> dict[int, int]:
+    def serving_pids(self) -> dict[int, int]:
         """Slot -> pid of the workers whose port is open, the newest of each slot."""
         rows = [row for row in self.workers() if row["state"] == "serving" and row["open"]]
         return {row["slot"]: row["pid"] for row in sorted(rows, key=lambda row: -row["age_s"])}
 
-    def settled(self, workers: int, within_s: float = 60.0) -> bool:
+    def wait_settled(self, workers: int, within_s: float = 60.0) -> bool:
         """Wait until *workers* serve, one spare is warm and nobody else is there."""
         end = time.monotonic() + within_s
         wanted = sorted(["serving"] * workers + ["spare"])
@@ -66,20 +66,20 @@ class Alone:
             time.sleep(0.05)
         return False
 
-    def roll(self) -> None:
+    def rolling_restart(self) -> None:
         """Ask for a rolling restart, as an operator does."""
         os.kill(self.program.pid, signal.SIGHUP)
 
 
-def furnish(
+def write_gateway_folder(
     folder: Path, files: Mapping[str, bytes] | None = None, policy: ServingPolicy | None = None
 ) -> None:
     """Put a model (by default the tiny one) and its deployment where a gateway finds them."""
     files = files or tiny_files(MODEL, contract=tiny_contract(INPUTS))
-    sealed = seal(files, model=MODEL, author="dana", created_unix_ms=1)
-    digest = _digest(sealed)
-    disk = Disk(folder)
-    disk.keep_version(digest, sealed)
+    sealed = seal_files(files, model=MODEL, author="dana", created_unix_ms=1)
+    digest = _version_digest(sealed)
+    disk = DiskCache(folder)
+    disk.save_version(digest, sealed)
     deployment = Deployment(
         model=MODEL,
         revision=1,
@@ -88,10 +88,10 @@ def furnish(
         policy=policy or ServingPolicy(),
         why="benchmark",
     )
-    disk.keep_deployment(deployment)
+    disk.save_deployment(deployment)
 
 
-def request(key: str = "S1", criticality: int = 0, rows: int = 1) -> bytes:
+def tiny_request(key: str = "S1", criticality: int = 0, rows: int = 1) -> bytes:
     """One call's message."""
     row = Row(keys=[key], inputs=[0.5] * INPUTS)
     return PredictRequest(
@@ -102,7 +102,9 @@ def request(key: str = "S1", criticality: int = 0, rows: int = 1) -> bytes:
 
 
 @contextmanager
-def alone(folder: Path, settings: Mapping[str, object], cores: str = "") -> Iterator[Alone]:
+def standalone_gateway(
+    folder: Path, settings: Mapping[str, object], cores: str = ""
+) -> Iterator[StandaloneGateway]:
     """Run a gateway over *folder* while the block lasts; SIGTERM at its end.
 
     cores  for taskset, "0"; empty: wherever the kernel likes.
@@ -125,7 +127,7 @@ def alone(folder: Path, settings: Mapping[str, object], cores: str = "") -> Iter
                 assert program.poll() is None, (folder / "gateway.log").read_text()
                 time.sleep(0.02)
             ports = json.loads(announced.read_text())
-            yield Alone(program, ports["port"], ports["observe_port"])
+            yield StandaloneGateway(program, ports["port"], ports["observe_port"])
         finally:
             program.terminate()
             try:
@@ -135,5 +137,5 @@ def alone(folder: Path, settings: Mapping[str, object], cores: str = "") -> Iter
                 program.wait()
 
 
-def _digest(sealed: Mapping[str, bytes]) -> str:
+def _version_digest(sealed: Mapping[str, bytes]) -> str:
     return sha256(sealed["manifest.json"]).hexdigest()

@@ -13,7 +13,11 @@ def canonical_json(value: Any) -> bytes:  # noqa: ANN401  any JSON value is what
     Raises ValueError for NaN or infinity, which JSON cannot say.
     """
     return json.dumps(
-        _whole(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        _with_integers(value),
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
     ).encode()
 
 
@@ -22,11 +26,11 @@ def sha256_hex(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _whole(value: Any) -> Any:  # noqa: ANN401
+def _with_integers(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     if isinstance(value, dict):
-        return {str(key): _whole(item) for key, item in value.items()}
+        return {str(key): _with_integers(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_whole(item) for item in value]
+        return [_with_integers(item) for item in value]
     return value

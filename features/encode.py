@@ -20,7 +20,7 @@ str and None; a masked array where some are NULL."""
 Encoded: TypeAlias = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
-def encode(view: View, columns: Mapping[str, Column]) -> Encoded:
+def encode_columns(view: View, columns: Mapping[str, Column]) -> Encoded:
     """Return (values, valid), each (N, F) in the view's order.
 
     category   its position in the dictionary; an unknown string is K, and valid; NULL is missing.

@@ -12,10 +12,10 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
-from features.encode import encode
-from features.entity_ids import check, join
+from features.encode import encode_columns
+from features.entity_ids import check_entity_id, join_ids
 from features.offline import OfflineStore
-from features.pushed import FeatureRow, columns_of
+from features.pushed import PushedRow, pushed_columns
 from features.rows import EVENT_MS_MAX, ViewRows
 from features.staleness import FORGET_AFTER_TTLS
 from features.views import View
@@ -49,7 +49,7 @@ class WriteSummary:
     """What was written online."""
 
     written: int
-    older: int
+    older_than_stored: int
     """Rows left alone because the store holds a newer one."""
 
 
@@ -82,25 +82,25 @@ def materialise(
             latest.values[part],
             latest.valid[part],
         )
-        keys = layout.keys(latest.ids[part])
+        keys = layout.store_keys(latest.ids[part])
         written += _write(client, keys, packed, expiries_ms(view, latest.event_times_ms[part]))
         progress(min(start + batch_rows, len(latest)), len(latest))
     return WriteSummary(written, len(latest) - written)
 
 
-def push(view: View, client: redis.Redis, rows: Sequence[FeatureRow]) -> WriteSummary:
+def push_rows(view: View, client: redis.Redis, rows: Sequence[PushedRow]) -> WriteSummary:
     """Write a stream's rows online, by the same encoding, bytes and comparison.
 
     Give the same rows to `OfflineStore.append`, or training sets will not know them.
     Raises SourceError, EntityIdError for rows that do not fit the view; nothing is written then.
     """
-    columns = columns_of(view, rows)
-    values, valid = encode(view, columns)
-    ids = [join([check(entity_id) for entity_id in row.ids]) for row in rows]
+    columns = pushed_columns(view, rows)
+    values, valid = encode_columns(view, columns)
+    ids = [join_ids([check_entity_id(entity_id) for entity_id in row.ids]) for row in rows]
     layout = ViewRows(view)
     event_times: NDArray[np.int64] = columns["event_time_ms"]
     packed = layout.pack(ids, event_times, values, valid)
-    written = _write(client, layout.keys(ids), packed, expiries_ms(view, event_times))
+    written = _write(client, layout.store_keys(ids), packed, expiries_ms(view, event_times))
     return WriteSummary(written, len(rows) - written)
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.contract import ModelContract
-from features.encode import Column, encode
-from features.entity_ids import check, join
+from features.encode import Column, encode_columns
+from features.entity_ids import check_entity_id, join_ids
 from features.errors import SourceError
 from features.offline_sql import (
     as_of_sql,
@@ -26,7 +26,7 @@ from features.offline_sql import (
     valid_columns,
     write_sql,
 )
-from features.pushed import FeatureRow, columns_of
+from features.pushed import PushedRow, pushed_columns
 from features.rows import EVENT_MS_MAX, row_flags, valid_flags, valid_words
 from features.views import View
 
@@ -62,13 +62,13 @@ class Spine:
             raise SourceError(
                 f"view {view.name!r} is keyed by {absent}; the spine names {sorted(self.ids)}"
             )
-        columns = [[check(item) for item in self.ids[name]] for name in view.entities]
+        columns = [[check_entity_id(item) for item in self.ids[name]] for name in view.entities]
         if {len(column) for column in columns} != {len(self.as_of_ms)}:
             raise SourceError(
                 f"the spine has {len(self.as_of_ms)} instants, but ids of lengths "
                 f"{[len(column) for column in columns]}"
             )
-        return [join(ids) for ids in zip(*columns, strict=True)]
+        return [join_ids(ids) for ids in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +123,13 @@ class OfflineStore:
                 columns = _fetch(connection, view.transform)
             except duckdb.Error as error:
                 raise SourceError(f"view {view.name!r} over {source}: {error}") from error
-        return self._keep(view, columns, created_ms)
+        return self._write_part(view, columns, created_ms)
 
-    def append(self, view: View, rows: Sequence[FeatureRow], *, created_ms: int) -> IngestSummary:
+    def append_pushed(
+        self, view: View, rows: Sequence[PushedRow], *, created_ms: int
+    ) -> IngestSummary:
         """Keep rows that were pushed online, so that training sets know them too."""
-        return self._keep(view, columns_of(view, rows), created_ms)
+        return self._write_part(view, pushed_columns(view, rows), created_ms)
 
     def training_set(self, contract: ModelContract, spine: Spine) -> TrainingSet:
         """Return what was known at each instant of *spine*: point-in-time correct.
@@ -156,7 +158,7 @@ class OfflineStore:
             with _connect() as connection:
                 columns = _fetch(connection, latest_sql(view, files, as_of_ms))
             ids = [text.encode() for text in columns["entity_id"]]
-        values, valid = _stored(view, columns, len(ids))
+        values, valid = _assemble_rows(view, columns, len(ids))
         event_times = np.asarray(columns.get(EVENT_TIME, np.empty(0)), dtype=np.int64)
         return LatestRows(ids, event_times, values, valid)
 
@@ -175,10 +177,10 @@ class OfflineStore:
     def _files(self, view: View) -> list[Path]:
         return sorted(self._folder(view).glob("*.parquet"))
 
-    def _keep(
+    def _write_part(
         self, view: View, columns: Mapping[str, Column], created_ms: int | None
     ) -> IngestSummary:
-        values, valid = encode(view, columns)
+        values, valid = encode_columns(view, columns)
         words = valid_words(valid)
         table: dict[str, Column] = {
             "entity_id": _entity_ids(view, columns),
@@ -226,7 +228,7 @@ class OfflineStore:
                 connection.register("spine", asked)
                 columns = _fetch(connection, as_of_sql(view, files))
             place = np.asarray(columns["place"])
-        found_values, found_valid = _stored(view, columns, len(place))
+        found_values, found_valid = _assemble_rows(view, columns, len(place))
         stale = _scatter(count, place, columns.get("stale"))
         forgotten = _scatter(count, place, columns.get("forgotten"))
         missing = forgotten | ~_scatter(count, place, np.ones(len(place), dtype=np.bool_))
@@ -235,7 +237,7 @@ class OfflineStore:
         defaulted = _scatter(count, place, ~whole)
         values = np.empty((count, len(view.features)), dtype=np.float32)
         values[place] = found_values
-        values[missing | stale] = _defaults(view)
+        values[missing | stale] = _default_values(view)
         return values, row_flags(missing, stale, defaulted)
 
 
@@ -253,11 +255,11 @@ def _fetch(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Column]
     }
 
 
-def _defaults(view: View) -> NDArray[np.float32]:
+def _default_values(view: View) -> NDArray[np.float32]:
     return np.array([feature.default_value for feature in view.features], dtype=np.float32)
 
 
-def _stored(
+def _assemble_rows(
     view: View, columns: Mapping[str, Column], count: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Put stored columns back together as (values, valid); no columns: no rows."""
@@ -268,13 +270,13 @@ def _stored(
     valid = valid_flags(words, len(view.features))
     # An invalid slot's bits may have become NULL on the way (NaN does); its default has not.
     raw = np.stack([np.ma.getdata(columns[name]) for name in feature_columns(view)], axis=1)
-    return np.where(valid, raw, _defaults(view)).astype(np.float32, copy=False), valid
+    return np.where(valid, raw, _default_values(view)).astype(np.float32, copy=False), valid
 
 
-def _scatter(count: int, place: NDArray[np.int64], found: Column | None) -> NDArray[np.bool_]:
+def _scatter(count: int, positions: NDArray[np.int64], column: Column | None) -> NDArray[np.bool_]:
     whole = np.zeros(count, dtype=np.bool_)
-    if found is not None:
-        whole[place] = found
+    if column is not None:
+        whole[positions] = column
     return whole
 
 
@@ -302,8 +304,8 @@ def _entity_ids(view: View, columns: Mapping[str, Column]) -> NDArray[np.object_
                 f"view {view.name!r}: entity {name!r} must be VARCHAR and never NULL; "
                 f"{int(absent.sum())} of {len(texts)} rows are NULL, the column is {texts.dtype}"
             )
-        checked.append([check(text) for text in texts])
-    joined = [join(ids).decode() for ids in zip(*checked, strict=True)]
+        checked.append([check_entity_id(text) for text in texts])
+    joined = [join_ids(ids).decode() for ids in zip(*checked, strict=True)]
     return np.array(joined, dtype=object)
 
 

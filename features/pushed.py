@@ -11,7 +11,7 @@ from features.views import View
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureRow:
+class PushedRow:
     """What a stream knows of one entity at an instant, raw, as a transform would give it.
 
     ids      in the order of the view's entities.
@@ -23,7 +23,7 @@ class FeatureRow:
     values: Mapping[str, float | str | None]
 
 
-def columns_of(view: View, rows: Sequence[FeatureRow]) -> dict[str, Column]:
+def pushed_columns(view: View, rows: Sequence[PushedRow]) -> dict[str, Column]:
     """Turn rows into the columns that a transform gives: entities, event_time_ms, features.
 
     Raises SourceError for a feature that the view does not declare, or a wrong number of ids.

@@ -70,8 +70,8 @@ class ViewRows:
 
     def __init__(self, view: View) -> None:
         self.width = len(view.features)
-        self._one = (1, self.width)
-        self._words = words = -(-self.width // WORD_BITS)
+        self._single_row_shape = (1, self.width)
+        self._valid_word_count = words = -(-self.width // WORD_BITS)
         self._layout = np.dtype(
             [
                 ("view", "<u8"),
@@ -92,7 +92,7 @@ class ViewRows:
         # Stands in for a row that is not there: it can never carry this view's hash.
         absent = np.zeros(1, dtype=self._layout)
         absent["view"] = self._view ^ 0xFFFF_FFFF_FFFF_FFFF
-        self._absent = absent.tobytes()
+        self._absent_row = absent.tobytes()
 
     @property
     def layout(self) -> RowLayout:
@@ -100,11 +100,11 @@ class ViewRows:
         defaults = self._defaults.astype("<f4").tobytes()
         return RowLayout(self._view, self._ttl_ms, self._tail, self._all_valid_bytes, defaults)
 
-    def key(self, entity_id: bytes) -> bytes:
+    def store_key(self, entity_id: bytes) -> bytes:
         """Return the store's key of one joined id; the braces keep an entity on one node."""
         return b"{" + entity_id + self._tail
 
-    def keys(self, ids: Sequence[bytes]) -> list[bytes]:
+    def store_keys(self, ids: Sequence[bytes]) -> list[bytes]:
         """Return the store's keys of joined ids, in order."""
         tail = self._tail
         return [b"{" + entity_id + tail for entity_id in ids]
@@ -157,14 +157,14 @@ class ViewRows:
         (benchmarks/micro/row_decode.py). A value of a wrong length is replaced before the join, so
         it cannot shift its neighbours.
         """
-        size, absent = self.row_bytes, self._absent
+        size, absent = self.row_bytes, self._absent_row
         whole = [r if r is not None and len(r) == size else absent for r in replies]
         rows = np.frombuffer(b"".join(whole), dtype=self._layout)
         present = (rows["view"] == self._view) & (rows["id"] == id_hashes)
         values = np.array(rows["values"], dtype=np.float32, order="C")
         age_ms = now_ms - rows["event_ms"]
         usable = present & ~is_stale(age_ms, self._ttl_ms)
-        if self._words == 1:
+        if self._valid_word_count == 1:
             defaulted = rows["valid"][:, 0] != self._all_valid[0]
         else:
             defaulted = (rows["valid"] != self._all_valid).any(axis=1)
@@ -176,7 +176,7 @@ class ViewRows:
         flags = row_flags(missing, ~usable & ~missing, defaulted)
         return DecodedRows(values, flags, broken)
 
-    def decode_one(
+    def decode_row(
         self, reply: bytes | None, entity_id: bytes, now_ms: int
     ) -> tuple[NDArray[np.float32], int, int]:
         """Return one row's (1, F) values, its flags and 1 if it was broken: `decode` of one reply.
@@ -192,11 +192,11 @@ class ViewRows:
                 and not is_stale(now_ms - event_ms, self._ttl_ms)
                 and reply[_HEAD.size : values_at] == self._all_valid_bytes
             ):
-                return np.ndarray(self._one, FLOATS, reply, values_at), 0, 0
+                return np.ndarray(self._single_row_shape, FLOATS, reply, values_at), 0, 0
         decoded = self.decode([reply], hashes_of([entity_id]), now_ms)
         return decoded.values, int(decoded.flags[0]), decoded.broken
 
-    def defaults(self, rows: int) -> DecodedRows:
+    def default_rows(self, rows: int) -> DecodedRows:
         """Return *rows* missing rows: what a model sees while the store does not answer."""
         values = np.empty((rows, self.width), dtype=np.float32)
         values[:] = self._defaults
@@ -226,7 +226,7 @@ def valid_words(valid: NDArray[np.bool_]) -> NDArray[np.uint64]:
     return packed.view("<u8").astype(np.uint64, copy=False)
 
 
-def valid_flags(words: NDArray[np.uint64], width: int) -> NDArray[np.bool_]:
+def valid_flags(valid_words: NDArray[np.uint64], width: int) -> NDArray[np.bool_]:
     """Undo `valid_words`: (N, W) words to (N, *width*) bool."""
-    packed = np.ascontiguousarray(words.astype("<u8", copy=False)).view(np.uint8)
+    packed = np.ascontiguousarray(valid_words.astype("<u8", copy=False)).view(np.uint8)
     return np.unpackbits(packed, axis=1, count=width, bitorder="little").astype(np.bool_)

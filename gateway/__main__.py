@@ -17,7 +17,7 @@ from gateway.settings import Settings
 from gateway.supervision.exposition import Report
 from gateway.supervision.supervisor import Supervisor
 
-OWN_DESCRIPTORS = 512
+DESCRIPTORS_RESERVED = 512
 """Of a process, beside its connections: journal, store, lines to children, libraries."""
 
 log = logging.getLogger("gateway")
@@ -43,7 +43,7 @@ def allow_descriptors(connections_max: int) -> None:
 
     Most systems start programs with 1,024, and leave a program the right to more.
     """
-    wanted = connections_max + OWN_DESCRIPTORS
+    wanted = connections_max + DESCRIPTORS_RESERVED
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and wanted > hard:
         log.warning(
@@ -60,7 +60,9 @@ def allow_descriptors(connections_max: int) -> None:
 
 async def _run(settings: Settings, announce: Path | None) -> int:
     allow_descriptors(settings.connections_max)
-    supervisor = Supervisor(settings, on_change=lambda report: _tell(report, port_line))
+    supervisor = Supervisor(
+        settings, on_change=lambda report: _print_serving_line(report, port_line)
+    )
     bound = supervisor.settings
     port_line = {"port": bound.port, "observe_port": bound.observe_port}
     if announce is not None:
@@ -70,7 +72,7 @@ async def _run(settings: Settings, announce: Path | None) -> int:
     return await supervisor.run()
 
 
-def _tell(report: Report, ports: dict[str, Any]) -> None:
+def _print_serving_line(report: Report, ports: dict[str, Any]) -> None:
     """One JSON line on stdout each time the number of open slots changes."""
     line = {"serving": report.serving, "slots": report.slots, **ports}
     with contextlib.suppress(OSError):  # whoever read it may have left; the gateway stays
@@ -114,7 +116,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     if options.ingress is not None:
         values["ingress"] = options.ingress
     settings = Settings.from_json(json.dumps(values))
-    check_built(settings.ingress, there=is_built())
+    check_built(settings.ingress, available=is_built())
     settings.registry_token  # noqa: B018  said now, and not by each worker
     return settings
 

@@ -113,11 +113,11 @@ class Ingress(Protocol):
         """Replace what the door knows; calls for other models are NOT_FOUND from now on."""
         ...
 
-    async def arrived(self) -> None:
+    async def wait_for_calls(self) -> None:
         """Return when at least one call waits to be taken."""
         ...
 
-    def take(self, rows_max: int) -> Calls | None:
+    def pop_calls(self, rows_max: int) -> Calls | None:
         """Hand over what waits for the model whose oldest call has waited longest.
 
         At most *rows_max* rows, except that one call is never cut; None when nothing waits.
@@ -125,13 +125,13 @@ class Ingress(Protocol):
         """
         ...
 
-    def answer(self, replies: Replies, *, more: bool = False) -> None:
+    def send_replies(self, replies: Replies, *, more: bool = False) -> None:
         """Send each reply; a handle whose caller has gone is skipped.
 
         more  others of the same batch follow at once, and may go out together with these.
         """
         ...
 
-    def refuse(self, handles: NDArray[np.uint64], refusal: Refusal) -> None:
+    def refuse_calls(self, handles: NDArray[np.uint64], refusal: Refusal) -> None:
         """End these calls with one status."""
         ...

@@ -8,7 +8,7 @@ from time import monotonic
 LINES_A_SECOND_MAX = 20
 
 
-class FaultLog:
+class InternalErrorLog:
     """Notes faults; at most 20 lines a second, and says how many were left out."""
 
     def __init__(self, logger: logging.Logger, now_s: Callable[[], float] = monotonic) -> None:
@@ -17,7 +17,7 @@ class FaultLog:
         self._second = 0
         self._lines = 0
 
-    def note(self, text: str, error: BaseException | None = None) -> str:
+    def log_error(self, text: str, error: BaseException | None = None) -> str:
         """Log *text* on one line and return the id a caller may quote to us: 8 hex digits."""
         error_id = secrets.token_hex(4)
         second = int(self._now_s())

@@ -20,9 +20,9 @@ def is_built() -> bool:
     return importlib.util.find_spec("turnout_ingress") is not None
 
 
-def check_built(ingress: str, *, there: bool) -> None:
+def check_built(ingress: str, *, available: bool) -> None:
     """Raise SettingsError where *ingress* is native and it is not there."""
-    if ingress == IngressChoice.NATIVE and not there:
+    if ingress == IngressChoice.NATIVE and not available:
         raise SettingsError(
             "ingress='native' and turnout_ingress is not built for this Python; `make ingress` "
             "builds it where cargo is, and ingress='grpcio' needs no build"

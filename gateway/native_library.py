@@ -10,11 +10,11 @@ from typing import Any, Protocol, cast
 from gateway.columns import ModelShape
 from gateway.settings import Settings
 
-Pairs = list[tuple[bytes, bytes]]
+MetadataPairs = list[tuple[bytes, bytes]]
 """Metadata: names in lower case; "-bin" values still in base64."""
 
 
-class Core(Protocol):
+class IngressThread(Protocol):
     """turnout_ingress.Door: the I/O thread, seen from the event loop."""
 
     def listen(self, host: str, port: int) -> int:
@@ -90,7 +90,7 @@ class Core(Protocol):
         """Ask for a raw call's next message."""
         ...
 
-    def start(self, call: int, initial: Pairs) -> None:
+    def start(self, call: int, initial: MetadataPairs) -> None:
         """Set a raw call's response headers."""
         ...
 
@@ -98,7 +98,7 @@ class Core(Protocol):
         """Send one of a raw call's messages; "flushed" follows."""
         ...
 
-    def finish(self, call: int, code: int, words: str, trailing: Pairs) -> None:
+    def finish(self, call: int, code: int, words: str, trailing: MetadataPairs) -> None:
         """End a raw call."""
         ...
 
@@ -115,10 +115,10 @@ class Core(Protocol):
         ...
 
 
-class Module(Protocol):
+class IngressLibrary(Protocol):
     """turnout_ingress."""
 
-    def Door(self, settings: Settings, methods: Mapping[str, str]) -> Core:  # noqa: N802
+    def Door(self, settings: Settings, methods: Mapping[str, str]) -> IngressThread:  # noqa: N802
         """Start the thread; each path's kind is predict, predict_stream, infer, unary or stream."""
         ...
 
@@ -130,9 +130,9 @@ class Module(Protocol):
         ...
 
 
-def built() -> Module | None:
+def load_native_library() -> IngressLibrary | None:
     """Return the module; None where it is not built for this Python."""
     try:
-        return cast("Module", importlib.import_module("turnout_ingress"))
+        return cast("IngressLibrary", importlib.import_module("turnout_ingress"))
     except ImportError:
         return None

@@ -33,7 +33,7 @@ class Refusal:
     """
 
     code: Code
-    words: str
+    message: str
     pushback_ms: int | None = None
 
 
@@ -46,5 +46,5 @@ class RefusedError(Exception):
     """A call ends with this refusal; raised between the door and whoever decides, never logged."""
 
     def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.words)
+        super().__init__(refusal.message)
         self.refusal = refusal

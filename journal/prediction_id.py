@@ -33,7 +33,7 @@ BODY = Struct("<BBHIQ8sQqQQ")
 """Bytes 0 to 55."""
 
 
-_PLACES = np.dtype(
+_VARYING_FIELDS = np.dtype(
     {
         "names": ["role", "sequence", "key_hash"],
         "formats": ["u1", "<u4", "<u8"],
@@ -64,12 +64,12 @@ class PredictionId:
     boot_id: int
 
 
-def model_hash(model: str) -> int:
+def hash_model_name(model: str) -> int:
     """How a model's name stands in an id."""
     return xxh3_64_intdigest(model.encode())
 
 
-def write(
+def write_prediction_id(
     key: bytes,
     *,
     role: int,
@@ -96,8 +96,8 @@ def write(
     return body + blake2s(body, key=key, digest_size=MAC_LENGTH).digest()
 
 
-def write_many(
-    key: bytes, body: bytes, first: int, key_hashes: NDArray[np.uint64], held_out: bytes | None
+def write_prediction_ids(
+    key: bytes, body: bytes, first: int, key_hashes: NDArray[np.uint64], holdout_flags: bytes | None
 ) -> bytes:
     """Return the ids of N predictions, joined: *body* with sequence and evidence key of each.
 
@@ -107,17 +107,17 @@ def write_many(
     held_out    a byte each, 1 for the control group; None: nobody is.
     """
     whole = np.frombuffer(bytearray(body * len(key_hashes)), dtype=np.uint8)
-    bodies = whole.view(_PLACES)
+    bodies = whole.view(_VARYING_FIELDS)
     bodies["sequence"] = (first + np.arange(len(key_hashes))) & 0xFFFF_FFFF
     bodies["key_hash"] = key_hashes
-    if held_out is not None:
-        bodies["role"] |= np.frombuffer(held_out, dtype=np.uint8) * np.uint8(HOLDOUT_BIT)
+    if holdout_flags is not None:
+        bodies["role"] |= np.frombuffer(holdout_flags, dtype=np.uint8) * np.uint8(HOLDOUT_BIT)
     joined = whole.tobytes()
     each = [joined[start : start + BODY.size] for start in range(0, len(joined), BODY.size)]
     return b"".join([one + blake2s(one, key=key, digest_size=MAC_LENGTH).digest() for one in each])
 
 
-def read(prediction_id: bytes, key: bytes) -> PredictionId:
+def read_prediction_id(prediction_id: bytes, key: bytes) -> PredictionId:
     """Prove *prediction_id* and take it apart.
 
     Raises PredictionIdError for a wrong length, format or MAC, in the same words for each, so

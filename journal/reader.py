@@ -7,23 +7,23 @@ from typing import NamedTuple
 from journal.errors import SegmentDamagedError
 from journal.segment import (
     HEADER,
-    Kind,
+    JournalKind,
     SegmentName,
     check_header,
-    find_whole,
+    find_next_record,
+    intact_records,
     list_segments,
-    whole_records,
 )
 
 
-class Position(NamedTuple):
+class JournalPosition(NamedTuple):
     """Behind one record: what has been read of its segment."""
 
     segment: str
     offset: int
 
 
-class Reader:
+class JournalReader:
     """Iterates (payload, Position) over a folder's segments of one kind, oldest segment first.
 
     held   segment name -> offset read so far; give the mapping of an earlier reader to go on
@@ -34,20 +34,22 @@ class Reader:
     iteration goes on behind it. Raises SegmentError for a foreign file.
     """
 
-    def __init__(self, folder: Path, kind: Kind, held: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, folder: Path, kind: JournalKind, offsets: Mapping[str, int] | None = None
+    ) -> None:
         self._folder = folder
         self._kind = kind
-        self.held: dict[str, int] = dict(held or {})
+        self.offsets: dict[str, int] = dict(offsets or {})
 
-    def __iter__(self) -> Iterator[tuple[bytes, Position]]:
+    def __iter__(self) -> Iterator[tuple[bytes, JournalPosition]]:
         names = list_segments(self._folder, self._kind)
         newest = {name.boot_id: name.number for name in names}
         for name in names:
             yield from self._read(name, growing=name.number == newest[name.boot_id])
 
-    def _read(self, name: SegmentName, *, growing: bool) -> Iterator[tuple[bytes, Position]]:
+    def _read(self, name: SegmentName, *, growing: bool) -> Iterator[tuple[bytes, JournalPosition]]:
         segment = str(name)
-        base = self.held.get(segment, 0)
+        base = self.offsets.get(segment, 0)
         with (self._folder / segment).open("rb") as file:
             head = file.read(HEADER.size)
             if len(head) < HEADER.size:
@@ -57,20 +59,20 @@ class Reader:
             file.seek(base)
             content = file.read()
         offset = 0
-        for record in whole_records(content, 0):
+        for record in intact_records(content, 0):
             offset = record.end
-            self.held[segment] = base + offset
-            yield record.payload, Position(segment, base + offset)
+            self.offsets[segment] = base + offset
+            yield record.payload, JournalPosition(segment, base + offset)
         if offset < len(content):
-            self._report(segment, base, content, offset, growing=growing)
+            self._raise_damage(segment, base, content, offset, growing=growing)
 
-    def _report(
+    def _raise_damage(
         self, segment: str, base: int, content: bytes, offset: int, *, growing: bool
     ) -> None:
-        following = find_whole(content, offset)
+        following = find_next_record(content, offset)
         if following is None and growing:
             return  # being written now, or torn: the next writer cuts it
-        self.held[segment] = base + (len(content) if following is None else following)
+        self.offsets[segment] = base + (len(content) if following is None else following)
         raise SegmentDamagedError(
             segment, base + offset, None if following is None else base + following
         )

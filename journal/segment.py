@@ -21,19 +21,19 @@ from journal.errors import RecordSizeError, SegmentError
 
 MAGIC = b"TRNJRNL1"
 HEADER = struct.Struct("<8sII")
-FRAME = struct.Struct("<II")
+FRAME_HEADER = struct.Struct("<II")
 RECORD_BYTES_MAX = 16 << 20
 """Longer lengths are damage, not records: it bounds what a flipped bit can make us read."""
 
 
-class Kind(IntEnum):
+class JournalKind(IntEnum):
     """What a journal's records are: turnout.v1.ServedBatch or turnout.v1.OutcomeRecord."""
 
     SERVED = 1
     OUTCOMES = 2
 
 
-NAME = re.compile(r"(served|outcomes)-(\d{13,})-([0-9a-f]{16})-(\d{6,})\.trnj")
+SEGMENT_NAME_PATTERN = re.compile(r"(served|outcomes)-(\d{13,})-([0-9a-f]{16})-(\d{6,})\.trnj")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -43,7 +43,7 @@ class SegmentName:
     unix_ms: int
     boot_id: int
     number: int
-    kind: Kind
+    kind: JournalKind
 
     def __str__(self) -> str:
         return (
@@ -54,14 +54,14 @@ class SegmentName:
     @staticmethod
     def parse(text: str) -> "SegmentName | None":
         """Read a file's name; None when it is not a segment's."""
-        match = NAME.fullmatch(text)
+        match = SEGMENT_NAME_PATTERN.fullmatch(text)
         if match is None:
             return None
         kind, unix_ms, boot_id, number = match.groups()
-        return SegmentName(int(unix_ms), int(boot_id, 16), int(number), Kind[kind.upper()])
+        return SegmentName(int(unix_ms), int(boot_id, 16), int(number), JournalKind[kind.upper()])
 
 
-def list_segments(folder: Path, kind: Kind) -> list[SegmentName]:
+def list_segments(folder: Path, kind: JournalKind) -> list[SegmentName]:
     """Return the segments of *kind* in *folder*, oldest first; empty when there is no folder."""
     if not folder.is_dir():
         return []
@@ -69,16 +69,16 @@ def list_segments(folder: Path, kind: Kind) -> list[SegmentName]:
     return sorted(name for name in names if name is not None and name.kind == kind)
 
 
-def header(kind: Kind) -> bytes:
+def segment_header(kind: JournalKind) -> bytes:
     """Return the 16 bytes a segment of *kind* begins with."""
     return HEADER.pack(MAGIC, kind, 0)
 
 
-def check_header(segment: str, head: bytes, kind: Kind) -> None:
+def check_header(segment: str, head: bytes, kind: JournalKind) -> None:
     """Raise SegmentError unless *head* (16 bytes) opens a segment of *kind*."""
-    if head != header(kind):
+    if head != segment_header(kind):
         raise SegmentError(
-            f"{segment} begins with {head[:16]!r}, not with {header(kind)!r}; it is no "
+            f"{segment} begins with {head[:16]!r}, not with {segment_header(kind)!r}; it is no "
             f"{kind.name.lower()} segment of this format. Move it out of the journal's folder"
         )
 
@@ -92,65 +92,65 @@ def check_payload(payload: bytes) -> None:
         )
 
 
-def frame(payload: bytes) -> bytes:
+def frame_record(payload: bytes) -> bytes:
     """Return the record that holds *payload* (1..RECORD_BYTES_MAX bytes)."""
-    return FRAME.pack(len(payload), google_crc32c.value(payload)) + payload
+    return FRAME_HEADER.pack(len(payload), google_crc32c.value(payload)) + payload
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class JournalRecord:
     """One record that proved itself; *end* is the offset behind it."""
 
     payload: bytes
     end: int
 
 
-def whole_records(content: bytes, offset: int) -> Iterator[Whole]:
+def intact_records(content: bytes, offset: int) -> Iterator[JournalRecord]:
     """Yield whole records of *content* from *offset* until the first that is not whole."""
     while (record := _record_at(content, offset)) is not None:
         yield record
         offset = record.end
 
 
-def _record_at(content: bytes, offset: int) -> Whole | None:
-    begin = offset + FRAME.size
+def _record_at(content: bytes, offset: int) -> JournalRecord | None:
+    begin = offset + FRAME_HEADER.size
     if begin > len(content):
         return None
-    length, crc = FRAME.unpack_from(content, offset)
+    length, crc = FRAME_HEADER.unpack_from(content, offset)
     end = begin + length
     if not 0 < length <= RECORD_BYTES_MAX or end > len(content):
         return None
     payload = content[begin:end]
-    return Whole(payload, end) if google_crc32c.value(payload) == crc else None
+    return JournalRecord(payload, end) if google_crc32c.value(payload) == crc else None
 
 
 SEARCH_BYTES = 1 << 20
 
 
-def find_whole(content: bytes, offset: int) -> int | None:
+def find_next_record(content: bytes, offset: int) -> int | None:
     """Return where the first whole record behind *offset* begins; None: no more in *content*.
 
     Tells damage in the middle (whole records follow) from a torn tail (none do). Every offset is
     tried; one CRC is paid only where the length fits and leads to another plausible length or
     exactly to the end, so that megabytes of noise cost milliseconds.
     """
-    for begin in range(offset + 1, len(content) - FRAME.size, SEARCH_BYTES):
+    for begin in range(offset + 1, len(content) - FRAME_HEADER.size, SEARCH_BYTES):
         # 3 bytes more than SEARCH_BYTES: a length may begin in this stretch and end in the next.
         octets = np.frombuffer(
             content, np.uint8, min(SEARCH_BYTES + 3, len(content) - begin), begin
         )
         octets = octets.astype(np.int64)
         lengths = octets[:-3] | octets[1:-2] << 8 | octets[2:-1] << 16 | octets[3:] << 24
-        ends = begin + FRAME.size + lengths + np.arange(len(lengths))
+        ends = begin + FRAME_HEADER.size + lengths + np.arange(len(lengths))
         for start in np.flatnonzero((lengths > 0) & (ends <= len(content))).tolist():
-            if _leads_on(content, int(ends[start])) and _record_at(content, begin + start):
+            if _may_start_record(content, int(ends[start])) and _record_at(content, begin + start):
                 return int(begin + start)
     return None
 
 
-def _leads_on(content: bytes, offset: int) -> bool:
+def _may_start_record(content: bytes, offset: int) -> bool:
     """Whether *offset* is the end of *content*, or begins with a length a record may have."""
-    if offset + FRAME.size > len(content):
+    if offset + FRAME_HEADER.size > len(content):
         return True
-    length, _ = FRAME.unpack_from(content, offset)
+    length, _ = FRAME_HEADER.unpack_from(content, offset)
     return bool(0 < length <= RECORD_BYTES_MAX)

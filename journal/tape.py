@@ -8,22 +8,22 @@ from pathlib import Path
 from journal.errors import SegmentDamagedError
 from journal.segment import (
     HEADER,
-    Kind,
+    JournalKind,
     SegmentName,
-    find_whole,
-    header,
+    find_next_record,
+    intact_records,
     list_segments,
-    whole_records,
+    segment_header,
 )
 
-PROBE_BYTES = 64 << 10
+SPACE_CHECK_BYTES = 64 << 10
 
 
 class SyncFailedError(Exception):
     """fdatasync failed. It is not tried again: a second one may succeed over lost pages."""
 
 
-class Tape:
+class SegmentWriter:
     """Creates segments, appends to the newest, cuts torn tails of those whose writer is gone.
 
     A segment is locked (flock) while it is written: the kernel frees the lock when its writer
@@ -33,7 +33,7 @@ class Tape:
     def __init__(
         self,
         folder: Path,
-        kind: Kind,
+        kind: JournalKind,
         segment_bytes_max: int,
         clock_ns: Callable[[], int],
         boot_id: int,
@@ -46,17 +46,17 @@ class Tape:
         self._number = 0
         self._file: int | None = None
         self._size = 0
-        self.refusal: OSError | None = None
+        self.write_error: OSError | None = None
         """Why the last write kept less than it was given; None: it kept all."""
 
     def recover(self) -> list[SegmentDamagedError]:
         """Cut the torn tail of each earlier boot's last segment; return damage found and kept."""
         self._folder.mkdir(parents=True, exist_ok=True)
         last = {name.boot_id: name for name in list_segments(self._folder, self._kind)}
-        found = (self._recover_one(name) for name in last.values())
+        found = (self._recover_segment(name) for name in last.values())
         return [damage for damage in found if damage is not None]
 
-    def _recover_one(self, name: SegmentName) -> SegmentDamagedError | None:
+    def _recover_segment(self, name: SegmentName) -> SegmentDamagedError | None:
         path = self._folder / str(name)
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -67,12 +67,12 @@ class Tape:
             content = path.read_bytes()
             if len(content) < HEADER.size:
                 return None  # died, or is, between creating it and the header: it holds no record
-            if content[: HEADER.size] != header(self._kind):
+            if content[: HEADER.size] != segment_header(self._kind):
                 return SegmentDamagedError(str(name), 0, None)
             end = HEADER.size
-            for record in whole_records(content, end):
+            for record in intact_records(content, end):
                 end = record.end
-            following = find_whole(content, end)
+            following = find_next_record(content, end)
             if following is not None:
                 return SegmentDamagedError(str(name), end, following)
             if end < len(content):
@@ -94,7 +94,7 @@ class Tape:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)  # a neighbour's recovery may look at it just now
-            _write_all(file, header(self._kind))
+            _write_all(file, segment_header(self._kind))
             os.fsync(file)
             self._sync_folder()
         except OSError:
@@ -104,18 +104,18 @@ class Tape:
         self._file, self._size = file, HEADER.size
         self._number += 1
 
-    def write(self, frames: list[bytes]) -> int:
+    def write_frames(self, frames: list[bytes]) -> int:
         """Append whole *frames* in order; return how many were kept, the refusal aside."""
-        self.refusal = None
+        self.write_error = None
         kept = 0
-        while kept < len(frames) and self.refusal is None:
+        while kept < len(frames) and self.write_error is None:
             try:
-                kept += self._write_some(frames[kept:])
+                kept += self._write_to_segment(frames[kept:])
             except OSError as error:
-                self.refusal = error
+                self.write_error = error
         return kept
 
-    def _write_some(self, frames: list[bytes]) -> int:
+    def _write_to_segment(self, frames: list[bytes]) -> int:
         """Append what fits this segment; sets refusal when the disk took only a part."""
         full = self._size + len(frames[0]) > self._segment_bytes_max and self._size > HEADER.size
         if self._file is None or full:
@@ -129,12 +129,12 @@ class Tape:
         try:
             _write_all(self._file, b"".join(frames[:count]))
         except OSError as error:
-            self.refusal = error
-            return self._keep_whole(frames[:count])
+            self.write_error = error
+            return self._cut_to_intact_records(frames[:count])
         self._size += length
         return count
 
-    def _keep_whole(self, frames: list[bytes]) -> int:
+    def _cut_to_intact_records(self, frames: list[bytes]) -> int:
         """After a short write: cut back to the last whole record; return how many those are."""
         assert self._file is not None
         reached = os.fstat(self._file).st_size
@@ -146,13 +146,13 @@ class Tape:
         os.lseek(self._file, self._size, os.SEEK_SET)
         return kept
 
-    def probe(self) -> None:
+    def check_space(self) -> None:
         """Ask the disk for room and give it back; OSError when it still refuses."""
         if self._file is None:
             self.roll()
         assert self._file is not None
         try:
-            os.posix_fallocate(self._file, self._size, PROBE_BYTES)
+            os.posix_fallocate(self._file, self._size, SPACE_CHECK_BYTES)
         finally:
             os.ftruncate(self._file, self._size)
 

@@ -17,16 +17,16 @@ from types import TracebackType
 from typing import Self
 
 from journal.errors import JournalRefusedError
-from journal.segment import Kind, check_payload, frame
-from journal.tape import SyncFailedError, Tape
+from journal.segment import JournalKind, check_payload, frame_record
+from journal.tape import SegmentWriter, SyncFailedError
 
 log = logging.getLogger(__name__)
 
-PROBE_S = 1.0
+SPACE_CHECK_S = 1.0
 """How often a disk that refused is asked again."""
 
 
-class Writer:
+class JournalAppender:
     """One kind's journal of one process. Segments lie in *folder*; a new one begins at each start.
 
     segment_bytes_max   a segment is closed before a record would make it longer
@@ -39,7 +39,7 @@ class Writer:
     def __init__(
         self,
         folder: Path,
-        kind: Kind,
+        kind: JournalKind,
         *,
         segment_bytes_max: int = 64 << 20,
         commit_ms_max: int = 50,
@@ -47,7 +47,7 @@ class Writer:
         clock_ns: Callable[[], int] = time.time_ns,
         boot_id: int | None = None,
     ) -> None:
-        self._tape = Tape(
+        self._segment_writer = SegmentWriter(
             folder, kind, segment_bytes_max, clock_ns, boot_id or secrets.randbits(64)
         )
         self._commit_s = commit_ms_max / 1e3
@@ -55,8 +55,8 @@ class Writer:
         self._changed = threading.Condition()
         self._waiting: list[tuple[bytes, Future[None] | None]] = []
         self._bytes_waiting = 0
-        self._refused = False
-        self._broken = False
+        self._disk_refuses = False
+        self._sync_failed = False
         self._closing = False
         self.dropped = 0
         """Records that were not kept, exactly: queue full, disk refused, or sync failed."""
@@ -70,7 +70,11 @@ class Writer:
     @property
     def healthy(self) -> bool:
         """Whether the next record can be expected to be kept. For `required` policies."""
-        return not (self._broken or self._refused or self._bytes_waiting >= self._bytes_waiting_max)
+        return not (
+            self._sync_failed
+            or self._disk_refuses
+            or self._bytes_waiting >= self._bytes_waiting_max
+        )
 
     def append(self, payload: bytes) -> None:
         """Queue *payload* (1 byte to 16 MiB) and return at once; dropped and counted if it cannot.
@@ -112,7 +116,7 @@ class Writer:
         check_payload(payload)
         with self._changed:
             full = self._bytes_waiting + len(payload) > self._bytes_waiting_max
-            if not (full or self._broken or self._closing):
+            if not (full or self._sync_failed or self._closing):
                 self._bytes_waiting += len(payload)
                 self._waiting.append((payload, future))
                 if len(self._waiting) == 1:
@@ -128,7 +132,7 @@ class Writer:
             future.set_exception(JournalRefusedError(f"not kept: {text}; send it again later"))
 
     def _run(self) -> None:
-        self._open()
+        self._open_segment()
         sync_at = float("inf")
         while True:
             group = self._next_group(sync_at)
@@ -142,55 +146,59 @@ class Writer:
                 self._sync()
             if not self._unsynced:
                 sync_at = float("inf")
-            if self._refused and not group:
-                self._probe()
+            if self._disk_refuses and not group:
+                self._check_space()
         self._sync()
-        self._tape.close()
+        self._segment_writer.close()
 
     def _next_group(self, sync_at: float) -> list[tuple[bytes, Future[None] | None]] | None:
         """Wait for records, the sync or probe due, or the end (None)."""
         with self._changed:
-            wait_s = min(sync_at - time.monotonic(), PROBE_S if self._refused else float("inf"))
+            wait_s = min(
+                sync_at - time.monotonic(), SPACE_CHECK_S if self._disk_refuses else float("inf")
+            )
             if not self._waiting and not self._closing and wait_s > 0:
                 self._changed.wait(None if wait_s == float("inf") else wait_s)
             group, self._waiting = self._waiting, []
             return group if group or not self._closing else None
 
-    def _open(self) -> None:
+    def _open_segment(self) -> None:
         try:
-            for damage in self._tape.recover():
+            for damage in self._segment_writer.recover():
                 log.error("journal: %s", damage)
-            self._tape.roll()
+            self._segment_writer.roll()
         except OSError as error:
-            self._refuse(error)
+            self._note_disk_error(error)
 
-    def _probe(self) -> None:
+    def _check_space(self) -> None:
         try:
-            self._tape.probe()
+            self._segment_writer.check_space()
         except OSError as error:
-            self._refuse(error)
+            self._note_disk_error(error)
         else:
             log.warning("journal: the disk takes records again; %d were dropped", self.dropped)
-            self._refused = False
+            self._disk_refuses = False
 
-    def _refuse(self, error: OSError) -> None:
-        if not self._refused:
+    def _note_disk_error(self, error: OSError) -> None:
+        if not self._disk_refuses:
             log.error("journal: the disk refuses records, which are dropped: %s", error)
-        self._refused = True
+        self._disk_refuses = True
 
     def _write(self, group: list[tuple[bytes, Future[None] | None]]) -> None:
         """Write *group* in order; what the disk refuses is dropped and counted."""
         kept = 0
         try:
-            if self._broken:
+            if self._sync_failed:
                 return
-            kept = self._tape.write([frame(payload) for payload, _ in group])
-            if self._tape.refusal is not None:
-                self._refuse(self._tape.refusal)
+            kept = self._segment_writer.write_frames(
+                [frame_record(payload) for payload, _ in group]
+            )
+            if self._segment_writer.write_error is not None:
+                self._note_disk_error(self._segment_writer.write_error)
             elif kept == len(group):
-                self._refused = False
+                self._disk_refuses = False
         except SyncFailedError as error:  # the old segment's last sync, before a new one
-            self._break(error)
+            self._stop_after_failed_sync(error)
         finally:
             self._unsynced += [future for _, future in group[:kept]]
             self._drop([future for _, future in group[kept:]], "the disk refused it")
@@ -198,12 +206,12 @@ class Writer:
                 self._bytes_waiting -= sum(len(payload) for payload, _ in group)
 
     def _sync(self) -> None:
-        if not self._unsynced or self._broken:
+        if not self._unsynced or self._sync_failed:
             return
         try:
-            self._tape.sync()
+            self._segment_writer.sync()
         except SyncFailedError as error:
-            self._break(error)
+            self._stop_after_failed_sync(error)
             return
         synced, self._unsynced = self._unsynced, []
         self.written += len(synced)
@@ -211,10 +219,10 @@ class Writer:
             if future is not None:
                 future.set_result(None)
 
-    def _break(self, error: SyncFailedError) -> None:
+    def _stop_after_failed_sync(self, error: SyncFailedError) -> None:
         """Stop for good: after a failed sync the kernel may have thrown the pages away."""
         log.critical("journal: stopped, records since the last sync may be lost: %s", error)
-        self._broken = True
+        self._sync_failed = True
         lost, self._unsynced = self._unsynced, []
         self._drop(lost, "its sync failed")
 

@@ -232,7 +232,7 @@ class Shadow(_message.Message):
     def __init__(self, version: _Optional[str] = ..., sample_bp: _Optional[int] = ...) -> None: ...
 
 class ServingPolicy(_message.Message):
-    __slots__ = ("deadline_ms_default", "feature_budget_ms", "features_required", "nan_inputs_refused", "nan_scores_defaulted", "default_score", "canary_budget_ms", "rows_max", "evidence_keep_of_65536", "journal_keep_of_65536", "journal_required", "decision_threshold")
+    __slots__ = ("deadline_ms_default", "feature_budget_ms", "features_required", "nan_inputs_refused", "nan_scores_defaulted", "default_score", "canary_budget_ms", "rows_max", "evidence_sampled_of_65536", "journal_sampled_of_65536", "journal_required", "decision_threshold")
     DEADLINE_MS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     FEATURE_BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
     FEATURES_REQUIRED_FIELD_NUMBER: _ClassVar[int]
@@ -241,8 +241,8 @@ class ServingPolicy(_message.Message):
     DEFAULT_SCORE_FIELD_NUMBER: _ClassVar[int]
     CANARY_BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
     ROWS_MAX_FIELD_NUMBER: _ClassVar[int]
-    EVIDENCE_KEEP_OF_65536_FIELD_NUMBER: _ClassVar[int]
-    JOURNAL_KEEP_OF_65536_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_SAMPLED_OF_65536_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_SAMPLED_OF_65536_FIELD_NUMBER: _ClassVar[int]
     JOURNAL_REQUIRED_FIELD_NUMBER: _ClassVar[int]
     DECISION_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     deadline_ms_default: int
@@ -253,11 +253,11 @@ class ServingPolicy(_message.Message):
     default_score: float
     canary_budget_ms: int
     rows_max: int
-    evidence_keep_of_65536: int
-    journal_keep_of_65536: int
+    evidence_sampled_of_65536: int
+    journal_sampled_of_65536: int
     journal_required: bool
     decision_threshold: float
-    def __init__(self, deadline_ms_default: _Optional[int] = ..., feature_budget_ms: _Optional[int] = ..., features_required: _Optional[bool] = ..., nan_inputs_refused: _Optional[bool] = ..., nan_scores_defaulted: _Optional[bool] = ..., default_score: _Optional[float] = ..., canary_budget_ms: _Optional[int] = ..., rows_max: _Optional[int] = ..., evidence_keep_of_65536: _Optional[int] = ..., journal_keep_of_65536: _Optional[int] = ..., journal_required: _Optional[bool] = ..., decision_threshold: _Optional[float] = ...) -> None: ...
+    def __init__(self, deadline_ms_default: _Optional[int] = ..., feature_budget_ms: _Optional[int] = ..., features_required: _Optional[bool] = ..., nan_inputs_refused: _Optional[bool] = ..., nan_scores_defaulted: _Optional[bool] = ..., default_score: _Optional[float] = ..., canary_budget_ms: _Optional[int] = ..., rows_max: _Optional[int] = ..., evidence_sampled_of_65536: _Optional[int] = ..., journal_sampled_of_65536: _Optional[int] = ..., journal_required: _Optional[bool] = ..., decision_threshold: _Optional[float] = ...) -> None: ...
 
 class DeployRequest(_message.Message):
     __slots__ = ("deployment", "lease_token", "rollout_policy_digest", "rollback", "break_glass")
@@ -274,8 +274,8 @@ class DeployRequest(_message.Message):
     def __init__(self, deployment: _Optional[_Union[Deployment, _Mapping]] = ..., lease_token: _Optional[int] = ..., rollout_policy_digest: _Optional[str] = ..., rollback: _Optional[bool] = ..., break_glass: _Optional[bool] = ...) -> None: ...
 
 class WatchDeploymentsRequest(_message.Message):
-    __slots__ = ("gateway", "slot", "boot_id", "held")
-    class HeldEntry(_message.Message):
+    __slots__ = ("gateway", "slot", "boot_id", "known_revisions")
+    class KnownRevisionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -285,12 +285,12 @@ class WatchDeploymentsRequest(_message.Message):
     GATEWAY_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
-    HELD_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_REVISIONS_FIELD_NUMBER: _ClassVar[int]
     gateway: str
     slot: int
     boot_id: int
-    held: _containers.ScalarMap[str, int]
-    def __init__(self, gateway: _Optional[str] = ..., slot: _Optional[int] = ..., boot_id: _Optional[int] = ..., held: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    known_revisions: _containers.ScalarMap[str, int]
+    def __init__(self, gateway: _Optional[str] = ..., slot: _Optional[int] = ..., boot_id: _Optional[int] = ..., known_revisions: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class DeploymentEvent(_message.Message):
     __slots__ = ("deployments", "snapshot_end", "keys")
@@ -311,7 +311,7 @@ class ServingKeys(_message.Message):
     def __init__(self, prediction_id_key: _Optional[bytes] = ..., version_public_key: _Optional[bytes] = ...) -> None: ...
 
 class GatewayState(_message.Message):
-    __slots__ = ("gateway", "slot", "boot_id", "spare", "held", "applied", "applied_unix_ns", "at_unix_ns", "gone")
+    __slots__ = ("gateway", "slot", "boot_id", "spare", "loads", "applied", "applied_unix_ns", "at_unix_ns", "disconnected")
     class AppliedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -330,34 +330,34 @@ class GatewayState(_message.Message):
     SLOT_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SPARE_FIELD_NUMBER: _ClassVar[int]
-    HELD_FIELD_NUMBER: _ClassVar[int]
+    LOADS_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
     APPLIED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     AT_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
-    GONE_FIELD_NUMBER: _ClassVar[int]
+    DISCONNECTED_FIELD_NUMBER: _ClassVar[int]
     gateway: str
     slot: int
     boot_id: int
     spare: bool
-    held: _containers.RepeatedCompositeFieldContainer[HeldVersion]
+    loads: _containers.RepeatedCompositeFieldContainer[VersionLoad]
     applied: _containers.ScalarMap[str, int]
     applied_unix_ns: _containers.ScalarMap[str, int]
     at_unix_ns: int
-    gone: bool
-    def __init__(self, gateway: _Optional[str] = ..., slot: _Optional[int] = ..., boot_id: _Optional[int] = ..., spare: _Optional[bool] = ..., held: _Optional[_Iterable[_Union[HeldVersion, _Mapping]]] = ..., applied: _Optional[_Mapping[str, int]] = ..., applied_unix_ns: _Optional[_Mapping[str, int]] = ..., at_unix_ns: _Optional[int] = ..., gone: _Optional[bool] = ...) -> None: ...
+    disconnected: bool
+    def __init__(self, gateway: _Optional[str] = ..., slot: _Optional[int] = ..., boot_id: _Optional[int] = ..., spare: _Optional[bool] = ..., loads: _Optional[_Iterable[_Union[VersionLoad, _Mapping]]] = ..., applied: _Optional[_Mapping[str, int]] = ..., applied_unix_ns: _Optional[_Mapping[str, int]] = ..., at_unix_ns: _Optional[int] = ..., disconnected: _Optional[bool] = ...) -> None: ...
 
-class HeldVersion(_message.Message):
+class VersionLoad(_message.Message):
     __slots__ = ("model", "version", "digest", "state", "reason")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
-        UNSPECIFIED: _ClassVar[HeldVersion.State]
-        LOADING: _ClassVar[HeldVersion.State]
-        READY: _ClassVar[HeldVersion.State]
-        REFUSED: _ClassVar[HeldVersion.State]
-    UNSPECIFIED: HeldVersion.State
-    LOADING: HeldVersion.State
-    READY: HeldVersion.State
-    REFUSED: HeldVersion.State
+        UNSPECIFIED: _ClassVar[VersionLoad.State]
+        LOADING: _ClassVar[VersionLoad.State]
+        READY: _ClassVar[VersionLoad.State]
+        REFUSED: _ClassVar[VersionLoad.State]
+    UNSPECIFIED: VersionLoad.State
+    LOADING: VersionLoad.State
+    READY: VersionLoad.State
+    REFUSED: VersionLoad.State
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -366,9 +366,9 @@ class HeldVersion(_message.Message):
     model: str
     version: str
     digest: str
-    state: HeldVersion.State
+    state: VersionLoad.State
     reason: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., state: _Optional[_Union[HeldVersion.State, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., state: _Optional[_Union[VersionLoad.State, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class WatchStatesRequest(_message.Message):
     __slots__ = ()

@@ -39,7 +39,7 @@ UNDECIDED: Verdict
 FAULTY: Verdict
 HOLD: Verdict
 
-class RolloutModel(_message.Message):
+class RolloutSelector(_message.Message):
     __slots__ = ("model", "rollout_id")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -61,21 +61,21 @@ class StartRolloutRequest(_message.Message):
     reason: str
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., policy: _Optional[str] = ..., approval_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
-class RolloutVerb(_message.Message):
-    __slots__ = ("model", "reason", "to", "share_bp", "full")
+class RolloutCommand(_message.Message):
+    __slots__ = ("model", "reason", "to_version", "share_bp", "full")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
-    TO_FIELD_NUMBER: _ClassVar[int]
+    TO_VERSION_FIELD_NUMBER: _ClassVar[int]
     SHARE_BP_FIELD_NUMBER: _ClassVar[int]
     FULL_FIELD_NUMBER: _ClassVar[int]
     model: str
     reason: str
-    to: str
+    to_version: str
     share_bp: int
     full: bool
-    def __init__(self, model: _Optional[str] = ..., reason: _Optional[str] = ..., to: _Optional[str] = ..., share_bp: _Optional[int] = ..., full: _Optional[bool] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., reason: _Optional[str] = ..., to_version: _Optional[str] = ..., share_bp: _Optional[int] = ..., full: _Optional[bool] = ...) -> None: ...
 
-class ForetellRequest(_message.Message):
+class ForecastRequest(_message.Message):
     __slots__ = ("model", "policy", "failure_rate")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
@@ -85,40 +85,40 @@ class ForetellRequest(_message.Message):
     failure_rate: float
     def __init__(self, model: _Optional[str] = ..., policy: _Optional[str] = ..., failure_rate: _Optional[float] = ...) -> None: ...
 
-class ForetellReply(_message.Message):
+class ForecastReply(_message.Message):
     __slots__ = ("calls_a_second", "steps", "text")
     CALLS_A_SECOND_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     calls_a_second: float
-    steps: _containers.RepeatedCompositeFieldContainer[ForetoldStep]
+    steps: _containers.RepeatedCompositeFieldContainer[ForecastStep]
     text: str
-    def __init__(self, calls_a_second: _Optional[float] = ..., steps: _Optional[_Iterable[_Union[ForetoldStep, _Mapping]]] = ..., text: _Optional[str] = ...) -> None: ...
+    def __init__(self, calls_a_second: _Optional[float] = ..., steps: _Optional[_Iterable[_Union[ForecastStep, _Mapping]]] = ..., text: _Optional[str] = ...) -> None: ...
 
-class ForetoldStep(_message.Message):
-    __slots__ = ("stage", "share_bp", "bake_s", "keys", "calls", "seconds", "failures_unseen", "slow_unseen", "failures_min")
+class ForecastStep(_message.Message):
+    __slots__ = ("stage", "share_bp", "bake_s", "keys", "calls", "seconds", "detectable_failure_rate", "detectable_slow_rate", "failing_keys_min")
     STAGE_FIELD_NUMBER: _ClassVar[int]
     SHARE_BP_FIELD_NUMBER: _ClassVar[int]
     BAKE_S_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
-    FAILURES_UNSEEN_FIELD_NUMBER: _ClassVar[int]
-    SLOW_UNSEEN_FIELD_NUMBER: _ClassVar[int]
-    FAILURES_MIN_FIELD_NUMBER: _ClassVar[int]
+    DETECTABLE_FAILURE_RATE_FIELD_NUMBER: _ClassVar[int]
+    DETECTABLE_SLOW_RATE_FIELD_NUMBER: _ClassVar[int]
+    FAILING_KEYS_MIN_FIELD_NUMBER: _ClassVar[int]
     stage: Stage
     share_bp: int
     bake_s: float
     keys: int
     calls: int
     seconds: float
-    failures_unseen: float
-    slow_unseen: float
-    failures_min: int
-    def __init__(self, stage: _Optional[_Union[Stage, str]] = ..., share_bp: _Optional[int] = ..., bake_s: _Optional[float] = ..., keys: _Optional[int] = ..., calls: _Optional[int] = ..., seconds: _Optional[float] = ..., failures_unseen: _Optional[float] = ..., slow_unseen: _Optional[float] = ..., failures_min: _Optional[int] = ...) -> None: ...
+    detectable_failure_rate: float
+    detectable_slow_rate: float
+    failing_keys_min: int
+    def __init__(self, stage: _Optional[_Union[Stage, str]] = ..., share_bp: _Optional[int] = ..., bake_s: _Optional[float] = ..., keys: _Optional[int] = ..., calls: _Optional[int] = ..., seconds: _Optional[float] = ..., detectable_failure_rate: _Optional[float] = ..., detectable_slow_rate: _Optional[float] = ..., failing_keys_min: _Optional[int] = ...) -> None: ...
 
 class RolloutStatus(_message.Message):
-    __slots__ = ("rollout_id", "model", "version", "baseline", "policy", "policy_digest", "stage", "step", "share_bp", "verdict", "reason", "evidence", "times", "revision", "started_unix_ms", "stage_since_unix_ms", "paused", "missing", "calls", "foretold", "shift", "policy_note")
+    __slots__ = ("rollout_id", "model", "version", "baseline", "policy", "policy_digest", "stage", "step", "share_bp", "verdict", "reason", "evidence", "times", "revision", "started_unix_ms", "stage_since_unix_ms", "paused", "waiting_for", "calls", "forecast", "approved_shift_text", "policy_note")
     ROLLOUT_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -136,10 +136,10 @@ class RolloutStatus(_message.Message):
     STARTED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     STAGE_SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     PAUSED_FIELD_NUMBER: _ClassVar[int]
-    MISSING_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
-    FORETOLD_FIELD_NUMBER: _ClassVar[int]
-    SHIFT_FIELD_NUMBER: _ClassVar[int]
+    FORECAST_FIELD_NUMBER: _ClassVar[int]
+    APPROVED_SHIFT_TEXT_FIELD_NUMBER: _ClassVar[int]
     POLICY_NOTE_FIELD_NUMBER: _ClassVar[int]
     rollout_id: str
     model: str
@@ -158,29 +158,29 @@ class RolloutStatus(_message.Message):
     started_unix_ms: int
     stage_since_unix_ms: int
     paused: bool
-    missing: _containers.RepeatedScalarFieldContainer[str]
+    waiting_for: _containers.RepeatedScalarFieldContainer[str]
     calls: CallTotals
-    foretold: str
-    shift: str
+    forecast: str
+    approved_shift_text: str
     policy_note: str
-    def __init__(self, rollout_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., baseline: _Optional[str] = ..., policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., stage: _Optional[_Union[Stage, str]] = ..., step: _Optional[int] = ..., share_bp: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., times: _Optional[_Union[RollbackTimes, _Mapping]] = ..., revision: _Optional[int] = ..., started_unix_ms: _Optional[int] = ..., stage_since_unix_ms: _Optional[int] = ..., paused: _Optional[bool] = ..., missing: _Optional[_Iterable[str]] = ..., calls: _Optional[_Union[CallTotals, _Mapping]] = ..., foretold: _Optional[str] = ..., shift: _Optional[str] = ..., policy_note: _Optional[str] = ...) -> None: ...
+    def __init__(self, rollout_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., baseline: _Optional[str] = ..., policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., stage: _Optional[_Union[Stage, str]] = ..., step: _Optional[int] = ..., share_bp: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., times: _Optional[_Union[RollbackTimes, _Mapping]] = ..., revision: _Optional[int] = ..., started_unix_ms: _Optional[int] = ..., stage_since_unix_ms: _Optional[int] = ..., paused: _Optional[bool] = ..., waiting_for: _Optional[_Iterable[str]] = ..., calls: _Optional[_Union[CallTotals, _Mapping]] = ..., forecast: _Optional[str] = ..., approved_shift_text: _Optional[str] = ..., policy_note: _Optional[str] = ...) -> None: ...
 
 class CallTotals(_message.Message):
-    __slots__ = ("canary", "production", "shadow_pairs", "fallen_back", "failed")
+    __slots__ = ("canary", "production", "shadow_pairs", "fallbacks", "failed")
     CANARY_FIELD_NUMBER: _ClassVar[int]
     PRODUCTION_FIELD_NUMBER: _ClassVar[int]
     SHADOW_PAIRS_FIELD_NUMBER: _ClassVar[int]
-    FALLEN_BACK_FIELD_NUMBER: _ClassVar[int]
+    FALLBACKS_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
     canary: int
     production: int
     shadow_pairs: int
-    fallen_back: int
+    fallbacks: int
     failed: int
-    def __init__(self, canary: _Optional[int] = ..., production: _Optional[int] = ..., shadow_pairs: _Optional[int] = ..., fallen_back: _Optional[int] = ..., failed: _Optional[int] = ...) -> None: ...
+    def __init__(self, canary: _Optional[int] = ..., production: _Optional[int] = ..., shadow_pairs: _Optional[int] = ..., fallbacks: _Optional[int] = ..., failed: _Optional[int] = ...) -> None: ...
 
 class Evidence(_message.Message):
-    __slots__ = ("metric", "canary_keys", "canary_events", "baseline_keys", "baseline_events", "log_e", "log_e_max", "log_threshold", "promote_log_e", "promote_log_threshold", "note", "effect", "interval_low", "interval_high", "gate_open", "gate", "windows", "counted")
+    __slots__ = ("metric", "canary_keys", "canary_events", "baseline_keys", "baseline_events", "log_e", "log_e_max", "log_threshold", "promote_log_e", "promote_log_threshold", "note", "effect", "interval_low", "interval_high", "gate_open", "gate", "looks", "compared_keys")
     METRIC_FIELD_NUMBER: _ClassVar[int]
     CANARY_KEYS_FIELD_NUMBER: _ClassVar[int]
     CANARY_EVENTS_FIELD_NUMBER: _ClassVar[int]
@@ -197,8 +197,8 @@ class Evidence(_message.Message):
     INTERVAL_HIGH_FIELD_NUMBER: _ClassVar[int]
     GATE_OPEN_FIELD_NUMBER: _ClassVar[int]
     GATE_FIELD_NUMBER: _ClassVar[int]
-    WINDOWS_FIELD_NUMBER: _ClassVar[int]
-    COUNTED_FIELD_NUMBER: _ClassVar[int]
+    LOOKS_FIELD_NUMBER: _ClassVar[int]
+    COMPARED_KEYS_FIELD_NUMBER: _ClassVar[int]
     metric: str
     canary_keys: int
     canary_events: int
@@ -215,9 +215,9 @@ class Evidence(_message.Message):
     interval_high: float
     gate_open: bool
     gate: str
-    windows: int
-    counted: int
-    def __init__(self, metric: _Optional[str] = ..., canary_keys: _Optional[int] = ..., canary_events: _Optional[int] = ..., baseline_keys: _Optional[int] = ..., baseline_events: _Optional[int] = ..., log_e: _Optional[float] = ..., log_e_max: _Optional[float] = ..., log_threshold: _Optional[float] = ..., promote_log_e: _Optional[float] = ..., promote_log_threshold: _Optional[float] = ..., note: _Optional[str] = ..., effect: _Optional[float] = ..., interval_low: _Optional[float] = ..., interval_high: _Optional[float] = ..., gate_open: _Optional[bool] = ..., gate: _Optional[str] = ..., windows: _Optional[int] = ..., counted: _Optional[int] = ...) -> None: ...
+    looks: int
+    compared_keys: int
+    def __init__(self, metric: _Optional[str] = ..., canary_keys: _Optional[int] = ..., canary_events: _Optional[int] = ..., baseline_keys: _Optional[int] = ..., baseline_events: _Optional[int] = ..., log_e: _Optional[float] = ..., log_e_max: _Optional[float] = ..., log_threshold: _Optional[float] = ..., promote_log_e: _Optional[float] = ..., promote_log_threshold: _Optional[float] = ..., note: _Optional[str] = ..., effect: _Optional[float] = ..., interval_low: _Optional[float] = ..., interval_high: _Optional[float] = ..., gate_open: _Optional[bool] = ..., gate: _Optional[str] = ..., looks: _Optional[int] = ..., compared_keys: _Optional[int] = ...) -> None: ...
 
 class RollbackTimes(_message.Message):
     __slots__ = ("first_bad_unix_ns", "verdict_unix_ns", "moved_unix_ns", "last_bad_unix_ns")
@@ -258,18 +258,18 @@ class Policy(_message.Message):
     def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., json: _Optional[str] = ...) -> None: ...
 
 class RolloutExplanation(_message.Message):
-    __slots__ = ("status", "decisions", "text", "course")
+    __slots__ = ("status", "decisions", "text", "evidence_history")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
-    COURSE_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_HISTORY_FIELD_NUMBER: _ClassVar[int]
     status: RolloutStatus
     decisions: _containers.RepeatedCompositeFieldContainer[Decision]
     text: str
-    course: _containers.RepeatedCompositeFieldContainer[RacePoint]
-    def __init__(self, status: _Optional[_Union[RolloutStatus, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., text: _Optional[str] = ..., course: _Optional[_Iterable[_Union[RacePoint, _Mapping]]] = ...) -> None: ...
+    evidence_history: _containers.RepeatedCompositeFieldContainer[EvidencePoint]
+    def __init__(self, status: _Optional[_Union[RolloutStatus, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., text: _Optional[str] = ..., evidence_history: _Optional[_Iterable[_Union[EvidencePoint, _Mapping]]] = ...) -> None: ...
 
-class RacePoint(_message.Message):
+class EvidencePoint(_message.Message):
     __slots__ = ("second", "stage", "share_bp", "log_e")
     SECOND_FIELD_NUMBER: _ClassVar[int]
     STAGE_FIELD_NUMBER: _ClassVar[int]
@@ -304,19 +304,19 @@ class Decision(_message.Message):
     def __init__(self, at_unix_ns: _Optional[int] = ..., stage: _Optional[_Union[Stage, str]] = ..., revision: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., policy_digest: _Optional[str] = ..., first_second: _Optional[int] = ..., last_second: _Optional[int] = ...) -> None: ...
 
 class RolloutState(_message.Message):
-    __slots__ = ("status", "decisions", "split_salt", "closed_second", "sources", "metrics", "seen", "late_windows", "duplicate_batches", "stages", "open_windows", "shift", "counts", "numbers", "policy_json")
+    __slots__ = ("status", "decisions", "split_salt", "closed_second", "sources", "metrics", "counted_keys", "late_windows", "duplicate_batches", "stages", "open_windows", "approved_shift", "counts", "numbers", "policy_json")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     SPLIT_SALT_FIELD_NUMBER: _ClassVar[int]
     CLOSED_SECOND_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
-    SEEN_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_KEYS_FIELD_NUMBER: _ClassVar[int]
     LATE_WINDOWS_FIELD_NUMBER: _ClassVar[int]
     DUPLICATE_BATCHES_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
     OPEN_WINDOWS_FIELD_NUMBER: _ClassVar[int]
-    SHIFT_FIELD_NUMBER: _ClassVar[int]
+    APPROVED_SHIFT_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
     NUMBERS_FIELD_NUMBER: _ClassVar[int]
     POLICY_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -326,16 +326,16 @@ class RolloutState(_message.Message):
     closed_second: int
     sources: _containers.RepeatedCompositeFieldContainer[SourceState]
     metrics: _containers.RepeatedCompositeFieldContainer[MetricState]
-    seen: _containers.RepeatedCompositeFieldContainer[KeySet]
+    counted_keys: _containers.RepeatedCompositeFieldContainer[KeySet]
     late_windows: int
     duplicate_batches: int
     stages: _containers.RepeatedCompositeFieldContainer[StageState]
     open_windows: bytes
-    shift: ApprovedShift
+    approved_shift: ApprovedShift
     counts: _containers.RepeatedCompositeFieldContainer[NamedCounts]
     numbers: _containers.RepeatedCompositeFieldContainer[NamedNumbers]
     policy_json: bytes
-    def __init__(self, status: _Optional[_Union[RolloutStatus, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., split_salt: _Optional[bytes] = ..., closed_second: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[SourceState, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[MetricState, _Mapping]]] = ..., seen: _Optional[_Iterable[_Union[KeySet, _Mapping]]] = ..., late_windows: _Optional[int] = ..., duplicate_batches: _Optional[int] = ..., stages: _Optional[_Iterable[_Union[StageState, _Mapping]]] = ..., open_windows: _Optional[bytes] = ..., shift: _Optional[_Union[ApprovedShift, _Mapping]] = ..., counts: _Optional[_Iterable[_Union[NamedCounts, _Mapping]]] = ..., numbers: _Optional[_Iterable[_Union[NamedNumbers, _Mapping]]] = ..., policy_json: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, status: _Optional[_Union[RolloutStatus, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., split_salt: _Optional[bytes] = ..., closed_second: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[SourceState, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[MetricState, _Mapping]]] = ..., counted_keys: _Optional[_Iterable[_Union[KeySet, _Mapping]]] = ..., late_windows: _Optional[int] = ..., duplicate_batches: _Optional[int] = ..., stages: _Optional[_Iterable[_Union[StageState, _Mapping]]] = ..., open_windows: _Optional[bytes] = ..., approved_shift: _Optional[_Union[ApprovedShift, _Mapping]] = ..., counts: _Optional[_Iterable[_Union[NamedCounts, _Mapping]]] = ..., numbers: _Optional[_Iterable[_Union[NamedNumbers, _Mapping]]] = ..., policy_json: _Optional[bytes] = ...) -> None: ...
 
 class ApprovedShift(_message.Message):
     __slots__ = ("digest", "bins", "counts", "flip_rate")
@@ -365,7 +365,7 @@ class NamedNumbers(_message.Message):
     numbers: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, name: _Optional[str] = ..., numbers: _Optional[_Iterable[float]] = ...) -> None: ...
 
-class ShareCounts(_message.Message):
+class EventsByShare(_message.Message):
     __slots__ = ("share_bp", "canary", "baseline")
     SHARE_BP_FIELD_NUMBER: _ClassVar[int]
     CANARY_FIELD_NUMBER: _ClassVar[int]
@@ -384,7 +384,7 @@ class SourceState(_message.Message):
     def __init__(self, source: _Optional[str] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class MetricState(_message.Message):
-    __slots__ = ("metric", "log_s", "prior_spent", "log_e", "log_e_max", "looks", "canary_keys", "canary_events", "baseline_keys", "baseline_events", "shares")
+    __slots__ = ("metric", "log_s", "prior_spent", "log_e", "log_e_max", "looks", "canary_keys", "canary_events", "baseline_keys", "baseline_events", "events_by_share")
     METRIC_FIELD_NUMBER: _ClassVar[int]
     LOG_S_FIELD_NUMBER: _ClassVar[int]
     PRIOR_SPENT_FIELD_NUMBER: _ClassVar[int]
@@ -395,7 +395,7 @@ class MetricState(_message.Message):
     CANARY_EVENTS_FIELD_NUMBER: _ClassVar[int]
     BASELINE_KEYS_FIELD_NUMBER: _ClassVar[int]
     BASELINE_EVENTS_FIELD_NUMBER: _ClassVar[int]
-    SHARES_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_BY_SHARE_FIELD_NUMBER: _ClassVar[int]
     metric: str
     log_s: _containers.RepeatedScalarFieldContainer[float]
     prior_spent: float
@@ -406,18 +406,18 @@ class MetricState(_message.Message):
     canary_events: int
     baseline_keys: int
     baseline_events: int
-    shares: _containers.RepeatedCompositeFieldContainer[ShareCounts]
-    def __init__(self, metric: _Optional[str] = ..., log_s: _Optional[_Iterable[float]] = ..., prior_spent: _Optional[float] = ..., log_e: _Optional[float] = ..., log_e_max: _Optional[float] = ..., looks: _Optional[int] = ..., canary_keys: _Optional[int] = ..., canary_events: _Optional[int] = ..., baseline_keys: _Optional[int] = ..., baseline_events: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[ShareCounts, _Mapping]]] = ...) -> None: ...
+    events_by_share: _containers.RepeatedCompositeFieldContainer[EventsByShare]
+    def __init__(self, metric: _Optional[str] = ..., log_s: _Optional[_Iterable[float]] = ..., prior_spent: _Optional[float] = ..., log_e: _Optional[float] = ..., log_e_max: _Optional[float] = ..., looks: _Optional[int] = ..., canary_keys: _Optional[int] = ..., canary_events: _Optional[int] = ..., baseline_keys: _Optional[int] = ..., baseline_events: _Optional[int] = ..., events_by_share: _Optional[_Iterable[_Union[EventsByShare, _Mapping]]] = ...) -> None: ...
 
 class KeySet(_message.Message):
-    __slots__ = ("metric", "keys", "keep_of_65536")
+    __slots__ = ("metric", "keys", "sampled_of_65536")
     METRIC_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
-    KEEP_OF_65536_FIELD_NUMBER: _ClassVar[int]
+    SAMPLED_OF_65536_FIELD_NUMBER: _ClassVar[int]
     metric: str
     keys: bytes
-    keep_of_65536: int
-    def __init__(self, metric: _Optional[str] = ..., keys: _Optional[bytes] = ..., keep_of_65536: _Optional[int] = ...) -> None: ...
+    sampled_of_65536: int
+    def __init__(self, metric: _Optional[str] = ..., keys: _Optional[bytes] = ..., sampled_of_65536: _Optional[int] = ...) -> None: ...
 
 class StageState(_message.Message):
     __slots__ = ("step", "promote_log_e", "keys", "events", "pairs", "since_unix_ms")

@@ -41,17 +41,17 @@ class RolloutsStub:
                 _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/turnout.v1.Rollouts/GetStatus',
-                request_serializer=protos_dot_rollout__pb2.RolloutModel.SerializeToString,
+                request_serializer=protos_dot_rollout__pb2.RolloutSelector.SerializeToString,
                 response_deserializer=protos_dot_rollout__pb2.RolloutStatus.FromString,
                 _registered_method=True)
         self.WatchStatus = channel.unary_stream(
                 '/turnout.v1.Rollouts/WatchStatus',
-                request_serializer=protos_dot_rollout__pb2.RolloutModel.SerializeToString,
+                request_serializer=protos_dot_rollout__pb2.RolloutSelector.SerializeToString,
                 response_deserializer=protos_dot_rollout__pb2.RolloutStatus.FromString,
                 _registered_method=True)
         self.ListRollouts = channel.unary_unary(
                 '/turnout.v1.Rollouts/ListRollouts',
-                request_serializer=protos_dot_rollout__pb2.RolloutModel.SerializeToString,
+                request_serializer=protos_dot_rollout__pb2.RolloutSelector.SerializeToString,
                 response_deserializer=protos_dot_rollout__pb2.ListRolloutsReply.FromString,
                 _registered_method=True)
         self.ListPolicies = channel.unary_unary(
@@ -61,48 +61,48 @@ class RolloutsStub:
                 _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/turnout.v1.Rollouts/Explain',
-                request_serializer=protos_dot_rollout__pb2.RolloutModel.SerializeToString,
+                request_serializer=protos_dot_rollout__pb2.RolloutSelector.SerializeToString,
                 response_deserializer=protos_dot_rollout__pb2.RolloutExplanation.FromString,
                 _registered_method=True)
         self.Abort = channel.unary_unary(
                 '/turnout.v1.Rollouts/Abort',
-                request_serializer=protos_dot_rollout__pb2.RolloutVerb.SerializeToString,
+                request_serializer=protos_dot_rollout__pb2.RolloutCommand.SerializeToString,
                 response_deserializer=protos_dot_rollout__pb2.RolloutStatus.FromString,
                 _registered_method=True)
         self.Promote = channel.unary_unary(
                 '/turnout.v1.Rollouts/Promote',
-                request_serializer=protos_dot_rollout__pb2.RolloutVerb.SerializeToString,
+                request_serializer=protos_dot_rollout__pb2.RolloutCommand.SerializeToString,
                 response_deserializer=protos_dot_rollout__pb2.RolloutStatus.FromString,
                 _registered_method=True)
         self.Pause = channel.unary_unary(
                 '/turnout.v1.Rollouts/Pause',
-                request_serializer=protos_dot_rollout__pb2.RolloutVerb.SerializeToString,
+                request_serializer=protos_dot_rollout__pb2.RolloutCommand.SerializeToString,
                 response_deserializer=protos_dot_rollout__pb2.RolloutStatus.FromString,
                 _registered_method=True)
         self.Resume = channel.unary_unary(
                 '/turnout.v1.Rollouts/Resume',
-                request_serializer=protos_dot_rollout__pb2.RolloutVerb.SerializeToString,
+                request_serializer=protos_dot_rollout__pb2.RolloutCommand.SerializeToString,
                 response_deserializer=protos_dot_rollout__pb2.RolloutStatus.FromString,
                 _registered_method=True)
         self.Retry = channel.unary_unary(
                 '/turnout.v1.Rollouts/Retry',
-                request_serializer=protos_dot_rollout__pb2.RolloutVerb.SerializeToString,
+                request_serializer=protos_dot_rollout__pb2.RolloutCommand.SerializeToString,
                 response_deserializer=protos_dot_rollout__pb2.RolloutStatus.FromString,
                 _registered_method=True)
         self.Undo = channel.unary_unary(
                 '/turnout.v1.Rollouts/Undo',
-                request_serializer=protos_dot_rollout__pb2.RolloutVerb.SerializeToString,
+                request_serializer=protos_dot_rollout__pb2.RolloutCommand.SerializeToString,
                 response_deserializer=protos_dot_rollout__pb2.RolloutStatus.FromString,
                 _registered_method=True)
         self.SetWeight = channel.unary_unary(
                 '/turnout.v1.Rollouts/SetWeight',
-                request_serializer=protos_dot_rollout__pb2.RolloutVerb.SerializeToString,
+                request_serializer=protos_dot_rollout__pb2.RolloutCommand.SerializeToString,
                 response_deserializer=protos_dot_rollout__pb2.RolloutStatus.FromString,
                 _registered_method=True)
-        self.Foretell = channel.unary_unary(
-                '/turnout.v1.Rollouts/Foretell',
-                request_serializer=protos_dot_rollout__pb2.ForetellRequest.SerializeToString,
-                response_deserializer=protos_dot_rollout__pb2.ForetellReply.FromString,
+        self.Forecast = channel.unary_unary(
+                '/turnout.v1.Rollouts/Forecast',
+                request_serializer=protos_dot_rollout__pb2.ForecastRequest.SerializeToString,
+                response_deserializer=protos_dot_rollout__pb2.ForecastReply.FromString,
                 _registered_method=True)
 
 
@@ -188,7 +188,7 @@ class RolloutsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Foretell(self, request, context):
+    def Forecast(self, request, context):
         """How long a rollout would take at today's traffic, and what it could not see.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -205,17 +205,17 @@ def add_RolloutsServicer_to_server(servicer, server):
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
-                    request_deserializer=protos_dot_rollout__pb2.RolloutModel.FromString,
+                    request_deserializer=protos_dot_rollout__pb2.RolloutSelector.FromString,
                     response_serializer=protos_dot_rollout__pb2.RolloutStatus.SerializeToString,
             ),
             'WatchStatus': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchStatus,
-                    request_deserializer=protos_dot_rollout__pb2.RolloutModel.FromString,
+                    request_deserializer=protos_dot_rollout__pb2.RolloutSelector.FromString,
                     response_serializer=protos_dot_rollout__pb2.RolloutStatus.SerializeToString,
             ),
             'ListRollouts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRollouts,
-                    request_deserializer=protos_dot_rollout__pb2.RolloutModel.FromString,
+                    request_deserializer=protos_dot_rollout__pb2.RolloutSelector.FromString,
                     response_serializer=protos_dot_rollout__pb2.ListRolloutsReply.SerializeToString,
             ),
             'ListPolicies': grpc.unary_unary_rpc_method_handler(
@@ -225,48 +225,48 @@ def add_RolloutsServicer_to_server(servicer, server):
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
-                    request_deserializer=protos_dot_rollout__pb2.RolloutModel.FromString,
+                    request_deserializer=protos_dot_rollout__pb2.RolloutSelector.FromString,
                     response_serializer=protos_dot_rollout__pb2.RolloutExplanation.SerializeToString,
             ),
             'Abort': grpc.unary_unary_rpc_method_handler(
                     servicer.Abort,
-                    request_deserializer=protos_dot_rollout__pb2.RolloutVerb.FromString,
+                    request_deserializer=protos_dot_rollout__pb2.RolloutCommand.FromString,
                     response_serializer=protos_dot_rollout__pb2.RolloutStatus.SerializeToString,
             ),
             'Promote': grpc.unary_unary_rpc_method_handler(
                     servicer.Promote,
-                    request_deserializer=protos_dot_rollout__pb2.RolloutVerb.FromString,
+                    request_deserializer=protos_dot_rollout__pb2.RolloutCommand.FromString,
                     response_serializer=protos_dot_rollout__pb2.RolloutStatus.SerializeToString,
             ),
             'Pause': grpc.unary_unary_rpc_method_handler(
                     servicer.Pause,
-                    request_deserializer=protos_dot_rollout__pb2.RolloutVerb.FromString,
+                    request_deserializer=protos_dot_rollout__pb2.RolloutCommand.FromString,
                     response_serializer=protos_dot_rollout__pb2.RolloutStatus.SerializeToString,
             ),
             'Resume': grpc.unary_unary_rpc_method_handler(
                     servicer.Resume,
-                    request_deserializer=protos_dot_rollout__pb2.RolloutVerb.FromString,
+                    request_deserializer=protos_dot_rollout__pb2.RolloutCommand.FromString,
                     response_serializer=protos_dot_rollout__pb2.RolloutStatus.SerializeToString,
             ),
             'Retry': grpc.unary_unary_rpc_method_handler(
                     servicer.Retry,
-                    request_deserializer=protos_dot_rollout__pb2.RolloutVerb.FromString,
+                    request_deserializer=protos_dot_rollout__pb2.RolloutCommand.FromString,
                     response_serializer=protos_dot_rollout__pb2.RolloutStatus.SerializeToString,
             ),
             'Undo': grpc.unary_unary_rpc_method_handler(
                     servicer.Undo,
-                    request_deserializer=protos_dot_rollout__pb2.RolloutVerb.FromString,
+                    request_deserializer=protos_dot_rollout__pb2.RolloutCommand.FromString,
                     response_serializer=protos_dot_rollout__pb2.RolloutStatus.SerializeToString,
             ),
             'SetWeight': grpc.unary_unary_rpc_method_handler(
                     servicer.SetWeight,
-                    request_deserializer=protos_dot_rollout__pb2.RolloutVerb.FromString,
+                    request_deserializer=protos_dot_rollout__pb2.RolloutCommand.FromString,
                     response_serializer=protos_dot_rollout__pb2.RolloutStatus.SerializeToString,
             ),
-            'Foretell': grpc.unary_unary_rpc_method_handler(
-                    servicer.Foretell,
-                    request_deserializer=protos_dot_rollout__pb2.ForetellRequest.FromString,
-                    response_serializer=protos_dot_rollout__pb2.ForetellReply.SerializeToString,
+            'Forecast': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forecast,
+                    request_deserializer=protos_dot_rollout__pb2.ForecastRequest.FromString,
+                    response_serializer=protos_dot_rollout__pb2.ForecastReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -321,7 +321,7 @@ class Rollouts:
             request,
             target,
             '/turnout.v1.Rollouts/GetStatus',
-            protos_dot_rollout__pb2.RolloutModel.SerializeToString,
+            protos_dot_rollout__pb2.RolloutSelector.SerializeToString,
             protos_dot_rollout__pb2.RolloutStatus.FromString,
             options,
             channel_credentials,
@@ -348,7 +348,7 @@ class Rollouts:
             request,
             target,
             '/turnout.v1.Rollouts/WatchStatus',
-            protos_dot_rollout__pb2.RolloutModel.SerializeToString,
+            protos_dot_rollout__pb2.RolloutSelector.SerializeToString,
             protos_dot_rollout__pb2.RolloutStatus.FromString,
             options,
             channel_credentials,
@@ -375,7 +375,7 @@ class Rollouts:
             request,
             target,
             '/turnout.v1.Rollouts/ListRollouts',
-            protos_dot_rollout__pb2.RolloutModel.SerializeToString,
+            protos_dot_rollout__pb2.RolloutSelector.SerializeToString,
             protos_dot_rollout__pb2.ListRolloutsReply.FromString,
             options,
             channel_credentials,
@@ -429,7 +429,7 @@ class Rollouts:
             request,
             target,
             '/turnout.v1.Rollouts/Explain',
-            protos_dot_rollout__pb2.RolloutModel.SerializeToString,
+            protos_dot_rollout__pb2.RolloutSelector.SerializeToString,
             protos_dot_rollout__pb2.RolloutExplanation.FromString,
             options,
             channel_credentials,
@@ -456,7 +456,7 @@ class Rollouts:
             request,
             target,
             '/turnout.v1.Rollouts/Abort',
-            protos_dot_rollout__pb2.RolloutVerb.SerializeToString,
+            protos_dot_rollout__pb2.RolloutCommand.SerializeToString,
             protos_dot_rollout__pb2.RolloutStatus.FromString,
             options,
             channel_credentials,
@@ -483,7 +483,7 @@ class Rollouts:
             request,
             target,
             '/turnout.v1.Rollouts/Promote',
-            protos_dot_rollout__pb2.RolloutVerb.SerializeToString,
+            protos_dot_rollout__pb2.RolloutCommand.SerializeToString,
             protos_dot_rollout__pb2.RolloutStatus.FromString,
             options,
             channel_credentials,
@@ -510,7 +510,7 @@ class Rollouts:
             request,
             target,
             '/turnout.v1.Rollouts/Pause',
-            protos_dot_rollout__pb2.RolloutVerb.SerializeToString,
+            protos_dot_rollout__pb2.RolloutCommand.SerializeToString,
             protos_dot_rollout__pb2.RolloutStatus.FromString,
             options,
             channel_credentials,
@@ -537,7 +537,7 @@ class Rollouts:
             request,
             target,
             '/turnout.v1.Rollouts/Resume',
-            protos_dot_rollout__pb2.RolloutVerb.SerializeToString,
+            protos_dot_rollout__pb2.RolloutCommand.SerializeToString,
             protos_dot_rollout__pb2.RolloutStatus.FromString,
             options,
             channel_credentials,
@@ -564,7 +564,7 @@ class Rollouts:
             request,
             target,
             '/turnout.v1.Rollouts/Retry',
-            protos_dot_rollout__pb2.RolloutVerb.SerializeToString,
+            protos_dot_rollout__pb2.RolloutCommand.SerializeToString,
             protos_dot_rollout__pb2.RolloutStatus.FromString,
             options,
             channel_credentials,
@@ -591,7 +591,7 @@ class Rollouts:
             request,
             target,
             '/turnout.v1.Rollouts/Undo',
-            protos_dot_rollout__pb2.RolloutVerb.SerializeToString,
+            protos_dot_rollout__pb2.RolloutCommand.SerializeToString,
             protos_dot_rollout__pb2.RolloutStatus.FromString,
             options,
             channel_credentials,
@@ -618,7 +618,7 @@ class Rollouts:
             request,
             target,
             '/turnout.v1.Rollouts/SetWeight',
-            protos_dot_rollout__pb2.RolloutVerb.SerializeToString,
+            protos_dot_rollout__pb2.RolloutCommand.SerializeToString,
             protos_dot_rollout__pb2.RolloutStatus.FromString,
             options,
             channel_credentials,
@@ -631,7 +631,7 @@ class Rollouts:
             _registered_method=True)
 
     @staticmethod
-    def Foretell(request,
+    def Forecast(request,
             target,
             options=(),
             channel_credentials=None,
@@ -644,9 +644,9 @@ class Rollouts:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/turnout.v1.Rollouts/Foretell',
-            protos_dot_rollout__pb2.ForetellRequest.SerializeToString,
-            protos_dot_rollout__pb2.ForetellReply.FromString,
+            '/turnout.v1.Rollouts/Forecast',
+            protos_dot_rollout__pb2.ForecastRequest.SerializeToString,
+            protos_dot_rollout__pb2.ForecastReply.FromString,
             options,
             channel_credentials,
             insecure,

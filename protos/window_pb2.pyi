@@ -68,7 +68,7 @@ class WindowAck(_message.Message):
     def __init__(self, sequence: _Optional[int] = ...) -> None: ...
 
 class Window(_message.Message):
-    __slots__ = ("model", "version", "version_digest", "arm", "revision", "second", "start_unix_ns", "end_unix_ns", "calls", "rows", "features", "latency", "scores", "pairs", "outcomes", "records", "keep_of_65536", "first_bad_unix_ns", "last_bad_unix_ns")
+    __slots__ = ("model", "version", "version_digest", "arm", "revision", "second", "start_unix_ns", "end_unix_ns", "calls", "rows", "features", "latency", "scores", "pairs", "outcomes", "records", "sampled_of_65536", "first_bad_unix_ns", "last_bad_unix_ns")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     VERSION_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -85,7 +85,7 @@ class Window(_message.Message):
     PAIRS_FIELD_NUMBER: _ClassVar[int]
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
-    KEEP_OF_65536_FIELD_NUMBER: _ClassVar[int]
+    SAMPLED_OF_65536_FIELD_NUMBER: _ClassVar[int]
     FIRST_BAD_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     LAST_BAD_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     model: str
@@ -96,40 +96,40 @@ class Window(_message.Message):
     second: int
     start_unix_ns: int
     end_unix_ns: int
-    calls: Calls
+    calls: CallCounts
     rows: int
-    features: Rows
-    latency: Sparse
-    scores: Sparse
-    pairs: Pairs
-    outcomes: _containers.RepeatedCompositeFieldContainer[Outcomes]
-    records: _containers.RepeatedCompositeFieldContainer[Records]
-    keep_of_65536: int
+    features: FeatureCounts
+    latency: SparseHistogram
+    scores: SparseHistogram
+    pairs: PairCounts
+    outcomes: _containers.RepeatedCompositeFieldContainer[OutcomeReports]
+    records: _containers.RepeatedCompositeFieldContainer[KeyRecords]
+    sampled_of_65536: int
     first_bad_unix_ns: int
     last_bad_unix_ns: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[int] = ..., arm: _Optional[_Union[Arm, str]] = ..., revision: _Optional[int] = ..., second: _Optional[int] = ..., start_unix_ns: _Optional[int] = ..., end_unix_ns: _Optional[int] = ..., calls: _Optional[_Union[Calls, _Mapping]] = ..., rows: _Optional[int] = ..., features: _Optional[_Union[Rows, _Mapping]] = ..., latency: _Optional[_Union[Sparse, _Mapping]] = ..., scores: _Optional[_Union[Sparse, _Mapping]] = ..., pairs: _Optional[_Union[Pairs, _Mapping]] = ..., outcomes: _Optional[_Iterable[_Union[Outcomes, _Mapping]]] = ..., records: _Optional[_Iterable[_Union[Records, _Mapping]]] = ..., keep_of_65536: _Optional[int] = ..., first_bad_unix_ns: _Optional[int] = ..., last_bad_unix_ns: _Optional[int] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[int] = ..., arm: _Optional[_Union[Arm, str]] = ..., revision: _Optional[int] = ..., second: _Optional[int] = ..., start_unix_ns: _Optional[int] = ..., end_unix_ns: _Optional[int] = ..., calls: _Optional[_Union[CallCounts, _Mapping]] = ..., rows: _Optional[int] = ..., features: _Optional[_Union[FeatureCounts, _Mapping]] = ..., latency: _Optional[_Union[SparseHistogram, _Mapping]] = ..., scores: _Optional[_Union[SparseHistogram, _Mapping]] = ..., pairs: _Optional[_Union[PairCounts, _Mapping]] = ..., outcomes: _Optional[_Iterable[_Union[OutcomeReports, _Mapping]]] = ..., records: _Optional[_Iterable[_Union[KeyRecords, _Mapping]]] = ..., sampled_of_65536: _Optional[int] = ..., first_bad_unix_ns: _Optional[int] = ..., last_bad_unix_ns: _Optional[int] = ...) -> None: ...
 
-class Calls(_message.Message):
-    __slots__ = ("answered", "refused", "faulty", "fallen_back", "late", "nan", "held_out", "dropped")
+class CallCounts(_message.Message):
+    __slots__ = ("answered", "refused", "faulty", "fallbacks", "late", "nan", "holdout", "dropped")
     ANSWERED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     FAULTY_FIELD_NUMBER: _ClassVar[int]
-    FALLEN_BACK_FIELD_NUMBER: _ClassVar[int]
+    FALLBACKS_FIELD_NUMBER: _ClassVar[int]
     LATE_FIELD_NUMBER: _ClassVar[int]
     NAN_FIELD_NUMBER: _ClassVar[int]
-    HELD_OUT_FIELD_NUMBER: _ClassVar[int]
+    HOLDOUT_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     answered: int
     refused: int
     faulty: int
-    fallen_back: int
+    fallbacks: int
     late: int
     nan: int
-    held_out: int
+    holdout: int
     dropped: int
-    def __init__(self, answered: _Optional[int] = ..., refused: _Optional[int] = ..., faulty: _Optional[int] = ..., fallen_back: _Optional[int] = ..., late: _Optional[int] = ..., nan: _Optional[int] = ..., held_out: _Optional[int] = ..., dropped: _Optional[int] = ...) -> None: ...
+    def __init__(self, answered: _Optional[int] = ..., refused: _Optional[int] = ..., faulty: _Optional[int] = ..., fallbacks: _Optional[int] = ..., late: _Optional[int] = ..., nan: _Optional[int] = ..., holdout: _Optional[int] = ..., dropped: _Optional[int] = ...) -> None: ...
 
-class Rows(_message.Message):
+class FeatureCounts(_message.Message):
     __slots__ = ("missing", "stale", "defaulted", "degraded", "broken")
     MISSING_FIELD_NUMBER: _ClassVar[int]
     STALE_FIELD_NUMBER: _ClassVar[int]
@@ -143,7 +143,7 @@ class Rows(_message.Message):
     broken: int
     def __init__(self, missing: _Optional[int] = ..., stale: _Optional[int] = ..., defaulted: _Optional[int] = ..., degraded: _Optional[int] = ..., broken: _Optional[int] = ...) -> None: ...
 
-class Sparse(_message.Message):
+class SparseHistogram(_message.Message):
     __slots__ = ("index", "count")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -151,21 +151,21 @@ class Sparse(_message.Message):
     count: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, index: _Optional[_Iterable[int]] = ..., count: _Optional[_Iterable[int]] = ...) -> None: ...
 
-class Records(_message.Message):
-    __slots__ = ("metric", "key_hash", "bin", "expected_bin", "batch_calls")
+class KeyRecords(_message.Message):
+    __slots__ = ("metric", "key_hash", "bin", "production_bin", "batch_calls")
     METRIC_FIELD_NUMBER: _ClassVar[int]
     KEY_HASH_FIELD_NUMBER: _ClassVar[int]
     BIN_FIELD_NUMBER: _ClassVar[int]
-    EXPECTED_BIN_FIELD_NUMBER: _ClassVar[int]
+    PRODUCTION_BIN_FIELD_NUMBER: _ClassVar[int]
     BATCH_CALLS_FIELD_NUMBER: _ClassVar[int]
     metric: Metric
     key_hash: _containers.RepeatedScalarFieldContainer[int]
     bin: _containers.RepeatedScalarFieldContainer[int]
-    expected_bin: _containers.RepeatedScalarFieldContainer[int]
+    production_bin: _containers.RepeatedScalarFieldContainer[int]
     batch_calls: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, metric: _Optional[_Union[Metric, str]] = ..., key_hash: _Optional[_Iterable[int]] = ..., bin: _Optional[_Iterable[int]] = ..., expected_bin: _Optional[_Iterable[int]] = ..., batch_calls: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, metric: _Optional[_Union[Metric, str]] = ..., key_hash: _Optional[_Iterable[int]] = ..., bin: _Optional[_Iterable[int]] = ..., production_bin: _Optional[_Iterable[int]] = ..., batch_calls: _Optional[_Iterable[int]] = ...) -> None: ...
 
-class Outcomes(_message.Message):
+class OutcomeReports(_message.Message):
     __slots__ = ("role", "name", "key_hash", "value")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -177,7 +177,7 @@ class Outcomes(_message.Message):
     value: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, role: _Optional[int] = ..., name: _Optional[str] = ..., key_hash: _Optional[_Iterable[int]] = ..., value: _Optional[_Iterable[float]] = ...) -> None: ...
 
-class Pairs(_message.Message):
+class PairCounts(_message.Message):
     __slots__ = ("pairs", "flips", "absolute_sum", "square_sum", "production_bins", "joint_index", "joint_count", "faulty")
     PAIRS_FIELD_NUMBER: _ClassVar[int]
     FLIPS_FIELD_NUMBER: _ClassVar[int]
@@ -191,11 +191,11 @@ class Pairs(_message.Message):
     flips: int
     absolute_sum: float
     square_sum: float
-    production_bins: Sparse
+    production_bins: SparseHistogram
     joint_index: _containers.RepeatedScalarFieldContainer[int]
     joint_count: _containers.RepeatedScalarFieldContainer[int]
     faulty: int
-    def __init__(self, pairs: _Optional[int] = ..., flips: _Optional[int] = ..., absolute_sum: _Optional[float] = ..., square_sum: _Optional[float] = ..., production_bins: _Optional[_Union[Sparse, _Mapping]] = ..., joint_index: _Optional[_Iterable[int]] = ..., joint_count: _Optional[_Iterable[int]] = ..., faulty: _Optional[int] = ...) -> None: ...
+    def __init__(self, pairs: _Optional[int] = ..., flips: _Optional[int] = ..., absolute_sum: _Optional[float] = ..., square_sum: _Optional[float] = ..., production_bins: _Optional[_Union[SparseHistogram, _Mapping]] = ..., joint_index: _Optional[_Iterable[int]] = ..., joint_count: _Optional[_Iterable[int]] = ..., faulty: _Optional[int] = ...) -> None: ...
 
 class HardGuard(_message.Message):
     __slots__ = ("model", "version", "revision", "kind", "reason", "at_unix_ns", "first_bad_unix_ns")
@@ -203,11 +203,11 @@ class HardGuard(_message.Message):
         __slots__ = ()
         UNSPECIFIED: _ClassVar[HardGuard.Kind]
         BREAKER_OPEN: _ClassVar[HardGuard.Kind]
-        WORKER_DIED: _ClassVar[HardGuard.Kind]
+        PROCESS_DIED: _ClassVar[HardGuard.Kind]
         LOAD_REFUSED: _ClassVar[HardGuard.Kind]
     UNSPECIFIED: HardGuard.Kind
     BREAKER_OPEN: HardGuard.Kind
-    WORKER_DIED: HardGuard.Kind
+    PROCESS_DIED: HardGuard.Kind
     LOAD_REFUSED: HardGuard.Kind
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]

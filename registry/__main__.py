@@ -7,11 +7,11 @@ import signal
 import sys
 from pathlib import Path
 
-from registry.api.server import serve
+from registry.api.server import serve_registry
 from registry.types import RegistryError
 
 
-def arguments() -> argparse.ArgumentParser:
+def registry_arguments() -> argparse.ArgumentParser:
     """What the command takes."""
     parser = argparse.ArgumentParser(prog="python -m registry", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="database, versions, keys")
@@ -20,9 +20,9 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-async def run(folder: Path, listen: str, identities: Path | None) -> None:
+async def run_registry(folder: Path, listen: str, identities: Path | None) -> None:
     """Serve until SIGTERM or SIGINT; the first line printed says where."""
-    server = await serve(folder, listen, identities=identities)
+    server = await serve_registry(folder, listen, identities=identities)
     host = listen.rpartition(":")[0]
     sys.stdout.write(f"registry listening on {host}:{server.port}\n")
     sys.stdout.flush()
@@ -37,9 +37,9 @@ async def run(folder: Path, listen: str, identities: Path | None) -> None:
 def main() -> int:
     """Run; 3 when the registry cannot start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    asked = arguments().parse_args()
+    asked = registry_arguments().parse_args()
     try:
-        asyncio.run(run(asked.folder, asked.listen, asked.identities))
+        asyncio.run(run_registry(asked.folder, asked.listen, asked.identities))
     except RegistryError as error:
         sys.stderr.write(f"registry: {error}\n")
         return 3

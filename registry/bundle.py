@@ -94,7 +94,7 @@ class Session:
         return scores
 
 
-def seal(
+def seal_files(
     files: Mapping[str, bytes], *, model: str, author: str, created_unix_ms: int
 ) -> dict[str, bytes]:
     """Return *files* with their canonical manifest.json; the version's id is its SHA-256.
@@ -116,7 +116,7 @@ def seal(
     return sealed
 
 
-def sign(manifest: bytes, private_key: Ed25519PrivateKey) -> bytes:
+def sign_manifest(manifest: bytes, private_key: Ed25519PrivateKey) -> bytes:
     """Return signature.json for the bytes of a manifest.json."""
     return canonical_json(
         {
@@ -127,7 +127,7 @@ def sign(manifest: bytes, private_key: Ed25519PrivateKey) -> bytes:
     )
 
 
-def verify(
+def verify_bundle(
     files: Mapping[str, bytes], *, trusted_key: bytes | None, expected_digest: str | None = None
 ) -> Bundle:
     """Prove a version's files and read them. VersionRefusedError says which is wrong, and how.
@@ -218,7 +218,7 @@ def refuse_runtime(version: str) -> None:
         )
 
 
-def load(bundle: Bundle, *, threads: int = 1) -> Session:
+def load_session(bundle: Bundle, *, threads: int = 1) -> Session:
     """Load the proved bytes into ONNX Runtime.
 
     threads  inside one run. One by default: calls are many and rows few (research: spinning pools
@@ -293,13 +293,13 @@ def golden_test(bundle: Bundle, session: Session) -> float:
     return float(off.flat[worst])
 
 
-def warm(bundle: Bundle, session: Session, rows: Sequence[int] = (1, 2, 8, 64, 256)) -> None:
+def warm_up(bundle: Bundle, session: Session, rows: Sequence[int] = (1, 2, 8, 64, 256)) -> None:
     """Run batches of these sizes once, on golden rows, so that no caller pays for the first."""
     for count in rows:
         session.run(np.resize(bundle.golden_inputs, (count, session.width)))
 
 
-def read_folder(path: Path) -> dict[str, bytes]:
+def read_version_folder(path: Path) -> dict[str, bytes]:
     """Return a version folder's files. VersionRefusedError on links, odd names and sizes."""
     names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     if not names or len(names) > envelope.FILES_MAX:
@@ -315,7 +315,7 @@ def read_folder(path: Path) -> dict[str, bytes]:
     return files
 
 
-def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+def write_version_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Make *path* hold exactly *files*, whole or not at all (temporary folder, fsync, rename)."""
     envelope.check_sizes(files)
     envelope.check_names(files)

@@ -14,13 +14,13 @@ import grpc
 
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryStub
-from registry.bundle import seal
+from registry.bundle import seal_files
 from registry.history import verify_chain
 from registry.manifest import MANIFEST, TOTAL_BYTES_MAX
-from registry.status import error_of
-from registry.types import Broken, Deployment, RegistryUnavailableError, VersionRefusedError
+from registry.status import error_from_status
+from registry.types import BrokenEntry, Deployment, RegistryUnavailableError, VersionRefusedError
 
-Reply = TypeVar("Reply")
+RpcReply = TypeVar("RpcReply")
 
 CHUNK_BYTES = 2**20
 CALL_S = 10.0
@@ -55,7 +55,7 @@ def chunks(model: str, files: Mapping[str, bytes]) -> Iterator[pb.VersionChunk]:
             )
 
 
-def credentials(actor: str, token: str | None) -> list[tuple[str, str]]:
+def call_metadata(actor: str, token: str | None) -> list[tuple[str, str]]:
     """Return who asks, as a call's metadata. That is ASCII; a name need not be."""
     said = [("x-turnout-actor", quote(actor, safe=" @:/+()'"))]
     return said if token is None else [*said, ("authorization", f"Bearer {token}")]
@@ -80,7 +80,7 @@ class RegistryClient:
         self._address = address
         self._actor = actor
         self._now_ms = now_ms
-        self._metadata = credentials(actor, token)
+        self._metadata = call_metadata(actor, token)
         self._channel: grpc.aio.Channel | None = None
         self._stub: RegistryStub | None = None
 
@@ -107,8 +107,10 @@ class RegistryClient:
         The same manifest twice is the same version. VersionRefusedError says what is wrong.
         """
         if MANIFEST not in files:
-            files = seal(files, model=model, author=self._actor, created_unix_ms=self._now_ms())
-        return await self._ask(
+            files = seal_files(
+                files, model=model, author=self._actor, created_unix_ms=self._now_ms()
+            )
+        return await self._await_reply(
             self._rpc.RegisterVersion(
                 chunks(model, files), metadata=self._metadata, timeout=REGISTER_S
             )
@@ -224,14 +226,14 @@ class RegistryClient:
         gateway: str = "",
         slot: int = 0,
         boot_id: int = 0,
-        held: Mapping[str, int] | None = None,
+        known_revisions: Mapping[str, int] | None = None,
     ) -> AsyncIterator[pb.DeploymentEvent]:
         """Yield what is newer than *held*, then every change. Ends with an error: call again.
 
         gateway  empty: a mere reader; else this worker counts as live while the stream stands.
         """
         request = pb.WatchDeploymentsRequest(
-            gateway=gateway, slot=slot, boot_id=boot_id, held=held or {}
+            gateway=gateway, slot=slot, boot_id=boot_id, known_revisions=known_revisions or {}
         )
         return self._stream(self._rpc.WatchDeployments, request)
 
@@ -286,13 +288,15 @@ class RegistryClient:
             pb.ListHistoryRequest(after=after, limit=limit, object=object_prefix),
         )
 
-    async def who_is(self, metadata: Sequence[tuple[str, str]]) -> pb.Caller:
+    async def identify(self, metadata: Sequence[tuple[str, str]]) -> pb.Caller:
         """Return who stands behind another call's *metadata*; UnknownActorError: nobody known."""
-        return await self._ask(
+        return await self._await_reply(
             self._rpc.WhoAmI(pb.WhoAmIRequest(), metadata=metadata, timeout=CALL_S)
         )
 
-    async def audit(self, public_key: bytes | None = None) -> tuple[pb.SignedHead, Broken | None]:
+    async def audit(
+        self, public_key: bytes | None = None
+    ) -> tuple[pb.SignedHead, BrokenEntry | None]:
         """Fetch the whole history and prove it; returns (head, the first broken entry or None).
 
         public_key  the registry's, as the auditor knows it; None: whatever the registry says it
@@ -316,26 +320,26 @@ class RegistryClient:
             )
         return self._stub
 
-    async def _call(self, method: Callable[..., Awaitable[Reply]], request: object) -> Reply:
-        return await self._ask(method(request, metadata=self._metadata, timeout=CALL_S))
+    async def _call(self, method: Callable[..., Awaitable[RpcReply]], request: object) -> RpcReply:
+        return await self._await_reply(method(request, metadata=self._metadata, timeout=CALL_S))
 
-    async def _ask(self, call: Awaitable[Reply]) -> Reply:
+    async def _await_reply(self, call: Awaitable[RpcReply]) -> RpcReply:
         try:
             return await call
         except grpc.aio.AioRpcError as error:
-            raise error_of(error) from error
+            raise error_from_status(error) from error
 
     async def _stream(
         self,
-        method: Callable[..., grpc.aio.UnaryStreamCall[Any, Reply]],
+        method: Callable[..., grpc.aio.UnaryStreamCall[Any, RpcReply]],
         request: object,
         timeout_s: float | None = None,
-    ) -> AsyncIterator[Reply]:
+    ) -> AsyncIterator[RpcReply]:
         call = method(request, metadata=self._metadata, timeout=timeout_s)
         try:
             async for message in call:
                 yield message
         except grpc.aio.AioRpcError as error:
-            raise error_of(error) from error
+            raise error_from_status(error) from error
         finally:
             call.cancel()

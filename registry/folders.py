@@ -50,7 +50,7 @@ def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    if _holds(path, files):
+    if _has_files(path, files):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     mark = secrets.token_hex(8)
@@ -63,7 +63,7 @@ def _replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
                 stream.flush()
                 os.fsync(stream.fileno())
         fsync_folder(beside)
-        while not _renamed(beside, path) and not _holds(path, files):
+        while not _rename(beside, path) and not _has_files(path, files):
             outgoing = path.parent / f".{path.name}.{secrets.token_hex(8)}.old"
             with suppress(FileNotFoundError):  # another process was faster; look again
                 path.rename(outgoing)
@@ -73,7 +73,7 @@ def _replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _renamed(beside: Path, path: Path) -> bool:
+def _rename(beside: Path, path: Path) -> bool:
     """Rename; False when a folder with something in it has the name already."""
     try:
         beside.rename(path)
@@ -84,7 +84,7 @@ def _renamed(beside: Path, path: Path) -> bool:
     return True
 
 
-def _holds(path: Path, files: Mapping[str, bytes]) -> bool:
+def _has_files(path: Path, files: Mapping[str, bytes]) -> bool:
     """Whether *path* holds exactly these files: several workers may bring the same version."""
     try:
         return {entry.name for entry in path.iterdir()} == set(files) and all(

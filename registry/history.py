@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from features.canonical import canonical_json
 from protos import registry_pb2 as pb
-from registry.types import Broken
+from registry.types import BrokenEntry
 
-START = bytes(32)
+FIRST_PREVIOUS_DIGEST = bytes(32)
 """What the first entry calls the entry before it."""
 
 
@@ -43,8 +43,8 @@ def verify_chain(
     head: pb.SignedHead,
     public_key: bytes,
     *,
-    after: tuple[int, bytes] = (0, START),
-) -> Broken | None:
+    after: tuple[int, bytes] = (0, FIRST_PREVIOUS_DIGEST),
+) -> BrokenEntry | None:
     """Return the first broken entry, or None when every one is as it was written.
 
     entries     all of them, in order.
@@ -56,26 +56,26 @@ def verify_chain(
     """
     last, previous = after
     for entry in entries:
-        broken = _check_link(entry, last, previous)
+        broken = _check_entry(entry, last, previous)
         if broken is not None:
             return broken
         last, previous = entry.seq, entry.digest
     return _check_head(head, last, previous, public_key)
 
 
-def _check_link(entry: pb.HistoryEntry, last: int, previous: bytes) -> Broken | None:
+def _check_entry(entry: pb.HistoryEntry, last: int, previous: bytes) -> BrokenEntry | None:
     if entry.seq > last + 1:
-        return Broken(last + 1, f"is missing: entry {entry.seq} follows entry {last}")
+        return BrokenEntry(last + 1, f"is missing: entry {entry.seq} follows entry {last}")
     if entry.seq <= last:
-        return Broken(entry.seq, f"stands after entry {last}: the order was changed")
+        return BrokenEntry(entry.seq, f"stands after entry {last}: the order was changed")
     if entry_digest(entry) != entry.digest:
-        return Broken(
+        return BrokenEntry(
             entry.seq,
             f"was edited: its contents have the SHA-256 {entry_digest(entry).hex()[:16]}, and it "
             f"was written as {entry.digest.hex()[:16]}",
         )
     if entry.previous != previous:
-        return Broken(
+        return BrokenEntry(
             max(last, 1),
             f"was replaced: it has the SHA-256 {previous.hex()[:16]}, and entry {entry.seq} was "
             f"written after {entry.previous.hex()[:16]}",
@@ -83,11 +83,13 @@ def _check_link(entry: pb.HistoryEntry, last: int, previous: bytes) -> Broken | 
     return None
 
 
-def _check_head(head: pb.SignedHead, last: int, digest: bytes, public_key: bytes) -> Broken | None:
+def _check_head(
+    head: pb.SignedHead, last: int, digest: bytes, public_key: bytes
+) -> BrokenEntry | None:
     if last == 0 and head.seq == 0 and not head.signature:
         return None  # nothing has happened yet
     if head.public_key != public_key:
-        return Broken(
+        return BrokenEntry(
             head.seq,
             f"is the head, signed by key {head.public_key.hex()[:16]}; the registry's is "
             f"{public_key.hex()[:16]}",
@@ -97,13 +99,13 @@ def _check_head(head: pb.SignedHead, last: int, digest: bytes, public_key: bytes
             head.signature, head_bytes(head.seq, head.digest)
         )
     except (InvalidSignature, ValueError):
-        return Broken(head.seq, "is the head, and its signature does not hold")
+        return BrokenEntry(head.seq, "is the head, and its signature does not hold")
     if head.seq > last:
-        return Broken(last + 1, f"is missing: the signed head is entry {head.seq}")
+        return BrokenEntry(last + 1, f"is missing: the signed head is entry {head.seq}")
     if head.seq < last:
-        return Broken(head.seq + 1, f"stands after the signed head, entry {head.seq}")
+        return BrokenEntry(head.seq + 1, f"stands after the signed head, entry {head.seq}")
     if head.digest != digest:
-        return Broken(
+        return BrokenEntry(
             last,
             f"was replaced: it has the SHA-256 {digest.hex()[:16]}, and the signed head says "
             f"{head.digest.hex()[:16]}",

@@ -23,7 +23,7 @@ from registry.types import (
     VersionRefusedError,
 )
 
-ERROR_NAME = "x-turnout-error"
+ERROR_METADATA_KEY = "x-turnout-error"
 """Trailing metadata: the error's class, by name."""
 
 STATUS: dict[type[Exception], grpc.StatusCode] = {
@@ -41,10 +41,10 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     RegistryFaultError: grpc.StatusCode.INTERNAL,
 }
 
-BY_NAME = {kind.__name__: kind for kind in STATUS}
+ERROR_BY_NAME = {kind.__name__: kind for kind in STATUS}
 
 # Statuses that gRPC itself, or another server, gives without naming one of our errors.
-UNNAMED: dict[grpc.StatusCode, type[Exception]] = {
+ERROR_BY_STATUS: dict[grpc.StatusCode, type[Exception]] = {
     grpc.StatusCode.INVALID_ARGUMENT: BadRequestError,
     grpc.StatusCode.NOT_FOUND: NotFoundError,
     grpc.StatusCode.UNAUTHENTICATED: UnknownActorError,
@@ -56,14 +56,14 @@ UNNAMED: dict[grpc.StatusCode, type[Exception]] = {
 }
 
 
-def status_of(error: Exception) -> grpc.StatusCode | None:
+def status_of_error(error: Exception) -> grpc.StatusCode | None:
     """Return the status of an error of ours; None: not ours, so only the log may tell it."""
     return next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
 
 
-def error_of(error: grpc.aio.AioRpcError) -> Exception:
+def error_from_status(error: grpc.aio.AioRpcError) -> Exception:
     """Return our error for what gRPC raised at the client."""
     trailing: Sequence[tuple[str, str | bytes]] = tuple(error.trailing_metadata() or ())
-    name = dict(trailing).get(ERROR_NAME, "")
-    kind = BY_NAME.get(str(name)) or UNNAMED.get(error.code(), RegistryFaultError)
+    name = dict(trailing).get(ERROR_METADATA_KEY, "")
+    kind = ERROR_BY_NAME.get(str(name)) or ERROR_BY_STATUS.get(error.code(), RegistryFaultError)
     return kind(f"{error.details() or error.code().name}")

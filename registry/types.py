@@ -11,13 +11,13 @@ from xxhash import xxh3_64_intdigest
 
 from protos import registry_pb2
 
-WHOLE_BP = 10_000
+ALL_BP = 10_000
 """Basis points: the finest share is 0.01 % of the traffic."""
 
-SPLIT = b"\x00"
-SHADOW = b"\x01"
-HOLDOUT = b"\x02"
-EVIDENCE = b"\x03"
+SPLIT_DOMAIN = b"\x00"
+SHADOW_DOMAIN = b"\x01"
+HOLDOUT_DOMAIN = b"\x02"
+EVIDENCE_DOMAIN = b"\x03"
 """What follows the salt, so that one key draws independently for each purpose."""
 
 
@@ -94,32 +94,32 @@ def read_token(file: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class BrokenEntry:
     """The first history entry that is not as it was written."""
 
     seq: int
-    what: str
+    problem: str
     """To be read after "entry <seq>": "was edited: ..."."""
 
 
 def split_bucket(salt: bytes, sticky_key: bytes) -> int:
     """0..9999, for production, canary and standby. *salt*: 16 bytes, one a rollout."""
-    return xxh3_64_intdigest(salt + SPLIT + sticky_key) % WHOLE_BP
+    return xxh3_64_intdigest(salt + SPLIT_DOMAIN + sticky_key) % ALL_BP
 
 
 def shadow_bucket(salt: bytes, version_id: bytes, sticky_key: bytes) -> int:
     """0..9999, for one shadow's sample. *version_id*: the 32 raw bytes of the version's digest."""
-    return xxh3_64_intdigest(salt + SHADOW + version_id + sticky_key) % WHOLE_BP
+    return xxh3_64_intdigest(salt + SHADOW_DOMAIN + version_id + sticky_key) % ALL_BP
 
 
 def holdout_bucket(holdout_salt: bytes, customer_key: bytes) -> int:
     """0..9999, for the control group. *holdout_salt*: 16 bytes, permanent per model."""
-    return xxh3_64_intdigest(holdout_salt + HOLDOUT + customer_key) % WHOLE_BP
+    return xxh3_64_intdigest(holdout_salt + HOLDOUT_DOMAIN + customer_key) % ALL_BP
 
 
 def evidence_key(salt: bytes, sticky_key: bytes) -> int:
     """64 bits that stand for the sticky key in windows, prediction ids and journals."""
-    return xxh3_64_intdigest(salt + EVIDENCE + sticky_key)
+    return xxh3_64_intdigest(salt + EVIDENCE_DOMAIN + sticky_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +173,10 @@ class Deployment:
             **{f"sample of shadow {version}": bp for version, bp in self.shadows},
         }
         for name, share in shares.items():
-            if not 0 <= share <= WHOLE_BP:
+            if not 0 <= share <= ALL_BP:
                 raise DeploymentError(
                     f"model {self.model!r}: {name} is {share} basis points; it must be 0 to "
-                    f"{WHOLE_BP} (10000 = all traffic)"
+                    f"{ALL_BP} (10000 = all traffic)"
                 )
         if self.canary_bp and not self.canary:
             raise DeploymentError(

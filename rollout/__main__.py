@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from registry.types import read_token
-from rollout.api.server import serve
+from rollout.api.server import serve_rollout
 from rollout.policy.policy import POLICIES, Policy
-from rollout.policy.policy_files import read_folder
+from rollout.policy.policy_files import read_policy_folder
 
 
 async def main(
@@ -22,7 +22,7 @@ async def main(
     told = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, told.set)
-    server = await serve(registry, listen, actor=actor, token=token, policies=policies)
+    server = await serve_rollout(registry, listen, actor=actor, token=token, policies=policies)
     logging.getLogger("rollout").info("listening port=%d", server.port)
     await told.wait()
     await server.stop()
@@ -36,7 +36,7 @@ if __name__ == "__main__":
     parser.add_argument("--token-file", type=Path, help="its token [TURNOUT_TOKEN]")
     parser.add_argument("--policies", type=Path, help="a folder of policy files: docs/rollout.md")
     options = parser.parse_args()
-    known = POLICIES if options.policies is None else read_folder(options.policies)
+    known = POLICIES if options.policies is None else read_policy_folder(options.policies)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
     )

@@ -24,7 +24,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from stats.tilt import ORDINARY, log_add, prior_by
+from stats.tilt import LOG_FLOAT_MAX, log_add, prior_spent_by
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -34,10 +34,10 @@ SCALE = tuple(sign * step for step in (0.06, 0.12, 0.25, 0.5) for sign in (1, -1
 ONE_BIN = tuple(math.log(ratio) for ratio in (1.25, 1.6, 2.5, 5, 15, 1 / 1.6, 1 / 4))
 SMOOTHING = 1.0
 """Rows added to each row of the table: what its neighbours say, and a little of everything."""
-ANYWHERE = 0.02
+UNIFORM_PART = 0.02
 """Of those added rows, the part spread over all bins: no bin is impossible."""
-CLIP = 3.0
-DOUBTS = 4.0
+SCALE_SCORE_MAX = 3.0
+TABLE_ERROR_SDS = 4.0
 """Standard deviations of the table's own sampling that an effect must exceed its bound by."""
 
 
@@ -72,7 +72,7 @@ class Expectation:
         total = around.sum(axis=1, keepdims=True)
         marginal = counts.sum(axis=0) / counts.sum()
         near = np.where(total > 0, around / np.maximum(total, 1), marginal)
-        prior = (1 - ANYWHERE) * near + ANYWHERE / self.bins
+        prior = (1 - UNIFORM_PART) * near + UNIFORM_PART / self.bins
         smoothed = counts + SMOOTHING * prior
         return np.asarray(smoothed / smoothed.sum(axis=1, keepdims=True))
 
@@ -80,8 +80,10 @@ class Expectation:
     def scores(self) -> Floats:
         """(G, J) d_g s_gj of every alternative."""
         marginal = self.counts.sum(axis=1) @ self.table / self.counts.sum()
-        location = _standard(_normal_scores(marginal), marginal)
-        scale = np.clip(_standard(location * location, marginal), -CLIP, CLIP)
+        location = _standardised(_normal_scores(marginal), marginal)
+        scale = np.clip(
+            _standardised(location * location, marginal), -SCALE_SCORE_MAX, SCALE_SCORE_MAX
+        )
         rows = [delta * location for delta in LOCATION]
         rows += [delta * scale for delta in SCALE]
         rows += [delta * one for one in np.eye(self.bins) for delta in ONE_BIN]
@@ -99,7 +101,7 @@ class Expectation:
         return np.asarray(np.log(np.exp(self.scores) @ self.table.T))
 
     @cached_property
-    def _paired(self) -> Floats:
+    def _paired_gains(self) -> Floats:
         """(G, 2J) what a key adds: by its candidate's bin, then by its champion's."""
         return np.ascontiguousarray(np.hstack([self.scores, -self.log_norms]))
 
@@ -107,7 +109,7 @@ class Expectation:
     def _cumulative(self) -> Floats:
         return np.cumsum(self.table, axis=1)
 
-    def drawn(self, champion_bins: Counts, keys: NDArray[np.uint64]) -> Counts:
+    def carry_through_table(self, champion_bins: Counts, keys: NDArray[np.uint64]) -> Counts:
         """Carry (K,) champion's bins through the table; each draw depends on its key alone."""
         uniform = _uniform(keys)
         bins: Counts = (self._cumulative[champion_bins] < uniform[:, None]).sum(axis=1)
@@ -115,13 +117,13 @@ class Expectation:
 
     def gains(self, paired: Counts) -> Floats:
         """(G,) ln of each alternative's gain on keys: (2, J) by candidate's bin, by champion's."""
-        gains: Floats = self._paired @ paired.astype(np.float64).reshape(-1)
+        gains: Floats = self._paired_gains @ paired.astype(np.float64).reshape(-1)
         return gains
 
-    def gains_of_two(self, candidate: Counts, other: Counts, share: float) -> Floats:
+    def two_sample_gains(self, candidate: Counts, standby: Counts, share: float) -> Floats:
         """(G,) the same for (J,) keys of the candidate beside (J,) drawn ones, at *share*."""
         tilt = np.log1p(share * np.expm1(self.scores))
-        both = (candidate + other).astype(np.float64)
+        both = (candidate + standby).astype(np.float64)
         return np.asarray(self.scores @ candidate.astype(np.float64) - tilt @ both)
 
 
@@ -136,26 +138,26 @@ class DepartureState:
     looks: int = 0
 
 
-def start(expected: Expectation) -> DepartureState:
+def start_departure(expected: Expectation) -> DepartureState:
     """Return the state before the first look: E = 1."""
     return DepartureState(np.full(len(expected.stakes), -math.inf))
 
 
-def idle(state: DepartureState) -> DepartureState:
+def idle_departure(state: DepartureState) -> DepartureState:
     """Return the state after a window without keys: it is looked at, and nothing changes."""
     return DepartureState(
         state.log_s, state.prior_spent, state.log_e, state.log_e_max, state.looks + 1
     )
 
 
-def step(
+def step_departure(
     expected: Expectation, state: DepartureState, gains: Floats, looks_max: int
 ) -> DepartureState:
     """Return the state after one more window with (G,) *gains*; without any, nothing changes."""
     if not np.count_nonzero(gains):
-        return idle(state)
+        return idle_departure(state)
     looks = state.looks + 1
-    spent = prior_by(looks, max(looks_max, 1))
+    spent = prior_spent_by(looks, max(looks_max, 1))
     prior = spent - state.prior_spent
     if prior > 0.0:
         log_s = np.logaddexp(state.log_s, math.log(prior))
@@ -163,7 +165,7 @@ def step(
     else:
         log_s = state.log_s + gains
     high = float(np.maximum.reduce(log_s))
-    if -ORDINARY < high < ORDINARY:
+    if -LOG_FLOAT_MAX < high < LOG_FLOAT_MAX:
         log_e = math.log(float(np.exp(log_s).dot(expected.stakes)) + (1.0 - spent))
     else:
         log_e = high + math.log(float(np.exp(log_s - high).dot(expected.stakes)))
@@ -179,15 +181,15 @@ def step(
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class DepartureEffect:
     """How large a departure is. *psi* is less what chance in keys and table alone gives."""
 
     psi: float
-    doubt: float
+    table_error: float
     """What the table's own sampling may have added: DOUBTS standard deviations."""
 
 
-def effect(expected: Expectation, candidate: Counts, champion: Counts) -> Effect:
+def departure_effect(expected: Expectation, candidate: Counts, champion: Counts) -> DepartureEffect:
     """Return the departure of (J,) candidate bins from the table given (J,) champion bins.
 
     Population stability index between observed and expected shares, less its mean under the
@@ -195,7 +197,7 @@ def effect(expected: Expectation, candidate: Counts, champion: Counts) -> Effect
     """
     keys = int(candidate.sum())
     if keys == 0 or champion.sum() == 0:
-        return Effect(math.nan, math.nan)
+        return DepartureEffect(math.nan, math.nan)
     by_champion = champion / champion.sum()
     table = expected.table
     bins = expected.bins
@@ -206,8 +208,8 @@ def effect(expected: Expectation, candidate: Counts, champion: Counts) -> Effect
     rows = expected.counts.sum(axis=1) + SMOOTHING
     by_chance = float((by_champion @ spread / p_expected).sum()) / keys
     by_table = float(((by_champion**2 / rows) @ spread / p_expected).sum())
-    doubt = DOUBTS * math.sqrt(2.0 / (bins - 1) * by_table * (by_table + 2.0 * by_chance))
-    return Effect(raw - by_chance - by_table, doubt)
+    doubt = TABLE_ERROR_SDS * math.sqrt(2.0 / (bins - 1) * by_table * (by_table + 2.0 * by_chance))
+    return DepartureEffect(raw - by_chance - by_table, doubt)
 
 
 def _normal_scores(marginal: Floats) -> Floats:
@@ -217,7 +219,7 @@ def _normal_scores(marginal: Floats) -> Floats:
     return np.array([inverse(min(max(float(one), 1e-6), 1 - 1e-6)) for one in middle])
 
 
-def _standard(scores: Floats, marginal: Floats) -> Floats:
+def _standardised(scores: Floats, marginal: Floats) -> Floats:
     mean = float(scores @ marginal)
     variance = float((scores - mean) ** 2 @ marginal)
     return (scores - mean) / math.sqrt(variance) if variance > 1e-12 else np.zeros_like(scores)

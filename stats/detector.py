@@ -20,7 +20,7 @@ class Detector:
     log_m: float = -math.inf
 
 
-def look(detector: Detector, rate_max: float, hits: int, total: int) -> Detector:
+def update_detector(detector: Detector, rate_max: float, hits: int, total: int) -> Detector:
     """Return the detector after a window in which *hits* of *total* keys failed.
 
     Null: each fails with probability at most *rate_max*, 0 < rate_max < 1.

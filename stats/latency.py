@@ -19,7 +19,7 @@ BINS = len(EDGES_NS) + 1
 """693: the last bin holds what is above 100 s."""
 
 
-def bins_of(latency_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+def latency_bins(latency_ns: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the bin of each latency; same shape, int64, 0..692. One searchsorted."""
     return np.searchsorted(EDGES_NS, latency_ns, side="left")
 

@@ -24,7 +24,7 @@ from math import exp, fsum, log, log1p
 
 SHARES_MAX = 512
 """Shares of which a grid remembers the stakes."""
-ORDINARY = 600.0
+LOG_FLOAT_MAX = 600.0
 """Logarithms below it, either way, are those of numbers that a float holds."""
 
 
@@ -59,9 +59,9 @@ class Grid:
         return found
 
 
-WORSE = Grid(tuple(math.log(ratio) for ratio in (1.25, 1.5, 2, 3, 5, 10, 30, 100)))
+MORE_EVENTS = Grid(tuple(math.log(ratio) for ratio in (1.25, 1.5, 2, 3, 5, 10, 30, 100)))
 """Errors, timeouts, NaN: the canary has more of them."""
-LESS = Grid(tuple(-math.log(ratio) for ratio in (1.05, 1.1, 1.2, 1.35, 1.6, 2, 4, 20)))
+FEWER_EVENTS = Grid(tuple(-math.log(ratio) for ratio in (1.05, 1.1, 1.2, 1.35, 1.6, 2, 4, 20)))
 """Conversions: the canary has fewer of them."""
 LATENCY = Grid(tuple(math.log(ratio) for ratio in (1.05, 1.1, 1.2, 1.4, 1.7, 2.2, 3, 6)))
 """Calls slower than a fixed edge."""
@@ -86,17 +86,17 @@ class TiltState:
     looks: int = 0
 
 
-def start(grid: Grid) -> TiltState:
+def start_tilt(grid: Grid) -> TiltState:
     """Return the state before the first look: E = 1."""
     return TiltState(log_s=(-math.inf,) * len(grid.deltas))
 
 
-def idle(state: TiltState) -> TiltState:
+def idle_tilt(state: TiltState) -> TiltState:
     """Return the state after a window without events: it is looked at, and nothing changes."""
     return TiltState(state.log_s, state.prior_spent, state.log_e, state.log_e_max, state.looks + 1)
 
 
-def step(
+def step_tilt(
     grid: Grid,
     state: TiltState,
     canary_events: float,
@@ -117,9 +117,9 @@ def step(
         check_counts(canary_events, baseline_events, share)
     events = canary_events + baseline_events
     if not events:
-        return idle(state)
+        return idle_tilt(state)
     looks = state.looks + 1
-    spent = prior_by(looks, looks_max)
+    spent = prior_spent_by(looks, looks_max)
     prior = spent - state.prior_spent
     paired = zip(state.log_s, grid.stakes(share), strict=True)
     if prior > 0.0:
@@ -137,7 +137,7 @@ def step(
     else:
         log_s = [one + canary_events * gain - events * cost for one, (gain, cost) in paired]
     high = max(log_s)
-    if -ORDINARY < high < ORDINARY:
+    if -LOG_FLOAT_MAX < high < LOG_FLOAT_MAX:
         log_e = log(sum(map(exp, log_s)) / len(log_s) + (1.0 - spent))
     else:
         log_e = log_sum(log_s) - log(len(log_s))
@@ -152,7 +152,7 @@ def events_to_fire(grid: Grid, share: float, log_threshold: float) -> int:
     Tells an operator whether a verdict is possible yet at tiny traffic. Plain mixture.
     """
     for events in range(1, 10_000):
-        if step(grid, start(grid), events, 0, share).log_e >= log_threshold:
+        if step_tilt(grid, start_tilt(grid), events, 0, share).log_e >= log_threshold:
             return events
     raise ValueError(f"at share {share}, 10,000 events do not reach e^{log_threshold}")
 
@@ -184,6 +184,6 @@ def _log_tilt(share: float, delta: float) -> float:
     return math.log1p(share * math.expm1(delta))
 
 
-def prior_by(looks: int, looks_max: int) -> float:
+def prior_spent_by(looks: int, looks_max: int) -> float:
     """How much of the prior is spent by this look."""
     return 1.0 if looks_max == 0 else min(0.5 + 0.5 * (looks - 1) / looks_max, 1.0)

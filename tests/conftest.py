@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-SHARED = ("played", "four", "whole")
+SHARED_FIXTURES = ("played_demo", "four_models", "running_system")
 """Session fixtures that take long to build, the longest first."""
 
-LAST_WORDS = 2_000
+FAILURE_CHARS_MAX = 2_000
 """Characters of a failure that are said at once."""
 
-WHOLE_FILE = re.compile(r"^pytestmark = (?:\[[^\]]*)?pytest\.mark\.(walk|nightly)\b", re.MULTILINE)
+FILE_MARK = re.compile(r"^pytestmark = (?:\[[^\]]*)?pytest\.mark\.(walk|nightly)\b", re.MULTILINE)
 """A file all of whose tests have a mark."""
 
 
@@ -25,7 +25,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     wanted = str(config.option.markexpr)
     if collection_path.suffix != ".py" or "not " not in wanted or " or " in wanted:
         return None
-    marks = WHOLE_FILE.findall(collection_path.read_text(encoding="utf-8"))
+    marks = FILE_MARK.findall(collection_path.read_text(encoding="utf-8"))
     unwanted = any(f"not {mark}" in wanted.split(" and ") for mark in marks)
     return True if unwanted else None
 
@@ -47,7 +47,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
         sys.stderr.write(
             f"\n{report.nodeid}: {report.when} failed after {report.duration:.1f} s\n"
-            f"{report.longreprtext[-LAST_WORDS:]}\n"
+            f"{report.longreprtext[-FAILURE_CHARS_MAX:]}\n"
         )
 
 
@@ -56,7 +56,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks: dict[object, int] = {}
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
-        rank = next((n for n, name in enumerate(SHARED) if name in fixtures), len(SHARED))
+        rank = next(
+            (n for n, name in enumerate(SHARED_FIXTURES) if name in fixtures), len(SHARED_FIXTURES)
+        )
         ranks[item.path] = min(rank, ranks.get(item.path, rank))
         if item.get_closest_marker("nightly") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(0))

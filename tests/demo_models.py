@@ -12,24 +12,24 @@ NOW_MS = 1_790_000_000_000
 
 def _churn(folder: Path, now_ms: int) -> dict[str, Path]:
     path = folder / "telco.parquet"
-    telco.build_source(path, now_ms=now_ms, subscribers=telco.REAL_ROWS, history_rows=0)
+    telco.build_telco_source(path, now_ms=now_ms, subscribers=telco.REAL_ROWS, history_rows=0)
     return {telco.churn_profile.name: path}
 
 
 def _propensity(folder: Path, now_ms: int) -> dict[str, Path]:
     path = folder / "caravan.parquet"
-    caravan.build_source(path, now_ms=now_ms)
+    caravan.build_caravan_source(path, now_ms=now_ms)
     return {caravan.caravan_profile.name: path}
 
 
 def _credit(folder: Path, now_ms: int) -> dict[str, Path]:
     path = folder / "credit.parquet"
-    credit.build_source(path, now_ms=now_ms)
+    credit.build_credit_source(path, now_ms=now_ms)
     return {credit.credit_profile.name: path}
 
 
 def _nba(folder: Path, now_ms: int) -> dict[str, Path]:
-    return offers.build_sources(folder, now_ms=now_ms)
+    return offers.build_offer_sources(folder, now_ms=now_ms)
 
 
 SOURCES: dict[str, Callable[[Path, int], dict[str, Path]]] = {

@@ -10,11 +10,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.tiny_models import tiny_files
 
-ALWAYS = -1e30
+EVERY_ROW = -1e30
 """As *when*: every row is above it."""
 
 
-def crashing(when: float = ALWAYS) -> dict[str, bytes]:
+def crashing_files(when: float = EVERY_ROW) -> dict[str, bytes]:
     """A row whose first input is above *when* ends the process with SIGFPE (x86).
 
     INT32_MIN / -1 has no int32: the processor traps, and onnxruntime 1.32 checks zero only.
@@ -33,10 +33,10 @@ def crashing(when: float = ALWAYS) -> dict[str, bytes]:
         helper.make_node("Cast", ["quotient"], ["wide"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["wide", "nought"], ["fate"]),
     ]
-    return _with(nodes, constants, when)
+    return _with_fate(nodes, constants, when)
 
 
-def spinning(when: float = ALWAYS) -> dict[str, bytes]:
+def spinning_files(when: float = EVERY_ROW) -> dict[str, bytes]:
     """A batch with a row whose first input is above *when* is multiplied for ever."""
     body = helper.make_graph(
         [
@@ -60,10 +60,10 @@ def spinning(when: float = ALWAYS) -> dict[str, bytes]:
         helper.make_node("Cast", ["any_float"], ["any"], to=TensorProto.BOOL),
         helper.make_node("Loop", ["", "any", "nought"], ["fate"], body=body),
     ]
-    return _with(nodes, {"nought": np.array(0, dtype=np.float32)}, when)
+    return _with_fate(nodes, {"nought": np.array(0, dtype=np.float32)}, when)
 
 
-def hungry(elements: int, when: float = ALWAYS) -> dict[str, bytes]:
+def memory_hungry_files(elements: int, when: float = EVERY_ROW) -> dict[str, bytes]:
     """A batch with a row whose first input is above *when* asks for so many floats, and fills
     them.
     """
@@ -74,20 +74,20 @@ def hungry(elements: int, when: float = ALWAYS) -> dict[str, bytes]:
         helper.make_node("ConstantOfShape", ["wanted"], ["vast"]),
         helper.make_node("ReduceSum", ["vast"], ["fate"], keepdims=0),
     ]
-    return _with(nodes, {"elements": np.array([elements], dtype=np.int64)}, when)
+    return _with_fate(nodes, {"elements": np.array([elements], dtype=np.int64)}, when)
 
 
-def not_finite() -> dict[str, bytes]:
+def nan_files() -> dict[str, bytes]:
     """Every row scores NaN, the golden ones that were certified finite too."""
     nodes = [
         helper.make_node("Cast", ["hit"], ["hit_float"], to=TensorProto.FLOAT),
         helper.make_node("Sub", ["hit_float", "hit_float"], ["zero"]),
         helper.make_node("Div", ["zero", "zero"], ["fate"]),
     ]
-    return _with(nodes, {}, ALWAYS)
+    return _with_fate(nodes, {}, EVERY_ROW)
 
 
-def _with(
+def _with_fate(
     nodes: list[onnx.NodeProto], constants: Mapping[str, NDArray[Any]], when: float
 ) -> dict[str, bytes]:
     """The tiny version, with `fate` added to its scores; `hit` (B, 1) is what *when* says."""

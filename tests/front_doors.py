@@ -4,9 +4,9 @@ import pytest
 
 from gateway.ingress_choice import is_built
 
-BUILT = pytest.mark.skipif(
+NEEDS_NATIVE_INGRESS = pytest.mark.skipif(
     not is_built(), reason="turnout_ingress is not built (`make ingress`, where cargo is)"
 )
 """Of tests of the native door."""
-DOORS = ("grpcio", pytest.param("native", marks=BUILT))
+INGRESSES = ("grpcio", pytest.param("native", marks=NEEDS_NATIVE_INGRESS))
 """Parameters of a test or fixture."""

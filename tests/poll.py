@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 
-async def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+async def wait_until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
     """Return once *condition* holds; AssertionError when it does not within *within_s*."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within_s

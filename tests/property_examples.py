@@ -7,12 +7,12 @@ import os
 
 from hypothesis import settings
 
-TIMES = int(os.environ.get("TURNOUT_EXAMPLES", "0"))
+EXAMPLES_DIVISOR = int(os.environ.get("TURNOUT_EXAMPLES", "0"))
 """So many times all examples, drawn anew; 0: a third, the same ones."""
 
 
 def examples(count: int) -> settings:
     """Decorate a property that is worth *count* examples; no deadline, our machines are shared."""
-    if TIMES:
-        return settings(max_examples=count * TIMES, deadline=None)
+    if EXAMPLES_DIVISOR:
+        return settings(max_examples=count * EXAMPLES_DIVISOR, deadline=None)
     return settings(max_examples=(count + 2) // 3, derandomize=True, deadline=None)

@@ -17,11 +17,11 @@ from training import champion
 from training.artifacts.card import commit_of
 from training.errors import ConversionError, GateFailedError, RecipeError
 from training.recipes import churn, credit, nba, propensity
-from training.train import train
+from training.train import train_version
 
 RECIPES = {one.MODEL: one for one in (churn, propensity, credit, nba)}
 
-TOLD = (
+REPORTED_ERRORS = (
     ConversionError,
     GateFailedError,
     RecipeError,
@@ -32,7 +32,7 @@ TOLD = (
 """What is the recipe's, the data's or the registry's fault: told in one line, exit code 1."""
 
 
-def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+def training_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; *words* None: the program's own."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("model", choices=list(RECIPES))
@@ -48,7 +48,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         help='a label to compare with, "production" (default) or "none"',
     )
     parser.add_argument("--out", type=Path, help="keep the sealed version in this new folder")
-    parsed = parser.parse_args(words)
+    parsed = parser.parse_args(argv)
     if not parsed.author or not (parsed.registry or parsed.out):
         parser.error("say --author, and --registry or --out (or both)")
     if parsed.setting not in RECIPES[parsed.model].SETTINGS:
@@ -56,49 +56,51 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     return parsed
 
 
-async def run(asked: argparse.Namespace) -> str:
+async def run_training(options: argparse.Namespace) -> str:
     """Do what was asked; returns the last line to say."""
-    if asked.registry is None:
-        return _keep(asked, await asyncio.to_thread(make, asked, None))
-    async with RegistryClient(asked.registry, asked.author, asked.token) as client:
-        rival = await _champion(client, asked.model, asked.champion)
-        sealed = await asyncio.to_thread(make, asked, rival)
-        version = await client.register(asked.model, sealed)
-    said = _keep(asked, sealed) if asked.out else ""
-    return f"{said}registered {asked.model} {version.label} ({version.digest[:16]})\n"
+    if options.registry is None:
+        return _store_version(options, await asyncio.to_thread(make_version, options, None))
+    async with RegistryClient(options.registry, options.author, options.token) as client:
+        rival = await _champion(client, options.model, options.champion)
+        sealed = await asyncio.to_thread(make_version, options, rival)
+        version = await client.register(options.model, sealed)
+    said = _store_version(options, sealed) if options.out else ""
+    return f"{said}registered {options.model} {version.label} ({version.digest[:16]})\n"
 
 
-def make(asked: argparse.Namespace, rival: Bundle | None) -> dict[str, bytes]:
+def make_version(options: argparse.Namespace, champion: Bundle | None) -> dict[str, bytes]:
     """Train as asked, telling each step as it begins; returns the sealed version."""
-    now_ms = asked.as_of_ms or time.time_ns() // 1_000_000
-    made = train(
-        RECIPES[asked.model].recipe(asked.setting),
-        OfflineStore(asked.store),
-        RECIPES[asked.model].labels(now_ms=now_ms),
-        champion=rival,
+    now_ms = options.as_of_ms or time.time_ns() // 1_000_000
+    made = train_version(
+        RECIPES[options.model].recipe(options.setting),
+        OfflineStore(options.store),
+        RECIPES[options.model].labels(now_ms=now_ms),
+        champion=champion,
         commit=commit_of(Path(__file__).parent),
-        progress=lambda step: _say(f"{step} ...\n"),
+        progress=lambda step: _print_line(f"{step} ...\n"),
     )
     for name, estimate in made.metrics.items():
         if estimate.value is not None:
-            _say(f"{name:>15} {estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]\n")
-    return made.sealed(author=asked.author, created_unix_ms=time.time_ns() // 1_000_000)
+            _print_line(
+                f"{name:>15} {estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]\n"
+            )
+    return made.sealed(author=options.author, created_unix_ms=time.time_ns() // 1_000_000)
 
 
-def _keep(asked: argparse.Namespace, sealed: Mapping[str, bytes]) -> str:
-    bundle.write_folder(asked.out, sealed)
-    return f"kept {len(sealed)} files in {asked.out}\n"
+def _store_version(options: argparse.Namespace, sealed: Mapping[str, bytes]) -> str:
+    bundle.write_version_folder(options.out, sealed)
+    return f"kept {len(sealed)} files in {options.out}\n"
 
 
 async def _champion(client: RegistryClient, model: str, which: str) -> Bundle | None:
     if which == "none":
         return None
     if which == "production":
-        return await champion.production(client, model)
-    return await champion.registered(client, model, which)
+        return await champion.fetch_production(client, model)
+    return await champion.fetch_registered(client, model, which)
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
 
@@ -106,8 +108,8 @@ def _say(text: str) -> None:
 def main() -> int:
     """Exit code 0: a version was made; 1: it was refused, and why was told."""
     try:
-        _say(asyncio.run(run(arguments())))
-    except TOLD as error:
+        _print_line(asyncio.run(run_training(training_arguments())))
+    except REPORTED_ERRORS as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

@@ -6,7 +6,7 @@ from registry.client import RegistryClient
 from registry.types import NotFoundError
 
 
-async def production(client: RegistryClient, model: str) -> Bundle | None:
+async def fetch_production(client: RegistryClient, model: str) -> Bundle | None:
     """Return the version of *model* in production; None where none is yet.
 
     Raises the errors of registry.types, VersionRefusedError for files that are not that version.
@@ -15,11 +15,11 @@ async def production(client: RegistryClient, model: str) -> Bundle | None:
         label = (await client.deployment(model)).production
     except NotFoundError:  # nobody ever registered a version: this will be the first
         return None
-    return await registered(client, model, label) if label else None
+    return await fetch_registered(client, model, label) if label else None
 
 
-async def registered(client: RegistryClient, model: str, label: str) -> Bundle:
+async def fetch_registered(client: RegistryClient, model: str, label: str) -> Bundle:
     """Return any registered version, by label or id; proved against the id the registry gives."""
     version = await client.get_version(model, label)
     files = await client.fetch(model, label)
-    return bundle.verify(files, trusted_key=None, expected_digest=version.digest)
+    return bundle.verify_bundle(files, trusted_key=None, expected_digest=version.digest)

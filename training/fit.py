@@ -20,7 +20,7 @@ _CLASSES: dict[str, Any] = {
 }
 
 
-def fit(recipe: Recipe, rows: NDArray[np.float32], positive: NDArray[np.bool_]) -> Any:  # noqa: ANN401  scikit-learn has no common type
+def fit_recipe(recipe: Recipe, rows: NDArray[np.float32], positive: NDArray[np.bool_]) -> Any:  # noqa: ANN401  scikit-learn has no common type
     """Return the fitted scikit-learn classifier.
 
     rows      (N, F) float32, as the view gives them: a model fitted on float64 disagrees with its
@@ -33,7 +33,7 @@ def fit(recipe: Recipe, rows: NDArray[np.float32], positive: NDArray[np.bool_]) 
     learner = recipe.learner
     with threadpool_limits(limits=1):
         if learner.scaling == "standard":
-            return _fit_folded(learner, recipe.seed, rows, positive)
+            return _fit_scaled(learner, recipe.seed, rows, positive)
         model = _unfitted(learner, recipe.seed)
         if learner.calibration == "sigmoid":
             model = _CALIBRATED(model, method="sigmoid", cv=CALIBRATION_FOLDS)
@@ -75,7 +75,7 @@ def _round_thresholds_down(model: Any) -> None:  # noqa: ANN401
             tree.nodes["num_threshold"] = near
 
 
-def _fit_folded(
+def _fit_scaled(
     learner: Learner, seed: int, rows: NDArray[np.float32], positive: NDArray[np.bool_]
 ) -> Any:  # noqa: ANN401
     """Fit on standardised columns, then fold mean and scale into the coefficients.

@@ -49,7 +49,7 @@ class Labels:
         """Each row's entities as one key, joined by 0x1F: what the split hashes."""
         return ["\x1f".join(row).encode() for row in zip(*self.ids.values(), strict=True)]
 
-    def where(self, chosen: NDArray[np.bool_]) -> "Labels":
+    def selected(self, chosen: NDArray[np.bool_]) -> "Labels":
         """Return the rows where *chosen* (N,) is true, in the same order."""
         places = np.flatnonzero(chosen).tolist()
         return Labels(

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
-PARTS = 1_000_000
+HASH_BUCKETS = 1_000_000
 
 
-def held_out(model: str, keys: Sequence[bytes], share: float) -> NDArray[np.bool_]:
+def is_held_out(model: str, keys: Sequence[bytes], share: float) -> NDArray[np.bool_]:
     """Return (N,) bool: the rows that no version of *model* is fitted on.
 
     keys    one a row; rows with the same key fall on the same side.
@@ -17,5 +17,7 @@ def held_out(model: str, keys: Sequence[bytes], share: float) -> NDArray[np.bool
             change it without ever judging a version on rows its predecessor was fitted on twice.
     """
     salt = b"held-out\x00" + model.encode() + b"\x00"
-    limit = round(share * PARTS)
-    return np.array([xxh3_64_intdigest(salt + key) % PARTS < limit for key in keys], dtype=np.bool_)
+    limit = round(share * HASH_BUCKETS)
+    return np.array(
+        [xxh3_64_intdigest(salt + key) % HASH_BUCKETS < limit for key in keys], dtype=np.bool_
+    )

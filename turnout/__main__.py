@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from turnout.cli.context import from_options, hoisted
-from turnout.cli.exit_codes import complaint
+from turnout.cli.context import common_options_first, context_from_options
+from turnout.cli.exit_codes import exit_message
 from turnout.commands import audit, features, models, predict, rollout, splits, versions
 from turnout.commands.drill import drill
 from turnout.commands.restart import restart
@@ -39,7 +39,9 @@ def common(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON value on stdout.")] = False,
 ) -> None:
     """Read what every command may be told."""
-    ctx.obj = from_options(folder, registry, gateway, actor, as_json, os.environ, token_file)
+    ctx.obj = context_from_options(
+        folder, registry, gateway, actor, as_json, os.environ, token_file
+    )
 
 
 app.command()(up)
@@ -58,15 +60,15 @@ app.add_typer(features.app, name="features")
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; leaves by SystemExit with one of turnout.errors.Exit."""
-    line = hoisted(sys.argv[1:] if arguments is None else arguments)
+    line = common_options_first(sys.argv[1:] if arguments is None else arguments)
     try:
         app(args=line, prog_name="turnout")
     except Exception as error:
-        known = complaint(error)
+        known = exit_message(error)
         if known is None:
             raise
-        terminal("--json" in line).complain(known.text)
-        raise SystemExit(known.exit) from error
+        terminal("--json" in line).error(known.text)
+        raise SystemExit(known.exit_code) from error
 
 
 if __name__ == "__main__":

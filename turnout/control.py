@@ -16,14 +16,14 @@ from registry.api import server as registry_server
 from registry.types import read_token
 from rollout.api import server as rollout_server
 from rollout.policy.policy import POLICIES, Policy
-from rollout.policy.policy_files import read_folder
+from rollout.policy.policy_files import read_policy_folder
 
 STOP_GRACE_S = 2.0
-TOKEN = "TURNOUT_TOKEN"  # noqa: S105  the variable's name
+TOKEN_VARIABLE = "TURNOUT_TOKEN"  # noqa: S105  the variable's name
 """Without --token-file: the controller's own token, where the registry has an identities file."""
 
 
-async def serve(
+async def serve_control(
     folder: Path,
     address: str,
     identities: Path | None,
@@ -38,11 +38,11 @@ async def serve(
     told = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, told.set)
-    options = dict((*rollout_server.OPTIONS, *registry_server.OPTIONS))
+    options = dict((*rollout_server.SERVER_OPTIONS, *registry_server.SERVER_OPTIONS))
     server = grpc.aio.server(options=tuple(options.items()))
-    registry = await registry_server.add_to(server, folder, identities=identities)
+    registry = await registry_server.add_registry_to(server, folder, identities=identities)
     try:
-        rollouts = rollout_server.add_to(server, address, token=token, policies=policies)
+        rollouts = rollout_server.add_rollout_to(server, address, token=token, policies=policies)
         server.add_insecure_port(address)
         await server.start()
         await rollouts.start()
@@ -63,12 +63,12 @@ def main() -> None:
     parser.add_argument("--token-file", type=Path, help="the controller's own token")
     parser.add_argument("--policies", type=Path, help="a folder of policy files: docs/rollout.md")
     options = parser.parse_args()
-    policies = POLICIES if options.policies is None else read_folder(options.policies)
+    policies = POLICIES if options.policies is None else read_policy_folder(options.policies)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
     )
-    token = read_token(options.token_file) if options.token_file else os.environ.get(TOKEN)
-    uvloop.run(serve(options.folder, options.listen, options.identities, token, policies))
+    token = read_token(options.token_file) if options.token_file else os.environ.get(TOKEN_VARIABLE)
+    uvloop.run(serve_control(options.folder, options.listen, options.identities, token, policies))
 
 
 if __name__ == "__main__":

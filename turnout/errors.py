@@ -3,11 +3,11 @@
 from enum import IntEnum
 
 
-class Exit(IntEnum):
+class ExitCode(IntEnum):
     """Exit codes of every command; 2 is the command line's own (a wrong option or argument)."""
 
     OK = 0
-    NO = 1
+    FAILED = 1
     """The answer is no, or what was asked could not be done."""
     USAGE = 2
     NOT_REACHABLE = 3
@@ -17,19 +17,19 @@ class Exit(IntEnum):
 class OperatorError(Exception):
     """What was asked could not be done; the text says why, and the way out."""
 
-    exit = Exit.NO
+    exit = ExitCode.FAILED
 
 
 class UsageError(OperatorError):
     """The command line contradicts itself."""
 
-    exit = Exit.USAGE
+    exit = ExitCode.USAGE
 
 
 class NotReachableError(OperatorError):
     """No system runs where the command looked, or it does not answer."""
 
-    exit = Exit.NOT_REACHABLE
+    exit = ExitCode.NOT_REACHABLE
 
 
 class StartError(OperatorError):

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from features.online.store_server import find_or_start
-from turnout.processes.system_file import started_ticks
+from turnout.processes.system_file import start_ticks
 
 PID_FILE = "pid"
 GRACE_S = 5.0
@@ -22,34 +22,34 @@ GRACE_S = 5.0
 def main(arguments: list[str]) -> int:
     """Run the store until it or we are ended; returns the exit code."""
     port, folder = int(arguments[0]), Path(arguments[1])
-    end_predecessor(folder / PID_FILE)
+    end_previous_store(folder / PID_FILE)
     server = find_or_start(None, folder, port=port)
-    child = server.child
+    child = server.process
     assert child is not None
 
     def stop(_signum: int, _frame: FrameType | None) -> None:
         child.terminate()
 
     signal.signal(signal.SIGTERM, stop)
-    (folder / PID_FILE).write_text(f"{child.pid} {started_ticks(child.pid)}")
+    (folder / PID_FILE).write_text(f"{child.pid} {start_ticks(child.pid)}")
     code = child.wait()
     (folder / PID_FILE).unlink(missing_ok=True)
     return code if code >= 0 else 128 - code
 
 
-def end_predecessor(file: Path) -> None:
+def end_previous_store(file: Path) -> None:
     """End the store named in *file*, if that very process still runs."""
     try:
         pid, ticks = (int(word) for word in file.read_text().split())
     except (OSError, ValueError):
         return
     for signum in (signal.SIGTERM, signal.SIGKILL):
-        if started_ticks(pid) != ticks:
+        if start_ticks(pid) != ticks:
             return
         with suppress(ProcessLookupError):
             os.kill(pid, signum)
         deadline = time.monotonic() + GRACE_S
-        while started_ticks(pid) == ticks and time.monotonic() < deadline:
+        while start_ticks(pid) == ticks and time.monotonic() < deadline:
             time.sleep(0.02)
 
 

@@ -20,9 +20,15 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.load import rust_generator
-from benchmarks.load.frames import Call, Connection
-from benchmarks.serving.scaling import GENERATOR_CORE, Case, Ground, Served, running
-from benchmarks.serving.servers import on_cores
+from benchmarks.load.frames import FrameConnection, PreparedCall
+from benchmarks.serving.scaling import (
+    GENERATOR_CORE,
+    GatewaySize,
+    ScalingCase,
+    ScalingModels,
+    running_gateway,
+)
+from benchmarks.serving.servers import pin_to_core
 from benchmarks.standalone_gateway import PREDICT
 from features.online.store_server import find_or_start
 from gateway.ingress_choice import is_built
@@ -35,13 +41,13 @@ RSS_MB_MAX, GROWTH_MB_MAX = 250.0, 5.0
 PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-async def cancel(port: int, body: bytes, count: int) -> None:
+async def send_cancelled_calls(port: int, body: bytes, count: int) -> None:
     """Send *count* calls, each cancelled in the same breath, over connections of their own."""
-    loop, call = asyncio.get_running_loop(), Call(PREDICT, body, 1_000)
+    loop, call = asyncio.get_running_loop(), PreparedCall(PREDICT, body, 1_000)
     for _ in range(count // CANCELS_A_CONNECTION):
         room = asyncio.Event()
         _, made = await loop.create_connection(
-            lambda room=room: Connection(lambda *_: None, lambda _: room.set()),  # type: ignore[misc]
+            lambda room=room: FrameConnection(lambda *_: None, lambda _: room.set()),  # type: ignore[misc]
             "127.0.0.1",
             port,
         )
@@ -53,13 +59,13 @@ async def cancel(port: int, body: bytes, count: int) -> None:
         made.close()
 
 
-def million(port: int, bodies: Path, number: int) -> int:
+def send_million_calls(port: int, bodies: Path, number: int) -> int:
     """Ask a million; returns how many failed."""
     options = ["--calls", MILLION, "--seconds", 600, "--warm", 0, "--first", 997 * number]
     options += ["--connections", 8, "--streams", 16]
-    line = rust_generator.line(f"127.0.0.1:{port}", bodies, options)
-    said = subprocess.run(on_cores(line, GENERATOR_CORE), check=True, capture_output=True)
-    return int(rust_generator.measured(said.stdout.decode())["failed"])
+    line = rust_generator.generator_command(f"127.0.0.1:{port}", bodies, options)
+    said = subprocess.run(pin_to_core(line, GENERATOR_CORE), check=True, capture_output=True)
+    return int(rust_generator.parse_figures(said.stdout.decode())["failed"])
 
 
 def rss_mb(pid: int) -> float:
@@ -67,7 +73,7 @@ def rss_mb(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE_MB
 
 
-def judged(weights: Sequence[float], failed: int, replaced: bool) -> list[str]:
+def memory_faults(weights: Sequence[float], failed: int, replaced: bool) -> list[str]:
     """What did not hold, in words."""
     faults = []
     if weights[-1] > RSS_MB_MAX:
@@ -82,32 +88,32 @@ def judged(weights: Sequence[float], failed: int, replaced: bool) -> list[str]:
     return faults
 
 
-def measure(millions: int, ingress: str) -> list[str]:
+def measure_memory(millions: int, ingress: str) -> list[str]:
     """Ask, print each weight, return the faults."""
     weights: list[float] = []
     failed = 0
-    case = Case("models", 3, Served(models=3))
+    case = ScalingCase("models", 3, GatewaySize(models=3))
     with tempfile.TemporaryDirectory(prefix="turnout-memory-") as folder:
         os.sched_setaffinity(0, {GENERATOR_CORE})
         store = find_or_start(None, Path(folder))
-        ground = Ground(Path(folder), store.url)
+        ground = ScalingModels(Path(folder), store.url)
         try:
-            bodies = ground.bodies(case)
-            laid = ground.lay(case.served)
+            bodies = ground.write_requests(case)
+            laid = ground.gateway_folder(case.size)
             content = bodies.read_bytes()
             body = content[4 : 4 + int.from_bytes(content[:4], "little")]
-            with running(laid, case.served, store.url, ingress) as gateway:
-                (worker,) = gateway.serving().values()
+            with running_gateway(laid, case.size, store.url, ingress) as gateway:
+                (worker,) = gateway.serving_pids().values()
                 print(f"idle: {rss_mb(worker):.1f} MB", flush=True)
                 for number in range(millions):
-                    uvloop.run(cancel(gateway.port, body, CANCELS))
-                    failed += million(gateway.port, bodies, number)
+                    uvloop.run(send_cancelled_calls(gateway.port, body, CANCELS))
+                    failed += send_million_calls(gateway.port, bodies, number)
                     weights.append(rss_mb(worker))
                     print(f"{number + 1} M calls: {weights[-1]:.1f} MB", flush=True)
-                replaced = list(gateway.serving().values()) != [worker]
+                replaced = list(gateway.serving_pids().values()) != [worker]
         finally:
             store.stop()
-    return judged(weights, failed, replaced)
+    return memory_faults(weights, failed, replaced)
 
 
 def main() -> int:
@@ -116,10 +122,10 @@ def main() -> int:
     parser.add_argument("--millions", type=int, default=10)
     parser.add_argument("--ingress", choices=("native", "grpcio"))
     asked = parser.parse_args()
-    if rust_generator.built() is None:
+    if rust_generator.build_generator() is None:
         sys.stderr.write("cargo is not there; rustup.rs installs it\n")
         return 2
-    faults = measure(asked.millions, asked.ingress or ("native" if is_built() else "grpcio"))
+    faults = measure_memory(asked.millions, asked.ingress or ("native" if is_built() else "grpcio"))
     print("\n".join(faults) or "held: at most 250 MB, at most 5 MB more after the first million")
     return 1 if faults else 0
 

@@ -26,28 +26,32 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.load.open_loop import Group
-from benchmarks.serving.servers import cpu_s
-from benchmarks.standalone_gateway import Alone, alone, furnish
+from benchmarks.load.open_loop import CallerGroup
+from benchmarks.serving.servers import process_cpu_s
+from benchmarks.standalone_gateway import (
+    StandaloneGateway,
+    standalone_gateway,
+    write_gateway_folder,
+)
 
 STREAMS = 32
 """Settings.streams_max."""
-TIMES = 10.0
+OVERLOAD_FACTOR = 10.0
 
 
 @dataclass(frozen=True)
-class Phase:
+class LoadPhase:
     """One phase's groups, and what the worker spent."""
 
     seconds: float
     cpu_s: float
-    told: dict[str, dict[str, Any]]
+    groups: dict[str, dict[str, Any]]
     """Group name -> benchmarks.load.open_loop.Told."""
 
     @property
     def answered(self) -> int:
         """In time, of all groups."""
-        return sum(group["answered"] for group in self.told.values())
+        return sum(group["answered"] for group in self.groups.values())
 
     @property
     def per_s(self) -> float:
@@ -61,55 +65,60 @@ class Phase:
 
     def share(self, name: str) -> float:
         """Of what *name* asked, how much was answered in time."""
-        group = self.told[name]
+        group = self.groups[name]
         return float(group["answered"]) / max(1, group["asked"])
 
 
-def phase(gateway: Alone, seconds: float, groups: Sequence[Group], favoured: bool = False) -> Phase:
+def run_phase(
+    gateway: StandaloneGateway,
+    seconds: float,
+    groups: Sequence[CallerGroup],
+    prioritised: bool = False,
+) -> LoadPhase:
     """Let *groups* ask for *seconds*, from a process of their own."""
-    pid = gateway.serving()[0]
-    before = cpu_s(pid)
+    pid = gateway.serving_pids()[0]
+    before = process_cpu_s(pid)
     line = [sys.executable, "-m", "benchmarks.load.open_loop", str(gateway.port), str(seconds)]
     asked = json.dumps([asdict(group) for group in groups])
     with subprocess.Popen(
-        [*pinned(1), *line, asked],
+        [*pin_command(1), *line, asked],
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
         start_new_session=True,
     ) as asking:
-        if favoured:
-            favour(asking.pid)
+        if prioritised:
+            raise_priority(asking.pid)
         said, _ = asking.communicate()
     assert asking.returncode == 0
     told = [json.loads(row) for row in said.splitlines()]
-    return Phase(seconds, cpu_s(pid) - before, {group["name"]: group for group in told})
+    return LoadPhase(seconds, process_cpu_s(pid) - before, {group["name"]: group for group in told})
 
 
-def favour(pid: int) -> None:
+def raise_priority(pid: int) -> None:
     """Let the session of *pid* run before others (sched(7), autogroups); root only."""
     with suppress(OSError):
         Path(f"/proc/{pid}/autogroup").write_text("-19")
 
 
-def overloaded(peak_per_s: float, wait_s: float) -> list[Group]:
+def overload_groups(peak_per_s: float, wait_s: float) -> list[CallerGroup]:
     """Ten times *peak_per_s*, over connections that hold *wait_s* of work together."""
     connections = round(peak_per_s * wait_s / STREAMS)
     critical, default, sheddable = (max(1, round(s * connections)) for s in (0.2, 0.35, 0.45))
     return [
-        Group("critical", critical, 0.1 * peak_per_s, criticality=1, queue_ms=500),
-        Group("default", default, 4.4 * peak_per_s, criticality=2, queue_ms=5),
-        Group("sheddable", sheddable, 5.5 * peak_per_s, criticality=3, queue_ms=5),
+        CallerGroup("critical", critical, 0.1 * peak_per_s, criticality=1, queue_ms=500),
+        CallerGroup("default", default, 4.4 * peak_per_s, criticality=2, queue_ms=5),
+        CallerGroup("sheddable", sheddable, 5.5 * peak_per_s, criticality=3, queue_ms=5),
     ]
 
 
 @dataclass(frozen=True)
-class Overload:
+class OverloadResult:
     """The phases."""
 
-    peaks: tuple[Phase, Phase]
+    peaks: tuple[LoadPhase, LoadPhase]
     """Before and after."""
-    overload: Phase
-    after: Phase
+    overload: LoadPhase
+    after: LoadPhase
 
     @property
     def goodput(self) -> float:
@@ -124,42 +133,46 @@ class Overload:
     @property
     def recovered_s(self) -> int:
         """Seconds after the overload until a second in which everything asked was answered."""
-        asked_per_s = self.after.told["after"]["asked"] / self.after.seconds
-        seconds: list[int] = self.after.told["after"]["answered_by_s"]
+        asked_per_s = self.after.groups["after"]["asked"] / self.after.seconds
+        seconds: list[int] = self.after.groups["after"]["answered_by_s"]
         good = (s for s, answered in enumerate(seconds) if answered >= 0.98 * asked_per_s)
         return next(good, len(seconds))
 
 
-def measure(
-    seconds: float, wait_s: float = 0.3, favoured: bool = False, after_s: float = 10.0
-) -> Overload:
+def measure_overload(
+    seconds: float, wait_s: float = 0.3, prioritised: bool = False, after_s: float = 10.0
+) -> OverloadResult:
     """Run all phases against a gateway of one worker."""
     with tempfile.TemporaryDirectory(prefix="turnout-overload-") as folder:
-        furnish(Path(folder))
+        write_gateway_folder(Path(folder))
         # Ten times what the native door bears is more than these callers can ask.
         settings = {"workers": 1, "ingress": "grpcio"}
-        with alone(Path(folder), settings, cores="0" if pinned(0) else "") as gateway:
-            assert gateway.settled(1), gateway.workers()
-            if favoured:
-                favour(gateway.serving()[0])
-            full = [Group("peak", 4, 20_000)]
-            phase(gateway, 1.0, full, favoured)  # warm
+        with standalone_gateway(
+            Path(folder), settings, cores="0" if pin_command(0) else ""
+        ) as gateway:
+            assert gateway.wait_settled(1), gateway.workers()
+            if prioritised:
+                raise_priority(gateway.serving_pids()[0])
+            full = [CallerGroup("peak", 4, 20_000)]
+            run_phase(gateway, 1.0, full, prioritised)  # warm
             peak_s = max(3.0, seconds / 4)
-            before = at_peak(phase(gateway, peak_s, full, favoured))
-            load = phase(gateway, seconds, overloaded(before.per_s, wait_s), favoured)
-            after = phase(gateway, after_s, [Group("after", 4, 0.5 * before.per_s)], favoured)
-            again = at_peak(phase(gateway, peak_s, full, favoured))
-    return Overload((before, again), load, after)
+            before = count_late_answers(run_phase(gateway, peak_s, full, prioritised))
+            load = run_phase(gateway, seconds, overload_groups(before.per_s, wait_s), prioritised)
+            after = run_phase(
+                gateway, after_s, [CallerGroup("after", 4, 0.5 * before.per_s)], prioritised
+            )
+            again = count_late_answers(run_phase(gateway, peak_s, full, prioritised))
+    return OverloadResult((before, again), load, after)
 
 
-def at_peak(found: Phase) -> Phase:
+def count_late_answers(phase: LoadPhase) -> LoadPhase:
     """At saturation calls wait in the client too: what is answered late counts here."""
-    peak = found.told["peak"]
+    peak = phase.groups["peak"]
     peak["answered"] = peak["statuses"]["0"]
-    return found
+    return phase
 
 
-def pinned(core: int) -> list[str]:
+def pin_command(core: int) -> list[str]:
     """What to put before a command to give it one core; nothing where there is only one."""
     return ["taskset", "-c", str(core)] if (os.cpu_count() or 1) > 1 else []
 
@@ -172,13 +185,13 @@ def main() -> None:
     parser.add_argument("--favoured", action="store_true", help="before everybody else's")
     asked = parser.parse_args()
     began = time.monotonic()
-    found = measure(asked.seconds, asked.wait_s, asked.favoured)
+    found = measure_overload(asked.seconds, asked.wait_s, asked.favoured)
     load = found.overload
     for peak in found.peaks:
         print(f"peak        {peak.per_s:8,.0f}/s {peak.per_cpu_s:8,.0f} a CPU second")
     print(f"at 10 x     {load.per_s:8,.0f}/s {load.per_cpu_s:8,.0f} a CPU second")
     print(f"goodput     {found.goodput:8.1%}   {found.goodput_a_cpu_s:8.1%}")
-    for name, group in load.told.items():
+    for name, group in load.groups.items():
         print(
             f"{name:11} {load.share(name):8.2%} of {group['asked']}, {group['answer_ms']} ms, "
             f"refused {group['refusal_ms']} ms, statuses {group['statuses']}, "

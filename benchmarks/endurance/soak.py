@@ -27,11 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.load.open_loop import Group
+from benchmarks.load.open_loop import CallerGroup
 from benchmarks.standalone_gateway import INPUTS, MODEL
 from registry.client import RegistryClient
 from tests.tiny_models import tiny_contract
-from tests.walks.running_system import Whole, up
+from tests.walks.running_system import RunningSystem, turnout_up
 
 SLOPE_MB_H_MAX = 5.0
 SETTLE_S = 3.0
@@ -40,7 +40,7 @@ GAUGE = re.compile(r'^turnout_worker_(tasks|fds)\{worker="(\d+)"\} ([\d.]+)', re
 
 
 @dataclass(frozen=True)
-class Sample:
+class WorkerSample:
     """One worker at one minute's end."""
 
     minute: int
@@ -59,28 +59,28 @@ def main() -> int:
     parser.add_argument("--minute-s", type=float, default=60.0, help="how long a minute is")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="turnout-soak-") as folder:
-        samples, statuses = soak(Path(folder), asked.minutes, asked.load, asked.minute_s)
-    faults = judged(samples, asked.minutes * asked.minute_s / 3_600)
+        samples, statuses = run_soak(Path(folder), asked.minutes, asked.load, asked.minute_s)
+    faults = growth_faults(samples, asked.minutes * asked.minute_s / 3_600)
     print(f"statuses {dict(statuses)}")
     print("\n".join(faults) or "nothing grew")
     return 1 if faults else 0
 
 
-def soak(
+def run_soak(
     folder: Path, minutes: int, load: float, minute_s: float
-) -> tuple[list[Sample], Counter[str]]:
+) -> tuple[list[WorkerSample], Counter[str]]:
     """Return samples of each minute, the first before any load, and what callers were told."""
     statuses: Counter[str] = Counter()
-    with up(folder / "state") as whole:
+    with turnout_up(folder / "state") as whole:
         _deploy(whole, folder)
-        whole.settled()
-        port = int(whole.running.gateway.rpartition(":")[2])
-        full = _ask(port, 5.0, Group("peak", 8, 20_000))
+        whole.wait_settled()
+        port = int(whole.addresses.gateway.rpartition(":")[2])
+        full = _run_group(port, 5.0, CallerGroup("peak", 8, 20_000))
         rate = load * full["statuses"]["0"] / 5.0
         print(f"full load {rate / load:,.0f} calls/s; soaking at {rate:,.0f}", flush=True)
-        samples: list[Sample] = []
+        samples: list[WorkerSample] = []
         for minute in range(minutes + 1):
-            found = _sample(whole, minute)
+            found = _sample_workers(whole, minute)
             samples += found
             memory = ", ".join(f"{sample.rss_mb:.1f}" for sample in found)
             print(f"minute {minute} of {minutes}: {memory} MB", file=sys.stderr)
@@ -89,23 +89,25 @@ def soak(
             began = time.monotonic()
             asyncio.run(_reload(whole, load_it=minute % 2 == 0))
             seconds = minute_s - SETTLE_S - (time.monotonic() - began)
-            told = _ask(port, seconds, Group("soak", 8, rate, cancel_every=100, spoil_every=100))
+            told = _run_group(
+                port, seconds, CallerGroup("soak", 8, rate, cancel_every=100, corrupt_every=100)
+            )
             statuses.update(told["statuses"])
             time.sleep(SETTLE_S)
     return samples, statuses
 
 
-def judged(samples: Sequence[Sample], hours: float) -> list[str]:
+def growth_faults(samples: Sequence[WorkerSample], hours: float) -> list[str]:
     """What grew that must not, in words; prints each worker's figures."""
     faults: list[str] = []
     for slot in sorted({sample.slot for sample in samples}):
         mine = [sample for sample in samples if sample.slot == slot]
         later = mine[1 + len(mine) // 5 :]
         minute_h = hours / (len(mine) - 1)
-        slope, give = slope_of(
+        slope, give = memory_slope(
             [sample.minute * minute_h for sample in later], [sample.rss_mb for sample in later]
         )
-        fds, tasks = grown([s.fds for s in mine]), grown([s.tasks for s in mine])
+        fds, tasks = growth_of([s.fds for s in mine]), growth_of([s.tasks for s in mine])
         print(
             f"worker {slot}: rss {[round(s.rss_mb, 1) for s in mine]} MB, slope {slope:+.1f} "
             f"+- {give:.1f} MB/h, fds {[s.fds for s in mine]}, tasks {[s.tasks for s in mine]}"
@@ -119,7 +121,7 @@ def judged(samples: Sequence[Sample], hours: float) -> list[str]:
     return faults
 
 
-def slope_of(times_h: Sequence[float], rss_mb: Sequence[float]) -> tuple[float, float]:
+def memory_slope(times_h: Sequence[float], rss_mb: Sequence[float]) -> tuple[float, float]:
     """Least squares' slope in MB an hour, and two standard errors of it."""
     if len(times_h) < 4:
         return 0.0, 0.0
@@ -130,12 +132,12 @@ def slope_of(times_h: Sequence[float], rss_mb: Sequence[float]) -> tuple[float, 
     return slope, 2.0 * float(np.sqrt(left @ left / (len(x) - 2) / (x @ x)))
 
 
-def grown(counts: Sequence[int]) -> int:
+def growth_of(counts: Sequence[int]) -> int:
     """By how much the last two minutes lie above the first two under load."""
     return min(counts[-2:]) - max(counts[1:3])
 
 
-def _ask(port: int, seconds: float, group: Group) -> dict[str, Any]:
+def _run_group(port: int, seconds: float, group: CallerGroup) -> dict[str, Any]:
     """Let *group* ask, from a process of its own."""
     line = [sys.executable, "-m", "benchmarks.load.open_loop", str(port), str(seconds)]
     said = subprocess.run(
@@ -148,12 +150,12 @@ def _ask(port: int, seconds: float, group: Group) -> dict[str, Any]:
     return told
 
 
-def _sample(whole: Whole, minute: int) -> list[Sample]:
-    with urllib.request.urlopen(whole.running.metrics) as answer:
+def _sample_workers(system: RunningSystem, minute: int) -> list[WorkerSample]:
+    with urllib.request.urlopen(system.addresses.metrics) as answer:
         page = answer.read().decode()
     gauges = {(name, int(slot)): int(float(value)) for name, slot, value in GAUGE.findall(page)}
     return [
-        Sample(
+        WorkerSample(
             minute,
             row["slot"],
             row["pid"],
@@ -161,22 +163,22 @@ def _sample(whole: Whole, minute: int) -> list[Sample]:
             gauges.get(("fds", row["slot"]), 0),
             gauges.get(("tasks", row["slot"]), 0),
         )
-        for row in whole.workers()
+        for row in system.workers()
         if row["state"] == "serving"
     ]
 
 
-def _deploy(whole: Whole, folder: Path) -> None:
+def _deploy(system: RunningSystem, folder: Path) -> None:
     """Version 1 in production; version 2 registered, to be loaded and let go."""
     contract = tiny_contract(INPUTS)
-    label = whole.register(MODEL, folder / "first", contract=contract)
-    whole.approve(MODEL, label, "initial")
-    whole.ready(MODEL, label)
-    whole.register(MODEL, folder / "second", contract=contract, golden_rows=9)
+    label = system.register(MODEL, folder / "first", contract=contract)
+    system.approve(MODEL, label, "initial")
+    system.deploy(MODEL, label)
+    system.register(MODEL, folder / "second", contract=contract, golden_rows=9)
 
 
-async def _reload(whole: Whole, *, load_it: bool) -> None:
-    async with RegistryClient(whole.running.registry, "sam") as registry:
+async def _reload(system: RunningSystem, *, load_it: bool) -> None:
+    async with RegistryClient(system.addresses.registry, "sam") as registry:
         held = await registry.deployment(MODEL)
         await registry.deploy(replace(held, preload=("2",) if load_it else (), why="soak"))
 

@@ -13,23 +13,23 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.judging.many_tests import Departures, Tilts
+from benchmarks.judging.many_tests import DepartureArray, TiltArray
 from rollout.evidence.latency import EDGE_RECORDS_MIN, QUANTILES
 from rollout.policy.policy import Policy
 from rollout.simulation.streams import (
     BINS,
     HEALTHY,
-    LATENCY_NS,
-    RETRAINED,
-    SIGMA,
-    certified,
-    latencies,
-    score_bins,
+    LATENCY_SIGMA,
+    MEDIAN_LATENCY_NS,
+    RETRAINING_NOISE_SD,
+    draw_latencies,
+    simulated_score_bins,
+    simulated_shift,
 )
-from stats.departure import effect
+from stats.departure import departure_effect
 from stats.latency import BINS as LATENCY_BINS
-from stats.latency import EDGES_NS, bins_of
-from stats.tilt import LATENCY, LESS, WORSE
+from stats.latency import EDGES_NS, latency_bins
+from stats.tilt import FEWER_EVENTS, LATENCY, MORE_EVENTS
 
 BLOCK = 250
 """Rollouts in one array, and under one certificate: small enough for the caches."""
@@ -46,7 +46,7 @@ Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ramp:
+class HealthyRamp:
     """What changes over a healthy rollout: the share by stages, both arms' rates by the second."""
 
     shares: tuple[float, ...] = (0.05,)
@@ -63,12 +63,14 @@ class Ramp:
         return self.latency[0] + part * (self.latency[1] - self.latency[0])
 
 
-STEADY = Ramp()
-CLIMB = Ramp(shares=(0.01, 0.05, 0.25, 0.5), errors=(0.0005, 0.005), latency=(1.0, 1.15))
+STEADY_RAMP = HealthyRamp()
+CLIMBING_RAMP = HealthyRamp(
+    shares=(0.01, 0.05, 0.25, 0.5), errors=(0.0005, 0.005), latency=(1.0, 1.15)
+)
 
 
 @dataclass(slots=True)
-class Alarms:
+class AlarmCounts:
     """Rollouts that some metric would have rolled back."""
 
     rollouts: int = 0
@@ -89,11 +91,11 @@ class Alarms:
             self.pooled[name] = self.pooled.get(name, 0) + int(hit.sum())
 
 
-def healthy(
-    policy: Policy, ramp: Ramp, rollouts: int, looks: int, seed: int, progress: Progress
-) -> Alarms:
+def count_false_alarms(
+    policy: Policy, ramp: HealthyRamp, rollouts: int, looks: int, seed: int, progress: Progress
+) -> AlarmCounts:
     """Look *looks* times at *rollouts* healthy rollouts; return how many were rolled back."""
-    alarms = Alarms()
+    alarms = AlarmCounts()
     blocks = max(1, rollouts // BLOCK)
     for block in range(blocks):
         one = _Block(policy, ramp, min(BLOCK, rollouts), looks, (seed, block))
@@ -105,21 +107,26 @@ def healthy(
 
 class _Block:
     def __init__(
-        self, policy: Policy, ramp: Ramp, rollouts: int, looks: int, seed: tuple[int, int]
+        self, policy: Policy, ramp: HealthyRamp, rollouts: int, looks: int, seed: tuple[int, int]
     ) -> None:
         self._policy, self._ramp, self._size, self._looks = policy, ramp, rollouts, looks
         self._chance = np.random.default_rng(seed)
-        grids = {"errors": WORSE, "timeouts": WORSE, "schema": WORSE, "outcome": LESS}
+        grids = {
+            "errors": MORE_EVENTS,
+            "timeouts": MORE_EVENTS,
+            "schema": MORE_EVENTS,
+            "outcome": FEWER_EVENTS,
+        }
         grids |= dict.fromkeys(QUANTILES, LATENCY)
         self._tilts = {
-            name: Tilts(grid, rollouts, policy.looks_max) for name, grid in grids.items()
+            name: TiltArray(grid, rollouts, policy.looks_max) for name, grid in grids.items()
         }
-        shift = certified(seed[0] * 100_003 + seed[1], 20_000)
-        self._expected = shift.refreshed(np.zeros((BINS, BINS), dtype=np.int64))
-        self._departures = Departures(self._expected, rollouts, policy.looks_max)
+        shift = simulated_shift(seed[0] * 100_003 + seed[1], 20_000)
+        self._expected = shift.with_shadow_pairs(np.zeros((BINS, BINS), dtype=np.int64))
+        self._departures = DepartureArray(self._expected, rollouts, policy.looks_max)
         self._departed = np.zeros(rollouts, dtype=np.bool_)
-        self._pooled = {name: Pooled(rollouts) for name in ("errors", "p50")}
-        self._slow = self._first_edges()
+        self._pooled = {name: PooledTests(rollouts) for name in ("errors", "p50")}
+        self._slow_edges = self._initial_edges()
 
     def run(self) -> Iterator[float]:
         """Play, and tell how far."""
@@ -128,7 +135,7 @@ class _Block:
         for stage, share in enumerate(shares):
             begin, end = stage * stage_s, min((stage + 1) * stage_s, self._looks)
             if stage:
-                self._slow = self._edges_after(begin - stage_s, begin, shares[stage - 1])
+                self._slow_edges = self._edges_after(begin - stage_s, begin, shares[stage - 1])
             for first in range(begin, end, CHUNK_S):
                 self._chunk(first, min(CHUNK_S, end - first), share)
                 yield min((first + CHUNK_S) / self._looks, 1.0)
@@ -136,7 +143,7 @@ class _Block:
     def _chunk(self, first: int, seconds: int, share: float) -> None:
         part = (first + seconds / 2) / self._looks
         rates = {**RATES, "errors": self._ramp.errors_at(part), "outcome": HEALTHY.outcome}
-        counts = {name: self._arms(rate, share, seconds) for name, rate in rates.items()}
+        counts = {name: self._arm_events(rate, share, seconds) for name, rate in rates.items()}
         counts |= self._latency(share, seconds, self._ramp.latency_at(part))
         scores = self._scores(share, seconds)
         for second in range(seconds):
@@ -147,9 +154,9 @@ class _Block:
             if second % GATE_EVERY_S == 0:
                 self._look_at_gate()
         for name, pooled in self._pooled.items():
-            pooled.look(*counts[name], share)
+            pooled.update(*counts[name], share)
 
-    def _arms(self, rate: float, share: float, seconds: int) -> tuple[Counts, Counts]:
+    def _arm_events(self, rate: float, share: float, seconds: int) -> tuple[Counts, Counts]:
         """(seconds, R) events of both arms."""
         shape = (seconds, self._size)
         mean = CALLS_A_SECOND * rate
@@ -160,9 +167,11 @@ class _Block:
 
     # Latency: three nested counts, beyond edges that past production has fixed
 
-    def _first_edges(self) -> dict[str, Floats]:
+    def _initial_edges(self) -> dict[str, Floats]:
         shape = (self._size, EDGE_RECORDS_MIN)
-        drawn = bins_of(latencies(self._chance, shape[0] * shape[1], HEALTHY)).reshape(shape)
+        drawn = latency_bins(draw_latencies(self._chance, shape[0] * shape[1], HEALTHY)).reshape(
+            shape
+        )
         return _edges(np.stack([np.bincount(row, minlength=LATENCY_BINS) for row in drawn]))
 
     def _edges_after(self, begin: int, end: int, share: float) -> dict[str, Floats]:
@@ -171,14 +180,14 @@ class _Block:
         for second in range(begin, end, CHUNK_S):
             factor = self._ramp.latency_at((second + CHUNK_S / 2) / self._looks)
             upper = np.append(EDGES_NS.astype(np.float64), np.inf)
-            rate += CHUNK_S * np.diff(1.0 - _beyond(upper, factor), prepend=0.0)
+            rate += CHUNK_S * np.diff(1.0 - _share_above(upper, factor), prepend=0.0)
         mean = rate * CALLS_A_SECOND * (1 - share)
         return _edges(self._chance.poisson(mean, (self._size, LATENCY_BINS)))
 
     def _latency(
         self, share: float, seconds: int, factor: float
     ) -> dict[str, tuple[Counts, Counts]]:
-        beyond = {name: _beyond(edge, factor) for name, edge in self._slow.items()}
+        beyond = {name: _share_above(edge, factor) for name, edge in self._slow_edges.items()}
         parts = (
             beyond["p99"],
             np.maximum(beyond["p90"] - beyond["p99"], 0.0),
@@ -197,20 +206,22 @@ class _Block:
         calls = self._chance.poisson(CALLS_A_SECOND * share, cells)
         cell = np.repeat(np.arange(cells), calls) * BINS
         z = self._chance.standard_normal(len(cell))
-        mine = score_bins(z + RETRAINED * self._chance.standard_normal(len(cell)))
+        mine = simulated_score_bins(
+            z + RETRAINING_NOISE_SD * self._chance.standard_normal(len(cell))
+        )
         shape = (seconds, self._size, BINS)
         return (
             np.bincount(cell + mine, minlength=cells * BINS).reshape(shape),
-            np.bincount(cell + score_bins(z), minlength=cells * BINS).reshape(shape),
+            np.bincount(cell + simulated_score_bins(z), minlength=cells * BINS).reshape(shape),
         )
 
     def _look_at_gate(self) -> None:
         beyond = self._departures.e_max >= self._threshold("prediction")
         for row in np.flatnonzero(beyond & ~self._departed):
-            found = effect(
+            found = departure_effect(
                 self._expected, self._departures.candidate[row], self._departures.champion[row]
             )
-            self._departed[row] = found.psi >= self._policy.psi_min + found.doubt
+            self._departed[row] = found.psi >= self._policy.psi_min + found.table_error
 
     def _threshold(self, metric: str) -> float:
         return float(np.exp(self._policy.log_threshold(metric)))
@@ -226,7 +237,7 @@ class _Block:
         return ours, pooled
 
 
-class Pooled:
+class PooledTests:
     """Two tests on running totals: a z-test at each look, and an always-valid mixture.
 
     Both compare the arms' overall rates. When the split grows while the rate rises, the canary has
@@ -241,7 +252,7 @@ class Pooled:
         self.crossed = np.zeros(rollouts, dtype=np.bool_)
         self.crossed_mixture = np.zeros(rollouts, dtype=np.bool_)
 
-    def look(self, canary: Counts, baseline: Counts, share: float) -> None:
+    def update(self, canary: Counts, baseline: Counts, share: float) -> None:
         """Take (T, R) seconds; look once a second."""
         for mine, theirs in zip(canary, baseline, strict=True):
             self._events += np.stack([mine, theirs])
@@ -269,10 +280,10 @@ def _edges(counts: Counts) -> dict[str, Floats]:
     }
 
 
-def _beyond(edge_ns: Floats, factor: float) -> Floats:
+def _share_above(edge_ns: Floats, factor: float) -> Floats:
     """The part of calls slower than each edge, when all take *factor* times as long."""
     with np.errstate(divide="ignore"):
-        z = np.log(edge_ns / (LATENCY_NS * factor)) / SIGMA
+        z = np.log(edge_ns / (MEDIAN_LATENCY_NS * factor)) / LATENCY_SIGMA
     return np.asarray(0.5 * _erfc(z / np.sqrt(2.0)))
 
 
@@ -283,12 +294,12 @@ _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 ENTITIES = 3_000
 BAD_ENTITIES = 30
-BAD_RATE = 0.2
-PARETO = 1.5
+BAD_ENTITY_ERROR_RATE = 0.2
+PARETO_SHAPE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Sticky:
+class StickyAlarms:
     """False alarms of the error metric when a few customers fail often and stay in their arm."""
 
     workers: int
@@ -300,16 +311,16 @@ class Sticky:
     every_call: int
 
 
-def sticky(
+def count_sticky_alarms(
     workers: int, rollouts: int, looks: int, seed: int, share: float = 0.05, alpha: float = 0.01
-) -> Sticky:
+) -> StickyAlarms:
     """Play healthy rollouts of 3,000 customers, 1 % of whom fail 20 % of their calls."""
     chance = np.random.default_rng((seed, workers))
     counted: dict[str, list[tuple[Counts, Counts]]] = {"rollout": [], "worker": [], "call": []}
     for _ in range(rollouts):
-        weight = chance.pareto(PARETO, ENTITIES) + 1.0
+        weight = chance.pareto(PARETO_SHAPE, ENTITIES) + 1.0
         fails = np.full(ENTITIES, HEALTHY.errors)
-        fails[:BAD_ENTITIES] = BAD_RATE
+        fails[:BAD_ENTITIES] = BAD_ENTITY_ERROR_RATE
         rate = CALLS_A_SECOND * weight / weight.sum() * fails
         canary = chance.random(ENTITIES) < share
         calls = chance.poisson(rate * looks)
@@ -332,14 +343,18 @@ def sticky(
                     np.bincount(when[kept][~mine], minlength=looks),
                 )
             )
-    fired = {name: _fired(seconds, share, looks, alpha) for name, seconds in counted.items()}
-    return Sticky(workers, rollouts, fired["rollout"], fired["worker"], fired["call"])
+    fired = {
+        name: _first_crossed(seconds, share, looks, alpha) for name, seconds in counted.items()
+    }
+    return StickyAlarms(workers, rollouts, fired["rollout"], fired["worker"], fired["call"])
 
 
-def _fired(seconds: list[tuple[Counts, Counts]], share: float, looks: int, alpha: float) -> int:
+def _first_crossed(
+    seconds: list[tuple[Counts, Counts]], share: float, looks: int, alpha: float
+) -> int:
     canary = np.stack([one for one, _ in seconds])
     baseline = np.stack([one for _, one in seconds])
-    tilts = Tilts(WORSE, len(seconds), looks)
+    tilts = TiltArray(MORE_EVENTS, len(seconds), looks)
     for second in range(looks):
         tilts.step(canary[:, second], baseline[:, second], share)
     return int((tilts.e_max >= 1 / alpha).sum())

@@ -26,13 +26,13 @@ from rich.table import Table
 
 from benchmarks.judging import detection as finds
 from benchmarks.judging import false_alarms as alarms
-from benchmarks.judging.stalls import stalled
+from benchmarks.judging.stalls import count_stall_alarms
 from rollout.policy.policy import STANDARD
 from rollout.policy.stages import Stage
-from rollout.simulation.simulate import at_share
+from rollout.simulation.simulate import single_share_policy
 from rollout.simulation.streams import SCENARIOS
 
-LOOKS = 3_600
+LOOKS_PER_ROLLOUT = 3_600
 ALARMS_MAX = 0.01
 DRIFT_MAX = 1e-9
 COST_US_MAX = 20.0
@@ -41,72 +41,79 @@ RAMP_ROLLOUTS_MAX = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class BarResult:
     """One measured number beside what was promised."""
 
     bar: str
-    what: str
+    subject: str
     measured: str
     promised: str
-    held: bool | None
+    passed: bool | None
     """None: shown to compare, nothing was promised."""
     value: Any = None
 
 
-class Bench:
+class JudgeBench:
     """All bars under one set of options."""
 
-    def __init__(self, asked: argparse.Namespace, progress: Progress) -> None:
-        self._asked = asked
+    def __init__(self, arguments: argparse.Namespace, progress: Progress) -> None:
+        self._arguments = arguments
         self._progress = progress
-        self.bars: dict[str, Callable[[], Iterator[Line]]] = {
-            "aa": self.aa,
+        self.bars: dict[str, Callable[[], Iterator[BarResult]]] = {
+            "aa": self.healthy_rollouts,
             "ramp": self.ramp,
             "sticky": self.sticky,
             "stalls": self.stalls,
-            "finds": self.finds,
+            "finds": self.bad_candidates,
             "promotes": self.promotes,
-            "absences": self.absences,
+            "absences": self.missing_data,
             "both-bad": self.both_bad,
-            "exact": self.exact,
+            "exact": self.exact_evidence,
         }
 
     @contextmanager
-    def _shown(self, what: str) -> Iterator[Callable[[float], None]]:
+    def _progress_for(self, what: str) -> Iterator[Callable[[float], None]]:
         task = self._progress.add_task(what, total=1.0)
         try:
             yield lambda done: self._progress.update(task, completed=done)
         finally:
             self._progress.remove_task(task)
 
-    def aa(self) -> Iterator[Line]:
+    def healthy_rollouts(self) -> Iterator[BarResult]:
         """Healthy rollouts, looked at each second for an hour."""
-        asked = self._asked
-        policy = at_share(finds.SHARE_BP)
-        with self._shown(f"A/A, {asked.rollouts:,} rollouts") as progress:
-            told = alarms.healthy(
-                policy, alarms.STEADY, asked.rollouts, LOOKS, asked.seed, progress
+        asked = self._arguments
+        policy = single_share_policy(finds.SHARE_BP)
+        with self._progress_for(f"A/A, {asked.rollouts:,} rollouts") as progress:
+            told = alarms.count_false_alarms(
+                policy, alarms.STEADY_RAMP, asked.rollouts, LOOKS_PER_ROLLOUT, asked.seed, progress
             )
         yield from _alarm_lines("aa", told)
 
-    def ramp(self) -> Iterator[Line]:
+    def ramp(self) -> Iterator[BarResult]:
         """The same while the share grows and both arms get worse."""
-        asked = self._asked
+        asked = self._arguments
         rollouts = min(asked.rollouts, RAMP_ROLLOUTS_MAX)
-        with self._shown(f"ramp A/A, {rollouts:,} rollouts") as progress:
-            told = alarms.healthy(
-                at_share(finds.SHARE_BP), alarms.CLIMB, rollouts, LOOKS, asked.seed, progress
+        with self._progress_for(f"ramp A/A, {rollouts:,} rollouts") as progress:
+            told = alarms.count_false_alarms(
+                single_share_policy(finds.SHARE_BP),
+                alarms.CLIMBING_RAMP,
+                rollouts,
+                LOOKS_PER_ROLLOUT,
+                asked.seed,
+                progress,
             )
         yield from _alarm_lines("ramp", told)
 
-    def sticky(self) -> Iterator[Line]:
+    def sticky(self) -> Iterator[BarResult]:
         """A few customers fail often, and stay in their arm."""
-        rollouts = min(self._asked.rollouts, STICKY_ROLLOUTS_MAX)
+        rollouts = min(self._arguments.rollouts, STICKY_ROLLOUTS_MAX)
         for workers in (1, 2, 4, 8, 16):
-            with self._shown(f"sticky A/A, {workers} workers"):
-                told = alarms.sticky(workers, rollouts, LOOKS, self._asked.seed)
+            with self._progress_for(f"sticky A/A, {workers} workers"):
+                told = alarms.count_sticky_alarms(
+                    workers, rollouts, LOOKS_PER_ROLLOUT, self._arguments.seed
+                )
             once = told.once_a_rollout / rollouts
-            yield Line(
+            yield BarResult(
                 "sticky",
                 f"{workers} workers, a key once a rollout",
                 f"{once:.2%} of {rollouts:,}",
@@ -115,7 +122,7 @@ class Bench:
                 asdict(told),
             )
             worker = told.once_a_worker / rollouts
-            yield Line(
+            yield BarResult(
                 "sticky",
                 f"{workers} workers, a key once a worker; every call",
                 f"{worker:.2%}; {told.every_call / rollouts:.2%}",
@@ -123,73 +130,78 @@ class Bench:
                 worker > 0.05 if workers == 16 else None,
             )
 
-    def stalls(self) -> Iterator[Line]:
+    def stalls(self) -> Iterator[BarResult]:
         """A host that holds up one arm's run of a batch now and then."""
-        rollouts = min(self._asked.rollouts, STICKY_ROLLOUTS_MAX)
+        rollouts = min(self._arguments.rollouts, STICKY_ROLLOUTS_MAX)
         for calls in (1, 5, 20, 100):
-            with self._shown(f"stalls, batches of {calls}"):
-                told = stalled(calls, rollouts, LOOKS, self._asked.seed)
-            yield Line(
+            with self._progress_for(f"stalls, batches of {calls}"):
+                told = count_stall_alarms(calls, rollouts, LOOKS_PER_ROLLOUT, self._arguments.seed)
+            yield BarResult(
                 "stalls",
                 f"batches of {calls}, a batch weighs one (a call weighs one)",
-                f"{told.by_batch / rollouts:.2%} of {rollouts:,} ({told.by_call / rollouts:.1%})",
+                f"{told.alarms_by_batch / rollouts:.2%} of {rollouts:,} "
+                f"({told.alarms_by_call / rollouts:.1%})",
                 f"<= {ALARMS_MAX:.0%}",
-                told.by_batch <= ALARMS_MAX * rollouts,
+                told.alarms_by_batch <= ALARMS_MAX * rollouts,
                 asdict(told),
             )
 
-    def finds(self) -> Iterator[Line]:
+    def bad_candidates(self) -> Iterator[BarResult]:
         """Each bad candidate, and how many calls it got."""
-        asked = self._asked
-        for scenario, calls_max in finds.BARS.items():
-            with self._shown(scenario) as progress:
-                told = finds.find(scenario, asked.runs, asked.seed, progress)
-            yield Line(
+        asked = self._arguments
+        for scenario, calls_max in finds.MEDIAN_CALLS_MAX.items():
+            with self._progress_for(scenario) as progress:
+                told = finds.detect_with_our_judge(scenario, asked.runs, asked.seed, progress)
+            yield BarResult(
                 "finds",
-                SCENARIOS[scenario].words,
-                _found_words(told),
+                SCENARIOS[scenario].description,
+                _detection_text(told),
                 f"median <= {calls_max:,}, all found",
-                told.median_calls <= calls_max and told.found == told.runs,
+                told.median_calls <= calls_max and told.rollouts_found == told.runs,
                 asdict(told),
             )
             if not asked.peers:
                 continue
-            with self._shown(f"{scenario}, other judges") as progress:
-                for one in finds.find_beside(scenario, min(asked.runs, 20), asked.seed, progress):
-                    yield Line("finds", f"  {one.judge}", _found_words(one), "", None, asdict(one))
+            with self._progress_for(f"{scenario}, other judges") as progress:
+                for one in finds.detect_with_other_judges(
+                    scenario, min(asked.runs, 20), asked.seed, progress
+                ):
+                    yield BarResult(
+                        "finds", f"  {one.judge}", _detection_text(one), "", None, asdict(one)
+                    )
 
-    def promotes(self) -> Iterator[Line]:
+    def promotes(self) -> Iterator[BarResult]:
         """A candidate without a failure, under the standard policy."""
-        with self._shown("promotes"):
-            played, foretold = finds.promoted(self._asked.seed)
-        done = played.place.stage == Stage.DONE
-        yield Line(
+        with self._progress_for("promotes"):
+            played, foretold = finds.play_to_promotion(self._arguments.seed)
+        done = played.position.stage == Stage.DONE
+        yield BarResult(
             "promotes",
             f"no failure in either arm, policy {STANDARD.name}",
-            f"{played.place.stage.name} after {played.second:,} s",
+            f"{played.position.stage.name} after {played.second:,} s",
             f"DONE in the foretold {foretold:,.0f} s, + 2 %",
             done and played.second <= 1.02 * foretold,
         )
 
-    def absences(self) -> Iterator[Line]:
+    def missing_data(self) -> Iterator[BarResult]:
         """Nothing to judge by: neither back nor on."""
-        for what, played in finds.absences(self._asked.seed, LOOKS):
+        for what, played in finds.play_missing_data(self._arguments.seed, LOOKS_PER_ROLLOUT):
             stayed = len(played.steps) == 1
             held = played.holds[0] if played.holds else "undecided"
-            yield Line(
+            yield BarResult(
                 "absences",
                 what,
-                f"{played.place.stage.name} for {played.second:,} s; {held}",
+                f"{played.position.stage.name} for {played.second:,} s; {held}",
                 "stays",
                 stayed,
             )
 
-    def both_bad(self) -> Iterator[Line]:
+    def both_bad(self) -> Iterator[BarResult]:
         """Both arms begin to fail on 5 % after a minute."""
-        runs = 4 * self._asked.runs
-        with self._shown("both arms fail") as progress:
-            back, held = finds.both_bad(runs, self._asked.seed, 600, progress)
-        yield Line(
+        runs = 4 * self._arguments.runs
+        with self._progress_for("both arms fail") as progress:
+            back, held = finds.play_both_bad(runs, self._arguments.seed, 600, progress)
+        yield BarResult(
             "both-bad",
             "errors .1 -> 5 % in both arms",
             f"{back} of {runs} rolled back, {held} held",
@@ -197,68 +209,72 @@ class Bench:
             back <= ALARMS_MAX * runs and held == runs - back,
         )
 
-    def exact(self) -> Iterator[Line]:
+    def exact_evidence(self) -> Iterator[BarResult]:
         """One evidence, however it is cut and resumed; what it costs."""
-        seed = self._asked.seed
+        seed = self._arguments.seed
         for what, gap in (
             ("the same records over 2, 5, 16 gateways", finds.merge_gap(seed, 120)),
             ("killed and resumed every 10 s", finds.resume_gap(seed, 120)),
         ):
             promised = f"|ln E| within {DRIFT_MAX:g}"
-            yield Line("exact", what, f"{gap:.1e}", promised, gap < DRIFT_MAX, gap)
-        log_e = finds.billion()
+            yield BarResult("exact", what, f"{gap:.1e}", promised, gap < DRIFT_MAX, gap)
+        log_e = finds.billion_call_log_e()
         finite = float("-inf") < log_e < float("inf")
-        yield Line("exact", "a billion calls", f"ln E = {log_e:.3e}", "finite", finite, log_e)
-        cost = finds.cost(seed=seed)
-        yield Line(
+        yield BarResult("exact", "a billion calls", f"ln E = {log_e:.3e}", "finite", finite, log_e)
+        cost = finds.measure_evidence_cost(seed=seed)
+        yield BarResult(
             "exact",
             "CPU a metric and window, 100 records a window",
-            _cost_words(cost),
+            _cost_text(cost),
             f"<= {COST_US_MAX:g} us",
             cost.median <= COST_US_MAX,
             asdict(cost),
         )
-        told = finds.cost(seed=seed, batches_told=True)
+        told = finds.measure_evidence_cost(seed=seed, with_batches=True)
         what = "  with the batch of each latency, as gateways tell it"
-        yield Line("exact", what, _cost_words(told), "", None, asdict(told))
+        yield BarResult("exact", what, _cost_text(told), "", None, asdict(told))
 
 
-def _alarm_lines(bar: str, told: alarms.Alarms) -> Iterator[Line]:
-    part = told.any / told.rollouts
-    by_metric = ", ".join(f"{name} {hit}" for name, hit in told.by_metric.items() if hit)
-    yield Line(
+def _alarm_lines(bar: str, counts: alarms.AlarmCounts) -> Iterator[BarResult]:
+    part = counts.any / counts.rollouts
+    by_metric = ", ".join(f"{name} {hit}" for name, hit in counts.by_metric.items() if hit)
+    yield BarResult(
         bar,
-        f"{told.rollouts:,} healthy rollouts x {LOOKS:,} looks, all metrics",
+        f"{counts.rollouts:,} healthy rollouts x {LOOKS_PER_ROLLOUT:,} looks, all metrics",
         f"{part:.2%} rolled back ({by_metric or 'none'})",
         f"<= {ALARMS_MAX:.0%}",
         part <= ALARMS_MAX,
-        asdict(told),
+        asdict(counts),
     )
-    for name, hit in told.pooled.items():
-        yield Line(bar, f"  {name}", f"{hit / told.rollouts:.1%}", "", None)
+    for name, hit in counts.pooled.items():
+        yield BarResult(bar, f"  {name}", f"{hit / counts.rollouts:.1%}", "", None)
 
 
-def _cost_words(cost: finds.Cost) -> str:
+def _cost_text(cost: finds.EvidenceCost) -> str:
     return (
         f"median {cost.median:.1f} us, nine in ten {cost.low:.1f} to {cost.high:.1f}, mean "
         f"{cost.mean:.1f}; by the clock {cost.wall:.1f}"
     )
 
 
-def _found_words(told: finds.Found) -> str:
-    calls = f"median {told.median_calls:,.0f}, p90 {told.p90_calls:,.0f}" if told.found else "never"
-    soon = f", {told.too_soon} too soon" if told.too_soon else ""
-    return f"{calls}; {told.found} of {told.runs} found{soon}"
+def _detection_text(result: finds.DetectionResult) -> str:
+    calls = (
+        f"median {result.median_calls:,.0f}, p90 {result.p90_calls:,.0f}"
+        if result.rollouts_found
+        else "never"
+    )
+    soon = f", {result.too_soon} too soon" if result.too_soon else ""
+    return f"{calls}; {result.rollouts_found} of {result.runs} found{soon}"
 
 
-def shown(lines: list[Line]) -> Table:
+def results_table(lines: list[BarResult]) -> Table:
     """Return what was measured, for people."""
     table = Table(box=None, pad_edge=False)
     for column in ("bar", "what", "measured", "promised", ""):
         table.add_column(column, overflow="fold")
     marks = {True: "[green]held", False: "[bold red]missed", None: ""}
     for line in lines:
-        table.add_row(line.bar, line.what, line.measured, line.promised, marks[line.held])
+        table.add_row(line.bar, line.subject, line.measured, line.promised, marks[line.passed])
     return table
 
 
@@ -276,18 +292,18 @@ def main() -> None:
     asked = parser.parse_args()
     aside = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    lines: list[Line] = []
+    lines: list[BarResult] = []
     began = time.monotonic()
     with Progress(*columns, TimeRemainingColumn(), console=aside, transient=True) as progress:
-        bench = Bench(asked, progress)
+        bench = JudgeBench(asked, progress)
         unknown = set(asked.only) - set(bench.bars)
         if unknown:
             parser.error(f"no bar {', '.join(sorted(unknown))}; there are {', '.join(bench.bars)}")
         for name in asked.only or bench.bars:
             for line in bench.bars[name]():
                 lines.append(line)
-                progress.print(f"{line.bar}: {line.what}: {line.measured}", highlight=False)
-    Console(width=None if sys.stdout.isatty() else 160).print(shown(lines))
+                progress.print(f"{line.bar}: {line.subject}: {line.measured}", highlight=False)
+    Console(width=None if sys.stdout.isatty() else 160).print(results_table(lines))
     took_s = time.monotonic() - began
     Console().print(f"{took_s:,.0f} s, seed {asked.seed}")
     if asked.json is not None:
@@ -297,7 +313,7 @@ def main() -> None:
             "lines": [asdict(one) for one in lines],
         }
         asked.json.write_text(json.dumps(told, indent=1))
-    sys.exit(any(line.held is False for line in lines))
+    sys.exit(any(line.passed is False for line in lines))
 
 
 if __name__ == "__main__":

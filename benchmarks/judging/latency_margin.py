@@ -18,14 +18,14 @@ from rollout.policy.policy import STANDARD
 from stats import tilt
 
 SIGMA = 0.5
-SHARE = 0.05
+CANARY_SHARE = 0.05
 CALLS_A_SECOND = 100
 MARGIN = 1.10
 SECONDS_MAX = 40_000
 NORMAL = NormalDist()
 
 
-def slow_part(quantile: float, slower: float) -> float:
+def slow_share(quantile: float, slower: float) -> float:
     """Part of answers beyond production's *quantile*, when all take *slower* times as long."""
     return 1.0 - NORMAL.cdf(NORMAL.inv_cdf(quantile) - math.log(slower) / SIGMA)
 
@@ -34,20 +34,20 @@ def calls_until_found(chance: np.random.Generator, slower: float, *, inside: boo
     """Return the canary's calls until one of the three quantiles rolls back."""
     grids, states = {}, {}
     for name, quantile in QUANTILES.items():
-        margin = math.log(slow_part(quantile, MARGIN) / (1 - quantile)) if inside else 0.0
+        margin = math.log(slow_share(quantile, MARGIN) / (1 - quantile)) if inside else 0.0
         grids[name] = tilt.Grid(tuple(margin + one for one in tilt.LATENCY.deltas), margin)
-        states[name] = tilt.start(grids[name])
+        states[name] = tilt.start_tilt(grids[name])
     calls = 0
     for _ in range(SECONDS_MAX):
-        mine = int(chance.poisson(CALLS_A_SECOND * SHARE))
-        theirs = int(chance.poisson(CALLS_A_SECOND * (1 - SHARE)))
+        mine = int(chance.poisson(CALLS_A_SECOND * CANARY_SHARE))
+        theirs = int(chance.poisson(CALLS_A_SECOND * (1 - CANARY_SHARE)))
         calls += mine
         for name, quantile in QUANTILES.items():
             events = (
-                int(chance.binomial(mine, slow_part(quantile, slower))),
+                int(chance.binomial(mine, slow_share(quantile, slower))),
                 int(chance.binomial(theirs, 1 - quantile)),
             )
-            states[name] = tilt.step(grids[name], states[name], *events, SHARE, 3_600)
+            states[name] = tilt.step_tilt(grids[name], states[name], *events, CANARY_SHARE, 3_600)
             if states[name].log_e_max >= STANDARD.log_threshold(name):
                 return calls
     return math.inf

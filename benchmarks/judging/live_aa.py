@@ -36,7 +36,7 @@ import grpc
 import uvloop
 
 from protos.predict_pb2 import PredictRequest, Row
-from tests.walks.running_system import Whole, up
+from tests.walks.running_system import RunningSystem, turnout_up
 
 MODEL = "twins"
 INGRESSES = ("auto", "native", "grpcio")
@@ -63,7 +63,7 @@ bake_s = {second_s}
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
+class TwinRollout:
     """What became of one rollout."""
 
     version: str
@@ -94,10 +94,10 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=None)
     asked = parser.parse_args()
     if asked.call:
-        uvloop.run(call(asked.call, asked.callers, asked.model, asked.customers))
+        uvloop.run(call_until_stopped(asked.call, asked.callers, asked.model, asked.customers))
     twins = []
     with tempfile.TemporaryDirectory(prefix="turnout-live-aa-") as name:
-        for twin in live(Path(name), asked):
+        for twin in run_twin_rollouts(Path(name), asked):
             twins.append(twin)
             print(json.dumps(asdict(twin)), flush=True)
     back = sum(one.stage != "DONE" for one in twins)
@@ -131,20 +131,22 @@ def policies_in(folder: Path, scale: float) -> Path:
     return policies
 
 
-def live(folder: Path, asked: argparse.Namespace) -> Iterator[Twin]:
+def run_twin_rollouts(folder: Path, arguments: argparse.Namespace) -> Iterator[TwinRollout]:
     """Yield what becomes of each rollout."""
-    policies, keys = policies_in(folder, asked.scale), round(asked.hours * HOUR_KEYS)
-    with up(folder / "state", "--policies", str(policies), "--ingress", asked.ingress) as whole:
+    policies, keys = policies_in(folder, arguments.scale), round(arguments.hours * HOUR_KEYS)
+    with turnout_up(
+        folder / "state", "--policies", str(policies), "--ingress", arguments.ingress
+    ) as whole:
         label = whole.register(MODEL, folder / "files")
         whole.approve(MODEL, label, "initial")
-        whole.ready(MODEL, label)
-        with calling(whole.running.gateway, asked.callers, MODEL):
-            for _ in range(asked.rollouts):
-                yield rolled_out(whole, MODEL, folder / "files", "the same bytes", keys)
+        whole.deploy(MODEL, label)
+        with running_callers(whole.addresses.gateway, arguments.callers, MODEL):
+            for _ in range(arguments.rollouts):
+                yield run_rollout(whole, MODEL, folder / "files", "the same bytes", keys)
 
 
 @contextmanager
-def calling(gateway: str, callers: int, model: str, customers: int = 0) -> Iterator[None]:
+def running_callers(gateway: str, callers: int, model: str, customers: int = 0) -> Iterator[None]:
     """Ask as fast as it answers while the block lasts.
 
     customers  whose stored rows are asked for, in turns; 0: ever new keys with three inputs.
@@ -169,7 +171,7 @@ def calling(gateway: str, callers: int, model: str, customers: int = 0) -> Itera
             program.wait(20)
 
 
-async def call(gateway: str, callers: int, model: str, customers: int) -> None:
+async def call_until_stopped(gateway: str, callers: int, model: str, customers: int) -> None:
     """Ask until ended; a call that fails is told, and followed by the next."""
     numbers = itertools.count()
     async with grpc.aio.insecure_channel(gateway) as channel:
@@ -180,7 +182,7 @@ async def call(gateway: str, callers: int, model: str, customers: int) -> None:
                 row = (
                     Row(keys=[f"S{number * 2_741 % customers + 1:07d}"])
                     if customers
-                    else fresh(number)
+                    else new_customer_row(number)
                 )
                 request = PredictRequest(model=model, rows=[row])
                 try:
@@ -192,48 +194,54 @@ async def call(gateway: str, callers: int, model: str, customers: int) -> None:
         await asyncio.gather(*(one() for _ in range(callers)))
 
 
-def fresh(number: int) -> Row:
+def new_customer_row(number: int) -> Row:
     """A new customer."""
     inputs = [(number * step % 1_009) / 1_009 for step in (1, 7, 31)]
     return Row(keys=[f"K{number}"], inputs=inputs)
 
 
-def rolled_out(whole: Whole, model: str, files: Path, reason: str, keys_min: int = 0) -> Twin:
+def run_rollout(
+    system: RunningSystem, model: str, files: Path, reason: str, keys_min: int = 0
+) -> TwinRollout:
     """Register *files*, approve and start them, and wait for the end.
 
     keys_min  of the candidate: it stays in the watch until it had so many.
     """
-    registered = patiently(
-        lambda: whole.turnout("versions", "register", model, str(files), actor="dana")
+    registered = retry_while_busy(
+        lambda: system.turnout("versions", "register", model, str(files), actor="dana")
     )
     label = registered["label"]
-    patiently(lambda: whole.approve(model, label, "twins"))
+    retry_while_busy(lambda: system.approve(model, label, "twins"))
     began_s = time.monotonic()
     line = ("rollout", "start", model, label, "--policy", "twins", "--reason", reason)
-    patiently(lambda: whole.turnout(*line))
+    retry_while_busy(lambda: system.turnout(*line))
     paused_s = 0.0
     while True:
-        told = patiently(lambda: whole.turnout("rollout", "status", model))
-        if told["stage"] in OVER:
+        told = retry_while_busy(lambda: system.turnout("rollout", "status", model))
+        if told["stage"] in FINAL_STAGE_NAMES:
             break
-        lacking = _keys(told) < keys_min
+        lacking = _candidate_keys(told) < keys_min
         if told["stage"] == "WATCH" and lacking and not paused_s:
-            patiently(lambda: whole.turnout("rollout", "pause", model, "--reason", "more keys"))
+            retry_while_busy(
+                lambda: system.turnout("rollout", "pause", model, "--reason", "more keys")
+            )
             paused_s = time.monotonic()
         elif told.get("paused") and (not lacking or time.monotonic() - paused_s > PAUSED_S_MAX):
-            patiently(lambda: whole.turnout("rollout", "resume", model, "--reason", "enough"))
+            retry_while_busy(
+                lambda: system.turnout("rollout", "resume", model, "--reason", "enough")
+            )
         time.sleep(1.0)
-    return _told(told, label, time.monotonic() - began_s)
+    return _twin_rollout(told, label, time.monotonic() - began_s)
 
 
-def _keys(status: dict[str, Any]) -> int:
+def _candidate_keys(status: dict[str, Any]) -> int:
     """Keys of the candidate so far."""
     return max(int(row.get("canary_keys", 0)) for row in status["evidence"])
 
 
-def patiently(ask: Callable[[], Any]) -> Any:  # noqa: ANN401  whatever is asked
+def retry_while_busy(ask: Callable[[], Any]) -> Any:  # noqa: ANN401  whatever is asked
     """Ask again where the machine was too busy to answer in time: it is saturated on purpose."""
-    for _ in range(TRIES - 1):
+    for _ in range(TRIES_MAX - 1):
         try:
             return ask()
         except AssertionError as error:
@@ -243,19 +251,19 @@ def patiently(ask: Callable[[], Any]) -> Any:  # noqa: ANN401  whatever is asked
     return ask()
 
 
-TRIES = 30
-OVER = ("DONE", "ROLLED_BACK", "REFUSED_STAGE", "REFUSED")
+TRIES_MAX = 30
+FINAL_STAGE_NAMES = ("DONE", "ROLLED_BACK", "REFUSED_STAGE", "REFUSED")
 
 
-def _told(status: dict[str, Any], label: str, seconds: float) -> Twin:
+def _twin_rollout(status: dict[str, Any], label: str, seconds: float) -> TwinRollout:
     rows = status["evidence"]
     nearest = max(rows, key=lambda row: float(row.get("log_e_max", 0)) / row["log_threshold"])
-    return Twin(
+    return TwinRollout(
         version=label,
         stage=status["stage"],
         seconds=round(seconds, 1),
         looks=max(int(row.get("windows", 0)) for row in rows),
-        candidate_keys=_keys(status),
+        candidate_keys=_candidate_keys(status),
         nearest=nearest["metric"],
         nearness=round(float(nearest.get("log_e_max", 0)) / nearest["log_threshold"], 3),
         reason=status["reason"],

@@ -21,16 +21,23 @@ from typing import Any
 
 import redis
 
-from benchmarks.judging.live_aa import INGRESSES, Twin, calling, patiently, policies_in, rolled_out
+from benchmarks.judging.live_aa import (
+    INGRESSES,
+    TwinRollout,
+    policies_in,
+    retry_while_busy,
+    run_rollout,
+    running_callers,
+)
 from features.materialise import materialise
 from features.sources import telco
 from tests.demo_models import demo_store
-from tests.walks.running_system import up
+from tests.walks.running_system import turnout_up
 from training.recipe import Learner
 from training.recipes import churn
-from training.train import train
+from training.train import train_version
 
-BETTER = {
+BETTER_LEARNERS = {
     "100 small trees": churn.recipe("candidate").learner,
     "60 larger trees": Learner(
         kind="boosting", parameters={"max_iter": 60, "learning_rate": 0.08, "max_leaf_nodes": 16}
@@ -59,7 +66,7 @@ def main() -> int:
     asked = parser.parse_args()
     told: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="turnout-live-better-") as name:
-        for learner, twin in live(Path(name), asked):
+        for learner, twin in run_better_rollouts(Path(name), asked):
             told[learner] = asdict(twin)
             print(json.dumps({learner: told[learner]}), flush=True)
     back = [learner for learner, one in told.items() if one["stage"] != "DONE"]
@@ -70,35 +77,41 @@ def main() -> int:
     return 1 if back else 0
 
 
-def live(folder: Path, asked: argparse.Namespace) -> Iterator[tuple[str, Twin]]:
+def run_better_rollouts(
+    folder: Path, arguments: argparse.Namespace
+) -> Iterator[tuple[str, TwinRollout]]:
     """Yield what becomes of each."""
-    policies = policies_in(folder, asked.scale)
+    policies = policies_in(folder, arguments.scale)
     now_ms = time.time_ns() // 1_000_000
     store, labels = demo_store(folder, churn.MODEL, now_ms=now_ms), churn.labels(now_ms=now_ms)
-    champion = train(churn.recipe("champion"), store, labels)
+    champion = train_version(churn.recipe("champion"), store, labels)
     sealed = champion.sealed(author="dana", created_unix_ms=now_ms)
     rival = champion.bundle(author="dana", created_unix_ms=now_ms)
-    with up(folder / "state", "--policies", str(policies), "--ingress", asked.ingress) as whole:
-        with redis.Redis.from_url(whole.running.store) as client:
+    with turnout_up(
+        folder / "state", "--policies", str(policies), "--ingress", arguments.ingress
+    ) as whole:
+        with redis.Redis.from_url(whole.addresses.store) as client:
             materialise(store, telco.churn_profile, client)
-        files = _kept(folder / "champion", sealed)
+        files = _read_kept_files(folder / "champion", sealed)
         line = ("versions", "register", churn.MODEL, str(files))
         first = whole.turnout(*line, actor="dana")["label"]
         whole.approve(churn.MODEL, first, "initial")
-        whole.ready(churn.MODEL, first)
-        with calling(whole.running.gateway, asked.callers, churn.MODEL, telco.REAL_ROWS):
-            for number, (name, learner) in enumerate(BETTER.items()):
+        whole.deploy(churn.MODEL, first)
+        with running_callers(
+            whole.addresses.gateway, arguments.callers, churn.MODEL, telco.REAL_ROWS
+        ):
+            for number, (name, learner) in enumerate(BETTER_LEARNERS.items()):
                 recipe = replace(churn.recipe("candidate"), learner=learner, seed=11 + number)
-                made = train(recipe, store, labels, champion=rival)
-                files = _kept(folder / f"better-{number}", made.files)
-                twin = rolled_out(whole, churn.MODEL, files, name)
+                made = train_version(recipe, store, labels, champion=rival)
+                files = _read_kept_files(folder / f"better-{number}", made.files)
+                twin = run_rollout(whole, churn.MODEL, files, name)
                 yield name, twin
                 if twin.stage == "DONE":
                     back = ("rollout", "undo", churn.MODEL, "--to", first, "--reason", "the next")
-                    patiently(lambda line=back: whole.turnout(*line))
+                    retry_while_busy(lambda line=back: whole.turnout(*line))
 
 
-def _kept(folder: Path, files: dict[str, bytes]) -> Path:
+def _read_kept_files(folder: Path, files: dict[str, bytes]) -> Path:
     folder.mkdir()
     for name, content in files.items():
         (folder / name).write_bytes(content)

@@ -18,7 +18,7 @@ E_MAX = 1e280
 """E is kept below it: far beyond every threshold, and no overflow."""
 
 
-class Tilts:
+class TiltArray:
     """One metric of R rollouts that are looked at together.
 
     rollouts  R.
@@ -29,17 +29,17 @@ class Tilts:
         self._margin = grid.margin
         self._looks_max = looks_max
         self._s = np.zeros((rollouts, len(grid.deltas)))
-        self._left = 1.0
+        self._unspent_prior = 1.0
         """Prior not yet spent."""
         self.e_max = np.ones(rollouts)
         """(R,) the largest E so far."""
 
     def step(self, canary: Counts | Floats, baseline: Counts | Floats, share: float) -> None:
         """Take one window of (R,) first events a side, by weight, all at one *share*."""
-        first = self._left == 1.0
-        prior = min(_prior(self._looks_max, first=first), self._left)
+        first = self._unspent_prior == 1.0
+        prior = min(_prior(self._looks_max, first=first), self._unspent_prior)
         self._s += prior
-        self._left -= prior
+        self._unspent_prior -= prior
         hit = np.flatnonzero(canary + baseline)
         if not len(hit):
             return  # without an event, what the prior loses S gains: E stays
@@ -49,14 +49,14 @@ class Tilts:
         gain = canary[hit, None] * (self._deltas - self._margin) - events * (log_tilt - none_tilt)
         s = np.minimum(self._s[hit] * np.exp(gain), E_MAX)
         self._s[hit] = s
-        self.e_max[hit] = np.maximum(self.e_max[hit], s.mean(axis=1) + self._left)
+        self.e_max[hit] = np.maximum(self.e_max[hit], s.mean(axis=1) + self._unspent_prior)
 
-    def keep(self, rows: NDArray[np.bool_]) -> None:
+    def select_rollouts(self, rows: NDArray[np.bool_]) -> None:
         """Go on with those rollouts only."""
         self._s, self.e_max = self._s[rows], self.e_max[rows]
 
 
-class Departures:
+class DepartureArray:
     """The prediction metric of R rollouts under one certificate."""
 
     def __init__(self, expected: Expectation, rollouts: int, looks_max: int) -> None:
@@ -64,16 +64,16 @@ class Departures:
         self._stakes = expected.stakes.copy()
         self._looks_max = looks_max
         self._s = np.zeros((rollouts, len(self._stakes)))
-        self._left = 1.0
+        self._unspent_prior = 1.0
         self.candidate = np.zeros((rollouts, expected.bins), dtype=np.int64)
         self.champion = np.zeros((rollouts, expected.bins), dtype=np.int64)
         self.e_max = np.ones(rollouts)
 
     def step(self, candidate: Counts, champion: Counts) -> None:
         """Take one window of (R, J) keys by candidate's bin, and the same keys by champion's."""
-        first = self._left == 1.0
-        prior = min(_prior(self._looks_max, first=first), self._left)
-        self._left -= prior
+        first = self._unspent_prior == 1.0
+        prior = min(_prior(self._looks_max, first=first), self._unspent_prior)
+        self._unspent_prior -= prior
         self.candidate += candidate
         self.champion += champion
         gain = np.hstack([candidate, champion]).astype(np.float64) @ self._paired
@@ -81,7 +81,7 @@ class Departures:
         np.exp(gain, out=gain)
         self._s *= gain
         np.minimum(self._s, E_MAX, out=self._s)
-        np.maximum(self.e_max, self._s @ self._stakes + self._left, out=self.e_max)
+        np.maximum(self.e_max, self._s @ self._stakes + self._unspent_prior, out=self.e_max)
 
 
 def _prior(looks_max: int, *, first: bool) -> float:

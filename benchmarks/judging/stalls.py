@@ -8,24 +8,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.judging.many_tests import Tilts
+from benchmarks.judging.many_tests import TiltArray
 from stats.tilt import LATENCY, Grid
 
 
 @dataclass(frozen=True, slots=True)
-class Stalled:
+class StallAlarms:
     """How many of *rollouts* one metric would have rolled back."""
 
     calls: int
     """In a batch."""
     rollouts: int
-    by_batch: int
+    alarms_by_batch: int
     """A batch's calls weigh one together: what the controller does."""
-    by_call: int
+    alarms_by_call: int
     """Each call weighs one."""
 
 
-def stalled(
+def count_stall_alarms(
     calls: int,
     rollouts: int,
     batches: int,
@@ -35,10 +35,10 @@ def stalled(
     stalls: float = 0.02,
     log_threshold: float = 6.5,
     grid: Grid = LATENCY,
-) -> Stalled:
+) -> StallAlarms:
     """Play batches of *calls*, of which each arm's run stalls with probability *stalls*."""
     chance = np.random.default_rng((seed, calls))
-    by_batch, by_call = (Tilts(grid, rollouts, batches) for _ in range(2))
+    by_batch, by_call = (TiltArray(grid, rollouts, batches) for _ in range(2))
     for _ in range(batches):
         canary = chance.binomial(calls, share, rollouts)
         hit = chance.random((2, rollouts)) < stalls
@@ -46,7 +46,7 @@ def stalled(
         by_batch.step(mine / calls, theirs / calls, share)
         by_call.step(mine, theirs, share)
     threshold = np.exp(log_threshold)
-    return Stalled(
+    return StallAlarms(
         calls,
         rollouts,
         int((by_batch.e_max >= threshold).sum()),

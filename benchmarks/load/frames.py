@@ -17,108 +17,114 @@ HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 1,
 WINDOW = 2**30
 REFUSED_STREAM, CANCEL = 7, 8
 
-OK, CANCELLED, INVALID_ARGUMENT, DEADLINE_EXCEEDED, UNAVAILABLE = 0, 1, 3, 4, 14
-BROKEN, UNPROCESSED = -1, -2
+GRPC_OK, GRPC_CANCELLED, GRPC_INVALID_ARGUMENT, GRPC_DEADLINE_EXCEEDED, GRPC_UNAVAILABLE = (
+    0,
+    1,
+    3,
+    4,
+    14,
+)
+CONNECTION_BROKEN, UNPROCESSED = -1, -2
 """Statuses of ours: the stream or connection ended without one; the server has not looked at the
 call (REFUSED_STREAM, or GOAWAY with a lower last stream), so every gRPC client sends it again."""
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def http2_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     """One HTTP/2 frame."""
     length = len(payload)
     return struct.pack(">BHBBL", length >> 16, length & 0xFFFF, kind, flags, stream) + payload
 
 
-def literal(name: bytes, value: bytes) -> bytes:
+def header_literal(name: bytes, value: bytes) -> bytes:
     """One header, never indexed, no Huffman; both under 127 bytes."""
     return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
-class Call:
+class PreparedCall:
     """The prepared bytes of one kind of call: only the stream's number is filled in."""
 
     def __init__(self, path: str, message: bytes, timeout_ms: int) -> None:
         headers = b"".join(
             [
                 b"\x83\x86",  # :method POST, :scheme http
-                literal(b":path", path.encode()),
-                literal(b":authority", b"127.0.0.1"),
-                literal(b"te", b"trailers"),
-                literal(b"content-type", b"application/grpc"),
-                literal(b"grpc-timeout", f"{timeout_ms}m".encode()),
+                header_literal(b":path", path.encode()),
+                header_literal(b":authority", b"127.0.0.1"),
+                header_literal(b"te", b"trailers"),
+                header_literal(b"content-type", b"application/grpc"),
+                header_literal(b"grpc-timeout", f"{timeout_ms}m".encode()),
             ]
         )
         body = struct.pack(">BL", 0, len(message)) + message
         self.timeout_s = timeout_ms / 1e3
         self._parts = (
-            frame(HEADERS, END_HEADERS, 0, headers)[:5],
-            headers + frame(DATA, END_STREAM, 0, body)[:5],
+            http2_frame(HEADERS, END_HEADERS, 0, headers)[:5],
+            headers + http2_frame(DATA, END_STREAM, 0, body)[:5],
             body,
         )
 
-    def on(self, stream: int) -> bytes:
+    def frames_on(self, stream: int) -> bytes:
         """The call's frames on *stream*."""
         number = stream.to_bytes(4, "big")
         first, second, third = self._parts
         return b"".join((first, number, second, number, third))
 
 
-Ended = Callable[[int, int], None]
+OnEnded = Callable[[int, int], None]
 """ended(token, status): a call is over."""
 
 
-class Connection(asyncio.Protocol):
+class FrameConnection(asyncio.Protocol):
     """One connection. `room` says how many more calls it takes now."""
 
-    def __init__(self, ended: Ended, on_room: Callable[["Connection"], None]) -> None:
-        self._ended = ended
+    def __init__(self, on_ended: OnEnded, on_room: Callable[["FrameConnection"], None]) -> None:
+        self._on_ended = on_ended
         self._on_room = on_room
         self._transport: asyncio.Transport | None = None
-        self._waiting = bytearray()
+        self._unsent = bytearray()
         self._unacknowledged = 0
         self._next = 1
-        self._open: dict[int, int] = {}
+        self._open_calls: dict[int, int] = {}
         """Stream -> token."""
         self.streams_max = 0
         """0 until the server has spoken."""
-        self.leaving = False
+        self.goaway_received = False
         """GOAWAY came: no new calls here."""
-        self.lost = False
+        self.connection_is_lost = False
 
     @property
-    def room(self) -> int:
+    def free_streams(self) -> int:
         """Calls it takes now."""
-        if self.leaving or self.lost:
+        if self.goaway_received or self.connection_is_lost:
             return 0
-        return self.streams_max - len(self._open)
+        return self.streams_max - len(self._open_calls)
 
     @property
     def idle(self) -> bool:
         """Whether no call is open."""
-        return not self._open
+        return not self._open_calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Introduce ourselves. A header table of 0 keeps responses readable without HPACK."""
         self._transport = cast("asyncio.Transport", transport)
         settings = ((HEADER_TABLE_SIZE, 0), (ENABLE_PUSH, 0), (INITIAL_WINDOW_SIZE, WINDOW))
         hello = b"".join(struct.pack(">HL", *one) for one in settings)
-        window = frame(WINDOW_UPDATE, 0, 0, WINDOW.to_bytes(4, "big"))
-        self._transport.write(PREFACE + frame(SETTINGS, 0, 0, hello) + window)
+        window = http2_frame(WINDOW_UPDATE, 0, 0, WINDOW.to_bytes(4, "big"))
+        self._transport.write(PREFACE + http2_frame(SETTINGS, 0, 0, hello) + window)
 
-    def send(self, call: Call, token: int) -> int:
+    def send(self, call: PreparedCall, token: int) -> int:
         """Send *call*; returns its stream, to cancel it by."""
         assert self._transport is not None
         stream, self._next = self._next, self._next + 2
-        self._open[stream] = token
-        self._transport.write(call.on(stream))
+        self._open_calls[stream] = token
+        self._transport.write(call.frames_on(stream))
         return stream
 
     def cancel(self, stream: int) -> bool:
         """Cancel a call, as a client does at its deadline; False when it is over already."""
-        if self._open.pop(stream, None) is None:
+        if self._open_calls.pop(stream, None) is None:
             return False
         if self._transport is not None:
-            self._transport.write(frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
+            self._transport.write(http2_frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
         return True
 
     def close(self) -> None:
@@ -129,16 +135,16 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Every call on it is over."""
         del exc
-        self.lost = True
+        self.connection_is_lost = True
         self._transport = None
-        opened, self._open = self._open, {}
+        opened, self._open_calls = self._open_calls, {}
         for token in opened.values():
-            self._ended(token, BROKEN)
+            self._on_ended(token, CONNECTION_BROKEN)
         self._on_room(self)
 
     def data_received(self, data: bytes) -> None:
         """Read whole frames."""
-        waiting = self._waiting
+        waiting = self._unsent
         waiting += data
         start, size = 0, len(waiting)
         while size - start >= 9:
@@ -152,7 +158,7 @@ class Connection(asyncio.Protocol):
             start = end
         del waiting[:start]
         self._acknowledge()
-        if self.room > 0 or self.leaving:
+        if self.free_streams > 0 or self.goaway_received:
             self._on_room(self)
 
     def _frame(self, kind: int, flags: int, stream: int, payload: bytearray) -> None:
@@ -160,40 +166,40 @@ class Connection(asyncio.Protocol):
             self._unacknowledged += len(payload)
         elif kind == HEADERS:
             if flags & END_STREAM:
-                self._end(stream, status_of(payload))
+                self._end(stream, grpc_status_of(payload))
         elif kind == RST_STREAM:
             refused = int.from_bytes(payload, "big") == REFUSED_STREAM
-            self._end(stream, UNPROCESSED if refused else BROKEN)
+            self._end(stream, UNPROCESSED if refused else CONNECTION_BROKEN)
         elif kind == SETTINGS and not flags & ACK:
-            self._settle(payload)
+            self._on_settings(payload)
         elif kind == PING and not flags & ACK and self._transport is not None:
-            self._transport.write(frame(PING, ACK, 0, bytes(payload)))
+            self._transport.write(http2_frame(PING, ACK, 0, bytes(payload)))
         elif kind == GOAWAY:
-            self._leave(int.from_bytes(payload[:4], "big") & 0x7FFFFFFF)
+            self._on_goaway(int.from_bytes(payload[:4], "big") & 0x7FFFFFFF)
 
     def _end(self, stream: int, status: int) -> None:
-        token = self._open.pop(stream, None)
+        token = self._open_calls.pop(stream, None)
         if token is not None:
-            self._ended(token, status)
+            self._on_ended(token, status)
 
-    def _settle(self, payload: bytearray) -> None:
+    def _on_settings(self, payload: bytearray) -> None:
         self.streams_max = self.streams_max or 2**31 - 1
         for name, value in struct.iter_unpack(">HL", payload):
             if name == MAX_CONCURRENT_STREAMS:
                 self.streams_max = value
         if self._transport is not None:
-            self._transport.write(frame(SETTINGS, ACK, 0, b""))
+            self._transport.write(http2_frame(SETTINGS, ACK, 0, b""))
 
-    def _leave(self, last_stream: int) -> None:
-        self.leaving = True
-        unseen = [stream for stream in self._open if stream > last_stream]
+    def _on_goaway(self, last_stream: int) -> None:
+        self.goaway_received = True
+        unseen = [stream for stream in self._open_calls if stream > last_stream]
         for stream in unseen:
             self._end(stream, UNPROCESSED)
 
     def _acknowledge(self) -> None:
         if self._unacknowledged > WINDOW // 4 and self._transport is not None:
             step = self._unacknowledged.to_bytes(4, "big")
-            self._transport.write(frame(WINDOW_UPDATE, 0, 0, step))
+            self._transport.write(http2_frame(WINDOW_UPDATE, 0, 0, step))
             self._unacknowledged = 0
 
 
@@ -201,7 +207,7 @@ STATUS_NAMES = (b"grpc-status", bytes.fromhex("889acac8b21234da8f"))
 """As grpcio writes the name, and as nghttp2 does: Huffman-coded, after its length."""
 
 
-def status_of(headers: bytes | bytearray) -> int:
+def grpc_status_of(headers: bytes | bytearray) -> int:
     """grpc-status of a header block written without the table; BROKEN when it has none.
 
     Its value is a digit or two, which nobody writes in Huffman's code: it would not be shorter.
@@ -211,4 +217,4 @@ def status_of(headers: bytes | bytearray) -> int:
         if at >= 0:
             first = at + len(name) + 1
             return int(headers[first : first + headers[first - 1]])
-    return BROKEN
+    return CONNECTION_BROKEN

@@ -21,14 +21,14 @@ from typing import cast
 import numpy as np
 import uvloop
 
-from benchmarks.load.wire import Asker, greeting, message
+from benchmarks.load.wire import Http2Client, connection_preface, grpc_message
 
 PREDICT = "/turnout.v1.Predictor/Predict"
 CONNECT_S_MAX = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class RoundFigures:
     """What one round gave. Times in ms."""
 
     seconds: float
@@ -59,39 +59,39 @@ def read_bodies(path: Path) -> list[bytes]:
     content, bodies, start = path.read_bytes(), [], 0
     while start < len(content):
         (length,) = struct.unpack_from("<I", content, start)
-        bodies.append(message(content[start + 4 : start + 4 + length]))
+        bodies.append(grpc_message(content[start + 4 : start + 4 + length]))
         start += 4 + length
     return bodies
 
 
-class Connection(asyncio.Protocol):
+class GeneratorConnection(asyncio.Protocol):
     """One connection that keeps *streams* calls open until it is told to stop."""
 
-    def __init__(self, asker: Asker, streams: int) -> None:
-        self._asker = asker
+    def __init__(self, client: Http2Client, streams: int) -> None:
+        self._client = client
         self._streams = streams
-        self._asked_ns: dict[int, int] = {}
+        self._sent_ns: dict[int, int] = {}
         self.took_ns = array("q")
         self.failed = 0
         self.refused = 0
-        self.going = True
+        self.running = True
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet and open the first calls."""
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.write(greeting())
-        self._ask(self._streams, b"")
+        self._transport.write(connection_preface())
+        self._send_calls(self._streams, b"")
 
     def data_received(self, data: bytes) -> None:
         """Count what ended and ask as many anew."""
         now_ns = time.perf_counter_ns()
         try:
-            done, failed, refused, back = self._asker.hear(data)
+            done, failed, refused, back = self._client.receive(data)
         except ConnectionError as error:
             self._end(error)
             return
-        asked_ns = self._asked_ns
+        asked_ns = self._sent_ns
         for stream in done:
             self.took_ns.append(now_ns - asked_ns.pop(stream))
         for stream in failed:
@@ -100,18 +100,18 @@ class Connection(asyncio.Protocol):
         for stream in refused:
             del asked_ns[stream]
             self.refused += 1
-        if self.going:
-            self._ask(len(done) + len(failed) + len(refused), back)
+        if self.running:
+            self._send_calls(len(done) + len(failed) + len(refused), back)
         elif not asked_ns:
             self._end(None)
 
-    def _ask(self, calls: int, back: bytes) -> None:
-        sent, streams = self._asker.ask(calls)
+    def _send_calls(self, calls: int, back: bytes) -> None:
+        sent, streams = self._client.send_calls(calls)
         if sent or back:
             self._transport.write(back + sent)
         now_ns = time.perf_counter_ns()
         for stream in streams:
-            self._asked_ns[stream] = now_ns
+            self._sent_ns[stream] = now_ns
 
     def connection_lost(self, exc: Exception | None) -> None:
         """A server that closes before it is asked to has failed the round."""
@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
 
-async def ask_all(
+async def run_closed_loop(
     target: str,
     bodies: Sequence[bytes],
     *,
@@ -136,26 +136,28 @@ async def ask_all(
     warm_s: float,
     path: str = PREDICT,
     first: int = 0,
-) -> Measured:
+) -> RoundFigures:
     """Ask for *warm_s* uncounted and *seconds* counted; raises OSError when a connection breaks.
 
     Each connection starts at another place of *bodies*, so that no two ask the same key together.
     """
     host, _, port = target.rpartition(":")
     loop = asyncio.get_running_loop()
-    every: list[Connection] = []
+    every: list[GeneratorConnection] = []
     step = max(1, len(bodies) // connections)
     for number in range(connections):
-        asker = Asker(path, target, list(bodies), first_body=first + number * step)
+        asker = Http2Client(path, target, list(bodies), first_body=first + number * step)
         _, connection = await asyncio.wait_for(
-            loop.create_connection(lambda a=asker: Connection(a, streams), host, int(port)),  # type: ignore[misc]
+            loop.create_connection(
+                lambda a=asker: GeneratorConnection(a, streams), host, int(port)
+            ),  # type: ignore[misc]
             CONNECT_S_MAX,
         )
         every.append(connection)
-    await _for(warm_s, every)
+    await _run_for(warm_s, every)
     before = [(len(connection.took_ns), connection.failed) for connection in every]
     cpu_s, began = _cpu_s(), time.perf_counter()
-    await _for(seconds, every)
+    await _run_for(seconds, every)
     lasted, cpu_s = time.perf_counter() - began, _cpu_s() - cpu_s
     counted = [
         np.frombuffer(connection.took_ns, dtype=np.int64)[first:].copy()
@@ -165,12 +167,12 @@ async def ask_all(
         connection.failed - first for connection, (_, first) in zip(every, before, strict=True)
     )
     for connection in every:
-        connection.going = False
+        connection.running = False
     await asyncio.wait_for(asyncio.gather(*(one.ended for one in every)), CONNECT_S_MAX)
     took_ms = np.concatenate(counted) / 1e6
     if not len(took_ms):
         raise ConnectionError(f"{failed} calls failed and none was answered in {seconds:g} s")
-    return Measured(
+    return RoundFigures(
         seconds=round(lasted, 3),
         calls=len(took_ms),
         failed=failed,
@@ -183,7 +185,7 @@ async def ask_all(
     )
 
 
-async def _for(seconds: float, every: list[Connection]) -> None:
+async def _run_for(seconds: float, every: list[GeneratorConnection]) -> None:
     """Let them ask for a while; raises what ended one of them early."""
     ended = [one.ended for one in every]
     done, _ = await asyncio.wait(ended, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -208,7 +210,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="begin with this request")
     asked = parser.parse_args()
     measured = uvloop.run(
-        ask_all(
+        run_closed_loop(
             asked.target,
             read_bodies(asked.bodies),
             connections=asked.connections,

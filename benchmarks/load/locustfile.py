@@ -49,7 +49,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--channels", type=int, default=4, help="connections a Locust process")
 
 
-class Gateway:
+class GatewayConnections:
     """A few connections that all users of one Locust process share, and what the models take."""
 
     def __init__(self, environment: Environment) -> None:
@@ -104,7 +104,7 @@ class Gateway:
             channel.close()
 
 
-GATEWAYS: dict[int, Gateway] = {}
+GATEWAYS: dict[int, GatewayConnections] = {}
 """By id of Locust's environment: one for all users, closed when the test stops."""
 
 
@@ -124,7 +124,7 @@ class Caller(User):
     def on_start(self) -> None:
         """Share the process's connections."""
         asked: Any = self.environment.parsed_options
-        shared = GATEWAYS.setdefault(id(self.environment), Gateway(self.environment))
+        shared = GATEWAYS.setdefault(id(self.environment), GatewayConnections(self.environment))
         self.gateway = shared
         self.model: str = asked.model
         self.offers_model: str = asked.offers_model
@@ -151,7 +151,7 @@ class Caller(User):
             for number, first in enumerate(firsts)
         ]
 
-    def ask(self, model: str, firsts: list[str]) -> None:
+    def predict(self, model: str, firsts: list[str]) -> None:
         """Call *model* once, one row a first key."""
         described = self.gateway.describe(model)
         if described is None:
@@ -169,7 +169,7 @@ class CrmUser(Caller):
     @task
     def open_page(self) -> None:
         """Ask for one customer."""
-        self.ask(self.model, [self.customer()])
+        self.predict(self.model, [self.customer()])
 
 
 class NbaUser(Caller):
@@ -182,9 +182,9 @@ class NbaUser(Caller):
     def rank_offers(self) -> None:
         """Ask for all offers of one customer."""
         if self.gateway.describe(self.offers_model) is not None:
-            self.ask(self.offers_model, [self.customer()] * OFFERS)
+            self.predict(self.offers_model, [self.customer()] * OFFERS)
         else:
-            self.ask(self.model, [self.customer() for _ in range(OFFERS)])
+            self.predict(self.model, [self.customer() for _ in range(OFFERS)])
 
 
 class CampaignUser(Caller):
@@ -197,4 +197,4 @@ class CampaignUser(Caller):
     def select_audience(self) -> None:
         """Ask for 3,200 customers as fast as they are answered."""
         for _ in range(CAMPAIGN_CALLS):
-            self.ask(self.model, [self.customer() for _ in range(CAMPAIGN_ROWS)])
+            self.predict(self.model, [self.customer() for _ in range(CAMPAIGN_ROWS)])

@@ -19,14 +19,21 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.load.frames import CANCELLED, DEADLINE_EXCEEDED, OK, UNPROCESSED, Call, Connection
-from benchmarks.standalone_gateway import PREDICT, request
+from benchmarks.load.frames import (
+    GRPC_CANCELLED,
+    GRPC_DEADLINE_EXCEEDED,
+    GRPC_OK,
+    UNPROCESSED,
+    FrameConnection,
+    PreparedCall,
+)
+from benchmarks.standalone_gateway import PREDICT, tiny_request
 
 TICK_S = 0.001
 
 
 @dataclass(frozen=True)
-class Group:
+class CallerGroup:
     """Callers of one kind."""
 
     name: str
@@ -37,16 +44,16 @@ class Group:
     queue_ms: int = 50
     cancel_every: int = 0
     """One call in so many is cancelled at once; 0: none."""
-    spoil_every: int = 0
+    corrupt_every: int = 0
     """One call in so many has a message that is no PredictRequest; 0: none."""
 
 
 @dataclass
-class Told:
+class GroupResult:
     """What became of one group's calls."""
 
     name: str
-    asked: int
+    calls_due: int
     answered: int
     """Within their timeout, counted from when they were due."""
     given_up_unsent: int
@@ -61,26 +68,28 @@ class Told:
     """Answered in each second of the run."""
 
 
-class Asking:
+class GroupLoad:
     """One group at work."""
 
-    def __init__(self, group: Group, port: int) -> None:
+    def __init__(self, group: CallerGroup, port: int) -> None:
         self.group = group
         self._port = port
-        self._call = Call(PREDICT, request(criticality=group.criticality), group.timeout_ms)
-        self._spoiled = Call(PREDICT, b"\xff" * 40, group.timeout_ms)
+        self._call = PreparedCall(
+            PREDICT, tiny_request(criticality=group.criticality), group.timeout_ms
+        )
+        self._corrupt_call = PreparedCall(PREDICT, b"\xff" * 40, group.timeout_ms)
         self._timeout_s = group.timeout_ms / 1e3
         self._queue_s = group.queue_ms / 1e3
-        self._connections: list[Connection] = []
-        self._turn = 0
+        self._connections: list[FrameConnection] = []
+        self._next_connection = 0
         self._began_s = 0.0
-        self._due: deque[float] = deque()
+        self._due_times: deque[float] = deque()
         """When each call that has not been sent was due."""
-        self._sent: dict[int, tuple[float, float]] = {}
+        self._sent_times: dict[int, tuple[float, float]] = {}
         """Token -> (due, sent)."""
-        self._open: deque[tuple[float, Connection, int, int]] = deque()
+        self._open_calls: deque[tuple[float, FrameConnection, int, int]] = deque()
         """(give up at, connection, stream, token), soonest first."""
-        self._asked = self._next = self._unsent = 0
+        self._calls_due = self._next_token = self._unsent_calls = 0
         self._statuses: Counter[int] = Counter()
         self._answers: list[tuple[float, float]] = []
         """(due, took)."""
@@ -91,7 +100,9 @@ class Asking:
         loop = asyncio.get_running_loop()
         for _ in range(self.group.connections):
             _, made = await loop.create_connection(
-                lambda: Connection(self._ended, lambda _: self._send()), "127.0.0.1", self._port
+                lambda: FrameConnection(self._on_ended, lambda _: self._send()),
+                "127.0.0.1",
+                self._port,
             )
             self._connections.append(made)
 
@@ -99,67 +110,67 @@ class Asking:
         """The first call is due now."""
         self._began_s = now_s
 
-    def tick(self, now_s: float, *, asking: bool) -> None:
+    def tick(self, now_s: float, *, sending: bool) -> None:
         """Ask what is due, send what can be, give up what is overdue."""
-        if asking:
+        if sending:
             asked = int((now_s - self._began_s) * self.group.rate)
             first = self._began_s
-            for number in range(self._asked, asked):
-                self._due.append(first + number / self.group.rate)
-            self._asked = max(asked, self._asked)
+            for number in range(self._calls_due, asked):
+                self._due_times.append(first + number / self.group.rate)
+            self._calls_due = max(asked, self._calls_due)
         self._send()
-        while self._open and self._open[0][0] < now_s:
-            _, connection, stream, token = self._open.popleft()
+        while self._open_calls and self._open_calls[0][0] < now_s:
+            _, connection, stream, token = self._open_calls.popleft()
             if connection.cancel(stream):
-                del self._sent[token]
-                cancelled = _nth(token + 1, self.group.cancel_every)
-                self._statuses[CANCELLED if cancelled else DEADLINE_EXCEEDED] += 1
+                del self._sent_times[token]
+                cancelled = _is_nth(token + 1, self.group.cancel_every)
+                self._statuses[GRPC_CANCELLED if cancelled else GRPC_DEADLINE_EXCEEDED] += 1
 
     def _send(self) -> None:
         now_s = time.monotonic()
-        while self._due and now_s - self._due[0] > self._queue_s:
-            self._due.popleft()
-            self._unsent += 1
+        while self._due_times and now_s - self._due_times[0] > self._queue_s:
+            self._due_times.popleft()
+            self._unsent_calls += 1
         tried = 0
-        while self._due and tried < len(self._connections):
-            connection = self._connections[self._turn % len(self._connections)]
-            self._turn += 1
-            if connection.room <= 0:
+        while self._due_times and tried < len(self._connections):
+            connection = self._connections[self._next_connection % len(self._connections)]
+            self._next_connection += 1
+            if connection.free_streams <= 0:
                 tried += 1
                 continue
             tried = 0
-            due_s = self._due.popleft()
-            token, self._next = self._next, self._next + 1
-            self._sent[token] = (due_s, now_s)
-            spoiled = _nth(token, self.group.spoil_every)
-            stream = connection.send(self._spoiled if spoiled else self._call, token)
-            cancelled = _nth(token + 1, self.group.cancel_every)
+            due_s = self._due_times.popleft()
+            token, self._next_token = self._next_token, self._next_token + 1
+            self._sent_times[token] = (due_s, now_s)
+            spoiled = _is_nth(token, self.group.corrupt_every)
+            stream = connection.send(self._corrupt_call if spoiled else self._call, token)
+            cancelled = _is_nth(token + 1, self.group.cancel_every)
             give_up_s = now_s + self._timeout_s * (not cancelled)
-            (self._open.appendleft if cancelled else self._open.append)(
+            (self._open_calls.appendleft if cancelled else self._open_calls.append)(
                 (give_up_s, connection, stream, token)
             )
 
-    def _ended(self, token: int, status: int) -> None:
-        due_s, sent_s = self._sent.pop(token)
+    def _on_ended(self, token: int, status: int) -> None:
+        due_s, sent_s = self._sent_times.pop(token)
         now_s = time.monotonic()
         self._statuses[status] += 1
         if status == UNPROCESSED:
-            self._due.appendleft(due_s)
+            self._due_times.appendleft(due_s)
             return
-        if status == OK:
+        if status == GRPC_OK:
             self._answers.append((due_s, now_s - due_s))
         else:
             self._refusals.append(now_s - sent_s)
 
-    def told(self, seconds: float) -> Told:
+    def result(self, seconds: float) -> GroupResult:
         """Sum up a run of *seconds*."""
         by_s = Counter(int(due_s + took - self._began_s) for due_s, took in self._answers)
         in_time = [took for _, took in self._answers if took <= self._timeout_s]
-        return Told(
+        return GroupResult(
             self.group.name,
-            self._asked,
+            self._calls_due,
             len(in_time),
-            self._unsent,
+            self._unsent_calls,
             dict(self._statuses),
             quantiles_ms([took for _, took in self._answers]),
             quantiles_ms(self._refusals),
@@ -167,7 +178,7 @@ class Asking:
         )
 
 
-def _nth(number: int, every: int) -> bool:
+def _is_nth(number: int, every: int) -> bool:
     return every > 0 and number % every == 0
 
 
@@ -180,9 +191,9 @@ def quantiles_ms(times_s: list[float]) -> dict[str, float]:
     return {n: round(ordered[int(q * (len(ordered) - 1))] * 1e3, 2) for n, q in at.items()}
 
 
-async def ask(port: int, seconds: float, groups: list[Group]) -> list[Told]:
+async def run_open_loop(port: int, seconds: float, groups: list[CallerGroup]) -> list[GroupResult]:
     """Ask for *seconds*, then wait for what is open."""
-    asking = [Asking(group, port) for group in groups]
+    asking = [GroupLoad(group, port) for group in groups]
     for one in asking:
         await one.connect()
     await asyncio.sleep(0.2)
@@ -192,15 +203,17 @@ async def ask(port: int, seconds: float, groups: list[Group]) -> list[Told]:
     last_s = max(group.timeout_ms for group in groups) / 1e3
     while (now_s := time.monotonic()) < began_s + seconds + last_s + 0.2:
         for one in asking:
-            one.tick(now_s, asking=now_s < began_s + seconds)
+            one.tick(now_s, sending=now_s < began_s + seconds)
         await asyncio.sleep(TICK_S)
-    return [one.told(seconds) for one in asking]
+    return [one.result(seconds) for one in asking]
 
 
 def main(port: str, seconds: str, groups: str) -> None:
     """Run, and print."""
     asked: list[dict[str, Any]] = json.loads(groups)
-    told = uvloop.run(ask(int(port), float(seconds), [Group(**one) for one in asked]))
+    told = uvloop.run(
+        run_open_loop(int(port), float(seconds), [CallerGroup(**one) for one in asked])
+    )
     for one in told:
         print(json.dumps(asdict(one)))
 

@@ -24,7 +24,7 @@ def cargo_works() -> bool:
     return subprocess.run(["cargo", "--version"], capture_output=True, check=False).returncode == 0
 
 
-def built() -> Path | None:
+def build_generator() -> Path | None:
     """Build the generator, seconds where nothing changed; None where there is no cargo."""
     if not cargo_works():
         return None
@@ -40,15 +40,15 @@ def built() -> Path | None:
     return BINARY
 
 
-def line(target: str, bodies: Path, options: Sequence[object]) -> list[str]:
+def generator_command(target: str, bodies: Path, options: Sequence[object]) -> list[str]:
     """Return the command that asks *target* with the messages in *bodies* and prints JSON."""
     fixed = ["--bodies", bodies, "--timeout-ms", TIMEOUT_MS, "--allow", "all", "--json", "--quiet"]
     return [str(word) for word in (BINARY, target, *fixed, *options)]
 
 
-def measured(said: str) -> dict[str, Any]:
+def parse_figures(output: str) -> dict[str, Any]:
     """Return a run's figures by the names benchmarks.load.generator gives them, and some more."""
-    told: dict[str, Any] = json.loads(said)
+    told: dict[str, Any] = json.loads(output)
     times = told["latency_ms"]
     if times is None:
         raise ConnectionError(f"no call was answered in {told['seconds']} s: {told['statuses']}")
@@ -69,12 +69,14 @@ def measured(said: str) -> dict[str, Any]:
 
 
 @contextmanager
-def null_server(before: Sequence[str] = ()) -> Iterator[tuple[str, int]]:
+def null_server(command_prefix: Sequence[str] = ()) -> Iterator[tuple[str, int]]:
     """Run the server of constant bytes; its address and process id.
 
     before  words before the command, as taskset's.
     """
-    program = subprocess.Popen([*before, str(BINARY), "null"], stdout=subprocess.PIPE, text=True)
+    program = subprocess.Popen(
+        [*command_prefix, str(BINARY), "null"], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert program.stdout is not None
         yield program.stdout.readline().strip(), program.pid
@@ -87,7 +89,7 @@ def null_server(before: Sequence[str] = ()) -> Iterator[tuple[str, int]]:
 
 def main() -> int:
     """Build it and say where it is; 1 where it cannot be."""
-    found = built()
+    found = build_generator()
     if found is None:
         print("cargo is not there; rustup.rs installs it", file=sys.stderr)
         return 1

@@ -21,12 +21,12 @@ REFUSED_STREAM = (7).to_bytes(4, "big")
 """The server never looked at that call: more were open than it allows. Every client asks again."""
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def pack_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     """Return one frame."""
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
-def frames(buffer: bytes) -> Iterator[tuple[int, int, int, int, int]]:
+def split_frames(buffer: bytes) -> Iterator[tuple[int, int, int, int, int]]:
     """Yield (kind, flags, stream, start, end) of each whole frame's payload in *buffer*."""
     start, size = 0, len(buffer)
     while size - start >= FRAME_BYTES:
@@ -38,17 +38,17 @@ def frames(buffer: bytes) -> Iterator[tuple[int, int, int, int, int]]:
         start = end
 
 
-def greeting() -> bytes:
+def connection_preface() -> bytes:
     """Return what a client says first: the other side may send as much as it likes."""
     settings = struct.pack(">HI", INITIAL_WINDOW_SIZE, WINDOW_MAX)
     return (
         PREFACE
-        + frame(SETTINGS, 0, 0, settings)
-        + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", WINDOW_MAX - WINDOW_FIRST))
+        + pack_frame(SETTINGS, 0, 0, settings)
+        + pack_frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", WINDOW_MAX - WINDOW_FIRST))
     )
 
 
-def header_blocks(path: str, authority: str, timeout: str) -> tuple[bytes, bytes]:
+def request_header_blocks(path: str, authority: str, timeout: str) -> tuple[bytes, bytes]:
     """Return a connection's first header block and all its later ones (HPACK, RFC 7541).
 
     The first puts five fields into the table; the later ones name them by index, as a gRPC client
@@ -80,12 +80,12 @@ def header_blocks(path: str, authority: str, timeout: str) -> tuple[bytes, bytes
     return first, post_http + bytes([0x80 | index for index in (66, 65, 64, 63, 62)])
 
 
-def message(body: bytes) -> bytes:
+def grpc_message(body: bytes) -> bytes:
     """Return a gRPC message: uncompressed, with its length."""
     return b"\0" + struct.pack(">I", len(body)) + body
 
 
-class Asker:
+class Http2Client:
     """The client's end of one connection, without I/O: what to send, what has come.
 
     bodies  gRPC messages, asked in this order and round again.
@@ -94,47 +94,47 @@ class Asker:
     def __init__(
         self, path: str, authority: str, bodies: list[bytes], *, first_body: int = 0
     ) -> None:
-        first, later = header_blocks(path, authority, "10S")
-        self._first = frame(HEADERS, END_HEADERS, 1, first)
-        self._later = frame(HEADERS, END_HEADERS, 1, later)
+        first, later = request_header_blocks(path, authority, "10S")
+        self._first_header_block = pack_frame(HEADERS, END_HEADERS, 1, first)
+        self._later_header_block = pack_frame(HEADERS, END_HEADERS, 1, later)
         # Each call's bytes are these with the stream's number in two places.
-        self._heads = [struct.pack(">I", len(body))[1:] + b"\0\x01" for body in bodies]
+        self._stream_heads = [struct.pack(">I", len(body))[1:] + b"\0\x01" for body in bodies]
         self._bodies = bodies
         self._next_body = first_body % len(bodies)
         self._next_stream = 1
         self._window = WINDOW_FIRST
-        self._owed = 0
-        self._rest = b""
+        self._unsent_calls = 0
+        self._unparsed = b""
         self._answered: set[int] = set()
         self.received_bytes = 0
 
-    def ask(self, calls: int) -> tuple[bytes, range]:
+    def send_calls(self, calls: int) -> tuple[bytes, range]:
         """Return the bytes of as many of *calls* (and those owed) as the window allows.
 
         And their stream numbers. The rest is owed: asked by the next `ask`.
         """
-        self._owed += calls
+        self._unsent_calls += calls
         first = self._next_stream
         parts: list[bytes] = []
-        while self._owed and len(self._bodies[self._next_body]) <= self._window:
+        while self._unsent_calls and len(self._bodies[self._next_body]) <= self._window:
             body, stream = self._bodies[self._next_body], self._next_stream.to_bytes(4, "big")
-            head = self._first if self._next_stream == 1 else self._later
-            parts += (head[:5], stream, head[9:], self._heads[self._next_body], stream, body)
+            head = self._first_header_block if self._next_stream == 1 else self._later_header_block
+            parts += (head[:5], stream, head[9:], self._stream_heads[self._next_body], stream, body)
             self._window -= len(body)
             self._next_stream += 2
             self._next_body = (self._next_body + 1) % len(self._bodies)
-            self._owed -= 1
+            self._unsent_calls -= 1
         return b"".join(parts), range(first, self._next_stream, 2)
 
-    def hear(self, received: bytes) -> tuple[list[int], list[int], list[int], bytes]:
+    def receive(self, received: bytes) -> tuple[list[int], list[int], list[int], bytes]:
         """Return (streams answered, failed, never looked at, bytes to send back)."""
-        buffer = self._rest + received
+        buffer = self._unparsed + received
         done: list[int] = []
         failed: list[int] = []
         refused: list[int] = []
         back: list[bytes] = []
         end = 0
-        for kind, flags, stream, start, end in frames(buffer):
+        for kind, flags, stream, start, end in split_frames(buffer):
             if kind == DATA:
                 self._answered.add(stream)
                 self.received_bytes += end - start
@@ -147,16 +147,16 @@ class Asker:
             elif kind == WINDOW_UPDATE and stream == 0:
                 self._window += int.from_bytes(buffer[start:end], "big") & WINDOW_MAX
             elif kind == SETTINGS and not flags & ACK:
-                back.append(frame(SETTINGS, ACK, 0, b""))
+                back.append(pack_frame(SETTINGS, ACK, 0, b""))
             elif kind == PING and not flags & ACK:
-                back.append(frame(PING, ACK, 0, buffer[start:end]))
+                back.append(pack_frame(PING, ACK, 0, buffer[start:end]))
             elif kind == RST_STREAM:
                 self._answered.discard(stream)
                 (refused if buffer[start:end] == REFUSED_STREAM else failed).append(stream)
             elif kind == GOAWAY:
                 raise ConnectionError("the server wants the connection to end: a shorter round")
-        self._rest = buffer[end:]
+        self._unparsed = buffer[end:]
         if self.received_bytes > WINDOW_MAX // 2:
-            back.append(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", self.received_bytes)))
+            back.append(pack_frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", self.received_bytes)))
             self.received_bytes = 0
         return done, failed, refused, b"".join(back)

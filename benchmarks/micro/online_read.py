@@ -29,7 +29,7 @@ VALUE = bytes(112)
 Read = Callable[[list[bytes]], Awaitable[object]]
 
 
-async def rounds(read: Read, keys: int, reads: int, in_flight: int) -> tuple[float, float]:
+async def best_round_us(read: Read, keys: int, reads: int, in_flight: int) -> tuple[float, float]:
     """Return (CPU, wall) microseconds a read, of the round that took the least CPU."""
     every = [b"{S%07d}:measured@0123456789abcdef" % number for number in range(ENTITIES)]
     starts = range(0, ENTITIES - keys, keys)
@@ -48,7 +48,7 @@ async def rounds(read: Read, keys: int, reads: int, in_flight: int) -> tuple[flo
     return best[0] / reads * 1e6, best[1] / reads * 1e6
 
 
-async def alone_us(read: Read, keys: int) -> float:
+async def sequential_us(read: Read, keys: int) -> float:
     """Return the median microseconds of a read with nothing beside it."""
     batch = [b"{S%07d}:measured@0123456789abcdef" % number for number in range(keys)]
     taken = []
@@ -59,7 +59,7 @@ async def alone_us(read: Read, keys: int) -> float:
     return median(taken) * 1e6
 
 
-async def measure(url: str, asked: argparse.Namespace) -> None:
+async def measure_reads(url: str, arguments: argparse.Namespace) -> None:
     """Measure both clients and print."""
     reader = OnlineReader(url)
     await reader.start()
@@ -68,10 +68,10 @@ async def measure(url: str, asked: argparse.Namespace) -> None:
         "OnlineReader": lambda keys: reader.mget(keys, 1.0),
         "redis-py asyncio": client.mget,
     }
-    print(f"MGET of {asked.keys} keys, {asked.in_flight} in flight, uvloop:")
+    print(f"MGET of {arguments.keys} keys, {arguments.in_flight} in flight, uvloop:")
     for name, read in ways.items():
-        cpu, wall = await rounds(read, asked.keys, asked.reads, asked.in_flight)
-        alone = await alone_us(read, asked.keys)
+        cpu, wall = await best_round_us(read, arguments.keys, arguments.reads, arguments.in_flight)
+        alone = await sequential_us(read, arguments.keys)
         print(f"  {name:18} {cpu:6.1f} us CPU, {wall:6.1f} us wall a read; {alone:6.1f} us alone")
     await client.aclose()
     await reader.close()
@@ -91,7 +91,7 @@ def main() -> None:
                 for first in range(0, ENTITIES, 10_000):
                     numbers = range(first, first + 10_000)
                     client.mset({b"{S%07d}:measured@0123456789abcdef" % n: VALUE for n in numbers})
-            uvloop.run(measure(server.url, asked))
+            uvloop.run(measure_reads(server.url, asked))
         finally:
             server.stop()
 

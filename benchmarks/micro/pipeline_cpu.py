@@ -20,29 +20,29 @@ import numpy as np
 import uvloop
 from numpy.typing import NDArray
 
-from benchmarks.serving.bench_model import FEATURES, VIEW, Ground, entity
+from benchmarks.serving.bench_model import FEATURES, VIEW, BenchModel, entity_id
 from benchmarks.serving.workloads import BY_KEY, IN_REQUEST, ROLLING
 from features.rows import ViewRows
 from gateway.clock import SystemClock
 from gateway.columns import Calls, Replies
-from gateway.models.disk_cache import Disk
+from gateway.models.disk_cache import DiskCache
 from gateway.models.executor import Scored
-from gateway.models.loader import prove
-from gateway.models.routes import Deployed, LoadedVersion, build_routes
-from gateway.predict.batch import IdWriter, Worker
-from gateway.predict.dispatch import Arms
-from gateway.predict.pipeline import BatchCore
+from gateway.models.loader import verify_and_open
+from gateway.models.routes import LoadedVersion, RouteTable, build_routes
+from gateway.predict.batch import PredictionIdWriter, WorkerIdentity
+from gateway.predict.dispatch import Dispatcher
+from gateway.predict.pipeline import PredictPipeline
 from gateway.settings import Settings
-from gateway.shadow.protocol import copy_frame
-from gateway.shadow.shadow_process import ShadowLane, shadow_limits_of
+from gateway.shadow.protocol import encode_copy
+from gateway.shadow.shadow_process import ShadowExecutor, shadow_limits_of
 from gateway.shadow.shadows import Shadows
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.recorder import Aside
+from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.windows import Windows
 
 ENTITIES = 20_000
 TURNS = 6
-CALLS_A_TURN = 10_000
+CALLS_PER_TURN = 10_000
 SHAPES = (
     (IN_REQUEST, 16, 1),
     (IN_REQUEST, 64, 1),
@@ -59,7 +59,7 @@ SHAPES = (
 """Model, calls in a batch, rows in a call."""
 
 
-class Nowhere:
+class NullIngress:
     """A door, a journal and nobody behind either."""
 
     healthy = True
@@ -67,26 +67,26 @@ class Nowhere:
     def append(self, payload: bytes) -> None:
         """Forget a record."""
 
-    def answer(self, replies: Replies, *, more: bool = False) -> None:
+    def send_replies(self, replies: Replies, *, more: bool = False) -> None:
         """Forget replies."""
 
-    def refuse(self, handles: object, refusal: object) -> None:
+    def refuse_calls(self, handles: object, refusal: object) -> None:
         """No call of ours is refused."""
         del handles
         raise AssertionError(refusal)
 
 
-class Held:
+class InMemoryStore:
     """A store that answers at once, from a dictionary."""
 
     def __init__(self, values: np.ndarray) -> None:
         layout = ViewRows(VIEW)
-        ids = [entity(number).encode() for number in range(ENTITIES)]
+        ids = [entity_id(number).encode() for number in range(ENTITIES)]
         now_ms = time.time_ns() // 1_000_000
         events = np.full(ENTITIES, now_ms, dtype=np.int64)
         whole = np.ones((ENTITIES, FEATURES), dtype=np.bool_)
         rows = layout.pack(ids, events, values[:ENTITIES], whole)
-        self._rows = dict(zip(layout.keys(ids), rows, strict=True))
+        self._rows = dict(zip(layout.store_keys(ids), rows, strict=True))
 
     async def mget(self, keys: list[bytes], timeout_s: float) -> list[bytes | None]:
         """Return what is there."""
@@ -94,30 +94,30 @@ class Held:
         return [self._rows.get(key) for key in keys]
 
 
-class Instant(ShadowLane):
+class InstantShadow(ShadowExecutor):
     """A shadow whose process, which is not the core's, has answered already."""
 
     async def score(
         self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]
     ) -> Scored | None:
         """Write the copy, and read zeros."""
-        copy_frame(matrix, row_offsets)
+        encode_copy(matrix, row_offsets)
         scores = np.zeros((len(matrix), 1), dtype=np.float32)
         return Scored(scores, np.zeros(len(row_offsets) - 1, dtype=np.uint8))
 
 
-class ShadowsAtOnce(Shadows):
+class InstantShadows(Shadows):
     """Shadows without processes."""
 
-    def _lane(self, version: LoadedVersion) -> ShadowLane:
-        return Instant(version, self._limits, self._clock)
+    def _executor(self, version: LoadedVersion) -> ShadowExecutor:
+        return InstantShadow(version, self._limits, self._clock)
 
 
-def batch_of(model: str, calls: int, rows: int, first: int, values: np.ndarray) -> Calls:
+def bench_batch(model: str, calls: int, rows: int, first: int, values: np.ndarray) -> Calls:
     """Lay out a batch as a door would."""
     count = calls * rows
     numbers = (first + np.arange(count)) % ENTITIES
-    ids = [entity(number).encode() for number in numbers.tolist()]
+    ids = [entity_id(number).encode() for number in numbers.tolist()]
     now_ns, nothing = time.monotonic_ns(), np.zeros(calls + 1, dtype=np.uint32)
     width = FEATURES if model == IN_REQUEST else 0
     return Calls(
@@ -138,44 +138,46 @@ def batch_of(model: str, calls: int, rows: int, first: int, values: np.ndarray) 
     )
 
 
-async def measure(ground: Ground, only: str) -> None:
+async def measure_pipeline_cpu(bench_model: BenchModel, only: str) -> None:
     """Time every shape, and print it."""
-    clock, settings, nowhere = SystemClock(), Settings(), Nowhere()
-    metrics, windows, deployed = Metrics(), Windows(), Deployed()
-    disk = Disk(ground.gateway_folder)
-    for deployment in disk.deployments():
-        files = {label: disk.version(digest) for label, digest in deployment.digests}
+    clock, settings, nowhere = SystemClock(), Settings(), NullIngress()
+    metrics, windows, deployed = Metrics(), Windows(), RouteTable()
+    disk = DiskCache(bench_model.gateway_folder)
+    for deployment in disk.read_deployments():
+        files = {label: disk.read_version(digest) for label, digest in deployment.digests}
         loaded = {
-            label: prove(label, files[label] or {}, None, digest)
+            label: verify_and_open(label, files[label] or {}, None, digest)
             for label, digest in deployment.digests
         }
         deployed.swap(build_routes(deployment, loaded, settings))
     limits = shadow_limits_of(settings)
     waiting = settings.shadow_rows_waiting_max
-    shadows = ShadowsAtOnce(windows, clock, waiting, limits, lambda _: None, metrics)
-    aside = Aside(windows, metrics, shadows, nowhere, clock, lambda _: None)
-    arms = Arms(nowhere, IdWriter(Worker("bench", 0, 1, bytes(32))), aside, clock, str)
-    store = Held(ground.values)
-    core = BatchCore(nowhere, deployed, store, arms, aside, clock, settings, sys.exit)
+    shadows = InstantShadows(windows, clock, waiting, limits, lambda _: None, metrics)
+    aside = Recorder(windows, metrics, shadows, nowhere, clock, lambda _: None)
+    arms = Dispatcher(
+        nowhere, PredictionIdWriter(WorkerIdentity("bench", 0, 1, bytes(32))), aside, clock, str
+    )
+    store = InMemoryStore(bench_model.values)
+    core = PredictPipeline(nowhere, deployed, store, arms, aside, clock, settings, sys.exit)
     print("model        calls x rows   us a batch (median)   us a call   us a row")
     for model, calls, rows in SHAPES:
         if only not in model:
             continue
         turns: list[float] = []
         for _ in range(TURNS):
-            count = max(CALLS_A_TURN // (calls * rows), 8)
+            count = max(CALLS_PER_TURN // (calls * rows), 8)
             batches = [
-                batch_of(model, calls, rows, place * calls * rows, ground.values)
+                bench_batch(model, calls, rows, place * calls * rows, bench_model.values)
                 for place in range(count)
             ]
             began_ns = time.process_time_ns()
             for batch in batches:
-                await core._predict(batch)
+                await core._run_batch(batch)
                 await asyncio.sleep(0)
             aside.fold()
             await asyncio.sleep(0)  # the last copies are compared
             turns.append((time.process_time_ns() - began_ns) / 1e3 / count)
-            windows.close(0, everything=True)
+            windows.close_windows(0, everything=True)
         best, median = min(turns), sorted(turns)[TURNS // 2]
         per_call = best / calls
         print(
@@ -191,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="models whose name holds this")
     asked = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="turnout-core-") as folder:
-        uvloop.run(measure(Ground.lay(Path(folder), ENTITIES), asked.only))
+        uvloop.run(measure_pipeline_cpu(BenchModel.prepare(Path(folder), ENTITIES), asked.only))
     return 0
 
 

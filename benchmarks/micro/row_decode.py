@@ -54,7 +54,7 @@ def main() -> None:
 
     print(f"{asked.rows} rows x {asked.features} features, {rows.row_bytes} bytes a row, us:")
     for name, work in {
-        "keys": lambda: rows.keys(ids),
+        "keys": lambda: rows.store_keys(ids),
         "id hashes": lambda: id_hashes(ids),
         "decode, all whole": lambda: rows.decode(stored, hashes, now_ms),
         "decode, 1 in 16 missing": lambda: rows.decode(gaps, hashes, now_ms),

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.load import rust_generator
-from benchmarks.serving.bench_model import CONTRACTS, Ground
-from benchmarks.serving.report import of, table, targets, verdicts
-from benchmarks.serving.servers import Side, canned, on_cores, running
+from benchmarks.serving.bench_model import CONTRACTS, BenchModel
+from benchmarks.serving.report import figure_values, promise_results, report_table, targets
+from benchmarks.serving.servers import RunningServer, canned_server, pin_to_core, running_servers
 from benchmarks.serving.workloads import BY_KEY, CANNED, WORKLOADS, Workload
 from features.online.store_server import find_or_start
 from gateway.ingress_choice import is_built
@@ -37,43 +37,43 @@ RESULTS = Path(__file__).parents[1] / "results"
 ENTITIES_MIN = 100_000
 CHECKED_CALLS = 50
 DIFFERENCE_MAX = 1e-6
-ASKED_AGAIN_MAX, ASKED_AGAIN_S = 50, 0.1
+RETRIES_MAX, RETRY_PAUSE_S = 50, 0.1
 """Five seconds: a store's breaker that opened at a bad moment closes within two."""
-KEYS_A_ROUND = 2_500
+KEYS_PER_ROUND = 2_500
 """More than one connection of a saturated round asks for."""
 
 Round = dict[str, Any]
 
 
-def check_answers(side: Side, ground: Ground, workload: Workload) -> None:
+def check_answers(server: RunningServer, bench_model: BenchModel, workload: Workload) -> None:
     """Refuse to time a server whose scores are not the model's own."""
-    order = np.arange(workload.rows * CHECKED_CALLS) % ground.entities
-    session = ground.session(workload.model)
-    expected = session.run(ground.values[order])[:, 0].reshape(CHECKED_CALLS, workload.rows)
-    with SyncPredictClient(side.target, connections=1) as client:
-        for call, request in enumerate(ground.requests(workload.model, workload.rows, order)):
+    order = np.arange(workload.rows * CHECKED_CALLS) % bench_model.entities
+    session = bench_model.session(workload.model)
+    expected = session.run(bench_model.values[order])[:, 0].reshape(CHECKED_CALLS, workload.rows)
+    with SyncPredictClient(server.target, connections=1) as client:
+        for call, request in enumerate(bench_model.requests(workload.model, workload.rows, order)):
             keys = [list(row.keys) for row in request.rows]
             inputs = [list(row.inputs) for row in request.rows]
-            for _ in range(ASKED_AGAIN_MAX):
+            for _ in range(RETRIES_MAX):
                 prediction = client.predict(
                     workload.model, keys=keys, inputs=inputs if inputs[0] else None, timeout_s=5.0
                 )
                 if not (prediction.row_flags & DEGRADED).any():
                     break  # else a busy machine kept the store from answering within its budget
-                time.sleep(ASKED_AGAIN_S)
+                time.sleep(RETRY_PAUSE_S)
             off = float(np.abs(prediction.scores[:, 0] - expected[call]).max())
             if off > DIFFERENCE_MAX or prediction.row_flags.any():
                 raise AssertionError(
-                    f"{side.name} is off by {off:g} on call {call} of {workload.name!r}, flags "
+                    f"{server.name} is off by {off:g} on call {call} of {workload.name!r}, flags "
                     f"{prediction.row_flags.max()}; a comparison needs equal answers"
                 )
 
 
-def one_round(
-    side: Side,
+def time_round(
+    server: RunningServer,
     workload: Workload,
     bodies: Path,
-    asked: argparse.Namespace,
+    arguments: argparse.Namespace,
     number: int = 0,
     rate: float = 0.0,
 ) -> Round:
@@ -82,67 +82,82 @@ def one_round(
     Round *number* begins at another place of the requests, so that rounds share few keys.
     rate  calls/s of an open loop; 0: as fast as it answers.
     """
-    options: list[object] = ["--seconds", asked.seconds, "--warm", asked.warm]
-    options += ["--first", number * KEYS_A_ROUND]
+    options: list[object] = ["--seconds", arguments.seconds, "--warm", arguments.warm]
+    options += ["--first", number * KEYS_PER_ROUND]
     options += ["--connections", workload.connections, "--streams", workload.streams]
-    if asked.rust:
+    if arguments.rust:
         options += ["--messages", workload.messages] if workload.messages else []
         options += ["--rate", rate] if rate else []
-        line = rust_generator.line(side.target, bodies, options)
+        line = rust_generator.generator_command(server.target, bodies, options)
     else:
-        line = [sys.executable, "-m", "benchmarks.load.generator", "--target", side.target]
+        line = [sys.executable, "-m", "benchmarks.load.generator", "--target", server.target]
         line += ["--bodies", str(bodies), *map(str, options)]
-    cpu_s, began = side.cpu_s(), time.perf_counter()
-    said = subprocess.run(on_cores(line, asked.generator_core), check=False, capture_output=True)
+    cpu_s, began = server.cpu_s(), time.perf_counter()
+    said = subprocess.run(
+        pin_to_core(line, arguments.generator_core), check=False, capture_output=True
+    )
     if said.returncode:
-        raise RuntimeError(f"the generator failed on {side.name}:\n{said.stderr.decode()[-2000:]}")
-    read = rust_generator.measured if asked.rust else json.loads
+        raise RuntimeError(
+            f"the generator failed on {server.name}:\n{said.stderr.decode()[-2000:]}"
+        )
+    read = rust_generator.parse_figures if arguments.rust else json.loads
     measured: Round = read(said.stdout.decode())
     # The server worked in the warm time too, at the same rate.
     lasted = time.perf_counter() - began
-    answered = measured["calls"] / measured["seconds"] * (measured["seconds"] + asked.warm)
-    measured["server_us_per_call"] = round((side.cpu_s() - cpu_s) / answered * 1e6, 1)
+    answered = measured["calls"] / measured["seconds"] * (measured["seconds"] + arguments.warm)
+    measured["server_us_per_call"] = round((server.cpu_s() - cpu_s) / answered * 1e6, 1)
     measured["rows_per_s"] = round(measured["calls_per_s"] * workload.rows, 1)
-    measured["degraded_share"] = side.degraded_share(workload.rows)
-    return {"side": side.name, "workload": workload.name, "lasted_s": round(lasted, 2), **measured}
+    measured["degraded_share"] = server.degraded_share(workload.rows)
+    return {
+        "side": server.name,
+        "workload": workload.name,
+        "lasted_s": round(lasted, 2),
+        **measured,
+    }
 
 
-def measure(asked: argparse.Namespace, folder: Path) -> list[Round]:
+def measure_serving(arguments: argparse.Namespace, folder: Path) -> list[Round]:
     """Lay the ground, start both servers and the store, run all rounds."""
-    say(f"fitting {len(CONTRACTS)} models, writing {asked.entities} requests of each kind ...")
-    ground = Ground.lay(folder, asked.entities)
-    kinds = [w for w in WORKLOADS if (w.plain or asked.rust) and asked.only in w.name]
-    bodies = {(w.model, w.rows): ground.bodies(w.model, w.rows) for w in kinds}
-    os.sched_setaffinity(0, {asked.generator_core})
+    print_progress(
+        f"fitting {len(CONTRACTS)} models, writing {arguments.entities} requests of each kind ..."
+    )
+    ground = BenchModel.prepare(folder, arguments.entities)
+    kinds = [
+        w
+        for w in WORKLOADS
+        if (w.for_python_generator or arguments.rust) and arguments.only in w.name
+    ]
+    bodies = {(w.model, w.rows): ground.write_requests(w.model, w.rows) for w in kinds}
+    os.sched_setaffinity(0, {arguments.generator_core})
     store = find_or_start(None, folder)
     rounds: list[Round] = []
     try:
-        ground.fill(store.url)
-        with canned(asked.server_core, rust=asked.rust) as side:
+        ground.fill_store(store.url)
+        with canned_server(arguments.server_core, rust=arguments.rust) as side:
             workload = Workload(CANNED, BY_KEY, 1, 8, 16)
-            body = ground.bodies(BY_KEY, 1)
-            rounds.append(one_round(side, workload, body, asked))
-        cores = asked.server_core, asked.generator_core
-        with running(ground, store.url, *cores, asked.ingress) as sides:
+            body = ground.write_requests(BY_KEY, 1)
+            rounds.append(time_round(side, workload, body, arguments))
+        cores = arguments.server_core, arguments.generator_core
+        with running_servers(ground, store.url, *cores, arguments.ingress) as sides:
             for side in sides:
                 with side.awake():
                     for workload in kinds:
                         check_answers(side, ground, workload)
-            say("both answer what the model itself answers; now the clock")
-            for number in range(asked.rounds):
+            print_progress("both answer what the model itself answers; now the clock")
+            for number in range(arguments.rounds):
                 # Whoever goes first finds the caches of the other: take turns in that too.
                 for side in sides if number % 2 == 0 else sides[::-1]:
-                    rounds += _turn(side, kinds, bodies, asked, number)
+                    rounds += _time_server(side, kinds, bodies, arguments, number)
     finally:
         store.stop()
     return rounds
 
 
-def _turn(
-    side: Side,
+def _time_server(
+    server: RunningServer,
     kinds: Sequence[Workload],
     bodies: Mapping[tuple[str, int], Path],
-    asked: argparse.Namespace,
+    arguments: argparse.Namespace,
     number: int,
 ) -> list[Round]:
     """Time one server on each workload that it can be asked, one right after the other.
@@ -151,20 +166,22 @@ def _turn(
     a canary or at half its rate, comes next.
     """
     timed: list[Round] = []
-    with side.awake():
+    with server.awake():
         for workload in kinds:
-            at_full = of(timed, side.name, workload.half_of, "calls_per_s")
-            if side.name not in workload.sides or (workload.half_of and not at_full):
+            at_full = figure_values(timed, server.name, workload.half_rate_of, "calls_per_s")
+            if server.name not in workload.servers or (workload.half_rate_of and not at_full):
                 continue
-            rate = round(at_full[-1] / 2, 1) if workload.half_of else 0.0
+            rate = round(at_full[-1] / 2, 1) if workload.half_rate_of else 0.0
             file = bodies[(workload.model, workload.rows)]
-            timed.append(one_round(side, workload, file, asked, number, rate))
+            timed.append(time_round(server, workload, file, arguments, number, rate))
             calls_per_s = timed[-1]["calls_per_s"]
-            say(f"  round {number + 1}, {workload.name}, {side.name}: {calls_per_s:.0f} calls/s")
+            print_progress(
+                f"  round {number + 1}, {workload.name}, {server.name}: {calls_per_s:.0f} calls/s"
+            )
     return timed
 
 
-def machine() -> dict[str, Any]:
+def machine_facts() -> dict[str, Any]:
     """Return what ran this, as far as a number depends on it."""
     cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8") if sys.platform == "linux" else ""
     names = [line.partition(":")[2].strip() for line in cpus.splitlines() if "model name" in line]
@@ -181,7 +198,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def commit() -> str:
+def measured_commit() -> str:
     """Return the commit that was measured, marked where files were changed beside it."""
     said = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],
@@ -193,16 +210,16 @@ def commit() -> str:
     return said.stdout.strip() or "unknown"
 
 
-def as_text(report: Round) -> str:
+def report_json(report: Round) -> str:
     """Return the report as JSON with one round a line, so that it is short and a diff reads."""
     head = json.dumps({key: one for key, one in report.items() if key != "rounds"}, indent=1)
     rounds = ",\n  ".join(json.dumps(one) for one in report["rounds"])
     return f'{head[:-2]},\n "rounds": [\n  {rounds}\n ]\n}}\n'
 
 
-def say(words: str) -> None:
+def print_progress(text: str) -> None:
     """Tell whoever waits."""
-    print(words, file=sys.stderr, flush=True)
+    print(text, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -220,13 +237,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--generator-core", type=int, default=1)
     parser.add_argument("--keep", type=Path, default=RESULTS / "latest.json")
     asked = parser.parse_args(argv)
-    asked.rust = rust_generator.built() is not None
+    asked.rust = rust_generator.build_generator() is not None
     if not asked.rust:
-        say("no cargo: the generator in Python asks, without open loop and PredictStream")
+        print_progress(
+            "no cargo: the generator in Python asks, without open loop and PredictStream"
+        )
     report: dict[str, Any] = {
-        "commit": commit(),
+        "commit": measured_commit(),
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": machine(),
+        "machine": machine_facts(),
         "ingress": asked.ingress,
         "generator": "benchmarks/loadgen" if asked.rust else "benchmarks/load/generator.py",
         "asked": {
@@ -238,14 +257,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         },
     }
     with tempfile.TemporaryDirectory(prefix="turnout-bench-") as folder:
-        report["rounds"] = measure(asked, Path(folder))
-    report["verdicts"] = verdicts(report["rounds"])
+        report["rounds"] = measure_serving(asked, Path(folder))
+    report["verdicts"] = promise_results(report["rounds"])
     report["targets"] = targets(report["rounds"])
-    print(table(report))
+    print(report_table(report))
     if asked.keep.name != "nowhere":
         asked.keep.parent.mkdir(parents=True, exist_ok=True)
-        asked.keep.write_text(as_text(report), encoding="utf-8")
-        say(f"kept in {asked.keep}")
+        asked.keep.write_text(report_json(report), encoding="utf-8")
+        print_progress(f"kept in {asked.keep}")
     return 0 if all(one["held"] for one in report["verdicts"] + report["targets"]) else 1
 
 

@@ -22,9 +22,9 @@ from features.canonical import canonical_json
 from features.contract import ModelContract, RequestInput, ViewUse
 from features.rows import ViewRows
 from features.views import Feature, View
-from gateway.models.disk_cache import Disk
+from gateway.models.disk_cache import DiskCache
 from protos.predict_pb2 import PredictRequest, Row
-from registry.bundle import Session, load, seal, verify
+from registry.bundle import Session, load_session, seal_files, verify_bundle
 from registry.types import Deployment
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 FEATURES = 20
 TREES = 100
 DAY_MS = 86_400_000
-ROWS_A_WRITE = 2_000
+ROWS_PER_WRITE = 2_000
 
 
-def view_of(name: str, features: int) -> View:
+def bench_view(name: str, features: int) -> View:
     """Return a view of so many features."""
     return View(
         name=name,
@@ -47,14 +47,14 @@ def view_of(name: str, features: int) -> View:
     )
 
 
-def contract_of(view: View) -> ModelContract:
+def view_contract(view: View) -> ModelContract:
     """Return that of a model whose inputs are all of a view's features."""
     names = tuple(feature.name for feature in view.features)
     return ModelContract(entities=("subscriber",), views=(ViewUse(view=view, features=names),))
 
 
-VIEW = view_of("measured", FEATURES)
-BY_VIEW = contract_of(VIEW)
+VIEW = bench_view("measured", FEATURES)
+BY_VIEW = view_contract(VIEW)
 CONTRACTS = {
     BY_KEY: BY_VIEW,
     IN_REQUEST: ModelContract(
@@ -67,13 +67,13 @@ ROLLING_BP = 1_000
 """Of the keys to the canary, and of the copies to the shadow."""
 
 
-def entity(number: int) -> str:
+def entity_id(number: int) -> str:
     """Return the id of one subscriber."""
     return f"S{number:07d}"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Ground:
+class BenchModel:
     """Models, rows and requests in one folder."""
 
     folder: Path
@@ -82,10 +82,10 @@ class Ground:
     """(entities, FEATURES) what the store holds, by number of the entity."""
 
     @staticmethod
-    def lay(folder: Path, entities: int, seed: int = 7) -> "Ground":
+    def prepare(folder: Path, entities: int, seed: int = 7) -> "BenchModel":
         """Fit the model, write the gateway's folder and both ONNX files. Takes some seconds."""
         values = np.random.default_rng(seed).normal(size=(entities, FEATURES)).astype(np.float32)
-        ground = Ground(folder, entities, values)
+        ground = BenchModel(folder, entities, values)
         ground._write_models(seed)
         return ground
 
@@ -100,29 +100,29 @@ class Ground:
 
     def _write_models(self, seed: int) -> None:
         rows = np.random.default_rng(seed + 1).normal(size=(10_000, FEATURES)).astype(np.float32)
-        learner = boosted(
+        learner = fit_trees(
             rows, rows[:, 0] + rows[:, 1] * rows[:, 2] + np.abs(rows[:, 3]) > 0.8, seed
         )
-        disk = Disk(self.gateway_folder)
+        disk = DiskCache(self.gateway_folder)
         for model, contract in CONTRACTS.items():
             files = version_files(model, contract, rows[:16], learner)
             self.onnx(model).write_bytes(files["model.onnx"])
             if model == ROLLING:
                 deployment = replace(
-                    kept(disk, model, files, ("1", "2", "3")),
+                    write_versions(disk, model, files, ("1", "2", "3")),
                     canary="2",
                     canary_bp=ROLLING_BP,
                     shadows=(("3", ROLLING_BP),),
                 )
             else:
-                deployment = kept(disk, model, files)
-            disk.keep_deployment(deployment)
+                deployment = write_versions(disk, model, files)
+            disk.save_deployment(deployment)
 
-    def fill(self, url: str) -> None:
+    def fill_store(self, url: str) -> None:
         """Write every entity's row into the store."""
-        fill(url, VIEW, self.values)
+        write_feature_rows(url, VIEW, self.values)
 
-    def bodies(self, model: str, rows: int) -> Path:
+    def write_requests(self, model: str, rows: int) -> Path:
         """Write the requests of one kind and return the file: every entity once, in odd order."""
         path = self.folder / f"{model}_{rows}.bodies"
         order = np.random.default_rng(rows).permutation(self.entities)
@@ -137,7 +137,7 @@ class Ground:
                 model=model,
                 rows=[
                     Row(
-                        keys=[entity(number)],
+                        keys=[entity_id(number)],
                         inputs=self.values[number] if model == IN_REQUEST else (),
                     )
                     for number in numbers
@@ -146,31 +146,35 @@ class Ground:
 
     def session(self, model: str) -> Session:
         """Return the model itself: what every server's scores are held against."""
-        deployment = next(d for d in Disk(self.gateway_folder).deployments() if d.model == model)
-        files = Disk(self.gateway_folder).version(deployment.digest("1"))
+        deployment = next(
+            d for d in DiskCache(self.gateway_folder).read_deployments() if d.model == model
+        )
+        files = DiskCache(self.gateway_folder).read_version(deployment.digest("1"))
         assert files is not None
-        return load(verify(files, trusted_key=None))
+        return load_session(verify_bundle(files, trusted_key=None))
 
 
-def boosted(
-    rows: NDArray[np.float32], wanted: NDArray[np.bool_], seed: int
+def fit_trees(
+    rows: NDArray[np.float32], labels: NDArray[np.bool_], seed: int
 ) -> "HistGradientBoostingClassifier":
     """Fit TREES trees to what is wanted of rows (R, F)."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    return HistGradientBoostingClassifier(max_iter=TREES, random_state=seed).fit(rows, wanted)
+    return HistGradientBoostingClassifier(max_iter=TREES, random_state=seed).fit(rows, labels)
 
 
-def kept(
-    disk: Disk, model: str, files: dict[str, bytes], labels: Sequence[str] = ("1",)
+def write_versions(
+    disk: DiskCache, model: str, files: dict[str, bytes], labels: Sequence[str] = ("1",)
 ) -> Deployment:
     """Put versions where a gateway finds them, alike but for their cards; "1" is in production."""
     digests = []
     for label in labels:
         card = json.dumps({"model": model, "version": label}).encode()
-        sealed = seal({**files, "card.json": card}, model=model, author="bench", created_unix_ms=1)
-        digest = verify(sealed, trusted_key=None).digest
-        disk.keep_version(digest, sealed)
+        sealed = seal_files(
+            {**files, "card.json": card}, model=model, author="bench", created_unix_ms=1
+        )
+        digest = verify_bundle(sealed, trusted_key=None).digest
+        disk.save_version(digest, sealed)
         digests.append((label, digest))
     return Deployment(
         model=model,
@@ -182,16 +186,16 @@ def kept(
     )
 
 
-def fill(url: str, view: View, values: NDArray[np.float32]) -> None:
+def write_feature_rows(url: str, view: View, values: NDArray[np.float32]) -> None:
     """Write a row of *values*, (entities, F), for each entity, in the layout of features.rows."""
     layout, now_ms = ViewRows(view), time.time_ns() // 1_000_000
     with redis.Redis.from_url(url) as client:
-        for first in range(0, len(values), ROWS_A_WRITE):
-            part = values[first : first + ROWS_A_WRITE]
-            ids = [entity(first + place).encode() for place in range(len(part))]
+        for first in range(0, len(values), ROWS_PER_WRITE):
+            part = values[first : first + ROWS_PER_WRITE]
+            ids = [entity_id(first + place).encode() for place in range(len(part))]
             events = np.full(len(part), now_ms, dtype=np.int64)
             rows = layout.pack(ids, events, part, np.ones(part.shape, dtype=np.bool_))
-            client.mset(dict(zip(layout.keys(ids), rows, strict=True)))
+            client.mset(dict(zip(layout.store_keys(ids), rows, strict=True)))
 
 
 def version_files(
@@ -201,9 +205,11 @@ def version_files(
     learner: "HistGradientBoostingClassifier",
 ) -> dict[str, bytes]:
     """Return the five files of a version, with golden rows from the learner itself."""
-    from training.export.convert import convert
+    from training.export.convert import convert_to_onnx
 
-    onnx = convert(learner, name=model, width=rows.shape[1], model_contract=contract.model_contract)
+    onnx = convert_to_onnx(
+        learner, name=model, width=rows.shape[1], model_contract=contract.model_contract
+    )
     golden = io.BytesIO()
     outputs = learner.predict_proba(rows)[:, 1:].astype(np.float32)
     np.savez(golden, inputs=rows, outputs=outputs)

@@ -26,12 +26,12 @@ from benchmarks.serving.bench_model import FEATURES, VIEW
 from protos import predict_pb2, predict_pb2_grpc
 
 HEADER_BYTES = 32
-TAIL = f"}}:{VIEW.name}@{VIEW.view_hash[:16]}"
+KEY_SUFFIX = f"}}:{VIEW.name}@{VIEW.view_hash[:16]}"
 VIEW_HASH = bytes.fromhex(VIEW.view_hash)[:8]
 _runtime: Any = onnxruntime
 
 
-class PlainPredictor(predict_pb2_grpc.PredictorServicer):
+class HandwrittenPredictor(predict_pb2_grpc.PredictorServicer):
     """One handler: read, stack, score, reply."""
 
     def __init__(self, models: dict[str, Path], store: redis.asyncio.Redis) -> None:
@@ -69,7 +69,7 @@ class PlainPredictor(predict_pb2_grpc.PredictorServicer):
 
     async def _features(self, entities: list[str]) -> NDArray[np.float32]:
         """Return (rows, FEATURES): what the store holds; zeros for whom it does not know."""
-        keys = ["{" + one + TAIL for one in entities]
+        keys = ["{" + one + KEY_SUFFIX for one in entities]
         if len(keys) == 1:
             stored = [await self._store.get(keys[0])]
         else:
@@ -81,12 +81,12 @@ class PlainPredictor(predict_pb2_grpc.PredictorServicer):
         return matrix
 
 
-async def serve(models: dict[str, Path], redis_url: str) -> None:
+async def serve_handwritten(models: dict[str, Path], redis_url: str) -> None:
     """Serve on a free port until SIGTERM."""
     store = redis.asyncio.Redis.from_url(redis_url)
     server = grpc.aio.server()
     predict_pb2_grpc.add_PredictorServicer_to_server(  # type: ignore[no-untyped-call]
-        PlainPredictor(models, store), server
+        HandwrittenPredictor(models, store), server
     )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--redis", required=True, metavar="URL")
     asked = parser.parse_args()
     models = {name: Path(path) for name, _, path in (m.partition("=") for m in asked.model)}
-    uvloop.run(serve(models, asked.redis))
+    uvloop.run(serve_handwritten(models, asked.redis))
 
 
 if __name__ == "__main__":

@@ -4,44 +4,52 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.serving.workloads import CANNED, GATEWAY, PLAIN, SIDES, TARGETS, WORKLOADS, Target
+from benchmarks.serving.workloads import (
+    CANNED,
+    GATEWAY,
+    HANDWRITTEN,
+    SERVERS,
+    TARGETS,
+    WORKLOADS,
+    Target,
+)
 
 Round = dict[str, Any]
 
 THROUGHPUT_RATIO_MIN = 1.3
 """At saturation, by key: promised."""
-ALONE_RATIO_MAX = 1.0
+SINGLE_CALLER_RATIO_MAX = 1.0
 """p50 of a lone call, by key: promised no worse. Within NOISE counts as no worse."""
-NOISE = 0.03
+NOISE_SHARE = 0.03
 """Two medians of one server differ by so much from one run to the next, on shared cores."""
 
 
-def of(rounds: Sequence[Round], side: str, workload: str, figure: str) -> list[float]:
+def figure_values(rounds: Sequence[Round], side: str, workload: str, figure: str) -> list[float]:
     """Return one figure of every round of one server and workload, in order."""
     return [float(r[figure]) for r in rounds if r["side"] == side and r["workload"] == workload]
 
 
-def ratios(rounds: Sequence[Round], workload: str, figure: str) -> list[float]:
+def gateway_ratios(rounds: Sequence[Round], workload: str, figure: str) -> list[float]:
     """Return gateway over plain, round by round: neighbours in time shared the machine's mood."""
-    mine, theirs = (of(rounds, side, workload, figure) for side in SIDES)
+    mine, theirs = (figure_values(rounds, side, workload, figure) for side in SERVERS)
     if not theirs:
         return []  # they cannot be asked this
     return [a / b for a, b in zip(mine, theirs, strict=True)]
 
 
-def verdicts(rounds: Sequence[Round]) -> list[dict[str, Any]]:
+def promise_results(rounds: Sequence[Round]) -> list[dict[str, Any]]:
     """Return each promise with what was measured; left out where its workload was not run."""
     promises = (
         ("by key, 1 row", "calls_per_s", THROUGHPUT_RATIO_MIN, True),
-        ("by key, 1 row, alone", "p50_ms", ALONE_RATIO_MAX, False),
+        ("by key, 1 row, alone", "p50_ms", SINGLE_CALLER_RATIO_MAX, False),
     )
     found = []
     for workload, figure, bound, at_least in promises:
-        measured = ratios(rounds, workload, figure)
+        measured = gateway_ratios(rounds, workload, figure)
         if not measured:
             continue
         middle = median(measured)
-        held = middle >= bound if at_least else middle <= bound * (1 + NOISE)
+        held = middle >= bound if at_least else middle <= bound * (1 + NOISE_SHARE)
         found.append(
             {
                 "promise": f"{workload}: {figure} {'>=' if at_least else '<='} {bound:g} x by hand",
@@ -65,7 +73,11 @@ def targets(rounds: Sequence[Round]) -> list[dict[str, Any]]:
             middle = median(measured)
             held = middle >= target.bound if target.at_least else middle <= target.bound
             sign = ">=" if target.at_least else "<="
-            unit = " x by hand" if target.by_hand else f" x {target.against}" * bool(target.against)
+            unit = (
+                " x by hand"
+                if target.over_handwritten
+                else f" x {target.against}" * bool(target.against)
+            )
             found.append(
                 {
                     "target": f"{target.workload}: {target.figure} {sign} {target.bound:,g}{unit}",
@@ -80,16 +92,16 @@ def targets(rounds: Sequence[Round]) -> list[dict[str, Any]]:
 
 def _figures(rounds: Sequence[Round], target: Target) -> list[float]:
     """Return what a target bounds, round by round."""
-    if target.by_hand:
-        return ratios(rounds, target.workload, target.figure)
-    mine = of(rounds, GATEWAY, target.workload, target.figure)
+    if target.over_handwritten:
+        return gateway_ratios(rounds, target.workload, target.figure)
+    mine = figure_values(rounds, GATEWAY, target.workload, target.figure)
     if not target.against:
         return mine
-    other = of(rounds, GATEWAY, target.against, target.figure)
+    other = figure_values(rounds, GATEWAY, target.against, target.figure)
     return [a / b for a, b in zip(mine, other, strict=False)]
 
 
-def table(report: dict[str, Any]) -> str:
+def report_table(report: dict[str, Any]) -> str:
     """Return the report as Markdown: medians, and (lowest-highest) of the rounds."""
     rounds = report["rounds"]
     machine = report["machine"]
@@ -102,13 +114,13 @@ def table(report: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for workload in WORKLOADS:
-        for side in SIDES:
-            calls = of(rounds, side, workload.name, "calls_per_s")
+        for side in SERVERS:
+            calls = figure_values(rounds, side, workload.name, "calls_per_s")
             if not calls:
                 continue
-            rows = median(of(rounds, side, workload.name, "rows_per_s"))
+            rows = median(figure_values(rounds, side, workload.name, "rows_per_s"))
             spread = [
-                _spread(of(rounds, side, workload.name, figure), digits)
+                _spread(figure_values(rounds, side, workload.name, figure), digits)
                 for figure, digits in (("p50_ms", 3), ("p99_ms", 2), ("server_us_per_call", 0))
             ]
             lines.append(
@@ -116,15 +128,15 @@ def table(report: dict[str, Any]) -> str:
                 f"{_spread(calls, 0)} | {rows:,.0f} | {' | '.join(spread)} |"
             )
     for workload in WORKLOADS:
-        both = ratios(rounds, workload.name, "calls_per_s")
+        both = gateway_ratios(rounds, workload.name, "calls_per_s")
         if both:
             lines.append("") if lines[-1].startswith("|") else None
             lines.append(
-                f"{workload.name}: {GATEWAY} / {PLAIN} = {_spread(both, 2)} in calls/s, "
-                f"{_spread(ratios(rounds, workload.name, 'p50_ms'), 2)} in p50, "
-                f"{_spread(ratios(rounds, workload.name, 'server_us_per_call'), 2)} in CPU."
+                f"{workload.name}: {GATEWAY} / {HANDWRITTEN} = {_spread(both, 2)} in calls/s, "
+                f"{_spread(gateway_ratios(rounds, workload.name, 'p50_ms'), 2)} in p50, "
+                f"{_spread(gateway_ratios(rounds, workload.name, 'server_us_per_call'), 2)} in CPU."
             )
-    ceiling = of(rounds, CANNED, CANNED, "calls_per_s")
+    ceiling = figure_values(rounds, CANNED, CANNED, "calls_per_s")
     if ceiling:
         busiest = max(r["calls_per_s"] * r["generator_us_per_call"] for r in rounds[1:]) / 1e6
         lines += [
@@ -138,11 +150,13 @@ def table(report: dict[str, Any]) -> str:
         measured = f"{one['measured']:,g} ({one['lowest']:,g}-{one['highest']:,g})"
         lines.append(f"| {one['target']} | {measured} | {'yes' if one['held'] else 'NO'} |")
     lines.append("")
-    lines += [f"{'held' if v['held'] else 'NOT HELD'}: {_words(v)}" for v in report["verdicts"]]
+    lines += [
+        f"{'held' if v['held'] else 'NOT HELD'}: {_result_text(v)}" for v in report["verdicts"]
+    ]
     return "\n".join(lines)
 
 
-def _words(verdict: dict[str, Any]) -> str:
+def _result_text(verdict: dict[str, Any]) -> str:
     if "ratio" not in verdict:
         return f"{verdict['promise']} ({verdict['failed']} did)"
     return (

@@ -26,19 +26,19 @@ import numpy as np
 from benchmarks.load import rust_generator
 from benchmarks.load.generator import write_bodies
 from benchmarks.serving.bench_model import (
-    boosted,
-    contract_of,
-    entity,
-    fill,
-    kept,
+    bench_view,
+    entity_id,
+    fit_trees,
     version_files,
-    view_of,
+    view_contract,
+    write_feature_rows,
+    write_versions,
 )
-from benchmarks.serving.servers import DEGRADED_ROWS, cpu_s, on_cores
-from benchmarks.standalone_gateway import Alone, alone
+from benchmarks.serving.servers import DEGRADED_ROWS, pin_to_core, process_cpu_s
+from benchmarks.standalone_gateway import StandaloneGateway, standalone_gateway
 from features.online.store_server import find_or_start
 from gateway.ingress_choice import is_built
-from gateway.models.disk_cache import Disk
+from gateway.models.disk_cache import DiskCache
 from protos.predict_pb2 import PredictRequest, Row
 
 ENTITIES = 20_000
@@ -47,7 +47,7 @@ SERVER_CORE, GENERATOR_CORE = 0, 1
 
 
 @dataclass(frozen=True)
-class Served:
+class GatewaySize:
     """One gateway, and what it serves."""
 
     workers: int = 1
@@ -61,34 +61,34 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Case:
+class ScalingCase:
     """One row of the table."""
 
-    grows: str
-    to: int
-    served: Served
+    axis: str
+    value: int
+    size: GatewaySize
     rows: int = 1
     connections: int = 8
     streams: int = 16
 
 
-USUAL = Served()
+USUAL_SIZE = GatewaySize()
 CASES = (
-    Case("workers", 1, USUAL),
-    Case("workers", 2, Served(workers=2)),
-    Case("models", 10, Served(models=10)),
-    Case("models", 30, Served(models=30)),
-    Case("features", 100, Served(features=100)),
-    Case("features", 500, Served(features=500)),
-    Case("rows", 64, USUAL, rows=64, connections=4, streams=8),
-    Case("rows", 1_024, USUAL, rows=1_024, connections=2, streams=2),
-    Case("connections", 1, USUAL, connections=1, streams=64),
-    Case("connections", 100, USUAL, connections=100, streams=1),
-    Case("connections", 1_000, USUAL, connections=1_000, streams=1),
+    ScalingCase("workers", 1, USUAL_SIZE),
+    ScalingCase("workers", 2, GatewaySize(workers=2)),
+    ScalingCase("models", 10, GatewaySize(models=10)),
+    ScalingCase("models", 30, GatewaySize(models=30)),
+    ScalingCase("features", 100, GatewaySize(features=100)),
+    ScalingCase("features", 500, GatewaySize(features=500)),
+    ScalingCase("rows", 64, USUAL_SIZE, rows=64, connections=4, streams=8),
+    ScalingCase("rows", 1_024, USUAL_SIZE, rows=1_024, connections=2, streams=2),
+    ScalingCase("connections", 1, USUAL_SIZE, connections=1, streams=64),
+    ScalingCase("connections", 100, USUAL_SIZE, connections=100, streams=1),
+    ScalingCase("connections", 1_000, USUAL_SIZE, connections=1_000, streams=1),
 )
 
 
-class Ground:
+class ScalingModels:
     """Models, stored rows and requests, each made once."""
 
     def __init__(self, folder: Path, redis_url: str) -> None:
@@ -97,19 +97,19 @@ class Ground:
         self._versions: dict[int, dict[str, bytes]] = {}
         """Features -> the files of a version."""
 
-    def lay(self, served: Served) -> Path:
+    def gateway_folder(self, served: GatewaySize) -> Path:
         """Write a gateway's folder; returns it."""
         folder = self._folder / served.name
         if not folder.exists():
-            disk = Disk(folder)
+            disk = DiskCache(folder)
             for number in range(served.models):
                 files = self._files(served.features)
-                disk.keep_deployment(kept(disk, model(served, number), files))
+                disk.save_deployment(write_versions(disk, model_name(served, number), files))
         return folder
 
-    def bodies(self, case: Case) -> Path:
+    def write_requests(self, case: ScalingCase) -> Path:
         """Write a case's requests: keys in odd order, the k-th model 1/k as often as the first."""
-        served = case.served
+        served = case.size
         path = self._folder / f"{served.name}-{case.rows}.bodies"
         if not path.exists():
             write_bodies(path, _requests(served, case.rows))
@@ -121,20 +121,20 @@ class Ground:
         return self._versions[features]
 
     def _fit(self, features: int) -> dict[str, bytes]:
-        view = view_of(f"wide{features}", features)
+        view = bench_view(f"wide{features}", features)
         rng = np.random.default_rng(features)
         values = rng.normal(size=(ENTITIES, features)).astype(np.float32)
-        learner = boosted(values[:5_000], values[:5_000, 0] + values[:5_000, 1] > 0.5, seed=1)
-        fill(self._redis_url, view, values)
-        return version_files("grown", contract_of(view), values[:16], learner)
+        learner = fit_trees(values[:5_000], values[:5_000, 0] + values[:5_000, 1] > 0.5, seed=1)
+        write_feature_rows(self._redis_url, view, values)
+        return version_files("grown", view_contract(view), values[:16], learner)
 
 
-def model(served: Served, number: int) -> str:
+def model_name(served: GatewaySize, number: int) -> str:
     """The name of one model."""
     return f"m{number}-{served.features}"
 
 
-def _requests(served: Served, rows: int) -> Iterator[bytes]:
+def _requests(served: GatewaySize, rows: int) -> Iterator[bytes]:
     rng = np.random.default_rng(rows)
     calls = max(400, ENTITIES // rows)
     wanted = 1.0 / np.arange(1, served.models + 1)
@@ -142,12 +142,14 @@ def _requests(served: Served, rows: int) -> Iterator[bytes]:
     order = np.tile(rng.permutation(ENTITIES), 1 + calls * rows // ENTITIES)
     for call, number in enumerate(models):
         keys = order[call * rows : (call + 1) * rows].tolist()
-        asked = [Row(keys=[entity(key)]) for key in keys]
-        yield PredictRequest(model=model(served, number), rows=asked).SerializeToString()
+        asked = [Row(keys=[entity_id(key)]) for key in keys]
+        yield PredictRequest(model=model_name(served, number), rows=asked).SerializeToString()
 
 
 @contextmanager
-def running(folder: Path, served: Served, redis_url: str, ingress: str) -> Iterator[Alone]:
+def running_gateway(
+    folder: Path, served: GatewaySize, redis_url: str, ingress: str
+) -> Iterator[StandaloneGateway]:
     """Run a gateway as it is always run, journal and all, its spare and supervisor elsewhere."""
     settings = {
         "workers": served.workers,
@@ -157,25 +159,27 @@ def running(folder: Path, served: Served, redis_url: str, ingress: str) -> Itera
         "deadline_ms_default": 10_000,
     }
     cores = str(SERVER_CORE) if served.workers == 1 else f"{SERVER_CORE},{GENERATOR_CORE}"
-    with alone(folder, settings, cores) as gateway:
-        if not gateway.settled(served.workers, 240.0):
+    with standalone_gateway(folder, settings, cores) as gateway:
+        if not gateway.wait_settled(served.workers, 240.0):
             raise RuntimeError(f"the gateway did not settle: {gateway.workers()}")
-        busy = set(gateway.serving().values())
+        busy = set(gateway.serving_pids().values())
         for pid in {gateway.program.pid, *(row["pid"] for row in gateway.workers())} - busy:
             os.sched_setaffinity(pid, {GENERATOR_CORE})
         yield gateway
 
 
-def one(gateway: Alone, case: Case, bodies: Path, seconds: float, number: int) -> dict[str, float]:
+def measure_case(
+    gateway: StandaloneGateway, case: ScalingCase, bodies: Path, seconds: float, number: int
+) -> dict[str, float]:
     """Ask one case for a moment."""
-    pids = list(gateway.serving().values())
+    pids = list(gateway.serving_pids().values())
     options = ["--seconds", seconds, "--warm", 0.5, "--first", 997 * number]
     options += ["--connections", case.connections, "--streams", case.streams]
-    line = rust_generator.line(f"127.0.0.1:{gateway.port}", bodies, options)
-    before_s, degraded = sum(map(cpu_s, pids)), _degraded(gateway)
-    said = subprocess.run(on_cores(line, GENERATOR_CORE), check=True, capture_output=True)
-    told = rust_generator.measured(said.stdout.decode())
-    spent_s = sum(map(cpu_s, pids)) - before_s
+    line = rust_generator.generator_command(f"127.0.0.1:{gateway.port}", bodies, options)
+    before_s, degraded = sum(map(process_cpu_s, pids)), _degraded(gateway)
+    said = subprocess.run(pin_to_core(line, GENERATOR_CORE), check=True, capture_output=True)
+    told = rust_generator.parse_figures(said.stdout.decode())
+    spent_s = sum(map(process_cpu_s, pids)) - before_s
     answered = told["calls"] / told["seconds"] * (told["seconds"] + 0.5)
     return {
         "calls/s": told["calls_per_s"],
@@ -188,40 +192,48 @@ def one(gateway: Alone, case: Case, bodies: Path, seconds: float, number: int) -
     }
 
 
-def _degraded(gateway: Alone) -> float:
-    return sum(map(float, DEGRADED_ROWS.findall(gateway.page("/metrics"))))
+def _degraded(gateway: StandaloneGateway) -> float:
+    return sum(map(float, DEGRADED_ROWS.findall(gateway.fetch("/metrics"))))
 
 
-def measure(rounds: int, seconds: float, ingress: str, cases: Sequence[Case]) -> list[list[Any]]:
+def measure_scaling(
+    rounds: int, seconds: float, ingress: str, cases: Sequence[ScalingCase]
+) -> list[list[Any]]:
     """Return, for each case, what each round told."""
     told: list[list[Any]] = [[] for _ in cases]
     with tempfile.TemporaryDirectory(prefix="turnout-growth-") as folder:
         os.sched_setaffinity(0, {GENERATOR_CORE})
         store = find_or_start(None, Path(folder))
-        ground = Ground(Path(folder), store.url)
+        ground = ScalingModels(Path(folder), store.url)
         try:
             for number in range(rounds):
-                for served in dict.fromkeys(case.served for case in cases):
-                    _say(f"round {number + 1} of {rounds}: {served}")
-                    with running(ground.lay(served), served, store.url, ingress) as gateway:
+                for served in dict.fromkeys(case.size for case in cases):
+                    _print_progress(f"round {number + 1} of {rounds}: {served}")
+                    with running_gateway(
+                        ground.gateway_folder(served), served, store.url, ingress
+                    ) as gateway:
                         for place, case in enumerate(cases):
-                            if case.served == served:
-                                bodies = ground.bodies(case)
-                                told[place].append(one(gateway, case, bodies, seconds, number))
+                            if case.size == served:
+                                bodies = ground.write_requests(case)
+                                told[place].append(
+                                    measure_case(gateway, case, bodies, seconds, number)
+                                )
         finally:
             store.stop()
     return told
 
 
-def table(cases: Sequence[Case], told: Sequence[Sequence[dict[str, float]]]) -> str:
+def scaling_table(
+    cases: Sequence[ScalingCase], rounds_by_case: Sequence[Sequence[dict[str, float]]]
+) -> str:
     """As Markdown."""
     lines = ["| what grows | calls/s | p50 ms | p99 ms | us/call | us/row | degraded |"]
     lines.append("|---|---|---|---|---|---|---|")
-    for case, rounds in zip(cases, told, strict=True):
+    for case, rounds in zip(cases, rounds_by_case, strict=True):
         cells = [_spread([r[name] for r in rounds], digits) for name, digits in FIGURES]
         cells.append(f"{max(r['degraded'] for r in rounds):.2%}")
-        lines.append(f"| {case.to:,} {case.grows} | {' | '.join(cells)} |")
-    failed = int(sum(r["failed"] for rounds in told for r in rounds))
+        lines.append(f"| {case.value:,} {case.axis} | {' | '.join(cells)} |")
+    failed = int(sum(r["failed"] for rounds in rounds_by_case for r in rounds))
     return "\n".join([*lines, "", f"{failed} calls failed"])
 
 
@@ -233,8 +245,8 @@ def _spread(values: list[float], digits: int) -> str:
     return f"{middle:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})"
 
 
-def _say(words: str) -> None:
-    sys.stderr.write(words + "\n")
+def _print_progress(text: str) -> None:
+    sys.stderr.write(text + "\n")
 
 
 def main() -> int:
@@ -245,14 +257,14 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose axis begins so")
     parser.add_argument("--ingress", choices=("native", "grpcio"))
     asked = parser.parse_args()
-    if rust_generator.built() is None:
-        _say("cargo is not there; rustup.rs installs it")
+    if rust_generator.build_generator() is None:
+        _print_progress("cargo is not there; rustup.rs installs it")
         return 2
     ingress = asked.ingress or ("native" if is_built() else "grpcio")
-    cases = [case for case in CASES if case.grows.startswith(asked.only)]
-    told = measure(asked.rounds, asked.seconds, ingress, cases)
+    cases = [case for case in CASES if case.axis.startswith(asked.only)]
+    told = measure_scaling(asked.rounds, asked.seconds, ingress, cases)
     print(f"{ingress} door, {asked.rounds} rounds of {asked.seconds:g} s\n")
-    print(table(cases, told))
+    print(scaling_table(cases, told))
     return int(any(r["failed"] for rounds in told for r in rounds))
 
 

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.load.rust_generator import null_server
-from benchmarks.serving.bench_model import CONTRACTS, Ground
-from benchmarks.serving.workloads import CANNED, GATEWAY, PLAIN
-from turnout.processes.port_checks import accepts, free_port
+from benchmarks.serving.bench_model import CONTRACTS, BenchModel
+from benchmarks.serving.workloads import CANNED, GATEWAY, HANDWRITTEN
+from turnout.processes.port_checks import accepts_connections, free_tcp_port
 
-T = TypeVar("T")
+Ready = TypeVar("Ready")
 
-UP_S_MAX = 60.0
+START_TIMEOUT_S = 60.0
 STOP_S_MAX = 20.0
 STREAMS_MAX = 64
 
@@ -36,7 +36,7 @@ ANSWERED_CALLS = re.compile(r'^turnout_calls_total\{[^}]*"answered"[^}]*\} (\S+)
 
 
 @dataclass(slots=True)
-class Side:
+class RunningServer:
     """One server that runs."""
 
     name: str
@@ -82,10 +82,10 @@ class Side:
 
     def cpu_s(self) -> float:
         """Return user and system seconds of its processes so far (Linux; else 0)."""
-        return sum(map(cpu_s, self.pids))
+        return sum(map(process_cpu_s, self.pids))
 
 
-def cpu_s(pid: int) -> float:
+def process_cpu_s(pid: int) -> float:
     """Return user and system seconds of *pid* so far; 0 where it is gone, or there is no /proc."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
@@ -94,21 +94,21 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def on_cores(line: Sequence[str], core: int) -> list[str]:
+def pin_to_core(line: Sequence[str], core: int) -> list[str]:
     """Return a command line that stays on one core, where the system can say so."""
     pinned = shutil.which("taskset") is not None
     return ["taskset", "-c", str(core), *line] if pinned else list(line)
 
 
 @contextmanager
-def running(
-    ground: Ground, redis_url: str, core: int, other_core: int, ingress: str
-) -> Iterator[list[Side]]:
+def running_servers(
+    bench_model: BenchModel, redis_url: str, core: int, other_core: int, ingress: str
+) -> Iterator[list[RunningServer]]:
     """Start the gateway and the server written by hand; each runs only where it is `awake`."""
     with (
-        _controller(ground, other_core) as sink,
-        _gateway(ground, redis_url, sink, core, other_core, ingress) as gateway,
-        _plain(ground, redis_url, core) as plain,
+        _running_controller(bench_model, other_core) as sink,
+        _running_gateway(bench_model, redis_url, sink, core, other_core, ingress) as gateway,
+        _handwritten_server(bench_model, redis_url, core) as plain,
     ):
         sides = [gateway, plain]
         for side in sides:
@@ -123,42 +123,45 @@ def running(
 
 
 @contextmanager
-def canned(core: int, *, rust: bool) -> Iterator[Side]:
+def canned_server(core: int, *, rust: bool) -> Iterator[RunningServer]:
     """Run the server of constant bytes, in the generator's own language."""
     if rust:
-        with null_server(on_cores([], core)) as (target, pid):
-            yield Side(CANNED, target, [pid])
+        with null_server(pin_to_core([], core)) as (target, pid):
+            yield RunningServer(CANNED, target, [pid])
         return
-    line = on_cores([sys.executable, "-m", "benchmarks.load.canned_server"], core)
-    with _program(line, stdout=subprocess.PIPE) as program:
-        yield Side(CANNED, f"127.0.0.1:{_port_said(program)}", [program.pid])
+    line = pin_to_core([sys.executable, "-m", "benchmarks.load.canned_server"], core)
+    with _running_program(line, stdout=subprocess.PIPE) as program:
+        yield RunningServer(CANNED, f"127.0.0.1:{_read_port(program)}", [program.pid])
 
 
 @contextmanager
-def _plain(ground: Ground, redis_url: str, core: int) -> Iterator[Side]:
+def _handwritten_server(ground: BenchModel, redis_url: str, core: int) -> Iterator[RunningServer]:
     line = [sys.executable, "-m", "benchmarks.serving.handwritten_server", "--redis", redis_url]
     for model in CONTRACTS:
         line += ["--model", f"{model}={ground.onnx(model)}"]
-    with _program(on_cores(line, core), stdout=subprocess.PIPE) as program:
-        yield Side(PLAIN, f"127.0.0.1:{_port_said(program)}", [program.pid])
+    with _running_program(pin_to_core(line, core), stdout=subprocess.PIPE) as program:
+        yield RunningServer(HANDWRITTEN, f"127.0.0.1:{_read_port(program)}", [program.pid])
 
 
 @contextmanager
-def _controller(ground: Ground, core: int) -> Iterator[str]:
+def _running_controller(ground: BenchModel, core: int) -> Iterator[str]:
     """A controller that is told every window, beside the generator; its host:port."""
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{free_tcp_port()}"
     line = [sys.executable, "-m", "turnout.control", "--listen", address]
     line += ["--folder", str(ground.folder / "registry")]
     path = ground.folder / "controller.log"
-    with path.open("wb") as log, _program(on_cores(line, core), stdout=log, stderr=log) as program:
-        _come_up(program, path, lambda: asyncio.run(accepts(address)))
+    with (
+        path.open("wb") as log,
+        _running_program(pin_to_core(line, core), stdout=log, stderr=log) as program,
+    ):
+        _wait_until_up(program, path, lambda: asyncio.run(accepts_connections(address)))
         yield address
 
 
 @contextmanager
-def _gateway(
-    ground: Ground, redis_url: str, sink: str, core: int, other_core: int, ingress: str
-) -> Iterator[Side]:
+def _running_gateway(
+    ground: BenchModel, redis_url: str, sink: str, core: int, other_core: int, ingress: str
+) -> Iterator[RunningServer]:
     """The gateway as it is always run: a supervisor, one worker, a warm spare; journal and all.
 
     The worker has the server's core for itself. Supervisor and spare, which do next to nothing,
@@ -172,13 +175,16 @@ def _gateway(
     for setting in (*settings, f"ingress={ingress}", f"streams_max={STREAMS_MAX}"):
         line += ["--set", setting]
     path = ground.folder / "gateway.log"
-    with path.open("wb") as log, _program(on_cores(line, core), stdout=log, stderr=log) as program:
-        ports = _come_up(program, path, lambda: _serving(announced))
+    with (
+        path.open("wb") as log,
+        _running_program(pin_to_core(line, core), stdout=log, stderr=log) as program,
+    ):
+        ports = _wait_until_up(program, path, lambda: _gateway_ports(announced))
         worker, spare = ports.workers
         for pid in (program.pid, spare):
             os.sched_setaffinity(pid, {other_core})
         try:
-            yield Side(
+            yield RunningServer(
                 GATEWAY,
                 f"127.0.0.1:{ports.port}",
                 [worker, spare, program.pid],
@@ -197,7 +203,7 @@ class _Ports:
     """Process ids of the serving worker and the spare."""
 
 
-def _serving(announced: Path) -> _Ports | None:
+def _gateway_ports(announced: Path) -> _Ports | None:
     """Return where it is once one worker serves and the spare is warm."""
     try:
         ports = json.loads(announced.read_text(encoding="utf-8"))
@@ -213,7 +219,7 @@ def _serving(announced: Path) -> _Ports | None:
 
 
 @contextmanager
-def _program(line: Sequence[str], **streams: object) -> Iterator["subprocess.Popen[bytes]"]:
+def _running_program(line: Sequence[str], **streams: object) -> Iterator["subprocess.Popen[bytes]"]:
     # A session of its own, as a gateway's workers have: Linux shares a core between sessions
     # first, so that otherwise one side would compete with this program's, and the other not.
     program = subprocess.Popen(line, start_new_session=True, **streams)  # type: ignore[call-overload]
@@ -230,10 +236,12 @@ def _program(line: Sequence[str], **streams: object) -> Iterator["subprocess.Pop
             program.stdout.close()
 
 
-def _come_up(program: "subprocess.Popen[bytes]", log: Path, up: Callable[[], T | None]) -> T:
+def _wait_until_up(
+    program: "subprocess.Popen[bytes]", log: Path, probe_ready: Callable[[], Ready | None]
+) -> Ready:
     """Return what *up* says once it says something; RuntimeError with *log* when it never does."""
-    give_up = time.monotonic() + UP_S_MAX
-    while not (said := up()):
+    give_up = time.monotonic() + START_TIMEOUT_S
+    while not (said := probe_ready()):
         if program.poll() is not None or time.monotonic() > give_up:
             words = log.read_text(encoding="utf-8")
             raise RuntimeError(f"{log.stem} did not come up:\n{words[-2000:]}")
@@ -241,7 +249,7 @@ def _come_up(program: "subprocess.Popen[bytes]", log: Path, up: Callable[[], T |
     return said
 
 
-def _port_said(program: "subprocess.Popen[bytes]") -> int:
+def _read_port(program: "subprocess.Popen[bytes]") -> int:
     assert program.stdout is not None
     line = program.stdout.readline()
     if not line:

@@ -10,8 +10,8 @@ ROLLING = "rolling"
 """As by key, with a canary on 10 % of the keys and a shadow on 10 %."""
 
 GATEWAY = "turnout"
-PLAIN = "by hand"
-SIDES = (GATEWAY, PLAIN)
+HANDWRITTEN = "by hand"
+SERVERS = (GATEWAY, HANDWRITTEN)
 CANNED = "constant bytes"
 
 
@@ -27,37 +27,37 @@ class Workload:
     """Open on each connection."""
     messages: int = 0
     """PredictStream with so many messages open on each stream; 0: unary."""
-    half_of: str = ""
+    half_rate_of: str = ""
     """Open loop, at half the rate at which the same server answers this workload."""
 
     @property
-    def plain(self) -> bool:
+    def for_python_generator(self) -> bool:
         """Whether the generator in Python can ask it."""
-        return not self.messages and not self.half_of
+        return not self.messages and not self.half_rate_of
 
     @property
-    def sides(self) -> tuple[str, ...]:
+    def servers(self) -> tuple[str, ...]:
         """Who can answer it: the server written by hand has neither PredictStream nor canaries."""
-        return (GATEWAY,) if self.messages or self.model == ROLLING else SIDES
+        return (GATEWAY,) if self.messages or self.model == ROLLING else SERVERS
 
 
-KEYED, KEYED_ALONE = "by key, 1 row", "by key, 1 row, alone"
+KEYED, KEYED_SINGLE_CALLER = "by key, 1 row", "by key, 1 row, alone"
 KEYED_WIDE = "by key, 1 row, wide"
-SENT, SENT_ALONE = "in the request, 1 row", "in the request, 1 row, alone"
+SENT, SENT_SINGLE_CALLER = "in the request, 1 row", "in the request, 1 row, alone"
 SENT_WIDE, SENT_64 = "in the request, 1 row, wide", "in the request, 64 rows"
-HALF, STREAMED = "by key, 1 row, open loop at half", "in the request, streamed"
+KEYED_HALF_RATE, STREAMED = "by key, 1 row, open loop at half", "in the request, streamed"
 KEYED_ROLLING = "by key, 1 row, canary and shadow"
 
 WORKLOADS = (
     Workload(KEYED, BY_KEY, 1, 8, 16),
     Workload(KEYED_ROLLING, ROLLING, 1, 8, 16),
-    Workload(HALF, BY_KEY, 1, 8, 32, half_of=KEYED),
+    Workload(KEYED_HALF_RATE, BY_KEY, 1, 8, 32, half_rate_of=KEYED),
     Workload(KEYED_WIDE, BY_KEY, 1, 8, 64),
-    Workload(KEYED_ALONE, BY_KEY, 1, 1, 1),
+    Workload(KEYED_SINGLE_CALLER, BY_KEY, 1, 1, 1),
     Workload("by key, 64 rows", BY_KEY, 64, 4, 8),
     Workload(SENT, IN_REQUEST, 1, 4, 32),
     Workload(SENT_WIDE, IN_REQUEST, 1, 8, 64),
-    Workload(SENT_ALONE, IN_REQUEST, 1, 1, 1),
+    Workload(SENT_SINGLE_CALLER, IN_REQUEST, 1, 1, 1),
     Workload(SENT_64, IN_REQUEST, 64, 4, 8),
     Workload(STREAMED, IN_REQUEST, 1, 4, 1, messages=32),
 )
@@ -71,7 +71,7 @@ class Target:
     figure: str
     bound: float
     at_least: bool
-    by_hand: bool = False
+    over_handwritten: bool = False
     """To what the server written by hand does of the same."""
     against: str = ""
     """To what the gateway itself does of another workload, just before."""
@@ -80,14 +80,14 @@ class Target:
 TARGETS = (
     Target(SENT, "calls_per_s", 120_000, at_least=True),
     Target(SENT_WIDE, "calls_per_s", 120_000, at_least=True),
-    Target(SENT, "calls_per_s", 40, at_least=True, by_hand=True),
+    Target(SENT, "calls_per_s", 40, at_least=True, over_handwritten=True),
     Target(KEYED, "calls_per_s", 80_000, at_least=True),
     Target(KEYED_WIDE, "calls_per_s", 80_000, at_least=True),
     Target(KEYED, "server_us_per_call", 12, at_least=False),
     Target(KEYED_ROLLING, "calls_per_s", 0.8, at_least=True, against=KEYED),
-    Target(SENT_ALONE, "p50_ms", 0.2, at_least=False),
-    Target(KEYED_ALONE, "p50_ms", 0.4, at_least=False),
-    Target(HALF, "p99_ms", 5, at_least=False),
+    Target(SENT_SINGLE_CALLER, "p50_ms", 0.2, at_least=False),
+    Target(KEYED_SINGLE_CALLER, "p50_ms", 0.4, at_least=False),
+    Target(KEYED_HALF_RATE, "p99_ms", 5, at_least=False),
     Target(SENT_64, "rows_per_s", 600_000, at_least=True),
     Target(STREAMED, "calls_per_s", 100_000, at_least=True),
 )

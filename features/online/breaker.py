@@ -2,10 +2,10 @@
 
 from typing import Literal, TypeAlias
 
-State: TypeAlias = Literal["closed", "open", "half_open"]
+BreakerState: TypeAlias = Literal["closed", "open", "half_open"]
 
 
-class Breaker:
+class StoreBreaker:
     """Opens after *failures_to_open* failures in a row; closes when one probe succeeds.
 
     Probes are the reader's own PINGs, so no caller ever waits for one.
@@ -14,7 +14,7 @@ class Breaker:
     def __init__(self, failures_to_open: int) -> None:
         self._failures_to_open = failures_to_open
         self._failures = 0
-        self.state: State = "closed"
+        self.state: BreakerState = "closed"
         self.opened = 0
         """How often it opened, since the start."""
 

@@ -13,11 +13,17 @@ from math import inf
 from typing import Any
 
 from features.errors import OnlineStoreError
-from features.online.breaker import Breaker, State
-from features.online.connection import Question, Reply, StorePipe, StoreReplyError, end
+from features.online.breaker import BreakerState, StoreBreaker
+from features.online.connection import (
+    PendingCommand,
+    Reply,
+    StoreConnection,
+    StoreReplyError,
+    fail_command,
+)
 from features.online.sentinel import MasterFinder
-from features.online.store_url import encode_command, parse
-from features.online.timeouts import Expiry
+from features.online.store_url import encode_command, parse_store_url
+from features.online.timeouts import DeadlineTimer
 
 PING = encode_command((b"PING",))
 LOOP_LAG_S = 0.002
@@ -90,27 +96,27 @@ class OnlineReader:
         settings: OnlineSettings | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._address = parse(url)
+        self._address = parse_store_url(url)
         self._finder = MasterFinder(self._address) if self._address.sentinels else None
         self._master: tuple[str, int] = ("", 0)
         self._settings = settings or OnlineSettings()
         self._clock_ns = clock_ns
-        self._breaker = Breaker(self._settings.failures_to_open)
-        self._pipe: StorePipe | None = None
-        self._keeper: asyncio.Task[None] | None = None
-        self._parted = asyncio.Event()
+        self._breaker = StoreBreaker(self._settings.failures_to_open)
+        self._pipe: StoreConnection | None = None
+        self._connect_task: asyncio.Task[None] | None = None
+        self._disconnected = asyncio.Event()
         self._probe_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
-        self._expiry = Expiry(self._expire)
+        self._expiry = DeadlineTimer(self._expire)
         self._closed = False
         self._last_error = "not started"
-        self._turned_away = False
+        self._refused_by_store = False
         self.last_answer_ns = 0
         """On clock_ns; 0: the store has not answered yet."""
         self.counts = OnlineCounts()
 
     @property
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         """The breaker's: "closed" is normal, "open" refuses, "half_open" has a probe under way."""
         return self._breaker.state
 
@@ -127,7 +133,9 @@ class OnlineReader:
     async def start(self) -> None:
         """Begin to keep a connection; return after the first attempt, whatever came of it."""
         first_tried = asyncio.Event()
-        self._keeper = asyncio.create_task(self._keep_connected(first_tried), name="online store")
+        self._connect_task = asyncio.create_task(
+            self._keep_connected(first_tried), name="online store"
+        )
         await first_tried.wait()
 
     async def close(self) -> None:
@@ -137,13 +145,13 @@ class OnlineReader:
         for timer in (self._probe_timer, self._stall_timer):
             if timer is not None:
                 timer.cancel()
-        if self._keeper is not None:
-            self._keeper.cancel()
+        if self._connect_task is not None:
+            self._connect_task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+                await self._connect_task
         if self._pipe is not None:
             self._pipe.drop("this reader was closed")
-            await self._parted.wait()
+            await self._disconnected.wait()
         if self._finder is not None:
             await self._finder.close()
 
@@ -166,17 +174,19 @@ class OnlineReader:
             return _no_values()
         loop = asyncio.get_running_loop()
         now, count = loop.time(), len(keys)
-        pipe = self._admit(now)
-        question = Question(loop.create_future(), b"*%d\r\n" % count, now, now + timeout_s)
+        pipe = self._require_connection(now)
+        question = PendingCommand(loop.create_future(), b"*%d\r\n" % count, now, now + timeout_s)
         try:
-            pipe.ask(_encode_mget(keys), question)
+            pipe.send(_encode_mget(keys), question)
         except OnlineStoreError:
             self._count_lost()
             raise
-        self._expiry.by(question.due)
+        self._expiry.run_by(question.due_at)
         return self._values(pipe, question, count)
 
-    async def _values(self, pipe: StorePipe, question: Question, count: int) -> list[bytes | None]:
+    async def _values(
+        self, pipe: StoreConnection, question: PendingCommand, count: int
+    ) -> list[bytes | None]:
         try:
             reply = await question.future
         except OnlineStoreError as error:
@@ -184,7 +194,7 @@ class OnlineReader:
                 self._count_lost()
             raise
         if type(reply) is not list or len(reply) != count:
-            raise self._refused(pipe, reply, count)
+            raise self._unexpected_reply_error(pipe, reply, count)
         self.counts.answered += 1
         return [value if type(value) is bytes else None for value in reply]
 
@@ -192,24 +202,29 @@ class OnlineReader:
         self.counts.connection += 1
         self._count_failure()
 
-    def _admit(self, now: float) -> StorePipe:
+    def _require_connection(self, now: float) -> StoreConnection:
         if self._breaker.state != "closed":
             self.counts.breaker += 1
             raise OnlineStoreError(
-                "breaker", f"the store at {self._address.place} is not asked: {self._last_error}"
+                "breaker",
+                f"the store at {self._address.display_name} is not asked: {self._last_error}",
             )
         pipe = self._pipe
-        if pipe is not None and not pipe.full and not self._stalled(pipe, now):
+        if pipe is not None and not pipe.writes_paused and not self._drop_if_stalled(pipe, now):
             return pipe
         self._count_failure()
-        if pipe is None and self._turned_away:
+        if pipe is None and self._refused_by_store:
             self.counts.reply += 1
-            raise OnlineStoreError("reply", f"{self._address.place}: {self._last_error}")
+            raise OnlineStoreError("reply", f"{self._address.display_name}: {self._last_error}")
         self.counts.connection += 1
-        why = "it takes no more bytes" if pipe is not None and pipe.full else self._last_error
-        raise OnlineStoreError("connection", f"no way to {self._address.place}: {why}")
+        why = (
+            "it takes no more bytes"
+            if pipe is not None and pipe.writes_paused
+            else self._last_error
+        )
+        raise OnlineStoreError("connection", f"no way to {self._address.display_name}: {why}")
 
-    def _stalled(self, pipe: StorePipe, now: float) -> bool:
+    def _drop_if_stalled(self, pipe: StoreConnection, now: float) -> bool:
         """Drop a pipe whose oldest reply is hopelessly late."""
         overdue_ms = (now - pipe.oldest_due()) * 1e3
         if overdue_ms <= self._settings.stall_ms_max:
@@ -218,17 +233,22 @@ class OnlineReader:
         pipe.drop(self._last_error)
         return True
 
-    def _refused(self, pipe: StorePipe, reply: Reply, asked: int) -> OnlineStoreError:
+    def _unexpected_reply_error(
+        self, pipe: StoreConnection, reply: Reply, key_count: int
+    ) -> OnlineStoreError:
         self.counts.reply += 1
         if isinstance(reply, StoreReplyError):
-            return OnlineStoreError("reply", f"{self._address.place} answered: {str(reply)[:200]}")
+            return OnlineStoreError(
+                "reply", f"{self._address.display_name} answered: {str(reply)[:200]}"
+            )
         # Not an answer to MGET: the order of replies can no longer be trusted.
         pipe.drop("the store answered an MGET with something else")
         return OnlineStoreError(
-            "reply", f"{self._address.place} answered {asked} keys with a {type(reply).__name__}"
+            "reply",
+            f"{self._address.display_name} answered {key_count} keys with a {type(reply).__name__}",
         )
 
-    def _answered(self, question: Question, reply: Reply) -> None:
+    def _on_reply(self, question: PendingCommand, reply: Reply) -> None:
         """Take a reply off the pipe, wanted or not. Runs inside data_received."""
         self.last_answer_ns = self._clock_ns()
         if question.future.done():
@@ -244,41 +264,48 @@ class OnlineReader:
         if pipe is None:
             return inf
         for question in pipe.unanswered():
-            if question.expires <= now and not self._spare(question, now):
-                self._time_out(pipe, question)
+            if question.expires_at <= now and not self._extend_if_loop_late(question, now):
+                self._fail_timed_out(pipe, question)
             else:
-                soonest = min(soonest, question.expires)
+                soonest = min(soonest, question.expires_at)
         return soonest
 
-    def _spare(self, question: Question, now: float) -> bool:
+    def _extend_if_loop_late(self, question: PendingCommand, now: float) -> bool:
         """Whether a wait goes on: this loop was busy, not the store.
 
         Then what has come is read before judging. (uvloop runs timers before it looks at sockets.)
         """
-        if question.expires > question.due or now - question.due <= LOOP_LAG_S:
+        if question.expires_at > question.due_at or now - question.due_at <= LOOP_LAG_S:
             return False
-        question.expires = now + LOOP_LAG_S
+        question.expires_at = now + LOOP_LAG_S
         return True
 
-    def _time_out(self, pipe: StorePipe, question: Question) -> None:
-        patience_ms = (question.due - question.asked) * 1e3
+    def _fail_timed_out(self, pipe: StoreConnection, question: PendingCommand) -> None:
+        patience_ms = (question.due_at - question.sent_at) * 1e3
         self._last_error = f"no answer in {patience_ms:.1f} ms"
-        end(question, OnlineStoreError("timeout", f"{self._address.place}: {self._last_error}"))
+        fail_command(
+            question,
+            OnlineStoreError("timeout", f"{self._address.display_name}: {self._last_error}"),
+        )
         if not question.probe:
             self.counts.timeout += 1
         if patience_ms >= self._settings.counted_timeout_ms_min:
             self._count_failure()
         if self._stall_timer is None:
-            self._watch(pipe)
+            self._recheck_overdue(pipe)
 
-    def _watch(self, pipe: StorePipe) -> None:
+    def _recheck_overdue(self, pipe: StoreConnection) -> None:
         """Look at a pipe with overdue replies again, until they came or it is given up."""
         loop = asyncio.get_running_loop()
         self._stall_timer = None
-        if self._stalled(pipe, loop.time()) or pipe.oldest_due() > loop.time() or self._closed:
+        if (
+            self._drop_if_stalled(pipe, loop.time())
+            or pipe.oldest_due() > loop.time()
+            or self._closed
+        ):
             return
         pause_s = self._settings.stall_ms_max / 1e3 + LOOP_LAG_S
-        self._stall_timer = loop.call_later(pause_s, self._watch, pipe)
+        self._stall_timer = loop.call_later(pause_s, self._recheck_overdue, pipe)
 
     def _count_failure(self) -> None:
         self._breaker.failed()
@@ -293,13 +320,13 @@ class OnlineReader:
             return
         loop = asyncio.get_running_loop()
         pipe, timeout_s = self._pipe, self._settings.probe_timeout_ms / 1e3
-        if pipe is not None and not pipe.full:
+        if pipe is not None and not pipe.writes_paused:
             now = loop.time()
-            question = Question(loop.create_future(), b"+", now, now + timeout_s, probe=True)
+            question = PendingCommand(loop.create_future(), b"+", now, now + timeout_s, probe=True)
             with contextlib.suppress(OnlineStoreError):
-                pipe.ask(PING, question)
+                pipe.send(PING, question)
                 self._breaker.probing()
-                self._expiry.by(question.due)
+                self._expiry.run_by(question.due_at)
         self._probe_timer = loop.call_later(self._settings.probe_ms / 1e3, self._probe)
 
     async def _keep_connected(self, first_tried: asyncio.Event) -> None:
@@ -311,37 +338,39 @@ class OnlineReader:
             if connected:
                 pause_ms = self._settings.backoff_ms_min
                 if self._finder is not None:
-                    await self._follow(self._finder)
-                await self._parted.wait()
+                    await self._watch_master(self._finder)
+                await self._disconnected.wait()
             await asyncio.sleep(pause_ms / 1e3)
             pause_ms = min(2 * pause_ms, self._settings.backoff_ms_max)
 
-    async def _follow(self, finder: MasterFinder) -> None:
+    async def _watch_master(self, finder: MasterFinder) -> None:
         """Return once the connection is lost; leave it when Sentinel names another master.
 
         An old master that hangs, or is cut off with us, would be read from for ever.
         """
-        while not self._parted.is_set():
+        while not self._disconnected.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.master_ask_ms / 1e3):
-                    await self._parted.wait()
+                    await self._disconnected.wait()
             # Sentinels that do not answer are no reason to leave a store that does.
             with contextlib.suppress(OnlineStoreError):
-                named = await finder.find()
+                named = await finder.find_master()
                 if named != self._master and self._pipe is not None:
                     self._pipe.drop(f"Sentinel names {named[0]}:{named[1]} as the master now")
 
     async def _connect(self) -> bool:
-        pipe = StorePipe(self._settings.value_bytes_max, self._answered, self._lost)
-        self._parted.clear()
+        pipe = StoreConnection(
+            self._settings.value_bytes_max, self._on_reply, self._on_connection_lost
+        )
+        self._disconnected.clear()
         try:
             if self._finder is not None:
-                self._master = await self._finder.find()
+                self._master = await self._finder.find_master()
             async with asyncio.timeout(self._settings.connect_timeout_ms / 1e3):
-                await self._open(pipe)
-                await self._greet(pipe)
+                await self._open_connection(pipe)
+                await self._handshake(pipe)
         except (OSError, TimeoutError, OnlineStoreError, ValueError) as error:
-            self._turned_away = isinstance(error, OnlineStoreError) and error.reason == "reply"
+            self._refused_by_store = isinstance(error, OnlineStoreError) and error.reason == "reply"
             self._last_error = str(error) or type(error).__name__
             pipe.drop(self._last_error)
             return False
@@ -351,12 +380,12 @@ class OnlineReader:
         if not pipe.open:  # lost again before this task had its turn
             self._last_error = pipe.reason
             return False
-        self._pipe, self._turned_away = pipe, False
+        self._pipe, self._refused_by_store = pipe, False
         self.counts.connected += 1
         self._breaker.succeeded()
         return True
 
-    async def _open(self, pipe: StorePipe) -> None:
+    async def _open_connection(self, pipe: StoreConnection) -> None:
         loop, address = asyncio.get_running_loop(), self._address
         if address.path:
             await loop.create_unix_connection(lambda: pipe, address.path)
@@ -364,13 +393,13 @@ class OnlineReader:
         host, port = self._master if self._finder else (address.host, address.port)
         await loop.create_connection(lambda: pipe, host, port)
 
-    async def _greet(self, pipe: StorePipe) -> None:
+    async def _handshake(self, pipe: StoreConnection) -> None:
         """Send AUTH, ROLE, SELECT, PING; raise OnlineStoreError unless each is welcome."""
         loop = asyncio.get_running_loop()
-        for command in self._address.greeting():
+        for command in self._address.handshake_commands():
             head = b"*" if command == (b"ROLE",) else b"+"
-            question = Question(loop.create_future(), head, loop.time(), inf)
-            pipe.ask(encode_command(command), question)
+            question = PendingCommand(loop.create_future(), head, loop.time(), inf)
+            pipe.send(encode_command(command), question)
             reply = await question.future
             if isinstance(reply, StoreReplyError):
                 said = f"{command[0].decode()} was answered: {str(reply)[:200]}"
@@ -378,11 +407,11 @@ class OnlineReader:
             if type(reply) is list and reply[:1] != [b"master"]:
                 raise OnlineStoreError("reply", "Sentinel named a server that is no master yet")
 
-    def _lost(self, pipe: StorePipe) -> None:
+    def _on_connection_lost(self, pipe: StoreConnection) -> None:
         if pipe is self._pipe:
             self._pipe = None
             self._last_error = pipe.reason
-            self._parted.set()
+            self._disconnected.set()
 
 
 async def _no_values() -> list[bytes | None]:

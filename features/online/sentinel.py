@@ -20,7 +20,7 @@ class MasterFinder:
         self._address = address
         self._sentinel: Sentinel | None = None
 
-    async def find(self) -> tuple[str, int]:
+    async def find_master(self) -> tuple[str, int]:
         """Return the master's host and port, as the first sentinel that answers names it.
 
         A master that a sentinel believes to be down is not named. Raises OnlineStoreError

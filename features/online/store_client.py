@@ -3,7 +3,7 @@
 import redis
 from redis.sentinel import Sentinel
 
-from features.online.store_url import parse
+from features.online.store_url import parse_store_url
 
 SENTINEL_TIMEOUT_S = 1.0
 
@@ -14,7 +14,7 @@ def store_client(url: str) -> redis.Redis:
     Through Sentinel it writes to whoever is master at each new connection.
     Raises StoreUrlError.
     """
-    address = parse(url)
+    address = parse_store_url(url)
     if not address.sentinels:
         return redis.Redis.from_url(url)
     sentinel = Sentinel(  # type: ignore[no-untyped-call]

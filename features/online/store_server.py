@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from features.online.store_url import StoreAddress, encode_command, parse
+from features.online.store_url import StoreAddress, encode_command, parse_store_url
 
 READY_S_MAX = 10.0
 STOP_S_MAX = 5.0
 PORT_ATTEMPTS = 5
 PING_TIMEOUT_S = 0.5
-GIVEN_TIMEOUT_S = 5.0
+GIVEN_STORE_TIMEOUT_S = 5.0
 
-Kind = Literal["given", "redis-server", "valkey"]
+StoreKind = Literal["given", "redis-server", "valkey"]
 
 
 class StoreServerError(Exception):
@@ -31,24 +31,24 @@ class StoreServer:
     """A store that answered PING. `stop` ends it only if it was started here."""
 
     url: str
-    kind: Kind
-    child: subprocess.Popen[bytes] | None = None
+    kind: StoreKind
+    process: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int | None:
         """Process id of a store started here; None for a given one."""
-        return None if self.child is None else self.child.pid
+        return None if self.process is None else self.process.pid
 
     def stop(self) -> None:
         """End the store that was started here: SIGTERM, SIGKILL after 5 s. Safe to call twice."""
-        if self.child is None:
+        if self.process is None:
             return
-        self.child.terminate()
+        self.process.terminate()
         try:
-            self.child.wait(STOP_S_MAX)
+            self.process.wait(STOP_S_MAX)
         except subprocess.TimeoutExpired:
-            self.child.kill()
-            self.child.wait()
+            self.process.kill()
+            self.process.wait()
 
 
 def find_or_start(
@@ -68,7 +68,7 @@ def find_or_start(
     Raises StoreServerError, or StoreUrlError for a URL that cannot be read.
     """
     if url is not None:
-        return _given(url, progress)
+        return _check_given_store(url, progress)
     program, kind = _program()
     folder.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, PORT_ATTEMPTS + 1):
@@ -94,12 +94,14 @@ def ping(address: StoreAddress, timeout_s: float) -> str:
     Raises OSError when it cannot be reached, StoreServerError when it answers with an error.
     """
     with _connect(address, timeout_s) as connection, connection.makefile("rb") as answers:
-        for command in address.greeting():
+        for command in address.handshake_commands():
             connection.sendall(encode_command(command))
             line = answers.readline(1024).decode("utf-8", "replace").strip()
             if not line.startswith("+"):
                 said = line.lstrip("-") or "nothing"
-                raise StoreServerError(f"{address.place} answered {command[0].decode()}: {said}")
+                raise StoreServerError(
+                    f"{address.display_name} answered {command[0].decode()}: {said}"
+                )
     return line[1:]
 
 
@@ -116,23 +118,24 @@ def _connect(address: StoreAddress, timeout_s: float) -> socket.socket:
     return connection
 
 
-def _given(url: str, progress: Callable[[str], None]) -> StoreServer:
-    address = parse(url)
-    progress(f"looking for the store at {address.place}")
+def _check_given_store(url: str, progress: Callable[[str], None]) -> StoreServer:
+    address = parse_store_url(url)
+    progress(f"looking for the store at {address.display_name}")
     try:
         if address.sentinels:
-            _ask_sentinels(url)
+            _check_sentinels(url)
         else:
-            ping(address, GIVEN_TIMEOUT_S)
+            ping(address, GIVEN_STORE_TIMEOUT_S)
     except OSError as error:
         raise StoreServerError(
-            f"no store answers at {address.place}: {error}. Start it, correct the URL, or leave "
+            f"no store answers at {address.display_name}: {error}. Start it, correct the URL, or "
+            "leave "
             "the URL out to have one started here"
         ) from error
     return StoreServer(url, "given")
 
 
-def _ask_sentinels(url: str) -> None:
+def _check_sentinels(url: str) -> None:
     # The client alone would be a quarter of every command's start, and only sentinels need it.
     from redis import RedisError
 
@@ -145,7 +148,7 @@ def _ask_sentinels(url: str) -> None:
         raise ConnectionError(str(error)) from error
 
 
-def _program() -> tuple[Path, Kind]:
+def _program() -> tuple[Path, StoreKind]:
     found = shutil.which("redis-server")
     if found is not None:
         return Path(found), "redis-server"
@@ -160,15 +163,15 @@ def _program() -> tuple[Path, Kind]:
     return Path(path), "valkey"
 
 
-def _free_port(wanted: int) -> int:
+def _free_port(port: int) -> int:
     """Return *wanted*, or any port if it is 0, that nobody listens on just now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise StoreServerError(
-                f"127.0.0.1:{wanted} is taken: {error}; choose another port, or give the URL of "
+                f"127.0.0.1:{port} is taken: {error}; choose another port, or give the URL of "
                 "the store that runs there"
             ) from error
         return int(probe.getsockname()[1])

@@ -29,14 +29,14 @@ class StoreAddress:
     sentinel_password: str = field(default="", repr=False)
 
     @property
-    def place(self) -> str:
+    def display_name(self) -> str:
         """For messages: no user, no password."""
         if self.sentinels:
             asked = ",".join(f"{host}:{port}" for host, port in self.sentinels)
             return f"the master {self.service!r} of {asked}"
         return f"unix:{self.path}" if self.path else f"{self.host}:{self.port}"
 
-    def greeting(self) -> list[tuple[bytes, ...]]:
+    def handshake_commands(self) -> list[tuple[bytes, ...]]:
         """Return the commands a new connection sends: AUTH, ROLE, SELECT as needed, then PING.
 
         ROLE where Sentinel named the server: one that was demoted since must not be read.
@@ -52,7 +52,7 @@ class StoreAddress:
         return [*commands, (b"PING",)]
 
 
-def parse(url: str) -> StoreAddress:
+def parse_store_url(url: str) -> StoreAddress:
     """Read `redis://[user:password@]host[:port][/database]`, `unix://[user:password@]/path`, or
     `redis+sentinel://[user:password@]host[:port],.../service[/database][?sentinel_password=...]`.
 

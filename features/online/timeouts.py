@@ -5,7 +5,7 @@ from collections.abc import Callable
 from math import inf
 
 
-class Expiry:
+class DeadlineTimer:
     """Calls back when the soonest of many waits is over.
 
     A timer each, made and thrown away for what hardly ever happens, cost a lone call a tenth of
@@ -18,7 +18,7 @@ class Expiry:
         self._when = inf
         self._timer: asyncio.TimerHandle | None = None
 
-    def by(self, when: float) -> None:
+    def run_by(self, when: float) -> None:
         """Have the timer run at *when*, loop time, if it would not run before."""
         if when < self._when:
             self.cancel()
@@ -33,4 +33,4 @@ class Expiry:
 
     def _run(self) -> None:
         self._timer, self._when = None, inf
-        self.by(self._expire(asyncio.get_running_loop().time()))
+        self.run_by(self._expire(asyncio.get_running_loop().time()))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from features.sources.public_tables import dated, real_columns, write_parquet
+from features.sources.public_tables import clone_and_date, read_public_table, write_parquet
 from features.sources.telco import DAY_MS, ENTITY, subscriber_ids
 from features.views import Feature, View
 
@@ -56,19 +56,23 @@ class CaravanLabels:
     """(5822,)."""
 
 
-def build_source(path: Path, *, now_ms: int, subscribers: int = REAL_ROWS, seed: int = 1) -> int:
+def build_caravan_source(
+    path: Path, *, now_ms: int, subscribers: int = REAL_ROWS, seed: int = 1
+) -> int:
     """Write the Parquet file that caravan_profile's transform reads; returns its rows.
 
     Raises SourceError when the `data` extra is not installed.
     """
-    real = real_columns("ISLR", "Caravan", REAL_ROWS)
+    real = read_public_table("ISLR", "Caravan", REAL_ROWS)
     columns = {name.lower(): column for name, column in real.items() if name != "Purchase"}
-    dates = dated(columns, rows=REAL_ROWS, subscribers=subscribers, now_ms=now_ms, seed=seed)
+    dates = clone_and_date(
+        columns, rows=REAL_ROWS, subscribers=subscribers, now_ms=now_ms, seed=seed
+    )
     return write_parquet(path, dates)
 
 
-def labels(*, now_ms: int) -> CaravanLabels:
+def caravan_labels(*, now_ms: int) -> CaravanLabels:
     """Return who bought, asked as of *now_ms* (give build_source's). Raises SourceError."""
-    bought = np.asarray(real_columns("ISLR", "Caravan", REAL_ROWS)["Purchase"] == "Yes")
+    bought = np.asarray(read_public_table("ISLR", "Caravan", REAL_ROWS)["Purchase"] == "Yes")
     instants = np.full(REAL_ROWS, now_ms, dtype=np.int64)
     return CaravanLabels(subscriber_ids(REAL_ROWS), instants, bought.astype(np.bool_))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from features.sources.public_tables import dated, real_columns, write_parquet
+from features.sources.public_tables import clone_and_date, read_public_table, write_parquet
 from features.sources.telco import DAY_MS, ENTITY, subscriber_ids
 from features.views import Feature, View
 
@@ -79,19 +79,23 @@ class CreditLabels:
     """(4454,)."""
 
 
-def build_source(path: Path, *, now_ms: int, subscribers: int = REAL_ROWS, seed: int = 2) -> int:
+def build_credit_source(
+    path: Path, *, now_ms: int, subscribers: int = REAL_ROWS, seed: int = 2
+) -> int:
     """Write the Parquet file that credit_profile's transform reads; returns its rows.
 
     Raises SourceError when the `data` extra is not installed.
     """
-    real = real_columns("modeldata", "credit_data", REAL_ROWS)
+    real = read_public_table("modeldata", "credit_data", REAL_ROWS)
     columns = {name.lower(): column for name, column in real.items() if name != "Status"}
-    dates = dated(columns, rows=REAL_ROWS, subscribers=subscribers, now_ms=now_ms, seed=seed)
+    dates = clone_and_date(
+        columns, rows=REAL_ROWS, subscribers=subscribers, now_ms=now_ms, seed=seed
+    )
     return write_parquet(path, dates)
 
 
-def labels(*, now_ms: int) -> CreditLabels:
+def credit_labels(*, now_ms: int) -> CreditLabels:
     """Return which loans went bad, asked as of *now_ms* (give build_source's). SourceError."""
-    bad = np.asarray(real_columns("modeldata", "credit_data", REAL_ROWS)["Status"] == "bad")
+    bad = np.asarray(read_public_table("modeldata", "credit_data", REAL_ROWS)["Status"] == "bad")
     instants = np.full(REAL_ROWS, now_ms, dtype=np.int64)
     return CreditLabels(subscriber_ids(REAL_ROWS), instants, bad.astype(np.bool_))

@@ -121,7 +121,7 @@ def offer_ids(count: int) -> list[str]:
     return [f"O{number + 1:03d}" for number in range(count)]
 
 
-def build_sources(
+def build_offer_sources(
     folder: Path,
     *,
     now_ms: int,
@@ -130,7 +130,7 @@ def build_sources(
     seed: int = 3,
 ) -> dict[str, Path]:
     """Write one Parquet file a view, `<view>.parquet`; returns them by view name."""
-    people, goods, pairs = drawn(customers, offers, seed)
+    people, goods, pairs = draw_tables(customers, offers, seed)
     subscribers, names = subscriber_ids(customers), offer_ids(offers)
     keys: dict[str, Columns] = {
         nba_customer.name: {ENTITY: _texts(subscribers), **people},
@@ -151,11 +151,11 @@ def build_sources(
     return paths
 
 
-def labels(
+def offer_labels(
     *, now_ms: int, customers: int = CUSTOMERS, offers: int = OFFERS, seed: int = 3
 ) -> OfferLabels:
-    """Return who took what, for the same seed and sizes as build_sources."""
-    chances = chance(*drawn(customers, offers, seed))
+    """Return who took what, for the same seed and sizes as build_offer_sources."""
+    chances = taking_probability(*draw_tables(customers, offers, seed))
     draws = np.random.default_rng([seed, 1]).random(len(chances))
     subscribers, names = subscriber_ids(customers), offer_ids(offers)
     return OfferLabels(
@@ -166,11 +166,13 @@ def labels(
     )
 
 
-def chance(people: Columns, goods: Columns, pairs: Columns) -> NDArray[np.float64]:
+def taking_probability(
+    customer_columns: Columns, offer_columns: Columns, pairs: Columns
+) -> NDArray[np.float64]:
     """Return the rule's probability of each pair, customer by customer."""
-    customers, offers = len(people["spend"]), len(goods["price"])
-    of_customer = {name: np.repeat(column, offers) for name, column in people.items()}
-    of_offer = {name: np.tile(column, customers) for name, column in goods.items()}
+    customers, offers = len(customer_columns["spend"]), len(offer_columns["price"])
+    of_customer = {name: np.repeat(column, offers) for name, column in customer_columns.items()}
+    of_offer = {name: np.tile(column, customers) for name, column in offer_columns.items()}
     used, quota = of_customer["gigabytes"], of_offer["gigabytes"]
     device, kind = of_customer["device"], of_offer["kind"]
     to_pay = of_offer["price"] * (1 - of_offer["discount"]) - of_customer["spend"] / 3
@@ -187,7 +189,7 @@ def chance(people: Columns, goods: Columns, pairs: Columns) -> NDArray[np.float6
     return probability
 
 
-def drawn(customers: int, offers: int, seed: int) -> tuple[Columns, Columns, Columns]:
+def draw_tables(customers: int, offers: int, seed: int) -> tuple[Columns, Columns, Columns]:
     """Return the columns of customers, of offers, and of pairs customer by customer."""
     draw = np.random.default_rng([seed, 0])
     people = {
@@ -207,5 +209,5 @@ def drawn(customers: int, offers: int, seed: int) -> tuple[Columns, Columns, Col
     return people, goods, {"shown": shown, "days_since_shown": np.where(shown > 0, since, np.nan)}
 
 
-def _texts(words: list[str]) -> NDArray[Any]:
-    return np.array(words, dtype=object)
+def _texts(texts: list[str]) -> NDArray[Any]:
+    return np.array(texts, dtype=object)

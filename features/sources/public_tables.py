@@ -20,7 +20,7 @@ from features.sources.telco import DAY_MS, ENTITY, LOAD_DELAY_MS, SPREAD_DAYS, s
 Columns = Mapping[str, NDArray[Any]]
 
 
-def real_columns(package: str, table: str, rows: int) -> Columns:
+def read_public_table(package: str, table: str, rows: int) -> Columns:
     """Return a table's columns by their own names, (rows,) each; texts and NULLs as objects.
 
     Raises SourceError when the `data` extra is not installed, or the table has other rows.
@@ -44,7 +44,9 @@ def real_columns(package: str, table: str, rows: int) -> Columns:
     }
 
 
-def dated(columns: Columns, *, rows: int, subscribers: int, now_ms: int, seed: int) -> Columns:
+def clone_and_date(
+    columns: Columns, *, rows: int, subscribers: int, now_ms: int, seed: int
+) -> Columns:
     """Return (subscribers,) columns: cloned, named, and dated by the rule of sources.telco.
 
     A row is as of now_ms minus 0 to 29 days, by a hash of seed and id; it became known 6 hours

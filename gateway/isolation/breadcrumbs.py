@@ -18,32 +18,39 @@ if TYPE_CHECKING:  # the supervisor, which reads pages, does without these impor
 
     from gateway.models.executor import Scorer
 
-CELL = 64
-CELLS = 1_024
+CELL_BYTES = 64
+CELLS_MAX = 1_024
 """Versions of one worker: 30 models with four each are 120. Past that a version has no crumb."""
 
-INLINE, ASIDE, ID = 0, 1, 2
+LOOP_BYTE, THREAD_BYTE, ID_OFFSET = 0, 1, 2
 """In a cell: running on the loop's thread, on one of its own, and where its 32 raw bytes begin."""
 
-DEATHS_MAX = 2
+DEATHS_TO_QUARANTINE = 2
 """Workers that died while they ran a version; then it is condemned."""
 
 
-def new_page() -> int:
+def create_breadcrumb_page() -> int:
     """Return the descriptor of an empty page."""
     with tempfile.TemporaryFile() as page:
-        page.truncate(CELL * CELLS)
+        page.truncate(CELL_BYTES * CELLS_MAX)
         return os.dup(page.fileno())
 
 
-def running_in(descriptor: int) -> list[str]:
+def read_running_versions(descriptor: int) -> list[str]:
     """Return the ids (hex) of the versions that were mid-run when the page's worker died."""
-    with mmap.mmap(descriptor, CELL * CELLS, access=mmap.ACCESS_READ) as page:
-        cells = [page[start : start + CELL] for start in range(0, CELL * CELLS, CELL)]
-    return [cell[ID : ID + 32].hex() for cell in cells if cell[INLINE] or cell[ASIDE]]
+    with mmap.mmap(descriptor, CELL_BYTES * CELLS_MAX, access=mmap.ACCESS_READ) as page:
+        cells = [
+            page[start : start + CELL_BYTES]
+            for start in range(0, CELL_BYTES * CELLS_MAX, CELL_BYTES)
+        ]
+    return [
+        cell[ID_OFFSET : ID_OFFSET + 32].hex()
+        for cell in cells
+        if cell[LOOP_BYTE] or cell[THREAD_BYTE]
+    ]
 
 
-class Marked:
+class BreadcrumbScorer:
     """A scorer that says on the page when it runs. Same calls as the scorer it wraps."""
 
     def __init__(self, scorer: "Scorer", cell: memoryview) -> None:
@@ -56,7 +63,7 @@ class Marked:
         """Score *matrix*; the byte is back to 0 whatever comes of it, unless the process dies."""
         cell = self._cell
         # A byte a thread: the loop's and the version's own may run it at once.
-        place = INLINE if threading.get_ident() == self.loop_thread else ASIDE
+        place = LOOP_BYTE if threading.get_ident() == self.loop_thread else THREAD_BYTE
         cell[place] = 1
         try:
             return self._run(matrix)
@@ -64,32 +71,36 @@ class Marked:
             cell[place] = 0
 
 
-class Page:
+class BreadcrumbPage:
     """The worker's end. Without a descriptor nothing is written, as in tests of single parts."""
 
     def __init__(self, descriptor: int = -1) -> None:
-        self._free = list(range(CELLS - 1, -1, -1)) if descriptor >= 0 else []
+        self._free = list(range(CELLS_MAX - 1, -1, -1)) if descriptor >= 0 else []
         self._cells: dict[str, int] = {}
         self._page = (
-            memoryview(mmap.mmap(descriptor, CELL * CELLS)) if descriptor >= 0 else memoryview(b"")
+            memoryview(mmap.mmap(descriptor, CELL_BYTES * CELLS_MAX))
+            if descriptor >= 0
+            else memoryview(b"")
         )
         if descriptor >= 0:
             os.close(descriptor)
 
-    def marked(self, digest: str, scorer: "Scorer") -> "Scorer":
+    def wrap_scorer(self, digest: str, scorer: "Scorer") -> "Scorer":
         """Return *scorer* with a crumb of its own; as it is where no cell is free."""
         if not self._free:
             return scorer
         place = self._cells[digest] = self._free.pop()
-        cell = self._page[place * CELL : (place + 1) * CELL]
-        cell[:] = bytes(CELL)
-        cell[ID : ID + 32] = bytes.fromhex(digest)
-        return Marked(scorer, cell)
+        cell = self._page[place * CELL_BYTES : (place + 1) * CELL_BYTES]
+        cell[:] = bytes(CELL_BYTES)
+        cell[ID_OFFSET : ID_OFFSET + 32] = bytes.fromhex(digest)
+        return BreadcrumbScorer(scorer, cell)
 
-    def forget(self, digest: str) -> None:
+    def release_cell(self, digest: str) -> None:
         """Give the version's cell back; a run that never returned keeps it."""
         place = self._cells.pop(digest, None)
-        if place is not None and not (self._page[place * CELL] or self._page[place * CELL + 1]):
+        if place is not None and not (
+            self._page[place * CELL_BYTES] or self._page[place * CELL_BYTES + 1]
+        ):
             self._free.append(place)
 
 
@@ -99,17 +110,17 @@ class Suspects:
     def __init__(self) -> None:
         self._deaths: Counter[str] = Counter()
         self._first_unix_ns: dict[str, int] = {}
-        self.condemned: dict[str, tuple[str, int]] = {}
+        self.quarantined: dict[str, tuple[str, int]] = {}
         """Id -> (why, when it first was suspect)."""
 
-    def died(self, how: str, running: Iterable[str], unix_ns: int) -> list[str]:
+    def record_crash(self, cause: str, running: Iterable[str], unix_ns: int) -> list[str]:
         """Note one crash; return the ids that it condemned."""
         fresh = []
         for digest in running:
             self._deaths[digest] += 1
             first = self._first_unix_ns.setdefault(digest, unix_ns)
-            if self._deaths[digest] >= DEATHS_MAX and digest not in self.condemned:
-                why = f"{self._deaths[digest]} workers died while they ran it, the last by {how}"
-                self.condemned[digest] = (why, first)
+            if self._deaths[digest] >= DEATHS_TO_QUARANTINE and digest not in self.quarantined:
+                why = f"{self._deaths[digest]} workers died while they ran it, the last by {cause}"
+                self.quarantined[digest] = (why, first)
                 fresh.append(digest)
         return fresh

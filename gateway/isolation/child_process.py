@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-LOOK_S = 0.05
+POLL_INTERVAL_S = 0.05
 """Between looks at a child where the system cannot tell its end (no pidfd)."""
 
-CRASHES = frozenset(
+CRASH_SIGNALS = frozenset(
     getattr(signal, name)
     for name in ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL", "SIGBUS", "SIGSYS", "SIGTRAP")
 )
@@ -32,7 +32,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class ResourceLimits:
     """What a child may take. 0: no bound of ours."""
 
     memory_mb: int
@@ -40,27 +40,29 @@ class Bounds:
     cpu_s: int = 0
     """Then the kernel ends it with SIGXCPU."""
 
-    def arguments(self) -> list[str]:
+    def to_arguments(self) -> list[str]:
         """Return them for the child's command line, with who its parent is."""
         return [f"--parent={os.getpid()}", f"--memory-mb={self.memory_mb}", f"--cpu-s={self.cpu_s}"]
 
 
-def confined(program: str, does: str | None, line: str, nice: int) -> argparse.Namespace:
+def parse_and_confine(
+    program: str, description: str | None, channel_option: str, nice: int
+) -> argparse.Namespace:
     """Read a child's command line, first thing, and bound it as that says.
 
     program, does  for --help: `gateway.isolation.probe`, and its docstring.
     line           the option with the descriptor it talks over.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=does)
-    for name in ("parent", "memory-mb", "cpu-s", "parcel-fd", line):
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
+    for name in ("parent", "memory-mb", "cpu-s", "parcel-fd", channel_option):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--digest", required=True)
     asked = parser.parse_args()
-    _confine(Bounds(memory_mb=asked.memory_mb, cpu_s=asked.cpu_s), asked.parent, nice)
+    _confine(ResourceLimits(memory_mb=asked.memory_mb, cpu_s=asked.cpu_s), asked.parent, nice)
     return asked
 
 
-def _confine(bounds: Bounds, parent: int, nice: int) -> None:
+def _confine(bounds: ResourceLimits, parent: int, nice: int) -> None:
     """Bound this very process: memory, CPU, no files, no core; it ends with *parent*."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -79,7 +81,7 @@ def _confine(bounds: Bounds, parent: int, nice: int) -> None:
             raise SystemExit(1)
 
 
-class Program:
+class ChildProcess:
     """One child and its end, noticed by the loop. Build it on the loop's thread.
 
     The kernel ends a child when the *thread* that started it ends, so no pool's thread may.
@@ -95,14 +97,14 @@ class Program:
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
         self._loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[int] = self._loop.create_future()
+        self.exited: asyncio.Future[int] = self._loop.create_future()
         """Resolves to the exit code; minus the signal's number where one ended it."""
-        self._watch = -1
+        self._pidfd = -1
         if sys.platform == "linux":
-            self._watch = os.pidfd_open(self.pid)
-            self._loop.add_reader(self._watch, self._look)
+            self._pidfd = os.pidfd_open(self.pid)
+            self._loop.add_reader(self._pidfd, self._check_exit)
         else:
-            self._loop.call_later(LOOK_S, self._look)
+            self._loop.call_later(POLL_INTERVAL_S, self._check_exit)
 
     @property
     def pid(self) -> int:
@@ -122,21 +124,21 @@ class Program:
         fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def _look(self) -> None:
+    def _check_exit(self) -> None:
         code = self._popen.poll()
         if code is None:
-            if self._watch < 0:
-                self._loop.call_later(LOOK_S, self._look)
+            if self._pidfd < 0:
+                self._loop.call_later(POLL_INTERVAL_S, self._check_exit)
             return
-        if self._watch >= 0:
-            self._loop.remove_reader(self._watch)
-            os.close(self._watch)
-            self._watch = -1
-        if not self.ended.done():
-            self.ended.set_result(code)
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if not self.exited.done():
+            self.exited.set_result(code)
 
 
-def ending(code: int) -> str:
+def describe_exit(code: int) -> str:
     """Say in words how a process with this exit code ended."""
     if code >= 0:
         return f"exit code {code}"

@@ -19,7 +19,7 @@ import onnxruntime
 
 FORMAT = 1
 
-REFUSED_S = 60.0
+REFUSAL_VALID_S = 60.0
 """A refusal is believed this long: every worker of the host hears of one crash, and a version that
 was refused on a bad day is probed anew when it is asked for again."""
 
@@ -40,38 +40,38 @@ class Proof:
     format: int = FORMAT
 
 
-class Proofs:
+class ProofStore:
     """A folder of proofs by version id, shared by the workers of a host."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "proofs"
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._host = host_key()
+        self._host = host_fingerprint()
 
-    def read(self, digest: str, unix_s: float) -> Proof | None:
+    def read_proof(self, digest: str, unix_s: float) -> Proof | None:
         """Return what is known here of *digest*; None: nothing that still holds."""
         try:
-            found = json.loads(self._place(digest).read_text(encoding="utf-8"))
+            found = json.loads(self._path(digest).read_text(encoding="utf-8"))
             proof = Proof(**found)
         except (OSError, ValueError, TypeError):
             return None
         if (proof.host, proof.format) != (self._host, FORMAT):
             return None
-        return None if proof.refused and unix_s - proof.unix_s > REFUSED_S else proof
+        return None if proof.refused and unix_s - proof.unix_s > REFUSAL_VALID_S else proof
 
-    def keep(self, digest: str, proof: Proof) -> None:
+    def save_proof(self, digest: str, proof: Proof) -> None:
         """Keep *proof*, whole or not at all. OSError when the disk refuses."""
-        place = self._place(digest)
+        place = self._path(digest)
         beside = place.with_name(f".{place.name}.{os.getpid()}.{secrets.token_hex(4)}")
         beside.write_text(json.dumps(asdict(proof)), encoding="utf-8")
         beside.replace(place)
 
-    def of_here(self, **found: object) -> Proof:
+    def for_this_host(self, **found: object) -> Proof:
         """Return a proof that names this host."""
         return Proof(host=self._host, **found)  # type: ignore[arg-type]
 
     @contextmanager
-    def alone(self, digest: str) -> Iterator[bool]:
+    def probe_lock(self, digest: str) -> Iterator[bool]:
         """Hold the only right of this host to probe *digest*, or yield False: another has it.
 
         The kernel gives it back when the holder dies.
@@ -87,11 +87,11 @@ class Proofs:
         finally:
             os.close(descriptor)
 
-    def _place(self, digest: str) -> Path:
+    def _path(self, digest: str) -> Path:
         return self._folder / f"{digest}.json"
 
 
-def host_key() -> str:
+def host_fingerprint() -> str:
     """Name what a proof depends on: this host, its processor, and onnxruntime."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 _LENGTH = struct.Struct("<Q")
 
 
-def pack(files: Mapping[str, bytes]) -> int:
+def pack_files(files: Mapping[str, bytes]) -> int:
     """Return a descriptor of an anonymous file that holds *files*; the caller closes it."""
     names = json.dumps({name: len(content) for name, content in files.items()}).encode()
     with tempfile.TemporaryFile() as parcel:
@@ -19,7 +19,7 @@ def pack(files: Mapping[str, bytes]) -> int:
         return os.dup(parcel.fileno())
 
 
-def unpack(descriptor: int) -> dict[str, bytes]:
+def unpack_files(descriptor: int) -> dict[str, bytes]:
     """Return the files that `pack` put there."""
     with os.fdopen(os.dup(descriptor), "rb") as parcel:
         parcel.seek(0)

@@ -15,36 +15,38 @@ from typing import Any
 
 import numpy as np
 
-from gateway.isolation.child_process import confined
-from gateway.isolation.packed_files import unpack
-from gateway.models.native_trees import quicker
-from registry.bundle import Session, golden_test, load, verify, warm
+from gateway.isolation.child_process import parse_and_confine
+from gateway.isolation.packed_files import unpack_files
+from gateway.models.native_trees import choose_scorer
+from registry.bundle import Session, golden_test, load_session, verify_bundle, warm_up
 from registry.types import ScoringError, VersionRefusedError
 
-NICE = 10
+PROBE_NICE = 10
 """Callers first: a probe yields to every worker of the host."""
 
-RUNS = 5
+TIMED_RUNS = 5
 """Of one row; the fastest counts, the others measure the neighbours."""
 
 
-def probe(files: dict[str, bytes], digest: str, say: Callable[..., None]) -> None:
+def probe_version(files: dict[str, bytes], digest: str, report: Callable[..., None]) -> None:
     """Take the version through everything a worker does with it before READY."""
-    say(doing="verifying")
-    bundle = verify(files, trusted_key=None, expected_digest=digest)
-    say(doing="loading model.onnx")
+    report(doing="verifying")
+    bundle = verify_bundle(files, trusted_key=None, expected_digest=digest)
+    report(doing="loading model.onnx")
     began = time.perf_counter()
-    session = load(bundle)
+    session = load_session(bundle)
     load_ms = (time.perf_counter() - began) * 1e3
-    say(doing="scoring the golden rows")
+    report(doing="scoring the golden rows")
     golden_test(bundle, session)
-    say(doing="scoring batches of golden rows")
-    warm(bundle, session)
-    say(doing="holding other kernels against onnxruntime")
-    quicker(bundle, session)
+    report(doing="scoring batches of golden rows")
+    warm_up(bundle, session)
+    report(doing="holding other kernels against onnxruntime")
+    choose_scorer(bundle, session)
     row = bundle.golden_inputs[:1]
-    run_us = min(_run_us(session, row) for _ in range(RUNS))
-    say(proved={"load_ms": round(load_ms, 1), "run_us": round(run_us, 1), "memory_mb": peak_mb()})
+    run_us = min(_run_us(session, row) for _ in range(TIMED_RUNS))
+    report(
+        proved={"load_ms": round(load_ms, 1), "run_us": round(run_us, 1), "memory_mb": peak_mb()}
+    )
 
 
 def _run_us(session: Session, row: np.ndarray[Any, np.dtype[np.float32]]) -> float:
@@ -62,13 +64,13 @@ def peak_mb() -> float:
 
 def main() -> None:
     """Read the command line and the parcel, probe, report."""
-    asked = confined("gateway.isolation.probe", __doc__, "report-fd", NICE)
+    asked = parse_and_confine("gateway.isolation.probe", __doc__, "report-fd", PROBE_NICE)
 
     def say(**line: object) -> None:
         os.write(asked.report_fd, json.dumps(line).encode() + b"\n")
 
     try:
-        probe(unpack(asked.parcel_fd), asked.digest, say)
+        probe_version(unpack_files(asked.parcel_fd), asked.digest, say)
     except (VersionRefusedError, ScoringError, MemoryError) as error:
         say(refused=str(error)[:2000] or type(error).__name__)
     sys.stdout.flush()

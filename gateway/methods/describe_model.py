@@ -2,17 +2,17 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from gateway.models.routes import Deployed, Participant, Routes
+from gateway.models.routes import Participant, Routes, RouteTable
 from gateway.status import Code, Refusal, RefusedError
-from gateway.transport.decode import parse_as
+from gateway.transport.decode import parse_message
 from protos.predict_pb2 import DescribeRequest, ModelDescription
 
 
-class Services:
+class DescribeModelService:
     """DescribeModel."""
 
-    def __init__(self, deployed: Deployed) -> None:
-        self._deployed = deployed
+    def __init__(self, route_table: RouteTable) -> None:
+        self._route_table = route_table
 
     def methods(self) -> Mapping[str, Callable[[bytes], Awaitable[bytes]]]:
         """Return the method by its path on the wire."""
@@ -20,14 +20,14 @@ class Services:
 
     async def describe(self, message: bytes) -> bytes:
         """What a caller must send to a model, and who would answer."""
-        request = parse_as(DescribeRequest, message)
-        routes = self._deployed.get(request.model)
+        request = parse_message(DescribeRequest, message)
+        routes = self._route_table.get(request.model)
         if routes is None:
             raise RefusedError(Refusal(Code.NOT_FOUND, "that model is not served here"))
-        return description(routes).SerializeToString()
+        return describe_model(routes).SerializeToString()
 
 
-def description(routes: Routes) -> ModelDescription:
+def describe_model(routes: Routes) -> ModelDescription:
     """Describe one model at one revision."""
     contract = routes.production.version.bundle.contract
     deployment, shape = routes.deployment, routes.shape

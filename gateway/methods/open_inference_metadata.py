@@ -3,10 +3,10 @@
 import json
 from collections.abc import Awaitable, Callable, Mapping
 
-from gateway.models.routes import Deployed, Routes
+from gateway.models.routes import Routes, RouteTable
 from gateway.status import Code, Refusal, RefusedError
-from gateway.transport.decode import parse_as
-from gateway.transport.open_inference import DATATYPES, SCORES, widths
+from gateway.transport.decode import parse_message
+from gateway.transport.open_inference import DATATYPES, SCORES, tensor_widths
 from protos.open_inference_pb2 import (
     ModelMetadataRequest,
     ModelMetadataResponse,
@@ -38,8 +38,8 @@ class OpenInferenceService:
     version  of this software.
     """
 
-    def __init__(self, deployed: Deployed, serving: Callable[[], bool], version: str) -> None:
-        self._deployed = deployed
+    def __init__(self, route_table: RouteTable, serving: Callable[[], bool], version: str) -> None:
+        self._route_table = route_table
         self._serving = serving
         self._version = version
 
@@ -55,38 +55,40 @@ class OpenInferenceService:
 
     async def server_live(self, message: bytes) -> bytes:
         """Who answers is alive."""
-        parse_as(ServerLiveRequest, message)
+        parse_message(ServerLiveRequest, message)
         return ServerLiveResponse(live=True).SerializeToString()
 
     async def server_ready(self, message: bytes) -> bytes:
         """Whether calls are taken; as health says for ""."""
-        parse_as(ServerReadyRequest, message)
+        parse_message(ServerReadyRequest, message)
         return ServerReadyResponse(ready=self._serving()).SerializeToString()
 
     async def model_ready(self, message: bytes) -> bytes:
         """Whether a model, or one version of it, answers; an unknown one is not ready."""
-        request = parse_as(ModelReadyRequest, message)
-        routes = self._deployed.get(request.name)
-        known = routes is not None and (not request.version or bool(routes.pinned(request.version)))
+        request = parse_message(ModelReadyRequest, message)
+        routes = self._route_table.get(request.name)
+        known = routes is not None and (
+            not request.version or bool(routes.resolve_pin(request.version))
+        )
         return ModelReadyResponse(ready=known and self._serving()).SerializeToString()
 
     async def server_metadata(self, message: bytes) -> bytes:
         """Name, version; no extensions."""
-        parse_as(ServerMetadataRequest, message)
+        parse_message(ServerMetadataRequest, message)
         return ServerMetadataResponse(name="turnout", version=self._version).SerializeToString()
 
     async def model_metadata(self, message: bytes) -> bytes:
         """What ModelInfer takes and gives; RefusedError NOT_FOUND for what is not deployed."""
-        request = parse_as(ModelMetadataRequest, message)
-        routes = self._deployed.get(request.name)
+        request = parse_message(ModelMetadataRequest, message)
+        routes = self._route_table.get(request.name)
         if routes is None:
             raise RefusedError(UNKNOWN_MODEL)
-        if request.version and routes.pinned(request.version) is None:
+        if request.version and routes.resolve_pin(request.version) is None:
             raise RefusedError(UNKNOWN_VERSION)
-        return metadata(routes).SerializeToString()
+        return build_metadata(routes).SerializeToString()
 
 
-def metadata(routes: Routes) -> ModelMetadataResponse:
+def build_metadata(routes: Routes) -> ModelMetadataResponse:
     """Describe one model's tensors; what their columns mean stands in the properties, as JSON."""
     contract = routes.production.version.bundle.contract
     participants = [routes.production, routes.standby, routes.canary]
@@ -96,7 +98,7 @@ def metadata(routes: Routes) -> ModelMetadataResponse:
         versions=[p.version.label for p in participants if p is not None],
         platform=PLATFORM,
     )
-    for name, width in widths(routes.shape).items():
+    for name, width in tensor_widths(routes.shape).items():
         reply.inputs.add(name=name, datatype=DATATYPES[name], shape=[-1, width])
     reply.outputs.add(name=SCORES, datatype="FP32", shape=[-1, routes.shape.outputs])
     reply.properties["keys"] = json.dumps(list(contract.entities))

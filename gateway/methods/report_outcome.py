@@ -10,15 +10,20 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
-from features.entity_ids import check
+from features.entity_ids import check_entity_id
 from features.errors import EntityIdError
 from gateway.clock import Clock
-from gateway.methods.idempotency_keys import OutcomeKeys
-from gateway.models.routes import Deployed, Routes
+from gateway.methods.idempotency_keys import IdempotencyKeys
+from gateway.models.routes import Routes, RouteTable
 from gateway.status import Code, Refusal, RefusedError
-from gateway.transport.decode import CONTROL, invalid, parse_as
+from gateway.transport.decode import CONTROL, invalid_argument, parse_message
 from journal.errors import JournalRefusedError
-from journal.prediction_id import PredictionId, PredictionIdError, model_hash, read
+from journal.prediction_id import (
+    PredictionId,
+    PredictionIdError,
+    hash_model_name,
+    read_prediction_id,
+)
 from protos.journal_pb2 import OutcomeRecord
 from protos.predict_pb2 import OutcomeReply, OutcomeRequest
 
@@ -30,7 +35,7 @@ OTHER = "other"
 NOT_WRITTEN = Refusal(Code.UNAVAILABLE, "outcomes cannot be written now; retry", pushback_ms=500)
 
 
-class DurableTape(Protocol):
+class DurableJournal(Protocol):
     """journal.writer.Writer, or a fake of it."""
 
     async def append_durably(self, payload: bytes) -> None:
@@ -38,7 +43,7 @@ class DurableTape(Protocol):
         ...
 
 
-class Outcomes:
+class ReportOutcomeService:
     """One worker's ReportOutcome.
 
     key        the cluster's prediction-id key of this moment.
@@ -52,26 +57,26 @@ class Outcomes:
 
     def __init__(
         self,
-        deployed: Deployed,
-        tape: DurableTape,
-        keys: OutcomeKeys,
+        route_table: RouteTable,
+        journal: DurableJournal,
+        keys: IdempotencyKeys,
         clock: Clock,
-        key: Callable[[], bytes],
-        count: Callable[[str, str], None],
+        prediction_id_key: Callable[[], bytes],
+        count_outcome: Callable[[str, str], None],
         late_days: int,
-        tell: Callable[[Routes, PredictionId, str, float, int], None],
+        on_outcome: Callable[[Routes, PredictionId, str, float, int], None],
     ) -> None:
-        self._deployed = deployed
-        self._tape = tape
+        self._route_table = route_table
+        self._journal = journal
         self._keys = keys
         self._clock = clock
-        self._key = key
-        self._count = count
+        self._prediction_id_key = prediction_id_key
+        self._count_outcome = count_outcome
         self._late_ms = late_days * DAY_MS
-        self._tell = tell
-        self._under_way: dict[str, asyncio.Task[bool]] = {}
-        self._asked: list[tuple[str, asyncio.Future[bool]]] = []
-        self._asking: asyncio.Task[None] | None = None
+        self._on_outcome = on_outcome
+        self._writes: dict[str, asyncio.Task[bool]] = {}
+        self._lookups: list[tuple[str, asyncio.Future[bool]]] = []
+        self._lookup_task: asyncio.Task[None] | None = None
 
     def methods(self) -> Mapping[str, Callable[[bytes], Awaitable[bytes]]]:
         """Return the method by its path on the wire."""
@@ -79,79 +84,81 @@ class Outcomes:
 
     async def report(self, message: bytes) -> bytes:
         """Keep what became of a prediction; answered once it is on disk, by whomever it was put."""
-        request = parse_as(OutcomeRequest, message)
+        request = parse_message(OutcomeRequest, message)
         _check(request)
         now_ns = self._clock.unix_ns()
         proved: PredictionId | None = None
         if request.prediction_id:
-            proved = self._proved(request.prediction_id)
+            proved = self._read_prediction_id(request.prediction_id)
             model = self._model_of(proved)
             late = now_ns // 1_000_000 - proved.at_ms > self._late_ms
             kind = "orphan" if model == OTHER else "late" if late else "on_time"
             attribution = OutcomeReply.BY_PREDICTION_ID
         else:
-            model, kind = self._by_entity(request), "by_entity"
+            model, kind = self._check_entity_report(request), "by_entity"
             attribution = OutcomeReply.BY_ENTITY_LATER
         payload = _record(request, now_ns).SerializeToString()
         try:
-            duplicate = await self._keep(request.idempotency_key, payload)
+            duplicate = await self._write_once(request.idempotency_key, payload)
         except JournalRefusedError:
             raise RefusedError(NOT_WRITTEN) from None
-        self._count(model, "duplicate" if duplicate else kind)
-        routes = self._deployed.get(model)
+        self._count_outcome(model, "duplicate" if duplicate else kind)
+        routes = self._route_table.get(model)
         if proved is not None and routes is not None and not duplicate:
-            self._tell(routes, proved, request.name, request.value, self._clock.unix_ns())
+            self._on_outcome(routes, proved, request.name, request.value, self._clock.unix_ns())
         return OutcomeReply(attribution=attribution, duplicate=duplicate).SerializeToString()
 
-    def _proved(self, prediction_id: bytes) -> PredictionId:
+    def _read_prediction_id(self, prediction_id: bytes) -> PredictionId:
         """Prove the id; any gateway of the cluster may have written it."""
         try:
-            return read(prediction_id, self._key())
+            return read_prediction_id(prediction_id, self._prediction_id_key())
         except PredictionIdError as error:
-            raise invalid(str(error)) from None
+            raise invalid_argument(str(error)) from None
 
-    def _model_of(self, proved: PredictionId) -> str:
+    def _model_of(self, prediction: PredictionId) -> str:
         """Return the model's name; OTHER when it is not served here (any more)."""
-        names = (routes.model for routes in self._deployed.all())
-        return next((name for name in names if model_hash(name) == proved.model_hash), OTHER)
+        names = (routes.model for routes in self._route_table.all())
+        return next(
+            (name for name in names if hash_model_name(name) == prediction.model_hash), OTHER
+        )
 
-    def _by_entity(self, request: OutcomeRequest) -> str:
+    def _check_entity_report(self, request: OutcomeRequest) -> str:
         """Check what monitoring will attribute by; the model's name."""
         if not request.model or not request.keys or not request.event_time_ms:
-            raise invalid("send a prediction_id, or a model with keys and event_time_ms")
-        routes = self._deployed.get(request.model)
+            raise invalid_argument("send a prediction_id, or a model with keys and event_time_ms")
+        routes = self._route_table.get(request.model)
         if routes is None:
             raise RefusedError(Refusal(Code.NOT_FOUND, "that model is not served here"))
         entities = routes.shape.entities
         if len(request.keys) != entities:
-            raise invalid(
+            raise invalid_argument(
                 f"the outcome names {len(request.keys)} keys; model {request.model!r} has "
                 f"{entities}, in the order DescribeModel gives"
             )
         try:
             for key in request.keys:
-                check(key)
+                check_entity_id(key)
         except EntityIdError as error:
-            raise invalid(str(error)) from None
+            raise invalid_argument(str(error)) from None
         return request.model
 
-    async def _keep(self, key: str, payload: bytes) -> bool:
+    async def _write_once(self, key: str, payload: bytes) -> bool:
         """Return when the record is on disk; True when it was there already.
 
         A caller who goes away does not stop what was begun: their retry must find it.
         """
         if not key:
-            await self._tape.append_durably(payload)
+            await self._journal.append_durably(payload)
             return False
-        task = self._under_way.get(key)
+        task = self._writes.get(key)
         if task is not None:
             await asyncio.shield(task)
             return True
         task = asyncio.get_running_loop().create_task(self._write(key, payload))
-        self._under_way[key] = task
+        self._writes[key] = task
 
         def ended(task: "asyncio.Task[bool]") -> None:
-            del self._under_way[key]
+            del self._writes[key]
             if not task.cancelled():
                 task.exception()  # its caller may be gone
 
@@ -161,7 +168,7 @@ class Outcomes:
     async def _write(self, key: str, payload: bytes) -> bool:
         if key in self._keys or await self._appended_elsewhere(key):
             return True
-        await self._tape.append_durably(payload)
+        await self._journal.append_durably(payload)
         self._keys.add(key)
         return False
 
@@ -169,23 +176,23 @@ class Outcomes:
         """Whether a neighbour has it on disk by now; one look serves all who wait for one."""
         loop = asyncio.get_running_loop()
         found: asyncio.Future[bool] = loop.create_future()
-        self._asked.append((key, found))
-        if self._asking is None:
-            self._asking = loop.create_task(self._ask())
+        self._lookups.append((key, found))
+        if self._lookup_task is None:
+            self._lookup_task = loop.create_task(self._run_lookups())
         return await found
 
-    async def _ask(self) -> None:
+    async def _run_lookups(self) -> None:
         try:
-            while self._asked:
-                asked, self._asked = self._asked, []
-                known = await self._look([key for key, _ in asked])
+            while self._lookups:
+                asked, self._lookups = self._lookups, []
+                known = await self._find_on_disk([key for key, _ in asked])
                 for key, found in asked:
                     if not found.done():
                         found.set_result(key in known)
         finally:
-            self._asking = None
+            self._lookup_task = None
 
-    async def _look(self, keys: Sequence[str]) -> set[str]:
+    async def _find_on_disk(self, keys: Sequence[str]) -> set[str]:
         """Keys found on disk; a folder that cannot be read knows none: kept twice beats lost."""
         try:
             return await asyncio.to_thread(self._keys.catch_up, keys)
@@ -195,12 +202,12 @@ class Outcomes:
 
 def _check(request: OutcomeRequest) -> None:
     if not request.name or len(request.name.encode()) > NAME_BYTES_MAX:
-        raise invalid(f"an outcome's name is 1 to {NAME_BYTES_MAX} bytes, like 'churned'")
+        raise invalid_argument(f"an outcome's name is 1 to {NAME_BYTES_MAX} bytes, like 'churned'")
     for text in (request.name, request.idempotency_key):
         if CONTROL.search(text) or len(text.encode()) > NAME_BYTES_MAX:
-            raise invalid("a name or key is too long or holds a control character")
+            raise invalid_argument("a name or key is too long or holds a control character")
     if not math.isfinite(request.value):
-        raise invalid(
+        raise invalid_argument(
             "an outcome's value is NaN or infinite; send a number, 0 and 1 for no and yes"
         )
 

@@ -19,7 +19,7 @@ from registry.types import ScoringError
 RUNS_WAITING_MAX = 4
 """Runs on one lane not yet done; past that the version is stuck, and more would only pile up."""
 
-OWN_PART = 0.5
+BLAME_CPU_SHARE = 0.5
 """Of a time budget: a run past its budget that worked for less was held up by the host."""
 
 HUNG_NS = 1_000_000_000
@@ -43,7 +43,7 @@ class Fault(IntEnum):
     LATE = 3
 
 
-NONE = int(Fault.NONE)
+NO_FAULT = int(Fault.NONE)
 """For arithmetic on columns: an enum's member costs a look-up each time in Python 3.11."""
 
 
@@ -55,9 +55,9 @@ class Scored:
     """(R, K); NaN in the rows of calls that raised or came late."""
     faults: NDArray[np.uint8]
     """(C,) Fault."""
-    took_ns: int = 0
+    elapsed_ns: int = 0
     """From being asked to being done; 0 where nobody compares."""
-    worked_ns: int = 0
+    cpu_ns: int = 0
     """Processor time of that: without waits for a processor or for the interpreter's lock, which
     are the host's doing and fall on one arm more than on the other."""
 
@@ -68,20 +68,22 @@ class Scored:
 
     def overdue(self, budget_ns: int) -> bool:
         """Whether the run took longer than a canary may, and not because the host held it up."""
-        return self.took_ns > budget_ns and self.worked_ns >= OWN_PART * budget_ns
+        return self.elapsed_ns > budget_ns and self.cpu_ns >= BLAME_CPU_SHARE * budget_ns
 
-    def first(self, calls: int, rows: int) -> "Scored":
+    def first_calls(self, calls: int, rows: int) -> "Scored":
         """Only the first *calls* calls, which have the first *rows* rows."""
         if calls == len(self.faults):
             return self
-        return Scored(self.scores[:rows], self.faults[:calls], self.took_ns, self.worked_ns)
+        return Scored(self.scores[:rows], self.faults[:calls], self.elapsed_ns, self.cpu_ns)
 
-    def at(self, calls: NDArray[np.intp] | slice, rows: NDArray[np.intp] | slice) -> "Scored":
+    def select_calls(
+        self, calls: NDArray[np.intp] | slice, rows: NDArray[np.intp] | slice
+    ) -> "Scored":
         """Only these calls, in this order, with their rows."""
-        return Scored(self.scores[rows], self.faults[calls], self.took_ns, self.worked_ns)
+        return Scored(self.scores[rows], self.faults[calls], self.elapsed_ns, self.cpu_ns)
 
     @staticmethod
-    def late(row_offsets: NDArray[np.uint32], outputs: int) -> "Scored":
+    def all_late(row_offsets: NDArray[np.uint32], outputs: int) -> "Scored":
         """Nothing came in time."""
         rows, calls = int(row_offsets[-1]), len(row_offsets) - 1
         return Scored(
@@ -108,7 +110,7 @@ def score_calls(
     if not np.isfinite(scores).all():
         unusable = ~np.isfinite(scores).all(axis=1)
         by_call = np.logical_or.reduceat(unusable, row_offsets[:-1].astype(np.intp))
-        faults[by_call & (faults == NONE)] = Fault.NOT_FINITE
+        faults[by_call & (faults == NO_FAULT)] = Fault.NOT_FINITE
     return Scored(scores, faults)
 
 
@@ -140,14 +142,14 @@ def _score_in_halves(
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ScoringRun:
     """One run that was asked for beside production's."""
 
-    in_thread: "concurrent.futures.Future[Scored] | None"
+    thread_future: "concurrent.futures.Future[Scored] | None"
     """On the version's own thread; None: it was done where it was asked for."""
-    on_loop: "asyncio.Future[Scored] | None"
+    loop_future: "asyncio.Future[Scored] | None"
     """The same, to be awaited."""
-    done: Scored | None = None
+    immediate: Scored | None = None
     """What came of it, where it was asked for."""
 
     def result(self) -> Scored | None:
@@ -155,18 +157,18 @@ class Run:
 
         Asks the thread, not the loop: a loop that was held up learns of a run later than it ended.
         """
-        run = self.in_thread
-        return run.result() if run is not None and run.done() else self.done
+        run = self.thread_future
+        return run.result() if run is not None and run.done() else self.immediate
 
-    async def back(self) -> Scored:
+    async def wait(self) -> Scored:
         """Wait for it."""
-        if self.on_loop is not None:
-            return await self.on_loop
-        assert self.done is not None
-        return self.done
+        if self.loop_future is not None:
+            return await self.loop_future
+        assert self.immediate is not None
+        return self.immediate
 
 
-class Lane:
+class ModelExecutor:
     """Where one version scores: on the loop, or on a thread of its own.
 
     Inline saves the 70 us of a hop; production always scores there, after the others were asked.
@@ -180,19 +182,19 @@ class Lane:
         scorer: Scorer,
         outputs: int,
         *,
-        brief: bool = False,
+        short_runs: bool = False,
         on_start: Callable[[], None] | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """brief: no run takes longer than about a millisecond, whatever its rows hold."""
-        self._brief = brief
+        self._short_runs = short_runs
         self.scorer = scorer
         self._outputs = outputs
         self._on_start = on_start
         self._now_ns = now_ns
         self._thread: ThreadPoolExecutor | None = None
-        self._asked_ns: deque[int] = deque()
-        self._processor: int | None = None
+        self._queued_ns: deque[int] = deque()
+        self._thread_clock: int | None = None
         """The clock of the thread's own processor time; None before its first run."""
         self._began_ns = 0
         """By that clock: when the newest run began."""
@@ -207,7 +209,7 @@ class Lane:
     @property
     def runs_waiting(self) -> int:
         """Runs asked for on the version's own thread and not done."""
-        return len(self._asked_ns)
+        return len(self._queued_ns)
 
     @property
     def hung(self) -> bool:
@@ -220,7 +222,7 @@ class Lane:
         return since_ns is not None and self._now_ns() - since_ns > HUNG_NS
 
     @property
-    def stuck(self) -> bool:
+    def queue_full(self) -> bool:
         """True while so many runs wait that one more could not be answered in time."""
         return self.runs_waiting >= RUNS_WAITING_MAX
 
@@ -232,53 +234,59 @@ class Lane:
         """Score on the calling thread, and say how long it took, as on the version's own."""
         asked_ns, began_ns = self._now_ns(), time.thread_time_ns()
         scored = self.score_inline(matrix, row_offsets)
-        scored.worked_ns = time.thread_time_ns() - began_ns
-        scored.took_ns = self._now_ns() - asked_ns
+        scored.cpu_ns = time.thread_time_ns() - began_ns
+        scored.elapsed_ns = self._now_ns() - asked_ns
         return scored
 
-    def score_aside(self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]) -> "Run":
+    def start_run(
+        self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]
+    ) -> "ScoringRun":
         """Score where nobody is held up; the run never raises ScoringError."""
-        if self._brief:
-            return Run(None, None, self.score_timed(matrix, row_offsets))
+        if self._short_runs:
+            return ScoringRun(None, None, self.score_timed(matrix, row_offsets))
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "score", initializer=self._on_start)
         asked_ns = self._now_ns()
-        self._asked_ns.append(asked_ns)
-        run = self._thread.submit(self._timed, matrix, row_offsets, asked_ns)
+        self._queued_ns.append(asked_ns)
+        run = self._thread.submit(self._run_on_thread, matrix, row_offsets, asked_ns)
         future = asyncio.wrap_future(run)
-        future.add_done_callback(self._done)
-        return Run(run, future)
+        future.add_done_callback(self._on_run_done)
+        return ScoringRun(run, future)
 
-    def _timed(
-        self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32], asked_ns: int
+    def _run_on_thread(
+        self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32], queued_ns: int
     ) -> Scored:
-        if self._processor is None:
-            self._processor = time.pthread_getcpuclockid(threading.get_ident())
+        if self._thread_clock is None:
+            self._thread_clock = time.pthread_getcpuclockid(threading.get_ident())
         self._began_ns = began_ns = time.thread_time_ns()
         self._running_since_ns = self._now_ns()
         try:
             scored = score_calls(self.scorer, matrix, row_offsets, self._outputs)
         finally:
             self._running_since_ns = None
-        scored.worked_ns = time.thread_time_ns() - began_ns
-        scored.took_ns = self._now_ns() - asked_ns
+        scored.cpu_ns = time.thread_time_ns() - began_ns
+        scored.elapsed_ns = self._now_ns() - queued_ns
         return scored
 
-    def late_by_itself(self, run: Run, budget_ns: int) -> bool:
+    def caused_delay(self, run: ScoringRun, budget_ns: int) -> bool:
         """Whether *run*, past *budget_ns*, is to blame for it: it worked, or hangs."""
         if (scored := run.result()) is not None:
-            return scored.worked_ns >= OWN_PART * budget_ns
-        if self._processor is None or run.in_thread is None or not run.in_thread.running():
+            return scored.cpu_ns >= BLAME_CPU_SHARE * budget_ns
+        if (
+            self._thread_clock is None
+            or run.thread_future is None
+            or not run.thread_future.running()
+        ):
             return self.hung
         try:
-            worked_ns = time.clock_gettime_ns(self._processor) - self._began_ns
+            worked_ns = time.clock_gettime_ns(self._thread_clock) - self._began_ns
         except OSError:  # its thread, let go by close(), ended since we looked: the run is back
             scored = run.result()
-            return scored is not None and scored.worked_ns >= OWN_PART * budget_ns
-        return self.hung or worked_ns >= OWN_PART * budget_ns
+            return scored is not None and scored.cpu_ns >= BLAME_CPU_SHARE * budget_ns
+        return self.hung or worked_ns >= BLAME_CPU_SHARE * budget_ns
 
-    def _done(self, future: "asyncio.Future[Scored]") -> None:
-        self._asked_ns.popleft()  # one thread: runs end in the order they were asked for
+    def _on_run_done(self, future: "asyncio.Future[Scored]") -> None:
+        self._queued_ns.popleft()  # one thread: runs end in the order they were asked for
         if not future.cancelled():
             future.exception()  # retrieved here: whoever still waits reads it too
 
@@ -293,7 +301,7 @@ class Lane:
             thread.shutdown(wait=False)
 
 
-class Breaker:
+class CanaryBreaker:
     """Stops asking a canary that only fails here, without waiting for the controller.
 
     It opens when the newest runs failed on every key, without one good answer between, in at
@@ -310,9 +318,9 @@ class Breaker:
         self.open = False
         self.first_bad_unix_ns = 0
 
-    def record(self, faulty_keys: list[int], *, any_good: bool, at_unix_ns: int) -> bool:
+    def record(self, faulty_keys: list[int], *, any_answered: bool, at_unix_ns: int) -> bool:
         """Count one run of the canary; True when this very run opened the breaker."""
-        if any_good:
+        if any_answered:
             self._runs, self._keys, self.first_bad_unix_ns = 0, set(), 0
         elif faulty_keys:
             self._runs += 1

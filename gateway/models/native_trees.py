@@ -16,19 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.models.executor import Scorer
-from gateway.native_library import built
+from gateway.native_library import load_native_library
 from registry.bundle import Bundle, Session
 from registry.types import ScoringError
 
 log = logging.getLogger(__name__)
 
-ROWS = 1_024
+COMPARISON_ROWS = 1_024
 """Drawn for the comparison: 5 ms of ONNX Runtime's time."""
-BATCHES = (1, 3, 7, 17, 64)
+COMPARISON_BATCH_ROWS = (1, 3, 7, 17, 64)
 """Rows a run: each way through either kernel."""
-BRIEF_ROW_NS = 2_000
+SHORT_RUN_ROW_NS = 2_000
 """400 trees or so: the largest batch takes a millisecond."""
-ODD = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, 3.4e38, -3.4e38)
+EDGE_VALUES = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, 3.4e38, -3.4e38)
 
 
 class Ensemble(Protocol):
@@ -48,12 +48,12 @@ class Ensemble(Protocol):
         ...
 
 
-def reader() -> Callable[[bytes], Ensemble] | None:
+def load_tree_reader() -> Callable[[bytes], Ensemble] | None:
     """Return what reads an ONNX file, or raises ValueError for one of another kind; None: nobody.
 
     A library that was built before there were trees in it counts as none.
     """
-    return getattr(built(), "Trees", None)
+    return getattr(load_native_library(), "Trees", None)
 
 
 class NativeTrees:
@@ -61,7 +61,7 @@ class NativeTrees:
 
     def __init__(self, ensemble: Ensemble) -> None:
         self._run = ensemble.run
-        self.brief = False
+        self.short_runs = False
         """Whether rows took so little here that the loop may score a candidate's, too: every row
         costs the same, and nothing in a file can make a run hang."""
 
@@ -76,9 +76,9 @@ class NativeTrees:
             raise ScoringError(f"trees: {error}") from error
 
 
-def quicker(bundle: Bundle, session: Session) -> Scorer:
+def choose_scorer(bundle: Bundle, session: Session) -> Scorer:
     """Return what scores this version soonest with the same bits: native trees, or *session*."""
-    read = reader()
+    read = load_tree_reader()
     if read is None:
         return session
     try:
@@ -89,15 +89,15 @@ def quicker(bundle: Bundle, session: Session) -> Scorer:
     trees = NativeTrees(ensemble)
     if (ensemble.width, 1) != (session.width, session.outputs):
         return session
-    rows = drawn(bundle.golden_inputs, ensemble.thresholds())
+    rows = draw_comparison_rows(bundle.golden_inputs, ensemble.thresholds())
     if not same_bits(trees, session, rows):
         log.warning("onnxruntime_scores version=%s since=other_bits", bundle.digest[:16])
         return session
-    trees.brief = min(_row_ns(trees, rows) for _ in range(3)) < BRIEF_ROW_NS
+    trees.short_runs = min(_row_ns(trees, rows) for _ in range(3)) < SHORT_RUN_ROW_NS
     return trees
 
 
-def drawn(
+def draw_comparison_rows(
     golden: NDArray[np.float32], thresholds: Sequence[tuple[int, bytes]]
 ) -> NDArray[np.float32]:
     """Return (ROWS, F) rows on which two readings of the same trees would part, if they can.
@@ -108,7 +108,7 @@ def drawn(
     Each value is one of the input's golden values, thresholds, their neighbours, or odd.
     """
     rng = np.random.default_rng(32)
-    rows = np.empty((ROWS, golden.shape[1]), dtype=np.float32)
+    rows = np.empty((COMPARISON_ROWS, golden.shape[1]), dtype=np.float32)
     edges: dict[int, list[NDArray[np.float32]]] = {}
     for place, told in thresholds:
         edges.setdefault(place, []).append(np.frombuffer(told, np.float32))
@@ -116,21 +116,21 @@ def drawn(
         exact = np.concatenate(edges.get(place, [np.zeros(1, np.float32)]))
         inf = np.float32(np.inf)
         near = np.concatenate([exact, np.nextafter(exact, inf), np.nextafter(exact, -inf)])
-        rows[:, place] = rng.choice(near, ROWS)
-        usual = rng.random(ROWS) < 0.5
+        rows[:, place] = rng.choice(near, COMPARISON_ROWS)
+        usual = rng.random(COMPARISON_ROWS) < 0.5
         rows[usual, place] = rng.choice(golden[:, place], int(usual.sum()))
-        odd = rng.random(ROWS) < 0.05
-        rows[odd, place] = rng.choice(np.array(ODD, dtype=np.float32), int(odd.sum()))
+        odd = rng.random(COMPARISON_ROWS) < 0.05
+        rows[odd, place] = rng.choice(np.array(EDGE_VALUES, dtype=np.float32), int(odd.sum()))
     return rows
 
 
-def same_bits(one: Scorer, other: Scorer, rows: NDArray[np.float32]) -> bool:
+def same_bits(scorer: Scorer, reference: Scorer, rows: NDArray[np.float32]) -> bool:
     """Whether two scorers give the same bits for *rows*, whole and in small batches."""
-    if not _same(one, other, rows):
+    if not _scores_equal(scorer, reference, rows):
         return False
     return all(
-        _same(one, other, rows[first : first + count])
-        for count in BATCHES
+        _scores_equal(scorer, reference, rows[first : first + count])
+        for count in COMPARISON_BATCH_ROWS
         for first in range(0, 8 * count, count)
     )
 
@@ -142,8 +142,8 @@ def _row_ns(trees: NativeTrees, rows: NDArray[np.float32]) -> float:
     return (time.thread_time_ns() - began_ns) / len(rows)
 
 
-def _same(one: Scorer, other: Scorer, rows: NDArray[np.float32]) -> bool:
+def _scores_equal(scorer: Scorer, reference: Scorer, rows: NDArray[np.float32]) -> bool:
     try:
-        return one.run(rows).tobytes() == other.run(rows).tobytes()
+        return scorer.run(rows).tobytes() == reference.run(rows).tobytes()
     except ScoringError:
         return False

@@ -9,9 +9,9 @@ import logging
 from collections.abc import Callable
 
 from gateway.clock import Clock
-from gateway.models.disk_cache import Disk
+from gateway.models.disk_cache import DiskCache
 from gateway.models.loader import Loader
-from gateway.predict.batch import Worker
+from gateway.predict.batch import WorkerIdentity
 from protos import registry_pb2
 from registry.client import RegistryClient
 from registry.types import Deployment, DeploymentError, RegistryError
@@ -25,7 +25,7 @@ REPORT_S = 2.0
 """The state is said again this often, so that a restarted registry learns of it."""
 
 
-class RegistryLink:
+class RegistryWatch:
     """Watches deployments for one worker.
 
     token  who we are, where the registry has an identities file.
@@ -35,8 +35,8 @@ class RegistryLink:
         self,
         address: str,
         token: str | None,
-        worker: Worker,
-        disk: Disk,
+        worker: WorkerIdentity,
+        disk: DiskCache,
         clock: Clock,
         on_keys: Callable[[registry_pb2.ServingKeys], None],
     ) -> None:
@@ -54,11 +54,11 @@ class RegistryLink:
         """Return a version's files; raises RegistryError."""
         return await self._client.fetch(model, version)
 
-    def changed(self) -> None:
+    def report_soon(self) -> None:
         """Say that this worker's state is another one now."""
         self._changed.set()
 
-    def serve(self) -> None:
+    def announce_serving(self) -> None:
         """Say that this worker has a slot: its stream is opened anew under it."""
         self.spare = False
         self._restart.set()
@@ -78,7 +78,7 @@ class RegistryLink:
         pause_s = RETRY_S_MIN
         while True:
             self._restart.clear()
-            stream = asyncio.create_task(self._follow(loader))
+            stream = asyncio.create_task(self._watch_stream(loader))
             restart = asyncio.create_task(self._restart.wait())
             try:
                 await asyncio.wait({stream, restart}, return_when=asyncio.FIRST_COMPLETED)
@@ -94,7 +94,7 @@ class RegistryLink:
                 log.info("registry_stream_ended error=%s", error)
             await asyncio.sleep(pause_s)
 
-    async def _follow(self, loader: Loader) -> None:
+    async def _watch_stream(self, loader: Loader) -> None:
         worker = self._worker
         events = self._client.watch_deployments(
             worker.gateway, worker.slot, worker.boot_id, loader.revisions
@@ -103,12 +103,12 @@ class RegistryLink:
             if event.HasField("keys"):
                 self._on_keys(event.keys)
                 try:
-                    self._disk.keep_keys(event.keys)
+                    self._disk.save_serving_keys(event.keys)
                 except OSError as error:  # the keys are used; a full disk must not stop rollouts
                     log.warning("not_kept keys error=%s", error)
             for message in event.deployments:
                 try:
-                    loader.obey(Deployment.from_proto(message))
+                    loader.deploy(Deployment.from_proto(message))
                 except DeploymentError as error:
                     log.warning("deployment_contradicts_itself error=%s", error)
             if event.snapshot_end:
@@ -122,9 +122,9 @@ class RegistryLink:
                     await self._changed.wait()
             self._changed.clear()
             with contextlib.suppress(RegistryError):
-                await self._client.report_state(self.state(loader))
+                await self._client.report_state(self.build_state(loader))
 
-    def state(self, loader: Loader) -> registry_pb2.GatewayState:
+    def build_state(self, loader: Loader) -> registry_pb2.GatewayState:
         """Return this worker's word on what it holds and obeys."""
         worker = self._worker
         state = registry_pb2.GatewayState(
@@ -134,8 +134,8 @@ class RegistryLink:
             spare=self.spare,
             at_unix_ns=self._clock.unix_ns(),
         )
-        for held in loader.held.values():
-            state.held.add(
+        for held in loader.load_states.values():
+            state.loads.add(
                 model=held.model,
                 version=held.label,
                 digest=held.digest,

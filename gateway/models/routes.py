@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from features.contract import ModelContract
 from features.rows import ViewRows
 from gateway.columns import ModelShape
-from gateway.models.executor import Breaker, Lane
-from gateway.models.view_reads import StoredRead, native_rows
+from gateway.models.executor import CanaryBreaker, ModelExecutor
+from gateway.models.view_reads import ViewRead, load_native_rows
 from gateway.settings import Settings
 from registry.bundle import Bundle
 from registry.types import Deployment
@@ -26,7 +26,7 @@ class LoadedVersion:
 
     label: str
     bundle: Bundle
-    lane: Lane
+    executor: ModelExecutor
     files: Mapping[str, bytes]
     """As they were verified: for the shadow's process, which opens them anew."""
 
@@ -55,7 +55,7 @@ class Participant:
 
 
 @dataclass(frozen=True, slots=True)
-class Budgets:
+class ServingLimits:
     """A model's serving policy with the settings' defaults filled in, in ns."""
 
     feature_ns: int
@@ -63,8 +63,8 @@ class Budgets:
     features_required: bool
     nan_scores_defaulted: bool
     default_score: float
-    evidence_keep: int
-    journal_keep: int
+    evidence_sampled: int
+    journal_sampled: int
     journal_required: bool
 
 
@@ -74,13 +74,13 @@ class Routes:
 
     deployment: Deployment
     shape: ModelShape
-    budgets: Budgets
-    reads: tuple[StoredRead, ...]
+    limits: ServingLimits
+    reads: tuple[ViewRead, ...]
     production: Participant
     standby: Participant | None
     canary: Participant | None
     shadows: tuple[tuple[Participant, int], ...]
-    breaker: Breaker
+    breaker: CanaryBreaker
     score_edges: NDArray[np.float32]
     """The baseline's reference edges: one table for every arm, so that their counts compare."""
 
@@ -94,7 +94,7 @@ class Routes:
         """The model's name."""
         return self.deployment.model
 
-    def pinned(self, name: str) -> Participant | None:
+    def resolve_pin(self, name: str) -> Participant | None:
         """Return the version that a pin names, by label, role or alias; None: not deployed."""
         role = ALIASES.get(name, name)
         by_role = {
@@ -128,22 +128,22 @@ def build_routes(
     return Routes(
         deployment=deployment,
         shape=_shape(deployment, production.version.bundle.contract, settings),
-        budgets=_budgets(deployment, settings),
+        limits=_budgets(deployment, settings),
         reads=reads,
         production=production,
         standby=participants.get(deployment.standby),
         canary=canary,
         shadows=tuple((participants[v], bp) for v, bp in deployment.shadows if v in participants),
-        breaker=Breaker(settings.breaker_faulty_runs, settings.breaker_faulty_keys),
+        breaker=CanaryBreaker(settings.breaker_faulty_runs, settings.breaker_faulty_keys),
         score_edges=baseline.version.bundle.reference.score_edges,
     )
 
 
 def _reads_of(
     contracts: list[ModelContract],
-) -> tuple[tuple[StoredRead, ...], dict[tuple[str, str], int], int]:
+) -> tuple[tuple[ViewRead, ...], dict[tuple[str, str], int], int]:
     """Union of the views; where each (view hash, feature) lies; W without request inputs."""
-    reads: dict[str, StoredRead] = {}
+    reads: dict[str, ViewRead] = {}
     places: dict[tuple[str, str], int] = {}
     width = 0
     for contract in contracts:
@@ -153,7 +153,7 @@ def _reads_of(
                 continue
             positions = tuple(contract.entities.index(entity) for entity in view.entities)
             rows = ViewRows(view)
-            reads[view.view_hash] = StoredRead(rows, positions, native_rows(rows))
+            reads[view.view_hash] = ViewRead(rows, positions, load_native_rows(rows))
             for feature in view.features:
                 places[(view.view_hash, feature.name)] = width
                 width += 1
@@ -161,9 +161,9 @@ def _reads_of(
 
 
 def _columns(
-    contract: ModelContract, places: Mapping[tuple[str, str], int], stored_width: int
+    contract: ModelContract, positions: Mapping[tuple[str, str], int], stored_width: int
 ) -> NDArray[np.intp] | None:
-    stored = [places[(u.view.view_hash, name)] for u in contract.views for name in u.features]
+    stored = [positions[(u.view.view_hash, name)] for u in contract.views for name in u.features]
     inputs = range(stored_width, stored_width + len(contract.inputs))
     columns = np.array([*stored, *inputs], dtype=np.intp)
     whole = np.arange(stored_width + len(contract.inputs))
@@ -188,21 +188,21 @@ def _shape(deployment: Deployment, contract: ModelContract, settings: Settings) 
     )
 
 
-def _budgets(deployment: Deployment, settings: Settings) -> Budgets:
+def _budgets(deployment: Deployment, settings: Settings) -> ServingLimits:
     policy = deployment.policy
-    return Budgets(
+    return ServingLimits(
         feature_ns=(policy.feature_budget_ms or settings.feature_budget_ms) * 1_000_000,
         canary_ns=(policy.canary_budget_ms or settings.canary_budget_ms) * 1_000_000,
         features_required=policy.features_required,
         nan_scores_defaulted=policy.nan_scores_defaulted,
         default_score=policy.default_score,
-        evidence_keep=policy.evidence_keep_of_65536 or 65_536,
-        journal_keep=policy.journal_keep_of_65536 or 65_536,
+        evidence_sampled=policy.evidence_sampled_of_65536 or 65_536,
+        journal_sampled=policy.journal_sampled_of_65536 or 65_536,
         journal_required=policy.journal_required,
     )
 
 
-class Deployed:
+class RouteTable:
     """The routes of every model, by name. Readers take one `Routes` and keep it for a batch."""
 
     def __init__(self) -> None:

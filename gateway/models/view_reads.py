@@ -12,13 +12,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features.entity_ids import id_hashes, join
+from features.entity_ids import id_hashes, join_ids
 from features.rows import DecodedRows, ViewRows
-from gateway.batch_keys import Keys
-from gateway.native_library import built
+from gateway.batch_keys import KeyColumn
+from gateway.native_library import load_native_library
 
 
-class NativeRows(Protocol):
+class NativeViewRows(Protocol):
     """turnout_ingress.StoredRows."""
 
     def keys(self, buffer: bytes, starts: object, ends: object) -> list[bytes]:
@@ -37,77 +37,83 @@ class NativeRows(Protocol):
         ...
 
 
-def native_rows(rows: ViewRows) -> NativeRows | None:
+def load_native_rows(rows: ViewRows) -> NativeViewRows | None:
     """Return what reads this view's rows natively; None: nobody."""
-    made = getattr(built(), "StoredRows", None)
+    made = getattr(load_native_library(), "StoredRows", None)
     return None if made is None else made(*rows.layout)
 
 
 @dataclass(frozen=True, slots=True)
-class StoredRead:
+class ViewRead:
     """One view to read for every row of a batch: its rows, and which of Row.keys name it."""
 
     rows: ViewRows
     entity_positions: tuple[int, ...]
-    native: NativeRows | None = None
+    native: NativeViewRows | None = None
 
-    def asked(self, ids: Keys, entities: int) -> "Asked":
+    def request(self, ids: KeyColumn, entities: int) -> "ViewRequest":
         """Say what is asked of the store. *ids*: every row's *entities*, row by row."""
         if self.native is not None and len(self.entity_positions) == 1:
-            return AskedNatively(self, ids.at(slice(self.entity_positions[0], None, entities)))
-        columns = [ids.at(slice(place, None, entities)).each() for place in self.entity_positions]
+            return NativeViewRequest(
+                self, ids.select(slice(self.entity_positions[0], None, entities))
+            )
+        columns = [
+            ids.select(slice(place, None, entities)).to_list() for place in self.entity_positions
+        ]
         if len(columns) == 1:
-            return AskedInPython(self.rows, columns[0])
-        return AskedInPython(self.rows, [join(several) for several in zip(*columns, strict=True)])
+            return PythonViewRequest(self.rows, columns[0])
+        return PythonViewRequest(
+            self.rows, [join_ids(several) for several in zip(*columns, strict=True)]
+        )
 
 
-class Asked(Protocol):
+class ViewRequest(Protocol):
     """One view's rows of one batch."""
 
-    def keys(self) -> list[bytes]:
+    def store_keys(self) -> list[bytes]:
         """Return the store's key of each row."""
         ...
 
-    def decoded(self, replies: Sequence[bytes | None], now_ms: int) -> DecodedRows:
+    def decode_replies(self, replies: Sequence[bytes | None], now_ms: int) -> DecodedRows:
         """Read what the store said of them, at this Unix ms."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class AskedInPython:
+class PythonViewRequest:
     """By features.rows."""
 
     rows: ViewRows
     ids: list[bytes]
 
-    def keys(self) -> list[bytes]:
+    def store_keys(self) -> list[bytes]:
         """Return the store's key of each row."""
-        return self.rows.keys(self.ids)
+        return self.rows.store_keys(self.ids)
 
-    def decoded(self, replies: Sequence[bytes | None], now_ms: int) -> DecodedRows:
+    def decode_replies(self, replies: Sequence[bytes | None], now_ms: int) -> DecodedRows:
         """Read what the store said of them."""
         return self.rows.decode(replies, id_hashes(self.ids), now_ms)
 
 
 @dataclass(frozen=True, slots=True)
-class AskedNatively:
+class NativeViewRequest:
     """By the library; what it returns cannot be written to."""
 
-    of: StoredRead
-    ids: Keys
+    view_read: ViewRead
+    ids: KeyColumn
 
-    def keys(self) -> list[bytes]:
+    def store_keys(self) -> list[bytes]:
         """Return the store's key of each row."""
-        assert self.of.native is not None
-        return self.of.native.keys(self.ids.buffer, self.ids.starts, self.ids.ends)
+        assert self.view_read.native is not None
+        return self.view_read.native.keys(self.ids.buffer, self.ids.starts, self.ids.ends)
 
-    def decoded(self, replies: Sequence[bytes | None], now_ms: int) -> DecodedRows:
+    def decode_replies(self, replies: Sequence[bytes | None], now_ms: int) -> DecodedRows:
         """Read what the store said of them."""
-        assert self.of.native is not None
+        assert self.view_read.native is not None
         ids = self.ids
-        values, flags, broken = self.of.native.read(
+        values, flags, broken = self.view_read.native.read(
             replies, ids.buffer, ids.starts, ids.ends, now_ms
         )
         matrix: NDArray[np.float32] = np.frombuffer(values, np.float32)
-        shape = (len(ids), self.of.rows.width)
+        shape = (len(ids), self.view_read.rows.width)
         return DecodedRows(matrix.reshape(shape), np.frombuffer(flags, np.uint32), broken)

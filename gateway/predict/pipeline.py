@@ -8,18 +8,18 @@ from numpy.typing import NDArray
 
 from gateway.clock import Clock
 from gateway.columns import Calls, Ingress
-from gateway.fault_log import FaultLog
-from gateway.models.routes import Deployed, Routes
+from gateway.fault_log import InternalErrorLog
+from gateway.models.routes import Routes, RouteTable
 from gateway.predict.batch import Batch
-from gateway.predict.dispatch import Arms
-from gateway.predict.feature_lookup import OnlineRows, look_up
-from gateway.predict.routing import Assignment, assign
+from gateway.predict.dispatch import Dispatcher
+from gateway.predict.feature_lookup import OnlineStore, look_up_features
+from gateway.predict.routing import Assignment, assign_calls
 from gateway.settings import Settings
 from gateway.status import Code, Refusal, refuse_internal
-from gateway.telemetry.recorder import Aside
-from gateway.transport.admission import admit
+from gateway.telemetry.recorder import Recorder
+from gateway.transport.admission import split_by_deadline
 
-GONE = Refusal(Code.NOT_FOUND, "the model is not served any more; ask DescribeModel")
+MODEL_NOT_SERVED = Refusal(Code.NOT_FOUND, "the model is not served any more; ask DescribeModel")
 TOO_LATE = Refusal(
     Code.DEADLINE_EXCEEDED,
     "the deadline passed, or is nearer than any answer; nothing was scored; send a later one",
@@ -36,91 +36,93 @@ NO_JOURNAL = Refusal(
 )
 
 
-class BatchCore:
+class PredictPipeline:
     """Takes what has arrived, as long as there is room, and sees each batch to its replies."""
 
     def __init__(
         self,
         ingress: Ingress,
-        deployed: Deployed,
-        store: OnlineRows | None,
-        arms: Arms,
-        aside: Aside,
+        route_table: RouteTable,
+        store: OnlineStore | None,
+        dispatcher: Dispatcher,
+        recorder: Recorder,
         clock: Clock,
         settings: Settings,
-        faults: FaultLog,
+        error_log: InternalErrorLog,
     ) -> None:
         self._ingress = ingress
-        self._deployed = deployed
+        self._route_table = route_table
         self._store = store
-        self._arms = arms
-        self._aside = aside
+        self._dispatcher = dispatcher
+        self._recorder = recorder
         self._clock = clock
         self._settings = settings
-        self._faults = faults
-        self._room = asyncio.Semaphore(settings.batches_in_flight_max)
+        self._error_log = error_log
+        self._batch_slots = asyncio.Semaphore(settings.batches_in_flight_max)
         self._batches: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Serve until cancelled. Greedy: a batch is whatever waits when there is room for one."""
         while True:
-            await self._ingress.arrived()
+            await self._ingress.wait_for_calls()
             if self._settings.batch_wait_us:
                 await asyncio.sleep(self._settings.batch_wait_us / 1e6)
-            await self._room.acquire()
-            calls = self._ingress.take(self._settings.batch_rows_max)
+            await self._batch_slots.acquire()
+            calls = self._ingress.pop_calls(self._settings.batch_rows_max)
             if calls is None:
-                self._room.release()
+                self._batch_slots.release()
                 continue
-            batch = asyncio.get_running_loop().create_task(self._predict(calls))
+            batch = asyncio.get_running_loop().create_task(self._run_batch(calls))
             self._batches.add(batch)
             batch.add_done_callback(self._batches.discard)
 
-    async def finish(self) -> None:
+    async def wait_finished(self) -> None:
         """Wait for the batches that are under way."""
         while self._batches:
             await asyncio.wait(self._batches)
 
-    async def _predict(self, calls: Calls) -> None:
+    async def _run_batch(self, calls: Calls) -> None:
         """See one batch through. Whatever goes wrong, every call of it is ended."""
-        leave = _Once(self._room.release)
+        leave = BatchSlot(self._batch_slots.release)
         try:
-            await self._answer(calls, leave)
+            await self._answer_batch(calls, leave.release)
         except Exception as error:  # noqa: BLE001  the last resort: callers must not hang on our bug
-            refusal = refuse_internal(self._faults.note(repr(error), error))
-            self._ingress.refuse(calls.handles, refusal)
+            refusal = refuse_internal(self._error_log.log_error(repr(error), error))
+            self._ingress.refuse_calls(calls.handles, refusal)
         finally:
-            leave()
+            leave.release()
 
-    async def _answer(self, calls: Calls, leave: Callable[[], None]) -> None:
-        routes = self._deployed.get(calls.model)
+    async def _answer_batch(self, calls: Calls, batch_slot: Callable[[], None]) -> None:
+        routes = self._route_table.get(calls.model)
         if routes is None:
-            self._refuse(None, calls.model, calls.handles, GONE)
+            self._refuse(None, calls.model, calls.handles, MODEL_NOT_SERVED)
             return
         now_ns = self._clock.now_ns()
-        admitted = admit(calls, now_ns, self._settings.answer_us_min * 1_000)
-        if len(admitted.late):
-            self._refuse(routes, calls.model, admitted.late, TOO_LATE)
+        admitted = split_by_deadline(calls, now_ns, self._settings.answer_us_min * 1_000)
+        if len(admitted.expired_handles):
+            self._refuse(routes, calls.model, admitted.expired_handles, TOO_LATE)
         calls = admitted.calls
         if not calls.calls:
             return
-        if routes.budgets.journal_required and not self._aside.journal_healthy:
+        if routes.limits.journal_required and not self._recorder.journal_healthy:
             self._refuse(routes, calls.model, calls.handles, NO_JOURNAL)
             return
-        assignment = assign(routes, calls)
+        assignment = assign_calls(routes, calls)
         unix_ns = self._clock.unix_ns()
-        looked = await look_up(
+        looked = await look_up_features(
             routes, calls, self._store, now_ns=now_ns, now_unix_ms=unix_ns // 1_000_000
         )
-        self._aside.looked(routes, looked)
-        if looked.unread and routes.budgets.features_required:
+        self._recorder.record_feature_read(routes, looked)
+        if looked.read_failure and routes.limits.features_required:
             self._refuse(routes, calls.model, calls.handles, NO_FEATURES)
             return
-        self._refuse_strangers(routes, calls, assignment)
-        await self._arms.answer(Batch(routes, calls, assignment, looked, unix_ns), leave)
+        self._refuse_unknown_pins(routes, calls, assignment)
+        await self._dispatcher.dispatch(
+            Batch(routes, calls, assignment, looked, unix_ns), batch_slot
+        )
 
-    def _refuse_strangers(self, routes: Routes, calls: Calls, assignment: Assignment) -> None:
-        for call, name in assignment.strangers.items():
+    def _refuse_unknown_pins(self, routes: Routes, calls: Calls, assignment: Assignment) -> None:
+        for call, name in assignment.unknown_pins.items():
             refusal = Refusal(
                 Code.NOT_FOUND,
                 f"version {name!r} is not in the deployment of model {calls.model!r}; "
@@ -131,17 +133,18 @@ class BatchCore:
     def _refuse(
         self, routes: Routes | None, model: str, handles: NDArray[np.uint64], refusal: Refusal
     ) -> None:
-        self._ingress.refuse(handles, refusal)
-        self._aside.refused(routes, model, refusal, len(handles))
+        self._ingress.refuse_calls(handles, refusal)
+        self._recorder.record_refusals(routes, model, refusal, len(handles))
 
 
-class _Once:
+class BatchSlot:
     """Calls *act* the first time only."""
 
-    def __init__(self, act: Callable[[], None]) -> None:
-        self._act: Callable[[], None] | None = act
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release: Callable[[], None] | None = release
 
-    def __call__(self) -> None:
-        act, self._act = self._act, None
+    def release(self) -> None:
+        """Give the slot back; a second call does nothing."""
+        act, self._release = self._release, None
         if act is not None:
             act()

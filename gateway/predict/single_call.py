@@ -17,27 +17,27 @@ from typing import Protocol
 
 import numpy as np
 
-from features.entity_ids import join
+from features.entity_ids import join_ids
 from features.errors import OnlineStoreError
 from gateway.clock import Clock
-from gateway.models.routes import Deployed, Routes
-from gateway.models.view_reads import StoredRead
-from gateway.predict.batch import IdWriter
-from gateway.predict.feature_lookup import DEADLINE_SHARE, NoStore, OnlineRows
+from gateway.models.routes import Routes, RouteTable
+from gateway.models.view_reads import ViewRead
+from gateway.predict.batch import PredictionIdWriter
+from gateway.predict.feature_lookup import STORE_DEADLINE_SHARE, NoOnlineStore, OnlineStore
 from gateway.predict.pipeline import NO_FEATURES, TOO_LATE
 from gateway.predict.routing import KEY_BYTES_RANDOM
 from gateway.settings import Settings
 from gateway.status import Refusal, RefusedError
-from gateway.telemetry.journal_records import LoneAnswer, LoneRow
+from gateway.telemetry.journal_records import SingleCallAnswer, SingleCallRow
 from gateway.transport.decode import DecodedCall
 from protos.predict_pb2 import DEFAULTED, DEGRADED, NOT_STICKY, PRODUCTION, PredictReply
 from registry.types import ScoringError, evidence_key, holdout_bucket
 
-Reading = Awaitable[list[bytes | None]] | None
+PendingRead = Awaitable[list[bytes | None]] | None
 """What was asked of the store; None: nothing is read."""
 
 
-class Notebook(Protocol):
+class SingleCallRecorder(Protocol):
     """gateway.telemetry.recorder.Aside, as far as a lone call knows it."""
 
     @property
@@ -45,50 +45,52 @@ class Notebook(Protocol):
         """Whether served vectors can be written."""
         ...
 
-    def answered_alone(self, answer: LoneAnswer) -> None:
+    def record_single_call(self, answer: SingleCallAnswer) -> None:
         """Note one answer."""
         ...
 
-    def looked_alone(self, routes: Routes, row: LoneRow) -> None:
+    def record_single_feature_read(self, routes: Routes, row: SingleCallRow) -> None:
         """Count how a row was read whose call is refused for it."""
         ...
 
-    def refused(self, routes: Routes | None, model: str, refusal: Refusal, calls: int) -> None:
+    def record_refusals(
+        self, routes: Routes | None, model: str, refusal: Refusal, calls: int
+    ) -> None:
         """Count calls refused before any version saw them."""
         ...
 
 
-class LoneCalls:
+class SingleCallPath:
     """Answers calls one by one."""
 
     def __init__(
         self,
-        deployed: Deployed,
-        store: OnlineRows | None,
-        ids: IdWriter,
-        aside: Notebook,
+        route_table: RouteTable,
+        store: OnlineStore | None,
+        id_writer: PredictionIdWriter,
+        recorder: SingleCallRecorder,
         clock: Clock,
         settings: Settings,
     ) -> None:
-        self._deployed = deployed
-        self._store: OnlineRows = store or NoStore()
-        self._ids = ids
-        self._aside = aside
+        self._route_table = route_table
+        self._store: OnlineStore = store or NoOnlineStore()
+        self._id_writer = id_writer
+        self._recorder = recorder
         self._clock = clock
         self._answer_ns_min = settings.answer_us_min * 1_000
 
     def routes_for(self, call: DecodedCall) -> Routes | None:
         """Return the routes of a call that can be answered here; None: it is a batch's."""
-        routes = self._deployed.get(call.model)
+        routes = self._route_table.get(call.model)
         if routes is None or call.rows != 1 or call.pin or len(routes.reads) > 1:
             return None
         if routes.compared or routes.shadows:
             return None
-        if routes.budgets.journal_required and not self._aside.journal_healthy:
+        if routes.limits.journal_required and not self._recorder.journal_healthy:
             return None
         return routes
 
-    async def answer(
+    async def answer_call(
         self, routes: Routes, call: DecodedCall, arrived_ns: int, deadline_ns: int
     ) -> PredictReply | None:
         """Answer one call of one row; None when its score needs a batch's care.
@@ -98,30 +100,30 @@ class LoneCalls:
         clock, version = self._clock, routes.production.version
         left_ns = deadline_ns - clock.now_ns()
         if left_ns < self._answer_ns_min:
-            raise self._refused(routes, TOO_LATE)
+            raise self._refuse(routes, TOO_LATE)
         read_unix_ns = clock.unix_ns()
-        reading = self._ask(routes, call, left_ns)
+        reading = self._start_read(routes, call, left_ns)
         # While the store thinks: everything that does not depend on what it says.
-        key_hash, held_out, sticky = _drawn(routes, call)
-        prediction_id = self._ids.write_one(
-            routes, version, key_hash, held_out=held_out, at_unix_ms=read_unix_ns // 1_000_000
+        key_hash, held_out, sticky = _assign(routes, call)
+        prediction_id = self._id_writer.write_single(
+            routes, version, key_hash, holdout=held_out, at_unix_ms=read_unix_ns // 1_000_000
         )
-        row = await self._row(routes, call, reading, read_unix_ns)
+        row = await self._finish_row(routes, call, reading, read_unix_ns)
         matrix = routes.production.matrix(row.matrix)
         try:
-            scores: list[float] = version.lane.scorer.run(matrix).tolist()[0]
+            scores: list[float] = version.executor.scorer.run(matrix).tolist()[0]
         except ScoringError:
             return None
         if not all(map(math.isfinite, scores)):
             return None
         flags = row.flags if sticky else row.flags | NOT_STICKY
-        self._aside.answered_alone(
-            LoneAnswer(
+        self._recorder.record_single_call(
+            SingleCallAnswer(
                 routes=routes,
                 version=version,
                 key_hash=key_hash,
-                held_out=held_out,
-                took_ns=clock.now_ns() - arrived_ns,
+                holdout=held_out,
+                latency_ns=clock.now_ns() - arrived_ns,
                 at_unix_ns=clock.unix_ns(),
                 read_unix_ns=read_unix_ns,
                 scores=scores,
@@ -144,60 +146,62 @@ class LoneCalls:
             row_flags=[flags] if flags else None,
         )
 
-    def _ask(self, routes: Routes, call: DecodedCall, left_ns: int) -> Reading | OnlineStoreError:
+    def _start_read(
+        self, routes: Routes, call: DecodedCall, left_ns: int
+    ) -> PendingRead | OnlineStoreError:
         """Ask for the one row of the one view, as `feature_lookup` asks for those of a batch."""
         if not routes.reads:
             return None
         read = routes.reads[0]
-        budget_s = min(routes.budgets.feature_ns, left_ns * DEADLINE_SHARE) / 1e9
+        budget_s = min(routes.limits.feature_ns, left_ns * STORE_DEADLINE_SHARE) / 1e9
         try:
-            return self._store.mget([read.rows.key(_entity(read, call))], budget_s)
+            return self._store.mget([read.rows.store_key(_entity(read, call))], budget_s)
         except OnlineStoreError as error:
             return error
 
-    async def _row(
+    async def _finish_row(
         self,
         routes: Routes,
         call: DecodedCall,
-        reading: Reading | OnlineStoreError,
+        reading: PendingRead | OnlineStoreError,
         now_unix_ns: int,
-    ) -> LoneRow:
+    ) -> SingleCallRow:
         """Wait for what was asked, and join it with the call's inputs."""
         if reading is None:
-            return LoneRow(np.array([call.inputs], dtype=np.float32), 0, 0, "")
+            return SingleCallRow(np.array([call.inputs], dtype=np.float32), 0, 0, "")
         read = routes.reads[0]
         unread = ""
         try:
             if isinstance(reading, OnlineStoreError):
                 raise reading
             (value,) = await reading
-            values, flags, broken = read.rows.decode_one(
+            values, flags, broken = read.rows.decode_row(
                 value, _entity(read, call), now_unix_ns // 1_000_000
             )
         except OnlineStoreError as error:
-            values, broken, unread = read.rows.defaults(1).values, 0, error.reason
+            values, broken, unread = read.rows.default_rows(1).values, 0, error.reason
             flags = DEFAULTED | DEGRADED
         if call.inputs:
             values = np.concatenate([values, [call.inputs]], axis=1, dtype=np.float32)
-        row = LoneRow(values, flags, broken, unread)
-        if unread and routes.budgets.features_required:
-            self._aside.looked_alone(routes, row)
-            raise self._refused(routes, NO_FEATURES)
+        row = SingleCallRow(values, flags, broken, unread)
+        if unread and routes.limits.features_required:
+            self._recorder.record_single_feature_read(routes, row)
+            raise self._refuse(routes, NO_FEATURES)
         return row
 
-    def _refused(self, routes: Routes, refusal: Refusal) -> RefusedError:
-        self._aside.refused(routes, routes.model, refusal, 1)
+    def _refuse(self, routes: Routes, refusal: Refusal) -> RefusedError:
+        self._recorder.record_refusals(routes, routes.model, refusal, 1)
         return RefusedError(refusal)
 
 
-def _entity(read: StoredRead, call: DecodedCall) -> bytes:
+def _entity(read: ViewRead, call: DecodedCall) -> bytes:
     positions = read.entity_positions
     if len(positions) == 1:
         return call.ids[positions[0]]
-    return join([call.ids[position] for position in positions])
+    return join_ids([call.ids[position] for position in positions])
 
 
-def _drawn(routes: Routes, call: DecodedCall) -> tuple[int, bool, bool]:
+def _assign(routes: Routes, call: DecodedCall) -> tuple[int, bool, bool]:
     """Evidence key, whether it is held out, and whether it would come back (`routing`)."""
     deployment = routes.deployment
     first = call.ids[0] if call.ids else b""

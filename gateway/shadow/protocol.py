@@ -12,52 +12,52 @@ from numpy.typing import NDArray
 
 from gateway.models.executor import Scored
 
-HEAD = struct.Struct("<II")
+FRAME_HEADER = struct.Struct("<II")
 
 
-class ShadowLineError(ValueError):
+class ShadowProtocolError(ValueError):
     """What arrived is no answer of ours: the other process is out of its mind."""
 
 
-def copy_frame(matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]) -> bytes:
+def encode_copy(matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]) -> bytes:
     """Return one copy, rows as (R, F) and offsets as (C + 1,)."""
-    head = HEAD.pack(len(row_offsets) - 1, len(matrix))
+    head = FRAME_HEADER.pack(len(row_offsets) - 1, len(matrix))
     offsets = np.ascontiguousarray(row_offsets, dtype="<u4")
     return b"".join((head, offsets.tobytes(), np.ascontiguousarray(matrix, dtype="<f4").tobytes()))
 
 
-def copy_bytes(head: bytes, width: int) -> int:
+def copy_body_size(head: bytes, width: int) -> int:
     """Return how many bytes follow a copy's head."""
-    calls, rows = _size(head)
+    calls, rows = _decode_header(head)
     return 4 * (calls + 1) + 4 * rows * width
 
 
-def read_copy(
+def decode_copy(
     head: bytes, body: bytes, width: int
 ) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
     """Return (matrix, row_offsets) of one copy."""
-    calls, rows = _size(head)
+    calls, rows = _decode_header(head)
     offsets = np.frombuffer(body, dtype="<u4", count=calls + 1)
     matrix = np.frombuffer(body, dtype="<f4", offset=4 * (calls + 1)).reshape(rows, width)
     return matrix, offsets
 
 
-def _size(head: bytes) -> tuple[int, int]:
-    calls, rows = HEAD.unpack(head)
+def _decode_header(head: bytes) -> tuple[int, int]:
+    calls, rows = FRAME_HEADER.unpack(head)
     return int(calls), int(rows)
 
 
-def answer_frame(scored: Scored) -> bytes:
+def encode_scores(scored: Scored) -> bytes:
     """Return one answer."""
-    head = HEAD.pack(len(scored.faults), len(scored.scores))
+    head = FRAME_HEADER.pack(len(scored.faults), len(scored.scores))
     return b"".join((head, scored.faults.tobytes(), scored.scores.astype("<f4").tobytes()))
 
 
-OPEN = HEAD.pack(0, 0)
+OPENED_FRAME = FRAME_HEADER.pack(0, 0)
 """The first answer."""
 
 
-class Answers:
+class ScoresDecoder:
     """Bytes in, whole answers out."""
 
     def __init__(self, outputs: int) -> None:
@@ -69,21 +69,21 @@ class Answers:
 
         expected  (calls, rows) of each copy not answered yet, oldest first.
 
-        Raises ShadowLineError for anything else than the answer that is due.
+        Raises ShadowProtocolError for anything else than the answer that is due.
         """
         self._waiting += chunk
         answers: list[Scored] = []
         start = 0
-        while len(self._waiting) - start >= HEAD.size:
-            size = HEAD.unpack_from(self._waiting, start)
+        while len(self._waiting) - start >= FRAME_HEADER.size:
+            size = FRAME_HEADER.unpack_from(self._waiting, start)
             due = expected[len(answers)] if len(answers) < len(expected) else None
             if size != due:
-                raise ShadowLineError(f"an answer for {size} (calls, rows); due was {due}")
+                raise ShadowProtocolError(f"an answer for {size} (calls, rows); due was {due}")
             calls, rows = size
-            end = start + HEAD.size + calls + 4 * rows * self._outputs
+            end = start + FRAME_HEADER.size + calls + 4 * rows * self._outputs
             if len(self._waiting) < end:
                 break
-            body = bytes(self._waiting[start + HEAD.size : end])
+            body = bytes(self._waiting[start + FRAME_HEADER.size : end])
             faults = np.frombuffer(body, dtype=np.uint8, count=calls)
             scores = np.frombuffer(body, dtype="<f4", offset=calls).reshape(rows, self._outputs)
             answers.append(Scored(scores, faults))

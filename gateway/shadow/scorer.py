@@ -10,12 +10,18 @@ import socket
 
 import numpy as np
 
-from gateway.isolation.child_process import confined
-from gateway.isolation.packed_files import unpack
+from gateway.isolation.child_process import parse_and_confine
+from gateway.isolation.packed_files import unpack_files
 from gateway.models.executor import Scorer, score_calls
-from gateway.models.native_trees import quicker
-from gateway.shadow.protocol import HEAD, OPEN, answer_frame, copy_bytes, read_copy
-from registry.bundle import Session, load, verify, warm
+from gateway.models.native_trees import choose_scorer
+from gateway.shadow.protocol import (
+    FRAME_HEADER,
+    OPENED_FRAME,
+    copy_body_size,
+    decode_copy,
+    encode_scores,
+)
+from registry.bundle import Session, load_session, verify_bundle, warm_up
 
 OPENING_NICE = 10
 SCORING_NICE = 19
@@ -23,31 +29,31 @@ SCORING_NICE = 19
 pairs holds its rollout up."""
 
 
-def serve(line: socket.socket, session: Session, scorer: Scorer) -> None:
+def score_copies(connection: socket.socket, session: Session, scorer: Scorer) -> None:
     """Score until the other end is gone."""
-    with line.makefile("rb") as copies:
-        line.sendall(OPEN)
-        while head := copies.read(HEAD.size):
-            body = copies.read(copy_bytes(head, session.width))
-            matrix, row_offsets = read_copy(head, body, session.width)
+    with connection.makefile("rb") as copies:
+        connection.sendall(OPENED_FRAME)
+        while head := copies.read(FRAME_HEADER.size):
+            body = copies.read(copy_body_size(head, session.width))
+            matrix, row_offsets = decode_copy(head, body, session.width)
             with np.errstate(all="ignore"):
                 scored = score_calls(scorer, matrix, row_offsets, session.outputs)
-            line.sendall(answer_frame(scored))
+            connection.sendall(encode_scores(scored))
 
 
 def main() -> None:
     """Read the command line and the parcel, open the version, serve."""
-    asked = confined("gateway.shadow.scorer", __doc__, "line-fd", OPENING_NICE)
-    files = unpack(asked.parcel_fd)
+    asked = parse_and_confine("gateway.shadow.scorer", __doc__, "line-fd", OPENING_NICE)
+    files = unpack_files(asked.parcel_fd)
     os.close(asked.parcel_fd)
-    bundle = verify(files, trusted_key=None, expected_digest=asked.digest)
-    session = load(bundle)
-    warm(bundle, session)
-    scorer = quicker(bundle, session)
+    bundle = verify_bundle(files, trusted_key=None, expected_digest=asked.digest)
+    session = load_session(bundle)
+    warm_up(bundle, session)
+    scorer = choose_scorer(bundle, session)
     os.setpriority(os.PRIO_PROCESS, 0, SCORING_NICE)
     let_go = contextlib.suppress(BrokenPipeError, ConnectionResetError)
     with socket.socket(fileno=asked.line_fd) as line, let_go:
-        serve(line, session, scorer)
+        score_copies(line, session, scorer)
     os._exit(0)
 
 

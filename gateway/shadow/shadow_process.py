@@ -19,58 +19,58 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.clock import Clock
-from gateway.isolation.child_process import Bounds, Program, ending
-from gateway.isolation.packed_files import pack
+from gateway.isolation.child_process import ChildProcess, ResourceLimits, describe_exit
+from gateway.isolation.packed_files import pack_files
 from gateway.models.executor import Scored
 from gateway.models.routes import LoadedVersion
 from gateway.settings import Settings
-from gateway.shadow.protocol import Answers, ShadowLineError, copy_frame
+from gateway.shadow.protocol import ScoresDecoder, ShadowProtocolError, encode_copy
 
 log = logging.getLogger(__name__)
 
-DEATHS_MAX = 2
+DEATHS_TO_QUARANTINE = 2
 """Processes of one shadow that died of a copy; then this worker runs it no more, and says so."""
-LOOK_S = 0.25
+POLL_INTERVAL_S = 0.25
 """Between looks at a run that is not back."""
-REST_S_MIN = 0.1
-NS = 1_000_000_000
+RESTART_BACKOFF_S_MIN = 0.1
+NS_PER_SECOND = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowLimits:
     """What one shadow's process may take."""
 
-    bounds: Bounds
+    resources: ResourceLimits
     run_cpu_s: float
     """CPU time in one run; then it hangs."""
     silent_s: float
     """A run not back for this long without that CPU time: it is stopped, or starved."""
-    rest_s_max: float
+    restart_backoff_s_max: float
     """Between a process that ended and the next, at most; begins at .1 s and doubles."""
 
 
 def shadow_limits_of(settings: Settings) -> ShadowLimits:
     """Return the limits that the settings ask for."""
     return ShadowLimits(
-        bounds=Bounds(memory_mb=settings.shadow_memory_mb_max),
+        resources=ResourceLimits(memory_mb=settings.shadow_memory_mb_max),
         run_cpu_s=settings.shadow_run_cpu_ms_max / 1e3,
         silent_s=settings.shadow_silent_ms_max / 1e3,
-        rest_s_max=settings.restart_backoff_ms_max / 1e3,
+        restart_backoff_s_max=settings.restart_backoff_ms_max / 1e3,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class ProcessEnd:
     """How one process ended."""
 
     cause: str
     """In a word: crashed, hung, nonsense, silent, killed, unopened, closed."""
-    words: str
+    description: str
     blamed: bool
     """Whether the version did it: its copy was being run, and nothing outside explains the end."""
 
 
-def ended(code: int, cause: str, *, opened: bool, asked: bool) -> End:
+def classify_end(code: int, cause: str, *, opened: bool, copy_pending: bool) -> ProcessEnd:
     """Say how a process ended, and whether its version did it. Pure.
 
     code    as Program.ended.
@@ -78,16 +78,20 @@ def ended(code: int, cause: str, *, opened: bool, asked: bool) -> End:
     opened  it had opened the version; asked: a copy was not answered.
     """
     if cause:
-        return End(cause, cause, blamed=cause in ("hung", "nonsense"))
+        return ProcessEnd(cause, cause, blamed=cause in ("hung", "nonsense"))
     if not opened:
-        return End("unopened", f"{ending(code)} before it had opened the version", blamed=False)
+        return ProcessEnd(
+            "unopened", f"{describe_exit(code)} before it had opened the version", blamed=False
+        )
     if code in (-signal.SIGKILL, -signal.SIGTERM):
-        return End("killed", f"{ending(code)}, from outside", blamed=False)
-    return End("crashed", f"{ending(code)} in the middle of a run", blamed=asked)
+        return ProcessEnd("killed", f"{describe_exit(code)}, from outside", blamed=False)
+    return ProcessEnd(
+        "crashed", f"{describe_exit(code)} in the middle of a run", blamed=copy_pending
+    )
 
 
 @dataclass(slots=True)
-class _Asked:
+class _PendingCopy:
     """A copy that is not answered yet."""
 
     calls: int
@@ -103,7 +107,7 @@ class ShadowProcess(asyncio.Protocol):
         version: LoadedVersion,
         limits: ShadowLimits,
         clock: Clock,
-        on_ended: Callable[[End], None],
+        on_ended: Callable[[ProcessEnd], None],
         on_answer: Callable[[], None],
     ) -> None:
         """Exec it: milliseconds, and on the loop's thread (child_process.Program). OSError when the
@@ -113,29 +117,29 @@ class ShadowProcess(asyncio.Protocol):
         self._clock = clock
         self._on_ended = on_ended
         self._on_answer = on_answer
-        self._asked: deque[_Asked] = deque()
-        self._answers = Answers(version.lane.outputs)
+        self._pending: deque[_PendingCopy] = deque()
+        self._decoder = ScoresDecoder(version.executor.outputs)
         self._transport: asyncio.Transport | None = None
         self._opened = False
         self._cause = ""
         self._timer: asyncio.TimerHandle | None = None
-        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._ours.setblocking(False)
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
         try:
-            self.program = _exec(version, limits.bounds, theirs.fileno())
+            self.child = _start_process(version, limits.resources, theirs.fileno())
         except OSError:
-            self._ours.close()
+            self._socket.close()
             raise
         finally:
             theirs.close()
-        self.over = asyncio.get_running_loop().create_task(self._until_end())
-        self._head_begins()
+        self.exit_task = asyncio.get_running_loop().create_task(self._wait_for_exit())
+        self._on_oldest_started()
 
     async def connect(self) -> None:
         """Lay the line; copies may be asked for from then on."""
         with contextlib.suppress(OSError, ValueError):  # it has ended already, and its line with it
             loop = asyncio.get_running_loop()
-            await loop.create_unix_connection(lambda: self, sock=self._ours)
+            await loop.create_unix_connection(lambda: self, sock=self._socket)
 
     async def score(
         self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]
@@ -143,47 +147,47 @@ class ShadowProcess(asyncio.Protocol):
         """Score a copy; None when the process could not."""
         if self._transport is None:
             return None
-        if not self._asked:
-            self._head_begins()
+        if not self._pending:
+            self._on_oldest_started()
         answer: asyncio.Future[Scored | None] = asyncio.get_running_loop().create_future()
-        self._asked.append(_Asked(len(row_offsets) - 1, len(matrix), answer))
-        self._transport.write(copy_frame(matrix, row_offsets))
+        self._pending.append(_PendingCopy(len(row_offsets) - 1, len(matrix), answer))
+        self._transport.write(encode_copy(matrix, row_offsets))
         if self._timer is None:
-            self._look_later()
+            self._schedule_check()
         return await answer
 
-    def end(self, cause: str) -> None:
+    def kill(self, cause: str) -> None:
         """End it, for *cause*."""
         self._cause = self._cause or cause
-        self.program.kill()
+        self.child.kill()
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the way out."""
         self._transport = cast("asyncio.Transport", transport)
-        if self.over.done():
+        if self.exit_task.done():
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Hand each answer to whoever asked."""
-        expected = [(one.calls, one.rows) for one in self._asked]
+        expected = [(one.calls, one.rows) for one in self._pending]
         if not self._opened:
             expected.insert(0, (0, 0))
         try:
-            answers = self._answers.feed(data, expected)
-        except ShadowLineError as error:
-            log.warning("shadow_nonsense pid=%d error=%s", self.program.pid, error)
-            self.end("nonsense")
+            answers = self._decoder.feed(data, expected)
+        except ShadowProtocolError as error:
+            log.warning("shadow_nonsense pid=%d error=%s", self.child.pid, error)
+            self.kill("nonsense")
             return
         if answers and not self._opened:
             answers, self._opened = answers[1:], True
         for scored in answers:
-            asked = self._asked.popleft()
+            asked = self._pending.popleft()
             if not asked.answer.done():
                 asked.answer.set_result(scored)
             self._on_answer()
-        self._head_begins()
+        self._on_oldest_started()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The process let go of the line; it is over when it is dead."""
@@ -192,51 +196,59 @@ class ShadowProcess(asyncio.Protocol):
 
     # How it does
 
-    def _head_begins(self) -> None:
+    def _on_oldest_started(self) -> None:
         """From now on the oldest copy is being run."""
-        self._since_ns, self._since_cpu_s = self._clock.now_ns(), self.program.cpu_s()
+        self._oldest_started_ns, self._oldest_started_cpu_s = (
+            self._clock.now_ns(),
+            self.child.cpu_s(),
+        )
 
-    def _look_later(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+    def _schedule_check(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(POLL_INTERVAL_S, self._check_oldest)
 
-    def _look(self) -> None:
+    def _check_oldest(self) -> None:
         """End a process that does not come back with the oldest copy."""
         self._timer = None
-        if not self._asked or self._cause:
+        if not self._pending or self._cause:
             return
-        if self._opened and self.program.cpu_s() - self._since_cpu_s > self._limits.run_cpu_s:
-            self.end("hung")
-        elif self._clock.now_ns() - self._since_ns > self._limits.silent_s * NS:
-            self.end("silent")
+        if (
+            self._opened
+            and self.child.cpu_s() - self._oldest_started_cpu_s > self._limits.run_cpu_s
+        ):
+            self.kill("hung")
+        elif self._clock.now_ns() - self._oldest_started_ns > self._limits.silent_s * NS_PER_SECOND:
+            self.kill("silent")
         else:
-            self._look_later()
+            self._schedule_check()
 
-    async def _until_end(self) -> None:
-        code = await self.program.ended
-        end = ended(code, self._cause, opened=self._opened, asked=bool(self._asked))
+    async def _wait_for_exit(self) -> None:
+        code = await self.child.exited
+        end = classify_end(code, self._cause, opened=self._opened, copy_pending=bool(self._pending))
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None:
             self._transport.abort()
         else:
-            self._ours.close()
+            self._socket.close()
         self._on_ended(end)
-        while self._asked:
-            answer = self._asked.popleft().answer
+        while self._pending:
+            answer = self._pending.popleft().answer
             if not answer.done():
                 answer.set_result(None)
 
 
-def _exec(version: LoadedVersion, bounds: Bounds, line_fd: int) -> Program:
-    parcel = pack(version.files)
+def _start_process(version: LoadedVersion, bounds: ResourceLimits, line_fd: int) -> ChildProcess:
+    parcel = pack_files(version.files)
     try:
         own = [f"--parcel-fd={parcel}", f"--line-fd={line_fd}", f"--digest={version.bundle.digest}"]
-        return Program("gateway.shadow.scorer", [*bounds.arguments(), *own], (parcel, line_fd))
+        return ChildProcess(
+            "gateway.shadow.scorer", [*bounds.to_arguments(), *own], (parcel, line_fd)
+        )
     finally:
         os.close(parcel)
 
 
-class ShadowLane:
+class ShadowExecutor:
     """One shadow version of one worker, through all its processes. The loop's thread only."""
 
     def __init__(
@@ -254,13 +266,13 @@ class ShadowLane:
         self._process: ShadowProcess | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._closed = False
-        self._ends = 0
+        self._ends_in_a_row = 0
         """In a row, without an answer between."""
         self._deaths = 0
-        self._rest_until_ns = 0
+        self._backoff_until_ns = 0
         self.first_bad_unix_ns = 0
         """When a process first died of a copy; 0: never."""
-        self.condemned = ""
+        self.quarantined = ""
         """Why it is run no more; empty: it is."""
 
     @property
@@ -271,7 +283,7 @@ class ShadowLane:
     @property
     def pid(self) -> int:
         """Of its process; 0 while there is none."""
-        return self._process.program.pid if self._process is not None else 0
+        return self._process.child.pid if self._process is not None else 0
 
     async def score(
         self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]
@@ -280,15 +292,17 @@ class ShadowLane:
 
         How much may wait is the caller's business: what is written is kept until it is read.
         """
-        if self._closed or self.condemned or self._clock.now_ns() < self._rest_until_ns:
+        if self._closed or self.quarantined or self._clock.now_ns() < self._backoff_until_ns:
             return None
         if self._process is None:
             try:
                 self._process = ShadowProcess(
-                    self._version, self._limits, self._clock, self._ended, self._answered
+                    self._version, self._limits, self._clock, self._on_process_end, self._on_answer
                 )
             except OSError as error:
-                self._ended(End("unopened", f"it cannot be started: {error}", blamed=False))
+                self._on_process_end(
+                    ProcessEnd("unopened", f"it cannot be started: {error}", blamed=False)
+                )
                 return None
             self._connecting = asyncio.create_task(self._process.connect())
         process, connecting = self._process, self._connecting
@@ -300,32 +314,35 @@ class ShadowLane:
         """End the process; copies it still has are answered None."""
         self._closed = True
         if self._process is not None:
-            self._process.end("closed")
+            self._process.kill("closed")
 
-    async def closed(self) -> None:
+    async def wait_closed(self) -> None:
         """Close, and return when the process is gone."""
         process = self._process
         self.close()
         if process is not None:
-            await process.over
+            await process.exit_task
 
-    def _answered(self) -> None:
-        self._ends = 0
+    def _on_answer(self) -> None:
+        self._ends_in_a_row = 0
 
-    def _ended(self, end: End) -> None:
+    def _on_process_end(self, end: ProcessEnd) -> None:
         self._process = None
         if end.cause == "closed":
             return
         self._on_end(end.cause)
-        self._ends += 1
-        rest_s = min(REST_S_MIN * 2 ** (self._ends - 1), self._limits.rest_s_max)
-        self._rest_until_ns = self._clock.now_ns() + int(rest_s * NS)
+        self._ends_in_a_row += 1
+        rest_s = min(
+            RESTART_BACKOFF_S_MIN * 2 ** (self._ends_in_a_row - 1),
+            self._limits.restart_backoff_s_max,
+        )
+        self._backoff_until_ns = self._clock.now_ns() + int(rest_s * NS_PER_SECOND)
         log.warning(
             "shadow_ended model=%s version=%s cause=%s words=%s blamed=%s",
             self._version.bundle.model,
             self._version.label,
             end.cause,
-            end.words,
+            end.description,
             end.blamed,
         )
         if not end.blamed:
@@ -333,9 +350,9 @@ class ShadowLane:
         self._deaths += 1
         self.first_bad_unix_ns = self.first_bad_unix_ns or self._clock.unix_ns()
         words = (
-            end.words
+            end.description
             if end.cause != "hung"
             else (f"a run that used {self._limits.run_cpu_s:g} s of CPU and did not come back")
         )
-        if self._deaths >= DEATHS_MAX:
-            self.condemned = f"its shadow process died {self._deaths} times, the last by {words}"
+        if self._deaths >= DEATHS_TO_QUARANTINE:
+            self.quarantined = f"its shadow process died {self._deaths} times, the last by {words}"

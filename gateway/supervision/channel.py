@@ -36,7 +36,7 @@ class FrameError(ValueError):
     """What arrived is no frame of ours; the line cannot be trusted any more."""
 
 
-def frame(message: Message) -> bytes:
+def encode_frame(message: Message) -> bytes:
     """Return *message* as one frame."""
     body = json.dumps(message, separators=(",", ":")).encode()
     if len(body) > FRAME_BYTES_MAX:
@@ -44,7 +44,7 @@ def frame(message: Message) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-class Frames:
+class FrameDecoder:
     """Bytes in, whole messages out. No I/O."""
 
     def __init__(self) -> None:
@@ -81,23 +81,25 @@ class Frames:
         return message
 
 
-class Line(asyncio.Protocol):
+class ControlConnection(asyncio.Protocol):
     """One end of the pair on an event loop. Calls back per message, and once when it is lost."""
 
     def __init__(self, on_message: Callable[[Message], None], on_lost: Callable[[], None]) -> None:
-        self._frames = Frames()
+        self._frames = FrameDecoder()
         self._on_message = on_message
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
 
     @staticmethod
-    async def over(
-        end: socket.socket, on_message: Callable[[Message], None], on_lost: Callable[[], None]
-    ) -> "Line":
+    async def attach(
+        endpoint: socket.socket, on_message: Callable[[Message], None], on_lost: Callable[[], None]
+    ) -> "ControlConnection":
         """Return a line over *end*, which it owns from now on."""
-        end.setblocking(False)
+        endpoint.setblocking(False)
         loop = asyncio.get_running_loop()
-        _, line = await loop.create_unix_connection(lambda: Line(on_message, on_lost), sock=end)
+        _, line = await loop.create_unix_connection(
+            lambda: ControlConnection(on_message, on_lost), sock=endpoint
+        )
         return line
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -123,7 +125,7 @@ class Line(asyncio.Protocol):
         """Queue *message*; False when the line is lost. Never blocks."""
         if self._transport is None or self._transport.is_closing():
             return False
-        self._transport.write(frame(message))
+        self._transport.write(encode_frame(message))
         return True
 
     def send_if_read(self, message: Callable[[], Message]) -> bool:
@@ -148,8 +150,8 @@ A worker whose successor already serves is given more than Settings.drain_grace_
 for its clients to reconnect by themselves (max_connection_age) before their connections close.
 """
 
-OnCondemned = Callable[[str, str, int], None]
-"""on_condemned(version id, why, first time in Unix ns): workers of this host died running it."""
+OnQuarantine = Callable[[str, str, int], None]
+"""on_quarantine(version id, why, first time in Unix ns): workers of this host died running it."""
 
 
 class WorkerChannel:
@@ -180,14 +182,14 @@ class WorkerChannel:
         self._orphan_grace_s = orphan_grace_s
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
-        self._lost = asyncio.Event()
+        self._disconnected = asyncio.Event()
 
     async def start(
         self,
         *,
         on_serve: OnServe,
         on_drain: OnDrain,
-        on_condemned: OnCondemned = lambda *_: None,
+        on_quarantine: OnQuarantine = lambda *_: None,
         gauges: Callable[[], Mapping[str, float]] = dict,
         snapshot: Callable[[], Message] | None = None,
     ) -> None:
@@ -198,23 +200,25 @@ class WorkerChannel:
         """
         die_with_supervisor()
         os.set_inheritable(self._fd, False)
-        self._on_serve, self._on_drain, self._on_condemned = on_serve, on_drain, on_condemned
+        self._on_serve, self._on_drain, self._on_quarantine = on_serve, on_drain, on_quarantine
         self._gauges, self._snapshot = gauges, snapshot
         self._loop = asyncio.get_running_loop()
         self._finished: asyncio.Future[None] = self._loop.create_future()
-        self._line = await Line.over(socket.socket(fileno=self._fd), self._hear, self._orphaned)
+        self._connection = await ControlConnection.attach(
+            socket.socket(fileno=self._fd), self._handle_command, self._on_supervisor_lost
+        )
         self._loop.add_signal_handler(signal.SIGTERM, self._drain, self._orphan_grace_s)
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._line.send({"type": "hello", "pid": os.getpid()})
+        self._connection.send({"type": "hello", "pid": os.getpid()})
         self._next_metrics_ns = time.monotonic_ns()
-        self._beat(self._loop.time())
+        self._send_heartbeat(self._loop.time())
 
-    def ready(self) -> None:
+    def announce_ready(self) -> None:
         """Everything deployed is loaded, verified and warm; a slot may be given."""
-        self._line.send({"type": "ready"})
+        self._connection.send({"type": "ready"})
 
-    async def finished(self) -> None:
+    async def wait_finished(self) -> None:
         """Return when on_drain has returned and the last words are sent.
 
         Raises what on_serve or on_drain raised, so that the worker exits loudly.
@@ -224,61 +228,61 @@ class WorkerChannel:
         finally:
             self._timer.cancel()
             if self._snapshot is not None:
-                self._line.send({"type": "metrics", "snapshot": self._snapshot()})
-            self._line.close()
+                self._connection.send({"type": "metrics", "snapshot": self._snapshot()})
+            self._connection.close()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
-                    await self._lost.wait()
+                    await self._disconnected.wait()
 
-    def _beat(self, due_s: float) -> None:
+    def _send_heartbeat(self, due_s: float) -> None:
         """Say that the loop turns, and how late it turned: seconds past *due_s* on its clock."""
         now_s = self._loop.time()
         lag_ms = max(0.0, (now_s - due_s) * 1e3)
-        self._line.send_if_read(
+        self._connection.send_if_read(
             lambda: {"type": "heartbeat", "loop_lag_ms": round(lag_ms, 3), **self._gauges()}
         )
         if self._snapshot is not None and time.monotonic_ns() >= self._next_metrics_ns:
             self._next_metrics_ns = time.monotonic_ns() + self._metrics_ns
             taken = self._snapshot
-            self._line.send_if_read(lambda: {"type": "metrics", "snapshot": taken()})
+            self._connection.send_if_read(lambda: {"type": "metrics", "snapshot": taken()})
         next_s = now_s + self._heartbeat_s
-        self._timer = self._loop.call_at(next_s, self._beat, next_s)
+        self._timer = self._loop.call_at(next_s, self._send_heartbeat, next_s)
 
-    def _hear(self, message: Message) -> None:
+    def _handle_command(self, message: Message) -> None:
         if message["type"] == "serve":
-            self._run(self._serve(int(message["slot"]), int(message["port"])))
+            self._start_task(self._serve(int(message["slot"]), int(message["port"])))
         elif message["type"] == "drain":
             self._drain(float(message["grace_s"]))
         elif message["type"] == "condemned":
             first_unix_ns = int(message["first_unix_ns"])
-            self._on_condemned(str(message["version"]), str(message["why"]), first_unix_ns)
+            self._on_quarantine(str(message["version"]), str(message["why"]), first_unix_ns)
 
-    def _orphaned(self) -> None:
-        self._lost.set()
+    def _on_supervisor_lost(self) -> None:
+        self._disconnected.set()
         self._drain(self._orphan_grace_s)
 
     async def _serve(self, slot: int, port: int) -> None:
         await self._on_serve(slot, port)
-        self._line.send({"type": "serving"})
+        self._connection.send({"type": "serving"})
 
     def _drain(self, grace_s: float) -> None:
         if not self._draining and not self._finished.done():
             self._draining = True
-            self._line.send({"type": "draining"})
-            self._run(self._drained(grace_s))
+            self._connection.send({"type": "draining"})
+            self._start_task(self._finish_drain(grace_s))
 
-    async def _drained(self, grace_s: float) -> None:
+    async def _finish_drain(self, grace_s: float) -> None:
         await self._on_drain(grace_s)
         if not self._finished.done():
             self._finished.set_result(None)
 
-    def _run(self, step: Coroutine[Any, Any, None]) -> None:
+    def _start_task(self, step: Coroutine[Any, Any, None]) -> None:
         """Run *step*; what it raises comes out of `finished`."""
         task = self._loop.create_task(step)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_task_done)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) and not self._finished.done():
             self._finished.set_exception(error)

@@ -23,12 +23,12 @@ from gateway.telemetry.metrics import FAMILIES, ROW_EDGES, SECONDS_EDGES, SERIES
 Snapshot = Mapping[str, Any]
 """What Metrics.snapshot returns: {family: [[labels, value], ...]}."""
 
-EDGES: dict[str, tuple[float, ...]] = {
+HISTOGRAM_EDGES: dict[str, tuple[float, ...]] = {
     "turnout_call_seconds": SECONDS_EDGES,
     "turnout_batch_rows": ROW_EDGES,
 }
 
-SUPERVISED: dict[str, Family] = {
+SUPERVISOR_FAMILIES: dict[str, Family] = {
     "turnout_loop_lag_seconds": Family(
         "gauge", (), "Latest that the worker's event loop turned, over the last 15 s."
     ),
@@ -54,7 +54,7 @@ class Report:
     """(worker label, cause) -> how many."""
 
 
-def added(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
+def sum_snapshots(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
     """Return one snapshot: counters and histograms summed, gauges of the last that has them."""
     total: dict[str, dict[tuple[str, ...], Any]] = {}
     for snapshot in snapshots:
@@ -71,17 +71,17 @@ def added(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
     return {n: [[list(key), value] for key, value in s.items()] for n, s in total.items()}
 
 
-def counted(snapshot: Snapshot) -> dict[str, Any]:
+def without_gauges(snapshot: Snapshot) -> dict[str, Any]:
     """Return what of *snapshot* outlives its worker: everything but gauges."""
     return {n: s for n, s in snapshot.items() if n in FAMILIES and FAMILIES[n].kind != "gauge"}
 
 
-def _sum(family: Family, held: Any, value: Any) -> Any:  # noqa: ANN401  a number or a list of them
-    if held is None or family.kind == "gauge":
+def _sum(family: Family, total: Any, value: Any) -> Any:  # noqa: ANN401  a number or a list of them
+    if total is None or family.kind == "gauge":
         return value
     if family.kind == "counter":
-        return held + value
-    return [a + b for a, b in zip(held, value, strict=True)]
+        return total + value
+    return [a + b for a, b in zip(total, value, strict=True)]
 
 
 class Exposition(Collector):
@@ -103,18 +103,20 @@ class Exposition(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield every family, with `worker` after its own labels."""
         report = self._report()
-        sums = {worker: added(snapshots) for worker, snapshots in report.counts.items()}
+        sums = {worker: sum_snapshots(snapshots) for worker, snapshots in report.counts.items()}
         for name, family in FAMILIES.items():
             metric = _metric(name, family)
             for worker, snapshot in sums.items():
                 for labels, value in snapshot.get(name, ()):
-                    _put(name, metric, [*labels, worker], value)
+                    _add_samples(name, metric, [*labels, worker], value)
             yield metric
         yield from self._supervised(report)
 
     @staticmethod
     def _supervised(report: Report) -> Iterable[Metric]:
-        lag, rss, restarts, workers = (_metric(name, fam) for name, fam in SUPERVISED.items())
+        lag, rss, restarts, workers = (
+            _metric(name, fam) for name, fam in SUPERVISOR_FAMILIES.items()
+        )
         for worker, seconds in report.lags_s.items():
             lag.add_metric([worker], seconds)
         states: dict[str, int] = dict.fromkeys(("starting", "spare", "serving", "draining"), 0)
@@ -136,15 +138,15 @@ def _metric(name: str, family: Family) -> Any:  # noqa: ANN401  the three have n
         "gauge": GaugeMetricFamily,
         "histogram": HistogramMetricFamily,
     }
-    return kinds[family.kind](name, family.says, labels=labels)
+    return kinds[family.kind](name, family.documentation, labels=labels)
 
 
-def _put(name: str, metric: Any, labels: list[str], value: Any) -> None:  # noqa: ANN401
-    if name not in EDGES:
+def _add_samples(name: str, metric: Any, labels: list[str], value: Any) -> None:  # noqa: ANN401
+    if name not in HISTOGRAM_EDGES:
         metric.add_metric(labels, value)
         return
     *counts, total = value
-    bounds = [*(repr(float(edge)) for edge in EDGES[name]), "+Inf"]
+    bounds = [*(repr(float(edge)) for edge in HISTOGRAM_EDGES[name]), "+Inf"]
     running = 0
     buckets = []
     for bound, count in zip(bounds, counts, strict=True):

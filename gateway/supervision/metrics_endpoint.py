@@ -12,11 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from gateway.supervision.exposition import Exposition, Report
 
-READ_S_MAX = 5.0
+CLIENT_IDLE_S_MAX = 5.0
 """A client that sends or reads nothing for this long is left."""
 
 
-class ObserveServer:
+class MetricsEndpoint:
     """Serves until closed. GET only; anything else is 404 or 501."""
 
     def __init__(self, host: str, port: int, report: Callable[[], Report]) -> None:
@@ -24,10 +24,10 @@ class ObserveServer:
         exposition = Exposition(report)
 
         class Page(BaseHTTPRequestHandler):
-            timeout = READ_S_MAX
+            timeout = CLIENT_IDLE_S_MAX
 
             def do_GET(self) -> None:
-                status, kind, body = _page(self.path.partition("?")[0], exposition, report())
+                status, kind, body = _respond(self.path.partition("?")[0], exposition, report())
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
@@ -56,7 +56,7 @@ class ObserveServer:
         self._thread.join()
 
 
-def _page(path: str, exposition: Exposition, report: Report) -> tuple[HTTPStatus, str, bytes]:
+def _respond(path: str, exposition: Exposition, report: Report) -> tuple[HTTPStatus, str, bytes]:
     """Return (status, content type, body) for *path*."""
     if path == "/metrics":
         kind = "text/plain; version=0.0.4; charset=utf-8"

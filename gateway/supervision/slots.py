@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-MS = 1_000_000
+NS_PER_MS = 1_000_000
 """Nanoseconds."""
 
 HELLO_MS_MAX = 30_000
@@ -29,20 +29,20 @@ KILL_AFTER_GRACE_MS = 1_000
 """A drained worker gets this much beyond its grace to leave by itself."""
 
 RESTART_BACKOFF_MS_MIN = 100
-PROVEN_MS = 10_000
+STABLE_MS = 10_000
 """A worker that served this long has shown that workers start; the backoff begins anew."""
 
-MEMORY_REST_MS = 30_000
+MEMORY_REPLACE_PAUSE_MS = 30_000
 """A worker is not replaced for memory before: if the models need that much, the next does too."""
 
 LATE_TICK_MS = 500
 """The supervisor itself was stopped for this long: nobody's silence in that time counts."""
 
-LAGS_KEPT = 150
+LAG_SAMPLES = 150
 """Heartbeats whose loop lag is remembered: 15 s at the default 100 ms, one Prometheus scrape."""
 
 
-class State(Enum):
+class WorkerState(Enum):
     """Where a worker is in its life."""
 
     STARTING = "starting"
@@ -52,25 +52,25 @@ class State(Enum):
 
 
 @dataclass(slots=True, eq=False)
-class Seat:
+class WorkerRecord:
     """One worker as the supervisor knows it. Times are monotonic ns."""
 
     pid: int
     started_ns: int
-    state: State = State.STARTING
+    state: WorkerState = WorkerState.STARTING
     slot: int | None = None
     opened_ns: int | None = None
     """When it said `serving`."""
-    given_ns: int = 0
-    heard_ns: int = 0
+    slot_assigned_ns: int = 0
+    last_message_ns: int = 0
     """Its last message; 0 before hello."""
     drain_by_ns: int = 0
-    leaving: str = ""
+    replace_reason: str = ""
     """Why it is replaced once somebody can take its slot: rolling, memory; empty: it stays."""
-    killed: str = ""
+    kill_reason: str = ""
     """Why we killed it; empty: we did not."""
     rss_bytes: int = 0
-    lags_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LAGS_KEPT))
+    lags_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LAG_SAMPLES))
     gauges: dict[str, float] = field(default_factory=dict)
 
 
@@ -83,14 +83,14 @@ class Start:
 class Serve:
     """Give *seat* its slot."""
 
-    seat: Seat
+    worker: WorkerRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
     """Ask *seat* to leave within *grace_s*."""
 
-    seat: Seat
+    worker: WorkerRecord
     grace_s: float
 
 
@@ -98,11 +98,11 @@ class Drain:
 class Kill:
     """SIGKILL *seat*."""
 
-    seat: Seat
+    worker: WorkerRecord
     cause: str
 
 
-Order = Start | Serve | Drain | Kill
+SupervisorCommand = Start | Serve | Drain | Kill
 
 
 class Slots:
@@ -126,10 +126,10 @@ class Slots:
 
         stop_hand_over_s: the same when everybody leaves, for clients to move to other hosts.
         """
-        self.seats: list[Seat] = []
+        self.workers: list[WorkerRecord] = []
         self.stopping = False
         self._slots = slots
-        self._silent_ns_max = silent_ms_max * MS
+        self._silent_ns_max = silent_ms_max * NS_PER_MS
         self._rss_bytes_max = rss_bytes_max
         self._backoff_ms_max = restart_backoff_ms_max
         self._drain_grace_s = drain_grace_s
@@ -139,155 +139,163 @@ class Slots:
         self._start_at_ns = 0
         self._ticked_ns = 0
 
-    def started(self, pid: int, now_ns: int) -> Seat:
+    def add_worker(self, pid: int, now_ns: int) -> WorkerRecord:
         """A worker was started as *pid*."""
-        seat = Seat(pid, now_ns)
-        self.seats.append(seat)
+        seat = WorkerRecord(pid, now_ns)
+        self.workers.append(seat)
         return seat
 
-    def heard(self, seat: Seat, kind: str, now_ns: int) -> None:
+    def on_message(self, worker: WorkerRecord, kind: str, now_ns: int) -> None:
         """*seat* sent a message of type *kind*."""
-        seat.heard_ns = now_ns
-        if kind == "ready" and seat.state is State.STARTING:
-            seat.state = State.SPARE
-        elif kind == "serving" and seat.state is State.SERVING:
-            seat.opened_ns = now_ns
-        elif kind == "draining" and seat.state is not State.DRAINING:
+        worker.last_message_ns = now_ns
+        if kind == "ready" and worker.state is WorkerState.STARTING:
+            worker.state = WorkerState.SPARE
+        elif kind == "serving" and worker.state is WorkerState.SERVING:
+            worker.opened_ns = now_ns
+        elif kind == "draining" and worker.state is not WorkerState.DRAINING:
             # Not our order (its own SIGTERM): its slot is free, and it gets the usual grace.
-            self._leave(seat, now_ns, self._drain_grace_s)
+            self._drain_worker(worker, now_ns, self._drain_grace_s)
 
-    def gone(self, seat: Seat, now_ns: int) -> None:
+    def remove_worker(self, worker: WorkerRecord, now_ns: int) -> None:
         """*seat* has died, or has closed its line."""
-        self.seats.remove(seat)
-        if seat.state is State.DRAINING or self.stopping:
+        self.workers.remove(worker)
+        if worker.state is WorkerState.DRAINING or self.stopping:
             return
-        if seat.opened_ns is not None and now_ns - seat.opened_ns >= PROVEN_MS * MS:
+        if worker.opened_ns is not None and now_ns - worker.opened_ns >= STABLE_MS * NS_PER_MS:
             self._failures = 0
             return
         self._failures += 1
         backoff_ms = min(RESTART_BACKOFF_MS_MIN * 2 ** (self._failures - 1), self._backoff_ms_max)
-        self._start_at_ns = now_ns + backoff_ms * MS
+        self._start_at_ns = now_ns + backoff_ms * NS_PER_MS
 
-    def roll(self) -> None:
+    def start_rolling_restart(self) -> None:
         """Replace every worker of now, one slot at a time, each by one that is already warm."""
-        for seat in self.seats:
-            seat.leaving = "rolling"
+        for seat in self.workers:
+            seat.replace_reason = "rolling"
 
-    def stop(self, now_ns: int) -> list[Order]:
+    def stop(self, now_ns: int) -> list[SupervisorCommand]:
         """Ask everybody to leave; nobody is started any more. Who only loads is killed."""
         self.stopping = True
-        orders: list[Order] = []
-        for seat in self.seats:
-            if seat.state is State.STARTING:
-                seat.killed = seat.killed or "stop"
+        orders: list[SupervisorCommand] = []
+        for seat in self.workers:
+            if seat.state is WorkerState.STARTING:
+                seat.kill_reason = seat.kill_reason or "stop"
                 orders.append(Kill(seat, "stop"))
-            elif seat.state is not State.DRAINING:
-                had_calls = self._stop_hand_over_s * (seat.state is State.SERVING)
-                orders.append(self._leave(seat, now_ns, self._drain_grace_s + had_calls))
+            elif seat.state is not WorkerState.DRAINING:
+                had_calls = self._stop_hand_over_s * (seat.state is WorkerState.SERVING)
+                orders.append(self._drain_worker(seat, now_ns, self._drain_grace_s + had_calls))
         return orders
 
-    def due(self, now_ns: int) -> list[Order]:
+    def due_commands(self, now_ns: int) -> list[SupervisorCommand]:
         """Return what must be done now; each is taken as carried out, but Start is repeated until
         `started` is called.
 
         Killed first, so that their slots are free; then slots to spares; then who was replaced
         leaves; then new spares.
         """
-        if self._ticked_ns and now_ns - self._ticked_ns > LATE_TICK_MS * MS:
-            for seat in self.seats:
-                seat.heard_ns = seat.heard_ns and now_ns
+        if self._ticked_ns and now_ns - self._ticked_ns > LATE_TICK_MS * NS_PER_MS:
+            for seat in self.workers:
+                seat.last_message_ns = seat.last_message_ns and now_ns
         self._ticked_ns = now_ns
-        orders: list[Order] = [*self._kills(now_ns)]
+        orders: list[SupervisorCommand] = [*self._kill_commands(now_ns)]
         if not self.stopping:
             self._mark_memory(now_ns)
-            orders += self._serves(now_ns)
-            orders += self._drains(now_ns)
-            orders += self._starts(now_ns)
+            orders += self._serve_commands(now_ns)
+            orders += self._drain_commands(now_ns)
+            orders += self._start_commands(now_ns)
         return orders
 
     @property
     def serving(self) -> int:
         """Slots whose worker has opened the port."""
-        return len({s.slot for s in self.seats if _sits(s) and s.opened_ns is not None})
+        return len({s.slot for s in self.workers if _occupies_slot(s) and s.opened_ns is not None})
 
-    def _kills(self, now_ns: int) -> Iterable[Kill]:
-        for seat in self.seats:
-            cause = "" if seat.killed else self._fault(seat, now_ns)
+    def _kill_commands(self, now_ns: int) -> Iterable[Kill]:
+        for seat in self.workers:
+            cause = "" if seat.kill_reason else self._kill_cause(seat, now_ns)
             if cause:
-                seat.killed = cause
+                seat.kill_reason = cause
                 yield Kill(seat, cause)
 
-    def _fault(self, seat: Seat, now_ns: int) -> str:
+    def _kill_cause(self, worker: WorkerRecord, now_ns: int) -> str:
         """Why *seat* cannot stay a moment longer; empty: it can."""
-        if seat.heard_ns == 0:
-            return "silent" if now_ns - seat.started_ns > HELLO_MS_MAX * MS else ""
-        loading = seat.state is State.STARTING
-        bound_ns = max(self._silent_ns_max, LOADING_SILENT_MS_MAX * MS * loading)
-        if now_ns - seat.heard_ns > bound_ns:
+        if worker.last_message_ns == 0:
+            return "silent" if now_ns - worker.started_ns > HELLO_MS_MAX * NS_PER_MS else ""
+        loading = worker.state is WorkerState.STARTING
+        bound_ns = max(self._silent_ns_max, LOADING_SILENT_MS_MAX * NS_PER_MS * loading)
+        if now_ns - worker.last_message_ns > bound_ns:
             return "silent"
-        if seat.state is State.DRAINING and now_ns > seat.drain_by_ns:
+        if worker.state is WorkerState.DRAINING and now_ns > worker.drain_by_ns:
             return "drain"
-        opening = seat.state is State.SERVING and seat.opened_ns is None
-        return "stuck" if opening and now_ns - seat.given_ns > OPEN_MS_MAX * MS else ""
+        opening = worker.state is WorkerState.SERVING and worker.opened_ns is None
+        return (
+            "stuck"
+            if opening and now_ns - worker.slot_assigned_ns > OPEN_MS_MAX * NS_PER_MS
+            else ""
+        )
 
     def _mark_memory(self, now_ns: int) -> None:
-        for seat in self.seats:
-            rested = seat.opened_ns is not None and now_ns - seat.opened_ns > MEMORY_REST_MS * MS
-            if rested and not seat.leaving and seat.rss_bytes > self._rss_bytes_max:
-                seat.leaving = "memory"
+        for seat in self.workers:
+            rested = (
+                seat.opened_ns is not None
+                and now_ns - seat.opened_ns > MEMORY_REPLACE_PAUSE_MS * NS_PER_MS
+            )
+            if rested and not seat.replace_reason and seat.rss_bytes > self._rss_bytes_max:
+                seat.replace_reason = "memory"
 
-    def _serves(self, now_ns: int) -> Iterable[Serve]:
+    def _serve_commands(self, now_ns: int) -> Iterable[Serve]:
         """Empty slots first; then, one at a time, the slots of those who are to leave."""
         # Someone warm but outdated still fills an empty slot: serving comes before being new.
-        spares = [s for s in self.seats if s.state is State.SPARE and not s.killed]
-        spares.sort(key=lambda seat: (bool(seat.leaving), seat.started_ns))
-        sitting = [s for s in self.seats if s.slot is not None and _sits(s)]
+        spares = [s for s in self.workers if s.state is WorkerState.SPARE and not s.kill_reason]
+        spares.sort(key=lambda seat: (bool(seat.replace_reason), seat.started_ns))
+        sitting = [s for s in self.workers if s.slot is not None and _occupies_slot(s)]
         taken = [seat.slot for seat in sitting]
         wanted: list[int | None] = [slot for slot in range(self._slots) if slot not in taken]
         if not wanted and all(seat.opened_ns is not None for seat in sitting):
-            renewed = {seat.slot for seat in sitting if not seat.leaving}
+            renewed = {seat.slot for seat in sitting if not seat.replace_reason}
             wanted = [slot for slot in taken if slot not in renewed][:1]
-            spares = [seat for seat in spares if not seat.leaving]
+            spares = [seat for seat in spares if not seat.replace_reason]
         for slot, seat in zip(wanted, spares, strict=False):
-            seat.state, seat.slot, seat.given_ns = State.SERVING, slot, now_ns
+            seat.state, seat.slot, seat.slot_assigned_ns = WorkerState.SERVING, slot, now_ns
             yield Serve(seat)
 
-    def _drains(self, now_ns: int) -> Iterable[Drain]:
+    def _drain_commands(self, now_ns: int) -> Iterable[Drain]:
         """Those who are to leave, and whose place somebody newer has taken."""
-        fresh = [seat for seat in self.seats if not seat.leaving and not seat.killed]
-        opened = [s for s in self.seats if _sits(s) and s.opened_ns is not None]
-        warm = any(seat.state is State.SPARE for seat in fresh)
-        for seat in [seat for seat in self.seats if seat.leaving and not seat.killed]:
+        fresh = [seat for seat in self.workers if not seat.replace_reason and not seat.kill_reason]
+        opened = [s for s in self.workers if _occupies_slot(s) and s.opened_ns is not None]
+        warm = any(seat.state is WorkerState.SPARE for seat in fresh)
+        for seat in [seat for seat in self.workers if seat.replace_reason and not seat.kill_reason]:
             replaced = {
-                State.STARTING: True,
-                State.SPARE: warm,
-                State.SERVING: any(
-                    o.slot == seat.slot and o.given_ns > seat.given_ns for o in opened
+                WorkerState.STARTING: True,
+                WorkerState.SPARE: warm,
+                WorkerState.SERVING: any(
+                    o.slot == seat.slot and o.slot_assigned_ns > seat.slot_assigned_ns
+                    for o in opened
                 ),
-                State.DRAINING: False,
+                WorkerState.DRAINING: False,
             }
             if replaced[seat.state]:
-                had_calls = self._hand_over_s * (seat.state is State.SERVING)
-                yield self._leave(seat, now_ns, self._drain_grace_s + had_calls)
+                had_calls = self._hand_over_s * (seat.state is WorkerState.SERVING)
+                yield self._drain_worker(seat, now_ns, self._drain_grace_s + had_calls)
 
-    def _starts(self, now_ns: int) -> Iterable[Start]:
+    def _start_commands(self, now_ns: int) -> Iterable[Start]:
         """One worker a slot and one spare; while starts keep failing, one try at a time."""
         if now_ns < self._start_at_ns:
             return
-        coming = [s for s in self.seats if s.state in (State.STARTING, State.SPARE)]
-        coming = [seat for seat in coming if not seat.leaving and not seat.killed]
-        starting = sum(seat.state is State.STARTING for seat in coming)
-        taken = {seat.slot for seat in self.seats if _sits(seat)}
+        coming = [s for s in self.workers if s.state in (WorkerState.STARTING, WorkerState.SPARE)]
+        coming = [seat for seat in coming if not seat.replace_reason and not seat.kill_reason]
+        starting = sum(seat.state is WorkerState.STARTING for seat in coming)
+        taken = {seat.slot for seat in self.workers if _occupies_slot(seat)}
         missing = self._slots - len(taken) + 1 - len(coming)
         if self._failures:
             missing = min(missing, 1 - starting)
         yield from [Start()] * max(0, missing)
 
-    def _leave(self, seat: Seat, now_ns: int, grace_s: float) -> Drain:
-        seat.state = State.DRAINING
-        seat.drain_by_ns = now_ns + int(grace_s * 1e9) + KILL_AFTER_GRACE_MS * MS
-        return Drain(seat, grace_s)
+    def _drain_worker(self, worker: WorkerRecord, now_ns: int, grace_s: float) -> Drain:
+        worker.state = WorkerState.DRAINING
+        worker.drain_by_ns = now_ns + int(grace_s * 1e9) + KILL_AFTER_GRACE_MS * NS_PER_MS
+        return Drain(worker, grace_s)
 
 
-def _sits(seat: Seat) -> bool:
-    return seat.state is State.SERVING and not seat.killed
+def _occupies_slot(worker: WorkerRecord) -> bool:
+    return worker.state is WorkerState.SERVING and not worker.kill_reason

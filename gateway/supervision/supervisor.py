@@ -22,14 +22,23 @@ from pathlib import Path
 from typing import Any
 
 from gateway.clock import SystemClock
-from gateway.isolation.breadcrumbs import Suspects, new_page, running_in
-from gateway.isolation.child_process import CRASHES, ending
+from gateway.isolation.breadcrumbs import Suspects, create_breadcrumb_page, read_running_versions
+from gateway.isolation.child_process import CRASH_SIGNALS, describe_exit
 from gateway.settings import Settings
-from gateway.supervision.channel import Line, Message
-from gateway.supervision.exposition import Report, Snapshot, added, counted
-from gateway.supervision.metrics_endpoint import ObserveServer
-from gateway.supervision.slots import Drain, Kill, Order, Seat, Serve, Slots, Start, State
-from gateway.supervision.sockets import SlotPorts, ends
+from gateway.supervision.channel import ControlConnection, Message
+from gateway.supervision.exposition import Report, Snapshot, sum_snapshots, without_gauges
+from gateway.supervision.metrics_endpoint import MetricsEndpoint
+from gateway.supervision.slots import (
+    Drain,
+    Kill,
+    Serve,
+    Slots,
+    Start,
+    SupervisorCommand,
+    WorkerRecord,
+    WorkerState,
+)
+from gateway.supervision.sockets import SlotSockets, create_socket_channel
 
 TICK_S = 0.05
 """How often silence, memory and exits are looked at; deaths are noticed at once, by the line."""
@@ -37,24 +46,24 @@ TICK_S = 0.05
 EXIT_S_MAX = 2.0
 """From a worker's last word to its end; a drained interpreter needs some 100 ms."""
 
-WORKER = (sys.executable, "-m", "gateway.worker")
+WORKER_COMMAND = (sys.executable, "-m", "gateway.worker")
 
 log = logging.getLogger("gateway.supervision.supervisor")
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class Child:
+class WorkerProcess:
     """A worker's process and its line, beside its seat."""
 
-    program: subprocess.Popen[bytes]
-    seat: Seat
+    process: subprocess.Popen[bytes]
+    worker: WorkerRecord
     crumbs_fd: int
     """Its page of breadcrumbs."""
-    lending: socket.socket
+    socket_channel: socket.socket
     """Over which it is lent its slot's socket."""
-    line: Line | None = None
+    connection: ControlConnection | None = None
     snapshot: Snapshot = dataclasses.field(default_factory=dict)
-    gone_s: float | None = None
+    disconnected_s: float | None = None
     """When its line was lost."""
 
 
@@ -65,7 +74,7 @@ class Supervisor:
         self,
         settings: Settings,
         *,
-        command: Sequence[str] = WORKER,
+        command: Sequence[str] = WORKER_COMMAND,
         on_change: Callable[[Report], None] | None = None,
     ) -> None:
         """Reserve the ports; OSError when one is taken.
@@ -74,22 +83,24 @@ class Supervisor:
         on_change  called when the number of serving slots changes.
         """
         self.report = Report(slots=settings.workers)
-        self._ports = SlotPorts(settings.host, settings.port)
+        self._slot_sockets = SlotSockets(settings.host, settings.port)
         try:
-            self._observe = ObserveServer("127.0.0.1", settings.observe_port, lambda: self.report)
+            self._metrics_endpoint = MetricsEndpoint(
+                "127.0.0.1", settings.observe_port, lambda: self.report
+            )
         except OSError:
-            self._ports.close()
+            self._slot_sockets.close()
             raise
         self.settings = dataclasses.replace(
-            settings, port=self._ports.port, observe_port=self._observe.port
+            settings, port=self._slot_sockets.port, observe_port=self._metrics_endpoint.port
         )
         self._command = tuple(command)
         self._on_change = on_change
-        self._children: dict[Seat, Child] = {}
-        self._leaving: list[Child] = []
-        self._left: dict[str, Snapshot] = {}
+        self._children: dict[WorkerRecord, WorkerProcess] = {}
+        self._exiting: list[WorkerProcess] = []
+        self._past_snapshots: dict[str, Snapshot] = {}
         self._restarts: Counter[tuple[str, str]] = Counter()
-        self._stops = 0
+        self._stop_requests = 0
         self._suspects = Suspects()
         self._clock = SystemClock()
         self._slots = Slots(
@@ -109,55 +120,55 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self._roll)
+        loop.add_signal_handler(signal.SIGHUP, self._start_rolling_restart)
         self._settings_file = self._write_settings()
         try:
-            while not (self._slots.stopping and not self._children and not self._leaving):
-                await self._obey()
+            while not (self._slots.stopping and not self._children and not self._exiting):
+                await self._execute_due()
                 await asyncio.sleep(TICK_S)
-                self._look()
+                self._check_processes()
         finally:
-            for child in [*self._children.values(), *self._leaving]:
-                child.program.kill()
-                child.program.wait()
+            for child in [*self._children.values(), *self._exiting]:
+                child.process.kill()
+                child.process.wait()
                 os.close(child.crumbs_fd)
-                child.lending.close()
+                child.socket_channel.close()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
-            self._observe.close()
-            self._ports.close()
-        return 0 if self._stops == 1 else 1
+            self._metrics_endpoint.close()
+            self._slot_sockets.close()
+        return 0 if self._stop_requests == 1 else 1
 
     def stop(self) -> None:
         """Drain everybody and end; asked twice, kill them."""
-        self._stops += 1
-        log.warning("stopping workers=%d kill=%s", len(self._children), self._stops > 1)
-        if self._stops > 1:
-            for child in [*self._children.values(), *self._leaving]:
-                child.program.kill()
+        self._stop_requests += 1
+        log.warning("stopping workers=%d kill=%s", len(self._children), self._stop_requests > 1)
+        if self._stop_requests > 1:
+            for child in [*self._children.values(), *self._exiting]:
+                child.process.kill()
             return
-        self._ports.keep(())  # nobody comes after: whoever connects now is refused
+        self._slot_sockets.close_except(())  # nobody comes after: whoever connects now is refused
         for order in self._slots.stop(time.monotonic_ns()):
-            self._carry_out(order)
+            self._execute(order)
 
-    def _roll(self) -> None:
+    def _start_rolling_restart(self) -> None:
         log.warning("rolling restart of %d slots", self.settings.workers)
-        self._slots.roll()
+        self._slots.start_rolling_restart()
 
-    async def _obey(self) -> None:
-        for order in self._slots.due(time.monotonic_ns()):
+    async def _execute_due(self) -> None:
+        for order in self._slots.due_commands(time.monotonic_ns()):
             if not isinstance(order, Start):
-                self._carry_out(order)
+                self._execute(order)
             elif not self._slots.stopping:
-                await self._start()
-        sitting = [seat for seat in self._children if seat.state is State.SERVING]
-        self._ports.keep([seat.slot for seat in sitting if seat.slot is not None])
+                await self._start_worker()
+        sitting = [seat for seat in self._children if seat.state is WorkerState.SERVING]
+        self._slot_sockets.close_except([seat.slot for seat in sitting if seat.slot is not None])
         self._publish()
 
-    async def _start(self) -> None:
+    async def _start_worker(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        lending, lent = ends()
-        crumbs_fd = new_page()
+        lending, lent = create_socket_channel()
+        crumbs_fd = create_breadcrumb_page()
         with theirs, lent:
             own = [f"--channel-fd={theirs.fileno()}", f"--settings={self._settings_file}"]
             own += [f"--crumbs-fd={crumbs_fd}", f"--ports-fd={lent.fileno()}"]
@@ -168,48 +179,53 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        seat = self._slots.started(program.pid, time.monotonic_ns())
-        child = self._children[seat] = Child(program, seat, crumbs_fd, lending)
-        child.line = await Line.over(
-            ours, lambda message: self._heard(child, message), lambda: self._lost(child)
+        seat = self._slots.add_worker(program.pid, time.monotonic_ns())
+        child = self._children[seat] = WorkerProcess(program, seat, crumbs_fd, lending)
+        child.connection = await ControlConnection.attach(
+            ours,
+            lambda message: self._on_message(child, message),
+            lambda: self._on_disconnected(child),
         )
         log.info("started pid=%d", program.pid)
 
-    def _carry_out(self, order: Order) -> None:
-        match order:
+    def _execute(self, command: SupervisorCommand) -> None:
+        match command:
             case Serve(seat):
                 assert seat.slot is not None
-                self._ports.lend(seat.slot, self._children[seat].lending)
+                self._slot_sockets.send_socket(seat.slot, self._children[seat].socket_channel)
                 message = {"type": "serve", "slot": seat.slot, "port": self.settings.port}
                 self._send(seat, message)
-                for digest in self._suspects.condemned:
-                    self._tell_condemned(seat, digest)
+                for digest in self._suspects.quarantined:
+                    self._send_quarantine(seat, digest)
                 log.info("given pid=%d slot=%s", seat.pid, seat.slot)
             case Drain(seat, grace_s):
                 self._send(seat, {"type": "drain", "grace_s": grace_s})
                 log.info(
-                    "draining pid=%d slot=%s why=%s", seat.pid, seat.slot, seat.leaving or "stop"
+                    "draining pid=%d slot=%s why=%s",
+                    seat.pid,
+                    seat.slot,
+                    seat.replace_reason or "stop",
                 )
             case Kill(seat, cause):
-                self._children[seat].program.kill()
+                self._children[seat].process.kill()
                 log.warning("killed pid=%d slot=%s cause=%s", seat.pid, seat.slot, cause)
 
-    def _tell_condemned(self, seat: Seat, digest: str) -> None:
-        why, first_unix_ns = self._suspects.condemned[digest]
+    def _send_quarantine(self, worker: WorkerRecord, digest: str) -> None:
+        why, first_unix_ns = self._suspects.quarantined[digest]
         self._send(
-            seat,
+            worker,
             {"type": "condemned", "version": digest, "why": why, "first_unix_ns": first_unix_ns},
         )
 
-    def _send(self, seat: Seat, message: Message) -> None:
-        line = self._children[seat].line
+    def _send(self, worker: WorkerRecord, message: Message) -> None:
+        line = self._children[worker].connection
         if line is not None:
             line.send(message)
 
-    def _heard(self, child: Child, message: Message) -> None:
-        seat = child.seat
+    def _on_message(self, child: WorkerProcess, message: Message) -> None:
+        seat = child.worker
         kind = message["type"]
-        self._slots.heard(seat, kind, time.monotonic_ns())
+        self._slots.on_message(seat, kind, time.monotonic_ns())
         if kind == "heartbeat":
             numbers = {k: float(v) for k, v in message.items() if isinstance(v, int | float)}
             seat.lags_ms.append(numbers.pop("loop_lag_ms", 0.0))
@@ -219,65 +235,76 @@ class Supervisor:
         else:
             log.info("%s pid=%d slot=%s", kind, seat.pid, seat.slot)
         if kind in ("ready", "serving"):
-            self._obey_soon()
+            self._execute_now()
 
-    def _lost(self, child: Child) -> None:
+    def _on_disconnected(self, child: WorkerProcess) -> None:
         """The line ended: whatever it was, this worker takes part no longer."""
-        seat = child.seat
+        seat = child.worker
         if self._children.pop(seat, None) is None:
             return
-        child.gone_s = time.monotonic()
-        drained = seat.state is State.DRAINING and not seat.killed
+        child.disconnected_s = time.monotonic()
+        drained = seat.state is WorkerState.DRAINING and not seat.kill_reason
         if not drained:
-            child.program.kill()
-        self._leaving.append(child)
-        self._slots.gone(seat, time.monotonic_ns())
+            child.process.kill()
+        self._exiting.append(child)
+        self._slots.remove_worker(seat, time.monotonic_ns())
         worker = _worker_label(seat)
-        self._left[worker] = counted(added([self._left.get(worker, {}), child.snapshot]))
+        self._past_snapshots[worker] = without_gauges(
+            sum_snapshots([self._past_snapshots.get(worker, {}), child.snapshot])
+        )
         if not self._slots.stopping:
-            self._restarts[worker, seat.killed or seat.leaving or "drain" * drained or "died"] += 1
-        self._obey_soon()
+            self._restarts[
+                worker, seat.kill_reason or seat.replace_reason or "drain" * drained or "died"
+            ] += 1
+        self._execute_now()
 
-    def _obey_soon(self) -> None:
+    def _execute_now(self) -> None:
         """Give out slots in this very turn of the loop; starts may wait for the next tick."""
-        orders = self._slots.due(time.monotonic_ns())
+        orders = self._slots.due_commands(time.monotonic_ns())
         for order in orders:
             if not isinstance(order, Start):
-                self._carry_out(order)
+                self._execute(order)
 
-    def _look(self) -> None:
+    def _check_processes(self) -> None:
         """Read memory, bury the dead, and kill who has said goodbye but does not go."""
         for child in self._children.values():
-            child.seat.rss_bytes = rss_bytes(child.seat.pid)
-        for child in list(self._leaving):
-            code = child.program.poll()
+            child.worker.rss_bytes = rss_bytes(child.worker.pid)
+        for child in list(self._exiting):
+            code = child.process.poll()
             if code is not None:
-                self._leaving.remove(child)
-                self._examine(child, code)
-                log.info("ended pid=%d slot=%s code=%d", child.seat.pid, child.seat.slot, code)
-            elif child.gone_s is not None and time.monotonic() - child.gone_s > EXIT_S_MAX:
-                child.program.kill()
+                self._exiting.remove(child)
+                self._on_exited(child, code)
+                log.info("ended pid=%d slot=%s code=%d", child.worker.pid, child.worker.slot, code)
+            elif (
+                child.disconnected_s is not None
+                and time.monotonic() - child.disconnected_s > EXIT_S_MAX
+            ):
+                child.process.kill()
 
-    def _examine(self, child: Child, code: int) -> None:
+    def _on_exited(self, child: WorkerProcess, code: int) -> None:
         """Look what a worker that crashed was running; twice the same, and nobody runs it more."""
-        if -code in CRASHES:
-            running = running_in(child.crumbs_fd)
-            log.error("crashed pid=%d by=%s running=%s", child.seat.pid, ending(code), running)
-            for digest in self._suspects.died(ending(code), running, self._clock.unix_ns()):
+        if -code in CRASH_SIGNALS:
+            running = read_running_versions(child.crumbs_fd)
+            log.error(
+                "crashed pid=%d by=%s running=%s", child.worker.pid, describe_exit(code), running
+            )
+            for digest in self._suspects.record_crash(
+                describe_exit(code), running, self._clock.unix_ns()
+            ):
                 for seat in [seat for seat in self._children if seat.slot is not None]:
-                    self._tell_condemned(seat, digest)
+                    self._send_quarantine(seat, digest)
         os.close(child.crumbs_fd)
-        child.lending.close()
+        child.socket_channel.close()
 
     def _publish(self) -> None:
         now_ns = time.monotonic_ns()
-        counts = {worker: [snapshot] for worker, snapshot in self._left.items()}
+        counts = {worker: [snapshot] for worker, snapshot in self._past_snapshots.items()}
         lags: dict[str, float] = {}
         rows: list[dict[str, Any]] = []
         for seat, child in self._children.items():
             if child.snapshot:
                 counts.setdefault(_worker_label(seat), []).append(child.snapshot)
-            if seat.lags_ms and seat.state is State.SERVING:
+            if seat.lags_ms and seat.state is WorkerState.SERVING:
                 lags[_worker_label(seat)] = max(seat.lags_ms) / 1e3
             rows.append(
                 {
@@ -320,5 +347,5 @@ def rss_bytes(pid: int) -> int:
     return 0
 
 
-def _worker_label(seat: Seat) -> str:
-    return "spare" if seat.slot is None else str(seat.slot)
+def _worker_label(worker: WorkerRecord) -> str:
+    return "spare" if worker.slot is None else str(worker.slot)

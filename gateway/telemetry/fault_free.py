@@ -13,20 +13,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch_keys import KEEP_ALL, Keys, kept
-from gateway.models.executor import NONE, Scored
+from gateway.batch_keys import KEY_SAMPLE_ALL, KeyColumn, in_key_sample
+from gateway.models.executor import NO_FAULT, Scored
 from gateway.models.routes import Participant
-from gateway.predict.batch import WHOLE, Batch, Part
+from gateway.predict.batch import ALL, Batch, BatchSlice
 from gateway.rows import counts_of
-from gateway.shadow.shadows import Copies, sampled
-from gateway.telemetry.journal_records import ServedColumns, entities_of, record
-from gateway.telemetry.observations import Tally, Told, tally
-from gateway.telemetry.windows import evidence_keep
+from gateway.shadow.shadows import Copies, sample_keys
+from gateway.telemetry.journal_records import ServedColumns, encode_served_batch, select_entity_ids
+from gateway.telemetry.observations import ObservationCounts, Observations, count_observations
+from gateway.telemetry.windows import evidence_sampled
 from protos.predict_pb2 import CANARY, PRODUCTION
 from protos.window_pb2 import ARM_CANARY, ARM_PRODUCTION
 
 
-class Done(NamedTuple):
+class VersionResult(NamedTuple):
     """What one version did in a batch."""
 
     scored: Scored
@@ -36,14 +36,14 @@ class Done(NamedTuple):
     prediction_ids: bytes
     """Of its own calls; empty where it has none."""
 
-    def done_ns(self, batch: Batch) -> int:
+    def compared_end_ns(self, batch: Batch) -> int:
         """Return by what arms are compared: when it was asked, and the processor time it took."""
-        if self.scored.took_ns:
-            return batch.asked_ns + self.scored.worked_ns
+        if self.scored.elapsed_ns:
+            return batch.scoring_started_ns + self.scored.cpu_ns
         return self.answered_ns
 
 
-class Clean(NamedTuple):
+class FaultFreeBatch(NamedTuple):
     """One batch whose calls are all answered, without a fault in any."""
 
     batch: Batch
@@ -51,20 +51,20 @@ class Clean(NamedTuple):
     """(R,) of all rows."""
     at_unix_ns: int
     """When its callers were answered."""
-    production: Done
-    canary: Done | None
+    production: VersionResult
+    canary: VersionResult | None
     """None: it has no calls here."""
 
 
-def broken(several: Sequence[Clean]) -> int:
+def count_broken_rows(batches: Sequence[FaultFreeBatch]) -> int:
     """Return the stored rows that were damaged, where production answered."""
-    return sum(one.batch.looked.broken for one in several if one.production.prediction_ids)
+    return sum(one.batch.features.broken for one in batches if one.production.prediction_ids)
 
 
 class CleanBatches:
     """Several, of one model at one revision, as if they had been one."""
 
-    def __init__(self, several: Sequence[Clean]) -> None:
+    def __init__(self, several: Sequence[FaultFreeBatch]) -> None:
         self._several = several
         self._batches = batches = [one.batch for one in several]
         self.routes = batches[0].routes
@@ -84,19 +84,21 @@ class CleanBatches:
         counts = [counts_of(batch.calls.row_offsets) for batch in self._batches]
         return np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.uint32)
 
-    def _part(self, arm: int) -> Part:
+    def _part(self, arm: int) -> BatchSlice:
         arms = [batch.assignment.arm for batch in self._batches]
         drawn = [one for one in arms if one is not None]
         if not drawn:  # the deployment divides nothing, so no batch of it is divided
-            return Part(WHOLE, WHOLE, self._row_offsets)
-        return Part.of(np.flatnonzero(np.concatenate(drawn) == arm), self._row_offsets)
+            return BatchSlice(ALL, ALL, self._row_offsets)
+        return BatchSlice.from_calls(
+            np.flatnonzero(np.concatenate(drawn) == arm), self._row_offsets
+        )
 
     @cached_property
-    def _production(self) -> Part:
+    def _production(self) -> BatchSlice:
         return self._part(ARM_PRODUCTION)
 
     @cached_property
-    def _canary(self) -> Part:
+    def _canary(self) -> BatchSlice:
         return self._part(ARM_CANARY)
 
     @cached_property
@@ -105,14 +107,16 @@ class CleanBatches:
 
     @cached_property
     def _matrix(self) -> NDArray[np.float32]:
-        return np.concatenate([batch.looked.matrix for batch in self._batches])
+        return np.concatenate([batch.features.matrix for batch in self._batches])
 
     @cached_property
-    def _ids(self) -> Keys:
-        return Keys.joined([Keys.of_rows(batch.calls) for batch in self._batches])
+    def _ids(self) -> KeyColumn:
+        return KeyColumn.concatenated(
+            [KeyColumn.from_entity_ids(batch.calls) for batch in self._batches]
+        )
 
     @cached_property
-    def _theirs(self) -> list[Done]:
+    def _theirs(self) -> list[VersionResult]:
         """What the canary did, batch by batch, where it had calls."""
         return [one.canary for one in self._several if one.canary is not None]
 
@@ -126,132 +130,138 @@ class CleanBatches:
         """(C,) which batch each call came in."""
         return np.repeat(np.arange(len(self._calls)), self._calls)
 
-    def _each(self, by_batch: Sequence[int], part: Part) -> NDArray[np.int64]:
+    def _each(self, by_batch: Sequence[int], batch_slice: BatchSlice) -> NDArray[np.int64]:
         """(P,) what is one number for all calls of a batch."""
         every = np.array(by_batch, dtype=np.int64)
-        if isinstance(part.calls, slice):
+        if isinstance(batch_slice.call_indexes, slice):
             return every.repeat(self._calls)
-        return every[self._batch[part.calls]]
+        return every[self._batch[batch_slice.call_indexes]]
 
     # Counts
 
-    def tallies(self) -> Iterator[tuple[Participant, int, Tally]]:
+    def counts_by_arm(self) -> Iterator[tuple[Participant, int, ObservationCounts]]:
         """Yield (who, which arm, what was counted of it) of each arm that had calls."""
         routes = self.routes
         for participant, arm, told in self._arms():
-            keep = evidence_keep(routes, arm)
-            yield participant, arm, tally(told, routes.score_edges, keep)
+            keep = evidence_sampled(routes, arm)
+            yield participant, arm, count_observations(told, routes.score_edges, keep)
 
-    def _arms(self) -> Iterator[tuple[Participant, int, Told]]:
+    def _arms(self) -> Iterator[tuple[Participant, int, Observations]]:
         several, routes = self._several, self.routes
         if len(self._production):
             done = [one.production for one in several]
-            told = self._told(self._production, done, self._scores[self._production.rows])
-            told.broken = broken(several)
+            told = self._told(self._production, done, self._scores[self._production.row_indexes])
+            told.broken = count_broken_rows(several)
             yield routes.production, ARM_PRODUCTION, told
         if self._theirs and routes.canary is not None:
             done = [one.production if one.canary is None else one.canary for one in several]
             told = self._told(self._canary, done, self._canary_scores)
-            told.expected = self._scores[self._canary.rows, 0]
+            told.expected = self._scores[self._canary.row_indexes, 0]
             yield routes.canary, ARM_CANARY, told
 
-    def _told(self, part: Part, done: Sequence[Done], scores: NDArray[np.float32]) -> Told:
+    def _told(
+        self, batch_slice: BatchSlice, done: Sequence[VersionResult], scores: NDArray[np.float32]
+    ) -> Observations:
         """Lay out what one arm did. *done* is its own in every batch where it has calls."""
         batches, routes = self._batches, self.routes
-        arrived_ns = self._arrived_ns[part.calls]
-        told = Told(
-            key_hash=self._key_hash[part.calls],
-            faults=np.full(len(part), NONE, dtype=np.uint8),
-            held_out=self._held_out(part),
-            latency_ns=self._each([one.answered_ns for one in done], part) - arrived_ns,
+        arrived_ns = self._arrived_ns[batch_slice.call_indexes]
+        told = Observations(
+            key_hash=self._key_hash[batch_slice.call_indexes],
+            faults=np.full(len(batch_slice), NO_FAULT, dtype=np.uint8),
+            holdout=self._held_out(batch_slice),
+            latency_ns=self._each([one.answered_ns for one in done], batch_slice) - arrived_ns,
             scores=scores[:, 0],
             expected=None,
-            row_offsets=part.row_offsets,
-            flags=self._flags[part.rows],
+            row_offsets=batch_slice.row_offsets,
+            flags=self._flags[batch_slice.row_indexes],
         )
         if not routes.compared:
             return told
-        told.batch_calls = self._each(self._calls, part)
-        done_ns = [one.done_ns(batch) for batch, one in zip(batches, done, strict=True)]
-        told.done_ns = self._each(done_ns, part) - arrived_ns
-        overdue = [one.scored.overdue(routes.budgets.canary_ns) for one in done]
+        told.batch_calls = self._each(self._calls, batch_slice)
+        done_ns = [one.compared_end_ns(batch) for batch, one in zip(batches, done, strict=True)]
+        told.compared_latency_ns = self._each(done_ns, batch_slice) - arrived_ns
+        overdue = [one.scored.overdue(routes.limits.canary_ns) for one in done]
         if any(overdue):
-            told.overdue = self._each(overdue, part) != 0
+            told.overdue = self._each(overdue, batch_slice) != 0
         return told
 
-    def _held_out(self, part: Part) -> NDArray[np.bool_] | None:
+    def _held_out(self, batch_slice: BatchSlice) -> NDArray[np.bool_] | None:
         held_out = [batch.assignment.holdout for batch in self._batches]
         drawn = [one for one in held_out if one is not None]
-        return np.concatenate(drawn)[part.calls] if drawn else None
+        return np.concatenate(drawn)[batch_slice.call_indexes] if drawn else None
 
     # The journal
 
-    def records(self, keep: int) -> Iterator[bytes]:
+    def served_records(self, sampled: int) -> Iterator[bytes]:
         """Yield each version's answers as a ServedBatch, of keys whose hash ends below *keep*."""
         routes, part = self.routes, self._production
         ids = b"".join([one.production.prediction_ids for one in self._several])
         if ids:
             yield from self._record(
-                part, routes.production, PRODUCTION, ids, self._scores[part.rows], keep
+                part, routes.production, PRODUCTION, ids, self._scores[part.row_indexes], sampled
             )
         if self._theirs and routes.canary is not None:
             ids = b"".join([done.prediction_ids for done in self._theirs])
             yield from self._record(
-                self._canary, routes.canary, CANARY, ids, self._canary_scores, keep
+                self._canary, routes.canary, CANARY, ids, self._canary_scores, sampled
             )
 
     def _record(
         self,
-        part: Part,
+        batch_slice: BatchSlice,
         participant: Participant,
         role: int,
         ids: bytes,
         scores: NDArray[np.float32],
         keep: int,
     ) -> Iterator[bytes]:
-        if keep < KEEP_ALL:
-            places = np.flatnonzero(kept(self._key_hash[part.calls], keep))
+        if keep < KEY_SAMPLE_ALL:
+            places = np.flatnonzero(in_key_sample(self._key_hash[batch_slice.call_indexes], keep))
             if not len(places):
                 return
             ids = np.frombuffer(ids, dtype="V64")[places].tobytes()
-            scores = scores[Part.of(places, part.row_offsets).rows]
-            part = part.take(places)
-        yield record(
+            scores = scores[BatchSlice.from_calls(places, batch_slice.row_offsets).row_indexes]
+            batch_slice = batch_slice.subset(places)
+        yield encode_served_batch(
             ServedColumns(
                 routes=self.routes,
                 version=participant.version,
-                read_unix_ns=self._each([batch.read_unix_ns for batch in self._batches], part),
-                role=np.full(len(part), role, dtype=np.uint8),
-                row_count=part.rows_per_call,
+                read_unix_ns=self._each(
+                    [batch.read_unix_ns for batch in self._batches], batch_slice
+                ),
+                role=np.full(len(batch_slice), role, dtype=np.uint8),
+                row_count=batch_slice.rows_per_call,
                 prediction_ids=ids,
-                key_hash=self._key_hash[part.calls],
-                row_flags=self._flags[part.rows],
-                vectors=participant.matrix(self._matrix)[part.rows],
+                key_hash=self._key_hash[batch_slice.call_indexes],
+                row_flags=self._flags[batch_slice.row_indexes],
+                vectors=participant.matrix(self._matrix)[batch_slice.row_indexes],
                 scores=scores,
-                entity_ids=entities_of(self._ids, self.routes, part.rows).entity_ids(),
+                entity_ids=select_entity_ids(
+                    self._ids, self.routes, batch_slice.row_indexes
+                ).to_entity_ids_field(),
             )
         )
 
     # Shadows
 
-    def copies(self) -> Iterator[Copies]:
+    def shadow_copies(self) -> Iterator[Copies]:
         """Yield what each shadow is to score."""
         routes = self.routes
         if not routes.shadows:
             return
-        keys = Keys.joined([batch.assignment.keys for batch in self._batches])
-        looked_flags = np.concatenate([batch.looked.flags for batch in self._batches])
+        keys = KeyColumn.concatenated([batch.assignment.keys for batch in self._batches])
+        looked_flags = np.concatenate([batch.features.flags for batch in self._batches])
         for participant, sample_bp in routes.shadows:
-            places = sampled(keys, routes, participant, sample_bp)
+            places = sample_keys(keys, routes, participant, sample_bp)
             if not len(places):
                 continue
-            taken = Part.of(places, self._row_offsets)
+            taken = BatchSlice.from_calls(places, self._row_offsets)
             yield Copies(
                 routes=routes,
                 version=participant.version,
-                matrix=participant.matrix(self._matrix)[taken.rows],
+                matrix=participant.matrix(self._matrix)[taken.row_indexes],
                 row_offsets=taken.row_offsets,
                 key_hash=self._key_hash[places],
-                expected=self._scores[taken.rows, 0],
-                flags=looked_flags[taken.rows],
+                expected=self._scores[taken.row_indexes, 0],
+                flags=looked_flags[taken.row_indexes],
             )

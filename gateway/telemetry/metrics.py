@@ -29,16 +29,18 @@ class Family:
 
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
-    says: str
+    documentation: str
 
 
-ARM = ("model", "version", "role")
+ARM_LABELS = ("model", "version", "role")
 
 FAMILIES: dict[str, Family] = {
-    "turnout_calls": Family("counter", (*ARM, "outcome"), "Calls by what became of them."),
+    "turnout_calls": Family("counter", (*ARM_LABELS, "outcome"), "Calls by what became of them."),
     "turnout_refusals": Family("counter", ("model", "code", "reason"), "Calls refused, and why."),
-    "turnout_call_seconds": Family("histogram", ARM, "From arrival to reply."),
-    "turnout_score": Family("counter", (*ARM, "bin"), "Rows by the reference bin of their score."),
+    "turnout_call_seconds": Family("histogram", ARM_LABELS, "From arrival to reply."),
+    "turnout_score": Family(
+        "counter", (*ARM_LABELS, "bin"), "Rows by the reference bin of their score."
+    ),
     "turnout_batch_rows": Family("histogram", (), "Rows of one batch."),
     "turnout_feature_rows": Family(
         "counter", ("model", "kind"), "Rows whose features were missing, stale, defaulted, ..."
@@ -63,12 +65,12 @@ FAMILIES: dict[str, Family] = {
 }
 """What a worker counts. The supervisor adds its own (gateway.supervision.exposition.SUPERVISED)."""
 
-Key = tuple[str, ...]
+LabelValues = tuple[str, ...]
 
 
-_WANTED_S = tuple(digit * 10.0**power for power in range(-4, 2) for digit in (1, 2, 5))
+_TARGET_SECONDS = tuple(digit * 10.0**power for power in range(-4, 2) for digit in (1, 2, 5))
 
-SECONDS_BINS: NDArray[np.int64] = np.searchsorted(EDGES_NS, np.array(_WANTED_S) * 1e9 / 1.011)
+SECONDS_BINS: NDArray[np.int64] = np.searchsorted(EDGES_NS, np.array(_TARGET_SECONDS) * 1e9 / 1.011)
 """(18,) positions in EDGES_NS next to 1, 2, 5 x 10^n: on edges, so collapsed counts stay exact."""
 
 SECONDS_EDGES: tuple[float, ...] = tuple(float(EDGES_NS[i]) / 1e9 for i in SECONDS_BINS)
@@ -85,33 +87,33 @@ class Metrics:
     """A worker's counts since it started; they only grow."""
 
     def __init__(self) -> None:
-        self._counters: dict[str, dict[Key, int]] = {
+        self._counters: dict[str, dict[LabelValues, int]] = {
             name: {} for name, family in FAMILIES.items() if family.kind == "counter"
         }
-        self._gauges: dict[str, dict[Key, float]] = {
+        self._gauges: dict[str, dict[LabelValues, float]] = {
             name: {} for name, family in FAMILIES.items() if family.kind == "gauge"
         }
-        self._latency: dict[Key, NDArray[np.int64]] = {}
-        self._scores: dict[Key, NDArray[np.int64]] = {}
+        self._latency: dict[LabelValues, NDArray[np.int64]] = {}
+        self._scores: dict[LabelValues, NDArray[np.int64]] = {}
         self._batches = [0] * (len(ROW_EDGES) + 1)
         self._batch_rows = 0
-        self._known: frozenset[str] | None = None
+        self._models: frozenset[str] | None = None
 
-    def know(self, models: Collection[str]) -> None:
+    def set_models(self, models: Collection[str]) -> None:
         """Only *models* get series of their own from now on: a caller cannot invent labels."""
-        self._known = frozenset(models)
+        self._models = frozenset(models)
 
     def count_calls(self, model: str, version: str, role: str, outcome: str, n: int) -> None:
         """*n* calls that *version* answered, failed, ...: outcome is one word."""
-        self._add("turnout_calls", (self._name(model), version, role, outcome), n)
+        self._add_count("turnout_calls", (self._model_label(model), version, role, outcome), n)
 
     def count_shadow_end(self, model: str, version: str, cause: str) -> None:
         """A shadow's process ended: crashed, hung, silent, killed, ... (shadow.shadow_process)."""
-        self._add("turnout_shadow_ends", (self._name(model), version, cause), 1)
+        self._add_count("turnout_shadow_ends", (self._model_label(model), version, cause), 1)
 
     def count_latency(self, model: str, version: str, role: str, counts: NDArray[np.int64]) -> None:
         """Add *counts*, (BINS,) on stats.latency.EDGES_NS, of calls from arrival to reply."""
-        key = self._bounded(self._latency, (self._name(model), version, role))
+        key = self._bounded_key(self._latency, (self._model_label(model), version, role))
         held = self._latency.get(key)
         if held is None:
             held = self._latency[key] = np.zeros(BINS, dtype=np.int64)
@@ -119,7 +121,7 @@ class Metrics:
 
     def count_scores(self, model: str, version: str, role: str, counts: NDArray[np.int64]) -> None:
         """Add *counts*, (J + 3,): rows by reference bin, then NaN, +inf, -inf."""
-        key = self._bounded(self._scores, (self._name(model), version, role))
+        key = self._bounded_key(self._scores, (self._model_label(model), version, role))
         held = self._scores.get(key)
         if held is None or len(held) < len(counts):  # longer only under `other`: by position then
             wider = np.zeros(len(counts), dtype=np.int64)
@@ -132,35 +134,35 @@ class Metrics:
         self._batches[next((i for i, le in enumerate(ROW_EDGES) if rows <= le), -1)] += 1
         self._batch_rows += rows
 
-    def refuse(self, model: str, code: str, reason: str, n: int) -> None:
+    def count_refusals(self, model: str, code: str, reason: str, n: int) -> None:
         """*n* calls refused with *code* (its name), for *reason* (one word of ours)."""
-        self._add("turnout_refusals", (self._name(model), code, reason), n)
+        self._add_count("turnout_refusals", (self._model_label(model), code, reason), n)
 
     def count_feature_rows(self, model: str, kind: str, n: int) -> None:
         """*n* rows that were missing, stale, defaulted, degraded or broken."""
-        self._add("turnout_feature_rows", (self._name(model), kind), n)
+        self._add_count("turnout_feature_rows", (self._model_label(model), kind), n)
 
     def count_feature_reads(self, outcome: str, n: int = 1) -> None:
         """*n* online reads: ok, or OnlineStoreError.reason."""
-        self._add("turnout_feature_reads", (outcome,), n)
+        self._add_count("turnout_feature_reads", (outcome,), n)
 
     def count_shadow(self, model: str, version: str, outcome: str, n: int) -> None:
         """*n* copies for a shadow: scored, faulty, dropped."""
-        self._add("turnout_shadow", (self._name(model), version, outcome), n)
+        self._add_count("turnout_shadow", (self._model_label(model), version, outcome), n)
 
     def count_outcome(self, model: str, kind: str) -> None:
         """One outcome acknowledged; *kind* is one of report_outcome.Outcomes.KINDS."""
-        self._add("turnout_outcomes", (self._name(model), kind), 1)
+        self._add_count("turnout_outcomes", (self._model_label(model), kind), 1)
 
     def count_journal_dropped(self, kind: str, n: int) -> None:
         """*n* records that the journal of *kind* did not take."""
-        self._add("turnout_journal_dropped", (kind,), n)
+        self._add_count("turnout_journal_dropped", (kind,), n)
 
     def count_windows_dropped(self, n: int) -> None:
         """*n* window batches given up."""
-        self._add("turnout_windows_dropped", (), n)
+        self._add_count("turnout_windows_dropped", (), n)
 
-    def gauge(self, name: str, value: float, *labels: str) -> None:
+    def set_gauge(self, name: str, value: float, *labels: str) -> None:
         """Set gauge *name* of FAMILIES to *value*; *labels* in the family's order.
 
         Raises KeyError for a name that is no gauge, ValueError for the wrong number of labels.
@@ -168,7 +170,7 @@ class Metrics:
         if len(labels) != len(FAMILIES[name].labels):
             raise ValueError(f"{name} takes labels {FAMILIES[name].labels}, not {labels}")
         series = self._gauges[name]
-        series[self._bounded(series, labels)] = value
+        series[self._bounded_key(series, labels)] = value
 
     def snapshot(self) -> dict[str, Any]:
         """Return everything as JSON values: {family: [[labels, value], ...]}.
@@ -193,19 +195,21 @@ class Metrics:
         families["turnout_batch_rows"] = [[[], [*self._batches, float(self._batch_rows)]]]
         return families
 
-    def _add(self, name: str, key: Key, n: int) -> None:
+    def _add_count(self, name: str, key: LabelValues, n: int) -> None:
         series = self._counters[name]
         held = series.get(key)
         if held is None:
-            key = self._bounded(series, key, FAMILIES[name].labels)
+            key = self._bounded_key(series, key, FAMILIES[name].labels)
             held = series.get(key, 0)
         series[key] = held + n
 
-    def _name(self, model: str) -> str:
-        return model if self._known is None or model in self._known else OTHER
+    def _model_label(self, model: str) -> str:
+        return model if self._models is None or model in self._models else OTHER
 
     @staticmethod
-    def _bounded(series: dict[Key, Any], key: Key, labels: tuple[str, ...] = ARM) -> Key:
+    def _bounded_key(
+        series: dict[LabelValues, Any], key: LabelValues, labels: tuple[str, ...] = ARM_LABELS
+    ) -> LabelValues:
         """*key* itself while there is room; then one with `other` for model and version."""
         if key in series or len(series) < SERIES_MAX:
             return key

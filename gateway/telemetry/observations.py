@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch_keys import KEEP_ALL, kept
+from gateway.batch_keys import KEY_SAMPLE_ALL, in_key_sample
 from gateway.models.executor import Fault
 from gateway.rows import counts_of
 from gateway.telemetry import packed_fields
 from protos import predict_pb2, window_pb2
-from stats.latency import BINS, bins_of
+from stats.latency import BINS, latency_bins
 
 JOINT_STRIDE = 64
 """Pairs.joint_index = production bin * 64 + shadow bin: room for 60 bins and NaN, +inf, -inf."""
@@ -26,10 +26,10 @@ NOT_COMPARED = JOINT_STRIDE - 1
 says nothing. Certificates know no such rows; while the store is slow they are many and all alike.
 """
 KEY_HASH, BIN, EXPECTED_BIN, BATCH_CALLS = (
-    window_pb2.Records.DESCRIPTOR.fields_by_name[name].number
-    for name in ("key_hash", "bin", "expected_bin", "batch_calls")
+    window_pb2.KeyRecords.DESCRIPTOR.fields_by_name[name].number
+    for name in ("key_hash", "bin", "production_bin", "batch_calls")
 )
-NOT_WHOLE = predict_pb2.MISSING | predict_pb2.DEGRADED
+INCOMPLETE_FLAGS = predict_pb2.MISSING | predict_pb2.DEGRADED
 ROW_FLAGS = (
     predict_pb2.MISSING,
     predict_pb2.STALE,
@@ -38,7 +38,7 @@ ROW_FLAGS = (
 )
 """Those that are counted, in the order of Tally.flags."""
 
-ERROR_LIKE = {
+METRIC_BY_FAULT = {
     Fault.RAISED: window_pb2.METRIC_ERROR,
     Fault.NOT_FINITE: window_pb2.METRIC_SCHEMA,
     Fault.LATE: window_pb2.METRIC_TIMEOUT,
@@ -46,14 +46,14 @@ ERROR_LIKE = {
 
 
 @dataclass(slots=True)
-class Told:
+class Observations:
     """What one version did with some calls of a batch, all of one arm."""
 
     key_hash: NDArray[np.uint64]
     """(C,)."""
     faults: NDArray[np.uint8]
     """(C,) gateway.models.executor.Fault of this version, whoever answered in the end."""
-    held_out: NDArray[np.bool_] | None
+    holdout: NDArray[np.bool_] | None
     """(C,) in the control group: no evidence. None: nobody."""
     latency_ns: NDArray[np.int64]
     """(C,) from arrival to answer."""
@@ -65,9 +65,9 @@ class Told:
     """(C + 1,)."""
     flags: NDArray[np.uint32]
     """(R,) RowFlag bits."""
-    fallen_back: int = 0
+    fallbacks: int = 0
     broken: int = 0
-    done_ns: NDArray[np.int64] | None = None
+    compared_latency_ns: NDArray[np.int64] | None = None
     """(C,) by which arms are compared: from arrival until the versions were asked, and the
     processor time that this one then took. None: latency_ns."""
     overdue: NDArray[np.bool_] | None = None
@@ -77,34 +77,39 @@ class Told:
     """(C,) calls of all arms in the batch each was scored in. None: alone."""
 
     @staticmethod
-    def joined(parts: "Sequence[Told]") -> "Told":
+    def concatenated(parts: "Sequence[Observations]") -> "Observations":
         """Several batches' worth as one."""
         if len(parts) == 1:
             return parts[0]
         lengths = np.concatenate([counts_of(told.row_offsets) for told in parts])
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint32)
-        held_out = [told.held_out for told in parts if told.held_out is not None]
+        held_out = [told.holdout for told in parts if told.holdout is not None]
         expected = [told.expected for told in parts if told.expected is not None]
-        return Told(
+        return Observations(
             key_hash=np.concatenate([told.key_hash for told in parts]),
             faults=np.concatenate([told.faults for told in parts]),
-            held_out=np.concatenate(held_out) if len(held_out) == len(parts) else None,
+            holdout=np.concatenate(held_out) if len(held_out) == len(parts) else None,
             latency_ns=np.concatenate([told.latency_ns for told in parts]),
             scores=np.concatenate([told.scores for told in parts]),
             expected=np.concatenate(expected) if len(expected) == len(parts) else None,
             row_offsets=offsets,
             flags=np.concatenate([told.flags for told in parts]),
-            fallen_back=sum(told.fallen_back for told in parts),
+            fallbacks=sum(told.fallbacks for told in parts),
             broken=sum(told.broken for told in parts),
-            done_ns=np.concatenate(
-                [told.latency_ns if told.done_ns is None else told.done_ns for told in parts]
+            compared_latency_ns=np.concatenate(
+                [
+                    told.latency_ns
+                    if told.compared_latency_ns is None
+                    else told.compared_latency_ns
+                    for told in parts
+                ]
             ),
             overdue=_overdue(parts),
-            batch_calls=np.concatenate([_in_batches(told) for told in parts]),
+            batch_calls=np.concatenate([_batch_sizes(told) for told in parts]),
         )
 
 
-def score_bins(scores: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray[np.int64]:
+def reference_bins(scores: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return the reference bin of each score: 0..J-1, J for NaN, J+1 for +inf, J+2 for -inf."""
     bins = np.searchsorted(edges, scores, side="left")
     if not np.isfinite(scores).all():
@@ -116,7 +121,7 @@ def score_bins(scores: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArr
 
 
 @dataclass(slots=True)
-class Tally:
+class ObservationCounts:
     """What was counted of some calls of one version."""
 
     faults: NDArray[np.int64]
@@ -128,81 +133,103 @@ class Tally:
     """(BINS,) of the calls it answered."""
     scores: NDArray[np.int64]
     """(JOINT_STRIDE,) of the rows that it gave a score for."""
-    every: NDArray[np.int64]
+    all_scores: NDArray[np.int64]
     """(JOINT_STRIDE,) of every row, those of its faults among them."""
-    held_out: int = 0
-    fallen_back: int = 0
+    holdout: int = 0
+    fallbacks: int = 0
     broken: int = 0
     records: dict[int, bytes] = field(default_factory=dict)
     """Metric -> evidence by key, as fields of a turnout.v1.Records: what is appended adds."""
 
 
-def tally(told: Told, edges: NDArray[np.float32], evidence_keep: int | None) -> Tally:
+def count_observations(
+    observations: Observations, edges: NDArray[np.float32], evidence_sampled: int | None
+) -> ObservationCounts:
     """Count what one version did. A dozen numpy calls, whatever its size.
 
     edges          (J - 1,) between the reference bins of scores.
     evidence_keep  of 65,536 residues of a key's hash, those whose scores and latencies are
                    evidence; None: nothing is, because no arms are compared.
     """
-    binned = score_bins(told.scores, edges)
+    binned = reference_bins(observations.scores, edges)
     scores = every = np.bincount(binned, minlength=JOINT_STRIDE)
-    answered_ns, faults = told.latency_ns, np.bincount(told.faults, minlength=len(Fault))
-    if faults[Fault.NONE] < len(told.faults):
-        answered_ns = answered_ns[told.faults == Fault.NONE]
-        gave = (told.faults == Fault.NONE) | (told.faults == Fault.NOT_FINITE)
-        scored = binned[np.repeat(gave, counts_of(told.row_offsets))]
+    answered_ns, faults = (
+        observations.latency_ns,
+        np.bincount(observations.faults, minlength=len(Fault)),
+    )
+    if faults[Fault.NONE] < len(observations.faults):
+        answered_ns = answered_ns[observations.faults == Fault.NONE]
+        gave = (observations.faults == Fault.NONE) | (observations.faults == Fault.NOT_FINITE)
+        scored = binned[np.repeat(gave, counts_of(observations.row_offsets))]
         scores = np.bincount(scored, minlength=JOINT_STRIDE)
-    flagged = told.flags.any()
-    return Tally(
+    flagged = observations.flags.any()
+    return ObservationCounts(
         faults=faults,
-        rows=len(told.scores),
-        flags=tuple(int(np.count_nonzero(told.flags & f)) if flagged else 0 for f in ROW_FLAGS),
-        latency=np.bincount(bins_of(answered_ns), minlength=BINS),
+        rows=len(observations.scores),
+        flags=tuple(
+            int(np.count_nonzero(observations.flags & f)) if flagged else 0 for f in ROW_FLAGS
+        ),
+        latency=np.bincount(latency_bins(answered_ns), minlength=BINS),
         scores=scores,
-        every=every,
-        held_out=0 if told.held_out is None else int(np.count_nonzero(told.held_out)),
-        fallen_back=told.fallen_back,
-        broken=told.broken,
-        records={} if evidence_keep is None else _records(told, binned, edges, evidence_keep),
+        all_scores=every,
+        holdout=0 if observations.holdout is None else int(np.count_nonzero(observations.holdout)),
+        fallbacks=observations.fallbacks,
+        broken=observations.broken,
+        records={}
+        if evidence_sampled is None
+        else _encode_evidence(observations, binned, edges, evidence_sampled),
     )
 
 
-def _records(
-    told: Told, binned: NDArray[np.int64], edges: NDArray[np.float32], evidence_keep: int
+def _encode_evidence(
+    observations: Observations,
+    binned: NDArray[np.int64],
+    edges: NDArray[np.float32],
+    evidence_sampled: int,
 ) -> dict[int, bytes]:
     """Return every error-like event, and scores and latencies of the keys kept.
 
     binned  (R,) reference bins of the scores.
     """
     records: dict[int, bytes] = {}
-    counted = True if told.held_out is None else ~told.held_out
-    for fault, metric in ERROR_LIKE.items():
-        hit = told.faults == fault
-        if fault is Fault.LATE and told.overdue is not None:
-            hit = hit | told.overdue
+    counted = True if observations.holdout is None else ~observations.holdout
+    for fault, metric in METRIC_BY_FAULT.items():
+        hit = observations.faults == fault
+        if fault is Fault.LATE and observations.overdue is not None:
+            hit = hit | observations.overdue
         hit = hit & counted
         if hit.any():
             none = np.zeros(np.count_nonzero(hit), dtype=np.int64)
-            batch_calls = _in_batches(told)[hit] if fault is Fault.LATE else None
-            records[metric] = _on_wire(told.key_hash[hit], none, None, batch_calls)
-    good = (told.faults == Fault.NONE) & counted
-    if evidence_keep < KEEP_ALL:
-        good &= kept(told.key_hash, evidence_keep)
+            batch_calls = _batch_sizes(observations)[hit] if fault is Fault.LATE else None
+            records[metric] = _encode_records(observations.key_hash[hit], none, None, batch_calls)
+    good = (observations.faults == Fault.NONE) & counted
+    if evidence_sampled < KEY_SAMPLE_ALL:
+        good &= in_key_sample(observations.key_hash, evidence_sampled)
     if not good.any():
         return records
-    first_rows = told.row_offsets[:-1].astype(np.intp)[good]
-    hashes = told.key_hash[good]
+    first_rows = observations.row_offsets[:-1].astype(np.intp)[good]
+    hashes = observations.key_hash[good]
     scored = binned[first_rows]
-    scored[(told.flags[first_rows] & NOT_WHOLE) != 0] = NOT_COMPARED
-    expected = None if told.expected is None else score_bins(told.expected[first_rows], edges)
-    records[window_pb2.METRIC_SCORE] = _on_wire(hashes, scored, expected, None)
-    took_ns = told.latency_ns if told.done_ns is None else told.done_ns
-    took = bins_of(took_ns[good])
-    records[window_pb2.METRIC_LATENCY] = _on_wire(hashes, took, None, _in_batches(told)[good])
+    scored[(observations.flags[first_rows] & INCOMPLETE_FLAGS) != 0] = NOT_COMPARED
+    expected = (
+        None
+        if observations.expected is None
+        else reference_bins(observations.expected[first_rows], edges)
+    )
+    records[window_pb2.METRIC_SCORE] = _encode_records(hashes, scored, expected, None)
+    took_ns = (
+        observations.latency_ns
+        if observations.compared_latency_ns is None
+        else observations.compared_latency_ns
+    )
+    took = latency_bins(took_ns[good])
+    records[window_pb2.METRIC_LATENCY] = _encode_records(
+        hashes, took, None, _batch_sizes(observations)[good]
+    )
     return records
 
 
-def _on_wire(
+def _encode_records(
     keys: NDArray[np.uint64],
     bins: NDArray[np.int64],
     expected: NDArray[np.int64] | None,
@@ -216,14 +243,14 @@ def _on_wire(
     return b"".join(fields)
 
 
-def _in_batches(told: Told) -> NDArray[np.int64]:
+def _batch_sizes(observations: Observations) -> NDArray[np.int64]:
     """(C,) how many calls each was scored with, itself among them."""
-    if told.batch_calls is None:
-        return np.ones(len(told.faults), dtype=np.int64)
-    return told.batch_calls
+    if observations.batch_calls is None:
+        return np.ones(len(observations.faults), dtype=np.int64)
+    return observations.batch_calls
 
 
-def _overdue(parts: Sequence[Told]) -> NDArray[np.bool_] | None:
+def _overdue(parts: Sequence[Observations]) -> NDArray[np.bool_] | None:
     if all(told.overdue is None for told in parts):
         return None
     return np.concatenate(

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 
 from gateway.models.routes import LoadedVersion, Routes
-from gateway.telemetry.windows import NS
+from gateway.telemetry.windows import NS_PER_SECOND
 from journal.prediction_id import PredictionId
 from protos import window_pb2
 
-Cut = tuple[int, str, int, str]
+WindowKey = tuple[int, str, int, str]
 """(second, model, the predictions' revision, version)."""
 
 
@@ -26,41 +26,41 @@ class OutcomeWindows:
     """
 
     def __init__(self) -> None:
-        self._open: dict[Cut, window_pb2.Window] = {}
-        self._reports: dict[Cut, dict[tuple[int, str], _Reports]] = {}
+        self._open: dict[WindowKey, window_pb2.Window] = {}
+        self._reports: dict[WindowKey, dict[tuple[int, str], _Reports]] = {}
 
-    def tell(
-        self, routes: Routes, proved: PredictionId, name: str, value: float, unix_ns: int
+    def record_outcome(
+        self, routes: Routes, prediction: PredictionId, name: str, value: float, unix_ns: int
     ) -> None:
         """Note a report that is on disk, while a rollout compares the version that answered.
 
         Not of the control group, and not of a version that no arm of this moment has: the rollout
         that drew its key is over.
         """
-        version = _answered_by(routes, proved)
-        if proved.holdout or not routes.deployment.rollout_id or version is None:
+        version = _answered_by(routes, prediction)
+        if prediction.holdout or not routes.deployment.rollout_id or version is None:
             return
-        cut = (unix_ns // NS, routes.model, proved.revision, version.label)
+        cut = (unix_ns // NS_PER_SECOND, routes.model, prediction.revision, version.label)
         if cut not in self._open:
             self._open[cut] = window_pb2.Window(
                 model=routes.model,
                 version=version.label,
                 version_digest=version.digest8,
-                revision=proved.revision,
+                revision=prediction.revision,
                 second=cut[0],
                 start_unix_ns=unix_ns,
             )
             self._reports[cut] = {}
-        reports = self._reports[cut].setdefault((proved.role, name), _Reports())
-        reports.keys.append(proved.key_hash)
+        reports = self._reports[cut].setdefault((prediction.role, name), _Reports())
+        reports.keys.append(prediction.key_hash)
         reports.values.append(value)
 
-    def close(self, unix_ns: int, *, everything: bool = False) -> list[window_pb2.Window]:
+    def close_windows(self, unix_ns: int, *, everything: bool = False) -> list[window_pb2.Window]:
         """Close the windows of seconds that are over (or all of them) and return them."""
-        over = [cut for cut in self._open if everything or cut[0] < unix_ns // NS]
+        over = [cut for cut in self._open if everything or cut[0] < unix_ns // NS_PER_SECOND]
         return [self._finished(cut, unix_ns) for cut in over]
 
-    def _finished(self, cut: Cut, unix_ns: int) -> window_pb2.Window:
+    def _finished(self, cut: WindowKey, unix_ns: int) -> window_pb2.Window:
         message = self._open.pop(cut)
         message.end_unix_ns = unix_ns
         for (role, name), reports in sorted(self._reports.pop(cut).items()):
@@ -68,8 +68,8 @@ class OutcomeWindows:
         return message
 
 
-def _answered_by(routes: Routes, proved: PredictionId) -> LoadedVersion | None:
+def _answered_by(routes: Routes, prediction: PredictionId) -> LoadedVersion | None:
     for participant in (routes.production, routes.canary, routes.standby):
-        if participant is not None and participant.version.id[:8] == proved.version:
+        if participant is not None and participant.version.id[:8] == prediction.version:
             return participant.version
     return None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LENGTH_DELIMITED = 2
-FIELDS = 16
+ONE_BYTE_TAG_FIELDS = 16
 """Numbers below it have a tag of one byte."""
 
 
@@ -39,6 +39,6 @@ def _varints(values: NDArray[np.int64]) -> bytes:
 def _field(number: int, content: bytes) -> bytes:
     if not content:
         return b""
-    assert 0 < number < FIELDS
+    assert 0 < number < ONE_BYTE_TAG_FIELDS
     tag, length = number << 3 | LENGTH_DELIMITED, np.array([len(content)], dtype=np.int64)
     return bytes([tag]) + _varints(length) + content

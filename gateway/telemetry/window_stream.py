@@ -23,18 +23,18 @@ class WindowStream:
         self,
         address: str,
         source: window_pb2.Source,
-        waiting_max: int,
+        batches_waiting_max: int,
         on_dropped: Callable[[int], None],
     ) -> None:
         self._address = address
         self._source = source
-        self._waiting_max = waiting_max
+        self._waiting_max = batches_waiting_max
         self._on_dropped = on_dropped
         self._waiting: deque[window_pb2.WindowBatch] = deque()
         self._sequence = 0
         self._wake = asyncio.Event()
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._all_acknowledged = asyncio.Event()
+        self._all_acknowledged.set()
 
     def offer(
         self,
@@ -55,15 +55,15 @@ class WindowStream:
         if len(self._waiting) > self._waiting_max:
             self._waiting.popleft()
             self._on_dropped(1)
-        self._empty.clear()
+        self._all_acknowledged.clear()
         self._wake.set()
 
-    async def flushed(self, within_s: float) -> bool:
+    async def wait_acknowledged(self, within_s: float) -> bool:
         """Return True once everything is acknowledged, False when that takes too long."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                await self._empty.wait()
-        return self._empty.is_set()
+                await self._all_acknowledged.wait()
+        return self._all_acknowledged.is_set()
 
     async def run(self) -> None:
         """Keep a stream open until cancelled."""
@@ -87,13 +87,15 @@ class WindowStream:
             while self._waiting and self._waiting[0].sequence <= ack.sequence:
                 self._waiting.popleft()
             if not self._waiting:
-                self._empty.set()
+                self._all_acknowledged.set()
             if not held.done():
                 held.set_result(ack.sequence)
 
-    async def _batches(self, held: "asyncio.Future[int]") -> AsyncIterator[window_pb2.WindowBatch]:
+    async def _batches(
+        self, acknowledged: "asyncio.Future[int]"
+    ) -> AsyncIterator[window_pb2.WindowBatch]:
         yield window_pb2.WindowBatch(source=self._source)
-        sent = await held
+        sent = await acknowledged
         while True:
             self._wake.clear()
             for batch in [b for b in self._waiting if b.sequence > sent]:

@@ -8,15 +8,22 @@ from numpy.typing import NDArray
 
 from gateway.models.executor import Fault
 from gateway.models.routes import LoadedVersion, Routes
-from gateway.telemetry.observations import JOINT_STRIDE, ROW_FLAGS, Tally, Told, score_bins, tally
+from gateway.telemetry.observations import (
+    JOINT_STRIDE,
+    ROW_FLAGS,
+    ObservationCounts,
+    Observations,
+    count_observations,
+    reference_bins,
+)
 from protos import predict_pb2, window_pb2
 from stats.latency import BINS
 
-NS = 1_000_000_000
+NS_PER_SECOND = 1_000_000_000
 
 
 @dataclass(slots=True)
-class _Counts:
+class _OpenWindow:
     """One open window."""
 
     message: window_pb2.Window
@@ -35,26 +42,38 @@ class Windows:
     """The open windows of one worker. Touched by the event loop's thread only."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[int, str, int, str, int], _Counts] = {}
+        self._open: dict[tuple[int, str, int, str, int], _OpenWindow] = {}
 
-    def tell(
-        self, routes: Routes, version: LoadedVersion, arm: int, told: Told, unix_ns: int
-    ) -> Tally:
+    def add_observations(
+        self,
+        routes: Routes,
+        version: LoadedVersion,
+        arm: int,
+        observations: Observations,
+        unix_ns: int,
+    ) -> ObservationCounts:
         """Count one version's part of a batch; returns what was counted, for the metrics."""
-        counted = tally(told, routes.score_edges, evidence_keep(routes, arm))
-        self.add(routes, version, arm, counted, unix_ns)
+        counted = count_observations(
+            observations, routes.score_edges, evidence_sampled(routes, arm)
+        )
+        self.add_counts(routes, version, arm, counted, unix_ns)
         return counted
 
-    def add(
-        self, routes: Routes, version: LoadedVersion, arm: int, counted: Tally, unix_ns: int
+    def add_counts(
+        self,
+        routes: Routes,
+        version: LoadedVersion,
+        arm: int,
+        counted: ObservationCounts,
+        unix_ns: int,
     ) -> None:
         """Add what was counted of one version's calls."""
         counts = self._window(routes, version, arm, unix_ns)
         message, faults = counts.message, counted.faults.tolist()
         calls = message.calls
         calls.answered += faults[Fault.NONE]
-        calls.held_out += counted.held_out
-        calls.fallen_back += counted.fallen_back
+        calls.holdout += counted.holdout
+        calls.fallbacks += counted.fallbacks
         if any(faults[1:]):
             calls.faulty += faults[Fault.RAISED]
             calls.nan += faults[Fault.NOT_FINITE]
@@ -73,50 +92,68 @@ class Windows:
         for metric, fields in counted.records.items():
             counts.records[metric].append(fields)
 
-    def tell_pairs(
-        self, routes: Routes, version: LoadedVersion, told: Told, unix_ns: int, threshold: float
+    def add_shadow_pairs(
+        self,
+        routes: Routes,
+        version: LoadedVersion,
+        observations: Observations,
+        unix_ns: int,
+        threshold: float,
     ) -> None:
         """Count a shadow's answers beside production's, which were finite on all these rows."""
-        self.tell(routes, version, window_pb2.ARM_SHADOW, told, unix_ns)
-        expected = told.expected
+        self.add_observations(routes, version, window_pb2.ARM_SHADOW, observations, unix_ns)
+        expected = observations.expected
         assert expected is not None
         counts = self._window(routes, version, window_pb2.ARM_SHADOW, unix_ns)
         pairs = counts.message.pairs
-        fine = np.isfinite(told.scores) & np.isfinite(expected)
-        mine, theirs = told.scores[fine].astype(np.float64), expected[fine].astype(np.float64)
+        fine = np.isfinite(observations.scores) & np.isfinite(expected)
+        mine, theirs = (
+            observations.scores[fine].astype(np.float64),
+            expected[fine].astype(np.float64),
+        )
         pairs.pairs += len(mine)
         pairs.flips += int(np.count_nonzero((mine >= threshold) != (theirs >= threshold)))
         difference = np.abs(mine - theirs)
         pairs.absolute_sum += float(difference.sum())
         pairs.square_sum += float((difference * difference).sum())
-        pairs.faulty += int(np.count_nonzero(np.isfinite(expected) & ~np.isfinite(told.scores)))
+        pairs.faulty += int(
+            np.count_nonzero(np.isfinite(expected) & ~np.isfinite(observations.scores))
+        )
         edges = routes.score_edges
-        joint = score_bins(expected, edges) * JOINT_STRIDE + score_bins(told.scores, edges)
+        joint = reference_bins(expected, edges) * JOINT_STRIDE + reference_bins(
+            observations.scores, edges
+        )
         counts.joint += np.bincount(joint, minlength=len(counts.joint))
 
-    def refuse(self, routes: Routes, calls: int, unix_ns: int) -> None:
+    def add_refusals(self, routes: Routes, calls: int, unix_ns: int) -> None:
         """Count calls refused after they were taken: they say nothing about a version."""
         counts = self._window(routes, routes.production.version, window_pb2.ARM_PRODUCTION, unix_ns)
         counts.message.calls.refused += calls
 
-    def pass_over(self, routes: Routes, version: LoadedVersion, calls: int, unix_ns: int) -> None:
+    def add_canary_skipped(
+        self, routes: Routes, version: LoadedVersion, calls: int, unix_ns: int
+    ) -> None:
         """Count a canary's calls that production answered without asking it."""
         counts = self._window(routes, version, window_pb2.ARM_CANARY, unix_ns)
-        counts.message.calls.fallen_back += calls
+        counts.message.calls.fallbacks += calls
 
-    def drop(self, routes: Routes, version: LoadedVersion, copies: int, unix_ns: int) -> None:
+    def add_dropped(
+        self, routes: Routes, version: LoadedVersion, copies: int, unix_ns: int
+    ) -> None:
         """Count shadow copies that were given up under load."""
         counts = self._window(routes, version, window_pb2.ARM_SHADOW, unix_ns)
         counts.message.calls.dropped += copies
 
-    def close(self, unix_ns: int, *, everything: bool = False) -> list[window_pb2.Window]:
+    def close_windows(self, unix_ns: int, *, everything: bool = False) -> list[window_pb2.Window]:
         """Close the windows of seconds that are over (or all of them) and return them."""
-        second = unix_ns // NS
+        second = unix_ns // NS_PER_SECOND
         over = [key for key in self._open if everything or key[0] < second]
         return [_finished(self._open.pop(key), unix_ns) for key in over]
 
-    def _window(self, routes: Routes, version: LoadedVersion, arm: int, unix_ns: int) -> _Counts:
-        second = unix_ns // NS
+    def _window(
+        self, routes: Routes, version: LoadedVersion, arm: int, unix_ns: int
+    ) -> _OpenWindow:
+        second = unix_ns // NS_PER_SECOND
         key = (second, routes.model, routes.deployment.revision, version.label, arm)
         counts = self._open.get(key)
         if counts is None:
@@ -128,27 +165,27 @@ class Windows:
                 revision=routes.deployment.revision,
                 second=second,
                 start_unix_ns=unix_ns,
-                keep_of_65536=routes.budgets.evidence_keep,
+                sampled_of_65536=routes.limits.evidence_sampled,
             )
-            counts = self._open[key] = _Counts(message)
+            counts = self._open[key] = _OpenWindow(message)
         return counts
 
 
-def evidence_keep(routes: Routes, arm: int) -> int | None:
+def evidence_sampled(routes: Routes, arm: int) -> int | None:
     """Return how much evidence by key is wanted of *arm*, as `tally` takes it.
 
     Only while a rollout compares arms that the split drew.
     """
     drawn = arm in (window_pb2.ARM_PRODUCTION, window_pb2.ARM_CANARY, window_pb2.ARM_STANDBY)
-    return routes.budgets.evidence_keep if drawn and routes.compared else None
+    return routes.limits.evidence_sampled if drawn and routes.compared else None
 
 
-def _sparse(counts: NDArray[np.int64]) -> window_pb2.Sparse:
+def _sparse(counts: NDArray[np.int64]) -> window_pb2.SparseHistogram:
     index = np.flatnonzero(counts)
-    return window_pb2.Sparse(index=index.tolist(), count=counts[index].tolist())
+    return window_pb2.SparseHistogram(index=index.tolist(), count=counts[index].tolist())
 
 
-def _finished(counts: _Counts, unix_ns: int) -> window_pb2.Window:
+def _finished(counts: _OpenWindow, unix_ns: int) -> window_pb2.Window:
     message = counts.message
     message.end_unix_ns = unix_ns
     message.latency.CopyFrom(_sparse(counts.latency))

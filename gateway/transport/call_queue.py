@@ -12,7 +12,7 @@ from gateway.status import RefusedError
 from gateway.transport.admission import Admission
 from gateway.transport.decode import DecodedCall
 
-RANKS = (1, 0, 1, 2)
+PRIORITY_BY_CRITICALITY = (1, 0, 1, 2)
 """By turnout.v1.Criticality: who is taken first. Unspecified reads as DEFAULT."""
 
 NEWEST_FIRST_NS = 100_000_000
@@ -20,22 +20,22 @@ NEWEST_FIRST_NS = 100_000_000
 
 
 @dataclass(slots=True)
-class Waiting:
+class WaitingCall:
     """One call that was admitted and not yet taken."""
 
     handle: int
     call: DecodedCall
     arrived_ns: int
     deadline_ns: int
-    left: bool = False
+    cancelled: bool = False
     """Gone before it was taken."""
     taken: bool = False
 
 
-ARRIVAL = attrgetter("handle")
+BY_HANDLE = attrgetter("handle")
 
 
-class Intake:
+class CallQueue:
     """Queues by criticality and model, behind an admission.
 
     Rows are inside from `enter` to `leave`: waiting, being scored, or being answered. CRITICAL
@@ -46,28 +46,28 @@ class Intake:
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
-        self._queues: dict[tuple[int, str], deque[Waiting]] = {}
-        self._inside: dict[int, Waiting] = {}
+        self._queues: dict[tuple[int, str], deque[WaitingCall]] = {}
+        self._inside: dict[int, WaitingCall] = {}
         self._next_handle = 1
         self.rows_inside = 0
         self.rows_waiting = 0
 
-    def enter(self, call: DecodedCall, *, arrived_ns: int, deadline_ns: int) -> int:
+    def admit(self, call: DecodedCall, *, arrived_ns: int, deadline_ns: int) -> int:
         """Admit a call and return its handle; RefusedError UNAVAILABLE, with a pushback."""
         refusal = self._admission.refusal(
             call.rows,
             call.criticality,
-            inside=self.rows_inside,
-            ahead=self.rows_inside - self.rows_waiting,
+            rows_inside=self.rows_inside,
+            rows_scoring=self.rows_inside - self.rows_waiting,
             left_ns=deadline_ns - arrived_ns,
         )
         if refusal is not None:
             raise RefusedError(refusal)
         handle = self._next_handle
         self._next_handle += 1
-        waiting = Waiting(handle, call, arrived_ns, deadline_ns)
+        waiting = WaitingCall(handle, call, arrived_ns, deadline_ns)
         self._inside[handle] = waiting
-        kind = (RANKS[call.criticality], call.model)
+        kind = (PRIORITY_BY_CRITICALITY[call.criticality], call.model)
         queue = self._queues.get(kind)
         if queue is None:
             queue = self._queues[kind] = deque()
@@ -76,73 +76,78 @@ class Intake:
         self.rows_waiting += call.rows
         return handle
 
-    def hold(self, rows: int) -> None:
+    def reserve_rows(self, rows: int) -> None:
         """Count rows as inside that never wait: those of a call that is answered by itself."""
         self.rows_inside += rows
 
-    def release(self, rows: int) -> None:
+    def release_rows(self, rows: int) -> None:
         """Undo `hold`."""
         self.rows_inside -= rows
 
-    def leave(self, handle: int) -> None:
+    def finish_call(self, handle: int) -> None:
         """Free a call's rows, answered or not; a call that still waits will not be taken."""
         waiting = self._inside.pop(handle, None)
         if waiting is None:
             return
         self.rows_inside -= waiting.call.rows
         if not waiting.taken:
-            waiting.left = True
+            waiting.cancelled = True
             self.rows_waiting -= waiting.call.rows
 
-    def take(self, rows_max: int, now_ns: int = 0) -> Calls | None:
+    def pop_calls(self, rows_max: int, now_ns: int = 0) -> Calls | None:
         """Hand over calls of one model, those of the first kind and then its others; None: none.
 
         Within a batch they lie in the order they came.
 
         now_ns  monotonic, to tell how long they have waited.
         """
-        first = self._first()
+        first = self._next_queue()
         if first is None:
             return None
-        taken: list[Waiting] = []
+        taken: list[WaitingCall] = []
         rows = 0
-        for rank in range(first[0], len(RANKS)):
+        for rank in range(first[0], len(PRIORITY_BY_CRITICALITY)):
             queue = self._queues.get((rank, first[1]))
             if queue:
-                rows = self._fill(taken, queue, rows, rows_max, now_ns)
+                rows = self._pop_from_queue(taken, queue, rows, rows_max, now_ns)
         if self.rows_waiting:
-            self._admission.rate.waiting(now_ns)
+            self._admission.rate.on_queue_nonempty(now_ns)
         else:
-            self._admission.rate.drained()
-        taken.sort(key=ARRIVAL)
-        return columns(first[1], taken)
+            self._admission.rate.on_queue_empty()
+        taken.sort(key=BY_HANDLE)
+        return columns_from_calls(first[1], taken)
 
-    def _fill(
-        self, taken: list[Waiting], queue: "deque[Waiting]", rows: int, rows_max: int, now_ns: int
+    def _pop_from_queue(
+        self,
+        taken: list[WaitingCall],
+        queue: "deque[WaitingCall]",
+        rows: int,
+        rows_max: int,
+        now_ns: int,
     ) -> int:
         newest_first = now_ns - queue[0].arrived_ns > NEWEST_FIRST_NS
         while queue:
             waiting = queue[-1 if newest_first else 0]
-            if not waiting.left and taken and rows + waiting.call.rows > rows_max:
+            if not waiting.cancelled and taken and rows + waiting.call.rows > rows_max:
                 break
             if newest_first:
                 queue.pop()
             else:
                 queue.popleft()
-            if not waiting.left:
+            if not waiting.cancelled:
                 waiting.taken = True
                 self.rows_waiting -= waiting.call.rows
                 taken.append(waiting)
                 rows += waiting.call.rows
         return rows
 
-    def _first(self) -> tuple[int, str] | None:
+    def _next_queue(self) -> tuple[int, str] | None:
         """The kind to take now, oldest among equals; calls that have left go from the heads."""
         first: tuple[int, str] | None = None
         arrived_ns = 0
         for kind in list(self._queues):
             queue = self._queues[kind]
-            while queue and queue[0].left:
+            while queue and queue[0].cancelled:
                 queue.popleft()
             if not queue:
                 del self._queues[kind]
@@ -151,9 +156,9 @@ class Intake:
         return first
 
 
-def columns(model: str, taken: list[Waiting]) -> Calls:
+def columns_from_calls(model: str, waiting_calls: list[WaitingCall]) -> Calls:
     """Lay single calls out as columns (gateway.columns.Calls)."""
-    calls = [waiting.call for waiting in taken]
+    calls = [waiting.call for waiting in waiting_calls]
     rows = [call.rows for call in calls]
     ids = list(chain.from_iterable([call.ids for call in calls]))
     values = list(chain.from_iterable([call.inputs for call in calls]))
@@ -161,9 +166,9 @@ def columns(model: str, taken: list[Waiting]) -> Calls:
     width = len(calls[0].inputs) // calls[0].rows
     return Calls(
         model=model,
-        handles=np.array([w.handle for w in taken], dtype=np.uint64),
-        arrived_ns=np.array([w.arrived_ns for w in taken], dtype=np.int64),
-        deadline_ns=np.array([w.deadline_ns for w in taken], dtype=np.int64),
+        handles=np.array([w.handle for w in waiting_calls], dtype=np.uint64),
+        arrived_ns=np.array([w.arrived_ns for w in waiting_calls], dtype=np.int64),
+        deadline_ns=np.array([w.deadline_ns for w in waiting_calls], dtype=np.int64),
         criticality=np.array([call.criticality for call in calls], dtype=np.uint8),
         row_offsets=_offsets(rows),
         sticky=b"".join([call.sticky for call in calls]),

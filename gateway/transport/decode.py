@@ -9,11 +9,11 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from features.entity_ids import BYTES_MAX, check, check_all
+from features.entity_ids import BYTES_MAX, check_entity_id, check_entity_ids
 from features.errors import EntityIdError
 from gateway.columns import ModelShape
 from gateway.status import Code, Refusal, RefusedError
-from gateway.transport.protobuf_scan import WireError, longest
+from gateway.transport.protobuf_scan import ProtobufScanError, longest_field
 from protos.predict_pb2 import PredictRequest, Row
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -31,7 +31,7 @@ ROWS_FIELD = PredictRequest.ROWS_FIELD_NUMBER
 
 
 @dataclass(frozen=True, slots=True)
-class DoorLimits:
+class DecodeLimits:
     """Bounds that hold for every model."""
 
     name_bytes_max: int
@@ -55,26 +55,26 @@ class DecodedCall:
     nan_inputs: int
 
 
-def parse(message: bytes) -> PredictRequest:
+def parse_predict(message: bytes) -> PredictRequest:
     """Parse bytes; RefusedError INVALID_ARGUMENT for anything that is no PredictRequest.
 
     A large one is looked at first: protobuf took 2.4 s, under the GIL, for 4 MB that were one
     row's 300,000 named inputs. RESOURCE_EXHAUSTED for such a row, or for too many.
     """
     if len(message) > PARSED_BYTES_MAX:
-        _weigh(message)
+        _check_size(message)
     try:
         return PredictRequest.FromString(message)
     except DecodeError:
-        raise invalid(
+        raise invalid_argument(
             f"{len(message)} bytes are not a turnout.v1.PredictRequest; names and ids are UTF-8"
         ) from None
 
 
-def _weigh(message: bytes) -> None:
+def _check_size(message: bytes) -> None:
     try:
-        row_bytes = longest(message, ROWS_FIELD, FIELDS_MAX)
-    except WireError as error:
+        row_bytes = longest_field(message, ROWS_FIELD, FIELDS_MAX)
+    except ProtobufScanError as error:
         words = f"{len(message)} bytes that are no PredictRequest, or one of too many rows: {error}"
     else:
         if row_bytes <= ROW_BYTES_MAX:
@@ -83,17 +83,17 @@ def _weigh(message: bytes) -> None:
     raise RefusedError(Refusal(Code.RESOURCE_EXHAUSTED, words))
 
 
-def parse_as(kind: type[M], message: bytes) -> M:
+def parse_message(kind: type[M], message: bytes) -> M:
     """Parse bytes as *kind*; RefusedError INVALID_ARGUMENT when they are none."""
     try:
         return kind.FromString(message)
     except DecodeError:
         name = kind.DESCRIPTOR.full_name
-        raise invalid(f"{len(message)} bytes are not a {name}") from None
+        raise invalid_argument(f"{len(message)} bytes are not a {name}") from None
 
 
-def decode(
-    request: PredictRequest, shapes: Mapping[str, ModelShape], limits: DoorLimits
+def decode_predict(
+    request: PredictRequest, shapes: Mapping[str, ModelShape], limits: DecodeLimits
 ) -> DecodedCall:
     """Check a call against its model's shape and lay its values out flat.
 
@@ -111,7 +111,7 @@ def decode(
                 f"{shape.model!r} has {shape.guard:#018x}; ask DescribeModel and adapt",
             )
         )
-    plain = _plain(rows[0], shape) if len(rows) == 1 else None
+    plain = _decode_plain_row(rows[0], shape) if len(rows) == 1 else None
     inputs, nan_inputs = _inputs(rows, shape) if plain is None else (plain[1], 0)
     return DecodedCall(
         model=shape.model,
@@ -132,7 +132,7 @@ def shape_of(model: str, shapes: Mapping[str, ModelShape]) -> ModelShape:
     if shape is not None:
         return shape
     if not MODEL_NAME.fullmatch(model):
-        raise invalid(
+        raise invalid_argument(
             f"the model's name is {len(model.encode())} bytes long or has odd characters; it is 1 "
             f"to 128 of letters, digits, '_', '-' and '.'"
         )
@@ -142,7 +142,7 @@ def shape_of(model: str, shapes: Mapping[str, ModelShape]) -> ModelShape:
 def check_rows(rows: int, shape: ModelShape) -> None:
     """Raise RefusedError unless a call of this many rows is one the model takes."""
     if rows == 0:
-        raise invalid("the call has 0 rows; send at least one")
+        raise invalid_argument("the call has 0 rows; send at least one")
     if rows > shape.rows_max:
         raise RefusedError(
             Refusal(
@@ -153,7 +153,7 @@ def check_rows(rows: int, shape: ModelShape) -> None:
         )
 
 
-def _plain(row: Row, shape: ModelShape) -> tuple[list[bytes], list[float]] | None:
+def _decode_plain_row(row: Row, shape: ModelShape) -> tuple[list[bytes], list[float]] | None:
     """What `_ids` and `_inputs` make of one row in which nothing is odd; None: something is.
 
     Nearly every lone call, at a third of their price: a caller who is alone waits for it.
@@ -179,13 +179,13 @@ def _ids(rows: Sequence[Row], shape: ModelShape) -> list[bytes]:
     keys = [row.keys[:] for row in rows]
     entities = shape.entities
     if set(map(len, keys)) <= {entities}:
-        ids = check_all([key for of_row in keys for key in of_row])
+        ids = check_entity_ids([key for of_row in keys for key in of_row])
         if ids is not None:
             return ids
-    raise invalid(_odd_ids(keys, shape))
+    raise invalid_argument(_id_error(keys, shape))
 
 
-def _odd_ids(keys: Sequence[Sequence[str]], shape: ModelShape) -> str:
+def _id_error(keys: Sequence[Sequence[str]], shape: ModelShape) -> str:
     """Say which row is odd: the first."""
     for index, of_row in enumerate(keys):
         if len(of_row) != shape.entities:
@@ -195,7 +195,7 @@ def _odd_ids(keys: Sequence[Sequence[str]], shape: ModelShape) -> str:
             )
         try:
             for key in of_row:
-                check(key)
+                check_entity_id(key)
         except EntityIdError as error:
             return f"row {index}: {error}"
     raise AssertionError("no row is odd")
@@ -214,12 +214,12 @@ def _inputs(rows: Sequence[Row], shape: ModelShape) -> tuple[list[float], int]:
             values += inputs
             continue
         if not named[index]:
-            raise invalid(
+            raise invalid_argument(
                 f"row {index} has {len(inputs)} inputs; model {shape.model!r} takes {width}"
             )
         if inputs:
-            raise invalid(f"row {index} has both inputs and named ones; send one kind")
-        values += _named(index, row, shape)
+            raise invalid_argument(f"row {index} has both inputs and named ones; send one kind")
+        values += _named_inputs(index, row, shape)
     return values, check_finite(values, shape)
 
 
@@ -229,19 +229,19 @@ def check_finite(values: Sequence[float], shape: ModelShape) -> int:
         return 0  # a sum is finite only where every value is: a fifth of the price of looking
     unusable = sum(1 for value in values if not math.isfinite(value))
     if unusable and shape.nan_inputs_refused:
-        raise invalid(
+        raise invalid_argument(
             f"{unusable} inputs are NaN or infinite, and model {shape.model!r} does not take them"
         )
     return unusable
 
 
-def _named(index: int, row: Row, shape: ModelShape) -> list[float]:
+def _named_inputs(index: int, row: Row, shape: ModelShape) -> list[float]:
     """One row's inputs by name; those left out take their defaults."""
     places = {name: place for place, name in enumerate(shape.input_names)}
     values = list(shape.input_defaults)
     strangers = [name for name in (*row.named, *row.named_text) if name not in places]
     if strangers:
-        raise invalid(
+        raise invalid_argument(
             f"row {index} names {len(strangers)} inputs that model {shape.model!r} does not have, "
             f"the first {len(strangers[0].encode())} bytes long; it has {list(shape.input_names)}"
         )
@@ -250,7 +250,7 @@ def _named(index: int, row: Row, shape: ModelShape) -> list[float]:
     for name, text in row.named_text.items():
         dictionary = shape.dictionaries[places[name]]
         if not dictionary or name in row.named:
-            raise invalid(
+            raise invalid_argument(
                 f"row {index}: input {name!r} is sent as text, and is "
                 f"{'sent as a number too' if dictionary else 'no category'}"
             )
@@ -265,12 +265,14 @@ def check_text(field: str, text: str, bytes_max: int) -> bytes:
         return b""
     encoded = text.encode()
     if len(encoded) > bytes_max:
-        raise invalid(f"{field} is {len(encoded)} bytes long; it must be at most {bytes_max}")
+        raise invalid_argument(
+            f"{field} is {len(encoded)} bytes long; it must be at most {bytes_max}"
+        )
     if CONTROL.search(text):
-        raise invalid(f"{field} holds a control character; remove it")
+        raise invalid_argument(f"{field} holds a control character; remove it")
     return encoded
 
 
-def invalid(words: str) -> RefusedError:
+def invalid_argument(message: str) -> RefusedError:
     """Return what to raise for a call that is not well-formed."""
-    return RefusedError(Refusal(Code.INVALID_ARGUMENT, words))
+    return RefusedError(Refusal(Code.INVALID_ARGUMENT, message))

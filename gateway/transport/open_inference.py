@@ -14,19 +14,19 @@ from typing import TypeVar
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from features.entity_ids import check
+from features.entity_ids import check_entity_id
 from features.errors import EntityIdError
 from gateway.columns import ModelShape
 from gateway.transport.decode import (
     DecodedCall,
-    DoorLimits,
+    DecodeLimits,
     check_finite,
     check_rows,
     check_text,
-    invalid,
+    invalid_argument,
     shape_of,
 )
-from gateway.transport.protobuf_scan import WireError, bytes_beside
+from gateway.transport.protobuf_scan import ProtobufScanError, bytes_outside_field
 from protos.open_inference_pb2 import InferParameter, ModelInferRequest, ModelInferResponse
 from protos.predict_pb2 import PredictReply, Role
 
@@ -50,45 +50,45 @@ V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ParsedInfer:
     """A well-formed ModelInfer: the call, and how its reply is written."""
 
     call: DecodedCall
     encode: ReplyEncoder
 
 
-def parse(message: bytes, typed_bytes_max: int) -> ModelInferRequest:
+def parse_infer(message: bytes, typed_bytes_max: int) -> ModelInferRequest:
     """Parse bytes; RefusedError INVALID_ARGUMENT for anything that is no ModelInferRequest.
 
     typed_bytes_max  all of a message but its raw_input_contents; looked at before parsing.
     """
     try:
         if len(message) > typed_bytes_max:
-            beside = bytes_beside(message, RAW_FIELD, FIELDS_MAX)
+            beside = bytes_outside_field(message, RAW_FIELD, FIELDS_MAX)
             if beside > typed_bytes_max:
-                raise invalid(
+                raise invalid_argument(
                     f"{beside} bytes of the message are outside raw_input_contents; typed contents "
                     f"are taken up to {typed_bytes_max} (typed_bytes_max): send the tensors raw"
                 )
         return ModelInferRequest.FromString(message)
-    except (DecodeError, WireError):
-        raise invalid(
+    except (DecodeError, ProtobufScanError):
+        raise invalid_argument(
             f"{len(message)} bytes are not an inference.ModelInferRequest; names are UTF-8"
         ) from None
 
 
-def decode(
-    request: ModelInferRequest, shapes: Mapping[str, ModelShape], limits: DoorLimits
-) -> Asked:
+def decode_infer(
+    request: ModelInferRequest, shapes: Mapping[str, ModelShape], limits: DecodeLimits
+) -> ParsedInfer:
     """Check a request against its model's shape and lay its values out flat.
 
     Raises RefusedError, naming the tensor, for each kind of bad request.
     """
     shape = shape_of(request.model_name, shapes)
     _check_outputs(request)
-    tensors = _by_name(request, shape)
+    tensors = _tensors_by_name(request, shape)
     given = {name: tensor for name, (tensor, _) in tensors.items()}
-    rows = _rows(given, shape)
+    rows = _row_count(given, shape)
     raw = bool(request.raw_input_contents)
     ids: list[bytes] = []
     values: list[float] = []
@@ -96,12 +96,12 @@ def decode(
         tensor, blob = tensors[KEYS]
         count = rows * shape.entities
         read = _raw_keys(blob, count) if raw else tensor.contents.bytes_contents
-        ids = _ids(_counted(KEYS, read, count), shape)
+        ids = _ids(_check_count(KEYS, read, count), shape)
     if INPUTS in tensors:
         tensor, blob = tensors[INPUTS]
         count = rows * len(shape.input_names)
         numbers = _raw_inputs(blob, count) if raw else tensor.contents.fp32_contents
-        values = list(_counted(INPUTS, numbers, count))
+        values = list(_check_count(INPUTS, numbers, count))
     asked = _parameters(request)
     check_text("id", request.id, limits.request_id_bytes_max)
     request_id = asked.get("request_id", request.id)
@@ -116,10 +116,10 @@ def decode(
         inputs=values,
         nan_inputs=check_finite(values, shape),
     )
-    return Asked(call, partial(encode, request_id=request.id, raw=raw))
+    return ParsedInfer(call, partial(encode_infer_reply, request_id=request.id, raw=raw))
 
 
-def encode(reply: PredictReply, *, request_id: str, raw: bool) -> bytes:
+def encode_infer_reply(reply: PredictReply, *, request_id: str, raw: bool) -> bytes:
     """Write *reply* as ModelInferResponse bytes.
 
     request_id  the request's `id`, echoed.
@@ -142,18 +142,20 @@ def encode(reply: PredictReply, *, request_id: str, raw: bool) -> bytes:
     return response.SerializeToString()
 
 
-def widths(shape: ModelShape) -> dict[str, int]:
+def tensor_widths(shape: ModelShape) -> dict[str, int]:
     """Return the tensors a model takes, and the width of each: those of width 0 are left out."""
     every = {KEYS: shape.entities, INPUTS: len(shape.input_names)}
     return {name: width for name, width in every.items() if width}
 
 
-def _by_name(request: ModelInferRequest, shape: ModelShape) -> dict[str, tuple[Tensor, bytes]]:
+def _tensors_by_name(
+    request: ModelInferRequest, shape: ModelShape
+) -> dict[str, tuple[Tensor, bytes]]:
     """Each tensor with its raw contents (empty when typed), once its name and type are right."""
-    wanted = widths(shape)
+    wanted = tensor_widths(shape)
     blobs = request.raw_input_contents
     if blobs and len(blobs) != len(request.inputs):
-        raise invalid(
+        raise invalid_argument(
             f"raw_input_contents has {len(blobs)} items for {len(request.inputs)} tensors; send "
             "one a tensor, in their order"
         )
@@ -161,22 +163,26 @@ def _by_name(request: ModelInferRequest, shape: ModelShape) -> dict[str, tuple[T
     for place, tensor in enumerate(request.inputs):
         name = tensor.name
         if name not in wanted:
-            raise invalid(
-                f"tensor {shown(name)} is none of model {shape.model!r}; it takes {list(wanted)}"
+            raise invalid_argument(
+                f"tensor {quote_name(name)} is none of model {shape.model!r}; it takes "
+                f"{list(wanted)}"
             )
         if name in tensors:
-            raise invalid(f"tensor {name!r} is sent twice")
+            raise invalid_argument(f"tensor {name!r} is sent twice")
         if tensor.datatype != DATATYPES[name]:
-            raise invalid(
-                f"tensor {name!r} has datatype {shown(tensor.datatype)}; it is {DATATYPES[name]}"
+            raise invalid_argument(
+                f"tensor {name!r} has datatype {quote_name(tensor.datatype)}; it is "
+                f"{DATATYPES[name]}"
             )
         if tensor.parameters:
-            raise invalid(f"tensor {name!r} has {len(tensor.parameters)} parameters; none is known")
+            raise invalid_argument(
+                f"tensor {name!r} has {len(tensor.parameters)} parameters; none is known"
+            )
         _check_contents(tensor, raw=bool(blobs))
         tensors[name] = (tensor, blobs[place] if blobs else b"")
     missing = [name for name in wanted if name not in tensors]
     if missing:
-        raise invalid(
+        raise invalid_argument(
             f"tensor {missing[0]!r} is not sent; model {shape.model!r} takes {list(wanted)}"
         )
     return tensors
@@ -186,30 +192,30 @@ def _check_contents(tensor: Tensor, *, raw: bool) -> None:
     """Raise RefusedError for contents in the wrong field, or both typed and raw."""
     filled = [field.name for field, _ in tensor.contents.ListFields()]
     if raw and filled:
-        raise invalid(
+        raise invalid_argument(
             f"tensor {tensor.name!r} has {filled[0]} and raw_input_contents; send one kind"
         )
     strangers = [name for name in filled if name != CONTENTS[tensor.name]]
     if strangers:
-        raise invalid(
+        raise invalid_argument(
             f"tensor {tensor.name!r} has {strangers[0]}; {tensor.datatype} values go into "
             f"{CONTENTS[tensor.name]}"
         )
 
 
-def _rows(tensors: Mapping[str, Tensor], shape: ModelShape) -> int:
+def _row_count(tensors: Mapping[str, Tensor], shape: ModelShape) -> int:
     """Return how many rows all tensors agree on."""
     rows: int | None = None
     for name, tensor in tensors.items():
-        width = widths(shape)[name]
+        width = tensor_widths(shape)[name]
         sizes = list(tensor.shape[:3])
         if len(tensor.shape) != 2 or sizes[1] != width or not 0 <= sizes[0] <= ROWS_MAX:
-            raise invalid(
+            raise invalid_argument(
                 f"tensor {name!r} has {len(tensor.shape)} dimensions, the first of them {sizes}; "
                 f"model {shape.model!r} takes [rows, {width}]"
             )
         if rows is not None and sizes[0] != rows:
-            raise invalid(f"tensor {name!r} has {sizes[0]} rows, the one before it {rows}")
+            raise invalid_argument(f"tensor {name!r} has {sizes[0]} rows, the one before it {rows}")
         rows = sizes[0]
     assert rows is not None
     check_rows(rows, shape)
@@ -222,11 +228,13 @@ def _raw_keys(blob: bytes, count: int) -> Sequence[bytes]:
     offset = 0
     while offset < len(blob) and len(items) <= count:
         if offset + 4 > len(blob):
-            raise invalid(f"tensor {KEYS!r} ends within a length, at byte {offset} of {len(blob)}")
+            raise invalid_argument(
+                f"tensor {KEYS!r} ends within a length, at byte {offset} of {len(blob)}"
+            )
         (length,) = struct.unpack_from("<I", blob, offset)
         offset += 4
         if offset + length > len(blob):
-            raise invalid(
+            raise invalid_argument(
                 f"tensor {KEYS!r} promises {length} bytes at byte {offset} of {len(blob)}"
             )
         items.append(blob[offset : offset + length])
@@ -236,17 +244,17 @@ def _raw_keys(blob: bytes, count: int) -> Sequence[bytes]:
 
 def _raw_inputs(blob: bytes, count: int) -> Sequence[float]:
     if len(blob) != 4 * count:
-        raise invalid(
+        raise invalid_argument(
             f"tensor {INPUTS!r} has {len(blob)} raw bytes; its shape is {4 * count} of them"
         )
     values: list[float] = np.frombuffer(blob, dtype="<f4").tolist()
     return values
 
 
-def _counted(name: str, values: Sequence[V], count: int) -> Sequence[V]:
+def _check_count(name: str, values: Sequence[V], count: int) -> Sequence[V]:
     if len(values) != count:
         seen = f"more than {count}" if len(values) > count else str(len(values))
-        raise invalid(f"tensor {name!r} holds {seen} elements; its shape is {count}")
+        raise invalid_argument(f"tensor {name!r} holds {seen} elements; its shape is {count}")
     return values
 
 
@@ -255,22 +263,26 @@ def _ids(keys: Sequence[bytes], shape: ModelShape) -> list[bytes]:
     for place, key in enumerate(keys):
         row = place // shape.entities
         try:
-            ids.append(check(key.decode()))
+            ids.append(check_entity_id(key.decode()))
         except UnicodeDecodeError:
-            raise invalid(f"tensor {KEYS!r}, row {row}: an entity id is not UTF-8") from None
+            raise invalid_argument(
+                f"tensor {KEYS!r}, row {row}: an entity id is not UTF-8"
+            ) from None
         except EntityIdError as error:
-            raise invalid(f"tensor {KEYS!r}, row {row}: {error}") from None
+            raise invalid_argument(f"tensor {KEYS!r}, row {row}: {error}") from None
     return ids
 
 
 def _check_outputs(request: ModelInferRequest) -> None:
     for place, output in enumerate(request.outputs):
         if output.name != SCORES:
-            raise invalid(f"output {shown(output.name)} is unknown; there is one, {SCORES!r}")
+            raise invalid_argument(
+                f"output {quote_name(output.name)} is unknown; there is one, {SCORES!r}"
+            )
         if place:
-            raise invalid(f"output {SCORES!r} is asked for {len(request.outputs)} times")
+            raise invalid_argument(f"output {SCORES!r} is asked for {len(request.outputs)} times")
         if output.parameters:
-            raise invalid(
+            raise invalid_argument(
                 f"output {SCORES!r} has {len(output.parameters)} parameters; none is known"
             )
 
@@ -280,17 +292,19 @@ def _parameters(request: ModelInferRequest) -> dict[str, str]:
     texts: dict[str, str] = {}
     for name, parameter in request.parameters.items():
         if name not in PARAMETERS:
-            raise invalid(f"parameter {shown(name)} is unknown; there are {list(PARAMETERS)}")
-        texts[name] = _text(name, parameter)
+            raise invalid_argument(
+                f"parameter {quote_name(name)} is unknown; there are {list(PARAMETERS)}"
+            )
+        texts[name] = _string_parameter(name, parameter)
     return texts
 
 
-def _text(name: str, parameter: InferParameter) -> str:
+def _string_parameter(name: str, parameter: InferParameter) -> str:
     if parameter.WhichOneof("parameter_choice") != "string_param":
-        raise invalid(f"parameter {name!r} is no string_param; send text")
+        raise invalid_argument(f"parameter {name!r} is no string_param; send text")
     return parameter.string_param
 
 
-def shown(name: str) -> str:
+def quote_name(name: str) -> str:
     """Return a stranger's name as our words may repeat it: short, and on one line."""
     return ascii(name if len(name) <= NAME_SHOWN_MAX else f"{name[:NAME_SHOWN_MAX]}...")

@@ -10,29 +10,30 @@ _WIDTH = {1: 8, 5: 4}
 """Bytes of a fixed-width value, by wire type."""
 
 
-class WireError(ValueError):
+class ProtobufScanError(ValueError):
     """The bytes are no message, or one of more fields than anybody needs."""
 
 
-def bytes_beside(message: bytes, field: int, fields_max: int) -> int:
+def bytes_outside_field(message: bytes, field: int, fields_max: int) -> int:
     """Return how many bytes of *message* lie outside the contents of its length-delimited *field*.
 
     fields_max  top-level fields (each element of a repeated one counts) that may be walked.
 
-    Raises WireError past that, or when the bytes cannot be a message.
+    Raises ProtobufScanError past that, or when the bytes cannot be a message.
     """
-    return len(message) - sum(_contents(message, field, fields_max))
+    return len(message) - sum(_field_lengths(message, field, fields_max))
 
 
-def longest(message: bytes, field: int, fields_max: int) -> int:
+def longest_field(message: bytes, field: int, fields_max: int) -> int:
     """Return the bytes of the longest contents of *message*'s length-delimited *field*; 0: none.
 
-    As bytes_beside: walks *fields_max* top-level fields at most, raises WireError past them.
+    As bytes_outside_field: walks *fields_max* top-level fields at most, raises ProtobufScanError
+    past them.
     """
-    return max(_contents(message, field, fields_max), default=0)
+    return max(_field_lengths(message, field, fields_max), default=0)
 
 
-def _contents(message: bytes, field: int, fields_max: int) -> Iterator[int]:
+def _field_lengths(message: bytes, field: int, fields_max: int) -> Iterator[int]:
     """Yield the length of each of *field*'s contents, while walking the whole top level."""
     offset, end = 0, len(message)
     for _ in range(fields_max):
@@ -50,13 +51,13 @@ def _contents(message: bytes, field: int, fields_max: int) -> Iterator[int]:
         elif kind in _WIDTH:
             offset += _WIDTH[kind]
         else:
-            raise WireError(f"wire type {kind} at {start}")
+            raise ProtobufScanError(f"wire type {kind} at {start}")
         if offset > end:
-            raise WireError(f"a field at {start} ends at {offset}, behind the end at {end}")
+            raise ProtobufScanError(f"a field at {start} ends at {offset}, behind the end at {end}")
         if kind == 2 and tag >> 3 == field:
             yield length
     if offset < end:
-        raise WireError(f"more than {fields_max} fields")
+        raise ProtobufScanError(f"more than {fields_max} fields")
 
 
 def _varint(message: bytes, offset: int) -> tuple[int, int]:
@@ -68,4 +69,4 @@ def _varint(message: bytes, offset: int) -> tuple[int, int]:
         if octet < 0x80:
             return value, place + 1
         shift += 7
-    raise WireError(f"no number ends at {offset}")
+    raise ProtobufScanError(f"no number ends at {offset}")

@@ -10,7 +10,7 @@ TOO_SLOW = Refusal(
 )
 
 
-class Readable(Protocol):
+class ReadContext(Protocol):
     """grpc.aio's context of a call that streams in."""
 
     def read(self) -> Any:  # noqa: ANN401  an awaitable of grpcio's own kind
@@ -18,7 +18,7 @@ class Readable(Protocol):
         ...
 
 
-class Reads:
+class ReadDeadline:
     """Reads under one limit, and one timer for all of them.
 
     `asyncio.timeout` a read costs a lone call 27 us of its 170: a timer made and thrown away for
@@ -26,20 +26,20 @@ class Reads:
     oldest entry is the next one due.
     """
 
-    def __init__(self, patience_s: float) -> None:
-        self._patience_s = patience_s
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
         self._due: dict[asyncio.Task[Any], float] = {}
         """Loop time, oldest first."""
         self._overdue: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def read(self, context: Readable) -> object:
+    async def read_message(self, context: ReadContext) -> object:
         """Return the next message or grpc.aio.EOF; RefusedError DEADLINE_EXCEEDED."""
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
-        self._due[task] = loop.time() + self._patience_s
+        self._due[task] = loop.time() + self._limit_s
         if self._timer is None:
-            self._timer = loop.call_later(self._patience_s, self._look)
+            self._timer = loop.call_later(self._limit_s, self._cancel_overdue)
         try:
             message: object = await context.read()
         except asyncio.CancelledError:
@@ -51,13 +51,13 @@ class Reads:
             self._overdue.discard(task)
         return message
 
-    def _look(self) -> None:
+    def _cancel_overdue(self) -> None:
         """End the reads that are overdue, and come back when the next one is due."""
         loop = asyncio.get_running_loop()
         now, self._timer = loop.time(), None
         for task, due in self._due.items():
             if due > now:
-                self._timer = loop.call_later(due - now, self._look)
+                self._timer = loop.call_later(due - now, self._cancel_overdue)
                 return
             if task not in self._overdue:
                 self._overdue.add(task)

@@ -12,7 +12,10 @@ SERVICES = (
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
 )
-NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+REFLECTION_SERVICES = (
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+)
 
 
 def reflection_handlers() -> tuple[grpc.GenericRpcHandler, ...]:
@@ -30,5 +33,5 @@ def reflection_handlers() -> tuple[grpc.GenericRpcHandler, ...]:
     )
     return tuple(
         grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method})
-        for name in NAMES
+        for name in REFLECTION_SERVICES
     )

@@ -5,25 +5,25 @@ from typing import Protocol
 
 from gateway.clock import Clock
 from gateway.columns import Ingress
-from gateway.fault_log import FaultLog
+from gateway.fault_log import InternalErrorLog
 from gateway.ingress_choice import IngressChoice, check_built
-from gateway.native_library import built
-from gateway.predict.single_call import LoneCalls
+from gateway.native_library import load_native_library
+from gateway.predict.single_call import SingleCallPath
 from gateway.settings import Settings
-from gateway.transport.grpcio.server import Counter, GrpcioDoor, Unary
-from gateway.transport.native.server import NativeDoor
+from gateway.transport.grpcio.server import GrpcioServer, OnRefused, UnaryMethod
+from gateway.transport.native.server import NativeServer
 
 
-class Door(Ingress, Protocol):
+class IngressServer(Ingress, Protocol):
     """An ingress that can be opened and closed."""
 
     kind: IngressChoice
     """Which of the two."""
 
-    lone: LoneCalls | None
+    single_call: SingleCallPath | None
     """Answers a call that is alone without making columns of it; the core's, set once."""
 
-    async def listen(self, host: str, port: int, unix: str = "", lent: int | None = None) -> int:
+    async def listen(self, host: str, port: int, unix: str = "", lent_fd: int | None = None) -> int:
         """Open *port* (0: a free one), and a Unix socket at *unix*; returns the port.
 
         lent  a bound socket's descriptor that may be listened at instead
@@ -45,16 +45,16 @@ class Door(Ingress, Protocol):
         ...
 
 
-def door_of(
+def create_server(
     settings: Settings,
     clock: Clock,
-    faults: FaultLog,
-    on_refused: Counter,
-    methods: Mapping[str, Unary],
-) -> Door:
+    error_log: InternalErrorLog,
+    on_refused: OnRefused,
+    methods: Mapping[str, UnaryMethod],
+) -> IngressServer:
     """Build the door that settings.ingress names; SettingsError where it is not built."""
-    module = None if settings.ingress == IngressChoice.GRPCIO else built()
-    check_built(settings.ingress, there=module is not None)
+    module = None if settings.ingress == IngressChoice.GRPCIO else load_native_library()
+    check_built(settings.ingress, available=module is not None)
     if module is not None:
-        return NativeDoor(module, settings, clock, faults, on_refused, methods)
-    return GrpcioDoor(settings, clock, faults, on_refused, methods)
+        return NativeServer(module, settings, clock, error_log, on_refused, methods)
+    return GrpcioServer(settings, clock, error_log, on_refused, methods)

@@ -10,7 +10,7 @@ import grpc
 
 from gateway.settings import Settings
 
-Changed = tuple[int, ...]
+ModificationTimes = tuple[int, ...]
 
 
 class TlsFiles:
@@ -21,13 +21,13 @@ class TlsFiles:
         self._key = Path(settings.tls_key)
         authority = settings.tls_client_authority
         self._authority = Path(authority) if authority else None
-        self._changed = self._changes()
+        self._mtimes = self._read_mtimes()
 
     def credentials(self) -> grpc.ServerCredentials:
         """Return what a port is opened with; OSError when a file cannot be read."""
         return grpc.dynamic_ssl_server_credentials(
             self._configuration(),
-            self._newer,  # type: ignore[arg-type]  # None: no change
+            self._reload_if_changed,  # type: ignore[arg-type]  # None: no change
             require_client_authentication=self._authority is not None,
         )
 
@@ -36,19 +36,19 @@ class TlsFiles:
         authority = self._authority.read_bytes() if self._authority else None
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=authority)
 
-    def _newer(self) -> grpc.ServerCertificateConfiguration | None:
+    def _reload_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
         """Asked by grpcio at each new connection; None: nothing changed, or nothing usable."""
-        changed = self._changes()
-        if changed == self._changed:
+        changed = self._read_mtimes()
+        if changed == self._mtimes:
             return None
         try:
             newer = self._configuration()
         except OSError:
             return None
-        self._changed = changed
+        self._mtimes = changed
         return newer
 
-    def _changes(self) -> Changed:
+    def _read_mtimes(self) -> ModificationTimes:
         files: Sequence[Path | None] = (self._certificate, self._key, self._authority)
         return tuple(
             path.stat().st_mtime_ns if path is not None and path.exists() else 0 for path in files

@@ -20,22 +20,22 @@ ROLES = frozenset({AUTHOR, APPROVER, OPERATOR, CONTROLLER, GATEWAY})
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class AccessRule:
     """Who may call an RPC, and whether it changes something, so that a name must stand for it."""
 
     roles: frozenset[str]
     changes: bool = False
 
 
-def _read() -> Rule:
-    return Rule(ROLES)
+def _read() -> AccessRule:
+    return AccessRule(ROLES)
 
 
-def _change(*roles: str) -> Rule:
-    return Rule(frozenset(roles), changes=True)
+def _change(*roles: str) -> AccessRule:
+    return AccessRule(frozenset(roles), changes=True)
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, AccessRule] = {
     "RegisterVersion": _change(AUTHOR),
     "ListModels": _read(),
     "ListVersions": _read(),
@@ -47,11 +47,11 @@ RULES: dict[str, Rule] = {
     "GetDeployment": _read(),
     "Deploy": _change(OPERATOR, CONTROLLER),  # breaking the glass: operators alone (service.py)
     "WatchDeployments": _read(),
-    "ReportState": Rule(frozenset({GATEWAY})),
+    "ReportState": AccessRule(frozenset({GATEWAY})),
     "WatchStates": _read(),
     "AcquireLease": _change(CONTROLLER),
     "SaveCheckpoint": _change(CONTROLLER),
-    "LoadCheckpoint": Rule(frozenset({CONTROLLER})),
+    "LoadCheckpoint": AccessRule(frozenset({CONTROLLER})),
     "WriteFinding": _change(CONTROLLER, OPERATOR),
     "WatchFindings": _read(),
     "ListHistory": _read(),
@@ -77,7 +77,7 @@ class Access:
     def __init__(self, identities: Mapping[str, Identity] | None = None) -> None:
         self._identities = identities
 
-    def admit(self, rpc: str, metadata: Iterable[tuple[str, str | bytes]]) -> Identity:
+    def authorise(self, rpc: str, metadata: Iterable[tuple[str, str | bytes]]) -> Identity:
         """Return who calls *rpc*; raises UnknownActorError or NotAllowedError."""
         said = {name: value for name, value in metadata if isinstance(value, str)}
         identity = self._identify(said)
@@ -95,15 +95,15 @@ class Access:
             )
         return identity
 
-    def _identify(self, said: Mapping[str, str]) -> Identity:
+    def _identify(self, metadata: Mapping[str, str]) -> Identity:
         if self._identities is None:
-            actor = unquote(said.get("x-turnout-actor", ""))
+            actor = unquote(metadata.get("x-turnout-actor", ""))
             if actor and not is_name(actor):
                 raise UnknownActorError(
                     f"x-turnout-actor has {len(actor)} characters; it has 1 to 64 printable ones"
                 )
             return Identity(actor, ROLES)
-        token = said.get("authorization", "").removeprefix("Bearer ")
+        token = metadata.get("authorization", "").removeprefix("Bearer ")
         # Looked up by hash: comparing digests tells nobody how near a guess was.
         identity = self._identities.get(hashlib.sha256(token.encode()).hexdigest())
         if identity is None:

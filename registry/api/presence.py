@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from protos import registry_pb2 as pb
 
-REPORT_LIVE_S = 5.0
+REPORT_VALID_S = 5.0
 FORGOTTEN_S = 60.0
 WORKERS_MAX = 10_000
 """Bounds what a broken client can make us remember."""
@@ -15,7 +15,7 @@ WorkerKey = tuple[str, int, int]
 
 
 @dataclass(slots=True)
-class _Worker:
+class _LiveWorker:
     state: pb.GatewayState
     streams: int = 0
     sequence: int = 0
@@ -24,10 +24,10 @@ class _Worker:
 
 
 @dataclass(slots=True)
-class Seen:
+class WatcherPosition:
     """What one watcher was told: worker -> sequence. Its own; the presence only reads it."""
 
-    workers: dict[WorkerKey, int] = field(default_factory=dict)
+    sequences: dict[WorkerKey, int] = field(default_factory=dict)
 
 
 class Presence:
@@ -35,61 +35,63 @@ class Presence:
 
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self._monotonic_s = monotonic_s
-        self._workers: dict[WorkerKey, _Worker] = {}
+        self._workers: dict[WorkerKey, _LiveWorker] = {}
         self._sequence = 0
 
-    def opened(self, key: WorkerKey) -> None:
+    def stream_opened(self, key: WorkerKey) -> None:
         """The worker's watch stream stands."""
         self._worker(key).streams += 1
 
-    def closed(self, key: WorkerKey) -> None:
+    def stream_closed(self, key: WorkerKey) -> None:
         """One of its streams ended; with the last one the worker is gone at once."""
         worker = self._worker(key)
         worker.streams = max(0, worker.streams - 1)
         worker.left_s = self._monotonic_s()
 
-    def report(self, state: pb.GatewayState) -> None:
+    def record_state(self, state: pb.GatewayState) -> None:
         """Keep a worker's newest word."""
         worker = self._worker((state.gateway, state.slot, state.boot_id))
         self._sequence += 1
         worker.state, worker.sequence = state, self._sequence
         worker.reported_s = self._monotonic_s()
 
-    def live(self) -> list[pb.GatewayState]:
+    def live_states(self) -> list[pb.GatewayState]:
         """The newest word of every live worker."""
         now = self._monotonic_s()
         return [w.state for w in self._workers.values() if w.sequence and self._is_live(w, now)]
 
-    def news(self, seen: Seen) -> list[pb.GatewayState]:
+    def changes_since(self, position: WatcherPosition) -> list[pb.GatewayState]:
         """What a watcher was not told yet, and remember that it was; `gone` for who left."""
         now = self._monotonic_s()
         self._forget(now)
         told: list[pb.GatewayState] = []
         for key, worker in self._workers.items():
-            if worker.sequence > seen.workers.get(key, 0) and self._is_live(worker, now):
-                seen.workers[key] = worker.sequence
+            if worker.sequence > position.sequences.get(key, 0) and self._is_live(worker, now):
+                position.sequences[key] = worker.sequence
                 told.append(worker.state)
-        for key in [k for k in seen.workers if not self._is_live(self._workers.get(k), now)]:
-            del seen.workers[key]
+        for key in [k for k in position.sequences if not self._is_live(self._workers.get(k), now)]:
+            del position.sequences[key]
             gateway, slot, boot_id = key
-            told.append(pb.GatewayState(gateway=gateway, slot=slot, boot_id=boot_id, gone=True))
+            told.append(
+                pb.GatewayState(gateway=gateway, slot=slot, boot_id=boot_id, disconnected=True)
+            )
         return told
 
-    def _worker(self, key: WorkerKey) -> _Worker:
+    def _worker(self, key: WorkerKey) -> _LiveWorker:
         if key not in self._workers and len(self._workers) >= WORKERS_MAX:
             self._forget(self._monotonic_s())
             stale = min(self._workers, key=lambda k: self._workers[k].reported_s)
             del self._workers[stale]
         gateway, slot, boot_id = key
         empty = pb.GatewayState(gateway=gateway, slot=slot, boot_id=boot_id)
-        return self._workers.setdefault(key, _Worker(empty))
+        return self._workers.setdefault(key, _LiveWorker(empty))
 
     @staticmethod
-    def _is_live(worker: _Worker | None, now: float) -> bool:
+    def _is_live(worker: _LiveWorker | None, now: float) -> bool:
         if worker is None:
             return False
         reported_since = worker.reported_s > worker.left_s
-        return worker.streams > 0 or (reported_since and now - worker.reported_s < REPORT_LIVE_S)
+        return worker.streams > 0 or (reported_since and now - worker.reported_s < REPORT_VALID_S)
 
     def _forget(self, now: float) -> None:
         for key, worker in list(self._workers.items()):

@@ -19,16 +19,16 @@ from google.protobuf.message_factory import GetMessageClass
 from protos import registry_pb2
 from registry.api.access import Access
 from registry.api.service import RegistryService
-from registry.status import ERROR_NAME, status_of
+from registry.status import ERROR_METADATA_KEY, status_of_error
 from registry.types import BadRequestError, RegistryFaultError
 
 SERVICE = registry_pb2.DESCRIPTOR.services_by_name["Registry"]
-Context = grpc.aio.ServicerContext[Any, Any]
+RpcContext = grpc.aio.ServicerContext[Any, Any]
 
 log = logging.getLogger(__name__)
 
 
-def handlers(service: RegistryService, access: Access) -> grpc.GenericRpcHandler:
+def registry_handlers(service: RegistryService, access: Access) -> grpc.GenericRpcHandler:
     """Return what a grpc.aio server needs to serve every RPC of turnout.v1.Registry."""
     return grpc.method_handlers_generic_handler(
         SERVICE.full_name,
@@ -43,30 +43,30 @@ def _handler(
     behaviour: Any = getattr(service, method.name)
     name = method.name
 
-    async def unary(content: bytes, context: Context) -> Message:
+    async def unary(content: bytes, context: RpcContext) -> Message:
         try:
-            who = access.admit(name, _metadata(context))
+            who = access.authorise(name, _metadata(context))
             reply: Message = await behaviour(_parse(kind, content), who)
         except Exception as error:  # noqa: BLE001  nothing may leave but a status
-            return await _refuse(name, context, error)
+            return await _abort_with(name, context, error)
         return reply
 
-    async def taking_stream(contents: AsyncIterator[bytes], context: Context) -> Message:
+    async def taking_stream(contents: AsyncIterator[bytes], context: RpcContext) -> Message:
         try:
-            who = access.admit(name, _metadata(context))
+            who = access.authorise(name, _metadata(context))
             reply: Message = await behaviour(_parse_each(kind, contents), who)
         except Exception as error:  # noqa: BLE001  nothing may leave but a status
-            return await _refuse(name, context, error)
+            return await _abort_with(name, context, error)
         return reply
 
-    async def giving_stream(content: bytes, context: Context) -> None:
+    async def giving_stream(content: bytes, context: RpcContext) -> None:
         try:
-            who = access.admit(name, _metadata(context))
+            who = access.authorise(name, _metadata(context))
             async with aclosing(behaviour(_parse(kind, content), who)) as replies:
                 async for reply in replies:
                     await context.write(reply)
         except Exception as error:  # noqa: BLE001  nothing may leave but a status
-            await _refuse(name, context, error)
+            await _abort_with(name, context, error)
 
     # No request_deserializer: grpcio would turn a bad protobuf into UNKNOWN, out of our hands.
     if method.client_streaming:
@@ -80,7 +80,7 @@ def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def _metadata(context: Context) -> list[tuple[str, str | bytes]]:
+def _metadata(context: RpcContext) -> list[tuple[str, str | bytes]]:
     return [(key, value) for key, value in context.invocation_metadata() or ()]
 
 
@@ -100,15 +100,15 @@ async def _parse_each(
         yield _parse(kind, content)
 
 
-async def _refuse(rpc: str, context: Context, error: Exception) -> Message:
+async def _abort_with(rpc: str, context: RpcContext, error: Exception) -> Message:
     """End the call: our errors in their own words, any other one as an id that the log explains."""
     if isinstance(error, grpc.RpcError | asyncio.CancelledError):
         raise error
-    status = status_of(error)
+    status = status_of_error(error)
     if status is None:
         error_id = secrets.token_hex(6)
         log.error("%s failed; error id %s", rpc, error_id, exc_info=error)
         error = RegistryFaultError(f"the registry failed; its log has the cause, error {error_id}")
         status = grpc.StatusCode.INTERNAL
-    await context.abort(status, str(error), ((ERROR_NAME, type(error).__name__),))
+    await context.abort(status, str(error), ((ERROR_METADATA_KEY, type(error).__name__),))
     raise AssertionError("abort raises")  # for readers and type checkers

@@ -8,15 +8,15 @@ from pathlib import Path
 import grpc
 
 from registry.api.access import Access, read_identities
-from registry.api.rpc import handlers
+from registry.api.rpc import registry_handlers
 from registry.api.service import RegistryService
-from registry.storage.store import Store
+from registry.storage.store import RegistryStore
 from registry.types import RegistryUnavailableError
 
 STOP_GRACE_S = 2.0
 """For changes that were begun; watches end at once."""
 
-OPTIONS = (
+SERVER_OPTIONS = (
     # A worker whose host vanished is noticed in 15 s; a closed socket at once.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -28,10 +28,10 @@ OPTIONS = (
 )
 
 
-class RunningRegistry:
+class RegistryParts:
     """The registry's half of a server: end its watches, then stop the server, then close it."""
 
-    def __init__(self, service: RegistryService, store: Store) -> None:
+    def __init__(self, service: RegistryService, store: RegistryStore) -> None:
         self._service = service
         self._store = store
 
@@ -44,28 +44,28 @@ class RunningRegistry:
         self._store.close()
 
 
-async def add_to(
+async def add_registry_to(
     server: grpc.aio.Server,
     folder: Path,
     *,
     identities: Path | None = None,
     now_ns: Callable[[], int] = time.time_ns,
-) -> RunningRegistry:
+) -> RegistryParts:
     """Serve the registry kept in *folder* on a server that is not started yet.
 
     identities  the file of tokens (docs/governance.md); None: names are taken on trust.
     """
     access = Access(read_identities(identities) if identities is not None else None)
-    store = await asyncio.to_thread(Store, folder, now_ns)
+    store = await asyncio.to_thread(RegistryStore, folder, now_ns)
     service = RegistryService(store)
-    server.add_generic_rpc_handlers((handlers(service, access),))
-    return RunningRegistry(service, store)
+    server.add_generic_rpc_handlers((registry_handlers(service, access),))
+    return RegistryParts(service, store)
 
 
 class RegistryServer:
     """A registry on a port of its own; made by `serve`."""
 
-    def __init__(self, server: grpc.aio.Server, registry: RunningRegistry, port: int) -> None:
+    def __init__(self, server: grpc.aio.Server, registry: RegistryParts, port: int) -> None:
         self._server = server
         self._registry = registry
         self.port = port
@@ -81,7 +81,7 @@ class RegistryServer:
         await self._server.wait_for_termination()
 
 
-async def serve(
+async def serve_registry(
     folder: Path,
     address: str,
     *,
@@ -92,8 +92,8 @@ async def serve(
 
     Raises RegistryUnavailableError when the address cannot be had.
     """
-    server = grpc.aio.server(options=OPTIONS)
-    registry = await add_to(server, folder, identities=identities, now_ns=now_ns)
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    registry = await add_registry_to(server, folder, identities=identities, now_ns=now_ns)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:

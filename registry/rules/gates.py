@@ -30,7 +30,7 @@ class Proposal:
     break_glass: bool
 
 
-def check(proposal: Proposal) -> None:
+def check_gates(proposal: Proposal) -> None:
     """Raise GateError (do this first), NotFoundError or BadRequestError; return when all hold."""
     _check_named(proposal)
     _check_rollback(proposal)
@@ -41,7 +41,7 @@ def check(proposal: Proposal) -> None:
     _check_approved(proposal)
 
 
-def roles(deployment: Deployment) -> dict[str, int]:
+def traffic_shares(deployment: Deployment) -> dict[str, int]:
     """Label -> basis points of traffic or copies it gets; production counts as all."""
     taking_part = dict(deployment.shadows)
     if deployment.canary:
@@ -92,7 +92,7 @@ def _canary_grows(proposal: Proposal) -> bool:
 
 
 def _check_staged(proposal: Proposal) -> None:
-    for label in roles(proposal.proposed):
+    for label in traffic_shares(proposal.proposed):
         version = proposal.versions[label]
         if version.status == pb.DEVELOPMENT:
             raise GateError(
@@ -121,7 +121,7 @@ def _check_standby(proposal: Proposal) -> None:
 
 
 def _check_one_shape(proposal: Proposal) -> None:
-    named = [proposal.versions[label] for label in roles(proposal.proposed)]
+    named = [proposal.versions[label] for label in traffic_shares(proposal.proposed)]
     for version in named[1:]:
         for what, ours, theirs in (
             ("input_contract", version.input_contract[:16], named[0].input_contract[:16]),
@@ -137,8 +137,8 @@ def _check_one_shape(proposal: Proposal) -> None:
 
 def _check_ready(proposal: Proposal) -> None:
     """A version is new to traffic when it had no role, or had a smaller canary or shadow share."""
-    before = roles(proposal.current)
-    for label, share in roles(proposal.proposed).items():
+    before = traffic_shares(proposal.current)
+    for label, share in traffic_shares(proposal.proposed).items():
         grows = label == proposal.proposed.canary or label in dict(proposal.proposed.shadows)
         if label in before and not (grows and share > before[label]):
             continue
@@ -146,16 +146,16 @@ def _check_ready(proposal: Proposal) -> None:
         held = [
             (worker, version)
             for worker in proposal.workers
-            for version in worker.held
+            for version in worker.loads
             if version.digest == digest
         ]
         for worker, version in held:
-            if version.state == pb.HeldVersion.REFUSED:
+            if version.state == pb.VersionLoad.REFUSED:
                 raise GateError(
                     f"worker {worker.gateway}/{worker.slot} refuses version {label}: "
                     f"{version.reason or 'no reason given'}"
                 )
-        if not any(version.state == pb.HeldVersion.READY for _, version in held):
+        if not any(version.state == pb.VersionLoad.READY for _, version in held):
             raise GateError(
                 f"none of {len(proposal.workers)} live gateway workers has version {label} ready; "
                 "deploy it as preload= first and wait until they report it"

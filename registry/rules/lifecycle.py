@@ -12,24 +12,24 @@ from protos.registry_pb2 import (
 )
 from registry.types import Deployment, GateError
 
-STATUS_WORDS: dict[VersionStatus, str] = {
+STATUS_NAMES: dict[VersionStatus, str] = {
     DEVELOPMENT: "development",
     STAGING: "staging",
     PRODUCTION_STATUS: "production",
     ARCHIVED: "archived",
 }
 
-PERSON = "a person"
-DEPLOYMENT = "a deployment"
+BY_PERSON = "a person"
+BY_DEPLOYMENT = "a deployment"
 
 # A step that is not here is not taken. docs/governance.md draws its diagram from this table.
-MAY_TAKE: dict[tuple[VersionStatus, VersionStatus], str] = {
-    (DEVELOPMENT, STAGING): PERSON,  # a deployment that tries a version stages it, too
-    (DEVELOPMENT, ARCHIVED): PERSON,
-    (STAGING, ARCHIVED): PERSON,
-    (STAGING, PRODUCTION_STATUS): DEPLOYMENT,
-    (PRODUCTION_STATUS, ARCHIVED): DEPLOYMENT,
-    (ARCHIVED, PRODUCTION_STATUS): DEPLOYMENT,
+ALLOWED_STEPS: dict[tuple[VersionStatus, VersionStatus], str] = {
+    (DEVELOPMENT, STAGING): BY_PERSON,  # a deployment that tries a version stages it, too
+    (DEVELOPMENT, ARCHIVED): BY_PERSON,
+    (STAGING, ARCHIVED): BY_PERSON,
+    (STAGING, PRODUCTION_STATUS): BY_DEPLOYMENT,
+    (PRODUCTION_STATUS, ARCHIVED): BY_DEPLOYMENT,
+    (ARCHIVED, PRODUCTION_STATUS): BY_DEPLOYMENT,
 }
 
 
@@ -53,15 +53,17 @@ def check_step_by_hand(version: VersionFacts, to: VersionStatus, *, deployed: bo
 
     deployed  the model's deployment names it.
     """
-    before, after = STATUS_WORDS[version.status], STATUS_WORDS.get(to, f"status {to}")
-    who = MAY_TAKE.get((version.status, to))
-    if who == DEPLOYMENT:
+    before, after = STATUS_NAMES[version.status], STATUS_NAMES.get(to, f"status {to}")
+    who = ALLOWED_STEPS.get((version.status, to))
+    if who == BY_DEPLOYMENT:
         raise GateError(
             f"version {version.label} is in {before}; only a deployment moves it to {after}: "
             "deploy what shall answer, and the statuses follow"
         )
     if who is None:
-        ways = [STATUS_WORDS[b] for (a, b), by in MAY_TAKE.items() if a == version.status and by]
+        ways = [
+            STATUS_NAMES[b] for (a, b), by in ALLOWED_STEPS.items() if a == version.status and by
+        ]
         raise GateError(
             f"version {version.label} is in {before}, from where it may go to "
             f"{' or '.join(ways)}; not to {after}"

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, insert, select
 from protos import registry_pb2 as pb
 from registry.rules.gates import FIRST_POLICY
 from registry.storage import tables
-from registry.storage.ledger import Change
+from registry.storage.ledger import LedgerChange
 from registry.storage.versions import get_row
 from registry.types import BadRequestError, GateError
 
@@ -19,60 +19,60 @@ POLICY_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}(@[a-z][a-z0-9_-]{0,63})?")
 """Its own name, or with a model's: the edition for that model."""
 
 
-def approve(change: Change, asked: pb.ApproveRequest) -> pb.Approval:
+def write_approval(change: LedgerChange, request: pb.ApproveRequest) -> pb.Approval:
     """Write an approval, or a rejection. GateError for the version's own author."""
-    _check_words(asked)
-    version = get_row(change.connection, asked.model, asked.version)
-    if version.author == change.actor and not asked.reject:
+    _check_text(request)
+    version = get_row(change.connection, request.model, request.version)
+    if version.author == change.actor and not request.reject:
         raise GateError(
-            f"version {version.label} of {asked.model!r} is by {version.author!r}, who may not "
+            f"version {version.label} of {request.model!r} is by {version.author!r}, who may not "
             "approve it as well: two people stand for every version. Ask somebody else"
         )
-    if version.status == pb.ARCHIVED and not version.was_production and not asked.reject:
-        raise GateError(f"version {version.label} of {asked.model!r} is archived")
-    if not asked.reject and asked.policy_name != FIRST_POLICY:
-        _check_shift(asked.accepted_shift, version)
+    if version.status == pb.ARCHIVED and not version.was_production and not request.reject:
+        raise GateError(f"version {version.label} of {request.model!r} is archived")
+    if not request.reject and request.policy_name != FIRST_POLICY:
+        _check_shift(request.accepted_shift, version)
     approval = pb.Approval(
         id=secrets.token_hex(8),
-        model=asked.model,
+        model=request.model,
         version=str(version.label),
         version_digest=version.digest,
-        policy_name=asked.policy_name,
-        policy_digest=asked.policy_digest,
-        accepted_shift=asked.accepted_shift,
+        policy_name=request.policy_name,
+        policy_digest=request.policy_digest,
+        accepted_shift=request.accepted_shift,
         approver=change.actor,
-        reason=asked.reason,
+        reason=request.reason,
         at_unix_ms=change.at_unix_ms,
-        rejected=asked.reject,
+        rejected=request.reject,
     )
     fields = {field.name: getattr(approval, field.name) for field in approval.DESCRIPTOR.fields}
     change.connection.execute(insert(tables.approvals).values(**fields))
     change.record(
-        "reject" if asked.reject else "approve",
-        f"model/{asked.model}/approval/{approval.id}",
+        "reject" if request.reject else "approve",
+        f"model/{request.model}/approval/{approval.id}",
         before={},
         after=fields,
-        reason=asked.reason,
+        reason=request.reason,
     )
     return approval
 
 
-def _check_words(asked: pb.ApproveRequest) -> None:
-    if not POLICY_NAME.fullmatch(asked.policy_name):
+def _check_text(request: pb.ApproveRequest) -> None:
+    if not POLICY_NAME.fullmatch(request.policy_name):
         raise BadRequestError(
-            f"policy name {asked.policy_name[:80]!r} does not match {POLICY_NAME.pattern}"
+            f"policy name {request.policy_name[:80]!r} does not match {POLICY_NAME.pattern}"
         )
-    may_be_empty = asked.policy_name == FIRST_POLICY or asked.reject
+    may_be_empty = request.policy_name == FIRST_POLICY or request.reject
     for what, digest, optional in (
-        ("policy_digest", asked.policy_digest, may_be_empty),
-        ("accepted_shift", asked.accepted_shift, True),
+        ("policy_digest", request.policy_digest, may_be_empty),
+        ("accepted_shift", request.accepted_shift, True),
     ):
         if not DIGEST.fullmatch(digest) and not (optional and not digest):
             raise BadRequestError(f"{what} {digest[:80]!r} is not a SHA-256 in 64 hex digits")
-    if not asked.reason.strip() or len(asked.reason) > 1_000:
+    if not request.reason.strip() or len(request.reason) > 1_000:
         raise BadRequestError(
             f"an approval needs a reason of 1 to 1000 characters; this one has "
-            f"{len(asked.reason)}. The history keeps it"
+            f"{len(request.reason)}. The history keeps it"
         )
 
 
@@ -88,7 +88,7 @@ def _check_shift(accepted: str, version: Row[Any]) -> None:
         )
 
 
-def find(connection: Connection, approval_id: str) -> pb.Approval | None:
+def read_approval(connection: Connection, approval_id: str) -> pb.Approval | None:
     """Return one approval, or None."""
     row = connection.execute(
         select(tables.approvals).where(tables.approvals.c.id == approval_id)
@@ -112,7 +112,7 @@ def is_revoked(connection: Connection, approval: pb.Approval) -> bool:
     )
 
 
-def list_of(connection: Connection, model: str, version: str) -> list[pb.Approval]:
+def list_approvals_of(connection: Connection, model: str, version: str) -> list[pb.Approval]:
     """Return a version's approvals and rejections, oldest first."""
     digest = get_row(connection, model, version).digest
     rows = connection.execute(

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from protos import registry_pb2 as pb
 from registry.storage import tables
-from registry.storage.ledger import Change
+from registry.storage.ledger import LedgerChange
 from registry.types import BadRequestError, FencedError, NotFoundError, RevisionConflictError
 
 ROLLOUT_LEASE = "rollout"
@@ -15,56 +15,56 @@ LEASE_S_MAX = 3_600
 CHECKPOINT_BYTES_MAX = 32 * 2**20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]{0,63}")
 FINDING_KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-FINDINGS_A_READ = 1_000
+FINDINGS_PER_READ = 1_000
 
 
-def acquire_lease(change: Change, asked: pb.LeaseRequest) -> pb.Lease:
+def acquire_lease(change: LedgerChange, request: pb.LeaseRequest) -> pb.Lease:
     """Take or renew a lease. A new holder gets a larger token; FencedError while another holds it.
 
     Renewals leave no entry in the history: they change who acts as little as breathing does.
     """
-    if not NAME.fullmatch(asked.name) or not asked.holder or len(asked.holder) > 64:
+    if not NAME.fullmatch(request.name) or not request.holder or len(request.holder) > 64:
         raise BadRequestError(
-            f"lease {asked.name[:80]!r} for holder {asked.holder[:80]!r}: both need 1 to 64 "
+            f"lease {request.name[:80]!r} for holder {request.holder[:80]!r}: both need 1 to 64 "
             "characters"
         )
-    if not 0 < asked.seconds <= LEASE_S_MAX:
-        raise BadRequestError(f"a lease of {asked.seconds} s; it lasts 1 to {LEASE_S_MAX} s")
-    row = _lease(change.connection, asked.name)
+    if not 0 < request.seconds <= LEASE_S_MAX:
+        raise BadRequestError(f"a lease of {request.seconds} s; it lasts 1 to {LEASE_S_MAX} s")
+    row = _read_lease(change.connection, request.name)
     now = change.at_unix_ms
-    until = now + asked.seconds * 1_000
-    if asked.token:
-        check_lease(change, asked.name, asked.token)
-        token = asked.token
-    elif row is not None and row.until_unix_ms > now and row.holder != asked.holder:
+    until = now + request.seconds * 1_000
+    if request.token:
+        check_lease(change, request.name, request.token)
+        token = request.token
+    elif row is not None and row.until_unix_ms > now and row.holder != request.holder:
         raise FencedError(
-            f"lease {asked.name!r} is {row.holder!r}'s for another {row.until_unix_ms - now} ms; "
+            f"lease {request.name!r} is {row.holder!r}'s for another {row.until_unix_ms - now} ms; "
             "wait and ask again"
         )
     else:
         token = 1 if row is None else row.token + 1
-    lease = pb.Lease(name=asked.name, holder=asked.holder, token=token, until_unix_ms=until)
-    fields = {"holder": asked.holder, "token": token, "until_unix_ms": until}
+    lease = pb.Lease(name=request.name, holder=request.holder, token=token, until_unix_ms=until)
+    fields = {"holder": request.holder, "token": token, "until_unix_ms": until}
     if row is None:
-        change.connection.execute(insert(tables.leases).values(name=asked.name, **fields))
+        change.connection.execute(insert(tables.leases).values(name=request.name, **fields))
     else:
         change.connection.execute(
-            update(tables.leases).where(tables.leases.c.name == asked.name).values(**fields)
+            update(tables.leases).where(tables.leases.c.name == request.name).values(**fields)
         )
-    if not asked.token:
+    if not request.token:
         change.record(
             "lease",
-            f"lease/{asked.name}",
+            f"lease/{request.name}",
             before={} if row is None else {"holder": row.holder, "token": row.token},
-            after={"holder": asked.holder, "token": token},
+            after={"holder": request.holder, "token": token},
             reason="",
         )
     return lease
 
 
-def check_lease(change: Change, name: str, token: int) -> None:
+def check_lease(change: LedgerChange, name: str, token: int) -> None:
     """Raise FencedError unless *token* is the lease's newest and has not run out."""
-    row = _lease(change.connection, name)
+    row = _read_lease(change.connection, name)
     if row is None or row.token != token:
         newest = "nobody's" if row is None else f"{row.holder!r}'s, token {row.token}"
         raise FencedError(
@@ -78,11 +78,11 @@ def check_lease(change: Change, name: str, token: int) -> None:
         )
 
 
-def _lease(connection: Connection, name: str) -> Row[Any] | None:
+def _read_lease(connection: Connection, name: str) -> Row[Any] | None:
     return connection.execute(select(tables.leases).where(tables.leases.c.name == name)).first()
 
 
-def save_checkpoint(change: Change, checkpoint: pb.Checkpoint) -> None:
+def save_checkpoint(change: LedgerChange, checkpoint: pb.Checkpoint) -> None:
     """Keep a rollout's newest state; an older sequence is refused.
 
     Checkpoints are a controller's memory, several a second: they are not part of the history.
@@ -127,7 +127,7 @@ def load_checkpoint(connection: Connection, rollout_id: str) -> pb.Checkpoint:
     return pb.Checkpoint(**row._mapping)
 
 
-def write_finding(change: Change, finding: pb.Finding) -> pb.Finding:
+def write_finding(change: LedgerChange, finding: pb.Finding) -> pb.Finding:
     """Keep what monitoring found, and number it."""
     if not FINDING_KIND.fullmatch(finding.kind) or not 0 < len(finding.model) <= 64:
         raise BadRequestError(
@@ -162,6 +162,6 @@ def findings_after(connection: Connection, after: int) -> list[pb.Finding]:
         select(tables.findings)
         .where(tables.findings.c.sequence > after)
         .order_by(tables.findings.c.sequence)
-        .limit(FINDINGS_A_READ)
+        .limit(FINDINGS_PER_READ)
     )
     return [pb.Finding(**row._mapping) for row in rows]

@@ -33,14 +33,14 @@ class Database:
     def __init__(self, url: URL) -> None:
         self._engine = create_engine(url)
         self._lock = Lock()
-        self.stopped = ""
+        self.stopped_reason = ""
         """Why nothing is written any more; empty: all is well."""
-        _prepare(self._engine, url)
-        with self.write() as connection:
+        _configure_sqlite(self._engine, url)
+        with self.write_transaction() as connection:
             schema.create_all(connection)
-        self.check()
+        self.check_integrity()
 
-    def check(self) -> None:
+    def check_integrity(self) -> None:
         """Look for damage; found, the database goes on answering and stops writing."""
         if self._engine.dialect.name != "sqlite":
             return
@@ -50,30 +50,31 @@ class Database:
         except DBAPIError as error:
             found = str(error.orig)
         if found != "ok":
-            self.stop(f"the database is damaged: {found}")
+            self.stop_writing(f"the database is damaged: {found}")
 
-    def stop(self, reason: str) -> None:
+    def stop_writing(self, reason: str) -> None:
         """Write nothing from now on, and say why to whoever asks for it."""
         log.error("the registry stops writing: %s", reason)
-        self.stopped = reason
+        self.stopped_reason = reason
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read_transaction(self) -> Iterator[Connection]:
         """One consistent view of everything."""
-        with _translated(self), self._engine.connect() as connection, connection.begin():
+        with _translate_errors(self), self._engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write_transaction(self) -> Iterator[Connection]:
         """One change, durable when the block ends, undone when it raises.
 
         Raises RegistryUnavailableError when another process holds the lock beyond BUSY_MS or when
         writing has stopped, RegistryFullError when the disk is full.
         """
-        with self._lock, _translated(self):
-            if self.stopped:
+        with self._lock, _translate_errors(self):
+            if self.stopped_reason:
                 raise RegistryUnavailableError(
-                    f"the registry writes nothing since {self.stopped}; restore it from a copy"
+                    f"the registry writes nothing since {self.stopped_reason}; restore it from a "
+                    "copy"
                 )
             with (
                 self._engine.connect().execution_options(writes=True) as connection,
@@ -86,7 +87,7 @@ class Database:
         self._engine.dispose()
 
 
-def _prepare(engine: Engine, url: URL) -> None:
+def _configure_sqlite(engine: Engine, url: URL) -> None:
     if url.get_backend_name() != "sqlite":
         return
 
@@ -110,7 +111,7 @@ def _prepare(engine: Engine, url: URL) -> None:
 
 
 @contextmanager
-def _translated(database: Database) -> Iterator[None]:
+def _translate_errors(database: Database) -> Iterator[None]:
     try:
         yield
     except (DBAPIError, sqlite3.Error) as error:
@@ -126,7 +127,7 @@ def _translated(database: Database) -> Iterator[None]:
             ) from error
         if code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             # After a failed fsync nobody knows what is on disk: going on would only spread it.
-            database.stop(str(cause))
+            database.stop_writing(str(cause))
             raise RegistryFaultError(
                 f"the registry's database cannot be trusted any more ({cause}); restore it from a "
                 "copy, then prove it with an audit"

@@ -13,7 +13,7 @@ from protos import registry_pb2 as pb
 from registry.rules import gates
 from registry.rules.lifecycle import VersionFacts, statuses_after
 from registry.storage import approvals, controllers, tables, versions
-from registry.storage.ledger import Change
+from registry.storage.ledger import LedgerChange
 from registry.types import (
     BadRequestError,
     Deployment,
@@ -28,7 +28,7 @@ PRELOADS_MAX = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class DeployCommand:
     """What a Deploy call asks for, read."""
 
     deployment: Deployment
@@ -45,7 +45,7 @@ class Wish:
         return "deploy rollback" if self.rollback else "deploy"
 
 
-def current(connection: Connection, model: str) -> Deployment:
+def current_deployment(connection: Connection, model: str) -> Deployment:
     """Return what is deployed; revision 0 with the model's holdout salt before the first."""
     row = connection.execute(
         select(tables.deployments.c.message).where(tables.deployments.c.model == model)
@@ -60,30 +60,32 @@ def current(connection: Connection, model: str) -> Deployment:
     return Deployment(model=model, holdout_salt=salt)
 
 
-def every(connection: Connection) -> list[Deployment]:
+def list_deployments(connection: Connection) -> list[Deployment]:
     """Return all models' deployments, by name; models without one are left out."""
     rows = connection.execute(select(tables.deployments).order_by(tables.deployments.c.model))
     return [Deployment.from_proto(pb.Deployment.FromString(row.message)) for row in rows]
 
 
-def deploy(change: Change, wish: Wish, workers: Sequence[pb.GatewayState]) -> Deployment:
+def write_deployment(
+    change: LedgerChange, command: DeployCommand, workers: Sequence[pb.GatewayState]
+) -> Deployment:
     """Write the wish if its revision is the newest and every gate holds; return it as written.
 
     Raises FencedError, RevisionConflictError, GateError, NotFoundError, BadRequestError.
     """
-    before = current(change.connection, wish.deployment.model)
-    if wish.lease_token:
-        controllers.check_lease(change, controllers.ROLLOUT_LEASE, wish.lease_token)
-    if wish.deployment.revision != before.revision:
+    before = current_deployment(change.connection, command.deployment.model)
+    if command.lease_token:
+        controllers.check_lease(change, controllers.ROLLOUT_LEASE, command.lease_token)
+    if command.deployment.revision != before.revision:
         raise RevisionConflictError(
             f"model {before.model!r} is at revision {before.revision} (by {before.who!r}: "
             f"{before.why!r}), and this change was made from revision "
-            f"{wish.deployment.revision}; read it again and judge anew"
+            f"{command.deployment.revision}; read it again and judge anew"
         )
     facts = versions.facts_of(change.connection, before.model)
-    proposed = _checked(wish.deployment, before)
-    approval = approvals.find(change.connection, proposed.approval_id)
-    gates.check(
+    proposed = _with_salts(command.deployment, before)
+    approval = approvals.read_approval(change.connection, proposed.approval_id)
+    gates.check_gates(
         gates.Proposal(
             current=before,
             proposed=proposed,
@@ -91,9 +93,9 @@ def deploy(change: Change, wish: Wish, workers: Sequence[pb.GatewayState]) -> De
             workers=workers,
             approval=approval,
             revoked=approval is not None and approvals.is_revoked(change.connection, approval),
-            policy_digest=wish.policy_digest,
-            rollback=wish.rollback,
-            break_glass=wish.break_glass,
+            policy_digest=command.policy_digest,
+            rollback=command.rollback,
+            break_glass=command.break_glass,
         )
     )
     written = replace(
@@ -105,17 +107,17 @@ def deploy(change: Change, wish: Wish, workers: Sequence[pb.GatewayState]) -> De
     )
     _write(change, written, first=before.revision == 0)
     change.record(
-        wish.action,
+        command.action,
         f"model/{before.model}/deployment",
-        before=as_json(before),
-        after={**as_json(written), "policy_digest": wish.policy_digest},
+        before=deployment_json(before),
+        after={**deployment_json(written), "policy_digest": command.policy_digest},
         reason=written.why,
     )
     _move_versions(change, before, written, facts)
     return written
 
 
-def _checked(proposed: Deployment, before: Deployment) -> Deployment:
+def _with_salts(proposed: Deployment, before: Deployment) -> Deployment:
     """Fill in the salts; refuse what no deployment may change or leave out."""
     if proposed.holdout_salt not in (NO_SALT, before.holdout_salt):
         raise BadRequestError(
@@ -145,12 +147,12 @@ def _check_sizes(proposed: Deployment) -> None:
     for name in ("default_score", "decision_threshold"):
         if not math.isfinite(getattr(policy, name)):
             raise BadRequestError(f"policy.{name} is {getattr(policy, name)}; it must be finite")
-    for name in ("evidence_keep_of_65536", "journal_keep_of_65536"):
+    for name in ("evidence_sampled_of_65536", "journal_sampled_of_65536"):
         if getattr(policy, name) > 65_536:
             raise BadRequestError(f"policy.{name} is {getattr(policy, name)}; 65536 keeps all")
 
 
-def _write(change: Change, written: Deployment, *, first: bool) -> None:
+def _write(change: LedgerChange, written: Deployment, *, first: bool) -> None:
     row: dict[str, Any] = {
         "model": written.model,
         "revision": written.revision,
@@ -173,10 +175,10 @@ def _write(change: Change, written: Deployment, *, first: bool) -> None:
 
 
 def _move_versions(
-    change: Change, before: Deployment, written: Deployment, facts: dict[str, VersionFacts]
+    change: LedgerChange, before: Deployment, written: Deployment, facts: dict[str, VersionFacts]
 ) -> None:
     for label, (status, standby) in statuses_after(before, written, facts).items():
-        versions.place(
+        versions.write_status(
             change,
             written.model,
             facts[label],
@@ -186,7 +188,7 @@ def _move_versions(
         )
 
 
-def as_json(deployment: Deployment) -> dict[str, object]:
+def deployment_json(deployment: Deployment) -> dict[str, object]:
     """Return a deployment as the history shows it: salts and times in full, names as they are."""
     if deployment.revision == 0:
         return {}

@@ -14,15 +14,15 @@ KEY_BYTES = 32
 
 def signing_key(folder: Path) -> Ed25519PrivateKey:
     """The Ed25519 key that signs versions and the history's head; made at first use."""
-    return Ed25519PrivateKey.from_private_bytes(_secret(folder / "registry.ed25519"))
+    return Ed25519PrivateKey.from_private_bytes(_read_or_make_secret(folder / "registry.ed25519"))
 
 
 def prediction_id_key(folder: Path) -> bytes:
     """The 32 bytes that gateways MAC prediction ids with; made at first use."""
-    return _secret(folder / "prediction_id.key")
+    return _read_or_make_secret(folder / "prediction_id.key")
 
 
-def _secret(path: Path) -> bytes:
+def _read_or_make_secret(path: Path) -> bytes:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
         beside = path.with_suffix(f".{secrets.token_hex(4)}.new")

@@ -8,14 +8,14 @@ from sqlalchemy import Connection, insert, select, update
 
 from features.canonical import canonical_json
 from protos import registry_pb2 as pb
-from registry.history import START, entry_digest, head_bytes
+from registry.history import FIRST_PREVIOUS_DIGEST, entry_digest, head_bytes
 from registry.storage import tables
 
 ENTRIES_MAX = 1_000
 
 
 @dataclass(slots=True)
-class Change:
+class LedgerChange:
     """What a storage function needs to change something and to say so in the same transaction."""
 
     connection: Connection
@@ -31,7 +31,7 @@ class Change:
     def record(
         self,
         action: str,
-        about: str,
+        object_name: str,
         *,
         before: Mapping[str, object],
         after: Mapping[str, object],
@@ -44,11 +44,11 @@ class Change:
             at_unix_ms=self.at_unix_ms,
             actor=self.actor,
             action=action,
-            object=about,
+            object=object_name,
             before=canonical_json(before).decode(),
             after=canonical_json(after).decode(),
             reason=reason,
-            previous=standing.digest or START,
+            previous=standing.digest or FIRST_PREVIOUS_DIGEST,
         )
         entry.digest = entry_digest(entry)
         self.connection.execute(
@@ -83,7 +83,7 @@ def read_head(connection: Connection, *, lock: bool = False) -> pb.SignedHead:
 
 
 def list_entries(
-    connection: Connection, *, after: int, limit: int, about: str
+    connection: Connection, *, after: int, limit: int, object_prefix: str
 ) -> list[pb.HistoryEntry]:
     """Return up to *limit* entries (0 or more than 1,000: 1,000) whose object begins so."""
     statement = (
@@ -92,6 +92,8 @@ def list_entries(
         .order_by(tables.history.c.seq)
         .limit(min(limit or ENTRIES_MAX, ENTRIES_MAX))
     )
-    if about:
-        statement = statement.where(tables.history.c.object.startswith(about, autoescape=True))
+    if object_prefix:
+        statement = statement.where(
+            tables.history.c.object.startswith(object_prefix, autoescape=True)
+        )
     return [pb.HistoryEntry(**row._mapping) for row in connection.execute(statement)]

@@ -12,21 +12,27 @@ from threading import Lock
 from sqlalchemy import URL, func, select
 
 from protos import registry_pb2 as pb
-from registry.bundle import Bundle, read_folder, sign, verify, write_folder
+from registry.bundle import (
+    Bundle,
+    read_version_folder,
+    sign_manifest,
+    verify_bundle,
+    write_version_folder,
+)
 from registry.folders import FolderLock
 from registry.history import verify_chain
 from registry.manifest import MANIFEST, SIGNATURE
 from registry.storage import approvals, controllers, deployments, tables, versions
 from registry.storage.database import Database
 from registry.storage.keys import prediction_id_key, signing_key
-from registry.storage.ledger import Change, list_entries, read_head
+from registry.storage.ledger import LedgerChange, list_entries, read_head
 from registry.types import Deployment
 
-CHECKED_AT_START = 1_000
+ENTRIES_CHECKED_AT_START = 1_000
 """Newest history entries proved before the first write; `audit` proves all of them."""
 
 
-class Store:
+class RegistryStore:
     """The registry's storage in one folder."""
 
     def __init__(self, folder: Path, now_ns: Callable[[], int]) -> None:
@@ -64,15 +70,18 @@ class Store:
         self._folder_lock.release()
 
     @contextmanager
-    def _change(self, actor: str) -> Iterator[Change]:
-        with self._database.write() as connection:
-            yield Change(connection, actor, self._now_ns(), self._key)
+    def _change(self, actor: str) -> Iterator[LedgerChange]:
+        with self._database.write_transaction() as connection:
+            yield LedgerChange(connection, actor, self._now_ns(), self._key)
 
     def _check_history(self) -> None:
-        with self._database.read() as connection:
+        with self._database.read_transaction() as connection:
             head = read_head(connection)
             newest = list_entries(
-                connection, after=max(0, head.seq - CHECKED_AT_START), limit=0, about=""
+                connection,
+                after=max(0, head.seq - ENTRIES_CHECKED_AT_START),
+                limit=0,
+                object_prefix="",
             )
         if not newest:
             broken = verify_chain([], head, self.keys.version_public_key)
@@ -80,7 +89,7 @@ class Store:
             before = (newest[0].seq - 1, newest[0].previous)
             broken = verify_chain(newest, head, self.keys.version_public_key, after=before)
         if broken is not None:
-            self._database.stop(f"history entry {broken.seq} {broken.what}")
+            self._database.stop_writing(f"history entry {broken.seq} {broken.problem}")
 
     # Versions
 
@@ -91,36 +100,36 @@ class Store:
         its files. Registering the same id again returns what is there.
         """
         with self._files:  # two who bring the same version: the second finds it done
-            with self._database.read() as connection:
-                if versions.find(connection, bundle.digest) is not None:
-                    return versions.get(connection, bundle.model, bundle.digest)
-            signed = {**files, SIGNATURE: sign(files[MANIFEST], self._key)}
-            write_folder(self._versions / bundle.digest, signed)
+            with self._database.read_transaction() as connection:
+                if versions.find_version(connection, bundle.digest) is not None:
+                    return versions.get_version(connection, bundle.model, bundle.digest)
+            signed = {**files, SIGNATURE: sign_manifest(files[MANIFEST], self._key)}
+            write_version_folder(self._versions / bundle.digest, signed)
             with self._change(actor) as change:
                 size = sum(map(len, signed.values()))
-                return versions.register(change, bundle, files["card.json"].decode(), size)
+                return versions.register_version(change, bundle, files["card.json"].decode(), size)
 
     def fetch(self, model: str, version: str) -> dict[str, bytes]:
         """Return a version's files, proved once more: what was altered here is not handed out."""
-        with self._database.read() as connection:
+        with self._database.read_transaction() as connection:
             digest = versions.get_row(connection, model, version).digest
-        files = read_folder(self._versions / digest)
-        verify(files, trusted_key=self.keys.version_public_key, expected_digest=digest)
+        files = read_version_folder(self._versions / digest)
+        verify_bundle(files, trusted_key=self.keys.version_public_key, expected_digest=digest)
         return files
 
     def get_version(self, model: str, version: str) -> pb.Version:
         """One version, by label or id."""
-        with self._database.read() as connection:
-            return versions.get(connection, model, version)
+        with self._database.read_transaction() as connection:
+            return versions.get_version(connection, model, version)
 
     def list_versions(self, model: str) -> list[pb.Version]:
         """A model's versions, oldest first."""
-        with self._database.read() as connection:
-            return versions.list_of(connection, model)
+        with self._database.read_transaction() as connection:
+            return versions.list_versions_of(connection, model)
 
     def list_models(self) -> list[pb.ModelSummary]:
         """Every model with its number of versions and its deployment, by name."""
-        with self._database.read() as connection:
+        with self._database.read_transaction() as connection:
             counted = connection.execute(
                 select(tables.versions.c.model, func.count())
                 .group_by(tables.versions.c.model)
@@ -130,56 +139,56 @@ class Store:
                 pb.ModelSummary(
                     model=model,
                     versions=count,
-                    deployment=deployments.current(connection, model).to_proto(),
+                    deployment=deployments.current_deployment(connection, model).to_proto(),
                 )
                 for model, count in counted
             ]
 
-    def set_status(self, actor: str, asked: pb.SetStatusRequest) -> pb.Version:
+    def set_status(self, actor: str, request: pb.SetStatusRequest) -> pb.Version:
         """Move a version by hand, along the table of lifecycle.py."""
         with self._change(actor) as change:
-            current = deployments.current(change.connection, asked.model)
-            return versions.move_by_hand(
-                change, asked.model, asked.version, asked.status, asked.reason, current
+            current = deployments.current_deployment(change.connection, request.model)
+            return versions.set_status_by_hand(
+                change, request.model, request.version, request.status, request.reason, current
             )
 
     # Approvals
 
-    def approve(self, actor: str, asked: pb.ApproveRequest) -> pb.Approval:
+    def approve(self, actor: str, request: pb.ApproveRequest) -> pb.Approval:
         """Write an approval or a rejection."""
         with self._change(actor) as change:
-            return approvals.approve(change, asked)
+            return approvals.write_approval(change, request)
 
     def list_approvals(self, model: str, version: str) -> list[pb.Approval]:
         """A version's approvals and rejections, oldest first."""
-        with self._database.read() as connection:
-            return approvals.list_of(connection, model, version)
+        with self._database.read_transaction() as connection:
+            return approvals.list_approvals_of(connection, model, version)
 
     # Deployments
 
     def deployment(self, model: str) -> Deployment:
         """What is deployed."""
-        with self._database.read() as connection:
-            return deployments.current(connection, model)
+        with self._database.read_transaction() as connection:
+            return deployments.current_deployment(connection, model)
 
-    def every_deployment(self) -> list[Deployment]:
+    def list_deployments(self) -> list[Deployment]:
         """What is deployed, of every model that has a deployment."""
-        with self._database.read() as connection:
-            return deployments.every(connection)
+        with self._database.read_transaction() as connection:
+            return deployments.list_deployments(connection)
 
     def deploy(
-        self, actor: str, wish: deployments.Wish, workers: Sequence[pb.GatewayState]
+        self, actor: str, command: deployments.DeployCommand, workers: Sequence[pb.GatewayState]
     ) -> Deployment:
         """The compare-and-set."""
         with self._change(actor) as change:
-            return deployments.deploy(change, wish, workers)
+            return deployments.write_deployment(change, command, workers)
 
     # Controllers
 
-    def acquire_lease(self, actor: str, asked: pb.LeaseRequest) -> pb.Lease:
+    def acquire_lease(self, actor: str, request: pb.LeaseRequest) -> pb.Lease:
         """Take or renew a lease."""
         with self._change(actor) as change:
-            return controllers.acquire_lease(change, asked)
+            return controllers.acquire_lease(change, request)
 
     def save_checkpoint(self, actor: str, checkpoint: pb.Checkpoint) -> None:
         """Keep a controller's memory."""
@@ -188,7 +197,7 @@ class Store:
 
     def load_checkpoint(self, rollout_id: str) -> pb.Checkpoint:
         """A controller's memory."""
-        with self._database.read() as connection:
+        with self._database.read_transaction() as connection:
             return controllers.load_checkpoint(connection, rollout_id)
 
     def write_finding(self, actor: str, finding: pb.Finding) -> pb.Finding:
@@ -198,15 +207,17 @@ class Store:
 
     def findings_after(self, after: int) -> list[pb.Finding]:
         """Up to 1,000 findings, oldest first."""
-        with self._database.read() as connection:
+        with self._database.read_transaction() as connection:
             return controllers.findings_after(connection, after)
 
     # History
 
-    def history(self, *, after: int, limit: int, about: str) -> pb.ListHistoryReply:
+    def history(self, *, after: int, limit: int, object_prefix: str) -> pb.ListHistoryReply:
         """Entries and the signed head, of one instant."""
-        with self._database.read() as connection:
+        with self._database.read_transaction() as connection:
             return pb.ListHistoryReply(
-                entries=list_entries(connection, after=after, limit=limit, about=about),
+                entries=list_entries(
+                    connection, after=after, limit=limit, object_prefix=object_prefix
+                ),
                 head=read_head(connection),
             )

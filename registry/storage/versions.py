@@ -10,17 +10,19 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from features.canonical import canonical_json
 from protos import registry_pb2 as pb
 from registry.bundle import Bundle
-from registry.rules.lifecycle import STATUS_WORDS, VersionFacts, check_step_by_hand
+from registry.rules.lifecycle import STATUS_NAMES, VersionFacts, check_step_by_hand
 from registry.storage import tables
-from registry.storage.ledger import Change
+from registry.storage.ledger import LedgerChange
 from registry.types import BadRequestError, Deployment, NotFoundError
 
 SALT_BYTES = 16
 
 
-def register(change: Change, bundle: Bundle, card_json: str, size_bytes: int) -> pb.Version:
+def register_version(
+    change: LedgerChange, bundle: Bundle, card_json: str, size_bytes: int
+) -> pb.Version:
     """Give a proved bundle the model's next label, in development. Known already: return that."""
-    known = find(change.connection, bundle.digest)
+    known = find_version(change.connection, bundle.digest)
     if known is not None:
         return _message(known)
     contract = bundle.contract
@@ -55,7 +57,7 @@ def register(change: Change, bundle: Bundle, card_json: str, size_bytes: int) ->
         },
         reason="",
     )
-    return get(change.connection, bundle.model, str(label))
+    return get_version(change.connection, bundle.model, str(label))
 
 
 def _next_label(connection: Connection, model: str) -> int:
@@ -76,7 +78,7 @@ def _next_label(connection: Connection, model: str) -> int:
     return int(given) + 1
 
 
-def find(connection: Connection, digest: str) -> Row[Any] | None:
+def find_version(connection: Connection, digest: str) -> Row[Any] | None:
     """Return the stored version with this id, or None."""
     return connection.execute(
         select(tables.versions).where(tables.versions.c.digest == digest)
@@ -105,12 +107,12 @@ def get_row(connection: Connection, model: str, version: str) -> Row[Any]:
     return row
 
 
-def get(connection: Connection, model: str, version: str) -> pb.Version:
+def get_version(connection: Connection, model: str, version: str) -> pb.Version:
     """Return one version by label or id."""
     return _message(get_row(connection, model, version))
 
 
-def list_of(connection: Connection, model: str) -> list[pb.Version]:
+def list_versions_of(connection: Connection, model: str) -> list[pb.Version]:
     """Return a model's versions, oldest first."""
     rows = connection.execute(
         select(tables.versions)
@@ -127,20 +129,25 @@ def facts_of(connection: Connection, model: str) -> dict[str, VersionFacts]:
     return {str(row.label): _facts(row) for row in rows}
 
 
-def move_by_hand(
-    change: Change, model: str, version: str, to: pb.VersionStatus, reason: str, current: Deployment
+def set_status_by_hand(
+    change: LedgerChange,
+    model: str,
+    version: str,
+    to: pb.VersionStatus,
+    reason: str,
+    current: Deployment,
 ) -> pb.Version:
-    """Move one version along lifecycle.MAY_TAKE; GateError when a person may not."""
+    """Move one version along lifecycle.ALLOWED_STEPS; GateError when a person may not."""
     row = get_row(change.connection, model, version)
     facts = _facts(row)
     if facts.status != to:
         check_step_by_hand(facts, to, deployed=facts.label in current.versions)
-        place(change, model, facts, to, standby=False, reason=reason)
-    return get(change.connection, model, facts.label)
+        write_status(change, model, facts, to, standby=False, reason=reason)
+    return get_version(change.connection, model, facts.label)
 
 
-def place(
-    change: Change,
+def write_status(
+    change: LedgerChange,
     model: str,
     version: VersionFacts,
     status: pb.VersionStatus,
@@ -161,14 +168,14 @@ def place(
     change.record(
         "status",
         f"model/{model}/version/{version.label}",
-        before=_place(version.status, standby=version.standby),
-        after=_place(status, standby=standby),
+        before=_status_fields(version.status, standby=version.standby),
+        after=_status_fields(status, standby=standby),
         reason=reason,
     )
 
 
-def _place(status: pb.VersionStatus, *, standby: bool) -> Mapping[str, object]:
-    return {"status": STATUS_WORDS[status], "standby": standby}
+def _status_fields(status: pb.VersionStatus, *, standby: bool) -> Mapping[str, object]:
+    return {"status": STATUS_NAMES[status], "standby": standby}
 
 
 def _facts(row: Row[Any]) -> VersionFacts:

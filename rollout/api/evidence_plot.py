@@ -13,17 +13,18 @@ FLOOR = -0.1
 CEILING = 1.25
 
 
-def draw_race(told: rollout_pb2.RolloutExplanation) -> str:
+def draw_evidence_plot(explanation: rollout_pb2.RolloutExplanation) -> str:
     """Return an SVG: time across; up, ln e as a part of what rolls back, one line a metric."""
-    course, rows = list(told.course), list(told.status.evidence)
-    title = f"{told.status.model} {told.status.version} beside {told.status.baseline}"
-    verdict = rollout_pb2.Verdict.Name(told.status.verdict)
+    course, rows = list(explanation.evidence_history), list(explanation.status.evidence)
+    status = explanation.status
+    title = f"{status.model} {status.version} beside {status.baseline}"
+    verdict = rollout_pb2.Verdict.Name(explanation.status.verdict)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
         'font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         _text(LEFT, 18, f"{title}: {verdict}", size=15),
-        _text(LEFT, 34, told.status.reason[:150], colour="#555"),
+        _text(LEFT, 34, explanation.status.reason[:150], colour="#555"),
     ]
     if not course:
         parts.append(
@@ -32,18 +33,18 @@ def draw_race(told: rollout_pb2.RolloutExplanation) -> str:
         return "\n".join([*parts, "</svg>"]) + "\n"
     first, last = course[0].second, max(course[-1].second, course[0].second + 1)
     parts += _axes(last - first)
-    parts += _stages(course, first, last)
+    parts += _stage_marks(course, first, last)
     for index, row in enumerate(rows):
         colour = COLOURS[index % len(COLOURS)]
-        parts.append(_line(course, index, row.log_threshold, colour, first, last))
+        parts.append(_metric_line(course, index, row.log_threshold, colour, first, last))
         reached = course[-1].log_e[index] / row.log_threshold if row.log_threshold else 0.0
         label = f"{row.metric} {100 * max(reached, 0.0):.0f} %"
         parts.append(_text(WIDTH - RIGHT + 12, TOP + 16 * (index + 1), label, colour=colour))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _line(
-    course: list[rollout_pb2.RacePoint],
+def _metric_line(
+    history: list[rollout_pb2.EvidencePoint],
     index: int,
     log_threshold: float,
     colour: str,
@@ -51,7 +52,7 @@ def _line(
     last: int,
 ) -> str:
     points = []
-    for point in course:
+    for point in history:
         part = point.log_e[index] / log_threshold if log_threshold else 0.0
         points.append(f"{_x(point.second, first, last):.1f},{_y(part):.1f}")
     return (
@@ -72,9 +73,9 @@ def _axes(seconds: int) -> list[str]:
     return parts
 
 
-def _stages(course: list[rollout_pb2.RacePoint], first: int, last: int) -> list[str]:
+def _stage_marks(points: list[rollout_pb2.EvidencePoint], first: int, last: int) -> list[str]:
     parts, shown = [], None
-    for point in course:
+    for point in points:
         if (point.stage, point.share_bp) == shown:
             continue
         shown = (point.stage, point.share_bp)
@@ -88,10 +89,8 @@ def _stages(course: list[rollout_pb2.RacePoint], first: int, last: int) -> list[
     return parts
 
 
-def _text(x: float, y: float, words: str, colour: str = "#222", size: int = 12) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" fill="{colour}" font-size="{size}">{escape(words)}</text>'
-    )
+def _text(x: float, y: float, text: str, colour: str = "#222", size: int = 12) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{colour}" font-size="{size}">{escape(text)}</text>'
 
 
 def _x(second: int, first: int, last: int) -> float:

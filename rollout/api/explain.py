@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from protos import rollout_pb2
 
-STAGE_WORDS = {
+STAGE_TEXTS = {
     rollout_pb2.PRELOAD: "preloaded",
     rollout_pb2.SHADOW_STAGE: "in the shadow of production",
     rollout_pb2.CANARY_STAGE: "answering as a canary",
@@ -17,72 +17,74 @@ STAGE_WORDS = {
 }
 
 
-def explain(status: rollout_pb2.RolloutStatus, decisions: list[rollout_pb2.Decision]) -> str:
+def explanation_text(
+    status: rollout_pb2.RolloutStatus, decisions: list[rollout_pb2.Decision]
+) -> str:
     """Return the story: where it stands and why, what it waits for, how it came there."""
     verdict = rollout_pb2.Verdict.Name(status.verdict)
-    stands = STAGE_WORDS.get(status.stage, "not known")
+    stands = STAGE_TEXTS.get(status.stage, "not known")
     lines = [
         f"Version {status.version} of {status.model}, beside {status.baseline}, under policy "
         f"{status.policy} ({status.policy_digest[:12]}): {stands}"
         f"{' (paused)' if status.paused else ''}, with {status.share_bp / 100:g} % of calls.",
         f"{verdict}: {status.reason}.",
     ]
-    lines += [f"  waits for {thing}" for thing in status.missing]
+    lines += [f"  waits for {thing}" for thing in status.waiting_for]
     if status.policy_note:
         lines.append(f"  its policy is {status.policy_note}")
-    if status.shift:
-        lines.append(f"  held to {status.shift}")
-    if status.foretold:
-        lines.append(f"  {status.foretold}")
-    lines += [f"  {evidence_words(one)}" for one in ranked(status.evidence)]
-    lines += list(_times(status.times))
+    if status.approved_shift_text:
+        lines.append(f"  held to {status.approved_shift_text}")
+    if status.forecast:
+        lines.append(f"  {status.forecast}")
+    lines += [f"  {evidence_text(one)}" for one in ranked_evidence(status.evidence)]
+    lines += list(_rollback_times_lines(status.times))
     lines.append("What was decided:")
     for decision in decisions:
         at = datetime.fromtimestamp(decision.at_unix_ns / 1e9, tz=UTC)
         lines.append(
             f"  {at:%H:%M:%S.%f}"[:-3]
-            + f"Z revision {decision.revision}: {STAGE_WORDS.get(decision.stage, '?')}; "
+            + f"Z revision {decision.revision}: {STAGE_TEXTS.get(decision.stage, '?')}; "
             + decision.reason
         )
     return "\n".join(lines) + "\n"
 
 
-def ranked(evidence: Iterable[rollout_pb2.Evidence]) -> list[rollout_pb2.Evidence]:
+def ranked_evidence(evidence: Iterable[rollout_pb2.Evidence]) -> list[rollout_pb2.Evidence]:
     """Return the rows, nearest to its threshold first: where to look."""
     return sorted(evidence, key=lambda one: -nearness(one))
 
 
-def nearness(one: rollout_pb2.Evidence) -> float:
+def nearness(row: rollout_pb2.Evidence) -> float:
     """Return ln e as a part of what rolls back: 1 is enough. The gate must be open, too."""
-    return one.log_e_max / one.log_threshold if one.log_threshold else 0.0
+    return row.log_e_max / row.log_threshold if row.log_threshold else 0.0
 
 
-def evidence_words(one: rollout_pb2.Evidence) -> str:
+def evidence_text(row: rollout_pb2.Evidence) -> str:
     """Return one metric's evidence: counts, effect with its interval, how near, and its gate."""
-    reached = f"ln e to roll back {one.log_e_max:.2f} of {one.log_threshold:.2f}"
-    if one.metric == "prediction":
-        words = f"prediction: {one.counted} keys of the candidate compared; {reached}"
+    reached = f"ln e to roll back {row.log_e_max:.2f} of {row.log_threshold:.2f}"
+    if row.metric == "prediction":
+        words = f"prediction: {row.compared_keys} keys of the candidate compared; {reached}"
     else:
         words = (
-            f"{one.metric}: {one.canary_events} keys on the candidate, {one.baseline_events} on "
-            f"the baseline{effect_words(one)}; {reached}"
+            f"{row.metric}: {row.canary_events} keys on the candidate, {row.baseline_events} on "
+            f"the baseline{effect_text(row)}; {reached}"
         )
-    if one.gate:
-        words += f"; {one.gate}{'' if one.gate_open else ': not enough to act'}"
-    return f"{words}{f' ({one.note})' if one.note else ''}"
+    if row.gate:
+        words += f"; {row.gate}{'' if row.gate_open else ': not enough to act'}"
+    return f"{words}{f' ({row.note})' if row.note else ''}"
 
 
-def effect_words(one: rollout_pb2.Evidence) -> str:
+def effect_text(row: rollout_pb2.Evidence) -> str:
     """Return the rate ratio with its interval; empty where there are no events."""
-    if not one.effect or one.metric == "prediction":
+    if not row.effect or row.metric == "prediction":
         return ""
-    if not one.interval_high:
-        return f", {one.effect:.2f} times as often"
-    high = "" if math.isinf(one.interval_high) else f" {one.interval_high:.2f}"
-    return f", {one.effect:.2f} times as often [{one.interval_low:.2f} to{high or ' any'}]"
+    if not row.interval_high:
+        return f", {row.effect:.2f} times as often"
+    high = "" if math.isinf(row.interval_high) else f" {row.interval_high:.2f}"
+    return f", {row.effect:.2f} times as often [{row.interval_low:.2f} to{high or ' any'}]"
 
 
-def _times(times: rollout_pb2.RollbackTimes) -> list[str]:
+def _rollback_times_lines(times: rollout_pb2.RollbackTimes) -> list[str]:
     if not times.verdict_unix_ns:
         return []
     first = times.first_bad_unix_ns or times.verdict_unix_ns

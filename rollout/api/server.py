@@ -12,15 +12,15 @@ import grpc
 
 from protos import rollout_pb2_grpc, window_pb2_grpc
 from registry.client import RegistryClient
-from rollout.api.commands import Steering
-from rollout.api.service import Service
-from rollout.api.window_sink import Sink
+from rollout.api.commands import RolloutCommands
+from rollout.api.service import RolloutsService
+from rollout.api.window_sink import WindowSinkService
 from rollout.controller.controller import Controller
-from rollout.controller.leader import run
-from rollout.lifecycle.clock import SystemClock
+from rollout.controller.leader import run_leader
+from rollout.lifecycle.clock import SystemControllerClock
 from rollout.policy.policy import POLICIES, Policy
 
-OPTIONS = (
+SERVER_OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", 16 * 2**20),
     ("grpc.keepalive_time_ms", 10_000),
@@ -31,7 +31,7 @@ OPTIONS = (
 STOP_GRACE_S = 2.0
 
 
-class RolloutRoom:
+class RolloutComponent:
     """Everything of rollout in one process. `start` once the server that carries it serves.
 
     registry_address   host:port; may be the very server this room is added to
@@ -46,19 +46,19 @@ class RolloutRoom:
         token: str | None = None,
         policies: Mapping[str, Policy] = POLICIES,
     ) -> None:
-        self._clock = SystemClock()
+        self._clock = SystemControllerClock()
         self._registry = RegistryClient(registry_address, actor, token)
         self.controller = Controller(self._registry, self._clock, policies)
         self._running: asyncio.Task[None] | None = None
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Serve Rollouts and WindowSink on *server*, which must not have started yet."""
-        steering = Steering(self.controller, self._registry, self._clock)
+        steering = RolloutCommands(self.controller, self._registry, self._clock)
         rollout_pb2_grpc.add_RolloutsServicer_to_server(  # type: ignore[no-untyped-call]
-            Service(self.controller, steering), server
+            RolloutsService(self.controller, steering), server
         )
         window_pb2_grpc.add_WindowSinkServicer_to_server(  # type: ignore[no-untyped-call]
-            Sink(self.controller), server
+            WindowSinkService(self.controller), server
         )
 
     async def start(self) -> None:
@@ -66,7 +66,7 @@ class RolloutRoom:
         await self._registry.__aenter__()
         holder = f"{socket.gethostname()[:32]}/{os.getpid()}/{secrets.token_hex(4)}"
         self._running = asyncio.ensure_future(
-            run(self.controller, self._registry, holder, self._clock)
+            run_leader(self.controller, self._registry, holder, self._clock)
         )
 
     async def stop(self) -> None:
@@ -89,16 +89,16 @@ class RolloutRoom:
         await self.stop()
 
 
-def add_to(
+def add_rollout_to(
     server: grpc.aio.Server,
     registry_address: str,
     *,
     actor: str = "rollout",
     token: str | None = None,
     policies: Mapping[str, Policy] = POLICIES,
-) -> RolloutRoom:
+) -> RolloutComponent:
     """Put the rollout room on *server*; call its `start` after the server's, `stop` before."""
-    room = RolloutRoom(registry_address, actor=actor, token=token, policies=policies)
+    room = RolloutComponent(registry_address, actor=actor, token=token, policies=policies)
     room.add_to(server)
     return room
 
@@ -106,14 +106,14 @@ def add_to(
 class RolloutServer:
     """The room on a server of its own."""
 
-    def __init__(self, server: grpc.aio.Server, room: RolloutRoom, port: int) -> None:
+    def __init__(self, server: grpc.aio.Server, room: RolloutComponent, port: int) -> None:
         self._server = server
-        self.room = room
+        self.component = room
         self.port = port
 
     async def stop(self) -> None:
         """Pass the lease on, then stop serving."""
-        await self.room.stop()
+        await self.component.stop()
         await self._server.stop(STOP_GRACE_S)
 
     async def wait(self) -> None:
@@ -121,7 +121,7 @@ class RolloutServer:
         await self._server.wait_for_termination()
 
 
-async def serve(
+async def serve_rollout(
     registry_address: str,
     listen: str,
     *,
@@ -130,8 +130,8 @@ async def serve(
     policies: Mapping[str, Policy] = POLICIES,
 ) -> RolloutServer:
     """Serve on *listen* (host:port, port 0: any free one) against a registry elsewhere."""
-    server = grpc.aio.server(options=OPTIONS)
-    room = add_to(server, registry_address, actor=actor, token=token, policies=policies)
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    room = add_rollout_to(server, registry_address, actor=actor, token=token, policies=policies)
     port = server.add_insecure_port(listen)
     await server.start()
     await room.start()

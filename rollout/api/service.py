@@ -23,8 +23,8 @@ from registry.types import (
     RevisionConflictError,
     UnknownActorError,
 )
-from rollout.api.commands import Steering
-from rollout.api.explain import explain
+from rollout.api.commands import RolloutCommands
+from rollout.api.explain import explanation_text
 from rollout.controller.controller import Controller
 from rollout.errors import (
     CheckpointError,
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 WATCH_S_MIN = 0.05
 """Between two messages of WatchStatus: a person reads it."""
 
-STATUS: dict[type[Exception], grpc.StatusCode] = {
+STATUS_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     UnknownRolloutError: grpc.StatusCode.NOT_FOUND,
     NotFoundError: grpc.StatusCode.NOT_FOUND,
     RolloutRefusedError: grpc.StatusCode.FAILED_PRECONDITION,
@@ -56,11 +56,11 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
 Context = Any  # grpc.aio.ServicerContext, generic in messages this module does not care for
 
 
-async def _refuse(context: Context, error: Exception) -> NoReturn:
+async def _abort_with_status(context: Context, error: Exception) -> NoReturn:
     """End the call with our status and words; anything unforeseen keeps its cause in our log."""
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    code = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
+    code = next((code for kind, code in STATUS_BY_ERROR.items() if isinstance(error, kind)), None)
     if code is None:
         error_id = secrets.token_hex(4)
         log.error("rollout: error %s", error_id, exc_info=error)
@@ -69,37 +69,37 @@ async def _refuse(context: Context, error: Exception) -> NoReturn:
     raise AssertionError("abort always raises")
 
 
-Asked = TypeVar("Asked")
-Answer = TypeVar("Answer")
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
 
 
-def refusing(
-    rpc: Callable[["Service", Asked, Context], Awaitable[Answer]],
-) -> Callable[["Service", Asked, Context], Awaitable[Answer]]:
+def errors_to_status(
+    rpc: Callable[["RolloutsService", Request, Context], Awaitable[Reply]],
+) -> Callable[["RolloutsService", Request, Context], Awaitable[Reply]]:
     """Wrap an RPC so that only our words leave."""
 
     @wraps(rpc)
-    async def wrapped(self: "Service", request: Asked, context: Context) -> Answer:
+    async def wrapped(self: "RolloutsService", request: Request, context: Context) -> Reply:
         try:
             return await rpc(self, request, context)
         except Exception as error:  # noqa: BLE001  the one place that turns errors into statuses
-            await _refuse(context, error)
+            await _abort_with_status(context, error)
 
     return wrapped
 
 
-CREDENTIALS = ("x-turnout-actor", "authorization")
+CREDENTIAL_HEADERS = ("x-turnout-actor", "authorization")
 OPERATOR = "operator"
 
 
-class Service(rollout_pb2_grpc.RolloutsServicer):
+class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
     """One method an RPC, named as in protos/rollout.proto."""
 
-    def __init__(self, controller: Controller, steering: Steering) -> None:
+    def __init__(self, controller: Controller, commands: RolloutCommands) -> None:
         self._controller = controller
-        self._steering = steering
+        self._commands = commands
 
-    async def _operator(self, context: Context) -> str:
+    async def _operator_name(self, context: Context) -> str:
         """Return who asks, as the registry knows him by the call's own metadata.
 
         UnknownActorError when it does not, NotAllowedError when he is no operator.
@@ -107,9 +107,9 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
         said = [
             (name, str(value))
             for name, value in context.invocation_metadata() or ()
-            if name in CREDENTIALS
+            if name in CREDENTIAL_HEADERS
         ]
-        caller = await self._steering.who_is(said)
+        caller = await self._commands.who_is(said)
         if OPERATOR not in caller.roles:
             raise NotAllowedError(
                 f"steering a rollout needs {OPERATOR}; {caller.actor!r} is "
@@ -117,26 +117,26 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
             )
         return caller.actor
 
-    @refusing
+    @errors_to_status
     async def Start(self, request: pb.StartRolloutRequest, context: Context) -> pb.RolloutStatus:
         """Begin a rollout with its preload."""
-        trial = await self._steering.start(request, await self._operator(context))
+        trial = await self._commands.start(request, await self._operator_name(context))
         return trial.status(intervals=True)
 
-    @refusing
-    async def GetStatus(self, request: pb.RolloutModel, context: Context) -> pb.RolloutStatus:
+    @errors_to_status
+    async def GetStatus(self, request: pb.RolloutSelector, context: Context) -> pb.RolloutStatus:
         """Return where a rollout stands."""
-        return self._controller.trial(request.model, request.rollout_id).status(intervals=True)
+        return self._controller.rollout(request.model, request.rollout_id).status(intervals=True)
 
     async def WatchStatus(
-        self, request: pb.RolloutModel, context: Context
+        self, request: pb.RolloutSelector, context: Context
     ) -> AsyncIterator[pb.RolloutStatus]:
         """Yield the status now and after each change, until the rollout has ended."""
         shown = None
         try:
             while True:
-                changed = self._controller.changed
-                trial = self._controller.trial(request.model, request.rollout_id)
+                changed = self._controller.status_changed
+                trial = self._controller.rollout(request.model, request.rollout_id)
                 status = trial.status(intervals=True)
                 if status != shown:
                     yield status
@@ -146,16 +146,16 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
                 await changed.wait()
                 await asyncio.sleep(WATCH_S_MIN)
         except Exception as error:  # noqa: BLE001  as in refusing
-            await _refuse(context, error)
+            await _abort_with_status(context, error)
 
-    @refusing
+    @errors_to_status
     async def ListRollouts(
-        self, request: pb.RolloutModel, context: Context
+        self, request: pb.RolloutSelector, context: Context
     ) -> pb.ListRolloutsReply:
         """Return every rollout, newest first: those of before this controller began, too."""
-        return pb.ListRolloutsReply(rollouts=await self._steering.rollouts(request.model))
+        return pb.ListRolloutsReply(rollouts=await self._commands.list_rollouts(request.model))
 
-    @refusing
+    @errors_to_status
     async def ListPolicies(
         self,
         request: pb.ListPoliciesRequest,
@@ -170,72 +170,72 @@ class Service(rollout_pb2_grpc.RolloutsServicer):
             ]
         )
 
-    @refusing
-    async def Explain(self, request: pb.RolloutModel, context: Context) -> pb.RolloutExplanation:
+    @errors_to_status
+    async def Explain(self, request: pb.RolloutSelector, context: Context) -> pb.RolloutExplanation:
         """Tell a rollout in words, with every decision and its evidence."""
-        trial = self._controller.trial(request.model, request.rollout_id)
+        trial = self._controller.rollout(request.model, request.rollout_id)
         status = trial.status(intervals=True)
         return pb.RolloutExplanation(
             status=status,
             decisions=trial.decisions,
-            text=explain(status, trial.decisions),
-            course=trial.course,
+            text=explanation_text(status, trial.decisions),
+            evidence_history=trial.evidence_history,
         )
 
-    @refusing
-    async def Abort(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
+    @errors_to_status
+    async def Abort(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Give all traffic back to the baseline."""
-        actor = await self._operator(context)
-        return await self._steering.abort(request.model, actor, request.reason)
+        actor = await self._operator_name(context)
+        return await self._commands.abort(request.model, actor, request.reason)
 
-    @refusing
-    async def Promote(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
+    @errors_to_status
+    async def Promote(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Go one place on, or straight to watched production."""
-        trial = await self._steering.promote(
-            request.model, await self._operator(context), request.reason, full=request.full
+        trial = await self._commands.promote(
+            request.model, await self._operator_name(context), request.reason, full=request.full
         )
         return trial.status(intervals=True)
 
-    @refusing
-    async def Pause(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
+    @errors_to_status
+    async def Pause(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Stay; faults still roll back."""
         return await self._pause(request, context, paused=True)
 
-    @refusing
-    async def Resume(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
+    @errors_to_status
+    async def Resume(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Go on."""
         return await self._pause(request, context, paused=False)
 
     async def _pause(
-        self, request: pb.RolloutVerb, context: Context, *, paused: bool
+        self, request: pb.RolloutCommand, context: Context, *, paused: bool
     ) -> pb.RolloutStatus:
-        actor = await self._operator(context)
-        trial = await self._steering.pause(request.model, actor, request.reason, paused=paused)
+        actor = await self._operator_name(context)
+        trial = await self._commands.pause(request.model, actor, request.reason, paused=paused)
         return trial.status(intervals=True)
 
-    @refusing
-    async def Retry(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
+    @errors_to_status
+    async def Retry(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Roll the same version out again."""
-        trial = await self._steering.retry(
-            request.model, await self._operator(context), request.reason
+        trial = await self._commands.retry(
+            request.model, await self._operator_name(context), request.reason
         )
         return trial.status(intervals=True)
 
-    @refusing
-    async def Undo(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
+    @errors_to_status
+    async def Undo(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Back to a version that was production before."""
-        actor = await self._operator(context)
-        return await self._steering.undo(request.model, request.to, actor, request.reason)
+        actor = await self._operator_name(context)
+        return await self._commands.undo(request.model, request.to_version, actor, request.reason)
 
-    @refusing
-    async def SetWeight(self, request: pb.RolloutVerb, context: Context) -> pb.RolloutStatus:
+    @errors_to_status
+    async def SetWeight(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """To another of the policy's shares, up or down."""
-        trial = await self._steering.set_weight(
-            request.model, request.share_bp, await self._operator(context), request.reason
+        trial = await self._commands.set_weight(
+            request.model, request.share_bp, await self._operator_name(context), request.reason
         )
         return trial.status(intervals=True)
 
-    @refusing
-    async def Foretell(self, request: pb.ForetellRequest, context: Context) -> pb.ForetellReply:
+    @errors_to_status
+    async def Forecast(self, request: pb.ForecastRequest, context: Context) -> pb.ForecastReply:
         """Say how long each step would take at today's traffic, and what it could not see."""
-        return self._steering.foretell(request)
+        return self._commands.forecast(request)

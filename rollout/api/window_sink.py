@@ -13,7 +13,7 @@ from rollout.errors import NotLeadingError
 from rollout.evidence.inbox import source_name
 
 
-class Sink(window_pb2_grpc.WindowSinkServicer):
+class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
     """turnout.v1.WindowSink of one controller."""
 
     def __init__(self, controller: Controller) -> None:
@@ -38,15 +38,15 @@ class Sink(window_pb2_grpc.WindowSinkServicer):
                 grpc.StatusCode.UNAVAILABLE, "this controller does not act now; try again"
             )
         source = source_name(hello.source)
-        acked = self._controller.kept(source)
+        acked = self._controller.acknowledged_sequence(source)
         await context.write(window_pb2.WindowAck(sequence=acked))
         reading: asyncio.Future[Any] = asyncio.ensure_future(
-            self._read(request_iterator, hello.source)
+            self._receive_batches(request_iterator, hello.source)
         )
         try:
             while not reading.done():
-                await self._change(reading)
-                kept = self._controller.kept(source)
+                await self._wait_for_change(reading)
+                kept = self._controller.acknowledged_sequence(source)
                 if kept > acked:
                     acked = kept
                     await context.write(window_pb2.WindowAck(sequence=acked))
@@ -56,7 +56,7 @@ class Sink(window_pb2_grpc.WindowSinkServicer):
         finally:
             reading.cancel()
 
-    async def _read(
+    async def _receive_batches(
         self, batches: AsyncIterator[window_pb2.WindowBatch], source: window_pb2.Source
     ) -> None:
         async for batch in batches:
@@ -64,9 +64,9 @@ class Sink(window_pb2_grpc.WindowSinkServicer):
                 batch.source.CopyFrom(source)
             self._controller.receive(batch)
 
-    async def _change(self, reading: "asyncio.Future[Any]") -> None:
+    async def _wait_for_change(self, reading: "asyncio.Future[Any]") -> None:
         """Return when something was kept, leadership passed on, or the stream ended."""
-        told: asyncio.Future[Any] = asyncio.ensure_future(self._controller.changed.wait())
+        told: asyncio.Future[Any] = asyncio.ensure_future(self._controller.status_changed.wait())
         try:
             await asyncio.wait({told, reading}, return_when=asyncio.FIRST_COMPLETED)
         finally:

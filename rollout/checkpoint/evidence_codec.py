@@ -6,79 +6,84 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos import rollout_pb2
-from rollout.evidence.approved_shift import Shift
+from rollout.evidence.approved_shift import ApprovedShift
 from rollout.evidence.evidence import Evidence
-from rollout.evidence.key_sample import WHOLE_KEEP, KeySample
+from rollout.evidence.key_sample import SAMPLE_ALL, KeySample
 from rollout.evidence.latency import LatencyEvidence
 from rollout.evidence.prediction import PredictionEvidence
 from rollout.evidence.shadow_pairs import ShadowPairs
-from rollout.evidence.validity import Doubts, Lacking, Met
+from rollout.evidence.validity import MissingFeatures, SplitCount, ValidityChecks
 from stats.betting import Wealth
 from stats.departure import DepartureState
 from stats.detector import Detector
 
 State = rollout_pb2.RolloutState
-PREDICTED = ("paired", "agreed", "watched", "live")
-NOTHING = np.zeros(0, dtype=np.int64)
+PREDICTION_ARRAYS = ("paired_counts", "same_bin_count", "watch_counts", "shadow_counts")
+NO_COUNTS = np.zeros(0, dtype=np.int64)
 
 
-def add_shift(state: State, shift: Shift | None) -> None:
+def add_shift(state: State, shift: ApprovedShift | None) -> None:
     """Keep the approved shift: the card it came from need not be read again."""
     if shift is not None:
-        state.shift.digest, state.shift.bins = shift.digest, len(shift.counts)
-        state.shift.counts.extend(shift.counts.reshape(-1).tolist())
-        state.shift.flip_rate = shift.flip_rate
+        state.approved_shift.digest, state.approved_shift.bins = shift.digest, len(shift.counts)
+        state.approved_shift.counts.extend(shift.counts.reshape(-1).tolist())
+        state.approved_shift.flip_rate = shift.flip_rate
 
 
-def shift_of(state: State) -> Shift | None:
+def read_shift(state: State) -> ApprovedShift | None:
     """Return it; None: there was none."""
-    if not state.shift.bins:
+    if not state.approved_shift.bins:
         return None
-    counts = np.array(state.shift.counts, dtype=np.int64)
-    square = counts.reshape(state.shift.bins, state.shift.bins)
-    return Shift(state.shift.digest, square, state.shift.flip_rate)
+    counts = np.array(state.approved_shift.counts, dtype=np.int64)
+    square = counts.reshape(state.approved_shift.bins, state.approved_shift.bins)
+    return ApprovedShift(state.approved_shift.digest, square, state.approved_shift.flip_rate)
 
 
 def add_keys(state: State, name: str, sample: KeySample) -> None:
     """8 bytes a key, little-endian, sorted; and down to which they were thinned."""
     packed = np.sort(np.fromiter(sample.keys, dtype="<u8", count=len(sample.keys))).tobytes()
-    keep = 0 if sample.keep == WHOLE_KEEP else sample.keep
-    state.seen.add(metric=name, keys=packed, keep_of_65536=keep)
+    keep = 0 if sample.sampled_of_65536 == SAMPLE_ALL else sample.sampled_of_65536
+    state.counted_keys.add(metric=name, keys=packed, sampled_of_65536=keep)
 
 
 def fill_keys(state: State, name: str, sample: KeySample) -> None:
     """Put them back; a state without them leaves the sample empty."""
-    for kept in state.seen:
+    for kept in state.counted_keys:
         if kept.metric == name:
             sample.keys = set(np.frombuffer(kept.keys, dtype="<u8").tolist())
-            sample.keep = kept.keep_of_65536 or WHOLE_KEEP
+            sample.sampled_of_65536 = kept.sampled_of_65536 or SAMPLE_ALL
 
 
 def add_evidence(state: State, evidence: Evidence) -> None:
     """Keep everything but the two-arm metrics and the clean keys (checkpoint.py does those)."""
-    latency, prediction, doubts = evidence.latency, evidence.prediction, evidence.doubts
-    _add_counts(state, "latency:rollout", latency.rollout)
-    _add_counts(state, "latency:stage", latency.stage)
+    latency, prediction, doubts = evidence.latency, evidence.prediction, evidence.validity
+    _add_counts(state, "latency:rollout", latency.rollout_counts)
+    _add_counts(state, "latency:stage", latency.stage_counts)
     names = sorted(latency.edges)
     state.counts.add(name=",".join(["edges", *names]), counts=[latency.edges[n] for n in names])
-    for name in PREDICTED:
+    for name in PREDICTION_ARRAYS:
         _add_counts(state, f"prediction:{name}", getattr(prediction, name))
-    expected = prediction.expected
-    _add_counts(state, "expected", NOTHING if expected is None else expected.counts)
-    add_keys(state, "prediction:keys", prediction.sample)
-    add_keys(state, "prediction:others", prediction.others)
-    add_keys(state, "doubts:keys", doubts.sample)
-    _add_numbers(state, "prediction:constant", prediction.constant.reshape(-1).tolist())
-    departed = prediction.state
+    expected = prediction.expectation
+    _add_counts(state, "expected", NO_COUNTS if expected is None else expected.counts)
+    add_keys(state, "prediction:keys", prediction.candidate_keys)
+    add_keys(state, "prediction:others", prediction.standby_keys)
+    add_keys(state, "doubts:keys", doubts.counted_keys)
+    _add_numbers(state, "prediction:constant", prediction.constant_state.reshape(-1).tolist())
+    departed = prediction.departure_state
     _add_numbers(state, "prediction:log_s", departed.log_s.tolist())
     course = [departed.prior_spent, departed.log_e, departed.log_e_max, float(departed.looks)]
     _add_numbers(state, "prediction:course", course)
-    counts = [doubts.met.canary, doubts.met.baseline]
-    for arm in (doubts.canary, doubts.baseline):
+    counts = [doubts.split_count.canary, doubts.split_count.baseline]
+    for arm in (doubts.canary_features, doubts.baseline_features):
         counts += [arm.rows, arm.missing, arm.degraded]
-    counts += [doubts.past_keys, doubts.past_failed, doubts.degraded_second, doubts.second]
+    counts += [
+        doubts.ordinary_keys,
+        doubts.ordinary_failed,
+        doubts.baseline_alarm_second,
+        doubts.newest_second,
+    ]
     state.counts.add(name="doubts", counts=counts)
-    _add_numbers(state, "doubts", [doubts.met.share, doubts.detector.log_m])
+    _add_numbers(state, "doubts", [doubts.split_count.share, doubts.detector.log_m])
     _add_shadow(state, evidence.stage.shadow)
 
 
@@ -88,13 +93,13 @@ def fill_evidence(state: State, evidence: Evidence) -> None:
     numbers = {one.name: list(one.numbers) for one in state.numbers}
     _fill_latency(evidence.latency, counts)
     _fill_prediction(state, evidence.prediction, counts, numbers)
-    _fill_doubts(state, evidence.doubts, counts, numbers)
+    _fill_validity(state, evidence.validity, counts, numbers)
     _fill_shadow(evidence.stage.shadow, counts, numbers)
 
 
 def _fill_latency(latency: LatencyEvidence, counts: dict[str, NDArray[np.int64]]) -> None:
-    latency.rollout = counts["latency:rollout"].reshape(latency.rollout.shape)
-    latency.stage = counts["latency:stage"].reshape(latency.stage.shape)
+    latency.rollout_counts = counts["latency:rollout"].reshape(latency.rollout_counts.shape)
+    latency.stage_counts = counts["latency:stage"].reshape(latency.stage_counts.shape)
     named = next(name for name in counts if name.split(",")[0] == "edges")
     latency.edges = dict(zip(named.split(",")[1:], counts[named].tolist(), strict=True))
     latency.edges = {name: latency.edges[name] for name in latency.metrics if name in latency.edges}
@@ -106,15 +111,15 @@ def _fill_prediction(
     counts: dict[str, NDArray[np.int64]],
     numbers: dict[str, list[float]],
 ) -> None:
-    for name in PREDICTED:
+    for name in PREDICTION_ARRAYS:
         shape = getattr(prediction, name).shape
         setattr(prediction, name, counts[f"prediction:{name}"].reshape(shape))
-    fill_keys(state, "prediction:keys", prediction.sample)
-    fill_keys(state, "prediction:others", prediction.others)
+    fill_keys(state, "prediction:keys", prediction.candidate_keys)
+    fill_keys(state, "prediction:others", prediction.standby_keys)
     constant = np.array(numbers["prediction:constant"], dtype=np.float64)
-    prediction.constant = constant.reshape(prediction.constant.shape)
+    prediction.constant_state = constant.reshape(prediction.constant_state.shape)
     spent, log_e, log_e_max, looks = numbers["prediction:course"]
-    prediction.state = DepartureState(
+    prediction.departure_state = DepartureState(
         log_s=np.array(numbers["prediction:log_s"], dtype=np.float64),
         prior_spent=spent,
         log_e=log_e,
@@ -122,27 +127,42 @@ def _fill_prediction(
         looks=int(looks),
     )
     if len(counts["expected"]):
-        prediction.expect(counts["expected"])
+        prediction.restore_expectation(counts["expected"])
 
 
-def _fill_doubts(
+def _fill_validity(
     state: State,
-    doubts: Doubts,
+    validity: ValidityChecks,
     counts: dict[str, NDArray[np.int64]],
     numbers: dict[str, list[float]],
 ) -> None:
-    fill_keys(state, "doubts:keys", doubts.sample)
+    fill_keys(state, "doubts:keys", validity.counted_keys)
     met, other, *rest = counts["doubts"].tolist()
     share, log_m = numbers["doubts"]
-    doubts.met = Met(met, other, share)
-    doubts.canary, doubts.baseline = Lacking(*rest[:3]), Lacking(*rest[3:6])
-    doubts.past_keys, doubts.past_failed, doubts.degraded_second, doubts.second = rest[6:]
-    doubts.detector = Detector(log_m)
+    validity.split_count = SplitCount(met, other, share)
+    validity.canary_features, validity.baseline_features = (
+        MissingFeatures(*rest[:3]),
+        MissingFeatures(*rest[3:6]),
+    )
+    (
+        validity.ordinary_keys,
+        validity.ordinary_failed,
+        validity.baseline_alarm_second,
+        validity.newest_second,
+    ) = rest[6:]
+    validity.detector = Detector(log_m)
 
 
 def _add_shadow(state: State, shadow: ShadowPairs) -> None:
     wealth = shadow.wealth
-    counts = [shadow.pairs, shadow.flips, shadow.faulty, shadow.moved, shadow.binned, wealth.looks]
+    counts = [
+        shadow.pairs,
+        shadow.flips,
+        shadow.faulty,
+        shadow.bin_differs,
+        shadow.binned_pairs,
+        wealth.looks,
+    ]
     state.counts.add(name="shadow", counts=counts)
     told = [shadow.absolute_sum, wealth.log_e, wealth.log_e_max, wealth.total, wealth.squares]
     _add_numbers(state, "shadow", told)
@@ -154,7 +174,7 @@ def _fill_shadow(
     pairs, flips, faulty, moved, binned, looks = counts["shadow"].tolist()
     absolute, log_e, log_e_max, total, squares = numbers["shadow"]
     shadow.pairs, shadow.flips, shadow.faulty = pairs, flips, faulty
-    shadow.moved, shadow.binned, shadow.absolute_sum = moved, binned, absolute
+    shadow.bin_differs, shadow.binned_pairs, shadow.absolute_sum = moved, binned, absolute
     shadow.wealth = Wealth(log_e, log_e_max, looks, total, squares)
 
 

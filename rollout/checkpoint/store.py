@@ -8,11 +8,11 @@ from features.canonical import sha256_hex
 from protos import registry_pb2, rollout_pb2
 from registry.types import Deployment, NotFoundError
 from rollout.checkpoint.codec import from_state, to_state
-from rollout.lifecycle.rollout import Now, Trial
+from rollout.lifecycle.rollout import ClockReading, Rollout
 from rollout.policy.policy import Policy
 
 
-class Keeper(Protocol):
+class CheckpointClient(Protocol):
     """The part of RegistryClient that remembers."""
 
     def save_checkpoint(self, checkpoint: registry_pb2.Checkpoint) -> Awaitable[None]:
@@ -24,57 +24,59 @@ class Keeper(Protocol):
         ...
 
 
-def newest_name(model: str) -> str:
+def newest_checkpoint_name(model: str) -> str:
     """Return the checkpoint's name under which a model's newest rollout is found."""
     return f"newest:{sha256_hex(model.encode())[:40]}"
 
 
-class Memory:
+class CheckpointStore:
     """Saves trials, one save at a time each, and says what has been kept of every source."""
 
-    def __init__(self, registry: Keeper, lease_token: int, policies: Mapping[str, Policy]) -> None:
+    def __init__(
+        self, registry: CheckpointClient, lease_token: int, policies: Mapping[str, Policy]
+    ) -> None:
         self._registry = registry
         self._lease_token = lease_token
         self._policies = policies
-        self._kept: dict[str, dict[str, int]] = {}
+        self._saved_sequences: dict[str, dict[str, int]] = {}
         self._saving: dict[str, asyncio.Lock] = {}
 
-    def kept(self, trial: Trial, source: str) -> int:
+    def saved_sequence(self, rollout: Rollout, source: str) -> int:
         """Return the sequence up to which *source* is safe in the trial's checkpoint."""
-        return self._kept.get(trial.terms.rollout_id, {}).get(source, 0)
+        return self._saved_sequences.get(rollout.spec.rollout_id, {}).get(source, 0)
 
-    async def save(self, trial: Trial, *, as_newest: bool = False) -> None:
+    async def save(self, rollout: Rollout, *, as_newest: bool = False) -> None:
         """Keep the trial as it is now; *as_newest*: findable by its model's name, too."""
-        rollout_id = trial.terms.rollout_id
+        rollout_id = rollout.spec.rollout_id
         async with self._saving.setdefault(rollout_id, asyncio.Lock()):
-            sequences = trial.inbox.sequences
-            state = to_state(trial).SerializeToString(deterministic=True)
-            trial.checkpoint += 1
-            await self._write(rollout_id, trial.checkpoint, state)
+            sequences = rollout.inbox.sequences
+            state = to_state(rollout).SerializeToString(deterministic=True)
+            rollout.checkpoint_sequence += 1
+            await self._write(rollout_id, rollout.checkpoint_sequence, state)
             if as_newest:
-                name = newest_name(trial.terms.model)
-                before = await self._state(name)
+                name = newest_checkpoint_name(rollout.spec.model)
+                before = await self._load_or_none(name)
                 await self._write(name, 1 if before is None else before.sequence + 1, state)
-            self._kept[rollout_id] = sequences
+            self._saved_sequences[rollout_id] = sequences
 
-    async def load(self, held: Deployment, now: Now) -> Trial | None:
+    async def load(self, deployment: Deployment, now: ClockReading) -> Rollout | None:
         """Return the model's newest rollout; None: it never had one.
 
         Raises CheckpointError when its policy is not ours.
         """
-        rollout_id = held.rollout_id
+        rollout_id = deployment.rollout_id
         if not rollout_id:
-            newest = await self._state(newest_name(held.model))
+            newest = await self._load_or_none(newest_checkpoint_name(deployment.model))
             if newest is None:
                 return None
             rollout_id = rollout_pb2.RolloutState.FromString(newest.state).status.rollout_id
-        kept = await self._state(rollout_id)
+        kept = await self._load_or_none(rollout_id)
         if kept is None:
             return None
         state = rollout_pb2.RolloutState.FromString(kept.state)
-        trial = from_state(state, held.approval_id, self._policies, now)
-        trial.checkpoint = kept.sequence
-        self._kept[rollout_id] = trial.inbox.sequences
+        trial = from_state(state, deployment.approval_id, self._policies, now)
+        trial.checkpoint_sequence = kept.sequence
+        self._saved_sequences[rollout_id] = trial.inbox.sequences
         return trial
 
     async def _write(self, name: str, sequence: int, state: bytes) -> None:
@@ -84,7 +86,7 @@ class Memory:
             )
         )
 
-    async def _state(self, name: str) -> registry_pb2.Checkpoint | None:
+    async def _load_or_none(self, name: str) -> registry_pb2.Checkpoint | None:
         try:
             return await self._registry.load_checkpoint(name)
         except NotFoundError:

@@ -11,26 +11,26 @@ from collections.abc import Coroutine, Mapping
 from protos import window_pb2
 from registry.client import RegistryClient
 from registry.types import Deployment, FencedError, RegistryError
-from rollout.checkpoint.store import Memory
+from rollout.checkpoint.store import CheckpointStore
 from rollout.controller.findings import Findings
 from rollout.controller.fleet import Fleet
-from rollout.controller.isolate_errors import apart
-from rollout.controller.recovery import look_around
-from rollout.controller.traffic_rate import Meter
+from rollout.controller.isolate_errors import isolate_errors
+from rollout.controller.recovery import recover_rollouts
+from rollout.controller.traffic_rate import TrafficRate
 from rollout.errors import CheckpointError, NotLeadingError, SupersededError, UnknownRolloutError
-from rollout.evidence.inbox import NS, by_model, source_name
+from rollout.evidence.inbox import NS, source_name, split_by_model
 from rollout.judge.judge import FleetView
-from rollout.lifecycle.clock import Clock
-from rollout.lifecycle.deploy import Terms, deployment_at, move, place_of
-from rollout.lifecycle.rollout import Now, Trial
+from rollout.lifecycle.clock import ControllerClock
+from rollout.lifecycle.deploy import RolloutSpec, deploy_position, deployment_at, position_of
+from rollout.lifecycle.rollout import ClockReading, Rollout
 from rollout.policy.policy import Policy
-from rollout.policy.stages import Place, Stage
+from rollout.policy.stages import Stage, StagePosition
 
 log = logging.getLogger(__name__)
 
-AFTER_MOVED_NS = 2 * NS
+LAST_BAD_WAIT_NS = 2 * NS
 """How long after the last worker obeyed a rollback a last bad answer is still waited for."""
-MOVED_NS_MAX = 30 * NS
+MOVE_WAIT_MAX_NS = 30 * NS
 """A worker that never obeys is the supervisor's to kill, not ours to wait for."""
 RETRY_NS = NS // 2
 """Between two tries of a move that a gate or an unreachable registry stopped."""
@@ -45,28 +45,28 @@ class Controller:
     """
 
     def __init__(
-        self, registry: RegistryClient, clock: Clock, policies: Mapping[str, Policy]
+        self, registry: RegistryClient, clock: ControllerClock, policies: Mapping[str, Policy]
     ) -> None:
         self._registry = registry
         self._clock = clock
         self.policies = policies
         self.fleet = Fleet()
-        self.meter = Meter()
+        self.traffic_rate = TrafficRate()
         self.wake = asyncio.Event()
         """Something must be looked at now."""
-        self.changed = asyncio.Event()
+        self.status_changed = asyncio.Event()
         """Replaced and set at each change of a status or of what has been kept."""
-        self._trials: dict[str, Trial] = {}
-        self._earlier: list[Trial] = []
-        self._newest: dict[str, Deployment] = {}
-        self._received: dict[str, int] = {}
+        self._rollouts: dict[str, Rollout] = {}
+        self._earlier_rollouts: list[Rollout] = []
+        self._newest_deployments: dict[str, Deployment] = {}
+        self._received_sequences: dict[str, int] = {}
         self.findings = Findings()
-        self.unread: dict[str, str] = {}
+        self.unreadable_rollouts: dict[str, str] = {}
         """Model -> why its newest rollout cannot be gone on with, and the way out."""
-        self._finished: set[str] = set()
-        self._retry_at_ns: dict[str, int] = {}
-        self._busy: dict[str, asyncio.Task[None]] = {}
-        self._memory: Memory | None = None
+        self._finished_ids: set[str] = set()
+        self._retry_at_monotonic_ns: dict[str, int] = {}
+        self._running_tasks: dict[str, asyncio.Task[None]] = {}
+        self._checkpoints: CheckpointStore | None = None
         self._lease_token = 0
         self.fenced = False
         """Another controller has the lease; whoever runs this one makes it give up."""
@@ -76,44 +76,50 @@ class Controller:
     @property
     def leading(self) -> bool:
         """Whether this controller holds the lease and has taken over."""
-        return self._memory is not None
+        return self._checkpoints is not None
 
     @property
     def lease_token(self) -> int:
         """What the registry must be shown with every write of the leading controller."""
         return self._lease_token
 
-    async def take_over(self, lease_token: int) -> None:
+    async def start_leading(self, lease_token: int) -> None:
         """Load every model's newest rollout and go on with those that have not ended."""
-        memory = Memory(self._registry, lease_token, self.policies)
-        await self.findings.read(self._registry)
-        for found in await look_around(self._registry, memory, self._clock):
-            held, trial = found.held, found.trial
-            self._newest[held.model] = held
-            if found.why_not:
-                self.unread[held.model] = found.why_not
+        memory = CheckpointStore(self._registry, lease_token, self.policies)
+        await self.findings.load_all(self._registry)
+        for found in await recover_rollouts(self._registry, memory, self._clock):
+            held, trial = found.deployment, found.rollout
+            self._newest_deployments[held.model] = held
+            if found.unreadable_reason:
+                self.unreadable_rollouts[held.model] = found.unreadable_reason
             if trial is None or (not trial.decisions and held.rollout_id == ""):
                 continue  # never had one, or it died before its first deployment
-            self._trials[held.model] = trial
+            self._rollouts[held.model] = trial
             if trial.ended and self._is_collected(trial, self._clock.now()):
-                self._finished.add(trial.terms.rollout_id)
-        self._lease_token, self._memory = lease_token, memory
+                self._finished_ids.add(trial.spec.rollout_id)
+        self._lease_token, self._checkpoints = lease_token, memory
         self.wake.set()
 
-    async def give_up(self) -> None:
+    async def stop_leading(self) -> None:
         """Forget everything: what counts is in the registry, and another controller acts now."""
-        self._memory = None
-        busy = list(self._busy.values())
+        self._checkpoints = None
+        busy = list(self._running_tasks.values())
         for task in busy:
             task.cancel()
         await asyncio.gather(*busy, return_exceptions=True)
         self.fenced = False
-        for memory in (self._trials, self._newest, self._received, self._retry_at_ns, self.unread):
+        for memory in (
+            self._rollouts,
+            self._newest_deployments,
+            self._received_sequences,
+            self._retry_at_monotonic_ns,
+            self.unreadable_rollouts,
+        ):
             memory.clear()
-        self._earlier.clear()
-        self._finished.clear()
+        self._earlier_rollouts.clear()
+        self._finished_ids.clear()
         self.fleet.clear()
-        self._tell()
+        self._notify_watchers()
 
     # What it is told
 
@@ -123,39 +129,41 @@ class Controller:
             raise NotLeadingError("this controller does not act now; send it again in a second")
         now = self._clock.now()
         source = batch.source
-        self.fleet.hear((source.gateway, source.slot, source.boot_id), now.monotonic_ns)
-        self.meter.take(batch)
-        listening = self._listening()
-        told = by_model(batch, {trial.terms.model for trial in listening})
+        self.fleet.note_heartbeat((source.gateway, source.slot, source.boot_id), now.monotonic_ns)
+        self.traffic_rate.add_batch(batch)
+        listening = self._active_rollouts()
+        told = split_by_model(batch, {trial.spec.model for trial in listening})
         for trial in listening:
-            with apart(trial, self._tell):
-                if trial.receive(told[trial.terms.model], now):
+            with isolate_errors(trial, self._notify_watchers):
+                if trial.receive(told[trial.spec.model], now):
                     self.wake.set()
         name = source_name(source)
-        self._received[name] = max(self._received.get(name, 0), batch.sequence)
+        self._received_sequences[name] = max(self._received_sequences.get(name, 0), batch.sequence)
 
-    def kept(self, source: str) -> int:
+    def acknowledged_sequence(self, source: str) -> int:
         """Return the sequence up to which everything from *source* is kept."""
-        listening = self._listening()
-        if self._memory is None:
+        listening = self._active_rollouts()
+        if self._checkpoints is None:
             return 0
         if not listening:
-            return self._received.get(source, 0)
-        whole = [trial for trial in listening if not trial.broken]
+            return self._received_sequences.get(source, 0)
+        whole = [trial for trial in listening if not trial.judging_error]
         if not whole:
-            return self._received.get(source, 0)
-        return min(self._memory.kept(trial, source) for trial in whole)
+            return self._received_sequences.get(source, 0)
+        return min(self._checkpoints.saved_sequence(trial, source) for trial in whole)
 
-    def see_deployment(self, held: Deployment) -> None:
+    def see_deployment(self, deployment: Deployment) -> None:
         """Take a deployment as the newest; older ones are ignored."""
-        before = self._newest.get(held.model)
-        if before is None or held.revision > before.revision:
-            self._newest[held.model] = held
+        before = self._newest_deployments.get(deployment.model)
+        if before is None or deployment.revision > before.revision:
+            self._newest_deployments[deployment.model] = deployment
             self.wake.set()
 
-    def _listening(self) -> list[Trial]:
+    def _active_rollouts(self) -> list[Rollout]:
         return [
-            trial for trial in self._trials.values() if trial.terms.rollout_id not in self._finished
+            trial
+            for trial in self._rollouts.values()
+            if trial.spec.rollout_id not in self._finished_ids
         ]
 
     # What it does
@@ -163,236 +171,245 @@ class Controller:
     def act(self) -> None:
         """Close what is over, judge, and begin whatever follows, without waiting for it."""
         now = self._clock.now()
-        for trial in self._listening():
-            with apart(trial, self._tell):
-                self._look(trial, now)
+        for trial in self._active_rollouts():
+            with isolate_errors(trial, self._notify_watchers):
+                self._advance(trial, now)
 
-    def _look(self, trial: Trial, now: Now) -> None:
-        if trial.close(now):
-            self._tell()
-        model = trial.terms.model
-        if model in self._busy or now.monotonic_ns < self._retry_at_ns.get(model, 0):
+    def _advance(self, rollout: Rollout, now: ClockReading) -> None:
+        if rollout.count_closed_seconds(now):
+            self._notify_watchers()
+        model = rollout.spec.model
+        if model in self._running_tasks or now.monotonic_ns < self._retry_at_monotonic_ns.get(
+            model, 0
+        ):
             return
-        newest = self._newest.get(model)
-        if trial.ended:
-            if self._is_collected(trial, now):
-                self._begin(model, self._finish(trial))
-        elif newest is not None and newest.revision > trial.revision:
-            self._begin(model, self._reconcile(trial, newest))
+        newest = self._newest_deployments.get(model)
+        if rollout.ended:
+            if self._is_collected(rollout, now):
+                self._start_task(model, self._finish(rollout))
+        elif newest is not None and newest.revision > rollout.revision:
+            self._start_task(model, self._reconcile(rollout, newest))
         else:
-            before = (trial.verdict, trial.reason)
-            to = trial.judge(
+            before = (rollout.verdict, rollout.reason)
+            to = rollout.judge(
                 now,
-                self._view(trial, now),
-                self.findings.hold(trial.terms.model, trial.terms.version),
+                self._fleet_view(rollout, now),
+                self.findings.hold_reason(rollout.spec.model, rollout.spec.version),
             )
-            if before != (trial.verdict, trial.reason):
-                self._tell()
-            if to != trial.place:
-                self._begin(model, self.go(trial, to, trial.reason))
+            if before != (rollout.verdict, rollout.reason):
+                self._notify_watchers()
+            if to != rollout.position:
+                self._start_task(model, self.move_to(rollout, to, rollout.reason))
 
     async def save(self) -> None:
         """Keep every rollout under way, then let the gateways forget what is kept."""
-        if self._memory is not None:
-            for trial in self._listening():
-                with apart(trial, self._tell):
-                    trial.inbox.forget_silent(self._clock.now().monotonic_ns)
-                    if not trial.broken:
-                        await self._memory.save(trial)
-        self._tell()
+        if self._checkpoints is not None:
+            for trial in self._active_rollouts():
+                with isolate_errors(trial, self._notify_watchers):
+                    trial.inbox.forget_silent_sources(self._clock.now().monotonic_ns)
+                    if not trial.judging_error:
+                        await self._checkpoints.save(trial)
+        self._notify_watchers()
 
-    async def go(self, trial: Trial, to: Place, why: str) -> None:
+    async def move_to(self, rollout: Rollout, to: StagePosition, why: str) -> None:
         """Write what *to* means, and stand there; or learn why not, and look again soon.
 
         Raises FencedError when another controller has taken the lease.
         """
         now = self._clock.now()
         back = to.stage in (Stage.ROLLED_BACK, Stage.REFUSED)
-        if back and not trial.times.verdict:
-            trial.times.verdict = now.unix_ns
+        if back and not rollout.times.verdict_ns:
+            rollout.times.verdict_ns = now.unix_ns
         try:
-            written = await move(
+            written = await deploy_position(
                 self._registry,
-                trial.terms,
-                at=trial.place,
-                revision=trial.revision,
-                to=to,
-                why=f"{prefix(trial.terms)}{why}"[:REASON_CHARS_MAX],
+                rollout.spec,
+                expected=rollout.position,
+                revision=rollout.revision,
+                target=to,
+                why=f"{reason_prefix(rollout.spec)}{why}"[:REASON_CHARS_MAX],
                 lease_token=self._lease_token,
             )
         except FencedError:
             raise
         except SupersededError as error:
-            log.warning("rollout %s: %s", trial.terms.rollout_id, error)
+            log.warning("rollout %s: %s", rollout.spec.rollout_id, error)
             written = None
         except RegistryError as error:
-            log.warning("rollout %s cannot move to %s: %s", trial.terms.rollout_id, to, error)
-            trial.hold(f"cannot move to {to.stage.name}: {error}")
-            self._retry_at_ns[trial.terms.model] = now.monotonic_ns + RETRY_NS
-            self._tell()
+            log.warning("rollout %s cannot move to %s: %s", rollout.spec.rollout_id, to, error)
+            rollout.hold(f"cannot move to {to.stage.name}: {error}")
+            self._retry_at_monotonic_ns[rollout.spec.model] = now.monotonic_ns + RETRY_NS
+            self._notify_watchers()
             return
         if written is None:  # somebody was faster: read what they wrote, and judge anew
-            held = await self._registry.deployment(trial.terms.model)
+            held = await self._registry.deployment(rollout.spec.model)
             self.see_deployment(held)
-            if held.revision > trial.revision:
-                await self._reconcile(trial, held)
+            if held.revision > rollout.revision:
+                await self._reconcile(rollout, held)
             return
         self.see_deployment(written)
-        await self._stand(trial, to, written.revision, why)
+        await self._enter_position(rollout, to, written.revision, why)
 
-    async def _stand(self, trial: Trial, place: Place, revision: int, why: str) -> None:
-        trial.enter(place, revision, self._clock.now(), why)
-        log.info("rollout %s: %s at revision %d: %s", trial.terms.rollout_id, place, revision, why)
-        self._tell()
-        await self._remember(trial, as_newest=trial.ended)
+    async def _enter_position(
+        self, rollout: Rollout, position: StagePosition, revision: int, why: str
+    ) -> None:
+        rollout.enter_position(position, revision, self._clock.now(), why)
+        log.info(
+            "rollout %s: %s at revision %d: %s", rollout.spec.rollout_id, position, revision, why
+        )
+        self._notify_watchers()
+        await self._save_checkpoint(rollout, as_newest=rollout.ended)
         self.wake.set()
 
-    async def _reconcile(self, trial: Trial, held: Deployment) -> None:
+    async def _reconcile(self, rollout: Rollout, deployment: Deployment) -> None:
         """A revision we did not write, or wrote and died before remembering it."""
-        place = place_of(held, trial.terms)
-        if place == trial.place:
-            reason = f"revision {held.revision} by {held.who}: {held.why}"
-            trial.adopt(held.revision, self._clock.now(), reason)
-            await self._remember(trial)
+        place = position_of(deployment, rollout.spec)
+        if place == rollout.position:
+            reason = f"revision {deployment.revision} by {deployment.who}: {deployment.why}"
+            rollout.adopt_revision(deployment.revision, self._clock.now(), reason)
+            await self._save_checkpoint(rollout)
         elif place is not None:
-            await self._stand(trial, place, held.revision, held.why)
+            await self._enter_position(rollout, place, deployment.revision, deployment.why)
         else:
-            ours = held.why.startswith(prefix(trial.terms))
-            answers = trial.terms.version in (held.production, held.canary)
+            ours = deployment.why.startswith(reason_prefix(rollout.spec))
+            answers = rollout.spec.version in (deployment.production, deployment.canary)
             stage = Stage.DONE if answers else Stage.ROLLED_BACK
-            if ours and stage == Stage.ROLLED_BACK and not trial.times.verdict:
-                trial.times.verdict = held.at_unix_ns
-            why = held.why.removeprefix(prefix(trial.terms))
+            if ours and stage == Stage.ROLLED_BACK and not rollout.times.verdict_ns:
+                rollout.times.verdict_ns = deployment.at_unix_ns
+            why = deployment.why.removeprefix(reason_prefix(rollout.spec))
             if not ours:
-                why = f"superseded by {held.who}, revision {held.revision}: {held.why}"
-            await self._stand(trial, Place(stage), held.revision, why)
+                why = (
+                    f"superseded by {deployment.who}, revision {deployment.revision}: "
+                    f"{deployment.why}"
+                )
+            await self._enter_position(rollout, StagePosition(stage), deployment.revision, why)
 
-    def _is_collected(self, trial: Trial, now: Now) -> bool:
+    def _is_collected(self, rollout: Rollout, now: ClockReading) -> bool:
         """Whether the four times of a rollback are complete, or nothing is to be waited for."""
-        times = trial.times
-        if trial.place.stage == Stage.DONE or not times.verdict:
+        times = rollout.times
+        if rollout.position.stage == Stage.DONE or not times.verdict_ns:
             return True
-        if not times.moved:
-            times.moved = self.fleet.moved_unix_ns(trial.terms.model, trial.revision)
-            if times.moved:
-                self._tell()
-        if times.moved:
-            return now.unix_ns - max(times.moved, times.verdict) >= AFTER_MOVED_NS
-        return now.unix_ns - times.verdict >= MOVED_NS_MAX
+        if not times.traffic_moved_ns:
+            times.traffic_moved_ns = self.fleet.moved_unix_ns(rollout.spec.model, rollout.revision)
+            if times.traffic_moved_ns:
+                self._notify_watchers()
+        if times.traffic_moved_ns:
+            return now.unix_ns - max(times.traffic_moved_ns, times.verdict_ns) >= LAST_BAD_WAIT_NS
+        return now.unix_ns - times.verdict_ns >= MOVE_WAIT_MAX_NS
 
-    async def _finish(self, trial: Trial) -> None:
-        await self._remember(trial, as_newest=True)
-        self._finished.add(trial.terms.rollout_id)
-        self._tell()
+    async def _finish(self, rollout: Rollout) -> None:
+        await self._save_checkpoint(rollout, as_newest=True)
+        self._finished_ids.add(rollout.spec.rollout_id)
+        self._notify_watchers()
 
-    async def _remember(self, trial: Trial, *, as_newest: bool = False) -> None:
-        if self._memory is not None:
-            with apart(trial, self._tell):
-                await self._memory.save(trial, as_newest=as_newest)
-            self._tell()
+    async def _save_checkpoint(self, rollout: Rollout, *, as_newest: bool = False) -> None:
+        if self._checkpoints is not None:
+            with isolate_errors(rollout, self._notify_watchers):
+                await self._checkpoints.save(rollout, as_newest=as_newest)
+            self._notify_watchers()
 
-    def _view(self, trial: Trial, now: Now) -> FleetView:
-        silence_ns = int(trial.terms.policy.silence_s_max * NS)
-        terms = trial.terms
+    def _fleet_view(self, rollout: Rollout, now: ClockReading) -> FleetView:
+        silence_ns = int(rollout.spec.policy.silence_s_max * NS)
+        terms = rollout.spec
         return self.fleet.view(terms.model, terms.version, silence_ns, now.monotonic_ns)
 
     # For those who steer and those who look (steering.py, service.py)
 
-    def trial(self, model: str, rollout_id: str = "") -> Trial:
+    def rollout(self, model: str, rollout_id: str = "") -> Rollout:
         """Return the newest rollout of *model*, or the one named; UnknownRolloutError."""
         if not self.leading:
             raise NotLeadingError("this controller does not act now; ask again in a second")
-        newest = self._trials.get(model)
-        if newest is not None and rollout_id in ("", newest.terms.rollout_id):
+        newest = self._rollouts.get(model)
+        if newest is not None and rollout_id in ("", newest.spec.rollout_id):
             return newest
-        for trial in (*self._trials.values(), *self._earlier):
-            if rollout_id and trial.terms.rollout_id == rollout_id:
+        for trial in (*self._rollouts.values(), *self._earlier_rollouts):
+            if rollout_id and trial.spec.rollout_id == rollout_id:
                 return trial
-        if model in self.unread:
-            raise CheckpointError(self.unread[model])
+        if model in self.unreadable_rollouts:
+            raise CheckpointError(self.unreadable_rollouts[model])
         named = f"rollout {rollout_id!r}" if rollout_id else f"a rollout of model {model!r}"
         raise UnknownRolloutError(
             f"this controller knows no {named}; `turnout rollout history` lists what it knows"
         )
 
-    def trials(self, model: str = "") -> list[Trial]:
+    def rollouts(self, model: str = "") -> list[Rollout]:
         """Return the rollouts known, newest first: since this controller began, and each newest."""
         if not self.leading:
             raise NotLeadingError("this controller does not act now; ask again in a second")
-        known = [*self._trials.values(), *self._earlier]
-        known = [trial for trial in known if model in ("", trial.terms.model)]
+        known = [*self._rollouts.values(), *self._earlier_rollouts]
+        known = [trial for trial in known if model in ("", trial.spec.model)]
         return sorted(known, key=lambda trial: trial.started_unix_ms, reverse=True)
 
-    def is_finished(self, trial: Trial) -> bool:
+    def is_finished(self, rollout: Rollout) -> bool:
         """Whether nothing of it can change any more."""
-        return trial.terms.rollout_id in self._finished
+        return rollout.spec.rollout_id in self._finished_ids
 
-    async def begin(self, trial: Trial, held: Deployment, why: str) -> None:
+    async def begin_rollout(self, rollout: Rollout, deployment: Deployment, why: str) -> None:
         """Remember *trial*, write its preload over *held*, and listen for it from now on."""
-        assert self._memory is not None
-        await self._memory.save(trial, as_newest=True)
-        place = Place(Stage.PRELOAD)
+        assert self._checkpoints is not None
+        await self._checkpoints.save(rollout, as_newest=True)
+        place = StagePosition(Stage.PRELOAD)
         written = await self._registry.deploy(
-            deployment_at(place, held, trial.terms, f"{prefix(trial.terms)}{why}"),
+            deployment_at(place, deployment, rollout.spec, f"{reason_prefix(rollout.spec)}{why}"),
             lease_token=self._lease_token,
-            policy_digest=trial.terms.policy.digest,
+            policy_digest=rollout.spec.policy.digest,
         )
         now = self._clock.now()
-        for source, sequence in self._received.items():
-            trial.inbox.follow(source, sequence, now.monotonic_ns)
-        before = self._trials.get(trial.terms.model)
+        for source, sequence in self._received_sequences.items():
+            rollout.inbox.start_source_at(source, sequence, now.monotonic_ns)
+        before = self._rollouts.get(rollout.spec.model)
         if before is not None:
-            self._earlier.append(before)
-        self._trials[trial.terms.model] = trial
-        self._retry_at_ns.pop(trial.terms.model, None)
-        self.unread.pop(trial.terms.model, None)
+            self._earlier_rollouts.append(before)
+        self._rollouts[rollout.spec.model] = rollout
+        self._retry_at_monotonic_ns.pop(rollout.spec.model, None)
+        self.unreadable_rollouts.pop(rollout.spec.model, None)
         self.see_deployment(written)
-        await self._stand(trial, place, written.revision, why)
+        await self._enter_position(rollout, place, written.revision, why)
 
-    async def alone(self, model: str, deed: Coroutine[None, None, None]) -> None:
+    async def run_exclusively(self, model: str, work: Coroutine[None, None, None]) -> None:
         """Run *deed* while nothing else is done to the rollout of *model*."""
-        while (busy := self._busy.get(model)) is not None:
+        while (busy := self._running_tasks.get(model)) is not None:
             await asyncio.wait([busy])
-        await self._begin(model, deed, watched=True)
+        await self._start_task(model, work, awaited=True)
 
-    async def steered(self, trial: Trial) -> None:
+    async def record_command(self, rollout: Rollout) -> None:
         """Keep and show what a person changed."""
-        await self._remember(trial)
+        await self._save_checkpoint(rollout)
         self.wake.set()
 
-    def _begin(
-        self, model: str, deed: Coroutine[None, None, None], *, watched: bool = False
+    def _start_task(
+        self, model: str, work: Coroutine[None, None, None], *, awaited: bool = False
     ) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(deed)
-        self._busy[model] = task
+        task = asyncio.ensure_future(work)
+        self._running_tasks[model] = task
 
         def done(ended: asyncio.Task[None]) -> None:
-            self._busy.pop(model, None)
+            self._running_tasks.pop(model, None)
             if not ended.cancelled() and (error := ended.exception()) is not None:
                 self.fenced = self.fenced or isinstance(error, FencedError)
-                if not watched:
-                    self._retry_at_ns[model] = self._clock.now().monotonic_ns + RETRY_NS
-                    self._failed(model, error)
+                if not awaited:
+                    self._retry_at_monotonic_ns[model] = self._clock.now().monotonic_ns + RETRY_NS
+                    self._handle_failure(model, error)
             self.wake.set()
 
         task.add_done_callback(done)
         return task
 
-    def _failed(self, model: str, error: BaseException) -> None:
+    def _handle_failure(self, model: str, error: BaseException) -> None:
         """What the registry refused is tried again; what we ourselves raised holds the rollout."""
-        trial = self._trials.get(model)
+        trial = self._rollouts.get(model)
         if trial is None or isinstance(error, RegistryError):
             log.error("rollout of %r: %s", model, error, exc_info=error)
             return
-        with apart(trial, self._tell):
+        with isolate_errors(trial, self._notify_watchers):
             raise error
 
-    def _tell(self) -> None:
+    def _notify_watchers(self) -> None:
         """Wake everybody who waits for `changed`."""
-        self.changed.set()
-        self.changed = asyncio.Event()
+        self.status_changed.set()
+        self.status_changed = asyncio.Event()
 
 
-def prefix(terms: Terms) -> str:
+def reason_prefix(spec: RolloutSpec) -> str:
     """How the reason of every deployment a rollout writes begins."""
-    return f"rollout {terms.rollout_id}: "
+    return f"rollout {spec.rollout_id}: "

@@ -8,7 +8,7 @@ from protos import registry_pb2
 HOLD, CLEAR = "hold", "clear"
 
 
-class Archive(Protocol):
+class FindingsReader(Protocol):
     """The part of RegistryClient that keeps what monitoring found."""
 
     def findings(self, after: int = 0) -> AsyncIterator[registry_pb2.Finding]:
@@ -27,18 +27,18 @@ class Findings:
         self.sequence = 0
         """Of the newest seen."""
 
-    async def read(self, archive: Archive) -> None:
+    async def load_all(self, registry: FindingsReader) -> None:
         """Take all that monitoring wrote so far: nothing may grow before that. RegistryError."""
-        async for finding in archive.findings(self.sequence):
-            self.see(finding)
+        async for finding in registry.findings(self.sequence):
+            self.add_finding(finding)
 
-    def see(self, finding: registry_pb2.Finding) -> None:
+    def add_finding(self, finding: registry_pb2.Finding) -> None:
         """Take what monitoring wrote; without a version it is about the whole model."""
         self.sequence = max(self.sequence, finding.sequence)
         if finding.kind in (HOLD, CLEAR):
             self._newest[finding.model, finding.version] = finding
 
-    def hold(self, model: str, version: str) -> str:
+    def hold_reason(self, model: str, version: str) -> str:
         """Return why *version* must be held; empty: nothing."""
         said = [self._newest.get((model, one)) for one in ("", version)]
         holds = [one for one in said if one is not None and one.kind == HOLD]

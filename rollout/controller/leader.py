@@ -9,41 +9,43 @@ from registry.client import RegistryClient
 from registry.types import Deployment, FencedError, RegistryError
 from rollout.controller.controller import Controller
 from rollout.evidence.inbox import NS
-from rollout.lifecycle.clock import Clock
+from rollout.lifecycle.clock import ControllerClock
 
 log = logging.getLogger(__name__)
 
-LEASE = "rollout"
+LEASE_NAME = "rollout"
 LEASE_S = 5
 RENEW_S = 1.0
-LOST_NS = 4 * NS
+LEASE_LOST_NS = 4 * NS
 """Without a renewal for this long we stop acting: before the lease runs out, not after."""
 TICK_S = 0.05
 """A second that is over is judged within this."""
 SAVE_S = 0.2
 """How long windows wait for their acknowledgement, and how many share one write ..."""
-SAVE_PAUSES = 9.0
+SAVE_PAUSE_FACTOR = 9.0
 """... or this many times as long as the last writing took: many long rollouts are many megabytes,
 and a gateway keeps for an hour what is not acknowledged."""
-AGAIN_S = 0.5
+LEASE_RETRY_S = 0.5
 
 
 class LeaseLostError(Exception):
     """Another controller acts, or the registry cannot say who does."""
 
 
-async def run(controller: Controller, registry: RegistryClient, holder: str, clock: Clock) -> None:
+async def run_leader(
+    controller: Controller, registry: RegistryClient, holder: str, clock: ControllerClock
+) -> None:
     """Lead whenever the lease can be had, until cancelled.
 
     holder   who takes the lease: unique to this start of this process.
     """
     while True:
         try:
-            lease = await registry.acquire_lease(LEASE, holder, LEASE_S)
-            await controller.take_over(lease.token)
+            lease = await registry.acquire_lease(LEASE_NAME, holder, LEASE_S)
+            await controller.start_leading(lease.token)
         except RegistryError as error:
             log.info("rollout: not leading: %s", error)
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(LEASE_RETRY_S)
             continue
         log.info("rollout: leading under lease %d", lease.token)
         try:
@@ -53,14 +55,20 @@ async def run(controller: Controller, registry: RegistryClient, holder: str, clo
         except Exception:  # whatever it was, the registry knows where to go on from
             log.exception("rollout: starting over from the last checkpoints")
         finally:
-            await controller.give_up()
+            await controller.stop_leading()
             with contextlib.suppress(RegistryError, asyncio.CancelledError):
-                await registry.acquire_lease(LEASE, holder, 1, lease.token)  # to the next, soon
-        await asyncio.sleep(AGAIN_S)
+                await registry.acquire_lease(
+                    LEASE_NAME, holder, 1, lease.token
+                )  # to the next, soon
+        await asyncio.sleep(LEASE_RETRY_S)
 
 
 async def _lead(
-    controller: Controller, registry: RegistryClient, holder: str, token: int, clock: Clock
+    controller: Controller,
+    registry: RegistryClient,
+    holder: str,
+    token: int,
+    clock: ControllerClock,
 ) -> None:
     """Run everything a leader does until one part ends, then end the others."""
     parts: list[Coroutine[None, None, None]] = [
@@ -68,8 +76,8 @@ async def _lead(
         _follow_deployments(controller, registry),
         _follow_states(controller, registry, clock),
         _follow_findings(controller, registry),
-        _act(controller),
-        _save(controller, clock),
+        _act_loop(controller),
+        _save_loop(controller, clock),
     ]
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
@@ -82,23 +90,23 @@ async def _lead(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _renew(registry: RegistryClient, holder: str, token: int, clock: Clock) -> None:
+async def _renew(registry: RegistryClient, holder: str, token: int, clock: ControllerClock) -> None:
     renewed_ns = clock.now().monotonic_ns
     while True:
         await asyncio.sleep(RENEW_S)
         asked_ns = clock.now().monotonic_ns
         try:
-            async with asyncio.timeout(LOST_NS / NS - (asked_ns - renewed_ns) / NS):
-                await registry.acquire_lease(LEASE, holder, LEASE_S, token)
+            async with asyncio.timeout(LEASE_LOST_NS / NS - (asked_ns - renewed_ns) / NS):
+                await registry.acquire_lease(LEASE_NAME, holder, LEASE_S, token)
             renewed_ns = asked_ns
         except FencedError as error:
             raise LeaseLostError(str(error)) from error
         except (RegistryError, TimeoutError) as error:
-            if clock.now().monotonic_ns - renewed_ns >= LOST_NS:
+            if clock.now().monotonic_ns - renewed_ns >= LEASE_LOST_NS:
                 raise LeaseLostError(f"the registry has not answered for 4 s: {error}") from error
 
 
-async def _act(controller: Controller) -> None:
+async def _act_loop(controller: Controller) -> None:
     while True:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TICK_S):
@@ -109,14 +117,14 @@ async def _act(controller: Controller) -> None:
         controller.act()
 
 
-async def _save(controller: Controller, clock: Clock) -> None:
+async def _save_loop(controller: Controller, clock: ControllerClock) -> None:
     pause_s = SAVE_S
     while True:
         await asyncio.sleep(pause_s)
         began_ns = clock.now().monotonic_ns
         try:
             await controller.save()
-            pause_s = max(SAVE_S, SAVE_PAUSES * (clock.now().monotonic_ns - began_ns) / NS)
+            pause_s = max(SAVE_S, SAVE_PAUSE_FACTOR * (clock.now().monotonic_ns - began_ns) / NS)
         except FencedError as error:
             raise LeaseLostError(str(error)) from error
         except RegistryError as error:  # nothing is acknowledged; the gateways keep it for us
@@ -129,23 +137,25 @@ async def _follow_deployments(controller: Controller, registry: RegistryClient) 
             async for event in registry.watch_deployments():
                 for message in event.deployments:
                     controller.see_deployment(Deployment.from_proto(message))
-        await asyncio.sleep(AGAIN_S)
+        await asyncio.sleep(LEASE_RETRY_S)
 
 
-async def _follow_states(controller: Controller, registry: RegistryClient, clock: Clock) -> None:
+async def _follow_states(
+    controller: Controller, registry: RegistryClient, clock: ControllerClock
+) -> None:
     while True:
         with contextlib.suppress(RegistryError):
             controller.fleet.clear()
             async for state in registry.watch_states():
-                controller.fleet.say(state, clock.now().monotonic_ns)
+                controller.fleet.update_worker(state, clock.now().monotonic_ns)
                 controller.wake.set()
-        await asyncio.sleep(AGAIN_S)
+        await asyncio.sleep(LEASE_RETRY_S)
 
 
 async def _follow_findings(controller: Controller, registry: RegistryClient) -> None:
     while True:
         with contextlib.suppress(RegistryError):
             async for finding in registry.watch_findings(controller.findings.sequence):
-                controller.findings.see(finding)
+                controller.findings.add_finding(finding)
                 controller.wake.set()
-        await asyncio.sleep(AGAIN_S)
+        await asyncio.sleep(LEASE_RETRY_S)

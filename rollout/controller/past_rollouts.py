@@ -9,11 +9,11 @@ from google.protobuf.message import DecodeError
 from protos import registry_pb2, rollout_pb2
 from registry.types import NotFoundError
 
-NAMED = re.compile(r"rollout (r[0-9a-f]+-[0-9a-f]{8}): ")
+ROLLOUT_ID_PATTERN = re.compile(r"rollout (r[0-9a-f]+-[0-9a-f]{8}): ")
 """How the reason of every deployment that a rollout writes begins."""
 
 
-class Archive(Protocol):
+class HistoryReader(Protocol):
     """The part of RegistryClient that remembers what was."""
 
     def history(
@@ -27,8 +27,8 @@ class Archive(Protocol):
         ...
 
 
-async def bygone(
-    archive: Archive, model: str, known: Collection[str]
+async def past_rollouts(
+    history: HistoryReader, model: str, known: Collection[str]
 ) -> list[rollout_pb2.RolloutStatus]:
     """Return how rollouts of *model* that are not *known* stood last, oldest first.
 
@@ -38,9 +38,9 @@ async def bygone(
     named: dict[str, int] = {}
     after, last = 0, 1
     while after < last:
-        page = await archive.history(after=after, object_prefix=f"model/{model}/deployment")
+        page = await history.history(after=after, object_prefix=f"model/{model}/deployment")
         for entry in page.entries:
-            if found := NAMED.match(entry.reason):
+            if found := ROLLOUT_ID_PATTERN.match(entry.reason):
                 named.setdefault(found[1], entry.at_unix_ms)
         if not page.entries:
             break
@@ -50,7 +50,7 @@ async def bygone(
         if rollout_id in known:
             continue
         try:
-            kept = await archive.load_checkpoint(rollout_id)
+            kept = await history.load_checkpoint(rollout_id)
         except NotFoundError:
             continue  # it died before its first checkpoint; the history has its deployments
         try:

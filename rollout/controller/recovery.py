@@ -9,16 +9,16 @@ from google.protobuf.message import DecodeError
 
 from protos import registry_pb2, rollout_pb2
 from registry.types import Deployment, NotFoundError, RegistryError, RevisionConflictError
-from rollout.checkpoint.store import Keeper, Memory
+from rollout.checkpoint.store import CheckpointClient, CheckpointStore
 from rollout.errors import CheckpointError, RolloutRefusedError
-from rollout.lifecycle.clock import Clock
-from rollout.lifecycle.deploy import RACES_MAX, Deployer, given_back
-from rollout.lifecycle.rollout import Trial
+from rollout.lifecycle.clock import ControllerClock
+from rollout.lifecycle.deploy import CONFLICTS_MAX, Deployer, without_candidate
+from rollout.lifecycle.rollout import Rollout
 
 log = logging.getLogger(__name__)
 
 
-class Models(Protocol):
+class ModelLister(Protocol):
     """The part of RegistryClient that says what there is."""
 
     def list_models(self) -> Awaitable[list[registry_pb2.ModelSummary]]:
@@ -30,22 +30,24 @@ class Models(Protocol):
         ...
 
 
-class Registry(Deployer, Keeper, Protocol):
+class RolloutRegistry(Deployer, CheckpointClient, Protocol):
     """The part of RegistryClient that moves traffic and remembers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RecoveredModel:
     """One model's deployment, and its newest rollout."""
 
-    held: Deployment
-    trial: Trial | None
+    deployment: Deployment
+    rollout: Rollout | None
     """None: it never had one, or that cannot be gone on with."""
-    why_not: str = ""
+    unreadable_reason: str = ""
     """Why it cannot be gone on with, and the way out."""
 
 
-async def look_around(registry: Models, memory: Memory, clock: Clock) -> list[Found]:
+async def recover_rollouts(
+    registry: ModelLister, memory: CheckpointStore, clock: ControllerClock
+) -> list[RecoveredModel]:
     """Return what there is of every model; one that cannot be read keeps no other from going on.
 
     Raises RegistryError.
@@ -59,48 +61,48 @@ async def look_around(registry: Models, memory: Memory, clock: Clock) -> list[Fo
         except RegistryError:
             raise
         except CheckpointError as error:
-            why_not = _stranded(held, str(error))
+            why_not = _unreadable_text(held, str(error))
             log.error("rollout of %r: %s", held.model, why_not)  # noqa: TRY400  its words say it
         except Exception as error:
-            why_not = _stranded(held, f"its checkpoint cannot be read: {error!r}")
+            why_not = _unreadable_text(held, f"its checkpoint cannot be read: {error!r}")
             log.exception("rollout of %r: %s", held.model, why_not)
         if trial is not None and trial.policy_note and not trial.ended:
-            terms = trial.terms
+            terms = trial.spec
             log.warning(
                 "rollout %s goes on under policy %r (%s): %s",
                 *(terms.rollout_id, terms.policy.name, terms.policy.digest[:12], trial.policy_note),
             )
-        found.append(Found(held, trial, why_not))
+        found.append(RecoveredModel(held, trial, why_not))
     return found
 
 
-def _stranded(held: Deployment, why: str) -> str:
-    if not held.rollout_id:
+def _unreadable_text(deployment: Deployment, why: str) -> str:
+    if not deployment.rollout_id:
         return f"{why}. It has ended"
     return (
         f"{why}. Nobody judges it, and the split stays as it is; `turnout rollout abort "
-        f"{held.model}` gives all traffic back to the old version"
+        f"{deployment.model}` gives all traffic back to the old version"
     )
 
 
-async def end_unread(
-    registry: Registry, model: str, why: str, lease_token: int
+async def end_unreadable(
+    registry: RolloutRegistry, model: str, why: str, lease_token: int
 ) -> tuple[Deployment, rollout_pb2.RolloutStatus]:
     """Give all traffic back to the baseline of *model*'s rollout, which nobody can go on with.
 
     Needs nothing of its checkpoint but the two versions. RolloutRefusedError when not even these
     can be read, or when it is no more under way.
     """
-    for _ in range(RACES_MAX):
+    for _ in range(CONFLICTS_MAX):
         held = await registry.deployment(model)
         if not held.rollout_id:
             raise RolloutRefusedError(f"no rollout of {model!r} is under way any more")
-        kept, state = await _kept(registry, held)
+        kept, state = await _load_checkpoint(registry, held)
         status = state.status
         told = f"rollout {held.rollout_id}: {why}"
         try:
             written = await registry.deploy(
-                replace(given_back(held, status.version, status.baseline), why=told),
+                replace(without_candidate(held, status.version, status.baseline), why=told),
                 lease_token=lease_token,
                 rollback=True,
             )
@@ -109,7 +111,7 @@ async def end_unread(
         status.stage, status.verdict = rollout_pb2.ROLLED_BACK, rollout_pb2.FAULTY
         status.step, status.share_bp, status.revision = 0, 0, written.revision
         status.reason = why
-        del status.missing[:]
+        del status.waiting_for[:]
         kept.sequence, kept.lease_token = kept.sequence + 1, lease_token
         kept.state = state.SerializeToString(deterministic=True)
         await registry.save_checkpoint(kept)  # for the history of rollouts
@@ -117,19 +119,20 @@ async def end_unread(
     raise RolloutRefusedError(f"the deployment of {model!r} keeps changing; say it again")
 
 
-async def _kept(
-    registry: Keeper, held: Deployment
+async def _load_checkpoint(
+    registry: CheckpointClient, deployment: Deployment
 ) -> tuple[registry_pb2.Checkpoint, rollout_pb2.RolloutState]:
     try:
-        kept = await registry.load_checkpoint(held.rollout_id)
+        kept = await registry.load_checkpoint(deployment.rollout_id)
         state = rollout_pb2.RolloutState.FromString(kept.state)
     except (NotFoundError, DecodeError):
         kept, state = registry_pb2.Checkpoint(), rollout_pb2.RolloutState()
     status = state.status
-    if status.rollout_id != held.rollout_id or not (status.version and status.baseline):
+    if status.rollout_id != deployment.rollout_id or not (status.version and status.baseline):
         raise RolloutRefusedError(
-            f"the checkpoint of rollout {held.rollout_id} does not say between which versions it "
-            f"was; take the candidate out by hand: `turnout splits show {held.model}`, then "
-            f"`turnout splits set {held.model} --canary none`"
+            f"the checkpoint of rollout {deployment.rollout_id} does not say between which "
+            "versions it "
+            f"was; take the candidate out by hand: `turnout splits show {deployment.model}`, then "
+            f"`turnout splits set {deployment.model} --canary none`"
         )
     return kept, state

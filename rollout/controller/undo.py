@@ -9,51 +9,52 @@ from rollout.errors import RolloutRefusedError
 from rollout.judge.judge import FleetView
 from rollout.lifecycle.deploy import Deployer
 
-UNDO_S = 10.0
+UNDO_TIMEOUT_S = 10.0
 """How long the gateways may take to load an archived version."""
-LOOK_S = 0.05
+POLL_S = 0.05
 
 
-async def undo(
+async def deploy_earlier_version(
     registry: Deployer,
-    held: Deployment,
+    current: Deployment,
     version: str,
     why: str,
     *,
-    view: Callable[[], FleetView],
+    fleet_view: Callable[[], FleetView],
     lease_token: int,
 ) -> Deployment:
     """Deploy *version* as production of *held*'s model; needs no approval, as a rollback.
 
     view  what the gateways hold of it by now. Raises RolloutRefusedError when they refuse it or
-    take longer than UNDO_S, RevisionConflictError when the deployment changes meanwhile.
+    take longer than UNDO_TIMEOUT_S, RevisionConflictError when the deployment changes meanwhile.
     """
-    if version != held.standby and version not in held.preload:
-        held = await registry.deploy(
-            replace(held, preload=(*held.preload, version), why=f"{why}: load it first"),
+    if version != current.standby and version not in current.preload:
+        current = await registry.deploy(
+            replace(current, preload=(*current.preload, version), why=f"{why}: load it first"),
             lease_token=lease_token,
         )
     try:
-        async with asyncio.timeout(UNDO_S):
-            while (seen := view()).not_ready or not seen.workers:
-                _check(seen, version)
-                await asyncio.sleep(LOOK_S)
+        async with asyncio.timeout(UNDO_TIMEOUT_S):
+            while (seen := fleet_view()).not_ready or not seen.workers:
+                _raise_if_refused(seen, version)
+                await asyncio.sleep(POLL_S)
     except TimeoutError:
-        seen = view()
+        seen = fleet_view()
         raise RolloutRefusedError(
-            f"version {version} is loaded, and nothing was moved: after {UNDO_S:g} s it is not "
+            f"version {version} is loaded, and nothing was moved: after {UNDO_TIMEOUT_S:g} s it "
+            "is not "
             f"ready on {', '.join(seen.not_ready) or 'any live gateway'}; say it again"
         ) from None
-    _check(seen, version)
+    _raise_if_refused(seen, version)
     return await registry.deploy(
         replace(
-            held,
+            current,
             production=version,
             standby="",
             standby_bp=0,
             canary="",
             canary_bp=0,
-            preload=tuple(one for one in held.preload if one != version),
+            preload=tuple(one for one in current.preload if one != version),
             approval_id="",
             why=why,
         ),
@@ -62,7 +63,7 @@ async def undo(
     )
 
 
-def _check(seen: FleetView, version: str) -> None:
+def _raise_if_refused(seen: FleetView, version: str) -> None:
     if seen.refused:
         raise RolloutRefusedError(
             f"version {version} is refused by {'; '.join(seen.refused)}; nothing was moved"

@@ -12,7 +12,7 @@ from stats.departure import Expectation
 
 
 @dataclass(frozen=True, eq=False)
-class Shift:
+class ApprovedShift:
     """What the candidate's card says will change, accepted by its approver.
 
     digest     as card and approval name it.
@@ -24,7 +24,7 @@ class Shift:
     counts: NDArray[np.int64]
     flip_rate: float
 
-    def refreshed(self, joint: NDArray[np.int64]) -> Expectation:
+    def with_shadow_pairs(self, joint: NDArray[np.int64]) -> Expectation:
         """Return what is expected after a shadow's (J, J) pairs: live rows, never outweighing.
 
         The pairs were scored on today's customers, the certificate on held-out ones. Rows of one
@@ -40,7 +40,7 @@ def approved_shift(
     version: registry_pb2.Version,
     baseline: registry_pb2.Version,
     approval: registry_pb2.Approval,
-) -> Shift | None:
+) -> ApprovedShift | None:
     """Return the shift *version* may show beside *baseline*; None: no difference was approved.
 
     The card must tell it against this very baseline, and the approval must have accepted it.
@@ -56,4 +56,4 @@ def approved_shift(
     counts = np.array(told["table"], dtype=np.int64)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.any():
         return None
-    return Shift(str(told["digest"]), counts, float(told.get("flip_rate", 0.0)))
+    return ApprovedShift(str(told["digest"]), counts, float(told.get("flip_rate", 0.0)))

@@ -8,28 +8,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from protos import window_pb2
-from rollout.evidence.approved_shift import Shift
-from rollout.evidence.inbox import Second
+from rollout.evidence.approved_shift import ApprovedShift
+from rollout.evidence.inbox import ClosedSecond
 from rollout.evidence.key_sample import KeySample
-from rollout.evidence.latency import LatencyEvidence, Margin
-from rollout.evidence.metric_test import Compared
-from rollout.evidence.outcomes import good_keys
+from rollout.evidence.latency import LatencyEvidence, LatencyMargin
+from rollout.evidence.metric_test import MetricTest
+from rollout.evidence.outcomes import good_outcome_keys
 from rollout.evidence.prediction import PredictionEvidence
-from rollout.evidence.records import METRIC_OF, ArmRecords
-from rollout.evidence.shadow_pairs import ShadowPairs, joint_of
-from rollout.evidence.validity import Doubts
+from rollout.evidence.records import METRIC_BY_NAME, ArmRecords
+from rollout.evidence.shadow_pairs import ShadowPairs, joint_counts
+from rollout.evidence.validity import ValidityChecks
 from rollout.policy.policy import Policy
-from rollout.policy.stages import Place, Stage, share_bp
+from rollout.policy.stages import Stage, StagePosition, share_bp_at
 from stats import tilt
 from stats.rate import log_e_below
 
-RELATIVE = "relative"
+NON_INFERIORITY = "relative"
 """The name under which the non-inferiority test of this stage is kept."""
 PREDICTION, OUTCOME = "prediction", "outcome"
 
 
 @dataclass(frozen=True, slots=True)
-class Arms:
+class ArmPair:
     """Which arms are compared at a place, and the candidate's configured share of the two."""
 
     candidate: int
@@ -37,13 +37,13 @@ class Arms:
     share: float
 
 
-def arms_at(place: Place, policy: Policy) -> Arms | None:
+def arm_pair_at(position: StagePosition, policy: Policy) -> ArmPair | None:
     """Return the arms compared at *place*; None where the split draws no candidate."""
-    share = share_bp(place, policy) / 10_000
-    if place.stage == Stage.CANARY:
-        return Arms(window_pb2.ARM_CANARY, window_pb2.ARM_PRODUCTION, share)
-    if place.stage == Stage.WATCH:
-        return Arms(window_pb2.ARM_PRODUCTION, window_pb2.ARM_STANDBY, share)
+    share = share_bp_at(position, policy) / 10_000
+    if position.stage == Stage.CANARY:
+        return ArmPair(window_pb2.ARM_CANARY, window_pb2.ARM_PRODUCTION, share)
+    if position.stage == Stage.WATCH:
+        return ArmPair(window_pb2.ARM_PRODUCTION, window_pb2.ARM_STANDBY, share)
     return None
 
 
@@ -51,25 +51,25 @@ def arms_at(place: Place, policy: Policy) -> Arms | None:
 class StageCounts:
     """What this stage alone has shown; promotion rests on nothing older."""
 
-    relative: tilt.TiltState
-    clean: set[int] = field(default_factory=set)
+    non_inferiority: tilt.TiltState
+    clean_keys: set[int] = field(default_factory=set)
     """Candidate keys with a good answer, of those the gateways keep."""
-    baseline_clean: set[int] = field(default_factory=set)
-    failed: set[int] = field(default_factory=set)
+    baseline_clean_keys: set[int] = field(default_factory=set)
+    failed_keys: set[int] = field(default_factory=set)
     """Keys with an error-like event, of either arm."""
-    failed_kept: int = 0
+    failed_in_sample: int = 0
     """Candidate keys among *failed* that the gateways keep: comparable with *clean*."""
     shadow: ShadowPairs = field(default_factory=ShadowPairs)
 
 
 @dataclass(slots=True)
-class Totals:
+class CallTotals:
     """Calls, for people to read."""
 
     canary: int = 0
     production: int = 0
     shadow_pairs: int = 0
-    fallen_back: int = 0
+    fallbacks: int = 0
     failed: int = 0
 
 
@@ -80,7 +80,7 @@ class Evidence:
     """
 
     def __init__(
-        self, version: str, baseline: str, policy: Policy, shift: Shift | None = None
+        self, version: str, baseline: str, policy: Policy, shift: ApprovedShift | None = None
     ) -> None:
         self._version = version
         self._baseline = baseline
@@ -88,54 +88,62 @@ class Evidence:
         self.latency = LatencyEvidence(
             policy.keys_max,
             policy.looks_max,
-            Margin(policy.latency_margin, policy.latency_floor_us * 1e3),
+            LatencyMargin(policy.latency_margin, policy.latency_floor_us * 1e3),
         )
         self.prediction = PredictionEvidence(
             shift, policy.psi_min, policy.keys_max, policy.looks_max
         )
-        self.doubts = Doubts(policy.keys_max, policy.failure_bar, policy.mismatch_log_threshold)
-        self.metrics = {name: Compared(tilt.start(tilt.WORSE)) for name in METRIC_OF}
+        self.validity = ValidityChecks(
+            policy.keys_max, policy.failure_bar, policy.mismatch_log_threshold
+        )
+        self.metrics = {
+            name: MetricTest(tilt.start_tilt(tilt.MORE_EVENTS)) for name in METRIC_BY_NAME
+        }
         self.metrics |= self.latency.metrics
-        self.metrics[OUTCOME] = Compared(
-            tilt.start(tilt.LESS), grid=tilt.LESS, sample=KeySample(policy.keys_max)
+        self.metrics[OUTCOME] = MetricTest(
+            tilt.start_tilt(tilt.FEWER_EVENTS),
+            grid=tilt.FEWER_EVENTS,
+            counted_keys=KeySample(policy.keys_max),
         )
         """Two arms, one event a key; prediction stands beside them."""
-        self._non_inferior = tilt.non_inferior(policy.worse_ratio_max)
-        self.stage = StageCounts(tilt.start(self._non_inferior))
-        self.totals = Totals()
+        self._non_inferiority_grid = tilt.non_inferior(policy.worse_ratio_max)
+        self.stage = StageCounts(tilt.start_tilt(self._non_inferiority_grid))
+        self.totals = CallTotals()
         self.canary_keys = 0
         """Candidate keys with a good answer, a key once a stage."""
         self.baseline_keys = 0
 
     def enter_stage(self) -> None:
         """Begin a new stage: rollback evidence stays, promotion evidence starts again."""
-        self.stage = StageCounts(tilt.start(self._non_inferior))
+        self.stage = StageCounts(tilt.start_tilt(self._non_inferiority_grid))
         self.latency.enter_stage()
         self.prediction.enter_stage()
-        self.doubts.enter_stage()
+        self.validity.enter_stage()
 
-    def take(self, second: Second, place: Place, *, current: bool) -> None:
+    def count_second(self, second: ClosedSecond, position: StagePosition, *, current: bool) -> None:
         """Count one closed second of the revision that stood at *place*.
 
         current  whether the rollout still stands there: only then does it count for promotion.
         """
         self.add_totals(second)
-        arms = arms_at(place, self.policy)
-        shadow, candidate, baseline, told = self._sorted(second, arms)
+        arms = arm_pair_at(position, self.policy)
+        shadow, candidate, baseline, told = self._windows_by_arm(second, arms)
         if current and shadow:
-            self.stage.shadow.take(shadow, self.policy.shadow)
-            self.prediction.take_shadow(joint_of(shadow))
+            self.stage.shadow.add_pairs(shadow, self.policy.shadow)
+            self.prediction.add_shadow_pairs(joint_counts(shadow))
         if arms is None:
             return
         if told:
-            self._take_outcomes(told, arms.share)
+            self._count_outcomes(told, arms.share)
         if candidate or baseline:
             records = ArmRecords(candidate), ArmRecords(baseline)
-            self._compare(second.second, place, *records, arms.share, current=current)
+            self._compare(second.second, position, *records, arms.share, current=current)
             if current:
                 self._count_stage(*records, arms.share)
 
-    def _sorted(self, second: Second, arms: Arms | None) -> tuple[list[window_pb2.Window], ...]:
+    def _windows_by_arm(
+        self, second: ClosedSecond, arms: ArmPair | None
+    ) -> tuple[list[window_pb2.Window], ...]:
         """Return the windows of the shadow, of the candidate, of the baseline, and of outcomes."""
         shadow, candidate, baseline, outcomes = [], [], [], []
         for window in second.windows:
@@ -156,33 +164,39 @@ class Evidence:
     def _compare(
         self,
         second: int,
-        place: Place,
+        position: StagePosition,
         candidate: ArmRecords,
         baseline: ArmRecords,
         share: float,
         *,
         current: bool,
     ) -> None:
-        looks_max, failed = self.policy.looks_max, candidate.failed or baseline.failed
-        for name, metric in METRIC_OF.items():
+        looks_max, failed = self.policy.looks_max, candidate.failed_keys or baseline.failed_keys
+        for name, metric in METRIC_BY_NAME.items():
             compared = self.metrics[name]
             if not failed:
                 compared.idle()
             elif metric == window_pb2.METRIC_TIMEOUT:
-                compared.take_shared(
-                    candidate.shared(metric), baseline.shared(metric), share, looks_max
+                compared.count_batch_events(
+                    candidate.batch_events_of(metric),
+                    baseline.batch_events_of(metric),
+                    share,
+                    looks_max,
                 )
             else:
-                accused, others = candidate.events.get(metric, ()), baseline.events.get(metric, ())
-                compared.take(accused, others, share, looks_max)
-        self.latency.take(candidate, baseline, share, current=current)
-        if place.stage == Stage.CANARY:
-            self.prediction.take(candidate)
+                accused, others = (
+                    candidate.event_keys.get(metric, ()),
+                    baseline.event_keys.get(metric, ()),
+                )
+                compared.count_keys(accused, others, share, looks_max)
+        self.latency.count_latencies(candidate, baseline, share, current=current)
+        if position.stage == Stage.CANARY:
+            self.prediction.count_scores(candidate)
         else:
-            self.prediction.take_watched(candidate, baseline, share)
-        self.doubts.take(second, candidate, baseline, share, current=current)
+            self.prediction.count_watch_scores(candidate, baseline, share)
+        self.validity.check_second(second, candidate, baseline, share, current=current)
 
-    def _take_outcomes(self, windows: Sequence[window_pb2.Window], share: float) -> None:
+    def _count_outcomes(self, windows: Sequence[window_pb2.Window], share: float) -> None:
         """Count the good ones as they arrive, at the share their keys were drawn with.
 
         Under "the version changes neither outcome nor delay" each is the candidate's with that
@@ -191,32 +205,32 @@ class Evidence:
         good = self.policy.outcome
         if good is None:
             return
-        candidate, baseline = good_keys(windows, good, self._version, self._baseline)
+        candidate, baseline = good_outcome_keys(windows, good, self._version, self._baseline)
         if candidate or baseline:
             metric = self.metrics[OUTCOME]
-            metric.take(candidate, baseline, share, self.policy.looks_max)
+            metric.count_keys(candidate, baseline, share, self.policy.looks_max)
 
     def _count_stage(self, candidate: ArmRecords, baseline: ArmRecords, share: float) -> None:
         stage = self.stage
-        if candidate.failed or baseline.failed:
-            accused = candidate.failed - stage.failed
-            others = baseline.failed - stage.failed - accused
-            stage.failed |= accused
-            stage.failed |= others
-            stage.failed_kept += len(candidate.kept(accused))
-            stage.relative = tilt.step(
-                self._non_inferior, stage.relative, len(accused), len(others), share
+        if candidate.failed_keys or baseline.failed_keys:
+            accused = candidate.failed_keys - stage.failed_keys
+            others = baseline.failed_keys - stage.failed_keys - accused
+            stage.failed_keys |= accused
+            stage.failed_keys |= others
+            stage.failed_in_sample += len(candidate.in_key_sample(accused))
+            stage.non_inferiority = tilt.step_tilt(
+                self._non_inferiority_grid, stage.non_inferiority, len(accused), len(others), share
             )
         else:
-            stage.relative = tilt.idle(stage.relative)
-        self.canary_keys += self._add_clean(stage.clean, candidate)
-        self.baseline_keys += self._add_clean(stage.baseline_clean, baseline)
+            stage.non_inferiority = tilt.idle_tilt(stage.non_inferiority)
+        self.canary_keys += self._add_clean(stage.clean_keys, candidate)
+        self.baseline_keys += self._add_clean(stage.baseline_clean_keys, baseline)
 
     def _add_clean(self, clean: set[int], arm: ArmRecords) -> int:
         room = self.policy.keys_max - len(clean)
-        if room <= 0 or not arm.scored:
+        if room <= 0 or not arm.scored_keys:
             return 0
-        good, failed = arm.scored, self.stage.failed
+        good, failed = arm.scored_keys, self.stage.failed_keys
         if not good.isdisjoint(failed):
             good = good - failed
         if len(good) > room:  # the smallest, so that the order of arrival does not matter
@@ -225,7 +239,7 @@ class Evidence:
         clean |= good
         return len(clean) - before
 
-    def add_totals(self, second: Second) -> None:
+    def add_totals(self, second: ClosedSecond) -> None:
         """Count calls, for people to read."""
         for window in second.windows:
             self._add_calls(window)
@@ -237,8 +251,8 @@ class Evidence:
         failed = calls.faulty + calls.nan + calls.late
         if arm == window_pb2.ARM_CANARY:
             totals.canary += calls.answered
-            totals.fallen_back += calls.fallen_back
-            totals.failed += max(0, failed - calls.fallen_back)
+            totals.fallbacks += calls.fallbacks
+            totals.failed += max(0, failed - calls.fallbacks)
         elif arm in (window_pb2.ARM_PRODUCTION, window_pb2.ARM_STANDBY):
             totals.production += calls.answered
             totals.failed += failed
@@ -246,11 +260,13 @@ class Evidence:
             totals.shadow_pairs += window.pairs.pairs
 
     @property
-    def absolute_log_e(self) -> float:
+    def failure_bar_log_e(self) -> float:
         """Ln of the evidence, from this stage, that fewer keys fail than the policy's bar."""
-        return log_e_below(self.policy.failure_bar, len(self.stage.clean), self.stage.failed_kept)
+        return log_e_below(
+            self.policy.failure_bar, len(self.stage.clean_keys), self.stage.failed_in_sample
+        )
 
     @property
     def promote_log_e(self) -> float:
         """The better of the two ways to be promoted."""
-        return max(self.absolute_log_e, self.stage.relative.log_e)
+        return max(self.failure_bar_log_e, self.stage.non_inferiority.log_e)

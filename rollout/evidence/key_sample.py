@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-WHOLE_KEEP = 65_536
-LOW_BITS = WHOLE_KEEP - 1
+SAMPLE_ALL = 65_536
+LOW_BITS = SAMPLE_ALL - 1
 
 
 @dataclass(slots=True)
@@ -18,54 +18,59 @@ class KeySample:
 
     keys_max: int
     keys: set[int] = field(default_factory=set)
-    keep: int = WHOLE_KEEP
+    sampled_of_65536: int = SAMPLE_ALL
     """Those whose hash modulo 65,536 is less."""
 
-    def fresh(self, keys: AbstractSet[int]) -> AbstractSet[int]:
+    def uncounted(self, keys: AbstractSet[int]) -> AbstractSet[int]:
         """Return those of *keys* that are kept and were not counted yet; *keys* itself if all."""
-        if self.keep < WHOLE_KEEP:
-            keys = set(self._kept(keys))
+        if self.sampled_of_65536 < SAMPLE_ALL:
+            keys = set(self._in_sample(keys))
         return keys if keys.isdisjoint(self.keys) else keys - self.keys
 
-    def count(self, accused: Iterable[int], others: Iterable[int]) -> tuple[int, int]:
+    def count_new(
+        self, candidate_keys: Iterable[int], baseline_keys: Iterable[int]
+    ) -> tuple[int, int]:
         """The same as `first` where only their numbers matter: each key is looked up once."""
         known = self.keys
         before = len(known)
-        if self.keep < WHOLE_KEEP:
-            accused, others = self._kept(accused), self._kept(others)
-        known.update(accused)
+        if self.sampled_of_65536 < SAMPLE_ALL:
+            candidate_keys, baseline_keys = (
+                self._in_sample(candidate_keys),
+                self._in_sample(baseline_keys),
+            )
+        known.update(candidate_keys)
         between = len(known)
-        known.update(others)
+        known.update(baseline_keys)
         after = len(known)
         if after > self.keys_max:
             self._thin()
         return between - before, after - between
 
-    def first(
-        self, accused: AbstractSet[int], others: AbstractSet[int]
+    def add_new(
+        self, candidate_keys: AbstractSet[int], baseline_keys: AbstractSet[int]
     ) -> tuple[AbstractSet[int], AbstractSet[int]]:
         """Count both arms' keys; return those of each that were not counted yet.
 
         A key of both is the accused arm's.
         """
-        mine, theirs = self.fresh(accused), self.fresh(others)
+        mine, theirs = self.uncounted(candidate_keys), self.uncounted(baseline_keys)
         if mine and theirs and not mine.isdisjoint(theirs):
             theirs = theirs - mine
         self.keys.update(mine)
-        self.add(theirs)
+        self.add_keys(theirs)
         return mine, theirs
 
-    def add(self, keys: AbstractSet[int]) -> None:
+    def add_keys(self, keys: AbstractSet[int]) -> None:
         """Count *keys*, and thin while there are too many."""
         self.keys.update(keys)
         if len(self.keys) > self.keys_max:
             self._thin()
 
-    def _kept(self, keys: Iterable[int]) -> list[int]:
-        keep = self.keep
+    def _in_sample(self, keys: Iterable[int]) -> list[int]:
+        keep = self.sampled_of_65536
         return [key for key in keys if key & LOW_BITS < keep]
 
     def _thin(self) -> None:
-        while len(self.keys) > self.keys_max and self.keep > 1:
-            self.keep //= 2
-            self.keys = set(self._kept(self.keys))
+        while len(self.keys) > self.keys_max and self.sampled_of_65536 > 1:
+            self.sampled_of_65536 //= 2
+            self.keys = set(self._in_sample(self.keys))

@@ -6,7 +6,7 @@ from protos import predict_pb2, window_pb2
 from rollout.policy.policy import GoodOutcome
 
 
-def good_keys(
+def good_outcome_keys(
     windows: Sequence[window_pb2.Window], good: GoodOutcome, version: str, baseline: str
 ) -> tuple[set[int], set[int]]:
     """Return the keys with a good report that fell to the candidate, and to the baseline.

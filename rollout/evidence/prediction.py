@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rollout.evidence.approved_shift import Shift
+from rollout.evidence.approved_shift import ApprovedShift
 from rollout.evidence.key_sample import KeySample
 from rollout.evidence.records import ArmRecords
 from stats import departure
@@ -26,24 +26,24 @@ CONSTANT_MAX = 0.8
 """Of keys whose production bin is another one, at most this many may share one bin ..."""
 CONSTANT_BET = 0.99
 """... and an output that is constant puts at least this many there."""
-CHANCES = 3.0
+WATCH_CHANCE_SDS = 3.0
 """Standard deviations of chance that the watch's effect must exceed its bound by."""
 UNAPPROVED_KEYS_MIN = 50
-UNAPPROVED_MOVED = 0.05
+UNAPPROVED_PART_MAX = 0.05
 """Part of the keys that may fall into another bin than production's without approval."""
 
 Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ScoreDifference:
     """How large, and whether it is large enough to act on."""
 
     psi: float
     bound: float
 
     @property
-    def beyond(self) -> bool:
+    def exceeds_bound(self) -> bool:
         """Whether it counts; False when nothing was seen."""
         return self.psi >= self.bound
 
@@ -51,151 +51,157 @@ class Difference:
 class PredictionEvidence:
     """First scores of the candidate's keys, over the whole rollout."""
 
-    def __init__(self, shift: Shift | None, psi_min: float, keys_max: int, looks_max: int) -> None:
+    def __init__(
+        self, shift: ApprovedShift | None, psi_min: float, keys_max: int, looks_max: int
+    ) -> None:
         self.shift = shift
         self._psi_min = psi_min
         self._looks_max = looks_max
-        self.sample = KeySample(keys_max)
-        self.others = KeySample(keys_max)
+        self.candidate_keys = KeySample(keys_max)
+        self.standby_keys = KeySample(keys_max)
         """The standby's keys, while the candidate is watched as production."""
-        self.expected: Expectation | None = None
-        self.paired = np.zeros((2, BINS_MAX), dtype=np.int64)
+        self.expectation: Expectation | None = None
+        self.paired_counts = np.zeros((2, BINS_MAX), dtype=np.int64)
         """First-score keys by the candidate's bin; the same keys by production's bin."""
-        self.agreed = np.zeros(1, dtype=np.int64)
+        self.same_bin_count = np.zeros(1, dtype=np.int64)
         """Of them, how many fell into production's bin."""
-        self.watched = np.zeros((2, BINS_MAX), dtype=np.int64)
+        self.watch_counts = np.zeros((2, BINS_MAX), dtype=np.int64)
         """Of the watch: the candidate's keys by bin; the standby's, carried through the table."""
-        self.live = np.zeros((BINS_MAX, BINS_MAX), dtype=np.int64)
+        self.shadow_counts = np.zeros((BINS_MAX, BINS_MAX), dtype=np.int64)
         """A shadow's pairs: by production's bin, then by the candidate's."""
-        self.constant = np.zeros((2, BINS_MAX), dtype=np.float64)
+        self.constant_state = np.zeros((2, BINS_MAX), dtype=np.float64)
         """ln S of "constant at this bin", with late onset; the prior spent (first of its row)."""
-        self.constant[0] = -math.inf
-        self.state = DepartureState(np.zeros(0))
+        self.constant_state[0] = -math.inf
+        self.departure_state = DepartureState(np.zeros(0))
         self.enter_stage()
-        if self.expected is not None:
-            self.state = departure.start(self.expected)
+        if self.expectation is not None:
+            self.departure_state = departure.start_departure(self.expectation)
 
     def enter_stage(self) -> None:
         """Refresh what is expected by the shadow's pairs so far."""
         if self.shift is not None:
             bins = len(self.shift.counts)
-            self.expected = self.shift.refreshed(self.live[:bins, :bins])
+            self.expectation = self.shift.with_shadow_pairs(self.shadow_counts[:bins, :bins])
 
-    def expect(self, counts: Counts) -> None:
+    def restore_expectation(self, counts: Counts) -> None:
         """Hold to (J * J,) counts again: what was expected when a checkpoint was written."""
         bins = math.isqrt(len(counts))
-        self.expected = Expectation(counts.reshape(bins, bins))
+        self.expectation = Expectation(counts.reshape(bins, bins))
 
-    def take_shadow(self, joint: Counts) -> None:
+    def add_shadow_pairs(self, joint: Counts) -> None:
         """Add a shadow's (64, 64) pairs."""
-        self.live += joint
+        self.shadow_counts += joint
 
-    def take(self, candidate: ArmRecords) -> None:
+    def count_scores(self, candidate: ArmRecords) -> None:
         """Count one second of a canary: each key's first score, paired with production's."""
-        fresh = self.sample.fresh(candidate.scored)
-        self.sample.add(fresh)
-        scores = candidate.scores().of(fresh)
-        size = self.expected.bins if self.expected is not None else BINS_MAX - 3
-        width = size if self.expected is not None else BINS_MAX
+        fresh = self.candidate_keys.uncounted(candidate.scored_keys)
+        self.candidate_keys.add_keys(fresh)
+        scores = candidate.scores().select_keys(fresh)
+        size = self.expectation.bins if self.expectation is not None else BINS_MAX - 3
+        width = size if self.expectation is not None else BINS_MAX
         both: list[int] = []
         same: list[int] = []
-        for mine, theirs in zip(scores.bins, scores.expected or (), strict=False):
+        for mine, theirs in zip(scores.bins, scores.production_bins or (), strict=False):
             if mine < size and theirs < size:
                 both += (mine, width + theirs)
                 if mine == theirs:
                     same.append(mine)
         counts = _bincount(both, 2 * width).reshape(2, width)
-        self.paired[:, :width] += counts
-        self.agreed += len(same)
-        if self.expected is None:
-            self._look_constant(counts[0] - _bincount(same, width), len(both) // 2 - counts[1])
+        self.paired_counts[:, :width] += counts
+        self.same_bin_count += len(same)
+        if self.expectation is None:
+            self._test_constant(counts[0] - _bincount(same, width), len(both) // 2 - counts[1])
         elif both:
-            gains = self.expected.gains(counts)
-            self.state = departure.step(self.expected, self.state, gains, self._looks_max)
+            gains = self.expectation.gains(counts)
+            self.departure_state = departure.step_departure(
+                self.expectation, self.departure_state, gains, self._looks_max
+            )
         else:
-            self.state = departure.idle(self.state)
+            self.departure_state = departure.idle_departure(self.departure_state)
 
-    def take_watched(self, candidate: ArmRecords, standby: ArmRecords, share: float) -> None:
+    def count_watch_scores(self, candidate: ArmRecords, standby: ArmRecords, share: float) -> None:
         """Count one second of the watch: two samples, the standby's carried through the table."""
-        if self.expected is None:
+        if self.expectation is None:
             return
-        fresh = self.sample.fresh(candidate.scored)
-        self.sample.add(fresh)
-        others = self.others.fresh(standby.scored) - fresh
-        self.others.add(others)
-        size = self.expected.bins
-        mine, theirs = candidate.scores().of(fresh), standby.scores().of(others)
+        fresh = self.candidate_keys.uncounted(candidate.scored_keys)
+        self.candidate_keys.add_keys(fresh)
+        others = self.standby_keys.uncounted(standby.scored_keys) - fresh
+        self.standby_keys.add_keys(others)
+        size = self.expectation.bins
+        mine, theirs = candidate.scores().select_keys(fresh), standby.scores().select_keys(others)
         bins = np.array(theirs.bins, dtype=np.int64)
         known = bins < size
         keys = np.array(theirs.keys, dtype=np.uint64)
-        drawn = self.expected.drawn(bins[known], keys[known])
+        drawn = self.expectation.carry_through_table(bins[known], keys[known])
         ours = [one for one in mine.bins if one < size]
         both = np.stack([_bincount(ours, BINS_MAX), np.bincount(drawn, minlength=BINS_MAX)])
-        self.watched += both
-        gains = self.expected.gains_of_two(both[0, :size], both[1, :size], share)
-        self.state = departure.step(self.expected, self.state, gains, self._looks_max)
+        self.watch_counts += both
+        gains = self.expectation.two_sample_gains(both[0, :size], both[1, :size], share)
+        self.departure_state = departure.step_departure(
+            self.expectation, self.departure_state, gains, self._looks_max
+        )
 
-    def _look_constant(self, hits: Counts, told: Counts) -> None:
+    def _test_constant(self, hits: Counts, keys: Counts) -> None:
         """Look once at each bin: *hits* of *told* keys that production puts elsewhere."""
-        spent = self.constant[1, 0]
+        spent = self.constant_state[1, 0]
         prior = min(0.5 if spent == 0.0 else 0.5 / self._looks_max, 1.0 - spent)
         log_prior = math.log(prior) if prior > 0.0 else -math.inf
-        gain = hits * math.log(CONSTANT_BET / CONSTANT_MAX) + (told - hits) * math.log(
+        gain = hits * math.log(CONSTANT_BET / CONSTANT_MAX) + (keys - hits) * math.log(
             (1 - CONSTANT_BET) / (1 - CONSTANT_MAX)
         )
-        self.constant[0] = np.logaddexp(self.constant[0], log_prior) + gain
-        self.constant[1, 0] = spent + prior
+        self.constant_state[0] = np.logaddexp(self.constant_state[0], log_prior) + gain
+        self.constant_state[1, 0] = spent + prior
 
     @property
     def log_e_constant(self) -> float:
         """Ln E, without a shift: a bin is given whatever production says. Not a running maximum."""
-        log_mean = log_sum(self.constant[0].tolist()) - math.log(BINS_MAX)
-        left = 1.0 - self.constant[1, 0]
+        log_mean = log_sum(self.constant_state[0].tolist()) - math.log(BINS_MAX)
+        left = 1.0 - self.constant_state[1, 0]
         return log_add(log_mean, math.log(left)) if left > 0.0 else log_mean
 
     @property
     def log_e_max(self) -> float:
         """Ln E that rolls back: departure from the shift, or without one, a constant output."""
-        return self.log_e_constant if self.expected is None else self.state.log_e_max
+        return self.log_e_constant if self.expectation is None else self.departure_state.log_e_max
 
     @property
-    def keys(self) -> int:
+    def compared_keys(self) -> int:
         """Keys of the candidate that were compared."""
-        return int(self.paired[0].sum())
+        return int(self.paired_counts[0].sum())
 
-    def difference(self) -> Difference:
+    def score_difference(self) -> ScoreDifference:
         """Return the effect: departure from the shift; without one, from production itself."""
-        if self.expected is not None:
-            size = self.expected.bins
-            found = departure.effect(self.expected, *self.paired[:, :size])
-            paired = Difference(found.psi, self._psi_min + found.doubt)
-            watched = self._watched(size)
-            return watched if watched.beyond and not paired.beyond else paired
-        if self.keys < UNAPPROVED_KEYS_MIN:
-            return Difference(math.nan, self._psi_min)
-        used = self.paired.any(axis=0)
-        psi = debiased_psi(*self.paired[:, used])
-        return Difference(psi, self._psi_min)
+        if self.expectation is not None:
+            size = self.expectation.bins
+            found = departure.departure_effect(self.expectation, *self.paired_counts[:, :size])
+            paired = ScoreDifference(found.psi, self._psi_min + found.table_error)
+            watched = self._watch_difference(size)
+            return watched if watched.exceeds_bound and not paired.exceeds_bound else paired
+        if self.compared_keys < UNAPPROVED_KEYS_MIN:
+            return ScoreDifference(math.nan, self._psi_min)
+        used = self.paired_counts.any(axis=0)
+        psi = debiased_psi(*self.paired_counts[:, used])
+        return ScoreDifference(psi, self._psi_min)
 
-    def _watched(self, size: int) -> Difference:
+    def _watch_difference(self, size: int) -> ScoreDifference:
         """The watch's own: two samples, and what chance may have added to their difference."""
-        mine, theirs = self.watched.sum(axis=1).tolist()
+        mine, theirs = self.watch_counts.sum(axis=1).tolist()
         if not mine or not theirs:
-            return Difference(math.nan, self._psi_min)
-        chance = CHANCES * math.sqrt(2.0 * (size - 1)) * (1.0 / mine + 1.0 / theirs)
-        return Difference(debiased_psi(*self.watched[:, :size]), self._psi_min + chance)
+            return ScoreDifference(math.nan, self._psi_min)
+        chance = WATCH_CHANCE_SDS * math.sqrt(2.0 * (size - 1)) * (1.0 / mine + 1.0 / theirs)
+        return ScoreDifference(debiased_psi(*self.watch_counts[:, :size]), self._psi_min + chance)
 
     @property
-    def fault(self) -> bool:
+    def may_roll_back(self) -> bool:
         """Whether the effect is one that may roll back."""
-        return self.expected is None or self.difference().beyond
+        return self.expectation is None or self.score_difference().exceeds_bound
 
     @property
-    def words(self) -> str:
+    def shift_text(self) -> str:
         """What the candidate is held to; empty: to production's own scores."""
-        if self.shift is None or self.expected is None:
+        if self.shift is None or self.expectation is None:
             return ""
-        certified, used = int(self.shift.counts.sum()), int(self.expected.counts.sum())
+        certified, used = int(self.shift.counts.sum()), int(self.expectation.counts.sum())
         live = f" and {used - certified:,} pairs of the shadow" if used > certified else ""
         return (
             f"the approved shift {self.shift.digest[:12]}: {certified:,} held-out rows{live}, "
@@ -203,18 +209,19 @@ class PredictionEvidence:
         )
 
     @property
-    def unapproved(self) -> str:
+    def unapproved_reason(self) -> str:
         """Why it must be held; empty: nothing to hold for."""
-        if self.expected is not None:
+        if self.expectation is not None:
             return ""
-        found = self.difference()
-        moved = self.keys - int(self.agreed[0])
-        if not found.beyond and not moved > UNAPPROVED_MOVED * self.keys >= (
-            UNAPPROVED_MOVED * UNAPPROVED_KEYS_MIN
+        found = self.score_difference()
+        moved = self.compared_keys - int(self.same_bin_count[0])
+        if not found.exceeds_bound and not moved > UNAPPROVED_PART_MAX * self.compared_keys >= (
+            UNAPPROVED_PART_MAX * UNAPPROVED_KEYS_MIN
         ):
             return ""
         return (
-            f"{moved} of {self.keys} keys fall into another bin of scores than production's (PSI "
+            f"{moved} of {self.compared_keys} keys fall into another bin of scores than "
+            "production's (PSI "
             f"{found.psi:.3f}) and nobody approved a difference: certify the version "
             "against this production and approve its shift, or promote by hand"
         )

@@ -7,18 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos import window_pb2
-from rollout.evidence.approved_shift import Shift
+from rollout.evidence.approved_shift import ApprovedShift
 from rollout.policy.policy import ShadowStage
 from stats.betting import Wealth, bet, log_e_above
 from stats.departure import Expectation
 
-STRIDE = 64
+JOINT_STRIDE = 64
 """Pairs.joint_index = production's bin * 64 + the shadow's."""
 ALPHA = 0.01
 """Healthy shadows held, at most, over the three tests together."""
-SLACK = 1.5
+LIVE_RATE_RATIO_MAX = 1.5
 """Times the certified rate that a live one may be ..."""
-SLACK_RATE = 0.01
+LIVE_RATE_ALLOWANCE = 0.01
 """... and as much again: today's customers are not the held-out ones."""
 LOG_THRESHOLD = -math.log(ALPHA / 3)
 
@@ -30,13 +30,13 @@ class ShadowPairs:
     pairs: int = 0
     flips: int = 0
     faulty: int = 0
-    moved: int = 0
+    bin_differs: int = 0
     """Pairs whose bins differ; of *binned*."""
-    binned: int = 0
+    binned_pairs: int = 0
     absolute_sum: float = 0.0
     wealth: Wealth = field(default_factory=Wealth)
 
-    def take(self, windows: list[window_pb2.Window], stage: ShadowStage | None) -> None:
+    def add_pairs(self, windows: list[window_pb2.Window], stage: ShadowStage | None) -> None:
         """Count one second's windows of the shadow."""
         sums, pairs = [], 0
         for window in windows:
@@ -48,16 +48,16 @@ class ShadowPairs:
             for index, count in zip(
                 window.pairs.joint_index, window.pairs.joint_count, strict=False
             ):
-                self.binned += count
-                self.moved += count if index // STRIDE != index % STRIDE else 0
+                self.binned_pairs += count
+                self.bin_differs += count if index // JOINT_STRIDE != index % JOINT_STRIDE else 0
         if pairs and stage is not None:
             absolute = math.fsum(sums)
             self.absolute_sum += absolute
             mean = min(max(absolute / pairs, 0.0), 1.0)
             self.wealth = bet(self.wealth, stage.difference_max, mean)
 
-    def doubts(
-        self, stage: ShadowStage, shift: Shift | None, expected: Expectation | None
+    def hold_reasons(
+        self, stage: ShadowStage, shift: ApprovedShift | None, expected: Expectation | None
     ) -> tuple[str, ...]:
         """Return why the shadow must be held: it differs by more than was approved."""
         found = []
@@ -68,21 +68,25 @@ class ShadowPairs:
                 f"allows {100 * flips_max:g} %"
             )
         elif shift is not None and self.pairs:
-            allowed = min(SLACK * shift.flip_rate + SLACK_RATE, 0.99)
+            allowed = min(LIVE_RATE_RATIO_MAX * shift.flip_rate + LIVE_RATE_ALLOWANCE, 0.99)
             if log_e_above(allowed, self.flips, self.pairs - self.flips) >= LOG_THRESHOLD:
                 found.append(
                     f"{self.flips / self.pairs:.1%} of decisions differ from production's; the "
                     f"approved shift says {shift.flip_rate:.1%}"
                 )
-        if expected is not None and self.binned:
+        if expected is not None and self.binned_pairs:
             rate = float(
                 1.0
                 - expected.counts.sum(axis=1) @ expected.table.diagonal() / expected.counts.sum()
             )
-            allowed = min(SLACK * rate + SLACK_RATE, 0.99)
-            if log_e_above(allowed, self.moved, self.binned - self.moved) >= LOG_THRESHOLD:
+            allowed = min(LIVE_RATE_RATIO_MAX * rate + LIVE_RATE_ALLOWANCE, 0.99)
+            if (
+                log_e_above(allowed, self.bin_differs, self.binned_pairs - self.bin_differs)
+                >= LOG_THRESHOLD
+            ):
                 found.append(
-                    f"{self.moved / self.binned:.1%} of scores fall into another bin than "
+                    f"{self.bin_differs / self.binned_pairs:.1%} of scores fall into another bin "
+                    "than "
                     f"production's; the approved shift says {rate:.1%}"
                 )
         if self.wealth.log_e_max >= LOG_THRESHOLD:
@@ -93,10 +97,10 @@ class ShadowPairs:
         return tuple(found)
 
 
-def joint_of(windows: list[window_pb2.Window]) -> NDArray[np.int64]:
+def joint_counts(windows: list[window_pb2.Window]) -> NDArray[np.int64]:
     """Return (64, 64) pairs by production's bin, then by the shadow's."""
-    joint = np.zeros(STRIDE * STRIDE, dtype=np.int64)
+    joint = np.zeros(JOINT_STRIDE * JOINT_STRIDE, dtype=np.int64)
     for window in windows:
         index = np.array(window.pairs.joint_index, dtype=np.int64)
         np.add.at(joint, index, np.array(window.pairs.joint_count, dtype=np.int64)[: len(index)])
-    return joint.reshape(STRIDE, STRIDE)
+    return joint.reshape(JOINT_STRIDE, JOINT_STRIDE)

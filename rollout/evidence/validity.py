@@ -8,14 +8,14 @@ from protos import window_pb2
 from rollout.evidence.key_sample import KeySample
 from rollout.evidence.records import ArmRecords
 from stats.betting import log_e_above
-from stats.detector import Detector, look
+from stats.detector import Detector, update_detector
 from stats.ratio import log_e_mismatch
 
-DEGRADED_LOG_M = math.log(1e6)
+BASELINE_ALARM_LOG_M = math.log(1e6)
 """Production's own failures: a false alarm in a million seconds."""
-DEGRADED_S = 30
+BASELINE_ALARM_S = 30
 """How long after its newest alarm a baseline counts as degraded."""
-PAST_KEYS_MIN = 1_000
+ORDINARY_KEYS_MIN = 1_000
 SKEW_ROWS_MIN = 200
 SKEW_RATIO = 3.0
 SKEW_RATE = 0.05
@@ -24,7 +24,7 @@ SKEW_LOG_E = math.log(1e4)
 
 
 @dataclass(slots=True)
-class Met:
+class SplitCount:
     """New keys of this stage by arm, and the share that was to draw them."""
 
     canary: int = 0
@@ -40,14 +40,14 @@ class Met:
 
 
 @dataclass(slots=True)
-class Lacking:
+class MissingFeatures:
     """Rows whose features were not what the model asks for, of one arm in this stage."""
 
     rows: int = 0
     missing: int = 0
     degraded: int = 0
 
-    def take(self, windows: Sequence[window_pb2.Window]) -> None:
+    def add_windows(self, windows: Sequence[window_pb2.Window]) -> None:
         """Add a second's windows."""
         for window in windows:
             self.rows += window.rows
@@ -56,31 +56,35 @@ class Lacking:
 
 
 @dataclass(slots=True)
-class Doubts:
+class ValidityChecks:
     """What is counted to see whether the comparison is a fair one."""
 
     keys_max: int
     failure_bar: float
-    log_mismatch: float
-    sample: KeySample = field(init=False)
-    met: Met = field(default_factory=Met)
-    canary: Lacking = field(default_factory=Lacking)
-    baseline: Lacking = field(default_factory=Lacking)
+    mismatch_log_threshold: float
+    counted_keys: KeySample = field(init=False)
+    split_count: SplitCount = field(default_factory=SplitCount)
+    canary_features: MissingFeatures = field(default_factory=MissingFeatures)
+    baseline_features: MissingFeatures = field(default_factory=MissingFeatures)
     detector: Detector = field(default_factory=Detector)
-    past_keys: int = 0
-    past_failed: int = 0
-    degraded_second: int = 0
+    ordinary_keys: int = 0
+    ordinary_failed: int = 0
+    baseline_alarm_second: int = 0
     """When production's failures last raised the alarm; 0: never."""
-    second: int = 0
+    newest_second: int = 0
 
     def __post_init__(self) -> None:
-        self.sample = KeySample(self.keys_max)
+        self.counted_keys = KeySample(self.keys_max)
 
     def enter_stage(self) -> None:
         """Count the arms anew: the share changes."""
-        self.met, self.canary, self.baseline = Met(), Lacking(), Lacking()
+        self.split_count, self.canary_features, self.baseline_features = (
+            SplitCount(),
+            MissingFeatures(),
+            MissingFeatures(),
+        )
 
-    def take(
+    def check_second(
         self,
         second: int,
         candidate: ArmRecords,
@@ -90,60 +94,72 @@ class Doubts:
         current: bool,
     ) -> None:
         """Count one second; keys of older revisions are only remembered."""
-        self.second = second
-        mine, others = self.sample.count(candidate.met_listed, baseline.met_listed)
+        self.newest_second = second
+        mine, others = self.counted_keys.count_new(
+            candidate.seen_keys_listed, baseline.seen_keys_listed
+        )
         if current:
-            self.met.share = share
-            self.met.canary += mine
-            self.met.baseline += others
-            self.canary.take(candidate.windows)
-            self.baseline.take(baseline.windows)
-        self._look_at_baseline(baseline)
+            self.split_count.share = share
+            self.split_count.canary += mine
+            self.split_count.baseline += others
+            self.canary_features.add_windows(candidate.windows)
+            self.baseline_features.add_windows(baseline.windows)
+        self._check_baseline(baseline)
 
-    def _look_at_baseline(self, baseline: ArmRecords) -> None:
-        total = len(baseline.met)
+    def _check_baseline(self, baseline: ArmRecords) -> None:
+        total = len(baseline.seen_keys)
         if not total:
             return
-        failed = len(baseline.kept(baseline.failed))
-        self.detector = look(self.detector, self.failure_rate_max, failed, total)
-        if self.detector.log_m >= DEGRADED_LOG_M:
-            self.detector, self.degraded_second = Detector(), self.second
-        if not self._degraded:  # an outage must not become the measure of what is ordinary
-            self.past_keys += total
-            self.past_failed += failed
+        failed = len(baseline.in_key_sample(baseline.failed_keys))
+        self.detector = update_detector(self.detector, self.failure_rate_max, failed, total)
+        if self.detector.log_m >= BASELINE_ALARM_LOG_M:
+            self.detector, self.baseline_alarm_second = Detector(), self.newest_second
+        if not self._baseline_alarmed:  # an outage must not become the measure of what is ordinary
+            self.ordinary_keys += total
+            self.ordinary_failed += failed
 
     @property
     def failure_rate_max(self) -> float:
         """Production's failing keys a second, as a rate, that are still ordinary."""
-        if self.past_keys < PAST_KEYS_MIN:
+        if self.ordinary_keys < ORDINARY_KEYS_MIN:
             return self.failure_bar
-        return min(max(self.failure_bar, 2.0 * self.past_failed / self.past_keys), 0.9)
+        return min(max(self.failure_bar, 2.0 * self.ordinary_failed / self.ordinary_keys), 0.9)
 
     @property
-    def _degraded(self) -> bool:
-        return bool(self.degraded_second) and self.second - self.degraded_second <= DEGRADED_S
+    def _baseline_alarmed(self) -> bool:
+        return (
+            bool(self.baseline_alarm_second)
+            and self.newest_second - self.baseline_alarm_second <= BASELINE_ALARM_S
+        )
 
-    def reasons(self) -> tuple[str, ...]:
+    def hold_reasons(self) -> tuple[str, ...]:
         """Return what is wrong with the comparison, in words."""
         found = []
-        if self.met.log_e >= self.log_mismatch:
-            total = self.met.canary + self.met.baseline
+        if self.split_count.log_e >= self.mismatch_log_threshold:
+            total = self.split_count.canary + self.split_count.baseline
             found.append(
-                f"the split draws {self.met.canary / total:.2%} of {total:,} new keys for the "
-                f"candidate, and {self.met.share:.2%} is configured (e = "
-                f"{math.exp(min(self.met.log_e, 700.0)):.3g}): keys are lost or routed wrongly"
+                f"the split draws {self.split_count.canary / total:.2%} of {total:,} new keys "
+                "for the "
+                f"candidate, and {self.split_count.share:.2%} is configured (e = "
+                f"{math.exp(min(self.split_count.log_e, 700.0)):.3g}): keys are lost or routed "
+                "wrongly"
             )
-        if self._degraded:
+        if self._baseline_alarmed:
             found.append(
                 f"production itself fails on more than {self.failure_rate_max:.2%} of its keys "
-                f"({self.second - self.degraded_second} s ago): nothing can be compared with it"
+                f"({self.newest_second - self.baseline_alarm_second} s ago): nothing can be "
+                "compared with it"
             )
-        found += self._skewed("missing", self.canary.missing, self.baseline.missing)
-        found += self._skewed("degraded", self.canary.degraded, self.baseline.degraded)
+        found += self._feature_skew_reason(
+            "missing", self.canary_features.missing, self.baseline_features.missing
+        )
+        found += self._feature_skew_reason(
+            "degraded", self.canary_features.degraded, self.baseline_features.degraded
+        )
         return tuple(found)
 
-    def _skewed(self, what: str, canary: int, baseline: int) -> list[str]:
-        rows, others = self.canary.rows, self.baseline.rows
+    def _feature_skew_reason(self, what: str, canary: int, baseline: int) -> list[str]:
+        rows, others = self.canary_features.rows, self.baseline_features.rows
         if rows < SKEW_ROWS_MIN or others < SKEW_ROWS_MIN:
             return []
         ordinary = baseline / others

@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 
 from rollout.evidence.evidence import Evidence
-from rollout.judge.reasons import accuse
-from rollout.policy.policy import JUDGED, Policy
-from rollout.policy.stages import Place, Stage, Verdict, stay_s
+from rollout.judge.reasons import rollback_reason
+from rollout.policy.policy import JUDGED_METRICS, Policy
+from rollout.policy.stages import Stage, StagePosition, Verdict, min_stay_s
 from stats.rate import clean_keys_needed
 
 
@@ -25,22 +25,22 @@ class FleetView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class JudgeInputs:
     """What is known besides the evidence."""
 
-    place: Place
+    position: StagePosition
     stayed_s: float
     """Since this place was entered."""
     fleet: FleetView
-    guard: str = ""
+    guard_reason: str = ""
     """A hard guard of the candidate, in words; empty: none."""
     late_windows: int = 0
     """Windows that came too late to be counted, while that is recent."""
     lost_batches: int = 0
     """Batches that never came, while that is recent."""
-    frozen: str = ""
+    freeze_window: str = ""
     """The freeze window that holds now; empty: none."""
-    finding: str = ""
+    monitoring_hold: str = ""
     """What monitoring wrote to hold this model; empty: nothing."""
 
 
@@ -50,22 +50,22 @@ class Judgement:
 
     verdict: Verdict
     reason: str
-    missing: tuple[str, ...] = ()
+    waiting_for: tuple[str, ...] = ()
 
 
-def judge(policy: Policy, facts: Facts, evidence: Evidence) -> Judgement:
+def judge(policy: Policy, facts: JudgeInputs, evidence: Evidence) -> Judgement:
     """Return the verdict on the candidate where it stands.
 
     FAULTY beats HOLD beats HEALTHY. Without evidence nothing is HEALTHY, however long it takes.
     """
-    fault = _fault(policy, facts, evidence)
+    fault = _fault_reason(policy, facts, evidence)
     if fault:
         return Judgement(Verdict.FAULTY, fault)
-    holds = _holds(policy, facts, evidence)
+    holds = _hold_reasons(policy, facts, evidence)
     if holds:
         return Judgement(Verdict.HOLD, "; ".join(holds), holds)
-    missing = _missing(policy, facts, evidence)
-    stage = facts.place.stage
+    missing = _waiting_for(policy, facts, evidence)
+    stage = facts.position.stage
     limit = policy.preload_s_max if stage == Stage.PRELOAD else policy.stage_s_max
     if missing and facts.stayed_s > limit:
         waited = f"{facts.stayed_s:.0f} s in {stage.name}, of at most {limit:.0f}"
@@ -76,13 +76,13 @@ def judge(policy: Policy, facts: Facts, evidence: Evidence) -> Judgement:
         )
     if missing:
         return Judgement(Verdict.UNDECIDED, "; ".join(missing), missing)
-    return Judgement(Verdict.HEALTHY, _praise(policy, facts, evidence))
+    return Judgement(Verdict.HEALTHY, _healthy_reason(policy, facts, evidence))
 
 
-def _fault(policy: Policy, facts: Facts, evidence: Evidence) -> str:
-    stage = facts.place.stage
-    if facts.guard:
-        return facts.guard
+def _fault_reason(policy: Policy, facts: JudgeInputs, evidence: Evidence) -> str:
+    stage = facts.position.stage
+    if facts.guard_reason:
+        return facts.guard_reason
     if stage == Stage.PRELOAD:
         return f"refused by {'; '.join(facts.fleet.refused)}" if facts.fleet.refused else ""
     if stage == Stage.SHADOW and policy.shadow is not None:
@@ -92,16 +92,18 @@ def _fault(policy: Policy, facts: Facts, evidence: Evidence) -> str:
                 f"the shadow failed on {pairs.faulty} of {pairs.pairs} rows that production "
                 f"scored; the policy allows {policy.shadow.faulty_max}"
             )
-    return next((words for name in JUDGED if (words := accuse(policy, evidence, name))), "")
+    return next(
+        (words for name in JUDGED_METRICS if (words := rollback_reason(policy, evidence, name))), ""
+    )
 
 
-def _holds(policy: Policy, facts: Facts, evidence: Evidence) -> tuple[str, ...]:
-    stage = facts.place.stage
+def _hold_reasons(policy: Policy, facts: JudgeInputs, evidence: Evidence) -> tuple[str, ...]:
+    stage = facts.position.stage
     holds = []
-    if facts.frozen:
-        holds.append(f"frozen by the policy's window {facts.frozen!r} (UTC)")
-    if facts.finding:
-        holds.append(f"monitoring says: {facts.finding}")
+    if facts.freeze_window:
+        holds.append(f"frozen by the policy's window {facts.freeze_window!r} (UTC)")
+    if facts.monitoring_hold:
+        holds.append(f"monitoring says: {facts.monitoring_hold}")
     if stage == Stage.PRELOAD:
         return tuple(holds)
     if facts.fleet.silent:
@@ -114,16 +116,18 @@ def _holds(policy: Policy, facts: Facts, evidence: Evidence) -> tuple[str, ...]:
         holds.append(f"{facts.lost_batches} batches of windows never came")
     if stage == Stage.SHADOW and policy.shadow is not None:
         prediction = evidence.prediction
-        holds += evidence.stage.shadow.doubts(policy.shadow, prediction.shift, prediction.expected)
+        holds += evidence.stage.shadow.hold_reasons(
+            policy.shadow, prediction.shift, prediction.expectation
+        )
     else:
-        holds += evidence.doubts.reasons()
-        if evidence.prediction.unapproved:
-            holds.append(evidence.prediction.unapproved)
+        holds += evidence.validity.hold_reasons()
+        if evidence.prediction.unapproved_reason:
+            holds.append(evidence.prediction.unapproved_reason)
     return tuple(holds)
 
 
-def _missing(policy: Policy, facts: Facts, evidence: Evidence) -> tuple[str, ...]:
-    place = facts.place
+def _waiting_for(policy: Policy, facts: JudgeInputs, evidence: Evidence) -> tuple[str, ...]:
+    place = facts.position
     missing = []
     if place.stage == Stage.PRELOAD:
         if not facts.fleet.workers:
@@ -135,32 +139,33 @@ def _missing(policy: Policy, facts: Facts, evidence: Evidence) -> tuple[str, ...
         if pairs < policy.shadow.pairs_min:
             missing.append(f"pairs: {pairs} of {policy.shadow.pairs_min}")
     elif evidence.promote_log_e < policy.promote_log_threshold:
-        missing.append(_missing_keys(policy, evidence))
-    stay = stay_s(place, policy)
+        missing.append(_clean_keys_text(policy, evidence))
+    stay = min_stay_s(place, policy)
     if facts.stayed_s < stay:
         missing.append(f"{stay - facts.stayed_s:.0f} s of {stay:g} s at this place")
     return tuple(missing)
 
 
-def _missing_keys(policy: Policy, evidence: Evidence) -> str:
+def _clean_keys_text(policy: Policy, evidence: Evidence) -> str:
     stage = evidence.stage
     needed = clean_keys_needed(policy.failure_bar, policy.promote_log_threshold)
     return (
-        f"clean keys: {len(stage.clean)} of {needed}, {stage.failed_kept} failed (e = "
+        f"clean keys: {len(stage.clean_keys)} of {needed}, {stage.failed_in_sample} failed (e = "
         f"{math.exp(min(evidence.promote_log_e, 700.0)):.3g} of {policy.promote_e:g} that fewer "
         f"than {policy.failure_bar:.2%} fail)"
     )
 
 
-def _praise(policy: Policy, facts: Facts, evidence: Evidence) -> str:
+def _healthy_reason(policy: Policy, facts: JudgeInputs, evidence: Evidence) -> str:
     stage = evidence.stage
-    if facts.place.stage == Stage.PRELOAD:
+    if facts.position.stage == Stage.PRELOAD:
         return f"all {facts.fleet.workers} workers hold it ready"
-    if facts.place.stage == Stage.SHADOW:
+    if facts.position.stage == Stage.SHADOW:
         shadow = stage.shadow
         return f"{shadow.pairs} pairs, {shadow.faulty} failed, {shadow.flips} decisions differ"
     e = math.exp(min(evidence.promote_log_e, 700.0))
     return (
-        f"{len(stage.clean)} clean keys and {stage.failed_kept} failed since this share began; "
+        f"{len(stage.clean_keys)} clean keys and {stage.failed_in_sample} failed since this "
+        "share began; "
         f"e = {e:.3g} of {policy.promote_e:g} needed"
     )

@@ -3,20 +3,20 @@
 import time
 from typing import Protocol
 
-from rollout.lifecycle.rollout import Now
+from rollout.lifecycle.rollout import ClockReading
 
 
-class Clock(Protocol):
+class ControllerClock(Protocol):
     """Two clocks read at one instant."""
 
-    def now(self) -> Now:
+    def now(self) -> ClockReading:
         """Unix ns for people and gateways, monotonic ns for waiting."""
         ...
 
 
-class SystemClock:
+class SystemControllerClock:
     """The machine's."""
 
-    def now(self) -> Now:
+    def now(self) -> ClockReading:
         """Read both."""
-        return Now(unix_ns=time.time_ns(), monotonic_ns=time.monotonic_ns())
+        return ClockReading(unix_ns=time.time_ns(), monotonic_ns=time.monotonic_ns())

@@ -6,16 +6,16 @@ from typing import Protocol
 
 from registry.types import Deployment, RevisionConflictError
 from rollout.errors import SupersededError
-from rollout.evidence.approved_shift import Shift
+from rollout.evidence.approved_shift import ApprovedShift
 from rollout.policy.policy import Policy
-from rollout.policy.stages import ENDS, Place, Stage, share_bp
+from rollout.policy.stages import FINAL_STAGES, Stage, StagePosition, share_bp_at
 
-RACES_MAX = 20
+CONFLICTS_MAX = 20
 """Lost compare-and-sets after which a rollback gives the next tick a chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class RolloutSpec:
     """What is fixed when a rollout starts."""
 
     rollout_id: str
@@ -27,7 +27,7 @@ class Terms:
     approval_id: str
     split_salt: bytes
     """16 random bytes: each rollout draws its own sample of the customers."""
-    shift: Shift | None = None
+    shift: ApprovedShift | None = None
     """How scores were approved to differ from the baseline's; None: not at all."""
 
 
@@ -50,12 +50,12 @@ class Deployer(Protocol):
         ...
 
 
-def given_back(held: Deployment, version: str, baseline: str) -> Deployment:
+def without_candidate(current: Deployment, version: str, baseline: str) -> Deployment:
     """Return *held* without the candidate *version*, all traffic to *baseline*, no rollout."""
     return replace(
-        held,
-        preload=tuple(one for one in held.preload if one != version),
-        shadows=tuple(one for one in held.shadows if one[0] != version),
+        current,
+        preload=tuple(one for one in current.preload if one != version),
+        shadows=tuple(one for one in current.shadows if one[0] != version),
         canary="",
         canary_bp=0,
         standby="",
@@ -66,67 +66,69 @@ def given_back(held: Deployment, version: str, baseline: str) -> Deployment:
     )
 
 
-def deployment_at(place: Place, held: Deployment, terms: Terms, why: str) -> Deployment:
+def deployment_at(
+    position: StagePosition, current: Deployment, spec: RolloutSpec, why: str
+) -> Deployment:
     """Return *held* changed to what *place* means; revision stays that of *held*."""
     bare = replace(
-        given_back(held, terms.version, terms.baseline),
-        approval_id=terms.approval_id,
-        rollout_id="" if place.stage in ENDS else terms.rollout_id,
-        split_salt=terms.split_salt,
+        without_candidate(current, spec.version, spec.baseline),
+        approval_id=spec.approval_id,
+        rollout_id="" if position.stage in FINAL_STAGES else spec.rollout_id,
+        split_salt=spec.split_salt,
         why=why,
     )
-    match place.stage:
+    match position.stage:
         case Stage.PRELOAD:
-            return replace(bare, preload=(*bare.preload, terms.version))
+            return replace(bare, preload=(*bare.preload, spec.version))
         case Stage.SHADOW:
-            assert terms.policy.shadow is not None
-            sample = (terms.version, terms.policy.shadow.sample_bp)
+            assert spec.policy.shadow is not None
+            sample = (spec.version, spec.policy.shadow.sample_bp)
             return replace(bare, shadows=(*bare.shadows, sample))
         case Stage.CANARY:
-            return replace(bare, canary=terms.version, canary_bp=share_bp(place, terms.policy))
+            return replace(bare, canary=spec.version, canary_bp=share_bp_at(position, spec.policy))
         case Stage.WATCH:
             return replace(
                 bare,
-                production=terms.version,
-                standby=terms.baseline,
-                standby_bp=terms.policy.standby_bp,
+                production=spec.version,
+                standby=spec.baseline,
+                standby_bp=spec.policy.standby_bp,
             )
         case Stage.DONE:
-            return replace(bare, production=terms.version)
+            return replace(bare, production=spec.version)
         case _:
             return replace(bare, approval_id="")
 
 
-def place_of(held: Deployment, terms: Terms) -> Place | None:
+def position_of(current: Deployment, spec: RolloutSpec) -> StagePosition | None:
     """Return which place of the rollout *held* is; None when it is none of them.
 
     Reads the place back from what is deployed, so that a controller that died between deploying
     and remembering goes on rightly, and a change by hand is noticed.
     """
-    policy, version = terms.policy, terms.version
-    if held.rollout_id != terms.rollout_id or held.canary not in ("", version):
+    policy, version = spec.policy, spec.version
+    if current.rollout_id != spec.rollout_id or current.canary not in ("", version):
         return None
-    if held.production == version:
-        watched = (held.standby, held.standby_bp) == (terms.baseline, policy.standby_bp)
-        return Place(Stage.WATCH) if watched else None
-    if held.production != terms.baseline or held.standby:
+    if current.production == version:
+        watched = (current.standby, current.standby_bp) == (spec.baseline, policy.standby_bp)
+        return StagePosition(Stage.WATCH) if watched else None
+    if current.production != spec.baseline or current.standby:
         return None
-    if held.canary:
+    if current.canary:
         shares = [step.share_bp for step in policy.canary]
-        known = held.canary_bp in shares
-        return Place(Stage.CANARY, shares.index(held.canary_bp)) if known else None
-    if policy.shadow is not None and (version, policy.shadow.sample_bp) in held.shadows:
-        return Place(Stage.SHADOW)
-    return Place(Stage.PRELOAD) if version in held.preload else None
+        known = current.canary_bp in shares
+        return StagePosition(Stage.CANARY, shares.index(current.canary_bp)) if known else None
+    if policy.shadow is not None and (version, policy.shadow.sample_bp) in current.shadows:
+        return StagePosition(Stage.SHADOW)
+    return StagePosition(Stage.PRELOAD) if version in current.preload else None
 
 
-async def move(
+async def deploy_position(
     registry: Deployer,
-    terms: Terms,
+    spec: RolloutSpec,
     *,
-    at: Place,
+    expected: StagePosition,
     revision: int,
-    to: Place,
+    target: StagePosition,
     why: str,
     lease_token: int,
 ) -> Deployment | None:
@@ -137,21 +139,21 @@ async def move(
     another field must not keep a faulty version in traffic.
     Raises SupersededError when the deployment is no longer the rollout's.
     """
-    back = to.stage in (Stage.ROLLED_BACK, Stage.REFUSED)
-    for _ in range(RACES_MAX):
-        held = await registry.deployment(terms.model)
-        if place_of(held, terms) != at:
+    back = target.stage in (Stage.ROLLED_BACK, Stage.REFUSED)
+    for _ in range(CONFLICTS_MAX):
+        held = await registry.deployment(spec.model)
+        if position_of(held, spec) != expected:
             raise SupersededError(
-                f"revision {held.revision} of {terms.model!r}, by {held.who!r} "
+                f"revision {held.revision} of {spec.model!r}, by {held.who!r} "
                 f"({held.why!r}), is not where this rollout stood; it ends and leaves it so"
             )
         if not back and held.revision != revision:
             return None
         try:
             return await registry.deploy(
-                deployment_at(to, held, terms, why),
+                deployment_at(target, held, spec, why),
                 lease_token=lease_token,
-                policy_digest=terms.policy.digest,
+                policy_digest=spec.policy.digest,
                 rollback=back,
             )
         except RevisionConflictError:

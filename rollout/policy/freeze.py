@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-MINUTE, DAY, WEEK = 60, 86_400, 7 * 86_400
-MONDAY = 4 * DAY
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+MINUTE_S, DAY_S, WEEK_S = 60, 86_400, 7 * 86_400
+FIRST_MONDAY_S = 4 * DAY_S
 """The Unix epoch's first Monday, in seconds."""
 
 _WEEKLY = re.compile(r"(\w{3}) (\d\d):(\d\d) - (\w{3}) (\d\d):(\d\d)", re.IGNORECASE)
@@ -20,35 +20,37 @@ _DATES = re.compile(r"(\d{4}-\d\d-\d\d) - (\d{4}-\d\d-\d\d)")
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class FreezeWindow:
     """Unix seconds [first, last); *weekly*: offsets from Monday 00:00 instead."""
 
     text: str
-    first: int
-    last: int
+    first_s: int
+    last_s: int
     weekly: bool
 
-    def holds(self, unix_s: float) -> bool:
+    def covers(self, unix_s: float) -> bool:
         """Whether nothing may grow at *unix_s*."""
         if not self.weekly:
-            return self.first <= unix_s < self.last
-        at = (unix_s - MONDAY) % WEEK
-        if self.first < self.last:
-            return self.first <= at < self.last
-        return at >= self.first or at < self.last
+            return self.first_s <= unix_s < self.last_s
+        at = (unix_s - FIRST_MONDAY_S) % WEEK_S
+        if self.first_s < self.last_s:
+            return self.first_s <= at < self.last_s
+        return at >= self.first_s or at < self.last_s
 
 
-def read(text: str) -> Window:
+def parse_freeze_window(text: str) -> FreezeWindow:
     """Return the window *text* means; ValueError says how one is written."""
     weekly, dates = _WEEKLY.fullmatch(text.strip()), _DATES.fullmatch(text.strip())
     try:
         if weekly is not None:
             begin, h1, m1, end, h2, m2 = weekly.groups()
-            return Window(text, _offset(begin, h1, m1), _offset(end, h2, m2), weekly=True)
+            return FreezeWindow(text, _offset(begin, h1, m1), _offset(end, h2, m2), weekly=True)
         if dates is not None:
             first, last = (date.fromisoformat(one) for one in dates.groups())
             if last >= first:
-                return Window(text, _unix(first), _unix(last + timedelta(days=1)), weekly=False)
+                return FreezeWindow(
+                    text, _unix(first), _unix(last + timedelta(days=1)), weekly=False
+                )
     except ValueError:
         pass
     raise ValueError(
@@ -57,16 +59,16 @@ def read(text: str) -> Window:
     )
 
 
-def frozen(windows: tuple[str, ...], unix_s: float) -> str:
+def active_freeze(windows: tuple[str, ...], unix_s: float) -> str:
     """Return the first window that holds now; empty: none."""
-    return next((text for text in windows if read(text).holds(unix_s)), "")
+    return next((text for text in windows if parse_freeze_window(text).covers(unix_s)), "")
 
 
 def _offset(day: str, hour: str, minute: str) -> int:
-    seconds = int(hour) * 3_600 + int(minute) * MINUTE
+    seconds = int(hour) * 3_600 + int(minute) * MINUTE_S
     if int(hour) > 23 or int(minute) > 59:
         raise ValueError("no such time of day")
-    return DAYS.index(day.lower()) * DAY + seconds
+    return WEEKDAYS.index(day.lower()) * DAY_S + seconds
 
 
 def _unix(day: date) -> int:

@@ -7,32 +7,34 @@ from typing import Any
 
 from features.canonical import sha256_hex
 from rollout.errors import PolicyError
-from rollout.policy.policy import JUDGED, CanaryStep, GoodOutcome, Policy, ShadowStage
+from rollout.policy.policy import JUDGED_METRICS, CanaryStep, GoodOutcome, Policy, ShadowStage
 
-FLOATS = (float, float | None)
-WORDS = ("guards", "freeze", "alone_on")
+FLOAT_TYPES = (float, float | None)
+TUPLE_FIELDS = ("guards", "freeze", "exclusive_views")
 
 
-def read_kept(kept: bytes, digest: str) -> Policy:
+def parse_approved_policy(policy_json: bytes, digest: str) -> Policy:
     """Return the policy whose canonical JSON is *kept*, every number as it was approved.
 
     digest  SHA-256 of *kept*, hex, as the approval names it. PolicyError when it is another one,
             or when this edition of the program would read another policy than was written.
     """
-    found = sha256_hex(kept)
+    found = sha256_hex(policy_json)
     if found != digest:
         raise PolicyError(
             f"the policy kept with it has the digest {found[:12]}, and {digest[:12]} was approved: "
             "it was altered or damaged since"
         )
     try:
-        policy = _policy(json.loads(kept))
+        policy = _policy_from_json(json.loads(policy_json))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise PolicyError(
             f"the policy kept with it cannot be read here ({type(error).__name__}: {error}): "
             "another edition of this program wrote it"
         ) from error
-    if policy.json != kept or {metric for metric, _ in policy.weights} != set(JUDGED):
+    if policy.json != policy_json or {metric for metric, _ in policy.weights} != set(
+        JUDGED_METRICS
+    ):
         raise PolicyError(
             "the policy kept with it has other fields or metrics than policies have here: another "
             "edition of this program wrote it"
@@ -40,33 +42,37 @@ def read_kept(kept: bytes, digest: str) -> Policy:
     return policy
 
 
-def note_on(kept: Policy, policies: Mapping[str, Policy]) -> str:
+def policy_file_note(approved: Policy, policies: Mapping[str, Policy]) -> str:
     """Return how the policy of that name differs now from *kept*, in words; empty: it does not."""
-    now = policies.get(kept.name)
+    now = policies.get(approved.name)
     if now is None:
         return "kept from its start; there is no policy of that name any more"
-    if now.digest != kept.digest:
+    if now.digest != approved.digest:
         return f"kept from its start; the file now has another edition ({now.digest[:12]})"
     return ""
 
 
-def _policy(told: Mapping[str, Any]) -> Policy:
-    whole = dict(told)
-    whole |= {name: tuple(told[name]) for name in WORDS}
-    whole["canary"] = tuple(_made(CanaryStep, step) for step in told["canary"])
-    whole["weights"] = tuple((metric, float(weight)) for metric, weight in told["weights"])
+def _policy_from_json(json_fields: Mapping[str, Any]) -> Policy:
+    whole = dict(json_fields)
+    whole |= {name: tuple(json_fields[name]) for name in TUPLE_FIELDS}
+    whole["canary"] = tuple(
+        _dataclass_from_json(CanaryStep, step) for step in json_fields["canary"]
+    )
+    whole["weights"] = tuple((metric, float(weight)) for metric, weight in json_fields["weights"])
     for name, kind in (("shadow", ShadowStage), ("outcome", GoodOutcome)):
-        whole[name] = None if told[name] is None else _made(kind, told[name])
-    made: Policy = _made(Policy, whole)
+        whole[name] = (
+            None if json_fields[name] is None else _dataclass_from_json(kind, json_fields[name])
+        )
+    made: Policy = _dataclass_from_json(Policy, whole)
     return made
 
 
-def _made(kind: Any, told: Mapping[str, Any]) -> Any:  # noqa: ANN401  any of four dataclasses
+def _dataclass_from_json(kind: Any, json_fields: Mapping[str, Any]) -> Any:  # noqa: ANN401  any of four dataclasses
     """Return *kind* of JSON's fields. Canonical JSON writes 10.0 as 10: floats are made anew."""
-    floats = {one.name for one in fields(kind) if one.type in FLOATS}
+    floats = {one.name for one in fields(kind) if one.type in FLOAT_TYPES}
     return kind(
         **{
             name: float(value) if name in floats and value is not None else value
-            for name, value in told.items()
+            for name, value in json_fields.items()
         }
     )

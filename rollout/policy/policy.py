@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from features.canonical import canonical_json, sha256_hex
-from rollout.policy.freeze import read
+from rollout.policy.freeze import parse_freeze_window
 
 WEIGHTS: tuple[tuple[str, float], ...] = (
     ("errors", 0.20),
@@ -22,7 +22,7 @@ WEIGHTS: tuple[tuple[str, float], ...] = (
 )
 """Each metric's part of alpha."""
 
-JUDGED = tuple(metric for metric, _ in WEIGHTS)
+JUDGED_METRICS = tuple(metric for metric, _ in WEIGHTS)
 """Every metric may roll back. schema: NaN, infinity, wrong shape; p50 to p99: slow answers."""
 
 
@@ -78,7 +78,7 @@ class GoodOutcome:
         return self.at_most is not None and value <= self.at_most
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """It in words: accepted >= 1."""
         if self.at_least is not None:
             return f"{self.name} >= {self.at_least:g}"
@@ -105,7 +105,7 @@ class Policy:
     alpha: float = 0.01
     """Healthy rollouts rolled back, at most, over all metrics and looks."""
     weights: tuple[tuple[str, float], ...] = WEIGHTS
-    guards: tuple[str, ...] = ("BREAKER_OPEN", "WORKER_DIED", "LOAD_REFUSED")
+    guards: tuple[str, ...] = ("BREAKER_OPEN", "PROCESS_DIED", "LOAD_REFUSED")
     """Hard guards that roll back at once, outside alpha."""
     preload_s_max: float = 120.0
     stage_s_max: float = 3600.0
@@ -126,7 +126,7 @@ class Policy:
     """What customers are to do after a prediction; None: outcomes judge nothing."""
     freeze: tuple[str, ...] = ()
     """When nothing may start or grow, as rollout.policy.freeze reads it; a rollback never waits."""
-    alone_on: tuple[str, ...] = ()
+    exclusive_views: tuple[str, ...] = ()
     """Views over which only one model may roll out at a time; "*": any view the candidate reads."""
     keys_max: int = 20_000
     """Keys remembered of each kind; more would not change the answer, only the memory."""
@@ -144,7 +144,7 @@ class Policy:
                 "the watch needs a baseline, so 1 to 9999"
             )
         for window in self.freeze:
-            read(window)
+            parse_freeze_window(window)
         if not math.isclose(math.fsum(weight for _, weight in self.weights), 1.0):
             raise ValueError(f"the weights of policy {self.name!r} do not add up to 1")
         self._check_bounds()
@@ -162,7 +162,7 @@ class Policy:
         ):
             if not ratio > 1.0:
                 raise ValueError(f"policy {self.name!r} has {what} {ratio}; it must exceed 1")
-        if self.looks_max < 1 or self.keys_max < 1 or min(self._seconds) < 0:
+        if self.looks_max < 1 or self.keys_max < 1 or min(self._durations_s) < 0:
             raise ValueError(
                 f"policy {self.name!r} has a negative time, or looks_max or keys_max below 1"
             )
@@ -173,7 +173,7 @@ class Policy:
             )
 
     @property
-    def _seconds(self) -> tuple[float, ...]:
+    def _durations_s(self) -> tuple[float, ...]:
         bakes = tuple(step.bake_s for step in self.canary)
         return (*bakes, self.watch_s, self.preload_s_max, self.stage_s_max, self.silence_s_max)
 

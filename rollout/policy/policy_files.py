@@ -13,57 +13,58 @@ from typing import Any
 from rollout.errors import PolicyError
 from rollout.policy.policy import POLICIES, CanaryStep, GoodOutcome, Policy, ShadowStage
 
-FIELDS = {one.name: one for one in fields(Policy) if one.name != "name"}
-NUMBERS = (int, float)
+POLICY_FIELDS = {one.name: one for one in fields(Policy) if one.name != "name"}
+NUMBER_TYPES = (int, float)
 
 
-def read_file(path: Path, known: Mapping[str, Policy] = POLICIES) -> dict[str, Policy]:
+def read_policy_file(path: Path, known: Mapping[str, Policy] = POLICIES) -> dict[str, Policy]:
     """Return the policies one file makes, by name; PolicyError says what is wrong and where."""
     try:
         told = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PolicyError(f"{path.name}: {error}") from error
-    return read_policies(told, path.name, known)
+    return parse_policies(told, path.name, known)
 
 
-def read_folder(folder: Path, known: Mapping[str, Policy] = POLICIES) -> dict[str, Policy]:
+def read_policy_folder(folder: Path, known: Mapping[str, Policy] = POLICIES) -> dict[str, Policy]:
     """Return *known* and every policy of the folder's .toml files; no name twice."""
     policies = dict(known)
     for path in sorted(folder.glob("*.toml")):
-        for name, policy in read_file(path, known).items():
+        for name, policy in read_policy_file(path, known).items():
             if name in policies:
                 raise PolicyError(f"{path.name}: there is a policy {name!r} already")
             policies[name] = policy
     return policies
 
 
-def read_policies(
-    told: Mapping[str, Any], where: str, known: Mapping[str, Policy]
+def parse_policies(
+    tables: Mapping[str, Any], where: str, known: Mapping[str, Policy]
 ) -> dict[str, Policy]:
     """Return what a file's tables mean."""
-    told = dict(told)
-    name, base = told.pop("name", ""), told.pop("base", "")
-    editions = told.pop("models", {})
+    tables = dict(tables)
+    name, base = tables.pop("name", ""), tables.pop("base", "")
+    editions = tables.pop("models", {})
     if not isinstance(name, str) or not name or "@" in name or not isinstance(editions, dict):
         raise PolicyError(f"{where}: a policy needs a name (without @), and models as tables")
     if base not in known:
         raise PolicyError(
             f"{where}: base {base!r} is not known; build on one of {', '.join(sorted(known))}"
         )
-    policy = _changed(known[base], name, told, where)
+    policy = _derive_policy(known[base], name, tables, where)
     made = {name: policy}
     for model, differs in editions.items():
         edition = f"{name}@{model}"
-        made[edition] = _changed(policy, edition, differs, f"{where} [models.{model}]")
+        made[edition] = _derive_policy(policy, edition, differs, f"{where} [models.{model}]")
     return made
 
 
-def _changed(base: Policy, name: str, told: Mapping[str, Any], where: str) -> Policy:
+def _derive_policy(base: Policy, name: str, tables: Mapping[str, Any], where: str) -> Policy:
     changes: dict[str, Any] = {}
-    for key, value in told.items():
-        if key not in FIELDS:
+    for key, value in tables.items():
+        if key not in POLICY_FIELDS:
             raise PolicyError(
-                f"{where}: {key!r} is no field of a policy; there are {', '.join(sorted(FIELDS))}"
+                f"{where}: {key!r} is no field of a policy; there are "
+                f"{', '.join(sorted(POLICY_FIELDS))}"
             )
         changes[key] = _field(base, key, value, where)
     try:
@@ -84,11 +85,13 @@ def _field(base: Policy, key: str, value: Any, where: str) -> Any:  # noqa: ANN4
         if not isinstance(value, list):
             raise PolicyError(f"{where}: canary is a list of [[canary]] tables")
         zero = CanaryStep(share_bp=0, bake_s=0.0)
-        return tuple(_table(zero, one, f"{where} [[canary]]", whole=True) for one in value)
+        return tuple(_table(zero, one, f"{where} [[canary]]", require_all=True) for one in value)
     if key == "outcome":
         return _good_outcome(value, where)
     if key == "weights":
-        if not isinstance(value, dict) or not all(isinstance(w, NUMBERS) for w in value.values()):
+        if not isinstance(value, dict) or not all(
+            isinstance(w, NUMBER_TYPES) for w in value.values()
+        ):
             raise PolicyError(f"{where}: weights are a table of numbers, one a metric")
         merged = {**dict(base.weights), **value}
         if set(merged) != set(dict(base.weights)):
@@ -117,18 +120,20 @@ def _good_outcome(value: Any, where: str) -> GoodOutcome | None:  # noqa: ANN401
         raise PolicyError(f"{where}: {error}") from error
 
 
-def _table(before: Any, value: Any, where: str, *, whole: bool = False) -> Any:  # noqa: ANN401
+def _table(before: Any, value: Any, where: str, *, require_all: bool = False) -> Any:  # noqa: ANN401
     known = {one.name: one for one in fields(before)}
     if not isinstance(value, dict) or set(value) - set(known):
         raise PolicyError(f"{where}: its fields are {', '.join(known)}")
-    if whole and (lacking := {n for n, f in known.items() if f.default is MISSING} - set(value)):
+    if require_all and (
+        lacking := {n for n, f in known.items() if f.default is MISSING} - set(value)
+    ):
         raise PolicyError(f"{where}: {', '.join(sorted(lacking))} must be given")
     changes = {n: _number(getattr(before, n), n, v, where) for n, v in value.items()}
     return replace(before, **changes)
 
 
-def _number(before: Any, key: str, value: Any, where: str) -> Any:  # noqa: ANN401
-    wanted = NUMBERS if isinstance(before, float) else (int,)
+def _number(default: Any, key: str, value: Any, where: str) -> Any:  # noqa: ANN401
+    wanted = NUMBER_TYPES if isinstance(default, float) else (int,)
     if isinstance(value, bool) or not isinstance(value, wanted):
         raise PolicyError(f"{where}: {key} is a {'number' if float in wanted else 'whole number'}")
-    return float(value) if isinstance(before, float) else value
+    return float(value) if isinstance(default, float) else value

@@ -28,11 +28,11 @@ class Verdict(IntEnum):
     HOLD = rollout_pb2.HOLD
 
 
-ENDS = frozenset({Stage.DONE, Stage.ROLLED_BACK, Stage.REFUSED})
+FINAL_STAGES = frozenset({Stage.DONE, Stage.ROLLED_BACK, Stage.REFUSED})
 
 # A pair that is not here changes nothing. HEALTHY in CANARY goes through all of the policy's
 # shares first; a policy without a shadow stage passes over it. docs/rollout.md is drawn from it.
-NEXT: dict[tuple[Stage, Verdict], Stage] = {
+NEXT_STAGE: dict[tuple[Stage, Verdict], Stage] = {
     (Stage.PRELOAD, Verdict.HEALTHY): Stage.SHADOW,
     (Stage.PRELOAD, Verdict.FAULTY): Stage.REFUSED,
     (Stage.SHADOW, Verdict.HEALTHY): Stage.CANARY,
@@ -45,54 +45,54 @@ NEXT: dict[tuple[Stage, Verdict], Stage] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StagePosition:
     """A stage, and in CANARY which of the policy's shares (0, 1, ...)."""
 
     stage: Stage
     step: int = 0
 
 
-def next_place(place: Place, verdict: Verdict, policy: Policy) -> Place:
+def next_position(position: StagePosition, verdict: Verdict, policy: Policy) -> StagePosition:
     """Return where a candidate at *place* goes on *verdict*; the same place: it stays.
 
     A verdict is about one place at one revision. apply.py compares that revision before it
     writes, so a verdict delivered twice moves the candidate once.
     """
-    stage = NEXT.get((place.stage, verdict), place.stage)
-    if stage == place.stage:
-        return place
+    stage = NEXT_STAGE.get((position.stage, verdict), position.stage)
+    if stage == position.stage:
+        return position
     last_step = len(policy.canary) - 1
-    if place.stage == Stage.CANARY and verdict == Verdict.HEALTHY and place.step < last_step:
-        return Place(Stage.CANARY, place.step + 1)
+    if position.stage == Stage.CANARY and verdict == Verdict.HEALTHY and position.step < last_step:
+        return StagePosition(Stage.CANARY, position.step + 1)
     if stage == Stage.SHADOW and policy.shadow is None:
-        return Place(Stage.CANARY)
-    return Place(stage)
+        return StagePosition(Stage.CANARY)
+    return StagePosition(stage)
 
 
-def share_bp(place: Place, policy: Policy) -> int:
+def share_bp_at(position: StagePosition, policy: Policy) -> int:
     """Return the candidate's share of customers' traffic at *place*, in basis points."""
-    if place.stage == Stage.CANARY:
-        return policy.canary[place.step].share_bp
-    if place.stage == Stage.WATCH:
+    if position.stage == Stage.CANARY:
+        return policy.canary[position.step].share_bp
+    if position.stage == Stage.WATCH:
         return 10_000 - policy.standby_bp
-    return 10_000 if place.stage == Stage.DONE else 0
+    return 10_000 if position.stage == Stage.DONE else 0
 
 
-def stay_s(place: Place, policy: Policy) -> float:
+def min_stay_s(position: StagePosition, policy: Policy) -> float:
     """Return the shortest stay at *place*, in seconds, however good the evidence."""
-    if place.stage == Stage.CANARY:
-        return policy.canary[place.step].bake_s
-    if place.stage == Stage.WATCH:
+    if position.stage == Stage.CANARY:
+        return policy.canary[position.step].bake_s
+    if position.stage == Stage.WATCH:
         return policy.watch_s
-    if place.stage == Stage.SHADOW and policy.shadow is not None:
+    if position.stage == Stage.SHADOW and policy.shadow is not None:
         return policy.shadow.bake_s
     return 0.0
 
 
-def diagram() -> str:
+def stage_diagram() -> str:
     """Draw NEXT as a Mermaid state diagram."""
     lines = ["stateDiagram-v2", f"    [*] --> {Stage.PRELOAD.name}"]
-    for (stage, verdict), after in NEXT.items():
+    for (stage, verdict), after in NEXT_STAGE.items():
         if (stage, verdict) == (Stage.CANARY, Verdict.HEALTHY):
             lines.append(f"    {stage.name} --> {stage.name}: HEALTHY, next share")
             lines.append(f"    {stage.name} --> {after.name}: HEALTHY at the last share")
@@ -103,5 +103,5 @@ def diagram() -> str:
             )
         else:
             lines.append(f"    {stage.name} --> {after.name}: {verdict.name}")
-    lines += [f"    {stage.name} --> [*]" for stage in Stage if stage in ENDS]
+    lines += [f"    {stage.name} --> [*]" for stage in Stage if stage in FINAL_STAGES]
     return "\n".join(lines) + "\n"

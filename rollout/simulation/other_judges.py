@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rollout.simulation.streams import Arm, Tick
+from rollout.simulation.streams import ArmTraffic, TrafficSecond
 
 ERRORS_MAX = 0.01
 P99_RATIO_MAX = 1.15
@@ -24,12 +24,12 @@ MINUTE_S = 60
 Floats = NDArray[np.float64]
 
 
-class Peer(Protocol):
+class OtherJudge(Protocol):
     """One judge. It is shown every second, and looks when its own interval is over."""
 
     name: str
 
-    def look(self, tick: Tick) -> str:
+    def judge_second(self, tick: TrafficSecond) -> str:
         """Take one second; return why it rolls back now, or empty."""
         ...
 
@@ -55,24 +55,24 @@ class Minutes:
 
     candidate: list[Minute] = field(default_factory=list)
     baseline: list[Minute] = field(default_factory=list)
-    _open: list[Tick] = field(default_factory=list)
+    _open_seconds: list[TrafficSecond] = field(default_factory=list)
 
-    def take(self, tick: Tick) -> bool:
+    def add_second(self, tick: TrafficSecond) -> bool:
         """Add a second; return whether a minute is over."""
-        self._open.append(tick)
-        if len(self._open) < MINUTE_S:
+        self._open_seconds.append(tick)
+        if len(self._open_seconds) < MINUTE_S:
             return False
-        self.candidate.append(_minute([one.candidate for one in self._open]))
-        self.baseline.append(_minute([one.baseline for one in self._open]))
-        self._open.clear()
+        self.candidate.append(_minute([one.candidate for one in self._open_seconds]))
+        self.baseline.append(_minute([one.baseline for one in self._open_seconds]))
+        self._open_seconds.clear()
         return True
 
-    def over(self, minutes: int) -> tuple[Minute, Minute]:
+    def last(self, minutes: int) -> tuple[Minute, Minute]:
         """Return both arms' last *minutes* as one; latencies averaged by calls."""
         return _merged(self.candidate[-minutes:]), _merged(self.baseline[-minutes:])
 
 
-def _minute(arms: Sequence[Arm]) -> Minute:
+def _minute(arms: Sequence[ArmTraffic]) -> Minute:
     errors = sum(int(arm.bad.sum()) for arm in arms)
     latency = np.concatenate([arm.latency_ns for arm in arms])
     if not len(latency):
@@ -106,11 +106,11 @@ class FlaggerShaped:
         self._strikes_max = strikes_max
         self._strikes = 0
 
-    def look(self, tick: Tick) -> str:
+    def judge_second(self, tick: TrafficSecond) -> str:
         """Look each minute."""
-        if not self._minutes.take(tick):
+        if not self._minutes.add_second(tick):
             return ""
-        candidate, baseline = self._minutes.over(1)
+        candidate, baseline = self._minutes.last(1)
         slow = candidate.p99_ns > P99_RATIO_MAX * baseline.p99_ns
         if not candidate.calls or candidate.error_rate > ERRORS_MAX or slow:
             self._strikes += 1
@@ -129,11 +129,11 @@ class ArgoShaped:
         self._failures_max = failures_max
         self._failed = 0
 
-    def look(self, tick: Tick) -> str:
+    def judge_second(self, tick: TrafficSecond) -> str:
         """Look each minute."""
-        if not self._minutes.take(tick):
+        if not self._minutes.add_second(tick):
             return ""
-        candidate, baseline = self._minutes.over(5)
+        candidate, baseline = self._minutes.last(5)
         slow = candidate.p99_ns > P99_RATIO_MAX * baseline.p99_ns
         self._failed += bool(candidate.calls and (candidate.error_rate > ERRORS_MAX or slow))
         return f"{self._failed} failed" if self._failed > self._failures_max else ""
@@ -149,16 +149,16 @@ class SageMakerShaped:
         self._errors = 0
         self._slow = 0
 
-    def look(self, tick: Tick) -> str:
+    def judge_second(self, tick: TrafficSecond) -> str:
         """Look every 5 and every 10 minutes; missing data breaches nothing."""
-        if not self._minutes.take(tick):
+        if not self._minutes.add_second(tick):
             return ""
         told = len(self._minutes.candidate)
         if told % 10 == 0:
-            candidate, _ = self._minutes.over(10)
+            candidate, _ = self._minutes.last(10)
             self._errors = self._errors + 1 if candidate.error_rate > ERRORS_MAX else 0
         if told % 5 == 0:
-            candidate, baseline = self._minutes.over(5)
+            candidate, baseline = self._minutes.last(5)
             slow = candidate.mean_ns > MEAN_RATIO_MAX * baseline.mean_ns
             self._slow = self._slow + 1 if slow else 0
         return "alarm" if self._errors >= 2 or self._slow >= 2 else ""
@@ -171,25 +171,25 @@ class KayentaShaped:
 
     def __init__(self, every_minutes: int = 10) -> None:
         self._minutes = Minutes()
-        self._every = every_minutes
+        self._every_minutes = every_minutes
 
-    def look(self, tick: Tick) -> str:
+    def judge_second(self, tick: TrafficSecond) -> str:
         """Classify both metrics; High on either is below the pass mark."""
-        if not self._minutes.take(tick) or len(self._minutes.candidate) % self._every:
+        if not self._minutes.add_second(tick) or len(self._minutes.candidate) % self._every_minutes:
             return ""
         metrics: dict[str, Callable[[Minute], float]] = {
             "errors": lambda one: one.error_rate,
             "p99": lambda one: one.p99_ns,
         }
         for name, read in metrics.items():
-            canary = _told([read(one) for one in self._minutes.candidate])
-            control = _told([read(one) for one in self._minutes.baseline])
-            if classify(canary, control) == "High":
+            canary = _without_nan([read(one) for one in self._minutes.candidate])
+            control = _without_nan([read(one) for one in self._minutes.baseline])
+            if kayenta_classify(canary, control) == "High":
                 return f"{name} High"
         return ""
 
 
-PEERS: tuple[Callable[[], Peer], ...] = (
+OTHER_JUDGES: tuple[Callable[[], OtherJudge], ...] = (
     FlaggerShaped,
     ArgoShaped,
     lambda: ArgoShaped(0),
@@ -199,30 +199,32 @@ PEERS: tuple[Callable[[], Peer], ...] = (
 """A fresh judge of each shape."""
 
 
-def _told(values: list[float]) -> list[float]:
+def _without_nan(values: list[float]) -> list[float]:
     return [value for value in values if not math.isnan(value)]
 
 
 # Kayenta's NetflixACAJudge, ported; its Mann-Whitney interval is R's wilcox.test.
 
 CONFIDENCE = 0.98
-TOLERANCE = 0.25
+EFFECT_TOLERANCE = 0.25
 ROOT_TOLERANCE = 1e-4
 
 
-def classify(canary: Sequence[float], control: Sequence[float]) -> str:
+def kayenta_classify(canary: Sequence[float], control: Sequence[float]) -> str:
     """Return Pass, High, Low or Nodata, as NetflixACAJudge-v1.0 does by default."""
     if not canary or not control:
         return "Nodata"
     if sorted(canary) == sorted(control) or len({*canary, *control}) == 1:
         return "Pass"
-    low, high, estimate = mann_whitney(canary, control)
-    if low > TOLERANCE * abs(estimate):
+    low, high, estimate = mann_whitney_interval(canary, control)
+    if low > EFFECT_TOLERANCE * abs(estimate):
         return "High"
-    return "Low" if high < -TOLERANCE * abs(estimate) else "Pass"
+    return "Low" if high < -EFFECT_TOLERANCE * abs(estimate) else "Pass"
 
 
-def mann_whitney(canary: Sequence[float], control: Sequence[float]) -> tuple[float, float, float]:
+def mann_whitney_interval(
+    canary: Sequence[float], control: Sequence[float]
+) -> tuple[float, float, float]:
     """Return (low, high, Hodges-Lehmann estimate) of the shift canary - control."""
     x, y = np.array(canary, dtype=np.float64), np.array(control, dtype=np.float64)
     if len(np.unique(x)) == 1 and len(np.unique(y)) == 1:  # they jitter constants; we do not
@@ -240,7 +242,7 @@ def mann_whitney(canary: Sequence[float], control: Sequence[float]) -> tuple[flo
             return least
         if quantile and at_most >= 0:
             return most
-        return zero_in(least, most, at_least, at_most, beyond)
+        return find_root(least, most, at_least, at_most, beyond)
 
     return root(z), root(-z), root(0.0)
 
@@ -260,7 +262,9 @@ def _rank_z(x: Floats, y: Floats) -> float:
     return (statistic - math.copysign(0.5, statistic) * (statistic != 0)) / sigma
 
 
-def zero_in(a: float, b: float, fa: float, fb: float, function: Callable[[float], float]) -> float:
+def find_root(
+    a: float, b: float, fa: float, fb: float, function: Callable[[float], float]
+) -> float:
     """Return a root between *a* and *b*: Brent's method step by step as R's zeroin takes it."""
     c, fc = a, fa
     if fa == 0.0:

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos import journal_pb2, predict_pb2
-from rollout.simulation.streams import NS, Arm, Tick
+from rollout.simulation.streams import NS, ArmTraffic, TrafficSecond
 
 
-def recorded(
+def replay_journal(
     batches: Iterable[journal_pb2.ServedBatch], model: str, version: str, share: float
-) -> Iterator[Tick]:
+) -> Iterator[TrafficSecond]:
     """Yield each second in which *version* was the canary of *model*, oldest first.
 
     share  the candidate's configured share of the two; the journal does not tell.
@@ -43,7 +43,7 @@ def recorded(
     for time in times:
         mine, failed, others = (np.concatenate(keys) for keys in told[time])
         fate = np.repeat([False, True], [len(mine), len(failed)])
-        yield Tick(
+        yield TrafficSecond(
             time[0] - times[0][0],
             share,
             _arm(np.concatenate([mine, failed]), fate),
@@ -51,11 +51,11 @@ def recorded(
         )
 
 
-def _arm(keys: NDArray[np.uint64], failed: NDArray[np.bool_]) -> Arm:
+def _arm(keys: NDArray[np.uint64], failed: NDArray[np.bool_]) -> ArmTraffic:
     calls = len(keys)
     never = np.zeros(calls, dtype=np.bool_)
     zeros = np.zeros(calls, dtype=np.int64)
-    return Arm(
+    return ArmTraffic(
         keys=keys,
         failed=failed,
         nan=never,

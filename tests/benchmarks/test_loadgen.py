@@ -11,10 +11,10 @@ from typing import Any
 import grpc
 import pytest
 
-from benchmarks.load.rust_generator import BINARY, CRATE, built, cargo_works, null_server
+from benchmarks.load.rust_generator import BINARY, CRATE, build_generator, cargo_works, null_server
 from protos.predict_pb2 import PRODUCTION, PredictReply, PredictRequest, StreamReply
 from registry.types import Deployment
-from tests.gateway.gateway_fixture import SALT, house
+from tests.gateway.gateway_fixture import SALT, gateway_fixture
 from tests.tiny_models import tiny_contract, tiny_files
 
 pytestmark = [
@@ -28,7 +28,7 @@ KEYS = ("--key", "S###:500")
 @pytest.fixture(scope="module", autouse=True)
 def _built() -> None:
     """Twenty seconds of CPU once; then cargo finds nothing to do."""
-    built()
+    build_generator()
 
 
 async def load(target: str, *options: str, code: int = 0) -> dict[str, Any]:
@@ -44,7 +44,7 @@ async def load(target: str, *options: str, code: int = 0) -> dict[str, Any]:
     return told
 
 
-class Seen:
+class CountingPredictor:
     """A grpc.aio server that remembers what it was asked."""
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ def test_grpc_sees_exactly_the_calls_that_are_counted(tmp_path: Path) -> None:
     """Over TCP and a Unix socket: as many, over every key, with their metadata."""
 
     async def run() -> None:
-        seen = Seen()
+        seen = CountingPredictor()
         server, port = await seen.serve("127.0.0.1:0")
         server.add_insecure_port(f"unix:{tmp_path}/s")
         options = ("--model", "good", *KEYS, "--calls", "500", "--header", "team: crm")
@@ -128,7 +128,7 @@ def test_failures_are_counted_with_their_status_and_first_words() -> None:
     """NOT_FOUND in the server's words; a call past its deadline; exit code 1 unless allowed."""
 
     async def run() -> None:
-        server, port = await (seen := Seen()).serve("127.0.0.1:0")
+        server, port = await (seen := CountingPredictor()).serve("127.0.0.1:0")
         target = f"127.0.0.1:{port}"
         told = await load(target, "--model", "bad", "--calls", "50", code=1)
         assert told["statuses"] == {"NOT_FOUND": 50}
@@ -147,7 +147,7 @@ def test_messages_of_streams_are_told_apart() -> None:
     """Half are answered, half end with a status of their own, and no stream ends."""
 
     async def run() -> None:
-        seen = Seen()
+        seen = CountingPredictor()
         server, port = await seen.serve("127.0.0.1:0")
         options = ("--model", "m", *KEYS, "--calls", "1000", "--stream", "--streams", "2")
         told = await load(f"127.0.0.1:{port}", *options, "--messages", "8", code=1)
@@ -188,7 +188,7 @@ def test_the_real_gateway_answers_it() -> None:
 
     async def run() -> None:
         versions = {"1": tiny_files("tiny", contract=tiny_contract(3))}
-        async with house(versions, deployment) as gateway:
+        async with gateway_fixture(versions, deployment) as gateway:
             target = f"127.0.0.1:{gateway.port}"
             options = ("--model", "tiny", *KEYS, "--inputs", "3", "--calls", "500")
             told = await load(target, *options, "--streams", "100", "--connections", "1")

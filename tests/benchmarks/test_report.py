@@ -2,17 +2,22 @@
 
 from typing import Any
 
-from benchmarks.serving.report import Round, ratios, table, targets, verdicts
-from benchmarks.serving.workloads import CANNED, GATEWAY, KEYED_ROLLING, PLAIN
+from benchmarks.serving.report import Round, gateway_ratios, promise_results, report_table, targets
+from benchmarks.serving.workloads import CANNED, GATEWAY, HANDWRITTEN, KEYED_ROLLING
 
 SATURATED, ALONE = "by key, 1 row", "by key, 1 row, alone"
 
 
-def rounds(mine: list[float], theirs: list[float], mine_ms: float, failed: int = 0) -> list[Round]:
+def rounds(
+    gateway_calls_per_s: list[float],
+    plain_calls_per_s: list[float],
+    mine_ms: float,
+    failed: int = 0,
+) -> list[Round]:
     """Rounds of both servers; the machine halves its speed in each later one."""
     found: list[Round] = []
-    for number, both in enumerate(zip(mine, theirs, strict=True)):
-        for side, calls in zip((GATEWAY, PLAIN), both, strict=True):
+    for number, both in enumerate(zip(gateway_calls_per_s, plain_calls_per_s, strict=True)):
+        for side, calls in zip((GATEWAY, HANDWRITTEN), both, strict=True):
             for workload, p50_ms in ((SATURATED, 30.0), (ALONE, mine_ms)):
                 found.append(
                     {
@@ -32,14 +37,17 @@ def rounds(mine: list[float], theirs: list[float], mine_ms: float, failed: int =
 
 def test_ratios_are_taken_between_neighbours_in_time() -> None:
     """A machine that slows down meanwhile changes both, and not the ratio."""
-    assert ratios(rounds([4000, 4000], [2000, 2000], 0.4), SATURATED, "calls_per_s") == [2.0, 2.0]
+    assert gateway_ratios(rounds([4000, 4000], [2000, 2000], 0.4), SATURATED, "calls_per_s") == [
+        2.0,
+        2.0,
+    ]
 
 
 def test_each_promise_is_held_or_not() -> None:
     """1.3 times at saturation, no slower alone, nothing failed."""
-    held = verdicts(rounds([2700], [2000], 0.5))
+    held = promise_results(rounds([2700], [2000], 0.5))
     assert [one["held"] for one in held] == [True, True, True]
-    broken = verdicts(rounds([2500], [2000], 0.6, failed=1))
+    broken = promise_results(rounds([2500], [2000], 0.6, failed=1))
     assert [one["held"] for one in broken] == [False, False, False]
 
 
@@ -80,11 +88,11 @@ def test_the_table_says_the_spread_and_what_was_not_held() -> None:
         "machine": machine,
         "commit": "abc",
         "measured_at": "now",
-        "verdicts": verdicts(every),
+        "verdicts": promise_results(every),
         "targets": targets(every),
         "ingress": "grpcio",
     }
-    text = table(report)
+    text = report_table(report)
     assert "1.27 (1.25-1.30)" in text
     assert "| by key, 1 row: calls_per_s >= 80,000 | 1,900 (1,300-2,500) | NO |" in text
     assert "NOT HELD: by key, 1 row: calls_per_s >= 1.3 x by hand" in text

@@ -1,14 +1,14 @@
 """What the longer measurements make of their numbers."""
 
 from benchmarks.endurance import memory
-from benchmarks.load.frames import BROKEN, status_of
+from benchmarks.load.frames import CONNECTION_BROKEN, grpc_status_of
 from benchmarks.serving import scaling
 from protos.predict_pb2 import PredictRequest
 
 
 def test_a_worker_is_judged_by_weight_growth_failures_and_by_being_the_same() -> None:
     """Each promise alone can fail; growth counts from the first million on."""
-    assert memory.judged([100.0, 103.0, 104.0], 0, replaced=False) == []
+    assert memory.memory_faults([100.0, 103.0, 104.0], 0, replaced=False) == []
     grown, heavy = [100.0, 106.0], [251.0, 251.0]
     for weights, failed, replaced in (
         (grown, 0, False),
@@ -16,7 +16,7 @@ def test_a_worker_is_judged_by_weight_growth_failures_and_by_being_the_same() ->
         ([100.0], 1, False),
         ([100.0], 0, True),
     ):
-        assert len(memory.judged(weights, failed, replaced=replaced)) == 1
+        assert len(memory.memory_faults(weights, failed, replaced=replaced)) == 1
 
 
 def test_a_case_is_told_by_its_median_spread_and_worst_share() -> None:
@@ -24,7 +24,7 @@ def test_a_case_is_told_by_its_median_spread_and_worst_share() -> None:
     figures = {name: 2.0 for name, _ in scaling.FIGURES} | {"failed": 0.0, "degraded": 0.0}
     rounds = [figures | {"calls/s": calls} for calls in (3_000.0, 1_000.0, 2_000.0)]
     rounds[1] = rounds[1] | {"failed": 1.0, "degraded": 0.25}
-    said = scaling.table([scaling.CASES[-1]], [rounds])
+    said = scaling.scaling_table([scaling.CASES[-1]], [rounds])
     assert "| 1,000 connections | 2,000 (1,000-3,000) |" in said
     assert "25.00%" in said
     assert said.endswith("1 calls failed")
@@ -32,9 +32,9 @@ def test_a_case_is_told_by_its_median_spread_and_worst_share() -> None:
 
 def test_requests_ask_for_popular_models_more_often_and_for_every_row_once() -> None:
     """The first of three models gets 6 of 11 calls; no key comes twice before all have come."""
-    served = scaling.Served(models=3)
+    served = scaling.GatewaySize(models=3)
     asked = [PredictRequest.FromString(body) for body in scaling._requests(served, 2)]
-    first = sum(request.model == scaling.model(served, 0) for request in asked) / len(asked)
+    first = sum(request.model == scaling.model_name(served, 0) for request in asked) / len(asked)
     assert 0.52 < first < 0.57
     keys = [row.keys[0] for request in asked for row in request.rows]
     assert len(set(keys)) == len(keys) == scaling.ENTITIES
@@ -44,5 +44,5 @@ def test_a_status_is_read_from_either_doors_trailers() -> None:
     """The name as it is, as grpcio writes it, or in Huffman's code, as nghttp2 does."""
     plain = b"\x00\x0bgrpc-status\x0214"
     huffman = bytes.fromhex("00889acac8b21234da8f023134")
-    assert status_of(plain) == status_of(huffman) == 14
-    assert status_of(b"\x88") == BROKEN
+    assert grpc_status_of(plain) == grpc_status_of(huffman) == 14
+    assert grpc_status_of(b"\x88") == CONNECTION_BROKEN

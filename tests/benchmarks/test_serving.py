@@ -10,12 +10,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from benchmarks.load.generator import ask_all
-from benchmarks.load.wire import message
-from benchmarks.serving.workloads import CANNED, GATEWAY, PLAIN, WORKLOADS
+from benchmarks.load.generator import run_closed_loop
+from benchmarks.load.wire import grpc_message
+from benchmarks.serving.workloads import CANNED, GATEWAY, HANDWRITTEN, WORKLOADS
 from protos.predict_pb2 import PredictRequest, Row
 from registry.types import Deployment
-from tests.gateway.gateway_fixture import SALT, ask, house
+from tests.gateway.gateway_fixture import SALT, gateway_fixture, predict_request
 from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
@@ -42,10 +42,10 @@ def test_the_generator_counts_what_grpc_answered_and_what_it_refused() -> None:
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         bodies = [
-            message(PredictRequest(model=name, rows=[Row(keys=["S1"])]).SerializeToString())
+            grpc_message(PredictRequest(model=name, rows=[Row(keys=["S1"])]).SerializeToString())
             for name in ("good", "good", "bad")
         ]
-        measured = await ask_all(
+        measured = await run_closed_loop(
             f"127.0.0.1:{port}", bodies, connections=2, streams=8, seconds=1.0, warm_s=0.0
         )
         await server.stop(1.0)
@@ -68,11 +68,11 @@ def test_a_short_comparison_measures_both_and_keeps_every_round(tmp_path: Path) 
 
     report = json.loads(kept.read_text(encoding="utf-8"))
     sides = {(one["side"], one["workload"]) for one in report["rounds"]}
-    assert {side for side, _ in sides} == {GATEWAY, PLAIN, CANNED}
+    assert {side for side, _ in sides} == {GATEWAY, HANDWRITTEN, CANNED}
     asked = [one for one in WORKLOADS if "1 row" in one.name]
     if not shutil.which("cargo"):  # then the generator is the one in Python
-        asked = [one for one in asked if one.plain]
-    expected = {(side, one.name) for one in asked for side in one.sides}
+        asked = [one for one in asked if one.for_python_generator]
+    expected = {(side, one.name) for one in asked for side in one.servers}
     assert sides == expected | {(CANNED, CANNED)}
     assert all(one["calls"] > 0 for one in report["rounds"])
     assert report["machine"]["cores"] >= 1
@@ -95,8 +95,8 @@ def test_locust_reports_each_model_version_and_role(tmp_path: Path) -> None:
 
     async def run() -> tuple[int, str]:
         versions = {"1": files, "2": {**files, "card.json": b'{"model": "churn", "n": 2}'}}
-        async with house(versions, deployment) as gateway:
-            await gateway.predict(ask(0.1, 0.2, 0.3))
+        async with gateway_fixture(versions, deployment) as gateway:
+            await gateway.predict(predict_request(0.1, 0.2, 0.3))
             program = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"),
                 *("--host", f"127.0.0.1:{gateway.port}", "-u", "14", "-r", "14", "-t", "3s"),

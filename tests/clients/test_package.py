@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from registry.types import Deployment
-from tests.gateway.gateway_fixture import SALT, house
+from tests.gateway.gateway_fixture import SALT, gateway_fixture
 from tests.tiny_models import tiny_files
 
 HOUSE = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def printed_by(*command: str) -> str:
         churn = Deployment(
             model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT
         )
-        async with house({"1": tiny_files()}, churn) as gateway:
+        async with gateway_fixture({"1": tiny_files()}, churn) as gateway:
             program = await asyncio.create_subprocess_exec(
                 *command,
                 f"127.0.0.1:{gateway.port}",

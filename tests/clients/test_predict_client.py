@@ -9,7 +9,7 @@ import pytest
 
 from protos.predict_pb2 import OutcomeReply, RowFlag
 from tests.clients.scripted_server import ScriptedServer, served
-from tests.poll import until
+from tests.poll import wait_until
 from turnout_client import PredictClient, PredictError, Prediction, SyncPredictClient
 
 
@@ -104,7 +104,7 @@ def test_predict_client_refuses_calls_beyond_calls_max_without_sending_them() ->
         async with served(scripted) as target, PredictClient(target, calls_max=2) as client:
             scripted.may_answer.clear()
             two = [asyncio.create_task(client.predict("churn", keys="S1")) for _ in range(2)]
-            await until(lambda: len(scripted.requests) == 2)
+            await wait_until(lambda: len(scripted.requests) == 2)
             with pytest.raises(PredictError, match="2 calls open") as caught:
                 await client.predict("churn", keys="S2")
             assert caught.value.code is grpc.StatusCode.UNAVAILABLE

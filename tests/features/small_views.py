@@ -41,6 +41,6 @@ def wide_view(width: int) -> View:
     )
 
 
-def floats(*values: float) -> np.ndarray:
+def float32_array(*values: float) -> np.ndarray:
     """A float32 array."""
     return np.array(values, dtype=np.float32)

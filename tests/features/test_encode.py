@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.encode import encode
+from features.encode import encode_columns
 from features.errors import SourceError
-from features.pushed import FeatureRow, columns_of
-from tests.features.small_views import NOW_MS, floats, plan_view
+from features.pushed import PushedRow, pushed_columns
+from tests.features.small_views import NOW_MS, float32_array, plan_view
 from tests.property_examples import examples
 
 
@@ -23,7 +23,7 @@ def columns(**given: object) -> dict[str, np.ndarray]:
 
 def test_categories_take_their_place_in_the_dictionary() -> None:
     """Known: its position; unknown: K and valid; NULL: the default and not valid."""
-    values, valid = encode(
+    values, valid = encode_columns(
         plan_view(),
         columns(
             kind=np.array(["prepaid", "postpaid", "satellite", None], dtype=object),
@@ -49,14 +49,14 @@ def test_categories_take_their_place_in_the_dictionary() -> None:
 )
 def test_numbers_out_of_bounds_are_missing(spend: float, value: float, valid: bool) -> None:
     """Both bounds are inside; NaN, infinity and float32 overflow are no numbers."""
-    values, known = encode(plan_view(), columns(spend=[spend]))
+    values, known = encode_columns(plan_view(), columns(spend=[spend]))
     assert (values[0, 1], known[0, 1]) == (value, valid)
 
 
 @pytest.mark.parametrize("balance", [float("inf"), float("-inf"), float("nan"), -1e39])
 def test_a_number_without_bounds_is_still_finite(balance: float) -> None:
     """Infinity is no number either, nor what becomes one as float32."""
-    values, known = encode(plan_view(), columns(balance=[balance]))
+    values, known = encode_columns(plan_view(), columns(balance=[balance]))
     assert np.isnan(values[0, 2])
     assert not known[0, 2]
 
@@ -65,7 +65,7 @@ def test_masked_nulls_hide_what_lies_below() -> None:
     """DuckDB gives NULL as a mask over any bits, in ints too."""
     masked = np.ma.MaskedArray(np.array([7, 7]), mask=[False, True])
     texts = np.ma.MaskedArray(np.array(["prepaid", "prepaid"], object), mask=[False, True])
-    values, valid = encode(plan_view(), columns(kind=texts, spend=masked, balance=masked))
+    values, valid = encode_columns(plan_view(), columns(kind=texts, spend=masked, balance=masked))
     assert valid.tolist() == [[True] * 3, [False] * 3]
     assert values[1, :2].tolist() == [3.0, 10.5]
     assert np.isnan(values[1, 2])
@@ -84,13 +84,15 @@ def test_masked_nulls_hide_what_lies_below() -> None:
 def test_a_column_of_another_type_is_refused(name: str, column: np.ndarray, words: str) -> None:
     """Nothing is guessed: "1.0" is not 1.0, 1 is not "1"."""
     with pytest.raises(SourceError, match=words):
-        encode(plan_view(), columns(**{name: column}))
+        encode_columns(plan_view(), columns(**{name: column}))
 
 
 def test_an_absent_column_is_named() -> None:
     """The message says what is missing and what is there."""
     with pytest.raises(SourceError, match=r"declares \['spend'\]"):
-        encode(plan_view(), {"kind": np.array(["prepaid"], object), "balance": floats(1)})
+        encode_columns(
+            plan_view(), {"kind": np.array(["prepaid"], object), "balance": float32_array(1)}
+        )
 
 
 NUMBERS = st.one_of(st.none(), st.floats(), st.integers(-(2**62), 2**62))
@@ -106,12 +108,12 @@ def test_pushed_rows_and_columns_encode_alike(rows: list[tuple[float | None, str
         mask=[n is None for n in numbers],
     )
     kinds = np.array([kind for _, kind in rows], dtype=object)
-    table = encode(plan_view(), {"kind": kinds, "spend": column, "balance": column})
+    table = encode_columns(plan_view(), {"kind": kinds, "spend": column, "balance": column})
     pushed = [
-        FeatureRow(("S1",), NOW_MS, {"kind": kind, "spend": number, "balance": number})
+        PushedRow(("S1",), NOW_MS, {"kind": kind, "spend": number, "balance": number})
         for number, kind in rows
     ]
-    stream = encode(plan_view(), columns_of(plan_view(), pushed))
+    stream = encode_columns(plan_view(), pushed_columns(plan_view(), pushed))
     assert stream[0].tobytes() == table[0].tobytes()
     assert stream[1].tobytes() == table[1].tobytes()
 
@@ -119,14 +121,14 @@ def test_pushed_rows_and_columns_encode_alike(rows: list[tuple[float | None, str
 def test_whole_numbers_round_like_a_table_of_them() -> None:
     """2**62 + 2**38 + 1 rounds differently by way of float64; both ways go through it."""
     number = 2**62 + 2**38 + 1
-    table, _ = encode(plan_view(), columns(balance=np.array([number])))
-    pushed = columns_of(plan_view(), [FeatureRow(("S1",), NOW_MS, {"balance": number})])
-    assert encode(plan_view(), pushed)[0][0, 2] == table[0, 2]
+    table, _ = encode_columns(plan_view(), columns(balance=np.array([number])))
+    pushed = pushed_columns(plan_view(), [PushedRow(("S1",), NOW_MS, {"balance": number})])
+    assert encode_columns(plan_view(), pushed)[0][0, 2] == table[0, 2]
 
 
 def test_a_pushed_row_with_strangers_is_refused() -> None:
     """A misspelt feature would be missing for ever, in silence."""
     with pytest.raises(SourceError, match=r"unknown features \['spent'\]"):
-        columns_of(plan_view(), [FeatureRow(("S1",), NOW_MS, {"spent": 1.0})])
+        pushed_columns(plan_view(), [PushedRow(("S1",), NOW_MS, {"spent": 1.0})])
     with pytest.raises(SourceError, match="has 2 ids"):
-        columns_of(plan_view(), [FeatureRow(("S1", "S2"), NOW_MS, {})])
+        pushed_columns(plan_view(), [PushedRow(("S1", "S2"), NOW_MS, {})])

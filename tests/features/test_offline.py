@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from features.contract import ModelContract, RequestInput, ViewUse
 from features.errors import EntityIdError, SourceError
 from features.offline import OfflineStore, Spine
-from features.pushed import FeatureRow
+from features.pushed import PushedRow
 from features.rows import DEFAULTED, MISSING, STALE
 from features.views import View
 from tests.features.small_views import DAY_MS, NOW_MS, plan_view, wide_view
@@ -29,13 +29,13 @@ def contract(view: View = VIEW, features: tuple[str, ...] = ("spend",)) -> Model
 
 def row(
     subscriber: str, event_ms: int, spend: float | None = 1.0, **others: float | str | None
-) -> FeatureRow:
+) -> PushedRow:
     """A row of VIEW, whole unless told otherwise."""
     values = {"kind": "prepaid", "spend": spend, "balance": 0.0, **others}
-    return FeatureRow((subscriber,), event_ms, values)
+    return PushedRow((subscriber,), event_ms, values)
 
 
-def asked(*questions: tuple[str, int]) -> Spine:
+def spine_of(*questions: tuple[str, int]) -> Spine:
     """Subscriber and instant of each question."""
     return Spine(
         ids={"subscriber": [subscriber for subscriber, _ in questions]},
@@ -62,7 +62,7 @@ def test_a_source_becomes_a_training_set(tmp_path: Path) -> None:
 
     assert summary.rows == 1
     assert summary.missing == {"balance": 1}
-    found = store.training_set(contract(features=("spend", "kind")), asked(("S1", 6), ("S1", 5)))
+    found = store.training_set(contract(features=("spend", "kind")), spine_of(("S1", 6), ("S1", 5)))
     assert found.names == ("plan:spend", "plan:kind")
     assert found.values.tolist() == [[2.5, 0.0], [10.5, 3.0]]
     assert found.flags.tolist() == [DEFAULTED, MISSING | DEFAULTED]
@@ -111,13 +111,13 @@ def test_a_transform_that_does_not_fit_is_refused(
 def test_a_late_correction_is_not_known_before_it_came(tmp_path: Path) -> None:
     """As of each instant, the newest event known by then, even when an older one came last."""
     store = OfflineStore(tmp_path)
-    store.append(VIEW, [row("S1", 100, 1.0)], created_ms=100)
-    store.append(VIEW, [row("S1", 200, 2.0)], created_ms=250)
-    store.append(VIEW, [row("S1", 150, 3.0)], created_ms=300)
-    store.append(VIEW, [row("S1", 200, 4.0)], created_ms=400)
+    store.append_pushed(VIEW, [row("S1", 100, 1.0)], created_ms=100)
+    store.append_pushed(VIEW, [row("S1", 200, 2.0)], created_ms=250)
+    store.append_pushed(VIEW, [row("S1", 150, 3.0)], created_ms=300)
+    store.append_pushed(VIEW, [row("S1", 200, 4.0)], created_ms=400)
 
     instants = [99, 100, 200, 249, 250, 300, 399, 400]
-    found = store.training_set(contract(), asked(*[("S1", instant) for instant in instants]))
+    found = store.training_set(contract(), spine_of(*[("S1", instant) for instant in instants]))
 
     assert found.values[:, 0].tolist() == [10.5, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 4.0]
     assert store.latest(VIEW).values[0, 1] == 4.0
@@ -127,9 +127,9 @@ def test_a_late_correction_is_not_known_before_it_came(tmp_path: Path) -> None:
 def test_age_decides_at_the_millisecond(tmp_path: Path) -> None:
     """Fresh at the TTL, stale after it, as if never written after two."""
     store = OfflineStore(tmp_path)
-    store.append(VIEW, [row("S1", NOW_MS, 2.0)], created_ms=NOW_MS)
+    store.append_pushed(VIEW, [row("S1", NOW_MS, 2.0)], created_ms=NOW_MS)
     ages = [DAY_MS, DAY_MS + 1, 2 * DAY_MS, 2 * DAY_MS + 1]
-    found = store.training_set(contract(), asked(*[("S1", NOW_MS + age) for age in ages]))
+    found = store.training_set(contract(), spine_of(*[("S1", NOW_MS + age) for age in ages]))
     assert found.values[:, 0].tolist() == [2.0, 10.5, 10.5, 10.5]
     stale, missing = STALE | DEFAULTED, MISSING | DEFAULTED
     assert found.flags.tolist() == [0, stale, stale, missing]
@@ -138,7 +138,7 @@ def test_age_decides_at_the_millisecond(tmp_path: Path) -> None:
 def test_nothing_ingested_is_all_defaults(tmp_path: Path) -> None:
     """A new view is missing, not an error; the latest rows are none."""
     store = OfflineStore(tmp_path)
-    found = store.training_set(contract(), asked(("S1", 1)))
+    found = store.training_set(contract(), spine_of(("S1", 1)))
     assert found.values.tolist() == [[10.5]]
     assert found.flags.tolist() == [MISSING | DEFAULTED]
     assert len(store.latest(VIEW)) == 0
@@ -148,9 +148,9 @@ def test_views_and_composites_stand_in_contract_order(tmp_path: Path) -> None:
     """Each view by its own entities; flags of a row are those of any of its views."""
     offers = wide_view(70)
     store = OfflineStore(tmp_path)
-    store.append(VIEW, [row("S1", 10, 2.0)], created_ms=10)
+    store.append_pushed(VIEW, [row("S1", 10, 2.0)], created_ms=10)
     numbers = {f"n{i}": float(i) + 0.5 for i in range(70) if i != 66}
-    store.append(offers, [FeatureRow(("S1", "O1"), 10, numbers)], created_ms=10)
+    store.append_pushed(offers, [PushedRow(("S1", "O1"), 10, numbers)], created_ms=10)
     both = ModelContract(
         entities=("offer", "subscriber"),
         views=(
@@ -177,27 +177,27 @@ def test_a_spine_must_name_the_views_entities(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="1 instants"):
         store.training_set(contract(), Spine(ids={"subscriber": ["S1", "S2"]}, as_of_ms=one))
     with pytest.raises(EntityIdError, match="0 bytes"):
-        store.training_set(contract(), asked(("", 1)))
+        store.training_set(contract(), spine_of(("", 1)))
 
 
 def test_the_digest_names_the_data(tmp_path: Path) -> None:
     """The same rows have the same digest anywhere; one more row has another."""
     stores = [OfflineStore(tmp_path / name) for name in ("a", "b")]
     for store in stores:
-        store.append(VIEW, [row("S1", 10), row("S2", 10)], created_ms=10)
+        store.append_pushed(VIEW, [row("S1", 10), row("S2", 10)], created_ms=10)
     first, second = (store.digest([VIEW]) for store in stores)
     assert first == second
-    stores[1].append(VIEW, [row("S1", 11)], created_ms=11)
+    stores[1].append_pushed(VIEW, [row("S1", 11)], created_ms=11)
     assert stores[1].digest([VIEW]) != first
 
 
 def test_ingests_at_once_keep_all_and_leave_no_parts(tmp_path: Path) -> None:
     """The number of a file is taken by a link that cannot replace another's."""
     store = OfflineStore(tmp_path)
-    first = store.append(VIEW, [row("S1", 10)], created_ms=10)
+    first = store.append_pushed(VIEW, [row("S1", 10)], created_ms=10)
     ahead = first.path.with_name("000003.parquet")
     ahead.write_bytes(first.path.read_bytes())
-    paths = [store.append(VIEW, [row("S1", 10)], created_ms=10).path.name for _ in range(2)]
+    paths = [store.append_pushed(VIEW, [row("S1", 10)], created_ms=10).path.name for _ in range(2)]
     assert paths == ["000004.parquet", "000005.parquet"]
     assert not list(tmp_path.rglob("*.part"))
 
@@ -223,9 +223,9 @@ def test_the_join_is_the_rule_read_row_by_row(
             numbers = range(len(order), len(order) + len(together))
             order += [(*pair, created, n) for pair, n in zip(together, numbers, strict=True)]
             pushed = [row(*pair, float(n)) for pair, n in zip(together, numbers, strict=True)]
-            store.append(view, pushed, created_ms=created)
+            store.append_pushed(view, pushed, created_ms=created)
     questions = [(subscriber, instant) for subscriber in ("S1", "S2") for instant in range(14)]
-    found = store.training_set(contract(view), asked(*questions))
+    found = store.training_set(contract(view), spine_of(*questions))
     for place, (subscriber, instant) in enumerate(questions):
         known = [
             (event, created, number)
@@ -243,9 +243,9 @@ def test_the_join_is_the_rule_read_row_by_row(
 def test_no_questions_and_no_views_are_fine(tmp_path: Path) -> None:
     """A spine of nobody; a model that reads request inputs alone."""
     store = OfflineStore(tmp_path)
-    store.append(VIEW, [row("S1", 10)], created_ms=10)
+    store.append_pushed(VIEW, [row("S1", 10)], created_ms=10)
     nobody = Spine(ids={"subscriber": []}, as_of_ms=np.empty(0, dtype=np.int64))
     assert store.training_set(contract(), nobody).values.shape == (0, 1)
     plain = ModelContract(entities=("subscriber",), inputs=(RequestInput(name="budget"),))
-    found = store.training_set(plain, asked(("S1", 20)))
+    found = store.training_set(plain, spine_of(("S1", 20)))
     assert (found.values.shape, found.names, found.flags.tolist()) == ((1, 0), (), [0])

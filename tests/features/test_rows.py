@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from features.entity_ids import id_hashes
 from features.rows import DEFAULTED, MISSING, STALE, ViewRows, valid_flags, valid_words
-from tests.features.small_views import DAY_MS, NOW_MS, floats, plan_view, wide_view
+from tests.features.small_views import DAY_MS, NOW_MS, float32_array, plan_view, wide_view
 from tests.property_examples import examples
 
 ROWS = ViewRows(plan_view())
@@ -53,8 +53,8 @@ def test_rows_come_back_bit_for_bit(bits: np.ndarray, data: st.DataObject) -> No
 def test_a_key_names_entity_view_and_definition() -> None:
     """The braces are literal: a Cluster keeps what is known of one entity on one node."""
     view = plan_view()
-    assert ROWS.key(b"S1") == f"{{S1}}:plan@{view.view_hash[:16]}".encode()
-    assert ROWS.keys(IDS) == [ROWS.key(entity_id) for entity_id in IDS]
+    assert ROWS.store_key(b"S1") == f"{{S1}}:plan@{view.view_hash[:16]}".encode()
+    assert ROWS.store_keys(IDS) == [ROWS.store_key(entity_id) for entity_id in IDS]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_key_names_entity_view_and_definition() -> None:
 def test_age_decides_at_the_millisecond(age_ms: int, flag: int) -> None:
     """From the future and up to the TTL fresh, then stale, after two TTLs as if never written."""
     decoded = ROWS.decode(packed(age_ms), HASHES, NOW_MS)
-    expected = ROWS.defaults(3).values if flag else VALUES
+    expected = ROWS.default_rows(3).values if flag else VALUES
     assert decoded.flags.tolist() == [flag] * 3
     assert decoded.values.tobytes() == expected.tobytes()
     assert decoded.broken == 0
@@ -103,7 +103,7 @@ def test_another_entitys_or_views_row_is_broken_not_served() -> None:
     decoded = ROWS.decode([second, first, other[2]], HASHES, NOW_MS)
     assert decoded.broken == 3
     assert decoded.flags.tolist() == [MISSING | DEFAULTED] * 3
-    assert decoded.values.tobytes() == ROWS.defaults(3).values.tobytes()
+    assert decoded.values.tobytes() == ROWS.default_rows(3).values.tobytes()
 
 
 @examples(100)
@@ -112,7 +112,7 @@ def test_garbage_is_never_served(replies: list[bytes | None]) -> None:
     """No bytes make decode raise or pass for a row."""
     decoded = ROWS.decode(replies, HASHES, NOW_MS)
     assert decoded.broken == sum(reply is not None for reply in replies)
-    assert decoded.values.tobytes() == ROWS.defaults(3).values.tobytes()
+    assert decoded.values.tobytes() == ROWS.default_rows(3).values.tobytes()
 
 
 def test_no_rows_are_no_rows() -> None:
@@ -123,7 +123,7 @@ def test_no_rows_are_no_rows() -> None:
 
 def test_defaults_stand_for_a_store_that_is_away() -> None:
     """All missing, none broken."""
-    decoded = ROWS.defaults(2)
+    decoded = ROWS.default_rows(2)
     assert decoded.flags.tolist() == [MISSING | DEFAULTED] * 2
     assert decoded.values[:, :2].tolist() == [[3.0, 10.5]] * 2
     assert decoded.broken == 0
@@ -135,4 +135,4 @@ def test_pack_refuses_what_it_cannot_keep() -> None:
         ROWS.pack(IDS, np.full(3, NOW_MS), VALUES[:2], VALID)
     for instant in (-1, 2**53):
         with pytest.raises(ValueError, match="event times run from"):
-            ROWS.pack([b"S1"], np.array([instant]), floats(1, 2, 3)[None], VALID[:1])
+            ROWS.pack([b"S1"], np.array([instant]), float32_array(1, 2, 3)[None], VALID[:1])

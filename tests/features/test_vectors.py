@@ -9,7 +9,7 @@ import pytest
 
 from features.canonical import canonical_json
 from features.contract import ModelContract
-from features.entity_ids import check, id_hashes, join
+from features.entity_ids import check_entity_id, id_hashes, join_ids
 from features.rows import DEFAULTED, ViewRows
 from features.views import View
 
@@ -23,13 +23,13 @@ def test_rows_and_keys_are_these_bytes(case: dict[str, Any]) -> None:
     """Written so, and read back so, one by one and all at once."""
     view = View.from_definition(case["definition"])
     rows = ViewRows(view)
-    ids = [join([check(item) for item in row["ids"]]) for row in case["rows"]]
+    ids = [join_ids([check_entity_id(item) for item in row["ids"]]) for row in case["rows"]]
     values = np.array([row["value_bits"] for row in case["rows"]], np.uint32).view(np.float32)
     valid = np.array([row["valid"] for row in case["rows"]], np.bool_)
     events = np.array([row["event_time_ms"] for row in case["rows"]], np.int64)
     stored = [bytes.fromhex(row["row_hex"]) for row in case["rows"]]
 
-    assert [key.hex() for key in rows.keys(ids)] == [row["key_hex"] for row in case["rows"]]
+    assert [key.hex() for key in rows.store_keys(ids)] == [row["key_hex"] for row in case["rows"]]
     assert rows.pack(ids, events, values, valid) == stored
     for place, value in enumerate(stored):
         read = rows.decode([value], id_hashes(ids[place : place + 1]), int(events[place]))

@@ -12,31 +12,35 @@ from gateway.models.executor import Scorer
 from protos import window_pb2
 from protos.predict_pb2 import PredictReply
 from registry.types import Deployment, split_bucket
-from tests.gateway.gateway_fixture import SALT, House, ask
+from tests.gateway.gateway_fixture import SALT, GatewayFixture, predict_request
 
-ONE = Deployment(model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT)
-HALF = replace(ONE, revision=2, canary="2", canary_bp=5_000)
-DOUBLE = np.array([[0.2], [0.4], [0.6]], dtype=np.float32)
+PRODUCTION_ONLY = Deployment(
+    model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT
+)
+CANARY_AT_HALF = replace(PRODUCTION_ONLY, revision=2, canary="2", canary_bp=5_000)
+DOUBLED_WEIGHTS = np.array([[0.2], [0.4], [0.6]], dtype=np.float32)
 """A candidate that scores twice what production does."""
-KEYS = [f"S{n}" for n in range(60)]
+CUSTOMER_KEYS = [f"S{n}" for n in range(60)]
 
 
 def canary_keys(share_bp: int = 5_000) -> set[str]:
     """Those of KEYS that the split gives to the canary."""
-    return {key for key in KEYS if split_bucket(SALT, key.encode()) < share_bp}
+    return {key for key in CUSTOMER_KEYS if split_bucket(SALT, key.encode()) < share_bp}
 
 
-async def ask_all(gateway: House, first: float = 1.0) -> dict[str, PredictReply]:
+async def predict_all_keys(gateway: GatewayFixture, first: float = 1.0) -> dict[str, PredictReply]:
     """One call a key, all at once."""
-    replies = await asyncio.gather(*(gateway.predict(ask(first, 2, 3, key=k)) for k in KEYS))
-    return dict(zip(KEYS, replies, strict=True))
+    replies = await asyncio.gather(
+        *(gateway.predict(predict_request(first, 2, 3, key=k)) for k in CUSTOMER_KEYS)
+    )
+    return dict(zip(CUSTOMER_KEYS, replies, strict=True))
 
 
-def windows_of(gateway: House) -> dict[str, window_pb2.Window]:
+def closed_windows(gateway: GatewayFixture) -> dict[str, window_pb2.Window]:
     """Every window so far, one an arm: counts added, records joined."""
-    gateway.aside.fold()
+    gateway.recorder.fold()
     by_arm: dict[str, window_pb2.Window] = {}
-    for window in gateway.windows.close(0, everything=True):
+    for window in gateway.windows.close_windows(0, everything=True):
         name = window_pb2.Arm.Name(window.arm).removeprefix("ARM_")
         held = by_arm.setdefault(name, window_pb2.Window())
         for field, value in window.calls.ListFields():
@@ -50,20 +54,20 @@ def windows_of(gateway: House) -> dict[str, window_pb2.Window]:
     return by_arm
 
 
-class Hung:
+class HungScorer:
     """A scorer that does not return until it is let go."""
 
     def __init__(self) -> None:
 
-        self.go_on = threading.Event()
+        self.released = threading.Event()
 
     def run(self, matrix: np.ndarray) -> np.ndarray:
         """Wait."""
-        assert self.go_on.wait(10.0)
+        assert self.released.wait(10.0)
         return np.zeros((len(matrix), 1), dtype=np.float32)
 
 
-class Busy:
+class BusyScorer:
     """A scorer that computes for 12 ms more than the real one."""
 
     def __init__(self, scorer: Scorer) -> None:
@@ -77,7 +81,7 @@ class Busy:
         return self._scorer.run(matrix)
 
 
-class Slow:
+class SlowScorer:
     """A scorer that takes 12 ms longer than the real one."""
 
     def __init__(self, scorer: Scorer) -> None:

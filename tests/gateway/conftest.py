@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.front_doors import DOORS
+from tests.front_doors import INGRESSES
 from tests.gateway import gateway_fixture as houses
 
 
@@ -14,16 +14,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests of modules that open houses get both doors."""
     module = metafunc.module
-    opens = getattr(module, "house", None) is houses.house
+    opens = getattr(module, "gateway_fixture", None) is houses.gateway_fixture
     walks = any(metafunc.definition.iter_markers("walk"))
     if opens and walks and not any(metafunc.definition.iter_markers("grpcio")):
-        metafunc.fixturenames.append("door")
-        metafunc.parametrize("door", DOORS, indirect=True)
+        metafunc.fixturenames.append("ingress")
+        metafunc.parametrize("ingress", INGRESSES, indirect=True)
 
 
 @pytest.fixture
-def door(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def ingress(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which door the test's houses have."""
     kind = str(request.param)
-    monkeypatch.setattr(houses, "DOOR", kind)
+    monkeypatch.setattr(houses, "DEFAULT_INGRESS", kind)
     return kind

@@ -10,17 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import batch_keys
-from gateway.batch_keys import ENTITY_IDS, Field, Hash, Keys
-from gateway.native_library import built
+from gateway.batch_keys import ENTITY_IDS, EncodeField, HashKeys, KeyColumn
+from gateway.native_library import load_native_library
 from gateway.predict import batch
-from journal.prediction_id import BODY, FORMAT, HOLDOUT_BIT, model_hash, write, write_many
+from journal.prediction_id import (
+    BODY,
+    FORMAT,
+    HOLDOUT_BIT,
+    hash_model_name,
+    write_prediction_id,
+    write_prediction_ids,
+)
 from protos.journal_pb2 import ServedBatch
 from registry.types import (
-    EVIDENCE,
-    HOLDOUT,
-    SHADOW,
-    SPLIT,
-    WHOLE_BP,
+    ALL_BP,
+    EVIDENCE_DOMAIN,
+    HOLDOUT_DOMAIN,
+    SHADOW_DOMAIN,
+    SPLIT_DOMAIN,
     evidence_key,
     holdout_bucket,
     shadow_bucket,
@@ -29,24 +36,24 @@ from registry.types import (
 from tests.property_examples import examples
 
 VECTORS = Path(__file__).parents[1] / "vectors"
-NATIVE = built()
+NATIVE = load_native_library()
 NAMED = [pytest.param(False, id="python"), pytest.param(True, id="native")]
 TEXTS = st.lists(st.text(max_size=90), max_size=12)
 
 
-def hash_of(*, native: bool) -> Hash:
+def hash_of(*, native: bool) -> HashKeys:
     """Return one of both; skips where it is not built."""
-    return of_library("hashes") if native else batch_keys.hashed
+    return of_library("hashes") if native else batch_keys.hash_keys_in_python
 
 
-def field_of(*, native: bool) -> Field:
+def field_of(*, native: bool) -> EncodeField:
     """Return one of both."""
-    return of_library("repeated_field") if native else batch_keys.fielded
+    return of_library("repeated_field") if native else batch_keys.encode_field_in_python
 
 
-def many_of(*, native: bool) -> batch.Many:
+def many_of(*, native: bool) -> batch.WriteIds:
     """Return one of both."""
-    return of_library("prediction_ids") if native else write_many
+    return of_library("prediction_ids") if native else write_prediction_ids
 
 
 def of_library(name: str) -> Any:  # noqa: ANN401  a function of the library's
@@ -64,9 +71,11 @@ def vectors(name: str) -> dict[str, Any]:
 
 def test_the_library_is_used_where_it_is_built() -> None:
     """Else nobody would notice that the quick way is gone."""
-    assert batch_keys.HASH is getattr(NATIVE, "hashes", batch_keys.hashed)
-    assert batch_keys.FIELD is getattr(NATIVE, "repeated_field", batch_keys.fielded)
-    assert getattr(NATIVE, "prediction_ids", write_many) is batch.MANY
+    assert batch_keys.HASH_KEYS is getattr(NATIVE, "hashes", batch_keys.hash_keys_in_python)
+    assert batch_keys.ENCODE_FIELD is getattr(
+        NATIVE, "repeated_field", batch_keys.encode_field_in_python
+    )
+    assert getattr(NATIVE, "prediction_ids", write_prediction_ids) is batch.WRITE_IDS
 
 
 @pytest.mark.parametrize("native", NAMED)
@@ -75,15 +84,15 @@ def test_hashes_are_the_committed_ones(native: bool) -> None:
     quick = hash_of(native=native)
     for case in vectors("split_hashes")["cases"]:
         salt, key = bytes.fromhex(case["salt"]), bytes.fromhex(case["key"])
-        laid = Keys.of([key])
+        laid = KeyColumn.from_list([key])
         for before, expected in (
-            (salt + SPLIT, case["split"]),
-            (salt + SHADOW + bytes.fromhex(case["version_id"]), case["shadow"]),
-            (salt + HOLDOUT, case["holdout"]),
+            (salt + SPLIT_DOMAIN, case["split"]),
+            (salt + SHADOW_DOMAIN + bytes.fromhex(case["version_id"]), case["shadow"]),
+            (salt + HOLDOUT_DOMAIN, case["holdout"]),
         ):
             drawn = np.frombuffer(quick(before, laid.buffer, laid.starts, laid.ends), np.uint64)
-            assert drawn.tolist()[0] % WHOLE_BP == expected
-        evidence = quick(salt + EVIDENCE, laid.buffer, laid.starts, laid.ends)
+            assert drawn.tolist()[0] % ALL_BP == expected
+        evidence = quick(salt + EVIDENCE_DOMAIN, laid.buffer, laid.starts, laid.ends)
         assert evidence[::-1].hex() == case["evidence"]
 
 
@@ -91,22 +100,24 @@ def test_hashes_are_the_committed_ones(native: bool) -> None:
 @given(st.binary(max_size=60), st.lists(st.binary(max_size=400), max_size=8))
 def test_hashes_are_xxh3_of_each_key(before: bytes, drawn: list[bytes]) -> None:
     """Of any length: xxh3 has four ways through it."""
-    laid = Keys.of(drawn)
+    laid = KeyColumn.from_list(drawn)
     told = (before, laid.buffer, laid.starts, laid.ends)
-    assert hash_of(native=True)(*told) == batch_keys.hashed(*told)
+    assert hash_of(native=True)(*told) == batch_keys.hash_keys_in_python(*told)
 
 
 def test_keys_hash_as_the_registry_says() -> None:
     """One by one in registry.types, or all at once."""
     salt, version, drawn = bytes(range(16)), bytes(range(32)), [b"", b"a", b"S0000001", b"x" * 300]
-    laid = Keys.of(drawn)
-    assert laid.hashes(salt + EVIDENCE).tolist() == [evidence_key(salt, key) for key in drawn]
+    laid = KeyColumn.from_list(drawn)
+    assert laid.hashes(salt + EVIDENCE_DOMAIN).tolist() == [
+        evidence_key(salt, key) for key in drawn
+    ]
     for before, bucket in (
-        (salt + SPLIT, lambda key: split_bucket(salt, key)),
-        (salt + HOLDOUT, lambda key: holdout_bucket(salt, key)),
-        (salt + SHADOW + version, lambda key: shadow_bucket(salt, version, key)),
+        (salt + SPLIT_DOMAIN, lambda key: split_bucket(salt, key)),
+        (salt + HOLDOUT_DOMAIN, lambda key: holdout_bucket(salt, key)),
+        (salt + SHADOW_DOMAIN + version, lambda key: shadow_bucket(salt, version, key)),
     ):
-        assert (laid.hashes(before) % WHOLE_BP).tolist() == [bucket(key) for key in drawn]
+        assert (laid.hashes(before) % ALL_BP).tolist() == [bucket(key) for key in drawn]
 
 
 @pytest.mark.parametrize("native", NAMED)
@@ -120,7 +131,7 @@ def test_ids_are_the_committed_ones(native: bool) -> None:
             case["role"],
             case["slot"],
             0,
-            model_hash(case["model"]),
+            hash_model_name(case["model"]),
             bytes.fromhex(case["version"]),
             int(case["revision"]),
             int(case["at_ms"]),
@@ -151,7 +162,7 @@ def test_ids_are_those_written_one_by_one(
     """In groups and what is left of them, sequences that wrap, held out or not."""
     same = {"slot": 7, "model_hash": 2**64 - 5, "revision": 3, "at_ms": at_ms, "boot_id": 2**63}
     expected = b"".join(
-        write(
+        write_prediction_id(
             key,
             role=2 | (HOLDOUT_BIT if out and anybody else 0),
             sequence=(first + place) & 0xFFFF_FFFF,
@@ -172,9 +183,9 @@ def test_ids_are_those_written_one_by_one(
 @given(TEXTS, st.data())
 def test_entity_ids_are_protobufs_own_bytes(texts: list[str], data: st.DataObject) -> None:
     """All of them, or some picked out."""
-    laid = Keys.of([text.encode() for text in texts])
+    laid = KeyColumn.from_list([text.encode() for text in texts])
     places = data.draw(st.lists(st.integers(0, len(texts) - 1), max_size=5)) if texts else []
-    picked = laid.at(np.array(places, dtype=np.intp))
+    picked = laid.select(np.array(places, dtype=np.intp))
     for some, expected in ((laid, texts), (picked, [texts[place] for place in places])):
         message = ServedBatch(entity_ids=expected).SerializeToString()
         told = (ENTITY_IDS, some.buffer, some.starts, some.ends)

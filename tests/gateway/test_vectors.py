@@ -12,8 +12,8 @@ from google.protobuf.message import Message
 from gateway.columns import ModelShape
 from gateway.status import RefusedError
 from gateway.transport.admission import Admission
-from gateway.transport.call_queue import Intake
-from gateway.transport.decode import DoorLimits, decode, parse
+from gateway.transport.call_queue import CallQueue
+from gateway.transport.decode import DecodeLimits, decode_predict, parse_predict
 from protos.registry_pb2 import Deployment
 from protos.window_pb2 import WindowBatch
 from registry import types
@@ -28,16 +28,18 @@ SHAPE = ModelShape(
         "input_defaults": tuple(COLUMNS["shape"]["input_defaults"]),
     }
 )
-LIMITS = DoorLimits(**COLUMNS["limits"])
+LIMITS = DecodeLimits(**COLUMNS["limits"])
 
 
 def test_calls_become_the_committed_columns() -> None:
     """Four messages that waited together, laid out as one batch."""
-    intake = Intake(Admission(1_000, 100, 100))
+    intake = CallQueue(Admission(1_000, 100, 100))
     for place, call in enumerate(COLUMNS["calls"]):
-        decoded = decode(parse(bytes.fromhex(call["message"])), {"nba": SHAPE}, LIMITS)
-        intake.enter(decoded, arrived_ns=1_000 + place, deadline_ns=10**9 + place)
-    taken = intake.take(256)
+        decoded = decode_predict(
+            parse_predict(bytes.fromhex(call["message"])), {"nba": SHAPE}, LIMITS
+        )
+        intake.admit(decoded, arrived_ns=1_000 + place, deadline_ns=10**9 + place)
+    taken = intake.pop_calls(256)
     assert taken is not None
 
     expected = dict(COLUMNS["columns"])
@@ -55,7 +57,7 @@ def test_calls_become_the_committed_columns() -> None:
 def test_bad_messages_get_the_committed_code(bad: dict[str, Any]) -> None:
     """The same code at either door."""
     with pytest.raises(RefusedError) as refused:
-        decode(parse(bytes.fromhex(bad["message"])), {"nba": SHAPE}, LIMITS)
+        decode_predict(parse_predict(bytes.fromhex(bad["message"])), {"nba": SHAPE}, LIMITS)
     assert int(refused.value.refusal.code) == bad["code"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-HOUSE = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[2]
 
 BOTTOM = {"protos", "stats", "journal"}
 MIDDLE = BOTTOM | {"features", "registry"}
@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """Each room, and the rooms it may import; those of DESIGN that do not stand yet are listed too."""
 
-ROOMS = tuple(room for room in MAY_IMPORT if (HOUSE / room / "__init__.py").exists())
+ROOMS = tuple(room for room in MAY_IMPORT if (REPOSITORY / room / "__init__.py").exists())
 
 CLIENT_FOLDER = "clients/python/src/turnout_client"
 """The package for callers. It is no room: it has a wheel of its own, for Python 3.9 and newer."""
@@ -43,7 +43,7 @@ BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 """Where one statement holds others; expressions hold none of what the rules look at."""
 
 
-KEPT = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+LISTED_NODES = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def parsed(path: Path) -> ast.Module:
@@ -52,7 +52,7 @@ def parsed(path: Path) -> ast.Module:
 
 
 @cache
-def statements(path: Path) -> tuple[KEPT, ...]:
+def statements(path: Path) -> tuple[LISTED_NODES, ...]:
     """Return the imports, functions and classes of one file, at whatever depth, without bodies.
 
     Ten times faster than ast.walk. Whole trees of 60,000 lines would be a second's work for the
@@ -65,9 +65,9 @@ def statements(path: Path) -> tuple[KEPT, ...]:
         for node in found:  # it grows while we go
             for block in BLOCKS:
                 found += getattr(node, block, ())
-                if isinstance(node, KEPT) and hasattr(node, block):
+                if isinstance(node, LISTED_NODES) and hasattr(node, block):
                     setattr(node, block, [])
-        return tuple(node for node in found if isinstance(node, KEPT))
+        return tuple(node for node in found if isinstance(node, LISTED_NODES))
     finally:
         if resting:
             gc.enable()
@@ -76,7 +76,7 @@ def statements(path: Path) -> tuple[KEPT, ...]:
 def sources(*folders: str) -> Iterator[tuple[str, Path]]:
     """Yield (folder, file) for every hand-written .py file below *folders*, in a fixed order."""
     for folder in folders:
-        for path in sorted((HOUSE / folder).rglob("*.py")):
+        for path in sorted((REPOSITORY / folder).rglob("*.py")):
             if "_pb2" not in path.name:
                 yield folder, path
 
@@ -91,12 +91,12 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{start}.{alias.name}") for alias in node.names)
 
 
-def place(path: Path, line: int = 0) -> str:
+def location(path: Path, line: int = 0) -> str:
     """Return where a rule was broken, as an editor opens it."""
-    return f"{path.relative_to(HOUSE)}:{line}" if line else str(path.relative_to(HOUSE))
+    return f"{path.relative_to(REPOSITORY)}:{line}" if line else str(path.relative_to(REPOSITORY))
 
 
-def no_breach(breaches: list[str]) -> None:
+def fail_on_breaches(breaches: list[str]) -> None:
     """Fail with one breach a line, whole, so that each can be clicked and mended."""
     if breaches:
         pytest.fail("\n".join([f"{len(breaches)} breaches:", *breaches]), pytrace=False)

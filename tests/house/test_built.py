@@ -11,25 +11,29 @@ from pathlib import Path
 import pytest
 
 from protos.generate import CLIENT as CLIENT_PROTOS
-from tests.house.sources import HOUSE, MAY_IMPORT, ROOMS, no_breach
+from tests.house.sources import MAY_IMPORT, REPOSITORY, ROOMS, fail_on_breaches
 
 
 @pytest.mark.walk
 def test_the_generated_protos_are_fresh(tmp_path: Path) -> None:
     """Running protoc now writes, byte for byte, what is committed; `make protos` refreshes it."""
-    subprocess.run([sys.executable, "-m", "protos.generate", str(tmp_path)], cwd=HOUSE, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "protos.generate", str(tmp_path)], cwd=REPOSITORY, check=True
+    )
 
     for folder in (Path("protos"), CLIENT_PROTOS):
         made = {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
-        kept = {path.name: path.read_bytes() for path in (HOUSE / folder).glob("*_pb2*.py*")}
-        no_breach([f"{folder / name}" for name in made | kept if made.get(name) != kept.get(name)])
+        kept = {path.name: path.read_bytes() for path in (REPOSITORY / folder).glob("*_pb2*.py*")}
+        fail_on_breaches(
+            [f"{folder / name}" for name in made | kept if made.get(name) != kept.get(name)]
+        )
 
 
 @pytest.mark.walk
 def test_the_wheel_holds_only_the_rooms(tmp_path: Path) -> None:
     """Never tests or benchmarks: somebody else's environment has folders of those names."""
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
-    subprocess.run([*build, str(HOUSE)], check=True, capture_output=True)
+    subprocess.run([*build, str(REPOSITORY)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     inside = [Path(name) for name in zipfile.ZipFile(wheel).namelist()]
 
@@ -41,7 +45,9 @@ def test_the_wheel_holds_only_the_rooms(tmp_path: Path) -> None:
 def test_turnout_asks_for_the_client_of_its_own_version() -> None:
     """The two wheels are released together: docs/decisions/0005-client-package.md."""
     turnout, client = (
-        tomllib.loads((HOUSE / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        tomllib.loads((REPOSITORY / folder / "pyproject.toml").read_text(encoding="utf-8"))[
+            "project"
+        ]
         for folder in (".", "clients/python")
     )
     assert client["version"] == turnout["version"]
@@ -50,7 +56,7 @@ def test_turnout_asks_for_the_client_of_its_own_version() -> None:
 
 def test_every_room_that_stands_is_packed() -> None:
     """A room left out of the wheel would be missed first by whoever installs it."""
-    project = tomllib.loads((HOUSE / "pyproject.toml").read_text(encoding="utf-8"))
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     packed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 
     assert sorted(packed) == sorted(ROOMS)
@@ -59,20 +65,20 @@ def test_every_room_that_stands_is_packed() -> None:
 
 def test_the_lock_file_holds_versions_and_hashes_and_no_addresses() -> None:
     """Where packages come from is the business of whoever installs."""
-    lines = (HOUSE / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    lines = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8").splitlines()
 
-    no_breach([line for line in lines if "://" in line or line.startswith("--")])
+    fail_on_breaches([line for line in lines if "://" in line or line.startswith("--")])
     pins = [line for line in lines if line and not line.startswith((" ", "#"))]
-    no_breach([line for line in pins if "==" not in line or not line.endswith("\\")])
+    fail_on_breaches([line for line in pins if "==" not in line or not line.endswith("\\")])
 
 
 def test_every_dependency_has_its_reason() -> None:
     """docs/decisions/0001-dependencies.md has a row for each, and none for what is gone."""
-    project = tomllib.loads((HOUSE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     asked = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     names = {re.split(r"[<>=!;~ \[]", line, maxsplit=1)[0] for line in asked}
-    page = (HOUSE / "docs" / "decisions" / "0001-dependencies.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs" / "decisions" / "0001-dependencies.md").read_text(encoding="utf-8")
     rows = set(re.findall(r"^\| ([\w-]+) \|", page.partition("## Left out")[0], re.MULTILINE))
 
     unmatched = names ^ (rows - {"package"})
-    no_breach([f"{name} has no row, or no place in pyproject.toml" for name in unmatched])
+    fail_on_breaches([f"{name} has no row, or no place in pyproject.toml" for name in unmatched])

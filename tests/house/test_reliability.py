@@ -2,9 +2,9 @@
 
 import re
 
-from tests.house.sources import HOUSE, no_breach
+from tests.house.sources import REPOSITORY, fail_on_breaches
 
-PAGE = (HOUSE / "docs" / "reliability.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs" / "reliability.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| ([CDMPT]\d+) \| (.+) \|$", re.MULTILINE)
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 CASES = {"C": 26, "D": 10, "M": 14, "P": 11, "T": 4}
@@ -19,7 +19,7 @@ def test_every_case_has_its_row() -> None:
 
 def test_every_case_is_tested_or_says_why_not() -> None:
     """A row without a test names what measures it, or says: not yet."""
-    no_breach(
+    fail_on_breaches(
         [
             f"{case} names no test, and says neither *not yet* nor what measures it"
             for case, row in ROW.findall(PAGE)
@@ -32,16 +32,16 @@ def test_every_test_that_is_named_exists() -> None:
     """Renamed or removed tests take their promise with them: say so here."""
     named = sorted(set(TEST.findall(PAGE)))
     assert len(named) > 50
-    no_breach(
+    fail_on_breaches(
         [
             f"docs/reliability.md names {path}::{test}, which does not exist"
             for path, test in named
             if f"def {test}(" not in _text(path)
         ]
     )
-    no_breach([f"{path} is gone" for path in MEASURED.findall(PAGE) if not _text(path)])
+    fail_on_breaches([f"{path} is gone" for path in MEASURED.findall(PAGE) if not _text(path)])
 
 
 def _text(path: str) -> str:
-    place = HOUSE / path
+    place = REPOSITORY / path
     return place.read_text(encoding="utf-8") if place.exists() else ""

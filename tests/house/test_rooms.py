@@ -10,12 +10,12 @@ import pytest
 from tests.house.sources import (
     CLIENT_FOLDER,
     FOLDERS,
-    HOUSE,
     MAY_IMPORT,
+    REPOSITORY,
     ROOMS,
+    fail_on_breaches,
     imports,
-    no_breach,
-    place,
+    location,
     sources,
 )
 
@@ -26,9 +26,9 @@ TURNOUT_DOORS = (*REGISTRY_DOORS, "registry.api.server")
 
 def test_a_room_imports_only_the_rooms_below_it() -> None:
     """Rooms side by side meet in the registry and in protos, and nowhere else."""
-    no_breach(
+    fail_on_breaches(
         [
-            f"{place(path, line)}: {room} may not import {name}"
+            f"{location(path, line)}: {room} may not import {name}"
             for room, folder in FOLDERS.items()
             for _, path in sources(folder)
             for line, name in imports(path)
@@ -40,9 +40,9 @@ def test_a_room_imports_only_the_rooms_below_it() -> None:
 
 def test_the_registry_is_entered_by_its_three_doors() -> None:
     """Other rooms import registry.client, .bundle and .types; storage and rules stay inside."""
-    no_breach(
+    fail_on_breaches(
         [
-            f"{place(path, line)}: {name} is not one of the registry's doors {doors}"
+            f"{location(path, line)}: {name} is not one of the registry's doors {doors}"
             for room, path in sources(*ROOMS)
             if room != "registry"
             for doors in [TURNOUT_DOORS if room == "turnout" else REGISTRY_DOORS]
@@ -55,9 +55,9 @@ def test_the_registry_is_entered_by_its_three_doors() -> None:
 
 def test_only_the_gateway_knows_the_native_front_door() -> None:
     """turnout_ingress is optional; one room decides whether it is there."""
-    no_breach(
+    fail_on_breaches(
         [
-            f"{place(path, line)}: only gateway imports turnout_ingress"
+            f"{location(path, line)}: only gateway imports turnout_ingress"
             for room, path in sources(*ROOMS)
             if room != "gateway"
             for line, name in imports(path)
@@ -68,9 +68,9 @@ def test_only_the_gateway_knows_the_native_front_door() -> None:
 
 def test_imports_are_absolute() -> None:
     """A reader sees from the line alone where a name lives."""
-    no_breach(
+    fail_on_breaches(
         [
-            f"{place(path, line)}: write the whole name instead of {name!r}"
+            f"{location(path, line)}: write the whole name instead of {name!r}"
             for _, path in sources(*ROOMS, CLIENT_FOLDER, "tests", "benchmarks")
             for line, name in imports(path)
             if name.startswith(".")
@@ -82,7 +82,7 @@ def loaded_by(module: str) -> set[str]:
     """Return the top-level names in sys.modules after a fresh interpreter imported *module*."""
     program = f"import {module}, sys; print(*{{name.split('.')[0] for name in sys.modules}})"
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=HOUSE, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     return set(done.stdout.split())
 
@@ -98,15 +98,15 @@ def test_the_supervisor_never_loads_grpc(module: str) -> None:
 def test_our_room_is_not_shadowed(room: str) -> None:
     """Another distribution's `features` in site-packages would win over ours, silently."""
     module = importlib.import_module(room)
-    assert Path(str(module.__file__)).parent == HOUSE / FOLDERS[room]
+    assert Path(str(module.__file__)).parent == REPOSITORY / FOLDERS[room]
 
 
 def test_the_client_imports_grpc_protobuf_and_numpy_alone() -> None:
     """Whoever installs the client gets grpcio and protobuf; numpy is optional."""
     allowed = {*sys.stdlib_module_names, "turnout_client", "grpc", "google", "numpy"}
-    no_breach(
+    fail_on_breaches(
         [
-            f"{place(path, line)}: turnout_client may not import {name}"
+            f"{location(path, line)}: turnout_client may not import {name}"
             for _, path in sources(CLIENT_FOLDER)
             for line, name in imports(path)
             if name.split(".")[0] not in allowed

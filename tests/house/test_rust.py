@@ -7,25 +7,25 @@ import subprocess
 
 import pytest
 
-from tests.house.sources import HOUSE, no_breach, place
+from tests.house.sources import REPOSITORY, fail_on_breaches, location
 from tests.house.test_shape import FILE_LINES_MAX
 
 WRITTEN = sorted(
     path
     for crate in ("ingress", "benchmarks/loadgen")
-    for path in (HOUSE / crate).rglob("*.rs")
+    for path in (REPOSITORY / crate).rglob("*.rs")
     if "target" not in path.parts
 )
-SYS = HOUSE / "ingress" / "src" / "sys"
+SYS = REPOSITORY / "ingress" / "src" / "sys"
 UNSAFE = re.compile(r"^(?!\s*//).*\bunsafe\b")
 
 
 def test_a_rust_file_fits_the_eye() -> None:
     """400 lines a file here too."""
     assert len(WRITTEN) > 20
-    no_breach(
+    fail_on_breaches(
         [
-            f"{place(path)}: {lines} lines, {FILE_LINES_MAX} at most"
+            f"{location(path)}: {lines} lines, {FILE_LINES_MAX} at most"
             for path in WRITTEN
             if (lines := path.read_text(encoding="utf-8").count("\n")) > FILE_LINES_MAX
         ]
@@ -34,16 +34,16 @@ def test_a_rust_file_fits_the_eye() -> None:
 
 def test_unsafe_is_in_one_folder() -> None:
     """`unsafe` in ingress/src/sys/ alone, each block beside its reason; clippy looks at those."""
-    no_breach(
+    fail_on_breaches(
         [
-            f"{place(path, number)}: unsafe outside of ingress/src/sys"
+            f"{location(path, number)}: unsafe outside of ingress/src/sys"
             for path in WRITTEN
             if SYS not in path.parents
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
             if UNSAFE.match(line)
         ]
     )
-    lints = (HOUSE / "ingress" / "Cargo.toml").read_text(encoding="utf-8")
+    lints = (REPOSITORY / "ingress" / "Cargo.toml").read_text(encoding="utf-8")
     assert 'undocumented_unsafe_blocks = "warn"' in lints
 
 
@@ -62,8 +62,8 @@ def test_the_native_door_is_clean(command: list[str]) -> None:
     """Clippy and rustfmt have nothing to say; its own tests pass."""
     done = subprocess.run(
         ["cargo", *command],
-        cwd=HOUSE / "ingress",
-        env={**os.environ, "CARGO_TARGET_DIR": str(HOUSE / "target" / "ingress")},
+        cwd=REPOSITORY / "ingress",
+        env={**os.environ, "CARGO_TARGET_DIR": str(REPOSITORY / "target" / "ingress")},
         capture_output=True,
         text=True,
     )

@@ -14,12 +14,12 @@ from grpc_tools import protoc
 
 from gateway.clock import SystemClock
 from gateway.errors import SettingsError
-from gateway.fault_log import FaultLog
-from gateway.native_library import built
+from gateway.fault_log import InternalErrorLog
+from gateway.native_library import load_native_library
 from gateway.settings import Settings
 from gateway.status import Refusal
-from gateway.transport.grpcio.server import GrpcioDoor, Handlers
-from gateway.transport.native.server import NativeDoor
+from gateway.transport.grpcio.server import GrpcioServer, Handlers
+from gateway.transport.native.server import NativeServer
 
 HERE = Path(__file__).parent
 SERVICE = "grpc.testing.TestService"
@@ -46,15 +46,15 @@ def _pool() -> descriptor_pool.DescriptorPool:
 
 
 @cache
-def message(name: str) -> Any:  # noqa: ANN401  a class that protobuf makes
+def message_class(name: str) -> Any:  # noqa: ANN401  a class that protobuf makes
     """Return a message class of grpc.testing."""
     found = _pool().FindMessageTypeByName(f"grpc.testing.{name}")  # type: ignore[no-untyped-call]
     return message_factory.GetMessageClass(found)
 
 
-def zeros(size: int) -> Any:  # noqa: ANN401
+def zero_payload(size: int) -> Any:  # noqa: ANN401
     """Return a payload of *size* bytes."""
-    return message("Payload")(body=bytes(size))
+    return message_class("Payload")(body=bytes(size))
 
 
 async def _echo_metadata(context: Context) -> None:
@@ -76,14 +76,14 @@ async def empty_call(request: object, context: Context) -> Any:  # noqa: ANN401
     """Nothing for nothing."""
     del request
     await _echo_metadata(context)
-    return message("Empty")()
+    return message_class("Empty")()
 
 
 async def unary_call(request: Any, context: Context) -> Any:  # noqa: ANN401
     """As many bytes as asked for, or the status asked for."""
     await _echo_metadata(context)
     await _echo_status(request, context)
-    return message("SimpleResponse")(payload=zeros(request.response_size))
+    return message_class("SimpleResponse")(payload=zero_payload(request.response_size))
 
 
 async def streaming_output(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
@@ -91,7 +91,7 @@ async def streaming_output(request: Any, context: Context) -> AsyncIterator[Any]
     del context
     for one in request.response_parameters:
         await asyncio.sleep(one.interval_us / 1e6)
-        yield message("StreamingOutputCallResponse")(payload=zeros(one.size))
+        yield message_class("StreamingOutputCallResponse")(payload=zero_payload(one.size))
 
 
 async def streaming_input(requests: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401
@@ -100,7 +100,7 @@ async def streaming_input(requests: AsyncIterator[Any], context: Context) -> Any
     total = 0
     async for request in requests:
         total += len(request.payload.body)
-    return message("StreamingInputCallResponse")(aggregated_payload_size=total)
+    return message_class("StreamingInputCallResponse")(aggregated_payload_size=total)
 
 
 async def full_duplex(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
@@ -112,7 +112,7 @@ async def full_duplex(requests: AsyncIterator[Any], context: Context) -> AsyncIt
             yield reply
 
 
-def handlers() -> dict[str, "grpc.RpcMethodHandler[Any, Any]"]:
+def test_service_handlers() -> dict[str, "grpc.RpcMethodHandler[Any, Any]"]:
     """Return the service's handlers by method; UnimplementedCall is left out on purpose."""
     unary_unary, unary_stream = (
         grpc.unary_unary_rpc_method_handler,
@@ -130,7 +130,9 @@ def handlers() -> dict[str, "grpc.RpcMethodHandler[Any, Any]"]:
         "FullDuplexCall": (stream_stream, full_duplex, "StreamingOutputCallRequest"),
     }
     return {
-        name: kind(act, request_deserializer=message(takes).FromString, response_serializer=_bytes)
+        name: kind(
+            act, request_deserializer=message_class(takes).FromString, response_serializer=_bytes
+        )
         for name, (kind, act, takes) in methods.items()
     }
 
@@ -140,26 +142,28 @@ def _bytes(reply: Any) -> bytes:  # noqa: ANN401
     return raw
 
 
-class _GrpcioDoor(GrpcioDoor):
+class _GrpcioDoor(GrpcioServer):
     """The portable door with one more service."""
 
     def _handlers(self) -> Handlers:
-        more: Any = {SERVICE: handlers()}
+        more: Any = {SERVICE: test_service_handlers()}
         return {**super()._handlers(), **more}
 
 
-def _ignored(model: str, refusal: Refusal, count: int) -> None:
+def _ignore_refusals(model: str, refusal: Refusal, count: int) -> None:
     """Told of refused predictions, of which there are none here."""
 
 
-def door_with_test_service(ingress: str, faults: FaultLog) -> GrpcioDoor | NativeDoor:
+def ingress_with_test_service(
+    ingress: str, faults: InternalErrorLog
+) -> GrpcioServer | NativeServer:
     """Return a door with the test service behind it."""
     settings, clock = Settings(), SystemClock()
     methods: Mapping[str, Any] = {}
     if ingress == "grpcio":
-        return _GrpcioDoor(settings, clock, faults, _ignored, methods)
-    module = built()
+        return _GrpcioDoor(settings, clock, faults, _ignore_refusals, methods)
+    module = load_native_library()
     if module is None:
         raise SettingsError("turnout_ingress is not built; tests.front_doors marks what needs it")
-    extra = {f"/{SERVICE}/{name}": handler for name, handler in handlers().items()}
-    return NativeDoor(module, settings, clock, faults, _ignored, methods, extra)
+    extra = {f"/{SERVICE}/{name}": handler for name, handler in test_service_handlers().items()}
+    return NativeServer(module, settings, clock, faults, _ignore_refusals, methods, extra)

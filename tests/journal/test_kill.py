@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from journal.reader import Reader
-from journal.segment import Kind
-from journal.tape import Tape
+from journal.reader import JournalReader
+from journal.segment import JournalKind
+from journal.tape import SegmentWriter
 
 pytestmark = pytest.mark.walk
 
@@ -59,7 +59,7 @@ print(writer.written, writer.dropped, full)
 
 def numbers(folder: Path) -> list[int]:
     """Return the record numbers in the journal, in order."""
-    return [int(payload[:8]) for payload, _ in Reader(folder, Kind.OUTCOMES)]
+    return [int(payload[:8]) for payload, _ in JournalReader(folder, JournalKind.OUTCOMES)]
 
 
 def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
             child.kill()
             acknowledged = [int(line) for line in child.stdout.read().split()]
 
-        assert Tape(folder, Kind.OUTCOMES, 1, lambda: 0, boot_id=1).recover() == []
+        assert SegmentWriter(folder, JournalKind.OUTCOMES, 1, lambda: 0, boot_id=1).recover() == []
         found = numbers(folder)
         assert found == list(range(len(found)))
         assert len(found) >= max(acknowledged, default=1)
@@ -93,7 +93,7 @@ def test_a_full_disk_is_counted_exactly_and_heals(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     written, dropped, full = map(int, done.stdout.split())
 
-    payloads = [payload for payload, _ in Reader(tmp_path, Kind.OUTCOMES)]
+    payloads = [payload for payload, _ in JournalReader(tmp_path, JournalKind.OUTCOMES)]
 
     assert len(payloads) == written
     assert written + dropped == 511

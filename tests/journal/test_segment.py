@@ -8,52 +8,56 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from journal.errors import RecordSizeError, SegmentDamagedError, SegmentError
-from journal.reader import Reader
+from journal.reader import JournalReader
 from journal.segment import (
     HEADER,
     RECORD_BYTES_MAX,
-    Kind,
+    JournalKind,
     SegmentName,
     check_header,
     check_payload,
-    find_whole,
-    frame,
-    header,
-    whole_records,
+    find_next_record,
+    frame_record,
+    intact_records,
+    segment_header,
 )
-from journal.tape import Tape
+from journal.tape import SegmentWriter
 from tests.property_examples import examples
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "journal_segment.json").read_text())
-NAME = SegmentName(1_700_000_000_000, 0xABC, 0, Kind.SERVED)
+NAME = SegmentName(1_700_000_000_000, 0xABC, 0, JournalKind.SERVED)
 
 
-def segment_of(payloads: list[bytes]) -> bytes:
+def segment_bytes(payloads: list[bytes]) -> bytes:
     """Return a whole segment's bytes."""
-    return header(Kind.SERVED) + b"".join(frame(payload) for payload in payloads)
+    return segment_header(JournalKind.SERVED) + b"".join(
+        frame_record(payload) for payload in payloads
+    )
 
 
-def read(folder: Path) -> list[bytes]:
+def read_served(folder: Path) -> list[bytes]:
     """Return every payload of the folder's served segments."""
-    return [payload for payload, _ in Reader(folder, Kind.SERVED)]
+    return [payload for payload, _ in JournalReader(folder, JournalKind.SERVED)]
 
 
-def recover(folder: Path) -> list[SegmentDamagedError]:
+def recover_folder(folder: Path) -> list[SegmentDamagedError]:
     """Do what a writer does first at its start."""
-    return Tape(folder, Kind.SERVED, 1 << 20, lambda: 0, boot_id=1).recover()
+    return SegmentWriter(folder, JournalKind.SERVED, 1 << 20, lambda: 0, boot_id=1).recover()
 
 
 def test_the_bytes_are_the_committed_ones() -> None:
     """A reader in another language can rely on tests/vectors/journal_segment.json."""
     for vector in VECTORS:
         payloads = [bytes.fromhex(text) for text in vector["payloads"]]
-        whole = header(Kind(vector["kind"])) + b"".join(frame(payload) for payload in payloads)
+        whole = segment_header(JournalKind(vector["kind"])) + b"".join(
+            frame_record(payload) for payload in payloads
+        )
         assert whole.hex() == vector["segment"]
 
 
 def test_names_sort_by_age_and_read_back() -> None:
     """Sorted names are the order of writing; foreign files are nobody's segments."""
-    later = SegmentName(1_700_000_000_001, 1, 0, Kind.SERVED)
+    later = SegmentName(1_700_000_000_001, 1, 0, JournalKind.SERVED)
     assert sorted([str(later), str(NAME)]) == [str(NAME), str(later)]
     assert SegmentName.parse(str(NAME)) == NAME
     assert SegmentName.parse("served-1.trnj") is None
@@ -65,51 +69,51 @@ def test_a_file_cut_anywhere_yields_its_whole_records(
     payloads: list[bytes], data: st.DataObject
 ) -> None:
     """Whatever length a crash leaves, exactly the records that fit in it are read."""
-    content = segment_of(payloads)
+    content = segment_bytes(payloads)
     cut = data.draw(st.integers(HEADER.size, len(content)))
     kept, end = 0, HEADER.size
     while kept < len(payloads) and end + 8 + len(payloads[kept]) <= cut:
         end += 8 + len(payloads[kept])
         kept += 1
 
-    records = list(whole_records(content[:cut], HEADER.size))
+    records = list(intact_records(content[:cut], HEADER.size))
 
     assert [record.payload for record in records] == payloads[:kept]
 
 
 def test_a_torn_tail_is_cut_at_every_length(tmp_path: Path) -> None:
     """After reopening, the file ends at its last whole record, for every length it can have."""
-    content = segment_of([b"one", b"twotwo", b"\x00" * 9])
+    content = segment_bytes([b"one", b"twotwo", b"\x00" * 9])
     ends = [HEADER.size]
-    ends += [record.end for record in whole_records(content, HEADER.size)]
+    ends += [record.end for record in intact_records(content, HEADER.size)]
     path = tmp_path / str(NAME)
     for cut in range(HEADER.size, len(content) + 1):
         path.write_bytes(content[:cut])
-        assert recover(tmp_path) == []
+        assert recover_folder(tmp_path) == []
         assert path.stat().st_size == max(end for end in ends if end <= cut)
 
 
 def test_zeros_left_by_a_power_cut_are_a_torn_tail(tmp_path: Path) -> None:
     """Eight zero bytes are no record of length 0 with a right CRC."""
-    content = segment_of([b"one"])
+    content = segment_bytes([b"one"])
     path = tmp_path / str(NAME)
     path.write_bytes(content + bytes(4096))
 
-    assert read(tmp_path) == [b"one"]
-    assert recover(tmp_path) == []
+    assert read_served(tmp_path) == [b"one"]
+    assert recover_folder(tmp_path) == []
     assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize("at", range(HEADER.size, HEADER.size + 11))
 def test_damage_in_the_middle_is_reported_and_kept(tmp_path: Path, at: int) -> None:
     """A flipped bit costs its record, is raised once, and nothing is cut or hidden."""
-    content = bytearray(segment_of([b"one", b"two", b"three"]))
+    content = bytearray(segment_bytes([b"one", b"two", b"three"]))
     content[at] ^= 0x41
     path = tmp_path / str(NAME)
     path.write_bytes(content)
 
-    [damage] = recover(tmp_path)
-    reader = Reader(tmp_path, Kind.SERVED)
+    [damage] = recover_folder(tmp_path)
+    reader = JournalReader(tmp_path, JournalKind.SERVED)
     with pytest.raises(SegmentDamagedError, match="damaged from offset 16 to offset 27"):
         list(reader)
 
@@ -121,33 +125,33 @@ def test_damage_in_the_middle_is_reported_and_kept(tmp_path: Path, at: int) -> N
 def test_a_whole_record_is_found_behind_a_stretch_of_noise() -> None:
     """The search crosses its own stretches, also where a record begins on a seam."""
     for gap in range((1 << 20) - 1, (1 << 20) + 5, 2):
-        content = b"\xff" * gap + frame(b"found")
-        assert find_whole(content, 0) == gap
+        content = b"\xff" * gap + frame_record(b"found")
+        assert find_next_record(content, 0) == gap
 
 
 def test_a_reader_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """A growing tail is no damage; the next iteration yields only what came since."""
-    content = segment_of([b"one", b"two"])
+    content = segment_bytes([b"one", b"two"])
     path = tmp_path / str(NAME)
-    reader = Reader(tmp_path, Kind.SERVED)
+    reader = JournalReader(tmp_path, JournalKind.SERVED)
     seen = []
     for cut in range(len(content) + 1):
         path.write_bytes(content[:cut])
         seen += [payload for payload, _ in reader]
 
     assert seen == [b"one", b"two"]
-    assert list(Reader(tmp_path, Kind.SERVED, reader.held)) == []
-    assert list(Reader(tmp_path, Kind.OUTCOMES)) == []
-    assert list(Reader(tmp_path / "none", Kind.SERVED)) == []
+    assert list(JournalReader(tmp_path, JournalKind.SERVED, reader.offsets)) == []
+    assert list(JournalReader(tmp_path, JournalKind.OUTCOMES)) == []
+    assert list(JournalReader(tmp_path / "none", JournalKind.SERVED)) == []
 
 
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     """A file that does not begin like a segment is somebody's mistake, told in words."""
     (tmp_path / str(NAME)).write_bytes(b"PK\x03\x04 not a segment")
     with pytest.raises(SegmentError, match="begins with"):
-        read(tmp_path)
+        read_served(tmp_path)
     with pytest.raises(SegmentError):
-        check_header("x", header(Kind.OUTCOMES), Kind.SERVED)
+        check_header("x", segment_header(JournalKind.OUTCOMES), JournalKind.SERVED)
 
 
 @pytest.mark.parametrize("size", [0, RECORD_BYTES_MAX + 1])

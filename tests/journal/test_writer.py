@@ -9,19 +9,19 @@ from time import monotonic, sleep
 import pytest
 
 from journal.errors import JournalRefusedError
-from journal.reader import Reader
-from journal.segment import Kind, list_segments
-from journal.writer import Writer
+from journal.reader import JournalReader
+from journal.segment import JournalKind, list_segments
+from journal.writer import JournalAppender
 
 BOOT = 7
 
 
-def read(folder: Path) -> list[bytes]:
+def read_served_payloads(folder: Path) -> list[bytes]:
     """Return every payload of the folder's served segments."""
-    return [payload for payload, _ in Reader(folder, Kind.SERVED)]
+    return [payload for payload, _ in JournalReader(folder, JournalKind.SERVED)]
 
 
-def until(holds: Callable[[], bool]) -> None:
+def poll_until(holds: Callable[[], bool]) -> None:
     """Poll *holds* for at most five seconds."""
     end = monotonic() + 5
     while not holds():
@@ -32,15 +32,15 @@ def until(holds: Callable[[], bool]) -> None:
 def test_what_is_appended_is_read_in_order_over_segments(tmp_path: Path) -> None:
     """Order survives; no segment exceeds its size; names say who wrote them."""
     payloads = [b"%05d" % number for number in range(2000)]
-    with Writer(
-        tmp_path, Kind.SERVED, segment_bytes_max=4096, clock_ns=lambda: 10**18, boot_id=BOOT
+    with JournalAppender(
+        tmp_path, JournalKind.SERVED, segment_bytes_max=4096, clock_ns=lambda: 10**18, boot_id=BOOT
     ) as writer:
         for payload in payloads:
             writer.append(payload)
 
-    assert read(tmp_path) == payloads
+    assert read_served_payloads(tmp_path) == payloads
     assert (writer.written, writer.dropped, writer.healthy) == (2000, 0, True)
-    names = list_segments(tmp_path, Kind.SERVED)
+    names = list_segments(tmp_path, JournalKind.SERVED)
     assert len(names) == 7
     assert max((tmp_path / str(name)).stat().st_size for name in names) <= 4096
     assert {name.boot_id for name in names} == {BOOT}
@@ -54,23 +54,23 @@ def test_a_durable_record_is_synced_when_its_call_returns(
     genuine = os.fdatasync
     monkeypatch.setattr(os, "fdatasync", lambda file: (syncs.append(file), genuine(file))[1])
 
-    async def outcome(writer: Writer) -> list[bytes]:
+    async def outcome(writer: JournalAppender) -> list[bytes]:
         await writer.append_durably(b"churned")
         assert syncs
-        return read(tmp_path)
+        return read_served_payloads(tmp_path)
 
     begun = monotonic()
 
-    with Writer(tmp_path, Kind.SERVED, commit_ms_max=60_000) as writer:
+    with JournalAppender(tmp_path, JournalKind.SERVED, commit_ms_max=60_000) as writer:
         assert asyncio.run(outcome(writer)) == [b"churned"]
         assert monotonic() - begun < 5
 
 
 def test_an_ordinary_record_is_synced_within_the_commit_time(tmp_path: Path) -> None:
     """Nobody waits, and yet a power cut costs commit_ms_max at most."""
-    with Writer(tmp_path, Kind.SERVED, commit_ms_max=20) as writer:
+    with JournalAppender(tmp_path, JournalKind.SERVED, commit_ms_max=20) as writer:
         writer.append(b"one")
-        until(lambda: writer.written == 1)
+        poll_until(lambda: writer.written == 1)
 
 
 def test_a_full_queue_drops_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,17 +78,17 @@ def test_a_full_queue_drops_and_counts(tmp_path: Path, monkeypatch: pytest.Monke
     release = __import__("threading").Event()
     genuine = os.write
     monkeypatch.setattr(os, "write", lambda file, view: (release.wait(5), genuine(file, view))[1])
-    with Writer(tmp_path, Kind.SERVED, bytes_waiting_max=100) as writer:
+    with JournalAppender(tmp_path, JournalKind.SERVED, bytes_waiting_max=100) as writer:
         for _ in range(30):
             writer.append(b"0123456789")
         refused = writer.submit(b"0123456789")
         assert isinstance(refused.exception(1), JournalRefusedError)
         assert not writer.healthy
         release.set()
-        until(lambda: writer.healthy)
+        poll_until(lambda: writer.healthy)
     assert writer.dropped == 21
     assert writer.written == 10
-    assert len(read(tmp_path)) == 10
+    assert len(read_served_payloads(tmp_path)) == 10
 
 
 def test_a_failed_sync_stops_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_a_failed_sync_stops_the_writer(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fdatasync", fail)
-    with Writer(tmp_path, Kind.SERVED) as writer:
+    with JournalAppender(tmp_path, JournalKind.SERVED) as writer:
         assert isinstance(writer.submit(b"one").exception(5), JournalRefusedError)
         assert not writer.healthy
         writer.append(b"two")
@@ -113,27 +113,27 @@ def test_an_unusable_folder_drops_and_recovers(tmp_path: Path) -> None:
     """A program starts although its journal cannot; it heals when the folder can be made."""
     obstacle = tmp_path / "journal"
     obstacle.write_text("a file where the folder should be")
-    with Writer(obstacle, Kind.SERVED) as writer:
+    with JournalAppender(obstacle, JournalKind.SERVED) as writer:
         assert isinstance(writer.submit(b"one").exception(5), JournalRefusedError)
         assert not writer.healthy
         obstacle.unlink()
         writer.submit(b"two").result(5)
-        until(lambda: writer.healthy)
+        poll_until(lambda: writer.healthy)
     assert writer.dropped == 1
-    assert read(obstacle) == [b"two"]
+    assert read_served_payloads(obstacle) == [b"two"]
 
 
 def test_a_living_neighbour_keeps_its_tail(tmp_path: Path) -> None:
     """A second worker's start does not touch the segment another is writing."""
-    with Writer(tmp_path, Kind.SERVED) as first:
+    with JournalAppender(tmp_path, JournalKind.SERVED) as first:
         first.submit(b"one").result(5)
-        [name] = list_segments(tmp_path, Kind.SERVED)
+        [name] = list_segments(tmp_path, JournalKind.SERVED)
         with (tmp_path / str(name)).open("ab") as torn:
             torn.write(b"\x09\x00")
         size = (tmp_path / str(name)).stat().st_size
-        with Writer(tmp_path, Kind.SERVED) as second:
+        with JournalAppender(tmp_path, JournalKind.SERVED) as second:
             second.submit(b"two").result(5)
         assert (tmp_path / str(name)).stat().st_size == size
-    with Writer(tmp_path, Kind.SERVED) as third:
+    with JournalAppender(tmp_path, JournalKind.SERVED) as third:
         third.submit(b"three").result(5)
     assert (tmp_path / str(name)).stat().st_size == size - 2

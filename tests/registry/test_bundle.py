@@ -25,15 +25,17 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 TRUSTED = KEY.public_key().public_bytes_raw()
 
 
-def seal(files: dict[str, bytes] | None = None) -> dict[str, bytes]:
+def seal_tiny(files: dict[str, bytes] | None = None) -> dict[str, bytes]:
     """A signed version of `churn` by ann."""
-    sealed = bundle.seal(files or tiny_files(), model="churn", author="ann", created_unix_ms=1)
-    return {**sealed, "signature.json": bundle.sign(sealed["manifest.json"], KEY)}
+    sealed = bundle.seal_files(
+        files or tiny_files(), model="churn", author="ann", created_unix_ms=1
+    )
+    return {**sealed, "signature.json": bundle.sign_manifest(sealed["manifest.json"], KEY)}
 
 
 def verified(files: dict[str, bytes] | None = None) -> bundle.Bundle:
     """The same, proved."""
-    return bundle.verify(seal(files), trusted_key=TRUSTED)
+    return bundle.verify_bundle(seal_tiny(files), trusted_key=TRUSTED)
 
 
 def flip(content: bytes) -> bytes:
@@ -51,38 +53,38 @@ def npz(**arrays: np.ndarray) -> bytes:
 
 def test_a_sealed_version_verifies_loads_and_scores_its_golden_rows() -> None:
     """The id is the SHA-256 of the manifest; the golden rows come out as promised."""
-    files = seal()
+    files = seal_tiny()
 
-    proved = bundle.verify(
+    proved = bundle.verify_bundle(
         files, trusted_key=TRUSTED, expected_digest=sha256_hex(files["manifest.json"])
     )
-    session = bundle.load(proved)
+    session = bundle.load_session(proved)
 
     assert (proved.digest, proved.author) == (sha256_hex(files["manifest.json"]), "ann")
     assert bundle.golden_test(proved, session) <= 1e-5
-    bundle.warm(proved, session)
+    bundle.warm_up(proved, session)
     assert proved.reference.score_edges.shape == (19,)
     assert tuple(proved.reference.feature_edges) == proved.contract.names
 
 
-@pytest.mark.parametrize("name", sorted(seal()))
+@pytest.mark.parametrize("name", sorted(seal_tiny()))
 @pytest.mark.parametrize("change", [flip, lambda c: c[:-1], lambda c: c + b" ", lambda c: c[:0]])
 def test_any_change_to_any_file_is_refused(name: str, change: Callable[[bytes], bytes]) -> None:
     """One bit, one byte less, one more, nothing left: the version never becomes a Bundle."""
-    files = seal()
+    files = seal_tiny()
 
     with pytest.raises(VersionRefusedError, match=r"manifest\.json|" + name.replace(".", r"\.")):
-        bundle.verify({**files, name: change(files[name])}, trusted_key=TRUSTED)
+        bundle.verify_bundle({**files, name: change(files[name])}, trusted_key=TRUSTED)
 
 
-@pytest.mark.parametrize("name", sorted(seal()))
+@pytest.mark.parametrize("name", sorted(seal_tiny()))
 def test_a_missing_file_is_named(name: str) -> None:
     """Each of the seven, the signature included."""
-    files = seal()
+    files = seal_tiny()
     del files[name]
 
     with pytest.raises(VersionRefusedError, match=name.replace(".", r"\.")):
-        bundle.verify(files, trusted_key=TRUSTED)
+        bundle.verify_bundle(files, trusted_key=TRUSTED)
 
 
 @pytest.mark.parametrize(
@@ -92,55 +94,61 @@ def test_a_missing_file_is_named(name: str) -> None:
 def test_an_extra_file_is_refused_whatever_its_name(name: str) -> None:
     """Paths, hidden files and plain strangers alike, before anything is parsed."""
     with pytest.raises(VersionRefusedError, match=r"not a plain name|does not belong"):
-        bundle.verify({**seal(), name: b"x"}, trusted_key=TRUSTED)
+        bundle.verify_bundle({**seal_tiny(), name: b"x"}, trusted_key=TRUSTED)
 
 
 def test_a_manifest_cannot_list_a_path_either() -> None:
     """Sealing is where such a version would be made."""
     with pytest.raises(VersionRefusedError, match="not a plain name"):
-        bundle.seal({**tiny_files(), "../x": b""}, model="churn", author="ann", created_unix_ms=1)
+        bundle.seal_files(
+            {**tiny_files(), "../x": b""}, model="churn", author="ann", created_unix_ms=1
+        )
 
 
 def test_another_key_is_refused_even_when_it_signs_correctly() -> None:
     """The key that counts is the reader's, not the one in signature.json."""
     stranger = Ed25519PrivateKey.from_private_bytes(bytes(32))
-    files = seal()
-    files["signature.json"] = bundle.sign(files["manifest.json"], stranger)
+    files = seal_tiny()
+    files["signature.json"] = bundle.sign_manifest(files["manifest.json"], stranger)
 
     with pytest.raises(VersionRefusedError, match=r"signature\.json is by ed25519 key"):
-        bundle.verify(files, trusted_key=TRUSTED)
+        bundle.verify_bundle(files, trusted_key=TRUSTED)
 
 
 def test_a_signature_of_another_version_is_refused() -> None:
     """Right key, wrong manifest."""
-    files = seal()
-    other = seal(tiny_files(golden_rows=3))
+    files = seal_tiny()
+    other = seal_tiny(tiny_files(golden_rows=3))
 
     with pytest.raises(VersionRefusedError, match="does not sign this"):
-        bundle.verify({**files, "signature.json": other["signature.json"]}, trusted_key=TRUSTED)
+        bundle.verify_bundle(
+            {**files, "signature.json": other["signature.json"]}, trusted_key=TRUSTED
+        )
     with pytest.raises(VersionRefusedError, match="asked for was"):
-        bundle.verify(files, trusted_key=TRUSTED, expected_digest="0" * 64)
+        bundle.verify_bundle(files, trusted_key=TRUSTED, expected_digest="0" * 64)
 
 
 def test_too_large_is_refused_before_it_is_read() -> None:
     """A manifest of 64 KiB and a byte is not even parsed."""
     with pytest.raises(VersionRefusedError, match="has 65537 bytes"):
-        bundle.verify({**seal(), "manifest.json": b"[" * 65_537}, trusted_key=TRUSTED)
+        bundle.verify_bundle({**seal_tiny(), "manifest.json": b"[" * 65_537}, trusted_key=TRUSTED)
 
 
 def test_a_manifest_in_another_spelling_is_refused() -> None:
     """One meaning, one spelling: else one version would have many ids."""
-    files = seal()
+    files = seal_tiny()
 
     with pytest.raises(VersionRefusedError, match="not the canonical manifest"):
-        bundle.verify({**files, "manifest.json": files["manifest.json"] + b"\n"}, trusted_key=None)
+        bundle.verify_bundle(
+            {**files, "manifest.json": files["manifest.json"] + b"\n"}, trusted_key=None
+        )
 
 
 @pytest.mark.parametrize("deep", [b"[" * 60_000, b'{"a":' * 9_000, b"\xff\xfe", b"NaN", b"[1]"])
 def test_a_hostile_manifest_is_refused_in_words(deep: bytes) -> None:
     """Nesting, bad UTF-8, NaN, the wrong shape: one kind of error, never another."""
     with pytest.raises(VersionRefusedError, match=r"manifest\.json"):
-        bundle.verify({**seal(), "manifest.json": deep}, trusted_key=None)
+        bundle.verify_bundle({**seal_tiny(), "manifest.json": deep}, trusted_key=None)
 
 
 def test_a_model_of_another_contract_is_refused_at_load() -> None:
@@ -148,7 +156,7 @@ def test_a_model_of_another_contract_is_refused_at_load() -> None:
     stranger = tiny_files(contract=tiny_contract(outputs=("other",)))["model.onnx"]
 
     with pytest.raises(VersionRefusedError, match=r"model\.onnx was made for contract"):
-        bundle.load(verified({**tiny_files(), "model.onnx": stranger}))
+        bundle.load_session(verified({**tiny_files(), "model.onnx": stranger}))
 
 
 @pytest.mark.parametrize(("width", "outputs"), [(4, 1), (3, 2)])
@@ -158,7 +166,7 @@ def test_a_model_of_another_shape_is_refused_at_load(width: int, outputs: int) -
     model = linear_model(width, outputs, metadata=metadata)
 
     with pytest.raises(VersionRefusedError, match=r"contract\.json asks for one"):
-        bundle.load(verified({**tiny_files(), "model.onnx": model}))
+        bundle.load_session(verified({**tiny_files(), "model.onnx": model}))
 
 
 def reaching_model(where: str) -> bytes:
@@ -193,21 +201,21 @@ def test_a_model_may_not_reach_outside_itself(
     monkeypatch.chdir(inside)
 
     with pytest.raises(VersionRefusedError, match=r"model\.onnx does not load"):
-        bundle.load(verified({**tiny_files(), "model.onnx": reaching_model(where)}))
+        bundle.load_session(verified({**tiny_files(), "model.onnx": reaching_model(where)}))
 
 
 def test_a_file_of_another_size_is_refused_by_its_size() -> None:
     """Before it is hashed; both sizes are in the message."""
-    files = seal()
+    files = seal_tiny()
 
     with pytest.raises(VersionRefusedError, match=r"card\.json has 3 bytes; manifest\.json says"):
-        bundle.verify({**files, "card.json": b"{ }"}, trusted_key=TRUSTED)
+        bundle.verify_bundle({**files, "card.json": b"{ }"}, trusted_key=TRUSTED)
 
 
 def test_scores_off_their_golden_rows_are_refused() -> None:
     """1e-4 on one row of eight is enough, and the row is named."""
     proved = verified()
-    session = bundle.load(proved)
+    session = bundle.load_session(proved)
     expected = proved.golden_outputs.copy()
     expected[5] += 1e-4
 
@@ -225,9 +233,9 @@ def test_nan_must_match_nan() -> None:
     expected[2] = np.nan
     with_nan = replace(broken, golden_inputs=poisoned, golden_outputs=expected)
 
-    assert bundle.golden_test(with_nan, bundle.load(broken)) <= 1e-5
+    assert bundle.golden_test(with_nan, bundle.load_session(broken)) <= 1e-5
     with pytest.raises(VersionRefusedError, match="golden row 2"):
-        bundle.golden_test(with_nan, bundle.load(sound))
+        bundle.golden_test(with_nan, bundle.load_session(sound))
 
 
 @pytest.mark.parametrize(
@@ -278,7 +286,7 @@ def test_a_reference_that_does_not_fit_is_refused(reference: object) -> None:
 
 def test_a_row_that_faults_is_a_scoring_error_and_the_next_batch_is_fine() -> None:
     """The fault stays with its batch."""
-    session = bundle.load(verified(tiny_files(fault_when=5.0)))
+    session = bundle.load_session(verified(tiny_files(fault_when=5.0)))
 
     with pytest.raises(ScoringError, match="out of data bounds"):
         session.run(np.array([[1, 1, 1], [6, 0, 0]], dtype=np.float32))
@@ -296,32 +304,32 @@ def test_a_runtime_known_to_score_wrongly_is_refused() -> None:
 
 def test_a_folder_comes_back_as_it_was_written(tmp_path: Path) -> None:
     """Twice over the same place, too; nothing else is left beside it."""
-    files = seal()
+    files = seal_tiny()
     folder = tmp_path / "version"
 
-    bundle.write_folder(folder, {"old.txt": b"old"})
-    bundle.write_folder(folder, files)
+    bundle.write_version_folder(folder, {"old.txt": b"old"})
+    bundle.write_version_folder(folder, files)
 
-    assert bundle.read_folder(folder) == files
+    assert bundle.read_version_folder(folder) == files
     assert [entry.name for entry in tmp_path.iterdir()] == ["version"]
 
 
 def test_many_may_write_one_folder_at_once(tmp_path: Path) -> None:
     """Gateway workers share a disk: whoever comes second finds it done, nobody fails."""
-    folder, files = tmp_path / "version", seal()
+    folder, files = tmp_path / "version", seal_tiny()
     together = threading.Barrier(8)
 
     def write(number: int) -> None:
         for turn in range(5):
             together.wait(10)
             # Now and then another content, so that folders are moved aside under each other.
-            bundle.write_folder(folder, {**files, "turn.txt": b"%d" % (number * turn % 2)})
+            bundle.write_version_folder(folder, {**files, "turn.txt": b"%d" % (number * turn % 2)})
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(8)))
 
-    bundle.write_folder(folder, files)
-    assert bundle.read_folder(folder) == files
+    bundle.write_version_folder(folder, files)
+    assert bundle.read_version_folder(folder) == files
     assert [entry.name for entry in tmp_path.iterdir()] == ["version"]
 
 
@@ -330,7 +338,7 @@ def test_a_full_disk_leaves_a_folder_as_it_was(
 ) -> None:
     """The old files stand, nothing lies beside them, and the error says what to do."""
     folder = tmp_path / "version"
-    bundle.write_folder(folder, {"old.txt": b"old"})
+    bundle.write_version_folder(folder, {"old.txt": b"old"})
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -338,9 +346,9 @@ def test_a_full_disk_leaves_a_folder_as_it_was(
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(RegistryFullError, match="Make room"):
-            bundle.write_folder(folder, seal())
+            bundle.write_version_folder(folder, seal_tiny())
 
-    assert bundle.read_folder(folder) == {"old.txt": b"old"}
+    assert bundle.read_version_folder(folder) == {"old.txt": b"old"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["version"]
 
 
@@ -373,8 +381,8 @@ def test_a_folder_with_anything_but_plain_files_is_refused(
 ) -> None:
     """Symlinks, pipes (without hanging), folders, odd names, too many."""
     folder = tmp_path / "version"
-    bundle.write_folder(folder, seal())
+    bundle.write_version_folder(folder, seal_tiny())
     spoil(folder)
 
     with pytest.raises(VersionRefusedError):
-        bundle.read_folder(folder)
+        bundle.read_version_folder(folder)

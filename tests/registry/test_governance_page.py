@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from registry.api.access import ROLES, RULES
-from registry.rules.lifecycle import MAY_TAKE, STATUS_WORDS
-from registry.storage.deployments import Wish
+from registry.rules.lifecycle import ALLOWED_STEPS, STATUS_NAMES
+from registry.storage.deployments import DeployCommand
 from registry.types import Deployment
 
 PAGE = (Path(__file__).parents[2] / "docs" / "governance.md").read_text()
@@ -25,10 +25,10 @@ def test_the_page_names_every_role_and_no_other() -> None:
 
 
 def test_the_page_shows_every_step_a_version_may_take() -> None:
-    """Status by status, as in lifecycle.MAY_TAKE."""
+    """Status by status, as in lifecycle.ALLOWED_STEPS."""
     shown = {(before, to) for cells, to, _ in rows("from") for before in cells.split(", ")}
 
-    assert shown == {(STATUS_WORDS[before], STATUS_WORDS[to]) for before, to in MAY_TAKE}
+    assert shown == {(STATUS_NAMES[before], STATUS_NAMES[to]) for before, to in ALLOWED_STEPS}
 
 
 @pytest.mark.parametrize("role", ["approver", "operator", "controller"])
@@ -42,7 +42,7 @@ def test_what_the_page_says_of_deploying_holds(role: str) -> None:
 
 def test_the_page_finds_the_glass_by_the_words_of_the_history() -> None:
     """The snippet greps for them."""
-    wish = Wish(
+    wish = DeployCommand(
         deployment=Deployment("m"),
         lease_token=0,
         policy_digest="",

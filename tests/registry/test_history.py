@@ -6,27 +6,27 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protos import registry_pb2 as pb
-from registry.history import START, entry_digest, head_bytes, verify_chain
+from registry.history import FIRST_PREVIOUS_DIGEST, entry_digest, head_bytes, verify_chain
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC = KEY.public_key().public_bytes_raw()
 Entries = list[pb.HistoryEntry]
 
 
-def chain(length: int = 6) -> tuple[Entries, pb.SignedHead]:
+def signed_chain(length: int = 6) -> tuple[Entries, pb.SignedHead]:
     """A sound history, signed."""
     entries: Entries = []
-    previous = START
+    previous = FIRST_PREVIOUS_DIGEST
     for seq in range(1, length + 1):
         entry = pb.HistoryEntry(
             seq=seq, at_unix_ms=seq, actor="ann", action="deploy", reason="r", previous=previous
         )
         entry.digest = previous = entry_digest(entry)
         entries.append(entry)
-    return entries, sign(length, previous)
+    return entries, signed_head(length, previous)
 
 
-def sign(seq: int, digest: bytes, key: Ed25519PrivateKey = KEY) -> pb.SignedHead:
+def signed_head(seq: int, digest: bytes, key: Ed25519PrivateKey = KEY) -> pb.SignedHead:
     """A head."""
     return pb.SignedHead(
         seq=seq,
@@ -113,22 +113,22 @@ def test_harm_is_found_and_the_first_broken_entry_named(
     harm: Callable[[Entries], None], seq: int, words: str
 ) -> None:
     """Edited, replaced, deleted, renumbered, reordered, doubled, cut off, put in, emptied."""
-    entries, head = chain()
+    entries, head = signed_chain()
     assert verify_chain(entries, head, PUBLIC) is None
 
     harm(entries)
     broken = verify_chain(entries, head, PUBLIC)
 
     assert broken is not None
-    assert (broken.seq, words in broken.what) == (seq, True), broken
+    assert (broken.seq, words in broken.problem) == (seq, True), broken
 
 
 def test_a_head_by_another_key_or_over_another_entry_is_found() -> None:
     """Whoever can write the database cannot sign."""
-    entries, head = chain()
+    entries, head = signed_chain()
     stranger = Ed25519PrivateKey.from_private_bytes(bytes(32))
-    forged = sign(6, head.digest, stranger)
-    lying = sign(6, head.digest, stranger)
+    forged = signed_head(6, head.digest, stranger)
+    lying = signed_head(6, head.digest, stranger)
     lying.public_key = PUBLIC
     moved = pb.SignedHead()
     moved.CopyFrom(head)
@@ -140,7 +140,7 @@ def test_a_head_by_another_key_or_over_another_entry_is_found() -> None:
 
 def test_part_of_a_history_is_proved_from_an_entry_already_known() -> None:
     """The newest three, after a third one that was proved before."""
-    entries, head = chain()
+    entries, head = signed_chain()
 
     known = (3, entries[2].digest)
     assert verify_chain(entries[3:], head, PUBLIC, after=known) is None

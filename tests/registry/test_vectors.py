@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from journal import prediction_id
 from protos import registry_pb2 as pb
-from registry.bundle import seal, sign
+from registry.bundle import seal_files, sign_manifest
 from registry.history import entry_digest, verify_chain
 from registry.manifest import check_signature
 from registry.types import evidence_key, holdout_bucket, shadow_bucket, split_bucket
@@ -39,12 +39,12 @@ def test_prediction_ids_are_written_and_read() -> None:
     stored = vectors("prediction_id")
     key = bytes.fromhex(stored["key"])
     for case in stored["cases"]:
-        written = prediction_id.write(
+        written = prediction_id.write_prediction_id(
             key,
             role=case["role"] | (prediction_id.HOLDOUT_BIT if case["holdout"] else 0),
             slot=case["slot"],
             sequence=case["sequence"],
-            model_hash=prediction_id.model_hash(case["model"]),
+            model_hash=prediction_id.hash_model_name(case["model"]),
             version=bytes.fromhex(case["version"]),
             revision=int(case["revision"]),
             at_ms=int(case["at_ms"]),
@@ -53,7 +53,7 @@ def test_prediction_ids_are_written_and_read() -> None:
         )
         assert written.hex() == case["id"]
 
-        found = prediction_id.read(bytes.fromhex(case["id"]), key)
+        found = prediction_id.read_prediction_id(bytes.fromhex(case["id"]), key)
         assert (found.role, found.holdout) == (case["role"], case["holdout"])
         assert found.revision == int(case["revision"])
 
@@ -62,14 +62,14 @@ def test_a_manifest_its_id_and_its_signature() -> None:
     """The same files sealed here are the same version as anywhere."""
     stored = vectors("manifest")
     files = {name: bytes.fromhex(content) for name, content in stored["files"].items()}
-    sealed = seal(
+    sealed = seal_files(
         files,
         model=stored["model"],
         author=stored["author"],
         created_unix_ms=stored["created_unix_ms"],
     )
     key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(stored["private_key"]))
-    signature = sign(sealed["manifest.json"], key)
+    signature = sign_manifest(sealed["manifest.json"], key)
 
     assert sealed["manifest.json"].decode() == stored["manifest"]
     assert json.loads(signature)["signature"] == stored["signature"]

@@ -14,21 +14,21 @@ from pathlib import Path
 import grpc
 
 from protos import rollout_pb2, rollout_pb2_grpc
-from rollout.api.server import RolloutServer, serve
+from rollout.api.server import RolloutServer, serve_rollout
 from rollout.policy.policy import Policy
-from tests.registry.registry_fixture import Running, running
+from tests.registry.registry_fixture import RegistryFixture, registry_fixture
 from tests.rollout.scripted_parts import POLICIES
-from tests.rollout.scripted_workers import ScriptedWorker, in_production, workers
+from tests.rollout.scripted_workers import ScriptedWorker, deploy_first_version, run_workers
 from tests.tiny_models import linear_weights, tiny_files
 
-SAM = (("x-turnout-actor", "sam"),)
+SAM_METADATA = (("x-turnout-actor", "sam"),)
 
 
 @dataclass
-class Walk:
+class LiveRollout:
     """A registry, two workers, and a door to the controller."""
 
-    registry: Running
+    registry: RegistryFixture
     workers: list[ScriptedWorker]
     stub: rollout_pb2_grpc.RolloutsStub
 
@@ -42,16 +42,18 @@ class Walk:
         request = rollout_pb2.StartRolloutRequest(
             model="churn", version=version.label, policy=policy.name, reason="better"
         )
-        return await answered(lambda: self.stub.Start(request, metadata=SAM, wait_for_ready=True))
+        return await call_until_leading(
+            lambda: self.stub.Start(request, metadata=SAM_METADATA, wait_for_ready=True)
+        )
 
-    async def statuses(self, within_s: float) -> list[rollout_pb2.RolloutStatus]:
+    async def watch_statuses(self, within_s: float) -> list[rollout_pb2.RolloutStatus]:
         """Watch until the rollout has ended; return all that was shown."""
         async with asyncio.timeout(within_s):
-            watch = self.stub.WatchStatus(rollout_pb2.RolloutModel(model="churn"))
+            watch = self.stub.WatchStatus(rollout_pb2.RolloutSelector(model="churn"))
             return [status async for status in watch]
 
 
-async def answered(
+async def call_until_leading(
     call: Callable[[], Awaitable[rollout_pb2.RolloutStatus]],
 ) -> rollout_pb2.RolloutStatus:
     """Call again while no controller leads, for at most 20 seconds."""
@@ -66,43 +68,43 @@ async def answered(
 
 
 @asynccontextmanager
-async def walk(folder: Path, sink: str | None = None) -> AsyncIterator[Walk]:
+async def run_live_rollout(folder: Path, sink: str | None = None) -> AsyncIterator[LiveRollout]:
     """Run everything; *sink*: where a controller of another process listens."""
-    async with running(folder) as registry:
+    async with registry_fixture(folder) as registry:
         server: RolloutServer | None = None
         if sink is None:
-            server = await serve(registry.address, "127.0.0.1:0", policies=POLICIES)
+            server = await serve_rollout(registry.address, "127.0.0.1:0", policies=POLICIES)
             sink = f"127.0.0.1:{server.port}"
         try:
             async with (
-                workers(registry.address, sink) as made,
+                run_workers(registry.address, sink) as made,
                 grpc.aio.insecure_channel(sink) as channel,
             ):
-                await in_production(registry.ann, registry.bob, tiny_files("churn"))
+                await deploy_first_version(registry.ann, registry.bob, tiny_files("churn"))
                 stub = rollout_pb2_grpc.RolloutsStub(channel)  # type: ignore[no-untyped-call]
-                yield Walk(registry, made, stub)
+                yield LiveRollout(registry, made, stub)
         finally:
             if server is not None:
                 await server.stop()
 
 
-async def leading(server: RolloutServer) -> None:
+async def wait_until_leading(server: RolloutServer) -> None:
     """Return when this controller leads."""
-    controller = server.room.controller
+    controller = server.component.controller
     while not controller.leading:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.05):
-                await controller.changed.wait()
+                await controller.status_changed.wait()
 
 
-def free_port() -> int:
+def unused_port() -> int:
     """Return a port nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def controller_process(
+def start_controller_process(
     registry: str, listen: str, *more: str, log: Path | None = None
 ) -> "subprocess.Popen[bytes]":
     """Start `python -m rollout` in a process of its own; *more*: further arguments."""

@@ -11,13 +11,13 @@ from registry.types import (
     RegistryUnavailableError,
     RevisionConflictError,
 )
-from rollout.lifecycle.deploy import Terms
-from rollout.lifecycle.rollout import Now, Trial
+from rollout.lifecycle.deploy import RolloutSpec
+from rollout.lifecycle.rollout import ClockReading, Rollout
 from rollout.policy.policy import CanaryStep, GoodOutcome, Policy, ShadowStage
-from rollout.policy.stages import Place
+from rollout.policy.stages import StagePosition
 
 NS = 1_000_000_000
-START = 1_790_000_000
+SCRIPT_START_S = 1_790_000_000
 """Unix second at which scripted time begins."""
 
 QUICK = Policy(
@@ -34,7 +34,7 @@ QUICK = Policy(
     outcome=GoodOutcome(name="paid", at_least=1.0),
 )
 POLICIES = {"quick": QUICK, "quick-direct": replace(QUICK, name="quick-direct", shadow=None)}
-TERMS = Terms(
+SPEC = RolloutSpec(
     rollout_id="r1",
     model="churn",
     version="2",
@@ -58,24 +58,24 @@ class FakeClock:
     """Time that moves when the test says so; both clocks together."""
 
     def __init__(self) -> None:
-        self.ns = START * NS
+        self.ns = SCRIPT_START_S * NS
 
-    def now(self) -> Now:
+    def now(self) -> ClockReading:
         """Where the test put it."""
-        return Now(unix_ns=self.ns, monotonic_ns=self.ns)
+        return ClockReading(unix_ns=self.ns, monotonic_ns=self.ns)
 
-    def pass_s(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         """Move on."""
         self.ns += round(seconds * NS)
 
 
-def at(seconds: float) -> Now:
+def instant_at(seconds: float) -> ClockReading:
     """Return the instant *seconds* after START."""
-    ns = START * NS + round(seconds * NS)
-    return Now(unix_ns=ns, monotonic_ns=ns)
+    ns = SCRIPT_START_S * NS + round(seconds * NS)
+    return ClockReading(unix_ns=ns, monotonic_ns=ns)
 
 
-def window(
+def make_window(
     arm: str,
     second: int,
     *,
@@ -84,7 +84,7 @@ def window(
     errors: Iterable[int] = (),
     nan: Iterable[int] = (),
     pairs: tuple[int, int, int] = (0, 0, 0),
-    keep: int = 65_536,
+    sampled_of_65536: int = 65_536,
     model: str = "churn",
 ) -> window_pb2.Window:
     """One window; *second* counts from START, *pairs* are (pairs, flips, faulty)."""
@@ -96,16 +96,16 @@ def window(
         version=version,
         arm=window_pb2.Arm.Name(kind),
         revision=revision,
-        second=START + second,
-        calls=window_pb2.Calls(
+        second=SCRIPT_START_S + second,
+        calls=window_pb2.CallCounts(
             answered=len(clean),
             faulty=len(errors),
             nan=len(nan),
-            fallen_back=bad if arm == "canary" else 0,
+            fallbacks=bad if arm == "canary" else 0,
         ),
-        keep_of_65536=keep,
-        first_bad_unix_ns=(START + second) * NS + 100 if bad else 0,
-        last_bad_unix_ns=(START + second) * NS + 900 if bad else 0,
+        sampled_of_65536=sampled_of_65536,
+        first_bad_unix_ns=(SCRIPT_START_S + second) * NS + 100 if bad else 0,
+        last_bad_unix_ns=(SCRIPT_START_S + second) * NS + 900 if bad else 0,
     )
     for metric, keys in (
         (window_pb2.METRIC_ERROR, errors),
@@ -120,7 +120,7 @@ def window(
     return made
 
 
-def batch(
+def make_batch(
     sequence: int,
     *windows: window_pb2.Window,
     sent_s: float,
@@ -133,16 +133,16 @@ def batch(
         sequence=sequence,
         windows=windows,
         guards=guards,
-        sent_unix_ns=START * NS + round(sent_s * NS),
+        sent_unix_ns=SCRIPT_START_S * NS + round(sent_s * NS),
     )
 
 
-def trial_at(
-    place: Place, *, revision: int = 1, terms: Terms = TERMS, entered_s: float = 0
-) -> Trial:
+def rollout_at(
+    position: StagePosition, *, revision: int = 1, spec: RolloutSpec = SPEC, entered_s: float = 0
+) -> Rollout:
     """Return a rollout that stands at *place* since *entered_s*."""
-    trial = Trial(terms=terms, started_unix_ms=START * 1000)
-    trial.enter(place, revision, at(entered_s), "scripted")
+    trial = Rollout(spec=spec, started_unix_ms=SCRIPT_START_S * 1000)
+    trial.enter_position(position, revision, instant_at(entered_s), "scripted")
     return trial
 
 
@@ -152,20 +152,20 @@ class FakeRegistry:
     def __init__(self) -> None:
         self.deployments: dict[str, Deployment] = {}
         self.checkpoints: dict[str, registry_pb2.Checkpoint] = {}
-        self.approved: list[registry_pb2.Approval] = []
-        self.found: list[registry_pb2.Finding] = []
+        self.approvals_given: list[registry_pb2.Approval] = []
+        self.findings_written: list[registry_pb2.Finding] = []
         self.lease_token = 1
         self.down = False
         self.card = ""
-        self.log: list[Deployment] = []
+        self.deployments_written: list[Deployment] = []
         self.before_deploy: list[Deployment] = []
         """Written by somebody else just before the next deploy."""
 
-    def put(self, held: Deployment) -> Deployment:
+    def write_deployment(self, deployment: Deployment) -> Deployment:
         """Write *held* as the next revision, whoever does it."""
-        before = self.deployments.get(held.model)
-        written = replace(held, revision=before.revision + 1 if before else 1)
-        self.deployments[held.model] = written
+        before = self.deployments.get(deployment.model)
+        written = replace(deployment, revision=before.revision + 1 if before else 1)
+        self.deployments[deployment.model] = written
         return written
 
     def _check(self, lease_token: int = 0) -> None:
@@ -196,12 +196,12 @@ class FakeRegistry:
         del policy_digest, rollback  # the real registry checks them; walks do that
         self._check(lease_token)
         while self.before_deploy:
-            self.put(self.before_deploy.pop(0))
+            self.write_deployment(self.before_deploy.pop(0))
         current = self.deployments[deployment.model]
         if current.revision != deployment.revision:
             raise RevisionConflictError(f"{current.revision}, not {deployment.revision}")
-        written = self.put(replace(deployment, who="rollout"))
-        self.log.append(written)
+        written = self.write_deployment(replace(deployment, who="rollout"))
+        self.deployments_written.append(written)
         return written
 
     async def get_version(self, model: str, version: str) -> registry_pb2.Version:
@@ -214,7 +214,7 @@ class FakeRegistry:
     async def approvals(self, model: str, version: str) -> list[registry_pb2.Approval]:
         """Those the test gave."""
         self._check()
-        return [one for one in self.approved if (one.model, one.version) == (model, version)]
+        return [one for one in self.approvals_given if (one.model, one.version) == (model, version)]
 
     async def save_checkpoint(self, checkpoint: registry_pb2.Checkpoint) -> None:
         """Keep the newest."""
@@ -239,16 +239,16 @@ class FakeRegistry:
         self._check()
         entries = [
             registry_pb2.HistoryEntry(seq=seq, reason=one.why)
-            for seq, one in enumerate(self.log, 1)
+            for seq, one in enumerate(self.deployments_written, 1)
             if f"model/{one.model}/deployment".startswith(object_prefix) and seq > after
         ]
-        head = registry_pb2.SignedHead(seq=len(self.log))
+        head = registry_pb2.SignedHead(seq=len(self.deployments_written))
         return registry_pb2.ListHistoryReply(entries=entries[:3], head=head)
 
     async def findings(self, after: int = 0) -> AsyncIterator[registry_pb2.Finding]:
         """Those the test wrote."""
         self._check()
-        for finding in self.found[after:]:
+        for finding in self.findings_written[after:]:
             yield finding
 
     async def watch_states(self) -> AsyncIterator[registry_pb2.GatewayState]:

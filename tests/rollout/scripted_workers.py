@@ -15,12 +15,12 @@ from registry.client import RegistryClient
 from registry.types import Deployment, RegistryError
 from tests.rollout.scripted_parts import NS
 
-Key = tuple[int, int, str, str]
+ScriptedWindowKey = tuple[int, int, str, str]
 """(second, revision, arm, version)."""
 
 
 @dataclass
-class Told:
+class WindowCounts:
     """Keys of one window."""
 
     clean: list[int] = field(default_factory=list)
@@ -44,9 +44,9 @@ class ScriptedWorker:
         self._source = window_pb2.Source(gateway="g", slot=slot, boot_id=self._boot_id)
         self._stream = WindowStream(sink, self._source, 1000, lambda _: None)
         self._calls = calls_a_second
-        self._held = Deployment(model="churn")
-        self._open: dict[Key, Told] = defaultdict(Told)
-        self.fails: dict[str, float] = {}
+        self._deployment = Deployment(model="churn")
+        self._open: dict[ScriptedWindowKey, WindowCounts] = defaultdict(WindowCounts)
+        self.failure_rates: dict[str, float] = {}
         self.sending = True
 
     async def run(self) -> None:
@@ -55,24 +55,24 @@ class ScriptedWorker:
             group.create_task(self._stream.run())
             group.create_task(self._follow())
             group.create_task(self._serve())
-            group.create_task(self._beat())
+            group.create_task(self._send_windows())
 
     async def _follow(self) -> None:
         while True:
             with contextlib.suppress(RegistryError):
                 async for event in self._registry.watch_deployments("g", self._slot, self._boot_id):
                     for message in event.deployments:
-                        self._held = Deployment.from_proto(message)
+                        self._deployment = Deployment.from_proto(message)
                     await self._report()
             await asyncio.sleep(0.1)
 
     async def _report(self) -> None:
-        digests = dict(self._held.digests)
+        digests = dict(self._deployment.digests)
         held = [
-            registry_pb2.HeldVersion(
+            registry_pb2.VersionLoad(
                 model="churn", version=version, digest=digests[version], state="READY"
             )
-            for version in self._held.versions
+            for version in self._deployment.versions
         ]
         now = time.time_ns()
         await self._registry.report_state(
@@ -80,8 +80,8 @@ class ScriptedWorker:
                 gateway="g",
                 slot=self._slot,
                 boot_id=self._boot_id,
-                held=held,
-                applied={"churn": self._held.revision},
+                loads=held,
+                applied={"churn": self._deployment.revision},
                 applied_unix_ns={"churn": now},
                 at_unix_ns=now,
             )
@@ -91,29 +91,29 @@ class ScriptedWorker:
         while True:
             await asyncio.sleep(0.05)
             for _ in range(self._calls // 20):
-                self._call(self._held, time.time_ns())
+                self._serve_call(self._deployment, time.time_ns())
 
-    def _call(self, held: Deployment, now: int) -> None:
-        if not held.production:
+    def _serve_call(self, deployment: Deployment, now: int) -> None:
+        if not deployment.production:
             return
         key, bucket = random.getrandbits(64), random.randrange(10_000)
-        arm, version = "PRODUCTION", held.production
-        if bucket < held.canary_bp:
-            arm, version = "CANARY", held.canary
-        elif bucket >= 10_000 - held.standby_bp:
-            arm, version = "STANDBY", held.standby
-        told = self._open[now // NS, held.revision, arm, version]
-        if random.random() < self.fails.get(version, 0.0):
+        arm, version = "PRODUCTION", deployment.production
+        if bucket < deployment.canary_bp:
+            arm, version = "CANARY", deployment.canary
+        elif bucket >= 10_000 - deployment.standby_bp:
+            arm, version = "STANDBY", deployment.standby
+        told = self._open[now // NS, deployment.revision, arm, version]
+        if random.random() < self.failure_rates.get(version, 0.0):
             told.bad.append(key)
             told.bad_ns.append(now)
         else:
             told.clean.append(key)
-        for shadow, _ in held.shadows:
-            told = self._open[now // NS, held.revision, "SHADOW", shadow]
+        for shadow, _ in deployment.shadows:
+            told = self._open[now // NS, deployment.revision, "SHADOW", shadow]
             told.pairs += 1
-            told.pairs_faulty += random.random() < self.fails.get(shadow, 0.0)
+            told.pairs_faulty += random.random() < self.failure_rates.get(shadow, 0.0)
 
-    async def _beat(self) -> None:
+    async def _send_windows(self) -> None:
         while True:
             await asyncio.sleep(1.01 - time.time() % 1.0)
             now = time.time_ns()
@@ -127,12 +127,12 @@ class ScriptedWorker:
             began, revision, arm, version = key
             made = window_pb2.Window(
                 model="churn", version=version, arm=f"ARM_{arm}", revision=revision,
-                second=began, keep_of_65536=65_536,
+                second=began, sampled_of_65536=65_536,
                 first_bad_unix_ns=min(told.bad_ns, default=0),
                 last_bad_unix_ns=max(told.bad_ns, default=0),
-                calls=window_pb2.Calls(
+                calls=window_pb2.CallCounts(
                     answered=len(told.clean), faulty=len(told.bad),
-                    fallen_back=len(told.bad) if arm == "CANARY" else 0,
+                    fallbacks=len(told.bad) if arm == "CANARY" else 0,
                 ),
             )  # fmt: skip
             if told.pairs:
@@ -144,7 +144,7 @@ class ScriptedWorker:
 
 
 @asynccontextmanager
-async def workers(
+async def run_workers(
     registry_address: str, sink: str, *, calls_a_second: int = 400
 ) -> AsyncIterator[list[ScriptedWorker]]:
     """Run two workers while the block lasts."""
@@ -160,7 +160,9 @@ async def workers(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def in_production(ann: RegistryClient, bob: RegistryClient, files: dict[str, bytes]) -> None:
+async def deploy_first_version(
+    ann: RegistryClient, bob: RegistryClient, files: dict[str, bytes]
+) -> None:
     """Make churn's first version production, as everybody must: preload, approve, deploy."""
     version = await ann.register("churn", files)
     held = await ann.deployment("churn")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stats.betting import Wealth, bet, log_e_above
-from stats.detector import Detector, look
+from stats.detector import Detector, update_detector
 
 
 @pytest.mark.parametrize(("rate", "truth", "pairs"), [(0.01, 0.05, 250), (0.01, 0.2, 30)])
@@ -63,12 +63,16 @@ def test_a_rate_that_rises_late_is_noticed_within_seconds() -> None:
     """An hour at .1 % under a bound of .5 % is silent; at 5 % the alarm comes in seconds."""
     draw, detector = random.Random(2), Detector()
     for _ in range(3_600):
-        detector = look(detector, 0.005, sum(draw.random() < 0.001 for _ in range(20)), 20)
+        detector = update_detector(
+            detector, 0.005, sum(draw.random() < 0.001 for _ in range(20)), 20
+        )
         assert detector.log_m < math.log(1e6)
     seconds = 0
     while detector.log_m < math.log(1e6):
-        detector = look(detector, 0.005, sum(draw.random() < 0.05 for _ in range(20)), 20)
+        detector = update_detector(
+            detector, 0.005, sum(draw.random() < 0.05 for _ in range(20)), 20
+        )
         seconds += 1
     assert seconds < 60
     with pytest.raises(ValueError, match="no such window"):
-        look(detector, 0.5, 3, 2)
+        update_detector(detector, 0.5, 3, 2)

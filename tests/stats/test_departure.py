@@ -18,16 +18,18 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 
-def pairs(draw: np.random.Generator, keys: int, likeness: float) -> tuple[Counts, Floats]:
+def draw_pairs(draw: np.random.Generator, keys: int, likeness: float) -> tuple[Counts, Floats]:
     """Return champion's bins, and the candidate's scores of the same rows."""
     champion = draw.normal(size=keys)
     noise = math.sqrt(1 - likeness**2) * draw.normal(size=keys)
     return np.searchsorted(EDGES, champion), likeness * champion + noise
 
 
-def certified(draw: np.random.Generator, rows: int = 20_000, likeness: float = 0.8) -> Expectation:
+def approved_counts(
+    draw: np.random.Generator, rows: int = 20_000, likeness: float = 0.8
+) -> Expectation:
     """Return what was approved: a candidate that ranks alike, on held-out rows."""
-    champion, scores = pairs(draw, rows, likeness)
+    champion, scores = draw_pairs(draw, rows, likeness)
     joint = np.bincount(champion * BINS + np.searchsorted(EDGES, scores), minlength=BINS**2)
     return Expectation(joint.reshape(BINS, BINS))
 
@@ -41,18 +43,20 @@ def keys_to_fire(
     psi_min: float = 0.005,
 ) -> int | None:
     """Return the canary keys until evidence and effect both say so; None: never."""
-    expected = certified(draw)
-    state = departure.start(expected)
+    expected = approved_counts(draw)
+    state = departure.start_departure(expected)
     candidate, champion = np.zeros(BINS, dtype=np.int64), np.zeros(BINS, dtype=np.int64)
     for look in range(keys_max // a_look):
-        bins, scores = pairs(draw, a_look, 0.8)
+        bins, scores = draw_pairs(draw, a_look, 0.8)
         mine = np.bincount(np.searchsorted(EDGES, change(scores)), minlength=BINS)
         theirs = np.bincount(bins, minlength=BINS)
         candidate, champion = candidate + mine, champion + theirs
-        state = departure.step(expected, state, expected.gains(np.stack([mine, theirs])), 3_600)
+        state = departure.step_departure(
+            expected, state, expected.gains(np.stack([mine, theirs])), 3_600
+        )
         if state.log_e_max >= THRESHOLD:
-            found = departure.effect(expected, candidate, champion)
-            if found.psi >= psi_min + found.doubt:
+            found = departure.departure_effect(expected, candidate, champion)
+            if found.psi >= psi_min + found.table_error:
                 return (look + 1) * a_look
     return None
 
@@ -92,7 +96,7 @@ def test_a_tenth_of_a_deviation_is_found_within_2700_keys() -> None:
 
 def test_each_alternative_is_a_fair_bet_under_the_certificate() -> None:
     """Given the champion's bin, the expected gain of every tilt is exactly 1: it never grows."""
-    expected = certified(np.random.default_rng(1))
+    expected = approved_counts(np.random.default_rng(1))
     gains = np.exp(expected.scores[:, None, :] - expected.log_norms[:, :, None])
     fair = (gains * expected.table[None]).sum(axis=2)
     assert fair == pytest.approx(1.0, abs=1e-12)
@@ -101,7 +105,7 @@ def test_each_alternative_is_a_fair_bet_under_the_certificate() -> None:
 
 def test_two_samples_are_a_fair_bet_at_any_share() -> None:
     """The watch: expected gain of every tilt is at most 1 when both arms are drawn alike."""
-    expected = certified(np.random.default_rng(1))
+    expected = approved_counts(np.random.default_rng(1))
     alike = expected.counts.sum(axis=1) @ expected.table / expected.counts.sum()
     for share in (0.05, 0.5, 0.97):
         tilt = 1 + share * np.expm1(expected.scores)
@@ -111,11 +115,11 @@ def test_two_samples_are_a_fair_bet_at_any_share() -> None:
 
 def test_a_draw_depends_on_the_key_alone_and_follows_the_table() -> None:
     """The same key falls into the same bin whoever counts it; many keys fall as the table says."""
-    expected = certified(np.random.default_rng(1))
+    expected = approved_counts(np.random.default_rng(1))
     keys = np.random.default_rng(2).integers(0, 2**63, size=40_000, dtype=np.uint64)
     bins = np.full(len(keys), 3, dtype=np.int64)
-    drawn = expected.drawn(bins, keys)
-    assert np.array_equal(drawn[::-1], expected.drawn(bins, keys[::-1]))
+    drawn = expected.carry_through_table(bins, keys)
+    assert np.array_equal(drawn[::-1], expected.carry_through_table(bins, keys[::-1]))
     seen = np.bincount(drawn, minlength=BINS) / len(keys)
     assert seen == pytest.approx(expected.table[3], abs=0.01)
 
@@ -123,24 +127,24 @@ def test_a_draw_depends_on_the_key_alone_and_follows_the_table() -> None:
 def test_a_small_certificate_doubts_itself() -> None:
     """The effect must exceed its bound by what 500 held-out rows may be wrong by."""
     draw = np.random.default_rng(3)
-    few, many = certified(draw, rows=500), certified(draw, rows=50_000)
+    few, many = approved_counts(draw, rows=500), approved_counts(draw, rows=50_000)
     counts = np.full(BINS, 200, dtype=np.int64)
-    assert departure.effect(few, counts, counts).doubt > 0.02
-    assert departure.effect(many, counts, counts).doubt < 0.005
+    assert departure.departure_effect(few, counts, counts).table_error > 0.02
+    assert departure.departure_effect(many, counts, counts).table_error < 0.005
     nothing = np.zeros(BINS, dtype=np.int64)
-    assert math.isnan(departure.effect(few, nothing, nothing).psi)
+    assert math.isnan(departure.departure_effect(few, nothing, nothing).psi)
 
 
 def test_a_billion_keys_stay_finite() -> None:
     """Logarithms all the way: overwhelming evidence is a large number, not an infinite one."""
-    expected = certified(np.random.default_rng(1))
-    state = departure.start(expected)
+    expected = approved_counts(np.random.default_rng(1))
+    state = departure.start_departure(expected)
     mine = np.zeros(BINS, dtype=np.int64)
     mine[0] = 10**9
     with np.errstate(all="raise", under="ignore"):
         for _ in range(3):
             gains = expected.gains(np.stack([mine, np.full(BINS, 10**9 // BINS)]))
-            state = departure.step(expected, state, gains, 10)
+            state = departure.step_departure(expected, state, gains, 10)
     assert 1e6 < state.log_e < math.inf
 
 
@@ -154,10 +158,12 @@ def test_what_is_no_table_is_refused(counts: Floats) -> None:
 def test_evidence_stays_finite_long_after_the_prior_is_spent() -> None:
     """Exactly as approved, 5,500 keys a look, and far more looks than bets are placed over."""
     expected = Expectation(np.full((BINS, BINS), 1_000))
-    state = departure.start(expected)
+    state = departure.start_departure(expected)
     keys = np.full(BINS, 500)
     for _ in range(600):
-        state = departure.step(expected, state, expected.gains(np.stack([keys, keys])), 100)
+        state = departure.step_departure(
+            expected, state, expected.gains(np.stack([keys, keys])), 100
+        )
     assert math.isfinite(state.log_e)
     assert state.log_e < -745.0
     assert state.log_e_max < 1.0

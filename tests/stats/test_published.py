@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rollout.simulation.other_judges import classify, mann_whitney
+from rollout.simulation.other_judges import kayenta_classify, mann_whitney_interval
 from stats.ratio import log_e_mismatch
 
 Z_95 = 1.6448536269514722
@@ -24,16 +24,16 @@ def test_lindon_and_maleks_sample_ratio_p_value() -> None:
 
 def test_kayentas_interval_and_verdict_to_fifteen_digits() -> None:
     """Issue 6278: 7 of 10 points a hundred times worse pass; 8 of 10 do not."""
-    low, _, estimate = mann_whitney([100.0] * 7 + [1.0] * 3, [1.0] * 10)
+    low, _, estimate = mann_whitney_interval([100.0] * 7 + [1.0] * 3, [1.0] * 10)
     assert low == pytest.approx(6.825022991538781e-05, rel=1e-12)
     assert estimate == pytest.approx(98.99992904170193, rel=1e-15)
-    assert classify([100.0] * 7 + [1.0] * 3, [1.0] * 10) == "Pass"
-    assert classify([100.0] * 8 + [1.0] * 2, [1.0] * 10) == "High"
+    assert kayenta_classify([100.0] * 7 + [1.0] * 3, [1.0] * 10) == "Pass"
+    assert kayenta_classify([100.0] * 8 + [1.0] * 2, [1.0] * 10) == "High"
 
 
 def test_kayenta_passes_errors_that_production_never_has() -> None:
     """Issue 426: [0, 1, 2, 1, 0, 0] errors a minute against none pass."""
-    assert classify([0.0, 1.0, 2.0, 1.0, 0.0, 0.0], [0.0] * 6) == "Pass"
+    assert kayenta_classify([0.0, 1.0, 2.0, 1.0, 0.0, 0.0], [0.0] * 6) == "Pass"
 
 
 def test_a_band_for_every_look_is_twice_as_wide_as_one_for_one_look() -> None:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from stats.ratio import interval, log_e_mismatch
+from stats.ratio import log_e_mismatch, rate_ratio_interval
 
 
 def test_the_published_figure_of_lindon_and_malek() -> None:
@@ -48,7 +48,7 @@ def test_an_interval_holds_its_ratio_at_every_look() -> None:
             before = by_share.get(share, (0, 0))
             by_share[share] = (before[0] + canary, before[1] + events - canary)
             if second % 10 == 9:
-                found = interval(by_share)
+                found = rate_ratio_interval(by_share)
                 outside |= not found.low <= 2.0 <= found.high
         missed += outside
     assert missed <= 10
@@ -56,10 +56,10 @@ def test_an_interval_holds_its_ratio_at_every_look() -> None:
 
 def test_an_interval_narrows_and_says_what_it_does_not_know() -> None:
     """Nothing seen: anything. Only the canary fails: no upper end. Much seen: close to it."""
-    assert interval({}) == interval({500: (0, 0)})
-    assert (interval({}).low, interval({}).high) == (0.0, math.inf)
-    only = interval({500: (9, 0)})
+    assert rate_ratio_interval({}) == rate_ratio_interval({500: (0, 0)})
+    assert (rate_ratio_interval({}).low, rate_ratio_interval({}).high) == (0.0, math.inf)
+    only = rate_ratio_interval({500: (9, 0)})
     assert only.low > 1.0
     assert only.high == math.inf
-    much = interval({5_000: (3_000, 1_500)})
+    much = rate_ratio_interval({5_000: (3_000, 1_500)})
     assert 1.7 < much.low < 2.0 < much.high < 2.3

@@ -11,22 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stats.tilt import (
+    FEWER_EVENTS,
     LATENCY,
-    LESS,
-    WORSE,
+    MORE_EVENTS,
     Grid,
     TiltState,
     events_to_fire,
     log_add,
     log_sum,
     non_inferior,
-    start,
-    step,
+    start_tilt,
+    step_tilt,
 )
 from tests.property_examples import examples
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "tilt.json").read_text())
-GRIDS = {"WORSE": WORSE, "LESS": LESS, "LATENCY": LATENCY, "non_inferior(2)": non_inferior(2.0)}
+GRIDS = {
+    "WORSE": MORE_EVENTS,
+    "LESS": FEWER_EVENTS,
+    "LATENCY": LATENCY,
+    "non_inferior(2)": non_inferior(2.0),
+}
 SHARES = st.floats(0.001, 0.999)
 
 
@@ -34,11 +39,11 @@ SHARES = st.floats(0.001, 0.999)
 def test_committed_vectors(vector: dict[str, object]) -> None:
     """Another implementation, or host, gives the same evidence to 1e-9."""
     grid = GRIDS[str(vector["grid"])]
-    state = start(grid)
+    state = start_tilt(grid)
     looks = vector["looks"]
     assert isinstance(looks, list)
     for canary, baseline, share, log_e in looks:
-        state = step(grid, state, canary, baseline, share, int(str(vector["looks_max"])))
+        state = step_tilt(grid, state, canary, baseline, share, int(str(vector["looks_max"])))
         assert state.log_e == pytest.approx(log_e, abs=1e-9)
 
 
@@ -51,8 +56,8 @@ def test_one_event_is_expected_to_win_nothing(share: float, below: float, name: 
     ratio = math.exp(grid.margin + toward * below)
     canary = share * ratio / (share * ratio + 1.0 - share)
 
-    in_canary = step(grid, start(grid), 1, 0, share).log_s
-    in_baseline = step(grid, start(grid), 0, 1, share).log_s
+    in_canary = step_tilt(grid, start_tilt(grid), 1, 0, share).log_s
+    in_baseline = step_tilt(grid, start_tilt(grid), 0, 1, share).log_s
 
     for one, other in zip(in_canary, in_baseline, strict=True):
         assert canary * math.exp(one) + (1.0 - canary) * math.exp(other) <= 1.0 + 1e-9
@@ -64,8 +69,8 @@ def test_one_event_is_expected_to_win_nothing(share: float, below: float, name: 
 )
 def test_fewest_events_that_can_fire(share: float, at_100: int, at_1000: int) -> None:
     """The published table of the plain mixture: no verdict can rest on fewer."""
-    assert events_to_fire(WORSE, share, math.log(100)) == at_100
-    assert events_to_fire(WORSE, share, math.log(1000)) == at_1000
+    assert events_to_fire(MORE_EVENTS, share, math.log(100)) == at_100
+    assert events_to_fire(MORE_EVENTS, share, math.log(1000)) == at_1000
 
 
 def test_healthy_rollouts_are_seldom_accused() -> None:
@@ -75,10 +80,10 @@ def test_healthy_rollouts_are_seldom_accused() -> None:
     canary = draw.binomial(events, 0.1)
     false_alarms = 0
     for row, hits in zip(events.tolist(), canary.tolist(), strict=True):
-        state = start(WORSE)
+        state = start_tilt(MORE_EVENTS)
         for total, hit in zip(row, hits, strict=True):
             if total:
-                state = step(WORSE, state, hit, total - hit, 0.1, 60)
+                state = step_tilt(MORE_EVENTS, state, hit, total - hit, 0.1, 60)
         false_alarms += state.log_e_max >= math.log(20)
     assert false_alarms <= 25
 
@@ -86,13 +91,13 @@ def test_healthy_rollouts_are_seldom_accused() -> None:
 def test_a_failing_canary_is_found_early_and_late() -> None:
     """Ten times the errors at 10 % share: found within 60 events, also after an hour of health."""
     for healthy_looks in (0, 3600):
-        state = start(WORSE)
+        state = start_tilt(MORE_EVENTS)
         for _ in range(healthy_looks):
-            state = step(WORSE, state, 0, 0, 0.1, 3600)
+            state = step_tilt(MORE_EVENTS, state, 0, 0, 0.1, 3600)
         looks = 0
         while state.log_e < math.log(500):
             looks += 1
-            state = step(WORSE, state, 1, 1, 0.1, 3600)
+            state = step_tilt(MORE_EVENTS, state, 1, 1, 0.1, 3600)
         assert looks <= 30
 
 
@@ -106,38 +111,38 @@ def test_a_state_resumes_bit_for_bit(
 ) -> None:
     """Kept as numbers and read back, a state goes on as if nothing had happened."""
     cut = data.draw(st.integers(0, len(looks)))
-    through = resumed = start(WORSE)
+    through = resumed = start_tilt(MORE_EVENTS)
     for index, (canary, baseline, share) in enumerate(looks):
         if index == cut:
             kept = (resumed.log_s, resumed.prior_spent, resumed.log_e, resumed.log_e_max)
             resumed = TiltState(*kept, looks=resumed.looks)
-        through = step(WORSE, through, canary, baseline, share, 10)
-        resumed = step(WORSE, resumed, canary, baseline, share, 10)
+        through = step_tilt(MORE_EVENTS, through, canary, baseline, share, 10)
+        resumed = step_tilt(MORE_EVENTS, resumed, canary, baseline, share, 10)
     assert resumed == through
 
 
 def test_a_billion_events_are_ordinary_numbers() -> None:
     """Neither inf nor nan, however strong or however absent the evidence is."""
     for canary, baseline in ((10**9, 0), (0, 10**9), (10**9, 10**9)):
-        state = start(WORSE)
+        state = start_tilt(MORE_EVENTS)
         for _ in range(3):
-            state = step(WORSE, state, canary, baseline, 0.05, 3600)
+            state = step_tilt(MORE_EVENTS, state, canary, baseline, 0.05, 3600)
             assert all(map(math.isfinite, (*state.log_s, state.log_e, state.log_e_max)))
 
 
 def test_the_running_maximum_is_kept() -> None:
     """Evidence once reached is not talked away by what comes after."""
-    state = step(WORSE, start(WORSE), 8, 0, 0.1, 3600)
-    later = step(WORSE, state, 0, 200, 0.1, 3600)
+    state = step_tilt(MORE_EVENTS, start_tilt(MORE_EVENTS), 8, 0, 0.1, 3600)
+    later = step_tilt(MORE_EVENTS, state, 0, 200, 0.1, 3600)
     assert later.log_e < state.log_e == later.log_e_max
 
 
 def test_the_prior_is_spent_once_and_no_more() -> None:
     """Half at the first look, the rest evenly over looks_max, then nothing."""
-    state = start(WORSE)
+    state = start_tilt(MORE_EVENTS)
     spent = [0.0]
     for _ in range(30):
-        state = step(WORSE, state, 1, 9, 0.1, 10)
+        state = step_tilt(MORE_EVENTS, state, 1, 9, 0.1, 10)
         spent.append(state.prior_spent)
     assert all(before <= after for before, after in pairwise(spent))
     assert spent[1] == 0.5
@@ -146,22 +151,24 @@ def test_the_prior_is_spent_once_and_no_more() -> None:
 
 def test_a_window_without_events_changes_nothing_and_its_prior_is_not_lost() -> None:
     """E stays what it is; a fault that sets in after them finds the same bets as one look each."""
-    idle = start(WORSE)
+    idle = start_tilt(MORE_EVENTS)
     for _ in range(7):
-        idle = step(WORSE, idle, 0, 0, 0.5, 10)
+        idle = step_tilt(MORE_EVENTS, idle, 0, 0, 0.5, 10)
         assert (idle.log_e, idle.log_e_max) == (0.0, 0.0)
-    late = step(WORSE, idle, 3, 1, 0.5, 10)
+    late = step_tilt(MORE_EVENTS, idle, 3, 1, 0.5, 10)
     prior = math.log(0.5 + 0.5 * 7 / 10)
-    for log_s, one in zip(late.log_s, step(WORSE, start(WORSE), 3, 1, 0.5).log_s, strict=True):
+    for log_s, one in zip(
+        late.log_s, step_tilt(MORE_EVENTS, start_tilt(MORE_EVENTS), 3, 1, 0.5).log_s, strict=True
+    ):
         assert log_s == pytest.approx(one + prior)
 
 
 def test_non_inferiority_needs_events_to_say_so() -> None:
     """Without events nothing is promoted; with equal rates, "less than twice" is shown."""
     grid = non_inferior(2.0)
-    assert step(grid, start(grid), 0, 0, 0.5).log_e == pytest.approx(0.0)
-    assert step(grid, start(grid), 60, 60, 0.5).log_e > math.log(20)
-    assert step(grid, start(grid), 120, 60, 0.5).log_e < 0.0
+    assert step_tilt(grid, start_tilt(grid), 0, 0, 0.5).log_e == pytest.approx(0.0)
+    assert step_tilt(grid, start_tilt(grid), 60, 60, 0.5).log_e > math.log(20)
+    assert step_tilt(grid, start_tilt(grid), 120, 60, 0.5).log_e < 0.0
 
 
 @pytest.mark.parametrize("deltas", [(), (0.0,), (-1.0, 1.0)])
@@ -175,13 +182,13 @@ def test_a_grid_bets_in_one_direction(deltas: tuple[float, ...]) -> None:
 def test_impossible_counts_are_refused(counts: tuple[int, int, float]) -> None:
     """A share of 0 or 1 has no second arm to compare with."""
     with pytest.raises(ValueError, match="between 0 and 1"):
-        step(WORSE, start(WORSE), *counts)
+        step_tilt(MORE_EVENTS, start_tilt(MORE_EVENTS), *counts)
 
 
 def test_an_unreachable_threshold_says_so() -> None:
     """At a share near 1, no number of events is told rather than a loop without end."""
     with pytest.raises(ValueError, match="do not reach"):
-        events_to_fire(WORSE, 1 - 1e-12, 1.0)
+        events_to_fire(MORE_EVENTS, 1 - 1e-12, 1.0)
 
 
 def test_logarithms_add_with_zero() -> None:

@@ -33,7 +33,7 @@ def churn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("churn")
     source = folder / "source.parquet"
-    telco.build_source(source, now_ms=NOW_MS, subscribers=telco.REAL_ROWS, history_rows=500)
+    telco.build_telco_source(source, now_ms=NOW_MS, subscribers=telco.REAL_ROWS, history_rows=500)
     OfflineStore(folder / "store").ingest(telco.churn_profile, source)
     return folder / "store"
 
@@ -42,11 +42,11 @@ def churn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def churn_versions(churn_folder: Path) -> ChurnVersions:
     """Both settings of the churn recipe, trained as the demo trains them."""
     from training.recipes import churn
-    from training.train import train
+    from training.train import train_version
 
     store, labels = OfflineStore(churn_folder), churn.labels(now_ms=NOW_MS)
-    champion = train(churn.recipe("champion"), store, labels)
-    candidate = train(
+    champion = train_version(churn.recipe("champion"), store, labels)
+    candidate = train_version(
         churn.recipe("candidate"),
         store,
         labels,

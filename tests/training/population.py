@@ -27,15 +27,15 @@ VIEW = View(
 )
 
 
-def contract_of(*names: str) -> ModelContract:
+def profile_contract(*names: str) -> ModelContract:
     """Contract over these features of VIEW."""
     return ModelContract(entities=("subscriber",), views=(ViewUse(view=VIEW, features=names),))
 
 
-WHOLE = contract_of("tenure", "charges", "plan", "senior")
+ALL_COLUMNS = profile_contract("tenure", "charges", "plan", "senior")
 
 
-def matrix() -> NDArray[np.float32]:
+def profile_matrix() -> NDArray[np.float32]:
     """(ROWS, 4) float32; the same each time."""
     draw = np.random.default_rng(3)
     return np.column_stack(
@@ -48,10 +48,10 @@ def matrix() -> NDArray[np.float32]:
     ).astype(np.float32)
 
 
-def labels() -> Labels:
+def profile_labels() -> Labels:
     """Who left: the newer, dearer and uncommitted more often, beyond a straight line."""
     draw = np.random.default_rng(4)
-    tenure, charges, plan, _ = matrix().T.astype(np.float64)
+    tenure, charges, plan, _ = profile_matrix().T.astype(np.float64)
     leaning = 1.5 - tenure / 18 - plan + 1.5 * ((charges > 70) & (tenure < 20))
     return Labels(
         ids={"subscriber": [f"S{number:05d}" for number in range(ROWS)]},
@@ -60,14 +60,14 @@ def labels() -> Labels:
     )
 
 
-class Population:
+class PopulationStore:
     """A store that knows every subscriber of `labels`."""
 
     def training_set(self, contract: ModelContract, spine: Spine) -> TrainingSet:
         """(N, F): the columns asked for, of the subscribers asked for."""
         places = [int(name[1:]) for name in spine.ids["subscriber"]]
         columns = [column for use in contract.views for column in use.columns]
-        values = np.ascontiguousarray(matrix()[places][:, columns])
+        values = np.ascontiguousarray(profile_matrix()[places][:, columns])
         return TrainingSet(values, np.zeros(len(values), dtype=np.uint32), contract.names)
 
     def digest(self, views: Sequence[View]) -> str:
@@ -75,8 +75,8 @@ class Population:
         return views[0].view_hash
 
 
-def recipe(
-    learner: Learner, contract: ModelContract = WHOLE, *, gate: GateSettings | None = None
+def profile_recipe(
+    learner: Learner, contract: ModelContract = ALL_COLUMNS, *, gate: GateSettings | None = None
 ) -> Recipe:
     """Recipe over the population; its gate asks for little."""
     return Recipe(

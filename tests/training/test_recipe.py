@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from features.contract import ModelContract, RequestInput
-from tests.training.population import labels, recipe
+from tests.training.population import profile_labels, profile_recipe
 from training.errors import LabelsError, RecipeError
 from training.labels import Labels
 from training.recipe import Learner
 
-GOOD = recipe(Learner(kind="boosting"))
+GOOD = profile_recipe(Learner(kind="boosting"))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_recipe_says_what_is_wrong(changed: dict[str, Any], reason: str) -> No
 
 def test_labels_of_different_lengths_are_refused() -> None:
     """An id too few would shift every label by one."""
-    good = labels()
+    good = profile_labels()
     with pytest.raises(LabelsError, match="differ in length"):
         Labels(
             ids={"subscriber": good.ids["subscriber"][:-1]},
@@ -64,4 +64,4 @@ def test_composite_ids_are_joined_as_the_online_key_is() -> None:
         positive=np.array([True, False]),
     )
     assert two.joined_ids() == [b"a\x1fx", b"b\x1fy"]
-    assert two.where(np.array([True, True])).joined_ids() == two.joined_ids()
+    assert two.selected(np.array([True, True])).joined_ids() == two.joined_ids()

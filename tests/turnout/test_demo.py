@@ -8,48 +8,48 @@ import pytest
 from rich.console import Console
 
 from protos import rollout_pb2
-from tests.turnout.test_system_file import ours
-from turnout.demo.checklist import Checklist, NotHeldError, Step, hold
+from tests.turnout.test_system_file import own_addresses
+from turnout.demo.checklist import Checklist, Step, StepFailedError, require
 from turnout.demo.screen import LiveScreen, LogScreen
-from turnout.demo.story import MARKER, checklist, fresh_folder
-from turnout.demo.summary import times_value
-from turnout.demo.traffic import Tally
+from turnout.demo.story import MARKER, new_checklist, prepare_folder
+from turnout.demo.summary import times_json
+from turnout.demo.traffic import CallCounts
 from turnout.errors import OperatorError
-from turnout.processes.system_file import write_running
+from turnout.processes.system_file import write_system_file
 from turnout_client import PredictError
 
 
 def test_a_step_holds_only_if_its_body_does() -> None:
     """One that raises has failed, and the checklist does not hold."""
     steps = Checklist([Step("one"), Step("two")])
-    with steps.playing("one"):
+    with steps.timed("one"):
         pass
-    with pytest.raises(NotHeldError, match="3 calls failed"), steps.playing("two"):
-        hold(False, "3 calls failed")
+    with pytest.raises(StepFailedError, match="3 calls failed"), steps.timed("two"):
+        require(False, "3 calls failed")
     assert [step.state for step in steps.steps] == ["held", "failed"]
-    assert not steps.held
+    assert not steps.passed
 
 
 def test_unplayed_steps_do_not_hold() -> None:
     """A demo that stopped early cannot leave with 0."""
-    steps = checklist()
-    with steps.playing("System up"):
+    steps = new_checklist()
+    with steps.timed("System up"):
         pass
-    assert not steps.held
+    assert not steps.passed
 
 
 def test_calls_are_counted_exactly() -> None:
     """Totals add up; the final line covers everything, the others the last two seconds."""
-    tally = Tally(began=0.0)
+    tally = CallCounts(began=0.0)
     for _ in range(99):
         tally.sent += 1
-        tally.count("1", "production", 1_000_000)
+        tally.count_answered("1", "production", 1_000_000)
     tally.sent += 1
     tally.failed["UNAVAILABLE"] += 1
-    live = tally.line(1.0, final=False)
+    live = tally.summary_line(1.0, final=False)
     for _ in range(20):
-        later = tally.line(5.0, final=False)
-    final = tally.line(10.0, final=True)
+        later = tally.summary_line(5.0, final=False)
+    final = tally.summary_line(10.0, final=True)
 
     assert (live["answered"], live["failed"], live["rate"]) == (99, 1, 99.0)
     assert (later["rate"], later["p50_ms"]) == (0.0, None)
@@ -67,17 +67,17 @@ def page(screen: LiveScreen) -> str:
 
 def test_the_page_shows_steps_customers_and_rollout() -> None:
     """What a newcomer sees at one glance."""
-    steps = checklist()
+    steps = new_checklist()
     screen = LiveScreen(Console(file=io.StringIO()), steps, lambda: 0.0)
     assert "calls" not in page(screen)
     steps.step("Features").note = "cloning"
     steps.step("Features").state = "running"
-    tally = Tally(began=0.0)
-    tally.count("1", "production", 2_000_000)
-    tally.count("1", "fallback", 2_000_000)
-    screen.customers(tally.line(1.0, final=False))
+    tally = CallCounts(began=0.0)
+    tally.count_answered("1", "production", 2_000_000)
+    tally.count_answered("1", "fallback", 2_000_000)
+    screen.customers(tally.summary_line(1.0, final=False))
     screen.rollout(rollout_pb2.RolloutStatus(version="2", stage=rollout_pb2.SHADOW_STAGE))
-    screen.say("dana may not approve her own")
+    screen.add_line("dana may not approve her own")
 
     shown = page(screen)
     wanted = ("cloning", "0 failed", "1 saved by production", "shadow", "dana may not")
@@ -92,7 +92,7 @@ def test_a_log_has_a_line_a_turn() -> None:
     status = rollout_pb2.RolloutStatus(version="2", verdict=rollout_pb2.FAULTY, reason="5 of 41")
     for _ in range(3):
         screen.rollout(status)
-    screen.turned(Step("Features", state="held", note="whole", took_s=2.0))
+    screen.step_changed(Step("Features", state="held", note="whole", took_s=2.0))
 
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
@@ -107,7 +107,7 @@ def test_the_four_times_are_counted_from_the_first_bad_answer() -> None:
         first_bad_unix_ns=10**18, verdict_unix_ns=10**18 + 3 * 10**9,
         moved_unix_ns=10**18 + 3_020_000_000, last_bad_unix_ns=10**18 + 2_900_000_000,
     )  # fmt: skip
-    value = times_value(times)
+    value = times_json(times)
     assert (value["verdict_ms"], value["moved_ms"], value["last_bad_ms"]) == (3000, 3020, 2900)
     assert value["evidence_to_moved_ms"] == 20
 
@@ -116,25 +116,25 @@ def test_only_a_folder_that_a_demo_made_is_wiped(tmp_path: Path) -> None:
     """Somebody's files stay; a demo's are replaced; a running demo's are left alone."""
     (tmp_path / "mine.txt").write_text("years of work")
     with pytest.raises(OperatorError, match="not empty"):
-        fresh_folder(tmp_path)
+        prepare_folder(tmp_path)
     assert (tmp_path / "mine.txt").exists()
 
     folder = tmp_path / "demo"
-    fresh_folder(folder)
+    prepare_folder(folder)
     (folder / "left.txt").write_text("of an earlier demo")
-    fresh_folder(folder)
+    prepare_folder(folder)
     assert [path.name for path in folder.iterdir()] == [MARKER]
 
-    write_running(folder, ours())
+    write_system_file(folder, own_addresses())
     with pytest.raises(OperatorError, match="runs in"):
-        fresh_folder(folder)
+        prepare_folder(folder)
 
 
 def test_a_call_that_fails_is_counted_by_its_code() -> None:
     """Customers who got no score, by why."""
     import grpc
 
-    from turnout.demo.traffic import Traffic
+    from turnout.demo.traffic import TrafficGenerator
 
     class Refusing:
         """A client whose gateway is full."""
@@ -142,14 +142,14 @@ def test_a_call_that_fails_is_counted_by_its_code() -> None:
         async def predict(self, *_args: object, **_named: object) -> None:
             raise PredictError(grpc.StatusCode.UNAVAILABLE, "full")
 
-    async def one() -> Tally:
-        traffic = Traffic(Refusing(), "churn", 10, 1.0, seed=1)  # type: ignore[arg-type]
+    async def one() -> CallCounts:
+        traffic = TrafficGenerator(Refusing(), "churn", 10, 1.0, seed=1)  # type: ignore[arg-type]
         sending = asyncio.create_task(traffic.send(1_000.0))
         async with asyncio.timeout(0.1):
             await asyncio.sleep(0.03)
         sending.cancel()
         await traffic.finish()
-        return traffic.tally
+        return traffic.counts
 
     tally = asyncio.run(one())
     assert tally.failed["UNAVAILABLE"] == tally.sent

@@ -8,7 +8,7 @@ import pytest
 from features.errors import OnlineStoreError
 from registry.types import GateError, RegistryUnavailableError
 from turnout.__main__ import main
-from turnout.cli.exit_codes import complaint
+from turnout.cli.exit_codes import exit_message
 from turnout.errors import UsageError
 from turnout_client import PredictError
 
@@ -86,11 +86,11 @@ def test_help_names_every_group(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_each_error_has_its_exit_code(error: Exception, code: int) -> None:
     """The answer is no: 1; not reachable: 3."""
-    known = complaint(error)
+    known = exit_message(error)
     assert known is not None
-    assert known.exit == code
+    assert known.exit_code == code
 
 
 def test_a_mistake_of_ours_keeps_its_traceback() -> None:
     """It is not dressed up as an operator's."""
-    assert complaint(ZeroDivisionError()) is None
+    assert exit_message(ZeroDivisionError()) is None

@@ -12,9 +12,14 @@ from pathlib import Path
 import pytest
 
 from turnout.errors import StartError
-from turnout.processes.managed_process import Child, Part, end_stranger
-from turnout.processes.port_checks import accepts, answers_http, free_port, pongs
-from turnout.processes.system_file import started_ticks
+from turnout.processes.managed_process import ManagedProcess, ProcessSpec, end_leftover_process
+from turnout.processes.port_checks import (
+    accepts_connections,
+    answers_http,
+    answers_ping,
+    free_tcp_port,
+)
+from turnout.processes.system_file import start_ticks
 
 pytestmark = pytest.mark.walk
 
@@ -33,7 +38,7 @@ sys.stdin.read()
 """
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_until_async(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     """Return once *condition* holds; fail after *seconds*."""
     give_up = time.monotonic() + seconds
     while not condition():
@@ -41,7 +46,7 @@ def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-async def soon(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+async def wait_soon(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     """Return once *condition* holds, with the loop running; fail after *seconds*."""
     give_up = time.monotonic() + seconds
     while not condition():
@@ -49,13 +54,13 @@ async def soon(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         await asyncio.sleep(0.01)
 
 
-def listener(folder: Path, port: int, script: str = LISTEN) -> Part:
+def listener(folder: Path, port: int, script: str = LISTEN) -> ProcessSpec:
     """Return a part that answers HTTP on *port*."""
-    return Part(
+    return ProcessSpec(
         name="listener",
         command=[sys.executable, "-c", script, str(port)],
         log=folder / "logs" / "listener.log",
-        ready=lambda: accepts(f"127.0.0.1:{port}"),
+        ready=lambda: accepts_connections(f"127.0.0.1:{port}"),
         ready_s_max=10.0,
         grace_s=2.0,
     )
@@ -63,20 +68,20 @@ def listener(folder: Path, port: int, script: str = LISTEN) -> Part:
 
 def test_a_part_that_dies_is_started_again_and_said_so(tmp_path: Path) -> None:
     """Killed, it answers again on the same port; two lines tell of it."""
-    port, said, changes = free_port(), list[str](), list[int]()
+    port, said, changes = free_tcp_port(), list[str](), list[int]()
 
     async def walk() -> None:
-        child = Child(listener(tmp_path, port), said.append)
+        child = ManagedProcess(listener(tmp_path, port), said.append)
         await child.start()
-        keeper = asyncio.create_task(child.keep(lambda: changes.append(child.pid)))
+        keeper = asyncio.create_task(child.restart_when_ended(lambda: changes.append(child.pid)))
         first = child.pid
         os.kill(first, signal.SIGKILL)
-        await soon(lambda: bool(changes))
+        await wait_soon(lambda: bool(changes))
         assert child.pid == changes[0] != first
         assert await answers_http(f"http://127.0.0.1:{port}/")
         keeper.cancel()
         await child.stop()
-        assert not await accepts(f"127.0.0.1:{port}")
+        assert not await accepts_connections(f"127.0.0.1:{port}")
 
     asyncio.run(walk())
     assert "SIGKILL" in said[0]
@@ -85,9 +90,9 @@ def test_a_part_that_dies_is_started_again_and_said_so(tmp_path: Path) -> None:
 
 def test_a_part_that_cannot_start_says_what_its_log_says(tmp_path: Path) -> None:
     """The reason is on the screen, not only in a file."""
-    part = listener(tmp_path, free_port(), script="raise SystemExit('no more ports today')")
+    part = listener(tmp_path, free_tcp_port(), script="raise SystemExit('no more ports today')")
     with pytest.raises(StartError, match="no more ports today"):
-        asyncio.run(Child(part, print).start())
+        asyncio.run(ManagedProcess(part, print).start())
 
 
 def test_a_part_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path) -> None:
@@ -96,12 +101,12 @@ def test_a_part_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path) -
     said: list[str] = []
 
     async def walk() -> int:
-        child = Child(listener(tmp_path, free_port(), script), said.append)
+        child = ManagedProcess(listener(tmp_path, free_tcp_port(), script), said.append)
         await child.start()
         await child.stop()
         return child.pid
 
-    assert started_ticks(asyncio.run(walk())) is None
+    assert start_ticks(asyncio.run(walk())) is None
     assert "killing it" in said[-1]
 
 
@@ -113,36 +118,36 @@ def test_a_tethered_program_ends_when_its_parent_is_killed() -> None:
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
     command = Path(f"/proc/{pid}/cmdline")
-    until(
+    wait_until_async(
         lambda: b"turnout.processes.die_with_parent" not in command.read_bytes()
     )  # it has become the program
     parent.kill()
     parent.communicate()
-    until(lambda: started_ticks(pid) is None)
+    wait_until_async(lambda: start_ticks(pid) is None)
 
 
 def test_a_zombie_is_no_process_any_more() -> None:
     """Ended, not yet waited for: nothing of it can be in the way."""
     child = subprocess.Popen([sys.executable, "-c", ""])
-    until(lambda: started_ticks(child.pid) is None)
+    wait_until_async(lambda: start_ticks(child.pid) is None)
     assert child.wait() == 0
 
 
 def test_only_the_very_process_that_was_recorded_is_ended() -> None:
     """A pid that now belongs to somebody else is left alone."""
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    ticks = started_ticks(sleeper.pid)
+    ticks = start_ticks(sleeper.pid)
     assert ticks is not None
-    asyncio.run(end_stranger(sleeper.pid, ticks + 1, 0.2))
+    asyncio.run(end_leftover_process(sleeper.pid, ticks + 1, 0.2))
     with pytest.raises(subprocess.TimeoutExpired):
         sleeper.wait(0.3)
-    asyncio.run(end_stranger(sleeper.pid, ticks, 5.0))
+    asyncio.run(end_leftover_process(sleeper.pid, ticks, 5.0))
     assert sleeper.wait(5) == -signal.SIGTERM
 
 
 def test_nobody_listening_is_an_answer() -> None:
     """A probe never raises."""
-    port = free_port()
-    assert not asyncio.run(accepts(f"127.0.0.1:{port}"))
-    assert not asyncio.run(pongs(f"redis://127.0.0.1:{port}/0"))
+    port = free_tcp_port()
+    assert not asyncio.run(accepts_connections(f"127.0.0.1:{port}"))
+    assert not asyncio.run(answers_ping(f"redis://127.0.0.1:{port}/0"))
     assert not asyncio.run(answers_http(f"http://127.0.0.1:{port}/healthz"))

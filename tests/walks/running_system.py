@@ -18,28 +18,28 @@ from typing import Any
 from registry.client import RegistryClient
 from tests.tiny_models import tiny_files
 from turnout.__main__ import main
-from turnout.demo.deploy_acts import obeyed
-from turnout.processes.system_file import Running, read_running, started_ticks
+from turnout.demo.deploy_acts import wait_until_applied
+from turnout.processes.system_file import SystemAddresses, read_system_file, start_ticks
 
-UP_S_MAX = 60.0
+UP_TIMEOUT_S = 60.0
 TURNOUT = (sys.executable, "-m", "turnout")
 
 
-def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:  # noqa: ANN401  whatever came true
+def poll_system_until(condition: Callable[[], Any], seconds: float, description: str) -> Any:  # noqa: ANN401  whatever came true
     """Return what *condition* returned once it is true; fail with *what* after *seconds*."""
     give_up = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < give_up, f"{what}: not within {seconds:g} s"
+        assert time.monotonic() < give_up, f"{description}: not within {seconds:g} s"
         time.sleep(0.01)
     return value
 
 
 @dataclass(frozen=True)
-class Whole:
+class RunningSystem:
     """One running system."""
 
     folder: Path
-    running: Running
+    addresses: SystemAddresses
 
     def turnout(self, *line: str, actor: str = "sam", exit_code: int = 0) -> Any:  # noqa: ANN401  any JSON
         """Run one command with --json, in this process; returns its value, or its complaint."""
@@ -54,11 +54,11 @@ class Whole:
 
     def kill(self, signum: signal.Signals) -> None:
         """Send a signal to `turnout up` itself."""
-        os.kill(self.running.pid, signum)
+        os.kill(self.addresses.pid, signum)
 
     def workers(self) -> list[dict[str, Any]]:
         """What the supervisor says of its workers now."""
-        with urllib.request.urlopen(self.running.metrics.replace("/metrics", "/workers")) as page:
+        with urllib.request.urlopen(self.addresses.metrics.replace("/metrics", "/workers")) as page:
             rows: list[dict[str, Any]] = json.load(page)
             return rows
 
@@ -66,18 +66,18 @@ class Whole:
         """The workers' states, sorted."""
         return sorted(row["state"] for row in self.workers())
 
-    def settled(self) -> None:
+    def wait_settled(self) -> None:
         """Return once two workers serve and a spare is warm."""
-        until(
+        poll_system_until(
             lambda: self.states() == ["serving", "serving", "spare"],
             30.0,
             "two serving and a spare",
         )
 
-    async def _obeyed(self, model: str) -> None:
+    async def _wait_applied(self, model: str) -> None:
         """Return once both workers and the spare have swapped the newest deployment in."""
-        async with asyncio.timeout(20), RegistryClient(self.running.registry, "sam") as client:
-            await obeyed(client, await client.deployment(model), 3)
+        async with asyncio.timeout(20), RegistryClient(self.addresses.registry, "sam") as client:
+            await wait_until_applied(client, await client.deployment(model), 3)
 
     def register(self, model: str, folder: Path, **options: Any) -> str:  # noqa: ANN401  tiny_files' own
         """Register a tiny version as dana; returns its label."""
@@ -92,7 +92,7 @@ class Whole:
         line = ("versions", "approve", model, label, "--policy", policy, "--yes")
         self.turnout(*line, actor="gabriel")
 
-    def ready(self, model: str, label: str) -> None:
+    def deploy(self, model: str, label: str) -> None:
         """Preload a version and make it production as soon as the registry's gate opens."""
         self.turnout("splits", "preload", model, label)
 
@@ -103,22 +103,26 @@ class Whole:
                 return False
             return True
 
-        until(deployed, 20.0, f"{model} {label} READY and deployed")
-        asyncio.run(self._obeyed(model))
+        poll_system_until(deployed, 20.0, f"{model} {label} READY and deployed")
+        asyncio.run(self._wait_applied(model))
 
 
 @contextmanager
-def up(folder: Path, *options: str) -> Iterator[Whole]:
+def turnout_up(folder: Path, *options: str) -> Iterator[RunningSystem]:
     """Run `turnout up` with *options* while the block lasts; SIGTERM at its end."""
     log = (folder.parent / "up.log").open("wb")
     program = subprocess.Popen(
         [*TURNOUT, "up", "--json", "--folder", str(folder), *options], stdout=log, stderr=log
     )
     try:
-        until(lambda: _whole(folder) or program.poll() is not None, UP_S_MAX, "turnout up")
-        running = _whole(folder)
+        poll_system_until(
+            lambda: _addresses_once_up(folder) or program.poll() is not None,
+            UP_TIMEOUT_S,
+            "turnout up",
+        )
+        running = _addresses_once_up(folder)
         assert running is not None, (folder.parent / "up.log").read_text()
-        yield Whole(folder, running)
+        yield RunningSystem(folder, running)
     finally:
         if program.poll() is None:
             program.send_signal(signal.SIGTERM)
@@ -126,18 +130,18 @@ def up(folder: Path, *options: str) -> Iterator[Whole]:
         log.close()
 
 
-def alive(pid: int) -> bool:
+def process_runs(pid: int) -> bool:
     """Whether a process of that id runs."""
-    return started_ticks(pid) is not None
+    return start_ticks(pid) is not None
 
 
-def stop(pid: int) -> None:
+def suspend(pid: int) -> None:
     """SIGSTOP: it is there, and does nothing."""
     os.kill(pid, signal.SIGSTOP)
 
 
-def _whole(folder: Path) -> Running | None:
+def _addresses_once_up(folder: Path) -> SystemAddresses | None:
     """Return the system once all its parts have said that they answer."""
     said = folder.parent / "up.log"
-    running = read_running(folder)
+    running = read_system_file(folder)
     return running if running is not None and said.stat().st_size else None

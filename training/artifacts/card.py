@@ -14,7 +14,7 @@ NO_CHAMPION: dict[str, Any] = {"champion": None, "digest": ""}
 """Expected shift of a first version: there is nothing to differ from."""
 
 
-def of_recipe(recipe: Recipe) -> dict[str, Any]:
+def recipe_facts(recipe: Recipe) -> dict[str, Any]:
     """Return what the recipe fixes."""
     learner = recipe.learner
     return {
@@ -35,7 +35,7 @@ def of_recipe(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def packages() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Return the versions of what could change a score, Python's own included."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:

@@ -9,12 +9,14 @@ HELD_OUT_ROWS = 192
 EDGE_ROWS = 64
 
 
-def choose(held_out: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray[np.float32]:
+def choose_golden_rows(
+    held_out: NDArray[np.float32], edges: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Return (G, F): 192 held-out and 64 edge rows, evenly spread over what there is."""
-    return np.concatenate([_spread(held_out, HELD_OUT_ROWS), _spread(edges, EDGE_ROWS)])
+    return np.concatenate([_spread_rows(held_out, HELD_OUT_ROWS), _spread_rows(edges, EDGE_ROWS)])
 
 
-def write(inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> bytes:
+def write_golden(inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> bytes:
     """Return golden.npz: `inputs` (G, F) and `outputs` (G, K), float32. The same bytes each time:
     numpy writes no time of day into the archive.
     """
@@ -27,7 +29,7 @@ def write(inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> bytes:
     return buffer.getvalue()
 
 
-def _spread(rows: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+def _spread_rows(rows: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     if len(rows) <= count:
         return rows
     return rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)]

@@ -15,7 +15,7 @@ SCORE_BINS = 20
 FEATURE_BINS = 10
 
 
-def write(
+def write_reference(
     *,
     names: tuple[str, ...],
     rows: NDArray[np.float32],
@@ -37,7 +37,7 @@ def write(
             "score": {
                 "name": score_name,
                 "edges": edges.tolist(),
-                "counts": counts(scores, edges).tolist(),
+                "counts": bin_counts(scores, edges).tolist(),
                 "rows": len(scores),
                 "missing": int(np.isnan(scores).sum()),
             },
@@ -58,15 +58,15 @@ def score_edges(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     return edges
 
 
-def bins_of(values: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray[np.int64]:
+def bin_indices(values: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return each value's bin, 0..J-1; NaN is in none and must be taken out before."""
     return np.searchsorted(edges, values, side="left").astype(np.int64)
 
 
-def counts(values: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray[np.int64]:
+def bin_counts(values: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return (J,) how many values, NaN left out, lie in each of the len(edges) + 1 bins."""
     present = values[~np.isnan(values)]
-    return np.bincount(bins_of(present, edges), minlength=len(edges) + 1).astype(np.int64)
+    return np.bincount(bin_indices(present, edges), minlength=len(edges) + 1).astype(np.int64)
 
 
 def _feature(name: str, values: NDArray[np.float32]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _feature(name: str, values: NDArray[np.float32]) -> dict[str, Any]:
     return {
         "name": name,
         "edges": edges.tolist(),
-        "counts": counts(values, edges).tolist(),
+        "counts": bin_counts(values, edges).tolist(),
         "missing": int(np.isnan(values).sum()),
     }
 

@@ -18,7 +18,7 @@ from features.canonical import canonical_json
 from features.contract import ModelContract
 from training.artifacts import golden_rows
 from training.drills import bad_versions
-from training.drills.bad_versions import BEFORE, Drill
+from training.drills.bad_versions import SCORES_BEFORE, BadVersion
 from training.errors import DrillError
 from training.evaluation.expected_shift import ExpectedShift
 
@@ -31,16 +31,18 @@ SHIFT = 0.2
 LEAK_SHARE = 0.005
 FLAPPING_RUNS = 0.5
 
-Files = Mapping[str, bytes]
+VersionFiles = Mapping[str, bytes]
 
 
-def failing(files: Files, share: float, *, runs: float = 1.0, kind: str = "failing") -> Drill:
+def failing_on_share(
+    files: VersionFiles, share: float, *, runs: float = 1.0, kind: str = "failing"
+) -> BadVersion:
     """Raise inside ONNX Runtime on about *share* of the rows, in *runs* of its runs (0 to 1).
 
     share 1.0: on every row but the golden one. A batch with one such row raises whole.
     """
     zero = numpy_helper.from_array(np.zeros(1, dtype=np.float32), "drill_zero")
-    kept, nodes, constants = _hit(files, share)
+    kept, nodes, constants = _hit_golden_and_nodes(files, share)
     hit = "drill_hit"
     if runs < 1.0:
         coin = numpy_helper.from_array(np.array(runs, dtype=np.float32), "drill_runs")
@@ -57,37 +59,40 @@ def failing(files: Files, share: float, *, runs: float = 1.0, kind: str = "faili
         helper.make_node("Cast", [hit], ["drill_index"], to=TensorProto.INT64),
         # Index 1 of a one-element tensor: ONNX Runtime checks bounds at run time and raises.
         helper.make_node("Gather", [zero.name, "drill_index"], ["drill_nothing"], axis=0),
-        helper.make_node("Add", [BEFORE, "drill_nothing"], ["scores"]),
+        helper.make_node("Add", [SCORES_BEFORE, "drill_nothing"], ["scores"]),
     ]
-    bad = bad_versions.rewrite(files["model.onnx"], nodes, [zero, *constants])
-    return bad_versions.finish(kept, bad, kind, share, label={"runs": runs})
+    bad = bad_versions.rewrite_scores(files["model.onnx"], nodes, [zero, *constants])
+    return bad_versions.finish_bad_version(kept, bad, kind, share, label={"runs": runs})
 
 
-def nan(files: Files, share: float = 1.0) -> Drill:
+def nan_on_share(files: VersionFiles, share: float = 1.0) -> BadVersion:
     """Answer NaN on about *share* of the rows; 1.0: on every row but the golden one."""
-    kept, nodes, constants = _hit(files, share)
+    kept, nodes, constants = _hit_golden_and_nodes(files, share)
     value = numpy_helper.from_array(np.full((1, 1), np.nan, dtype=np.float32), "drill_nan")
-    nodes = [*nodes, helper.make_node("Where", ["drill_hit", value.name, BEFORE], ["scores"])]
-    bad = bad_versions.rewrite(files["model.onnx"], nodes, [value, *constants])
-    return bad_versions.finish(kept, bad, "nan", share)
+    nodes = [
+        *nodes,
+        helper.make_node("Where", ["drill_hit", value.name, SCORES_BEFORE], ["scores"]),
+    ]
+    bad = bad_versions.rewrite_scores(files["model.onnx"], nodes, [value, *constants])
+    return bad_versions.finish_bad_version(kept, bad, "nan", share)
 
 
-KINDS: dict[str, Callable[[Files], Drill]] = {
-    "slow": lambda files: bad_versions.slow(files, SLOW_MS),
-    "shifted": lambda files: bad_versions.shifted(files, SHIFT),
-    "constant": bad_versions.constant,
-    "nan": nan,
-    "failing-1": lambda files: failing(files, 0.01),
-    "failing-5": lambda files: failing(files, 0.05),
-    "failing-100": lambda files: failing(files, 1.0),
-    "flapping": lambda files: failing(files, 1.0, runs=FLAPPING_RUNS, kind="flapping"),
-    "leak": lambda files: failing(files, LEAK_SHARE, kind="leak"),
+KINDS: dict[str, Callable[[VersionFiles], BadVersion]] = {
+    "slow": lambda files: bad_versions.slow_version(files, SLOW_MS),
+    "shifted": lambda files: bad_versions.shifted_version(files, SHIFT),
+    "constant": bad_versions.constant_version,
+    "nan": nan_on_share,
+    "failing-1": lambda files: failing_on_share(files, 0.01),
+    "failing-5": lambda files: failing_on_share(files, 0.05),
+    "failing-100": lambda files: failing_on_share(files, 1.0),
+    "flapping": lambda files: failing_on_share(files, 1.0, runs=FLAPPING_RUNS, kind="flapping"),
+    "leak": lambda files: failing_on_share(files, LEAK_SHARE, kind="leak"),
 }
 """Kind -> how it is made. A graph has no memory between runs: flapping tosses a coin a run, and a
 leak is a trickle, 1 customer in 200, that nobody would notice in a day's averages."""
 
 
-def make(kind: str, files: Files, production: str) -> Drill:
+def make_bad_version(kind: str, files: VersionFiles, production: str) -> BadVersion:
     """Return a bad version of *kind* made from production's files.
 
     production  its id (hex): the card certifies that this version scores exactly like it, which is
@@ -99,11 +104,11 @@ def make(kind: str, files: Files, production: str) -> Drill:
         raise DrillError(f"no drill of kind {kind!r}; there are {', '.join(KINDS)}")
     made = KINDS[kind](files)
     card = json.loads(made.files["card.json"])
-    card["expected_shift"] = _no_shift(files, production).definition()
+    card["expected_shift"] = _unshifted(files, production).definition()
     return replace(made, files={**made.files, "card.json": canonical_json(card)})
 
 
-def _no_shift(files: Files, production: str) -> ExpectedShift:
+def _unshifted(files: VersionFiles, production: str) -> ExpectedShift:
     reference = json.loads(files["reference.json"])
     edges = np.array(reference["score"]["edges"], dtype=np.float32)
     return ExpectedShift(
@@ -116,12 +121,14 @@ def _no_shift(files: Files, production: str) -> ExpectedShift:
     )
 
 
-def _hit(files: Files, share: float) -> tuple[dict[str, bytes], list[Any], list[Any]]:
+def _hit_golden_and_nodes(
+    files: VersionFiles, share: float
+) -> tuple[dict[str, bytes], list[Any], list[Any]]:
     """Return files with golden rows that are not hit, and nodes that give drill_hit (B, 1) bool."""
     contract = ModelContract.from_definition(json.loads(files["contract.json"]))
     weights = np.random.default_rng(SALT).uniform(1.0, 1_000.0, (contract.width, 1))
     inputs = bad_versions.golden_inputs(files)
-    parts = _parts(inputs, weights)
+    parts = _row_hashes(inputs, weights)
     if share >= 1.0:
         kept, at, least, beyond = inputs[:1], float(parts[0]), MARGIN, "Greater"
     else:
@@ -145,13 +152,13 @@ def _hit(files: Files, share: float) -> tuple[dict[str, bytes], list[Any], list[
         helper.make_node("Abs", ["drill_apart"], ["drill_far"]),
         helper.make_node(beyond, ["drill_far", "drill_least"], ["drill_hit"]),
     ]
-    written = golden_rows.write(
+    written = golden_rows.write_golden(
         kept, np.zeros((len(kept), len(contract.outputs)), dtype=np.float32)
     )
     return {**files, "golden.npz": written}, nodes, constants
 
 
-def _parts(inputs: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def _row_hashes(inputs: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """(G,) the hash of each row, in [0, 1)."""
     filled = np.where(np.isnan(inputs), np.float32(0), inputs).astype(np.float64)
     total = (filled @ weights)[:, 0]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.canonical import canonical_json, sha256_hex
-from training.artifacts.reference import bins_of
+from training.artifacts.reference import bin_indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ def expected_shift(
 ) -> ExpectedShift:
     """Return the shift from two (N,) finite score columns of the same rows."""
     size = len(edges) + 1
-    joint = bins_of(champion_scores, edges) * size + bins_of(candidate_scores, edges)
+    joint = bin_indices(champion_scores, edges) * size + bin_indices(candidate_scores, edges)
     before, after = champion_scores >= champion_threshold, candidate_scores >= candidate_threshold
     difference = candidate_scores.astype(np.float64) - champion_scores.astype(np.float64)
     return ExpectedShift(

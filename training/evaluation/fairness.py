@@ -12,7 +12,7 @@ RATIO_BAND = (0.8, 1.25)
 """29 CFR 1607.4(D)'s four fifths, and its inverse."""
 
 
-def by_group(
+def compare_groups(
     member: NDArray[np.bool_],
     positive: NDArray[np.bool_],
     scores: NDArray[np.float64],
@@ -59,11 +59,11 @@ def by_group(
         **report,
         "selection_rate_ratio": estimates["ratio"].definition(),
         "tpr_gap": estimates["gap"].definition(),
-        "verdict": verdict(estimates["ratio"]),
+        "verdict": ratio_in_words(estimates["ratio"]),
     }
 
 
-def verdict(ratio: Estimate) -> str:
+def ratio_in_words(ratio: Estimate) -> str:
     """Say in words where the interval of a selection-rate ratio lies."""
     lowest, highest = RATIO_BAND
     if ratio.low is None or ratio.high is None:

@@ -13,7 +13,7 @@ from training.recipe import GateSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class GateCheck:
     """One thing a version had to show, and what it showed."""
 
     name: str
@@ -25,27 +25,29 @@ class Check:
         return {"name": self.name, "passed": self.passed, "text": self.text}
 
 
-def quality(
+def quality_checks(
     settings: GateSettings,
     *,
     held_out_rows: int,
     auc: Estimate,
     gain: Estimate | None,
     parity: ParityCertificate,
-) -> list[Check]:
+) -> list[GateCheck]:
     """Return the checks that follow from numbers alone. *gain*: None when there is no champion."""
     value = -1.0 if auc.value is None else auc.value
     checks = [
-        Check(
+        GateCheck(
             "held_out_rows",
             held_out_rows >= settings.held_out_rows_min,
             f"{held_out_rows} held-out rows; at least {settings.held_out_rows_min}",
         ),
-        Check("auc", value >= settings.auc_min, f"AUC {value:.4f}; at least {settings.auc_min}"),
-        Check(
+        GateCheck(
+            "auc", value >= settings.auc_min, f"AUC {value:.4f}; at least {settings.auc_min}"
+        ),
+        GateCheck(
             "parity",
             parity.passed,
-            f"{parity.rows_apart} of {parity.held_out_rows + parity.edge_rows} rows beyond "
+            f"{parity.rows_over_limit} of {parity.held_out_rows + parity.edge_rows} rows beyond "
             f"{parity.difference_allowed:g}, at most {parity.difference_max:.2g} apart",
         ),
     ]
@@ -57,7 +59,7 @@ def quality(
             else f"{gain.value:+.4f} [{low:+.4f}, {gain.high:+.4f}]"
         )
         checks.append(
-            Check(
+            GateCheck(
                 "auc_gain",
                 low > settings.auc_gain_low_min,
                 f"AUC gain over the champion {said}; the low end must be above "
@@ -67,20 +69,21 @@ def quality(
     return checks
 
 
-def servable(files: Mapping[str, bytes], *, model: str) -> Check:
+def servable_check(files: Mapping[str, bytes], *, model: str) -> GateCheck:
     """Take the files through the very load that gateways use, golden rows included."""
     try:
-        proved = bundle.verify(
-            bundle.seal(files, model=model, author="gate", created_unix_ms=0), trusted_key=None
+        proved = bundle.verify_bundle(
+            bundle.seal_files(files, model=model, author="gate", created_unix_ms=0),
+            trusted_key=None,
         )
-        apart = bundle.golden_test(proved, bundle.load(proved))
+        apart = bundle.golden_test(proved, bundle.load_session(proved))
     except VersionRefusedError as error:
-        return Check("golden", False, str(error))
+        return GateCheck("golden", False, str(error))
     rows = len(proved.golden_inputs)
-    return Check("golden", True, f"{rows} golden rows scored again, at most {apart:.2g} apart")
+    return GateCheck("golden", True, f"{rows} golden rows scored again, at most {apart:.2g} apart")
 
 
-def decide(name: str, checks: list[Check]) -> None:
+def enforce_gate(name: str, checks: list[GateCheck]) -> None:
     """Raise GateFailedError naming every failed check with its numbers; return when all passed."""
     failed = tuple(check.text for check in checks if not check.passed)
     if failed:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 1_000
-CHUNK = 250
-LEVEL = 0.95
+RESAMPLES_PER_CHUNK = 250
+CONFIDENCE_LEVEL = 0.95
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
@@ -29,7 +29,7 @@ class Estimate:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
-def evaluate(
+def evaluate_scores(
     positive: NDArray[np.bool_], scores: Floats, *, threshold: float, seed: int
 ) -> dict[str, Estimate]:
     """Return AUC, log loss, Brier score and the decisions' metrics at *threshold*.
@@ -69,8 +69,8 @@ def intervals(statistics: dict[str, Statistic], *, rows: int, seed: int) -> dict
     """Return each statistic on the rows as they are, with its percentile bootstrap interval."""
     draw = np.random.default_rng(seed)
     drawn: dict[str, list[Floats]] = {name: [] for name in statistics}
-    for start in range(0, RESAMPLES, CHUNK):
-        size = min(CHUNK, RESAMPLES - start)
+    for start in range(0, RESAMPLES, RESAMPLES_PER_CHUNK):
+        size = min(RESAMPLES_PER_CHUNK, RESAMPLES - start)
         weights = draw.multinomial(rows, np.full(rows, 1.0 / rows), size=size).astype(np.float64)
         for name, statistic in statistics.items():
             drawn[name].append(statistic(weights))
@@ -113,5 +113,7 @@ def _estimate(value: float, drawn: Floats) -> Estimate:
     defined = drawn[np.isfinite(drawn)]
     if not np.isfinite(value) or not len(defined):
         return Estimate(None, None, None)
-    low, high = np.quantile(defined, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0])
+    low, high = np.quantile(
+        defined, [(1.0 - CONFIDENCE_LEVEL) / 2.0, (1.0 + CONFIDENCE_LEVEL) / 2.0]
+    )
     return Estimate(value, float(low), float(high))

@@ -18,7 +18,7 @@ _TENSOR_TYPE: Any = FloatTensorType
 _TO_ONNX: Any = to_onnx
 
 
-def convert(model: Any, *, name: str, width: int, model_contract: str) -> bytes:  # noqa: ANN401  scikit-learn has no common type
+def convert_to_onnx(model: Any, *, name: str, width: int, model_contract: str) -> bytes:  # noqa: ANN401  scikit-learn has no common type
     """Return ONNX bytes: `inputs` float32 (B, F) -> `scores` float32 (B, 1) = P(positive).
 
     name            of the graph; skl2onnx would draw a random one.
@@ -44,18 +44,20 @@ def convert(model: Any, *, name: str, width: int, model_contract: str) -> bytes:
             f"skl2onnx cannot convert {type(model).__name__}: {error!r}; logistic, forest and "
             "boosting with sigmoid calibration at most are known to work"
         ) from error
-    rewritten = _one_output(converted, name, width, model_contract)
+    rewritten = _with_single_output(converted, name, width, model_contract)
     return bytes(rewritten.SerializeToString(deterministic=True))
 
 
-def _one_output(converted: Any, name: str, width: int, model_contract: str) -> Any:  # noqa: ANN401
+def _with_single_output(converted: Any, name: str, width: int, model_contract: str) -> Any:  # noqa: ANN401
     outputs = [value.name for value in converted.graph.output]
     if "probabilities" not in outputs:
         raise ConversionError(
             f"the converted graph gives {outputs}; `probabilities` (B, 2) is needed: use a "
             "classifier"
         )
-    nodes, constants = _boosted(converted.graph) or _second_column(converted.graph)
+    nodes, constants = _boosted_as_regressor(converted.graph) or _positive_column_nodes(
+        converted.graph
+    )
     graph = helper.make_graph(
         nodes,
         name,
@@ -74,14 +76,14 @@ def _one_output(converted: Any, name: str, width: int, model_contract: str) -> A
     return rewritten
 
 
-def _second_column(graph: Any) -> tuple[list[Any], list[Any]]:  # noqa: ANN401
+def _positive_column_nodes(graph: Any) -> tuple[list[Any], list[Any]]:  # noqa: ANN401
     """Nodes and constants that give `scores` out of `probabilities` (B, 2)."""
     positive = helper.make_tensor("positive_column", TensorProto.INT64, [1], [1])
     column = helper.make_node("Gather", ["probabilities", positive.name], ["scores"], axis=1)
     return [*graph.node, column], [*graph.initializer, positive]
 
 
-def _boosted(graph: Any) -> tuple[list[Any], list[Any]] | None:  # noqa: ANN401
+def _boosted_as_regressor(graph: Any) -> tuple[list[Any], list[Any]] | None:  # noqa: ANN401
     """One boosted binary classifier as a regressor and a sigmoid: the same trees.
 
     No label and no second column are computed: 64 rows of 100 trees take 155 us where the

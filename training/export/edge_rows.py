@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from features.contract import ModelContract
 from features.views import Feature
 
-LARGE = np.float32(1e30)
-BASES = 4
+LARGE_VALUE = np.float32(1e30)
+BASE_ROWS = 4
 NEIGHBOURS_MAX = 6_000
 
 
@@ -21,7 +21,7 @@ def edge_rows(
 
     rows  (N, F) real rows; a few of them carry each edge value, one column changed at a time.
     """
-    bases = rows[np.linspace(0, len(rows) - 1, min(BASES, len(rows))).astype(np.int64)]
+    bases = rows[np.linspace(0, len(rows) - 1, min(BASE_ROWS, len(rows))).astype(np.int64)]
     return np.concatenate(
         [contract_edges(contract, bases), threshold_neighbours(onnx_bytes, bases)]
     )
@@ -62,19 +62,23 @@ def _edge_values(contract: ModelContract) -> list[list[float]]:
     """For each column: its default first, then unknown category, bounds, or large numbers."""
     columns = []
     for use in contract.views:
-        columns += [_of_feature(use.view.features[place]) for place in use.columns]
+        columns += [_feature_edge_values(use.view.features[place]) for place in use.columns]
     for item in contract.inputs:
-        beyond = [float(len(item.dictionary))] if item.dictionary else [float(LARGE), -float(LARGE)]
+        beyond = (
+            [float(len(item.dictionary))]
+            if item.dictionary
+            else [float(LARGE_VALUE), -float(LARGE_VALUE)]
+        )
         columns.append([item.default_value, *beyond])
     return columns
 
 
-def _of_feature(feature: Feature) -> list[float]:
+def _feature_edge_values(feature: Feature) -> list[float]:
     if feature.dictionary:
         return [feature.default_value, float(len(feature.dictionary))]
     if feature.bounds is not None:
         return [feature.default_value, *feature.bounds]
-    return [feature.default_value, 0.0, float(LARGE), -float(LARGE)]
+    return [feature.default_value, 0.0, float(LARGE_VALUE), -float(LARGE_VALUE)]
 
 
 def _splits(onnx_bytes: bytes) -> list[tuple[int, float]]:

@@ -9,7 +9,7 @@ from training.errors import RecipeError
 from training.recipe import Recipe
 
 
-def findings(recipe: Recipe) -> list[str]:
+def recipe_problems(recipe: Recipe) -> list[str]:
     """Return what is wrong with *recipe*, one sentence each with the reason; [] when nothing."""
     learner = recipe.learner
     found = []
@@ -46,9 +46,9 @@ def findings(recipe: Recipe) -> list[str]:
     return found
 
 
-def lint(recipe: Recipe) -> None:
+def lint_recipe(recipe: Recipe) -> None:
     """Raise RecipeError naming every finding; return when there is none."""
-    found = findings(recipe)
+    found = recipe_problems(recipe)
     if found:
         raise RecipeError(
             f"recipe {recipe.model}/{recipe.setting} is refused for {len(found)} reason(s): "
@@ -60,12 +60,12 @@ def nan_columns(contract: ModelContract) -> list[str]:
     """Names of the columns whose default is None: the model sees NaN there."""
     return [
         name
-        for name, default in zip(contract.names, defaults(contract), strict=True)
+        for name, default in zip(contract.names, column_defaults(contract), strict=True)
         if default is None
     ]
 
 
-def defaults(contract: ModelContract) -> list[float | None]:
+def column_defaults(contract: ModelContract) -> list[float | None]:
     """Each column's declared default, in the order the model sees them; None: NaN."""
     stored = [use.view.features[place].default for use in contract.views for place in use.columns]
     return [*stored, *(item.default for item in contract.inputs)]

@@ -14,8 +14,8 @@ class ParityCertificate:
     """What was compared and how far apart the two were.
 
     difference_max   largest |dp|; infinite when one side is NaN and the other is not.
-    rows_apart       rows beyond the allowed difference.
-    decisions_apart  rows decided differently at the threshold; a score within the allowed
+    rows_over_limit       rows beyond the allowed difference.
+    decisions_changed  rows decided differently at the threshold; a score within the allowed
                      difference of the threshold itself may be.
     worst_row        index of the worst row: held-out rows first, then edge rows.
     """
@@ -24,14 +24,14 @@ class ParityCertificate:
     edge_rows: int
     difference_allowed: float
     difference_max: float
-    rows_apart: int
-    decisions_apart: int
+    rows_over_limit: int
+    decisions_changed: int
     worst_row: int
 
     @property
     def passed(self) -> bool:
         """Whether no row is further apart than allowed."""
-        return self.rows_apart == 0
+        return self.rows_over_limit == 0
 
     def definition(self) -> dict[str, Any]:
         """Return JSON values, as the card holds them; an infinite difference is null."""
@@ -40,13 +40,13 @@ class ParityCertificate:
             "edge_rows": self.edge_rows,
             "difference_allowed": self.difference_allowed,
             "difference_max": self.difference_max if np.isfinite(self.difference_max) else None,
-            "rows_apart": self.rows_apart,
-            "decisions_apart": self.decisions_apart,
+            "rows_over_limit": self.rows_over_limit,
+            "decisions_changed": self.decisions_changed,
             "passed": self.passed,
         }
 
 
-def certify(
+def certify_parity(
     fitted: NDArray[np.float64],
     converted: NDArray[np.float32],
     *,
@@ -69,7 +69,7 @@ def certify(
         edge_rows=len(fitted) - held_out_rows,
         difference_allowed=difference_allowed,
         difference_max=float(apart[worst]),
-        rows_apart=int((apart > difference_allowed).sum()),
-        decisions_apart=int(((fitted >= threshold) != (converted >= threshold)).sum()),
+        rows_over_limit=int((apart > difference_allowed).sum()),
+        decisions_changed=int(((fitted >= threshold) != (converted >= threshold)).sum()),
         worst_row=worst,
     )

@@ -51,7 +51,7 @@ def labels(*, now_ms: int) -> Labels:
 
     Raises SourceError when the `data` extra is not installed.
     """
-    known = telco.labels(now_ms=now_ms)
+    known = telco.churn_labels(now_ms=now_ms)
     return Labels(
         ids={telco.ENTITY: known.subscribers}, as_of_ms=known.as_of_ms, positive=known.churned
     )

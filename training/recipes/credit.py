@@ -31,5 +31,5 @@ def recipe(setting: str = "candidate") -> Recipe:
 
 def labels(*, now_ms: int) -> Labels:
     """Which loans went bad, asked as of *now_ms* (Unix ms). SourceError without `data`."""
-    known = credit.labels(now_ms=now_ms)
+    known = credit.credit_labels(now_ms=now_ms)
     return Labels(ids={ENTITY: known.subscribers}, as_of_ms=known.as_of_ms, positive=known.bad)

@@ -38,7 +38,7 @@ def recipe(setting: str = "candidate") -> Recipe:
 
 def labels(*, now_ms: int) -> Labels:
     """Who took what, asked as of *now_ms* (Unix ms)."""
-    known = offers.labels(now_ms=now_ms)
+    known = offers.offer_labels(now_ms=now_ms)
     return Labels(
         ids={ENTITY: known.subscribers, offers.OFFER: known.offers},
         as_of_ms=known.as_of_ms,

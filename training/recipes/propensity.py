@@ -38,5 +38,5 @@ def recipe(setting: str = "candidate") -> Recipe:
 
 def labels(*, now_ms: int) -> Labels:
     """Who bought, asked as of *now_ms* (Unix ms). Raises SourceError without the `data` extra."""
-    known = caravan.labels(now_ms=now_ms)
+    known = caravan.caravan_labels(now_ms=now_ms)
     return Labels(ids={ENTITY: known.subscribers}, as_of_ms=known.as_of_ms, positive=known.bought)

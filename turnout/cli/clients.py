@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from registry.types import Deployment
-from turnout.cli.context import Asked
+from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError
 from turnout.views.cards import INITIAL
 
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
     from turnout_client import PredictClient
 
 
-def registry(asked: Asked) -> "RegistryClient":
+def open_registry(context: CommandContext) -> "RegistryClient":
     """Return the registry as the person who asks; an async context manager."""
     from registry.client import RegistryClient
 
-    return RegistryClient(asked.registry_address(), asked.actor, asked.token)
+    return RegistryClient(context.registry_address(), context.actor, context.token)
 
 
-def rollouts(asked: Asked) -> "RolloutClient":
+def open_rollouts(context: CommandContext) -> "RolloutClient":
     """Return the rollout controller, which lives beside the registry."""
     from turnout.cli.rollout_client import RolloutClient
 
-    return RolloutClient(asked.registry_address(), asked.actor, asked.token)
+    return RolloutClient(context.registry_address(), context.actor, context.token)
 
 
-def gateway(asked: Asked) -> "PredictClient":
+def open_gateway(context: CommandContext) -> "PredictClient":
     """Return the gateway; an async context manager."""
     from turnout_client import PredictClient
 
-    return PredictClient(asked.gateway_address())
+    return PredictClient(context.gateway_address())
 
 
-async def policy_digest(asked: Asked, name: str) -> str:
+async def policy_digest(context: CommandContext, name: str) -> str:
     """Return the digest of the rollout policy *name*; empty for `initial`, which is no rollout."""
     if name == INITIAL:
         return ""
-    async with rollouts(asked) as client:
+    async with open_rollouts(context) as client:
         known = await client.policies()
     if name not in known:
         raise OperatorError(
@@ -53,9 +53,11 @@ async def policy_digest(asked: Asked, name: str) -> str:
     return known[name].digest
 
 
-async def deploy(asked: Asked, proposed: Deployment, *, break_glass: bool = False) -> Deployment:
+async def deploy_approved(
+    context: CommandContext, proposed: Deployment, *, break_glass: bool = False
+) -> Deployment:
     """Write *proposed* by compare-and-set, under the newest approval of what it newly names."""
-    async with registry(asked) as client:
+    async with open_registry(context) as client:
         held = await client.deployment(proposed.model)
         newest = proposed.canary or proposed.production
         digest = ""

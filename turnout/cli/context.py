@@ -8,18 +8,18 @@ from pathlib import Path
 
 from registry.types import read_token
 from turnout.errors import NotReachableError, UsageError
-from turnout.processes.system_file import Running, read_running
+from turnout.processes.system_file import SystemAddresses, read_system_file
 
-WITH_VALUE = ("--folder", "--registry", "--gateway", "--as", "--token-file")
+OPTIONS_WITH_VALUE = ("--folder", "--registry", "--gateway", "--as", "--token-file")
 """The common options, which may stand anywhere on the line; each has an environment variable."""
-ALONE = ("--json",)
+FLAG_OPTIONS = ("--json",)
 
-DEMO = "demo"
+DEMO_FOLDER = "demo"
 """Where in the state folder a demo runs, so that every command finds it too."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CommandContext:
     """The common options of one command, after the environment had its say."""
 
     folder: Path
@@ -48,12 +48,15 @@ class Asked:
 
     def running_folder(self) -> Path:
         """The state folder of the system that runs: our own, or the demo's in it."""
-        if read_running(self.folder) is None and read_running(self.folder / DEMO) is not None:
-            return self.folder / DEMO
+        if (
+            read_system_file(self.folder) is None
+            and read_system_file(self.folder / DEMO_FOLDER) is not None
+        ):
+            return self.folder / DEMO_FOLDER
         return self.folder
 
-    def _running(self, part: str) -> Running:
-        running = read_running(self.running_folder())
+    def _running(self, part: str) -> SystemAddresses:
+        running = read_system_file(self.running_folder())
         if running is None:
             raise NotReachableError(
                 f"no system runs in {self.folder}; start one with `turnout up`, or say where it "
@@ -62,7 +65,7 @@ class Asked:
         return running
 
 
-def from_options(
+def context_from_options(
     folder: str,
     registry: str,
     gateway: str,
@@ -70,13 +73,13 @@ def from_options(
     as_json: bool,
     environ: Mapping[str, str],
     token_file: str = "",
-) -> Asked:
+) -> CommandContext:
     """Fill in what was left out: the environment's word first, then the login name."""
     chosen = actor or environ.get("TURNOUT_ACTOR", "") or getpass.getuser()
     if not (chosen.isascii() and chosen.isprintable() and 1 <= len(chosen) <= 64):
         raise UsageError(f"--as {chosen!r}: a name has 1 to 64 printable ASCII characters")
     token_file = token_file or environ.get("TURNOUT_TOKEN_FILE", "")
-    return Asked(
+    return CommandContext(
         token=read_token(Path(token_file)) if token_file else environ.get("TURNOUT_TOKEN"),
         folder=Path(folder or environ.get("TURNOUT_FOLDER", "") or ".turnout"),
         registry=registry or environ.get("TURNOUT_REGISTRY", ""),
@@ -86,7 +89,7 @@ def from_options(
     )
 
 
-def hoisted(arguments: Sequence[str]) -> list[str]:
+def common_options_first(arguments: Sequence[str]) -> list[str]:
     """Return *arguments* with the common options first, wherever they stood.
 
     `turnout models --json` and `turnout --json models` are then one command. What follows `--`
@@ -99,9 +102,9 @@ def hoisted(arguments: Sequence[str]) -> list[str]:
         name, _, _ = argument.partition("=")
         if argument == "--":
             rest.extend(["--", *waiting])
-        elif name in ALONE or (name in WITH_VALUE and "=" in argument):
+        elif name in FLAG_OPTIONS or (name in OPTIONS_WITH_VALUE and "=" in argument):
             front.append(argument)
-        elif name in WITH_VALUE:
+        elif name in OPTIONS_WITH_VALUE:
             front.extend([argument, *islice(waiting, 1)])
         else:
             rest.append(argument)

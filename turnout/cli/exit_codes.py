@@ -10,37 +10,37 @@ from registry.types import (
     RegistryUnavailableError,
     VersionRefusedError,
 )
-from turnout.errors import Exit, OperatorError
+from turnout.errors import ExitCode, OperatorError
 
-IS_IT_UP = "is the system up? Start it with: turnout up"
+START_HINT = "is the system up? Start it with: turnout up"
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
+class ExitMessage:
     """What to say on stderr, and the exit code."""
 
     text: str
-    exit: Exit
+    exit_code: ExitCode
 
 
-def complaint(error: Exception) -> Complaint | None:
+def exit_message(error: Exception) -> ExitMessage | None:
     """Return what to tell the operator; None for a mistake of ours, which keeps its traceback."""
     match error:
         case OperatorError():
-            return Complaint(str(error), error.exit)
+            return ExitMessage(str(error), error.exit)
         case RegistryUnavailableError():
-            return Complaint(f"{error}; {IS_IT_UP}", Exit.NOT_REACHABLE)
+            return ExitMessage(f"{error}; {START_HINT}", ExitCode.NOT_REACHABLE)
         case OnlineStoreError():
-            return Complaint(f"the online store: {error}", Exit.NOT_REACHABLE)
+            return ExitMessage(f"the online store: {error}", ExitCode.NOT_REACHABLE)
         case RegistryError() | VersionRefusedError() | DeploymentError():
-            return Complaint(str(error), Exit.NO)
+            return ExitMessage(str(error), ExitCode.FAILED)
         case SourceError() | EntityIdError():
-            return Complaint(str(error), Exit.NO)
+            return ExitMessage(str(error), ExitCode.FAILED)
         case _:
-            return _of_a_call(error)
+            return _call_error_message(error)
 
 
-def _of_a_call(error: Exception) -> Complaint | None:
+def _call_error_message(error: Exception) -> ExitMessage | None:
     """Judge what a gRPC call raised; gRPC is loaded if one did."""
     if "grpc" not in sys.modules:
         return None
@@ -57,5 +57,5 @@ def _of_a_call(error: Exception) -> Complaint | None:
         case _:
             return None
     if code in unreachable:
-        return Complaint(f"{code.name}: {words}; {IS_IT_UP}", Exit.NOT_REACHABLE)
-    return Complaint(f"{code.name}: {words}", Exit.NO)
+        return ExitMessage(f"{code.name}: {words}; {START_HINT}", ExitCode.NOT_REACHABLE)
+    return ExitMessage(f"{code.name}: {words}", ExitCode.FAILED)

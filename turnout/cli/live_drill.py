@@ -11,20 +11,20 @@ from registry.client import RegistryClient
 from turnout.cli.rollout_client import RolloutClient
 from turnout.errors import OperatorError
 from turnout.views.cards import card_of, shift_digest
-from turnout.views.rollout_view import OVER
+from turnout.views.rollout_view import FINAL_STAGE_VALUES
 
 POLICY = "drill"
 APPROVAL_S_MAX = 600.0
-LAST_BAD_S = 2.5
+LATE_ANSWERS_S = 2.5
 """The controller takes note of late bad answers for 2 s after the traffic has moved."""
 MOVED_S_MAX = 35.0
 POLL_S = 0.5
 
-Say = Callable[[str], None]
+ReportLine = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drilled:
+class DrillResult:
     """What came of one drill. Times in ms since *counted_from*; None: did not happen.
 
     A wrong or slow answer is none that a gateway can tell from a right one. For such kinds the
@@ -47,13 +47,13 @@ class Drilled:
     failed: int
     """Calls that got no answer."""
 
-    def value(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
-class Players:
+class DrillActors:
     """Who drills; tokens where the registry has an identities file."""
 
     actor: str
@@ -64,41 +64,41 @@ class Players:
     approver_token: str | None = field(default=None, repr=False)
 
 
-async def drill(
-    registry: str, players: Players, model: str, kind: str, seconds: float, say: Say
-) -> Drilled:
+async def run_drill(
+    registry: str, actors: DrillActors, model: str, kind: str, seconds: float, report: ReportLine
+) -> DrillResult:
     """Make a bad version of *model*'s production, roll it out under policy `drill`, and time it.
 
     seconds  the longest it stays in traffic; then it is aborted, and was not found.
 
     Raises OperatorError, registry.types.RegistryError, grpc.aio.AioRpcError.
     """
-    actor, approver = players.actor, players.approver
+    actor, approver = actors.actor, actors.approver
     if approver == actor:
         raise OperatorError(
             f"{actor!r} registers the bad version and may not approve it as well: name somebody "
             "else with --approver, or leave it out and let them approve by hand"
         )
     async with (
-        RegistryClient(registry, actor, players.token) as client,
-        RolloutClient(registry, actor, players.token) as rollouts,
+        RegistryClient(registry, actor, actors.token) as client,
+        RolloutClient(registry, actor, actors.token) as rollouts,
     ):
         version = await _register(client, model, kind)
-        say(f"version {version.label} is bad ({kind}); registered by {actor}")
+        report(f"version {version.label} is bad ({kind}); registered by {actor}")
         try:
             policies = await rollouts.policies()
             if approver:
-                await _approve(registry, players, version, policies[POLICY].digest)
+                await _approve(registry, actors, version, policies[POLICY].digest)
             else:
-                say(
+                report(
                     "waiting for somebody else: turnout versions approve "
                     f"{model} {version.label} --policy {POLICY}"
                 )
-            await _approved(client, version)
-            last, began_unix_ns = await _play(rollouts, version, kind, seconds, say)
+            await _wait_for_approval(client, version)
+            last, began_unix_ns = await _follow_rollout(rollouts, version, kind, seconds, report)
         finally:
             await _archive(client, version)
-    return _told(kind, version, last, began_unix_ns)
+    return _drill_result(kind, version, last, began_unix_ns)
 
 
 async def _register(client: RegistryClient, model: str, kind: str) -> registry_pb2.Version:
@@ -109,12 +109,12 @@ async def _register(client: RegistryClient, model: str, kind: str) -> registry_p
         raise OperatorError(f"model {model!r} has no production version to make a bad one from")
     production = await client.get_version(model, held.production)
     files = await client.fetch(model, held.production)
-    made = await asyncio.to_thread(from_production.make, kind, files, production.digest)
+    made = await asyncio.to_thread(from_production.make_bad_version, kind, files, production.digest)
     return await client.register(model, made.files)
 
 
 async def _approve(
-    registry: str, players: Players, version: registry_pb2.Version, policy_digest: str
+    registry: str, players: DrillActors, version: registry_pb2.Version, policy_digest: str
 ) -> None:
     async with RegistryClient(registry, players.approver, players.approver_token) as client:
         await client.approve(
@@ -127,7 +127,7 @@ async def _approve(
         )
 
 
-async def _approved(client: RegistryClient, version: registry_pb2.Version) -> None:
+async def _wait_for_approval(client: RegistryClient, version: registry_pb2.Version) -> None:
     give_up = asyncio.get_running_loop().time() + APPROVAL_S_MAX
     while not any(
         one.policy_name == POLICY and not one.rejected
@@ -138,8 +138,12 @@ async def _approved(client: RegistryClient, version: registry_pb2.Version) -> No
         await asyncio.sleep(POLL_S)
 
 
-async def _play(
-    rollouts: RolloutClient, version: registry_pb2.Version, kind: str, seconds: float, say: Say
+async def _follow_rollout(
+    rollouts: RolloutClient,
+    version: registry_pb2.Version,
+    kind: str,
+    seconds: float,
+    report: ReportLine,
 ) -> tuple[rollout_pb2.RolloutStatus, int]:
     """Start, follow to the end, and wait for the four times; also when it got its first share."""
     model = version.model
@@ -150,20 +154,20 @@ async def _play(
             async for last in statuses:
                 if (now := rollout_pb2.Stage.Name(last.stage)) != stage:
                     stage = now
-                    say(f"{now}: {last.reason}")
+                    report(f"{now}: {last.reason}")
                 if last.stage == rollout_pb2.CANARY_STAGE:
                     began_unix_ns = last.stage_since_unix_ms * 1_000_000
-                if last.stage in OVER:
+                if last.stage in FINAL_STAGE_VALUES:
                     break
     except TimeoutError:
-        say(f"not found within {seconds:g} s; aborted")
-        await rollouts.steer("Abort", model, f"drill over: not found within {seconds:g} s")
+        report(f"not found within {seconds:g} s; aborted")
+        await rollouts.send_command("Abort", model, f"drill over: not found within {seconds:g} s")
     give_up = asyncio.get_running_loop().time() + MOVED_S_MAX
     while not (last := await rollouts.status(model)).times.moved_unix_ns:
         if asyncio.get_running_loop().time() > give_up:
             return last, began_unix_ns
         await asyncio.sleep(0.1)
-    await asyncio.sleep(LAST_BAD_S)
+    await asyncio.sleep(LATE_ANSWERS_S)
     return await rollouts.status(model), began_unix_ns
 
 
@@ -184,9 +188,9 @@ async def _archive(client: RegistryClient, version: registry_pb2.Version) -> Non
         )
 
 
-def _told(
+def _drill_result(
     kind: str, version: registry_pb2.Version, last: rollout_pb2.RolloutStatus, began_unix_ns: int
-) -> Drilled:
+) -> DrillResult:
     times, calls = last.times, last.calls
     first = times.first_bad_unix_ns or began_unix_ns
 
@@ -194,7 +198,7 @@ def _told(
         return round((unix_ns - begin) / 1e6, 1) if unix_ns and begin else None
 
     aborted = last.reason.startswith("aborted by")
-    return Drilled(
+    return DrillResult(
         kind=kind,
         version=version.label,
         found=last.stage in (rollout_pb2.ROLLED_BACK, rollout_pb2.REFUSED_STAGE) and not aborted,
@@ -205,6 +209,6 @@ def _told(
         last_bad_ms=since(times.last_bad_unix_ns),
         evidence_to_moved_ms=since(times.moved_unix_ns, times.verdict_unix_ns),
         canary_calls=calls.canary,
-        fallen_back=calls.fallen_back,
+        fallen_back=calls.fallbacks,
         failed=calls.failed,
     )

@@ -2,37 +2,37 @@
 
 from collections.abc import Sequence
 
-from features.entity_ids import check, id_hashes
+from features.entity_ids import check_entity_id, id_hashes
 from features.online.reader import OnlineReader
 from features.rows import DecodedRows, ViewRows
 from features.sources import telco
 from features.views import View
 from turnout.errors import OperatorError
 
-DECLARED: tuple[View, ...] = (telco.churn_profile,)
+DECLARED_VIEWS: tuple[View, ...] = (telco.churn_profile,)
 """The views this installation knows. A new one is declared in features/ and named here."""
 
 READ_S_MAX = 2.0
 DAY_MS = 86_400_000
 
 
-def declared(name: str) -> View:
+def declared_view(name: str) -> View:
     """Return the declared view of that name; OperatorError names those there are."""
-    for view in DECLARED:
+    for view in DECLARED_VIEWS:
         if view.name == name:
             return view
     raise OperatorError(
-        f"no view is called {name!r}; there are {', '.join(view.name for view in DECLARED)}"
+        f"no view is called {name!r}; there are {', '.join(view.name for view in DECLARED_VIEWS)}"
     )
 
 
-async def read(url: str, view: View, keys: Sequence[str], now_ms: int) -> DecodedRows:
+async def read_online_rows(url: str, view: View, keys: Sequence[str], now_ms: int) -> DecodedRows:
     """Return the online rows of *keys*, judged at *now_ms*. Raises OnlineStoreError."""
-    layout, ids = ViewRows(view), [check(key) for key in keys]
+    layout, ids = ViewRows(view), [check_entity_id(key) for key in keys]
     reader = OnlineReader(url)
     await reader.start()
     try:
-        replies = await reader.mget(layout.keys(ids), READ_S_MAX)
+        replies = await reader.mget(layout.store_keys(ids), READ_S_MAX)
     finally:
         await reader.close()
     return layout.decode(replies, id_hashes(ids), now_ms)

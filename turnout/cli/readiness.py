@@ -10,11 +10,11 @@ from turnout.errors import OperatorError
 
 READY_S_MAX = 120.0
 """A probe takes a second; on a busy host, or one version after another, many of them."""
-NOBODY_S = 2.0
+NO_WORKER_S = 2.0
 """No worker has shown itself by then: there is none to wait for."""
-QUIET_S = 0.2
+SETTLED_S = 0.2
 """The registry tells of one worker after another: all are ready once this was so for as long."""
-LOOK_S = 0.05
+POLL_INTERVAL_S = 0.05
 
 Progress = Callable[[int, int, str], None]
 
@@ -32,18 +32,20 @@ async def wait_until_ready(
     Raises OperatorError when a worker refuses one, or after READY_S_MAX.
     """
     fleet = Fleet()
-    following = asyncio.ensure_future(_follow(client, fleet))
+    following = asyncio.ensure_future(_follow_states(client, fleet))
     began = quiet = now_s()
     try:
         while True:
-            await asyncio.wait({following}, timeout=LOOK_S)
+            await asyncio.wait({following}, timeout=POLL_INTERVAL_S)
             if following.done():
                 following.result()
-            workers, waiting = _look(fleet, model, versions)
+            workers, waiting = _count_ready(fleet, model, versions)
             progress(workers - len(waiting), workers, ", ".join(waiting))
             now = now_s()
             quiet = now if waiting or not workers else quiet
-            if (workers and now - quiet >= QUIET_S) or (not workers and now - began >= NOBODY_S):
+            if (workers and now - quiet >= SETTLED_S) or (
+                not workers and now - began >= NO_WORKER_S
+            ):
                 return workers
             if now - began >= READY_S_MAX:
                 raise OperatorError(
@@ -55,12 +57,12 @@ async def wait_until_ready(
         await asyncio.gather(following, return_exceptions=True)
 
 
-async def _follow(client: RegistryClient, fleet: Fleet) -> None:
+async def _follow_states(client: RegistryClient, fleet: Fleet) -> None:
     async for state in client.watch_states():
-        fleet.say(state, 0)
+        fleet.update_worker(state, 0)
 
 
-def _look(fleet: Fleet, model: str, versions: Sequence[str]) -> tuple[int, list[str]]:
+def _count_ready(fleet: Fleet, model: str, versions: Sequence[str]) -> tuple[int, list[str]]:
     """Return how many workers are live, and those that have not loaded every version."""
     waiting: dict[str, None] = {}
     workers = 0

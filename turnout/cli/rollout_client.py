@@ -8,7 +8,7 @@ import grpc
 
 from protos import rollout_pb2 as pb
 from protos.rollout_pb2_grpc import RolloutsStub
-from registry.client import credentials
+from registry.client import call_metadata
 
 CALL_S = 15.0
 
@@ -23,8 +23,8 @@ class RolloutClient:
 
     def __init__(self, address: str, actor: str, token: str | None = None) -> None:
         self._channel = grpc.aio.insecure_channel(address)
-        self._rpc: Any = RolloutsStub(self._channel)  # type: ignore[no-untyped-call]
-        self._metadata = credentials(actor, token)
+        self._service: Any = RolloutsStub(self._channel)  # type: ignore[no-untyped-call]
+        self._metadata = call_metadata(actor, token)
 
     async def __aenter__(self) -> Self:
         return self
@@ -44,12 +44,12 @@ class RolloutClient:
 
     async def status(self, model: str) -> pb.RolloutStatus:
         """The newest rollout of *model*."""
-        return self._status(await self._call("GetStatus", pb.RolloutModel(model=model)))
+        return self._status(await self._call("GetStatus", pb.RolloutSelector(model=model)))
 
     async def watch(self, model: str, rollout_id: str = "") -> AsyncGenerator[pb.RolloutStatus]:
         """Yield the status now and at every change."""
-        asked = pb.RolloutModel(model=model, rollout_id=rollout_id)
-        call = self._rpc.WatchStatus(asked, metadata=self._metadata)
+        asked = pb.RolloutSelector(model=model, rollout_id=rollout_id)
+        call = self._service.WatchStatus(asked, metadata=self._metadata)
         try:
             async for status in call:
                 yield self._status(status)
@@ -58,7 +58,7 @@ class RolloutClient:
 
     async def history(self, model: str) -> list[pb.RolloutStatus]:
         """Every rollout so far; of every model where *model* is empty."""
-        reply = await self._call("ListRollouts", pb.RolloutModel(model=model))
+        reply = await self._call("ListRollouts", pb.RolloutSelector(model=model))
         return list(reply.rollouts)
 
     async def policies(self) -> dict[str, pb.Policy]:
@@ -66,20 +66,20 @@ class RolloutClient:
         reply = await self._call("ListPolicies", pb.ListPoliciesRequest())
         return {policy.name: policy for policy in reply.policies}
 
-    async def foretell(self, model: str, policy: str, failure_rate: float) -> pb.ForetellReply:
+    async def forecast(self, model: str, policy: str, failure_rate: float) -> pb.ForecastReply:
         """How long each step would take at today's traffic."""
-        asked = pb.ForetellRequest(model=model, policy=policy, failure_rate=failure_rate)
-        told = await self._call("Foretell", asked)
-        assert isinstance(told, pb.ForetellReply)
+        asked = pb.ForecastRequest(model=model, policy=policy, failure_rate=failure_rate)
+        told = await self._call("Forecast", asked)
+        assert isinstance(told, pb.ForecastReply)
         return told
 
     async def explain(self, model: str) -> pb.RolloutExplanation:
         """Why the newest rollout stands where it stands."""
-        told = await self._call("Explain", pb.RolloutModel(model=model))
+        told = await self._call("Explain", pb.RolloutSelector(model=model))
         assert isinstance(told, pb.RolloutExplanation)
         return told
 
-    async def steer(
+    async def send_command(
         self,
         verb: str,
         model: str,
@@ -90,11 +90,15 @@ class RolloutClient:
         share_bp: int = 0,
     ) -> pb.RolloutStatus:
         """Abort, Promote, Pause, Resume, Retry, Undo or SetWeight."""
-        request = pb.RolloutVerb(model=model, reason=reason, full=full, to=to, share_bp=share_bp)
+        request = pb.RolloutCommand(
+            model=model, reason=reason, full=full, to_version=to, share_bp=share_bp
+        )
         return self._status(await self._call(verb, request))
 
     async def _call(self, method: str, request: object) -> Any:  # noqa: ANN401  stubs are untyped
-        return await getattr(self._rpc, method)(request, metadata=self._metadata, timeout=CALL_S)
+        return await getattr(self._service, method)(
+            request, metadata=self._metadata, timeout=CALL_S
+        )
 
     @staticmethod
     def _status(message: object) -> pb.RolloutStatus:

@@ -9,12 +9,12 @@ import typer
 from rich.text import Text
 
 from protos import registry_pb2
-from registry.types import Broken
+from registry.types import BrokenEntry
 from turnout.cli import clients
-from turnout.cli.context import Asked
+from turnout.cli.context import CommandContext
 from turnout.errors import UsageError
-from turnout.views.json_values import plain
-from turnout.views.terminal import table, terminal
+from turnout.views.json_values import message_to_json
+from turnout.views.terminal import terminal, text_table
 
 app = typer.Typer(help="The hash-chained history: read it, prove it.", no_args_is_help=True)
 
@@ -27,11 +27,13 @@ def list_(
     about: Annotated[str, typer.Option("--object", help="Prefix, such as model/churn.")] = "",
 ) -> None:
     """Show who changed what, when and why."""
-    asked: Asked = ctx.obj
-    entries = asyncio.run(_newest(asked, after, limit, about))
+    asked: CommandContext = ctx.obj
+    entries = asyncio.run(_newest_entries(asked, after, limit, about))
     rows = [(e.seq, _when(e.at_unix_ms), e.actor, e.action, e.object, e.reason) for e in entries]
     columns = ("seq", "when", "who", "did", "to", "because")
-    terminal(asked.json).result([plain(entry) for entry in entries], table(columns, rows))
+    terminal(asked.json).result(
+        [message_to_json(entry) for entry in entries], text_table(columns, rows)
+    )
 
 
 @app.command()
@@ -42,22 +44,24 @@ def verify(
     ] = "",
 ) -> None:
     """Prove the history from its first entry to its signed head; name the first broken one."""
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
     screen = terminal(asked.json)
     try:
         known = bytes.fromhex(key) or None
     except ValueError as error:
         raise UsageError(f"--key {key!r} is not hex digits") from error
-    head, broken = asyncio.run(_audit(asked, known))
+    head, broken = asyncio.run(_verify_history(asked, known))
     value = {
         "entries": head.seq,
         "whole": broken is None,
         "broken_seq": broken.seq if broken else None,
-        "broken": broken.what if broken else None,
+        "broken": broken.problem if broken else None,
         "public_key": head.public_key.hex(),
     }
     if broken is not None:
-        screen.result(value, Text(f"Broken: entry {broken.seq} {broken.what}.", style="bold red"))
+        screen.result(
+            value, Text(f"Broken: entry {broken.seq} {broken.problem}.", style="bold red")
+        )
         raise typer.Exit(1)
     said = f"Whole: {head.seq} entries, each naming the one before; the head is signed by its key."
     screen.result(value, Text(said, style="green"))
@@ -68,19 +72,21 @@ def verify(
         )
 
 
-async def _newest(
-    asked: Asked, after: int, limit: int, about: str
+async def _newest_entries(
+    context: CommandContext, after: int, limit: int, about: str
 ) -> list[registry_pb2.HistoryEntry]:
     newest: deque[registry_pb2.HistoryEntry] = deque(maxlen=limit)
-    async with clients.registry(asked) as client:
+    async with clients.open_registry(context) as client:
         while page := (await client.history(after=after, object_prefix=about)).entries:
             newest.extend(page)
             after = page[-1].seq
     return list(newest)
 
 
-async def _audit(asked: Asked, key: bytes | None) -> tuple[registry_pb2.SignedHead, Broken | None]:
-    async with clients.registry(asked) as client:
+async def _verify_history(
+    context: CommandContext, key: bytes | None
+) -> tuple[registry_pb2.SignedHead, BrokenEntry | None]:
+    async with clients.open_registry(context) as client:
         return await client.audit(key)
 
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from turnout.cli.context import Asked
+from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError
-from turnout.views.row_flags import flag_words
-from turnout.views.terminal import facts, table, terminal
+from turnout.views.row_flags import row_flag_names
+from turnout.views.terminal import named_values, terminal, text_table
 
 app = typer.Typer(help="Declared views, offline and online.", no_args_is_help=True)
 
@@ -24,9 +24,9 @@ ViewName = Annotated[str, typer.Argument(help="A declared view.")]
 @app.command()
 def views(ctx: typer.Context) -> None:
     """List the declared views."""
-    from turnout.cli.online_rows import DAY_MS, DECLARED
+    from turnout.cli.online_rows import DAY_MS, DECLARED_VIEWS
 
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
     value: list[dict[str, Any]] = [
         {
             "view": view.name,
@@ -35,7 +35,7 @@ def views(ctx: typer.Context) -> None:
             "ttl_days": view.ttl_ms / DAY_MS,
             "view_hash": view.view_hash,
         }
-        for view in DECLARED
+        for view in DECLARED_VIEWS
     ]
     rows = [
         (
@@ -48,7 +48,7 @@ def views(ctx: typer.Context) -> None:
         for one in value
     ]
     columns = ("view", "entities", "features", "TTL", "hash")
-    terminal(asked.json).result(value, table(columns, rows))
+    terminal(asked.json).result(value, text_table(columns, rows))
 
 
 @app.command()
@@ -58,18 +58,18 @@ def show(
     key: Annotated[str, typer.Argument(help="An entity's id.")],
 ) -> None:
     """Show an entity's online row, as a gateway would read it now."""
-    from turnout.cli.online_rows import declared, read
+    from turnout.cli.online_rows import declared_view, read_online_rows
 
-    asked: Asked = ctx.obj
-    chosen = declared(view)
+    asked: CommandContext = ctx.obj
+    chosen = declared_view(view)
     now_ms = time.time_ns() // 1_000_000
-    rows = asyncio.run(read(asked.store_url(), chosen, [key], now_ms))
+    rows = asyncio.run(read_online_rows(asked.store_url(), chosen, [key], now_ms))
     named = zip((feature.name for feature in chosen.features), rows.values[0], strict=True)
     features = {name: float(number) for name, number in named}
-    flags = flag_words(int(rows.flags[0]))
+    flags = row_flag_names(int(rows.flags[0]))
     shown = {**features, "flags": ", ".join(flags) or "none: fresh and whole"}
     value = {"key": key, "flags": flags, "features": features}
-    terminal(asked.json).result(value, facts(shown))
+    terminal(asked.json).result(value, named_values(shown))
 
 
 @app.command()
@@ -84,10 +84,10 @@ def materialise(
     from features.materialise import materialise as write_online
     from features.offline import OfflineStore
     from features.online.store_client import store_client
-    from turnout.cli.online_rows import declared
+    from turnout.cli.online_rows import declared_view
 
-    asked: Asked = ctx.obj
-    chosen, screen = declared(view), terminal(asked.json)
+    asked: CommandContext = ctx.obj
+    chosen, screen = declared_view(view), terminal(asked.json)
     root = offline or asked.running_folder() / "offline"
     if not root.is_dir():
         raise OperatorError(f"there is no offline store in {root}; say where with --offline")
@@ -100,5 +100,5 @@ def materialise(
 
         done = write_online(OfflineStore(root), chosen, client, progress=told)
     took_s = time.monotonic() - began
-    value: dict[str, Any] = {"written": done.written, "older": done.older}
+    value: dict[str, Any] = {"written": done.written, "older": done.older_than_stored}
     screen.result(value, f"{view}: {done.written:,} rows in {took_s:.1f} s.")

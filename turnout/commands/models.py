@@ -6,16 +6,16 @@ import typer
 
 from protos import registry_pb2
 from turnout.cli import clients
-from turnout.cli.context import Asked
-from turnout.views.json_values import plain
-from turnout.views.terminal import table, terminal
+from turnout.cli.context import CommandContext
+from turnout.views.json_values import message_to_json
+from turnout.views.terminal import terminal, text_table
 
 
 def models(ctx: typer.Context) -> None:
     """List the models: their versions, and who answers their calls now."""
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
     screen = terminal(asked.json)
-    found = asyncio.run(_models(asked))
+    found = asyncio.run(_list_models(asked))
     rows = [
         (
             one.model,
@@ -29,13 +29,13 @@ def models(ctx: typer.Context) -> None:
         for one in found
     ]
     columns = ("model", "versions", "production", "canary", "standby", "shadows", "revision")
-    screen.result([plain(one) for one in found], table(columns, rows))
+    screen.result([message_to_json(one) for one in found], text_table(columns, rows))
     if not found:
         screen.hint("No model yet: `turnout demo` makes one, or `turnout versions register`.")
 
 
-async def _models(asked: Asked) -> list[registry_pb2.ModelSummary]:
-    async with clients.registry(asked) as client:
+async def _list_models(context: CommandContext) -> list[registry_pb2.ModelSummary]:
+    async with clients.open_registry(context) as client:
         return list(await client.list_models())
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from turnout.cli import clients
-from turnout.cli.context import Asked
+from turnout.cli.context import CommandContext
 from turnout.errors import UsageError
-from turnout.views.row_flags import flag_words
-from turnout.views.terminal import facts, terminal
+from turnout.views.row_flags import row_flag_names
+from turnout.views.terminal import named_values, terminal
 
 if TYPE_CHECKING:
     from turnout_client import Prediction
@@ -28,8 +28,8 @@ def predict(
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds.")] = 5.0,
 ) -> None:
     """Score one customer through the gateway."""
-    asked: Asked = ctx.obj
-    inputs = dict(read_input(text) for text in named or [])
+    asked: CommandContext = ctx.obj
+    inputs = dict(parse_input(text) for text in named or [])
     began = time.perf_counter()
     got = asyncio.run(_predict(asked, model, keys, inputs, version, sticky, timeout_s))
     took_ms = 1000 * (time.perf_counter() - began)
@@ -40,7 +40,7 @@ def predict(
         "version": got.version,
         "role": got.role,
         "holdout": got.holdout,
-        "row_flags": [flag_words(flags) for flags in _flags(got)],
+        "row_flags": [row_flag_names(flags) for flags in _flags(got)],
         "prediction_id": got.prediction_id.hex(),
         "took_ms": round(took_ms, 2),
     }
@@ -51,7 +51,7 @@ def predict(
         "row_flags": ", ".join(word for row in value["row_flags"] for word in row)
         or "none: every feature fresh",
     }
-    terminal(asked.json).result(value, facts(shown))
+    terminal(asked.json).result(value, named_values(shown))
 
 
 def outcome(
@@ -62,21 +62,21 @@ def outcome(
     row: Annotated[int, typer.Option(help="Which row of the prediction.")] = 0,
 ) -> None:
     """Report what became of a prediction; acknowledged once it is on disk."""
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
     try:
         identity = bytes.fromhex(prediction_id)
     except ValueError as error:
         raise UsageError(f"{prediction_id!r} is not hex digits") from error
 
     async def report() -> None:
-        async with clients.gateway(asked) as client:
+        async with clients.open_gateway(asked) as client:
             await client.report_outcome(identity, name, value, row=row)
 
     asyncio.run(report())
     terminal(asked.json).result({"kept": True}, f"Kept: {name} = {value:g}.")
 
 
-def read_input(text: str) -> tuple[str, float | str]:
+def parse_input(text: str) -> tuple[str, float | str]:
     """Read name=value; a value that is no number is a category."""
     name, found, value = text.partition("=")
     if not (name and found):
@@ -88,7 +88,7 @@ def read_input(text: str) -> tuple[str, float | str]:
 
 
 async def _predict(
-    asked: Asked,
+    context: CommandContext,
     model: str,
     keys: list[str],
     inputs: dict[str, float | str],
@@ -96,7 +96,7 @@ async def _predict(
     sticky: str,
     timeout_s: float,
 ) -> "Prediction":
-    async with clients.gateway(asked) as client:
+    async with clients.open_gateway(context) as client:
         return await client.predict(
             model,
             keys=[keys],
@@ -107,9 +107,9 @@ async def _predict(
         )
 
 
-def _flags(got: "Prediction") -> list[int]:
-    return [int(flags) for flags in got.row_flags] or [0] * len(got.scores)
+def _flags(prediction: "Prediction") -> list[int]:
+    return [int(flags) for flags in prediction.row_flags] or [0] * len(prediction.scores)
 
 
-def _scores(got: "Prediction") -> str:
-    return ", ".join(" ".join(f"{score:.4f}" for score in row) for row in got.scores)
+def _scores(prediction: "Prediction") -> str:
+    return ", ".join(" ".join(f"{score:.4f}" for score in row) for row in prediction.scores)

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from turnout.cli.context import Asked
+from turnout.cli.context import CommandContext
 from turnout.errors import NotReachableError, OperatorError
-from turnout.processes.system_file import Running, read_running, started_ticks
-from turnout.views.terminal import facts, terminal
+from turnout.processes.system_file import SystemAddresses, read_system_file, start_ticks
+from turnout.views.terminal import named_values, terminal
 
-LOOK_S = 0.2
+RESTART_POLL_S = 0.2
 
 
 def restart(
@@ -25,21 +25,23 @@ def restart(
     ] = 120.0,
 ) -> None:
     """Replace every gateway worker, one by one, without failing a call."""
-    asked: Asked = ctx.obj
-    running = read_running(asked.running_folder())
+    asked: CommandContext = ctx.obj
+    running = read_system_file(asked.running_folder())
     if running is None:
         raise NotReachableError(f"no system runs in {asked.folder}; `turnout up` starts one")
     pid, ticks = running.children["gateway"]
-    if started_ticks(pid) != ticks:
+    if start_ticks(pid) != ticks:
         raise NotReachableError(f"the gateway's supervisor (pid {pid}) is not there any more")
-    before = {row["pid"] for row in workers(running)}
+    before = {row["pid"] for row in read_workers(running)}
     began = time.monotonic()
     os.kill(pid, signal.SIGHUP)
     screen = terminal(asked.json)
     if wait_s == 0:
-        screen.result({"replacing": len(before)}, facts({"replacing": f"{len(before)} workers"}))
+        screen.result(
+            {"replacing": len(before)}, named_values({"replacing": f"{len(before)} workers"})
+        )
         return
-    left = gone(before, lambda: workers(running), wait_s)
+    left = wait_until_gone(before, lambda: read_workers(running), wait_s)
     if left:
         raise OperatorError(
             f"after {wait_s:g} s {len(left)} of {len(before)} old workers are still there (pids "
@@ -49,21 +51,23 @@ def restart(
     took_s = round(time.monotonic() - began, 1)
     screen.result(
         {"replaced": len(before), "seconds": took_s},
-        facts({"replaced": f"{len(before)} workers in {took_s} s"}),
+        named_values({"replaced": f"{len(before)} workers in {took_s} s"}),
     )
 
 
-def workers(running: Running) -> list[dict[str, Any]]:
+def read_workers(addresses: SystemAddresses) -> list[dict[str, Any]]:
     """What the supervisor says of its workers now."""
-    url = running.metrics.replace("/metrics", "/workers")
+    url = addresses.metrics.replace("/metrics", "/workers")
     with urllib.request.urlopen(url, timeout=5) as page:  # noqa: S310  our own loopback port
         rows: list[dict[str, Any]] = json.load(page)
     return rows
 
 
-def gone(before: set[int], now: Callable[[], list[dict[str, Any]]], within_s: float) -> set[int]:
+def wait_until_gone(
+    before: set[int], now: Callable[[], list[dict[str, Any]]], within_s: float
+) -> set[int]:
     """Wait until none of *before* is a worker; returns those that still are."""
     end = time.monotonic() + within_s
     while (left := before & {row["pid"] for row in now()}) and time.monotonic() < end:
-        time.sleep(LOOK_S)
+        time.sleep(RESTART_POLL_S)
     return left

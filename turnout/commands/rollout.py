@@ -10,20 +10,20 @@ import typer
 from rich.live import Live
 
 from protos import rollout_pb2
-from rollout.api.evidence_plot import draw_race
+from rollout.api.evidence_plot import draw_evidence_plot
 from turnout.cli import clients
-from turnout.cli.context import Asked
+from turnout.cli.context import CommandContext
 from turnout.commands import rollout_actions
 from turnout.commands.simulate import simulate
-from turnout.views.json_values import plain
+from turnout.views.json_values import message_to_json
 from turnout.views.pictures import write_picture
-from turnout.views.rollout_view import OVER, policies_table, stage_name, status_view
-from turnout.views.terminal import table, terminal
+from turnout.views.rollout_view import FINAL_STAGE_VALUES, policies_table, stage_name, status_view
+from turnout.views.terminal import terminal, text_table
 
 app = typer.Typer(
     help="Roll a version out under a policy, watched and judged.", no_args_is_help=True
 )
-rollout_actions.add_to(app)
+rollout_actions.add_rollout_commands(app)
 app.command()(simulate)
 
 Model = Annotated[str, typer.Argument(help="The model's name.")]
@@ -33,15 +33,16 @@ Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; kept in the hi
 @app.command()
 def policies(ctx: typer.Context) -> None:
     """List the named policies a rollout may run under."""
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
 
     async def ask() -> list[rollout_pb2.Policy]:
-        async with clients.rollouts(asked) as client:
+        async with clients.open_rollouts(asked) as client:
             return list((await client.policies()).values())
 
     found = asyncio.run(ask())
     terminal(asked.json).result(
-        [{**plain(one), "json": json.loads(one.json)} for one in found], policies_table(found)
+        [{**message_to_json(one), "json": json.loads(one.json)} for one in found],
+        policies_table(found),
     )
 
 
@@ -54,13 +55,13 @@ def start(
     reason: Reason = "",
 ) -> None:
     """Start rolling a version out; needs an approval of this version under this policy."""
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
 
     async def begin() -> rollout_pb2.RolloutStatus:
-        async with clients.rollouts(asked) as client:
+        async with clients.open_rollouts(asked) as client:
             return await client.start(model, version, policy, reason or "started by hand")
 
-    _show(asked, asyncio.run(begin()))
+    _print_status(asked, asyncio.run(begin()))
     terminal(asked.json).hint(f"Watch it: turnout rollout status {model} --watch")
 
 
@@ -71,14 +72,14 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Until it is over.")] = False,
 ) -> None:
     """Show the newest rollout of a model: stage, evidence, verdict, times."""
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
 
     async def ask() -> rollout_pb2.RolloutStatus:
-        async with clients.rollouts(asked) as client:
+        async with clients.open_rollouts(asked) as client:
             return await client.status(model)
 
     if not watch:
-        _show(asked, asyncio.run(ask()))
+        _print_status(asked, asyncio.run(ask()))
         return
     last = asyncio.run(_watch(asked, model))
     if last is not None and last.stage != rollout_pb2.DONE:
@@ -92,16 +93,16 @@ def explain(
     png: Annotated[Path | None, typer.Option(help="Also draw the race, there.")] = None,
 ) -> None:
     """Say in words why the rollout stands where it stands, decision by decision."""
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
 
     async def ask() -> rollout_pb2.RolloutExplanation:
-        async with clients.rollouts(asked) as client:
+        async with clients.open_rollouts(asked) as client:
             return await client.explain(model)
 
     told = asyncio.run(ask())
     if png is not None:
-        write_picture(draw_race(told), png)
-    terminal(asked.json).result(plain(told), told.text)
+        write_picture(draw_evidence_plot(told), png)
+    terminal(asked.json).result(message_to_json(told), told.text)
 
 
 @app.command()
@@ -109,10 +110,10 @@ def history(
     ctx: typer.Context, model: Annotated[str, typer.Argument(help="Empty: every model.")] = ""
 ) -> None:
     """List the rollouts so far."""
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
 
     async def ask() -> list[rollout_pb2.RolloutStatus]:
-        async with clients.rollouts(asked) as client:
+        async with clients.open_rollouts(asked) as client:
             return await client.history(model)
 
     found = asyncio.run(ask())
@@ -128,13 +129,13 @@ def history(
         for one in found
     ]
     columns = ("rollout", "model", "version", "policy", "stage", "because")
-    terminal(asked.json).result([plain(one) for one in found], table(columns, rows))
+    terminal(asked.json).result([message_to_json(one) for one in found], text_table(columns, rows))
 
 
 @app.command()
 def abort(ctx: typer.Context, model: Model, reason: Reason = "") -> None:
     """End the rollout and give all traffic back to production."""
-    _steer(ctx, "Abort", model, reason)
+    _send_command(ctx, "Abort", model, reason)
 
 
 @app.command()
@@ -145,47 +146,53 @@ def promote(
     full: Annotated[bool, typer.Option(help="Skip every remaining stage.")] = False,
 ) -> None:
     """Go to the next stage without waiting for the evidence."""
-    _steer(ctx, "Promote", model, reason, full)
+    _send_command(ctx, "Promote", model, reason, full)
 
 
 @app.command()
 def pause(ctx: typer.Context, model: Model, reason: Reason = "") -> None:
     """Stay at this stage; the guards and the rollback go on."""
-    _steer(ctx, "Pause", model, reason)
+    _send_command(ctx, "Pause", model, reason)
 
 
 @app.command()
 def resume(ctx: typer.Context, model: Model, reason: Reason = "") -> None:
     """Go on after a pause."""
-    _steer(ctx, "Resume", model, reason)
+    _send_command(ctx, "Resume", model, reason)
 
 
-def _steer(ctx: typer.Context, verb: str, model: str, reason: str, full: bool = False) -> None:
-    asked: Asked = ctx.obj
+def _send_command(
+    ctx: typer.Context, verb: str, model: str, reason: str, full: bool = False
+) -> None:
+    asked: CommandContext = ctx.obj
 
     async def act() -> rollout_pb2.RolloutStatus:
-        async with clients.rollouts(asked) as client:
-            return await client.steer(verb, model, reason or "by hand", full=full)
+        async with clients.open_rollouts(asked) as client:
+            return await client.send_command(verb, model, reason or "by hand", full=full)
 
-    _show(asked, asyncio.run(act()))
-
-
-def _show(asked: Asked, shown: rollout_pb2.RolloutStatus) -> None:
-    terminal(asked.json).result(plain(shown), status_view(shown))
+    _print_status(asked, asyncio.run(act()))
 
 
-async def _watch(asked: Asked, model: str) -> rollout_pb2.RolloutStatus | None:
-    screen = terminal(asked.json)
+def _print_status(context: CommandContext, status: rollout_pb2.RolloutStatus) -> None:
+    terminal(context.json).result(message_to_json(status), status_view(status))
+
+
+async def _watch(context: CommandContext, model: str) -> rollout_pb2.RolloutStatus | None:
+    screen = terminal(context.json)
     last = None
-    async with clients.rollouts(asked) as client, aclosing(client.watch(model)) as statuses:
-        with Live(console=screen.out, auto_refresh=False) if screen.live else nullcontext() as live:
+    async with clients.open_rollouts(context) as client, aclosing(client.watch(model)) as statuses:
+        with (
+            Live(console=screen.stdout, auto_refresh=False)
+            if screen.live
+            else nullcontext() as live
+        ):
             async for last in statuses:
                 if live is not None:
                     live.update(status_view(last), refresh=True)
-                elif asked.json:
-                    screen.line(plain(last))
+                elif context.json:
+                    screen.line(message_to_json(last))
                 else:
-                    screen.out.print(status_view(last))
-                if last.stage in OVER:
+                    screen.stdout.print(status_view(last))
+                if last.stage in FINAL_STAGE_VALUES:
                     break
     return last

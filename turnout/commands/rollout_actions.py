@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from protos import rollout_pb2
-from rollout.api.evidence_plot import draw_race
+from rollout.api.evidence_plot import draw_evidence_plot
 from rollout.errors import PolicyError
 from rollout.policy import policy_files
 from turnout.cli import clients
-from turnout.cli.context import Asked
-from turnout.views.json_values import plain
+from turnout.cli.context import CommandContext
+from turnout.views.json_values import message_to_json
 from turnout.views.pictures import write_picture
 from turnout.views.rollout_view import policies_table, status_view
 from turnout.views.terminal import terminal
@@ -26,53 +26,53 @@ def lint(
     ctx: typer.Context, file: Annotated[Path, typer.Argument(help="A policy's TOML file.")]
 ) -> None:
     """Read a policy file as the controller would: its digests, or what is wrong with it."""
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
     try:
-        made = list(policy_files.read_file(file).values())
+        made = list(policy_files.read_policy_file(file).values())
     except PolicyError as error:
         terminal(asked.json).result({"refused": str(error)}, f"refused: {error}")
         raise typer.Exit(1) from error
     shown = [
         rollout_pb2.Policy(name=one.name, digest=one.digest, json=one.json.decode()) for one in made
     ]
-    rows = [{**plain(one), "json": json.loads(one.json)} for one in shown]
+    rows = [{**message_to_json(one), "json": json.loads(one.json)} for one in shown]
     terminal(asked.json).result(rows, policies_table(shown))
 
 
-def plan(
+def forecast(
     ctx: typer.Context,
     model: Model,
     version: Annotated[str, typer.Argument(help="The candidate's label.")],
     policy: Annotated[str, typer.Option(help="By name: `turnout rollout policies`.")] = "standard",
-    failing: Annotated[
+    failure_rate: Annotated[
         float, typer.Option(help="Part of production's keys that fail; 0: one in a thousand.")
     ] = 0.0,
 ) -> None:
     """Say how long each step would take at today's traffic, and what it could not see."""
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
 
-    async def ask() -> rollout_pb2.ForetellReply:
-        async with clients.rollouts(asked) as client:
-            return await client.foretell(model, policy, failing)
+    async def ask() -> rollout_pb2.ForecastReply:
+        async with clients.open_rollouts(asked) as client:
+            return await client.forecast(model, policy, failure_rate)
 
     told = asyncio.run(ask())
-    terminal(asked.json).result(plain(told), f"{model} {version}. {told.text}")
+    terminal(asked.json).result(message_to_json(told), f"{model} {version}. {told.text}")
 
 
-def race(
+def plot(
     ctx: typer.Context,
     model: Model,
     svg: Annotated[Path | None, typer.Option(help="Where to write it [race.svg].")] = None,
     png: Annotated[Path | None, typer.Option(help="Where to write it as a PNG.")] = None,
 ) -> None:
     """Draw the race so far: each metric's evidence, second by second, against its threshold."""
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
 
     async def ask() -> rollout_pb2.RolloutExplanation:
-        async with clients.rollouts(asked) as client:
+        async with clients.open_rollouts(asked) as client:
             return await client.explain(model)
 
-    picture = draw_race(asyncio.run(ask()))
+    picture = draw_evidence_plot(asyncio.run(ask()))
     files = [one for one in (svg, png) if one is not None] or [Path("race.svg")]
     for file in files:
         write_picture(picture, file)
@@ -82,7 +82,7 @@ def race(
 
 def retry(ctx: typer.Context, model: Model, reason: Reason = "") -> None:
     """Roll the version that was rolled back out again, under the same policy."""
-    _steer(ctx, "Retry", model, reason)
+    _send_command(ctx, "Retry", model, reason)
 
 
 def undo(
@@ -92,7 +92,7 @@ def undo(
     reason: Reason = "",
 ) -> None:
     """Give all traffic back to an earlier production version; needs no approval."""
-    _steer(ctx, "Undo", model, reason, to=to)
+    _send_command(ctx, "Undo", model, reason, to=to)
 
 
 def set_weight(
@@ -102,24 +102,26 @@ def set_weight(
     reason: Reason = "",
 ) -> None:
     """Give the candidate another of the policy's shares, more or less."""
-    _steer(ctx, "SetWeight", model, reason, share_bp=round(percent * 100))
+    _send_command(ctx, "SetWeight", model, reason, share_bp=round(percent * 100))
 
 
-def _steer(
+def _send_command(
     ctx: typer.Context, verb: str, model: str, reason: str, to: str = "", share_bp: int = 0
 ) -> None:
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
 
     async def act() -> rollout_pb2.RolloutStatus:
-        async with clients.rollouts(asked) as client:
-            return await client.steer(verb, model, reason or "by hand", to=to, share_bp=share_bp)
+        async with clients.open_rollouts(asked) as client:
+            return await client.send_command(
+                verb, model, reason or "by hand", to=to, share_bp=share_bp
+            )
 
     shown = asyncio.run(act())
-    terminal(asked.json).result(plain(shown), status_view(shown))
+    terminal(asked.json).result(message_to_json(shown), status_view(shown))
 
 
-def add_to(app: typer.Typer) -> None:
+def add_rollout_commands(app: typer.Typer) -> None:
     """Put the commands of this module on `turnout rollout`."""
-    for command in (lint, plan, race, retry, undo):
+    for command in (lint, forecast, plot, retry, undo):
         app.command()(command)
     app.command("set-weight")(set_weight)

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from turnout.cli.context import Asked
+from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError, UsageError
-from turnout.views.terminal import table, terminal
+from turnout.views.terminal import terminal, text_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from protos.journal_pb2 import ServedBatch
-    from rollout.simulation.simulate import Ended
+    from rollout.simulation.simulate import JudgeResult
     from rollout.simulation.streams import Scenario
 
-COLUMNS = ("judge", "verdict", "after", "candidate's calls", "because")
+RESULT_COLUMNS = ("judge", "verdict", "after", "candidate's calls", "because")
 
 
 def simulate(
@@ -36,54 +36,65 @@ def simulate(
     version: Annotated[str, typer.Option(help="With --journal: the canary's label.")] = "",
 ) -> None:
     """Play made-up or recorded traffic; show which judge would have rolled back, and when."""
-    from rollout.simulation.recorded import recorded
-    from rollout.simulation.simulate import at_share, beside, judged, look
-    from rollout.simulation.streams import SCENARIOS, Stream
+    from rollout.simulation.recorded import replay_journal
+    from rollout.simulation.simulate import (
+        judge_ticks,
+        judge_with_others,
+        simulate_canary,
+        single_share_policy,
+    )
+    from rollout.simulation.streams import SCENARIOS, TrafficStream
 
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
     if journal:
         if not (model and version):
             raise UsageError("--journal needs --model and --version: whose canary to judge")
-        ticks = list(recorded(_served(Path(journal)), model, version, share_bp / 10_000))
+        ticks = list(
+            replay_journal(_recorded_calls(Path(journal)), model, version, share_bp / 10_000)
+        )
         if not ticks:
             raise OperatorError(
                 f"no call that version {version} of {model!r} answered as canary is in {journal}"
             )
-        _show(asked, [[judged(ticks, at_share(share_bp)), *beside(ticks)]])
+        _print_results(
+            asked, [[judge_ticks(ticks, single_share_policy(share_bp)), *judge_with_others(ticks)]]
+        )
     elif not scenario:
-        told = {one.name: one.words for one in SCENARIOS.values()}
-        terminal(asked.json).result(told, table(("scenario", "what happens"), list(told.items())))
+        told = {one.name: one.description for one in SCENARIOS.values()}
+        terminal(asked.json).result(
+            told, text_table(("scenario", "what happens"), list(told.items()))
+        )
     elif scenario not in SCENARIOS:
         raise OperatorError(f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
     else:
         played: Scenario = replace(SCENARIOS[scenario], calls_a_second=rate)
         screen = terminal(asked.json)
-        found: list[list[Ended]] = []
+        found: list[list[JudgeResult]] = []
         with screen.progress() as progress:
-            task = progress.add_task(played.words, total=runs, note="")
+            task = progress.add_task(played.description, total=runs, note="")
             for run in range(seed, seed + runs):
-                stream = Stream(played, share_bp / 10_000, run)
-                ours = look(played, at_share(share_bp), run, seconds)
-                found.append([ours, *beside(stream.ticks(seconds))])
+                stream = TrafficStream(played, share_bp / 10_000, run)
+                ours = simulate_canary(played, single_share_policy(share_bp), run, seconds)
+                found.append([ours, *judge_with_others(stream.seconds_of_traffic(seconds))])
                 progress.update(task, completed=len(found), note=f"{len(found)} of {runs}")
-        _show(asked, found)
+        _print_results(asked, found)
 
 
-def _served(folder: Path) -> "Iterator[ServedBatch]":
-    from journal.reader import Reader
-    from journal.segment import Kind
+def _recorded_calls(folder: Path) -> "Iterator[ServedBatch]":
+    from journal.reader import JournalReader
+    from journal.segment import JournalKind
     from protos.journal_pb2 import ServedBatch
 
     for journal in sorted({folder, *folder.rglob("journal")}):
-        for payload, _ in Reader(journal, Kind.SERVED):
+        for payload, _ in JournalReader(journal, JournalKind.SERVED):
             yield ServedBatch.FromString(payload)
 
 
-def _show(asked: Asked, found: "list[list[Ended]]") -> None:
+def _print_results(context: CommandContext, results: "list[list[JudgeResult]]") -> None:
     """One line a judge, over all runs."""
     rows: list[tuple[str, ...]] = []
     value = []
-    for of_judge in zip(*found, strict=True):
+    for of_judge in zip(*results, strict=True):
         back = [one for one in of_judge if one.verdict == "rolled back"]
         shown = back or list(of_judge)
         verdict = shown[0].verdict
@@ -102,4 +113,4 @@ def _show(asked: Asked, found: "list[list[Ended]]") -> None:
                 "reason": shown[0].reason,
             }
         )
-    terminal(asked.json).result(value, table(COLUMNS, rows))
+    terminal(context.json).result(value, text_table(RESULT_COLUMNS, rows))

@@ -7,17 +7,17 @@ from typing import Annotated, Any
 import typer
 
 from registry.types import (
-    WHOLE_BP,
+    ALL_BP,
     Deployment,
     holdout_bucket,
     shadow_bucket,
     split_bucket,
 )
 from turnout.cli import clients
-from turnout.cli.context import Asked
+from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError, UsageError
-from turnout.views.json_values import plain
-from turnout.views.terminal import facts, table, terminal
+from turnout.views.json_values import message_to_json
+from turnout.views.terminal import named_values, terminal, text_table
 
 app = typer.Typer(help="Who answers whom: show it, change it.", no_args_is_help=True)
 
@@ -31,9 +31,9 @@ Revision = Annotated[
 @app.command()
 def show(ctx: typer.Context, model: Model) -> None:
     """Show a model's deployment."""
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
     deployment = asyncio.run(_deployment(asked, model))
-    _print(asked, deployment)
+    _print_deployment(asked, deployment)
 
 
 @app.command("set")
@@ -52,14 +52,16 @@ def set_(
     ] = False,
 ) -> None:
     """Change a model's deployment: what is left out stays as it is."""
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
 
     async def change() -> Deployment:
         held = await _deployment(asked, model)
-        proposed = changed(held, production, canary, standby, shadow or [], holdout)
-        return await clients.deploy(asked, _at(proposed, revision, why), break_glass=break_glass)
+        proposed = with_changes(held, production, canary, standby, shadow or [], holdout)
+        return await clients.deploy_approved(
+            asked, _at_revision(proposed, revision, why), break_glass=break_glass
+        )
 
-    _print(asked, asyncio.run(change()))
+    _print_deployment(asked, asyncio.run(change()))
 
 
 @app.command()
@@ -72,23 +74,23 @@ def preload(
     wait: Annotated[bool, typer.Option(help="Until every live worker has loaded them.")] = True,
 ) -> None:
     """Have every gateway worker load, verify and golden-test versions; no traffic yet."""
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
 
     async def change() -> Deployment:
         held = await _deployment(asked, model)
         proposed = replace(held, preload=tuple(versions))
-        return await clients.deploy(asked, _at(proposed, revision, why))
+        return await clients.deploy_approved(asked, _at_revision(proposed, revision, why))
 
     deployed = asyncio.run(change())
     if wait and versions:
-        asyncio.run(_loaded(asked, model, versions))
-    _print(asked, deployed)
+        asyncio.run(_wait_loaded(asked, model, versions))
+    _print_deployment(asked, deployed)
 
 
-async def _loaded(asked: Asked, model: str, versions: list[str]) -> None:
+async def _wait_loaded(context: CommandContext, model: str, versions: list[str]) -> None:
     from turnout.cli.readiness import wait_until_ready  # gRPC and numpy
 
-    screen = terminal(asked.json)
+    screen = terminal(context.json)
     with screen.progress() as progress:
         bar = progress.add_task(f"loading {model} {', '.join(versions)}", total=None, note="")
 
@@ -96,7 +98,7 @@ async def _loaded(asked: Asked, model: str, versions: list[str]) -> None:
             note = f"waits for {waiting}" if waiting else "no worker is live" * (not workers)
             progress.update(bar, total=workers or None, completed=ready, note=note)
 
-        async with clients.registry(asked) as client:
+        async with clients.open_registry(context) as client:
             workers = await wait_until_ready(client, model, versions, show)
     words = f"ready on {workers} workers" if workers else "no gateway is live: it loads them later"
     screen.hint(words)
@@ -109,18 +111,18 @@ def which(
     key: Annotated[str, typer.Argument(help="A sticky key: mostly the customer's id.")],
 ) -> None:
     """Say which version answers a customer, and why: computed here as every gateway does."""
-    asked: Asked = ctx.obj
-    answer = placed(asyncio.run(_deployment(asked, model)), key)
-    terminal(asked.json).result(answer, facts(answer))
+    asked: CommandContext = ctx.obj
+    answer = explain_split(asyncio.run(_deployment(asked, model)), key)
+    terminal(asked.json).result(answer, named_values(answer))
 
 
-def placed(deployment: Deployment, key: str) -> dict[str, Any]:
+def explain_split(deployment: Deployment, key: str) -> dict[str, Any]:
     """Return where *key* falls in every draw of *deployment*."""
     sticky = key.encode()
     bucket = split_bucket(deployment.split_salt, sticky)
     if deployment.canary and bucket < deployment.canary_bp:
         version, role = deployment.canary, "canary"
-    elif deployment.standby and bucket >= WHOLE_BP - deployment.standby_bp:
+    elif deployment.standby and bucket >= ALL_BP - deployment.standby_bp:
         version, role = deployment.standby, "standby"
     else:
         version, role = deployment.production, "production"
@@ -142,8 +144,8 @@ def placed(deployment: Deployment, key: str) -> dict[str, Any]:
     }
 
 
-def changed(
-    held: Deployment,
+def with_changes(
+    current: Deployment,
     production: str,
     canary: str,
     standby: str,
@@ -155,22 +157,22 @@ def changed(
     if production:
         proposed["production"] = production
     if canary:
-        proposed["canary"], proposed["canary_bp"] = share(canary)
+        proposed["canary"], proposed["canary_bp"] = parse_share(canary)
     if standby:
-        proposed["standby"], proposed["standby_bp"] = share(standby)
+        proposed["standby"], proposed["standby_bp"] = parse_share(standby)
     if shadows:
-        proposed["shadows"] = tuple(share(text) for text in shadows if text != "none")
+        proposed["shadows"] = tuple(parse_share(text) for text in shadows if text != "none")
     if holdout is not None:
         proposed["holdout_bp"] = round(holdout * 100)
     if not proposed:
         raise UsageError("nothing to change: give --production, --canary, --standby, ...")
-    made = replace(held, **proposed)
+    made = replace(current, **proposed)
     if made.canary or made.standby or not (production or canary or standby):
         return made
     return replace(made, rollout_id="")  # what it was about was taken away
 
 
-def share(text: str) -> tuple[str, int]:
+def parse_share(text: str) -> tuple[str, int]:
     """Read LABEL=PERCENT as (label, basis points); `none` is ("", 0)."""
     if text == "none":
         return "", 0
@@ -181,17 +183,17 @@ def share(text: str) -> tuple[str, int]:
         raise UsageError(f"{text!r} is not LABEL=PERCENT, such as 2=10") from error
 
 
-def _at(deployment: Deployment, revision: int, why: str) -> Deployment:
+def _at_revision(deployment: Deployment, revision: int, why: str) -> Deployment:
     return replace(deployment, revision=revision or deployment.revision, why=why or "by hand")
 
 
-async def _deployment(asked: Asked, model: str) -> Deployment:
-    async with clients.registry(asked) as client:
+async def _deployment(context: CommandContext, model: str) -> Deployment:
+    async with clients.open_registry(context) as client:
         return await client.deployment(model)
 
 
-def _print(asked: Asked, deployment: Deployment) -> None:
-    rows = [("production", deployment.production or "-", _rest(deployment))]
+def _print_deployment(context: CommandContext, deployment: Deployment) -> None:
+    rows = [("production", deployment.production or "-", _production_share(deployment))]
     if deployment.canary:
         rows.append(("canary", deployment.canary, f"{deployment.canary_bp / 100:g} %"))
     if deployment.standby:
@@ -200,18 +202,18 @@ def _print(asked: Asked, deployment: Deployment) -> None:
     rows += [("preloaded", label, "-") for label in deployment.preload]
     if deployment.holdout_bp:
         rows.append(("holdout", "-", f"{deployment.holdout_bp / 100:g} % of customers"))
-    terminal(asked.json).result(
-        plain(deployment.to_proto()),
-        table(("role", "version", "share"), rows, title=f"{deployment.model}"),
+    terminal(context.json).result(
+        message_to_json(deployment.to_proto()),
+        text_table(("role", "version", "share"), rows, title=f"{deployment.model}"),
         f"revision {deployment.revision}, by {deployment.who or '-'}: {deployment.why or '-'}",
     )
 
 
-def _rest(deployment: Deployment) -> str:
-    return f"{(WHOLE_BP - deployment.canary_bp - deployment.standby_bp) / 100:g} %"
+def _production_share(deployment: Deployment) -> str:
+    return f"{(ALL_BP - deployment.canary_bp - deployment.standby_bp) / 100:g} %"
 
 
-def refuse_unknown(deployment: Deployment) -> None:
+def require_deployed(deployment: Deployment) -> None:
     """OperatorError when the model has no deployment at all."""
     if not deployment.revision:
         raise OperatorError(f"model {deployment.model!r} has never been deployed")

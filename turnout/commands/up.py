@@ -11,11 +11,11 @@ import typer
 from rich.progress import Progress, TaskID
 
 from gateway.ingress_choice import IngressChoice
-from turnout.cli.context import Asked
-from turnout.processes.local_system import Plan
-from turnout.processes.local_system import up as system_up
-from turnout.processes.system_file import Running
-from turnout.views.terminal import Terminal, facts, terminal
+from turnout.cli.context import CommandContext
+from turnout.processes.local_system import SystemPlan
+from turnout.processes.local_system import run_system as system_up
+from turnout.processes.system_file import SystemAddresses
+from turnout.views.terminal import Terminal, named_values, terminal
 
 
 def up(
@@ -34,8 +34,8 @@ def up(
     ] = None,
 ) -> None:
     """Run store, control and gateway on this machine until Ctrl-C; restart what dies."""
-    asked: Asked = ctx.obj
-    plan = Plan(
+    asked: CommandContext = ctx.obj
+    plan = SystemPlan(
         folder=asked.folder,
         workers=workers,
         store_url=store,
@@ -44,12 +44,12 @@ def up(
         policies=policies,
         identities=identities,
     )
-    asyncio.run(_until_told(plan, terminal(asked.json)))
+    asyncio.run(_run_until_signal(plan, terminal(asked.json)))
 
 
-async def _until_told(plan: Plan, screen: Terminal) -> None:
+async def _run_until_signal(plan: SystemPlan, screen: Terminal) -> None:
     """Up, told, down. Being told while starting stops what has started."""
-    running = asyncio.create_task(_run(plan, screen))
+    running = asyncio.create_task(_run_with_screen(plan, screen))
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, running.cancel)
@@ -57,13 +57,15 @@ async def _until_told(plan: Plan, screen: Terminal) -> None:
         await running
 
 
-async def _run(plan: Plan, screen: Terminal) -> None:
+async def _run_with_screen(plan: SystemPlan, screen: Terminal) -> None:
     with screen.progress() as progress:
         parts = 2 if plan.store_url else 3
         bar = progress.add_task("starting", total=parts, note="")
         async with system_up(plan, screen.note, lambda part: _step(progress, bar, part)) as system:
             progress.stop()
-            screen.result(asdict(system.running), facts(how_to_call(system.running, plan.folder)))
+            screen.result(
+                asdict(system.addresses), named_values(how_to_call(system.addresses, plan.folder))
+            )
             screen.hint("Ctrl-C stops it.")
             await asyncio.Event().wait()
 
@@ -72,7 +74,7 @@ def _step(progress: Progress, bar: TaskID, part: str) -> None:
     progress.update(bar, advance=1, note=f"{part} answers")
 
 
-def how_to_call(running: Running, folder: Path) -> dict[str, str]:
+def how_to_call(running: SystemAddresses, folder: Path) -> dict[str, str]:
     """Return where everything is, and how to talk to it."""
     told = "" if folder == Path(".turnout") else f" --folder {folder}"
     return {

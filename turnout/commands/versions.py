@@ -11,11 +11,11 @@ from rich.text import Text
 
 from protos import registry_pb2
 from turnout.cli import clients
-from turnout.cli.context import Asked
+from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError
-from turnout.views.cards import card_of, shift_digest, what_changes
-from turnout.views.json_values import plain
-from turnout.views.terminal import facts, table, terminal
+from turnout.views.cards import card_of, change_summary, shift_digest
+from turnout.views.json_values import message_to_json
+from turnout.views.terminal import named_values, terminal, text_table
 
 app = typer.Typer(
     help="Versions: what was registered, by whom, approved by whom.", no_args_is_help=True
@@ -25,7 +25,7 @@ Model = Annotated[str, typer.Argument(help="The model's name.")]
 Version = Annotated[str, typer.Argument(help="A label (7), or an id of 64 hex digits.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; kept in the history.")]
 
-STATUS = {
+STATUS_BY_PROTO = {
     registry_pb2.DEVELOPMENT: "development",
     registry_pb2.STAGING: "staging",
     registry_pb2.PRODUCTION_STATUS: "production",
@@ -36,12 +36,12 @@ STATUS = {
 @app.command("list")
 def list_(ctx: typer.Context, model: Model) -> None:
     """List a model's versions."""
-    asked: Asked = ctx.obj
-    found = asyncio.run(_versions(asked, model))
+    asked: CommandContext = ctx.obj
+    found = asyncio.run(_list_versions(asked, model))
     rows = [
         (
             one.label,
-            status_words(one),
+            status_name(one),
             one.author,
             dt.datetime.fromtimestamp(one.created_unix_ms / 1000).strftime("%Y-%m-%d %H:%M"),  # noqa: DTZ006
             one.digest[:12],
@@ -50,33 +50,33 @@ def list_(ctx: typer.Context, model: Model) -> None:
         for one in found
     ]
     columns = ("version", "status", "author", "created", "id", "size")
-    terminal(asked.json).result([plain(one) for one in found], table(columns, rows))
+    terminal(asked.json).result([message_to_json(one) for one in found], text_table(columns, rows))
 
 
 @app.command()
 def show(ctx: typer.Context, model: Model, version: Version) -> None:
     """Show one version: its card, its contract, what it would change, who approved it."""
-    asked: Asked = ctx.obj
-    found, approvals = asyncio.run(_version(asked, model, version))
+    asked: CommandContext = ctx.obj
+    found, approvals = asyncio.run(_find_version(asked, model, version))
     card = card_of(found)
     value: dict[str, Any] = {
-        **plain(found),
+        **message_to_json(found),
         "card": card,
-        "approvals": [plain(one) for one in approvals],
+        "approvals": [message_to_json(one) for one in approvals],
     }
     value.pop("card_json")
     terminal(asked.json).result(
         value,
-        facts(
+        named_values(
             {
-                "version": f"{found.model} {found.label} ({status_words(found)})",
+                "version": f"{found.model} {found.label} ({status_name(found)})",
                 "id": found.digest,
                 "author": found.author,
                 "model contract": found.model_contract,
                 "input contract": found.input_contract,
             }
         ),
-        what_changes(card),
+        change_summary(card),
         _approvals_table(approvals),
     )
 
@@ -88,10 +88,12 @@ def register(
     folder: Annotated[Path, typer.Argument(help="With model.onnx, contract.json, ...")],
 ) -> None:
     """Register a folder of version files; --as names the author."""
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
     found = asyncio.run(_register(asked, model, folder))
     screen = terminal(asked.json)
-    screen.result(plain(found), f"Registered {found.model} {found.label} ({found.digest[:12]}).")
+    screen.result(
+        message_to_json(found), f"Registered {found.model} {found.label} ({found.digest[:12]})."
+    )
     screen.hint(
         f"Next, somebody else: turnout versions approve {model} {found.label} --policy standard"
     )
@@ -112,18 +114,19 @@ def approve(
     ] = False,
 ) -> None:
     """Approve (version, policy), having seen what will change. Never by the author."""
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
     screen = terminal(asked.json)
-    found, _ = asyncio.run(_version(asked, model, version))
+    found, _ = asyncio.run(_find_version(asked, model, version))
     if not (yes or reject):
         if asked.json:
             raise OperatorError("with --json nobody can be asked: say --yes to accept the change")
-        screen.result(None, what_changes(card_of(found)))
+        screen.result(None, change_summary(card_of(found)))
         typer.confirm(f"Accept this change of {model} under policy {policy}?", abort=True, err=True)
     given = asyncio.run(_approve(asked, found, policy, reason, reject))
     said = "Rejected" if reject else "Approved"
     screen.result(
-        plain(given), f"{said}: {model} {given.version} under {policy}, by {given.approver}."
+        message_to_json(given),
+        f"{said}: {model} {given.version} under {policy}, by {given.approver}.",
     )
     if not reject:
         next_step = (
@@ -146,9 +149,9 @@ def stage(ctx: typer.Context, model: Model, version: Version, reason: Reason = "
     _set_status(ctx, model, version, registry_pb2.STAGING, reason)
 
 
-def status_words(version: registry_pb2.Version) -> str:
+def status_name(version: registry_pb2.Version) -> str:
     """Return the status as people say it."""
-    words = STATUS.get(version.status, "unknown")
+    words = STATUS_BY_PROTO.get(version.status, "unknown")
     return f"{words}, standby" if version.standby else words
 
 
@@ -159,15 +162,15 @@ def _set_status(
     status: registry_pb2.VersionStatus,
     reason: str,
 ) -> None:
-    asked: Asked = ctx.obj
+    asked: CommandContext = ctx.obj
 
     async def change() -> registry_pb2.Version:
-        async with clients.registry(asked) as client:
+        async with clients.open_registry(asked) as client:
             return await client.set_status(model, version, status, reason or "by hand")
 
     changed = asyncio.run(change())
     terminal(asked.json).result(
-        plain(changed), f"{model} {changed.label} is {status_words(changed)} now."
+        message_to_json(changed), f"{model} {changed.label} is {status_name(changed)} now."
     )
 
 
@@ -184,35 +187,35 @@ def _approvals_table(approvals: list[registry_pb2.Approval]) -> RenderableType:
         )
         for one in approvals
     ]
-    return table(("", "policy", "by", "when", "because"), rows)
+    return text_table(("", "policy", "by", "when", "because"), rows)
 
 
-async def _versions(asked: Asked, model: str) -> list[registry_pb2.Version]:
-    async with clients.registry(asked) as client:
+async def _list_versions(context: CommandContext, model: str) -> list[registry_pb2.Version]:
+    async with clients.open_registry(context) as client:
         return list(await client.list_versions(model))
 
 
-async def _version(
-    asked: Asked, model: str, version: str
+async def _find_version(
+    context: CommandContext, model: str, version: str
 ) -> tuple[registry_pb2.Version, list[registry_pb2.Approval]]:
-    async with clients.registry(asked) as client:
+    async with clients.open_registry(context) as client:
         found = await client.get_version(model, version)
         return found, list(await client.approvals(model, found.label))
 
 
-async def _register(asked: Asked, model: str, folder: Path) -> registry_pb2.Version:
+async def _register(context: CommandContext, model: str, folder: Path) -> registry_pb2.Version:
     from registry import bundle  # loads ONNX Runtime, which no other command here needs
 
-    files = bundle.read_folder(folder)
-    async with clients.registry(asked) as client:
+    files = bundle.read_version_folder(folder)
+    async with clients.open_registry(context) as client:
         return await client.register(model, files)
 
 
 async def _approve(
-    asked: Asked, version: registry_pb2.Version, policy: str, reason: str, reject: bool
+    context: CommandContext, version: registry_pb2.Version, policy: str, reason: str, reject: bool
 ) -> registry_pb2.Approval:
-    digest = await clients.policy_digest(asked, policy)
-    async with clients.registry(asked) as client:
+    digest = await clients.policy_digest(context, policy)
+    async with clients.open_registry(context) as client:
         return await client.approve(
             version.model,
             version.label,

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from turnout.demo.checklist import NotHeldError
+from turnout.demo.checklist import StepFailedError
 
 FINAL_S_MAX = 15.0
 
 
-class Callers:
+class TrafficProcess:
     """Runs turnout.demo.traffic and keeps its newest line."""
 
     def __init__(self, gateway: str, model: str, rate: float, subscribers: int) -> None:
@@ -23,49 +23,51 @@ class Callers:
             *(sys.executable, "-m", "turnout.demo.traffic", "--gateway", gateway),
             *("--model", model, "--rate", str(rate), "--subscribers", str(subscribers)),
         ]
-        self._running: asyncio.subprocess.Process | None = None
-        self._reading: asyncio.Task[None] | None = None
-        self.newest: dict[str, Any] = {}
+        self._process: asyncio.subprocess.Process | None = None
+        self._read_task: asyncio.Task[None] | None = None
+        self.newest_line: dict[str, Any] = {}
 
-    async def start(self, changed: Callable[[dict[str, Any]], None]) -> None:
+    async def start(self, on_line: Callable[[dict[str, Any]], None]) -> None:
         """Start calling; *changed* gets each line."""
-        self._running = await asyncio.create_subprocess_exec(
+        self._process = await asyncio.create_subprocess_exec(
             *self._command, stdout=asyncio.subprocess.PIPE, start_new_session=True
         )
-        self._reading = asyncio.create_task(self._read(self._running, changed))
+        self._read_task = asyncio.create_task(self._read(self._process, on_line))
 
     async def stop(self) -> dict[str, Any]:
         """Stop calling, wait for what is inside, and return the final totals.
 
-        NotHeldError when they do not come: then nobody knows what became of the last calls.
+        StepFailedError when they do not come: then nobody knows what became of the last calls.
         """
-        if self._running is None or self._reading is None:
-            return self.newest
+        if self._process is None or self._read_task is None:
+            return self.newest_line
         with suppress(ProcessLookupError):
-            self._running.send_signal(signal.SIGTERM)
+            self._process.send_signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(FINAL_S_MAX):
-                await self._reading
-                await self._running.wait()
+                await self._read_task
+                await self._process.wait()
         except TimeoutError as error:
-            raise NotHeldError(f"the callers did not end within {FINAL_S_MAX:g} s") from error
-        if not self.newest.get("final"):
-            raise NotHeldError(f"the callers ended early, after {self.newest.get('sent', 0)} calls")
-        return self.newest
+            raise StepFailedError(f"the callers did not end within {FINAL_S_MAX:g} s") from error
+        if not self.newest_line.get("final"):
+            raise StepFailedError(
+                f"the callers ended early, after {self.newest_line.get('sent', 0)} calls"
+            )
+        return self.newest_line
 
     async def end(self) -> None:
         """End the callers whatever they are doing; nothing happens when they have ended."""
-        if self._running is not None and self._running.returncode is None:
+        if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
-                self._running.kill()
-            await self._running.wait()
-        if self._reading is not None:
-            await self._reading
+                self._process.kill()
+            await self._process.wait()
+        if self._read_task is not None:
+            await self._read_task
 
     async def _read(
-        self, running: asyncio.subprocess.Process, changed: Callable[[dict[str, Any]], None]
+        self, running: asyncio.subprocess.Process, on_line: Callable[[dict[str, Any]], None]
     ) -> None:
         assert running.stdout is not None
         async for line in running.stdout:
-            self.newest = json.loads(line)
-            changed(self.newest)
+            self.newest_line = json.loads(line)
+            on_line(self.newest_line)

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-State = Literal["waiting", "running", "held", "failed"]
+StepState = Literal["waiting", "running", "held", "failed"]
 
 
-class NotHeldError(Exception):
+class StepFailedError(Exception):
     """A step did not show what it promised; the text has what was seen."""
 
 
@@ -21,10 +21,10 @@ class Step:
     """What is shown, in a few words."""
     promise: str = ""
     """What it is going to show; read while it waits."""
-    state: State = "waiting"
+    state: StepState = "waiting"
     note: str = ""
     """What is going on, then what was measured."""
-    done: float = 0.0
+    progress: float = 0.0
     """0 to 1, where progress can be told."""
     began: float = 0.0
     took_s: float = 0.0
@@ -46,7 +46,7 @@ class Checklist:
         raise KeyError(name)
 
     @contextmanager
-    def playing(self, name: str) -> Iterator[Step]:
+    def timed(self, name: str) -> Iterator[Step]:
         """Time one step; it holds unless the body raises."""
         step = self.step(name)
         step.state, step.began = "running", time.monotonic()
@@ -56,17 +56,17 @@ class Checklist:
             step.state = "failed"
             raise
         else:
-            step.state, step.done = "held", 1.0
+            step.state, step.progress = "held", 1.0
         finally:
             step.took_s = time.monotonic() - step.began
 
     @property
-    def held(self) -> bool:
+    def passed(self) -> bool:
         """Whether every step held."""
         return all(step.state == "held" for step in self.steps)
 
 
-def hold(condition: bool, seen: str) -> None:
-    """NotHeldError with what was *seen*, unless *condition*."""
+def require(condition: bool, message: str) -> None:
+    """StepFailedError with what was *seen*, unless *condition*."""
     if not condition:
-        raise NotHeldError(seen)
+        raise StepFailedError(message)

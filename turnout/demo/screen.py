@@ -14,14 +14,14 @@ from rich.text import Text
 
 from protos import rollout_pb2
 from turnout.demo.checklist import Checklist, Step
-from turnout.views.rollout_view import STYLE, stage_name
+from turnout.views.rollout_view import VERDICT_STYLES, stage_name
 
 LINES_SHOWN = 4
 REFRESH_HZ = 8.0
 LOG_EVERY_S = 5.0
 """Without a terminal, a line of traffic this often."""
 
-MARKS = {"waiting": ("·", "dim"), "held": ("✓", "bold green"), "failed": ("✗", "bold red")}
+STEP_MARKS = {"waiting": ("·", "dim"), "held": ("✓", "bold green"), "failed": ("✗", "bold red")}
 
 
 class Screen(Protocol):
@@ -35,11 +35,11 @@ class Screen(Protocol):
         """Take the newest status of the rollout in force."""
         ...
 
-    def say(self, text: str) -> None:
+    def add_line(self, text: str) -> None:
         """Keep one line for the record."""
         ...
 
-    def turned(self, step: Step) -> None:
+    def step_changed(self, step: Step) -> None:
         """Take note that *step* began or ended."""
         ...
 
@@ -64,11 +64,11 @@ class LiveScreen:
         """Shown at the next redraw."""
         self._rollout = status
 
-    def say(self, text: str) -> None:
+    def add_line(self, text: str) -> None:
         """Shown below the checklist, with the time since the start."""
         self._checklist.lines.append(f"{self._clock() - self._began:6.1f} s  {text}")
 
-    def turned(self, step: Step) -> None:
+    def step_changed(self, step: Step) -> None:
         """The page shows every step anyway."""
 
     def page(self) -> RenderableType:
@@ -103,12 +103,12 @@ class LiveScreen:
         if step.state == "running":
             took = Text(f"{time.monotonic() - step.began:.1f} s", style="cyan")
             note: RenderableType = Text(step.note, style="cyan")
-            if step.done:
+            if step.progress:
                 row = Table.grid(padding=(0, 1))
-                row.add_row(ProgressBar(total=1.0, completed=step.done, width=20), note)
+                row.add_row(ProgressBar(total=1.0, completed=step.progress, width=20), note)
                 note = row
             return self._spinner, Text(step.name, style="bold"), took, note
-        mark, style = MARKS[step.state]
+        mark, style = STEP_MARKS[step.state]
         took = Text("" if step.state == "waiting" else f"{step.took_s:.1f} s", style="dim")
         waiting = step.state == "waiting"
         name = Text(step.name, style="dim" if waiting else "")
@@ -146,7 +146,7 @@ class LiveScreen:
                 f" beside {status.baseline}: ",
                 (stage_name(status), "bold"),
             ),
-            Text.assemble((name, STYLE[status.verdict]), f"  {status.reason}"),
+            Text.assemble((name, VERDICT_STYLES[status.verdict]), f"  {status.reason}"),
         ]
         parts += [
             Text(
@@ -167,14 +167,14 @@ class LogScreen:
         self._console = console
         self._clock = clock
         self._began = clock()
-        self._logged = clock()
+        self._last_logged = clock()
         self._verdict = ""
 
     def customers(self, line: dict[str, Any]) -> None:
         """Printed every few seconds."""
-        if self._clock() - self._logged >= LOG_EVERY_S:
-            self._logged = self._clock()
-            self.say(
+        if self._clock() - self._last_logged >= LOG_EVERY_S:
+            self._last_logged = self._clock()
+            self.add_line(
                 f"customers: {line['rate']:.0f} calls/s, p50 {_ms(line['p50_ms'])}, p99 "
                 f"{_ms(line['p99_ms'])}, {line['answered']} answered, {line['failed']} failed"
             )
@@ -184,19 +184,19 @@ class LogScreen:
         verdict = rollout_pb2.Verdict.Name(status.verdict)
         new = f"version {status.version}: {verdict}"
         if new != self._verdict and status.verdict != rollout_pb2.UNDECIDED:
-            self.say(f"{new}, {status.reason}")
+            self.add_line(f"{new}, {status.reason}")
         self._verdict = new
 
-    def say(self, text: str) -> None:
+    def add_line(self, text: str) -> None:
         """Print with the time since the start."""
         self._console.print(Text(f"{self._clock() - self._began:6.1f} s  {text}"), soft_wrap=True)
 
-    def turned(self, step: Step) -> None:
+    def step_changed(self, step: Step) -> None:
         """Print a step's beginning and its end."""
         if step.state == "running":
-            self.say(f"{step.name} ...")
+            self.add_line(f"{step.name} ...")
         else:
-            self.say(f"{step.name}: {step.state} in {step.took_s:.1f} s. {step.note}")
+            self.add_line(f"{step.name}: {step.state} in {step.took_s:.1f} s. {step.note}")
 
 
 def _ms(value: float | None) -> str:

@@ -8,22 +8,22 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from turnout.cli.exit_codes import complaint
-from turnout.demo.checklist import Checklist, NotHeldError, Step
-from turnout.demo.context import Scene
+from turnout.cli.exit_codes import exit_message
+from turnout.demo.checklist import Checklist, Step, StepFailedError
+from turnout.demo.context import DemoContext
 from turnout.errors import OperatorError
-from turnout.processes.local_system import up
-from turnout.processes.system_file import read_running
+from turnout.processes.local_system import run_system
+from turnout.processes.system_file import read_system_file
 
 MARKER = "demo.json"
 """Only a folder that has it was made by a demo, and may be wiped by the next."""
 
 
-class StoppedError(Exception):
+class DemoStoppedError(Exception):
     """An act did not hold; its step says why."""
 
 
-Act = Callable[[Scene, Step], Awaitable[None]]
+DemoAct = Callable[[DemoContext, Step], Awaitable[None]]
 
 SYSTEM = "System up"
 PROMISES = {
@@ -43,7 +43,7 @@ PROMISES = {
 """The steps in order, and what each is going to show."""
 
 
-def _acts() -> dict[str, Act]:
+def _acts() -> dict[str, DemoAct]:
     """Load the acts: scikit-learn, DuckDB, ONNX and gRPC take seconds, and the page shows first."""
     from turnout.demo import audit_acts, deploy_acts, feature_acts, version_acts
 
@@ -54,27 +54,27 @@ def _acts() -> dict[str, Act]:
         "First deployment": deploy_acts.first_deployment,
         "Promotion": deploy_acts.promotion,
         "Rollback": deploy_acts.rollback,
-        "NaN": deploy_acts.not_a_number,
-        "Too slow": deploy_acts.too_slow,
-        "Crash": deploy_acts.crash,
+        "NaN": deploy_acts.nan_rollback,
+        "Too slow": deploy_acts.slow_rollback,
+        "Crash": deploy_acts.crash_rollback,
         "Audit": audit_acts.audit,
         "Customers": audit_acts.customers,
     }
 
 
-def checklist() -> Checklist:
+def new_checklist() -> Checklist:
     """Return the steps, all waiting."""
     return Checklist([Step(name, promise) for name, promise in PROMISES.items()])
 
 
-def fresh_folder(folder: Path) -> None:
+def prepare_folder(folder: Path) -> None:
     """Make *folder* empty and ours. OperatorError when it holds what no demo made, or is in use."""
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARKER).exists():
             raise OperatorError(
                 f"{folder} is not empty, and no demo made it; name another with --folder"
             )
-        if (other := read_running(folder)) is not None:
+        if (other := read_system_file(folder)) is not None:
             raise OperatorError(f"a demo runs in {folder} (pid {other.pid}); stop it first")
     keep = folder / "system.json"
     left = keep.read_bytes() if keep.exists() else None
@@ -85,7 +85,7 @@ def fresh_folder(folder: Path) -> None:
         keep.write_bytes(left)  # names what a killed demo may have left running
 
 
-async def play(scene: Scene, after: Callable[[Scene], Awaitable[None]]) -> None:
+async def run_demo(context: DemoContext, then: Callable[[DemoContext], Awaitable[None]]) -> None:
     """Play every act; then, with the system still up, *after*.
 
     A step that does not hold ends the play: the others stay unplayed, and the checklist says so.
@@ -93,61 +93,65 @@ async def play(scene: Scene, after: Callable[[Scene], Awaitable[None]]) -> None:
     async with AsyncExitStack() as stack:
         loading = asyncio.create_task(asyncio.to_thread(_acts))
         try:
-            await _start(scene, stack)
+            await _start_system(context, stack)
             acts = await loading
             for name, act in acts.items():
-                await _act(scene, name, act)
-        except StoppedError:
+                await _run_act(context, name, act)
+        except DemoStoppedError:
             return
         finally:
             loading.cancel()
-            if scene.callers is not None:
-                await scene.callers.end()
-        await after(scene)
+            if context.traffic is not None:
+                await context.traffic.end()
+        await then(context)
 
 
-async def _start(scene: Scene, stack: AsyncExitStack) -> None:
+async def _start_system(context: DemoContext, stack: AsyncExitStack) -> None:
     began = time.monotonic()
 
-    async def start(_scene: Scene, step: Step) -> None:
+    async def start(_scene: DemoContext, step: Step) -> None:
         step.note = "starting store, control and gateway"
         system = await stack.enter_async_context(
-            up(scene.plan, scene.screen.say, lambda part: _answers(step, part, began))
+            run_system(
+                context.plan, context.screen.add_line, lambda part: _note_answer(step, part, began)
+            )
         )
-        scene.running = system.running
+        context.addresses = system.addresses
         step.note = (
-            f"store, control, gateway ({scene.plan.workers} workers and a spare) on "
-            f"{scene.running.gateway}"
+            f"store, control, gateway ({context.plan.workers} workers and a spare) on "
+            f"{context.addresses.gateway}"
         )
 
-    await _act(scene, SYSTEM, start)
+    await _run_act(context, SYSTEM, start)
 
 
-def _answers(step: Step, part: str, began: float) -> None:
+def _note_answer(step: Step, part: str, began: float) -> None:
     step.note = f"{part} answers after {time.monotonic() - began:.1f} s"
-    step.done += 1 / 3
+    step.progress += 1 / 3
 
 
-async def _act(scene: Scene, name: str, act: Act) -> None:
-    """Play one act; StoppedError when it does not hold. A mistake of ours keeps its traceback."""
-    step = scene.checklist.step(name)
+async def _run_act(context: DemoContext, name: str, act: DemoAct) -> None:
+    """Play one act; DemoStoppedError when it does not hold. A mistake of ours keeps its "
+    "traceback.
+    """
+    step = context.checklist.step(name)
     try:
-        with scene.checklist.playing(name):
-            scene.screen.turned(step)
-            await act(scene, step)
-    except (NotHeldError, TimeoutError) as error:
+        with context.checklist.timed(name):
+            context.screen.step_changed(step)
+            await act(context, step)
+    except (StepFailedError, TimeoutError) as error:
         step.note = str(error) or f"not over after {step.took_s:.0f} s; it was at: {step.note}"
-        raise StoppedError from error
+        raise DemoStoppedError from error
     except Exception as error:
-        known = complaint(error)
+        known = exit_message(error)
         if known is None:
             raise
         step.note = known.text
-        raise StoppedError from error
+        raise DemoStoppedError from error
     finally:
-        scene.screen.turned(step)
+        context.screen.step_changed(step)
 
 
-async def forever() -> None:
+async def wait_forever() -> None:
     """Stay until cancelled."""
     await asyncio.Event().wait()

@@ -18,20 +18,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stats.latency import BINS, bins_of, quantile_ns
+from stats.latency import BINS, latency_bins, quantile_ns
 from turnout_client import PredictClient, PredictError
 
 LINE_S = 0.2
 RECENT_LINES = 10
 """Rates and quantiles that are shown live cover the last two seconds."""
-PATIENCE_S = 5.0
+TIMEOUT_S = 5.0
 """A call's deadline. Long, so that a busy laptop shows as latency and a lost call as a failure."""
 OUTCOME_EVERY = 50
 """One answered call in fifty has its outcome reported."""
 
 
 @dataclass(slots=True)
-class Tally:
+class CallCounts:
     """What came of the calls so far."""
 
     began: float
@@ -53,17 +53,17 @@ class Tally:
         default_factory=lambda: deque([Counter()], maxlen=RECENT_LINES)
     )
 
-    def count(self, version: str, role: str, took_ns: int) -> None:
+    def count_answered(self, version: str, role: str, took_ns: int) -> None:
         """Count one answered call."""
         self.answered += 1
         self.by_version[version] += 1
         self.recent_versions[-1][version] += 1
         self.by_role[role] += 1
-        place = bins_of(np.array([took_ns], dtype=np.int64))[0]
+        place = latency_bins(np.array([took_ns], dtype=np.int64))[0]
         self.latency[place] += 1
         self.recent[-1][place] += 1
 
-    def line(self, now: float, final: bool) -> dict[str, Any]:
+    def summary_line(self, now: float, final: bool) -> dict[str, Any]:
         """Return the totals, and rate and quantiles of the last two seconds (final: of all)."""
         recent_s = now - self.began if final else min(now - self.began, LINE_S * RECENT_LINES)
         counts = self.latency if final else np.sum(np.array(self.recent), axis=0)
@@ -92,7 +92,7 @@ def quantile_ms(counts: NDArray[np.int64], q: float) -> float | None:
     return round(quantile_ns(counts, q) / 1e6, 3) if counts.any() else None
 
 
-class Traffic:
+class TrafficGenerator:
     """Calls at Poisson instants for customers drawn evenly, whatever became of earlier calls."""
 
     def __init__(
@@ -102,70 +102,72 @@ class Traffic:
         self._model = model
         self._subscribers = subscribers
         self._timeout_s = timeout_s
-        self._chance = random.Random(seed)  # noqa: S311  a load, not a secret
-        self._inside: set[asyncio.Task[None]] = set()
-        self.tally = Tally(began=asyncio.get_running_loop().time())
+        self._random = random.Random(seed)  # noqa: S311  a load, not a secret
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self.counts = CallCounts(began=asyncio.get_running_loop().time())
 
     async def send(self, rate: float) -> None:
         """Send for ever, *rate* calls a second on average; cancel to stop."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            due += self._chance.expovariate(rate)
+            due += self._random.expovariate(rate)
             if (wait := due - loop.time()) > 0:
                 await asyncio.sleep(wait)
             task = asyncio.create_task(self._call(due))
-            self._inside.add(task)
-            task.add_done_callback(self._inside.discard)
+            self._in_flight.add(task)
+            task.add_done_callback(self._in_flight.discard)
 
     async def finish(self) -> None:
         """Return when every call that was sent has ended."""
-        await asyncio.gather(*self._inside)
+        await asyncio.gather(*self._in_flight)
 
     async def _call(self, due: float) -> None:
-        key = f"S{self._chance.randrange(1, self._subscribers + 1):07d}"
-        self.tally.sent += 1
+        key = f"S{self._random.randrange(1, self._subscribers + 1):07d}"
+        self.counts.sent += 1
         try:
             got = await self._client.predict(self._model, keys=key, timeout_s=self._timeout_s)
         except PredictError as error:
-            self.tally.failed[error.code.name] += 1
+            self.counts.failed[error.code.name] += 1
             return
         took_ns = int((asyncio.get_running_loop().time() - due) * 1e9)
-        self.tally.count(got.version, got.role, took_ns)
-        if self.tally.answered % OUTCOME_EVERY == 0:
+        self.counts.count_answered(got.version, got.role, took_ns)
+        if self.counts.answered % OUTCOME_EVERY == 0:
             await self._report(got.prediction_id)
 
     async def _report(self, prediction_id: bytes) -> None:
         try:
             await self._client.report_outcome(
-                prediction_id, "churned", float(self._chance.random() < 0.265)
+                prediction_id, "churned", float(self._random.random() < 0.265)
             )
         except PredictError:
-            self.tally.outcomes_failed += 1
+            self.counts.outcomes_failed += 1
         else:
-            self.tally.outcomes += 1
+            self.counts.outcomes += 1
 
 
-async def play(options: argparse.Namespace) -> None:
+async def send_traffic(options: argparse.Namespace) -> None:
     """Send until SIGTERM, then wait for the calls inside and print the final line."""
     told, loop = asyncio.Event(), asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, told.set)
     async with PredictClient(options.gateway) as client:
-        traffic = Traffic(client, options.model, options.subscribers, options.timeout, options.seed)
+        traffic = TrafficGenerator(
+            client, options.model, options.subscribers, options.timeout, options.seed
+        )
         sending = asyncio.create_task(traffic.send(options.rate))
         while not told.is_set():
             try:
                 async with asyncio.timeout(LINE_S):
                     await told.wait()
             except TimeoutError:
-                say(traffic.tally.line(loop.time(), final=False))
+                print_line(traffic.counts.summary_line(loop.time(), final=False))
         sending.cancel()
         await traffic.finish()
-        say(traffic.tally.line(loop.time(), final=True))
+        print_line(traffic.counts.summary_line(loop.time(), final=True))
 
 
-def say(line: dict[str, Any]) -> None:
+def print_line(line: dict[str, Any]) -> None:
     """Print one line for whoever reads our stdout."""
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
@@ -179,8 +181,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=300.0, help="calls a second")
     parser.add_argument("--subscribers", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
-    parser.add_argument("--timeout", type=float, default=PATIENCE_S, help="deadline, s")
-    asyncio.run(play(parser.parse_args()))
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="deadline, s")
+    asyncio.run(send_traffic(parser.parse_args()))
 
 
 if __name__ == "__main__":

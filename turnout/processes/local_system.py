@@ -16,23 +16,28 @@ from features.online.store_url import StoreUrlError
 from gateway.errors import SettingsError
 from gateway.ingress_choice import IngressChoice, check_built, is_built
 from turnout.errors import OperatorError, StartError
-from turnout.processes.managed_process import Child, Part, end_stranger
-from turnout.processes.port_checks import accepts, answers_http, free_port, pongs
-from turnout.processes.service_tokens import draw_tokens
+from turnout.processes.managed_process import ManagedProcess, ProcessSpec, end_leftover_process
+from turnout.processes.port_checks import (
+    accepts_connections,
+    answers_http,
+    answers_ping,
+    free_tcp_port,
+)
+from turnout.processes.service_tokens import make_service_tokens
 from turnout.processes.system_file import (
-    Running,
-    forget_running,
-    left_behind,
-    read_running,
-    started_ticks,
-    write_running,
+    SystemAddresses,
+    leftover_processes,
+    read_system_file,
+    remove_system_file,
+    start_ticks,
+    write_system_file,
 )
 
-STRANGER_GRACE_S = 10.0
+LEFTOVER_GRACE_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SystemPlan:
     """What to run, and where its state lies."""
 
     folder: Path
@@ -48,7 +53,7 @@ class Plan:
     """A folder of rollout policies beside the built-in ones; None: those alone."""
 
     @property
-    def offline(self) -> Path:
+    def offline_folder(self) -> Path:
         """The offline store's Parquet files."""
         return self.folder / "offline"
 
@@ -57,56 +62,58 @@ class Plan:
         return self.folder / "logs" / f"{part}.log"
 
 
-class System:
+class LocalSystem:
     """Store, control, gateway: up in this order, down in the other."""
 
-    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: SystemPlan, report: Callable[[str], None]) -> None:
         self._plan = plan
-        self._say = say
-        self._store = plan.store_url or f"redis://127.0.0.1:{free_port()}/0"
-        self._control = f"127.0.0.1:{free_port()}"
-        self._gateway = f"127.0.0.1:{plan.port or free_port()}"
-        self._observe = f"127.0.0.1:{free_port()}"
+        self._report = report
+        self._store = plan.store_url or f"redis://127.0.0.1:{free_tcp_port()}/0"
+        self._control = f"127.0.0.1:{free_tcp_port()}"
+        self._gateway = f"127.0.0.1:{plan.port or free_tcp_port()}"
+        self._observe_address = f"127.0.0.1:{free_tcp_port()}"
         people = plan.identities
-        self._tokens = None if people is None else draw_tokens(people, plan.folder / "tokens")
-        parts = [*([] if plan.store_url else [self._store_part()])]
-        parts += [self._control_part(), self._gateway_part()]
-        self.children = [Child(part, say) for part in parts]
+        self._tokens = (
+            None if people is None else make_service_tokens(people, plan.folder / "tokens")
+        )
+        parts = [*([] if plan.store_url else [self._store_process()])]
+        parts += [self._control_process(), self._gateway_process()]
+        self.processes = [ManagedProcess(part, report) for part in parts]
 
     @property
-    def running(self) -> Running:
+    def addresses(self) -> SystemAddresses:
         """What system.json says of it."""
         ours = os.getpid()
-        return Running(
+        return SystemAddresses(
             pid=ours,
-            pid_started=started_ticks(ours) or 0,
+            pid_started=start_ticks(ours) or 0,
             store=self._store,
             registry=self._control,
             gateway=self._gateway,
-            metrics=f"http://{self._observe}/metrics",
+            metrics=f"http://{self._observe_address}/metrics",
             children={
-                child.part.name: (child.pid, started_ticks(child.pid) or 0)
-                for child in self.children
+                child.spec.name: (child.pid, start_ticks(child.pid) or 0)
+                for child in self.processes
             },
         )
 
-    def written(self) -> None:
+    def write_system_file(self) -> None:
         """Put the newest addresses and process ids into system.json."""
-        write_running(self._plan.folder, self.running)
+        write_system_file(self._plan.folder, self.addresses)
 
-    def _store_part(self) -> Part:
+    def _store_process(self) -> ProcessSpec:
         port = self._store.rpartition(":")[2].partition("/")[0]
         folder = self._plan.folder / "store"
-        return Part(
+        return ProcessSpec(
             name="store",
             command=[sys.executable, "-m", "turnout.store", port, str(folder)],
             log=self._plan.log("store"),
-            ready=lambda: pongs(self._store),
+            ready=lambda: answers_ping(self._store),
             ready_s_max=15.0,
             grace_s=5.0,
         )
 
-    def _control_part(self) -> Part:
+    def _control_process(self) -> ProcessSpec:
         folder = self._plan.folder / "registry"
         command = [sys.executable, "-m", "turnout.control", "--listen", self._control]
         if self._tokens is not None:
@@ -114,31 +121,31 @@ class System:
             command += ["--token-file", str(self._tokens.files["controller"])]
         if self._plan.policies is not None:
             command += ["--policies", str(self._plan.policies)]
-        return Part(
+        return ProcessSpec(
             name="control",
             command=[*command, "--folder", str(folder)],
             log=self._plan.log("control"),
-            ready=lambda: accepts(self._control),
+            ready=lambda: accepts_connections(self._control),
             ready_s_max=30.0,
             grace_s=5.0,
         )
 
-    def _gateway_part(self) -> Part:
+    def _gateway_process(self) -> ProcessSpec:
         settings = self._plan.folder / "gateway.json"
-        return Part(
+        return ProcessSpec(
             name="gateway",
             command=[sys.executable, "-m", "gateway", "--settings", str(settings)],
             log=self._plan.log("gateway"),
-            ready=lambda: answers_http(f"http://{self._observe}/healthz"),
+            ready=lambda: answers_http(f"http://{self._observe_address}/healthz"),
             ready_s_max=60.0,
             grace_s=20.0,
         )
 
-    def came_back(self, child: Child) -> None:
+    def on_restart(self, child: ManagedProcess) -> None:
         """Note the new process of a part that died, and what its return asks for."""
-        self.written()
-        if child.part.name == "store":
-            self._say(
+        self.write_system_file()
+        if child.spec.name == "store":
+            self._report(
                 "the store came back empty: models answer with defaults, flagged, until "
                 "`turnout features materialise VIEW` fills it"
             )
@@ -151,7 +158,7 @@ class System:
             "folder": str(self._plan.folder / "gateway"),
             "host": host,
             "port": int(port),
-            "observe_port": int(self._observe.rpartition(":")[2]),
+            "observe_port": int(self._observe_address.rpartition(":")[2]),
             "registry": self._control,
             "redis_url": self._store,
             "window_sinks": [self._control],
@@ -163,23 +170,27 @@ class System:
         (self._plan.folder / "gateway.json").write_text(json.dumps(settings, indent=1))
 
 
-def _check_given(plan: Plan) -> None:
+def _check_given_store(plan: SystemPlan) -> None:
     try:
         find_or_start(plan.store_url, plan.folder / "store")
     except (StoreServerError, StoreUrlError) as error:
         raise StartError(str(error)) from error
 
 
-async def _start(child: Child, system: System, started: Callable[[str], None]) -> None:
+async def _start(
+    child: ManagedProcess, system: LocalSystem, started: Callable[[str], None]
+) -> None:
     await child.start()
-    system.written()
-    started(child.part.name)
+    system.write_system_file()
+    started(child.spec.name)
 
 
 @asynccontextmanager
-async def up(
-    plan: Plan, say: Callable[[str], None], started: Callable[[str], None] = lambda _: None
-) -> AsyncIterator[System]:
+async def run_system(
+    plan: SystemPlan,
+    report: Callable[[str], None],
+    on_started: Callable[[str], None] = lambda _: None,
+) -> AsyncIterator[LocalSystem]:
     """Run the system while the body runs; whatever dies meanwhile is started again.
 
     say      is told, in a line each, of what dies and comes back.
@@ -187,27 +198,27 @@ async def up(
     Raises OperatorError when one runs in this folder already, StartError when a part does not come
     up. However the body ends, every part is stopped in order: gateway, control, store.
     """
-    if (other := read_running(plan.folder)) is not None:
+    if (other := read_system_file(plan.folder)) is not None:
         raise OperatorError(
             f"a system runs in {plan.folder} already (pid {other.pid}); use it, or stop it first "
             f"with: kill {other.pid}"
         )
-    for pid, ticks in left_behind(plan.folder):
-        await end_stranger(pid, ticks, STRANGER_GRACE_S)
+    for pid, ticks in leftover_processes(plan.folder):
+        await end_leftover_process(pid, ticks, LEFTOVER_GRACE_S)
     try:
-        check_built(plan.ingress, there=is_built())
+        check_built(plan.ingress, available=is_built())
     except SettingsError as error:
         raise StartError(str(error)) from error
     if plan.store_url:
-        await asyncio.to_thread(_check_given, plan)
-    system = System(plan, say)
+        await asyncio.to_thread(_check_given_store, plan)
+    system = LocalSystem(plan, report)
     system.write_settings()
     async with AsyncExitStack() as stack:
-        stack.callback(forget_running, plan.folder)
-        for child in system.children:
+        stack.callback(remove_system_file, plan.folder)
+        for child in system.processes:
             stack.push_async_callback(child.stop)
         starting = [
-            asyncio.create_task(_start(child, system, started)) for child in system.children
+            asyncio.create_task(_start(child, system, on_started)) for child in system.processes
         ]
         try:
             await asyncio.gather(*starting)
@@ -215,8 +226,8 @@ async def up(
             for task in starting:
                 task.cancel()
         keepers = [
-            asyncio.create_task(child.keep(partial(system.came_back, child)))
-            for child in system.children
+            asyncio.create_task(child.restart_when_ended(partial(system.on_restart, child)))
+            for child in system.processes
         ]
         try:
             yield system

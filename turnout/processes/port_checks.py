@@ -5,10 +5,10 @@ import socket
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-ANSWER_S_MAX = 1.0
+ANSWER_TIMEOUT_S = 1.0
 
 
-def free_port() -> int:
+def free_tcp_port() -> int:
     """Return a TCP port of 127.0.0.1 that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -16,31 +16,31 @@ def free_port() -> int:
         return port
 
 
-async def accepts(address: str) -> bool:
+async def accepts_connections(address: str) -> bool:
     """Whether somebody listens on host:port."""
     with suppress(OSError, TimeoutError):
-        async with asyncio.timeout(ANSWER_S_MAX):
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
             _, writer = await asyncio.open_connection(*_host_port(address))
             writer.close()
             return True
     return False
 
 
-async def pongs(url: str) -> bool:
+async def answers_ping(url: str) -> bool:
     """Whether the Redis at *url* (no password) answers PING."""
-    return (await _exchange(urlsplit(url).netloc, b"PING\r\n")).startswith(b"+PONG")
+    return (await _send_and_read(urlsplit(url).netloc, b"PING\r\n")).startswith(b"+PONG")
 
 
 async def answers_http(url: str) -> bool:
     """Whether a GET of *url* is answered with 200."""
     parts = urlsplit(url)
     request = f"GET {parts.path or '/'} HTTP/1.0\r\nHost: {parts.netloc}\r\n\r\n"
-    return b" 200 " in (await _exchange(parts.netloc, request.encode()))[:16]
+    return b" 200 " in (await _send_and_read(parts.netloc, request.encode()))[:16]
 
 
-async def _exchange(address: str, request: bytes) -> bytes:
+async def _send_and_read(address: str, request: bytes) -> bytes:
     with suppress(OSError, TimeoutError):
-        async with asyncio.timeout(ANSWER_S_MAX):
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(*_host_port(address))
             writer.write(request)
             answer = await reader.readline()

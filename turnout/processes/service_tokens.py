@@ -9,12 +9,12 @@ from pathlib import Path
 
 from turnout.errors import OperatorError
 
-PARTS = {"controller": "rollout", "gateway": "gateway"}
+TOKEN_OWNERS = {"controller": "rollout", "gateway": "gateway"}
 """Role -> actor."""
 
 
 @dataclass(frozen=True, slots=True)
-class OwnTokens:
+class ServiceTokens:
     """What is handed to the parts of one system."""
 
     identities: Path
@@ -23,31 +23,33 @@ class OwnTokens:
     """Role -> the file that holds its token."""
 
 
-def draw_tokens(people: Path, folder: Path) -> OwnTokens:
+def make_service_tokens(identities: Path, folder: Path) -> ServiceTokens:
     """Draw a token for each part, and write it and the whole identities file under *folder*.
 
     Drawn anew at each start; readable by the owner alone. OperatorError when *people* is no
     identities file.
     """
     try:
-        told = json.loads(people.read_bytes())
+        told = json.loads(identities.read_bytes())
         if not isinstance(told, dict):
             raise TypeError("it is no object")  # noqa: TRY301  said below, with the way out
     except (OSError, ValueError, TypeError) as error:
         raise OperatorError(
-            f"{people} is no identities file ({error}); docs/governance.md says what it holds"
+            f"{identities} is no identities file ({error}); docs/governance.md says what it holds"
         ) from error
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     files = {}
-    for role, actor in PARTS.items():
+    for role, actor in TOKEN_OWNERS.items():
         token = secrets.token_urlsafe(32)
         digest = hashlib.sha256(token.encode()).hexdigest()
         told[digest] = {"actor": actor, "roles": [role]}
-        files[role] = _written(folder / f"{role}.token", token)
-    return OwnTokens(_written(folder / "identities.json", json.dumps(told, indent=1)), files)
+        files[role] = _write_private(folder / f"{role}.token", token)
+    return ServiceTokens(
+        _write_private(folder / "identities.json", json.dumps(told, indent=1)), files
+    )
 
 
-def _written(file: Path, text: str) -> Path:
+def _write_private(file: Path, text: str) -> Path:
     beside = file.with_suffix(".part")
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from turnout.errors import OperatorError
 
-FILE = "system.json"
+SYSTEM_FILE = "system.json"
 FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running:
+class SystemAddresses:
     """Addresses and process ids of one system on this machine."""
 
     pid: int
@@ -31,7 +31,7 @@ class Running:
     """store, control, gateway: (pid, start in ticks) of the newest process of each."""
 
 
-def started_ticks(pid: int) -> int | None:
+def start_ticks(pid: int) -> int | None:
     """When process *pid* started, in clock ticks since boot; None when there is no such process.
 
     A zombie counts as none: it holds nothing any more.
@@ -44,47 +44,47 @@ def started_ticks(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[19])
 
 
-def read_running(folder: Path) -> Running | None:
+def read_system_file(folder: Path) -> SystemAddresses | None:
     """Return what runs in *folder*, or None when nothing does (any more).
 
     OperatorError when system.json is there but not ours to read.
     """
-    written = _written(folder)
-    if written is None or started_ticks(written.pid) != written.pid_started:
+    written = _read_file(folder)
+    if written is None or start_ticks(written.pid) != written.pid_started:
         return None
     return written
 
 
-def left_behind(folder: Path) -> list[tuple[int, int]]:
+def leftover_processes(folder: Path) -> list[tuple[int, int]]:
     """Return (pid, ticks) of each part that a dead system of *folder* had running."""
-    written = _written(folder)
+    written = _read_file(folder)
     return [] if written is None else [(pid, ticks) for pid, ticks in written.children.values()]
 
 
-def write_running(folder: Path, running: Running) -> None:
+def write_system_file(folder: Path, running: SystemAddresses) -> None:
     """Put *running* in place whole: a reader sees the old file or the new one."""
-    waiting = folder / f"{FILE}.{os.getpid()}"
+    waiting = folder / f"{SYSTEM_FILE}.{os.getpid()}"
     waiting.write_text(json.dumps({"format": FORMAT, **asdict(running)}, indent=1))
-    waiting.replace(folder / FILE)
+    waiting.replace(folder / SYSTEM_FILE)
 
 
-def forget_running(folder: Path) -> None:
+def remove_system_file(folder: Path) -> None:
     """Remove system.json; nothing happens when it is gone already."""
-    (folder / FILE).unlink(missing_ok=True)
+    (folder / SYSTEM_FILE).unlink(missing_ok=True)
 
 
-def _written(folder: Path) -> Running | None:
+def _read_file(folder: Path) -> SystemAddresses | None:
     try:
-        text = (folder / FILE).read_text()
+        text = (folder / SYSTEM_FILE).read_text()
     except OSError:
         return None
     try:
         fields = json.loads(text)
         if fields.pop("format") != FORMAT:
             raise ValueError("another format")  # noqa: TRY301  said below, with the way out
-        return Running(**fields)
+        return SystemAddresses(**fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise OperatorError(
-            f"{folder / FILE} is not a system's address file ({error}); remove it if no "
+            f"{folder / SYSTEM_FILE} is not a system's address file ({error}); remove it if no "
             "`turnout up` uses this folder"
         ) from error

@@ -8,9 +8,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from protos import registry_pb2
-from turnout.views.terminal import facts
+from turnout.views.terminal import named_values
 
-INTERVAL = {"value", "low", "high"}
+INTERVAL_KEYS = {"value", "low", "high"}
 """How a card holds an estimate."""
 
 INITIAL = "initial"
@@ -29,24 +29,24 @@ def shift_digest(card: Mapping[str, Any]) -> str:
     return str(shift.get("digest", ""))
 
 
-def what_changes(card: Mapping[str, Any]) -> RenderableType:
+def change_summary(card: Mapping[str, Any]) -> RenderableType:
     """Return metrics and expected shift, the way they are shown before an approval."""
     shown: dict[str, object] = {}
     for group in ("metrics", "expected_shift", "drill"):
-        for name, value in flat(card.get(group) or {}):
+        for name, value in flatten_card(card.get(group) or {}):
             shown[f"{group}: {name}".replace("_", " ")] = value
-    return facts(shown) if shown else Text("Its card names no metrics.", style="dim")
+    return named_values(shown) if shown else Text("Its card names no metrics.", style="dim")
 
 
-def flat(value: Mapping[str, Any], before: str = "") -> list[tuple[str, object]]:
+def flatten_card(value: Mapping[str, Any], before: str = "") -> list[tuple[str, object]]:
     """Return the small values of nested *value* as (path, value); tables are left out."""
     found: list[tuple[str, object]] = []
     for name, item in value.items():
         path = f"{before}{name}"
-        if isinstance(item, Mapping) and item.keys() == INTERVAL:
-            found.append((path, estimate(item)))
+        if isinstance(item, Mapping) and item.keys() == INTERVAL_KEYS:
+            found.append((path, format_estimate(item)))
         elif isinstance(item, Mapping):
-            found.extend(flat(item, f"{path}."))
+            found.extend(flatten_card(item, f"{path}."))
         elif isinstance(item, float):
             found.append((path, f"{item:.4g}"))
         elif not isinstance(item, list):
@@ -54,7 +54,7 @@ def flat(value: Mapping[str, Any], before: str = "") -> list[tuple[str, object]]
     return found
 
 
-def estimate(item: Mapping[str, float | None]) -> str:
+def format_estimate(item: Mapping[str, float | None]) -> str:
     """Return a value with its 95 % interval: 0.858 [0.840, 0.876]; - where it is not defined."""
     if item["value"] is None:
         return "-"

@@ -6,31 +6,31 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 
-def plain(message: Message) -> dict[str, Any]:
+def message_to_json(message: Message) -> dict[str, Any]:
     """Return every field of *message*, set or not, under its proto name.
 
     Whole numbers stay numbers (protobuf's own JSON makes 64-bit ones strings), enums become their
     names, bytes hex digits.
     """
     return {
-        field.name: _field(field, getattr(message, field.name))
+        field.name: _json_field(field, getattr(message, field.name))
         for field in message.DESCRIPTOR.fields
     }
 
 
-def _field(field: FieldDescriptor, value: Any) -> Any:  # noqa: ANN401  whatever protobuf holds there
+def _json_field(field: FieldDescriptor, value: Any) -> Any:  # noqa: ANN401  whatever protobuf holds there
     entry = field.message_type
     if entry is not None and entry.GetOptions().map_entry:
         inner = entry.fields_by_name["value"]
-        return {str(key): _one(inner, value[key]) for key in sorted(value)}
+        return {str(key): _json_value(inner, value[key]) for key in sorted(value)}
     if field.is_repeated:
-        return [_one(field, item) for item in value]
-    return _one(field, value)
+        return [_json_value(field, item) for item in value]
+    return _json_value(field, value)
 
 
-def _one(field: FieldDescriptor, value: Any) -> Any:  # noqa: ANN401
+def _json_value(field: FieldDescriptor, value: Any) -> Any:  # noqa: ANN401
     if field.message_type is not None:
-        return plain(value)
+        return message_to_json(value)
     if field.enum_type is not None:
         known = field.enum_type.values_by_number.get(value)
         return known.name if known else value

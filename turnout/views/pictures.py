@@ -5,11 +5,11 @@ from pathlib import Path
 
 from turnout.errors import OperatorError
 
-FAMILIES = ("DejaVu Sans", "Liberation Sans", "Noto Sans", "Open Sans", "Arial", "Helvetica")
+FONT_FAMILIES = ("DejaVu Sans", "Liberation Sans", "Noto Sans", "Open Sans", "Arial", "Helvetica")
 """Tried in turn: what Linux, macOS and Windows come with."""
 ZOOM = 2.0
 """Pixels a unit: sharp on paper and on dense screens."""
-PROBE = (
+FONT_PROBE_SVG = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20">'
     '<text x="2" y="15" font-family="sans-serif" font-size="12">Ag</text></svg>'
 )
@@ -26,12 +26,12 @@ def write_picture(svg: str, file: Path) -> None:
         case ".svg":
             file.write_text(svg, encoding="utf-8")
         case ".png":
-            file.write_bytes(png_of(svg))
+            file.write_bytes(render_png(svg))
         case other:
             raise OperatorError(f"a picture is .svg or .png, and {file.name} ends in {other!r}")
 
 
-def png_of(svg: str) -> bytes:
+def render_png(svg: str) -> bytes:
     """Return *svg* drawn; OperatorError says what is missing."""
     try:
         from resvg_py import svg_to_bytes
@@ -39,15 +39,15 @@ def png_of(svg: str) -> bytes:
         raise OperatorError(
             "a PNG needs the extra plots: pip install 'turnout[plots]'; an SVG needs nothing: --svg"
         ) from error
-    family = font_of(svg_to_bytes)
+    family = installed_font(svg_to_bytes)
     return bytes(svg_to_bytes(svg_string=svg, sans_serif_family=family, zoom=ZOOM))
 
 
-def font_of(render: Render, families: tuple[str, ...] = FAMILIES) -> str:
+def installed_font(render: Render, families: tuple[str, ...] = FONT_FAMILIES) -> str:
     """Return the first of *families* that this host has; OperatorError: none."""
-    without = bytes(render(svg_string=PROBE, skip_system_fonts=True))
+    without = bytes(render(svg_string=FONT_PROBE_SVG, skip_system_fonts=True))
     for family in families:
-        if bytes(render(svg_string=PROBE, sans_serif_family=family)) != without:
+        if bytes(render(svg_string=FONT_PROBE_SVG, sans_serif_family=family)) != without:
             return family
     raise OperatorError(
         f"this host has none of the fonts {', '.join(families)}, and a picture without words says "

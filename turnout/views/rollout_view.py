@@ -8,14 +8,16 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from protos import rollout_pb2
-from rollout.api.explain import nearness, ranked
-from turnout.views.json_values import plain
-from turnout.views.terminal import facts, table
+from rollout.api.explain import nearness, ranked_evidence
+from turnout.views.json_values import message_to_json
+from turnout.views.terminal import named_values, text_table
 
-OVER = frozenset({rollout_pb2.DONE, rollout_pb2.ROLLED_BACK, rollout_pb2.REFUSED_STAGE})
+FINAL_STAGE_VALUES = frozenset(
+    {rollout_pb2.DONE, rollout_pb2.ROLLED_BACK, rollout_pb2.REFUSED_STAGE}
+)
 """Stages nothing follows."""
 
-STYLE = {
+VERDICT_STYLES = {
     rollout_pb2.HEALTHY: "green",
     rollout_pb2.FAULTY: "bold red",
     rollout_pb2.HOLD: "yellow",
@@ -34,23 +36,23 @@ def status_view(status: rollout_pb2.RolloutStatus) -> RenderableType:
         "stage": f"{stage_name(status)}{', paused' if status.paused else ''}",
         "revision": status.revision,
         "calls": ", ".join(
-            f"{n.replace('_', ' ')} {calls}" for n, calls in plain(status.calls).items()
+            f"{n.replace('_', ' ')} {calls}" for n, calls in message_to_json(status.calls).items()
         ),
     }
     parts: list[RenderableType] = [
-        facts(stands),
-        Text.assemble((verdict, STYLE[status.verdict]), f"  {status.reason}"),
-        *(Text(f"waiting for {thing}", style="dim") for thing in status.missing),
+        named_values(stands),
+        Text.assemble((verdict, VERDICT_STYLES[status.verdict]), f"  {status.reason}"),
+        *(Text(f"waiting for {thing}", style="dim") for thing in status.waiting_for),
     ]
-    if status.foretold:
-        parts.append(Text(status.foretold, style="dim"))
+    if status.forecast:
+        parts.append(Text(status.forecast, style="dim"))
     if status.evidence:
         first = status.evidence[0]
-        promotes = _of(first.promote_log_e, first.promote_log_threshold)
+        promotes = _value_of_threshold(first.promote_log_e, first.promote_log_threshold)
         parts.append(Text(f"ln e to promote {promotes}", style="dim"))
         parts.append(evidence_table(status))
     if status.times.verdict_unix_ns:
-        parts.append(facts(dict(four_times(status.times))))
+        parts.append(named_values(dict(four_times(status.times))))
     return Group(*parts)
 
 
@@ -74,16 +76,16 @@ def evidence_table(status: rollout_pb2.RolloutStatus) -> RenderableType:
         (
             one.metric,
             _bar(nearness(one)),
-            f"{one.canary_events}/{one.counted or one.canary_keys}",
+            f"{one.canary_events}/{one.compared_keys or one.canary_keys}",
             f"{one.baseline_events}/{one.baseline_keys}",
             _ratio(one),
-            _of(one.log_e_max, one.log_threshold),
+            _value_of_threshold(one.log_e_max, one.log_threshold),
             one.gate or one.note,
         )
-        for one in ranked(status.evidence)
+        for one in ranked_evidence(status.evidence)
     ]
     columns = ("metric", "race", "canary", "baseline", "ratio", "ln e to roll back", "effect")
-    return table(columns, rows)
+    return text_table(columns, rows)
 
 
 def _bar(part: float) -> str:
@@ -92,11 +94,11 @@ def _bar(part: float) -> str:
     return "#" * cells + "." * (10 - cells)
 
 
-def _ratio(one: rollout_pb2.Evidence) -> str:
-    if one.metric == "prediction" or not one.effect:
+def _ratio(evidence: rollout_pb2.Evidence) -> str:
+    if evidence.metric == "prediction" or not evidence.effect:
         return "-"
-    high = "any" if math.isinf(one.interval_high) else f"{one.interval_high:.2f}"
-    return f"{one.effect:.2f} [{one.interval_low:.2f}, {high}]"
+    high = "any" if math.isinf(evidence.interval_high) else f"{evidence.interval_high:.2f}"
+    return f"{evidence.effect:.2f} [{evidence.interval_low:.2f}, {high}]"
 
 
 def policies_table(policies: Sequence[rollout_pb2.Policy]) -> RenderableType:
@@ -117,7 +119,7 @@ def policies_table(policies: Sequence[rollout_pb2.Policy]) -> RenderableType:
             )
         )
     columns = ("policy", "digest", "shadow", "canary", "watch", "promotes below", "rolls back at")
-    return table(columns, rows)
+    return text_table(columns, rows)
 
 
 def four_times(times: rollout_pb2.RollbackTimes) -> Iterator[tuple[str, str]]:
@@ -132,7 +134,7 @@ def four_times(times: rollout_pb2.RollbackTimes) -> Iterator[tuple[str, str]]:
         yield name, f"{(at - first) / 1e6:+,.0f} ms" if at else "not yet"
 
 
-def _of(value: float, threshold: float) -> str:
+def _value_of_threshold(value: float, threshold: float) -> str:
     if not math.isfinite(value) or not threshold:
         return "-"
     return f"{value:.1f} of {threshold:.1f}"

@@ -16,52 +16,52 @@ PIPE_WIDTH = 160
 class Terminal:
     """Results go to stdout, everything else (progress, hints, complaints) to stderr."""
 
-    def __init__(self, as_json: bool, out: Console, aside: Console) -> None:
+    def __init__(self, as_json: bool, stdout: Console, stderr: Console) -> None:
         self._json = as_json
-        self._out = out
-        self._aside = aside
+        self._stdout = stdout
+        self._stderr = stderr
 
-    def result(self, value: Any, *shown: Any) -> None:  # noqa: ANN401  any JSON value; any renderable
+    def result(self, value: Any, *text: Any) -> None:  # noqa: ANN401  any JSON value; any renderable
         """Print *value* as JSON where scripts asked for it, else *shown* for people."""
         if self._json:
-            self._out.file.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-            self._out.file.flush()
+            self._stdout.file.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+            self._stdout.file.flush()
             return
-        for item in shown:
-            self._out.print(item)
+        for item in text:
+            self._stdout.print(item)
 
     def line(self, value: Any) -> None:  # noqa: ANN401
         """Print *value* as one line of JSON: for streams of results."""
-        self._out.file.write(json.dumps(value, ensure_ascii=False) + "\n")
-        self._out.file.flush()
+        self._stdout.file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        self._stdout.file.flush()
 
     def hint(self, text: str) -> None:
         """Say what to do next; left out where scripts read."""
         if not self._json:
-            self._aside.print(Text(text, style="dim"))
+            self._stderr.print(Text(text, style="dim"))
 
     def note(self, text: str) -> None:
         """Say what happened meanwhile, on stderr, for people and scripts alike."""
-        self._aside.print(Text(text))
+        self._stderr.print(Text(text))
 
-    def complain(self, text: str) -> None:
+    def error(self, text: str) -> None:
         """Say what went wrong, on stderr."""
-        self._aside.print(Text.assemble(("turnout: ", "bold red"), text))
+        self._stderr.print(Text.assemble(("turnout: ", "bold red"), text))
 
     @property
     def live(self) -> bool:
         """Whether a display that redraws itself makes sense here."""
-        return self._out.is_terminal and not self._json
+        return self._stdout.is_terminal and not self._json
 
     @property
-    def out(self) -> Console:
+    def stdout(self) -> Console:
         """For live displays."""
-        return self._out
+        return self._stdout
 
     @property
-    def aside(self) -> Console:
+    def stderr(self) -> Console:
         """For lines that are no result."""
-        return self._aside
+        return self._stderr
 
     def progress(self) -> Progress:
         """Return a progress display on stderr for anything that may take over two seconds."""
@@ -71,7 +71,7 @@ class Terminal:
             BarColumn(bar_width=30),
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
-            console=self._aside,
+            console=self._stderr,
             transient=True,
         )
 
@@ -85,7 +85,7 @@ def terminal(as_json: bool) -> Terminal:
     return Terminal(as_json, out, aside)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
+def text_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
     """Return *rows* as a table for people; cells are shown as text, never read as markup."""
     drawn = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for column in columns:
@@ -95,7 +95,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
     return drawn
 
 
-def facts(pairs: Mapping[str, object]) -> Table:
+def named_values(pairs: Mapping[str, object]) -> Table:
     """Return names and values, one pair a line."""
     drawn = Table.grid(padding=(0, 2))
     for name, value in pairs.items():

@@ -8,36 +8,36 @@ A lone caller must not pay for that: where waiting brought nobody, it is not tri
 to 256 batches.
 """
 
-QUANTUM_S = 0.001
+DELAY_STEP_S = 0.001
 """uvloop's timers count whole milliseconds; a shorter one would not wait at all."""
-QUANTA_MAX = 6
+DELAY_STEPS_MAX = 6
 """No call waits for company longer than this many quanta."""
-COMPANY_MIN = 3
+NEWCOMERS_MIN = 3
 """Fewer newcomers in a quantum than this: the burst is over, serve it."""
 SKIPS_MAX = 256
 """Lone calls: one in 256 finds out whether that is still so, and is answered 1 ms later."""
 
 
-class Patience:
+class BatchDelay:
     """One door's memory of whether waiting was worth it."""
 
     def __init__(self) -> None:
         self._skips = 1
-        self._left = 0
+        self._skips_left = 0
 
-    def worth(self, calls_waiting: int) -> bool:
+    def should_wait(self, calls_waiting: int) -> bool:
         """Whether this batch should wait a quantum; asked once a batch."""
         if calls_waiting > 1:
             return True
-        if self._left > 0:
-            self._left -= 1
+        if self._skips_left > 0:
+            self._skips_left -= 1
             return False
         return True
 
-    def learn(self, newcomers: int) -> None:
+    def record_newcomers(self, newcomers: int) -> None:
         """Say how many calls came while one batch waited."""
         if newcomers > 0:
-            self._skips, self._left = 1, 0
+            self._skips, self._skips_left = 1, 0
         else:
             self._skips = min(2 * self._skips, SKIPS_MAX)
-            self._left = self._skips
+            self._skips_left = self._skips

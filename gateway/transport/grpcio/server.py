@@ -16,33 +16,38 @@ from numpy.typing import NDArray
 
 from gateway.clock import Clock
 from gateway.columns import Calls, ModelShape, Replies
-from gateway.fault_log import FaultLog
+from gateway.fault_log import InternalErrorLog
 from gateway.ingress_choice import IngressChoice
-from gateway.predict.single_call import LoneCalls
+from gateway.predict.single_call import SingleCallPath
 from gateway.settings import Settings
 from gateway.status import Code, Refusal, RefusedError, refuse_internal
 from gateway.transport import open_inference
 from gateway.transport.admission import Admission
-from gateway.transport.call_queue import Intake
-from gateway.transport.decode import DecodedCall, DoorLimits, decode, parse
+from gateway.transport.call_queue import CallQueue
+from gateway.transport.decode import DecodedCall, DecodeLimits, decode_predict, parse_predict
 from gateway.transport.grpcio import stream
-from gateway.transport.grpcio.batch_delay import COMPANY_MIN, QUANTA_MAX, QUANTUM_S, Patience
+from gateway.transport.grpcio.batch_delay import (
+    DELAY_STEP_S,
+    DELAY_STEPS_MAX,
+    NEWCOMERS_MIN,
+    BatchDelay,
+)
 from gateway.transport.grpcio.options import server_options
-from gateway.transport.grpcio.sockets import clients_left, leave_port
+from gateway.transport.grpcio.sockets import stop_listening, wait_for_disconnects
 from gateway.transport.open_inference import ReplyEncoder
-from gateway.transport.read_deadline import Reads
+from gateway.transport.read_deadline import ReadDeadline
 from gateway.transport.reflection import reflection_handlers
 from gateway.transport.tls import TlsFiles
 from protos.predict_pb2 import PredictReply, PredictRequest
 
-Unary = Callable[[bytes], Awaitable[bytes]]
+UnaryMethod = Callable[[bytes], Awaitable[bytes]]
 """A method that scores nothing: raw bytes in and out; raises RefusedError."""
 
-Counter = Callable[[str, Refusal, int], None]
+OnRefused = Callable[[str, Refusal, int], None]
 """Told of calls the door refused: (model or "", refusal, how many)."""
 
-Decoded = Callable[[], tuple[DecodedCall, ReplyEncoder | None]]
-Decoder = Callable[[bytes], tuple[str, Decoded]]
+DeferredDecode = Callable[[], tuple[DecodedCall, ReplyEncoder | None]]
+Decoder = Callable[[bytes], tuple[str, DeferredDecode]]
 """A dialect: bytes to the model they name, and what they ask of it, read and checked."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -56,7 +61,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 NO_MESSAGE = Refusal(Code.INVALID_ARGUMENT, "the call ended without a message; send one")
 
 
-class GrpcioDoor:
+class GrpcioServer:
     """`gateway.columns.Ingress` over grpc.aio."""
 
     kind = IngressChoice.GRPCIO
@@ -65,31 +70,31 @@ class GrpcioDoor:
         self,
         settings: Settings,
         clock: Clock,
-        faults: FaultLog,
-        on_refused: Counter,
-        methods: Mapping[str, Unary],
+        error_log: InternalErrorLog,
+        on_refused: OnRefused,
+        methods: Mapping[str, UnaryMethod],
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._faults = faults
+        self._error_log = error_log
         self._on_refused = on_refused
         self._methods = methods
-        self._limits = DoorLimits(settings.name_bytes_max, settings.request_id_bytes_max)
+        self._limits = DecodeLimits(settings.name_bytes_max, settings.request_id_bytes_max)
         self._shapes: Mapping[str, ModelShape] = {}
         self._admission = Admission(
             settings.rows_inside_max, settings.default_rows_pct, settings.sheddable_rows_pct
         )
-        self._intake = Intake(self._admission)
-        self._answers: dict[int, asyncio.Future[bytes]] = {}
+        self._queue = CallQueue(self._admission)
+        self._reply_futures: dict[int, asyncio.Future[bytes]] = {}
         self._request_ids: dict[int, str] = {}
         self._encoders: dict[int, ReplyEncoder] = {}
         """Of the calls that are not answered with a plain PredictReply."""
-        self.lone: LoneCalls | None = None
+        self.single_call: SingleCallPath | None = None
         """Answers a call that is alone without making columns of it; the core's, set once."""
-        self._leaving = asyncio.Event()
-        self._arrived = asyncio.Event()
-        self._patience = Patience()
-        self._reads = Reads(settings.body_ms_max / 1e3)
+        self._draining = asyncio.Event()
+        self._call_arrived = asyncio.Event()
+        self._batch_delay = BatchDelay()
+        self._read_deadline = ReadDeadline(settings.body_ms_max / 1e3)
         self._health = health.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._port = 0
@@ -100,26 +105,26 @@ class GrpcioDoor:
         """Replace what the door knows of models."""
         self._shapes = dict(shapes)
 
-    async def arrived(self) -> None:
+    async def wait_for_calls(self) -> None:
         """Return when a call waits, and has waited for company where that is worth it."""
-        while not self._intake.rows_waiting:
-            self._arrived.clear()
-            await self._arrived.wait()
-        first = before = len(self._answers)
-        if not self._patience.worth(first):
+        while not self._queue.rows_waiting:
+            self._call_arrived.clear()
+            await self._call_arrived.wait()
+        first = before = len(self._reply_futures)
+        if not self._batch_delay.should_wait(first):
             return
-        for _ in range(QUANTA_MAX):
-            await asyncio.sleep(QUANTUM_S)
-            before, now = len(self._answers), before
-            if before - now < COMPANY_MIN:
+        for _ in range(DELAY_STEPS_MAX):
+            await asyncio.sleep(DELAY_STEP_S)
+            before, now = len(self._reply_futures), before
+            if before - now < NEWCOMERS_MIN:
                 break
-        self._patience.learn(before - first)
+        self._batch_delay.record_newcomers(before - first)
 
-    def take(self, rows_max: int) -> Calls | None:
+    def pop_calls(self, rows_max: int) -> Calls | None:
         """Hand over what waits."""
-        return self._intake.take(rows_max, self._clock.now_ns())
+        return self._queue.pop_calls(rows_max, self._clock.now_ns())
 
-    def answer(self, replies: Replies, *, more: bool = False) -> None:
+    def send_replies(self, replies: Replies, *, more: bool = False) -> None:
         """Send each reply to whoever still waits for it; each goes out by itself."""
         del more
         offsets = replies.row_offsets.tolist()
@@ -129,7 +134,7 @@ class GrpcioDoor:
         holdout = None if replies.holdout is None else replies.holdout.tolist()
         encoders = self._encoders
         for place, handle in enumerate(replies.handles.tolist()):
-            future = self._answers.get(handle)
+            future = self._reply_futures.get(handle)
             if future is None or future.done():
                 continue
             first, last = offsets[place], offsets[place + 1]
@@ -146,24 +151,24 @@ class GrpcioDoor:
             )
             encode = encoders.get(handle) if encoders else None
             future.set_result(reply.SerializeToString() if encode is None else encode(reply))
-        self._admission.rate.answered(offsets[-1], self._clock.now_ns())
+        self._admission.rate.record_answered(offsets[-1], self._clock.now_ns())
 
-    def refuse(self, handles: NDArray[np.uint64], refusal: Refusal) -> None:
+    def refuse_calls(self, handles: NDArray[np.uint64], refusal: Refusal) -> None:
         """End these calls with one status."""
         for handle in handles.tolist():
-            future = self._answers.get(handle)
+            future = self._reply_futures.get(handle)
             if future is not None and not future.done():
                 future.set_exception(RefusedError(refusal))
 
     # The server
 
-    async def listen(self, host: str, port: int, unix: str = "", lent: int | None = None) -> int:
+    async def listen(self, host: str, port: int, unix: str = "", lent_fd: int | None = None) -> int:
         """Open *port* (0: a free one) beside the other workers; returns the port.
 
         unix  the path of a socket to listen at as well.
         lent  left alone: grpc.aio takes no sockets.
         """
-        del lent
+        del lent_fd
         self._server = grpc.aio.server(options=server_options(self._settings))
         self._server.add_generic_rpc_handlers(
             (
@@ -200,21 +205,21 @@ class GrpcioDoor:
         the calls that cross it, as does one that the kernel hands us after GOAWAY (grpc#41785).
         """
         await self._health.enter_graceful_shutdown()
-        await leave_port(self._port)
+        await stop_listening(self._port)
         if self._server is not None:
             last_s = min(grace_s, self._settings.drain_grace_s)
             if grace_s > last_s:
-                await clients_left(self._port, grace_s - last_s)
+                await wait_for_disconnects(self._port, grace_s - last_s)
             stopped = asyncio.get_running_loop().create_task(self._server.stop(last_s))
             # GOAWAY first: a stream that is told to open again must not do so on this connection.
             await asyncio.sleep(0)
-            self._leaving.set()
+            self._draining.set()
             await stopped
 
     @property
     def rows_inside(self) -> int:
         """Rows admitted and not yet answered."""
-        return self._intake.rows_inside
+        return self._queue.rows_inside
 
     # Handlers
 
@@ -222,17 +227,17 @@ class GrpcioDoor:
         """Every method by its service and name."""
         services: Handlers = {
             PREDICTOR: {
-                "Predict": self._scored(self._read_predict),
+                "Predict": self._scored_method(self._read_predict),
                 "PredictStream": grpc.stream_stream_rpc_method_handler(self._predict_stream),
             },
-            OPEN_INFERENCE: {"ModelInfer": self._scored(self._read_infer)},
+            OPEN_INFERENCE: {"ModelInfer": self._scored_method(self._read_infer)},
         }
         for path, method in self._methods.items():
             service, name = path.strip("/").split("/")
-            services[service][name] = grpc.unary_unary_rpc_method_handler(self._wrap(method))
+            services[service][name] = grpc.unary_unary_rpc_method_handler(self._wrap_unary(method))
         return services
 
-    def _scored(self, read: Decoder) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    def _scored_method(self, read: Decoder) -> "grpc.RpcMethodHandler[bytes, bytes]":
         """A method of one call, read by hand: half open, it holds nothing for long."""
 
         async def handle(messages: object, context: Context) -> bytes:
@@ -240,32 +245,32 @@ class GrpcioDoor:
             model = ""
             try:
                 arrived_ns = self._clock.now_ns()
-                model, decoded = read(await self._read(context))
+                model, decoded = read(await self._read_message(context))
                 call, encode = decoded()
                 deadline_ns = self._deadline_ns(model, context.time_remaining(), arrived_ns)
-                reply = await self._alone(call, arrived_ns, deadline_ns)
+                reply = await self._try_single_call(call, arrived_ns, deadline_ns)
                 if isinstance(reply, PredictReply):
                     return reply.SerializeToString() if encode is None else encode(reply)
-                entered = reply or self._enter(call, encode, arrived_ns, deadline_ns)
+                entered = reply or self._admit(call, encode, arrived_ns, deadline_ns)
             except Exception as error:  # noqa: BLE001  the wall: nothing internal reaches a caller
-                entered = self.refused(model, error)
+                entered = self.refuse_error(model, error)
             if not isinstance(entered, Refusal):
-                return await self._answered(*entered, context)
-            await abort(context, entered)
+                return await self._wait_for_reply(*entered, context)
+            await abort_call(context, entered)
             raise AssertionError("abort returned")
 
         return grpc.stream_unary_rpc_method_handler(handle)
 
-    def _read_predict(self, message: bytes) -> tuple[str, Decoded]:
-        request = parse(message)
-        return request.model, lambda: (decode(request, self._shapes, self._limits), None)
+    def _read_predict(self, message: bytes) -> tuple[str, DeferredDecode]:
+        request = parse_predict(message)
+        return request.model, lambda: (decode_predict(request, self._shapes, self._limits), None)
 
-    def _read_infer(self, message: bytes) -> tuple[str, Decoded]:
+    def _read_infer(self, message: bytes) -> tuple[str, DeferredDecode]:
         """ModelInfer: the same call in another dialect."""
-        request = open_inference.parse(message, self._settings.typed_bytes_max)
+        request = open_inference.parse_infer(message, self._settings.typed_bytes_max)
 
         def decoded() -> tuple[DecodedCall, ReplyEncoder]:
-            asked = open_inference.decode(request, self._shapes, self._limits)
+            asked = open_inference.decode_infer(request, self._shapes, self._limits)
             return asked.call, asked.encode
 
         return request.model_name, decoded
@@ -274,15 +279,15 @@ class GrpcioDoor:
         del messages
         call = stream.PredictStream(self, context, self._settings.stream_calls_max)
         try:
-            refusal = await call.run(self._leaving)
+            refusal = await call.run(self._draining)
         except Exception as error:  # noqa: BLE001  the wall
-            refusal = self.refused("", error)
+            refusal = self.refuse_error("", error)
         if refusal is not None:
-            await abort(context, refusal)
+            await abort_call(context, refusal)
 
-    async def _read(self, context: Context) -> bytes:
+    async def _read_message(self, context: Context) -> bytes:
         """Read the call's one message, within body_ms_max."""
-        message = await self._reads.read(context)
+        message = await self._read_deadline.read_message(context)
         if not isinstance(message, bytes):
             raise RefusedError(NO_MESSAGE)
         return message
@@ -292,42 +297,42 @@ class GrpcioDoor:
             return arrived_ns + self._shapes[model].deadline_ns_default
         return arrived_ns + int(min(left_s * 1e9, self._settings.deadline_ms_max * 1e6))
 
-    async def _alone(
+    async def _try_single_call(
         self, call: DecodedCall, arrived_ns: int, deadline_ns: int
     ) -> PredictReply | Refusal | None:
         """Answer a call that found nobody inside, and that nobody will follow; None: it waits.
 
         A refusal is the core's, which counted it: not one of this door's.
         """
-        lone = self.lone
-        if lone is None or self._intake.rows_inside or self._patience.worth(1):
+        lone = self.single_call
+        if lone is None or self._queue.rows_inside or self._batch_delay.should_wait(1):
             return None
         routes = lone.routes_for(call)
         if routes is None:
             return None
-        self._intake.hold(call.rows)
+        self._queue.reserve_rows(call.rows)
         try:
-            return await lone.answer(routes, call, arrived_ns, deadline_ns)
+            return await lone.answer_call(routes, call, arrived_ns, deadline_ns)
         except RefusedError as error:
             return error.refusal
         finally:
-            self._intake.release(call.rows)
+            self._queue.release_rows(call.rows)
 
-    def _enter(
+    def _admit(
         self, call: DecodedCall, encode: ReplyEncoder | None, arrived_ns: int, deadline_ns: int
     ) -> "tuple[int, asyncio.Future[bytes]]":
         """Admit a call; its future brings the reply's bytes, or RefusedError."""
-        handle = self._intake.enter(call, arrived_ns=arrived_ns, deadline_ns=deadline_ns)
+        handle = self._queue.admit(call, arrived_ns=arrived_ns, deadline_ns=deadline_ns)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._answers[handle] = future
+        self._reply_futures[handle] = future
         if call.request_id:
             self._request_ids[handle] = call.request_id.decode()
         if encode is not None:
             self._encoders[handle] = encode
-        self._arrived.set()
+        self._call_arrived.set()
         return handle, future
 
-    async def _answered(
+    async def _wait_for_reply(
         self, handle: int, future: "asyncio.Future[bytes]", context: Context
     ) -> bytes:
         """Wait for the reply. Refusals from here on are the core's, which counts its own."""
@@ -336,57 +341,59 @@ class GrpcioDoor:
         except RefusedError as error:
             refusal = error.refusal
         finally:
-            self.leave(handle)
-        await abort(context, refusal)
+            self.finish_call(handle)
+        await abort_call(context, refusal)
         raise AssertionError("abort returned")
 
     # What a stream asks (gateway.transport.grpcio.stream.Desk)
 
-    def parse(self, message: bytes) -> PredictRequest:
+    def parse_request(self, message: bytes) -> PredictRequest:
         """Bytes to a request; RefusedError."""
-        return parse(message)
+        return parse_predict(message)
 
-    def enter(self, request: PredictRequest, left_s: float | None) -> stream.Entered:
+    def admit(self, request: PredictRequest, left_s: float | None) -> stream.AdmittedCall:
         """Admit one message of a stream: it has a call's default time, or what the stream has."""
         arrived_ns = self._clock.now_ns()
-        call = decode(request, self._shapes, self._limits)
+        call = decode_predict(request, self._shapes, self._limits)
         deadline_ns = min(
             self._deadline_ns(call.model, None, arrived_ns),
             self._deadline_ns(call.model, left_s, arrived_ns),
         )
-        return stream.Entered(*self._enter(call, stream.encode, arrived_ns, deadline_ns))
+        return stream.AdmittedCall(
+            *self._admit(call, stream.encode_stream_reply, arrived_ns, deadline_ns)
+        )
 
-    def leave(self, handle: int) -> None:
+    def finish_call(self, handle: int) -> None:
         """Give a call's rows back, answered or not."""
-        self._intake.leave(handle)
-        del self._answers[handle]
+        self._queue.finish_call(handle)
+        del self._reply_futures[handle]
         self._request_ids.pop(handle, None)
         self._encoders.pop(handle, None)
 
-    def refused(self, model: str, error: BaseException) -> Refusal:
+    def refuse_error(self, model: str, error: BaseException) -> Refusal:
         """Count a call that went wrong at the door, and word it: nothing of ours goes out."""
         if isinstance(error, RefusedError):
             refusal = error.refusal
         else:
-            refusal = refuse_internal(self._faults.note(repr(error), error))
+            refusal = refuse_internal(self._error_log.log_error(repr(error), error))
         self._on_refused(model if model in self._shapes else "", refusal, 1)
         return refusal
 
-    def _wrap(self, method: Unary) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    def _wrap_unary(self, method: UnaryMethod) -> Callable[[bytes, Context], Awaitable[bytes]]:
         async def handle(message: bytes, context: Context) -> bytes:
             try:
                 return await method(message)
             except Exception as error:  # noqa: BLE001  the wall
-                refusal = self.refused("", error)
-            await abort(context, refusal)
+                refusal = self.refuse_error("", error)
+            await abort_call(context, refusal)
             raise AssertionError("abort returned")
 
         return handle
 
 
-async def abort(context: Context, refusal: Refusal) -> None:
+async def abort_call(context: Context, refusal: Refusal) -> None:
     """End the call with *refusal*: its code, its words, and its pushback where it has one."""
     trailing: tuple[tuple[str, str | bytes], ...] = ()
     if refusal.pushback_ms is not None:
         trailing = (("grpc-retry-pushback-ms", str(refusal.pushback_ms)),)
-    await context.abort(STATUS[int(refusal.code)], refusal.words, trailing)
+    await context.abort(STATUS[int(refusal.code)], refusal.message, trailing)

@@ -11,15 +11,15 @@ from pathlib import Path
 
 ACCEPT_S_MAX = 0.2
 """Connections that the kernel has taken for us are accepted within this; usually at once."""
-LOOK_S = 0.1
+POLL_INTERVAL_S = 0.1
 """Between looks at who is still connected."""
 
 _UNACKED = 24
 """Offset in struct tcp_info of a u32; of a listening socket: connections not yet accepted."""
-_NONE = bytes(4)
+_NO_CONNECTIONS = bytes(4)
 
 
-async def leave_port(port: int) -> None:
+async def stop_listening(port: int) -> None:
     """Shut the listening sockets on *port*, so that the kernel uses the other workers'.
 
     Connections that wait at them would be reset, so each is shut after a look that found none:
@@ -35,17 +35,17 @@ async def leave_port(port: int) -> None:
             listener.shutdown(socket.SHUT_RDWR)
 
 
-async def clients_left(port: int, within_s: float) -> bool:
+async def wait_for_disconnects(port: int, within_s: float) -> bool:
     """Wait until nobody is connected to *port* any more; False after *within_s*."""
     end = asyncio.get_running_loop().time() + within_s
-    while connections(port):  # nobody tells: grpcio closes connections without a word
+    while count_connections(port):  # nobody tells: grpcio closes connections without a word
         if asyncio.get_running_loop().time() >= end:
             return False
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(POLL_INTERVAL_S)
     return True
 
 
-def connections(port: int) -> int:
+def count_connections(port: int) -> int:
     """Count the connections accepted on *port*."""
     return sum(1 for _ in _sockets(port, listening=False))
 
@@ -55,7 +55,7 @@ def _shut_if_empty(number: int) -> bool:
     listener = socket.socket(fileno=number)
     try:
         said = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED + 4)
-        if said[_UNACKED:] != _NONE:
+        if said[_UNACKED:] != _NO_CONNECTIONS:
             return False
         listener.shutdown(socket.SHUT_RDWR)
     except OSError:  # closed meanwhile by its owner
@@ -75,19 +75,19 @@ def _sockets(port: int, *, listening: bool) -> Iterator[socket.socket]:
         except OSError:
             continue
         try:
-            if _is(one, port, listening=listening):
+            if _is_tcp_socket_on(one, port, listening=listening):
                 yield one
         finally:
             one.detach()
 
 
-def _is(one: socket.socket, port: int, *, listening: bool) -> bool:
+def _is_tcp_socket_on(candidate: socket.socket, port: int, *, listening: bool) -> bool:
     try:
         return (
-            one.family in (socket.AF_INET, socket.AF_INET6)
-            and one.type == socket.SOCK_STREAM
-            and bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)) == listening
-            and bool(one.getsockname()[1] == port)
+            candidate.family in (socket.AF_INET, socket.AF_INET6)
+            and candidate.type == socket.SOCK_STREAM
+            and bool(candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)) == listening
+            and bool(candidate.getsockname()[1] == port)
         )
     except OSError:  # closed meanwhile by its owner
         return False

@@ -12,12 +12,12 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from gateway.clock import Clock
-from gateway.native_library import Core, Pairs
+from gateway.native_library import IngressThread, MetadataPairs
 from gateway.status import Code, Refusal, RefusedError
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Metadata = Iterable[tuple[str, str | bytes]]
-Wording = Callable[[str, BaseException], Refusal]
+RefuseError = Callable[[str, BaseException], Refusal]
 
 
 class AbortedError(Exception):
@@ -28,66 +28,70 @@ class RawCall:
     """One call in a handler's hands."""
 
     def __init__(
-        self, core: Core, number: int, metadata: Pairs, left_s: Callable[[], float | None]
+        self,
+        core: IngressThread,
+        number: int,
+        metadata: MetadataPairs,
+        left_s: Callable[[], float | None],
     ) -> None:
         self._core = core
         self._number = number
         self._metadata = metadata
         self._left_s = left_s
         self._messages: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._flushed: asyncio.Future[None] | None = None
-        self._trailing: Pairs = []
+        self._write_flushed: asyncio.Future[None] | None = None
+        self._trailing: MetadataPairs = []
         self._code = Code.OK.value
         self._details = ""
-        self._over = False
-        self._ended = False
-        self._done: list[Callable[[Any], None]] = []
+        self._closed = False
+        self._half_closed = False
+        self._done_callbacks: list[Callable[[Any], None]] = []
         self.serializer: Callable[[Any], bytes] | None = None
         self.deserializer: Callable[[bytes], Any] | None = None
 
     # What the caller did
 
-    def heard(self, message: bytes | None) -> None:
+    def on_message(self, message: bytes | None) -> None:
         """One of its messages; None: there are no more."""
         self._messages.put_nowait(message)
 
-    def flushed(self) -> None:
+    def on_flushed(self) -> None:
         """All that was written is on its way."""
-        if self._flushed is not None and not self._flushed.done():
-            self._flushed.set_result(None)
+        if self._write_flushed is not None and not self._write_flushed.done():
+            self._write_flushed.set_result(None)
 
-    def over(self) -> None:
+    def on_closed(self) -> None:
         """The call has ended, by whomever."""
-        self._over = True
-        for act in self._done:
+        self._closed = True
+        for act in self._done_callbacks:
             act(self)
-        self._done.clear()
+        self._done_callbacks.clear()
 
     # What a handler asks
 
     async def read(self) -> Any:  # noqa: ANN401  whatever the method's deserializer makes
         """Return the next message, or grpc.aio.EOF."""
-        if self._ended:
+        if self._half_closed:
             return grpc.aio.EOF
         self._core.more(self._number)
         message = await self._messages.get()
         if message is None:
-            self._ended = True
+            self._half_closed = True
             return grpc.aio.EOF
-        return self.parsed(message)
+        return self.deserialize(message)
 
-    async def requests(self) -> AsyncIterator[Any]:
+    async def read_all(self) -> AsyncIterator[Any]:
         """Yield every message."""
         while (message := await self.read()) is not grpc.aio.EOF:
             yield message
 
-    async def first(self) -> Any:  # noqa: ANN401
+    async def read_request(self) -> Any:  # noqa: ANN401
         """Return the one message of a method that takes one: it came with the call."""
         message = await self._messages.get()
         assert message is not None
-        return self.parsed(message)
+        return self.deserialize(message)
 
-    def parsed(self, message: bytes) -> Any:  # noqa: ANN401
+    def deserialize(self, message: bytes) -> Any:  # noqa: ANN401
         """Return the message as the method's; RefusedError INVALID_ARGUMENT where it is none."""
         if self.deserializer is None:
             return message
@@ -99,42 +103,42 @@ class RawCall:
 
     async def write(self, reply: Any) -> None:  # noqa: ANN401
         """Send one message; returns when there is room for another."""
-        self._flushed = asyncio.get_running_loop().create_future()
-        self.put(reply)
-        await self._flushed
+        self._write_flushed = asyncio.get_running_loop().create_future()
+        self.send(reply)
+        await self._write_flushed
 
-    def put(self, reply: Any) -> None:  # noqa: ANN401
+    def send(self, reply: Any) -> None:  # noqa: ANN401
         """Send one message."""
         message = reply if self.serializer is None else self.serializer(reply)
         self._core.send(self._number, message)
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
         """Set the response's headers; they go out with the first message."""
-        self._core.start(self._number, encoded(metadata))
+        self._core.start(self._number, encode_metadata(metadata))
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()
     ) -> None:
         """End the call with a status; raises."""
-        self._trailing += encoded(trailing_metadata)
+        self._trailing += encode_metadata(trailing_metadata)
         self.finish(code.value[0], details)
         raise AbortedError
 
     def finish(self, code: int | None = None, details: str | None = None) -> None:
         """End the call with a status, or with what was set."""
-        if self._over:
+        if self._closed:
             return
         code = self._code if code is None else code
         details = self._details if details is None else details
         self._core.finish(self._number, code, details, self._trailing)
-        self.over()
+        self.on_closed()
 
-    def refuse(self, refusal: Refusal) -> None:
+    def finish_with_refusal(self, refusal: Refusal) -> None:
         """End the call with a refusal."""
         if refusal.pushback_ms is not None:
             pushback = str(refusal.pushback_ms).encode()
             self._trailing.append((b"grpc-retry-pushback-ms", pushback))
-        self.finish(int(refusal.code), refusal.words)
+        self.finish(int(refusal.code), refusal.message)
 
     def set_code(self, code: grpc.StatusCode) -> None:
         """Set what the call ends with once its handler returns."""
@@ -146,11 +150,11 @@ class RawCall:
 
     def set_trailing_metadata(self, metadata: Metadata) -> None:
         """Set what is sent beside the status."""
-        self._trailing = encoded(metadata)
+        self._trailing = encode_metadata(metadata)
 
     def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]]:
         """Return what came with the call."""
-        return tuple(decoded(self._metadata))
+        return tuple(decode_metadata(self._metadata))
 
     def time_remaining(self) -> float | None:
         """Seconds until the caller's deadline."""
@@ -158,56 +162,62 @@ class RawCall:
 
     def cancelled(self) -> bool:
         """Whether the call ended before its handler."""
-        return self._over
+        return self._closed
 
     def done(self) -> bool:
         """Whether the call is over."""
-        return self._over
+        return self._closed
 
-    def add_done_callback(self, act: Callable[[Any], None]) -> None:
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """Have *act* called when the call is over."""
-        self._done.append(act)
+        self._done_callbacks.append(callback)
 
 
-class RawCalls:
+class RawCallServer:
     """Every raw call of one door."""
 
     def __init__(
-        self, core: Core, handlers: Mapping[str, Handler], clock: Clock, refused: Wording
+        self,
+        core: IngressThread,
+        handlers: Mapping[str, Handler],
+        clock: Clock,
+        refuse_error: RefuseError,
     ) -> None:
         self._core = core
         self._handlers = handlers
         self._clock = clock
-        self._refused = refused
+        self._refuse_error = refuse_error
         self._calls: dict[int, tuple[RawCall, asyncio.Task[None]]] = {}
 
-    def hear(self, events: Iterable[tuple[Any, ...]]) -> None:
+    def handle_events(self, events: Iterable[tuple[Any, ...]]) -> None:
         """Pass on what the I/O thread told."""
         for kind, number, *rest in events:
             if kind == "opened":
-                self._open(number, *rest)
+                self._start_call(number, *rest)
                 continue
             call, task = self._calls.get(number, (None, None))
             if call is None or task is None:
                 continue
             if kind == "message":
-                call.heard(rest[0])
+                call.on_message(rest[0])
             elif kind == "ended":
-                call.heard(None)
+                call.on_message(None)
             elif kind == "flushed":
-                call.flushed()
+                call.on_flushed()
             else:
-                call.over()
+                call.on_closed()
                 task.cancel()
 
-    async def finish(self) -> None:
+    async def cancel_all(self) -> None:
         """End what is left; the connections are closed already."""
         tasks = [task for _, task in self._calls.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _open(self, number: int, path: str, metadata: Pairs, deadline_ns: int) -> None:
+    def _start_call(
+        self, number: int, path: str, metadata: MetadataPairs, deadline_ns: int
+    ) -> None:
         def left_s() -> float | None:
             return (deadline_ns - self._clock.now_ns()) / 1e9 if deadline_ns else None
 
@@ -220,30 +230,30 @@ class RawCalls:
         call.serializer = handler.response_serializer
         call.deserializer = handler.request_deserializer
         try:
-            await run(handler, call)
+            await run_handler(handler, call)
         except AbortedError:
             return
         except asyncio.CancelledError:
-            call.over()
+            call.on_closed()
             return
         except Exception as error:  # noqa: BLE001  the wall: nothing internal reaches a caller
-            call.refuse(self._refused("", error))
+            call.finish_with_refusal(self._refuse_error("", error))
             return
         call.finish()
 
 
-async def run(handler: Handler, call: RawCall) -> None:
+async def run_handler(handler: Handler, call: RawCall) -> None:
     """See one call through its handler, of whichever of gRPC's four kinds it is."""
     behavior: Any = (
         (handler.stream_stream if handler.response_streaming else handler.stream_unary)
         if handler.request_streaming
         else (handler.unary_stream if handler.response_streaming else handler.unary_unary)
     )
-    request = call.requests() if handler.request_streaming else await call.first()
+    request = call.read_all() if handler.request_streaming else await call.read_request()
     answer: AsyncIterator[Any] | Awaitable[Any] = behavior(request, call)
     if not handler.response_streaming:
         assert isinstance(answer, Awaitable)
-        call.put(await answer)
+        call.send(await answer)
     elif isinstance(answer, AsyncIterator):
         async for reply in answer:
             await call.write(reply)
@@ -251,7 +261,7 @@ async def run(handler: Handler, call: RawCall) -> None:
         await answer
 
 
-def encoded(metadata: Metadata) -> Pairs:
+def encode_metadata(metadata: Metadata) -> MetadataPairs:
     """Return metadata as it stands on the wire: "-bin" values in base64."""
     return [
         (
@@ -266,7 +276,7 @@ def encoded(metadata: Metadata) -> Pairs:
     ]
 
 
-def decoded(pairs: Pairs) -> Iterable[tuple[str, str | bytes]]:
+def decode_metadata(pairs: MetadataPairs) -> Iterable[tuple[str, str | bytes]]:
     """Yield metadata as handlers know it."""
     for name, value in pairs:
         if name.endswith(b"-bin"):

@@ -16,28 +16,28 @@ from numpy.typing import NDArray
 
 from gateway.clock import Clock
 from gateway.columns import Calls, ModelShape, Replies
-from gateway.fault_log import FaultLog
+from gateway.fault_log import InternalErrorLog
 from gateway.ingress_choice import IngressChoice
-from gateway.native_library import Core, Module
-from gateway.predict.single_call import LoneCalls
+from gateway.native_library import IngressLibrary, IngressThread
+from gateway.predict.single_call import SingleCallPath
 from gateway.settings import Settings
 from gateway.status import Code, Refusal, RefusedError, refuse_internal
-from gateway.transport.grpcio.server import NOT_SERVING, SERVING, Counter, Unary
-from gateway.transport.native.context import Handler, RawCall, RawCalls
-from gateway.transport.native.single_call import Alone
-from gateway.transport.reflection import NAMES, reflection_handlers
+from gateway.transport.grpcio.server import NOT_SERVING, SERVING, OnRefused, UnaryMethod
+from gateway.transport.native.context import Handler, RawCall, RawCallServer
+from gateway.transport.native.single_call import NativeSingleCalls
+from gateway.transport.reflection import REFLECTION_SERVICES, reflection_handlers
 
-SCORED = {
+SCORED_METHODS = {
     "/turnout.v1.Predictor/Predict": "predict",
     "/turnout.v1.Predictor/PredictStream": "predict_stream",
     "/inference.GRPCInferenceService/ModelInfer": "infer",
 }
 """Methods that are decoded in Rust."""
-LOOK_S = 0.02
+POLL_INTERVAL_S = 0.02
 """Between looks at whether all connections are closed."""
 
 
-class NativeDoor:
+class NativeServer:
     """`gateway.columns.Ingress` over the crate in ingress/.
 
     extra  further handlers by their path, beside ours, health and reflection.
@@ -47,78 +47,82 @@ class NativeDoor:
 
     def __init__(
         self,
-        module: Module,
+        module: IngressLibrary,
         settings: Settings,
         clock: Clock,
-        faults: FaultLog,
-        on_refused: Counter,
-        methods: Mapping[str, Unary],
-        extra: Mapping[str, Handler] | None = None,
+        error_log: InternalErrorLog,
+        on_refused: OnRefused,
+        methods: Mapping[str, UnaryMethod],
+        extra_handlers: Mapping[str, Handler] | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._faults = faults
+        self._error_log = error_log
         self._on_refused = on_refused
         self._health = health.HealthServicer()
         handlers: dict[str, Handler] = {
-            path: grpc.unary_unary_rpc_method_handler(self._wrap(method))
+            path: grpc.unary_unary_rpc_method_handler(self._wrap_unary(method))
             for path, method in methods.items()
         }
-        handlers |= _health_handlers(self._health) | _reflection() | dict(extra or {})
+        handlers |= (
+            _health_handlers(self._health) | _reflection_by_path() | dict(extra_handlers or {})
+        )
         kinds = {
             path: "stream" if handler.request_streaming else "unary"
             for path, handler in handlers.items()
         }
-        self._core: Core = module.Door(settings, SCORED | kinds)
-        self._raw = RawCalls(self._core, handlers, clock, self._refused)
-        self._arrived = asyncio.Event()
-        self.lone: LoneCalls | None = None
-        self._alone = Alone(self.answer, self.refuse, self._give_back, self._refused)
-        self._given_back: list[Calls] = []
+        self._thread: IngressThread = module.Door(settings, SCORED_METHODS | kinds)
+        self._raw_calls = RawCallServer(self._thread, handlers, clock, self._refuse_error)
+        self._call_arrived = asyncio.Event()
+        self.single_call: SingleCallPath | None = None
+        self._single_calls = NativeSingleCalls(
+            self.send_replies, self.refuse_calls, self._return_to_batch, self._refuse_error
+        )
+        self._returned_calls: list[Calls] = []
         self._open = False
 
     # Ingress
 
     def configure(self, shapes: Mapping[str, ModelShape]) -> None:
         """Replace what the door knows of models."""
-        self._core.configure(list(shapes.values()))
+        self._thread.configure(list(shapes.values()))
 
-    async def arrived(self) -> None:
+    async def wait_for_calls(self) -> None:
         """Return when calls wait for a batch: at once, whoever else may come."""
-        while not self._given_back:
-            if not self._core.waiting():
-                self._arrived.clear()
-                await self._arrived.wait()
-            elif not self._answers_alone():
+        while not self._returned_calls:
+            if not self._thread.waiting():
+                self._call_arrived.clear()
+                await self._call_arrived.wait()
+            elif not self._try_single_call():
                 return
 
-    def take(self, rows_max: int) -> Calls | None:
+    def pop_calls(self, rows_max: int) -> Calls | None:
         """Hand over what waits."""
-        if self._given_back:
-            return self._given_back.pop()
-        taken = self._core.take(rows_max, self._clock.now_ns())
-        return None if taken is None else _calls(taken)
+        if self._returned_calls:
+            return self._returned_calls.pop()
+        taken = self._thread.take(rows_max, self._clock.now_ns())
+        return None if taken is None else _columns_from_native(taken)
 
-    def _answers_alone(self) -> bool:
+    def _try_single_call(self) -> bool:
         """Have the only row inside answered without a batch; False: calls wait for one."""
-        if self.lone is None or self._core.rows_inside() != 1:
+        if self.single_call is None or self._thread.rows_inside() != 1:
             return False
-        taken = self._core.take(1, self._clock.now_ns())
+        taken = self._thread.take(1, self._clock.now_ns())
         if taken is None:
             return True
-        calls = _calls(taken)
-        if not self._alone.take(self.lone, calls):
-            self._give_back(calls)
+        calls = _columns_from_native(taken)
+        if not self._single_calls.try_start(self.single_call, calls):
+            self._return_to_batch(calls)
         return True
 
-    def _give_back(self, calls: Calls) -> None:
-        self._given_back.append(calls)
-        self._arrived.set()
+    def _return_to_batch(self, calls: Calls) -> None:
+        self._returned_calls.append(calls)
+        self._call_arrived.set()
 
-    def answer(self, replies: Replies, *, more: bool = False) -> None:
+    def send_replies(self, replies: Replies, *, more: bool = False) -> None:
         """Send each reply to whoever still waits for it."""
         held_out = replies.holdout
-        self._core.answer(
+        self._thread.answer(
             replies.model,
             replies.version,
             replies.role,
@@ -132,23 +136,25 @@ class NativeDoor:
             more,
         )
 
-    def refuse(self, handles: NDArray[np.uint64], refusal: Refusal) -> None:
+    def refuse_calls(self, handles: NDArray[np.uint64], refusal: Refusal) -> None:
         """End these calls with one status."""
-        self._core.refuse(handles, int(refusal.code), refusal.words, refusal.pushback_ms)
+        self._thread.refuse(handles, int(refusal.code), refusal.message, refusal.pushback_ms)
 
     # The server
 
-    async def listen(self, host: str, port: int, unix: str = "", lent: int | None = None) -> int:
+    async def listen(self, host: str, port: int, unix: str = "", lent_fd: int | None = None) -> int:
         """Open *port* (0: a free one) beside the other workers; returns the port.
 
         unix  the path of a socket to listen at as well.
         lent  a bound socket's descriptor: listened at instead, and kept by whoever lent it.
         """
-        asyncio.get_running_loop().add_reader(self._core.fileno(), self._hear)
+        asyncio.get_running_loop().add_reader(self._thread.fileno(), self._on_wakeup)
         self._open = True
-        port = self._core.listen(host, port) if lent is None else self._core.listen_at(lent)
+        port = (
+            self._thread.listen(host, port) if lent_fd is None else self._thread.listen_at(lent_fd)
+        )
         if unix:
-            self._core.listen_unix(unix)
+            self._thread.listen_unix(unix)
         return port
 
     async def show_health(self, ready: Mapping[str, bool]) -> None:
@@ -159,54 +165,55 @@ class NativeDoor:
     async def close(self, grace_s: float) -> None:
         """Leave the port at once, let clients move over, finish what is in flight.
 
-        As GrpcioDoor.close; here each connection is asked to leave twice, as HTTP/2 has it: a call
-        that crosses the first GOAWAY is served. Who waits at the port when it is left is served.
+        As GrpcioServer.close; here each connection is asked to leave twice, as HTTP/2 has it: a
+        call that crosses the first GOAWAY is served. Who waits at the port when it is left is
+        served.
         """
         await self._health.enter_graceful_shutdown()
-        self._core.leave()
+        self._thread.leave()
         last_s = min(grace_s, self._settings.drain_grace_s)
-        await self._left(grace_s - last_s)
-        self._core.drain()
-        await self._left(last_s)
-        await self._alone.finish()
+        await self._wait_for_disconnects(grace_s - last_s)
+        self._thread.drain()
+        await self._wait_for_disconnects(last_s)
+        await self._single_calls.wait_finished()
         if self._open:
             self._open = False
-            asyncio.get_running_loop().remove_reader(self._core.fileno())
-        self._core.stop()
-        self._hear()
-        await self._raw.finish()
+            asyncio.get_running_loop().remove_reader(self._thread.fileno())
+        self._thread.stop()
+        self._on_wakeup()
+        await self._raw_calls.cancel_all()
 
-    async def _left(self, within_s: float) -> None:
+    async def _wait_for_disconnects(self, within_s: float) -> None:
         """Return once nobody is connected, or after *within_s*."""
         loop = asyncio.get_running_loop()
         end = loop.time() + within_s
-        while self._core.connections() and loop.time() < end:  # noqa: ASYNC110  the thread has no ear for this
-            await asyncio.sleep(LOOK_S)
+        while self._thread.connections() and loop.time() < end:  # noqa: ASYNC110  the thread has no ear for this
+            await asyncio.sleep(POLL_INTERVAL_S)
 
     @property
     def rows_inside(self) -> int:
         """Rows admitted and not yet answered."""
-        return self._core.rows_inside()
+        return self._thread.rows_inside()
 
     # What the thread tells
 
-    def _hear(self) -> None:
-        self._core.hush()
-        self._raw.hear(self._core.events())
-        for model, code, words, pushback_ms, count in self._core.refusals():
+    def _on_wakeup(self) -> None:
+        self._thread.hush()
+        self._raw_calls.handle_events(self._thread.events())
+        for model, code, words, pushback_ms, count in self._thread.refusals():
             self._on_refused(model, Refusal(Code(code), words, pushback_ms), count)
-        self._arrived.set()
+        self._call_arrived.set()
 
-    def _refused(self, model: str, error: BaseException) -> Refusal:
+    def _refuse_error(self, model: str, error: BaseException) -> Refusal:
         """Count a call that went wrong in a handler, and word it: nothing of ours goes out."""
         if isinstance(error, RefusedError):
             refusal = error.refusal
         else:
-            refusal = refuse_internal(self._faults.note(repr(error), error))
+            refusal = refuse_internal(self._error_log.log_error(repr(error), error))
         self._on_refused(model, refusal, 1)
         return refusal
 
-    def _wrap(self, method: Unary) -> Any:  # noqa: ANN401  grpc's own type for it is no simpler
+    def _wrap_unary(self, method: UnaryMethod) -> Any:  # noqa: ANN401  grpc's own type for it is no simpler
         async def handle(message: bytes, call: RawCall) -> bytes:
             del call
             return await method(message)
@@ -214,9 +221,11 @@ class NativeDoor:
         return handle
 
 
-def _calls(taken: tuple[Any, ...]) -> Calls:
+def _columns_from_native(native_columns: tuple[Any, ...]) -> Calls:
     """Lay the thread's bytes out as columns; nothing is copied."""
-    (model, width), handles, arrived, deadline, criticality, rows, *texts, pins, ids, inputs = taken
+    (model, width), handles, arrived, deadline, criticality, rows, *texts, pins, ids, inputs = (
+        native_columns
+    )
     (sticky, sticky_offsets), (request_ids, request_id_offsets) = texts
     return Calls(
         model=model,
@@ -238,7 +247,7 @@ def _calls(taken: tuple[Any, ...]) -> Calls:
     )
 
 
-class _Collector:
+class _HandlerCollector:
     """Stands in for a grpc.aio.Server while generated code registers a service with it."""
 
     def __init__(self) -> None:
@@ -253,12 +262,12 @@ class _Collector:
 
 
 def _health_handlers(servicer: health.HealthServicer) -> dict[str, Handler]:
-    collector = _Collector()
+    collector = _HandlerCollector()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, collector)  # type: ignore[no-untyped-call]
     return collector.handlers
 
 
-class _Asked(grpc.HandlerCallDetails):
+class _CallDetails(grpc.HandlerCallDetails):
     """Which method a generic handler is asked for."""
 
     def __init__(self, method: str) -> None:
@@ -266,12 +275,12 @@ class _Asked(grpc.HandlerCallDetails):
         self.invocation_metadata = ()
 
 
-def _reflection() -> dict[str, Handler]:
+def _reflection_by_path() -> dict[str, Handler]:
     found: dict[str, Handler] = {}
-    for name in NAMES:
+    for name in REFLECTION_SERVICES:
         path = f"/{name}/ServerReflectionInfo"
         for generic in reflection_handlers():
-            handler = generic.service(_Asked(path))
+            handler = generic.service(_CallDetails(path))
             if handler is not None:
                 found[path] = handler
     return found

@@ -7,66 +7,70 @@ import numpy as np
 
 from gateway.columns import Calls, Replies
 from gateway.models.routes import Routes
-from gateway.predict.single_call import LoneCalls
+from gateway.predict.single_call import SingleCallPath
 from gateway.status import Refusal, RefusedError
 from gateway.transport.decode import DecodedCall
 
-ONE_ROW = np.array([0, 1], dtype=np.uint32)
+ONE_ROW_OFFSETS = np.array([0, 1], dtype=np.uint32)
 
 
-class Alone:
+class NativeSingleCalls:
     """Answers one taken call; gives it back where it is a batch's after all.
 
     answer, refuse  the door's.
-    give_back       told of calls that a batch must take.
+    return_to_batch       told of calls that a batch must take.
     wording         counts and words what went wrong.
     """
 
     def __init__(
         self,
-        answer: Callable[[Replies], None],
-        refuse: Callable[..., None],
-        give_back: Callable[[Calls], None],
-        wording: Callable[[str, BaseException], Refusal],
+        send_replies: Callable[[Replies], None],
+        refuse_calls: Callable[..., None],
+        return_to_batch: Callable[[Calls], None],
+        refuse_error: Callable[[str, BaseException], Refusal],
     ) -> None:
-        self._answer = answer
-        self._refuse = refuse
-        self._give_back = give_back
-        self._wording = wording
+        self._send_replies = send_replies
+        self._refuse_calls = refuse_calls
+        self._return_to_batch = return_to_batch
+        self._refuse_error = refuse_error
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def take(self, lone: LoneCalls, calls: Calls) -> bool:
+    def try_start(self, single_call: SingleCallPath, calls: Calls) -> bool:
         """Begin to answer *calls*; False: they are a batch's."""
         if calls.calls != 1 or calls.rows != 1 or calls.pins:
             return False
-        call = decoded(calls)
-        routes = lone.routes_for(call)
+        call = call_from_columns(calls)
+        routes = single_call.routes_for(call)
         if routes is None:
             return False
-        task = asyncio.get_running_loop().create_task(self._see(lone, routes, call, calls))
+        task = asyncio.get_running_loop().create_task(
+            self._run_call(single_call, routes, call, calls)
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
 
-    async def finish(self) -> None:
+    async def wait_finished(self) -> None:
         """Wait for those under way."""
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _see(self, lone: LoneCalls, routes: Routes, call: DecodedCall, calls: Calls) -> None:
+    async def _run_call(
+        self, single_call: SingleCallPath, routes: Routes, call: DecodedCall, calls: Calls
+    ) -> None:
         arrived_ns, deadline_ns = int(calls.arrived_ns[0]), int(calls.deadline_ns[0])
         try:
-            reply = await lone.answer(routes, call, arrived_ns, deadline_ns)
+            reply = await single_call.answer_call(routes, call, arrived_ns, deadline_ns)
         except RefusedError as error:
-            self._refuse(calls.handles, error.refusal)
+            self._refuse_calls(calls.handles, error.refusal)
             return
         except Exception as error:  # noqa: BLE001  the wall: nothing internal reaches a caller
-            self._refuse(calls.handles, self._wording(call.model, error))
+            self._refuse_calls(calls.handles, self._refuse_error(call.model, error))
             return
         if reply is None:
-            self._give_back(calls)
+            self._return_to_batch(calls)
             return
-        self._answer(
+        self._send_replies(
             Replies(
                 model=reply.model,
                 handles=calls.handles,
@@ -74,14 +78,14 @@ class Alone:
                 role=reply.role,
                 holdout=np.array([True]) if reply.holdout else None,
                 prediction_ids=reply.prediction_id,
-                row_offsets=ONE_ROW,
+                row_offsets=ONE_ROW_OFFSETS,
                 scores=np.array([reply.scores], dtype=np.float32),
                 row_flags=np.array(reply.row_flags or [0], dtype=np.uint32),
             )
         )
 
 
-def decoded(calls: Calls) -> DecodedCall:
+def call_from_columns(calls: Calls) -> DecodedCall:
     """Return a lone call's values one by one."""
     offsets = calls.entity_offsets.tolist()
     ids = calls.entity_ids

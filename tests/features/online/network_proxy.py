@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 
 @dataclass
-class Proxy:
+class NetworkProxy:
     """Change its fields while it runs."""
 
     port: int = 0
@@ -30,7 +30,7 @@ class Proxy:
         """Where the store seems to be."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def reset(self) -> None:
+    def reset_connections(self) -> None:
         """Break every connection."""
         for writer in self.writers:
             writer.transport.abort()
@@ -59,9 +59,9 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxy_to(url: str) -> AsyncIterator[Proxy]:
+async def network_proxy_to(url: str) -> AsyncIterator[NetworkProxy]:
     """Stand between a client and the store at *url*."""
-    proxy = Proxy()
+    proxy = NetworkProxy()
     store_port = urlsplit(url).port
     accepted: list[asyncio.Task[None] | None] = []
 
@@ -84,5 +84,5 @@ async def proxy_to(url: str) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         server.close()
-        proxy.reset()
+        proxy.reset_connections()
         await asyncio.gather(*(task for task in accepted if task), return_exceptions=True)

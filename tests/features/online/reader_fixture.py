@@ -14,19 +14,21 @@ TIMEOUT_S = 0.03
 KEYS = [b"key-%04d" % number for number in range(512)]
 
 
-def value_of(key: bytes) -> bytes:
+def stored_value(key: bytes) -> bytes:
     """What `fill` stores under *key*: long enough for replies to come in pieces."""
     return key + b":" + key * 8
 
 
-def fill(url: str) -> None:
+def store_all_keys(url: str) -> None:
     """Store every key's own value."""
     with redis.Redis.from_url(url) as client:
-        client.mset({key: value_of(key) for key in KEYS})
+        client.mset({key: stored_value(key) for key in KEYS})
 
 
 @asynccontextmanager
-async def reading(url: str, settings: OnlineSettings | None = None) -> AsyncIterator[OnlineReader]:
+async def started_reader(
+    url: str, settings: OnlineSettings | None = None
+) -> AsyncIterator[OnlineReader]:
     """A started reader, closed at the end."""
     reader = OnlineReader(url, settings=settings)
     await reader.start()
@@ -36,13 +38,13 @@ async def reading(url: str, settings: OnlineSettings | None = None) -> AsyncIter
         await reader.close()
 
 
-async def reason_of(reader: OnlineReader, timeout_s: float = TIMEOUT_S) -> str:
+async def read_failure_reason(reader: OnlineReader, timeout_s: float = TIMEOUT_S) -> str:
     """Why one read fails; "" when it answers, rightly."""
     try:
         answer = await reader.mget(KEYS[:64], timeout_s)
     except OnlineStoreError as error:
         return error.reason
-    assert answer == [value_of(key) for key in KEYS[:64]]
+    assert answer == [stored_value(key) for key in KEYS[:64]]
     return ""
 
 
@@ -58,7 +60,7 @@ async def seconds_until(happened: Callable[[], bool], within_s: float = 5.0) -> 
 async def seconds_until_answered(reader: OnlineReader, within_s: float = 5.0) -> float:
     """Call every 5 ms, as traffic does, until a call is answered."""
     began = time.monotonic()
-    while await reason_of(reader):
+    while await read_failure_reason(reader):
         assert time.monotonic() - began < within_s, f"no answer within {within_s} s"
         await asyncio.sleep(0.005)
     return time.monotonic() - began

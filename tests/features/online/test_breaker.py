@@ -2,10 +2,10 @@
 
 import random
 
-from features.online.breaker import Breaker
+from features.online.breaker import StoreBreaker
 
 
-def failed(breaker: Breaker, times: int) -> None:
+def failed(breaker: StoreBreaker, times: int) -> None:
     """Fail *times* in a row."""
     for _ in range(times):
         breaker.failed()
@@ -13,7 +13,7 @@ def failed(breaker: Breaker, times: int) -> None:
 
 def test_it_opens_after_failures_in_a_row() -> None:
     """A success in between starts the count anew."""
-    breaker = Breaker(3)
+    breaker = StoreBreaker(3)
     failed(breaker, 2)
     breaker.succeeded()
     failed(breaker, 2)
@@ -24,7 +24,7 @@ def test_it_opens_after_failures_in_a_row() -> None:
 
 def test_a_probe_decides() -> None:
     """Half open while it is under way; its failure opens again, its success closes."""
-    breaker = Breaker(1)
+    breaker = StoreBreaker(1)
     breaker.probing()
     assert breaker.state == "closed"
     breaker.failed()
@@ -40,7 +40,7 @@ def test_a_probe_decides() -> None:
 def test_whatever_happens_one_success_closes_it() -> None:
     """No order of events leaves it stuck."""
     chance = random.Random(7)
-    breaker = Breaker(4)
+    breaker = StoreBreaker(4)
     for _ in range(1_000):
         chance.choice([breaker.failed, breaker.probing, breaker.succeeded, breaker.failed])()
         breaker_state = breaker.state

@@ -9,14 +9,14 @@ import redis
 import uvloop
 
 from features.online.store_server import StoreServer
-from tests.features.online.network_proxy import proxy_to
+from tests.features.online.network_proxy import network_proxy_to
 from tests.features.online.reader_fixture import (
     KEYS,
-    fill,
-    reading,
-    reason_of,
+    read_failure_reason,
     seconds_until,
-    value_of,
+    started_reader,
+    store_all_keys,
+    stored_value,
 )
 
 pytestmark = pytest.mark.walk
@@ -24,27 +24,27 @@ pytestmark = pytest.mark.walk
 
 def test_the_store_is_asked_before_anybody_waits(store: StoreServer) -> None:
     """What a caller does between asking and waiting is done while the store answers."""
-    fill(store.url)
+    store_all_keys(store.url)
 
     async def walk() -> None:
-        async with reading(store.url) as reader:
+        async with started_reader(store.url) as reader:
             with redis.Redis.from_url(store.url) as client:
                 client.config_resetstat()
                 answer = reader.mget(KEYS[:4], 1.0)
                 ends = time.monotonic() + 5.0
                 while "cmdstat_mget" not in client.info("commandstats"):  # the loop stands still
                     assert time.monotonic() < ends, "it was not asked"
-            assert await answer == [value_of(key) for key in KEYS[:4]]
+            assert await answer == [stored_value(key) for key in KEYS[:4]]
 
     uvloop.run(walk())
 
 
 def test_nobody_need_wait_for_what_was_asked(store: StoreServer) -> None:
     """A caller who goes away between leaves no error behind, and the next one its own answer."""
-    fill(store.url)
+    store_all_keys(store.url)
 
     async def walk() -> None:
-        async with proxy_to(store.url) as proxy, reading(proxy.url) as reader:
+        async with network_proxy_to(store.url) as proxy, started_reader(proxy.url) as reader:
             complaints: list[dict[str, Any]] = []
             asyncio.get_running_loop().set_exception_handler(
                 lambda _, what: complaints.append(what)
@@ -53,7 +53,7 @@ def test_nobody_need_wait_for_what_was_asked(store: StoreServer) -> None:
             reader.mget(KEYS[:4], 0.01).close()
             await seconds_until(lambda: reader.counts.timeout == 1)
             proxy.delay_s = 0.0
-            assert await reason_of(reader, 5.0) == ""
+            assert await read_failure_reason(reader, 5.0) == ""
             assert (reader.outstanding, complaints) == (0, [])
 
     uvloop.run(walk())

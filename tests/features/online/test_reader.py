@@ -15,16 +15,16 @@ from features.errors import OnlineStoreError
 from features.online.reader import OnlineReader, OnlineSettings
 from features.online.store_server import StoreServer
 from tests.features.online.fake_store import fake_store
-from tests.features.online.network_proxy import proxy_to
+from tests.features.online.network_proxy import network_proxy_to
 from tests.features.online.reader_fixture import (
     KEYS,
     TIMEOUT_S,
-    fill,
-    reading,
-    reason_of,
+    read_failure_reason,
     seconds_until,
     seconds_until_answered,
-    value_of,
+    started_reader,
+    store_all_keys,
+    stored_value,
 )
 
 pytestmark = pytest.mark.walk
@@ -33,7 +33,7 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
+def run_with_loop(request: pytest.FixtureRequest) -> Run:
     """Both loops: their order of timers and sockets differs."""
 
     def in_loop(walk: Coroutine[Any, Any, None]) -> None:
@@ -44,62 +44,66 @@ def run(request: pytest.FixtureRequest) -> Run:
     return in_loop
 
 
-def test_values_come_in_the_order_asked(store: StoreServer, run: Run) -> None:
+def test_values_come_in_the_order_asked(store: StoreServer, run_with_loop: Run) -> None:
     """Absent keys and lists are None; long keys and none at all are fine."""
-    fill(store.url)
+    store_all_keys(store.url)
     long_key = b"k" * 2_000
     with redis.Redis.from_url(store.url) as client:
         client.rpush("list", 1)
         client.set(long_key, b"long")
 
     async def walk() -> None:
-        async with reading(store.url) as reader:
+        async with started_reader(store.url) as reader:
             asked = [KEYS[5], b"list", b"absent", KEYS[5], KEYS[4], long_key]
-            five = value_of(KEYS[5])
-            expected = [five, None, None, five, value_of(KEYS[4]), b"long"]
+            five = stored_value(KEYS[5])
+            expected = [five, None, None, five, stored_value(KEYS[4]), b"long"]
             assert await reader.mget(asked, 1.0) == expected
             assert await reader.mget([], 1.0) == []
             assert (reader.counts.answered, reader.state, reader.connected) == (1, "closed", True)
 
-    run(walk())
+    run_with_loop(walk())
 
 
-def test_many_in_flight_are_answered_each_its_own(store: StoreServer, run: Run) -> None:
+def test_many_in_flight_are_answered_each_its_own(store: StoreServer, run_with_loop: Run) -> None:
     """500 reads of random keys at once over one connection."""
-    fill(store.url)
+    store_all_keys(store.url)
     chance = random.Random(1)
 
     async def ask(reader: OnlineReader) -> None:
         keys = chance.sample(KEYS, chance.randint(1, 64))
-        assert await reader.mget(keys, 5.0) == [value_of(key) for key in keys]
+        assert await reader.mget(keys, 5.0) == [stored_value(key) for key in keys]
 
     async def walk() -> None:
-        async with reading(store.url) as reader:
+        async with started_reader(store.url) as reader:
             await asyncio.gather(*(ask(reader) for _ in range(500)))
             assert reader.counts.answered == 500
             assert reader.counts.connected == 1
 
-    run(walk())
+    run_with_loop(walk())
 
 
-def test_replies_in_pieces_of_one_byte_are_put_together(store: StoreServer, run: Run) -> None:
+def test_replies_in_pieces_of_one_byte_are_put_together(
+    store: StoreServer, run_with_loop: Run
+) -> None:
     """A reply may be cut anywhere."""
-    fill(store.url)
+    store_all_keys(store.url)
 
     async def walk() -> None:
-        async with proxy_to(store.url) as proxy:
+        async with network_proxy_to(store.url) as proxy:
             proxy.piece_bytes = 1
-            async with reading(proxy.url) as reader:
+            async with started_reader(proxy.url) as reader:
                 for first in range(0, 32, 8):
                     keys = KEYS[first : first + 8]
-                    assert await reader.mget(keys, 5.0) == [value_of(key) for key in keys]
+                    assert await reader.mget(keys, 5.0) == [stored_value(key) for key in keys]
 
-    run(walk())
+    run_with_loop(walk())
 
 
-def test_cancelled_and_late_callers_never_shift_an_answer(store: StoreServer, run: Run) -> None:
+def test_cancelled_and_late_callers_never_shift_an_answer(
+    store: StoreServer, run_with_loop: Run
+) -> None:
     """500 callers cancelled or timed out at random moments; all answers belong to their askers."""
-    fill(store.url)
+    store_all_keys(store.url)
     chance = random.Random(2)
     seen = {"answered": 0, "cancelled": 0, "timeout": 0}
 
@@ -107,7 +111,7 @@ def test_cancelled_and_late_callers_never_shift_an_answer(store: StoreServer, ru
         keys = chance.sample(KEYS, 8)
         timeout_s = chance.choice([0.002, 0.008, 5.0])
         try:
-            assert await reader.mget(keys, timeout_s) == [value_of(key) for key in keys]
+            assert await reader.mget(keys, timeout_s) == [stored_value(key) for key in keys]
         except OnlineStoreError as error:
             seen[error.reason] += 1
         except asyncio.CancelledError:
@@ -116,7 +120,7 @@ def test_cancelled_and_late_callers_never_shift_an_answer(store: StoreServer, ru
             seen["answered"] += 1
 
     async def walk() -> None:
-        async with proxy_to(store.url) as proxy, reading(proxy.url) as reader:
+        async with network_proxy_to(store.url) as proxy, started_reader(proxy.url) as reader:
             proxy.delay_s, proxy.piece_bytes = 0.001, 700
             for _ in range(50):
                 callers = [asyncio.create_task(ask(reader)) for _ in range(10)]
@@ -126,35 +130,35 @@ def test_cancelled_and_late_callers_never_shift_an_answer(store: StoreServer, ru
                 await asyncio.gather(*callers, return_exceptions=False)
             proxy.delay_s = 0.0
             await seconds_until(lambda: reader.outstanding == 0)
-            assert await reason_of(reader, 5.0) == ""
+            assert await read_failure_reason(reader, 5.0) == ""
             assert reader.counts.connected == 1
             assert reader.counts.dropped_late > 0
         assert min(seen.values()) > 20, seen
 
-    run(walk())
+    run_with_loop(walk())
 
 
-def test_a_store_that_is_not_there_stops_nobody(run: Run) -> None:
+def test_a_store_that_is_not_there_stops_nobody(run_with_loop: Run) -> None:
     """Start returns; calls fail at once; the store is found when it comes."""
 
     async def walk() -> None:
-        async with reading("redis://127.0.0.1:1/0") as reader:
-            reasons = [await reason_of(reader) for _ in range(8)]
+        async with started_reader("redis://127.0.0.1:1/0") as reader:
+            reasons = [await read_failure_reason(reader) for _ in range(8)]
             assert reasons == ["connection"] * 5 + ["breaker"] * 3
             assert not reader.connected
 
-    run(walk())
+    run_with_loop(walk())
 
 
-def test_a_swallowing_network_is_noticed_and_left(store: StoreServer, run: Run) -> None:
+def test_a_swallowing_network_is_noticed_and_left(store: StoreServer, run_with_loop: Run) -> None:
     """Bytes go nowhere, nothing is closed: the connection is given up, then made anew."""
-    fill(store.url)
+    store_all_keys(store.url)
 
     async def walk() -> None:
-        async with proxy_to(store.url) as proxy, reading(proxy.url) as reader:
-            assert await reason_of(reader) == ""
+        async with network_proxy_to(store.url) as proxy, started_reader(proxy.url) as reader:
+            assert await read_failure_reason(reader) == ""
             proxy.swallow = True
-            reasons = [await reason_of(reader) for _ in range(6)]
+            reasons = [await read_failure_reason(reader) for _ in range(6)]
             assert reasons == ["timeout"] * 5 + ["breaker"]
             await seconds_until(lambda: not reader.connected)
             assert reader.outstanding == 0
@@ -162,66 +166,66 @@ def test_a_swallowing_network_is_noticed_and_left(store: StoreServer, run: Run) 
             assert await seconds_until_answered(reader) < 2.0
             assert reader.state == "closed"
 
-    run(walk())
+    run_with_loop(walk())
 
 
-def test_a_reset_fails_those_in_flight_only(store: StoreServer, run: Run) -> None:
+def test_a_reset_fails_those_in_flight_only(store: StoreServer, run_with_loop: Run) -> None:
     """Calls under way learn at once; the next find a new connection."""
-    fill(store.url)
+    store_all_keys(store.url)
 
     async def walk() -> None:
-        async with proxy_to(store.url) as proxy, reading(proxy.url) as reader:
+        async with network_proxy_to(store.url) as proxy, started_reader(proxy.url) as reader:
             proxy.delay_s = 0.05
-            callers = [asyncio.create_task(reason_of(reader, 5.0)) for _ in range(3)]
+            callers = [asyncio.create_task(read_failure_reason(reader, 5.0)) for _ in range(3)]
             await seconds_until(lambda: reader.outstanding == 3)
-            proxy.reset()
+            proxy.reset_connections()
             assert await asyncio.gather(*callers) == ["connection"] * 3
             proxy.delay_s = 0.0
             assert await seconds_until_answered(reader) < 2.0
 
-    run(walk())
+    run_with_loop(walk())
 
 
-def test_a_slow_probe_keeps_the_breaker_open(store: StoreServer, run: Run) -> None:
+def test_a_slow_probe_keeps_the_breaker_open(store: StoreServer, run_with_loop: Run) -> None:
     """A store that is 60 ms away has no answer for callers of 30 ms: they are spared the wait."""
-    fill(store.url)
+    store_all_keys(store.url)
 
     async def walk() -> None:
-        async with proxy_to(store.url) as proxy, reading(proxy.url) as reader:
+        async with network_proxy_to(store.url) as proxy, started_reader(proxy.url) as reader:
             proxy.delay_s = 0.06
             while reader.state == "closed":
-                assert await reason_of(reader) == "timeout"
+                assert await read_failure_reason(reader) == "timeout"
             opened, states = reader.counts.timeout, set()
             for _ in range(100):
                 states.add(reader.state)
-                assert await reason_of(reader) == "breaker"
+                assert await read_failure_reason(reader) == "breaker"
                 await asyncio.sleep(0.005)
             assert states == {"open", "half_open"}
             assert reader.counts.timeout == opened
             proxy.delay_s = 0.0
             assert await seconds_until_answered(reader) < 2.0
 
-    run(walk())
+    run_with_loop(walk())
 
 
-def test_a_caller_in_a_hurry_opens_nothing(store: StoreServer, run: Run) -> None:
+def test_a_caller_in_a_hurry_opens_nothing(store: StoreServer, run_with_loop: Run) -> None:
     """1 ms says nothing about a store that is 20 ms away."""
-    fill(store.url)
+    store_all_keys(store.url)
 
     async def walk() -> None:
-        async with proxy_to(store.url) as proxy, reading(proxy.url) as reader:
+        async with network_proxy_to(store.url) as proxy, started_reader(proxy.url) as reader:
             proxy.delay_s = 0.02
             for _ in range(20):
-                assert await reason_of(reader, 0.001) == "timeout"
+                assert await read_failure_reason(reader, 0.001) == "timeout"
             assert reader.state == "closed"
-            assert await reason_of(reader, 5.0) == ""
+            assert await read_failure_reason(reader, 5.0) == ""
 
-    run(walk())
+    run_with_loop(walk())
 
 
-def test_a_busy_loop_is_not_taken_for_a_slow_store(store: StoreServer, run: Run) -> None:
+def test_a_busy_loop_is_not_taken_for_a_slow_store(store: StoreServer, run_with_loop: Run) -> None:
     """The reply came while this process was busy: it is read before the timer judges."""
-    fill(store.url)
+    store_all_keys(store.url)
 
     async def walk() -> None:
         loop = asyncio.get_running_loop()
@@ -233,10 +237,10 @@ def test_a_busy_loop_is_not_taken_for_a_slow_store(store: StoreServer, run: Run)
             while loop.time() < until:
                 pass
 
-        async with reading(store.url) as reader:
+        async with started_reader(store.url) as reader:
             loop.add_reader(ear, busy)
             for _ in range(5):
-                call = asyncio.create_task(reason_of(reader))
+                call = asyncio.create_task(read_failure_reason(reader))
                 await asyncio.sleep(0)
                 mouth.send(b"x")
                 assert await call == ""
@@ -244,7 +248,7 @@ def test_a_busy_loop_is_not_taken_for_a_slow_store(store: StoreServer, run: Run)
         ear.close()
         mouth.close()
 
-    run(walk())
+    run_with_loop(walk())
 
 
 ERRORS = [b"-LOADING loading", b"-READONLY no", b"-MASTERDOWN link", b"-NOAUTH who", b"-MOVED 1 x"]
@@ -260,7 +264,7 @@ def test_an_error_reply_keeps_the_connection(error: bytes) -> None:
         return error + b"\r\n"
 
     async def walk() -> None:
-        async with fake_store(answer) as url, reading(url) as reader:
+        async with fake_store(answer) as url, started_reader(url) as reader:
             for _ in range(10):
                 with pytest.raises(OnlineStoreError, match=error[1:].decode()) as refused:
                     await reader.mget([b"a"], 1.0)
@@ -293,7 +297,7 @@ def test_what_is_no_answer_costs_the_connection(reply: bytes, reason: str) -> No
         return answers.pop() if answers else b"*1\r\n$2\r\nok\r\n"
 
     async def walk() -> None:
-        async with fake_store(answer) as url, reading(url) as reader:
+        async with fake_store(answer) as url, started_reader(url) as reader:
             seen = ""
             try:
                 assert await reader.mget([b"a", b"b"], 1.0) == [b"a", b"b"]
@@ -311,7 +315,7 @@ def test_elements_that_are_no_strings_are_none() -> None:
     reply = b"*5\r\n$1\r\na\r\n:7\r\n-ERR x\r\n*1\r\n:1\r\n$-1\r\n"
 
     async def walk() -> None:
-        async with fake_store(lambda _command: reply) as url, reading(url) as reader:
+        async with fake_store(lambda _command: reply) as url, started_reader(url) as reader:
             assert await reader.mget([b"k"] * 5, 1.0) == [b"a", None, None, None, None]
 
     asyncio.run(walk())
@@ -322,7 +326,7 @@ def test_a_unix_socket_is_a_way_too(tmp_path: Path) -> None:
 
     async def walk() -> None:
         way = fake_store(lambda _command: b"*1\r\n$1\r\na\r\n", tmp_path / "s")
-        async with way as url, reading(url) as reader:
+        async with way as url, started_reader(url) as reader:
             assert await reader.mget([b"k"], 1.0) == [b"a"]
 
     asyncio.run(walk())
@@ -343,9 +347,9 @@ def test_a_connection_says_who_it_is_and_where_it_reads(store: StoreServer) -> N
             third.set("k", b"three")
 
         async def walk() -> None:
-            async with reading(f"redis://reader:p%40w@{place}/3") as reader:
+            async with started_reader(f"redis://reader:p%40w@{place}/3") as reader:
                 assert await reader.mget([b"k"], 1.0) == [b"three"]
-            async with reading(f"redis://reader:wrong@{place}/3") as reader:
+            async with started_reader(f"redis://reader:wrong@{place}/3") as reader:
                 with pytest.raises(OnlineStoreError, match="WRONGPASS") as refused:
                     await reader.mget([b"k"], 1.0)
                 assert refused.value.reason == "reply"
@@ -358,21 +362,21 @@ def test_a_connection_says_who_it_is_and_where_it_reads(store: StoreServer) -> N
         client.acl_deluser("reader")
 
 
-def test_closing_ends_every_wait(store: StoreServer, run: Run) -> None:
+def test_closing_ends_every_wait(store: StoreServer, run_with_loop: Run) -> None:
     """Nobody hangs on a reader that is closed; nothing is left behind."""
-    fill(store.url)
+    store_all_keys(store.url)
 
     async def walk() -> None:
-        async with proxy_to(store.url) as proxy:
+        async with network_proxy_to(store.url) as proxy:
             reader = OnlineReader(proxy.url, settings=OnlineSettings(probe_ms=5))
             await reader.start()
             proxy.swallow = True
-            callers = [asyncio.create_task(reason_of(reader, 5.0)) for _ in range(3)]
-            assert await reason_of(reader, TIMEOUT_S) == "timeout"
+            callers = [asyncio.create_task(read_failure_reason(reader, 5.0)) for _ in range(3)]
+            assert await read_failure_reason(reader, TIMEOUT_S) == "timeout"
             await reader.close()
             assert await asyncio.gather(*callers) == ["connection"] * 3
-            assert await reason_of(reader) in ("connection", "breaker")
+            assert await read_failure_reason(reader) in ("connection", "breaker")
             others = asyncio.all_tasks() - {asyncio.current_task()}
             assert not [task for task in others if task.get_name() == "online store"]
 
-    run(walk())
+    run_with_loop(walk())

@@ -27,8 +27,8 @@ def test_a_store_is_started_on_a_free_port_and_stopped(tmp_path: Path) -> None:
         assert find_or_start(server.url, tmp_path).kind == "given"
     finally:
         server.stop()
-    assert server.child is not None
-    assert server.child.poll() is not None
+    assert server.process is not None
+    assert server.process.poll() is not None
     server.stop()
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["store.log"]
 

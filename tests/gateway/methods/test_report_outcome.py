@@ -13,19 +13,30 @@ import grpc
 import pytest
 
 from gateway.clock import SystemClock
-from gateway.methods.idempotency_keys import OutcomeKeys
-from gateway.methods.report_outcome import Outcomes
-from gateway.models.routes import Deployed, build_routes
+from gateway.methods.idempotency_keys import IdempotencyKeys
+from gateway.methods.report_outcome import ReportOutcomeService
+from gateway.models.routes import RouteTable, build_routes
 from gateway.telemetry.outcome_windows import OutcomeWindows
 from journal.errors import JournalRefusedError
-from journal.prediction_id import HOLDOUT_BIT, model_hash, read, write
-from journal.reader import Reader
-from journal.segment import Kind
-from journal.writer import Writer
+from journal.prediction_id import (
+    HOLDOUT_BIT,
+    hash_model_name,
+    read_prediction_id,
+    write_prediction_id,
+)
+from journal.reader import JournalReader
+from journal.segment import JournalKind
+from journal.writer import JournalAppender
 from protos.journal_pb2 import OutcomeRecord
 from protos.predict_pb2 import OutcomeReply, OutcomeRequest, Role
 from registry.types import Deployment
-from tests.gateway.gateway_fixture import KEY, SALT, House, ask, house
+from tests.gateway.gateway_fixture import (
+    KEY,
+    SALT,
+    GatewayFixture,
+    gateway_fixture,
+    predict_request,
+)
 from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
@@ -35,7 +46,7 @@ DAY_MS = 86_400_000
 BY_ENTITY = {"prediction_id": b"", "model": "churn", "event_time_ms": 1}
 
 
-async def report(gateway: House, **fields: object) -> OutcomeReply:
+async def report(gateway: GatewayFixture, **fields: object) -> OutcomeReply:
     """Report over gRPC."""
     request = OutcomeRequest(**{"name": "churned", "value": 1.0, **fields})  # type: ignore[arg-type]
     path = "/turnout.v1.Predictor/ReportOutcome"
@@ -45,12 +56,12 @@ async def report(gateway: House, **fields: object) -> OutcomeReply:
 
 def proof(model: str, days_ago: float, boot_id: int = 99, role: int = 1) -> bytes:
     """An id that some worker of this cluster wrote."""
-    return write(
+    return write_prediction_id(
         KEY,
         role=role,
         slot=1,
         sequence=5,
-        model_hash=model_hash(model),
+        model_hash=hash_model_name(model),
         version=bytes(8),
         revision=1,
         at_ms=int(time.time() * 1e3 - days_ago * DAY_MS),
@@ -63,8 +74,8 @@ def test_each_kind_of_outcome_is_kept_and_counted() -> None:
     """On time, late, of a model that is gone, by entity, and a duplicate."""
 
     async def walk() -> None:
-        async with house({"1": tiny_files()}, PLAN) as gateway:
-            fresh = (await gateway.predict(ask(1, 2, 3))).prediction_id
+        async with gateway_fixture({"1": tiny_files()}, PLAN) as gateway:
+            fresh = (await gateway.predict(predict_request(1, 2, 3))).prediction_id
             for fields in (
                 {"prediction_id": fresh, "idempotency_key": "k-1"},
                 {"prediction_id": proof("churn", 89)},
@@ -98,11 +109,11 @@ def test_what_is_under_test_is_told_to_those_who_judge() -> None:
     versions = {"1": tiny_files(), "2": {**tiny_files(), "card.json": b"{}"}}
 
     async def walk() -> None:
-        async with house(versions, plan) as gateway:
+        async with gateway_fixture(versions, plan) as gateway:
             told: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
             for number in range(30):
-                reply = await gateway.predict(ask(1, 2, 3, key=f"S{number}"))
-                proved = read(reply.prediction_id, KEY)
+                reply = await gateway.predict(predict_request(1, 2, 3, key=f"S{number}"))
+                proved = read_prediction_id(reply.prediction_id, KEY)
                 assert proved.revision == 4
                 told[reply.version, proved.role][proved.key_hash] = number % 3
                 for _ in range(2):
@@ -116,7 +127,7 @@ def test_what_is_under_test_is_told_to_those_who_judge() -> None:
             for stranger in (held_out, proof("churn", 1), proof("retired", 1)):
                 await report(gateway, prediction_id=stranger)
             await report(gateway, **BY_ENTITY, keys=["S1"])
-            windows = gateway.outcome_windows.close(0, everything=True)
+            windows = gateway.outcome_windows.close_windows(0, everything=True)
             found: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
             for window in windows:
                 assert (window.model, window.revision, window.arm) == ("churn", 4, 0)
@@ -128,10 +139,10 @@ def test_what_is_under_test_is_told_to_those_who_judge() -> None:
             assert found == told
             assert set(found) == {("1", Role.PRODUCTION), ("2", Role.CANARY)}
             settled = replace(plan, canary="", canary_bp=0, rollout_id="", revision=5)
-            loaded = {"1": gateway.deployed.all()[0].production.version}
-            gateway.deployed.swap(build_routes(settled, loaded, gateway.settings))
+            loaded = {"1": gateway.routes.all()[0].production.version}
+            gateway.routes.swap(build_routes(settled, loaded, gateway.settings))
             await report(gateway, prediction_id=reply.prediction_id)
-            assert gateway.outcome_windows.close(0, everything=True) == []
+            assert gateway.outcome_windows.close_windows(0, everything=True) == []
 
     asyncio.run(walk())
 
@@ -157,7 +168,7 @@ def test_a_bad_report_is_refused_and_not_kept(fields: dict[str, object], words: 
     """INVALID_ARGUMENT, in words."""
 
     async def walk() -> None:
-        async with house({"1": tiny_files()}, PLAN) as gateway:
+        async with gateway_fixture({"1": tiny_files()}, PLAN) as gateway:
             with pytest.raises(grpc.aio.AioRpcError, match=words) as refused:
                 await report(gateway, **{"prediction_id": proof("churn", 1), **fields})
             assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -170,19 +181,19 @@ class Desk:
     """One worker's outcomes over a real journal, as after a start."""
 
     def __init__(self, folder: Path, boot_id: int, keys_max: int = 1_000) -> None:
-        self.writer = Writer(folder, Kind.OUTCOMES, boot_id=boot_id)
-        self.keys = OutcomeKeys(folder, boot_id, keys_max)
+        self.writer = JournalAppender(folder, JournalKind.OUTCOMES, boot_id=boot_id)
+        self.keys = IdempotencyKeys(folder, boot_id, keys_max)
         self.keys.rebuild()
         self.counted: list[tuple[str, str]] = []
-        self.outcomes = Outcomes(
-            Deployed(),
+        self.outcomes = ReportOutcomeService(
+            RouteTable(),
             self.writer,
             self.keys,
             SystemClock(),
             lambda: KEY,
             lambda model, kind: self.counted.append((model, kind)),
             90,
-            OutcomeWindows().tell,
+            OutcomeWindows().record_outcome,
         )
 
     async def report(self, key: str) -> bool:
@@ -206,7 +217,10 @@ async def desk(folder: Path, boot_id: int, keys_max: int = 1_000) -> AsyncIterat
 
 def kept(folder: Path) -> list[str]:
     """Keys on disk."""
-    return [OutcomeRecord.FromString(raw).idempotency_key for raw, _ in Reader(folder, Kind(2))]
+    return [
+        OutcomeRecord.FromString(raw).idempotency_key
+        for raw, _ in JournalReader(folder, JournalKind(2))
+    ]
 
 
 def test_a_key_counts_once_at_this_worker_at_its_neighbour_and_after_a_restart(
@@ -263,7 +277,7 @@ def test_damage_and_foreign_files_hide_no_later_key(tmp_path: Path) -> None:
         content[len(content) // 2] ^= 0xFF
         segment.write_bytes(content)
         (tmp_path / "outcomes-1700000000000-00000000000000aa-000000.trnj").write_bytes(b"not ours")
-        keys = OutcomeKeys(tmp_path, 2, 1_000)
+        keys = IdempotencyKeys(tmp_path, 2, 1_000)
         keys.rebuild()
         assert len(keys) == 19
         assert keys.catch_up(["k-0", "k-19", "k-absent"]) == {"k-0", "k-19"}
@@ -296,7 +310,7 @@ def test_a_journal_that_refuses_is_unavailable_and_the_key_may_be_used_again(
         raise JournalRefusedError("full")
 
     async def walk() -> None:
-        async with house({"1": tiny_files()}, PLAN) as gateway:
+        async with gateway_fixture({"1": tiny_files()}, PLAN) as gateway:
             proved = proof("churn", 1)
             with monkeypatch.context() as full:
                 full.setattr(gateway.outcomes, "append_durably", refuse)

@@ -12,13 +12,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from features.canonical import sha256_hex
 from gateway.clock import SystemClock
-from gateway.isolation.breadcrumbs import Page
-from gateway.models.disk_cache import Disk
+from gateway.isolation.breadcrumbs import BreadcrumbPage
+from gateway.models.disk_cache import DiskCache
 from gateway.models.loader import Loader
-from gateway.models.routes import Deployed
+from gateway.models.routes import RouteTable
 from gateway.settings import Settings
-from protos.registry_pb2 import HeldVersion, ServingKeys
-from registry.bundle import seal, sign
+from protos.registry_pb2 import ServingKeys, VersionLoad
+from registry.bundle import seal_files, sign_manifest
 from registry.types import Deployment, RegistryUnavailableError
 from tests.tiny_models import tiny_files
 
@@ -30,8 +30,8 @@ TRUSTED = SIGNER.public_key().public_bytes_raw()
 
 def signed(files: dict[str, bytes], at: int = 1) -> dict[str, bytes]:
     """Seal and sign a version as the registry does."""
-    sealed = seal(files, model="churn", author="dana", created_unix_ms=at)
-    return {**sealed, "signature.json": sign(sealed["manifest.json"], SIGNER)}
+    sealed = seal_files(files, model="churn", author="dana", created_unix_ms=at)
+    return {**sealed, "signature.json": sign_manifest(sealed["manifest.json"], SIGNER)}
 
 
 def digest_of(files: dict[str, bytes]) -> str:
@@ -49,17 +49,17 @@ class Gateway:
     up: bool = True
 
     def __post_init__(self) -> None:
-        self.deployed = Deployed()
+        self.deployed = RouteTable()
         self.loader = Loader(
             Settings(),
             self.deployed,
-            Disk(self.folder),
+            DiskCache(self.folder),
             self.fetch,
             lambda: TRUSTED,
             SystemClock(),
             lambda: None,
             self.probe,
-            Page(),
+            BreadcrumbPage(),
         )
 
     async def probe(self, digest: str, files: Mapping[str, bytes]) -> None:
@@ -74,8 +74,8 @@ class Gateway:
 
     async def obey(self, deployment: Deployment) -> None:
         """Obey and wait."""
-        self.loader.obey(deployment)
-        await self.loader.settled()
+        self.loader.deploy(deployment)
+        await self.loader.wait_settled()
 
     def serves(self) -> tuple[str, str]:
         """(production, canary) of this moment."""
@@ -134,8 +134,8 @@ def test_a_broken_version_is_refused_and_the_old_one_serves(kind: str, tmp_path:
         await gateway.obey(deployment(1, shelf))
         await gateway.obey(deployment(2, shelf, canary="2", canary_bp=1_000))
 
-        held = gateway.loader.held[digest_of(BETTER)]
-        assert held.state == HeldVersion.REFUSED
+        held = gateway.loader.load_states[digest_of(BETTER)]
+        assert held.state == VersionLoad.REFUSED
         assert held.reason
         assert gateway.serves() == ("1", "")
         assert gateway.loader.applied["churn"][0] == 1
@@ -152,8 +152,8 @@ def test_a_version_off_its_golden_rows_is_refused(tmp_path: Path) -> None:
         gateway = Gateway(tmp_path, shelf)
         await gateway.obey(deployment(1, shelf))
         await gateway.obey(deployment(2, shelf, preload=("2",)))
-        assert gateway.loader.held[digest_of(off)].state == HeldVersion.REFUSED
-        assert "golden row" in gateway.loader.held[digest_of(off)].reason
+        assert gateway.loader.load_states[digest_of(off)].state == VersionLoad.REFUSED
+        assert "golden row" in gateway.loader.load_states[digest_of(off)].reason
         assert gateway.serves() == ("1", "")
 
     asyncio.run(walk())
@@ -169,7 +169,7 @@ def test_the_last_good_deployment_is_served_from_disk_with_the_registry_gone(
     async def walk() -> None:
         await Gateway(tmp_path, shelf).obey(wanted)
         later = Gateway(tmp_path, {}, up=False)
-        (kept,) = Disk(tmp_path).deployments()
+        (kept,) = DiskCache(tmp_path).read_deployments()
         assert kept == wanted
         await later.obey(kept)
         assert later.serves() == ("1", "2")
@@ -204,7 +204,7 @@ def test_a_worker_that_starts_with_a_canary_it_cannot_load_serves_production_alo
         gateway = Gateway(tmp_path, shelf)
         await gateway.obey(deployment(1, shelf, canary="2", canary_bp=1_000))
         assert gateway.serves() == ("1", "")
-        assert gateway.loader.held[digest_of(BETTER)].state == HeldVersion.REFUSED
+        assert gateway.loader.load_states[digest_of(BETTER)].state == VersionLoad.REFUSED
 
     asyncio.run(walk())
 
@@ -217,10 +217,10 @@ def test_a_rollback_does_not_wait_for_a_version_that_is_still_coming(tmp_path: P
         gateway = Gateway(tmp_path, shelf)
         await gateway.obey(deployment(1, shelf))
         gateway.up = False
-        gateway.loader.obey(deployment(2, shelf, canary="2", canary_bp=1_000))
+        gateway.loader.deploy(deployment(2, shelf, canary="2", canary_bp=1_000))
         await gateway.obey(replace(deployment(3, shelf), digests=(("1", digest_of(GOOD)),)))
         assert gateway.loader.applied["churn"][0] == 3
-        assert digest_of(BETTER) not in gateway.loader.held
+        assert digest_of(BETTER) not in gateway.loader.load_states
 
     asyncio.run(walk())
 
@@ -235,15 +235,15 @@ def test_older_and_repeated_revisions_change_nothing(tmp_path: Path) -> None:
         for revision in (4, 5):
             await gateway.obey(deployment(revision, shelf, canary="2", canary_bp=1))
         assert gateway.serves() == ("1", "")
-        assert [kept.revision for kept in Disk(tmp_path).deployments()] == [5]
+        assert [kept.revision for kept in DiskCache(tmp_path).read_deployments()] == [5]
 
     asyncio.run(walk())
 
 
 def test_keys_are_kept_for_this_user_alone(tmp_path: Path) -> None:
     """Mode 0600, and read back."""
-    disk, keys = Disk(tmp_path), ServingKeys(prediction_id_key=bytes(32))
-    assert disk.keys() is None
-    disk.keep_keys(keys)
-    assert disk.keys() == keys
+    disk, keys = DiskCache(tmp_path), ServingKeys(prediction_id_key=bytes(32))
+    assert disk.read_serving_keys() is None
+    disk.save_serving_keys(keys)
+    assert disk.read_serving_keys() == keys
     assert (tmp_path / "keys.pb").stat().st_mode & 0o777 == 0o600

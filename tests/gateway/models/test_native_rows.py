@@ -10,14 +10,19 @@ from hypothesis import strategies as st
 
 from features.rows import ViewRows
 from features.views import Feature, View
-from gateway.batch_keys import Keys
-from gateway.models.view_reads import AskedInPython, AskedNatively, StoredRead, native_rows
+from gateway.batch_keys import KeyColumn
+from gateway.models.view_reads import (
+    NativeViewRequest,
+    PythonViewRequest,
+    ViewRead,
+    load_native_rows,
+)
 from gateway.predict import routing
-from registry.types import WHOLE_BP
-from tests.front_doors import BUILT
+from registry.types import ALL_BP
+from tests.front_doors import NEEDS_NATIVE_INGRESS
 from tests.property_examples import examples
 
-pytestmark = BUILT
+pytestmark = NEEDS_NATIVE_INGRESS
 
 NOW_MS, TTL_MS = 1_000_000, 1_000
 AGES_MS = (-5, 0, TTL_MS, TTL_MS + 1, 2 * TTL_MS, 2 * TTL_MS + 1, 900_000)
@@ -66,13 +71,13 @@ def test_rows_are_read_as_features_reads_them(
 ) -> None:
     """Whatever the store says: values, flags and how many are broken; and the keys asked for."""
     rows = view_of(width)
-    read = StoredRead(rows, (0,), native_rows(rows))
+    read = ViewRead(rows, (0,), load_native_rows(rows))
     ids = [entity for entity, _, _ in stored]
     replies = [value_of(rows, kind, age, entity, chance) for entity, kind, age in stored]
-    natively, in_python = read.asked(Keys.of(ids), 1), AskedInPython(rows, ids)
-    assert isinstance(natively, AskedNatively)
-    assert natively.keys() == in_python.keys()
-    one, other = natively.decoded(replies, NOW_MS), in_python.decoded(replies, NOW_MS)
+    natively, in_python = read.request(KeyColumn.from_list(ids), 1), PythonViewRequest(rows, ids)
+    assert isinstance(natively, NativeViewRequest)
+    assert natively.store_keys() == in_python.store_keys()
+    one, other = natively.decode_replies(replies, NOW_MS), in_python.decode_replies(replies, NOW_MS)
     assert one.values.tobytes() == other.values.tobytes()
     assert (one.values.shape, one.values.dtype) == (other.values.shape, other.values.dtype)
     assert one.flags.tolist() == other.flags.tolist()
@@ -82,17 +87,17 @@ def test_rows_are_read_as_features_reads_them(
 def test_of_several_entities_the_views_own_is_asked_for() -> None:
     """By its place among a row's; a view of two is joined in Python."""
     rows = view_of(2)
-    ids = Keys.of([b"a1", b"b1", b"a2", b"b2"])
-    second = StoredRead(rows, (1,), native_rows(rows)).asked(ids, 2)
-    assert second.keys() == rows.keys([b"b1", b"b2"])
-    both = StoredRead(rows, (1, 0), native_rows(rows)).asked(ids, 2)
-    assert both.keys() == rows.keys([b"b1\x1fa1", b"b2\x1fa2"])
+    ids = KeyColumn.from_list([b"a1", b"b1", b"a2", b"b2"])
+    second = ViewRead(rows, (1,), load_native_rows(rows)).request(ids, 2)
+    assert second.store_keys() == rows.store_keys([b"b1", b"b2"])
+    both = ViewRead(rows, (1, 0), load_native_rows(rows)).request(ids, 2)
+    assert both.store_keys() == rows.store_keys([b"b1\x1fa1", b"b2\x1fa2"])
 
 
 def test_a_layout_that_does_not_fit_is_refused() -> None:
     """And so are replies that are not one an id: nothing is read past an end."""
     layout = view_of(65).layout
-    made = type(cast("Any", native_rows(view_of(1))))
+    made = type(cast("Any", load_native_rows(view_of(1))))
     with pytest.raises(ValueError, match="8 bytes of validity do not fit 260 of defaults"):
         made(*layout._replace(all_valid=layout.all_valid[:8]))
     one, places = made(*layout), np.array([0], dtype=np.uint32)
@@ -105,19 +110,19 @@ def test_a_layout_that_does_not_fit_is_refused() -> None:
 @examples(60)
 @given(
     st.lists(st.binary(min_size=1, max_size=30), max_size=60),
-    st.integers(0, WHOLE_BP),
-    st.integers(0, WHOLE_BP),
+    st.integers(0, ALL_BP),
+    st.integers(0, ALL_BP),
 )
 def test_arms_are_those_that_numpy_draws(
     keys: list[bytes], canary_bp: int, standby_bp: int
 ) -> None:
     """Whatever the shares, and where they would meet."""
     plan = SimpleNamespace(split_salt=bytes(16), canary_bp=canary_bp, standby_bp=standby_bp)
-    routes, laid = cast("Any", SimpleNamespace(deployment=plan)), Keys.of(keys)
-    assert routing.ARMS is not None
-    natively = routing.arms_of(routes, laid)
-    quick, routing.ARMS = routing.ARMS, None
+    routes, laid = cast("Any", SimpleNamespace(deployment=plan)), KeyColumn.from_list(keys)
+    assert routing.ASSIGN_ARMS is not None
+    natively = routing.assign_arms(routes, laid)
+    quick, routing.ASSIGN_ARMS = routing.ASSIGN_ARMS, None
     try:
-        assert routing.arms_of(routes, laid).tolist() == natively.tolist()
+        assert routing.assign_arms(routes, laid).tolist() == natively.tolist()
     finally:
-        routing.ARMS = quick
+        routing.ASSIGN_ARMS = quick

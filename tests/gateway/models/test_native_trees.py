@@ -11,13 +11,20 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from gateway.models.native_trees import Ensemble, NativeTrees, drawn, quicker, reader, same_bits
-from registry.bundle import Bundle, Session, seal, verify
+from gateway.models.native_trees import (
+    Ensemble,
+    NativeTrees,
+    choose_scorer,
+    draw_comparison_rows,
+    load_tree_reader,
+    same_bits,
+)
+from registry.bundle import Bundle, Session, seal_files, verify_bundle
 from registry.types import ScoringError
 from tests.property_examples import examples
 from tests.tiny_models import tiny_files
 
-pytestmark = pytest.mark.skipif(reader() is None, reason="turnout_ingress is not built")
+pytestmark = pytest.mark.skipif(load_tree_reader() is None, reason="turnout_ingress is not built")
 WIDTH = 3
 GOLDEN = np.random.default_rng(5).normal(size=(8, WIDTH)).astype(np.float32)
 NUMBERS = st.sampled_from([-1.5, -0.0, 0.0, 0.25, 0.5, 1.0, 3e38, math.inf, -math.inf])
@@ -79,7 +86,7 @@ def native_of(onnx: bytes) -> NativeTrees:
 
 def ensemble_of(onnx: bytes) -> Ensemble:
     """Return the library's own object."""
-    read = reader()
+    read = load_tree_reader()
     assert read is not None
     return read(onnx)
 
@@ -87,7 +94,9 @@ def ensemble_of(onnx: bytes) -> Ensemble:
 def bundle_of(onnx: bytes) -> Bundle:
     """Return a version that holds this file."""
     files = {**tiny_files(), "model.onnx": onnx}
-    return verify(seal(files, model="churn", author="t", created_unix_ms=1), trusted_key=None)
+    return verify_bundle(
+        seal_files(files, model="churn", author="t", created_unix_ms=1), trusted_key=None
+    )
 
 
 @st.composite
@@ -115,7 +124,7 @@ def test_drawn_trees_score_the_same_bits(trees: list[list[dict[str, Any]]], base
     """Whatever the trees: ties, -0, infinities, NaN to either side, any number of rows."""
     onnx = onnx_of(trees, base)
     native, session = native_of(onnx), session_of(onnx)
-    rows = drawn(GOLDEN, ensemble_of(onnx).thresholds())
+    rows = draw_comparison_rows(GOLDEN, ensemble_of(onnx).thresholds())
     assert same_bits(native, session, rows)
 
 
@@ -123,7 +132,7 @@ def boosted(leaves: int = 31) -> bytes:
     """Return boosting fitted to rows of which some miss a value, as a version would hold it."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    from training.export.convert import convert
+    from training.export.convert import convert_to_onnx
 
     rows = np.random.default_rng(1).normal(size=(400, WIDTH)).astype(np.float32)
     rows[::9, 1] = np.nan
@@ -131,16 +140,16 @@ def boosted(leaves: int = 31) -> bytes:
         max_iter=4, max_leaf_nodes=leaves, min_samples_leaf=4, random_state=1
     )
     learner.fit(rows, np.nan_to_num(rows).sum(axis=1) > 0)
-    return convert(learner, name="boosted", width=WIDTH, model_contract="c0")
+    return convert_to_onnx(learner, name="boosted", width=WIDTH, model_contract="c0")
 
 
 @pytest.mark.walk
 def test_a_fitted_version_is_scored_natively() -> None:
     """What training.export.convert writes for boosting is the kind that is known."""
     onnx = boosted()
-    scorer = quicker(bundle_of(onnx), session_of(onnx))
+    scorer = choose_scorer(bundle_of(onnx), session_of(onnx))
     assert isinstance(scorer, NativeTrees)
-    assert scorer.brief, "four trees, two microseconds a row"
+    assert scorer.short_runs, "four trees, two microseconds a row"
 
 
 @pytest.mark.walk
@@ -155,7 +164,7 @@ def test_other_bits_leave_it_to_onnxruntime() -> None:
             return scores
 
     other = Other(runtime_of(onnx), WIDTH, 1)
-    assert quicker(bundle_of(onnx), other) is other
+    assert choose_scorer(bundle_of(onnx), other) is other
 
 
 LEAF = {"weight": 1.0}
@@ -178,7 +187,7 @@ def chain(splits: int) -> list[dict[str, Any]]:
 def test_thirty_two_leaves_fit() -> None:
     """However they hang."""
     onnx = onnx_of([chain(31)])
-    rows = drawn(GOLDEN, ensemble_of(onnx).thresholds())
+    rows = draw_comparison_rows(GOLDEN, ensemble_of(onnx).thresholds())
     assert same_bits(native_of(onnx), session_of(onnx), rows)
 
 

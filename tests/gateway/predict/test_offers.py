@@ -16,11 +16,11 @@ from protos.journal_pb2 import ServedBatch
 from protos.predict_pb2 import PredictRequest, Row
 from registry.types import Deployment
 from tests.demo_models import VIEWS, demo_store
-from tests.gateway.gateway_fixture import SALT, house
+from tests.gateway.gateway_fixture import SALT, gateway_fixture
 from tests.servers import redis_server
 from training.export.onnx_model import OnnxModel
 from training.recipes import nba
-from training.train import TrainedVersion, train
+from training.train import TrainedVersion, train_version
 
 pytestmark = pytest.mark.walk
 
@@ -57,7 +57,7 @@ def store(folder: Path, now_ms: int) -> OfflineStore:
 @pytest.fixture(scope="module")
 def version(store: OfflineStore, now_ms: int) -> TrainedVersion:
     """The recipe's model."""
-    return train(nba.recipe(), store, nba.labels(now_ms=now_ms))
+    return train_version(nba.recipe(), store, nba.labels(now_ms=now_ms))
 
 
 def test_one_call_ranks_twenty_offers_by_one_read_bit_for_bit_as_trained(
@@ -70,7 +70,7 @@ def test_one_call_ranks_twenty_offers_by_one_read_bit_for_bit_as_trained(
     async def walk(url: str, client: redis.Redis) -> None:
         reader = OnlineReader(url)
         await reader.start()
-        async with house({"1": version.files}, PLAN, store=reader) as gateway:
+        async with gateway_fixture({"1": version.files}, PLAN, store=reader) as gateway:
             for customer in customers:
                 before = reads(client)
                 reply = await gateway.predict(
@@ -79,7 +79,7 @@ def test_one_call_ranks_twenty_offers_by_one_read_bit_for_bit_as_trained(
                     )
                 )
                 assert reads(client) - before == 1
-                gateway.aside.fold()
+                gateway.recorder.fold()
                 served = ServedBatch.FromString(gateway.served.records[-1])
                 offline = asked(store, customer, names, now_ms)
                 assert served.vectors == offline.astype("<f4").tobytes()
@@ -116,7 +116,7 @@ def test_neighbouring_calls_in_one_batch_keep_their_own_pairs(
     async def walk(url: str) -> None:
         reader = OnlineReader(url)
         await reader.start()
-        async with house({"1": version.files}, PLAN, store=reader) as gateway:
+        async with gateway_fixture({"1": version.files}, PLAN, store=reader) as gateway:
             replies = await asyncio.gather(
                 *(
                     gateway.predict(

@@ -12,16 +12,16 @@ from features.contract import ModelContract, RequestInput, ViewUse
 from features.errors import OnlineStoreError
 from features.rows import ViewRows
 from features.views import Feature, View
-from gateway.predict.single_call import LoneCalls
-from gateway.transport.grpcio.batch_delay import Patience
-from journal.prediction_id import read
+from gateway.predict.single_call import SingleCallPath
+from gateway.transport.grpcio.batch_delay import BatchDelay
+from journal.prediction_id import read_prediction_id
 from protos import window_pb2
 from protos.journal_pb2 import ServedBatch
 from protos.predict_pb2 import PredictReply, PredictRequest, Row
 from protos.registry_pb2 import ServingPolicy
 from registry.types import Deployment
-from tests.gateway.gateway_fixture import KEY, SALT, House, house
-from tests.poll import until
+from tests.gateway.gateway_fixture import KEY, SALT, GatewayFixture, gateway_fixture
+from tests.poll import wait_until
 from tests.tiny_models import tiny_files
 
 VIEW = View(
@@ -65,7 +65,7 @@ class Scripted:
             "unscored": stored("unscored", data=2.0),
             "poisoned": stored("poisoned", data=4.0),
         }
-        self._rows = {LAYOUT.key(name.encode()): row for name, row in rows.items()}
+        self._rows = {LAYOUT.store_key(name.encode()): row for name, row in rows.items()}
 
     async def mget(self, keys: list[bytes], timeout_s: float) -> list[bytes | None]:
         """As OnlineReader's."""
@@ -97,7 +97,7 @@ REQUESTS = [
 
 def normal(reply: PredictReply) -> str:
     """A reply without what differs from call to call."""
-    known = read(reply.prediction_id, KEY)
+    known = read_prediction_id(reply.prediction_id, KEY)
     named = (known.role, known.holdout, known.version, known.revision, known.key_hash)
     reply.prediction_id = b""
     return f"{reply} {named}"
@@ -114,7 +114,7 @@ def sums(windows: list[window_pb2.Window]) -> list[str]:
     added: dict[tuple[str, int], Any] = {}
     for one in windows:
         calls, rows = one.calls, one.features
-        counts = [calls.answered, calls.held_out, calls.refused, one.rows, calls.nan]
+        counts = [calls.answered, calls.holdout, calls.refused, one.rows, calls.nan]
         counts += [rows.missing, rows.stale, rows.defaulted, rows.degraded, rows.broken]
         scores = np.zeros(64, dtype=int)
         scores[np.array(one.scores.index, dtype=int)] += np.array(one.scores.count, dtype=int)
@@ -124,7 +124,7 @@ def sums(windows: list[window_pb2.Window]) -> list[str]:
     return [f"{key}: {value}" for key, value in sorted(added.items())]
 
 
-async def ask_all(gateway: House) -> list[str]:
+async def ask_all(gateway: GatewayFixture) -> list[str]:
     """What each request is answered, one after the other."""
     said = []
     for one in REQUESTS:
@@ -147,22 +147,22 @@ async def play(policy: ServingPolicy, *, lone: bool) -> dict[str, Any]:
         policy=policy,
     )
     files = tiny_files(contract=CONTRACT, nan_when=1.0, fault_when=3.0)
-    async with house({"1": files}, split, store=Scripted(), lone=lone) as gateway:
+    async with gateway_fixture({"1": files}, split, store=Scripted(), single_calls=lone) as gateway:
         said = await ask_all(gateway)
-        gateway.aside.fold()
+        gateway.recorder.fold()
         records = [told(record) for record in gateway.served.records]
         metrics = gateway.metrics.snapshot()
         metrics.pop("turnout_call_seconds")
         return {
             "said": [line.replace("00000001", "id") for line in said],
-            "windows": sums(gateway.windows.close(0, everything=True)),
+            "windows": sums(gateway.windows.close_windows(0, everything=True)),
             "journal": {
                 name: [record[name] for record in records] and _joined(records, name)
                 for name in sorted({name for record in records for name in record})
             },
             "metrics": {name: sorted(map(str, rows)) for name, rows in metrics.items()},
             "faults": gateway.faults,
-            "refused at the door": gateway.refused,
+            "refused at the door": gateway.refusals,
         }
 
 
@@ -180,7 +180,7 @@ POLICIES = {
     "plain": ServingPolicy(),
     "features required": ServingPolicy(features_required=True),
     "NaN is a default": ServingPolicy(nan_scores_defaulted=True, default_score=0.125),
-    "half the journal": ServingPolicy(journal_keep_of_65536=32_768),
+    "half the journal": ServingPolicy(journal_sampled_of_65536=32_768),
 }
 
 
@@ -189,16 +189,16 @@ def test_a_lone_call_is_answered_counted_and_kept_as_a_batch_of_one(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Replies, refusals, windows, journal and metrics are equal, whatever the row's state."""
-    monkeypatch.setattr(Patience, "worth", lambda _, waiting: waiting > 1)
+    monkeypatch.setattr(BatchDelay, "should_wait", lambda _, waiting: waiting > 1)
     alone = []
-    answer = LoneCalls.answer
+    answer = SingleCallPath.answer_call
 
     async def spied(*args: Any, **more: Any) -> PredictReply | None:  # noqa: ANN401
         reply = await answer(*args, **more)
         alone.append(reply is not None)
         return reply
 
-    monkeypatch.setattr(LoneCalls, "answer", spied)
+    monkeypatch.setattr(SingleCallPath, "answer_call", spied)
     in_batches = asyncio.run(play(POLICIES[name], lone=False))
     assert not alone
     by_itself = asyncio.run(play(POLICIES[name], lone=True))
@@ -222,18 +222,18 @@ def test_a_lone_call_counts_as_inside_until_it_is_answered() -> None:
     async def walk() -> None:
         split = Deployment(model="churn", revision=4, production="1", split_salt=SALT)
         store, files = Slow(), tiny_files(contract=CONTRACT)
-        async with house({"1": files}, split, store=store) as gateway:
-            gateway.door._patience._left = 10
+        async with gateway_fixture({"1": files}, split, store=store) as gateway:
+            gateway.ingress_server._batch_delay._left = 10
             first = asyncio.create_task(gateway.predict(request("fresh")))
             await store.asked.wait()
-            assert gateway.door.rows_inside == 1
+            assert gateway.ingress_server.rows_inside == 1
             second = asyncio.create_task(gateway.predict(request("fresh")))
-            await until(lambda: gateway.door.rows_inside == 2)
+            await wait_until(lambda: gateway.ingress_server.rows_inside == 2)
             gone = asyncio.create_task(gateway.predict(request("fresh")))
-            await until(lambda: gateway.door.rows_inside == 3)
+            await wait_until(lambda: gateway.ingress_server.rows_inside == 3)
             gone.cancel()
             store.go.set()
             assert (await first).scores == (await second).scores
-            await until(lambda: gateway.door.rows_inside == 0)
+            await wait_until(lambda: gateway.ingress_server.rows_inside == 0)
 
     asyncio.run(walk())

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from gateway.clock import SystemClock
 from gateway.models.executor import Scored
 from gateway.settings import Settings
-from gateway.shadow.shadow_process import ShadowLane, shadow_limits_of
-from gateway.shadow.shadows import ROWS_TOGETHER, Copies, Shadows
+from gateway.shadow.shadow_process import shadow_limits_of
+from gateway.shadow.shadows import ROWS_PER_SEND, Copies, Shadows
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.windows import Windows
 
@@ -24,7 +24,7 @@ ROUTES: Any = SimpleNamespace(
     deployment=SimpleNamespace(
         revision=1, model="churn", policy=SimpleNamespace(decision_threshold=0.5)
     ),
-    budgets=SimpleNamespace(evidence_keep=65_536),
+    limits=SimpleNamespace(evidence_sampled=65_536),
     score_edges=np.array([0.5], dtype=np.float32),
 )
 
@@ -47,7 +47,7 @@ class Process:
     def close(self) -> None:
         """End it."""
 
-    async def closed(self) -> None:
+    async def wait_closed(self) -> None:
         """End it."""
 
 
@@ -71,7 +71,7 @@ def begun(process: Process, rows_waiting_max: int = 10_000) -> tuple[Shadows, Wi
     windows = Windows()
     limits = shadow_limits_of(Settings())
     shadows = Shadows(windows, SystemClock(), rows_waiting_max, limits, lambda _: None, Metrics())
-    shadows._lanes[VERSION.id] = cast("ShadowLane", process)
+    shadows._executors[VERSION.id] = process
     return shadows, windows
 
 
@@ -93,20 +93,20 @@ def test_many_batches_copies_are_scored_at_once() -> None:
         await turns()
         assert not process.asked
         assert shadows.rows_waiting == 7
-        shadows.send()
+        shadows.send_pending()
         await turns()
         ((matrix, row_offsets),) = process.asked
         assert matrix[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6]
         assert row_offsets.tolist() == [0, 1, 3, 4, 7]
         assert shadows.rows_waiting == 0
-        (window,) = windows.close(0, everything=True)
+        (window,) = windows.close_windows(0, everything=True)
         assert (window.pairs.pairs, window.pairs.absolute_sum) == (7, 0.0)
 
     asyncio.run(walk())
 
 
 def test_few_copies_do_not_wait_for_ever() -> None:
-    """They go after OFFERED_S_MAX by themselves, and what comes later goes with the next."""
+    """They go after OFFER_WAIT_S_MAX by themselves, and what comes later goes with the next."""
 
     async def walk() -> None:
         process = Process()
@@ -126,17 +126,17 @@ def test_a_full_house_of_copies_does_not_wait() -> None:
     async def walk() -> None:
         process = Process()
         shadows, _ = begun(process)
-        shadows.offer(copies(0, [1] * (ROWS_TOGETHER - 1)))
+        shadows.offer(copies(0, [1] * (ROWS_PER_SEND - 1)))
         other: Any = SimpleNamespace(**vars(ROUTES))
         shadows.offer(copies(0, [1], other))
         await turns()
         assert not process.asked
         shadows.offer(copies(0, [1]))
         await turns()
-        assert [len(matrix) for matrix, _ in process.asked] == [ROWS_TOGETHER]
-        shadows.send()
+        assert [len(matrix) for matrix, _ in process.asked] == [ROWS_PER_SEND]
+        shadows.send_pending()
         await turns()
-        assert [len(matrix) for matrix, _ in process.asked] == [ROWS_TOGETHER, 1]
+        assert [len(matrix) for matrix, _ in process.asked] == [ROWS_PER_SEND, 1]
 
     asyncio.run(walk())
 
@@ -149,16 +149,16 @@ def test_copies_are_dropped_and_counted() -> None:
         shadows, windows = begun(process, rows_waiting_max=3)
         shadows.offer(copies(0, [1, 1]))
         shadows.offer(copies(0, [2]))
-        shadows.keep(set())
+        shadows.set_active_versions(set())
         assert shadows.rows_waiting == 0
         shadows.offer(copies(0, [1]))
-        await shadows.closed()
+        await shadows.wait_closed()
         shadows.offer(copies(0, [3]))
-        shadows.send()
+        shadows.send_pending()
         await turns()
         assert not process.asked
         assert shadows.rows_waiting == 0
-        (window,) = windows.close(0, everything=True)
+        (window,) = windows.close_windows(0, everything=True)
         assert window.calls.dropped == 1 + 2 + 1 + 1
 
     asyncio.run(walk())

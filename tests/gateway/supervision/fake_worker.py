@@ -21,12 +21,12 @@ class FakeWorker:
 
     def __init__(self) -> None:
         self.metrics = Metrics()
-        self.eaten: list[bytes] = []
+        self.memory_hog: list[bytes] = []
         self.server: asyncio.Server | None = None
 
     async def serve(self, slot: int, port: int) -> None:
         """Listen beside the other workers."""
-        self.metrics.gauge("turnout_deployment_revision", slot + 1.0, "churn")
+        self.metrics.set_gauge("turnout_deployment_revision", slot + 1.0, "churn")
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(("127.0.0.1", port))
@@ -43,7 +43,7 @@ class FakeWorker:
         if word == b"hang":
             threading.Event().wait()
         if word == b"eat":
-            self.eaten.append(b"x" * 64 * 1024 * 1024)
+            self.memory_hog.append(b"x" * 64 * 1024 * 1024)
         self.metrics.count_calls("churn", "1", "production", "answered", 1)
         writer.write(b"%d\n" % os.getpid())
         await writer.drain()
@@ -61,10 +61,10 @@ def main() -> None:
     settings = json.loads(options.settings.read_text())
     if Path(settings["folder"], "crash").exists():
         sys.exit(3)
-    asyncio.run(live(options.channel_fd, settings["heartbeat_ms"]))
+    asyncio.run(run_fake_worker(options.channel_fd, settings["heartbeat_ms"]))
 
 
-async def live(fd: int, heartbeat_ms: int) -> None:
+async def run_fake_worker(fd: int, heartbeat_ms: int) -> None:
     """Hello, ready, serve, drain, gone."""
     worker = FakeWorker()
     channel = WorkerChannel(fd, heartbeat_ms=heartbeat_ms, metrics_ms=50)
@@ -74,8 +74,8 @@ async def live(fd: int, heartbeat_ms: int) -> None:
         gauges=lambda: {"rows_inside": 0.0},
         snapshot=worker.metrics.snapshot,
     )
-    channel.ready()
-    await channel.finished()
+    channel.announce_ready()
+    await channel.wait_finished()
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from gateway.supervision.channel import (
     FRAME_BYTES_MAX,
+    ControlConnection,
+    FrameDecoder,
     FrameError,
-    Frames,
-    Line,
     Message,
     WorkerChannel,
-    frame,
+    encode_frame,
 )
 from gateway.supervision.supervisor import rss_bytes
 from tests.property_examples import examples
@@ -40,8 +40,8 @@ def test_messages_come_out_whole_however_the_bytes_were_cut(
     messages = [
         {"type": "x", **{f"k{key}": value for key, value in item.items()}} for item in values
     ]
-    sent = b"".join(map(frame, messages))
-    frames, heard, start = Frames(), [], 0
+    sent = b"".join(map(encode_frame, messages))
+    frames, heard, start = FrameDecoder(), [], 0
     for turn in range(len(sent)):
         size = cuts[turn % len(cuts)]
         heard += frames.feed(sent[start : start + size])
@@ -61,13 +61,13 @@ def test_messages_come_out_whole_however_the_bytes_were_cut(
 def test_what_is_no_frame_of_ours_is_refused(arrives: bytes, says: str) -> None:
     """A length out of bounds, no JSON, no object, no type."""
     with pytest.raises(FrameError, match=says):
-        Frames().feed(arrives)
+        FrameDecoder().feed(arrives)
 
 
 def test_a_message_too_large_is_refused_where_it_is_made() -> None:
     """Its author finds out, not the other end."""
     with pytest.raises(FrameError, match="a metrics of"):
-        frame({"type": "metrics", "snapshot": "x" * FRAME_BYTES_MAX})
+        encode_frame({"type": "metrics", "snapshot": "x" * FRAME_BYTES_MAX})
 
 
 class Commander:
@@ -75,7 +75,7 @@ class Commander:
 
     def __init__(self) -> None:
         self.heard: list[Message] = []
-        self.line: Line
+        self.line: ControlConnection
 
     def kinds(self) -> list[str]:
         """Types heard so far, heartbeats left out."""
@@ -97,7 +97,9 @@ async def play(story: Story, *, reads: bool = True) -> list[str]:
     ours, theirs = socket.socketpair()
     commander, did = Commander(), list[str]()
     if reads:
-        commander.line = await Line.over(ours, commander.heard.append, lambda: did.append("lost"))
+        commander.line = await ControlConnection.attach(
+            ours, commander.heard.append, lambda: did.append("lost")
+        )
     channel = WorkerChannel(theirs.detach(), heartbeat_ms=2, metrics_ms=4, orphan_grace_s=7.0)
 
     async def on_serve(slot: int, port: int) -> None:
@@ -136,13 +138,13 @@ def test_a_workers_life_in_the_order_it_happens(
     """hello, ready, serve -> serving, drain -> draining, a last snapshot, the end."""
 
     async def story(commander: Commander, channel: WorkerChannel, did: list[str]) -> None:
-        channel.ready()
+        channel.announce_ready()
         commander.line.send({"type": "serve", "slot": 1, "port": 8500})
         await commander.until(lambda: "serving" in commander.kinds())
         await commander.until(lambda: len(commander.heard) > 12)
         commander.line.send({"type": "drain", "grace_s": 2.5})
         commander.line.send({"type": "drain", "grace_s": 9.0})
-        await channel.finished()
+        await channel.wait_finished()
         await commander.until(lambda: "lost" in did)
         kinds = commander.kinds()
         assert kinds[0] == "hello"
@@ -162,7 +164,7 @@ def test_a_worker_whose_supervisor_is_gone_drains_itself(
 
     async def story(commander: Commander, channel: WorkerChannel, did: list[str]) -> None:
         commander.line.close()
-        await channel.finished()
+        await channel.wait_finished()
 
     assert run(play(story)) == ["lost", "drain 7"]
 
@@ -173,7 +175,7 @@ def test_sigterm_drains_once_and_sigint_is_left_to_the_supervisor() -> None:
     async def story(commander: Commander, channel: WorkerChannel, did: list[str]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
             os.kill(os.getpid(), number)
-        await channel.finished()
+        await channel.wait_finished()
 
     assert asyncio.run(play(story))[:1] == ["drain 7"]
 
@@ -184,7 +186,7 @@ def test_what_on_serve_raises_ends_the_worker_loudly() -> None:
     async def story(commander: Commander, channel: WorkerChannel, did: list[str]) -> None:
         commander.line.send({"type": "serve", "slot": 0, "port": 13})
         with pytest.raises(OSError, match="port 13"):
-            await channel.finished()
+            await channel.wait_finished()
 
     asyncio.run(play(story))
 
@@ -196,14 +198,14 @@ def test_a_supervisor_that_does_not_read_costs_neither_time_nor_memory() -> None
         big = "x" * 100_000
         turns = 0
         for _ in range(200):
-            channel._line.send_if_read(lambda: {"type": "heartbeat", "padding": big})
+            channel._connection.send_if_read(lambda: {"type": "heartbeat", "padding": big})
             await asyncio.sleep(0)
             turns += 1
-        transport = channel._line._transport
+        transport = channel._connection._transport
         assert turns == 200
         assert transport is not None
         assert transport.get_write_buffer_size() < 500_000
-        channel._line.close()
+        channel._connection.close()
         transport.abort()
 
     asyncio.run(play(story, reads=False))
@@ -216,7 +218,7 @@ def test_garbage_on_the_line_ends_it() -> None:
         transport = commander.line._transport
         assert transport is not None
         transport.write(b"\xff" * 64)
-        await channel.finished()
+        await channel.wait_finished()
 
     assert "drain 7" in asyncio.run(play(story))
 

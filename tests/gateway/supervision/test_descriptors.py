@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.__main__ import OWN_DESCRIPTORS, allow_descriptors
+from gateway.__main__ import DESCRIPTORS_RESERVED, allow_descriptors
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def low() -> Iterator[int]:
 def test_the_soft_limit_is_raised_to_what_connections_need(low: int) -> None:
     """And is left alone where it is enough already."""
     allow_descriptors(2_000)
-    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (2_000 + OWN_DESCRIPTORS, low)
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (2_000 + DESCRIPTORS_RESERVED, low)
     allow_descriptors(100)
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 2_000 + OWN_DESCRIPTORS
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 2_000 + DESCRIPTORS_RESERVED
 
 
 def test_a_system_that_allows_less_is_named(low: int, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,15 +6,15 @@ from contextlib import closing
 
 import pytest
 
-from gateway.supervision.sockets import LentPort, SlotPorts, ends
+from gateway.supervision.sockets import LentSocket, SlotSockets, create_socket_channel
 
 
-def worker(ports: SlotPorts, slot: int) -> socket.socket | None:
+def worker(ports: SlotSockets, slot: int) -> socket.socket | None:
     """Lend to somebody who listens at once; its own copy of the socket."""
-    ours, theirs = ends()
-    with closing(ours), closing(LentPort(theirs.detach())) as lent:
-        ports.lend(slot, ours)
-        with lent.taken() as fd:
+    ours, theirs = create_socket_channel()
+    with closing(ours), closing(LentSocket(theirs.detach())) as lent:
+        ports.send_socket(slot, ours)
+        with lent.received_socket() as fd:
             if fd is None:
                 return None
             listener = socket.socket(fileno=os.dup(fd))
@@ -25,7 +25,7 @@ def worker(ports: SlotPorts, slot: int) -> socket.socket | None:
 
 def test_a_successor_accepts_who_waited_at_its_predecessors_socket() -> None:
     """One socket, two copies; the first is closed with somebody waiting, and nobody is reset."""
-    with closing(SlotPorts("127.0.0.1", 0)) as ports:
+    with closing(SlotSockets("127.0.0.1", 0)) as ports:
         old = worker(ports, 0)
         assert old is not None
         with closing(socket.create_connection(("127.0.0.1", ports.port), 5.0)) as caller:
@@ -39,17 +39,17 @@ def test_a_successor_accepts_who_waited_at_its_predecessors_socket() -> None:
 
 def test_a_slot_without_a_worker_has_no_socket() -> None:
     """Its queue would take connections for ever; other slots keep theirs, and it gets a new one."""
-    with closing(SlotPorts("127.0.0.1", 0)) as ports:
+    with closing(SlotSockets("127.0.0.1", 0)) as ports:
         first, second = worker(ports, 0), worker(ports, 1)
         assert first is not None
         assert second is not None
         with closing(second):
             first.close()
-            ports.keep([1])
+            ports.close_except([1])
             for _ in range(20):  # the kernel has only slot 1's to choose from
                 with closing(socket.create_connection(("127.0.0.1", ports.port), 5.0)):
                     second.accept()[0].close()
-        ports.keep(())
+        ports.close_except(())
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", ports.port), 5.0)
         again = worker(ports, 0)
@@ -60,17 +60,17 @@ def test_a_slot_without_a_worker_has_no_socket() -> None:
 
 def test_nothing_lent_is_nothing_taken() -> None:
     """A worker that was started by hand, and one that asks before anything came."""
-    with LentPort(-1).taken() as fd:
+    with LentSocket(-1).received_socket() as fd:
         assert fd is None
-    ours, theirs = ends()
-    with closing(ours), closing(LentPort(theirs.detach())) as lent, lent.taken() as fd:
+    ours, theirs = create_socket_channel()
+    with closing(ours), closing(LentSocket(theirs.detach())) as lent, lent.received_socket() as fd:
         assert fd is None
 
 
 def test_a_worker_that_has_gone_is_lent_to_in_vain() -> None:
     """No error: its line tells."""
-    with closing(SlotPorts("127.0.0.1", 0)) as ports:
-        ours, theirs = ends()
+    with closing(SlotSockets("127.0.0.1", 0)) as ports:
+        ours, theirs = create_socket_channel()
         theirs.close()
         with closing(ours):
-            ports.lend(0, ours)
+            ports.send_socket(0, ours)

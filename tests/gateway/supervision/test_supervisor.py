@@ -180,7 +180,7 @@ def test_a_swollen_worker_is_drained_after_its_successor_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over its memory mark: replaced without a moment's gap; its 30 s of rest are waived."""
-    monkeypatch.setattr("gateway.supervision.slots.MEMORY_REST_MS", 0)
+    monkeypatch.setattr("gateway.supervision.slots.MEMORY_REPLACE_PAUSE_MS", 0)
 
     async def walk() -> None:
         async with gateway(tmp_path, worker_rss_mb_max=120) as house:

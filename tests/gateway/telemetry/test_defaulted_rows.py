@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gateway.telemetry.observations import NOT_COMPARED, Told, tally
+from gateway.telemetry.observations import NOT_COMPARED, Observations, count_observations
 from protos import predict_pb2, window_pb2
 
 
@@ -21,22 +21,24 @@ def test_a_row_that_the_store_did_not_give_is_counted_and_not_compared(
     flag: int, compared: bool
 ) -> None:
     """While the store is slow such rows are many and score alike: that accuses no candidate."""
-    told = Told(
+    told = Observations(
         key_hash=np.array([11, 12], dtype=np.uint64),
         faults=np.zeros(2, dtype=np.uint8),
-        held_out=None,
+        holdout=None,
         latency_ns=np.array([1_000_000, 2_000_000]),
         scores=np.array([0.2, 0.9], dtype=np.float32),
         expected=np.array([0.2, 0.9], dtype=np.float32),
         row_offsets=np.array([0, 1, 2], dtype=np.uint32),
         flags=np.array([0, flag], dtype=np.uint32),
     )
-    records = tally(told, np.linspace(0.05, 0.95, 19, dtype=np.float32), 65_536).records
+    records = count_observations(
+        told, np.linspace(0.05, 0.95, 19, dtype=np.float32), 65_536
+    ).records
     scores, latency = (
-        window_pb2.Records.FromString(records[metric])
+        window_pb2.KeyRecords.FromString(records[metric])
         for metric in (window_pb2.METRIC_SCORE, window_pb2.METRIC_LATENCY)
     )
     assert scores.key_hash == [11, 12]
     assert (scores.bin[1] != NOT_COMPARED) == compared
-    assert scores.bin[0] == scores.expected_bin[0]
+    assert scores.bin[0] == scores.production_bin[0]
     assert latency.key_hash == [11, 12]

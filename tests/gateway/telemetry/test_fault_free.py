@@ -10,47 +10,47 @@ import pytest
 from numpy.typing import NDArray
 
 from gateway.columns import Calls, Replies
-from gateway.models.executor import Lane, Scored
-from gateway.models.loader import prove
+from gateway.models.executor import ModelExecutor, Scored
+from gateway.models.loader import verify_and_open
 from gateway.models.routes import LoadedVersion, Routes, build_routes
-from gateway.predict.batch import Batch, IdWriter, Worker
-from gateway.predict.dispatch import Arms
-from gateway.predict.feature_lookup import Looked
-from gateway.predict.routing import assign
+from gateway.predict.batch import Batch, PredictionIdWriter, WorkerIdentity
+from gateway.predict.dispatch import Dispatcher
+from gateway.predict.feature_lookup import FeatureRows
+from gateway.predict.routing import assign_calls
 from gateway.settings import Settings
-from gateway.shadow.shadows import Copies, joined
+from gateway.shadow.shadows import Copies, concatenate_copies
 from gateway.telemetry import native_observations
-from gateway.telemetry.fault_free import Clean
+from gateway.telemetry.fault_free import FaultFreeBatch
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.recorder import Aside
+from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.windows import Windows
 from protos.journal_pb2 import ServedBatch
 from protos.predict_pb2 import STALE
 from protos.registry_pb2 import ServingPolicy
-from registry.bundle import seal
+from registry.bundle import seal_files
 from registry.types import Deployment
-from tests.front_doors import BUILT
-from tests.gateway.canary_at_half import DOUBLE, HALF, ONE
+from tests.front_doors import NEEDS_NATIVE_INGRESS
+from tests.gateway.canary_at_half import CANARY_AT_HALF, DOUBLED_WEIGHTS, PRODUCTION_ONLY
 from tests.tiny_models import tiny_files
 
 SECOND_NS = 1_000_000_000
 NAMED = (
-    ("alone", ONE),
-    ("halved", HALF),
-    ("shadowed", replace(ONE, shadows=(("2", 3_000), ("3", 10_000)))),
-    ("everything", replace(HALF, holdout_bp=2_000, shadows=(("3", 3_000),))),
-    ("none of production", replace(HALF, canary_bp=10_000, shadows=(("3", 3_000),))),
-    ("thinned", replace(HALF, policy=ServingPolicy(journal_keep_of_65536=20_000))),
+    ("alone", PRODUCTION_ONLY),
+    ("halved", CANARY_AT_HALF),
+    ("shadowed", replace(PRODUCTION_ONLY, shadows=(("2", 3_000), ("3", 10_000)))),
+    ("everything", replace(CANARY_AT_HALF, holdout_bp=2_000, shadows=(("3", 3_000),))),
+    ("none of production", replace(CANARY_AT_HALF, canary_bp=10_000, shadows=(("3", 3_000),))),
+    ("thinned", replace(CANARY_AT_HALF, policy=ServingPolicy(journal_sampled_of_65536=20_000))),
 )
 
 
-class Steady(Lane):
+class Steady(ModelExecutor):
     """Takes as long as it has rows to score, on every machine; now and then far too long."""
 
     def score_timed(self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]) -> Scored:
         """Score on the loop."""
         scored = self.score_inline(matrix, row_offsets)
-        scored.took_ns = scored.worked_ns = len(matrix) * (1_000 if len(matrix) % 5 else SECOND_NS)
+        scored.elapsed_ns = scored.cpu_ns = len(matrix) * (1_000 if len(matrix) % 5 else SECOND_NS)
         return scored
 
 
@@ -78,7 +78,7 @@ class Heard:
         self.records: list[bytes] = []
         self.copies: list[Copies] = []
 
-    def answer(self, replies: Replies, *, more: bool = False) -> None:
+    def send_replies(self, replies: Replies, *, more: bool = False) -> None:
         """Keep them."""
         del more
         self.replies.append(replies)
@@ -91,26 +91,30 @@ class Heard:
         """Keep copies."""
         self.copies.append(copies)
 
-    def send(self) -> None:
+    def send_pending(self) -> None:
         """Nothing waits."""
 
 
-class OneByOne(Arms):
+class OneByOne(Dispatcher):
     """Answers and tells every batch as if something in it might have gone wrong."""
 
-    def _clean(self, *_: Any) -> bool:  # noqa: ANN401
+    def _answer_fault_free(self, *_: Any) -> bool:  # noqa: ANN401
         return False
 
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, LoadedVersion]:
     """Three versions."""
-    weights = {"1": None, "2": DOUBLE, "3": DOUBLE * 2}
+    weights = {"1": None, "2": DOUBLED_WEIGHTS, "3": DOUBLED_WEIGHTS * 2}
     versions = {}
     for label, table in weights.items():
-        files = seal(tiny_files(weights=table), model="churn", author="dana", created_unix_ms=1)
-        version = prove(label, files, None, None)
-        versions[label] = replace(version, lane=Steady(version.lane.scorer, 1, brief=True))
+        files = seal_files(
+            tiny_files(weights=table), model="churn", author="dana", created_unix_ms=1
+        )
+        version = verify_and_open(label, files, None, None)
+        versions[label] = replace(
+            version, executor=Steady(version.executor.scorer, 1, short_runs=True)
+        )
     return versions
 
 
@@ -140,24 +144,30 @@ def batch_of(routes: Routes, rng: np.random.Generator, now_ns: int, *, wide: boo
         inputs=inputs,
     )
     flags = np.where(rng.random(total) < 0.1, STALE, 0).astype(np.uint32)
-    looked = Looked(inputs, flags, int(rng.integers(0, 3)), "")
-    return Batch(routes, columns, assign(routes, columns), looked, now_ns - 7)
+    looked = FeatureRows(inputs, flags, int(rng.integers(0, 3)), "")
+    return Batch(routes, columns, assign_calls(routes, columns), looked, now_ns - 7)
 
 
-def told_by(kind: type[Arms], routes: Routes, seed: int, *, wide: bool) -> Any:  # noqa: ANN401
+def told_by(kind: type[Dispatcher], routes: Routes, seed: int, *, wide: bool) -> Any:  # noqa: ANN401
     """What some batches leave behind: replies, windows, metrics, records, copies."""
     clock, heard, windows, metrics = Clock(), Heard(), Windows(), Metrics()
     routes = replace(routes)
 
     async def walk() -> None:
         shadows: Any = heard
-        aside = Aside(windows, metrics, shadows, heard, clock, lambda _: None)
+        aside = Recorder(windows, metrics, shadows, heard, clock, lambda _: None)
         door: Any = heard
-        arms = kind(door, IdWriter(Worker("g", 0, 1, bytes(32))), aside, clock, SimpleNamespace())  # type: ignore[arg-type]
+        arms = kind(
+            door,
+            PredictionIdWriter(WorkerIdentity("g", 0, 1, bytes(32))),
+            aside,
+            clock,
+            SimpleNamespace(),
+        )  # type: ignore[arg-type]
         rng = np.random.default_rng(seed)
         for _ in range(12):
             clock.ns += 40_000_000
-            await arms.answer(batch_of(routes, rng, clock.ns, wide=wide), lambda: None)
+            await arms.dispatch(batch_of(routes, rng, clock.ns, wide=wide), lambda: None)
             clock.ns += 1_000
         aside.fold()
 
@@ -165,13 +175,15 @@ def told_by(kind: type[Arms], routes: Routes, seed: int, *, wide: bool) -> Any: 
     by_version: dict[str, list[Copies]] = {}
     for copies in heard.copies:
         by_version.setdefault(copies.version.label, []).append(copies)
-    closed = windows.close(clock.ns, everything=True)
+    closed = windows.close_windows(clock.ns, everything=True)
     return {
         "replies": sorted(map(said, heard.replies), key=repr),
         "windows": sorted(one.SerializeToString(deterministic=True) for one in closed),
         "metrics": {name: sorted(value, key=repr) for name, value in metrics.snapshot().items()},
         "records": whole(heard.records),
-        "copies": {key: calls_of(joined(several)) for key, several in by_version.items()},
+        "copies": {
+            key: calls_of(concatenate_copies(several)) for key, several in by_version.items()
+        },
     }
 
 
@@ -207,7 +219,7 @@ def whole(records: list[bytes]) -> dict[str, ServedBatch]:
     return by_version
 
 
-@pytest.mark.parametrize("native", [False, pytest.param(True, marks=BUILT)])
+@pytest.mark.parametrize("native", [False, pytest.param(True, marks=NEEDS_NATIVE_INGRESS)])
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize(("plan"), [plan for _, plan in NAMED], ids=[name for name, _ in NAMED])
 def test_many_batches_say_what_each_would(
@@ -219,35 +231,37 @@ def test_many_batches_say_what_each_would(
 ) -> None:
     """Windows with their evidence, metrics, journal and copies are the same, bit for bit."""
     if not native:
-        monkeypatch.setattr(native_observations, "NATIVE", None)
+        monkeypatch.setattr(native_observations, "NATIVE_BATCHES", None)
     versions = {label: loaded[label] for label in plan.versions}
     routes = build_routes(plan, versions, Settings())
     for seed in range(2):
-        together = told_by(Arms, routes, seed, wide=wide)
+        together = told_by(Dispatcher, routes, seed, wide=wide)
         assert together == told_by(OneByOne, routes, seed, wide=wide)
         assert together["windows"]
         assert together["records"]
 
 
-@BUILT
+@NEEDS_NATIVE_INGRESS
 def test_the_library_refuses_columns_that_do_not_fit(loaded: dict[str, LoadedVersion]) -> None:
     """In words: where Rust panics, the worker ends."""
-    routes = build_routes(HALF, {label: loaded[label] for label in HALF.versions}, Settings())
-    kept: list[Clean] = []
+    routes = build_routes(
+        CANARY_AT_HALF, {label: loaded[label] for label in CANARY_AT_HALF.versions}, Settings()
+    )
+    kept: list[FaultFreeBatch] = []
 
     async def walk() -> None:
         aside: Any = SimpleNamespace(clean=kept.append)
         door: Any = SimpleNamespace(answer=lambda *_, **__: None)
-        ids = IdWriter(Worker("g", 0, 1, bytes(32)))
-        arms = Arms(door, ids, aside, Clock(), SimpleNamespace())  # type: ignore[arg-type]
+        ids = PredictionIdWriter(WorkerIdentity("g", 0, 1, bytes(32)))
+        arms = Dispatcher(door, ids, aside, Clock(), SimpleNamespace())  # type: ignore[arg-type]
         rng = np.random.default_rng(1)
         while not kept or kept[0].canary is None or not kept[0].production.prediction_ids:
             kept.clear()
-            await arms.answer(batch_of(routes, rng, Clock.ns, wide=True), lambda: None)
+            await arms.dispatch(batch_of(routes, rng, Clock.ns, wide=True), lambda: None)
 
     asyncio.run(walk())
-    laid = native_observations._laid(kept[0])
-    whole = native_observations.NATIVE([laid], 1, 1, 3)
+    laid = native_observations._native_columns(kept[0])
+    whole = native_observations.NATIVE_BATCHES([laid], 1, 1, 3)
     assert whole.record(False, b"", 1, 65_536, [0, 2])
     with pytest.raises(ValueError, match="a column of 3 is not there"):
         whole.record(False, b"", 1, 65_536, [3])
@@ -261,4 +275,4 @@ def test_the_library_refuses_columns_that_do_not_fit(loaded: dict[str, LoadedVer
                 if group in {2, 3} and place == 0 and len(other) > len(column):
                     continue  # a longer buffer holds all that lies in it
                 with pytest.raises(ValueError, match="do not fit each other"):
-                    native_observations.NATIVE([tuple(map(tuple, changed))], 1, 1, 3)
+                    native_observations.NATIVE_BATCHES([tuple(map(tuple, changed))], 1, 1, 3)

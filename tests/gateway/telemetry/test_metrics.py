@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.supervision.exposition import Exposition, Report, added, counted
+from gateway.supervision.exposition import Exposition, Report, sum_snapshots, without_gauges
 from gateway.telemetry.metrics import FAMILIES, SECONDS_EDGES, SERIES_MAX, Metrics
-from stats.latency import BINS, bins_of
+from stats.latency import BINS, latency_bins
 
 ARM = ("churn", "7", "production")
 
@@ -45,7 +45,7 @@ def test_latency_buckets_are_exact_and_their_sum_within_one_percent() -> None:
     latency_ns = np.exp(rng.uniform(np.log(5e4), np.log(2e11), 10_000)).astype(np.int64)
     metrics = Metrics()
     for part in np.array_split(latency_ns, 7):
-        metrics.count_latency(*ARM, np.bincount(bins_of(part), minlength=BINS))
+        metrics.count_latency(*ARM, np.bincount(latency_bins(part), minlength=BINS))
 
     read = samples(("0", (metrics.snapshot(),)))
 
@@ -66,7 +66,7 @@ def test_every_count_has_its_family() -> None:
     metrics.count_latency(*ARM, np.bincount([3], minlength=BINS))
     metrics.count_scores(*ARM, np.bincount([0, 4, 4], minlength=23))
     metrics.count_batch(33)
-    metrics.refuse("churn", "UNAVAILABLE", "overload", 2)
+    metrics.count_refusals("churn", "UNAVAILABLE", "overload", 2)
     metrics.count_feature_rows("churn", "stale", 4)
     metrics.count_feature_reads("timeout")
     metrics.count_shadow("churn", "8", "dropped", 9)
@@ -75,9 +75,9 @@ def test_every_count_has_its_family() -> None:
     metrics.count_outcome("churn", "on_time")
     metrics.count_windows_dropped(1)
     for name in ("turnout_rows_inside", "turnout_worker_tasks", "turnout_worker_fds"):
-        metrics.gauge(name, 12)
-    metrics.gauge("turnout_feature_store_state", 2)
-    metrics.gauge("turnout_deployment_revision", 31, "churn")
+        metrics.set_gauge(name, 12)
+    metrics.set_gauge("turnout_feature_store_state", 2)
+    metrics.set_gauge("turnout_deployment_revision", 31, "churn")
 
     read = samples(("1", (metrics.snapshot(),)))
 
@@ -98,9 +98,9 @@ def test_a_dead_worker_leaves_its_counts_and_takes_its_gauges() -> None:
     for metrics, calls in ((dead, 42), (living, 3)):
         metrics.count_calls(*ARM, "answered", calls)
         metrics.count_batch(calls)
-        metrics.gauge("turnout_rows_inside", calls)
+        metrics.set_gauge("turnout_rows_inside", calls)
 
-    left = counted(added([{}, dead.snapshot()]))
+    left = without_gauges(sum_snapshots([{}, dead.snapshot()]))
     read = samples(("0", (left, living.snapshot())))
 
     arm = "model=churn,outcome=answered,role=production,version=7,worker=0"
@@ -113,9 +113,9 @@ def test_a_dead_worker_leaves_its_counts_and_takes_its_gauges() -> None:
 def test_a_caller_cannot_invent_series() -> None:
     """10,000 made-up model names make one series, `other`; so do versions past the bound."""
     metrics = Metrics()
-    metrics.know({"churn"})
+    metrics.set_models({"churn"})
     for index in range(10_000):
-        metrics.refuse(f"made-up-{index}", "NOT_FOUND", "model", 1)
+        metrics.count_refusals(f"made-up-{index}", "NOT_FOUND", "model", 1)
     assert metrics.snapshot()["turnout_refusals"] == [[["other", "NOT_FOUND", "model"], 10_000]]
 
     for index in range(3 * SERIES_MAX):
@@ -134,9 +134,9 @@ def test_a_caller_cannot_invent_series() -> None:
 def test_a_gauge_that_is_not_declared_is_the_authors_mistake() -> None:
     """Unknown names and missing labels are told at once."""
     with pytest.raises(KeyError):
-        Metrics().gauge("turnout_typo", 1)
+        Metrics().set_gauge("turnout_typo", 1)
     with pytest.raises(ValueError, match="takes labels"):
-        Metrics().gauge("turnout_deployment_revision", 1)
+        Metrics().set_gauge("turnout_deployment_revision", 1)
 
 
 def test_a_batch_costs_a_few_microseconds() -> None:
@@ -151,6 +151,6 @@ def test_a_batch_costs_a_few_microseconds() -> None:
         metrics.count_batch(64)
         metrics.count_feature_reads("ok")
         metrics.count_feature_rows("churn", "defaulted", 3)
-        metrics.gauge("turnout_rows_inside", 64)
+        metrics.set_gauge("turnout_rows_inside", 64)
         best_s = min(best_s, time.thread_time() - start)
     assert best_s < 50e-6

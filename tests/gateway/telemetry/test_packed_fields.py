@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.telemetry import packed_fields
-from protos.window_pb2 import Records
+from protos.window_pb2 import KeyRecords
 from tests.property_examples import examples
 
 NUMBERS = st.lists(st.one_of(st.integers(0, 300), st.integers(0, 2**32 - 1)), max_size=150)
@@ -17,7 +17,7 @@ def test_columns_on_the_wire_are_protobufs_own(
     keys: list[int], bins: list[int], batch_calls: list[int]
 ) -> None:
     """Empty, of one byte each, of several, and lengths past a byte."""
-    expected = Records(key_hash=keys, bin=bins, batch_calls=batch_calls).SerializeToString()
+    expected = KeyRecords(key_hash=keys, bin=bins, batch_calls=batch_calls).SerializeToString()
     written = [
         packed_fields.fixed64s(2, np.array(keys, dtype=np.uint64)),
         packed_fields.varints(3, np.array(bins, dtype=np.int64)),

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from gateway.columns import ModelShape
 from gateway.settings import Settings
 from gateway.status import Code, RefusedError
-from gateway.transport.decode import DoorLimits, decode, parse
+from gateway.transport.decode import DecodeLimits, decode_predict, parse_predict
 from protos.predict_pb2 import PredictRequest, Row
 from protos.registry_pb2 import ServingPolicy
 from registry.types import Deployment
-from tests.gateway.gateway_fixture import SALT, House, ask, house
+from tests.gateway.gateway_fixture import SALT, GatewayFixture, gateway_fixture, predict_request
 from tests.property_examples import examples
 from tests.tiny_models import tiny_contract, tiny_files
 from tests.walks.wire.http2_frames import (
@@ -25,18 +25,18 @@ from tests.walks.wire.http2_frames import (
     END_HEADERS,
     END_STREAM,
     HEADERS,
-    Wire,
-    frame,
-    headers,
+    RawConnection,
+    call_header_block,
+    raw_frame,
 )
-from tests.walks.wire.http2_frames import message as framed
+from tests.walks.wire.http2_frames import raw_grpc_message as framed
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 GUARD = tiny_contract().guard
 OURS = ("Traceback", "File ", ".py", "Error:", "onnx", "numpy", "redis", "0x7f")
 """Words that would be ours: paths, exceptions, libraries."""
 
-LIMITS = DoorLimits(128, 128)
+LIMITS = DecodeLimits(128, 128)
 SHAPE = ModelShape(
     "churn",
     1,
@@ -65,22 +65,30 @@ def deployment(**policy: object) -> Deployment:
 
 def message(change: Callable[[PredictRequest], object]) -> bytes:
     """A good call, changed."""
-    request = ask(1, 2, 3)
+    request = predict_request(1, 2, 3)
     change(request)
     return request.SerializeToString()
 
 
 BAD: dict[str, tuple[bytes, grpc.StatusCode, str]] = {
     "random bytes": (bytes(range(7, 91)), INVALID, "are not a turnout"),
-    "truncated": (ask(1, 2, 3).SerializeToString()[:-3], INVALID, "are not a turnout"),
+    "truncated": (predict_request(1, 2, 3).SerializeToString()[:-3], INVALID, "are not a turnout"),
     "empty": (b"", INVALID, "name is 0 bytes"),
     "invalid UTF-8 model": (b"\x0a\x02\xff\xfe", INVALID, "UTF-8"),
     "10 kB model name": (message(lambda r: setattr(r, "model", "m" * 10_000)), INVALID, "10000 b"),
     "a path as model": (message(lambda r: setattr(r, "model", "../etc")), INVALID, "odd char"),
     "NUL in model": (message(lambda r: setattr(r, "model", "ch\0rn")), INVALID, "odd char"),
-    "10 kB key": (ask(1, 2, 3, key="k" * 10_000).SerializeToString(), INVALID, "1 to 128 bytes"),
-    "empty key": (ask(1, 2, 3, key="").SerializeToString(), INVALID, "1 to 128 bytes"),
-    "control character in key": (ask(1, 2, 3, key="a\nb").SerializeToString(), INVALID, r"U\+000A"),
+    "10 kB key": (
+        predict_request(1, 2, 3, key="k" * 10_000).SerializeToString(),
+        INVALID,
+        "1 to 128 bytes",
+    ),
+    "empty key": (predict_request(1, 2, 3, key="").SerializeToString(), INVALID, "1 to 128 bytes"),
+    "control character in key": (
+        predict_request(1, 2, 3, key="a\nb").SerializeToString(),
+        INVALID,
+        r"U\+000A",
+    ),
     "10 kB sticky key": (
         message(lambda r: setattr(r, "sticky_key", "s" * 10_000)),
         INVALID,
@@ -101,8 +109,16 @@ BAD: dict[str, tuple[bytes, grpc.StatusCode, str]] = {
         INVALID,
         "version is 10000 bytes",
     ),
-    "too few inputs": (ask(1, 2).SerializeToString(), INVALID, "2 inputs; model 'churn' takes 3"),
-    "too many inputs": (ask(*[1.0] * 9).SerializeToString(), INVALID, "9 inputs; .* takes 3"),
+    "too few inputs": (
+        predict_request(1, 2).SerializeToString(),
+        INVALID,
+        "2 inputs; model 'churn' takes 3",
+    ),
+    "too many inputs": (
+        predict_request(*[1.0] * 9).SerializeToString(),
+        INVALID,
+        "9 inputs; .* takes 3",
+    ),
     "no key": (message(lambda r: r.rows[0].ClearField("keys")), INVALID, "0 keys; .* takes 1"),
     "two keys": (message(lambda r: r.rows[0].keys.append("x")), INVALID, "2 keys; .* takes 1"),
     "both inputs and named": (message(lambda r: r.rows[0].named.update(f0=1.0)), INVALID, "both"),
@@ -122,7 +138,7 @@ BAD: dict[str, tuple[bytes, grpc.StatusCode, str]] = {
     ),
     "0 rows": (PredictRequest(model="churn").SerializeToString(), INVALID, "0 rows"),
     "too many rows": (
-        ask(1, 2, 3, rows=1_025).SerializeToString(),
+        predict_request(1, 2, 3, rows=1_025).SerializeToString(),
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "1025 rows; model 'churn' takes 1024",
     ),
@@ -149,16 +165,18 @@ def test_each_bad_call_gets_its_status_while_its_neighbours_are_answered() -> No
     """27 kinds of bad calls, each sent together with three good ones."""
 
     async def walk() -> None:
-        async with house({"1": tiny_files()}, deployment()) as gateway:
+        async with gateway_fixture({"1": tiny_files()}, deployment()) as gateway:
             for name, (raw, code, words) in BAD.items():
-                neighbours = [gateway.predict(ask(1, 2, 3, key=f"S{n}")) for n in range(3)]
+                neighbours = [
+                    gateway.predict(predict_request(1, 2, 3, key=f"S{n}")) for n in range(3)
+                ]
                 error, *replies = await asyncio.gather(gateway.refusal(raw), *neighbours)
                 assert error.code() == code, name
                 assert_told(error, words, name)
                 for reply in replies:
                     assert [round(score, 4) for score in reply.scores] == [1.4], name
             assert gateway.faults == []
-            assert gateway.door.rows_inside == 0
+            assert gateway.ingress_server.rows_inside == 0
 
     asyncio.run(walk())
 
@@ -176,10 +194,10 @@ def test_a_message_beyond_4_mb_is_resource_exhausted_and_the_connection_lives() 
     """5 MB refused; the next call on the same channel is answered."""
 
     async def walk() -> None:
-        async with house({"1": tiny_files()}, deployment()) as gateway:
+        async with gateway_fixture({"1": tiny_files()}, deployment()) as gateway:
             error = await gateway.refusal(bytes(5 * 1024 * 1024))
             assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert (await gateway.predict(ask(1, 2, 3))).version == "1"
+            assert (await gateway.predict(predict_request(1, 2, 3))).version == "1"
 
     asyncio.run(walk())
 
@@ -191,18 +209,18 @@ def test_a_deadline_that_has_passed_reaches_no_model() -> None:
     """
 
     def hurry(port: int, timeout: bytes) -> None:
-        wire = Wire(port)
-        block = headers(more=((b"grpc-timeout", timeout),))
-        body = frame(DATA, END_STREAM, 1, framed(ask(1, 2, 3).SerializeToString()))
-        wire.send(frame(HEADERS, END_HEADERS, 1, block) + body)
-        while not (wire.ended or wire.resets):
+        wire = RawConnection(port)
+        block = call_header_block(more=((b"grpc-timeout", timeout),))
+        body = raw_frame(DATA, END_STREAM, 1, framed(predict_request(1, 2, 3).SerializeToString()))
+        wire.send(raw_frame(HEADERS, END_HEADERS, 1, block) + body)
+        while not (wire.ended_streams or wire.reset_streams):
             assert wire.read(5.0)
         wire.close()
 
     async def walk() -> None:
-        async with house({"1": tiny_files()}, deployment()) as gateway:
+        async with gateway_fixture({"1": tiny_files()}, deployment()) as gateway:
             await asyncio.to_thread(hurry, gateway.port, b"0u")
-            await gateway.predict(ask(1, 2, 3))
+            await gateway.predict(predict_request(1, 2, 3))
             assert gateway.window("PRODUCTION").calls.answered == 1
 
     asyncio.run(walk())
@@ -213,17 +231,19 @@ def test_a_deadline_that_has_passed_reaches_no_model() -> None:
 def test_nan_inputs_are_the_models_policy(value: float) -> None:
     """Refused where the policy says so; else passed on, and a NaN score is INTERNAL."""
 
-    async def walk(gateway: House, code: grpc.StatusCode) -> None:
+    async def walk(gateway: GatewayFixture, code: grpc.StatusCode) -> None:
         error, reply = await asyncio.gather(
-            gateway.refusal(ask(value, 2, 3)), gateway.predict(ask(1, 2, 3))
+            gateway.refusal(predict_request(value, 2, 3)), gateway.predict(predict_request(1, 2, 3))
         )
         assert error.code() == code
         assert round(reply.scores[0], 4) == 1.4
 
     async def both() -> None:
-        async with house({"1": tiny_files()}, deployment(nan_inputs_refused=True)) as gateway:
+        async with gateway_fixture(
+            {"1": tiny_files()}, deployment(nan_inputs_refused=True)
+        ) as gateway:
             await walk(gateway, INVALID)
-        async with house({"1": tiny_files()}, deployment()) as gateway:
+        async with gateway_fixture({"1": tiny_files()}, deployment()) as gateway:
             await walk(gateway, grpc.StatusCode.INTERNAL)
 
     asyncio.run(both())
@@ -235,8 +255,8 @@ def test_a_default_score_stands_in_for_nan_where_the_policy_says_so() -> None:
 
     async def walk() -> None:
         policy = deployment(nan_scores_defaulted=True, default_score=0.25)
-        async with house({"1": tiny_files()}, policy) as gateway:
-            reply = await gateway.predict(ask(math.nan, 2, 3))
+        async with gateway_fixture({"1": tiny_files()}, policy) as gateway:
+            reply = await gateway.predict(predict_request(math.nan, 2, 3))
             assert (list(reply.scores), list(reply.row_flags)) == ([0.25], [4])
 
     asyncio.run(walk())
@@ -247,9 +267,11 @@ def test_one_poisoned_row_fails_its_caller_alone() -> None:
     """40 calls of which one makes ONNX Runtime raise: 39 answers, one INTERNAL with an id."""
 
     async def walk() -> None:
-        async with house({"1": tiny_files(fault_when=5.0)}, deployment()) as gateway:
-            calls = [gateway.predict(ask(1, 2, 3, key=f"S{n}")) for n in range(39)]
-            error, *replies = await asyncio.gather(gateway.refusal(ask(9, 2, 3)), *calls)
+        async with gateway_fixture({"1": tiny_files(fault_when=5.0)}, deployment()) as gateway:
+            calls = [gateway.predict(predict_request(1, 2, 3, key=f"S{n}")) for n in range(39)]
+            error, *replies = await asyncio.gather(
+                gateway.refusal(predict_request(9, 2, 3)), *calls
+            )
             assert error.code() == grpc.StatusCode.INTERNAL
             assert error.details() == "the gateway failed on this call (error 00000001)"
             assert {round(reply.scores[0], 4) for reply in replies} == {1.4}
@@ -261,7 +283,7 @@ def test_one_poisoned_row_fails_its_caller_alone() -> None:
 def test_a_call_without_a_message_ends_within_body_ms_max() -> None:
     """A half-open call, and one that closes without a message: both ended, nothing held."""
 
-    async def silent(gateway: House) -> grpc.StatusCode:
+    async def silent(gateway: GatewayFixture) -> grpc.StatusCode:
         call = gateway.channel.stream_unary("/turnout.v1.Predictor/Predict")()
         try:
             await call
@@ -271,13 +293,13 @@ def test_a_call_without_a_message_ends_within_body_ms_max() -> None:
 
     async def walk() -> None:
         limits = Settings(body_ms_max=100)
-        async with house({"1": tiny_files()}, deployment(), settings=limits) as gateway:
+        async with gateway_fixture({"1": tiny_files()}, deployment(), settings=limits) as gateway:
             assert await silent(gateway) == grpc.StatusCode.DEADLINE_EXCEEDED
             ended = gateway.channel.stream_unary("/turnout.v1.Predictor/Predict")(iter(()))
             with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await ended
             assert raised.value.code() == INVALID
-            assert gateway.door.rows_inside == 0
+            assert gateway.ingress_server.rows_inside == 0
 
     asyncio.run(walk())
 
@@ -288,8 +310,8 @@ def test_more_rows_than_the_house_holds_are_unavailable_with_a_pushback() -> Non
 
     async def walk() -> None:
         small = Settings(rows_inside_max=512, rows_call_max=64, batch_rows_max=64)
-        async with house({"1": tiny_files()}, deployment(), settings=small) as gateway:
-            calls = [gateway.predict(ask(1, 2, 3, rows=64)) for _ in range(40)]
+        async with gateway_fixture({"1": tiny_files()}, deployment(), settings=small) as gateway:
+            calls = [gateway.predict(predict_request(1, 2, 3, rows=64)) for _ in range(40)]
             ended = await asyncio.gather(*calls, return_exceptions=True)
             refused = [e for e in ended if isinstance(e, grpc.aio.AioRpcError)]
             for error in refused:
@@ -297,7 +319,7 @@ def test_more_rows_than_the_house_holds_are_unavailable_with_a_pushback() -> Non
                 pushback = dict(error.trailing_metadata() or ())["grpc-retry-pushback-ms"]
                 assert pushback == "100"
             assert len(refused) < 40
-            assert gateway.door.rows_inside == 0
+            assert gateway.ingress_server.rows_inside == 0
 
     asyncio.run(walk())
 
@@ -308,7 +330,7 @@ def test_no_bytes_whatever_raise_anything_but_a_refusal(raw: bytes) -> None:
     """Random bytes through parse and decode: a call, or a RefusedError."""
     refused = Code.INVALID_ARGUMENT
     try:
-        decode(parse(raw), {"churn": SHAPE}, LIMITS)
+        decode_predict(parse_predict(raw), {"churn": SHAPE}, LIMITS)
     except RefusedError as error:
         refused = error.refusal.code
     assert refused in (Code.INVALID_ARGUMENT, Code.NOT_FOUND)
@@ -318,10 +340,12 @@ def test_no_bytes_whatever_raise_anything_but_a_refusal(raw: bytes) -> None:
 @given(st.integers(0, 400), st.integers(0, 255))
 def test_a_good_call_with_one_byte_changed_is_a_call_or_a_refusal(place: int, value: int) -> None:
     """One byte of a call of five rows, set to anything."""
-    raw = bytearray(ask(1, 2, 3, key="S0000042", rows=5, request_id="r-1").SerializeToString())
+    raw = bytearray(
+        predict_request(1, 2, 3, key="S0000042", rows=5, request_id="r-1").SerializeToString()
+    )
     raw[place % len(raw)] = value
     try:
-        call = decode(parse(bytes(raw)), {"churn": SHAPE}, LIMITS)
+        call = decode_predict(parse_predict(bytes(raw)), {"churn": SHAPE}, LIMITS)
         assert len(call.inputs) == 3 * call.rows
         assert len(call.ids) == call.rows
     except RefusedError:
@@ -331,5 +355,5 @@ def test_a_good_call_with_one_byte_changed_is_a_call_or_a_refusal(place: int, va
 def test_named_inputs_take_defaults_and_dictionary_codes() -> None:
     """f1 by text: "b" is code 1, an unknown category code 2; what is left out takes its default."""
     rows = [Row(keys=["S"], named={"f0": 7.0}, named_text={"f1": text}) for text in ("b", "zzz")]
-    call = decode(PredictRequest(model="churn", rows=rows), {"churn": SHAPE}, LIMITS)
+    call = decode_predict(PredictRequest(model="churn", rows=rows), {"churn": SHAPE}, LIMITS)
     assert call.inputs == [7.0, 1, 0.0, 7.0, 2, 0.0]

@@ -8,7 +8,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from registry.types import Deployment
-from tests.gateway.gateway_fixture import SALT, House, house
+from tests.gateway.gateway_fixture import SALT, GatewayFixture, gateway_fixture
 from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
@@ -19,7 +19,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-def watch(gateway: House, service: str) -> grpc.aio.UnaryStreamCall[bytes, bytes]:
+def watch(gateway: GatewayFixture, service: str) -> grpc.aio.UnaryStreamCall[bytes, bytes]:
     """Open Health.Watch."""
     method = gateway.channel.unary_stream("/grpc.health.v1.Health/Watch")
     return method(health_pb2.HealthCheckRequest(service=service).SerializeToString())
@@ -37,7 +37,7 @@ def test_health_is_checked_by_name_and_watched_until_the_door_closes() -> None:
     """The server and "churn" serve, "fraud" is NOT_FOUND; a watch sees NOT_SERVING."""
 
     async def walk() -> None:
-        async with house({"1": tiny_files()}, ONE) as gateway:
+        async with gateway_fixture({"1": tiny_files()}, ONE) as gateway:
             check = gateway.channel.unary_unary("/grpc.health.v1.Health/Check")
             for name in ("", "churn"):
                 raw = await check(health_pb2.HealthCheckRequest(service=name).SerializeToString())
@@ -48,7 +48,7 @@ def test_health_is_checked_by_name_and_watched_until_the_door_closes() -> None:
 
             known, unknown = watch(gateway, "churn"), watch(gateway, "fraud")
             assert (await status_of(known), await status_of(unknown)) == (SERVING, UNKNOWN)
-            await gateway.door.show_health({"churn": False, "fraud": True})
+            await gateway.ingress_server.show_health({"churn": False, "fraud": True})
             assert (await status_of(known), await status_of(unknown)) == (NOT_SERVING, SERVING)
 
     asyncio.run(walk())
@@ -65,7 +65,7 @@ def test_reflection_lists_the_services_and_describes_predict(version: str) -> No
     ]
 
     async def walk() -> None:
-        async with house({"1": tiny_files()}, ONE) as gateway:
+        async with gateway_fixture({"1": tiny_files()}, ONE) as gateway:
             name = f"grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
             call = gateway.channel.stream_stream(f"/{name}")(
                 iter(request.SerializeToString() for request in requests)

@@ -13,23 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.columns import ModelShape
-from gateway.native_library import built
+from gateway.native_library import load_native_library
 from gateway.settings import Settings
 from gateway.status import RefusedError
 from gateway.transport import open_inference
-from gateway.transport.decode import DecodedCall, DoorLimits, decode, parse
+from gateway.transport.decode import DecodedCall, DecodeLimits, decode_predict, parse_predict
 from protos import open_inference_pb2 as oip
 from protos.predict_pb2 import PredictRequest, Row
-from tests.front_doors import BUILT
+from tests.front_doors import NEEDS_NATIVE_INGRESS
 from tests.gateway.test_vectors import COLUMNS
 from tests.gateway.test_vectors import SHAPE as NBA
 from tests.property_examples import examples
 
-NATIVE = built()
-pytestmark = BUILT
+NATIVE = load_native_library()
+pytestmark = NEEDS_NATIVE_INGRESS
 
 SETTINGS = Settings()
-LIMITS = DoorLimits(SETTINGS.name_bytes_max, SETTINGS.request_id_bytes_max)
+LIMITS = DecodeLimits(SETTINGS.name_bytes_max, SETTINGS.request_id_bytes_max)
 VECTORS = Path(__file__).parents[2] / "vectors"
 CHURN = ModelShape(
     model="churn",
@@ -65,7 +65,7 @@ def ours(act: Callable[[], DecodedCall], shape: ModelShape) -> Said:
     try:
         call = act()
     except RefusedError as error:
-        return int(error.refusal.code), error.refusal.words
+        return int(error.refusal.code), error.refusal.message
     inputs = np.array(call.inputs, "<f4").tobytes()
     texts = [call.sticky, call.request_id, call.pin.encode()]
     ids = [bytes(map(len, call.ids)), b"".join(call.ids)]
@@ -77,7 +77,7 @@ def predict_alike(message: bytes, shape: ModelShape) -> Said:
     """Hold one message against both; what they said."""
     assert NATIVE is not None
     shapes = {shape.model: shape}
-    python = ours(lambda: decode(parse(message), shapes, LIMITS), shape)
+    python = ours(lambda: decode_predict(parse_predict(message), shapes, LIMITS), shape)
     native = tuple(NATIVE.decode("predict", message, shape, SETTINGS))
     assert _sorted_out(native) == _sorted_out(python)
     return python
@@ -88,8 +88,8 @@ def infer_alike(message: bytes, shape: ModelShape) -> Said:
     assert NATIVE is not None
 
     def act() -> DecodedCall:
-        request = open_inference.parse(message, SETTINGS.typed_bytes_max)
-        return open_inference.decode(request, {shape.model: shape}, LIMITS).call
+        request = open_inference.parse_infer(message, SETTINGS.typed_bytes_max)
+        return open_inference.decode_infer(request, {shape.model: shape}, LIMITS).call
 
     python = ours(act, shape)
     assert _sorted_out(tuple(NATIVE.decode("infer", message, shape, SETTINGS))) == _sorted_out(

@@ -14,8 +14,8 @@ from gateway.columns import ModelShape
 from gateway.settings import Settings
 from gateway.status import RefusedError
 from gateway.transport import open_inference
-from gateway.transport.decode import DoorLimits
-from gateway.transport.protobuf_scan import WireError, bytes_beside
+from gateway.transport.decode import DecodeLimits
+from gateway.transport.protobuf_scan import ProtobufScanError, bytes_outside_field
 from protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from protos.predict_pb2 import PredictReply
 from tests.property_examples import examples
@@ -31,14 +31,14 @@ SHAPE = ModelShape(
         "input_defaults": tuple(VECTORS["shape"]["input_defaults"]),
     }
 )
-LIMITS = DoorLimits(**VECTORS["limits"])
+LIMITS = DecodeLimits(**VECTORS["limits"])
 TYPED_BYTES_MAX: int = VECTORS["typed_bytes_max"]
 
 
-def asked(message: bytes) -> open_inference.Asked:
+def asked(message: bytes) -> open_inference.ParsedInfer:
     """Parse and decode as the door does."""
-    request = open_inference.parse(message, TYPED_BYTES_MAX)
-    return open_inference.decode(request, {"nba": SHAPE}, LIMITS)
+    request = open_inference.parse_infer(message, TYPED_BYTES_MAX)
+    return open_inference.decode_infer(request, {"nba": SHAPE}, LIMITS)
 
 
 @pytest.mark.parametrize("call", VECTORS["calls"], ids=lambda call: call["why"])
@@ -69,7 +69,7 @@ def test_a_bad_request_gets_its_code_and_is_told_which_tensor(bad: dict[str, Any
     """56 kinds; short words on one line."""
     with pytest.raises(RefusedError) as refused:
         asked(bytes.fromhex(bad["message"]))
-    words = refused.value.refusal.words
+    words = refused.value.refusal.message
     assert int(refused.value.refusal.code) == bad["code"]
     assert bad["names"] in words
     assert len(words) <= 300
@@ -80,7 +80,7 @@ def test_a_bad_request_gets_its_code_and_is_told_which_tensor(bad: dict[str, Any
 def test_a_reply_is_written_as_committed(vector: dict[str, Any]) -> None:
     """Scores bit for bit, role in words, prediction_id in base64."""
     reply = PredictReply.FromString(bytes.fromhex(vector["reply"]))
-    written = open_inference.encode(reply, request_id=vector["id"], raw=vector["raw"])
+    written = open_inference.encode_infer_reply(reply, request_id=vector["id"], raw=vector["raw"])
     again = ModelInferResponse.FromString(written).SerializeToString(deterministic=True)
     assert again.hex() == vector["bytes"]
 
@@ -95,7 +95,7 @@ def test_an_element_bomb_is_refused_before_it_is_parsed() -> None:
     assert len(ModelInferRequest.FromString(bomb).inputs[0].contents.int_contents) == len(numbers)
     parsed = time.thread_time()
     with pytest.raises(RefusedError, match="outside raw_input_contents"):
-        open_inference.parse(bomb, Settings().typed_bytes_max)
+        open_inference.parse_infer(bomb, Settings().typed_bytes_max)
     assert time.thread_time() - parsed < (parsed - started) / 20
 
 
@@ -115,8 +115,8 @@ def test_no_bytes_whatever_raise_anything_but_a_refusal(raw: bytes) -> None:
     """Random bytes, below and above typed_bytes_max."""
     for typed_bytes_max in (4, 10_000):
         try:
-            request = open_inference.parse(raw, typed_bytes_max)
-            open_inference.decode(request, {"nba": SHAPE}, LIMITS)
+            request = open_inference.parse_infer(raw, typed_bytes_max)
+            open_inference.decode_infer(request, {"nba": SHAPE}, LIMITS)
         except RefusedError:
             pass
 
@@ -142,11 +142,11 @@ def test_what_lies_beside_the_bulk_is_counted_exactly(name: bytes, blobs: list[b
     """Length of the whole, less the contents of field 7."""
     message = b"\x0a" + _varint(len(name)) + name + b"\x18\x96\x01\x25abcd\x29abcdefgh"
     message += b"".join(b"\x3a" + _varint(len(blob)) + blob for blob in blobs)
-    assert bytes_beside(message, 7, 9) == len(message) - sum(map(len, blobs))
-    with pytest.raises(WireError):
-        bytes_beside(message + b"\x0a\x05", 7, 20)
-    with pytest.raises(WireError):
-        bytes_beside(message, 7, 3 + len(blobs))
+    assert bytes_outside_field(message, 7, 9) == len(message) - sum(map(len, blobs))
+    with pytest.raises(ProtobufScanError):
+        bytes_outside_field(message + b"\x0a\x05", 7, 20)
+    with pytest.raises(ProtobufScanError):
+        bytes_outside_field(message, 7, 3 + len(blobs))
 
 
 def _varint(value: int) -> bytes:

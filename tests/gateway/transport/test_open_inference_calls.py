@@ -9,11 +9,17 @@ import pytest
 from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from journal.prediction_id import read
+from journal.prediction_id import read_prediction_id
 from protos import open_inference_pb2 as oip
 from protos.predict_pb2 import CANARY, PredictRequest, Row
 from registry.types import Deployment
-from tests.gateway.gateway_fixture import KEY, SALT, House, ask, house
+from tests.gateway.gateway_fixture import (
+    KEY,
+    SALT,
+    GatewayFixture,
+    gateway_fixture,
+    predict_request,
+)
 from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
@@ -31,14 +37,16 @@ PLAN = Deployment(
 VERSIONS = {"1": tiny_files(), "2": tiny_files(golden_rows=4)}
 
 
-async def call(gateway: House, method: str, request: Message, reply: type[Message]) -> Message:
+async def call(
+    gateway: GatewayFixture, method: str, request: Message, reply: type[Message]
+) -> Message:
     """Call one method of the service."""
     path = f"/inference.GRPCInferenceService/{method}"
     raw = await gateway.channel.unary_unary(path)(request.SerializeToString(), timeout=5.0)
     return reply.FromString(raw)
 
 
-async def infer(gateway: House, key: str, **more: object) -> oip.ModelInferResponse:
+async def infer(gateway: GatewayFixture, key: str, **more: object) -> oip.ModelInferResponse:
     """Infer one row of (1, 2, 3), typed."""
     request = oip.ModelInferRequest(model_name="churn", **more)  # type: ignore[arg-type]
     keys = request.inputs.add(name="keys", datatype="BYTES", shape=[1, 1])
@@ -54,19 +62,22 @@ def test_both_dialects_give_one_answer_sixty_customers_over() -> None:
     """Same score, version, role and holdout; a prediction_id that proves itself."""
 
     async def walk() -> None:
-        async with house(VERSIONS, PLAN) as gateway:
+        async with gateway_fixture(VERSIONS, PLAN) as gateway:
             seen = set()
             for number in range(60):
                 key = f"S{number:07d}"
                 theirs, ours = await asyncio.gather(
-                    infer(gateway, key, id="r-1"), gateway.predict(ask(1, 2, 3, key=key))
+                    infer(gateway, key, id="r-1"),
+                    gateway.predict(predict_request(1, 2, 3, key=key)),
                 )
                 role = theirs.parameters["role"].string_param
                 assert (theirs.id, theirs.model_version) == ("r-1", ours.version)
                 assert list(theirs.outputs[0].contents.fp32_contents) == list(ours.scores)
                 assert theirs.parameters["holdout"].bool_param == ours.holdout
                 assert (role == "canary") == (ours.role == CANARY)
-                proved = read(b64decode(theirs.parameters["prediction_id"].string_param), KEY)
+                proved = read_prediction_id(
+                    b64decode(theirs.parameters["prediction_id"].string_param), KEY
+                )
                 assert proved.holdout == ours.holdout
                 seen.add((role, ours.holdout))
             assert len(seen) == 4
@@ -78,7 +89,7 @@ def test_a_version_pins_and_a_stranger_is_not_found() -> None:
     """model_version is a pin; every refusal is counted once."""
 
     async def walk() -> None:
-        async with house(VERSIONS, PLAN) as gateway:
+        async with gateway_fixture(VERSIONS, PLAN) as gateway:
             pinned = await infer(gateway, "S1", model_version="2")
             assert pinned.parameters["role"].string_param == "pinned"
             for more, code in (
@@ -90,7 +101,7 @@ def test_a_version_pins_and_a_stranger_is_not_found() -> None:
                 assert refused.value.code() == code
             counted = {tuple(k): n for k, n in gateway.metrics.snapshot()["turnout_refusals"]}
             assert counted == {("churn", "NOT_FOUND", "core"): 1}
-            assert [refusal.code.name for _, refusal in gateway.refused] == ["INVALID_ARGUMENT"]
+            assert [refusal.code.name for _, refusal in gateway.refusals] == ["INVALID_ARGUMENT"]
 
     asyncio.run(walk())
 
@@ -99,7 +110,7 @@ def test_health_and_metadata_say_what_is_deployed() -> None:
     """Live, ready, names, tensors, versions; what is not there is not ready, or NOT_FOUND."""
 
     async def walk() -> None:
-        async with house(VERSIONS, PLAN) as gateway:
+        async with gateway_fixture(VERSIONS, PLAN) as gateway:
             for request, reply, field, expected in (
                 (oip.ServerLiveRequest(), oip.ServerLiveResponse, "live", True),
                 (oip.ServerReadyRequest(), oip.ServerReadyResponse, "ready", True),
@@ -148,7 +159,9 @@ def test_reflection_describes_the_service() -> None:
     """Tools like grpcurl find every method."""
 
     async def walk() -> None:
-        async with house({"1": tiny_files()}, Deployment(model="churn", production="1")) as gateway:
+        async with gateway_fixture(
+            {"1": tiny_files()}, Deployment(model="churn", production="1")
+        ) as gateway:
             stub = reflection_pb2_grpc.ServerReflectionStub(gateway.channel)  # type: ignore[no-untyped-call]
             asking = reflection_pb2.ServerReflectionRequest(
                 file_containing_symbol="inference.GRPCInferenceService"
@@ -164,7 +177,9 @@ def test_one_call_of_each_dialect_is_one_row_of_evidence() -> None:
     """Both count into the same windows."""
 
     async def walk() -> None:
-        async with house({"1": tiny_files()}, Deployment(model="churn", production="1")) as gateway:
+        async with gateway_fixture(
+            {"1": tiny_files()}, Deployment(model="churn", production="1")
+        ) as gateway:
             await infer(gateway, "S1")
             row = Row(keys=["S1"], inputs=[1, 2, 3])
             await gateway.predict(PredictRequest(model="churn", rows=[row]))

@@ -4,7 +4,7 @@ import pytest
 from google.protobuf.internal.encoder import _VarintBytes
 
 from gateway.status import Code, RefusedError
-from gateway.transport.decode import FIELDS_MAX, PARSED_BYTES_MAX, ROW_BYTES_MAX, parse
+from gateway.transport.decode import FIELDS_MAX, PARSED_BYTES_MAX, ROW_BYTES_MAX, parse_predict
 from protos.predict_pb2 import PredictRequest, Row
 
 NAMED = Row(named={f"{number:x}": 1.0 for number in range(30_000)}).SerializeToString()
@@ -29,22 +29,22 @@ BOMBS = {
 def test_many_elements_are_refused_unparsed(bomb: str) -> None:
     """Each would have cost tens of milliseconds to seconds under the GIL."""
     with pytest.raises(RefusedError) as refused:
-        parse(BOMBS[bomb])
+        parse_predict(BOMBS[bomb])
     assert refused.value.refusal.code is Code.RESOURCE_EXHAUSTED
 
 
 def test_the_largest_honest_call_is_parsed() -> None:
     """1,024 rows of 500 inputs, 2 MB; and a row of 64 kB."""
     rows = [Row(keys=["S1"], inputs=[1.0] * 500)] * 1_024
-    assert len(parse(PredictRequest(rows=rows).SerializeToString()).rows) == 1_024
+    assert len(parse_predict(PredictRequest(rows=rows).SerializeToString()).rows) == 1_024
     wide = Row(keys=["S1"], inputs=[1.0] * (ROW_BYTES_MAX // 4 - 10))
-    assert len(parse(PredictRequest(rows=[wide] * 8).SerializeToString()).rows) == 8
+    assert len(parse_predict(PredictRequest(rows=[wide] * 8).SerializeToString()).rows) == 8
 
 
 def test_rows_are_counted_to_the_bound() -> None:
     """FIELDS_MAX fields are taken, one more is not."""
     row = b"\x12\x28" + Row(keys=["x" * 38]).SerializeToString()
     assert len(row) * FIELDS_MAX > PARSED_BYTES_MAX
-    assert len(parse(row * FIELDS_MAX).rows) == FIELDS_MAX
+    assert len(parse_predict(row * FIELDS_MAX).rows) == FIELDS_MAX
     with pytest.raises(RefusedError):
-        parse(row * (FIELDS_MAX + 1))
+        parse_predict(row * (FIELDS_MAX + 1))

@@ -8,21 +8,21 @@ import pytest
 from gateway import __main__ as command
 from gateway.clock import SystemClock
 from gateway.errors import SettingsError
-from gateway.fault_log import FaultLog
+from gateway.fault_log import InternalErrorLog
 from gateway.ingress_choice import IngressChoice, is_built
-from gateway.native_library import built
+from gateway.native_library import load_native_library
 from gateway.settings import Settings
 from gateway.transport import server
-from gateway.transport.server import door_of
+from gateway.transport.server import create_server
 
-LOG = FaultLog(logging.getLogger("quiet"))
+LOG = InternalErrorLog(logging.getLogger("quiet"))
 
 
 def kind(ingress: str) -> IngressChoice:
     """The kind of the door that is built for a setting."""
 
     async def build() -> IngressChoice:
-        door = door_of(Settings(ingress=ingress), SystemClock(), LOG, lambda *_: None, {})
+        door = create_server(Settings(ingress=ingress), SystemClock(), LOG, lambda *_: None, {})
         await door.close(0.0)
         return door.kind
 
@@ -33,10 +33,10 @@ def test_auto_is_native_where_it_is_built_and_grpcio_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And grpcio is grpcio, built or not."""
-    assert is_built() == (built() is not None)
+    assert is_built() == (load_native_library() is not None)
     assert kind("auto") == (IngressChoice.NATIVE if is_built() else IngressChoice.GRPCIO)
     assert kind("grpcio") == IngressChoice.GRPCIO
-    monkeypatch.setattr(server, "built", lambda: None)
+    monkeypatch.setattr(server, "load_native_library", lambda: None)
     assert kind("auto") == IngressChoice.GRPCIO
 
 
@@ -44,7 +44,7 @@ def test_native_that_is_not_there_is_refused_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By the worker, and by `python -m gateway` already: exit code 2 and the way out."""
-    monkeypatch.setattr(server, "built", lambda: None)
+    monkeypatch.setattr(server, "load_native_library", lambda: None)
     monkeypatch.setattr(command, "is_built", lambda: False)
     with pytest.raises(SettingsError, match="`make ingress` builds it"):
         kind("native")

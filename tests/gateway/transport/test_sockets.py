@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from gateway.transport.grpcio.sockets import clients_left, connections, leave_port
+from gateway.transport.grpcio.sockets import count_connections, stop_listening, wait_for_disconnects
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def test_a_port_that_was_left_refuses_and_its_connections_stay() -> None:
             with closing(socket.create_connection(("127.0.0.1", port))) as caller:
                 taken, _ = listener.accept()
                 with closing(taken):
-                    await leave_port(port)
+                    await stop_listening(port)
                     with pytest.raises(ConnectionRefusedError):
                         socket.create_connection(("127.0.0.1", port))
                     taken.sendall(b"still here")
@@ -43,7 +43,7 @@ def test_connections_that_wait_to_be_accepted_are_waited_for() -> None:
             listening() as (listener, port),
             closing(socket.create_connection(("127.0.0.1", port))) as caller,
         ):
-            leaving = asyncio.create_task(leave_port(port))
+            leaving = asyncio.create_task(stop_listening(port))
             await asyncio.sleep(0.02)
             assert not leaving.done()
             taken, _ = listener.accept()
@@ -60,12 +60,12 @@ def test_clients_are_counted_until_they_leave() -> None:
 
     async def walk() -> None:
         with listening() as (listener, port):
-            assert connections(port) == 0
+            assert count_connections(port) == 0
             caller = socket.create_connection(("127.0.0.1", port))
             taken, _ = listener.accept()
-            assert connections(port) == 1
-            assert not await clients_left(port, 0.01)
-            leaving = asyncio.create_task(clients_left(port, 5.0))
+            assert count_connections(port) == 1
+            assert not await wait_for_disconnects(port, 0.01)
+            leaving = asyncio.create_task(wait_for_disconnects(port, 5.0))
             await asyncio.sleep(0)
             taken.close()
             assert await leaving

@@ -14,15 +14,15 @@ from cryptography.x509.oid import NameOID
 from gateway.settings import Settings
 from protos.predict_pb2 import PredictReply
 from registry.types import Deployment
-from tests.gateway.gateway_fixture import SALT, ask, house
-from tests.poll import until
+from tests.gateway.gateway_fixture import SALT, gateway_fixture, predict_request
+from tests.poll import wait_until
 from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
 
 PLAN = Deployment(model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT)
 PREDICT = "/turnout.v1.Predictor/Predict"
-CALL = ask(1, 2, 3).SerializeToString()
+CALL = predict_request(1, 2, 3).SerializeToString()
 DAY = datetime.timedelta(days=1)
 
 
@@ -93,7 +93,7 @@ def test_only_clients_with_a_certificate_come_in_where_one_is_asked_for(tmp_path
 
     async def walk() -> None:
         settings = written(tmp_path, server, authority)
-        async with house({"1": tiny_files()}, PLAN, settings=settings) as gateway:
+        async with gateway_fixture({"1": tiny_files()}, PLAN, settings=settings) as gateway:
             expected = {friend: True, stranger: False, None: False}
             for own, allowed in expected.items():
                 async with caller(gateway.port, authority, own) as channel:
@@ -111,7 +111,7 @@ def test_a_new_certificate_is_shown_to_new_connections_and_drops_none(tmp_path: 
     async def walk() -> None:
         settings = written(tmp_path, Signed("localhost", old), None)
         async with (
-            house({"1": tiny_files()}, PLAN, settings=settings) as gateway,
+            gateway_fixture({"1": tiny_files()}, PLAN, settings=settings) as gateway,
             caller(gateway.port, old) as before,
         ):
             assert await answered(before)
@@ -135,12 +135,12 @@ def test_a_new_certificate_is_shown_to_new_connections_and_drops_none(tmp_path: 
 def test_large_messages_cross_tls_whole(tmp_path: Path) -> None:
     """1,000 rows of a call, 20 calls at once."""
     authority = Signed("localhost")
-    call = ask(1, 2, 3, rows=1_000).SerializeToString()
+    call = predict_request(1, 2, 3, rows=1_000).SerializeToString()
 
     async def walk() -> None:
         settings = written(tmp_path, authority, None)
         async with (
-            house({"1": tiny_files()}, PLAN, settings=settings) as gateway,
+            gateway_fixture({"1": tiny_files()}, PLAN, settings=settings) as gateway,
             caller(gateway.port, authority) as channel,
         ):
             predict = channel.unary_unary(PREDICT)
@@ -157,8 +157,8 @@ def test_a_unix_socket_answers_as_the_port_does(tmp_path: Path) -> None:
 
     async def walk() -> None:
         path = tmp_path / "worker-0.sock"
-        async with house({"1": tiny_files()}, PLAN, unix=str(path)) as gateway:
-            await until(path.exists)
+        async with gateway_fixture({"1": tiny_files()}, PLAN, unix=str(path)) as gateway:
+            await wait_until(path.exists)
             async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
                 assert await answered(channel)
             assert await answered(gateway.channel)

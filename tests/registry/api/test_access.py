@@ -44,7 +44,7 @@ def test_every_rpc_has_a_rule_and_a_method() -> None:
 def test_an_rpc_without_a_rule_is_refused() -> None:
     """Default deny, even to whoever has every role."""
     with pytest.raises(NotAllowedError, match="there is none"):
-        Access().admit("DropEverything", [("x-turnout-actor", "ann")])
+        Access().authorise("DropEverything", [("x-turnout-actor", "ann")])
 
 
 @pytest.mark.parametrize("rpc", RPCS)
@@ -54,10 +54,10 @@ def test_a_token_decides_name_and_roles(rpc: str, role: str, tmp_path: Path) -> 
     access = Access(read_identities(identities(tmp_path / "i.json", ann=[role])))
 
     if role in RULES[rpc].roles:
-        assert access.admit(rpc, bearer("ann")) == Identity("ann", frozenset({role}))
+        assert access.authorise(rpc, bearer("ann")) == Identity("ann", frozenset({role}))
     else:
         with pytest.raises(NotAllowedError, match=f"{rpc} needs .*'ann' is {role}"):
-            access.admit(rpc, bearer("ann"))
+            access.authorise(rpc, bearer("ann"))
 
 
 @pytest.mark.parametrize("metadata", [[], bearer("eve"), [("authorization", "Bearer ")]])
@@ -68,19 +68,19 @@ def test_without_a_known_token_nothing_is_shown(
     access = Access(read_identities(identities(tmp_path / "i.json", ann=["author"])))
 
     with pytest.raises(UnknownActorError):
-        access.admit("ListModels", metadata)
+        access.authorise("ListModels", metadata)
 
 
 @pytest.mark.parametrize("actor", ["", "x" * 65, "a\nb", " ann", "%00"])
 def test_a_change_needs_a_printable_name(actor: str) -> None:
     """Without tokens a name is claimed, and it must be one."""
     with pytest.raises(UnknownActorError, match="1 to 64 printable"):
-        Access().admit("Deploy", [("x-turnout-actor", actor)])
+        Access().authorise("Deploy", [("x-turnout-actor", actor)])
 
 
 def test_names_travel_percent_encoded() -> None:
     """Metadata is ASCII; people are not."""
-    assert Access().admit("Deploy", [("x-turnout-actor", "Zo%C3%AB")]).actor == "Zoë"
+    assert Access().authorise("Deploy", [("x-turnout-actor", "Zo%C3%AB")]).actor == "Zoë"
 
 
 @pytest.mark.parametrize(

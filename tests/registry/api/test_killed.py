@@ -16,10 +16,10 @@ import pytest
 from protos import registry_pb2 as pb
 from registry.client import RegistryClient
 from registry.history import verify_chain
-from registry.storage.deployments import as_json
-from registry.storage.store import Store
+from registry.storage.deployments import deployment_json
+from registry.storage.store import RegistryStore
 from registry.types import RegistryUnavailableError, RevisionConflictError
-from tests.registry.registry_fixture import running
+from tests.registry.registry_fixture import registry_fixture
 
 pytestmark = pytest.mark.walk
 
@@ -59,7 +59,7 @@ class Killable:
 
 async def prepare(folder: Path) -> None:
     """Three models with two versions each, and nothing but preloads deployed."""
-    async with running(folder) as house:
+    async with registry_fixture(folder) as house:
         for model in MODELS:
             for number in (1, 2):
                 await house.register(number, model)
@@ -77,7 +77,7 @@ async def write_until_killed(address: str, model: str, acknowledged: dict[str, i
                     acknowledged[model] = written.revision
 
 
-async def one_round(folder: Path, delay_s: float, acknowledged: dict[str, int]) -> None:
+async def kill_once(folder: Path, delay_s: float, acknowledged: dict[str, int]) -> None:
     """Write as fast as it goes, from two clients a model, until the kill."""
     registry = Killable(folder)
     try:
@@ -92,16 +92,16 @@ async def one_round(folder: Path, delay_s: float, acknowledged: dict[str, int]) 
         registry.close()
 
 
-def check(folder: Path, acknowledged: dict[str, int]) -> int:
+def check_after_kill(folder: Path, acknowledged: dict[str, int]) -> int:
     """Every deployment is the newest its history tells of, and no acknowledged write is lost."""
-    store = Store(folder, lambda: 1)
+    store = RegistryStore(folder, lambda: 1)
     try:
         entries: list[pb.HistoryEntry] = []
         while page := store.history(
-            after=entries[-1].seq if entries else 0, limit=0, about=""
+            after=entries[-1].seq if entries else 0, limit=0, object_prefix=""
         ).entries:
             entries.extend(page)
-        head = store.history(after=0, limit=1, about="").head
+        head = store.history(after=0, limit=1, object_prefix="").head
         assert verify_chain(entries, head, store.keys.version_public_key) is None
         for model in MODELS:
             told = [json.loads(e.after) for e in entries if e.object == f"model/{model}/deployment"]
@@ -109,7 +109,7 @@ def check(folder: Path, acknowledged: dict[str, int]) -> int:
             assert held.revision == len(told) >= acknowledged.get(model, 0)
             if told:
                 del told[-1]["policy_digest"]
-                assert told[-1] == json.loads(json.dumps(as_json(held)))
+                assert told[-1] == json.loads(json.dumps(deployment_json(held)))
                 label = held.preload[0]
                 assert store.get_version(model, label).status == pb.STAGING
     finally:
@@ -149,7 +149,7 @@ def test_no_kill_leaves_a_deployment_without_its_entry(tmp_path: Path) -> None:
     asyncio.run(prepare(tmp_path))
     lengths = []
     for _ in range(ROUNDS):
-        asyncio.run(one_round(tmp_path, moment.uniform(0.05, 0.4), acknowledged))
-        lengths.append(check(tmp_path, acknowledged))
+        asyncio.run(kill_once(tmp_path, moment.uniform(0.05, 0.4), acknowledged))
+        lengths.append(check_after_kill(tmp_path, acknowledged))
 
     assert lengths[-1] > lengths[0] > 6  # it did write in between

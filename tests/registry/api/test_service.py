@@ -12,7 +12,7 @@ from protos import registry_pb2 as pb
 from registry import bundle
 from registry.api.rpc import SERVICE
 from registry.client import RegistryClient
-from registry.status import ERROR_NAME
+from registry.status import ERROR_METADATA_KEY
 from registry.types import (
     BadRequestError,
     DeploymentError,
@@ -21,7 +21,7 @@ from registry.types import (
     RevisionConflictError,
     VersionRefusedError,
 )
-from tests.registry.registry_fixture import POLICY, running, walk
+from tests.registry.registry_fixture import POLICY, registry_fixture, run_walk
 from tests.tiny_models import linear_weights, tiny_files
 
 pytestmark = pytest.mark.walk
@@ -31,14 +31,14 @@ def test_a_version_from_registration_to_the_end_of_its_watch(tmp_path: Path) -> 
     """Development, staging, canary, production with standby, alone; the history tells it all."""
 
     async def story() -> None:
-        async with running(tmp_path) as house:
-            one, held = await house.in_production()
+        async with registry_fixture(tmp_path) as house:
+            one, held = await house.put_in_production()
             two = await house.register(2)
             assert two.status == pb.DEVELOPMENT
             held = await house.cleo.deploy(replace(held, preload=("2",), why="load it"))
             assert (await house.cleo.get_version("churn", "2")).status == pb.STAGING
-            await house.ready(one, two)
-            approval = await house.approved(two)
+            await house.report_ready(one, two)
+            approval = await house.approve(two)
             canary = replace(
                 held, preload=(), canary="2", canary_bp=500, approval_id=approval.id, why="try it"
             )
@@ -62,15 +62,15 @@ def test_a_version_from_registration_to_the_end_of_its_watch(tmp_path: Path) -> 
             assert {entry.actor for entry in entries} == {"cleo"}
             assert head.seq == 15  # 2 registered, 2 approved, 5 deployed, 6 statuses moved
 
-    walk(story())
+    run_walk(story())
 
 
 def test_of_eight_writers_exactly_one_wins_each_revision(tmp_path: Path) -> None:
     """Each revision has one winner; losers are told the newest; the chain verifies."""
 
     async def story() -> None:
-        async with running(tmp_path) as house:
-            _, held = await house.in_production()
+        async with registry_fixture(tmp_path) as house:
+            _, held = await house.put_in_production()
             wins: list[int] = []
             losses = 0
 
@@ -97,21 +97,21 @@ def test_of_eight_writers_exactly_one_wins_each_revision(tmp_path: Path) -> None
             assert (await house.cleo.deployment("churn")).revision == max(wins)
             assert (await house.cleo.audit())[1] is None
 
-    walk(story())
+    run_walk(story())
 
 
 def test_the_author_does_not_approve_and_a_rejection_revokes(tmp_path: Path) -> None:
     """Four eyes; the approval a deployment names must still stand."""
 
     async def story() -> None:
-        async with running(tmp_path) as house:
-            one, held = await house.in_production()
+        async with registry_fixture(tmp_path) as house:
+            one, held = await house.put_in_production()
             two = await house.register(2)
             await house.ann.set_status("churn", "2", pb.STAGING, "it was tried")
-            await house.ready(one, two)
+            await house.report_ready(one, two)
             with pytest.raises(GateError, match="two people stand for every version"):
                 await house.ann.approve("churn", "2", "careful", POLICY, "", "I am sure")
-            approval = await house.approved(two)
+            approval = await house.approve(two)
             canary = replace(held, canary="2", canary_bp=100, approval_id=approval.id, why="try it")
             await house.bob.approve("churn", "2", "careful", POLICY, "", "no", reject=True)
             with pytest.raises(GateError, match="does not stand"):
@@ -124,7 +124,7 @@ def test_the_author_does_not_approve_and_a_rejection_revokes(tmp_path: Path) -> 
             newest = (await house.bob.history()).entries
             assert "deploy BREAK GLASS" in [entry.action for entry in newest]
 
-    walk(story())
+    run_walk(story())
 
 
 def test_an_approver_accepts_the_shift_that_the_card_tells_of(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_an_approver_accepts_the_shift_that_the_card_tells_of(tmp_path: Path) ->
     shift = "5f" * 32
 
     async def story() -> None:
-        async with running(tmp_path) as house:
+        async with registry_fixture(tmp_path) as house:
             files = tiny_files(card={"expected_shift": {"digest": shift}})
             await house.ann.register("churn", files)
             for accepted in ("", "60" * 32):
@@ -141,19 +141,19 @@ def test_an_approver_accepts_the_shift_that_the_card_tells_of(tmp_path: Path) ->
             approval = await house.bob.approve("churn", "1", "careful", POLICY, shift, "fine")
             assert approval.accepted_shift == shift
 
-    walk(story())
+    run_walk(story())
 
 
 def test_versions_never_change_and_labels_are_never_reused(tmp_path: Path) -> None:
     """The same manifest is the same version; eight at once get eight labels."""
 
     async def story() -> None:
-        async with running(tmp_path) as house:
-            sealed = bundle.seal(tiny_files(), model="churn", author="ann", created_unix_ms=5)
+        async with registry_fixture(tmp_path) as house:
+            sealed = bundle.seal_files(tiny_files(), model="churn", author="ann", created_unix_ms=5)
             first = await house.ann.register("churn", sealed)
             again = await house.ann.register("churn", sealed)
             assert first == again
-            others = bundle.seal(tiny_files(), model="churn", author="ann", created_unix_ms=6)
+            others = bundle.seal_files(tiny_files(), model="churn", author="ann", created_unix_ms=6)
             same = await asyncio.gather(*(house.ann.register("churn", others) for _ in range(6)))
             assert {version.label for version in same} == {"2"}
             many = await asyncio.gather(*(house.register(number) for number in range(2, 10)))
@@ -164,18 +164,18 @@ def test_versions_never_change_and_labels_are_never_reused(tmp_path: Path) -> No
                 str(n) for n in range(1, 12)
             ]
             fetched = await house.bob.fetch("churn", first.digest)
-            proved = bundle.verify(fetched, trusted_key=None, expected_digest=first.digest)
+            proved = bundle.verify_bundle(fetched, trusted_key=None, expected_digest=first.digest)
             assert proved.author == "ann"
 
-    walk(story())
+    run_walk(story())
 
 
 def test_a_bad_version_is_refused_at_the_door_and_leaves_nothing(tmp_path: Path) -> None:
     """Altered, off its golden rows, somebody else's, another model's."""
 
     async def story() -> None:
-        async with running(tmp_path) as house:
-            sealed = bundle.seal(tiny_files(), model="churn", author="ann", created_unix_ms=5)
+        async with registry_fixture(tmp_path) as house:
+            sealed = bundle.seal_files(tiny_files(), model="churn", author="ann", created_unix_ms=5)
             wrong_golden = {**tiny_files(golden_rows=8)}
             wrong_golden["golden.npz"] = tiny_files(weights=linear_weights(3) * 2)["golden.npz"]
             with pytest.raises(VersionRefusedError, match=r"card\.json was changed|card\.json has"):
@@ -192,29 +192,29 @@ def test_a_bad_version_is_refused_at_the_door_and_leaves_nothing(tmp_path: Path)
             assert (await house.ann.history()).head.seq == 0
             assert list((tmp_path / "versions").iterdir()) == []
 
-    walk(story())
+    run_walk(story())
 
 
 def test_a_version_altered_on_the_registrys_disk_is_not_handed_out(tmp_path: Path) -> None:
     """Signed, stored, spoiled: refused by name."""
 
     async def story() -> None:
-        async with running(tmp_path) as house:
+        async with registry_fixture(tmp_path) as house:
             version = await house.register()
             path = tmp_path / "versions" / version.digest / "model.onnx"
             path.write_bytes(path.read_bytes()[:-1] + b"!")
             with pytest.raises(VersionRefusedError, match=r"model\.onnx was changed"):
                 await house.bob.fetch("churn", "1")
 
-    walk(story())
+    run_walk(story())
 
 
 def test_what_contradicts_itself_or_does_not_exist_is_said_in_words(tmp_path: Path) -> None:
     """Shares beyond all, strangers, a holdout salt of one's own, no reason."""
 
     async def story() -> None:
-        async with running(tmp_path) as house:
-            _, held = await house.in_production()
+        async with registry_fixture(tmp_path) as house:
+            _, held = await house.put_in_production()
             for change, kind, words in (
                 ({"preload": ("99",), "why": "x"}, NotFoundError, "no version '99'"),
                 ({"holdout_salt": b"x" * 16, "why": "x"}, BadRequestError, "permanent"),
@@ -245,15 +245,15 @@ def test_what_contradicts_itself_or_does_not_exist_is_said_in_words(tmp_path: Pa
                 await house.cleo.set_status("churn", "1", pb.ARCHIVED, "away")
             assert (await house.cleo.deployment("churn")) == held
 
-    walk(story())
+    run_walk(story())
 
 
 def test_shares_beyond_all_are_refused_by_the_server_too(tmp_path: Path) -> None:
     """Whoever writes their own client gets INVALID_ARGUMENT and the error's name."""
 
     async def story() -> None:
-        async with running(tmp_path) as house:
-            await house.in_production()
+        async with registry_fixture(tmp_path) as house:
+            await house.put_in_production()
             wish = pb.DeployRequest(deployment=pb.Deployment(model="churn", revision=1))
             wish.deployment.canary.version = "1"
             wish.deployment.canary.share_bp = 10_001
@@ -264,9 +264,9 @@ def test_shares_beyond_all_are_refused_by_the_server_too(tmp_path: Path) -> None
                     await call(wish.SerializeToString(), metadata=metadata)
             assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
             trailing = dict(tuple(caught.value.trailing_metadata() or ()))
-            assert trailing[ERROR_NAME] == DeploymentError.__name__
+            assert trailing[ERROR_METADATA_KEY] == DeploymentError.__name__
 
-    walk(story())
+    run_walk(story())
 
 
 async def send_rubbish(channel: Any, method: Any, path: str, metadata: Any) -> None:  # noqa: ANN401
@@ -284,7 +284,10 @@ def test_bad_bytes_are_invalid_argument_and_no_name_is_unauthenticated(tmp_path:
     """For every RPC of the service, streams included; nothing of ours leaks."""
 
     async def story() -> None:
-        async with running(tmp_path) as house, grpc.aio.insecure_channel(house.address) as channel:
+        async with (
+            registry_fixture(tmp_path) as house,
+            grpc.aio.insecure_channel(house.address) as channel,
+        ):
             for method in SERVICE.methods:
                 path = f"/{SERVICE.full_name}/{method.name}"
                 for metadata, codes in (
@@ -296,4 +299,4 @@ def test_bad_bytes_are_invalid_argument_and_no_name_is_unauthenticated(tmp_path:
                     assert caught.value.code().name in codes, method.name
                     assert "Traceback" not in (caught.value.details() or "")
 
-    walk(story())
+    run_walk(story())

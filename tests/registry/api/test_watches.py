@@ -19,7 +19,7 @@ from registry.types import (
     UnknownActorError,
 )
 from tests.registry.api.test_access import identities
-from tests.registry.registry_fixture import running, walk
+from tests.registry.registry_fixture import registry_fixture, run_walk
 from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
@@ -29,8 +29,8 @@ def test_watchers_get_a_snapshot_then_each_change_at_once(tmp_path: Path) -> Non
     """Only what is newer than held; keys in the first event; within 100 ms of the write."""
 
     async def story() -> None:
-        async with running(tmp_path) as house:
-            _, held = await house.in_production()
+        async with registry_fixture(tmp_path) as house:
+            _, held = await house.put_in_production()
             fresh = house.bob.watch_deployments()
             event = await anext(fresh)
             assert event.snapshot_end
@@ -51,34 +51,34 @@ def test_watchers_get_a_snapshot_then_each_change_at_once(tmp_path: Path) -> Non
             for stream in (fresh, holding):
                 await stream.aclose()  # type: ignore[attr-defined]
 
-    walk(story())
+    run_walk(story())
 
 
 def test_a_worker_is_gone_when_its_stream_ends(tmp_path: Path) -> None:
     """Watchers of states are told within a second; then it counts for no gate."""
 
     async def story() -> None:
-        async with running(tmp_path) as house:
+        async with registry_fixture(tmp_path) as house:
             stream = house.ann.watch_deployments("g", 3, 9)
             await anext(stream)
             await house.ann.report_state(pb.GatewayState(gateway="g", slot=3, boot_id=9))
             states = house.bob.watch_states()
             first = await anext(states)
-            assert (first.slot, first.gone) == (3, False)
+            assert (first.slot, first.disconnected) == (3, False)
             await stream.aclose()  # type: ignore[attr-defined]
             last = await asyncio.wait_for(anext(states), 3)
-            assert (last.slot, last.boot_id, last.gone) == (3, 9, True)
+            assert (last.slot, last.boot_id, last.disconnected) == (3, 9, True)
             await states.aclose()  # type: ignore[attr-defined]
 
-    walk(story())
+    run_walk(story())
 
 
 def test_a_paused_controller_is_fenced(tmp_path: Path) -> None:
     """The older token writes neither deployments nor checkpoints once another took over."""
 
     async def story() -> None:
-        async with running(tmp_path) as house:
-            _, held = await house.in_production()
+        async with registry_fixture(tmp_path) as house:
+            _, held = await house.put_in_production()
             old = await house.ann.acquire_lease("rollout", "one", 1)
             with pytest.raises(FencedError, match="is 'one''s"):
                 await house.bob.acquire_lease("rollout", "two", 5)
@@ -99,14 +99,14 @@ def test_a_paused_controller_is_fenced(tmp_path: Path) -> None:
                 )
             assert (await house.bob.deploy(wish, lease_token=new.token)).holdout_bp == 1
 
-    walk(story())
+    run_walk(story())
 
 
 def test_checkpoints_only_move_forward(tmp_path: Path) -> None:
     """The newest is kept, an older one refused, and it survives a restart."""
 
     async def story() -> None:
-        async with running(tmp_path) as house:
+        async with registry_fixture(tmp_path) as house:
             with pytest.raises(NotFoundError):
                 await house.ann.load_checkpoint("r1")
             for sequence in (1, 5, 5):
@@ -115,17 +115,17 @@ def test_checkpoints_only_move_forward(tmp_path: Path) -> None:
                 )
             with pytest.raises(RevisionConflictError, match="has checkpoint 5"):
                 await house.ann.save_checkpoint(pb.Checkpoint(rollout_id="r1", sequence=4))
-        async with running(tmp_path) as house:
+        async with registry_fixture(tmp_path) as house:
             assert (await house.ann.load_checkpoint("r1")).state == b"5"
 
-    walk(story())
+    run_walk(story())
 
 
 def test_no_finding_is_skipped(tmp_path: Path) -> None:
     """Old ones first, then each new one, numbered without gaps; or those there are, and an end."""
 
     async def story() -> None:
-        async with running(tmp_path) as house:
+        async with registry_fixture(tmp_path) as house:
             finding = pb.Finding(model="churn", kind="hold", text="the PSI of tenure is .4")
             for _ in range(3):
                 await house.ann.write_finding(finding)
@@ -138,7 +138,7 @@ def test_no_finding_is_skipped(tmp_path: Path) -> None:
             assert there_are == [21, 22, 23]
             await stream.aclose()  # type: ignore[attr-defined]
 
-    walk(story())
+    run_walk(story())
 
 
 def test_tokens_decide_who_may_what(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_tokens_decide_who_may_what(tmp_path: Path) -> None:
     )
 
     async def story() -> None:
-        async with running(tmp_path / "r", people) as house:
+        async with registry_fixture(tmp_path / "r", people) as house:
             with pytest.raises(UnknownActorError):
                 await house.ann.list_models()  # a name, and no token
             clients = [RegistryClient(house.address, n, f"{n}-token") for n in ("ann", "bob")]
@@ -177,7 +177,7 @@ def test_tokens_decide_who_may_what(tmp_path: Path) -> None:
                     assert len(keys.version_public_key) == 32
                     await stream.aclose()  # type: ignore[attr-defined]
 
-    walk(story())
+    run_walk(story())
 
 
 def test_a_stopping_registry_sends_watchers_away_and_a_dead_one_is_unavailable(
@@ -186,8 +186,8 @@ def test_a_stopping_registry_sends_watchers_away_and_a_dead_one_is_unavailable(
     """Nobody hangs: the watch ends in an error that says to connect again."""
 
     async def story() -> None:
-        async with running(tmp_path) as house:
-            await house.in_production()
+        async with registry_fixture(tmp_path) as house:
+            await house.put_in_production()
             address, client = house.address, RegistryClient(house.address, "dan")
             await client.__aenter__()
             stream = client.watch_deployments()
@@ -201,4 +201,4 @@ def test_a_stopping_registry_sends_watchers_away_and_a_dead_one_is_unavailable(
         with pytest.raises(RegistryUnavailableError, match="not open"):
             await RegistryClient(address, "dan").deployment("churn")
 
-    walk(story())
+    run_walk(story())

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from protos import registry_pb2 as pb
-from registry.rules.gates import Proposal, check
+from registry.rules.gates import Proposal, check_gates
 from registry.rules.lifecycle import VersionFacts
 from registry.types import BadRequestError, Deployment, GateError, NotFoundError
 
@@ -39,10 +39,10 @@ CURRENT = Deployment(model="churn", revision=5, production="1")
 def worker(slot: int = 0, state: str = "READY", reason: str = "") -> pb.GatewayState:
     """A worker that says the same of every version."""
     held = [
-        pb.HeldVersion(version=v.label, digest=v.digest, state=state, reason=reason)
+        pb.VersionLoad(version=v.label, digest=v.digest, state=state, reason=reason)
         for v in VERSIONS.values()
     ]
-    return pb.GatewayState(gateway="g", slot=slot, held=held)
+    return pb.GatewayState(gateway="g", slot=slot, loads=held)
 
 
 def approval(label: str = "2", **changes: object) -> pb.Approval:
@@ -82,7 +82,7 @@ SHADOWED = replace(CURRENT, shadows=(("2", 5_000),))
 @pytest.mark.parametrize("proposed", [CURRENT, CANARY, PROMOTED, SHADOWED])
 def test_everything_in_order_passes(proposed: Deployment) -> None:
     """No change, a canary, a promotion, a shadow."""
-    check(proposal(proposed))
+    check_gates(proposal(proposed))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_gate_that_is_not_met_says_which_and_what_to_do(
 ) -> None:
     """Readiness, approval, archive, standby, rollback: each closed once."""
     with pytest.raises(GateError, match=words):
-        check(proposal(proposed, **changes))
+        check_gates(proposal(proposed, **changes))
 
 
 @pytest.mark.parametrize(
@@ -139,24 +139,24 @@ def test_versions_that_share_calls_must_agree_on_what_is_asked(
     versions = {**VERSIONS, "2": facts("2", **change)}
 
     with pytest.raises(GateError, match=what):
-        check(proposal(proposed, versions=versions))
+        check_gates(proposal(proposed, versions=versions))
 
 
 def test_a_version_that_does_not_exist_is_not_found() -> None:
     """The newest ones are named."""
     with pytest.raises(NotFoundError, match=r"no version '9'; its newest: 1, 2, 3, 4, 5"):
-        check(proposal(replace(CURRENT, preload=("9",))))
+        check_gates(proposal(replace(CURRENT, preload=("9",))))
 
 
 def test_production_may_be_replaced_and_not_taken_away() -> None:
     """A model that answers goes on answering."""
     with pytest.raises(BadRequestError, match="not take it away"):
-        check(proposal(Deployment(model="churn", revision=5, preload=("1",))))
+        check_gates(proposal(Deployment(model="churn", revision=5, preload=("1",))))
 
 
 def test_a_preloaded_version_needs_nothing() -> None:
     """It gets no traffic: that is how it becomes ready."""
-    check(proposal(replace(CURRENT, preload=("2",)), workers=[], approval=None))
+    check_gates(proposal(replace(CURRENT, preload=("2",)), workers=[], approval=None))
 
 
 def test_the_first_production_version_needs_the_initial_approval() -> None:
@@ -164,11 +164,11 @@ def test_the_first_production_version_needs_the_initial_approval() -> None:
     first = {"current": Deployment(model="churn"), "policy_digest": ""}
     proposed = Deployment(model="churn", production="2")
 
-    check(proposal(proposed, **first, approval=approval_initial()))
+    check_gates(proposal(proposed, **first, approval=approval_initial()))
     with pytest.raises(GateError, match="no approval under policy 'initial'"):
-        check(proposal(proposed, **first, approval=None))
+        check_gates(proposal(proposed, **first, approval=None))
     with pytest.raises(GateError, match="first production version needs one under 'initial'"):
-        check(proposal(proposed, current=Deployment(model="churn")))
+        check_gates(proposal(proposed, current=Deployment(model="churn")))
 
 
 def approval_initial() -> pb.Approval:
@@ -181,25 +181,25 @@ def test_a_rollback_needs_no_approval_and_no_worker() -> None:
     watching = Deployment(model="churn", revision=9, production="2", standby="1", standby_bp=300)
     back = replace(watching, production="1", standby="", standby_bp=0)
 
-    check(proposal(back, current=watching, approval=None, workers=[], rollback=True))
+    check_gates(proposal(back, current=watching, approval=None, workers=[], rollback=True))
     with pytest.raises(GateError, match="no approval"):
-        check(proposal(back, current=watching, approval=None, workers=[]))
+        check_gates(proposal(back, current=watching, approval=None, workers=[]))
 
 
 def test_a_rollback_may_bring_an_archived_production_version_back_once_it_is_ready() -> None:
     """It is not in memory any more, so it is loaded first."""
     back = replace(CURRENT, production="3")
 
-    check(proposal(back, approval=None, rollback=True))
+    check_gates(proposal(back, approval=None, rollback=True))
     with pytest.raises(GateError, match="ready"):
-        check(proposal(back, approval=None, rollback=True, workers=[]))
+        check_gates(proposal(back, approval=None, rollback=True, workers=[]))
 
 
 def test_breaking_the_glass_needs_no_approval_but_a_version_that_loads() -> None:
     """Haste is no reason to answer with what no worker could load."""
-    check(proposal(CANARY, approval=None, break_glass=True))
+    check_gates(proposal(CANARY, approval=None, break_glass=True))
     with pytest.raises(GateError, match="refuses"):
-        check(proposal(CANARY, break_glass=True, workers=[worker(state="REFUSED")]))
+        check_gates(proposal(CANARY, break_glass=True, workers=[worker(state="REFUSED")]))
 
 
 def test_a_canary_shrinks_without_asking_anybody() -> None:
@@ -207,6 +207,6 @@ def test_a_canary_shrinks_without_asking_anybody() -> None:
     smaller = replace(CANARY, canary_bp=100)
     nothing: dict[str, object] = {"approval": None, "workers": [], "revoked": True}
 
-    check(proposal(smaller, current=CANARY, **nothing))
+    check_gates(proposal(smaller, current=CANARY, **nothing))
     with pytest.raises(GateError):
-        check(proposal(CANARY, current=smaller, **nothing))
+        check_gates(proposal(CANARY, current=smaller, **nothing))

@@ -7,9 +7,9 @@ import pytest
 
 from protos import registry_pb2 as pb
 from registry.rules.lifecycle import (
-    DEPLOYMENT,
-    MAY_TAKE,
-    PERSON,
+    ALLOWED_STEPS,
+    BY_DEPLOYMENT,
+    BY_PERSON,
     check_step_by_hand,
     statuses_after,
 )
@@ -24,19 +24,21 @@ def test_a_person_takes_the_steps_in_the_table_and_no_other(
     before: pb.VersionStatus, after: pb.VersionStatus
 ) -> None:
     """Sixteen pairs and an unknown status: allowed, a deployment's, or refused in words."""
-    by = MAY_TAKE.get((before, after))
+    by = ALLOWED_STEPS.get((before, after))
 
-    if by == PERSON:
+    if by == BY_PERSON:
         check_step_by_hand(facts("2", status=before), after, deployed=False)
     else:
-        words = "only a deployment" if by == DEPLOYMENT else "may go to"
+        words = "only a deployment" if by == BY_DEPLOYMENT else "may go to"
         with pytest.raises(GateError, match=words):
             check_step_by_hand(facts("2", status=before), after, deployed=False)
 
 
 def test_nobody_reaches_production_by_hand() -> None:
     """Whatever the table becomes."""
-    assert {by for (_, to), by in MAY_TAKE.items() if to == pb.PRODUCTION_STATUS} == {DEPLOYMENT}
+    assert {by for (_, to), by in ALLOWED_STEPS.items() if to == pb.PRODUCTION_STATUS} == {
+        BY_DEPLOYMENT
+    }
 
 
 def test_a_deployed_version_is_not_archived_under_its_callers() -> None:
@@ -69,7 +71,7 @@ def test_a_deployment_takes_no_step_that_is_not_in_the_table(
     moved = statuses_after(Deployment("m", production="1"), proposed, versions)
 
     for label, (after, _) in moved.items():
-        assert after == versions[label].status or (versions[label].status, after) in MAY_TAKE
+        assert after == versions[label].status or (versions[label].status, after) in ALLOWED_STEPS
 
 
 def test_a_rollout_moves_the_statuses_and_its_end_archives_the_old_version() -> None:

@@ -3,12 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.types import WHOLE_BP, holdout_bucket, split_bucket
+from registry.types import ALL_BP, holdout_bucket, split_bucket
 from tests.property_examples import examples
 
 salts = st.binary(min_size=16, max_size=16)
 keys = st.binary(max_size=64)
-shares = st.integers(0, WHOLE_BP)
+shares = st.integers(0, ALL_BP)
 
 
 @examples(100)
@@ -20,7 +20,7 @@ def test_a_growing_canary_never_gives_a_key_back(
     small_bp, large_bp = sorted((small_bp, large_bp))
     bucket = split_bucket(salt, key)
 
-    assert 0 <= bucket < WHOLE_BP
+    assert 0 <= bucket < ALL_BP
     assert not bucket < small_bp or bucket < large_bp
 
 
@@ -33,8 +33,8 @@ def test_a_growing_standby_never_gives_a_key_back(
     small_bp, large_bp = sorted((small_bp, large_bp))
     bucket = split_bucket(salt, key)
 
-    assert not bucket >= WHOLE_BP - small_bp or bucket >= WHOLE_BP - large_bp
-    assert not (bucket < WHOLE_BP - large_bp and bucket >= WHOLE_BP - small_bp)
+    assert not bucket >= ALL_BP - small_bp or bucket >= ALL_BP - large_bp
+    assert not (bucket < ALL_BP - large_bp and bucket >= ALL_BP - small_bp)
 
 
 def test_shares_are_kept_within_sampling_error() -> None:

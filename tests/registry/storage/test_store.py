@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from protos import registry_pb2 as pb
 from registry import bundle
 from registry.storage.keys import prediction_id_key, signing_key
-from registry.storage.store import Store
+from registry.storage.store import RegistryStore
 from registry.types import (
     BadRequestError,
     RegistryFaultError,
@@ -25,25 +25,25 @@ pytestmark = pytest.mark.walk
 AT = 1_790_000_000_000_000_000
 
 
-def opened(folder: Path) -> Store:
+def opened_store(folder: Path) -> RegistryStore:
     """A store whose clock stands still."""
-    return Store(folder, lambda: AT)
+    return RegistryStore(folder, lambda: AT)
 
 
-def register(store: Store, number: int = 1) -> pb.Version:
+def register(store: RegistryStore, number: int = 1) -> pb.Version:
     """The *number*-th version of churn."""
-    files = bundle.seal(
+    files = bundle.seal_files(
         tiny_files(weights=linear_weights(3) * number),
         model="churn",
         author="ann",
         created_unix_ms=number,
     )
-    return store.register("ann", bundle.verify(files, trusted_key=None), files)
+    return store.register("ann", bundle.verify_bundle(files, trusted_key=None), files)
 
 
 def filled(folder: Path, versions: int = 4) -> None:
     """A registry with some history."""
-    store = opened(folder)
+    store = opened_store(folder)
     for number in range(1, versions + 1):
         register(store, number)
     store.close()
@@ -58,7 +58,7 @@ def execute(folder: Path, *statements: str) -> None:
     connection.close()
 
 
-def register_many(store: Store) -> None:
+def register_many(store: RegistryStore) -> None:
     """Versions 2 to 39."""
     for number in range(2, 40):
         register(store, number)
@@ -95,7 +95,7 @@ def test_a_history_that_was_tampered_with_stops_all_writing(
     filled(tmp_path)
     execute(tmp_path, *statements)
 
-    store = opened(tmp_path)
+    store = opened_store(tmp_path)
 
     with pytest.raises(RegistryUnavailableError, match=broken):
         register(store, 9)
@@ -107,11 +107,11 @@ def test_a_sound_history_goes_on_after_a_restart(tmp_path: Path) -> None:
     """Keys, labels and the chain are the same."""
     filled(tmp_path)
 
-    store = opened(tmp_path)
+    store = opened_store(tmp_path)
 
     assert register(store, 5).label == "5"
-    assert store.history(after=0, limit=0, about="").head.seq == 5
-    assert store.history(after=1, limit=2, about="model/churn/").entries[0].seq == 2
+    assert store.history(after=0, limit=0, object_prefix="").head.seq == 5
+    assert store.history(after=1, limit=2, object_prefix="model/churn/").entries[0].seq == 2
     store.close()
 
 
@@ -125,12 +125,12 @@ def test_a_damaged_page_stops_all_writing(tmp_path: Path) -> None:
     path.write_bytes(content)
 
     with pytest.raises((RegistryUnavailableError, RegistryFaultError)):
-        register(opened(tmp_path), 13)
+        register(opened_store(tmp_path), 13)
 
 
 def test_a_writer_waits_one_second_for_a_lock_and_no_longer(tmp_path: Path) -> None:
     """Then it says so; readers notice nothing."""
-    store = opened(tmp_path)
+    store = opened_store(tmp_path)
     register(store)
     other = sqlite3.connect(tmp_path / "registry.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -145,7 +145,7 @@ def test_a_writer_waits_one_second_for_a_lock_and_no_longer(tmp_path: Path) -> N
     store.close()
 
 
-def limit_pages(store: Store, pages: int) -> None:
+def limit_pages(store: RegistryStore, pages: int) -> None:
     """How far the database may grow: what a full disk does, without filling one."""
     connection = store._database._engine.pool.connect()
     connection.cursor().execute(f"PRAGMA max_page_count = {pages}")
@@ -154,9 +154,9 @@ def limit_pages(store: Store, pages: int) -> None:
 
 def test_a_full_disk_writes_nothing_and_goes_on_later(tmp_path: Path) -> None:
     """The database may not grow: the change fails whole, and the history has no trace of it."""
-    store = opened(tmp_path)
+    store = opened_store(tmp_path)
     register(store)
-    with store._database.read() as connection:
+    with store._database.read_transaction() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
     limit_pages(store, pages)
 
@@ -164,7 +164,7 @@ def test_a_full_disk_writes_nothing_and_goes_on_later(tmp_path: Path) -> None:
         register_many(store)
 
     written = len(store.list_versions("churn"))
-    assert store.history(after=0, limit=0, about="").head.seq == written
+    assert store.history(after=0, limit=0, object_prefix="").head.seq == written
     limit_pages(store, 1_000_000)
     assert register(store, 50).label == str(written + 1)
     store.close()
@@ -172,7 +172,7 @@ def test_a_full_disk_writes_nothing_and_goes_on_later(tmp_path: Path) -> None:
 
 def test_a_number_too_large_to_keep_is_the_callers_mistake(tmp_path: Path) -> None:
     """2**63 and more."""
-    store = opened(tmp_path)
+    store = opened_store(tmp_path)
 
     with pytest.raises(BadRequestError, match=r"2\*\*63"):
         store.save_checkpoint("ann", pb.Checkpoint(rollout_id="r", sequence=2**63))
@@ -181,12 +181,12 @@ def test_a_number_too_large_to_keep_is_the_callers_mistake(tmp_path: Path) -> No
 
 def test_two_registries_do_not_serve_one_folder(tmp_path: Path) -> None:
     """The second is refused while the first is open, and let in afterwards."""
-    first = opened(tmp_path)
+    first = opened_store(tmp_path)
     with pytest.raises(RegistryUnavailableError, match="another registry serves"):
-        opened(tmp_path)
+        opened_store(tmp_path)
     first.close()
 
-    opened(tmp_path).close()
+    opened_store(tmp_path).close()
 
 
 def test_leftovers_of_a_killed_write_are_cleared(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_leftovers_of_a_killed_write_are_cleared(tmp_path: Path) -> None:
     filled(tmp_path, versions=1)
     (tmp_path / "versions" / ".abc.new").mkdir()
 
-    opened(tmp_path).close()
+    opened_store(tmp_path).close()
 
     assert [entry.name for entry in (tmp_path / "versions").glob(".*")] == []
 

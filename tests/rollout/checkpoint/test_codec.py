@@ -7,49 +7,51 @@ import pytest
 from protos import predict_pb2, registry_pb2, window_pb2
 from rollout.checkpoint.codec import from_state, to_state
 from rollout.evidence.approved_shift import approved_shift
-from rollout.evidence.inbox import Second
+from rollout.evidence.inbox import ClosedSecond
 from rollout.evidence.key_sample import KeySample
-from rollout.lifecycle.deploy import Terms
-from rollout.lifecycle.rollout import Trial
-from rollout.policy.stages import Place, Stage
-from tests.rollout.scripted_parts import POLICIES, QUICK, TERMS, at, trial_at, window
-from tests.rollout.scripted_traffic import Traffic, certificate
+from rollout.lifecycle.deploy import RolloutSpec
+from rollout.lifecycle.rollout import Rollout
+from rollout.policy.stages import Stage, StagePosition
+from tests.rollout.scripted_parts import POLICIES, QUICK, SPEC, instant_at, make_window, rollout_at
+from tests.rollout.scripted_traffic import ScriptedTraffic, approved_test_shift
 
-CANARY = Place(Stage.CANARY, 0)
+CANARY = StagePosition(Stage.CANARY, 0)
 
 
-def certified() -> Trial:
+def rollout_with_all_evidence() -> Rollout:
     """Return a rollout that saw a shadow, a canary with every kind of trouble, and outcomes."""
-    terms: Terms = replace(TERMS, shift=certificate(2_000))
-    trial = trial_at(Place(Stage.SHADOW), terms=terms)
-    shadow = window("shadow", 0, pairs=(90, 4, 1))
+    terms: RolloutSpec = replace(SPEC, shift=approved_test_shift(2_000))
+    trial = rollout_at(StagePosition(Stage.SHADOW), spec=terms)
+    shadow = make_window("shadow", 0, pairs=(90, 4, 1))
     shadow.pairs.joint_index.extend([0, 65, 66])
     shadow.pairs.joint_count.extend([40, 40, 10])
     shadow.pairs.absolute_sum = 3.5
-    trial.evidence.take(Second(1, 1, (shadow,)), Place(Stage.SHADOW), current=True)
-    trial.enter(CANARY, 2, at(1), "on")
-    traffic = Traffic(share=0.1)
-    traffic.errors, traffic.baseline_errors, traffic.missing = 0.05, 0.03, 0.1
+    trial.evidence.count_second(
+        ClosedSecond(1, 1, (shadow,)), StagePosition(Stage.SHADOW), current=True
+    )
+    trial.enter_position(CANARY, 2, instant_at(1), "on")
+    traffic = ScriptedTraffic(share=0.1)
+    traffic.error_rate, traffic.baseline_error_rate, traffic.missing_feature_rate = 0.05, 0.03, 0.1
     for _ in range(12):
-        trial.evidence.take(traffic.next(), CANARY, current=True)
-    for place, version, key in ((CANARY, "2", 1), (Place(Stage.CANARY, 1), "1", 2)):
+        trial.evidence.count_second(traffic.next_second(), CANARY, current=True)
+    for place, version, key in ((CANARY, "2", 1), (StagePosition(Stage.CANARY, 1), "1", 2)):
         told = window_pb2.Window(model="churn", version=version, revision=2)
         told.outcomes.add(role=predict_pb2.PRODUCTION, name="paid", key_hash=[key], value=[1.0])
-        trial.evidence.take(Second(13, 2, (told,)), place, current=False)
-    assert sorted(trial.evidence.metrics["outcome"].by_share) == [1_000, 5_000]
+        trial.evidence.count_second(ClosedSecond(13, 2, (told,)), place, current=False)
+    assert sorted(trial.evidence.metrics["outcome"].events_by_share) == [1_000, 5_000]
     return trial
 
 
 def test_a_certified_rollout_comes_back_bit_for_bit() -> None:
     """The state of what was restored is the state it was restored from; and both go on alike."""
-    trial = certified()
+    trial = rollout_with_all_evidence()
     state = to_state(trial)
-    again = from_state(state, "a1", POLICIES, at(20))
+    again = from_state(state, "a1", POLICIES, instant_at(20))
     assert to_state(again) == state
-    assert again.evidence.prediction.expected is not None
-    more = Traffic(share=0.1, seed=7).next()
+    assert again.evidence.prediction.expectation is not None
+    more = ScriptedTraffic(share=0.1, seed=7).next_second()
     for one in (trial, again):
-        one.evidence.take(more, CANARY, current=True)
+        one.evidence.count_second(more, CANARY, current=True)
     assert to_state(again).metrics == to_state(trial).metrics
     assert to_state(again).numbers == to_state(trial).numbers
     assert to_state(again).counts == to_state(trial).counts
@@ -57,14 +59,14 @@ def test_a_certified_rollout_comes_back_bit_for_bit() -> None:
 
 def test_the_shadow_refreshes_the_shift_and_never_outweighs_it() -> None:
     """90 pairs beside 2,000 held-out rows; 10 million pairs count for 2,000."""
-    prediction = certified().evidence.prediction
-    assert prediction.expected is not None
-    assert int(prediction.expected.counts.sum()) == 2_090
-    assert "2,000 held-out rows and 90 pairs of the shadow" in prediction.words
-    shift = certificate(2_000)
+    prediction = rollout_with_all_evidence().evidence.prediction
+    assert prediction.expectation is not None
+    assert int(prediction.expectation.counts.sum()) == 2_090
+    assert "2,000 held-out rows and 90 pairs of the shadow" in prediction.shift_text
+    shift = approved_test_shift(2_000)
     flood = shift.counts * 0
     flood[3, 4] = 10_000_000
-    assert int(shift.refreshed(flood).counts.sum()) == 4_000
+    assert int(shift.with_shadow_pairs(flood).counts.sum()) == 4_000
 
 
 @pytest.mark.parametrize(
@@ -98,26 +100,30 @@ def test_a_full_sample_keeps_half_by_hash_and_forgets_nothing_it_keeps() -> None
     samples = [KeySample(1_000), KeySample(1_000)]
     for sample, order in zip(samples, (keys, keys[::-1]), strict=True):
         for first in range(0, len(order), 100):
-            sample.add(sample.fresh(set(order[first : first + 100])))
+            sample.add_keys(sample.uncounted(set(order[first : first + 100])))
     assert samples[0] == samples[1]
     assert len(samples[0].keys) <= 1_000
-    assert not samples[0].fresh(set(keys))
+    assert not samples[0].uncounted(set(keys))
 
 
 def test_a_shadow_beyond_its_approval_holds() -> None:
     """More decisions differ, more bins differ, or scores lie further apart: each in words."""
-    shift = certificate(2_000)
+    shift = approved_test_shift(2_000)
     stage = QUICK.shadow
     assert stage is not None
-    trial = trial_at(Place(Stage.SHADOW), terms=replace(TERMS, shift=shift))
-    far = window("shadow", 0, pairs=(600, 190, 0))
+    trial = rollout_at(StagePosition(Stage.SHADOW), spec=replace(SPEC, shift=shift))
+    far = make_window("shadow", 0, pairs=(600, 190, 0))
     far.pairs.joint_index.extend([64 * 3 + 17])
     far.pairs.joint_count.extend([600])
     far.pairs.absolute_sum = 590.0
     for second in range(20):
         told: tuple[window_pb2.Window, ...] = (far,)
-        trial.evidence.take(Second(second, 1, told), Place(Stage.SHADOW), current=True)
+        trial.evidence.count_second(
+            ClosedSecond(second, 1, told), StagePosition(Stage.SHADOW), current=True
+        )
     prediction = trial.evidence.prediction
-    doubts = " ".join(trial.evidence.stage.shadow.doubts(stage, shift, prediction.expected))
+    doubts = " ".join(
+        trial.evidence.stage.shadow.hold_reasons(stage, shift, prediction.expectation)
+    )
     for words in ("decisions differ", "another bin", "on average"):
         assert words in doubts

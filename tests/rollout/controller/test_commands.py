@@ -6,30 +6,30 @@ from dataclasses import replace
 import pytest
 
 from protos import registry_pb2, rollout_pb2
-from rollout.api.commands import Steering
+from rollout.api.commands import RolloutCommands
 from rollout.controller.controller import Controller
 from rollout.errors import NotLeadingError, RolloutRefusedError, UnknownRolloutError
 from rollout.policy.stages import Stage
 from tests.rollout.scripted_parts import POLICIES
-from tests.rollout.scripted_world import World, ended, in_canary
+from tests.rollout.scripted_world import ScriptedWorld, has_ended, is_in_canary
 
 
 def test_people_steer() -> None:
     """Pause stays, promote goes on, abort goes back; each says who and why."""
 
-    async def walk() -> World:
-        world = World()
-        await world.begin("quick-direct")
-        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-        await world.until(in_canary)
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld()
+        await world.start_rollout("quick-direct")
+        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        await world.run_until(is_in_canary)
         await steering.pause("churn", "sam", "lunch", paused=True)
         for _ in range(6):
-            await world.second()
-        assert world.trial.place.step == 0
+            await world.pass_second()
+        assert world.rollout.position.step == 0
         await steering.promote("churn", "sam", "looks fine", full=False)
-        assert world.trial.place.step == 1
+        assert world.rollout.position.step == 1
         await steering.promote("churn", "sam", "sure", full=True)
-        assert world.trial.place.stage == Stage.WATCH
+        assert world.rollout.position.stage == Stage.WATCH
         await steering.abort("churn", "sam", "changed my mind")
         with pytest.raises(RolloutRefusedError, match="has ended"):
             await steering.abort("churn", "sam", "again")
@@ -38,17 +38,17 @@ def test_people_steer() -> None:
         return world
 
     world = asyncio.run(walk())
-    assert (world.held.production, world.held.standby) == ("1", "")
-    assert "aborted by sam: changed my mind" in world.held.why
+    assert (world.deployment.production, world.deployment.standby) == ("1", "")
+    assert "aborted by sam: changed my mind" in world.deployment.why
 
 
 def test_a_start_is_refused_in_words() -> None:
     """Unknown policy, no approval, a rejection, another rollout, no production."""
 
     async def walk() -> None:
-        world = World()
+        world = ScriptedWorld()
         controller: Controller = world.controller
-        steering = Steering(controller, world.registry, world.clock)  # type: ignore[arg-type]
+        steering = RolloutCommands(controller, world.registry, world.clock)  # type: ignore[arg-type]
 
         async def refused(
             match: str, kind: type[Exception] = RolloutRefusedError, **fields: str
@@ -58,12 +58,12 @@ def test_a_start_is_refused_in_words() -> None:
                 await steering.start(rollout_pb2.StartRolloutRequest(**asked), "sam")
 
         await refused("does not act", NotLeadingError)
-        await controller.take_over(1)
+        await controller.start_leading(1)
         await refused("there are quick, quick-direct", UnknownRolloutError, policy="bold")
         await refused("has no approval")
         await refused("is production", version="1")
         for rejected in (False, True):
-            world.registry.approved.append(
+            world.registry.approvals_given.append(
                 registry_pb2.Approval(
                     id="a2",
                     model="churn",
@@ -73,9 +73,11 @@ def test_a_start_is_refused_in_words() -> None:
                 )
             )
         await refused("was rejected")
-        await world.begin("quick-direct")
+        await world.start_rollout("quick-direct")
         await refused("is under way")
-        world.registry.put(replace(world.held, rollout_id="", canary="3", canary_bp=5))
+        world.registry.write_deployment(
+            replace(world.deployment, rollout_id="", canary="3", canary_bp=5)
+        )
         await refused("set by hand")
 
     asyncio.run(walk())
@@ -84,69 +86,69 @@ def test_a_start_is_refused_in_words() -> None:
 def test_a_share_is_set_up_and_down_within_the_policy() -> None:
     """Only what was approved; each step counts its own evidence anew."""
 
-    async def walk() -> World:
-        world = World()
-        await world.begin("quick-direct")
-        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld()
+        await world.start_rollout("quick-direct")
+        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         with pytest.raises(RolloutRefusedError, match="no canary share to set"):
             await steering.set_weight("churn", 5_000, "sam", "now")
-        await world.until(in_canary)
+        await world.run_until(is_in_canary)
         with pytest.raises(RolloutRefusedError, match="approved with 1000, 5000"):
             await steering.set_weight("churn", 2_000, "sam", "a bit")
         with pytest.raises(RolloutRefusedError, match="1000 basis points already"):
             await steering.set_weight("churn", 1_000, "sam", "same")
         await steering.set_weight("churn", 5_000, "sam", "more")
-        assert world.held.canary_bp == 5_000
+        assert world.deployment.canary_bp == 5_000
         await steering.set_weight("churn", 1_000, "sam", "less")
-        assert (world.held.canary_bp, world.trial.place.step) == (1_000, 0)
+        assert (world.deployment.canary_bp, world.rollout.position.step) == (1_000, 0)
         return world
 
-    assert "set to 10 % by sam: less" in asyncio.run(walk()).held.why
+    assert "set to 10 % by sam: less" in asyncio.run(walk()).deployment.why
 
 
 def test_what_was_rolled_back_is_tried_again_under_its_approval() -> None:
     """A new rollout of the same version and policy; not while one is under way."""
 
-    async def walk() -> World:
-        world = World(fails=0.3)
-        first = await world.begin("quick-direct")
-        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld(fails=0.3)
+        first = await world.start_rollout("quick-direct")
+        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         with pytest.raises(RolloutRefusedError, match="only one that was rolled back"):
             await steering.retry("churn", "sam", "again")
-        await world.until(ended)
-        world.fails = 0.0
+        await world.run_until(has_ended)
+        world.failure_rate = 0.0
         again = await steering.retry("churn", "sam", "the store is back")
-        assert again.terms.rollout_id != first.terms.rollout_id
-        await world.until(ended)
+        assert again.spec.rollout_id != first.spec.rollout_id
+        await world.run_until(has_ended)
         return world
 
     world = asyncio.run(walk())
-    assert world.held.production == "2"
-    assert world.trial.decisions[0].reason.startswith("started by sam: the store is back (again")
+    assert world.deployment.production == "2"
+    assert world.rollout.decisions[0].reason.startswith("started by sam: the store is back (again")
 
 
-async def bad_then_good() -> tuple[World, str, str]:
+async def rolled_back_then_retried() -> tuple[ScriptedWorld, str, str]:
     """A rollout that was rolled back, its retry that went through; their ids."""
-    world = World(fails=1.0)
-    first = await world.begin("quick-direct")
-    await world.until(ended)
-    world.fails = 0.0
-    steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+    world = ScriptedWorld(fails=1.0)
+    first = await world.start_rollout("quick-direct")
+    await world.run_until(has_ended)
+    world.failure_rate = 0.0
+    steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
     second = await steering.retry("churn", "sam", "the store is back")
-    await world.until(ended)
-    return world, first.terms.rollout_id, second.terms.rollout_id
+    await world.run_until(has_ended)
+    return world, first.spec.rollout_id, second.spec.rollout_id
 
 
 def test_the_next_controller_lists_every_rollout_so_far() -> None:
     """Newest first, each as it ended: the history names them, their checkpoints tell of them."""
 
     async def walk() -> None:
-        world, first, second = await bad_then_good()
-        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-        before = [(one.rollout_id, one.stage) for one in await steering.rollouts("churn")]
+        world, first, second = await rolled_back_then_retried()
+        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        before = [(one.rollout_id, one.stage) for one in await steering.list_rollouts("churn")]
         await world.restart()
-        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-        after = await steering.rollouts("")
+        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        after = await steering.list_rollouts("")
         assert [(one.rollout_id, one.stage) for one in after] == before
         assert before == [
             (second, rollout_pb2.DONE),
@@ -161,11 +163,11 @@ def test_a_rollout_that_cannot_be_read_hides_no_other() -> None:
     """It is listed with its id and why nothing more is known."""
 
     async def walk() -> None:
-        world, first, second = await bad_then_good()
+        world, first, second = await rolled_back_then_retried()
         await world.restart()
         world.registry.checkpoints[first].state = b"\xff\xff\xff"
-        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-        told = {one.rollout_id: one for one in await steering.rollouts("churn")}
+        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        told = {one.rollout_id: one for one in await steering.list_rollouts("churn")}
         assert told[second].stage == rollout_pb2.DONE
         broken = told[first]
         assert (broken.model, broken.stage) == ("churn", rollout_pb2.STAGE_UNSPECIFIED)
@@ -177,41 +179,47 @@ def test_a_rollout_that_cannot_be_read_hides_no_other() -> None:
 def test_an_undo_loads_the_old_version_and_then_moves_everybody() -> None:
     """Two deployments, the second a rollback; refused while a rollout is under way."""
 
-    async def walk() -> World:
-        world = World()
-        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-        await world.begin("quick-direct")
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld()
+        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        await world.start_rollout("quick-direct")
         with pytest.raises(RolloutRefusedError, match="turnout rollout abort churn"):
             await steering.undo("churn", "1", "sam", "complaints")
-        await world.until(ended)
+        await world.run_until(has_ended)
         with pytest.raises(RolloutRefusedError, match="production already"):
             await steering.undo("churn", "2", "sam", "complaints")
         doing = asyncio.ensure_future(steering.undo("churn", "1", "sam", "complaints"))
-        await world.settle()
-        assert (world.held.production, world.held.preload) == ("2", ("1",))
-        world.holds = ("1", "2")
-        await world.act()
+        await world.run_pending_tasks()
+        assert (world.deployment.production, world.deployment.preload) == ("2", ("1",))
+        world.loaded_versions = ("1", "2")
+        await world.act_once()
         told = await doing
         assert (told.version, told.stage) == ("1", rollout_pb2.DONE)
         return world
 
     world = asyncio.run(walk())
-    assert (world.held.production, world.held.preload, world.held.rollout_id) == ("1", (), "")
-    assert world.held.why == "undo to 1 by sam: complaints"
+    assert (world.deployment.production, world.deployment.preload, world.deployment.rollout_id) == (
+        "1",
+        (),
+        "",
+    )
+    assert world.deployment.why == "undo to 1 by sam: complaints"
 
 
 def test_a_freeze_starts_nothing_and_a_view_is_one_models_at_a_time() -> None:
     """Both are refused before anything is written, in words."""
     frozen = replace(POLICIES["quick"], name="frozen", freeze=("2020-01-01 - 2030-01-01",))
-    alone = replace(POLICIES["quick"], name="alone", alone_on=("*",))
+    alone = replace(POLICIES["quick"], name="alone", exclusive_views=("*",))
 
     async def walk() -> None:
-        world = World()
+        world = ScriptedWorld()
         world.controller.policies = {**POLICIES, "frozen": frozen, "alone": alone}
-        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-        await world.begin("quick-direct")
+        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        await world.start_rollout("quick-direct")
         world.registry.card = '{"names": ["churn_profile:age", "amount"]}'
-        world.registry.put(replace(world.held, model="fraud", rollout_id="", preload=()))
+        world.registry.write_deployment(
+            replace(world.deployment, model="fraud", rollout_id="", preload=())
+        )
         for policy, words in (("frozen", "starts nothing in"), ("alone", "reads churn_profile")):
             asked = rollout_pb2.StartRolloutRequest(model="fraud", version="2", policy=policy)
             with pytest.raises(RolloutRefusedError, match=words):
@@ -224,22 +232,22 @@ def test_a_freeze_starts_nothing_and_a_view_is_one_models_at_a_time() -> None:
 def test_a_rollout_that_a_person_took_over_stands_in_nobodys_way(restarted: bool) -> None:
     """The split written by hand still names it; the next rollout begins all the same."""
 
-    async def walk() -> World:
-        world = World()
-        trial = await world.begin("quick-direct")
-        await world.until(in_canary)
-        by_hand = replace(world.held, canary="", canary_bp=0, who="sam", why="no")
-        world.controller.see_deployment(world.registry.put(by_hand))
-        await world.act()
-        assert world.trial.ended
-        assert world.held.rollout_id == trial.terms.rollout_id
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld()
+        trial = await world.start_rollout("quick-direct")
+        await world.run_until(is_in_canary)
+        by_hand = replace(world.deployment, canary="", canary_bp=0, who="sam", why="no")
+        world.controller.see_deployment(world.registry.write_deployment(by_hand))
+        await world.act_once()
+        assert world.rollout.ended
+        assert world.deployment.rollout_id == trial.spec.rollout_id
         if restarted:
             await world.restart()
-        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         with pytest.raises(RolloutRefusedError, match="production already"):
             await steering.undo("churn", "1", "sam", "complaints")
-        await world.begin("quick-direct")
-        await world.until(ended)
+        await world.start_rollout("quick-direct")
+        await world.run_until(has_ended)
         return world
 
-    assert asyncio.run(walk()).held.production == "2"
+    assert asyncio.run(walk()).deployment.production == "2"

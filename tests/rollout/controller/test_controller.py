@@ -9,90 +9,97 @@ from protos import window_pb2
 from registry.types import FencedError
 from rollout.errors import NotLeadingError
 from rollout.policy.stages import Stage, Verdict
-from tests.rollout.scripted_world import World, ended, in_canary
+from tests.rollout.scripted_world import ScriptedWorld, has_ended, is_in_canary
 
 
 def test_a_healthy_candidate_walks_all_the_way() -> None:
     """PRELOAD, SHADOW, 10 %, 50 %, WATCH, DONE: one deployment each, nobody else's help."""
 
-    async def walk() -> World:
-        world = World()
-        await world.begin()
-        await world.until(ended)
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld()
+        await world.start_rollout()
+        await world.run_until(has_ended)
         return world
 
     world = asyncio.run(walk())
-    assert [Stage(int(one.stage)).name for one in world.trial.decisions] == [
+    assert [Stage(int(one.stage)).name for one in world.rollout.decisions] == [
         "PRELOAD", "SHADOW", "CANARY", "CANARY", "WATCH", "DONE",
     ]  # fmt: skip
-    assert [one.canary_bp for one in world.registry.log] == [0, 0, 1_000, 5_000, 0, 0]
-    assert [one.standby_bp for one in world.registry.log] == [0, 0, 0, 0, 500, 0]
-    assert (world.held.production, world.held.rollout_id) == ("2", "")
-    assert all(one.why.startswith("rollout r") for one in world.registry.log)
+    assert [one.canary_bp for one in world.registry.deployments_written] == [
+        0,
+        0,
+        1_000,
+        5_000,
+        0,
+        0,
+    ]
+    assert [one.standby_bp for one in world.registry.deployments_written] == [0, 0, 0, 0, 500, 0]
+    assert (world.deployment.production, world.deployment.rollout_id) == ("2", "")
+    assert all(one.why.startswith("rollout r") for one in world.registry.deployments_written)
 
 
 def test_a_faulty_canary_is_rolled_back_with_four_times_in_order() -> None:
     """First bad <= verdict <= moved; the last bad answer is kept; the state is remembered."""
 
-    async def walk() -> World:
-        world = World(fails=0.08)
-        await world.begin("quick-direct")
-        await world.until(ended)
-        await world.until(world.controller.is_finished)
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld(fails=0.08)
+        await world.start_rollout("quick-direct")
+        await world.run_until(has_ended)
+        await world.run_until(world.controller.is_finished)
         return world
 
     world = asyncio.run(walk())
-    trial = world.trial
-    assert (trial.place.stage, trial.verdict) == (Stage.ROLLED_BACK, Verdict.FAULTY)
-    assert (world.held.production, world.held.canary) == ("1", "")
+    trial = world.rollout
+    assert (trial.position.stage, trial.verdict) == (Stage.ROLLED_BACK, Verdict.FAULTY)
+    assert (world.deployment.production, world.deployment.canary) == ("1", "")
     times = trial.times
-    assert 0 < times.first_bad <= times.verdict <= times.moved
-    assert times.first_bad <= times.last_bad
+    assert 0 < times.first_bad_answer_ns <= times.verdict_ns <= times.traffic_moved_ns
+    assert times.first_bad_answer_ns <= times.last_bad_answer_ns
     assert trial.evidence.totals.failed == 0
-    assert world.registry.checkpoints[trial.terms.rollout_id].sequence == trial.checkpoint
+    assert world.registry.checkpoints[trial.spec.rollout_id].sequence == trial.checkpoint_sequence
 
 
 def test_a_fault_after_promotion_goes_back_to_the_standby() -> None:
     """The watch compares with the old version, and returns to it."""
 
-    async def walk() -> World:
-        world = World()
-        await world.begin("quick-direct")
-        await world.until(lambda trial: trial.place.stage == Stage.WATCH)
-        world.fails = 0.3
-        await world.until(ended)
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld()
+        await world.start_rollout("quick-direct")
+        await world.run_until(lambda trial: trial.position.stage == Stage.WATCH)
+        world.failure_rate = 0.3
+        await world.run_until(has_ended)
         return world
 
     world = asyncio.run(walk())
-    assert world.trial.place.stage == Stage.ROLLED_BACK
-    assert (world.held.production, world.held.standby) == ("1", "")
+    assert world.rollout.position.stage == Stage.ROLLED_BACK
+    assert (world.deployment.production, world.deployment.standby) == ("1", "")
 
 
 def test_a_faulty_shadow_never_reaches_a_customer() -> None:
     """It ends in the shadow stage; no deployment ever gave it a share."""
 
-    async def walk() -> World:
-        world = World(fails=0.08)
-        await world.begin()
-        await world.until(ended)
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld(fails=0.08)
+        await world.start_rollout()
+        await world.run_until(has_ended)
         return world
 
     world = asyncio.run(walk())
-    assert world.trial.place.stage == Stage.ROLLED_BACK
-    assert {one.canary_bp for one in world.registry.log} == {0}
+    assert world.rollout.position.stage == Stage.ROLLED_BACK
+    assert {one.canary_bp for one in world.registry.deployments_written} == {0}
 
 
 def test_a_hard_guard_acts_at_once() -> None:
     """No window has closed, and the canary is out."""
 
-    async def walk() -> World:
-        world = World()
-        await world.begin("quick-direct")
-        await world.until(in_canary)
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld()
+        await world.start_rollout("quick-direct")
+        await world.run_until(is_in_canary)
         guard = window_pb2.HardGuard(
             model="churn",
             version="2",
-            revision=world.held.revision,
+            revision=world.deployment.revision,
             kind="BREAKER_OPEN",
             reason="5 of 5 runs failed",
             at_unix_ns=world.clock.ns,
@@ -104,103 +111,107 @@ def test_a_hard_guard_acts_at_once() -> None:
             )
         )
         assert world.controller.wake.is_set()
-        await world.act()
+        await world.act_once()
         return world
 
     world = asyncio.run(walk())
-    assert world.trial.place.stage == Stage.ROLLED_BACK
-    assert "5 of 5" in world.trial.reason
+    assert world.rollout.position.stage == Stage.ROLLED_BACK
+    assert "5 of 5" in world.rollout.reason
 
 
 def test_zero_traffic_never_moves() -> None:
     """An idle hour promotes nothing, and asks a person at the limit."""
 
-    async def walk() -> World:
-        world = World()
-        await world.begin("quick-direct")
-        await world.until(in_canary)
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld()
+        await world.start_rollout("quick-direct")
+        await world.run_until(is_in_canary)
         world.traffic = False
         for _ in range(120):
-            await world.second(save=False)
+            await world.pass_second(save=False)
         return world
 
     world = asyncio.run(walk())
-    assert in_canary(world.trial)
-    assert world.trial.verdict == Verdict.HOLD
-    assert "a person decides" in world.trial.reason
+    assert is_in_canary(world.rollout)
+    assert world.rollout.verdict == Verdict.HOLD
+    assert "a person decides" in world.rollout.reason
 
 
 def test_a_silent_gateway_holds() -> None:
     """One of two workers sends nothing: the other's good evidence promotes nothing."""
 
-    async def walk() -> World:
-        world = World()
-        await world.begin("quick-direct")
-        await world.until(in_canary)
-        world.silent = {1}
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld()
+        await world.start_rollout("quick-direct")
+        await world.run_until(is_in_canary)
+        world.silent_slots = {1}
         for _ in range(10):
-            await world.second()
+            await world.pass_second()
         return world
 
     world = asyncio.run(walk())
-    assert in_canary(world.trial) or world.trial.place.stage == Stage.WATCH
-    assert world.trial.verdict == Verdict.HOLD
-    assert "worker g/1" in world.trial.reason
+    assert is_in_canary(world.rollout) or world.rollout.position.stage == Stage.WATCH
+    assert world.rollout.verdict == Verdict.HOLD
+    assert "worker g/1" in world.rollout.reason
 
 
 def test_a_split_changed_by_hand_ends_the_rollout_and_stays() -> None:
     """People win; the rollout says by whom it was superseded."""
 
-    async def walk() -> World:
-        world = World()
-        await world.begin("quick-direct")
-        await world.until(in_canary)
-        by_hand = replace(world.held, canary="", canary_bp=0, rollout_id="", who="sam", why="no")
-        world.controller.see_deployment(world.registry.put(by_hand))
-        await world.act()
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld()
+        await world.start_rollout("quick-direct")
+        await world.run_until(is_in_canary)
+        by_hand = replace(
+            world.deployment, canary="", canary_bp=0, rollout_id="", who="sam", why="no"
+        )
+        world.controller.see_deployment(world.registry.write_deployment(by_hand))
+        await world.act_once()
         return world
 
     world = asyncio.run(walk())
-    assert world.trial.place.stage == Stage.ROLLED_BACK
-    assert "superseded by sam" in world.trial.reason
-    assert world.held.who == "sam"
+    assert world.rollout.position.stage == Stage.ROLLED_BACK
+    assert "superseded by sam" in world.rollout.reason
+    assert world.deployment.who == "sam"
 
 
 def test_another_field_changed_by_hand_is_adopted() -> None:
     """A new holdout share does not end a rollout; it goes on from the new revision."""
 
-    async def walk() -> World:
-        world = World()
-        await world.begin("quick-direct")
-        await world.until(in_canary)
-        world.controller.see_deployment(world.registry.put(replace(world.held, holdout_bp=100)))
-        await world.until(ended)
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld()
+        await world.start_rollout("quick-direct")
+        await world.run_until(is_in_canary)
+        world.controller.see_deployment(
+            world.registry.write_deployment(replace(world.deployment, holdout_bp=100))
+        )
+        await world.run_until(has_ended)
         return world
 
     world = asyncio.run(walk())
-    assert (world.held.production, world.held.holdout_bp) == ("2", 100)
+    assert (world.deployment.production, world.deployment.holdout_bp) == ("2", 100)
 
 
 def test_a_fenced_controller_stops() -> None:
     """The lease passed on: its next write is refused, it says so, and nothing was written."""
 
     async def walk() -> None:
-        world = World()
-        await world.begin("quick-direct")
-        await world.until(in_canary)
+        world = ScriptedWorld()
+        await world.start_rollout("quick-direct")
+        await world.run_until(is_in_canary)
         world.registry.lease_token += 1
-        written = len(world.registry.log)
+        written = len(world.registry.deployments_written)
         with pytest.raises(FencedError):
             await world.controller.save()
         for _ in range(8):
-            await world.second(save=False)
+            await world.pass_second(save=False)
         assert world.controller.fenced
-        assert len(world.registry.log) == written
-        await world.controller.give_up()
+        assert len(world.registry.deployments_written) == written
+        await world.controller.stop_leading()
         with pytest.raises(NotLeadingError):
             world.controller.receive(window_pb2.WindowBatch())
         with pytest.raises(NotLeadingError):
-            world.controller.trial("churn")
+            world.controller.rollout("churn")
 
     asyncio.run(walk())
 
@@ -208,18 +219,18 @@ def test_a_fenced_controller_stops() -> None:
 def test_an_unreachable_registry_delays_and_loses_nothing() -> None:
     """The canary stays as it is; when the registry answers again, the rollout goes on."""
 
-    async def walk() -> World:
-        world = World()
-        await world.begin("quick-direct")
-        await world.until(in_canary)
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld()
+        await world.start_rollout("quick-direct")
+        await world.run_until(is_in_canary)
         world.registry.down = True
         for _ in range(5):
-            await world.second(save=False)
-        assert in_canary(world.trial)
-        assert world.trial.place.step == 0
-        assert "cannot move" in world.trial.reason
+            await world.pass_second(save=False)
+        assert is_in_canary(world.rollout)
+        assert world.rollout.position.step == 0
+        assert "cannot move" in world.rollout.reason
         world.registry.down = False
-        await world.until(ended)
+        await world.run_until(has_ended)
         return world
 
-    assert asyncio.run(walk()).held.production == "2"
+    assert asyncio.run(walk()).deployment.production == "2"

@@ -5,7 +5,7 @@ from rollout.controller.fleet import Fleet
 from tests.rollout.scripted_parts import NS
 
 
-def said(
+def worker_state(
     slot: int, state: str = "READY", *, spare: bool = False, revision: int = 1, gone: bool = False
 ) -> registry_pb2.GatewayState:
     """One worker's word on version 2 of churn."""
@@ -14,9 +14,9 @@ def said(
         slot=slot,
         boot_id=slot + 1,
         spare=spare,
-        gone=gone,
-        held=[
-            registry_pb2.HeldVersion(model="churn", version="2", state=state, reason="golden row")
+        disconnected=gone,
+        loads=[
+            registry_pb2.VersionLoad(model="churn", version="2", state=state, reason="golden row")
         ],
         applied={"churn": revision},
         applied_unix_ns={"churn": 100 * revision + slot},
@@ -26,9 +26,14 @@ def said(
 def test_the_view_names_who_is_not_ready_who_refuses_and_who_is_silent() -> None:
     """Spares must be ready too, but need not send windows."""
     fleet = Fleet()
-    for state in (said(0), said(1, "LOADING"), said(2, "REFUSED"), said(3, spare=True)):
-        fleet.say(state, 0)
-    fleet.hear(("g", 0, 1), 4 * NS)
+    for state in (
+        worker_state(0),
+        worker_state(1, "LOADING"),
+        worker_state(2, "REFUSED"),
+        worker_state(3, spare=True),
+    ):
+        fleet.update_worker(state, 0)
+    fleet.note_heartbeat(("g", 0, 1), 4 * NS)
     view = fleet.view("churn", "2", 3 * NS, 5 * NS)
     assert view.workers == 4
     assert view.not_ready == ("worker g/1",)
@@ -40,12 +45,12 @@ def test_the_view_names_who_is_not_ready_who_refuses_and_who_is_silent() -> None
 def test_a_spare_that_begins_to_serve_has_its_time_to_send() -> None:
     """Silence is counted from its first word as a server; a worker that left is not missed."""
     fleet = Fleet()
-    fleet.say(said(0, spare=True), 0)
-    fleet.say(said(0), 10 * NS)
+    fleet.update_worker(worker_state(0, spare=True), 0)
+    fleet.update_worker(worker_state(0), 10 * NS)
     assert fleet.view("churn", "2", 3 * NS, 12 * NS).silent == ()
-    fleet.say(said(0), 12 * NS)
+    fleet.update_worker(worker_state(0), 12 * NS)
     assert fleet.view("churn", "2", 3 * NS, 14 * NS).silent == ("worker g/0",)
-    fleet.say(said(0, gone=True), 15 * NS)
+    fleet.update_worker(worker_state(0, gone=True), 15 * NS)
     assert fleet.view("churn", "2", 3 * NS, 20 * NS).workers == 0
 
 
@@ -53,8 +58,12 @@ def test_traffic_has_moved_when_the_last_serving_worker_obeyed() -> None:
     """Nobody live, or one behind: not yet. Spares serve nobody."""
     fleet = Fleet()
     assert fleet.moved_unix_ns("churn", 2) == 0
-    for state in (said(0, revision=2), said(1, revision=1), said(2, spare=True)):
-        fleet.say(state, 0)
+    for state in (
+        worker_state(0, revision=2),
+        worker_state(1, revision=1),
+        worker_state(2, spare=True),
+    ):
+        fleet.update_worker(state, 0)
     assert fleet.moved_unix_ns("churn", 2) == 0
-    fleet.say(said(1, revision=2), 0)
+    fleet.update_worker(worker_state(1, revision=2), 0)
     assert fleet.moved_unix_ns("churn", 2) == 201

@@ -6,42 +6,42 @@ import pytest
 
 from protos import rollout_pb2, window_pb2
 from registry.types import Deployment
-from rollout.api.commands import Steering
+from rollout.api.commands import RolloutCommands
 from rollout.evidence.inbox import source_name
-from rollout.lifecycle.rollout import Trial
+from rollout.lifecycle.rollout import Rollout
 from rollout.policy.stages import Stage, Verdict
-from tests.rollout.scripted_world import SOURCES, World, ended, in_canary
+from tests.rollout.scripted_world import SOURCES, ScriptedWorld, has_ended, is_in_canary
 
 BREAKS = {
-    "counting": lambda trial: setattr(trial.evidence, "doubts", None),
-    "judging": lambda trial: setattr(trial.evidence.stage, "failed_kept", None),
+    "counting": lambda trial: setattr(trial.evidence, "validity", None),
+    "judging": lambda trial: setattr(trial.evidence.stage, "failed_in_sample", None),
     "keeping": lambda trial: setattr(trial, "since_unix_ms", 10**30),
 }
 
 
-async def two_rollouts() -> tuple[World, Trial, Trial]:
+async def two_rollouts() -> tuple[ScriptedWorld, Rollout, Rollout]:
     """One of churn in its canary, and credit, which waits for a gateway that has loaded it."""
-    world = World()
-    await world.begin("quick-direct")
-    await world.until(in_canary)
-    churn = world.trial
-    world.registry.put(Deployment(model="credit", production="1"))
+    world = ScriptedWorld()
+    await world.start_rollout("quick-direct")
+    await world.run_until(is_in_canary)
+    churn = world.rollout
+    world.registry.write_deployment(Deployment(model="credit", production="1"))
     for model in ("churn", "credit"):
         world.controller.see_deployment(world.registry.deployments[model])
-    approved = type(world.registry.approved[0])()
-    approved.CopyFrom(world.registry.approved[0])
+    approved = type(world.registry.approvals_given[0])()
+    approved.CopyFrom(world.registry.approvals_given[0])
     approved.model = "credit"
-    world.registry.approved.append(approved)
-    steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+    world.registry.approvals_given.append(approved)
+    steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
     asked = rollout_pb2.StartRolloutRequest(
         model="credit", version="2", policy="quick-direct", reason="better"
     )
     return world, churn, await steering.start(asked, "sam")
 
 
-def kept(world: World) -> int:
+def acknowledged_of_first_worker(world: ScriptedWorld) -> int:
     """What the first worker may forget."""
-    return world.controller.kept(source_name(SOURCES[0]))
+    return world.controller.acknowledged_sequence(source_name(SOURCES[0]))
 
 
 @pytest.mark.parametrize("what", BREAKS)
@@ -50,27 +50,27 @@ def test_what_one_rollout_raises_holds_that_one_alone(what: str) -> None:
 
     async def walk() -> None:
         world, churn, credit = await two_rollouts()
-        await world.second()
-        revision, before = churn.revision, kept(world)
+        await world.pass_second()
+        revision, before = churn.revision, acknowledged_of_first_worker(world)
         BREAKS[what](churn)
         for _ in range(3):
-            looked, saved = credit.looked_unix_ms, credit.checkpoint
-            await world.second()
-            assert credit.looked_unix_ms > looked
-            assert credit.checkpoint > saved
-        assert kept(world) == before + 3
+            looked, saved = credit.judged_unix_ms, credit.checkpoint_sequence
+            await world.pass_second()
+            assert credit.judged_unix_ms > looked
+            assert credit.checkpoint_sequence > saved
+        assert acknowledged_of_first_worker(world) == before + 3
         assert (churn.verdict, churn.revision) == (Verdict.HOLD, revision)
         assert churn.reason.startswith("judging it raised ")
-        assert "abort it, or resume it" in churn.missing[0]
+        assert "abort it, or resume it" in churn.waiting_for[0]
         assert credit.verdict == Verdict.UNDECIDED
         assert world.controller.leading
-        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         if what != "counting":
             return
-        churn.evidence.doubts = type(credit.evidence.doubts)(100, 0.02, 7.0)
+        churn.evidence.validity = type(credit.evidence.validity)(100, 0.02, 7.0)
         await steering.pause("churn", "sam", "it is mended", paused=False)
-        await world.until(ended)
-        assert churn.place.stage == Stage.DONE
+        await world.run_until(has_ended)
+        assert churn.position.stage == Stage.DONE
 
     asyncio.run(walk())
 
@@ -81,16 +81,16 @@ def test_a_move_that_raises_is_held_where_it_got_to() -> None:
     async def walk() -> None:
         world, churn, credit = await two_rollouts()
         churn.evidence.latency.enter_stage = None  # type: ignore[method-assign,assignment]
-        await world.until(lambda _: bool(churn.broken), 10)
-        assert (world.held.canary_bp, churn.revision) == (5_000, world.held.revision)
-        looked = credit.looked_unix_ms
-        await world.second()
-        assert credit.looked_unix_ms > looked
+        await world.run_until(lambda _: bool(churn.judging_error), 10)
+        assert (world.deployment.canary_bp, churn.revision) == (5_000, world.deployment.revision)
+        looked = credit.judged_unix_ms
+        await world.pass_second()
+        assert credit.judged_unix_ms > looked
         assert churn.verdict == Verdict.HOLD
-        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         await steering.abort("churn", "sam", "seen enough")
-        assert churn.place.stage == Stage.ROLLED_BACK
-        assert (world.held.production, world.held.canary) == ("1", "")
+        assert churn.position.stage == Stage.ROLLED_BACK
+        assert (world.deployment.production, world.deployment.canary) == ("1", "")
 
     asyncio.run(walk())
 
@@ -101,8 +101,8 @@ def test_a_held_rollout_is_still_taken_back_by_a_hard_guard() -> None:
     async def walk() -> None:
         world, churn, _ = await two_rollouts()
         BREAKS["counting"](churn)
-        await world.second()
-        assert churn.broken
+        await world.pass_second()
+        assert churn.judging_error
         world.guards = [
             window_pb2.HardGuard(
                 model="churn",
@@ -112,10 +112,10 @@ def test_a_held_rollout_is_still_taken_back_by_a_hard_guard() -> None:
                 reason="failed on every key",
             )
         ]
-        await world.second()
-        await world.settle()
-        assert churn.place.stage == Stage.ROLLED_BACK
+        await world.pass_second()
+        await world.run_pending_tasks()
+        assert churn.position.stage == Stage.ROLLED_BACK
         assert churn.decisions[-1].reason == "BREAKER_OPEN: failed on every key"
-        assert (world.held.production, world.held.canary) == ("1", "")
+        assert (world.deployment.production, world.deployment.canary) == ("1", "")
 
     asyncio.run(walk())

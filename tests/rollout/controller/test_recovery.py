@@ -8,16 +8,16 @@ import pytest
 
 from protos import rollout_pb2, window_pb2
 from registry.types import RegistryUnavailableError
-from rollout.api.commands import Steering
-from rollout.api.explain import explain
+from rollout.api.commands import RolloutCommands
+from rollout.api.explain import explanation_text
 from rollout.checkpoint.codec import to_state
 from rollout.errors import CheckpointError, RolloutRefusedError, UnknownRolloutError
 from rollout.evidence.inbox import source_name
-from rollout.lifecycle.rollout import Trial
+from rollout.lifecycle.rollout import Rollout
 from rollout.policy.policy import CanaryStep, Policy
 from rollout.policy.stages import Stage
 from tests.rollout.scripted_parts import POLICIES
-from tests.rollout.scripted_world import World, ended, in_canary
+from tests.rollout.scripted_world import ScriptedWorld, has_ended, is_in_canary
 
 QUICK_DIRECT = POLICIES["quick-direct"]
 OTHER = replace(
@@ -34,9 +34,9 @@ OTHER = replace(
 """Of the same name; everything that decides is another."""
 
 
-def told(trial: Trial) -> rollout_pb2.RolloutState:
+def comparable_state(rollout: Rollout) -> rollout_pb2.RolloutState:
     """Return the state without what differs by design: decisions' times, resent batches."""
-    state = to_state(trial)
+    state = to_state(rollout)
     state.ClearField("duplicate_batches")
     return state
 
@@ -44,10 +44,10 @@ def told(trial: Trial) -> rollout_pb2.RolloutState:
 def test_a_guard_outlives_the_controller_that_heard_it() -> None:
     """Saved and acknowledged, then killed before acting: the next one acts on it."""
 
-    async def walk() -> World:
-        world = World()
-        await world.begin("quick-direct")
-        await world.until(in_canary)
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld()
+        await world.start_rollout("quick-direct")
+        await world.run_until(is_in_canary)
         sender = world.workers[0]
         guard = window_pb2.HardGuard(model="churn", version="2", kind="LOAD_REFUSED")
         world.controller.receive(
@@ -57,33 +57,33 @@ def test_a_guard_outlives_the_controller_that_heard_it() -> None:
         )
         await world.controller.save()
         await world.restart()
-        await world.act()
+        await world.act_once()
         return world
 
-    assert asyncio.run(walk()).trial.place.stage == Stage.ROLLED_BACK
+    assert asyncio.run(walk()).rollout.position.stage == Stage.ROLLED_BACK
 
 
 def test_nothing_is_acknowledged_before_it_is_kept() -> None:
     """What a gateway may forget is in the checkpoint; without a rollout, what was received."""
 
     async def walk() -> None:
-        world = World()
-        await world.controller.take_over(1)
+        world = ScriptedWorld()
+        await world.controller.start_leading(1)
         name = source_name(world.workers[0].source)
-        await world.second()
-        assert world.controller.kept(name) == 1
-        await world.begin("quick-direct")
-        await world.second(save=False)
+        await world.pass_second()
+        assert world.controller.acknowledged_sequence(name) == 1
+        await world.start_rollout("quick-direct")
+        await world.pass_second(save=False)
         await world.controller.save()
-        kept = world.controller.kept(name)
+        kept = world.controller.acknowledged_sequence(name)
         world.registry.down = True
-        await world.second(save=False)
+        await world.pass_second(save=False)
         with pytest.raises(RegistryUnavailableError):
             await world.controller.save()
-        assert world.controller.kept(name) == kept == 2
+        assert world.controller.acknowledged_sequence(name) == kept == 2
         world.registry.down = False
         await world.controller.save()
-        assert world.controller.kept(name) == 3
+        assert world.controller.acknowledged_sequence(name) == 3
 
     asyncio.run(walk())
 
@@ -97,25 +97,25 @@ def test_a_killed_controller_goes_on_bit_for_bit(fails: float, policy: Policy) -
     """
 
     async def course(kill_at: int, *, saved: bool) -> list[bytes]:
-        world = World(fails)
-        await world.begin("quick-direct")
+        world = ScriptedWorld(fails)
+        await world.start_rollout("quick-direct")
         states = []
         for number in range(12):
             killed = number == kill_at
-            await world.second(save=saved or not killed)
+            await world.pass_second(save=saved or not killed)
             if killed:
                 world.policies["quick-direct"] = policy
                 await world.restart()
-                await world.act()
-            state = told(world.trial)
+                await world.act_once()
+            state = comparable_state(world.rollout)
             decided = [(one.stage, one.revision, one.verdict) for one in state.decisions]
             for field in ("status", "decisions", "split_salt", "open_windows"):
                 state.ClearField(field)
-            if world.trial.ended:  # how long it is listened to after its end is no evidence
+            if world.rollout.ended:  # how long it is listened to after its end is no evidence
                 state.ClearField("sources")
                 state.ClearField("closed_second")
             states.append(state.SerializeToString(deterministic=True) + repr(decided).encode())
-        assert world.trial.evidence.metrics["outcome"].canary_events > 0
+        assert world.rollout.evidence.metrics["outcome"].canary_events > 0
         return states
 
     async def compare() -> None:
@@ -130,41 +130,41 @@ def test_a_killed_controller_goes_on_bit_for_bit(fails: float, policy: Policy) -
 def test_a_move_that_was_written_but_not_remembered_is_found_again() -> None:
     """Killed between the deployment and the checkpoint: the deployment is the truth."""
 
-    async def walk() -> World:
-        world = World()
-        await world.begin("quick-direct")
-        await world.until(in_canary)
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld()
+        await world.start_rollout("quick-direct")
+        await world.run_until(is_in_canary)
         before = dict(world.registry.checkpoints)
-        await world.until(lambda trial: trial.place.step == 1)
+        await world.run_until(lambda trial: trial.position.step == 1)
         world.registry.checkpoints = before
         await world.restart()
-        await world.act()
-        assert (world.trial.place.stage, world.trial.place.step) == (Stage.CANARY, 1)
-        await world.until(ended)
+        await world.act_once()
+        assert (world.rollout.position.stage, world.rollout.position.step) == (Stage.CANARY, 1)
+        await world.run_until(has_ended)
         return world
 
     world = asyncio.run(walk())
-    assert world.held.production == "2"
+    assert world.deployment.production == "2"
 
 
 def test_a_rollback_that_was_not_remembered_is_found_again() -> None:
     """Its deployment says why; the four times go on."""
 
-    async def walk() -> World:
-        world = World(fails=0.2)
-        await world.begin("quick-direct")
-        await world.until(in_canary)
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld(fails=0.2)
+        await world.start_rollout("quick-direct")
+        await world.run_until(is_in_canary)
         before = dict(world.registry.checkpoints)
-        await world.until(ended)
+        await world.run_until(has_ended)
         world.registry.checkpoints = before
         await world.restart()
-        await world.act()
+        await world.act_once()
         return world
 
     world = asyncio.run(walk())
-    assert world.trial.place.stage == Stage.ROLLED_BACK
-    assert world.trial.times.verdict == world.held.at_unix_ns
-    assert "errors" in world.trial.reason
+    assert world.rollout.position.stage == Stage.ROLLED_BACK
+    assert world.rollout.times.verdict_ns == world.deployment.at_unix_ns
+    assert "errors" in world.rollout.reason
 
 
 def test_a_changed_policy_file_is_for_those_that_begin_after_it(
@@ -174,32 +174,32 @@ def test_a_changed_policy_file_is_for_those_that_begin_after_it(
     status and in its explanation. Whoever begins after needs an approval of the new one.
     """
 
-    async def walk() -> World:
-        world = World()
-        await world.begin("quick-direct")
-        await world.until(in_canary)
-        assert not world.trial.status().policy_note
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld()
+        await world.start_rollout("quick-direct")
+        await world.run_until(is_in_canary)
+        assert not world.rollout.status().policy_note
         world.policies["quick-direct"] = OTHER
         with caplog.at_level(logging.WARNING):
             await world.restart()
-            await world.until(ended)
+            await world.run_until(has_ended)
         return world
 
     world = asyncio.run(walk())
     digests = QUICK_DIRECT.digest, OTHER.digest
-    assert world.held.production == "2"
-    assert [one.canary_bp for one in world.registry.log] == [0, 1_000, 5_000, 0, 0]
-    assert [one.standby_bp for one in world.registry.log] == [0, 0, 0, 500, 0]
-    status = world.trial.status()
+    assert world.deployment.production == "2"
+    assert [one.canary_bp for one in world.registry.deployments_written] == [0, 1_000, 5_000, 0, 0]
+    assert [one.standby_bp for one in world.registry.deployments_written] == [0, 0, 0, 500, 0]
+    status = world.rollout.status()
     words = f"kept from its start; the file now has another edition ({digests[1][:12]})"
     assert (status.policy_digest, status.policy_note) == (digests[0], words)
-    assert words in explain(status, [])
+    assert words in explanation_text(status, [])
     assert [one.getMessage().split("goes on ")[1] for one in caplog.records] == [
         f"under policy 'quick-direct' ({digests[0][:12]}): {words}"
     ]
 
     async def begin_anew() -> None:
-        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         asked = rollout_pb2.StartRolloutRequest(model="churn", version="3", policy="quick-direct")
         with pytest.raises(RolloutRefusedError, match="starts nothing in '2020-01-01"):
             await steering.start(asked, "sam")
@@ -224,47 +224,53 @@ def test_a_rollout_that_cannot_be_gone_on_with_says_so_and_can_be_ended(
 ) -> None:
     """Whoever asks hears why, and the way out; `abort` needs no policy."""
 
-    async def walk() -> World:
-        world = World()
-        trial = await world.begin("quick-direct")
-        await world.until(in_canary)
-        kept = world.registry.checkpoints[trial.terms.rollout_id]
+    async def walk() -> ScriptedWorld:
+        world = ScriptedWorld()
+        trial = await world.start_rollout("quick-direct")
+        await world.run_until(is_in_canary)
+        kept = world.registry.checkpoints[trial.spec.rollout_id]
         state = rollout_pb2.RolloutState.FromString(kept.state)
         state.policy_json = b"" if how == "not kept" else state.policy_json + b" "
         kept.state = b"\xff" if how == "no state" else state.SerializeToString()
         world.policies["quick-direct"] = OTHER
         await world.restart()
-        await world.act()
-        assert (world.held.canary, world.held.canary_bp) == ("2", 1_000)
+        await world.act_once()
+        assert (world.deployment.canary, world.deployment.canary_bp) == ("2", 1_000)
         with pytest.raises(CheckpointError, match="`turnout rollout abort churn` gives") as caught:
-            world.controller.trial("churn")
+            world.controller.rollout("churn")
         assert words in str(caught.value)
-        steering = Steering(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         if how == "no state":
             with pytest.raises(RolloutRefusedError, match="splits set churn --canary none"):
                 await steering.abort("churn", "sam", "enough")
-            world.registry.put(replace(world.held, canary="", canary_bp=0, rollout_id=""))
+            world.registry.write_deployment(
+                replace(world.deployment, canary="", canary_bp=0, rollout_id="")
+            )
             await begin_again(world)
             return world
         told = await steering.abort("churn", "sam", "enough")
         assert (told.stage, told.reason) == (rollout_pb2.ROLLED_BACK, "aborted by sam: enough")
         with pytest.raises(UnknownRolloutError):
-            world.controller.trial("churn")
-        listed = await steering.rollouts("churn")
+            world.controller.rollout("churn")
+        listed = await steering.list_rollouts("churn")
         assert [(one.rollout_id, one.stage) for one in listed] == [
-            (trial.terms.rollout_id, rollout_pb2.ROLLED_BACK)
+            (trial.spec.rollout_id, rollout_pb2.ROLLED_BACK)
         ]
-        assert (world.held.production, world.held.canary, world.held.rollout_id) == ("1", "", "")
-        assert world.held.why == f"rollout {trial.terms.rollout_id}: aborted by sam: enough"
+        assert (
+            world.deployment.production,
+            world.deployment.canary,
+            world.deployment.rollout_id,
+        ) == ("1", "", "")
+        assert world.deployment.why == f"rollout {trial.spec.rollout_id}: aborted by sam: enough"
         await world.restart()
         with pytest.raises(CheckpointError, match=r"It has ended$"):
-            world.controller.trial("churn")
+            world.controller.rollout("churn")
         await begin_again(world)
         return world
 
-    async def begin_again(world: World) -> None:
+    async def begin_again(world: ScriptedWorld) -> None:
         world.policies["quick-direct"] = QUICK_DIRECT
-        await world.begin("quick-direct")
-        await world.until(ended)
+        await world.start_rollout("quick-direct")
+        await world.run_until(has_ended)
 
-    assert asyncio.run(walk()).held.production == "2"
+    assert asyncio.run(walk()).deployment.production == "2"

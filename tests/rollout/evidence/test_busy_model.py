@@ -6,10 +6,10 @@ import random
 import pytest
 
 from rollout.evidence.evidence import Evidence
-from rollout.evidence.inbox import Second
-from rollout.judge.reasons import evidence_rows, log_es
-from rollout.policy.stages import Place, Stage
-from tests.rollout.scripted_parts import QUICK, START, window
+from rollout.evidence.inbox import ClosedSecond
+from rollout.judge.reasons import evidence_rows, log_e_maxima
+from rollout.policy.stages import Stage, StagePosition
+from tests.rollout.scripted_parts import QUICK, SCRIPT_START_S, make_window
 
 
 @pytest.mark.parametrize("keys", [1, 300, 5_000])
@@ -18,12 +18,16 @@ def test_evidence_is_finite_however_many_keys_a_second_brings(keys: int) -> None
     chance = random.Random(keys)
     evidence = Evidence("2", "1", QUICK)
     for number in range(3):
-        made = window("canary", number)
+        made = make_window("canary", number)
         bins = [chance.randrange(20) for _ in range(keys)]
         names = [chance.getrandbits(64) for _ in range(keys)]
-        made.records.add(metric="METRIC_SCORE", key_hash=names, bin=bins, expected_bin=bins)
+        made.records.add(metric="METRIC_SCORE", key_hash=names, bin=bins, production_bin=bins)
         made.records.add(metric="METRIC_TIMEOUT", key_hash=names, bin=[0] * keys)
-        evidence.take(Second(START + number, 1, (made,)), Place(Stage.CANARY), current=True)
-        assert all(math.isfinite(one) for one in log_es(evidence))
+        evidence.count_second(
+            ClosedSecond(SCRIPT_START_S + number, 1, (made,)),
+            StagePosition(Stage.CANARY),
+            current=True,
+        )
+        assert all(math.isfinite(one) for one in log_e_maxima(evidence))
         assert all(math.isfinite(row.log_e) for row in evidence_rows(evidence, intervals=True))
     assert evidence.prediction.log_e_max < 1.0

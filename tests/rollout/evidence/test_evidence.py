@@ -13,126 +13,150 @@ from hypothesis import strategies as st
 
 from protos import window_pb2
 from rollout.evidence.evidence import Evidence
-from rollout.evidence.inbox import Second
-from rollout.policy.stages import Place, Stage
+from rollout.evidence.inbox import ClosedSecond
+from rollout.policy.stages import Stage, StagePosition
 from stats import tilt
 from tests.property_examples import examples
-from tests.rollout.scripted_parts import QUICK, START, window
+from tests.rollout.scripted_parts import QUICK, SCRIPT_START_S, make_window
 
-CANARY = Place(Stage.CANARY, 0)
+CANARY = StagePosition(Stage.CANARY, 0)
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "window.json").read_text())
 
 
-def fresh() -> Evidence:
+def no_evidence() -> Evidence:
     """Return evidence of nothing yet."""
     return Evidence("2", "1", QUICK)
 
 
-def second(number: int, *windows: object, revision: int = 1) -> Second:
+def closed_second(number: int, *windows: object, revision: int = 1) -> ClosedSecond:
     """One closed second."""
-    return Second(START + number, revision, tuple(windows))  # type: ignore[arg-type]
+    return ClosedSecond(SCRIPT_START_S + number, revision, tuple(windows))  # type: ignore[arg-type]
 
 
 def test_a_key_counts_once_a_metric_however_often_it_fails() -> None:
     """Ten failing calls of one customer are one event, over seconds and arms alike."""
-    evidence = fresh()
+    evidence = no_evidence()
     for number in range(5):
-        evidence.take(
-            second(number, window("canary", number, errors=[7, 7, 8], nan=[7])),
+        evidence.count_second(
+            closed_second(number, make_window("canary", number, errors=[7, 7, 8], nan=[7])),
             CANARY,
             current=True,
         )
-    evidence.take(second(5, window("production", 5, errors=[7, 9])), CANARY, current=True)
+    evidence.count_second(
+        closed_second(5, make_window("production", 5, errors=[7, 9])), CANARY, current=True
+    )
 
     assert evidence.metrics["errors"].canary_events == 2
     assert evidence.metrics["schema"].canary_events == 1
     assert evidence.metrics["errors"].baseline_events == 1
-    assert evidence.stage.failed_kept == 2
+    assert evidence.stage.failed_in_sample == 2
 
 
 def test_the_e_value_is_the_tilt_at_the_configured_share() -> None:
     """One step a closed second, with the split's share and never the observed one."""
-    evidence = fresh()
-    windows = [window("canary", 0, errors=[1, 2, 3]), window("production", 0, errors=[4])]
-    evidence.take(second(0, *windows), CANARY, current=True)
-    expected = tilt.step(tilt.WORSE, tilt.start(tilt.WORSE), 3, 1, 0.1, QUICK.looks_max)
-    assert evidence.metrics["errors"].state == expected
-
-    evidence.take(
-        second(1, window("promoted", 1, errors=[5]), revision=2), Place(Stage.WATCH), current=True
+    evidence = no_evidence()
+    windows = [make_window("canary", 0, errors=[1, 2, 3]), make_window("production", 0, errors=[4])]
+    evidence.count_second(closed_second(0, *windows), CANARY, current=True)
+    expected = tilt.step_tilt(
+        tilt.MORE_EVENTS, tilt.start_tilt(tilt.MORE_EVENTS), 3, 1, 0.1, QUICK.looks_max
     )
-    expected = tilt.step(tilt.WORSE, expected, 1, 0, 0.95, QUICK.looks_max)
-    assert evidence.metrics["errors"].state == expected
+    assert evidence.metrics["errors"].tilt_state == expected
+
+    evidence.count_second(
+        closed_second(1, make_window("promoted", 1, errors=[5]), revision=2),
+        StagePosition(Stage.WATCH),
+        current=True,
+    )
+    expected = tilt.step_tilt(tilt.MORE_EVENTS, expected, 1, 0, 0.95, QUICK.looks_max)
+    assert evidence.metrics["errors"].tilt_state == expected
 
 
 def test_clean_keys_count_once_and_thinned_failures_alone_count_against_them() -> None:
     """The absolute bar compares like with like: keys that the gateways keep."""
-    evidence = fresh()
+    evidence = no_evidence()
     keep = 32_768
     clean = [1, 2, 3, 3, 70_000]
-    evidence.take(
-        second(0, window("canary", 0, clean=clean, errors=[40_000, 5], keep=keep)),
+    evidence.count_second(
+        closed_second(
+            0, make_window("canary", 0, clean=clean, errors=[40_000, 5], sampled_of_65536=keep)
+        ),
         CANARY,
         current=True,
     )
-    evidence.take(second(1, window("canary", 1, clean=[1, 9], keep=keep)), CANARY, current=True)
+    evidence.count_second(
+        closed_second(1, make_window("canary", 1, clean=[1, 9], sampled_of_65536=keep)),
+        CANARY,
+        current=True,
+    )
 
-    assert len(evidence.stage.clean) == 5
-    assert evidence.stage.failed_kept == 1
+    assert len(evidence.stage.clean_keys) == 5
+    assert evidence.stage.failed_in_sample == 1
     assert evidence.metrics["errors"].canary_events == 2
 
 
 def test_a_failed_key_is_never_clean_and_a_clean_one_may_fail_later() -> None:
     """Both only lower the evidence for promotion."""
-    evidence = fresh()
-    evidence.take(second(0, window("canary", 0, clean=[1, 2], errors=[1])), CANARY, current=True)
-    assert (len(evidence.stage.clean), evidence.stage.failed_kept) == (1, 1)
-    evidence.take(second(1, window("canary", 1, errors=[2])), CANARY, current=True)
-    assert (len(evidence.stage.clean), evidence.stage.failed_kept) == (1, 2)
+    evidence = no_evidence()
+    evidence.count_second(
+        closed_second(0, make_window("canary", 0, clean=[1, 2], errors=[1])), CANARY, current=True
+    )
+    assert (len(evidence.stage.clean_keys), evidence.stage.failed_in_sample) == (1, 1)
+    evidence.count_second(
+        closed_second(1, make_window("canary", 1, errors=[2])), CANARY, current=True
+    )
+    assert (len(evidence.stage.clean_keys), evidence.stage.failed_in_sample) == (1, 2)
 
 
 def test_promotion_starts_again_at_each_stage_and_rollback_does_not() -> None:
     """Old clean keys promote nothing new; old failures are never forgotten."""
-    evidence = fresh()
-    evidence.take(
-        second(0, window("canary", 0, clean=range(10, 500), errors=[1])), CANARY, current=True
+    evidence = no_evidence()
+    evidence.count_second(
+        closed_second(0, make_window("canary", 0, clean=range(10, 500), errors=[1])),
+        CANARY,
+        current=True,
     )
-    before = evidence.metrics["errors"].state
+    before = evidence.metrics["errors"].tilt_state
     assert evidence.promote_log_e > 0
     evidence.enter_stage()
     assert evidence.promote_log_e == pytest.approx(0.0)
-    assert evidence.metrics["errors"].state == before
+    assert evidence.metrics["errors"].tilt_state == before
 
 
 def test_seconds_of_an_older_revision_accuse_but_do_not_promote() -> None:
     """What was in flight when the share grew still counts, at the share it was drawn with."""
-    evidence = fresh()
-    evidence.take(
-        second(0, window("canary", 0, clean=range(300), errors=[999])), CANARY, current=False
+    evidence = no_evidence()
+    evidence.count_second(
+        closed_second(0, make_window("canary", 0, clean=range(300), errors=[999])),
+        CANARY,
+        current=False,
     )
-    assert not evidence.stage.clean
+    assert not evidence.stage.clean_keys
     assert evidence.metrics["errors"].canary_events == 1
 
 
 def test_six_hundred_clean_keys_promote_at_half_a_percent() -> None:
     """The figure of the design, through windows."""
     evidence = Evidence("2", "1", replace(QUICK, failure_bar=0.005))
-    evidence.take(second(0, window("canary", 0, clean=range(599))), CANARY, current=True)
+    evidence.count_second(
+        closed_second(0, make_window("canary", 0, clean=range(599))), CANARY, current=True
+    )
     assert evidence.promote_log_e < math.log(20)
-    evidence.take(second(1, window("canary", 1, clean=[600])), CANARY, current=True)
+    evidence.count_second(
+        closed_second(1, make_window("canary", 1, clean=[600])), CANARY, current=True
+    )
     assert evidence.promote_log_e >= math.log(20)
 
 
 def test_other_versions_and_pins_are_nobodys_evidence() -> None:
     """Only the candidate and its baseline are compared."""
-    evidence = fresh()
-    stranger = window("canary", 0, errors=[1], clean=[2])
+    evidence = no_evidence()
+    stranger = make_window("canary", 0, errors=[1], clean=[2])
     stranger.version = "3"
-    pinned = window("canary", 0, errors=[4])
+    pinned = make_window("canary", 0, errors=[4])
     pinned.arm = "ARM_PINNED"  # type: ignore[assignment]
-    evidence.take(second(0, stranger, pinned), CANARY, current=True)
-    assert evidence.metrics["errors"].state.looks == 0
-    assert not evidence.stage.clean
+    evidence.count_second(closed_second(0, stranger, pinned), CANARY, current=True)
+    assert evidence.metrics["errors"].tilt_state.looks == 0
+    assert not evidence.stage.clean_keys
 
 
 @examples(20)
@@ -147,12 +171,12 @@ def test_any_split_of_a_second_into_windows_is_one_evidence(draw: random.Random)
     keys = [(key, what, arm_of[key]) for key, what, _ in keys]
 
     def told(parts: int) -> Evidence:
-        evidence = fresh()
+        evidence = no_evidence()
         shares: list[list[tuple[int, str, str]]] = [[] for _ in range(parts)]
         for one in draw.sample(keys, len(keys)):
             draw.choice(shares).append(one)
         windows = [
-            window(
+            make_window(
                 arm,
                 0,
                 clean=[k for k, what, a in share if what == "c" and a == arm],
@@ -161,7 +185,7 @@ def test_any_split_of_a_second_into_windows_is_one_evidence(draw: random.Random)
             for share in shares
             for arm in ("canary", "production")
         ]
-        evidence.take(second(0, *windows), CANARY, current=True)
+        evidence.count_second(closed_second(0, *windows), CANARY, current=True)
         return evidence
 
     one, many = told(1), told(7)
@@ -172,46 +196,46 @@ def test_any_split_of_a_second_into_windows_is_one_evidence(draw: random.Random)
 def test_memory_is_bounded() -> None:
     """Clean keys stop being counted at the policy's keys_max; failures never do."""
     evidence = Evidence("2", "1", replace(QUICK, keys_max=100))
-    evidence.take(
-        second(0, window("canary", 0, clean=range(250), errors=range(900, 1100))),
+    evidence.count_second(
+        closed_second(0, make_window("canary", 0, clean=range(250), errors=range(900, 1100))),
         CANARY,
         current=True,
     )
-    assert len(evidence.stage.clean) == 100
+    assert len(evidence.stage.clean_keys) == 100
     assert evidence.metrics["errors"].canary_events == 200
 
 
 def test_calls_are_added_up_for_people() -> None:
     """What nobody answered is the customers' failure; what production answered is not."""
-    evidence = fresh()
-    evidence.take(
-        second(
+    evidence = no_evidence()
+    evidence.count_second(
+        closed_second(
             0,
-            window("canary", 0, clean=[1], errors=[2]),
-            window("production", 0, clean=[3, 4], errors=[5]),
-            window("shadow", 0, pairs=(9, 1, 1)),
+            make_window("canary", 0, clean=[1], errors=[2]),
+            make_window("production", 0, clean=[3, 4], errors=[5]),
+            make_window("shadow", 0, pairs=(9, 1, 1)),
         ),
         CANARY,
         current=True,
     )
     totals = evidence.totals
     assert (totals.canary, totals.production, totals.shadow_pairs) == (1, 2, 9)
-    assert (totals.fallen_back, totals.failed) == (1, 1)
+    assert (totals.fallbacks, totals.failed) == (1, 1)
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
 def test_committed_windows_give_the_committed_evidence(vector: dict[str, Any]) -> None:
     """Bytes a gateway of any language may send, and what they must prove."""
-    evidence = fresh()
+    evidence = no_evidence()
     windows = window_pb2.WindowBatch.FromString(bytes.fromhex(vector["batch"])).windows
     for number in sorted({one.second for one in windows}):
         of_second = tuple(one for one in windows if one.second == number)
-        evidence.take(Second(number, 1, of_second), CANARY, current=True)
+        evidence.count_second(ClosedSecond(number, 1, of_second), CANARY, current=True)
 
     for name, (canary, baseline, log_e) in vector["metrics"].items():
         compared = evidence.metrics[name]
         assert (compared.canary_events, compared.baseline_events) == (canary, baseline)
-        assert compared.state.log_e == pytest.approx(log_e, abs=1e-9)
-    assert len(evidence.stage.clean) == vector["clean"]
-    assert evidence.stage.failed_kept == vector["failed_kept"]
-    assert evidence.absolute_log_e == pytest.approx(vector["absolute_log_e"], abs=1e-9)
+        assert compared.tilt_state.log_e == pytest.approx(log_e, abs=1e-9)
+    assert len(evidence.stage.clean_keys) == vector["clean"]
+    assert evidence.stage.failed_in_sample == vector["failed_in_sample"]
+    assert evidence.failure_bar_log_e == pytest.approx(vector["failure_bar_log_e"], abs=1e-9)

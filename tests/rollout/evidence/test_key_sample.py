@@ -14,19 +14,19 @@ def test_counting_is_the_size_of_what_would_be_told(keys_max: int) -> None:
     counted, told = KeySample(keys_max), KeySample(keys_max)
     for _ in range(60):
         mine, theirs = (chance.integers(0, 1 << 62, 40) % 1_009 * 65_521 for _ in range(2))
-        numbers = counted.count(mine.tolist(), theirs.tolist())
-        sets = told.first(set(mine.tolist()), set(theirs.tolist()))
+        numbers = counted.count_new(mine.tolist(), theirs.tolist())
+        sets = told.add_new(set(mine.tolist()), set(theirs.tolist()))
         assert numbers == (len(sets[0]), len(sets[1]))
-        assert (counted.keys, counted.keep) == (told.keys, told.keep)
-    assert (counted.keep < 65_536) == (keys_max == 50)
+        assert (counted.keys, counted.sampled_of_65536) == (told.keys, told.sampled_of_65536)
+    assert (counted.sampled_of_65536 < 65_536) == (keys_max == 50)
 
 
 def test_beyond_three_edges_is_the_same_with_batches_of_one() -> None:
     """Each edge its own keys, whether gateways tell batches or not; a key's largest batch."""
     bins = [10, 20, 21, 30, 31, 40, 41, 41]
     keys = [1, 2, 3, 4, 5, 6, 7, 7]
-    plain = Latencies(keys, bins, []).beyond(20, 30, 40)
-    batched = Latencies(keys, bins, [1] * 7 + [4]).shared_beyond(20, 30, 40)
+    plain = Latencies(keys, bins, []).keys_beyond(20, 30, 40)
+    batched = Latencies(keys, bins, [1] * 7 + [4]).batch_events_beyond(20, 30, 40)
     for one, other, expected in zip(plain, batched, ({3, 4, 5, 6, 7}, {5, 6, 7}, {7}), strict=True):
         assert set(one) == set(other.keys) == expected
-    assert batched[2].weigh({7}) == 1 / 4
+    assert batched[2].weight_of({7}) == 1 / 4

@@ -9,27 +9,29 @@ import pytest
 from protos import predict_pb2, window_pb2
 from rollout.errors import PolicyError
 from rollout.evidence.evidence import Evidence
-from rollout.evidence.inbox import Inbox, Second
-from rollout.judge.judge import Facts, FleetView, Judgement, judge
+from rollout.evidence.inbox import ClosedSecond, Inbox
+from rollout.judge.judge import FleetView, JudgeInputs, Judgement, judge
 from rollout.policy.policy import POLICIES, GoodOutcome
-from rollout.policy.policy_files import read_policies
-from rollout.policy.stages import Place, Stage, Verdict
-from tests.rollout.scripted_parts import NS, QUICK, START, batch, window
+from rollout.policy.policy_files import parse_policies
+from rollout.policy.stages import Stage, StagePosition, Verdict
+from tests.rollout.scripted_parts import NS, QUICK, SCRIPT_START_S, make_batch, make_window
 
 POLICY = replace(
     QUICK, canary=(replace(QUICK.canary[0], share_bp=500), QUICK.canary[1]), stage_s_max=1e9
 )
-FACTS = Facts(place=Place(Stage.CANARY, 0), stayed_s=10.0, fleet=FleetView(workers=2))
+FACTS = JudgeInputs(
+    position=StagePosition(Stage.CANARY, 0), stayed_s=10.0, fleet=FleetView(workers=2)
+)
 GOOD = GoodOutcome(name="accepted", at_least=1.0)
 LADDER = {
-    1: (Place(Stage.CANARY, 0), 0.05),
-    2: (Place(Stage.CANARY, 1), 0.50),
-    3: (Place(Stage.WATCH), 0.95),
+    1: (StagePosition(Stage.CANARY, 0), 0.05),
+    2: (StagePosition(Stage.CANARY, 1), 0.50),
+    3: (StagePosition(Stage.WATCH), 0.95),
 }
 """Revision -> where the rollout stood, and the candidate's share there."""
 
 
-def told_outcomes(candidate: float, seed: int, keys_max: int) -> Judgement:
+def judge_outcomes(candidate: float, seed: int, keys_max: int) -> Judgement:
     """Judge as *keys_max* customers' outcomes come in, 50 a second, of any earlier revision.
 
     A fifth of production's customers accept; of the candidate's, *candidate*. Everybody is told
@@ -44,11 +46,13 @@ def told_outcomes(candidate: float, seed: int, keys_max: int) -> Judgement:
             revision = draw.choice(list(LADDER))
             mine = draw.random() < LADDER[revision][1]
             accepts = draw.random() < (candidate if mine else 0.2)
-            told = outcome_window(second, revision, draw, [key, key], accepts=accepts, mine=mine)
+            told = outcome_window(
+                second, revision, draw, [key, key], accepts=accepts, to_candidate=mine
+            )
             by_revision[revision].append(told)
         for revision, windows in by_revision.items():
-            whole = Second(START + second, revision, tuple(windows))
-            evidence.take(whole, LADDER[revision][0], current=False)
+            whole = ClosedSecond(SCRIPT_START_S + second, revision, tuple(windows))
+            evidence.count_second(whole, LADDER[revision][0], current=False)
         judgement = judge(policy, FACTS, evidence)
         if judgement.verdict == Verdict.FAULTY:
             break
@@ -62,13 +66,13 @@ def outcome_window(
     keys: list[int],
     *,
     accepts: bool,
-    mine: bool,
+    to_candidate: bool,
 ) -> window_pb2.Window:
     """What a gateway says of one customer's reports: now and then the other arm had answered."""
     fallen_back = draw.random() < 0.1
-    version = "2" if mine != fallen_back else "1"
+    version = "2" if to_candidate != fallen_back else "1"
     made = window_pb2.Window(
-        model="churn", version=version, revision=revision, second=START + second
+        model="churn", version=version, revision=revision, second=SCRIPT_START_S + second
     )
     watched = LADDER[revision][0].stage == Stage.WATCH
     role = predict_pb2.CANARY if version == "2" and not watched else predict_pb2.PRODUCTION
@@ -84,17 +88,17 @@ def outcome_window(
 
 def test_fewer_good_outcomes_roll_back_and_equal_ones_do_not() -> None:
     """Acceptances halve: found, whichever share each key was drawn with; alike: never."""
-    found = told_outcomes(0.1, 5, 20_000)
+    found = judge_outcomes(0.1, 5, 20_000)
     assert found.verdict == Verdict.FAULTY
     assert found.reason.startswith("outcome")
     for seed in range(3):
-        assert told_outcomes(0.2, seed, 3_000).verdict != Verdict.FAULTY
+        assert judge_outcomes(0.2, seed, 3_000).verdict != Verdict.FAULTY
 
 
 def test_each_customer_counts_once_and_only_the_good_ones() -> None:
     """Two reports of a key, from two gateways and again later: one event, and no promotion."""
     policy = replace(POLICY, outcome=GoodOutcome(name="churned", at_most=0.0))
-    evidence, place = Evidence("2", "1", policy), Place(Stage.CANARY)
+    evidence, place = Evidence("2", "1", policy), StagePosition(Stage.CANARY)
     for second in range(3):
         windows = []
         for version in ("1", "2"):
@@ -102,25 +106,25 @@ def test_each_customer_counts_once_and_only_the_good_ones() -> None:
             keys = [10, 11, 12] if version == "1" else [20, 21, 22]
             told.outcomes.add(role=1, name="churned", key_hash=keys, value=[0.0, 0.0, 1.0])
             windows += [told, told]
-        evidence.take(Second(second, 1, tuple(windows)), place, current=True)
+        evidence.count_second(ClosedSecond(second, 1, tuple(windows)), place, current=True)
     counted = evidence.metrics["outcome"]
-    assert (counted.canary_events, counted.baseline_events, counted.state.looks) == (2, 2, 3)
+    assert (counted.canary_events, counted.baseline_events, counted.tilt_state.looks) == (2, 2, 3)
     assert evidence.promote_log_e == pytest.approx(0.0)
-    assert evidence.metrics["errors"].state.looks == 0
+    assert evidence.metrics["errors"].tilt_state.looks == 0
 
 
 def test_an_outcome_that_comes_late_is_counted_in_the_next_second() -> None:
     """A window of calls that comes after its second closed is left out; outcomes are kept."""
     inbox = Inbox("churn")
-    told = window_pb2.Window(model="churn", version="2", revision=1, second=START)
+    told = window_pb2.Window(model="churn", version="2", revision=1, second=SCRIPT_START_S)
     told.outcomes.add(role=2, name="accepted", key_hash=[7], value=[1.0])
-    inbox.accept(batch(1, window("canary", 5), sent_s=6.0), 6 * NS)
-    assert [one.second for one in inbox.close(7 * NS)] == [START + 5]
-    inbox.accept(batch(2, told, window("canary", 0), sent_s=7.0), 7 * NS)
+    inbox.accept(make_batch(1, make_window("canary", 5), sent_s=6.0), 6 * NS)
+    assert [one.second for one in inbox.close_seconds(7 * NS)] == [SCRIPT_START_S + 5]
+    inbox.accept(make_batch(2, told, make_window("canary", 0), sent_s=7.0), 7 * NS)
     assert (inbox.late_windows, inbox.late_at_ns) == (1, 7 * NS)
-    later = inbox.close(10 * NS)
+    later = inbox.close_seconds(10 * NS)
     assert [one.windows[0].outcomes[0].key_hash[:] for one in later] == [[7]]
-    assert told.second == START
+    assert told.second == SCRIPT_START_S
 
 
 def test_a_policy_names_the_good_outcome_of_each_model() -> None:
@@ -131,13 +135,17 @@ def test_a_policy_names_the_good_outcome_of_each_model() -> None:
         "outcome": {"name": "accepted", "at_least": 1},
         "models": {"churn": {"outcome": {"name": "churned", "at_most": 0}}, "plain": {}},
     }
-    made = read_policies(told, "careful.toml", POLICIES)
+    made = parse_policies(told, "careful.toml", POLICIES)
     assert made["careful@plain"].outcome == GoodOutcome(name="accepted", at_least=1.0)
     stays = made["careful@churn"].outcome
     assert stays is not None
-    assert (stays.words, stays.is_good(0.0), stays.is_good(1.0)) == ("churned <= 0", True, False)
+    assert (stays.description, stays.is_good(0.0), stays.is_good(1.0)) == (
+        "churned <= 0",
+        True,
+        False,
+    )
     assert POLICIES["standard"].outcome is None
-    none = read_policies({**told, "models": {"churn": {"outcome": False}}}, "", POLICIES)
+    none = parse_policies({**told, "models": {"churn": {"outcome": False}}}, "", POLICIES)
     assert none["careful@churn"].outcome is None
     for wrong, words in (
         ({"name": "accepted"}, "has a name, and one of them"),
@@ -148,4 +156,4 @@ def test_a_policy_names_the_good_outcome_of_each_model() -> None:
         ("accepted", "its fields are"),
     ):
         with pytest.raises(PolicyError, match=words):
-            read_policies({**told, "outcome": wrong}, "careful.toml", POLICIES)
+            parse_policies({**told, "outcome": wrong}, "careful.toml", POLICIES)

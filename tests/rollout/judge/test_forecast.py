@@ -5,38 +5,42 @@ import math
 import pytest
 
 from protos import rollout_pb2, window_pb2
-from rollout.api.evidence_plot import draw_race
-from rollout.controller.traffic_rate import Meter
+from rollout.api.evidence_plot import draw_evidence_plot
+from rollout.controller.traffic_rate import TrafficRate
 from rollout.evidence.evidence import Evidence
-from rollout.evidence.inbox import Second
-from rollout.judge.forecast import foretell, reply, smallest_seen
-from rollout.judge.judge import Facts, FleetView, judge
+from rollout.evidence.inbox import ClosedSecond
+from rollout.judge.forecast import forecast_reply, forecast_steps, smallest_detectable_rate
+from rollout.judge.judge import FleetView, JudgeInputs, judge
 from rollout.policy.policy import DEMO, STANDARD
 from rollout.policy.stages import Stage, Verdict
-from stats.tilt import WORSE
-from tests.rollout.scripted_parts import START, batch, window
+from stats.tilt import MORE_EVENTS
+from tests.rollout.scripted_parts import SCRIPT_START_S, make_batch, make_window
 
 
 def test_a_clean_candidate_passes_each_share_at_the_keys_foretold() -> None:
     """At one key fewer it is undecided; at the foretold number it is healthy."""
-    for step in foretell(DEMO, 300.0)[1:]:
-        canary = "canary" if step.place.stage == Stage.CANARY else "promoted"
+    for step in forecast_steps(DEMO, 300.0)[1:]:
+        canary = "canary" if step.position.stage == Stage.CANARY else "promoted"
         other = "production" if canary == "canary" else "standby"
         others = round(step.keys * (1e4 - step.share_bp) / step.share_bp)
         for keys, verdict in ((step.keys - 1, Verdict.UNDECIDED), (step.keys, Verdict.HEALTHY)):
             evidence = Evidence("2", "1", DEMO)
             windows = (
-                window(canary, 0, clean=range(keys)),
-                window(other, 0, clean=range(10**6, 10**6 + others)),
+                make_window(canary, 0, clean=range(keys)),
+                make_window(other, 0, clean=range(10**6, 10**6 + others)),
             )
-            evidence.take(Second(START, 1, windows), step.place, current=True)
-            facts = Facts(place=step.place, stayed_s=step.seconds, fleet=FleetView(workers=1))
+            evidence.count_second(
+                ClosedSecond(SCRIPT_START_S, 1, windows), step.position, current=True
+            )
+            facts = JudgeInputs(
+                position=step.position, stayed_s=step.seconds, fleet=FleetView(workers=1)
+            )
             assert judge(DEMO, facts, evidence).verdict == verdict
 
 
 def test_time_is_the_longer_of_the_stay_and_the_keys() -> None:
     """Busy: the policy's stay. Quiet: keys over the share's part of the calls. Silent: never."""
-    busy, quiet, silent = (foretell(STANDARD, rate) for rate in (10_000.0, 1.0, 0.0))
+    busy, quiet, silent = (forecast_steps(STANDARD, rate) for rate in (10_000.0, 1.0, 0.0))
     assert [one.seconds for one in busy] == [300.0, 600.0, 600.0, 900.0, 3_600.0]
     assert quiet[1].seconds == pytest.approx(600 / 0.05)
     assert all(math.isinf(one.seconds) for one in silent)
@@ -44,39 +48,42 @@ def test_time_is_the_longer_of_the_stay_and_the_keys() -> None:
 
 def test_more_keys_see_smaller_faults() -> None:
     """What passes unseen shrinks with traffic and is never below production's own rate."""
-    seen = [smallest_seen(WORSE, 0.001, keys, 0.05, 6.2) for keys in (10, 800, 10_000, 10**6)]
+    seen = [
+        smallest_detectable_rate(MORE_EVENTS, 0.001, keys, 0.05, 6.2)
+        for keys in (10, 800, 10_000, 10**6)
+    ]
     assert seen == sorted(seen, reverse=True)
     assert seen[0] > 0.3
     assert seen[1] < 0.012
     assert 0.001 < seen[-1] < 0.0015
-    assert smallest_seen(WORSE, 0.001, 0, 0.05, 6.2) == 1.0
+    assert smallest_detectable_rate(MORE_EVENTS, 0.001, 0, 0.05, 6.2) == 1.0
 
 
 def test_the_reply_says_it_in_words_and_what_a_person_will_be_asked() -> None:
     """One line a step; a step that reaches its time limit first is named."""
-    told = reply(STANDARD, 0.1, 0.0)
+    told = forecast_reply(STANDARD, 0.1, 0.0)
     assert len(told.steps) == 5
     assert "a person will be asked" in told.text
     assert "canary 5 %" in told.text
     assert told.steps[1].keys == 600
-    assert "never, without traffic" in reply(STANDARD, 0.0, 0.0).text
+    assert "never, without traffic" in forecast_reply(STANDARD, 0.0, 0.0).text
 
 
 def test_the_meter_reads_the_last_minute() -> None:
     """Calls of any serving arm, of that model; the newest two seconds are still coming in."""
-    meter = Meter()
+    meter = TrafficRate()
     assert meter.calls_a_second("churn") == 0.0
     for second in range(200):
         windows = [
-            window("production", second, clean=range(40)),
-            window("canary", second, clean=range(10)),
-            window("shadow", second, pairs=(9, 0, 0)),
-            window("production", second, clean=range(500), model="fraud"),
+            make_window("production", second, clean=range(40)),
+            make_window("canary", second, clean=range(10)),
+            make_window("shadow", second, pairs=(9, 0, 0)),
+            make_window("production", second, clean=range(500), model="fraud"),
         ]
-        meter.take(batch(second + 1, *windows, sent_s=second + 1))
+        meter.add_batch(make_batch(second + 1, *windows, sent_s=second + 1))
     assert meter.calls_a_second("churn") == pytest.approx(50.0, rel=0.03)
     assert meter.calls_a_second("fraud") == pytest.approx(500.0, rel=0.03)
-    meter.take(window_pb2.WindowBatch(sent_unix_ns=(START + 1_000) * 10**9))
+    meter.add_batch(window_pb2.WindowBatch(sent_unix_ns=(SCRIPT_START_S + 1_000) * 10**9))
     assert meter.calls_a_second("churn") == 0.0
 
 
@@ -88,12 +95,15 @@ def test_a_race_is_drawn_with_a_line_a_metric() -> None:
     for name in ("errors", "p99"):
         status.evidence.add(metric=name, log_threshold=6.0)
     told = rollout_pb2.RolloutExplanation(status=status)
-    assert "was judged" in draw_race(told)
+    assert "was judged" in draw_evidence_plot(told)
     for second in range(5):
-        told.course.add(
-            second=START + second, stage="CANARY_STAGE", share_bp=500, log_e=[second, math.inf]
+        told.evidence_history.add(
+            second=SCRIPT_START_S + second,
+            stage="CANARY_STAGE",
+            share_bp=500,
+            log_e=[second, math.inf],
         )
-    drawn = draw_race(told)
+    drawn = draw_evidence_plot(told)
     assert drawn.count("<polyline") == 2
     assert "a&lt;b" in drawn
     assert "nan" not in drawn

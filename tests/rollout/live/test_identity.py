@@ -10,8 +10,8 @@ import pytest
 
 from protos import rollout_pb2, rollout_pb2_grpc
 from registry.api import server as registry_server
-from rollout.api.server import serve
-from tests.rollout.live_rollout import leading
+from rollout.api.server import serve_rollout
+from tests.rollout.live_rollout import wait_until_leading
 from tests.rollout.scripted_parts import POLICIES
 
 pytestmark = pytest.mark.walk
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.walk
 ROLES = {"ann": ["author"], "cleo": ["operator"], "rollout": ["controller"]}
 
 
-def identities(path: Path) -> Path:
+def write_identities(path: Path) -> Path:
     """A file in which everybody's token is his name."""
     told = {
         hashlib.sha256(name.encode()).hexdigest(): {"actor": name, "roles": roles}
@@ -33,19 +33,19 @@ def test_a_verb_is_the_tokens_and_not_the_names(tmp_path: Path) -> None:
     """No token: UNAUTHENTICATED; an author's: PERMISSION_DENIED; an operator's is heard."""
 
     async def course() -> None:
-        registry = await registry_server.serve(
-            tmp_path / "registry", "127.0.0.1:0", identities=identities(tmp_path / "who.json")
+        registry = await registry_server.serve_registry(
+            tmp_path / "registry", "127.0.0.1:0", identities=write_identities(tmp_path / "who.json")
         )
         address = f"127.0.0.1:{registry.port}"
-        server = await serve(address, "127.0.0.1:0", token="rollout", policies=POLICIES)
+        server = await serve_rollout(address, "127.0.0.1:0", token="rollout", policies=POLICIES)
         try:
             async with (
                 asyncio.timeout(20),
                 grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
             ):
-                await leading(server)
+                await wait_until_leading(server)
                 stub = rollout_pb2_grpc.RolloutsStub(channel)  # type: ignore[no-untyped-call]
-                verb = rollout_pb2.RolloutVerb(model="churn", reason="why")
+                verb = rollout_pb2.RolloutCommand(model="churn", reason="why")
                 start = rollout_pb2.StartRolloutRequest(model="churn", version="2", policy="quick")
                 for token, code, words in (
                     ("", "UNAUTHENTICATED", "send authorization"),

@@ -9,14 +9,21 @@ import grpc
 import pytest
 
 from protos import registry_pb2, rollout_pb2
-from rollout.api.server import serve
-from rollout.policy.policy_files import read_file
-from tests.rollout.live_rollout import SAM, Walk, answered, controller_process, free_port, walk
+from rollout.api.server import serve_rollout
+from rollout.policy.policy_files import read_policy_file
+from tests.rollout.live_rollout import (
+    SAM_METADATA,
+    LiveRollout,
+    call_until_leading,
+    run_live_rollout,
+    start_controller_process,
+    unused_port,
+)
 from tests.rollout.scripted_parts import POLICIES
 
 pytestmark = pytest.mark.walk
 
-CHURN = rollout_pb2.RolloutModel(model="churn")
+CHURN = rollout_pb2.RolloutSelector(model="churn")
 APPROVED = """
 name = "own"
 base = "demo-direct"
@@ -45,22 +52,24 @@ bake_s = 3600
 Shown = Callable[[rollout_pb2.RolloutStatus], bool]
 
 
-async def shown(made: Walk, holds: Shown) -> rollout_pb2.RolloutStatus:
+async def wait_for_status(made: LiveRollout, holds: Shown) -> rollout_pb2.RolloutStatus:
     """Ask for the status until it *holds*, for at most 30 seconds."""
     async with asyncio.timeout(30):
         while True:
-            status = await answered(lambda: made.stub.GetStatus(CHURN, wait_for_ready=True))
+            status = await call_until_leading(
+                lambda: made.stub.GetStatus(CHURN, wait_for_ready=True)
+            )
             if holds(status):
                 return status
             await asyncio.sleep(0.05)
 
 
-def ours(entry: registry_pb2.HistoryEntry) -> bool:
+def written_by_rollout(entry: registry_pb2.HistoryEntry) -> bool:
     """Whether the rollout wrote it."""
     return entry.reason.startswith("rollout r")
 
 
-def some_evidence(status: rollout_pb2.RolloutStatus) -> bool:
+def has_fifty_keys(status: rollout_pb2.RolloutStatus) -> bool:
     """Whether fifty customers had the candidate's answer."""
     return bool(status.evidence) and status.evidence[0].canary_keys >= 50
 
@@ -69,28 +78,30 @@ def test_a_rollout_goes_on_under_the_policy_that_was_approved(tmp_path: Path) ->
     """Kill -9, the policy's file rewritten, a new controller: it goes on and ends as approved."""
 
     async def course() -> None:
-        sink, log, folder = f"127.0.0.1:{free_port()}", tmp_path / "log", tmp_path / "policies"
+        sink, log, folder = f"127.0.0.1:{unused_port()}", tmp_path / "log", tmp_path / "policies"
         folder.mkdir()
         (folder / "own.toml").write_text(APPROVED)
-        own = read_file(folder / "own.toml")["own"]
-        async with walk(tmp_path / "registry", sink) as made:
+        own = read_policy_file(folder / "own.toml")["own"]
+        async with run_live_rollout(tmp_path / "registry", sink) as made:
             told = (made.registry.address, sink, "--policies", str(folder))
-            child = controller_process(*told)
+            child = start_controller_process(*told)
             try:
                 await made.start(own)
-                before = await shown(made, some_evidence)
+                before = await wait_for_status(made, has_fifty_keys)
                 child.kill()
                 child.wait()
                 (folder / "own.toml").write_text(CHANGED)
-                changed = read_file(folder / "own.toml")["own"]
-                child = controller_process(*told, log=log)
-                last = (await until_over(made))[-1]
+                changed = read_policy_file(folder / "own.toml")["own"]
+                child = start_controller_process(*told, log=log)
+                last = (await watch_to_end(made))[-1]
                 assert (last.rollout_id, last.stage) == (before.rollout_id, rollout_pb2.DONE)
                 assert last.policy_digest == own.digest
                 assert f"another edition ({changed.digest[:12]})" in last.policy_note
                 assert last.policy_note in (await made.stub.Explain(CHURN)).text
                 history = await made.registry.cleo.history(0, 0, "model/churn/deployment")
-                written = [json.loads(one.after) for one in history.entries if ours(one)]
+                written = [
+                    json.loads(one.after) for one in history.entries if written_by_rollout(one)
+                ]
                 assert [one["canary_bp"] for one in written] == [0, 1_000, 5_000, 0, 0]
                 assert {one["policy_digest"] for one in written} == {own.digest}
                 with pytest.raises(grpc.aio.AioRpcError, match="starts nothing in '2020-01-01"):
@@ -103,48 +114,48 @@ def test_a_rollout_goes_on_under_the_policy_that_was_approved(tmp_path: Path) ->
     asyncio.run(course())
 
 
-async def until_over(made: Walk) -> list[rollout_pb2.RolloutStatus]:
+async def watch_to_end(made: LiveRollout) -> list[rollout_pb2.RolloutStatus]:
     """Watch the rollout to its end."""
-    await shown(made, lambda _: True)
-    return await made.statuses(60)
+    await wait_for_status(made, lambda _: True)
+    return await made.watch_statuses(60)
 
 
-def held(status: rollout_pb2.RolloutStatus) -> bool:
+def is_held_by_monitoring(status: rollout_pb2.RolloutStatus) -> bool:
     """Whether monitoring's word stops it."""
     return status.verdict == rollout_pb2.HOLD and "monitoring says: PSI .4" in status.reason
 
 
-def enough(status: rollout_pb2.RolloutStatus) -> bool:
+def is_held_despite_evidence(status: rollout_pb2.RolloutStatus) -> bool:
     """Whether it is held although everything else would have it go on."""
     first = status.evidence[0]
-    return held(status) and first.promote_log_e >= first.promote_log_threshold
+    return is_held_by_monitoring(status) and first.promote_log_e >= first.promote_log_threshold
 
 
 def test_a_finding_holds_a_running_rollout_and_its_end_lets_it_go_on(tmp_path: Path) -> None:
     """Written to the registry, watched by the controller, and by the one that takes over, too."""
 
     async def course() -> None:
-        sink = f"127.0.0.1:{free_port()}"
-        async with walk(tmp_path, sink) as made:
+        sink = f"127.0.0.1:{unused_port()}"
+        async with run_live_rollout(tmp_path, sink) as made:
             say = made.registry.cleo.write_finding
-            server = await serve(made.registry.address, sink, policies=POLICIES)
+            server = await serve_rollout(made.registry.address, sink, policies=POLICIES)
             try:
                 await made.start(POLICIES["quick-direct"])
-                await shown(made, lambda one: one.stage == rollout_pb2.CANARY_STAGE)
+                await wait_for_status(made, lambda one: one.stage == rollout_pb2.CANARY_STAGE)
                 word = registry_pb2.Finding(model="churn", version="2", kind="hold", text="PSI .4")
                 await say(word)
-                status = await shown(made, enough)
+                status = await wait_for_status(made, is_held_despite_evidence)
                 await say(registry_pb2.Finding(model="churn", version="2", kind="outcome"))
                 await server.stop()
-                server = await serve(made.registry.address, sink, policies=POLICIES)
-                again = await shown(made, enough)
+                server = await serve_rollout(made.registry.address, sink, policies=POLICIES)
+                again = await wait_for_status(made, is_held_despite_evidence)
                 for _ in range(30):
                     await asyncio.sleep(0.05)
-                    again = await shown(made, lambda _: True)
-                    assert held(again)
+                    again = await wait_for_status(made, lambda _: True)
+                    assert is_held_by_monitoring(again)
                 assert (again.revision, again.step) == (status.revision, status.step)
                 await say(registry_pb2.Finding(model="churn", version="2", kind="clear"))
-                last = (await made.statuses(60))[-1]
+                last = (await made.watch_statuses(60))[-1]
                 assert last.stage == rollout_pb2.DONE, last.reason
             finally:
                 await server.stop()
@@ -156,13 +167,15 @@ def test_a_rollout_whose_kept_policy_was_altered_is_ended_by_a_person(tmp_path: 
     """The next controller goes on under nothing nobody approved, says why, and obeys an abort."""
 
     async def course() -> None:
-        sink = f"127.0.0.1:{free_port()}"
-        async with walk(tmp_path, sink) as made:
+        sink = f"127.0.0.1:{unused_port()}"
+        async with run_live_rollout(tmp_path, sink) as made:
             cleo = made.registry.cleo
-            server = await serve(made.registry.address, sink, policies=POLICIES)
+            server = await serve_rollout(made.registry.address, sink, policies=POLICIES)
             try:
                 await made.start(POLICIES["quick-direct"])
-                before = await shown(made, lambda one: one.stage == rollout_pb2.CANARY_STAGE)
+                before = await wait_for_status(
+                    made, lambda one: one.stage == rollout_pb2.CANARY_STAGE
+                )
                 await server.stop()
                 kept = await cleo.load_checkpoint(before.rollout_id)
                 state = rollout_pb2.RolloutState.FromString(kept.state)
@@ -171,12 +184,12 @@ def test_a_rollout_whose_kept_policy_was_altered_is_ended_by_a_person(tmp_path: 
                 state.policy_json = altered
                 kept.state, kept.lease_token = state.SerializeToString(), 0
                 await cleo.save_checkpoint(kept)
-                server = await serve(made.registry.address, sink, policies=POLICIES)
+                server = await serve_rollout(made.registry.address, sink, policies=POLICIES)
                 with pytest.raises(grpc.aio.AioRpcError, match="it was altered") as caught:
-                    await shown(made, lambda _: False)
+                    await wait_for_status(made, lambda _: False)
                 assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
-                verb = rollout_pb2.RolloutVerb(model="churn", reason="enough")
-                ended = await made.stub.Abort(verb, metadata=SAM)
+                verb = rollout_pb2.RolloutCommand(model="churn", reason="enough")
+                ended = await made.stub.Abort(verb, metadata=SAM_METADATA)
                 assert (ended.stage, ended.rollout_id) == (
                     rollout_pb2.ROLLED_BACK, before.rollout_id,
                 )  # fmt: skip

@@ -7,11 +7,18 @@ import grpc
 import pytest
 
 from protos import rollout_pb2, rollout_pb2_grpc, window_pb2, window_pb2_grpc
-from rollout.api.server import serve
-from rollout.policy.policy import JUDGED
+from rollout.api.server import serve_rollout
+from rollout.policy.policy import JUDGED_METRICS
 from rollout.policy.policy import POLICIES as NAMED
-from tests.registry.registry_fixture import running
-from tests.rollout.live_rollout import SAM, answered, controller_process, free_port, leading, walk
+from tests.registry.registry_fixture import registry_fixture
+from tests.rollout.live_rollout import (
+    SAM_METADATA,
+    call_until_leading,
+    run_live_rollout,
+    start_controller_process,
+    unused_port,
+    wait_until_leading,
+)
 from tests.rollout.scripted_parts import POLICIES
 
 pytestmark = pytest.mark.walk
@@ -21,9 +28,9 @@ def test_a_healthy_candidate_becomes_production_by_evidence_alone(tmp_path: Path
     """Every stage in order, each deployment in the history with its reason, approval checked."""
 
     async def course() -> None:
-        async with walk(tmp_path) as made:
+        async with run_live_rollout(tmp_path) as made:
             await made.start(POLICIES["quick"])
-            shown = await made.statuses(60)
+            shown = await made.watch_statuses(60)
             stages = list(dict.fromkeys((one.stage, one.step) for one in shown))
             canary = rollout_pb2.CANARY_STAGE
             assert stages == [
@@ -36,16 +43,16 @@ def test_a_healthy_candidate_becomes_production_by_evidence_alone(tmp_path: Path
             reasons = [entry.reason for entry in history.entries if entry.actor == "rollout"]
             assert len(reasons) == 6
             assert all(reason.startswith(f"rollout {shown[0].rollout_id}: ") for reason in reasons)
-            told = await made.stub.Explain(rollout_pb2.RolloutModel(model="churn"))
+            told = await made.stub.Explain(rollout_pb2.RolloutSelector(model="churn"))
             assert "What was decided" in told.text
             assert len(told.decisions) == 6
             assert told.course
-            assert [one.metric for one in told.status.evidence] == list(JUDGED)
-            plan = rollout_pb2.ForetellRequest(model="churn", policy="quick")
-            foretold = await made.stub.Foretell(plan)
+            assert [one.metric for one in told.status.evidence] == list(JUDGED_METRICS)
+            plan = rollout_pb2.ForecastRequest(model="churn", policy="quick")
+            foretold = await made.stub.Forecast(plan)
             assert 200 < foretold.calls_a_second < 500
-            back = rollout_pb2.RolloutVerb(model="churn", to="1", reason="complaints")
-            undone = await made.stub.Undo(back, metadata=SAM)
+            back = rollout_pb2.RolloutCommand(model="churn", to_version="1", reason="complaints")
+            undone = await made.stub.Undo(back, metadata=SAM_METADATA)
             assert (undone.version, undone.baseline) == ("1", "2")
             held = await made.registry.cleo.deployment("churn")
             assert (held.production, held.preload, held.why) == (
@@ -59,11 +66,11 @@ def test_a_faulty_candidate_is_rolled_back_within_a_second_of_the_evidence(tmp_p
     """Four times in order, moved within a second of the verdict, no customer's call failed."""
 
     async def course() -> None:
-        async with walk(tmp_path) as made:
+        async with run_live_rollout(tmp_path) as made:
             for worker in made.workers:
-                worker.fails = {"2": 0.10}
+                worker.failure_rates = {"2": 0.10}
             await made.start(POLICIES["quick-direct"])
-            last = (await made.statuses(60))[-1]
+            last = (await made.watch_statuses(60))[-1]
             assert last.stage == rollout_pb2.ROLLED_BACK
             assert last.verdict == rollout_pb2.FAULTY
             times = last.times
@@ -71,7 +78,7 @@ def test_a_faulty_candidate_is_rolled_back_within_a_second_of_the_evidence(tmp_p
             assert times.moved_unix_ns - times.verdict_unix_ns < 1_000_000_000
             assert times.last_bad_unix_ns < times.moved_unix_ns + 1_000_000_000
             assert last.calls.failed == 0
-            assert last.calls.fallen_back > 0
+            assert last.calls.fallbacks > 0
             held = await made.registry.cleo.deployment("churn")
             assert (held.production, held.canary) == ("1", "")
 
@@ -82,19 +89,27 @@ def test_refusals_reach_the_caller_in_words(tmp_path: Path) -> None:
     """Each with its status: nobody named, no rollout, no approval, nothing to steer."""
 
     async def course() -> None:
-        async with walk(tmp_path) as made:
-            verb = rollout_pb2.RolloutVerb(model="churn", reason="why not")
+        async with run_live_rollout(tmp_path) as made:
+            verb = rollout_pb2.RolloutCommand(model="churn", reason="why not")
             start = rollout_pb2.StartRolloutRequest(model="churn", version="1", policy="quick")
-            back = rollout_pb2.RolloutVerb(model="churn", to="1")
-            plan = rollout_pb2.ForetellRequest(model="churn", policy="bold")
+            back = rollout_pb2.RolloutCommand(model="churn", to_version="1")
+            plan = rollout_pb2.ForecastRequest(model="churn", policy="bold")
             for call, code, words in (
                 (made.stub.Start(start), "UNAUTHENTICATED", "x-turnout-actor"),
-                (made.stub.Start(start, metadata=SAM), "FAILED_PRECONDITION", "is production"),
-                (made.stub.Abort(verb, metadata=SAM), "NOT_FOUND", "knows no"),
-                (made.stub.SetWeight(verb, metadata=SAM), "NOT_FOUND", "knows no"),
-                (made.stub.Retry(verb, metadata=SAM), "NOT_FOUND", "knows no"),
-                (made.stub.Undo(back, metadata=SAM), "FAILED_PRECONDITION", "production already"),
-                (made.stub.Foretell(plan), "NOT_FOUND", "there are quick"),
+                (
+                    made.stub.Start(start, metadata=SAM_METADATA),
+                    "FAILED_PRECONDITION",
+                    "is production",
+                ),
+                (made.stub.Abort(verb, metadata=SAM_METADATA), "NOT_FOUND", "knows no"),
+                (made.stub.SetWeight(verb, metadata=SAM_METADATA), "NOT_FOUND", "knows no"),
+                (made.stub.Retry(verb, metadata=SAM_METADATA), "NOT_FOUND", "knows no"),
+                (
+                    made.stub.Undo(back, metadata=SAM_METADATA),
+                    "FAILED_PRECONDITION",
+                    "production already",
+                ),
+                (made.stub.Forecast(plan), "NOT_FOUND", "there are quick"),
             ):
                 with pytest.raises(grpc.aio.AioRpcError, match=words) as caught:
                     await call
@@ -109,15 +124,15 @@ def test_windows_are_acknowledged_only_when_kept(tmp_path: Path) -> None:
     """The first ack says what is held; a stranger without a name is refused."""
 
     async def course() -> None:
-        async with running(tmp_path) as registry:
-            server = await serve(registry.address, "127.0.0.1:0", policies=POLICIES)
+        async with registry_fixture(tmp_path) as registry:
+            server = await serve_rollout(registry.address, "127.0.0.1:0", policies=POLICIES)
             async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
                 stub = window_pb2_grpc.WindowSinkStub(channel)  # type: ignore[no-untyped-call]
                 source = window_pb2.Source(gateway="g", slot=3, boot_id=9)
                 async with asyncio.timeout(10):
                     rollouts = rollout_pb2_grpc.RolloutsStub(channel)  # type: ignore[no-untyped-call]
-                    listed = rollout_pb2.RolloutModel()
-                    await answered(lambda: rollouts.ListRollouts(listed))
+                    listed = rollout_pb2.RolloutSelector()
+                    await call_until_leading(lambda: rollouts.ListRollouts(listed))
                     call = stub.Push()
                     await call.write(window_pb2.WindowBatch(source=source))
                     assert (await call.read()).sequence == 0
@@ -144,19 +159,22 @@ def test_of_two_controllers_one_acts_and_the_other_takes_over(tmp_path: Path) ->
     """The second waits; when the first stops it passes its lease on, and the second leads."""
 
     async def course() -> None:
-        async with running(tmp_path) as registry:
-            first = await serve(registry.address, "127.0.0.1:0", policies=POLICIES)
+        async with registry_fixture(tmp_path) as registry:
+            first = await serve_rollout(registry.address, "127.0.0.1:0", policies=POLICIES)
             async with asyncio.timeout(20):
-                await leading(first)
-                second = await serve(registry.address, "127.0.0.1:0", policies=POLICIES)
+                await wait_until_leading(first)
+                second = await serve_rollout(registry.address, "127.0.0.1:0", policies=POLICIES)
                 await asyncio.sleep(1.0)
-                assert (first.room.controller.leading, second.room.controller.leading) == (
+                assert (
+                    first.component.controller.leading,
+                    second.component.controller.leading,
+                ) == (
                     True,
                     False,
                 )
                 began = asyncio.get_running_loop().time()
                 await first.stop()
-                await leading(second)
+                await wait_until_leading(second)
                 assert asyncio.get_running_loop().time() - began < 4.0
             await second.stop()
 
@@ -169,12 +187,12 @@ def test_a_controller_killed_in_the_middle_is_replaced_and_loses_no_evidence(
     """Kill -9 during the canary: calls go on, the next one resumes and promotes."""
 
     async def course() -> None:
-        sink = f"127.0.0.1:{free_port()}"
-        async with walk(tmp_path, sink) as made:
-            child = controller_process(made.registry.address, sink)
+        sink = f"127.0.0.1:{unused_port()}"
+        async with run_live_rollout(tmp_path, sink) as made:
+            child = start_controller_process(made.registry.address, sink)
             try:
                 await made.start(NAMED["demo-direct"])
-                model = rollout_pb2.RolloutModel(model="churn")
+                model = rollout_pb2.RolloutSelector(model="churn")
                 async with asyncio.timeout(30):
                     status = await made.stub.GetStatus(model)
                     while not status.evidence or status.evidence[0].canary_keys < 50:
@@ -182,11 +200,13 @@ def test_a_controller_killed_in_the_middle_is_replaced_and_loses_no_evidence(
                         status = await made.stub.GetStatus(model)
                 child.kill()
                 child.wait()
-                child = controller_process(made.registry.address, sink)
-                resumed = await answered(lambda: made.stub.GetStatus(model, wait_for_ready=True))
+                child = start_controller_process(made.registry.address, sink)
+                resumed = await call_until_leading(
+                    lambda: made.stub.GetStatus(model, wait_for_ready=True)
+                )
                 assert resumed.rollout_id == status.rollout_id
                 assert resumed.evidence[0].canary_keys >= status.evidence[0].canary_keys - 100
-                last = (await made.statuses(90))[-1]
+                last = (await made.watch_statuses(90))[-1]
                 assert last.stage == rollout_pb2.DONE, last.reason
             finally:
                 child.kill()

@@ -10,29 +10,29 @@ import pytest
 from protos import window_pb2
 from registry.types import Deployment
 from rollout.evidence.evidence import Evidence
-from rollout.evidence.inbox import Second
-from rollout.judge.judge import Facts, FleetView, Judgement, judge
+from rollout.evidence.inbox import ClosedSecond
+from rollout.judge.judge import FleetView, JudgeInputs, Judgement, judge
 from rollout.policy.policy import DEMO
-from rollout.policy.stages import Place, Stage, Verdict
+from rollout.policy.stages import Stage, StagePosition, Verdict
 from stats.latency import quantile_ns
-from tests.gateway.gateway_fixture import SALT, House, ask, house
+from tests.gateway.gateway_fixture import SALT, GatewayFixture, gateway_fixture, predict_request
 from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
 
 SHARE_BP = 2_000
 POLICY = replace(DEMO, canary=(replace(DEMO.canary[0], share_bp=SHARE_BP),), failure_bar=0.02)
-PLACE = Place(Stage.CANARY)
+PLACE = StagePosition(Stage.CANARY)
 CALLERS = 8
 
 
-async def call(gateway: House, caller: int, until: float) -> int:
+async def call_until(gateway: GatewayFixture, caller: int, until: float) -> int:
     """Call with ever new keys until *until*; return how many were answered."""
     answered = 0
     while time.monotonic() < until:
         try:
             await gateway.predict(
-                ask(1.0, 2.0, 3.0, key=f"{caller}/{answered}/{time.monotonic_ns()}")
+                predict_request(1.0, 2.0, 3.0, key=f"{caller}/{answered}/{time.monotonic_ns()}")
             )
             answered += 1
         except grpc.aio.AioRpcError:
@@ -40,7 +40,7 @@ async def call(gateway: House, caller: int, until: float) -> int:
     return answered
 
 
-async def course(seconds: float) -> tuple[Judgement, Evidence]:
+async def judge_windows(seconds: float) -> tuple[Judgement, Evidence]:
     """Judge the real gateway's windows of so many seconds, each as it closed."""
     files = tiny_files()
     split = Deployment(
@@ -53,30 +53,32 @@ async def course(seconds: float) -> tuple[Judgement, Evidence]:
         holdout_salt=SALT,
     )
     evidence, judgement = Evidence("2", "1", POLICY), Judgement(Verdict.UNDECIDED, "")
-    async with house({"1": files, "2": files}, split) as gateway:
+    async with gateway_fixture({"1": files, "2": files}, split) as gateway:
         until = time.monotonic() + seconds
-        calling = [asyncio.create_task(call(gateway, one, until)) for one in range(CALLERS)]
+        calling = [asyncio.create_task(call_until(gateway, one, until)) for one in range(CALLERS)]
         windows: list[window_pb2.Window] = []
         while not all(one.done() for one in calling):
             await asyncio.sleep(0.1)
-            gateway.aside.fold()
-            windows += gateway.windows.close(time.time_ns())
-        windows += gateway.windows.close(time.time_ns(), everything=True)
+            gateway.recorder.fold()
+            windows += gateway.windows.close_windows(time.time_ns())
+        windows += gateway.windows.close_windows(time.time_ns(), everything=True)
     for second in sorted({one.second for one in windows}):
         told = tuple(one for one in windows if one.second == second)
-        evidence.take(Second(second, 1, told), PLACE, current=True)
-        judgement = judge(POLICY, Facts(place=PLACE, stayed_s=60, fleet=FleetView()), evidence)
+        evidence.count_second(ClosedSecond(second, 1, told), PLACE, current=True)
+        judgement = judge(
+            POLICY, JudgeInputs(position=PLACE, stayed_s=60, fleet=FleetView()), evidence
+        )
         assert judgement.verdict != Verdict.FAULTY, judgement
     return judgement, evidence
 
 
 def test_the_same_bytes_are_judged_alike_and_promoted() -> None:
     """No fault at any look, no doubt; both arms are timed alike, whoever is answered first."""
-    judgement, evidence = asyncio.run(course(6.0))
+    judgement, evidence = asyncio.run(judge_windows(6.0))
     assert judgement.verdict == Verdict.HEALTHY, judgement
     shared = evidence.metrics["p50"]
-    assert 0.0 < sum(shared.weight) < shared.canary_events + shared.baseline_events
-    canary, baseline = evidence.latency.rollout
+    assert 0.0 < sum(shared.weighted_events) < shared.canary_events + shared.baseline_events
+    canary, baseline = evidence.latency.rollout_counts
     assert canary.sum() > 100
     medians = [quantile_ns(arm, 0.5) for arm in (canary, baseline)]
     assert medians[0] < medians[1] * 1.10 + 500_000

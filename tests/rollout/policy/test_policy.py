@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.policy.policy import DEMO, JUDGED, POLICIES, STANDARD, CanaryStep
+from rollout.policy.policy import DEMO, JUDGED_METRICS, POLICIES, STANDARD, CanaryStep
 
 
 def test_a_digest_names_every_number() -> None:
@@ -19,7 +19,7 @@ def test_a_digest_names_every_number() -> None:
 
 def test_the_alpha_of_what_is_judged_is_spent_and_no_more() -> None:
     """The false-alarm chances of the judged metrics add up to alpha."""
-    spent = sum(math.exp(-STANDARD.log_threshold(metric)) for metric in JUDGED)
+    spent = sum(math.exp(-STANDARD.log_threshold(metric)) for metric in JUDGED_METRICS)
     assert spent == pytest.approx(0.01)
     assert STANDARD.log_threshold("errors") == pytest.approx(math.log(500))
 

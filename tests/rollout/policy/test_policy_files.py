@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import PolicyError
-from rollout.policy.freeze import frozen, read
+from rollout.policy.freeze import active_freeze, parse_freeze_window
 from rollout.policy.policy import POLICIES, STANDARD, CanaryStep
-from rollout.policy.policy_files import read_file, read_folder
+from rollout.policy.policy_files import read_policy_file, read_policy_folder
 
 CAREFUL = """
 name = "careful"
@@ -32,7 +32,7 @@ failure_bar = 0.001
 """
 
 
-def written(folder: Path, text: str, name: str = "careful.toml") -> Path:
+def write_policy_file(folder: Path, text: str, name: str = "careful.toml") -> Path:
     """Write a policy file."""
     (folder / name).write_text(text)
     return folder / name
@@ -40,7 +40,7 @@ def written(folder: Path, text: str, name: str = "careful.toml") -> Path:
 
 def test_a_file_makes_a_policy_and_an_edition_for_a_model(tmp_path: Path) -> None:
     """What it does not say is its base's; the edition differs by what its table says."""
-    made = read_file(written(tmp_path, CAREFUL))
+    made = read_policy_file(write_policy_file(tmp_path, CAREFUL))
     careful, edition = made["careful"], made["careful@churn"]
     assert careful.canary == (CanaryStep(share_bp=100, bake_s=1800.0),)
     assert careful.shadow is not None
@@ -54,11 +54,11 @@ def test_a_file_makes_a_policy_and_an_edition_for_a_model(tmp_path: Path) -> Non
 
 def test_a_folder_adds_to_the_named_ones_and_no_name_comes_twice(tmp_path: Path) -> None:
     """The controller knows both kinds; a second file of the same name is refused at its start."""
-    written(tmp_path, CAREFUL)
-    assert read_folder(tmp_path).keys() == {*POLICIES, "careful", "careful@churn"}
-    written(tmp_path, CAREFUL, "other.toml")
+    write_policy_file(tmp_path, CAREFUL)
+    assert read_policy_folder(tmp_path).keys() == {*POLICIES, "careful", "careful@churn"}
+    write_policy_file(tmp_path, CAREFUL, "other.toml")
     with pytest.raises(PolicyError, match=r"other.toml: there is a policy 'careful' already"):
-        read_folder(tmp_path)
+        read_policy_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,14 @@ def test_a_folder_adds_to_the_named_ones_and_no_name_comes_twice(tmp_path: Path)
 def test_a_file_that_says_no_policy_is_refused(tmp_path: Path, text: str, words: str) -> None:
     """With the file's name and what to write instead; nothing is guessed."""
     with pytest.raises(PolicyError, match=words):
-        read_file(written(tmp_path, text))
+        read_policy_file(write_policy_file(tmp_path, text))
 
 
 def test_a_policy_may_go_without_a_shadow(tmp_path: Path) -> None:
     """`shadow = false` leaves the stage out."""
-    made = read_file(written(tmp_path, 'name = "now"\nbase = "standard"\nshadow = false'))
+    made = read_policy_file(
+        write_policy_file(tmp_path, 'name = "now"\nbase = "standard"\nshadow = false')
+    )
     assert made["now"].shadow is None
 
 
@@ -111,8 +113,8 @@ FRIDAY_17 = 1_790_355_600
 )
 def test_a_freeze_holds_when_it_says(text: str, hours: int, holds: bool) -> None:
     """Over a weekend's end too; a span's last day is whole."""
-    assert read(text).holds(FRIDAY_17 + 3_600 * hours) is holds
-    assert frozen((text,), FRIDAY_17 + 3_600 * hours) == (text if holds else "")
+    assert parse_freeze_window(text).covers(FRIDAY_17 + 3_600 * hours) is holds
+    assert active_freeze((text,), FRIDAY_17 + 3_600 * hours) == (text if holds else "")
 
 
 @pytest.mark.parametrize(
@@ -121,4 +123,4 @@ def test_a_freeze_holds_when_it_says(text: str, hours: int, holds: bool) -> None
 def test_a_freeze_that_says_nothing_is_refused(text: str) -> None:
     """With an example of each kind."""
     with pytest.raises(ValueError, match="neither like"):
-        read(text)
+        parse_freeze_window(text)

@@ -5,8 +5,8 @@ import logging
 import sys
 import time
 
-from tests.rollout.sim.promises import broken
-from tests.rollout.sim.simulated_world import world
+from tests.rollout.sim.promises import broken_promises
+from tests.rollout.sim.simulated_world import simulate_world
 
 
 def main() -> None:
@@ -18,16 +18,17 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     failed, began = 0, time.perf_counter()
     for seed in range(asked.seed, asked.seed + asked.count):
-        told = world(seed)
-        wrong = broken(told)
+        told = simulate_world(seed)
+        wrong = broken_promises(told)
         failed += bool(wrong)
         if wrong or asked.count == 1:
             assert told.registry is not None
-            lines = [f"seed {seed}, {told.kind}, {told.policy}, {told.took_s:.1f} s", *wrong]
+            lines = [f"seed {seed}, {told.kind}, {told.policy}, {told.duration_s:.1f} s", *wrong]
             lines += told.events
             lines += [
-                f"{one.at_s:6.2f} s  revision {one.held.revision} (lease {one.token}): "
-                f"{one.held.production} {one.held.canary}:{one.held.canary_bp} {one.held.why}"
+                f"{one.at_s:6.2f} s  revision {one.deployment.revision} (lease {one.lease_token}): "
+                f"{one.deployment.production} {one.deployment.canary}:{one.deployment.canary_bp} "
+                f"{one.deployment.why}"
                 for one in told.registry.writes
             ]
             sys.stdout.write("\n  ".join(lines) + "\n")

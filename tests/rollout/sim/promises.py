@@ -7,126 +7,136 @@ from protos import registry_pb2 as pb
 from registry.types import Deployment
 from rollout.policy.policy import Policy
 from stats.rate import clean_keys_needed
-from tests.rollout.sim.simulated_registry import Write
-from tests.rollout.sim.simulated_world import POLICIES, SKEW_S, Told, must_end
+from tests.rollout.sim.simulated_registry import DeploymentWrite
+from tests.rollout.sim.simulated_world import POLICIES, SKEW_S, WorldResult, expected_stage
 
-HEARD_S = 0.5
+FINDING_DELAY_S = 0.5
 """A finding's way to a controller, its next look, and the way of what was decided before."""
 
 
-def broken(told: Told) -> list[str]:
+def broken_promises(result: WorldResult) -> list[str]:
     """Return every promise that was not kept, in words; empty: all were."""
-    assert told.registry is not None
+    assert result.registry is not None
     return [
-        *_one_production(told.registry.writes),
-        *_fenced(told.registry.writes),
-        *_grown_on_evidence(told),
-        *_back_on_evidence(told),
-        *_left_to_people(told.registry.writes),
-        *_held_by_monitoring(told),
-        *_converged(told),
+        *_single_production(result.registry.writes),
+        *_fenced(result.registry.writes),
+        *_grown_on_evidence(result),
+        *_rolled_back_on_evidence(result),
+        *_left_to_people(result.registry.writes),
+        *_held_by_monitoring(result),
+        *_converged(result),
     ]
 
 
-def _one_production(writes: list[Write]) -> Iterator[str]:
+def _single_production(writes: list[DeploymentWrite]) -> Iterator[str]:
     for write in writes:
-        if write.productions != (write.held.production,):
+        if write.production_versions != (write.deployment.production,):
             yield (
-                f"revision {write.held.revision} answers with {write.held.production!r}, and "
-                f"{write.productions} are production"
+                f"revision {write.deployment.revision} answers with "
+                f"{write.deployment.production!r}, and "
+                f"{write.production_versions} are production"
             )
 
 
-def _fenced(writes: list[Write]) -> Iterator[str]:
+def _fenced(writes: list[DeploymentWrite]) -> Iterator[str]:
     for before, after in itertools.pairwise(writes):
-        if after.held.revision != before.held.revision + 1:
-            yield f"revision {after.held.revision} follows {before.held.revision}"
-    ours = [write for write in writes if write.token]  # people need no lease
+        if after.deployment.revision != before.deployment.revision + 1:
+            yield f"revision {after.deployment.revision} follows {before.deployment.revision}"
+    ours = [write for write in writes if write.lease_token]  # people need no lease
     for before, after in itertools.pairwise(ours):
-        if after.token < before.token:
-            yield f"lease {after.token} wrote after lease {before.token}"
+        if after.lease_token < before.lease_token:
+            yield f"lease {after.lease_token} wrote after lease {before.lease_token}"
 
 
-def _rank(held: Deployment) -> float:
+def _rank(deployment: Deployment) -> float:
     """How far the candidate has come: preload, shadow, its shares, watched, done."""
-    if held.production == "2":
-        return 2.0 if held.standby else 3.0
-    if held.canary:
-        return 1.0 + held.canary_bp / 10_000
-    return 0.5 if held.shadows else 0.0
+    if deployment.production == "2":
+        return 2.0 if deployment.standby else 3.0
+    if deployment.canary:
+        return 1.0 + deployment.canary_bp / 10_000
+    return 0.5 if deployment.shadows else 0.0
 
 
-def _grown_on_evidence(told: Told) -> Iterator[str]:
-    assert told.registry is not None
-    stayed: list[Write] = []  # revisions at one place: a change by hand leaves it where it is
-    for write in told.registry.writes:
-        if stayed and _rank(write.held) > _rank(stayed[0].held):
-            yield from _enough(told, stayed, write)
-        if not stayed or _rank(write.held) != _rank(stayed[0].held):
+def _grown_on_evidence(result: WorldResult) -> Iterator[str]:
+    assert result.registry is not None
+    stayed: list[
+        DeploymentWrite
+    ] = []  # revisions at one place: a change by hand leaves it where it is
+    for write in result.registry.writes:
+        if stayed and _rank(write.deployment) > _rank(stayed[0].deployment):
+            yield from _check_enough_evidence(result, stayed, write)
+        if not stayed or _rank(write.deployment) != _rank(stayed[0].deployment):
             stayed = []
         stayed.append(write)
 
 
-def _enough(told: Told, stayed: list[Write], grown: Write) -> Iterator[str]:
+def _check_enough_evidence(
+    result: WorldResult, stayed: list[DeploymentWrite], grown: DeploymentWrite
+) -> Iterator[str]:
     """Whether the place that was left had shown, and lasted, what its policy asks for."""
-    assert told.registry is not None
-    policy = POLICIES[told.policy]
+    assert result.registry is not None
+    policy = POLICIES[result.policy]
     left, stayed_s = stayed[0], grown.at_s - stayed[0].at_s
-    revisions = [write.held.revision for write in stayed]
-    if {write.token for write in (*stayed, grown) if write.token} != {grown.token}:
+    revisions = [write.deployment.revision for write in stayed]
+    if {write.lease_token for write in (*stayed, grown) if write.lease_token} != {
+        grown.lease_token
+    }:
         stayed_s += 2 * SKEW_S  # another controller's clock
-    said = f"revision {grown.held.revision} grew after {stayed_s:.2f} s with"
-    if left.held.preload:
-        if not grown.ready:
+    said = f"revision {grown.deployment.revision} grew after {stayed_s:.2f} s with"
+    if left.deployment.preload:
+        if not grown.ready_workers:
             yield f"{said} no worker that holds it ready"
         return
-    if left.held.shadows:
+    if left.deployment.shadows:
         assert policy.shadow is not None
-        pairs = sum(told.truth.pairs.get(one, 0) for one in revisions)
+        pairs = sum(result.truth.pairs.get(one, 0) for one in revisions)
         if pairs < policy.shadow.pairs_min or stayed_s < policy.shadow.bake_s - 0.1:
             yield f"{said} {pairs} pairs"
         return
-    clean = len(set().union(*(told.truth.clean.get(one, set()) for one in revisions)))
+    clean = len(set().union(*(result.truth.clean.get(one, set()) for one in revisions)))
     needed = clean_keys_needed(policy.failure_bar, policy.promote_log_threshold)
-    relative = told.kind == "both bad"  # then fewer keys may show that both fail alike
-    if clean < (1 if relative else needed) or stayed_s < _bake_s(left.held, policy) - 0.1:
+    relative = result.kind == "both bad"  # then fewer keys may show that both fail alike
+    if clean < (1 if relative else needed) or stayed_s < _bake_s(left.deployment, policy) - 0.1:
         yield f"{said} {clean} clean keys of {needed}"
 
 
-def _bake_s(held: Deployment, policy: Policy) -> float:
-    if held.production == "2":
+def _bake_s(deployment: Deployment, policy: Policy) -> float:
+    if deployment.production == "2":
         return policy.watch_s
-    return next(step.bake_s for step in policy.canary if step.share_bp == held.canary_bp)
+    return next(step.bake_s for step in policy.canary if step.share_bp == deployment.canary_bp)
 
 
-def _back_on_evidence(told: Told) -> Iterator[str]:
-    assert told.registry is not None
-    for write in told.registry.writes:
-        if write.rollback and write.token and told.truth.candidate_failed == 0:
-            yield f"rolled back without one failure: {write.held.why}"
+def _rolled_back_on_evidence(result: WorldResult) -> Iterator[str]:
+    assert result.registry is not None
+    for write in result.registry.writes:
+        if write.rollback and write.lease_token and result.truth.candidate_failed == 0:
+            yield f"rolled back without one failure: {write.deployment.why}"
 
 
-def _left_to_people(writes: list[Write]) -> Iterator[str]:
+def _left_to_people(writes: list[DeploymentWrite]) -> Iterator[str]:
     """A split that a person took over stays as it was written."""
     for before, after in itertools.pairwise(writes):
-        if not before.token and not before.held.rollout_id and after.token:
-            yield f"lease {after.token} wrote over {before.held.who}'s {before.held.revision}"
+        if not before.lease_token and not before.deployment.rollout_id and after.lease_token:
+            yield (
+                f"lease {after.lease_token} wrote over {before.deployment.who}'s "
+                f"{before.deployment.revision}"
+            )
 
 
-def _held_by_monitoring(told: Told) -> Iterator[str]:
+def _held_by_monitoring(result: WorldResult) -> Iterator[str]:
     """Nothing grows that monitoring holds, once the controller can have heard: from its first look
     on, where it took over later; within a moment, where nothing slows or cuts off controllers.
     """
-    assert told.registry is not None
-    quick = not any(word in one for one in told.events for word in ("calls take", "is cut off"))
-    for hold_s, clear_s in _holds(told.registry.findings):
-        for before, after in itertools.pairwise(told.registry.writes):
-            if not after.token or not hold_s < after.at_s < clear_s:
+    assert result.registry is not None
+    quick = not any(word in one for one in result.events for word in ("calls take", "is cut off"))
+    for hold_s, clear_s in _holds(result.registry.findings):
+        for before, after in itertools.pairwise(result.registry.writes):
+            if not after.lease_token or not hold_s < after.at_s < clear_s:
                 continue
-            heard = told.registry.leased[after.token] >= hold_s
-            heard |= quick and after.at_s > hold_s + HEARD_S
-            if heard and _rank(after.held) > _rank(before.held):
-                yield f"revision {after.held.revision} grew though monitoring held it"
+            heard = result.registry.leased_at_s[after.lease_token] >= hold_s
+            heard |= quick and after.at_s > hold_s + FINDING_DELAY_S
+            if heard and _rank(after.deployment) > _rank(before.deployment):
+                yield f"revision {after.deployment.revision} grew though monitoring held it"
 
 
 def _holds(findings: list[pb.Finding]) -> Iterator[tuple[float, float]]:
@@ -140,19 +150,20 @@ def _holds(findings: list[pb.Finding]) -> Iterator[tuple[float, float]]:
             since_s = None
 
 
-def _converged(told: Told) -> Iterator[str]:
-    assert told.registry is not None
-    if told.kind == "both bad" and told.trial is not None and not told.trial.ended:
-        if not told.trial.reason:
+def _converged(result: WorldResult) -> Iterator[str]:
+    assert result.registry is not None
+    if result.kind == "both bad" and result.rollout is not None and not result.rollout.ended:
+        if not result.rollout.reason:
             yield "undecided, and nobody is told why"
         return
-    if told.trial is None or not told.trial.ended or told.registry.held.rollout_id:
-        place = told.trial.place if told.trial else None
-        reason = told.trial.reason if told.trial else "nobody leads"
-        yield f"not over after {told.took_s:.0f} s: {place}, {reason}"
+    if result.rollout is None or not result.rollout.ended or result.registry.current.rollout_id:
+        place = result.rollout.position if result.rollout else None
+        reason = result.rollout.reason if result.rollout else "nobody leads"
+        yield f"not over after {result.duration_s:.0f} s: {place}, {reason}"
         return
-    if not told.obeyed:
-        yield f"a worker does not serve revision {told.registry.held.revision}"
-    must = must_end(told)
-    if must is not None and told.trial.place.stage != must:
-        yield f"a {told.kind} candidate ended {told.trial.place.stage.name}: {told.trial.reason}"
+    if not result.all_applied:
+        yield f"a worker does not serve revision {result.registry.current.revision}"
+    must = expected_stage(result)
+    if must is not None and result.rollout.position.stage != must:
+        ended = result.rollout.position.stage.name
+        yield f"a {result.kind} candidate ended {ended}: {result.rollout.reason}"

@@ -7,26 +7,26 @@ from typing import TypeVar
 
 from protos import registry_pb2 as pb
 from registry.types import Deployment, RegistryUnavailableError
-from tests.rollout.sim.simulated_registry import SimRegistry, WorkerKey
+from tests.rollout.sim.simulated_registry import SimulatedRegistry, WorkerKey
 
 Reply = TypeVar("Reply")
 
-GIVE_UP_S = 1.0
+CALL_TIMEOUT_S = 1.0
 """How long a call on a cut line takes to fail."""
 
 
-class SimClient:
+class SimulatedClient:
     """The registry as one controller reaches it; stands in for registry.client.RegistryClient.
 
     A call that was sent is carried out even when the caller dies or is cut off before the reply:
     then nobody here knows whether it was.
     """
 
-    def __init__(self, registry: SimRegistry, actor: str, chance: random.Random) -> None:
+    def __init__(self, registry: SimulatedRegistry, actor: str, rng: random.Random) -> None:
         self._registry = registry
         self._actor = actor
-        self._chance = chance
-        self.cut = False
+        self._rng = rng
+        self.disconnected = False
         """No call gets through, no stream stands."""
         self.slow_s = 0.0
         """Added to each call's way there."""
@@ -36,32 +36,32 @@ class SimClient:
         self._sent: set[asyncio.Task[object]] = set()
 
     async def _call(self, work: Callable[[], Reply]) -> Reply:
-        if self.dead or self.cut:
-            await asyncio.sleep(GIVE_UP_S)
+        if self.dead or self.disconnected:
+            await asyncio.sleep(CALL_TIMEOUT_S)
             raise RegistryUnavailableError("not reached")
-        there = self._chance.uniform(0.001, 0.02) + self.slow_s
-        sent = asyncio.ensure_future(self._carried(work, there))
+        there = self._rng.uniform(0.001, 0.02) + self.slow_s
+        sent = asyncio.ensure_future(self._execute_after(work, there))
         self._sent.add(sent)
-        sent.add_done_callback(self._done)
+        sent.add_done_callback(self._call_done)
         reply = await asyncio.shield(sent)
-        await asyncio.sleep(self._chance.uniform(0.001, 0.02))
-        if self.cut or self.dead:
+        await asyncio.sleep(self._rng.uniform(0.001, 0.02))
+        if self.disconnected or self.dead:
             raise RegistryUnavailableError("the reply was lost")
         return reply
 
-    def _done(self, sent: asyncio.Task[object]) -> None:
+    def _call_done(self, sent: asyncio.Task[object]) -> None:
         self._sent.discard(sent)
         if not sent.cancelled():
             sent.exception()  # whoever asked may be gone
 
     @staticmethod
-    async def _carried(work: Callable[[], Reply], there_s: float) -> Reply:
+    async def _execute_after(work: Callable[[], Reply], there_s: float) -> Reply:
         await asyncio.sleep(there_s)
         return work()
 
     async def list_models(self) -> list[pb.ModelSummary]:
         """The one model."""
-        return await self._call(lambda: [pb.ModelSummary(model=self._registry.held.model)])
+        return await self._call(lambda: [pb.ModelSummary(model=self._registry.current.model)])
 
     async def deployment(self, model: str) -> Deployment:
         """The newest."""
@@ -72,7 +72,7 @@ class SimClient:
         before, self.before_read = self.before_read, None
         if before is not None:
             before()
-        return self._registry.held
+        return self._registry.current
 
     async def deploy(
         self,
@@ -120,11 +120,11 @@ class SimClient:
         told = 0
         while True:
             changed = self._check()
-            held = self._registry.held
+            held = self._registry.current
             if held.revision > told:
                 told = held.revision
                 yield pb.DeploymentEvent(deployments=[held.to_proto()])
-            await self._news(changed)
+            await self._wait_for_change(changed)
 
     async def watch_states(self) -> AsyncIterator[pb.GatewayState]:
         """Every worker's word, and who left, while the line stands."""
@@ -139,8 +139,10 @@ class SimClient:
             for key in [one for one in told if one not in states]:
                 del told[key]
                 gateway, slot, boot_id = key
-                yield pb.GatewayState(gateway=gateway, slot=slot, boot_id=boot_id, gone=True)
-            await self._news(changed)
+                yield pb.GatewayState(
+                    gateway=gateway, slot=slot, boot_id=boot_id, disconnected=True
+                )
+            await self._wait_for_change(changed)
 
     async def findings(self, after: int = 0) -> AsyncIterator[pb.Finding]:
         """Those there are."""
@@ -154,14 +156,14 @@ class SimClient:
             for finding in self._registry.findings[after:]:
                 after = finding.sequence
                 yield finding
-            await self._news(changed)
+            await self._wait_for_change(changed)
 
     def _check(self) -> asyncio.Event:
         """Return what is set at the next change: taken before looking, so that none is missed."""
-        if self.cut or self.dead:
+        if self.disconnected or self.dead:
             raise RegistryUnavailableError("the stream broke")
         return self._registry.changed
 
-    async def _news(self, changed: asyncio.Event) -> None:
+    async def _wait_for_change(self, changed: asyncio.Event) -> None:
         await changed.wait()
-        await asyncio.sleep(self._chance.uniform(0.001, 0.02))
+        await asyncio.sleep(self._rng.uniform(0.001, 0.02))

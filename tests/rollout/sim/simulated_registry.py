@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from protos import registry_pb2 as pb
-from registry.rules.gates import Proposal, check
+from registry.rules.gates import Proposal, check_gates
 from registry.rules.lifecycle import VersionFacts, statuses_after
 from registry.types import Deployment, FencedError, NotFoundError, RevisionConflictError
 
@@ -14,20 +14,20 @@ WorkerKey = tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class DeploymentWrite:
     """One deployment as it was written, and under whose lease."""
 
-    held: Deployment
-    token: int
+    deployment: Deployment
+    lease_token: int
     rollback: bool
     at_s: float
-    productions: tuple[str, ...]
+    production_versions: tuple[str, ...]
     """Versions of status production that are not standing by."""
-    ready: int
+    ready_workers: int
     """Live workers that had version 2 ready at that instant."""
 
 
-class SimRegistry:
+class SimulatedRegistry:
     """Compare-and-set, gates, statuses, leases, checkpoints, presence: one instant a call.
 
     time_s  the world's clock.
@@ -49,7 +49,7 @@ class SimRegistry:
             )
             for label, status in (("1", pb.PRODUCTION_STATUS), ("2", pb.DEVELOPMENT))
         }
-        self.held = Deployment(model=MODEL, revision=1, production="1", why="by hand", who="ann")
+        self.current = Deployment(model=MODEL, revision=1, production="1", why="by hand", who="ann")
         self.approval = pb.Approval(
             id="a1",
             model=MODEL,
@@ -61,9 +61,9 @@ class SimRegistry:
         )
         self.states: dict[WorkerKey, pb.GatewayState] = {}
         self.checkpoints: dict[str, pb.Checkpoint] = {}
-        self.writes: list[Write] = []
+        self.writes: list[DeploymentWrite] = []
         self.findings: list[pb.Finding] = []
-        self.leased: dict[int, float] = {}
+        self.leased_at_s: dict[int, float] = {}
         """Lease token -> when it was first had."""
         self.changed = asyncio.Event()
         """Replaced and set at each change."""
@@ -79,7 +79,7 @@ class SimRegistry:
         else:
             self._token += 1
         self._holder, self._until_s = holder, now + seconds
-        self.leased.setdefault(self._token, now)
+        self.leased_at_s.setdefault(self._token, now)
         return pb.Lease(name="rollout", holder=holder, token=self._token)
 
     def _check_lease(self, token: int) -> None:
@@ -87,16 +87,16 @@ class SimRegistry:
             raise FencedError(f"token {token} is fenced off by {self._token} of {self._holder}")
 
     def deploy(
-        self, wish: Deployment, who: str, token: int, policy_digest: str, *, rollback: bool
+        self, wish: Deployment, actor: str, token: int, policy_digest: str, *, rollback: bool
     ) -> Deployment:
         """Write *wish* if it is made from the newest revision and every real gate holds."""
         if token:
             self._check_lease(token)
-        if wish.revision != self.held.revision:
-            raise RevisionConflictError(f"at {self.held.revision}, made from {wish.revision}")
-        check(
+        if wish.revision != self.current.revision:
+            raise RevisionConflictError(f"at {self.current.revision}, made from {wish.revision}")
+        check_gates(
             Proposal(
-                current=self.held,
+                current=self.current,
                 proposed=wish,
                 versions=self.facts,
                 workers=list(self.states.values()),
@@ -107,22 +107,24 @@ class SimRegistry:
                 break_glass=False,
             )
         )
-        moved = statuses_after(self.held, wish, self.facts)
+        moved = statuses_after(self.current, wish, self.facts)
         for label, (status, standby) in moved.items():
             was = self.facts[label].was_production or status == pb.PRODUCTION_STATUS
             self.facts[label] = replace(
                 self.facts[label], status=status, standby=standby, was_production=was
             )
-        self.held = replace(wish, revision=wish.revision + 1, who=who)
+        self.current = replace(wish, revision=wish.revision + 1, who=actor)
         productions = tuple(
             one.label
             for one in self.facts.values()
             if one.status == pb.PRODUCTION_STATUS and not one.standby
         )
-        ready = sum(any(one.version == "2" for one in said.held) for said in self.states.values())
-        self.writes.append(Write(self.held, token, rollback, self._time_s(), productions, ready))
-        self.tell()
-        return self.held
+        ready = sum(any(one.version == "2" for one in said.loads) for said in self.states.values())
+        self.writes.append(
+            DeploymentWrite(self.current, token, rollback, self._time_s(), productions, ready)
+        )
+        self.notify_watchers()
+        return self.current
 
     def save_checkpoint(self, checkpoint: pb.Checkpoint) -> None:
         """Keep the newest, under the lease."""
@@ -139,25 +141,25 @@ class SimRegistry:
             raise NotFoundError(rollout_id)
         return self.checkpoints[rollout_id]
 
-    def find(self, kind: str, text: str) -> None:
+    def add_finding(self, kind: str, text: str) -> None:
         """Keep a finding of monitoring."""
         sequence = len(self.findings) + 1
         at_ms = round(self._time_s() * 1000)
         self.findings.append(
             pb.Finding(sequence=sequence, model=MODEL, kind=kind, text=text, at_unix_ms=at_ms)
         )
-        self.tell()
+        self.notify_watchers()
 
-    def say(self, state: pb.GatewayState) -> None:
+    def update_worker(self, state: pb.GatewayState) -> None:
         """One worker's word; `gone` when it left."""
         key = (state.gateway, state.slot, state.boot_id)
-        if state.gone:
+        if state.disconnected:
             self.states.pop(key, None)
         else:
             self.states[key] = state
-        self.tell()
+        self.notify_watchers()
 
-    def tell(self) -> None:
+    def notify_watchers(self) -> None:
         """Wake every watcher."""
         self.changed.set()
         self.changed = asyncio.Event()

@@ -9,17 +9,17 @@ from unittest import mock
 
 from protos import rollout_pb2
 from registry.types import Deployment, RegistryError
-from rollout.api.commands import Steering
+from rollout.api.commands import RolloutCommands
 from rollout.controller import leader
 from rollout.controller.controller import Controller
 from rollout.errors import NotLeadingError, UnknownRolloutError
-from rollout.lifecycle.rollout import Trial
+from rollout.lifecycle.rollout import Rollout
 from rollout.policy.policy import CanaryStep, Policy, ShadowStage
 from rollout.policy.stages import Stage
-from tests.rollout.sim.simulated_client import SimClient
-from tests.rollout.sim.simulated_registry import MODEL, SimRegistry
-from tests.rollout.sim.simulated_workers import Ailment, SimWorker, Truth
-from tests.rollout.sim.virtual_time import VirtualClock, VirtualLoop, play
+from tests.rollout.sim.simulated_client import SimulatedClient
+from tests.rollout.sim.simulated_registry import MODEL, SimulatedRegistry
+from tests.rollout.sim.simulated_workers import FailureRates, GroundTruth, SimulatedWorker
+from tests.rollout.sim.virtual_time import VirtualClock, VirtualLoop, run_virtual
 
 SIM = Policy(
     name="sim",
@@ -42,7 +42,7 @@ DIRECT = Policy(
     stage_s_max=SIM.stage_s_max,
 )
 POLICIES = {policy.name: policy for policy in (SIM, DIRECT)}
-CHANGED = {
+CHANGED_POLICIES = {
     policy.name: replace(
         policy,
         canary=(CanaryStep(share_bp=3_000, bake_s=60.0),),
@@ -55,7 +55,7 @@ CHANGED = {
 }
 """What the policies' files may say by the time another controller takes over."""
 
-TROUBLE_S = 9.0
+FAULTS_END_S = 9.0
 """Things go wrong until then; from then on nothing does."""
 CONVERGED_S = 75.0
 """By then every rollout has ended: lease, catching up and all stages take less."""
@@ -70,34 +70,34 @@ KINDS = ("healthy", "healthy", "bad", "dead", "both bad", "quiet at first", "tur
 
 
 @dataclass(slots=True)
-class Host:
+class ControllerHost:
     """One place where a controller runs, and is started again after each death."""
 
     name: str
-    client: SimClient
+    client: SimulatedClient
     controller: Controller
     task: asyncio.Task[None]
 
 
 @dataclass(slots=True)
-class Told:
+class WorldResult:
     """How a world ended."""
 
     seed: int
     kind: str
     policy: str
-    trial: Trial | None = None
-    registry: SimRegistry | None = None
-    truth: Truth = field(default_factory=Truth)
+    rollout: Rollout | None = None
+    registry: SimulatedRegistry | None = None
+    truth: GroundTruth = field(default_factory=GroundTruth)
     events: list[str] = field(default_factory=list)
-    took_s: float = 0.0
-    obeyed: bool = False
+    duration_s: float = 0.0
+    all_applied: bool = False
     """Every worker serves the newest revision."""
-    taken_over: bool = False
+    ended_by_hand: bool = False
     """A person ended it."""
 
 
-class Town:
+class SimulatedWorld:
     """Everything of one seed. `live` plays it.
 
     changed_files  controllers that take over later find other policies of the same names.
@@ -105,56 +105,56 @@ class Town:
 
     def __init__(self, seed: int, loop: VirtualLoop, *, changed_files: bool = False) -> None:
         self._loop = loop
-        self._policies_again = CHANGED if changed_files else POLICIES
-        self._chance = random.Random(seed)
-        self.kind = self._chance.choice(KINDS)
-        self.policy = self._chance.choice([SIM, DIRECT])
-        self.told = Told(seed, self.kind, self.policy.name)
-        self.truth = self.told.truth
-        self.ailment = Ailment(
+        self._later_policies = CHANGED_POLICIES if changed_files else POLICIES
+        self._rng = random.Random(seed)
+        self.kind = self._rng.choice(KINDS)
+        self.policy = self._rng.choice([SIM, DIRECT])
+        self.result = WorldResult(seed, self.kind, self.policy.name)
+        self.truth = self.result.truth
+        self.failure_rates = FailureRates(
             candidate={"bad": 0.35, "dead": 1.0, "both bad": 0.05}.get(self.kind, 0.0),
             baseline=0.05 if self.kind == "both bad" else 0.0,
             keys_a_second=0.0 if self.kind == "quiet at first" else 60.0,
         )
         self._boots = 0
-        self._hosts: list[Host] = []
-        self._workers: list[SimWorker] = []
+        self._hosts: list[ControllerHost] = []
+        self._workers: list[SimulatedWorker] = []
 
-    async def live(self) -> Told:
+    async def play(self) -> WorldResult:
         """Play to the end, or to CONVERGED_S."""
-        self.registry = SimRegistry(self._loop.time, self.policy.digest)
-        self.told.registry = self.registry
+        self.registry = SimulatedRegistry(self._loop.time, self.policy.digest)
+        self.result.registry = self.registry
         self._hosts = [self._host(name, POLICIES) for name in ("a", "b")]
         self._workers = [self._worker(slot) for slot in range(2)]
         await self._start()
         for host in self._hosts:
-            host.controller.policies = self._policies_again
-        for at_s, trouble in sorted(self._troubles(), key=lambda one: one[0]):
+            host.controller.policies = self._later_policies
+        for at_s, trouble in sorted(self._faults(), key=lambda one: one[0]):
             self._loop.call_at(at_s, trouble)
-        self._loop.call_at(TROUBLE_S, self._calm)
+        self._loop.call_at(FAULTS_END_S, self._end_faults)
         limit_s = BOTH_BAD_S if self.kind == "both bad" else CONVERGED_S
-        while self._loop.time() < limit_s and not self._over():  # noqa: ASYNC110  virtual time
+        while self._loop.time() < limit_s and not self._is_over():  # noqa: ASYNC110  virtual time
             await asyncio.sleep(0.5)
-        self.told.took_s = self._loop.time()
-        self.told.trial = self._trial()
-        newest = self.registry.held.revision
-        self.told.obeyed = all(one.applied.revision == newest for one in self._workers)
-        return self.told
+        self.result.duration_s = self._loop.time()
+        self.result.rollout = self._rollout()
+        newest = self.registry.current.revision
+        self.result.all_applied = all(one.applied.revision == newest for one in self._workers)
+        return self.result
 
-    def _over(self) -> bool:
-        trial = self._trial()
-        ended = trial is not None and trial.ended and self._loop.time() > TROUBLE_S + 1
+    def _is_over(self) -> bool:
+        trial = self._rollout()
+        ended = trial is not None and trial.ended and self._loop.time() > FAULTS_END_S + 1
         return (
             ended
-            and not self.registry.held.rollout_id
-            and all(one.applied.revision == self.registry.held.revision for one in self._workers)
+            and not self.registry.current.rollout_id
+            and all(one.applied.revision == self.registry.current.revision for one in self._workers)
         )
 
-    def _trial(self) -> Trial | None:
+    def _rollout(self) -> Rollout | None:
         for host in self._hosts:
             if host.controller.leading:
                 with contextlib.suppress(NotLeadingError, UnknownRolloutError):
-                    return host.controller.trial(MODEL)
+                    return host.controller.rollout(MODEL)
         return None
 
     async def _start(self) -> None:
@@ -165,7 +165,7 @@ class Town:
             for host in self._hosts:
                 if host.controller.leading:
                     clock = VirtualClock(self._loop)
-                    steering = Steering(host.controller, host.client, clock)  # type: ignore[arg-type]
+                    steering = RolloutCommands(host.controller, host.client, clock)  # type: ignore[arg-type]
                     try:
                         await steering.start(asked, "sam")
                     except (RegistryError, NotLeadingError):
@@ -173,34 +173,34 @@ class Town:
                     return
             await asyncio.sleep(0.1)
 
-    def _host(self, name: str, policies: dict[str, Policy]) -> Host:
+    def _host(self, name: str, policies: dict[str, Policy]) -> ControllerHost:
         self._boots += 1
-        chance = random.Random(self._chance.getrandbits(64))
-        client = SimClient(self.registry, f"rollout-{name}", chance)
-        clock = VirtualClock(self._loop, self._chance.uniform(-SKEW_S, SKEW_S))
+        chance = random.Random(self._rng.getrandbits(64))
+        client = SimulatedClient(self.registry, f"rollout-{name}", chance)
+        clock = VirtualClock(self._loop, self._rng.uniform(-SKEW_S, SKEW_S))
         controller = Controller(client, clock, policies)  # type: ignore[arg-type]
         task = asyncio.ensure_future(
-            leader.run(controller, client, f"{name}{self._boots}", clock)  # type: ignore[arg-type]
+            leader.run_leader(controller, client, f"{name}{self._boots}", clock)  # type: ignore[arg-type]
         )
-        return Host(name, client, controller, task)
+        return ControllerHost(name, client, controller, task)
 
-    def _worker(self, slot: int) -> SimWorker:
+    def _worker(self, slot: int) -> SimulatedWorker:
         self._boots += 1
-        worker = SimWorker(
+        worker = SimulatedWorker(
             self.registry,
             slot,
             self._boots,
-            self.ailment,
+            self.failure_rates,
             self.truth,
-            random.Random(self._chance.getrandbits(64)),
+            random.Random(self._rng.getrandbits(64)),
             lambda: [host.controller for host in self._hosts],
         )
-        worker.skew_s = self._chance.uniform(-0.05, 0.05)
+        worker.skew_s = self._rng.uniform(-0.05, 0.05)
         return worker
 
     # What goes wrong
 
-    def _troubles(self) -> list[tuple[float, Callable[[], None]]]:
+    def _faults(self) -> list[tuple[float, Callable[[], None]]]:
         kinds: list[Callable[[], Callable[[], None]]] = [
             self._kill_controller,
             self._cut_controller,
@@ -215,33 +215,33 @@ class Town:
             self._take_over_by_hand,
             self._hold_by_monitoring,
         ]
-        chosen = [self._chance.choice(kinds)() for _ in range(self._chance.randrange(5))]
+        chosen = [self._rng.choice(kinds)() for _ in range(self._rng.randrange(5))]
         begin = self._loop.time()
-        troubles = [(self._chance.uniform(begin, TROUBLE_S - 1), one) for one in chosen]
+        troubles = [(self._rng.uniform(begin, FAULTS_END_S - 1), one) for one in chosen]
         if self.kind == "turns bad":
-            troubles.append((self._chance.uniform(begin + 2, TROUBLE_S), self._turn_bad))
+            troubles.append((self._rng.uniform(begin + 2, FAULTS_END_S), self._turn_bad))
         return troubles
 
     def _note(self, what: str) -> None:
-        self.told.events.append(f"{self._loop.time():6.2f} s  {what}")
+        self.result.events.append(f"{self._loop.time():6.2f} s  {what}")
 
     def _turn_bad(self) -> None:
         self._note("the candidate begins to fail")
-        self.ailment.candidate = 0.5
+        self.failure_rates.candidate = 0.5
 
-    def _calm(self) -> None:
+    def _end_faults(self) -> None:
         self._note("calm")
-        self.ailment.keys_a_second = 60.0
-        self.registry.find("clear", "calm")
+        self.failure_rates.keys_a_second = 60.0
+        self.registry.add_finding("clear", "calm")
         for host in self._hosts:
-            host.client.cut, host.client.slow_s = False, 0.0
+            host.client.disconnected, host.client.slow_s = False, 0.0
         for worker in self._workers:
             worker.cut_from_controller = worker.cut_from_registry = False
             worker.loss, worker.jitter_s = 0.0, 0.05
-        self.registry.tell()
+        self.registry.notify_watchers()
 
     def _kill_controller(self) -> Callable[[], None]:
-        place, away_s = self._chance.randrange(2), self._chance.uniform(0.1, 3.0)
+        place, away_s = self._rng.randrange(2), self._rng.uniform(0.1, 3.0)
 
         def kill() -> None:
             host = self._hosts[place]
@@ -250,31 +250,31 @@ class Town:
             self._note(f"controller {host.name} is killed (leading: {host.controller.leading})")
             host.client.dead = True
             host.task.cancel()
-            self.registry.tell()
+            self.registry.notify_watchers()
             self._loop.call_later(away_s, again)
 
         def again() -> None:
-            self._hosts[place] = self._host(self._hosts[place].name, self._policies_again)
+            self._hosts[place] = self._host(self._hosts[place].name, self._later_policies)
 
         return kill
 
     def _cut_controller(self) -> Callable[[], None]:
-        place, for_s = self._chance.randrange(2), self._chance.uniform(0.3, 7.0)
+        place, for_s = self._rng.randrange(2), self._rng.uniform(0.3, 7.0)
 
         def cut() -> None:
             client = self._hosts[place].client
             self._note(f"controller {place} is cut off from the registry for {for_s:.1f} s")
-            client.cut = True
-            self.registry.tell()
+            client.disconnected = True
+            self.registry.notify_watchers()
             self._loop.call_later(for_s, mend)
 
         def mend() -> None:
-            self._hosts[place].client.cut = False
+            self._hosts[place].client.disconnected = False
 
         return cut
 
     def _slow_controller(self) -> Callable[[], None]:
-        place, slow_s = self._chance.randrange(2), self._chance.uniform(0.2, 6.0)
+        place, slow_s = self._rng.randrange(2), self._rng.uniform(0.2, 6.0)
 
         def slow() -> None:
             self._note(f"controller {place}'s calls take {slow_s:.1f} s")
@@ -283,22 +283,22 @@ class Town:
         return slow
 
     def _kill_worker(self) -> Callable[[], None]:
-        slot, away_s = self._chance.randrange(2), self._chance.uniform(0.0, 2.0)
+        slot, away_s = self._rng.randrange(2), self._rng.uniform(0.0, 2.0)
 
         def kill() -> None:
             self._note(f"worker {slot} is killed")
-            self._workers[slot].die()
+            self._workers[slot].kill()
             self._loop.call_later(away_s, again)
 
         def again() -> None:
-            self._workers[slot].die()
+            self._workers[slot].kill()
             self._workers[slot] = self._worker(slot)
 
         return kill
 
     def _edit_by_hand(self) -> Callable[[], None]:
         def edit() -> None:
-            held = self.registry.held
+            held = self.registry.current
             self._note("somebody changes the holdout by hand")
             wish = replace(held, holdout_bp=held.holdout_bp + 1, why="by hand")
             digest = self.policy.digest
@@ -307,17 +307,17 @@ class Town:
         return edit
 
     def _hold_by_monitoring(self) -> Callable[[], None]:
-        for_s = self._chance.uniform(0.3, 7.0)
+        for_s = self._rng.uniform(0.3, 7.0)
 
         def hold() -> None:
             self._note(f"monitoring holds the model, for {for_s:.1f} s")
-            self.registry.find("hold", "drift")
-            self._loop.call_later(for_s, self.registry.find, "clear", "over")
+            self.registry.add_finding("hold", "drift")
+            self._loop.call_later(for_s, self.registry.add_finding, "clear", "over")
 
         return hold
 
     def _take_over_by_hand(self) -> Callable[[], None]:
-        in_between = self._chance.random() < 0.5
+        in_between = self._rng.random() < 0.5
 
         def begin() -> None:
             if not in_between:
@@ -326,24 +326,26 @@ class Town:
                 host.client.before_read = take_over
 
         def take_over() -> None:
-            held = self.registry.held
-            if not held.rollout_id or self.told.taken_over:
+            held = self.registry.current
+            if not held.rollout_id or self.result.ended_by_hand:
                 return
             self._note("somebody gives all traffic back to version 1 by hand")
             wish = Deployment(model=MODEL, revision=held.revision, production="1", why="by hand")
             self.registry.deploy(wish, "ann", 0, "", rollback=True)
-            self.told.taken_over = True
+            self.result.ended_by_hand = True
 
         return begin
 
-    def _set_worker(self, name: str, value: float, well: float, what: str) -> Callable[[], None]:
-        slot, for_s = self._chance.randrange(2), self._chance.uniform(0.3, 7.0)
+    def _set_worker(
+        self, name: str, value: float, healthy_value: float, what: str
+    ) -> Callable[[], None]:
+        slot, for_s = self._rng.randrange(2), self._rng.uniform(0.3, 7.0)
 
         def begin() -> None:
             worker = self._workers[slot]
             self._note(f"worker {slot} {what} for {for_s:.1f} s")
             setattr(worker, name, value)
-            self._loop.call_later(for_s, setattr, worker, name, well)
+            self._loop.call_later(for_s, setattr, worker, name, healthy_value)
 
         return begin
 
@@ -360,23 +362,23 @@ class Town:
         return self._set_worker("jitter_s", 1.0, 0.05, "sends late and out of order")
 
     def _wrong_clock(self) -> Callable[[], None]:
-        ahead_s = self._chance.choice((3.0, 30.0, 3_600.0))
+        ahead_s = self._rng.choice((3.0, 30.0, 3_600.0))
         return self._set_worker("skew_s", ahead_s, 0.0, f"has a clock {ahead_s:g} s ahead")
 
 
-def world(seed: int, *, changed_files: bool = False) -> Told:
+def simulate_world(seed: int, *, changed_files: bool = False) -> WorldResult:
     """Play the world of *seed*."""
     loop = VirtualLoop()
 
-    async def lived() -> Told:
-        return await Town(seed, loop, changed_files=changed_files).live()
+    async def lived() -> WorldResult:
+        return await SimulatedWorld(seed, loop, changed_files=changed_files).play()
 
     with mock.patch.multiple(leader, TICK_S=TICK_S, SAVE_S=SAVE_S):
-        return play(lived(), loop)
+        return run_virtual(lived(), loop)
 
 
-def must_end(told: Told) -> Stage | None:
+def expected_stage(result: WorldResult) -> Stage | None:
     """Return where a candidate of that kind must end; None: either end is right."""
-    if told.kind in ("bad", "dead") or told.taken_over:
+    if result.kind in ("bad", "dead") or result.ended_by_hand:
         return Stage.ROLLED_BACK
-    return None if told.kind in ("both bad", "turns bad") else Stage.DONE
+    return None if result.kind in ("both bad", "turns bad") else Stage.DONE

@@ -10,38 +10,38 @@ from rollout.simulation.other_judges import (
     ArgoShaped,
     FlaggerShaped,
     KayentaShaped,
-    Peer,
+    OtherJudge,
     SageMakerShaped,
 )
-from rollout.simulation.recorded import recorded
-from rollout.simulation.simulate import at_share, beside, judged
-from rollout.simulation.streams import NS, SCENARIOS, START, Stream
+from rollout.simulation.recorded import replay_journal
+from rollout.simulation.simulate import judge_ticks, judge_with_others, single_share_policy
+from rollout.simulation.streams import NS, SCENARIOS, STREAM_START_S, TrafficStream
 from turnout.__main__ import main
 
 
-def served(role: int, version: str, keys: range, second: int) -> journal_pb2.ServedBatch:
+def served_batch(role: int, version: str, keys: range, second: int) -> journal_pb2.ServedBatch:
     """One batch of a gateway's journal."""
     calls = len(keys)
     return journal_pb2.ServedBatch(
         model="churn",
         version=version,
-        at_unix_ns=np.full(calls, (START + second) * NS + 7, dtype="<i8").tobytes(),
+        at_unix_ns=np.full(calls, (STREAM_START_S + second) * NS + 7, dtype="<i8").tobytes(),
         role=np.full(calls, role, dtype=np.uint8).tobytes(),
         key_hash=np.array(keys, dtype="<u8").tobytes(),
     )
 
 
-def journal(fallen_back: int) -> list[journal_pb2.ServedBatch]:
+def recorded_batches(fallbacks: int) -> list[journal_pb2.ServedBatch]:
     """Ten seconds: 5 canary calls each, *fallen_back* of them answered by production; 95 others."""
     made = []
     for second in range(10):
         first = second * 1000
         made += [
-            served(predict_pb2.CANARY, "2", range(first, first + 5 - fallen_back), second),
-            served(
-                predict_pb2.FALLBACK, "1", range(first + 100, first + 100 + fallen_back), second
+            served_batch(predict_pb2.CANARY, "2", range(first, first + 5 - fallbacks), second),
+            served_batch(
+                predict_pb2.FALLBACK, "1", range(first + 100, first + 100 + fallbacks), second
             ),
-            served(predict_pb2.PRODUCTION, "1", range(first + 200, first + 295), second),
+            served_batch(predict_pb2.PRODUCTION, "1", range(first + 200, first + 295), second),
         ]
     return made
 
@@ -49,22 +49,25 @@ def journal(fallen_back: int) -> list[journal_pb2.ServedBatch]:
 @pytest.mark.parametrize(("fallen_back", "verdict"), [(0, "undecided"), (4, "rolled back")])
 def test_a_journal_is_judged_again(fallen_back: int, verdict: str) -> None:
     """What production had to answer in the canary's place is the canary's failure."""
-    ticks = list(recorded(journal(fallen_back), "churn", "2", 0.05))
+    ticks = list(replay_journal(recorded_batches(fallen_back), "churn", "2", 0.05))
     assert [tick.second for tick in ticks] == list(range(10))
     assert sum(tick.candidate.calls for tick in ticks) == 50
-    assert judged(ticks, at_share(500)).verdict == verdict
+    assert judge_ticks(ticks, single_share_policy(500)).verdict == verdict
 
 
 def test_a_journal_of_another_model_says_nothing() -> None:
     """No tick."""
-    assert not list(recorded(journal(1), "fraud", "2", 0.05))
+    assert not list(replay_journal(recorded_batches(1), "fraud", "2", 0.05))
 
 
 @pytest.mark.walk
 def test_the_other_judges_find_what_is_plain_and_in_their_time() -> None:
     """Every call fails: Argo within 1 and 4 minutes, Flagger 5, Kayenta 10, SageMaker 20."""
     ended = {
-        one.judge: one.second for one in beside(Stream(SCENARIOS["failing"], 0.05, 1).ticks(1300))
+        one.judge: one.second
+        for one in judge_with_others(
+            TrafficStream(SCENARIOS["failing"], 0.05, 1).seconds_of_traffic(1300)
+        )
     }
     assert ended == {
         "Argo-shaped, failureLimit 0": 60,
@@ -80,17 +83,23 @@ def test_the_other_judges_find_what_is_plain_and_in_their_time() -> None:
     [(FlaggerShaped(), True), (ArgoShaped(), False), (SageMakerShaped(), False)],
 )
 def test_without_traffic_flagger_rolls_back_and_the_others_wait(
-    peer: Peer, rolls_back: bool
+    peer: OtherJudge, rolls_back: bool
 ) -> None:
     """No values count as failed checks there; Argo is set up to skip them, CloudWatch ignores."""
-    told = [peer.look(tick) for tick in Stream(SCENARIOS["silent"], 0.05, 1).ticks(360)]
+    told = [
+        peer.judge_second(tick)
+        for tick in TrafficStream(SCENARIOS["silent"], 0.05, 1).seconds_of_traffic(360)
+    ]
     assert any(told) == rolls_back
 
 
 def test_kayenta_looks_every_ten_minutes_only() -> None:
     """Between looks it says nothing."""
     peer = KayentaShaped(every_minutes=1)
-    told = [peer.look(tick) for tick in Stream(SCENARIOS["failing"], 0.05, 1).ticks(130)]
+    told = [
+        peer.judge_second(tick)
+        for tick in TrafficStream(SCENARIOS["failing"], 0.05, 1).seconds_of_traffic(130)
+    ]
     assert [second for second, why in enumerate(told) if why]
     assert all((second + 1) % 60 == 0 for second, why in enumerate(told) if why)
 

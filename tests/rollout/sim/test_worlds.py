@@ -10,32 +10,38 @@ from collections.abc import Iterator
 import pytest
 
 from rollout.policy.stages import Stage
-from tests.rollout.sim.promises import broken
-from tests.rollout.sim.simulated_world import Told, world
+from tests.rollout.sim.promises import broken_promises
+from tests.rollout.sim.simulated_world import WorldResult, simulate_world
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
+def quiet_logs() -> Iterator[None]:
     """Thousands of killed controllers have nothing to say that a test would read."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
 
 
-def story(told: Told) -> list[object]:
+def world_story(result: WorldResult) -> list[object]:
     """Return what a world did, without names drawn by the operating system."""
-    assert told.registry is not None
+    assert result.registry is not None
     writes = [
-        (one.at_s, one.token, one.held.production, one.held.canary_bp, one.held.standby)
-        for one in told.registry.writes
+        (
+            one.at_s,
+            one.lease_token,
+            one.deployment.production,
+            one.deployment.canary_bp,
+            one.deployment.standby,
+        )
+        for one in result.registry.writes
     ]
-    return [told.kind, told.took_s, told.events, writes]
+    return [result.kind, result.duration_s, result.events, writes]
 
 
 @pytest.mark.walk
 def test_a_seed_plays_the_same_again() -> None:
     """A world that broke a promise can be looked at as often as it takes."""
-    assert story(world(8)) == story(world(8))
+    assert world_story(simulate_world(8)) == world_story(simulate_world(8))
 
 
 @pytest.mark.walk
@@ -43,10 +49,10 @@ def test_500_worlds_keep_every_promise() -> None:
     """One production, fenced writes, growth and rollback on evidence only, and always an end."""
     wrong, ends = {}, Counter[str]()
     for seed in range(500):
-        told = world(seed)
-        if found := broken(told):
+        told = simulate_world(seed)
+        if found := broken_promises(told):
             wrong[seed] = found
-        ends[told.trial.place.stage.name if told.trial else "none"] += 1
+        ends[told.rollout.position.stage.name if told.rollout else "none"] += 1
     assert not wrong
     assert min(ends[Stage.DONE.name], ends[Stage.ROLLED_BACK.name]) > 100
 
@@ -56,14 +62,14 @@ def test_what_the_policy_files_say_by_then_changes_no_world() -> None:
     """Whoever takes over finds other policies of these names, and each world is what it was."""
     kept = 0
     for seed in range(150):
-        again = world(seed, changed_files=True)
-        if again.trial is None or not again.trial.policy_note:
+        again = simulate_world(seed, changed_files=True)
+        if again.rollout is None or not again.rollout.policy_note:
             continue  # whoever leads began it
-        told = world(seed)
-        assert story(again) == story(told), seed
-        assert told.trial is not None
-        assert told.trial.policy_note == ""
-        assert list(again.trial.status().evidence) == list(told.trial.status().evidence)
+        told = simulate_world(seed)
+        assert world_story(again) == world_story(told), seed
+        assert told.rollout is not None
+        assert told.rollout.policy_note == ""
+        assert list(again.rollout.status().evidence) == list(told.rollout.status().evidence)
         kept += 1
     assert kept > 10
 
@@ -71,4 +77,8 @@ def test_what_the_policy_files_say_by_then_changes_no_world() -> None:
 @pytest.mark.nightly
 def test_10000_worlds_keep_every_promise() -> None:
     """The same, twenty times as often."""
-    assert not {seed: found for seed in range(500, 10_500) if (found := broken(world(seed)))}
+    assert not {
+        seed: found
+        for seed in range(500, 10_500)
+        if (found := broken_promises(simulate_world(seed)))
+    }

@@ -5,10 +5,10 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from rollout.lifecycle.rollout import Now
+from rollout.lifecycle.rollout import ClockReading
 
 NS = 1_000_000_000
-START = 1_790_000_000
+WORLD_START_S = 1_790_000_000
 """Unix second at which every simulated world begins."""
 
 Result = TypeVar("Result")
@@ -18,7 +18,7 @@ class StuckError(Exception):
     """Nothing is scheduled any more: the world would wait for ever."""
 
 
-class _Skipping(selectors.SelectSelector):
+class _SkippingSelector(selectors.SelectSelector):
     """Moves the clock on instead of waiting; there is no I/O in a simulated world."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """Its `time` starts at 0 and is the only clock of the simulation."""
 
     def __init__(self) -> None:
-        self._skipping = _Skipping()
+        self._skipping = _SkippingSelector()
         super().__init__(self._skipping)
         self._clock_resolution = 1e-6
 
@@ -53,13 +53,15 @@ class VirtualClock:
         self._loop = loop
         self._skew_ns = round(skew_s * NS)
 
-    def now(self) -> Now:
+    def now(self) -> ClockReading:
         """Read both."""
         passed = round(self._loop.time() * NS)
-        return Now(unix_ns=START * NS + passed + self._skew_ns, monotonic_ns=passed)
+        return ClockReading(
+            unix_ns=WORLD_START_S * NS + passed + self._skew_ns, monotonic_ns=passed
+        )
 
 
-def play(world: Coroutine[Any, Any, Result], loop: VirtualLoop) -> Result:
+def run_virtual(world: Coroutine[Any, Any, Result], loop: VirtualLoop) -> Result:
     """Run *world* to its end on *loop* and close it, with every task it left behind."""
     try:
         return loop.run_until_complete(world)

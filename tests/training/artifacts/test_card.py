@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.artifacts.card import commit_of, packages
+from training.artifacts.card import commit_of, package_versions
 
 
 def test_outside_of_a_checkout_the_commit_is_unknown(tmp_path: Path) -> None:
@@ -35,6 +35,6 @@ def test_a_changed_checkout_is_marked(tmp_path: Path) -> None:
 
 def test_everything_that_could_change_a_score_is_listed() -> None:
     """With a version each."""
-    found = packages()
+    found = package_versions()
     assert {"python", "numpy", "scikit-learn", "skl2onnx", "onnx", "onnxruntime"} <= set(found)
     assert "unknown" not in found.values()

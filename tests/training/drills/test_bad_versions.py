@@ -5,7 +5,9 @@ import platform
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,29 +36,31 @@ def population() -> NDArray[np.float32]:
     return rows
 
 
-def load(drill: bad_versions.Drill) -> bundle.Session:
+def load_bad_version(drill: bad_versions.BadVersion) -> bundle.Session:
     """Through the door every gateway uses, golden test included."""
-    proved = bundle.verify(
-        bundle.seal(drill.files, model="churn", author="dana", created_unix_ms=1), trusted_key=None
+    proved = bundle.verify_bundle(
+        bundle.seal_files(drill.files, model="churn", author="dana", created_unix_ms=1),
+        trusted_key=None,
     )
-    session = bundle.load(proved)
+    session = bundle.load_session(proved)
     assert bundle.golden_test(proved, session) == 0.0
     return session
 
 
 def good_scores(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the good version says."""
-    proved = bundle.verify(
-        bundle.seal(good_files(), model="churn", author="dana", created_unix_ms=1), trusted_key=None
+    proved = bundle.verify_bundle(
+        bundle.seal_files(good_files(), model="churn", author="dana", created_unix_ms=1),
+        trusted_key=None,
     )
-    return bundle.load(proved).run(rows)
+    return bundle.load_session(proved).run(rows)
 
 
 def test_a_faulting_version_raises_for_exactly_the_chosen_rows() -> None:
     """One by one over the whole population; and the share told is the share that faults."""
     rows = population()
-    drill = bad_versions.faulting(good_files(), rows, column=COLUMN, share=0.05)
-    session = load(drill)
+    drill = bad_versions.faulting_version(good_files(), rows, column=COLUMN, share=0.05)
+    session = load_bad_version(drill)
 
     raised = np.zeros(len(rows), dtype=np.bool_)
     for index in range(len(rows)):
@@ -72,8 +76,8 @@ def test_a_faulting_version_raises_for_exactly_the_chosen_rows() -> None:
 def test_one_bad_row_fails_its_batch_and_a_batch_without_runs_as_before() -> None:
     """So that the gateway's row-by-row rescoring has something to find."""
     rows = population()
-    drill = bad_versions.faulting(good_files(), rows, column=COLUMN)
-    session = load(drill)
+    drill = bad_versions.faulting_version(good_files(), rows, column=COLUMN)
+    session = load_bad_version(drill)
     clean = rows[~np.isin(rows[:, 1], drill.values)]
 
     assert session.run(clean).tobytes() == good_scores(clean).tobytes()
@@ -87,9 +91,11 @@ def test_one_bad_row_fails_its_batch_and_a_batch_without_runs_as_before() -> Non
 def test_a_crashing_version_ends_the_process_that_scores_a_chosen_row(tmp_path: Path) -> None:
     """SIGFPE in a process of its own; every other row scores as before, here."""
     rows = population()
-    drill = bad_versions.crashing(good_files(), rows, column=COLUMN, share=0.3)
+    drill = bad_versions.crashing_version(good_files(), rows, column=COLUMN, share=0.3)
     chosen = np.isin(rows[:, 1], drill.values)
-    assert load(drill).run(rows[~chosen]).tobytes() == good_scores(rows[~chosen]).tobytes()
+    assert (
+        load_bad_version(drill).run(rows[~chosen]).tobytes() == good_scores(rows[~chosen]).tobytes()
+    )
     (tmp_path / "bad.onnx").write_bytes(drill.files["model.onnx"])
     np.save(tmp_path / "row.npy", rows[chosen][:1])
     program = (
@@ -103,16 +109,16 @@ def test_a_crashing_version_ends_the_process_that_scores_a_chosen_row(tmp_path: 
 
 def test_a_missing_row_never_faults() -> None:
     """The default value is not among the chosen: an empty online store is another drill."""
-    drill = bad_versions.faulting(good_files(), population(), column=COLUMN, share=0.6)
+    drill = bad_versions.faulting_version(good_files(), population(), column=COLUMN, share=0.6)
     assert 0.0 not in drill.values
 
 
 def test_nan_comes_on_exactly_the_chosen_rows() -> None:
     """The others score as before, bit for bit."""
     rows = population()
-    drill = bad_versions.nan_scores(good_files(), rows, column=COLUMN, share=0.05)
+    drill = bad_versions.nan_version(good_files(), rows, column=COLUMN, share=0.05)
 
-    scores = load(drill).run(rows)[:, 0]
+    scores = load_bad_version(drill).run(rows)[:, 0]
 
     chosen = np.isin(rows[:, 1], drill.values)
     assert np.isnan(scores).tolist() == chosen.tolist()
@@ -121,7 +127,7 @@ def test_nan_comes_on_exactly_the_chosen_rows() -> None:
 
 def test_a_constant_version_says_one_thing() -> None:
     """Whatever it is asked, in any batch size."""
-    session = load(bad_versions.constant(good_files(), 0.25))
+    session = load_bad_version(bad_versions.constant_version(good_files(), 0.25))
     assert session.run(population()).tolist() == [[0.25]] * 1_000
     assert session.run(population()[:1]).tolist() == [[0.25]]
 
@@ -129,7 +135,7 @@ def test_a_constant_version_says_one_thing() -> None:
 def test_a_shifted_version_stays_a_probability() -> None:
     """Moved by delta, and cut at 0 and 1."""
     rows = np.random.default_rng(1).random((100, 3), dtype=np.float32)
-    scores = load(bad_versions.shifted(good_files(), 0.5)).run(rows)
+    scores = load_bad_version(bad_versions.shifted_version(good_files(), 0.5)).run(rows)
     expected = np.clip(good_scores(rows) + np.float32(0.5), 0, 1)
     assert scores.tobytes() == expected.tobytes()
     assert scores.max() == 1.0
@@ -138,18 +144,21 @@ def test_a_shifted_version_stays_a_probability() -> None:
 def test_a_slow_version_scores_the_same() -> None:
     """By the clock given: 200 trips took 4 ms longer, so 10 ms are 500 trips."""
     ticks = iter([0, 0] * 5 + [0, 4_000_000] * 5)
-    drill = bad_versions.slow(good_files(), 10.0, clock_ns=lambda: next(ticks))
+    drill = bad_versions.slow_version(good_files(), 10.0, clock_ns=lambda: next(ticks))
     said = json.loads(drill.files["card.json"])["drill"]
     assert (said["trips"], said["trip_us"]) == (500, 20.0)
     rows = population()
-    assert load(drill).run(rows).tobytes() == good_scores(rows).tobytes()
+    assert load_bad_version(drill).run(rows).tobytes() == good_scores(rows).tobytes()
 
 
-@pytest.mark.parametrize("kind", ["faulting", "nan_scores"])
-def test_the_card_admits_the_drill(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [("faulting", bad_versions.faulting_version), ("nan_scores", bad_versions.nan_version)],
+)
+def test_the_card_admits_the_drill(kind: str, make: Callable[..., Any]) -> None:
     """Kind, share, where, and that the metrics are another version's."""
     files = {**good_files(), "manifest.json": b"{}", "signature.json": b"{}"}
-    drill = getattr(bad_versions, kind)(files, population(), column=COLUMN)
+    drill = make(files, population(), column=COLUMN)
     said = json.loads(drill.files["card.json"])["drill"]
     assert (said["kind"], said["column"]) == (kind, COLUMN)
     assert (said["share"], tuple(said["values"])) == (drill.share, drill.values)
@@ -161,15 +170,15 @@ def test_what_cannot_be_made_is_refused() -> None:
     """An unknown column; one without a value rare enough; a drill of a drill."""
     rows = population()
     with pytest.raises(DrillError, match="no input is named 'tenure'"):
-        bad_versions.faulting(good_files(), rows, column="tenure")
+        bad_versions.faulting_version(good_files(), rows, column="tenure")
     rows[:, 0] = np.repeat([1.0, 2.0], 500)
     with pytest.raises(DrillError, match="no value of 'f0' is rare enough"):
-        bad_versions.faulting(good_files(), rows, column="f0")
+        bad_versions.faulting_version(good_files(), rows, column="f0")
     with pytest.raises(DrillError, match="already"):
-        bad_versions.shifted(bad_versions.constant(good_files()).files, 0.1)
+        bad_versions.shifted_version(bad_versions.constant_version(good_files()).files, 0.1)
 
 
 def test_the_contract_stays_the_good_versions() -> None:
     """A drill stands in a split beside the version it was made from."""
-    drill = bad_versions.constant(good_files())
+    drill = bad_versions.constant_version(good_files())
     assert json.loads(drill.files["contract.json"]) == tiny_contract().definition()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.property_examples import examples
-from training.artifacts.reference import counts, score_edges
+from training.artifacts.reference import bin_counts, score_edges
 from training.evaluation.expected_shift import ExpectedShift, expected_shift, population_stability
 
 
@@ -34,8 +34,8 @@ def test_the_table_adds_up_to_both_versions_bins(seed: int, rows: int) -> None:
 
     edges = score_edges(before)
     assert shift.table.shape == (20, 20)
-    assert shift.table.sum(axis=1).tolist() == counts(before, edges).tolist()
-    assert shift.table.sum(axis=0).tolist() == counts(after, edges).tolist()
+    assert shift.table.sum(axis=1).tolist() == bin_counts(before, edges).tolist()
+    assert shift.table.sum(axis=0).tolist() == bin_counts(after, edges).tolist()
     assert shift.flips == int(((before >= 0.5) != (after >= 0.5)).sum())
 
 

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from training.evaluation.fairness import by_group, verdict
+from training.evaluation.fairness import compare_groups, ratio_in_words
 from training.evaluation.metrics import Estimate
 
 
 def test_too_few_rows_are_not_judged() -> None:
     """99 members: counts are told, a verdict is not."""
     member = np.arange(1_000) < 99
-    report = by_group(member, ~member, np.full(1_000, 0.9), threshold=0.5, seed=1)
+    report = compare_groups(member, ~member, np.full(1_000, 0.9), threshold=0.5, seed=1)
     assert report["verdict"] == "not enough data"
     assert report["counts"]["member"] == {"rows": 99, "positives": 0, "selected": 99}
     assert report["selection_rate_ratio"] is None
@@ -20,7 +20,7 @@ def test_rates_are_those_counted() -> None:
     """Members selected at 1/4, others at 1/2: ratio .5, outside the four fifths."""
     member = np.arange(800) % 2 == 0
     scores = np.where(member, np.arange(800) % 8 < 2, np.arange(800) % 4 < 2).astype(np.float64)
-    report = by_group(member, np.ones(800, np.bool_), scores, threshold=0.5, seed=1)
+    report = compare_groups(member, np.ones(800, np.bool_), scores, threshold=0.5, seed=1)
     assert report["selection_rate_ratio"]["value"] == pytest.approx(0.5)
     assert report["tpr_gap"]["value"] == pytest.approx(-0.25)
     assert report["verdict"] == "outside band"
@@ -39,4 +39,4 @@ def test_rates_are_those_counted() -> None:
 )
 def test_the_verdict_follows_the_interval(low: float | None, high: float | None, said: str) -> None:
     """A band crossed by the interval is undecided, never passed."""
-    assert verdict(Estimate(None if low is None else 1.0, low, high)) == said
+    assert ratio_in_words(Estimate(None if low is None else 1.0, low, high)) == said

@@ -7,18 +7,21 @@ from tests.tiny_models import tiny_files
 from training.errors import GateFailedError
 from training.evaluation import gate
 from training.evaluation.metrics import Estimate
-from training.export.parity import ParityCertificate, certify
+from training.export.parity import ParityCertificate, certify_parity
 from training.recipe import GateSettings
 
 
-def parity(apart: float = 0.0) -> ParityCertificate:
+def parity(rows_over_limit: float = 0.0) -> ParityCertificate:
     """One held-out row, *apart*."""
-    return certify(
-        np.array([0.25 + apart]), np.array([0.25], np.float32), held_out_rows=1, threshold=0.5
+    return certify_parity(
+        np.array([0.25 + rows_over_limit]),
+        np.array([0.25], np.float32),
+        held_out_rows=1,
+        threshold=0.5,
     )
 
 
-def failed(
+def failed_checks(
     *,
     auc: float = 0.8,
     gain: Estimate | None = None,
@@ -26,7 +29,7 @@ def failed(
     certificate: ParityCertificate | None = None,
 ) -> list[str]:
     """Names of the failed checks at default settings."""
-    checks = gate.quality(
+    checks = gate.quality_checks(
         GateSettings(),
         held_out_rows=rows,
         auc=Estimate(auc, auc, auc),
@@ -38,23 +41,23 @@ def failed(
 
 def test_a_good_version_passes() -> None:
     """With a champion beaten for certain, and without any."""
-    assert failed() == []
-    assert failed(gain=Estimate(0.02, 0.001, 0.04)) == []
+    assert failed_checks() == []
+    assert failed_checks(gain=Estimate(0.02, 0.001, 0.04)) == []
 
 
 def test_each_shortfall_fails_its_own_check() -> None:
     """A gain whose interval touches zero has not beaten the champion."""
-    assert failed(auc=0.69) == ["auc"]
-    assert failed(rows=499) == ["held_out_rows"]
-    assert failed(certificate=parity(2e-5)) == ["parity"]
-    assert failed(gain=Estimate(0.02, 0.0, 0.04)) == ["auc_gain"]
-    assert failed(gain=Estimate(-0.02, -0.04, -0.01)) == ["auc_gain"]
-    assert failed(gain=Estimate(None, None, None)) == ["auc_gain"]
+    assert failed_checks(auc=0.69) == ["auc"]
+    assert failed_checks(rows=499) == ["held_out_rows"]
+    assert failed_checks(certificate=parity(2e-5)) == ["parity"]
+    assert failed_checks(gain=Estimate(0.02, 0.0, 0.04)) == ["auc_gain"]
+    assert failed_checks(gain=Estimate(-0.02, -0.04, -0.01)) == ["auc_gain"]
+    assert failed_checks(gain=Estimate(None, None, None)) == ["auc_gain"]
 
 
 def test_the_error_tells_every_number() -> None:
     """And keeps the failed checks for programs."""
-    checks = gate.quality(
+    checks = gate.quality_checks(
         GateSettings(),
         held_out_rows=10,
         auc=Estimate(0.5, 0.4, 0.6),
@@ -64,19 +67,19 @@ def test_the_error_tells_every_number() -> None:
     with pytest.raises(
         GateFailedError, match=r"2 of 3 checks .* 10 held-out rows; .* 0\.5000"
     ) as told:
-        gate.decide("churn/test", checks)
+        gate.enforce_gate("churn/test", checks)
     assert len(told.value.checks) == 2
 
 
 def test_a_whole_version_is_servable() -> None:
     """By the very load and golden test that gateways run."""
-    assert gate.servable(tiny_files(), model="churn").passed
+    assert gate.servable_check(tiny_files(), model="churn").passed
 
 
 def test_a_version_off_its_golden_rows_is_not() -> None:
     """One weight moved by .01."""
     weights = np.array([[0.11], [0.2], [0.3]], dtype=np.float32)
     files = {**tiny_files(), "model.onnx": tiny_files(weights=weights)["model.onnx"]}
-    check = gate.servable(files, model="churn")
+    check = gate.servable_check(files, model="churn")
     assert not check.passed
     assert "golden row" in check.text

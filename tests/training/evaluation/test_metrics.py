@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.property_examples import examples
-from training.evaluation.metrics import auc_gain, auc_statistic, evaluate
+from training.evaluation.metrics import auc_gain, auc_statistic, evaluate_scores
 
 
 def pairs_auc(positive: np.ndarray, scores: np.ndarray) -> float:
@@ -46,7 +46,7 @@ def test_the_metrics_of_a_case_worked_by_hand() -> None:
     positive = np.array([True, True, False, False])
     scores = np.array([0.9, 0.5, 0.6, 0.2])
 
-    found = evaluate(positive, scores, threshold=0.5, seed=1)
+    found = evaluate_scores(positive, scores, threshold=0.5, seed=1)
 
     assert found["auc"].value == pytest.approx(0.75)
     assert found["precision"].value == pytest.approx(2 / 3)
@@ -62,13 +62,14 @@ def test_nobody_selected_has_no_precision() -> None:
     """0/0 is said as None, which JSON can carry, and warns nobody."""
     positive = np.array([True, False])
     assert (
-        evaluate(positive, np.array([0.1, 0.2]), threshold=0.5, seed=1)["precision"].value is None
+        evaluate_scores(positive, np.array([0.1, 0.2]), threshold=0.5, seed=1)["precision"].value
+        is None
     )
 
 
 def test_scores_of_exactly_zero_and_one_have_a_finite_loss() -> None:
     """A float32 sigmoid saturates; one wrong sure answer must not make the loss infinite."""
-    found = evaluate(np.array([True, False]), np.array([0.0, 1.0]), threshold=0.5, seed=1)
+    found = evaluate_scores(np.array([True, False]), np.array([0.0, 1.0]), threshold=0.5, seed=1)
     assert found["log_loss"].value == pytest.approx(-np.log(1e-7))
 
 

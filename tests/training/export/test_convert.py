@@ -12,11 +12,18 @@ from numpy.typing import NDArray
 from features.contract import ModelContract, ViewUse
 from features.offline import OfflineStore
 from tests.training.conftest import NOW_MS
-from tests.training.population import VIEW, WHOLE, Population, labels, matrix, recipe
+from tests.training.population import (
+    ALL_COLUMNS,
+    VIEW,
+    PopulationStore,
+    profile_labels,
+    profile_matrix,
+    profile_recipe,
+)
 from training.errors import ConversionError, GateFailedError
 from training.export.edge_rows import edge_rows, threshold_neighbours
 from training.export.onnx_model import OnnxModel
-from training.export.parity import certify
+from training.export.parity import certify_parity
 from training.recipe import Learner
 
 pytestmark = pytest.mark.walk
@@ -36,11 +43,11 @@ def fitted_and_converted(
     positive: NDArray[np.bool_],
 ) -> tuple[Any, bytes]:
     """The same model twice."""
-    from training.export.convert import convert
-    from training.fit import fit
+    from training.export.convert import convert_to_onnx
+    from training.fit import fit_recipe
 
-    model = fit(recipe(learner, contract), rows, positive)
-    made = convert(
+    model = fit_recipe(profile_recipe(learner, contract), rows, positive)
+    made = convert_to_onnx(
         model, name="churn", width=contract.width, model_contract=contract.model_contract
     )
     return model, made
@@ -59,7 +66,7 @@ def test_every_learner_is_exact_on_real_churn_rows_and_their_edges(
     model, made = fitted_and_converted(LEARNERS[kind], contract, rows, known.positive)
 
     tried = np.concatenate([rows, edge_rows(contract, rows, made)])
-    found = certify(
+    found = certify_parity(
         probabilities(model, tried),
         OnnxModel(made).scores(tried)[:, 0],
         held_out_rows=len(rows),
@@ -78,9 +85,11 @@ def test_boosting_is_exact_on_nan() -> None:
     view = replace(VIEW, features=tuple(replace(item, default=None) for item in VIEW.features))
     names = tuple(item.name for item in view.features)
     contract = ModelContract(entities=("subscriber",), views=(ViewUse(view=view, features=names),))
-    rows = matrix()
+    rows = profile_matrix()
     rows[np.random.default_rng(1).random(rows.shape) < 0.1] = np.nan
-    model, made = fitted_and_converted(LEARNERS["boosting"], contract, rows, labels().positive)
+    model, made = fitted_and_converted(
+        LEARNERS["boosting"], contract, rows, profile_labels().positive
+    )
 
     tried = np.concatenate([rows, edge_rows(contract, rows, made)])
 
@@ -92,34 +101,38 @@ def test_boosting_is_exact_on_nan() -> None:
 @pytest.mark.parametrize("kind", LEARNERS)
 def test_the_same_recipe_gives_the_same_bytes(kind: str) -> None:
     """Twice fitted, twice converted."""
-    rows, positive = matrix(), labels().positive
-    first = fitted_and_converted(LEARNERS[kind], WHOLE, rows, positive)[1]
-    assert fitted_and_converted(LEARNERS[kind], WHOLE, rows, positive)[1] == first
+    rows, positive = profile_matrix(), profile_labels().positive
+    first = fitted_and_converted(LEARNERS[kind], ALL_COLUMNS, rows, positive)[1]
+    assert fitted_and_converted(LEARNERS[kind], ALL_COLUMNS, rows, positive)[1] == first
 
 
 def test_the_graph_is_what_a_version_promises() -> None:
     """One input, one output, the contract within, no label and no zipmap."""
-    made = fitted_and_converted(LEARNERS["forest"], WHOLE, matrix(), labels().positive)[1]
+    made = fitted_and_converted(
+        LEARNERS["forest"], ALL_COLUMNS, profile_matrix(), profile_labels().positive
+    )[1]
     graph = onnx.load_model_from_string(made)
     assert [(item.name, item.type.tensor_type.elem_type) for item in graph.graph.input] == [
         ("inputs", onnx.TensorProto.FLOAT)
     ]
     assert [item.name for item in graph.graph.output] == ["scores"]
     assert {item.key: item.value for item in graph.metadata_props} == {
-        "turnout.contract": WHOLE.model_contract
+        "turnout.contract": ALL_COLUMNS.model_contract
     }
     assert sorted((item.domain, item.version) for item in graph.opset_import) == [
         ("", 21),
         ("ai.onnx.ml", 3),
     ]
-    scores = OnnxModel(made).scores(matrix()[:7])
+    scores = OnnxModel(made).scores(profile_matrix()[:7])
     assert scores.shape == (7, 1)
     assert scores.dtype == np.float32
 
 
 def test_boosting_becomes_a_regressor_and_a_sigmoid() -> None:
     """No label, no second column: a fifth faster, and nothing else changes."""
-    made = fitted_and_converted(LEARNERS["boosting"], WHOLE, matrix(), labels().positive)[1]
+    made = fitted_and_converted(
+        LEARNERS["boosting"], ALL_COLUMNS, profile_matrix(), profile_labels().positive
+    )[1]
     nodes = onnx.load_model_from_string(made).graph.node
     assert [node.op_type for node in nodes] == ["TreeEnsembleRegressor", "Sigmoid"]
 
@@ -128,12 +141,12 @@ def test_a_regressor_is_refused() -> None:
     """It has no probabilities to give."""
     from sklearn import linear_model
 
-    from training.export.convert import convert
+    from training.export.convert import convert_to_onnx
 
     regressor: Any = linear_model.LinearRegression
-    model = regressor().fit(matrix(), matrix()[:, 0])
+    model = regressor().fit(profile_matrix(), profile_matrix()[:, 0])
     with pytest.raises(ConversionError, match="cannot convert LinearRegression"):
-        convert(model, name="churn", width=4, model_contract="00")
+        convert_to_onnx(model, name="churn", width=4, model_contract="00")
 
 
 def test_a_threshold_rounded_up_is_caught_by_its_neighbours_alone() -> None:
@@ -142,8 +155,10 @@ def test_a_threshold_rounded_up_is_caught_by_its_neighbours_alone() -> None:
     """
     from training.fit import probabilities
 
-    rows = matrix()
-    model, made = fitted_and_converted(LEARNERS["forest"], WHOLE, rows, labels().positive)
+    rows = profile_matrix()
+    model, made = fitted_and_converted(
+        LEARNERS["forest"], ALL_COLUMNS, rows, profile_labels().positive
+    )
     tampered = onnx.load_model_from_string(made)
     for item in tampered.graph.node[0].attribute:
         if item.name == "nodes_values":
@@ -154,8 +169,8 @@ def test_a_threshold_rounded_up_is_caught_by_its_neighbours_alone() -> None:
     edges = threshold_neighbours(changed, rows[:4])
 
     before, after = probabilities(model, edges), OnnxModel(changed).scores(edges)[:, 0]
-    assert not certify(before, after, held_out_rows=0, threshold=0.5).passed
-    assert certify(
+    assert not certify_parity(before, after, held_out_rows=0, threshold=0.5).passed
+    assert certify_parity(
         before, OnnxModel(made).scores(edges)[:, 0], held_out_rows=0, threshold=0.5
     ).passed
 
@@ -165,7 +180,7 @@ def test_a_tampered_weight_fails_the_gate_at_parity(monkeypatch: pytest.MonkeyPa
     from training import train as training
     from training.export import convert as converting
 
-    exact = converting.convert
+    exact = converting.convert_to_onnx
 
     def wrong(model: Any, **asked: Any) -> bytes:  # noqa: ANN401
         tampered = onnx.load_model_from_string(exact(model, **asked))
@@ -176,4 +191,6 @@ def test_a_tampered_weight_fails_the_gate_at_parity(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(converting, "convert", wrong)
     with pytest.raises(GateFailedError, match=r"rows beyond 1e-05"):
-        training.train(recipe(LEARNERS["boosting"]), Population(), labels())
+        training.train_version(
+            profile_recipe(LEARNERS["boosting"]), PopulationStore(), profile_labels()
+        )

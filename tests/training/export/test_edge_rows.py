@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.tiny_models import linear_model
-from tests.training.population import WHOLE, matrix
+from tests.training.population import ALL_COLUMNS, profile_matrix
 from training.export.edge_rows import NEIGHBOURS_MAX, contract_edges, threshold_neighbours
 
 
@@ -37,28 +37,28 @@ def trees(splits: list[tuple[int, float]]) -> bytes:
 
 def test_a_split_is_tried_at_its_threshold_and_one_float32_to_either_side() -> None:
     """Its column alone is changed; leaves and repeated splits make no rows."""
-    rows = threshold_neighbours(trees([(1, 70.35), (1, 70.35)]), matrix()[:1])
+    rows = threshold_neighbours(trees([(1, 70.35), (1, 70.35)]), profile_matrix()[:1])
     at = np.float32(70.35)
     expected = [at, np.nextafter(at, np.float32(0)), np.nextafter(at, np.float32(99))]
     assert rows[:, 1].tolist() == [float(value) for value in expected]
-    assert np.delete(rows, 1, axis=1).tolist() == [np.delete(matrix()[0], 1).tolist()] * 3
+    assert np.delete(rows, 1, axis=1).tolist() == [np.delete(profile_matrix()[0], 1).tolist()] * 3
 
 
 def test_many_splits_are_thinned_evenly() -> None:
     """10,000 thresholds: 2,000 of them, the lowest and the highest among them."""
-    rows = threshold_neighbours(trees([(0, float(n)) for n in range(10_000)]), matrix()[:4])
+    rows = threshold_neighbours(trees([(0, float(n)) for n in range(10_000)]), profile_matrix()[:4])
     assert len(rows) == NEIGHBOURS_MAX
     assert (rows[0, 0], rows[-3, 0]) == (0.0, 9_999.0)
 
 
 def test_a_model_without_trees_has_no_thresholds() -> None:
     """And the rows made of them are none, not a fault."""
-    assert threshold_neighbours(linear_model(4), matrix()[:4]).shape == (0, 4)
+    assert threshold_neighbours(linear_model(4), profile_matrix()[:4]).shape == (0, 4)
 
 
 def test_every_default_unknown_category_and_bound_is_tried() -> None:
     """A base row with one column at a time at its edge, and a row that is missing whole."""
-    edges = contract_edges(WHOLE, matrix()[:2])
+    edges = contract_edges(ALL_COLUMNS, profile_matrix()[:2])
     tenure, charges, plan, _ = edges.T
     assert {29.0, 0.0, 72.0} <= set(tenure.tolist())
     assert {np.float32(1e30), np.float32(-1e30), np.float32(70.35)} <= set(charges)

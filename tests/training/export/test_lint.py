@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from features.contract import ModelContract, ViewUse
-from tests.training.population import VIEW, WHOLE, recipe
+from tests.training.population import ALL_COLUMNS, VIEW, profile_recipe
 from training.errors import RecipeError
-from training.export.lint import lint
+from training.export.lint import lint_recipe
 from training.recipe import Learner
 
 NAN = ModelContract(
@@ -24,18 +24,22 @@ NAN = ModelContract(
 @pytest.mark.parametrize(
     ("learner", "contract", "reason"),
     [
-        (Learner(kind="boosting", calibration="isotonic"), WHOLE, "sklearn-onnx#1151"),
-        (Learner(kind="boosting", scaling="standard"), WHOLE, "scaler before boosting"),
-        (Learner(kind="forest", scaling="standard"), WHOLE, "scaler before forest"),
+        (Learner(kind="boosting", calibration="isotonic"), ALL_COLUMNS, "sklearn-onnx#1151"),
+        (Learner(kind="boosting", scaling="standard"), ALL_COLUMNS, "scaler before boosting"),
+        (Learner(kind="forest", scaling="standard"), ALL_COLUMNS, "scaler before forest"),
         (Learner(kind="forest"), NAN, r"fed NaN .* \['profile:charges'\]"),
         (Learner(kind="logistic"), NAN, "takes no NaN"),
         (
             Learner(kind="boosting", parameters={"categorical_features": [2]}),
-            WHOLE,
+            ALL_COLUMNS,
             "sklearn-onnx#1051",
         ),
-        (Learner(kind="boosting", parameters={"early_stopping": True}), WHOLE, "set max_iter"),
-        (Learner(kind="boosting", parameters={"random_state": 1}), WHOLE, "set Recipe.seed"),
+        (
+            Learner(kind="boosting", parameters={"early_stopping": True}),
+            ALL_COLUMNS,
+            "set max_iter",
+        ),
+        (Learner(kind="boosting", parameters={"random_state": 1}), ALL_COLUMNS, "set Recipe.seed"),
     ],
 )
 def test_a_known_bad_recipe_is_refused(
@@ -43,24 +47,24 @@ def test_a_known_bad_recipe_is_refused(
 ) -> None:
     """Before a row is read."""
     with pytest.raises(RecipeError, match=reason):
-        lint(recipe(learner, contract))
+        lint_recipe(profile_recipe(learner, contract))
 
 
 @pytest.mark.parametrize(
     ("learner", "contract"),
     [
-        (Learner(kind="logistic", scaling="standard"), WHOLE),
-        (Learner(kind="forest", calibration="sigmoid"), WHOLE),
+        (Learner(kind="logistic", scaling="standard"), ALL_COLUMNS),
+        (Learner(kind="forest", calibration="sigmoid"), ALL_COLUMNS),
         (Learner(kind="boosting"), NAN),
     ],
 )
 def test_an_exact_recipe_passes(learner: Learner, contract: ModelContract) -> None:
     """Boosting takes NaN exactly."""
-    lint(recipe(learner, contract))
+    lint_recipe(profile_recipe(learner, contract))
 
 
 def test_every_reason_is_told_at_once() -> None:
     """Nobody has to run it three times to learn three things."""
     learner = Learner(kind="forest", calibration="isotonic", scaling="standard")
     with pytest.raises(RecipeError, match=r"refused for 3 reason\(s\)"):
-        lint(recipe(learner, NAN))
+        lint_recipe(profile_recipe(learner, NAN))

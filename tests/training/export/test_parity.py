@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from training.export.parity import ParityCertificate, certify
+from training.export.parity import ParityCertificate, certify_parity
 
 
 def certificate(fitted: list[float], converted: list[float]) -> ParityCertificate:
     """The first row is held-out, the others are edges."""
-    return certify(
+    return certify_parity(
         np.array(fitted),
         np.array(converted, dtype=np.float32),
         held_out_rows=1,
@@ -27,7 +27,7 @@ def test_one_row_apart_fails_and_is_named() -> None:
     """By its index, with the decision it turns."""
     found = certificate([0.1, 0.4999, 0.3], [0.1, 0.5001, 0.3])
     assert not found.passed
-    assert (found.rows_apart, found.decisions_apart, found.worst_row) == (1, 1, 1)
+    assert (found.rows_over_limit, found.decisions_changed, found.worst_row) == (1, 1, 1)
 
 
 def test_nan_on_one_side_is_infinitely_apart() -> None:

@@ -7,11 +7,16 @@ from pathlib import Path
 import pytest
 
 from gateway.clock import SystemClock
-from journal.prediction_id import read
+from journal.prediction_id import read_prediction_id
 from protos.predict_pb2 import PredictRequest, Row
 from tests.gateway.gateway_fixture import KEY
 from tests.servers import redis_server
-from tests.walks.gateway_with_store import fill, key_of, median_s, stored
+from tests.walks.gateway_with_store import (
+    customer_key,
+    gateway_with_store,
+    median_call_s,
+    write_customer_rows,
+)
 
 pytestmark = pytest.mark.walk
 
@@ -26,30 +31,30 @@ def test_an_hour_forth_and_two_back_harm_no_call(monkeypatch: pytest.MonkeyPatch
     async def walk(url: str) -> None:
         nonlocal shift_ns
         ids = []
-        async with stored(url) as gateway:
+        async with gateway_with_store(url) as gateway:
             for jump_ns in (0, HOUR_NS, -HOUR_NS, 0):
                 shift_ns = jump_ns
-                first = len(gateway.told)
+                first = len(gateway.results)
                 for number in range(100):
-                    await gateway.ask(number)
-                told = gateway.told[first:]
+                    await gateway.predict(number)
+                told = gateway.results[first:]
                 assert {one.code for one in told} == {"OK"}
                 assert sum(one.defaulted for one in told) <= 3
-                assert median_s(told) < 0.05
-                reply = await gateway.house.predict(
-                    PredictRequest(model="churn", rows=[Row(keys=[key_of(7)])])
+                assert median_call_s(told) < 0.05
+                reply = await gateway.gateway.predict(
+                    PredictRequest(model="churn", rows=[Row(keys=[customer_key(7)])])
                 )
-                ids.append(read(reply.prediction_id, KEY))
-                gateway.house.aside.fold()
-                closed = gateway.house.windows.close(0, everything=True)
+                ids.append(read_prediction_id(reply.prediction_id, KEY))
+                gateway.gateway.recorder.fold()
+                closed = gateway.gateway.windows.close_windows(0, everything=True)
                 assert sum(window.calls.answered for window in closed) == 101
-            assert gateway.wrong == []
+            assert gateway.wrong_answers == []
         assert len({one.sequence for one in ids}) == 4
         assert ids[1].at_ms - ids[0].at_ms > 3_000_000
         assert ids[2].at_ms - ids[1].at_ms < -6_000_000
 
     with redis_server() as server:
-        fill(server.url)
+        write_customer_rows(server.url)
         asyncio.run(walk(server.url))
 
 
@@ -62,10 +67,10 @@ def test_a_deadline_is_kept_while_the_clock_runs_a_thousand_times_too_fast(
     monkeypatch.setattr(SystemClock, "unix_ns", fast)
 
     async def walk() -> None:
-        async with stored("redis://127.0.0.1:1/0") as gateway:
+        async with gateway_with_store("redis://127.0.0.1:1/0") as gateway:
             for number in range(50):
-                await gateway.ask(number, within_s=0.2)
-            assert {one.code for one in gateway.told} == {"OK"}
+                await gateway.predict(number, within_s=0.2)
+            assert {one.code for one in gateway.results} == {"OK"}
 
     asyncio.run(walk())
 

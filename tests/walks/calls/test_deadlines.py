@@ -7,9 +7,9 @@ import pytest
 
 from gateway.settings import Settings
 from protos.predict_pb2 import PredictRequest, Row
-from tests.gateway.gateway_fixture import House, house
-from tests.poll import until
-from tests.walks.gateway_with_store import deployment, files
+from tests.gateway.gateway_fixture import GatewayFixture, gateway_fixture
+from tests.poll import wait_until
+from tests.walks.gateway_with_store import customer_model_files, production_only
 
 pytestmark = pytest.mark.walk
 
@@ -18,7 +18,7 @@ ONE_AT_A_TIME = Settings(batch_rows_max=1, batches_in_flight_max=1)
 CALL = PredictRequest(model="churn", rows=[Row(keys=["S1"])])
 
 
-class Tardy:
+class SlowStore:
     """A store that takes READ_S whatever it was allowed: so that calls wait behind each other."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Tardy:
         return [None] * len(keys)
 
 
-async def codes(served: House, calls: int, within_s: float | None) -> list[str]:
+async def codes(served: GatewayFixture, calls: int, within_s: float | None) -> list[str]:
     """What that many calls, made at once, end with."""
 
     async def one() -> str:
@@ -49,13 +49,15 @@ def test_a_call_without_a_deadline_has_the_models() -> None:
     """Default 500 ms: who still waits then is told so or turned away; nobody waits for ever."""
 
     async def walk() -> None:
-        store, named = Tardy(), deployment(deadline_ms_default=500)
-        async with house({"1": files()}, named, settings=ONE_AT_A_TIME, store=store) as served:
+        store, named = SlowStore(), production_only(deadline_ms_default=500)
+        async with gateway_fixture(
+            {"1": customer_model_files()}, named, settings=ONE_AT_A_TIME, store=store
+        ) as served:
             told = await codes(served, 16, None)
             assert 1 <= told.count("OK") <= 6
             assert set(told) <= {"OK", "DEADLINE_EXCEEDED", "UNAVAILABLE"}
             assert store.reads <= told.count("OK") + 1
-            assert served.door.rows_inside == 0
+            assert served.ingress_server.rows_inside == 0
 
     asyncio.run(walk())
 
@@ -64,11 +66,13 @@ def test_who_stops_waiting_is_dropped_from_the_queue() -> None:
     """Deadlines pass in the queue: no read is spent on them, and their rows are free."""
 
     async def walk() -> None:
-        store = Tardy()
+        store = SlowStore()
         settings = ONE_AT_A_TIME
-        async with house({"1": files()}, deployment(), settings=settings, store=store) as served:
+        async with gateway_fixture(
+            {"1": customer_model_files()}, production_only(), settings=settings, store=store
+        ) as served:
             told = await codes(served, 16, 5 * READ_S)
-            await until(lambda: served.door.rows_inside == 0, 2.0)
+            await wait_until(lambda: served.ingress_server.rows_inside == 0, 2.0)
             assert told.count("OK") >= 1
             assert store.reads <= told.count("OK") + 2
             assert set(told) <= {"OK", "DEADLINE_EXCEEDED", "UNAVAILABLE"}

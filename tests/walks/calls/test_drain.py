@@ -10,12 +10,18 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from benchmarks.standalone_gateway import MODEL, PREDICT, Alone, alone, furnish
+from benchmarks.standalone_gateway import (
+    MODEL,
+    PREDICT,
+    StandaloneGateway,
+    standalone_gateway,
+    write_gateway_folder,
+)
 from protos.predict_pb2 import PredictReply, PredictRequest, Row
-from tests.features.online.network_proxy import Proxy, proxy_to
+from tests.features.online.network_proxy import NetworkProxy, network_proxy_to
 from tests.servers import redis_server
 from tests.walks.calls.test_rolling_restart import APART
-from tests.walks.gateway_with_store import files
+from tests.walks.gateway_with_store import customer_model_files
 
 pytestmark = pytest.mark.walk
 
@@ -35,13 +41,13 @@ SETTINGS = {
 }
 
 
-async def predict(channel: grpc.aio.Channel, number: int) -> PredictReply:
+async def send_predict(channel: grpc.aio.Channel, number: int) -> PredictReply:
     """One call for a customer of its own."""
     message = PredictRequest(model=MODEL, rows=[Row(keys=[f"S{number}"])]).SerializeToString()
     return PredictReply.FromString(await channel.unary_unary(PREDICT)(message, timeout=20.0))
 
 
-async def inside(gateway: Alone, rows: int) -> None:
+async def calls_in_flight(gateway: StandaloneGateway, rows: int) -> None:
     """Return once so many rows are inside."""
     end = time.monotonic() + 10
     while True:
@@ -64,16 +70,20 @@ async def refused_at(port: int) -> float:
     raise AssertionError("new connections are still taken")
 
 
-async def drained(gateway: Alone, proxy: Proxy) -> tuple[list[PredictReply], float, float]:
+async def drained(
+    gateway: StandaloneGateway, proxy: NetworkProxy
+) -> tuple[list[PredictReply], float, float]:
     """Replies of calls in flight; seconds from SIGTERM to the first refusal, and to the exit."""
     channels = [
         grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}", options=APART) for _ in range(5)
     ]
     for number, channel in enumerate(channels):  # connected, and the store's first reply read
-        await predict(channel, number)
+        await send_predict(channel, number)
     proxy.piece_bytes, proxy.delay_s = REPLY_BYTES, SLOWEST_S / CALLS
-    calls = [asyncio.create_task(predict(channels[number % 5], number)) for number in range(CALLS)]
-    await inside(gateway, CALLS * 9 // 10)
+    calls = [
+        asyncio.create_task(send_predict(channels[number % 5], number)) for number in range(CALLS)
+    ]
+    await calls_in_flight(gateway, CALLS * 9 // 10)
     began = time.monotonic()
     os.kill(gateway.program.pid, signal.SIGTERM)
     refused_s = await refused_at(gateway.port) - began
@@ -90,12 +100,12 @@ def test_sigterm_with_a_hundred_in_flight_answers_them_all(tmp_path: Path) -> No
     """Answers 50 ms to 5 s away all come; new connections are refused at once; exit code 0."""
 
     async def walk(url: str) -> None:
-        async with proxy_to(url) as proxy:
+        async with network_proxy_to(url) as proxy:
             settings = {**SETTINGS, "redis_url": proxy.url}
-            running = alone(tmp_path, settings)
+            running = standalone_gateway(tmp_path, settings)
             gateway = await asyncio.to_thread(running.__enter__)
             try:
-                assert await asyncio.to_thread(gateway.settled, 1)
+                assert await asyncio.to_thread(gateway.wait_settled, 1)
                 replies, refused_s, ended_s = await drained(gateway, proxy)
             finally:
                 proxy.delay_s = 0.0
@@ -104,6 +114,6 @@ def test_sigterm_with_a_hundred_in_flight_answers_them_all(tmp_path: Path) -> No
         assert refused_s < 1.0
         assert ended_s < GRACE_S + 1.0
 
-    furnish(tmp_path, files())
+    write_gateway_folder(tmp_path, customer_model_files())
     with redis_server() as store:
         asyncio.run(walk(store.url))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.endurance.overload import Overload, measure
+from benchmarks.endurance.overload import OverloadResult, measure_overload
 
 pytestmark = pytest.mark.walk
 
@@ -10,7 +10,7 @@ STARVED_PER_S = 800
 """Below this the machine is somebody else's, and three connections hold more than .1 s of work."""
 
 
-def told(found: Overload) -> str:
+def summary_of(found: OverloadResult) -> str:
     """Everything, for whoever must explain a failure."""
     return f"\npeaks {found.peaks}\noverload {found.overload}\nafter {found.after}"
 
@@ -18,18 +18,18 @@ def told(found: Overload) -> str:
 @pytest.mark.nightly
 def test_ten_times_the_load_leaves_goodput_and_critical_calls_whole() -> None:
     """4 s: goodput a CPU second >= 80 % of the peak's, CRITICAL >= 99 %, normal within 3 s."""
-    found = measure(4.0, after_s=4.0)
+    found = measure_overload(4.0, after_s=4.0)
     if found.peaks[0].per_s < STARVED_PER_S:
         pytest.skip(f"the peak is {found.peaks[0].per_s:,.0f}/s here and now: nothing can be told")
-    assert found.goodput_a_cpu_s >= 0.8, told(found)
-    assert found.overload.share("critical") >= 0.99, told(found)
-    assert found.recovered_s <= 3, told(found)
+    assert found.goodput_a_cpu_s >= 0.8, summary_of(found)
+    assert found.overload.share("critical") >= 0.99, summary_of(found)
+    assert found.recovered_s <= 3, summary_of(found)
 
 
 @pytest.mark.nightly
 def test_thirty_seconds_of_ten_times_the_load() -> None:
     """Contract C6, whole: goodput >= 90 %, CRITICAL >= 99.9 %, normal again within 10 s."""
-    found = measure(30.0)
-    assert found.goodput_a_cpu_s >= 0.9, told(found)
-    assert found.overload.share("critical") >= 0.999, told(found)
-    assert found.recovered_s <= 10, told(found)
+    found = measure_overload(30.0)
+    assert found.goodput_a_cpu_s >= 0.9, summary_of(found)
+    assert found.overload.share("critical") >= 0.999, summary_of(found)
+    assert found.recovered_s <= 10, summary_of(found)

@@ -11,9 +11,17 @@ import grpc.aio
 import pytest
 
 from benchmarks.load import rust_generator
-from benchmarks.standalone_gateway import INPUTS, MODEL, PREDICT, Alone, alone, furnish, request
-from tests.front_doors import BUILT, DOORS
-from tests.walks.running_system import Whole
+from benchmarks.standalone_gateway import (
+    INPUTS,
+    MODEL,
+    PREDICT,
+    StandaloneGateway,
+    standalone_gateway,
+    tiny_request,
+    write_gateway_folder,
+)
+from tests.front_doors import INGRESSES, NEEDS_NATIVE_INGRESS
+from tests.walks.running_system import RunningSystem
 
 pytestmark = pytest.mark.walk
 
@@ -27,15 +35,15 @@ RESTARTS, CALLS, RATE = 100, 1_000_000, 2_500
 
 
 @dataclass
-class Callers:
+class RestartCallers:
     """Persistent and new connections, calling until told to stop."""
 
     port: int
     answered: int = 0
-    fresh: int = 0
+    fresh_connections: int = 0
     """Of those, the first on a new connection."""
     failed: Counter[str] = field(default_factory=Counter)
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, persistent: int, fresh: int) -> None:
         """Call on so many connections of each kind."""
@@ -44,29 +52,31 @@ class Callers:
 
     async def _persistent(self) -> None:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{self.port}", options=APART) as channel:
-            while not self.over.is_set():
+            while not self.stopped.is_set():
                 await self._call(channel)
 
     async def _fresh(self) -> None:
-        while not self.over.is_set():
+        while not self.stopped.is_set():
             async with grpc.aio.insecure_channel(
                 f"127.0.0.1:{self.port}", options=APART
             ) as channel:
                 before = self.answered
                 await self._call(channel)
-                self.fresh += self.answered - before > 0
+                self.fresh_connections += self.answered - before > 0
             await asyncio.sleep(0.01)
 
     async def _call(self, channel: grpc.aio.Channel) -> None:
         try:
-            await channel.unary_unary(PREDICT)(request(), timeout=10.0)
+            await channel.unary_unary(PREDICT)(tiny_request(), timeout=10.0)
             self.answered += 1
         except grpc.aio.AioRpcError as error:
             self.failed[f"{error.code().name}: {error.details()}"] += 1
             await asyncio.sleep(0.01)
 
 
-async def renewed(gateway: Alone, before: dict[int, int], within_s: float = 90.0) -> None:
+async def renewed(
+    gateway: StandaloneGateway, before: dict[int, int], within_s: float = 90.0
+) -> None:
     """Return when none of the workers of *before* is left and the house is whole again."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:
@@ -79,22 +89,24 @@ async def renewed(gateway: Alone, before: dict[int, int], within_s: float = 90.0
     raise AssertionError(f"not renewed within {within_s} s: {rows}")
 
 
-async def rolled(gateway: Alone, times: int, persistent: int, fresh: int) -> Callers:
+async def rolling_restarts(
+    gateway: StandaloneGateway, times: int, persistent: int, fresh: int
+) -> RestartCallers:
     """Restart all workers *times* times under load."""
-    callers = Callers(gateway.port)
+    callers = RestartCallers(gateway.port)
     calling = asyncio.create_task(callers.run(persistent, fresh))
     await asyncio.sleep(0.5)
     for _ in range(times):
-        before = await asyncio.to_thread(gateway.serving)
-        gateway.roll()
+        before = await asyncio.to_thread(gateway.serving_pids)
+        gateway.rolling_restart()
         await renewed(gateway, before)
     await asyncio.sleep(0.5)
-    callers.over.set()
+    callers.stopped.set()
     await calling
     return callers
 
 
-def brisk(ingress: str, workers: int) -> dict[str, object]:
+def brisk_gateway(ingress: str, workers: int) -> dict[str, object]:
     """Settings under which a worker need not wait long for its clients."""
     return {
         "ingress": ingress,
@@ -104,97 +116,102 @@ def brisk(ingress: str, workers: int) -> dict[str, object]:
     }
 
 
-def restart(
+def restart_under_load(
     folder: Path, ingress: str, workers: int, times: int, persistent: int, fresh: int
-) -> Callers:
+) -> RestartCallers:
     """Run a gateway over *folder* and restart its workers under load."""
-    furnish(folder)
-    with alone(folder, brisk(ingress, workers)) as gateway:
-        assert gateway.settled(workers)
-        return asyncio.run(rolled(gateway, times, persistent, fresh))
+    write_gateway_folder(folder)
+    with standalone_gateway(folder, brisk_gateway(ingress, workers)) as gateway:
+        assert gateway.wait_settled(workers)
+        return asyncio.run(rolling_restarts(gateway, times, persistent, fresh))
 
 
-@pytest.mark.parametrize("ingress", DOORS)
+@pytest.mark.parametrize("ingress", INGRESSES)
 def test_two_rolling_restarts_fail_no_call(tmp_path: Path, ingress: str) -> None:
     """SIGHUP, twice, under load of persistent and new connections: every call is answered."""
-    callers = restart(tmp_path, ingress, workers=1, times=2, persistent=6, fresh=2)
+    callers = restart_under_load(tmp_path, ingress, workers=1, times=2, persistent=6, fresh=2)
     assert not callers.failed
     assert callers.answered > 500
-    assert callers.fresh > 20
+    assert callers.fresh_connections > 20
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("ingress", DOORS)
+@pytest.mark.parametrize("ingress", INGRESSES)
 def test_twenty_rolling_restarts_fail_none_of_a_hundred_thousand_calls(
     tmp_path: Path, ingress: str
 ) -> None:
     """Contract C5, whole."""
-    callers = restart(tmp_path, ingress, workers=2, times=20, persistent=12, fresh=3)
+    callers = restart_under_load(tmp_path, ingress, workers=2, times=20, persistent=12, fresh=3)
     assert not callers.failed, callers
     assert callers.answered >= 100_000
-    assert callers.fresh >= 1_000
+    assert callers.fresh_connections >= 1_000
 
 
 @dataclass
-class Told:
+class LoadResult:
     """What the load generator's runs came to."""
 
     calls: int = 0
-    sent_again: int = 0
+    retries: int = 0
     failed: Counter[str] = field(default_factory=Counter)
 
 
-async def asked(port: int, told: Told, over: asyncio.Event) -> None:
+async def run_load(port: int, result: LoadResult, stopped: asyncio.Event) -> None:
     """Ask 2,500 calls a second over connections that last a second, until told to stop."""
     line = [rust_generator.BINARY, f"127.0.0.1:{port}", "--model", MODEL, "--inputs", INPUTS]
     line += ["--key", "S#######:100000", "--connections", 8, "--rate", RATE, "--seconds", 20]
     line += ["--timeout-ms", 10_000, "--allow", "all", "--json", "--quiet"]
-    while not over.is_set():
+    while not stopped.is_set():
         generator = await asyncio.create_subprocess_exec(
             *map(str, line), stdout=asyncio.subprocess.PIPE
         )
         said, _ = await generator.communicate()
         run = json.loads(said)
-        told.calls += run["statuses"].pop("OK", 0)
-        told.sent_again += run["sent_again"]
-        told.failed.update({name: count for name, count in run["statuses"].items() if count})
+        result.calls += run["statuses"].pop("OK", 0)
+        result.retries += run["sent_again"]
+        result.failed.update({name: count for name, count in run["statuses"].items() if count})
 
 
 @pytest.mark.nightly
-@BUILT
+@NEEDS_NATIVE_INGRESS
 def test_a_hundred_rolling_restarts_fail_none_of_a_million_calls(tmp_path: Path) -> None:
     """Behind the native door: beside the load, gRPC's own client on old and new connections."""
-    rust_generator.built()
-    furnish(tmp_path)
+    rust_generator.build_generator()
+    write_gateway_folder(tmp_path)
 
-    async def walk(gateway: Alone) -> tuple[int, Told, Callers]:
-        callers, told, over, restarts = Callers(gateway.port), Told(), asyncio.Event(), 0
-        asking = asyncio.create_task(asked(gateway.port, told, over))
+    async def walk(gateway: StandaloneGateway) -> tuple[int, LoadResult, RestartCallers]:
+        callers, told, over, restarts = (
+            RestartCallers(gateway.port),
+            LoadResult(),
+            asyncio.Event(),
+            0,
+        )
+        asking = asyncio.create_task(run_load(gateway.port, told, over))
         calling = asyncio.create_task(callers.run(persistent=2, fresh=1))
         while restarts < RESTARTS or told.calls < CALLS:
-            before = await asyncio.to_thread(gateway.serving)
-            gateway.roll()
+            before = await asyncio.to_thread(gateway.serving_pids)
+            gateway.rolling_restart()
             await renewed(gateway, before)
             restarts += 1
         over.set()
-        callers.over.set()
+        callers.stopped.set()
         await asyncio.gather(asking, calling)
         return restarts, told, callers
 
-    with alone(tmp_path, brisk("native", 1)) as gateway:
-        assert gateway.settled(1)
+    with standalone_gateway(tmp_path, brisk_gateway("native", 1)) as gateway:
+        assert gateway.wait_settled(1)
         restarts, told, callers = asyncio.run(walk(gateway))
     print(f"{restarts} restarts, {told}, {callers}")  # noqa: T201  the nightly's figures
     assert not told.failed, told
     assert not callers.failed, callers
-    assert callers.fresh >= RESTARTS
+    assert callers.fresh_connections >= RESTARTS
 
 
-def test_turnout_restart_replaces_every_worker(whole: Whole) -> None:
+def test_turnout_restart_replaces_every_worker(running_system: RunningSystem) -> None:
     """The operator's verb: when it returns, none of the old workers is left."""
-    whole.settled()
-    before = {row["pid"] for row in whole.workers()}
-    told = whole.turnout("restart")
+    running_system.wait_settled()
+    before = {row["pid"] for row in running_system.workers()}
+    told = running_system.turnout("restart")
     assert told["replaced"] == len(before) == 3
-    assert not before & {row["pid"] for row in whole.workers()}
-    whole.settled()
+    assert not before & {row["pid"] for row in running_system.workers()}
+    running_system.wait_settled()

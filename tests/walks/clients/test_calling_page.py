@@ -11,12 +11,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from gateway.methods.report_outcome import Outcomes
+from gateway.methods.report_outcome import ReportOutcomeService
 from gateway.settings import Settings
 from gateway.status import Code
 from tests.walks.clients.page_snippets import Snippet, snippets
 from tests.walks.clients.triton_environment import triton_python
-from tests.walks.four_models import Four
+from tests.walks.four_models import FourModels
 from turnout_client import PredictError, Prediction
 
 pytestmark = pytest.mark.walk
@@ -29,14 +29,14 @@ CLIENT_ADDRESS = "127.0.0.1:8500"
 
 
 @pytest.mark.parametrize("block", snippets(PAGE, "python"), ids=str)
-def test_a_program_runs_as_it_stands(four: Four, block: Snippet) -> None:
+def test_a_program_runs_as_it_stands(four_models: FourModels, block: Snippet) -> None:
     """From a user's folder; tritonclient's in the environment that has it."""
     theirs = "tritonclient" in block.body
     python = triton_python() if theirs else sys.executable
     environment = dict(os.environ) if theirs else {**os.environ, "PYTHONPATH": str(HOUSE)}
     done = subprocess.run(
         [str(python), "-c", block.body],
-        cwd=four.base,
+        cwd=four_models.base,
         env=environment,
         capture_output=True,
         text=True,
@@ -50,10 +50,12 @@ def test_a_program_runs_as_it_stands(four: Four, block: Snippet) -> None:
 
 
 @pytest.mark.parametrize("block", snippets(CLIENT_PAGE, "python"), ids=str)
-def test_client_readme_program_runs_beside_a_gateway(four: Four, block: Snippet) -> None:
+def test_client_readme_program_runs_beside_a_gateway(
+    four_models: FourModels, block: Snippet
+) -> None:
     """Only the gateway's address is replaced; the rooms are not on the path."""
     assert CLIENT_ADDRESS in block.body
-    program = block.body.replace(CLIENT_ADDRESS, four.whole.running.gateway)
+    program = block.body.replace(CLIENT_ADDRESS, four_models.system.addresses.gateway)
     line = [sys.executable, "-I", "-c", program]
     done = subprocess.run(line, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
@@ -78,7 +80,7 @@ def test_the_page_names_every_status_and_kind_and_its_numbers() -> None:
     elsewhere = {"OK", "ABORTED", "PERMISSION_DENIED", "UNAUTHENTICATED"}
     listed = set(re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE))
     assert {code.name for code in Code} - elsewhere <= listed
-    assert [kind for kind in Outcomes.KINDS if f"`{kind}`" not in page] == []
+    assert [kind for kind in ReportOutcomeService.KINDS if f"`{kind}`" not in page] == []
     settings = Settings()
     assert f"`streams_max` ({settings.streams_max})" in page
     assert f"`stream_calls_max` ({settings.stream_calls_max})" in page

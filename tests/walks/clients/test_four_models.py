@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from features.sources import offers
-from tests.walks.four_models import RECIPES, Four
+from tests.walks.four_models import RECIPES, FourModels
 from turnout_client import PredictClient, Prediction
 
 pytestmark = pytest.mark.walk
@@ -18,7 +18,9 @@ AT_ONCE = 96
 """What the client's 4 connections carry side by side: streams_max is 32."""
 
 
-def test_each_of_800_mixed_calls_gets_its_own_models_and_customers_answer(four: Four) -> None:
+def test_each_of_800_mixed_calls_gets_its_own_models_and_customers_answer(
+    four_models: FourModels,
+) -> None:
     """Two workers, 200 calls a model, 96 at once; equal to onnxruntime on the offline rows."""
     draw = np.random.default_rng(11)
     models = draw.permutation(np.repeat(list(RECIPES), CALLS // 4)).tolist()
@@ -31,7 +33,7 @@ def test_each_of_800_mixed_calls_gets_its_own_models_and_customers_answer(four: 
     async def walk() -> list[NDArray[np.float32]]:
         room = asyncio.Semaphore(AT_ONCE)
 
-        async with PredictClient(four.whole.running.gateway, timeout_s=10.0) as client:
+        async with PredictClient(four_models.system.addresses.gateway, timeout_s=10.0) as client:
 
             async def ask(place: int) -> Prediction:
                 async with room:
@@ -50,20 +52,20 @@ def test_each_of_800_mixed_calls_gets_its_own_models_and_customers_answer(four: 
         places = [place for place, one in enumerate(models) if one == model]
         asked = [row for place in places for row in rows[place]]
         got = np.concatenate([scores[place] for place in places])
-        np.testing.assert_allclose(got, four.expected(model, asked), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(got, four_models.expected(model, asked), rtol=0, atol=1e-6)
         assert len(np.unique(got)) > 50, f"{model}: too few different answers to tell any apart"
 
 
-def test_each_model_keeps_its_own_reference_and_card(four: Four) -> None:
+def test_each_model_keeps_its_own_reference_and_card(four_models: FourModels) -> None:
     """What was registered is what is described: entities and outputs of each."""
 
     async def walk() -> None:
-        async with PredictClient(four.whole.running.gateway) as client:
+        async with PredictClient(four_models.system.addresses.gateway) as client:
             for model, recipe in RECIPES.items():
                 about = await client.describe(model)
                 assert tuple(about.entities) == recipe.contract.entities
                 assert tuple(about.outputs) == recipe.contract.outputs
-                golden = np.load(io.BytesIO(four.versions[model].files["golden.npz"]))
+                golden = np.load(io.BytesIO(four_models.versions[model].files["golden.npz"]))
                 assert golden["inputs"].shape[1] == recipe.contract.width
 
     asyncio.run(walk())

@@ -12,24 +12,24 @@ from pathlib import Path
 import grpc
 import pytest
 
-from gateway.fault_log import FaultLog
-from tests.front_doors import DOORS
-from tests.interop.cases import CASES, WITHIN_S, Stub
-from tests.interop.service import door_with_test_service
+from gateway.fault_log import InternalErrorLog
+from tests.front_doors import INGRESSES
+from tests.interop.cases import CASES, TIMEOUT_S, Stub
+from tests.interop.service import ingress_with_test_service
 
 pytestmark = pytest.mark.walk
 
 GO = Path(__file__).parents[2] / "interop" / "go"
 
 
-class Noted(FaultLog):
+class NotedFaults(InternalErrorLog):
     """Remembers what went wrong inside."""
 
     def __init__(self) -> None:
         super().__init__(logging.getLogger("quiet"))
         self.texts: list[str] = []
 
-    def note(self, text: str, error: BaseException | None = None) -> str:
+    def log_error(self, text: str, error: BaseException | None = None) -> str:
         """Keep it."""
         del error
         self.texts.append(text)
@@ -37,10 +37,10 @@ class Noted(FaultLog):
 
 
 @asynccontextmanager
-async def served(ingress: str) -> AsyncIterator[str]:
+async def interop_server(ingress: str) -> AsyncIterator[str]:
     """A door with the test service behind it; its address. Nothing may go wrong inside."""
-    faults = Noted()
-    door = door_with_test_service(ingress, faults)
+    faults = NotedFaults()
+    door = ingress_with_test_service(ingress, faults)
     port = await door.listen("127.0.0.1", 0)
     try:
         yield f"127.0.0.1:{port}"
@@ -49,14 +49,17 @@ async def served(ingress: str) -> AsyncIterator[str]:
     assert faults.texts == []
 
 
-@pytest.mark.parametrize("ingress", DOORS)
+@pytest.mark.parametrize("ingress", INGRESSES)
 @pytest.mark.parametrize("case", CASES)
 def test_pythons_client(case: str, ingress: str) -> None:
     """The case as gRPC describes it."""
 
     async def run() -> None:
-        async with served(ingress) as address, grpc.aio.insecure_channel(address) as channel:
-            await asyncio.wait_for(CASES[case](Stub(channel)), WITHIN_S)
+        async with (
+            interop_server(ingress) as address,
+            grpc.aio.insecure_channel(address) as channel,
+        ):
+            await asyncio.wait_for(CASES[case](Stub(channel)), TIMEOUT_S)
 
     asyncio.run(run())
 
@@ -81,19 +84,19 @@ def go_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.nightly  # building grpc-go takes 45 s of CPU the first time, 2 s later
-@pytest.mark.parametrize("ingress", DOORS)
+@pytest.mark.parametrize("ingress", INGRESSES)
 def test_gos_client(ingress: str, go_client: Path) -> None:
     """Every case by name; who fails says so and leaves with 1."""
 
     async def run() -> None:
-        async with served(ingress) as address:
+        async with interop_server(ingress) as address:
             for case in CASES:
                 program = await asyncio.create_subprocess_exec(
                     *(str(go_client), address, case),
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.STDOUT,
                 )
-                said, _ = await asyncio.wait_for(program.communicate(), 3 * WITHIN_S)
+                said, _ = await asyncio.wait_for(program.communicate(), 3 * TIMEOUT_S)
                 assert program.returncode == 0, f"{case}: {said.decode()}"
 
     asyncio.run(run())

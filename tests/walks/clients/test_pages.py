@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load.rust_generator import BINARY, built
+from benchmarks.load.rust_generator import BINARY, build_generator
 from tests.walks.clients.page_snippets import Snippet, snippets
-from tests.walks.conftest import Played
+from tests.walks.conftest import PlayedDemo
 
 pytestmark = pytest.mark.walk
 
@@ -26,7 +26,7 @@ BLOCKS = [
 ]
 
 
-def run(played: Played, line: list[str]) -> subprocess.CompletedProcess[str]:
+def run_page_line(played: PlayedDemo, line: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a program where `make run` was started, `turnout` and the load generator in reach."""
     programs = [str(Path(sys.executable).parent), str(BINARY.parent), os.environ["PATH"]]
     return subprocess.run(
@@ -40,9 +40,9 @@ def run(played: Played, line: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_a_block_runs_as_it_stands(played: Played, block: Snippet) -> None:
+def test_a_block_runs_as_it_stands(played_demo: PlayedDemo, block: Snippet) -> None:
     """Each program, and each command line in order, leaves with 0."""
-    if "turnout-loadgen" in block.body and built() is None:
+    if "turnout-loadgen" in block.body and build_generator() is None:
         pytest.skip("cargo is not there to build the load generator")
     lines = (
         [[sys.executable, "-c", block.body]]
@@ -51,7 +51,7 @@ def test_a_block_runs_as_it_stands(played: Played, block: Snippet) -> None:
     )
     assert lines
     for line in lines:
-        done = run(played, line)
+        done = run_page_line(played_demo, line)
         assert done.returncode == 0, f"{block}: {line[-1]}\n{done.stdout}{done.stderr}"
 
 

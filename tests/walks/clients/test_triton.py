@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.walks.clients.triton_environment import triton_python
-from tests.walks.running_system import Whole
+from tests.walks.running_system import RunningSystem
 
 pytestmark = pytest.mark.walk
 
@@ -17,24 +17,26 @@ CALLER = Path(__file__).with_name("triton_caller.py")
 
 
 @pytest.fixture(scope="module")
-def said(whole: Whole) -> Any:  # noqa: ANN401  what the caller printed
+def triton_output(running_system: RunningSystem) -> Any:  # noqa: ANN401  what the caller printed
     """Everything asked once, by a process of its own."""
-    line = [str(triton_python()), str(CALLER), whole.running.gateway]
+    line = [str(triton_python()), str(CALLER), running_system.addresses.gateway]
     done = subprocess.run(line, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_it_finds_server_and_model_alive_and_ready(said: dict[str, Any]) -> None:
+def test_it_finds_server_and_model_alive_and_ready(triton_output: dict[str, Any]) -> None:
     """Health, for server, model, version; a stranger is not ready."""
-    assert [said[name] for name in ("live", "ready", "model_ready", "version_ready")] == [True] * 4
-    assert said["stranger_ready"] is False
-    assert said["server"]["name"] == "turnout"
+    assert [triton_output[name] for name in ("live", "ready", "model_ready", "version_ready")] == [
+        True
+    ] * 4
+    assert triton_output["stranger_ready"] is False
+    assert triton_output["server"]["name"] == "turnout"
 
 
-def test_it_reads_what_to_send(said: dict[str, Any]) -> None:
+def test_it_reads_what_to_send(triton_output: dict[str, Any]) -> None:
     """Two tensors in, one out, with their widths."""
-    model = said["model"]
+    model = triton_output["model"]
     assert (model["name"], model["versions"], model["platform"]) == ("tiny", ["1"], "turnout_onnx")
     assert model["inputs"] == [
         {"name": "keys", "datatype": "BYTES", "shape": ["-1", "1"]},
@@ -43,16 +45,20 @@ def test_it_reads_what_to_send(said: dict[str, Any]) -> None:
     assert model["outputs"] == [{"name": "scores", "datatype": "FP32", "shape": ["-1", "1"]}]
 
 
-def test_it_infers(said: dict[str, Any]) -> None:
+def test_it_infers(triton_output: dict[str, Any]) -> None:
     """Scores by head (.1, .2, .3), in order; id echoed; role, holdout and a prediction_id."""
-    two = said["two_rows"]
+    two = triton_output["two_rows"]
     assert [round(row[0], 4) for row in two["scores"]] == [1.4, 3.2]
     assert (two["version"], two["id"], two["role"]) == ("1", "r-1", "production")
     assert len(base64.b64decode(two["prediction_id"])) == 64
     assert not two.get("holdout", False)
-    assert said["asked_output"]["scores"] == said["sticky"]["scores"] == two["scores"]
-    assert said["pinned"]["role"] == "pinned"
-    assert said["large"] == 1_000
+    assert (
+        triton_output["asked_output"]["scores"]
+        == triton_output["sticky"]["scores"]
+        == two["scores"]
+    )
+    assert triton_output["pinned"]["role"] == "pinned"
+    assert triton_output["large"] == 1_000
 
 
 @pytest.mark.parametrize(
@@ -69,7 +75,9 @@ def test_it_infers(said: dict[str, Any]) -> None:
         ("sequence", "INVALID_ARGUMENT", "parameter 'sequence_"),
     ],
 )
-def test_it_is_told_what_is_wrong(said: dict[str, Any], case: str, status: str, words: str) -> None:
+def test_it_is_told_what_is_wrong(
+    triton_output: dict[str, Any], case: str, status: str, words: str
+) -> None:
     """The status, and the tensor by name."""
-    assert said[case][0] == f"StatusCode.{status}", said[case]
-    assert words in said[case][1]
+    assert triton_output[case][0] == f"StatusCode.{status}", triton_output[case]
+    assert words in triton_output[case][1]

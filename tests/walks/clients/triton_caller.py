@@ -26,7 +26,7 @@ def tensors(keys: list[list[str]], inputs: list[list[float]] | None) -> list[Any
     return made
 
 
-def answered(client: Any, model: str, **asked: Any) -> dict[str, Any]:
+def infer_answer(client: Any, model: str, **asked: Any) -> dict[str, Any]:
     """Infer; the scores and everything the reply says besides."""
     keys, inputs = asked.pop("keys"), asked.pop("inputs", None)
     result = client.infer(model, tensors(keys, inputs), client_timeout=5.0, **asked)
@@ -40,7 +40,7 @@ def answered(client: Any, model: str, **asked: Any) -> dict[str, Any]:
     }
 
 
-def refused(client: Any, model: str, made: list[Any], **asked: Any) -> list[str]:
+def infer_refusal(client: Any, model: str, made: list[Any], **asked: Any) -> list[str]:
     """Infer something bad; (status, words)."""
     try:
         client.infer(model, made, client_timeout=5.0, **asked)
@@ -64,33 +64,33 @@ def main() -> None:
         "stranger_ready": client.is_model_ready("fraud"),
         "server": client.get_server_metadata(as_json=True),
         "model": client.get_model_metadata("tiny", as_json=True),
-        "two_rows": answered(client, "tiny", request_id="r-1", **good),
-        "asked_output": answered(
+        "two_rows": infer_answer(client, "tiny", request_id="r-1", **good),
+        "asked_output": infer_answer(
             client, "tiny", outputs=[triton.InferRequestedOutput("scores")], **good
         ),
-        "pinned": answered(client, "tiny", model_version="1", **good),
-        "sticky": answered(client, "tiny", parameters={"sticky_key": "household 9"}, **good),
+        "pinned": infer_answer(client, "tiny", model_version="1", **good),
+        "sticky": infer_answer(client, "tiny", parameters={"sticky_key": "household 9"}, **good),
         "large": len(
-            answered(
+            infer_answer(
                 client,
                 "tiny",
                 keys=[[f"S{n:07d}" + "x" * 100] for n in range(1_000)],
                 inputs=[[1, 2, 3]] * 1_000,
             )["scores"]
         ),
-        "unknown_model": refused(client, "fraud", one),
-        "unknown_version": refused(client, "tiny", one, model_version="99"),
-        "missing_tensor": refused(client, "tiny", one[:1]),
-        "wrong_type": refused(client, "tiny", [one[0], wrong]),
-        "wrong_width": refused(client, "tiny", tensors([["S1"]], [[1, 2]])),
-        "unknown_output": refused(
+        "unknown_model": infer_refusal(client, "fraud", one),
+        "unknown_version": infer_refusal(client, "tiny", one, model_version="99"),
+        "missing_tensor": infer_refusal(client, "tiny", one[:1]),
+        "wrong_type": infer_refusal(client, "tiny", [one[0], wrong]),
+        "wrong_width": infer_refusal(client, "tiny", tensors([["S1"]], [[1, 2]])),
+        "unknown_output": infer_refusal(
             client, "tiny", one, outputs=[triton.InferRequestedOutput("logits")]
         ),
-        "classification": refused(
+        "classification": infer_refusal(
             client, "tiny", one, outputs=[triton.InferRequestedOutput("scores", class_count=3)]
         ),
-        "priority": refused(client, "tiny", one, priority=3),
-        "sequence": refused(client, "tiny", one, sequence_id=7),
+        "priority": infer_refusal(client, "tiny", one, priority=3),
+        "sequence": infer_refusal(client, "tiny", one, sequence_id=7),
     }
     json.dump(said, sys.stdout)
 

@@ -11,22 +11,24 @@ import uvloop
 
 from registry.types import Deployment
 from tests.gateway import gateway_fixture as houses
-from tests.gateway.gateway_fixture import SALT, house
+from tests.gateway.gateway_fixture import SALT, gateway_fixture
 from tests.tiny_models import tiny_files
 
-ONE = Deployment(model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT)
+ONE_VERSION = Deployment(
+    model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT
+)
 
 
-async def serve() -> None:
+async def serve_gateway() -> None:
     """Until stdin ends."""
     loop = asyncio.get_running_loop()
     asked = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(asked), sys.stdin)
-    async with house({"1": tiny_files()}, ONE) as served:
+    async with gateway_fixture({"1": tiny_files()}, ONE_VERSION) as served:
         print(served.port, flush=True)  # noqa: T201
         while await asked.readline():
             state = {
-                "rows_inside": served.door.rows_inside,
+                "rows_inside": served.ingress_server.rows_inside,
                 "tasks": len(asyncio.all_tasks()),
                 "faults": served.faults,
             }
@@ -34,5 +36,5 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    houses.DOOR = sys.argv[1] if len(sys.argv) > 1 else houses.DOOR
-    uvloop.run(serve())
+    houses.DEFAULT_INGRESS = sys.argv[1] if len(sys.argv) > 1 else houses.DEFAULT_INGRESS
+    uvloop.run(serve_gateway())

@@ -12,11 +12,11 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from gateway.models.disk_cache import Disk
-from gateway.models.loader import prove
-from protos.registry_pb2 import HeldVersion
+from gateway.models.disk_cache import DiskCache
+from gateway.models.loader import verify_and_open
+from protos.registry_pb2 import VersionLoad
 from registry.types import VersionRefusedError
-from tests.gateway.gateway_fixture import ask, house
+from tests.gateway.gateway_fixture import gateway_fixture, predict_request
 from tests.gateway.models.test_loader import (
     BETTER,
     GOOD,
@@ -26,15 +26,15 @@ from tests.gateway.models.test_loader import (
     golden_off,
     signed,
 )
-from tests.poll import until
+from tests.poll import wait_until
 from tests.tiny_models import linear_weights, tiny_files
 from tests.walks.gateway_with_store import resident_mb
-from tests.walks.models.gateway_process import ONE
+from tests.walks.models.gateway_process import ONE_VERSION
 
 pytestmark = pytest.mark.walk
 
 
-def hungry(elements: int) -> dict[str, bytes]:
+def memory_hungry_at_load(elements: int) -> dict[str, bytes]:
     """A version whose graph asks for a tensor of that many floats on every run."""
     model = onnx.load_from_string(tiny_files()["model.onnx"])
     shape = numpy_helper.from_array(np.array([elements], dtype=np.int64), "elements")
@@ -52,7 +52,7 @@ def hungry(elements: int) -> dict[str, bytes]:
 
 def test_a_model_that_asks_for_160_gb_is_refused_and_costs_none(tmp_path: Path) -> None:
     """The allocation fails inside the load; the worker lives, and revision 1 serves on."""
-    vast = hungry(40_000_000_000)
+    vast = memory_hungry_at_load(40_000_000_000)
     shelf = {digest_of(GOOD): GOOD, digest_of(vast): vast}
 
     async def walk() -> None:
@@ -60,7 +60,7 @@ def test_a_model_that_asks_for_160_gb_is_refused_and_costs_none(tmp_path: Path) 
         await gateway.obey(deployment(1, shelf))
         before_mb = resident_mb()
         await gateway.obey(deployment(2, shelf, canary="2", canary_bp=1_000))
-        assert gateway.loader.held[digest_of(vast)].state == HeldVersion.REFUSED
+        assert gateway.loader.load_states[digest_of(vast)].state == VersionLoad.REFUSED
         assert gateway.serves() == ("1", "")
         assert resident_mb() - before_mb < 64
 
@@ -69,27 +69,27 @@ def test_a_model_that_asks_for_160_gb_is_refused_and_costs_none(tmp_path: Path) 
 
 def test_what_was_proved_is_what_is_loaded(tmp_path: Path) -> None:
     """Files swapped after they were read change nothing: the proved bytes are the loaded ones."""
-    disk = Disk(tmp_path)
-    disk.keep_version(digest_of(GOOD), GOOD)
-    files = disk.version(digest_of(GOOD))
+    disk = DiskCache(tmp_path)
+    disk.save_version(digest_of(GOOD), GOOD)
+    files = disk.read_version(digest_of(GOOD))
     assert files is not None
     other = tiny_files(weights=2 * linear_weights(3))
     onnx_file = tmp_path / "versions" / digest_of(GOOD) / "model.onnx"
     onnx_file.write_bytes(other["model.onnx"])
-    version = prove("1", files, None, digest_of(GOOD))
-    scored = version.lane.scorer.run(np.ones((1, 3), dtype=np.float32))
+    version = verify_and_open("1", files, None, digest_of(GOOD))
+    scored = version.executor.scorer.run(np.ones((1, 3), dtype=np.float32))
     assert scored[0, 0] == pytest.approx(0.6)
-    swapped = disk.version(digest_of(GOOD))
+    swapped = disk.read_version(digest_of(GOOD))
     assert swapped is not None
     with pytest.raises(VersionRefusedError, match=r"model\.onnx"):
-        prove("1", swapped, None, digest_of(GOOD))
+        verify_and_open("1", swapped, None, digest_of(GOOD))
 
 
 @pytest.mark.parametrize("odd", ["fifo", "symlink", "device"])
 def test_only_plain_files_are_read(odd: str, tmp_path: Path) -> None:
     """A pipe that never ends, a link to elsewhere, /dev/zero: refused, and nothing hangs."""
-    disk = Disk(tmp_path)
-    disk.keep_version(digest_of(GOOD), GOOD)
+    disk = DiskCache(tmp_path)
+    disk.save_version(digest_of(GOOD), GOOD)
     place = tmp_path / "versions" / digest_of(GOOD) / "card.json"
     place.unlink()
     if odd == "fifo":
@@ -98,7 +98,7 @@ def test_only_plain_files_are_read(odd: str, tmp_path: Path) -> None:
         place.symlink_to("/dev/zero" if odd == "device" else "/etc/hostname")
     began = time.monotonic()
     with pytest.raises(VersionRefusedError):
-        disk.version(digest_of(GOOD))
+        disk.read_version(digest_of(GOOD))
     assert time.monotonic() - began < 1.0
 
 
@@ -118,14 +118,14 @@ def test_versions_gone_from_disk_do_not_disturb_who_serves(tmp_path: Path) -> No
         assert gateway.serves() == ("1", "")
 
         alone = Gateway(tmp_path, shelf, up=False)
-        (kept,) = Disk(tmp_path).deployments()
-        alone.loader.obey(kept)
-        held = alone.loader.held
-        await until(lambda: any(one.reason for one in held.values()), 5.0)
-        assert "waiting for the registry" in alone.loader.held[digest_of(GOOD)].reason
+        (kept,) = DiskCache(tmp_path).read_deployments()
+        alone.loader.deploy(kept)
+        held = alone.loader.load_states
+        await wait_until(lambda: any(one.reason for one in held.values()), 5.0)
+        assert "waiting for the registry" in alone.loader.load_states[digest_of(GOOD)].reason
         assert alone.serves() == ("", "")
         alone.up = True
-        await alone.loader.settled()
+        await alone.loader.wait_settled()
         assert alone.serves() == ("1", "")
 
     asyncio.run(walk())
@@ -143,8 +143,8 @@ def test_a_disk_that_takes_nothing_stops_no_rollout(
     async def walk() -> None:
         gateway = Gateway(tmp_path, shelf)
         await gateway.obey(deployment(1, shelf))
-        monkeypatch.setattr(Disk, "keep_version", full)
-        monkeypatch.setattr(Disk, "keep_deployment", full)
+        monkeypatch.setattr(DiskCache, "save_version", full)
+        monkeypatch.setattr(DiskCache, "save_deployment", full)
         await gateway.obey(deployment(2, shelf, canary="2", canary_bp=1_000))
         assert gateway.serves() == ("1", "2")
         assert gateway.loader.applied["churn"][0] == 2
@@ -174,17 +174,17 @@ def test_a_storm_of_deployments_ends_at_the_last(tmp_path: Path) -> None:
         await gateway.obey(deployment(1, shelf))
         warm_mb = 0.0
         for place, revision in enumerate(revisions):
-            gateway.loader.obey(deployment(revision, shelf, **wanted(revision)))
+            gateway.loader.deploy(deployment(revision, shelf, **wanted(revision)))
             if chance.random() < 0.1:
-                await gateway.loader.settled()
+                await gateway.loader.wait_settled()
                 assert gateway.serves()[0]
             if place == 200:
                 warm_mb = resident_mb()
-        await gateway.loader.settled()
+        await gateway.loader.wait_settled()
         last = deployment(1_001, shelf, **wanted(1_001))
         assert gateway.serves() == (last.production, last.canary)
         assert gateway.loader.applied["churn"][0] == 1_001
-        assert [kept.revision for kept in Disk(tmp_path).deployments()] == [1_001]
+        assert [kept.revision for kept in DiskCache(tmp_path).read_deployments()] == [1_001]
         assert len([t for t in asyncio.all_tasks() if not t.done()]) == 1
         assert resident_mb() - warm_mb < 0.05 * warm_mb
 
@@ -202,18 +202,18 @@ def test_customers_do_not_notice_versions_being_loaded() -> None:
     async def call(served: object) -> None:
         while True:
             began = time.perf_counter()
-            await served.predict(ask(1, 2, 3), 2.0)  # type: ignore[attr-defined]
+            await served.predict(predict_request(1, 2, 3), 2.0)  # type: ignore[attr-defined]
             took_s.append(time.perf_counter() - began)
             await asyncio.sleep(0.001)
 
     async def walk() -> None:
-        async with house({"1": tiny_files()}, ONE) as served:
+        async with gateway_fixture({"1": tiny_files()}, ONE_VERSION) as served:
             calling = asyncio.create_task(call(served))
             await asyncio.sleep(0.4)
             before = sorted(took_s)
             took_s.clear()
             for files in versions * 10:
-                await asyncio.to_thread(prove, "2", files, None, digest_of(files))
+                await asyncio.to_thread(verify_and_open, "2", files, None, digest_of(files))
             during = sorted(took_s)
             calling.cancel()
             await asyncio.wait({calling})
@@ -237,4 +237,4 @@ def test_golden_rows_are_read_without_pickle() -> None:
     np.savez(buffer, allow_pickle=True, inputs=harm, outputs=harm)
     files = signed({**tiny_files(), "golden.npz": buffer.getvalue()}, at=4)
     with pytest.raises(VersionRefusedError):
-        prove("1", files, None, None)
+        verify_and_open("1", files, None, None)

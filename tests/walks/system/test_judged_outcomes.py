@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.walks.running_system import Whole, up
+from tests.walks.running_system import RunningSystem, turnout_up
 from turnout_client import PredictClient
 
 pytestmark = pytest.mark.walk
@@ -33,19 +33,21 @@ CALLS_MAX = 400_000
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
+def judged_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     """A running system whose model `offer` is production, under a policy that looks at sales."""
     folder: Path = tmp_path_factory.mktemp("shop")
     (folder / "policies").mkdir()
     (folder / "policies" / "sold.toml").write_text(POLICY)
-    with up(folder / "state", "--policies", str(folder / "policies")) as running:
+    with turnout_up(folder / "state", "--policies", str(folder / "policies")) as running:
         label = running.register(MODEL, folder / "files")
         running.approve(MODEL, label, "initial")
-        running.ready(MODEL, label)
+        running.deploy(MODEL, label)
         yield running
 
 
-def sold(shop: Whole, production: float, candidate: float, events_max: int) -> dict[str, Any]:
+def outcomes_until_verdict(
+    shop: RunningSystem, production: float, candidate: float, events_max: int
+) -> dict[str, Any]:
     """Roll production's bytes out again while customers buy; return how the rollout stands.
 
     production, candidate  how many of each version's customers buy
@@ -63,7 +65,7 @@ def sold(shop: Whole, production: float, candidate: float, events_max: int) -> d
         return {**status, "outcome": row}, counted >= events_max
 
     buys = {label: candidate}
-    return asyncio.run(_customers(shop.running.gateway, buys, production, standing))
+    return asyncio.run(_customers(shop.addresses.gateway, buys, production, standing))
 
 
 async def _customers(gateway: str, buys: dict[str, float], usual: float, standing: Any) -> Any:  # noqa: ANN401
@@ -93,26 +95,26 @@ async def _customers(gateway: str, buys: dict[str, float], usual: float, standin
             over.set()
 
 
-def test_equal_outcomes_leave_it_alone_and_fewer_take_it_back(shop: Whole) -> None:
+def test_equal_outcomes_leave_it_alone_and_fewer_take_it_back(judged_system: RunningSystem) -> None:
     """Both sell to 30 %: it stays. The candidate to 15 %: back, with the reason, nobody else."""
-    equal = sold(shop, 0.3, 0.3, 400)
+    equal = outcomes_until_verdict(judged_system, 0.3, 0.3, 400)
     assert equal["stage"] == "CANARY_STAGE", equal["reason"]
     assert float(equal["outcome"].get("log_e_max", 0)) < equal["outcome"]["log_threshold"]
     assert int(equal["outcome"]["baseline_events"]) > 100
     assert equal["outcome"]["note"] == "bought >= 1"
-    shop.turnout("rollout", "abort", MODEL, "--reason", "seen enough")
-    worse = sold(shop, 0.3, 0.15, 5_000)
+    judged_system.turnout("rollout", "abort", MODEL, "--reason", "seen enough")
+    worse = outcomes_until_verdict(judged_system, 0.3, 0.15, 5_000)
     assert worse["stage"] == "ROLLED_BACK", worse["reason"]
     assert worse["reason"].startswith("outcome: ")
-    assert shop.turnout("splits", "show", MODEL)["canary"]["version"] == ""
+    assert judged_system.turnout("splits", "show", MODEL)["canary"]["version"] == ""
 
 
 @pytest.mark.nightly
-def test_three_per_cent_and_two_are_told_apart(shop: Whole) -> None:
+def test_three_per_cent_and_two_are_told_apart(judged_system: RunningSystem) -> None:
     """3 % of production's customers buy, 2 % of the candidate's: back; 3 % of both: not."""
-    worse = sold(shop, 0.03, 0.02, 50_000)
+    worse = outcomes_until_verdict(judged_system, 0.03, 0.02, 50_000)
     assert worse["stage"] == "ROLLED_BACK", worse["reason"]
     assert worse["reason"].startswith("outcome: ")
-    equal = sold(shop, 0.03, 0.03, 1_000)
+    equal = outcomes_until_verdict(judged_system, 0.03, 0.03, 1_000)
     assert equal["stage"] == "CANARY_STAGE", equal["reason"]
-    shop.turnout("rollout", "abort", MODEL, "--reason", "seen enough")
+    judged_system.turnout("rollout", "abort", MODEL, "--reason", "seen enough")

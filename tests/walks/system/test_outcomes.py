@@ -11,14 +11,14 @@ import pytest
 
 from protos.predict_pb2 import OutcomeReply, OutcomeRequest, PredictReply, PredictRequest, Row
 from tests.walks.conftest import MODEL
-from tests.walks.running_system import Whole, until
+from tests.walks.running_system import RunningSystem, poll_system_until
 
 pytestmark = pytest.mark.walk
 
 APART = (("grpc.use_local_subchannel_pool", 1),)
 
 
-def call(address: str, method: str, request: Any, reply: Any) -> Any:  # noqa: ANN401  any message
+def call_rpc(address: str, method: str, request: Any, reply: Any) -> Any:  # noqa: ANN401  any message
     """Call once over a connection of its own, so that any worker may get it."""
     with grpc.insecure_channel(address, options=APART) as channel:
         raw = channel.unary_unary(f"/turnout.v1.Predictor/{method}")(
@@ -27,9 +27,9 @@ def call(address: str, method: str, request: Any, reply: Any) -> Any:  # noqa: A
     return reply.FromString(raw)
 
 
-def counted(whole: Whole) -> dict[tuple[str, str], float]:
+def counted_outcomes(whole: RunningSystem) -> dict[tuple[str, str], float]:
     """Outcomes by (kind, worker slot), as Prometheus reads them."""
-    with urllib.request.urlopen(whole.running.metrics) as page:
+    with urllib.request.urlopen(whole.addresses.metrics) as page:
         lines = page.read().decode().splitlines()
     found = {}
     for line in lines:
@@ -40,32 +40,43 @@ def counted(whole: Whole) -> dict[tuple[str, str], float]:
     return found
 
 
-def test_one_key_counts_once_whoever_is_told_and_whenever(whole: Whole) -> None:
+def test_one_key_counts_once_whoever_is_told_and_whenever(running_system: RunningSystem) -> None:
     """20 connections over two workers: kept once; after kill -9 of both: known still."""
-    whole.settled()
-    address = whole.running.gateway
+    running_system.wait_settled()
+    address = running_system.addresses.gateway
     asked = PredictRequest(model=MODEL, rows=[Row(keys=["S1"], inputs=[1, 2, 3])])
-    prediction = call(address, "Predict", asked, PredictReply)
+    prediction = call_rpc(address, "Predict", asked, PredictReply)
     outcome = OutcomeRequest(
         prediction_id=prediction.prediction_id,
         name="churned",
         value=1,
         idempotency_key=f"walk/{prediction.prediction_id.hex()[:32]}",
     )
-    told = [call(address, "ReportOutcome", outcome, OutcomeReply).duplicate for _ in range(20)]
+    told = [call_rpc(address, "ReportOutcome", outcome, OutcomeReply).duplicate for _ in range(20)]
     assert told == [False] + [True] * 19
-    until(
-        lambda: sum(n for (kind, _), n in counted(whole).items() if kind == "duplicate") >= 19,
+    poll_system_until(
+        lambda: (
+            sum(
+                n
+                for (kind, _), n in counted_outcomes(running_system).items()
+                if kind == "duplicate"
+            )
+            >= 19
+        ),
         5.0,
         "19 duplicates counted",
     )
-    slots = {slot for kind, slot in counted(whole) if kind == "duplicate"}
+    slots = {slot for kind, slot in counted_outcomes(running_system) if kind == "duplicate"}
     assert slots == {"0", "1"}, f"only {slots} were told"
 
-    victims = {row["pid"] for row in whole.workers()}
+    victims = {row["pid"] for row in running_system.workers()}
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
-    until(lambda: victims.isdisjoint(row["pid"] for row in whole.workers()), 10.0, "all replaced")
-    whole.settled()
-    again = call(address, "ReportOutcome", outcome, OutcomeReply)
+    poll_system_until(
+        lambda: victims.isdisjoint(row["pid"] for row in running_system.workers()),
+        10.0,
+        "all replaced",
+    )
+    running_system.wait_settled()
+    again = call_rpc(address, "ReportOutcome", outcome, OutcomeReply)
     assert again.duplicate

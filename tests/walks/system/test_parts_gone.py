@@ -13,12 +13,12 @@ import pytest
 from registry.client import RegistryClient
 from registry.types import GateError
 from tests.tiny_models import tiny_files
-from tests.turnout.test_managed_process import soon
-from tests.walks.running_system import Whole
-from tests.walks.system.test_workers import serving
-from turnout.demo.deploy_acts import obeyed
-from turnout.processes.local_system import Plan, System
-from turnout.processes.managed_process import Child
+from tests.turnout.test_managed_process import wait_soon
+from tests.walks.running_system import RunningSystem
+from tests.walks.system.test_workers import serving_pids_of
+from turnout.demo.deploy_acts import wait_until_applied
+from turnout.processes.local_system import LocalSystem, SystemPlan
+from turnout.processes.managed_process import ManagedProcess
 from turnout_client import PredictClient
 
 pytestmark = pytest.mark.walk
@@ -28,17 +28,19 @@ INPUTS = [1.0, 0.0, 0.0]
 
 
 @asynccontextmanager
-async def unkept(folder: Path) -> AsyncIterator[tuple[Whole, dict[str, Child]]]:
+async def system_without_restart(
+    folder: Path,
+) -> AsyncIterator[tuple[RunningSystem, dict[str, ManagedProcess]]]:
     """Run the parts without anybody who starts them again; one tiny model in production."""
-    system = System(Plan(folder=folder), print)
+    system = LocalSystem(SystemPlan(folder=folder), print)
     system.write_settings()
-    parts = {child.part.name: child for child in system.children}
+    parts = {child.spec.name: child for child in system.processes}
     try:
-        await asyncio.gather(*(child.start() for child in system.children))
-        await _deploy(system.running.registry)
-        yield Whole(folder, system.running), parts
+        await asyncio.gather(*(child.start() for child in system.processes))
+        await _deploy(system.addresses.registry)
+        yield RunningSystem(folder, system.addresses), parts
     finally:
-        for child in reversed(system.children):
+        for child in reversed(system.processes):
             await child.stop()
 
 
@@ -60,10 +62,10 @@ async def _deploy(registry: str) -> None:
                     await asyncio.sleep(0.05)
                 else:
                     break
-            await obeyed(gabriel, held, 3)
+            await wait_until_applied(gabriel, held, 3)
 
 
-async def kill(child: Child) -> None:
+async def kill(child: ManagedProcess) -> None:
     """SIGKILL one part, and wait until it is gone."""
     os.kill(child.pid, signal.SIGKILL)
     await child.stop()
@@ -74,17 +76,17 @@ def test_predictions_go_on_without_a_registry_also_after_worker_restarts(tmp_pat
 
     async def walk() -> None:
         async with (
-            unkept(tmp_path / "state") as (whole, parts),
-            PredictClient(whole.running.gateway) as client,
+            system_without_restart(tmp_path / "state") as (whole, parts),
+            PredictClient(whole.addresses.gateway) as client,
         ):
             await kill(parts["control"])
             first = await client.predict(MODEL, keys="S1", inputs=INPUTS, timeout_s=5)
             assert (first.version, first.role) == ("1", "production")
             for _ in range(2):
-                before = serving(whole)
+                before = serving_pids_of(whole)
                 for pid in before.values():
                     os.kill(pid, signal.SIGKILL)
-                await soon(lambda old=before: _renewed(whole, old), 40.0)  # type: ignore[misc]
+                await wait_soon(lambda old=before: _renewed(whole, old), 40.0)  # type: ignore[misc]
                 got = await client.predict(MODEL, keys="S1", inputs=INPUTS, timeout_s=5)
                 assert got.version == "1"
                 assert got.scores[0, 0] == pytest.approx(0.1)
@@ -97,8 +99,8 @@ def test_a_registry_that_hangs_delays_no_prediction(tmp_path: Path) -> None:
 
     async def walk() -> None:
         async with (
-            unkept(tmp_path / "state") as (whole, parts),
-            PredictClient(whole.running.gateway) as client,
+            system_without_restart(tmp_path / "state") as (whole, parts),
+            PredictClient(whole.addresses.gateway) as client,
         ):
             os.kill(parts["control"].pid, signal.SIGSTOP)
             try:
@@ -110,6 +112,6 @@ def test_a_registry_that_hangs_delays_no_prediction(tmp_path: Path) -> None:
     asyncio.run(walk())
 
 
-def _renewed(whole: Whole, before: dict[int, int]) -> bool:
-    now = serving(whole)
+def _renewed(whole: RunningSystem, before: dict[int, int]) -> bool:
+    now = serving_pids_of(whole)
     return len(now) == 2 and not set(now.values()) & set(before.values())

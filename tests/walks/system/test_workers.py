@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.walks.conftest import MODEL
-from tests.walks.running_system import Whole, stop, until
+from tests.walks.running_system import RunningSystem, poll_system_until, suspend
 from turnout_client import PredictClient, PredictError
 
 pytestmark = pytest.mark.walk
@@ -17,7 +17,9 @@ pytestmark = pytest.mark.walk
 INPUTS = [1.0, 0.0, 0.0]
 
 
-async def calling(gateway: str, meanwhile: Callable[[], Awaitable[None]]) -> tuple[int, list[str]]:
+async def calling_meanwhile(
+    gateway: str, meanwhile: Callable[[], Awaitable[None]]
+) -> tuple[int, list[str]]:
     """Call steadily while *meanwhile* runs; returns (answered, failures).
 
     Four callers with connections of their own: one client's may all lead to one worker.
@@ -42,15 +44,15 @@ async def calling(gateway: str, meanwhile: Callable[[], Awaitable[None]]) -> tup
     return answered, failures
 
 
-def serving(whole: Whole) -> dict[int, int]:
+def serving_pids_of(whole: RunningSystem) -> dict[int, int]:
     """Slot -> pid of the workers that serve."""
     return {row["slot"]: row["pid"] for row in whole.workers() if row["state"] == "serving"}
 
 
-def test_a_killed_worker_is_replaced_within_a_second(whole: Whole) -> None:
+def test_a_killed_worker_is_replaced_within_a_second(running_system: RunningSystem) -> None:
     """SIGKILL: the spare has the slot in at most 1 s, and customers get their answers."""
-    whole.settled()
-    before = serving(whole)
+    running_system.wait_settled()
+    before = serving_pids_of(running_system)
     replaced_s = 0.0
 
     async def kill() -> None:
@@ -58,32 +60,38 @@ def test_a_killed_worker_is_replaced_within_a_second(whole: Whole) -> None:
         began = time.monotonic()
         os.kill(before[0], signal.SIGKILL)
         await asyncio.to_thread(
-            until, lambda: serving(whole).get(0, before[0]) != before[0], 5.0, "slot 0 served"
+            poll_system_until,
+            lambda: serving_pids_of(running_system).get(0, before[0]) != before[0],
+            5.0,
+            "slot 0 served",
         )
         replaced_s = time.monotonic() - began
         await asyncio.sleep(0.3)
 
-    answered, failures = asyncio.run(calling(whole.running.gateway, kill))
+    answered, failures = asyncio.run(calling_meanwhile(running_system.addresses.gateway, kill))
     assert replaced_s <= 1.0
     assert answered > 20
     assert not failures
-    whole.settled()
+    running_system.wait_settled()
 
 
-def test_a_stopped_worker_is_killed_at_two_seconds(whole: Whole) -> None:
+def test_a_stopped_worker_is_killed_at_two_seconds(running_system: RunningSystem) -> None:
     """SIGSTOP: no heartbeat for 2 s, then it is killed and its slot is served again."""
-    whole.settled()
-    before = serving(whole)
+    running_system.wait_settled()
+    before = serving_pids_of(running_system)
 
     async def hang() -> None:
         began = time.monotonic()
-        stop(before[1])
+        suspend(before[1])
         await asyncio.to_thread(
-            until, lambda: serving(whole).get(1, before[1]) != before[1], 8.0, "slot 1 served"
+            poll_system_until,
+            lambda: serving_pids_of(running_system).get(1, before[1]) != before[1],
+            8.0,
+            "slot 1 served",
         )
         assert 1.5 <= time.monotonic() - began <= 3.5
 
-    answered, failures = asyncio.run(calling(whole.running.gateway, hang))
+    answered, failures = asyncio.run(calling_meanwhile(running_system.addresses.gateway, hang))
     assert answered > 20
     assert not failures
-    whole.settled()
+    running_system.wait_settled()

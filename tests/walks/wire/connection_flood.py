@@ -9,12 +9,12 @@ import socket
 import sys
 from collections import Counter
 
-from tests.walks.wire.http2_frames import PREFACE, SETTINGS, frame
+from tests.walks.wire.http2_frames import PREFACE, SETTINGS, raw_frame
 
-GREETING = PREFACE + frame(SETTINGS, 0, 0)
+GREETING = PREFACE + raw_frame(SETTINGS, 0, 0)
 
 
-def greeted(port: int) -> str:
+def connect_and_greet(port: int) -> str:
     """Connect and greet once; what came of it."""
     with socket.socket() as caller:
         caller.settimeout(10.0)
@@ -30,7 +30,7 @@ def main(port: int) -> None:
     """Until stdin ends."""
     seen: Counter[str] = Counter()
     while not select.select([sys.stdin], [], [], 0)[0]:
-        seen[greeted(port)] += 1
+        seen[connect_and_greet(port)] += 1
     print(json.dumps(seen))  # noqa: T201
 
 

@@ -20,13 +20,13 @@ from tests.walks.wire.http2_frames import (
     END_STREAM,
     HEADERS,
     PING,
-    RST,
+    RST_STREAM,
     SETTINGS,
-    WINDOW,
-    frame,
-    headers,
-    literal,
-    message,
+    WINDOW_UPDATE,
+    call_header_block,
+    raw_frame,
+    raw_grpc_message,
+    raw_header,
 )
 
 MODEL = "c"
@@ -34,7 +34,7 @@ MODEL = "c"
 PATHS = ("/p", "/s", "/i", "/u", "/r")
 
 
-def requests() -> list[bytes]:
+def request_seeds() -> list[bytes]:
     """Messages of every form."""
     row, named = Row(keys=["S1"], inputs=[0.5, 0.0]), Row(keys=["S2"], named={"f0": 1.5})
     named.named_text["f1"] = "a"
@@ -57,31 +57,36 @@ def requests() -> list[bytes]:
     return [form.SerializeToString() for form in [*forms, raw, typed]]
 
 
-def connections() -> list[bytes]:
+def connection_seeds() -> list[bytes]:
     """Frames behind a greeting."""
     made = []
     for path in PATHS:
-        for body in requests():
-            begun = frame(HEADERS, END_HEADERS, 1, headers(path))
-            made.append(begun + frame(DATA, END_STREAM, 1, message(body)))
-    many = frame(HEADERS, END_HEADERS, 1, headers("/s"))
-    body = message(requests()[1])
-    packed = message(gzip.compress(requests()[1]), compressed=1)
+        for body in request_seeds():
+            begun = raw_frame(HEADERS, END_HEADERS, 1, call_header_block(path))
+            made.append(begun + raw_frame(DATA, END_STREAM, 1, raw_grpc_message(body)))
+    many = raw_frame(HEADERS, END_HEADERS, 1, call_header_block("/s"))
+    body = raw_grpc_message(request_seeds()[1])
+    packed = raw_grpc_message(gzip.compress(request_seeds()[1]), compressed=1)
     more = ((b"grpc-encoding", b"gzip"), (b"grpc-timeout", b"1m"), (b"x-key-bin", b"AAEC"))
-    block = headers("/p", more)
+    block = call_header_block("/p", more)
     return [
         *made,
-        many + frame(DATA, 0, 1, body * 5) + frame(DATA, END_STREAM, 1, body),
-        many + frame(DATA, 0, 1, body[:7]) + frame(RST, 0, 1, bytes(4)),
-        frame(HEADERS, END_HEADERS, 1, block) + frame(DATA, END_STREAM, 1, packed),
-        frame(HEADERS, 0, 1, block[:40]) + frame(CONTINUATION, END_HEADERS, 1, block[40:]),
-        frame(SETTINGS, 0, 0, b"\0\4\0\0\0\0") + frame(WINDOW, 0, 0, b"\0\0\0\1"),
-        frame(PING, 0, 0, bytes(8)) * 5,
-        frame(HEADERS, END_HEADERS | END_STREAM, 1, headers("/p") + literal(b"te", b"trailers")),
+        many + raw_frame(DATA, 0, 1, body * 5) + raw_frame(DATA, END_STREAM, 1, body),
+        many + raw_frame(DATA, 0, 1, body[:7]) + raw_frame(RST_STREAM, 0, 1, bytes(4)),
+        raw_frame(HEADERS, END_HEADERS, 1, block) + raw_frame(DATA, END_STREAM, 1, packed),
+        raw_frame(HEADERS, 0, 1, block[:40]) + raw_frame(CONTINUATION, END_HEADERS, 1, block[40:]),
+        raw_frame(SETTINGS, 0, 0, b"\0\4\0\0\0\0") + raw_frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\1"),
+        raw_frame(PING, 0, 0, bytes(8)) * 5,
+        raw_frame(
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            1,
+            call_header_block("/p") + raw_header(b"te", b"trailers"),
+        ),
     ]
 
 
-def models() -> list[bytes]:
+def model_seeds() -> list[bytes]:
     """ONNX files: boosting as training exports it, trees of every form, and another kind."""
     return [
         boosted(leaves=4),
@@ -92,7 +97,7 @@ def models() -> list[bytes]:
     ]
 
 
-def forests() -> list[bytes]:
+def tree_seeds() -> list[bytes]:
     """Eight bytes a node, as the target reads them: trees of two, three and thirty-two leaves."""
     leaf = bytes([0x21, 0, 0, 0, 0, 0, 9, 0])
     split = bytes([0x22, 0, 1, 2, 1, 2, 0, 0])
@@ -108,10 +113,10 @@ def forests() -> list[bytes]:
 def main(folder: Path) -> None:
     """Write them, a file each."""
     kinds = {
-        "decoders": requests(),
-        "frames": connections(),
-        "trees": models(),
-        "forests": forests(),
+        "decoders": request_seeds(),
+        "frames": connection_seeds(),
+        "trees": model_seeds(),
+        "forests": tree_seeds(),
     }
     for name, seeds in kinds.items():
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 from functools import cache
 from urllib.parse import unquote
 
-BITS = bytes.fromhex(
+HUFFMAN_CODE_LENGTHS = bytes.fromhex(
     "0d171c1c1c1c1c1c1c181e1c1c1e1c1c1c1c1c1c1c1c1e1c1c1c1c1c1c1c1c1c060a0a0c0d06080b0a0a080b"
     "080606060505050606060606060607080f060c0a0d0607070707070707070707070707070707070707070707"
     "0807080d130d0e060f05060506050606060507070606060506070605050607070707070f0b0e0d1c14161414"
@@ -15,18 +15,18 @@ BITS = bytes.fromhex(
 
 
 @cache
-def _codes() -> dict[tuple[int, int], int]:
+def _huffman_codes() -> dict[tuple[int, int], int]:
     """(bits, code) -> byte."""
     codes, first = {}, 0
-    for bits in range(max(BITS) + 1):
-        symbols = [symbol for symbol in range(256) if BITS[symbol] == bits]
+    for bits in range(max(HUFFMAN_CODE_LENGTHS) + 1):
+        symbols = [symbol for symbol in range(256) if HUFFMAN_CODE_LENGTHS[symbol] == bits]
         codes.update({(bits, first + place): symbol for place, symbol in enumerate(symbols)})
         first = (first + len(symbols)) << 1
     return codes
 
 
-def _unpacked(text: bytes) -> bytes:
-    codes, out, bits, code = _codes(), bytearray(), 0, 0
+def _huffman_decoded(text: bytes) -> bytes:
+    codes, out, bits, code = _huffman_codes(), bytearray(), 0, 0
     for byte in text:
         for place in range(7, -1, -1):
             bits, code = bits + 1, code << 1 | byte >> place & 1
@@ -55,11 +55,11 @@ def _text(block: bytes, at: int) -> tuple[bytes, int]:
     packed = block[at] & 0x80
     length, at = _integer(block, at, 7)
     text = block[at : at + length]
-    return _unpacked(text) if packed else text, at + length
+    return _huffman_decoded(text) if packed else text, at + length
 
 
 @cache
-def ending(block: bytes) -> tuple[int | None, str]:
+def grpc_status_and_message(block: bytes) -> tuple[int | None, str]:
     """Return grpc-status and grpc-message of a block; None where it has none."""
     at, status, words = 0, None, ""
     while at < len(block):

@@ -27,44 +27,50 @@ from tests.walks.wire.http2_frames import (
     PING,
     PREDICT,
     PREFACE,
-    RST,
+    RST_STREAM,
     SETTINGS,
-    WINDOW,
-    Wire,
-    frame,
-    headers,
-    literal,
-    message,
+    WINDOW_UPDATE,
+    RawConnection,
+    call_header_block,
+    raw_frame,
+    raw_grpc_message,
+    raw_header,
 )
 
-ROW = Row(keys=["S1"], inputs=[1.0, 2.0, 3.0])
-CALL = PredictRequest(model="churn", rows=[ROW]).SerializeToString()
-LARGEST = PredictRequest(model="churn", rows=[ROW] * 1_024).SerializeToString()
+CALL_ROW = Row(keys=["S1"], inputs=[1.0, 2.0, 3.0])
+SMALL_CALL = PredictRequest(model="churn", rows=[CALL_ROW]).SerializeToString()
+LARGEST_CALL = PredictRequest(model="churn", rows=[CALL_ROW] * 1_024).SerializeToString()
 
-Outcome = dict[str, Any]
+AbuseResult = dict[str, Any]
 
 
-def _listen(wire: Wire, seconds: float, enough: Callable[[], bool] = lambda: False) -> float:
+def _listen(
+    wire: RawConnection, seconds: float, until: Callable[[], bool] = lambda: False
+) -> float:
     """Read until closed or *enough*; seconds until then, or *seconds* when neither came."""
     began = time.monotonic()
     while (waited := time.monotonic() - began) < seconds:
-        if not wire.read(0.05) or enough():
+        if not wire.read(0.05) or until():
             return round(time.monotonic() - began, 3)
     return round(waited, 3)
 
 
-def half_open(port: int) -> Outcome:
+def half_open_calls(port: int) -> AbuseResult:
     """C16: 1,000 calls whose message never comes, on one connection."""
-    wire = Wire(port)
+    wire = RawConnection(port)
     for stream in range(1, 2_001, 2):
-        wire.send(frame(HEADERS, END_HEADERS, stream, headers()))
-    waited = _listen(wire, 4.0, lambda: len(wire.resets | wire.ended) >= 1_000)
-    return {"ended": len(wire.resets | wire.ended), "refused": len(wire.resets), "s": waited}
+        wire.send(raw_frame(HEADERS, END_HEADERS, stream, call_header_block()))
+    waited = _listen(wire, 4.0, lambda: len(wire.reset_streams | wire.ended_streams) >= 1_000)
+    return {
+        "ended": len(wire.reset_streams | wire.ended_streams),
+        "refused": len(wire.reset_streams),
+        "s": waited,
+    }
 
 
-def silent(port: int) -> Outcome:
+def silent_connections(port: int) -> AbuseResult:
     """C17: 500 connections that say nothing; half of them greet first."""
-    wires = [Wire(port, greet=number % 2 == 0) for number in range(500)]
+    wires = [RawConnection(port, greet=number % 2 == 0) for number in range(500)]
     mute = [wire for number, wire in enumerate(wires) if number % 2]
     began = time.monotonic()
     while mute and time.monotonic() - began < 8.0:
@@ -74,39 +80,42 @@ def silent(port: int) -> Outcome:
     return {"mute_left": len(mute), "s": time.monotonic() - began, "greeted_left": greeted}
 
 
-def slow_body(port: int) -> Outcome:
+def slow_body(port: int) -> AbuseResult:
     """C18: 50 calls whose messages come a byte every 100 ms."""
-    wire = Wire(port)
+    wire = RawConnection(port)
     streams = range(1, 101, 2)
     for stream in streams:
-        wire.send(frame(HEADERS, END_HEADERS, stream, headers()))
+        wire.send(raw_frame(HEADERS, END_HEADERS, stream, call_header_block()))
     began = time.monotonic()
-    for octet in message(CALL):
+    for octet in raw_grpc_message(SMALL_CALL):
         for stream in streams:
-            if stream not in wire.ended and stream not in wire.resets:
-                wire.send(frame(DATA, 0, stream, bytes([octet])))
+            if stream not in wire.ended_streams and stream not in wire.reset_streams:
+                wire.send(raw_frame(DATA, 0, stream, bytes([octet])))
         _listen(wire, 0.1)
-        if len(wire.ended | wire.resets) == len(streams):
+        if len(wire.ended_streams | wire.reset_streams) == len(streams):
             break
-    return {"ended": len(wire.ended | wire.resets), "s": time.monotonic() - began}
+    return {"ended": len(wire.ended_streams | wire.reset_streams), "s": time.monotonic() - began}
 
 
-def zero_window(port: int) -> Outcome:
+def zero_window(port: int) -> AbuseResult:
     """C19: 1,000 of the largest calls, none of whose answers is ever taken."""
-    wire = Wire(port, settings=struct.pack(">HI", 4, 0))
+    wire = RawConnection(port, settings=struct.pack(">HI", 4, 0))
     wire.socket.settimeout(5.0)
     sent = 0
     for stream in range(1, 2_001, 2):
-        header = frame(HEADERS, END_HEADERS, stream, headers())
-        parts = [message(LARGEST)[at : at + 16_384] for at in range(0, len(LARGEST) + 5, 16_384)]
-        bodies = [frame(DATA, 0, stream, part) for part in parts]
-        if not wire.send(header + b"".join(bodies) + frame(DATA, END_STREAM, stream)):
+        header = raw_frame(HEADERS, END_HEADERS, stream, call_header_block())
+        parts = [
+            raw_grpc_message(LARGEST_CALL)[at : at + 16_384]
+            for at in range(0, len(LARGEST_CALL) + 5, 16_384)
+        ]
+        bodies = [raw_frame(DATA, 0, stream, part) for part in parts]
+        if not wire.send(header + b"".join(bodies) + raw_frame(DATA, END_STREAM, stream)):
             break
         sent += 1
         if stream % 50 == 1:
             wire.read(0.001)
     _listen(wire, 1.0)
-    return {"sent": sent, "reset": len(wire.resets), "goaway": wire.goaway.hex()}
+    return {"sent": sent, "reset": len(wire.reset_streams), "goaway": wire.goaway.hex()}
 
 
 def _status(port: int, body: bytes, path: str = PREDICT, **more: Any) -> str:  # noqa: ANN401
@@ -119,7 +128,7 @@ def _status(port: int, body: bytes, path: str = PREDICT, **more: Any) -> str:  #
     return "OK"
 
 
-def elements(port: int) -> Outcome:
+def many_elements(port: int) -> AbuseResult:
     """C9: messages of just under 4 MB, all elements."""
     row = Row(named={f"{number:x}": 1.0 for number in range(280_000)}).SerializeToString()
     bombs = {
@@ -131,7 +140,7 @@ def elements(port: int) -> Outcome:
     return {kind: _status(port, bomb) for kind, bomb in bombs.items()}
 
 
-def gzip_bomb(port: int) -> Outcome:
+def gzip_bomb(port: int) -> AbuseResult:
     """C5: 400 MB of zeros in 400 kB; then compressed without an encoding; then an unknown one."""
     bomb = gzip.compress(bytes(400_000_000), 9)
     told = {}
@@ -140,55 +149,57 @@ def gzip_bomb(port: int) -> Outcome:
         ("no encoding", (), 1),
         ("unknown encoding", ((b"grpc-encoding", b"snappy"),), 1),
     ):
-        wire = Wire(port)
-        body = message(bomb if kind == "bomb" else b"x" * 100, compressed=flag)
-        wire.send(frame(HEADERS, END_HEADERS, 1, headers(more=more)))
+        wire = RawConnection(port)
+        body = raw_grpc_message(bomb if kind == "bomb" else b"x" * 100, compressed=flag)
+        wire.send(raw_frame(HEADERS, END_HEADERS, 1, call_header_block(more=more)))
         for at in range(0, len(body), 16_384):
-            wire.send(frame(DATA, 0, 1, body[at : at + 16_384]))
+            wire.send(raw_frame(DATA, 0, 1, body[at : at + 16_384]))
             wire.read(0.001)
-        wire.send(frame(DATA, END_STREAM, 1))
-        _listen(wire, 3.0, lambda wire=wire: bool(wire.ended or wire.resets))  # type: ignore[misc]
-        told[kind] = "ended" if wire.ended or wire.resets else "open"
+        wire.send(raw_frame(DATA, END_STREAM, 1))
+        _listen(wire, 3.0, lambda wire=wire: bool(wire.ended_streams or wire.reset_streams))  # type: ignore[misc]
+        told[kind] = "ended" if wire.ended_streams or wire.reset_streams else "open"
     return told
 
 
-def lengths(port: int) -> Outcome:
+def announced_lengths(port: int) -> AbuseResult:
     """C6: a message of 4 GB, announced; a frame of 16 MB, announced."""
-    told: Outcome = {}
-    wire = Wire(port)
-    wire.send(frame(HEADERS, END_HEADERS, 1, headers()))
-    wire.send(frame(DATA, 0, 1, message(b"x" * 100, length=2**32 - 1)))
-    told["message_s"] = _listen(wire, 3.0, lambda: bool(wire.ended or wire.resets))
-    told["message"] = "ended" if wire.ended or wire.resets else "open"
-    wire = Wire(port)
-    wire.send(frame(HEADERS, END_HEADERS, 1, headers()))
-    wire.send(frame(DATA, 0, 1, b"x" * 1_000, length=2**24 - 1))
+    told: AbuseResult = {}
+    wire = RawConnection(port)
+    wire.send(raw_frame(HEADERS, END_HEADERS, 1, call_header_block()))
+    wire.send(raw_frame(DATA, 0, 1, raw_grpc_message(b"x" * 100, length=2**32 - 1)))
+    told["message_s"] = _listen(wire, 3.0, lambda: bool(wire.ended_streams or wire.reset_streams))
+    told["message"] = "ended" if wire.ended_streams or wire.reset_streams else "open"
+    wire = RawConnection(port)
+    wire.send(raw_frame(HEADERS, END_HEADERS, 1, call_header_block()))
+    wire.send(raw_frame(DATA, 0, 1, b"x" * 1_000, length=2**24 - 1))
     told["frame_s"] = _listen(wire, 3.0, lambda: bool(wire.goaway))
     told["frame"] = "ended" if told["frame_s"] < 3.0 else "open"
     return told
 
 
-def metadata(port: int) -> Outcome:
+def large_metadata(port: int) -> AbuseResult:
     """C13: 20 kB in one header, 1,000 headers, garbage in a -bin header."""
     binary = (("x-bin", bytes(range(256))),)
     return {
-        "20 kB": _status(port, CALL, metadata=(("x", "y" * 20_000),)),
-        "1,000 headers": _status(port, CALL, metadata=tuple((f"x{n}", "y") for n in range(1_000))),
-        "binary": _status(port, CALL, metadata=binary),
-        "300 kB": _status(port, CALL, metadata=(("x", "y" * 300_000),)),
+        "20 kB": _status(port, SMALL_CALL, metadata=(("x", "y" * 20_000),)),
+        "1,000 headers": _status(
+            port, SMALL_CALL, metadata=tuple((f"x{n}", "y") for n in range(1_000))
+        ),
+        "binary": _status(port, SMALL_CALL, metadata=binary),
+        "300 kB": _status(port, SMALL_CALL, metadata=(("x", "y" * 300_000),)),
     }
 
 
-def rapid_reset(port: int) -> Outcome:
+def rapid_reset(port: int) -> AbuseResult:
     """C20: 20,000 calls, each reset as soon as it was sent (CVE-2023-44487)."""
-    wire = Wire(port)
-    block, body = headers(), message(CALL)
+    wire = RawConnection(port)
+    block, body = call_header_block(), raw_grpc_message(SMALL_CALL)
     sent = 0
     for first in range(1, 40_001, 200):
         content = b"".join(
-            frame(HEADERS, END_HEADERS, stream, block)
-            + frame(DATA, END_STREAM, stream, body)
-            + frame(RST, 0, stream, struct.pack(">I", 8))
+            raw_frame(HEADERS, END_HEADERS, stream, block)
+            + raw_frame(DATA, END_STREAM, stream, body)
+            + raw_frame(RST_STREAM, 0, stream, struct.pack(">I", 8))
             for stream in range(first, first + 200, 2)
         )
         if not wire.send(content):
@@ -199,8 +210,8 @@ def rapid_reset(port: int) -> Outcome:
     return {"sent": sent, "goaway": wire.goaway.hex()}
 
 
-def _flood(port: int, piece: bytes, times: int) -> Outcome:
-    wire = Wire(port)
+def _flood(port: int, piece: bytes, times: int) -> AbuseResult:
+    wire = RawConnection(port)
     began = time.monotonic()
     for _ in range(times):
         if not wire.send(piece * 100):
@@ -210,72 +221,76 @@ def _flood(port: int, piece: bytes, times: int) -> Outcome:
     return {"goaway": wire.goaway[4:].hex(), "s": time.monotonic() - began, "waited": waited}
 
 
-def pings(port: int) -> Outcome:
+def ping_flood(port: int) -> AbuseResult:
     """C21: 5,000 PINGs."""
-    return _flood(port, frame(PING, 0, 0, bytes(8)), 50)
+    return _flood(port, raw_frame(PING, 0, 0, bytes(8)), 50)
 
 
-def settings(port: int) -> Outcome:
+def settings_flood(port: int) -> AbuseResult:
     """C21: 20,000 SETTINGS."""
-    return _flood(port, frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 65_535)), 200)
+    return _flood(port, raw_frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 65_535)), 200)
 
 
-def pongs(port: int) -> Outcome:
+def settings_ack_flood(port: int) -> AbuseResult:
     """C21: 20,000 acknowledgements of nothing."""
-    return _flood(port, frame(SETTINGS, ACK, 0), 200)
+    return _flood(port, raw_frame(SETTINGS, ACK, 0), 200)
 
 
-def continuation(port: int) -> Outcome:
+def continuation_flood(port: int) -> AbuseResult:
     """C21: one header block of 2 MB that does not end."""
-    wire = Wire(port)
-    wire.send(frame(HEADERS, 0, 1, headers()))
-    piece = literal(b"x-long", b"y" * 16_000)
+    wire = RawConnection(port)
+    wire.send(raw_frame(HEADERS, 0, 1, call_header_block()))
+    piece = raw_header(b"x-long", b"y" * 16_000)
     for _ in range(128):
-        if not wire.send(frame(CONTINUATION, 0, 1, piece)):
+        if not wire.send(raw_frame(CONTINUATION, 0, 1, piece)):
             break
-    waited = _listen(wire, 3.0, lambda: bool(wire.goaway or wire.resets or wire.ended))
-    return {"over": bool(wire.goaway or wire.resets or wire.ended), "waited": waited}
+    waited = _listen(
+        wire, 3.0, lambda: bool(wire.goaway or wire.reset_streams or wire.ended_streams)
+    )
+    return {"over": bool(wire.goaway or wire.reset_streams or wire.ended_streams), "waited": waited}
 
 
-def hpack(port: int) -> Outcome:
+def hpack_bomb(port: int) -> AbuseResult:
     """C21: a header of 3.9 kB named once, then 16,000 times by its index: 62 MB unpacked."""
-    wire = Wire(port)
-    named = literal(b"x-long", b"y" * 3_900)
-    block = headers() + b"\x40" + named[1:] + b"\xbe" * 12_000
-    wire.send(frame(HEADERS, END_HEADERS, 1, block))
-    wire.send(frame(DATA, END_STREAM, 1, message(CALL)))
-    waited = _listen(wire, 3.0, lambda: bool(wire.goaway or wire.resets or wire.ended))
+    wire = RawConnection(port)
+    named = raw_header(b"x-long", b"y" * 3_900)
+    block = call_header_block() + b"\x40" + named[1:] + b"\xbe" * 12_000
+    wire.send(raw_frame(HEADERS, END_HEADERS, 1, block))
+    wire.send(raw_frame(DATA, END_STREAM, 1, raw_grpc_message(SMALL_CALL)))
+    waited = _listen(
+        wire, 3.0, lambda: bool(wire.goaway or wire.reset_streams or wire.ended_streams)
+    )
     return {"over": waited < 3.0, "waited": waited}
 
 
-def vanish(port: int) -> Outcome:
+def vanishing_clients(port: int) -> AbuseResult:
     """C15: 20 clients, each gone (RST) with 100 calls in flight."""
     for _ in range(20):
-        wire = Wire(port)
+        wire = RawConnection(port)
         for stream in range(1, 201, 2):
-            wire.call(stream, CALL)
+            wire.call(stream, SMALL_CALL)
         linger = struct.pack("ii", 1, 0)
         wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         wire.close()
     return {}
 
 
-def windows(port: int) -> Outcome:
+def bad_window_updates(port: int) -> AbuseResult:
     """C21: WINDOW_UPDATE of 0, and beyond 2^31."""
-    told: Outcome = {}
+    told: AbuseResult = {}
     for kind, by in (("zero", 0), ("overflow", 2**31 - 1)):
-        wire = Wire(port)
-        wire.call(1, CALL)
+        wire = RawConnection(port)
+        wire.call(1, SMALL_CALL)
         for _ in range(3):
-            wire.send(frame(WINDOW, 0, 0, struct.pack(">I", by)))
+            wire.send(raw_frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", by)))
         waited = _listen(wire, 1.0, lambda wire=wire: bool(wire.goaway))  # type: ignore[misc]
         told[kind] = "ended" if waited < 1.0 else "open"
     return told
 
 
-def strangers(port: int) -> Outcome:
+def foreign_protocols(port: int) -> AbuseResult:
     """C22: HTTP/1.1, a TLS hello, random bytes: who is closed, and when."""
-    told: Outcome = {}
+    told: AbuseResult = {}
     hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(600)
     first = {
         "HTTP/1.1": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -300,13 +315,13 @@ def strangers(port: int) -> Outcome:
     return told
 
 
-def unknown(port: int) -> Outcome:
+def unknown_methods(port: int) -> AbuseResult:
     """C26: methods and services that are not there."""
     paths = ("/turnout.v1.Predictor/Nothing", "/no.Service/Predict", "/x", "//", "/a/b/c")
-    return {path: _status(port, CALL, path) for path in paths}
+    return {path: _status(port, SMALL_CALL, path) for path in paths}
 
 
-def connects(port: int) -> Outcome:
+def connection_storm(port: int) -> AbuseResult:
     """C23: 5,000 connections made and left at once."""
     made = 0
     for _ in range(5_000):
@@ -318,12 +333,30 @@ def connects(port: int) -> Outcome:
     return {"made": made}
 
 
-KINDS: dict[str, Callable[[int], Outcome]] = {
+KINDS: dict[str, Callable[[int], AbuseResult]] = {
     act.__name__: act
     for act in (
-        *(half_open, silent, slow_body, zero_window, elements, gzip_bomb, lengths, metadata),
-        *(rapid_reset, pings, settings, pongs, continuation, hpack, windows, strangers),
-        *(unknown, vanish, connects),
+        *(
+            half_open_calls,
+            silent_connections,
+            slow_body,
+            zero_window,
+            many_elements,
+            gzip_bomb,
+            announced_lengths,
+            large_metadata,
+        ),
+        *(
+            rapid_reset,
+            ping_flood,
+            settings_flood,
+            settings_ack_flood,
+            continuation_flood,
+            hpack_bomb,
+            bad_window_updates,
+            foreign_protocols,
+        ),
+        *(unknown_methods, vanishing_clients, connection_storm),
     )
 }
 

@@ -3,21 +3,29 @@
 from collections.abc import Iterator, Sequence
 from random import Random
 
-ODD = (b"\0", b"\xff", b"\x7f", b"\x80" * 9 + b"\x01", b"\xff\xff\xff\xff\x0f", b"\x0a", b"\x22")
+ODD_BYTES = (
+    b"\0",
+    b"\xff",
+    b"\x7f",
+    b"\x80" * 9 + b"\x01",
+    b"\xff\xff\xff\xff\x0f",
+    b"\x0a",
+    b"\x22",
+)
 STEPS_MAX = 4
 
 
-def mutated(corpus: Sequence[bytes], seed: int) -> Iterator[bytes]:
+def mutated_requests(corpus: Sequence[bytes], seed: int) -> Iterator[bytes]:
     """Yield requests for ever: one in eight as it is, the others damaged up to four times."""
     draw = Random(seed)
     while True:
         message = draw.choice(corpus)
         for _ in range(draw.randrange(1, STEPS_MAX + 1) if draw.random() < 7 / 8 else 0):
-            message = _damaged(message, draw, corpus)
+            message = _damage(message, draw, corpus)
         yield message
 
 
-def _damaged(message: bytes, draw: Random, corpus: Sequence[bytes]) -> bytes:
+def _damage(message: bytes, draw: Random, corpus: Sequence[bytes]) -> bytes:
     first, last = sorted((draw.randrange(len(message) + 1), draw.randrange(len(message) + 1)))
     match draw.randrange(8):
         case 0:  # one bit
@@ -32,7 +40,7 @@ def _damaged(message: bytes, draw: Random, corpus: Sequence[bytes]) -> bytes:
         case 3:  # a piece twice
             return message[:last] + message[first:]
         case 4:  # something odd put in
-            return message[:first] + draw.choice(ODD) + message[first:]
+            return message[:first] + draw.choice(ODD_BYTES) + message[first:]
         case 5:  # cut off
             return message[:last]
         case 6:  # the front of one, the end of another

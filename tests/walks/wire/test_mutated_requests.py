@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.standalone_gateway import INPUTS, MODEL, alone, furnish
+from benchmarks.standalone_gateway import INPUTS, MODEL, standalone_gateway, write_gateway_folder
 from protos.open_inference_pb2 import ModelInferRequest
 from protos.predict_pb2 import PredictRequest, Row
-from tests.front_doors import BUILT
-from tests.walks.wire.header_blocks import ending
+from tests.front_doors import NEEDS_NATIVE_INGRESS
+from tests.walks.wire.header_blocks import grpc_status_and_message
 from tests.walks.wire.http2_frames import (
     ACK,
     DATA,
@@ -30,14 +30,14 @@ from tests.walks.wire.http2_frames import (
     PREDICT,
     PREFACE,
     SETTINGS,
-    WINDOW,
-    frame,
-    headers,
-    message,
+    WINDOW_UPDATE,
+    call_header_block,
+    raw_frame,
+    raw_grpc_message,
 )
-from tests.walks.wire.request_mutations import mutated
+from tests.walks.wire.request_mutations import mutated_requests
 
-pytestmark = [pytest.mark.walk, BUILT]
+pytestmark = [pytest.mark.walk, NEEDS_NATIVE_INGRESS]
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 OPEN_MAX = 32
@@ -50,7 +50,7 @@ INSIDE = re.compile(
     r"Traceback|panick|\.rs\b|\.py\b|site-packages|\w{3,}(?:Error|Exception)\b|\b0x[0-9a-f]{12}\b|nghttp2"
 )
 """What only our own insides could say."""
-EVERYTHING_AT_ONCE = frame(SETTINGS, 0, 0, b"\x00\x01" + bytes(4) + b"\x00\x04\x7f\xff\xff\xff")
+EVERYTHING_AT_ONCE = raw_frame(SETTINGS, 0, 0, b"\x00\x01" + bytes(4) + b"\x00\x04\x7f\xff\xff\xff")
 """No header table; windows that never fill."""
 
 
@@ -85,13 +85,13 @@ def infers() -> list[bytes]:
     return [raw.SerializeToString(), typed.SerializeToString(), *calls]
 
 
-class Sender:
+class MutationSender:
     """One connection with as many calls open as the server grants."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), 20.0)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        grown = frame(WINDOW, 0, 0, (2**31 - 1 - 65_535).to_bytes(4, "big"))
+        grown = raw_frame(WINDOW_UPDATE, 0, 0, (2**31 - 1 - 65_535).to_bytes(4, "big"))
         self.socket.sendall(PREFACE + EVERYTHING_AT_ONCE + grown)
         self.unread = b""
         self.stream = 1
@@ -101,8 +101,8 @@ class Sender:
         """Send (header block, message) each as a call."""
         out = []
         for block, body in calls:
-            out.append(frame(HEADERS, END_HEADERS, self.stream, block))
-            out.append(frame(DATA, END_STREAM, self.stream, message(body)))
+            out.append(raw_frame(HEADERS, END_HEADERS, self.stream, block))
+            out.append(raw_frame(DATA, END_STREAM, self.stream, raw_grpc_message(body)))
             self.open[self.stream] = body
             self.stream += 2
         self.socket.sendall(b"".join(out))
@@ -122,27 +122,27 @@ class Sender:
             at += 9 + length
             assert kind != GOAWAY, payload
             if kind == HEADERS and flags & END_STREAM:
-                yield self.open.pop(stream), *ending(payload)
+                yield self.open.pop(stream), *grpc_status_and_message(payload)
             elif kind in (SETTINGS, PING) and not flags & ACK:
-                self.socket.sendall(frame(kind, ACK, 0, payload if kind == PING else b""))
+                self.socket.sendall(raw_frame(kind, ACK, 0, payload if kind == PING else b""))
         self.unread = unread[at:]
 
 
-def sent(port: int, calls: int, seed: int, told: str) -> Counter[int | None]:
+def send_mutated(port: int, calls: int, seed: int, log: str) -> Counter[int | None]:
     """Send so many damaged requests, half to each method; how often each status came.
 
     told  the gateway's folder, of which nobody may hear.
     """
     supplies = cycle(
         [
-            (headers(PREDICT), mutated(predicts(), seed)),
-            (headers(INFER), mutated(infers(), seed + 1)),
+            (call_header_block(PREDICT), mutated_requests(predicts(), seed)),
+            (call_header_block(INFER), mutated_requests(infers(), seed + 1)),
         ]
     )
     seen: Counter[int | None] = Counter()
     left = calls
     while left:
-        sender, share = Sender(port), min(left, CALLS_OF_A_CONNECTION)
+        sender, share = MutationSender(port), min(left, CALLS_OF_A_CONNECTION)
         left -= share
         while share or sender.open:
             room = min(share, OPEN_MAX - len(sender.open))
@@ -158,22 +158,22 @@ def sent(port: int, calls: int, seed: int, told: str) -> Counter[int | None]:
                 seen[status] += 1
                 known = status in ALLOWED or (status == 13 and FAULT.fullmatch(words))
                 assert known, (status, words, body.hex())
-                assert told not in words, words
+                assert log not in words, words
                 assert not INSIDE.search(words), (words, body.hex())
         sender.socket.close()
     return seen
 
 
-def walk(folder: Path, calls: int, seed: int) -> Counter[int | None]:
+def run_mutations(folder: Path, calls: int, seed: int) -> Counter[int | None]:
     """Send them to a gateway of one worker, which must be the same one afterwards."""
-    furnish(folder)
+    write_gateway_folder(folder)
     settings = {"workers": 1, "ingress": "native", "connection_age_s_max": 3_600.0}
-    with alone(folder, settings) as gateway:
-        assert gateway.settled(1)
-        before = gateway.serving()
-        seen = sent(gateway.port, calls, seed, str(folder))
-        assert gateway.serving() == before
-        assert gateway.settled(1)
+    with standalone_gateway(folder, settings) as gateway:
+        assert gateway.wait_settled(1)
+        before = gateway.serving_pids()
+        seen = send_mutated(gateway.port, calls, seed, str(folder))
+        assert gateway.serving_pids() == before
+        assert gateway.wait_settled(1)
     log = (folder / "gateway.log").read_text()
     assert "ERROR" not in log, log
     faults = [line for line in log.splitlines() if " fault " in line]
@@ -183,7 +183,7 @@ def walk(folder: Path, calls: int, seed: int) -> Counter[int | None]:
 
 def test_twenty_thousand_damaged_requests_are_refused_in_our_words(tmp_path: Path) -> None:
     """Nothing crashes, nothing is INTERNAL or UNKNOWN, no text of ours leaks; some are answered."""
-    seen = walk(tmp_path, 20_000, seed=7)
+    seen = run_mutations(tmp_path, 20_000, seed=7)
     assert seen[0] > 1_000
     assert seen[3] > 5_000
 
@@ -191,6 +191,6 @@ def test_twenty_thousand_damaged_requests_are_refused_in_our_words(tmp_path: Pat
 @pytest.mark.nightly
 def test_a_million_damaged_requests(tmp_path: Path) -> None:
     """The same, whole."""
-    seen = walk(tmp_path, 1_000_000, seed=1)
+    seen = run_mutations(tmp_path, 1_000_000, seed=1)
     print(dict(seen))  # noqa: T201  the nightly's figures
     assert sum(seen.values()) == 1_000_000

@@ -16,17 +16,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.standalone_gateway import alone, furnish
-from gateway.fault_log import FaultLog
-from gateway.supervision.sockets import LentPort, SlotPorts, ends
-from tests.front_doors import BUILT
-from tests.interop.service import door_with_test_service
-from tests.walks.running_system import until
+from benchmarks.standalone_gateway import standalone_gateway, write_gateway_folder
+from gateway.fault_log import InternalErrorLog
+from gateway.supervision.sockets import LentSocket, SlotSockets, create_socket_channel
+from tests.front_doors import NEEDS_NATIVE_INGRESS
+from tests.interop.service import ingress_with_test_service
+from tests.walks.running_system import poll_system_until
 from tests.walks.wire.connection_flood import GREETING
-from tests.walks.wire.http2_frames import Wire
-from tests.walks.wire.test_wire_abuse import Alone
+from tests.walks.wire.http2_frames import RawConnection
+from tests.walks.wire.test_wire_abuse import GatewayUnderAbuse
 
-pytestmark = [pytest.mark.walk, BUILT]
+pytestmark = [pytest.mark.walk, NEEDS_NATIVE_INGRESS]
 
 HAND_OVERS = 300
 HAMMERS = 2
@@ -54,7 +54,7 @@ def halt(pid: int) -> None:
     """SIGSTOP; return once every thread has stopped."""
     os.kill(pid, signal.SIGSTOP)
     stats = [task / "stat" for task in Path(f"/proc/{pid}/task").iterdir()]
-    until(lambda: all(") T " in stat.read_text() for stat in stats), 5.0, "stopped")
+    poll_system_until(lambda: all(") T " in stat.read_text() for stat in stats), 5.0, "stopped")
 
 
 def test_three_hundred_hand_overs_reset_nobody() -> None:
@@ -64,13 +64,13 @@ def test_three_hundred_hand_overs_reset_nobody() -> None:
     """
 
     async def walk() -> Counter[str]:
-        ports, (ours, theirs) = SlotPorts("127.0.0.1", 0), ends()
-        lent, faults = LentPort(theirs.detach()), FaultLog(logging.getLogger("quiet"))
+        ports, (ours, theirs) = SlotSockets("127.0.0.1", 0), create_socket_channel()
+        lent, faults = LentSocket(theirs.detach()), InternalErrorLog(logging.getLogger("quiet"))
 
         async def opened() -> "object":
-            door = door_with_test_service("native", faults)
-            ports.lend(0, ours)
-            with lent.taken() as fd:
+            door = ingress_with_test_service("native", faults)
+            ports.send_socket(0, ours)
+            with lent.received_socket() as fd:
                 assert fd is not None
                 assert await door.listen("127.0.0.1", ports.port, "", fd) == ports.port
             return door
@@ -95,11 +95,11 @@ def test_three_hundred_hand_overs_reset_nobody() -> None:
 
 def test_who_waits_at_a_hung_worker_is_served_by_its_successor(tmp_path: Path) -> None:
     """The kernel has connected them, the worker is stopped, then killed: the spare takes them."""
-    furnish(tmp_path)
+    write_gateway_folder(tmp_path)
     settings = {"workers": 1, "ingress": "native"}
-    with alone(tmp_path, settings) as gateway, ExitStack() as callers:
-        assert gateway.settled(1)
-        hung = gateway.serving()[0]
+    with standalone_gateway(tmp_path, settings) as gateway, ExitStack() as callers:
+        assert gateway.wait_settled(1)
+        hung = gateway.serving_pids()[0]
         halt(hung)
         waiting = [
             callers.enter_context(socket.create_connection(("127.0.0.1", gateway.port)))
@@ -109,14 +109,16 @@ def test_who_waits_at_a_hung_worker_is_served_by_its_successor(tmp_path: Path) -
             caller.settimeout(20.0)
             caller.sendall(GREETING)
         assert all(caller.recv(9) for caller in waiting)
-        until(lambda: gateway.serving().get(0, hung) != hung, 5.0, "somebody else serves")
+        poll_system_until(
+            lambda: gateway.serving_pids().get(0, hung) != hung, 5.0, "somebody else serves"
+        )
 
 
 def test_with_nobody_left_for_it_a_port_refuses(tmp_path: Path) -> None:
     """Worker and spare killed: callers hear so at once, instead of waiting in a queue."""
-    furnish(tmp_path)
-    with alone(tmp_path, {"workers": 1, "ingress": "native"}) as gateway:
-        assert gateway.settled(1)
+    write_gateway_folder(tmp_path)
+    with standalone_gateway(tmp_path, {"workers": 1, "ingress": "native"}) as gateway:
+        assert gateway.wait_settled(1)
         for row in gateway.workers():
             os.kill(row["pid"], signal.SIGKILL)
 
@@ -124,8 +126,8 @@ def test_with_nobody_left_for_it_a_port_refuses(tmp_path: Path) -> None:
             with socket.socket() as caller:
                 return caller.connect_ex(("127.0.0.1", gateway.port)) == errno.ECONNREFUSED
 
-        until(refused, 2.0, "refused")
-        assert gateway.settled(1)
+        poll_system_until(refused, 2.0, "refused")
+        assert gateway.wait_settled(1)
         assert not refused()
 
 
@@ -135,15 +137,15 @@ def test_a_stop_of_the_whole_process_counts_for_nobody() -> None:
     child = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin is not None
     assert child.stdout is not None
-    gateway = Alone(child, child.stdout, "native", int(child.stdout.readline()))
-    wire = Wire(gateway.port, greet=False)
+    gateway = GatewayUnderAbuse(child, child.stdout, "native", int(child.stdout.readline()))
+    wire = RawConnection(gateway.port, greet=False)
     assert wire.read(5.0)  # the server's SETTINGS: it has accepted
     halt(child.pid)
     assert wire.read(2.5)
     wire.send(GREETING)
     os.kill(child.pid, signal.SIGCONT)
     wire.call(1, b"")
-    while 1 not in wire.ended:
+    while 1 not in wire.ended_streams:
         assert wire.read(5.0), "closed"
     wire.close()
     child.stdin.close()

@@ -23,10 +23,10 @@ import pytest
 from gateway.settings import Settings
 from gateway.transport.grpcio.options import server_options
 from protos.predict_pb2 import PredictRequest, Row
-from tests.front_doors import DOORS
-from tests.poll import until
+from tests.front_doors import INGRESSES
+from tests.poll import wait_until
 from tests.walks.wire.hostile_clients import KINDS
-from tests.walks.wire.http2_frames import PREDICT, Wire
+from tests.walks.wire.http2_frames import PREDICT, RawConnection
 
 pytestmark = pytest.mark.walk
 
@@ -38,11 +38,11 @@ CALL = PredictRequest(model="churn", rows=[Row(keys=["S1"], inputs=[1.0, 2.0, 3.
 
 
 @dataclass
-class Alone:
+class GatewayUnderAbuse:
     """A gateway in a process of its own."""
 
     child: "subprocess.Popen[str]"
-    said: IO[str]
+    announced: IO[str]
     door: str
     port: int = 0
 
@@ -51,7 +51,7 @@ class Alone:
         assert self.child.stdin is not None
         self.child.stdin.write("\n")
         self.child.stdin.flush()
-        state: dict[str, Any] = json.loads(self.said.readline())
+        state: dict[str, Any] = json.loads(self.announced.readline())
         return state
 
     def resident_mb(self) -> float:
@@ -59,7 +59,7 @@ class Alone:
         pages = int(Path(f"/proc/{self.child.pid}/statm").read_text().split()[1])
         return pages * 4096 / 1e6
 
-    def emptied(self, tasks: int) -> None:
+    def wait_empty(self, tasks: int) -> None:
         """Return once no row and no more than *tasks* tasks are inside."""
         give_up = time.monotonic() + 5.0
         while (state := self.state())["rows_inside"] or state["tasks"] > tasks:
@@ -68,14 +68,14 @@ class Alone:
         assert state["faults"] == []
 
 
-@pytest.fixture(scope="module", params=DOORS)
-def alone(request: pytest.FixtureRequest) -> Iterator[Alone]:
+@pytest.fixture(scope="module", params=INGRESSES)
+def gateway_under_abuse(request: pytest.FixtureRequest) -> Iterator[GatewayUnderAbuse]:
     """One gateway a door for this file: it has to live through all of it."""
     line = [sys.executable, "-m", "tests.walks.models.gateway_process", request.param]
     child = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin is not None
     assert child.stdout is not None
-    gateway = Alone(child, child.stdout, request.param)
+    gateway = GatewayUnderAbuse(child, child.stdout, request.param)
     gateway.port = int(child.stdout.readline())
     yield gateway
     child.stdin.close()
@@ -108,7 +108,7 @@ def p99_s(took_s: list[float]) -> float:
     return sorted(took_s)[int(0.99 * len(took_s))]
 
 
-async def beside(port: int, kind: str) -> tuple[dict[str, Any], Customer, float]:
+async def abuse_beside_calls(port: int, kind: str) -> tuple[dict[str, Any], Customer, float]:
     """What came of the abuse, the customer beside it, and the customer's p99 before it."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         customer = Customer(channel)
@@ -129,64 +129,68 @@ async def beside(port: int, kind: str) -> tuple[dict[str, Any], Customer, float]
     return outcome, customer, before_s
 
 
-def held(kind: str, told: dict[str, Any], door: str) -> bool:
+def check_abuse_result(kind: str, result: dict[str, Any], door: str) -> bool:
     """Whether the abuser got what is promised, and no more."""
     match kind:
         case "rapid_reset" if door == "native":
-            return bytes.fromhex(told["goaway"])[8:] == b"too_many_resets"
+            return bytes.fromhex(result["goaway"])[8:] == b"too_many_resets"
         case "settings" if door == "native":
-            return bytes.fromhex(told["goaway"])[4:] == b"too_many_frames"
+            return bytes.fromhex(result["goaway"])[4:] == b"too_many_frames"
         case "windows" if door == "native":
-            return told["zero"] == told["overflow"] == "ended"
+            return result["zero"] == result["overflow"] == "ended"
         case "half_open":
-            return told["ended"] == 1_000 and told["refused"] >= 900 and told["s"] < 2.5
+            return result["ended"] == 1_000 and result["refused"] >= 900 and result["s"] < 2.5
         case "silent":
-            return told["mute_left"] == 0 and told["s"] < 4.0
+            return result["mute_left"] == 0 and result["s"] < 4.0
         case "slow_body":
-            return told["ended"] == 50 and told["s"] < 2.5
+            return result["ended"] == 50 and result["s"] < 2.5
         case "elements":
-            return set(told.values()) == {"RESOURCE_EXHAUSTED"}
+            return set(result.values()) == {"RESOURCE_EXHAUSTED"}
         case "gzip_bomb" | "lengths":
-            return "open" not in told.values()
+            return "open" not in result.values()
         case "metadata":
-            large = {told[name] for name in ("20 kB", "1,000 headers")}
+            large = {result[name] for name in ("20 kB", "1,000 headers")}
             # nghttp2 ends a connection for one header of more than 64 kB.
             largest = "UNAVAILABLE" if door == "native" else "RESOURCE_EXHAUSTED"
-            exhausted = large == {"RESOURCE_EXHAUSTED"} and told["300 kB"] == largest
-            return exhausted and told["binary"] == "OK"
+            exhausted = large == {"RESOURCE_EXHAUSTED"} and result["300 kB"] == largest
+            return exhausted and result["binary"] == "OK"
         case "pings":
-            return bytes.fromhex(told["goaway"])[4:] == b"too_many_pings"
+            return bytes.fromhex(result["goaway"])[4:] == b"too_many_pings"
         case "continuation" | "hpack":
-            return bool(told["over"])
+            return bool(result["over"])
         case "windows":
-            return told["zero"] == "ended"
+            return result["zero"] == "ended"
         case "strangers":
-            return all(seconds != "open" and seconds < 4.0 for seconds in told.values())
+            return all(seconds != "open" and seconds < 4.0 for seconds in result.values())
         case "unknown":
-            return set(told.values()) == {"UNIMPLEMENTED"}
+            return set(result.values()) == {"UNIMPLEMENTED"}
     return True
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_abuse_is_ended_and_others_do_not_notice(kind: str, alone: Alone) -> None:
+def test_abuse_is_ended_and_others_do_not_notice(
+    kind: str, gateway_under_abuse: GatewayUnderAbuse
+) -> None:
     """Each kind: ended as promised; the customer beside it is served; nothing is left."""
-    alone.emptied(50)
-    tasks, before_mb = alone.state()["tasks"], alone.resident_mb()
-    told, customer, before_s = asyncio.run(beside(alone.port, kind))
-    assert held(kind, told, alone.door), told
+    gateway_under_abuse.wait_empty(50)
+    tasks, before_mb = gateway_under_abuse.state()["tasks"], gateway_under_abuse.resident_mb()
+    told, customer, before_s = asyncio.run(abuse_beside_calls(gateway_under_abuse.port, kind))
+    assert check_abuse_result(kind, told, gateway_under_abuse.door), told
     assert customer.failed == []
     assert len(customer.took_s) > 10
     slow_s = median(customer.took_s) if kind in BURSTS else p99_s(customer.took_s)
     assert slow_s < 3 * before_s + OTHERS_S
-    assert alone.resident_mb() - before_mb < GROWTH_MB
-    alone.emptied(tasks)
+    assert gateway_under_abuse.resident_mb() - before_mb < GROWTH_MB
+    gateway_under_abuse.wait_empty(tasks)
 
 
-def test_calls_beyond_streams_max_wait_and_are_not_refused(alone: Alone) -> None:
+def test_calls_beyond_streams_max_wait_and_are_not_refused(
+    gateway_under_abuse: GatewayUnderAbuse,
+) -> None:
     """An ordinary client with 300 calls at once on one connection: all are answered."""
 
     async def walk() -> None:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{alone.port}") as channel:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway_under_abuse.port}") as channel:
             predict = channel.unary_unary(PREDICT)
             message = CALL.SerializeToString()
             for _ in range(3):
@@ -224,19 +228,19 @@ def test_connections_beyond_the_bound_are_closed_and_room_is_made_again() -> Non
         server = grpc.aio.server(options=server_options(Settings(connections_max=10)))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        wires = [await asyncio.to_thread(Wire, port) for _ in range(30)]
-        await until(lambda: sum(not wire.read(0.001) for wire in wires) == 20)
+        wires = [await asyncio.to_thread(RawConnection, port) for _ in range(30)]
+        await wait_until(lambda: sum(not wire.read(0.001) for wire in wires) == 20)
         for wire in wires:
             wire.close()
 
         def welcome() -> bool:
-            wire = Wire(port)
+            wire = RawConnection(port)
             try:
                 return wire.read(0.1) and wire.read(0.05)
             finally:
                 wire.close()
 
-        await until(welcome)
+        await wait_until(welcome)
         await server.stop(0)
 
     asyncio.run(walk())
