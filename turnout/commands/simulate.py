@@ -1,4 +1,4 @@
-"""`turnout rollout simulate`: one stream through this judge and through other tools' beside it."""
+"""`turnout rollout simulate`: judges the same traffic by Turnout's and other tools' rules."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,66 +18,92 @@ if TYPE_CHECKING:
     from rollout.simulation.simulate import JudgeResult
     from rollout.simulation.streams import Scenario
 
-RESULT_COLUMNS = ("judge", "verdict", "after", "candidate's calls", "because")
+RESULT_COLUMNS = ("judge", "verdict", "after", "candidate's calls", "reason")
 
 
 def simulate(
     ctx: typer.Context,
-    scenario: Annotated[str, typer.Argument(help="By name; empty: list them.")] = "",
-    rate: Annotated[float, typer.Option(min=0.0, help="Calls a second, both arms.")] = 100.0,
-    share_bp: Annotated[int, typer.Option(min=1, max=9_999, help="The candidate's.")] = 500,
-    seconds: Annotated[int, typer.Option(min=1, help="How long is looked.")] = 3_600,
-    runs: Annotated[int, typer.Option(min=1, help="Rollouts; with several, medians.")] = 1,
-    seed: Annotated[int, typer.Option(help="The first run's.")] = 1,
-    journal: Annotated[
-        str, typer.Option(help="Instead: a gateway's folder; judges failures only.")
+    scenario: Annotated[
+        str, typer.Argument(help="Name of a scenario. Default: list all scenarios.")
     ] = "",
-    model: Annotated[str, typer.Option(help="With --journal.")] = "",
-    version: Annotated[str, typer.Option(help="With --journal: the canary's label.")] = "",
+    rate: Annotated[
+        float, typer.Option(min=0.0, help="Calls a second, production and candidate together.")
+    ] = 100.0,
+    share_bp: Annotated[
+        int,
+        typer.Option(min=1, max=9_999, help="The candidate's share in basis points (500 = 5 %)."),
+    ] = 500,
+    seconds: Annotated[
+        int, typer.Option(min=1, help="Longest simulated rollout, in seconds.")
+    ] = 3_600,
+    runs: Annotated[
+        int, typer.Option(min=1, help="Number of rollouts; of more than one, medians are shown.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Random seed of the first rollout.")] = 1,
+    journal: Annotated[
+        str, typer.Option(help="Judge recorded traffic in this gateway folder; failures only.")
+    ] = "",
+    model: Annotated[str, typer.Option(help="With --journal: the model's name.")] = "",
+    version: Annotated[str, typer.Option(help="With --journal: label of the canary.")] = "",
 ) -> None:
-    """Play made-up or recorded traffic; show which judge would have rolled back, and when."""
-    from rollout.simulation.recorded import replay_journal
-    from rollout.simulation.simulate import (
-        judge_ticks,
-        judge_with_others,
-        simulate_canary,
-        single_share_policy,
-    )
-    from rollout.simulation.streams import SCENARIOS, TrafficStream
+    """Simulate a rollout; show which judge rolls back, and when.
 
-    asked: CommandContext = ctx.obj
+    The other judges are rules of Flagger, Argo Rollouts, SageMaker and Kayenta.
+    """
+    # The simulator imports numpy, which `turnout --help` does not need.
+    from rollout.simulation.streams import SCENARIOS
+
+    # Recorded traffic, a list of scenarios, or simulated traffic.
+    context: CommandContext = ctx.obj
     if journal:
         if not (model and version):
-            raise UsageError("--journal needs --model and --version: whose canary to judge")
-        ticks = list(
-            replay_journal(_recorded_calls(Path(journal)), model, version, share_bp / 10_000)
-        )
-        if not ticks:
-            raise OperatorError(
-                f"no call that version {version} of {model!r} answered as canary is in {journal}"
+            raise UsageError(
+                "--journal needs --model and --version, which name the canary to judge"
             )
-        _print_results(
-            asked, [[judge_ticks(ticks, single_share_policy(share_bp)), *judge_with_others(ticks)]]
-        )
+        _print_results(context, [_judge_journal(Path(journal), model, version, share_bp)])
     elif not scenario:
-        told = {one.name: one.description for one in SCENARIOS.values()}
-        terminal(asked.json).result(
-            told, text_table(("scenario", "what happens"), list(told.items()))
+        descriptions = {scenario.name: scenario.description for scenario in SCENARIOS.values()}
+        terminal(context.json).result(
+            descriptions, text_table(("scenario", "what happens"), list(descriptions.items()))
         )
     elif scenario not in SCENARIOS:
-        raise OperatorError(f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
+        raise OperatorError(f"there is no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
     else:
-        played: Scenario = replace(SCENARIOS[scenario], calls_a_second=rate)
-        screen = terminal(asked.json)
-        found: list[list[JudgeResult]] = []
-        with screen.progress() as progress:
-            task = progress.add_task(played.description, total=runs, note="")
-            for run in range(seed, seed + runs):
-                stream = TrafficStream(played, share_bp / 10_000, run)
-                ours = simulate_canary(played, single_share_policy(share_bp), run, seconds)
-                found.append([ours, *judge_with_others(stream.seconds_of_traffic(seconds))])
-                progress.update(task, completed=len(found), note=f"{len(found)} of {runs}")
-        _print_results(asked, found)
+        # Every run has its own seed, so that medians mean something.
+        chosen = replace(SCENARIOS[scenario], calls_a_second=rate)
+        results = _simulate(context, chosen, share_bp, seconds, range(seed, seed + runs))
+        _print_results(context, results)
+
+
+def _judge_journal(folder: Path, model: str, version: str, share_bp: int) -> "list[JudgeResult]":
+    """Return each judge's result on the recorded calls below *folder*."""
+    from rollout.simulation.recorded import replay_journal
+    from rollout.simulation.simulate import judge_ticks, judge_with_others, single_share_policy
+
+    ticks = list(replay_journal(_recorded_calls(folder), model, version, share_bp / 10_000))
+    if not ticks:
+        raise OperatorError(
+            f"{folder} has no call that version {version} of {model!r} answered as canary"
+        )
+    return [judge_ticks(ticks, single_share_policy(share_bp)), *judge_with_others(ticks)]
+
+
+def _simulate(
+    context: CommandContext, scenario: "Scenario", share_bp: int, seconds: int, seeds: range
+) -> "list[list[JudgeResult]]":
+    """Return each judge's result on one simulated rollout for each seed, with a progress bar."""
+    from rollout.simulation.simulate import judge_with_others, simulate_canary, single_share_policy
+    from rollout.simulation.streams import TrafficStream
+
+    results: list[list[JudgeResult]] = []
+    with terminal(context.json).progress() as progress:
+        task = progress.add_task(scenario.description, total=len(seeds), note="")
+        for seed in seeds:
+            stream = TrafficStream(scenario, share_bp / 10_000, seed)
+            result = simulate_canary(scenario, single_share_policy(share_bp), seed, seconds)
+            results.append([result, *judge_with_others(stream.seconds_of_traffic(seconds))])
+            progress.update(task, completed=len(results), note=f"{len(results)} of {len(seeds)}")
+    return results
 
 
 def _recorded_calls(folder: Path) -> "Iterator[ServedBatch]":
@@ -91,22 +117,23 @@ def _recorded_calls(folder: Path) -> "Iterator[ServedBatch]":
 
 
 def _print_results(context: CommandContext, results: "list[list[JudgeResult]]") -> None:
-    """One line a judge, over all runs."""
+    """Print one line for each judge, over all runs: medians of the runs it rolled back, if any."""
     rows: list[tuple[str, ...]] = []
     value = []
-    for of_judge in zip(*results, strict=True):
-        back = [one for one in of_judge if one.verdict == "rolled back"]
-        shown = back or list(of_judge)
+    for judge_results in zip(*results, strict=True):
+        rolled_back = [result for result in judge_results if result.verdict == "rolled back"]
+        shown = rolled_back or list(judge_results)
         verdict = shown[0].verdict
-        if len(of_judge) > 1:
-            verdict = f"{len(back)} of {len(of_judge)} rolled back"
-        after, calls = median(one.second for one in shown), median(one.calls for one in shown)
+        if len(judge_results) > 1:
+            verdict = f"{len(rolled_back)} of {len(judge_results)} rolled back"
+        after = median(result.second for result in shown)
+        calls = median(result.calls for result in shown)
         rows.append((shown[0].judge, verdict, f"{after:,.0f} s", f"{calls:,.0f}", shown[0].reason))
         value.append(
             {
                 "judge": shown[0].judge,
-                "runs": len(of_judge),
-                "rolled_back": len(back),
+                "runs": len(judge_results),
+                "rolled_back": len(rolled_back),
                 "verdict": shown[0].verdict,
                 "second": after,
                 "calls": calls,

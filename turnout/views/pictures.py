@@ -1,4 +1,4 @@
-"""An SVG as a PNG, for reports; needs the extra `plots`."""
+"""Writes an SVG picture to a file, as SVG or as PNG. PNG needs the extra `plots`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 from turnout.errors import OperatorError
 
 FONT_FAMILIES = ("DejaVu Sans", "Liberation Sans", "Noto Sans", "Open Sans", "Arial", "Helvetica")
-"""Tried in turn: what Linux, macOS and Windows come with."""
+"""Fonts of Linux, macOS and Windows, in the order in which they are tried."""
 ZOOM = 2.0
-"""Pixels a unit: sharp on paper and on dense screens."""
+"""Pixels in a PNG for each SVG unit, so that it is sharp on paper and on dense screens."""
 FONT_PROBE_SVG = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20">'
     '<text x="2" y="15" font-family="sans-serif" font-size="12">Ag</text></svg>'
@@ -18,9 +18,9 @@ Render = Callable[..., bytes]
 
 
 def write_picture(svg: str, file: Path) -> None:
-    """Write *svg* to *file*: as it stands, or drawn, by the file's ending.
+    """Write *svg* to *file*, as SVG or PNG by the ending of its name.
 
-    OperatorError for another ending, without the library, and without a font.
+    OperatorError when the ending is another one, or when a PNG lacks its library or a font.
     """
     match file.suffix.lower():
         case ".svg":
@@ -32,24 +32,27 @@ def write_picture(svg: str, file: Path) -> None:
 
 
 def render_png(svg: str) -> bytes:
-    """Return *svg* drawn; OperatorError says what is missing."""
+    """Return *svg* as the bytes of a PNG; OperatorError when the library or a font is missing."""
     try:
         from resvg_py import svg_to_bytes
     except ImportError as error:
         raise OperatorError(
-            "a PNG needs the extra plots: pip install 'turnout[plots]'; an SVG needs nothing: --svg"
+            "a PNG needs the extra plots: pip install 'turnout[plots]'. An SVG needs nothing: --svg"
         ) from error
     family = installed_font(svg_to_bytes)
     return bytes(svg_to_bytes(svg_string=svg, sans_serif_family=family, zoom=ZOOM))
 
 
 def installed_font(render: Render, families: tuple[str, ...] = FONT_FAMILIES) -> str:
-    """Return the first of *families* that this host has; OperatorError: none."""
+    """Return the first of *families* that is installed; OperatorError when none is.
+
+    resvg draws text without any font as nothing, so a text is drawn with each and compared.
+    """
     without = bytes(render(svg_string=FONT_PROBE_SVG, skip_system_fonts=True))
     for family in families:
         if bytes(render(svg_string=FONT_PROBE_SVG, sans_serif_family=family)) != without:
             return family
     raise OperatorError(
-        f"this host has none of the fonts {', '.join(families)}, and a picture without words says "
-        "nothing: install one (fonts-dejavu-core, say), or take the SVG: --svg"
+        f"this host has none of the fonts {', '.join(families)}, so a PNG would lack its text. "
+        "Install one, such as fonts-dejavu-core, or write an SVG: --svg"
     )

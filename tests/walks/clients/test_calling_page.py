@@ -29,7 +29,7 @@ CLIENT_ADDRESS = "127.0.0.1:8500"
 
 
 @pytest.mark.parametrize("block", snippets(PAGE, "python"), ids=str)
-def test_a_program_runs_as_it_stands(four_models: FourModels, block: Snippet) -> None:
+def test_calling_page_program_runs_as_it_stands(four_models: FourModels, block: Snippet) -> None:
     """From a user's folder; tritonclient's in the environment that has it."""
     theirs = "tritonclient" in block.body
     python = triton_python() if theirs else sys.executable
@@ -74,7 +74,7 @@ def test_client_readme_names_the_fields_codes_and_versions_of_the_package() -> N
     assert f"turnout_client-{project['project']['version']}-py3" in page
 
 
-def test_the_page_names_every_status_and_kind_and_its_numbers() -> None:
+def test_calling_page_names_every_status_outcome_kind_and_limit() -> None:
     """What callers are told is what the code does."""
     page = PAGE.read_text(encoding="utf-8")
     elsewhere = {"OK", "ABORTED", "PERMISSION_DENIED", "UNAUTHENTICATED"}

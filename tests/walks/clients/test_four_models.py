@@ -18,7 +18,7 @@ AT_ONCE = 96
 """What the client's 4 connections carry side by side: streams_max is 32."""
 
 
-def test_each_of_800_mixed_calls_gets_its_own_models_and_customers_answer(
+def test_gateway_answers_800_mixed_calls_each_from_its_own_model_and_rows(
     four_models: FourModels,
 ) -> None:
     """Two workers, 200 calls a model, 96 at once; equal to onnxruntime on the offline rows."""
@@ -56,7 +56,7 @@ def test_each_of_800_mixed_calls_gets_its_own_models_and_customers_answer(
         assert len(np.unique(got)) > 50, f"{model}: too few different answers to tell any apart"
 
 
-def test_each_model_keeps_its_own_reference_and_card(four_models: FourModels) -> None:
+def test_describe_returns_each_models_own_entities_and_outputs(four_models: FourModels) -> None:
     """What was registered is what is described: entities and outputs of each."""
 
     async def walk() -> None:

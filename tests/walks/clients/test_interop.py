@@ -51,7 +51,7 @@ async def interop_server(ingress: str) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("ingress", INGRESSES)
 @pytest.mark.parametrize("case", CASES)
-def test_pythons_client(case: str, ingress: str) -> None:
+def test_interop_case_passes_with_the_python_client(case: str, ingress: str) -> None:
     """The case as gRPC describes it."""
 
     async def run() -> None:
@@ -85,7 +85,7 @@ def go_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.nightly  # building grpc-go takes 45 s of CPU the first time, 2 s later
 @pytest.mark.parametrize("ingress", INGRESSES)
-def test_gos_client(ingress: str, go_client: Path) -> None:
+def test_interop_cases_pass_with_the_go_client(ingress: str, go_client: Path) -> None:
     """Every case by name; who fails says so and leaves with 1."""
 
     async def run() -> None:

@@ -40,7 +40,7 @@ def run_page_line(played: PlayedDemo, line: list[str]) -> subprocess.CompletedPr
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_a_block_runs_as_it_stands(played_demo: PlayedDemo, block: Snippet) -> None:
+def test_page_block_runs_as_it_stands(played_demo: PlayedDemo, block: Snippet) -> None:
     """Each program, and each command line in order, leaves with 0."""
     if "turnout-loadgen" in block.body and build_generator() is None:
         pytest.skip("cargo is not there to build the load generator")
@@ -55,13 +55,13 @@ def test_a_block_runs_as_it_stands(played_demo: PlayedDemo, block: Snippet) -> N
         assert done.returncode == 0, f"{block}: {line[-1]}\n{done.stdout}{done.stderr}"
 
 
-def test_every_item_of_the_first_issue_has_its_command() -> None:
+def test_readme_has_a_command_for_every_item_of_the_first_issue() -> None:
     """S1 to S9, each in the table."""
     text = README.read_text(encoding="utf-8")
     assert [n for n in range(1, 10) if f"\n| S{n} |" not in text] == []
 
 
-def test_every_page_that_is_linked_is_there() -> None:
+def test_readme_links_only_to_files_that_exist() -> None:
     """No dead link inside the house."""
     links = re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8"))
     assert [link for link in links if not (HOUSE / link).exists()] == []

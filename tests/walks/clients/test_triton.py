@@ -25,7 +25,7 @@ def triton_output(running_system: RunningSystem) -> Any:  # noqa: ANN401  what t
     return json.loads(done.stdout)
 
 
-def test_it_finds_server_and_model_alive_and_ready(triton_output: dict[str, Any]) -> None:
+def test_triton_client_finds_server_and_model_live_and_ready(triton_output: dict[str, Any]) -> None:
     """Health, for server, model, version; a stranger is not ready."""
     assert [triton_output[name] for name in ("live", "ready", "model_ready", "version_ready")] == [
         True
@@ -34,7 +34,7 @@ def test_it_finds_server_and_model_alive_and_ready(triton_output: dict[str, Any]
     assert triton_output["server"]["name"] == "turnout"
 
 
-def test_it_reads_what_to_send(triton_output: dict[str, Any]) -> None:
+def test_triton_client_reads_the_tensors_of_a_model(triton_output: dict[str, Any]) -> None:
     """Two tensors in, one out, with their widths."""
     model = triton_output["model"]
     assert (model["name"], model["versions"], model["platform"]) == ("tiny", ["1"], "turnout_onnx")
@@ -45,7 +45,7 @@ def test_it_reads_what_to_send(triton_output: dict[str, Any]) -> None:
     assert model["outputs"] == [{"name": "scores", "datatype": "FP32", "shape": ["-1", "1"]}]
 
 
-def test_it_infers(triton_output: dict[str, Any]) -> None:
+def test_triton_client_infers(triton_output: dict[str, Any]) -> None:
     """Scores by head (.1, .2, .3), in order; id echoed; role, holdout and a prediction_id."""
     two = triton_output["two_rows"]
     assert [round(row[0], 4) for row in two["scores"]] == [1.4, 3.2]
@@ -75,7 +75,7 @@ def test_it_infers(triton_output: dict[str, Any]) -> None:
         ("sequence", "INVALID_ARGUMENT", "parameter 'sequence_"),
     ],
 )
-def test_it_is_told_what_is_wrong(
+def test_triton_client_gets_status_and_name_of_what_is_wrong(
     triton_output: dict[str, Any], case: str, status: str, words: str
 ) -> None:
     """The status, and the tensor by name."""
