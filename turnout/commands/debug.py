@@ -13,10 +13,6 @@ from turnout.views.terminal import terminal, text_table
 
 app = typer.Typer(help="Show what is inside a running system.", no_args_is_help=True)
 
-Part = Annotated[
-    str, typer.Option(help="Show this part only, such as pipeline, recorder or loader.")
-]
-
 
 @app.callback()
 def debug() -> None:
@@ -29,7 +25,9 @@ def workers(
     slot: Annotated[
         int | None, typer.Option(min=0, help="Show the worker in this slot only.")
     ] = None,
-    part: Part = "",
+    part: Annotated[
+        str, typer.Option(help="Show this part only, such as pipeline, recorder or loader.")
+    ] = "",
 ) -> None:
     """Show a snapshot of each gateway worker: its queues, caches and counters.
 
