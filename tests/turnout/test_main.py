@@ -1,5 +1,7 @@
 """Exit codes of the command line, and what goes to stdout and stderr."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import grpc
@@ -85,6 +87,14 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         "debug",
     ):
         assert command in shown
+
+
+def test_main_imports_nothing_that_takes_long() -> None:
+    """`turnout --help` answers within .4 s; each of these modules alone takes a good part of it."""
+    slow = {"grpc", "numpy", "duckdb", "onnxruntime", "redis", "sklearn", "scipy"}
+    code = "import sys, turnout.__main__; print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert slow & set(loaded) == set()
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,9 @@ class LiveScreen:
         grid = Table.grid(padding=(0, 2))
         grid.add_row("calls", f"{line['rate']:.0f}/s", f"{line['answered']:,} answered")
         grid.add_row("latency", f"p50 {_ms(line['p50_ms'])}", f"p99 {_ms(line['p99_ms'])}")
-        now = line["recent_versions"]
+        recent = line["recent_versions"]
         for version, calls in sorted(line["versions"].items()):
-            share = now.get(version, 0) / max(sum(now.values()), 1)
+            share = recent.get(version, 0) / max(sum(recent.values()), 1)
             bar = ProgressBar(total=1.0, completed=share, width=16)
             grid.add_row(f"version {version}", bar, f"{share:.0%} now, {calls:,} in all")
         verdict = ("0 failed", "bold green") if not failed else (f"{failed} failed", "bold red")

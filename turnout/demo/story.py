@@ -101,6 +101,7 @@ async def run_demo(
     When a step fails, the later ones stay waiting and *after_acts* is not called.
     """
     async with AsyncExitStack() as stack:
+        # The acts are imported while the system starts.
         loading = asyncio.create_task(asyncio.to_thread(_acts))
         try:
             await _start_system(context, stack)
