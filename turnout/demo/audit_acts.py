@@ -47,7 +47,7 @@ async def customers(context: DemoContext, step: Step) -> None:
     require(final["answered"] == final["sent"], f"{final['answered']} of {final['sent']} answered")
     step.note = (
         f"{final['sent']:,} calls, 0 failed; p50 {final['p50_ms']} ms, p99 {final['p99_ms']} ms "
-        "as customers saw it"
+        "measured by the callers"
     )
 
 
