@@ -11,7 +11,7 @@ from collections.abc import Callable
 from gateway.clock import Clock
 from gateway.models.disk_cache import DiskCache
 from gateway.models.loader import Loader
-from gateway.predict.batch import WorkerIdentity
+from gateway.worker_identity import WorkerIdentity
 from protos import registry_pb2
 from registry.client import RegistryClient
 from registry.types import Deployment, DeploymentError, RegistryError

@@ -14,6 +14,7 @@ from gateway.telemetry.observations import (
     ObservationCounts,
     Observations,
     count_observations,
+    evidence_sampled,
     reference_bins,
 )
 from protos import predict_pb2, window_pb2
@@ -169,15 +170,6 @@ class Windows:
             )
             counts = self._open[key] = _OpenWindow(message)
         return counts
-
-
-def evidence_sampled(routes: Routes, arm: int) -> int | None:
-    """Return how much evidence by key is wanted of *arm*, as `tally` takes it.
-
-    Only while a rollout compares arms that the split drew.
-    """
-    drawn = arm in (window_pb2.ARM_PRODUCTION, window_pb2.ARM_CANARY, window_pb2.ARM_STANDBY)
-    return routes.limits.evidence_sampled if drawn and routes.compared else None
 
 
 def _sparse(counts: NDArray[np.int64]) -> window_pb2.SparseHistogram:

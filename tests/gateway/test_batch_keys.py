@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway import batch_keys
 from gateway.batch_keys import ENTITY_IDS, EncodeField, HashKeys, KeyColumn
 from gateway.native_library import load_native_library
-from gateway.predict import batch
+from gateway.predict import prediction_ids
 from journal.prediction_id import (
     BODY,
     FORMAT,
@@ -51,7 +51,7 @@ def field_of(*, native: bool) -> EncodeField:
     return of_library("repeated_field") if native else batch_keys.encode_field_in_python
 
 
-def many_of(*, native: bool) -> batch.WriteIds:
+def many_of(*, native: bool) -> prediction_ids.WriteIds:
     """Return one of both."""
     return of_library("prediction_ids") if native else write_prediction_ids
 
@@ -75,7 +75,7 @@ def test_the_library_is_used_where_it_is_built() -> None:
     assert batch_keys.ENCODE_FIELD is getattr(
         NATIVE, "repeated_field", batch_keys.encode_field_in_python
     )
-    assert getattr(NATIVE, "prediction_ids", write_prediction_ids) is batch.WRITE_IDS
+    assert getattr(NATIVE, "prediction_ids", write_prediction_ids) is prediction_ids.WRITE_IDS
 
 
 @pytest.mark.parametrize("native", NAMED)

@@ -11,8 +11,9 @@ from gateway.clock import SystemClock
 from gateway.models.executor import Scored
 from gateway.settings import Settings
 from gateway.shadow.shadow_process import shadow_limits_of
-from gateway.shadow.shadows import ROWS_PER_SEND, Copies, Shadows
+from gateway.shadow.shadows import ROWS_PER_SEND, Shadows
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.shadow_copies import ShadowCopies
 from gateway.telemetry.windows import Windows
 
 VERSION: Any = SimpleNamespace(
@@ -32,7 +33,7 @@ ROUTES: Any = SimpleNamespace(
 class Process:
     """A shadow's process that answers with its first input, and remembers what it was asked."""
 
-    condemned = ""
+    quarantined = ""
 
     def __init__(self) -> None:
         self.asked: list[tuple[NDArray[np.float32], NDArray[np.uint32]]] = []
@@ -51,17 +52,17 @@ class Process:
         """End it."""
 
 
-def copies(first: int, rows_per_call: list[int], routes: object = ROUTES) -> Copies:
+def copies(first: int, rows_per_call: list[int], routes: object = ROUTES) -> ShadowCopies:
     """Rows whose first input is their number."""
     rows = sum(rows_per_call)
     numbers = np.arange(first, first + rows, dtype=np.float32)
-    return Copies(
+    return ShadowCopies(
         routes=cast("Any", routes),
         version=VERSION,
         matrix=np.stack([numbers, numbers], axis=1),
         row_offsets=np.cumsum([0, *rows_per_call]).astype(np.uint32),
         key_hash=np.arange(len(rows_per_call), dtype=np.uint64),
-        expected=numbers,
+        production_scores=numbers,
         flags=np.zeros(rows, dtype=np.uint32),
     )
 
@@ -71,7 +72,8 @@ def begun(process: Process, rows_waiting_max: int = 10_000) -> tuple[Shadows, Wi
     windows = Windows()
     limits = shadow_limits_of(Settings())
     shadows = Shadows(windows, SystemClock(), rows_waiting_max, limits, lambda _: None, Metrics())
-    shadows._executors[VERSION.id] = process
+    fake: Any = process
+    shadows._executors[VERSION.id] = fake
     return shadows, windows
 
 

@@ -27,7 +27,7 @@ PATIENT = replace(CANARY_AT_HALF, policy=ServingPolicy(canary_budget_ms=5_000))
 @pytest.fixture(autouse=True)
 def ingress(monkeypatch: pytest.MonkeyPatch) -> None:
     """The native one alone: behind grpcio's, gateway/transport/grpcio/batch_delay.py decides."""
-    monkeypatch.setattr(houses, "DOOR", "native")
+    monkeypatch.setattr(houses, "DEFAULT_INGRESS", "native")
 
 
 async def answered_s(gateway: GatewayFixture, key: str, times: int) -> float:

@@ -100,8 +100,11 @@ def test_a_version_pins_and_a_stranger_is_not_found() -> None:
                     await infer(gateway, "S1", **more)
                 assert refused.value.code() == code
             counted = {tuple(k): n for k, n in gateway.metrics.snapshot()["turnout_refusals"]}
-            assert counted == {("churn", "NOT_FOUND", "core"): 1}
-            assert [refusal.code.name for _, refusal in gateway.refusals] == ["INVALID_ARGUMENT"]
+            assert counted == {
+                ("churn", "NOT_FOUND", "pipeline"): 1,
+                ("churn", "INVALID_ARGUMENT", "ingress"): 1,
+            }
+            assert gateway.refusals() == {("churn", "INVALID_ARGUMENT"): 1}
 
     asyncio.run(walk())
 

@@ -6,14 +6,14 @@ import logging
 import pytest
 
 from gateway import __main__ as command
+from gateway import build
+from gateway.build import create_server
 from gateway.clock import SystemClock
 from gateway.errors import SettingsError
 from gateway.fault_log import InternalErrorLog
 from gateway.ingress_choice import IngressChoice, is_built
 from gateway.native_library import load_native_library
 from gateway.settings import Settings
-from gateway.transport import server
-from gateway.transport.server import create_server
 
 LOG = InternalErrorLog(logging.getLogger("quiet"))
 
@@ -36,7 +36,7 @@ def test_auto_is_native_where_it_is_built_and_grpcio_elsewhere(
     assert is_built() == (load_native_library() is not None)
     assert kind("auto") == (IngressChoice.NATIVE if is_built() else IngressChoice.GRPCIO)
     assert kind("grpcio") == IngressChoice.GRPCIO
-    monkeypatch.setattr(server, "load_native_library", lambda: None)
+    monkeypatch.setattr(build, "load_native_library", lambda: None)
     assert kind("auto") == IngressChoice.GRPCIO
 
 
@@ -44,7 +44,7 @@ def test_native_that_is_not_there_is_refused_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By the worker, and by `python -m gateway` already: exit code 2 and the way out."""
-    monkeypatch.setattr(server, "load_native_library", lambda: None)
+    monkeypatch.setattr(build, "load_native_library", lambda: None)
     monkeypatch.setattr(command, "is_built", lambda: False)
     with pytest.raises(SettingsError, match="`make ingress` builds it"):
         kind("native")
