@@ -4,8 +4,8 @@
 use std::sync::{Arc, OnceLock};
 
 use libfuzzer_sys::fuzz_target;
-use turnout_ingress::shape::{Call, DoorLimits, Refusal, Shape, Shapes};
-use turnout_ingress::{infer, predict};
+use turnout_ingress::calls::shape::{Call, DoorLimits, Refusal, Shape, Shapes};
+use turnout_ingress::calls::{decode as predict, infer};
 
 fn shapes() -> &'static Shapes {
     static SHAPES: OnceLock<Shapes> = OnceLock::new();

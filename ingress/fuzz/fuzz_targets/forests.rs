@@ -7,9 +7,9 @@ mod scoring;
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
-use turnout_ingress::proto::{put_bytes, put_number, put_varint};
-use turnout_ingress::trees::logistic;
-use turnout_ingress::trees_onnx;
+use turnout_ingress::calls::proto::{put_bytes, put_number, put_varint};
+use turnout_ingress::accel::trees::logistic;
+use turnout_ingress::accel::onnx_trees as trees_onnx;
 
 const WIDTH: i64 = 3;
 const THRESHOLDS: [f32; 8] =

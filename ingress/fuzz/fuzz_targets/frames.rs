@@ -5,14 +5,15 @@
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use turnout_ingress::admission::Admission;
-use turnout_ingress::bridge::Bridge;
-use turnout_ingress::house::{House, Limits};
-use turnout_ingress::intake::Intake;
-use turnout_ingress::shape::{DoorLimits, Shape, Shapes};
-use turnout_ingress::stream::Method;
-use turnout_ingress::streams::seat::Seat;
-use turnout_ingress::streams::Streams;
+use turnout_ingress::calls::admission::Admission;
+use turnout_ingress::io_thread::batch_timing::Pace;
+use turnout_ingress::io_thread::shared::Bridge;
+use turnout_ingress::io_thread::server_state::{House, Limits};
+use turnout_ingress::calls::call_queue::Intake;
+use turnout_ingress::calls::shape::{DoorLimits, Shape, Shapes};
+use turnout_ingress::http2::stream::Method;
+use turnout_ingress::http2::stream_events::Seat;
+use turnout_ingress::http2::streams::Streams;
 use turnout_ingress::sys::nghttp2::{Events, Promises, Session};
 
 const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -41,7 +42,7 @@ fn house() -> House {
         (b"/u".to_vec(), Method::RawUnary),
         (b"/r".to_vec(), Method::RawStream),
     ];
-    let bridge = Bridge::new(Intake::new(Admission::new(64, 90, 50))).expect("descriptors");
+    let bridge = Bridge::new(Intake::new(Admission::new(64, 90, 50)), Pace::new(0)).expect("descriptors");
     let mut house = House::new(limits, methods.into(), Arc::new(bridge));
     let shape = Shape {
         model: "c".to_owned(),

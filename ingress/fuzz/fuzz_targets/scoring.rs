@@ -1,7 +1,7 @@
 //! What trees that were read must be able to do, whatever they were read from.
 
 use turnout_ingress::sys::wide;
-use turnout_ingress::trees::Trees;
+use turnout_ingress::accel::trees::Trees;
 
 const ROWS: [usize; 8] = [0, 1, 3, 7, 12, 16, 17, 40];
 const ODD: [f32; 9] =

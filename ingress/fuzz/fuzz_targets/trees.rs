@@ -4,7 +4,7 @@
 mod scoring;
 
 use libfuzzer_sys::fuzz_target;
-use turnout_ingress::trees_onnx;
+use turnout_ingress::accel::onnx_trees as trees_onnx;
 
 fuzz_target!(|bytes: &[u8]| match trees_onnx::read(bytes) {
     Ok(trees) => scoring::scores_any_rows(&trees),

@@ -1,7 +1,7 @@
 //! The same safe code, compiled once more for processors with wider vectors.
 
-use crate::ids::{self, BODY};
-use crate::trees::Trees;
+use crate::accel::ids::{self, BODY};
+use crate::accel::trees::Trees;
 
 /// Score rows, (R, F) flat, with the widest vectors there are here; the same bits either way.
 pub fn score(trees: &Trees, rows: &[f32]) -> Vec<f32> {

@@ -1,0 +1,392 @@
+//! An ONNX file of exactly the kind training/convert.py writes for boosted trees, read into
+//! `Trees`; anything else is refused in words, and ONNX Runtime scores it.
+
+use std::collections::HashMap;
+
+use crate::accel::trees::{ordered, Node, Run, Trees, LEAVES_MAX, WIDTH_MAX};
+use crate::calls::proto::{text, varint, Field, Fields, Malformed, Read};
+
+/// Ten thousand trees or so. Lists of numbers take up to twelve times their bytes while they are read.
+pub const BYTES_MAX: usize = 32 << 20;
+/// Operators of a file, and inputs or outputs of one, that are kept; more are only counted.
+const KEPT: usize = 2;
+/// Characters of a stranger's name that a refusal repeats.
+const TOLD_MAX: usize = 40;
+
+/// Read `inputs` (B, F) to `scores` (B, 1): one TreeEnsembleRegressor and one Sigmoid.
+pub fn read(onnx: &[u8]) -> Result<Trees, String> {
+    if onnx.len() > BYTES_MAX {
+        return Err(format!("{} bytes; {BYTES_MAX} at most are read", onnx.len()));
+    }
+    let operators =
+        operators(onnx).map_err(|_| "it is no ONNX file that is read here".to_owned())?;
+    let [trees, sigmoid] = &operators.nodes[..] else {
+        return Err(format!("{} operators; two are known", operators.count));
+    };
+    if operators.count > KEPT {
+        return Err(format!("{} operators; two are known", operators.count));
+    }
+    if operators.other {
+        return Err("it has initializers or functions".to_owned());
+    }
+    let whole = trees.kind == "TreeEnsembleRegressor"
+        && trees.domain == "ai.onnx.ml"
+        && trees.inputs == ["inputs"]
+        && trees.outputs.len() == 1
+        && sigmoid.kind == "Sigmoid"
+        && sigmoid.domain.is_empty()
+        && sigmoid.inputs == trees.outputs
+        && sigmoid.outputs == ["scores"]
+        && sigmoid.attributes.is_empty();
+    if !whole {
+        return Err(format!("operators {} and {} so wired", told(trees.kind), told(sigmoid.kind)));
+    }
+    ensemble(&trees.attributes, operators.width)
+}
+
+/// A name out of the file, fit for a line of a log.
+fn told(name: &str) -> String {
+    name.chars().take(TOLD_MAX).flat_map(char::escape_debug).collect()
+}
+
+#[derive(Default)]
+struct Operators<'a> {
+    nodes: Vec<Operator<'a>>,
+    count: usize,
+    width: usize,
+    other: bool,
+}
+
+#[derive(Default)]
+struct Operator<'a> {
+    kind: &'a str,
+    domain: &'a str,
+    inputs: Vec<&'a str>,
+    outputs: Vec<&'a str>,
+    attributes: HashMap<&'a str, Attribute<'a>>,
+}
+
+#[derive(Default)]
+struct Attribute<'a> {
+    number: i64,
+    text: &'a [u8],
+    floats: Vec<f32>,
+    numbers: Vec<i64>,
+    texts: Vec<&'a [u8]>,
+    other: bool,
+}
+
+fn operators(onnx: &[u8]) -> Read<Operators<'_>> {
+    let mut read = Operators::default();
+    let mut fields = Fields::of(onnx, 0);
+    while let Some(field) = fields.step()? {
+        match field {
+            Field::Bytes(7, graph) => read_graph(graph, &mut read)?,
+            Field::Bytes(20 | 25, _) => read.other = true,
+            _ => {}
+        }
+    }
+    Ok(read)
+}
+
+fn read_graph<'a>(graph: &'a [u8], read: &mut Operators<'a>) -> Read<()> {
+    let mut fields = Fields::of(graph, 1);
+    while let Some(field) = fields.step()? {
+        match field {
+            Field::Bytes(1, node) => {
+                read.count += 1;
+                if read.count <= KEPT {
+                    read.nodes.push(operator(node)?);
+                }
+            }
+            Field::Bytes(5 | 14 | 15, _) => read.other = true,
+            Field::Bytes(11, input) => read.width = width(input)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The last dimension of a ValueInfoProto's tensor: type.tensor_type.shape.dim[-1].dim_value.
+fn width(input: &[u8]) -> Read<usize> {
+    fn inner(message: &[u8], number: u32) -> Read<Option<&[u8]>> {
+        let (mut fields, mut last) = (Fields::of(message, 2), None);
+        while let Some(field) = fields.step()? {
+            if let Field::Bytes(found, bytes) = field {
+                last = if found == number { Some(bytes) } else { last };
+            }
+        }
+        Ok(last)
+    }
+    let mut message = Some(input);
+    for number in [2, 1, 2, 1] {
+        message = message.map(|bytes| inner(bytes, number)).transpose()?.flatten();
+    }
+    let mut fields = Fields::of(message.ok_or(Malformed)?, 2);
+    while let Some(field) = fields.step()? {
+        if let Field::Number(1, value) = field {
+            return usize::try_from(value).map_err(|_| Malformed);
+        }
+    }
+    Err(Malformed)
+}
+
+/// Malformed for more inputs, outputs or attributes than any operator has that is known here.
+fn operator(node: &[u8]) -> Read<Operator<'_>> {
+    let mut read = Operator::default();
+    let mut fields = Fields::of(node, 2);
+    while let Some(field) = fields.step()? {
+        match field {
+            Field::Bytes(1, bytes) => read.inputs.push(text(bytes)?),
+            Field::Bytes(2, bytes) => read.outputs.push(text(bytes)?),
+            Field::Bytes(4, bytes) => read.kind = text(bytes)?,
+            Field::Bytes(5, bytes) => {
+                let (name, attribute) = attribute(bytes)?;
+                read.attributes.insert(name, attribute);
+            }
+            Field::Bytes(7, bytes) => read.domain = text(bytes)?,
+            _ => {}
+        }
+        let wired = read.inputs.len().max(read.outputs.len());
+        if wired > KEPT || read.attributes.len() > KNOWN.len() {
+            return Err(Malformed);
+        }
+    }
+    Ok(read)
+}
+
+fn attribute(message: &[u8]) -> Read<(&str, Attribute<'_>)> {
+    let (mut name, mut read) = ("", Attribute::default());
+    let mut fields = Fields::of(message, 3);
+    while let Some(field) = fields.step()? {
+        match field {
+            Field::Bytes(1, bytes) => name = text(bytes)?,
+            Field::Number(3, value) => read.number = value as i64,
+            Field::Bytes(4, bytes) => read.text = bytes,
+            Field::Narrow(7, bits) => read.floats.push(f32::from_bits(bits)),
+            Field::Bytes(7, packed) => {
+                let values = packed.chunks_exact(4);
+                if !values.remainder().is_empty() {
+                    return Err(Malformed);
+                }
+                let value = |four: &[u8]| f32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+                read.floats.extend(values.map(value));
+            }
+            Field::Number(8, value) => read.numbers.push(value as i64),
+            Field::Bytes(8, mut packed) => {
+                while !packed.is_empty() {
+                    let (value, length) = varint(packed)?;
+                    read.numbers.push(value as i64);
+                    packed = &packed[length..];
+                }
+            }
+            Field::Bytes(9, bytes) => read.texts.push(bytes),
+            Field::Bytes(13, _) | Field::Number(20, _) => {}
+            _ => read.other = true,
+        }
+    }
+    Ok((name, read))
+}
+
+const KNOWN: [&str; 17] = [
+    "aggregate_function",
+    "base_values",
+    "n_targets",
+    "nodes_falsenodeids",
+    "nodes_featureids",
+    "nodes_hitrates",
+    "nodes_missing_value_tracks_true",
+    "nodes_modes",
+    "nodes_nodeids",
+    "nodes_treeids",
+    "nodes_truenodeids",
+    "nodes_values",
+    "post_transform",
+    "target_ids",
+    "target_nodeids",
+    "target_treeids",
+    "target_weights",
+];
+
+/// The nodes of all trees, as TreeEnsembleRegressor lists them: one entry a node.
+struct Listed<'a> {
+    leaf: Vec<bool>,
+    feature: &'a [i64],
+    threshold: &'a [f32],
+    missing_left: Vec<bool>,
+    /// Positions in these lists.
+    yes: Vec<usize>,
+    no: Vec<usize>,
+    /// Of leaves.
+    value: Vec<Option<f32>>,
+    /// Positions of the first nodes, tree by tree.
+    roots: Vec<usize>,
+}
+
+fn ensemble(said: &HashMap<&str, Attribute>, width: usize) -> Result<Trees, String> {
+    let stranger = said.iter().find(|(name, one)| !KNOWN.contains(name) || one.other);
+    if let Some((name, _)) = stranger {
+        return Err(format!("attribute {} is not known", told(name)));
+    }
+    let text = |name: &str| said.get(name).map_or(&b""[..], |one| one.text);
+    let plain = said.get("n_targets").is_some_and(|one| one.number == 1)
+        && matches!(text("post_transform"), b"" | b"NONE")
+        && matches!(text("aggregate_function"), b"" | b"SUM");
+    if !plain {
+        return Err("it has several targets, or does not simply sum".to_owned());
+    }
+    let base = match said.get("base_values").map(|one| &one.floats[..]) {
+        None | Some([]) => 0.0,
+        Some([base]) => *base,
+        Some(_) => return Err("it has several base values".to_owned()),
+    };
+    let listed = listed(said).ok_or("its lists of nodes do not fit each other")?;
+    let mut runs: HashMap<(usize, bool), Vec<Node>> = HashMap::new();
+    let mut leaves = Vec::with_capacity(listed.roots.len());
+    for (tree, root) in listed.roots.iter().enumerate() {
+        let mut grown = Grown {
+            listed: &listed,
+            tree: tree as u32,
+            values: Vec::with_capacity(LEAVES_MAX),
+            runs: &mut runs,
+        };
+        grown.walk(*root, 0).ok_or_else(|| {
+            format!("tree {tree} has more than {LEAVES_MAX} leaves, a threshold NaN, or no end")
+        })?;
+        let mut values = [0.0; LEAVES_MAX];
+        values[..grown.values.len()].copy_from_slice(&grown.values);
+        leaves.push(values);
+    }
+    let mut runs: Vec<Run> = runs
+        .into_iter()
+        .map(|((feature, missing_left), nodes)| Run {
+            feature,
+            missing_left,
+            nodes,
+        })
+        .collect();
+    runs.sort_by_key(|run| (run.feature, run.missing_left));
+    Trees::new(width, runs, leaves, base)
+        .ok_or_else(|| format!("{width} inputs where 1 to {WIDTH_MAX} are known, or one past them"))
+}
+
+fn listed<'a>(said: &'a HashMap<&str, Attribute>) -> Option<Listed<'a>> {
+    let numbers = |name: &str| said.get(name).map(|one| &one.numbers[..]);
+    let modes = &said.get("nodes_modes")?.texts;
+    let (trees, ids) = (numbers("nodes_treeids")?, numbers("nodes_nodeids")?);
+    let (yes, no) = (numbers("nodes_truenodeids")?, numbers("nodes_falsenodeids")?);
+    let (feature, threshold) =
+        (numbers("nodes_featureids")?, &said.get("nodes_values")?.floats[..]);
+    let missing = numbers("nodes_missing_value_tracks_true").unwrap_or_default();
+    let count = modes.len();
+    let lengths = [trees.len(), ids.len(), yes.len(), no.len(), feature.len(), threshold.len()];
+    let known = |mode: &&[u8]| matches!(*mode, b"LEAF" | b"BRANCH_LEQ");
+    let even = lengths.iter().all(|length| *length == count) && modes.iter().all(known);
+    if !even || !(missing.is_empty() || missing.len() == count) {
+        return None;
+    }
+    let (mut at, mut roots) = (HashMap::with_capacity(count), Vec::new());
+    for place in 0..count {
+        if at.insert((trees[place], ids[place]), place).is_some() {
+            return None;
+        }
+        if place == 0 || trees[place] != trees[place - 1] {
+            roots.push(place);
+        }
+    }
+    let leaf: Vec<bool> = modes.iter().map(|mode| *mode == b"LEAF").collect();
+    let next = |place: usize, id: i64| match leaf[place] {
+        true => Some(place),
+        false => at.get(&(trees[place], id)).copied(),
+    };
+    let towards =
+        |ids: &[i64]| (0..count).map(|place| next(place, ids[place])).collect::<Option<_>>();
+    let mut value = vec![None; count];
+    let weights = &said.get("target_weights")?.floats;
+    let (of_trees, of_ids) = (numbers("target_treeids")?, numbers("target_nodeids")?);
+    let targets = numbers("target_ids")?;
+    let lengths = [of_trees.len(), of_ids.len(), targets.len()];
+    if lengths.iter().any(|length| *length != weights.len()) || targets.iter().any(|one| *one != 0)
+    {
+        return None;
+    }
+    for (place, weight) in weights.iter().enumerate() {
+        let slot = &mut value[*at.get(&(of_trees[place], of_ids[place]))?];
+        if slot.replace(*weight).is_some() || !weight.is_finite() {
+            return None;
+        }
+    }
+    let whole_trees = roots.len()
+        == roots.iter().map(|place| trees[*place]).collect::<std::collections::HashSet<_>>().len();
+    whole_trees.then_some(Listed {
+        yes: towards(yes)?,
+        no: towards(no)?,
+        leaf,
+        feature,
+        threshold,
+        missing_left: (0..count)
+            .map(|place| missing.get(place).is_some_and(|one| *one != 0))
+            .collect(),
+        value,
+        roots,
+    })
+}
+
+/// One tree while it is read.
+struct Grown<'a> {
+    listed: &'a Listed<'a>,
+    tree: u32,
+    values: Vec<f32>,
+    runs: &'a mut HashMap<(usize, bool), Vec<Node>>,
+}
+
+impl Grown<'_> {
+    /// Note the node at `place` and all below it, leaves from left to right.
+    fn walk(&mut self, place: usize, depth: usize) -> Option<()> {
+        let listed = self.listed;
+        if listed.leaf[place] {
+            self.values.push(listed.value[place]?);
+            return (self.values.len() <= LEAVES_MAX).then_some(());
+        }
+        if depth >= LEAVES_MAX {
+            return None; // a tree of so many leaves is never deeper: it goes in a circle
+        }
+        if listed.threshold[place].is_nan() {
+            return None;
+        }
+        let first = self.values.len();
+        self.walk(listed.yes[place], depth + 1)?;
+        let left = self.values.len() - first;
+        let threshold = listed.threshold[place];
+        let bits = ((1_u64 << left) - 1) << first;
+        let kind = (usize::try_from(listed.feature[place]).ok()?, listed.missing_left[place]);
+        self.runs.entry(kind).or_default().push(Node {
+            order: ordered(threshold, false),
+            keep: !(bits as u32),
+            tree: self.tree,
+        });
+        self.walk(listed.no[place], depth + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calls::proto::put_bytes;
+
+    fn refused(nodes: &[&[u8]]) -> String {
+        let (mut graph, mut file) = (Vec::new(), Vec::new());
+        nodes.iter().for_each(|node| put_bytes(&mut graph, 1, node));
+        put_bytes(&mut file, 7, &graph);
+        read(&file).expect_err("no trees")
+    }
+
+    #[test]
+    fn what_is_refused_is_told_in_one_short_line() {
+        assert_eq!(refused(&[&b""[..]; 5_000]), "5000 operators; two are known");
+        let mut named = Vec::new();
+        put_bytes(&mut named, 4, "a\nb".repeat(10_000).as_bytes());
+        let words = refused(&[&named, &named]);
+        assert!(words.len() < 200 && !words.contains('\n'), "{words}");
+    }
+}

@@ -1,0 +1,133 @@
+//! Who is let in: gateway/admission.py's rule, in its words.
+
+use crate::calls::shape::{code, Refusal};
+
+const PUSHBACK_MS: u32 = 100;
+const WINDOW_NS: i64 = 50_000_000;
+const WINDOW_ROWS: u64 = 64;
+const NEWEST_WEIGHT: f64 = 0.3;
+const MARGIN: f64 = 1.25;
+
+/// How long a row takes, all told, while there is always another one waiting.
+#[derive(Default)]
+pub struct ServiceRate {
+    row_ns: f64,
+    began_ns: Option<i64>,
+    rows: u64,
+}
+
+impl ServiceRate {
+    /// Rows wait at `now_ns`, beyond those being scored.
+    pub fn waiting(&mut self, now_ns: i64) {
+        if self.began_ns.is_none() {
+            self.began_ns = Some(now_ns);
+            self.rows = 0;
+        }
+    }
+
+    /// No row waits: from here on, the pace is the callers'.
+    pub fn drained(&mut self) {
+        self.began_ns = None;
+    }
+
+    /// `rows` rows were answered by `now_ns`.
+    pub fn answered(&mut self, rows: u64, now_ns: i64) {
+        let Some(began_ns) = self.began_ns else {
+            return;
+        };
+        self.rows += rows;
+        let elapsed_ns = now_ns - began_ns;
+        if elapsed_ns >= WINDOW_NS && self.rows >= WINDOW_ROWS {
+            let newest = elapsed_ns as f64 / self.rows as f64;
+            let before = if self.row_ns == 0.0 { newest } else { self.row_ns };
+            let slower = (newest - before).max(0.0);
+            self.row_ns = newest - (1.0 - NEWEST_WEIGHT) * slower;
+            self.began_ns = Some(now_ns);
+            self.rows = 0;
+        }
+    }
+
+    fn wait_ns(&self, rows: u64) -> f64 {
+        MARGIN * rows as f64 * self.row_ns
+    }
+}
+
+/// The bounds of one worker's house, by kind of call.
+pub struct Admission {
+    rows_max: [u64; 4],
+    /// How fast rows are scored.
+    pub rate: ServiceRate,
+}
+
+impl Admission {
+    /// `rows_inside_max` is for CRITICAL; the others may fill so many per cent of it.
+    pub fn new(rows_inside_max: u64, default_pct: u64, sheddable_pct: u64) -> Admission {
+        let default = rows_inside_max * default_pct / 100;
+        let sheddable = rows_inside_max * sheddable_pct / 100;
+        Admission {
+            rows_max: [default, rows_inside_max, default, sheddable],
+            rate: ServiceRate::default(),
+        }
+    }
+
+    /// Why a call of `rows` rows must not come in now. `ahead` of those `inside` are being scored.
+    pub fn refusal(
+        &self,
+        rows: u64,
+        criticality: u8,
+        inside: u64,
+        ahead: u64,
+        left_ns: i64,
+    ) -> Option<Refusal> {
+        if inside == 0 {
+            return None;
+        }
+        let bound = self.rows_max[criticality as usize & 3];
+        let words = if inside + rows > bound {
+            format!(
+                "{inside} rows are inside and {rows} more asked for; this worker holds {bound} for \
+                 calls of this criticality (rows_inside_max); retry after a pause"
+            )
+        } else {
+            let wait_ns = self.rate.wait_ns(ahead + rows);
+            if wait_ns <= left_ns as f64 {
+                return None;
+            }
+            format!(
+                "{rows} rows behind {ahead} take {:.0} ms and the call has {:.0} ms left; retry \
+                 after a pause, or with more time",
+                wait_ns / 1e6,
+                left_ns as f64 / 1e6
+            )
+        };
+        Some(Refusal {
+            code: code::UNAVAILABLE,
+            words,
+            pushback_ms: Some(PUSHBACK_MS),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_house_refuses_nobody_and_a_full_one_by_kind() {
+        let admission = Admission::new(100, 90, 50);
+        assert!(admission.refusal(1_000, 2, 0, 0, 1).is_none());
+        for (criticality, bound) in [(0, 90), (1, 100), (2, 90), (3, 50)] {
+            assert!(admission.refusal(1, criticality, bound - 1, 0, 1).is_none());
+            assert!(admission.refusal(1, criticality, bound, 0, 1).is_some());
+        }
+    }
+
+    #[test]
+    fn a_call_that_cannot_be_answered_in_time_is_refused() {
+        let mut admission = Admission::new(1_000, 90, 50);
+        admission.rate.waiting(0);
+        admission.rate.answered(100, 100_000_000);
+        assert!(admission.refusal(1, 2, 50, 50, 60_000_000).is_some());
+        assert!(admission.refusal(1, 2, 50, 50, 70_000_000).is_none());
+    }
+}

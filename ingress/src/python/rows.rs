@@ -1,0 +1,123 @@
+//! A batch's rows and arms, for Python.
+
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+
+use crate::accel::rows::{Read, Rows};
+use crate::accel::split::{self, Arm};
+
+/// How one view's rows lie in the store: `features.rows.ViewRows` for a whole batch.
+#[pyclass(frozen)]
+struct StoredRows(Rows);
+
+#[pymethods]
+impl StoredRows {
+    #[new]
+    fn new(
+        view: u64,
+        ttl_ms: i64,
+        tail: &[u8],
+        all_valid: &[u8],
+        defaults: &[u8],
+    ) -> PyResult<StoredRows> {
+        Rows::new(view, ttl_ms, tail, all_valid, defaults).map(StoredRows).ok_or_else(|| {
+            PyValueError::new_err(format!(
+                "{} bytes of validity do not fit {} of defaults",
+                all_valid.len(),
+                defaults.len()
+            ))
+        })
+    }
+
+    /// The store's key of each id: id i is buffer[starts[i]:ends[i]].
+    fn keys<'py>(
+        &self,
+        py: Python<'py>,
+        buffer: &[u8],
+        starts: PyBuffer<u32>,
+        ends: PyBuffer<u32>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let (starts, ends) = laid(py, &starts, &ends)?;
+        let mut key = Vec::with_capacity(64);
+        let keys = PyList::empty(py);
+        for (start, end) in starts.iter().zip(&ends) {
+            self.0.key(item(buffer, *start, *end)?, &mut key);
+            keys.append(PyBytes::new(py, &key))?;
+        }
+        Ok(keys)
+    }
+
+    /// What the store said of these ids: ((R, F) float32, (R,) uint32 flags, broken rows).
+    fn read<'py>(
+        &self,
+        py: Python<'py>,
+        replies: Vec<Option<Bound<'py, PyBytes>>>,
+        buffer: &[u8],
+        starts: PyBuffer<u32>,
+        ends: PyBuffer<u32>,
+        now_ms: i64,
+    ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>, usize)> {
+        let (starts, ends) = laid(py, &starts, &ends)?;
+        if replies.len() != starts.len() {
+            return Err(PyValueError::new_err("a reply an id"));
+        }
+        let mut read = Read::default();
+        read.values.reserve(replies.len() * self.0.values_bytes());
+        for (reply, (start, end)) in replies.iter().zip(starts.iter().zip(&ends)) {
+            let reply = reply.as_ref().map(|row| row.as_bytes());
+            self.0.read(reply, item(buffer, *start, *end)?, now_ms, &mut read);
+        }
+        let flags: Vec<u8> = read.flags.iter().flat_map(|flags| flags.to_ne_bytes()).collect();
+        Ok((PyBytes::new(py, &read.values), PyBytes::new(py, &flags), read.broken))
+    }
+}
+
+/// The arm of each key, a byte each. canary, standby: (arm, share of 10,000).
+#[pyfunction]
+#[allow(clippy::too_many_arguments)]
+fn arms<'py>(
+    py: Python<'py>,
+    before: &[u8],
+    buffer: &[u8],
+    starts: PyBuffer<u32>,
+    ends: PyBuffer<u32>,
+    canary: (u8, u64),
+    standby: (u8, u64),
+    rest: u8,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let (starts, ends) = laid(py, &starts, &ends)?;
+    let arm = |(arm, share_bp)| Arm {
+        arm,
+        share_bp,
+    };
+    let (canary, standby) = (arm(canary), arm(standby));
+    let arms = split::arms(before, buffer, &starts, &ends, canary, standby, rest)
+        .ok_or_else(|| PyValueError::new_err("a key does not lie in the buffer"))?;
+    Ok(PyBytes::new(py, &arms))
+}
+
+fn laid(
+    py: Python<'_>,
+    starts: &PyBuffer<u32>,
+    ends: &PyBuffer<u32>,
+) -> PyResult<(Vec<u32>, Vec<u32>)> {
+    let (starts, ends) = (starts.to_vec(py)?, ends.to_vec(py)?);
+    if starts.len() != ends.len() {
+        return Err(PyValueError::new_err("items of the buffer begin and do not end"));
+    }
+    Ok((starts, ends))
+}
+
+fn item(buffer: &[u8], start: u32, end: u32) -> PyResult<&[u8]> {
+    buffer
+        .get(start as usize..end as usize)
+        .ok_or_else(|| PyValueError::new_err("an item does not lie in the buffer"))
+}
+
+/// Put them into the module.
+pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<StoredRows>()?;
+    module.add_function(wrap_pyfunction!(arms, module)?)
+}
