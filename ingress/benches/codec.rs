@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use turnout_ingress::sys::nghttp2::{Events, Promises, Session, Then};
+use turnout_ingress::sys::nghttp2::{BodyState, Events, Session, SessionSettings};
 
 const CALLS: u32 = 50_000;
 const AT_ONCE: u32 = 64;
@@ -84,15 +84,15 @@ impl Events for Echo {
         self.sent.remove(&stream);
     }
     fn control(&mut self, _: u8, _: u8, _: usize) {}
-    fn body(&mut self, stream: i32, into: &mut [u8]) -> (usize, Then) {
+    fn body(&mut self, stream: i32, into: &mut [u8]) -> (usize, BodyState) {
         self.sent.insert(stream, REPLY.len());
         into[..REPLY.len()].copy_from_slice(&REPLY);
-        (REPLY.len(), Then::Ok)
+        (REPLY.len(), BodyState::Ok)
     }
 }
 
 fn with_nghttp2(greeting: &[u8], every: &[Vec<u8>]) -> (Duration, usize) {
-    let mut session = Session::new(Promises {
+    let mut session = Session::new(SessionSettings {
         streams: 128,
         stream_window: 256 * 1024,
         connection_window: 4 * 1024 * 1024,

@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use libfuzzer_sys::fuzz_target;
-use turnout_ingress::calls::shape::{Call, DoorLimits, Refusal, Shape, Shapes};
+use turnout_ingress::calls::shape::{Call, NameLimits, Refusal, Shape, Shapes};
 use turnout_ingress::calls::{decode as predict, infer};
 
 fn shapes() -> &'static Shapes {
@@ -13,12 +13,12 @@ fn shapes() -> &'static Shapes {
         let shape = Shape {
             model: "c".to_owned(),
             entities: 1,
-            places: [(b"f0".to_vec(), 0), (b"f1".to_vec(), 1)].into(),
+            input_indexes: [(b"f0".to_vec(), 0), (b"f1".to_vec(), 1)].into(),
             input_reprs: vec!["'f0'".to_owned(), "'f1'".to_owned()],
             dictionaries: vec![[].into(), [(b"a".to_vec(), 0.0)].into()],
             input_defaults: vec![0.5, 0.0],
             outputs: 1,
-            guard: 7,
+            contract: 7,
             rows_max: 4,
             deadline_ns_default: 1_000_000_000,
             nan_inputs_refused: true,
@@ -40,7 +40,7 @@ fn fits(call: Result<Call, Refusal>) {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let limits = DoorLimits {
+    let limits = NameLimits {
         name_bytes_max: 128,
         request_id_bytes_max: 128,
         typed_bytes_max: 65_536,

@@ -7,7 +7,7 @@ mod scoring;
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
-use turnout_ingress::calls::proto::{put_bytes, put_number, put_varint};
+use turnout_ingress::calls::proto::{put_bytes, put_varint_field, put_varint};
 use turnout_ingress::accel::trees::logistic;
 use turnout_ingress::accel::onnx_trees as trees_onnx;
 
@@ -87,7 +87,7 @@ fn file(entries: &[Entry], base: f32) -> Vec<u8> {
     let of = |number: fn(&Entry) -> i64| entries.iter().map(number);
     let leaves = || entries.iter().filter(|entry| entry.leaf);
     let attributes = [
-        attribute("n_targets", |out| put_number(out, 3, 1)),
+        attribute("n_targets", |out| put_varint_field(out, 3, 1)),
         floats("base_values", [base].into_iter()),
         numbers("nodes_treeids", of(|entry| entry.tree)),
         numbers("nodes_nodeids", of(|entry| entry.id)),
@@ -111,7 +111,7 @@ fn file(entries: &[Entry], base: f32) -> Vec<u8> {
         out
     };
     let mut dimension = Vec::new();
-    put_number(&mut dimension, 1, WIDTH as u64);
+    put_varint_field(&mut dimension, 1, WIDTH as u64);
     let input = [1, 2, 1, 2].into_iter().fold(dimension, nested);
     let mut graph = Vec::new();
     let trees = node("TreeEnsembleRegressor", "ai.onnx.ml", "inputs", "odds", &attributes);

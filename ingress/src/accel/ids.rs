@@ -6,13 +6,13 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Bytes of an id before its MAC.
-pub const BODY: usize = 56;
+pub const BODY_BYTES: usize = 56;
 /// Bytes of an id.
-pub const ID: usize = 64;
-const SEQUENCE: usize = 4;
-const KEY_HASH: usize = 40;
-const ROLE: usize = 1;
-const HOLDOUT: u8 = 0x80;
+pub const ID_BYTES: usize = 64;
+const SEQUENCE_AT: usize = 4;
+const KEY_HASH_AT: usize = 40;
+const ROLE_AT: usize = 1;
+const HOLDOUT_BIT: u8 = 0x80;
 
 /// The ids of a batch's calls, joined.
 ///
@@ -22,27 +22,27 @@ const HOLDOUT: u8 = 0x80;
 #[inline(always)]
 pub fn prediction_ids<const LANES: usize>(
     key: &[u8; 32],
-    body: &[u8; BODY],
+    body: &[u8; BODY_BYTES],
     first: u32,
     key_hashes: &[u64],
     held_out: &[u8],
 ) -> Vec<u8> {
-    let keyed = Keyed::new(key);
-    let mut ids = vec![0; key_hashes.len() * ID];
-    for (place, (id, key_hash)) in ids.chunks_exact_mut(ID).zip(key_hashes).enumerate() {
-        id[..BODY].copy_from_slice(body);
+    let keyed = KeyedBlake2s::new(key);
+    let mut ids = vec![0; key_hashes.len() * ID_BYTES];
+    for (place, (id, key_hash)) in ids.chunks_exact_mut(ID_BYTES).zip(key_hashes).enumerate() {
+        id[..BODY_BYTES].copy_from_slice(body);
         if held_out.get(place).is_some_and(|out| *out != 0) {
-            id[ROLE] |= HOLDOUT;
+            id[ROLE_AT] |= HOLDOUT_BIT;
         }
         let sequence = first.wrapping_add(place as u32);
-        id[SEQUENCE..SEQUENCE + 4].copy_from_slice(&sequence.to_le_bytes());
-        id[KEY_HASH..KEY_HASH + 8].copy_from_slice(&key_hash.to_le_bytes());
+        id[SEQUENCE_AT..SEQUENCE_AT + 4].copy_from_slice(&sequence.to_le_bytes());
+        id[KEY_HASH_AT..KEY_HASH_AT + 8].copy_from_slice(&key_hash.to_le_bytes());
     }
-    let mut several = ids.chunks_exact_mut(ID * LANES);
+    let mut several = ids.chunks_exact_mut(ID_BYTES * LANES);
     for ids in &mut several {
         keyed.seal::<LANES>(ids);
     }
-    for id in several.into_remainder().chunks_exact_mut(ID) {
+    for id in several.into_remainder().chunks_exact_mut(ID_BYTES) {
         keyed.seal::<1>(id);
     }
     ids
@@ -67,7 +67,7 @@ pub fn hashes(before: &[u8], buffer: &[u8], starts: &[u32], ends: &[u32]) -> Opt
 }
 
 /// BLAKE2s (RFC 7693) with a key of 32 bytes and a digest of 8, after the key's block.
-pub struct Keyed([u32; 8]);
+pub struct KeyedBlake2s([u32; 8]);
 
 const IV: [u32; 8] = [
     0x6a09_e667,
@@ -91,35 +91,35 @@ const SIGMA: [[usize; 16]; 10] = [
     [6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5],
     [10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0],
 ];
-const BLOCK: usize = 64;
-const MAC: usize = 8;
+const BLOCK_BYTES: usize = 64;
+const MAC_BYTES: usize = 8;
 
 /// The same word of N blocks.
 type Word<const N: usize> = [u32; N];
 
-impl Keyed {
+impl KeyedBlake2s {
     /// Take in the key.
-    pub fn new(key: &[u8; 32]) -> Keyed {
+    pub fn new(key: &[u8; 32]) -> KeyedBlake2s {
         let mut state = IV.map(|word| [word]);
-        state[0][0] ^= 0x0101_0000 | (key.len() as u32) << 8 | MAC as u32;
+        state[0][0] ^= 0x0101_0000 | (key.len() as u32) << 8 | MAC_BYTES as u32;
         let mut words = [[0]; 16];
         fill(&mut words, 0, key);
-        compress(&mut state, &words, BLOCK as u32, false);
-        Keyed(state.map(|word| word[0]))
+        compress(&mut state, &words, BLOCK_BYTES as u32, false);
+        KeyedBlake2s(state.map(|word| word[0]))
     }
 
     /// Put the MAC behind each of N ids' bodies.
     #[inline(always)]
     pub fn seal<const N: usize>(&self, ids: &mut [u8]) {
         let mut words = [[0; N]; 16];
-        for (lane, id) in ids.chunks_exact(ID).enumerate() {
-            fill(&mut words, lane, &id[..BODY]);
+        for (lane, id) in ids.chunks_exact(ID_BYTES).enumerate() {
+            fill(&mut words, lane, &id[..BODY_BYTES]);
         }
         let mut state = self.0.map(|word| [word; N]);
-        compress(&mut state, &words, (BLOCK + BODY) as u32, true);
-        for (lane, id) in ids.chunks_exact_mut(ID).enumerate() {
-            id[BODY..BODY + 4].copy_from_slice(&state[0][lane].to_le_bytes());
-            id[BODY + 4..].copy_from_slice(&state[1][lane].to_le_bytes());
+        compress(&mut state, &words, (BLOCK_BYTES + BODY_BYTES) as u32, true);
+        for (lane, id) in ids.chunks_exact_mut(ID_BYTES).enumerate() {
+            id[BODY_BYTES..BODY_BYTES + 4].copy_from_slice(&state[0][lane].to_le_bytes());
+            id[BODY_BYTES + 4..].copy_from_slice(&state[1][lane].to_le_bytes());
         }
     }
 }
@@ -132,26 +132,26 @@ fn fill<const N: usize>(words: &mut [Word<N>; 16], lane: usize, bytes: &[u8]) {
 }
 
 #[inline(always)]
-fn added<const N: usize>(one: Word<N>, other: Word<N>) -> Word<N> {
+fn wrapping_sum<const N: usize>(one: Word<N>, other: Word<N>) -> Word<N> {
     std::array::from_fn(|lane| one[lane].wrapping_add(other[lane]))
 }
 
 #[inline(always)]
-fn turned<const N: usize>(one: Word<N>, other: Word<N>, bits: u32) -> Word<N> {
+fn xor_rotated<const N: usize>(one: Word<N>, other: Word<N>, bits: u32) -> Word<N> {
     std::array::from_fn(|lane| (one[lane] ^ other[lane]).rotate_right(bits))
 }
 
 #[inline(always)]
 fn mix<const N: usize>(v: &mut [Word<N>; 16], at: [usize; 4], x: Word<N>, y: Word<N>) {
     let [a, b, c, d] = at;
-    v[a] = added(added(v[a], v[b]), x);
-    v[d] = turned(v[d], v[a], 16);
-    v[c] = added(v[c], v[d]);
-    v[b] = turned(v[b], v[c], 12);
-    v[a] = added(added(v[a], v[b]), y);
-    v[d] = turned(v[d], v[a], 8);
-    v[c] = added(v[c], v[d]);
-    v[b] = turned(v[b], v[c], 7);
+    v[a] = wrapping_sum(wrapping_sum(v[a], v[b]), x);
+    v[d] = xor_rotated(v[d], v[a], 16);
+    v[c] = wrapping_sum(v[c], v[d]);
+    v[b] = xor_rotated(v[b], v[c], 12);
+    v[a] = wrapping_sum(wrapping_sum(v[a], v[b]), y);
+    v[d] = xor_rotated(v[d], v[a], 8);
+    v[c] = wrapping_sum(v[c], v[d]);
+    v[b] = xor_rotated(v[b], v[c], 7);
 }
 
 /// RFC 7693, 3.2, on N states at once; all have seen `count` bytes.
@@ -183,6 +183,6 @@ fn compress<const N: usize>(
         mix(&mut v, [3, 4, 9, 14], word(14), word(15));
     }
     for (place, word) in state.iter_mut().enumerate() {
-        *word = turned(*word, turned(v[place], v[place + 8], 0), 0);
+        *word = xor_rotated(*word, xor_rotated(v[place], v[place + 8], 0), 0);
     }
 }

@@ -3,15 +3,15 @@
 
 use std::collections::HashMap;
 
-use crate::accel::trees::{ordered, Node, Run, Trees, LEAVES_MAX, WIDTH_MAX};
+use crate::accel::trees::{order_key, FeatureNodes, Node, Trees, LEAVES_MAX, WIDTH_MAX};
 use crate::calls::proto::{text, varint, Field, Fields, Malformed, Read};
 
 /// Ten thousand trees or so. Lists of numbers take up to twelve times their bytes while they are read.
 pub const BYTES_MAX: usize = 32 << 20;
 /// Operators of a file, and inputs or outputs of one, that are kept; more are only counted.
-const KEPT: usize = 2;
+const OPERATORS_MAX: usize = 2;
 /// Characters of a stranger's name that a refusal repeats.
-const TOLD_MAX: usize = 40;
+const NAME_SHOWN_MAX: usize = 40;
 
 /// Read `inputs` (B, F) to `scores` (B, 1): one TreeEnsembleRegressor and one Sigmoid.
 pub fn read(onnx: &[u8]) -> Result<Trees, String> {
@@ -23,7 +23,7 @@ pub fn read(onnx: &[u8]) -> Result<Trees, String> {
     let [trees, sigmoid] = &operators.nodes[..] else {
         return Err(format!("{} operators; two are known", operators.count));
     };
-    if operators.count > KEPT {
+    if operators.count > OPERATORS_MAX {
         return Err(format!("{} operators; two are known", operators.count));
     }
     if operators.other {
@@ -39,14 +39,18 @@ pub fn read(onnx: &[u8]) -> Result<Trees, String> {
         && sigmoid.outputs == ["scores"]
         && sigmoid.attributes.is_empty();
     if !whole {
-        return Err(format!("operators {} and {} so wired", told(trees.kind), told(sigmoid.kind)));
+        return Err(format!(
+            "operators {} and {} so wired",
+            printable(trees.kind),
+            printable(sigmoid.kind)
+        ));
     }
     ensemble(&trees.attributes, operators.width)
 }
 
 /// A name out of the file, fit for a line of a log.
-fn told(name: &str) -> String {
-    name.chars().take(TOLD_MAX).flat_map(char::escape_debug).collect()
+fn printable(name: &str) -> String {
+    name.chars().take(NAME_SHOWN_MAX).flat_map(char::escape_debug).collect()
 }
 
 #[derive(Default)]
@@ -95,7 +99,7 @@ fn read_graph<'a>(graph: &'a [u8], read: &mut Operators<'a>) -> Read<()> {
         match field {
             Field::Bytes(1, node) => {
                 read.count += 1;
-                if read.count <= KEPT {
+                if read.count <= OPERATORS_MAX {
                     read.nodes.push(operator(node)?);
                 }
             }
@@ -124,7 +128,7 @@ fn width(input: &[u8]) -> Read<usize> {
     }
     let mut fields = Fields::of(message.ok_or(Malformed)?, 2);
     while let Some(field) = fields.step()? {
-        if let Field::Number(1, value) = field {
+        if let Field::Varint(1, value) = field {
             return usize::try_from(value).map_err(|_| Malformed);
         }
     }
@@ -148,7 +152,7 @@ fn operator(node: &[u8]) -> Read<Operator<'_>> {
             _ => {}
         }
         let wired = read.inputs.len().max(read.outputs.len());
-        if wired > KEPT || read.attributes.len() > KNOWN.len() {
+        if wired > OPERATORS_MAX || read.attributes.len() > KNOWN.len() {
             return Err(Malformed);
         }
     }
@@ -161,9 +165,9 @@ fn attribute(message: &[u8]) -> Read<(&str, Attribute<'_>)> {
     while let Some(field) = fields.step()? {
         match field {
             Field::Bytes(1, bytes) => name = text(bytes)?,
-            Field::Number(3, value) => read.number = value as i64,
+            Field::Varint(3, value) => read.number = value as i64,
             Field::Bytes(4, bytes) => read.text = bytes,
-            Field::Narrow(7, bits) => read.floats.push(f32::from_bits(bits)),
+            Field::Fixed32(7, bits) => read.floats.push(f32::from_bits(bits)),
             Field::Bytes(7, packed) => {
                 let values = packed.chunks_exact(4);
                 if !values.remainder().is_empty() {
@@ -172,7 +176,7 @@ fn attribute(message: &[u8]) -> Read<(&str, Attribute<'_>)> {
                 let value = |four: &[u8]| f32::from_le_bytes([four[0], four[1], four[2], four[3]]);
                 read.floats.extend(values.map(value));
             }
-            Field::Number(8, value) => read.numbers.push(value as i64),
+            Field::Varint(8, value) => read.numbers.push(value as i64),
             Field::Bytes(8, mut packed) => {
                 while !packed.is_empty() {
                     let (value, length) = varint(packed)?;
@@ -181,7 +185,7 @@ fn attribute(message: &[u8]) -> Read<(&str, Attribute<'_>)> {
                 }
             }
             Field::Bytes(9, bytes) => read.texts.push(bytes),
-            Field::Bytes(13, _) | Field::Number(20, _) => {}
+            Field::Bytes(13, _) | Field::Varint(20, _) => {}
             _ => read.other = true,
         }
     }
@@ -209,46 +213,47 @@ const KNOWN: [&str; 17] = [
 ];
 
 /// The nodes of all trees, as TreeEnsembleRegressor lists them: one entry a node.
-struct Listed<'a> {
+struct NodeLists<'a> {
     leaf: Vec<bool>,
     feature: &'a [i64],
     threshold: &'a [f32],
     missing_left: Vec<bool>,
     /// Positions in these lists.
-    yes: Vec<usize>,
-    no: Vec<usize>,
+    true_child: Vec<usize>,
+    false_child: Vec<usize>,
     /// Of leaves.
     value: Vec<Option<f32>>,
     /// Positions of the first nodes, tree by tree.
     roots: Vec<usize>,
 }
 
-fn ensemble(said: &HashMap<&str, Attribute>, width: usize) -> Result<Trees, String> {
-    let stranger = said.iter().find(|(name, one)| !KNOWN.contains(name) || one.other);
-    if let Some((name, _)) = stranger {
-        return Err(format!("attribute {} is not known", told(name)));
+fn ensemble(attributes: &HashMap<&str, Attribute>, width: usize) -> Result<Trees, String> {
+    let unknown =
+        attributes.iter().find(|(name, attribute)| !KNOWN.contains(name) || attribute.other);
+    if let Some((name, _)) = unknown {
+        return Err(format!("attribute {} is not known", printable(name)));
     }
-    let text = |name: &str| said.get(name).map_or(&b""[..], |one| one.text);
-    let plain = said.get("n_targets").is_some_and(|one| one.number == 1)
+    let text = |name: &str| attributes.get(name).map_or(&b""[..], |attribute| attribute.text);
+    let plain = attributes.get("n_targets").is_some_and(|attribute| attribute.number == 1)
         && matches!(text("post_transform"), b"" | b"NONE")
         && matches!(text("aggregate_function"), b"" | b"SUM");
     if !plain {
         return Err("it has several targets, or does not simply sum".to_owned());
     }
-    let base = match said.get("base_values").map(|one| &one.floats[..]) {
+    let base = match attributes.get("base_values").map(|attribute| &attribute.floats[..]) {
         None | Some([]) => 0.0,
         Some([base]) => *base,
         Some(_) => return Err("it has several base values".to_owned()),
     };
-    let listed = listed(said).ok_or("its lists of nodes do not fit each other")?;
-    let mut runs: HashMap<(usize, bool), Vec<Node>> = HashMap::new();
+    let listed = listed(attributes).ok_or("its lists of nodes do not fit each other")?;
+    let mut feature_nodes: HashMap<(usize, bool), Vec<Node>> = HashMap::new();
     let mut leaves = Vec::with_capacity(listed.roots.len());
     for (tree, root) in listed.roots.iter().enumerate() {
-        let mut grown = Grown {
+        let mut grown = TreeWalk {
             listed: &listed,
             tree: tree as u32,
             values: Vec::with_capacity(LEAVES_MAX),
-            runs: &mut runs,
+            feature_nodes: &mut feature_nodes,
         };
         grown.walk(*root, 0).ok_or_else(|| {
             format!("tree {tree} has more than {LEAVES_MAX} leaves, a threshold NaN, or no end")
@@ -257,29 +262,37 @@ fn ensemble(said: &HashMap<&str, Attribute>, width: usize) -> Result<Trees, Stri
         values[..grown.values.len()].copy_from_slice(&grown.values);
         leaves.push(values);
     }
-    let mut runs: Vec<Run> = runs
+    let mut feature_nodes: Vec<FeatureNodes> = feature_nodes
         .into_iter()
-        .map(|((feature, missing_left), nodes)| Run {
+        .map(|((feature, missing_left), nodes)| FeatureNodes {
             feature,
             missing_left,
             nodes,
         })
         .collect();
-    runs.sort_by_key(|run| (run.feature, run.missing_left));
-    Trees::new(width, runs, leaves, base)
+    feature_nodes
+        .sort_by_key(|nodes_of_feature| (nodes_of_feature.feature, nodes_of_feature.missing_left));
+    Trees::new(width, feature_nodes, leaves, base)
         .ok_or_else(|| format!("{width} inputs where 1 to {WIDTH_MAX} are known, or one past them"))
 }
 
-fn listed<'a>(said: &'a HashMap<&str, Attribute>) -> Option<Listed<'a>> {
-    let numbers = |name: &str| said.get(name).map(|one| &one.numbers[..]);
-    let modes = &said.get("nodes_modes")?.texts;
+fn listed<'a>(attributes: &'a HashMap<&str, Attribute>) -> Option<NodeLists<'a>> {
+    let numbers = |name: &str| attributes.get(name).map(|attribute| &attribute.numbers[..]);
+    let modes = &attributes.get("nodes_modes")?.texts;
     let (trees, ids) = (numbers("nodes_treeids")?, numbers("nodes_nodeids")?);
-    let (yes, no) = (numbers("nodes_truenodeids")?, numbers("nodes_falsenodeids")?);
+    let (true_child, false_child) = (numbers("nodes_truenodeids")?, numbers("nodes_falsenodeids")?);
     let (feature, threshold) =
-        (numbers("nodes_featureids")?, &said.get("nodes_values")?.floats[..]);
+        (numbers("nodes_featureids")?, &attributes.get("nodes_values")?.floats[..]);
     let missing = numbers("nodes_missing_value_tracks_true").unwrap_or_default();
     let count = modes.len();
-    let lengths = [trees.len(), ids.len(), yes.len(), no.len(), feature.len(), threshold.len()];
+    let lengths = [
+        trees.len(),
+        ids.len(),
+        true_child.len(),
+        false_child.len(),
+        feature.len(),
+        threshold.len(),
+    ];
     let known = |mode: &&[u8]| matches!(*mode, b"LEAF" | b"BRANCH_LEQ");
     let even = lengths.iter().all(|length| *length == count) && modes.iter().all(known);
     if !even || !(missing.is_empty() || missing.len() == count) {
@@ -302,11 +315,12 @@ fn listed<'a>(said: &'a HashMap<&str, Attribute>) -> Option<Listed<'a>> {
     let towards =
         |ids: &[i64]| (0..count).map(|place| next(place, ids[place])).collect::<Option<_>>();
     let mut value = vec![None; count];
-    let weights = &said.get("target_weights")?.floats;
+    let weights = &attributes.get("target_weights")?.floats;
     let (of_trees, of_ids) = (numbers("target_treeids")?, numbers("target_nodeids")?);
     let targets = numbers("target_ids")?;
     let lengths = [of_trees.len(), of_ids.len(), targets.len()];
-    if lengths.iter().any(|length| *length != weights.len()) || targets.iter().any(|one| *one != 0)
+    if lengths.iter().any(|length| *length != weights.len())
+        || targets.iter().any(|attribute| *attribute != 0)
     {
         return None;
     }
@@ -318,14 +332,14 @@ fn listed<'a>(said: &'a HashMap<&str, Attribute>) -> Option<Listed<'a>> {
     }
     let whole_trees = roots.len()
         == roots.iter().map(|place| trees[*place]).collect::<std::collections::HashSet<_>>().len();
-    whole_trees.then_some(Listed {
-        yes: towards(yes)?,
-        no: towards(no)?,
+    whole_trees.then_some(NodeLists {
+        true_child: towards(true_child)?,
+        false_child: towards(false_child)?,
         leaf,
         feature,
         threshold,
         missing_left: (0..count)
-            .map(|place| missing.get(place).is_some_and(|one| *one != 0))
+            .map(|place| missing.get(place).is_some_and(|attribute| *attribute != 0))
             .collect(),
         value,
         roots,
@@ -333,14 +347,14 @@ fn listed<'a>(said: &'a HashMap<&str, Attribute>) -> Option<Listed<'a>> {
 }
 
 /// One tree while it is read.
-struct Grown<'a> {
-    listed: &'a Listed<'a>,
+struct TreeWalk<'a> {
+    listed: &'a NodeLists<'a>,
     tree: u32,
     values: Vec<f32>,
-    runs: &'a mut HashMap<(usize, bool), Vec<Node>>,
+    feature_nodes: &'a mut HashMap<(usize, bool), Vec<Node>>,
 }
 
-impl Grown<'_> {
+impl TreeWalk<'_> {
     /// Note the node at `place` and all below it, leaves from left to right.
     fn walk(&mut self, place: usize, depth: usize) -> Option<()> {
         let listed = self.listed;
@@ -355,17 +369,17 @@ impl Grown<'_> {
             return None;
         }
         let first = self.values.len();
-        self.walk(listed.yes[place], depth + 1)?;
+        self.walk(listed.true_child[place], depth + 1)?;
         let left = self.values.len() - first;
         let threshold = listed.threshold[place];
         let bits = ((1_u64 << left) - 1) << first;
         let kind = (usize::try_from(listed.feature[place]).ok()?, listed.missing_left[place]);
-        self.runs.entry(kind).or_default().push(Node {
-            order: ordered(threshold, false),
-            keep: !(bits as u32),
+        self.feature_nodes.entry(kind).or_default().push(Node {
+            order: order_key(threshold, false),
+            leaf_mask: !(bits as u32),
             tree: self.tree,
         });
-        self.walk(listed.no[place], depth + 1)
+        self.walk(listed.false_child[place], depth + 1)
     }
 }
 

@@ -12,25 +12,25 @@ pub const STALE: u32 = 2;
 /// A default stands in for some feature.
 pub const DEFAULTED: u32 = 4;
 
-const VIEW: usize = 0;
-const ID: usize = 8;
-const EVENT: usize = 16;
-const VALID: usize = 24;
-const WORD: usize = 8;
+const VIEW_AT: usize = 0;
+const ID_AT: usize = 8;
+const EVENT_AT: usize = 16;
+const VALID_AT: usize = 24;
+const WORD_BYTES: usize = 8;
 const FORGET_AFTER_TTLS: i64 = 2;
 
 /// How one view's rows lie in the store.
-pub struct Rows {
+pub struct ViewRows {
     view: u64,
     ttl_ms: i64,
-    tail: Vec<u8>,
+    key_suffix: Vec<u8>,
     all_valid: Vec<u8>,
     defaults: Vec<u8>,
 }
 
 /// What was read: R rows.
 #[derive(Default)]
-pub struct Read {
+pub struct RowBatch {
     /// (R, F) float32.
     pub values: Vec<u8>,
     /// (R,) RowFlag bits.
@@ -39,7 +39,7 @@ pub struct Read {
     pub broken: usize,
 }
 
-impl Rows {
+impl ViewRows {
     /// view: of its hash. tail: what follows an id in a key. all_valid: a row's validity words when
     /// nothing is defaulted. defaults: F float32, as bytes.
     ///
@@ -47,16 +47,16 @@ impl Rows {
     pub fn new(
         view: u64,
         ttl_ms: i64,
-        tail: &[u8],
+        key_suffix: &[u8],
         all_valid: &[u8],
         defaults: &[u8],
-    ) -> Option<Rows> {
+    ) -> Option<ViewRows> {
         let width = defaults.len() / 4;
-        let fits = defaults.len() % 4 == 0 && all_valid.len() == width.div_ceil(64) * WORD;
-        fits.then(|| Rows {
+        let fits = defaults.len() % 4 == 0 && all_valid.len() == width.div_ceil(64) * WORD_BYTES;
+        fits.then(|| ViewRows {
             view,
             ttl_ms,
-            tail: tail.to_vec(),
+            key_suffix: key_suffix.to_vec(),
             all_valid: all_valid.to_vec(),
             defaults: defaults.to_vec(),
         })
@@ -67,35 +67,35 @@ impl Rows {
         key.clear();
         key.push(b'{');
         key.extend_from_slice(id);
-        key.extend_from_slice(&self.tail);
+        key.extend_from_slice(&self.key_suffix);
     }
 
     /// Take in the next row: what the store said of `id`.
-    pub fn read(&self, reply: Option<&[u8]>, id: &[u8], now_ms: i64, into: &mut Read) {
+    pub fn read(&self, reply: Option<&[u8]>, id: &[u8], now_ms: i64, into: &mut RowBatch) {
         let Some(row) = reply else {
             return self.default(MISSING, into);
         };
-        let values_at = VALID + self.all_valid.len();
+        let values_at = VALID_AT + self.all_valid.len();
         let present = row.len() == values_at + self.defaults.len()
-            && word(row, VIEW) == self.view
-            && word(row, ID) == xxh3_64(id);
+            && word(row, VIEW_AT) == self.view
+            && word(row, ID_AT) == xxh3_64(id);
         if !present {
             into.broken += 1;
             return self.default(MISSING, into);
         }
-        let age_ms = now_ms.wrapping_sub(word(row, EVENT) as i64);
+        let age_ms = now_ms.wrapping_sub(word(row, EVENT_AT) as i64);
         if age_ms > self.ttl_ms.saturating_mul(FORGET_AFTER_TTLS) {
             self.default(MISSING, into);
         } else if age_ms > self.ttl_ms {
             self.default(STALE, into);
         } else {
-            let whole = row[VALID..values_at] == self.all_valid[..];
+            let whole = row[VALID_AT..values_at] == self.all_valid[..];
             into.values.extend_from_slice(&row[values_at..]);
             into.flags.push(if whole { 0 } else { DEFAULTED });
         }
     }
 
-    fn default(&self, flag: u32, into: &mut Read) {
+    fn default(&self, flag: u32, into: &mut RowBatch) {
         into.values.extend_from_slice(&self.defaults);
         into.flags.push(flag | DEFAULTED);
     }
@@ -108,5 +108,5 @@ impl Rows {
 
 /// A little-endian word of a row that is long enough.
 fn word(row: &[u8], at: usize) -> u64 {
-    row[at..at + WORD].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
+    row[at..at + WORD_BYTES].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }

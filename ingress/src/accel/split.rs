@@ -3,11 +3,11 @@
 use crate::accel::ids;
 
 /// Shares are counted in ten-thousandths.
-const WHOLE_BP: u64 = 10_000;
+const ALL_BP: u64 = 10_000;
 
 /// An arm's number, and its share where it has one.
 #[derive(Clone, Copy)]
-pub struct Arm {
+pub struct ArmShare {
     /// turnout.v1.Arm.
     pub arm: u8,
     /// Of 10,000 buckets.
@@ -18,24 +18,24 @@ pub struct Arm {
 ///
 /// None where a key does not lie in the buffer.
 pub fn arms(
-    before: &[u8],
+    prefix: &[u8],
     buffer: &[u8],
     starts: &[u32],
     ends: &[u32],
-    canary: Arm,
-    standby: Arm,
+    canary: ArmShare,
+    standby: ArmShare,
     rest: u8,
 ) -> Option<Vec<u8>> {
     let of = |hash: u64| {
-        let bucket = hash % WHOLE_BP;
+        let bucket = hash % ALL_BP;
         if bucket < canary.share_bp {
             canary.arm
-        } else if bucket >= WHOLE_BP.saturating_sub(standby.share_bp) {
+        } else if bucket >= ALL_BP.saturating_sub(standby.share_bp) {
             standby.arm
         } else {
             rest
         }
     };
-    let hashes = ids::hashes(before, buffer, starts, ends)?;
+    let hashes = ids::hashes(prefix, buffer, starts, ends)?;
     Some(hashes.into_iter().map(of).collect())
 }

@@ -21,14 +21,14 @@ pub struct Node {
     /// Its threshold, as `ordered` has it.
     pub order: i32,
     /// Bits of the tree's leaves that are not in the node's left part.
-    pub keep: u32,
+    pub leaf_mask: u32,
     /// Which tree.
     pub tree: u32,
 }
 
 /// Nodes of one feature that treat a missing value alike, thresholds growing.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub struct FeatureNodes {
     /// The input's place.
     pub feature: usize,
     /// NaN goes to the left.
@@ -41,7 +41,7 @@ pub struct Run {
 #[derive(Clone, Debug)]
 pub struct Trees {
     width: usize,
-    runs: Vec<Run>,
+    feature_nodes: Vec<FeatureNodes>,
     leaves: Vec<[f32; LEAVES_MAX]>,
     base: f32,
 }
@@ -52,22 +52,23 @@ impl Trees {
     /// None for another width, and where a run names an input or a tree that is not there.
     pub fn new(
         width: usize,
-        mut runs: Vec<Run>,
+        mut feature_nodes: Vec<FeatureNodes>,
         leaves: Vec<[f32; LEAVES_MAX]>,
         base: f32,
     ) -> Option<Trees> {
-        let fits = |run: &Run| {
-            run.feature < width && run.nodes.iter().all(|node| (node.tree as usize) < leaves.len())
+        let fits = |nodes_of_feature: &FeatureNodes| {
+            nodes_of_feature.feature < width
+                && nodes_of_feature.nodes.iter().all(|node| (node.tree as usize) < leaves.len())
         };
-        if !(1..=WIDTH_MAX).contains(&width) || !runs.iter().all(fits) {
+        if !(1..=WIDTH_MAX).contains(&width) || !feature_nodes.iter().all(fits) {
             return None;
         }
-        for run in &mut runs {
-            run.nodes.sort_by_key(|node| node.order);
+        for nodes_of_feature in &mut feature_nodes {
+            nodes_of_feature.nodes.sort_by_key(|node| node.order);
         }
         Some(Trees {
             width,
-            runs,
+            feature_nodes,
             leaves,
             base,
         })
@@ -80,8 +81,12 @@ impl Trees {
 
     /// Each run's input, and its nodes' thresholds.
     pub fn thresholds(&self) -> impl Iterator<Item = (usize, Vec<f32>)> + '_ {
-        let values = |run: &Run| run.nodes.iter().map(|node| disordered(node.order)).collect();
-        self.runs.iter().map(move |run| (run.feature, values(run)))
+        let values = |nodes_of_feature: &FeatureNodes| {
+            nodes_of_feature.nodes.iter().map(|node| from_order_key(node.order)).collect()
+        };
+        self.feature_nodes
+            .iter()
+            .map(move |nodes_of_feature| (nodes_of_feature.feature, values(nodes_of_feature)))
     }
 
     /// Score rows, (R, F) flat: R probabilities.
@@ -114,18 +119,18 @@ impl Trees {
     ) {
         open.clear();
         open.resize(self.leaves.len(), [u32::MAX; N]);
-        for run in &self.runs {
+        for nodes_of_feature in &self.feature_nodes {
             // A lane without a row goes to the left everywhere.
             let mut values = [i32::MIN; N];
             for (value, row) in values.iter_mut().zip(rows.chunks_exact(self.width)) {
-                *value = ordered(row[run.feature], run.missing_left);
+                *value = order_key(row[nodes_of_feature.feature], nodes_of_feature.missing_left);
             }
             let top = values.iter().fold(i32::MIN, |top, value| top.max(*value));
-            for node in run.nodes.iter().take_while(|node| node.order < top) {
+            for node in nodes_of_feature.nodes.iter().take_while(|node| node.order < top) {
                 // Two loops and integers: so the compiler makes vectors of them, not branches.
                 let mut kept = [0_u32; N];
                 for (kept, value) in kept.iter_mut().zip(&values) {
-                    *kept = u32::from(*value > node.order).wrapping_sub(1) | node.keep;
+                    *kept = u32::from(*value > node.order).wrapping_sub(1) | node.leaf_mask;
                 }
                 for (open, kept) in open[node.tree as usize].iter_mut().zip(&kept) {
                     *open &= kept;
@@ -146,7 +151,7 @@ impl Trees {
 /// A number whose order among others is that of the floats. NaN, where it goes to the left, is
 /// below all of them; else above.
 #[inline(always)]
-pub fn ordered(value: f32, missing_left: bool) -> i32 {
+pub fn order_key(value: f32, missing_left: bool) -> i32 {
     if value.is_nan() {
         return if missing_left { i32::MIN } else { i32::MAX };
     }
@@ -155,7 +160,7 @@ pub fn ordered(value: f32, missing_left: bool) -> i32 {
 }
 
 /// The float that `ordered` made this number of.
-fn disordered(order: i32) -> f32 {
+fn from_order_key(order: i32) -> f32 {
     f32::from_bits((order ^ ((order >> 31) as u32 >> 1) as i32) as u32)
 }
 

@@ -6,19 +6,19 @@ use std::sync::Arc;
 use crate::calls::admission::Admission;
 use crate::calls::shape::{Call, Refusal, Shape};
 
-const RANKS: [usize; 4] = [1, 0, 1, 2];
+const RANK_OF_CRITICALITY: [usize; 4] = [1, 0, 1, 2];
 const NEWEST_FIRST_NS: i64 = 100_000_000;
 
 /// One call inside: admitted and not yet answered.
-struct Inside {
+struct Slot {
     generation: u32,
     rows: u32,
     /// None once it is taken, or gone.
-    waiting: Option<Waiting>,
+    waiting: Option<WaitingCall>,
     held: bool,
 }
 
-struct Waiting {
+struct WaitingCall {
     call: Call,
     arrived_ns: i64,
     deadline_ns: i64,
@@ -33,10 +33,10 @@ struct Queue {
 }
 
 /// Queues by criticality and model, behind an admission; rows are inside from `enter` to `leave`.
-pub struct Intake {
+pub struct CallQueue {
     /// Who may come in.
     pub admission: Admission,
-    slots: Vec<Inside>,
+    slots: Vec<Slot>,
     free: Vec<u32>,
     queues: Vec<Queue>,
     order: u64,
@@ -70,10 +70,10 @@ pub struct Columns {
     pub inputs: Vec<u8>,
 }
 
-impl Intake {
+impl CallQueue {
     /// An empty one.
-    pub fn new(admission: Admission) -> Intake {
-        Intake {
+    pub fn new(admission: Admission) -> CallQueue {
+        CallQueue {
             admission,
             slots: Vec::new(),
             free: Vec::new(),
@@ -114,9 +114,10 @@ impl Intake {
         if let Some(refusal) = refusal {
             return Err(refusal);
         }
-        let (rank, shape) = (RANKS[call.criticality as usize & 3], Arc::clone(&call.shape));
+        let (rank, shape) =
+            (RANK_OF_CRITICALITY[call.criticality as usize & 3], Arc::clone(&call.shape));
         self.order += 1;
-        let waiting = Waiting {
+        let waiting = WaitingCall {
             call,
             arrived_ns,
             deadline_ns,
@@ -137,9 +138,9 @@ impl Intake {
         Ok(handle)
     }
 
-    fn place(&mut self, rows: u32, waiting: Waiting) -> u64 {
+    fn place(&mut self, rows: u32, waiting: WaitingCall) -> u64 {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Inside {
+            self.slots.push(Slot {
                 generation: 0,
                 rows: 0,
                 waiting: None,
@@ -174,7 +175,7 @@ impl Intake {
     }
 
     /// A call that still waits.
-    fn waiting(&self, handle: u64) -> Option<&Waiting> {
+    fn waiting(&self, handle: u64) -> Option<&WaitingCall> {
         let slot = &self.slots[handle as u32 as usize];
         if slot.generation == (handle >> 32) as u32 {
             slot.waiting.as_ref()
@@ -209,7 +210,7 @@ impl Intake {
 
     fn fill(
         &mut self,
-        taken: &mut Vec<(u64, Waiting)>,
+        taken: &mut Vec<(u64, WaitingCall)>,
         calls: &mut VecDeque<u64>,
         mut rows: usize,
         rows_max: usize,
@@ -258,13 +259,13 @@ impl Intake {
     }
 
     /// Forget queues of models that are no more; those with calls in them stay.
-    pub fn forget_empty(&mut self) {
+    pub fn remove_empty_queues(&mut self) {
         self.queues.retain(|queue| !queue.calls.is_empty());
     }
 }
 
 /// Lay calls out as columns.
-fn columns(shape: Arc<Shape>, taken: &[(u64, Waiting)], rows: usize) -> Columns {
+fn columns(shape: Arc<Shape>, taken: &[(u64, WaitingCall)], rows: usize) -> Columns {
     let calls = taken.len();
     let offsets = |count: usize| {
         let mut offsets = Vec::with_capacity(count + 1);
@@ -273,7 +274,7 @@ fn columns(shape: Arc<Shape>, taken: &[(u64, Waiting)], rows: usize) -> Columns 
     };
     let bytes: usize = taken.iter().map(|(_, waiting)| waiting.call.block.len()).sum();
     let inputs = rows * shape.width() * 4;
-    let mut laid = Columns {
+    let mut columns = Columns {
         handles: Vec::with_capacity(calls),
         arrived_ns: Vec::with_capacity(calls),
         deadline_ns: Vec::with_capacity(calls),
@@ -289,25 +290,27 @@ fn columns(shape: Arc<Shape>, taken: &[(u64, Waiting)], rows: usize) -> Columns 
     let (mut row, mut end) = (0, 0_u32);
     for (place, (handle, waiting)) in taken.iter().enumerate() {
         let [inputs, lengths, ids, sticky, request_id, pin] = waiting.call.parts();
-        laid.handles.push(*handle);
-        laid.arrived_ns.push(waiting.arrived_ns);
-        laid.deadline_ns.push(waiting.deadline_ns);
-        laid.criticality.push(waiting.call.criticality);
+        columns.handles.push(*handle);
+        columns.arrived_ns.push(waiting.arrived_ns);
+        columns.deadline_ns.push(waiting.deadline_ns);
+        columns.criticality.push(waiting.call.criticality);
         row += waiting.call.rows;
-        laid.row_offsets.push(row);
-        for (column, part) in [(&mut laid.sticky, sticky), (&mut laid.request_ids, request_id)] {
+        columns.row_offsets.push(row);
+        for (column, part) in
+            [(&mut columns.sticky, sticky), (&mut columns.request_ids, request_id)]
+        {
             column.0.extend_from_slice(part);
             column.1.push(column.0.len() as u32);
         }
         if !pin.is_empty() {
-            laid.pins.push((place, String::from_utf8_lossy(pin).into_owned()));
+            columns.pins.push((place, String::from_utf8_lossy(pin).into_owned()));
         }
         for length in lengths {
             end += u32::from(*length);
-            laid.entity_ids.1.push(end);
+            columns.entity_ids.1.push(end);
         }
-        laid.entity_ids.0.extend_from_slice(ids);
-        laid.inputs.extend_from_slice(inputs);
+        columns.entity_ids.0.extend_from_slice(ids);
+        columns.inputs.extend_from_slice(inputs);
     }
-    laid
+    columns
 }

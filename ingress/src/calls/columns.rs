@@ -63,8 +63,8 @@ impl<'a, T: Number> Column<'a, T> {
     }
 
     /// Some of them, as they lie.
-    pub fn bytes(&self, places: Range<usize>) -> &'a [u8] {
-        &self.bytes[places.start * T::BYTES..places.end * T::BYTES]
+    pub fn bytes(&self, input_indexes: Range<usize>) -> &'a [u8] {
+        &self.bytes[input_indexes.start * T::BYTES..input_indexes.end * T::BYTES]
     }
 
     /// All of them.

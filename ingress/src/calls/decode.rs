@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::calls::proto::{lengths_of, text, Field, Fields, Malformed, Read};
+use crate::calls::proto::{field_lengths, text, Field, Fields, Malformed, Read};
 use crate::calls::shape::{
-    check_finite, check_id, check_rows, check_text, code, shape_of, Call, DoorLimits, Refusal,
+    check_finite, check_id, check_rows, check_text, code, shape_of, Call, NameLimits, Refusal,
     Shape, Shapes,
 };
 
@@ -16,7 +16,7 @@ const ROWS_FIELD: u64 = 2;
 
 /// Where a row's values begin in the lists of `Parsed`.
 #[derive(Clone, Copy, Default)]
-struct RowAt {
+struct RowStart {
     keys: usize,
     inputs: usize,
     named: usize,
@@ -32,7 +32,7 @@ struct Parsed<'a> {
     request_id: &'a str,
     contract: u64,
     criticality: i32,
-    rows: Vec<RowAt>,
+    rows: Vec<RowStart>,
     keys: Vec<&'a str>,
     /// Packed pieces, four bytes a value.
     inputs: Vec<u8>,
@@ -51,14 +51,14 @@ pub struct Decoded {
 }
 
 /// Decode one message. Only a refused one costs the copies of its names.
-pub fn decode(message: &[u8], shapes: &Shapes, limits: &DoorLimits) -> Decoded {
+pub fn decode(message: &[u8], shapes: &Shapes, limits: &NameLimits) -> Decoded {
     let refused = |refusal| Decoded {
         call: Err(refusal),
         model: String::new(),
         request_id: String::new(),
     };
     if message.len() > PARSED_BYTES_MAX {
-        if let Err(refusal) = weigh(message) {
+        if let Err(refusal) = check_sizes(message) {
             return refused(refusal);
         }
     }
@@ -82,8 +82,8 @@ pub fn decode(message: &[u8], shapes: &Shapes, limits: &DoorLimits) -> Decoded {
 }
 
 /// Look at a large message before parsing it.
-fn weigh(message: &[u8]) -> Result<(), Refusal> {
-    let words = match lengths_of(message, ROWS_FIELD, FIELDS_MAX) {
+fn check_sizes(message: &[u8]) -> Result<(), Refusal> {
+    let words = match field_lengths(message, ROWS_FIELD, FIELDS_MAX) {
         Ok(lengths) => {
             let longest = lengths.into_iter().max().unwrap_or(0);
             if longest <= ROW_BYTES_MAX {
@@ -105,7 +105,7 @@ fn parse<'a>(message: &'a [u8], parsed: &mut Parsed<'a>) -> Read<()> {
         match field {
             Field::Bytes(1, bytes) => parsed.model = text(bytes)?,
             Field::Bytes(2, bytes) => {
-                parsed.rows.push(RowAt {
+                parsed.rows.push(RowStart {
                     keys: parsed.keys.len(),
                     inputs: parsed.inputs.len(),
                     named: parsed.named.len(),
@@ -115,9 +115,9 @@ fn parse<'a>(message: &'a [u8], parsed: &mut Parsed<'a>) -> Read<()> {
             }
             Field::Bytes(3, bytes) => parsed.version = text(bytes)?,
             Field::Bytes(4, bytes) => parsed.sticky = text(bytes)?,
-            Field::Wide(5, value) => parsed.contract = value,
+            Field::Fixed64(5, value) => parsed.contract = value,
             Field::Bytes(6, bytes) => parsed.request_id = text(bytes)?,
-            Field::Number(7, value) => parsed.criticality = value as i32,
+            Field::Varint(7, value) => parsed.criticality = value as i32,
             _ => {}
         }
     }
@@ -135,7 +135,7 @@ fn parse_row<'a>(row: &'a [u8], parsed: &mut Parsed<'a>) -> Read<()> {
                 }
                 parsed.inputs.extend_from_slice(packed);
             }
-            Field::Narrow(2, value) => parsed.inputs.extend_from_slice(&value.to_le_bytes()),
+            Field::Fixed32(2, value) => parsed.inputs.extend_from_slice(&value.to_le_bytes()),
             Field::Bytes(3, entry) => parsed.named.push(number_entry(entry)?),
             Field::Bytes(4, entry) => parsed.texts.push(text_entry(entry)?),
             _ => {}
@@ -150,7 +150,7 @@ fn number_entry(entry: &[u8]) -> Read<(&str, f32)> {
     while let Some(field) = fields.step()? {
         match field {
             Field::Bytes(1, bytes) => name = text(bytes)?,
-            Field::Narrow(2, bits) => value = f32::from_bits(bits),
+            Field::Fixed32(2, bits) => value = f32::from_bits(bits),
             _ => {}
         }
     }
@@ -170,16 +170,16 @@ fn text_entry(entry: &[u8]) -> Read<(&str, &str)> {
     Ok((name, value))
 }
 
-fn check(parsed: &Parsed<'_>, shapes: &Shapes, limits: &DoorLimits) -> Result<Call, Refusal> {
+fn check(parsed: &Parsed<'_>, shapes: &Shapes, limits: &NameLimits) -> Result<Call, Refusal> {
     let shape = shape_of(parsed.model, shapes)?;
     check_rows(parsed.rows.len(), shape)?;
-    if parsed.contract != 0 && parsed.contract != shape.guard {
+    if parsed.contract != 0 && parsed.contract != shape.contract {
         return Err(Refusal::new(
             code::FAILED_PRECONDITION,
             format!(
                 "the call was made for input contract {:#018x}; model '{}' has {:#018x}; ask \
                  DescribeModel and adapt",
-                parsed.contract, shape.model, shape.guard
+                parsed.contract, shape.model, shape.contract
             ),
         ));
     }
@@ -210,8 +210,8 @@ fn check(parsed: &Parsed<'_>, shapes: &Shapes, limits: &DoorLimits) -> Result<Ca
 
 impl<'a> Parsed<'a> {
     /// Where row `index` and the one behind it begin.
-    fn bounds(&self, index: usize) -> (RowAt, RowAt) {
-        let end = RowAt {
+    fn bounds(&self, index: usize) -> (RowStart, RowStart) {
+        let end = RowStart {
             keys: self.keys.len(),
             inputs: self.inputs.len(),
             named: self.named.len(),
@@ -258,16 +258,17 @@ fn fill_named(
     shape: &Shape,
     block: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
-    let place_of = |name: &str| shape.places.get(name.as_bytes()).copied();
-    let strange = |name: &&str| place_of(name).is_none();
-    let strangers: Vec<&str> = numbers.iter().map(|(name, _)| *name).filter(strange).collect();
-    let text_strangers: Vec<&str> = texts.iter().map(|(name, _)| *name).filter(strange).collect();
-    if let Some(first) = strangers.first().or(text_strangers.first()) {
+    let index_of = |name: &str| shape.input_indexes.get(name.as_bytes()).copied();
+    let strange = |name: &&str| index_of(name).is_none();
+    let unknown_numbers: Vec<&str> =
+        numbers.iter().map(|(name, _)| *name).filter(strange).collect();
+    let unknown_texts: Vec<&str> = texts.iter().map(|(name, _)| *name).filter(strange).collect();
+    if let Some(first) = unknown_numbers.first().or(unknown_texts.first()) {
         let distinct = |names: &[&str]| names.iter().collect::<HashSet<_>>().len();
         return Err(Refusal::invalid(format!(
             "row {index} names {} inputs that model '{}' does not have, the first {} bytes long; \
              it has {}",
-            distinct(&strangers) + distinct(&text_strangers),
+            distinct(&unknown_numbers) + distinct(&unknown_texts),
             shape.model,
             first.len(),
             shape.inputs_repr
@@ -276,12 +277,12 @@ fn fill_named(
     let mut values = shape.input_defaults.clone();
     let mut numbered = vec![false; values.len()];
     for (name, value) in numbers {
-        let place = place_of(name).unwrap_or_default();
+        let place = index_of(name).unwrap_or_default();
         values[place] = *value;
         numbered[place] = true;
     }
     for (name, category) in texts {
-        let place = place_of(name).unwrap_or_default();
+        let place = index_of(name).unwrap_or_default();
         let dictionary = &shape.dictionaries[place];
         if dictionary.is_empty() || numbered[place] {
             return Err(Refusal::invalid(format!(

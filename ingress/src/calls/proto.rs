@@ -13,11 +13,11 @@ pub const DEPTH_MAX: u32 = 100;
 /// One field: its number and what stands there.
 pub enum Field<'a> {
     /// A varint.
-    Number(u32, u64),
+    Varint(u32, u64),
     /// Eight bytes.
-    Wide(u32, u64),
+    Fixed64(u32, u64),
     /// Four bytes.
-    Narrow(u32, u32),
+    Fixed32(u32, u32),
     /// Text, bytes, a message, or packed numbers.
     Bytes(u32, &'a [u8]),
     /// A group, skipped.
@@ -51,14 +51,14 @@ impl<'a> Fields<'a> {
             return Err(Malformed);
         }
         let field = match tag & 7 {
-            0 => Field::Number(number, self.varint()?),
-            1 => Field::Wide(number, u64::from_le_bytes(self.fixed()?)),
+            0 => Field::Varint(number, self.varint()?),
+            1 => Field::Fixed64(number, u64::from_le_bytes(self.fixed()?)),
             2 => Field::Bytes(number, self.bytes()?),
             3 => {
                 self.skip_group(number, self.depth)?;
                 Field::Group
             }
-            5 => Field::Narrow(number, u32::from_le_bytes(self.fixed()?)),
+            5 => Field::Fixed32(number, u32::from_le_bytes(self.fixed()?)),
             _ => return Err(Malformed),
         };
         Ok(Some(field))
@@ -189,7 +189,7 @@ pub fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
 
 /// Append a varint field; zero is not written, as proto3 has it.
 #[inline]
-pub fn put_number(out: &mut Vec<u8>, number: u32, value: u64) {
+pub fn put_varint_field(out: &mut Vec<u8>, number: u32, value: u64) {
     if value != 0 {
         put_varint(out, u64::from(number << 3));
         put_varint(out, value);
@@ -203,7 +203,7 @@ pub fn varint_length(value: u64) -> usize {
 }
 
 /// How far a message's top level was walked and why no further; words as gateway/wire.py has them.
-pub fn lengths_of(message: &[u8], field: u64, fields_max: usize) -> Result<Vec<usize>, String> {
+pub fn field_lengths(message: &[u8], field: u64, fields_max: usize) -> Result<Vec<usize>, String> {
     let mut lengths = Vec::new();
     let (mut offset, end) = (0_usize, message.len());
     for _ in 0..fields_max {
@@ -211,16 +211,16 @@ pub fn lengths_of(message: &[u8], field: u64, fields_max: usize) -> Result<Vec<u
             return Ok(lengths);
         }
         let start = offset;
-        let (tag, behind) = walked(message, offset)?;
+        let (tag, behind) = varint_at(message, offset)?;
         offset = behind;
         let mut length = 0;
         match tag & 7 {
             2 => {
-                let (said, behind) = walked(message, offset)?;
+                let (said, behind) = varint_at(message, offset)?;
                 length = said;
                 offset = behind.saturating_add(usize::try_from(said).unwrap_or(usize::MAX));
             }
-            0 => offset = walked(message, offset)?.1,
+            0 => offset = varint_at(message, offset)?.1,
             1 => offset += 8,
             5 => offset += 4,
             kind => return Err(format!("wire type {kind} at {start}")),
@@ -238,7 +238,7 @@ pub fn lengths_of(message: &[u8], field: u64, fields_max: usize) -> Result<Vec<u
     Ok(lengths)
 }
 
-fn walked(message: &[u8], offset: usize) -> Result<(u64, usize), String> {
+fn varint_at(message: &[u8], offset: usize) -> Result<(u64, usize), String> {
     let mut value = 0_u64;
     let upto = message.len().min(offset.saturating_add(10));
     for (place, &octet) in message[offset.min(upto)..upto].iter().enumerate() {

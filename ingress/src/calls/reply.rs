@@ -1,6 +1,6 @@
 //! Scores to replies' bytes: PredictReply, StreamReply, ModelInferResponse.
 
-use crate::calls::proto::{put_bytes, put_number, put_varint, varint_length};
+use crate::calls::proto::{put_bytes, put_varint, put_varint_field, varint_length};
 use crate::calls::shape::Refusal;
 
 /// gateway.columns.Replies: answers of one version, in one role, to C calls.
@@ -71,7 +71,7 @@ impl Replies {
                 put_bytes(&mut head, number, text.as_bytes());
             }
         }
-        put_number(&mut head, 4, u64::from(self.role));
+        put_varint_field(&mut head, 4, u64::from(self.role));
         head
     }
 
@@ -82,9 +82,9 @@ impl Replies {
         }
         out.extend_from_slice(head);
         put_bytes(out, 5, answer.prediction_id);
-        put_number(out, 6, u64::from(answer.holdout));
+        put_varint_field(out, 6, u64::from(answer.holdout));
         put_floats(out, 7, answer.scores);
-        put_number(out, 8, self.outputs as u64);
+        put_varint_field(out, 8, self.outputs as u64);
         if answer.flags.iter().any(|flag| *flag != 0) {
             let lengths = answer.flags.iter().map(|flag| varint_length(u64::from(*flag)));
             let length: usize = lengths.sum();
@@ -162,7 +162,7 @@ pub fn put_status(out: &mut Vec<u8>, request_id: &[u8], refusal: &Refusal) {
         put_bytes(out, 1, request_id);
     }
     let mut status = Vec::with_capacity(refusal.words.len() + 8);
-    put_number(&mut status, 1, u64::from(refusal.code));
+    put_varint_field(&mut status, 1, u64::from(refusal.code));
     put_bytes(&mut status, 2, refusal.words.as_bytes());
     put_bytes(out, 3, &status);
 }

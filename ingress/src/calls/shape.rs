@@ -55,7 +55,7 @@ pub struct Shape {
     /// R request inputs: their names as Python's repr has them.
     pub input_reprs: Vec<String>,
     /// Name to place.
-    pub places: HashMap<Vec<u8>, usize>,
+    pub input_indexes: HashMap<Vec<u8>, usize>,
     /// All names, as Python's repr of a list has them.
     pub inputs_repr: String,
     /// Category to code, an input; empty where it is a plain number.
@@ -65,7 +65,7 @@ pub struct Shape {
     /// K: scores a row.
     pub outputs: usize,
     /// PredictRequest.contract must be this, or 0.
-    pub guard: u64,
+    pub contract: u64,
     /// Rows in one call.
     pub rows_max: usize,
     /// For calls without a deadline.
@@ -93,7 +93,7 @@ impl Shape {
             && self.dictionaries == other.dictionaries
             && bits(self) == bits(other)
             && self.outputs == other.outputs
-            && self.guard == other.guard
+            && self.contract == other.contract
             && self.rows_max == other.rows_max
             && self.deadline_ns_default == other.deadline_ns_default
             && self.nan_inputs_refused == other.nan_inputs_refused
@@ -105,7 +105,7 @@ pub type Shapes = HashMap<Vec<u8>, Arc<Shape>>;
 
 /// Bounds that hold for every model.
 #[derive(Clone, Copy, Debug)]
-pub struct DoorLimits {
+pub struct NameLimits {
     /// Model and version names, sticky keys.
     pub name_bytes_max: usize,
     /// Request ids.

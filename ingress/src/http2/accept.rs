@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 
 use crate::http2::conn::Conn;
 use crate::http2::socket::{Listener, Socket, BACKLOG};
-use crate::io_thread::io::{Io, LISTENER};
+use crate::io_thread::io::{Io, LISTENER_TOKEN};
 
 /// Connections accepted in one turn.
 const ACCEPTED_MAX: usize = 64;
@@ -15,7 +15,7 @@ const WAITING_MAX: i32 = BACKLOG;
 impl Io {
     /// Take connections from here.
     pub(crate) fn listen(&mut self, listener: Listener) {
-        let token = LISTENER - self.listeners.len() as u64;
+        let token = LISTENER_TOKEN - self.listeners.len() as u64;
         if self.poller.add(listener.as_raw_fd(), token, true, false).is_ok() {
             self.listeners.push(Some(listener));
         }
@@ -34,7 +34,7 @@ impl Io {
     ///
     /// A successor that was lent the same socket goes on accepting from its queue, and nobody is
     /// lost. Without one, the kernel resets who comes between the last look and the close.
-    pub(crate) fn leave_ports(&mut self) {
+    pub(crate) fn close_listeners(&mut self) {
         for at in 0..self.listeners.len() {
             for _ in 0..WAITING_MAX {
                 if !self.accept_one(at) {
@@ -43,7 +43,7 @@ impl Io {
             }
             if let Some(listener) = self.listeners[at].take() {
                 // Closing does not end the watch: others may hold the same socket.
-                self.poller.forget(listener.as_raw_fd());
+                self.poller.remove(listener.as_raw_fd());
             }
         }
     }
@@ -59,7 +59,7 @@ impl Io {
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
             // The socket was shut by somebody who holds it too.
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
-                self.poller.forget(listener.as_raw_fd());
+                self.poller.remove(listener.as_raw_fd());
                 self.listeners[at] = None;
                 return false;
             }
@@ -69,7 +69,7 @@ impl Io {
     }
 
     fn admit(&mut self, socket: Socket) {
-        if self.open >= self.house.limits.connections_max {
+        if self.open >= self.server.limits.connections_max {
             return; // closed at once
         }
         let index = self.free.pop().unwrap_or_else(|| {
@@ -82,20 +82,20 @@ impl Io {
             self.free.push(index);
             return;
         }
-        let age_ns = jittered(self.house.limits.age_ns_max, token);
-        let mut conn = Box::new(Conn::new(token, socket, &self.house, age_ns));
+        let age_ns = with_jitter(self.server.limits.age_ns_max, token);
+        let mut conn = Box::new(Conn::new(token, socket, &self.server, age_ns));
         if self.draining {
-            conn.leave(self.house.now_ns);
+            conn.leave(self.server.now_ns);
         }
         self.conns[index as usize] = Some(conn);
         self.open += 1;
         self.count();
-        self.soil(token);
+        self.mark_dirty(token);
     }
 }
 
 /// `age_ns` give or take a tenth, so that clients do not all come back at once.
-fn jittered(age_ns: i64, token: u64) -> i64 {
+fn with_jitter(age_ns: i64, token: u64) -> i64 {
     let drawn = (token >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
     age_ns + age_ns / 10 * (drawn as i64 - (1 << 23)) / (1 << 23)
 }

@@ -42,7 +42,7 @@ impl Bucket {
 }
 
 /// One connection's account.
-pub struct Calm {
+pub struct FrameLimits {
     resets: Bucket,
     others: Bucket,
     windows: Bucket,
@@ -50,9 +50,9 @@ pub struct Calm {
     strikes: u32,
 }
 
-impl Default for Calm {
-    fn default() -> Calm {
-        Calm {
+impl Default for FrameLimits {
+    fn default() -> FrameLimits {
+        FrameLimits {
             resets: RESETS,
             others: OTHERS,
             windows: WINDOWS,
@@ -62,7 +62,7 @@ impl Default for Calm {
     }
 }
 
-impl Calm {
+impl FrameLimits {
     /// A frame came; what GOAWAY should say, once it was one too many.
     pub fn frame(&mut self, frame: u8, flags: u8, now_ns: i64) -> Option<&'static str> {
         match frame {
@@ -73,8 +73,10 @@ impl Calm {
                 self.strikes += u32::from(soon);
                 (self.strikes > STRIKES_MAX).then_some("too_many_pings")
             }
-            kind::RESET => (!self.resets.take(now_ns)).then_some("too_many_resets"),
-            kind::WINDOW => (!self.windows.take(now_ns)).then_some("too_many_window_updates"),
+            kind::RST_STREAM => (!self.resets.take(now_ns)).then_some("too_many_resets"),
+            kind::WINDOW_UPDATE => {
+                (!self.windows.take(now_ns)).then_some("too_many_window_updates")
+            }
             _ => (!self.others.take(now_ns)).then_some("too_many_frames"),
         }
     }
@@ -94,24 +96,26 @@ mod tests {
 
     #[test]
     fn the_fourth_ping_in_a_row_is_too_many() {
-        let mut calm = Calm::default();
-        let said: Vec<_> = (0..4).map(|n| calm.frame(kind::PING, 0, n).is_some()).collect();
+        let mut frame_limits = FrameLimits::default();
+        let said: Vec<_> = (0..4).map(|n| frame_limits.frame(kind::PING, 0, n).is_some()).collect();
         assert_eq!(said, [false, false, false, true]);
-        let mut calm = Calm::default();
-        assert!((0..100).all(|n| calm.frame(kind::PING, 0, n * 6 * SECOND).is_none()));
-        let mut calm = Calm::default();
+        let mut frame_limits = FrameLimits::default();
+        assert!((0..100).all(|n| frame_limits.frame(kind::PING, 0, n * 6 * SECOND).is_none()));
+        let mut frame_limits = FrameLimits::default();
         assert!((0..100).all(|n| {
-            calm.sent();
-            calm.frame(kind::PING, 0, n).is_none()
+            frame_limits.sent();
+            frame_limits.frame(kind::PING, 0, n).is_none()
         }));
     }
 
     #[test]
     fn resets_are_allowed_in_bursts_and_at_a_pace() {
-        let mut calm = Calm::default();
-        let first = (0..5_000).take_while(|_| calm.frame(kind::RESET, 0, 1).is_none()).count();
+        let mut frame_limits = FrameLimits::default();
+        let first =
+            (0..5_000).take_while(|_| frame_limits.frame(kind::RST_STREAM, 0, 1).is_none()).count();
         assert_eq!(first, 2_000);
-        let mut calm = Calm::default();
-        assert!((0..20_000).all(|n| calm.frame(kind::RESET, 0, n * SECOND / 900).is_none()));
+        let mut frame_limits = FrameLimits::default();
+        assert!((0..20_000)
+            .all(|n| frame_limits.frame(kind::RST_STREAM, 0, n * SECOND / 900).is_none()));
     }
 }

@@ -8,7 +8,7 @@ use crate::calls::shape::{code, Refusal};
 use crate::sys::nghttp2::Fields;
 
 /// Bytes before each message: a flag and a length.
-pub const PREFIX: usize = 5;
+pub const PREFIX_BYTES: usize = 5;
 
 /// How a message may be compressed, as its call's grpc-encoding says.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub fn timeout_ns(value: &[u8]) -> Option<i64> {
 }
 
 /// One message at the head of a body.
-pub enum Framed<'a> {
+pub enum PrefixedMessage<'a> {
     /// Not all of it is here.
     Partial,
     /// Its flag, its bytes, and where the next one begins.
@@ -58,33 +58,33 @@ pub enum Framed<'a> {
 }
 
 /// Look at the head of a body.
-pub fn framed(body: &[u8], bytes_max: usize) -> Framed<'_> {
+pub fn read_prefixed(body: &[u8], bytes_max: usize) -> PrefixedMessage<'_> {
     let Some((&flag, rest)) = body.split_first() else {
-        return Framed::Partial;
+        return PrefixedMessage::Partial;
     };
     let Some(length) = rest.first_chunk::<4>() else {
-        return Framed::Partial;
+        return PrefixedMessage::Partial;
     };
     let length = u32::from_be_bytes(*length) as usize;
     if length > bytes_max {
-        return Framed::TooLong(length);
+        return PrefixedMessage::TooLong(length);
     }
-    match body.get(PREFIX..PREFIX + length) {
-        Some(message) => Framed::Whole(flag, message, PREFIX + length),
-        None => Framed::Partial,
+    match body.get(PREFIX_BYTES..PREFIX_BYTES + length) {
+        Some(message) => PrefixedMessage::Whole(flag, message, PREFIX_BYTES + length),
+        None => PrefixedMessage::Partial,
     }
 }
 
 /// Begin a message in `out`; returns where its prefix stands.
 pub fn begin(out: &mut Vec<u8>) -> usize {
-    out.extend_from_slice(&[0; PREFIX]);
-    out.len() - PREFIX
+    out.extend_from_slice(&[0; PREFIX_BYTES]);
+    out.len() - PREFIX_BYTES
 }
 
 /// Write the length of the message that began at `at`.
 pub fn finish(out: &mut [u8], at: usize) {
-    let length = (out.len() - at - PREFIX) as u32;
-    out[at + 1..at + PREFIX].copy_from_slice(&length.to_be_bytes());
+    let length = (out.len() - at - PREFIX_BYTES) as u32;
+    out[at + 1..at + PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
 }
 
 /// The refusal of a message that is too long.
@@ -98,7 +98,7 @@ pub fn too_long(length: usize, bytes_max: usize) -> Refusal {
 }
 
 /// A message whose flag is not 0, made plain; bounded.
-pub fn inflate(
+pub fn decompress(
     flag: u8,
     message: &[u8],
     encoding: Encoding,

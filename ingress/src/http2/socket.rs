@@ -107,7 +107,7 @@ pub enum Socket {
 
 impl Socket {
     /// Say that we send no more; the peer's last bytes are still read.
-    pub fn shut_write(&self) {
+    pub fn shutdown_write(&self) {
         let _ = match self {
             Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Socket::Tls(stream) => stream.socket.shutdown(Shutdown::Write),

@@ -1,7 +1,7 @@
 //! One HTTP/2 stream: what came in, what goes out, and what of it is inside.
 
 use crate::http2::grpc::Encoding;
-use crate::sys::nghttp2::{Fields, Then};
+use crate::sys::nghttp2::{BodyState, Fields};
 
 /// Who serves a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,11 +33,11 @@ pub enum Phase {
     /// Messages are taken.
     Open,
     /// What comes is thrown away: its one message is here, or it is over.
-    Heard,
+    InputDone,
 }
 
 /// How a stream ends.
-pub enum Ending {
+pub enum StreamEnd {
     /// Status 0, nothing more.
     Ok,
     /// These fields.
@@ -94,15 +94,15 @@ pub struct Stream {
     /// Response headers of a raw call's own.
     pub initial: Fields,
     /// Set once nothing more will be added to `out`.
-    pub ending: Option<Ending>,
+    pub ending: Option<StreamEnd>,
     /// Response headers were submitted.
-    pub responded: bool,
+    pub headers_submitted: bool,
     /// The session waits for `out` to grow.
     pub deferred: bool,
     /// The peer has said all.
     pub remote_closed: bool,
     /// A raw call's handler waits for `out` to be empty.
-    pub told_when_sent: bool,
+    pub notify_when_sent: bool,
 }
 
 impl Stream {
@@ -124,31 +124,31 @@ impl Stream {
             sent: 0,
             initial: Vec::new(),
             ending: None,
-            responded: false,
+            headers_submitted: false,
             deferred: false,
             remote_closed: false,
-            told_when_sent: false,
+            notify_when_sent: false,
         }
     }
 
     /// Fill `into`, and say what follows.
-    pub fn read(&mut self, into: &mut [u8]) -> (usize, Then) {
+    pub fn read(&mut self, into: &mut [u8]) -> (usize, BodyState) {
         let left = &self.out[self.sent..];
         let count = left.len().min(into.len());
         into[..count].copy_from_slice(&left[..count]);
         self.sent += count;
         if self.sent < self.out.len() {
-            return (count, Then::More);
+            return (count, BodyState::More);
         }
         self.out.clear();
         self.sent = 0;
         match self.ending.take() {
             None => {
                 self.deferred = count == 0;
-                (count, Then::Wait)
+                (count, BodyState::Wait)
             }
-            Some(Ending::Ok) => (count, Then::Ok),
-            Some(Ending::With(fields)) => (count, Then::Trailers(fields)),
+            Some(StreamEnd::Ok) => (count, BodyState::Ok),
+            Some(StreamEnd::With(fields)) => (count, BodyState::Trailers(fields)),
         }
     }
 

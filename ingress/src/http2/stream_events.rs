@@ -1,25 +1,25 @@
 //! What each frame of a connection means for its calls.
 
-use super::streams::{Streams, Todo, ECHOED_MAX, METADATA_OVERHEAD, UNSENT_MAX};
+use super::streams::{SessionAction, Streams, METADATA_OVERHEAD, REQUEST_ID_CHARS_MAX, UNSENT_MAX};
 use crate::calls::reply::put_status;
 use crate::calls::shape::{code, Refusal};
-use crate::http2::grpc::{self, Encoding, Framed};
-use crate::http2::stream::{Ending, Method, Phase, Stream};
-use crate::io_thread::server_state::{Due, House, Place};
+use crate::http2::grpc::{self, Encoding, PrefixedMessage};
+use crate::http2::stream::{Method, Phase, Stream, StreamEnd};
+use crate::io_thread::server_state::{ServerState, StreamRef, TimerKind};
 use crate::io_thread::shared::Event;
-use crate::sys::nghttp2::{code as http2, kind, Events, Then, ACK};
+use crate::sys::nghttp2::{code as http2, kind, BodyState, Events, ACK};
 
 /// A connection's streams in the house they call at.
-pub struct Seat<'a> {
+pub struct StreamEvents<'a> {
     /// The connection's.
     pub streams: &'a mut Streams,
     /// The house.
-    pub house: &'a mut House,
+    pub server: &'a mut ServerState,
 }
 
-impl Seat<'_> {
-    fn place(&self, stream: i32) -> Place {
-        Place {
+impl StreamEvents<'_> {
+    fn place(&self, stream: i32) -> StreamRef {
+        StreamRef {
             token: self.streams.token,
             stream,
         }
@@ -27,7 +27,7 @@ impl Seat<'_> {
 
     /// Refuse at the door, and count it.
     fn refuse(&mut self, id: i32, refusal: &Refusal) {
-        self.house.refused("", refusal);
+        self.server.refused("", refusal);
         self.streams.refuse(id, refusal);
     }
 
@@ -41,16 +41,16 @@ impl Seat<'_> {
             return;
         };
         if !method.streams() {
-            stream.phase = Phase::Heard;
+            stream.phase = Phase::InputDone;
         }
         let (arrived_ns, deadline_ns) = (stream.arrived_ns, stream.deadline_ns);
-        let arrived_ns = if method.streams() { self.house.now_ns } else { arrived_ns };
+        let arrived_ns = if method.streams() { self.server.now_ns } else { arrived_ns };
         let unpacked;
         let message = if flag == 0 {
             message
         } else {
-            let bytes_max = self.house.limits.message_bytes_max;
-            match grpc::inflate(flag, message, stream.head.encoding, bytes_max) {
+            let bytes_max = self.server.limits.message_bytes_max;
+            match grpc::decompress(flag, message, stream.head.encoding, bytes_max) {
                 Ok(plain) => {
                     unpacked = plain;
                     &unpacked
@@ -61,14 +61,14 @@ impl Seat<'_> {
         if matches!(method, Method::RawUnary | Method::RawStream) {
             stream.wanted = stream.wanted.saturating_sub(1);
             let raw = stream.raw;
-            self.house.event(Event::Message(raw, message.to_vec()));
+            self.server.event(Event::Message(raw, message.to_vec()));
             return;
         }
-        match self.house.admit(method, message, place, arrived_ns, deadline_ns) {
+        match self.server.admit(method, message, place, arrived_ns, deadline_ns) {
             Ok(handle) if method.streams() => stream.handles.push(handle),
             Ok(handle) => stream.handle = handle,
             Err((refusal, request_id)) if method.streams() => {
-                let echoed: String = request_id.chars().take(ECHOED_MAX).collect();
+                let echoed: String = request_id.chars().take(REQUEST_ID_CHARS_MAX).collect();
                 self.streams.push(id, |out| put_status(out, echoed.as_bytes(), &refusal));
             }
             Err((refusal, _)) => self.streams.refuse(id, &refusal),
@@ -88,7 +88,7 @@ impl Seat<'_> {
                 Some(Method::RawStream) => stream.wanted > 0,
                 _ => {
                     !self.streams.leaving
-                        && stream.handles.len() < self.house.limits.stream_calls_max
+                        && stream.handles.len() < self.server.limits.stream_calls_max
                         && stream.unsent() < UNSENT_MAX
                 }
             };
@@ -98,15 +98,15 @@ impl Seat<'_> {
             let body = std::mem::take(&mut stream.body);
             let mut next = 0;
             let mut refusal = None;
-            match grpc::framed(&body, self.house.limits.message_bytes_max) {
-                Framed::Whole(flag, message, behind) => {
+            match grpc::read_prefixed(&body, self.server.limits.message_bytes_max) {
+                PrefixedMessage::Whole(flag, message, behind) => {
                     self.message(id, flag, message);
                     next = behind;
                 }
-                Framed::TooLong(length) => {
-                    refusal = Some(grpc::too_long(length, self.house.limits.message_bytes_max));
+                PrefixedMessage::TooLong(length) => {
+                    refusal = Some(grpc::too_long(length, self.server.limits.message_bytes_max));
                 }
-                Framed::Partial => {}
+                PrefixedMessage::Partial => {}
             }
             if let Some(refusal) = refusal {
                 return self.refuse(id, &refusal);
@@ -121,15 +121,15 @@ impl Seat<'_> {
             if next == 0 || stream.body.is_empty() {
                 let unconsumed = std::mem::take(&mut stream.unconsumed);
                 if unconsumed > 0 {
-                    self.streams.todo.push(Todo::Consume(id, unconsumed));
+                    self.streams.actions.push(SessionAction::Consume(id, unconsumed));
                 }
-                return self.heard_all(id);
+                return self.input_ended(id);
             }
         }
     }
 
     /// What follows when a stream of messages has none left to take.
-    pub fn heard_all(&mut self, id: i32) {
+    pub fn input_ended(&mut self, id: i32) {
         let Some(stream) = self.streams.open.get_mut(&id) else {
             return;
         };
@@ -138,16 +138,19 @@ impl Seat<'_> {
         }
         match stream.method {
             Some(Method::PredictStream) => {
-                let bytes_max = self.house.limits.message_bytes_max;
-                let none = matches!(grpc::framed(&stream.body, bytes_max), Framed::Partial);
+                let bytes_max = self.server.limits.message_bytes_max;
+                let none = matches!(
+                    grpc::read_prefixed(&stream.body, bytes_max),
+                    PrefixedMessage::Partial
+                );
                 if stream.handles.is_empty() && none {
-                    self.streams.end(id, Ending::Ok);
+                    self.streams.end(id, StreamEnd::Ok);
                 }
             }
             Some(Method::RawStream) => {
-                stream.phase = Phase::Heard;
+                stream.phase = Phase::InputDone;
                 let raw = stream.raw;
-                self.house.event(Event::Ended(raw));
+                self.server.event(Event::Ended(raw));
             }
             _ => {}
         }
@@ -155,13 +158,13 @@ impl Seat<'_> {
 
     /// Begin a raw call: Python hears of it.
     fn open_raw(&mut self, id: i32) {
-        let raw = self.house.open_raw(self.place(id));
+        let raw = self.server.open_raw(self.place(id));
         if let Some(stream) = self.streams.open.get_mut(&id) {
             stream.raw = raw;
             let path = std::mem::take(&mut stream.head.path);
             let metadata = std::mem::take(&mut stream.head.metadata);
             let deadline_ns = stream.deadline_ns.unwrap_or(0);
-            self.house.event(Event::Opened(raw, path, metadata, deadline_ns));
+            self.server.event(Event::Opened(raw, path, metadata, deadline_ns));
         }
     }
 }
@@ -170,16 +173,16 @@ fn no_message() -> Refusal {
     Refusal::invalid("the call ended without a message; send one")
 }
 
-impl Events for Seat<'_> {
+impl Events for StreamEvents<'_> {
     fn begin(&mut self, id: i32) {
-        self.streams.open.insert(id, Stream::new(self.house.now_ns));
+        self.streams.open.insert(id, Stream::new(self.server.now_ns));
     }
 
     fn header(&mut self, id: i32, name: &[u8], value: &[u8]) -> bool {
         let Some(stream) = self.streams.open.get_mut(&id) else {
             return true;
         };
-        let bytes_max = self.house.limits.metadata_bytes_max;
+        let bytes_max = self.server.limits.metadata_bytes_max;
         stream.head.bytes += name.len() + value.len() + METADATA_OVERHEAD;
         if stream.head.bytes > bytes_max {
             return stream.head.bytes <= 2 * bytes_max;
@@ -190,7 +193,7 @@ impl Events for Seat<'_> {
         let head = &mut stream.head;
         match name {
             b":path" => {
-                stream.method = self.house.methods.get(value).copied();
+                stream.method = self.server.methods.get(value).copied();
                 if matches!(stream.method, Some(Method::RawUnary | Method::RawStream)) {
                     head.path = String::from_utf8_lossy(value).into_owned();
                 }
@@ -222,7 +225,7 @@ impl Events for Seat<'_> {
             return;
         };
         if stream.phase == Phase::Head {
-            let bytes_max = self.house.limits.metadata_bytes_max;
+            let bytes_max = self.server.limits.metadata_bytes_max;
             let bytes = stream.head.bytes;
             let (posted, typed) = (stream.head.posted, stream.head.typed);
             stream.remote_closed = end_of_stream;
@@ -251,20 +254,20 @@ impl Events for Seat<'_> {
                 let words = "the call's grpc-encoding is unknown; send identity or gzip";
                 let mut fields = grpc::trailers(&Refusal::new(code::UNIMPLEMENTED, words));
                 fields.push((b"grpc-accept-encoding".to_vec(), b"identity,gzip".to_vec()));
-                return self.streams.end(id, Ending::With(fields));
+                return self.streams.end(id, StreamEnd::With(fields));
             }
             if let (
                 Some(deadline_ns),
                 Method::PredictStream | Method::RawUnary | Method::RawStream,
             ) = (deadline_ns, method)
             {
-                self.house.look_at(deadline_ns, self.place(id), Due::Deadline);
+                self.server.set_timer(deadline_ns, self.place(id), TimerKind::Deadline);
             }
             if method == Method::RawStream {
                 self.open_raw(id);
             }
             if !method.streams() {
-                self.streams.begun.push(id);
+                self.streams.new_streams.push(id);
             }
         }
         if end_of_stream {
@@ -285,23 +288,23 @@ impl Events for Seat<'_> {
             self.pump(id);
             return 0;
         }
-        let bytes_max = self.house.limits.message_bytes_max;
-        let begun = !stream.body.is_empty();
-        if begun {
+        let bytes_max = self.server.limits.message_bytes_max;
+        let new_streams = !stream.body.is_empty();
+        if new_streams {
             stream.body.extend_from_slice(bytes);
         }
-        let body = if begun { std::mem::take(&mut stream.body) } else { Vec::new() };
-        let whole = if begun { &body[..] } else { bytes };
-        match grpc::framed(whole, bytes_max) {
-            Framed::Whole(flag, message, _) => {
+        let body = if new_streams { std::mem::take(&mut stream.body) } else { Vec::new() };
+        let whole = if new_streams { &body[..] } else { bytes };
+        match grpc::read_prefixed(whole, bytes_max) {
+            PrefixedMessage::Whole(flag, message, _) => {
                 if stream.method == Some(Method::RawUnary) {
                     self.open_raw(id);
                 }
                 self.message(id, flag, message);
             }
-            Framed::TooLong(length) => self.refuse(id, &grpc::too_long(length, bytes_max)),
-            Framed::Partial if begun => stream.body = body,
-            Framed::Partial => stream.body.extend_from_slice(bytes),
+            PrefixedMessage::TooLong(length) => self.refuse(id, &grpc::too_long(length, bytes_max)),
+            PrefixedMessage::Partial if new_streams => stream.body = body,
+            PrefixedMessage::Partial => stream.body.extend_from_slice(bytes),
         }
         bytes.len()
     }
@@ -320,7 +323,7 @@ impl Events for Seat<'_> {
                 stream.body.is_empty() || stream.method == Some(Method::PredictStream)
             });
             if left {
-                self.heard_all(id);
+                self.input_ended(id);
             }
             return;
         }
@@ -332,41 +335,41 @@ impl Events for Seat<'_> {
             return;
         };
         if stream.handle != 0 {
-            self.house.leave(stream.handle);
+            self.server.leave(stream.handle);
         }
         for handle in stream.handles {
-            self.house.leave(handle);
+            self.server.leave(handle);
         }
-        if stream.raw != 0 && self.house.raws.remove(&stream.raw).is_some() {
-            self.house.event(Event::Gone(stream.raw));
+        if stream.raw != 0 && self.server.raw_calls.remove(&stream.raw).is_some() {
+            self.server.event(Event::Gone(stream.raw));
         }
     }
 
     fn control(&mut self, frame: u8, flags: u8, _length: usize) {
         match (frame, flags & ACK) {
-            (kind::SETTINGS, 0) => self.streams.greeted = true,
-            (kind::PING, ACK) => self.streams.ponged = true,
+            (kind::SETTINGS, 0) => self.streams.settings_received = true,
+            (kind::PING, ACK) => self.streams.ping_acked = true,
             _ => {}
         }
-        let now_ns = self.house.now_ns;
-        if let Some(why) = self.streams.calm.frame(frame, flags, now_ns) {
+        let now_ns = self.server.now_ns;
+        if let Some(why) = self.streams.frame_limits.frame(frame, flags, now_ns) {
             if !self.streams.flooded {
                 self.streams.flooded = true;
-                self.streams.todo.push(Todo::GoAway(http2::ENHANCE_YOUR_CALM, why));
+                self.streams.actions.push(SessionAction::GoAway(http2::ENHANCE_YOUR_CALM, why));
             }
         }
     }
 
-    fn body(&mut self, id: i32, into: &mut [u8]) -> (usize, Then) {
-        self.streams.calm.sent();
+    fn body(&mut self, id: i32, into: &mut [u8]) -> (usize, BodyState) {
+        self.streams.frame_limits.sent();
         let Some(stream) = self.streams.open.get_mut(&id) else {
-            return (0, Then::Wait);
+            return (0, BodyState::Wait);
         };
         let (count, then) = stream.read(into);
-        if stream.told_when_sent && stream.out.is_empty() {
-            stream.told_when_sent = false;
+        if stream.notify_when_sent && stream.out.is_empty() {
+            stream.notify_when_sent = false;
             let raw = stream.raw;
-            self.house.event(Event::Flushed(raw));
+            self.server.event(Event::Flushed(raw));
         }
         let room = stream.out.is_empty() && stream.method == Some(Method::PredictStream);
         if room && !stream.body.is_empty() {

@@ -4,19 +4,19 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::calls::shape::{code, Refusal};
-use crate::http2::frame_limits::Calm;
+use crate::http2::frame_limits::FrameLimits;
 use crate::http2::grpc;
-use crate::http2::stream::{Ending, Method, Phase, Stream};
+use crate::http2::stream::{Method, Phase, Stream, StreamEnd};
 use crate::sys::nghttp2::{Fields, Session};
 
 /// Characters of a refused message's request id that go back with its status.
-pub(super) const ECHOED_MAX: usize = 128;
+pub(super) const REQUEST_ID_CHARS_MAX: usize = 128;
 /// Unsent replies of one stream; past that its messages are not read.
 pub(super) const UNSENT_MAX: usize = 64 * 1024;
 pub(super) const METADATA_OVERHEAD: usize = 32;
 
 /// What is to be done with the session once its callbacks are through.
-pub enum Todo {
+pub enum SessionAction {
     /// Headers, then the body.
     Respond(i32),
     /// Headers and trailers in one.
@@ -31,9 +31,9 @@ pub enum Todo {
 
 /// A hash for stream numbers: they are distinct already.
 #[derive(Default)]
-pub struct Spread(u64);
+pub struct StreamIdHasher(u64);
 
-impl Hasher for Spread {
+impl Hasher for StreamIdHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -52,23 +52,23 @@ pub struct Streams {
     /// The connection.
     pub token: u64,
     /// Open streams.
-    pub open: HashMap<i32, Stream, BuildHasherDefault<Spread>>,
+    pub open: HashMap<i32, Stream, BuildHasherDefault<StreamIdHasher>>,
     /// For the session.
-    pub todo: Vec<Todo>,
+    pub actions: Vec<SessionAction>,
     /// Its account of frames.
-    pub calm: Calm,
+    pub frame_limits: FrameLimits,
     /// The peer's first SETTINGS came.
-    pub greeted: bool,
+    pub settings_received: bool,
     /// An answer to our ping came.
-    pub ponged: bool,
+    pub ping_acked: bool,
     /// A GOAWAY for a flood is on its way.
     pub flooded: bool,
     /// PredictStreams are to end: the connection leaves.
     pub leaving: bool,
     /// Streams begun since they were last looked at.
-    pub begun: Vec<i32>,
+    pub new_streams: Vec<i32>,
     /// Streams we have ended while the peer had not.
-    pub lingering: Vec<i32>,
+    pub half_closed_local: Vec<i32>,
 }
 
 impl Streams {
@@ -77,31 +77,33 @@ impl Streams {
         Streams {
             token,
             open: HashMap::default(),
-            todo: Vec::new(),
-            calm: Calm::default(),
-            greeted: false,
-            ponged: false,
+            actions: Vec::new(),
+            frame_limits: FrameLimits::default(),
+            settings_received: false,
+            ping_acked: false,
             flooded: false,
             leaving: false,
-            begun: Vec::new(),
-            lingering: Vec::new(),
+            new_streams: Vec::new(),
+            half_closed_local: Vec::new(),
         }
     }
 
     /// Do with the session what callbacks could not.
     pub fn act(&mut self, session: &mut Session) {
-        for todo in std::mem::take(&mut self.todo) {
-            match todo {
-                Todo::Respond(id) => {
+        for actions in std::mem::take(&mut self.actions) {
+            match actions {
+                SessionAction::Respond(id) => {
                     let Some(stream) = self.open.get_mut(&id) else {
                         continue;
                     };
                     session.respond(id, &std::mem::take(&mut stream.initial));
                 }
-                Todo::Only(id, status, fields) => session.respond_only(id, status, &fields),
-                Todo::Resume(id) => session.resume(id),
-                Todo::Consume(id, bytes) => session.consume(id, bytes),
-                Todo::GoAway(code, why) => session.goaway(code, why.as_bytes()),
+                SessionAction::Only(id, status, fields) => {
+                    session.respond_without_body(id, status, &fields)
+                }
+                SessionAction::Resume(id) => session.resume(id),
+                SessionAction::Consume(id, bytes) => session.consume(id, bytes),
+                SessionAction::GoAway(code, why) => session.goaway(code, why.as_bytes()),
             }
         }
     }
@@ -114,40 +116,40 @@ impl Streams {
         let at = grpc::begin(&mut stream.out);
         write(&mut stream.out);
         grpc::finish(&mut stream.out, at);
-        kick(stream, id, &mut self.todo);
+        schedule_send(stream, id, &mut self.actions);
     }
 
     /// End a stream with what is said.
-    pub fn end(&mut self, id: i32, ending: Ending) {
+    pub fn end(&mut self, id: i32, ending: StreamEnd) {
         let Some(stream) = self.open.get_mut(&id) else {
             return;
         };
         if !stream.remote_closed {
-            self.lingering.push(id);
+            self.half_closed_local.push(id);
         }
-        stream.phase = Phase::Heard;
+        stream.phase = Phase::InputDone;
         stream.body = Vec::new();
         match ending {
-            Ending::With(mut fields) if !stream.responded && stream.out.is_empty() => {
+            StreamEnd::With(mut fields) if !stream.headers_submitted && stream.out.is_empty() => {
                 let mut every = std::mem::take(&mut stream.initial);
                 every.append(&mut fields);
-                stream.responded = true;
-                self.todo.push(Todo::Only(id, b"200", every));
+                stream.headers_submitted = true;
+                self.actions.push(SessionAction::Only(id, b"200", every));
             }
             ending => {
                 stream.ending = Some(ending);
-                kick(stream, id, &mut self.todo);
+                schedule_send(stream, id, &mut self.actions);
             }
         }
     }
 
     /// End a stream with a refusal.
     pub fn refuse(&mut self, id: i32, refusal: &Refusal) {
-        self.end(id, Ending::With(grpc::trailers(refusal)));
+        self.end(id, StreamEnd::With(grpc::trailers(refusal)));
     }
 
     /// A stream of messages on a connection that leaves ends once all it took is answered.
-    pub fn end_if_idle(&mut self, id: i32) {
+    pub fn end_when_idle(&mut self, id: i32) {
         let idle = self.open.get(&id).is_some_and(|stream| {
             stream.method == Some(Method::PredictStream)
                 && stream.phase == Phase::Open
@@ -169,21 +171,21 @@ impl Streams {
 
     pub(super) fn end_http(&mut self, id: i32, status: &'static [u8]) {
         if let Some(stream) = self.open.get_mut(&id) {
-            stream.phase = Phase::Heard;
-            stream.responded = true;
-            self.lingering.push(id);
-            self.todo.push(Todo::Only(id, status, Vec::new()));
+            stream.phase = Phase::InputDone;
+            stream.headers_submitted = true;
+            self.half_closed_local.push(id);
+            self.actions.push(SessionAction::Only(id, status, Vec::new()));
         }
     }
 }
 
 /// Have the session look at a stream's `out` and `ending`.
-fn kick(stream: &mut Stream, id: i32, todo: &mut Vec<Todo>) {
-    if !stream.responded {
-        stream.responded = true;
-        todo.push(Todo::Respond(id));
+fn schedule_send(stream: &mut Stream, id: i32, actions: &mut Vec<SessionAction>) {
+    if !stream.headers_submitted {
+        stream.headers_submitted = true;
+        actions.push(SessionAction::Respond(id));
     } else if stream.deferred {
         stream.deferred = false;
-        todo.push(Todo::Resume(id));
+        actions.push(SessionAction::Resume(id));
     }
 }

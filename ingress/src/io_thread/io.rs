@@ -12,26 +12,26 @@ use crate::http2::conn::Conn;
 use crate::http2::socket::Listener;
 use crate::http2::stream::{Method, Phase};
 use crate::http2::tls::Tls;
-use crate::io_thread::batch_timing as pace;
-use crate::io_thread::server_state::{Due, House, Limits, Place};
-use crate::io_thread::shared::{Bridge, Command};
+use crate::io_thread::batch_timing;
+use crate::io_thread::server_state::{Limits, ServerState, StreamRef, TimerKind};
+use crate::io_thread::shared::{Command, Shared};
 use crate::sys::os::{now_ns, Poller, Ready};
 
 const READ_BYTES: usize = 64 * 1024;
 /// Between looks at connections' ages.
 const TICK_NS: i64 = 100_000_000;
-const BELL: u64 = u64::MAX;
+const WAKER_TOKEN: u64 = u64::MAX;
 /// And below: one for each place where connections come from.
-pub(crate) const LISTENER: u64 = u64::MAX - 1;
+pub(crate) const LISTENER_TOKEN: u64 = u64::MAX - 1;
 const LISTENERS_MAX: u64 = 8;
 /// Between looks at whether certificates changed.
 const CERTIFICATES_NS: i64 = 1_000_000_000;
 /// The thread slept this much longer than it meant to: it was stopped, and nobody's silence counts.
-const STOPPED_NS: i64 = 400_000_000;
+const SUSPENDED_NS_MIN: i64 = 400_000_000;
 
 /// Everything the thread owns.
 pub struct Io {
-    pub(crate) house: House,
+    pub(crate) server: ServerState,
     pub(crate) poller: Poller,
     pub(crate) conns: Vec<Option<Box<Conn>>>,
     pub(crate) free: Vec<u32>,
@@ -50,13 +50,13 @@ pub struct Io {
 pub fn start(
     limits: Limits,
     methods: HashMap<Vec<u8>, Method>,
-    bridge: Arc<Bridge>,
+    shared: Arc<Shared>,
     tls: Option<Arc<Tls>>,
 ) -> std::io::Result<JoinHandle<()>> {
     let poller = Poller::new()?;
-    poller.add(bridge.io.as_raw_fd(), BELL, true, false)?;
+    poller.add(shared.io.as_raw_fd(), WAKER_TOKEN, true, false)?;
     let io = Io {
-        house: House::new(limits, methods, bridge),
+        server: ServerState::new(limits, methods, shared),
         poller,
         conns: Vec::new(),
         free: Vec::new(),
@@ -78,41 +78,41 @@ impl Io {
         let mut ready: Vec<Ready> = Vec::new();
         let mut commands: Vec<Command> = Vec::new();
         let mut buffer = vec![0; READ_BYTES];
-        let bridge = Arc::clone(&self.house.bridge);
+        let shared = Arc::clone(&self.server.shared);
         while self.running {
-            self.rest(&bridge);
-            bridge.asleep.store(true, Ordering::SeqCst);
-            let ms = if bridge.silent() { self.patience_ms() } else { 0 };
+            self.rest(&shared);
+            shared.asleep.store(true, Ordering::SeqCst);
+            let ms = if shared.has_no_commands() { self.poll_timeout_ms() } else { 0 };
             let slept_ns = now_ns();
             self.poller.wait(ms, &mut ready);
-            bridge.asleep.store(false, Ordering::SeqCst);
-            self.house.now_ns = now_ns();
-            let stopped = self.excuse(slept_ns, ms);
-            bridge.commands(&mut commands);
+            shared.asleep.store(false, Ordering::SeqCst);
+            self.server.now_ns = now_ns();
+            let stopped = self.add_suspended_time(slept_ns, ms);
+            shared.commands(&mut commands);
             for command in commands.drain(..) {
-                self.obey(command);
+                self.execute(command);
             }
             for one in &ready {
                 match one.token {
-                    BELL => bridge.io.hush(),
-                    token if token > LISTENER - LISTENERS_MAX => {
-                        self.accept((LISTENER - token) as usize);
+                    WAKER_TOKEN => shared.io.clear(),
+                    token if token > LISTENER_TOKEN - LISTENERS_MAX => {
+                        self.accept((LISTENER_TOKEN - token) as usize);
                     }
                     token => self.serve(token, *one, &mut buffer),
                 }
             }
             if !stopped {
-                self.look_at_clock();
+                self.check_timers();
             }
             self.flush();
-            self.tell(&bridge);
+            self.tell(&shared);
         }
     }
 
     /// While many are inside, let calls and answers gather between one look and the next.
-    fn rest(&self, bridge: &Bridge) {
-        if pace::crowded(bridge.calls_inside.load(Ordering::Relaxed)) {
-            let left_ns = pace::LOOK_NS - (now_ns() - self.house.now_ns);
+    fn rest(&self, shared: &Shared) {
+        if batch_timing::is_busy(shared.calls_inside.load(Ordering::Relaxed)) {
+            let left_ns = batch_timing::POLL_INTERVAL_NS - (now_ns() - self.server.now_ns);
             if left_ns > 0 {
                 thread::sleep(Duration::from_nanos(left_ns as u64));
             }
@@ -121,20 +121,20 @@ impl Io {
 
     /// After a stop of the whole process (a frozen guest, SIGSTOP), what peers sent meanwhile still
     /// lies unread: look at their clocks as if that time had not been. True: read first.
-    fn excuse(&mut self, slept_ns: i64, ms: i32) -> bool {
-        let over_ns = self.house.now_ns - slept_ns - i64::from(ms.max(0)) * 1_000_000;
-        if ms < 0 || over_ns < STOPPED_NS {
+    fn add_suspended_time(&mut self, slept_ns: i64, ms: i32) -> bool {
+        let over_ns = self.server.now_ns - slept_ns - i64::from(ms.max(0)) * 1_000_000;
+        if ms < 0 || over_ns < SUSPENDED_NS_MIN {
             return false;
         }
         for conn in self.conns.iter_mut().flatten() {
-            conn.excuse(over_ns);
+            conn.add_suspended_time(over_ns);
         }
         true
     }
 
-    fn patience_ms(&self) -> i32 {
+    fn poll_timeout_ms(&self) -> i32 {
         let now_ns = now_ns();
-        let mut until_ns = self.house.next_look_ns().unwrap_or(i64::MAX);
+        let mut until_ns = self.server.next_timer_ns().unwrap_or(i64::MAX);
         if self.open > 0 {
             until_ns = until_ns.min(self.ticked_ns + TICK_NS);
         }
@@ -144,21 +144,21 @@ impl Io {
         ((until_ns - now_ns).max(0) / 1_000_000 + 1).min(1_000) as i32
     }
 
-    fn tell(&mut self, bridge: &Bridge) {
-        let arrived = std::mem::take(&mut self.house.arrived);
-        let spoke = std::mem::take(&mut self.house.spoke);
+    fn tell(&mut self, shared: &Shared) {
+        let arrived = std::mem::take(&mut self.server.arrived);
+        let events_pending = std::mem::take(&mut self.server.events_pending);
         if arrived {
-            bridge.arrived();
+            shared.arrived();
         }
-        if spoke {
-            bridge.python.ring();
+        if events_pending {
+            shared.python.wake();
         }
     }
 
     // Connections
 
     pub(crate) fn count(&self) {
-        self.house.bridge.connections.store(self.open as u64, Ordering::SeqCst);
+        self.server.shared.connections.store(self.open as u64, Ordering::SeqCst);
     }
 
     fn conn(&mut self, token: u64) -> Option<&mut Conn> {
@@ -167,13 +167,13 @@ impl Io {
     }
 
     /// A connection and the house, at once.
-    pub(crate) fn pair(&mut self, token: u64) -> Option<(&mut Conn, &mut House)> {
+    pub(crate) fn pair(&mut self, token: u64) -> Option<(&mut Conn, &mut ServerState)> {
         let conn = self.conns.get_mut(token as u32 as usize)?.as_deref_mut()?;
-        (conn.streams.token == token).then_some((conn, &mut self.house))
+        (conn.streams.token == token).then_some((conn, &mut self.server))
     }
 
     /// Remember to flush.
-    pub(crate) fn soil(&mut self, token: u64) {
+    pub(crate) fn mark_dirty(&mut self, token: u64) {
         if let Some(conn) = self.conn(token) {
             if !conn.dirty {
                 conn.dirty = true;
@@ -183,12 +183,12 @@ impl Io {
     }
 
     fn serve(&mut self, token: u64, ready: Ready, buffer: &mut [u8]) {
-        if let Some((conn, house)) = self.pair(token) {
+        if let Some((conn, server)) = self.pair(token) {
             if ready.read {
-                conn.read(house, buffer);
-                conn.heard_notice(house);
+                conn.read(server, buffer);
+                conn.on_ping_ack(server);
             }
-            self.soil(token);
+            self.mark_dirty(token);
         }
     }
 
@@ -203,11 +203,11 @@ impl Io {
             }
             conn.dirty = false;
             if !conn.dead {
-                conn.flush(&mut self.house);
+                conn.flush(&mut self.server);
                 conn.watch(&self.poller);
             }
             if conn.dead {
-                conn.close(&mut self.house);
+                conn.close(&mut self.server);
                 self.conns[token as u32 as usize] = None;
                 self.free.push(token as u32);
                 self.open -= 1;
@@ -216,16 +216,16 @@ impl Io {
         }
     }
 
-    fn look_at_clock(&mut self) {
-        while let Some((place, due)) = self.house.due() {
-            self.overdue(place, due);
+    fn check_timers(&mut self) {
+        while let Some((place, due)) = self.server.due() {
+            self.time_out(place, due);
         }
-        if self.house.now_ns - self.ticked_ns < TICK_NS {
+        if self.server.now_ns - self.ticked_ns < TICK_NS {
             return;
         }
-        self.ticked_ns = self.house.now_ns;
-        if self.house.now_ns - self.refreshed_ns >= CERTIFICATES_NS {
-            self.refreshed_ns = self.house.now_ns;
+        self.ticked_ns = self.server.now_ns;
+        if self.server.now_ns - self.refreshed_ns >= CERTIFICATES_NS {
+            self.refreshed_ns = self.server.now_ns;
             if let Some(tls) = &self.tls {
                 tls.refresh();
             }
@@ -235,36 +235,36 @@ impl Io {
                 continue;
             };
             let token = conn.streams.token;
-            if conn.tick(&mut self.house) || conn.dead {
-                self.soil(token);
+            if conn.tick(&mut self.server) || conn.dead {
+                self.mark_dirty(token);
             }
         }
     }
 
     /// A stream whose message, or end, is overdue.
-    fn overdue(&mut self, place: Place, due: Due) {
-        let Some((conn, house)) = self.pair(place.token) else {
+    fn time_out(&mut self, place: StreamRef, due: TimerKind) {
+        let Some((conn, server)) = self.pair(place.token) else {
             return;
         };
         let Some(stream) = conn.streams.open.get(&place.stream) else {
             return;
         };
         let words = match due {
-            Due::Message if stream.phase == Phase::Open => {
+            TimerKind::Message if stream.phase == Phase::Open => {
                 "the call's message did not arrive in time (body_ms_max)"
             }
-            Due::Deadline if stream.ending.is_none() => "Deadline Exceeded",
+            TimerKind::Deadline if stream.ending.is_none() => "Deadline Exceeded",
             _ => return,
         };
         let refusal = Refusal::new(code::DEADLINE_EXCEEDED, words);
-        if due == Due::Message {
-            house.refused("", &refusal);
+        if due == TimerKind::Message {
+            server.refused("", &refusal);
         }
         let raw = stream.raw;
-        if raw != 0 && house.raws.remove(&raw).is_some() {
-            house.event(crate::io_thread::shared::Event::Gone(raw));
+        if raw != 0 && server.raw_calls.remove(&raw).is_some() {
+            server.event(crate::io_thread::shared::Event::Gone(raw));
         }
         conn.streams.refuse(place.stream, &refusal);
-        self.soil(place.token);
+        self.mark_dirty(place.token);
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::calls::decode as predict;
 use crate::calls::infer;
-use crate::calls::shape::{Call, DoorLimits, Refusal, Shapes};
+use crate::calls::shape::{Call, NameLimits, Refusal, Shapes};
 use crate::http2::stream::Method;
-use crate::io_thread::shared::{Bridge, Event};
+use crate::io_thread::shared::{Event, Shared};
 
 /// What this door takes; docs/limits.md has each.
 #[derive(Clone, Debug)]
@@ -32,12 +32,12 @@ pub struct Limits {
     /// How long it may then stay.
     pub grace_ns: i64,
     /// Of names, for all models.
-    pub names: DoorLimits,
+    pub names: NameLimits,
 }
 
 /// A stream of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Place {
+pub struct StreamRef {
     /// The connection.
     pub token: u64,
     /// The stream.
@@ -46,7 +46,7 @@ pub struct Place {
 
 /// How a call's reply is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
+pub enum ReplyFormat {
     /// A PredictReply, and the stream ends.
     Unary,
     /// A StreamReply.
@@ -56,19 +56,19 @@ pub enum Dialect {
 }
 
 /// Where a call's reply goes.
-pub struct Route {
+pub struct ReplyRoute {
     generation: u32,
     /// Whose it is.
-    pub place: Place,
+    pub place: StreamRef,
     /// What it is written as.
-    pub dialect: Dialect,
+    pub dialect: ReplyFormat,
     /// The request id, or the `id`, that goes back with it.
     pub echo: Vec<u8>,
 }
 
 /// What a deadline is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Due {
+pub enum TimerKind {
     /// The message must be here.
     Message,
     /// The call must be over.
@@ -76,7 +76,7 @@ pub enum Due {
 }
 
 /// See above.
-pub struct House {
+pub struct ServerState {
     /// What is taken.
     pub limits: Limits,
     /// Models served.
@@ -84,34 +84,38 @@ pub struct House {
     /// Paths served.
     pub methods: HashMap<Vec<u8>, Method>,
     /// To Python.
-    pub bridge: Arc<Bridge>,
+    pub shared: Arc<Shared>,
     /// Where raw calls are.
-    pub raws: HashMap<u64, Place>,
+    pub raw_calls: HashMap<u64, StreamRef>,
     /// Monotonic, of this turn.
     pub now_ns: i64,
     /// Python has something to hear: calls that wait, if it asked; and the rest.
     pub arrived: bool,
     /// Events or refusals for Python.
-    pub spoke: bool,
-    routes: Vec<Route>,
-    raw_next: u64,
-    timers: BinaryHeap<Reverse<(i64, Place, Due)>>,
+    pub events_pending: bool,
+    routes: Vec<ReplyRoute>,
+    next_raw_call: u64,
+    timers: BinaryHeap<Reverse<(i64, StreamRef, TimerKind)>>,
 }
 
-impl House {
+impl ServerState {
     /// An empty one.
-    pub fn new(limits: Limits, methods: HashMap<Vec<u8>, Method>, bridge: Arc<Bridge>) -> House {
-        House {
+    pub fn new(
+        limits: Limits,
+        methods: HashMap<Vec<u8>, Method>,
+        shared: Arc<Shared>,
+    ) -> ServerState {
+        ServerState {
             limits,
             shapes: Shapes::new(),
             methods,
-            bridge,
-            raws: HashMap::new(),
+            shared,
+            raw_calls: HashMap::new(),
             now_ns: 0,
             arrived: false,
-            spoke: false,
+            events_pending: false,
             routes: Vec::new(),
-            raw_next: 1,
+            next_raw_call: 1,
             timers: BinaryHeap::new(),
         }
     }
@@ -121,22 +125,22 @@ impl House {
         &mut self,
         method: Method,
         message: &[u8],
-        place: Place,
+        place: StreamRef,
         arrived_ns: i64,
         deadline_ns: Option<i64>,
     ) -> Result<u64, (Refusal, String)> {
         let (decoded, dialect, echo) = match method {
             Method::Infer => {
                 let asked = infer::decode(message, &self.shapes, &self.limits.names);
-                (asked.decoded, Dialect::Infer(asked.raw), Some(asked.id))
+                (asked.decoded, ReplyFormat::Infer(asked.raw), Some(asked.id))
             }
             Method::PredictStream => {
                 let decoded = predict::decode(message, &self.shapes, &self.limits.names);
-                (decoded, Dialect::Stream, None)
+                (decoded, ReplyFormat::Stream, None)
             }
             _ => {
                 let decoded = predict::decode(message, &self.shapes, &self.limits.names);
-                (decoded, Dialect::Unary, None)
+                (decoded, ReplyFormat::Unary, None)
             }
         };
         let call = match decoded.call {
@@ -150,7 +154,7 @@ impl House {
         let echo = echo.unwrap_or_else(|| request_id.to_vec());
         let deadline_ns = self.deadline_ns(&call, dialect, arrived_ns, deadline_ns);
         let shape = Arc::clone(&call.shape);
-        match self.bridge.with_intake(|intake| intake.enter(call, arrived_ns, deadline_ns)) {
+        match self.shared.with_queue(|queue| queue.enter(call, arrived_ns, deadline_ns)) {
             Ok(handle) => {
                 self.arrived = true;
                 self.route(handle, place, dialect, echo);
@@ -166,7 +170,7 @@ impl House {
     fn deadline_ns(
         &self,
         call: &Call,
-        dialect: Dialect,
+        dialect: ReplyFormat,
         arrived_ns: i64,
         asked: Option<i64>,
     ) -> i64 {
@@ -174,14 +178,14 @@ impl House {
         let latest = arrived_ns + self.limits.deadline_ns_max;
         match (asked, dialect) {
             (None, _) => default,
-            (Some(asked), Dialect::Stream) => asked.min(latest).min(default),
+            (Some(asked), ReplyFormat::Stream) => asked.min(latest).min(default),
             (Some(asked), _) => asked.min(latest),
         }
     }
 
-    fn route(&mut self, handle: u64, place: Place, dialect: Dialect, echo: Vec<u8>) {
+    fn route(&mut self, handle: u64, place: StreamRef, dialect: ReplyFormat, echo: Vec<u8>) {
         let (index, generation) = (handle as u32 as usize, (handle >> 32) as u32);
-        let route = Route {
+        let route = ReplyRoute {
             generation,
             place,
             dialect,
@@ -196,12 +200,12 @@ impl House {
     }
 
     /// Where the reply to `handle` goes, once; None: its caller is gone.
-    pub fn take_route(&mut self, handle: u64) -> Option<Route> {
+    pub fn take_route(&mut self, handle: u64) -> Option<ReplyRoute> {
         let route = self.routes.get_mut(handle as u32 as usize)?;
         if route.generation != (handle >> 32) as u32 || route.place.stream == 0 {
             return None;
         }
-        let taken = Route {
+        let taken = ReplyRoute {
             echo: std::mem::take(&mut route.echo),
             ..*route
         };
@@ -212,43 +216,43 @@ impl House {
     /// Give a call's rows back: answered, or gone.
     pub fn leave(&mut self, handle: u64) {
         self.take_route(handle);
-        self.bridge.with_intake(|intake| intake.leave(handle));
+        self.shared.with_queue(|queue| queue.leave(handle));
     }
 
     /// Count a refusal made here.
     pub fn refused(&mut self, model: &str, refusal: &Refusal) {
         let known = if self.shapes.contains_key(model.as_bytes()) { model } else { "" };
-        self.bridge.refusals().note(known, refusal);
-        self.spoke = true;
+        self.shared.refusals().note(known, refusal);
+        self.events_pending = true;
     }
 
     /// Tell Python.
     pub fn event(&mut self, event: Event) {
-        self.bridge.event(event);
-        self.spoke = true;
+        self.shared.event(event);
+        self.events_pending = true;
     }
 
     /// A raw call begins.
-    pub fn open_raw(&mut self, place: Place) -> u64 {
-        let raw = self.raw_next;
-        self.raw_next += 1;
-        self.raws.insert(raw, place);
+    pub fn open_raw(&mut self, place: StreamRef) -> u64 {
+        let raw = self.next_raw_call;
+        self.next_raw_call += 1;
+        self.raw_calls.insert(raw, place);
         raw
     }
 
     /// Look at `place` at `at_ns`.
-    pub fn look_at(&mut self, at_ns: i64, place: Place, due: Due) {
+    pub fn set_timer(&mut self, at_ns: i64, place: StreamRef, due: TimerKind) {
         self.timers.push(Reverse((at_ns, place, due)));
     }
 
     /// When to look next.
-    pub fn next_look_ns(&self) -> Option<i64> {
+    pub fn next_timer_ns(&self) -> Option<i64> {
         self.timers.peek().map(|Reverse((at_ns, _, _))| *at_ns)
     }
 
     /// The next look that is due.
-    pub fn due(&mut self) -> Option<(Place, Due)> {
-        if self.next_look_ns()? > self.now_ns {
+    pub fn due(&mut self) -> Option<(StreamRef, TimerKind)> {
+        if self.next_timer_ns()? > self.now_ns {
             return None;
         }
         self.timers.pop().map(|Reverse((_, place, due))| (place, due))

@@ -5,13 +5,13 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::calls::call_queue::Intake;
+use crate::calls::call_queue::CallQueue;
 use crate::calls::reply::Replies;
 use crate::calls::shape::{Refusal, Shapes};
 use crate::http2::socket::Listener;
-use crate::io_thread::batch_timing::Pace;
+use crate::io_thread::batch_timing::BatchTiming;
 use crate::sys::nghttp2::Fields;
-use crate::sys::os::{now_ns, Bell, Poller, Timer};
+use crate::sys::os::{now_ns, Poller, Timer, Waker};
 
 /// Python to I/O.
 pub enum Command {
@@ -77,8 +77,8 @@ impl Refusals {
 }
 
 /// The two threads' common table.
-pub struct Bridge {
-    intake: Mutex<Intake>,
+pub struct Shared {
+    queue: Mutex<CallQueue>,
     commands: Mutex<Vec<Command>>,
     events: Mutex<Vec<Event>>,
     refusals: Mutex<Refusals>,
@@ -95,21 +95,21 @@ pub struct Bridge {
     /// Python wants to hear of the next call that waits.
     pub armed: AtomicBool,
     /// When batches are begun.
-    pub pace: Pace,
+    pub batch_timing: BatchTiming,
     /// Heard by Python's event loop, as is `timer`.
-    pub python: Bell,
+    pub python: Waker,
     timer: Timer,
     timer_set: AtomicBool,
     heard: Poller,
     /// Heard by the I/O thread.
-    pub io: Bell,
+    pub io: Waker,
 }
 
-impl Bridge {
+impl Shared {
     /// An empty table.
-    pub fn new(intake: Intake, pace: Pace) -> std::io::Result<Bridge> {
-        let bridge = Bridge {
-            intake: Mutex::new(intake),
+    pub fn new(queue: CallQueue, batch_timing: BatchTiming) -> std::io::Result<Shared> {
+        let shared = Shared {
+            queue: Mutex::new(queue),
             commands: Mutex::default(),
             events: Mutex::default(),
             refusals: Mutex::default(),
@@ -119,26 +119,26 @@ impl Bridge {
             connections: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
             armed: AtomicBool::new(false),
-            pace,
-            python: Bell::new()?,
+            batch_timing,
+            python: Waker::new()?,
             timer: Timer::new()?,
             timer_set: AtomicBool::new(false),
             heard: Poller::new()?,
-            io: Bell::new()?,
+            io: Waker::new()?,
         };
-        bridge.heard.add(bridge.python.as_raw_fd(), 0, true, false)?;
-        bridge.heard.add(bridge.timer.as_raw_fd(), 1, true, false)?;
-        Ok(bridge)
+        shared.heard.add(shared.python.as_raw_fd(), 0, true, false)?;
+        shared.heard.add(shared.timer.as_raw_fd(), 1, true, false)?;
+        Ok(shared)
     }
 
     /// Readable when Python has something to hear.
-    pub fn heard_fd(&self) -> RawFd {
+    pub fn python_fd(&self) -> RawFd {
         self.heard.as_raw_fd()
     }
 
     /// Make it unreadable.
-    pub fn hush(&self) {
-        self.python.hush();
+    pub fn clear(&self) {
+        self.python.clear();
         if self.timer_set.swap(false, Ordering::SeqCst) {
             self.timer.set(0);
         }
@@ -147,7 +147,7 @@ impl Bridge {
     /// When a batch may be made of what waits; None: now.
     fn due_ns(&self) -> Option<i64> {
         let waiting = self.rows_waiting.load(Ordering::SeqCst);
-        self.pace.due_ns(waiting, self.calls_inside.load(Ordering::Relaxed), now_ns())
+        self.batch_timing.due_ns(waiting, self.calls_inside.load(Ordering::Relaxed), now_ns())
     }
 
     /// Whether a batch is to be made now; if not, Python hears when it is.
@@ -171,19 +171,19 @@ impl Bridge {
             return;
         }
         match self.due_ns() {
-            None if self.armed.swap(false, Ordering::SeqCst) => self.python.ring(),
+            None if self.armed.swap(false, Ordering::SeqCst) => self.python.wake(),
             Some(due_ns) if !self.timer_set.swap(true, Ordering::SeqCst) => self.timer.set(due_ns),
             _ => (),
         }
     }
 
     /// Do something with the intake; its counts follow.
-    pub fn with_intake<T>(&self, act: impl FnOnce(&mut Intake) -> T) -> T {
-        let mut intake = locked(&self.intake);
-        let result = act(&mut intake);
-        self.rows_inside.store(intake.rows_inside(), Ordering::Relaxed);
-        self.calls_inside.store(intake.calls_inside(), Ordering::Relaxed);
-        self.rows_waiting.store(intake.rows_waiting(), Ordering::SeqCst);
+    pub fn with_queue<T>(&self, act: impl FnOnce(&mut CallQueue) -> T) -> T {
+        let mut queue = locked(&self.queue);
+        let result = act(&mut queue);
+        self.rows_inside.store(queue.rows_inside(), Ordering::Relaxed);
+        self.calls_inside.store(queue.calls_inside(), Ordering::Relaxed);
+        self.rows_waiting.store(queue.rows_waiting(), Ordering::SeqCst);
         result
     }
 
@@ -191,7 +191,7 @@ impl Bridge {
     pub fn command(&self, command: Command) {
         locked(&self.commands).push(command);
         if self.asleep.swap(false, Ordering::SeqCst) {
-            self.io.ring();
+            self.io.wake();
         }
     }
 
@@ -210,7 +210,7 @@ impl Bridge {
     }
 
     /// Whether Python said nothing since.
-    pub fn silent(&self) -> bool {
+    pub fn has_no_commands(&self) -> bool {
         locked(&self.commands).is_empty()
     }
 

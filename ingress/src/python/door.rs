@@ -12,21 +12,21 @@ use pyo3::types::{PyBytes, PyTuple};
 
 use super::settings::{ModelShape, Settings};
 use crate::calls::admission::Admission;
-use crate::calls::call_queue::Intake;
+use crate::calls::call_queue::CallQueue;
 use crate::calls::reply::Replies;
-use crate::calls::shape::{Call, DoorLimits, Refusal, Shapes};
+use crate::calls::shape::{Call, NameLimits, Refusal, Shapes};
 use crate::calls::{decode as predict, infer};
 use crate::http2::socket::Listener;
 use crate::http2::stream::Method;
 use crate::http2::tls::Tls;
 use crate::io_thread::io;
-use crate::io_thread::shared::{Bridge, Command, Event};
+use crate::io_thread::shared::{Command, Event, Shared};
 use crate::sys::nghttp2::Fields;
 
 /// The I/O thread, seen from Python's event loop.
 #[pyclass]
 struct Door {
-    bridge: Arc<Bridge>,
+    shared: Arc<Shared>,
     shapes: Shapes,
     tls: Option<Arc<Tls>>,
     thread: Option<JoinHandle<()>>,
@@ -44,15 +44,15 @@ impl Door {
             settings.default_rows_pct,
             settings.sheddable_rows_pct,
         );
-        let bridge = Arc::new(Bridge::new(Intake::new(admission), settings.pace())?);
+        let shared = Arc::new(Shared::new(CallQueue::new(admission), settings.batch_timing())?);
         let methods = methods
             .into_iter()
             .map(|(path, kind)| Ok((path.into_bytes(), method(&kind)?)))
             .collect::<PyResult<_>>()?;
         let tls = settings.tls()?;
-        let thread = io::start(settings.limits(), methods, Arc::clone(&bridge), tls.clone())?;
+        let thread = io::start(settings.limits(), methods, Arc::clone(&shared), tls.clone())?;
         Ok(Door {
-            bridge,
+            shared,
             shapes: Shapes::new(),
             tls,
             thread: Some(thread),
@@ -65,7 +65,7 @@ impl Door {
             PyOSError::new_err(format!("{host}:{port} cannot be listened on: {error}"))
         })?;
         let port = listener.port();
-        self.bridge.command(Command::Listen(listener));
+        self.shared.command(Command::Listen(listener));
         Ok(port)
     }
 
@@ -75,7 +75,7 @@ impl Door {
             PyOSError::new_err(format!("the socket {fd} cannot be listened at: {error}"))
         })?;
         let port = listener.port();
-        self.bridge.command(Command::Listen(listener));
+        self.shared.command(Command::Listen(listener));
         Ok(port)
     }
 
@@ -84,18 +84,18 @@ impl Door {
         let listener = Listener::unix(path).map_err(|error| {
             PyOSError::new_err(format!("{path} cannot be listened on: {error}"))
         })?;
-        self.bridge.command(Command::Listen(listener));
+        self.shared.command(Command::Listen(listener));
         Ok(())
     }
 
     /// Readable when there is something to hear.
     fn fileno(&self) -> i32 {
-        self.bridge.heard_fd()
+        self.shared.python_fd()
     }
 
     /// Silence the bell; then ask `events`, `refusals` and `waiting`.
     fn hush(&self) {
-        self.bridge.hush();
+        self.shared.clear();
     }
 
     /// Replace what is known of models; those that did not change keep their queues.
@@ -108,23 +108,23 @@ impl Door {
             every.insert(shape.model.clone().into_bytes(), shape);
         }
         self.shapes = every.clone();
-        self.bridge.command(Command::Configure(every));
+        self.shared.command(Command::Configure(every));
         Ok(())
     }
 
     /// Whether calls wait that make a batch now; if not, the bell rings once they do.
     fn waiting(&self) -> bool {
-        self.bridge.waiting()
+        self.shared.waiting()
     }
 
     /// Rows admitted and not yet answered.
     fn rows_inside(&self) -> u64 {
-        self.bridge.rows_inside.load(Ordering::Relaxed)
+        self.shared.rows_inside.load(Ordering::Relaxed)
     }
 
     /// Connections open.
     fn connections(&self) -> u64 {
-        self.bridge.connections.load(Ordering::SeqCst)
+        self.shared.connections.load(Ordering::SeqCst)
     }
 
     /// What waits, as (model, entities, inputs, then Calls' columns as bytes), or None.
@@ -134,23 +134,23 @@ impl Door {
         rows_max: usize,
         now_ns: i64,
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        self.bridge.pace.taken(now_ns);
-        let Some(laid) = self.bridge.with_intake(|intake| intake.take(rows_max, now_ns)) else {
+        self.shared.batch_timing.taken(now_ns);
+        let Some(columns) = self.shared.with_queue(|queue| queue.take(rows_max, now_ns)) else {
             return Ok(None);
         };
         let bytes = |column: &[u8]| PyBytes::new(py, column);
         let every = (
-            (laid.shape.model.as_str(), laid.shape.width()),
-            PyBytes::new(py, &le_u64(&laid.handles)),
-            PyBytes::new(py, &le_i64(&laid.arrived_ns)),
-            PyBytes::new(py, &le_i64(&laid.deadline_ns)),
-            bytes(&laid.criticality),
-            PyBytes::new(py, &le_u32(&laid.row_offsets)),
-            (bytes(&laid.sticky.0), PyBytes::new(py, &le_u32(&laid.sticky.1))),
-            (bytes(&laid.request_ids.0), PyBytes::new(py, &le_u32(&laid.request_ids.1))),
-            laid.pins,
-            (bytes(&laid.entity_ids.0), PyBytes::new(py, &le_u32(&laid.entity_ids.1))),
-            bytes(&laid.inputs),
+            (columns.shape.model.as_str(), columns.shape.width()),
+            PyBytes::new(py, &le_u64(&columns.handles)),
+            PyBytes::new(py, &le_i64(&columns.arrived_ns)),
+            PyBytes::new(py, &le_i64(&columns.deadline_ns)),
+            bytes(&columns.criticality),
+            PyBytes::new(py, &le_u32(&columns.row_offsets)),
+            (bytes(&columns.sticky.0), PyBytes::new(py, &le_u32(&columns.sticky.1))),
+            (bytes(&columns.request_ids.0), PyBytes::new(py, &le_u32(&columns.request_ids.1))),
+            columns.pins,
+            (bytes(&columns.entity_ids.0), PyBytes::new(py, &le_u32(&columns.entity_ids.1))),
+            bytes(&columns.inputs),
         );
         Ok(Some(every.into_pyobject(py)?))
     }
@@ -195,7 +195,7 @@ impl Door {
                 replies.row_flags.len()
             )));
         }
-        self.bridge.answer(replies, more);
+        self.shared.answer(replies, more);
         Ok(())
     }
 
@@ -214,7 +214,7 @@ impl Door {
             words,
             pushback_ms,
         };
-        self.bridge.command(Command::Refuse(copied(py, &handles)?, refusal));
+        self.shared.command(Command::Refuse(copied(py, &handles)?, refusal));
         Ok(())
     }
 
@@ -235,12 +235,12 @@ impl Door {
             Event::Gone(id) => ("gone", id).into_pyobject(py),
             Event::Flushed(id) => ("flushed", id).into_pyobject(py),
         };
-        self.bridge.events().into_iter().map(told).collect()
+        self.shared.events().into_iter().map(told).collect()
     }
 
     /// Refusals made here since: (model, code, words, pushback_ms, how many).
     fn refusals(&self) -> Vec<(String, u32, String, Option<u32>, u64)> {
-        let taken = self.bridge.refusals().taken();
+        let taken = self.shared.refusals().taken();
         let told = taken.into_iter().map(|(model, refusal, count)| {
             (model, refusal.code, refusal.words, refusal.pushback_ms, count)
         });
@@ -249,32 +249,32 @@ impl Door {
 
     /// A raw call's handler wants another message.
     fn more(&self, id: u64) {
-        self.bridge.command(Command::More(id));
+        self.shared.command(Command::More(id));
     }
 
     /// A raw call's response headers.
     fn start(&self, id: u64, initial: Pairs) {
-        self.bridge.command(Command::Start(id, initial as Fields));
+        self.shared.command(Command::Start(id, initial as Fields));
     }
 
     /// A raw call sends a message; "flushed" follows.
     fn send(&self, id: u64, message: &[u8]) {
-        self.bridge.command(Command::Send(id, message.to_vec()));
+        self.shared.command(Command::Send(id, message.to_vec()));
     }
 
     /// A raw call ends.
     fn finish(&self, id: u64, code: u32, words: String, trailing: Pairs) {
-        self.bridge.command(Command::Finish(id, code, words, trailing));
+        self.shared.command(Command::Finish(id, code, words, trailing));
     }
 
     /// Take in who waits at the ports, and leave them.
     fn leave(&self) {
-        self.bridge.command(Command::Leave);
+        self.shared.command(Command::Leave);
     }
 
     /// Ask clients to leave.
     fn drain(&self) {
-        self.bridge.command(Command::Drain);
+        self.shared.command(Command::Drain);
     }
 
     /// Close everything, and wait for the thread.
@@ -282,7 +282,7 @@ impl Door {
         let Some(thread) = self.thread.take() else {
             return Ok(());
         };
-        self.bridge.command(Command::Stop);
+        self.shared.command(Command::Stop);
         py.detach(|| thread.join())
             .map_err(|_| PyRuntimeError::new_err("the ingress thread did not end well"))
     }
@@ -299,7 +299,7 @@ fn decode<'py>(
     shape: ModelShape<'py>,
     settings: Settings,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let decoder: fn(&[u8], &Shapes, &DoorLimits) -> Result<Call, Refusal> = match method(dialect)? {
+    let decoder: fn(&[u8], &Shapes, &NameLimits) -> Result<Call, Refusal> = match method(dialect)? {
         Method::Predict => |message, shapes, limits| predict::decode(message, shapes, limits).call,
         Method::Infer => {
             |message, shapes, limits| infer::decode(message, shapes, limits).decoded.call

@@ -25,7 +25,7 @@ fn prediction_ids<'py>(
             "a key of {} and a body of {} bytes; 32 and {} are taken",
             key.len(),
             body.len(),
-            ids::BODY
+            ids::BODY_BYTES
         )));
     };
     let key_hashes = key_hashes.to_vec(py)?;

@@ -5,9 +5,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::accel::observations::counts::{LatencyBins, ObservationCounts, SCORE_BINS};
 use crate::accel::observations::record::Copies;
-use crate::accel::observations::tally::{LatencyBins, Tally, SCORE_BINS};
-use crate::accel::observations::{Batch, CleanBatches, Done, Items, Who};
+use crate::accel::observations::{Batch, FaultFreeBatches, Participant, ParticipantResult, Slices};
 use crate::calls::columns::Column;
 
 /// The edges of latencies, laid out once: stats.latency's.
@@ -39,9 +39,9 @@ type GivenItems = (Kept, Kept, Kept);
 /// One batch, its columns as bytes.
 type Given = (GivenCalls, GivenRows, GivenItems, GivenItems, GivenDone, Option<GivenDone>);
 
-fn done<'a>(py: Python<'a>, given: &'a GivenDone) -> Done<'a> {
+fn done<'a>(py: Python<'a>, given: &'a GivenDone) -> ParticipantResult<'a> {
     let (scores, answered_ns, done_ns, overdue, ids) = given;
-    Done {
+    ParticipantResult {
         scores: Column::new(scores.as_bytes(py)),
         answered_ns: *answered_ns,
         done_ns: *done_ns,
@@ -50,9 +50,9 @@ fn done<'a>(py: Python<'a>, given: &'a GivenDone) -> Done<'a> {
     }
 }
 
-fn items<'a>(py: Python<'a>, given: &'a GivenItems) -> Items<'a> {
+fn items<'a>(py: Python<'a>, given: &'a GivenItems) -> Slices<'a> {
     let (buffer, starts, ends) = given;
-    Items {
+    Slices {
         buffer: buffer.as_bytes(py),
         starts: Column::new(starts.as_bytes(py)),
         ends: Column::new(ends.as_bytes(py)),
@@ -62,7 +62,7 @@ fn items<'a>(py: Python<'a>, given: &'a GivenItems) -> Items<'a> {
 fn batch<'a>(py: Python<'a>, given: &'a Given) -> Batch<'a> {
     let (calls, rows, entities, keys, production, canary) = given;
     let (arms, key_hash, arrived_ns, row_offsets, held_out) = calls;
-    let (flags, looked_flags, matrix, read_unix_ns) = rows;
+    let (flags, lookup_flags, matrix, read_unix_ns) = rows;
     Batch {
         arms: arms.as_ref().map(|arms| arms.as_bytes(py)),
         key_hash: Column::new(key_hash.as_bytes(py)),
@@ -70,7 +70,7 @@ fn batch<'a>(py: Python<'a>, given: &'a Given) -> Batch<'a> {
         row_offsets: Column::new(row_offsets.as_bytes(py)),
         held_out: held_out.as_ref().map(|out| out.as_bytes(py)),
         flags: Column::new(flags.as_bytes(py)),
-        looked_flags: Column::new(looked_flags.as_bytes(py)),
+        lookup_flags: Column::new(lookup_flags.as_bytes(py)),
         matrix: Column::new(matrix.as_bytes(py)),
         read_unix_ns: *read_unix_ns,
         entities: items(py, entities),
@@ -110,7 +110,7 @@ impl Clean {
             entities,
             width,
         };
-        if clean.seen(py).sound() {
+        if clean.seen(py).consistent() {
             return Ok(clean);
         }
         Err(PyValueError::new_err("columns of a batch do not fit each other"))
@@ -130,7 +130,7 @@ impl Clean {
             return Err(PyValueError::new_err(format!("{} edges of scores", edges.len())));
         }
         let several = self.seen(py);
-        let tally = several.tally(who(canary), &latencies.0, &edges, evidence_keep);
+        let tally = several.count(participant(canary), &latencies.0, &edges, evidence_keep);
         Ok(tally.map(|tally| told(py, &tally)))
     }
 
@@ -146,7 +146,7 @@ impl Clean {
     ) -> PyResult<Option<Bytes<'py>>> {
         self.has(columns.as_deref())?;
         let several = self.seen(py);
-        let record = several.record(who(canary), head, role, keep, columns.as_deref());
+        let record = several.record(participant(canary), head, role, keep, columns.as_deref());
         Ok(record.map(|record| PyBytes::new(py, &record)))
     }
 
@@ -174,21 +174,21 @@ impl Clean {
         Err(PyValueError::new_err(format!("a column of {} is not there", self.width)))
     }
 
-    fn seen<'a>(&'a self, py: Python<'a>) -> CleanBatches<'a> {
+    fn seen<'a>(&'a self, py: Python<'a>) -> FaultFreeBatches<'a> {
         let batches = self.batches.iter().map(|given| batch(py, given)).collect();
-        CleanBatches::new(batches, self.outputs, self.entities, self.width)
+        FaultFreeBatches::new(batches, self.outputs, self.entities, self.width)
     }
 }
 
-fn who(canary: bool) -> Who {
+fn participant(canary: bool) -> Participant {
     if canary {
-        Who::Canary
+        Participant::Canary
     } else {
-        Who::Production
+        Participant::Production
     }
 }
 
-fn told<'py>(py: Python<'py>, tally: &Tally) -> Told<'py> {
+fn told<'py>(py: Python<'py>, tally: &ObservationCounts) -> Told<'py> {
     let [scores, latencies, timeouts] = &tally.records;
     (
         tally.calls,

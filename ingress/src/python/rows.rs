@@ -5,12 +5,12 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::accel::rows::{Read, Rows};
-use crate::accel::split::{self, Arm};
+use crate::accel::rows::{RowBatch, ViewRows};
+use crate::accel::split::{self, ArmShare};
 
 /// How one view's rows lie in the store: `features.rows.ViewRows` for a whole batch.
 #[pyclass(frozen)]
-struct StoredRows(Rows);
+struct StoredRows(ViewRows);
 
 #[pymethods]
 impl StoredRows {
@@ -22,7 +22,7 @@ impl StoredRows {
         all_valid: &[u8],
         defaults: &[u8],
     ) -> PyResult<StoredRows> {
-        Rows::new(view, ttl_ms, tail, all_valid, defaults).map(StoredRows).ok_or_else(|| {
+        ViewRows::new(view, ttl_ms, tail, all_valid, defaults).map(StoredRows).ok_or_else(|| {
             PyValueError::new_err(format!(
                 "{} bytes of validity do not fit {} of defaults",
                 all_valid.len(),
@@ -63,7 +63,7 @@ impl StoredRows {
         if replies.len() != starts.len() {
             return Err(PyValueError::new_err("a reply an id"));
         }
-        let mut read = Read::default();
+        let mut read = RowBatch::default();
         read.values.reserve(replies.len() * self.0.values_bytes());
         for (reply, (start, end)) in replies.iter().zip(starts.iter().zip(&ends)) {
             let reply = reply.as_ref().map(|row| row.as_bytes());
@@ -88,7 +88,7 @@ fn arms<'py>(
     rest: u8,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let (starts, ends) = laid(py, &starts, &ends)?;
-    let arm = |(arm, share_bp)| Arm {
+    let arm = |(arm, share_bp)| ArmShare {
         arm,
         share_bp,
     };

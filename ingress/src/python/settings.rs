@@ -6,9 +6,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::calls::shape::{DoorLimits, Shape};
+use crate::calls::shape::{NameLimits, Shape};
 use crate::http2::tls::{Tls, TlsFiles};
-use crate::io_thread::batch_timing::Pace;
+use crate::io_thread::batch_timing::BatchTiming;
 use crate::io_thread::server_state::Limits;
 
 /// gateway.columns.ModelShape, by its attributes.
@@ -47,11 +47,11 @@ impl ModelShape<'_> {
             entities: self.entities,
             inputs_repr: format!("[{}]", reprs.join(", ")),
             input_reprs: reprs,
-            places: names.into_iter().map(String::into_bytes).zip(0..).collect(),
+            input_indexes: names.into_iter().map(String::into_bytes).zip(0..).collect(),
             dictionaries: self.dictionaries.iter().map(dictionary).collect(),
             input_defaults: self.input_defaults.clone(),
             outputs: self.outputs,
-            guard: self.guard,
+            contract: self.guard,
             rows_max: self.rows_max,
             deadline_ns_default: self.deadline_ns_default,
             nan_inputs_refused: self.nan_inputs_refused,
@@ -86,8 +86,8 @@ pub struct Settings {
 
 impl Settings {
     /// Bounds on names.
-    pub fn names(&self) -> DoorLimits {
-        DoorLimits {
+    pub fn names(&self) -> NameLimits {
+        NameLimits {
             name_bytes_max: self.name_bytes_max,
             request_id_bytes_max: self.request_id_bytes_max,
             typed_bytes_max: self.typed_bytes_max,
@@ -95,8 +95,8 @@ impl Settings {
     }
 
     /// When batches are begun.
-    pub fn pace(&self) -> Pace {
-        Pace::new(self.batch_gap_us * 1_000)
+    pub fn batch_timing(&self) -> BatchTiming {
+        BatchTiming::new(self.batch_gap_us * 1_000)
     }
 
     /// How connections are encrypted, where they are.

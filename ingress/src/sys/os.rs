@@ -67,12 +67,12 @@ impl Poller {
     }
 
     /// Change what `fd` is watched for.
-    pub fn change(&self, fd: RawFd, token: u64, read: bool, write: bool) -> io::Result<()> {
+    pub fn modify(&self, fd: RawFd, token: u64, read: bool, write: bool) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, token, read, write)
     }
 
     /// Watch `fd` no more.
-    pub fn forget(&self, fd: RawFd) {
+    pub fn remove(&self, fd: RawFd) {
         let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, false, false);
     }
 
@@ -106,30 +106,30 @@ impl Poller {
 }
 
 /// An eventfd: rung by one thread, heard by another.
-pub struct Bell {
+pub struct Waker {
     fd: OwnedFd,
 }
 
-impl Bell {
+impl Waker {
     /// A silent one.
-    pub fn new() -> io::Result<Bell> {
+    pub fn new() -> io::Result<Waker> {
         // SAFETY: no pointers; the result is checked before it is owned.
         let fd = checked(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) })?;
-        Ok(Bell {
+        Ok(Waker {
             // SAFETY: a fresh descriptor that nobody else owns.
             fd: unsafe { OwnedFd::from_raw_fd(fd) },
         })
     }
 
     /// Make it readable.
-    pub fn ring(&self) {
+    pub fn wake(&self) {
         let one = 1_u64;
         // SAFETY: eight bytes that live through the call; a full counter rings already.
         unsafe { libc::write(self.fd.as_raw_fd(), (&raw const one).cast(), 8) };
     }
 
     /// Make it unreadable.
-    pub fn hush(&self) {
+    pub fn clear(&self) {
         let mut rung = 0_u64;
         // SAFETY: eight bytes that live through the call; a silent one answers EAGAIN.
         unsafe { libc::read(self.fd.as_raw_fd(), (&raw mut rung).cast(), 8) };
@@ -142,7 +142,7 @@ impl AsRawFd for Poller {
     }
 }
 
-impl AsRawFd for Bell {
+impl AsRawFd for Waker {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }

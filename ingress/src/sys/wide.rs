@@ -1,6 +1,6 @@
 //! The same safe code, compiled once more for processors with wider vectors.
 
-use crate::accel::ids::{self, BODY};
+use crate::accel::ids::{self, BODY_BYTES};
 use crate::accel::trees::Trees;
 
 /// Score rows, (R, F) flat, with the widest vectors there are here; the same bits either way.
@@ -27,7 +27,7 @@ unsafe fn score_avx2(trees: &Trees, rows: &[f32]) -> Vec<f32> {
 /// ids::prediction_ids, as many at a time as fit the widest vectors there are here.
 pub fn prediction_ids(
     key: &[u8; 32],
-    body: &[u8; BODY],
+    body: &[u8; BODY_BYTES],
     first: u32,
     key_hashes: &[u64],
     held_out: &[u8],
@@ -49,7 +49,7 @@ pub fn prediction_ids(
 #[target_feature(enable = "avx2")]
 unsafe fn prediction_ids_avx2(
     key: &[u8; 32],
-    body: &[u8; BODY],
+    body: &[u8; BODY_BYTES],
     first: u32,
     key_hashes: &[u64],
     held_out: &[u8],

@@ -1,8 +1,8 @@
 //! Batches without a fault, counted, kept and copied together in one pass: what gateway/clean.py and
 //! gateway/tally.py do column by column, to the same bits (tests/gateway/test_clean.py).
 
+pub mod counts;
 pub mod record;
-pub mod tally;
 
 use crate::accel::ids;
 use crate::calls::columns::Column;
@@ -12,7 +12,7 @@ const ARM_PRODUCTION: u8 = 1;
 const ARM_CANARY: u8 = 2;
 /// Whose calls.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Who {
+pub enum Participant {
     /// Scored every row of every batch, and answered its own.
     Production,
     /// Scored and answered its own.
@@ -21,7 +21,7 @@ pub enum Who {
 
 /// What one version did in a batch.
 #[derive(Clone, Copy)]
-pub struct Done<'a> {
+pub struct ParticipantResult<'a> {
     /// Production: (R, K) of the batch. The canary: of its own rows.
     pub scores: Column<'a, f32>,
     /// When its callers were answered.
@@ -36,7 +36,7 @@ pub struct Done<'a> {
 
 /// Items that lie in a buffer: item i is buffer[starts[i]..ends[i]].
 #[derive(Clone, Copy)]
-pub struct Items<'a> {
+pub struct Slices<'a> {
     /// All of them.
     pub buffer: &'a [u8],
     /// Where each begins.
@@ -45,8 +45,8 @@ pub struct Items<'a> {
     pub ends: Column<'a, u32>,
 }
 
-impl<'a> Items<'a> {
-    fn sound(&self, count: usize) -> bool {
+impl<'a> Slices<'a> {
+    fn consistent(&self, count: usize) -> bool {
         let within = |(start, end)| start <= end && end as usize <= self.buffer.len();
         self.starts.len() == count
             && self.ends.len() == count
@@ -75,24 +75,24 @@ pub struct Batch<'a> {
     /// (R,) turnout.v1.RowFlag.
     pub flags: Column<'a, u32>,
     /// (R,) those of the lookup alone.
-    pub looked_flags: Column<'a, u32>,
+    pub lookup_flags: Column<'a, u32>,
     /// (R, W).
     pub matrix: Column<'a, f32>,
     /// When its features were judged for staleness.
     pub read_unix_ns: i64,
     /// (R x entities).
-    pub entities: Items<'a>,
+    pub entities: Slices<'a>,
     /// (C,) sticky keys.
-    pub keys: Items<'a>,
+    pub keys: Slices<'a>,
     /// Of all rows.
-    pub production: Done<'a>,
+    pub production: ParticipantResult<'a>,
     /// None: it has no calls here.
-    pub canary: Option<Done<'a>>,
+    pub canary: Option<ParticipantResult<'a>>,
 }
 
 /// One call of one version.
 #[derive(Clone, Copy)]
-struct Pick {
+struct CallRef {
     batch: u32,
     call: u32,
     /// Its place among its version's calls of the batch.
@@ -105,14 +105,14 @@ struct Pick {
 }
 
 /// Several batches of one model at one revision, as if they had been one.
-pub struct CleanBatches<'a> {
+pub struct FaultFreeBatches<'a> {
     batches: Vec<Batch<'a>>,
     outputs: usize,
     entities: usize,
     width: usize,
 }
 
-impl<'a> CleanBatches<'a> {
+impl<'a> FaultFreeBatches<'a> {
     /// Look at batches whose columns fit each other: `sound` was asked of them.
     ///
     /// outputs: K; entities: of a row; width: W.
@@ -121,8 +121,8 @@ impl<'a> CleanBatches<'a> {
         outputs: usize,
         entities: usize,
         width: usize,
-    ) -> CleanBatches<'a> {
-        CleanBatches {
+    ) -> FaultFreeBatches<'a> {
+        FaultFreeBatches {
             batches,
             outputs,
             entities,
@@ -131,8 +131,8 @@ impl<'a> CleanBatches<'a> {
     }
 
     /// Whether columns fit each other; where they do not, everything else here panics.
-    pub fn sound(&self) -> bool {
-        let sound = |batch: &Batch| {
+    pub fn consistent(&self) -> bool {
+        let consistent = |batch: &Batch| {
             let (calls, rows) = (batch.key_hash.len(), batch.flags.len());
             batch.arms.is_none_or(|arms| arms.len() == calls)
                 && batch.held_out.is_none_or(|out| out.len() == calls)
@@ -145,36 +145,37 @@ impl<'a> CleanBatches<'a> {
                     .zip(batch.row_offsets.iter().skip(1))
                     .all(|(a, b)| a < b)
                 && batch.row_offsets.at(calls) as usize == rows
-                && batch.looked_flags.len() == rows
+                && batch.lookup_flags.len() == rows
                 && batch.matrix.len() == rows * self.width
-                && batch.entities.sound(rows * self.entities)
-                && batch.keys.sound(calls)
+                && batch.entities.consistent(rows * self.entities)
+                && batch.keys.consistent(calls)
                 && batch.production.scores.len() == rows * self.outputs
         };
-        let drawn = |who| {
+        let drawn = |participant| {
             let mut owns = vec![(0, 0); self.batches.len()];
-            for pick in self.picks(who) {
+            for pick in self.calls_of(participant) {
                 let own = &mut owns[pick.batch as usize];
                 *own = (own.0 + 1, own.1 + pick.rows as usize);
             }
             owns
         };
-        if self.outputs == 0 || !self.batches.iter().all(sound) {
+        if self.outputs == 0 || !self.batches.iter().all(consistent) {
             return false;
         }
-        let (production, canary) = (drawn(Who::Production), drawn(Who::Canary));
+        let (production, canary) = (drawn(Participant::Production), drawn(Participant::Canary));
         let mut each = self.batches.iter().zip(production.into_iter().zip(canary));
         each.all(|(batch, (own, theirs))| {
             let canary = batch.canary.map_or((0, 0), |done| (done.ids.len(), done.scores.len()));
-            batch.production.ids.len() == own.0 * ids::ID
-                && canary == (theirs.0 * ids::ID, theirs.1 * self.outputs)
+            batch.production.ids.len() == own.0 * ids::ID_BYTES
+                && canary == (theirs.0 * ids::ID_BYTES, theirs.1 * self.outputs)
         })
     }
 
     /// The calls of one version, in order.
-    fn picks(&self, who: Who) -> Vec<Pick> {
-        let wanted = if who == Who::Production { ARM_PRODUCTION } else { ARM_CANARY };
-        let mut picks = Vec::with_capacity(self.batches.iter().map(|b| b.key_hash.len()).sum());
+    fn calls_of(&self, participant: Participant) -> Vec<CallRef> {
+        let wanted =
+            if participant == Participant::Production { ARM_PRODUCTION } else { ARM_CANARY };
+        let mut calls_of = Vec::with_capacity(self.batches.iter().map(|b| b.key_hash.len()).sum());
         for (place, batch) in self.batches.iter().enumerate() {
             let (mut own, mut own_row) = (0, 0);
             for call in 0..batch.key_hash.len() {
@@ -183,30 +184,30 @@ impl<'a> CleanBatches<'a> {
                 }
                 let row = batch.row_offsets.at(call);
                 let rows = batch.row_offsets.at(call + 1) - row;
-                picks.push(Pick {
+                calls_of.push(CallRef {
                     batch: place as u32,
                     call: call as u32,
                     own,
                     row,
                     rows,
-                    scored: if who == Who::Production { row } else { own_row },
+                    scored: if participant == Participant::Production { row } else { own_row },
                 });
                 own += 1;
                 own_row += rows;
             }
         }
-        picks
+        calls_of
     }
 
-    fn done(&self, pick: &Pick, who: Who) -> Done<'a> {
+    fn done(&self, pick: &CallRef, participant: Participant) -> ParticipantResult<'a> {
         let batch = &self.batches[pick.batch as usize];
-        match who {
-            Who::Production => batch.production,
-            Who::Canary => batch.canary.unwrap_or(batch.production), // sound: it has calls here
+        match participant {
+            Participant::Production => batch.production,
+            Participant::Canary => batch.canary.unwrap_or(batch.production), // sound: it has calls here
         }
     }
 
-    fn key_hash(&self, pick: &Pick) -> u64 {
+    fn key_hash(&self, pick: &CallRef) -> u64 {
         self.batches[pick.batch as usize].key_hash.at(pick.call as usize)
     }
 }

@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use crate::accel::ids;
-use crate::accel::observations::tally::KEEP_ALL;
-use crate::accel::observations::{CleanBatches, Pick, Who};
+use crate::accel::observations::counts::KEY_RESIDUES;
+use crate::accel::observations::{CallRef, FaultFreeBatches, Participant};
 use crate::calls::proto::{put_bytes, put_varint};
 use xxhash_rust::xxh3::xxh3_64;
 
-const WHOLE_BP: u64 = 10_000;
+const ALL_BP: u64 = 10_000;
 
 /// What a shadow is to score: gateway.shadows.Copies, each column as its bytes.
 #[derive(Default)]
@@ -25,33 +25,33 @@ pub struct Copies {
     pub flags: Vec<u8>,
 }
 
-impl CleanBatches<'_> {
+impl FaultFreeBatches<'_> {
     /// One version's answers as a ServedBatch, of keys whose hash ends below `keep`; None: none.
     ///
     /// head: its fields that are no columns. columns: of the matrix those that the version sees;
     /// None: as it stands.
     pub fn record(
         &self,
-        who: Who,
+        participant: Participant,
         head: &[u8],
         role: u8,
-        keep: u64,
+        sample_below: u64,
         columns: Option<&[usize]>,
     ) -> Option<Vec<u8>> {
-        let mut picks = self.picks(who);
-        picks.retain(|pick| self.key_hash(pick) % KEEP_ALL < keep);
-        if picks.is_empty() {
+        let mut calls_of = self.calls_of(participant);
+        calls_of.retain(|pick| self.key_hash(pick) % KEY_RESIDUES < sample_below);
+        if calls_of.is_empty() {
             return None;
         }
-        let calls = picks.len();
-        let rows: usize = picks.iter().map(|pick| pick.rows as usize).sum();
+        let calls = calls_of.len();
+        let rows: usize = calls_of.iter().map(|pick| pick.rows as usize).sum();
         let (outputs, width) = (self.outputs, self.width);
         let wide = 4 * columns.map_or(width, <[usize]>::len);
-        let of = |pick: &Pick| &self.batches[pick.batch as usize];
+        let of = |pick: &CallRef| &self.batches[pick.batch as usize];
         let room = 85 * calls + (8 + wide + 4 * outputs + 24 * self.entities) * rows;
         let mut record = Record {
             out: Vec::with_capacity(head.len() + 64 + room),
-            picks: &picks,
+            calls_of: &calls_of,
         };
         record.out.extend_from_slice(head);
         record.put(5, 8 * calls, |pick, out| {
@@ -59,9 +59,9 @@ impl CleanBatches<'_> {
         });
         record.put(6, calls, |_, out| out.push(role));
         record.put(7, 4 * calls, |pick, out| out.extend_from_slice(&pick.rows.to_le_bytes()));
-        record.put(8, ids::ID * calls, |pick, out| {
-            let at = pick.own as usize * ids::ID;
-            out.extend_from_slice(&self.done(pick, who).ids[at..at + ids::ID]);
+        record.put(8, ids::ID_BYTES * calls, |pick, out| {
+            let at = pick.own as usize * ids::ID_BYTES;
+            out.extend_from_slice(&self.done(pick, participant).ids[at..at + ids::ID_BYTES]);
         });
         record.put(9, 8 * calls, |pick, out| {
             out.extend_from_slice(&self.key_hash(pick).to_le_bytes());
@@ -75,9 +75,9 @@ impl CleanBatches<'_> {
         record.put(14, 4 * outputs * rows, |pick, out| {
             let first = pick.scored as usize * outputs;
             let places = first..first + pick.rows as usize * outputs;
-            out.extend_from_slice(self.done(pick, who).scores.bytes(places));
+            out.extend_from_slice(self.done(pick, participant).scores.bytes(places));
         });
-        for pick in &picks {
+        for pick in &calls_of {
             for place in span(pick, self.entities) {
                 put_bytes(&mut record.out, 15, of(pick).entities.at(place));
             }
@@ -102,7 +102,7 @@ impl CleanBatches<'_> {
             for call in 0..batch.key_hash.len() {
                 key.truncate(before.len());
                 key.extend_from_slice(batch.keys.at(call));
-                if sample_bp < WHOLE_BP && xxh3_64(&key) % WHOLE_BP >= sample_bp {
+                if sample_bp < ALL_BP && xxh3_64(&key) % ALL_BP >= sample_bp {
                     continue;
                 }
                 let first = batch.row_offsets.at(call) as usize;
@@ -115,7 +115,7 @@ impl CleanBatches<'_> {
                     copies.expected.extend_from_slice(score);
                 }
                 copied += rows.len() as u32;
-                copies.flags.extend_from_slice(batch.looked_flags.bytes(rows));
+                copies.flags.extend_from_slice(batch.lookup_flags.bytes(rows));
                 copies.row_offsets.extend_from_slice(&copied.to_le_bytes());
                 copies.key_hash.extend_from_slice(batch.key_hash.bytes(call..call + 1));
             }
@@ -127,24 +127,24 @@ impl CleanBatches<'_> {
 /// A ServedBatch while it is laid out, column by column.
 struct Record<'a> {
     out: Vec<u8>,
-    picks: &'a [Pick],
+    calls_of: &'a [CallRef],
 }
 
 impl Record<'_> {
     /// Append a field of `bytes` bytes, each call's by `put`.
-    fn put(&mut self, number: u32, bytes: usize, put: impl Fn(&Pick, &mut Vec<u8>)) {
+    fn put(&mut self, number: u32, bytes: usize, put: impl Fn(&CallRef, &mut Vec<u8>)) {
         if bytes == 0 {
             return;
         }
         put_varint(&mut self.out, u64::from(number << 3 | 2));
         put_varint(&mut self.out, bytes as u64);
-        for pick in self.picks {
+        for pick in self.calls_of {
             put(pick, &mut self.out);
         }
     }
 }
 
-fn span(pick: &Pick, each: usize) -> Range<usize> {
+fn span(pick: &CallRef, each: usize) -> Range<usize> {
     pick.row as usize * each..(pick.row + pick.rows) as usize * each
 }
 

@@ -9,7 +9,7 @@ use super::*;
 pub(super) fn check(
     parsed: &Parsed<'_>,
     shapes: &Shapes,
-    limits: &DoorLimits,
+    limits: &NameLimits,
 ) -> Result<Call, Refusal> {
     let shape = shape_of(parsed.model, shapes)?;
     check_outputs(parsed)?;
@@ -116,7 +116,7 @@ fn by_name(parsed: &Parsed<'_>, shape: &Shape) -> Result<Tensors, Refusal> {
     let mut tensors = Tensors::default();
     for (place, tensor) in parsed.inputs.iter().enumerate() {
         let name = tensor.name;
-        let seat = match name {
+        let events = match name {
             KEYS if shape.entities > 0 => &mut tensors.keys,
             INPUTS if shape.width() > 0 => &mut tensors.inputs,
             _ => {
@@ -128,16 +128,16 @@ fn by_name(parsed: &Parsed<'_>, shape: &Shape) -> Result<Tensors, Refusal> {
                 )))
             }
         };
-        if seat.replace(place).is_some() {
+        if events.replace(place).is_some() {
             return Err(Refusal::invalid(format!("tensor '{name}' is sent twice")));
         }
         tensors.order.push(place);
         check_tensor(tensor, raw)?;
     }
-    for (name, wanted, seat) in
+    for (name, wanted, events) in
         [(KEYS, shape.entities > 0, tensors.keys), (INPUTS, shape.width() > 0, tensors.inputs)]
     {
-        if wanted && seat.is_none() {
+        if wanted && events.is_none() {
             return Err(Refusal::invalid(format!(
                 "tensor '{name}' is not sent; model '{}' takes {}",
                 shape.model, shape.tensors_repr

@@ -5,9 +5,9 @@ mod checks;
 use checks::check;
 
 use crate::calls::decode::Decoded;
-use crate::calls::proto::{lengths_of, text, varint, Field, Fields, Malformed, Read};
+use crate::calls::proto::{field_lengths, text, varint, Field, Fields, Malformed, Read};
 use crate::calls::shape::{
-    check_finite, check_id, check_rows, check_text, shape_of, Call, DoorLimits, Refusal, Shape,
+    check_finite, check_id, check_rows, check_text, shape_of, Call, NameLimits, Refusal, Shape,
     Shapes,
 };
 
@@ -59,7 +59,7 @@ struct Parsed<'a> {
 }
 
 /// A ModelInfer: the call, and how its reply is written.
-pub struct Asked {
+pub struct DecodedInfer {
     /// As for Predict.
     pub decoded: Decoded,
     /// The request's `id`, echoed.
@@ -69,9 +69,9 @@ pub struct Asked {
 }
 
 /// Decode one message.
-pub fn decode(message: &[u8], shapes: &Shapes, limits: &DoorLimits) -> Asked {
+pub fn decode(message: &[u8], shapes: &Shapes, limits: &NameLimits) -> DecodedInfer {
     let mut parsed = Parsed::default();
-    let call = weigh(message, limits.typed_bytes_max)
+    let call = check_sizes(message, limits.typed_bytes_max)
         .and_then(|()| {
             parse(message, &mut parsed).map_err(|_| {
                 Refusal::invalid(format!(
@@ -82,7 +82,7 @@ pub fn decode(message: &[u8], shapes: &Shapes, limits: &DoorLimits) -> Asked {
         })
         .and_then(|()| check(&parsed, shapes, limits));
     let model = if call.is_err() { parsed.model.to_owned() } else { String::new() };
-    Asked {
+    DecodedInfer {
         decoded: Decoded {
             call,
             model,
@@ -93,11 +93,11 @@ pub fn decode(message: &[u8], shapes: &Shapes, limits: &DoorLimits) -> Asked {
     }
 }
 
-fn weigh(message: &[u8], typed_bytes_max: usize) -> Result<(), Refusal> {
+fn check_sizes(message: &[u8], typed_bytes_max: usize) -> Result<(), Refusal> {
     if message.len() <= typed_bytes_max {
         return Ok(());
     }
-    match lengths_of(message, RAW_FIELD, FIELDS_MAX) {
+    match field_lengths(message, RAW_FIELD, FIELDS_MAX) {
         Ok(lengths) => {
             let beside = message.len() - lengths.into_iter().sum::<usize>();
             if beside > typed_bytes_max {
@@ -152,7 +152,7 @@ fn tensor(message: &[u8]) -> Read<Tensor<'_>> {
             Field::Bytes(1, bytes) => tensor.name = text(bytes)?,
             Field::Bytes(2, bytes) => tensor.datatype = text(bytes)?,
             Field::Bytes(3, packed) => numbers(packed, |value| tensor.size(value as i64))?,
-            Field::Number(3, value) => tensor.size(value as i64),
+            Field::Varint(3, value) => tensor.size(value as i64),
             Field::Bytes(4, bytes) => {
                 let (name, _) = parameter_entry(bytes, 2)?;
                 if !tensor.parameters.contains(&name) && tensor.parameters.len() < 64 {
@@ -182,7 +182,7 @@ fn contents<'a>(message: &'a [u8], tensor: &mut Tensor<'a>) -> Read<()> {
             Field::Bytes(number @ 1..=5, packed) => {
                 numbers(packed, |_| tensor.filled[number as usize - 1] = true)?;
             }
-            Field::Number(number @ 1..=5, _) => tensor.filled[number as usize - 1] = true,
+            Field::Varint(number @ 1..=5, _) => tensor.filled[number as usize - 1] = true,
             Field::Bytes(number @ 6..=7, packed) => {
                 let width = if number == 6 { 4 } else { 8 };
                 if packed.len() % width != 0 {
@@ -193,11 +193,11 @@ fn contents<'a>(message: &'a [u8], tensor: &mut Tensor<'a>) -> Read<()> {
                     tensor.floats.extend_from_slice(packed);
                 }
             }
-            Field::Narrow(6, bits) => {
+            Field::Fixed32(6, bits) => {
                 tensor.filled[5] = true;
                 tensor.floats.extend_from_slice(&bits.to_le_bytes());
             }
-            Field::Wide(7, _) => tensor.filled[6] = true,
+            Field::Fixed64(7, _) => tensor.filled[6] = true,
             Field::Bytes(8, item) => {
                 tensor.filled[7] = true;
                 tensor.items.push(item);
@@ -255,7 +255,7 @@ fn parameter<'a>(message: &'a [u8], depth: u32, before: Option<&'a str>) -> Read
     while let Some(field) = fields.step()? {
         match field {
             Field::Bytes(3, bytes) => value = Some(text(bytes)?),
-            Field::Number(1 | 2 | 5, _) | Field::Wide(4, _) => value = None,
+            Field::Varint(1 | 2 | 5, _) | Field::Fixed64(4, _) => value = None,
             _ => {}
         }
     }

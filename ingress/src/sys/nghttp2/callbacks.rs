@@ -7,18 +7,19 @@ use std::sync::OnceLock;
 
 use libnghttp2_sys as ng;
 
-use super::{code, field, kind, Events, Seat, Then, OWNED, STATIC};
+use super::{code, field, kind, BodyState, EventSink, Events, OWNED, STATIC};
 
-struct Shared(*mut ng::nghttp2_session_callbacks, *mut ng::nghttp2_option);
+struct CallbackTable(*mut ng::nghttp2_session_callbacks, *mut ng::nghttp2_option);
 // SAFETY: written once, before anybody reads; nghttp2 only reads them.
-unsafe impl Send for Shared {}
+unsafe impl Send for CallbackTable {}
 // SAFETY: as above.
-unsafe impl Sync for Shared {}
+unsafe impl Sync for CallbackTable {}
 
 /// The callbacks and options of every session.
-pub(super) fn shared() -> (*const ng::nghttp2_session_callbacks, *const ng::nghttp2_option) {
-    static SHARED: OnceLock<Shared> = OnceLock::new();
-    let shared = SHARED.get_or_init(|| {
+pub(super) fn callback_table() -> (*const ng::nghttp2_session_callbacks, *const ng::nghttp2_option)
+{
+    static TABLE: OnceLock<CallbackTable> = OnceLock::new();
+    let callback_table = TABLE.get_or_init(|| {
         let (mut callbacks, mut option) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: both are allocated here and never freed; the functions have C's signatures.
         unsafe {
@@ -35,14 +36,14 @@ pub(super) fn shared() -> (*const ng::nghttp2_session_callbacks, *const ng::nght
             // Ours is the limit on resets (`calm.rs`): it says ENHANCE_YOUR_CALM.
             ng::nghttp2_option_set_stream_reset_rate_limit(option, u64::MAX, u64::MAX);
         }
-        Shared(callbacks, option)
+        CallbackTable(callbacks, option)
     });
-    (shared.0, shared.1)
+    (callback_table.0, callback_table.1)
 }
 
 /// SAFETY: only within `Session::receive` and `send`, whose seat this is.
-unsafe fn seat<'a>(user_data: *mut c_void) -> &'a mut dyn Events {
-    &mut **user_data.cast::<Seat<'a>>()
+unsafe fn events<'a>(user_data: *mut c_void) -> &'a mut dyn Events {
+    &mut **user_data.cast::<EventSink<'a>>()
 }
 
 unsafe extern "C" fn on_begin(
@@ -53,7 +54,7 @@ unsafe extern "C" fn on_begin(
     // SAFETY: nghttp2 passes a valid frame; every kind of it begins with the header.
     unsafe {
         if (*frame).headers.cat == ng::NGHTTP2_HCAT_REQUEST {
-            seat(user_data).begin((*frame).hd.stream_id);
+            events(user_data).begin((*frame).hd.stream_id);
         }
     }
     0
@@ -73,7 +74,7 @@ unsafe extern "C" fn on_header(
     let kept = unsafe {
         let name = slice::from_raw_parts(name, name_length);
         let value = slice::from_raw_parts(value, value_length);
-        seat(user_data).header((*frame).hd.stream_id, name, value)
+        events(user_data).header((*frame).hd.stream_id, name, value)
     };
     if kept {
         return 0;
@@ -92,18 +93,18 @@ unsafe extern "C" fn on_frame(
     user_data: *mut c_void,
 ) -> i32 {
     // SAFETY: nghttp2 passes a valid frame; every kind of it begins with the header.
-    let (header, seat) = unsafe { ((*frame).hd, seat(user_data)) };
+    let (header, events) = unsafe { ((*frame).hd, events(user_data)) };
     let ended = u32::from(header.flags) & ng::NGHTTP2_FLAG_END_STREAM != 0;
     match u32::from(header.type_) {
-        kind if kind == ng::NGHTTP2_HEADERS => seat.headers_end(header.stream_id, ended),
+        kind if kind == ng::NGHTTP2_HEADERS => events.headers_end(header.stream_id, ended),
         kind if kind == ng::NGHTTP2_DATA => {
             if ended {
-                seat.end(header.stream_id);
+                events.end(header.stream_id);
             } else if header.length == 0 {
-                seat.control(kind::DATA, header.flags, 0);
+                events.control(kind::DATA, header.flags, 0);
             }
         }
-        _ => seat.control(header.type_, header.flags, header.length),
+        _ => events.control(header.type_, header.flags, header.length),
     }
     0
 }
@@ -118,7 +119,7 @@ unsafe extern "C" fn on_data(
 ) -> i32 {
     // SAFETY: nghttp2 passes a valid buffer; consuming is allowed in this callback.
     unsafe {
-        let taken = seat(user_data).data(stream, slice::from_raw_parts(bytes, length));
+        let taken = events(user_data).data(stream, slice::from_raw_parts(bytes, length));
         ng::nghttp2_session_consume_connection(session, length);
         if taken > 0 {
             ng::nghttp2_session_consume_stream(session, stream, taken);
@@ -135,7 +136,7 @@ unsafe extern "C" fn on_close(
 ) -> i32 {
     if !user_data.is_null() {
         // SAFETY: not null, so within `receive` or `send`.
-        unsafe { seat(user_data).closed(stream, code) };
+        unsafe { events(user_data).closed(stream, code) };
     }
     0
 }
@@ -152,20 +153,21 @@ pub(super) unsafe extern "C" fn on_body(
     // SAFETY: nghttp2 passes a buffer of that length and flags to be set; trailers may be
     // submitted from this callback, and are copied unless static.
     unsafe {
-        let (written, then) = seat(user_data).body(stream, slice::from_raw_parts_mut(into, length));
+        let (written, then) =
+            events(user_data).body(stream, slice::from_raw_parts_mut(into, length));
         match then {
-            Then::More => {}
-            Then::Wait => {
+            BodyState::More => {}
+            BodyState::Wait => {
                 if written == 0 {
                     return ng::NGHTTP2_ERR_DEFERRED as ng::nghttp2_ssize;
                 }
             }
-            Then::Ok => {
+            BodyState::Ok => {
                 *flags |= ng::NGHTTP2_DATA_FLAG_EOF | ng::NGHTTP2_DATA_FLAG_NO_END_STREAM;
                 let status = [field(b"grpc-status", b"0", STATIC)];
                 ng::nghttp2_submit_trailer(session, stream, status.as_ptr(), 1);
             }
-            Then::Trailers(trailers) => {
+            BodyState::Trailers(trailers) => {
                 *flags |= ng::NGHTTP2_DATA_FLAG_EOF | ng::NGHTTP2_DATA_FLAG_NO_END_STREAM;
                 let every: Vec<_> =
                     trailers.iter().map(|(name, value)| field(name, value, OWNED)).collect();

@@ -8,7 +8,7 @@ use std::slice;
 
 use libnghttp2_sys as ng;
 
-use callbacks::{on_body, shared};
+use callbacks::{callback_table, on_body};
 
 /// HTTP/2 error codes that are sent on purpose.
 pub mod code {
@@ -27,13 +27,13 @@ pub mod kind {
     /// DATA.
     pub const DATA: u8 = 0;
     /// RST_STREAM.
-    pub const RESET: u8 = 3;
+    pub const RST_STREAM: u8 = 3;
     /// SETTINGS.
     pub const SETTINGS: u8 = 4;
     /// PING.
     pub const PING: u8 = 6;
     /// WINDOW_UPDATE.
-    pub const WINDOW: u8 = 8;
+    pub const WINDOW_UPDATE: u8 = 8;
 }
 
 /// ACK of SETTINGS and PING.
@@ -43,7 +43,7 @@ pub const ACK: u8 = 1;
 pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// What follows the bytes that a body gave.
-pub enum Then {
+pub enum BodyState {
     /// More bytes.
     More,
     /// Nothing now; `Session::resume` will say when.
@@ -71,16 +71,16 @@ pub trait Events {
     /// A frame other than HEADERS was received whole.
     fn control(&mut self, kind: u8, flags: u8, length: usize);
     /// Fill `into` with the body of a response.
-    fn body(&mut self, stream: i32, into: &mut [u8]) -> (usize, Then);
+    fn body(&mut self, stream: i32, into: &mut [u8]) -> (usize, BodyState);
 }
 
 /// The connection cannot go on; whatever `send` gives should still be sent.
 #[derive(Debug)]
-pub struct Broken;
+pub struct SessionError;
 
 /// What a session promises its peer.
 #[derive(Clone, Copy)]
-pub struct Promises {
+pub struct SessionSettings {
     /// Concurrent streams.
     pub streams: u32,
     /// Bytes of one stream that may be on their way.
@@ -99,19 +99,19 @@ pub struct Session {
 // SAFETY: nghttp2 sessions have no thread affinity; `Session` is never shared, only moved.
 unsafe impl Send for Session {}
 
-type Seat<'a> = &'a mut dyn Events;
+type EventSink<'a> = &'a mut dyn Events;
 
 const OWNED: u8 = 0;
 const STATIC: u8 = (ng::NGHTTP2_NV_FLAG_NO_COPY_NAME | ng::NGHTTP2_NV_FLAG_NO_COPY_VALUE) as u8;
 
 impl Session {
     /// Greet: the first bytes of `send` are our SETTINGS.
-    pub fn new(promises: Promises) -> Session {
+    pub fn new(promises: SessionSettings) -> Session {
         let mut session = ptr::null_mut();
         // SAFETY: callbacks and options are built once and live for ever; user data is set by
         // each call that may run a callback, and by nothing else.
         unsafe {
-            let (callbacks, option) = shared();
+            let (callbacks, option) = callback_table();
             let made =
                 ng::nghttp2_session_server_new2(&mut session, callbacks, ptr::null_mut(), option);
             assert_eq!(made, 0, "nghttp2 has no memory for a session");
@@ -136,35 +136,40 @@ impl Session {
     }
 
     /// Take in what the peer sent.
-    pub fn receive(&mut self, bytes: &[u8], events: Seat) -> Result<(), Broken> {
-        let mut seat: Seat = events;
+    pub fn receive(&mut self, bytes: &[u8], events: EventSink) -> Result<(), SessionError> {
+        let mut events: EventSink = events;
         // SAFETY: `seat` outlives the call, which is the only one that runs callbacks on it; it is
         // taken away before it dies.
         let took = unsafe {
-            ng::nghttp2_session_set_user_data(self.session, (&raw mut seat).cast());
+            ng::nghttp2_session_set_user_data(self.session, (&raw mut events).cast());
             let took = ng::nghttp2_session_mem_recv2(self.session, bytes.as_ptr(), bytes.len());
             ng::nghttp2_session_set_user_data(self.session, ptr::null_mut());
             took
         };
         if took < 0 {
-            return Err(Broken);
+            return Err(SessionError);
         }
         Ok(())
     }
 
     /// Append what is to be sent to `out`, until it holds `enough` bytes.
-    pub fn send(&mut self, events: Seat, out: &mut Vec<u8>, enough: usize) -> Result<(), Broken> {
-        let mut seat: Seat = events;
+    pub fn send(
+        &mut self,
+        events: EventSink,
+        out: &mut Vec<u8>,
+        enough: usize,
+    ) -> Result<(), SessionError> {
+        let mut events: EventSink = events;
         // SAFETY: as in `receive`; nghttp2's buffer stays valid until its next call, and is copied
         // before that.
         unsafe {
-            ng::nghttp2_session_set_user_data(self.session, (&raw mut seat).cast());
+            ng::nghttp2_session_set_user_data(self.session, (&raw mut events).cast());
             let mut result = Ok(());
             while out.len() < enough {
                 let mut bytes = ptr::null();
                 let count = ng::nghttp2_session_mem_send2(self.session, &mut bytes);
                 if count < 0 {
-                    result = Err(Broken);
+                    result = Err(SessionError);
                 }
                 if count <= 0 {
                     break;
@@ -207,7 +212,7 @@ impl Session {
     }
 
     /// End a stream at once, headers being trailers.
-    pub fn respond_only(
+    pub fn respond_without_body(
         &mut self,
         stream: i32,
         status: &'static [u8],
@@ -240,7 +245,7 @@ impl Session {
     }
 
     /// Whether we have sent all that we will on this stream.
-    pub fn said_all(&self, stream: i32) -> bool {
+    pub fn local_closed(&self, stream: i32) -> bool {
         // SAFETY: reads; -1 for a stream that is gone.
         unsafe { ng::nghttp2_session_get_stream_local_close(self.session, stream) != 0 }
     }
@@ -273,7 +278,7 @@ impl Session {
     }
 
     /// Whether anything is left to be read or written; else the connection may close.
-    pub fn alive(&self) -> bool {
+    pub fn wants_io(&self) -> bool {
         // SAFETY: reads.
         unsafe {
             ng::nghttp2_session_want_read(self.session) != 0

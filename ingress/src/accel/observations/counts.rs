@@ -1,16 +1,18 @@
 //! What one version did, counted: gateway/tally.py's `tally` of batches without a fault.
 
-use crate::accel::observations::{Batch, CleanBatches, Done, Pick, Who};
+use crate::accel::observations::{
+    Batch, CallRef, FaultFreeBatches, Participant, ParticipantResult,
+};
 use crate::calls::proto::{put_bytes, put_varint};
 
 /// Of so many residues of a key's hash: thinning that leaves nothing out (gateway/keys.py).
-pub const KEEP_ALL: u64 = 65_536;
+pub const KEY_RESIDUES: u64 = 65_536;
 /// Bins of scores: gateway/tally.py's JOINT_STRIDE; the last one says that a score is not compared.
 pub const SCORE_BINS: usize = 64;
 const NOT_COMPARED: u64 = SCORE_BINS as u64 - 1;
 /// turnout.v1.RowFlag: MISSING, STALE, DEFAULTED, DEGRADED.
 const ROW_FLAGS: [u32; 4] = [1, 2, 4, 8];
-const NOT_WHOLE: u32 = 1 | 8;
+const NOT_COMPARABLE: u32 = 1 | 8;
 /// Fields of turnout.v1.Records.
 const KEY_HASH: u32 = 2;
 const BIN: u32 = 3;
@@ -18,7 +20,7 @@ const EXPECTED_BIN: u32 = 4;
 const BATCH_CALLS: u32 = 5;
 
 /// What was counted: gateway.tally.Tally.
-pub struct Tally {
+pub struct ObservationCounts {
     /// All answered.
     pub calls: u64,
     /// Of them in the control group.
@@ -101,24 +103,24 @@ fn score_bin(score: f32, edges: &[f32]) -> usize {
     }
 }
 
-impl CleanBatches<'_> {
+impl FaultFreeBatches<'_> {
     /// Count the calls of one version; None: it has none.
     ///
     /// edges: between the reference bins of scores, less than SCORE_BINS - 3.
     /// evidence_keep: of a key's 65,536 residues, those whose calls are evidence; None: nobody's.
-    pub fn tally(
+    pub fn count(
         &self,
-        who: Who,
+        participant: Participant,
         latencies: &LatencyBins,
         edges: &[f32],
-        evidence_keep: Option<u64>,
-    ) -> Option<Tally> {
-        let picks = self.picks(who);
-        if picks.is_empty() {
+        evidence_below: Option<u64>,
+    ) -> Option<ObservationCounts> {
+        let calls_of = self.calls_of(participant);
+        if calls_of.is_empty() {
             return None;
         }
-        let mut tally = Tally {
-            calls: picks.len() as u64,
+        let mut counts = ObservationCounts {
+            calls: calls_of.len() as u64,
             held_out: 0,
             rows: 0,
             flags: [0; 4],
@@ -126,62 +128,62 @@ impl CleanBatches<'_> {
             scores: [0; SCORE_BINS],
             records: [Vec::new(), Vec::new(), Vec::new()],
         };
-        let room = if evidence_keep.is_some() { picks.len() } else { 0 };
+        let room = if evidence_below.is_some() { calls_of.len() } else { 0 };
         let (mut scores, mut took) = (Evidence::new(room), Evidence::new(room));
         let mut overdue = Evidence::new(0);
-        for pick in &picks {
+        for pick in &calls_of {
             let batch = &self.batches[pick.batch as usize];
-            let (done, call) = (self.done(pick, who), pick.call as usize);
+            let (done, call) = (self.done(pick, participant), pick.call as usize);
             let arrived_ns = batch.arrived_ns.at(call);
-            tally.latency[latencies.of(done.answered_ns - arrived_ns)] += 1;
-            tally.rows += u64::from(pick.rows);
-            let first = self.count_rows(pick, batch, &done, edges, &mut tally);
+            counts.latency[latencies.of(done.answered_ns - arrived_ns)] += 1;
+            counts.rows += u64::from(pick.rows);
+            let first = self.count_rows(pick, batch, &done, edges, &mut counts);
             let held_out = batch.held_out.is_some_and(|out| out[call] != 0);
-            tally.held_out += u64::from(held_out);
-            let (Some(keep), false) = (evidence_keep, held_out) else {
+            counts.held_out += u64::from(held_out);
+            let (Some(sample_below), false) = (evidence_below, held_out) else {
                 continue;
             };
-            let (key, company) = (batch.key_hash.at(call), batch.key_hash.len() as u64);
+            let (key, batch_calls) = (batch.key_hash.at(call), batch.key_hash.len() as u64);
             if done.overdue {
                 overdue.add(key, 0);
-                put_varint(&mut overdue.batch_calls, company);
+                put_varint(&mut overdue.batch_calls, batch_calls);
             }
-            if key % KEEP_ALL >= keep {
+            if key % KEY_RESIDUES >= sample_below {
                 continue;
             }
-            let whole = batch.flags.at(pick.row as usize) & NOT_WHOLE == 0;
+            let whole = batch.flags.at(pick.row as usize) & NOT_COMPARABLE == 0;
             scores.add(key, if whole { first as u64 } else { NOT_COMPARED });
-            if who == Who::Canary {
+            if participant == Participant::Canary {
                 let expected = batch.production.scores.at(pick.row as usize * self.outputs);
                 put_varint(&mut scores.expected, score_bin(expected, edges) as u64);
             }
             took.add(key, latencies.of(done.done_ns - arrived_ns) as u64);
-            put_varint(&mut took.batch_calls, company);
+            put_varint(&mut took.batch_calls, batch_calls);
         }
-        tally.records = [scores.fields(), took.fields(), overdue.fields()];
-        Some(tally)
+        counts.records = [scores.fields(), took.fields(), overdue.fields()];
+        Some(counts)
     }
 
     /// Count one call's rows; returns the bin of its first one's score.
     fn count_rows(
         &self,
-        pick: &Pick,
+        pick: &CallRef,
         batch: &Batch,
-        done: &Done,
+        done: &ParticipantResult,
         edges: &[f32],
-        tally: &mut Tally,
+        counts: &mut ObservationCounts,
     ) -> usize {
         let mut first = 0;
         for place in 0..pick.rows as usize {
             let flags = batch.flags.at(pick.row as usize + place);
             if flags != 0 {
-                for (count, flag) in tally.flags.iter_mut().zip(ROW_FLAGS) {
+                for (count, flag) in counts.flags.iter_mut().zip(ROW_FLAGS) {
                     *count += u64::from(flags & flag != 0);
                 }
             }
             let bin =
                 score_bin(done.scores.at((pick.scored as usize + place) * self.outputs), edges);
-            tally.scores[bin] += 1;
+            counts.scores[bin] += 1;
             if place == 0 {
                 first = bin;
             }
