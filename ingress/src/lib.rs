@@ -1,13 +1,21 @@
 //! Turnout's native front door: HTTP/2, gRPC and decoding on one thread that never takes the GIL.
 //!
-//! Folders import each other in one direction only:
-//! `sys` <- `calls` <- `http2` <- `io_thread` <- `python`. `accel` stands beside them: it uses `calls`,
-//! and `python` uses it. All `unsafe` code is in `sys`.
+//! The folders import each other in one direction: `sys` <- `calls` <- `http2` <- `io_thread` <-
+//! `python`. `accel` stands beside the front door: it uses `sys` and `calls`, and `python` uses it.
+//! All `unsafe` code is in `sys`. README.md says what each folder does.
+//!
+//! Outside this crate, the library is the Python module `turnout_ingress`. The modules are public for
+//! the fuzz targets and benchmarks only, and are therefore hidden from the documentation.
 
+#[doc(hidden)]
 pub mod accel;
+#[doc(hidden)]
 pub mod calls;
+#[doc(hidden)]
 pub mod http2;
+#[doc(hidden)]
 pub mod io_thread;
+#[doc(hidden)]
 pub mod sys;
 
 #[cfg(feature = "python")]

@@ -1,11 +1,14 @@
-//! Any bytes as a PredictRequest and as a ModelInferRequest: a call whose parts fit, or a refusal.
+//! Decodes any bytes as a PredictRequest and as a ModelInferRequest. The result has to be a call
+//! whose parts fit each other, or a refusal.
 #![no_main]
 
 use std::sync::{Arc, OnceLock};
 
 use libfuzzer_sys::fuzz_target;
-use turnout_ingress::calls::shape::{Call, NameLimits, Refusal, Shape, Shapes};
-use turnout_ingress::calls::{decode as predict, infer};
+use turnout_ingress::calls::decode::decode_predict;
+use turnout_ingress::calls::infer::decode_infer;
+use turnout_ingress::calls::refusal::Refusal;
+use turnout_ingress::calls::shape::{Call, NameLimits, Shape, Shapes};
 
 fn shapes() -> &'static Shapes {
     static SHAPES: OnceLock<Shapes> = OnceLock::new();
@@ -28,14 +31,15 @@ fn shapes() -> &'static Shapes {
     })
 }
 
-fn fits(call: Result<Call, Refusal>) {
+/// Check the parts of a call, or the length of a refusal's message.
+fn check(call: Result<Call, Refusal>) {
     match call {
         Ok(call) => {
             let [inputs, lengths, ids, ..] = call.parts();
             assert_eq!(inputs.len(), call.rows as usize * 2 * 4);
             assert_eq!(ids.len(), lengths.iter().map(|length| *length as usize).sum());
         }
-        Err(refusal) => assert!(!refusal.words.is_empty() && refusal.words.len() < 2_000),
+        Err(refusal) => assert!(!refusal.message.is_empty() && refusal.message.len() < 2_000),
     }
 }
 
@@ -45,6 +49,6 @@ fuzz_target!(|bytes: &[u8]| {
         request_id_bytes_max: 128,
         typed_bytes_max: 65_536,
     };
-    fits(predict::decode(bytes, shapes(), &limits).call);
-    fits(infer::decode(bytes, shapes(), &limits).decoded.call);
+    check(decode_predict(bytes, shapes(), &limits).call);
+    check(decode_infer(bytes, shapes(), &limits).decoded.call);
 });

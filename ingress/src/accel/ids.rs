@@ -1,26 +1,69 @@
-//! What a batch needs for each of its calls, made in one go: prediction ids and hashes of keys.
+//! Prediction ids and key hashes for all calls of a batch.
 //!
-//! Byte for byte as journal/prediction_id.py and registry/types.py make them one by one;
-//! tests/gateway/test_keys.py holds both against each other and against tests/vectors.
+//! The bytes are those of journal/prediction_id.py and registry/types.py, which make one at a time.
+//! tests/gateway/test_keys.py compares both with each other and with tests/vectors.
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Bytes of an id before its MAC.
+use crate::sys::vectors::{self, Vectorized};
+
+/// Bytes of a prediction id before its MAC.
 pub const BODY_BYTES: usize = 56;
-/// Bytes of an id.
+/// Bytes of a prediction id.
 pub const ID_BYTES: usize = 64;
+/// Offsets of the fields that differ from call to call.
 const SEQUENCE_AT: usize = 4;
 const KEY_HASH_AT: usize = 40;
 const ROLE_AT: usize = 1;
 const HOLDOUT_BIT: u8 = 0x80;
 
-/// The ids of a batch's calls, joined.
+/// The prediction ids of a batch's calls, one after the other, made with the widest vectors that this
+/// processor has.
 ///
-/// body: an id without its MAC, with the batch's fields; sequence and evidence key are each
-/// call's own. first: the first call's sequence. held_out: a byte a call, or nothing: nobody is.
-/// LANES of them are sealed at a time: as many as fit a vector.
+/// `body` is an id without its MAC, with the fields that all calls share. `first` is the sequence of
+/// the first call. `key_hashes` has the evidence key of each call. `held_out` has a byte for each call,
+/// not 0 if the call is in the holdout, or it is empty if no call is.
+pub fn prediction_ids(
+    key: &[u8; 32],
+    body: &[u8; BODY_BYTES],
+    first: u32,
+    key_hashes: &[u64],
+    held_out: &[u8],
+) -> Vec<u8> {
+    vectors::run(PredictionIds {
+        key,
+        body,
+        first,
+        key_hashes,
+        held_out,
+    })
+}
+
+/// The arguments of `prediction_ids`.
+struct PredictionIds<'a> {
+    key: &'a [u8; 32],
+    body: &'a [u8; BODY_BYTES],
+    first: u32,
+    key_hashes: &'a [u64],
+    held_out: &'a [u8],
+}
+
+impl Vectorized for PredictionIds<'_> {
+    type Output = Vec<u8>;
+
+    fn run_portable(self) -> Vec<u8> {
+        prediction_ids_by::<4>(self.key, self.body, self.first, self.key_hashes, self.held_out)
+    }
+
+    #[inline(always)]
+    fn run_avx2(self) -> Vec<u8> {
+        prediction_ids_by::<8>(self.key, self.body, self.first, self.key_hashes, self.held_out)
+    }
+}
+
+/// `prediction_ids`, with the MACs of LANES ids computed together: as many as fit a vector.
 #[inline(always)]
-pub fn prediction_ids<const LANES: usize>(
+fn prediction_ids_by<const LANES: usize>(
     key: &[u8; 32],
     body: &[u8; BODY_BYTES],
     first: u32,
@@ -28,45 +71,48 @@ pub fn prediction_ids<const LANES: usize>(
     held_out: &[u8],
 ) -> Vec<u8> {
     let keyed = KeyedBlake2s::new(key);
+    // Write the bodies.
     let mut ids = vec![0; key_hashes.len() * ID_BYTES];
-    for (place, (id, key_hash)) in ids.chunks_exact_mut(ID_BYTES).zip(key_hashes).enumerate() {
+    for (index, (id, key_hash)) in ids.chunks_exact_mut(ID_BYTES).zip(key_hashes).enumerate() {
         id[..BODY_BYTES].copy_from_slice(body);
-        if held_out.get(place).is_some_and(|out| *out != 0) {
+        if held_out.get(index).is_some_and(|out| *out != 0) {
             id[ROLE_AT] |= HOLDOUT_BIT;
         }
-        let sequence = first.wrapping_add(place as u32);
+        let sequence = first.wrapping_add(index as u32);
         id[SEQUENCE_AT..SEQUENCE_AT + 4].copy_from_slice(&sequence.to_le_bytes());
         id[KEY_HASH_AT..KEY_HASH_AT + 8].copy_from_slice(&key_hash.to_le_bytes());
     }
-    let mut several = ids.chunks_exact_mut(ID_BYTES * LANES);
-    for ids in &mut several {
+    // Append the MACs, LANES at a time and the rest one by one.
+    let mut groups = ids.chunks_exact_mut(ID_BYTES * LANES);
+    for ids in &mut groups {
         keyed.seal::<LANES>(ids);
     }
-    for id in several.into_remainder().chunks_exact_mut(ID_BYTES) {
+    for id in groups.into_remainder().chunks_exact_mut(ID_BYTES) {
         keyed.seal::<1>(id);
     }
     ids
 }
 
-/// xxh3_64 of `before` followed by each item: item i is buffer[starts[i]..ends[i]].
+/// xxh3_64 of `prefix` followed by each item. Item i is buffer[starts[i]..ends[i]].
 ///
-/// None where an item does not lie in the buffer.
-pub fn hashes(before: &[u8], buffer: &[u8], starts: &[u32], ends: &[u32]) -> Option<Vec<u64>> {
+/// None if an item does not lie in the buffer.
+pub fn hashes(prefix: &[u8], buffer: &[u8], starts: &[u32], ends: &[u32]) -> Option<Vec<u64>> {
     if starts.len() != ends.len() {
         return None;
     }
-    let mut joined = Vec::with_capacity(before.len() + 160);
+    let mut joined = Vec::with_capacity(prefix.len() + 160);
     let mut hash = |(start, end): (&u32, &u32)| {
         let item = buffer.get(*start as usize..*end as usize)?;
         joined.clear();
-        joined.extend_from_slice(before);
+        joined.extend_from_slice(prefix);
         joined.extend_from_slice(item);
         Some(xxh3_64(&joined))
     };
     starts.iter().zip(ends).map(&mut hash).collect()
 }
 
-/// BLAKE2s (RFC 7693) with a key of 32 bytes and a digest of 8, after the key's block.
+/// BLAKE2s (RFC 7693) with a key of 32 bytes and a digest of 8 bytes. This is the state after the
+/// block with the key.
 pub struct KeyedBlake2s([u32; 8]);
 
 const IV: [u32; 8] = [
@@ -94,11 +140,11 @@ const SIGMA: [[usize; 16]; 10] = [
 const BLOCK_BYTES: usize = 64;
 const MAC_BYTES: usize = 8;
 
-/// The same word of N blocks.
+/// The same word of N blocks, one in each lane.
 type Word<const N: usize> = [u32; N];
 
 impl KeyedBlake2s {
-    /// Take in the key.
+    /// Compress the block with the key.
     pub fn new(key: &[u8; 32]) -> KeyedBlake2s {
         let mut state = IV.map(|word| [word]);
         state[0][0] ^= 0x0101_0000 | (key.len() as u32) << 8 | MAC_BYTES as u32;
@@ -108,7 +154,7 @@ impl KeyedBlake2s {
         KeyedBlake2s(state.map(|word| word[0]))
     }
 
-    /// Put the MAC behind each of N ids' bodies.
+    /// Write the MACs of N ids behind their bodies.
     #[inline(always)]
     pub fn seal<const N: usize>(&self, ids: &mut [u8]) {
         let mut words = [[0; N]; 16];
@@ -124,6 +170,7 @@ impl KeyedBlake2s {
     }
 }
 
+/// Put bytes into one lane of a block's words.
 #[inline(always)]
 fn fill<const N: usize>(words: &mut [Word<N>; 16], lane: usize, bytes: &[u8]) {
     for (word, four) in words.iter_mut().zip(bytes.chunks_exact(4)) {
@@ -132,15 +179,16 @@ fn fill<const N: usize>(words: &mut [Word<N>; 16], lane: usize, bytes: &[u8]) {
 }
 
 #[inline(always)]
-fn wrapping_sum<const N: usize>(one: Word<N>, other: Word<N>) -> Word<N> {
-    std::array::from_fn(|lane| one[lane].wrapping_add(other[lane]))
+fn wrapping_sum<const N: usize>(a: Word<N>, b: Word<N>) -> Word<N> {
+    std::array::from_fn(|lane| a[lane].wrapping_add(b[lane]))
 }
 
 #[inline(always)]
-fn xor_rotated<const N: usize>(one: Word<N>, other: Word<N>, bits: u32) -> Word<N> {
-    std::array::from_fn(|lane| (one[lane] ^ other[lane]).rotate_right(bits))
+fn xor_rotated<const N: usize>(a: Word<N>, b: Word<N>, bits: u32) -> Word<N> {
+    std::array::from_fn(|lane| (a[lane] ^ b[lane]).rotate_right(bits))
 }
 
+/// RFC 7693, 3.1: the mixing function G.
 #[inline(always)]
 fn mix<const N: usize>(v: &mut [Word<N>; 16], at: [usize; 4], x: Word<N>, y: Word<N>) {
     let [a, b, c, d] = at;
@@ -154,7 +202,7 @@ fn mix<const N: usize>(v: &mut [Word<N>; 16], at: [usize; 4], x: Word<N>, y: Wor
     v[b] = xor_rotated(v[b], v[c], 7);
 }
 
-/// RFC 7693, 3.2, on N states at once; all have seen `count` bytes.
+/// RFC 7693, 3.2: the compression function F, on N states that have all seen `count` bytes.
 #[inline(always)]
 fn compress<const N: usize>(
     state: &mut [Word<N>; 8],
@@ -164,15 +212,15 @@ fn compress<const N: usize>(
 ) {
     let mut v = [[0; N]; 16];
     v[..8].copy_from_slice(state);
-    for (place, word) in IV.iter().enumerate() {
-        v[8 + place] = [*word; N];
+    for (index, word) in IV.iter().enumerate() {
+        v[8 + index] = [*word; N];
     }
     v[12] = [IV[4] ^ count; N];
     if last {
         v[14] = [!IV[6]; N];
     }
     for order in &SIGMA {
-        let word = |place: usize| words[order[place] & 15];
+        let word = |index: usize| words[order[index] & 15];
         mix(&mut v, [0, 4, 8, 12], word(0), word(1));
         mix(&mut v, [1, 5, 9, 13], word(2), word(3));
         mix(&mut v, [2, 6, 10, 14], word(4), word(5));
@@ -182,7 +230,7 @@ fn compress<const N: usize>(
         mix(&mut v, [2, 7, 8, 13], word(12), word(13));
         mix(&mut v, [3, 4, 9, 14], word(14), word(15));
     }
-    for (place, word) in state.iter_mut().enumerate() {
-        *word = xor_rotated(*word, xor_rotated(v[place], v[place + 8], 0), 0);
+    for (index, word) in state.iter_mut().enumerate() {
+        *word = xor_rotated(*word, xor_rotated(v[index], v[index + 8], 0), 0);
     }
 }

@@ -1,23 +1,27 @@
-//! An ONNX file of exactly the kind training/convert.py writes for boosted trees, read into
-//! `Trees`; anything else is refused in words, and ONNX Runtime scores it.
+//! Reads an ONNX file with boosted trees into `Trees`. The file has to be exactly of the kind that
+//! training/convert.py writes. Any other is refused with a reason, and ONNX Runtime scores it.
 
 use std::collections::HashMap;
 
 use crate::accel::trees::{order_key, FeatureNodes, Node, Trees, LEAVES_MAX, WIDTH_MAX};
-use crate::calls::proto::{text, varint, Field, Fields, Malformed, Read};
+use crate::calls::proto::{text, varint, Field, FieldReader, Malformed, Read};
 
-/// Ten thousand trees or so. Lists of numbers take up to twelve times their bytes while they are read.
+/// Most bytes of a file: some ten thousand trees. Lists of numbers take up to twelve times their bytes
+/// while they are read.
 pub const BYTES_MAX: usize = 32 << 20;
-/// Operators of a file, and inputs or outputs of one, that are kept; more are only counted.
+/// Operators of a file, and inputs or outputs of an operator, that are read. Further operators are
+/// only counted.
 const OPERATORS_MAX: usize = 2;
-/// Characters of a stranger's name that a refusal repeats.
+/// Characters of an unknown name that a refusal repeats.
 const NAME_SHOWN_MAX: usize = 40;
 
-/// Read `inputs` (B, F) to `scores` (B, 1): one TreeEnsembleRegressor and one Sigmoid.
+/// Read a model from `inputs` (B, F) to `scores` (B, 1): a TreeEnsembleRegressor and a Sigmoid. The
+/// error says why the file is refused.
 pub fn read(onnx: &[u8]) -> Result<Trees, String> {
     if onnx.len() > BYTES_MAX {
         return Err(format!("{} bytes; {BYTES_MAX} at most are read", onnx.len()));
     }
+    // Read the graph, and check that it has the two operators and nothing else.
     let operators =
         operators(onnx).map_err(|_| "it is no ONNX file that is read here".to_owned())?;
     let [trees, sigmoid] = &operators.nodes[..] else {
@@ -29,7 +33,8 @@ pub fn read(onnx: &[u8]) -> Result<Trees, String> {
     if operators.other {
         return Err("it has initializers or functions".to_owned());
     }
-    let whole = trees.kind == "TreeEnsembleRegressor"
+    // Check how the operators are wired.
+    let as_expected = trees.kind == "TreeEnsembleRegressor"
         && trees.domain == "ai.onnx.ml"
         && trees.inputs == ["inputs"]
         && trees.outputs.len() == 1
@@ -38,7 +43,7 @@ pub fn read(onnx: &[u8]) -> Result<Trees, String> {
         && sigmoid.inputs == trees.outputs
         && sigmoid.outputs == ["scores"]
         && sigmoid.attributes.is_empty();
-    if !whole {
+    if !as_expected {
         return Err(format!(
             "operators {} and {} so wired",
             printable(trees.kind),
@@ -48,19 +53,24 @@ pub fn read(onnx: &[u8]) -> Result<Trees, String> {
     ensemble(&trees.attributes, operators.width)
 }
 
-/// A name out of the file, fit for a line of a log.
+/// A name of the file, made short and printable for a log.
 fn printable(name: &str) -> String {
     name.chars().take(NAME_SHOWN_MAX).flat_map(char::escape_debug).collect()
 }
 
+/// The parts of an ONNX graph that matter here.
 #[derive(Default)]
 struct Operators<'a> {
     nodes: Vec<Operator<'a>>,
+    /// How many operators there are.
     count: usize,
+    /// The number of inputs of a row.
     width: usize,
+    /// The file has parts that are not known here.
     other: bool,
 }
 
+/// A NodeProto.
 #[derive(Default)]
 struct Operator<'a> {
     kind: &'a str,
@@ -70,6 +80,7 @@ struct Operator<'a> {
     attributes: HashMap<&'a str, Attribute<'a>>,
 }
 
+/// An AttributeProto, with a field for each type that is known here.
 #[derive(Default)]
 struct Attribute<'a> {
     number: i64,
@@ -77,13 +88,14 @@ struct Attribute<'a> {
     floats: Vec<f32>,
     numbers: Vec<i64>,
     texts: Vec<&'a [u8]>,
+    /// It has a value of another type.
     other: bool,
 }
 
 fn operators(onnx: &[u8]) -> Read<Operators<'_>> {
     let mut read = Operators::default();
-    let mut fields = Fields::of(onnx, 0);
-    while let Some(field) = fields.step()? {
+    let mut fields = FieldReader::new(onnx, 0);
+    while let Some(field) = fields.next_field()? {
         match field {
             Field::Bytes(7, graph) => read_graph(graph, &mut read)?,
             Field::Bytes(20 | 25, _) => read.other = true,
@@ -94,8 +106,8 @@ fn operators(onnx: &[u8]) -> Read<Operators<'_>> {
 }
 
 fn read_graph<'a>(graph: &'a [u8], read: &mut Operators<'a>) -> Read<()> {
-    let mut fields = Fields::of(graph, 1);
-    while let Some(field) = fields.step()? {
+    let mut fields = FieldReader::new(graph, 1);
+    while let Some(field) = fields.next_field()? {
         match field {
             Field::Bytes(1, node) => {
                 read.count += 1;
@@ -114,8 +126,8 @@ fn read_graph<'a>(graph: &'a [u8], read: &mut Operators<'a>) -> Read<()> {
 /// The last dimension of a ValueInfoProto's tensor: type.tensor_type.shape.dim[-1].dim_value.
 fn width(input: &[u8]) -> Read<usize> {
     fn inner(message: &[u8], number: u32) -> Read<Option<&[u8]>> {
-        let (mut fields, mut last) = (Fields::of(message, 2), None);
-        while let Some(field) = fields.step()? {
+        let (mut fields, mut last) = (FieldReader::new(message, 2), None);
+        while let Some(field) = fields.next_field()? {
             if let Field::Bytes(found, bytes) = field {
                 last = if found == number { Some(bytes) } else { last };
             }
@@ -126,8 +138,8 @@ fn width(input: &[u8]) -> Read<usize> {
     for number in [2, 1, 2, 1] {
         message = message.map(|bytes| inner(bytes, number)).transpose()?.flatten();
     }
-    let mut fields = Fields::of(message.ok_or(Malformed)?, 2);
-    while let Some(field) = fields.step()? {
+    let mut fields = FieldReader::new(message.ok_or(Malformed)?, 2);
+    while let Some(field) = fields.next_field()? {
         if let Field::Varint(1, value) = field {
             return usize::try_from(value).map_err(|_| Malformed);
         }
@@ -135,11 +147,11 @@ fn width(input: &[u8]) -> Read<usize> {
     Err(Malformed)
 }
 
-/// Malformed for more inputs, outputs or attributes than any operator has that is known here.
+/// Read an operator. It is malformed if it has more inputs, outputs or attributes than the known ones.
 fn operator(node: &[u8]) -> Read<Operator<'_>> {
     let mut read = Operator::default();
-    let mut fields = Fields::of(node, 2);
-    while let Some(field) = fields.step()? {
+    let mut fields = FieldReader::new(node, 2);
+    while let Some(field) = fields.next_field()? {
         match field {
             Field::Bytes(1, bytes) => read.inputs.push(text(bytes)?),
             Field::Bytes(2, bytes) => read.outputs.push(text(bytes)?),
@@ -152,7 +164,7 @@ fn operator(node: &[u8]) -> Read<Operator<'_>> {
             _ => {}
         }
         let wired = read.inputs.len().max(read.outputs.len());
-        if wired > OPERATORS_MAX || read.attributes.len() > KNOWN.len() {
+        if wired > OPERATORS_MAX || read.attributes.len() > ATTRIBUTES.len() {
             return Err(Malformed);
         }
     }
@@ -161,8 +173,8 @@ fn operator(node: &[u8]) -> Read<Operator<'_>> {
 
 fn attribute(message: &[u8]) -> Read<(&str, Attribute<'_>)> {
     let (mut name, mut read) = ("", Attribute::default());
-    let mut fields = Fields::of(message, 3);
-    while let Some(field) = fields.step()? {
+    let mut fields = FieldReader::new(message, 3);
+    while let Some(field) = fields.next_field()? {
         match field {
             Field::Bytes(1, bytes) => name = text(bytes)?,
             Field::Varint(3, value) => read.number = value as i64,
@@ -192,7 +204,8 @@ fn attribute(message: &[u8]) -> Read<(&str, Attribute<'_>)> {
     Ok((name, read))
 }
 
-const KNOWN: [&str; 17] = [
+/// The known attributes of TreeEnsembleRegressor.
+const ATTRIBUTES: [&str; 17] = [
     "aggregate_function",
     "base_values",
     "n_targets",
@@ -212,32 +225,34 @@ const KNOWN: [&str; 17] = [
     "target_weights",
 ];
 
-/// The nodes of all trees, as TreeEnsembleRegressor lists them: one entry a node.
+/// The nodes of all trees in lists with one entry for each node, as TreeEnsembleRegressor has them.
 struct NodeLists<'a> {
     leaf: Vec<bool>,
     feature: &'a [i64],
     threshold: &'a [f32],
     missing_left: Vec<bool>,
-    /// Positions in these lists.
+    /// Indexes of the child nodes. A leaf has itself.
     true_child: Vec<usize>,
     false_child: Vec<usize>,
-    /// Of leaves.
+    /// The values of leaves.
     value: Vec<Option<f32>>,
-    /// Positions of the first nodes, tree by tree.
+    /// The index of the first node of each tree.
     roots: Vec<usize>,
 }
 
+/// Build the ensemble from the attributes of a TreeEnsembleRegressor.
 fn ensemble(attributes: &HashMap<&str, Attribute>, width: usize) -> Result<Trees, String> {
+    // Check that the ensemble is a plain sum with one target.
     let unknown =
-        attributes.iter().find(|(name, attribute)| !KNOWN.contains(name) || attribute.other);
+        attributes.iter().find(|(name, attribute)| !ATTRIBUTES.contains(name) || attribute.other);
     if let Some((name, _)) = unknown {
         return Err(format!("attribute {} is not known", printable(name)));
     }
     let text = |name: &str| attributes.get(name).map_or(&b""[..], |attribute| attribute.text);
-    let plain = attributes.get("n_targets").is_some_and(|attribute| attribute.number == 1)
+    let plain_sum = attributes.get("n_targets").is_some_and(|attribute| attribute.number == 1)
         && matches!(text("post_transform"), b"" | b"NONE")
         && matches!(text("aggregate_function"), b"" | b"SUM");
-    if !plain {
+    if !plain_sum {
         return Err("it has several targets, or does not simply sum".to_owned());
     }
     let base = match attributes.get("base_values").map(|attribute| &attribute.floats[..]) {
@@ -245,23 +260,25 @@ fn ensemble(attributes: &HashMap<&str, Attribute>, width: usize) -> Result<Trees
         Some([base]) => *base,
         Some(_) => return Err("it has several base values".to_owned()),
     };
-    let listed = listed(attributes).ok_or("its lists of nodes do not fit each other")?;
+    // Walk every tree, and group its nodes by feature.
+    let lists = node_lists(attributes).ok_or("its lists of nodes do not fit each other")?;
     let mut feature_nodes: HashMap<(usize, bool), Vec<Node>> = HashMap::new();
-    let mut leaves = Vec::with_capacity(listed.roots.len());
-    for (tree, root) in listed.roots.iter().enumerate() {
-        let mut grown = TreeWalk {
-            listed: &listed,
+    let mut leaves = Vec::with_capacity(lists.roots.len());
+    for (tree, root) in lists.roots.iter().enumerate() {
+        let mut walk = TreeWalk {
+            lists: &lists,
             tree: tree as u32,
             values: Vec::with_capacity(LEAVES_MAX),
             feature_nodes: &mut feature_nodes,
         };
-        grown.walk(*root, 0).ok_or_else(|| {
+        walk.visit(*root, 0).ok_or_else(|| {
             format!("tree {tree} has more than {LEAVES_MAX} leaves, a threshold NaN, or no end")
         })?;
         let mut values = [0.0; LEAVES_MAX];
-        values[..grown.values.len()].copy_from_slice(&grown.values);
+        values[..walk.values.len()].copy_from_slice(&walk.values);
         leaves.push(values);
     }
+    // Sort the groups, so that the same file always gives the same ensemble.
     let mut feature_nodes: Vec<FeatureNodes> = feature_nodes
         .into_iter()
         .map(|((feature, missing_left), nodes)| FeatureNodes {
@@ -270,13 +287,14 @@ fn ensemble(attributes: &HashMap<&str, Attribute>, width: usize) -> Result<Trees
             nodes,
         })
         .collect();
-    feature_nodes
-        .sort_by_key(|nodes_of_feature| (nodes_of_feature.feature, nodes_of_feature.missing_left));
+    feature_nodes.sort_by_key(|nodes| (nodes.feature, nodes.missing_left));
     Trees::new(width, feature_nodes, leaves, base)
         .ok_or_else(|| format!("{width} inputs where 1 to {WIDTH_MAX} are known, or one past them"))
 }
 
-fn listed<'a>(attributes: &'a HashMap<&str, Attribute>) -> Option<NodeLists<'a>> {
+/// Read the lists of nodes. None: they do not fit each other.
+fn node_lists<'a>(attributes: &'a HashMap<&str, Attribute>) -> Option<NodeLists<'a>> {
+    // Find the lists, and check their lengths.
     let numbers = |name: &str| attributes.get(name).map(|attribute| &attribute.numbers[..]);
     let modes = &attributes.get("nodes_modes")?.texts;
     let (trees, ids) = (numbers("nodes_treeids")?, numbers("nodes_nodeids")?);
@@ -298,88 +316,94 @@ fn listed<'a>(attributes: &'a HashMap<&str, Attribute>) -> Option<NodeLists<'a>>
     if !even || !(missing.is_empty() || missing.len() == count) {
         return None;
     }
-    let (mut at, mut roots) = (HashMap::with_capacity(count), Vec::new());
-    for place in 0..count {
-        if at.insert((trees[place], ids[place]), place).is_some() {
+    // Find each node by its tree and id, and the first node of each tree.
+    let (mut index_of, mut roots) = (HashMap::with_capacity(count), Vec::new());
+    for index in 0..count {
+        if index_of.insert((trees[index], ids[index]), index).is_some() {
             return None;
         }
-        if place == 0 || trees[place] != trees[place - 1] {
-            roots.push(place);
+        if index == 0 || trees[index] != trees[index - 1] {
+            roots.push(index);
         }
     }
+    // Turn the ids of children into indexes.
     let leaf: Vec<bool> = modes.iter().map(|mode| *mode == b"LEAF").collect();
-    let next = |place: usize, id: i64| match leaf[place] {
-        true => Some(place),
-        false => at.get(&(trees[place], id)).copied(),
+    let child = |index: usize, id: i64| match leaf[index] {
+        true => Some(index),
+        false => index_of.get(&(trees[index], id)).copied(),
     };
-    let towards =
-        |ids: &[i64]| (0..count).map(|place| next(place, ids[place])).collect::<Option<_>>();
+    let children =
+        |ids: &[i64]| (0..count).map(|index| child(index, ids[index])).collect::<Option<_>>();
+    // Give each leaf its weight.
     let mut value = vec![None; count];
     let weights = &attributes.get("target_weights")?.floats;
     let (of_trees, of_ids) = (numbers("target_treeids")?, numbers("target_nodeids")?);
     let targets = numbers("target_ids")?;
     let lengths = [of_trees.len(), of_ids.len(), targets.len()];
     if lengths.iter().any(|length| *length != weights.len())
-        || targets.iter().any(|attribute| *attribute != 0)
+        || targets.iter().any(|target| *target != 0)
     {
         return None;
     }
-    for (place, weight) in weights.iter().enumerate() {
-        let slot = &mut value[*at.get(&(of_trees[place], of_ids[place]))?];
+    for (index, weight) in weights.iter().enumerate() {
+        let slot = &mut value[*index_of.get(&(of_trees[index], of_ids[index]))?];
         if slot.replace(*weight).is_some() || !weight.is_finite() {
             return None;
         }
     }
-    let whole_trees = roots.len()
-        == roots.iter().map(|place| trees[*place]).collect::<std::collections::HashSet<_>>().len();
-    whole_trees.then_some(NodeLists {
-        true_child: towards(true_child)?,
-        false_child: towards(false_child)?,
+    // The nodes of a tree have to be neighbours.
+    let contiguous = roots.len()
+        == roots.iter().map(|index| trees[*index]).collect::<std::collections::HashSet<_>>().len();
+    contiguous.then_some(NodeLists {
+        true_child: children(true_child)?,
+        false_child: children(false_child)?,
         leaf,
         feature,
         threshold,
         missing_left: (0..count)
-            .map(|place| missing.get(place).is_some_and(|attribute| *attribute != 0))
+            .map(|index| missing.get(index).is_some_and(|flag| *flag != 0))
             .collect(),
         value,
         roots,
     })
 }
 
-/// One tree while it is read.
+/// A walk through one tree, which collects its leaf values and its nodes.
 struct TreeWalk<'a> {
-    listed: &'a NodeLists<'a>,
+    lists: &'a NodeLists<'a>,
     tree: u32,
     values: Vec<f32>,
     feature_nodes: &'a mut HashMap<(usize, bool), Vec<Node>>,
 }
 
 impl TreeWalk<'_> {
-    /// Note the node at `place` and all below it, leaves from left to right.
-    fn walk(&mut self, place: usize, depth: usize) -> Option<()> {
-        let listed = self.listed;
-        if listed.leaf[place] {
-            self.values.push(listed.value[place]?);
+    /// Collect the node at `index` and all below it, leaves from left to right. None: the tree has too
+    /// many leaves, a threshold that is NaN, or a cycle.
+    fn visit(&mut self, index: usize, depth: usize) -> Option<()> {
+        let lists = self.lists;
+        if lists.leaf[index] {
+            self.values.push(lists.value[index]?);
             return (self.values.len() <= LEAVES_MAX).then_some(());
         }
         if depth >= LEAVES_MAX {
-            return None; // a tree of so many leaves is never deeper: it goes in a circle
+            return None; // a tree with LEAVES_MAX leaves is not deeper, so this is a cycle
         }
-        if listed.threshold[place].is_nan() {
+        if lists.threshold[index].is_nan() {
             return None;
         }
         let first = self.values.len();
-        self.walk(listed.true_child[place], depth + 1)?;
+        self.visit(lists.true_child[index], depth + 1)?;
+        // The leaves that the visit of the true child has added lie to the left of this node.
         let left = self.values.len() - first;
-        let threshold = listed.threshold[place];
+        let threshold = lists.threshold[index];
         let bits = ((1_u64 << left) - 1) << first;
-        let kind = (usize::try_from(listed.feature[place]).ok()?, listed.missing_left[place]);
+        let kind = (usize::try_from(lists.feature[index]).ok()?, lists.missing_left[index]);
         self.feature_nodes.entry(kind).or_default().push(Node {
-            order: order_key(threshold, false),
+            threshold_key: order_key(threshold, false),
             leaf_mask: !(bits as u32),
             tree: self.tree,
         });
-        self.walk(listed.false_child[place], depth + 1)
+        self.visit(lists.false_child[index], depth + 1)
     }
 }
 
@@ -396,11 +420,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_told_in_one_short_line() {
+    fn read_refuses_with_one_short_line() {
         assert_eq!(refused(&[&b""[..]; 5_000]), "5000 operators; two are known");
         let mut named = Vec::new();
         put_bytes(&mut named, 4, "a\nb".repeat(10_000).as_bytes());
-        let words = refused(&[&named, &named]);
-        assert!(words.len() < 200 && !words.contains('\n'), "{words}");
+        let message = refused(&[&named, &named]);
+        assert!(message.len() < 200 && !message.contains('\n'), "{message}");
     }
 }

@@ -1,25 +1,26 @@
-//! Rows of the online store: their keys from a batch's ids, and their values into its matrix.
+//! Rows of the online feature store: makes their keys from entity ids, and reads their values.
 //!
-//! To the bit as features/rows.py packs and reads them; tests/gateway/test_native_rows.py holds both
-//! against each other.
+//! The bytes are those of features/rows.py. tests/gateway/test_native_rows.py compares both.
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// turnout.v1.RowFlag: there is no such row, or one too old to remember.
+/// turnout.v1.RowFlag: the store has no such row, or it is older than two TTLs.
 pub const MISSING: u32 = 1;
-/// It is too old to use.
+/// turnout.v1.RowFlag: the row is older than its TTL.
 pub const STALE: u32 = 2;
-/// A default stands in for some feature.
+/// turnout.v1.RowFlag: at least one feature has its default value.
 pub const DEFAULTED: u32 = 4;
 
+/// Offsets in a stored row. Words of validity bits and the values follow.
 const VIEW_AT: usize = 0;
 const ID_AT: usize = 8;
 const EVENT_AT: usize = 16;
 const VALID_AT: usize = 24;
 const WORD_BYTES: usize = 8;
+/// A row that is older than so many TTLs counts as missing.
 const FORGET_AFTER_TTLS: i64 = 2;
 
-/// How one view's rows lie in the store.
+/// How the rows of one view are stored.
 pub struct ViewRows {
     view: u64,
     ttl_ms: i64,
@@ -28,22 +29,22 @@ pub struct ViewRows {
     defaults: Vec<u8>,
 }
 
-/// What was read: R rows.
+/// The R rows that were read for a batch.
 #[derive(Default)]
 pub struct RowBatch {
-    /// (R, F) float32.
+    /// (R, F) float32, as bytes.
     pub values: Vec<u8>,
-    /// (R,) RowFlag bits.
+    /// (R,) turnout.v1.RowFlag bits.
     pub flags: Vec<u32>,
-    /// Rows that are there, and not as this view's row of this id would be.
+    /// Stored rows with a wrong length, view hash or id hash. They count as missing.
     pub broken: usize,
 }
 
 impl ViewRows {
-    /// view: of its hash. tail: what follows an id in a key. all_valid: a row's validity words when
-    /// nothing is defaulted. defaults: F float32, as bytes.
+    /// A view by its hash. `key_suffix` follows the id in a key. `all_valid` are a row's validity words
+    /// if no feature is defaulted. `defaults` are F float32, as bytes.
     ///
-    /// None where words and defaults do not fit each other.
+    /// None if the numbers of words and defaults do not fit each other.
     pub fn new(
         view: u64,
         ttl_ms: i64,
@@ -62,7 +63,7 @@ impl ViewRows {
         })
     }
 
-    /// Write an id's key into `key`.
+    /// Write the key of an id into `key`.
     pub fn key(&self, id: &[u8], key: &mut Vec<u8>) {
         key.clear();
         key.push(b'{');
@@ -70,43 +71,44 @@ impl ViewRows {
         key.extend_from_slice(&self.key_suffix);
     }
 
-    /// Take in the next row: what the store said of `id`.
-    pub fn read(&self, reply: Option<&[u8]>, id: &[u8], now_ms: i64, into: &mut RowBatch) {
+    /// Append the row of `id` to `rows`. `reply` is what the store returned for its key.
+    pub fn read(&self, reply: Option<&[u8]>, id: &[u8], now_ms: i64, rows: &mut RowBatch) {
         let Some(row) = reply else {
-            return self.default(MISSING, into);
+            return self.push_default(MISSING, rows);
         };
         let values_at = VALID_AT + self.all_valid.len();
-        let present = row.len() == values_at + self.defaults.len()
+        let intact = row.len() == values_at + self.defaults.len()
             && word(row, VIEW_AT) == self.view
             && word(row, ID_AT) == xxh3_64(id);
-        if !present {
-            into.broken += 1;
-            return self.default(MISSING, into);
+        if !intact {
+            rows.broken += 1;
+            return self.push_default(MISSING, rows);
         }
+        // An old row is not used.
         let age_ms = now_ms.wrapping_sub(word(row, EVENT_AT) as i64);
         if age_ms > self.ttl_ms.saturating_mul(FORGET_AFTER_TTLS) {
-            self.default(MISSING, into);
+            self.push_default(MISSING, rows);
         } else if age_ms > self.ttl_ms {
-            self.default(STALE, into);
+            self.push_default(STALE, rows);
         } else {
-            let whole = row[VALID_AT..values_at] == self.all_valid[..];
-            into.values.extend_from_slice(&row[values_at..]);
-            into.flags.push(if whole { 0 } else { DEFAULTED });
+            let all_valid = row[VALID_AT..values_at] == self.all_valid[..];
+            rows.values.extend_from_slice(&row[values_at..]);
+            rows.flags.push(if all_valid { 0 } else { DEFAULTED });
         }
     }
 
-    fn default(&self, flag: u32, into: &mut RowBatch) {
-        into.values.extend_from_slice(&self.defaults);
-        into.flags.push(flag | DEFAULTED);
+    fn push_default(&self, flag: u32, rows: &mut RowBatch) {
+        rows.values.extend_from_slice(&self.defaults);
+        rows.flags.push(flag | DEFAULTED);
     }
 
-    /// Bytes of a row's values.
+    /// Bytes of the values of one row.
     pub fn values_bytes(&self) -> usize {
         self.defaults.len()
     }
 }
 
-/// A little-endian word of a row that is long enough.
+/// The little-endian word at an offset. The row has to be long enough.
 fn word(row: &[u8], at: usize) -> u64 {
     row[at..at + WORD_BYTES].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }

@@ -1,22 +1,24 @@
-//! Which arm answers each key: gateway/route.py's `arms_of` for a whole batch.
+//! The traffic split: which arm answers each sticky key of a batch, as gateway/predict/routing.py has
+//! it for one key.
 
 use crate::accel::ids;
 
-/// Shares are counted in ten-thousandths.
+/// All buckets, in basis points.
 const ALL_BP: u64 = 10_000;
 
-/// An arm's number, and its share where it has one.
+/// An arm and its share of the buckets.
 #[derive(Clone, Copy)]
 pub struct ArmShare {
     /// turnout.v1.Arm.
     pub arm: u8,
-    /// Of 10,000 buckets.
+    /// The share in basis points.
     pub share_bp: u64,
 }
 
-/// The arm of each key. canary owns the bottom of the buckets, standby the top, rest what is left.
+/// The arm of each key. The canary has the lowest buckets, the standby the highest, and `rest` all
+/// others. `prefix` is the salt that is hashed before each key. Key i is buffer[starts[i]..ends[i]].
 ///
-/// None where a key does not lie in the buffer.
+/// None if a key does not lie in the buffer.
 pub fn arms(
     prefix: &[u8],
     buffer: &[u8],
@@ -26,7 +28,7 @@ pub fn arms(
     standby: ArmShare,
     rest: u8,
 ) -> Option<Vec<u8>> {
-    let of = |hash: u64| {
+    let arm_of = |hash: u64| {
         let bucket = hash % ALL_BP;
         if bucket < canary.share_bp {
             canary.arm
@@ -37,5 +39,5 @@ pub fn arms(
         }
     };
     let hashes = ids::hashes(prefix, buffer, starts, ends)?;
-    Some(hashes.into_iter().map(of).collect())
+    Some(hashes.into_iter().map(arm_of).collect())
 }

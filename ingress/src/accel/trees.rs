@@ -1,43 +1,46 @@
-//! One boosted ensemble, scored many rows at a time: every node of every tree is asked about every
-//! row, without a branch that could be mispredicted.
+//! Scores a boosted ensemble of decision trees, many rows at a time and without branches that could
+//! be mispredicted.
 //!
-//! The way of QuickScorer (Lucchese et al., SIGIR 2015): a tree of up to 32 leaves is a word with a
-//! bit a leaf, from left to right. A node that sends a row to the right rules out its left leaves;
-//! after all nodes the lowest bit left is the row's leaf. Nodes lie feature by feature, thresholds
-//! growing, so those above all of a block's values are never asked.
+//! The method is QuickScorer (Lucchese et al., SIGIR 2015). A tree of up to 32 leaves is a word with
+//! one bit for each leaf, from left to right. A node that sends a row to the right clears the bits of
+//! the leaves to its left. After all nodes, the lowest bit that is still set is the row's leaf. Nodes
+//! are sorted by feature and then by threshold, so nodes with a threshold above all values of a block
+//! are skipped.
 //!
-//! Sums run over trees in their order, in f32, as ONNX Runtime's do; `gateway/trees.py` holds both
-//! against each other, bit for bit, before this one answers anybody.
+//! Scores are summed in f32 and in the order of the trees, as ONNX Runtime does. Before a version
+//! answers calls, `gateway/models/native_trees.py` proves that both give the same bits.
 
-/// Leaves of a tree: the bits of a word.
+use crate::sys::vectors::{self, Vectorized};
+
+/// Most leaves of a tree: the bits of a word.
 pub const LEAVES_MAX: usize = 32;
-/// Inputs of a row; a wider version is ONNX Runtime's.
+/// Most inputs of a row. ONNX Runtime scores versions with more.
 pub const WIDTH_MAX: usize = 1 << 16;
+/// Rows that are scored together.
 const LANES: usize = 16;
 
-/// One inner node: rows with `a value above it` keep only the leaves in `keep`.
+/// An inner node. It sends a row with a value above its threshold to the right.
 #[derive(Clone, Copy, Debug)]
 pub struct Node {
-    /// Its threshold, as `ordered` has it.
-    pub order: i32,
-    /// Bits of the tree's leaves that are not in the node's left part.
+    /// The order key of its threshold.
+    pub threshold_key: i32,
+    /// The bits of all leaves but those to its left.
     pub leaf_mask: u32,
-    /// Which tree.
+    /// The index of its tree.
     pub tree: u32,
 }
 
-/// Nodes of one feature that treat a missing value alike, thresholds growing.
+/// The nodes of one feature that send a missing value (NaN) the same way, sorted by threshold.
 #[derive(Clone, Debug)]
 pub struct FeatureNodes {
-    /// The input's place.
+    /// The index of the input.
     pub feature: usize,
-    /// NaN goes to the left.
+    /// A missing value goes to the left.
     pub missing_left: bool,
-    /// Its nodes.
     pub nodes: Vec<Node>,
 }
 
-/// A whole ensemble with one output, and the sigmoid behind it.
+/// An ensemble with one output and a sigmoid behind it.
 #[derive(Clone, Debug)]
 pub struct Trees {
     width: usize,
@@ -47,24 +50,25 @@ pub struct Trees {
 }
 
 impl Trees {
-    /// width: inputs of a row, 1 to WIDTH_MAX. leaves: the values of each tree's, from left to right.
+    /// An ensemble of rows with `width` inputs, 1 to WIDTH_MAX. `leaves` has the leaf values of each
+    /// tree, from left to right, and `base` is added to their sum.
     ///
-    /// None for another width, and where a run names an input or a tree that is not there.
+    /// None if the width is out of bounds, or a node names an input or a tree that does not exist.
     pub fn new(
         width: usize,
         mut feature_nodes: Vec<FeatureNodes>,
         leaves: Vec<[f32; LEAVES_MAX]>,
         base: f32,
     ) -> Option<Trees> {
-        let fits = |nodes_of_feature: &FeatureNodes| {
-            nodes_of_feature.feature < width
-                && nodes_of_feature.nodes.iter().all(|node| (node.tree as usize) < leaves.len())
+        let fits = |group: &FeatureNodes| {
+            group.feature < width
+                && group.nodes.iter().all(|node| (node.tree as usize) < leaves.len())
         };
         if !(1..=WIDTH_MAX).contains(&width) || !feature_nodes.iter().all(fits) {
             return None;
         }
-        for nodes_of_feature in &mut feature_nodes {
-            nodes_of_feature.nodes.sort_by_key(|node| node.order);
+        for group in &mut feature_nodes {
+            group.nodes.sort_by_key(|node| node.threshold_key);
         }
         Some(Trees {
             width,
@@ -74,73 +78,83 @@ impl Trees {
         })
     }
 
-    /// F.
+    /// The number of inputs of a row.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Each run's input, and its nodes' thresholds.
+    /// The thresholds of the nodes, as (input, thresholds), once for each way of missing values.
     pub fn thresholds(&self) -> impl Iterator<Item = (usize, Vec<f32>)> + '_ {
-        let values = |nodes_of_feature: &FeatureNodes| {
-            nodes_of_feature.nodes.iter().map(|node| from_order_key(node.order)).collect()
+        let values = |group: &FeatureNodes| {
+            group.nodes.iter().map(|node| from_order_key(node.threshold_key)).collect()
         };
-        self.feature_nodes
-            .iter()
-            .map(move |nodes_of_feature| (nodes_of_feature.feature, values(nodes_of_feature)))
+        self.feature_nodes.iter().map(move |group| (group.feature, values(group)))
     }
 
-    /// Score rows, (R, F) flat: R probabilities.
-    #[inline(always)] // into sys::wide, which compiles it once more
+    /// Score rows with the widest vectors that this processor has. `rows` is (R, width) flat, and the
+    /// result has R probabilities.
     pub fn score(&self, rows: &[f32]) -> Vec<f32> {
+        vectors::run(Score {
+            trees: self,
+            rows,
+        })
+    }
+
+    /// Score rows with the vectors that every processor has. The bits are those of `score`.
+    #[inline(always)]
+    pub fn score_portable(&self, rows: &[f32]) -> Vec<f32> {
         let mut scores = Vec::with_capacity(rows.len() / self.width);
-        let (mut wide, mut half) = (Vec::new(), Vec::new());
+        let (mut scratch, mut half_scratch) = (Vec::new(), Vec::new());
         let mut blocks = rows.chunks_exact(self.width * LANES);
         for block in &mut blocks {
-            self.score_block::<LANES>(block, &mut wide, &mut scores);
+            self.score_block::<LANES>(block, &mut scratch, &mut scores);
         }
-        let left = blocks.remainder();
-        match left.len() / self.width {
+        // The rest goes through the smallest block that holds it.
+        let rest = blocks.remainder();
+        match rest.len() / self.width {
             0 => {}
-            1 => self.score_block::<1>(left, &mut Vec::new(), &mut scores),
-            2..=4 => self.score_block::<4>(left, &mut Vec::new(), &mut scores),
-            5..=8 => self.score_block::<8>(left, &mut half, &mut scores),
-            _ => self.score_block::<LANES>(left, &mut wide, &mut scores),
+            1 => self.score_block::<1>(rest, &mut Vec::new(), &mut scores),
+            2..=4 => self.score_block::<4>(rest, &mut Vec::new(), &mut scores),
+            5..=8 => self.score_block::<8>(rest, &mut half_scratch, &mut scores),
+            _ => self.score_block::<LANES>(rest, &mut scratch, &mut scores),
         }
         scores
     }
 
-    /// Score up to N rows. open: scratch, each tree's leaves that are still possible.
+    /// Score up to N rows. `reachable` is scratch: for each tree and row, the leaves that no node has
+    /// cleared yet.
     #[inline(always)]
     fn score_block<const N: usize>(
         &self,
         rows: &[f32],
-        open: &mut Vec<[u32; N]>,
+        reachable: &mut Vec<[u32; N]>,
         scores: &mut Vec<f32>,
     ) {
-        open.clear();
-        open.resize(self.leaves.len(), [u32::MAX; N]);
-        for nodes_of_feature in &self.feature_nodes {
-            // A lane without a row goes to the left everywhere.
+        reachable.clear();
+        reachable.resize(self.leaves.len(), [u32::MAX; N]);
+        for group in &self.feature_nodes {
+            // A lane without a row has the lowest value, and goes to the left at every node.
             let mut values = [i32::MIN; N];
             for (value, row) in values.iter_mut().zip(rows.chunks_exact(self.width)) {
-                *value = order_key(row[nodes_of_feature.feature], nodes_of_feature.missing_left);
+                *value = order_key(row[group.feature], group.missing_left);
             }
-            let top = values.iter().fold(i32::MIN, |top, value| top.max(*value));
-            for node in nodes_of_feature.nodes.iter().take_while(|node| node.order < top) {
-                // Two loops and integers: so the compiler makes vectors of them, not branches.
-                let mut kept = [0_u32; N];
-                for (kept, value) in kept.iter_mut().zip(&values) {
-                    *kept = u32::from(*value > node.order).wrapping_sub(1) | node.leaf_mask;
+            let highest = values.iter().fold(i32::MIN, |highest, value| highest.max(*value));
+            for node in group.nodes.iter().take_while(|node| node.threshold_key < highest) {
+                // Two loops over integers: the compiler makes vector instructions of them.
+                let mut masks = [0_u32; N];
+                for (mask, value) in masks.iter_mut().zip(&values) {
+                    *mask = u32::from(*value > node.threshold_key).wrapping_sub(1) | node.leaf_mask;
                 }
-                for (open, kept) in open[node.tree as usize].iter_mut().zip(&kept) {
-                    *open &= kept;
+                for (leaves, mask) in reachable[node.tree as usize].iter_mut().zip(&masks) {
+                    *leaves &= mask;
                 }
             }
         }
+        // Add up each row's leaf of every tree.
         let mut sums = [0.0_f32; N];
-        for (open, leaves) in open.iter().zip(&self.leaves) {
+        for (reachable, leaves) in reachable.iter().zip(&self.leaves) {
             for lane in 0..N {
-                sums[lane] += leaves[open[lane].trailing_zeros() as usize & (LEAVES_MAX - 1)];
+                sums[lane] += leaves[reachable[lane].trailing_zeros() as usize & (LEAVES_MAX - 1)];
             }
         }
         let count = rows.len() / self.width;
@@ -148,23 +162,23 @@ impl Trees {
     }
 }
 
-/// A number whose order among others is that of the floats. NaN, where it goes to the left, is
-/// below all of them; else above.
+/// An integer that orders like the float. NaN is below all numbers if it goes to the left, and above
+/// them otherwise.
 #[inline(always)]
 pub fn order_key(value: f32, missing_left: bool) -> i32 {
     if value.is_nan() {
         return if missing_left { i32::MIN } else { i32::MAX };
     }
-    let bits = (value + 0.0).to_bits() as i32; // -0.0 becomes 0.0
+    let bits = (value + 0.0).to_bits() as i32; // makes 0.0 of -0.0
     bits ^ ((bits >> 31) as u32 >> 1) as i32
 }
 
-/// The float that `ordered` made this number of.
-fn from_order_key(order: i32) -> f32 {
-    f32::from_bits((order ^ ((order >> 31) as u32 >> 1) as i32) as u32)
+/// The float of an order key.
+fn from_order_key(key: i32) -> f32 {
+    f32::from_bits((key ^ ((key >> 31) as u32 >> 1) as i32) as u32)
 }
 
-/// 1 / (1 + exp(-x)), as ONNX Runtime's kernels approximate it (MlasComputeLogistic).
+/// 1 / (1 + exp(-x)), by the approximation of ONNX Runtime's kernels (MlasComputeLogistic).
 #[inline(always)]
 pub fn logistic(value: f32) -> f32 {
     const ALPHA: [f64; 5] = [
@@ -192,12 +206,31 @@ pub fn logistic(value: f32) -> f32 {
     (quotient + 0.5).clamp(0.0, 1.0)
 }
 
+/// `Trees::score_portable` as a computation that is compiled twice.
+struct Score<'a> {
+    trees: &'a Trees,
+    rows: &'a [f32],
+}
+
+impl Vectorized for Score<'_> {
+    type Output = Vec<f32>;
+
+    fn run_portable(self) -> Vec<f32> {
+        self.trees.score_portable(self.rows)
+    }
+
+    #[inline(always)]
+    fn run_avx2(self) -> Vec<f32> {
+        self.trees.score_portable(self.rows)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_row_has_inputs_and_they_fit_in_memory() {
+    fn trees_refuse_a_width_out_of_bounds() {
         let grown = |width| Trees::new(width, Vec::new(), vec![[0.5; LEAVES_MAX]], 0.0);
         for width in [0, WIDTH_MAX + 1, usize::MAX / LANES + 1, usize::MAX] {
             assert!(grown(width).is_none(), "{width}");

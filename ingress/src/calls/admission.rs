@@ -1,14 +1,19 @@
-//! Who is let in: gateway/admission.py's rule, in its words.
+//! Which calls are admitted: the rule and the messages of gateway/transport/admission.py.
 
-use crate::calls::shape::{code, Refusal};
+use crate::calls::refusal::{code, Refusal};
 
+/// After how long a refused caller may retry.
 const PUSHBACK_MS: u32 = 100;
+/// The service rate is measured over at least this time and this many rows.
 const WINDOW_NS: i64 = 50_000_000;
 const WINDOW_ROWS: u64 = 64;
+/// Weight of the newest measurement if it is slower than before. A faster one counts at once.
 const NEWEST_WEIGHT: f64 = 0.3;
+/// The expected wait is the measured one times this.
 const MARGIN: f64 = 1.25;
 
-/// How long a row takes, all told, while there is always another one waiting.
+/// How long a row takes on average, measured only while further rows wait: without a backlog, the
+/// callers set the rate and not the worker.
 #[derive(Default)]
 pub struct ServiceRate {
     row_ns: f64,
@@ -17,7 +22,7 @@ pub struct ServiceRate {
 }
 
 impl ServiceRate {
-    /// Rows wait at `now_ns`, beyond those being scored.
+    /// Note that rows wait at `now_ns` besides those being scored.
     pub fn waiting(&mut self, now_ns: i64) {
         if self.began_ns.is_none() {
             self.began_ns = Some(now_ns);
@@ -25,12 +30,12 @@ impl ServiceRate {
         }
     }
 
-    /// No row waits: from here on, the pace is the callers'.
+    /// Note that no row waits. The measurement stops.
     pub fn drained(&mut self) {
         self.began_ns = None;
     }
 
-    /// `rows` rows were answered by `now_ns`.
+    /// Note that `rows` rows were answered by `now_ns`.
     pub fn answered(&mut self, rows: u64, now_ns: i64) {
         let Some(began_ns) = self.began_ns else {
             return;
@@ -52,15 +57,17 @@ impl ServiceRate {
     }
 }
 
-/// The bounds of one worker's house, by kind of call.
+/// Bounds on the rows inside one worker, by criticality, and the rate at which rows leave it.
 pub struct Admission {
+    /// By turnout.v1.Criticality.
     rows_max: [u64; 4],
-    /// How fast rows are scored.
+    /// How fast rows are answered.
     pub rate: ServiceRate,
 }
 
 impl Admission {
-    /// `rows_inside_max` is for CRITICAL; the others may fill so many per cent of it.
+    /// `rows_inside_max` is the bound for CRITICAL calls. The percentages of it are the bounds for
+    /// DEFAULT and SHEDDABLE calls.
     pub fn new(rows_inside_max: u64, default_pct: u64, sheddable_pct: u64) -> Admission {
         let default = rows_inside_max * default_pct / 100;
         let sheddable = rows_inside_max * sheddable_pct / 100;
@@ -70,39 +77,42 @@ impl Admission {
         }
     }
 
-    /// Why a call of `rows` rows must not come in now. `ahead` of those `inside` are being scored.
+    /// The refusal of a call with `rows` rows. None: it may be admitted.
+    ///
+    /// Of the `inside` rows, `ahead` were taken and are being scored. `remaining_ns` is the time to
+    /// the call's deadline. An idle worker admits every call.
     pub fn refusal(
         &self,
         rows: u64,
         criticality: u8,
         inside: u64,
         ahead: u64,
-        left_ns: i64,
+        remaining_ns: i64,
     ) -> Option<Refusal> {
         if inside == 0 {
             return None;
         }
         let bound = self.rows_max[criticality as usize & 3];
-        let words = if inside + rows > bound {
+        let message = if inside + rows > bound {
             format!(
                 "{inside} rows are inside and {rows} more asked for; this worker holds {bound} for \
                  calls of this criticality (rows_inside_max); retry after a pause"
             )
         } else {
             let wait_ns = self.rate.wait_ns(ahead + rows);
-            if wait_ns <= left_ns as f64 {
+            if wait_ns <= remaining_ns as f64 {
                 return None;
             }
             format!(
                 "{rows} rows behind {ahead} take {:.0} ms and the call has {:.0} ms left; retry \
                  after a pause, or with more time",
                 wait_ns / 1e6,
-                left_ns as f64 / 1e6
+                remaining_ns as f64 / 1e6
             )
         };
         Some(Refusal {
             code: code::UNAVAILABLE,
-            words,
+            message,
             pushback_ms: Some(PUSHBACK_MS),
         })
     }
@@ -113,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_house_refuses_nobody_and_a_full_one_by_kind() {
+    fn admission_admits_to_an_idle_worker_and_refuses_by_criticality_when_full() {
         let admission = Admission::new(100, 90, 50);
         assert!(admission.refusal(1_000, 2, 0, 0, 1).is_none());
         for (criticality, bound) in [(0, 90), (1, 100), (2, 90), (3, 50)] {
@@ -123,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_cannot_be_answered_in_time_is_refused() {
+    fn admission_refuses_a_call_that_would_miss_its_deadline() {
         let mut admission = Admission::new(1_000, 90, 50);
         admission.rate.waiting(0);
         admission.rate.answered(100, 100_000_000);

@@ -1,4 +1,4 @@
-//! Columns as bytes: numbers one behind the other, as Python and journals have them.
+//! Columns of numbers as bytes, little-endian, as Python and the journal have them.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -6,13 +6,13 @@ use std::ops::Range;
 #[cfg(target_endian = "big")]
 compile_error!("journals are little-endian; the portable front door serves here");
 
-/// A number in a column.
+/// A number that a column can hold.
 pub trait Number: Copy + 'static {
-    /// Bytes of one.
+    /// Its size in bytes.
     const BYTES: usize;
 
-    /// It, from its bytes.
-    fn of(bytes: &[u8]) -> Self;
+    /// Read the number from exactly that many bytes.
+    fn from_bytes(bytes: &[u8]) -> Self;
 }
 
 macro_rules! number {
@@ -20,10 +20,10 @@ macro_rules! number {
         impl Number for $kind {
             const BYTES: usize = size_of::<$kind>();
 
-            fn of(bytes: &[u8]) -> $kind {
-                let mut own = [0; size_of::<$kind>()];
-                own.copy_from_slice(bytes);
-                <$kind>::from_le_bytes(own)
+            fn from_bytes(bytes: &[u8]) -> $kind {
+                let mut array = [0; size_of::<$kind>()];
+                array.copy_from_slice(bytes);
+                <$kind>::from_le_bytes(array)
             }
         }
     )*};
@@ -31,7 +31,7 @@ macro_rules! number {
 
 number!(u32, u64, i64, f32);
 
-/// N numbers.
+/// A column of numbers that is borrowed as bytes, which need not be aligned.
 #[derive(Clone, Copy)]
 pub struct Column<'a, T> {
     bytes: &'a [u8],
@@ -39,7 +39,7 @@ pub struct Column<'a, T> {
 }
 
 impl<'a, T: Number> Column<'a, T> {
-    /// Bytes that are left over are not seen.
+    /// A column over `bytes`. An incomplete number at the end is ignored.
     pub fn new(bytes: &'a [u8]) -> Column<'a, T> {
         Column {
             bytes,
@@ -47,28 +47,28 @@ impl<'a, T: Number> Column<'a, T> {
         }
     }
 
-    /// N.
+    /// How many numbers there are.
     pub fn len(&self) -> usize {
         self.bytes.len() / T::BYTES
     }
 
-    /// Whether N is 0.
+    /// Whether there is no number.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// One of them.
-    pub fn at(&self, place: usize) -> T {
-        T::of(&self.bytes[place * T::BYTES..(place + 1) * T::BYTES])
+    /// The number at `index`.
+    pub fn at(&self, index: usize) -> T {
+        T::from_bytes(&self.bytes[index * T::BYTES..(index + 1) * T::BYTES])
     }
 
-    /// Some of them, as they lie.
-    pub fn bytes(&self, input_indexes: Range<usize>) -> &'a [u8] {
-        &self.bytes[input_indexes.start * T::BYTES..input_indexes.end * T::BYTES]
+    /// The bytes of the numbers in `range`.
+    pub fn bytes(&self, range: Range<usize>) -> &'a [u8] {
+        &self.bytes[range.start * T::BYTES..range.end * T::BYTES]
     }
 
-    /// All of them.
+    /// All numbers.
     pub fn iter(&self) -> impl Iterator<Item = T> + 'a {
-        self.bytes.chunks_exact(T::BYTES).map(T::of)
+        self.bytes.chunks_exact(T::BYTES).map(T::from_bytes)
     }
 }

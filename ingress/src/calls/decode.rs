@@ -1,20 +1,22 @@
-//! A PredictRequest's bytes to a call: every check of gateway/decode.py, in its order and words.
+//! Decodes a PredictRequest: the checks of gateway/transport/decode.py, in its order and with its
+//! messages.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::calls::proto::{field_lengths, text, Field, Fields, Malformed, Read};
-use crate::calls::shape::{
-    check_finite, check_id, check_rows, check_text, code, shape_of, Call, NameLimits, Refusal,
-    Shape, Shapes,
-};
+use crate::calls::checks::{check_finite, check_id, check_rows, check_text, find_shape};
+use crate::calls::proto::{field_lengths, text, Field, FieldReader, Malformed, Read};
+use crate::calls::refusal::{code, Refusal};
+use crate::calls::shape::{Call, NameLimits, Shape, Shapes};
 
+/// A longer message is walked at its top level before it is parsed.
 const PARSED_BYTES_MAX: usize = 256 * 1024;
+/// Bounds on such a message: bytes of a row, and top-level fields.
 const ROW_BYTES_MAX: usize = 64 * 1024;
 const FIELDS_MAX: usize = 8_192;
 const ROWS_FIELD: u64 = 2;
 
-/// Where a row's values begin in the lists of `Parsed`.
+/// Where the values of a row begin in the lists of `ParsedRequest`.
 #[derive(Clone, Copy, Default)]
 struct RowStart {
     keys: usize,
@@ -23,9 +25,10 @@ struct RowStart {
     texts: usize,
 }
 
-/// A PredictRequest, borrowed from its bytes.
+/// A parsed PredictRequest, which borrows its texts from the message. The values of all rows lie in
+/// common lists, so that a row costs no allocation.
 #[derive(Default)]
-struct Parsed<'a> {
+struct ParsedRequest<'a> {
     model: &'a str,
     version: &'a str,
     sticky: &'a str,
@@ -34,24 +37,24 @@ struct Parsed<'a> {
     criticality: i32,
     rows: Vec<RowStart>,
     keys: Vec<&'a str>,
-    /// Packed pieces, four bytes a value.
+    /// Little-endian float32.
     inputs: Vec<u8>,
     named: Vec<(&'a str, f32)>,
     texts: Vec<(&'a str, &'a str)>,
 }
 
-/// What came of one message: the call, or why not, and whose it was.
+/// The result of decoding one message.
 pub struct Decoded {
-    /// The call, or the words for it.
+    /// The call, or why it is refused.
     pub call: Result<Call, Refusal>,
-    /// The model it named, where that could be read.
+    /// The name of the model if the call is refused, as far as it could be read.
     pub model: String,
-    /// The request id, where it could be read.
+    /// The request id if the call is refused, as far as it could be read.
     pub request_id: String,
 }
 
-/// Decode one message. Only a refused one costs the copies of its names.
-pub fn decode(message: &[u8], shapes: &Shapes, limits: &NameLimits) -> Decoded {
+/// Decode one PredictRequest. Names are copied only if the call is refused.
+pub fn decode_predict(message: &[u8], shapes: &Shapes, limits: &NameLimits) -> Decoded {
     let refused = |refusal| Decoded {
         call: Err(refusal),
         model: String::new(),
@@ -62,7 +65,7 @@ pub fn decode(message: &[u8], shapes: &Shapes, limits: &NameLimits) -> Decoded {
             return refused(refusal);
         }
     }
-    let mut parsed = Parsed::default();
+    let mut parsed = ParsedRequest::default();
     if parse(message, &mut parsed).is_err() {
         return refused(Refusal::invalid(format!(
             "{} bytes are not a turnout.v1.PredictRequest; names and ids are UTF-8",
@@ -81,9 +84,9 @@ pub fn decode(message: &[u8], shapes: &Shapes, limits: &NameLimits) -> Decoded {
     }
 }
 
-/// Look at a large message before parsing it.
+/// Refuse a large message with too many fields or too large a row, before it is parsed.
 fn check_sizes(message: &[u8]) -> Result<(), Refusal> {
-    let words = match field_lengths(message, ROWS_FIELD, FIELDS_MAX) {
+    let refusal = match field_lengths(message, ROWS_FIELD, FIELDS_MAX) {
         Ok(lengths) => {
             let longest = lengths.into_iter().max().unwrap_or(0);
             if longest <= ROW_BYTES_MAX {
@@ -96,12 +99,13 @@ fn check_sizes(message: &[u8]) -> Result<(), Refusal> {
             format!("{length} bytes that are no PredictRequest, or one of too many rows: {error}")
         }
     };
-    Err(Refusal::new(code::RESOURCE_EXHAUSTED, words))
+    Err(Refusal::new(code::RESOURCE_EXHAUSTED, refusal))
 }
 
-fn parse<'a>(message: &'a [u8], parsed: &mut Parsed<'a>) -> Read<()> {
-    let mut fields = Fields::of(message, 0);
-    while let Some(field) = fields.step()? {
+/// Parse the message into lists.
+fn parse<'a>(message: &'a [u8], parsed: &mut ParsedRequest<'a>) -> Read<()> {
+    let mut fields = FieldReader::new(message, 0);
+    while let Some(field) = fields.next_field()? {
         match field {
             Field::Bytes(1, bytes) => parsed.model = text(bytes)?,
             Field::Bytes(2, bytes) => {
@@ -124,9 +128,9 @@ fn parse<'a>(message: &'a [u8], parsed: &mut Parsed<'a>) -> Read<()> {
     Ok(())
 }
 
-fn parse_row<'a>(row: &'a [u8], parsed: &mut Parsed<'a>) -> Read<()> {
-    let mut fields = Fields::of(row, 1);
-    while let Some(field) = fields.step()? {
+fn parse_row<'a>(row: &'a [u8], parsed: &mut ParsedRequest<'a>) -> Read<()> {
+    let mut fields = FieldReader::new(row, 1);
+    while let Some(field) = fields.next_field()? {
         match field {
             Field::Bytes(1, bytes) => parsed.keys.push(text(bytes)?),
             Field::Bytes(2, packed) => {
@@ -144,10 +148,11 @@ fn parse_row<'a>(row: &'a [u8], parsed: &mut Parsed<'a>) -> Read<()> {
     Ok(())
 }
 
+/// An entry of the map from input name to number.
 fn number_entry(entry: &[u8]) -> Read<(&str, f32)> {
     let (mut name, mut value) = ("", 0.0);
-    let mut fields = Fields::of(entry, 2);
-    while let Some(field) = fields.step()? {
+    let mut fields = FieldReader::new(entry, 2);
+    while let Some(field) = fields.next_field()? {
         match field {
             Field::Bytes(1, bytes) => name = text(bytes)?,
             Field::Fixed32(2, bits) => value = f32::from_bits(bits),
@@ -157,10 +162,11 @@ fn number_entry(entry: &[u8]) -> Read<(&str, f32)> {
     Ok((name, value))
 }
 
+/// An entry of the map from input name to category.
 fn text_entry(entry: &[u8]) -> Read<(&str, &str)> {
     let (mut name, mut value) = ("", "");
-    let mut fields = Fields::of(entry, 2);
-    while let Some(field) = fields.step()? {
+    let mut fields = FieldReader::new(entry, 2);
+    while let Some(field) = fields.next_field()? {
         match field {
             Field::Bytes(1, bytes) => name = text(bytes)?,
             Field::Bytes(2, bytes) => value = text(bytes)?,
@@ -170,8 +176,14 @@ fn text_entry(entry: &[u8]) -> Read<(&str, &str)> {
     Ok((name, value))
 }
 
-fn check(parsed: &Parsed<'_>, shapes: &Shapes, limits: &NameLimits) -> Result<Call, Refusal> {
-    let shape = shape_of(parsed.model, shapes)?;
+/// Check a parsed request in the order of gateway/transport/decode.py, and lay the call out.
+fn check(
+    parsed: &ParsedRequest<'_>,
+    shapes: &Shapes,
+    limits: &NameLimits,
+) -> Result<Call, Refusal> {
+    // The model, the rows, the input contract.
+    let shape = find_shape(parsed.model, shapes)?;
     check_rows(parsed.rows.len(), shape)?;
     if parsed.contract != 0 && parsed.contract != shape.contract {
         return Err(Refusal::new(
@@ -183,18 +195,20 @@ fn check(parsed: &Parsed<'_>, shapes: &Shapes, limits: &NameLimits) -> Result<Ca
             ),
         ));
     }
-    let ids: usize = parsed.keys.iter().map(|key| key.len() + 1).sum();
-    let texts = parsed.sticky.len() + parsed.request_id.len() + parsed.version.len();
-    let inputs = parsed.rows.len() * shape.width() * 4;
-    let mut block = Vec::with_capacity(inputs + ids + texts);
+    // Lay out the inputs, in one block that is large enough for the whole call.
+    let id_bytes: usize = parsed.keys.iter().map(|key| key.len() + 1).sum();
+    let text_bytes = parsed.sticky.len() + parsed.request_id.len() + parsed.version.len();
+    let input_bytes = parsed.rows.len() * shape.width() * 4;
+    let mut block = Vec::with_capacity(input_bytes + id_bytes + text_bytes);
     fill_inputs(parsed, shape, &mut block)?;
     check_finite(&block, shape)?;
+    // Check the texts, and lay out ids and texts.
     check_text("sticky_key", parsed.sticky, limits.name_bytes_max)?;
     check_text("request_id", parsed.request_id, limits.request_id_bytes_max)?;
     check_text("version", parsed.version, limits.name_bytes_max)?;
     fill_ids(parsed, shape, &mut block)?;
-    for part in [parsed.sticky, parsed.request_id, parsed.version] {
-        block.extend_from_slice(part.as_bytes());
+    for text in [parsed.sticky, parsed.request_id, parsed.version] {
+        block.extend_from_slice(text.as_bytes());
     }
     let known = (0..=3).contains(&parsed.criticality);
     Ok(Call {
@@ -208,8 +222,8 @@ fn check(parsed: &Parsed<'_>, shapes: &Shapes, limits: &NameLimits) -> Result<Ca
     })
 }
 
-impl<'a> Parsed<'a> {
-    /// Where row `index` and the one behind it begin.
+impl<'a> ParsedRequest<'a> {
+    /// Where row `index` and the next row begin.
     fn bounds(&self, index: usize) -> (RowStart, RowStart) {
         let end = RowStart {
             keys: self.keys.len(),
@@ -221,12 +235,17 @@ impl<'a> Parsed<'a> {
     }
 }
 
-fn fill_inputs(parsed: &Parsed<'_>, shape: &Shape, block: &mut Vec<u8>) -> Result<(), Refusal> {
+/// Append the inputs of every row: as sent, or by name.
+fn fill_inputs(
+    parsed: &ParsedRequest<'_>,
+    shape: &Shape,
+    block: &mut Vec<u8>,
+) -> Result<(), Refusal> {
     let width = shape.width();
     for index in 0..parsed.rows.len() {
-        let (at, next) = parsed.bounds(index);
-        let inputs = &parsed.inputs[at.inputs..next.inputs];
-        let named = at.named < next.named || at.texts < next.texts;
+        let (start, next) = parsed.bounds(index);
+        let inputs = &parsed.inputs[start.inputs..next.inputs];
+        let named = start.named < next.named || start.texts < next.texts;
         if !named && inputs.len() == 4 * width {
             block.extend_from_slice(inputs);
             continue;
@@ -243,14 +262,14 @@ fn fill_inputs(parsed: &Parsed<'_>, shape: &Shape, block: &mut Vec<u8>) -> Resul
                 "row {index} has both inputs and named ones; send one kind"
             )));
         }
-        let numbers = &parsed.named[at.named..next.named];
-        let texts = &parsed.texts[at.texts..next.texts];
+        let numbers = &parsed.named[start.named..next.named];
+        let texts = &parsed.texts[start.texts..next.texts];
         fill_named(index, numbers, texts, shape, block)?;
     }
     Ok(())
 }
 
-/// One row's inputs by name; those left out take their defaults.
+/// Append the inputs of a row that names them. Inputs that are left out take their defaults.
 fn fill_named(
     index: usize,
     numbers: &[(&str, f32)],
@@ -259,10 +278,11 @@ fn fill_named(
     block: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let index_of = |name: &str| shape.input_indexes.get(name.as_bytes()).copied();
-    let strange = |name: &&str| index_of(name).is_none();
+    // Refuse names that the model does not have.
+    let unknown = |name: &&str| index_of(name).is_none();
     let unknown_numbers: Vec<&str> =
-        numbers.iter().map(|(name, _)| *name).filter(strange).collect();
-    let unknown_texts: Vec<&str> = texts.iter().map(|(name, _)| *name).filter(strange).collect();
+        numbers.iter().map(|(name, _)| *name).filter(unknown).collect();
+    let unknown_texts: Vec<&str> = texts.iter().map(|(name, _)| *name).filter(unknown).collect();
     if let Some(first) = unknown_numbers.first().or(unknown_texts.first()) {
         let distinct = |names: &[&str]| names.iter().collect::<HashSet<_>>().len();
         return Err(Refusal::invalid(format!(
@@ -274,25 +294,27 @@ fn fill_named(
             shape.inputs_repr
         )));
     }
+    // Numbers.
     let mut values = shape.input_defaults.clone();
-    let mut numbered = vec![false; values.len()];
+    let mut is_number = vec![false; values.len()];
     for (name, value) in numbers {
-        let place = index_of(name).unwrap_or_default();
-        values[place] = *value;
-        numbered[place] = true;
+        let input = index_of(name).unwrap_or_default();
+        values[input] = *value;
+        is_number[input] = true;
     }
+    // Categories. One that is not in the dictionary has the code behind the last one.
     for (name, category) in texts {
-        let place = index_of(name).unwrap_or_default();
-        let dictionary = &shape.dictionaries[place];
-        if dictionary.is_empty() || numbered[place] {
+        let input = index_of(name).unwrap_or_default();
+        let dictionary = &shape.dictionaries[input];
+        if dictionary.is_empty() || is_number[input] {
             return Err(Refusal::invalid(format!(
                 "row {index}: input {} is sent as text, and is {}",
-                shape.input_reprs[place],
+                shape.input_reprs[input],
                 if dictionary.is_empty() { "no category" } else { "sent as a number too" }
             )));
         }
-        let unknown = dictionary.len() as f32;
-        values[place] = dictionary.get(category.as_bytes()).copied().unwrap_or(unknown);
+        let other = dictionary.len() as f32;
+        values[input] = dictionary.get(category.as_bytes()).copied().unwrap_or(other);
     }
     for value in values {
         block.extend_from_slice(&value.to_le_bytes());
@@ -300,11 +322,11 @@ fn fill_named(
     Ok(())
 }
 
-/// Id lengths, then ids, once each is one.
-fn fill_ids(parsed: &Parsed<'_>, shape: &Shape, block: &mut Vec<u8>) -> Result<(), Refusal> {
+/// Append the length of every entity id, then the ids.
+fn fill_ids(parsed: &ParsedRequest<'_>, shape: &Shape, block: &mut Vec<u8>) -> Result<(), Refusal> {
     for index in 0..parsed.rows.len() {
-        let (at, next) = parsed.bounds(index);
-        let keys = &parsed.keys[at.keys..next.keys];
+        let (start, next) = parsed.bounds(index);
+        let keys = &parsed.keys[start.keys..next.keys];
         if keys.len() != shape.entities {
             return Err(Refusal::invalid(format!(
                 "row {index} has {} keys; model '{}' takes {}, in the order DescribeModel gives",

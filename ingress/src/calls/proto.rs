@@ -1,48 +1,48 @@
-//! Protobuf's wire format, read strictly: what protobuf's own parser refuses is refused here.
+//! Protobuf's wire format. What protobuf's own parser refuses is refused here too.
 
-/// The bytes are no message.
+/// The bytes are not a message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// A result of reading.
+/// The result of reading a message.
 pub type Read<T> = Result<T, Malformed>;
 
-/// Groups within groups, messages within messages.
+/// How deep messages and groups may be nested.
 pub const DEPTH_MAX: u32 = 100;
 
-/// One field: its number and what stands there.
+/// One field, as its number and its value.
 pub enum Field<'a> {
-    /// A varint.
+    /// Wire type VARINT.
     Varint(u32, u64),
-    /// Eight bytes.
+    /// Wire type I64.
     Fixed64(u32, u64),
-    /// Four bytes.
+    /// Wire type I32.
     Fixed32(u32, u32),
-    /// Text, bytes, a message, or packed numbers.
+    /// Wire type LEN: text, bytes, a message, or packed numbers.
     Bytes(u32, &'a [u8]),
-    /// A group, skipped.
+    /// A group, which was skipped.
     Group,
 }
 
-/// Walks one message's fields.
-pub struct Fields<'a> {
-    left: &'a [u8],
+/// Reads the fields of a message, one after the other.
+pub struct FieldReader<'a> {
+    rest: &'a [u8],
     depth: u32,
 }
 
-impl<'a> Fields<'a> {
-    /// Walk a message that lies `depth` messages deep.
-    pub fn of(message: &'a [u8], depth: u32) -> Fields<'a> {
-        Fields {
-            left: message,
+impl<'a> FieldReader<'a> {
+    /// Read a message that is nested in `depth` other ones.
+    pub fn new(message: &'a [u8], depth: u32) -> FieldReader<'a> {
+        FieldReader {
+            rest: message,
             depth,
         }
     }
 
-    /// The next field; None at the end.
+    /// The next field. None: the message ends.
     #[inline]
-    pub fn step(&mut self) -> Read<Option<Field<'a>>> {
-        if self.left.is_empty() {
+    pub fn next_field(&mut self) -> Read<Option<Field<'a>>> {
+        if self.rest.is_empty() {
             return Ok(None);
         }
         let tag = self.tag()?;
@@ -66,17 +66,17 @@ impl<'a> Fields<'a> {
 
     #[inline]
     fn tag(&mut self) -> Read<u32> {
-        let first = self.left[0];
+        let first = self.rest[0];
         if first < 0x80 {
-            self.left = &self.left[1..];
+            self.rest = &self.rest[1..];
             return Ok(u32::from(first));
         }
         let mut value = 0_u64;
-        for place in 0..5 {
-            let octet = *self.left.get(place).ok_or(Malformed)?;
-            value |= u64::from(octet & 0x7f) << (7 * place);
+        for index in 0..5 {
+            let octet = *self.rest.get(index).ok_or(Malformed)?;
+            value |= u64::from(octet & 0x7f) << (7 * index);
             if octet < 0x80 {
-                self.left = &self.left[place + 1..];
+                self.rest = &self.rest[index + 1..];
                 return u32::try_from(value).map_err(|_| Malformed);
             }
         }
@@ -85,8 +85,8 @@ impl<'a> Fields<'a> {
 
     #[inline]
     fn varint(&mut self) -> Read<u64> {
-        let (value, length) = varint(self.left)?;
-        self.left = &self.left[length..];
+        let (value, length) = varint(self.rest)?;
+        self.rest = &self.rest[length..];
         Ok(value)
     }
 
@@ -96,23 +96,24 @@ impl<'a> Fields<'a> {
         if length > i32::MAX as u64 {
             return Err(Malformed);
         }
-        let (bytes, left) = self.left.split_at_checked(length as usize).ok_or(Malformed)?;
-        self.left = left;
+        let (bytes, rest) = self.rest.split_at_checked(length as usize).ok_or(Malformed)?;
+        self.rest = rest;
         Ok(bytes)
     }
 
     #[inline]
     fn fixed<const N: usize>(&mut self) -> Read<[u8; N]> {
-        let (bytes, left) = self.left.split_first_chunk::<N>().ok_or(Malformed)?;
-        self.left = left;
+        let (bytes, rest) = self.rest.split_first_chunk::<N>().ok_or(Malformed)?;
+        self.rest = rest;
         Ok(*bytes)
     }
 
-    /// Skip to the end of group `number`. Nothing is recursive that a caller could deepen at will.
+    /// Skip to the end of group `number`. The loop keeps its own stack, because a caller decides how
+    /// deep groups are nested.
     fn skip_group(&mut self, number: u32, depth: u32) -> Read<()> {
         let mut open = vec![number];
         while let Some(&innermost) = open.last() {
-            if self.left.is_empty() || depth as usize + open.len() > DEPTH_MAX as usize {
+            if self.rest.is_empty() || depth as usize + open.len() > DEPTH_MAX as usize {
                 return Err(Malformed);
             }
             let tag = self.tag()?;
@@ -144,7 +145,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Read a varint: its value and length.
+/// Read a varint. Returns its value and its length in bytes.
 #[inline]
 pub fn varint(bytes: &[u8]) -> Read<(u64, usize)> {
     if let Some(&first) = bytes.first() {
@@ -153,17 +154,17 @@ pub fn varint(bytes: &[u8]) -> Read<(u64, usize)> {
         }
     }
     let mut value = 0_u64;
-    for (place, &octet) in bytes.iter().take(10).enumerate() {
-        // Of a tenth byte protobuf keeps the one bit that fits.
-        value |= u64::from(octet & 0x7f) << (7 * place);
+    for (index, &octet) in bytes.iter().take(10).enumerate() {
+        // As in protobuf, only one bit of a tenth byte fits, and the others are dropped.
+        value |= u64::from(octet & 0x7f) << (7 * index);
         if octet < 0x80 {
-            return Ok((value, place + 1));
+            return Ok((value, index + 1));
         }
     }
     Err(Malformed)
 }
 
-/// Text: UTF-8 or nothing.
+/// Read a text, which has to be UTF-8.
 #[inline]
 pub fn text(bytes: &[u8]) -> Read<&str> {
     std::str::from_utf8(bytes).map_err(|_| Malformed)
@@ -187,7 +188,7 @@ pub fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Append a varint field; zero is not written, as proto3 has it.
+/// Append a varint field. As in proto3, zero is not written.
 #[inline]
 pub fn put_varint_field(out: &mut Vec<u8>, number: u32, value: u64) {
     if value != 0 {
@@ -196,13 +197,14 @@ pub fn put_varint_field(out: &mut Vec<u8>, number: u32, value: u64) {
     }
 }
 
-/// Bytes of a varint.
+/// The length of a varint in bytes.
 #[inline]
 pub fn varint_length(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-/// How far a message's top level was walked and why no further; words as gateway/wire.py has them.
+/// The length of every length-delimited field `field` at a message's top level. The error says where
+/// the message is malformed, with the text of gateway/transport/protobuf_scan.py.
 pub fn field_lengths(message: &[u8], field: u64, fields_max: usize) -> Result<Vec<usize>, String> {
     let mut lengths = Vec::new();
     let (mut offset, end) = (0_usize, message.len());
@@ -211,14 +213,15 @@ pub fn field_lengths(message: &[u8], field: u64, fields_max: usize) -> Result<Ve
             return Ok(lengths);
         }
         let start = offset;
-        let (tag, behind) = varint_at(message, offset)?;
-        offset = behind;
+        let (tag, end_of_tag) = varint_at(message, offset)?;
+        offset = end_of_tag;
         let mut length = 0;
         match tag & 7 {
             2 => {
-                let (said, behind) = varint_at(message, offset)?;
-                length = said;
-                offset = behind.saturating_add(usize::try_from(said).unwrap_or(usize::MAX));
+                let (announced, start_of_bytes) = varint_at(message, offset)?;
+                length = announced;
+                offset =
+                    start_of_bytes.saturating_add(usize::try_from(announced).unwrap_or(usize::MAX));
             }
             0 => offset = varint_at(message, offset)?.1,
             1 => offset += 8,
@@ -238,13 +241,14 @@ pub fn field_lengths(message: &[u8], field: u64, fields_max: usize) -> Result<Ve
     Ok(lengths)
 }
 
+/// Read a varint at `offset`. Returns its value and the offset behind it.
 fn varint_at(message: &[u8], offset: usize) -> Result<(u64, usize), String> {
     let mut value = 0_u64;
     let upto = message.len().min(offset.saturating_add(10));
-    for (place, &octet) in message[offset.min(upto)..upto].iter().enumerate() {
-        value |= u64::from(octet & 0x7f).checked_shl(7 * place as u32).unwrap_or(0);
+    for (index, &octet) in message[offset.min(upto)..upto].iter().enumerate() {
+        value |= u64::from(octet & 0x7f).checked_shl(7 * index as u32).unwrap_or(0);
         if octet < 0x80 {
-            return Ok((value, offset + place + 1));
+            return Ok((value, offset + index + 1));
         }
     }
     Err(format!("no number ends at {offset}"))
@@ -255,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn varints_read_as_written() {
+    fn varint_reads_what_put_varint_wrote() {
         for value in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX] {
             let mut bytes = Vec::new();
             put_varint(&mut bytes, value);

@@ -1,36 +1,35 @@
-//! Scores to replies' bytes: PredictReply, StreamReply, ModelInferResponse.
+//! Encodes replies: PredictReply, StreamReply and ModelInferResponse.
 
 use crate::calls::proto::{put_bytes, put_varint, put_varint_field, varint_length};
-use crate::calls::shape::Refusal;
+use crate::calls::refusal::Refusal;
 
-/// gateway.columns.Replies: answers of one version, in one role, to C calls.
+/// The answers of one version, in one role, to C calls with R rows: gateway.columns.Replies.
 pub struct Replies {
-    /// The model.
     pub model: String,
     /// The version's label.
     pub version: String,
     /// turnout.v1.Role.
     pub role: u32,
-    /// (C,).
+    /// (C,) handles of the calls.
     pub handles: Vec<u64>,
-    /// (C,) 0 or 1; empty: nobody is held out.
+    /// (C,) 1 for a call in the holdout, else 0. Empty: no call is.
     pub holdout: Vec<u8>,
-    /// 64 bytes a call.
+    /// 64 bytes for each call.
     pub prediction_ids: Vec<u8>,
-    /// (C + 1,).
+    /// (C + 1,) the first row of each call.
     pub row_offsets: Vec<u32>,
-    /// (R, K).
+    /// (R, K) scores, row by row.
     pub scores: Vec<f32>,
-    /// K.
+    /// K, the number of scores of a row.
     pub outputs: usize,
-    /// (R,).
+    /// (R,) turnout.v1.RowFlag bits.
     pub row_flags: Vec<u32>,
 }
 
 const ID_BYTES: usize = 64;
 const ROLES: [&str; 5] = ["role_unspecified", "production", "canary", "pinned", "fallback"];
 
-/// One call's part of them.
+/// The answer to one call.
 pub struct Answer<'a> {
     holdout: bool,
     prediction_id: &'a [u8],
@@ -39,7 +38,7 @@ pub struct Answer<'a> {
 }
 
 impl Replies {
-    /// Whether all columns fit each other.
+    /// Whether the lengths of all columns fit each other.
     pub fn consistent(&self) -> bool {
         let calls = self.handles.len();
         let rows = self.row_offsets.last().copied().unwrap_or(0) as usize;
@@ -51,36 +50,42 @@ impl Replies {
             && self.row_flags.len() == rows
     }
 
-    /// The answer to the call at `place`.
-    pub fn answer(&self, place: usize) -> Answer<'_> {
+    /// The answer to the call at `index`.
+    pub fn answer(&self, index: usize) -> Answer<'_> {
         let (first, last) =
-            (self.row_offsets[place] as usize, self.row_offsets[place + 1] as usize);
+            (self.row_offsets[index] as usize, self.row_offsets[index + 1] as usize);
         Answer {
-            holdout: self.holdout.get(place).is_some_and(|held| *held != 0),
-            prediction_id: &self.prediction_ids[place * ID_BYTES..(place + 1) * ID_BYTES],
+            holdout: self.holdout.get(index).is_some_and(|flag| *flag != 0),
+            prediction_id: &self.prediction_ids[index * ID_BYTES..(index + 1) * ID_BYTES],
             scores: &self.scores[first * self.outputs..last * self.outputs],
             flags: &self.row_flags[first..last],
         }
     }
 
-    /// Fields 2 to 4 of a PredictReply: the same for all calls.
-    pub fn head(&self) -> Vec<u8> {
-        let mut head = Vec::with_capacity(self.model.len() + self.version.len() + 8);
+    /// Fields 2 to 4 of a PredictReply, encoded once for all calls.
+    pub fn common_fields(&self) -> Vec<u8> {
+        let mut common = Vec::with_capacity(self.model.len() + self.version.len() + 8);
         for (number, text) in [(2, &self.model), (3, &self.version)] {
             if !text.is_empty() {
-                put_bytes(&mut head, number, text.as_bytes());
+                put_bytes(&mut common, number, text.as_bytes());
             }
         }
-        put_varint_field(&mut head, 4, u64::from(self.role));
-        head
+        put_varint_field(&mut common, 4, u64::from(self.role));
+        common
     }
 
-    /// Append a PredictReply; `head` as above.
-    pub fn put_predict(&self, out: &mut Vec<u8>, answer: &Answer, request_id: &[u8], head: &[u8]) {
+    /// Append a PredictReply. `common` are the `common_fields`.
+    pub fn put_predict(
+        &self,
+        out: &mut Vec<u8>,
+        answer: &Answer,
+        request_id: &[u8],
+        common: &[u8],
+    ) {
         if !request_id.is_empty() {
             put_bytes(out, 1, request_id);
         }
-        out.extend_from_slice(head);
+        out.extend_from_slice(common);
         put_bytes(out, 5, answer.prediction_id);
         put_varint_field(out, 6, u64::from(answer.holdout));
         put_floats(out, 7, answer.scores);
@@ -96,30 +101,32 @@ impl Replies {
         }
     }
 
-    /// Append a StreamReply that carries a PredictReply. `reply` is scratch.
+    /// Append a StreamReply with a PredictReply. `scratch` is a buffer that is used again.
     pub fn put_stream(
         &self,
         out: &mut Vec<u8>,
         answer: &Answer,
         request_id: &[u8],
-        head: &[u8],
-        reply: &mut Vec<u8>,
+        common: &[u8],
+        scratch: &mut Vec<u8>,
     ) {
-        reply.clear();
-        self.put_predict(reply, answer, request_id, head);
+        scratch.clear();
+        self.put_predict(scratch, answer, request_id, common);
         if !request_id.is_empty() {
             put_bytes(out, 1, request_id);
         }
-        put_bytes(out, 2, reply);
+        put_bytes(out, 2, scratch);
     }
 
-    /// Append a ModelInferResponse that echoes the request's `id`.
+    /// Append a ModelInferResponse that repeats the request's `id`. With `raw`, the scores go into
+    /// raw_output_contents.
     pub fn put_infer(&self, out: &mut Vec<u8>, answer: &Answer, id: &[u8], raw: bool) {
         for (number, text) in [(1, self.model.as_bytes()), (2, self.version.as_bytes()), (3, id)] {
             if !text.is_empty() {
                 put_bytes(out, number, text);
             }
         }
+        // Parameters: a map from name to InferParameter.
         let mut value = Vec::with_capacity(100);
         let mut entry = Vec::with_capacity(120);
         let mut parameter = |out: &mut Vec<u8>, name: &str, value: &[u8]| {
@@ -134,6 +141,7 @@ impl Replies {
         put_bytes(&mut value, 3, base64(answer.prediction_id).as_bytes());
         parameter(out, "prediction_id", &value);
         parameter(out, "holdout", &[1 << 3, u8::from(answer.holdout)]);
+        // The output tensor: its name, datatype and shape.
         let mut tensor = Vec::with_capacity(64 + if raw { 0 } else { answer.scores.len() * 4 });
         put_bytes(&mut tensor, 1, b"scores");
         put_bytes(&mut tensor, 2, b"FP32");
@@ -144,6 +152,7 @@ impl Replies {
         put_varint(&mut tensor, sizes as u64);
         put_varint(&mut tensor, rows);
         put_varint(&mut tensor, outputs as u64);
+        // The scores, typed or raw.
         if !raw {
             let mut contents = Vec::with_capacity(answer.scores.len() * 4 + 8);
             put_floats(&mut contents, 6, answer.scores);
@@ -156,18 +165,18 @@ impl Replies {
     }
 }
 
-/// Append a StreamReply that carries a status.
+/// Append a StreamReply with a status.
 pub fn put_status(out: &mut Vec<u8>, request_id: &[u8], refusal: &Refusal) {
     if !request_id.is_empty() {
         put_bytes(out, 1, request_id);
     }
-    let mut status = Vec::with_capacity(refusal.words.len() + 8);
+    let mut status = Vec::with_capacity(refusal.message.len() + 8);
     put_varint_field(&mut status, 1, u64::from(refusal.code));
-    put_bytes(&mut status, 2, refusal.words.as_bytes());
+    put_bytes(&mut status, 2, refusal.message.as_bytes());
     put_bytes(out, 3, &status);
 }
 
-/// Append packed floats; nothing where there are none.
+/// Append a field of packed floats, unless it is empty.
 fn put_floats(out: &mut Vec<u8>, number: u32, values: &[f32]) {
     if values.is_empty() {
         return;
@@ -179,15 +188,16 @@ fn put_floats(out: &mut Vec<u8>, number: u32, values: &[f32]) {
     }
 }
 
+/// RFC 4648 base64 with padding.
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for three in bytes.chunks(3) {
-        let at = |place: usize| u32::from(three.get(place).copied().unwrap_or(0));
+        let at = |index: usize| u32::from(three.get(index).copied().unwrap_or(0));
         let number = at(0) << 16 | at(1) << 8 | at(2);
-        for place in 0..4 {
-            let digit = DIGITS[(number >> (18 - 6 * place)) as usize & 63];
-            text.push(if place <= three.len() { digit as char } else { '=' });
+        for index in 0..4 {
+            let digit = DIGITS[(number >> (18 - 6 * index)) as usize & 63];
+            text.push(if index <= three.len() { digit as char } else { '=' });
         }
     }
     text
@@ -198,7 +208,7 @@ mod tests {
     use super::base64;
 
     #[test]
-    fn base64_is_padded() {
+    fn base64_pads_its_last_group() {
         for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v")] {
             assert_eq!(base64(bytes.as_bytes()), text);
         }

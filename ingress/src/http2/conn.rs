@@ -1,107 +1,117 @@
-//! One connection: a socket, an HTTP/2 session, and how long it may stay.
+//! One connection: its socket, its HTTP/2 session, its timeouts and its graceful shutdown.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 
+use crate::http2::service::{Service, StreamRef, TimerKind};
 use crate::http2::socket::Socket;
 use crate::http2::stream::Phase;
 use crate::http2::stream_events::StreamEvents;
 use crate::http2::streams::Streams;
-use crate::io_thread::server_state::{ServerState, StreamRef, TimerKind};
-use crate::sys::nghttp2::{code, Session, SessionSettings};
+use crate::sys::nghttp2::{error_code, Events, Session, SessionSettings};
 use crate::sys::os::Poller;
 
-/// Bytes put together for one write.
+/// Bytes that are collected for one write.
 const WRITE_BYTES: usize = 256 * 1024;
-/// Bytes that a peer has not taken; past that nothing of it is read.
+/// Unsent bytes. Above this, nothing more is read from the peer.
 const UNSENT_BYTES_MAX: usize = 512 * 1024;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: i32 = 4 * 1024 * 1024;
 
 const SECOND: i64 = 1_000_000_000;
-/// From connecting to the first SETTINGS.
+/// Time from accepting the connection to the peer's first SETTINGS.
 const SETTINGS_NS_MAX: i64 = 2 * SECOND;
-/// Nothing heard for so long: ask whether anybody is there.
+/// Keepalive: after this much silence, a PING is sent.
 const KEEPALIVE_NS: i64 = 20 * SECOND;
-/// No answer within this: nobody is.
+/// Keepalive: the connection is closed when nothing arrives so long after the PING.
 const KEEPALIVE_TIMEOUT_NS: i64 = 5 * SECOND;
-/// Bytes that nobody takes are kept no longer.
+/// The connection is closed when the peer has read none of the waiting bytes for so long.
 const SEND_STALL_NS_MAX: i64 = 20 * SECOND;
-/// From the notice of a GOAWAY to the GOAWAY, if the peer does not answer our ping before.
+/// Time from the shutdown notice to the final GOAWAY, unless the peer acknowledges the PING earlier.
 const SHUTDOWN_NOTICE_NS: i64 = 5 * SECOND;
-/// From our last byte to closing, if the peer does not close before: what it sends meanwhile is
-/// read and thrown away, because bytes that arrive at a closed socket make the kernel send a reset,
-/// which overtakes replies that are still on their way.
+/// Time from shutting down our side to closing, unless the peer closes earlier. What the peer sends
+/// meanwhile is read and discarded: bytes that arrive at a closed socket make the kernel send a
+/// reset, and the reset can overtake replies that are still on their way.
 const CLOSE_WAIT_NS: i64 = 5 * SECOND;
-/// The same for one who floods us.
+/// The same time for a peer that exceeded a frame limit.
 const FLOODED_CLOSE_WAIT_NS: i64 = SECOND;
 
-/// How far a connection's leaving is.
+/// How far a connection's shutdown has come, and since when.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ShutdownState {
-    Not,
+    /// The connection serves calls.
+    Serving,
+    /// A GOAWAY that allows every stream was sent, and a PING behind it.
     NoticeSent(i64),
+    /// The final GOAWAY was sent. Open streams go on.
     GoAwaySent(i64),
+    /// Our side of the socket is shut down. The peer's bytes are discarded until it closes.
     WriteClosed(i64),
 }
 
-/// See above.
+/// A connection from accept to close.
+///
+/// The I/O loop calls `read` when the socket is readable, `flush` after each turn in which something
+/// happened, and `on_tick` ten times a second. A connection with `dead` set is closed and dropped by
+/// the loop. Shutdown goes through the states of `ShutdownState`, so that no call is lost that the
+/// client sent before it knew.
 pub struct Conn {
     socket: Socket,
     session: Session,
-    /// Its streams.
+    /// The state of its streams.
     pub streams: Streams,
     out: Vec<u8>,
-    sent: usize,
-    reads: bool,
-    writes: bool,
-    shutdown_state: ShutdownState,
+    /// Bytes of `out` that the socket took.
+    out_sent: usize,
+    /// What the poller watches the socket for.
+    watches_read: bool,
+    watches_write: bool,
+    shutdown: ShutdownState,
     opened_ns: i64,
     age_ns_max: i64,
+    /// When bytes were last received.
     received_ns: i64,
+    /// When the last keepalive PING was sent.
     pinged_ns: i64,
+    /// When the socket last took bytes, or there were none to send.
     sent_ns: i64,
-    /// It is on the list of those to be flushed.
+    /// The I/O loop will flush it in this turn.
     pub dirty: bool,
-    /// Nothing more can come of it.
+    /// The I/O loop has to close it.
     pub dead: bool,
 }
 
 impl Conn {
-    /// A connection that was just accepted, to leave at `age_ns_max`.
-    pub fn new(token: u64, socket: Socket, server: &ServerState, age_ns_max: i64) -> Conn {
+    /// A connection that was just accepted. Its shutdown begins at the age `age_ns_max`.
+    pub fn new<S: Service>(token: u64, socket: Socket, server: &S, age_ns_max: i64) -> Conn {
         let session = Session::new(SessionSettings {
-            streams: server.limits.streams_max,
-            stream_window: STREAM_WINDOW,
-            connection_window: CONNECTION_WINDOW,
-            header_list: server.limits.metadata_bytes_max as u32,
+            max_concurrent_streams: server.limits().streams_max,
+            initial_window_size: STREAM_WINDOW,
+            connection_window_size: CONNECTION_WINDOW,
+            max_header_list_size: server.limits().metadata_bytes_max as u32,
         });
+        let now_ns = server.now_ns();
         Conn {
             socket,
             session,
             streams: Streams::new(token),
             out: Vec::new(),
-            sent: 0,
-            reads: true,
-            writes: false,
-            shutdown_state: ShutdownState::Not,
-            opened_ns: server.now_ns,
+            out_sent: 0,
+            watches_read: true,
+            watches_write: false,
+            shutdown: ShutdownState::Serving,
+            opened_ns: now_ns,
             age_ns_max,
-            received_ns: server.now_ns,
+            received_ns: now_ns,
             pinged_ns: 0,
-            sent_ns: server.now_ns,
+            sent_ns: now_ns,
             dirty: false,
             dead: false,
         }
     }
 
-    /// Its socket's number.
-    pub fn fd(&self) -> i32 {
-        self.socket.as_raw_fd()
-    }
-
-    /// Take in what has come, one buffer at most: others wait for their turn.
-    pub fn read(&mut self, server: &mut ServerState, buffer: &mut [u8]) {
+    /// Read what has arrived, one buffer at most, so that other connections get their turn.
+    pub fn read<S: Service>(&mut self, server: &mut S, buffer: &mut [u8]) {
         loop {
             let count = match self.socket.read(buffer) {
                 Ok(count) if count > 0 => count,
@@ -115,17 +125,18 @@ impl Conn {
                     return;
                 }
             };
-            self.take_in(server, &buffer[..count]);
-            // Decrypted bytes may be left where the poller cannot see them.
+            self.receive(server, &buffer[..count]);
+            // A TLS session may hold decrypted bytes, which the poller does not see.
             if self.dead || !matches!(self.socket, Socket::Tls(_)) {
                 return;
             }
         }
     }
 
-    fn take_in(&mut self, server: &mut ServerState, bytes: &[u8]) {
-        self.received_ns = server.now_ns;
-        if matches!(self.shutdown_state, ShutdownState::WriteClosed(_)) || self.streams.flooded {
+    /// Pass received bytes to the session, which calls `StreamEvents`.
+    fn receive<S: Service>(&mut self, server: &mut S, bytes: &[u8]) {
+        self.received_ns = server.now_ns();
+        if matches!(self.shutdown, ShutdownState::WriteClosed(_)) || self.streams.flooded {
             return;
         }
         let mut events = StreamEvents {
@@ -133,28 +144,26 @@ impl Conn {
             server,
         };
         if self.session.receive(bytes, &mut events).is_err() {
+            // The session has written a GOAWAY that says why.
             self.flush(server);
             self.dead = true;
             return;
         }
+        // Most messages arrive with their headers. The others get a timer.
         for id in std::mem::take(&mut self.streams.new_streams) {
             let waits = self.streams.open.get(&id).filter(|stream| stream.phase == Phase::Open);
             if let Some(stream) = waits {
-                let token = self.streams.token;
-                let at_ns = stream.arrived_ns + server.limits.body_ns_max;
-                server.set_timer(
-                    at_ns,
-                    StreamRef {
-                        token,
-                        stream: id,
-                    },
-                    TimerKind::Message,
-                );
+                let at_ns = stream.arrived_ns + server.limits().body_ns_max;
+                let stream_ref = StreamRef {
+                    token: self.streams.token,
+                    stream: id,
+                };
+                server.set_timer(at_ns, stream_ref, TimerKind::Message);
             }
         }
     }
 
-    /// Look at the clock as if `ns` had not passed.
+    /// Shift the times of this connection by `ns` during which the process did not run.
     pub fn add_suspended_time(&mut self, ns: i64) {
         for at_ns in [&mut self.opened_ns, &mut self.received_ns, &mut self.sent_ns] {
             *at_ns += ns;
@@ -164,42 +173,43 @@ impl Conn {
         }
     }
 
-    /// Do what callbacks asked for, and send.
-    pub fn flush(&mut self, server: &mut ServerState) {
+    /// Carry out what callbacks noted, and send what there is to send.
+    pub fn flush<S: Service>(&mut self, server: &mut S) {
         loop {
-            self.streams.act(&mut self.session);
+            // Let nghttp2 write frames into `out`. This runs callbacks, which may note more.
+            self.streams.apply(&mut self.session);
             let mut events = StreamEvents {
                 streams: &mut self.streams,
-                server,
+                server: &mut *server,
             };
             if self.session.send(&mut events, &mut self.out, WRITE_BYTES).is_err() {
                 self.dead = true;
             }
-            let again = self.reset_lingering()
+            let more = self.reset_half_closed()
                 || self.out.len() >= WRITE_BYTES
                 || !self.streams.actions.is_empty();
-            if !self.write(server.now_ns) || self.dead || !again {
+            if !self.write(server.now_ns()) || self.dead || !more {
                 break;
             }
         }
+        // After the last frame: shut down our side, and end all calls.
         let over = self.streams.flooded || !self.session.wants_io();
-        if over
-            && self.out.is_empty()
-            && !matches!(self.shutdown_state, ShutdownState::WriteClosed(_))
-        {
-            self.shutdown_state = ShutdownState::WriteClosed(server.now_ns);
+        let write_closed = matches!(self.shutdown, ShutdownState::WriteClosed(_));
+        if over && self.out.is_empty() && !write_closed {
+            self.shutdown = ShutdownState::WriteClosed(server.now_ns());
             self.socket.shutdown_write();
             self.close(server);
         }
     }
 
-    /// Reset what we have ended and the peer has not: it would count among its streams for ever.
-    fn reset_lingering(&mut self) -> bool {
+    /// Reset streams that are finished here while the client has not sent END_STREAM. Otherwise they
+    /// would count against the client's concurrent streams for ever.
+    fn reset_half_closed(&mut self) -> bool {
         let mut reset = false;
         for id in std::mem::take(&mut self.streams.half_closed_local) {
             match self.streams.open.get(&id) {
-                Some(stream) if !stream.remote_closed && self.session.local_closed(id) => {
-                    self.session.reset(id, code::NO_ERROR);
+                Some(stream) if !stream.remote_closed && self.session.is_local_closed(id) => {
+                    self.session.reset(id, error_code::NO_ERROR);
                     reset = true;
                 }
                 Some(stream) if !stream.remote_closed => self.streams.half_closed_local.push(id),
@@ -209,12 +219,12 @@ impl Conn {
         reset
     }
 
-    /// Write what there is; false: the peer takes no more now.
+    /// Write `out` to the socket. False: the socket takes no more now.
     fn write(&mut self, now_ns: i64) -> bool {
-        while self.sent < self.out.len() {
-            match self.socket.write(&self.out[self.sent..]) {
+        while self.out_sent < self.out.len() {
+            match self.socket.write(&self.out[self.out_sent..]) {
                 Ok(count) => {
-                    self.sent += count;
+                    self.out_sent += count;
                     self.sent_ns = now_ns;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -226,7 +236,7 @@ impl Conn {
             }
         }
         self.out.clear();
-        self.sent = 0;
+        self.out_sent = 0;
         self.sent_ns = now_ns;
         match self.socket.flush() {
             Ok(()) => true,
@@ -237,13 +247,14 @@ impl Conn {
         }
     }
 
-    /// Have the poller watch for what is needed now.
-    pub fn watch(&mut self, poller: &Poller) {
-        let reads = self.out.len() - self.sent < UNSENT_BYTES_MAX;
-        let writes = self.sent < self.out.len() || self.socket.unsent();
-        if (reads, writes) != (self.reads, self.writes) {
-            (self.reads, self.writes) = (reads, writes);
-            if poller.modify(self.fd(), self.streams.token, reads, writes).is_err() {
+    /// Tell the poller what the socket has to be ready for.
+    pub fn update_watch(&mut self, poller: &Poller) {
+        let reads = self.out.len() - self.out_sent < UNSENT_BYTES_MAX;
+        let writes = self.out_sent < self.out.len() || self.socket.has_unsent();
+        if (reads, writes) != (self.watches_read, self.watches_write) {
+            (self.watches_read, self.watches_write) = (reads, writes);
+            let fd = self.socket.as_raw_fd();
+            if poller.modify(fd, self.streams.token, reads, writes).is_err() {
                 self.dead = true;
             }
         }
@@ -257,79 +268,90 @@ impl Conn {
         }
     }
 
-    /// Begin to leave: a notice first, so that calls on their way are served.
-    pub fn leave(&mut self, now_ns: i64) {
-        if self.shutdown_state == ShutdownState::Not {
-            self.shutdown_state = ShutdownState::NoticeSent(now_ns);
+    /// Begin a graceful shutdown: a GOAWAY that allows every stream, and a PING behind it. Calls that
+    /// are on their way are served.
+    pub fn begin_shutdown(&mut self, now_ns: i64) {
+        if self.shutdown == ShutdownState::Serving {
+            self.shutdown = ShutdownState::NoticeSent(now_ns);
             self.streams.ping_acked = false;
-            self.session.notice();
+            self.session.submit_shutdown_notice();
             self.session.ping();
         }
     }
 
-    /// Look at the clock. True: there is something to flush.
-    pub fn tick(&mut self, server: &mut ServerState) -> bool {
-        let now_ns = server.now_ns;
-        let quiet_ns = now_ns - self.received_ns;
-        let unsent = self.sent < self.out.len();
-        let mute = !self.streams.settings_received && now_ns - self.opened_ns > SETTINGS_NS_MAX;
-        let stuck = unsent && now_ns - self.sent_ns > SEND_STALL_NS_MAX;
-        let lost =
+    /// Check every timeout. True: there is something to flush.
+    pub fn on_tick<S: Service>(&mut self, server: &mut S) -> bool {
+        let now_ns = server.now_ns();
+        let silent_ns = now_ns - self.received_ns;
+        let unsent = self.out_sent < self.out.len();
+        // Three faults of the peer end the connection in any state.
+        let no_settings =
+            !self.streams.settings_received && now_ns - self.opened_ns > SETTINGS_NS_MAX;
+        let send_stalled = unsent && now_ns - self.sent_ns > SEND_STALL_NS_MAX;
+        let ping_unanswered =
             self.pinged_ns > self.received_ns && now_ns - self.pinged_ns > KEEPALIVE_TIMEOUT_NS;
-        let grace_ns = server.limits.grace_ns;
-        match self.shutdown_state {
-            _ if mute || stuck || lost => self.dead = true,
-            ShutdownState::Not if now_ns - self.opened_ns > self.age_ns_max => {
-                self.leave(now_ns);
+        let grace_ns = server.limits().grace_ns;
+        match self.shutdown {
+            _ if no_settings || send_stalled || ping_unanswered => self.dead = true,
+            // Serving -> NoticeSent, by age.
+            ShutdownState::Serving if now_ns - self.opened_ns > self.age_ns_max => {
+                self.begin_shutdown(now_ns);
                 return true;
             }
-            ShutdownState::Not if quiet_ns > KEEPALIVE_NS && self.pinged_ns <= self.received_ns => {
+            // Keepalive.
+            ShutdownState::Serving
+                if silent_ns > KEEPALIVE_NS && self.pinged_ns <= self.received_ns =>
+            {
                 self.pinged_ns = now_ns;
                 self.session.ping();
                 return true;
             }
+            // NoticeSent -> GoAwaySent, also when the PING stays unanswered.
             ShutdownState::NoticeSent(at_ns)
                 if self.streams.ping_acked || now_ns - at_ns > SHUTDOWN_NOTICE_NS =>
             {
                 self.send_goaway(server);
                 return true;
             }
+            // GoAwaySent -> closed, when calls take longer than the grace.
             ShutdownState::GoAwaySent(at_ns) if now_ns - at_ns > grace_ns => self.dead = true,
+            // WriteClosed -> closed, when the peer does not close.
             ShutdownState::WriteClosed(at_ns) if now_ns - at_ns > self.close_wait_ns() => {
-                self.dead = true
+                self.dead = true;
             }
             _ => {}
         }
         false
     }
 
-    /// The peer answered our ping: no call that it sent before the notice is still on its way.
-    pub fn on_ping_ack(&mut self, server: &mut ServerState) {
-        if matches!(self.shutdown_state, ShutdownState::NoticeSent(_)) && self.streams.ping_acked {
+    /// Send the final GOAWAY if the peer acknowledged the PING behind the notice: no call that it
+    /// sent before the notice is still on its way.
+    pub fn on_ping_ack<S: Service>(&mut self, server: &mut S) {
+        if matches!(self.shutdown, ShutdownState::NoticeSent(_)) && self.streams.ping_acked {
             self.send_goaway(server);
         }
     }
 
-    /// GOAWAY; then streams of messages, which would never end, are told to open again elsewhere.
-    fn send_goaway(&mut self, server: &mut ServerState) {
-        self.shutdown_state = ShutdownState::GoAwaySent(server.now_ns);
-        self.session.goaway(code::NO_ERROR, b"");
-        self.streams.leaving = true;
+    /// Send the final GOAWAY, and end idle PredictStreams, which might never end by themselves.
+    fn send_goaway<S: Service>(&mut self, server: &mut S) {
+        self.shutdown = ShutdownState::GoAwaySent(server.now_ns());
+        self.session.goaway(error_code::NO_ERROR, b"");
+        self.streams.going_away = true;
         let ids: Vec<i32> = self.streams.open.keys().copied().collect();
         for id in ids {
             self.streams.end_when_idle(id);
         }
     }
 
-    /// Give back all that its calls hold.
-    pub fn close(&mut self, server: &mut ServerState) {
+    /// Release the calls of all streams.
+    pub fn close<S: Service>(&mut self, server: &mut S) {
         let ids: Vec<i32> = self.streams.open.keys().copied().collect();
         let mut events = StreamEvents {
             streams: &mut self.streams,
             server,
         };
         for id in ids {
-            crate::sys::nghttp2::Events::closed(&mut events, id, code::CANCEL);
+            events.stream_closed(id, error_code::CANCEL);
         }
     }
 }

@@ -1,89 +1,89 @@
-//! When a connection asks for more than is reasonable: floods of frames that cost us and not it.
+//! Limits on the frames that a peer may send: floods of frames that cost the server and not the peer.
 
-use crate::sys::nghttp2::{kind, ACK};
+use crate::sys::nghttp2::{frame_type, ACK};
 
-/// Pings closer together than this, while we sent nothing, are strikes.
+/// A PING that follows another one sooner than this, while nothing was sent, is a strike.
 const PING_NS_MIN: i64 = 5_000_000_000;
-/// gRPC's own number: one more and the connection is asked to leave.
-const STRIKES_MAX: u32 = 2;
-/// Calls reset by the client: so many at once, and so many a second for ever.
-const RESETS: Bucket = Bucket::new(2_000, 1_000);
-/// SETTINGS, PRIORITY, empty DATA and the like.
-const OTHERS: Bucket = Bucket::new(500, 50);
-/// WINDOW_UPDATE: a proper client sends one or two a reply.
-const WINDOWS: Bucket = Bucket::new(200_000, 400_000);
+/// Strikes allowed, as in gRPC's own servers. One more ends the connection.
+const PING_STRIKES_MAX: u32 = 2;
+/// RST_STREAM: at once, and a second in the long run (CVE-2023-44487).
+const RST_STREAMS: TokenBucket = TokenBucket::new(2_000, 1_000);
+/// SETTINGS, PRIORITY, empty DATA and every other frame without a limit of its own.
+const OTHER_FRAMES: TokenBucket = TokenBucket::new(500, 50);
+/// WINDOW_UPDATE: an ordinary client sends one or two a reply.
+const WINDOW_UPDATES: TokenBucket = TokenBucket::new(200_000, 400_000);
 
-/// So many at once, and so many a second.
-struct Bucket {
-    each_ns: i64,
-    burst_ns: i64,
-    /// When all that was taken will have been earned.
-    earned_ns: i64,
+/// A token bucket that stores one number: the time at which it will be full again.
+struct TokenBucket {
+    token_ns: i64,
+    capacity_ns: i64,
+    full_at_ns: i64,
 }
 
-impl Bucket {
-    const fn new(burst: i64, a_second: i64) -> Bucket {
-        let each_ns = 1_000_000_000 / a_second;
-        Bucket {
-            each_ns,
-            burst_ns: burst * each_ns,
-            earned_ns: 0,
+impl TokenBucket {
+    const fn new(capacity: i64, tokens_a_second: i64) -> TokenBucket {
+        let token_ns = 1_000_000_000 / tokens_a_second;
+        TokenBucket {
+            token_ns,
+            capacity_ns: capacity * token_ns,
+            full_at_ns: 0,
         }
     }
 
+    /// Take one token. False: the bucket is empty.
     fn take(&mut self, now_ns: i64) -> bool {
-        let earned_ns = self.earned_ns.max(now_ns);
-        if earned_ns - now_ns >= self.burst_ns {
+        let full_at_ns = self.full_at_ns.max(now_ns);
+        if full_at_ns - now_ns >= self.capacity_ns {
             return false;
         }
-        self.earned_ns = earned_ns + self.each_ns;
+        self.full_at_ns = full_at_ns + self.token_ns;
         true
     }
 }
 
-/// One connection's account.
+/// The limits of one connection, and how much of them it has used.
 pub struct FrameLimits {
-    resets: Bucket,
-    others: Bucket,
-    windows: Bucket,
+    rst_streams: TokenBucket,
+    other_frames: TokenBucket,
+    window_updates: TokenBucket,
     last_ping_ns: i64,
-    strikes: u32,
+    ping_strikes: u32,
 }
 
 impl Default for FrameLimits {
     fn default() -> FrameLimits {
         FrameLimits {
-            resets: RESETS,
-            others: OTHERS,
-            windows: WINDOWS,
+            rst_streams: RST_STREAMS,
+            other_frames: OTHER_FRAMES,
+            window_updates: WINDOW_UPDATES,
             last_ping_ns: i64::MIN / 2,
-            strikes: 0,
+            ping_strikes: 0,
         }
     }
 }
 
 impl FrameLimits {
-    /// A frame came; what GOAWAY should say, once it was one too many.
-    pub fn frame(&mut self, frame: u8, flags: u8, now_ns: i64) -> Option<&'static str> {
+    /// Count a received frame. Returns the debug data for GOAWAY if the frame exceeds a limit.
+    pub fn exceeded(&mut self, frame: u8, flags: u8, now_ns: i64) -> Option<&'static str> {
         match frame {
-            kind::PING if flags & ACK != 0 => None,
-            kind::PING => {
-                let soon = now_ns - self.last_ping_ns < PING_NS_MIN;
+            frame_type::PING if flags & ACK != 0 => None,
+            frame_type::PING => {
+                let too_soon = now_ns - self.last_ping_ns < PING_NS_MIN;
                 self.last_ping_ns = now_ns;
-                self.strikes += u32::from(soon);
-                (self.strikes > STRIKES_MAX).then_some("too_many_pings")
+                self.ping_strikes += u32::from(too_soon);
+                (self.ping_strikes > PING_STRIKES_MAX).then_some("too_many_pings")
             }
-            kind::RST_STREAM => (!self.resets.take(now_ns)).then_some("too_many_resets"),
-            kind::WINDOW_UPDATE => {
-                (!self.windows.take(now_ns)).then_some("too_many_window_updates")
+            frame_type::RST_STREAM => (!self.rst_streams.take(now_ns)).then_some("too_many_resets"),
+            frame_type::WINDOW_UPDATE => {
+                (!self.window_updates.take(now_ns)).then_some("too_many_window_updates")
             }
-            _ => (!self.others.take(now_ns)).then_some("too_many_frames"),
+            _ => (!self.other_frames.take(now_ns)).then_some("too_many_frames"),
         }
     }
 
-    /// We sent headers or data: a ping may ask about them.
+    /// Note that headers or data were sent. A PING may follow them, so its strikes are forgotten.
     pub fn sent(&mut self) {
-        self.strikes = 0;
+        self.ping_strikes = 0;
         self.last_ping_ns = i64::MIN / 2;
     }
 }
@@ -95,27 +95,27 @@ mod tests {
     const SECOND: i64 = 1_000_000_000;
 
     #[test]
-    fn the_fourth_ping_in_a_row_is_too_many() {
-        let mut frame_limits = FrameLimits::default();
-        let said: Vec<_> = (0..4).map(|n| frame_limits.frame(kind::PING, 0, n).is_some()).collect();
-        assert_eq!(said, [false, false, false, true]);
-        let mut frame_limits = FrameLimits::default();
-        assert!((0..100).all(|n| frame_limits.frame(kind::PING, 0, n * 6 * SECOND).is_none()));
-        let mut frame_limits = FrameLimits::default();
+    fn frame_limits_refuse_the_fourth_ping_in_a_row() {
+        let mut limits = FrameLimits::default();
+        let refused: Vec<_> =
+            (0..4).map(|n| limits.exceeded(frame_type::PING, 0, n).is_some()).collect();
+        assert_eq!(refused, [false, false, false, true]);
+        let mut limits = FrameLimits::default();
+        assert!((0..100).all(|n| limits.exceeded(frame_type::PING, 0, n * 6 * SECOND).is_none()));
+        let mut limits = FrameLimits::default();
         assert!((0..100).all(|n| {
-            frame_limits.sent();
-            frame_limits.frame(kind::PING, 0, n).is_none()
+            limits.sent();
+            limits.exceeded(frame_type::PING, 0, n).is_none()
         }));
     }
 
     #[test]
-    fn resets_are_allowed_in_bursts_and_at_a_pace() {
-        let mut frame_limits = FrameLimits::default();
-        let first =
-            (0..5_000).take_while(|_| frame_limits.frame(kind::RST_STREAM, 0, 1).is_none()).count();
+    fn frame_limits_allow_a_burst_of_resets_and_a_steady_rate() {
+        let mut limits = FrameLimits::default();
+        let reset = frame_type::RST_STREAM;
+        let first = (0..5_000).take_while(|_| limits.exceeded(reset, 0, 1).is_none()).count();
         assert_eq!(first, 2_000);
-        let mut frame_limits = FrameLimits::default();
-        assert!((0..20_000)
-            .all(|n| frame_limits.frame(kind::RST_STREAM, 0, n * SECOND / 900).is_none()));
+        let mut limits = FrameLimits::default();
+        assert!((0..20_000).all(|n| limits.exceeded(reset, 0, n * SECOND / 900).is_none()));
     }
 }

@@ -1,28 +1,28 @@
-//! gRPC over HTTP/2: timeouts, message prefixes, statuses, compression.
+//! gRPC over HTTP/2: timeouts, length-prefixed messages, trailers and compression.
 
 use std::io::Read;
 
 use flate2::read::MultiGzDecoder;
 
-use crate::calls::shape::{code, Refusal};
+use crate::calls::refusal::{code, Refusal};
 use crate::sys::nghttp2::Fields;
 
-/// Bytes before each message: a flag and a length.
+/// Bytes before each message: a compressed flag and a length of four bytes.
 pub const PREFIX_BYTES: usize = 5;
 
-/// How a message may be compressed, as its call's grpc-encoding says.
+/// How a call's messages may be compressed, by its grpc-encoding.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Encoding {
-    /// Not at all.
+    /// Messages are not compressed.
     #[default]
     Identity,
-    /// gzip.
+    /// Messages may be compressed with gzip.
     Gzip,
-    /// In a way we do not know.
+    /// The encoding is not supported.
     Unknown,
 }
 
-/// Nanoseconds of a grpc-timeout: 1 to 8 digits and a unit. None: it is none.
+/// Parse a grpc-timeout, which is 1 to 8 digits and a unit, into nanoseconds. None: it is malformed.
 pub fn timeout_ns(value: &[u8]) -> Option<i64> {
     let (unit, digits) = value.split_last()?;
     if digits.is_empty() || digits.len() > 8 {
@@ -47,19 +47,19 @@ pub fn timeout_ns(value: &[u8]) -> Option<i64> {
     Some(number.saturating_mul(unit_ns))
 }
 
-/// One message at the head of a body.
+/// The first length-prefixed message of a buffer.
 pub enum PrefixedMessage<'a> {
-    /// Not all of it is here.
+    /// The message is not complete yet.
     Partial,
-    /// Its flag, its bytes, and where the next one begins.
-    Whole(u8, &'a [u8], usize),
-    /// It will be longer than is taken.
+    /// The compressed flag, the message, and the offset of the next prefix.
+    Complete(u8, &'a [u8], usize),
+    /// The prefix announces this many bytes, more than are accepted.
     TooLong(usize),
 }
 
-/// Look at the head of a body.
-pub fn read_prefixed(body: &[u8], bytes_max: usize) -> PrefixedMessage<'_> {
-    let Some((&flag, rest)) = body.split_first() else {
+/// Read the first length-prefixed message of a buffer.
+pub fn read_prefixed(buffer: &[u8], bytes_max: usize) -> PrefixedMessage<'_> {
+    let Some((&flag, rest)) = buffer.split_first() else {
         return PrefixedMessage::Partial;
     };
     let Some(length) = rest.first_chunk::<4>() else {
@@ -69,25 +69,25 @@ pub fn read_prefixed(body: &[u8], bytes_max: usize) -> PrefixedMessage<'_> {
     if length > bytes_max {
         return PrefixedMessage::TooLong(length);
     }
-    match body.get(PREFIX_BYTES..PREFIX_BYTES + length) {
-        Some(message) => PrefixedMessage::Whole(flag, message, PREFIX_BYTES + length),
+    match buffer.get(PREFIX_BYTES..PREFIX_BYTES + length) {
+        Some(message) => PrefixedMessage::Complete(flag, message, PREFIX_BYTES + length),
         None => PrefixedMessage::Partial,
     }
 }
 
-/// Begin a message in `out`; returns where its prefix stands.
-pub fn begin(out: &mut Vec<u8>) -> usize {
+/// Begin a message in `out` with an empty prefix. Returns the offset of the prefix.
+pub fn begin_message(out: &mut Vec<u8>) -> usize {
     out.extend_from_slice(&[0; PREFIX_BYTES]);
     out.len() - PREFIX_BYTES
 }
 
-/// Write the length of the message that began at `at`.
-pub fn finish(out: &mut [u8], at: usize) {
+/// Write the length of the message whose prefix is at `at`.
+pub fn finish_message(out: &mut [u8], at: usize) {
     let length = (out.len() - at - PREFIX_BYTES) as u32;
     out[at + 1..at + PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
 }
 
-/// The refusal of a message that is too long.
+/// The refusal of a message that is longer than is accepted.
 pub fn too_long(length: usize, bytes_max: usize) -> Refusal {
     Refusal::new(
         code::RESOURCE_EXHAUSTED,
@@ -97,7 +97,7 @@ pub fn too_long(length: usize, bytes_max: usize) -> Refusal {
     )
 }
 
-/// A message whose flag is not 0, made plain; bounded.
+/// Decompress a message whose compressed flag is set, up to `bytes_max` bytes.
 pub fn decompress(
     flag: u8,
     message: &[u8],
@@ -110,12 +110,13 @@ pub fn decompress(
             "the message is marked as compressed and the call names no grpc-encoding; name gzip",
         ));
     }
-    let mut plain = Vec::new();
-    let read = MultiGzDecoder::new(message).take(bytes_max as u64 + 1).read_to_end(&mut plain);
+    let mut decompressed = Vec::new();
+    let read =
+        MultiGzDecoder::new(message).take(bytes_max as u64 + 1).read_to_end(&mut decompressed);
     if read.is_err() {
         return Err(Refusal::new(code::INTERNAL, "the message is not the gzip it says it is"));
     }
-    if plain.len() > bytes_max {
+    if decompressed.len() > bytes_max {
         return Err(Refusal::new(
             code::RESOURCE_EXHAUSTED,
             format!(
@@ -124,14 +125,14 @@ pub fn decompress(
             ),
         ));
     }
-    Ok(plain)
+    Ok(decompressed)
 }
 
-/// A call's last fields.
+/// The trailers of a call that ends with a refusal.
 pub fn trailers(refusal: &Refusal) -> Fields {
     let mut fields = vec![(b"grpc-status".to_vec(), refusal.code.to_string().into_bytes())];
-    if !refusal.words.is_empty() {
-        fields.push((b"grpc-message".to_vec(), percent_encoded(&refusal.words)));
+    if !refusal.message.is_empty() {
+        fields.push((b"grpc-message".to_vec(), percent_encoded(&refusal.message)));
     }
     if let Some(pushback_ms) = refusal.pushback_ms {
         let text = pushback_ms.to_string().into_bytes();
@@ -140,11 +141,11 @@ pub fn trailers(refusal: &Refusal) -> Fields {
     fields
 }
 
-/// grpc-message's encoding: printable ASCII but '%' as it is.
-pub fn percent_encoded(words: &str) -> Vec<u8> {
+/// Encode a grpc-message: every byte but printable ASCII, and '%', is percent-encoded.
+pub fn percent_encoded(message: &str) -> Vec<u8> {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let mut encoded = Vec::with_capacity(words.len());
-    for octet in words.bytes() {
+    let mut encoded = Vec::with_capacity(message.len());
+    for octet in message.bytes() {
         if matches!(octet, b' '..=b'~') && octet != b'%' {
             encoded.push(octet);
         } else {
@@ -159,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timeouts_are_as_the_protocol_has_them() {
+    fn timeout_ns_reads_digits_and_a_unit_and_nothing_else() {
         assert_eq!(timeout_ns(b"1S"), Some(1_000_000_000));
         assert_eq!(timeout_ns(b"0n"), Some(0));
         assert_eq!(timeout_ns(b"99999999H"), Some(i64::MAX));
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_percent_encoded() {
+    fn percent_encoded_keeps_printable_ascii() {
         assert_eq!(percent_encoded("50 % \u{e9}\n"), b"50 %25 %C3%A9%0A");
     }
 }

@@ -4,60 +4,61 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-
 use std::sync::Arc;
 
-use socket2::{Domain, Protocol, Socket as Raw, Type};
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
 use crate::http2::tls::{Tls, TlsSocket};
 use crate::sys::os::duplicate;
 
-/// Connections that may wait to be accepted.
+/// Length of the kernel's queue of connections to be accepted.
 pub const BACKLOG: i32 = 1_024;
 
-/// Where connections come from.
+/// A listening socket.
 pub enum Listener {
-    /// host:port, and how connections are encrypted.
+    /// TCP, and TLS for its connections if that is configured.
     Tcp(TcpListener, Option<Arc<Tls>>),
-    /// A path.
     Unix(UnixListener),
 }
 
 impl Listener {
-    /// Open a TCP port beside other processes; 0: a free one.
+    /// Bind a TCP port with SO_REUSEPORT, beside other processes. Port 0 takes a free one.
     pub fn tcp(host: &str, port: u16, tls: Option<Arc<Tls>>) -> io::Result<Listener> {
         let address: SocketAddr = (host, port)
             .to_socket_addrs()?
             .next()
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host has no address"))?;
-        let raw = Raw::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        raw.set_reuse_address(true)?;
-        raw.set_reuse_port(true)?;
-        raw.set_nonblocking(true)?;
-        raw.bind(&address.into())?;
-        raw.listen(BACKLOG)?;
-        Ok(Listener::Tcp(raw.into(), tls))
+        let socket =
+            RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Listener::Tcp(socket.into(), tls))
     }
 
-    /// Listen at a bound TCP socket that was lent: others may accept from it as well.
-    pub fn lent(fd: RawFd, tls: Option<Arc<Tls>>) -> io::Result<Listener> {
-        let raw = Raw::from(duplicate(fd)?);
-        raw.set_nonblocking(true)?;
-        raw.listen(BACKLOG)?;
-        Ok(Listener::Tcp(raw.into(), tls))
+    /// Listen at a bound TCP socket of another owner, who may accept from it as well. The descriptor
+    /// is duplicated.
+    pub fn from_fd(fd: RawFd, tls: Option<Arc<Tls>>) -> io::Result<Listener> {
+        let socket = RawSocket::from(duplicate(fd)?);
+        socket.set_nonblocking(true)?;
+        socket.listen(BACKLOG)?;
+        Ok(Listener::Tcp(socket.into(), tls))
     }
 
-    /// Open a Unix socket. Whoever had the path keeps the connections it has, and gets no more.
+    /// Bind a Unix socket. If another process listens at the path, it keeps the connections that it
+    /// has and gets no new ones.
     pub fn unix(path: &str) -> io::Result<Listener> {
-        let fresh = format!("{path}.{}", std::process::id());
-        let _ = std::fs::remove_file(&fresh);
-        let listener = UnixListener::bind(&fresh)?;
+        let temporary = format!("{path}.{}", std::process::id());
+        let _ = std::fs::remove_file(&temporary);
+        let listener = UnixListener::bind(&temporary)?;
         listener.set_nonblocking(true)?;
-        std::fs::rename(&fresh, path)?;
+        std::fs::rename(&temporary, path)?;
         Ok(Listener::Unix(listener))
     }
 
-    /// The TCP port; 0 for a path.
+    /// The TCP port. 0 for a Unix socket.
     pub fn port(&self) -> u16 {
         match self {
             Listener::Tcp(listener, _) => listener.local_addr().map_or(0, |address| address.port()),
@@ -65,7 +66,7 @@ impl Listener {
         }
     }
 
-    /// The next connection that waits.
+    /// Accept the next connection.
     pub fn accept(&self) -> io::Result<Socket> {
         match self {
             Listener::Tcp(listener, tls) => {
@@ -74,7 +75,7 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Ok(match tls {
                     None => Socket::Tcp(stream),
-                    Some(tls) => Socket::Tls(Box::new(tls.greet(stream)?)),
+                    Some(tls) => Socket::Tls(Box::new(tls.accept(stream)?)),
                 })
             }
             Listener::Unix(listener) => {
@@ -95,18 +96,15 @@ impl AsRawFd for Listener {
     }
 }
 
-/// One connection's socket.
+/// The socket of one connection.
 pub enum Socket {
-    /// Over TCP.
     Tcp(TcpStream),
-    /// Over TCP, encrypted.
     Tls(Box<TlsSocket>),
-    /// Over a Unix socket.
     Unix(UnixStream),
 }
 
 impl Socket {
-    /// Say that we send no more; the peer's last bytes are still read.
+    /// Shut down the sending side. The peer's bytes can still be read.
     pub fn shutdown_write(&self) {
         let _ = match self {
             Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
@@ -115,9 +113,9 @@ impl Socket {
         };
     }
 
-    /// Whether bytes that were written still lie here.
-    pub fn unsent(&self) -> bool {
-        matches!(self, Socket::Tls(stream) if stream.unsent())
+    /// Whether TLS holds encrypted bytes that the kernel did not take yet.
+    pub fn has_unsent(&self) -> bool {
+        matches!(self, Socket::Tls(stream) if stream.has_unsent())
     }
 }
 

@@ -1,129 +1,133 @@
-//! One HTTP/2 stream: what came in, what goes out, and what of it is inside.
+//! One HTTP/2 stream: its request, its buffers, and the calls that it has inside.
 
 use crate::http2::grpc::Encoding;
 use crate::sys::nghttp2::{BodyState, Fields};
 
-/// Who serves a path.
+/// How the method at a path is served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Method {
-    /// Decoded here, one message.
+    /// One PredictRequest, decoded here.
     Predict,
-    /// Decoded here, many messages.
+    /// A stream of PredictRequests, decoded here.
     PredictStream,
-    /// Decoded here, one message in the Open Inference Protocol.
+    /// One ModelInferRequest of the Open Inference Protocol, decoded here.
     Infer,
-    /// Passed to Python as bytes, one message.
+    /// One message, passed to Python as bytes.
     RawUnary,
-    /// Passed to Python as bytes, many messages.
+    /// A stream of messages, passed to Python as bytes.
     RawStream,
 }
 
 impl Method {
-    /// Whether more than one message may come.
-    pub fn streams(self) -> bool {
+    /// Whether the client may send more than one message.
+    pub fn is_client_streaming(self) -> bool {
         matches!(self, Method::PredictStream | Method::RawStream)
     }
 }
 
-/// How far a stream is.
+/// How much of a stream's request was received.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Its headers are being read.
-    Head,
-    /// Messages are taken.
+    /// The header block is being received.
+    Headers,
+    /// Messages are accepted.
     Open,
-    /// What comes is thrown away: its one message is here, or it is over.
+    /// No further message is accepted: the only one was received, or the call is over. Bytes that
+    /// still arrive are discarded.
     InputDone,
 }
 
 /// How a stream ends.
 pub enum StreamEnd {
-    /// Status 0, nothing more.
+    /// With grpc-status 0 and nothing else.
     Ok,
-    /// These fields.
-    With(Fields),
+    /// With these trailers.
+    Trailers(Fields),
 }
 
-/// What the headers said.
+/// What the header block of a request said.
 #[derive(Default)]
-pub struct Head {
-    /// POST.
-    pub posted: bool,
-    /// application/grpc, or a kind of it.
-    pub typed: bool,
-    /// Bytes as HTTP/2 counts them.
+pub struct RequestHeaders {
+    /// :method was POST.
+    pub is_post: bool,
+    /// content-type was application/grpc, with or without a suffix.
+    pub is_grpc: bool,
+    /// Size of the header list as HTTP/2 counts it.
     pub bytes: usize,
     /// grpc-timeout.
     pub timeout_ns: Option<i64>,
     /// grpc-encoding.
     pub encoding: Encoding,
-    /// The path of a raw call.
+    /// The path, kept for raw calls only.
     pub path: String,
-    /// Metadata of a raw call.
+    /// The metadata, kept for raw calls only.
     pub metadata: Fields,
 }
 
-/// See above.
+/// One stream from the beginning of its header block until nghttp2 reports it closed.
+///
+/// Received bytes gather in `incoming` until they are a whole message. Messages to be sent gather in
+/// `outgoing`, which nghttp2 reads through `read`.
 pub struct Stream {
-    /// None: nobody serves its path.
+    /// How the path is served. None: no method has this path.
     pub method: Option<Method>,
-    /// How far it is.
+    /// How much of the request was received.
     pub phase: Phase,
-    /// From its headers.
-    pub head: Head,
-    /// Monotonic.
+    /// The request's headers.
+    pub headers: RequestHeaders,
+    /// Monotonic time at which the header block began.
     pub arrived_ns: i64,
-    /// Monotonic, from grpc-timeout.
+    /// Monotonic deadline, from grpc-timeout.
     pub deadline_ns: Option<i64>,
-    /// Bytes of messages that are not whole, or for which there is no room.
-    pub body: Vec<u8>,
-    /// Bytes of the window that were not given back.
+    /// Received bytes of a message that is not complete, or that cannot be admitted yet.
+    pub incoming: Vec<u8>,
+    /// Received bytes for which no WINDOW_UPDATE was sent yet.
     pub unconsumed: usize,
-    /// The one call inside; 0: none.
+    /// Handle of a unary call that is inside. 0: there is none.
     pub handle: u64,
-    /// Calls inside, of a stream of messages.
+    /// Handles of a PredictStream's calls that are inside.
     pub handles: Vec<u64>,
-    /// A raw call's id; 0: none.
-    pub raw: u64,
-    /// Messages that a raw call's handler asked for.
-    pub wanted: u32,
-    /// Messages to be sent.
-    pub out: Vec<u8>,
-    /// How much of `out` is sent.
+    /// Id of the raw call. 0: this is not a raw call.
+    pub raw_call: u64,
+    /// Messages that the raw call's handler asked for and did not get yet.
+    pub messages_wanted: u32,
+    /// Messages to be sent, with their gRPC prefixes.
+    pub outgoing: Vec<u8>,
+    /// How many bytes of `outgoing` nghttp2 has read.
     pub sent: usize,
-    /// Response headers of a raw call's own.
-    pub initial: Fields,
-    /// Set once nothing more will be added to `out`.
-    pub ending: Option<StreamEnd>,
-    /// Response headers were submitted.
+    /// Response headers that a raw call adds.
+    pub initial_metadata: Fields,
+    /// How the stream ends once `outgoing` is sent. None: more messages may follow.
+    pub end: Option<StreamEnd>,
+    /// The response headers were submitted to nghttp2.
     pub headers_submitted: bool,
-    /// The session waits for `out` to grow.
+    /// nghttp2 found nothing to send and waits for `Session::resume`.
     pub deferred: bool,
-    /// The peer has said all.
+    /// The client sent END_STREAM.
     pub remote_closed: bool,
-    /// A raw call's handler waits for `out` to be empty.
+    /// A raw call's handler waits until `outgoing` is empty.
     pub notify_when_sent: bool,
 }
 
 impl Stream {
-    /// A stream whose headers begin.
+    /// A stream whose header block begins.
     pub fn new(arrived_ns: i64) -> Stream {
         Stream {
             method: None,
-            phase: Phase::Head,
-            head: Head::default(),
+            phase: Phase::Headers,
+            headers: RequestHeaders::default(),
             arrived_ns,
             deadline_ns: None,
-            body: Vec::new(),
+            incoming: Vec::new(),
             unconsumed: 0,
             handle: 0,
             handles: Vec::new(),
-            raw: 0,
-            wanted: 0,
-            out: Vec::new(),
+            raw_call: 0,
+            messages_wanted: 0,
+            outgoing: Vec::new(),
             sent: 0,
-            initial: Vec::new(),
-            ending: None,
+            initial_metadata: Vec::new(),
+            end: None,
             headers_submitted: false,
             deferred: false,
             remote_closed: false,
@@ -131,29 +135,29 @@ impl Stream {
         }
     }
 
-    /// Fill `into`, and say what follows.
+    /// Copy outgoing bytes into `into`. Returns how many, and what follows them.
     pub fn read(&mut self, into: &mut [u8]) -> (usize, BodyState) {
-        let left = &self.out[self.sent..];
-        let count = left.len().min(into.len());
-        into[..count].copy_from_slice(&left[..count]);
+        let unsent = &self.outgoing[self.sent..];
+        let count = unsent.len().min(into.len());
+        into[..count].copy_from_slice(&unsent[..count]);
         self.sent += count;
-        if self.sent < self.out.len() {
+        if self.sent < self.outgoing.len() {
             return (count, BodyState::More);
         }
-        self.out.clear();
+        self.outgoing.clear();
         self.sent = 0;
-        match self.ending.take() {
+        match self.end.take() {
             None => {
                 self.deferred = count == 0;
-                (count, BodyState::Wait)
+                (count, BodyState::Deferred)
             }
             Some(StreamEnd::Ok) => (count, BodyState::Ok),
-            Some(StreamEnd::With(fields)) => (count, BodyState::Trailers(fields)),
+            Some(StreamEnd::Trailers(fields)) => (count, BodyState::Trailers(fields)),
         }
     }
 
-    /// Bytes that wait to be sent.
+    /// Bytes that are still to be sent.
     pub fn unsent(&self) -> usize {
-        self.out.len() - self.sent
+        self.outgoing.len() - self.sent
     }
 }

@@ -1,82 +1,99 @@
-//! What each frame of a connection means for its calls.
+//! What each HTTP/2 event means for the calls of a connection.
 
-use super::streams::{SessionAction, Streams, METADATA_OVERHEAD, REQUEST_ID_CHARS_MAX, UNSENT_MAX};
+use crate::calls::refusal::{code, Refusal};
 use crate::calls::reply::put_status;
-use crate::calls::shape::{code, Refusal};
 use crate::http2::grpc::{self, Encoding, PrefixedMessage};
+use crate::http2::service::{RawCallEvent, Service, StreamRef, TimerKind};
 use crate::http2::stream::{Method, Phase, Stream, StreamEnd};
-use crate::io_thread::server_state::{ServerState, StreamRef, TimerKind};
-use crate::io_thread::shared::Event;
-use crate::sys::nghttp2::{code as http2, kind, BodyState, Events, ACK};
+use crate::http2::streams::{SessionAction, Streams};
+use crate::sys::nghttp2::{error_code, frame_type, BodyState, Events, ACK};
 
-/// A connection's streams in the house they call at.
-pub struct StreamEvents<'a> {
-    /// The connection's.
+/// Characters of a refused message's request id that are sent back with its status.
+const REQUEST_ID_CHARS_MAX: usize = 128;
+/// Unsent bytes of one stream's replies. Above it, the stream's messages are not read.
+const UNSENT_MAX: usize = 64 * 1024;
+/// HTTP/2 counts every header field as this many bytes more than its name and value.
+const FIELD_OVERHEAD: usize = 32;
+
+/// Receives nghttp2's callbacks for one connection and turns them into calls of a service.
+///
+/// Unary calls: the first complete message is admitted, and everything after it is discarded.
+/// Client-streaming calls: messages are admitted while the stream may have another call inside, and
+/// the flow-control window is returned only as they are taken, so that a fast client has to wait.
+/// Callbacks never touch the session. They note a `SessionAction` instead.
+pub struct StreamEvents<'a, S: Service> {
+    /// The connection's streams.
     pub streams: &'a mut Streams,
-    /// The house.
-    pub server: &'a mut ServerState,
+    /// The server that admits calls.
+    pub server: &'a mut S,
 }
 
-impl StreamEvents<'_> {
-    fn place(&self, stream: i32) -> StreamRef {
+impl<S: Service> StreamEvents<'_, S> {
+    fn stream_ref(&self, id: i32) -> StreamRef {
         StreamRef {
             token: self.streams.token,
-            stream,
+            stream: id,
         }
     }
 
-    /// Refuse at the door, and count it.
+    /// End a stream with a refusal that concerns no model, and count it.
     fn refuse(&mut self, id: i32, refusal: &Refusal) {
-        self.server.refused("", refusal);
+        self.server.count_refusal("", refusal);
         self.streams.refuse(id, refusal);
     }
 
-    /// One whole message.
+    /// Handle one complete message. `flag` is the first byte of its gRPC prefix.
     fn message(&mut self, id: i32, flag: u8, message: &[u8]) {
-        let place = self.place(id);
+        let stream_ref = self.stream_ref(id);
         let Some(stream) = self.streams.open.get_mut(&id) else {
             return;
         };
         let Some(method) = stream.method else {
             return;
         };
-        if !method.streams() {
+        let streaming = method.is_client_streaming();
+        if !streaming {
             stream.phase = Phase::InputDone;
         }
-        let (arrived_ns, deadline_ns) = (stream.arrived_ns, stream.deadline_ns);
-        let arrived_ns = if method.streams() { self.server.now_ns } else { arrived_ns };
-        let unpacked;
+        // A stream's message arrives now; a unary call arrived with its headers.
+        let deadline_ns = stream.deadline_ns;
+        let arrived_ns = if streaming { self.server.now_ns() } else { stream.arrived_ns };
+        // Decompress.
+        let decompressed;
         let message = if flag == 0 {
             message
         } else {
-            let bytes_max = self.server.limits.message_bytes_max;
-            match grpc::decompress(flag, message, stream.head.encoding, bytes_max) {
+            let bytes_max = self.server.limits().message_bytes_max;
+            match grpc::decompress(flag, message, stream.headers.encoding, bytes_max) {
                 Ok(plain) => {
-                    unpacked = plain;
-                    &unpacked
+                    decompressed = plain;
+                    &decompressed
                 }
                 Err(refusal) => return self.refuse(id, &refusal),
             }
         };
+        // Pass a raw call's message to Python.
         if matches!(method, Method::RawUnary | Method::RawStream) {
-            stream.wanted = stream.wanted.saturating_sub(1);
-            let raw = stream.raw;
-            self.server.event(Event::Message(raw, message.to_vec()));
+            stream.messages_wanted = stream.messages_wanted.saturating_sub(1);
+            let raw_call = stream.raw_call;
+            self.server.raw_call_event(RawCallEvent::Message(raw_call, message.to_vec()));
             return;
         }
-        match self.server.admit(method, message, place, arrived_ns, deadline_ns) {
-            Ok(handle) if method.streams() => stream.handles.push(handle),
+        // Decode and admit the call. A PredictStream goes on after a refused message.
+        match self.server.admit(method, message, stream_ref, arrived_ns, deadline_ns) {
+            Ok(handle) if streaming => stream.handles.push(handle),
             Ok(handle) => stream.handle = handle,
-            Err((refusal, request_id)) if method.streams() => {
+            Err((refusal, request_id)) if streaming => {
                 let echoed: String = request_id.chars().take(REQUEST_ID_CHARS_MAX).collect();
-                self.streams.push(id, |out| put_status(out, echoed.as_bytes(), &refusal));
+                let write = |out: &mut Vec<u8>| put_status(out, echoed.as_bytes(), &refusal);
+                self.streams.send_message(id, write);
             }
             Err((refusal, _)) => self.streams.refuse(id, &refusal),
         }
     }
 
-    /// Take the messages of a stream of them, as far as there is room.
-    pub fn pump(&mut self, id: i32) {
+    /// Take messages out of a client-streaming call's buffer while the stream may have more inside.
+    pub fn take_messages(&mut self, id: i32) {
         loop {
             let Some(stream) = self.streams.open.get_mut(&id) else {
                 return;
@@ -84,52 +101,57 @@ impl StreamEvents<'_> {
             if stream.phase != Phase::Open {
                 return;
             }
-            let room = match stream.method {
-                Some(Method::RawStream) => stream.wanted > 0,
+            // Stop while the handler asks for nothing, or too much is unanswered or unsent.
+            let has_room = match stream.method {
+                Some(Method::RawStream) => stream.messages_wanted > 0,
                 _ => {
-                    !self.streams.leaving
-                        && stream.handles.len() < self.server.limits.stream_calls_max
+                    !self.streams.going_away
+                        && stream.handles.len() < self.server.limits().stream_calls_max
                         && stream.unsent() < UNSENT_MAX
                 }
             };
-            if !room {
+            if !has_room {
                 return;
             }
-            let body = std::mem::take(&mut stream.body);
-            let mut next = 0;
+            // Handle the next message. The buffer is taken out meanwhile: `message` borrows from it.
+            let incoming = std::mem::take(&mut stream.incoming);
+            let mut taken = 0;
             let mut refusal = None;
-            match grpc::read_prefixed(&body, self.server.limits.message_bytes_max) {
-                PrefixedMessage::Whole(flag, message, behind) => {
+            let bytes_max = self.server.limits().message_bytes_max;
+            match grpc::read_prefixed(&incoming, bytes_max) {
+                PrefixedMessage::Complete(flag, message, end) => {
                     self.message(id, flag, message);
-                    next = behind;
+                    taken = end;
                 }
                 PrefixedMessage::TooLong(length) => {
-                    refusal = Some(grpc::too_long(length, self.server.limits.message_bytes_max));
+                    refusal = Some(grpc::too_long(length, bytes_max));
                 }
                 PrefixedMessage::Partial => {}
             }
             if let Some(refusal) = refusal {
                 return self.refuse(id, &refusal);
             }
+            // Put the rest of the buffer back, unless the message ended the call.
             let Some(stream) = self.streams.open.get_mut(&id) else {
                 return;
             };
             if stream.phase == Phase::Open {
-                stream.body = body;
-                stream.body.drain(..next);
+                stream.incoming = incoming;
+                stream.incoming.drain(..taken);
             }
-            if next == 0 || stream.body.is_empty() {
+            // No complete message is left: return the window, so that the client sends more.
+            if taken == 0 || stream.incoming.is_empty() {
                 let unconsumed = std::mem::take(&mut stream.unconsumed);
                 if unconsumed > 0 {
                     self.streams.actions.push(SessionAction::Consume(id, unconsumed));
                 }
-                return self.input_ended(id);
+                return self.end_of_input(id);
             }
         }
     }
 
-    /// What follows when a stream of messages has none left to take.
-    pub fn input_ended(&mut self, id: i32) {
+    /// End a client-streaming call's input, if the client sent END_STREAM and no message is left.
+    pub fn end_of_input(&mut self, id: i32) {
         let Some(stream) = self.streams.open.get_mut(&id) else {
             return;
         };
@@ -137,141 +159,150 @@ impl StreamEvents<'_> {
             return;
         }
         match stream.method {
+            // A PredictStream ends when all its messages are answered.
             Some(Method::PredictStream) => {
-                let bytes_max = self.server.limits.message_bytes_max;
-                let none = matches!(
-                    grpc::read_prefixed(&stream.body, bytes_max),
-                    PrefixedMessage::Partial
-                );
-                if stream.handles.is_empty() && none {
+                let bytes_max = self.server.limits().message_bytes_max;
+                let partial = grpc::read_prefixed(&stream.incoming, bytes_max);
+                let no_message = matches!(partial, PrefixedMessage::Partial);
+                if stream.handles.is_empty() && no_message {
                     self.streams.end(id, StreamEnd::Ok);
                 }
             }
             Some(Method::RawStream) => {
                 stream.phase = Phase::InputDone;
-                let raw = stream.raw;
-                self.server.event(Event::Ended(raw));
+                let raw_call = stream.raw_call;
+                self.server.raw_call_event(RawCallEvent::Ended(raw_call));
             }
             _ => {}
         }
     }
 
-    /// Begin a raw call: Python hears of it.
-    fn open_raw(&mut self, id: i32) {
-        let raw = self.server.open_raw(self.place(id));
+    /// Begin a raw call, with the path and metadata that Python needs.
+    fn open_raw_call(&mut self, id: i32) {
+        let raw_call = self.server.open_raw_call(self.stream_ref(id));
         if let Some(stream) = self.streams.open.get_mut(&id) {
-            stream.raw = raw;
-            let path = std::mem::take(&mut stream.head.path);
-            let metadata = std::mem::take(&mut stream.head.metadata);
+            stream.raw_call = raw_call;
+            let path = std::mem::take(&mut stream.headers.path);
+            let metadata = std::mem::take(&mut stream.headers.metadata);
             let deadline_ns = stream.deadline_ns.unwrap_or(0);
-            self.server.event(Event::Opened(raw, path, metadata, deadline_ns));
+            let opened = RawCallEvent::Opened(raw_call, path, metadata, deadline_ns);
+            self.server.raw_call_event(opened);
+        }
+    }
+
+    /// Check a request's complete headers, and begin its call.
+    fn begin_call(&mut self, id: i32) {
+        let stream_ref = self.stream_ref(id);
+        let Some(stream) = self.streams.open.get_mut(&id) else {
+            return;
+        };
+        let deadline_ns = stream.headers.timeout_ns.map(|ns| stream.arrived_ns.saturating_add(ns));
+        stream.deadline_ns = deadline_ns;
+        // Refuse headers that are too large.
+        let (bytes, bytes_max) = (stream.headers.bytes, self.server.limits().metadata_bytes_max);
+        if bytes > bytes_max {
+            let message = format!(
+                "the call's headers are {bytes} bytes; at most {bytes_max} are taken \
+                 (metadata_bytes_max)"
+            );
+            return self.refuse(id, &Refusal::new(code::RESOURCE_EXHAUSTED, message));
+        }
+        // Refuse what is not gRPC: Method Not Allowed, Unsupported Media Type.
+        if !stream.headers.is_post {
+            return self.streams.end_http(id, b"405");
+        }
+        if !stream.headers.is_grpc {
+            return self.streams.end_http(id, b"415");
+        }
+        // Refuse unknown methods and encodings.
+        let Some(method) = stream.method else {
+            let refusal = Refusal::new(code::UNIMPLEMENTED, "Method not found!");
+            return self.streams.refuse(id, &refusal);
+        };
+        if stream.headers.encoding == Encoding::Unknown {
+            let message = "the call's grpc-encoding is unknown; send identity or gzip";
+            let mut trailers = grpc::trailers(&Refusal::new(code::UNIMPLEMENTED, message));
+            trailers.push((b"grpc-accept-encoding".to_vec(), b"identity,gzip".to_vec()));
+            return self.streams.end(id, StreamEnd::Trailers(trailers));
+        }
+        // Watch the deadline here, except for unary calls that the batch pipeline watches.
+        if let (Some(deadline_ns), Method::PredictStream | Method::RawUnary | Method::RawStream) =
+            (deadline_ns, method)
+        {
+            self.server.set_timer(deadline_ns, stream_ref, TimerKind::Deadline);
+        }
+        // A raw stream begins before its first message; other calls begin with it.
+        if method == Method::RawStream {
+            self.open_raw_call(id);
+        }
+        if !method.is_client_streaming() {
+            self.streams.new_streams.push(id);
         }
     }
 }
 
-fn no_message() -> Refusal {
-    Refusal::invalid("the call ended without a message; send one")
-}
-
-impl Events for StreamEvents<'_> {
-    fn begin(&mut self, id: i32) {
-        self.streams.open.insert(id, Stream::new(self.server.now_ns));
+impl<S: Service> Events for StreamEvents<'_, S> {
+    fn begin_headers(&mut self, id: i32) {
+        self.streams.open.insert(id, Stream::new(self.server.now_ns()));
     }
 
     fn header(&mut self, id: i32, name: &[u8], value: &[u8]) -> bool {
         let Some(stream) = self.streams.open.get_mut(&id) else {
             return true;
         };
-        let bytes_max = self.server.limits.metadata_bytes_max;
-        stream.head.bytes += name.len() + value.len() + METADATA_OVERHEAD;
-        if stream.head.bytes > bytes_max {
-            return stream.head.bytes <= 2 * bytes_max;
+        // Above the limit, fields are only counted. Above twice the limit, the stream is reset.
+        let bytes_max = self.server.limits().metadata_bytes_max;
+        stream.headers.bytes += name.len() + value.len() + FIELD_OVERHEAD;
+        if stream.headers.bytes > bytes_max {
+            return stream.headers.bytes <= 2 * bytes_max;
         }
-        if stream.phase != Phase::Head {
+        // Trailers of the client mean nothing.
+        if stream.phase != Phase::Headers {
             return true;
         }
-        let head = &mut stream.head;
+        // Note what the call needs.
+        let headers = &mut stream.headers;
         match name {
             b":path" => {
-                stream.method = self.server.methods.get(value).copied();
+                stream.method = self.server.method(value);
                 if matches!(stream.method, Some(Method::RawUnary | Method::RawStream)) {
-                    head.path = String::from_utf8_lossy(value).into_owned();
+                    headers.path = String::from_utf8_lossy(value).into_owned();
                 }
             }
-            b":method" => head.posted = value == b"POST",
+            b":method" => headers.is_post = value == b"POST",
             b"content-type" => {
-                let kind = value.strip_prefix(b"application/grpc");
-                head.typed =
-                    kind.is_some_and(|kind| matches!(kind.first(), None | Some(b'+' | b';')));
+                let suffix = value.strip_prefix(b"application/grpc");
+                headers.is_grpc =
+                    suffix.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')));
             }
-            b"grpc-timeout" => head.timeout_ns = grpc::timeout_ns(value),
+            b"grpc-timeout" => headers.timeout_ns = grpc::timeout_ns(value),
             b"grpc-encoding" => {
-                head.encoding = match value {
+                headers.encoding = match value {
                     b"identity" => Encoding::Identity,
                     b"gzip" => Encoding::Gzip,
                     _ => Encoding::Unknown,
                 };
             }
-            _ if !head.path.is_empty() && name[0] != b':' => {
-                head.metadata.push((name.to_vec(), value.to_vec()));
+            // `path` is set for raw calls only; their handlers may ask for any metadata.
+            _ if !headers.path.is_empty() && name[0] != b':' => {
+                headers.metadata.push((name.to_vec(), value.to_vec()));
             }
             _ => {}
         }
         true
     }
 
-    fn headers_end(&mut self, id: i32, end_of_stream: bool) {
+    fn end_headers(&mut self, id: i32, end_of_stream: bool) {
         let Some(stream) = self.streams.open.get_mut(&id) else {
             return;
         };
-        if stream.phase == Phase::Head {
-            let bytes_max = self.server.limits.metadata_bytes_max;
-            let bytes = stream.head.bytes;
-            let (posted, typed) = (stream.head.posted, stream.head.typed);
+        if stream.phase == Phase::Headers {
             stream.remote_closed = end_of_stream;
             stream.phase = Phase::Open;
-            stream.deadline_ns =
-                stream.head.timeout_ns.map(|left_ns| stream.arrived_ns.saturating_add(left_ns));
-            let (method, deadline_ns) = (stream.method, stream.deadline_ns);
-            if bytes > bytes_max {
-                let words = format!(
-                    "the call's headers are {bytes} bytes; at most {bytes_max} are taken \
-                     (metadata_bytes_max)"
-                );
-                return self.refuse(id, &Refusal::new(code::RESOURCE_EXHAUSTED, words));
-            }
-            if !posted {
-                return self.streams.end_http(id, b"405");
-            }
-            if !typed {
-                return self.streams.end_http(id, b"415");
-            }
-            let Some(method) = method else {
-                let refusal = Refusal::new(code::UNIMPLEMENTED, "Method not found!");
-                return self.streams.refuse(id, &refusal);
-            };
-            if stream.head.encoding == Encoding::Unknown {
-                let words = "the call's grpc-encoding is unknown; send identity or gzip";
-                let mut fields = grpc::trailers(&Refusal::new(code::UNIMPLEMENTED, words));
-                fields.push((b"grpc-accept-encoding".to_vec(), b"identity,gzip".to_vec()));
-                return self.streams.end(id, StreamEnd::With(fields));
-            }
-            if let (
-                Some(deadline_ns),
-                Method::PredictStream | Method::RawUnary | Method::RawStream,
-            ) = (deadline_ns, method)
-            {
-                self.server.set_timer(deadline_ns, self.place(id), TimerKind::Deadline);
-            }
-            if method == Method::RawStream {
-                self.open_raw(id);
-            }
-            if !method.streams() {
-                self.streams.new_streams.push(id);
-            }
+            self.begin_call(id);
         }
         if end_of_stream {
-            self.end(id);
+            self.end_stream(id);
         }
     }
 
@@ -282,34 +313,37 @@ impl Events for StreamEvents<'_> {
         if stream.phase != Phase::Open {
             return bytes.len();
         }
-        if stream.method.is_some_and(Method::streams) {
-            stream.body.extend_from_slice(bytes);
+        // Client-streaming calls: buffer, and return the window as messages are taken.
+        if stream.method.is_some_and(Method::is_client_streaming) {
+            stream.incoming.extend_from_slice(bytes);
             stream.unconsumed += bytes.len();
-            self.pump(id);
+            self.take_messages(id);
             return 0;
         }
-        let bytes_max = self.server.limits.message_bytes_max;
-        let new_streams = !stream.body.is_empty();
-        if new_streams {
-            stream.body.extend_from_slice(bytes);
+        // Unary calls: most messages arrive in one DATA frame and are decoded without a copy.
+        let bytes_max = self.server.limits().message_bytes_max;
+        let buffered = !stream.incoming.is_empty();
+        if buffered {
+            stream.incoming.extend_from_slice(bytes);
         }
-        let body = if new_streams { std::mem::take(&mut stream.body) } else { Vec::new() };
-        let whole = if new_streams { &body[..] } else { bytes };
-        match grpc::read_prefixed(whole, bytes_max) {
-            PrefixedMessage::Whole(flag, message, _) => {
+        let incoming = if buffered { std::mem::take(&mut stream.incoming) } else { Vec::new() };
+        match grpc::read_prefixed(if buffered { &incoming } else { bytes }, bytes_max) {
+            PrefixedMessage::Complete(flag, message, _) => {
                 if stream.method == Some(Method::RawUnary) {
-                    self.open_raw(id);
+                    self.open_raw_call(id);
                 }
                 self.message(id, flag, message);
             }
-            PrefixedMessage::TooLong(length) => self.refuse(id, &grpc::too_long(length, bytes_max)),
-            PrefixedMessage::Partial if new_streams => stream.body = body,
-            PrefixedMessage::Partial => stream.body.extend_from_slice(bytes),
+            PrefixedMessage::TooLong(length) => {
+                self.refuse(id, &grpc::too_long(length, bytes_max));
+            }
+            PrefixedMessage::Partial if buffered => stream.incoming = incoming,
+            PrefixedMessage::Partial => stream.incoming.extend_from_slice(bytes),
         }
         bytes.len()
     }
 
-    fn end(&mut self, id: i32) {
+    fn end_stream(&mut self, id: i32) {
         let Some(stream) = self.streams.open.get_mut(&id) else {
             return;
         };
@@ -317,64 +351,66 @@ impl Events for StreamEvents<'_> {
         if stream.phase != Phase::Open {
             return;
         }
-        if stream.method.is_some_and(Method::streams) {
-            self.pump(id);
-            let left = self.streams.open.get(&id).is_some_and(|stream| {
-                stream.body.is_empty() || stream.method == Some(Method::PredictStream)
+        if stream.method.is_some_and(Method::is_client_streaming) {
+            self.take_messages(id);
+            let may_end = self.streams.open.get(&id).is_some_and(|stream| {
+                stream.incoming.is_empty() || stream.method == Some(Method::PredictStream)
             });
-            if left {
-                self.input_ended(id);
+            if may_end {
+                self.end_of_input(id);
             }
             return;
         }
-        self.refuse(id, &no_message());
+        self.refuse(id, &Refusal::invalid("the call ended without a message; send one"));
     }
 
-    fn closed(&mut self, id: i32, _code: u32) {
+    fn stream_closed(&mut self, id: i32, _code: u32) {
         let Some(stream) = self.streams.open.remove(&id) else {
             return;
         };
         if stream.handle != 0 {
-            self.server.leave(stream.handle);
+            self.server.release(stream.handle);
         }
         for handle in stream.handles {
-            self.server.leave(handle);
+            self.server.release(handle);
         }
-        if stream.raw != 0 && self.server.raw_calls.remove(&stream.raw).is_some() {
-            self.server.event(Event::Gone(stream.raw));
+        if stream.raw_call != 0 {
+            self.server.close_raw_call(stream.raw_call);
         }
     }
 
-    fn control(&mut self, frame: u8, flags: u8, _length: usize) {
+    fn control_frame(&mut self, frame: u8, flags: u8, _length: usize) {
         match (frame, flags & ACK) {
-            (kind::SETTINGS, 0) => self.streams.settings_received = true,
-            (kind::PING, ACK) => self.streams.ping_acked = true,
+            (frame_type::SETTINGS, 0) => self.streams.settings_received = true,
+            (frame_type::PING, ACK) => self.streams.ping_acked = true,
             _ => {}
         }
-        let now_ns = self.server.now_ns;
-        if let Some(why) = self.streams.frame_limits.frame(frame, flags, now_ns) {
+        let now_ns = self.server.now_ns();
+        if let Some(debug) = self.streams.frame_limits.exceeded(frame, flags, now_ns) {
             if !self.streams.flooded {
                 self.streams.flooded = true;
-                self.streams.actions.push(SessionAction::GoAway(http2::ENHANCE_YOUR_CALM, why));
+                let goaway = SessionAction::GoAway(error_code::ENHANCE_YOUR_CALM, debug);
+                self.streams.actions.push(goaway);
             }
         }
     }
 
-    fn body(&mut self, id: i32, into: &mut [u8]) -> (usize, BodyState) {
+    fn read_body(&mut self, id: i32, into: &mut [u8]) -> (usize, BodyState) {
         self.streams.frame_limits.sent();
         let Some(stream) = self.streams.open.get_mut(&id) else {
-            return (0, BodyState::Wait);
+            return (0, BodyState::Deferred);
         };
-        let (count, then) = stream.read(into);
-        if stream.notify_when_sent && stream.out.is_empty() {
+        let (count, state) = stream.read(into);
+        if stream.notify_when_sent && stream.outgoing.is_empty() {
             stream.notify_when_sent = false;
-            let raw = stream.raw;
-            self.server.event(Event::Flushed(raw));
+            let raw_call = stream.raw_call;
+            self.server.raw_call_event(RawCallEvent::Flushed(raw_call));
         }
-        let room = stream.out.is_empty() && stream.method == Some(Method::PredictStream);
-        if room && !stream.body.is_empty() {
-            self.pump(id);
+        // Replies have left: messages that waited for that may be taken now.
+        let sent_all = stream.outgoing.is_empty() && stream.method == Some(Method::PredictStream);
+        if sent_all && !stream.incoming.is_empty() {
+            self.take_messages(id);
         }
-        (count, then)
+        (count, state)
     }
 }

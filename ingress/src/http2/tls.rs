@@ -1,4 +1,4 @@
-//! TLS and mTLS: certificates from files, read anew when they change, without a connection dropped.
+//! TLS and mutual TLS. Certificates are read from files, and read again when the files change.
 
 use std::fs;
 use std::io::{self, BufReader, Read, Write};
@@ -9,24 +9,25 @@ use std::time::SystemTime;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, Stream};
 
-/// Where the certificates lie (PEM).
+/// Paths of the PEM files.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// Ours, with those that lead to the authority.
+    /// The server's certificate, followed by intermediate certificates.
     pub certificate: String,
-    /// Its private key.
+    /// The private key of the server's certificate.
     pub key: String,
-    /// Whose certificates clients must have; empty: clients need none.
+    /// The authority that has to have signed the clients' certificates. Empty: clients need none.
     pub client_authority: String,
 }
 
-/// What new connections are greeted with.
+/// The TLS configuration for new connections. Connections that are open keep the one they began with.
 pub struct Tls {
     files: TlsFiles,
-    now: Mutex<(Arc<ServerConfig>, Vec<Option<SystemTime>>)>,
+    current: Mutex<(Arc<ServerConfig>, Vec<Option<SystemTime>>)>,
 }
 
 impl TlsFiles {
+    /// When each file was changed. None: it cannot be read.
     fn changed_at(&self) -> Vec<Option<SystemTime>> {
         [&self.certificate, &self.key, &self.client_authority]
             .iter()
@@ -65,31 +66,31 @@ impl TlsFiles {
 }
 
 impl Tls {
-    /// Read the files; what is wrong with them, in words.
+    /// Read the files. The error says what is wrong with them.
     pub fn new(files: TlsFiles) -> Result<Tls, String> {
         let changed_at = files.changed_at();
         let config = files.config()?;
         Ok(Tls {
             files,
-            now: Mutex::new((Arc::new(config), changed_at)),
+            current: Mutex::new((Arc::new(config), changed_at)),
         })
     }
 
-    /// Read them again if they changed. Files that are no good, or half written, change nothing.
+    /// Read the files again if they changed. Files that are invalid or half written are ignored.
     pub fn refresh(&self) {
         let changed_at = self.files.changed_at();
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.1 != changed_at {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.1 != changed_at {
             if let Ok(config) = self.files.config() {
-                *now = (Arc::new(config), changed_at);
+                *current = (Arc::new(config), changed_at);
             }
         }
     }
 
-    /// A connection that was just accepted.
-    pub fn greet(&self, socket: TcpStream) -> io::Result<TlsSocket> {
-        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = ServerConnection::new(Arc::clone(&now.0)).map_err(io::Error::other)?;
+    /// Begin TLS on a connection that was just accepted.
+    pub fn accept(&self, socket: TcpStream) -> io::Result<TlsSocket> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = ServerConnection::new(Arc::clone(&current.0)).map_err(io::Error::other)?;
         Ok(TlsSocket {
             socket,
             session,
@@ -102,25 +103,25 @@ fn reader(path: &str) -> Result<BufReader<fs::File>, String> {
 }
 
 fn certificates(path: &str) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>, String> {
-    let found = rustls_pemfile::certs(&mut reader(path)?)
+    let certificates = rustls_pemfile::certs(&mut reader(path)?)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| format!("{path}: {error}"))?;
-    if found.is_empty() {
+    if certificates.is_empty() {
         return Err(format!("{path} holds no certificate"));
     }
-    Ok(found)
+    Ok(certificates)
 }
 
-/// A socket whose bytes are encrypted.
+/// A TCP socket and its TLS session.
 pub struct TlsSocket {
-    /// Underneath.
+    /// The TCP socket under the session.
     pub socket: TcpStream,
     session: ServerConnection,
 }
 
 impl TlsSocket {
-    /// Encrypted bytes that the socket did not take yet.
-    pub fn unsent(&self) -> bool {
+    /// Whether the session holds encrypted bytes that the socket did not take yet.
+    pub fn has_unsent(&self) -> bool {
         self.session.wants_write()
     }
 }
@@ -128,7 +129,7 @@ impl TlsSocket {
 impl Read for TlsSocket {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match Stream::new(&mut self.session, &mut self.socket).read(into) {
-            // A peer that closes without saying so first is gone all the same.
+            // Many peers close TCP without TLS's close_notify. That is an end like any other.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
             other => other,
         }

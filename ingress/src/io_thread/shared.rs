@@ -1,4 +1,5 @@
-//! What the I/O thread and Python's event loop share: a few queues, two bells, no GIL.
+//! What the I/O thread and Python's event loop share: the call queue, two mailboxes and two wakers.
+//! Neither thread waits for the GIL here.
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, RawFd};
@@ -6,107 +7,101 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::calls::call_queue::CallQueue;
+use crate::calls::refusal::Refusal;
 use crate::calls::reply::Replies;
-use crate::calls::shape::{Refusal, Shapes};
+use crate::calls::shape::Shapes;
+use crate::http2::service::RawCallEvent;
 use crate::http2::socket::Listener;
 use crate::io_thread::batch_timing::BatchTiming;
 use crate::sys::nghttp2::Fields;
 use crate::sys::os::{now_ns, Poller, Timer, Waker};
 
-/// Python to I/O.
+/// What Python tells the I/O thread to do.
 pub enum Command {
-    /// Replace what is known of models.
+    /// Replace the shapes of all models.
     Configure(Shapes),
-    /// Accept connections here.
+    /// Accept connections at this listener.
     Listen(Listener),
     /// Send these replies.
     Answer(Replies),
-    /// End these calls.
+    /// End the calls with these handles with one refusal.
     Refuse(Vec<u64>, Refusal),
-    /// A raw call's handler wants another message.
-    More(u64),
-    /// A raw call sends response headers of its own.
-    Start(u64, Fields),
-    /// A raw call sends a message.
-    Send(u64, Vec<u8>),
-    /// A raw call ends: code, words, trailing metadata.
+    /// Pass another message of a raw call to Python.
+    RequestMessage(u64),
+    /// Set the response headers that a raw call adds.
+    SetInitialMetadata(u64, Fields),
+    /// Send a message of a raw call.
+    SendMessage(u64, Vec<u8>),
+    /// End a raw call with a status code, a message and trailing metadata.
     Finish(u64, u32, String, Fields),
-    /// Accept no more connections than wait already.
-    Leave,
-    /// Ask clients to leave; what is in flight goes on.
+    /// Accept the connections that wait, and close every listener.
+    CloseListeners,
+    /// Begin a graceful shutdown of every connection.
     Drain,
     /// Close every connection, and end the thread.
     Stop,
 }
 
-/// I/O to Python, about calls that are passed as raw bytes.
-pub enum Event {
-    /// A call has begun: id, path, metadata, monotonic deadline in ns or 0.
-    Opened(u64, String, Fields, i64),
-    /// One of its messages.
-    Message(u64, Vec<u8>),
-    /// The caller sends no more.
-    Ended(u64),
-    /// The caller is gone, or its deadline passed.
-    Gone(u64),
-    /// What was sent has gone out.
-    Flushed(u64),
-}
-
-/// Refusals made at the door, to be counted: by model and code, with the first one's words.
+/// How often calls were refused here, by model and status code, with the first refusal of each.
 #[derive(Default)]
-pub struct Refusals {
-    seen: HashMap<(String, u32), (Refusal, u64)>,
+pub struct RefusalCounts {
+    counts: HashMap<(String, u32), (Refusal, u64)>,
 }
 
-impl Refusals {
-    /// One more.
-    pub fn note(&mut self, model: &str, refusal: &Refusal) {
-        match self.seen.get_mut(&(model.to_owned(), refusal.code)) {
+impl RefusalCounts {
+    /// Count one refusal.
+    pub fn add(&mut self, model: &str, refusal: &Refusal) {
+        match self.counts.get_mut(&(model.to_owned(), refusal.code)) {
             Some((_, count)) => *count += 1,
             None => {
-                self.seen.insert((model.to_owned(), refusal.code), (refusal.clone(), 1));
+                self.counts.insert((model.to_owned(), refusal.code), (refusal.clone(), 1));
             }
         }
     }
 
-    /// All so far: model, the first one, how many.
-    pub fn taken(&mut self) -> Vec<(String, Refusal, u64)> {
-        self.seen.drain().map(|((model, _), (refusal, count))| (model, refusal, count)).collect()
+    /// Take all counts out, as (model, first refusal, how many).
+    pub fn take(&mut self) -> Vec<(String, Refusal, u64)> {
+        self.counts.drain().map(|((model, _), (refusal, count))| (model, refusal, count)).collect()
     }
 }
 
-/// The two threads' common table.
+/// The state that both threads use.
+///
+/// Python waits until `python_fd` is readable: either the I/O thread woke it, or a timer says that a
+/// delayed batch is due. The I/O thread waits in its poller, where `io_waker` wakes it. Each side
+/// publishes that it waits (`python_waits`, `io_sleeps`), so that the other wakes it only then.
 pub struct Shared {
     queue: Mutex<CallQueue>,
     commands: Mutex<Vec<Command>>,
-    events: Mutex<Vec<Event>>,
-    refusals: Mutex<Refusals>,
+    events: Mutex<Vec<RawCallEvent>>,
+    refusals: Mutex<RefusalCounts>,
     /// Rows admitted and not yet answered.
     pub rows_inside: AtomicU64,
     /// Calls admitted and not yet answered.
     pub calls_inside: AtomicU64,
-    /// Rows not yet taken.
+    /// Rows admitted and not yet taken.
     pub rows_waiting: AtomicU64,
-    /// Connections open now.
+    /// Open connections.
     pub connections: AtomicU64,
     /// The I/O thread sleeps, or is about to.
-    pub asleep: AtomicBool,
-    /// Python wants to hear of the next call that waits.
-    pub armed: AtomicBool,
-    /// When batches are begun.
+    pub io_sleeps: AtomicBool,
+    /// Python found no batch and waits to be woken for the next one.
+    python_waits: AtomicBool,
+    /// When waiting calls become a batch.
     pub batch_timing: BatchTiming,
-    /// Heard by Python's event loop, as is `timer`.
-    pub python: Waker,
-    timer: Timer,
-    timer_set: AtomicBool,
-    heard: Poller,
-    /// Heard by the I/O thread.
-    pub io: Waker,
+    /// Wakes Python's event loop.
+    pub python_waker: Waker,
+    /// Wakes Python's event loop when a delayed batch is due.
+    batch_timer: Timer,
+    batch_timer_set: AtomicBool,
+    /// Readable when `python_waker` or `batch_timer` is.
+    python_poller: Poller,
+    /// Wakes the I/O thread.
+    pub io_waker: Waker,
 }
 
 impl Shared {
-    /// An empty table.
+    /// The state before the first call.
     pub fn new(queue: CallQueue, batch_timing: BatchTiming) -> std::io::Result<Shared> {
         let shared = Shared {
             queue: Mutex::new(queue),
@@ -117,67 +112,72 @@ impl Shared {
             calls_inside: AtomicU64::new(0),
             rows_waiting: AtomicU64::new(0),
             connections: AtomicU64::new(0),
-            asleep: AtomicBool::new(false),
-            armed: AtomicBool::new(false),
+            io_sleeps: AtomicBool::new(false),
+            python_waits: AtomicBool::new(false),
             batch_timing,
-            python: Waker::new()?,
-            timer: Timer::new()?,
-            timer_set: AtomicBool::new(false),
-            heard: Poller::new()?,
-            io: Waker::new()?,
+            python_waker: Waker::new()?,
+            batch_timer: Timer::new()?,
+            batch_timer_set: AtomicBool::new(false),
+            python_poller: Poller::new()?,
+            io_waker: Waker::new()?,
         };
-        shared.heard.add(shared.python.as_raw_fd(), 0, true, false)?;
-        shared.heard.add(shared.timer.as_raw_fd(), 1, true, false)?;
+        shared.python_poller.add(shared.python_waker.as_raw_fd(), 0, true, false)?;
+        shared.python_poller.add(shared.batch_timer.as_raw_fd(), 1, true, false)?;
         Ok(shared)
     }
 
-    /// Readable when Python has something to hear.
+    /// The descriptor that Python's event loop watches.
     pub fn python_fd(&self) -> RawFd {
-        self.heard.as_raw_fd()
+        self.python_poller.as_raw_fd()
     }
 
-    /// Make it unreadable.
-    pub fn clear(&self) {
-        self.python.clear();
-        if self.timer_set.swap(false, Ordering::SeqCst) {
-            self.timer.set(0);
+    /// Make `python_fd` unreadable. Called by Python before it looks at what has arrived.
+    pub fn clear_python_fd(&self) {
+        self.python_waker.clear();
+        if self.batch_timer_set.swap(false, Ordering::SeqCst) {
+            self.batch_timer.set(0);
         }
     }
 
-    /// When a batch may be made of what waits; None: now.
-    fn due_ns(&self) -> Option<i64> {
+    /// When the waiting rows may become a batch. None: now.
+    fn batch_due_ns(&self) -> Option<i64> {
         let waiting = self.rows_waiting.load(Ordering::SeqCst);
         self.batch_timing.due_ns(waiting, self.calls_inside.load(Ordering::Relaxed), now_ns())
     }
 
-    /// Whether a batch is to be made now; if not, Python hears when it is.
-    pub fn waiting(&self) -> bool {
-        self.armed.store(true, Ordering::SeqCst);
+    /// Whether a batch may be taken now. If not, Python is woken when it may.
+    pub fn is_batch_ready(&self) -> bool {
+        // This order matters: a call that arrives after the check finds `python_waits` set.
+        self.python_waits.store(true, Ordering::SeqCst);
         if self.rows_waiting.load(Ordering::SeqCst) == 0 {
             return false;
         }
-        if let Some(due_ns) = self.due_ns() {
-            self.timer_set.store(true, Ordering::SeqCst);
-            self.timer.set(due_ns);
+        if let Some(due_ns) = self.batch_due_ns() {
+            self.batch_timer_set.store(true, Ordering::SeqCst);
+            self.batch_timer.set(due_ns);
             return false;
         }
-        self.armed.store(false, Ordering::SeqCst);
+        self.python_waits.store(false, Ordering::SeqCst);
         true
     }
 
-    /// Calls came: have Python hear of them if it asked, now or when a batch of them is due.
-    pub fn arrived(&self) {
-        if self.rows_waiting.load(Ordering::SeqCst) == 0 || !self.armed.load(Ordering::SeqCst) {
+    /// Calls were admitted: wake Python if it waits, now or when a batch of them is due.
+    pub fn calls_admitted(&self) {
+        if self.rows_waiting.load(Ordering::SeqCst) == 0
+            || !self.python_waits.load(Ordering::SeqCst)
+        {
             return;
         }
-        match self.due_ns() {
-            None if self.armed.swap(false, Ordering::SeqCst) => self.python.wake(),
-            Some(due_ns) if !self.timer_set.swap(true, Ordering::SeqCst) => self.timer.set(due_ns),
+        match self.batch_due_ns() {
+            None if self.python_waits.swap(false, Ordering::SeqCst) => self.python_waker.wake(),
+            Some(due_ns) if !self.batch_timer_set.swap(true, Ordering::SeqCst) => {
+                self.batch_timer.set(due_ns);
+            }
             _ => (),
         }
     }
 
-    /// Do something with the intake; its counts follow.
+    /// Use the call queue, and publish its counts.
     pub fn with_queue<T>(&self, act: impl FnOnce(&mut CallQueue) -> T) -> T {
         let mut queue = locked(&self.queue);
         let result = act(&mut queue);
@@ -187,15 +187,15 @@ impl Shared {
         result
     }
 
-    /// Tell the I/O thread something.
+    /// Send the I/O thread a command, and wake it.
     pub fn command(&self, command: Command) {
         locked(&self.commands).push(command);
-        if self.asleep.swap(false, Ordering::SeqCst) {
-            self.io.wake();
+        if self.io_sleeps.swap(false, Ordering::SeqCst) {
+            self.io_waker.wake();
         }
     }
 
-    /// Send replies. more: others follow, and the I/O thread is woken for all of them.
+    /// Send replies. With `more`, the I/O thread is not woken yet, because other replies follow.
     pub fn answer(&self, replies: Replies, more: bool) {
         if more {
             locked(&self.commands).push(Command::Answer(replies));
@@ -204,33 +204,33 @@ impl Shared {
         }
     }
 
-    /// What Python said since.
-    pub fn commands(&self, into: &mut Vec<Command>) {
-        std::mem::swap(&mut *locked(&self.commands), into);
+    /// Swap the waiting commands into `commands`, which is empty.
+    pub fn take_commands(&self, commands: &mut Vec<Command>) {
+        std::mem::swap(&mut *locked(&self.commands), commands);
     }
 
-    /// Whether Python said nothing since.
-    pub fn has_no_commands(&self) -> bool {
-        locked(&self.commands).is_empty()
+    /// Whether a command waits.
+    pub fn has_commands(&self) -> bool {
+        !locked(&self.commands).is_empty()
     }
 
-    /// Tell Python something.
-    pub fn event(&self, event: Event) {
+    /// Queue an event of a raw call for Python. The I/O thread wakes Python at the end of its turn.
+    pub fn push_event(&self, event: RawCallEvent) {
         locked(&self.events).push(event);
     }
 
-    /// What the I/O thread said since.
-    pub fn events(&self) -> Vec<Event> {
+    /// Take all events of raw calls.
+    pub fn take_events(&self) -> Vec<RawCallEvent> {
         std::mem::take(&mut *locked(&self.events))
     }
 
-    /// Refusals to count.
-    pub fn refusals(&self) -> MutexGuard<'_, Refusals> {
+    /// The counts of refusals.
+    pub fn refusals(&self) -> MutexGuard<'_, RefusalCounts> {
         locked(&self.refusals)
     }
 }
 
-/// A lock whose other holder cannot have failed: a panic ends the process.
+/// Lock a mutex. It cannot be poisoned: a panic ends the process.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The Python module `turnout_ingress`: what gateway/native_door.py holds in its hands.
+//! `turnout_ingress.Door`, which gateway/transport/native/server.py uses, and `decode` for tests.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -13,17 +13,20 @@ use pyo3::types::{PyBytes, PyTuple};
 use super::settings::{ModelShape, Settings};
 use crate::calls::admission::Admission;
 use crate::calls::call_queue::CallQueue;
+use crate::calls::decode::decode_predict;
+use crate::calls::infer::decode_infer;
+use crate::calls::refusal::Refusal;
 use crate::calls::reply::Replies;
-use crate::calls::shape::{Call, NameLimits, Refusal, Shapes};
-use crate::calls::{decode as predict, infer};
+use crate::calls::shape::{Call, NameLimits, Shapes};
+use crate::http2::service::RawCallEvent;
 use crate::http2::socket::Listener;
 use crate::http2::stream::Method;
 use crate::http2::tls::Tls;
 use crate::io_thread::io;
-use crate::io_thread::shared::{Command, Event, Shared};
+use crate::io_thread::shared::{Command, Shared};
 use crate::sys::nghttp2::Fields;
 
-/// The I/O thread, seen from Python's event loop.
+/// The I/O thread, as Python's event loop uses it.
 #[pyclass]
 struct Door {
     shared: Arc<Shared>,
@@ -36,7 +39,7 @@ type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 #[pymethods]
 impl Door {
-    /// Start the thread. methods: path to one of predict, predict_stream, infer, unary, stream.
+    /// Start the I/O thread. `methods` maps each path to predict, predict_stream, infer, unary or stream.
     #[new]
     fn new(settings: Settings, methods: HashMap<String, String>) -> PyResult<Door> {
         let admission = Admission::new(
@@ -59,7 +62,7 @@ impl Door {
         })
     }
 
-    /// Open host:port (0: a free one); returns the port.
+    /// Listen at host:port and return the port. Port 0 takes a free one.
     fn listen(&self, host: &str, port: u16) -> PyResult<u16> {
         let listener = Listener::tcp(host, port, self.tls.clone()).map_err(|error| {
             PyOSError::new_err(format!("{host}:{port} cannot be listened on: {error}"))
@@ -69,9 +72,9 @@ impl Door {
         Ok(port)
     }
 
-    /// Listen at a bound socket that was lent, by its descriptor; the caller may close its own.
+    /// Listen at a bound socket and return its port. The descriptor is duplicated.
     fn listen_at(&self, fd: i32) -> PyResult<u16> {
-        let listener = Listener::lent(fd, self.tls.clone()).map_err(|error| {
+        let listener = Listener::from_fd(fd, self.tls.clone()).map_err(|error| {
             PyOSError::new_err(format!("the socket {fd} cannot be listened at: {error}"))
         })?;
         let port = listener.port();
@@ -79,7 +82,7 @@ impl Door {
         Ok(port)
     }
 
-    /// Open a Unix socket.
+    /// Listen at a Unix socket.
     fn listen_unix(&self, path: &str) -> PyResult<()> {
         let listener = Listener::unix(path).map_err(|error| {
             PyOSError::new_err(format!("{path} cannot be listened on: {error}"))
@@ -88,33 +91,34 @@ impl Door {
         Ok(())
     }
 
-    /// Readable when there is something to hear.
+    /// The descriptor that is readable when there is something for Python.
     fn fileno(&self) -> i32 {
         self.shared.python_fd()
     }
 
-    /// Silence the bell; then ask `events`, `refusals` and `waiting`.
+    /// Make `fileno` unreadable. Ask `events`, `refusals` and `waiting` afterwards.
     fn hush(&self) {
-        self.shared.clear();
+        self.shared.clear_python_fd();
     }
 
-    /// Replace what is known of models; those that did not change keep their queues.
+    /// Replace the shapes of all models. Models whose shape is the same keep their queues.
     fn configure(&mut self, shapes: Vec<ModelShape<'_>>) -> PyResult<()> {
-        let mut every = Shapes::new();
+        let mut all_shapes = Shapes::new();
         for shape in shapes {
             let shape = shape.shape()?;
-            let same = self.shapes.get(shape.model.as_bytes()).filter(|known| known.same(&shape));
+            let same =
+                self.shapes.get(shape.model.as_bytes()).filter(|known| known.decodes_like(&shape));
             let shape = same.map_or_else(|| Arc::new(shape), Arc::clone);
-            every.insert(shape.model.clone().into_bytes(), shape);
+            all_shapes.insert(shape.model.clone().into_bytes(), shape);
         }
-        self.shapes = every.clone();
-        self.shared.command(Command::Configure(every));
+        self.shapes = all_shapes.clone();
+        self.shared.command(Command::Configure(all_shapes));
         Ok(())
     }
 
-    /// Whether calls wait that make a batch now; if not, the bell rings once they do.
+    /// Whether a batch may be taken now. If not, `fileno` becomes readable once it may.
     fn waiting(&self) -> bool {
-        self.shared.waiting()
+        self.shared.is_batch_ready()
     }
 
     /// Rows admitted and not yet answered.
@@ -122,24 +126,25 @@ impl Door {
         self.shared.rows_inside.load(Ordering::Relaxed)
     }
 
-    /// Connections open.
+    /// Open connections.
     fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// What waits, as (model, entities, inputs, then Calls' columns as bytes), or None.
+    /// Take a batch of up to `rows_max` rows: ((model, inputs of a row), the columns of
+    /// gateway.columns.Calls as bytes). None: no call waits.
     fn take<'py>(
         &self,
         py: Python<'py>,
         rows_max: usize,
         now_ns: i64,
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        self.shared.batch_timing.taken(now_ns);
+        self.shared.batch_timing.batch_taken(now_ns);
         let Some(columns) = self.shared.with_queue(|queue| queue.take(rows_max, now_ns)) else {
             return Ok(None);
         };
         let bytes = |column: &[u8]| PyBytes::new(py, column);
-        let every = (
+        let batch = (
             (columns.shape.model.as_str(), columns.shape.width()),
             PyBytes::new(py, &le_u64(&columns.handles)),
             PyBytes::new(py, &le_i64(&columns.arrived_ns)),
@@ -152,10 +157,11 @@ impl Door {
             (bytes(&columns.entity_ids.0), PyBytes::new(py, &le_u32(&columns.entity_ids.1))),
             bytes(&columns.inputs),
         );
-        Ok(Some(every.into_pyobject(py)?))
+        Ok(Some(batch.into_pyobject(py)?))
     }
 
-    /// Send replies: gateway.columns.Replies, field by field. more: others follow at once.
+    /// Send replies: gateway.columns.Replies, field by field. With `more`, other replies follow at once,
+    /// and the I/O thread is not woken yet.
     #[allow(clippy::too_many_arguments)]
     fn answer(
         &self,
@@ -199,7 +205,7 @@ impl Door {
         Ok(())
     }
 
-    /// End these calls with one status.
+    /// End the calls with these handles with one status.
     #[pyo3(signature = (handles, code, words, pushback_ms))]
     fn refuse(
         &self,
@@ -211,73 +217,73 @@ impl Door {
     ) -> PyResult<()> {
         let refusal = Refusal {
             code,
-            words,
+            message: words,
             pushback_ms,
         };
         self.shared.command(Command::Refuse(copied(py, &handles)?, refusal));
         Ok(())
     }
 
-    /// What happened to raw calls since: (kind, id, ...).
+    /// The events of raw calls since the last time: (kind, id, ...).
     fn events<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        let told = |event| match event {
-            Event::Opened(id, path, metadata, deadline_ns) => {
+        let as_tuple = |event| match event {
+            RawCallEvent::Opened(id, path, metadata, deadline_ns) => {
                 let metadata: Vec<_> = metadata
                     .iter()
                     .map(|(name, value)| (PyBytes::new(py, name), PyBytes::new(py, value)))
                     .collect();
                 ("opened", id, path, metadata, deadline_ns).into_pyobject(py)
             }
-            Event::Message(id, bytes) => {
+            RawCallEvent::Message(id, bytes) => {
                 ("message", id, PyBytes::new(py, &bytes)).into_pyobject(py)
             }
-            Event::Ended(id) => ("ended", id).into_pyobject(py),
-            Event::Gone(id) => ("gone", id).into_pyobject(py),
-            Event::Flushed(id) => ("flushed", id).into_pyobject(py),
+            RawCallEvent::Ended(id) => ("ended", id).into_pyobject(py),
+            RawCallEvent::Gone(id) => ("gone", id).into_pyobject(py),
+            RawCallEvent::Flushed(id) => ("flushed", id).into_pyobject(py),
         };
-        self.shared.events().into_iter().map(told).collect()
+        self.shared.take_events().into_iter().map(as_tuple).collect()
     }
 
-    /// Refusals made here since: (model, code, words, pushback_ms, how many).
+    /// Refusals since the last time: (model, code, message, pushback_ms, how many).
     fn refusals(&self) -> Vec<(String, u32, String, Option<u32>, u64)> {
-        let taken = self.shared.refusals().taken();
-        let told = taken.into_iter().map(|(model, refusal, count)| {
-            (model, refusal.code, refusal.words, refusal.pushback_ms, count)
+        let taken = self.shared.refusals().take();
+        let tuples = taken.into_iter().map(|(model, refusal, count)| {
+            (model, refusal.code, refusal.message, refusal.pushback_ms, count)
         });
-        told.collect()
+        tuples.collect()
     }
 
-    /// A raw call's handler wants another message.
+    /// Ask for another message of a raw call.
     fn more(&self, id: u64) {
-        self.shared.command(Command::More(id));
+        self.shared.command(Command::RequestMessage(id));
     }
 
-    /// A raw call's response headers.
+    /// Set the response headers that a raw call adds.
     fn start(&self, id: u64, initial: Pairs) {
-        self.shared.command(Command::Start(id, initial as Fields));
+        self.shared.command(Command::SetInitialMetadata(id, initial as Fields));
     }
 
-    /// A raw call sends a message; "flushed" follows.
+    /// Send a message of a raw call. The event "flushed" follows.
     fn send(&self, id: u64, message: &[u8]) {
-        self.shared.command(Command::Send(id, message.to_vec()));
+        self.shared.command(Command::SendMessage(id, message.to_vec()));
     }
 
-    /// A raw call ends.
+    /// End a raw call.
     fn finish(&self, id: u64, code: u32, words: String, trailing: Pairs) {
         self.shared.command(Command::Finish(id, code, words, trailing));
     }
 
-    /// Take in who waits at the ports, and leave them.
+    /// Accept the connections that wait, and close every listener.
     fn leave(&self) {
-        self.shared.command(Command::Leave);
+        self.shared.command(Command::CloseListeners);
     }
 
-    /// Ask clients to leave.
+    /// Begin a graceful shutdown of every connection.
     fn drain(&self) {
         self.shared.command(Command::Drain);
     }
 
-    /// Close everything, and wait for the thread.
+    /// Close every connection, and wait for the end of the I/O thread.
     fn stop(&mut self, py: Python<'_>) -> PyResult<()> {
         let Some(thread) = self.thread.take() else {
             return Ok(());
@@ -288,9 +294,8 @@ impl Door {
     }
 }
 
-/// What a door's decoder makes of a message: the columns of one call, or (code, words).
-///
-/// dialect: "predict" or "infer".
+/// Decode one message, for tests that compare both decoders. `dialect` is "predict" or "infer". Returns
+/// (rows, criticality, parts of the call), or (code, message) if it is refused.
 #[pyfunction]
 fn decode<'py>(
     py: Python<'py>,
@@ -300,9 +305,9 @@ fn decode<'py>(
     settings: Settings,
 ) -> PyResult<Bound<'py, PyAny>> {
     let decoder: fn(&[u8], &Shapes, &NameLimits) -> Result<Call, Refusal> = match method(dialect)? {
-        Method::Predict => |message, shapes, limits| predict::decode(message, shapes, limits).call,
+        Method::Predict => |message, shapes, limits| decode_predict(message, shapes, limits).call,
         Method::Infer => {
-            |message, shapes, limits| infer::decode(message, shapes, limits).decoded.call
+            |message, shapes, limits| decode_infer(message, shapes, limits).decoded.call
         }
         _ => return Err(PyValueError::new_err(format!("{dialect:?} is not decoded here"))),
     };
@@ -313,7 +318,7 @@ fn decode<'py>(
             let parts = call.parts().map(|part| PyBytes::new(py, part));
             (call.rows, call.criticality, parts.to_vec()).into_pyobject(py)?.into_any()
         }
-        Err(refusal) => (refusal.code, refusal.words).into_pyobject(py)?.into_any(),
+        Err(refusal) => (refusal.code, refusal.message).into_pyobject(py)?.into_any(),
     })
 }
 
@@ -344,7 +349,7 @@ fn le_u32(values: &[u32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// Put them into the module.
+/// Add the class and the function to the module.
 pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Door>()?;
     module.add_function(wrap_pyfunction!(decode, module)?)

@@ -1,4 +1,4 @@
-//! Functions of `turnout_ingress` that do for a whole batch what Python does call by call.
+//! Functions of `turnout_ingress` that make ids, hashes and repeated fields for a whole batch.
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
@@ -7,9 +7,8 @@ use pyo3::types::PyBytes;
 
 use crate::accel::ids;
 use crate::calls::proto::put_bytes;
-use crate::sys::wide;
 
-/// The prediction ids of one answer's calls, joined: 64 bytes each.
+/// The prediction ids of the calls of one answer, 64 bytes each.
 #[pyfunction]
 #[pyo3(signature = (key, body, first, key_hashes, held_out))]
 fn prediction_ids<'py>(
@@ -33,10 +32,11 @@ fn prediction_ids<'py>(
     if !(held_out.is_empty() || held_out.len() == key_hashes.len()) {
         return Err(PyValueError::new_err("a byte a call says who is held out"));
     }
-    Ok(PyBytes::new(py, &wide::prediction_ids(key, body, first, &key_hashes, held_out)))
+    Ok(PyBytes::new(py, &ids::prediction_ids(key, body, first, &key_hashes, held_out)))
 }
 
-/// xxh3_64 of `before` and each item of `buffer`: uint64, as bytes.
+/// xxh3_64 of `before` and each item of `buffer`: uint64, as bytes. Item i is
+/// buffer[starts[i]:ends[i]].
 #[pyfunction]
 fn hashes<'py>(
     py: Python<'py>,
@@ -52,7 +52,7 @@ fn hashes<'py>(
     Ok(PyBytes::new(py, &bytes))
 }
 
-/// A message's repeated field `number` of text or bytes, as it stands on the wire.
+/// The items of `buffer` as the repeated field `number` of a message, encoded.
 #[pyfunction]
 fn repeated_field<'py>(
     py: Python<'py>,
@@ -75,7 +75,7 @@ fn repeated_field<'py>(
     Ok(PyBytes::new(py, &field))
 }
 
-/// Put them into the module.
+/// Add the functions to the module.
 pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(prediction_ids, module)?)?;
     module.add_function(wrap_pyfunction!(hashes, module)?)?;

@@ -9,7 +9,7 @@ mod trees;
 
 use pyo3::prelude::*;
 
-/// Turnout's native front door.
+/// The native library of Turnout's gateway: its front door, and work on whole batches.
 #[pymodule]
 fn turnout_ingress(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<trees::Trees>()?;

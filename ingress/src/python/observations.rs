@@ -1,4 +1,5 @@
-//! Clean batches, for Python: what gateway/clean_natively.py hands over and gets.
+//! `turnout_ingress.CleanBatches` and `LatencyBins`: what gateway/telemetry/native_observations.py
+//! passes in and gets back.
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
@@ -10,7 +11,7 @@ use crate::accel::observations::record::Copies;
 use crate::accel::observations::{Batch, FaultFreeBatches, Participant, ParticipantResult, Slices};
 use crate::calls::columns::Column;
 
-/// The edges of latencies, laid out once: stats.latency's.
+/// Latency bins between the edges of stats.latency.
 #[pyclass(frozen, name = "LatencyBins")]
 struct Bins(LatencyBins);
 
@@ -27,19 +28,21 @@ impl Bins {
 }
 
 type Bytes<'py> = Bound<'py, PyBytes>;
-type Kept = Py<PyBytes>;
+/// A column that is kept alive as long as its batch.
+type OwnedBytes = Py<PyBytes>;
 /// (scores, answered_ns, done_ns, overdue, prediction ids).
-type GivenDone = (Kept, i64, i64, bool, Kept);
+type ResultTuple = (OwnedBytes, i64, i64, bool, OwnedBytes);
 /// (arms, key_hash, arrived_ns, row_offsets, held_out).
-type GivenCalls = (Option<Kept>, Kept, Kept, Kept, Option<Kept>);
+type CallsTuple = (Option<OwnedBytes>, OwnedBytes, OwnedBytes, OwnedBytes, Option<OwnedBytes>);
 /// (flags, looked flags, matrix, read_unix_ns).
-type GivenRows = (Kept, Kept, Kept, i64);
+type RowsTuple = (OwnedBytes, OwnedBytes, OwnedBytes, i64);
 /// (buffer, starts, ends).
-type GivenItems = (Kept, Kept, Kept);
-/// One batch, its columns as bytes.
-type Given = (GivenCalls, GivenRows, GivenItems, GivenItems, GivenDone, Option<GivenDone>);
+type SlicesTuple = (OwnedBytes, OwnedBytes, OwnedBytes);
+/// One batch: calls, rows, entity ids, sticky keys, production's result, the canary's result.
+type BatchTuple =
+    (CallsTuple, RowsTuple, SlicesTuple, SlicesTuple, ResultTuple, Option<ResultTuple>);
 
-fn done<'a>(py: Python<'a>, given: &'a GivenDone) -> ParticipantResult<'a> {
+fn participant_result<'a>(py: Python<'a>, given: &'a ResultTuple) -> ParticipantResult<'a> {
     let (scores, answered_ns, done_ns, overdue, ids) = given;
     ParticipantResult {
         scores: Column::new(scores.as_bytes(py)),
@@ -50,7 +53,7 @@ fn done<'a>(py: Python<'a>, given: &'a GivenDone) -> ParticipantResult<'a> {
     }
 }
 
-fn items<'a>(py: Python<'a>, given: &'a GivenItems) -> Slices<'a> {
+fn slices<'a>(py: Python<'a>, given: &'a SlicesTuple) -> Slices<'a> {
     let (buffer, starts, ends) = given;
     Slices {
         buffer: buffer.as_bytes(py),
@@ -59,7 +62,7 @@ fn items<'a>(py: Python<'a>, given: &'a GivenItems) -> Slices<'a> {
     }
 }
 
-fn batch<'a>(py: Python<'a>, given: &'a Given) -> Batch<'a> {
+fn batch<'a>(py: Python<'a>, given: &'a BatchTuple) -> Batch<'a> {
     let (calls, rows, entities, keys, production, canary) = given;
     let (arms, key_hash, arrived_ns, row_offsets, held_out) = calls;
     let (flags, lookup_flags, matrix, read_unix_ns) = rows;
@@ -73,50 +76,50 @@ fn batch<'a>(py: Python<'a>, given: &'a Given) -> Batch<'a> {
         lookup_flags: Column::new(lookup_flags.as_bytes(py)),
         matrix: Column::new(matrix.as_bytes(py)),
         read_unix_ns: *read_unix_ns,
-        entities: items(py, entities),
-        keys: items(py, keys),
-        production: done(py, production),
-        canary: canary.as_ref().map(|canary| done(py, canary)),
+        entities: slices(py, entities),
+        keys: slices(py, keys),
+        production: participant_result(py, production),
+        canary: canary.as_ref().map(|canary| participant_result(py, canary)),
     }
 }
 
-/// (calls, held_out, rows, flags, latency, scores, (scores', latencies' and timeouts' evidence)).
-type Told<'py> = (u64, u64, u64, [u64; 4], Bytes<'py>, Bytes<'py>, [Bytes<'py>; 3]);
+/// (calls, held_out, rows, flags, latency, scores, evidence of (scores, latencies, timeouts)).
+type CountsTuple<'py> = (u64, u64, u64, [u64; 4], Bytes<'py>, Bytes<'py>, [Bytes<'py>; 3]);
 /// (matrix, row_offsets, key_hash, expected, flags).
-type Copied<'py> = [Bytes<'py>; 5];
+type CopiesTuple<'py> = [Bytes<'py>; 5];
 
-/// Several batches of one model at one revision; their columns are kept until this goes.
-#[pyclass(frozen, name = "CleanBatches")]
-struct Clean {
-    batches: Vec<Given>,
+/// Several batches of one model at one revision. It keeps their columns alive.
+#[pyclass(frozen)]
+struct CleanBatches {
+    batches: Vec<BatchTuple>,
     outputs: usize,
     entities: usize,
     width: usize,
 }
 
 #[pymethods]
-impl Clean {
+impl CleanBatches {
     #[new]
     fn new(
         py: Python<'_>,
-        several: Vec<Given>,
+        several: Vec<BatchTuple>,
         outputs: usize,
         entities: usize,
         width: usize,
-    ) -> PyResult<Clean> {
-        let clean = Clean {
+    ) -> PyResult<CleanBatches> {
+        let batches = CleanBatches {
             batches: several,
             outputs,
             entities,
             width,
         };
-        if clean.seen(py).consistent() {
-            return Ok(clean);
+        if batches.borrowed(py).consistent() {
+            return Ok(batches);
         }
         Err(PyValueError::new_err("columns of a batch do not fit each other"))
     }
 
-    /// What one version did, counted; None: it has no calls. canary: whose.
+    /// The observations of the canary or of production. None: it has no calls.
     fn tally<'py>(
         &self,
         py: Python<'py>,
@@ -124,17 +127,17 @@ impl Clean {
         latencies: &Bins,
         edges: PyBuffer<f32>,
         evidence_keep: Option<u64>,
-    ) -> PyResult<Option<Told<'py>>> {
+    ) -> PyResult<Option<CountsTuple<'py>>> {
         let edges = edges.to_vec(py)?;
         if edges.len() + 4 > SCORE_BINS {
             return Err(PyValueError::new_err(format!("{} edges of scores", edges.len())));
         }
-        let several = self.seen(py);
-        let tally = several.count(participant(canary), &latencies.0, &edges, evidence_keep);
-        Ok(tally.map(|tally| told(py, &tally)))
+        let batches = self.borrowed(py);
+        let counts = batches.count(participant(canary), &latencies.0, &edges, evidence_keep);
+        Ok(counts.map(|counts| counts_tuple(py, &counts)))
     }
 
-    /// One version's answers as a ServedBatch's bytes; None: none are kept.
+    /// The canary's or production's answers as a ServedBatch. None: no call is in the sample.
     fn record<'py>(
         &self,
         py: Python<'py>,
@@ -144,37 +147,37 @@ impl Clean {
         keep: u64,
         columns: Option<Vec<usize>>,
     ) -> PyResult<Option<Bytes<'py>>> {
-        self.has(columns.as_deref())?;
-        let several = self.seen(py);
-        let record = several.record(participant(canary), head, role, keep, columns.as_deref());
+        self.check_columns(columns.as_deref())?;
+        let batches = self.borrowed(py);
+        let record = batches.record(participant(canary), head, role, keep, columns.as_deref());
         Ok(record.map(|record| PyBytes::new(py, &record)))
     }
 
-    /// What one shadow is to score of production's rows; None: nothing.
+    /// The rows that one shadow is to score. None: no call is in its sample.
     fn copies<'py>(
         &self,
         py: Python<'py>,
         before: &[u8],
         sample_bp: u64,
         columns: Option<Vec<usize>>,
-    ) -> PyResult<Option<Copied<'py>>> {
-        self.has(columns.as_deref())?;
-        let several = self.seen(py);
-        let copies = several.copies(before, sample_bp, columns.as_deref());
-        Ok(copies.map(|copies| copied(py, &copies)))
+    ) -> PyResult<Option<CopiesTuple<'py>>> {
+        self.check_columns(columns.as_deref())?;
+        let batches = self.borrowed(py);
+        let copies = batches.copies(before, sample_bp, columns.as_deref());
+        Ok(copies.map(|copies| copies_tuple(py, &copies)))
     }
 }
 
-impl Clean {
-    fn has(&self, columns: Option<&[usize]>) -> PyResult<()> {
-        let there = |column: &usize| *column < self.width;
-        if columns.is_none_or(|columns| columns.iter().all(there)) {
+impl CleanBatches {
+    fn check_columns(&self, columns: Option<&[usize]>) -> PyResult<()> {
+        let exists = |column: &usize| *column < self.width;
+        if columns.is_none_or(|columns| columns.iter().all(exists)) {
             return Ok(());
         }
         Err(PyValueError::new_err(format!("a column of {} is not there", self.width)))
     }
 
-    fn seen<'a>(&'a self, py: Python<'a>) -> FaultFreeBatches<'a> {
+    fn borrowed<'a>(&'a self, py: Python<'a>) -> FaultFreeBatches<'a> {
         let batches = self.batches.iter().map(|given| batch(py, given)).collect();
         FaultFreeBatches::new(batches, self.outputs, self.entities, self.width)
     }
@@ -188,20 +191,20 @@ fn participant(canary: bool) -> Participant {
     }
 }
 
-fn told<'py>(py: Python<'py>, tally: &ObservationCounts) -> Told<'py> {
-    let [scores, latencies, timeouts] = &tally.records;
+fn counts_tuple<'py>(py: Python<'py>, counts: &ObservationCounts) -> CountsTuple<'py> {
+    let [scores, latencies, timeouts] = &counts.records;
     (
-        tally.calls,
-        tally.held_out,
-        tally.rows,
-        tally.flags,
-        bytes_of(py, tally.latency.iter().map(|count| count.to_ne_bytes())),
-        bytes_of(py, tally.scores.iter().map(|count| count.to_ne_bytes())),
+        counts.calls,
+        counts.held_out,
+        counts.rows,
+        counts.flags,
+        bytes_of(py, counts.latency.iter().map(|count| count.to_ne_bytes())),
+        bytes_of(py, counts.scores.iter().map(|count| count.to_ne_bytes())),
         [scores, latencies, timeouts].map(|fields| PyBytes::new(py, fields)),
     )
 }
 
-fn copied<'py>(py: Python<'py>, copies: &Copies) -> Copied<'py> {
+fn copies_tuple<'py>(py: Python<'py>, copies: &Copies) -> CopiesTuple<'py> {
     [&copies.matrix, &copies.row_offsets, &copies.key_hash, &copies.expected, &copies.flags]
         .map(|column| PyBytes::new(py, column))
 }
@@ -211,14 +214,14 @@ fn bytes_of<'py, const N: usize>(
     items: impl ExactSizeIterator<Item = [u8; N]>,
 ) -> Bytes<'py> {
     let mut bytes = vec![0; items.len() * N];
-    for (place, item) in bytes.chunks_exact_mut(N).zip(items) {
-        place.copy_from_slice(&item);
+    for (chunk, item) in bytes.chunks_exact_mut(N).zip(items) {
+        chunk.copy_from_slice(&item);
     }
     PyBytes::new(py, &bytes)
 }
 
-/// Put them into the module.
+/// Add the classes to the module.
 pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Bins>()?;
-    module.add_class::<Clean>()
+    module.add_class::<CleanBatches>()
 }

@@ -1,4 +1,4 @@
-//! A batch's rows and arms, for Python.
+//! `turnout_ingress.StoredRows` and `arms`: the feature lookup and the traffic split of a batch.
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
@@ -8,7 +8,7 @@ use pyo3::types::{PyBytes, PyList};
 use crate::accel::rows::{RowBatch, ViewRows};
 use crate::accel::split::{self, ArmShare};
 
-/// How one view's rows lie in the store: `features.rows.ViewRows` for a whole batch.
+/// The rows of one view in the online store: `features.rows.ViewRows` for a whole batch.
 #[pyclass(frozen)]
 struct StoredRows(ViewRows);
 
@@ -31,7 +31,7 @@ impl StoredRows {
         })
     }
 
-    /// The store's key of each id: id i is buffer[starts[i]:ends[i]].
+    /// The store's key for each id. Id i is buffer[starts[i]:ends[i]].
     fn keys<'py>(
         &self,
         py: Python<'py>,
@@ -39,7 +39,7 @@ impl StoredRows {
         starts: PyBuffer<u32>,
         ends: PyBuffer<u32>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let (starts, ends) = laid(py, &starts, &ends)?;
+        let (starts, ends) = offsets(py, &starts, &ends)?;
         let mut key = Vec::with_capacity(64);
         let keys = PyList::empty(py);
         for (start, end) in starts.iter().zip(&ends) {
@@ -49,7 +49,7 @@ impl StoredRows {
         Ok(keys)
     }
 
-    /// What the store said of these ids: ((R, F) float32, (R,) uint32 flags, broken rows).
+    /// Read the store's replies for these ids: ((R, F) float32, (R,) uint32 flags, broken rows).
     fn read<'py>(
         &self,
         py: Python<'py>,
@@ -59,22 +59,22 @@ impl StoredRows {
         ends: PyBuffer<u32>,
         now_ms: i64,
     ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>, usize)> {
-        let (starts, ends) = laid(py, &starts, &ends)?;
+        let (starts, ends) = offsets(py, &starts, &ends)?;
         if replies.len() != starts.len() {
             return Err(PyValueError::new_err("a reply an id"));
         }
-        let mut read = RowBatch::default();
-        read.values.reserve(replies.len() * self.0.values_bytes());
+        let mut rows = RowBatch::default();
+        rows.values.reserve(replies.len() * self.0.values_bytes());
         for (reply, (start, end)) in replies.iter().zip(starts.iter().zip(&ends)) {
             let reply = reply.as_ref().map(|row| row.as_bytes());
-            self.0.read(reply, item(buffer, *start, *end)?, now_ms, &mut read);
+            self.0.read(reply, item(buffer, *start, *end)?, now_ms, &mut rows);
         }
-        let flags: Vec<u8> = read.flags.iter().flat_map(|flags| flags.to_ne_bytes()).collect();
-        Ok((PyBytes::new(py, &read.values), PyBytes::new(py, &flags), read.broken))
+        let flags: Vec<u8> = rows.flags.iter().flat_map(|flags| flags.to_ne_bytes()).collect();
+        Ok((PyBytes::new(py, &rows.values), PyBytes::new(py, &flags), rows.broken))
     }
 }
 
-/// The arm of each key, a byte each. canary, standby: (arm, share of 10,000).
+/// The arm of each key, one byte each. `canary` and `standby` are (arm, share in basis points).
 #[pyfunction]
 #[allow(clippy::too_many_arguments)]
 fn arms<'py>(
@@ -87,7 +87,7 @@ fn arms<'py>(
     standby: (u8, u64),
     rest: u8,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let (starts, ends) = laid(py, &starts, &ends)?;
+    let (starts, ends) = offsets(py, &starts, &ends)?;
     let arm = |(arm, share_bp)| ArmShare {
         arm,
         share_bp,
@@ -98,7 +98,7 @@ fn arms<'py>(
     Ok(PyBytes::new(py, &arms))
 }
 
-fn laid(
+fn offsets(
     py: Python<'_>,
     starts: &PyBuffer<u32>,
     ends: &PyBuffer<u32>,
@@ -116,7 +116,7 @@ fn item(buffer: &[u8], start: u32, end: u32) -> PyResult<&[u8]> {
         .ok_or_else(|| PyValueError::new_err("an item does not lie in the buffer"))
 }
 
-/// Put them into the module.
+/// Add the class and the function to the module.
 pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<StoredRows>()?;
     module.add_function(wrap_pyfunction!(arms, module)?)

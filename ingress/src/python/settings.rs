@@ -1,4 +1,4 @@
-//! What Python hands over: its models' shapes and its settings, by their attributes.
+//! Python's model shapes and settings, read from their attributes.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::calls::shape::{NameLimits, Shape};
+use crate::http2::service::Limits;
 use crate::http2::tls::{Tls, TlsFiles};
 use crate::io_thread::batch_timing::BatchTiming;
-use crate::io_thread::server_state::Limits;
 
-/// gateway.columns.ModelShape, by its attributes.
+/// The attributes of a gateway.columns.ModelShape.
 #[derive(FromPyObject)]
 pub struct ModelShape<'py> {
     model: String,
@@ -27,7 +27,7 @@ pub struct ModelShape<'py> {
 }
 
 impl ModelShape<'_> {
-    /// As the I/O thread wants it; names as Python writes them.
+    /// The shape as decoders need it, with names as Python's repr writes them.
     pub fn shape(&self) -> PyResult<Shape> {
         let names: Vec<String> = self.input_names.extract()?;
         let reprs: Vec<String> = self
@@ -38,9 +38,10 @@ impl ModelShape<'_> {
         let tensors = [("'keys'", self.entities > 0), ("'inputs'", !names.is_empty())];
         let wanted: Vec<&str> =
             tensors.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| *name).collect();
-        let dictionary = |words: &Vec<String>| {
-            let coded = words.iter().enumerate().rev();
-            coded.map(|(code, word)| (word.clone().into_bytes(), code as f32)).collect()
+        let dictionary = |categories: &Vec<String>| {
+            // In reverse, so that the first of equal categories wins.
+            let coded = categories.iter().enumerate().rev();
+            coded.map(|(code, category)| (category.clone().into_bytes(), code as f32)).collect()
         };
         Ok(Shape {
             model: self.model.clone(),
@@ -60,7 +61,7 @@ impl ModelShape<'_> {
     }
 }
 
-/// gateway.settings.Settings, as far as the door needs it.
+/// The attributes of a gateway.settings.Settings that this library needs.
 #[derive(FromPyObject)]
 pub struct Settings {
     streams_max: u32,
@@ -85,7 +86,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Bounds on names.
+    /// Bounds on names and texts.
     pub fn names(&self) -> NameLimits {
         NameLimits {
             name_bytes_max: self.name_bytes_max,
@@ -94,12 +95,12 @@ impl Settings {
         }
     }
 
-    /// When batches are begun.
+    /// When waiting calls become a batch.
     pub fn batch_timing(&self) -> BatchTiming {
         BatchTiming::new(self.batch_gap_us * 1_000)
     }
 
-    /// How connections are encrypted, where they are.
+    /// The TLS configuration. None: connections are not encrypted.
     pub fn tls(&self) -> PyResult<Option<Arc<Tls>>> {
         if self.tls_certificate.is_empty() {
             return Ok(None);
@@ -112,7 +113,7 @@ impl Settings {
         Tls::new(files).map(|tls| Some(Arc::new(tls))).map_err(PyValueError::new_err)
     }
 
-    /// Bounds on connections and calls.
+    /// Bounds on connections, streams and messages.
     pub fn limits(&self) -> Limits {
         Limits {
             streams_max: self.streams_max,

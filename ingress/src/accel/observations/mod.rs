@@ -1,51 +1,55 @@
-//! Batches without a fault, counted, kept and copied together in one pass: what gateway/clean.py and
-//! gateway/tally.py do column by column, to the same bits (tests/gateway/test_clean.py).
+//! Batches in which no call failed: their observations, journal records and shadow copies, each made
+//! for several batches in one pass over their columns.
+//!
+//! The bytes are those that gateway/telemetry/observations.py and
+//! gateway/telemetry/native_observations.py describe (tests/gateway/test_clean.py).
 
 pub mod counts;
 pub mod record;
 
-use crate::accel::ids;
+use crate::accel::ids::ID_BYTES;
 use crate::calls::columns::Column;
 
 /// turnout.v1.Arm.
 const ARM_PRODUCTION: u8 = 1;
 const ARM_CANARY: u8 = 2;
-/// Whose calls.
+
+/// The version whose calls are meant.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Participant {
-    /// Scored every row of every batch, and answered its own.
+    /// Production scored every row of every batch, and answered the calls of its arm.
     Production,
-    /// Scored and answered its own.
+    /// The canary scored and answered the calls of its arm only.
     Canary,
 }
 
-/// What one version did in a batch.
+/// The result of one participant in a batch.
 #[derive(Clone, Copy)]
 pub struct ParticipantResult<'a> {
-    /// Production: (R, K) of the batch. The canary: of its own rows.
+    /// Production: (R, K) scores of all rows. The canary: (rows of its calls, K).
     pub scores: Column<'a, f32>,
-    /// When its callers were answered.
+    /// Monotonic time at which its calls were answered.
     pub answered_ns: i64,
-    /// By what arms are compared.
+    /// Monotonic time by which the latencies of the arms are compared.
     pub done_ns: i64,
-    /// It took longer than a canary may.
+    /// It took longer than the canary's budget.
     pub overdue: bool,
-    /// 64 bytes for each of its calls.
+    /// The prediction ids of its calls, 64 bytes each.
     pub ids: &'a [u8],
 }
 
-/// Items that lie in a buffer: item i is buffer[starts[i]..ends[i]].
+/// Byte strings that lie in one buffer. Item i is buffer[starts[i]..ends[i]].
 #[derive(Clone, Copy)]
 pub struct Slices<'a> {
-    /// All of them.
     pub buffer: &'a [u8],
-    /// Where each begins.
+    /// Where each item starts.
     pub starts: Column<'a, u32>,
-    /// And ends.
+    /// Where each item ends.
     pub ends: Column<'a, u32>,
 }
 
 impl<'a> Slices<'a> {
+    /// Whether there are `count` items, and all of them lie in the buffer.
     fn consistent(&self, count: usize) -> bool {
         let within = |(start, end)| start <= end && end as usize <= self.buffer.len();
         self.starts.len() == count
@@ -53,58 +57,60 @@ impl<'a> Slices<'a> {
             && self.starts.iter().zip(self.ends.iter()).all(within)
     }
 
-    /// One of them.
-    pub fn at(&self, place: usize) -> &'a [u8] {
-        &self.buffer[self.starts.at(place) as usize..self.ends.at(place) as usize]
+    /// The item at `index`.
+    pub fn at(&self, index: usize) -> &'a [u8] {
+        &self.buffer[self.starts.at(index) as usize..self.ends.at(index) as usize]
     }
 }
 
-/// C calls, R rows.
+/// One batch of C calls with R rows, as columns. A row has E entity ids and W model inputs.
 #[derive(Clone, Copy)]
 pub struct Batch<'a> {
-    /// (C,) turnout.v1.Arm; None: all are production's.
+    /// (C,) turnout.v1.Arm. None: all calls are production's.
     pub arms: Option<&'a [u8]>,
-    /// (C,) evidence keys.
+    /// (C,) hashes of evidence keys.
     pub key_hash: Column<'a, u64>,
-    /// (C,).
+    /// (C,) monotonic.
     pub arrived_ns: Column<'a, i64>,
-    /// (C + 1,).
+    /// (C + 1,) the first row of each call.
     pub row_offsets: Column<'a, u32>,
-    /// (C,) not 0: in the control group; None: nobody.
+    /// (C,) not 0 for a call in the holdout. None: no call is.
     pub held_out: Option<&'a [u8]>,
-    /// (R,) turnout.v1.RowFlag.
+    /// (R,) turnout.v1.RowFlag bits.
     pub flags: Column<'a, u32>,
-    /// (R,) those of the lookup alone.
+    /// (R,) the bits that the feature lookup set.
     pub lookup_flags: Column<'a, u32>,
-    /// (R, W).
+    /// (R, W) float32.
     pub matrix: Column<'a, f32>,
-    /// When its features were judged for staleness.
+    /// Unix time at which the features were read.
     pub read_unix_ns: i64,
-    /// (R x entities).
+    /// (R x E,) entity ids.
     pub entities: Slices<'a>,
     /// (C,) sticky keys.
     pub keys: Slices<'a>,
-    /// Of all rows.
+    /// Production's result.
     pub production: ParticipantResult<'a>,
-    /// None: it has no calls here.
+    /// The canary's result. None: it has no calls in this batch.
     pub canary: Option<ParticipantResult<'a>>,
 }
 
-/// One call of one version.
+/// One call, by indexes into its batch.
 #[derive(Clone, Copy)]
 struct CallRef {
+    /// The index of the batch.
     batch: u32,
+    /// The index of the call in the batch.
     call: u32,
-    /// Its place among its version's calls of the batch.
-    own: u32,
-    /// Its rows in the batch.
+    /// Its index among the participant's calls of the batch.
+    index: u32,
+    /// Its first row in the batch, and the number of its rows.
     row: u32,
     rows: u32,
-    /// Its first row among those that its version scored.
-    scored: u32,
+    /// Its first row in the participant's scores.
+    scored_row: u32,
 }
 
-/// Several batches of one model at one revision, as if they had been one.
+/// Several batches of one model at one revision, treated as if they were one.
 pub struct FaultFreeBatches<'a> {
     batches: Vec<Batch<'a>>,
     outputs: usize,
@@ -113,9 +119,8 @@ pub struct FaultFreeBatches<'a> {
 }
 
 impl<'a> FaultFreeBatches<'a> {
-    /// Look at batches whose columns fit each other: `sound` was asked of them.
-    ///
-    /// outputs: K; entities: of a row; width: W.
+    /// Batches with K `outputs` of a row, E `entities` of a row and W = `width`. Ask `consistent`
+    /// before anything else.
     pub fn new(
         batches: Vec<Batch<'a>>,
         outputs: usize,
@@ -130,9 +135,10 @@ impl<'a> FaultFreeBatches<'a> {
         }
     }
 
-    /// Whether columns fit each other; where they do not, everything else here panics.
+    /// Whether the lengths of all columns fit each other. If they do not, the other functions panic.
     pub fn consistent(&self) -> bool {
-        let consistent = |batch: &Batch| {
+        // The columns of calls and rows.
+        let columns_fit = |batch: &Batch| {
             let (calls, rows) = (batch.key_hash.len(), batch.flags.len());
             batch.arms.is_none_or(|arms| arms.len() == calls)
                 && batch.held_out.is_none_or(|out| out.len() == calls)
@@ -151,63 +157,70 @@ impl<'a> FaultFreeBatches<'a> {
                 && batch.keys.consistent(calls)
                 && batch.production.scores.len() == rows * self.outputs
         };
-        let drawn = |participant| {
-            let mut owns = vec![(0, 0); self.batches.len()];
-            for pick in self.calls_of(participant) {
-                let own = &mut owns[pick.batch as usize];
-                *own = (own.0 + 1, own.1 + pick.rows as usize);
-            }
-            owns
-        };
-        if self.outputs == 0 || !self.batches.iter().all(consistent) {
+        if self.outputs == 0 || !self.batches.iter().all(columns_fit) {
             return false;
         }
-        let (production, canary) = (drawn(Participant::Production), drawn(Participant::Canary));
+        // The ids and scores of each participant, against the calls of its arm.
+        let (production, canary) =
+            (self.sizes(Participant::Production), self.sizes(Participant::Canary));
         let mut each = self.batches.iter().zip(production.into_iter().zip(canary));
-        each.all(|(batch, (own, theirs))| {
-            let canary = batch.canary.map_or((0, 0), |done| (done.ids.len(), done.scores.len()));
-            batch.production.ids.len() == own.0 * ids::ID_BYTES
-                && canary == (theirs.0 * ids::ID_BYTES, theirs.1 * self.outputs)
+        each.all(|(batch, ((production_calls, _), (canary_calls, canary_rows)))| {
+            let canary =
+                batch.canary.map_or((0, 0), |result| (result.ids.len(), result.scores.len()));
+            batch.production.ids.len() == production_calls * ID_BYTES
+                && canary == (canary_calls * ID_BYTES, canary_rows * self.outputs)
         })
     }
 
-    /// The calls of one version, in order.
+    /// The numbers of a participant's calls and rows in each batch.
+    fn sizes(&self, participant: Participant) -> Vec<(usize, usize)> {
+        let mut sizes = vec![(0, 0); self.batches.len()];
+        for call in self.calls_of(participant) {
+            let (calls, rows) = &mut sizes[call.batch as usize];
+            *calls += 1;
+            *rows += call.rows as usize;
+        }
+        sizes
+    }
+
+    /// The calls of one participant, in order.
     fn calls_of(&self, participant: Participant) -> Vec<CallRef> {
-        let wanted =
-            if participant == Participant::Production { ARM_PRODUCTION } else { ARM_CANARY };
-        let mut calls_of = Vec::with_capacity(self.batches.iter().map(|b| b.key_hash.len()).sum());
-        for (place, batch) in self.batches.iter().enumerate() {
-            let (mut own, mut own_row) = (0, 0);
+        let arm = if participant == Participant::Production { ARM_PRODUCTION } else { ARM_CANARY };
+        let mut calls = Vec::with_capacity(self.batches.iter().map(|b| b.key_hash.len()).sum());
+        for (batch_index, batch) in self.batches.iter().enumerate() {
+            let (mut index, mut arm_row) = (0, 0);
             for call in 0..batch.key_hash.len() {
-                if batch.arms.map_or(ARM_PRODUCTION, |arms| arms[call]) != wanted {
+                if batch.arms.map_or(ARM_PRODUCTION, |arms| arms[call]) != arm {
                     continue;
                 }
                 let row = batch.row_offsets.at(call);
                 let rows = batch.row_offsets.at(call + 1) - row;
-                calls_of.push(CallRef {
-                    batch: place as u32,
+                calls.push(CallRef {
+                    batch: batch_index as u32,
                     call: call as u32,
-                    own,
+                    index,
                     row,
                     rows,
-                    scored: if participant == Participant::Production { row } else { own_row },
+                    scored_row: if participant == Participant::Production { row } else { arm_row },
                 });
-                own += 1;
-                own_row += rows;
+                index += 1;
+                arm_row += rows;
             }
         }
-        calls_of
+        calls
     }
 
-    fn done(&self, pick: &CallRef, participant: Participant) -> ParticipantResult<'a> {
-        let batch = &self.batches[pick.batch as usize];
+    /// The result that a call was answered from.
+    fn result(&self, call: &CallRef, participant: Participant) -> ParticipantResult<'a> {
+        let batch = &self.batches[call.batch as usize];
         match participant {
             Participant::Production => batch.production,
-            Participant::Canary => batch.canary.unwrap_or(batch.production), // sound: it has calls here
+            // `consistent` has checked that a canary with calls has a result.
+            Participant::Canary => batch.canary.unwrap_or(batch.production),
         }
     }
 
-    fn key_hash(&self, pick: &CallRef) -> u64 {
-        self.batches[pick.batch as usize].key_hash.at(pick.call as usize)
+    fn key_hash(&self, call: &CallRef) -> u64 {
+        self.batches[call.batch as usize].key_hash.at(call.call as usize)
     }
 }

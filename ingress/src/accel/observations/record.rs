@@ -1,35 +1,39 @@
-//! What was served, as the journal keeps it, and what shadows are to score.
+//! Journal records of the answers that were served, and copies of rows for shadows to score.
 
 use std::ops::Range;
 
-use crate::accel::ids;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::accel::ids::ID_BYTES;
 use crate::accel::observations::counts::KEY_RESIDUES;
 use crate::accel::observations::{CallRef, FaultFreeBatches, Participant};
 use crate::calls::proto::{put_bytes, put_varint};
-use xxhash_rust::xxh3::xxh3_64;
 
+/// All buckets, in basis points.
 const ALL_BP: u64 = 10_000;
 
-/// What a shadow is to score: gateway.shadows.Copies, each column as its bytes.
+/// What a shadow is to score, each column as its bytes: gateway.shadow.copies.Copies. C calls with R
+/// rows.
 #[derive(Default)]
 pub struct Copies {
-    /// (R, F) float32 as the shadow wants it.
+    /// (R, F) float32, with the columns that the shadow takes.
     pub matrix: Vec<u8>,
-    /// (C + 1,) uint32.
+    /// (C + 1,) uint32, the first row of each call.
     pub row_offsets: Vec<u8>,
-    /// (C,) uint64.
+    /// (C,) uint64, hashes of evidence keys.
     pub key_hash: Vec<u8>,
-    /// (R,) float32: production's first output.
+    /// (R,) float32, the first output of production.
     pub expected: Vec<u8>,
-    /// (R,) uint32.
+    /// (R,) uint32, the flags of the feature lookup.
     pub flags: Vec<u8>,
 }
 
 impl FaultFreeBatches<'_> {
-    /// One version's answers as a ServedBatch, of keys whose hash ends below `keep`; None: none.
+    /// The answers of one participant as a turnout.v1.ServedBatch. None: no call is in the sample.
     ///
-    /// head: its fields that are no columns. columns: of the matrix those that the version sees;
-    /// None: as it stands.
+    /// `head` has the encoded fields that are not columns. A call is in the sample if the hash of its
+    /// key, modulo 65,536, is below `sample_below`. `columns` are the columns of the matrix that the
+    /// version takes, or None for all of them.
     pub fn record(
         &self,
         participant: Participant,
@@ -38,118 +42,126 @@ impl FaultFreeBatches<'_> {
         sample_below: u64,
         columns: Option<&[usize]>,
     ) -> Option<Vec<u8>> {
-        let mut calls_of = self.calls_of(participant);
-        calls_of.retain(|pick| self.key_hash(pick) % KEY_RESIDUES < sample_below);
-        if calls_of.is_empty() {
+        // Choose the calls.
+        let mut calls = self.calls_of(participant);
+        calls.retain(|call| self.key_hash(call) % KEY_RESIDUES < sample_below);
+        if calls.is_empty() {
             return None;
         }
-        let calls = calls_of.len();
-        let rows: usize = calls_of.iter().map(|pick| pick.rows as usize).sum();
+        // Allocate the record once.
+        let count = calls.len();
+        let rows: usize = calls.iter().map(|call| call.rows as usize).sum();
         let (outputs, width) = (self.outputs, self.width);
-        let wide = 4 * columns.map_or(width, <[usize]>::len);
-        let of = |pick: &CallRef| &self.batches[pick.batch as usize];
-        let room = 85 * calls + (8 + wide + 4 * outputs + 24 * self.entities) * rows;
-        let mut record = Record {
-            out: Vec::with_capacity(head.len() + 64 + room),
-            calls_of: &calls_of,
+        let row_bytes = 4 * columns.map_or(width, <[usize]>::len);
+        let batch = |call: &CallRef| &self.batches[call.batch as usize];
+        let column_bytes = 85 * count + (8 + row_bytes + 4 * outputs + 24 * self.entities) * rows;
+        let mut record = RecordWriter {
+            out: Vec::with_capacity(head.len() + 64 + column_bytes),
+            calls: &calls,
         };
         record.out.extend_from_slice(head);
-        record.put(5, 8 * calls, |pick, out| {
-            out.extend_from_slice(&of(pick).read_unix_ns.to_le_bytes());
+        // Columns of calls: read_unix_ns, role, rows, prediction ids, key hashes.
+        record.put(5, 8 * count, |call, out| {
+            out.extend_from_slice(&batch(call).read_unix_ns.to_le_bytes());
         });
-        record.put(6, calls, |_, out| out.push(role));
-        record.put(7, 4 * calls, |pick, out| out.extend_from_slice(&pick.rows.to_le_bytes()));
-        record.put(8, ids::ID_BYTES * calls, |pick, out| {
-            let at = pick.own as usize * ids::ID_BYTES;
-            out.extend_from_slice(&self.done(pick, participant).ids[at..at + ids::ID_BYTES]);
+        record.put(6, count, |_, out| out.push(role));
+        record.put(7, 4 * count, |call, out| out.extend_from_slice(&call.rows.to_le_bytes()));
+        record.put(8, ID_BYTES * count, |call, out| {
+            let start = call.index as usize * ID_BYTES;
+            out.extend_from_slice(&self.result(call, participant).ids[start..start + ID_BYTES]);
         });
-        record.put(9, 8 * calls, |pick, out| {
-            out.extend_from_slice(&self.key_hash(pick).to_le_bytes());
+        record.put(9, 8 * count, |call, out| {
+            out.extend_from_slice(&self.key_hash(call).to_le_bytes());
         });
-        record.put(10, 4 * rows, |pick, out| {
-            out.extend_from_slice(of(pick).flags.bytes(span(pick, 1)));
+        // Columns of rows: flags, matrix, scores, entity ids.
+        record.put(10, 4 * rows, |call, out| {
+            out.extend_from_slice(batch(call).flags.bytes(span(call, 1)));
         });
-        record.put(12, wide * rows, |pick, out| {
-            put_seen(out, of(pick).matrix.bytes(span(pick, width)), width, columns);
+        record.put(12, row_bytes * rows, |call, out| {
+            put_columns(out, batch(call).matrix.bytes(span(call, width)), width, columns);
         });
-        record.put(14, 4 * outputs * rows, |pick, out| {
-            let first = pick.scored as usize * outputs;
-            let places = first..first + pick.rows as usize * outputs;
-            out.extend_from_slice(self.done(pick, participant).scores.bytes(places));
+        record.put(14, 4 * outputs * rows, |call, out| {
+            let first = call.scored_row as usize * outputs;
+            let scored = first..first + call.rows as usize * outputs;
+            out.extend_from_slice(self.result(call, participant).scores.bytes(scored));
         });
-        for pick in &calls_of {
-            for place in span(pick, self.entities) {
-                put_bytes(&mut record.out, 15, of(pick).entities.at(place));
+        for call in &calls {
+            for entity in span(call, self.entities) {
+                put_bytes(&mut record.out, 15, batch(call).entities.at(entity));
             }
         }
         Some(record.out)
     }
 
-    /// What one shadow is to score of production's rows; None: nothing.
+    /// The rows that one shadow is to score. None: no call is in its sample.
     ///
-    /// before: what its sample hashes before each key; sample_bp: of 10,000 buckets.
+    /// A call is in the sample if xxh3 of `prefix` and its sticky key, modulo 10,000, is below
+    /// `sample_bp`. `columns` are the columns of the matrix that the shadow takes, or None for all.
     pub fn copies(
         &self,
-        before: &[u8],
+        prefix: &[u8],
         sample_bp: u64,
         columns: Option<&[usize]>,
     ) -> Option<Copies> {
         let width = self.width;
         let mut copies = Copies::default();
-        let (mut key, mut copied) = (before.to_vec(), 0);
-        copies.row_offsets.extend_from_slice(&u32::to_le_bytes(copied));
+        let (mut key, mut copied_rows) = (prefix.to_vec(), 0);
+        copies.row_offsets.extend_from_slice(&u32::to_le_bytes(copied_rows));
         for batch in &self.batches {
             for call in 0..batch.key_hash.len() {
-                key.truncate(before.len());
+                // Skip calls outside the sample.
+                key.truncate(prefix.len());
                 key.extend_from_slice(batch.keys.at(call));
                 if sample_bp < ALL_BP && xxh3_64(&key) % ALL_BP >= sample_bp {
                     continue;
                 }
+                // Copy the call's rows, and production's score of each.
                 let first = batch.row_offsets.at(call) as usize;
                 let rows = first..batch.row_offsets.at(call + 1) as usize;
-                let seen = batch.matrix.bytes(rows.start * width..rows.end * width);
-                put_seen(&mut copies.matrix, seen, width, columns);
+                let matrix = batch.matrix.bytes(rows.start * width..rows.end * width);
+                put_columns(&mut copies.matrix, matrix, width, columns);
                 for row in rows.clone() {
-                    let place = row * self.outputs;
-                    let score = batch.production.scores.bytes(place..place + 1);
+                    let first_output = row * self.outputs;
+                    let score = batch.production.scores.bytes(first_output..first_output + 1);
                     copies.expected.extend_from_slice(score);
                 }
-                copied += rows.len() as u32;
+                copied_rows += rows.len() as u32;
                 copies.flags.extend_from_slice(batch.lookup_flags.bytes(rows));
-                copies.row_offsets.extend_from_slice(&copied.to_le_bytes());
+                copies.row_offsets.extend_from_slice(&copied_rows.to_le_bytes());
                 copies.key_hash.extend_from_slice(batch.key_hash.bytes(call..call + 1));
             }
         }
-        (copied > 0).then_some(copies)
+        (copied_rows > 0).then_some(copies)
     }
 }
 
-/// A ServedBatch while it is laid out, column by column.
-struct Record<'a> {
+/// Writes a ServedBatch, one column after the other.
+struct RecordWriter<'a> {
     out: Vec<u8>,
-    calls_of: &'a [CallRef],
+    calls: &'a [CallRef],
 }
 
-impl Record<'_> {
-    /// Append a field of `bytes` bytes, each call's by `put`.
+impl RecordWriter<'_> {
+    /// Append a field of `bytes` bytes, to which `put` appends the part of each call.
     fn put(&mut self, number: u32, bytes: usize, put: impl Fn(&CallRef, &mut Vec<u8>)) {
         if bytes == 0 {
             return;
         }
         put_varint(&mut self.out, u64::from(number << 3 | 2));
         put_varint(&mut self.out, bytes as u64);
-        for pick in self.calls_of {
-            put(pick, &mut self.out);
+        for call in self.calls {
+            put(call, &mut self.out);
         }
     }
 }
 
-fn span(pick: &CallRef, each: usize) -> Range<usize> {
-    pick.row as usize * each..(pick.row + pick.rows) as usize * each
+/// The range of a call's items in a column with `per_row` items for each row.
+fn span(call: &CallRef, per_row: usize) -> Range<usize> {
+    call.row as usize * per_row..(call.row + call.rows) as usize * per_row
 }
 
-/// Append rows, `width` numbers of four bytes each, as a version sees them.
-fn put_seen(out: &mut Vec<u8>, rows: &[u8], width: usize, columns: Option<&[usize]>) {
+/// Append the given columns of rows with `width` numbers of four bytes each.
+fn put_columns(out: &mut Vec<u8>, rows: &[u8], width: usize, columns: Option<&[usize]>) {
     let Some(columns) = columns else {
         out.extend_from_slice(rows);
         return;

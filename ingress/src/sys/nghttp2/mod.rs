@@ -1,5 +1,5 @@
-//! One HTTP/2 server session: nghttp2 behind safe calls. It owns no socket and allocates no buffer
-//! of ours: bytes in, events out; bytes out on request.
+//! One HTTP/2 server session: a safe interface to nghttp2. The session owns no socket. It takes
+//! received bytes and calls `Events`. It gives bytes to be sent on request.
 
 mod callbacks;
 
@@ -10,85 +10,80 @@ use libnghttp2_sys as ng;
 
 use callbacks::{callback_table, on_body};
 
-/// HTTP/2 error codes that are sent on purpose.
-pub mod code {
-    /// All is well.
+/// HTTP/2 error codes (RFC 9113, section 7) that this server sends.
+pub mod error_code {
+    /// A graceful end.
     pub const NO_ERROR: u32 = 0;
     /// The peer breaks the protocol.
     pub const PROTOCOL_ERROR: u32 = 1;
-    /// The stream is not wanted any more.
+    /// The stream is no longer needed.
     pub const CANCEL: u32 = 8;
-    /// The peer asks for more than is reasonable.
+    /// The peer generates excessive load.
     pub const ENHANCE_YOUR_CALM: u32 = 11;
 }
 
-/// Frame kinds as `Events::control` names them.
-pub mod kind {
-    /// DATA.
+/// HTTP/2 frame types (RFC 9113, section 6).
+pub mod frame_type {
     pub const DATA: u8 = 0;
-    /// RST_STREAM.
     pub const RST_STREAM: u8 = 3;
-    /// SETTINGS.
     pub const SETTINGS: u8 = 4;
-    /// PING.
     pub const PING: u8 = 6;
-    /// WINDOW_UPDATE.
     pub const WINDOW_UPDATE: u8 = 8;
 }
 
-/// ACK of SETTINGS and PING.
+/// The ACK flag of SETTINGS and PING.
 pub const ACK: u8 = 1;
 
-/// Header fields: names in lower case.
+/// Header fields as (name, value). Names are in lower case.
 pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// What follows the bytes that a body gave.
+/// What follows the bytes that `Events::read_body` gave.
 pub enum BodyState {
-    /// More bytes.
+    /// More bytes, now.
     More,
-    /// Nothing now; `Session::resume` will say when.
-    Wait,
-    /// The stream ends with status 0.
+    /// Nothing until `Session::resume` is called.
+    Deferred,
+    /// The end of the stream, with grpc-status 0.
     Ok,
-    /// The stream ends with these trailers.
+    /// The end of the stream, with these trailers.
     Trailers(Fields),
 }
 
-/// What happens to a session's streams. None of these may touch the session itself.
+/// What a session calls as it reads and writes. An implementation must not use the session.
 pub trait Events {
-    /// A request's header block begins.
-    fn begin(&mut self, stream: i32);
-    /// One of its fields; false: reset the stream.
+    /// The header block of a new request begins.
+    fn begin_headers(&mut self, stream: i32);
+    /// One header field. False: reset the stream.
     fn header(&mut self, stream: i32, name: &[u8], value: &[u8]) -> bool;
-    /// A header block is whole; trailers too.
-    fn headers_end(&mut self, stream: i32, end_of_stream: bool);
-    /// Part of a body; returns how many bytes of the stream's window to give back now.
+    /// A header block is complete. The client's trailers are one too.
+    fn end_headers(&mut self, stream: i32, end_of_stream: bool);
+    /// Bytes of a DATA frame. Returns how many to return to the stream's flow-control window now.
     fn data(&mut self, stream: i32, bytes: &[u8]) -> usize;
-    /// The peer will send no more on this stream.
-    fn end(&mut self, stream: i32);
-    /// The stream is no more.
-    fn closed(&mut self, stream: i32, code: u32);
-    /// A frame other than HEADERS was received whole.
-    fn control(&mut self, kind: u8, flags: u8, length: usize);
-    /// Fill `into` with the body of a response.
-    fn body(&mut self, stream: i32, into: &mut [u8]) -> (usize, BodyState);
+    /// The peer sent END_STREAM.
+    fn end_stream(&mut self, stream: i32);
+    /// The stream is closed.
+    fn stream_closed(&mut self, stream: i32, error_code: u32);
+    /// A frame was received: any but HEADERS, and DATA only if it is empty.
+    fn control_frame(&mut self, frame_type: u8, flags: u8, length: usize);
+    /// Copy bytes of a response's body into `into`. Returns how many, and what follows them.
+    fn read_body(&mut self, stream: i32, into: &mut [u8]) -> (usize, BodyState);
 }
 
-/// The connection cannot go on; whatever `send` gives should still be sent.
+/// The connection has failed. What `Session::send` gives should still be sent: it says why.
 #[derive(Debug)]
 pub struct SessionError;
 
-/// What a session promises its peer.
+/// The SETTINGS of a session, and its connection's flow-control window.
 #[derive(Clone, Copy)]
 pub struct SessionSettings {
-    /// Concurrent streams.
-    pub streams: u32,
-    /// Bytes of one stream that may be on their way.
-    pub stream_window: u32,
-    /// Bytes of all of them.
-    pub connection_window: i32,
-    /// Bytes of a header list.
-    pub header_list: u32,
+    /// SETTINGS_MAX_CONCURRENT_STREAMS.
+    pub max_concurrent_streams: u32,
+    /// SETTINGS_INITIAL_WINDOW_SIZE, in bytes.
+    pub initial_window_size: u32,
+    /// The connection's window, in bytes.
+    pub connection_window_size: i32,
+    /// SETTINGS_MAX_HEADER_LIST_SIZE, in bytes.
+    pub max_header_list_size: u32,
 }
 
 /// One connection's HTTP/2 state.
@@ -96,7 +91,7 @@ pub struct Session {
     session: *mut ng::nghttp2_session,
 }
 
-// SAFETY: nghttp2 sessions have no thread affinity; `Session` is never shared, only moved.
+// SAFETY: nghttp2 sessions have no thread affinity. `Session` is only moved, never shared.
 unsafe impl Send for Session {}
 
 type EventSink<'a> = &'a mut dyn Events;
@@ -105,67 +100,78 @@ const OWNED: u8 = 0;
 const STATIC: u8 = (ng::NGHTTP2_NV_FLAG_NO_COPY_NAME | ng::NGHTTP2_NV_FLAG_NO_COPY_VALUE) as u8;
 
 impl Session {
-    /// Greet: the first bytes of `send` are our SETTINGS.
-    pub fn new(promises: SessionSettings) -> Session {
+    /// A new session. The first bytes that `send` gives are its SETTINGS.
+    pub fn new(settings: SessionSettings) -> Session {
         let mut session = ptr::null_mut();
-        // SAFETY: callbacks and options are built once and live for ever; user data is set by
-        // each call that may run a callback, and by nothing else.
+        // SAFETY: callbacks and options are built once and never freed. Only `receive` and `send` set
+        // the user data, and only they run callbacks that use it.
         unsafe {
             let (callbacks, option) = callback_table();
-            let made =
+            let result =
                 ng::nghttp2_session_server_new2(&mut session, callbacks, ptr::null_mut(), option);
-            assert_eq!(made, 0, "nghttp2 has no memory for a session");
+            assert_eq!(result, 0, "nghttp2 has no memory for a session");
         }
         let setting = |settings_id, value| ng::nghttp2_settings_entry {
             settings_id,
             value,
         };
         let entries = [
-            setting(ng::NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS as i32, promises.streams),
-            setting(ng::NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE as i32, promises.stream_window),
-            setting(ng::NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE as i32, promises.header_list),
+            setting(
+                ng::NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS as i32,
+                settings.max_concurrent_streams,
+            ),
+            setting(ng::NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE as i32, settings.initial_window_size),
+            setting(
+                ng::NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE as i32,
+                settings.max_header_list_size,
+            ),
         ];
-        // SAFETY: the session is fresh; nghttp2 copies the entries.
+        // SAFETY: the session is new, and nghttp2 copies the entries.
         unsafe {
             ng::nghttp2_submit_settings(session, 0, entries.as_ptr(), entries.len());
-            ng::nghttp2_session_set_local_window_size(session, 0, 0, promises.connection_window);
+            ng::nghttp2_session_set_local_window_size(
+                session,
+                0,
+                0,
+                settings.connection_window_size,
+            );
         }
         Session {
             session,
         }
     }
 
-    /// Take in what the peer sent.
+    /// Process bytes that the peer sent.
     pub fn receive(&mut self, bytes: &[u8], events: EventSink) -> Result<(), SessionError> {
-        let mut events: EventSink = events;
-        // SAFETY: `seat` outlives the call, which is the only one that runs callbacks on it; it is
-        // taken away before it dies.
-        let took = unsafe {
-            ng::nghttp2_session_set_user_data(self.session, (&raw mut events).cast());
-            let took = ng::nghttp2_session_mem_recv2(self.session, bytes.as_ptr(), bytes.len());
+        let mut sink: EventSink = events;
+        // SAFETY: `sink` outlives the call, which is the only one that runs callbacks on it. The user
+        // data is reset before `sink` is dropped.
+        let result = unsafe {
+            ng::nghttp2_session_set_user_data(self.session, (&raw mut sink).cast());
+            let result = ng::nghttp2_session_mem_recv2(self.session, bytes.as_ptr(), bytes.len());
             ng::nghttp2_session_set_user_data(self.session, ptr::null_mut());
-            took
+            result
         };
-        if took < 0 {
+        if result < 0 {
             return Err(SessionError);
         }
         Ok(())
     }
 
-    /// Append what is to be sent to `out`, until it holds `enough` bytes.
+    /// Append frames to `out` until it holds `bytes_wanted` bytes or there are no more.
     pub fn send(
         &mut self,
         events: EventSink,
         out: &mut Vec<u8>,
-        enough: usize,
+        bytes_wanted: usize,
     ) -> Result<(), SessionError> {
-        let mut events: EventSink = events;
-        // SAFETY: as in `receive`; nghttp2's buffer stays valid until its next call, and is copied
+        let mut sink: EventSink = events;
+        // SAFETY: as in `receive`. nghttp2's buffer stays valid until its next call, and is copied
         // before that.
         unsafe {
-            ng::nghttp2_session_set_user_data(self.session, (&raw mut events).cast());
+            ng::nghttp2_session_set_user_data(self.session, (&raw mut sink).cast());
             let mut result = Ok(());
-            while out.len() < enough {
+            while out.len() < bytes_wanted {
                 let mut bytes = ptr::null();
                 let count = ng::nghttp2_session_mem_send2(self.session, &mut bytes);
                 if count < 0 {
@@ -181,126 +187,133 @@ impl Session {
         }
     }
 
-    /// Begin an ordinary response: its body comes from `Events::body`.
-    pub fn respond(&mut self, stream: i32, more: &[(Vec<u8>, Vec<u8>)]) {
-        let fields = [field(b":status", b"200", STATIC), our_type()];
+    /// Submit response headers, with `extra` fields. The body comes from `Events::read_body`.
+    pub fn respond(&mut self, stream: i32, extra: &[(Vec<u8>, Vec<u8>)]) {
+        let fields = [field(b":status", b"200", STATIC), content_type()];
         let provider = ng::nghttp2_data_provider2 {
             source: ng::nghttp2_data_source {
                 ptr: ptr::null_mut(),
             },
             read_callback: Some(on_body),
         };
-        if more.is_empty() {
-            // SAFETY: the fields are static; nghttp2 copies the provider.
+        if extra.is_empty() {
+            // SAFETY: the fields are static, and nghttp2 copies the provider.
             unsafe {
                 ng::nghttp2_submit_response2(self.session, stream, fields.as_ptr(), 2, &provider)
             };
             return;
         }
-        let mut every = fields.to_vec();
-        every.extend(more.iter().map(|(name, value)| field(name, value, OWNED)));
+        let mut all_fields = fields.to_vec();
+        all_fields.extend(extra.iter().map(|(name, value)| field(name, value, OWNED)));
         // SAFETY: nghttp2 copies names and values that are not static, and the provider.
         unsafe {
             ng::nghttp2_submit_response2(
                 self.session,
                 stream,
-                every.as_ptr(),
-                every.len(),
+                all_fields.as_ptr(),
+                all_fields.len(),
                 &provider,
             )
         };
     }
 
-    /// End a stream at once, headers being trailers.
+    /// Submit a response without a body: headers and trailers in one block, with END_STREAM.
     pub fn respond_without_body(
         &mut self,
         stream: i32,
         status: &'static [u8],
         trailers: &[(Vec<u8>, Vec<u8>)],
     ) {
-        let mut every = vec![field(b":status", status, STATIC), our_type()];
-        every.extend(trailers.iter().map(|(name, value)| field(name, value, OWNED)));
-        // SAFETY: nghttp2 copies names and values that are not static; no provider: END_STREAM.
+        let mut all_fields = vec![field(b":status", status, STATIC), content_type()];
+        all_fields.extend(trailers.iter().map(|(name, value)| field(name, value, OWNED)));
+        // SAFETY: nghttp2 copies names and values that are not static. No provider means END_STREAM.
         unsafe {
             ng::nghttp2_submit_response2(
                 self.session,
                 stream,
-                every.as_ptr(),
-                every.len(),
+                all_fields.as_ptr(),
+                all_fields.len(),
                 ptr::null(),
             )
         };
     }
 
-    /// A stream that waited has something to send.
+    /// Read a deferred body again.
     pub fn resume(&mut self, stream: i32) {
-        // SAFETY: an unknown stream, or one that does not wait, is an error code.
+        // SAFETY: for an unknown stream, or one that is not deferred, the result is an error code.
         unsafe { ng::nghttp2_session_resume_data(self.session, stream) };
     }
 
-    /// End a stream from our side.
-    pub fn reset(&mut self, stream: i32, code: u32) {
-        // SAFETY: a stream that is gone is ignored.
-        unsafe { ng::nghttp2_submit_rst_stream(self.session, 0, stream, code) };
+    /// Send RST_STREAM.
+    pub fn reset(&mut self, stream: i32, error_code: u32) {
+        // SAFETY: a closed stream is ignored.
+        unsafe { ng::nghttp2_submit_rst_stream(self.session, 0, stream, error_code) };
     }
 
-    /// Whether we have sent all that we will on this stream.
-    pub fn local_closed(&self, stream: i32) -> bool {
-        // SAFETY: reads; -1 for a stream that is gone.
+    /// Whether END_STREAM was sent on this stream.
+    pub fn is_local_closed(&self, stream: i32) -> bool {
+        // SAFETY: only reads. The result is -1 for a closed stream.
         unsafe { ng::nghttp2_session_get_stream_local_close(self.session, stream) != 0 }
     }
 
-    /// Give `bytes` of a stream's window back.
+    /// Return `bytes` to a stream's flow-control window.
     pub fn consume(&mut self, stream: i32, bytes: usize) {
-        // SAFETY: a stream that is gone is an error code.
+        // SAFETY: for a closed stream, the result is an error code.
         unsafe { ng::nghttp2_session_consume_stream(self.session, stream, bytes) };
     }
 
-    /// Ask the peer whether it is there.
+    /// Send PING.
     pub fn ping(&mut self) {
-        // SAFETY: no payload.
+        // SAFETY: a null payload is allowed.
         unsafe { ng::nghttp2_submit_ping(self.session, 0, ptr::null()) };
     }
 
-    /// Say that a GOAWAY is near: streams that are on their way will be served.
-    pub fn notice(&mut self) {
+    /// Send a GOAWAY that allows every stream, as a notice that the final one will follow.
+    pub fn submit_shutdown_notice(&mut self) {
         // SAFETY: no pointers besides the session.
         unsafe { ng::nghttp2_submit_shutdown_notice(self.session) };
     }
 
-    /// Refuse further streams; those that are open go on.
-    pub fn goaway(&mut self, code: u32, why: &[u8]) {
+    /// Send GOAWAY with the last stream that was received. Open streams go on.
+    pub fn goaway(&mut self, error_code: u32, debug: &[u8]) {
         // SAFETY: nghttp2 copies the debug data.
         unsafe {
             let last = ng::nghttp2_session_get_last_proc_stream_id(self.session);
-            ng::nghttp2_submit_goaway(self.session, 0, last, code, why.as_ptr(), why.len());
+            ng::nghttp2_submit_goaway(
+                self.session,
+                0,
+                last,
+                error_code,
+                debug.as_ptr(),
+                debug.len(),
+            );
         }
     }
 
-    /// Whether anything is left to be read or written; else the connection may close.
+    /// Whether the session wants to read or to write. If neither, the connection is over.
     pub fn wants_io(&self) -> bool {
-        // SAFETY: reads.
+        // SAFETY: only reads.
         unsafe {
             ng::nghttp2_session_want_read(self.session) != 0
                 || ng::nghttp2_session_want_write(self.session) != 0
         }
     }
 
-    /// Whether something is to be sent.
+    /// Whether there are frames to be sent.
     pub fn wants_write(&self) -> bool {
-        // SAFETY: reads.
+        // SAFETY: only reads.
         unsafe { ng::nghttp2_session_want_write(self.session) != 0 }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // SAFETY: made by us, freed once; no callback runs.
+        // SAFETY: the session is freed once, and no callback runs.
         unsafe { ng::nghttp2_session_del(self.session) };
     }
 }
 
-fn our_type() -> ng::nghttp2_nv {
+fn content_type() -> ng::nghttp2_nv {
     field(b"content-type", b"application/grpc", STATIC)
 }
 
