@@ -8,12 +8,12 @@ use libfuzzer_sys::fuzz_target;
 use turnout_ingress::calls::decode::decode_predict;
 use turnout_ingress::calls::infer::decode_infer;
 use turnout_ingress::calls::refusal::Refusal;
-use turnout_ingress::calls::shape::{Call, NameLimits, Shape, Shapes};
+use turnout_ingress::calls::shape::{Call, ModelShape, ModelShapes, NameLimits};
 
-fn shapes() -> &'static Shapes {
-    static SHAPES: OnceLock<Shapes> = OnceLock::new();
+fn shapes() -> &'static ModelShapes {
+    static SHAPES: OnceLock<ModelShapes> = OnceLock::new();
     SHAPES.get_or_init(|| {
-        let shape = Shape {
+        let shape = ModelShape {
             model: "c".to_owned(),
             entities: 1,
             input_indexes: [(b"f0".to_vec(), 0), (b"f1".to_vec(), 1)].into(),
@@ -25,9 +25,9 @@ fn shapes() -> &'static Shapes {
             rows_max: 4,
             deadline_ns_default: 1_000_000_000,
             nan_inputs_refused: true,
-            ..Shape::default()
+            ..ModelShape::default()
         };
-        Shapes::from([(b"c".to_vec(), Arc::new(shape))])
+        ModelShapes::from([(b"c".to_vec(), Arc::new(shape))])
     })
 }
 

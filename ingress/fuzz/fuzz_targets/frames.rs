@@ -7,7 +7,7 @@ use std::sync::Arc;
 use libfuzzer_sys::fuzz_target;
 use turnout_ingress::calls::admission::Admission;
 use turnout_ingress::calls::call_queue::CallQueue;
-use turnout_ingress::calls::shape::{NameLimits, Shape, Shapes};
+use turnout_ingress::calls::shape::{ModelShape, ModelShapes, NameLimits};
 use turnout_ingress::http2::service::Limits;
 use turnout_ingress::http2::stream::Method;
 use turnout_ingress::http2::stream_events::StreamEvents;
@@ -47,13 +47,13 @@ fn server_state() -> ServerState {
     let shared = Shared::new(CallQueue::new(Admission::new(64, 90, 50)), BatchTiming::new(0))
         .expect("descriptors");
     let mut server = ServerState::new(limits, methods.into(), Arc::new(shared));
-    let shape = Shape {
+    let shape = ModelShape {
         model: "c".to_owned(),
         input_defaults: vec![0.0],
         rows_max: 4,
-        ..Shape::default()
+        ..ModelShape::default()
     };
-    server.shapes = Shapes::from([(b"c".to_vec(), Arc::new(shape))]);
+    server.shapes = ModelShapes::from([(b"c".to_vec(), Arc::new(shape))]);
     server
 }
 

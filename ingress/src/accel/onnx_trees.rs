@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::accel::trees::{order_key, FeatureNodes, Node, Trees, LEAVES_MAX, WIDTH_MAX};
-use crate::calls::proto::{text, varint, Field, FieldReader, Malformed, Read};
+use crate::calls::proto::{text, varint, Field, FieldReader, Malformed, ReadResult};
 
 /// Most bytes of a file: some ten thousand trees. Lists of numbers take up to twelve times their bytes
 /// while they are read.
@@ -92,7 +92,7 @@ struct Attribute<'a> {
     other: bool,
 }
 
-fn operators(onnx: &[u8]) -> Read<Operators<'_>> {
+fn operators(onnx: &[u8]) -> ReadResult<Operators<'_>> {
     let mut read = Operators::default();
     let mut fields = FieldReader::new(onnx, 0);
     while let Some(field) = fields.next_field()? {
@@ -105,7 +105,7 @@ fn operators(onnx: &[u8]) -> Read<Operators<'_>> {
     Ok(read)
 }
 
-fn read_graph<'a>(graph: &'a [u8], read: &mut Operators<'a>) -> Read<()> {
+fn read_graph<'a>(graph: &'a [u8], read: &mut Operators<'a>) -> ReadResult<()> {
     let mut fields = FieldReader::new(graph, 1);
     while let Some(field) = fields.next_field()? {
         match field {
@@ -124,8 +124,8 @@ fn read_graph<'a>(graph: &'a [u8], read: &mut Operators<'a>) -> Read<()> {
 }
 
 /// The last dimension of a ValueInfoProto's tensor: type.tensor_type.shape.dim[-1].dim_value.
-fn width(input: &[u8]) -> Read<usize> {
-    fn inner(message: &[u8], number: u32) -> Read<Option<&[u8]>> {
+fn width(input: &[u8]) -> ReadResult<usize> {
+    fn inner(message: &[u8], number: u32) -> ReadResult<Option<&[u8]>> {
         let (mut fields, mut last) = (FieldReader::new(message, 2), None);
         while let Some(field) = fields.next_field()? {
             if let Field::Bytes(found, bytes) = field {
@@ -148,7 +148,7 @@ fn width(input: &[u8]) -> Read<usize> {
 }
 
 /// Read an operator. It is malformed if it has more inputs, outputs or attributes than the known ones.
-fn operator(node: &[u8]) -> Read<Operator<'_>> {
+fn operator(node: &[u8]) -> ReadResult<Operator<'_>> {
     let mut read = Operator::default();
     let mut fields = FieldReader::new(node, 2);
     while let Some(field) = fields.next_field()? {
@@ -171,7 +171,8 @@ fn operator(node: &[u8]) -> Read<Operator<'_>> {
     Ok(read)
 }
 
-fn attribute(message: &[u8]) -> Read<(&str, Attribute<'_>)> {
+/// Read an attribute: its name and its value.
+fn attribute(message: &[u8]) -> ReadResult<(&str, Attribute<'_>)> {
     let (mut name, mut read) = ("", Attribute::default());
     let mut fields = FieldReader::new(message, 3);
     while let Some(field) = fields.next_field()? {
@@ -180,6 +181,7 @@ fn attribute(message: &[u8]) -> Read<(&str, Attribute<'_>)> {
             Field::Varint(3, value) => read.number = value as i64,
             Field::Bytes(4, bytes) => read.text = bytes,
             Field::Fixed32(7, bits) => read.floats.push(f32::from_bits(bits)),
+            // Packed floats.
             Field::Bytes(7, packed) => {
                 let values = packed.chunks_exact(4);
                 if !values.remainder().is_empty() {
@@ -189,6 +191,7 @@ fn attribute(message: &[u8]) -> Read<(&str, Attribute<'_>)> {
                 read.floats.extend(values.map(value));
             }
             Field::Varint(8, value) => read.numbers.push(value as i64),
+            // Packed integers.
             Field::Bytes(8, mut packed) => {
                 while !packed.is_empty() {
                     let (value, length) = varint(packed)?;
@@ -197,6 +200,7 @@ fn attribute(message: &[u8]) -> Read<(&str, Attribute<'_>)> {
                 }
             }
             Field::Bytes(9, bytes) => read.texts.push(bytes),
+            // The documentation and the type of the value.
             Field::Bytes(13, _) | Field::Varint(20, _) => {}
             _ => read.other = true,
         }

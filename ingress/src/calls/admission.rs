@@ -16,8 +16,11 @@ const MARGIN: f64 = 1.25;
 /// callers set the rate and not the worker.
 #[derive(Default)]
 pub struct ServiceRate {
+    /// Time of a row. 0: it was not measured yet.
     row_ns: f64,
+    /// When the current measurement began. None: nothing is measured.
     began_ns: Option<i64>,
+    /// Rows answered since then.
     rows: u64,
 }
 
@@ -52,6 +55,7 @@ impl ServiceRate {
         }
     }
 
+    /// How long `rows` rows are expected to take.
     fn wait_ns(&self, rows: u64) -> f64 {
         MARGIN * rows as f64 * self.row_ns
     }
@@ -92,6 +96,7 @@ impl Admission {
         if inside == 0 {
             return None;
         }
+        // Refuse by the rows inside.
         let bound = self.rows_max[criticality as usize & 3];
         let message = if inside + rows > bound {
             format!(
@@ -99,6 +104,7 @@ impl Admission {
                  calls of this criticality (rows_inside_max); retry after a pause"
             )
         } else {
+            // Refuse by the expected wait.
             let wait_ns = self.rate.wait_ns(ahead + rows);
             if wait_ns <= remaining_ns as f64 {
                 return None;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::calls::admission::Admission;
 use crate::calls::refusal::Refusal;
-use crate::calls::shape::{Call, Shape};
+use crate::calls::shape::{Call, ModelShape};
 
 /// By criticality, the rank in which calls are taken: CRITICAL, then DEFAULT and unknown, then
 /// SHEDDABLE.
@@ -39,7 +39,7 @@ struct WaitingCall {
 /// The waiting calls of one rank and one model shape, as handles. A handle stays in its queue when its
 /// call is released, and is skipped later.
 struct Queue {
-    shape: Arc<Shape>,
+    shape: Arc<ModelShape>,
     rank: usize,
     handles: VecDeque<u64>,
 }
@@ -62,7 +62,7 @@ pub struct CallQueue {
 /// The columns of one batch: gateway.columns.Calls. C calls with R rows of one model.
 pub struct CallColumns {
     /// The calls' model.
-    pub shape: Arc<Shape>,
+    pub shape: Arc<ModelShape>,
     /// (C,) by which the calls are answered.
     pub handles: Vec<u64>,
     /// (C,) monotonic.
@@ -293,13 +293,14 @@ impl CallQueue {
 }
 
 /// Lay calls out as columns. Every column is allocated once.
-fn columns(shape: Arc<Shape>, taken: &[(u64, WaitingCall)], rows: usize) -> CallColumns {
+fn columns(shape: Arc<ModelShape>, taken: &[(u64, WaitingCall)], rows: usize) -> CallColumns {
     let calls = taken.len();
     let offsets = |count: usize| {
         let mut offsets = Vec::with_capacity(count + 1);
         offsets.push(0);
         offsets
     };
+    // Allocate the columns. A block has inputs and ids, so ids have at most the rest of it.
     let bytes: usize = taken.iter().map(|(_, waiting)| waiting.call.block.len()).sum();
     let input_bytes = rows * shape.width() * 4;
     let mut columns = CallColumns {
@@ -315,6 +316,7 @@ fn columns(shape: Arc<Shape>, taken: &[(u64, WaitingCall)], rows: usize) -> Call
         inputs: Vec::with_capacity(input_bytes),
         shape,
     };
+    // Append the calls, one after the other.
     let (mut row, mut id_end) = (0, 0_u32);
     for (index, (handle, waiting)) in taken.iter().enumerate() {
         let [inputs, id_lengths, ids, sticky, request_id, pin] = waiting.call.parts();

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use crate::calls::refusal::{code, Refusal};
-use crate::calls::shape::{Shape, Shapes, ID_BYTES_MAX};
+use crate::calls::shape::{ModelShape, ModelShapes, ID_BYTES_MAX};
 
 /// Find the shape of a model by its name.
-pub fn find_shape<'a>(model: &str, shapes: &'a Shapes) -> Result<&'a Arc<Shape>, Refusal> {
+pub fn find_shape<'a>(
+    model: &str,
+    shapes: &'a ModelShapes,
+) -> Result<&'a Arc<ModelShape>, Refusal> {
     if let Some(shape) = shapes.get(model.as_bytes()) {
         return Ok(shape);
     }
@@ -28,7 +31,7 @@ pub fn find_shape<'a>(model: &str, shapes: &'a Shapes) -> Result<&'a Arc<Shape>,
 }
 
 /// Refuse a call without rows, or with more than the model takes.
-pub fn check_rows(rows: usize, shape: &Shape) -> Result<(), Refusal> {
+pub fn check_rows(rows: usize, shape: &ModelShape) -> Result<(), Refusal> {
     if rows == 0 {
         return Err(Refusal::invalid("the call has 0 rows; send at least one"));
     }
@@ -96,7 +99,7 @@ fn has_control(text: &[u8]) -> bool {
 }
 
 /// Refuse NaN and infinite inputs, if the model does not take them. `inputs` are float32.
-pub fn check_finite(inputs: &[u8], shape: &Shape) -> Result<(), Refusal> {
+pub fn check_finite(inputs: &[u8], shape: &ModelShape) -> Result<(), Refusal> {
     if !shape.nan_inputs_refused {
         return Ok(());
     }

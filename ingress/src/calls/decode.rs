@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::calls::checks::{check_finite, check_id, check_rows, check_text, find_shape};
-use crate::calls::proto::{field_lengths, text, Field, FieldReader, Malformed, Read};
+use crate::calls::proto::{field_lengths, text, Field, FieldReader, Malformed, ReadResult};
 use crate::calls::refusal::{code, Refusal};
-use crate::calls::shape::{Call, NameLimits, Shape, Shapes};
+use crate::calls::shape::{Call, ModelShape, ModelShapes, NameLimits};
 
 /// A longer message is walked at its top level before it is parsed.
 const PARSED_BYTES_MAX: usize = 256 * 1024;
@@ -21,8 +21,8 @@ const ROWS_FIELD: u64 = 2;
 struct RowStart {
     keys: usize,
     inputs: usize,
-    named: usize,
-    texts: usize,
+    numbers: usize,
+    categories: usize,
 }
 
 /// A parsed PredictRequest, which borrows its texts from the message. The values of all rows lie in
@@ -39,8 +39,10 @@ struct ParsedRequest<'a> {
     keys: Vec<&'a str>,
     /// Little-endian float32.
     inputs: Vec<u8>,
-    named: Vec<(&'a str, f32)>,
-    texts: Vec<(&'a str, &'a str)>,
+    /// Inputs by name that are numbers.
+    numbers: Vec<(&'a str, f32)>,
+    /// Inputs by name that are categories.
+    categories: Vec<(&'a str, &'a str)>,
 }
 
 /// The result of decoding one message.
@@ -54,7 +56,7 @@ pub struct Decoded {
 }
 
 /// Decode one PredictRequest. Names are copied only if the call is refused.
-pub fn decode_predict(message: &[u8], shapes: &Shapes, limits: &NameLimits) -> Decoded {
+pub fn decode_predict(message: &[u8], shapes: &ModelShapes, limits: &NameLimits) -> Decoded {
     let refused = |refusal| Decoded {
         call: Err(refusal),
         model: String::new(),
@@ -86,7 +88,7 @@ pub fn decode_predict(message: &[u8], shapes: &Shapes, limits: &NameLimits) -> D
 
 /// Refuse a large message with too many fields or too large a row, before it is parsed.
 fn check_sizes(message: &[u8]) -> Result<(), Refusal> {
-    let refusal = match field_lengths(message, ROWS_FIELD, FIELDS_MAX) {
+    let reason = match field_lengths(message, ROWS_FIELD, FIELDS_MAX) {
         Ok(lengths) => {
             let longest = lengths.into_iter().max().unwrap_or(0);
             if longest <= ROW_BYTES_MAX {
@@ -99,11 +101,11 @@ fn check_sizes(message: &[u8]) -> Result<(), Refusal> {
             format!("{length} bytes that are no PredictRequest, or one of too many rows: {error}")
         }
     };
-    Err(Refusal::new(code::RESOURCE_EXHAUSTED, refusal))
+    Err(Refusal::new(code::RESOURCE_EXHAUSTED, reason))
 }
 
 /// Parse the message into lists.
-fn parse<'a>(message: &'a [u8], parsed: &mut ParsedRequest<'a>) -> Read<()> {
+fn parse<'a>(message: &'a [u8], parsed: &mut ParsedRequest<'a>) -> ReadResult<()> {
     let mut fields = FieldReader::new(message, 0);
     while let Some(field) = fields.next_field()? {
         match field {
@@ -112,8 +114,8 @@ fn parse<'a>(message: &'a [u8], parsed: &mut ParsedRequest<'a>) -> Read<()> {
                 parsed.rows.push(RowStart {
                     keys: parsed.keys.len(),
                     inputs: parsed.inputs.len(),
-                    named: parsed.named.len(),
-                    texts: parsed.texts.len(),
+                    numbers: parsed.numbers.len(),
+                    categories: parsed.categories.len(),
                 });
                 parse_row(bytes, parsed)?;
             }
@@ -128,7 +130,8 @@ fn parse<'a>(message: &'a [u8], parsed: &mut ParsedRequest<'a>) -> Read<()> {
     Ok(())
 }
 
-fn parse_row<'a>(row: &'a [u8], parsed: &mut ParsedRequest<'a>) -> Read<()> {
+/// Parse a row, and append its values to the lists.
+fn parse_row<'a>(row: &'a [u8], parsed: &mut ParsedRequest<'a>) -> ReadResult<()> {
     let mut fields = FieldReader::new(row, 1);
     while let Some(field) = fields.next_field()? {
         match field {
@@ -140,8 +143,8 @@ fn parse_row<'a>(row: &'a [u8], parsed: &mut ParsedRequest<'a>) -> Read<()> {
                 parsed.inputs.extend_from_slice(packed);
             }
             Field::Fixed32(2, value) => parsed.inputs.extend_from_slice(&value.to_le_bytes()),
-            Field::Bytes(3, entry) => parsed.named.push(number_entry(entry)?),
-            Field::Bytes(4, entry) => parsed.texts.push(text_entry(entry)?),
+            Field::Bytes(3, entry) => parsed.numbers.push(number_entry(entry)?),
+            Field::Bytes(4, entry) => parsed.categories.push(category_entry(entry)?),
             _ => {}
         }
     }
@@ -149,7 +152,7 @@ fn parse_row<'a>(row: &'a [u8], parsed: &mut ParsedRequest<'a>) -> Read<()> {
 }
 
 /// An entry of the map from input name to number.
-fn number_entry(entry: &[u8]) -> Read<(&str, f32)> {
+fn number_entry(entry: &[u8]) -> ReadResult<(&str, f32)> {
     let (mut name, mut value) = ("", 0.0);
     let mut fields = FieldReader::new(entry, 2);
     while let Some(field) = fields.next_field()? {
@@ -163,7 +166,7 @@ fn number_entry(entry: &[u8]) -> Read<(&str, f32)> {
 }
 
 /// An entry of the map from input name to category.
-fn text_entry(entry: &[u8]) -> Read<(&str, &str)> {
+fn category_entry(entry: &[u8]) -> ReadResult<(&str, &str)> {
     let (mut name, mut value) = ("", "");
     let mut fields = FieldReader::new(entry, 2);
     while let Some(field) = fields.next_field()? {
@@ -179,7 +182,7 @@ fn text_entry(entry: &[u8]) -> Read<(&str, &str)> {
 /// Check a parsed request in the order of gateway/transport/decode.py, and lay the call out.
 fn check(
     parsed: &ParsedRequest<'_>,
-    shapes: &Shapes,
+    shapes: &ModelShapes,
     limits: &NameLimits,
 ) -> Result<Call, Refusal> {
     // The model, the rows, the input contract.
@@ -228,8 +231,8 @@ impl<'a> ParsedRequest<'a> {
         let end = RowStart {
             keys: self.keys.len(),
             inputs: self.inputs.len(),
-            named: self.named.len(),
-            texts: self.texts.len(),
+            numbers: self.numbers.len(),
+            categories: self.categories.len(),
         };
         (self.rows[index], self.rows.get(index + 1).copied().unwrap_or(end))
     }
@@ -238,18 +241,20 @@ impl<'a> ParsedRequest<'a> {
 /// Append the inputs of every row: as sent, or by name.
 fn fill_inputs(
     parsed: &ParsedRequest<'_>,
-    shape: &Shape,
+    shape: &ModelShape,
     block: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let width = shape.width();
     for index in 0..parsed.rows.len() {
         let (start, next) = parsed.bounds(index);
         let inputs = &parsed.inputs[start.inputs..next.inputs];
-        let named = start.named < next.named || start.texts < next.texts;
+        // The ordinary row has all its inputs in order.
+        let named = start.numbers < next.numbers || start.categories < next.categories;
         if !named && inputs.len() == 4 * width {
             block.extend_from_slice(inputs);
             continue;
         }
+        // Other rows have the wrong number of inputs, or name them.
         if !named {
             return Err(Refusal::invalid(format!(
                 "row {index} has {} inputs; model '{}' takes {width}",
@@ -262,9 +267,9 @@ fn fill_inputs(
                 "row {index} has both inputs and named ones; send one kind"
             )));
         }
-        let numbers = &parsed.named[start.named..next.named];
-        let texts = &parsed.texts[start.texts..next.texts];
-        fill_named(index, numbers, texts, shape, block)?;
+        let numbers = &parsed.numbers[start.numbers..next.numbers];
+        let categories = &parsed.categories[start.categories..next.categories];
+        fill_named(index, numbers, categories, shape, block)?;
     }
     Ok(())
 }
@@ -273,8 +278,8 @@ fn fill_inputs(
 fn fill_named(
     index: usize,
     numbers: &[(&str, f32)],
-    texts: &[(&str, &str)],
-    shape: &Shape,
+    categories: &[(&str, &str)],
+    shape: &ModelShape,
     block: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let index_of = |name: &str| shape.input_indexes.get(name.as_bytes()).copied();
@@ -282,7 +287,8 @@ fn fill_named(
     let unknown = |name: &&str| index_of(name).is_none();
     let unknown_numbers: Vec<&str> =
         numbers.iter().map(|(name, _)| *name).filter(unknown).collect();
-    let unknown_texts: Vec<&str> = texts.iter().map(|(name, _)| *name).filter(unknown).collect();
+    let unknown_texts: Vec<&str> =
+        categories.iter().map(|(name, _)| *name).filter(unknown).collect();
     if let Some(first) = unknown_numbers.first().or(unknown_texts.first()) {
         let distinct = |names: &[&str]| names.iter().collect::<HashSet<_>>().len();
         return Err(Refusal::invalid(format!(
@@ -303,7 +309,7 @@ fn fill_named(
         is_number[input] = true;
     }
     // Categories. One that is not in the dictionary has the code behind the last one.
-    for (name, category) in texts {
+    for (name, category) in categories {
         let input = index_of(name).unwrap_or_default();
         let dictionary = &shape.dictionaries[input];
         if dictionary.is_empty() || is_number[input] {
@@ -323,7 +329,11 @@ fn fill_named(
 }
 
 /// Append the length of every entity id, then the ids.
-fn fill_ids(parsed: &ParsedRequest<'_>, shape: &Shape, block: &mut Vec<u8>) -> Result<(), Refusal> {
+fn fill_ids(
+    parsed: &ParsedRequest<'_>,
+    shape: &ModelShape,
+    block: &mut Vec<u8>,
+) -> Result<(), Refusal> {
     for index in 0..parsed.rows.len() {
         let (start, next) = parsed.bounds(index);
         let keys = &parsed.keys[start.keys..next.keys];

@@ -6,17 +6,21 @@ use std::sync::Arc;
 
 use crate::calls::checks::{check_finite, check_id, check_rows, check_text, find_shape};
 use crate::calls::decode::Decoded;
-use crate::calls::proto::{field_lengths, text, varint, Field, FieldReader, Malformed, Read};
+use crate::calls::proto::{field_lengths, text, varint, Field, FieldReader, Malformed, ReadResult};
 use crate::calls::refusal::Refusal;
-use crate::calls::shape::{Call, NameLimits, Shape, Shapes};
+use crate::calls::shape::{Call, ModelShape, ModelShapes, NameLimits};
 
 const KEYS: &str = "keys";
 const INPUTS: &str = "inputs";
 const SCORES: &str = "scores";
+/// The field number of raw_input_contents, and a bound on the top-level fields of a large message.
 const RAW_FIELD: u64 = 7;
 const FIELDS_MAX: usize = 64;
+/// Larger sizes of a tensor are not rows.
 const ROWS_MAX: i64 = (1 << 31) - 1;
+/// Characters of an unknown name that a message repeats.
 const NAME_SHOWN_MAX: usize = 40;
+/// The fields of InferTensorContents, by field number from 1.
 const CONTENTS: [&str; 8] = [
     "bool_contents",
     "int_contents",
@@ -72,7 +76,7 @@ pub struct DecodedInfer {
 }
 
 /// Decode one ModelInferRequest.
-pub fn decode_infer(message: &[u8], shapes: &Shapes, limits: &NameLimits) -> DecodedInfer {
+pub fn decode_infer(message: &[u8], shapes: &ModelShapes, limits: &NameLimits) -> DecodedInfer {
     let mut parsed = ParsedRequest::default();
     let call = check_sizes(message, limits.typed_bytes_max)
         .and_then(|()| {
@@ -119,7 +123,7 @@ fn check_sizes(message: &[u8], typed_bytes_max: usize) -> Result<(), Refusal> {
     }
 }
 
-fn parse<'a>(message: &'a [u8], parsed: &mut ParsedRequest<'a>) -> Read<()> {
+fn parse<'a>(message: &'a [u8], parsed: &mut ParsedRequest<'a>) -> ReadResult<()> {
     let mut fields = FieldReader::new(message, 0);
     while let Some(field) = fields.next_field()? {
         let Field::Bytes(number, bytes) = field else {
@@ -148,7 +152,7 @@ fn parse<'a>(message: &'a [u8], parsed: &mut ParsedRequest<'a>) -> Read<()> {
     Ok(())
 }
 
-fn tensor(message: &[u8]) -> Read<Tensor<'_>> {
+fn tensor(message: &[u8]) -> ReadResult<Tensor<'_>> {
     let mut tensor = Tensor::default();
     let mut fields = FieldReader::new(message, 1);
     while let Some(field) = fields.next_field()? {
@@ -180,14 +184,16 @@ impl Tensor<'_> {
 }
 
 /// Parse a tensor's InferTensorContents.
-fn contents<'a>(message: &'a [u8], tensor: &mut Tensor<'a>) -> Read<()> {
+fn contents<'a>(message: &'a [u8], tensor: &mut Tensor<'a>) -> ReadResult<()> {
     let mut fields = FieldReader::new(message, 2);
     while let Some(field) = fields.next_field()? {
         match field {
+            // Contents of other datatypes: it is enough to know that there are some.
             Field::Bytes(number @ 1..=5, packed) => {
                 numbers(packed, |_| tensor.filled[number as usize - 1] = true)?;
             }
             Field::Varint(number @ 1..=5, _) => tensor.filled[number as usize - 1] = true,
+            // fp32_contents and fp64_contents.
             Field::Bytes(number @ 6..=7, packed) => {
                 let width = if number == 6 { 4 } else { 8 };
                 if packed.len() % width != 0 {
@@ -214,7 +220,7 @@ fn contents<'a>(message: &'a [u8], tensor: &mut Tensor<'a>) -> Read<()> {
 }
 
 /// Read packed varints.
-fn numbers(mut packed: &[u8], mut each: impl FnMut(u64)) -> Read<()> {
+fn numbers(mut packed: &[u8], mut each: impl FnMut(u64)) -> ReadResult<()> {
     while !packed.is_empty() {
         let (value, length) = varint(packed)?;
         each(value);
@@ -224,7 +230,7 @@ fn numbers(mut packed: &[u8], mut each: impl FnMut(u64)) -> Read<()> {
 }
 
 /// Parse an InferRequestedOutputTensor to its name and the names of its parameters.
-fn output(message: &[u8]) -> Read<(&str, Vec<&str>)> {
+fn output(message: &[u8]) -> ReadResult<(&str, Vec<&str>)> {
     let (mut name, mut parameters) = ("", Vec::new());
     let mut fields = FieldReader::new(message, 1);
     while let Some(field) = fields.next_field()? {
@@ -243,7 +249,7 @@ fn output(message: &[u8]) -> Read<(&str, Vec<&str>)> {
 }
 
 /// An entry of a map of parameters: its name, and its text if it is one.
-fn parameter_entry(entry: &[u8], depth: u32) -> Read<(&str, Option<&str>)> {
+fn parameter_entry(entry: &[u8], depth: u32) -> ReadResult<(&str, Option<&str>)> {
     let (mut name, mut value) = ("", None);
     let mut fields = FieldReader::new(entry, depth);
     while let Some(field) = fields.next_field()? {
@@ -258,7 +264,11 @@ fn parameter_entry(entry: &[u8], depth: u32) -> Read<(&str, Option<&str>)> {
 
 /// The text of an InferParameter. None: it is of another kind. `before` is the value that an earlier
 /// piece of the same parameter had, since protobuf merges them.
-fn parameter<'a>(message: &'a [u8], depth: u32, before: Option<&'a str>) -> Read<Option<&'a str>> {
+fn parameter<'a>(
+    message: &'a [u8],
+    depth: u32,
+    before: Option<&'a str>,
+) -> ReadResult<Option<&'a str>> {
     let mut value = before;
     let mut fields = FieldReader::new(message, depth);
     while let Some(field) = fields.next_field()? {
@@ -274,14 +284,14 @@ fn parameter<'a>(message: &'a [u8], depth: u32, before: Option<&'a str>) -> Read
 /// Check a parsed request in the order of gateway/transport/open_inference.py, and lay the call out.
 fn check(
     parsed: &ParsedRequest<'_>,
-    shapes: &Shapes,
+    shapes: &ModelShapes,
     limits: &NameLimits,
 ) -> Result<Call, Refusal> {
     // The model, the tensors and the number of rows.
     let shape = find_shape(parsed.model, shapes)?;
     check_outputs(parsed)?;
-    let tensors = by_name(parsed, shape)?;
-    let rows = rows_of(parsed, &tensors, shape)?;
+    let tensors = find_tensors(parsed, shape)?;
+    let rows = row_count(parsed, &tensors, shape)?;
     check_rows(rows, shape)?;
     let raw = !parsed.raw.is_empty();
     let (mut lengths, mut ids, mut values): (Vec<u8>, Vec<u8>, Cow<'_, [u8]>) =
@@ -377,7 +387,8 @@ struct Tensors {
 }
 
 /// Find the known tensors. Refuse unknown, repeated and missing ones.
-fn by_name(parsed: &ParsedRequest<'_>, shape: &Shape) -> Result<Tensors, Refusal> {
+fn find_tensors(parsed: &ParsedRequest<'_>, shape: &ModelShape) -> Result<Tensors, Refusal> {
+    // Raw contents have to be as many as the tensors.
     let raw = !parsed.raw.is_empty();
     if raw && parsed.raw.len() != parsed.inputs.len() {
         return Err(Refusal::invalid(format!(
@@ -386,6 +397,7 @@ fn by_name(parsed: &ParsedRequest<'_>, shape: &Shape) -> Result<Tensors, Refusal
             parsed.inputs.len()
         )));
     }
+    // Find the tensors by their names.
     let mut tensors = Tensors::default();
     for (index, tensor) in parsed.inputs.iter().enumerate() {
         let name = tensor.name;
@@ -407,6 +419,7 @@ fn by_name(parsed: &ParsedRequest<'_>, shape: &Shape) -> Result<Tensors, Refusal
         tensors.order.push(index);
         check_tensor(tensor, raw)?;
     }
+    // Every tensor that the model takes has to be there.
     for (name, wanted, found) in
         [(KEYS, shape.entities > 0, tensors.keys), (INPUTS, shape.width() > 0, tensors.inputs)]
     {
@@ -424,6 +437,7 @@ fn by_name(parsed: &ParsedRequest<'_>, shape: &Shape) -> Result<Tensors, Refusal
 fn check_tensor(tensor: &Tensor<'_>, raw: bool) -> Result<(), Refusal> {
     let name = tensor.name;
     let (datatype, field) = if name == KEYS { ("BYTES", 7) } else { ("FP32", 5) };
+    // The datatype, and no parameters.
     if tensor.datatype != datatype {
         return Err(Refusal::invalid(format!(
             "tensor '{name}' has datatype {}; it is {datatype}",
@@ -436,6 +450,7 @@ fn check_tensor(tensor: &Tensor<'_>, raw: bool) -> Result<(), Refusal> {
             "tensor '{name}' has {count} parameters; none is known"
         )));
     }
+    // Values in the field of the datatype only, or raw only.
     let mut filled = (0..8).filter(|contents| tensor.filled[*contents]);
     if raw {
         if let Some(first) = filled.next() {
@@ -454,7 +469,11 @@ fn check_tensor(tensor: &Tensor<'_>, raw: bool) -> Result<(), Refusal> {
 }
 
 /// The number of rows: the first size of every tensor.
-fn rows_of(parsed: &ParsedRequest<'_>, tensors: &Tensors, shape: &Shape) -> Result<usize, Refusal> {
+fn row_count(
+    parsed: &ParsedRequest<'_>,
+    tensors: &Tensors,
+    shape: &ModelShape,
+) -> Result<usize, Refusal> {
     let mut rows: Option<i64> = None;
     for at in &tensors.order {
         let tensor = &parsed.inputs[*at];

@@ -5,7 +5,7 @@
 pub struct Malformed;
 
 /// The result of reading a message.
-pub type Read<T> = Result<T, Malformed>;
+pub type ReadResult<T> = Result<T, Malformed>;
 
 /// How deep messages and groups may be nested.
 pub const DEPTH_MAX: u32 = 100;
@@ -41,7 +41,7 @@ impl<'a> FieldReader<'a> {
 
     /// The next field. None: the message ends.
     #[inline]
-    pub fn next_field(&mut self) -> Read<Option<Field<'a>>> {
+    pub fn next_field(&mut self) -> ReadResult<Option<Field<'a>>> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -65,7 +65,7 @@ impl<'a> FieldReader<'a> {
     }
 
     #[inline]
-    fn tag(&mut self) -> Read<u32> {
+    fn tag(&mut self) -> ReadResult<u32> {
         let first = self.rest[0];
         if first < 0x80 {
             self.rest = &self.rest[1..];
@@ -84,14 +84,14 @@ impl<'a> FieldReader<'a> {
     }
 
     #[inline]
-    fn varint(&mut self) -> Read<u64> {
+    fn varint(&mut self) -> ReadResult<u64> {
         let (value, length) = varint(self.rest)?;
         self.rest = &self.rest[length..];
         Ok(value)
     }
 
     #[inline]
-    fn bytes(&mut self) -> Read<&'a [u8]> {
+    fn bytes(&mut self) -> ReadResult<&'a [u8]> {
         let length = self.varint()?;
         if length > i32::MAX as u64 {
             return Err(Malformed);
@@ -102,7 +102,7 @@ impl<'a> FieldReader<'a> {
     }
 
     #[inline]
-    fn fixed<const N: usize>(&mut self) -> Read<[u8; N]> {
+    fn fixed<const N: usize>(&mut self) -> ReadResult<[u8; N]> {
         let (bytes, rest) = self.rest.split_first_chunk::<N>().ok_or(Malformed)?;
         self.rest = rest;
         Ok(*bytes)
@@ -110,12 +110,13 @@ impl<'a> FieldReader<'a> {
 
     /// Skip to the end of group `number`. The loop keeps its own stack, because a caller decides how
     /// deep groups are nested.
-    fn skip_group(&mut self, number: u32, depth: u32) -> Read<()> {
+    fn skip_group(&mut self, number: u32, depth: u32) -> ReadResult<()> {
         let mut open = vec![number];
         while let Some(&innermost) = open.last() {
             if self.rest.is_empty() || depth as usize + open.len() > DEPTH_MAX as usize {
                 return Err(Malformed);
             }
+            // Read a tag, and skip its value. Nested groups are pushed and popped.
             let tag = self.tag()?;
             let number = tag >> 3;
             if number == 0 {
@@ -147,7 +148,7 @@ impl<'a> FieldReader<'a> {
 
 /// Read a varint. Returns its value and its length in bytes.
 #[inline]
-pub fn varint(bytes: &[u8]) -> Read<(u64, usize)> {
+pub fn varint(bytes: &[u8]) -> ReadResult<(u64, usize)> {
     if let Some(&first) = bytes.first() {
         if first < 0x80 {
             return Ok((u64::from(first), 1));
@@ -166,7 +167,7 @@ pub fn varint(bytes: &[u8]) -> Read<(u64, usize)> {
 
 /// Read a text, which has to be UTF-8.
 #[inline]
-pub fn text(bytes: &[u8]) -> Read<&str> {
+pub fn text(bytes: &[u8]) -> ReadResult<&str> {
     std::str::from_utf8(bytes).map_err(|_| Malformed)
 }
 
@@ -212,6 +213,7 @@ pub fn field_lengths(message: &[u8], field: u64, fields_max: usize) -> Result<Ve
         if offset == end {
             return Ok(lengths);
         }
+        // Read the tag, and find the end of its value.
         let start = offset;
         let (tag, end_of_tag) = varint_at(message, offset)?;
         offset = end_of_tag;
@@ -228,6 +230,7 @@ pub fn field_lengths(message: &[u8], field: u64, fields_max: usize) -> Result<Ve
             5 => offset += 4,
             kind => return Err(format!("wire type {kind} at {start}")),
         }
+        // Note the length of the fields that are asked for.
         if offset > end {
             return Err(format!("a field at {start} ends at {offset}, behind the end at {end}"));
         }

@@ -3,7 +3,6 @@
 /// gRPC status codes.
 pub mod code {
     pub const OK: u32 = 0;
-    pub const CANCELLED: u32 = 1;
     pub const INVALID_ARGUMENT: u32 = 3;
     pub const DEADLINE_EXCEEDED: u32 = 4;
     pub const NOT_FOUND: u32 = 5;

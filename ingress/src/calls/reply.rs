@@ -26,7 +26,9 @@ pub struct Replies {
     pub row_flags: Vec<u32>,
 }
 
+/// Bytes of a prediction id.
 const ID_BYTES: usize = 64;
+/// The names of turnout.v1.Role, for the parameter `role`.
 const ROLES: [&str; 5] = ["role_unspecified", "production", "canary", "pinned", "fallback"];
 
 /// The answer to one call.

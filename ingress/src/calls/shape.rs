@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// What decoders know about a model: gateway.columns.ModelShape. Refusals repeat names as Python's
 /// `repr` writes them, so those texts are kept too.
 #[derive(Clone, Debug, Default)]
-pub struct Shape {
+pub struct ModelShape {
     pub model: String,
     /// E, the number of entity ids in Row.keys.
     pub entities: usize,
@@ -34,15 +34,15 @@ pub struct Shape {
     pub tensors_repr: String,
 }
 
-impl Shape {
+impl ModelShape {
     /// W, the number of request inputs.
     pub fn width(&self) -> usize {
         self.input_defaults.len()
     }
 
     /// Whether a message decodes to the same call for both shapes.
-    pub fn decodes_like(&self, other: &Shape) -> bool {
-        let bits = |shape: &Shape| -> Vec<u32> {
+    pub fn decodes_like(&self, other: &ModelShape) -> bool {
+        let bits = |shape: &ModelShape| -> Vec<u32> {
             shape.input_defaults.iter().map(|value| value.to_bits()).collect()
         };
         self.model == other.model
@@ -59,7 +59,7 @@ impl Shape {
 }
 
 /// The shapes of all models that are served, by name.
-pub type Shapes = HashMap<Vec<u8>, Arc<Shape>>;
+pub type ModelShapes = HashMap<Vec<u8>, Arc<ModelShape>>;
 
 /// Bounds on names and texts, for all models.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +83,7 @@ pub const ID_BYTES_MAX: usize = 128;
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The model's shape when the call was decoded.
-    pub shape: Arc<Shape>,
+    pub shape: Arc<ModelShape>,
     /// W, the number of request inputs.
     pub rows: u32,
     /// turnout.v1.Criticality. An unknown value becomes 0.

@@ -14,20 +14,24 @@ use crate::io_thread::shared::Command;
 use crate::sys::nghttp2::Fields;
 
 impl Io {
+    /// Execute one command.
     pub(super) fn execute(&mut self, command: Command) {
         match command {
+            // Models and listeners.
             Command::Configure(shapes) => {
                 self.server.shapes = shapes;
                 self.server.shared.with_queue(|queue| queue.remove_empty_queues());
             }
             Command::Listen(listener) => self.listen(listener),
             Command::CloseListeners => self.close_listeners(),
+            // Calls that were decoded here.
             Command::Answer(replies) => self.answer(&replies),
             Command::Refuse(handles, refusal) => {
                 for handle in handles {
                     self.refuse(handle, &refusal);
                 }
             }
+            // Raw calls.
             Command::RequestMessage(raw_call) => {
                 self.with_raw_call(raw_call, |conn, server, id| {
                     if let Some(stream) = conn.streams.open.get_mut(&id) {
@@ -64,6 +68,7 @@ impl Io {
                     conn.streams.end(id, stream_end(code, &message, trailing_metadata));
                 });
             }
+            // The end of the worker.
             Command::Drain => self.drain(),
             Command::Stop => self.stop(),
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::calls::decode::decode_predict;
 use crate::calls::infer::decode_infer;
 use crate::calls::refusal::Refusal;
-use crate::calls::shape::{Call, Shapes};
+use crate::calls::shape::{Call, ModelShapes};
 use crate::http2::service::{Limits, RawCallEvent, Service, StreamRef, TimerKind};
 use crate::http2::stream::Method;
 use crate::io_thread::shared::Shared;
@@ -42,7 +42,7 @@ pub struct ServerState {
     /// Bounds on connections, streams and messages.
     pub limits: Limits,
     /// The models that are served.
-    pub shapes: Shapes,
+    pub shapes: ModelShapes,
     methods: HashMap<Vec<u8>, Method>,
     /// The state that Python uses too.
     pub shared: Arc<Shared>,
@@ -68,7 +68,7 @@ impl ServerState {
     ) -> ServerState {
         ServerState {
             limits,
-            shapes: Shapes::new(),
+            shapes: ModelShapes::new(),
             methods,
             shared,
             raw_calls: HashMap::new(),

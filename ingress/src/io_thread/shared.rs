@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::calls::call_queue::CallQueue;
 use crate::calls::refusal::Refusal;
 use crate::calls::reply::Replies;
-use crate::calls::shape::Shapes;
+use crate::calls::shape::ModelShapes;
 use crate::http2::service::RawCallEvent;
 use crate::http2::socket::Listener;
 use crate::io_thread::batch_timing::BatchTiming;
@@ -19,7 +19,7 @@ use crate::sys::os::{now_ns, Poller, Timer, Waker};
 /// What Python tells the I/O thread to do.
 pub enum Command {
     /// Replace the shapes of all models.
-    Configure(Shapes),
+    Configure(ModelShapes),
     /// Accept connections at this listener.
     Listen(Listener),
     /// Send these replies.

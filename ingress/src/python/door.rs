@@ -10,14 +10,14 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-use super::settings::{ModelShape, Settings};
+use super::settings::{ModelShapeAttributes, Settings};
 use crate::calls::admission::Admission;
 use crate::calls::call_queue::CallQueue;
 use crate::calls::decode::decode_predict;
 use crate::calls::infer::decode_infer;
 use crate::calls::refusal::Refusal;
 use crate::calls::reply::Replies;
-use crate::calls::shape::{Call, NameLimits, Shapes};
+use crate::calls::shape::{Call, ModelShapes, NameLimits};
 use crate::http2::service::RawCallEvent;
 use crate::http2::socket::Listener;
 use crate::http2::stream::Method;
@@ -30,7 +30,7 @@ use crate::sys::nghttp2::Fields;
 #[pyclass]
 struct Door {
     shared: Arc<Shared>,
-    shapes: Shapes,
+    shapes: ModelShapes,
     tls: Option<Arc<Tls>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -56,7 +56,7 @@ impl Door {
         let thread = io::start(settings.limits(), methods, Arc::clone(&shared), tls.clone())?;
         Ok(Door {
             shared,
-            shapes: Shapes::new(),
+            shapes: ModelShapes::new(),
             tls,
             thread: Some(thread),
         })
@@ -102,8 +102,8 @@ impl Door {
     }
 
     /// Replace the shapes of all models. Models whose shape is the same keep their queues.
-    fn configure(&mut self, shapes: Vec<ModelShape<'_>>) -> PyResult<()> {
-        let mut all_shapes = Shapes::new();
+    fn configure(&mut self, shapes: Vec<ModelShapeAttributes<'_>>) -> PyResult<()> {
+        let mut all_shapes = ModelShapes::new();
         for shape in shapes {
             let shape = shape.shape()?;
             let same =
@@ -178,6 +178,7 @@ impl Door {
         row_flags: PyBuffer<u32>,
         more: bool,
     ) -> PyResult<()> {
+        // Copy the columns: Python may change its arrays later.
         let replies = Replies {
             model,
             version,
@@ -190,6 +191,7 @@ impl Door {
             outputs,
             row_flags: copied(py, &row_flags)?,
         };
+        // Refuse columns that do not fit each other, which would make the I/O thread panic.
         if !replies.consistent() {
             return Err(PyValueError::new_err(format!(
                 "{} handles, {} prediction id bytes, {} row offsets, {} scores of {outputs} and {} \
@@ -301,18 +303,21 @@ fn decode<'py>(
     py: Python<'py>,
     dialect: &str,
     message: &[u8],
-    shape: ModelShape<'py>,
+    shape: ModelShapeAttributes<'py>,
     settings: Settings,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let decoder: fn(&[u8], &Shapes, &NameLimits) -> Result<Call, Refusal> = match method(dialect)? {
-        Method::Predict => |message, shapes, limits| decode_predict(message, shapes, limits).call,
-        Method::Infer => {
-            |message, shapes, limits| decode_infer(message, shapes, limits).decoded.call
-        }
-        _ => return Err(PyValueError::new_err(format!("{dialect:?} is not decoded here"))),
-    };
+    let decoder: fn(&[u8], &ModelShapes, &NameLimits) -> Result<Call, Refusal> =
+        match method(dialect)? {
+            Method::Predict => {
+                |message, shapes, limits| decode_predict(message, shapes, limits).call
+            }
+            Method::Infer => {
+                |message, shapes, limits| decode_infer(message, shapes, limits).decoded.call
+            }
+            _ => return Err(PyValueError::new_err(format!("{dialect:?} is not decoded here"))),
+        };
     let shape = shape.shape()?;
-    let shapes = Shapes::from([(shape.model.clone().into_bytes(), Arc::new(shape))]);
+    let shapes = ModelShapes::from([(shape.model.clone().into_bytes(), Arc::new(shape))]);
     Ok(match decoder(message, &shapes, &settings.names()) {
         Ok(call) => {
             let parts = call.parts().map(|part| PyBytes::new(py, part));

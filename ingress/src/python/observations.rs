@@ -34,7 +34,7 @@ type OwnedBytes = Py<PyBytes>;
 type ResultTuple = (OwnedBytes, i64, i64, bool, OwnedBytes);
 /// (arms, key_hash, arrived_ns, row_offsets, held_out).
 type CallsTuple = (Option<OwnedBytes>, OwnedBytes, OwnedBytes, OwnedBytes, Option<OwnedBytes>);
-/// (flags, looked flags, matrix, read_unix_ns).
+/// (flags, lookup flags, matrix, read_unix_ns).
 type RowsTuple = (OwnedBytes, OwnedBytes, OwnedBytes, i64);
 /// (buffer, starts, ends).
 type SlicesTuple = (OwnedBytes, OwnedBytes, OwnedBytes);

@@ -6,14 +6,14 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::calls::shape::{NameLimits, Shape};
+use crate::calls::shape::{ModelShape, NameLimits};
 use crate::http2::service::Limits;
 use crate::http2::tls::{Tls, TlsFiles};
 use crate::io_thread::batch_timing::BatchTiming;
 
 /// The attributes of a gateway.columns.ModelShape.
 #[derive(FromPyObject)]
-pub struct ModelShape<'py> {
+pub struct ModelShapeAttributes<'py> {
     model: String,
     entities: usize,
     input_names: Bound<'py, PyTuple>,
@@ -26,15 +26,17 @@ pub struct ModelShape<'py> {
     nan_inputs_refused: bool,
 }
 
-impl ModelShape<'_> {
+impl ModelShapeAttributes<'_> {
     /// The shape as decoders need it, with names as Python's repr writes them.
-    pub fn shape(&self) -> PyResult<Shape> {
+    pub fn shape(&self) -> PyResult<ModelShape> {
+        // Names as they are, and as Python's repr writes them.
         let names: Vec<String> = self.input_names.extract()?;
         let reprs: Vec<String> = self
             .input_names
             .iter()
             .map(|name| Ok(name.repr()?.to_string()))
             .collect::<PyResult<_>>()?;
+        // The tensors of the Open Inference Protocol that the model takes.
         let tensors = [("'keys'", self.entities > 0), ("'inputs'", !names.is_empty())];
         let wanted: Vec<&str> =
             tensors.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| *name).collect();
@@ -43,7 +45,7 @@ impl ModelShape<'_> {
             let coded = categories.iter().enumerate().rev();
             coded.map(|(code, category)| (category.clone().into_bytes(), code as f32)).collect()
         };
-        Ok(Shape {
+        Ok(ModelShape {
             model: self.model.clone(),
             entities: self.entities,
             inputs_repr: format!("[{}]", reprs.join(", ")),

@@ -14,8 +14,6 @@ use callbacks::{callback_table, on_body};
 pub mod error_code {
     /// A graceful end.
     pub const NO_ERROR: u32 = 0;
-    /// The peer breaks the protocol.
-    pub const PROTOCOL_ERROR: u32 = 1;
     /// The stream is no longer needed.
     pub const CANCEL: u32 = 8;
     /// The peer generates excessive load.
@@ -297,12 +295,6 @@ impl Session {
             ng::nghttp2_session_want_read(self.session) != 0
                 || ng::nghttp2_session_want_write(self.session) != 0
         }
-    }
-
-    /// Whether there are frames to be sent.
-    pub fn wants_write(&self) -> bool {
-        // SAFETY: only reads.
-        unsafe { ng::nghttp2_session_want_write(self.session) != 0 }
     }
 }
 
