@@ -140,7 +140,7 @@ const SIGMA: [[usize; 16]; 10] = [
 const BLOCK_BYTES: usize = 64;
 const MAC_BYTES: usize = 8;
 
-/// The same word of N blocks, one in each lane.
+/// One word of N blocks, with a lane for each block.
 type Word<const N: usize> = [u32; N];
 
 impl KeyedBlake2s {

@@ -33,7 +33,7 @@ const SHUTDOWN_NOTICE_NS: i64 = 5 * SECOND;
 /// meanwhile is read and discarded: bytes that arrive at a closed socket make the kernel send a
 /// reset, and the reset can overtake replies that are still on their way.
 const CLOSE_WAIT_NS: i64 = 5 * SECOND;
-/// The same time for a peer that exceeded a frame limit.
+/// CLOSE_WAIT_NS for a peer that exceeded a frame limit.
 const FLOODED_CLOSE_WAIT_NS: i64 = SECOND;
 
 /// How far a connection's shutdown has come, and since when.
