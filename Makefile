@@ -24,7 +24,7 @@ ifeq ($(CARGO)-$(shell uname -s),$(CARGO)-$(if $(CARGO),Linux,none))
 ingress: $(VENV)/.ingress
 else
 ingress:
-	@echo "No cargo: the portable front door serves (docs/ingress.md says what the native one brings)."
+	@echo "No cargo: the portable front door serves (ingress/README.md says what the native one brings)."
 endif
 
 $(VENV)/.ingress: $(VENV)/.installed ingress/Cargo.toml $(shell find ingress/src -name '*.rs')
