@@ -93,7 +93,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--ingress",
         choices=[choice.value for choice in IngressChoice],
-        help="the front door (docs/ingress.md); short for --set ingress=",
+        help="the front door (ingress/README.md); short for --set ingress=",
     )
     parser.add_argument(
         "--announce", type=Path, metavar="FILE", help="where to write the ports, as JSON"

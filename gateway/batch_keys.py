@@ -1,7 +1,7 @@
 """Keys of a batch as one buffer: what calls are split, remembered and journalled by.
 
 Hashed, and written to the wire, for a whole batch at once where the native library is built
-(`ingress/src/ids.rs`): 20 ns a key. Without it one by one in Python, to the same bytes.
+(`ingress/src/accel/ids.rs`): 20 ns a key. Without it one by one in Python, to the same bytes.
 """
 
 from collections.abc import Callable, Sequence

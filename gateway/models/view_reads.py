@@ -1,6 +1,6 @@
 """One view's rows for a whole batch: keys out of its ids, replies into its matrix.
 
-In one native call each where the library is built (`ingress/src/rows.rs`), for a third of a
+In one native call each where the library is built (`ingress/src/accel/rows.rs`), for a third of a
 microsecond a row less; a view of several entities, and everything without the library, goes through
 features.rows, to the same bits.
 """
@@ -19,13 +19,13 @@ from gateway.native_library import load_native_library
 
 
 class NativeViewRows(Protocol):
-    """turnout_ingress.StoredRows."""
+    """turnout_ingress.NativeViewRows."""
 
-    def keys(self, buffer: bytes, starts: object, ends: object) -> list[bytes]:
+    def store_keys(self, buffer: bytes, starts: object, ends: object) -> list[bytes]:
         """Return each id's key."""
         ...
 
-    def read(
+    def decode_rows(
         self,
         replies: Sequence[bytes | None],
         buffer: bytes,
@@ -39,7 +39,7 @@ class NativeViewRows(Protocol):
 
 def load_native_rows(rows: ViewRows) -> NativeViewRows | None:
     """Return what reads this view's rows natively; None: nobody."""
-    made = getattr(load_native_library(), "StoredRows", None)
+    made = getattr(load_native_library(), "NativeViewRows", None)
     return None if made is None else made(*rows.layout)
 
 
@@ -105,13 +105,13 @@ class NativeViewRequest:
     def store_keys(self) -> list[bytes]:
         """Return the store's key of each row."""
         assert self.view_read.native is not None
-        return self.view_read.native.keys(self.ids.buffer, self.ids.starts, self.ids.ends)
+        return self.view_read.native.store_keys(self.ids.buffer, self.ids.starts, self.ids.ends)
 
     def decode_replies(self, replies: Sequence[bytes | None], now_ms: int) -> DecodedRows:
         """Read what the store said of them."""
         assert self.view_read.native is not None
         ids = self.ids
-        values, flags, broken = self.view_read.native.read(
+        values, flags, broken = self.view_read.native.decode_rows(
             replies, ids.buffer, ids.starts, ids.ends, now_ms
         )
         matrix: NDArray[np.float32] = np.frombuffer(values, np.float32)

@@ -21,7 +21,7 @@ ArmShare = tuple[int, int]
 """(turnout.v1.Arm, how many of 10,000 buckets it owns)."""
 AssignArms = Callable[[bytes, bytes, Offsets, Offsets, ArmShare, ArmShare, int], bytes]
 """(hash prefix, key buffer, starts, ends, canary, standby, arm of the rest) to one arm a key."""
-ASSIGN_ARMS: AssignArms | None = getattr(load_native_library(), "arms", None)
+ASSIGN_ARMS: AssignArms | None = getattr(load_native_library(), "assign_arms", None)
 """None if the library is not built. numpy then takes 6 us for a batch instead of 2."""
 
 

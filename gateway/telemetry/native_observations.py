@@ -35,7 +35,7 @@ from stats.latency import EDGES_NS
 class NativeBatches(Protocol):
     """The class of the native library that folds batches (ingress/src/python)."""
 
-    def tally(
+    def count_observations(
         self, canary: bool, latencies: object, edges: object, sampled: int | None
     ) -> tuple[Any, ...] | None:
         """Count the calls of one arm. None if the arm has no calls."""
@@ -55,7 +55,7 @@ class NativeBatches(Protocol):
 
 
 _LIBRARY: Any = load_native_library()
-NATIVE_BATCHES: Any = getattr(_LIBRARY, "CleanBatches", None)
+NATIVE_BATCHES: Any = getattr(_LIBRARY, "FaultFreeBatches", None)
 """None if the library is not built. Then every batch takes the reference path."""
 LATENCY_BINS = None if NATIVE_BATCHES is None else _LIBRARY.LatencyBins(EDGES_NS)
 
@@ -130,7 +130,9 @@ class _Batches:
         for participant, arm, _ in self._arms():
             sampled = evidence_sampled(self._routes, arm)
             edges = self._routes.score_edges
-            counts = self._native.tally(arm == ARM_CANARY, LATENCY_BINS, edges, sampled)
+            counts = self._native.count_observations(
+                arm == ARM_CANARY, LATENCY_BINS, edges, sampled
+            )
             if counts is not None:
                 yield participant.version, arm, self._observation_counts(arm, *counts)
 

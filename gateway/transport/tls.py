@@ -1,4 +1,4 @@
-"""TLS on grpcio's door: the same files and rules as on the native one (ingress/src/tls.rs).
+"""TLS on grpcio's door: the same files and rules as on the native one (ingress/src/http2/tls.rs).
 
 Certificates are read anew when their files change; connections that are open go on.
 """

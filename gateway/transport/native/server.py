@@ -81,7 +81,7 @@ class NativeServer:
             path: "stream" if handler.request_streaming else "unary"
             for path, handler in handlers.items()
         }
-        self._thread: IngressThread = module.Door(settings, SCORED_METHODS | kinds)
+        self._thread: IngressThread = module.IngressThread(settings, SCORED_METHODS | kinds)
         self._raw_calls = RawCallServer(self._thread, handlers, clock, self._refuse_error)
         self._call_arrived = asyncio.Event()
         self._open = False
@@ -94,7 +94,7 @@ class NativeServer:
 
     async def wait_for_calls(self) -> None:
         """Return when the I/O thread has a batch ready. The thread decides on a batch delay."""
-        while not self._thread.waiting():
+        while not self._thread.batch_ready():
             self._call_arrived.clear()
             await self._call_arrived.wait()
 
@@ -102,17 +102,17 @@ class NativeServer:
         """Return the call that waits, if it is the only one inside and has one row; else None."""
         if self._thread.rows_inside() != 1:
             return None
-        native_columns = self._thread.take(1, self._clock.now_ns())
+        native_columns = self._thread.pop_calls(1, self._clock.now_ns())
         return None if native_columns is None else _single_call(_calls_of(native_columns))
 
     def pop_calls(self, rows_max: int) -> Calls | None:
         """Return waiting calls of one model; None if no call waits."""
-        native_columns = self._thread.take(rows_max, self._clock.now_ns())
+        native_columns = self._thread.pop_calls(rows_max, self._clock.now_ns())
         return None if native_columns is None else _calls_of(native_columns)
 
     def send_reply(self, handle: int, reply: PredictReply) -> None:
         """Send the reply to a single call."""
-        self._thread.answer(
+        self._thread.send_replies(
             reply.model,
             reply.version,
             reply.role,
@@ -129,7 +129,7 @@ class NativeServer:
     def send_replies(self, replies: Replies, *, more: bool = False) -> None:
         """Send each reply. With *more* the thread may wait for the other replies of the batch."""
         holdout = replies.holdout
-        self._thread.answer(
+        self._thread.send_replies(
             replies.model,
             replies.version,
             replies.role,
@@ -145,7 +145,7 @@ class NativeServer:
 
     def refuse_calls(self, handles: NDArray[np.uint64], refusal: Refusal) -> None:
         """End these calls with one status."""
-        self._thread.refuse(handles, int(refusal.code), refusal.message, refusal.pushback_ms)
+        self._thread.refuse_calls(handles, int(refusal.code), refusal.message, refusal.pushback_ms)
 
     # The server
 
@@ -157,7 +157,7 @@ class NativeServer:
         asyncio.get_running_loop().add_reader(self._thread.fileno(), self._on_wakeup)
         self._open = True
         port = (
-            self._thread.listen(host, port) if lent_fd is None else self._thread.listen_at(lent_fd)
+            self._thread.listen(host, port) if lent_fd is None else self._thread.listen_fd(lent_fd)
         )
         if unix:
             self._thread.listen_unix(unix)
@@ -175,10 +175,10 @@ class NativeServer:
         crosses the first one is served. Connections that wait in the listening socket are served.
         """
         await self._health.enter_graceful_shutdown()
-        self._thread.leave()
+        self._thread.stop_listening()
         last_s = min(grace_s, self._settings.drain_grace_s)
         await self._wait_for_disconnects(grace_s - last_s)
-        self._thread.drain()
+        self._thread.send_goaway()
         await self._wait_for_disconnects(last_s)
         if self._open:
             self._open = False
@@ -207,7 +207,7 @@ class NativeServer:
     # Events of the I/O thread
 
     def _on_wakeup(self) -> None:
-        self._thread.hush()
+        self._thread.clear_wakeup()
         self._raw_calls.handle_events(self._thread.events())
         for model, code, message, pushback_ms, count in self._thread.refusals():
             self._on_refused(model, Refusal(Code(code), message, pushback_ms), count)

@@ -1,7 +1,7 @@
 //! Prediction ids and key hashes for all calls of a batch.
 //!
 //! The bytes are those of journal/prediction_id.py and registry/types.py, which make one at a time.
-//! tests/gateway/test_keys.py compares both with each other and with tests/vectors.
+//! tests/gateway/test_batch_keys.py compares both with each other and with tests/vectors.
 
 use xxhash_rust::xxh3::xxh3_64;
 

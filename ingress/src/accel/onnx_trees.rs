@@ -1,5 +1,5 @@
 //! Reads an ONNX file with boosted trees into `Trees`. The file has to be exactly of the kind that
-//! training/convert.py writes. Any other is refused with a reason, and ONNX Runtime scores it.
+//! training/export/convert.py writes. Any other is refused with a reason, and ONNX Runtime scores it.
 
 use std::collections::HashMap;
 

@@ -1,6 +1,6 @@
 //! Rows of the online feature store: makes their keys from entity ids, and reads their values.
 //!
-//! The bytes are those of features/rows.py. tests/gateway/test_native_rows.py compares both.
+//! The bytes are those of features/rows.py. tests/gateway/models/test_native_rows.py compares both.
 
 use xxhash_rust::xxh3::xxh3_64;
 

@@ -1,7 +1,7 @@
 //! The Python module `turnout_ingress`.
 
-mod door;
 mod ids;
+mod io_thread;
 mod observations;
 mod rows;
 mod settings;
@@ -9,11 +9,11 @@ mod trees;
 
 use pyo3::prelude::*;
 
-/// The native library of Turnout's gateway: its front door, and work on whole batches.
+/// The native library of Turnout's gateway: its ingress server, and work on whole batches.
 #[pymodule]
 fn turnout_ingress(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<trees::Trees>()?;
-    door::add(module)?;
+    io_thread::add(module)?;
     observations::add(module)?;
     rows::add(module)?;
     ids::add(module)?;

@@ -1,4 +1,4 @@
-//! `turnout_ingress.CleanBatches` and `LatencyBins`: what gateway/telemetry/native_observations.py
+//! `turnout_ingress.FaultFreeBatches` and `LatencyBins`: what gateway/telemetry/native_observations.py
 //! passes in and gets back.
 
 use pyo3::buffer::PyBuffer;
@@ -89,8 +89,8 @@ type CountsTuple<'py> = (u64, u64, u64, [u64; 4], Bytes<'py>, Bytes<'py>, [Bytes
 type CopiesTuple<'py> = [Bytes<'py>; 5];
 
 /// Several batches of one model at one revision. It keeps their columns alive.
-#[pyclass(frozen)]
-struct CleanBatches {
+#[pyclass(frozen, name = "FaultFreeBatches")]
+struct PyFaultFreeBatches {
     batches: Vec<BatchTuple>,
     outputs: usize,
     entities: usize,
@@ -98,17 +98,17 @@ struct CleanBatches {
 }
 
 #[pymethods]
-impl CleanBatches {
+impl PyFaultFreeBatches {
     #[new]
     fn new(
         py: Python<'_>,
-        several: Vec<BatchTuple>,
+        batches: Vec<BatchTuple>,
         outputs: usize,
         entities: usize,
         width: usize,
-    ) -> PyResult<CleanBatches> {
-        let batches = CleanBatches {
-            batches: several,
+    ) -> PyResult<PyFaultFreeBatches> {
+        let batches = PyFaultFreeBatches {
+            batches,
             outputs,
             entities,
             width,
@@ -120,20 +120,20 @@ impl CleanBatches {
     }
 
     /// The observations of the canary or of production. None: it has no calls.
-    fn tally<'py>(
+    fn count_observations<'py>(
         &self,
         py: Python<'py>,
         canary: bool,
         latencies: &Bins,
         edges: PyBuffer<f32>,
-        evidence_keep: Option<u64>,
+        sampled: Option<u64>,
     ) -> PyResult<Option<CountsTuple<'py>>> {
         let edges = edges.to_vec(py)?;
         if edges.len() + 4 > SCORE_BINS {
             return Err(PyValueError::new_err(format!("{} edges of scores", edges.len())));
         }
         let batches = self.borrowed(py);
-        let counts = batches.count(participant(canary), &latencies.0, &edges, evidence_keep);
+        let counts = batches.count(participant(canary), &latencies.0, &edges, sampled);
         Ok(counts.map(|counts| counts_tuple(py, &counts)))
     }
 
@@ -142,14 +142,14 @@ impl CleanBatches {
         &self,
         py: Python<'py>,
         canary: bool,
-        head: &[u8],
+        header: &[u8],
         role: u8,
-        keep: u64,
+        sampled: u64,
         columns: Option<Vec<usize>>,
     ) -> PyResult<Option<Bytes<'py>>> {
         self.check_columns(columns.as_deref())?;
         let batches = self.borrowed(py);
-        let record = batches.record(participant(canary), head, role, keep, columns.as_deref());
+        let record = batches.record(participant(canary), header, role, sampled, columns.as_deref());
         Ok(record.map(|record| PyBytes::new(py, &record)))
     }
 
@@ -157,18 +157,18 @@ impl CleanBatches {
     fn copies<'py>(
         &self,
         py: Python<'py>,
-        before: &[u8],
+        prefix: &[u8],
         sample_bp: u64,
         columns: Option<Vec<usize>>,
     ) -> PyResult<Option<CopiesTuple<'py>>> {
         self.check_columns(columns.as_deref())?;
         let batches = self.borrowed(py);
-        let copies = batches.copies(before, sample_bp, columns.as_deref());
+        let copies = batches.copies(prefix, sample_bp, columns.as_deref());
         Ok(copies.map(|copies| copies_tuple(py, &copies)))
     }
 }
 
-impl CleanBatches {
+impl PyFaultFreeBatches {
     fn check_columns(&self, columns: Option<&[usize]>) -> PyResult<()> {
         let exists = |column: &usize| *column < self.width;
         if columns.is_none_or(|columns| columns.iter().all(exists)) {
@@ -223,5 +223,5 @@ fn bytes_of<'py, const N: usize>(
 /// Add the classes to the module.
 pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Bins>()?;
-    module.add_class::<CleanBatches>()
+    module.add_class::<PyFaultFreeBatches>()
 }

@@ -1,4 +1,4 @@
-//! `turnout_ingress.StoredRows` and `arms`: the feature lookup and the traffic split of a batch.
+//! `turnout_ingress.NativeViewRows` and `assign_arms`: the feature lookup and the traffic split of a batch.
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
@@ -9,11 +9,11 @@ use crate::accel::rows::{RowBatch, ViewRows};
 use crate::accel::split::{self, ArmShare};
 
 /// The rows of one view in the online store: `features.rows.ViewRows` for a whole batch.
-#[pyclass(frozen)]
-struct StoredRows(ViewRows);
+#[pyclass(frozen, name = "NativeViewRows")]
+struct PyViewRows(ViewRows);
 
 #[pymethods]
-impl StoredRows {
+impl PyViewRows {
     #[new]
     fn new(
         view: u64,
@@ -21,8 +21,8 @@ impl StoredRows {
         tail: &[u8],
         all_valid: &[u8],
         defaults: &[u8],
-    ) -> PyResult<StoredRows> {
-        ViewRows::new(view, ttl_ms, tail, all_valid, defaults).map(StoredRows).ok_or_else(|| {
+    ) -> PyResult<PyViewRows> {
+        ViewRows::new(view, ttl_ms, tail, all_valid, defaults).map(PyViewRows).ok_or_else(|| {
             PyValueError::new_err(format!(
                 "{} bytes of validity do not fit {} of defaults",
                 all_valid.len(),
@@ -32,7 +32,7 @@ impl StoredRows {
     }
 
     /// The store's key for each id. Id i is buffer[starts[i]:ends[i]].
-    fn keys<'py>(
+    fn store_keys<'py>(
         &self,
         py: Python<'py>,
         buffer: &[u8],
@@ -50,7 +50,7 @@ impl StoredRows {
     }
 
     /// Read the store's replies for these ids: ((R, F) float32, (R,) uint32 flags, broken rows).
-    fn read<'py>(
+    fn decode_rows<'py>(
         &self,
         py: Python<'py>,
         replies: Vec<Option<Bound<'py, PyBytes>>>,
@@ -77,7 +77,7 @@ impl StoredRows {
 /// The arm of each key, one byte each. `canary` and `standby` are (arm, share in basis points).
 #[pyfunction]
 #[allow(clippy::too_many_arguments)]
-fn arms<'py>(
+fn assign_arms<'py>(
     py: Python<'py>,
     before: &[u8],
     buffer: &[u8],
@@ -118,6 +118,6 @@ fn item(buffer: &[u8], start: u32, end: u32) -> PyResult<&[u8]> {
 
 /// Add the class and the function to the module.
 pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<StoredRows>()?;
-    module.add_function(wrap_pyfunction!(arms, module)?)
+    module.add_class::<PyViewRows>()?;
+    module.add_function(wrap_pyfunction!(assign_arms, module)?)
 }

@@ -102,9 +102,9 @@ def test_a_layout_that_does_not_fit_is_refused() -> None:
         made(*layout._replace(all_valid=layout.all_valid[:8]))
     one, places = made(*layout), np.array([0], dtype=np.uint32)
     with pytest.raises(ValueError, match="a reply an id"):
-        one.read([], b"a", places, places + 1, NOW_MS)
+        one.decode_rows([], b"a", places, places + 1, NOW_MS)
     with pytest.raises(ValueError, match="does not lie in the buffer"):
-        one.keys(b"a", places, places + 2)
+        one.store_keys(b"a", places, places + 2)
 
 
 @examples(60)

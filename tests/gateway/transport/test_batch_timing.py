@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.walk, NEEDS_NATIVE_INGRESS]
 
 GAP_S = 0.2
 MANY = 16
-"""ingress/src/pace.rs"""
+"""ingress/src/io_thread/batch_timing.rs"""
 PACED = Settings(batch_gap_us=int(GAP_S * 1e6))
 PATIENT = replace(CANARY_AT_HALF, policy=ServingPolicy(canary_budget_ms=5_000))
 

@@ -2,7 +2,7 @@
 //! for several batches in one pass over their columns.
 //!
 //! The bytes are those that gateway/telemetry/observations.py and
-//! gateway/telemetry/native_observations.py describe (tests/gateway/test_clean.py).
+//! gateway/telemetry/native_observations.py describe (tests/gateway/telemetry/test_fault_free.py).
 
 pub mod counts;
 pub mod record;

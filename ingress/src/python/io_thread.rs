@@ -1,4 +1,4 @@
-//! `turnout_ingress.Door`, which gateway/transport/native/server.py uses, and `decode` for tests.
+//! `turnout_ingress.IngressThread`, which gateway/transport/native/server.py uses, and `decode` for tests.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -28,7 +28,7 @@ use crate::sys::nghttp2::Fields;
 
 /// The I/O thread, as Python's event loop uses it.
 #[pyclass]
-struct Door {
+struct IngressThread {
     shared: Arc<Shared>,
     shapes: ModelShapes,
     tls: Option<Arc<Tls>>,
@@ -38,10 +38,10 @@ struct Door {
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 #[pymethods]
-impl Door {
+impl IngressThread {
     /// Start the I/O thread. `methods` maps each path to predict, predict_stream, infer, unary or stream.
     #[new]
-    fn new(settings: Settings, methods: HashMap<String, String>) -> PyResult<Door> {
+    fn new(settings: Settings, methods: HashMap<String, String>) -> PyResult<IngressThread> {
         let admission = Admission::new(
             settings.rows_inside_max,
             settings.default_rows_pct,
@@ -54,7 +54,7 @@ impl Door {
             .collect::<PyResult<_>>()?;
         let tls = settings.tls()?;
         let thread = io::start(settings.limits(), methods, Arc::clone(&shared), tls.clone())?;
-        Ok(Door {
+        Ok(IngressThread {
             shared,
             shapes: ModelShapes::new(),
             tls,
@@ -73,9 +73,9 @@ impl Door {
     }
 
     /// Listen at a bound socket and return its port. The descriptor is duplicated.
-    fn listen_at(&self, fd: i32) -> PyResult<u16> {
+    fn listen_fd(&self, fd: i32) -> PyResult<u16> {
         let listener = Listener::from_fd(fd, self.tls.clone()).map_err(|error| {
-            PyOSError::new_err(format!("the socket {fd} cannot be listened at: {error}"))
+            PyOSError::new_err(format!("the socket {fd} cannot be listened on: {error}"))
         })?;
         let port = listener.port();
         self.shared.command(Command::Listen(listener));
@@ -96,8 +96,8 @@ impl Door {
         self.shared.python_fd()
     }
 
-    /// Make `fileno` unreadable. Ask `events`, `refusals` and `waiting` afterwards.
-    fn hush(&self) {
+    /// Make `fileno` unreadable. Ask `events`, `refusals` and `batch_ready` afterwards.
+    fn clear_wakeup(&self) {
         self.shared.clear_python_fd();
     }
 
@@ -117,7 +117,7 @@ impl Door {
     }
 
     /// Whether a batch may be taken now. If not, `fileno` becomes readable once it may.
-    fn waiting(&self) -> bool {
+    fn batch_ready(&self) -> bool {
         self.shared.is_batch_ready()
     }
 
@@ -133,7 +133,7 @@ impl Door {
 
     /// Take a batch of up to `rows_max` rows: ((model, inputs of a row), the columns of
     /// gateway.columns.Calls as bytes). None: no call waits.
-    fn take<'py>(
+    fn pop_calls<'py>(
         &self,
         py: Python<'py>,
         rows_max: usize,
@@ -163,7 +163,7 @@ impl Door {
     /// Send replies: gateway.columns.Replies, field by field. With `more`, other replies follow at once,
     /// and the I/O thread is not woken yet.
     #[allow(clippy::too_many_arguments)]
-    fn answer(
+    fn send_replies(
         &self,
         py: Python<'_>,
         model: String,
@@ -208,18 +208,18 @@ impl Door {
     }
 
     /// End the calls with these handles with one status.
-    #[pyo3(signature = (handles, code, words, pushback_ms))]
-    fn refuse(
+    #[pyo3(signature = (handles, code, message, pushback_ms))]
+    fn refuse_calls(
         &self,
         py: Python<'_>,
         handles: PyBuffer<u64>,
         code: u32,
-        words: String,
+        message: String,
         pushback_ms: Option<u32>,
     ) -> PyResult<()> {
         let refusal = Refusal {
             code,
-            message: words,
+            message,
             pushback_ms,
         };
         self.shared.command(Command::Refuse(copied(py, &handles)?, refusal));
@@ -256,32 +256,32 @@ impl Door {
     }
 
     /// Ask for another message of a raw call.
-    fn more(&self, id: u64) {
+    fn request_message(&self, id: u64) {
         self.shared.command(Command::RequestMessage(id));
     }
 
     /// Set the response headers that a raw call adds.
-    fn start(&self, id: u64, initial: Pairs) {
-        self.shared.command(Command::SetInitialMetadata(id, initial as Fields));
+    fn set_headers(&self, id: u64, headers: Pairs) {
+        self.shared.command(Command::SetInitialMetadata(id, headers as Fields));
     }
 
     /// Send a message of a raw call. The event "flushed" follows.
-    fn send(&self, id: u64, message: &[u8]) {
+    fn send_message(&self, id: u64, message: &[u8]) {
         self.shared.command(Command::SendMessage(id, message.to_vec()));
     }
 
     /// End a raw call.
-    fn finish(&self, id: u64, code: u32, words: String, trailing: Pairs) {
-        self.shared.command(Command::Finish(id, code, words, trailing));
+    fn end_call(&self, id: u64, code: u32, message: String, trailing: Pairs) {
+        self.shared.command(Command::Finish(id, code, message, trailing));
     }
 
     /// Accept the connections that wait, and close every listener.
-    fn leave(&self) {
+    fn stop_listening(&self) {
         self.shared.command(Command::CloseListeners);
     }
 
     /// Begin a graceful shutdown of every connection.
-    fn drain(&self) {
+    fn send_goaway(&self) {
         self.shared.command(Command::Drain);
     }
 
@@ -356,6 +356,6 @@ fn le_u32(values: &[u32]) -> Vec<u8> {
 
 /// Add the class and the function to the module.
 pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<Door>()?;
+    module.add_class::<IngressThread>()?;
     module.add_function(wrap_pyfunction!(decode, module)?)
 }
