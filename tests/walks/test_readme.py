@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.rust_generator import BINARY, built
+from benchmarks.rust_generator import BINARY, CRATE, built
 from tests.walks.conftest import Played
 from tests.walks.snippets import Snippet, snippets
 
@@ -20,7 +20,7 @@ BLOCKS = [
     *snippets(README, "python", "console"),
     *(
         block
-        for page in sorted((HOUSE / "docs").glob("*.md"))
+        for page in (*sorted((HOUSE / "docs").glob("*.md")), CRATE / "README.md")
         for block in snippets(page, "console")
     ),
 ]
