@@ -51,7 +51,7 @@ def line(target: str, bodies: Path, options: Sequence[object]) -> list[str]:
 
     No status counts as a failure for the exit code: `measured` returns how many calls failed.
     """
-    fixed = ["--bodies", bodies, "--timeout-ms", TIMEOUT_MS, "--allow", "all", "--json", "--quiet"]
+    fixed = ["--bodies", bodies, "--timeout-ms", TIMEOUT_MS, "--allow", "all", "--json"]
     return [str(word) for word in (BINARY, target, *fixed, *options)]
 
 

@@ -34,7 +34,7 @@ def _load_generator() -> None:
 async def load(target: str, *options: str, code: int = 0) -> dict[str, Any]:
     """Run the load generator, and return the JSON that it prints."""
     program = await asyncio.create_subprocess_exec(
-        *(str(BINARY), target, "--json", "--quiet", "--warm", "0", *options),
+        *(str(BINARY), target, "--json", "--warm", "0", *options),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

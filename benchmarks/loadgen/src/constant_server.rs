@@ -2,7 +2,7 @@
 //! this program can send at most.
 
 use crate::frame_writer::GRPC_HEADER_BYTES;
-use crate::frames::{self, ACK, DATA, END_HEADERS, END_STREAM, HEADERS};
+use crate::frames::{self, ACK, DATA, END_HEADERS, END_STREAM, Frame, HEADERS};
 use crate::hpack;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -74,21 +74,21 @@ fn serve_connection(mut socket: TcpStream, answer: &[Vec<u8>; 3]) -> io::Result<
         filled += count;
         // Handle all complete frames.
         let mut rest = &buffer[..filled];
-        while let Some((header, payload)) = frames::next_frame(&mut rest) {
-            let ends_call = header.flags & END_STREAM != 0;
-            match header.kind {
+        while let Some(frame) = Frame::split_off(&mut rest) {
+            let Frame { kind, stream, payload, .. } = frame;
+            match kind {
                 DATA => {
                     received += payload.len() as u32;
-                    if ends_call {
+                    if frame.has(END_STREAM) {
                         let last = END_HEADERS | END_STREAM;
-                        frames::append(&mut out, HEADERS, END_HEADERS, header.stream, &answer[0]);
-                        frames::append(&mut out, DATA, 0, header.stream, &answer[1]);
-                        frames::append(&mut out, HEADERS, last, header.stream, &answer[2]);
+                        frames::append(&mut out, HEADERS, END_HEADERS, stream, &answer[0]);
+                        frames::append(&mut out, DATA, 0, stream, &answer[1]);
+                        frames::append(&mut out, HEADERS, last, stream, &answer[2]);
                     }
                 }
-                frames::SETTINGS | frames::PING if header.flags & ACK == 0 => {
-                    let reply = if header.kind == frames::PING { payload } else { &[] };
-                    frames::append(&mut out, header.kind, ACK, 0, reply);
+                frames::SETTINGS | frames::PING if !frame.has(ACK) => {
+                    let reply = if kind == frames::PING { payload } else { &[] };
+                    frames::append(&mut out, kind, ACK, 0, reply);
                 }
                 _ => {}
             }

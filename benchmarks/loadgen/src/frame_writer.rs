@@ -213,10 +213,10 @@ mod tests {
         let bytes = std::mem::take(&mut writer.bytes);
         let mut rest = bytes.strip_prefix(frames::PREFACE).unwrap_or(&bytes);
         let (mut headers, mut data) = (Vec::new(), Vec::new());
-        while let Some((header, payload)) = frames::next_frame(&mut rest) {
-            headers.push((header.kind, header.flags, header.stream, header.length));
-            if header.kind == DATA {
-                data.extend_from_slice(payload);
+        while let Some(frame) = frames::Frame::split_off(&mut rest) {
+            headers.push((frame.kind, frame.flags, frame.stream, frame.payload.len()));
+            if frame.kind == DATA {
+                data.extend_from_slice(frame.payload);
             }
         }
         assert!(rest.is_empty());

@@ -72,14 +72,47 @@ impl FrameHeader {
     }
 }
 
-/// Splits the first complete frame off the front of `rest`. Returns None, and leaves `rest`
-/// unchanged, if the frame has not arrived completely.
-#[inline]
-pub fn next_frame<'a>(rest: &mut &'a [u8]) -> Option<(FrameHeader, &'a [u8])> {
-    let header = FrameHeader::read(rest)?;
-    let payload = rest.get(HEADER_BYTES..HEADER_BYTES + header.length)?;
-    *rest = &rest[HEADER_BYTES + header.length..];
-    Some((header, payload))
+/// A frame that was received.
+#[derive(Clone, Copy)]
+pub struct Frame<'a> {
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+    pub payload: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// Splits the first complete frame off the front of `rest`. Returns None, and leaves `rest`
+    /// unchanged, if the frame has not arrived completely.
+    #[inline]
+    pub fn split_off(rest: &mut &'a [u8]) -> Option<Frame<'a>> {
+        let FrameHeader { length, kind, flags, stream } = FrameHeader::read(rest)?;
+        let payload = rest.get(HEADER_BYTES..HEADER_BYTES + length)?;
+        *rest = &rest[HEADER_BYTES + length..];
+        Some(Frame { kind, flags, stream, payload })
+    }
+
+    /// Returns whether all of `flags` are set.
+    #[inline]
+    pub fn has(&self, flags: u8) -> bool {
+        self.flags & flags == flags
+    }
+
+    /// Returns the payload of a DATA or HEADERS frame without padding and priority fields. An
+    /// error says that the padding is longer than the payload.
+    #[inline]
+    pub fn content(&self) -> Result<&'a [u8], &'static str> {
+        if self.flags & (PADDED | PRIORITY) == 0 {
+            return Ok(self.payload);
+        }
+        let padded = self.has(PADDED);
+        let padding =
+            if padded { self.payload.first().map_or(1, |&byte| byte as usize) } else { 0 };
+        let priority = if self.kind == HEADERS && self.has(PRIORITY) { 5 } else { 0 };
+        let start = usize::from(padded) + priority;
+        let end = self.payload.len().saturating_sub(padding);
+        self.payload.get(start..end).ok_or("the server sent a frame with too much padding")
+    }
 }
 
 /// Appends a complete frame.
@@ -93,24 +126,6 @@ pub fn append(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8
 /// Appends a frame without flags that has one number as its payload.
 pub fn append_u32(out: &mut Vec<u8>, kind: u8, stream: u32, value: u32) {
     append(out, kind, 0, stream, &value.to_be_bytes());
-}
-
-/// Returns the payload of a DATA or HEADERS frame without padding and priority fields. Returns None
-/// if the padding is longer than the payload.
-#[inline]
-pub fn without_padding(header: FrameHeader, payload: &[u8]) -> Option<&[u8]> {
-    if header.flags & (PADDED | PRIORITY) == 0 {
-        return Some(payload);
-    }
-    let (mut start, mut end) = (0, payload.len());
-    if header.flags & PADDED != 0 {
-        end = end.checked_sub(*payload.first()? as usize)?;
-        start = 1;
-    }
-    if header.kind == HEADERS && header.flags & PRIORITY != 0 {
-        start += 5;
-    }
-    payload.get(start..end)
 }
 
 /// Returns the big-endian number at byte `at`, or 0 if `bytes` ends before.
@@ -137,10 +152,12 @@ mod tests {
 
     #[test]
     fn padding_and_priority_are_removed() {
-        let header = FrameHeader { length: 9, kind: HEADERS, flags: PADDED | PRIORITY, stream: 1 };
-        assert_eq!(without_padding(header, b"\x02PPPPPab\0\0"), Some(&b"ab"[..]));
-        assert_eq!(without_padding(header, b"\xffPPPPPab"), None);
-        assert_eq!(without_padding(header, b""), None);
+        let content = |payload| {
+            Frame { kind: HEADERS, flags: PADDED | PRIORITY, stream: 1, payload }.content().ok()
+        };
+        assert_eq!(content(b"\x02PPPPPab\0\0"), Some(&b"ab"[..]));
+        assert_eq!(content(b"\xffPPPPPab"), None);
+        assert_eq!(content(b""), None);
     }
 
     #[test]

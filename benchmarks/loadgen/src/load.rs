@@ -22,7 +22,6 @@ const CONNECT_NS_MAX: u64 = 2_000_000_000;
 const SWEEP_NS: u64 = 10_000_000;
 /// The server has this long to end the message streams after the last answer.
 const FINISH_NS_MAX: u64 = 1_000_000_000;
-const PROGRESS_NS: u64 = 1_000_000_000;
 const EVENTS: usize = 256;
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -113,8 +112,6 @@ struct Load<'a> {
     /// Why a connection could not be opened, or was lost.
     last_error: String,
     streams_allowed: usize,
-    /// When progress was last printed, with the counts of ended and of not answered calls then.
-    progress: (u64, u64, u64),
 }
 
 impl<'a> Load<'a> {
@@ -145,7 +142,6 @@ impl<'a> Load<'a> {
             reconnect_ns: 0,
             last_error: String::new(),
             streams_allowed: usize::MAX,
-            progress: (0, 0, 0),
         })
     }
 
@@ -215,7 +211,6 @@ impl<'a> Load<'a> {
         let arrivals = options.rate.map(|rate| Arrivals::new(rate, now_ns));
         self.results = Results::new(Window { from_ns, to_ns: end_ns, by_end });
         self.schedule = Schedule::new(arrivals, from_ns, end_ns, options.calls);
-        self.progress = (now_ns, 0, 0);
         (from_ns, end_ns)
     }
 
@@ -236,21 +231,6 @@ impl<'a> Load<'a> {
             self.fill(place, now_ns);
         }
         self.flush_all();
-        self.print_progress(now_ns);
-    }
-
-    fn print_progress(&mut self, now_ns: u64) {
-        let (printed_ns, ended, ended_not_ok) = self.progress;
-        if self.options.quiet || now_ns < printed_ns + PROGRESS_NS {
-            return;
-        }
-        eprintln!(
-            "{:4.0} s  {:>9.0} calls/s  {} not OK",
-            now_ns as f64 / 1e9,
-            (self.results.ended - ended) as f64 / ((now_ns - printed_ns) as f64 / 1e9),
-            self.results.ended_not_ok - ended_not_ok,
-        );
-        self.progress = (now_ns, self.results.ended, self.results.ended_not_ok);
     }
 
     /// Closed loop: sends as many calls on a connection as it can take.
@@ -338,7 +318,7 @@ mod tests {
         crate::options::tests::parse_run(line).unwrap()
     }
 
-    const LOAD: &str = "--quiet --warm 0 --model m --key S#######:100000 --timeout-ms 5000";
+    const LOAD: &str = "--warm 0 --model m --key S#######:100000 --timeout-ms 5000";
 
     /// Starts a server in a thread that ends with the tests. Returns its address.
     fn start_server() -> String {

@@ -34,7 +34,6 @@ pub struct Options {
     pub warm_s: f64,
     pub timeout_ms: u64,
     pub json: bool,
-    pub quiet: bool,
     /// By status code: whether a call that ends with it counts as failed.
     pub is_failure: [bool; CODES.len()],
 }
@@ -65,7 +64,6 @@ impl Default for Options {
             warm_s: 1.0,
             timeout_ms: 1_000,
             json: false,
-            quiet: false,
             is_failure,
         }
     }
@@ -102,7 +100,6 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
 fn set(options: &mut Options, name: &str, parser: &mut Parser) -> Result<(), lexopt::Error> {
     match name {
         "json" => options.json = true,
-        "quiet" => options.quiet = true,
         "stream" if options.messages > 0 => {}
         "stream" => options.messages = MESSAGES_DEFAULT,
         "messages" => options.messages = positive(parser)?,

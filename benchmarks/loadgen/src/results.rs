@@ -98,8 +98,6 @@ pub struct Results {
     pub connections_lost: u64,
     /// All calls that ended, inside the window or not.
     pub ended: u64,
-    /// Calls that ended with another status than OK, inside the window or not.
-    pub ended_not_ok: u64,
     /// When the last counted call ended.
     pub last_end_ns: u64,
 }
@@ -121,7 +119,6 @@ impl Results {
             transparent_retries: 0,
             connections_lost: 0,
             ended: 0,
-            ended_not_ok: 0,
             last_end_ns: 0,
         }
     }
@@ -170,7 +167,6 @@ impl Results {
     /// UNKNOWN.
     pub fn add_failure(&mut self, due_ns: u64, code: u32, message: &str) {
         self.ended += 1;
-        self.ended_not_ok += 1;
         if !self.window.holds(due_ns, self.now_ns) {
             return;
         }
@@ -245,6 +241,6 @@ pub mod tests {
         results.add_failure(0, 0, "ended without an answer");
         results.add_failure(0, 99, "");
         assert_eq!((results.codes[14], &results.messages[14][..]), (2, "away"));
-        assert_eq!((results.codes[UNKNOWN as usize], results.ended_not_ok), (2, 4));
+        assert_eq!((results.codes[UNKNOWN as usize], results.ended), (2, 4));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Connection;
 use crate::frame_writer::GRPC_HEADER_BYTES;
-use crate::frames::{self, FrameHeader};
+use crate::frames::{self, Frame, FrameHeader};
 use crate::hpack;
 use crate::open_calls::MessageStream;
 use crate::replies::StreamReply;
@@ -49,38 +49,29 @@ impl Connection {
                     header.length
                 ));
             }
-            let Some((_, payload)) = frames::next_frame(&mut rest) else { break };
-            self.receive_frame(header, payload, results)?;
+            let Some(frame) = Frame::split_off(&mut rest) else { break };
+            self.receive_frame(frame, results)?;
         }
         Ok(rest)
     }
 
     #[inline]
-    fn receive_frame(
-        &mut self,
-        header: FrameHeader,
-        payload: &[u8],
-        results: &mut Results,
-    ) -> Result<(), String> {
-        let FrameHeader { kind, flags, stream, .. } = header;
+    fn receive_frame(&mut self, frame: Frame<'_>, results: &mut Results) -> Result<(), String> {
+        let Frame { kind, flags, stream, payload } = frame;
         if self.partial_block.is_some() && kind != frames::CONTINUATION {
             return Err("the server sent another frame inside a header block".into());
         }
         match kind {
             frames::DATA => {
                 self.received += payload.len() as u64;
-                let data = frames::without_padding(header, payload)
-                    .ok_or("the server sent a DATA frame with too much padding")?;
-                self.receive_data(stream, data, results);
-                if flags & frames::END_STREAM != 0 {
+                self.receive_data(stream, frame.content()?, results);
+                if frame.has(frames::END_STREAM) {
                     let message = "the stream ended without grpc-status: is it a gRPC server?";
                     self.fail(stream, results::UNKNOWN, message, results);
                 }
             }
             frames::HEADERS => {
-                let block = frames::without_padding(header, payload)
-                    .ok_or("the server sent a HEADERS frame with too much padding")?;
-                self.receive_block(stream, flags, flags, block, results)?;
+                self.receive_block(stream, flags, flags, frame.content()?, results)?;
             }
             frames::CONTINUATION => {
                 let (first_stream, first_flags, mut block) =
@@ -92,8 +83,8 @@ impl Connection {
                 self.receive_block(stream, first_flags, flags, &block, results)?;
             }
             frames::RST_STREAM => self.receive_reset(stream, payload, results),
-            frames::SETTINGS if flags & frames::ACK == 0 => self.receive_settings(payload),
-            frames::PING if flags & frames::ACK == 0 => {
+            frames::SETTINGS if !frame.has(frames::ACK) => self.receive_settings(payload),
+            frames::PING if !frame.has(frames::ACK) => {
                 frames::append(&mut self.writer.bytes, frames::PING, frames::ACK, 0, payload);
             }
             frames::GOAWAY => self.receive_goaway(payload, results),

@@ -68,8 +68,8 @@ impl Fixture {
     fn take_sent(&mut self) -> Vec<(u8, u32)> {
         let bytes = std::mem::take(&mut self.connection.writer.bytes);
         let mut rest = &bytes[..];
-        std::iter::from_fn(|| frames::next_frame(&mut rest))
-            .map(|(header, _)| (header.kind, header.stream))
+        std::iter::from_fn(|| frames::Frame::split_off(&mut rest))
+            .map(|frame| (frame.kind, frame.stream))
             .collect()
     }
 }
