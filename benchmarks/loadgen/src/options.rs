@@ -16,7 +16,7 @@ const MESSAGES_MAX: usize = 65_535;
 /// grpc-timeout has at most eight digits.
 const TIMEOUT_MS_MAX: u64 = 99_999_999;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     pub target: String,
     pub spec: RequestSpec,
@@ -45,26 +45,20 @@ pub enum Command {
     Run(Box<Options>),
 }
 
-impl Default for Options {
-    fn default() -> Options {
+impl Options {
+    /// The options of a command line without any.
+    pub fn defaults() -> Options {
         let mut is_failure = [true; CODES.len()];
         is_failure[0] = false;
         Options {
-            target: String::new(),
             spec: RequestSpec { rows: 1, ..RequestSpec::default() },
-            bodies: None,
-            first: 0,
-            headers: Vec::new(),
             connections: 4,
             streams: 32,
-            messages: 0,
-            rate: None,
             seconds: 10.0,
-            calls: None,
             warm_s: 1.0,
             timeout_ms: 1_000,
-            json: false,
             is_failure,
+            ..Options::default()
         }
     }
 }
@@ -72,7 +66,7 @@ impl Default for Options {
 /// Reads the arguments after the program's name. An error says what is wrong with them.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parser = Parser::from_args(arguments);
-    let mut options = Options::default();
+    let mut options = Options::defaults();
     while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),

@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn json_and_table_report_the_same_run() {
-        let mut options = Options { target: "a:1".into(), ..Options::default() };
+        let mut options = Options::defaults();
         options.spec.rows = 64;
         let mut results = Results::new(ALWAYS);
         for _ in 0..99 {
