@@ -52,7 +52,7 @@ class DecodedRows:
 
 
 class RowLayout(NamedTuple):
-    """What it takes to find and to read one view's rows (`ingress/src/accel/rows.rs` does, natively)."""
+    """What finding and decoding the rows of a view takes, for Rust (ingress/src/accel/rows.rs)."""
 
     view: int
     """The first 8 bytes of its hash."""

@@ -1,10 +1,10 @@
 """Boosted trees, scored by the native door's library: the same bits as ONNX Runtime, sooner.
 
 ONNX Runtime asks a tree about one row at a time and guesses each branch; 100 trees of 31 leaves
-cost it 3.2 us a row. `ingress/src/accel/trees.rs` asks each node about 16 rows at once, without branches:
-.5 us. It knows one kind of file (a TreeEnsembleRegressor of at most 32 leaves a tree and a Sigmoid,
-as training.export.convert writes boosting) and is used only for a version on which both have just
-given the same bits, in this process; everything else, and every doubt, is ONNX Runtime's.
+cost it 3.2 us a row. `ingress/src/accel/trees.rs` asks each node about 16 rows at once, without
+branches: .5 us. It knows one kind of file (a TreeEnsembleRegressor of at most 32 leaves a tree and
+a Sigmoid, as training.export.convert writes boosting) and is used only for a version on which both
+have just given the same bits, in this process; everything else, and every doubt, is ONNX Runtime's.
 """
 
 import logging

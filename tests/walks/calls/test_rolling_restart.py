@@ -168,7 +168,7 @@ async def run_load(port: int, result: LoadResult, stopped: asyncio.Event) -> Non
         said, _ = await generator.communicate()
         run = json.loads(said)
         result.calls += run["statuses"].pop("OK", 0)
-        result.retries += run["sent_again"]
+        result.retries += run["transparent_retries"]
         result.failed.update({name: count for name, count in run["statuses"].items() if count})
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load.rust_generator import BINARY, build_generator
+from benchmarks.load.rust_generator import BINARY, CRATE, build_generator
 from tests.walks.clients.page_snippets import Snippet, snippets
 from tests.walks.conftest import PlayedDemo
 
@@ -20,7 +20,7 @@ BLOCKS = [
     *snippets(README, "python", "console"),
     *(
         block
-        for page in sorted((HOUSE / "docs").glob("*.md"))
+        for page in (*sorted((HOUSE / "docs").glob("*.md")), CRATE / "README.md")
         for block in snippets(page, "console")
     ),
 ]
