@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from host.files import fsync_folder
 from journal.errors import SegmentDamagedError
 from journal.segment import (
     HEADER,
@@ -96,7 +97,7 @@ class SegmentWriter:
             fcntl.flock(file, fcntl.LOCK_EX)  # a neighbour's recovery may look at it just now
             _write_all(file, segment_header(self._kind))
             os.fsync(file)
-            self._sync_folder()
+            fsync_folder(self._folder)
         except OSError:
             os.close(file)
             path.unlink(missing_ok=True)
@@ -170,13 +171,6 @@ class SegmentWriter:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-
-    def _sync_folder(self) -> None:
-        folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _write_all(file: int, content: bytes) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from features.canonical import canonical_json, sha256_hex
 from features.contract import ModelContract
 from registry import manifest as envelope
-from registry.folders import read_regular_file, replace_folder
+from registry.folders import read_version_file, replace_version_folder
 from registry.golden import read_golden
 from registry.types import ScoringError, VersionRefusedError
 
@@ -310,7 +310,7 @@ def read_version_folder(path: Path) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     left = envelope.TOTAL_BYTES_MAX
     for name in names:
-        files[name] = read_regular_file(path / name, left)
+        files[name] = read_version_file(path / name, left)
         left -= len(files[name])
     return files
 
@@ -319,4 +319,4 @@ def write_version_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Make *path* hold exactly *files*, whole or not at all (temporary folder, fsync, rename)."""
     envelope.check_sizes(files)
     envelope.check_names(files)
-    replace_folder(path, files)
+    replace_version_folder(path, files)

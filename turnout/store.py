@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from features.online.store_server import find_or_start
-from turnout.processes.system_file import start_ticks
+from host.processes import start_ticks
 
 PID_FILE = "pid"
 GRACE_S = 5.0

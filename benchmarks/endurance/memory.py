@@ -32,13 +32,13 @@ from benchmarks.serving.servers import pin_to_core
 from benchmarks.standalone_gateway import PREDICT
 from features.online.store_server import find_or_start
 from gateway.ingress_choice import is_built
+from host.processes import rss_bytes
 
 MILLION = 1_000_000
 CANCELS = 10_000
 CANCELS_A_CONNECTION = 1_000
 """The native door takes 2,000 resets at once from one connection for a flood."""
 RSS_MB_MAX, GROWTH_MB_MAX = 250.0, 5.0
-PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 async def send_cancelled_calls(port: int, body: bytes, count: int) -> None:
@@ -69,8 +69,8 @@ def send_million_calls(port: int, bodies: Path, number: int) -> int:
 
 
 def rss_mb(pid: int) -> float:
-    """Resident memory."""
-    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE_MB
+    """Resident memory in MiB."""
+    return rss_bytes(pid) / 2**20
 
 
 def memory_faults(weights: Sequence[float], failed: int, replaced: bool) -> list[str]:

@@ -27,12 +27,12 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.load.open_loop import CallerGroup
-from benchmarks.serving.servers import process_cpu_s
 from benchmarks.standalone_gateway import (
     StandaloneGateway,
     standalone_gateway,
     write_gateway_folder,
 )
+from host.processes import cpu_seconds
 
 STREAMS = 32
 """Settings.streams_max."""
@@ -77,7 +77,7 @@ def run_phase(
 ) -> LoadPhase:
     """Let *groups* ask for *seconds*, from a process of their own."""
     pid = gateway.serving_pids()[0]
-    before = process_cpu_s(pid)
+    before = cpu_seconds(pid)
     line = [sys.executable, "-m", "benchmarks.load.open_loop", str(gateway.port), str(seconds)]
     asked = json.dumps([asdict(group) for group in groups])
     with subprocess.Popen(
@@ -91,7 +91,7 @@ def run_phase(
         said, _ = asking.communicate()
     assert asking.returncode == 0
     told = [json.loads(row) for row in said.splitlines()]
-    return LoadPhase(seconds, process_cpu_s(pid) - before, {group["name"]: group for group in told})
+    return LoadPhase(seconds, cpu_seconds(pid) - before, {group["name"]: group for group in told})
 
 
 def raise_priority(pid: int) -> None:

@@ -34,11 +34,12 @@ from benchmarks.serving.bench_model import (
     write_feature_rows,
     write_versions,
 )
-from benchmarks.serving.servers import DEGRADED_ROWS, pin_to_core, process_cpu_s
+from benchmarks.serving.servers import DEGRADED_ROWS, pin_to_core
 from benchmarks.standalone_gateway import StandaloneGateway, standalone_gateway
 from features.online.store_server import find_or_start
 from gateway.ingress_choice import is_built
 from gateway.models.disk_cache import DiskCache
+from host.processes import cpu_seconds
 from protos.predict_pb2 import PredictRequest, Row
 
 ENTITIES = 20_000
@@ -176,10 +177,10 @@ def measure_case(
     options = ["--seconds", seconds, "--warm", 0.5, "--first", 997 * number]
     options += ["--connections", case.connections, "--streams", case.streams]
     line = rust_generator.generator_command(f"127.0.0.1:{gateway.port}", bodies, options)
-    before_s, degraded = sum(map(process_cpu_s, pids)), _degraded(gateway)
+    before_s, degraded = sum(map(cpu_seconds, pids)), _degraded(gateway)
     said = subprocess.run(pin_to_core(line, GENERATOR_CORE), check=True, capture_output=True)
     told = rust_generator.parse_figures(said.stdout.decode())
-    spent_s = sum(map(process_cpu_s, pids)) - before_s
+    spent_s = sum(map(cpu_seconds, pids)) - before_s
     answered = told["calls"] / told["seconds"] * (told["seconds"] + 0.5)
     return {
         "calls/s": told["calls_per_s"],

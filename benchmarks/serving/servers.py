@@ -21,6 +21,7 @@ from typing import TypeVar
 from benchmarks.load.rust_generator import null_server
 from benchmarks.serving.bench_model import CONTRACTS, BenchModel
 from benchmarks.serving.workloads import CANNED, GATEWAY, HANDWRITTEN
+from host.processes import cpu_seconds
 from turnout.processes.port_checks import accepts_connections, free_tcp_port
 
 Ready = TypeVar("Ready")
@@ -82,16 +83,7 @@ class RunningServer:
 
     def cpu_s(self) -> float:
         """Return user and system seconds of its processes so far (Linux; else 0)."""
-        return sum(map(process_cpu_s, self.pids))
-
-
-def process_cpu_s(pid: int) -> float:
-    """Return user and system seconds of *pid* so far; 0 where it is gone, or there is no /proc."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return sum(map(cpu_seconds, self.pids))
 
 
 def pin_to_core(line: Sequence[str], core: int) -> list[str]:

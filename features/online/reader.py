@@ -24,6 +24,7 @@ from features.online.connection import (
 from features.online.sentinel import MasterFinder
 from features.online.store_url import encode_command, parse_store_url
 from features.online.timeouts import DeadlineTimer
+from host.retry import Backoff
 
 PING = encode_command((b"PING",))
 LOOP_LAG_S = 0.002
@@ -331,17 +332,17 @@ class OnlineReader:
 
     async def _keep_connected(self, first_tried: asyncio.Event) -> None:
         """Connect, wait until the connection is lost, connect again; for ever."""
-        pause_ms = self._settings.backoff_ms_min
+        settings = self._settings
+        backoff = Backoff(settings.backoff_ms_min / 1e3, settings.backoff_ms_max / 1e3)
         while True:
             connected = await self._connect()
             first_tried.set()
             if connected:
-                pause_ms = self._settings.backoff_ms_min
+                backoff.reset()
                 if self._finder is not None:
                     await self._watch_master(self._finder)
                 await self._disconnected.wait()
-            await asyncio.sleep(pause_ms / 1e3)
-            pause_ms = min(2 * pause_ms, self._settings.backoff_ms_max)
+            await asyncio.sleep(backoff.next_s())
 
     async def _watch_master(self, finder: MasterFinder) -> None:
         """Return once the connection is lost; leave it when Sentinel names another master.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from features.entity_ids import id_hashes
 from features.errors import SourceError
 from features.sources.telco import DAY_MS, ENTITY, LOAD_DELAY_MS, SPREAD_DAYS, subscriber_ids
+from host.files import replacing_file
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -72,10 +73,8 @@ def days_ago(ids: list[str], seed: int) -> NDArray[np.int64]:
 def write_parquet(path: Path, columns: Columns) -> int:
     """Write *columns* as one Parquet file, whole or not at all; returns how many rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    with duckdb.connect() as connection:
+    with replacing_file(path, durable=False) as part, duckdb.connect() as connection:
         connection.register("arriving", {n: np.ascontiguousarray(c) for n, c in columns.items()})
         target = str(part).replace("'", "''")
         connection.execute(f"COPY arriving TO '{target}' (FORMAT parquet)")
-    part.replace(path)
     return len(next(iter(columns.values())))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from features.entity_ids import id_hashes
 from features.errors import SourceError
 from features.views import Feature, View
+from host.files import replacing_file
 
 ENTITY = "subscriber"
 SUBSCRIBERS = 200_000
@@ -180,12 +181,10 @@ def build_telco_source(
         **columns,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    with duckdb.connect() as connection:
+    with replacing_file(path, durable=False) as part, duckdb.connect() as connection:
         connection.register("subscribers", table)
         target = str(part).replace("'", "''")
         connection.execute(f"COPY subscribers TO '{target}' (FORMAT parquet)")
-    part.replace(path)
     progress(rows, rows)
     return SourceSummary(path, subscribers, rows)
 

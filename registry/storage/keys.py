@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from registry.folders import fsync_folder
+from host.files import fsync_folder
 from registry.types import RegistryFaultError
 
 KEY_BYTES = 32

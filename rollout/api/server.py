@@ -10,6 +10,7 @@ from typing import Self
 
 import grpc
 
+from host.clock import SystemClock
 from protos import rollout_pb2_grpc, window_pb2_grpc
 from registry.client import RegistryClient
 from rollout.api.commands import RolloutCommands
@@ -17,7 +18,7 @@ from rollout.api.service import RolloutsService
 from rollout.api.window_sink import WindowSinkService
 from rollout.controller.controller import Controller
 from rollout.controller.leader import run_leader
-from rollout.lifecycle.clock import SystemControllerClock
+from rollout.lifecycle.clock import ControllerClock
 from rollout.policy.policy import POLICIES, Policy
 
 SERVER_OPTIONS = (
@@ -46,7 +47,7 @@ class RolloutComponent:
         token: str | None = None,
         policies: Mapping[str, Policy] = POLICIES,
     ) -> None:
-        self._clock = SystemControllerClock()
+        self._clock = ControllerClock(SystemClock())
         self._registry = RegistryClient(registry_address, actor, token)
         self.controller = Controller(self._registry, self._clock, policies)
         self._running: asyncio.Task[None] | None = None

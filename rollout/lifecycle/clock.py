@@ -1,22 +1,15 @@
 """Where the rollout room reads the time, so that tests own it."""
 
-import time
-from typing import Protocol
-
+from host.clock import Clock
 from rollout.lifecycle.rollout import ClockReading
 
 
-class ControllerClock(Protocol):
-    """Two clocks read at one instant."""
+class ControllerClock:
+    """Reads the wall clock, for people and gateways, and the monotonic clock, for waiting."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
 
     def now(self) -> ClockReading:
-        """Unix ns for people and gateways, monotonic ns for waiting."""
-        ...
-
-
-class SystemControllerClock:
-    """The machine's."""
-
-    def now(self) -> ClockReading:
-        """Read both."""
-        return ClockReading(unix_ns=time.time_ns(), monotonic_ns=time.monotonic_ns())
+        """Read both clocks at one instant, in nanoseconds."""
+        return ClockReading(unix_ns=self._clock.unix_ns(), monotonic_ns=self._clock.now_ns())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from host.processes import start_ticks
 from turnout.errors import StartError
 from turnout.processes.managed_process import ManagedProcess, ProcessSpec, end_leftover_process
 from turnout.processes.port_checks import (
@@ -19,7 +20,6 @@ from turnout.processes.port_checks import (
     answers_ping,
     free_tcp_port,
 )
-from turnout.processes.system_file import start_ticks
 
 pytestmark = pytest.mark.walk
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from host.processes import start_ticks
 from tests.turnout.test_context import context_in
 from turnout.errors import OperatorError
 from turnout.processes.system_file import (
@@ -14,7 +15,6 @@ from turnout.processes.system_file import (
     leftover_processes,
     read_system_file,
     remove_system_file,
-    start_ticks,
     write_system_file,
 )
 

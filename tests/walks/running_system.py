@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from host.processes import start_ticks
 from registry.client import RegistryClient
 from tests.tiny_models import tiny_files
 from turnout.__main__ import main
 from turnout.demo.deploy_acts import wait_until_applied
-from turnout.processes.system_file import SystemAddresses, read_system_file, start_ticks
+from turnout.processes.system_file import SystemAddresses, read_system_file
 
 UP_TIMEOUT_S = 60.0
 TURNOUT = (sys.executable, "-m", "turnout")

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from host.processes import start_ticks
 from turnout.cli.context import CommandContext
 from turnout.errors import NotReachableError, OperatorError
-from turnout.processes.system_file import SystemAddresses, read_system_file, start_ticks
+from turnout.processes.system_file import SystemAddresses, read_system_file
 from turnout.views.terminal import named_values, terminal
 
 RESTART_POLL_S = 0.2

@@ -15,6 +15,7 @@ from features.online.store_server import StoreServerError, find_or_start
 from features.online.store_url import StoreUrlError
 from gateway.errors import SettingsError
 from gateway.ingress_choice import IngressChoice, check_built, is_built
+from host.processes import start_ticks
 from turnout.errors import OperatorError, StartError
 from turnout.processes.managed_process import ManagedProcess, ProcessSpec, end_leftover_process
 from turnout.processes.port_checks import (
@@ -29,7 +30,6 @@ from turnout.processes.system_file import (
     leftover_processes,
     read_system_file,
     remove_system_file,
-    start_ticks,
     write_system_file,
 )
 

@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from host.processes import start_ticks
+from host.retry import Backoff
 from turnout.errors import StartError
-from turnout.processes.system_file import start_ticks
 
 LOG_TAIL_LINES = 15
 BACKOFF_FIRST_S = 0.1
@@ -63,15 +64,18 @@ class ManagedProcess:
 
     async def restart_when_ended(self, on_restart: Callable[[], None]) -> None:
         """Start it again whenever it dies; tell *changed* once it answers. Runs for ever."""
-        loop, wait = asyncio.get_running_loop(), BACKOFF_FIRST_S
+        loop, backoff = asyncio.get_running_loop(), Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S)
         while True:
             assert self._process is not None
             born = loop.time()
             code = await self._process.wait()
-            wait = BACKOFF_FIRST_S if loop.time() - born > STABLE_S else wait
-            self._report(f"{self.spec.name} {_end_in_words(code)}; starting it again in {wait:g} s")
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, BACKOFF_MAX_S)
+            if loop.time() - born > STABLE_S:
+                backoff.reset()
+            pause_s = backoff.next_s()
+            self._report(
+                f"{self.spec.name} {_end_in_words(code)}; starting it again in {pause_s:g} s"
+            )
+            await asyncio.sleep(pause_s)
             self.restarts += 1
             try:
                 await self.start()

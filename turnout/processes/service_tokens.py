@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from host.files import replace_file
 from turnout.errors import OperatorError
 
 TOKEN_OWNERS = {"controller": "rollout", "gateway": "gateway"}
@@ -50,10 +50,5 @@ def make_service_tokens(identities: Path, folder: Path) -> ServiceTokens:
 
 
 def _write_private(file: Path, text: str) -> Path:
-    beside = file.with_suffix(".part")
-    beside.unlink(missing_ok=True)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as part:
-        part.write(text + "\n")
-    beside.replace(file)
+    replace_file(file, text + "\n", mode=0o600, durable=False)
     return file

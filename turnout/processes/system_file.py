@@ -1,10 +1,11 @@
 """system.json: where the running system is. Written by `turnout up`, read by every command."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from host.files import replace_file
+from host.processes import start_ticks
 from turnout.errors import OperatorError
 
 SYSTEM_FILE = "system.json"
@@ -31,19 +32,6 @@ class SystemAddresses:
     """store, control, gateway: (pid, start in ticks) of the newest process of each."""
 
 
-def start_ticks(pid: int) -> int | None:
-    """When process *pid* started, in clock ticks since boot; None when there is no such process.
-
-    A zombie counts as none: it holds nothing any more.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else int(fields[19])
-
-
 def read_system_file(folder: Path) -> SystemAddresses | None:
     """Return what runs in *folder*, or None when nothing does (any more).
 
@@ -63,9 +51,8 @@ def leftover_processes(folder: Path) -> list[tuple[int, int]]:
 
 def write_system_file(folder: Path, running: SystemAddresses) -> None:
     """Put *running* in place whole: a reader sees the old file or the new one."""
-    waiting = folder / f"{SYSTEM_FILE}.{os.getpid()}"
-    waiting.write_text(json.dumps({"format": FORMAT, **asdict(running)}, indent=1))
-    waiting.replace(folder / SYSTEM_FILE)
+    text = json.dumps({"format": FORMAT, **asdict(running)}, indent=1)
+    replace_file(folder / SYSTEM_FILE, text, durable=False)
 
 
 def remove_system_file(folder: Path) -> None:
