@@ -7,6 +7,7 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,20 +37,26 @@ def test_the_wheel_holds_only_the_rooms(tmp_path: Path) -> None:
     subprocess.run([*build, str(REPOSITORY)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     inside = [Path(name) for name in zipfile.ZipFile(wheel).namelist()]
+    assert "LICENSE" in {path.name for path in inside}
 
     tops = {path.parts[0] for path in inside if not path.parts[0].endswith(".dist-info")}
     assert tops == set(ROOMS)
     assert {"predict.proto", "predict_pb2.py", "latency_edges.txt"} <= {p.name for p in inside}
 
 
+def test_both_wheels_carry_the_same_licence() -> None:
+    """A wheel takes its licence from its own folder, so the client's folder has a copy."""
+    assert (REPOSITORY / "clients/python/LICENSE").read_bytes() == (
+        REPOSITORY / "LICENSE"
+    ).read_bytes()
+    projects = [_project(folder) for folder in (".", "clients/python")]
+    assert [project["license"] for project in projects] == ["Apache-2.0", "Apache-2.0"]
+    assert [project["license-files"] for project in projects] == [["LICENSE"], ["LICENSE"]]
+
+
 def test_turnout_asks_for_the_client_of_its_own_version() -> None:
     """The two wheels are released together: docs/decisions/0005-client-package.md."""
-    turnout, client = (
-        tomllib.loads((REPOSITORY / folder / "pyproject.toml").read_text(encoding="utf-8"))[
-            "project"
-        ]
-        for folder in (".", "clients/python")
-    )
+    turnout, client = _project("."), _project("clients/python")
     assert client["version"] == turnout["version"]
     assert f"turnout-client=={client['version']}" in turnout["dependencies"]
 
@@ -74,7 +81,7 @@ def test_the_lock_file_holds_versions_and_hashes_and_no_addresses() -> None:
 
 def test_every_dependency_has_its_reason() -> None:
     """docs/decisions/0001-dependencies.md has a row for each, and none for what is gone."""
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = _project(".")
     asked = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     names = {re.split(r"[<>=!;~ \[]", line, maxsplit=1)[0] for line in asked}
     page = (REPOSITORY / "docs" / "decisions" / "0001-dependencies.md").read_text(encoding="utf-8")
@@ -82,3 +89,10 @@ def test_every_dependency_has_its_reason() -> None:
 
     unmatched = names ^ (rows - {"package"})
     fail_on_breaches([f"{name} has no row, or no place in pyproject.toml" for name in unmatched])
+
+
+def _project(folder: str) -> dict[str, Any]:
+    """Return the table [project] of the pyproject.toml in *folder*."""
+    text = (REPOSITORY / folder / "pyproject.toml").read_text(encoding="utf-8")
+    table: dict[str, Any] = tomllib.loads(text)["project"]
+    return table
