@@ -1,4 +1,4 @@
-"""What is generated, locked or packed is what its source says."""
+"""Generated files, the lock file and the wheels match their sources."""
 
 import itertools
 import re
@@ -23,16 +23,22 @@ def test_the_generated_protos_are_fresh(tmp_path: Path) -> None:
     )
 
     for folder in (Path("protos"), CLIENT_PROTOS):
-        made = {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
-        kept = {path.name: path.read_bytes() for path in (REPOSITORY / folder).glob("*_pb2*.py*")}
+        generated = {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+        committed = {
+            path.name: path.read_bytes() for path in (REPOSITORY / folder).glob("*_pb2*.py*")
+        }
         fail_on_breaches(
-            [f"{folder / name}" for name in made | kept if made.get(name) != kept.get(name)]
+            [
+                f"{folder / name}"
+                for name in generated | committed
+                if generated.get(name) != committed.get(name)
+            ]
         )
 
 
 @pytest.mark.walk
 def test_the_wheel_holds_only_the_rooms(tmp_path: Path) -> None:
-    """Never tests or benchmarks: somebody else's environment has folders of those names."""
+    """No tests and no benchmarks: other packages have folders of those names."""
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
     subprocess.run([*build, str(REPOSITORY)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -62,7 +68,7 @@ def test_turnout_asks_for_the_client_of_its_own_version() -> None:
 
 
 def test_every_room_that_stands_is_packed() -> None:
-    """A room left out of the wheel would be missed first by whoever installs it."""
+    """The list in pyproject.toml names every room, or an installed wheel lacks one."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     packed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 
@@ -71,7 +77,7 @@ def test_every_room_that_stands_is_packed() -> None:
 
 
 def test_the_lock_file_holds_versions_and_hashes_and_no_addresses() -> None:
-    """Where packages come from is the business of whoever installs."""
+    """The address of a package index belongs to the machine that installs."""
     lines = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8").splitlines()
 
     fail_on_breaches([line for line in lines if "://" in line or line.startswith("--")])
@@ -80,7 +86,7 @@ def test_the_lock_file_holds_versions_and_hashes_and_no_addresses() -> None:
 
 
 def test_every_dependency_has_its_reason() -> None:
-    """docs/decisions/0001-dependencies.md has a row for each, and none for what is gone."""
+    """docs/decisions/0001-dependencies.md has a row for each dependency and no other row."""
     project = _project(".")
     asked = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     names = {re.split(r"[<>=!;~ \[]", line, maxsplit=1)[0] for line in asked}
@@ -88,7 +94,12 @@ def test_every_dependency_has_its_reason() -> None:
     rows = set(re.findall(r"^\| ([\w-]+) \|", page.partition("## Left out")[0], re.MULTILINE))
 
     unmatched = names ^ (rows - {"package"})
-    fail_on_breaches([f"{name} has no row, or no place in pyproject.toml" for name in unmatched])
+    fail_on_breaches(
+        [
+            f"{name}: in pyproject.toml or in the table of 0001-dependencies.md alone"
+            for name in sorted(unmatched)
+        ]
+    )
 
 
 def _project(folder: str) -> dict[str, Any]:

@@ -1,0 +1,150 @@
+"""Folders: which may import which, how many files one has, and files that are too small."""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from tests.house.folder_order import COMING, DRAWING, FOLDER_ORDER, PAGE, UPWARD, drawing
+from tests.house.known import LOWER, Breach, fail_on_new_breaches
+from tests.house.sources import (
+    EVERYWHERE,
+    REPOSITORY,
+    ROOMS,
+    RUST_FILES,
+    SourceFile,
+    fail_on_breaches,
+    imported_modules,
+    source_files,
+)
+
+MODULES_MAX = 14
+"""Modules in one folder."""
+
+SMALL_LINES = 40
+"""A module below this with a single importer belongs into its importer."""
+
+SMALL_ON_PURPOSE = {"errors", "__init__", "__main__", "conftest"}
+
+
+def unit(file: SourceFile) -> tuple[str, str]:
+    """Return (room, unit): the folder of *file* below its room, or the file at the room's top."""
+    room, *folders, _ = file.shown.split("/")
+    return room, "/".join(folders) or file.path.stem
+
+
+def test_folders_import_in_one_direction() -> None:
+    """Compares every import inside a room with the table in folder_order.py."""
+    fail_on_new_breaches("upward imports", _upward_imports())
+
+
+def _upward_imports() -> Iterator[Breach]:
+    """Yield one breach for each arrow between two units that does not point downwards."""
+    arrows: dict[str, str] = {}
+    # Number the floors of each room from the lowest, which is 0.
+    for room, floors in FOLDER_ORDER.items():
+        floor_of = {name: number for number, floor in enumerate(floors) for name in floor}
+        for file in source_files(room):
+            _, importer = unit(file)
+            for line, other in imported_modules(file):
+                other_room, imported = unit(other)
+                arrow = f"{room}: {importer} -> {imported}"
+                if other_room != room or "__init__" in {importer, imported, other.path.stem}:
+                    continue
+                if imported == importer or (f"{room}/{importer}", f"{room}/{imported}") in UPWARD:
+                    continue
+                # Files of the lowest and of the highest floor may import each other.
+                floor, own_floor = floor_of.get(imported, -1), floor_of.get(importer, -1)
+                beside = floor in {0, len(floors) - 1} and _are_files(room, importer, imported)
+                if floor < own_floor or (floor == own_floor and beside):
+                    continue
+                arrows.setdefault(
+                    arrow,
+                    f"{file.shown}:{line}: {importer} may not import {imported}, which is not "
+                    f"below it (docs/house.md). Move what both need further down, or let "
+                    f"{importer} state a Protocol that {imported} implements",
+                )
+    yield from (Breach(arrow, message) for arrow, message in arrows.items())
+
+
+def _are_files(room: str, *units: str) -> bool:
+    return not any((REPOSITORY / room / name).is_dir() for name in units)
+
+
+def test_table_of_folders_names_what_exists() -> None:
+    """A folder that is gone leaves the table, and COMING names only what is not there yet."""
+    listed = {
+        f"{room}/{name}"
+        for room, floors in FOLDER_ORDER.items()
+        for floor in floors
+        for name in floor
+    }
+    present = {
+        "/".join(unit(file)) for file in source_files(*ROOMS) if file.path.name != "__init__.py"
+    }
+    fail_on_breaches(
+        [f"{name} is in FOLDER_ORDER and does not exist" for name in listed - present - COMING]
+    )
+    rooms = tuple(FOLDER_ORDER)
+    fail_on_breaches(
+        [
+            f"{name} is not in FOLDER_ORDER: put it on a floor"
+            for name in sorted(present - listed)
+            if name.startswith(rooms)
+        ]
+    )
+    fail_on_breaches([f"{name} exists now: take it out of COMING" for name in present & COMING])
+    with_folders = {name.split("/")[0] for name in present if (REPOSITORY / name).is_dir()}
+    fail_on_breaches([f"FOLDER_ORDER needs {room}" for room in with_folders - set(FOLDER_ORDER)])
+    assert len(UPWARD) <= 2
+
+
+def test_drawing_of_folders_matches_the_table() -> None:
+    """`make fix` draws it anew."""
+    page = PAGE.read_text(encoding="utf-8")
+    assert DRAWING.search(page), "docs/house.md lost its drawing below <!-- folders -->"
+    drawn = DRAWING.sub(lambda _: drawing(), page)
+    if os.environ.get(LOWER):
+        PAGE.write_text(drawn, encoding="utf-8")
+    assert drawn == PAGE.read_text(encoding="utf-8"), "run `make fix`: the table has changed"
+
+
+def test_folder_has_at_most_14_modules() -> None:
+    """Counts Python and Rust files by folder; more than 14 names are not read, but searched."""
+    python = [file.path for file in source_files(*EVERYWHERE) if file.path.stem != "__init__"]
+    counts = Counter(path.parent for path in [*python, *RUST_FILES])
+    fail_on_new_breaches(
+        "modules in a folder",
+        (
+            Breach(name, f"{name}/: {count} modules, {MODULES_MAX} at most; make a folder of some")
+            for folder, count in counts.items()
+            for name in [folder.relative_to(REPOSITORY).as_posix()]
+            if count > MODULES_MAX
+            for _ in range(count - MODULES_MAX)
+        ),
+    )
+
+
+def test_small_module_has_several_importers() -> None:
+    """A short module that one other module imports is read together with it, so it belongs there.
+
+    Entry points, modules of errors and recipes, which are loaded by name, are excepted.
+    """
+    importers = defaultdict(set)
+    for file in source_files(*ROOMS):
+        for _, imported in imported_modules(file):
+            importers[imported.shown].add(file.shown)
+    fail_on_new_breaches(
+        "small modules",
+        (
+            Breach(
+                file.shown,
+                f"{file.shown}: {len(file.lines)} lines, imported by {importer} alone; "
+                "move it there",
+            )
+            for file in source_files(*ROOMS)
+            if len(file.lines) < SMALL_LINES and file.path.stem not in SMALL_ON_PURPOSE
+            if not file.shown.startswith("training/recipes/")
+            if len(importers[file.shown]) == 1
+            for importer in importers[file.shown]
+        ),
+    )
