@@ -101,11 +101,12 @@ DRAWING = re.compile(r"(?<=<!-- folders -->\n)```\n.*?```\n", re.DOTALL)
 
 
 def drawing() -> str:
-    """Return the table as a fenced block: a room, then its floors from the highest down."""
-    lines = []
-    for room, floors in FOLDER_ORDER.items():
-        names = [" ".join(_shown(room, unit) for unit in floor) for floor in reversed(floors)]
-        lines += [f"{room:<9} {names[0]}", *(f"{'':<9} {floor}" for floor in names[1:])]
+    """Return the table as a fenced block: for each room its floors, the lowest first."""
+    lines = [
+        f"{room:<9} "
+        + " < ".join(", ".join(_shown(room, unit) for unit in floor) for floor in floors)
+        for room, floors in FOLDER_ORDER.items()
+    ]
     return "\n".join(["```", *lines, "```\n"])
 
 
