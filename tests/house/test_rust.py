@@ -67,6 +67,38 @@ def _doc_comments(path: Path) -> Iterator[tuple[int, str]]:
             block = []
 
 
+IMPORTS = {
+    "sys": {"sys"},
+    "calls": {"sys", "calls"},
+    "accel": {"sys", "calls", "accel"},
+    "http2": {"sys", "calls", "http2"},
+    "io_thread": {"sys", "calls", "http2", "io_thread"},
+    "python": {"sys", "calls", "accel", "http2", "io_thread", "python"},
+}
+"""Each folder of ingress/src, and the folders that it may import."""
+
+CRATE_IMPORT = re.compile(r"\bcrate::(\w+)")
+
+
+def test_rust_folders_import_in_one_direction() -> None:
+    """A folder of ingress/src imports only the folders that IMPORTS gives it."""
+    fail_on_new_breaches(
+        "imports of Rust folders",
+        (
+            Breach(
+                folder,
+                f"{path.relative_to(REPOSITORY)}:{number}: {folder} may import {sorted(allowed)}, "
+                f"not {imported}",
+            )
+            for folder, allowed in IMPORTS.items()
+            for path in sorted((REPOSITORY / "ingress" / "src" / folder).rglob("*.rs"))
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+            for imported in CRATE_IMPORT.findall(line)
+            if imported not in allowed
+        ),
+    )
+
+
 @pytest.mark.nightly  # the first time builds every crate: a minute
 @pytest.mark.skipif(shutil.which("cargo") is None, reason="cargo is not there")
 @pytest.mark.parametrize(
@@ -78,15 +110,15 @@ def _doc_comments(path: Path) -> Iterator[tuple[int, str]]:
     ],
     ids=lambda command: command[0],
 )
-def test_the_native_door_is_clean(command: list[str]) -> None:
-    """Clippy and rustfmt have nothing to say; its own tests pass."""
-    done = subprocess.run(
+def test_native_library_passes_its_own_checks(command: list[str]) -> None:
+    """Clippy and rustfmt find nothing, and cargo test passes."""
+    finished = subprocess.run(
         ["cargo", *command],
         cwd=REPOSITORY / "ingress",
         env={**os.environ, "CARGO_TARGET_DIR": str(REPOSITORY / "target" / "ingress")},
         capture_output=True,
         text=True,
     )
-    if "no such command" in done.stderr:
+    if "no such command" in finished.stderr:
         pytest.skip(f"cargo {command[0]} is not installed")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert finished.returncode == 0, finished.stdout + finished.stderr
