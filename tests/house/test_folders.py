@@ -133,31 +133,35 @@ def test_folders_import_in_one_direction() -> None:
 
 def _upward_imports() -> Iterator[Breach]:
     """Yield one breach for each arrow between two units that does not point downwards."""
-    arrows: dict[str, str] = {}
-    # Number the floors of each room from the lowest, which is 0.
-    for room, floors in FOLDER_ORDER.items():
+    for (room, importer, imported), where in _arrows().items():
+        # Number the floors of the room from the lowest, which is 0.
+        floors = FOLDER_ORDER[room]
         floor_of = {name: number for number, floor in enumerate(floors) for name in floor}
+        floor, own_floor = floor_of.get(imported, -1), floor_of.get(importer, -1)
+        # Files of the lowest and of the highest floor may import each other.
+        beside = floor in {0, len(floors) - 1} and _are_files(room, importer, imported)
+        downward = floor < own_floor or (floor == own_floor and beside)
+        if not downward and (f"{room}/{importer}", f"{room}/{imported}") not in UPWARD:
+            yield Breach(
+                f"{room}: {importer} -> {imported}",
+                f"{where}: {importer} may not import {imported}, which is not below it "
+                f"(docs/house.md). Move what both need further down, or let {importer} state a "
+                f"Protocol that {imported} implements",
+            )
+
+
+def _arrows() -> dict[tuple[str, str, str], str]:
+    """Return (room, importing unit, imported unit) -> the first file and line of each arrow."""
+    arrows: dict[tuple[str, str, str], str] = {}
+    for room in FOLDER_ORDER:
         for file in source_files(room):
             _, importer = unit(file)
             for line, other in imported_modules(file):
                 other_room, imported = unit(other)
-                arrow = f"{room}: {importer} -> {imported}"
-                if other_room != room or "__init__" in {importer, imported, other.path.stem}:
-                    continue
-                if imported == importer or (f"{room}/{importer}", f"{room}/{imported}") in UPWARD:
-                    continue
-                # Files of the lowest and of the highest floor may import each other.
-                floor, own_floor = floor_of.get(imported, -1), floor_of.get(importer, -1)
-                beside = floor in {0, len(floors) - 1} and _are_files(room, importer, imported)
-                if floor < own_floor or (floor == own_floor and beside):
-                    continue
-                arrows.setdefault(
-                    arrow,
-                    f"{file.shown}:{line}: {importer} may not import {imported}, which is not "
-                    f"below it (docs/house.md). Move what both need further down, or let "
-                    f"{importer} state a Protocol that {imported} implements",
-                )
-    yield from (Breach(arrow, message) for arrow, message in arrows.items())
+                within = other_room == room and importer != imported
+                if within and "__init__" not in {importer, imported, other.path.stem}:
+                    arrows.setdefault((room, importer, imported), f"{file.shown}:{line}")
+    return arrows
 
 
 def _are_files(room: str, *units: str) -> bool:
@@ -190,6 +194,10 @@ def test_table_of_folders_names_what_exists() -> None:
     with_folders = {name.split("/")[0] for name in present if (REPOSITORY / name).is_dir()}
     fail_on_breaches([f"FOLDER_ORDER needs {room}" for room in with_folders - set(FOLDER_ORDER)])
     assert len(UPWARD) <= 2
+    arrows = {
+        (f"{room}/{importer}", f"{room}/{imported}") for room, importer, imported in _arrows()
+    }
+    fail_on_breaches([f"{arrow} is cut: take it out of UPWARD" for arrow in UPWARD.keys() - arrows])
 
 
 def drawing() -> str:
