@@ -54,7 +54,7 @@ def shadow_limits_of(settings: Settings) -> ShadowLimits:
     return ShadowLimits(
         resources=ResourceLimits(memory_mb=settings.shadow_memory_mb_max),
         run_cpu_s=settings.shadow_run_cpu_ms_max / 1e3,
-        silent_s=settings.shadow_silent_ms_max / 1e3,
+        silent_s=settings.shadow_run_timeout_ms / 1e3,
         restart_backoff_s_max=settings.restart_backoff_ms_max / 1e3,
     )
 

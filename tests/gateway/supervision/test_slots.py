@@ -31,11 +31,11 @@ class Stage:
     slots: Slots = field(
         default_factory=lambda: Slots(
             2,
-            silent_ms_max=2_000,
+            heartbeat_timeout_ms=2_000,
             rss_bytes_max=1_000,
             restart_backoff_ms_max=5_000,
             drain_grace_s=1.0,
-            hand_over_s=3.3,
+            handover_s=3.3,
         )
     )
     now_ms: int = 1
