@@ -100,7 +100,7 @@ class Prober:
         parcel = await asyncio.to_thread(pack_files, files)
         ours, theirs = os.pipe()
         try:
-            arguments = [f"--parcel-fd={parcel}", f"--report-fd={theirs}", f"--digest={digest}"]
+            arguments = [f"--files-fd={parcel}", f"--report-fd={theirs}", f"--digest={digest}"]
             program = ChildProcess(
                 "gateway.isolation.probe",
                 [*self._limits.resources.to_arguments(), *arguments],

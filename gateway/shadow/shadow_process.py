@@ -240,7 +240,11 @@ class ShadowProcess(asyncio.Protocol):
 def _start_process(version: LoadedVersion, bounds: ResourceLimits, line_fd: int) -> ChildProcess:
     parcel = pack_files(version.files)
     try:
-        own = [f"--parcel-fd={parcel}", f"--line-fd={line_fd}", f"--digest={version.bundle.digest}"]
+        own = [
+            f"--files-fd={parcel}",
+            f"--channel-fd={line_fd}",
+            f"--digest={version.bundle.digest}",
+        ]
         return ChildProcess(
             "gateway.shadow.scorer", [*bounds.to_arguments(), *own], (parcel, line_fd)
         )

@@ -171,7 +171,7 @@ class Supervisor:
         crumbs_fd = create_breadcrumb_page()
         with theirs, lent:
             own = [f"--channel-fd={theirs.fileno()}", f"--settings={self._settings_file}"]
-            own += [f"--crumbs-fd={crumbs_fd}", f"--ports-fd={lent.fileno()}"]
+            own += [f"--breadcrumbs-fd={crumbs_fd}", f"--sockets-fd={lent.fileno()}"]
             # A session of its own: Ctrl-C reaches the supervisor alone, which then drains.
             program = subprocess.Popen(  # noqa: ASYNC220  exec takes 1 ms and must not be raced
                 [*self._command, *own],
@@ -214,7 +214,12 @@ class Supervisor:
         why, first_unix_ns = self._suspects.quarantined[digest]
         self._send(
             worker,
-            {"type": "condemned", "version": digest, "why": why, "first_unix_ns": first_unix_ns},
+            {
+                "type": "quarantine",
+                "version": digest,
+                "reason": why,
+                "first_unix_ns": first_unix_ns,
+            },
         )
 
     def _send(self, worker: WorkerRecord, message: Message) -> None:
