@@ -91,7 +91,7 @@ class Prober:
             try:
                 self._proofs.save_proof(digest, proof)
             except OSError as error:
-                log.warning("proof_not_kept version=%s error=%s", digest[:16], error)
+                log.warning("proof_not_saved version=%s error=%s", digest[:16], error)
         return proof
 
     async def _run_child(self, digest: str, files: Mapping[str, bytes]) -> tuple[bytes, int, bool]:

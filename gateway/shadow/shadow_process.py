@@ -64,7 +64,7 @@ class ProcessEnd:
     """How one process ended."""
 
     cause: str
-    """In a word: crashed, hung, nonsense, silent, killed, unopened, closed."""
+    """In a word: crashed, hung, bad_reply, silent, killed, not_opened, closed."""
     description: str
     blamed: bool
     """Whether the version did it: its copy was being run, and nothing outside explains the end."""
@@ -78,10 +78,10 @@ def classify_end(code: int, cause: str, *, opened: bool, copy_pending: bool) -> 
     opened  it had opened the version; asked: a copy was not answered.
     """
     if cause:
-        return ProcessEnd(cause, cause, blamed=cause in ("hung", "nonsense"))
+        return ProcessEnd(cause, cause, blamed=cause in ("hung", "bad_reply"))
     if not opened:
         return ProcessEnd(
-            "unopened", f"{describe_exit(code)} before it had opened the version", blamed=False
+            "not_opened", f"{describe_exit(code)} before it had opened the version", blamed=False
         )
     if code in (-signal.SIGKILL, -signal.SIGTERM):
         return ProcessEnd("killed", f"{describe_exit(code)}, from outside", blamed=False)
@@ -177,8 +177,8 @@ class ShadowProcess(asyncio.Protocol):
         try:
             answers = self._decoder.feed(data, expected)
         except ShadowProtocolError as error:
-            log.warning("shadow_nonsense pid=%d error=%s", self.child.pid, error)
-            self.kill("nonsense")
+            log.warning("shadow_bad_reply pid=%d error=%s", self.child.pid, error)
+            self.kill("bad_reply")
             return
         if answers and not self._opened:
             answers, self._opened = answers[1:], True
@@ -305,7 +305,7 @@ class ShadowExecutor:
                 )
             except OSError as error:
                 self._on_process_end(
-                    ProcessEnd("unopened", f"it cannot be started: {error}", blamed=False)
+                    ProcessEnd("not_opened", f"it cannot be started: {error}", blamed=False)
                 )
                 return None
             self._connecting = asyncio.create_task(self._process.connect())
@@ -342,7 +342,7 @@ class ShadowExecutor:
         )
         self._backoff_until_ns = self._clock.now_ns() + int(rest_s * NS_PER_SECOND)
         log.warning(
-            "shadow_ended model=%s version=%s cause=%s words=%s blamed=%s",
+            "shadow_ended model=%s version=%s cause=%s description=%s blamed=%s",
             self._version.bundle.model,
             self._version.label,
             end.cause,

@@ -229,7 +229,7 @@ class Slots:
             return "drain"
         opening = worker.state is WorkerState.SERVING and worker.opened_ns is None
         return (
-            "stuck"
+            "not_opened"
             if opening and now_ns - worker.slot_assigned_ns > OPEN_MS_MAX * NS_PER_MS
             else ""
         )

@@ -197,11 +197,11 @@ class Supervisor:
                 self._send(seat, message)
                 for digest in self._suspects.quarantined:
                     self._send_quarantine(seat, digest)
-                log.info("given pid=%d slot=%s", seat.pid, seat.slot)
+                log.info("slot_assigned pid=%d slot=%s", seat.pid, seat.slot)
             case Drain(seat, grace_s):
                 self._send(seat, {"type": "drain", "grace_s": grace_s})
                 log.info(
-                    "draining pid=%d slot=%s why=%s",
+                    "draining pid=%d slot=%s reason=%s",
                     seat.pid,
                     seat.slot,
                     seat.replace_reason or "stop",

@@ -174,10 +174,10 @@ def test_a_worker_that_never_says_hello_or_never_opens_is_killed() -> None:
     assert Serve(seat) in stage.due()
     for _ in range(OPEN_MS_MAX // 50):
         stage.now_ms += 50
-        assert Kill(seat, "stuck") not in stage.due()
+        assert Kill(seat, "not_opened") not in stage.due()
         stage.hear(seat, "heartbeat")
     stage.now_ms += 1
-    assert Kill(seat, "stuck") in stage.due()
+    assert Kill(seat, "not_opened") in stage.due()
 
 
 def test_failing_starts_wait_longer_each_time_and_come_one_at_a_time() -> None:
