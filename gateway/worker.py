@@ -21,7 +21,7 @@ import uvloop
 
 from features.online.reader import OnlineReader
 from gateway.clock import SystemClock
-from gateway.fault_log import InternalErrorLog
+from gateway.internal_error_log import InternalErrorLog
 from gateway.isolation.breadcrumbs import BreadcrumbPage
 from gateway.isolation.load_proofs import ProofStore
 from gateway.isolation.prober import Prober, probe_limits_of

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from gateway.clock import Clock
 from gateway.columns import Calls, Ingress
-from gateway.fault_log import InternalErrorLog
+from gateway.internal_error_log import InternalErrorLog
 from gateway.models.routes import Routes, RouteTable
 from gateway.predict.batch import Batch
 from gateway.predict.dispatch import Dispatcher
