@@ -1,6 +1,7 @@
 """One worker: builds the parts once, in one screen; nowhere else do they meet.
 
-Started by exec: python -m gateway.worker --channel-fd N --crumbs-fd N --ports-fd N --settings FILE
+Started by exec: python -m gateway.worker --channel-fd N --breadcrumbs-fd N --sockets-fd N
+--settings FILE
 """
 
 import argparse
@@ -20,7 +21,7 @@ import uvloop
 
 from features.online.reader import OnlineReader
 from gateway.clock import SystemClock
-from gateway.fault_log import InternalErrorLog
+from gateway.internal_error_log import InternalErrorLog
 from gateway.isolation.breadcrumbs import BreadcrumbPage
 from gateway.isolation.load_proofs import ProofStore
 from gateway.isolation.prober import Prober, probe_limits_of
@@ -378,15 +379,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m gateway.worker", description=__doc__)
     parser.add_argument("--channel-fd", type=int, required=True)
     parser.add_argument("--settings", type=Path, required=True)
-    parser.add_argument("--crumbs-fd", type=int, default=-1)
-    parser.add_argument("--ports-fd", type=int, default=-1)
+    parser.add_argument("--breadcrumbs-fd", type=int, default=-1)
+    parser.add_argument("--sockets-fd", type=int, default=-1)
     asked = parser.parse_args()
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s"
     )
     settings = Settings.read(asked.settings)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    uvloop.run(run_worker(asked.channel_fd, settings, asked.crumbs_fd, asked.ports_fd))
+    uvloop.run(run_worker(asked.channel_fd, settings, asked.breadcrumbs_fd, asked.sockets_fd))
     logging.shutdown()
     os._exit(0)  # a scoring thread that never returns must not keep the process
 

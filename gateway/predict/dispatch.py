@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gateway.clock import Clock
 from gateway.columns import Ingress
-from gateway.fault_log import InternalErrorLog
+from gateway.internal_error_log import InternalErrorLog
 from gateway.models.executor import Fault, ModelExecutor, Scored, ScoringRun
 from gateway.models.routes import Participant
 from gateway.predict.batch import (

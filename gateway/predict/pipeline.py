@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from gateway.clock import Clock
 from gateway.columns import Calls, Ingress
-from gateway.fault_log import InternalErrorLog
+from gateway.internal_error_log import InternalErrorLog
 from gateway.models.routes import Routes, RouteTable
 from gateway.predict.batch import Batch
 from gateway.predict.dispatch import Dispatcher
@@ -98,7 +98,7 @@ class PredictPipeline:
             self._refuse(None, calls.model, calls.handles, MODEL_NOT_SERVED)
             return
         now_ns = self._clock.now_ns()
-        admitted = split_by_deadline(calls, now_ns, self._settings.answer_us_min * 1_000)
+        admitted = split_by_deadline(calls, now_ns, self._settings.deadline_left_us_min * 1_000)
         if len(admitted.expired_handles):
             self._refuse(routes, calls.model, admitted.expired_handles, TOO_LATE)
         calls = admitted.calls

@@ -77,7 +77,7 @@ class SingleCallPath:
         self._id_writer = id_writer
         self._recorder = recorder
         self._clock = clock
-        self._answer_ns_min = settings.answer_us_min * 1_000
+        self._answer_ns_min = settings.deadline_left_us_min * 1_000
 
     def routes_for(self, call: DecodedCall) -> Routes | None:
         """Return the routes of a call that can be answered here; None: it is a batch's."""

@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch_keys import KeyColumn
 from gateway.clock import Clock
+from gateway.key_column import KeyColumn
 from gateway.models.executor import Scored
 from gateway.models.routes import LoadedVersion, Participant, Routes
 from gateway.rows import counts_of

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch_keys import KEY_SAMPLE_ALL, KeyColumn, in_key_sample
+from gateway.key_column import KEY_SAMPLE_ALL, KeyColumn, in_key_sample
 from gateway.models.executor import NO_FAULT, Scored
 from gateway.models.routes import Participant
 from gateway.predict.batch import ALL, Batch, BatchSlice

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch_keys import KeyColumn
+from gateway.key_column import KeyColumn
 from gateway.models.executor import NO_FAULT
 from gateway.models.routes import LoadedVersion, Routes
 from gateway.predict.batch import Answer, Batch, Index
@@ -128,7 +128,7 @@ class ServedColumns:
     scores: NDArray[np.float32]
     """(R, K)."""
     entity_ids: bytes
-    """On the wire (gateway.batch_keys.Keys.entity_ids)."""
+    """On the wire (gateway.key_column.Keys.entity_ids)."""
 
 
 def served_batch_header(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch_keys import KEY_SAMPLE_ALL, in_key_sample
+from gateway.key_column import KEY_SAMPLE_ALL, in_key_sample
 from gateway.models.executor import Fault
 from gateway.rows import counts_of
 from gateway.telemetry import packed_fields

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch_keys import KEY_SAMPLE_ALL, in_key_sample
 from gateway.clock import Clock
+from gateway.key_column import KEY_SAMPLE_ALL, in_key_sample
 from gateway.models.executor import Fault, Scored
 from gateway.models.routes import LoadedVersion, Routes
 from gateway.predict.batch import Answer, Batch, BatchSlice, answered_mask

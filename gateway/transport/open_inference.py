@@ -68,7 +68,8 @@ def parse_infer(message: bytes, typed_bytes_max: int) -> ModelInferRequest:
             if beside > typed_bytes_max:
                 raise invalid_argument(
                     f"{beside} bytes of the message are outside raw_input_contents; typed contents "
-                    f"are taken up to {typed_bytes_max} (typed_bytes_max): send the tensors raw"
+                    f"are taken up to {typed_bytes_max} "
+                    "(typed_contents_bytes_max): send the tensors raw"
                 )
         return ModelInferRequest.FromString(message)
     except (DecodeError, ProtobufScanError):

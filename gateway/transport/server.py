@@ -5,8 +5,8 @@ from typing import Protocol
 
 from gateway.clock import Clock
 from gateway.columns import Ingress
-from gateway.fault_log import InternalErrorLog
 from gateway.ingress_choice import IngressChoice, check_built
+from gateway.internal_error_log import InternalErrorLog
 from gateway.native_library import load_native_library
 from gateway.predict.single_call import SingleCallPath
 from gateway.settings import Settings

@@ -103,7 +103,8 @@ fn weigh(message: &[u8], typed_bytes_max: usize) -> Result<(), Refusal> {
             if beside > typed_bytes_max {
                 return Err(Refusal::invalid(format!(
                     "{beside} bytes of the message are outside raw_input_contents; typed contents \
-                     are taken up to {typed_bytes_max} (typed_bytes_max): send the tensors raw"
+                     are taken up to {typed_bytes_max} (typed_contents_bytes_max): send the tensors \
+                     raw"
                 )));
             }
             Ok(())

@@ -254,7 +254,7 @@ impl Io {
         };
         let words = match due {
             Due::Message if stream.phase == Phase::Open => {
-                "the call's message did not arrive in time (body_ms_max)"
+                "the call's message did not arrive in time (message_ms_max)"
             }
             Due::Deadline if stream.ending.is_none() => "Deadline Exceeded",
             _ => return,

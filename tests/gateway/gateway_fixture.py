@@ -11,7 +11,7 @@ import grpc
 
 from features.online.reader import OnlineReader
 from gateway.clock import SystemClock
-from gateway.fault_log import InternalErrorLog
+from gateway.internal_error_log import InternalErrorLog
 from gateway.methods.describe_model import DescribeModelService
 from gateway.methods.idempotency_keys import IdempotencyKeys
 from gateway.methods.open_inference_metadata import OpenInferenceService

@@ -12,16 +12,16 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 
-BOTTOM = {"protos", "stats", "journal", "host"}
+BOTTOM = {"host", "protos", "stats", "journal"}
 MIDDLE = BOTTOM | {"features", "registry"}
 
 CLIENT = {"turnout_client"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "host": set(),
-    "protos": set(),
-    "stats": set(),
-    "journal": {"protos", "host"},
+    "protos": {"host"},
+    "stats": {"host"},
+    "journal": {"host", "protos"},
     "features": BOTTOM,
     "registry": BOTTOM | {"features"},
     "training": MIDDLE,

@@ -60,12 +60,12 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
     ),
     "gateway": (
         (
-            "batch_keys",
             "clock",
             "columns",
             "errors",
-            "fault_log",
             "ingress_choice",
+            "internal_error_log",
+            "key_column",
             "native_library",
             "rows",
             "settings",

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from gateway.clock import Clock
 from gateway.columns import Calls, ModelShape, Replies
-from gateway.fault_log import InternalErrorLog
 from gateway.ingress_choice import IngressChoice
+from gateway.internal_error_log import InternalErrorLog
 from gateway.predict.single_call import SingleCallPath
 from gateway.settings import Settings
 from gateway.status import Code, Refusal, RefusedError, refuse_internal
@@ -94,7 +94,7 @@ class GrpcioServer:
         self._draining = asyncio.Event()
         self._call_arrived = asyncio.Event()
         self._batch_delay = BatchDelay()
-        self._read_deadline = ReadDeadline(settings.body_ms_max / 1e3)
+        self._read_deadline = ReadDeadline(settings.message_ms_max / 1e3)
         self._health = health.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._port = 0
@@ -267,7 +267,7 @@ class GrpcioServer:
 
     def _read_infer(self, message: bytes) -> tuple[str, DeferredDecode]:
         """ModelInfer: the same call in another dialect."""
-        request = open_inference.parse_infer(message, self._settings.typed_bytes_max)
+        request = open_inference.parse_infer(message, self._settings.typed_contents_bytes_max)
 
         def decoded() -> tuple[DecodedCall, ReplyEncoder]:
             asked = open_inference.decode_infer(request, self._shapes, self._limits)
@@ -286,7 +286,7 @@ class GrpcioServer:
             await abort_call(context, refusal)
 
     async def _read_message(self, context: Context) -> bytes:
-        """Read the call's one message, within body_ms_max."""
+        """Read the call's one message, within message_ms_max."""
         message = await self._read_deadline.read_message(context)
         if not isinstance(message, bytes):
             raise RefusedError(NO_MESSAGE)

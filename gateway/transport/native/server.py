@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from gateway.clock import Clock
 from gateway.columns import Calls, ModelShape, Replies
-from gateway.fault_log import InternalErrorLog
 from gateway.ingress_choice import IngressChoice
+from gateway.internal_error_log import InternalErrorLog
 from gateway.native_library import IngressLibrary, IngressThread
 from gateway.predict.single_call import SingleCallPath
 from gateway.settings import Settings

@@ -1,0 +1,1 @@
+"""What this machine gives every room: files, processes, pauses between tries, and the time."""

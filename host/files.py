@@ -1,0 +1,161 @@
+"""Files and folders that are replaced as a whole: a reader sees the old content or the new one.
+
+Content is written beside its target, under a name that begins with a dot and that no other process
+uses, and is then renamed. After a crash the target is as it was, and a file beside it may be left.
+A *durable* replacement also survives a power cut: the content is fsynced before the rename, and
+the parent folder after it.
+"""
+
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+class UnreadableFileError(Exception):
+    """A path is not a regular file that may be read, or it is too large."""
+
+
+def read_regular_file(path: Path, bytes_max: int) -> bytes:
+    """Read a whole file through one descriptor, so that it cannot be exchanged in between.
+
+    Raises UnreadableFileError when *path* is a symbolic link, a FIFO, a device or a folder, when
+    it cannot be opened, and when it has more than *bytes_max* bytes.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise UnreadableFileError(
+            f"{path.name} is a link or cannot be opened: {error.strerror}"
+        ) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > bytes_max:
+            raise UnreadableFileError(
+                f"{path.name} is no plain file of at most {bytes_max} bytes ({status.st_size})"
+            )
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            return stream.read(bytes_max + 1)
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(
+    path: Path, content: bytes | str, *, mode: int = 0o666, durable: bool = True
+) -> None:
+    """Make the file *path* hold exactly *content*; text is written as UTF-8.
+
+    mode     permissions of the new file, less this process's umask. The old file's are not kept.
+    durable  False for a file that is worthless after a power cut: nothing is fsynced.
+
+    Raises OSError when the disk refuses; *path* is then as it was.
+    """
+    beside = _path_beside(path, "part")
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            if durable:
+                os.fsync(descriptor)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    if durable:
+        fsync_folder(path.parent)
+
+
+@contextmanager
+def replacing_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a path beside *path* for a library to write; it replaces *path* when the body returns.
+
+    When the body raises, *path* stays as it was and the file beside it is removed.
+    """
+    beside = _path_beside(path, "part")
+    try:
+        yield beside
+        if durable:
+            _fsync_file(beside)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    if durable:
+        fsync_folder(path.parent)
+
+
+def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Make the folder *path* hold exactly *files* (name to content), durably.
+
+    Several processes may write the same files to the same *path* at once: all of them succeed. A
+    folder that holds these files already is left alone. Missing parents are made.
+
+    Raises OSError when the disk refuses; *path* is then as it was.
+    """
+    if _folder_holds(path, files):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = _path_beside(path, "new")
+    beside.mkdir(mode=0o755)
+    try:
+        for name, content in files.items():
+            with (beside / name).open("xb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        fsync_folder(beside)
+        # A rename replaces an empty folder only, so a full one is moved away first. Another
+        # process may put one there in between; if it holds the same files, the work is done.
+        while not _rename_folder(beside, path) and not _folder_holds(path, files):
+            outgoing = _path_beside(path, "old")
+            with suppress(FileNotFoundError):  # another process moved it away
+                path.rename(outgoing)
+                shutil.rmtree(outgoing)
+        fsync_folder(path.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def fsync_folder(path: Path) -> None:
+    """Make the names in a folder durable: files created, renamed or removed in it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _path_beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.{suffix}")
+
+
+def _fsync_file(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _rename_folder(source: Path, target: Path) -> bool:
+    """Rename; False when *target* is a folder with something in it."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def _folder_holds(path: Path, files: Mapping[str, bytes]) -> bool:
+    try:
+        return {entry.name for entry in path.iterdir()} == set(files) and all(
+            read_regular_file(path / name, len(content)) == content
+            for name, content in files.items()
+        )
+    except (OSError, UnreadableFileError):
+        return False

@@ -1,0 +1,113 @@
+"""What the kernel knows of processes: their lives, their memory and their CPU time.
+
+Most of it is read from /proc, which Linux has and macOS has not. Each function says what it returns
+where there is no /proc.
+"""
+
+import ctypes
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+"""Option of prctl(2), from linux/prctl.h."""
+
+
+def die_with_parent(signum: int = signal.SIGTERM, parent: int | None = None) -> bool:
+    """Ask the kernel to send *signum* to this process when its parent dies. Linux only.
+
+    The request survives exec, so a program can be started through a small one that calls this.
+    "Parent" is the *thread* that started this process: a thread of a pool may end before its
+    process does.
+
+    parent  the pid that must still be this process's parent. Give it whenever the parent may die
+            before this call: the kernel sends nothing for a death in the past.
+
+    Returns False when the parent is another process by now, and the caller should end. Elsewhere
+    than on Linux nothing is asked for and the result is True.
+    """
+    if sys.platform != "linux":
+        return True
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
+    return parent is None or os.getppid() == parent
+
+
+def is_alive(pid: int) -> bool:
+    """Whether process *pid* runs. A zombie does not: it holds no memory, file or port any more.
+
+    Without /proc a zombie counts as alive.
+    """
+    if Path("/proc/self").exists():
+        return start_ticks(pid) is not None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it runs as another user
+        return True
+    return True
+
+
+def start_ticks(pid: int) -> int | None:
+    """When process *pid* started, in clock ticks since the host's boot.
+
+    A pid together with its start names one process for ever; a pid alone is used again.
+
+    None when there is no such process, when it is a zombie, and where there is no /proc.
+    """
+    fields = _stat_fields(pid)
+    return None if not fields or fields[0] == "Z" else int(fields[19])
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of process *pid* so far, all threads together, in seconds.
+
+    0 when there is no such process and where there is no /proc.
+    """
+    fields = _stat_fields(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def rss_bytes(pid: int) -> int:
+    """Resident memory of process *pid*, in bytes.
+
+    0 when there is no such process and where there is no /proc.
+    """
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
+    except (OSError, IndexError):
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_rss_bytes() -> int:
+    """Most resident memory that this process has had, in bytes; 0 where there is no /proc."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    line = re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)
+    return int(line[1]) * 1024 if line else 0
+
+
+def open_descriptors() -> list[int]:
+    """Return the open file descriptors of this process; none where there is no /proc.
+
+    One of them is the listing's own, which is closed when this returns.
+    """
+    folder = Path("/proc/self/fd")
+    return [int(entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third (state) on; empty when it cannot be read.
+
+    The second field is the program's name in brackets, which may itself hold spaces and brackets.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return stat.rpartition(")")[2].split()

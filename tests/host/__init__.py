@@ -1,0 +1,1 @@
+"""Files, processes, retries and clocks, on the real disk and with real processes."""
