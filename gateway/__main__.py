@@ -64,7 +64,7 @@ async def _run(settings: Settings, announce: Path | None) -> int:
         settings, on_change=lambda report: _print_serving_line(report, port_line)
     )
     bound = supervisor.settings
-    port_line = {"port": bound.port, "observe_port": bound.observe_port}
+    port_line = {"port": bound.port, "metrics_port": bound.metrics_port}
     if announce is not None:
         part = announce.with_suffix(".part")
         part.write_text(json.dumps({"host": bound.host, **port_line}), encoding="utf-8")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch_keys import KeyColumn
 from gateway.columns import Calls, row_counts
+from gateway.key_column import KeyColumn
 from gateway.models.routes import LoadedVersion, Participant, Routes
 
 Index = NDArray[np.intp] | slice

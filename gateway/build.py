@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import version as distribution_version
 
 from gateway.clock import Clock
-from gateway.fault_log import InternalErrorLog
 from gateway.ingress_choice import IngressChoice, check_built
+from gateway.internal_error_log import InternalErrorLog
 from gateway.methods.describe_model import DescribeModelService
 from gateway.methods.idempotency_keys import IdempotencyKeys
 from gateway.methods.open_inference_metadata import OpenInferenceService

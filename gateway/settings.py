@@ -21,7 +21,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 0
     """gRPC; 0: the supervisor picks a free one, the same for all workers."""
-    observe_port: int = 0
+    metrics_port: int = 0
     """HTTP for /metrics, /healthz, /workers, by the supervisor, on loopback; 0: a free one."""
     registry: str = ""
     """host:port; empty: serve what the folder holds."""
@@ -48,7 +48,7 @@ class Settings:
     """One a core. Each loads every deployed version."""
     heartbeat_ms: int = 100
     """A worker's event loop says so this often that it turns."""
-    silent_ms_max: int = 2_000
+    heartbeat_timeout_ms: int = 2_000
     """No heartbeat for this long: the worker is stopped or hung, and killed."""
     worker_rss_mb_max: int = 2_048
     """Memory mark: a worker above it is drained and replaced before the host runs out."""
@@ -56,7 +56,7 @@ class Settings:
     """Between starts of a worker that keeps dying; begins at 100 ms and doubles."""
     drain_grace_s: float = 10.0
     """In-flight calls may take this long after a drain began; then the worker exits."""
-    stop_hand_over_s: float = 0.0
+    stop_handover_s: float = 0.0
     """On SIGTERM, before the grace: how long clients that are connected may go on calling, so that
     they move to other hosts as their connections come of age. 0 where there is no other host."""
     connection_age_s_max: float = 30.0
@@ -97,13 +97,13 @@ class Settings:
     """Concurrent calls a connection; more wait in their client. With connections, it bounds how
     many calls wait here, and so for how long (docs/operating.md)."""
     metadata_bytes_max: int = 8 * 1024
-    typed_bytes_max: int = 64 * 1024
+    typed_contents_bytes_max: int = 64 * 1024
     """Of a ModelInfer outside raw_input_contents: more typed numbers cost a third of a second."""
     stream_calls_max: int = 64
     """Messages of one PredictStream read and not yet answered; then it is read no further."""
-    body_ms_max: int = 1_000
+    message_ms_max: int = 1_000
     """A call whose message has not arrived by then is ended: half-open streams hold nothing."""
-    answer_us_min: int = 200
+    deadline_left_us_min: int = 200
     """No answer has taken less; a call with less time left is refused before it costs anything."""
     deadline_ms_default: int = 1_000
     """For calls that name none, where the model's policy does not say."""
@@ -143,7 +143,7 @@ class Settings:
     """Address space of one shadow's process; past it a run raises, there and not here."""
     shadow_run_cpu_ms_max: int = 2_000
     """CPU time in one run; then the shadow hangs: its process is ended, and it is blamed."""
-    shadow_silent_ms_max: int = 10_000
+    shadow_run_timeout_ms: int = 10_000
     """A run not back after this: the process is stopped or starved; ended, and nobody is blamed."""
 
     # Aside
@@ -169,9 +169,9 @@ class Settings:
             f"{self.rows_inside_max}; the largest call could never be admitted",
         )
         self._refuse_if(
-            self.silent_ms_max < 5 * self.heartbeat_ms,
-            f"silent_ms_max={self.silent_ms_max} is under five heartbeats of heartbeat_ms="
-            f"{self.heartbeat_ms}; a busy worker would be killed for a hiccup",
+            self.heartbeat_timeout_ms < 5 * self.heartbeat_ms,
+            f"heartbeat_timeout_ms={self.heartbeat_timeout_ms} is under five heartbeats of "
+            f"heartbeat_ms={self.heartbeat_ms}; a busy worker would be killed for a hiccup",
         )
         self._refuse_if(
             self.deadline_ms_default > self.deadline_ms_max,

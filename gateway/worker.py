@@ -1,7 +1,7 @@
 """A gateway worker: one process that answers calls.
 
 The supervisor starts it by exec:
-python -m gateway.worker --channel-fd N --crumbs-fd N --ports-fd N --settings FILE
+python -m gateway.worker --channel-fd N --breadcrumbs-fd N --sockets-fd N --settings FILE
 """
 
 import argparse
@@ -22,7 +22,7 @@ import uvloop
 from features.online.reader import OnlineReader
 from gateway.build import Surroundings, build_serving_parts
 from gateway.clock import SystemClock
-from gateway.fault_log import InternalErrorLog
+from gateway.internal_error_log import InternalErrorLog
 from gateway.isolation.breadcrumbs import BreadcrumbPage
 from gateway.isolation.load_proofs import ProofStore
 from gateway.isolation.prober import Prober, probe_limits_of
@@ -288,11 +288,11 @@ def count_open_fds() -> int:
 
 
 async def run_worker(
-    channel_fd: int, settings: Settings, crumbs_fd: int = -1, ports_fd: int = -1
+    channel_fd: int, settings: Settings, breadcrumbs_fd: int = -1, sockets_fd: int = -1
 ) -> None:
     """Run a worker until it has drained."""
     worker = GatewayWorker(
-        settings, Path(settings.folder), BreadcrumbPage(crumbs_fd), LentSocket(ports_fd)
+        settings, Path(settings.folder), BreadcrumbPage(breadcrumbs_fd), LentSocket(sockets_fd)
     )
     channel = WorkerChannel(channel_fd, heartbeat_ms=settings.heartbeat_ms)
     await channel.start(
@@ -317,15 +317,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m gateway.worker", description=__doc__)
     parser.add_argument("--channel-fd", type=int, required=True)
     parser.add_argument("--settings", type=Path, required=True)
-    parser.add_argument("--crumbs-fd", type=int, default=-1)
-    parser.add_argument("--ports-fd", type=int, default=-1)
-    asked = parser.parse_args()
+    parser.add_argument("--breadcrumbs-fd", type=int, default=-1)
+    parser.add_argument("--sockets-fd", type=int, default=-1)
+    arguments = parser.parse_args()
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s"
     )
-    settings = Settings.read(asked.settings)
+    settings = Settings.read(arguments.settings)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    uvloop.run(run_worker(asked.channel_fd, settings, asked.crumbs_fd, asked.ports_fd))
+    descriptors = (arguments.breadcrumbs_fd, arguments.sockets_fd)
+    uvloop.run(run_worker(arguments.channel_fd, settings, *descriptors))
     logging.shutdown()
     os._exit(0)  # a scoring thread that hangs must not keep the process alive
 

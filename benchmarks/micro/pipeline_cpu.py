@@ -28,7 +28,7 @@ from features.rows import ViewRows
 from gateway.build import Surroundings, build_serving_parts
 from gateway.clock import SystemClock
 from gateway.columns import Calls, Replies
-from gateway.fault_log import InternalErrorLog
+from gateway.internal_error_log import InternalErrorLog
 from gateway.methods.idempotency_keys import IdempotencyKeys
 from gateway.models.disk_cache import DiskCache
 from gateway.models.executor import Scored

@@ -199,7 +199,7 @@ def _gateway_ports(announced: Path) -> _Ports | None:
     """Return where it is once one worker serves and the spare is warm."""
     try:
         ports = json.loads(announced.read_text(encoding="utf-8"))
-        observed = f"http://127.0.0.1:{ports['observe_port']}"
+        observed = f"http://127.0.0.1:{ports['metrics_port']}"
         with urllib.request.urlopen(f"{observed}/workers", timeout=1.0) as page:
             workers = json.load(page)
     except (OSError, ValueError, urllib.error.URLError):

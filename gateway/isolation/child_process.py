@@ -54,7 +54,7 @@ def parse_and_confine(
     line           the option with the descriptor it talks over.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
-    for name in ("parent", "memory-mb", "cpu-s", "parcel-fd", channel_option):
+    for name in ("parent", "memory-mb", "cpu-s", "files-fd", channel_option):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--digest", required=True)
     asked = parser.parse_args()

@@ -70,7 +70,7 @@ def main() -> None:
         os.write(asked.report_fd, json.dumps(line).encode() + b"\n")
 
     try:
-        probe_version(unpack_files(asked.parcel_fd), asked.digest, say)
+        probe_version(unpack_files(asked.files_fd), asked.digest, say)
     except (VersionRefusedError, ScoringError, MemoryError) as error:
         say(refused=str(error)[:2000] or type(error).__name__)
     sys.stdout.flush()

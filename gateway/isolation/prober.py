@@ -91,7 +91,7 @@ class Prober:
             try:
                 self._proofs.save_proof(digest, proof)
             except OSError as error:
-                log.warning("proof_not_kept version=%s error=%s", digest[:16], error)
+                log.warning("proof_not_saved version=%s error=%s", digest[:16], error)
         return proof
 
     async def _run_child(self, digest: str, files: Mapping[str, bytes]) -> tuple[bytes, int, bool]:
@@ -100,7 +100,7 @@ class Prober:
         parcel = await asyncio.to_thread(pack_files, files)
         ours, theirs = os.pipe()
         try:
-            arguments = [f"--parcel-fd={parcel}", f"--report-fd={theirs}", f"--digest={digest}"]
+            arguments = [f"--files-fd={parcel}", f"--report-fd={theirs}", f"--digest={digest}"]
             program = ChildProcess(
                 "gateway.isolation.probe",
                 [*self._limits.resources.to_arguments(), *arguments],

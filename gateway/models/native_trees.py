@@ -84,14 +84,14 @@ def choose_scorer(bundle: Bundle, session: Session) -> Scorer:
     try:
         ensemble = read(bundle.onnx)
     except ValueError as error:
-        log.info("onnxruntime_scores version=%s since=%s", bundle.digest[:16], error)
+        log.info("onnxruntime_scores version=%s reason=%s", bundle.digest[:16], error)
         return session
     trees = NativeTrees(ensemble)
     if (ensemble.width, 1) != (session.width, session.outputs):
         return session
     rows = draw_comparison_rows(bundle.golden_inputs, ensemble.thresholds())
     if not same_bits(trees, session, rows):
-        log.warning("onnxruntime_scores version=%s since=other_bits", bundle.digest[:16])
+        log.warning("onnxruntime_scores version=%s reason=other_bits", bundle.digest[:16])
         return session
     trees.short_runs = min(_row_ns(trees, rows) for _ in range(3)) < SHORT_RUN_ROW_NS
     return trees

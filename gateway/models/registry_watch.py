@@ -105,7 +105,7 @@ class RegistryWatch:
                 try:
                     self._disk.save_serving_keys(event.keys)
                 except OSError as error:  # the keys are used; a full disk must not stop rollouts
-                    log.warning("not_kept keys error=%s", error)
+                    log.warning("not_saved keys error=%s", error)
             for message in event.deployments:
                 try:
                     loader.deploy(Deployment.from_proto(message))

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from features.contract import ModelContract
 from features.rows import ViewRows
 from gateway.columns import ModelShape
-from gateway.models.canary_breaker import CanaryBreaker
-from gateway.models.executor import ModelExecutor
+from gateway.models.executor import CanaryBreaker, ModelExecutor
 from gateway.models.view_reads import ViewRead, load_native_rows
 from gateway.settings import Settings
 from registry.bundle import Bundle

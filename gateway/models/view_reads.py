@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from features.entity_ids import id_hashes, join_ids
 from features.rows import DecodedRows, ViewRows
-from gateway.batch_keys import KeyColumn
+from gateway.key_column import KeyColumn
 from gateway.native_library import load_native_library
 
 

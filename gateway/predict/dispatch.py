@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gateway.batch import Answer, Batch, BatchSlice
 from gateway.clock import Clock
 from gateway.columns import Replies
-from gateway.fault_log import InternalErrorLog
+from gateway.internal_error_log import InternalErrorLog
 from gateway.models.executor import Fault, Scored, ScoringRun
 from gateway.models.routes import Participant
 from gateway.predict.prediction_ids import PredictionIdWriter

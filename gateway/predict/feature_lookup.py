@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from features.errors import OnlineStoreError
 from gateway.batch import FeatureRows
-from gateway.batch_keys import KeyColumn
 from gateway.columns import Calls
+from gateway.key_column import KeyColumn
 from gateway.models.routes import Routes
 from protos.predict_pb2 import DEFAULTED, DEGRADED
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gateway.batch import Assignment, Batch
 from gateway.clock import Clock
 from gateway.columns import Calls
-from gateway.fault_log import InternalErrorLog
+from gateway.internal_error_log import InternalErrorLog
 from gateway.models.routes import Routes, RouteTable
 from gateway.predict.dispatch import CanaryCalls, Dispatcher
 from gateway.predict.feature_lookup import OnlineStore, look_up_features
@@ -171,7 +171,7 @@ class PredictPipeline:
             return None
         # Refuse what cannot be answered in time or not be recorded as the model's policy asks.
         now_ns = self._clock.now_ns()
-        split = split_by_deadline(calls, now_ns, self._settings.answer_us_min * 1_000)
+        split = split_by_deadline(calls, now_ns, self._settings.deadline_left_us_min * 1_000)
         if len(split.expired_handles):
             self._refuse(routes, calls.model, split.expired_handles, TOO_LATE)
         calls = split.calls

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.batch import Assignment
-from gateway.batch_keys import KeyColumn, Offsets
 from gateway.columns import Calls
+from gateway.key_column import KeyColumn, Offsets
 from gateway.models.routes import Routes
 from gateway.native_library import load_native_library
 from protos.predict_pb2 import NOT_STICKY

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from features.entity_ids import join_ids
 from features.errors import OnlineStoreError
-from gateway.batch_keys import KEY_SAMPLE_ALL, KeyColumn
 from gateway.clock import Clock
+from gateway.key_column import KEY_SAMPLE_ALL, KeyColumn
 from gateway.models.executor import NO_FAULT
 from gateway.models.routes import LoadedVersion, Routes, RouteTable
 from gateway.models.view_reads import ViewRead
@@ -164,7 +164,7 @@ class SingleCallPath:
         self._id_writer = id_writer
         self._recorder = recorder
         self._clock = clock
-        self._answer_ns_min = settings.answer_us_min * 1_000
+        self._answer_ns_min = settings.deadline_left_us_min * 1_000
 
     def routes_for(self, call: DecodedCall) -> Routes | None:
         """Return the routes of a call that can be answered here. None: it needs a batch."""

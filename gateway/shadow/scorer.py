@@ -43,16 +43,16 @@ def score_copies(connection: socket.socket, session: Session, scorer: Scorer) ->
 
 def main() -> None:
     """Read the command line and the parcel, open the version, serve."""
-    asked = parse_and_confine("gateway.shadow.scorer", __doc__, "line-fd", OPENING_NICE)
-    files = unpack_files(asked.parcel_fd)
-    os.close(asked.parcel_fd)
+    asked = parse_and_confine("gateway.shadow.scorer", __doc__, "channel-fd", OPENING_NICE)
+    files = unpack_files(asked.files_fd)
+    os.close(asked.files_fd)
     bundle = verify_bundle(files, trusted_key=None, expected_digest=asked.digest)
     session = load_session(bundle)
     warm_up(bundle, session)
     scorer = choose_scorer(bundle, session)
     os.setpriority(os.PRIO_PROCESS, 0, SCORING_NICE)
     let_go = contextlib.suppress(BrokenPipeError, ConnectionResetError)
-    with socket.socket(fileno=asked.line_fd) as line, let_go:
+    with socket.socket(fileno=asked.channel_fd) as line, let_go:
         score_copies(line, session, scorer)
     os._exit(0)
 

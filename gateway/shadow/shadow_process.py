@@ -54,7 +54,7 @@ def shadow_limits_of(settings: Settings) -> ShadowLimits:
     return ShadowLimits(
         resources=ResourceLimits(memory_mb=settings.shadow_memory_mb_max),
         run_cpu_s=settings.shadow_run_cpu_ms_max / 1e3,
-        silent_s=settings.shadow_silent_ms_max / 1e3,
+        silent_s=settings.shadow_run_timeout_ms / 1e3,
         restart_backoff_s_max=settings.restart_backoff_ms_max / 1e3,
     )
 
@@ -64,7 +64,7 @@ class ProcessEnd:
     """How one process ended."""
 
     cause: str
-    """In a word: crashed, hung, nonsense, silent, killed, unopened, closed."""
+    """In a word: crashed, hung, bad_reply, silent, killed, not_opened, closed."""
     description: str
     blamed: bool
     """Whether the version did it: its copy was being run, and nothing outside explains the end."""
@@ -78,10 +78,10 @@ def classify_end(code: int, cause: str, *, opened: bool, copy_pending: bool) -> 
     opened  it had opened the version; asked: a copy was not answered.
     """
     if cause:
-        return ProcessEnd(cause, cause, blamed=cause in ("hung", "nonsense"))
+        return ProcessEnd(cause, cause, blamed=cause in ("hung", "bad_reply"))
     if not opened:
         return ProcessEnd(
-            "unopened", f"{describe_exit(code)} before it had opened the version", blamed=False
+            "not_opened", f"{describe_exit(code)} before it had opened the version", blamed=False
         )
     if code in (-signal.SIGKILL, -signal.SIGTERM):
         return ProcessEnd("killed", f"{describe_exit(code)}, from outside", blamed=False)
@@ -177,8 +177,8 @@ class ShadowProcess(asyncio.Protocol):
         try:
             answers = self._decoder.feed(data, expected)
         except ShadowProtocolError as error:
-            log.warning("shadow_nonsense pid=%d error=%s", self.child.pid, error)
-            self.kill("nonsense")
+            log.warning("shadow_bad_reply pid=%d error=%s", self.child.pid, error)
+            self.kill("bad_reply")
             return
         if answers and not self._opened:
             answers, self._opened = answers[1:], True
@@ -240,7 +240,11 @@ class ShadowProcess(asyncio.Protocol):
 def _start_process(version: LoadedVersion, bounds: ResourceLimits, line_fd: int) -> ChildProcess:
     parcel = pack_files(version.files)
     try:
-        own = [f"--parcel-fd={parcel}", f"--line-fd={line_fd}", f"--digest={version.bundle.digest}"]
+        own = [
+            f"--files-fd={parcel}",
+            f"--channel-fd={line_fd}",
+            f"--digest={version.bundle.digest}",
+        ]
         return ChildProcess(
             "gateway.shadow.scorer", [*bounds.to_arguments(), *own], (parcel, line_fd)
         )
@@ -301,7 +305,7 @@ class ShadowExecutor:
                 )
             except OSError as error:
                 self._on_process_end(
-                    ProcessEnd("unopened", f"it cannot be started: {error}", blamed=False)
+                    ProcessEnd("not_opened", f"it cannot be started: {error}", blamed=False)
                 )
                 return None
             self._connecting = asyncio.create_task(self._process.connect())
@@ -338,7 +342,7 @@ class ShadowExecutor:
         )
         self._backoff_until_ns = self._clock.now_ns() + int(rest_s * NS_PER_SECOND)
         log.warning(
-            "shadow_ended model=%s version=%s cause=%s words=%s blamed=%s",
+            "shadow_ended model=%s version=%s cause=%s description=%s blamed=%s",
             self._version.bundle.model,
             self._version.label,
             end.cause,

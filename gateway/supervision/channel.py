@@ -253,9 +253,9 @@ class WorkerChannel:
             self._start_task(self._serve(int(message["slot"]), int(message["port"])))
         elif message["type"] == "drain":
             self._drain(float(message["grace_s"]))
-        elif message["type"] == "condemned":
+        elif message["type"] == "quarantine":
             first_unix_ns = int(message["first_unix_ns"])
-            self._on_quarantine(str(message["version"]), str(message["why"]), first_unix_ns)
+            self._on_quarantine(str(message["version"]), str(message["reason"]), first_unix_ns)
 
     def _on_supervisor_lost(self) -> None:
         self._disconnected.set()

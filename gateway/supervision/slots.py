@@ -115,26 +115,26 @@ class Slots:
         self,
         slots: int,
         *,
-        silent_ms_max: int,
+        heartbeat_timeout_ms: int,
         rss_bytes_max: int,
         restart_backoff_ms_max: int,
         drain_grace_s: float,
-        hand_over_s: float,
-        stop_hand_over_s: float = 0.0,
+        handover_s: float,
+        stop_handover_s: float = 0.0,
     ) -> None:
-        """hand_over_s: on top of the grace where a successor serves, for clients to move over.
+        """handover_s: on top of the grace where a successor serves, for clients to move over.
 
-        stop_hand_over_s: the same when everybody leaves, for clients to move to other hosts.
+        stop_handover_s: the same when everybody leaves, for clients to move to other hosts.
         """
         self.workers: list[WorkerRecord] = []
         self.stopping = False
         self._slots = slots
-        self._silent_ns_max = silent_ms_max * NS_PER_MS
+        self._silent_ns_max = heartbeat_timeout_ms * NS_PER_MS
         self._rss_bytes_max = rss_bytes_max
         self._backoff_ms_max = restart_backoff_ms_max
         self._drain_grace_s = drain_grace_s
-        self._hand_over_s = hand_over_s
-        self._stop_hand_over_s = stop_hand_over_s
+        self._handover_s = handover_s
+        self._stop_handover_s = stop_handover_s
         self._failures = 0
         self._start_at_ns = 0
         self._ticked_ns = 0
@@ -182,7 +182,7 @@ class Slots:
                 seat.kill_reason = seat.kill_reason or "stop"
                 orders.append(Kill(seat, "stop"))
             elif seat.state is not WorkerState.DRAINING:
-                had_calls = self._stop_hand_over_s * (seat.state is WorkerState.SERVING)
+                had_calls = self._stop_handover_s * (seat.state is WorkerState.SERVING)
                 orders.append(self._drain_worker(seat, now_ns, self._drain_grace_s + had_calls))
         return orders
 
@@ -229,7 +229,7 @@ class Slots:
             return "drain"
         opening = worker.state is WorkerState.SERVING and worker.opened_ns is None
         return (
-            "stuck"
+            "not_opened"
             if opening and now_ns - worker.slot_assigned_ns > OPEN_MS_MAX * NS_PER_MS
             else ""
         )
@@ -275,7 +275,7 @@ class Slots:
                 WorkerState.DRAINING: False,
             }
             if replaced[seat.state]:
-                had_calls = self._hand_over_s * (seat.state is WorkerState.SERVING)
+                had_calls = self._handover_s * (seat.state is WorkerState.SERVING)
                 yield self._drain_worker(seat, now_ns, self._drain_grace_s + had_calls)
 
     def _start_commands(self, now_ns: int) -> Iterable[Start]:

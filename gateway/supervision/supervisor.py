@@ -86,13 +86,13 @@ class Supervisor:
         self._slot_sockets = SlotSockets(settings.host, settings.port)
         try:
             self._metrics_endpoint = MetricsEndpoint(
-                "127.0.0.1", settings.observe_port, lambda: self.report
+                "127.0.0.1", settings.metrics_port, lambda: self.report
             )
         except OSError:
             self._slot_sockets.close()
             raise
         self.settings = dataclasses.replace(
-            settings, port=self._slot_sockets.port, observe_port=self._metrics_endpoint.port
+            settings, port=self._slot_sockets.port, metrics_port=self._metrics_endpoint.port
         )
         self._command = tuple(command)
         self._on_change = on_change
@@ -105,14 +105,14 @@ class Supervisor:
         self._clock = SystemClock()
         self._slots = Slots(
             settings.workers,
-            silent_ms_max=settings.silent_ms_max,
+            heartbeat_timeout_ms=settings.heartbeat_timeout_ms,
             rss_bytes_max=settings.worker_rss_mb_max * 1024 * 1024,
             restart_backoff_ms_max=settings.restart_backoff_ms_max,
             drain_grace_s=settings.drain_grace_s,
             # Clients are told to reconnect at this age, +- 10 %; until then a replaced worker waits
             # for them, because closing a connection cancels the calls that cross it (grpc#41785).
-            hand_over_s=1.1 * settings.connection_age_s_max,
-            stop_hand_over_s=settings.stop_hand_over_s,
+            handover_s=1.1 * settings.connection_age_s_max,
+            stop_handover_s=settings.stop_handover_s,
         )
 
     async def run(self) -> int:
@@ -171,7 +171,7 @@ class Supervisor:
         crumbs_fd = create_breadcrumb_page()
         with theirs, lent:
             own = [f"--channel-fd={theirs.fileno()}", f"--settings={self._settings_file}"]
-            own += [f"--crumbs-fd={crumbs_fd}", f"--ports-fd={lent.fileno()}"]
+            own += [f"--breadcrumbs-fd={crumbs_fd}", f"--sockets-fd={lent.fileno()}"]
             # A session of its own: Ctrl-C reaches the supervisor alone, which then drains.
             program = subprocess.Popen(  # noqa: ASYNC220  exec takes 1 ms and must not be raced
                 [*self._command, *own],
@@ -197,11 +197,11 @@ class Supervisor:
                 self._send(seat, message)
                 for digest in self._suspects.quarantined:
                     self._send_quarantine(seat, digest)
-                log.info("given pid=%d slot=%s", seat.pid, seat.slot)
+                log.info("slot_assigned pid=%d slot=%s", seat.pid, seat.slot)
             case Drain(seat, grace_s):
                 self._send(seat, {"type": "drain", "grace_s": grace_s})
                 log.info(
-                    "draining pid=%d slot=%s why=%s",
+                    "draining pid=%d slot=%s reason=%s",
                     seat.pid,
                     seat.slot,
                     seat.replace_reason or "stop",
@@ -214,7 +214,12 @@ class Supervisor:
         why, first_unix_ns = self._suspects.quarantined[digest]
         self._send(
             worker,
-            {"type": "condemned", "version": digest, "why": why, "first_unix_ns": first_unix_ns},
+            {
+                "type": "quarantine",
+                "version": digest,
+                "reason": why,
+                "first_unix_ns": first_unix_ns,
+            },
         )
 
     def _send(self, worker: WorkerRecord, message: Message) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.batch import Answer, Batch, BatchSlice, Index
-from gateway.batch_keys import KEY_SAMPLE_ALL, KeyColumn, in_key_sample
+from gateway.key_column import KEY_SAMPLE_ALL, KeyColumn, in_key_sample
 from gateway.models.routes import LoadedVersion, Routes
 from gateway.telemetry.folding import FoldedReplies
 from protos.journal_pb2 import ServedBatch

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch_keys import KEY_SAMPLE_ALL, in_key_sample
 from gateway.columns import row_counts
+from gateway.key_column import KEY_SAMPLE_ALL, in_key_sample
 from gateway.models.executor import Fault
 from gateway.models.routes import Routes
 from gateway.telemetry import packed_fields

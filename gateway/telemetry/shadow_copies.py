@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.batch import Batch, BatchSlice
-from gateway.batch_keys import KeyColumn
 from gateway.columns import row_counts
+from gateway.key_column import KeyColumn
 from gateway.models.executor import Scored
 from gateway.models.routes import LoadedVersion, Participant, Routes
 from registry.types import ALL_BP, SHADOW_DOMAIN

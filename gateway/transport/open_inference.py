@@ -57,18 +57,19 @@ class ParsedInfer:
     encode: ReplyEncoder
 
 
-def parse_infer(message: bytes, typed_bytes_max: int) -> ModelInferRequest:
+def parse_infer(message: bytes, typed_contents_bytes_max: int) -> ModelInferRequest:
     """Parse bytes; RefusedError INVALID_ARGUMENT for anything that is no ModelInferRequest.
 
-    typed_bytes_max  all of a message but its raw_input_contents; looked at before parsing.
+    typed_contents_bytes_max  all of a message but its raw_input_contents; looked at before parsing.
     """
     try:
-        if len(message) > typed_bytes_max:
+        if len(message) > typed_contents_bytes_max:
             beside = bytes_outside_field(message, RAW_FIELD, FIELDS_MAX)
-            if beside > typed_bytes_max:
+            if beside > typed_contents_bytes_max:
                 raise invalid_argument(
                     f"{beside} bytes of the message are outside raw_input_contents; typed contents "
-                    f"are taken up to {typed_bytes_max} (typed_bytes_max): send the tensors raw"
+                    f"are taken up to {typed_contents_bytes_max} "
+                    "(typed_contents_bytes_max): send the tensors raw"
                 )
         return ModelInferRequest.FromString(message)
     except (DecodeError, ProtobufScanError):

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from gateway.status import Code, Refusal, RefusedError
 
 TOO_SLOW = Refusal(
-    Code.DEADLINE_EXCEEDED, "the call's message did not arrive in time (body_ms_max)"
+    Code.DEADLINE_EXCEEDED, "the call's message did not arrive in time (message_ms_max)"
 )
 
 

@@ -15,7 +15,7 @@ import grpc
 from features.online.reader import OnlineReader
 from gateway.build import ServingParts, Surroundings, build_serving_parts
 from gateway.clock import SystemClock
-from gateway.fault_log import InternalErrorLog
+from gateway.internal_error_log import InternalErrorLog
 from gateway.methods.idempotency_keys import IdempotencyKeys
 from gateway.models.executor import ModelExecutor
 from gateway.models.loader import verify_and_open

@@ -1,4 +1,4 @@
-"""docs/reliability.md names a test for each case, or says why there is none; each test exists."""
+"""docs/reliability.md has a row for each case, and the tests that it names exist."""
 
 import re
 
@@ -29,7 +29,7 @@ def test_every_case_is_tested_or_says_why_not() -> None:
 
 
 def test_every_test_that_is_named_exists() -> None:
-    """Renamed or removed tests take their promise with them: say so here."""
+    """A test that was renamed or removed leaves its row without proof."""
     named = sorted(set(TEST.findall(PAGE)))
     assert len(named) > 50
     fail_on_breaches(
@@ -43,5 +43,5 @@ def test_every_test_that_is_named_exists() -> None:
 
 
 def _text(path: str) -> str:
-    place = REPOSITORY / path
-    return place.read_text(encoding="utf-8") if place.exists() else ""
+    file = REPOSITORY / path
+    return file.read_text(encoding="utf-8") if file.exists() else ""

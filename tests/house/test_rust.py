@@ -1,64 +1,70 @@
-"""Rust files keep the bounds of Python files, and only ingress/src/sys has unsafe code."""
+"""Rust files: where `unsafe` may be, what doc comments say, and clippy, rustfmt and cargo test."""
 
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.house.sources import REPOSITORY, fail_on_breaches, location
-
-FILE_LINES_MAX = 700
-FILE_LINES_WITHOUT_REASON = 400
-LONG_FILES = {
-    "ingress/src/accel/onnx_trees.rs": "Reading, checking and walking share one set of types.",
-    "ingress/src/calls/infer.rs": "Parsing and checking ModelInfer share one set of types.",
-    "ingress/src/http2/stream_events.rs": "All callbacks of a stream stand in one place.",
-}
-"""Files above FILE_LINES_WITHOUT_REASON, and why each of them is one file."""
-
-WRITTEN = sorted(
-    path
-    for crate in ("ingress", "benchmarks/loadgen")
-    for path in (REPOSITORY / crate).rglob("*.rs")
-    if "target" not in path.parts
+from tests.house.known import Breach, fail_on_new_breaches
+from tests.house.sources import (
+    REPOSITORY,
+    RUST_CRATES,
+    RUST_FILES,
+    docstring_fault,
+    fail_on_breaches,
 )
+
 SYS = REPOSITORY / "ingress" / "src" / "sys"
 UNSAFE = re.compile(r"^(?!\s*//).*\bunsafe\b")
+DOC_COMMENT = re.compile(r"^\s*//[/!] ?(.*)$")
 
 
-def lines_of(path: Path) -> int:
-    """Return the number of lines of a file."""
-    return path.read_text(encoding="utf-8").count("\n")
-
-
-def lines_max(path: Path) -> int:
-    """Return how many lines a file may have."""
-    return FILE_LINES_MAX if location(path) in LONG_FILES else FILE_LINES_WITHOUT_REASON
-
-
-def test_rust_files_above_400_lines_are_listed_with_a_reason() -> None:
-    """A file has at most 700 lines, and above 400 lines it is in LONG_FILES."""
-    assert len(WRITTEN) > 20
+def test_unsafe_is_in_one_folder() -> None:
+    """`unsafe` in ingress/src/sys/ alone, each block beside its reason; clippy looks at those."""
     fail_on_breaches(
         [
-            f"{location(path)}: {lines_of(path)} lines, {most} at most"
-            for path in WRITTEN
-            for most in [
-                FILE_LINES_MAX if location(path) in LONG_FILES else FILE_LINES_WITHOUT_REASON
-            ]
-            if lines_of(path) > most
+            f"{path.relative_to(REPOSITORY)}:{number}: unsafe outside of ingress/src/sys"
+            for path in RUST_FILES
+            if SYS not in path.parents
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+            if UNSAFE.match(line)
         ]
     )
-    fail_on_breaches(
-        [
-            f"{name}: not above {FILE_LINES_WITHOUT_REASON} lines; take it out of LONG_FILES"
-            for name in LONG_FILES
-            if lines_of(REPOSITORY / name) <= FILE_LINES_WITHOUT_REASON
-        ]
+    lints = (REPOSITORY / "ingress" / "Cargo.toml").read_text(encoding="utf-8")
+    assert 'undocumented_unsafe_blocks = "warn"' in lints
+
+
+def test_rust_doc_comment_says_something() -> None:
+    """Each block of `///` or `//!` is held to the rule for Python's docstrings."""
+    assert len(RUST_FILES) > 20
+    fail_on_new_breaches(
+        "doc comments",
+        (
+            Breach(crate, f"{path.relative_to(REPOSITORY)}:{line}: {text[:60]!r}: {fault}")
+            for crate in RUST_CRATES
+            for path in RUST_FILES
+            if (REPOSITORY / crate) in path.parents
+            for line, text in _doc_comments(path)
+            if (fault := docstring_fault(text))
+        ),
     )
+
+
+def _doc_comments(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line, text) of each block of doc comments in *path*."""
+    block: list[str] = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate([*lines, ""], start=1):
+        found = DOC_COMMENT.match(line)
+        if found:
+            block.append(found[1])
+        elif block:
+            yield number - len(block), "\n".join(block).strip()
+            block = []
 
 
 IMPORTS = {
@@ -71,36 +77,26 @@ IMPORTS = {
 }
 """Each folder of ingress/src, and the folders that it may import."""
 
+CRATE_IMPORT = re.compile(r"\bcrate::(\w+)")
 
-def test_rust_folders_import_each_other_in_one_direction() -> None:
+
+def test_rust_folders_import_in_one_direction() -> None:
     """A folder of ingress/src imports only the folders that IMPORTS gives it."""
-    source = REPOSITORY / "ingress" / "src"
-    used = re.compile(r"\bcrate::(\w+)")
-    fail_on_breaches(
-        [
-            f"{location(path, number)}: {folder} imports {found}; it may import {sorted(allowed)}"
+    fail_on_new_breaches(
+        "imports of Rust folders",
+        (
+            Breach(
+                folder,
+                f"{path.relative_to(REPOSITORY)}:{number}: {folder} may import {sorted(allowed)}, "
+                f"not {imported}",
+            )
             for folder, allowed in IMPORTS.items()
-            for path in sorted((source / folder).rglob("*.rs"))
+            for path in sorted((REPOSITORY / "ingress" / "src" / folder).rglob("*.rs"))
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-            for found in used.findall(line)
-            if found not in allowed
-        ]
+            for imported in CRATE_IMPORT.findall(line)
+            if imported not in allowed
+        ),
     )
-
-
-def test_rust_unsafe_code_is_in_one_folder() -> None:
-    """Only ingress/src/sys has `unsafe`, and clippy asks for the reason of each block."""
-    fail_on_breaches(
-        [
-            f"{location(path, number)}: unsafe outside of ingress/src/sys"
-            for path in WRITTEN
-            if SYS not in path.parents
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-            if UNSAFE.match(line)
-        ]
-    )
-    lints = (REPOSITORY / "ingress" / "Cargo.toml").read_text(encoding="utf-8")
-    assert 'undocumented_unsafe_blocks = "warn"' in lints
 
 
 @pytest.mark.nightly  # the first time builds every crate: a minute
@@ -114,15 +110,15 @@ def test_rust_unsafe_code_is_in_one_folder() -> None:
     ],
     ids=lambda command: command[0],
 )
-def test_the_crate_passes_clippy_rustfmt_and_its_own_tests(command: list[str]) -> None:
-    """Clippy and rustfmt report nothing, and the crate's own tests pass."""
-    done = subprocess.run(
+def test_native_library_passes_its_own_checks(command: list[str]) -> None:
+    """Clippy and rustfmt find nothing, and cargo test passes."""
+    finished = subprocess.run(
         ["cargo", *command],
         cwd=REPOSITORY / "ingress",
         env={**os.environ, "CARGO_TARGET_DIR": str(REPOSITORY / "target" / "ingress")},
         capture_output=True,
         text=True,
     )
-    if "no such command" in done.stderr:
+    if "no such command" in finished.stderr:
         pytest.skip(f"cargo {command[0]} is not installed")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert finished.returncode == 0, finished.stdout + finished.stderr

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from gateway.clock import Clock
 from gateway.columns import Calls, ModelShape, Replies
-from gateway.fault_log import InternalErrorLog
 from gateway.ingress_choice import IngressChoice
+from gateway.internal_error_log import InternalErrorLog
 from gateway.settings import Settings
 from gateway.status import Code, Refusal, RefusedError, refuse_internal
 from gateway.transport import open_inference
@@ -89,7 +89,7 @@ class GrpcioServer:
         self._draining = asyncio.Event()
         self._call_arrived = asyncio.Event()
         self._batch_delay = BatchDelay()
-        self._read_deadline = ReadDeadline(settings.body_ms_max / 1e3)
+        self._read_deadline = ReadDeadline(settings.message_ms_max / 1e3)
         self._health = health.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._port = 0
@@ -278,7 +278,7 @@ class GrpcioServer:
 
     def _read_infer(self, message: bytes) -> tuple[str, DeferredDecode]:
         """Read a ModelInfer message, which becomes the same kind of call as Predict."""
-        request = open_inference.parse_infer(message, self._settings.typed_bytes_max)
+        request = open_inference.parse_infer(message, self._settings.typed_contents_bytes_max)
 
         def decoded() -> tuple[DecodedCall, ReplyEncoder]:
             infer = open_inference.decode_infer(request, self._shapes, self._limits)
@@ -297,7 +297,7 @@ class GrpcioServer:
             await abort_call(context, refusal)
 
     async def _read_message(self, context: Context) -> bytes:
-        """Read the message of a unary call within body_ms_max."""
+        """Read the message of a unary call within message_ms_max."""
         message = await self._read_deadline.read_message(context)
         if not isinstance(message, bytes):
             raise RefusedError(NO_MESSAGE)

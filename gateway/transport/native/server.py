@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from gateway.clock import Clock
 from gateway.columns import Calls, ModelShape, Replies
-from gateway.fault_log import InternalErrorLog
 from gateway.ingress_choice import IngressChoice
+from gateway.internal_error_log import InternalErrorLog
 from gateway.native_library import IngressLibrary, IngressThread
 from gateway.settings import Settings
 from gateway.status import Code, Refusal, RefusedError, refuse_internal

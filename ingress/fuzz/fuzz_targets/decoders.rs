@@ -47,7 +47,7 @@ fuzz_target!(|bytes: &[u8]| {
     let limits = NameLimits {
         name_bytes_max: 128,
         request_id_bytes_max: 128,
-        typed_bytes_max: 65_536,
+        typed_contents_bytes_max: 65_536,
     };
     check(decode_predict(bytes, shapes(), &limits).call);
     check(decode_infer(bytes, shapes(), &limits).decoded.call);

@@ -34,7 +34,7 @@ fn server_state() -> ServerState {
         names: NameLimits {
             name_bytes_max: 128,
             request_id_bytes_max: 128,
-            typed_bytes_max: 1_024,
+            typed_contents_bytes_max: 1_024,
         },
     };
     let methods = [

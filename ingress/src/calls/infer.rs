@@ -78,7 +78,7 @@ pub struct DecodedInfer {
 /// Decode one ModelInferRequest.
 pub fn decode_infer(message: &[u8], shapes: &ModelShapes, limits: &NameLimits) -> DecodedInfer {
     let mut parsed = ParsedRequest::default();
-    let call = check_sizes(message, limits.typed_bytes_max)
+    let call = check_sizes(message, limits.typed_contents_bytes_max)
         .and_then(|()| {
             parse(message, &mut parsed).map_err(|_| {
                 Refusal::invalid(format!(
@@ -101,17 +101,18 @@ pub fn decode_infer(message: &[u8], shapes: &ModelShapes, limits: &NameLimits) -
 }
 
 /// Refuse a message with too many bytes outside raw_input_contents, before it is parsed.
-fn check_sizes(message: &[u8], typed_bytes_max: usize) -> Result<(), Refusal> {
-    if message.len() <= typed_bytes_max {
+fn check_sizes(message: &[u8], typed_contents_bytes_max: usize) -> Result<(), Refusal> {
+    if message.len() <= typed_contents_bytes_max {
         return Ok(());
     }
     match field_lengths(message, RAW_FIELD, FIELDS_MAX) {
         Ok(lengths) => {
             let beside = message.len() - lengths.into_iter().sum::<usize>();
-            if beside > typed_bytes_max {
+            if beside > typed_contents_bytes_max {
                 return Err(Refusal::invalid(format!(
                     "{beside} bytes of the message are outside raw_input_contents; typed contents \
-                     are taken up to {typed_bytes_max} (typed_bytes_max): send the tensors raw"
+                     are taken up to {typed_contents_bytes_max} (typed_contents_bytes_max): send \
+                     the tensors raw"
                 )));
             }
             Ok(())

@@ -69,7 +69,7 @@ pub struct NameLimits {
     /// Bytes of a request id.
     pub request_id_bytes_max: usize,
     /// Bytes of a ModelInferRequest outside raw_input_contents.
-    pub typed_bytes_max: usize,
+    pub typed_contents_bytes_max: usize,
 }
 
 /// Most bytes of an entity id.

@@ -321,7 +321,7 @@ impl Io {
         };
         let message = match kind {
             TimerKind::Message if stream.phase == Phase::Open => {
-                "the call's message did not arrive in time (body_ms_max)"
+                "the call's message did not arrive in time (message_ms_max)"
             }
             TimerKind::Deadline if stream.end.is_none() => "Deadline Exceeded",
             _ => return,

@@ -70,10 +70,10 @@ pub struct Settings {
     connections_max: usize,
     message_bytes_max: usize,
     metadata_bytes_max: usize,
-    typed_bytes_max: usize,
+    typed_contents_bytes_max: usize,
     name_bytes_max: usize,
     request_id_bytes_max: usize,
-    body_ms_max: i64,
+    message_ms_max: i64,
     deadline_ms_max: i64,
     stream_calls_max: usize,
     connection_age_s_max: f64,
@@ -93,7 +93,7 @@ impl Settings {
         NameLimits {
             name_bytes_max: self.name_bytes_max,
             request_id_bytes_max: self.request_id_bytes_max,
-            typed_bytes_max: self.typed_bytes_max,
+            typed_contents_bytes_max: self.typed_contents_bytes_max,
         }
     }
 
@@ -122,7 +122,7 @@ impl Settings {
             connections_max: self.connections_max,
             message_bytes_max: self.message_bytes_max,
             metadata_bytes_max: self.metadata_bytes_max,
-            body_ns_max: self.body_ms_max * 1_000_000,
+            body_ns_max: self.message_ms_max * 1_000_000,
             deadline_ns_max: self.deadline_ms_max * 1_000_000,
             stream_calls_max: self.stream_calls_max,
             age_ns_max: (self.connection_age_s_max * 1e9) as i64,

@@ -167,11 +167,11 @@ def test_two_deaths_condemn_once() -> None:
         (-signal.SIGFPE, "", True, True, ("crashed", True)),
         (1, "", True, True, ("crashed", True)),
         (-signal.SIGFPE, "", True, False, ("crashed", False)),
-        (-signal.SIGSEGV, "", False, True, ("unopened", False)),
+        (-signal.SIGSEGV, "", False, True, ("not_opened", False)),
         (-signal.SIGKILL, "", True, True, ("killed", False)),
         (-signal.SIGKILL, "hung", True, True, ("hung", True)),
         (-signal.SIGKILL, "silent", True, True, ("silent", False)),
-        (-signal.SIGKILL, "nonsense", True, True, ("nonsense", True)),
+        (-signal.SIGKILL, "bad_reply", True, True, ("bad_reply", True)),
     ],
 )
 def test_a_version_is_blamed_only_for_what_it_did(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from features.rows import ViewRows
 from features.views import Feature, View
-from gateway.batch_keys import KeyColumn
+from gateway.key_column import KeyColumn
 from gateway.models.view_reads import (
     NativeViewRequest,
     PythonViewRequest,

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from gateway.batch import BatchSlice
 from gateway.columns import row_counts
-from gateway.models.canary_breaker import CanaryBreaker
-from gateway.models.executor import Fault, score_calls
+from gateway.models.executor import CanaryBreaker, Fault, score_calls
 from gateway.status import Code, RefusedError
 from gateway.transport.admission import Admission, filter_calls, split_by_deadline
 from gateway.transport.call_queue import CallQueue

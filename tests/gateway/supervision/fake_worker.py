@@ -55,8 +55,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--channel-fd", type=int, required=True)
     parser.add_argument("--settings", type=Path, required=True)
-    parser.add_argument("--crumbs-fd", type=int, required=True)
-    parser.add_argument("--ports-fd", type=int, required=True)
+    parser.add_argument("--breadcrumbs-fd", type=int, required=True)
+    parser.add_argument("--sockets-fd", type=int, required=True)
     options = parser.parse_args()
     settings = json.loads(options.settings.read_text())
     if Path(settings["folder"], "crash").exists():

@@ -31,11 +31,11 @@ class Stage:
     slots: Slots = field(
         default_factory=lambda: Slots(
             2,
-            silent_ms_max=2_000,
+            heartbeat_timeout_ms=2_000,
             rss_bytes_max=1_000,
             restart_backoff_ms_max=5_000,
             drain_grace_s=1.0,
-            hand_over_s=3.3,
+            handover_s=3.3,
         )
     )
     now_ms: int = 1
@@ -174,10 +174,10 @@ def test_a_worker_that_never_says_hello_or_never_opens_is_killed() -> None:
     assert Serve(seat) in stage.due()
     for _ in range(OPEN_MS_MAX // 50):
         stage.now_ms += 50
-        assert Kill(seat, "stuck") not in stage.due()
+        assert Kill(seat, "not_opened") not in stage.due()
         stage.hear(seat, "heartbeat")
     stage.now_ms += 1
-    assert Kill(seat, "stuck") in stage.due()
+    assert Kill(seat, "not_opened") in stage.due()
 
 
 def test_failing_starts_wait_longer_each_time_and_come_one_at_a_time() -> None:

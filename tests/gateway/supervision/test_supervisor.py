@@ -67,7 +67,7 @@ class Gateway:
 
     async def page(self, path: str) -> tuple[int, str]:
         """GET *path* of the observe port."""
-        url = f"http://127.0.0.1:{self.supervisor.settings.observe_port}{path}"
+        url = f"http://127.0.0.1:{self.supervisor.settings.metrics_port}{path}"
 
         def get() -> tuple[int, str]:
             try:
@@ -148,7 +148,7 @@ def test_a_worker_whose_loop_hangs_is_killed_too(tmp_path: Path) -> None:
     """Its heartbeat comes from its loop: a blocked loop is a silent one."""
 
     async def walk() -> None:
-        async with gateway(tmp_path, silent_ms_max=500) as house:
+        async with gateway(tmp_path, heartbeat_timeout_ms=500) as house:
             before = set(house.pids("serving"))
             with pytest.raises((TimeoutError, ConnectionError, ValueError)):
                 await house.ask("hang")
@@ -296,7 +296,9 @@ def test_a_second_sigterm_kills(tmp_path: Path) -> None:
     """A worker that cannot drain (stopped here) does not hold the second one up."""
 
     async def walk() -> None:
-        supervisor = Supervisor(Settings(folder=str(tmp_path), silent_ms_max=8_000), command=FAKE)
+        supervisor = Supervisor(
+            Settings(folder=str(tmp_path), heartbeat_timeout_ms=8_000), command=FAKE
+        )
         house = Gateway(supervisor)
         running = asyncio.create_task(supervisor.run())
         await until(house.whole)
@@ -345,8 +347,8 @@ def test_two_gateways_cannot_have_one_observe_port(tmp_path: Path) -> None:
 
     async def walk() -> None:
         async with gateway(tmp_path) as house:
-            port = house.supervisor.settings.observe_port
+            port = house.supervisor.settings.metrics_port
             with pytest.raises(OSError, match="in use"):
-                Supervisor(Settings(folder=str(tmp_path), observe_port=port), command=FAKE)
+                Supervisor(Settings(folder=str(tmp_path), metrics_port=port), command=FAKE)
 
     asyncio.run(walk())

@@ -292,7 +292,7 @@ def test_a_call_without_a_message_ends_within_body_ms_max() -> None:
         raise AssertionError("answered")
 
     async def walk() -> None:
-        limits = Settings(body_ms_max=100)
+        limits = Settings(message_ms_max=100)
         async with gateway_fixture({"1": tiny_files()}, deployment(), settings=limits) as gateway:
             assert await silent(gateway) == grpc.StatusCode.DEADLINE_EXCEEDED
             ended = gateway.channel.stream_unary("/turnout.v1.Predictor/Predict")(iter(()))

@@ -88,7 +88,7 @@ def infer_alike(message: bytes, shape: ModelShape) -> Said:
     assert NATIVE is not None
 
     def act() -> DecodedCall:
-        request = open_inference.parse_infer(message, SETTINGS.typed_bytes_max)
+        request = open_inference.parse_infer(message, SETTINGS.typed_contents_bytes_max)
         return open_inference.decode_infer(request, {shape.model: shape}, LIMITS).call
 
     python = ours(act, shape)

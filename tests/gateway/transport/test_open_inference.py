@@ -32,7 +32,7 @@ SHAPE = ModelShape(
     }
 )
 LIMITS = DecodeLimits(**VECTORS["limits"])
-TYPED_BYTES_MAX: int = VECTORS["typed_bytes_max"]
+TYPED_BYTES_MAX: int = VECTORS["typed_contents_bytes_max"]
 
 
 def asked(message: bytes) -> open_inference.ParsedInfer:
@@ -95,7 +95,7 @@ def test_an_element_bomb_is_refused_before_it_is_parsed() -> None:
     assert len(ModelInferRequest.FromString(bomb).inputs[0].contents.int_contents) == len(numbers)
     parsed = time.thread_time()
     with pytest.raises(RefusedError, match="outside raw_input_contents"):
-        open_inference.parse_infer(bomb, Settings().typed_bytes_max)
+        open_inference.parse_infer(bomb, Settings().typed_contents_bytes_max)
     assert time.thread_time() - parsed < (parsed - started) / 20
 
 
@@ -112,10 +112,10 @@ def test_a_million_rows_of_raw_bytes_are_no_bomb() -> None:
 @examples(300)
 @given(st.binary(max_size=300))
 def test_no_bytes_whatever_raise_anything_but_a_refusal(raw: bytes) -> None:
-    """Random bytes, below and above typed_bytes_max."""
-    for typed_bytes_max in (4, 10_000):
+    """Random bytes, below and above typed_contents_bytes_max."""
+    for typed_contents_bytes_max in (4, 10_000):
         try:
-            request = open_inference.parse_infer(raw, typed_bytes_max)
+            request = open_inference.parse_infer(raw, typed_contents_bytes_max)
             open_inference.decode_infer(request, {"nba": SHAPE}, LIMITS)
         except RefusedError:
             pass

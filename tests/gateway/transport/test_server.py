@@ -10,8 +10,8 @@ from gateway import build
 from gateway.build import create_server
 from gateway.clock import SystemClock
 from gateway.errors import SettingsError
-from gateway.fault_log import InternalErrorLog
 from gateway.ingress_choice import IngressChoice, is_built
+from gateway.internal_error_log import InternalErrorLog
 from gateway.native_library import load_native_library
 from gateway.settings import Settings
 

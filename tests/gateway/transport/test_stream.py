@@ -197,7 +197,7 @@ def test_a_message_has_a_calls_default_deadline_not_the_streams() -> None:
         holdout_salt=SALT,
         policy=ServingPolicy(deadline_ms_default=1),
     )
-    slow = Settings(answer_us_min=1_500)
+    slow = Settings(deadline_left_us_min=1_500)
 
     async def walk() -> None:
         async with gateway_fixture({"1": tiny_files()}, hasty, settings=slow) as gateway:

@@ -269,7 +269,7 @@ def test_a_stopped_shadow_costs_no_memory_and_nobody_is_blamed() -> None:
     """SIGSTOP: copies wait up to the bound, the rest is dropped; then it is replaced."""
 
     async def walk() -> None:
-        bounds = Settings(shadow_rows_waiting_max=256, shadow_silent_ms_max=3_000)
+        bounds = Settings(shadow_rows_waiting_max=256, shadow_run_timeout_ms=3_000)
         async with shadowed_gateway(tiny_files(), bounds) as one:
             stopped = one.pid
             os.kill(stopped, signal.SIGSTOP)

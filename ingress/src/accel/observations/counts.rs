@@ -5,7 +5,7 @@ use crate::accel::observations::{
 };
 use crate::calls::proto::{put_bytes, put_varint};
 
-/// Samples of keys are taken by the residue of a key's hash modulo this (gateway/batch_keys.py).
+/// Samples of keys are taken by the residue of a key's hash modulo this (gateway/key_column.py).
 pub const KEY_RESIDUES: u64 = 65_536;
 /// Bins of scores, JOINT_STRIDE of gateway/telemetry/observations.py. The last bin means that the
 /// score is not compared.

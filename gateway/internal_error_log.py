@@ -24,10 +24,10 @@ class InternalErrorLog:
         if second != self._second:
             if self._lines > LINES_A_SECOND_MAX:
                 left_out = self._lines - LINES_A_SECOND_MAX
-                self._logger.error("fault_lines_left_out count=%d", left_out)
+                self._logger.error("internal_error_lines_left_out count=%d", left_out)
             self._second, self._lines = second, 0
         self._lines += 1
         if self._lines <= LINES_A_SECOND_MAX:
             line = text.encode("unicode_escape").decode()
-            self._logger.error("fault id=%s %s", error_id, line, exc_info=error)
+            self._logger.error("internal_error id=%s %s", error_id, line, exc_info=error)
         return error_id

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import batch_keys
-from gateway.batch_keys import ENTITY_IDS, EncodeField, HashKeys, KeyColumn
+from gateway import key_column
+from gateway.key_column import ENTITY_IDS, EncodeField, HashKeys, KeyColumn
 from gateway.native_library import load_native_library
 from gateway.predict import prediction_ids
 from journal.prediction_id import (
@@ -43,12 +43,12 @@ TEXTS = st.lists(st.text(max_size=90), max_size=12)
 
 def hash_of(*, native: bool) -> HashKeys:
     """Return one of both; skips where it is not built."""
-    return of_library("hashes") if native else batch_keys.hash_keys_in_python
+    return of_library("hashes") if native else key_column.hash_keys_in_python
 
 
 def field_of(*, native: bool) -> EncodeField:
     """Return one of both."""
-    return of_library("repeated_field") if native else batch_keys.encode_field_in_python
+    return of_library("repeated_field") if native else key_column.encode_field_in_python
 
 
 def many_of(*, native: bool) -> prediction_ids.WriteIds:
@@ -71,9 +71,9 @@ def vectors(name: str) -> dict[str, Any]:
 
 def test_the_library_is_used_where_it_is_built() -> None:
     """Else nobody would notice that the quick way is gone."""
-    assert batch_keys.HASH_KEYS is getattr(NATIVE, "hashes", batch_keys.hash_keys_in_python)
-    assert batch_keys.ENCODE_FIELD is getattr(
-        NATIVE, "repeated_field", batch_keys.encode_field_in_python
+    assert key_column.HASH_KEYS is getattr(NATIVE, "hashes", key_column.hash_keys_in_python)
+    assert key_column.ENCODE_FIELD is getattr(
+        NATIVE, "repeated_field", key_column.encode_field_in_python
     )
     assert getattr(NATIVE, "prediction_ids", write_prediction_ids) is prediction_ids.WRITE_IDS
 
@@ -102,7 +102,7 @@ def test_hashes_are_xxh3_of_each_key(before: bytes, drawn: list[bytes]) -> None:
     """Of any length: xxh3 has four ways through it."""
     laid = KeyColumn.from_list(drawn)
     told = (before, laid.buffer, laid.starts, laid.ends)
-    assert hash_of(native=True)(*told) == batch_keys.hash_keys_in_python(*told)
+    assert hash_of(native=True)(*told) == key_column.hash_keys_in_python(*told)
 
 
 def test_keys_hash_as_the_registry_says() -> None:
