@@ -28,6 +28,10 @@ Ready = TypeVar("Ready")
 START_TIMEOUT_S = 60.0
 STOP_S_MAX = 20.0
 STREAMS_MAX = 64
+CARGO_MISSING = (
+    "this benchmark sends its calls with the load generator in Rust (benchmarks/loadgen), and "
+    "cargo, which builds it, is not there; install Rust from https://rustup.rs and run it again"
+)
 
 DEGRADED_ROWS = re.compile(
     r'^turnout_feature_rows_total\{[^}]*"degraded"[^}]*\} (\S+)', re.MULTILINE
@@ -123,15 +127,10 @@ def running_servers(
 
 
 @contextmanager
-def canned_server(core: int, *, rust: bool) -> Iterator[RunningServer]:
-    """Run the server of constant bytes, in the generator's own language."""
-    if rust:
-        with null_server(pin_to_core([], core)) as (target, pid):
-            yield RunningServer(CANNED, target, [pid])
-        return
-    line = pin_to_core([sys.executable, "-m", "benchmarks.load.canned_server"], core)
-    with _running_program(line, stdout=subprocess.PIPE) as program:
-        yield RunningServer(CANNED, f"127.0.0.1:{_read_port(program)}", [program.pid])
+def canned_server(core: int) -> Iterator[RunningServer]:
+    """Run the load generator's own server, which answers every call with the same bytes."""
+    with null_server(pin_to_core([], core)) as (target, pid):
+        yield RunningServer(CANNED, target, [pid])
 
 
 @contextmanager
