@@ -29,6 +29,7 @@ from benchmarks.serving.report import figure_values, promise_results, report_tab
 from benchmarks.serving.servers import (
     CARGO_MISSING,
     RunningServer,
+    ServerSetup,
     canned_server,
     pin_to_core,
     running_servers,
@@ -134,8 +135,10 @@ def measure_serving(arguments: argparse.Namespace, folder: Path) -> list[Round]:
             workload = Workload(CANNED, BY_KEY, 1, 8, 16)
             body = ground.write_requests(BY_KEY, 1)
             rounds.append(time_round(side, workload, body, arguments))
-        cores = arguments.server_core, arguments.generator_core
-        with running_servers(ground, store.url, *cores, arguments.ingress) as sides:
+        setup = ServerSetup(
+            store.url, arguments.ingress, arguments.server_core, arguments.generator_core
+        )
+        with running_servers(ground, setup) as sides:
             for side in sides:
                 with side.awake():
                     for workload in kinds:
