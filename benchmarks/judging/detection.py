@@ -15,8 +15,9 @@ from rollout.checkpoint.codec import from_state, to_state
 from rollout.evidence.evidence import Evidence
 from rollout.evidence.inbox import ClosedSecond
 from rollout.judge.forecast import forecast_steps
+from rollout.lifecycle.clock import ClockReading
 from rollout.lifecycle.deploy import RolloutSpec
-from rollout.lifecycle.rollout import ClockReading, Rollout
+from rollout.lifecycle.rollout import Rollout
 from rollout.policy.policy import JUDGED_METRICS, STANDARD, Policy
 from rollout.policy.stages import Stage, StagePosition
 from rollout.simulation.simulate import (

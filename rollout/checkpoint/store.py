@@ -8,7 +8,8 @@ from features.canonical import sha256_hex
 from protos import registry_pb2, rollout_pb2
 from registry.types import Deployment, NotFoundError
 from rollout.checkpoint.codec import from_state, to_state
-from rollout.lifecycle.rollout import ClockReading, Rollout
+from rollout.lifecycle.clock import ClockReading
+from rollout.lifecycle.rollout import Rollout
 from rollout.policy.policy import Policy
 
 

@@ -20,9 +20,9 @@ from rollout.controller.traffic_rate import TrafficRate
 from rollout.errors import CheckpointError, NotLeadingError, SupersededError, UnknownRolloutError
 from rollout.evidence.inbox import NS, source_name, split_by_model
 from rollout.judge.judge import FleetView
-from rollout.lifecycle.clock import ControllerClock
+from rollout.lifecycle.clock import ClockReading, ControllerClock
 from rollout.lifecycle.deploy import RolloutSpec, deploy_position, deployment_at, position_of
-from rollout.lifecycle.rollout import ClockReading, Rollout
+from rollout.lifecycle.rollout import Rollout
 from rollout.policy.policy import Policy
 from rollout.policy.stages import Stage, StagePosition
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protos import registry_pb2
+from protos import registry_pb2, rollout_pb2
 from stats.departure import Expectation
 
 
@@ -34,6 +34,21 @@ class ApprovedShift:
         if live > certified:
             joint = np.rint(joint * (certified / live)).astype(np.int64)
         return Expectation(self.counts + joint)
+
+    def to_proto(self) -> rollout_pb2.ApprovedShift:
+        """Return the shift for a checkpoint, so that the card need not be read again."""
+        return rollout_pb2.ApprovedShift(
+            digest=self.digest,
+            bins=len(self.counts),
+            counts=self.counts.reshape(-1).tolist(),
+            flip_rate=self.flip_rate,
+        )
+
+    @staticmethod
+    def from_proto(message: rollout_pb2.ApprovedShift) -> "ApprovedShift":
+        """Restore an approved shift; *message* has at least one bin."""
+        counts = np.array(message.counts, dtype=np.int64).reshape(message.bins, message.bins)
+        return ApprovedShift(message.digest, counts, message.flip_rate)
 
 
 def approved_shift(

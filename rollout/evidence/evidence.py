@@ -7,12 +7,12 @@ always fails would accuse 12.6 % of healthy rollouts at a nominal 1 %.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from protos import window_pb2
+from protos import rollout_pb2, window_pb2
 from rollout.evidence.approved_shift import ApprovedShift
 from rollout.evidence.inbox import ClosedSecond
-from rollout.evidence.key_sample import KeySample
+from rollout.evidence.key_sample import KeySample, pack_keys, unpack_keys
 from rollout.evidence.latency import LatencyEvidence, LatencyMargin
-from rollout.evidence.metric_test import MetricTest
+from rollout.evidence.metric_test import MetricTest, tilt_from_proto, tilt_to_proto
 from rollout.evidence.outcomes import good_outcome_keys
 from rollout.evidence.prediction import PredictionEvidence
 from rollout.evidence.records import METRIC_BY_NAME, ArmRecords
@@ -23,8 +23,6 @@ from rollout.policy.stages import Stage, StagePosition, share_bp_at
 from stats import tilt
 from stats.rate import log_e_below
 
-NON_INFERIORITY = "relative"
-"""The name under which the non-inferiority test of this stage is kept."""
 PREDICTION, OUTCOME = "prediction", "outcome"
 
 
@@ -61,6 +59,29 @@ class StageCounts:
     """Candidate keys among *failed* that the gateways keep: comparable with *clean*."""
     shadow: ShadowPairs = field(default_factory=ShadowPairs)
 
+    def to_proto(self) -> rollout_pb2.StageEvidenceState:
+        """Return the counts of this stage for a checkpoint."""
+        return rollout_pb2.StageEvidenceState(
+            non_inferiority=tilt_to_proto(self.non_inferiority),
+            clean_keys=pack_keys(self.clean_keys),
+            baseline_clean_keys=pack_keys(self.baseline_clean_keys),
+            failed_keys=pack_keys(self.failed_keys),
+            failed_in_sample=self.failed_in_sample,
+            shadow=self.shadow.to_proto(),
+        )
+
+    @staticmethod
+    def from_proto(message: rollout_pb2.StageEvidenceState) -> "StageCounts":
+        """Restore the counts of a stage."""
+        return StageCounts(
+            tilt_from_proto(message.non_inferiority),
+            clean_keys=unpack_keys(message.clean_keys),
+            baseline_clean_keys=unpack_keys(message.baseline_clean_keys),
+            failed_keys=unpack_keys(message.failed_keys),
+            failed_in_sample=message.failed_in_sample,
+            shadow=ShadowPairs.from_proto(message.shadow),
+        )
+
 
 @dataclass(slots=True)
 class CallTotals:
@@ -71,6 +92,27 @@ class CallTotals:
     shadow_pairs: int = 0
     fallbacks: int = 0
     failed: int = 0
+
+    def to_proto(self) -> rollout_pb2.CallTotals:
+        """Return the totals as a status shows them."""
+        return rollout_pb2.CallTotals(
+            canary=self.canary,
+            production=self.production,
+            shadow_pairs=self.shadow_pairs,
+            fallbacks=self.fallbacks,
+            failed=self.failed,
+        )
+
+    @staticmethod
+    def from_proto(message: rollout_pb2.CallTotals) -> "CallTotals":
+        """Restore the totals from a status."""
+        return CallTotals(
+            canary=message.canary,
+            production=message.production,
+            shadow_pairs=message.shadow_pairs,
+            fallbacks=message.fallbacks,
+            failed=message.failed,
+        )
 
 
 class Evidence:
@@ -88,7 +130,7 @@ class Evidence:
         self.latency = LatencyEvidence(
             policy.keys_max,
             policy.looks_max,
-            LatencyMargin(policy.latency_margin, policy.latency_floor_us * 1e3),
+            _latency_margin(policy),
         )
         self.prediction = PredictionEvidence(
             shift, policy.psi_min, policy.keys_max, policy.looks_max
@@ -270,3 +312,53 @@ class Evidence:
     def promote_log_e(self) -> float:
         """The better of the two ways to be promoted."""
         return max(self.failure_bar_log_e, self.stage.non_inferiority.log_e)
+
+    def to_proto(self) -> rollout_pb2.EvidenceState:
+        """Return everything but `totals`, which a status carries, for a checkpoint."""
+        return rollout_pb2.EvidenceState(
+            metrics=[
+                metric.to_proto(name)
+                for name, metric in self.metrics.items()
+                if name not in self.latency.metrics
+            ],
+            latency=self.latency.to_proto(),
+            prediction=self.prediction.to_proto(),
+            validity=self.validity.to_proto(),
+            stage=self.stage.to_proto(),
+            canary_keys=self.canary_keys,
+            baseline_keys=self.baseline_keys,
+        )
+
+    @staticmethod
+    def from_proto(
+        message: rollout_pb2.EvidenceState,
+        version: str,
+        baseline: str,
+        policy: Policy,
+        shift: ApprovedShift | None,
+    ) -> "Evidence":
+        """Restore the evidence of the rollout that has these versions, policy and shift."""
+        evidence = Evidence(version, baseline, policy, shift)
+        evidence.latency = LatencyEvidence.from_proto(
+            message.latency, policy.keys_max, policy.looks_max, _latency_margin(policy)
+        )
+        evidence.prediction = PredictionEvidence.from_proto(
+            message.prediction, shift, policy.psi_min, policy.keys_max, policy.looks_max
+        )
+        evidence.validity = ValidityChecks.from_proto(
+            message.validity, policy.keys_max, policy.failure_bar, policy.mismatch_log_threshold
+        )
+        for metric in message.metrics:
+            fresh = evidence.metrics[metric.metric]
+            evidence.metrics[metric.metric] = MetricTest.from_proto(
+                metric, fresh.grid, fresh.counted_keys.keys_max
+            )
+        evidence.metrics |= evidence.latency.metrics
+        evidence.stage = StageCounts.from_proto(message.stage)
+        evidence.canary_keys = message.canary_keys
+        evidence.baseline_keys = message.baseline_keys
+        return evidence
+
+
+def _latency_margin(policy: Policy) -> LatencyMargin:
+    return LatencyMargin(policy.latency_margin, policy.latency_floor_us * 1e3)

@@ -1,8 +1,12 @@
 """Sticky keys, each once. Memory is bounded by thinning on the keys' own bits."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+
+import numpy as np
+
+from protos import rollout_pb2
 
 SAMPLE_ALL = 65_536
 LOW_BITS = SAMPLE_ALL - 1
@@ -74,3 +78,24 @@ class KeySample:
         while len(self.keys) > self.keys_max and self.sampled_of_65536 > 1:
             self.sampled_of_65536 //= 2
             self.keys = set(self._in_sample(self.keys))
+
+    def to_proto(self) -> rollout_pb2.KeySet:
+        """Return the keys and the limit of the sample; equal samples give equal messages."""
+        limit = 0 if self.sampled_of_65536 == SAMPLE_ALL else self.sampled_of_65536
+        return rollout_pb2.KeySet(keys=pack_keys(self.keys), sampled_of_65536=limit)
+
+    @staticmethod
+    def from_proto(message: rollout_pb2.KeySet, keys_max: int) -> "KeySample":
+        """Restore a sample; *keys_max* comes from the policy."""
+        limit = message.sampled_of_65536 or SAMPLE_ALL
+        return KeySample(keys_max, unpack_keys(message.keys), limit)
+
+
+def pack_keys(keys: Collection[int]) -> bytes:
+    """Return sorted keys, 8 bytes each, little-endian."""
+    return np.sort(np.fromiter(keys, dtype="<u8", count=len(keys))).tobytes()
+
+
+def unpack_keys(packed: bytes) -> set[int]:
+    """Return the keys that `pack_keys` wrote."""
+    return set(np.frombuffer(packed, dtype="<u8").tolist())

@@ -14,6 +14,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from protos import rollout_pb2
 from rollout.evidence.key_sample import KeySample
 from rollout.evidence.metric_test import MetricTest
 from rollout.evidence.records import ArmRecords, Latencies
@@ -138,6 +139,32 @@ class LatencyEvidence:
             f"{gate.canary_ns / 1e6:.2f} ms against {gate.baseline_ns / 1e6:.2f} "
             f"({change:+.0%}); acts beyond +{allowed / 1e6:.2f} ms"
         )
+
+    def to_proto(self) -> rollout_pb2.LatencyState:
+        """Return edges, histograms and tests for a checkpoint."""
+        return rollout_pb2.LatencyState(
+            metrics=[metric.to_proto(name) for name, metric in self.metrics.items()],
+            edges=[
+                rollout_pb2.LatencyEdge(metric=name, bin=edge) for name, edge in self.edges.items()
+            ],
+            rollout_counts=self.rollout_counts.reshape(-1).tolist(),
+            stage_counts=self.stage_counts.reshape(-1).tolist(),
+        )
+
+    @staticmethod
+    def from_proto(
+        message: rollout_pb2.LatencyState, keys_max: int, looks_max: int, margin: LatencyMargin
+    ) -> "LatencyEvidence":
+        """Restore the evidence; the other arguments come from the policy."""
+        evidence = LatencyEvidence(keys_max, looks_max, margin)
+        evidence.metrics = {
+            metric.metric: MetricTest.from_proto(metric, tilt.LATENCY, keys_max)
+            for metric in message.metrics
+        }
+        evidence.edges = {edge.metric: edge.bin for edge in message.edges}
+        evidence.rollout_counts = np.array(message.rollout_counts, np.int64).reshape(2, BINS)
+        evidence.stage_counts = np.array(message.stage_counts, np.int64).reshape(2, BINS)
+        return evidence
 
 
 def _bin_of(counts: Histogram, q: float) -> int:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from protos import rollout_pb2
 from rollout.evidence.key_sample import KeySample
 from rollout.evidence.records import BatchEvents
 from stats import ratio, tilt
@@ -97,3 +98,56 @@ class MetricTest:
     def ratio_interval(self) -> ratio.RateRatioInterval:
         """The anytime-valid 95 % interval of the rate ratio; costs a bisection."""
         return ratio.rate_ratio_interval(self.events_by_share)
+
+    def to_proto(self, name: str) -> rollout_pb2.MetricState:
+        """Return the state of the metric *name* for a checkpoint."""
+        return rollout_pb2.MetricState(
+            metric=name,
+            canary_events=self.canary_events,
+            baseline_events=self.baseline_events,
+            events_by_share=[
+                rollout_pb2.EventsByShare(share_bp=share_bp, canary=canary, baseline=baseline)
+                for share_bp, (canary, baseline) in sorted(self.events_by_share.items())
+            ],
+            e_process=tilt_to_proto(self.tilt_state),
+            counted_keys=self.counted_keys.to_proto(),
+        )
+
+    @staticmethod
+    def from_proto(
+        message: rollout_pb2.MetricState, grid: tilt.Grid, keys_max: int
+    ) -> "MetricTest":
+        """Restore a metric; *grid* and *keys_max* are not in the message."""
+        return MetricTest(
+            tilt_from_proto(message.e_process),
+            grid=grid,
+            canary_events=message.canary_events,
+            baseline_events=message.baseline_events,
+            counted_keys=KeySample.from_proto(message.counted_keys, keys_max),
+            events_by_share={
+                events.share_bp: (events.canary, events.baseline)
+                for events in message.events_by_share
+            },
+        )
+
+
+def tilt_to_proto(tilt_state: tilt.TiltState) -> rollout_pb2.EProcessState:
+    """Return the state of a tilt test for a checkpoint."""
+    return rollout_pb2.EProcessState(
+        log_s=tilt_state.log_s,
+        prior_spent=tilt_state.prior_spent,
+        log_e=tilt_state.log_e,
+        log_e_max=tilt_state.log_e_max,
+        looks=tilt_state.looks,
+    )
+
+
+def tilt_from_proto(message: rollout_pb2.EProcessState) -> tilt.TiltState:
+    """Restore the state of a tilt test."""
+    return tilt.TiltState(
+        log_s=tuple(message.log_s),
+        prior_spent=message.prior_spent,
+        log_e=message.log_e,
+        log_e_max=message.log_e_max,
+        looks=message.looks,
+    )

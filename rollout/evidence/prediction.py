@@ -7,11 +7,13 @@ whatever production says is a fault by itself.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from protos import rollout_pb2
 from rollout.evidence.approved_shift import ApprovedShift
 from rollout.evidence.key_sample import KeySample
 from rollout.evidence.records import ArmRecords
@@ -82,11 +84,6 @@ class PredictionEvidence:
         if self.shift is not None:
             bins = len(self.shift.counts)
             self.expectation = self.shift.with_shadow_pairs(self.shadow_counts[:bins, :bins])
-
-    def restore_expectation(self, counts: Counts) -> None:
-        """Hold to (J * J,) counts again: what was expected when a checkpoint was written."""
-        bins = math.isqrt(len(counts))
-        self.expectation = Expectation(counts.reshape(bins, bins))
 
     def add_shadow_pairs(self, joint: Counts) -> None:
         """Add a shadow's (64, 64) pairs."""
@@ -225,6 +222,67 @@ class PredictionEvidence:
             f"{found.psi:.3f}) and nobody approved a difference: certify the version "
             "against this production and approve its shift, or promote by hand"
         )
+
+    def to_proto(self) -> rollout_pb2.PredictionState:
+        """Return histograms, samples and tests for a checkpoint."""
+        departure_state, expectation = self.departure_state, self.expectation
+        return rollout_pb2.PredictionState(
+            candidate_keys=self.candidate_keys.to_proto(),
+            standby_keys=self.standby_keys.to_proto(),
+            paired_counts=self.paired_counts.reshape(-1).tolist(),
+            same_bin_count=int(self.same_bin_count[0]),
+            watch_counts=self.watch_counts.reshape(-1).tolist(),
+            shadow_counts=self.shadow_counts.reshape(-1).tolist(),
+            expected_counts=() if expectation is None else expectation.counts.reshape(-1).tolist(),
+            departure=rollout_pb2.EProcessState(
+                log_s=departure_state.log_s.tolist(),
+                prior_spent=departure_state.prior_spent,
+                log_e=departure_state.log_e,
+                log_e_max=departure_state.log_e_max,
+                looks=departure_state.looks,
+            ),
+            constant_log_s=self.constant_state[0].tolist(),
+            constant_prior_spent=float(self.constant_state[1, 0]),
+        )
+
+    @staticmethod
+    def from_proto(
+        message: rollout_pb2.PredictionState,
+        shift: ApprovedShift | None,
+        psi_min: float,
+        keys_max: int,
+        looks_max: int,
+    ) -> "PredictionEvidence":
+        """Restore the evidence; the other arguments come from the approval and the policy."""
+        evidence = PredictionEvidence(shift, psi_min, keys_max, looks_max)
+        evidence.candidate_keys = KeySample.from_proto(message.candidate_keys, keys_max)
+        evidence.standby_keys = KeySample.from_proto(message.standby_keys, keys_max)
+        evidence.paired_counts = _histograms(message.paired_counts, 2)
+        evidence.same_bin_count = np.array([message.same_bin_count], dtype=np.int64)
+        evidence.watch_counts = _histograms(message.watch_counts, 2)
+        evidence.shadow_counts = _histograms(message.shadow_counts, BINS_MAX)
+        # The shadow's pairs since the stage began are not in the expectation yet, so it is
+        # restored as it was, not made anew from the shift.
+        if message.expected_counts:
+            bins = math.isqrt(len(message.expected_counts))
+            expected = np.array(message.expected_counts, dtype=np.int64)
+            evidence.expectation = Expectation(expected.reshape(bins, bins))
+        departed = message.departure
+        evidence.departure_state = DepartureState(
+            log_s=np.array(departed.log_s, dtype=np.float64),
+            prior_spent=departed.prior_spent,
+            log_e=departed.log_e,
+            log_e_max=departed.log_e_max,
+            looks=departed.looks,
+        )
+        evidence.constant_state[0] = message.constant_log_s
+        evidence.constant_state[1, 0] = message.constant_prior_spent
+        return evidence
+
+
+def _histograms(counts: Iterable[int], rows: int) -> Counts:
+    """(rows, 64) counts of a message."""
+    return np.array(counts, dtype=np.int64).reshape(rows, BINS_MAX)
 
 
 def _bincount(bins: list[int], minlength: int) -> Counts:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from protos import window_pb2
+from protos import rollout_pb2, window_pb2
 from rollout.evidence.approved_shift import ApprovedShift
 from rollout.policy.policy import ShadowStage
 from stats.betting import Wealth, bet, log_e_above
@@ -95,6 +95,40 @@ class ShadowPairs:
                 f"average; the policy allows {stage.difference_max:g}"
             )
         return tuple(found)
+
+    def to_proto(self) -> rollout_pb2.ShadowPairsState:
+        """Return counts, sums and wealth for a checkpoint."""
+        return rollout_pb2.ShadowPairsState(
+            pairs=self.pairs,
+            flips=self.flips,
+            faulty=self.faulty,
+            bin_differs=self.bin_differs,
+            binned_pairs=self.binned_pairs,
+            absolute_sum=self.absolute_sum,
+            wealth=rollout_pb2.WealthState(
+                log_e=self.wealth.log_e,
+                log_e_max=self.wealth.log_e_max,
+                looks=self.wealth.looks,
+                total=self.wealth.total,
+                squares=self.wealth.squares,
+            ),
+        )
+
+    @staticmethod
+    def from_proto(message: rollout_pb2.ShadowPairsState) -> "ShadowPairs":
+        """Restore the pairs of a stage."""
+        wealth = message.wealth
+        return ShadowPairs(
+            pairs=message.pairs,
+            flips=message.flips,
+            faulty=message.faulty,
+            bin_differs=message.bin_differs,
+            binned_pairs=message.binned_pairs,
+            absolute_sum=message.absolute_sum,
+            wealth=Wealth(
+                wealth.log_e, wealth.log_e_max, wealth.looks, wealth.total, wealth.squares
+            ),
+        )
 
 
 def joint_counts(windows: list[window_pb2.Window]) -> NDArray[np.int64]:

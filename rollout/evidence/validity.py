@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from protos import window_pb2
+from protos import rollout_pb2, window_pb2
 from rollout.evidence.key_sample import KeySample
 from rollout.evidence.records import ArmRecords
 from stats.betting import log_e_above
@@ -38,6 +38,17 @@ class SplitCount:
             return 0.0
         return log_e_mismatch(self.canary, self.baseline, self.share)
 
+    def to_proto(self) -> rollout_pb2.SplitCountState:
+        """Return the counts for a checkpoint."""
+        return rollout_pb2.SplitCountState(
+            canary=self.canary, baseline=self.baseline, share=self.share
+        )
+
+    @staticmethod
+    def from_proto(message: rollout_pb2.SplitCountState) -> "SplitCount":
+        """Restore the counts."""
+        return SplitCount(message.canary, message.baseline, message.share)
+
 
 @dataclass(slots=True)
 class MissingFeatures:
@@ -53,6 +64,17 @@ class MissingFeatures:
             self.rows += window.rows
             self.missing += window.features.missing
             self.degraded += window.features.degraded
+
+    def to_proto(self) -> rollout_pb2.MissingFeaturesState:
+        """Return the counts for a checkpoint."""
+        return rollout_pb2.MissingFeaturesState(
+            rows=self.rows, missing=self.missing, degraded=self.degraded
+        )
+
+    @staticmethod
+    def from_proto(message: rollout_pb2.MissingFeaturesState) -> "MissingFeatures":
+        """Restore the counts."""
+        return MissingFeatures(message.rows, message.missing, message.degraded)
 
 
 @dataclass(slots=True)
@@ -172,3 +194,41 @@ class ValidityChecks:
             f"features are {what} on {canary / rows:.1%} of the candidate's rows and on "
             f"{ordinary:.1%} of production's: the arms are not given the same"
         ]
+
+    def to_proto(self) -> rollout_pb2.ValidityState:
+        """Return counts and detector for a checkpoint."""
+        return rollout_pb2.ValidityState(
+            counted_keys=self.counted_keys.to_proto(),
+            split_count=self.split_count.to_proto(),
+            canary_features=self.canary_features.to_proto(),
+            baseline_features=self.baseline_features.to_proto(),
+            ordinary_keys=self.ordinary_keys,
+            ordinary_failed=self.ordinary_failed,
+            baseline_alarm_second=self.baseline_alarm_second,
+            newest_second=self.newest_second,
+            detector_log_m=self.detector.log_m,
+        )
+
+    @staticmethod
+    def from_proto(
+        message: rollout_pb2.ValidityState,
+        keys_max: int,
+        failure_bar: float,
+        mismatch_log_threshold: float,
+    ) -> "ValidityChecks":
+        """Restore the checks; the other arguments come from the policy."""
+        checks = ValidityChecks(
+            keys_max,
+            failure_bar,
+            mismatch_log_threshold,
+            split_count=SplitCount.from_proto(message.split_count),
+            canary_features=MissingFeatures.from_proto(message.canary_features),
+            baseline_features=MissingFeatures.from_proto(message.baseline_features),
+            detector=Detector(message.detector_log_m),
+            ordinary_keys=message.ordinary_keys,
+            ordinary_failed=message.ordinary_failed,
+            baseline_alarm_second=message.baseline_alarm_second,
+            newest_second=message.newest_second,
+        )
+        checks.counted_keys = KeySample.from_proto(message.counted_keys, keys_max)
+        return checks

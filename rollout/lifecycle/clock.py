@@ -1,22 +1,33 @@
-"""Where the rollout room reads the time, so that tests own it."""
+"""The clocks that the controller reads. Tests put clocks of their own in their place."""
 
 import time
+from dataclasses import dataclass
 from typing import Protocol
 
-from rollout.lifecycle.rollout import ClockReading
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """One instant on two clocks.
+
+    unix_ns       wall clock, for people and for comparing with the gateways' clocks.
+    monotonic_ns  monotonic clock, for durations.
+    """
+
+    unix_ns: int
+    monotonic_ns: int
 
 
 class ControllerClock(Protocol):
-    """Two clocks read at one instant."""
+    """A source of clock readings."""
 
     def now(self) -> ClockReading:
-        """Unix ns for people and gateways, monotonic ns for waiting."""
+        """Return both clocks, read at one instant."""
         ...
 
 
 class SystemControllerClock:
-    """The machine's."""
+    """The clocks of this machine."""
 
     def now(self) -> ClockReading:
-        """Read both."""
+        """Return the machine's wall clock and monotonic clock."""
         return ClockReading(unix_ns=time.time_ns(), monotonic_ns=time.monotonic_ns())

@@ -11,6 +11,7 @@ from rollout.evidence.inbox import NS, Inbox
 from rollout.judge.forecast import stage_forecast
 from rollout.judge.judge import FleetView, JudgeInputs, Judgement, judge
 from rollout.judge.reasons import evidence_rows, log_e_maxima
+from rollout.lifecycle.clock import ClockReading
 from rollout.lifecycle.deploy import RolloutSpec
 from rollout.policy.freeze import active_freeze
 from rollout.policy.stages import (
@@ -30,14 +31,6 @@ LOST_BATCH_HOLD_NS = 30 * NS
 the losses of a sender that drops half there are often three good seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClockReading:
-    """One instant on two clocks."""
-
-    unix_ns: int
-    monotonic_ns: int
-
-
 @dataclass(slots=True)
 class RollbackTimes:
     """The four times of a rollback, Unix ns; 0: not yet."""
@@ -46,6 +39,25 @@ class RollbackTimes:
     verdict_ns: int = 0
     traffic_moved_ns: int = 0
     last_bad_answer_ns: int = 0
+
+    def to_proto(self) -> rollout_pb2.RollbackTimes:
+        """Return the times as a status shows them."""
+        return rollout_pb2.RollbackTimes(
+            first_bad_unix_ns=self.first_bad_answer_ns,
+            verdict_unix_ns=self.verdict_ns,
+            moved_unix_ns=self.traffic_moved_ns,
+            last_bad_unix_ns=self.last_bad_answer_ns,
+        )
+
+    @staticmethod
+    def from_proto(message: rollout_pb2.RollbackTimes) -> "RollbackTimes":
+        """Restore the times from a status."""
+        return RollbackTimes(
+            first_bad_answer_ns=message.first_bad_unix_ns,
+            verdict_ns=message.verdict_unix_ns,
+            traffic_moved_ns=message.moved_unix_ns,
+            last_bad_answer_ns=message.last_bad_unix_ns,
+        )
 
 
 @dataclass(slots=True)
@@ -60,6 +72,34 @@ class PastStage:
     pairs: int = 0
     flips: int = 0
     pairs_faulty: int = 0
+
+    def to_proto(self) -> rollout_pb2.StageState:
+        """Return the stage for a checkpoint."""
+        return rollout_pb2.StageState(
+            stage=_stage_name(self.position),
+            step=self.position.step,
+            since_unix_ms=self.since_unix_ms,
+            promote_log_e=self.promote_log_e,
+            clean_keys=self.clean_keys,
+            failed_keys=self.failed_keys,
+            pairs=self.pairs,
+            flips=self.flips,
+            pairs_faulty=self.pairs_faulty,
+        )
+
+    @staticmethod
+    def from_proto(message: rollout_pb2.StageState) -> "PastStage":
+        """Restore a stage."""
+        return PastStage(
+            position=StagePosition(Stage(int(message.stage)), message.step),
+            since_unix_ms=message.since_unix_ms,
+            promote_log_e=message.promote_log_e,
+            clean_keys=message.clean_keys,
+            failed_keys=message.failed_keys,
+            pairs=message.pairs,
+            flips=message.flips,
+            pairs_faulty=message.pairs_faulty,
+        )
 
 
 @dataclass(slots=True)
@@ -297,7 +337,6 @@ class Rollout:
 
     def status(self, *, intervals: bool = False) -> rollout_pb2.RolloutStatus:
         """Return what people and scripts are shown; *intervals*: with those of rate ratios."""
-        totals = self.evidence.totals
         return rollout_pb2.RolloutStatus(
             rollout_id=self.spec.rollout_id,
             model=self.spec.model,
@@ -311,12 +350,7 @@ class Rollout:
             verdict=rollout_pb2.Verdict.Name(int(self.verdict)),
             reason=self.reason,
             evidence=evidence_rows(self.evidence, intervals=intervals),
-            times=rollout_pb2.RollbackTimes(
-                first_bad_unix_ns=self.times.first_bad_answer_ns,
-                verdict_unix_ns=self.times.verdict_ns,
-                moved_unix_ns=self.times.traffic_moved_ns,
-                last_bad_unix_ns=self.times.last_bad_answer_ns,
-            ),
+            times=self.times.to_proto(),
             revision=self.revision,
             started_unix_ms=self.started_unix_ms,
             stage_since_unix_ms=self.since_unix_ms,
@@ -325,13 +359,7 @@ class Rollout:
             forecast=self._forecast_text(),
             approved_shift_text=self.evidence.prediction.shift_text,
             policy_note=self.policy_note,
-            calls=rollout_pb2.CallTotals(
-                canary=totals.canary,
-                production=totals.production,
-                shadow_pairs=totals.shadow_pairs,
-                fallbacks=totals.fallbacks,
-                failed=totals.failed,
-            ),
+            calls=self.evidence.totals.to_proto(),
         )
 
 

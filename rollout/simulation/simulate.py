@@ -11,8 +11,9 @@ from protos import window_pb2
 from rollout.evidence.approved_shift import ApprovedShift
 from rollout.evidence.evidence import Evidence
 from rollout.judge.judge import FleetView, JudgeInputs, judge
+from rollout.lifecycle.clock import ClockReading
 from rollout.lifecycle.deploy import RolloutSpec
-from rollout.lifecycle.rollout import ClockReading, Rollout
+from rollout.lifecycle.rollout import Rollout
 from rollout.policy.policy import CanaryStep, Policy
 from rollout.policy.stages import FINAL_STAGES, Stage, StagePosition, Verdict, share_bp_at
 from rollout.simulation.other_judges import OTHER_JUDGES, OtherJudge
