@@ -10,6 +10,7 @@ from statistics import median
 
 import numpy as np
 
+from benchmarks.judging.other_judges import judge_with_others
 from protos import rollout_pb2, window_pb2
 from rollout.checkpoint.codec import from_state, to_state
 from rollout.evidence.evidence import Evidence
@@ -25,7 +26,6 @@ from rollout.simulation.simulate import (
     TURNOUT_NAME,
     JudgeResult,
     SimulatedRollout,
-    judge_with_others,
     simulate_canary,
     simulate_rollout,
     single_share_policy,
