@@ -134,8 +134,8 @@ def start_time_rows(sides: Sequence[Checkout]) -> list[ComparedFigure]:
         old_s, new_s = (_best_start_s(command(side), side.folder) for side in sides)
         texts = [f"{s:.3f}" if s is not None else "-" for s in (old_s, new_s)]
         ratio = new_s / old_s if old_s and new_s else None
-        held = new_s is not None and new_s < bound_s
-        rows.append(ComparedFigure(name, "s", *texts, ratio, f"new < {bound_s:g} s", held))
+        passed = new_s is not None and new_s < bound_s
+        rows.append(ComparedFigure(name, "s", *texts, ratio, f"new < {bound_s:g} s", passed))
     return rows
 
 
@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(report))
     else:
         print("\n".join([comparison_table(rows), *invalid]))
-    return int(bool(invalid) or not all(row.held for row in rows))
+    return int(bool(invalid) or not all(row.passed for row in rows))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from benchmarks.serving.workloads import (
 OLD, NEW = "old", "new"
 NATIVE, GRPCIO = "native", "grpcio"
 SATURATED_WORSE_MAX = 0.02
-LONE_CALLER_WORSE_MAX = 0.03
+SINGLE_CALLER_WORSE_MAX = 0.03
 GRPCIO_DEARER_US_MAX = 2.0
 DEGRADED_SHARE_MAX = 0.01
 MEASURED = {
@@ -26,7 +26,7 @@ MEASURED = {
 }
 """Ingress -> the workloads that are timed over it."""
 FIGURES = (("calls_per_s", "calls/s", 0), ("server_us_per_call", "CPU us/call", 1))
-LONE_FIGURES = (*FIGURES, ("p50_ms", "p50 ms", 3))
+SINGLE_CALLER_FIGURES = (*FIGURES, ("p50_ms", "p50 ms", 3))
 """Key of a round, name in the table, digits."""
 
 Round = dict[str, Any]
@@ -44,7 +44,7 @@ class ComparedFigure:
     """New over old: the median over the rounds, in each of which each side had two turns."""
     gate: str
     """Empty for a figure that is only shown."""
-    held: bool = True
+    passed: bool = True
 
 
 def compare_figures(rounds: Sequence[Round]) -> list[ComparedFigure]:
@@ -55,27 +55,29 @@ def compare_figures(rounds: Sequence[Round]) -> list[ComparedFigure]:
             timed = [r for r in rounds if (r["ingress"], r["workload"]) == (ingress, workload)]
             if not timed:
                 continue
-            lone = workload in (KEYED_SINGLE_CALLER, SENT_SINGLE_CALLER)
-            for key, name, digits in LONE_FIGURES if lone else FIGURES:
+            single_caller = workload in (KEYED_SINGLE_CALLER, SENT_SINGLE_CALLER)
+            for key, name, digits in SINGLE_CALLER_FIGURES if single_caller else FIGURES:
                 old, new = ([float(r[key]) for r in timed if r["side"] == s] for s in (OLD, NEW))
                 ratio = median(
                     (new[turn] + new[turn + 1]) / (old[turn] + old[turn + 1])
                     for turn in range(0, len(old), 2)
                 )
-                gate, held = _gate(ingress, key, lone, ratio, median(new) - median(old))
+                gate, passed = _gate(ingress, key, single_caller, ratio, median(new) - median(old))
                 texts = spread_text(old, digits), spread_text(new, digits)
                 rows.append(
-                    ComparedFigure(f"{ingress}: {workload}", name, *texts, ratio, gate, held)
+                    ComparedFigure(f"{ingress}: {workload}", name, *texts, ratio, gate, passed)
                 )
     return rows
 
 
-def _gate(ingress: str, key: str, lone: bool, ratio: float, difference: float) -> tuple[str, bool]:
-    """Return a figure's gate as text, and whether it held; empty and True without a gate."""
-    if lone:
+def _gate(
+    ingress: str, key: str, single_caller: bool, ratio: float, difference: float
+) -> tuple[str, bool]:
+    """Return a figure's gate as text, and whether it passed; empty and True without a gate."""
+    if single_caller:
         if key != "p50_ms":
             return "", True
-        bound = 1 + LONE_CALLER_WORSE_MAX
+        bound = 1 + SINGLE_CALLER_WORSE_MAX
         return f"ratio <= {bound:g}", ratio <= bound
     if ingress == GRPCIO:
         if key != "server_us_per_call":
@@ -100,12 +102,12 @@ def invalid_rounds(rounds: Sequence[Round]) -> list[str]:
 def comparison_table(rows: Sequence[ComparedFigure]) -> str:
     """Return the rows as Markdown: medians, and (lowest-highest) of the turns."""
     lines = [
-        "| case | figure | old | new | new/old | gate | held |",
+        "| case | figure | old | new | new/old | gate | passed |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         ratio = "-" if row.ratio is None else f"{row.ratio:.3f}"
-        held = "" if not row.gate else "yes" if row.held else "NO"
-        cells = (row.case, row.figure, row.old, row.new, ratio, row.gate, held)
+        passed = "" if not row.gate else "yes" if row.passed else "NO"
+        cells = (row.case, row.figure, row.old, row.new, ratio, row.gate, passed)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

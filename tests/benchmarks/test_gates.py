@@ -33,7 +33,7 @@ def abba_rounds(
 
 
 @pytest.mark.parametrize(
-    ("ingress", "workload", "figure", "new", "held"),
+    ("ingress", "workload", "figure", "new", "passed"),
     [
         (NATIVE, KEYED, "calls_per_s", 981.0, True),
         (NATIVE, KEYED, "calls_per_s", 979.0, False),
@@ -50,11 +50,11 @@ def abba_rounds(
     ],
 )
 def test_gates_bound_how_much_worse_the_new_side_is(
-    ingress: str, workload: str, figure: str, new: float, held: bool
+    ingress: str, workload: str, figure: str, new: float, passed: bool
 ) -> None:
     """The old side has 1,000 of everything; a gate bounds only the worse direction."""
     rows = compare_figures(abba_rounds(ingress, workload, figure, [1_000.0] * 2, [new] * 2))
-    assert all(row.held for row in rows) == held
+    assert all(row.passed for row in rows) == passed
 
 
 def test_gates_compare_turns_of_the_same_round() -> None:
@@ -79,7 +79,7 @@ def test_invalid_rounds_are_those_with_failures_or_without_the_store() -> None:
 def test_comparison_table_shows_a_missing_figure_and_a_broken_gate() -> None:
     """The old checkout may not have a command that the new one has."""
     row = ComparedFigure(
-        "import turnout_client", "s", "-", "0.400", None, "new < 0.3 s", held=False
+        "import turnout_client", "s", "-", "0.400", None, "new < 0.3 s", passed=False
     )
     assert "| import turnout_client | s | - | 0.400 | - | new < 0.3 s | NO |" in comparison_table(
         [row]

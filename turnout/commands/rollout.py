@@ -10,13 +10,12 @@ import typer
 from rich.live import Live
 
 from protos import rollout_pb2
-from rollout.api.evidence_plot import draw_evidence_plot
 from turnout.cli import clients
 from turnout.cli.context import CommandContext
 from turnout.commands import rollout_actions
 from turnout.commands.simulate import simulate
 from turnout.views.json_values import message_to_json
-from turnout.views.pictures import write_picture
+from turnout.views.pictures import write_evidence_plot
 from turnout.views.rollout_view import FINAL_STAGE_VALUES, policies_table, stage_name, status_view
 from turnout.views.terminal import terminal, text_table
 
@@ -90,7 +89,7 @@ def status(
 def explain(
     ctx: typer.Context,
     model: Model,
-    png: Annotated[Path | None, typer.Option(help="Also draw the race, there.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Also draw the evidence to this PNG.")] = None,
 ) -> None:
     """Say in words why the rollout stands where it stands, decision by decision."""
     asked: CommandContext = ctx.obj
@@ -101,7 +100,7 @@ def explain(
 
     told = asyncio.run(ask())
     if png is not None:
-        write_picture(draw_evidence_plot(told), png)
+        write_evidence_plot(told, png)
     terminal(asked.json).result(message_to_json(told), told.text)
 
 

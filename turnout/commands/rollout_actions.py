@@ -8,13 +8,12 @@ from typing import Annotated
 import typer
 
 from protos import rollout_pb2
-from rollout.api.evidence_plot import draw_evidence_plot
 from rollout.errors import PolicyError
 from rollout.policy import policy_files
 from turnout.cli import clients
 from turnout.cli.context import CommandContext
 from turnout.views.json_values import message_to_json
-from turnout.views.pictures import write_picture
+from turnout.views.pictures import write_evidence_plot
 from turnout.views.rollout_view import policies_table, status_view
 from turnout.views.terminal import terminal
 
@@ -62,22 +61,22 @@ def forecast(
 def plot(
     ctx: typer.Context,
     model: Model,
-    svg: Annotated[Path | None, typer.Option(help="Where to write it [race.svg].")] = None,
-    png: Annotated[Path | None, typer.Option(help="Where to write it as a PNG.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="SVG to write [evidence.svg].")] = None,
+    png: Annotated[Path | None, typer.Option(help="PNG to write.")] = None,
 ) -> None:
-    """Draw the race so far: each metric's evidence, second by second, against its threshold."""
-    asked: CommandContext = ctx.obj
+    """Draw each metric's evidence, second by second, against its threshold."""
+    context: CommandContext = ctx.obj
 
-    async def ask() -> rollout_pb2.RolloutExplanation:
-        async with clients.open_rollouts(asked) as client:
+    async def explain() -> rollout_pb2.RolloutExplanation:
+        async with clients.open_rollouts(context) as client:
             return await client.explain(model)
 
-    picture = draw_evidence_plot(asyncio.run(ask()))
-    files = [one for one in (svg, png) if one is not None] or [Path("race.svg")]
+    explanation = asyncio.run(explain())
+    files = [file for file in (svg, png) if file is not None] or [Path("evidence.svg")]
     for file in files:
-        write_picture(picture, file)
-    drawn = [str(file) for file in files]
-    terminal(asked.json).result({"files": drawn}, f"drawn: {', '.join(drawn)}")
+        write_evidence_plot(explanation, file)
+    names = [str(file) for file in files]
+    terminal(context.json).result({"files": names}, f"drawn: {', '.join(names)}")
 
 
 def retry(ctx: typer.Context, model: Model, reason: Reason = "") -> None:

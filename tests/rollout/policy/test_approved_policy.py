@@ -11,7 +11,7 @@ from features.canonical import canonical_json, sha256_hex
 from rollout.api.explain import explanation_text
 from rollout.checkpoint.codec import from_state, to_state
 from rollout.errors import CheckpointError, PolicyError
-from rollout.policy.kept_policy import parse_approved_policy, policy_file_note
+from rollout.policy.approved_policy import parse_approved_policy, policy_file_note
 from rollout.policy.policy import POLICIES, STANDARD, CanaryStep, GoodOutcome, Policy
 from rollout.policy.stages import Stage, StagePosition
 from tests.property_examples import examples
@@ -111,7 +111,7 @@ def test_a_checkpoint_holds_its_policy(policy: Policy) -> None:
         ) is changed
 
 
-def test_a_kept_policy_that_was_altered_is_refused() -> None:
+def test_a_approved_policy_that_was_altered_is_refused() -> None:
     """Also where the file still has the right one: what else is wrong there, nobody knows."""
     state = to_state(rollout_at(StagePosition(Stage.CANARY)))
     state.policy_json = state.policy_json.replace(b'"promote_e":20', b'"promote_e":02')

@@ -1,4 +1,4 @@
-"""The policy a rollout was approved under, read back from the JSON its checkpoint keeps."""
+"""Reads the approved policy of a rollout from the JSON in its checkpoint."""
 
 import json
 from collections.abc import Mapping
@@ -14,16 +14,18 @@ TUPLE_FIELDS = ("guards", "freeze", "exclusive_views")
 
 
 def parse_approved_policy(policy_json: bytes, digest: str) -> Policy:
-    """Return the policy whose canonical JSON is *kept*, every number as it was approved.
+    """Return the policy whose canonical JSON is *policy_json*, every number as it was approved.
 
-    digest  SHA-256 of *kept*, hex, as the approval names it. PolicyError when it is another one,
-            or when this edition of the program would read another policy than was written.
+    digest  SHA-256 of the JSON, hex, as the approval names it.
+
+    Raises PolicyError if the JSON has another digest, or if this edition of the program would read
+    another policy than was written.
     """
-    found = sha256_hex(policy_json)
-    if found != digest:
+    actual_digest = sha256_hex(policy_json)
+    if actual_digest != digest:
         raise PolicyError(
-            f"the policy kept with it has the digest {found[:12]}, and {digest[:12]} was approved: "
-            "it was altered or damaged since"
+            f"the policy kept with it has the digest {actual_digest[:12]}, and {digest[:12]} was "
+            "approved: it was altered or damaged since"
         )
     try:
         policy = _policy_from_json(json.loads(policy_json))
@@ -43,33 +45,35 @@ def parse_approved_policy(policy_json: bytes, digest: str) -> Policy:
 
 
 def policy_file_note(approved: Policy, policies: Mapping[str, Policy]) -> str:
-    """Return how the policy of that name differs now from *kept*, in words; empty: it does not."""
-    now = policies.get(approved.name)
-    if now is None:
+    """Return how the policy of this name differs now from *approved*; empty if it does not."""
+    current = policies.get(approved.name)
+    if current is None:
         return "kept from its start; there is no policy of that name any more"
-    if now.digest != approved.digest:
-        return f"kept from its start; the file now has another edition ({now.digest[:12]})"
+    if current.digest != approved.digest:
+        return f"kept from its start; the file now has another edition ({current.digest[:12]})"
     return ""
 
 
 def _policy_from_json(json_fields: Mapping[str, Any]) -> Policy:
-    whole = dict(json_fields)
-    whole |= {name: tuple(json_fields[name]) for name in TUPLE_FIELDS}
-    whole["canary"] = tuple(
+    policy_fields = dict(json_fields)
+    policy_fields |= {name: tuple(json_fields[name]) for name in TUPLE_FIELDS}
+    policy_fields["canary"] = tuple(
         _dataclass_from_json(CanaryStep, step) for step in json_fields["canary"]
     )
-    whole["weights"] = tuple((metric, float(weight)) for metric, weight in json_fields["weights"])
+    policy_fields["weights"] = tuple(
+        (metric, float(weight)) for metric, weight in json_fields["weights"]
+    )
     for name, kind in (("shadow", ShadowStage), ("outcome", GoodOutcome)):
-        whole[name] = (
+        policy_fields[name] = (
             None if json_fields[name] is None else _dataclass_from_json(kind, json_fields[name])
         )
-    made: Policy = _dataclass_from_json(Policy, whole)
-    return made
+    policy: Policy = _dataclass_from_json(Policy, policy_fields)
+    return policy
 
 
 def _dataclass_from_json(kind: Any, json_fields: Mapping[str, Any]) -> Any:  # noqa: ANN401  any of four dataclasses
-    """Return *kind* of JSON's fields. Canonical JSON writes 10.0 as 10: floats are made anew."""
-    floats = {one.name for one in fields(kind) if one.type in FLOAT_TYPES}
+    """Return an instance of *kind*. Canonical JSON writes 10.0 as 10, so floats are converted."""
+    floats = {field.name for field in fields(kind) if field.type in FLOAT_TYPES}
     return kind(
         **{
             name: float(value) if name in floats and value is not None else value

@@ -1,19 +1,22 @@
-"""Other tools' judges, rebuilt from their sources and docs, to stand beside ours in simulations.
+"""Decision rules of other tools, rebuilt from their sources and docs, to compare with our judge.
 
-Never used to decide anything. Each is as its docs' examples set it up; where they leave a bound to
-the user, 1 % of errors, a p99 of 1.15 times, a mean of 1.1 times production's. Their sources at
-the commits named in the research: Kayenta a69573be, Argo Rollouts 9f8d111d, Flagger 15bd6ad5.
+Nothing in production uses them. Each rule is set up as the examples in its tool's docs set it up.
+Where the docs leave a bound to the user, the bounds are 1 % of errors, a p99 of 1.15 times
+production's, and a mean latency of 1.1 times production's. The sources were read at these commits:
+Kayenta a69573be, Argo Rollouts 9f8d111d, Flagger 15bd6ad5.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
+from rollout.simulation.simulate import JudgeResult
 from rollout.simulation.streams import ArmTraffic, TrafficSecond
 
 ERRORS_MAX = 0.01
@@ -25,18 +28,18 @@ Floats = NDArray[np.float64]
 
 
 class OtherJudge(Protocol):
-    """One judge. It is shown every second, and looks when its own interval is over."""
+    """A decision rule that receives every second and decides when its own interval is over."""
 
     name: str
 
     def judge_second(self, tick: TrafficSecond) -> str:
-        """Take one second; return why it rolls back now, or empty."""
+        """Add one second. Return why the rule rolls back now, or an empty text."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """What a metrics store would say about one arm over a minute; NaN where nobody called."""
+    """What a metrics store would report about one arm over a minute; NaN where nobody called."""
 
     calls: int
     errors: int
@@ -45,30 +48,33 @@ class Minute:
 
     @property
     def error_rate(self) -> float:
-        """Of calls."""
+        """Errors per call, 0 to 1; NaN without calls."""
         return self.errors / self.calls if self.calls else math.nan
 
 
 @dataclass(slots=True)
 class Minutes:
-    """The minutes so far, of both arms."""
+    """The complete minutes of both arms, oldest first."""
 
     candidate: list[Minute] = field(default_factory=list)
     baseline: list[Minute] = field(default_factory=list)
     _open_seconds: list[TrafficSecond] = field(default_factory=list)
 
     def add_second(self, tick: TrafficSecond) -> bool:
-        """Add a second; return whether a minute is over."""
+        """Add a second. Return True if it completes a minute."""
         self._open_seconds.append(tick)
         if len(self._open_seconds) < MINUTE_S:
             return False
-        self.candidate.append(_minute([one.candidate for one in self._open_seconds]))
-        self.baseline.append(_minute([one.baseline for one in self._open_seconds]))
+        self.candidate.append(_minute([second.candidate for second in self._open_seconds]))
+        self.baseline.append(_minute([second.baseline for second in self._open_seconds]))
         self._open_seconds.clear()
         return True
 
     def last(self, minutes: int) -> tuple[Minute, Minute]:
-        """Return both arms' last *minutes* as one; latencies averaged by calls."""
+        """Return the last *minutes* of candidate and baseline, each merged into one.
+
+        Latencies are averages weighted by calls, as a metrics store computes them.
+        """
         return _merged(self.candidate[-minutes:]), _merged(self.baseline[-minutes:])
 
 
@@ -81,22 +87,23 @@ def _minute(arms: Sequence[ArmTraffic]) -> Minute:
 
 
 def _merged(minutes: Sequence[Minute]) -> Minute:
-    calls = sum(one.calls for one in minutes)
+    calls = sum(minute.calls for minute in minutes)
     if not calls:
         return Minute(0, 0, math.nan, math.nan)
-    told = [one for one in minutes if one.calls]
+    with_calls = [minute for minute in minutes if minute.calls]
     return Minute(
         calls,
-        sum(one.errors for one in minutes),
-        sum(one.p99_ns * one.calls for one in told) / calls,
-        sum(one.mean_ns * one.calls for one in told) / calls,
+        sum(minute.errors for minute in minutes),
+        sum(minute.p99_ns * minute.calls for minute in with_calls) / calls,
+        sum(minute.mean_ns * minute.calls for minute in with_calls) / calls,
     )
 
 
 class FlaggerShaped:
-    """Each minute: success below 99 %, p99 beyond 1.15 x, or no values; the fifth rolls back.
+    """Checks success rate and p99 each minute and rolls back at the fifth failed check.
 
-    Failed checks are never taken back by good ones. Flagger's default is 1; its docs use 5 to 10.
+    A check fails below 99 % success, beyond 1.15 times production's p99, and without values.
+    Good checks never cancel failed ones. Flagger's default is 1 check; its docs use 5 to 10.
     """
 
     name = "Flagger-shaped, 5 strikes"
@@ -107,7 +114,7 @@ class FlaggerShaped:
         self._strikes = 0
 
     def judge_second(self, tick: TrafficSecond) -> str:
-        """Look each minute."""
+        """Check each minute."""
         if not self._minutes.add_second(tick):
             return ""
         candidate, baseline = self._minutes.last(1)
@@ -118,9 +125,10 @@ class FlaggerShaped:
 
 
 class ArgoShaped:
-    """Each minute over the last five: errors or p99 beyond their bound; more than the limit abort.
+    """Measures error rate and p99 each minute over the last five minutes.
 
-    Failed measurements add up, consecutive or not. The default limit is 0; the docs' example has 3.
+    It aborts when more measurements failed than the limit allows, consecutive or not. The default
+    limit is 0; the example in the docs has 3.
     """
 
     def __init__(self, failures_max: int = 3) -> None:
@@ -130,7 +138,7 @@ class ArgoShaped:
         self._failed = 0
 
     def judge_second(self, tick: TrafficSecond) -> str:
-        """Look each minute."""
+        """Measure each minute."""
         if not self._minutes.add_second(tick):
             return ""
         candidate, baseline = self._minutes.last(5)
@@ -140,7 +148,11 @@ class ArgoShaped:
 
 
 class SageMakerShaped:
-    """Alarms: errors beyond 1 % twice in 10 min, or mean latency beyond 1.1 x twice in 5 min."""
+    """Alarms when a metric breaches its bound in two consecutive periods.
+
+    Errors breach beyond 1 % in a period of 10 minutes, mean latency beyond 1.1 times production's
+    in a period of 5 minutes.
+    """
 
     name = "SageMaker-shaped"
 
@@ -150,14 +162,14 @@ class SageMakerShaped:
         self._slow = 0
 
     def judge_second(self, tick: TrafficSecond) -> str:
-        """Look every 5 and every 10 minutes; missing data breaches nothing."""
+        """Check every 5 and every 10 minutes. A period without data does not breach."""
         if not self._minutes.add_second(tick):
             return ""
-        told = len(self._minutes.candidate)
-        if told % 10 == 0:
+        minutes = len(self._minutes.candidate)
+        if minutes % 10 == 0:
             candidate, _ = self._minutes.last(10)
             self._errors = self._errors + 1 if candidate.error_rate > ERRORS_MAX else 0
-        if told % 5 == 0:
+        if minutes % 5 == 0:
             candidate, baseline = self._minutes.last(5)
             slow = candidate.mean_ns > MEAN_RATIO_MAX * baseline.mean_ns
             self._slow = self._slow + 1 if slow else 0
@@ -165,7 +177,7 @@ class SageMakerShaped:
 
 
 class KayentaShaped:
-    """Every 10 min, Mann-Whitney over all one-minute points of errors and p99."""
+    """Compares all one-minute values of errors and p99 by Mann-Whitney, every 10 minutes."""
 
     name = "Kayenta-shaped, 6 looks"
 
@@ -174,16 +186,16 @@ class KayentaShaped:
         self._every_minutes = every_minutes
 
     def judge_second(self, tick: TrafficSecond) -> str:
-        """Classify both metrics; High on either is below the pass mark."""
+        """Classify both metrics. High on either metric is below the pass mark."""
         if not self._minutes.add_second(tick) or len(self._minutes.candidate) % self._every_minutes:
             return ""
         metrics: dict[str, Callable[[Minute], float]] = {
-            "errors": lambda one: one.error_rate,
-            "p99": lambda one: one.p99_ns,
+            "errors": lambda minute: minute.error_rate,
+            "p99": lambda minute: minute.p99_ns,
         }
         for name, read in metrics.items():
-            canary = _without_nan([read(one) for one in self._minutes.candidate])
-            control = _without_nan([read(one) for one in self._minutes.baseline])
+            canary = _without_nan([read(minute) for minute in self._minutes.candidate])
+            control = _without_nan([read(minute) for minute in self._minutes.baseline])
             if kayenta_classify(canary, control) == "High":
                 return f"{name} High"
         return ""
@@ -196,18 +208,38 @@ OTHER_JUDGES: tuple[Callable[[], OtherJudge], ...] = (
     SageMakerShaped,
     KayentaShaped,
 )
-"""A fresh judge of each shape."""
+"""Each call makes a judge that has seen nothing yet."""
+
+
+def judge_with_others(ticks: Iterable[TrafficSecond]) -> list[JudgeResult]:
+    """Return the result of each of OTHER_JUDGES on the same seconds."""
+    judges = [make_judge() for make_judge in OTHER_JUDGES]
+    ended: dict[str, JudgeResult] = {}
+    calls = second = 0
+    for tick in ticks:
+        calls += tick.candidate.calls
+        second = tick.second + 1
+        for judge in judges:
+            if judge.name not in ended and (reason := judge.judge_second(tick)):
+                ended[judge.name] = JudgeResult(judge.name, "rolled back", second, calls, reason)
+        if len(ended) == len(judges):
+            break
+    return [
+        ended.get(judge.name, JudgeResult(judge.name, "undecided", second, calls))
+        for judge in judges
+    ]
 
 
 def _without_nan(values: list[float]) -> list[float]:
     return [value for value in values if not math.isnan(value)]
 
 
-# Kayenta's NetflixACAJudge, ported; its Mann-Whitney interval is R's wilcox.test.
+# Kayenta's NetflixACAJudge, ported. Its Mann-Whitney interval is that of R's wilcox.test.
 
 CONFIDENCE = 0.98
 EFFECT_TOLERANCE = 0.25
 ROOT_TOLERANCE = 1e-4
+"""The tolerance with which wilcox.test calls R's uniroot."""
 
 
 def kayenta_classify(canary: Sequence[float], control: Sequence[float]) -> str:
@@ -227,7 +259,8 @@ def mann_whitney_interval(
 ) -> tuple[float, float, float]:
     """Return (low, high, Hodges-Lehmann estimate) of the shift canary - control."""
     x, y = np.array(canary, dtype=np.float64), np.array(control, dtype=np.float64)
-    if len(np.unique(x)) == 1 and len(np.unique(y)) == 1:  # they jitter constants; we do not
+    # Kayenta adds jitter to constants. Without jitter the shift of two constants is exact.
+    if len(np.unique(x)) == 1 and len(np.unique(y)) == 1:
         shift = float(x[0] - y[0])
         return shift, shift, shift
     z = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2)
@@ -237,72 +270,26 @@ def mann_whitney_interval(
         def beyond(shift: float) -> float:
             return _rank_z(x - shift, y) - quantile
 
-        at_least, at_most = beyond(least), beyond(most)
-        if quantile and at_least <= 0:
+        if quantile and beyond(least) <= 0:
             return least
-        if quantile and at_most >= 0:
+        if quantile and beyond(most) >= 0:
             return most
-        return find_root(least, most, at_least, at_most, beyond)
+        # R's uniroot is Brent's method with the same stopping rule, so the digits agree.
+        return float(brentq(beyond, least, most, xtol=ROOT_TOLERANCE))
 
     return root(z), root(-z), root(0.0)
 
 
 def _rank_z(x: Floats, y: Floats) -> float:
-    """Standardised rank sum of *x*, ties counted, continuity corrected."""
+    """Return the standardised rank sum of *x*, with ties counted and continuity corrected."""
     n, m = len(x), len(y)
     both = np.concatenate([x, y])
-    _, places, counts = np.unique(both, return_inverse=True, return_counts=True)
+    _, positions, counts = np.unique(both, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
-    ranks = (ends - (counts - 1) / 2)[places]
+    ranks = (ends - (counts - 1) / 2)[positions]
     statistic = float(ranks[:n].sum()) - n * (n + 1) / 2 - n * m / 2
     ties = float((counts.astype(np.float64) ** 3 - counts).sum())
     sigma = math.sqrt(n * m / 12 * (n + m + 1 - ties / ((n + m) * (n + m - 1))))
     if sigma == 0.0:
         return 0.0
     return (statistic - math.copysign(0.5, statistic) * (statistic != 0)) / sigma
-
-
-def find_root(
-    a: float, b: float, fa: float, fb: float, function: Callable[[float], float]
-) -> float:
-    """Return a root between *a* and *b*: Brent's method step by step as R's zeroin takes it."""
-    c, fc = a, fa
-    if fa == 0.0:
-        return a
-    for _ in range(1000):
-        previous = b - a
-        if abs(fc) < abs(fb):
-            a, b, c = b, c, b
-            fa, fb, fc = fb, fc, fb
-        tolerance = 2 * np.finfo(float).eps * abs(b) + ROOT_TOLERANCE / 2
-        step = (c - b) / 2
-        if abs(step) <= tolerance or fb == 0.0:
-            return b
-        if abs(previous) >= tolerance and abs(fa) > abs(fb):
-            step = _interpolated(a, b, c, fa, fb, fc, step, previous, tolerance)
-        if abs(step) < tolerance:
-            step = math.copysign(tolerance, step)
-        a, fa = b, fb
-        b += step
-        fb = function(b)
-        if (fb > 0 and fc > 0) or (fb < 0 and fc < 0):
-            c, fc = a, fa
-    return b
-
-
-def _interpolated(
-    a: float, b: float, c: float, fa: float, fb: float, fc: float,
-    step: float, previous: float, tolerance: float,
-) -> float:  # fmt: skip
-    """The secant or inverse quadratic step where it is trusted; else *step*, the bisection."""
-    gap = c - b
-    if a == c:
-        t1 = fb / fa
-        p, q = gap * t1, 1.0 - t1
-    else:
-        q, t1, t2 = fa / fc, fb / fc, fb / fa
-        p = t2 * (gap * q * (q - t1) - (b - a) * (t1 - 1.0))
-        q = (q - 1.0) * (t1 - 1.0) * (t2 - 1.0)
-    q, p = (-q, p) if p > 0 else (q, -p)
-    trusted = p < 0.75 * gap * q - abs(tolerance * q) / 2 and p < abs(previous * q / 2)
-    return p / q if trusted else step
