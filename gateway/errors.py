@@ -1,5 +1,5 @@
-"""What can go wrong in the gateway that is no caller's business. None of these reaches the wire."""
+"""Errors of the gateway that never reach a caller."""
 
 
 class SettingsError(ValueError):
-    """Two settings contradict each other; the gateway does not start."""
+    """A setting is unknown, mistyped or contradicts another one; the gateway does not start."""

@@ -1,4 +1,4 @@
-"""Where our own faults go: the log, with an id that the caller sees too, and no flood."""
+"""Logs the gateway's internal errors with an id that the caller sees, at a bounded rate."""
 
 import logging
 import secrets
@@ -9,7 +9,7 @@ LINES_A_SECOND_MAX = 20
 
 
 class InternalErrorLog:
-    """Notes faults; at most 20 lines a second, and says how many were left out."""
+    """Logs at most LINES_A_SECOND_MAX errors a second, and how many were left out."""
 
     def __init__(self, logger: logging.Logger, now_s: Callable[[], float] = monotonic) -> None:
         self._logger = logger
@@ -18,7 +18,7 @@ class InternalErrorLog:
         self._lines = 0
 
     def log_error(self, text: str, error: BaseException | None = None) -> str:
-        """Log *text* on one line and return the id a caller may quote to us: 8 hex digits."""
+        """Log *text* on one line; return the error id, 8 hex digits, for the caller to quote."""
         error_id = secrets.token_hex(4)
         second = int(self._now_s())
         if second != self._second:
