@@ -2,10 +2,10 @@
 
 ONNX Runtime walks a tree with one row at a time and predicts each branch; 100 trees of 31 leaves
 cost 3.2 us a row. `ingress/src/accel/trees.rs` evaluates each node for 16 rows at once without
-branches, which costs .5 us a row. It reads one kind of file: a TreeEnsembleRegressor of at most 32 leaves a
-tree and a Sigmoid, as training.export.convert writes boosting. It is used for a version only after
-both have given the same bits for comparison rows in this process. In every other case ONNX Runtime
-scores.
+branches, which costs .5 us a row. It reads one kind of file: a TreeEnsembleRegressor of at most 32
+leaves a tree and a Sigmoid, as training.export.convert writes boosting. It is used for a version
+only after both have given the same bits for comparison rows in this process. In every other case
+ONNX Runtime scores.
 """
 
 import logging
