@@ -106,8 +106,9 @@ class SourceFile:
 
     @property
     def area(self) -> str:
-        """The first folder: the room, `clients`, `benchmarks` or `tests`."""
-        return self.shown.split("/")[0]
+        """What is counted together: a room, `clients`, `benchmarks`, or a folder of `tests`."""
+        room, *folders, _ = self.shown.split("/")
+        return f"{room}/{folders[0]}" if room == "tests" and folders else room
 
     @property
     def lines(self) -> list[str]:

@@ -16,7 +16,7 @@ from tests.house.sources import CLIENT_FOLDER, MAY_IMPORT, REPOSITORY, ROOMS, fa
 
 
 @pytest.mark.walk
-def test_the_generated_protos_are_fresh(tmp_path: Path) -> None:
+def test_generated_protos_are_fresh(tmp_path: Path) -> None:
     """Running protoc now writes, byte for byte, what is committed; `make protos` refreshes it."""
     subprocess.run(
         [sys.executable, "-m", "protos.generate", str(tmp_path)], cwd=REPOSITORY, check=True
@@ -37,7 +37,7 @@ def test_the_generated_protos_are_fresh(tmp_path: Path) -> None:
 
 
 @pytest.mark.walk
-def test_the_wheel_holds_only_the_rooms(tmp_path: Path) -> None:
+def test_wheel_contains_only_the_rooms(tmp_path: Path) -> None:
     """No tests and no benchmarks: other packages have folders of those names."""
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
     subprocess.run([*build, str(REPOSITORY)], check=True, capture_output=True)
@@ -60,14 +60,14 @@ def test_both_wheels_carry_the_same_licence() -> None:
     assert [project["license-files"] for project in projects] == [["LICENSE"], ["LICENSE"]]
 
 
-def test_turnout_asks_for_the_client_of_its_own_version() -> None:
+def test_turnout_requires_the_client_of_its_own_version() -> None:
     """The two wheels are released together: docs/decisions/0005-client-package.md."""
     turnout, client = _project("."), _project("clients/python")
     assert client["version"] == turnout["version"]
     assert f"turnout-client=={client['version']}" in turnout["optional-dependencies"]["control"]
 
 
-def test_every_room_that_stands_is_packed() -> None:
+def test_wheel_packs_every_room() -> None:
     """The list in pyproject.toml names every room, or an installed wheel lacks one."""
     assert sorted(_packed_rooms()) == sorted(ROOMS)
     assert set(ROOMS) <= set(MAY_IMPORT)
@@ -82,7 +82,7 @@ def test_makefile_and_pre_commit_check_every_room() -> None:
     assert f"args: [{rooms.replace(' ', ', ')}, {CLIENT_FOLDER}]" in hooks
 
 
-def test_the_lock_file_holds_versions_and_hashes_and_no_addresses() -> None:
+def test_lock_file_has_versions_and_hashes_but_no_addresses() -> None:
     """The address of a package index belongs to the machine that installs."""
     lines = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8").splitlines()
 
@@ -91,7 +91,7 @@ def test_the_lock_file_holds_versions_and_hashes_and_no_addresses() -> None:
     fail_on_breaches([line for line in pins if "==" not in line or not line.endswith("\\")])
 
 
-def test_every_dependency_has_its_reason() -> None:
+def test_dependency_has_a_reason() -> None:
     """docs/decisions/0001-dependencies.md has a row for each dependency and no other row."""
     project = _project(".")
     asked = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]

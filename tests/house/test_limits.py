@@ -18,7 +18,7 @@ def rows_below(heading: str) -> dict[str, tuple[str, str]]:
     return {name: (value, reason) for name, value, reason in ROW.findall(section)}
 
 
-def test_every_setting_of_the_gateway_is_on_the_page_with_its_default() -> None:
+def test_limits_page_has_every_setting_with_its_default() -> None:
     """Each setting has a row with its default, as JSON, and a reason."""
     rows = rows_below("Gateway")
     fail_on_breaches(
@@ -39,7 +39,7 @@ def test_every_setting_of_the_gateway_is_on_the_page_with_its_default() -> None:
     )
 
 
-def test_the_constants_on_the_page_are_those_of_the_code() -> None:
+def test_limits_page_has_the_constants_of_the_code() -> None:
     """`supervision.slots.HELLO_MS_MAX` means gateway.supervision.slots.HELLO_MS_MAX."""
     rows = rows_below("Fixed in the code")
     assert len(rows) > 10

@@ -18,12 +18,12 @@ from tests.house.sources import (
     source_files,
 )
 
-REGISTRY_DOORS = ("registry.client", "registry.bundle", "registry.types")
-TURNOUT_DOORS = (*REGISTRY_DOORS, "registry.api.server")
+REGISTRY_PUBLIC = ("registry.client", "registry.bundle", "registry.types")
+PUBLIC_TO_TURNOUT = (*REGISTRY_PUBLIC, "registry.api.server")
 """turnout starts the control process, so it may also import what serves, but never the storage."""
 
 
-def test_a_room_imports_only_the_rooms_below_it() -> None:
+def test_room_imports_only_rooms_below_it() -> None:
     """Rooms beside each other share the rooms below them and import nothing of each other."""
     fail_on_breaches(
         [
@@ -37,22 +37,22 @@ def test_a_room_imports_only_the_rooms_below_it() -> None:
     )
 
 
-def test_the_registry_is_entered_by_its_three_doors() -> None:
+def test_registry_is_imported_through_its_public_modules() -> None:
     """Other rooms import registry.client, .bundle and .types, never its storage and rules."""
     fail_on_breaches(
         [
-            f"{file.shown}:{line}: {name} is not one of the registry's modules for others {doors}"
+            f"{file.shown}:{line}: {name} is not a public module of the registry {public}"
             for file in source_files(*ROOMS)
             if file.folder != "registry"
-            for doors in [TURNOUT_DOORS if file.folder == "turnout" else REGISTRY_DOORS]
+            for public in [PUBLIC_TO_TURNOUT if file.folder == "turnout" else REGISTRY_PUBLIC]
             for line, name in file.imports
             if name.split(".")[0] == "registry"
-            and not any(f"{name}.".startswith(f"{door}.") for door in doors)
+            and not any(f"{name}.".startswith(f"{module}.") for module in public)
         ]
     )
 
 
-def test_only_the_gateway_knows_the_native_front_door() -> None:
+def test_native_library_is_imported_by_the_gateway_only() -> None:
     """turnout_ingress is optional, so one room decides whether to use it."""
     fail_on_breaches(
         [
@@ -88,19 +88,19 @@ def loaded_by(module: str) -> set[str]:
 
 @pytest.mark.walk
 @pytest.mark.parametrize("module", ["gateway.supervision.supervisor", "gateway.__main__"])
-def test_the_supervisor_never_loads_grpc(module: str) -> None:
+def test_supervisor_never_loads_grpc(module: str) -> None:
     """A process that starts workers must not run grpc's threads (grpc#13873, #43055)."""
     assert "grpc" not in loaded_by(module)
 
 
 @pytest.mark.parametrize("room", FOLDERS)
-def test_our_room_is_not_shadowed(room: str) -> None:
+def test_room_is_not_shadowed_by_another_package(room: str) -> None:
     """A package named `features` in site-packages could be imported instead of the room."""
     module = importlib.import_module(room)
     assert Path(str(module.__file__)).parent == REPOSITORY / FOLDERS[room]
 
 
-def test_the_client_imports_grpc_protobuf_and_numpy_alone() -> None:
+def test_client_imports_only_grpc_protobuf_and_numpy() -> None:
     """The client depends on grpcio and protobuf, and numpy is optional."""
     allowed = {*sys.stdlib_module_names, "turnout_client", "grpc", "google", "numpy"}
     fail_on_breaches(

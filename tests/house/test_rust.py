@@ -23,7 +23,7 @@ UNSAFE = re.compile(r"^(?!\s*//).*\bunsafe\b")
 DOC_COMMENT = re.compile(r"^\s*//[/!] ?(.*)$")
 
 
-def test_unsafe_is_in_one_folder() -> None:
+def test_rust_unsafe_code_is_in_one_folder() -> None:
     """`unsafe` in ingress/src/sys/ alone, each block beside its reason; clippy looks at those."""
     fail_on_breaches(
         [

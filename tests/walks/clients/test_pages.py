@@ -1,4 +1,4 @@
-"""What the pages show is true: their programs and commands run, as they stand there."""
+"""The programs and commands of README.md and of the pages run as they stand there."""
 
 import os
 import re
@@ -16,18 +16,18 @@ pytestmark = pytest.mark.walk
 
 HOUSE = Path(__file__).parents[3]
 README = HOUSE / "README.md"
+PROGRAM_PAGES = (README, HOUSE / "docs" / "first-model.md")
+"""Pages whose programs run beside the demo, too; those of other pages have tests of their own."""
+
 BLOCKS = [
-    *snippets(README, "python", "console"),
-    *(
-        block
-        for page in (*sorted((HOUSE / "docs").glob("*.md")), CRATE / "README.md")
-        for block in snippets(page, "console")
-    ),
+    block
+    for page in [README, *sorted((HOUSE / "docs").glob("*.md")), CRATE / "README.md"]
+    for block in snippets(page, *(["python"] if page in PROGRAM_PAGES else []), "console")
 ]
 
 
 def run_page_line(played: PlayedDemo, line: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a program where `make run` was started, `turnout` and the load generator in reach."""
+    """Run a program in the folder of `make run`, with `turnout` and the load generator on PATH."""
     programs = [str(Path(sys.executable).parent), str(BINARY.parent), os.environ["PATH"]]
     return subprocess.run(
         line,
@@ -40,8 +40,8 @@ def run_page_line(played: PlayedDemo, line: list[str]) -> subprocess.CompletedPr
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_a_block_runs_as_it_stands(played_demo: PlayedDemo, block: Snippet) -> None:
-    """Each program, and each command line in order, leaves with 0."""
+def test_page_block_runs_as_it_stands(played_demo: PlayedDemo, block: Snippet) -> None:
+    """Each program, and each command line in order, ends with exit code 0."""
     if "turnout-loadgen" in block.body and build_generator() is None:
         pytest.skip("cargo is not there to build the load generator")
     lines = (
@@ -55,13 +55,13 @@ def test_a_block_runs_as_it_stands(played_demo: PlayedDemo, block: Snippet) -> N
         assert done.returncode == 0, f"{block}: {line[-1]}\n{done.stdout}{done.stderr}"
 
 
-def test_every_item_of_the_first_issue_has_its_command() -> None:
-    """S1 to S9, each in the table."""
+def test_readme_has_a_command_for_each_part() -> None:
+    """S1 to S9 are rows of the table."""
     text = README.read_text(encoding="utf-8")
     assert [n for n in range(1, 10) if f"\n| S{n} |" not in text] == []
 
 
-def test_every_page_that_is_linked_is_there() -> None:
-    """No dead link inside the house."""
+def test_readme_links_exist() -> None:
+    """README.md links no file that does not exist."""
     links = re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8"))
     assert [link for link in links if not (HOUSE / link).exists()] == []
