@@ -1,4 +1,4 @@
-# One door: everything a person or CI does here starts with `make`.
+# Everything that a person or CI does here starts with `make`. CONTRIBUTING.md explains the targets.
 # The first that runs: a version manager's shim may be there without its Python.
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
@@ -12,6 +12,7 @@ CARGO := $(shell cargo --version >/dev/null 2>&1 && command -v cargo)
 
 .PHONY: run ingress test unit walks nightly soak check protos lock fix bench
 
+# The lock file has turnout[all] and the tools of developers; pip only adds this repository.
 $(VENV)/.installed: requirements.lock pyproject.toml $(CLIENT)/pyproject.toml
 	@echo "Installing into $(VENV) (once, under a minute) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -24,7 +25,7 @@ ifeq ($(CARGO)-$(shell uname -s),$(CARGO)-$(if $(CARGO),Linux,none))
 ingress: $(VENV)/.ingress
 else
 ingress:
-	@echo "No cargo: the portable front door serves (docs/ingress.md says what the native one brings)."
+	@echo "No cargo: the portable front door serves (ingress/README.md says what the native one brings)."
 endif
 
 $(VENV)/.ingress: $(VENV)/.installed ingress/Cargo.toml $(shell find ingress/src -name '*.rs')
@@ -65,15 +66,17 @@ check: $(VENV)/.installed
 	@$(BIN)/mypy $(ROOMS) $(CLIENT)/src/turnout_client
 	@$(BIN)/python -m pytest tests/house -m "not nightly"
 
+# Also draws the table of folders, and lowers the numbers in tests/house/known.json.
 fix: $(VENV)/.installed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@TURNOUT_LOWER_KNOWN=1 $(BIN)/python -m pytest tests/house -m "not walk and not nightly"
 
 protos: $(VENV)/.installed
 	@$(BIN)/python -m protos.generate
 
 lock:
-	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-package turnout-client --no-header --extra data --extra dev --extra load --extra plots pyproject.toml -o requirements.lock
+	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-package turnout-client --no-header --extra all --extra data --extra dev --extra load --extra plots pyproject.toml -o requirements.lock
 
 # Nobody else should be busy on the machine; docs/performance.md says why.
 bench: $(VENV)/.installed

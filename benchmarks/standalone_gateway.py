@@ -36,11 +36,11 @@ class StandaloneGateway:
 
     program: subprocess.Popen[bytes]
     port: int
-    observe_port: int
+    metrics_port: int
 
     def fetch(self, path: str) -> str:
         """Fetch /metrics, /healthz or /workers."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.observe_port}{path}") as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}{path}") as page:
             text: str = page.read().decode()
             return text
 
@@ -127,7 +127,7 @@ def standalone_gateway(
                 assert program.poll() is None, (folder / "gateway.log").read_text()
                 time.sleep(0.02)
             ports = json.loads(announced.read_text())
-            yield StandaloneGateway(program, ports["port"], ports["observe_port"])
+            yield StandaloneGateway(program, ports["port"], ports["metrics_port"])
         finally:
             program.terminate()
             try:

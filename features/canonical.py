@@ -1,16 +1,16 @@
-"""One spelling for everything that is hashed."""
+"""The one JSON text of a value, from which all hashes are made."""
 
 import hashlib
 import json
 from typing import Any
 
 
-def canonical_json(value: Any) -> bytes:  # noqa: ANN401  any JSON value is what it takes
-    """Return *value* as the one UTF-8 JSON text that is hashed: sorted keys, no blanks, no NaN.
+def canonical_json(value: Any) -> bytes:  # noqa: ANN401  any JSON value is accepted
+    """Return *value* as canonical JSON in UTF-8: keys sorted, no blanks.
 
-    Floats are written as Python's shortest round-trip form; a float that is a whole number is
-    written as an integer, so that 1 and 1.0 are one value in every language.
-    Raises ValueError for NaN or infinity, which JSON cannot say.
+    A float is written in Python's shortest round-trip form. An integral float below 2**53 is
+    written as an integer, so that 1 and 1.0 give one text in every language.
+    Raises ValueError for NaN and infinity, which JSON cannot express.
     """
     return json.dumps(
         _with_integers(value),
@@ -22,7 +22,7 @@ def canonical_json(value: Any) -> bytes:  # noqa: ANN401  any JSON value is what
 
 
 def sha256_hex(content: bytes) -> str:
-    """SHA-256 of *content*, 64 lower-case hex digits."""
+    """Return the SHA-256 of *content* as 64 lower-case hex digits."""
     return hashlib.sha256(content).hexdigest()
 
 

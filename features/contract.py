@@ -1,4 +1,4 @@
-"""What a model is fed: its views, its request inputs, its outputs, and the hashes of these."""
+"""The model contract: the views, request inputs and outputs of a model, and their hashes."""
 
 import math
 from dataclasses import dataclass
@@ -12,26 +12,33 @@ from features.views import View
 
 @dataclass(frozen=True, kw_only=True)
 class RequestInput:
-    """One float32 the caller sends. A category is coded by position; unknown = K."""
+    """One float32 that the caller sends with each row.
+
+    dictionary  texts of a category, in order. The value is the position; an unknown text has the
+                value K, the number of entries. Empty for a number.
+    """
 
     name: str
     dictionary: tuple[str, ...] = ()
     default: float | None = None
-    """For named inputs left out; None: NaN."""
+    """Value of an input that a caller who names inputs leaves out. None means NaN."""
 
     @property
     def default_value(self) -> float:
-        """The default as a number: NaN where *default* is None."""
+        """The default as a float; NaN if *default* is None."""
         return math.nan if self.default is None else self.default
 
     def definition(self) -> dict[str, Any]:
-        """Return what is hashed, as JSON values."""
+        """Return the input as JSON values, for contract.json and for the hashes."""
         return {"name": self.name, "dictionary": list(self.dictionary), "default": self.default}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewUse:
-    """A view a model reads, and which of its features, in the order the model sees them."""
+    """A view that a model reads, and the features of it, in the order of the model's columns.
+
+    Raises ContractError when a feature is not in the view, or is named twice.
+    """
 
     view: View
     features: tuple[str, ...]
@@ -47,16 +54,21 @@ class ViewUse:
 
     @cached_property
     def columns(self) -> tuple[int, ...]:
-        """Position of each used feature in the view's stored row."""
-        place = {feature.name: index for index, feature in enumerate(self.view.features)}
-        return tuple(place[name] for name in self.features)
+        """The position of each used feature in the view's stored row."""
+        positions = {feature.name: index for index, feature in enumerate(self.view.features)}
+        return tuple(positions[name] for name in self.features)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelContract:
-    """The model sees (B, F) float32: the used features of *views* in order, then *inputs*.
+    """Everything that fixes a model's input matrix: (B, F) float32, C order.
 
-    entities   what a caller names in Row.keys, in order; each view's entities are among them.
+    The columns are the used features of *views* in order, then *inputs*.
+
+    entities   the entities that a caller names in Row.keys, in order. The entities of each view
+               are among them.
+
+    Raises ContractError when these contradict each other.
     """
 
     entities: tuple[str, ...]
@@ -66,10 +78,10 @@ class ModelContract:
 
     def __post_init__(self) -> None:
         for use in self.views:
-            strangers = [name for name in use.view.entities if name not in self.entities]
-            if strangers:
+            undeclared = [name for name in use.view.entities if name not in self.entities]
+            if undeclared:
                 raise ContractError(
-                    f"view {use.view.name!r} is keyed by {strangers}, which the model does not "
+                    f"view {use.view.name!r} is keyed by {undeclared}, which the model does not "
                     f"declare; its entities are {list(self.entities)}"
                 )
         names = [item.name for item in self.inputs]
@@ -80,22 +92,22 @@ class ModelContract:
 
     @property
     def width(self) -> int:
-        """F: how many float32 the model sees a row."""
+        """F, the number of float32 columns of the model's input matrix."""
         return sum(len(use.features) for use in self.views) + len(self.inputs)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The F column names: `view:feature`, then the request inputs' own names."""
+        """The F column names: `view:feature` for features, then the names of the inputs."""
         stored = [f"{use.view.name}:{name}" for use in self.views for name in use.features]
         return (*stored, *(item.name for item in self.inputs))
 
     @cached_property
     def model_contract(self) -> str:
-        """SHA-256 (hex) over the views with hashes and features used, request inputs, outputs."""
+        """SHA-256 (hex) over views with hashes and used features, request inputs and outputs."""
         return sha256_hex(
             canonical_json(
                 [
-                    [[u.view.name, u.view.view_hash, list(u.features)] for u in self.views],
+                    [[use.view.name, use.view.view_hash, list(use.features)] for use in self.views],
                     [item.definition() for item in self.inputs],
                     list(self.outputs),
                 ]
@@ -104,16 +116,16 @@ class ModelContract:
 
     @cached_property
     def input_contract(self) -> str:
-        """SHA-256 (hex) over the request inputs alone: what callers depend on."""
+        """SHA-256 (hex) over the request inputs alone, which are all that callers depend on."""
         return sha256_hex(canonical_json([item.definition() for item in self.inputs]))
 
     @cached_property
     def guard(self) -> int:
-        """What PredictRequest.contract must say: input_contract's first 8 bytes, little-endian."""
+        """Value of PredictRequest.contract: first 8 bytes of input_contract, little-endian."""
         return int.from_bytes(bytes.fromhex(self.input_contract)[:8], "little")
 
     def definition(self) -> dict[str, Any]:
-        """Return contract.json, whole: views with their full definitions, so it stands alone."""
+        """Return the content of contract.json. It holds the full definition of every view."""
         return {
             "entities": list(self.entities),
             "views": [
@@ -132,11 +144,12 @@ class ModelContract:
 
     @staticmethod
     def from_definition(definition: dict[str, Any]) -> "ModelContract":
-        """Rebuild a contract from contract.json and check every hash in it.
+        """Rebuild a contract from the content of contract.json, and check every hash in it.
 
-        Raises ContractError (or ViewError) when it does not hold together.
+        Raises ContractError or ViewError when a field is missing or a hash does not fit.
         """
         try:
+            # Build the contract from the parts.
             contract = ModelContract(
                 entities=tuple(definition["entities"]),
                 views=tuple(
@@ -155,7 +168,8 @@ class ModelContract:
                 ),
                 outputs=tuple(definition["outputs"]),
             )
-            written = [
+            # Compare the hashes that the file states with the hashes of what it holds.
+            stated = [
                 definition["model_contract"],
                 definition["input_contract"],
                 *(item["view_hash"] for item in definition["views"]),
@@ -167,6 +181,8 @@ class ModelContract:
             contract.input_contract,
             *(use.view.view_hash for use in contract.views),
         ]
-        if written != computed:
-            raise ContractError("a hash in contract.json is not the hash of what it names")
+        if stated != computed:
+            raise ContractError(
+                "a hash in contract.json differs from the hash of the views and inputs in it"
+            )
         return contract

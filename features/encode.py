@@ -1,7 +1,7 @@
-"""From raw typed columns to float32: the only code that turns a source's value into a feature.
+"""Turns the typed columns of a source into float32 features. No other code does this.
 
-The offline store, materialise and push all come through here, so that there is one rounding, one
-dictionary and one meaning of "missing".
+The offline store, materialise and push all use it. So a value is rounded, coded and found missing
+in the same way, whichever way it takes.
 """
 
 from collections.abc import Mapping
@@ -14,28 +14,31 @@ from features.errors import SourceError
 from features.views import Feature, View
 
 Column: TypeAlias = NDArray[Any]
-"""(N,) of one source column, as DuckDB's fetchnumpy gives it: numbers, bools, or objects holding
-str and None; a masked array where some are NULL."""
+"""(N,) values of one source column, as DuckDB's fetchnumpy returns them: numbers, bools, or objects
+that are str or None. A column with NULLs is a masked array."""
 
 Encoded: TypeAlias = tuple[NDArray[np.float32], NDArray[np.bool_]]
+"""Values, and whether each is valid (not missing)."""
 
 
 def encode_columns(view: View, columns: Mapping[str, Column]) -> Encoded:
-    """Return (values, valid), each (N, F) in the view's order.
+    """Return values and validity, each (N, F), with the features in the view's order.
 
-    category   its position in the dictionary; an unknown string is K, and valid; NULL is missing.
-    number     cast to float32, to nearest; NULL, NaN, infinite (also once cast) or outside the
-               bounds is missing. Bounds are compared as float32, both ends inclusive.
-    missing    value = the feature's default, valid = False.
+    category   becomes its position in the dictionary. An unknown string becomes K and is valid.
+               NULL is missing.
+    number     is rounded to the nearest float32. NULL, NaN, infinity (also after rounding) and
+               numbers outside the bounds are missing. The bounds are float32 and inclusive.
+    missing    the value is the feature's default, and it is not valid.
 
-    Raises SourceError, naming them, when columns are absent, of unequal length or of a type that
-    the feature cannot take.
+    Raises SourceError when a column is absent, has another length than the others, or has a type
+    that its feature cannot take. The message names the column.
     """
+    # All columns must be there, with the same number of rows.
     absent = [feature.name for feature in view.features if feature.name not in columns]
     if absent:
         raise SourceError(
-            f"view {view.name!r} declares {absent}, which its transform does not give; it gives "
-            f"{sorted(columns)}"
+            f"view {view.name!r} declares {absent}, which its transform does not return; it "
+            f"returns {sorted(columns)}"
         )
     lengths = {len(columns[feature.name]) for feature in view.features}
     if len(lengths) != 1:
@@ -43,27 +46,27 @@ def encode_columns(view: View, columns: Mapping[str, Column]) -> Encoded:
     shape = (lengths.pop(), len(view.features))
     values = np.empty(shape, dtype=np.float32)
     valid = np.empty(shape, dtype=np.bool_)
-    for place, feature in enumerate(view.features):
-        coded, known = (_category if feature.dtype == "category" else _number)(
-            view, feature, columns[feature.name]
-        )
-        values[:, place] = np.where(known, coded, np.float32(feature.default_value))
-        valid[:, place] = known
+    # Encode one column at a time; the default replaces what is missing.
+    for index, feature in enumerate(view.features):
+        encode_column = _encode_category if feature.dtype == "category" else _encode_number
+        coded, present = encode_column(view, feature, columns[feature.name])
+        values[:, index] = np.where(present, coded, np.float32(feature.default_value))
+        valid[:, index] = present
     return values, valid
 
 
-def _number(view: View, feature: Feature, column: Column) -> Encoded:
+def _encode_number(view: View, feature: Feature, column: Column) -> Encoded:
     present = ~np.ma.getmaskarray(column)
     raw = np.ma.getdata(column)
     if raw.dtype == object:
-        raw, present = _from_objects(view, feature, raw, present)
+        raw, present = _numbers_from_objects(view, feature, raw, present)
     if raw.dtype.kind not in "biuf":
         raise SourceError(
             f"view {view.name!r}: {feature.name!r} is a number, but its column holds {raw.dtype}; "
             "cast it in the transform"
         )
     with np.errstate(over="ignore", invalid="ignore"):
-        # Through float64 always: a pushed Python int and a BIGINT column round alike.
+        # Always through float64, so that a pushed Python int and a BIGINT column round alike.
         coded = raw.astype(np.float64).astype(np.float32)
         present = present & np.isfinite(coded)
         if feature.bounds is not None:
@@ -72,12 +75,14 @@ def _number(view: View, feature: Feature, column: Column) -> Encoded:
     return coded, present
 
 
-def _from_objects(
+def _numbers_from_objects(
     view: View, feature: Feature, raw: Column, present: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Numbers and None among objects: a column of NULLs only, or rows pushed one by one."""
+    """Convert objects that are numbers or None: a column of only NULLs, or pushed rows."""
     present = present & np.array([value is not None for value in raw], dtype=np.bool_)
-    wrong = [v for v in raw[present] if not isinstance(v, int | float | np.number | np.bool_)]
+    wrong = [
+        value for value in raw[present] if not isinstance(value, int | float | np.number | np.bool_)
+    ]
     if wrong:
         raise SourceError(
             f"view {view.name!r}: {feature.name!r} is a number, but {len(wrong)} of {len(raw)} "
@@ -88,7 +93,8 @@ def _from_objects(
     return numbers, present
 
 
-def _category(view: View, feature: Feature, column: Column) -> Encoded:
+def _encode_category(view: View, feature: Feature, column: Column) -> Encoded:
+    # Only texts are accepted. A column of only NULLs may have any type.
     present = ~np.ma.getmaskarray(column)
     raw = np.ma.getdata(column)
     if raw.dtype.kind not in "OUT":
@@ -98,16 +104,18 @@ def _category(view: View, feature: Feature, column: Column) -> Encoded:
                 f"{raw.dtype}; cast it to VARCHAR in the transform"
             )
         raw = np.full(len(raw), None, dtype=object)
-    codes: dict[object, float] = {name: float(code) for code, name in enumerate(feature.dictionary)}
-    unknown = float(len(feature.dictionary))
-    # A mask hides whatever lies below it; NULL and None are one.
-    texts = [value if here else None for value, here in zip(raw, present, strict=True)]
-    strangers = {type(value).__name__ for value in texts if not isinstance(value, str)}
-    if strangers - {"NoneType"}:
+    # NULL and None both mean missing. Below a mask, the value has no meaning.
+    texts = [value if is_present else None for value, is_present in zip(raw, present, strict=True)]
+    other_types = {type(value).__name__ for value in texts if not isinstance(value, str)}
+    other_types -= {"NoneType"}
+    if other_types:
         raise SourceError(
             f"view {view.name!r}: {feature.name!r} is a category, but its column holds "
-            f"{sorted(strangers - {'NoneType'})}; cast it to VARCHAR in the transform"
+            f"{sorted(other_types)}; cast it to VARCHAR in the transform"
         )
+    # The code of a text is its position in the dictionary, or K.
+    codes: dict[object, float] = {name: float(code) for code, name in enumerate(feature.dictionary)}
+    unknown = float(len(feature.dictionary))
     coded = np.fromiter((codes.get(text, unknown) for text in texts), np.float32, len(texts))
     known = np.fromiter((text is not None for text in texts), np.bool_, len(texts))
     return coded, known

@@ -1,24 +1,30 @@
-"""What can go wrong with features; whose fault is in the type."""
+"""Errors of the features room. The type of an error tells which person has to act."""
 
 
 class ViewError(ValueError):
-    """A declared view contradicts itself: its author's mistake, found before anything is read."""
+    """The declaration of a view contradicts itself. Its author must correct it.
+
+    It is raised when the view is declared, before any data is read.
+    """
 
 
 class ContractError(ValueError):
-    """A model and the views beside it do not fit together: the version's author's mistake."""
+    """A model and the views in its contract do not fit together. The model's author must act."""
 
 
 class EntityIdError(ValueError):
-    """An entity id is empty, too long or holds control characters: the caller's mistake."""
+    """An entity id is empty, too long or has control characters. The caller must correct it."""
 
 
 class SourceError(Exception):
-    """A source table does not have the columns its view declares."""
+    """A source table does not have the columns or types that its view declares."""
 
 
 class OnlineStoreError(Exception):
-    """The online store did not answer as promised. `reason` is one word for a metric label."""
+    """The online store did not give the values. `reason` is one word, used as a metric label.
+
+    OnlineReader.mget lists the reasons.
+    """
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)

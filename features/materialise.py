@@ -1,8 +1,8 @@
-"""Writing rows online: the newest offline row of each entity, or a stream's, in the same bytes.
+"""Writes rows to the online store: the newest offline row of each entity, or pushed rows.
 
-A row never replaces a newer one, whoever writes: the comparison runs inside the store, on the
-event time in the row's own bytes. Equal event times: the later write wins, so that a corrected
-row can be written again.
+A row never replaces a newer row, whichever process writes it: a Lua script in the store compares
+the event times in the two rows. At equal event times the later write wins, so that a corrected row
+can be written again.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,13 +21,14 @@ from features.staleness import FORGET_AFTER_TTLS
 from features.views import View
 
 BATCH_ROWS = 10_000
+"""Rows in one pipeline of commands."""
 
 EXPIRY_SLACK_MS = 3_600_000
-"""Clocks differ: a key goes an hour after `is_forgotten` makes no difference any more."""
+"""A key expires this long after its row counts as forgotten, because clocks differ."""
 
-# KEYS[1] key; ARGV[1] row; ARGV[2] Unix ms at which the key goes, 0: never.
-# Only a row of this view, this id and this length has an event time worth comparing.
-# One key a call, so that it runs on a Cluster too.
+# KEYS[1] is the key, ARGV[1] the row, ARGV[2] the key's expiry in Unix ms, or 0 for none.
+# Event times are compared only if the stored row has the same view, id and length; anything else
+# is replaced. Each call takes one key, so that the script runs on a Cluster as well.
 WRITE_IF_NEWER = """
 local stored = redis.call('GET', KEYS[1])
 local row = ARGV[1]
@@ -46,11 +47,11 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class WriteSummary:
-    """What was written online."""
+    """Numbers of rows after writing to the online store."""
 
     written: int
     older_than_stored: int
-    """Rows left alone because the store holds a newer one."""
+    """Rows that were not written because the store has a newer row."""
 
 
 def materialise(
@@ -62,37 +63,41 @@ def materialise(
     as_of_ms: int | None = None,
     progress: Callable[[int, int], None] = lambda _done, _rows: None,
 ) -> WriteSummary:
-    """Write each entity's newest offline row online. Safe to repeat, or to run beside `push`.
+    """Write the newest offline row of each entity to the online store.
 
-    client      redis-py's, in bytes (the default).
-    batch_rows  in one pipeline.
-    as_of_ms    only rows known by then; None: all that were ever ingested.
-    progress    told (rows done, rows in all) after each batch.
+    It may be repeated, and may run while rows are pushed.
 
-    Raises redis.RedisError when the store refuses; what was written before stays, and is right.
+    client      a redis-py client that returns bytes, which is the default.
+    batch_rows  rows in one pipeline of commands.
+    as_of_ms    takes only rows that were known at this instant, Unix ms; None takes all.
+    progress    called with (rows done, rows in all) after each batch.
+
+    Raises redis.RedisError when the store refuses a command. Rows written before stay, and are
+    valid.
     """
     latest = store.latest(view, as_of_ms=as_of_ms)
     layout = ViewRows(view)
     written = 0
     for start in range(0, len(latest), batch_rows):
-        part = slice(start, start + batch_rows)
+        batch = slice(start, start + batch_rows)
         packed = layout.pack(
-            latest.ids[part],
-            latest.event_times_ms[part],
-            latest.values[part],
-            latest.valid[part],
+            latest.ids[batch],
+            latest.event_times_ms[batch],
+            latest.values[batch],
+            latest.valid[batch],
         )
-        keys = layout.store_keys(latest.ids[part])
-        written += _write(client, keys, packed, expiries_ms(view, latest.event_times_ms[part]))
+        keys = layout.store_keys(latest.ids[batch])
+        written += _write(client, keys, packed, expiries_ms(view, latest.event_times_ms[batch]))
         progress(min(start + batch_rows, len(latest)), len(latest))
     return WriteSummary(written, len(latest) - written)
 
 
 def push_rows(view: View, client: redis.Redis, rows: Sequence[PushedRow]) -> WriteSummary:
-    """Write a stream's rows online, by the same encoding, bytes and comparison.
+    """Write pushed rows to the online store, encoded and compared as `materialise` does.
 
-    Give the same rows to `OfflineStore.append`, or training sets will not know them.
-    Raises SourceError, EntityIdError for rows that do not fit the view; nothing is written then.
+    Give the same rows to `OfflineStore.append_pushed`; otherwise training sets lack them.
+    Raises SourceError or EntityIdError for a row that does not fit the view. Then no row is
+    written.
     """
     columns = pushed_columns(view, rows)
     values, valid = encode_columns(view, columns)
@@ -105,21 +110,20 @@ def push_rows(view: View, client: redis.Redis, rows: Sequence[PushedRow]) -> Wri
 
 
 def expiries_ms(view: View, event_times_ms: NDArray[np.int64]) -> list[int]:
-    """When each row's key goes, Unix ms; 0: never.
+    """Return the instant at which each row's key expires, Unix ms; 0 means never.
 
-    Two TTLs after its event, when a row counts as never written (features.staleness), plus an
-    hour for clocks that differ. So customers who left, and views that were redefined, do not fill
-    the store for ever.
+    A key expires an hour after its row counts as never written, which is two TTLs after the event
+    (features.staleness). So rows of former customers and of redefined views leave the store.
     """
     life_ms = FORGET_AFTER_TTLS * view.ttl_ms + EXPIRY_SLACK_MS
     if life_ms >= EVENT_MS_MAX:
         return [0] * len(event_times_ms)
-    ends: list[int] = (event_times_ms + life_ms).tolist()
-    return ends
+    expiries: list[int] = (event_times_ms + life_ms).tolist()
+    return expiries
 
 
 def _write(client: redis.Redis, keys: list[bytes], rows: list[bytes], expiries: list[int]) -> int:
-    """Return how many rows were written; the others met a newer one."""
+    """Return the number of rows written. The store has newer rows for the others."""
     sha = str(client.script_load(WRITE_IF_NEWER))
     pipeline = client.pipeline(transaction=False)
     for key, row, expiry in zip(keys, rows, expiries, strict=True):

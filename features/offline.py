@@ -1,6 +1,7 @@
-"""The offline store: every row a view ever had, and what was known of an entity at an instant.
+"""The offline store: all rows of all views, as Parquet files, and point-in-time training sets.
 
-Under `<root>/<view>@<16 hex>/` lies one Parquet file an ingest, numbered in order, never changed.
+The folder `<root>/<view>@<first 16 hex digits of the view hash>/` has one file for each ingest,
+numbered in order. A file never changes.
 """
 
 import hashlib
@@ -36,27 +37,30 @@ CREATED = "created_ms"
 
 @dataclass(frozen=True, slots=True)
 class IngestSummary:
-    """What one ingest added."""
+    """The file that one ingest added."""
 
     path: Path
     rows: int
     missing: Mapping[str, int]
-    """Feature -> rows in which it took its default; only features above 0."""
+    """Feature -> number of rows in which it is missing. Features without such rows are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spine:
-    """N questions: what was known of these entities at these instants.
+    """The N rows of a training set: for each, the entity ids and the instant of the values.
 
-    ids        entity -> its N ids; every entity that the model's views are keyed by.
-    as_of_ms   (N,) int64 Unix ms.
+    ids        entity -> its N ids. Every entity by which the model's views are keyed is needed.
+    as_of_ms   (N,) int64, Unix ms.
     """
 
     ids: Mapping[str, Sequence[str]]
     as_of_ms: NDArray[np.int64]
 
     def joined(self, view: View) -> list[bytes]:
-        """Each question's id in *view*. Raises EntityIdError, SourceError for absent entities."""
+        """Return the N joined ids for *view*.
+
+        Raises EntityIdError for a bad id, SourceError for an absent entity or unequal lengths.
+        """
         absent = [name for name in view.entities if name not in self.ids]
         if absent:
             raise SourceError(
@@ -73,24 +77,25 @@ class Spine:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """What the model would have seen, had it been asked: columns as the contract orders them."""
+    """The stored features that the model would have been given at each instant of a spine."""
 
     values: NDArray[np.float32]
-    """(N, F) C order, F = used features of all views; request inputs are the recipe's."""
+    """(N, F) in C order: the used features of all views, in the contract's order. Request inputs
+    are not among them; the recipe gives those."""
     flags: NDArray[np.uint32]
-    """(N,) turnout.v1.RowFlag bits, as online."""
+    """(N,) turnout.v1.RowFlag bits, the same as online."""
     names: tuple[str, ...]
-    """F names, `view:feature`."""
+    """The F column names, `view:feature`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LatestRows:
-    """The newest row of each entity, by id."""
+    """The newest row of each entity of one view, ordered by id."""
 
     ids: list[bytes]
     event_times_ms: NDArray[np.int64]
     values: NDArray[np.float32]
-    """(N, F) all the view's features; invalid slots hold the default."""
+    """(N, F): all features of the view. Invalid features hold the default."""
     valid: NDArray[np.bool_]
 
     def __len__(self) -> int:
@@ -98,7 +103,7 @@ class LatestRows:
 
 
 class OfflineStore:
-    """Files below *root*; safe for several processes that ingest at once."""
+    """Reads and writes the Parquet files below *root*. Several processes may ingest at once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -106,15 +111,15 @@ class OfflineStore:
     def ingest(
         self, view: View, source: Path | str, *, created_ms: int | None = None
     ) -> IngestSummary:
-        """Run the view's transform over *source* and keep its rows.
+        """Run the view's transform over *source* and store the rows that it returns.
 
-        source      a Parquet file or a glob of them; the transform sees it as table `source`.
-        created_ms  when these rows became known, Unix ms: training sets as of an earlier instant
-                    do not see them. A transform that gives a `created_ms` column itself (a
-                    backfill knows better) is taken at its word, row by row.
+        source      a Parquet file, or a glob of several. The transform reads it as table `source`.
+        created_ms  the instant at which the rows became known, Unix ms. Training sets as of an
+                    earlier instant do not have them. A column `created_ms` of the transform, which
+                    a backfill should have, takes precedence.
 
-        Raises SourceError when the source or the transform lacks a column or has it in another
-        type, EntityIdError for a bad id. Nothing is kept then.
+        Raises SourceError when a column is absent or has another type, or the SQL fails, and
+        EntityIdError for a bad id. Then no row is stored.
         """
         with _connect() as connection:
             try:
@@ -128,28 +133,35 @@ class OfflineStore:
     def append_pushed(
         self, view: View, rows: Sequence[PushedRow], *, created_ms: int
     ) -> IngestSummary:
-        """Keep rows that were pushed online, so that training sets know them too."""
+        """Store rows that were pushed online, so that training sets have them as well.
+
+        created_ms  the instant at which the rows became known, Unix ms.
+
+        Raises as `ingest` does.
+        """
         return self._write_part(view, pushed_columns(view, rows), created_ms)
 
     def training_set(self, contract: ModelContract, spine: Spine) -> TrainingSet:
-        """Return what was known at each instant of *spine*: point-in-time correct.
+        """Return the features as they were known at each instant of *spine*.
 
-        Of an entity's rows with event time and created time at or before the instant, the newest
-        counts (ties: the one created last, then ingested last), if staleness allows.
-        Raises SourceError, EntityIdError for a spine that does not fit the contract.
+        The rows with event time and created time at or before the instant count. Of an entity's
+        such rows, the one with the newest event is taken; among equal events the one created
+        last, then the one ingested last. A stale row gives the defaults.
+
+        Raises SourceError or EntityIdError for a spine that does not fit the contract.
         """
         count = len(spine.as_of_ms)
         flags = np.zeros(count, dtype=np.uint32)
         blocks: list[NDArray[np.float32]] = [np.empty((count, 0), dtype=np.float32)]
         for use in contract.views:
-            values, of_view = self._as_of(use.view, spine)
+            values, view_flags = self._as_of(use.view, spine)
             blocks.append(values[:, use.columns])
-            flags |= of_view
+            flags |= view_flags
         width = sum(len(use.features) for use in contract.views)
         return TrainingSet(np.concatenate(blocks, axis=1), flags, contract.names[:width])
 
     def latest(self, view: View, *, as_of_ms: int | None = None) -> LatestRows:
-        """Return the newest row of every entity, as known at *as_of_ms* (None: of all kept)."""
+        """Return the newest row of each entity as known at *as_of_ms*, Unix ms; None takes all."""
         files = self._files(view)
         if not files:
             columns: dict[str, Column] = {}
@@ -163,7 +175,7 @@ class OfflineStore:
         return LatestRows(ids, event_times, values, valid)
 
     def digest(self, views: Sequence[View]) -> str:
-        """SHA-256 (hex) over the files of *views*: which data a training set came from."""
+        """Return the SHA-256 (hex) over the files of *views*, which identifies training data."""
         digest = hashlib.sha256()
         for path in sorted(path for view in views for path in self._files(view)):
             with path.open("rb") as file:
@@ -180,75 +192,75 @@ class OfflineStore:
     def _write_part(
         self, view: View, columns: Mapping[str, Column], created_ms: int | None
     ) -> IngestSummary:
+        # Encode and check everything before a file is made.
         values, valid = encode_columns(view, columns)
         words = valid_words(valid)
         table: dict[str, Column] = {
             "entity_id": _entity_ids(view, columns),
             EVENT_TIME: _instants(view, columns, EVENT_TIME),
             CREATED: _created(view, columns, created_ms, len(values)),
-            **{
-                name: np.ascontiguousarray(words[:, place])
-                for place, name in enumerate(valid_columns(view))
-            },
-            **{
-                name: np.ascontiguousarray(values[:, place])
-                for place, name in enumerate(feature_columns(view))
-            },
+            **dict(zip(valid_columns(view), words.T, strict=True)),
+            **dict(zip(feature_columns(view), values.T, strict=True)),
         }
+        # Write a temporary file, then give it its number.
         folder = self._folder(view)
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{secrets.token_hex(8)}.part"
         try:
             with _connect() as connection:
-                connection.register(
-                    "arriving", {n: np.ascontiguousarray(c) for n, c in table.items()}
-                )
+                contiguous = {name: np.ascontiguousarray(column) for name, column in table.items()}
+                connection.register("arriving", contiguous)
                 connection.execute(write_sql(part))
             path = _publish(part)
         finally:
             part.unlink(missing_ok=True)
-        absent = (~valid).sum(axis=0).tolist()
+        # Count the missing values of each feature.
+        counts = (~valid).sum(axis=0).tolist()
         names = [feature.name for feature in view.features]
-        missing = {name: n for name, n in zip(names, absent, strict=True) if n}
+        missing = {name: count for name, count in zip(names, counts, strict=True) if count}
         return IngestSummary(path, len(values), missing)
 
     def _as_of(self, view: View, spine: Spine) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
-        """Return (values (N, F of the view), flags (N,)) for each question of *spine*."""
+        """Return values (N, all F features of the view) and RowFlag bits (N,) for *spine*."""
+        # Join in DuckDB. The result has one row for each row of the spine that had a stored row.
         ids = spine.joined(view)
         count, files = len(ids), self._files(view)
         columns: dict[str, Column] = {}
-        place = np.empty(0, dtype=np.int64)
+        positions = np.empty(0, dtype=np.int64)
         if files and count:
-            asked = {
-                "place": np.arange(count, dtype=np.int64),
+            spine_columns = {
+                "position": np.arange(count, dtype=np.int64),
                 "entity_id": np.array([item.decode() for item in ids], dtype=object),
                 "as_of_ms": np.ascontiguousarray(spine.as_of_ms, dtype=np.int64),
             }
             with _connect() as connection:
-                connection.register("spine", asked)
+                connection.register("spine", spine_columns)
                 columns = _fetch(connection, as_of_sql(view, files))
-            place = np.asarray(columns["place"])
-        found_values, found_valid = _assemble_rows(view, columns, len(place))
-        stale = _scatter(count, place, columns.get("stale"))
-        forgotten = _scatter(count, place, columns.get("forgotten"))
-        missing = forgotten | ~_scatter(count, place, np.ones(len(place), dtype=np.bool_))
+            positions = np.asarray(columns["position"])
+        joined_values, joined_valid = _assemble_rows(view, columns, len(positions))
+        # Spread the joined rows over the spine, and find why the others have none.
+        stale = _scatter(count, positions, columns.get("stale"))
+        forgotten = _scatter(count, positions, columns.get("forgotten"))
+        missing = forgotten | ~_scatter(count, positions, np.ones(len(positions), dtype=np.bool_))
         stale &= ~missing
-        whole = np.asarray(found_valid.all(axis=1))
-        defaulted = _scatter(count, place, ~whole)
+        all_valid = np.asarray(joined_valid.all(axis=1))
+        defaulted = _scatter(count, positions, ~all_valid)
+        # Rows that may not be used have the defaults.
         values = np.empty((count, len(view.features)), dtype=np.float32)
-        values[place] = found_values
+        values[positions] = joined_values
         values[missing | stale] = _default_values(view)
         return values, row_flags(missing, stale, defaulted)
 
 
 def _connect() -> duckdb.DuckDBPyConnection:
-    # Nothing is fetched from anywhere: Parquet is built in.
+    # DuckDB must not download extensions. Parquet is built in.
     return duckdb.connect(config={"autoinstall_known_extensions": "false"})
 
 
 def _fetch(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Column]:
-    """Run *sql*; its columns by name. ENUMs come as pandas' Categorical where pandas is there."""
+    """Run *sql* and return the columns of its result by name."""
     columns = connection.execute(sql).fetchnumpy()
+    # With pandas installed, an ENUM column is a pandas Categorical instead of an array.
     return {
         name: column if isinstance(column, np.ndarray) else np.asarray(column, dtype=object)
         for name, column in columns.items()
@@ -262,22 +274,22 @@ def _default_values(view: View) -> NDArray[np.float32]:
 def _assemble_rows(
     view: View, columns: Mapping[str, Column], count: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Put stored columns back together as (values, valid); no columns: no rows."""
+    """Return values and validity, each (*count*, F), from the columns of stored rows."""
     shape = (count, len(view.features))
     if count == 0:
         return np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_)
     words = np.stack([np.ma.getdata(columns[name]) for name in valid_columns(view)], axis=1)
     valid = valid_flags(words, len(view.features))
-    # An invalid slot's bits may have become NULL on the way (NaN does); its default has not.
+    # DuckDB may return NULL for NaN, so the defaults come from the view, not from the file.
     raw = np.stack([np.ma.getdata(columns[name]) for name in feature_columns(view)], axis=1)
     return np.where(valid, raw, _default_values(view)).astype(np.float32, copy=False), valid
 
 
 def _scatter(count: int, positions: NDArray[np.int64], column: Column | None) -> NDArray[np.bool_]:
-    whole = np.zeros(count, dtype=np.bool_)
+    scattered = np.zeros(count, dtype=np.bool_)
     if column is not None:
-        whole[positions] = column
-    return whole
+        scattered[positions] = column
+    return scattered
 
 
 def _check_schema(view: View, described: list[tuple[str, ...]]) -> None:
@@ -295,7 +307,7 @@ def _entity_ids(view: View, columns: Mapping[str, Column]) -> NDArray[np.object_
     checked: list[list[bytes]] = []
     for name in view.entities:
         if name not in columns:
-            raise SourceError(f"view {view.name!r}: its transform gives no {name!r} column")
+            raise SourceError(f"view {view.name!r}: its transform returns no {name!r} column")
         column = columns[name]
         texts = np.ma.getdata(column)
         absent = np.ma.getmaskarray(column)
@@ -312,10 +324,10 @@ def _entity_ids(view: View, columns: Mapping[str, Column]) -> NDArray[np.object_
 def _instants(view: View, columns: Mapping[str, Column], name: str) -> NDArray[np.int64]:
     column = columns.get(name)
     if column is None or column.dtype.kind not in "iu" or np.ma.getmaskarray(column).any():
-        seen = "absent" if column is None else f"{column.dtype}, or has NULLs"
+        problem = "absent" if column is None else f"{column.dtype}, or has NULLs"
         raise SourceError(
-            f"view {view.name!r}: {name!r} is {seen}; the transform must give it as BIGINT, Unix "
-            "milliseconds, in every row (epoch_ms(...) makes it from a timestamp)"
+            f"view {view.name!r}: {name!r} is {problem}; the transform must return it as BIGINT, "
+            "Unix milliseconds, in every row (epoch_ms(...) makes it from a timestamp)"
         )
     instants = np.ma.getdata(column).astype(np.int64)
     if len(instants) and not 0 <= instants.min() <= instants.max() < EVENT_MS_MAX:
@@ -333,17 +345,18 @@ def _created(
         return _instants(view, columns, CREATED)
     if created_ms is None:
         raise SourceError(
-            f"view {view.name!r}: say created_ms, or let the transform give a {CREATED!r} column"
+            f"view {view.name!r}: give created_ms, or let the transform return a {CREATED!r} column"
         )
     return np.full(count, created_ms, dtype=np.int64)
 
 
 def _publish(part: Path) -> Path:
-    """Give a finished file its number; the link fails rather than replace another's."""
+    """Link a finished file under the next free number, and return its path."""
     with part.open("rb") as file:
         os.fsync(file.fileno())
-    taken = sorted(part.parent.glob("*.parquet"))
-    number = int(taken[-1].stem) + 1 if taken else 1
+    published = sorted(part.parent.glob("*.parquet"))
+    number = int(published[-1].stem) + 1 if published else 1
+    # A link never replaces a file, so two processes cannot take the same number.
     while True:
         path = part.parent / f"{number:06d}.parquet"
         try:

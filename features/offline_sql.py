@@ -1,4 +1,4 @@
-"""The offline store's SQL, as text. No I/O here."""
+"""Writes the SQL of the offline store. Nothing is executed here."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,32 +9,38 @@ from features.views import View
 
 
 def feature_columns(view: View) -> list[str]:
-    """Names of the stored float32 columns; prefixed, so that no feature can shadow a key."""
+    """Return the names of the stored float32 columns, with a prefix that no key column has."""
     return [f"f_{feature.name}" for feature in view.features]
 
 
 def valid_columns(view: View) -> list[str]:
-    """Names of the stored validity words, UBIGINT; bit f % 64 of word f // 64 is feature f's."""
+    """Return the names of the stored validity words, UBIGINT.
+
+    Bit f % 64 of word f // 64 says that feature f is valid.
+    """
     return [f"valid_{word}" for word in range(-(-len(view.features) // WORD_BITS))]
 
 
 def source_sql(source: Path | str) -> str:
-    """Let the transform see *source* as the table `source`."""
+    """Return SQL that gives the transform the Parquet files *source* as the table `source`."""
     return f"CREATE TEMP VIEW source AS SELECT * FROM read_parquet({_text(str(source))})"
 
 
 def write_sql(path: Path) -> str:
-    """Write the registered table `arriving`."""
+    """Return SQL that writes the registered table `arriving` to a Parquet file."""
     return f"COPY arriving TO {_text(str(path))} (FORMAT parquet, COMPRESSION zstd)"
 
 
 def latest_sql(view: View, files: Sequence[Path], as_of_ms: int | None) -> str:
-    """One row an entity, by id: entity_id, event_time_ms, validity words, features."""
+    """Return SQL for the newest row of each entity, ordered by id.
+
+    Its columns are entity_id, event_time_ms, the validity words and the features.
+    """
     known = "true" if as_of_ms is None else f"known_ms <= {as_of_ms:d}"
-    kept = ", ".join([*valid_columns(view), *feature_columns(view)])
+    value_columns = ", ".join([*valid_columns(view), *feature_columns(view)])
     return f"""
         WITH {_stored_sql(files)}
-        SELECT entity_id, event_time_ms, {kept} FROM stored WHERE {known}
+        SELECT entity_id, event_time_ms, {value_columns} FROM stored WHERE {known}
         QUALIFY row_number() OVER (
             PARTITION BY entity_id
             ORDER BY event_time_ms DESC, created_ms DESC, ingest DESC, file_row_number DESC
@@ -43,14 +49,19 @@ def latest_sql(view: View, files: Sequence[Path], as_of_ms: int | None) -> str:
 
 
 def as_of_sql(view: View, files: Sequence[Path]) -> str:
-    """For the registered table `spine` (place, entity_id, as_of_ms): what was known then.
+    """Return SQL for the row that was newest at each instant of the registered table `spine`.
 
-    A row is known from the later of its event and created times on. ASOF JOIN takes one
-    inequality, and the row known last need not be the newest (late corrections, backfills). So
-    `best` carries, at each instant something became known, the rank of the newest row known by
-    then; the as-of join finds that instant, the plain join its row.
+    The table has the columns position, entity_id and as_of_ms. The result has a row for each
+    position whose entity had a row by then: position, stale, forgotten, validity words, features.
+
+    A row is known from the later of its event and created times. The row known last need not be
+    the newest, because of late corrections and backfills, and ASOF JOIN takes one inequality only.
+    So `best` has, for each instant at which a row became known, the rank of the newest row known
+    by then. ASOF JOIN finds that instant, and a plain join finds the row of that rank.
     """
-    kept = ", ".join(f"ranked.{c}" for c in [*valid_columns(view), *feature_columns(view)])
+    value_columns = ", ".join(
+        f"ranked.{column}" for column in [*valid_columns(view), *feature_columns(view)]
+    )
     age = "chosen.as_of_ms - ranked.event_time_ms"
     return f"""
         WITH {_stored_sql(files)},
@@ -67,25 +78,25 @@ def as_of_sql(view: View, files: Sequence[Path]) -> str:
             FROM ranked
         ),
         chosen AS (
-            SELECT spine.place, spine.as_of_ms, best.entity_id, best.rank
+            SELECT spine.position, spine.as_of_ms, best.entity_id, best.rank
             FROM spine ASOF JOIN best
               ON spine.entity_id = best.entity_id AND spine.as_of_ms >= best.known_ms
         )
-        SELECT chosen.place AS place,
+        SELECT chosen.position AS position,
                {stale_sql(age, view.ttl_ms)} AS stale,
                {forgotten_sql(age, view.ttl_ms)} AS forgotten,
-               {kept}
+               {value_columns}
         FROM chosen JOIN ranked
           ON chosen.entity_id = ranked.entity_id AND chosen.rank = ranked.rank
-        ORDER BY place"""
+        ORDER BY position"""
 
 
 def _stored_sql(files: Sequence[Path]) -> str:
-    listed = ", ".join(_text(str(path)) for path in files)
+    paths = ", ".join(_text(str(path)) for path in files)
     return f"""stored AS (
             SELECT *, greatest(event_time_ms, created_ms) AS known_ms,
                    CAST(regexp_extract(filename, '(\\d+)\\.parquet$', 1) AS BIGINT) AS ingest
-            FROM read_parquet([{listed}], filename=true, file_row_number=true)
+            FROM read_parquet([{paths}], filename=true, file_row_number=true)
         )"""
 
 

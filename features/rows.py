@@ -1,12 +1,14 @@
-"""One stored row: its key, its bytes, and many of them at once as a matrix.
+"""The key and the bytes of stored rows: packing, and decoding many rows into a matrix.
 
-Layout, little-endian (tests/vectors/feature_rows.json):
+One row, little-endian (examples are in tests/vectors/feature_rows.json):
 
     offset  0  8 B        first 8 bytes of the view's hash
             8  u64        xxh3_64 of the joined entity id
            16  i64        event time, Unix milliseconds
            24  W x u64    validity bits, least significant first; W = ceil(F / 64)
-       24+8W  F x f32     the features; an invalid slot holds its default
+       24+8W  F x f32     the features; an invalid feature holds its default
+
+`ViewRows.decode` and `decode_row` run for every batch of a gateway, and are written for speed.
 """
 
 from collections.abc import Sequence
@@ -28,84 +30,92 @@ STALE = int(predict_pb2.STALE)
 DEFAULTED = int(predict_pb2.DEFAULTED)
 
 EVENT_MS_MAX = 2**53
-"""Event times lie in 0 .. 2**53: exact as the doubles that Redis's Lua compares."""
+"""Event times are below this, so that they are exact as doubles: Redis's Lua compares doubles."""
 
 WORD_BITS = 64
 FLOATS = np.dtype("<f4")
 
 _HEAD = Struct("<QQq")
-"""View, id and event time."""
+"""The first three fields of a row: view, id and event time."""
 
 
 @dataclass(slots=True)
 class DecodedRows:
-    """B rows of one view, ready to be copied into a model's matrix."""
+    """B decoded rows of one view, to be copied into a model's input matrix."""
 
     values: NDArray[np.float32]
-    """(B, F), C order; defaults where missing, stale or invalid."""
+    """(B, F) in C order. Missing, stale and invalid features have their defaults."""
     flags: NDArray[np.uint32]
     """(B,) turnout.v1.RowFlag bits: MISSING, STALE, DEFAULTED. A missing or stale row is always
-    DEFAULTED too."""
+    DEFAULTED as well."""
     broken: int
-    """Rows with another view's hash, another entity's id or a wrong length; all MISSING. Above 0
-    means that a writer or a cache is broken."""
+    """Number of rows with another view's hash, another entity's id or a wrong length. They are
+    MISSING. A number above 0 means that a writer or a cache is broken."""
 
 
 class RowLayout(NamedTuple):
-    """What it takes to find and to read one view's rows (`ingress/src/rows.rs` does, natively)."""
+    """The constants that native code needs to build keys and to decode rows of one view."""
 
     view: int
-    """The first 8 bytes of its hash."""
+    """First 8 bytes of the view hash, as a little-endian integer."""
     ttl_ms: int
     tail: bytes
-    """What follows an id in a key; "{" comes before it."""
+    """The part of a key that follows the id. The part before the id is "{"."""
     all_valid: bytes
-    """A row's validity words when nothing is defaulted."""
+    """The validity words of a row in which every feature is valid."""
     defaults: bytes
-    """F float32."""
+    """F float32 in little-endian order."""
 
 
 class ViewRows:
-    """Keys and bytes of one view's rows. Built once a view; holds no state after that."""
+    """Builds keys, packs and decodes rows of one view. It does not change after construction."""
 
     def __init__(self, view: View) -> None:
         self.width = len(view.features)
+        """F, the number of features."""
         self._single_row_shape = (1, self.width)
-        self._valid_word_count = words = -(-self.width // WORD_BITS)
+        self._valid_word_count = -(-self.width // WORD_BITS)
+        # The row as a numpy record, so that all rows of a batch are read at once.
         self._layout = np.dtype(
             [
                 ("view", "<u8"),
                 ("id", "<u8"),
                 ("event_ms", "<i8"),
-                ("valid", "<u8", (words,)),
+                ("valid", "<u8", (self._valid_word_count,)),
                 ("values", "<f4", (self.width,)),
             ]
         )
         self.row_bytes = self._layout.itemsize
+        self._values_at = self._layout.fields["values"][1] if self._layout.fields else 0
+        # The constants that every row or key of this view has.
         self._ttl_ms = view.ttl_ms
         self._view = int.from_bytes(bytes.fromhex(view.view_hash)[:8], "little")
         self._tail = f"}}:{view.name}@{view.view_hash[:16]}".encode()
-        self._defaults = np.array([f.default_value for f in view.features], dtype=np.float32)
+        self._defaults = np.array(
+            [feature.default_value for feature in view.features], dtype=np.float32
+        )
         self._all_valid = valid_words(np.ones((1, self.width), dtype=np.bool_))[0]
         self._all_valid_bytes = self._all_valid.astype("<u8").tobytes()
-        self._values_at = self._layout.fields["values"][1] if self._layout.fields else 0
-        # Stands in for a row that is not there: it can never carry this view's hash.
+        # A row that stands for an absent one: its view differs from this view in every bit.
         absent = np.zeros(1, dtype=self._layout)
         absent["view"] = self._view ^ 0xFFFF_FFFF_FFFF_FFFF
         self._absent_row = absent.tobytes()
 
     @property
     def layout(self) -> RowLayout:
-        """How its rows lie."""
+        """The constants of this view, for the native library."""
         defaults = self._defaults.astype("<f4").tobytes()
         return RowLayout(self._view, self._ttl_ms, self._tail, self._all_valid_bytes, defaults)
 
     def store_key(self, entity_id: bytes) -> bytes:
-        """Return the store's key of one joined id; the braces keep an entity on one node."""
+        """Return the store key of a joined id.
+
+        The braces are a Redis Cluster hash tag: all views of an entity are on one node.
+        """
         return b"{" + entity_id + self._tail
 
     def store_keys(self, ids: Sequence[bytes]) -> list[bytes]:
-        """Return the store's keys of joined ids, in order."""
+        """Return the store keys of joined ids, in order."""
         tail = self._tail
         return [b"{" + entity_id + tail for entity_id in ids]
 
@@ -118,12 +128,13 @@ class ViewRows:
     ) -> list[bytes]:
         """Return the stored bytes of N rows.
 
-        ids             N joined ids, checked (features.entity_ids).
-        event_times_ms  (N,) int64 Unix ms, 0 to 2**53.
-        values, valid   (N, F) as features.encode gives them: invalid slots hold the default.
+        ids             N checked and joined ids (features.entity_ids).
+        event_times_ms  (N,) int64, Unix ms, from 0 to below 2**53.
+        values, valid   (N, F) as features.encode returns them: invalid features hold the default.
 
-        Raises ValueError when a shape or an event time is off.
+        Raises ValueError when shapes disagree or an event time is out of range.
         """
+        # Wrong arguments must not become bytes that a reader would trust.
         shape = (len(ids), self.width)
         if values.shape != shape or valid.shape != shape or event_times_ms.shape != shape[:1]:
             raise ValueError(
@@ -135,6 +146,7 @@ class ViewRows:
                 f"event times run from {event_times_ms.min()} to {event_times_ms.max()}; they are "
                 f"Unix milliseconds, 0 to {EVENT_MS_MAX}"
             )
+        # Fill all rows as one record array, then cut its bytes into rows.
         rows = np.zeros(len(ids), dtype=self._layout)
         rows["view"] = self._view
         rows["id"] = hashes_of(ids)
@@ -147,19 +159,21 @@ class ViewRows:
     def decode(
         self, replies: Sequence[bytes | None], id_hashes: NDArray[np.uint64], now_ms: int
     ) -> DecodedRows:
-        """Turn one MGET's replies into a matrix; never raises for what the replies hold.
+        """Decode the values of one MGET. No content of a value makes this raise.
 
-        replies    B stored values, in the order asked; None: no such key.
-        id_hashes  (B,) xxh3_64 of the joined id asked for, each.
-        now_ms     Unix ms; the instant rows are judged stale at.
+        replies    B stored values, in the order of the keys; None for an absent key.
+        id_hashes  (B,) uint64: xxh3_64 of the joined id of each key.
+        now_ms     the instant of the read, Unix ms, from which ages are counted.
 
-        One join and one view over all rows; 64 rows of 20 take about 12 us
-        (benchmarks/micro/row_decode.py). A value of a wrong length is replaced before the join, so
-        it cannot shift its neighbours.
+        The values are joined and read as one record array. 64 rows of 20 features take about
+        12 us (benchmarks/micro/row_decode.py).
         """
         size, absent = self.row_bytes, self._absent_row
-        whole = [r if r is not None and len(r) == size else absent for r in replies]
-        rows = np.frombuffer(b"".join(whole), dtype=self._layout)
+        # A value of a wrong length would shift all rows behind it, so it is replaced first.
+        values_or_absent = [
+            reply if reply is not None and len(reply) == size else absent for reply in replies
+        ]
+        rows = np.frombuffer(b"".join(values_or_absent), dtype=self._layout)
         present = (rows["view"] == self._view) & (rows["id"] == id_hashes)
         values = np.array(rows["values"], dtype=np.float32, order="C")
         age_ms = now_ms - rows["event_ms"]
@@ -168,9 +182,11 @@ class ViewRows:
             defaulted = rows["valid"][:, 0] != self._all_valid[0]
         else:
             defaulted = (rows["valid"] != self._all_valid).any(axis=1)
+        # Nearly every batch ends here.
         if usable.all():
             return DecodedRows(values, defaulted * np.uint32(DEFAULTED), 0)
-        broken = len(whole) - int(np.count_nonzero(present)) - list(replies).count(None)
+        # Some rows cannot be used: they get the defaults, and flags that say why.
+        broken = len(replies) - int(np.count_nonzero(present)) - list(replies).count(None)
         values[~usable] = self._defaults
         missing = ~present | is_forgotten(age_ms, self._ttl_ms)
         flags = row_flags(missing, ~usable & ~missing, defaulted)
@@ -179,9 +195,10 @@ class ViewRows:
     def decode_row(
         self, reply: bytes | None, entity_id: bytes, now_ms: int
     ) -> tuple[NDArray[np.float32], int, int]:
-        """Return one row's (1, F) values, its flags and 1 if it was broken: `decode` of one reply.
+        """Decode one value, as `decode` does: return (1, F) values, RowFlag bits, and 1 if broken.
 
-        A fresh, whole row is read without numpy's dozen calls for columns, in 2 us.
+        A fresh row with all features valid takes 2 us, because it needs one numpy call instead of
+        a dozen.
         """
         values_at = self._values_at
         if reply is not None and len(reply) == self.row_bytes:
@@ -197,7 +214,7 @@ class ViewRows:
         return decoded.values, int(decoded.flags[0]), decoded.broken
 
     def default_rows(self, rows: int) -> DecodedRows:
-        """Return *rows* missing rows: what a model sees while the store does not answer."""
+        """Return *rows* missing rows, with which models score while the store does not answer."""
         values = np.empty((rows, self.width), dtype=np.float32)
         values[:] = self._defaults
         return DecodedRows(values, np.full(rows, MISSING | DEFAULTED, dtype=np.uint32), 0)
@@ -206,20 +223,21 @@ class ViewRows:
 def row_flags(
     missing: NDArray[np.bool_], stale: NDArray[np.bool_], defaulted: NDArray[np.bool_]
 ) -> NDArray[np.uint32]:
-    """Return RowFlag bits (N,): what both the online read and the offline join report."""
-    took_default = missing | stale | defaulted
+    """Return RowFlag bits (N,) for the online read and the offline join, from three (N,) columns.
+
+    A missing or stale row is DEFAULTED as well.
+    """
+    has_default = missing | stale | defaulted
     return (
-        missing * np.uint32(MISSING)
-        | stale * np.uint32(STALE)
-        | took_default * np.uint32(DEFAULTED)
+        missing * np.uint32(MISSING) | stale * np.uint32(STALE) | has_default * np.uint32(DEFAULTED)
     )
 
 
 def valid_words(valid: NDArray[np.bool_]) -> NDArray[np.uint64]:
     """Pack (N, F) bool into (N, ceil(F / 64)) words, least significant bit first."""
     count, width = valid.shape
-    words = -(-width // WORD_BITS)
-    packed = np.zeros((count, words * 8), dtype=np.uint8)
+    word_count = -(-width // WORD_BITS)
+    packed = np.zeros((count, word_count * 8), dtype=np.uint8)
     if width:
         bits = np.packbits(valid, axis=1, bitorder="little")
         packed[:, : bits.shape[1]] = bits
@@ -227,6 +245,6 @@ def valid_words(valid: NDArray[np.bool_]) -> NDArray[np.uint64]:
 
 
 def valid_flags(valid_words: NDArray[np.uint64], width: int) -> NDArray[np.bool_]:
-    """Undo `valid_words`: (N, W) words to (N, *width*) bool."""
+    """Unpack (N, W) words into (N, *width*) bool, the inverse of `valid_words`."""
     packed = np.ascontiguousarray(valid_words.astype("<u8", copy=False)).view(np.uint8)
     return np.unpackbits(packed, axis=1, count=width, bitorder="little").astype(np.bool_)

@@ -1,4 +1,4 @@
-"""A view: one definition of features, from which training sets and online rows both come."""
+"""Declares features. A view is the one definition that training sets and online rows come from."""
 
 import math
 import re
@@ -15,11 +15,14 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 @dataclass(frozen=True, kw_only=True)
 class Feature:
-    """One column of a view, float32 in every row.
+    """One column of a view, a float32 in every row.
 
-    dtype       "number", or "category": coded by its position in *dictionary*; unknown = K.
-    default     what a missing value becomes, float32; None: NaN (only for models that take it).
-    bounds      (lowest, highest) value kept; anything outside counts as missing.
+    dtype       "number" or "category". A category's value is its position in *dictionary*; a
+                string that is not in it has the value K, the number of entries.
+    default     value of a missing feature, float32. None means NaN, for models that accept NaN.
+    bounds      lowest and highest valid number. A number outside counts as missing.
+
+    Raises ViewError when these contradict each other.
     """
 
     name: str
@@ -34,22 +37,22 @@ class Feature:
         if (self.dtype == "category") != bool(self.dictionary):
             raise ViewError(
                 f"feature {self.name!r} is a {self.dtype} with {len(self.dictionary)} dictionary "
-                "entries; a category has at least one, a number none"
+                "entries; a category needs at least one, a number has none"
             )
         if len(set(self.dictionary)) != len(self.dictionary):
             raise ViewError(f"feature {self.name!r} lists a category twice in its dictionary")
         if self.default is not None and not math.isfinite(self.default):
-            raise ViewError(f"feature {self.name!r} has default {self.default}; say None for NaN")
+            raise ViewError(f"feature {self.name!r} has default {self.default}; use None for NaN")
         if self.bounds is not None and not self.bounds[0] <= self.bounds[1]:
-            raise ViewError(f"feature {self.name!r} has bounds {self.bounds}: lowest comes first")
+            raise ViewError(f"feature {self.name!r} has bounds {self.bounds}; put the lowest first")
 
     @property
     def default_value(self) -> float:
-        """The default as a number: NaN where *default* is None."""
+        """The default as a float; NaN if *default* is None."""
         return math.nan if self.default is None else self.default
 
     def definition(self) -> dict[str, Any]:
-        """Return what is hashed, as JSON values."""
+        """Return the feature as JSON values, for contract.json and for the view hash."""
         return {
             "name": self.name,
             "dtype": self.dtype,
@@ -61,13 +64,15 @@ class Feature:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """Features of one entity (or of one composite of entities), as of an instant.
+    """Features of one entity, or of a combination of entities, as of an instant.
 
-    entities       key columns, in order; composites are joined by 0x1F.
-    ttl_ms         a row older than this is stale, offline and online alike.
-    transform      SQL over a table named `source`; gives the entity columns, `event_time_ms`
-                   (int64, Unix ms) and one column a feature, by name.
+    entities       names of the key columns, in order. The ids of a combination are joined by 0x1F.
+    ttl_ms         age in milliseconds above which a row is stale, offline and online.
+    transform      DuckDB SQL over a table named `source`. It returns the entity columns,
+                   `event_time_ms` (int64, Unix ms) and one column for each feature, by name.
     source_schema  (column, DuckDB type) pairs that the source must have.
+
+    Raises ViewError when these contradict each other.
     """
 
     name: str
@@ -84,15 +89,18 @@ class View:
         if not 0 < len(names) <= FEATURES_MAX or len(set(names)) != len(names):
             raise ViewError(
                 f"view {self.name!r} has {len(names)} features, {len(set(names))} of them distinct;"
-                f" it needs 1 to {FEATURES_MAX}, each once"
+                f" it needs 1 to {FEATURES_MAX} different features"
             )
         if not self.entities or len(set(self.entities)) != len(self.entities):
-            raise ViewError(f"view {self.name!r} needs entities, each once; it has {self.entities}")
+            raise ViewError(
+                f"view {self.name!r} has entities {self.entities}; it needs at least one, and no "
+                "entity twice"
+            )
         if self.ttl_ms <= 0:
             raise ViewError(f"view {self.name!r} has ttl_ms={self.ttl_ms}; it must be above 0")
 
     def definition(self) -> dict[str, Any]:
-        """Return everything a value depends on, as JSON values; what *view_hash* covers."""
+        """Return the view as JSON values: everything that a stored value depends on."""
         return {
             "name": self.name,
             "entities": list(self.entities),
@@ -104,14 +112,14 @@ class View:
 
     @cached_property
     def view_hash(self) -> str:
-        """SHA-256 of the canonical definition, hex. Changes whenever a value could."""
+        """SHA-256 of the canonical definition, in hex. It changes whenever a value could change."""
         return sha256_hex(canonical_json(self.definition()))
 
     @staticmethod
     def from_definition(definition: dict[str, Any]) -> "View":
-        """Rebuild a view from what `definition` returned (or the JSON of it).
+        """Rebuild a view from the return value of `definition`, or from its JSON.
 
-        Raises ViewError when a field is missing, of the wrong shape, or contradicts another.
+        Raises ViewError when a field is missing, has another type, or contradicts another field.
         """
         try:
             return View(
@@ -129,7 +137,7 @@ class View:
                 ),
                 ttl_ms=definition["ttl_ms"],
                 transform=definition["transform"],
-                source_schema=tuple((c, t) for c, t in definition["source_schema"]),
+                source_schema=tuple((column, kind) for column, kind in definition["source_schema"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise ViewError(f"not a view's definition: {error!r}") from error
+            raise ViewError(f"not a definition of a view: {error!r}") from error

@@ -1,4 +1,4 @@
-"""`python -m gateway`: the supervisor, its workers and their spare, until told to stop."""
+"""`python -m gateway`: one host's supervisor with its workers and spare; SIGTERM drains it."""
 
 import argparse
 import asyncio
@@ -16,15 +16,16 @@ from gateway.ingress_choice import IngressChoice, check_built, is_built
 from gateway.settings import Settings
 from gateway.supervision.exposition import Report
 from gateway.supervision.supervisor import Supervisor
+from host.files import replace_file
 
 DESCRIPTORS_RESERVED = 512
-"""Of a process, beside its connections: journal, store, lines to children, libraries."""
+"""Descriptors of a process besides its connections: journal, store, channels, libraries."""
 
 log = logging.getLogger("gateway")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return the exit code: 0 drained, 1 killed, 2 settings that cannot be, or a port taken."""
+    """Run the gateway; return 0 when drained, 1 when killed, 2 for bad settings or a taken port."""
     options = _options(argv)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
@@ -39,64 +40,64 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def allow_descriptors(connections_max: int) -> None:
-    """Raise the soft limit, which workers inherit, to what connections_max promises.
+    """Raise the soft limit on descriptors, which workers inherit, to what connections_max needs.
 
-    Most systems start programs with 1,024, and leave a program the right to more.
+    Most systems start a program with 1,024 and allow it to raise that. When the hard limit is too
+    low, a warning is logged.
     """
-    wanted = connections_max + DESCRIPTORS_RESERVED
+    needed = connections_max + DESCRIPTORS_RESERVED
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and wanted > hard:
+    if hard != resource.RLIM_INFINITY and needed > hard:
         log.warning(
             "connections_max=%d needs %d file descriptors a worker and the system allows %d; raise "
             "its limit (ulimit -Hn, LimitNOFILE=) or lower connections_max",
             connections_max,
-            wanted,
+            needed,
             hard,
         )
-        wanted = hard
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        needed = hard
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 async def _run(settings: Settings, announce: Path | None) -> int:
     allow_descriptors(settings.connections_max)
-    supervisor = Supervisor(
-        settings, on_change=lambda report: _print_serving_line(report, port_line)
-    )
+    supervisor = Supervisor(settings, on_change=lambda report: _print_serving_line(report, ports))
+    # The supervisor's settings have the ports that were picked for 0.
     bound = supervisor.settings
-    port_line = {"port": bound.port, "observe_port": bound.observe_port}
+    ports = {"port": bound.port, "metrics_port": bound.metrics_port}
     if announce is not None:
-        part = announce.with_suffix(".part")
-        part.write_text(json.dumps({"host": bound.host, **port_line}), encoding="utf-8")
-        part.replace(announce)
+        replace_file(announce, json.dumps({"host": bound.host, **ports}), durable=False)
     return await supervisor.run()
 
 
 def _print_serving_line(report: Report, ports: dict[str, Any]) -> None:
-    """One JSON line on stdout each time the number of open slots changes."""
+    """Print one JSON line: it is called when the number of serving slots changes."""
     line = {"serving": report.serving, "slots": report.slots, **ports}
-    with contextlib.suppress(OSError):  # whoever read it may have left; the gateway stays
+    with contextlib.suppress(OSError):  # the reader of stdout may be gone; the gateway stays
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__)
-    parser.add_argument("--settings", type=Path, help="a JSON file; docs/limits.md has the names")
+    parser.add_argument(
+        "--settings", type=Path, help="a JSON file; docs/limits.md lists the settings"
+    )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="one setting, over the file's; the value as in JSON, or plain words",
+        help="one setting, which overrides the file; VALUE is JSON or plain text",
     )
     parser.add_argument(
         "--ingress",
         choices=[choice.value for choice in IngressChoice],
-        help="the front door (docs/ingress.md); short for --set ingress=",
+        help="the server implementation (ingress/README.md); short for --set ingress=",
     )
     parser.add_argument(
-        "--announce", type=Path, metavar="FILE", help="where to write the ports, as JSON"
+        "--announce", type=Path, metavar="FILE", help="write host and ports to FILE, as JSON"
     )
     return parser.parse_args(argv)
 
@@ -117,7 +118,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         values["ingress"] = options.ingress
     settings = Settings.from_json(json.dumps(values))
     check_built(settings.ingress, available=is_built())
-    settings.registry_token  # noqa: B018  said now, and not by each worker
+    settings.registry_token  # noqa: B018  a bad token file is reported here, once, and not by each worker
     return settings
 
 

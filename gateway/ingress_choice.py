@@ -1,4 +1,7 @@
-"""Which front door is asked for, and whether it is there; without importing either."""
+"""Which server implementation the settings choose, and whether it is installed.
+
+Imports neither implementation: the supervisor, which never loads grpc, uses this module.
+"""
 
 import importlib.util
 from enum import StrEnum
@@ -7,21 +10,21 @@ from gateway.errors import SettingsError
 
 
 class IngressChoice(StrEnum):
-    """What the setting `ingress` may say."""
+    """The values of the setting `ingress`."""
 
     AUTO = "auto"
-    """native where it is built, else grpcio."""
+    """`native` where it is built, else `grpcio`."""
     NATIVE = "native"
     GRPCIO = "grpcio"
 
 
 def is_built() -> bool:
-    """Whether turnout_ingress is there for this Python."""
+    """Whether turnout_ingress is installed for this Python."""
     return importlib.util.find_spec("turnout_ingress") is not None
 
 
 def check_built(ingress: str, *, available: bool) -> None:
-    """Raise SettingsError where *ingress* is native and it is not there."""
+    """Raise SettingsError when *ingress* is native and turnout_ingress is not *available*."""
     if ingress == IngressChoice.NATIVE and not available:
         raise SettingsError(
             "ingress='native' and turnout_ingress is not built for this Python; `make ingress` "

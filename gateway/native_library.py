@@ -1,6 +1,6 @@
 """The native door's Rust side, as Python sees it. Without it everything works on grpcio.
 
-`ingress/src/python.rs` is the other half of these signatures.
+`ingress/src/python/io_thread.rs` is the other half of these signatures.
 """
 
 import importlib
@@ -21,7 +21,7 @@ class IngressThread(Protocol):
         """Open host:port beside other processes; returns the port."""
         ...
 
-    def listen_at(self, fd: int) -> int:
+    def listen_fd(self, fd: int) -> int:
         """Listen at a bound socket that was lent; copies *fd*. Returns the port."""
         ...
 
@@ -33,7 +33,7 @@ class IngressThread(Protocol):
         """Readable when there is something to hear."""
         ...
 
-    def hush(self) -> None:
+    def clear_wakeup(self) -> None:
         """Make it unreadable."""
         ...
 
@@ -41,7 +41,7 @@ class IngressThread(Protocol):
         """Replace what is known of models."""
         ...
 
-    def waiting(self) -> bool:
+    def batch_ready(self) -> bool:
         """Whether calls wait that make a batch now; if not, the bell rings once they do."""
         ...
 
@@ -53,11 +53,11 @@ class IngressThread(Protocol):
         """Connections open."""
         ...
 
-    def take(self, rows_max: int, now_ns: int) -> tuple[Any, ...] | None:
+    def pop_calls(self, rows_max: int, now_ns: int) -> tuple[Any, ...] | None:
         """Calls' columns, as bytes."""
         ...
 
-    def answer(
+    def send_replies(
         self,
         model: str,
         version: str,
@@ -74,7 +74,9 @@ class IngressThread(Protocol):
         """Send replies; arrays by the buffer protocol. more: do not wake the thread for these."""
         ...
 
-    def refuse(self, handles: object, code: int, words: str, pushback_ms: int | None) -> None:
+    def refuse_calls(
+        self, handles: object, code: int, message: str, pushback_ms: int | None
+    ) -> None:
         """End these calls with one status."""
         ...
 
@@ -86,27 +88,27 @@ class IngressThread(Protocol):
         """Refusals made at the door since: model, code, words, pushback_ms, how many."""
         ...
 
-    def more(self, call: int) -> None:
+    def request_message(self, call: int) -> None:
         """Ask for a raw call's next message."""
         ...
 
-    def start(self, call: int, initial: MetadataPairs) -> None:
+    def set_headers(self, call: int, headers: MetadataPairs) -> None:
         """Set a raw call's response headers."""
         ...
 
-    def send(self, call: int, message: bytes) -> None:
+    def send_message(self, call: int, message: bytes) -> None:
         """Send one of a raw call's messages; "flushed" follows."""
         ...
 
-    def finish(self, call: int, code: int, words: str, trailing: MetadataPairs) -> None:
+    def end_call(self, call: int, code: int, message: str, trailing: MetadataPairs) -> None:
         """End a raw call."""
         ...
 
-    def leave(self) -> None:
+    def stop_listening(self) -> None:
         """Take in who waits at the ports, and leave them."""
         ...
 
-    def drain(self) -> None:
+    def send_goaway(self) -> None:
         """Ask clients to leave."""
         ...
 
@@ -118,7 +120,7 @@ class IngressThread(Protocol):
 class IngressLibrary(Protocol):
     """turnout_ingress."""
 
-    def Door(self, settings: Settings, methods: Mapping[str, str]) -> IngressThread:  # noqa: N802
+    def IngressThread(self, settings: Settings, methods: Mapping[str, str]) -> IngressThread:  # noqa: N802
         """Start the thread; each path's kind is predict, predict_stream, infer, unary or stream."""
         ...
 

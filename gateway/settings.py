@@ -1,4 +1,4 @@
-"""Every number an operator may set: its unit in the name, its reason beside it (docs/limits.md)."""
+"""The settings of a gateway. A setting's unit is in its name; docs/limits.md has its reason too."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -11,157 +11,162 @@ from registry.types import UnknownActorError, read_token
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Read once, at start; passed on as plain arguments, never looked up later."""
+    """Every setting with its default. Read once, at start; it never changes after."""
 
-    # Who and where
+    # Names and addresses
     gateway: str = "gateway-1"
-    """This host's name in windows and states; one a host."""
+    """This host's name in windows and in the registry; every host has its own."""
     folder: str = ".turnout/gateway"
-    """Last good deployments, version files and the journal live here."""
+    """Folder of the last good deployments, version files and the journal."""
     host: str = "127.0.0.1"
     port: int = 0
-    """gRPC; 0: the supervisor picks a free one, the same for all workers."""
-    observe_port: int = 0
-    """HTTP for /metrics, /healthz, /workers, by the supervisor, on loopback; 0: a free one."""
+    """TCP port for gRPC, the same for all workers; 0: the supervisor picks a free one."""
+    metrics_port: int = 0
+    """Loopback port of the supervisor's /metrics, /healthz and /workers; 0: it picks a free one."""
     registry: str = ""
-    """host:port; empty: serve what the folder holds."""
+    """host:port of the registry; empty: the gateway serves what the folder holds."""
     registry_token_file: str = ""
-    """Holds the gateway's bearer token, where the registry has an identities file (role gateway);
-    empty: none is sent, and the name is taken on trust."""
+    """File with the gateway's bearer token (role gateway), where the registry has an identities
+    file; empty: no token is sent, and the registry trusts the gateway's name."""
     redis_url: str = ""
     """redis:// or unix://; empty: models with stored features answer with defaults."""
     window_sinks: tuple[str, ...] = ()
-    """host:port of each WindowSink: rollout, monitoring."""
+    """host:port of each WindowSink, such as rollout and monitoring."""
     ingress: str = "auto"
-    """auto, native or grpcio; auto: native where it is built, else grpcio."""
+    """Which server listens: native, grpcio, or auto (native where it is built, else grpcio)."""
     unix_folder: str = ""
-    """Each worker also listens at worker-<slot>.sock in it; empty: nowhere."""
+    """Folder in which each worker also listens at worker-<slot>.sock; empty: TCP only."""
     tls_certificate: str = ""
-    """PEM, with those that lead to the authority; read anew when it changes. Empty: no TLS."""
+    """PEM file of the certificate with its chain; it is reloaded when it changes. Empty: no TLS."""
     tls_key: str = ""
-    """Its private key."""
+    """PEM file of the certificate's private key."""
     tls_client_authority: str = ""
-    """Whose certificates clients must show (mTLS); empty: clients need none."""
+    """PEM file of the authority that signs client certificates (mTLS); empty: clients need none."""
 
     # Processes
     workers: int = 2
-    """One a core. Each loads every deployed version."""
+    """Serving workers, one a core. Each loads every deployed version."""
     heartbeat_ms: int = 100
-    """A worker's event loop says so this often that it turns."""
-    silent_ms_max: int = 2_000
-    """No heartbeat for this long: the worker is stopped or hung, and killed."""
+    """Period of the heartbeats that a worker's event loop sends."""
+    heartbeat_timeout_ms: int = 2_000
+    """A worker that sent no heartbeat for this long is stopped or hung: it is killed."""
     worker_rss_mb_max: int = 2_048
-    """Memory mark: a worker above it is drained and replaced before the host runs out."""
+    """A worker with more resident memory is drained and replaced before the host runs out."""
     restart_backoff_ms_max: int = 5_000
-    """Between starts of a worker that keeps dying; begins at 100 ms and doubles."""
+    """Longest pause between starts of a worker that keeps dying; begins at 100 ms and doubles."""
     drain_grace_s: float = 10.0
-    """In-flight calls may take this long after a drain began; then the worker exits."""
-    stop_hand_over_s: float = 0.0
-    """On SIGTERM, before the grace: how long clients that are connected may go on calling, so that
-    they move to other hosts as their connections come of age. 0 where there is no other host."""
+    """Time that calls in flight get after a drain began; then the worker exits."""
+    stop_handover_s: float = 0.0
+    """Time that connected clients may go on calling after SIGTERM, before the grace begins. They
+    move to other hosts as their connections reach their age. 0 where there is no other host."""
     connection_age_s_max: float = 30.0
-    """Clients are asked to reconnect after this, +- 10 %, so that new workers get their share."""
+    """Clients are told to reconnect after this, +- 10 %, so that new workers get their share."""
 
     # Batches
     batch_rows_max: int = 512
-    """Rows in one ONNX run. 100 trees score 256 rows in about .3 ms here."""
+    """Rows in one run of a version. 100 trees score 256 rows in about .3 ms."""
     batches_in_flight_max: int = 3
-    """One waits for Redis while another scores; a third keeps both busy."""
+    """While one batch waits for Redis, another scores; a third keeps both busy."""
     batch_wait_us: int = 0
-    """How long the first row waits for company. 0: greedy, no added delay."""
+    """How long the first row of a batch waits for more rows; 0: it does not wait."""
     batch_gap_us: int = 700
-    """Native door: with 16 calls and more inside, between a batch and a next one of fewer than 32
-    rows, or than half of who is inside: a batch costs some 200 us, so at half of saturation small
-    ones alone fill a core."""
+    """Native server, with 16 calls and more inside: the pause after a batch before a next one of
+    fewer than 32 rows, or of fewer than half of the rows inside. A batch costs some 200 us, so at
+    half of saturation small batches alone would fill a core."""
 
     # Limits
     rows_inside_max: int = 8_192
-    """Rows admitted and not yet answered: 32 full batches. Past that, refuse."""
+    """Rows admitted and not yet answered, 16 full batches; calls beyond it are refused."""
     default_rows_pct: int = 90
-    """Of rows_inside_max, for all but CRITICAL calls: the rest is kept for those."""
+    """Share of rows_inside_max for all but CRITICAL calls; the rest is reserved for those."""
     sheddable_rows_pct: int = 50
-    """Of rows_inside_max, for SHEDDABLE calls: the first to be refused."""
+    """Share of rows_inside_max for SHEDDABLE calls, which are refused first."""
     rows_call_max: int = 1_024
-    """Rows in one call, where the model's policy does not say less."""
+    """Rows in one call; a model's policy may say less."""
     message_bytes_max: int = 4 * 1024 * 1024
-    """A larger request is RESOURCE_EXHAUSTED. 1,024 rows of 500 inputs are 2 MB."""
+    """Bytes of a message; a larger one is RESOURCE_EXHAUSTED. 1,024 rows of 500 inputs are 2 MB."""
     name_bytes_max: int = 128
-    """Model and version names; entity ids and sticky keys have the same bound."""
+    """Bytes of a model's or version's name; entity ids and sticky keys have the same bound."""
     request_id_bytes_max: int = 128
     calls_waiting_max: int = 2_048
-    """Calls that a worker has been sent and has not looked at: half a second's work. One more is
-    CANCELLED by grpc, whatever its criticality; connections and streams_max keep it from that."""
+    """Calls that grpcio has received and the worker has not read: half a second's work. gRPC
+    cancels calls beyond it, whatever their criticality; connections_max and streams_max prevent
+    that."""
     connections_max: int = 4_096
-    """Connections a worker holds; one more is closed at once. Each idle one costs some 20 kB."""
+    """Connections of a worker; one more is closed at once. An idle connection costs some 20 kB."""
     streams_max: int = 32
-    """Concurrent calls a connection; more wait in their client. With connections, it bounds how
-    many calls wait here, and so for how long (docs/operating.md)."""
+    """Concurrent calls of a connection; further calls wait in the client. Times the connections, it
+    bounds how many calls wait here, and so how long they wait (docs/operating.md)."""
     metadata_bytes_max: int = 8 * 1024
-    typed_bytes_max: int = 64 * 1024
-    """Of a ModelInfer outside raw_input_contents: more typed numbers cost a third of a second."""
+    typed_contents_bytes_max: int = 64 * 1024
+    """Bytes of a ModelInfer outside raw_input_contents. 4 MB of typed one-byte numbers would take a
+    third of a second to parse."""
     stream_calls_max: int = 64
-    """Messages of one PredictStream read and not yet answered; then it is read no further."""
-    body_ms_max: int = 1_000
-    """A call whose message has not arrived by then is ended: half-open streams hold nothing."""
-    answer_us_min: int = 200
-    """No answer has taken less; a call with less time left is refused before it costs anything."""
+    """Messages of one PredictStream that are read and not answered; no more is read meanwhile."""
+    message_ms_max: int = 1_000
+    """A call whose message has not arrived after this is ended, so that it holds no resources."""
+    deadline_left_us_min: int = 200
+    """A call with less time left is refused before it is scored: no answer takes less."""
     deadline_ms_default: int = 1_000
-    """For calls that name none, where the model's policy does not say."""
+    """Deadline of a call that sends none, where the model's policy does not give one."""
     deadline_ms_max: int = 60_000
-    """A later deadline is read as this one."""
+    """A later deadline is shortened to this."""
 
     # Outcomes
     outcome_keys_max: int = 200_000
-    """Newest idempotency keys remembered, and records read back at start: 30 MB, about .5 s."""
+    """Newest idempotency keys that are remembered, and records that are read back at start: 30 MB
+    and about .5 s."""
     outcome_late_days: int = 90
-    """An outcome further behind its prediction is kept, and counted as late."""
+    """An outcome further behind its prediction is kept and counted as late."""
 
     # Features
     feature_budget_ms: int = 30
-    """For one batch's online read, where the model's policy does not say less."""
+    """Time for one batch's read of the online store; a model's policy may say less."""
 
-    # First opening of a version, in a child
+    # Probes: the first opening of a version, in a child process
     probe_s_max: float = 60.0
-    """From start to proof; on a busy host a child of this may wait long for its turn."""
+    """From the start of a probe to its proof. On a busy host it may wait long for the CPU."""
     probe_cpu_s_max: int = 20
-    """CPU time for loading, golden rows and warming: a forest of 500 trees takes under one."""
+    """CPU time for loading, golden rows and warm-up. A forest of 500 trees takes less than 1 s."""
     probe_memory_mb_max: int = 2_048
-    """Address space, of which interpreter and onnxruntime take some 250 MB."""
+    """Address space of a probe, of which interpreter and onnxruntime take some 250 MB."""
     probe_run_ms_max: int = 1_000
-    """One row, at best: what takes longer would only ever be late."""
+    """Fastest run of one row. A version that takes longer would be late on every call."""
 
     # Candidates
     canary_budget_ms: int = 50
-    """How much later than production a canary may be; then production's answer goes out."""
+    """How much later than production a canary may be; then production answers its calls."""
     breaker_faulty_runs: int = 3
-    """A canary that failed in this many runs ..."""
+    """The breaker of a canary opens after it failed in this many runs ..."""
     breaker_faulty_keys: int = 5
-    """... on this many different keys, while production was fine on them, is not run again here."""
+    """... on this many different keys which production scored without a fault."""
     shadow_rows_waiting_max: int = 4_096
-    """Copies waiting to be scored by shadows; past that they are dropped and counted."""
+    """Copied rows that wait to be scored by shadows; further copies are dropped and counted."""
     shadow_memory_mb_max: int = 2_048
-    """Address space of one shadow's process; past it a run raises, there and not here."""
+    """Address space of one shadow process; an allocation past it fails there, not in the worker."""
     shadow_run_cpu_ms_max: int = 2_000
-    """CPU time in one run; then the shadow hangs: its process is ended, and it is blamed."""
-    shadow_silent_ms_max: int = 10_000
-    """A run not back after this: the process is stopped or starved; ended, and nobody is blamed."""
+    """CPU time of one run of a shadow. After that the shadow counts as hung: its process is killed
+    and the version is blamed."""
+    shadow_run_timeout_ms: int = 10_000
+    """Time of one run of a shadow. After that its process counts as stopped or starved: it is
+    killed and the version is not blamed."""
 
-    # Aside
+    # After the reply
     windows_waiting_max: int = 3_600
-    """Window batches kept for a sink that does not answer: one hour; then the oldest go."""
+    """Window batches kept for a sink that does not answer, one hour; then the oldest is dropped."""
     journal_bytes_waiting_max: int = 64 * 1024 * 1024
-    """Served vectors waiting for the disk."""
+    """Bytes of journal records that wait for the disk."""
 
     def __post_init__(self) -> None:
         self._refuse_if(
             self.rows_inside_max < 2 * self.batch_rows_max,
-            f"rows_inside_max={self.rows_inside_max} holds less than two batches of "
-            f"batch_rows_max={self.batch_rows_max}; one could not fill while another runs",
+            f"rows_inside_max={self.rows_inside_max} is less than two batches of batch_rows_max="
+            f"{self.batch_rows_max}; a batch could not fill while another one runs",
         )
         self._refuse_if(
             not 0 < self.sheddable_rows_pct <= self.default_rows_pct <= 100,
             f"sheddable_rows_pct={self.sheddable_rows_pct} and default_rows_pct="
-            f"{self.default_rows_pct} are not in order within 1..100; SHEDDABLE goes first",
+            f"{self.default_rows_pct} are not in order within 1..100; SHEDDABLE is refused first",
         )
         self._refuse_if(
             self.rows_call_max > self.rows_inside_max,
@@ -169,9 +174,9 @@ class Settings:
             f"{self.rows_inside_max}; the largest call could never be admitted",
         )
         self._refuse_if(
-            self.silent_ms_max < 5 * self.heartbeat_ms,
-            f"silent_ms_max={self.silent_ms_max} is under five heartbeats of heartbeat_ms="
-            f"{self.heartbeat_ms}; a busy worker would be killed for a hiccup",
+            self.heartbeat_timeout_ms < 5 * self.heartbeat_ms,
+            f"heartbeat_timeout_ms={self.heartbeat_timeout_ms} is under five heartbeats of "
+            f"heartbeat_ms={self.heartbeat_ms}; a busy worker would be killed for a short pause",
         )
         self._refuse_if(
             self.deadline_ms_default > self.deadline_ms_max,
@@ -191,7 +196,7 @@ class Settings:
         self._refuse_if(
             self.probe_run_ms_max >= 1e3 * self.probe_cpu_s_max,
             f"probe_run_ms_max={self.probe_run_ms_max} is not less than probe_cpu_s_max="
-            f"{self.probe_cpu_s_max} s; a slow version would be taken for one that hangs",
+            f"{self.probe_cpu_s_max} s; a slow version could not be told from a hung one",
         )
         self._refuse_if(
             self.ingress not in list(IngressChoice),
@@ -205,7 +210,7 @@ class Settings:
 
     @property
     def registry_token(self) -> str | None:
-        """The token in registry_token_file; SettingsError when it cannot be read."""
+        """The token in registry_token_file, or None without one; SettingsError if unreadable."""
         if not self.registry_token_file:
             return None
         try:
@@ -214,23 +219,23 @@ class Settings:
             raise SettingsError(f"registry_token_file: {error}") from error
 
     @staticmethod
-    def _refuse_if(contradiction: bool, text: str) -> None:
+    def _refuse_if(contradiction: bool, message: str) -> None:
         if contradiction:
-            raise SettingsError(text)
+            raise SettingsError(message)
 
     def to_json(self) -> str:
-        """Return the settings as JSON, for a worker started by exec."""
+        """Return the settings as JSON, for a worker that is started by exec."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> "Settings":
-        """Read settings; an unknown name or a wrong type stops the start, in words."""
+        """Read settings from JSON; SettingsError names an unknown setting or a wrong type."""
         values = json.loads(text)
-        known = {item.name: item for item in fields(Settings)}
+        defaults = {field.name: field.default for field in fields(Settings)}
         for name, value in values.items():
-            if name not in known:
+            if name not in defaults:
                 raise SettingsError(f"there is no setting {name!r}; docs/limits.md lists them")
-            default = known[name].default
+            default = defaults[name]
             if isinstance(default, tuple):
                 values[name] = tuple(value)
             elif isinstance(default, float) and isinstance(value, int):

@@ -1,14 +1,11 @@
-"""The one table from what went wrong to what the caller reads.
-
-Codes are gRPC's numbers, spelled here so that the core needs no grpc import.
-"""
+"""Statuses that a call can end with, by gRPC's numbers; no module imports grpc for them."""
 
 from dataclasses import dataclass
 from enum import IntEnum
 
 
 class Code(IntEnum):
-    """The gRPC status codes this gateway uses."""
+    """The gRPC status codes that this gateway uses."""
 
     OK = 0
     CANCELLED = 1
@@ -27,9 +24,9 @@ class Code(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One status for a caller: nothing of ours but these words leaves.
+    """The status that a call ends with. The caller sees nothing else of the cause.
 
-    pushback_ms  sent as grpc-retry-pushback-ms with UNAVAILABLE; None: not sent.
+    pushback_ms  sent as grpc-retry-pushback-ms with UNAVAILABLE; None: it is not sent.
     """
 
     code: Code
@@ -38,12 +35,12 @@ class Refusal:
 
 
 def refuse_internal(error_id: str) -> Refusal:
-    """Return the fixed words for everything that is our fault; the cause is only in our log."""
+    """Return the fixed INTERNAL status of a gateway error; the log has the cause by *error_id*."""
     return Refusal(Code.INTERNAL, f"the gateway failed on this call (error {error_id})")
 
 
 class RefusedError(Exception):
-    """A call ends with this refusal; raised between the door and whoever decides, never logged."""
+    """Ends a call with a refusal. The server sends its status to the caller; it is never logged."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)

@@ -304,38 +304,32 @@ class Decision(_message.Message):
     def __init__(self, at_unix_ns: _Optional[int] = ..., stage: _Optional[_Union[Stage, str]] = ..., revision: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., policy_digest: _Optional[str] = ..., first_second: _Optional[int] = ..., last_second: _Optional[int] = ...) -> None: ...
 
 class RolloutState(_message.Message):
-    __slots__ = ("status", "decisions", "split_salt", "closed_second", "sources", "metrics", "counted_keys", "late_windows", "duplicate_batches", "stages", "open_windows", "approved_shift", "counts", "numbers", "policy_json")
+    __slots__ = ("status", "decisions", "split_salt", "closed_second", "sources", "late_windows", "duplicate_batches", "stages", "open_windows", "approved_shift", "policy_json", "evidence")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     SPLIT_SALT_FIELD_NUMBER: _ClassVar[int]
     CLOSED_SECOND_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
-    METRICS_FIELD_NUMBER: _ClassVar[int]
-    COUNTED_KEYS_FIELD_NUMBER: _ClassVar[int]
     LATE_WINDOWS_FIELD_NUMBER: _ClassVar[int]
     DUPLICATE_BATCHES_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
     OPEN_WINDOWS_FIELD_NUMBER: _ClassVar[int]
     APPROVED_SHIFT_FIELD_NUMBER: _ClassVar[int]
-    COUNTS_FIELD_NUMBER: _ClassVar[int]
-    NUMBERS_FIELD_NUMBER: _ClassVar[int]
     POLICY_JSON_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     status: RolloutStatus
     decisions: _containers.RepeatedCompositeFieldContainer[Decision]
     split_salt: bytes
     closed_second: int
     sources: _containers.RepeatedCompositeFieldContainer[SourceState]
-    metrics: _containers.RepeatedCompositeFieldContainer[MetricState]
-    counted_keys: _containers.RepeatedCompositeFieldContainer[KeySet]
     late_windows: int
     duplicate_batches: int
     stages: _containers.RepeatedCompositeFieldContainer[StageState]
     open_windows: bytes
     approved_shift: ApprovedShift
-    counts: _containers.RepeatedCompositeFieldContainer[NamedCounts]
-    numbers: _containers.RepeatedCompositeFieldContainer[NamedNumbers]
     policy_json: bytes
-    def __init__(self, status: _Optional[_Union[RolloutStatus, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., split_salt: _Optional[bytes] = ..., closed_second: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[SourceState, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[MetricState, _Mapping]]] = ..., counted_keys: _Optional[_Iterable[_Union[KeySet, _Mapping]]] = ..., late_windows: _Optional[int] = ..., duplicate_batches: _Optional[int] = ..., stages: _Optional[_Iterable[_Union[StageState, _Mapping]]] = ..., open_windows: _Optional[bytes] = ..., approved_shift: _Optional[_Union[ApprovedShift, _Mapping]] = ..., counts: _Optional[_Iterable[_Union[NamedCounts, _Mapping]]] = ..., numbers: _Optional[_Iterable[_Union[NamedNumbers, _Mapping]]] = ..., policy_json: _Optional[bytes] = ...) -> None: ...
+    evidence: EvidenceState
+    def __init__(self, status: _Optional[_Union[RolloutStatus, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., split_salt: _Optional[bytes] = ..., closed_second: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[SourceState, _Mapping]]] = ..., late_windows: _Optional[int] = ..., duplicate_batches: _Optional[int] = ..., stages: _Optional[_Iterable[_Union[StageState, _Mapping]]] = ..., open_windows: _Optional[bytes] = ..., approved_shift: _Optional[_Union[ApprovedShift, _Mapping]] = ..., policy_json: _Optional[bytes] = ..., evidence: _Optional[_Union[EvidenceState, _Mapping]] = ...) -> None: ...
 
 class ApprovedShift(_message.Message):
     __slots__ = ("digest", "bins", "counts", "flip_rate")
@@ -349,21 +343,83 @@ class ApprovedShift(_message.Message):
     flip_rate: float
     def __init__(self, digest: _Optional[str] = ..., bins: _Optional[int] = ..., counts: _Optional[_Iterable[int]] = ..., flip_rate: _Optional[float] = ...) -> None: ...
 
-class NamedCounts(_message.Message):
-    __slots__ = ("name", "counts")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    COUNTS_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    counts: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, name: _Optional[str] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
+class SourceState(_message.Message):
+    __slots__ = ("source", "sequence")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    sequence: int
+    def __init__(self, source: _Optional[str] = ..., sequence: _Optional[int] = ...) -> None: ...
 
-class NamedNumbers(_message.Message):
-    __slots__ = ("name", "numbers")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    NUMBERS_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    numbers: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, name: _Optional[str] = ..., numbers: _Optional[_Iterable[float]] = ...) -> None: ...
+class StageState(_message.Message):
+    __slots__ = ("step", "promote_log_e", "clean_keys", "failed_keys", "pairs", "since_unix_ms", "stage", "flips", "pairs_faulty")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    PROMOTE_LOG_E_FIELD_NUMBER: _ClassVar[int]
+    CLEAN_KEYS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_KEYS_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    FLIPS_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FAULTY_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    promote_log_e: float
+    clean_keys: int
+    failed_keys: int
+    pairs: int
+    since_unix_ms: int
+    stage: Stage
+    flips: int
+    pairs_faulty: int
+    def __init__(self, step: _Optional[int] = ..., promote_log_e: _Optional[float] = ..., clean_keys: _Optional[int] = ..., failed_keys: _Optional[int] = ..., pairs: _Optional[int] = ..., since_unix_ms: _Optional[int] = ..., stage: _Optional[_Union[Stage, str]] = ..., flips: _Optional[int] = ..., pairs_faulty: _Optional[int] = ...) -> None: ...
+
+class EvidenceState(_message.Message):
+    __slots__ = ("metrics", "latency", "prediction", "validity", "stage", "canary_keys", "baseline_keys")
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_FIELD_NUMBER: _ClassVar[int]
+    PREDICTION_FIELD_NUMBER: _ClassVar[int]
+    VALIDITY_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    CANARY_KEYS_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_KEYS_FIELD_NUMBER: _ClassVar[int]
+    metrics: _containers.RepeatedCompositeFieldContainer[MetricState]
+    latency: LatencyState
+    prediction: PredictionState
+    validity: ValidityState
+    stage: StageEvidenceState
+    canary_keys: int
+    baseline_keys: int
+    def __init__(self, metrics: _Optional[_Iterable[_Union[MetricState, _Mapping]]] = ..., latency: _Optional[_Union[LatencyState, _Mapping]] = ..., prediction: _Optional[_Union[PredictionState, _Mapping]] = ..., validity: _Optional[_Union[ValidityState, _Mapping]] = ..., stage: _Optional[_Union[StageEvidenceState, _Mapping]] = ..., canary_keys: _Optional[int] = ..., baseline_keys: _Optional[int] = ...) -> None: ...
+
+class EProcessState(_message.Message):
+    __slots__ = ("log_s", "prior_spent", "log_e", "log_e_max", "looks")
+    LOG_S_FIELD_NUMBER: _ClassVar[int]
+    PRIOR_SPENT_FIELD_NUMBER: _ClassVar[int]
+    LOG_E_FIELD_NUMBER: _ClassVar[int]
+    LOG_E_MAX_FIELD_NUMBER: _ClassVar[int]
+    LOOKS_FIELD_NUMBER: _ClassVar[int]
+    log_s: _containers.RepeatedScalarFieldContainer[float]
+    prior_spent: float
+    log_e: float
+    log_e_max: float
+    looks: int
+    def __init__(self, log_s: _Optional[_Iterable[float]] = ..., prior_spent: _Optional[float] = ..., log_e: _Optional[float] = ..., log_e_max: _Optional[float] = ..., looks: _Optional[int] = ...) -> None: ...
+
+class MetricState(_message.Message):
+    __slots__ = ("metric", "canary_events", "baseline_events", "events_by_share", "e_process", "counted_keys")
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    CANARY_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_BY_SHARE_FIELD_NUMBER: _ClassVar[int]
+    E_PROCESS_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_KEYS_FIELD_NUMBER: _ClassVar[int]
+    metric: str
+    canary_events: int
+    baseline_events: int
+    events_by_share: _containers.RepeatedCompositeFieldContainer[EventsByShare]
+    e_process: EProcessState
+    counted_keys: KeySet
+    def __init__(self, metric: _Optional[str] = ..., canary_events: _Optional[int] = ..., baseline_events: _Optional[int] = ..., events_by_share: _Optional[_Iterable[_Union[EventsByShare, _Mapping]]] = ..., e_process: _Optional[_Union[EProcessState, _Mapping]] = ..., counted_keys: _Optional[_Union[KeySet, _Mapping]] = ...) -> None: ...
 
 class EventsByShare(_message.Message):
     __slots__ = ("share_bp", "canary", "baseline")
@@ -375,62 +431,144 @@ class EventsByShare(_message.Message):
     baseline: float
     def __init__(self, share_bp: _Optional[int] = ..., canary: _Optional[float] = ..., baseline: _Optional[float] = ...) -> None: ...
 
-class SourceState(_message.Message):
-    __slots__ = ("source", "sequence")
-    SOURCE_FIELD_NUMBER: _ClassVar[int]
-    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
-    source: str
-    sequence: int
-    def __init__(self, source: _Optional[str] = ..., sequence: _Optional[int] = ...) -> None: ...
+class KeySet(_message.Message):
+    __slots__ = ("keys", "sampled_of_65536")
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLED_OF_65536_FIELD_NUMBER: _ClassVar[int]
+    keys: bytes
+    sampled_of_65536: int
+    def __init__(self, keys: _Optional[bytes] = ..., sampled_of_65536: _Optional[int] = ...) -> None: ...
 
-class MetricState(_message.Message):
-    __slots__ = ("metric", "log_s", "prior_spent", "log_e", "log_e_max", "looks", "canary_keys", "canary_events", "baseline_keys", "baseline_events", "events_by_share")
+class LatencyState(_message.Message):
+    __slots__ = ("metrics", "edges", "rollout_counts", "stage_counts")
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    STAGE_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    metrics: _containers.RepeatedCompositeFieldContainer[MetricState]
+    edges: _containers.RepeatedCompositeFieldContainer[LatencyEdge]
+    rollout_counts: _containers.RepeatedScalarFieldContainer[int]
+    stage_counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, metrics: _Optional[_Iterable[_Union[MetricState, _Mapping]]] = ..., edges: _Optional[_Iterable[_Union[LatencyEdge, _Mapping]]] = ..., rollout_counts: _Optional[_Iterable[int]] = ..., stage_counts: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class LatencyEdge(_message.Message):
+    __slots__ = ("metric", "bin")
     METRIC_FIELD_NUMBER: _ClassVar[int]
-    LOG_S_FIELD_NUMBER: _ClassVar[int]
-    PRIOR_SPENT_FIELD_NUMBER: _ClassVar[int]
+    BIN_FIELD_NUMBER: _ClassVar[int]
+    metric: str
+    bin: int
+    def __init__(self, metric: _Optional[str] = ..., bin: _Optional[int] = ...) -> None: ...
+
+class PredictionState(_message.Message):
+    __slots__ = ("candidate_keys", "standby_keys", "paired_counts", "same_bin_count", "watch_counts", "shadow_counts", "expected_counts", "departure", "constant_log_s", "constant_prior_spent")
+    CANDIDATE_KEYS_FIELD_NUMBER: _ClassVar[int]
+    STANDBY_KEYS_FIELD_NUMBER: _ClassVar[int]
+    PAIRED_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    SAME_BIN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    WATCH_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    DEPARTURE_FIELD_NUMBER: _ClassVar[int]
+    CONSTANT_LOG_S_FIELD_NUMBER: _ClassVar[int]
+    CONSTANT_PRIOR_SPENT_FIELD_NUMBER: _ClassVar[int]
+    candidate_keys: KeySet
+    standby_keys: KeySet
+    paired_counts: _containers.RepeatedScalarFieldContainer[int]
+    same_bin_count: int
+    watch_counts: _containers.RepeatedScalarFieldContainer[int]
+    shadow_counts: _containers.RepeatedScalarFieldContainer[int]
+    expected_counts: _containers.RepeatedScalarFieldContainer[int]
+    departure: EProcessState
+    constant_log_s: _containers.RepeatedScalarFieldContainer[float]
+    constant_prior_spent: float
+    def __init__(self, candidate_keys: _Optional[_Union[KeySet, _Mapping]] = ..., standby_keys: _Optional[_Union[KeySet, _Mapping]] = ..., paired_counts: _Optional[_Iterable[int]] = ..., same_bin_count: _Optional[int] = ..., watch_counts: _Optional[_Iterable[int]] = ..., shadow_counts: _Optional[_Iterable[int]] = ..., expected_counts: _Optional[_Iterable[int]] = ..., departure: _Optional[_Union[EProcessState, _Mapping]] = ..., constant_log_s: _Optional[_Iterable[float]] = ..., constant_prior_spent: _Optional[float] = ...) -> None: ...
+
+class ValidityState(_message.Message):
+    __slots__ = ("counted_keys", "split_count", "canary_features", "baseline_features", "ordinary_keys", "ordinary_failed", "baseline_alarm_second", "newest_second", "detector_log_m")
+    COUNTED_KEYS_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CANARY_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    ORDINARY_KEYS_FIELD_NUMBER: _ClassVar[int]
+    ORDINARY_FAILED_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_ALARM_SECOND_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_SECOND_FIELD_NUMBER: _ClassVar[int]
+    DETECTOR_LOG_M_FIELD_NUMBER: _ClassVar[int]
+    counted_keys: KeySet
+    split_count: SplitCountState
+    canary_features: MissingFeaturesState
+    baseline_features: MissingFeaturesState
+    ordinary_keys: int
+    ordinary_failed: int
+    baseline_alarm_second: int
+    newest_second: int
+    detector_log_m: float
+    def __init__(self, counted_keys: _Optional[_Union[KeySet, _Mapping]] = ..., split_count: _Optional[_Union[SplitCountState, _Mapping]] = ..., canary_features: _Optional[_Union[MissingFeaturesState, _Mapping]] = ..., baseline_features: _Optional[_Union[MissingFeaturesState, _Mapping]] = ..., ordinary_keys: _Optional[int] = ..., ordinary_failed: _Optional[int] = ..., baseline_alarm_second: _Optional[int] = ..., newest_second: _Optional[int] = ..., detector_log_m: _Optional[float] = ...) -> None: ...
+
+class SplitCountState(_message.Message):
+    __slots__ = ("canary", "baseline", "share")
+    CANARY_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    canary: int
+    baseline: int
+    share: float
+    def __init__(self, canary: _Optional[int] = ..., baseline: _Optional[int] = ..., share: _Optional[float] = ...) -> None: ...
+
+class MissingFeaturesState(_message.Message):
+    __slots__ = ("rows", "missing", "degraded")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    missing: int
+    degraded: int
+    def __init__(self, rows: _Optional[int] = ..., missing: _Optional[int] = ..., degraded: _Optional[int] = ...) -> None: ...
+
+class StageEvidenceState(_message.Message):
+    __slots__ = ("non_inferiority", "clean_keys", "baseline_clean_keys", "failed_keys", "failed_in_sample", "shadow")
+    NON_INFERIORITY_FIELD_NUMBER: _ClassVar[int]
+    CLEAN_KEYS_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_CLEAN_KEYS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_KEYS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_IN_SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    non_inferiority: EProcessState
+    clean_keys: bytes
+    baseline_clean_keys: bytes
+    failed_keys: bytes
+    failed_in_sample: int
+    shadow: ShadowPairsState
+    def __init__(self, non_inferiority: _Optional[_Union[EProcessState, _Mapping]] = ..., clean_keys: _Optional[bytes] = ..., baseline_clean_keys: _Optional[bytes] = ..., failed_keys: _Optional[bytes] = ..., failed_in_sample: _Optional[int] = ..., shadow: _Optional[_Union[ShadowPairsState, _Mapping]] = ...) -> None: ...
+
+class ShadowPairsState(_message.Message):
+    __slots__ = ("pairs", "flips", "faulty", "bin_differs", "binned_pairs", "absolute_sum", "wealth")
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    FLIPS_FIELD_NUMBER: _ClassVar[int]
+    FAULTY_FIELD_NUMBER: _ClassVar[int]
+    BIN_DIFFERS_FIELD_NUMBER: _ClassVar[int]
+    BINNED_PAIRS_FIELD_NUMBER: _ClassVar[int]
+    ABSOLUTE_SUM_FIELD_NUMBER: _ClassVar[int]
+    WEALTH_FIELD_NUMBER: _ClassVar[int]
+    pairs: int
+    flips: int
+    faulty: int
+    bin_differs: int
+    binned_pairs: int
+    absolute_sum: float
+    wealth: WealthState
+    def __init__(self, pairs: _Optional[int] = ..., flips: _Optional[int] = ..., faulty: _Optional[int] = ..., bin_differs: _Optional[int] = ..., binned_pairs: _Optional[int] = ..., absolute_sum: _Optional[float] = ..., wealth: _Optional[_Union[WealthState, _Mapping]] = ...) -> None: ...
+
+class WealthState(_message.Message):
+    __slots__ = ("log_e", "log_e_max", "looks", "total", "squares")
     LOG_E_FIELD_NUMBER: _ClassVar[int]
     LOG_E_MAX_FIELD_NUMBER: _ClassVar[int]
     LOOKS_FIELD_NUMBER: _ClassVar[int]
-    CANARY_KEYS_FIELD_NUMBER: _ClassVar[int]
-    CANARY_EVENTS_FIELD_NUMBER: _ClassVar[int]
-    BASELINE_KEYS_FIELD_NUMBER: _ClassVar[int]
-    BASELINE_EVENTS_FIELD_NUMBER: _ClassVar[int]
-    EVENTS_BY_SHARE_FIELD_NUMBER: _ClassVar[int]
-    metric: str
-    log_s: _containers.RepeatedScalarFieldContainer[float]
-    prior_spent: float
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    SQUARES_FIELD_NUMBER: _ClassVar[int]
     log_e: float
     log_e_max: float
     looks: int
-    canary_keys: int
-    canary_events: int
-    baseline_keys: int
-    baseline_events: int
-    events_by_share: _containers.RepeatedCompositeFieldContainer[EventsByShare]
-    def __init__(self, metric: _Optional[str] = ..., log_s: _Optional[_Iterable[float]] = ..., prior_spent: _Optional[float] = ..., log_e: _Optional[float] = ..., log_e_max: _Optional[float] = ..., looks: _Optional[int] = ..., canary_keys: _Optional[int] = ..., canary_events: _Optional[int] = ..., baseline_keys: _Optional[int] = ..., baseline_events: _Optional[int] = ..., events_by_share: _Optional[_Iterable[_Union[EventsByShare, _Mapping]]] = ...) -> None: ...
-
-class KeySet(_message.Message):
-    __slots__ = ("metric", "keys", "sampled_of_65536")
-    METRIC_FIELD_NUMBER: _ClassVar[int]
-    KEYS_FIELD_NUMBER: _ClassVar[int]
-    SAMPLED_OF_65536_FIELD_NUMBER: _ClassVar[int]
-    metric: str
-    keys: bytes
-    sampled_of_65536: int
-    def __init__(self, metric: _Optional[str] = ..., keys: _Optional[bytes] = ..., sampled_of_65536: _Optional[int] = ...) -> None: ...
-
-class StageState(_message.Message):
-    __slots__ = ("step", "promote_log_e", "keys", "events", "pairs", "since_unix_ms")
-    STEP_FIELD_NUMBER: _ClassVar[int]
-    PROMOTE_LOG_E_FIELD_NUMBER: _ClassVar[int]
-    KEYS_FIELD_NUMBER: _ClassVar[int]
-    EVENTS_FIELD_NUMBER: _ClassVar[int]
-    PAIRS_FIELD_NUMBER: _ClassVar[int]
-    SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
-    step: int
-    promote_log_e: float
-    keys: int
-    events: int
-    pairs: int
-    since_unix_ms: int
-    def __init__(self, step: _Optional[int] = ..., promote_log_e: _Optional[float] = ..., keys: _Optional[int] = ..., events: _Optional[int] = ..., pairs: _Optional[int] = ..., since_unix_ms: _Optional[int] = ...) -> None: ...
+    total: float
+    squares: float
+    def __init__(self, log_e: _Optional[float] = ..., log_e_max: _Optional[float] = ..., looks: _Optional[int] = ..., total: _Optional[float] = ..., squares: _Optional[float] = ...) -> None: ...

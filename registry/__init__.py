@@ -1,1 +1,1 @@
-"""What exists and what is deployed: versions, approvals, deployments, history."""
+"""The registry of versions, approvals and deployments, with a signed history of all changes."""

@@ -1,4 +1,4 @@
-"""`python -m registry --folder DIR --listen HOST:PORT`: the registry alone in a process."""
+"""`python -m registry --folder DIR --listen HOST:PORT` serves the registry in its own process."""
 
 import argparse
 import asyncio
@@ -12,34 +12,38 @@ from registry.types import RegistryError
 
 
 def registry_arguments() -> argparse.ArgumentParser:
-    """What the command takes."""
+    """Return the parser of the command's arguments."""
     parser = argparse.ArgumentParser(prog="python -m registry", description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True, help="database, versions, keys")
-    parser.add_argument("--listen", default="127.0.0.1:7001", help="host:port; port 0: any free")
-    parser.add_argument("--identities", type=Path, help="file of tokens, actors and roles")
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="folder of the database, versions and keys"
+    )
+    parser.add_argument(
+        "--listen", default="127.0.0.1:7001", help="host:port; port 0 takes a free port"
+    )
+    parser.add_argument("--identities", type=Path, help="file with tokens, actors and roles")
     return parser
 
 
 async def run_registry(folder: Path, listen: str, identities: Path | None) -> None:
-    """Serve until SIGTERM or SIGINT; the first line printed says where."""
+    """Serve until SIGTERM or SIGINT. Print one line with the address when the server is ready."""
     server = await serve_registry(folder, listen, identities=identities)
     host = listen.rpartition(":")[0]
     sys.stdout.write(f"registry listening on {host}:{server.port}\n")
     sys.stdout.flush()
-    asked_to_stop = asyncio.Event()
+    stop_requested = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked_to_stop.set)
-    await asked_to_stop.wait()
+        loop.add_signal_handler(number, stop_requested.set)
+    await stop_requested.wait()
     await server.stop()
 
 
 def main() -> int:
-    """Run; 3 when the registry cannot start."""
+    """Serve the registry and return the exit code: 0, or 3 when the registry cannot start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    asked = registry_arguments().parse_args()
+    options = registry_arguments().parse_args()
     try:
-        asyncio.run(run_registry(asked.folder, asked.listen, asked.identities))
+        asyncio.run(run_registry(options.folder, options.listen, options.identities))
     except RegistryError as error:
         sys.stderr.write(f"registry: {error}\n")
         return 3

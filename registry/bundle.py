@@ -1,7 +1,8 @@
-"""A version's files: seal them, prove them, load them, test them. One of the three doors.
+"""The files of a version: sealing, signing, verifying, loading into ONNX Runtime, golden test.
 
-The load order is CONTRACTS': size cap, envelope, signature, digests, and only then is anything
-parsed; ONNX Runtime gets the very bytes that were proved.
+Other rooms may import this module, registry.client and registry.types. The order of the checks is
+fixed: sizes, names, manifest, signature, digests. Only then are the other files parsed, and ONNX
+Runtime loads exactly the bytes that were verified.
 """
 
 import hashlib
@@ -23,64 +24,65 @@ from registry.golden import read_golden
 from registry.types import ScoringError, VersionRefusedError
 
 _runtime: Any = onnxruntime
-"""onnxruntime's own hints do not export what the package exports."""
+"""onnxruntime as Any, because its type hints lack names that the package has."""
 
 GOLDEN_TOLERANCE = 1e-5
 CONTRACT_PROPERTY = "turnout.contract"
 RUNTIMES_REFUSED = {"1.26.0": "it scores forests wrongly (microsoft/onnxruntime#28557)"}
 SCORES = ["scores"]
 NOWHERE = "/dev/null/nowhere"
-"""Where external tensors are looked for: below a file, so that no such folder can ever exist."""
+"""Where ONNX Runtime looks for external tensors: a folder below a file, which cannot exist."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Reference:
-    """What the model's inputs and scores looked like when it was certified.
+    """The bin edges of a version's scores and inputs on its training data.
 
-    reference.json: {"score": {"edges": [...]}, "features": [{"name": ..., "edges": [...]}, ...],
-    "decision_threshold": 0.5}; whatever else it says stays in *definition*.
+    It is read from reference.json: {"score": {"edges": [...]}, "features": [{"name": ...,
+    "edges": [...]}, ...], "decision_threshold": 0.5}.
     """
 
     score_edges: NDArray[np.float32]
-    """(J - 1,) growing: bin j holds edges[j-1] < score <= edges[j]; J is 20 for trained models."""
+    """(J - 1,), not falling: bin j has edges[j-1] < score <= edges[j]. J = 20 after training."""
     feature_edges: dict[str, NDArray[np.float32]]
-    """One (<= 255,) a model input, by ModelContract.names; deciles where there are that many."""
+    """Model input, as in ModelContract.names -> at most 255 edges. Trained models have deciles."""
     decision_threshold: float
     definition: dict[str, Any]
+    """The whole content of reference.json."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Bundle:
-    """A version whose files were proved; nothing here was taken on trust but the key."""
+    """The parsed files of a version after `verify_bundle`."""
 
     digest: str
-    """The version's id: SHA-256 of manifest.json, hex."""
+    """The version's id: the SHA-256 of manifest.json, in hex."""
     model: str
     author: str
     manifest: dict[str, Any]
     contract: ModelContract
     onnx: bytes
     golden_inputs: NDArray[np.float32]
-    """(G, F)."""
+    """(G, F) rows of model inputs."""
     golden_outputs: NDArray[np.float32]
-    """(G, K)."""
+    """(G, K) scores that the golden rows must have."""
     reference: Reference
     card: dict[str, Any]
 
 
 class Session:
-    """One version in ONNX Runtime: (B, F) float32 in, (B, K) float32 out."""
+    """A version that is loaded in ONNX Runtime: (B, F) float32 in, (B, K) float32 out."""
 
     def __init__(self, session: Any, width: int, outputs: int) -> None:  # noqa: ANN401  _runtime
-        # The package's own wrapper costs 10 us a run in checks of what `load` has checked.
+        # The package's Python wrapper would repeat checks of `load_session`, for 10 us a run.
         self._run = getattr(session, "_sess", session).run
         self.width = width
         self.outputs = outputs
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Score *matrix* (B, F) float32, C order; returns (B, K) float32.
+        """Score *matrix*, (B, F) float32 in C order, and return (B, K) float32.
 
-        Raises ScoringError on whatever ONNX Runtime raises; one bad row fails the whole batch.
+        Raises ScoringError for any error of ONNX Runtime. One bad row fails the whole batch.
         """
         try:
             scores: NDArray[np.float32] = self._run(SCORES, {"inputs": matrix}, None)[0]
@@ -97,17 +99,25 @@ class Session:
 def seal_files(
     files: Mapping[str, bytes], *, model: str, author: str, created_unix_ms: int
 ) -> dict[str, bytes]:
-    """Return *files* with their canonical manifest.json; the version's id is its SHA-256.
+    """Return *files* with a canonical manifest.json, whose SHA-256 is the version's id.
 
-    Raises VersionRefusedError when a required file is missing or a name is odd.
+    Raises VersionRefusedError when a required file is missing, a name is not allowed, or the files
+    are too large.
     """
-    contents = {n: c for n, c in files.items() if n not in (envelope.MANIFEST, envelope.SIGNATURE)}
+    contents = {
+        name: content
+        for name, content in files.items()
+        if name not in (envelope.MANIFEST, envelope.SIGNATURE)
+    }
     manifest = {
         "format": envelope.FORMAT,
         "model": model,
         "author": author,
         "created_unix_ms": created_unix_ms,
-        "files": {n: {"sha256": sha256_hex(c), "size": len(c)} for n, c in contents.items()},
+        "files": {
+            name: {"sha256": sha256_hex(content), "size": len(content)}
+            for name, content in contents.items()
+        },
     }
     sealed = {**contents, envelope.MANIFEST: canonical_json(manifest)}
     envelope.check_sizes(sealed)
@@ -117,7 +127,7 @@ def seal_files(
 
 
 def sign_manifest(manifest: bytes, private_key: Ed25519PrivateKey) -> bytes:
-    """Return signature.json for the bytes of a manifest.json."""
+    """Return the content of signature.json for the bytes of a manifest.json."""
     return canonical_json(
         {
             "algorithm": "ed25519",
@@ -130,12 +140,15 @@ def sign_manifest(manifest: bytes, private_key: Ed25519PrivateKey) -> bytes:
 def verify_bundle(
     files: Mapping[str, bytes], *, trusted_key: bytes | None, expected_digest: str | None = None
 ) -> Bundle:
-    """Prove a version's files and read them. VersionRefusedError says which is wrong, and how.
+    """Check the files of a version and parse them.
 
-    trusted_key      the registry's Ed25519 public key, 32 raw bytes; None only where nothing is
-                     signed yet (before registration) or the id was had from the registry itself.
-    expected_digest  the id (hex) this version must have; None: whatever it has.
+    trusted_key      the registry's Ed25519 public key, 32 bytes. None leaves out the signature
+                     check: before registration, or when the id came from the registry itself.
+    expected_digest  the id (hex) that the version must have; None accepts any.
+
+    Raises VersionRefusedError, which names the file and what is wrong with it.
     """
+    # Nothing is parsed before the manifest, and nothing else before signature and digests.
     envelope.check_sizes(files)
     envelope.check_names(files)
     manifest = envelope.read_manifest(files)
@@ -147,6 +160,7 @@ def verify_bundle(
     if trusted_key is not None:
         envelope.check_signature(files, trusted_key)
     envelope.check_digests(files, manifest)
+    # The bytes are the author's. Parse them.
     contract = _read_contract(files["contract.json"])
     inputs, outputs = read_golden(files["golden.npz"], contract.width, len(contract.outputs))
     card = envelope.read_json("card.json", files["card.json"])
@@ -170,7 +184,7 @@ def _read_contract(content: bytes) -> ModelContract:
     try:
         return ModelContract.from_definition(envelope.read_json("contract.json", content))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise VersionRefusedError(f"contract.json does not hold together: {error}") from error
+        raise VersionRefusedError(f"contract.json contradicts itself: {error}") from error
 
 
 def _read_reference(content: bytes, contract: ModelContract) -> Reference:
@@ -205,37 +219,41 @@ def _edges(name: str, values: Sequence[float]) -> NDArray[np.float32]:
         or np.any(edges[1:] < edges[:-1])
     ):
         raise VersionRefusedError(
-            f"reference.json: the edges of {name!r} must be at most 255 finite numbers, growing"
+            f"reference.json: the edges of {name!r} must be at most 255 finite numbers that do "
+            "not fall"
         )
     return edges
 
 
 def refuse_runtime(version: str) -> None:
-    """Raise VersionRefusedError for an ONNX Runtime known to score wrongly."""
+    """Raise VersionRefusedError for an ONNX Runtime version that scores wrongly."""
     if version in RUNTIMES_REFUSED:
         raise VersionRefusedError(
-            f"onnxruntime {version} is installed, and {RUNTIMES_REFUSED[version]}; install another"
+            f"onnxruntime {version} is installed, and {RUNTIMES_REFUSED[version]}; install another "
+            "version"
         )
 
 
 def load_session(bundle: Bundle, *, threads: int = 1) -> Session:
-    """Load the proved bytes into ONNX Runtime.
+    """Load the verified bytes of a version into ONNX Runtime.
 
-    threads  inside one run. One by default: calls are many and rows few (research: spinning pools
-             of several sessions fight over the cores).
+    threads  threads within one run. The default is 1, because calls are many and rows are few, and
+             the spinning thread pools of several sessions would compete for the cores.
 
-    Raises VersionRefusedError when the file does not load, reaches outside itself, or is not
-    `inputs` float32 (B, F) to `scores` float32 (B, K) under the contract beside it.
+    Raises VersionRefusedError when the model does not load, refers to other files, or does not map
+    `inputs` float32 (B, F) to `scores` float32 (B, K) under its contract.
     """
     refuse_runtime(onnxruntime.__version__)
+    # Load without spinning, without external files and without a memory arena.
     options = _runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = False
     options.graph_optimization_level = _runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 4  # a faulting canary must not fill the log; ScoringError tells
+    # A canary that fails must not fill the log. ScoringError has the message.
+    options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Loaded from bytes, ONNX Runtime would look for external tensors in the working directory.
+    # ONNX Runtime would look for external tensors in the working directory.
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", NOWHERE
     )
@@ -245,10 +263,11 @@ def load_session(bundle: Bundle, *, threads: int = 1) -> Session:
         )
     except Exception as error:
         raise VersionRefusedError(f"model.onnx does not load: {error}") from error
-    promised = session.get_modelmeta().custom_metadata_map.get(CONTRACT_PROPERTY, "")
-    if promised != bundle.contract.model_contract:
+    # The model must have been converted for the contract beside it, and have its shapes.
+    stated = session.get_modelmeta().custom_metadata_map.get(CONTRACT_PROPERTY, "")
+    if stated != bundle.contract.model_contract:
         raise VersionRefusedError(
-            f"model.onnx was made for contract {promised[:16] or 'none'!r}; contract.json is "
+            f"model.onnx was made for contract {stated[:16] or 'none'!r}; contract.json is "
             f"{bundle.contract.model_contract[:16]!r}"
         )
     width, outputs = bundle.contract.width, len(bundle.contract.outputs)
@@ -258,65 +277,74 @@ def load_session(bundle: Bundle, *, threads: int = 1) -> Session:
 
 
 def _check_tensors(kind: str, tensors: Sequence[Any], name: str, width: int) -> None:
-    said = [(t.name, t.type, list(t.shape)) for t in tensors]
-    fits = len(said) == 1 and said[0][:2] == (name, "tensor(float)") and len(said[0][2]) == 2
-    if not fits or isinstance(said[0][2][0], int) or said[0][2][1] != width:
+    present = [(tensor.name, tensor.type, list(tensor.shape)) for tensor in tensors]
+    fits = (
+        len(present) == 1 and present[0][:2] == (name, "tensor(float)") and len(present[0][2]) == 2
+    )
+    # The first dimension is the batch size, which must not be fixed.
+    if not fits or isinstance(present[0][2][0], int) or present[0][2][1] != width:
         raise VersionRefusedError(
-            f"model.onnx has {kind} {said}; contract.json asks for one, {name!r} float32 "
+            f"model.onnx has {kind} {present}; contract.json asks for one {kind} {name!r}, float32 "
             f"[None, {width}]"
         )
 
 
 def golden_test(bundle: Bundle, session: Session) -> float:
-    """Score the golden rows here and now; returns the largest difference, at most 1e-5.
+    """Score the golden rows in this process and return the largest difference, at most 1e-5.
 
-    Raises VersionRefusedError beyond it, or where one side is NaN or infinite and the other not.
+    Raises VersionRefusedError when a score differs by more, or when only one of the two scores is
+    NaN or infinite.
     """
     try:
         scores = session.run(bundle.golden_inputs)
     except ScoringError as error:
         raise VersionRefusedError(f"golden.npz cannot be scored: {error}") from error
-    # Equal first: inf - inf is NaN, and two NaN are as promised.
+    # Equal scores differ by 0, also if both are infinite (inf - inf is NaN) or both are NaN.
     with np.errstate(invalid="ignore"):
-        off = np.abs(scores.astype(np.float64) - bundle.golden_outputs)
-    off[
+        differences = np.abs(scores.astype(np.float64) - bundle.golden_outputs)
+    differences[
         (scores == bundle.golden_outputs) | (np.isnan(scores) & np.isnan(bundle.golden_outputs))
     ] = 0
-    worst = int(np.argmax(np.nan_to_num(off, nan=np.inf)))
-    if not off.flat[worst] <= GOLDEN_TOLERANCE:
+    worst = int(np.argmax(np.nan_to_num(differences, nan=np.inf)))
+    if not differences.flat[worst] <= GOLDEN_TOLERANCE:
         row = worst // session.outputs
         raise VersionRefusedError(
             f"golden row {row} of {len(scores)} scores {scores.flat[worst]} here, and "
-            f"{bundle.golden_outputs.flat[worst]} when certified; {GOLDEN_TOLERANCE} apart is the "
-            f"most. onnxruntime {onnxruntime.__version__} or this file is not the certified one"
+            f"{bundle.golden_outputs.flat[worst]} when certified; the difference may be at most "
+            f"{GOLDEN_TOLERANCE}. onnxruntime {onnxruntime.__version__} or this file is not the "
+            "certified one"
         )
-    return float(off.flat[worst])
+    return float(differences.flat[worst])
 
 
 def warm_up(bundle: Bundle, session: Session, rows: Sequence[int] = (1, 2, 8, 64, 256)) -> None:
-    """Run batches of these sizes once, on golden rows, so that no caller pays for the first."""
+    """Score batches of these sizes once, on golden rows, because the first run is slow."""
     for count in rows:
         session.run(np.resize(bundle.golden_inputs, (count, session.width)))
 
 
 def read_version_folder(path: Path) -> dict[str, bytes]:
-    """Return a version folder's files. VersionRefusedError on links, odd names and sizes."""
+    """Return the files of a version folder by name.
+
+    Raises VersionRefusedError for links, names that are not allowed, and too many or too large
+    files.
+    """
     names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     if not names or len(names) > envelope.FILES_MAX:
         raise VersionRefusedError(
-            f"{path.name} is no folder of 1 to {envelope.FILES_MAX} files ({len(names)})"
+            f"{path.name} is no folder of 1 to {envelope.FILES_MAX} files; it has {len(names)}"
         )
     envelope.check_names(dict.fromkeys(names))
     files: dict[str, bytes] = {}
-    left = envelope.TOTAL_BYTES_MAX
+    bytes_left = envelope.TOTAL_BYTES_MAX
     for name in names:
-        files[name] = read_version_file(path / name, left)
-        left -= len(files[name])
+        files[name] = read_version_file(path / name, bytes_left)
+        bytes_left -= len(files[name])
     return files
 
 
 def write_version_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Make *path* hold exactly *files*, whole or not at all (temporary folder, fsync, rename)."""
+    """Make the folder *path* hold exactly *files*. A crash leaves the old folder or the new one."""
     envelope.check_sizes(files)
     envelope.check_names(files)
     replace_version_folder(path, files)

@@ -1,7 +1,7 @@
-"""The registry over the wire, for every other room. One of the three doors.
+"""The registry's gRPC client, for all other rooms.
 
-Every method raises the errors of registry.types: the same kinds the registry itself raises, and
-RegistryUnavailableError when it cannot be reached.
+Every method raises the errors of registry.types: the class that the registry raised, or
+RegistryUnavailableError when the registry does not answer within CALL_S.
 """
 
 import time
@@ -25,15 +25,15 @@ RpcReply = TypeVar("RpcReply")
 CHUNK_BYTES = 2**20
 CALL_S = 10.0
 REGISTER_S = 120.0
-"""Registering moves up to 256 MiB and runs the golden rows."""
+"""Timeout of a registration, which sends up to 256 MiB and scores the golden rows."""
 
 OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # A restarted registry is found again within a second, not after two minutes.
+    # Reconnect to a restarted registry within a second. gRPC's default may take two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    # How long an attempt may take, too: a busy host needs more than a tenth of a second to answer.
+    # This is also the timeout of one attempt, and a busy host may need more than .1 s to answer.
     ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.max_receive_message_length", 64 * 2**20),
@@ -42,12 +42,12 @@ OPTIONS = (
 
 
 def wall_ms() -> int:
-    """Unix milliseconds."""
+    """Return the current time in Unix milliseconds."""
     return time.time_ns() // 1_000_000
 
 
 def chunks(model: str, files: Mapping[str, bytes]) -> Iterator[pb.VersionChunk]:
-    """Cut files into messages of at most 1 MiB, one file after another; empty files get one."""
+    """Cut files into messages of at most 1 MiB, file by file. An empty file gives one message."""
     for name, content in files.items():
         for start in range(0, max(len(content), 1), CHUNK_BYTES):
             yield pb.VersionChunk(
@@ -56,17 +56,18 @@ def chunks(model: str, files: Mapping[str, bytes]) -> Iterator[pb.VersionChunk]:
 
 
 def call_metadata(actor: str, token: str | None) -> list[tuple[str, str]]:
-    """Return who asks, as a call's metadata. That is ASCII; a name need not be."""
-    said = [("x-turnout-actor", quote(actor, safe=" @:/+()'"))]
-    return said if token is None else [*said, ("authorization", f"Bearer {token}")]
+    """Return the metadata that names the caller. The actor is percent-encoded into ASCII."""
+    metadata = [("x-turnout-actor", quote(actor, safe=" @:/+()'"))]
+    return metadata if token is None else [*metadata, ("authorization", f"Bearer {token}")]
 
 
 class RegistryClient:
-    """One connection to the registry, for one actor. Use it as an async context manager.
+    """A connection to the registry for one actor. Use it as an async context manager.
 
     address  host:port of the registry.
-    actor    who is asking, 1 to 64 printable characters; stands in the history.
-    token    where the registry has an identities file: decides actor and roles instead.
+    actor    name of the caller, 1 to 64 printable characters, for the history.
+    token    bearer token, if the registry has an identities file. It decides actor and roles.
+    now_ms   clock for the creation time of versions, Unix milliseconds.
     """
 
     def __init__(
@@ -102,9 +103,10 @@ class RegistryClient:
     # Versions
 
     async def register(self, model: str, files: Mapping[str, bytes]) -> pb.Version:
-        """Hand in a version; sealed here, with the actor as author, when it has no manifest yet.
+        """Register a version and return it. Files without a manifest are sealed first.
 
-        The same manifest twice is the same version. VersionRefusedError says what is wrong.
+        The actor becomes the author. Registering the same manifest again returns the same version.
+        Raises VersionRefusedError when a file does not pass a check.
         """
         if MANIFEST not in files:
             files = seal_files(
@@ -117,21 +119,24 @@ class RegistryClient:
         )
 
     async def list_models(self) -> list[pb.ModelSummary]:
-        """Every model that has a version, with its deployment, by name."""
+        """Return every model that has a version, with its deployment, by name."""
         reply = await self._call(self._rpc.ListModels, pb.ListModelsRequest())
         return list(reply.models)
 
     async def list_versions(self, model: str) -> list[pb.Version]:
-        """Versions of a model, oldest first; none for a model nobody registered."""
+        """Return the versions of a model, oldest first; an empty list for an unknown model."""
         reply = await self._call(self._rpc.ListVersions, pb.ListVersionsRequest(model=model))
         return list(reply.versions)
 
     async def get_version(self, model: str, version: str) -> pb.Version:
-        """One version, by label ("7") or id (64 hex digits)."""
+        """Return a version by its label ("7") or id (64 hex digits)."""
         return await self._call(self._rpc.GetVersion, pb.VersionName(model=model, version=version))
 
     async def fetch(self, model: str, version: str) -> dict[str, bytes]:
-        """All files of a version, signature.json too; prove them with registry.bundle.verify."""
+        """Return all files of a version, with signature.json.
+
+        Check them with registry.bundle.verify_bundle before use.
+        """
         request = pb.VersionName(model=model, version=version)
         parts: dict[str, list[bytes]] = {}
         size = 0
@@ -147,7 +152,7 @@ class RegistryClient:
     async def set_status(
         self, model: str, version: str, status: pb.VersionStatus, reason: str
     ) -> pb.Version:
-        """Move a version between development, staging and archived; production is Deploy's."""
+        """Move a version between development, staging and archived. `deploy` moves the others."""
         return await self._call(
             self._rpc.SetStatus,
             pb.SetStatusRequest(model=model, version=version, status=status, reason=reason),
@@ -165,7 +170,10 @@ class RegistryClient:
         reason: str,
         reject: bool = False,
     ) -> pb.Approval:
-        """Allow (or refuse) to roll a version out under one policy. GateError for its author."""
+        """Approve the rollout of a version under one policy, or reject it.
+
+        Raises GateError when the actor is the version's author.
+        """
         return await self._call(
             self._rpc.Approve,
             pb.ApproveRequest(
@@ -180,7 +188,7 @@ class RegistryClient:
         )
 
     async def approvals(self, model: str, version: str) -> list[pb.Approval]:
-        """Approvals and rejections of one version, oldest first."""
+        """Return the approvals and rejections of one version, oldest first."""
         reply = await self._call(
             self._rpc.ListApprovals, pb.VersionName(model=model, version=version)
         )
@@ -189,7 +197,7 @@ class RegistryClient:
     # Deployments
 
     async def deployment(self, model: str) -> Deployment:
-        """What is deployed; revision 0 and no production where nothing is yet."""
+        """Return the model's deployment. Before the first one it has revision 0 and no versions."""
         return Deployment.from_proto(
             await self._call(self._rpc.GetDeployment, pb.ModelName(model=model))
         )
@@ -203,10 +211,10 @@ class RegistryClient:
         rollback: bool = False,
         break_glass: bool = False,
     ) -> Deployment:
-        """Write *deployment* if its revision is still the newest; returns it as written.
+        """Write *deployment* if its revision is the newest, and return it as it was written.
 
-        Raises RevisionConflictError (somebody was faster), GateError (what must happen first),
-        FencedError (another controller), NotFoundError, BadRequestError.
+        Raises RevisionConflictError when another change was faster, GateError when a gate is not
+        met, FencedError when another controller has the lease, NotFoundError, BadRequestError.
         """
         return Deployment.from_proto(
             await self._call(
@@ -228,9 +236,12 @@ class RegistryClient:
         boot_id: int = 0,
         known_revisions: Mapping[str, int] | None = None,
     ) -> AsyncIterator[pb.DeploymentEvent]:
-        """Yield what is newer than *held*, then every change. Ends with an error: call again.
+        """Yield the deployments newer than *known_revisions*, then each change.
 
-        gateway  empty: a mere reader; else this worker counts as live while the stream stands.
+        The stream ends with an error of registry.types. Then call again.
+
+        gateway  name of the gateway. Its worker counts as live while the stream is open. Empty for
+                 other readers.
         """
         request = pb.WatchDeploymentsRequest(
             gateway=gateway, slot=slot, boot_id=boot_id, known_revisions=known_revisions or {}
@@ -240,56 +251,69 @@ class RegistryClient:
     # Gateways
 
     async def report_state(self, state: pb.GatewayState) -> None:
-        """Say what one worker holds; replaces what it said before."""
+        """Report which versions one worker has loaded. This replaces its earlier report."""
         await self._call(self._rpc.ReportState, state)
 
     def watch_states(self) -> AsyncIterator[pb.GatewayState]:
-        """Yield the newest word of every live worker, then each new one; `gone` when one leaves."""
+        """Yield the newest state of every live worker, then each new state.
+
+        The last state of a worker that has left is `disconnected`.
+        """
         return self._stream(self._rpc.WatchStates, pb.WatchStatesRequest())
 
     # Controllers
 
     async def acquire_lease(self, name: str, holder: str, seconds: int, token: int = 0) -> pb.Lease:
-        """Take the lease, or renew it with its *token*. FencedError while another holds it."""
+        """Take the lease, or renew it with its *token*.
+
+        Raises FencedError while another holder has it.
+        """
         return await self._call(
             self._rpc.AcquireLease,
             pb.LeaseRequest(name=name, holder=holder, seconds=seconds, token=token),
         )
 
     async def save_checkpoint(self, checkpoint: pb.Checkpoint) -> None:
-        """Keep a controller's memory. RevisionConflictError when a later one is stored."""
+        """Store a rollout's checkpoint; raise RevisionConflictError if a later one is stored."""
         await self._call(self._rpc.SaveCheckpoint, checkpoint)
 
     async def load_checkpoint(self, rollout_id: str) -> pb.Checkpoint:
-        """The newest one of a rollout; NotFoundError when there is none."""
+        """Return the newest checkpoint of a rollout; raise NotFoundError if there is none."""
         return await self._call(self._rpc.LoadCheckpoint, pb.CheckpointName(rollout_id=rollout_id))
 
     async def write_finding(self, finding: pb.Finding) -> pb.Finding:
-        """Tell rollout something; sequence, who and time are filled in by the registry."""
+        """Write a finding and return it with the sequence, actor and time that it got."""
         return await self._call(self._rpc.WriteFinding, finding)
 
     def watch_findings(self, after: int = 0) -> AsyncIterator[pb.Finding]:
-        """Yield findings with a larger sequence than *after*, then each new one."""
+        """Yield the findings with a larger sequence than *after*, then each new finding."""
         return self._stream(self._rpc.WatchFindings, pb.WatchFindingsRequest(after=after))
 
     def findings(self, after: int = 0) -> AsyncIterator[pb.Finding]:
-        """Yield those there are with a larger sequence than *after*, oldest first, then end."""
-        asked = pb.WatchFindingsRequest(after=after, those_there_are=True)
-        return self._stream(self._rpc.WatchFindings, asked, CALL_S)
+        """Yield the existing findings with a larger sequence than *after*, oldest first."""
+        request = pb.WatchFindingsRequest(after=after, those_there_are=True)
+        return self._stream(self._rpc.WatchFindings, request, CALL_S)
 
     # History
 
     async def history(
         self, after: int = 0, limit: int = 0, object_prefix: str = ""
     ) -> pb.ListHistoryReply:
-        """Entries with a larger seq than *after*, and the signed head; limit 0 means 1,000."""
+        """Return the entries with a larger seq than *after*, and the signed head.
+
+        limit          most entries; 0 means 1,000.
+        object_prefix  beginning of the entries' objects, such as "model/churn/"; empty for all.
+        """
         return await self._call(
             self._rpc.ListHistory,
             pb.ListHistoryRequest(after=after, limit=limit, object=object_prefix),
         )
 
     async def identify(self, metadata: Sequence[tuple[str, str]]) -> pb.Caller:
-        """Return who stands behind another call's *metadata*; UnknownActorError: nobody known."""
+        """Return the actor and roles that *metadata* of another call stands for.
+
+        Raises UnknownActorError when it has no name or no valid token.
+        """
         return await self._await_reply(
             self._rpc.WhoAmI(pb.WhoAmIRequest(), metadata=metadata, timeout=CALL_S)
         )
@@ -297,16 +321,16 @@ class RegistryClient:
     async def audit(
         self, public_key: bytes | None = None
     ) -> tuple[pb.SignedHead, BrokenEntry | None]:
-        """Fetch the whole history and prove it; returns (head, the first broken entry or None).
+        """Fetch the whole history and check it; return the head and the first broken entry or None.
 
-        public_key  the registry's, as the auditor knows it; None: whatever the registry says it
-                    is, which proves the chain, but not who wrote it.
+        public_key  the registry's key as the auditor knows it. With None the check takes the key
+                    from the head, which proves the chain but not that this registry wrote it.
         """
         entries: list[pb.HistoryEntry] = []
         while True:
             page = await self.history(after=entries[-1].seq if entries else 0)
             entries.extend(page.entries)
-            # A page that reaches its own head is the last, and of the same instant as that head.
+            # Entries and head of a page are of one instant. The last page reaches its head.
             if not page.entries or page.entries[-1].seq >= page.head.seq:
                 break
         key = page.head.public_key if public_key is None else public_key

@@ -1,4 +1,4 @@
-"""Files on disk, whole or not at all: read through one descriptor, written beside and renamed."""
+"""Reads untrusted files safely, replaces folders atomically, and locks a folder for a process."""
 
 import errno
 import fcntl
@@ -11,7 +11,10 @@ from registry.types import RegistryFullError, RegistryUnavailableError, VersionR
 
 
 def read_version_file(path: Path, bytes_max: int) -> bytes:
-    """Read a regular file whole; VersionRefusedError when it is none or has more bytes."""
+    """Return the content of a regular file of at most *bytes_max* bytes.
+
+    Raises VersionRefusedError for a symlink, FIFO, device or larger file.
+    """
     try:
         return read_regular_file(path, bytes_max)
     except UnreadableFileError as error:
@@ -19,36 +22,38 @@ def read_version_file(path: Path, bytes_max: int) -> bytes:
 
 
 def replace_version_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Make *path* hold exactly *files*, durably (host.files.replace_folder).
+    """Make the folder *path* hold exactly *files*, durably and atomically.
 
-    Raises RegistryFullError when the disk is full; *path* is then as it was.
+    Raises RegistryFullError when the disk is full. Then *path* is unchanged.
     """
     try:
         replace_folder(path, files)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RegistryFullError(
-                f"no room on the disk for {sum(map(len, files.values()))} bytes of version files; "
-                "nothing was kept. Make room and try again"
+                f"the disk has no room for {sum(map(len, files.values()))} bytes of version files; "
+                "nothing was written. Make room and try again"
             ) from error
         raise
 
 
 class FolderLock:
-    """One process owns a folder while this is open; a killed owner's lock falls with it."""
+    """A lock file that one process holds. The kernel releases it when the process ends.
+
+    Raises RegistryUnavailableError when another process holds the lock.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Raises RegistryUnavailableError when another process has it."""
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._descriptor)
             raise RegistryUnavailableError(
-                f"another registry serves the folder {path.parent.name!r}, and two would be two "
-                "truths; stop that one first"
+                f"another registry serves the folder {path.parent.name!r}, and only one process "
+                "may write to it; stop that registry first"
             ) from error
 
     def release(self) -> None:
-        """Let the next one in."""
+        """Release the lock for other processes."""
         os.close(self._descriptor)

@@ -1,4 +1,4 @@
-"""golden.npz: rows and the scores they must get, read without trusting a byte of it."""
+"""Reads golden.npz, the golden rows and their scores, from an untrusted version."""
 
 import zipfile
 from io import BytesIO
@@ -9,22 +9,22 @@ from numpy.typing import NDArray
 from registry.types import VersionRefusedError
 
 UNPACKED_BYTES_MAX = 64 * 2**20
-"""A zip may promise a thousand times its size."""
+"""Bound on the unpacked size, because a zip file can unpack to a thousand times its size."""
 
 
 def read_golden(content: bytes, width: int, outputs: int) -> tuple[NDArray[np.float32], ...]:
-    """Return golden.npz's inputs (G, width) and outputs (G, outputs), float32, read-only.
+    """Return the inputs (G, width) and outputs (G, outputs) of golden.npz, float32, read-only.
 
-    Nothing is unpickled, and nothing is unpacked beyond UNPACKED_BYTES_MAX.
+    Nothing is unpickled. Raises VersionRefusedError for any other content.
     """
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             _check_archive(archive)
-            inputs = _float32(archive.read("inputs.npy"))
-            expected = _float32(archive.read("outputs.npy"))
+            inputs = _read_float32(archive.read("inputs.npy"))
+            expected = _read_float32(archive.read("outputs.npy"))
     except VersionRefusedError:
         raise
-    except Exception as error:  # zipfile and zlib raise a dozen kinds on bad bytes
+    except Exception as error:  # zipfile and zlib raise a dozen types of errors on bad bytes
         raise VersionRefusedError(f"golden.npz cannot be read: {error!r}") from error
     if len(inputs) == 0 or inputs.shape[1:] != (width,) or expected.shape != (len(inputs), outputs):
         raise VersionRefusedError(
@@ -37,7 +37,7 @@ def read_golden(content: bytes, width: int, outputs: int) -> tuple[NDArray[np.fl
 def _check_archive(archive: zipfile.ZipFile) -> None:
     if sorted(archive.namelist()) != ["inputs.npy", "outputs.npy"]:
         raise VersionRefusedError(
-            f"golden.npz holds {archive.namelist()[:4]}; it holds inputs.npy and outputs.npy"
+            f"golden.npz holds {archive.namelist()[:4]}; it must hold inputs.npy and outputs.npy"
         )
     unpacked = sum(item.file_size for item in archive.infolist())
     if unpacked > UNPACKED_BYTES_MAX:
@@ -46,16 +46,16 @@ def _check_archive(archive: zipfile.ZipFile) -> None:
         )
 
 
-def _float32(npy: bytes) -> NDArray[np.float32]:
-    """One .npy of float32; its header must describe exactly the bytes that follow it."""
+def _read_float32(npy: bytes) -> NDArray[np.float32]:
+    """Parse a .npy file of float32 whose header describes exactly the bytes that follow."""
     stream = BytesIO(npy)
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
         raise VersionRefusedError(f"golden.npz uses .npy format {version}; np.savez writes (1, 0)")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    rest = npy[stream.tell() :]
-    if dtype != np.dtype("<f4") or int(np.prod(shape, dtype=object)) * 4 != len(rest):
+    content = npy[stream.tell() :]
+    if dtype != np.dtype("<f4") or int(np.prod(shape, dtype=object)) * 4 != len(content):
         raise VersionRefusedError(
-            f"golden.npz holds {dtype} {shape} in {len(rest)} bytes; it must be float32, whole"
+            f"golden.npz holds {dtype} {shape} in {len(content)} bytes; it must be complete float32"
         )
-    return np.frombuffer(rest, dtype="<f4").reshape(shape, order="F" if fortran else "C")
+    return np.frombuffer(content, dtype="<f4").reshape(shape, order="F" if fortran else "C")

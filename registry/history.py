@@ -1,4 +1,4 @@
-"""The chain of history entries, and how to find where it was broken. Pure."""
+"""The digests that chain history entries, and the check that finds a broken entry. No I/O."""
 
 import hashlib
 from collections.abc import Iterable
@@ -11,11 +11,14 @@ from protos import registry_pb2 as pb
 from registry.types import BrokenEntry
 
 FIRST_PREVIOUS_DIGEST = bytes(32)
-"""What the first entry calls the entry before it."""
+"""The previous digest in the first entry."""
 
 
 def entry_digest(entry: pb.HistoryEntry) -> bytes:
-    """SHA-256 over the canonical JSON of all fields but the digest (tests/vectors/history.json)."""
+    """Return the SHA-256 over the canonical JSON of all fields except the digest.
+
+    Examples are in tests/vectors/history.json.
+    """
     return hashlib.sha256(
         canonical_json(
             {
@@ -34,7 +37,7 @@ def entry_digest(entry: pb.HistoryEntry) -> bytes:
 
 
 def head_bytes(seq: int, digest: bytes) -> bytes:
-    """What the head's signature covers: seq as 8 bytes, big-endian, then the entry's digest."""
+    """Return the signed bytes of a head: seq as 8 bytes, big-endian, then the entry's digest."""
     return seq.to_bytes(8, "big") + digest
 
 
@@ -45,14 +48,16 @@ def verify_chain(
     *,
     after: tuple[int, bytes] = (0, FIRST_PREVIOUS_DIGEST),
 ) -> BrokenEntry | None:
-    """Return the first broken entry, or None when every one is as it was written.
+    """Return the first broken entry, or None when every entry is as it was written.
 
-    entries     all of them, in order.
-    public_key  the registry's, had from somewhere the history's keeper cannot write.
-    after       (seq, digest) of an entry known to be good; the first of *entries* follows it.
+    entries     the entries in order, from the one after *after* to the newest.
+    public_key  the registry's Ed25519 key, 32 bytes. It must come from a place that the operator
+                of the registry cannot write to.
+    after       (seq, digest) of an entry that is known to be good.
 
-    Finds entries edited, deleted, put in, reordered, or cut off at the end. A whole registry put
-    back to an older copy, head and all, is found only by who remembers a later head.
+    The check finds entries that were edited, deleted, inserted, reordered, or cut off at the end.
+    It cannot find that the whole registry was replaced by an older copy. To find that, compare the
+    head with one that was noted before.
     """
     last, previous = after
     for entry in entries:
@@ -67,7 +72,7 @@ def _check_entry(entry: pb.HistoryEntry, last: int, previous: bytes) -> BrokenEn
     if entry.seq > last + 1:
         return BrokenEntry(last + 1, f"is missing: entry {entry.seq} follows entry {last}")
     if entry.seq <= last:
-        return BrokenEntry(entry.seq, f"stands after entry {last}: the order was changed")
+        return BrokenEntry(entry.seq, f"comes after entry {last}: the order was changed")
     if entry_digest(entry) != entry.digest:
         return BrokenEntry(
             entry.seq,
@@ -86,12 +91,14 @@ def _check_entry(entry: pb.HistoryEntry, last: int, previous: bytes) -> BrokenEn
 def _check_head(
     head: pb.SignedHead, last: int, digest: bytes, public_key: bytes
 ) -> BrokenEntry | None:
+    # A new registry has no entries and no head.
     if last == 0 and head.seq == 0 and not head.signature:
-        return None  # nothing has happened yet
+        return None
+    # The head must be signed by the registry.
     if head.public_key != public_key:
         return BrokenEntry(
             head.seq,
-            f"is the head, signed by key {head.public_key.hex()[:16]}; the registry's is "
+            f"is the head, signed by key {head.public_key.hex()[:16]}; the registry's key is "
             f"{public_key.hex()[:16]}",
         )
     try:
@@ -99,11 +106,12 @@ def _check_head(
             head.signature, head_bytes(head.seq, head.digest)
         )
     except (InvalidSignature, ValueError):
-        return BrokenEntry(head.seq, "is the head, and its signature does not hold")
+        return BrokenEntry(head.seq, "is the head, and its signature is not valid")
+    # The head must be the newest entry.
     if head.seq > last:
         return BrokenEntry(last + 1, f"is missing: the signed head is entry {head.seq}")
     if head.seq < last:
-        return BrokenEntry(head.seq + 1, f"stands after the signed head, entry {head.seq}")
+        return BrokenEntry(head.seq + 1, f"comes after the signed head, entry {head.seq}")
     if head.digest != digest:
         return BrokenEntry(
             last,

@@ -1,4 +1,4 @@
-"""The manifest, its signature, and what must hold before a byte of a version is parsed."""
+"""Checks of a version's files before they are parsed: sizes, names, manifest and signature."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ SIGNATURE = "signature.json"
 REQUIRED = ("model.onnx", "contract.json", "golden.npz", "reference.json", "card.json")
 
 TOTAL_BYTES_MAX = 256 * 2**20
-"""All files of a version. A forest of 1,000 deep trees is about 100 MiB."""
+"""Largest total size of a version's files. A forest of 1,000 deep trees has about 100 MiB."""
 MANIFEST_BYTES_MAX = 64 * 2**10
 FILES_MAX = 32
 
@@ -27,7 +27,7 @@ MODEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
 def read_json(name: str, content: bytes) -> Any:  # noqa: ANN401  JSON is any value
-    """Parse one JSON file; VersionRefusedError names it when it is not JSON (NaN is not)."""
+    """Parse one JSON file; raise VersionRefusedError when it is not JSON, or holds NaN."""
 
     def refuse_constant(text: str) -> NoReturn:
         raise ValueError(f"{text} is not JSON")
@@ -39,7 +39,7 @@ def read_json(name: str, content: bytes) -> Any:  # noqa: ANN401  JSON is any va
 
 
 def check_sizes(files: Mapping[str, bytes]) -> None:
-    """First of all: nothing larger than what was promised is looked at."""
+    """Refuse too many files, too large files and a too large manifest."""
     total = sum(map(len, files.values()))
     if total > TOTAL_BYTES_MAX or len(files) > FILES_MAX:
         raise VersionRefusedError(
@@ -53,22 +53,26 @@ def check_sizes(files: Mapping[str, bytes]) -> None:
 
 
 def check_names(names: Mapping[str, object]) -> None:
-    """Refuse whatever could be a path, a hidden file or another spelling of one."""
-    odd = [name for name in names if not FILE_NAME.fullmatch(name)]
-    if odd:
+    """Refuse names that could be a path or a hidden file."""
+    refused = [name for name in names if not FILE_NAME.fullmatch(name)]
+    if refused:
         raise VersionRefusedError(
-            f"file name {odd[0][:80]!r} is not a plain name; files of a version lie flat and match "
-            f"{FILE_NAME.pattern}"
+            f"file name {refused[0][:80]!r} is not a plain name; files of a version are in one "
+            f"folder and match {FILE_NAME.pattern}"
         )
 
 
 def read_manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
-    """Return the manifest when it is canonical, whole, and lists exactly the files beside it."""
+    """Return the parsed manifest.
+
+    Raises VersionRefusedError unless it is canonical, complete, and lists exactly the other files.
+    """
     if MANIFEST not in files:
-        raise VersionRefusedError(f"{MANIFEST} is missing; registry.bundle.seal writes it")
+        raise VersionRefusedError(f"{MANIFEST} is missing; registry.bundle.seal_files writes it")
     manifest = read_json(MANIFEST, files[MANIFEST])
+    # Every field must be there, with its type, in canonical spelling.
     try:
-        ok = (
+        is_canonical = (
             manifest["format"] == FORMAT
             and canonical_json(manifest) == files[MANIFEST]
             and set(manifest) == {"format", "model", "author", "created_unix_ms", "files"}
@@ -86,38 +90,39 @@ def read_manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
         )
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise VersionRefusedError(f"{MANIFEST} is not a version's manifest: {error!r}") from error
-    if not ok:
+    if not is_canonical:
         raise VersionRefusedError(
-            f"{MANIFEST} is not the canonical manifest of format {FORMAT}; it is written by "
-            "registry.bundle.seal and never by hand"
+            f"{MANIFEST} is not the canonical manifest of format {FORMAT}; let "
+            "registry.bundle.seal_files write it"
         )
+    # The listed files and the files beside the manifest must be the same.
     check_names(manifest["files"])
-    missing = [n for n in (*REQUIRED, *manifest["files"]) if n not in files]
+    missing = [name for name in (*REQUIRED, *manifest["files"]) if name not in files]
     if missing:
         raise VersionRefusedError(f"{missing[0]} is missing from the version")
     unlisted = set(files) - set(manifest["files"]) - {MANIFEST, SIGNATURE}
     listed_twice = {MANIFEST, SIGNATURE} & set(manifest["files"])
     if unlisted or listed_twice:
         raise VersionRefusedError(
-            f"{min(unlisted or listed_twice)} does not belong: {MANIFEST} lists "
+            f"{min(unlisted or listed_twice)} does not belong to the version: {MANIFEST} lists "
             f"{sorted(manifest['files'])}"
         )
     return dict(manifest)
 
 
 def is_name(name: str) -> bool:
-    """Whether *name* may stand for a person or a service: 1 to 64 printable characters."""
+    """Return True if *name* is a valid actor name: 1 to 64 printable characters, not padded."""
     return 0 < len(name) <= 64 and name.isprintable() and name == name.strip()
 
 
 def check_signature(files: Mapping[str, bytes], trusted_key: bytes) -> None:
-    """Prove that the holder of the trusted Ed25519 key (32 raw bytes) signed this manifest."""
+    """Refuse a version whose manifest is not signed by the trusted Ed25519 key (32 bytes)."""
     if SIGNATURE not in files:
         raise VersionRefusedError(f"{SIGNATURE} is missing; only the registry signs versions")
     signature = read_json(SIGNATURE, files[SIGNATURE])
     try:
         if canonical_json(signature) != files[SIGNATURE]:
-            raise ValueError("not canonical JSON")  # noqa: TRY301  one refusal for all
+            raise ValueError("not canonical JSON")  # noqa: TRY301  the except makes the refusal
         algorithm = signature["algorithm"]
         public_key = bytes.fromhex(signature["public_key"])
         signed = bytes.fromhex(signature["signature"])
@@ -133,13 +138,13 @@ def check_signature(files: Mapping[str, bytes], trusted_key: bytes) -> None:
         Ed25519PublicKey.from_public_bytes(trusted_key).verify(signed, digest)
     except (InvalidSignature, ValueError) as error:
         raise VersionRefusedError(
-            f"{SIGNATURE} does not sign this {MANIFEST} (SHA-256 {digest.hex()[:16]}): one of the "
-            "two was changed"
+            f"{SIGNATURE} does not sign this {MANIFEST} (SHA-256 {digest.hex()[:16]}): one of both "
+            "was changed"
         ) from error
 
 
 def check_digests(files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> None:
-    """Prove every listed file to be the bytes that the manifest names."""
+    """Refuse a file whose size or SHA-256 differs from the manifest."""
     for name, entry in manifest["files"].items():
         content = files[name]
         if len(content) != entry["size"]:

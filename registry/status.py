@@ -1,7 +1,7 @@
-"""The one table from what went wrong to what a client reads, and back.
+"""The table of the registry's errors and their gRPC status codes, in both directions.
 
-The status says what every gRPC client understands; the error's own name travels beside it, so
-that our client raises the very kind the registry raised.
+The name of the error's class travels in the trailing metadata, so that RegistryClient raises the
+same class that the registry raised. Other clients read the status code.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from registry.types import (
 )
 
 ERROR_METADATA_KEY = "x-turnout-error"
-"""Trailing metadata: the error's class, by name."""
+"""Key of the trailing metadata with the name of the error's class."""
 
 STATUS: dict[type[Exception], grpc.StatusCode] = {
     BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -43,7 +43,7 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
 
 ERROR_BY_NAME = {kind.__name__: kind for kind in STATUS}
 
-# Statuses that gRPC itself, or another server, gives without naming one of our errors.
+# For statuses without a class name, which gRPC itself or another server sends.
 ERROR_BY_STATUS: dict[grpc.StatusCode, type[Exception]] = {
     grpc.StatusCode.INVALID_ARGUMENT: BadRequestError,
     grpc.StatusCode.NOT_FOUND: NotFoundError,
@@ -57,12 +57,12 @@ ERROR_BY_STATUS: dict[grpc.StatusCode, type[Exception]] = {
 
 
 def status_of_error(error: Exception) -> grpc.StatusCode | None:
-    """Return the status of an error of ours; None: not ours, so only the log may tell it."""
+    """Return the status code of an error, or None for an error that callers must not see."""
     return next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
 
 
 def error_from_status(error: grpc.aio.AioRpcError) -> Exception:
-    """Return our error for what gRPC raised at the client."""
+    """Return the registry's error for an error that gRPC raised at the client."""
     trailing: Sequence[tuple[str, str | bytes]] = tuple(error.trailing_metadata() or ())
     name = dict(trailing).get(ERROR_METADATA_KEY, "")
     kind = ERROR_BY_NAME.get(str(name)) or ERROR_BY_STATUS.get(error.code(), RegistryFaultError)

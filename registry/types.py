@@ -1,7 +1,7 @@
-"""What every room may know of the registry: a deployment, who gets which version, what fails.
+"""Types of the registry that other rooms use: deployments, the hashes of splits, and errors.
 
-Pure: no I/O, no storage. One of the registry's three doors, with registry.client and
-registry.bundle.
+Other rooms may import this module, registry.client and registry.bundle. Nothing here does I/O,
+except `read_token`.
 """
 
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ from xxhash import xxh3_64_intdigest
 from protos import registry_pb2
 
 ALL_BP = 10_000
-"""Basis points: the finest share is 0.01 % of the traffic."""
+"""All traffic, in basis points. The smallest share is 1 basis point, 0.01 % of the traffic."""
 
 SPLIT_DOMAIN = b"\x00"
 SHADOW_DOMAIN = b"\x01"
 HOLDOUT_DOMAIN = b"\x02"
 EVIDENCE_DOMAIN = b"\x03"
-"""What follows the salt, so that one key draws independently for each purpose."""
+"""The byte between salt and key. It makes the hashes of one key for each purpose independent."""
 
 
 class DeploymentError(ValueError):
@@ -26,108 +26,119 @@ class DeploymentError(ValueError):
 
 
 class RegistryError(Exception):
-    """The registry said no, or could not be asked. What each kind means is its subclass."""
+    """The registry refused a request, or did not answer. The subclass says which."""
 
 
 class BadRequestError(RegistryError):
-    """The request contradicts itself or the rules of names and sizes: the caller's mistake."""
+    """The request contradicts itself or breaks a rule of names or sizes. The caller corrects it."""
 
 
 class NotFoundError(RegistryError):
-    """No model, version or approval of that name: the caller's mistake."""
+    """There is no model, version or approval of that name."""
 
 
 class GateError(RegistryError):
-    """A promise is not yet kept (approval, readiness, four eyes): do that first, then ask again."""
+    """A condition of the change is not met yet. The message says what must happen first."""
 
 
 class RevisionConflictError(RegistryError):
-    """Somebody else changed it first: read it again and judge anew."""
+    """Another change was written first. Read the deployment again and decide anew."""
 
 
 class FencedError(RegistryError):
-    """Another controller holds the lease now: stop acting."""
+    """Another controller holds the lease. This controller must stop acting."""
 
 
 class UnknownActorError(RegistryError):
-    """Nobody said who is asking, or the token is not one of ours."""
+    """The caller gave no name or no valid token."""
 
 
 class NotAllowedError(RegistryError):
-    """Who is asking is known, and does not have the role this needs."""
+    """The caller does not have the role that the RPC needs."""
 
 
 class RegistryFullError(RegistryError):
-    """The registry's disk is full, or the message too large; nothing was written."""
+    """The registry's disk is full, or a message is too large. Nothing was written."""
 
 
 class RegistryUnavailableError(RegistryError):
-    """The registry did not answer, or is busy: what was asked may be asked again."""
+    """The registry did not answer or is busy. The request may be sent again."""
 
 
 class RegistryFaultError(RegistryError):
-    """The registry failed in a way it does not explain; its log has the error id."""
+    """The registry failed. The message has an error id, and the registry's log has the cause."""
 
 
 class VersionRefusedError(Exception):
-    """A version's files are not what was signed, promised or tested: it must not be used."""
+    """The files of a version do not pass a check. The version must not be used."""
 
 
 class ScoringError(Exception):
-    """ONNX Runtime could not score a batch: the version's fault, or one of its rows'."""
+    """ONNX Runtime could not score a batch, because of the version or of a row in the batch."""
 
 
 def read_token(file: Path) -> str:
-    """Return the bearer token that *file* holds, and nothing else.
+    """Return the bearer token in *file*.
 
-    Raises UnknownActorError when it cannot be read, or holds something else.
+    Raises UnknownActorError when the file cannot be read, or holds more or less than one token.
     """
     try:
-        words = file.read_text(encoding="ascii").split()
+        tokens = file.read_text(encoding="ascii").split()
     except (OSError, UnicodeDecodeError) as error:
         raise UnknownActorError(f"the token file {file} cannot be read: {error}") from error
-    if len(words) != 1:
+    if len(tokens) != 1:
         raise UnknownActorError(
-            f"the token file {file} holds {len(words)} words; it is to hold one token"
+            f"the token file {file} holds {len(tokens)} words; it must hold one token"
         )
-    return words[0]
+    return tokens[0]
 
 
 @dataclass(frozen=True, slots=True)
 class BrokenEntry:
-    """The first history entry that is not as it was written."""
+    """The first history entry whose digest, place or signature does not fit."""
 
     seq: int
     problem: str
-    """To be read after "entry <seq>": "was edited: ..."."""
+    """A text that continues "entry <seq> ", such as "was edited: ..."."""
 
 
 def split_bucket(salt: bytes, sticky_key: bytes) -> int:
-    """0..9999, for production, canary and standby. *salt*: 16 bytes, one a rollout."""
+    """Return the key's bucket, 0 to 9999, which decides between production, canary and standby.
+
+    salt  16 bytes, different for each rollout.
+    """
     return xxh3_64_intdigest(salt + SPLIT_DOMAIN + sticky_key) % ALL_BP
 
 
 def shadow_bucket(salt: bytes, version_id: bytes, sticky_key: bytes) -> int:
-    """0..9999, for one shadow's sample. *version_id*: the 32 raw bytes of the version's digest."""
+    """Return the key's bucket, 0 to 9999, which decides whether one shadow scores a copy.
+
+    version_id  the 32 bytes of the shadow's version id, so that shadows have different samples.
+    """
     return xxh3_64_intdigest(salt + SHADOW_DOMAIN + version_id + sticky_key) % ALL_BP
 
 
 def holdout_bucket(holdout_salt: bytes, customer_key: bytes) -> int:
-    """0..9999, for the control group. *holdout_salt*: 16 bytes, permanent per model."""
+    """Return the customer's bucket, 0 to 9999, which decides who is in the holdout.
+
+    holdout_salt  16 bytes that a model keeps for ever.
+    """
     return xxh3_64_intdigest(holdout_salt + HOLDOUT_DOMAIN + customer_key) % ALL_BP
 
 
 def evidence_key(salt: bytes, sticky_key: bytes) -> int:
-    """64 bits that stand for the sticky key in windows, prediction ids and journals."""
+    """Return the 64 bits that stand for the sticky key in windows, prediction ids and journals."""
     return xxh3_64_intdigest(salt + EVIDENCE_DOMAIN + sticky_key)
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Who answers whom, of one model, at one revision.
+    """The versions of one model that answer calls, and their shares, at one revision.
 
-    Buckets 0 .. canary_bp-1 are the canary's, the top standby_bp are the standby's, the rest is
-    production's. Growing a share at either end therefore only moves keys towards its owner.
+    The canary has buckets 0 to canary_bp - 1, the standby has the top standby_bp buckets, and
+    production has the rest. So a growing share of canary or standby never gives a key back.
+
+    Raises DeploymentError when fields contradict each other.
     """
 
     model: str
@@ -156,13 +167,18 @@ class Deployment:
             raise DeploymentError(f"model {self.model!r}: both salts are 16 bytes")
         if (self.canary or self.shadows or self.standby) and not self.production:
             raise DeploymentError(
-                f"model {self.model!r} has no production version, so nothing a canary, shadow or "
-                "standby could stand beside; set production="
+                f"model {self.model!r} has no production version, and a canary, shadow or standby "
+                "needs one beside it; set production="
             )
-        taking_part = [self.production, self.standby, self.canary, *(v for v, _ in self.shadows)]
-        named = [version for version in taking_part if version]
-        if len(set(named)) != len(named):
-            raise DeploymentError(f"model {self.model!r} gives one version two roles: {named}")
+        roles = [
+            self.production,
+            self.standby,
+            self.canary,
+            *(version for version, _ in self.shadows),
+        ]
+        versions = [version for version in roles if version]
+        if len(set(versions)) != len(versions):
+            raise DeploymentError(f"model {self.model!r} gives one version two roles: {versions}")
 
     def _check_shares(self) -> None:
         shares = {
@@ -191,22 +207,26 @@ class Deployment:
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """Every version named, once each: production first, preloaded ones last."""
-        named = (
+        """Labels of all versions in the deployment: production first, preloaded versions last."""
+        labels = (
             self.production,
             self.standby,
             self.canary,
             *(version for version, _ in self.shadows),
             *self.preload,
         )
-        return tuple(dict.fromkeys(version for version in named if version))
+        return tuple(dict.fromkeys(label for label in labels if label))
 
     def digest(self, version: str) -> str:
-        """Return the id (hex) of the version labelled *version*; KeyError when it is not named."""
+        """Return the id (hex) of the version with the label *version*.
+
+        Raises KeyError when the deployment does not have it.
+        """
         return dict(self.digests)[version]
 
     def to_proto(self) -> registry_pb2.Deployment:
-        """Return the message that travels and is stored."""
+        """Return the deployment as a protobuf message, for the wire and the database."""
+        # Fields that are equal in both.
         message = registry_pb2.Deployment(
             model=self.model,
             revision=self.revision,
@@ -225,6 +245,7 @@ class Deployment:
             at_unix_ns=self.at_unix_ns,
             digests=dict(self.digests),
         )
+        # Canary and shadows are messages of their own.
         if self.canary:
             message.canary.version = self.canary
             message.canary.share_bp = self.canary_bp
@@ -234,7 +255,8 @@ class Deployment:
 
     @staticmethod
     def from_proto(message: registry_pb2.Deployment) -> "Deployment":
-        """Rebuild from the message; DeploymentError when it contradicts itself."""
+        """Rebuild a deployment from its message. Raises DeploymentError as the class does."""
+        # A message without a salt has sixteen zero bytes, which mean "none yet".
         return Deployment(
             model=message.model,
             revision=message.revision,
@@ -243,7 +265,7 @@ class Deployment:
             standby_bp=message.standby_bp,
             canary=message.canary.version,
             canary_bp=message.canary.share_bp,
-            shadows=tuple((s.version, s.sample_bp) for s in message.shadows),
+            shadows=tuple((shadow.version, shadow.sample_bp) for shadow in message.shadows),
             preload=tuple(message.preload),
             holdout_bp=message.holdout_bp,
             split_salt=message.split_salt or bytes(16),

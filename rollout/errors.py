@@ -1,25 +1,25 @@
-"""What can go wrong with a rollout; whose fault is in the type."""
+"""The errors of the rollout room. The type says what the caller can do."""
 
 
 class RolloutRefusedError(Exception):
-    """A rollout cannot start, or a verb does not fit where it stands: the caller's to change."""
+    """A rollout cannot start, or a command does not fit its stage. The caller must change that."""
 
 
 class UnknownRolloutError(Exception):
-    """No rollout of that model or id, or no policy of that name: the caller's mistake."""
+    """There is no rollout of that model or id, or no policy of that name."""
 
 
 class NotLeadingError(Exception):
-    """Another controller acts now, or none may: ask again in a moment."""
+    """Another controller leads, or none does at this moment. The caller can try again."""
 
 
 class SupersededError(Exception):
-    """Somebody changed the deployment by hand; the rollout ends and leaves it as it is."""
+    """The deployment was changed from outside. The rollout ends and leaves it as it is."""
 
 
 class CheckpointError(Exception):
-    """A checkpoint is not one this controller wrote, or names a policy it does not have."""
+    """A checkpoint cannot be used: it is damaged, or its policy is missing or was altered."""
 
 
 class PolicyError(Exception):
-    """A policy file does not say what a policy is."""
+    """A policy file, or the policy in a checkpoint, is not a valid policy."""

@@ -20,7 +20,7 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.load import rust_generator
-from benchmarks.load.frames import FrameConnection, PreparedCall
+from benchmarks.load.http2_peer import Http2Peer, PreparedCall
 from benchmarks.serving.scaling import (
     GENERATOR_CORE,
     GatewaySize,
@@ -28,7 +28,7 @@ from benchmarks.serving.scaling import (
     ScalingModels,
     running_gateway,
 )
-from benchmarks.serving.servers import pin_to_core
+from benchmarks.serving.servers import CARGO_MISSING, pin_to_core
 from benchmarks.standalone_gateway import PREDICT
 from features.online.store_server import find_or_start
 from gateway.ingress_choice import is_built
@@ -46,17 +46,20 @@ async def send_cancelled_calls(port: int, body: bytes, count: int) -> None:
     loop, call = asyncio.get_running_loop(), PreparedCall(PREDICT, body, 1_000)
     for _ in range(count // CANCELS_A_CONNECTION):
         room = asyncio.Event()
-        _, made = await loop.create_connection(
-            lambda room=room: FrameConnection(lambda *_: None, lambda _: room.set()),  # type: ignore[misc]
+        _, peer = await loop.create_connection(
+            lambda room=room: Http2Peer(lambda *_: None, lambda _: room.set()),  # type: ignore[misc]
             "127.0.0.1",
             port,
         )
-        await room.wait()
         for number in range(CANCELS_A_CONNECTION):
-            made.cancel(made.send(call, number))
+            # A cancelled call frees its stream at once, but its bytes wait for the flow control.
+            while peer.free_streams <= 0:
+                room.clear()
+                await asyncio.wait_for(room.wait(), 10.0)
+            peer.cancel(peer.send(call, number))
             if number % 16 == 0:
                 await asyncio.sleep(0)
-        made.close()
+        peer.close()
 
 
 def send_million_calls(port: int, bodies: Path, number: int) -> int:
@@ -123,7 +126,7 @@ def main() -> int:
     parser.add_argument("--ingress", choices=("native", "grpcio"))
     asked = parser.parse_args()
     if rust_generator.build_generator() is None:
-        sys.stderr.write("cargo is not there; rustup.rs installs it\n")
+        sys.stderr.write(f"{CARGO_MISSING}\n")
         return 2
     faults = measure_memory(asked.millions, asked.ingress or ("native" if is_built() else "grpcio"))
     print("\n".join(faults) or "held: at most 250 MB, at most 5 MB more after the first million")

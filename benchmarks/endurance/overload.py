@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.load.open_loop import CallerGroup
+from benchmarks.load.http2_peer import CallerGroup
 from benchmarks.standalone_gateway import (
     StandaloneGateway,
     standalone_gateway,
@@ -46,7 +46,7 @@ class LoadPhase:
     seconds: float
     cpu_s: float
     groups: dict[str, dict[str, Any]]
-    """Group name -> benchmarks.load.open_loop.Told."""
+    """Group name -> the fields of benchmarks.load.http2_peer.GroupResult."""
 
     @property
     def answered(self) -> int:
@@ -66,7 +66,7 @@ class LoadPhase:
     def share(self, name: str) -> float:
         """Of what *name* asked, how much was answered in time."""
         group = self.groups[name]
-        return float(group["answered"]) / max(1, group["asked"])
+        return float(group["answered"]) / max(1, group["calls_due"])
 
 
 def run_phase(
@@ -78,7 +78,7 @@ def run_phase(
     """Let *groups* ask for *seconds*, from a process of their own."""
     pid = gateway.serving_pids()[0]
     before = cpu_seconds(pid)
-    line = [sys.executable, "-m", "benchmarks.load.open_loop", str(gateway.port), str(seconds)]
+    line = [sys.executable, "-m", "benchmarks.load.http2_peer", str(gateway.port), str(seconds)]
     asked = json.dumps([asdict(group) for group in groups])
     with subprocess.Popen(
         [*pin_command(1), *line, asked],
@@ -133,7 +133,7 @@ class OverloadResult:
     @property
     def recovered_s(self) -> int:
         """Seconds after the overload until a second in which everything asked was answered."""
-        asked_per_s = self.after.groups["after"]["asked"] / self.after.seconds
+        asked_per_s = self.after.groups["after"]["calls_due"] / self.after.seconds
         seconds: list[int] = self.after.groups["after"]["answered_by_s"]
         good = (s for s, answered in enumerate(seconds) if answered >= 0.98 * asked_per_s)
         return next(good, len(seconds))
@@ -193,7 +193,7 @@ def main() -> None:
     print(f"goodput     {found.goodput:8.1%}   {found.goodput_a_cpu_s:8.1%}")
     for name, group in load.groups.items():
         print(
-            f"{name:11} {load.share(name):8.2%} of {group['asked']}, {group['answer_ms']} ms, "
+            f"{name:11} {load.share(name):8.2%} of {group['calls_due']}, {group['answer_ms']} ms, "
             f"refused {group['refusal_ms']} ms, statuses {group['statuses']}, "
             f"given up unsent {group['given_up_unsent']}"
         )

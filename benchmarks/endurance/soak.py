@@ -23,17 +23,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
+import grpc
 import numpy as np
 
-from benchmarks.load.open_loop import CallerGroup
-from benchmarks.standalone_gateway import INPUTS, MODEL
+from benchmarks.load import rust_generator
+from benchmarks.load.http2_peer import CallerGroup
+from benchmarks.serving.bench_model import write_bodies
+from benchmarks.standalone_gateway import INPUTS, MODEL, tiny_request
 from registry.client import RegistryClient
 from tests.tiny_models import tiny_contract
 from tests.walks.running_system import RunningSystem, turnout_up
 
 SLOPE_MB_H_MAX = 5.0
+PEAK_S = 5.0
+PEAK_RATE_MAX = 20_000.0
+"""Calls/s with which the full load is looked for."""
+STATUS_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 SETTLE_S = 3.0
 """After a minute's last call, until what it left is let go of and told."""
 GAUGE = re.compile(r'^turnout_worker_(tasks|fds)\{worker="(\d+)"\} ([\d.]+)', re.MULTILINE)
@@ -74,9 +80,11 @@ def run_soak(
     with turnout_up(folder / "state") as whole:
         _deploy(whole, folder)
         whole.wait_settled()
+        bodies = folder / "good.bodies"
+        write_bodies(bodies, [tiny_request()])
         port = int(whole.addresses.gateway.rpartition(":")[2])
-        full = _run_group(port, 5.0, CallerGroup("peak", 8, 20_000))
-        rate = load * full["statuses"]["0"] / 5.0
+        source = LoadSource(port, bodies, rust=rust_generator.build_generator() is not None)
+        rate = load * source.send(PEAK_S, PEAK_RATE_MAX)["OK"] / PEAK_S
         print(f"full load {rate / load:,.0f} calls/s; soaking at {rate:,.0f}", flush=True)
         samples: list[WorkerSample] = []
         for minute in range(minutes + 1):
@@ -89,10 +97,7 @@ def run_soak(
             began = time.monotonic()
             asyncio.run(_reload(whole, load_it=minute % 2 == 0))
             seconds = minute_s - SETTLE_S - (time.monotonic() - began)
-            told = _run_group(
-                port, seconds, CallerGroup("soak", 8, rate, cancel_every=100, corrupt_every=100)
-            )
-            statuses.update(told["statuses"])
+            statuses += source.send_with_faults(seconds, rate)
             time.sleep(SETTLE_S)
     return samples, statuses
 
@@ -137,17 +142,51 @@ def growth_of(counts: Sequence[int]) -> int:
     return min(counts[-2:]) - max(counts[1:3])
 
 
-def _run_group(port: int, seconds: float, group: CallerGroup) -> dict[str, Any]:
-    """Let *group* ask, from a process of its own."""
-    line = [sys.executable, "-m", "benchmarks.load.open_loop", str(port), str(seconds)]
-    said = subprocess.run(
+@dataclass(frozen=True)
+class LoadSource:
+    """Sends calls to one gateway: with the Rust generator, or without cargo with `http2_peer`."""
+
+    port: int
+    bodies: Path
+    """The message of the calls, as the generator in Rust reads it."""
+    rust: bool
+
+    def send(self, seconds: float, rate: float) -> Counter[str]:
+        """Send good calls at *rate* calls/s for *seconds*; return how often each status came."""
+        if not self.rust:
+            with _peer_process(self.port, seconds, CallerGroup("good", 8, rate)) as peer:
+                return _peer_statuses(peer)
+        options = ["--seconds", seconds, "--warm", 0, "--connections", 8, "--streams", 32]
+        command = rust_generator.generator_command(
+            f"127.0.0.1:{self.port}", self.bodies, [*options, "--rate", round(rate, 1)]
+        )
+        output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+        return Counter(rust_generator.parse_figures(output.decode())["statuses"])
+
+    def send_with_faults(self, seconds: float, rate: float) -> Counter[str]:
+        """Like `send`; 1 % of the calls are cancelled and 1 % have a broken message."""
+        faulty = CallerGroup("faulty", 8, 0.02 * rate, cancel_every=2, corrupt_every=2)
+        with _peer_process(self.port, seconds, faulty) as peer:
+            return self.send(seconds, 0.98 * rate) + _peer_statuses(peer)
+
+
+def _peer_process(port: int, seconds: float, group: CallerGroup) -> "subprocess.Popen[bytes]":
+    """Start a process in which `http2_peer` sends the calls of *group*."""
+    line = [sys.executable, "-m", "benchmarks.load.http2_peer", str(port), str(seconds)]
+    return subprocess.Popen(
         [*line, json.dumps([asdict(group)])],
         stdout=subprocess.PIPE,
-        check=True,
         cwd=Path(__file__).parents[2],
     )
-    told: dict[str, Any] = json.loads(said.stdout)
-    return told
+
+
+def _peer_statuses(peer: "subprocess.Popen[bytes]") -> Counter[str]:
+    """Wait for the process's end; return how often each gRPC status came, by its name."""
+    output, _ = peer.communicate()
+    if peer.returncode:
+        raise RuntimeError(f"http2_peer ended with code {peer.returncode}")
+    statuses = json.loads(output)["statuses"]
+    return Counter({STATUS_NAMES.get(int(code), code): n for code, n in statuses.items()})
 
 
 def _sample_workers(system: RunningSystem, minute: int) -> list[WorkerSample]:

@@ -10,13 +10,15 @@ from statistics import median
 
 import numpy as np
 
+from benchmarks.judging.other_judges import judge_with_others
 from protos import rollout_pb2, window_pb2
 from rollout.checkpoint.codec import from_state, to_state
 from rollout.evidence.evidence import Evidence
 from rollout.evidence.inbox import ClosedSecond
 from rollout.judge.forecast import forecast_steps
+from rollout.lifecycle.clock import ClockReading
 from rollout.lifecycle.deploy import RolloutSpec
-from rollout.lifecycle.rollout import ClockReading, Rollout
+from rollout.lifecycle.rollout import Rollout
 from rollout.policy.policy import JUDGED_METRICS, STANDARD, Policy
 from rollout.policy.stages import Stage, StagePosition
 from rollout.simulation.simulate import (
@@ -24,7 +26,6 @@ from rollout.simulation.simulate import (
     TURNOUT_NAME,
     JudgeResult,
     SimulatedRollout,
-    judge_with_others,
     simulate_canary,
     simulate_rollout,
     single_share_policy,

@@ -25,8 +25,9 @@ from protos import registry_pb2, window_pb2
 from registry.types import Deployment, NotFoundError
 from rollout.checkpoint.codec import to_state
 from rollout.controller.controller import Controller
+from rollout.lifecycle.clock import ClockReading
 from rollout.lifecycle.deploy import RolloutSpec, deployment_at
-from rollout.lifecycle.rollout import ClockReading, Rollout
+from rollout.lifecycle.rollout import Rollout
 from rollout.policy.policy import STANDARD
 from rollout.policy.stages import Stage, StagePosition
 

@@ -267,7 +267,7 @@ def _detection_text(result: finds.DetectionResult) -> str:
     return f"{calls}; {result.rollouts_found} of {result.runs} found{soon}"
 
 
-def results_table(lines: list[BarResult]) -> Table:
+def bars_table(lines: list[BarResult]) -> Table:
     """Return what was measured, for people."""
     table = Table(box=None, pad_edge=False)
     for column in ("bar", "what", "measured", "promised", ""):
@@ -303,7 +303,7 @@ def main() -> None:
             for line in bench.bars[name]():
                 lines.append(line)
                 progress.print(f"{line.bar}: {line.subject}: {line.measured}", highlight=False)
-    Console(width=None if sys.stdout.isatty() else 160).print(results_table(lines))
+    Console(width=None if sys.stdout.isatty() else 160).print(bars_table(lines))
     took_s = time.monotonic() - began
     Console().print(f"{took_s:,.0f} s, seed {asked.seed}")
     if asked.json is not None:

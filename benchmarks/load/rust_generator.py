@@ -1,6 +1,6 @@
-"""The load generator in Rust (benchmarks/loadgen), where cargo is there to build it.
+"""Builds and runs the load generator in Rust (benchmarks/loadgen).
 
-`python -m benchmarks.load.rust_generator` builds it and prints where it is.
+`python -m benchmarks.load.rust_generator` builds it and prints the path of the program.
 """
 
 import json
@@ -18,14 +18,17 @@ TIMEOUT_MS = 10_000
 
 
 def cargo_works() -> bool:
-    """Whether there is a cargo, and a toolchain behind it."""
+    """Return whether cargo is installed and has a toolchain."""
     if shutil.which("cargo") is None:
         return False
     return subprocess.run(["cargo", "--version"], capture_output=True, check=False).returncode == 0
 
 
 def build_generator() -> Path | None:
-    """Build the generator, seconds where nothing changed; None where there is no cargo."""
+    """Build the load generator, and return the path of the program.
+
+    Returns None without cargo. Raises RuntimeError with the compiler's output if the build fails.
+    """
     if not cargo_works():
         return None
     done = subprocess.run(
@@ -41,38 +44,50 @@ def build_generator() -> Path | None:
 
 
 def generator_command(target: str, bodies: Path, options: Sequence[object]) -> list[str]:
-    """Return the command that asks *target* with the messages in *bodies* and prints JSON."""
-    fixed = ["--bodies", bodies, "--timeout-ms", TIMEOUT_MS, "--allow", "all", "--json", "--quiet"]
+    """Return the command that sends the messages in *bodies* to *target* and prints JSON.
+
+    bodies   a file of PredictRequests, each after its length (4 bytes, little-endian).
+    options  more options of the program, as its `--help` lists them.
+
+    No status counts as a failure for the exit code: `parse_figures` returns how many calls failed.
+    """
+    fixed = ["--bodies", bodies, "--timeout-ms", TIMEOUT_MS, "--allow", "all", "--json"]
     return [str(word) for word in (BINARY, target, *fixed, *options)]
 
 
 def parse_figures(output: str) -> dict[str, Any]:
-    """Return a run's figures by the names benchmarks.load.generator gives them, and some more."""
-    told: dict[str, Any] = json.loads(output)
-    times = told["latency_ms"]
-    if times is None:
-        raise ConnectionError(f"no call was answered in {told['seconds']} s: {told['statuses']}")
+    """Return the figures of a run from the JSON that it printed.
+
+    The names are those of benchmarks.load.generator.
+    Raises ConnectionError if no call was answered.
+    """
+    report: dict[str, Any] = json.loads(output)
+    latency_ms, statuses = report["latency_ms"], report["statuses"]
+    if latency_ms is None:
+        raise ConnectionError(f"no call was answered in {report['seconds']} s: {statuses}")
     return {
-        "seconds": told["seconds"],
-        "calls": told["statuses"]["OK"],
-        "failed": told["failed"] or sum(told["statuses"].values()) - told["statuses"]["OK"],
-        "refused_streams": told["sent_again"],
-        "calls_per_s": told["calls_per_s"],
-        "p50_ms": times["p50"],
-        "p99_ms": times["p99"],
-        "max_ms": times["max"],
-        "generator_us_per_call": told["generator_us_per_call"],
-        "statuses": told["statuses"],
-        "first_words": told["first_words"],
-        "rows_flagged": told["rows_flagged"],
+        "seconds": report["seconds"],
+        "calls": statuses["OK"],
+        "failed": sum(statuses.values()) - statuses["OK"],
+        "refused_streams": report["transparent_retries"],
+        "calls_per_s": report["calls_per_s"],
+        "p50_ms": latency_ms["p50"],
+        "p99_ms": latency_ms["p99"],
+        "max_ms": latency_ms["max"],
+        "generator_us_per_call": report["generator_us_per_call"],
+        "statuses": statuses,
+        "first_messages": report["first_messages"],
+        "rows_flagged": report["rows_flagged"],
     }
 
 
 @contextmanager
 def null_server(command_prefix: Sequence[str] = ()) -> Iterator[tuple[str, int]]:
-    """Run the server of constant bytes; its address and process id.
+    """Run the server that answers every call with the same bytes.
 
-    before  words before the command, as taskset's.
+    command_prefix  words before the command, for example `["taskset", "-c", "0"]`.
+
+    Yields the server's address as host:port, and its process id.
     """
     program = subprocess.Popen(
         [*command_prefix, str(BINARY), "null"], stdout=subprocess.PIPE, text=True
@@ -88,7 +103,7 @@ def null_server(command_prefix: Sequence[str] = ()) -> Iterator[tuple[str, int]]
 
 
 def main() -> int:
-    """Build it and say where it is; 1 where it cannot be."""
+    """Build the load generator and print its path. Returns 1 without cargo."""
     found = build_generator()
     if found is None:
         print("cargo is not there; rustup.rs installs it", file=sys.stderr)

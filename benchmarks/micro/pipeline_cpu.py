@@ -10,11 +10,13 @@ this is the door's (HTTP/2, gRPC, decoding), the store's pipe, and the journal's
 
 import argparse
 import asyncio
+import logging
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import uvloop
@@ -23,22 +25,21 @@ from numpy.typing import NDArray
 from benchmarks.serving.bench_model import FEATURES, VIEW, BenchModel, entity_id
 from benchmarks.serving.workloads import BY_KEY, IN_REQUEST, ROLLING
 from features.rows import ViewRows
+from gateway.build import Surroundings, build_serving_parts
 from gateway.clock import SystemClock
 from gateway.columns import Calls, Replies
+from gateway.internal_error_log import InternalErrorLog
+from gateway.methods.idempotency_keys import IdempotencyKeys
 from gateway.models.disk_cache import DiskCache
 from gateway.models.executor import Scored
 from gateway.models.loader import verify_and_open
-from gateway.models.routes import LoadedVersion, RouteTable, build_routes
-from gateway.predict.batch import PredictionIdWriter, WorkerIdentity
-from gateway.predict.dispatch import Dispatcher
-from gateway.predict.pipeline import PredictPipeline
+from gateway.models.routes import LoadedVersion, build_routes
+from gateway.predict.pipeline import BatchSlot
 from gateway.settings import Settings
 from gateway.shadow.protocol import encode_copy
-from gateway.shadow.shadow_process import ShadowExecutor, shadow_limits_of
+from gateway.shadow.shadow_process import ShadowExecutor
 from gateway.shadow.shadows import Shadows
-from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.recorder import Recorder
-from gateway.telemetry.windows import Windows
+from gateway.worker_identity import WorkerIdentity
 
 ENTITIES = 20_000
 TURNS = 6
@@ -59,19 +60,22 @@ SHAPES = (
 """Model, calls in a batch, rows in a call."""
 
 
-class NullIngress:
-    """A door, a journal and nobody behind either."""
+class NullParts:
+    """A server, a served journal and an outcome journal that forget what they get."""
 
     healthy = True
 
     def append(self, payload: bytes) -> None:
         """Forget a record."""
 
+    async def append_durably(self, payload: bytes) -> None:
+        """Forget a record."""
+
     def send_replies(self, replies: Replies, *, more: bool = False) -> None:
         """Forget replies."""
 
     def refuse_calls(self, handles: object, refusal: object) -> None:
-        """No call of ours is refused."""
+        """Fail, because no call of this benchmark may be refused."""
         del handles
         raise AssertionError(refusal)
 
@@ -140,8 +144,21 @@ def bench_batch(model: str, calls: int, rows: int, first: int, values: np.ndarra
 
 async def measure_pipeline_cpu(bench_model: BenchModel, only: str) -> None:
     """Time every shape, and print it."""
-    clock, settings, nowhere = SystemClock(), Settings(), NullIngress()
-    metrics, windows, deployed = Metrics(), Windows(), RouteTable()
+    settings, memory = Settings(), NullParts()
+    around = Surroundings(
+        settings=settings,
+        identity=WorkerIdentity("bench", 0, 1, bytes(32)),
+        clock=SystemClock(),
+        error_log=InternalErrorLog(logging.getLogger("gateway")),
+        store=InMemoryStore(bench_model.values),
+        served_journal=memory,
+        outcome_journal=memory,
+        idempotency_keys=IdempotencyKeys(bench_model.folder / "nowhere", 1, 1),
+        on_guard=lambda _: None,
+        is_serving=lambda: True,
+    )
+    server: Any = memory
+    parts = build_serving_parts(around, server=server, shadow_type=InstantShadows)
     disk = DiskCache(bench_model.gateway_folder)
     for deployment in disk.read_deployments():
         files = {label: disk.read_version(digest) for label, digest in deployment.digests}
@@ -149,16 +166,8 @@ async def measure_pipeline_cpu(bench_model: BenchModel, only: str) -> None:
             label: verify_and_open(label, files[label] or {}, None, digest)
             for label, digest in deployment.digests
         }
-        deployed.swap(build_routes(deployment, loaded, settings))
-    limits = shadow_limits_of(settings)
-    waiting = settings.shadow_rows_waiting_max
-    shadows = InstantShadows(windows, clock, waiting, limits, lambda _: None, metrics)
-    aside = Recorder(windows, metrics, shadows, nowhere, clock, lambda _: None)
-    arms = Dispatcher(
-        nowhere, PredictionIdWriter(WorkerIdentity("bench", 0, 1, bytes(32))), aside, clock, str
-    )
-    store = InMemoryStore(bench_model.values)
-    core = PredictPipeline(nowhere, deployed, store, arms, aside, clock, settings, sys.exit)
+        parts.route_table.swap(build_routes(deployment, loaded, settings))
+    slots = asyncio.Semaphore(1)
     print("model        calls x rows   us a batch (median)   us a call   us a row")
     for model, calls, rows in SHAPES:
         if only not in model:
@@ -172,12 +181,13 @@ async def measure_pipeline_cpu(bench_model: BenchModel, only: str) -> None:
             ]
             began_ns = time.process_time_ns()
             for batch in batches:
-                await core._run_batch(batch)
+                await slots.acquire()
+                await parts.pipeline.run_batch(batch, BatchSlot(slots))
                 await asyncio.sleep(0)
-            aside.fold()
+            parts.recorder.fold()
             await asyncio.sleep(0)  # the last copies are compared
             turns.append((time.process_time_ns() - began_ns) / 1e3 / count)
-            windows.close_windows(0, everything=True)
+            parts.windows.close_windows(0, everything=True)
         best, median = min(turns), sorted(turns)[TURNS // 2]
         per_call = best / calls
         print(

@@ -26,7 +26,14 @@ import numpy as np
 from benchmarks.load import rust_generator
 from benchmarks.serving.bench_model import CONTRACTS, BenchModel
 from benchmarks.serving.report import figure_values, promise_results, report_table, targets
-from benchmarks.serving.servers import RunningServer, canned_server, pin_to_core, running_servers
+from benchmarks.serving.servers import (
+    CARGO_MISSING,
+    RunningServer,
+    ServerSetup,
+    canned_server,
+    pin_to_core,
+    running_servers,
+)
 from benchmarks.serving.workloads import BY_KEY, CANNED, WORKLOADS, Workload
 from features.online.store_server import find_or_start
 from gateway.ingress_choice import is_built
@@ -85,13 +92,9 @@ def time_round(
     options: list[object] = ["--seconds", arguments.seconds, "--warm", arguments.warm]
     options += ["--first", number * KEYS_PER_ROUND]
     options += ["--connections", workload.connections, "--streams", workload.streams]
-    if arguments.rust:
-        options += ["--messages", workload.messages] if workload.messages else []
-        options += ["--rate", rate] if rate else []
-        line = rust_generator.generator_command(server.target, bodies, options)
-    else:
-        line = [sys.executable, "-m", "benchmarks.load.generator", "--target", server.target]
-        line += ["--bodies", str(bodies), *map(str, options)]
+    options += ["--messages", workload.messages] if workload.messages else []
+    options += ["--rate", rate] if rate else []
+    line = rust_generator.generator_command(server.target, bodies, options)
     cpu_s, began = server.cpu_s(), time.perf_counter()
     said = subprocess.run(
         pin_to_core(line, arguments.generator_core), check=False, capture_output=True
@@ -100,8 +103,7 @@ def time_round(
         raise RuntimeError(
             f"the generator failed on {server.name}:\n{said.stderr.decode()[-2000:]}"
         )
-    read = rust_generator.parse_figures if arguments.rust else json.loads
-    measured: Round = read(said.stdout.decode())
+    measured: Round = rust_generator.parse_figures(said.stdout.decode())
     # The server worked in the warm time too, at the same rate.
     lasted = time.perf_counter() - began
     answered = measured["calls"] / measured["seconds"] * (measured["seconds"] + arguments.warm)
@@ -122,23 +124,21 @@ def measure_serving(arguments: argparse.Namespace, folder: Path) -> list[Round]:
         f"fitting {len(CONTRACTS)} models, writing {arguments.entities} requests of each kind ..."
     )
     ground = BenchModel.prepare(folder, arguments.entities)
-    kinds = [
-        w
-        for w in WORKLOADS
-        if (w.for_python_generator or arguments.rust) and arguments.only in w.name
-    ]
+    kinds = [w for w in WORKLOADS if arguments.only in w.name]
     bodies = {(w.model, w.rows): ground.write_requests(w.model, w.rows) for w in kinds}
     os.sched_setaffinity(0, {arguments.generator_core})
     store = find_or_start(None, folder)
     rounds: list[Round] = []
     try:
         ground.fill_store(store.url)
-        with canned_server(arguments.server_core, rust=arguments.rust) as side:
+        with canned_server(arguments.server_core) as side:
             workload = Workload(CANNED, BY_KEY, 1, 8, 16)
             body = ground.write_requests(BY_KEY, 1)
             rounds.append(time_round(side, workload, body, arguments))
-        cores = arguments.server_core, arguments.generator_core
-        with running_servers(ground, store.url, *cores, arguments.ingress) as sides:
+        setup = ServerSetup(
+            store.url, arguments.ingress, arguments.server_core, arguments.generator_core
+        )
+        with running_servers(ground, setup) as sides:
             for side in sides:
                 with side.awake():
                     for workload in kinds:
@@ -223,7 +223,10 @@ def print_progress(text: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, keep. Returns 0 when every promise held, else 1."""
+    """Measure, print and keep.
+
+    Returns 0 when every promise and target held, 1 when one did not, 2 without cargo.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entities", type=int, default=ENTITIES_MIN)
     parser.add_argument("--rounds", type=int, default=7, help="of each server and workload")
@@ -237,17 +240,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--generator-core", type=int, default=1)
     parser.add_argument("--keep", type=Path, default=RESULTS / "latest.json")
     asked = parser.parse_args(argv)
-    asked.rust = rust_generator.build_generator() is not None
-    if not asked.rust:
-        print_progress(
-            "no cargo: the generator in Python asks, without open loop and PredictStream"
-        )
+    if rust_generator.build_generator() is None:
+        print_progress(CARGO_MISSING)
+        return 2
     report: dict[str, Any] = {
         "commit": measured_commit(),
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": machine_facts(),
         "ingress": asked.ingress,
-        "generator": "benchmarks/loadgen" if asked.rust else "benchmarks/load/generator.py",
+        "generator": "benchmarks/loadgen",
         "asked": {
             "entities": asked.entities,
             "rounds": asked.rounds,

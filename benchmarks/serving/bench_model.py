@@ -6,8 +6,9 @@ compared is the serving.
 
 import io
 import json
+import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,6 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
-from benchmarks.load.generator import write_bodies
 from benchmarks.serving.workloads import BY_KEY, IN_REQUEST, ROLLING
 from features.canonical import canonical_json
 from features.contract import ModelContract, RequestInput, ViewUse
@@ -152,6 +152,13 @@ class BenchModel:
         files = DiskCache(self.gateway_folder).read_version(deployment.digest("1"))
         assert files is not None
         return load_session(verify_bundle(files, trusted_key=None))
+
+
+def write_bodies(path: Path, bodies: Iterable[bytes]) -> None:
+    """Write messages as the Rust generator reads them: four bytes of length, then the message."""
+    with path.open("wb") as stream:
+        for body in bodies:
+            stream.write(struct.pack("<I", len(body)) + body)
 
 
 def fit_trees(

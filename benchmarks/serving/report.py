@@ -120,21 +120,22 @@ def report_table(report: dict[str, Any]) -> str:
                 continue
             rows = median(figure_values(rounds, side, workload.name, "rows_per_s"))
             spread = [
-                _spread(figure_values(rounds, side, workload.name, figure), digits)
+                spread_text(figure_values(rounds, side, workload.name, figure), digits)
                 for figure, digits in (("p50_ms", 3), ("p99_ms", 2), ("server_us_per_call", 0))
             ]
             lines.append(
                 f"| {workload.name} ({workload.connections} x {workload.streams}) | {side} | "
-                f"{_spread(calls, 0)} | {rows:,.0f} | {' | '.join(spread)} |"
+                f"{spread_text(calls, 0)} | {rows:,.0f} | {' | '.join(spread)} |"
             )
     for workload in WORKLOADS:
         both = gateway_ratios(rounds, workload.name, "calls_per_s")
         if both:
+            p50 = gateway_ratios(rounds, workload.name, "p50_ms")
+            cpu = gateway_ratios(rounds, workload.name, "server_us_per_call")
             lines.append("") if lines[-1].startswith("|") else None
             lines.append(
-                f"{workload.name}: {GATEWAY} / {HANDWRITTEN} = {_spread(both, 2)} in calls/s, "
-                f"{_spread(gateway_ratios(rounds, workload.name, 'p50_ms'), 2)} in p50, "
-                f"{_spread(gateway_ratios(rounds, workload.name, 'server_us_per_call'), 2)} in CPU."
+                f"{workload.name}: {GATEWAY} / {HANDWRITTEN} = {spread_text(both, 2)} in calls/s, "
+                f"{spread_text(p50, 2)} in p50, {spread_text(cpu, 2)} in CPU."
             )
     ceiling = figure_values(rounds, CANNED, CANNED, "calls_per_s")
     if ceiling:
@@ -165,6 +166,7 @@ def _result_text(verdict: dict[str, Any]) -> str:
     )
 
 
-def _spread(values: Sequence[float], digits: int) -> str:
+def spread_text(values: Sequence[float], digits: int) -> str:
+    """Return "median (lowest-highest)" of *values*, each with so many *digits*."""
     low, middle, high = (f"{v:,.{digits}f}" for v in (min(values), median(values), max(values)))
     return f"{middle} ({low}-{high})"

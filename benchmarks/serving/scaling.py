@@ -24,17 +24,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks.load import rust_generator
-from benchmarks.load.generator import write_bodies
 from benchmarks.serving.bench_model import (
     bench_view,
     entity_id,
     fit_trees,
     version_files,
     view_contract,
+    write_bodies,
     write_feature_rows,
     write_versions,
 )
-from benchmarks.serving.servers import DEGRADED_ROWS, pin_to_core
+from benchmarks.serving.servers import CARGO_MISSING, DEGRADED_ROWS, pin_to_core
 from benchmarks.standalone_gateway import StandaloneGateway, standalone_gateway
 from features.online.store_server import find_or_start
 from gateway.ingress_choice import is_built
@@ -259,7 +259,7 @@ def main() -> int:
     parser.add_argument("--ingress", choices=("native", "grpcio"))
     asked = parser.parse_args()
     if rust_generator.build_generator() is None:
-        _print_progress("cargo is not there; rustup.rs installs it")
+        _print_progress(CARGO_MISSING)
         return 2
     ingress = asked.ingress or ("native" if is_built() else "grpcio")
     cases = [case for case in CASES if case.axis.startswith(asked.only)]

@@ -1,4 +1,4 @@
-"""The servers that are compared: started on one core, asked on a port, their CPU read off."""
+"""Starts the servers that are compared, each pinned to a core, and reads their CPU time."""
 
 import asyncio
 import contextlib
@@ -29,6 +29,10 @@ Ready = TypeVar("Ready")
 START_TIMEOUT_S = 60.0
 STOP_S_MAX = 20.0
 STREAMS_MAX = 64
+CARGO_MISSING = (
+    "this benchmark sends its calls with the load generator in Rust (benchmarks/loadgen), and "
+    "cargo, which builds it, is not there; install Rust from https://rustup.rs and run it again"
+)
 
 DEGRADED_ROWS = re.compile(
     r'^turnout_feature_rows_total\{[^}]*"degraded"[^}]*\} (\S+)', re.MULTILINE
@@ -36,27 +40,53 @@ DEGRADED_ROWS = re.compile(
 ANSWERED_CALLS = re.compile(r'^turnout_calls_total\{[^}]*"answered"[^}]*\} (\S+)', re.MULTILINE)
 
 
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A checkout of this repository, and the interpreter of its own environment."""
+
+    name: str
+    folder: Path
+    python: Path
+
+
+THIS_CHECKOUT = Checkout(GATEWAY, Path(__file__).parents[2], Path(sys.executable))
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSetup:
+    """What every gateway of one comparison has in common."""
+
+    redis_url: str
+    ingress: str
+    """native or grpcio."""
+    core: int
+    """The core of the serving worker."""
+    other_core: int
+    """The core of everything else: supervisor, spare, controller, generator and store."""
+
+
 @dataclass(slots=True)
 class RunningServer:
-    """One server that runs."""
+    """One server process, or one gateway with its processes."""
 
     name: str
     target: str
     """host:port."""
     pids: list[int] = field(default_factory=list)
-    """Whose CPU is its own: of the gateway the serving worker, its spare and the supervisor."""
+    """The processes whose CPU time counts: a gateway's serving worker, spare and supervisor."""
 
     metrics: str = ""
-    """The gateway's /metrics."""
-    _seen: tuple[float, float] = (0.0, 0.0)
+    """URL of the gateway's /metrics; empty for a server without."""
+    _counted: tuple[float, float] = (0.0, 0.0)
+    """(degraded rows, answered calls) when `degraded_share` last read the metrics."""
 
     def degraded_share(self, rows: int) -> float:
-        """Return the share of rows since last asked that were answered without the store.
+        """Return the share of rows since the last call of this method that had no stored features.
 
-        rows  in each call since then.
+        rows  rows in each call since then.
 
-        Such an answer is cheaper, so it must not pass for a fast one. The metrics are a second
-        old at most.
+        An answer without the store is cheaper, so it must not pass for a fast one. The metrics are
+        at most one second old.
         """
         if not self.metrics:
             return 0.0
@@ -64,14 +94,14 @@ class RunningServer:
             text = page.read().decode()
         degraded = sum(map(float, DEGRADED_ROWS.findall(text)))
         answered = sum(map(float, ANSWERED_CALLS.findall(text)))
-        before, self._seen = self._seen, (degraded, answered)
+        before, self._counted = self._counted, (degraded, answered)
         return round((degraded - before[0]) / max((answered - before[1]) * rows, 1.0), 6)
 
     @contextmanager
     def awake(self) -> Iterator[None]:
-        """Let this server run while the block lasts; outside it is stopped and costs nothing.
+        """Let this server run while the block lasts; outside it is stopped and costs no CPU.
 
-        A supervisor sleeps first and wakes last, so that it sees nobody else asleep.
+        A supervisor is stopped first and continued last, so that it never sees a stopped worker.
         """
         for pid in self.pids:
             os.kill(pid, signal.SIGCONT)
@@ -82,109 +112,120 @@ class RunningServer:
                 os.kill(pid, signal.SIGSTOP)
 
     def cpu_s(self) -> float:
-        """Return user and system seconds of its processes so far (Linux; else 0)."""
+        """Return the user and system seconds that its processes have used (Linux; elsewhere 0)."""
         return sum(map(cpu_seconds, self.pids))
 
 
 def pin_to_core(line: Sequence[str], core: int) -> list[str]:
-    """Return a command line that stays on one core, where the system can say so."""
+    """Return *line* pinned to one core, or *line* itself on a system without taskset."""
     pinned = shutil.which("taskset") is not None
     return ["taskset", "-c", str(core), *line] if pinned else list(line)
 
 
 @contextmanager
-def running_servers(
-    bench_model: BenchModel, redis_url: str, core: int, other_core: int, ingress: str
-) -> Iterator[list[RunningServer]]:
-    """Start the gateway and the server written by hand; each runs only where it is `awake`."""
+def running_servers(bench_model: BenchModel, setup: ServerSetup) -> Iterator[list[RunningServer]]:
+    """Start this checkout's gateway and the server written by hand; each runs only when `awake`."""
+    folders = bench_model.folder, bench_model.gateway_folder
     with (
-        _running_controller(bench_model, other_core) as sink,
-        _running_gateway(bench_model, redis_url, sink, core, other_core, ingress) as gateway,
-        _handwritten_server(bench_model, redis_url, core) as plain,
+        running_checkout(THIS_CHECKOUT, *folders, setup) as gateway,
+        _handwritten_server(bench_model, setup) as handwritten,
+        stopped_unless_awake([gateway, handwritten]) as servers,
     ):
-        sides = [gateway, plain]
-        for side in sides:
-            with side.awake():
-                pass
-        try:
-            yield sides
-        finally:
-            for pid in (pid for side in sides for pid in side.pids):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
+        yield servers
 
 
 @contextmanager
-def canned_server(core: int, *, rust: bool) -> Iterator[RunningServer]:
-    """Run the server of constant bytes, in the generator's own language."""
-    if rust:
-        with null_server(pin_to_core([], core)) as (target, pid):
-            yield RunningServer(CANNED, target, [pid])
-        return
-    line = pin_to_core([sys.executable, "-m", "benchmarks.load.canned_server"], core)
-    with _running_program(line, stdout=subprocess.PIPE) as program:
-        yield RunningServer(CANNED, f"127.0.0.1:{_read_port(program)}", [program.pid])
+def stopped_unless_awake(servers: list[RunningServer]) -> Iterator[list[RunningServer]]:
+    """Stop all *servers*, each of which then runs only when `awake`; continue them at the end."""
+    for server in servers:
+        with server.awake():
+            pass
+    try:
+        yield servers
+    finally:
+        for pid in (pid for server in servers for pid in server.pids):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager
-def _handwritten_server(ground: BenchModel, redis_url: str, core: int) -> Iterator[RunningServer]:
-    line = [sys.executable, "-m", "benchmarks.serving.handwritten_server", "--redis", redis_url]
+def canned_server(core: int) -> Iterator[RunningServer]:
+    """Run the load generator's own server, which answers every call with the same bytes."""
+    with null_server(pin_to_core([], core)) as (target, pid):
+        yield RunningServer(CANNED, target, [pid])
+
+
+@contextmanager
+def _handwritten_server(bench_model: BenchModel, setup: ServerSetup) -> Iterator[RunningServer]:
+    line = [sys.executable, "-m", "benchmarks.serving.handwritten_server"]
+    line += ["--redis", setup.redis_url]
     for model in CONTRACTS:
-        line += ["--model", f"{model}={ground.onnx(model)}"]
-    with _running_program(pin_to_core(line, core), stdout=subprocess.PIPE) as program:
+        line += ["--model", f"{model}={bench_model.onnx(model)}"]
+    with _running_program(pin_to_core(line, setup.core), stdout=subprocess.PIPE) as program:
         yield RunningServer(HANDWRITTEN, f"127.0.0.1:{_read_port(program)}", [program.pid])
 
 
 @contextmanager
-def _running_controller(ground: BenchModel, core: int) -> Iterator[str]:
-    """A controller that is told every window, beside the generator; its host:port."""
-    address = f"127.0.0.1:{free_tcp_port()}"
-    line = [sys.executable, "-m", "turnout.control", "--listen", address]
-    line += ["--folder", str(ground.folder / "registry")]
-    path = ground.folder / "controller.log"
+def running_checkout(
+    checkout: Checkout, folder: Path, gateway_folder: Path, setup: ServerSetup
+) -> Iterator[RunningServer]:
+    """Run the gateway of *checkout* in its usual form, with a controller that takes its windows.
+
+    folder          takes the logs and the controller's database.
+    gateway_folder  has the versions and deployments to serve; the journal is written there.
+
+    A supervisor, one worker and a warm spare run, and the journal is written. The worker has the
+    server's core for itself. Supervisor and spare do next to nothing and have the other core:
+    beside a worker that never rests, some kernels let them wait for seconds.
+    """
+    announced, log_path = folder / "ports.json", folder / "gateway.log"
     with (
-        path.open("wb") as log,
-        _running_program(pin_to_core(line, core), stdout=log, stderr=log) as program,
+        log_path.open("wb") as log,
+        _running_controller(checkout, folder, setup.other_core) as sink,
     ):
-        _wait_until_up(program, path, lambda: asyncio.run(accepts_connections(address)))
-        yield address
+        settings = [
+            "workers=1",
+            f"folder={gateway_folder}",
+            f"redis_url={setup.redis_url}",
+            f"window_sinks={json.dumps([sink])}",
+            f"ingress={setup.ingress}",
+            # The widest workload has 64 calls open on each connection.
+            f"streams_max={STREAMS_MAX}",
+        ]
+        line = [str(checkout.python), "-m", "gateway", "--announce", str(announced)]
+        for setting in settings:
+            line += ["--set", setting]
+        with _running_program(
+            pin_to_core(line, setup.core), cwd=checkout.folder, stdout=log, stderr=log
+        ) as program:
+            ports = _wait_until_up(program, log_path, lambda: _gateway_ports(announced))
+            worker, spare = ports.workers
+            for pid in (program.pid, spare):
+                os.sched_setaffinity(pid, {setup.other_core})
+            pids = [worker, spare, program.pid]
+            try:
+                yield RunningServer(
+                    checkout.name, f"127.0.0.1:{ports.port}", pids, f"{ports.observed}/metrics"
+                )
+            except (OSError, RuntimeError) as error:
+                log_end = log_path.read_text(encoding="utf-8")[-4000:]
+                raise RuntimeError(f"{error}\nThe gateway's log:\n{log_end}") from error
 
 
 @contextmanager
-def _running_gateway(
-    ground: BenchModel, redis_url: str, sink: str, core: int, other_core: int, ingress: str
-) -> Iterator[RunningServer]:
-    """The gateway as it is always run: a supervisor, one worker, a warm spare; journal and all.
-
-    The worker has the server's core for itself. Supervisor and spare, which do next to nothing,
-    sit on the other: beside a worker that never rests, some kernels let them wait for seconds.
-    """
-    announced = ground.folder / "ports.json"
-    line = [sys.executable, "-m", "gateway", "--announce", str(announced)]
-    settings = ["workers=1", f"folder={ground.gateway_folder}", f"redis_url={redis_url}"]
-    settings.append(f"window_sinks={json.dumps([sink])}")
-    # Room for the 64 calls that the widest workload opens on each connection.
-    for setting in (*settings, f"ingress={ingress}", f"streams_max={STREAMS_MAX}"):
-        line += ["--set", setting]
-    path = ground.folder / "gateway.log"
+def _running_controller(checkout: Checkout, folder: Path, core: int) -> Iterator[str]:
+    """Run a controller, to which the gateway sends every window; yields its host:port."""
+    address, log_path = f"127.0.0.1:{free_tcp_port()}", folder / "controller.log"
+    line = [str(checkout.python), "-m", "turnout.control", "--listen", address]
+    line += ["--folder", str(folder / "registry")]
     with (
-        path.open("wb") as log,
-        _running_program(pin_to_core(line, core), stdout=log, stderr=log) as program,
+        log_path.open("wb") as log,
+        _running_program(
+            pin_to_core(line, core), cwd=checkout.folder, stdout=log, stderr=log
+        ) as program,
     ):
-        ports = _wait_until_up(program, path, lambda: _gateway_ports(announced))
-        worker, spare = ports.workers
-        for pid in (program.pid, spare):
-            os.sched_setaffinity(pid, {other_core})
-        try:
-            yield RunningServer(
-                GATEWAY,
-                f"127.0.0.1:{ports.port}",
-                [worker, spare, program.pid],
-                f"{ports.observed}/metrics",
-            )
-        except (OSError, RuntimeError) as error:
-            words = path.read_text(encoding="utf-8")
-            raise RuntimeError(f"{error}\nThe gateway's log:\n{words[-4000:]}") from error
+        _wait_until_up(program, log_path, lambda: asyncio.run(accepts_connections(address)))
+        yield address
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +237,10 @@ class _Ports:
 
 
 def _gateway_ports(announced: Path) -> _Ports | None:
-    """Return where it is once one worker serves and the spare is warm."""
+    """Return the gateway's ports once one worker serves and the spare is warm; until then None."""
     try:
         ports = json.loads(announced.read_text(encoding="utf-8"))
-        observed = f"http://127.0.0.1:{ports['observe_port']}"
+        observed = f"http://127.0.0.1:{ports['metrics_port']}"
         with urllib.request.urlopen(f"{observed}/workers", timeout=1.0) as page:
             workers = json.load(page)
     except (OSError, ValueError, urllib.error.URLError):
@@ -212,8 +253,8 @@ def _gateway_ports(announced: Path) -> _Ports | None:
 
 @contextmanager
 def _running_program(line: Sequence[str], **streams: object) -> Iterator["subprocess.Popen[bytes]"]:
-    # A session of its own, as a gateway's workers have: Linux shares a core between sessions
-    # first, so that otherwise one side would compete with this program's, and the other not.
+    # Linux first shares a core between sessions. A gateway's workers have a session of their own,
+    # so the other servers get one too; otherwise they would compete with this program's session.
     program = subprocess.Popen(line, start_new_session=True, **streams)  # type: ignore[call-overload]
     try:
         yield program
@@ -231,19 +272,22 @@ def _running_program(line: Sequence[str], **streams: object) -> Iterator["subpro
 def _wait_until_up(
     program: "subprocess.Popen[bytes]", log: Path, probe_ready: Callable[[], Ready | None]
 ) -> Ready:
-    """Return what *up* says once it says something; RuntimeError with *log* when it never does."""
-    give_up = time.monotonic() + START_TIMEOUT_S
-    while not (said := probe_ready()):
-        if program.poll() is not None or time.monotonic() > give_up:
-            words = log.read_text(encoding="utf-8")
-            raise RuntimeError(f"{log.stem} did not come up:\n{words[-2000:]}")
-        time.sleep(0.05)  # between looks at another process, which tells us of nothing by itself
-    return said
+    """Poll *probe_ready* until it returns something; return that.
+
+    Raises RuntimeError with the end of *log* when the program ends first or START_TIMEOUT_S pass.
+    """
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while not (ready := probe_ready()):
+        if program.poll() is not None or time.monotonic() > deadline_s:
+            log_end = log.read_text(encoding="utf-8")[-2000:]
+            raise RuntimeError(f"{log.stem} did not come up:\n{log_end}")
+        time.sleep(0.05)
+    return ready
 
 
 def _read_port(program: "subprocess.Popen[bytes]") -> int:
     assert program.stdout is not None
     line = program.stdout.readline()
     if not line:
-        raise RuntimeError(f"a server left with code {program.wait()} before it said its port")
+        raise RuntimeError(f"a server ended with code {program.wait()} before it printed its port")
     return int(line)

@@ -31,11 +31,6 @@ class Workload:
     """Open loop, at half the rate at which the same server answers this workload."""
 
     @property
-    def for_python_generator(self) -> bool:
-        """Whether the generator in Python can ask it."""
-        return not self.messages and not self.half_rate_of
-
-    @property
     def servers(self) -> tuple[str, ...]:
         """Who can answer it: the server written by hand has neither PredictStream nor canaries."""
         return (GATEWAY,) if self.messages or self.model == ROLLING else SERVERS

@@ -1,1 +1,1 @@
-"""The online store: rows read while a call waits, the store's address and its process."""
+"""The online store: its address, its process, and the reader that gateway workers use."""

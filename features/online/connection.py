@@ -1,7 +1,8 @@
-"""One connection to the store: commands out, replies back in the order asked.
+"""One pipelined connection from a worker to the online store.
 
-The protocol gives replies no names: the n-th reply answers the n-th command. So whoever stops
-waiting (late, cancelled) stays in line, and the reply that comes for them is dropped unread.
+Redis numbers neither commands nor replies: the n-th reply answers the n-th command. So a command
+whose caller no longer waits, because the caller timed out or was cancelled, stays in the queue,
+and its reply is dropped when it arrives.
 """
 
 import asyncio
@@ -14,26 +15,28 @@ import hiredis
 from features.errors import OnlineStoreError
 
 Reply = object
-"""What hiredis makes of a reply: bytes, int, list, None, or a StoreReplyError."""
+"""A reply as hiredis parses it: bytes, int, list, None, or a StoreReplyError."""
 
 BUFFER_BYTES_SPARE = 512 * 1024
-"""One read from the socket and the frame around a value; not counted against the value's bound."""
+"""Bytes that the parser may hold beyond the largest value: one socket read and the framing."""
 
-UNEXPECTED_REPLY = "the store sent a reply that nothing asked for"
+UNEXPECTED_REPLY = "the store sent a reply to no command"
 
 WRITE_BYTES_MAX = 1024 * 1024
-"""Unsent bytes above which no more is asked: some twenty batches of 512 keys."""
+"""Unsent bytes above which no more commands are sent: some twenty batches of 512 keys."""
 
 
 class StoreReplyError(Exception):
-    """What the store answered with a leading '-'. A value among replies; never raised."""
+    """An error reply of the store (it begins with '-'). hiredis returns it; it is never raised."""
 
 
 class PendingCommand:
-    """One command that waits for its reply.
+    """A command that was sent and whose reply has not come. All times are loop times, seconds.
 
-    head  the first bytes its reply must have, unless it is an error's b"-".
-    due   loop time.
+    expected_prefix  the first bytes of a valid reply; an error reply begins with b"-" instead.
+    due_at           when its caller's timeout ends.
+    expires_at       when it fails. Equal to due_at, or later if the event loop ran late.
+    probe            True for the PING that tests whether the store is back.
     """
 
     __slots__ = ("due_at", "expected_prefix", "expires_at", "future", "probe", "sent_at")
@@ -52,29 +55,34 @@ class PendingCommand:
         self.sent_at = sent_at
         self.due_at = due_at
         self.expires_at = due_at
-        """Later than due where the loop, not the store, was late."""
         self.probe = probe
 
 
 def fail_command(command: PendingCommand, error: OnlineStoreError) -> None:
-    """Fail whoever still waits; nobody may, and then asyncio must not complain of it."""
+    """End *command* with *error*, unless it has ended already."""
     if not command.future.done():
         command.future.set_exception(error)
+        # Reading the exception stops asyncio's warning when no caller awaits the future.
         command.future.exception()
 
 
 class StoreConnection(asyncio.Protocol):
-    """The store's end of one connection. Lives until `lost` is called, once."""
+    """The worker's end of one connection. It is used once: after `on_lost` it stays closed.
+
+    value_bytes_max  a larger value in a reply drops the connection.
+    on_reply         called with each command and its reply, in the order of sending.
+    on_lost          called once, when the connection has ended and every command has failed.
+    """
 
     def __init__(
         self,
         value_bytes_max: int,
-        answered: Callable[[PendingCommand, Reply], None],
-        lost: Callable[["StoreConnection"], None],
+        on_reply: Callable[[PendingCommand, Reply], None],
+        on_lost: Callable[["StoreConnection"], None],
     ) -> None:
         self._buffer_bytes_max = value_bytes_max + BUFFER_BYTES_SPARE
-        self._on_reply = answered
-        self._on_lost = lost
+        self._on_reply = on_reply
+        self._on_lost = on_lost
         self._pending: deque[PendingCommand] = deque()
         self._incomplete = object()
         self._reader = hiredis.Reader(
@@ -86,14 +94,16 @@ class StoreConnection(asyncio.Protocol):
         self._at_reply_start = True
         self._partial_prefix = b""
         self.writes_paused = False
-        """True while the store takes no more bytes from us."""
+        """True while more than WRITE_BYTES_MAX wait to be sent."""
         self.reason = "the store closed the connection"
-        """Why it was lost."""
+        """Why the connection ended. It has no meaning before."""
 
     def send(self, command: bytes, pending: PendingCommand) -> None:
-        """Send *command*; *question* is told when its reply comes, or when the pipe is lost.
+        """Send *command*; the future of *pending* gets its reply, or an OnlineStoreError.
 
-        It is on its way when this returns (tests/features/online/test_read_ahead.py).
+        The bytes are with the kernel when this returns (tests/features/online/test_read_ahead.py),
+        unless earlier bytes still wait to be sent. Raises OnlineStoreError "connection" when the
+        connection is not open.
         """
         if self._transport is None or self._transport.is_closing():
             raise OnlineStoreError("connection", f"not connected to the store: {self.reason}")
@@ -101,96 +111,98 @@ class StoreConnection(asyncio.Protocol):
         self._transport.write(command)
 
     def unanswered(self) -> Iterator[PendingCommand]:
-        """Those that still wait, in the order asked."""
-        return (question for question in self._pending if not question.future.done())
+        """Return the commands whose callers still wait, in the order of sending."""
+        return (command for command in self._pending if not command.future.done())
 
     def oldest_due(self) -> float:
-        """Loop time at which the oldest unanswered command was due; infinity: none waits."""
+        """Return the due time of the oldest command without a reply; infinity if there is none."""
         return self._pending[0].due_at if self._pending else float("inf")
 
     @property
     def outstanding(self) -> int:
-        """Commands sent whose replies have not come, those nobody waits for included."""
+        """Number of commands without a reply, including those whose callers no longer wait."""
         return len(self._pending)
 
     @property
-    def open(self) -> bool:
-        """Whether commands can be sent."""
+    def is_open(self) -> bool:
+        """True while commands can be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
     def drop(self, reason: str) -> None:
-        """Close at once; replies still under way are lost with it."""
-        if self._transport is not None and self.open:
+        """Close the connection at once because of *reason*; pending commands fail."""
+        if self._transport is not None and self.is_open:
             self.reason = reason
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way out."""
-        # uvloop's transports are no asyncio.Transport, so no isinstance here.
+        """Take the transport. Called by asyncio."""
+        # uvloop's transports do not derive from asyncio.Transport, so isinstance would fail here.
         self._transport = cast("asyncio.WriteTransport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_BYTES_MAX)
 
     def data_received(self, data: bytes) -> None:
-        """Hand each whole reply to the command it answers."""
-        reader, waiting = self._reader, self._pending
+        """Parse replies and pass each to the command that it answers. Called by asyncio."""
+        reader, pending = self._reader, self._pending
+        # The first bytes of a reply are checked before hiredis sees them.
         if self._at_reply_start:
             data = self._partial_prefix + data
             if not self._check_reply_prefix(data):
                 return
+        # One read from the socket can complete several replies.
         try:
             reader.feed(data)
             reply = reader.gets()
             while reply is not self._incomplete:
-                if not waiting:
+                if not pending:
                     self.drop(UNEXPECTED_REPLY)
                     return
-                self._on_reply(waiting.popleft(), reply)
+                self._on_reply(pending.popleft(), reply)
                 if not reader.has_data():
                     self._at_reply_start = True
                     return
                 reply = reader.gets()
         except (hiredis.HiredisError, MemoryError, RecursionError) as error:
-            self.drop(f"the store sent what is no reply: {type(error).__name__}")
+            self.drop(f"the store sent bytes that are not a reply: {type(error).__name__}")
             return
+        # The last reply is incomplete. It must not grow without bound.
         if reader.len() > self._buffer_bytes_max:
             self.drop(f"the store sent a value above {self._buffer_bytes_max} bytes")
 
     def _check_reply_prefix(self, data: bytes) -> bool:
-        """Look at a reply's first bytes before hiredis does.
+        """Return True if *data* begins as the oldest command's reply should.
 
-        It makes room for as many elements as the store announces: "*2147483647" alone took 16 GB
-        of address space, and seconds of the next garbage collection. A reply that comes in one
-        piece with the one before it is not looked at: our own store is no attacker.
+        hiredis allocates as many elements as an array reply announces. "*2147483647" alone took
+        16 GB of address space and slowed the next garbage collection by seconds. Only the first
+        reply of a read is checked: this guards against a broken store, not against an attacker.
         """
-        head = self._pending[0].expected_prefix if self._pending else b""
-        if not head:
+        prefix = self._pending[0].expected_prefix if self._pending else b""
+        if not prefix:
             self.drop(UNEXPECTED_REPLY)
             return False
-        if len(data) < len(head) and head.startswith(data):
+        if len(data) < len(prefix) and prefix.startswith(data):
             self._partial_prefix = data
             return False
         self._partial_prefix = b""
         self._at_reply_start = False
-        if data.startswith((head, b"-")):
+        if data.startswith((prefix, b"-")):
             return True
-        self.drop("the store sent another kind of reply than was asked for")
+        self.drop("the store sent a reply of another kind than the command's")
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End every wait, then tell the reader."""
+        """Fail every pending command, then call `on_lost`. Called by asyncio."""
         if exc is not None:
             self.reason = f"the connection broke: {type(exc).__name__}"
         self._transport = None
-        words = f"the store's connection was lost: {self.reason}"
+        message = f"the store's connection was lost: {self.reason}"
         while self._pending:
-            question = self._pending.popleft()
-            fail_command(question, OnlineStoreError("connection", words))
+            fail_command(self._pending.popleft(), OnlineStoreError("connection", message))
         self._on_lost(self)
 
     def pause_writing(self) -> None:
-        """Note that the store does not take what we send."""
+        """Note that the store reads more slowly than the worker sends. Called by asyncio."""
         self.writes_paused = True
 
     def resume_writing(self) -> None:
-        """Note that it does again."""
+        """Note that the unsent bytes have drained. Called by asyncio."""
         self.writes_paused = False

@@ -1,7 +1,9 @@
-"""Reading rows while a call waits: a thin, bounded, self-healing pipe to the online store.
+"""Reads stored rows while a call waits, over one pipelined connection to the online store.
 
-Redis-py's client costs twice the CPU and, by its own retries, seconds of a caller's time when
-the store is gone. This reader never retries: each call has one answer or one error, in its time.
+The reader never retries a read. Each read ends within its timeout, with values or with one error,
+because redis-py's client costs twice the CPU and its retries cost a caller seconds when the store
+is gone. Lost connections are made anew in the background, and a circuit breaker refuses reads
+while the store does not answer. A gateway worker has one reader, used by its event loop's thread.
 """
 
 import asyncio
@@ -23,54 +25,53 @@ from features.online.connection import (
 )
 from features.online.sentinel import MasterFinder
 from features.online.store_url import encode_command, parse_store_url
-from features.online.timeouts import DeadlineTimer
 from host.retry import Backoff
 
 PING = encode_command((b"PING",))
 LOOP_LAG_S = 0.002
-"""A timer later than this: the loop itself was held up."""
+"""A timer that runs later than this shows that the event loop was busy."""
 
 _LENGTHS = tuple(b"$%d" % length for length in range(1024))
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineSettings:
-    """Every number an operator may set: its unit in the name, its reason beside it."""
+    """Timeouts, pauses and limits of the reader. Each name carries its unit."""
 
     connect_timeout_ms: int = 250
-    """For a connection with its AUTH, SELECT and first PING."""
+    """Time for a connection with its handshake: AUTH, ROLE, SELECT and the first PING."""
 
     backoff_ms_min: int = 20
-    """Pause after the first failed connection; doubles up to backoff_ms_max."""
+    """Pause after the first failed connection. It doubles up to backoff_ms_max."""
 
     backoff_ms_max: int = 500
-    """With connect_timeout_ms, bounds how long after its return the store is found again."""
+    """Longest pause. With connect_timeout_ms it bounds how long a store that is back is missed."""
 
     stall_ms_max: int = 250
-    """The oldest reply overdue by more than this: the connection is given up and made anew."""
+    """If the oldest reply is overdue by more than this, the connection is dropped and remade."""
 
     failures_to_open: int = 5
-    """Timeouts or broken connections in a row before callers are refused at once."""
+    """Timeouts or broken connections in a row after which the breaker refuses reads at once."""
 
     counted_timeout_ms_min: int = 10
-    """A timeout shorter than this says the caller was in a hurry, nothing about the store."""
+    """A read with a shorter timeout does not count as a failure when it times out."""
 
     probe_ms: int = 100
-    """Pause between the PINGs that look whether the store is back."""
+    """Pause between the PINGs that test whether the store is back."""
 
     probe_timeout_ms: int = 30
-    """A store that answers PING slower than this is not back: callers give it no more either."""
+    """A PING slower than this is a failure, because callers would not wait longer either."""
 
-    master_ask_ms: int = 1_000
-    """How often Sentinel is asked whether the master is still the one read from."""
+    master_poll_ms: int = 1_000
+    """How often Sentinel is queried for the master's address."""
 
     value_bytes_max: int = 1024 * 1024
-    """A stored row is at most some 17 kB; a larger value drops the connection."""
+    """A larger value drops the connection. A stored row has at most some 17 kB."""
 
 
 @dataclass(slots=True)
 class OnlineCounts:
-    """What happened since the start; only grows."""
+    """Counters since the reader was made. The first five count reads by their end."""
 
     answered: int = 0
     timeout: int = 0
@@ -78,16 +79,51 @@ class OnlineCounts:
     breaker: int = 0
     reply: int = 0
     connected: int = 0
+    """Connections made."""
     dropped_late: int = 0
     """Replies that came after their caller had stopped waiting."""
 
 
-class OnlineReader:
-    """One connection, many commands in flight; used by one event loop's thread only.
+class DeadlineTimer:
+    """One event loop timer for many deadlines; it runs at the soonest of them.
 
-    url  redis://[user:password@]host[:port][/database], unix:///path, or
-         redis+sentinel://[user:password@]host[:port],.../service[/database]; StoreUrlError
-         otherwise.
+    A timer for each read, made and cancelled, would add a tenth to the time that a single read
+    waits for the store.
+
+    expire  fails what is overdue at the given loop time; returns the next deadline, or infinity.
+    """
+
+    def __init__(self, expire: Callable[[float], float]) -> None:
+        self._expire = expire
+        self._when = inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def run_by(self, when: float) -> None:
+        """Make the timer run at loop time *when*, unless it runs earlier already."""
+        if when < self._when:
+            self.cancel()
+            self._when = when
+            self._timer = asyncio.get_running_loop().call_at(when, self._run)
+
+    def cancel(self) -> None:
+        """Forget every deadline."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._when = None, inf
+
+    def _run(self) -> None:
+        self._timer, self._when = None, inf
+        self.run_by(self._expire(asyncio.get_running_loop().time()))
+
+
+class OnlineReader:
+    """Reads rows by key, many reads at once over one connection. Used by one event loop's thread.
+
+    url       redis://[user:password@]host[:port][/database], unix:///path, or
+              redis+sentinel://[user:password@]host[:port],.../service[/database].
+    clock_ns  monotonic clock for `last_answer_ns`.
+
+    Raises StoreUrlError for another URL.
     """
 
     def __init__(
@@ -103,46 +139,47 @@ class OnlineReader:
         self._settings = settings or OnlineSettings()
         self._clock_ns = clock_ns
         self._breaker = StoreBreaker(self._settings.failures_to_open)
-        self._pipe: StoreConnection | None = None
+        self._connection: StoreConnection | None = None
         self._connect_task: asyncio.Task[None] | None = None
         self._disconnected = asyncio.Event()
         self._probe_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
-        self._expiry = DeadlineTimer(self._expire)
+        self._deadline_timer = DeadlineTimer(self._fail_overdue)
         self._closed = False
         self._last_error = "not started"
         self._refused_by_store = False
         self.last_answer_ns = 0
-        """On clock_ns; 0: the store has not answered yet."""
+        """When the last reply came, by clock_ns; 0 if none came yet."""
         self.counts = OnlineCounts()
 
     @property
     def state(self) -> BreakerState:
-        """The breaker's: "closed" is normal, "open" refuses, "half_open" has a probe under way."""
+        """State of the breaker: reads are sent only while it is "closed"."""
         return self._breaker.state
 
     @property
     def connected(self) -> bool:
-        """Whether a connection stands that answered its first PING."""
-        return self._pipe is not None
+        """True while there is a connection that has finished its handshake."""
+        return self._connection is not None
 
     @property
     def outstanding(self) -> int:
-        """Commands sent whose replies have not come, abandoned ones included."""
-        return 0 if self._pipe is None else self._pipe.outstanding
+        """Number of commands without a reply, including those whose callers no longer wait."""
+        return 0 if self._connection is None else self._connection.outstanding
 
     async def start(self) -> None:
-        """Begin to keep a connection; return after the first attempt, whatever came of it."""
-        first_tried = asyncio.Event()
+        """Begin to keep a connection. Return after the first attempt, successful or not."""
+        first_attempt_done = asyncio.Event()
         self._connect_task = asyncio.create_task(
-            self._keep_connected(first_tried), name="online store"
+            self._keep_connected(first_attempt_done), name="online store"
         )
-        await first_tried.wait()
+        await first_attempt_done.wait()
 
     async def close(self) -> None:
-        """Stop for good; callers still waiting get OnlineStoreError("connection")."""
+        """Close the connection for good. Waiting reads fail with reason "connection"."""
         self._closed = True
-        self._expiry.cancel()
+        # No timer and no task may act after this.
+        self._deadline_timer.cancel()
         for timer in (self._probe_timer, self._stall_timer):
             if timer is not None:
                 timer.cancel()
@@ -150,8 +187,9 @@ class OnlineReader:
             self._connect_task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._connect_task
-        if self._pipe is not None:
-            self._pipe.drop("this reader was closed")
+        # The connections end last: to the store, then to the sentinels.
+        if self._connection is not None:
+            self._connection.drop("this reader was closed")
             await self._disconnected.wait()
         if self._finder is not None:
             await self._finder.close()
@@ -159,43 +197,46 @@ class OnlineReader:
     def mget(
         self, keys: Sequence[bytes], timeout_s: float
     ) -> Coroutine[Any, Any, list[bytes | None]]:
-        """Ask for the stored value of each key now; await the answer when it is needed.
+        """Send one MGET now; await the returned coroutine for the values.
 
-        Its values are in the order of *keys*; None: no such key, or no string.
+        The values are in the order of *keys*. A key that is absent, or that holds no string,
+        gives None. The coroutine may be cancelled, or never awaited: another read's values are
+        not affected.
 
-        timeout_s  after this the call ends, whatever the store does.
+        timeout_s  time from this call after which the read fails.
 
-        Raises OnlineStoreError, here or when awaited; its reason is "timeout", "connection"
-        (lost, refused, or the store takes no more bytes), "breaker" (open: refused at once,
-        nothing sent) or "reply" (the store answered, with an error: -LOADING, -NOAUTH, ...; the
-        connection is kept). May be cancelled at any moment: nobody ever gets another caller's
-        reply.
+        Raises OnlineStoreError, here or from the coroutine. Its reason is
+            "timeout"     the store did not answer in time;
+            "connection"  there is no connection, it was lost, or the store takes no more bytes;
+            "breaker"     the breaker is open; nothing was sent;
+            "reply"       the store answered with an error (-LOADING, -NOAUTH, ...), or with
+                          something that is no answer to MGET. Only the latter drops the connection.
         """
         if not keys:
             return _no_values()
         loop = asyncio.get_running_loop()
         now, count = loop.time(), len(keys)
-        pipe = self._require_connection(now)
-        question = PendingCommand(loop.create_future(), b"*%d\r\n" % count, now, now + timeout_s)
+        connection = self._require_connection(now)
+        command = PendingCommand(loop.create_future(), b"*%d\r\n" % count, now, now + timeout_s)
         try:
-            pipe.send(_encode_mget(keys), question)
+            connection.send(_encode_mget(keys), command)
         except OnlineStoreError:
             self._count_lost()
             raise
-        self._expiry.run_by(question.due_at)
-        return self._values(pipe, question, count)
+        self._deadline_timer.run_by(command.due_at)
+        return self._values(connection, command, count)
 
     async def _values(
-        self, pipe: StoreConnection, question: PendingCommand, count: int
+        self, connection: StoreConnection, command: PendingCommand, count: int
     ) -> list[bytes | None]:
         try:
-            reply = await question.future
+            reply = await command.future
         except OnlineStoreError as error:
             if error.reason == "connection":
                 self._count_lost()
             raise
         if type(reply) is not list or len(reply) != count:
-            raise self._unexpected_reply_error(pipe, reply, count)
+            raise self._unexpected_reply_error(connection, reply, count)
         self.counts.answered += 1
         return [value if type(value) is bytes else None for value in reply]
 
@@ -204,109 +245,119 @@ class OnlineReader:
         self._count_failure()
 
     def _require_connection(self, now: float) -> StoreConnection:
+        """Return the connection if a command may be sent on it; else raise OnlineStoreError."""
         if self._breaker.state != "closed":
             self.counts.breaker += 1
             raise OnlineStoreError(
                 "breaker",
-                f"the store at {self._address.display_name} is not asked: {self._last_error}",
+                f"the breaker of the store at {self._address.display_name} is open: "
+                f"{self._last_error}",
             )
-        pipe = self._pipe
-        if pipe is not None and not pipe.writes_paused and not self._drop_if_stalled(pipe, now):
-            return pipe
+        connection = self._connection
+        if (
+            connection is not None
+            and not connection.writes_paused
+            and not self._drop_if_stalled(connection, now)
+        ):
+            return connection
         self._count_failure()
-        if pipe is None and self._refused_by_store:
+        # A store that refuses the handshake (a wrong password) did reply.
+        if connection is None and self._refused_by_store:
             self.counts.reply += 1
             raise OnlineStoreError("reply", f"{self._address.display_name}: {self._last_error}")
         self.counts.connection += 1
-        why = (
+        cause = (
             "it takes no more bytes"
-            if pipe is not None and pipe.writes_paused
+            if connection is not None and connection.writes_paused
             else self._last_error
         )
-        raise OnlineStoreError("connection", f"no way to {self._address.display_name}: {why}")
+        raise OnlineStoreError(
+            "connection", f"no connection to {self._address.display_name}: {cause}"
+        )
 
-    def _drop_if_stalled(self, pipe: StoreConnection, now: float) -> bool:
-        """Drop a pipe whose oldest reply is hopelessly late."""
-        overdue_ms = (now - pipe.oldest_due()) * 1e3
+    def _drop_if_stalled(self, connection: StoreConnection, now: float) -> bool:
+        """Drop *connection* if its oldest reply is overdue by more than stall_ms_max."""
+        overdue_ms = (now - connection.oldest_due()) * 1e3
         if overdue_ms <= self._settings.stall_ms_max:
             return False
         self._last_error = f"its oldest reply is {overdue_ms:.0f} ms overdue"
-        pipe.drop(self._last_error)
+        connection.drop(self._last_error)
         return True
 
     def _unexpected_reply_error(
-        self, pipe: StoreConnection, reply: Reply, key_count: int
+        self, connection: StoreConnection, reply: Reply, key_count: int
     ) -> OnlineStoreError:
         self.counts.reply += 1
         if isinstance(reply, StoreReplyError):
             return OnlineStoreError(
                 "reply", f"{self._address.display_name} answered: {str(reply)[:200]}"
             )
-        # Not an answer to MGET: the order of replies can no longer be trusted.
-        pipe.drop("the store answered an MGET with something else")
+        # The reply is no answer to MGET, so replies may no longer match commands.
+        connection.drop("the store answered an MGET with something else")
         return OnlineStoreError(
             "reply",
             f"{self._address.display_name} answered {key_count} keys with a {type(reply).__name__}",
         )
 
-    def _on_reply(self, question: PendingCommand, reply: Reply) -> None:
-        """Take a reply off the pipe, wanted or not. Runs inside data_received."""
+    def _on_reply(self, command: PendingCommand, reply: Reply) -> None:
+        """Give *reply* to the caller of *command* if it still waits. Runs in data_received."""
         self.last_answer_ns = self._clock_ns()
-        if question.future.done():
+        if command.future.done():
             self.counts.dropped_late += 1
             return
-        question.future.set_result(reply)
-        if question.probe or self._breaker.state == "closed":
+        command.future.set_result(reply)
+        # With the breaker open, only a probe's answer closes it.
+        if command.probe or self._breaker.state == "closed":
             self._breaker.succeeded()
 
-    def _expire(self, now: float) -> float:
-        """End the waits whose time is up; return when the next one's is."""
-        soonest, pipe = inf, self._pipe
-        if pipe is None:
+    def _fail_overdue(self, now: float) -> float:
+        """Fail the commands that are overdue at *now*; return the next deadline, or infinity."""
+        soonest, connection = inf, self._connection
+        if connection is None:
             return inf
-        for question in pipe.unanswered():
-            if question.expires_at <= now and not self._extend_if_loop_late(question, now):
-                self._fail_timed_out(pipe, question)
+        for command in connection.unanswered():
+            if command.expires_at <= now and not self._extend_if_loop_late(command, now):
+                self._fail_timed_out(connection, command)
             else:
-                soonest = min(soonest, question.expires_at)
+                soonest = min(soonest, command.expires_at)
         return soonest
 
-    def _extend_if_loop_late(self, question: PendingCommand, now: float) -> bool:
-        """Whether a wait goes on: this loop was busy, not the store.
+    def _extend_if_loop_late(self, command: PendingCommand, now: float) -> bool:
+        """Give an overdue command LOOP_LAG_S more, once, if this event loop was busy meanwhile.
 
-        Then what has come is read before judging. (uvloop runs timers before it looks at sockets.)
+        Its reply may have come already: uvloop runs timers before it reads from sockets.
         """
-        if question.expires_at > question.due_at or now - question.due_at <= LOOP_LAG_S:
+        if command.expires_at > command.due_at or now - command.due_at <= LOOP_LAG_S:
             return False
-        question.expires_at = now + LOOP_LAG_S
+        command.expires_at = now + LOOP_LAG_S
         return True
 
-    def _fail_timed_out(self, pipe: StoreConnection, question: PendingCommand) -> None:
-        patience_ms = (question.due_at - question.sent_at) * 1e3
-        self._last_error = f"no answer in {patience_ms:.1f} ms"
+    def _fail_timed_out(self, connection: StoreConnection, command: PendingCommand) -> None:
+        timeout_ms = (command.due_at - command.sent_at) * 1e3
+        self._last_error = f"no answer in {timeout_ms:.1f} ms"
         fail_command(
-            question,
+            command,
             OnlineStoreError("timeout", f"{self._address.display_name}: {self._last_error}"),
         )
-        if not question.probe:
+        if not command.probe:
             self.counts.timeout += 1
-        if patience_ms >= self._settings.counted_timeout_ms_min:
+        if timeout_ms >= self._settings.counted_timeout_ms_min:
             self._count_failure()
         if self._stall_timer is None:
-            self._recheck_overdue(pipe)
+            self._recheck_overdue(connection)
 
-    def _recheck_overdue(self, pipe: StoreConnection) -> None:
-        """Look at a pipe with overdue replies again, until they came or it is given up."""
+    def _recheck_overdue(self, connection: StoreConnection) -> None:
+        """Check *connection* again and again until no reply is overdue, or it is dropped."""
         loop = asyncio.get_running_loop()
         self._stall_timer = None
         if (
-            self._drop_if_stalled(pipe, loop.time())
-            or pipe.oldest_due() > loop.time()
+            self._drop_if_stalled(connection, loop.time())
+            or connection.oldest_due() > loop.time()
             or self._closed
         ):
             return
         pause_s = self._settings.stall_ms_max / 1e3 + LOOP_LAG_S
-        self._stall_timer = loop.call_later(pause_s, self._recheck_overdue, pipe)
+        self._stall_timer = loop.call_later(pause_s, self._recheck_overdue, connection)
 
     def _count_failure(self) -> None:
         self._breaker.failed()
@@ -315,28 +366,28 @@ class OnlineReader:
             self._probe_timer = asyncio.get_running_loop().call_later(pause_s, self._probe)
 
     def _probe(self) -> None:
-        """Send a PING nobody waits for; its reply, if in time, closes the breaker."""
+        """Send a PING and plan the next. A reply in time closes the breaker."""
         self._probe_timer = None
         if self._breaker.state == "closed" or self._closed:
             return
         loop = asyncio.get_running_loop()
-        pipe, timeout_s = self._pipe, self._settings.probe_timeout_ms / 1e3
-        if pipe is not None and not pipe.writes_paused:
+        connection, timeout_s = self._connection, self._settings.probe_timeout_ms / 1e3
+        if connection is not None and not connection.writes_paused:
             now = loop.time()
-            question = PendingCommand(loop.create_future(), b"+", now, now + timeout_s, probe=True)
+            command = PendingCommand(loop.create_future(), b"+", now, now + timeout_s, probe=True)
             with contextlib.suppress(OnlineStoreError):
-                pipe.send(PING, question)
+                connection.send(PING, command)
                 self._breaker.probing()
-                self._expiry.run_by(question.due_at)
+                self._deadline_timer.run_by(command.due_at)
         self._probe_timer = loop.call_later(self._settings.probe_ms / 1e3, self._probe)
 
-    async def _keep_connected(self, first_tried: asyncio.Event) -> None:
-        """Connect, wait until the connection is lost, connect again; for ever."""
+    async def _keep_connected(self, first_attempt_done: asyncio.Event) -> None:
+        """Connect, wait until the connection is lost, and connect again, until cancelled."""
         settings = self._settings
         backoff = Backoff(settings.backoff_ms_min / 1e3, settings.backoff_ms_max / 1e3)
         while True:
             connected = await self._connect()
-            first_tried.set()
+            first_attempt_done.set()
             if connected:
                 backoff.reset()
                 if self._finder is not None:
@@ -345,22 +396,23 @@ class OnlineReader:
             await asyncio.sleep(backoff.next_s())
 
     async def _watch_master(self, finder: MasterFinder) -> None:
-        """Return once the connection is lost; leave it when Sentinel names another master.
+        """Drop the connection when Sentinel names another master. Return once it is lost.
 
-        An old master that hangs, or is cut off with us, would be read from for ever.
+        Without this, a former master that hangs or is cut off would be read from for ever.
         """
         while not self._disconnected.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.master_ask_ms / 1e3):
+                async with asyncio.timeout(self._settings.master_poll_ms / 1e3):
                     await self._disconnected.wait()
-            # Sentinels that do not answer are no reason to leave a store that does.
+            # While no sentinel answers, a store that does is kept.
             with contextlib.suppress(OnlineStoreError):
-                named = await finder.find_master()
-                if named != self._master and self._pipe is not None:
-                    self._pipe.drop(f"Sentinel names {named[0]}:{named[1]} as the master now")
+                master = await finder.find_master()
+                if master != self._master and self._connection is not None:
+                    self._connection.drop(f"Sentinel names {master[0]}:{master[1]} as the master")
 
     async def _connect(self) -> bool:
-        pipe = StoreConnection(
+        """Make one attempt to connect and shake hands; return True if it succeeded."""
+        connection = StoreConnection(
             self._settings.value_bytes_max, self._on_reply, self._on_connection_lost
         )
         self._disconnected.clear()
@@ -368,50 +420,51 @@ class OnlineReader:
             if self._finder is not None:
                 self._master = await self._finder.find_master()
             async with asyncio.timeout(self._settings.connect_timeout_ms / 1e3):
-                await self._open_connection(pipe)
-                await self._handshake(pipe)
+                await self._open_connection(connection)
+                await self._handshake(connection)
         except (OSError, TimeoutError, OnlineStoreError, ValueError) as error:
             self._refused_by_store = isinstance(error, OnlineStoreError) and error.reason == "reply"
             self._last_error = str(error) or type(error).__name__
-            pipe.drop(self._last_error)
+            connection.drop(self._last_error)
             return False
         except asyncio.CancelledError:
-            pipe.drop("this reader was closed")
+            connection.drop("this reader was closed")
             raise
-        if not pipe.open:  # lost again before this task had its turn
-            self._last_error = pipe.reason
+        # The connection may have been lost before this task ran again.
+        if not connection.is_open:
+            self._last_error = connection.reason
             return False
-        self._pipe, self._refused_by_store = pipe, False
+        self._connection, self._refused_by_store = connection, False
         self.counts.connected += 1
         self._breaker.succeeded()
         return True
 
-    async def _open_connection(self, pipe: StoreConnection) -> None:
+    async def _open_connection(self, connection: StoreConnection) -> None:
         loop, address = asyncio.get_running_loop(), self._address
         if address.path:
-            await loop.create_unix_connection(lambda: pipe, address.path)
+            await loop.create_unix_connection(lambda: connection, address.path)
             return
         host, port = self._master if self._finder else (address.host, address.port)
-        await loop.create_connection(lambda: pipe, host, port)
+        await loop.create_connection(lambda: connection, host, port)
 
-    async def _handshake(self, pipe: StoreConnection) -> None:
-        """Send AUTH, ROLE, SELECT, PING; raise OnlineStoreError unless each is welcome."""
+    async def _handshake(self, connection: StoreConnection) -> None:
+        """Send AUTH, ROLE, SELECT, PING as needed; raise OnlineStoreError if one is refused."""
         loop = asyncio.get_running_loop()
-        for command in self._address.handshake_commands():
-            head = b"*" if command == (b"ROLE",) else b"+"
-            question = PendingCommand(loop.create_future(), head, loop.time(), inf)
-            pipe.send(encode_command(command), question)
-            reply = await question.future
+        for parts in self._address.handshake_commands():
+            prefix = b"*" if parts == (b"ROLE",) else b"+"
+            command = PendingCommand(loop.create_future(), prefix, loop.time(), inf)
+            connection.send(encode_command(parts), command)
+            reply = await command.future
             if isinstance(reply, StoreReplyError):
-                said = f"{command[0].decode()} was answered: {str(reply)[:200]}"
-                raise OnlineStoreError("reply", said)
+                message = f"{parts[0].decode()} was answered: {str(reply)[:200]}"
+                raise OnlineStoreError("reply", message)
             if type(reply) is list and reply[:1] != [b"master"]:
                 raise OnlineStoreError("reply", "Sentinel named a server that is no master yet")
 
-    def _on_connection_lost(self, pipe: StoreConnection) -> None:
-        if pipe is self._pipe:
-            self._pipe = None
-            self._last_error = pipe.reason
+    def _on_connection_lost(self, connection: StoreConnection) -> None:
+        if connection is self._connection:
+            self._connection = None
+            self._last_error = connection.reason
             self._disconnected.set()
 
 
@@ -420,7 +473,7 @@ async def _no_values() -> list[bytes | None]:
 
 
 def _encode_mget(keys: Sequence[bytes]) -> bytes:
-    """Return one MGET as bytes. All but the interleaving runs in C: 64 keys take about 6 us."""
+    """Return one MGET command as bytes. 64 keys take about 6 us: only two list steps are Python."""
     parts: list[bytes] = [b""] * (2 * len(keys))
     sizes = map(len, keys)
     parts[::2] = [_LENGTHS[size] if size < 1024 else b"$%d" % size for size in sizes]

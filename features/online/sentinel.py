@@ -1,4 +1,4 @@
-"""Where the master is, asked of Sentinel; redis-py knows how. Never while a caller waits."""
+"""Finds the master of a store through Redis Sentinel, with redis-py. No call waits for this."""
 
 import redis
 import redis.asyncio
@@ -10,24 +10,24 @@ from features.errors import OnlineStoreError
 from features.online.store_url import StoreAddress
 
 SENTINEL_TIMEOUT_S = 0.1
-"""For each of the sentinels, one after the other: a dead one costs no more than this."""
+"""Timeout for each sentinel. They are queried one after the other."""
 
 
 class MasterFinder:
-    """Asks the sentinels of one address. Used by one event loop's thread."""
+    """Queries the sentinels of one store address. Used by one event loop's thread."""
 
     def __init__(self, address: StoreAddress) -> None:
         self._address = address
         self._sentinel: Sentinel | None = None
 
     async def find_master(self) -> tuple[str, int]:
-        """Return the master's host and port, as the first sentinel that answers names it.
+        """Return the master's host and port from the first sentinel that answers.
 
-        A master that a sentinel believes to be down is not named. Raises OnlineStoreError
-        "connection" when nobody names one.
+        A sentinel does not name a master that it believes to be down. Raises OnlineStoreError
+        "connection" when no sentinel names a master.
         """
         if self._sentinel is None:
-            # redis-py's own default is ten retries, for seconds: here the next try is ours.
+            # redis-py would retry ten times, for seconds. The reader retries by itself.
             self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
                 self._address.sentinels,
                 sentinel_kwargs={
@@ -44,7 +44,7 @@ class MasterFinder:
         return str(host), int(port)
 
     async def close(self) -> None:
-        """Leave the sentinels."""
+        """Close the connections to the sentinels."""
         if self._sentinel is not None:
             await self._sentinel.aclose()
             self._sentinel = None

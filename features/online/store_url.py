@@ -1,4 +1,4 @@
-"""Where an online store is, read from its URL."""
+"""Parses the URL of an online store, and encodes commands for it."""
 
 from dataclasses import dataclass, field, replace
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -8,38 +8,39 @@ SENTINEL_PORT_DEFAULT = 26379
 
 
 class StoreUrlError(ValueError):
-    """A store's URL is not one that this program can use: the operator's mistake."""
+    """The URL of a store cannot be used. The operator must correct it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreAddress:
-    """A Redis-speaking store. Prints without its password."""
+    """Address and credentials of a store that speaks the Redis protocol. repr hides passwords."""
 
     host: str = ""
     port: int = PORT_DEFAULT
     path: str = ""
-    """A Unix socket; empty: TCP."""
+    """Path of a Unix socket; empty for TCP."""
     database: int = 0
     user: str = ""
     password: str = field(default="", repr=False)
     sentinels: tuple[tuple[str, int], ...] = ()
-    """Whom to ask where the master is; empty: it is at host:port."""
+    """Host and port of each sentinel; empty when the store is at host:port."""
     service: str = ""
-    """What the sentinels call it."""
+    """The sentinels' name for the group of master and replicas."""
     sentinel_password: str = field(default="", repr=False)
 
     @property
     def display_name(self) -> str:
-        """For messages: no user, no password."""
+        """The address as messages show it, without user and password."""
         if self.sentinels:
-            asked = ",".join(f"{host}:{port}" for host, port in self.sentinels)
-            return f"the master {self.service!r} of {asked}"
+            sentinels = ",".join(f"{host}:{port}" for host, port in self.sentinels)
+            return f"the master {self.service!r} of {sentinels}"
         return f"unix:{self.path}" if self.path else f"{self.host}:{self.port}"
 
     def handshake_commands(self) -> list[tuple[bytes, ...]]:
-        """Return the commands a new connection sends: AUTH, ROLE, SELECT as needed, then PING.
+        """Return the commands that a new connection sends: AUTH, ROLE, SELECT if needed, and PING.
 
-        ROLE where Sentinel named the server: one that was demoted since must not be read.
+        ROLE is sent when Sentinel named the server, because a server that has been demoted since
+        must not be read from.
         """
         commands: list[tuple[bytes, ...]] = []
         if self.password:
@@ -53,11 +54,14 @@ class StoreAddress:
 
 
 def parse_store_url(url: str) -> StoreAddress:
-    """Read `redis://[user:password@]host[:port][/database]`, `unix://[user:password@]/path`, or
-    `redis+sentinel://[user:password@]host[:port],.../service[/database][?sentinel_password=...]`.
+    """Return the address that a URL in one of three forms names.
 
-    The user and password are the store's; the sentinels may have a password of their own.
-    Raises StoreUrlError, which never repeats a password.
+    redis://[user:password@]host[:port][/database]
+    unix://[user:password@]/path
+    redis+sentinel://[user:password@]host[:port],.../service[/database][?sentinel_password=...]
+
+    User and password are the store's. The sentinels may have another password.
+    Raises StoreUrlError for any other text. Its message never repeats a password.
     """
     try:
         parts = urlsplit(url)
@@ -84,9 +88,9 @@ def parse_store_url(url: str) -> StoreAddress:
 
 
 def _by_sentinel(parts: SplitResult) -> StoreAddress:
-    """Read what urlsplit cannot: several hosts."""
-    who, _, hosts = parts.netloc.rpartition("@")
-    user, _, password = who.partition(":")
+    # urlsplit cannot read more than one host, so the network location is split by hand.
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
     sentinels = tuple(_host_port(host) for host in hosts.split(",") if host)
     service, _, database = parts.path.strip("/").partition("/")
     if not sentinels or not service:
@@ -97,15 +101,15 @@ def _by_sentinel(parts: SplitResult) -> StoreAddress:
     address = StoreAddress(
         user=unquote(user), password=unquote(password), database=_database(database)
     )
-    words = parse_qs(parts.query).get("sentinel_password", [""])
+    passwords = parse_qs(parts.query).get("sentinel_password", [""])
     return replace(
-        address, sentinels=sentinels, service=unquote(service), sentinel_password=words[0]
+        address, sentinels=sentinels, service=unquote(service), sentinel_password=passwords[0]
     )
 
 
 def _host_port(text: str) -> tuple[str, int]:
-    one = urlsplit(f"//{text}")
-    return one.hostname or "", one.port or SENTINEL_PORT_DEFAULT
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "", parts.port or SENTINEL_PORT_DEFAULT
 
 
 def _database(number: str) -> int:
@@ -115,5 +119,5 @@ def _database(number: str) -> int:
 
 
 def encode_command(parts: tuple[bytes, ...]) -> bytes:
-    """Return one command as the store reads it (RESP2)."""
+    """Return the bytes of one command in RESP2: an array of byte strings with their lengths."""
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(p), p) for p in parts)

@@ -1,1 +1,1 @@
-"""Views and labels on public tables: the data of the demo and the tests."""
+"""Views and labels on public tables, for the demo and the tests."""

@@ -1,7 +1,8 @@
-"""Insurance propensity on real data: the CoIL 2000 caravan table, 5,822 customers of 1 insurer.
+"""Insurance propensity on real data: the CoIL 2000 caravan table, 5,822 customers of an insurer.
 
-85 columns, all ordinal: 43 of the customer's neighbourhood (M...), 21 of what they pay for
-policies (P...) and 21 of how many they hold (A...). 348 of 5,822 (6 %) bought the caravan policy.
+It has 85 ordinal columns: 43 about the customer's neighbourhood (M...), 21 about payments for
+policies (P...) and 21 about numbers of policies (A...). 348 customers (6 %) bought the caravan
+policy.
 """
 
 from dataclasses import dataclass
@@ -10,13 +11,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from features.sources.public_tables import clone_and_date, read_public_table, write_parquet
-from features.sources.telco import DAY_MS, ENTITY, subscriber_ids
+from features.sources.public_tables import (
+    DAY_MS,
+    ENTITY,
+    clone_and_date,
+    read_public_table,
+    subscriber_ids,
+    write_parquet,
+)
 from features.views import Feature, View
 
 REAL_ROWS = 5_822
 
-_NEIGHBOURHOOD = (  # noqa: SIM905  a list of 43 names is one line a name
+_NEIGHBOURHOOD = (  # noqa: SIM905  a list of 43 names would take 43 lines
     "mostype maanthui mgemomv mgemleef moshoofd mgodrk mgodpr mgodov mgodge mrelge mrelsa mrelov "
     "mfalleen mfgekind mfwekind moplhoog moplmidd mopllaag mberhoog mberzelf mberboer mbermidd "
     "mberarbg mberarbo mska mskb1 mskb2 mskc mskd mhhuur mhkoop maut1 maut2 maut0 mzfonds mzpart "
@@ -41,38 +48,42 @@ caravan_profile = View(
         *((name, "BIGINT") for name in _NAMES),
     ),
 )
-"""85 features of a subscriber, in the table's own order and codes."""
+"""85 features of a subscriber, in the order and with the codes of the table."""
 
 
 @dataclass(frozen=True, slots=True)
 class CaravanLabels:
-    """One label for each real customer."""
+    """One label for each of the 5,822 real customers."""
 
     subscribers: list[str]
-    """(5822,) ids, S0000001 and on."""
+    """(5822,) ids from S0000001 on."""
     as_of_ms: NDArray[np.int64]
-    """(5822,) all the same instant: `now_ms`."""
+    """(5822,) instants, all equal to `now_ms`."""
     bought: NDArray[np.bool_]
-    """(5822,)."""
+    """(5822,) True for customers who bought the policy."""
 
 
 def build_caravan_source(
     path: Path, *, now_ms: int, subscribers: int = REAL_ROWS, seed: int = 1
 ) -> int:
-    """Write the Parquet file that caravan_profile's transform reads; returns its rows.
+    """Write the Parquet file that caravan_profile's transform reads; return its number of rows.
 
-    Raises SourceError when the `data` extra is not installed.
+    Arguments as in public_tables.clone_and_date. Raises SourceError when the `data` extra is not
+    installed.
     """
     real = read_public_table("ISLR", "Caravan", REAL_ROWS)
     columns = {name.lower(): column for name, column in real.items() if name != "Purchase"}
-    dates = clone_and_date(
+    table = clone_and_date(
         columns, rows=REAL_ROWS, subscribers=subscribers, now_ms=now_ms, seed=seed
     )
-    return write_parquet(path, dates)
+    return write_parquet(path, table)
 
 
 def caravan_labels(*, now_ms: int) -> CaravanLabels:
-    """Return who bought, asked as of *now_ms* (give build_source's). Raises SourceError."""
+    """Return the labels as of *now_ms*, which must be the one given to `build_caravan_source`.
+
+    Raises SourceError when the `data` extra is not installed.
+    """
     bought = np.asarray(read_public_table("ISLR", "Caravan", REAL_ROWS)["Purchase"] == "Yes")
     instants = np.full(REAL_ROWS, now_ms, dtype=np.int64)
     return CaravanLabels(subscriber_ids(REAL_ROWS), instants, bought.astype(np.bool_))

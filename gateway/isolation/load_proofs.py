@@ -1,14 +1,13 @@
-"""What this host knows of versions it has opened in a child: a proof or a refusal, on disk.
+"""Results of probes on this host, stored on disk: a proof or a refusal of each version.
 
-A proof holds for one version, one onnxruntime and one host. With it a worker opens the version
-itself; without it, never.
+A proof is valid for one version, one onnxruntime and one host. A worker opens a version itself
+only when there is a proof of it.
 """
 
 import fcntl
 import json
 import os
 import platform
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,31 +16,36 @@ from pathlib import Path
 
 import onnxruntime
 
+from host.files import replace_file
+
 FORMAT = 1
 
 REFUSAL_VALID_S = 60.0
-"""A refusal is believed this long: every worker of the host hears of one crash, and a version that
-was refused on a bad day is probed anew when it is asked for again."""
+"""How long a refusal is valid. Within it all workers of the host share the result of one probe;
+after it the version is probed again when it is deployed again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What came of one probe."""
+    """The result of one probe."""
 
     refused: str = ""
-    """Why; empty: it may be opened here."""
+    """Why the version is refused; empty: it may be opened on this host."""
     load_ms: float = 0.0
+    """Time to load the model file."""
     run_us: float = 0.0
-    """One row, the fastest of five."""
+    """Time to score one row, the fastest of five runs."""
     memory_mb: float = 0.0
-    """Most that the child had resident, interpreter and onnxruntime included (some 60)."""
+    """Peak resident memory of the child, with some 60 MB of interpreter and onnxruntime."""
     unix_s: float = 0.0
+    """When the probe ended."""
     host: str = ""
+    """The host's fingerprint, see host_fingerprint."""
     format: int = FORMAT
 
 
 class ProofStore:
-    """A folder of proofs by version id, shared by the workers of a host."""
+    """A folder of proofs by version id, which the workers of a host share."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "proofs"
@@ -49,10 +53,10 @@ class ProofStore:
         self._host = host_fingerprint()
 
     def read_proof(self, digest: str, unix_s: float) -> Proof | None:
-        """Return what is known here of *digest*; None: nothing that still holds."""
+        """Return the proof of version *digest*, or None when none is valid at *unix_s*."""
         try:
-            found = json.loads(self._path(digest).read_text(encoding="utf-8"))
-            proof = Proof(**found)
+            fields = json.loads(self._path(digest).read_text(encoding="utf-8"))
+            proof = Proof(**fields)
         except (OSError, ValueError, TypeError):
             return None
         if (proof.host, proof.format) != (self._host, FORMAT):
@@ -60,21 +64,18 @@ class ProofStore:
         return None if proof.refused and unix_s - proof.unix_s > REFUSAL_VALID_S else proof
 
     def save_proof(self, digest: str, proof: Proof) -> None:
-        """Keep *proof*, whole or not at all. OSError when the disk refuses."""
-        place = self._path(digest)
-        beside = place.with_name(f".{place.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        beside.write_text(json.dumps(asdict(proof)), encoding="utf-8")
-        beside.replace(place)
+        """Write *proof* atomically; OSError when the disk refuses."""
+        replace_file(self._path(digest), json.dumps(asdict(proof)), durable=False)
 
-    def for_this_host(self, **found: object) -> Proof:
-        """Return a proof that names this host."""
-        return Proof(host=self._host, **found)  # type: ignore[arg-type]
+    def for_this_host(self, **fields: object) -> Proof:
+        """Return a proof with these fields and this host's fingerprint."""
+        return Proof(host=self._host, **fields)  # type: ignore[arg-type]
 
     @contextmanager
     def probe_lock(self, digest: str) -> Iterator[bool]:
-        """Hold the only right of this host to probe *digest*, or yield False: another has it.
+        """Try to take the host's lock on probing *digest*; yield whether this worker has it.
 
-        The kernel gives it back when the holder dies.
+        The kernel releases the lock when its holder dies.
         """
         descriptor = os.open(self._folder / f"{digest}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -92,10 +93,10 @@ class ProofStore:
 
 
 def host_fingerprint() -> str:
-    """Name what a proof depends on: this host, its processor, and onnxruntime."""
+    """Return a name of what a proof depends on: this host, its processor and onnxruntime."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
-    kept = ("model name", "flags", "Features")
-    processor = sorted({line for line in text.splitlines() if line.startswith(kept)})
-    named = "\n".join([platform.node(), platform.machine(), *processor])
-    return f"{sha256(named.encode()).hexdigest()[:16]}/onnxruntime-{onnxruntime.__version__}"
+    processor_keys = ("model name", "flags", "Features")
+    processor = sorted({line for line in text.splitlines() if line.startswith(processor_keys)})
+    identity = "\n".join([platform.node(), platform.machine(), *processor])
+    return f"{sha256(identity.encode()).hexdigest()[:16]}/onnxruntime-{onnxruntime.__version__}"

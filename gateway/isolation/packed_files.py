@@ -1,4 +1,8 @@
-"""A version's files in one descriptor: a child gets the very bytes that were proved."""
+"""Passes a version's files to a child process in one descriptor.
+
+The child gets the bytes that the worker has verified, and not what the disk holds by then. Layout:
+little-endian u64 length, that many bytes of JSON {name: size}, the files in that order.
+"""
 
 import json
 import os
@@ -12,17 +16,17 @@ _LENGTH = struct.Struct("<Q")
 def pack_files(files: Mapping[str, bytes]) -> int:
     """Return a descriptor of an anonymous file that holds *files*; the caller closes it."""
     names = json.dumps({name: len(content) for name, content in files.items()}).encode()
-    with tempfile.TemporaryFile() as parcel:
+    with tempfile.TemporaryFile() as packed:
         for part in (_LENGTH.pack(len(names)), names, *files.values()):
-            parcel.write(part)
-        parcel.flush()
-        return os.dup(parcel.fileno())
+            packed.write(part)
+        packed.flush()
+        return os.dup(packed.fileno())
 
 
 def unpack_files(descriptor: int) -> dict[str, bytes]:
-    """Return the files that `pack` put there."""
-    with os.fdopen(os.dup(descriptor), "rb") as parcel:
-        parcel.seek(0)
-        (length,) = _LENGTH.unpack(parcel.read(_LENGTH.size))
-        sizes: dict[str, int] = json.loads(parcel.read(length))
-        return {name: parcel.read(size) for name, size in sizes.items()}
+    """Return the files that pack_files wrote; *descriptor* stays open."""
+    with os.fdopen(os.dup(descriptor), "rb") as packed:
+        packed.seek(0)
+        (length,) = _LENGTH.unpack(packed.read(_LENGTH.size))
+        sizes: dict[str, int] = json.loads(packed.read(length))
+        return {name: packed.read(size) for name, size in sizes.items()}

@@ -1,6 +1,7 @@
-"""The first opening of a version happens in a throwaway child; what it died of is the reason.
+"""Proves that a version can be opened on this host: the first opening happens in a child process.
 
-Whoever asks waits on the loop; nobody who is served does.
+When the child fails or dies, the version is refused and the reason says how. The loading of the
+version waits for the proof; calls do not.
 """
 
 import asyncio
@@ -22,14 +23,18 @@ from registry.types import VersionRefusedError
 log = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 0.02
-"""Between looks whether another worker of this host is done with the same version."""
+"""Pause between checks whether another worker of this host has probed the same version."""
 
 REPORT_BYTES_MAX = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeLimits:
-    """What a version may take to be proved."""
+    """Limits on one probe.
+
+    seconds  from start to proof.
+    run_ms   fastest run of one row.
+    """
 
     resources: ResourceLimits
     seconds: float
@@ -37,7 +42,7 @@ class ProbeLimits:
 
 
 def probe_limits_of(settings: Settings) -> ProbeLimits:
-    """Return the limits that the settings ask for."""
+    """Return the limits in the settings probe_*."""
     return ProbeLimits(
         resources=ResourceLimits(
             memory_mb=settings.probe_memory_mb_max, cpu_s=settings.probe_cpu_s_max
@@ -55,18 +60,18 @@ class Prober:
         self._limits = limits
         self._clock = clock
         self.children_started = 0
-        """Children started so far."""
+        """Probes started so far."""
 
     async def prove(self, digest: str, files: Mapping[str, bytes]) -> None:
-        """Return once this host has a proof of the version; VersionRefusedError when it fails it.
+        """Return once this host has a proof of the version; VersionRefusedError when it is refused.
 
-        files  verified already: signature and digests are the worker's business.
+        files  the version's files, whose signature and digests are verified already.
         """
         while True:
             if (known := self._read_proof(digest)) is not None:
                 break
-            with self._proofs.probe_lock(digest) as ours:
-                if ours:
+            with self._proofs.probe_lock(digest) as locked:
+                if locked:
                     known = self._read_proof(digest) or await self._probe(digest, files)
                     break
             await asyncio.sleep(POLL_INTERVAL_S)
@@ -83,40 +88,46 @@ class Prober:
             raise VersionRefusedError(
                 f"it could not be probed: {error}; it is tried again when it is deployed again"
             ) from error
-        found = judge_report(report, code, self._limits, timed_out=timed_out)
-        proof = self._proofs.for_this_host(unix_s=self._clock.unix_ns() / 1e9, **found)
-        log.info("probed version=%s found=%s", digest[:16], found)
-        # A SIGKILL that was not ours says more about the host than about the version.
+        result = judge_report(report, code, self._limits, timed_out=timed_out)
+        proof = self._proofs.for_this_host(unix_s=self._clock.unix_ns() / 1e9, **result)
+        log.info("probed version=%s found=%s", digest[:16], result)
+        # A SIGKILL from outside says more about the host than about the version: it is not saved.
         if timed_out or code != -signal.SIGKILL:
             try:
                 self._proofs.save_proof(digest, proof)
             except OSError as error:
-                log.warning("proof_not_kept version=%s error=%s", digest[:16], error)
+                log.warning("proof_not_saved version=%s error=%s", digest[:16], error)
         return proof
 
     async def _run_child(self, digest: str, files: Mapping[str, bytes]) -> tuple[bytes, int, bool]:
-        """Return what the child reported, its exit code, and whether we had to end it."""
+        """Run a probe; return its report, its exit code, and whether it was killed for its time."""
         self.children_started += 1
-        parcel = await asyncio.to_thread(pack_files, files)
-        ours, theirs = os.pipe()
+        files_fd = await asyncio.to_thread(pack_files, files)
+        read_end, write_end = os.pipe()
         try:
-            arguments = [f"--parcel-fd={parcel}", f"--report-fd={theirs}", f"--digest={digest}"]
-            program = ChildProcess(
+            arguments = [
+                f"--files-fd={files_fd}",
+                f"--report-fd={write_end}",
+                f"--digest={digest}",
+            ]
+            child = ChildProcess(
                 "gateway.isolation.probe",
                 [*self._limits.resources.to_arguments(), *arguments],
-                (parcel, theirs),
+                (files_fd, write_end),
             )
-            os.close(theirs)
-            theirs = -1
+            # Only the child holds the write end now, so the report ends when the child does.
+            os.close(write_end)
+            write_end = -1
+            # A child that is late is killed, and so it is when this task is cancelled.
             try:
-                done, _ = await asyncio.wait({program.exited}, timeout=self._limits.seconds)
+                done, _ = await asyncio.wait({child.exited}, timeout=self._limits.seconds)
             finally:
-                program.kill()  # at its end nothing happens; cancelled or late, it is over now
-            code = await program.exited
-            os.set_blocking(ours, False)
-            return _read_report(ours), code, not done
+                child.kill()
+            code = await child.exited
+            os.set_blocking(read_end, False)
+            return _read_report(read_end), code, not done
         finally:
-            for descriptor in (parcel, ours, theirs):
+            for descriptor in (files_fd, read_end, write_end):
                 if descriptor >= 0:
                     os.close(descriptor)
 
@@ -131,25 +142,33 @@ def _read_report(descriptor: int) -> bytes:
 def judge_report(
     report: bytes, code: int, limits: ProbeLimits, *, timed_out: bool
 ) -> dict[str, Any]:
-    """Return Proof's fields from a child's report and its end. Pure."""
+    """Return the fields of a Proof from a probe's report and its exit. Pure.
+
+    report     lines of JSON, the last of which may be cut off.
+    code       as ChildProcess.exited.
+    timed_out  the probe was killed because its time was over.
+    """
+    # The last whole line is the result, or the step in which the probe ended.
     last: dict[str, Any] = {}
     for line in report.splitlines():
         try:
             last = json.loads(line)
         except ValueError:
-            break  # it died while writing
+            break  # the probe died while it wrote the line
     doing = last.get("doing", "starting")
-    bounds = limits.resources
+    resources = limits.resources
+    # The probe came to a result of its own.
     if "refused" in last:
-        return {"refused": f"{last['refused']} (in a child of at most {bounds.memory_mb} MB)"}
+        return {"refused": f"{last['refused']} (in a child of at most {resources.memory_mb} MB)"}
     if "proved" in last:
-        found = dict(last["proved"])
-        if found["run_us"] > limits.run_ms * 1e3:
+        proved = dict(last["proved"])
+        if proved["run_us"] > limits.run_ms * 1e3:
             return {
-                "refused": f"one row took {found['run_us'] / 1e3:,.0f} ms at best; "
+                "refused": f"one row took {proved['run_us'] / 1e3:,.0f} ms at best; "
                 f"probe_run_ms_max={limits.run_ms} is the most"
             }
-        return found
+        return proved
+    # It ended before it had one: the step and the kind of end are the reason.
     if timed_out:
         return {
             "refused": f"not done after {limits.seconds:g} s while {doing}; ended "
@@ -157,8 +176,8 @@ def judge_report(
         }
     if code == -signal.SIGXCPU:
         return {
-            "refused": f"used {bounds.cpu_s} s of CPU while {doing}; ended "
-            f"(probe_cpu_s_max={bounds.cpu_s})"
+            "refused": f"used {resources.cpu_s} s of CPU while {doing}; ended "
+            f"(probe_cpu_s_max={resources.cpu_s})"
         }
     return {
         "refused": f"its probe ended with {describe_exit(code)} while {doing}; no worker opened it"

@@ -1,4 +1,4 @@
-"""What a model takes and who answers: DescribeModel, raw bytes in and out behind either door."""
+"""The RPC DescribeModel: what a model's callers must send, and which versions answer."""
 
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -9,7 +9,7 @@ from protos.predict_pb2 import DescribeRequest, ModelDescription
 
 
 class DescribeModelService:
-    """DescribeModel."""
+    """Answers DescribeModel from the route table of this worker."""
 
     def __init__(self, route_table: RouteTable) -> None:
         self._route_table = route_table
@@ -19,7 +19,7 @@ class DescribeModelService:
         return {"/turnout.v1.Predictor/DescribeModel": self.describe}
 
     async def describe(self, message: bytes) -> bytes:
-        """What a caller must send to a model, and who would answer."""
+        """Answer one DescribeRequest; RefusedError NOT_FOUND for a model that is not served."""
         request = parse_message(DescribeRequest, message)
         routes = self._route_table.get(request.model)
         if routes is None:
@@ -28,9 +28,10 @@ class DescribeModelService:
 
 
 def describe_model(routes: Routes) -> ModelDescription:
-    """Describe one model at one revision."""
+    """Return a model's inputs, limits and versions with their shares, at the routes' revision."""
     contract = routes.production.version.bundle.contract
     deployment, shape = routes.deployment, routes.shape
+    # What a caller must send, and within which limits.
     reply = ModelDescription(
         model=routes.model,
         entities=contract.entities,
@@ -40,10 +41,13 @@ def describe_model(routes: Routes) -> ModelDescription:
         rows_max=shape.rows_max,
         deadline_ms_default=shape.deadline_ns_default // 1_000_000,
     )
-    for item in contract.inputs:
+    for model_input in contract.inputs:
         reply.inputs.add(
-            name=item.name, dictionary=item.dictionary, default_value=item.default_value
+            name=model_input.name,
+            dictionary=model_input.dictionary,
+            default_value=model_input.default_value,
         )
+    # Which versions answer or score, with their share in basis points.
     shares: list[tuple[Participant | None, str, int]] = [
         (routes.production, "production", 10_000 - deployment.canary_bp - deployment.standby_bp),
         (routes.standby, "standby", deployment.standby_bp),

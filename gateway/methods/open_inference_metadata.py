@@ -1,4 +1,4 @@
-"""The Open Inference Protocol besides ModelInfer: is it alive, is it ready, what does it take."""
+"""The Open Inference Protocol without ModelInfer: liveness, readiness and metadata."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,7 +22,7 @@ from protos.open_inference_pb2 import (
 
 SERVICE = "inference.GRPCInferenceService"
 PLATFORM = "turnout_onnx"
-"""<project>_<format>, as the protocol has it: an ONNX graph behind our features."""
+"""The protocol's <project>_<format>: an ONNX model with Turnout's features before it."""
 
 UNKNOWN_MODEL = Refusal(Code.NOT_FOUND, "that model is not served here")
 UNKNOWN_VERSION = Refusal(
@@ -32,10 +32,10 @@ UNKNOWN_VERSION = Refusal(
 
 
 class OpenInferenceService:
-    """The five methods that score nothing; a model is ready while it is deployed.
+    """Answers the five methods that score nothing. A model is ready while it is deployed.
 
-    serving  whether this worker takes calls now.
-    version  of this software.
+    serving  returns whether this worker takes calls now.
+    version  the version of this software.
     """
 
     def __init__(self, route_table: RouteTable, serving: Callable[[], bool], version: str) -> None:
@@ -54,17 +54,17 @@ class OpenInferenceService:
         }
 
     async def server_live(self, message: bytes) -> bytes:
-        """Who answers is alive."""
+        """Answer live: a worker that answers is alive."""
         parse_message(ServerLiveRequest, message)
         return ServerLiveResponse(live=True).SerializeToString()
 
     async def server_ready(self, message: bytes) -> bytes:
-        """Whether calls are taken; as health says for ""."""
+        """Answer whether this worker takes calls, as the health service does for ""."""
         parse_message(ServerReadyRequest, message)
         return ServerReadyResponse(ready=self._serving()).SerializeToString()
 
     async def model_ready(self, message: bytes) -> bytes:
-        """Whether a model, or one version of it, answers; an unknown one is not ready."""
+        """Answer whether a model, or one of its versions, is served; an unknown one is not."""
         request = parse_message(ModelReadyRequest, message)
         routes = self._route_table.get(request.name)
         known = routes is not None and (
@@ -73,12 +73,12 @@ class OpenInferenceService:
         return ModelReadyResponse(ready=known and self._serving()).SerializeToString()
 
     async def server_metadata(self, message: bytes) -> bytes:
-        """Name, version; no extensions."""
+        """Answer with name and version of the server; it has no extensions."""
         parse_message(ServerMetadataRequest, message)
         return ServerMetadataResponse(name="turnout", version=self._version).SerializeToString()
 
     async def model_metadata(self, message: bytes) -> bytes:
-        """What ModelInfer takes and gives; RefusedError NOT_FOUND for what is not deployed."""
+        """Answer with a model's tensors; RefusedError NOT_FOUND for what is not deployed."""
         request = parse_message(ModelMetadataRequest, message)
         routes = self._route_table.get(request.name)
         if routes is None:
@@ -89,7 +89,7 @@ class OpenInferenceService:
 
 
 def build_metadata(routes: Routes) -> ModelMetadataResponse:
-    """Describe one model's tensors; what their columns mean stands in the properties, as JSON."""
+    """Return one model's tensors. The properties say as JSON what the columns mean."""
     contract = routes.production.version.bundle.contract
     participants = [routes.production, routes.standby, routes.canary]
     participants += [shadow for shadow, _ in routes.shadows]

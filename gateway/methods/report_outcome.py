@@ -1,8 +1,9 @@
-"""ReportOutcome: what became of a prediction, on disk before it is acknowledged, counted once.
+"""The RPC ReportOutcome: what became of a prediction.
 
-A report with an idempotency key is looked for in three places: under way in this worker, known to
-it, and appended by a neighbour since it last looked. Two workers that get the same key within the
-same millisecond may both keep it; whoever joins outcomes goes by the key too.
+A report is on disk before it is acknowledged, and is counted once. The idempotency key of a report
+is looked up in three places: among the writes of this worker that are under way, among the keys
+that it knows, and in what other workers have appended since. Two workers that get the same key
+within the same millisecond may both write it; the reader that joins outcomes also compares keys.
 """
 
 import asyncio
@@ -30,27 +31,28 @@ from protos.predict_pb2 import OutcomeReply, OutcomeRequest
 NAME_BYTES_MAX = 128
 DAY_MS = 86_400_000
 OTHER = "other"
-"""In metrics: a model that is not served here."""
+"""Metric label of a model that is not served here."""
 
 NOT_WRITTEN = Refusal(Code.UNAVAILABLE, "outcomes cannot be written now; retry", pushback_ms=500)
 
 
 class DurableJournal(Protocol):
-    """journal.writer.Writer, or a fake of it."""
+    """A journal that confirms records; journal.writer.JournalAppender and a fake in tests are."""
 
     async def append_durably(self, payload: bytes) -> None:
-        """Return once *payload* is on disk; raises JournalRefusedError when it is not."""
+        """Return once *payload* is on disk; JournalRefusedError when it cannot be written."""
         ...
 
 
 class ReportOutcomeService:
-    """One worker's ReportOutcome.
+    """Answers ReportOutcome for one worker.
 
-    key        the cluster's prediction-id key of this moment.
-    count      told (model, kind) of each acknowledged report; KINDS has the kinds.
-    late_days  behind its prediction, from when an outcome counts as late.
-    tell       told (routes, the prediction, name, value, Unix ns) of each report on disk that names
-               a prediction of a model served here, duplicates left out.
+    prediction_id_key  returns the cluster's present prediction-id key.
+    count_outcome      called with (model, kind) of each acknowledged report; see KINDS.
+    late_days          an outcome that is further behind its prediction counts as late.
+    on_outcome         called with (routes, prediction, name, value, Unix ns) of each report that
+                       is on disk and has a prediction id of a model served here, without
+                       duplicates.
     """
 
     KINDS = ("on_time", "late", "orphan", "by_entity", "duplicate")
@@ -83,47 +85,56 @@ class ReportOutcomeService:
         return {"/turnout.v1.Predictor/ReportOutcome": self.report}
 
     async def report(self, message: bytes) -> bytes:
-        """Keep what became of a prediction; answered once it is on disk, by whomever it was put."""
+        """Write one OutcomeRequest and answer once it is on disk.
+
+        Raises RefusedError: INVALID_ARGUMENT, NOT_FOUND, or UNAVAILABLE when the journal refuses.
+        """
         request = parse_message(OutcomeRequest, message)
         _check(request)
         now_ns = self._clock.unix_ns()
-        proved: PredictionId | None = None
+        # Which prediction the report is about, and how it will be counted.
+        prediction: PredictionId | None = None
         if request.prediction_id:
-            proved = self._read_prediction_id(request.prediction_id)
-            model = self._model_of(proved)
-            late = now_ns // 1_000_000 - proved.at_ms > self._late_ms
+            prediction = self._read_prediction_id(request.prediction_id)
+            model = self._model_of(prediction)
+            late = now_ns // 1_000_000 - prediction.at_ms > self._late_ms
             kind = "orphan" if model == OTHER else "late" if late else "on_time"
             attribution = OutcomeReply.BY_PREDICTION_ID
         else:
             model, kind = self._check_entity_report(request), "by_entity"
             attribution = OutcomeReply.BY_ENTITY_LATER
+        # Write it, unless a record with its idempotency key is there already.
         payload = _record(request, now_ns).SerializeToString()
         try:
             duplicate = await self._write_once(request.idempotency_key, payload)
         except JournalRefusedError:
             raise RefusedError(NOT_WRITTEN) from None
+        # It is on disk: count it and pass it on.
         self._count_outcome(model, "duplicate" if duplicate else kind)
         routes = self._route_table.get(model)
-        if proved is not None and routes is not None and not duplicate:
-            self._on_outcome(routes, proved, request.name, request.value, self._clock.unix_ns())
+        if prediction is not None and routes is not None and not duplicate:
+            self._on_outcome(routes, prediction, request.name, request.value, self._clock.unix_ns())
         return OutcomeReply(attribution=attribution, duplicate=duplicate).SerializeToString()
 
     def _read_prediction_id(self, prediction_id: bytes) -> PredictionId:
-        """Prove the id; any gateway of the cluster may have written it."""
+        """Decode and verify the id, which any gateway of the cluster may have written."""
         try:
             return read_prediction_id(prediction_id, self._prediction_id_key())
         except PredictionIdError as error:
             raise invalid_argument(str(error)) from None
 
     def _model_of(self, prediction: PredictionId) -> str:
-        """Return the model's name; OTHER when it is not served here (any more)."""
+        """Return the name of the prediction's model, or OTHER when it is not served here."""
         names = (routes.model for routes in self._route_table.all())
         return next(
             (name for name in names if hash_model_name(name) == prediction.model_hash), OTHER
         )
 
     def _check_entity_report(self, request: OutcomeRequest) -> str:
-        """Check what monitoring will attribute by; the model's name."""
+        """Check a report without a prediction id, which monitoring attributes by keys and time.
+
+        Returns the model's name.
+        """
         if not request.model or not request.keys or not request.event_time_ms:
             raise invalid_argument("send a prediction_id, or a model with keys and event_time_ms")
         routes = self._route_table.get(request.model)
@@ -143,9 +154,9 @@ class ReportOutcomeService:
         return request.model
 
     async def _write_once(self, key: str, payload: bytes) -> bool:
-        """Return when the record is on disk; True when it was there already.
+        """Return once the record is on disk; True when its key was there already.
 
-        A caller who goes away does not stop what was begun: their retry must find it.
+        When the caller goes away, the write goes on: the caller's retry must find it.
         """
         if not key:
             await self._journal.append_durably(payload)
@@ -160,7 +171,7 @@ class ReportOutcomeService:
         def ended(task: "asyncio.Task[bool]") -> None:
             del self._writes[key]
             if not task.cancelled():
-                task.exception()  # its caller may be gone
+                task.exception()  # retrieved, because the caller may be gone
 
         task.add_done_callback(ended)
         return await asyncio.shield(task)
@@ -173,27 +184,31 @@ class ReportOutcomeService:
         return False
 
     async def _appended_elsewhere(self, key: str) -> bool:
-        """Whether a neighbour has it on disk by now; one look serves all who wait for one."""
+        """Return whether another worker has written *key*; one lookup serves all waiting keys."""
         loop = asyncio.get_running_loop()
-        found: asyncio.Future[bool] = loop.create_future()
-        self._lookups.append((key, found))
+        known: asyncio.Future[bool] = loop.create_future()
+        self._lookups.append((key, known))
         if self._lookup_task is None:
             self._lookup_task = loop.create_task(self._run_lookups())
-        return await found
+        return await known
 
     async def _run_lookups(self) -> None:
         try:
             while self._lookups:
-                asked, self._lookups = self._lookups, []
-                known = await self._find_on_disk([key for key, _ in asked])
-                for key, found in asked:
-                    if not found.done():
-                        found.set_result(key in known)
+                lookups, self._lookups = self._lookups, []
+                found = await self._find_on_disk([key for key, _ in lookups])
+                for key, known in lookups:
+                    if not known.done():
+                        known.set_result(key in found)
         finally:
             self._lookup_task = None
 
     async def _find_on_disk(self, keys: Sequence[str]) -> set[str]:
-        """Keys found on disk; a folder that cannot be read knows none: kept twice beats lost."""
+        """Return those of *keys* that are on disk.
+
+        None is found in a folder that cannot be read: an outcome kept twice is better than a lost
+        one.
+        """
         try:
             return await asyncio.to_thread(self._keys.catch_up, keys)
         except OSError:

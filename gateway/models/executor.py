@@ -1,4 +1,8 @@
-"""Scoring: where a version runs, what one run made of a batch, and when to stop trying."""
+"""Running a version: on the event loop or on a thread of its own, and when to stop asking it.
+
+C is the number of calls of a run, R the number of their rows, F the inputs and K the outputs of the
+version.
+"""
 
 import asyncio
 import concurrent.futures
@@ -17,25 +21,26 @@ from numpy.typing import NDArray
 from registry.types import ScoringError
 
 RUNS_WAITING_MAX = 4
-"""Runs on one lane not yet done; past that the version is stuck, and more would only pile up."""
+"""Runs of one version that are queued or running. One more could not be answered in time."""
 
 BLAME_CPU_SHARE = 0.5
-"""Of a time budget: a run past its budget that worked for less was held up by the host."""
+"""Share of a time budget. A run that exceeded its budget but used less processor time than this was
+delayed by the host."""
 
 HUNG_NS = 1_000_000_000
-"""A run of 256 rows through 100 trees takes under a millisecond; this is a thousand of them."""
+"""A run of 256 rows through 100 trees takes less than a millisecond, a thousandth of this."""
 
 
 class Scorer(Protocol):
-    """A version's session: registry.bundle.Session, or a fake of it."""
+    """Scores rows: registry.bundle.Session, NativeTrees, or a fake of it in tests."""
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, F) to (B, K); raises ScoringError."""
+        """Return the (R, K) scores of an (R, F) float32 matrix. Raises ScoringError."""
         ...
 
 
 class Fault(IntEnum):
-    """What became of one call in one version's run."""
+    """Why a version has no usable score for a call."""
 
     NONE = 0
     RAISED = 1
@@ -44,47 +49,58 @@ class Fault(IntEnum):
 
 
 NO_FAULT = int(Fault.NONE)
-"""For arithmetic on columns: an enum's member costs a look-up each time in Python 3.11."""
+"""The same number for comparisons on columns: reading an enum member costs a look-up in 3.11."""
 
 
 @dataclass(slots=True)
 class Scored:
-    """What one version made of C calls with R rows."""
+    """The result of one run."""
 
     scores: NDArray[np.float32]
-    """(R, K); NaN in the rows of calls that raised or came late."""
+    """(R, K) NaN in the rows of calls that raised or came late."""
     faults: NDArray[np.uint8]
-    """(C,) Fault."""
+    """(C,) Fault of each call."""
     elapsed_ns: int = 0
-    """From being asked to being done; 0 where nobody compares."""
+    """Time from the request to the result. 0 if no arms are compared."""
     cpu_ns: int = 0
-    """Processor time of that: without waits for a processor or for the interpreter's lock, which
-    are the host's doing and fall on one arm more than on the other."""
+    """Processor time of the run. It leaves out waits for a processor or for the interpreter's lock,
+    which the host causes and which delay one arm more than the other."""
 
     @property
     def faultless(self) -> bool:
-        """True when every call was answered."""
-        return not self.faults.tobytes().strip(b"\0")  # a fifth of what any() costs
+        """True if every call has finite scores."""
+        return not self.faults.tobytes().strip(b"\0")  # a fifth of any()'s cost
+
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """(C,) True where the call has finite scores."""
+        answered: NDArray[np.bool_] = self.faults == NO_FAULT
+        return answered
 
     def overdue(self, budget_ns: int) -> bool:
-        """Whether the run took longer than a canary may, and not because the host held it up."""
+        """Return whether the run exceeded a canary's budget by its own processor time."""
         return self.elapsed_ns > budget_ns and self.cpu_ns >= BLAME_CPU_SHARE * budget_ns
 
     def first_calls(self, calls: int, rows: int) -> "Scored":
-        """Only the first *calls* calls, which have the first *rows* rows."""
+        """Return the result of the first *calls* calls, which have the first *rows* rows."""
         if calls == len(self.faults):
             return self
         return Scored(self.scores[:rows], self.faults[:calls], self.elapsed_ns, self.cpu_ns)
 
+    def last_calls(self, calls: int, rows: int) -> "Scored":
+        """Return the result of the last *calls* calls, which have the last *rows* rows."""
+        first = len(self.faults) - calls
+        return Scored(self.scores[len(self.scores) - rows :], self.faults[first:])
+
     def select_calls(
         self, calls: NDArray[np.intp] | slice, rows: NDArray[np.intp] | slice
     ) -> "Scored":
-        """Only these calls, in this order, with their rows."""
+        """Return the result of some calls in the given order, with their rows."""
         return Scored(self.scores[rows], self.faults[calls], self.elapsed_ns, self.cpu_ns)
 
     @staticmethod
     def all_late(row_offsets: NDArray[np.uint32], outputs: int) -> "Scored":
-        """Nothing came in time."""
+        """Return the result of a run that did not end in time."""
         rows, calls = int(row_offsets[-1]), len(row_offsets) - 1
         return Scored(
             np.full((rows, outputs), np.nan, dtype=np.float32),
@@ -95,12 +111,12 @@ class Scored:
 def score_calls(
     scorer: Scorer, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32], outputs: int
 ) -> Scored:
-    """Score C calls in one run; when the run raises, halve until only the poisoned calls fail.
+    """Score C calls in one run. If the run raises, halve it until only the poisoned calls fail.
 
     matrix       (R, F) float32.
-    row_offsets  (C + 1,) rows of call c are row_offsets[c] to row_offsets[c + 1].
+    row_offsets  (C + 1,) the rows of call c are row_offsets[c] to row_offsets[c + 1].
 
-    One poisoned call among C costs about 2 log2 C more runs, and harms nobody else.
+    One poisoned call among C costs about 2 log2 C more runs and changes no other call's result.
     """
     faults = np.zeros(len(row_offsets) - 1, dtype=np.uint8)
     try:
@@ -121,7 +137,7 @@ def _score_in_halves(
     faults: NDArray[np.uint8],
     outputs: int,
 ) -> NDArray[np.float32]:
-    """Score what a whole run could not; *faults* is written where a call raises alone."""
+    """Return the (R, K) scores. Set Fault.RAISED in *faults* for each call that raises alone."""
     scores = np.full((len(matrix), outputs), np.nan, dtype=np.float32)
     middle = len(faults) // 2
     waiting = [(0, middle), (middle, len(faults))] if middle else []
@@ -143,25 +159,25 @@ def _score_in_halves(
 
 @dataclass(frozen=True, slots=True)
 class ScoringRun:
-    """One run that was asked for beside production's."""
+    """One run of a version other than production: in progress, or done already."""
 
     thread_future: "concurrent.futures.Future[Scored] | None"
-    """On the version's own thread; None: it was done where it was asked for."""
+    """The run on the version's own thread. None: it ran on the event loop and is done."""
     loop_future: "asyncio.Future[Scored] | None"
-    """The same, to be awaited."""
+    """The same run, for awaiting."""
     immediate: Scored | None = None
-    """What came of it, where it was asked for."""
+    """The result of a run on the event loop."""
 
     def result(self) -> Scored | None:
-        """What the thread made of it by now; None: it is not done.
+        """Return the result if the run has ended, else None.
 
-        Asks the thread, not the loop: a loop that was held up learns of a run later than it ended.
+        The thread knows this earlier than the event loop does, which may have been held up.
         """
         run = self.thread_future
         return run.result() if run is not None and run.done() else self.immediate
 
     async def wait(self) -> Scored:
-        """Wait for it."""
+        """Wait for the run to end and return its result."""
         if self.loop_future is not None:
             return await self.loop_future
         assert self.immediate is not None
@@ -169,12 +185,12 @@ class ScoringRun:
 
 
 class ModelExecutor:
-    """Where one version scores: on the loop, or on a thread of its own.
+    """Runs one version: on the event loop, or on a thread of its own.
 
-    Inline saves the 70 us of a hop; production always scores there, after the others were asked.
-    While versions are compared every other one takes a thread of its own, so that a hung candidate
-    blocks nobody; what is compared is processor time, which a hop does not lengthen. One that
-    cannot hang and is soon done (gateway.models.native_trees) is asked on the loop, too.
+    Production always runs on the event loop, after the runs of other versions were started. That
+    saves the 70 us of a thread switch. Every other version runs on a thread of its own, so that a
+    hung canary blocks no caller. Arms are compared by processor time, which a thread switch does
+    not lengthen. A version that cannot hang and runs briefly (native trees) needs no thread.
     """
 
     def __init__(
@@ -186,7 +202,11 @@ class ModelExecutor:
         on_start: Callable[[], None] | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """brief: no run takes longer than about a millisecond, whatever its rows hold."""
+        """Create an executor without a thread; the first run on a thread starts it.
+
+        short_runs  no run takes longer than about a millisecond, whatever the rows hold.
+        on_start    is called on the thread when it starts.
+        """
         self._short_runs = short_runs
         self.scorer = scorer
         self._outputs = outputs
@@ -195,43 +215,43 @@ class ModelExecutor:
         self._thread: ThreadPoolExecutor | None = None
         self._queued_ns: deque[int] = deque()
         self._thread_clock: int | None = None
-        """The clock of the thread's own processor time; None before its first run."""
+        """Id of the clock of the thread's processor time. None before its first run."""
         self._began_ns = 0
-        """By that clock: when the newest run began."""
+        """Processor time of the thread when the newest run began."""
         self._running_since_ns: int | None = None
-        """By ours; None between runs."""
+        """Monotonic time at which the present run began. None between runs."""
 
     @property
     def outputs(self) -> int:
-        """K."""
+        """K, the number of outputs."""
         return self._outputs
 
     @property
     def runs_waiting(self) -> int:
-        """Runs asked for on the version's own thread and not done."""
+        """Number of runs on the version's own thread that are queued or running."""
         return len(self._queued_ns)
 
     @property
     def hung(self) -> bool:
-        """True once a run has not come back for HUNG_NS: no busy host explains that.
+        """True if the present run takes longer than HUNG_NS, which no busy host explains.
 
-        From when it began: on a host where a slow version takes .33 s for a run, the fourth that
-        was asked for is back after more than a second, and nothing hangs.
+        The time counts from the run's own start. If runs take .33 s, the fourth in the queue ends
+        after more than a second, and nothing hangs.
         """
         since_ns = self._running_since_ns
         return since_ns is not None and self._now_ns() - since_ns > HUNG_NS
 
     @property
     def queue_full(self) -> bool:
-        """True while so many runs wait that one more could not be answered in time."""
+        """True if so many runs wait that one more could not be answered in time."""
         return self.runs_waiting >= RUNS_WAITING_MAX
 
     def score_inline(self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]) -> Scored:
-        """Score on the calling thread."""
+        """Score on the calling thread, without measuring."""
         return score_calls(self.scorer, matrix, row_offsets, self._outputs)
 
     def score_timed(self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]) -> Scored:
-        """Score on the calling thread, and say how long it took, as on the version's own."""
+        """Score on the calling thread and measure elapsed and processor time."""
         asked_ns, began_ns = self._now_ns(), time.thread_time_ns()
         scored = self.score_inline(matrix, row_offsets)
         scored.cpu_ns = time.thread_time_ns() - began_ns
@@ -241,7 +261,7 @@ class ModelExecutor:
     def start_run(
         self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]
     ) -> "ScoringRun":
-        """Score where nobody is held up; the run never raises ScoringError."""
+        """Start a run that delays no other caller. The run never raises ScoringError."""
         if self._short_runs:
             return ScoringRun(None, None, self.score_timed(matrix, row_offsets))
         if self._thread is None:
@@ -269,7 +289,10 @@ class ModelExecutor:
         return scored
 
     def caused_delay(self, run: ScoringRun, budget_ns: int) -> bool:
-        """Whether *run*, past *budget_ns*, is to blame for it: it worked, or hangs."""
+        """Return whether *run* exceeded *budget_ns* by its own work, or because it hangs.
+
+        A run that waited for a processor or for the interpreter's lock was delayed by the host.
+        """
         if (scored := run.result()) is not None:
             return scored.cpu_ns >= BLAME_CPU_SHARE * budget_ns
         if (
@@ -280,21 +303,21 @@ class ModelExecutor:
             return self.hung
         try:
             worked_ns = time.clock_gettime_ns(self._thread_clock) - self._began_ns
-        except OSError:  # its thread, let go by close(), ended since we looked: the run is back
+        except OSError:  # close() let the thread end after the check above, so the run has ended
             scored = run.result()
             return scored is not None and scored.cpu_ns >= BLAME_CPU_SHARE * budget_ns
         return self.hung or worked_ns >= BLAME_CPU_SHARE * budget_ns
 
     def _on_run_done(self, future: "asyncio.Future[Scored]") -> None:
-        self._queued_ns.popleft()  # one thread: runs end in the order they were asked for
+        self._queued_ns.popleft()  # one thread, so runs end in the order of their start
         if not future.cancelled():
-            future.exception()  # retrieved here: whoever still waits reads it too
+            future.exception()  # marks the exception as retrieved; a waiter still gets it
 
     def close(self) -> None:
-        """Let the thread go once it has run what it was asked for.
+        """Let the thread end after the runs that are queued.
 
-        A batch may have taken the routes of before: its runs are neither cancelled (the calls in
-        it would fail) nor refused later. A run that never ends is not waited for.
+        A batch may still hold earlier routes, so its runs are neither cancelled nor refused. A run
+        that never ends is not waited for.
         """
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -302,12 +325,12 @@ class ModelExecutor:
 
 
 class CanaryBreaker:
-    """Stops asking a canary that only fails here, without waiting for the controller.
+    """Stops one worker from asking a canary, without waiting for the controller.
 
-    It opens when the newest runs failed on every key, without one good answer between, in at
-    least *runs* runs and on at least *keys* different keys, while production was fine on the same
-    rows. A canary that fails now and then, or is only late, is the controller's to judge, not the
-    breaker's: on a starved host every candidate is late.
+    The breaker opens if the newest runs failed on every key, in at least *runs* runs and on at
+    least *keys* different keys, while production scored the same rows without a fault. One good
+    answer starts the count anew. A canary that fails now and then, or is only late, is judged by
+    the controller: on a starved host every canary is late.
     """
 
     def __init__(self, runs: int, keys: int) -> None:
@@ -317,9 +340,13 @@ class CanaryBreaker:
         self._keys: set[int] = set()
         self.open = False
         self.first_bad_unix_ns = 0
+        """When the first run of the present series failed; 0 if the last run was good."""
 
     def record(self, faulty_keys: list[int], *, any_answered: bool, at_unix_ns: int) -> bool:
-        """Count one run of the canary; True when this very run opened the breaker."""
+        """Count one run of the canary. Return True if this run opened the breaker.
+
+        faulty_keys  evidence keys that the canary failed on and production did not.
+        """
         if any_answered:
             self._runs, self._keys, self.first_bad_unix_ns = 0, set(), 0
         elif faulty_keys:

@@ -1,18 +1,20 @@
-"""From a deployment to routes: fetch, prove, load, golden-test, warm, swap whole, keep on disk.
+"""The loader: from a deployment to routes.
 
-A version that is altered, truncated or off its golden rows never becomes READY, nor does one that
-crashes, hangs or eats the child that opens it first; whatever served before goes on.
+A version is fetched, verified, probed in a child process, opened, golden-tested and warmed. Then
+the model's routes are replaced as a whole, and the deployment is saved on disk. A version that is
+altered, truncated or wrong on its golden rows never becomes READY. Neither does a version that
+crashes, hangs or exhausts the child process. The versions that served before go on serving.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from gateway.clock import Clock
-from gateway.isolation.breadcrumbs import BreadcrumbPage
 from gateway.models.disk_cache import DiskCache
-from gateway.models.executor import ModelExecutor
+from gateway.models.executor import ModelExecutor, Scorer
 from gateway.models.native_trees import NativeTrees, choose_scorer
 from gateway.models.routes import LoadedVersion, RouteTable, build_routes
 from gateway.settings import Settings
@@ -23,18 +25,54 @@ from registry.types import Deployment, DeploymentError, RegistryError, VersionRe
 log = logging.getLogger(__name__)
 
 FetchVersion = Callable[[str, str], Awaitable[dict[str, bytes]]]
-"""(model, version) to its files, from the registry; raises RegistryError."""
+"""Fetches (model, version digest) from the registry as file name -> bytes. Raises RegistryError."""
 
 ProbeVersion = Callable[[str, Mapping[str, bytes]], Awaitable[None]]
-"""`Prober.prove` of gateway.isolation: returns when this host may open the version; else raises."""
-
+"""Opens (digest, files) in a child process first (gateway.isolation.prober.Prober.prove). Raises
+VersionRefusedError if the version must not be opened on this host."""
 RETRY_S = 0.5
-"""Between tries to fetch a version while the registry cannot be reached."""
+"""Time between two attempts to fetch a version while the registry cannot be reached."""
+
+
+class ScorerMarks(Protocol):
+    """Marks which versions run, so that a crash can be blamed (gateway.isolation.breadcrumbs)."""
+
+    def wrap_scorer(self, digest: str, scorer: Scorer) -> Scorer:
+        """Return *scorer* so that each of its runs is marked."""
+        ...
+
+    def release_cell(self, digest: str) -> None:
+        """Free the mark of a version that is not loaded any more."""
+        ...
+
+
+class NoMarks:
+    """Marks no run: for one process that loads versions by itself."""
+
+    def wrap_scorer(self, digest: str, scorer: Scorer) -> Scorer:
+        """Return *scorer* as it is."""
+        del digest
+        return scorer
+
+    def release_cell(self, digest: str) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderStatistics:
+    """What a loader has and does at one moment."""
+
+    versions: dict[str, str]
+    """"model label" -> load state, and the reason if there is one."""
+    revisions: dict[str, int]
+    """Model -> revision whose routes are in use."""
+    deploying: int
+    """Deployments that are being applied."""
 
 
 @dataclass(slots=True)
 class LoadState:
-    """What this worker says of one version."""
+    """The state of one version in this worker: LOADING, READY or REFUSED, and why."""
 
     model: str
     label: str
@@ -44,7 +82,11 @@ class LoadState:
 
 
 class Loader:
-    """Brings this worker to what the registry deploys. Touched by the event loop's thread only."""
+    """Brings this worker to what the registry deploys. Touched by the event loop's thread only.
+
+    trusted_key  returns the public key that must have signed every version. None: no check.
+    on_change    is called when routes were replaced or a load state has changed.
+    """
 
     def __init__(
         self,
@@ -56,7 +98,7 @@ class Loader:
         clock: Clock,
         on_change: Callable[[], None],
         probe: ProbeVersion,
-        breadcrumbs: BreadcrumbPage,
+        breadcrumbs: ScorerMarks,
     ) -> None:
         self._settings = settings
         self._probe_version = probe
@@ -71,33 +113,44 @@ class Loader:
         self._deploy_tasks: dict[str, asyncio.Task[None]] = {}
         self._loads: dict[str, asyncio.Task[LoadedVersion]] = {}
         self.load_states: dict[str, LoadState] = {}
-        """By digest."""
+        """Digest -> load state."""
         self.applied: dict[str, tuple[int, int]] = {}
-        """model -> (revision, when its routes were swapped in, Unix ns)."""
+        """Model -> (revision, Unix ns at which its routes were replaced)."""
 
     @property
     def revisions(self) -> dict[str, int]:
-        """Model -> the newest revision this worker was told."""
+        """Model -> the newest revision that this worker knows."""
         return {model: deployment.revision for model, deployment in self._targets.items()}
 
+    def statistics(self) -> LoaderStatistics:
+        """Return a snapshot of versions, revisions and work in progress."""
+        versions = {}
+        for state in self.load_states.values():
+            name = VersionLoad.State.Name(state.state)
+            text = f"{name}: {state.reason}" if state.reason else name
+            versions[f"{state.model} {state.label}"] = text
+        revisions = {model: revision for model, (revision, _) in self.applied.items()}
+        deploying = sum(not task.done() for task in self._deploy_tasks.values())
+        return LoaderStatistics(versions, revisions, deploying)
+
     def deploy(self, deployment: Deployment) -> None:
-        """Begin to bring one model to *deployment*; a newer one overtakes an older at once.
+        """Start to bring one model to *deployment*. A newer revision replaces an older one at once.
 
         An older or repeated revision changes nothing.
         """
-        held = self._targets.get(deployment.model)
-        if held is not None and held.revision >= deployment.revision:
+        target = self._targets.get(deployment.model)
+        if target is not None and target.revision >= deployment.revision:
             return
         self._targets[deployment.model] = deployment
-        before = self._deploy_tasks.pop(deployment.model, None)
-        if before is not None:
-            before.cancel()
+        replaced = self._deploy_tasks.pop(deployment.model, None)
+        if replaced is not None:
+            replaced.cancel()
         task = asyncio.get_running_loop().create_task(self._deploy(deployment))
         self._deploy_tasks[deployment.model] = task
         task.add_done_callback(self._on_deploy_done)
 
     async def wait_settled(self) -> None:
-        """Return when every deployment told so far is applied, or cannot be."""
+        """Return when every deployment so far is applied or has failed."""
         while pending := [task for task in self._deploy_tasks.values() if not task.done()]:
             await asyncio.wait(pending)
 
@@ -106,6 +159,7 @@ class Loader:
             log.error("deployment_not_applied error=%r", error)
 
     async def _deploy(self, deployment: Deployment) -> None:
+        """Load every version of *deployment*, all at the same time, and apply what came of it."""
         loads = {label: self._load(deployment, label) for label in deployment.versions}
         loaded: dict[str, LoadedVersion] = {}
         for label in deployment.versions:
@@ -116,23 +170,25 @@ class Loader:
         self._apply(deployment, loaded)
 
     def _apply(self, deployment: Deployment, loaded: dict[str, LoadedVersion]) -> None:
-        served = self._route_table.get(deployment.model)
+        """Replace the routes of one model, unless a version it needs was refused."""
+        current = self._route_table.get(deployment.model)
         needed = set(deployment.versions) - set(deployment.preload)
         refused = sorted(needed - set(loaded))
-        if refused and served is not None:
+        # A model that is served keeps its routes. A new model serves with the versions it has.
+        if refused and current is not None:
             log.error(
                 "deployment_refused model=%s revision=%d versions=%s; revision %d serves on",
                 deployment.model,
                 deployment.revision,
                 refused,
-                served.deployment.revision,
+                current.deployment.revision,
             )
             return
         if not deployment.production or deployment.production not in loaded:
             self._route_table.drop(deployment.model)
         else:
-            able = without_versions(deployment, refused)
-            self._route_table.swap(build_routes(able, loaded, self._settings))
+            servable = without_versions(deployment, refused)
+            self._route_table.swap(build_routes(servable, loaded, self._settings))
         self.applied[deployment.model] = (deployment.revision, self._clock.unix_ns())
         log.info(
             "deployed model=%s revision=%d production=%s canary=%s:%d why=%s",
@@ -143,26 +199,27 @@ class Loader:
             deployment.canary_bp,
             deployment.why,
         )
+        # Save what is complete, so that a restart without the registry serves the same.
         if not refused:
-            self._save_or_warn(
-                "deployment", deployment.model, self._disk.save_deployment, deployment
-            )
+            save = self._disk.save_deployment
+            self._save_or_warn("deployment", deployment.model, save, deployment)
         self._unload_unused()
         self._on_change()
 
     def _load(self, deployment: Deployment, label: str) -> "asyncio.Task[LoadedVersion]":
+        """Return the task that loads a version. Deployments with the same version share it."""
         digest = deployment.digest(label)
         task = self._loads.get(digest)
         if task is None:
-            held = LoadState(deployment.model, label, digest, VersionLoad.LOADING)
-            self.load_states[digest] = held
-            task = asyncio.get_running_loop().create_task(self._make_ready(held))
+            state = LoadState(deployment.model, label, digest, VersionLoad.LOADING)
+            self.load_states[digest] = state
+            task = asyncio.get_running_loop().create_task(self._make_ready(state))
             self._loads[digest] = task
             task.add_done_callback(_mark_error_seen)
         return task
 
     async def _make_ready(self, state: LoadState) -> LoadedVersion:
-        """Get one version ready, from disk or from the registry."""
+        """Load one version from disk, or from the registry if the disk does not have it."""
         self._on_change()
         try:
             version = await self._from_disk(state) or await self._from_registry(state)
@@ -186,7 +243,7 @@ class Loader:
             return None if files is None else await self._verify_probe_and_open(state, files)
         except VersionRefusedError as error:
             log.warning(
-                "version_on_disk_refused model=%s version=%s reason=%s; fetching it anew",
+                "version_on_disk_refused model=%s version=%s reason=%s; fetching it again",
                 state.model,
                 state.label,
                 error,
@@ -204,21 +261,21 @@ class Loader:
                 await asyncio.sleep(RETRY_S)
         state.reason = ""
         version = await self._verify_probe_and_open(state, files)
-        keep = self._disk.save_version
+        save = self._disk.save_version
         await asyncio.to_thread(
-            self._save_or_warn, "version", state.label, keep, state.digest, files
+            self._save_or_warn, "version", state.label, save, state.digest, files
         )
         return version
 
     @staticmethod
-    def _save_or_warn(what: str, name: str, save: Callable[..., None], *content: object) -> None:
-        """Keep something on disk; a disk that refuses must not stop a rollback."""
+    def _save_or_warn(kind: str, name: str, save: Callable[..., None], *content: object) -> None:
+        """Save something on disk. A disk that fails must not stop a rollback, so it only warns."""
         try:
             save(*content)
         except (OSError, RegistryError) as error:
             log.warning(
-                "not_kept %s=%s error=%s; it serves, but not after a restart without the registry",
-                what,
+                "not_saved %s=%s error=%s; it serves, but not after a restart without the registry",
+                kind,
                 name,
                 error,
             )
@@ -233,7 +290,7 @@ class Loader:
         return await asyncio.to_thread(open_version, state.label, bundle, files, self._breadcrumbs)
 
     def _unload_unused(self) -> None:
-        """Let go of versions that no deployment names any more."""
+        """Unload the versions that no deployment names any more."""
         named = {digest for d in self._targets.values() for _, digest in d.digests}
         for digest in set(self._loads) - named:
             task = self._loads.pop(digest)
@@ -248,28 +305,35 @@ class Loader:
 def verify_and_open(
     label: str, files: dict[str, bytes], trusted_key: bytes | None, digest: str | None
 ) -> LoadedVersion:
-    """Make a version ready to serve, or raise VersionRefusedError. Blocks: run it in a thread."""
+    """Verify a version and open it, without a probe. Blocks, so run it in a thread.
+
+    trusted_key  None skips the signature check; digest None skips the check of the id.
+
+    Raises VersionRefusedError.
+    """
     bundle = verify_bundle(files, trusted_key=trusted_key, expected_digest=digest)
-    return open_version(label, bundle, files, BreadcrumbPage())
+    return open_version(label, bundle, files, NoMarks())
 
 
 def open_version(
-    label: str, bundle: Bundle, files: Mapping[str, bytes], breadcrumbs: BreadcrumbPage
+    label: str, bundle: Bundle, files: Mapping[str, bytes], breadcrumbs: ScorerMarks
 ) -> LoadedVersion:
-    """Open a verified version, golden-test and warm it. Blocks: run it in a thread."""
+    """Open a verified version, golden-test it and warm it. Blocks, so run it in a thread.
+
+    Raises VersionRefusedError.
+    """
     session = load_session(bundle)
     golden_test(bundle, session)
     warm_up(bundle, session)
     scorer = choose_scorer(bundle, session)
-    brief = isinstance(scorer, NativeTrees) and scorer.short_runs
-    lane = ModelExecutor(
-        breadcrumbs.wrap_scorer(bundle.digest, scorer), session.outputs, short_runs=brief
-    )
-    return LoadedVersion(label, bundle, lane, files)
+    short_runs = isinstance(scorer, NativeTrees) and scorer.short_runs
+    marked = breadcrumbs.wrap_scorer(bundle.digest, scorer)
+    executor = ModelExecutor(marked, session.outputs, short_runs=short_runs)
+    return LoadedVersion(label, bundle, executor, files)
 
 
 def without_versions(deployment: Deployment, refused: list[str]) -> Deployment:
-    """Return *deployment* less the versions that cannot be served: production alone if need be."""
+    """Return *deployment* without the refused versions, or with production alone if it must be."""
     if not refused:
         return deployment
     try:
@@ -286,6 +350,6 @@ def without_versions(deployment: Deployment, refused: list[str]) -> Deployment:
 
 
 def _mark_error_seen(task: "asyncio.Task[LoadedVersion]") -> None:
-    """Mark a load's failure as seen: whoever waits for it sees it too, and perhaps nobody does."""
+    """Mark the exception of a load as retrieved: perhaps no deployment waits for it any more."""
     if not task.cancelled():
         task.exception()

@@ -1,10 +1,11 @@
-"""Boosted trees, scored by the native door's library: the same bits as ONNX Runtime, sooner.
+"""Native trees: the native library scores boosted trees with the same bits as ONNX Runtime, faster.
 
-ONNX Runtime asks a tree about one row at a time and guesses each branch; 100 trees of 31 leaves
-cost it 3.2 us a row. `ingress/src/trees.rs` asks each node about 16 rows at once, without branches:
-.5 us. It knows one kind of file (a TreeEnsembleRegressor of at most 32 leaves a tree and a Sigmoid,
-as training.export.convert writes boosting) and is used only for a version on which both have just
-given the same bits, in this process; everything else, and every doubt, is ONNX Runtime's.
+ONNX Runtime walks a tree with one row at a time and predicts each branch; 100 trees of 31 leaves
+cost 3.2 us a row. `ingress/src/accel/trees.rs` evaluates each node for 16 rows at once without
+branches, which costs .5 us a row. It reads one kind of file: a TreeEnsembleRegressor of at most 32
+leaves a tree and a Sigmoid, as training.export.convert writes boosting. It is used for a version
+only after both have given the same bits for comparison rows in this process. In every other case
+ONNX Runtime scores.
 """
 
 import logging
@@ -23,53 +24,51 @@ from registry.types import ScoringError
 log = logging.getLogger(__name__)
 
 COMPARISON_ROWS = 1_024
-"""Drawn for the comparison: 5 ms of ONNX Runtime's time."""
+"""Rows that are drawn for the comparison; they cost ONNX Runtime 5 ms."""
 COMPARISON_BATCH_ROWS = (1, 3, 7, 17, 64)
-"""Rows a run: each way through either kernel."""
+"""Batch sizes of the comparison: each code path of either implementation is used."""
 SHORT_RUN_ROW_NS = 2_000
-"""400 trees or so: the largest batch takes a millisecond."""
+"""A run is short when a row costs less, which allows some 400 trees; the largest batch of 512 rows
+then takes a millisecond."""
 EDGE_VALUES = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, 3.4e38, -3.4e38)
 
 
 class Ensemble(Protocol):
-    """turnout_ingress.Trees: boosted trees, ready to score."""
+    """Boosted trees that are ready to score; turnout_ingress.Trees is one."""
 
     @property
     def width(self) -> int:
-        """Inputs of a row."""
+        """F, the number of inputs of a row."""
         ...
 
     def thresholds(self) -> list[tuple[int, bytes]]:
-        """(input, its float32 thresholds as bytes), those of one kind of node at a time."""
+        """Return [(input, float32 thresholds as bytes)]; an input may occur more than once."""
         ...
 
     def run(self, matrix: object) -> bytes:
-        """Score (R, F) float32: R float32. ValueError for another shape."""
+        """Return (R,) float32 scores as bytes for (R, F) float32; ValueError for another shape."""
         ...
 
 
 def load_tree_reader() -> Callable[[bytes], Ensemble] | None:
-    """Return what reads an ONNX file, or raises ValueError for one of another kind; None: nobody.
+    """Return the native reader of ONNX files, or None when there is no native library with one.
 
-    A library that was built before there were trees in it counts as none.
+    The reader raises ValueError for a file that is not of the kind it reads.
     """
     return getattr(load_native_library(), "Trees", None)
 
 
 class NativeTrees:
-    """One version's trees: (B, F) float32 in, (B, 1) float32 out, as registry.bundle.Session."""
+    """Scores with one version's trees: (B, F) float32 in, (B, 1) float32 out (Scorer)."""
 
     def __init__(self, ensemble: Ensemble) -> None:
         self._run = ensemble.run
         self.short_runs = False
-        """Whether rows took so little here that the loop may score a candidate's, too: every row
-        costs the same, and nothing in a file can make a run hang."""
+        """Whether runs are so short that the event loop may score a candidate's rows itself. Every
+        row costs the same, and no content of a file can make a run hang."""
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Score *matrix*; the result cannot be written to.
-
-        Raises ScoringError for a matrix of another width or type.
-        """
+        """Score *matrix*; the result is read-only. ScoringError for another width or type."""
         try:
             return np.frombuffer(self._run(matrix), np.float32).reshape(-1, 1)
         except (ValueError, BufferError) as error:
@@ -77,21 +76,22 @@ class NativeTrees:
 
 
 def choose_scorer(bundle: Bundle, session: Session) -> Scorer:
-    """Return what scores this version soonest with the same bits: native trees, or *session*."""
+    """Return the fastest scorer with *session*'s bits: native trees, or *session* itself."""
     read = load_tree_reader()
     if read is None:
         return session
     try:
         ensemble = read(bundle.onnx)
     except ValueError as error:
-        log.info("onnxruntime_scores version=%s since=%s", bundle.digest[:16], error)
+        log.info("onnxruntime_scores version=%s reason=%s", bundle.digest[:16], error)
         return session
+    # The file can be read; compare shapes, then the bits of scores.
     trees = NativeTrees(ensemble)
     if (ensemble.width, 1) != (session.width, session.outputs):
         return session
     rows = draw_comparison_rows(bundle.golden_inputs, ensemble.thresholds())
     if not same_bits(trees, session, rows):
-        log.warning("onnxruntime_scores version=%s since=other_bits", bundle.digest[:16])
+        log.warning("onnxruntime_scores version=%s reason=other_bits", bundle.digest[:16])
         return session
     trees.short_runs = min(_row_ns(trees, rows) for _ in range(3)) < SHORT_RUN_ROW_NS
     return trees
@@ -100,32 +100,34 @@ def choose_scorer(bundle: Bundle, session: Session) -> Scorer:
 def draw_comparison_rows(
     golden: NDArray[np.float32], thresholds: Sequence[tuple[int, bytes]]
 ) -> NDArray[np.float32]:
-    """Return (ROWS, F) rows on which two readings of the same trees would part, if they can.
+    """Return (COMPARISON_ROWS, F) rows that show a difference between two readings of the trees.
 
-    golden      (G, F).
-    thresholds  (input, its float32 thresholds as bytes).
+    golden      (G, F) golden rows.
+    thresholds  as Ensemble.thresholds.
 
-    Each value is one of the input's golden values, thresholds, their neighbours, or odd.
+    Each value is a golden value of its input, a threshold, a float next to one, or an edge value.
     """
     rng = np.random.default_rng(32)
     rows = np.empty((COMPARISON_ROWS, golden.shape[1]), dtype=np.float32)
     edges: dict[int, list[NDArray[np.float32]]] = {}
-    for place, told in thresholds:
-        edges.setdefault(place, []).append(np.frombuffer(told, np.float32))
-    for place in range(golden.shape[1]):
-        exact = np.concatenate(edges.get(place, [np.zeros(1, np.float32)]))
+    for column, values in thresholds:
+        edges.setdefault(column, []).append(np.frombuffer(values, np.float32))
+    for column in range(golden.shape[1]):
+        # Thresholds and their neighbours first; golden values then replace half of them, and edge
+        # values 5 %.
+        exact = np.concatenate(edges.get(column, [np.zeros(1, np.float32)]))
         inf = np.float32(np.inf)
         near = np.concatenate([exact, np.nextafter(exact, inf), np.nextafter(exact, -inf)])
-        rows[:, place] = rng.choice(near, COMPARISON_ROWS)
+        rows[:, column] = rng.choice(near, COMPARISON_ROWS)
         usual = rng.random(COMPARISON_ROWS) < 0.5
-        rows[usual, place] = rng.choice(golden[:, place], int(usual.sum()))
+        rows[usual, column] = rng.choice(golden[:, column], int(usual.sum()))
         odd = rng.random(COMPARISON_ROWS) < 0.05
-        rows[odd, place] = rng.choice(np.array(EDGE_VALUES, dtype=np.float32), int(odd.sum()))
+        rows[odd, column] = rng.choice(np.array(EDGE_VALUES, dtype=np.float32), int(odd.sum()))
     return rows
 
 
 def same_bits(scorer: Scorer, reference: Scorer, rows: NDArray[np.float32]) -> bool:
-    """Whether two scorers give the same bits for *rows*, whole and in small batches."""
+    """Whether two scorers give the same bits for *rows*, in one run and in small batches."""
     if not _scores_equal(scorer, reference, rows):
         return False
     return all(

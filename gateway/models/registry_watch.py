@@ -1,6 +1,6 @@
-"""The worker's line to the registry: deployments come in, the worker's own state goes out.
+"""A worker's connection to the registry: it receives deployments and reports the worker's state.
 
-The registry may be gone for days; nothing here is on a caller's path.
+The registry may be unreachable for days. No call waits for anything in this module.
 """
 
 import asyncio
@@ -11,7 +11,8 @@ from collections.abc import Callable
 from gateway.clock import Clock
 from gateway.models.disk_cache import DiskCache
 from gateway.models.loader import Loader
-from gateway.predict.batch import WorkerIdentity
+from gateway.worker_identity import WorkerIdentity
+from host.retry import Backoff
 from protos import registry_pb2
 from registry.client import RegistryClient
 from registry.types import Deployment, DeploymentError, RegistryError
@@ -20,15 +21,16 @@ log = logging.getLogger(__name__)
 
 RETRY_S_MIN = 0.1
 RETRY_S_MAX = 1.0
-"""A registry that comes back is found within this."""
+"""A registry that comes back is found within this time."""
 REPORT_S = 2.0
-"""The state is said again this often, so that a restarted registry learns of it."""
+"""Period of reports when nothing changes, so that a restarted registry learns the state."""
 
 
 class RegistryWatch:
-    """Watches deployments for one worker.
+    """Watches deployments for one worker and gives them to its loader.
 
-    token  who we are, where the registry has an identities file.
+    token    the gateway's bearer token; None where the registry has no identities file.
+    on_keys  called with the cluster's keys when the registry sends them.
     """
 
     def __init__(
@@ -48,18 +50,19 @@ class RegistryWatch:
         self._changed = asyncio.Event()
         self._restart = asyncio.Event()
         self.snapshot_seen = asyncio.Event()
+        """Set once the registry has sent the deployment of every model."""
         self.spare = True
 
     async def fetch(self, model: str, version: str) -> dict[str, bytes]:
-        """Return a version's files; raises RegistryError."""
+        """Download a version's files; RegistryError when the registry cannot send them."""
         return await self._client.fetch(model, version)
 
     def report_soon(self) -> None:
-        """Say that this worker's state is another one now."""
+        """Report the state at once instead of at the next period: it has changed."""
         self._changed.set()
 
     def announce_serving(self) -> None:
-        """Say that this worker has a slot: its stream is opened anew under it."""
+        """Reopen the stream under this worker's slot, which it has from now on."""
         self.spare = False
         self._restart.set()
 
@@ -75,6 +78,8 @@ class RegistryWatch:
                     await reporting
 
     async def _watch(self, loader: Loader) -> None:
+        # The first pause after a stream that lasted is RETRY_S_MIN; it doubles with each failure.
+        backoff = Backoff(2 * RETRY_S_MIN, RETRY_S_MAX)
         pause_s = RETRY_S_MIN
         while True:
             self._restart.clear()
@@ -89,8 +94,11 @@ class RegistryWatch:
                 continue
             with contextlib.suppress(asyncio.CancelledError):
                 error = stream.exception()
-                lasted = self.snapshot_seen.is_set() and error is None
-                pause_s = RETRY_S_MIN if lasted else min(pause_s * 2, RETRY_S_MAX)
+                if self.snapshot_seen.is_set() and error is None:
+                    backoff.reset()
+                    pause_s = RETRY_S_MIN
+                else:
+                    pause_s = backoff.next_s()
                 log.info("registry_stream_ended error=%s", error)
             await asyncio.sleep(pause_s)
 
@@ -104,8 +112,8 @@ class RegistryWatch:
                 self._on_keys(event.keys)
                 try:
                     self._disk.save_serving_keys(event.keys)
-                except OSError as error:  # the keys are used; a full disk must not stop rollouts
-                    log.warning("not_kept keys error=%s", error)
+                except OSError as error:  # the keys are in use; a full disk must not stop rollouts
+                    log.warning("not_saved keys error=%s", error)
             for message in event.deployments:
                 try:
                     loader.deploy(Deployment.from_proto(message))
@@ -125,7 +133,7 @@ class RegistryWatch:
                 await self._client.report_state(self.build_state(loader))
 
     def build_state(self, loader: Loader) -> registry_pb2.GatewayState:
-        """Return this worker's word on what it holds and obeys."""
+        """Return the report on this worker: its versions' load states and applied revisions."""
         worker = self._worker
         state = registry_pb2.GatewayState(
             gateway=worker.gateway,
@@ -134,13 +142,13 @@ class RegistryWatch:
             spare=self.spare,
             at_unix_ns=self._clock.unix_ns(),
         )
-        for held in loader.load_states.values():
+        for load in loader.load_states.values():
             state.loads.add(
-                model=held.model,
-                version=held.label,
-                digest=held.digest,
-                state=held.state,
-                reason=held.reason,
+                model=load.model,
+                version=load.label,
+                digest=load.digest,
+                state=load.state,
+                reason=load.reason,
             )
         for model, (revision, unix_ns) in loader.applied.items():
             state.applied[model] = revision

@@ -1,85 +1,77 @@
-"""From the entity ids of a batch to its matrix: one MGET, one copy."""
+"""Feature lookup: from the entity ids of a batch to its feature matrix, with one MGET."""
 
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import OnlineStoreError
-from gateway.batch_keys import KeyColumn
+from gateway.batch import FeatureRows
 from gateway.columns import Calls
+from gateway.key_column import KeyColumn
 from gateway.models.routes import Routes
 from protos.predict_pb2 import DEFAULTED, DEGRADED
 
 STORE_DEADLINE_SHARE = 0.3
-"""Of the time the batch's most patient caller has left, the online read may take this much."""
+"""The read may take this share of the time until the latest deadline of the batch."""
 
 
 class OnlineStore(Protocol):
-    """features.online.reader.OnlineReader, or a fake of it."""
+    """Reads stored rows: features.online.reader.OnlineReader, or a fake of it in tests."""
 
     def mget(self, keys: list[bytes], timeout_s: float) -> Awaitable[list[bytes | None]]:
-        """Ask now; when awaited, one value or None a key. OnlineStoreError, now or then."""
+        """Send the read now. When awaited, return one value or None for each key.
+
+        Raises OnlineStoreError, either at once or when awaited.
+        """
         ...
 
 
 class NoOnlineStore:
-    """Where no store was configured."""
+    """The online store of a gateway that has none: every read fails."""
 
     async def mget(self, keys: list[bytes], timeout_s: float) -> list[bytes | None]:
         """Raise OnlineStoreError."""
         del keys, timeout_s
-        raise OnlineStoreError("absent", "this gateway has no online store")
-
-
-@dataclass(slots=True)
-class FeatureRows:
-    """What is known about the rows of a batch."""
-
-    matrix: NDArray[np.float32]
-    """(R, W): every stored feature of every view read, then the request inputs."""
-    flags: NDArray[np.uint32]
-    """(R,) turnout.v1.RowFlag bits."""
-    broken: int
-    """Stored rows whose hash or id was wrong."""
-    read_failure: str
-    """Why the store did not answer, one word; empty when it did."""
+        raise OnlineStoreError("no_store", "this gateway has no online store")
 
 
 async def look_up_features(
     routes: Routes, calls: Calls, store: OnlineStore | None, *, now_ns: int, now_unix_ms: int
 ) -> FeatureRows:
-    """Read every view the model's versions use, for every row of the batch, in one round trip.
+    """Read every view that the model's versions use, for every row of the batch, in one MGET.
 
-    When the store does not answer within the budget, every row takes its views' defaults and is
-    flagged DEGRADED; whether that is good enough is the model's policy, not ours.
+    If the store does not answer within the budget, every row gets its views' defaults and the flag
+    DEGRADED. The model's policy decides whether such rows are scored.
     """
     if not routes.reads:
         return FeatureRows(calls.inputs, np.zeros(calls.rows, dtype=np.uint32), 0, "")
+    # Build the store keys of every view, view by view.
     ids, entities = KeyColumn.from_entity_ids(calls), routes.shape.entities
-    asked = [read.request(ids, entities) for read in routes.reads]
-    keys = asked[0].store_keys()
-    for one in asked[1:]:
-        keys += one.store_keys()
-    patience_ns = int(calls.deadline_ns.max()) - now_ns
-    budget_s = min(routes.limits.feature_ns, patience_ns * STORE_DEADLINE_SHARE) / 1e9
+    requests = [read.request(ids, entities) for read in routes.reads]
+    keys = requests[0].store_keys()
+    for request in requests[1:]:
+        keys += request.store_keys()
+    # Read them within the budget.
+    left_ns = int(calls.deadline_ns.max()) - now_ns
+    budget_s = min(routes.limits.feature_ns, left_ns * STORE_DEADLINE_SHARE) / 1e9
     try:
         replies = await (store or NoOnlineStore()).mget(keys, budget_s)
     except OnlineStoreError as error:
         return _default_rows(routes, calls, error.reason)
+    # Decode each view's replies and join the columns.
     rows = calls.rows
-    several = [
-        one.decode_replies(replies[place * rows : (place + 1) * rows], now_unix_ms)
-        for place, one in enumerate(asked)
+    views = [
+        request.decode_replies(replies[view * rows : (view + 1) * rows], now_unix_ms)
+        for view, request in enumerate(requests)
     ]
-    flags = several[0].flags
-    for decoded in several[1:]:
+    flags = views[0].flags
+    for decoded in views[1:]:
         flags = flags | decoded.flags
-    broken = sum([decoded.broken for decoded in several])
+    broken = sum([decoded.broken for decoded in views])
     return FeatureRows(
-        _join_columns([decoded.values for decoded in several], calls), flags, broken, ""
+        _join_columns([decoded.values for decoded in views], calls), flags, broken, ""
     )
 
 

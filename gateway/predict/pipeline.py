@@ -1,125 +1,199 @@
-"""A Predict walks straight down: take, admit, route, look up, score, answer; then aside."""
+"""The predict pipeline: from the calls that wait in a server to their replies.
+
+A batch goes straight down: take, check deadlines, assign arms, look up features, dispatch. What
+happens after the replies is the recorder's (gateway.telemetry.recorder).
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Coroutine
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.batch import Assignment, Batch
 from gateway.clock import Clock
-from gateway.columns import Calls, Ingress
-from gateway.fault_log import InternalErrorLog
+from gateway.columns import Calls
+from gateway.internal_error_log import InternalErrorLog
 from gateway.models.routes import Routes, RouteTable
-from gateway.predict.batch import Batch
-from gateway.predict.dispatch import Dispatcher
+from gateway.predict.dispatch import CanaryCalls, Dispatcher
 from gateway.predict.feature_lookup import OnlineStore, look_up_features
-from gateway.predict.routing import Assignment, assign_calls
+from gateway.predict.refusals import MODEL_NOT_SERVED, NO_FEATURES, NO_JOURNAL, TOO_LATE
+from gateway.predict.routing import assign_calls
+from gateway.predict.single_call import SingleCallPath
 from gateway.settings import Settings
-from gateway.status import Code, Refusal, refuse_internal
+from gateway.status import Code, Refusal, RefusedError, refuse_internal
 from gateway.telemetry.recorder import Recorder
 from gateway.transport.admission import split_by_deadline
+from gateway.transport.call_queue import QueuedCall
+from gateway.transport.server import IngressServer
 
-MODEL_NOT_SERVED = Refusal(Code.NOT_FOUND, "the model is not served any more; ask DescribeModel")
-TOO_LATE = Refusal(
-    Code.DEADLINE_EXCEEDED,
-    "the deadline passed, or is nearer than any answer; nothing was scored; send a later one",
-)
-NO_FEATURES = Refusal(
-    Code.UNAVAILABLE,
-    "stored features cannot be read now and this model does not answer without them; retry",
-    pushback_ms=500,
-)
-NO_JOURNAL = Refusal(
-    Code.UNAVAILABLE,
-    "this model answers only what it can record, and its journal cannot be written now; retry",
-    pushback_ms=500,
-)
+
+@dataclass(frozen=True, slots=True)
+class PipelineStatistics:
+    """What a pipeline is doing at one moment."""
+
+    batches_in_flight: int
+    """Batches and single calls that are not finished, those that wait for a canary included."""
+    slots_exhausted: bool
+    """True if every batch slot is in use, so that calls wait in the server."""
+
+
+class BatchSlot:
+    """The right of one batch to be in flight. `release` gives it back, and only once."""
+
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots: asyncio.Semaphore | None = slots
+
+    def release(self) -> None:
+        """Give the slot back. A second call does nothing."""
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            slots.release()
 
 
 class PredictPipeline:
-    """Takes what has arrived, as long as there is room, and sees each batch to its replies."""
+    """Takes calls from a server while there is a free batch slot, and sees each to its reply.
+
+    store         None if the gateway has no online store.
+    single_calls  None to send single calls through batches, too.
+    """
 
     def __init__(
         self,
-        ingress: Ingress,
+        server: IngressServer,
         route_table: RouteTable,
         store: OnlineStore | None,
         dispatcher: Dispatcher,
+        single_calls: SingleCallPath | None,
         recorder: Recorder,
         clock: Clock,
         settings: Settings,
         error_log: InternalErrorLog,
     ) -> None:
-        self._ingress = ingress
+        self._server = server
         self._route_table = route_table
         self._store = store
         self._dispatcher = dispatcher
+        self._single_calls = single_calls
         self._recorder = recorder
         self._clock = clock
         self._settings = settings
         self._error_log = error_log
-        self._batch_slots = asyncio.Semaphore(settings.batches_in_flight_max)
-        self._batches: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(settings.batches_in_flight_max)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def statistics(self) -> PipelineStatistics:
+        """Return a snapshot of the batches in flight."""
+        return PipelineStatistics(len(self._tasks), self._slots.locked())
 
     async def run(self) -> None:
-        """Serve until cancelled. Greedy: a batch is whatever waits when there is room for one."""
+        """Serve until cancelled. A batch is whatever waits when a batch slot is free."""
         while True:
-            await self._ingress.wait_for_calls()
+            await self._server.wait_for_calls()
+            if self._start_single_call():
+                continue
             if self._settings.batch_wait_us:
                 await asyncio.sleep(self._settings.batch_wait_us / 1e6)
-            await self._batch_slots.acquire()
-            calls = self._ingress.pop_calls(self._settings.batch_rows_max)
+            await self._slots.acquire()
+            slot = BatchSlot(self._slots)
+            calls = self._server.pop_calls(self._settings.batch_rows_max)
             if calls is None:
-                self._batch_slots.release()
-                continue
-            batch = asyncio.get_running_loop().create_task(self._run_batch(calls))
-            self._batches.add(batch)
-            batch.add_done_callback(self._batches.discard)
+                slot.release()
+            else:
+                self._start(self.run_batch(calls, slot))
 
     async def wait_finished(self) -> None:
-        """Wait for the batches that are under way."""
-        while self._batches:
-            await asyncio.wait(self._batches)
+        """Wait for the batches and single calls in flight."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
-    async def _run_batch(self, calls: Calls) -> None:
-        """See one batch through. Whatever goes wrong, every call of it is ended."""
-        leave = BatchSlot(self._batch_slots.release)
+    def _start(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Single calls
+
+    def _start_single_call(self) -> bool:
+        """Start the short way for a call that is alone. Return False if calls need a batch."""
+        if self._single_calls is None:
+            return False
+        queued = self._server.pop_single_call()
+        if queued is None:
+            return False
+        routes = self._single_calls.routes_for(queued.call)
+        if routes is None:
+            self._start(self._run_batch_of_one(queued))
+        else:
+            self._start(self._run_single_call(self._single_calls, routes, queued))
+        return True
+
+    async def _run_single_call(
+        self, single_calls: SingleCallPath, routes: Routes, queued: QueuedCall
+    ) -> None:
+        """Answer one call without columns, or as a batch if its score needs a batch's care."""
         try:
-            await self._answer_batch(calls, leave.release)
-        except Exception as error:  # noqa: BLE001  the last resort: callers must not hang on our bug
-            refusal = refuse_internal(self._error_log.log_error(repr(error), error))
-            self._ingress.refuse_calls(calls.handles, refusal)
-        finally:
-            leave.release()
+            reply = await single_calls.answer_call(routes, queued)
+        except Exception as error:  # noqa: BLE001  nothing internal may reach a caller
+            handles = np.array([queued.handle], dtype=np.uint64)
+            self._server.refuse_calls(handles, self._refusal_of(error))
+            return
+        if reply is None:
+            await self._run_batch_of_one(queued)
+        else:
+            self._server.send_reply(queued.handle, reply)
 
-    async def _answer_batch(self, calls: Calls, batch_slot: Callable[[], None]) -> None:
+    async def _run_batch_of_one(self, queued: QueuedCall) -> None:
+        await self._slots.acquire()
+        await self.run_batch(queued.to_columns(), BatchSlot(self._slots))
+
+    # Batches
+
+    async def run_batch(self, calls: Calls, slot: BatchSlot) -> None:
+        """See one batch through. Whatever fails, every call of the batch is ended."""
+        try:
+            canary_calls = await self._answer_batch(calls)
+            # A slow canary must not hold a slot that production's calls could have.
+            slot.release()
+            if canary_calls is not None:
+                await self._dispatcher.answer_canary(canary_calls)
+        except Exception as error:  # noqa: BLE001  callers must not hang because of our mistake
+            self._server.refuse_calls(calls.handles, self._refusal_of(error))
+        finally:
+            slot.release()
+
+    async def _answer_batch(self, calls: Calls) -> CanaryCalls | None:
+        """Answer every call that does not wait for the canary. Return those that do."""
         routes = self._route_table.get(calls.model)
         if routes is None:
             self._refuse(None, calls.model, calls.handles, MODEL_NOT_SERVED)
-            return
+            return None
+        # Refuse what cannot be answered in time or not be recorded as the model's policy asks.
         now_ns = self._clock.now_ns()
-        admitted = split_by_deadline(calls, now_ns, self._settings.answer_us_min * 1_000)
-        if len(admitted.expired_handles):
-            self._refuse(routes, calls.model, admitted.expired_handles, TOO_LATE)
-        calls = admitted.calls
+        split = split_by_deadline(calls, now_ns, self._settings.deadline_left_us_min * 1_000)
+        if len(split.expired_handles):
+            self._refuse(routes, calls.model, split.expired_handles, TOO_LATE)
+        calls = split.calls
         if not calls.calls:
-            return
+            return None
         if routes.limits.journal_required and not self._recorder.journal_healthy:
             self._refuse(routes, calls.model, calls.handles, NO_JOURNAL)
-            return
+            return None
+        # Decide which arm answers each call, and read the features of every row.
         assignment = assign_calls(routes, calls)
         unix_ns = self._clock.unix_ns()
-        looked = await look_up_features(
+        features = await look_up_features(
             routes, calls, self._store, now_ns=now_ns, now_unix_ms=unix_ns // 1_000_000
         )
-        self._recorder.record_feature_read(routes, looked)
-        if looked.read_failure and routes.limits.features_required:
+        self._recorder.record_feature_read(routes, features)
+        if features.read_failure and routes.limits.features_required:
             self._refuse(routes, calls.model, calls.handles, NO_FEATURES)
-            return
+            return None
+        # Score and answer.
         self._refuse_unknown_pins(routes, calls, assignment)
-        await self._dispatcher.dispatch(
-            Batch(routes, calls, assignment, looked, unix_ns), batch_slot
-        )
+        batch = Batch(routes, calls, assignment, features, unix_ns)
+        return await self._dispatcher.dispatch(batch)
 
     def _refuse_unknown_pins(self, routes: Routes, calls: Calls, assignment: Assignment) -> None:
         for call, name in assignment.unknown_pins.items():
@@ -133,18 +207,11 @@ class PredictPipeline:
     def _refuse(
         self, routes: Routes | None, model: str, handles: NDArray[np.uint64], refusal: Refusal
     ) -> None:
-        self._ingress.refuse_calls(handles, refusal)
-        self._recorder.record_refusals(routes, model, refusal, len(handles))
+        self._server.refuse_calls(handles, refusal)
+        self._recorder.record_refusals(routes, model, refusal, len(handles), reason="pipeline")
 
-
-class BatchSlot:
-    """Calls *act* the first time only."""
-
-    def __init__(self, release: Callable[[], None]) -> None:
-        self._release: Callable[[], None] | None = release
-
-    def release(self) -> None:
-        """Give the slot back; a second call does nothing."""
-        act, self._release = self._release, None
-        if act is not None:
-            act()
+    def _refusal_of(self, error: Exception) -> Refusal:
+        """Return the status of a call that failed: what was refused in words, or INTERNAL."""
+        if isinstance(error, RefusedError):
+            return error.refusal
+        return refuse_internal(self._error_log.log_error(repr(error), error))

@@ -1,15 +1,15 @@
-"""Who answers whom: a pure choice for each call of a batch."""
+"""Routing: which arm answers each call of a batch. Pure, and the same on every gateway."""
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch_keys import KeyColumn, Offsets
+from gateway.batch import Assignment
 from gateway.columns import Calls
-from gateway.models.routes import Participant, Routes
+from gateway.key_column import KeyColumn, Offsets
+from gateway.models.routes import Routes
 from gateway.native_library import load_native_library
 from protos.predict_pb2 import NOT_STICKY
 from protos.window_pb2 import ARM_CANARY, ARM_PINNED, ARM_PRODUCTION, ARM_STANDBY
@@ -18,59 +18,32 @@ from registry.types import ALL_BP, EVIDENCE_DOMAIN, HOLDOUT_DOMAIN, SPLIT_DOMAIN
 KEY_BYTES_RANDOM = 16
 
 ArmShare = tuple[int, int]
-"""An arm, and how many of 10,000 buckets it owns."""
+"""(turnout.v1.Arm, how many of 10,000 buckets it owns)."""
 AssignArms = Callable[[bytes, bytes, Offsets, Offsets, ArmShare, ArmShare, int], bytes]
-"""(before, buffer, starts, ends, canary, standby, the rest): each key's arm, a byte each."""
-ASSIGN_ARMS: AssignArms | None = getattr(load_native_library(), "arms", None)
-"""Without it numpy divides a batch: 6 us instead of 2."""
-
-
-@dataclass(slots=True)
-class Assignment:
-    """Which arm answers each of C calls, and the keys they are remembered by."""
-
-    keys: KeyColumn
-    """C sticky keys."""
-    arm: NDArray[np.uint8] | None
-    """(C,) turnout.v1.Arm; None: every call is production's."""
-    key_hash: NDArray[np.uint64]
-    """(C,) evidence keys."""
-    holdout: NDArray[np.bool_] | None
-    """(C,) in the control group: scored and answered, and no evidence. None: nobody."""
-    flags: NDArray[np.uint32] | None
-    """(C,) NOT_STICKY or 0, for every row of the call; None: all 0."""
-    pins: dict[int, Participant]
-    """call -> the version it named."""
-    unknown_pins: dict[int, str]
-    """call -> a pin that is not deployed."""
-
-    def calls_in_arm(self, arm: int) -> NDArray[np.intp]:
-        """Indexes of the calls of one arm, in order; only where the batch is divided."""
-        assert self.arm is not None
-        calls: NDArray[np.intp] = (self.arm == arm).nonzero()[0]  # flatnonzero costs three times it
-        return calls
+"""(hash prefix, key buffer, starts, ends, canary, standby, arm of the rest) to one arm a key."""
+ASSIGN_ARMS: AssignArms | None = getattr(load_native_library(), "assign_arms", None)
+"""None if the library is not built. numpy then takes 6 us for a batch instead of 2."""
 
 
 def assign_arms(routes: Routes, keys: KeyColumn) -> NDArray[np.uint8]:
-    """Return the arm that answers each key: the same on every gateway, after every restart."""
+    """Return the arm of each key. It is the same on every gateway and after every restart."""
     deployment = routes.deployment
-    before = deployment.split_salt + SPLIT_DOMAIN
+    prefix = deployment.split_salt + SPLIT_DOMAIN
     if ASSIGN_ARMS is not None:
         canary = (ARM_CANARY, deployment.canary_bp)
         standby = (ARM_STANDBY, deployment.standby_bp)
-        places = (keys.buffer, keys.starts, keys.ends)
-        return np.frombuffer(
-            ASSIGN_ARMS(before, *places, canary, standby, ARM_PRODUCTION), np.uint8
-        )
-    buckets = keys.hashes(before) % ALL_BP
-    arms = np.full(len(keys), ARM_PRODUCTION, dtype=np.uint8)
-    arms[buckets >= ALL_BP - deployment.standby_bp] = ARM_STANDBY
-    arms[buckets < deployment.canary_bp] = ARM_CANARY
-    return arms
+        column = (keys.buffer, keys.starts, keys.ends)
+        arms = ASSIGN_ARMS(prefix, *column, canary, standby, ARM_PRODUCTION)
+        return np.frombuffer(arms, np.uint8)
+    buckets = keys.hashes(prefix) % ALL_BP
+    arm = np.full(len(keys), ARM_PRODUCTION, dtype=np.uint8)
+    arm[buckets >= ALL_BP - deployment.standby_bp] = ARM_STANDBY
+    arm[buckets < deployment.canary_bp] = ARM_CANARY
+    return arm
 
 
 def assign_calls(routes: Routes, calls: Calls) -> Assignment:
-    """Assign every call: hashes of its key, a few numpy calls for all of them."""
+    """Assign every call of a batch to an arm, in a few numpy calls for all of them."""
     deployment = routes.deployment
     keys, sticky = sticky_keys(routes, calls)
     assignment = Assignment(
@@ -87,15 +60,16 @@ def assign_calls(routes: Routes, calls: Calls) -> Assignment:
     if deployment.canary_bp or deployment.standby_bp:
         assignment.arm = assign_arms(routes, keys)
     if deployment.holdout_bp:
-        drawn = holdout_keys(routes, calls, keys).hashes(deployment.holdout_salt + HOLDOUT_DOMAIN)
-        assignment.holdout = drawn % ALL_BP < deployment.holdout_bp
+        prefix = deployment.holdout_salt + HOLDOUT_DOMAIN
+        buckets = holdout_keys(routes, calls, keys).hashes(prefix) % ALL_BP
+        assignment.holdout = buckets < deployment.holdout_bp
     if calls.pins:
         _assign_pins(routes, calls, assignment)
     return assignment
 
 
 def _assign_pins(routes: Routes, calls: Calls, assignment: Assignment) -> None:
-    """Give the calls that name a version to that version, or to nobody."""
+    """Take the calls that name a version out of the split."""
     if assignment.arm is None:
         assignment.arm = np.full(calls.calls, ARM_PRODUCTION, dtype=np.uint8)
     assignment.arm = assignment.arm.copy()
@@ -109,46 +83,55 @@ def _assign_pins(routes: Routes, calls: Calls, assignment: Assignment) -> None:
 
 
 def sticky_keys(routes: Routes, calls: Calls) -> tuple[KeyColumn, NDArray[np.bool_] | None]:
-    """Each call's sticky key, and whether it is one that would come back; None: all would.
+    """Return the C sticky keys, and (C,) whether a call's key is sticky. None: all are.
 
-    The call's own; else the first key of its first row; else its request id; else random.
+    The sticky key is the call's own, else the first key of its first row. A call without either is
+    not sticky: its key is its request id, else random.
     """
-    firsts = first_entities(routes, calls)
-    if not calls.sticky and firsts.none_empty():
-        return firsts, None
-    own = KeyColumn(calls.sticky, calls.sticky_offsets[:-1], calls.sticky_offsets[1:])
-    if own.none_empty():
-        return own, None
-    requests = KeyColumn(
+    # Usually no call gives a sticky key of its own, or all calls do.
+    entity_keys = first_entities(routes, calls)
+    if not calls.sticky and entity_keys.none_empty():
+        return entity_keys, None
+    call_keys = KeyColumn(calls.sticky, calls.sticky_offsets[:-1], calls.sticky_offsets[1:])
+    if call_keys.none_empty():
+        return call_keys, None
+    # Some calls lack a key: decide call by call.
+    request_ids = KeyColumn(
         calls.request_ids, calls.request_id_offsets[:-1], calls.request_id_offsets[1:]
     )
-    given = [one or first for one, first in zip(own.to_list(), firsts.to_list(), strict=True)]
-    keys = [
-        key or request or os.urandom(KEY_BYTES_RANDOM)
-        for key, request in zip(given, requests.to_list(), strict=True)
+    sticky = [
+        call_key or entity_key
+        for call_key, entity_key in zip(call_keys.to_list(), entity_keys.to_list(), strict=True)
     ]
-    return KeyColumn.from_list(keys), None if all(given) else np.array(
-        list(map(bool, given)), dtype=np.bool_
-    )
+    keys = [
+        key or request_id or os.urandom(KEY_BYTES_RANDOM)
+        for key, request_id in zip(sticky, request_ids.to_list(), strict=True)
+    ]
+    if all(sticky):
+        return KeyColumn.from_list(keys), None
+    return KeyColumn.from_list(keys), np.array([bool(key) for key in sticky], dtype=np.bool_)
 
 
 def holdout_keys(routes: Routes, calls: Calls, keys: KeyColumn) -> KeyColumn:
-    """What the holdout is drawn on: the customer, whatever a caller sends as sticky key."""
-    firsts = first_entities(routes, calls)
-    if firsts.none_empty():
-        return firsts
+    """Return the C keys by which the holdout is drawn: the customer, whatever the sticky key is."""
+    entity_keys = first_entities(routes, calls)
+    if entity_keys.none_empty():
+        return entity_keys
     return KeyColumn.from_list(
-        [one or key for one, key in zip(firsts.to_list(), keys.to_list(), strict=True)]
+        [
+            entity_key or key
+            for entity_key, key in zip(entity_keys.to_list(), keys.to_list(), strict=True)
+        ]
     )
 
 
 def first_entities(routes: Routes, calls: Calls) -> KeyColumn:
-    """The first key of each call's first row; empty for models without entities."""
+    """Return the first key of each call's first row. Empty keys if the model has no entities."""
     entities = routes.shape.entities
     if entities == 0:
-        nothing = np.zeros(calls.calls, dtype=np.uint32)
-        return KeyColumn(b"", nothing, nothing)
-    firsts = calls.row_offsets[:-1].astype(np.intp) * entities
+        zeros = np.zeros(calls.calls, dtype=np.uint32)
+        return KeyColumn(b"", zeros, zeros)
+    first_ids = calls.row_offsets[:-1].astype(np.intp) * entities
     return KeyColumn(
-        calls.entity_ids, calls.entity_offsets[firsts], calls.entity_offsets[firsts + 1]
+        calls.entity_ids, calls.entity_offsets[first_ids], calls.entity_offsets[first_ids + 1]
     )

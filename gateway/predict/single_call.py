@@ -1,74 +1,161 @@
-"""A call that has the house to itself: the same walk as a batch's, in plain numbers.
+"""A single call: one row, alone in the worker, answered without columns.
 
-Columns make a batch cheap and a single call dear: some sixty numpy calls, three turns of the loop
-and a task, each for one row. A caller who is alone waits for all of that. Here his row is looked
-up, scored and named inside his own handler, and what is to be counted and kept is noted as it is;
-columns are made of many such notes at once, after their replies (gateway.telemetry.recorder).
+Columns make a batch cheap and a single call dear: about sixty numpy calls for one row. A caller who
+is alone would wait for all of them. Here the row is looked up, scored and given its id in plain
+Python values. Columns are made afterwards, for many such answers at once.
 
-Only the usual case: one row, production alone, at most one view. Everything else is a batch's
-(gateway.predict.pipeline), which answers the same call in the same words
+Only the usual case takes this way: one row, production alone, at most one view. Every other call
+goes through a batch (gateway.predict.pipeline), which gives the same answers and the same records
 (tests/gateway/predict/test_single_call.py).
 """
 
 import math
 import os
-from collections.abc import Awaitable
-from typing import Protocol
+from collections.abc import Awaitable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.entity_ids import join_ids
 from features.errors import OnlineStoreError
 from gateway.clock import Clock
-from gateway.models.routes import Routes, RouteTable
+from gateway.key_column import KEY_SAMPLE_ALL, KeyColumn
+from gateway.models.executor import NO_FAULT
+from gateway.models.routes import LoadedVersion, Routes, RouteTable
 from gateway.models.view_reads import ViewRead
-from gateway.predict.batch import PredictionIdWriter
 from gateway.predict.feature_lookup import STORE_DEADLINE_SHARE, NoOnlineStore, OnlineStore
-from gateway.predict.pipeline import NO_FEATURES, TOO_LATE
+from gateway.predict.prediction_ids import PredictionIdWriter
+from gateway.predict.refusals import NO_FEATURES, TOO_LATE
 from gateway.predict.routing import KEY_BYTES_RANDOM
 from gateway.settings import Settings
 from gateway.status import Refusal, RefusedError
-from gateway.telemetry.journal_records import SingleCallAnswer, SingleCallRow
+from gateway.telemetry.folding import FoldedReplies
+from gateway.telemetry.journal_records import ServedColumns, encode_served_batch
+from gateway.telemetry.observations import Observations, count_observations, evidence_sampled
+from gateway.telemetry.recorder import Recorder
+from gateway.transport.call_queue import QueuedCall
 from gateway.transport.decode import DecodedCall
 from protos.predict_pb2 import DEFAULTED, DEGRADED, NOT_STICKY, PRODUCTION, PredictReply
+from protos.window_pb2 import ARM_PRODUCTION
 from registry.types import ScoringError, evidence_key, holdout_bucket
 
 PendingRead = Awaitable[list[bytes | None]] | None
-"""What was asked of the store; None: nothing is read."""
+"""A read that was sent to the store. None: the model reads no view."""
 
 
-class SingleCallRecorder(Protocol):
-    """gateway.telemetry.recorder.Aside, as far as a lone call knows it."""
+class SingleRow(NamedTuple):
+    """The features of the row of a single call."""
+
+    matrix: NDArray[np.float32]
+    """(1, W) every stored feature of every view that is read, then the request inputs."""
+    flags: int
+    """turnout.v1.RowFlag bits."""
+    broken: int
+    """1 if the stored row had a wrong hash or id."""
+    read_failure: str
+    """Why the store did not answer, as one word. Empty if it answered."""
+
+
+class SingleAnswer(NamedTuple):
+    """A reply record: production's answer to a single call.
+
+    It is a tuple because it is made while the caller waits, in a third of a dataclass's time.
+    """
+
+    routes: Routes
+    at_unix_ns: int
+    version: LoadedVersion
+    key_hash: int
+    holdout: bool
+    latency_ns: int
+    """Time from arrival to answer."""
+    read_unix_ns: int
+    """When the age of the features was judged."""
+    scores: list[float]
+    """(K,) all finite."""
+    flags: int
+    """turnout.v1.RowFlag bits of the row, and NOT_STICKY of the call."""
+    broken: int
+    prediction_id: bytes
+    ids: list[bytes]
+    """Entity ids of the row."""
+    vector: NDArray[np.float32]
+    """(1, F) the inputs exactly as the version got them."""
 
     @property
-    def journal_healthy(self) -> bool:
-        """Whether served vectors can be written."""
-        ...
+    def group(self) -> None:
+        """All single answers of one model are folded together."""
+        return
 
-    def record_single_call(self, answer: SingleCallAnswer) -> None:
-        """Note one answer."""
-        ...
+    @property
+    def rows(self) -> int:
+        """A single call has one row."""
+        return 1
 
-    def record_single_feature_read(self, routes: Routes, row: SingleCallRow) -> None:
-        """Count how a row was read whose call is refused for it."""
-        ...
+    @staticmethod
+    def fold(records: "Sequence[SingleAnswer]") -> FoldedReplies:
+        """Count the answers as if they had been a batch, and encode those of sampled keys."""
+        routes, version = records[0].routes, records[0].version
+        counts = count_observations(
+            _observations(records), routes.score_edges, evidence_sampled(routes, ARM_PRODUCTION)
+        )
+        folded = FoldedReplies(counts=[(version, ARM_PRODUCTION, counts)])
+        sampled = routes.limits.journal_sampled
+        served = [record for record in records if record.key_hash % KEY_SAMPLE_ALL < sampled]
+        if served:
+            folded.journal_records.append(encode_served_batch(_served_columns(served)))
+        return folded
 
-    def record_refusals(
-        self, routes: Routes | None, model: str, refusal: Refusal, calls: int
-    ) -> None:
-        """Count calls refused before any version saw them."""
-        ...
+
+def _observations(answers: Sequence[SingleAnswer]) -> Observations:
+    """Return answers of one version as the observations of one batch."""
+    holdout = None
+    if answers[0].routes.deployment.holdout_bp:
+        holdout = np.array([answer.holdout for answer in answers], dtype=np.bool_)
+    return Observations(
+        key_hash=np.array([answer.key_hash for answer in answers], dtype=np.uint64),
+        faults=np.full(len(answers), NO_FAULT, dtype=np.uint8),
+        holdout=holdout,
+        latency_ns=np.array([answer.latency_ns for answer in answers], dtype=np.int64),
+        scores=np.array([answer.scores[0] for answer in answers], dtype=np.float32),
+        expected=None,
+        row_offsets=np.arange(len(answers) + 1, dtype=np.uint32),
+        flags=np.array([answer.flags for answer in answers], dtype=np.uint32),
+        broken=sum(answer.broken for answer in answers),
+    )
+
+
+def _served_columns(answers: Sequence[SingleAnswer]) -> ServedColumns:
+    """Return answers of one version as the columns of one journal record."""
+    ids = KeyColumn.from_list([entity_id for answer in answers for entity_id in answer.ids])
+    return ServedColumns(
+        routes=answers[0].routes,
+        version=answers[0].version,
+        read_unix_ns=np.array([answer.read_unix_ns for answer in answers], dtype=np.int64),
+        role=np.full(len(answers), PRODUCTION, dtype=np.uint8),
+        row_count=np.ones(len(answers), dtype=np.intp),
+        prediction_ids=b"".join([answer.prediction_id for answer in answers]),
+        key_hash=np.array([answer.key_hash for answer in answers], dtype=np.uint64),
+        row_flags=np.array([answer.flags for answer in answers], dtype=np.uint32),
+        vectors=np.concatenate([answer.vector for answer in answers]),
+        scores=np.array([answer.scores for answer in answers], dtype=np.float32),
+        entity_ids=ids.to_entity_ids_field(),
+    )
 
 
 class SingleCallPath:
-    """Answers calls one by one."""
+    """Answers single calls.
+
+    store  None if the gateway has no online store.
+    """
 
     def __init__(
         self,
         route_table: RouteTable,
         store: OnlineStore | None,
         id_writer: PredictionIdWriter,
-        recorder: SingleCallRecorder,
+        recorder: Recorder,
         clock: Clock,
         settings: Settings,
     ) -> None:
@@ -77,10 +164,10 @@ class SingleCallPath:
         self._id_writer = id_writer
         self._recorder = recorder
         self._clock = clock
-        self._answer_ns_min = settings.answer_us_min * 1_000
+        self._answer_ns_min = settings.deadline_left_us_min * 1_000
 
     def routes_for(self, call: DecodedCall) -> Routes | None:
-        """Return the routes of a call that can be answered here; None: it is a batch's."""
+        """Return the routes of a call that can be answered here. None: it needs a batch."""
         routes = self._route_table.get(call.model)
         if routes is None or call.rows != 1 or call.pin or len(routes.reads) > 1:
             return None
@@ -90,48 +177,49 @@ class SingleCallPath:
             return None
         return routes
 
-    async def answer_call(
-        self, routes: Routes, call: DecodedCall, arrived_ns: int, deadline_ns: int
-    ) -> PredictReply | None:
-        """Answer one call of one row; None when its score needs a batch's care.
+    async def answer_call(self, routes: Routes, queued: QueuedCall) -> PredictReply | None:
+        """Return the reply to a call. None: the version failed, so the call needs a batch.
 
         Raises RefusedError: DEADLINE_EXCEEDED, or UNAVAILABLE by the model's policy.
         """
-        clock, version = self._clock, routes.production.version
-        left_ns = deadline_ns - clock.now_ns()
+        clock, call, version = self._clock, queued.call, routes.production.version
+        left_ns = queued.deadline_ns - clock.now_ns()
         if left_ns < self._answer_ns_min:
             raise self._refuse(routes, TOO_LATE)
+        # Send the read, and do what does not depend on its result while the store works.
         read_unix_ns = clock.unix_ns()
-        reading = self._start_read(routes, call, left_ns)
-        # While the store thinks: everything that does not depend on what it says.
-        key_hash, held_out, sticky = _assign(routes, call)
+        read = self._start_read(routes, call, left_ns)
+        key_hash, holdout, sticky = _assign(routes, call)
         prediction_id = self._id_writer.write_single(
-            routes, version, key_hash, holdout=held_out, at_unix_ms=read_unix_ns // 1_000_000
+            routes, version, key_hash, holdout=holdout, at_unix_ms=read_unix_ns // 1_000_000
         )
-        row = await self._finish_row(routes, call, reading, read_unix_ns)
-        matrix = routes.production.matrix(row.matrix)
+        row = await self._finish_read(routes, call, read, read_unix_ns)
+        # Score on the event loop.
+        vector = routes.production.matrix(row.matrix)
         try:
-            scores: list[float] = version.executor.scorer.run(matrix).tolist()[0]
+            scores: list[float] = version.executor.scorer.run(vector).tolist()[0]
         except ScoringError:
             return None
         if not all(map(math.isfinite, scores)):
             return None
+        # Leave a record for the recorder, and return the reply.
         flags = row.flags if sticky else row.flags | NOT_STICKY
-        self._recorder.record_single_call(
-            SingleCallAnswer(
+        self._recorder.record_single_read(routes, row.flags, row.broken, row.read_failure)
+        self._recorder.record(
+            SingleAnswer(
                 routes=routes,
+                at_unix_ns=clock.unix_ns(),
                 version=version,
                 key_hash=key_hash,
-                holdout=held_out,
-                latency_ns=clock.now_ns() - arrived_ns,
-                at_unix_ns=clock.unix_ns(),
+                holdout=holdout,
+                latency_ns=clock.now_ns() - queued.arrived_ns,
                 read_unix_ns=read_unix_ns,
                 scores=scores,
                 flags=flags,
-                row=row,
+                broken=row.broken,
                 prediction_id=prediction_id,
                 ids=call.ids,
-                matrix=matrix,
+                vector=vector,
             )
         )
         return PredictReply(
@@ -140,7 +228,7 @@ class SingleCallPath:
             version=version.label,
             role=PRODUCTION,
             prediction_id=prediction_id,
-            holdout=held_out,
+            holdout=holdout,
             scores=scores,
             outputs=len(scores),
             row_flags=[flags] if flags else None,
@@ -149,67 +237,72 @@ class SingleCallPath:
     def _start_read(
         self, routes: Routes, call: DecodedCall, left_ns: int
     ) -> PendingRead | OnlineStoreError:
-        """Ask for the one row of the one view, as `feature_lookup` asks for those of a batch."""
+        """Ask the store for the row of the one view. An error is returned, not raised."""
         if not routes.reads:
             return None
-        read = routes.reads[0]
+        view_read = routes.reads[0]
         budget_s = min(routes.limits.feature_ns, left_ns * STORE_DEADLINE_SHARE) / 1e9
         try:
-            return self._store.mget([read.rows.store_key(_entity(read, call))], budget_s)
+            return self._store.mget([view_read.rows.store_key(_entity(view_read, call))], budget_s)
         except OnlineStoreError as error:
             return error
 
-    async def _finish_row(
+    async def _finish_read(
         self,
         routes: Routes,
         call: DecodedCall,
-        reading: PendingRead | OnlineStoreError,
+        read: PendingRead | OnlineStoreError,
         now_unix_ns: int,
-    ) -> SingleCallRow:
-        """Wait for what was asked, and join it with the call's inputs."""
-        if reading is None:
-            return SingleCallRow(np.array([call.inputs], dtype=np.float32), 0, 0, "")
-        read = routes.reads[0]
-        unread = ""
+    ) -> SingleRow:
+        """Wait for the read and join the stored features with the call's inputs.
+
+        Raises RefusedError if the store did not answer and the model needs its features.
+        """
+        if read is None:
+            return SingleRow(np.array([call.inputs], dtype=np.float32), 0, 0, "")
+        view_read, read_failure = routes.reads[0], ""
         try:
-            if isinstance(reading, OnlineStoreError):
-                raise reading
-            (value,) = await reading
-            values, flags, broken = read.rows.decode_row(
-                value, _entity(read, call), now_unix_ns // 1_000_000
+            if isinstance(read, OnlineStoreError):
+                raise read
+            (value,) = await read
+            values, flags, broken = view_read.rows.decode_row(
+                value, _entity(view_read, call), now_unix_ns // 1_000_000
             )
         except OnlineStoreError as error:
-            values, broken, unread = read.rows.default_rows(1).values, 0, error.reason
+            values, broken, read_failure = view_read.rows.default_rows(1).values, 0, error.reason
             flags = DEFAULTED | DEGRADED
         if call.inputs:
             values = np.concatenate([values, [call.inputs]], axis=1, dtype=np.float32)
-        row = SingleCallRow(values, flags, broken, unread)
-        if unread and routes.limits.features_required:
-            self._recorder.record_single_feature_read(routes, row)
+        if read_failure and routes.limits.features_required:
+            self._recorder.record_single_read(routes, flags, broken, read_failure)
             raise self._refuse(routes, NO_FEATURES)
-        return row
+        return SingleRow(values, flags, broken, read_failure)
 
     def _refuse(self, routes: Routes, refusal: Refusal) -> RefusedError:
-        self._recorder.record_refusals(routes, routes.model, refusal, 1)
+        self._recorder.record_refusals(routes, routes.model, refusal, 1, reason="pipeline")
         return RefusedError(refusal)
 
 
-def _entity(read: ViewRead, call: DecodedCall) -> bytes:
-    positions = read.entity_positions
+def _entity(view_read: ViewRead, call: DecodedCall) -> bytes:
+    """Return the entity id by which a view stores its row."""
+    positions = view_read.entity_positions
     if len(positions) == 1:
         return call.ids[positions[0]]
     return join_ids([call.ids[position] for position in positions])
 
 
 def _assign(routes: Routes, call: DecodedCall) -> tuple[int, bool, bool]:
-    """Evidence key, whether it is held out, and whether it would come back (`routing`)."""
+    """Return the evidence key, whether it is in the holdout, and whether the key is sticky.
+
+    The rules are those of gateway.predict.routing.
+    """
     deployment = routes.deployment
     first = call.ids[0] if call.ids else b""
     key = call.sticky or first
     sticky = bool(key)
     key = key or call.request_id or os.urandom(KEY_BYTES_RANDOM)
-    held_out = (
+    holdout = (
         deployment.holdout_bp > 0
         and holdout_bucket(deployment.holdout_salt, first or key) < deployment.holdout_bp
     )
-    return evidence_key(deployment.split_salt, key), held_out, sticky
+    return evidence_key(deployment.split_salt, key), holdout, sticky

@@ -1,7 +1,7 @@
-"""`python -m gateway.shadow.scorer`: one shadow of one worker, in a process that may die.
+"""`python -m gateway.shadow.scorer`: scores one shadow version in a process of its own.
 
-Opens the version it is given, then scores copies from its socket one after another, at the lowest
-ordinary priority. Ends when the socket does, or with its worker.
+It opens the version that it is given, then scores copies from its socket one after another, at the
+lowest normal priority. It ends when the socket closes or its worker ends.
 """
 
 import contextlib
@@ -25,35 +25,35 @@ from registry.bundle import Session, load_session, verify_bundle, warm_up
 
 OPENING_NICE = 10
 SCORING_NICE = 19
-"""Of SCHED_OTHER: SCHED_IDLE would get nothing at all beside a busy neighbour, and a shadow without
-pairs holds its rollout up."""
+"""Lowest priority of SCHED_OTHER. Under SCHED_IDLE a shadow would get no CPU at all on a busy host,
+and a shadow that scores nothing delays its rollout."""
 
 
 def score_copies(connection: socket.socket, session: Session, scorer: Scorer) -> None:
-    """Score until the other end is gone."""
+    """Score copies until the other end of *connection* closes."""
     with connection.makefile("rb") as copies:
         connection.sendall(OPENED_FRAME)
-        while head := copies.read(FRAME_HEADER.size):
-            body = copies.read(copy_body_size(head, session.width))
-            matrix, row_offsets = decode_copy(head, body, session.width)
+        while header := copies.read(FRAME_HEADER.size):
+            body = copies.read(copy_body_size(header, session.width))
+            matrix, row_offsets = decode_copy(header, body, session.width)
             with np.errstate(all="ignore"):
                 scored = score_calls(scorer, matrix, row_offsets, session.outputs)
             connection.sendall(encode_scores(scored))
 
 
 def main() -> None:
-    """Read the command line and the parcel, open the version, serve."""
-    asked = parse_and_confine("gateway.shadow.scorer", __doc__, "line-fd", OPENING_NICE)
-    files = unpack_files(asked.parcel_fd)
-    os.close(asked.parcel_fd)
-    bundle = verify_bundle(files, trusted_key=None, expected_digest=asked.digest)
+    """Read the command line and the packed files, open the version, score copies."""
+    arguments = parse_and_confine("gateway.shadow.scorer", __doc__, "channel-fd", OPENING_NICE)
+    files = unpack_files(arguments.files_fd)
+    os.close(arguments.files_fd)
+    bundle = verify_bundle(files, trusted_key=None, expected_digest=arguments.digest)
     session = load_session(bundle)
     warm_up(bundle, session)
     scorer = choose_scorer(bundle, session)
     os.setpriority(os.PRIO_PROCESS, 0, SCORING_NICE)
-    let_go = contextlib.suppress(BrokenPipeError, ConnectionResetError)
-    with socket.socket(fileno=asked.line_fd) as line, let_go:
-        score_copies(line, session, scorer)
+    worker_gone = contextlib.suppress(BrokenPipeError, ConnectionResetError)
+    with socket.socket(fileno=arguments.channel_fd) as connection, worker_gone:
+        score_copies(connection, session, scorer)
     os._exit(0)
 
 

@@ -1,7 +1,8 @@
-"""A shadow's process as its worker sees it: started when copies come, ended when it hangs.
+"""Runs a shadow version in a process of its own, which is started for the first copy.
 
-Nothing here waits for it, and nothing that happens to it is more than copies without an answer. A
-version whose process dies twice while it runs a copy is condemned: it gets no third.
+The worker never waits for the process. Whatever happens to it, the only effect is that copies are
+not scored. A process that hangs is killed. A version whose process dies twice while it scores a
+copy is quarantined: this worker runs it no more.
 """
 
 import asyncio
@@ -25,63 +26,65 @@ from gateway.models.executor import Scored
 from gateway.models.routes import LoadedVersion
 from gateway.settings import Settings
 from gateway.shadow.protocol import ScoresDecoder, ShadowProtocolError, encode_copy
+from host.clock import NS_PER_SECOND
+from host.retry import Backoff
 
 log = logging.getLogger(__name__)
 
 DEATHS_TO_QUARANTINE = 2
-"""Processes of one shadow that died of a copy; then this worker runs it no more, and says so."""
+"""A shadow is quarantined when this many of its processes died while they scored a copy."""
 POLL_INTERVAL_S = 0.25
-"""Between looks at a run that is not back."""
+"""Pause between checks on a copy that is not answered yet."""
 RESTART_BACKOFF_S_MIN = 0.1
-NS_PER_SECOND = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowLimits:
-    """What one shadow's process may take."""
+    """Limits on one shadow process."""
 
     resources: ResourceLimits
     run_cpu_s: float
-    """CPU time in one run; then it hangs."""
-    silent_s: float
-    """A run not back for this long without that CPU time: it is stopped, or starved."""
+    """CPU seconds of one run; after that the process counts as hung."""
+    run_timeout_s: float
+    """Seconds of one run; after that the process counts as stopped or starved."""
     restart_backoff_s_max: float
-    """Between a process that ended and the next, at most; begins at .1 s and doubles."""
+    """Longest pause before the next start of a process; it begins at .1 s and doubles."""
 
 
 def shadow_limits_of(settings: Settings) -> ShadowLimits:
-    """Return the limits that the settings ask for."""
+    """Return the limits in the settings shadow_* and restart_backoff_ms_max."""
     return ShadowLimits(
         resources=ResourceLimits(memory_mb=settings.shadow_memory_mb_max),
         run_cpu_s=settings.shadow_run_cpu_ms_max / 1e3,
-        silent_s=settings.shadow_silent_ms_max / 1e3,
+        run_timeout_s=settings.shadow_run_timeout_ms / 1e3,
         restart_backoff_s_max=settings.restart_backoff_ms_max / 1e3,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnd:
-    """How one process ended."""
+    """How and why a shadow process ended."""
 
     cause: str
-    """In a word: crashed, hung, nonsense, silent, killed, unopened, closed."""
+    """One of crashed, hung, bad_reply, silent, killed, not_opened, closed."""
     description: str
     blamed: bool
-    """Whether the version did it: its copy was being run, and nothing outside explains the end."""
+    """Whether the version caused the end: it was scoring a copy, and no outside cause is known."""
 
 
 def classify_end(code: int, cause: str, *, opened: bool, copy_pending: bool) -> ProcessEnd:
-    """Say how a process ended, and whether its version did it. Pure.
+    """Tell how a process ended, and whether its version caused it. Pure.
 
-    code    as Program.ended.
-    cause   why we ended it; empty: we did not.
-    opened  it had opened the version; asked: a copy was not answered.
+    code          as ChildProcess.exited.
+    cause         why the worker killed it; empty when it did not.
+    opened        whether it had opened the version.
+    copy_pending  whether a copy was not answered yet.
     """
     if cause:
-        return ProcessEnd(cause, cause, blamed=cause in ("hung", "nonsense"))
+        return ProcessEnd(cause, cause, blamed=cause in ("hung", "bad_reply"))
     if not opened:
         return ProcessEnd(
-            "unopened", f"{describe_exit(code)} before it had opened the version", blamed=False
+            "not_opened", f"{describe_exit(code)} before it had opened the version", blamed=False
         )
     if code in (-signal.SIGKILL, -signal.SIGTERM):
         return ProcessEnd("killed", f"{describe_exit(code)}, from outside", blamed=False)
@@ -92,7 +95,7 @@ def classify_end(code: int, cause: str, *, opened: bool, copy_pending: bool) -> 
 
 @dataclass(slots=True)
 class _PendingCopy:
-    """A copy that is not answered yet."""
+    """A copy that is sent and not answered yet."""
 
     calls: int
     rows: int
@@ -100,7 +103,11 @@ class _PendingCopy:
 
 
 class ShadowProcess(asyncio.Protocol):
-    """One process of a shadow, from exec to its end."""
+    """One process of a shadow, from exec to exit.
+
+    on_ended   called once, when the process has exited.
+    on_answer  called for each answer.
+    """
 
     def __init__(
         self,
@@ -110,8 +117,9 @@ class ShadowProcess(asyncio.Protocol):
         on_ended: Callable[[ProcessEnd], None],
         on_answer: Callable[[], None],
     ) -> None:
-        """Exec it: milliseconds, and on the loop's thread (child_process.Program). OSError when the
-        host has no process, descriptor or memory to give.
+        """Start the process, which takes some ms; on the loop's thread, as ChildProcess says.
+
+        Raises OSError when the host has no process, descriptor or memory to give.
         """
         self._limits = limits
         self._clock = clock
@@ -123,28 +131,34 @@ class ShadowProcess(asyncio.Protocol):
         self._opened = False
         self._cause = ""
         self._timer: asyncio.TimerHandle | None = None
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        # The process inherits one end of a socket pair.
+        self._socket, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.setblocking(False)
         try:
-            self.child = _start_process(version, limits.resources, theirs.fileno())
+            self.child = _start_process(version, limits.resources, child_end.fileno())
         except OSError:
             self._socket.close()
             raise
         finally:
-            theirs.close()
+            child_end.close()
         self.exit_task = asyncio.get_running_loop().create_task(self._wait_for_exit())
         self._on_oldest_started()
 
     async def connect(self) -> None:
-        """Lay the line; copies may be asked for from then on."""
-        with contextlib.suppress(OSError, ValueError):  # it has ended already, and its line with it
+        """Connect to the process; `score` works from then on."""
+        # The socket is closed when the process has ended already.
+        with contextlib.suppress(OSError, ValueError):
             loop = asyncio.get_running_loop()
             await loop.create_unix_connection(lambda: self, sock=self._socket)
 
     async def score(
         self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]
     ) -> Scored | None:
-        """Score a copy; None when the process could not."""
+        """Score one copy; None when the process could not.
+
+        matrix       (R, F) float32.
+        row_offsets  (C + 1,) uint32: call i has the rows from offset i to offset i + 1.
+        """
         if self._transport is None:
             return None
         if not self._pending:
@@ -157,66 +171,63 @@ class ShadowProcess(asyncio.Protocol):
         return await answer
 
     def kill(self, cause: str) -> None:
-        """End it, for *cause*."""
+        """Kill the process; *cause* becomes ProcessEnd.cause unless one is set already."""
         self._cause = self._cause or cause
         self.child.kill()
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way out."""
+        """Keep the transport for sending (asyncio.Protocol)."""
         self._transport = cast("asyncio.Transport", transport)
         if self.exit_task.done():
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Hand each answer to whoever asked."""
-        expected = [(one.calls, one.rows) for one in self._pending]
+        """Pass each answer to the copy that waits for it (asyncio.Protocol)."""
+        expected = [(copy.calls, copy.rows) for copy in self._pending]
         if not self._opened:
             expected.insert(0, (0, 0))
         try:
             answers = self._decoder.feed(data, expected)
         except ShadowProtocolError as error:
-            log.warning("shadow_nonsense pid=%d error=%s", self.child.pid, error)
-            self.kill("nonsense")
+            log.warning("shadow_bad_reply pid=%d error=%s", self.child.pid, error)
+            self.kill("bad_reply")
             return
         if answers and not self._opened:
             answers, self._opened = answers[1:], True
         for scored in answers:
-            asked = self._pending.popleft()
-            if not asked.answer.done():
-                asked.answer.set_result(scored)
+            copy = self._pending.popleft()
+            if not copy.answer.done():
+                copy.answer.set_result(scored)
             self._on_answer()
         self._on_oldest_started()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The process let go of the line; it is over when it is dead."""
+        """Drop the transport; the exit of the process does the rest (asyncio.Protocol)."""
         del exc
         self._transport = None
 
-    # How it does
+    # Time limits on the oldest copy
 
     def _on_oldest_started(self) -> None:
-        """From now on the oldest copy is being run."""
-        self._oldest_started_ns, self._oldest_started_cpu_s = (
-            self._clock.now_ns(),
-            self.child.cpu_s(),
-        )
+        """Take the time: from now on the process scores the oldest copy."""
+        self._oldest_started_ns = self._clock.now_ns()
+        self._oldest_started_cpu_s = self.child.cpu_s()
 
     def _schedule_check(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(POLL_INTERVAL_S, self._check_oldest)
 
     def _check_oldest(self) -> None:
-        """End a process that does not come back with the oldest copy."""
+        """Kill a process that has not answered the oldest copy within its limits."""
         self._timer = None
         if not self._pending or self._cause:
             return
-        if (
-            self._opened
-            and self.child.cpu_s() - self._oldest_started_cpu_s > self._limits.run_cpu_s
-        ):
+        run_cpu_s = self.child.cpu_s() - self._oldest_started_cpu_s
+        run_ns = self._clock.now_ns() - self._oldest_started_ns
+        if self._opened and run_cpu_s > self._limits.run_cpu_s:
             self.kill("hung")
-        elif self._clock.now_ns() - self._oldest_started_ns > self._limits.silent_s * NS_PER_SECOND:
+        elif run_ns > self._limits.run_timeout_s * NS_PER_SECOND:
             self.kill("silent")
         else:
             self._schedule_check()
@@ -237,19 +248,26 @@ class ShadowProcess(asyncio.Protocol):
                 answer.set_result(None)
 
 
-def _start_process(version: LoadedVersion, bounds: ResourceLimits, line_fd: int) -> ChildProcess:
-    parcel = pack_files(version.files)
+def _start_process(version: LoadedVersion, limits: ResourceLimits, channel_fd: int) -> ChildProcess:
+    files_fd = pack_files(version.files)
     try:
-        own = [f"--parcel-fd={parcel}", f"--line-fd={line_fd}", f"--digest={version.bundle.digest}"]
+        arguments = [
+            f"--files-fd={files_fd}",
+            f"--channel-fd={channel_fd}",
+            f"--digest={version.bundle.digest}",
+        ]
         return ChildProcess(
-            "gateway.shadow.scorer", [*bounds.to_arguments(), *own], (parcel, line_fd)
+            "gateway.shadow.scorer", [*limits.to_arguments(), *arguments], (files_fd, channel_fd)
         )
     finally:
-        os.close(parcel)
+        os.close(files_fd)
 
 
 class ShadowExecutor:
-    """One shadow version of one worker, through all its processes. The loop's thread only."""
+    """Scores copies with one shadow version of one worker, through all its processes.
+
+    Touched by the event loop's thread only.
+    """
 
     def __init__(
         self,
@@ -258,7 +276,10 @@ class ShadowExecutor:
         clock: Clock,
         on_end: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """on_end: told in a word how a process ended."""
+        """Start no process yet.
+
+        on_end  called with ProcessEnd.cause of each process, except `closed`.
+        """
         self._version = version
         self._limits = limits
         self._clock = clock
@@ -266,31 +287,32 @@ class ShadowExecutor:
         self._process: ShadowProcess | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._closed = False
-        self._ends_in_a_row = 0
-        """In a row, without an answer between."""
+        self._backoff = Backoff(RESTART_BACKOFF_S_MIN, limits.restart_backoff_s_max)
+        """Counts processes that ended without an answer between."""
         self._deaths = 0
+        """Processes that the version is blamed for."""
         self._backoff_until_ns = 0
         self.first_bad_unix_ns = 0
-        """When a process first died of a copy; 0: never."""
+        """Unix ns of the first death that the version is blamed for; 0: there was none."""
         self.quarantined = ""
-        """Why it is run no more; empty: it is."""
+        """Why the version is quarantined; empty when it is not."""
 
     @property
     def label(self) -> str:
-        """The version's."""
+        """The version's label."""
         return self._version.label
 
     @property
     def pid(self) -> int:
-        """Of its process; 0 while there is none."""
+        """The process id of the present process; 0 while there is none."""
         return self._process.child.pid if self._process is not None else 0
 
     async def score(
         self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]
     ) -> Scored | None:
-        """Score a copy; None when it cannot be, whatever the reason.
+        """Score one copy, of (R, F) rows and (C + 1,) row offsets; None when that is impossible.
 
-        How much may wait is the caller's business: what is written is kept until it is read.
+        The number of waiting copies is not bounded here; the caller must bound it.
         """
         if self._closed or self.quarantined or self._clock.now_ns() < self._backoff_until_ns:
             return None
@@ -300,9 +322,8 @@ class ShadowExecutor:
                     self._version, self._limits, self._clock, self._on_process_end, self._on_answer
                 )
             except OSError as error:
-                self._on_process_end(
-                    ProcessEnd("unopened", f"it cannot be started: {error}", blamed=False)
-                )
+                end = ProcessEnd("not_opened", f"it cannot be started: {error}", blamed=False)
+                self._on_process_end(end)
                 return None
             self._connecting = asyncio.create_task(self._process.connect())
         process, connecting = self._process, self._connecting
@@ -311,48 +332,44 @@ class ShadowExecutor:
         return await process.score(matrix, row_offsets)
 
     def close(self) -> None:
-        """End the process; copies it still has are answered None."""
+        """Kill the process; copies that it has not answered are answered None."""
         self._closed = True
         if self._process is not None:
             self._process.kill("closed")
 
     async def wait_closed(self) -> None:
-        """Close, and return when the process is gone."""
+        """Close, and return when the process has exited."""
         process = self._process
         self.close()
         if process is not None:
             await process.exit_task
 
     def _on_answer(self) -> None:
-        self._ends_in_a_row = 0
+        self._backoff.reset()
 
     def _on_process_end(self, end: ProcessEnd) -> None:
         self._process = None
         if end.cause == "closed":
             return
         self._on_end(end.cause)
-        self._ends_in_a_row += 1
-        rest_s = min(
-            RESTART_BACKOFF_S_MIN * 2 ** (self._ends_in_a_row - 1),
-            self._limits.restart_backoff_s_max,
-        )
-        self._backoff_until_ns = self._clock.now_ns() + int(rest_s * NS_PER_SECOND)
+        # The next process is started for the first copy after the pause.
+        self._backoff_until_ns = self._clock.now_ns() + self._backoff.next_ns()
         log.warning(
-            "shadow_ended model=%s version=%s cause=%s words=%s blamed=%s",
+            "shadow_ended model=%s version=%s cause=%s description=%s blamed=%s",
             self._version.bundle.model,
             self._version.label,
             end.cause,
             end.description,
             end.blamed,
         )
+        # Two deaths for which the version is blamed quarantine it.
         if not end.blamed:
             return
         self._deaths += 1
         self.first_bad_unix_ns = self.first_bad_unix_ns or self._clock.unix_ns()
-        words = (
-            end.description
-            if end.cause != "hung"
-            else (f"a run that used {self._limits.run_cpu_s:g} s of CPU and did not come back")
-        )
+        if end.cause == "hung":
+            last = f"a run that used {self._limits.run_cpu_s:g} s of CPU and did not come back"
+        else:
+            last = end.description
         if self._deaths >= DEATHS_TO_QUARANTINE:
-            self.quarantined = f"its shadow process died {self._deaths} times, the last by {words}"
+            self.quarantined = f"its shadow process died {self._deaths} times, the last by {last}"

@@ -1,43 +1,45 @@
-"""The line between supervisor and worker: one inherited socket pair, JSON in frames.
+"""The control connection between supervisor and worker: JSON in frames over a socket pair.
 
-A frame is a little-endian u32 length and that many bytes of JSON, over AF_UNIX SOCK_STREAM. A
-datagram would keep boundaries by itself, but bounds a metrics snapshot by the socket buffer; the
-length keeps them at any size. Nobody ever waits for the other end: what repeats anyway (heartbeats,
-snapshots) is left out while the other end does not read.
+A frame is a little-endian u32 length and that many bytes of JSON, over AF_UNIX SOCK_STREAM.
+Datagrams would need no length, but the socket buffer would then bound the size of a metrics
+snapshot. Neither end ever waits for the other: while the other end does not read, messages that
+are repeated anyway (heartbeats, snapshots) are not sent.
+
+Messages to the worker: serve, drain, quarantine. From the worker: hello, ready, serving, draining,
+heartbeat, metrics.
 """
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import signal
 import socket
 import struct
-import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, cast
 
+from host.processes import die_with_parent
+
 FRAME_BYTES_MAX = 4 * 1024 * 1024
-"""A snapshot of 30 models with 4 roles each is about 110 kB; past this, something is wrong."""
+"""A snapshot of 30 models with 4 roles each is about 110 kB; a larger frame is a mistake."""
 
 UNREAD_BYTES_MAX = 256 * 1024
-"""Waiting for the other end to read; past that, heartbeats and snapshots are left out."""
+"""Bytes that wait for the other end to read; past that, no heartbeats and snapshots are sent."""
 
 _LENGTH = struct.Struct("<I")
-_PR_SET_PDEATHSIG = 1
 
 Message = dict[str, Any]
-"""One JSON object; `type` names it."""
+"""One JSON object; its `type` says which message it is."""
 
 
 class FrameError(ValueError):
-    """What arrived is no frame of ours; the line cannot be trusted any more."""
+    """The bytes received are not a frame; the connection cannot be used any more."""
 
 
 def encode_frame(message: Message) -> bytes:
-    """Return *message* as one frame."""
+    """Return *message* as one frame; FrameError when it is longer than FRAME_BYTES_MAX."""
     body = json.dumps(message, separators=(",", ":")).encode()
     if len(body) > FRAME_BYTES_MAX:
         raise FrameError(f"a {message.get('type')} of {len(body)} bytes; {FRAME_BYTES_MAX} at most")
@@ -45,33 +47,33 @@ def encode_frame(message: Message) -> bytes:
 
 
 class FrameDecoder:
-    """Bytes in, whole messages out. No I/O."""
+    """Cuts a stream of bytes into messages. No I/O."""
 
     def __init__(self) -> None:
-        self._waiting = bytearray()
+        self._buffer = bytearray()
 
     def feed(self, chunk: bytes) -> list[Message]:
         """Return the messages that *chunk* completes, in order.
 
         Raises FrameError for a length beyond FRAME_BYTES_MAX or bytes that are no JSON object.
         """
-        self._waiting += chunk
+        self._buffer += chunk
         messages = []
         start = 0
-        while len(self._waiting) - start >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._waiting, start)
+        while len(self._buffer) - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer, start)
             if length > FRAME_BYTES_MAX:
                 raise FrameError(f"a frame of {length} bytes; {FRAME_BYTES_MAX} at most")
             end = start + _LENGTH.size + length
-            if len(self._waiting) < end:
+            if len(self._buffer) < end:
                 break
-            messages.append(self._message(bytes(self._waiting[start + _LENGTH.size : end])))
+            messages.append(self._parse(bytes(self._buffer[start + _LENGTH.size : end])))
             start = end
-        del self._waiting[:start]
+        del self._buffer[:start]
         return messages
 
     @staticmethod
-    def _message(body: bytes) -> Message:
+    def _parse(body: bytes) -> Message:
         try:
             message = json.loads(body)
         except ValueError as error:
@@ -82,7 +84,11 @@ class FrameDecoder:
 
 
 class ControlConnection(asyncio.Protocol):
-    """One end of the pair on an event loop. Calls back per message, and once when it is lost."""
+    """One end of the socket pair, on an event loop.
+
+    on_message  called with each message, in order.
+    on_lost     called once, when the connection ends for whatever reason.
+    """
 
     def __init__(self, on_message: Callable[[Message], None], on_lost: Callable[[], None]) -> None:
         self._frames = FrameDecoder()
@@ -94,20 +100,20 @@ class ControlConnection(asyncio.Protocol):
     async def attach(
         endpoint: socket.socket, on_message: Callable[[Message], None], on_lost: Callable[[], None]
     ) -> "ControlConnection":
-        """Return a line over *end*, which it owns from now on."""
+        """Return a connection over *endpoint*, which it owns from now on."""
         endpoint.setblocking(False)
         loop = asyncio.get_running_loop()
-        _, line = await loop.create_unix_connection(
+        _, connection = await loop.create_unix_connection(
             lambda: ControlConnection(on_message, on_lost), sock=endpoint
         )
-        return line
+        return connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way out."""
+        """Keep the transport for sending (asyncio.Protocol)."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Hand on each whole message; a broken frame ends the line."""
+        """Pass each whole message on; a broken frame ends the connection (asyncio.Protocol)."""
         try:
             for message in self._frames.feed(data):
                 self._on_message(message)
@@ -116,55 +122,55 @@ class ControlConnection(asyncio.Protocol):
                 self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The other end closed, or died."""
+        """Call on_lost: the other end closed, or died (asyncio.Protocol)."""
         del exc
         self._transport = None
         self._on_lost()
 
     def send(self, message: Message) -> bool:
-        """Queue *message*; False when the line is lost. Never blocks."""
+        """Queue *message* without blocking; False when the connection is lost."""
         if self._transport is None or self._transport.is_closing():
             return False
         self._transport.write(encode_frame(message))
         return True
 
     def send_if_read(self, message: Callable[[], Message]) -> bool:
-        """Queue what *message* returns, unless the other end has stopped reading."""
+        """Queue what *message* returns; False when the other end has stopped reading."""
         if self._transport is None or self._transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
             return False
         return self.send(message())
 
     def close(self) -> None:
-        """Send what is queued, then close."""
+        """Close the connection once the queued messages are sent."""
         if self._transport is not None:
             self._transport.close()
 
 
 OnServe = Callable[[int, int], Awaitable[None]]
-"""on_serve(slot, port): listen; when it returns, the supervisor is told `serving`."""
+"""on_serve(slot, port): start listening. When it returns, `serving` is sent to the supervisor."""
 
 OnDrain = Callable[[float], Awaitable[None]]
-"""on_drain(grace_s): leave the port, finish what is in flight; when it returns, the worker ends.
+"""on_drain(grace_s): stop listening and finish the calls in flight; then the worker ends.
 
-A worker whose successor already serves is given more than Settings.drain_grace_s: the surplus is
-for its clients to reconnect by themselves (max_connection_age) before their connections close.
+A worker whose successor already serves gets more than Settings.drain_grace_s. In the additional
+time its clients reconnect by themselves (max_connection_age), before their connections close.
 """
 
 OnQuarantine = Callable[[str, str, int], None]
-"""on_quarantine(version id, why, first time in Unix ns): workers of this host died running it."""
+"""on_quarantine(version id, reason, Unix ns of the first death): workers died running a version."""
 
 
 class WorkerChannel:
-    """The worker's end: says how it is, hears what to do. One a worker.
+    """The worker's end of the control connection: sends its state, executes commands.
 
         channel = WorkerChannel(fd)
         await channel.start(on_serve=worker.serve, on_drain=worker.drain)
-        ...load everything...
-        channel.ready()
-        await channel.finished()
+        await worker.load()
+        channel.announce_ready()
+        await channel.wait_finished()
 
-    A drain comes from the supervisor, from SIGTERM, or from the supervisor's death; on_drain is
-    called once, whatever comes. SIGINT is left to the supervisor: Ctrl-C reaches both.
+    The supervisor's command, a SIGTERM and the supervisor's death each start a drain; on_drain is
+    called once, for the first of them. SIGINT is ignored: Ctrl-C reaches the supervisor, too.
     """
 
     def __init__(
@@ -175,7 +181,13 @@ class WorkerChannel:
         metrics_ms: int = 1_000,
         orphan_grace_s: float = 10.0,
     ) -> None:
-        """fd: the inherited end. orphan_grace_s: for drains that nobody gave a grace for."""
+        """Prepare the channel; `start` opens it.
+
+        fd              the inherited end of the socket pair.
+        heartbeat_ms    period of heartbeats.
+        metrics_ms      period of metrics snapshots.
+        orphan_grace_s  grace of a drain that the supervisor did not command.
+        """
         self._fd = fd
         self._heartbeat_s = heartbeat_ms / 1e3
         self._metrics_ns = metrics_ms * 1_000_000
@@ -193,12 +205,13 @@ class WorkerChannel:
         gauges: Callable[[], Mapping[str, float]] = dict,
         snapshot: Callable[[], Message] | None = None,
     ) -> None:
-        """Say hello, begin to heartbeat, listen for commands.
+        """Send hello, begin to send heartbeats, and execute commands from now on.
 
-        gauges    asked at each heartbeat: small numbers such as rows_inside.
-        snapshot  asked each metrics_ms: Metrics.snapshot.
+        gauges    called for each heartbeat; returns numbers such as rows_inside.
+        snapshot  called every metrics_ms; Metrics.snapshot.
         """
-        die_with_supervisor()
+        # The end of the connection says the same, but a worker whose loop hangs does not read it.
+        die_with_parent(signal.SIGTERM)
         os.set_inheritable(self._fd, False)
         self._on_serve, self._on_drain, self._on_quarantine = on_serve, on_drain, on_quarantine
         self._gauges, self._snapshot = gauges, snapshot
@@ -215,13 +228,13 @@ class WorkerChannel:
         self._send_heartbeat(self._loop.time())
 
     def announce_ready(self) -> None:
-        """Everything deployed is loaded, verified and warm; a slot may be given."""
+        """Send `ready`: all deployed versions are loaded and warm, so a slot may be assigned."""
         self._connection.send({"type": "ready"})
 
     async def wait_finished(self) -> None:
-        """Return when on_drain has returned and the last words are sent.
+        """Return when on_drain has returned and the last snapshot is sent.
 
-        Raises what on_serve or on_drain raised, so that the worker exits loudly.
+        Raises what on_serve or on_drain raised, so that the worker exits with a traceback.
         """
         try:
             await self._finished
@@ -235,7 +248,7 @@ class WorkerChannel:
                     await self._disconnected.wait()
 
     def _send_heartbeat(self, due_s: float) -> None:
-        """Say that the loop turns, and how late it turned: seconds past *due_s* on its clock."""
+        """Send a heartbeat with the loop lag: how long ago *due_s* was on the loop's clock."""
         now_s = self._loop.time()
         lag_ms = max(0.0, (now_s - due_s) * 1e3)
         self._connection.send_if_read(
@@ -243,8 +256,8 @@ class WorkerChannel:
         )
         if self._snapshot is not None and time.monotonic_ns() >= self._next_metrics_ns:
             self._next_metrics_ns = time.monotonic_ns() + self._metrics_ns
-            taken = self._snapshot
-            self._connection.send_if_read(lambda: {"type": "metrics", "snapshot": taken()})
+            snapshot = self._snapshot
+            self._connection.send_if_read(lambda: {"type": "metrics", "snapshot": snapshot()})
         next_s = now_s + self._heartbeat_s
         self._timer = self._loop.call_at(next_s, self._send_heartbeat, next_s)
 
@@ -253,9 +266,9 @@ class WorkerChannel:
             self._start_task(self._serve(int(message["slot"]), int(message["port"])))
         elif message["type"] == "drain":
             self._drain(float(message["grace_s"]))
-        elif message["type"] == "condemned":
+        elif message["type"] == "quarantine":
             first_unix_ns = int(message["first_unix_ns"])
-            self._on_quarantine(str(message["version"]), str(message["why"]), first_unix_ns)
+            self._on_quarantine(str(message["version"]), str(message["reason"]), first_unix_ns)
 
     def _on_supervisor_lost(self) -> None:
         self._disconnected.set()
@@ -277,7 +290,7 @@ class WorkerChannel:
             self._finished.set_result(None)
 
     def _start_task(self, step: Coroutine[Any, Any, None]) -> None:
-        """Run *step*; what it raises comes out of `finished`."""
+        """Run *step* as a task; `wait_finished` raises what it raises."""
         task = self._loop.create_task(step)
         self._tasks.add(task)
         task.add_done_callback(self._on_task_done)
@@ -286,12 +299,3 @@ class WorkerChannel:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) and not self._finished.done():
             self._finished.set_exception(error)
-
-
-def die_with_supervisor() -> None:
-    """Ask the kernel for a SIGTERM when the parent dies (Linux); the line's end says so elsewhere.
-
-    Belt and braces: a worker stuck outside its loop does not read the line.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

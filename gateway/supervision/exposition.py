@@ -1,8 +1,9 @@
-"""Workers' snapshots, added up by slot, as Prometheus text. Runs in the supervisor only.
+"""Workers' snapshots, summed by slot, as Prometheus text. Runs in the supervisor only.
 
-Files of prometheus_client's multiprocess mode are never removed and are read slowly; here each
-worker sends its counts and one place serves them, keyed by slot (research: prometheus_client #275,
-#347, #367). A worker that is gone leaves its counts to its slot, so a total never goes back.
+The files of prometheus_client's multiprocess mode are never removed and are slow to read
+(prometheus_client #275, #347, #367). Here each worker sends its counts to the supervisor, which
+serves them with the label `worker`, the slot. The counts of a worker that has ended stay with its
+slot, so a total never goes back.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from prometheus_client.registry import Collector
 from gateway.telemetry.metrics import FAMILIES, ROW_EDGES, SECONDS_EDGES, SERIES_MAX, Family
 
 Snapshot = Mapping[str, Any]
-"""What Metrics.snapshot returns: {family: [[labels, value], ...]}."""
+"""The return value of Metrics.snapshot: {family: [[labels, value], ...]}."""
 
 HISTOGRAM_EDGES: dict[str, tuple[float, ...]] = {
     "turnout_call_seconds": SECONDS_EDGES,
@@ -30,53 +31,64 @@ HISTOGRAM_EDGES: dict[str, tuple[float, ...]] = {
 
 SUPERVISOR_FAMILIES: dict[str, Family] = {
     "turnout_loop_lag_seconds": Family(
-        "gauge", (), "Latest that the worker's event loop turned, over the last 15 s."
+        "gauge", (), "Longest delay of the worker's event loop in the last 15 s."
     ),
     "turnout_worker_rss_bytes": Family("gauge", (), "Resident memory."),
-    "turnout_worker_restarts": Family("counter", ("cause",), "Workers replaced, and why."),
+    "turnout_worker_restarts": Family("counter", ("cause",), "Workers replaced, by cause."),
     "turnout_workers": Family("gauge", ("state",), "Workers by state; without `worker`."),
 }
-"""What the supervisor itself knows."""
+"""Families whose values the supervisor measures itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One moment of the gateway, made by the supervisor's loop and never changed after."""
+    """The state of the gateway at one moment. The supervisor's loop builds it; it never changes."""
 
     slots: int = 0
     serving: int = 0
+    """Slots whose worker has opened the port."""
     workers: tuple[Mapping[str, Any], ...] = ()
-    """What /workers shows: pid, slot, state, age_s, rss_bytes, ..."""
+    """The rows of /workers: pid, slot, state, age_s, rss_bytes, ..."""
     counts: Mapping[str, tuple[Snapshot, ...]] = field(default_factory=dict)
-    """worker label -> snapshots to add up: the slot's dead, then its living, the newest last."""
+    """worker label -> snapshots to sum: those of the slot's earlier workers, then the living ones,
+    the newest last."""
     lags_s: Mapping[str, float] = field(default_factory=dict)
+    """worker label -> longest loop lag of the last LAG_SAMPLES heartbeats, in seconds."""
     restarts: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """(worker label, cause) -> how many."""
+    """(worker label, cause) -> number of workers replaced."""
 
 
 def sum_snapshots(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
-    """Return one snapshot: counters and histograms summed, gauges of the last that has them."""
-    total: dict[str, dict[tuple[str, ...], Any]] = {}
+    """Return one snapshot: counters and histograms are summed, a gauge is that of the last snapshot
+    which has it. Unknown families, as of another version's worker, are left out.
+    """
+    totals: dict[str, dict[tuple[str, ...], Any]] = {}
     for snapshot in snapshots:
         for name, series in snapshot.items():
             family = FAMILIES.get(name)
             if family is None:
                 continue
-            held = total.setdefault(name, {})
+            total = totals.setdefault(name, {})
             for labels, value in series:
                 key = tuple(labels)
-                if key not in held and len(held) >= 2 * SERIES_MAX:
+                if key not in total and len(total) >= 2 * SERIES_MAX:
                     continue
-                held[key] = _sum(family, held.get(key), value)
-    return {n: [[list(key), value] for key, value in s.items()] for n, s in total.items()}
+                total[key] = _sum(family, total.get(key), value)
+    return {
+        name: [[list(key), value] for key, value in total.items()] for name, total in totals.items()
+    }
 
 
 def without_gauges(snapshot: Snapshot) -> dict[str, Any]:
-    """Return what of *snapshot* outlives its worker: everything but gauges."""
-    return {n: s for n, s in snapshot.items() if n in FAMILIES and FAMILIES[n].kind != "gauge"}
+    """Return *snapshot* without its gauges, which mean nothing once the worker has ended."""
+    return {
+        name: series
+        for name, series in snapshot.items()
+        if name in FAMILIES and FAMILIES[name].kind != "gauge"
+    }
 
 
-def _sum(family: Family, total: Any, value: Any) -> Any:  # noqa: ANN401  a number or a list of them
+def _sum(family: Family, total: Any, value: Any) -> Any:  # noqa: ANN401  a number, or a list of numbers
     if total is None or family.kind == "gauge":
         return value
     if family.kind == "counter":
@@ -85,7 +97,7 @@ def _sum(family: Family, total: Any, value: Any) -> Any:  # noqa: ANN401  a numb
 
 
 class Exposition(Collector):
-    """Prometheus' view of the newest report."""
+    """Turns the newest report into Prometheus text."""
 
     def __init__(self, report: Callable[[], Report]) -> None:
         self._report = report
@@ -93,15 +105,15 @@ class Exposition(Collector):
         self._registry.register(self)
 
     def text(self) -> bytes:
-        """Return the exposition, text format 0.0.4."""
+        """Return the exposition in text format 0.0.4."""
         return generate_latest(self._registry)
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: registering must not collect."""
+        """Return nothing, so that registering does not collect (Collector)."""
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """Yield every family, with `worker` after its own labels."""
+        """Yield every family, with `worker` after its own labels (Collector)."""
         report = self._report()
         sums = {worker: sum_snapshots(snapshots) for worker, snapshots in report.counts.items()}
         for name, family in FAMILIES.items():
@@ -110,12 +122,12 @@ class Exposition(Collector):
                 for labels, value in snapshot.get(name, ()):
                     _add_samples(name, metric, [*labels, worker], value)
             yield metric
-        yield from self._supervised(report)
+        yield from self._supervisor_metrics(report)
 
     @staticmethod
-    def _supervised(report: Report) -> Iterable[Metric]:
+    def _supervisor_metrics(report: Report) -> Iterable[Metric]:
         lag, rss, restarts, workers = (
-            _metric(name, fam) for name, fam in SUPERVISOR_FAMILIES.items()
+            _metric(name, family) for name, family in SUPERVISOR_FAMILIES.items()
         )
         for worker, seconds in report.lags_s.items():
             lag.add_metric([worker], seconds)
@@ -131,7 +143,7 @@ class Exposition(Collector):
         return [lag, rss, restarts, workers]
 
 
-def _metric(name: str, family: Family) -> Any:  # noqa: ANN401  the three have no common add_metric
+def _metric(name: str, family: Family) -> Any:  # noqa: ANN401  no add_metric in common
     labels = [*family.labels] if name == "turnout_workers" else [*family.labels, "worker"]
     kinds = {
         "counter": CounterMetricFamily,
@@ -147,9 +159,10 @@ def _add_samples(name: str, metric: Any, labels: list[str], value: Any) -> None:
         return
     *counts, total = value
     bounds = [*(repr(float(edge)) for edge in HISTOGRAM_EDGES[name]), "+Inf"]
-    running = 0
+    # Prometheus' buckets are cumulative; the snapshot's are not.
+    cumulative = 0
     buckets = []
     for bound, count in zip(bounds, counts, strict=True):
-        running += count
-        buckets.append((bound, running))
+        cumulative += count
+        buckets.append((bound, cumulative))
     metric.add_metric(labels, buckets, total)

@@ -1,7 +1,7 @@
-"""/metrics, /healthz and /workers: the supervisor's loopback page, on a thread of its own.
+"""The supervisor's HTTP endpoint on loopback: /metrics, /healthz and /workers.
 
-It reads reports that are never changed after they are made, so it shares no lock with the loop
-and a slow reader delays nobody.
+It runs on threads of its own. It reads reports that never change, so it shares no lock with the
+supervisor's loop, and a slow reader delays neither the loop nor other readers.
 """
 
 import json
@@ -13,44 +13,49 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from gateway.supervision.exposition import Exposition, Report
 
 CLIENT_IDLE_S_MAX = 5.0
-"""A client that sends or reads nothing for this long is left."""
+"""The connection of a client that sends or reads nothing for this long is closed."""
 
 
 class MetricsEndpoint:
-    """Serves until closed. GET only; anything else is 404 or 501."""
+    """Answers GET requests until closed. An unknown path is 404, another method 501."""
 
     def __init__(self, host: str, port: int, report: Callable[[], Report]) -> None:
-        """Bind at once, so that *port* 0 is a number from here on; OSError when it is taken."""
+        """Bind and start to answer; OSError when the port is taken.
+
+        port    0 picks a free one; `port` tells which.
+        report  called for each request; returns the newest report.
+        """
         exposition = Exposition(report)
 
         class Page(BaseHTTPRequestHandler):
             timeout = CLIENT_IDLE_S_MAX
 
             def do_GET(self) -> None:
-                status, kind, body = _respond(self.path.partition("?")[0], exposition, report())
+                path = self.path.partition("?")[0]
+                status, content_type, body = _respond(path, exposition, report())
                 self.send_response(status)
-                self.send_header("Content-Type", kind)
+                self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Nothing a call."""
+                """Log nothing for a request."""
 
         self._server = ThreadingHTTPServer((host, port), Page)
         self._server.daemon_threads = True
         self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name="observe", daemon=True
+            target=self._server.serve_forever, args=(0.1,), name="metrics-endpoint", daemon=True
         )
         self._thread.start()
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The TCP port that it listens on."""
         return int(self._server.server_address[1])
 
     def close(self) -> None:
-        """Stop answering and give the port back."""
+        """Stop answering and close the port."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -59,13 +64,13 @@ class MetricsEndpoint:
 def _respond(path: str, exposition: Exposition, report: Report) -> tuple[HTTPStatus, str, bytes]:
     """Return (status, content type, body) for *path*."""
     if path == "/metrics":
-        kind = "text/plain; version=0.0.4; charset=utf-8"
-        return HTTPStatus.OK, kind, exposition.text()
+        content_type = "text/plain; version=0.0.4; charset=utf-8"
+        return HTTPStatus.OK, content_type, exposition.text()
     if path == "/healthz":
-        words = f"{report.serving} of {report.slots} slots serving\n"
+        text = f"{report.serving} of {report.slots} slots serving\n"
         status = HTTPStatus.OK if report.serving else HTTPStatus.SERVICE_UNAVAILABLE
-        return status, "text/plain", words.encode()
+        return status, "text/plain", text.encode()
     if path == "/workers":
         rows = [dict(row) for row in report.workers]
         return HTTPStatus.OK, "application/json", json.dumps(rows).encode()
-    return HTTPStatus.NOT_FOUND, "text/plain", b"here are /metrics, /healthz and /workers\n"
+    return HTTPStatus.NOT_FOUND, "text/plain", b"the paths are /metrics, /healthz and /workers\n"

@@ -1,4 +1,7 @@
-"""What was served, as the journal keeps it: many answers of one version as one record."""
+"""Served vectors and scores as the journal keeps them: many answers of one version in one record.
+
+C is the number of calls in a record, R the number of their rows.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,134 +10,46 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch_keys import KeyColumn
-from gateway.models.executor import NO_FAULT
+from gateway.batch import Answer, Batch, BatchSlice, Index
+from gateway.key_column import KEY_SAMPLE_ALL, KeyColumn, in_key_sample
 from gateway.models.routes import LoadedVersion, Routes
-from gateway.predict.batch import Answer, Batch, Index
-from gateway.telemetry.observations import Observations
+from gateway.telemetry.folding import FoldedReplies
 from protos.journal_pb2 import ServedBatch
-from protos.predict_pb2 import PRODUCTION
-
-
-@dataclass(slots=True)
-class ServedAnswer:
-    """One version's answers in one batch."""
-
-    batch: Batch
-    answer: Answer
-    matrix: NDArray[np.float32]
-    """(R, F) exactly as the version saw it."""
-
-
-class SingleCallRow(NamedTuple):
-    """What is known about the row of a lone call."""
-
-    matrix: NDArray[np.float32]
-    """(1, W)."""
-    flags: int
-    """turnout.v1.RowFlag bits."""
-    broken: int
-    read_failure: str
-    """As gateway.predict.feature_lookup.Looked has them."""
-
-
-class SingleCallAnswer(NamedTuple):
-    """What is to be counted and kept of one call of one row, answered by production.
-
-    A tuple: it is made while the caller still waits, and is made in a third of a class's time.
-    """
-
-    routes: Routes
-    version: LoadedVersion
-    key_hash: int
-    holdout: bool
-    latency_ns: int
-    """From arrival to answer."""
-    at_unix_ns: int
-    read_unix_ns: int
-    scores: list[float]
-    """(K,), all finite."""
-    flags: int
-    """The row's, and NOT_STICKY of the call."""
-    row: SingleCallRow
-    prediction_id: bytes
-    ids: list[bytes]
-    """The row's entities."""
-    matrix: NDArray[np.float32]
-    """(1, F) exactly as the version saw it."""
-
-
-def single_call_observations(answers: Sequence[SingleCallAnswer]) -> Observations:
-    """Lay lone answers of one version out as if they had been a batch."""
-    held_out = None
-    if answers[0].routes.deployment.holdout_bp:
-        held_out = np.array([one.holdout for one in answers], dtype=np.bool_)
-    return Observations(
-        key_hash=np.array([one.key_hash for one in answers], dtype=np.uint64),
-        faults=np.full(len(answers), NO_FAULT, dtype=np.uint8),
-        holdout=held_out,
-        latency_ns=np.array([one.latency_ns for one in answers], dtype=np.int64),
-        scores=np.array([one.scores[0] for one in answers], dtype=np.float32),
-        expected=None,
-        row_offsets=np.arange(len(answers) + 1, dtype=np.uint32),
-        flags=np.array([one.flags for one in answers], dtype=np.uint32),
-        broken=sum(one.row.broken for one in answers),
-    )
-
-
-def single_call_record(answers: Sequence[SingleCallAnswer]) -> ServedBatch:
-    """Lay lone answers of one version, at one revision, out as one record."""
-    version, deployment = answers[0].version, answers[0].routes.deployment
-    vectors = np.concatenate([one.matrix for one in answers])
-    return ServedBatch(
-        model=deployment.model,
-        version=version.label,
-        version_digest=version.digest8,
-        revision=deployment.revision,
-        at_unix_ns=np.array([one.read_unix_ns for one in answers], dtype="<i8").tobytes(),
-        role=bytes([PRODUCTION] * len(answers)),
-        row_count=np.ones(len(answers), dtype="<u4").tobytes(),
-        prediction_ids=b"".join([one.prediction_id for one in answers]),
-        key_hash=np.array([one.key_hash for one in answers], dtype="<u8").tobytes(),
-        row_flags=np.array([one.flags for one in answers], dtype="<u4").tobytes(),
-        width=vectors.shape[1],
-        vectors=vectors.astype("<f4", copy=False).tobytes(),
-        outputs=len(answers[0].scores),
-        scores=np.array([one.scores for one in answers], dtype="<f4").tobytes(),
-        entity_ids=[entity.decode() for one in answers for entity in one.ids],
-        model_contract=version.bundle.contract.model_contract,
-    )
 
 
 @dataclass(slots=True)
 class ServedColumns:
-    """Some answers of one version, at one revision: C calls, R rows."""
+    """Answers of one version at one revision, as columns: C calls with R rows."""
 
     routes: Routes
     version: LoadedVersion
     read_unix_ns: NDArray[np.int64]
-    """(C,) when their features were judged for staleness."""
+    """(C,) when the age of the call's features was judged."""
     role: NDArray[np.uint8]
-    """(C,)."""
+    """(C,) turnout.v1.Role."""
     row_count: NDArray[np.intp]
-    """(C,)."""
+    """(C,) rows of each call."""
     prediction_ids: bytes
+    """64 bytes a call."""
     key_hash: NDArray[np.uint64]
-    """(C,)."""
+    """(C,) evidence keys."""
     row_flags: NDArray[np.uint32]
-    """(R,)."""
+    """(R,) turnout.v1.RowFlag bits."""
     vectors: NDArray[np.float32]
-    """(R, F) exactly as the version saw them."""
+    """(R, F) the inputs exactly as the version got them."""
     scores: NDArray[np.float32]
     """(R, K)."""
     entity_ids: bytes
-    """On the wire (gateway.batch_keys.Keys.entity_ids)."""
+    """The encoded field ServedBatch.entity_ids (KeyColumn.to_entity_ids_field)."""
 
 
 def served_batch_header(
     routes: Routes, version: LoadedVersion, width: int, outputs: int
 ) -> ServedBatch:
-    """Return what a ServedBatch says of all its answers; *width*: of what the version sees."""
+    """Return the fields of a ServedBatch that hold for all its answers.
+
+    width  F, the number of inputs of the version.
+    """
     return ServedBatch(
         model=routes.deployment.model,
         version=version.label,
@@ -147,7 +62,7 @@ def served_batch_header(
 
 
 def encode_served_batch(served: ServedColumns) -> bytes:
-    """Lay answers out as one ServedBatch's bytes."""
+    """Return the bytes of a ServedBatch."""
     width, outputs = served.vectors.shape[1], served.scores.shape[1]
     batch = served_batch_header(served.routes, served.version, width, outputs)
     batch.at_unix_ns = served.read_unix_ns.astype("<i8", copy=False).tobytes()
@@ -161,41 +76,89 @@ def encode_served_batch(served: ServedColumns) -> bytes:
     return b"".join([batch.SerializeToString(), served.entity_ids])
 
 
-def encode_served_answers(answers: Sequence[ServedAnswer]) -> bytes:
-    """Lay the answers of one version, at one revision, out as one ServedBatch's bytes."""
-    first = answers[0]
-    calls = [len(one.answer.part) for one in answers]
-    return encode_served_batch(
-        ServedColumns(
-            routes=first.batch.routes,
+class ServedAnswer(NamedTuple):
+    """A reply record: the answers of one version in one batch, for the journal."""
+
+    batch: Batch
+    answer: Answer
+    vectors: NDArray[np.float32]
+    """(rows, F) the inputs exactly as the version got them."""
+    at_unix_ns: int
+
+    @property
+    def routes(self) -> Routes:
+        """The routes under which the calls were answered."""
+        return self.batch.routes
+
+    @property
+    def group(self) -> str:
+        """Answers of one version are kept together."""
+        return self.answer.version.label
+
+    @property
+    def rows(self) -> int:
+        """How many rows were served."""
+        return len(self.vectors)
+
+    @staticmethod
+    def fold(records: "Sequence[ServedAnswer]") -> FoldedReplies:
+        """Encode the answers of several batches as one journal record."""
+        first = records[0]
+        calls = [len(record.answer.batch_slice) for record in records]
+        slices = [record.answer.batch_slice for record in records]
+        served = ServedColumns(
+            routes=first.routes,
             version=first.answer.version,
-            read_unix_ns=np.repeat([one.batch.read_unix_ns for one in answers], calls),
-            role=np.repeat([one.answer.role for one in answers], calls).astype(np.uint8),
-            row_count=np.concatenate([one.answer.part.rows_per_call for one in answers]),
-            prediction_ids=b"".join([one.answer.prediction_ids for one in answers]),
-            key_hash=np.concatenate([_key_hashes(one) for one in answers]),
-            row_flags=np.concatenate([one.answer.flags for one in answers]),
-            vectors=np.concatenate([one.matrix for one in answers]),
-            scores=np.concatenate([one.answer.scores for one in answers]),
-            entity_ids=b"".join([_entities(one).to_entity_ids_field() for one in answers]),
+            read_unix_ns=np.repeat([record.batch.read_unix_ns for record in records], calls),
+            role=np.repeat([record.answer.role for record in records], calls).astype(np.uint8),
+            row_count=np.concatenate([part.rows_per_call for part in slices]),
+            prediction_ids=b"".join([record.answer.prediction_ids for record in records]),
+            key_hash=np.concatenate([_key_hashes(record) for record in records]),
+            row_flags=np.concatenate([record.answer.flags for record in records]),
+            vectors=np.concatenate([record.vectors for record in records]),
+            scores=np.concatenate([record.answer.scores for record in records]),
+            entity_ids=b"".join([_entity_ids(record) for record in records]),
         )
+        return FoldedReplies(journal_records=[encode_served_batch(served)])
+
+
+def sample_served(
+    batch: Batch, answer: Answer, vectors: NDArray[np.float32], at_unix_ns: int
+) -> ServedAnswer | None:
+    """Return what the journal keeps of an answer: the calls of sampled keys. None: no call."""
+    sampled = batch.routes.limits.journal_sampled
+    if sampled >= KEY_SAMPLE_ALL:
+        return ServedAnswer(batch, answer, vectors, at_unix_ns)
+    batch_slice = answer.batch_slice
+    key_hash = batch.assignment.key_hash[batch_slice.call_indexes]
+    calls = np.flatnonzero(in_key_sample(key_hash, sampled))
+    if not len(calls):
+        return None
+    rows = BatchSlice.from_calls(calls, batch_slice.row_offsets).row_indexes
+    kept = Answer(
+        batch_slice.subset(calls),
+        answer.version,
+        answer.role,
+        answer.scores[rows],
+        answer.flags[rows],
+        np.frombuffer(answer.prediction_ids, dtype="V64")[calls].tobytes(),
     )
+    return ServedAnswer(batch, kept, vectors[rows], at_unix_ns)
 
 
-def _key_hashes(served: ServedAnswer) -> NDArray[np.uint64]:
-    return served.batch.assignment.key_hash[served.answer.part.call_indexes]
+def _key_hashes(record: ServedAnswer) -> NDArray[np.uint64]:
+    return record.batch.assignment.key_hash[record.answer.batch_slice.call_indexes]
 
 
-def _entities(served: ServedAnswer) -> KeyColumn:
-    part = served.answer.part
-    return select_entity_ids(
-        KeyColumn.from_entity_ids(served.batch.calls), served.batch.routes, part.row_indexes
-    )
+def _entity_ids(record: ServedAnswer) -> bytes:
+    ids = KeyColumn.from_entity_ids(record.batch.calls)
+    rows = record.answer.batch_slice.row_indexes
+    return select_entity_ids(ids, record.routes, rows).to_entity_ids_field()
 
 
-def select_entity_ids(keys: KeyColumn, routes: Routes, rows: Index) -> KeyColumn:
-    """Every id of every row of *rows*, row by row."""
+def select_entity_ids(ids: KeyColumn, routes: Routes, rows: Index) -> KeyColumn:
+    """Return every entity id of *rows*, row by row, from the ids of the whole batch."""
     if isinstance(rows, slice):
-        return keys
+        return ids
     entities = routes.shape.entities
-    return keys.select((rows[:, None] * entities + np.arange(entities)).ravel())
+    return ids.select((rows[:, None] * entities + np.arange(entities)).ravel())

@@ -1,8 +1,8 @@
-"""What one worker counts: plain dicts and arrays, written once a batch, sent once a second.
+"""The metrics of one worker: plain dicts and arrays, updated once a batch, sent once a second.
 
-The supervisor makes Prometheus text of it (gateway.supervision.exposition); nothing here knows
-Prometheus. A count costs a dict look-up (about .3 us), a latency histogram one addition of 693
-numbers (about 1 us). Touched by the event loop's thread only.
+The supervisor turns them into Prometheus text (gateway.supervision.exposition); this module does
+not use prometheus_client. A count costs a dict lookup (about .3 us), a latency histogram the
+addition of 693 numbers (about 1 us). Touched by the event loop's thread only.
 """
 
 from collections.abc import Collection
@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 from stats.latency import BINS, EDGES_NS
 
 SERIES_MAX = 1_024
-"""Series a family: 30 models, 8 versions, 4 roles. Past that, model and version read `other`."""
+"""Series of a family: 30 models, 8 versions, 4 roles. Beyond it, the labels model and version of a
+new series are `other`."""
 
 OTHER = "other"
 
 ROW_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024)
-"""`le` of turnout_batch_rows."""
+"""Upper bounds (`le`) of the buckets of turnout_batch_rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric as Prometheus sees it. Every one also has the label `worker`, the slot."""
+    """One metric family of Prometheus. Each also gets the label `worker`, the slot."""
 
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
@@ -35,35 +36,51 @@ class Family:
 ARM_LABELS = ("model", "version", "role")
 
 FAMILIES: dict[str, Family] = {
-    "turnout_calls": Family("counter", (*ARM_LABELS, "outcome"), "Calls by what became of them."),
-    "turnout_refusals": Family("counter", ("model", "code", "reason"), "Calls refused, and why."),
-    "turnout_call_seconds": Family("histogram", ARM_LABELS, "From arrival to reply."),
+    "turnout_calls": Family("counter", (*ARM_LABELS, "outcome"), "Calls by outcome."),
+    "turnout_refusals": Family(
+        "counter", ("model", "code", "reason"), "Calls refused, by status code and reason."
+    ),
+    "turnout_call_seconds": Family("histogram", ARM_LABELS, "Time from arrival to reply."),
     "turnout_score": Family(
-        "counter", (*ARM_LABELS, "bin"), "Rows by the reference bin of their score."
+        "counter",
+        (*ARM_LABELS, "bin"),
+        "Rows by the bin of their score in the version's reference.",
     ),
-    "turnout_batch_rows": Family("histogram", (), "Rows of one batch."),
+    "turnout_batch_rows": Family("histogram", (), "Rows of a batch."),
     "turnout_feature_rows": Family(
-        "counter", ("model", "kind"), "Rows whose features were missing, stale, defaulted, ..."
+        "counter",
+        ("model", "kind"),
+        "Rows whose features were missing, stale, defaulted, degraded or broken.",
     ),
-    "turnout_feature_reads": Family("counter", ("outcome",), "Online reads, one a batch."),
-    "turnout_shadow": Family("counter", ("model", "version", "outcome"), "Copies for shadows."),
+    "turnout_feature_reads": Family(
+        "counter", ("outcome",), "Reads of the online store, one a batch, by outcome."
+    ),
+    "turnout_shadow": Family(
+        "counter", ("model", "version", "outcome"), "Shadow copies by outcome."
+    ),
     "turnout_shadow_ends": Family(
-        "counter", ("model", "version", "cause"), "Shadow processes that ended by themselves."
+        "counter", ("model", "version", "cause"), "Shadow processes that ended, by cause."
     ),
     "turnout_outcomes": Family(
-        "counter", ("model", "kind"), "Outcomes acknowledged: on_time, late, orphan, ..."
+        "counter",
+        ("model", "kind"),
+        "Outcome reports acknowledged: on_time, late, orphan, by_entity or duplicate.",
     ),
-    "turnout_journal_dropped": Family("counter", ("kind",), "Records the journal did not take."),
-    "turnout_windows_dropped": Family("counter", (), "Window batches given up for a silent sink."),
+    "turnout_journal_dropped": Family("counter", ("kind",), "Records that the journal dropped."),
+    "turnout_windows_dropped": Family(
+        "counter", (), "Window batches dropped because a sink did not answer."
+    ),
     "turnout_rows_inside": Family("gauge", (), "Rows admitted and not yet answered."),
     "turnout_worker_tasks": Family("gauge", (), "Tasks of the worker's event loop."),
-    "turnout_worker_fds": Family("gauge", (), "Descriptors the worker holds open."),
+    "turnout_worker_fds": Family("gauge", (), "Open file descriptors of the worker."),
     "turnout_feature_store_state": Family(
-        "gauge", (), "Breaker of the feature store: 0 closed (all is well), 1 half open, 2 open."
+        "gauge", (), "Breaker of the feature store: 0 closed (reads are sent), 1 half open, 2 open."
     ),
-    "turnout_deployment_revision": Family("gauge", ("model",), "Revision that this worker serves."),
+    "turnout_deployment_revision": Family(
+        "gauge", ("model",), "Revision of the deployment that this worker serves."
+    ),
 }
-"""What a worker counts. The supervisor adds its own (gateway.supervision.exposition.SUPERVISED)."""
+"""The families of a worker. The supervisor's are in exposition.SUPERVISOR_FAMILIES."""
 
 LabelValues = tuple[str, ...]
 
@@ -71,10 +88,11 @@ LabelValues = tuple[str, ...]
 _TARGET_SECONDS = tuple(digit * 10.0**power for power in range(-4, 2) for digit in (1, 2, 5))
 
 SECONDS_BINS: NDArray[np.int64] = np.searchsorted(EDGES_NS, np.array(_TARGET_SECONDS) * 1e9 / 1.011)
-"""(18,) positions in EDGES_NS next to 1, 2, 5 x 10^n: on edges, so collapsed counts stay exact."""
+"""(18,) indexes in EDGES_NS next to 1, 2, 5 x 10^n s. The buckets end at bin edges, so their counts
+are exact."""
 
 SECONDS_EDGES: tuple[float, ...] = tuple(float(EDGES_NS[i]) / 1e9 for i in SECONDS_BINS)
-"""`le` of turnout_call_seconds, 100 us to 50 s."""
+"""Upper bounds (`le`) of the buckets of turnout_call_seconds, 100 us to 50 s."""
 
 _STARTS = np.concatenate(([0], SECONDS_BINS + 1))
 _LOWER = np.concatenate(([0], EDGES_NS)).astype(np.float64)
@@ -84,7 +102,7 @@ _MIDDLE_S[0] = float(EDGES_NS[0]) / 2e9
 
 
 class Metrics:
-    """A worker's counts since it started; they only grow."""
+    """A worker's metrics since its start. Counters only grow."""
 
     def __init__(self) -> None:
         self._counters: dict[str, dict[LabelValues, int]] = {
@@ -100,70 +118,71 @@ class Metrics:
         self._models: frozenset[str] | None = None
 
     def set_models(self, models: Collection[str]) -> None:
-        """Only *models* get series of their own from now on: a caller cannot invent labels."""
+        """Set the models that get series of their own; other names a caller sends get `other`."""
         self._models = frozenset(models)
 
     def count_calls(self, model: str, version: str, role: str, outcome: str, n: int) -> None:
-        """*n* calls that *version* answered, failed, ...: outcome is one word."""
+        """Add *n* calls of *version*; *outcome* is one word, such as answered or a fault's name."""
         self._add_count("turnout_calls", (self._model_label(model), version, role, outcome), n)
 
     def count_shadow_end(self, model: str, version: str, cause: str) -> None:
-        """A shadow's process ended: crashed, hung, silent, killed, ... (shadow.shadow_process)."""
+        """Count a shadow process that ended; *cause* is ProcessEnd.cause."""
         self._add_count("turnout_shadow_ends", (self._model_label(model), version, cause), 1)
 
     def count_latency(self, model: str, version: str, role: str, counts: NDArray[np.int64]) -> None:
-        """Add *counts*, (BINS,) on stats.latency.EDGES_NS, of calls from arrival to reply."""
+        """Add calls by their time from arrival to reply: (BINS,) between stats.latency.EDGES_NS."""
         key = self._bounded_key(self._latency, (self._model_label(model), version, role))
-        held = self._latency.get(key)
-        if held is None:
-            held = self._latency[key] = np.zeros(BINS, dtype=np.int64)
-        held += counts
+        total = self._latency.get(key)
+        if total is None:
+            total = self._latency[key] = np.zeros(BINS, dtype=np.int64)
+        total += counts
 
     def count_scores(self, model: str, version: str, role: str, counts: NDArray[np.int64]) -> None:
-        """Add *counts*, (J + 3,): rows by reference bin, then NaN, +inf, -inf."""
+        """Add rows by score: (J + 3,), the J reference bins, then NaN, +inf and -inf."""
         key = self._bounded_key(self._scores, (self._model_label(model), version, role))
-        held = self._scores.get(key)
-        if held is None or len(held) < len(counts):  # longer only under `other`: by position then
+        total = self._scores.get(key)
+        # References of different lengths meet only under `other`; there bins add up by position.
+        if total is None or len(total) < len(counts):
             wider = np.zeros(len(counts), dtype=np.int64)
-            wider[: 0 if held is None else len(held)] += 0 if held is None else held
-            held = self._scores[key] = wider
-        held[: len(counts)] += counts
+            wider[: 0 if total is None else len(total)] += 0 if total is None else total
+            total = self._scores[key] = wider
+        total[: len(counts)] += counts
 
     def count_batch(self, rows: int) -> None:
-        """One batch of *rows* rows."""
+        """Count one batch of *rows* rows."""
         self._batches[next((i for i, le in enumerate(ROW_EDGES) if rows <= le), -1)] += 1
         self._batch_rows += rows
 
     def count_refusals(self, model: str, code: str, reason: str, n: int) -> None:
-        """*n* calls refused with *code* (its name), for *reason* (one word of ours)."""
+        """Add *n* refused calls; *code* is a status code's name, *reason* the part that refused."""
         self._add_count("turnout_refusals", (self._model_label(model), code, reason), n)
 
     def count_feature_rows(self, model: str, kind: str, n: int) -> None:
-        """*n* rows that were missing, stale, defaulted, degraded or broken."""
+        """Add *n* rows; *kind* is missing, stale, defaulted, degraded or broken."""
         self._add_count("turnout_feature_rows", (self._model_label(model), kind), n)
 
     def count_feature_reads(self, outcome: str, n: int = 1) -> None:
-        """*n* online reads: ok, or OnlineStoreError.reason."""
+        """Add *n* reads of the online store; *outcome* is ok or OnlineStoreError.reason."""
         self._add_count("turnout_feature_reads", (outcome,), n)
 
     def count_shadow(self, model: str, version: str, outcome: str, n: int) -> None:
-        """*n* copies for a shadow: scored, faulty, dropped."""
+        """Add *n* copies for a shadow; *outcome* is scored, faulty or dropped."""
         self._add_count("turnout_shadow", (self._model_label(model), version, outcome), n)
 
     def count_outcome(self, model: str, kind: str) -> None:
-        """One outcome acknowledged; *kind* is one of report_outcome.Outcomes.KINDS."""
+        """Count one acknowledged outcome report; *kind* is one of ReportOutcomeService.KINDS."""
         self._add_count("turnout_outcomes", (self._model_label(model), kind), 1)
 
     def count_journal_dropped(self, kind: str, n: int) -> None:
-        """*n* records that the journal of *kind* did not take."""
+        """Add *n* records that the journal of *kind* dropped."""
         self._add_count("turnout_journal_dropped", (kind,), n)
 
     def count_windows_dropped(self, n: int) -> None:
-        """*n* window batches given up."""
+        """Add *n* window batches that were dropped."""
         self._add_count("turnout_windows_dropped", (), n)
 
     def set_gauge(self, name: str, value: float, *labels: str) -> None:
-        """Set gauge *name* of FAMILIES to *value*; *labels* in the family's order.
+        """Set gauge *name* of FAMILIES to *value*; *labels* are in the family's order.
 
         Raises KeyError for a name that is no gauge, ValueError for the wrong number of labels.
         """
@@ -173,10 +192,10 @@ class Metrics:
         series[self._bounded_key(series, labels)] = value
 
     def snapshot(self) -> dict[str, Any]:
-        """Return everything as JSON values: {family: [[labels, value], ...]}.
+        """Return all metrics as JSON values: {family: [[labels, value], ...]}.
 
-        A histogram's value is [counts a bucket, the last one open, ..., sum]. The sum of
-        turnout_call_seconds is within 1 %: it is taken from the bins' middles.
+        A histogram's value is [count of each bucket, ..., sum]; its last bucket has no upper bound.
+        The sum of turnout_call_seconds is within 1 %, because it uses the middle of each bin.
         """
         families: dict[str, Any] = {
             name: [[list(key), value] for key, value in series.items()]
@@ -189,19 +208,19 @@ class Metrics:
             for index in np.flatnonzero(counts).tolist()
         ]
         families["turnout_call_seconds"] = [
-            [list(key), [*np.add.reduceat(held, _STARTS).tolist(), float(held @ _MIDDLE_S)]]
-            for key, held in self._latency.items()
+            [list(key), [*np.add.reduceat(total, _STARTS).tolist(), float(total @ _MIDDLE_S)]]
+            for key, total in self._latency.items()
         ]
         families["turnout_batch_rows"] = [[[], [*self._batches, float(self._batch_rows)]]]
         return families
 
     def _add_count(self, name: str, key: LabelValues, n: int) -> None:
         series = self._counters[name]
-        held = series.get(key)
-        if held is None:
+        count = series.get(key)
+        if count is None:
             key = self._bounded_key(series, key, FAMILIES[name].labels)
-            held = series.get(key, 0)
-        series[key] = held + n
+            count = series.get(key, 0)
+        series[key] = count + n
 
     def _model_label(self, model: str) -> str:
         return model if self._models is None or model in self._models else OTHER
@@ -210,8 +229,8 @@ class Metrics:
     def _bounded_key(
         series: dict[LabelValues, Any], key: LabelValues, labels: tuple[str, ...] = ARM_LABELS
     ) -> LabelValues:
-        """*key* itself while there is room; then one with `other` for model and version."""
+        """Return *key*; for a new key beyond SERIES_MAX, one with `other` as model and version."""
         if key in series or len(series) < SERIES_MAX:
             return key
         pairs = zip(key, labels, strict=False)
-        return tuple(OTHER if label in ("model", "version") else part for part, label in pairs)
+        return tuple(OTHER if label in ("model", "version") else value for value, label in pairs)

@@ -1,30 +1,26 @@
-"""Batches without a fault, counted, kept and copied in the native library: in one pass each.
+"""Batches without a fault: counted, journaled and copied by the native library in one pass each.
 
-What `gateway.telemetry.fault_free.CleanBatches` says of them, to the same bits, for a third of the
-time: numpy walks over columns some forty times, and most of it has left the processor's cache by
-then.
+Nearly every batch has no fault: every version answered every call with finite scores, no call
+pinned a version, and the canary, if there is one, was scored on the event loop. The library folds
+many such batches at once, to the same bits as the reference path (slice_observations.py,
+journal_records.py, shadow_copies.py), for a third of the time: numpy walks over the columns some
+forty times, and most of them have left the processor's cache by then.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.models.executor import Fault
-from gateway.models.routes import Participant, Routes
+from gateway.batch import Batch
+from gateway.models.executor import Fault, Scored
+from gateway.models.routes import LoadedVersion, Participant, Routes
 from gateway.native_library import load_native_library
-from gateway.predict.batch import Batch
-from gateway.shadow.shadows import Copies, sample_prefix
-from gateway.telemetry.fault_free import (
-    CleanBatches,
-    FaultFreeBatch,
-    VersionResult,
-    count_broken_rows,
-)
+from gateway.telemetry.folding import FoldedReplies
 from gateway.telemetry.journal_records import served_batch_header
-from gateway.telemetry.observations import ObservationCounts
-from gateway.telemetry.windows import evidence_sampled
+from gateway.telemetry.observations import ObservationCounts, evidence_sampled
+from gateway.telemetry.shadow_copies import ShadowCopies, sample_prefix
 from protos.predict_pb2 import CANARY, PRODUCTION
 from protos.window_pb2 import (
     ARM_CANARY,
@@ -36,83 +32,146 @@ from protos.window_pb2 import (
 from stats.latency import EDGES_NS
 
 
-class ObservationBatches(Protocol):
-    """What is told, kept and copied of several batches of one model at one revision."""
+class NativeBatches(Protocol):
+    """The class of the native library that folds batches (ingress/src/python)."""
 
-    def counts_by_arm(self) -> Iterator[tuple[Participant, int, ObservationCounts]]:
-        """Yield (who, which arm, what was counted of it) of each arm that had calls."""
-        ...
-
-    def served_records(self, sampled: int) -> Iterator[bytes]:
-        """Yield each version's answers as a ServedBatch, of keys whose hash ends below *keep*."""
-        ...
-
-    def shadow_copies(self) -> Iterator[Copies]:
-        """Yield what each shadow is to score."""
-        ...
-
-
-class IngressFaultFreeBatches(Protocol):
-    """turnout_ingress.CleanBatches (ingress/src/python_clean.rs)."""
-
-    def tally(
-        self, canary: bool, latencies: object, edges: object, evidence_sampled: int | None
+    def count_observations(
+        self, canary: bool, latencies: object, edges: object, sampled: int | None
     ) -> tuple[Any, ...] | None:
-        """Count the calls of one version."""
+        """Count the calls of one arm. None if the arm has no calls."""
         ...
 
     def record(
-        self, canary: bool, head: bytes, role: int, sampled: int, columns: list[int] | None
+        self, canary: bool, header: bytes, role: int, sampled: int, columns: list[int] | None
     ) -> bytes | None:
-        """Return its answers as a ServedBatch's bytes."""
+        """Return the answers of one arm as a ServedBatch. None if no call is sampled."""
         ...
 
     def copies(
-        self, before: bytes, sample_bp: int, columns: list[int] | None
+        self, prefix: bytes, sample_bp: int, columns: list[int] | None
     ) -> tuple[bytes, ...] | None:
-        """Return what a shadow is to score: matrix, offsets, keys' hashes, expected, flags."""
+        """Return what a shadow copies: matrix, row offsets, key hashes, scores and flags."""
         ...
 
 
 _LIBRARY: Any = load_native_library()
-NATIVE_BATCHES: Any = getattr(_LIBRARY, "CleanBatches", None)
-"""None: everything is done by numpy."""
+NATIVE_BATCHES: Any = getattr(_LIBRARY, "FaultFreeBatches", None)
+"""None if the library is not built. Then every batch takes the reference path."""
 LATENCY_BINS = None if NATIVE_BATCHES is None else _LIBRARY.LatencyBins(EDGES_NS)
 
 
-def combine_batches(batches: Sequence[FaultFreeBatch]) -> ObservationBatches:
-    """Return *several*, of one model at one revision, as if they had been one."""
-    return CleanBatches(batches) if NATIVE_BATCHES is None else NativeFaultFreeBatches(batches)
+class VersionResult(NamedTuple):
+    """What one version did in a batch without a fault."""
+
+    scored: Scored
+    """Production: every row of the batch in order. The canary: the rows of its own calls."""
+    answered_ns: int
+    """Monotonic time at which its callers were answered."""
+    prediction_ids: bytes
+    """64 bytes for each of its own calls. Empty if it has none."""
+
+    def compared_end_ns(self, batch: Batch) -> int:
+        """Return the time by which arms are compared: start of scoring plus processor time."""
+        if self.scored.elapsed_ns:
+            return batch.scoring_started_ns + self.scored.cpu_ns
+        return self.answered_ns
 
 
-class NativeFaultFreeBatches:
-    """`gateway.telemetry.fault_free.CleanBatches`, in the library."""
+class FaultFreeBatch(NamedTuple):
+    """A reply record: one batch whose calls are all answered, without a fault in any."""
 
-    def __init__(self, batches: Sequence[FaultFreeBatch]) -> None:
-        first = batches[0].batch
-        self._batches = batches
-        self.routes: Routes = first.routes
-        self._outputs = batches[0].production.scored.scores.shape[1]
-        self._width = first.features.matrix.shape[1]
-        entities = self.routes.shape.entities
-        laid = [_native_columns(one) for one in batches]
-        self._native: IngressFaultFreeBatches = NATIVE_BATCHES(
-            laid, self._outputs, entities, self._width
+    batch: Batch
+    flags: NDArray[np.uint32]
+    """(R,) turnout.v1.RowFlag bits of every row."""
+    at_unix_ns: int
+    production: VersionResult
+    canary: VersionResult | None
+    """None if the canary has no calls in this batch."""
+
+    @property
+    def routes(self) -> Routes:
+        """The routes under which the calls were answered."""
+        return self.batch.routes
+
+    @property
+    def group(self) -> None:
+        """All such batches of one model are folded together."""
+        return
+
+    @property
+    def rows(self) -> int:
+        """R."""
+        return len(self.flags)
+
+    @staticmethod
+    def fold(records: "Sequence[FaultFreeBatch]") -> FoldedReplies:
+        """Fold batches of one model at one revision in the native library."""
+        batches = _Batches(records)
+        return FoldedReplies(
+            counts=list(batches.counts_by_arm()),
+            journal_records=list(batches.journal_records()),
+            shadow_copies=list(batches.shadow_copies()),
         )
 
-    def counts_by_arm(self) -> Iterator[tuple[Participant, int, ObservationCounts]]:
-        """Yield (who, which arm, what was counted of it) of each arm that had calls."""
+
+class _Batches:
+    """Several batches of one model at one revision, in the library."""
+
+    def __init__(self, batches: Sequence[FaultFreeBatch]) -> None:
+        self._batches = batches
+        self._routes = batches[0].routes
+        self._outputs = batches[0].production.scored.scores.shape[1]
+        self._width = batches[0].batch.features.matrix.shape[1]
+        columns = [native_columns(batch) for batch in batches]
+        entities = self._routes.shape.entities
+        self._native: NativeBatches = NATIVE_BATCHES(columns, self._outputs, entities, self._width)
+
+    def counts_by_arm(self) -> Iterator[tuple[LoadedVersion, int, ObservationCounts]]:
         for participant, arm, _ in self._arms():
-            keep = evidence_sampled(self.routes, arm)
-            edges = self.routes.score_edges
-            told = self._native.tally(arm == ARM_CANARY, LATENCY_BINS, edges, keep)
-            if told is not None:
-                yield participant, arm, self._observation_counts(arm, *told)
+            sampled = evidence_sampled(self._routes, arm)
+            edges = self._routes.score_edges
+            counts = self._native.count_observations(
+                arm == ARM_CANARY, LATENCY_BINS, edges, sampled
+            )
+            if counts is not None:
+                yield participant.version, arm, self._observation_counts(arm, *counts)
+
+    def journal_records(self) -> Iterator[bytes]:
+        sampled = self._routes.limits.journal_sampled
+        for participant, arm, role in self._arms():
+            columns = _column_list(participant)
+            width = self._width if columns is None else len(columns)
+            header = served_batch_header(self._routes, participant.version, width, self._outputs)
+            payload = self._native.record(
+                arm == ARM_CANARY, header.SerializeToString(), role, sampled, columns
+            )
+            if payload is not None:
+                yield payload
+
+    def shadow_copies(self) -> Iterator[ShadowCopies]:
+        for participant, sample_bp in self._routes.shadows:
+            columns = _column_list(participant)
+            prefix = sample_prefix(self._routes, participant)
+            copied = self._native.copies(prefix, sample_bp, columns)
+            if copied is None:
+                continue
+            matrix, row_offsets, key_hash, scores, flags = copied
+            width = self._width if columns is None else len(columns)
+            yield ShadowCopies(
+                routes=self._routes,
+                version=participant.version,
+                matrix=np.frombuffer(matrix, np.float32).reshape(-1, width),
+                row_offsets=np.frombuffer(row_offsets, np.uint32),
+                key_hash=np.frombuffer(key_hash, np.uint64),
+                production_scores=np.frombuffer(scores, np.float32),
+                flags=np.frombuffer(flags, np.uint32),
+            )
 
     def _arms(self) -> Iterator[tuple[Participant, int, int]]:
-        yield self.routes.production, ARM_PRODUCTION, PRODUCTION
-        if self.routes.canary is not None:
-            yield self.routes.canary, ARM_CANARY, CANARY
+        """Yield (participant, turnout.v1.Arm, turnout.v1.Role) of each arm."""
+        yield self._routes.production, ARM_PRODUCTION, PRODUCTION
+        if self._routes.canary is not None:
+            yield self._routes.canary, ARM_CANARY, CANARY
 
     def _observation_counts(
         self,
@@ -127,86 +186,62 @@ class NativeFaultFreeBatches:
     ) -> ObservationCounts:
         faults = np.zeros(len(Fault), dtype=np.int64)
         faults[Fault.NONE] = calls
-        counted = np.frombuffer(scores, np.int64)
+        histogram = np.frombuffer(scores, np.int64)
         metrics = (METRIC_SCORE, METRIC_LATENCY, METRIC_TIMEOUT)
         return ObservationCounts(
             faults=faults,
             rows=rows,
             flags=tuple(flags),
             latency=np.frombuffer(latency, np.int64),
-            scores=counted,
-            all_scores=counted,
+            scores=histogram,
+            all_scores=histogram,
             holdout=holdout,
-            broken=count_broken_rows(self._batches) if arm == ARM_PRODUCTION else 0,
-            records={metric: told for metric, told in zip(metrics, records, strict=True) if told},
+            broken=self._broken_rows() if arm == ARM_PRODUCTION else 0,
+            records={m: fields for m, fields in zip(metrics, records, strict=True) if fields},
         )
 
-    def served_records(self, sampled: int) -> Iterator[bytes]:
-        """Yield each version's answers as a ServedBatch, of keys whose hash ends below *keep*."""
-        for participant, arm, role in self._arms():
-            columns = _columns(participant)
-            width = self._width if columns is None else len(columns)
-            begins = served_batch_header(self.routes, participant.version, width, self._outputs)
-            said = begins.SerializeToString()
-            told = self._native.record(arm == ARM_CANARY, said, role, sampled, columns)
-            if told is not None:
-                yield told
-
-    def shadow_copies(self) -> Iterator[Copies]:
-        """Yield what each shadow is to score."""
-        routes = self.routes
-        for participant, sample_bp in routes.shadows:
-            columns = _columns(participant)
-            before = sample_prefix(routes, participant)
-            copied = self._native.copies(before, sample_bp, columns)
-            if copied is None:
-                continue
-            matrix, row_offsets, key_hash, expected, flags = copied
-            width = self._width if columns is None else len(columns)
-            yield Copies(
-                routes=routes,
-                version=participant.version,
-                matrix=np.frombuffer(matrix, np.float32).reshape(-1, width),
-                row_offsets=np.frombuffer(row_offsets, np.uint32),
-                key_hash=np.frombuffer(key_hash, np.uint64),
-                expected=np.frombuffer(expected, np.float32),
-                flags=np.frombuffer(flags, np.uint32),
-            )
+    def _broken_rows(self) -> int:
+        """Return the stored rows with a wrong hash or id, in batches that production answered."""
+        return sum(
+            record.batch.features.broken
+            for record in self._batches
+            if record.production.prediction_ids
+        )
 
 
-def _columns(participant: Participant) -> list[int] | None:
+def _column_list(participant: Participant) -> list[int] | None:
     columns: NDArray[np.intp] | None = participant.columns
     return None if columns is None else columns.tolist()
 
 
-def _native_columns(fault_free: FaultFreeBatch) -> tuple[Any, ...]:
-    """One batch as `ingress/src/python_clean.rs` takes it: bytes cost a third of lent arrays."""
-    batch = fault_free.batch
-    calls, drawn, looked = batch.calls, batch.assignment, batch.features
-    entities, keys = calls.entity_offsets, drawn.keys
+def native_columns(record: FaultFreeBatch) -> tuple[Any, ...]:
+    """Return one batch as the library takes it. Bytes cost a third of arrays that are lent."""
+    batch = record.batch
+    calls, assignment, features = batch.calls, batch.assignment, batch.features
+    entities, keys = calls.entity_offsets, assignment.keys
     return (
         (
-            None if drawn.arm is None else drawn.arm.tobytes(),
-            drawn.key_hash.tobytes(),
+            None if assignment.arm is None else assignment.arm.tobytes(),
+            assignment.key_hash.tobytes(),
             calls.arrived_ns.tobytes(),
             calls.row_offsets.tobytes(),
-            None if drawn.holdout is None else drawn.holdout.tobytes(),
+            None if assignment.holdout is None else assignment.holdout.tobytes(),
         ),
         (
-            fault_free.flags.tobytes(),
-            looked.flags.tobytes(),
-            looked.matrix.tobytes(),
+            record.flags.tobytes(),
+            features.flags.tobytes(),
+            features.matrix.tobytes(),
             batch.read_unix_ns,
         ),
         (calls.entity_ids, entities[:-1].tobytes(), entities[1:].tobytes()),
         (keys.buffer, keys.starts.tobytes(), keys.ends.tobytes()),
-        _native_result(batch, fault_free.production),
-        None if fault_free.canary is None else _native_result(batch, fault_free.canary),
+        _native_result(batch, record.production),
+        None if record.canary is None else _native_result(batch, record.canary),
     )
 
 
 def _native_result(batch: Batch, result: VersionResult) -> tuple[Any, ...]:
     routes, scored = batch.routes, result.scored
     overdue = routes.compared and scored.overdue(routes.limits.canary_ns)
-    done_ns = result.compared_end_ns(batch) if routes.compared else result.answered_ns
-    return scored.scores.tobytes(), result.answered_ns, done_ns, overdue, result.prediction_ids
+    end_ns = result.compared_end_ns(batch) if routes.compared else result.answered_ns
+    return scored.scores.tobytes(), result.answered_ns, end_ns, overdue, result.prediction_ids

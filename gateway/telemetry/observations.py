@@ -1,8 +1,7 @@
-"""What one version did with some calls, and what is counted of it: counts that add, and evidence.
+"""What a version did with some calls, and how that is counted: counts that add, and evidence.
 
-`Told` lies call by call and row by row; `tally` counts it in a dozen numpy calls, however many
-calls there are. `gateway.telemetry.native_observations` counts batches without a fault, to the same
-bits.
+`Observations` has one item for each call or row. `count_observations` counts them in about a dozen
+numpy calls, however many there are. C is the number of calls, R the number of their rows.
 """
 
 from collections.abc import Sequence
@@ -11,21 +10,24 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.batch_keys import KEY_SAMPLE_ALL, in_key_sample
+from gateway.columns import row_counts
+from gateway.key_column import KEY_SAMPLE_ALL, in_key_sample
 from gateway.models.executor import Fault
-from gateway.rows import counts_of
+from gateway.models.routes import Routes
 from gateway.telemetry import packed_fields
 from protos import predict_pb2, window_pb2
 from stats.latency import BINS, latency_bins
 
 JOINT_STRIDE = 64
-"""Pairs.joint_index = production bin * 64 + shadow bin: room for 60 bins and NaN, +inf, -inf."""
+"""PairCounts.joint_index is production bin * 64 + shadow bin. There is room for 60 bins, NaN, +inf
+and -inf."""
 
 NOT_COMPARED = JOINT_STRIDE - 1
-"""The bin of a score whose row the store did not have, or not in time: its key counts, its score
-says nothing. Certificates know no such rows; while the store is slow they are many and all alike.
-"""
-KEY_HASH, BIN, EXPECTED_BIN, BATCH_CALLS = (
+"""The bin of a score whose row was missing in the store or not read in time. The key counts, the
+score is not compared: an approved shift has no such rows, and while the store is slow there are
+many
+of them and all are alike."""
+KEY_HASH, BIN, PRODUCTION_BIN, BATCH_CALLS = (
     window_pb2.KeyRecords.DESCRIPTOR.fields_by_name[name].number
     for name in ("key_hash", "bin", "production_bin", "batch_calls")
 )
@@ -36,7 +38,7 @@ ROW_FLAGS = (
     predict_pb2.DEFAULTED,
     predict_pb2.DEGRADED,
 )
-"""Those that are counted, in the order of Tally.flags."""
+"""The row flags that are counted, in the order of ObservationCounts.flags."""
 
 METRIC_BY_FAULT = {
     Fault.RAISED: window_pb2.METRIC_ERROR,
@@ -47,70 +49,72 @@ METRIC_BY_FAULT = {
 
 @dataclass(slots=True)
 class Observations:
-    """What one version did with some calls of a batch, all of one arm."""
+    """What one version did with C calls of one arm, which have R rows."""
 
     key_hash: NDArray[np.uint64]
-    """(C,)."""
+    """(C,) evidence keys."""
     faults: NDArray[np.uint8]
-    """(C,) gateway.models.executor.Fault of this version, whoever answered in the end."""
+    """(C,) Fault of this version, whichever version answered the call in the end."""
     holdout: NDArray[np.bool_] | None
-    """(C,) in the control group: no evidence. None: nobody."""
+    """(C,) True for the control group, which gives no evidence. None: no call is in it."""
     latency_ns: NDArray[np.int64]
-    """(C,) from arrival to answer."""
+    """(C,) time from arrival to answer."""
     scores: NDArray[np.float32]
-    """(R,) first output of every row; NaN in calls that raised or came late."""
+    """(R,) first output of every row. NaN in calls that raised or came late."""
     expected: NDArray[np.float32] | None
-    """(R,) production's first output on the same rows, where it scored them."""
+    """(R,) production's first output on the same rows. None if production did not score them."""
     row_offsets: NDArray[np.uint32]
-    """(C + 1,)."""
+    """(C + 1,) where the rows of each call begin."""
     flags: NDArray[np.uint32]
-    """(R,) RowFlag bits."""
+    """(R,) turnout.v1.RowFlag bits."""
     fallbacks: int = 0
+    """Calls that this version was to answer and another version did."""
     broken: int = 0
+    """Stored rows with a wrong hash or id."""
     compared_latency_ns: NDArray[np.int64] | None = None
-    """(C,) by which arms are compared: from arrival until the versions were asked, and the
-    processor time that this one then took. None: latency_ns."""
+    """(C,) latency by which arms are compared: the wait until the versions were given the batch,
+    plus the processor time of this version's run. None: latency_ns."""
     overdue: NDArray[np.bool_] | None = None
-    """(C,) answered, but the run took longer than a canary may: evidence against either arm, so
-    that a slow host accuses nobody. None: none."""
+    """(C,) True if the call was answered and the run exceeded a canary's budget. This is evidence
+    against either arm alike, so a slow host accuses none. None: no call."""
     batch_calls: NDArray[np.int64] | None = None
-    """(C,) calls of all arms in the batch each was scored in. None: alone."""
+    """(C,) number of calls of all arms in the batch in which each call was scored. None: 1 each."""
 
     @staticmethod
     def concatenated(parts: "Sequence[Observations]") -> "Observations":
-        """Several batches' worth as one."""
+        """Return the observations of several batches as one."""
         if len(parts) == 1:
             return parts[0]
-        lengths = np.concatenate([counts_of(told.row_offsets) for told in parts])
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint32)
-        held_out = [told.holdout for told in parts if told.holdout is not None]
-        expected = [told.expected for told in parts if told.expected is not None]
+        counts = np.concatenate([row_counts(part.row_offsets) for part in parts])
+        holdout = [part.holdout for part in parts if part.holdout is not None]
+        expected = [part.expected for part in parts if part.expected is not None]
         return Observations(
-            key_hash=np.concatenate([told.key_hash for told in parts]),
-            faults=np.concatenate([told.faults for told in parts]),
-            holdout=np.concatenate(held_out) if len(held_out) == len(parts) else None,
-            latency_ns=np.concatenate([told.latency_ns for told in parts]),
-            scores=np.concatenate([told.scores for told in parts]),
+            key_hash=np.concatenate([part.key_hash for part in parts]),
+            faults=np.concatenate([part.faults for part in parts]),
+            holdout=np.concatenate(holdout) if len(holdout) == len(parts) else None,
+            latency_ns=np.concatenate([part.latency_ns for part in parts]),
+            scores=np.concatenate([part.scores for part in parts]),
             expected=np.concatenate(expected) if len(expected) == len(parts) else None,
-            row_offsets=offsets,
-            flags=np.concatenate([told.flags for told in parts]),
-            fallbacks=sum(told.fallbacks for told in parts),
-            broken=sum(told.broken for told in parts),
-            compared_latency_ns=np.concatenate(
-                [
-                    told.latency_ns
-                    if told.compared_latency_ns is None
-                    else told.compared_latency_ns
-                    for told in parts
-                ]
-            ),
+            row_offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.uint32),
+            flags=np.concatenate([part.flags for part in parts]),
+            fallbacks=sum(part.fallbacks for part in parts),
+            broken=sum(part.broken for part in parts),
+            compared_latency_ns=np.concatenate([part.compared() for part in parts]),
             overdue=_overdue(parts),
-            batch_calls=np.concatenate([_batch_sizes(told) for told in parts]),
+            batch_calls=np.concatenate([_batch_sizes(part) for part in parts]),
         )
+
+    def compared(self) -> NDArray[np.int64]:
+        """Return the (C,) latencies by which arms are compared, in ns."""
+        compared_ns = self.compared_latency_ns
+        return self.latency_ns if compared_ns is None else compared_ns
 
 
 def reference_bins(scores: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the reference bin of each score: 0..J-1, J for NaN, J+1 for +inf, J+2 for -inf."""
+    """Return the reference bin of each score: 0 to J-1, J for NaN, J+1 for +inf, J+2 for -inf.
+
+    edges  (J - 1,) between the bins.
+    """
     bins = np.searchsorted(edges, scores, side="left")
     if not np.isfinite(scores).all():
         after = len(edges) + 1
@@ -122,137 +126,145 @@ def reference_bins(scores: NDArray[np.float32], edges: NDArray[np.float32]) -> N
 
 @dataclass(slots=True)
 class ObservationCounts:
-    """What was counted of some calls of one version."""
+    """The numbers that observations add up to, and the evidence in them."""
 
     faults: NDArray[np.int64]
-    """(len(Fault),) calls by what became of them; at 0 those it answered."""
+    """(len(Fault),) calls by fault. Item 0 counts the calls that were answered."""
     rows: int
     flags: tuple[int, ...]
-    """Rows that bear each of ROW_FLAGS."""
+    """Number of rows with each of ROW_FLAGS."""
     latency: NDArray[np.int64]
-    """(BINS,) of the calls it answered."""
+    """(BINS,) latency histogram of the calls that were answered."""
     scores: NDArray[np.int64]
-    """(JOINT_STRIDE,) of the rows that it gave a score for."""
+    """(JOINT_STRIDE,) histogram of the rows that got a score."""
     all_scores: NDArray[np.int64]
-    """(JOINT_STRIDE,) of every row, those of its faults among them."""
+    """(JOINT_STRIDE,) histogram of every row, those of faulty calls included."""
     holdout: int = 0
     fallbacks: int = 0
     broken: int = 0
     records: dict[int, bytes] = field(default_factory=dict)
-    """Metric -> evidence by key, as fields of a turnout.v1.Records: what is appended adds."""
+    """Metric -> evidence by key, as encoded fields of turnout.v1.KeyRecords. Concatenating adds."""
 
 
 def count_observations(
-    observations: Observations, edges: NDArray[np.float32], evidence_sampled: int | None
+    observations: Observations, edges: NDArray[np.float32], sampled: int | None
 ) -> ObservationCounts:
-    """Count what one version did. A dozen numpy calls, whatever its size.
+    """Count what one version did.
 
-    edges          (J - 1,) between the reference bins of scores.
-    evidence_keep  of 65,536 residues of a key's hash, those whose scores and latencies are
-                   evidence; None: nothing is, because no arms are compared.
+    edges    (J - 1,) between the reference bins of scores.
+    sampled  evidence holds scores and latencies of the keys whose hash modulo 65,536 is below
+             this. None: no evidence, because no arms are compared.
     """
     binned = reference_bins(observations.scores, edges)
-    scores = every = np.bincount(binned, minlength=JOINT_STRIDE)
-    answered_ns, faults = (
-        observations.latency_ns,
-        np.bincount(observations.faults, minlength=len(Fault)),
-    )
+    scores = all_scores = np.bincount(binned, minlength=JOINT_STRIDE)
+    answered_ns = observations.latency_ns
+    faults = np.bincount(observations.faults, minlength=len(Fault))
+    # Leave faulty calls out of the latencies, and calls without a score out of the scores.
     if faults[Fault.NONE] < len(observations.faults):
-        answered_ns = answered_ns[observations.faults == Fault.NONE]
-        gave = (observations.faults == Fault.NONE) | (observations.faults == Fault.NOT_FINITE)
-        scored = binned[np.repeat(gave, counts_of(observations.row_offsets))]
-        scores = np.bincount(scored, minlength=JOINT_STRIDE)
-    flagged = observations.flags.any()
+        answered = observations.faults == Fault.NONE
+        answered_ns = answered_ns[answered]
+        has_score = answered | (observations.faults == Fault.NOT_FINITE)
+        rows_with_score = np.repeat(has_score, row_counts(observations.row_offsets))
+        scores = np.bincount(binned[rows_with_score], minlength=JOINT_STRIDE)
+    # Count the flags, which are nearly always all zero.
+    flags, flagged = observations.flags, observations.flags.any()
+    holdout = observations.holdout
+    records: dict[int, bytes] = {}
+    if sampled is not None:
+        records = _encode_evidence(observations, binned, edges, sampled)
     return ObservationCounts(
         faults=faults,
         rows=len(observations.scores),
-        flags=tuple(
-            int(np.count_nonzero(observations.flags & f)) if flagged else 0 for f in ROW_FLAGS
-        ),
+        flags=tuple(int(np.count_nonzero(flags & f)) if flagged else 0 for f in ROW_FLAGS),
         latency=np.bincount(latency_bins(answered_ns), minlength=BINS),
         scores=scores,
-        all_scores=every,
-        holdout=0 if observations.holdout is None else int(np.count_nonzero(observations.holdout)),
+        all_scores=all_scores,
+        holdout=0 if holdout is None else int(np.count_nonzero(holdout)),
         fallbacks=observations.fallbacks,
         broken=observations.broken,
-        records={}
-        if evidence_sampled is None
-        else _encode_evidence(observations, binned, edges, evidence_sampled),
+        records=records,
     )
+
+
+def evidence_sampled(routes: Routes, arm: int) -> int | None:
+    """Return how many of 65,536 key residues give evidence for *arm*; None if none do.
+
+    There is evidence only while a rollout compares arms that the split has drawn.
+    """
+    drawn = arm in (window_pb2.ARM_PRODUCTION, window_pb2.ARM_CANARY, window_pb2.ARM_STANDBY)
+    return routes.limits.evidence_sampled if drawn and routes.compared else None
 
 
 def _encode_evidence(
     observations: Observations,
     binned: NDArray[np.int64],
     edges: NDArray[np.float32],
-    evidence_sampled: int,
+    sampled: int,
 ) -> dict[int, bytes]:
-    """Return every error-like event, and scores and latencies of the keys kept.
+    """Return every error-like event, and scores and latencies of the sampled keys.
 
     binned  (R,) reference bins of the scores.
     """
     records: dict[int, bytes] = {}
-    counted = True if observations.holdout is None else ~observations.holdout
+    gives_evidence = True if observations.holdout is None else ~observations.holdout
+    # Errors, NaN and timeouts: every event counts, sampled or not.
     for fault, metric in METRIC_BY_FAULT.items():
         hit = observations.faults == fault
         if fault is Fault.LATE and observations.overdue is not None:
             hit = hit | observations.overdue
-        hit = hit & counted
+        hit = hit & gives_evidence
         if hit.any():
-            none = np.zeros(np.count_nonzero(hit), dtype=np.int64)
+            no_bins = np.zeros(np.count_nonzero(hit), dtype=np.int64)
             batch_calls = _batch_sizes(observations)[hit] if fault is Fault.LATE else None
-            records[metric] = _encode_records(observations.key_hash[hit], none, None, batch_calls)
-    good = (observations.faults == Fault.NONE) & counted
-    if evidence_sampled < KEY_SAMPLE_ALL:
-        good &= in_key_sample(observations.key_hash, evidence_sampled)
-    if not good.any():
+            keys = observations.key_hash[hit]
+            records[metric] = _encode_records(keys, no_bins, None, batch_calls)
+    # Scores and latencies of answered calls whose key is in the sample.
+    answered = (observations.faults == Fault.NONE) & gives_evidence
+    if sampled < KEY_SAMPLE_ALL:
+        answered &= in_key_sample(observations.key_hash, sampled)
+    if not answered.any():
         return records
-    first_rows = observations.row_offsets[:-1].astype(np.intp)[good]
-    hashes = observations.key_hash[good]
-    scored = binned[first_rows]
-    scored[(observations.flags[first_rows] & INCOMPLETE_FLAGS) != 0] = NOT_COMPARED
-    expected = (
-        None
-        if observations.expected is None
-        else reference_bins(observations.expected[first_rows], edges)
-    )
-    records[window_pb2.METRIC_SCORE] = _encode_records(hashes, scored, expected, None)
-    took_ns = (
-        observations.latency_ns
-        if observations.compared_latency_ns is None
-        else observations.compared_latency_ns
-    )
-    took = latency_bins(took_ns[good])
-    records[window_pb2.METRIC_LATENCY] = _encode_records(
-        hashes, took, None, _batch_sizes(observations)[good]
-    )
+    first_rows = observations.row_offsets[:-1].astype(np.intp)[answered]
+    keys = observations.key_hash[answered]
+    bins = binned[first_rows]
+    bins[(observations.flags[first_rows] & INCOMPLETE_FLAGS) != 0] = NOT_COMPARED
+    production_bins = None
+    if observations.expected is not None:
+        production_bins = reference_bins(observations.expected[first_rows], edges)
+    records[window_pb2.METRIC_SCORE] = _encode_records(keys, bins, production_bins, None)
+    latencies = latency_bins(observations.compared()[answered])
+    batch_calls = _batch_sizes(observations)[answered]
+    records[window_pb2.METRIC_LATENCY] = _encode_records(keys, latencies, None, batch_calls)
     return records
 
 
 def _encode_records(
     keys: NDArray[np.uint64],
     bins: NDArray[np.int64],
-    expected: NDArray[np.int64] | None,
+    production_bins: NDArray[np.int64] | None,
     batch_calls: NDArray[np.int64] | None,
 ) -> bytes:
+    """Return the packed fields of a turnout.v1.KeyRecords."""
     fields = [packed_fields.fixed64s(KEY_HASH, keys), packed_fields.varints(BIN, bins)]
-    if expected is not None:
-        fields.append(packed_fields.varints(EXPECTED_BIN, expected))
+    if production_bins is not None:
+        fields.append(packed_fields.varints(PRODUCTION_BIN, production_bins))
     if batch_calls is not None:
         fields.append(packed_fields.varints(BATCH_CALLS, batch_calls))
     return b"".join(fields)
 
 
 def _batch_sizes(observations: Observations) -> NDArray[np.int64]:
-    """(C,) how many calls each was scored with, itself among them."""
+    """Return the (C,) number of calls in the batch of each call, itself included."""
     if observations.batch_calls is None:
         return np.ones(len(observations.faults), dtype=np.int64)
     return observations.batch_calls
 
 
 def _overdue(parts: Sequence[Observations]) -> NDArray[np.bool_] | None:
-    if all(told.overdue is None for told in parts):
+    if all(part.overdue is None for part in parts):
         return None
-    return np.concatenate(
-        [np.zeros(len(t.faults), dtype=np.bool_) if t.overdue is None else t.overdue for t in parts]
-    )
+    columns = [
+        np.zeros(len(part.faults), dtype=np.bool_) if part.overdue is None else part.overdue
+        for part in parts
+    ]
+    return np.concatenate(columns)

@@ -1,4 +1,4 @@
-"""Outcomes on their way to those who judge: by version and role, in the second they came."""
+"""Windows of reported outcomes, by version and role, in the second in which the reports came."""
 
 from dataclasses import dataclass, field
 
@@ -8,21 +8,21 @@ from journal.prediction_id import PredictionId
 from protos import window_pb2
 
 WindowKey = tuple[int, str, int, str]
-"""(second, model, the predictions' revision, version)."""
+"""(second, model, revision of the predictions, version)."""
 
 
 @dataclass(slots=True)
 class _Reports:
-    """What was said of one role's predictions under one name."""
+    """The values reported under one name for predictions of one role, with their key hashes."""
 
     keys: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
 
 
 class OutcomeWindows:
-    """The open windows of one worker's outcomes. Touched by the event loop's thread only.
+    """The open outcome windows of one worker. Touched by the event loop's thread only.
 
-    They travel as all windows do: numbered, kept until acknowledged, sent again after a break.
+    They are sent with the other windows (gateway.telemetry.window_stream).
     """
 
     def __init__(self) -> None:
@@ -32,43 +32,44 @@ class OutcomeWindows:
     def record_outcome(
         self, routes: Routes, prediction: PredictionId, name: str, value: float, unix_ns: int
     ) -> None:
-        """Note a report that is on disk, while a rollout compares the version that answered.
+        """Add one report that is on disk, if a rollout compares the version that answered.
 
-        Not of the control group, and not of a version that no arm of this moment has: the rollout
-        that drew its key is over.
+        Left out are predictions of the holdout, and of versions that no arm has now: the rollout
+        that assigned their keys is over.
         """
-        version = _answered_by(routes, prediction)
+        version = _answering_version(routes, prediction)
         if prediction.holdout or not routes.deployment.rollout_id or version is None:
             return
-        cut = (unix_ns // NS_PER_SECOND, routes.model, prediction.revision, version.label)
-        if cut not in self._open:
-            self._open[cut] = window_pb2.Window(
+        key = (unix_ns // NS_PER_SECOND, routes.model, prediction.revision, version.label)
+        if key not in self._open:
+            self._open[key] = window_pb2.Window(
                 model=routes.model,
                 version=version.label,
                 version_digest=version.digest8,
                 revision=prediction.revision,
-                second=cut[0],
+                second=key[0],
                 start_unix_ns=unix_ns,
             )
-            self._reports[cut] = {}
-        reports = self._reports[cut].setdefault((prediction.role, name), _Reports())
+            self._reports[key] = {}
+        reports = self._reports[key].setdefault((prediction.role, name), _Reports())
         reports.keys.append(prediction.key_hash)
         reports.values.append(value)
 
     def close_windows(self, unix_ns: int, *, everything: bool = False) -> list[window_pb2.Window]:
-        """Close the windows of seconds that are over (or all of them) and return them."""
-        over = [cut for cut in self._open if everything or cut[0] < unix_ns // NS_PER_SECOND]
-        return [self._finished(cut, unix_ns) for cut in over]
+        """Close the windows whose second is over, or all with *everything*, and return them."""
+        second = unix_ns // NS_PER_SECOND
+        over = [key for key in self._open if everything or key[0] < second]
+        return [self._finished(key, unix_ns) for key in over]
 
-    def _finished(self, cut: WindowKey, unix_ns: int) -> window_pb2.Window:
-        message = self._open.pop(cut)
+    def _finished(self, key: WindowKey, unix_ns: int) -> window_pb2.Window:
+        message = self._open.pop(key)
         message.end_unix_ns = unix_ns
-        for (role, name), reports in sorted(self._reports.pop(cut).items()):
+        for (role, name), reports in sorted(self._reports.pop(key).items()):
             message.outcomes.add(role=role, name=name, key_hash=reports.keys, value=reports.values)
         return message
 
 
-def _answered_by(routes: Routes, prediction: PredictionId) -> LoadedVersion | None:
+def _answering_version(routes: Routes, prediction: PredictionId) -> LoadedVersion | None:
     for participant in (routes.production, routes.canary, routes.standby):
         if participant is not None and participant.version.id[:8] == prediction.version:
             return participant.version

@@ -1,107 +1,156 @@
-"""What happens after a reply: count, compare with shadows, keep. None of it can delay a caller.
+"""The recorder: counters, windows, journal records and shadow copies, after the replies.
 
-A batch only notes references here; counting and writing happen for many batches at once, every
-20 ms, so that a small batch does not pay for them.
+Nothing here can delay a caller. The request path hands over reply records that only hold
+references. Every 20 ms the recorder folds the records that wait, many at once, so that a small
+batch does not pay for counting and encoding.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gateway.batch_keys import KEY_SAMPLE_ALL, in_key_sample
+from gateway.batch import Batch, BatchSlice, FeatureRows
 from gateway.clock import Clock
 from gateway.models.executor import Fault, Scored
 from gateway.models.routes import LoadedVersion, Routes
-from gateway.predict.batch import Answer, Batch, BatchSlice, answered_mask
-from gateway.predict.feature_lookup import FeatureRows
-from gateway.shadow.shadows import Copies, Shadows, sample_keys
 from gateway.status import Refusal
-from gateway.telemetry.fault_free import FaultFreeBatch
-from gateway.telemetry.journal_records import (
-    ServedAnswer,
-    SingleCallAnswer,
-    SingleCallRow,
-    encode_served_answers,
-    single_call_observations,
-    single_call_record,
-)
+from gateway.telemetry.folding import ReplyRecord
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.native_observations import combine_batches
-from gateway.telemetry.observations import ObservationCounts, Observations, count_observations
-from gateway.telemetry.windows import NS_PER_SECOND, Windows, evidence_sampled
+from gateway.telemetry.observations import ObservationCounts
+from gateway.telemetry.shadow_copies import CopySink, copies_of_slice
+from gateway.telemetry.windows import NS_PER_SECOND, Windows
 from protos import predict_pb2, window_pb2
 
 FOLD_S = 0.02
-"""How long counts and served vectors wait: the most a killed worker's journal loses, where a few
+"""How long a record waits for others. A killed worker's journal lacks at most this much if few
 models are busy."""
 FOLD_TIME_BUDGET_NS = 1_500_000
-"""Of FOLD_S. One version's fold costs some .2 ms however few its calls: 30 of them, 50 times a
-second, took a third of a core. What is left waits for the next turn, oldest first."""
+"""Time that one turn of the event loop may spend on folding. A fold costs about .2 ms however few
+calls it has, so 30 busy models folded 50 times a second took a third of a core. Records that are
+left wait for the next turn, and the oldest go first."""
 FOLD_AGE_NS_MAX = 250_000_000
-"""No longer: then all is folded at once."""
+"""If the oldest record waits longer than this, one turn folds all records."""
 FOLD_ROWS = 4_096
+"""A group of records with so many rows is folded at once."""
 
 FEATURE_FLAGS = [
     (name.lower(), predict_pb2.RowFlag.Value(name))
     for name in ("MISSING", "STALE", "DEFAULTED", "DEGRADED")
 ]
-"""Those that say how a row was read, by the names of turnout_feature_rows_total's kinds."""
+"""The label values of turnout_feature_rows_total, and the row flag that each one counts."""
 
 ROLE_BY_ARM = {arm: name.removeprefix("ARM_").lower() for name, arm in window_pb2.Arm.items()}
 CALL_OUTCOMES = ["answered", *(fault.name.lower() for fault in list(Fault)[1:])]
 
 
 class JournalWriter(Protocol):
-    """journal.writer.Writer, or a fake of it."""
+    """Appends records to a journal: journal.writer.JournalAppender, or a fake of it in tests."""
 
     @property
     def healthy(self) -> bool:
-        """False once the disk has refused."""
+        """False after the disk has refused a record."""
         ...
 
     def append(self, payload: bytes) -> None:
-        """Queue one record; never blocks, drops and counts when it must."""
+        """Queue one record. Never blocks; a record that finds the queue full is dropped."""
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class RecorderStatistics:
+    """What waits in a recorder at one moment."""
+
+    groups: int
+    records: int
+    rows: int
+    oldest_ms: float
+    """Age of the oldest record; 0 if none waits."""
+    journal_healthy: bool
+
+
+@dataclass(slots=True)
+class _Group:
+    """Records that will be folded together."""
+
+    records: list[ReplyRecord]
+    since_ns: int
+    """Monotonic time of the first record."""
+    rows: int = 0
+
+
 class Recorder:
-    """Everything that hears of a batch after its callers do."""
+    """Counts and keeps what happened to calls. Touched by the event loop's thread only.
+
+    copy_sink       takes the shadow copies.
+    served_journal  takes the served vectors and scores.
+    on_guard        is called with each hard guard, which must be sent at once.
+    """
 
     def __init__(
         self,
         windows: Windows,
         metrics: Metrics,
-        shadows: Shadows,
+        copy_sink: CopySink,
         served_journal: JournalWriter,
         clock: Clock,
         on_guard: Callable[[window_pb2.HardGuard], None],
     ) -> None:
         self._windows = windows
         self._metrics = metrics
-        self.shadows = shadows
+        self._copy_sink = copy_sink
         self._served_journal = served_journal
         self._clock = clock
         self._on_guard = on_guard
-        self._pending_observations: dict[tuple[int, str, int, int], _PendingObservations] = {}
-        self._pending_served: dict[tuple[int, str], _PendingServed] = {}
-        self._pending_fault_free: dict[tuple[int, int], _PendingFaultFree] = {}
-        self._pending_single_calls: list[SingleCallAnswer] = []
+        self._groups: dict[Hashable, _Group] = {}
+        """In the order of their first record, so the first group is the oldest."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def journal_healthy(self) -> bool:
-        """Whether served vectors can be written."""
+        """Whether served vectors can be written to the journal."""
         return self._served_journal.healthy
+
+    def statistics(self) -> RecorderStatistics:
+        """Return a snapshot of what waits to be folded."""
+        groups = self._groups.values()
+        oldest_ns = self._clock.now_ns() - self._oldest_ns()
+        return RecorderStatistics(
+            groups=len(groups),
+            records=sum(len(group.records) for group in groups),
+            rows=sum(group.rows for group in groups),
+            oldest_ms=oldest_ns / 1e6,
+            journal_healthy=self.journal_healthy,
+        )
+
+    # Answered calls
+
+    def record(self, record: ReplyRecord) -> None:
+        """Take a reply record. It is folded together with its like within FOLD_S."""
+        second = record.at_unix_ns // NS_PER_SECOND
+        key = (type(record), id(record.routes), record.group, second)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group([], self._clock.now_ns())
+            self._fold_soon()
+        group.records.append(record)
+        group.rows += record.rows
+        if group.rows >= FOLD_ROWS:
+            self.fold()
+
+    def offer_shadow_copies(self, batch: Batch, batch_slice: BatchSlice, scored: Scored) -> None:
+        """Offer copies of the rows that production scored to the shadows of the model."""
+        for copies in copies_of_slice(batch, batch_slice, scored):
+            self._copy_sink.offer(copies)
+
+    # Calls that no version answered, and reads
 
     def record_feature_read(self, routes: Routes, features: FeatureRows) -> None:
         """Count one batch and how its features were read."""
-        metrics, rows = self._metrics, len(features.flags)
-        metrics.count_batch(rows)
+        metrics = self._metrics
+        metrics.count_batch(len(features.flags))
         if routes.reads:
             metrics.count_feature_reads(features.read_failure or "ok")
         if features.flags.any():
@@ -112,31 +161,29 @@ class Recorder:
         if features.broken:
             metrics.count_feature_rows(routes.model, "broken", features.broken)
 
-    def record_single_feature_read(self, routes: Routes, row: SingleCallRow) -> None:
-        """Count how the row of a lone call was read."""
+    def record_single_read(
+        self, routes: Routes, flags: int, broken: int, read_failure: str
+    ) -> None:
+        """Count one call of one row and how its features were read."""
         metrics = self._metrics
         metrics.count_batch(1)
         if routes.reads:
-            metrics.count_feature_reads(row.read_failure or "ok")
-        for name, flag in FEATURE_FLAGS if row.flags else ():
-            if row.flags & flag:
+            metrics.count_feature_reads(read_failure or "ok")
+        for name, flag in FEATURE_FLAGS if flags else ():
+            if flags & flag:
                 metrics.count_feature_rows(routes.model, name, 1)
-        if row.broken:
-            metrics.count_feature_rows(routes.model, "broken", row.broken)
-
-    def record_single_call(self, answer: SingleCallAnswer) -> None:
-        """Note one answer to a lone call; counted and kept with its neighbours, in a moment."""
-        self._pending_single_calls.append(answer)
-        if self._timer is None:
-            self._fold_soon()
-        if len(self._pending_single_calls) >= FOLD_ROWS:
-            self.fold()
+        if broken:
+            metrics.count_feature_rows(routes.model, "broken", broken)
 
     def record_refusals(
-        self, routes: Routes | None, model: str, refusal: Refusal, calls: int
+        self, routes: Routes | None, model: str, refusal: Refusal, calls: int, *, reason: str
     ) -> None:
-        """Count calls that the core refused before any version saw them."""
-        self._metrics.count_refusals(model if routes else "other", refusal.code.name, "core", calls)
+        """Count calls that were refused before any version saw them.
+
+        routes  None if the model is not deployed.
+        reason  where they were refused: "ingress" or "pipeline".
+        """
+        self._metrics.count_refusals(model or "other", refusal.code.name, reason, calls)
         if routes is not None:
             self._windows.add_refusals(routes, calls, self._clock.unix_ns())
 
@@ -144,159 +191,16 @@ class Recorder:
         """Count calls that no version could answer."""
         self._metrics.count_refusals(routes.model, refusal.code.name, "model", calls)
 
-    def record_fault_free_batch(self, fault_free: FaultFreeBatch) -> None:
-        """Note a batch without a fault: counted, kept and copied with its neighbours, soon."""
-        key = (id(fault_free.batch.routes), fault_free.at_unix_ns // NS_PER_SECOND)
-        noted = self._pending_fault_free.get(key)
-        if noted is None:
-            noted = self._pending_fault_free[key] = _PendingFaultFree(self._clock.now_ns(), [])
-            self._fold_soon()
-        noted.batches.append(fault_free)
-        noted.rows += len(fault_free.flags)
-        if noted.rows >= FOLD_ROWS:
-            self.fold()
-
-    def record_observations(
-        self, routes: Routes, version: LoadedVersion, arm: int, observations: Observations
-    ) -> None:
-        """Note what one version did with its calls; counted with its neighbours, in a moment."""
-        unix_ns = self._clock.unix_ns()
-        key = (id(routes), version.label, arm, unix_ns // NS_PER_SECOND)
-        noted = self._pending_observations.get(key)
-        if noted is None:
-            now_ns = self._clock.now_ns()
-            noted = self._pending_observations[key] = _PendingObservations(
-                routes, version, arm, unix_ns, [], now_ns
-            )
-            self._fold_soon()
-        noted.observations.append(observations)
-        noted.rows += len(observations.scores)
-        if noted.rows >= FOLD_ROWS:
-            self.fold()
-
-    def _fold_soon(self) -> None:
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FOLD_S, self._fold_within_budget)
-
-    def fold(self) -> None:
-        """Count and keep everything noted so far: a few numpy calls for many batches."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        while self._has_pending:
-            self._fold_oldest()
-        if self._pending_single_calls:
-            self._fold_single_calls()
-        self.shadows.send_pending()
-
-    @property
-    def _has_pending(self) -> bool:
-        return bool(self._pending_fault_free or self._pending_observations or self._pending_served)
-
-    def _fold_within_budget(self) -> None:
-        """The oldest, as long as this turn's time lasts."""
-        self._timer = None
-        began_ns = self._clock.now_ns()
-        if self._pending_single_calls:
-            self._fold_single_calls()
-        while self._has_pending:
-            self._fold_oldest()
-            now_ns = self._clock.now_ns()
-            if (
-                now_ns - began_ns > FOLD_TIME_BUDGET_NS
-                and now_ns - self._oldest_pending_ns() < FOLD_AGE_NS_MAX
-            ):
-                break
-        if self._has_pending:
-            self._fold_soon()
-
-    def _fold_oldest(self) -> None:
-        """Of each kind one: a model's clean batches, what one version did, and what it served."""
-        if self._pending_fault_free:
-            self._fold_fault_free(
-                self._pending_fault_free.pop(next(iter(self._pending_fault_free))).batches
-            )
-        if self._pending_observations:
-            noted = self._pending_observations.pop(next(iter(self._pending_observations)))
-            told = Observations.concatenated(noted.observations)
-            self._count_observations(noted.routes, noted.version, noted.arm, told, noted.unix_ns)
-        if self._pending_served:
-            answers = self._pending_served.pop(next(iter(self._pending_served)))
-            self._served_journal.append(encode_served_answers(answers.answers))
-
-    def _oldest_pending_ns(self) -> int:
-        """Monotonic: since when the oldest waits."""
-        oldest: list[_PendingFaultFree | _PendingObservations | _PendingServed] = [
-            *islice(self._pending_fault_free.values(), 1)
-        ]
-        oldest += islice(self._pending_observations.values(), 1)
-        oldest += islice(self._pending_served.values(), 1)
-        return min((one.first_noted_ns for one in oldest), default=self._clock.now_ns())
-
-    def _fold_fault_free(self, fault_free: list[FaultFreeBatch]) -> None:
-        batches = combine_batches(fault_free)
-        routes, unix_ns = fault_free[0].batch.routes, fault_free[0].at_unix_ns
-        for participant, arm, counted in batches.counts_by_arm():
-            self._add_counts(routes, participant.version, arm, counted, unix_ns)
-        for record in batches.served_records(routes.limits.journal_sampled):
-            self._served_journal.append(record)
-        for copies in batches.shadow_copies():
-            self.shadows.offer(copies)
-
-    def _fold_single_calls(self) -> None:
-        groups: dict[tuple[int, int], list[SingleCallAnswer]] = {}
-        for one in self._pending_single_calls:
-            groups.setdefault((id(one.routes), one.at_unix_ns // NS_PER_SECOND), []).append(one)
-        self._pending_single_calls = []
-        for alike in groups.values():
-            first = alike[0]
-            routes, version, unix_ns = first.routes, first.version, first.at_unix_ns
-            for one in alike:
-                self.record_single_feature_read(routes, one.row)
-            arm = window_pb2.ARM_PRODUCTION
-            self._count_observations(routes, version, arm, single_call_observations(alike), unix_ns)
-            keep = routes.limits.journal_sampled
-            remembered = [one for one in alike if one.key_hash % KEY_SAMPLE_ALL < keep]
-            if remembered:
-                self._served_journal.append(single_call_record(remembered).SerializeToString())
-
-    def _count_observations(
-        self,
-        routes: Routes,
-        version: LoadedVersion,
-        arm: int,
-        observations: Observations,
-        unix_ns: int,
-    ) -> None:
-        counted = count_observations(
-            observations, routes.score_edges, evidence_sampled(routes, arm)
-        )
-        self._add_counts(routes, version, arm, counted, unix_ns)
-
-    def _add_counts(
-        self,
-        routes: Routes,
-        version: LoadedVersion,
-        arm: int,
-        counted: ObservationCounts,
-        unix_ns: int,
-    ) -> None:
-        self._windows.add_counts(routes, version, arm, counted, unix_ns)
-        metrics, role = self._metrics, ROLE_BY_ARM[arm]
-        for outcome, calls in zip(CALL_OUTCOMES, counted.faults.tolist(), strict=True):
-            if calls:
-                metrics.count_calls(routes.model, version.label, role, outcome, calls)
-        metrics.count_latency(routes.model, version.label, role, counted.latency)
-        bins = counted.all_scores[: len(routes.score_edges) + 4]
-        metrics.count_scores(routes.model, version.label, role, bins)
-
     def record_canary_skipped(self, routes: Routes, version: LoadedVersion, calls: int) -> None:
-        """Count a canary's calls that the open breaker gave to production unasked."""
+        """Count calls of the canary's share that production answered without blame for the canary.
+
+        That is so if the breaker is open, or if a caller's deadline was shorter than the budget.
+        """
         self._windows.add_canary_skipped(routes, version, calls, self._clock.unix_ns())
-        self._metrics.count_calls(routes.model, version.label, "canary", "passed_over", calls)
+        self._metrics.count_calls(routes.model, version.label, "canary", "skipped", calls)
 
     def report_breaker_open(self, routes: Routes, reason: str, unix_ns: int) -> None:
-        """Say at once that this worker does not ask the canary any more."""
+        """Send a hard guard: this worker does not ask the canary any more."""
         assert routes.canary is not None
         self._on_guard(
             window_pb2.HardGuard(
@@ -310,89 +214,65 @@ class Recorder:
             )
         )
 
-    def record_served(self, batch: Batch, answer: Answer, matrix: NDArray[np.float32]) -> None:
-        """Keep what was served: the vectors exactly as the version saw them, and its scores."""
-        keep = batch.routes.limits.journal_sampled
-        part, version = answer.part, answer.version
-        if keep < KEY_SAMPLE_ALL:
-            places = np.flatnonzero(
-                in_key_sample(batch.assignment.key_hash[part.call_indexes], keep)
-            )
-            if not len(places):
-                return
-            rows = BatchSlice.from_calls(places, part.row_offsets).row_indexes
-            ids = np.frombuffer(answer.prediction_ids, dtype="V64")[places].tobytes()
-            answer = Answer(
-                part.subset(places),
-                version,
-                answer.role,
-                answer.scores[rows],
-                answer.flags[rows],
-                ids,
-            )
-            matrix = matrix[rows]
-        key = (id(batch.routes), version.label)
-        answers = self._pending_served.get(key)
-        if answers is None:
-            answers = self._pending_served[key] = _PendingServed(self._clock.now_ns(), [])
+    # Folding
+
+    def fold(self) -> None:
+        """Fold every record that waits, and send the copies on. Called when windows close, too."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._groups:
+            self._fold_oldest()
+        self._copy_sink.send_pending()
+
+    def _fold_soon(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FOLD_S, self._fold_within_budget)
+
+    def _fold_within_budget(self) -> None:
+        """Fold the oldest groups until this turn's time is spent."""
+        self._timer = None
+        started_ns = self._clock.now_ns()
+        while self._groups:
+            self._fold_oldest()
+            now_ns = self._clock.now_ns()
+            spent = now_ns - started_ns > FOLD_TIME_BUDGET_NS
+            if spent and now_ns - self._oldest_ns() < FOLD_AGE_NS_MAX:
+                break
+        if self._groups:
             self._fold_soon()
-        answers.answers.append(ServedAnswer(batch, answer, matrix))
 
-    def offer_shadow_copies(self, batch: Batch, batch_slice: BatchSlice, scored: Scored) -> None:
-        """Give the shadows copies of the rows that production scored."""
-        for participant, sample_bp in batch.routes.shadows:
-            good = np.flatnonzero(answered_mask(scored))
-            keys = batch.assignment.keys.select(batch_slice.call_index_array()[good])
-            places = good[sample_keys(keys, batch.routes, participant, sample_bp)]
-            if not len(places):
-                continue
-            taken = BatchSlice.from_calls(places, batch_slice.row_offsets)
-            rows = (
-                taken.row_indexes
-                if isinstance(batch_slice.row_indexes, slice)
-                else batch_slice.row_indexes[taken.row_indexes]
-            )
-            self.shadows.offer(
-                Copies(
-                    routes=batch.routes,
-                    version=participant.version,
-                    matrix=participant.matrix(batch.features.matrix)[rows],
-                    row_offsets=taken.row_offsets,
-                    key_hash=batch.assignment.key_hash[batch_slice.call_index_array()[places]],
-                    expected=scored.scores[taken.row_indexes, 0],
-                    flags=batch.features.flags[rows],
-                )
-            )
+    def _oldest_ns(self) -> int:
+        """Return the monotonic time since which the oldest group waits; now if none waits."""
+        for group in self._groups.values():
+            return group.since_ns
+        return self._clock.now_ns()
 
+    def _fold_oldest(self) -> None:
+        group = self._groups.pop(next(iter(self._groups)))
+        first = group.records[0]
+        folded = first.fold(group.records)
+        for version, arm, counts in folded.counts:
+            self._add_counts(first.routes, version, arm, counts, first.at_unix_ns)
+        for payload in folded.journal_records:
+            self._served_journal.append(payload)
+        for copies in folded.shadow_copies:
+            self._copy_sink.offer(copies)
 
-@dataclass(slots=True)
-class _PendingFaultFree:
-    """Clean batches of one model, in one second: not counted yet."""
-
-    first_noted_ns: int
-    """Monotonic: when the first was noted."""
-    batches: list[FaultFreeBatch]
-    rows: int = 0
-
-
-@dataclass(slots=True)
-class _PendingObservations:
-    """What one version did, in one second, of one arm: batches not counted yet."""
-
-    routes: Routes
-    version: LoadedVersion
-    arm: int
-    unix_ns: int
-    observations: list[Observations]
-    first_noted_ns: int
-    """Monotonic: when the first was noted."""
-    rows: int = 0
-
-
-@dataclass(slots=True)
-class _PendingServed:
-    """What one version served: answers not written yet."""
-
-    first_noted_ns: int
-    """Monotonic: when the first was noted."""
-    answers: list[ServedAnswer]
+    def _add_counts(
+        self,
+        routes: Routes,
+        version: LoadedVersion,
+        arm: int,
+        counts: ObservationCounts,
+        unix_ns: int,
+    ) -> None:
+        """Add what one version did to the open windows and to the metrics."""
+        self._windows.add_counts(routes, version, arm, counts, unix_ns)
+        metrics, role = self._metrics, ROLE_BY_ARM[arm]
+        for outcome, calls in zip(CALL_OUTCOMES, counts.faults.tolist(), strict=True):
+            if calls:
+                metrics.count_calls(routes.model, version.label, role, outcome, calls)
+        metrics.count_latency(routes.model, version.label, role, counts.latency)
+        bins = counts.all_scores[: len(routes.score_edges) + 4]
+        metrics.count_scores(routes.model, version.label, role, bins)

@@ -1,4 +1,8 @@
-"""Windows on their way to one sink: numbered, kept until acknowledged, resumed after a break."""
+"""Sends window batches to one sink.
+
+Batches are numbered and kept until the sink acknowledges them. After a lost connection the stream
+resumes behind the last batch that the sink has.
+"""
 
 import asyncio
 import contextlib
@@ -8,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import grpc
 
+from host.retry import Backoff
 from protos import window_pb2, window_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -17,7 +22,11 @@ RETRY_S_MAX = 1.0
 
 
 class WindowStream:
-    """One sink's queue and connection. Everything waits here, nothing waits for it."""
+    """The queue and the connection of one sink; no other part waits for them.
+
+    batches_waiting_max  beyond it the oldest batch is dropped.
+    on_dropped           called with the number of batches dropped.
+    """
 
     def __init__(
         self,
@@ -42,7 +51,7 @@ class WindowStream:
         guards: Sequence[window_pb2.HardGuard],
         unix_ns: int,
     ) -> None:
-        """Queue one batch; when the sink has been silent too long the oldest one goes."""
+        """Queue one batch without waiting; when the queue is full, the oldest batch is dropped."""
         self._sequence += 1
         batch = window_pb2.WindowBatch(
             source=self._source,
@@ -59,7 +68,7 @@ class WindowStream:
         self._wake.set()
 
     async def wait_acknowledged(self, within_s: float) -> bool:
-        """Return True once everything is acknowledged, False when that takes too long."""
+        """Return True once every batch is acknowledged, False when that takes longer."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._all_acknowledged.wait()
@@ -67,38 +76,44 @@ class WindowStream:
 
     async def run(self) -> None:
         """Keep a stream open until cancelled."""
-        pause_s = RETRY_S_MIN
+        # The first pause after a stream that lasted is RETRY_S_MIN; it doubles with each failure.
+        backoff = Backoff(2 * RETRY_S_MIN, RETRY_S_MAX)
         while True:
             try:
                 async with grpc.aio.insecure_channel(self._address) as channel:
                     stub = window_pb2_grpc.WindowSinkStub(channel)  # type: ignore[no-untyped-call]
                     await self._push(stub)
+                backoff.reset()
                 pause_s = RETRY_S_MIN
             except grpc.aio.AioRpcError as error:
                 log.info("window_sink_lost address=%s code=%s", self._address, error.code())
-                pause_s = min(pause_s * 2, RETRY_S_MAX)
+                pause_s = backoff.next_s()
             await asyncio.sleep(pause_s)
 
     async def _push(self, stub: window_pb2_grpc.WindowSinkStub) -> None:
-        """Say who we are, hear what the sink holds, send the rest, and go on."""
-        held = asyncio.get_running_loop().create_future()
-        call = stub.Push(self._batches(held))
+        """Push batches from the first that the sink does not have, until the stream ends.
+
+        The sink's first acknowledgement says which batch it has received last.
+        """
+        first_acknowledged = asyncio.get_running_loop().create_future()
+        call = stub.Push(self._batches(first_acknowledged))
         async for ack in call:
             while self._waiting and self._waiting[0].sequence <= ack.sequence:
                 self._waiting.popleft()
             if not self._waiting:
                 self._all_acknowledged.set()
-            if not held.done():
-                held.set_result(ack.sequence)
+            if not first_acknowledged.done():
+                first_acknowledged.set_result(ack.sequence)
 
     async def _batches(
         self, acknowledged: "asyncio.Future[int]"
     ) -> AsyncIterator[window_pb2.WindowBatch]:
+        # The first batch is empty and names this worker.
         yield window_pb2.WindowBatch(source=self._source)
-        sent = await acknowledged
+        sent_sequence = await acknowledged
         while True:
             self._wake.clear()
-            for batch in [b for b in self._waiting if b.sequence > sent]:
-                sent = batch.sequence
+            for batch in [batch for batch in self._waiting if batch.sequence > sent_sequence]:
+                sent_sequence = batch.sequence
                 yield batch
             await self._wake.wait()

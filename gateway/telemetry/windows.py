@@ -1,4 +1,4 @@
-"""What each version did in this second: counts that add, and evidence by key."""
+"""Windows: what each version did in one second, as counts that add up and evidence by key."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from gateway.telemetry.observations import (
     ObservationCounts,
     Observations,
     count_observations,
+    evidence_sampled,
     reference_bins,
 )
 from protos import predict_pb2, window_pb2
@@ -24,7 +25,10 @@ NS_PER_SECOND = 1_000_000_000
 
 @dataclass(slots=True)
 class _OpenWindow:
-    """One open window."""
+    """A window that still counts: its message, and the histograms that are added to it at its end.
+
+    latency is (BINS,), scores is (JOINT_STRIDE,), joint is (JOINT_STRIDE ** 2,).
+    """
 
     message: window_pb2.Window
     latency: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
@@ -35,7 +39,7 @@ class _OpenWindow:
         default_factory=lambda: np.zeros(JOINT_STRIDE * JOINT_STRIDE, dtype=np.int64)
     )
     records: "defaultdict[int, list[bytes]]" = field(default_factory=lambda: defaultdict(list))
-    """Metric -> fields of its turnout.v1.Records."""
+    """Metric -> encoded fields of its turnout.v1.Records."""
 
 
 class Windows:
@@ -52,45 +56,46 @@ class Windows:
         observations: Observations,
         unix_ns: int,
     ) -> ObservationCounts:
-        """Count one version's part of a batch; returns what was counted, for the metrics."""
-        counted = count_observations(
-            observations, routes.score_edges, evidence_sampled(routes, arm)
-        )
-        self.add_counts(routes, version, arm, counted, unix_ns)
-        return counted
+        """Count what one version did in one batch; return the counts, for the metrics."""
+        counts = count_observations(observations, routes.score_edges, evidence_sampled(routes, arm))
+        self.add_counts(routes, version, arm, counts, unix_ns)
+        return counts
 
     def add_counts(
         self,
         routes: Routes,
         version: LoadedVersion,
         arm: int,
-        counted: ObservationCounts,
+        counts: ObservationCounts,
         unix_ns: int,
     ) -> None:
-        """Add what was counted of one version's calls."""
-        counts = self._window(routes, version, arm, unix_ns)
-        message, faults = counts.message, counted.faults.tolist()
+        """Add the counts of one version's calls to the window of the second of *unix_ns*."""
+        window = self._window(routes, version, arm, unix_ns)
+        message, faults = window.message, counts.faults.tolist()
+        # Calls by what became of them.
         calls = message.calls
         calls.answered += faults[Fault.NONE]
-        calls.holdout += counted.holdout
-        calls.fallbacks += counted.fallbacks
+        calls.holdout += counts.holdout
+        calls.fallbacks += counts.fallbacks
         if any(faults[1:]):
             calls.faulty += faults[Fault.RAISED]
             calls.nan += faults[Fault.NOT_FINITE]
             calls.late += faults[Fault.LATE]
             message.first_bad_unix_ns = message.first_bad_unix_ns or unix_ns
             message.last_bad_unix_ns = unix_ns
-        message.rows += counted.rows
-        rows, flags = message.features, dict(zip(ROW_FLAGS, counted.flags, strict=True))
-        rows.broken += counted.broken
+        # Rows by the state of their features.
+        message.rows += counts.rows
+        rows, flags = message.features, dict(zip(ROW_FLAGS, counts.flags, strict=True))
+        rows.broken += counts.broken
         rows.missing += flags[predict_pb2.MISSING]
         rows.stale += flags[predict_pb2.STALE]
         rows.defaulted += flags[predict_pb2.DEFAULTED]
         rows.degraded += flags[predict_pb2.DEGRADED]
-        counts.latency += counted.latency
-        counts.scores += counted.scores
-        for metric, fields in counted.records.items():
-            counts.records[metric].append(fields)
+        # Histograms, and evidence by key.
+        window.latency += counts.latency
+        window.scores += counts.scores
+        for metric, fields in counts.records.items():
+            window.records[metric].append(fields)
 
     def add_shadow_pairs(
         self,
@@ -100,52 +105,57 @@ class Windows:
         unix_ns: int,
         threshold: float,
     ) -> None:
-        """Count a shadow's answers beside production's, which were finite on all these rows."""
+        """Count a shadow's scores, and their differences from production's on the same rows.
+
+        observations.expected has production's scores.
+        threshold  a pair flips when the two scores lie on different sides of it.
+        """
         self.add_observations(routes, version, window_pb2.ARM_SHADOW, observations, unix_ns)
         expected = observations.expected
         assert expected is not None
-        counts = self._window(routes, version, window_pb2.ARM_SHADOW, unix_ns)
-        pairs = counts.message.pairs
-        fine = np.isfinite(observations.scores) & np.isfinite(expected)
-        mine, theirs = (
-            observations.scores[fine].astype(np.float64),
-            expected[fine].astype(np.float64),
-        )
-        pairs.pairs += len(mine)
-        pairs.flips += int(np.count_nonzero((mine >= threshold) != (theirs >= threshold)))
-        difference = np.abs(mine - theirs)
+        window = self._window(routes, version, window_pb2.ARM_SHADOW, unix_ns)
+        pairs = window.message.pairs
+        # Differences of the rows that both scored with a finite number.
+        finite = np.isfinite(observations.scores) & np.isfinite(expected)
+        shadow_scores = observations.scores[finite].astype(np.float64)
+        production_scores = expected[finite].astype(np.float64)
+        pairs.pairs += len(shadow_scores)
+        flipped = (shadow_scores >= threshold) != (production_scores >= threshold)
+        pairs.flips += int(np.count_nonzero(flipped))
+        difference = np.abs(shadow_scores - production_scores)
         pairs.absolute_sum += float(difference.sum())
         pairs.square_sum += float((difference * difference).sum())
         pairs.faulty += int(
             np.count_nonzero(np.isfinite(expected) & ~np.isfinite(observations.scores))
         )
+        # The joint histogram of both scores: production's bin picks the row.
         edges = routes.score_edges
         joint = reference_bins(expected, edges) * JOINT_STRIDE + reference_bins(
             observations.scores, edges
         )
-        counts.joint += np.bincount(joint, minlength=len(counts.joint))
+        window.joint += np.bincount(joint, minlength=len(window.joint))
 
     def add_refusals(self, routes: Routes, calls: int, unix_ns: int) -> None:
-        """Count calls refused after they were taken: they say nothing about a version."""
-        counts = self._window(routes, routes.production.version, window_pb2.ARM_PRODUCTION, unix_ns)
-        counts.message.calls.refused += calls
+        """Count calls refused after they were taken; they say nothing about a version."""
+        window = self._window(routes, routes.production.version, window_pb2.ARM_PRODUCTION, unix_ns)
+        window.message.calls.refused += calls
 
     def add_canary_skipped(
         self, routes: Routes, version: LoadedVersion, calls: int, unix_ns: int
     ) -> None:
-        """Count a canary's calls that production answered without asking it."""
-        counts = self._window(routes, version, window_pb2.ARM_CANARY, unix_ns)
-        counts.message.calls.fallbacks += calls
+        """Count calls of a canary that production answered without a run of the canary."""
+        window = self._window(routes, version, window_pb2.ARM_CANARY, unix_ns)
+        window.message.calls.fallbacks += calls
 
     def add_dropped(
         self, routes: Routes, version: LoadedVersion, copies: int, unix_ns: int
     ) -> None:
-        """Count shadow copies that were given up under load."""
-        counts = self._window(routes, version, window_pb2.ARM_SHADOW, unix_ns)
-        counts.message.calls.dropped += copies
+        """Count shadow copies that were dropped under load."""
+        window = self._window(routes, version, window_pb2.ARM_SHADOW, unix_ns)
+        window.message.calls.dropped += copies
 
     def close_windows(self, unix_ns: int, *, everything: bool = False) -> list[window_pb2.Window]:
-        """Close the windows of seconds that are over (or all of them) and return them."""
+        """Close the windows whose second is over, or all with *everything*, and return them."""
         second = unix_ns // NS_PER_SECOND
         over = [key for key in self._open if everything or key[0] < second]
         return [_finished(self._open.pop(key), unix_ns) for key in over]
@@ -155,8 +165,8 @@ class Windows:
     ) -> _OpenWindow:
         second = unix_ns // NS_PER_SECOND
         key = (second, routes.model, routes.deployment.revision, version.label, arm)
-        counts = self._open.get(key)
-        if counts is None:
+        window = self._open.get(key)
+        if window is None:
             message = window_pb2.Window(
                 model=routes.model,
                 version=version.label,
@@ -167,17 +177,8 @@ class Windows:
                 start_unix_ns=unix_ns,
                 sampled_of_65536=routes.limits.evidence_sampled,
             )
-            counts = self._open[key] = _OpenWindow(message)
-        return counts
-
-
-def evidence_sampled(routes: Routes, arm: int) -> int | None:
-    """Return how much evidence by key is wanted of *arm*, as `tally` takes it.
-
-    Only while a rollout compares arms that the split drew.
-    """
-    drawn = arm in (window_pb2.ARM_PRODUCTION, window_pb2.ARM_CANARY, window_pb2.ARM_STANDBY)
-    return routes.limits.evidence_sampled if drawn and routes.compared else None
+            window = self._open[key] = _OpenWindow(message)
+        return window
 
 
 def _sparse(counts: NDArray[np.int64]) -> window_pb2.SparseHistogram:
@@ -185,19 +186,19 @@ def _sparse(counts: NDArray[np.int64]) -> window_pb2.SparseHistogram:
     return window_pb2.SparseHistogram(index=index.tolist(), count=counts[index].tolist())
 
 
-def _finished(counts: _OpenWindow, unix_ns: int) -> window_pb2.Window:
-    message = counts.message
+def _finished(window: _OpenWindow, unix_ns: int) -> window_pb2.Window:
+    message = window.message
     message.end_unix_ns = unix_ns
-    message.latency.CopyFrom(_sparse(counts.latency))
-    message.scores.CopyFrom(_sparse(counts.scores))
+    message.latency.CopyFrom(_sparse(window.latency))
+    message.scores.CopyFrom(_sparse(window.scores))
     if message.arm == window_pb2.ARM_SHADOW:
         pairs = message.pairs
-        joint = np.flatnonzero(counts.joint)
+        joint = np.flatnonzero(window.joint)
         pairs.joint_index.extend(joint.tolist())
-        pairs.joint_count.extend(counts.joint[joint].tolist())
-        by_production = counts.joint.reshape(JOINT_STRIDE, JOINT_STRIDE).sum(axis=1)
+        pairs.joint_count.extend(window.joint[joint].tolist())
+        by_production = window.joint.reshape(JOINT_STRIDE, JOINT_STRIDE).sum(axis=1)
         pairs.production_bins.CopyFrom(_sparse(by_production))
-    for metric, records in sorted(counts.records.items()):
-        told = message.records.add(metric=window_pb2.Metric.Name(metric))
-        told.MergeFromString(b"".join(records))
+    for metric, fields in sorted(window.records.items()):
+        records = message.records.add(metric=window_pb2.Metric.Name(metric))
+        records.MergeFromString(b"".join(fields))
     return message

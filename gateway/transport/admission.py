@@ -1,10 +1,10 @@
-"""Who is let in, decided before a call has cost anything: by room, by kind, by time. Pure.
+"""Admission: which calls a worker accepts, by rows inside, criticality and deadline. Pure.
 
-Refusing saves a call's scoring, not its transport: on grpc.aio a refused call costs about half of
-what an answered one does, and its caller sends the next one at once. So calls that merely wait are
-held (each holds one of its connection's `streams_max`, so its client waits as well), and what is
-refused is what cannot be helped: rows for which there is no room, calls that would be answered too
-late. Among those that wait, gateway.transport.call_queue chooses.
+A refusal saves the scoring of a call, not its transport: on grpc.aio a refused call costs about
+half of what an answered one costs, and its caller sends the next call at once. So a call that only
+has to wait is admitted; it takes one of its connection's `streams_max`, so its client waits too.
+Refused are calls whose rows exceed the bound, and calls that would be answered too late. Which
+waiting call goes first is decided in gateway.transport.call_queue.
 """
 
 from dataclasses import dataclass
@@ -16,41 +16,41 @@ from gateway.columns import Calls
 from gateway.status import Code, Refusal
 
 PUSHBACK_MS = 100
-"""Overload lasts batches, not seconds: a caller with a retry budget may come back soon."""
+"""Pause before a retry, sent with UNAVAILABLE. Overload lasts for some batches, not for seconds."""
 
 RATE_SAMPLE_NS = 50_000_000
 RATE_SAMPLE_ROWS = 64
-"""The rate is measured over stretches this long, and of this many rows, in which rows always
-waited: a lone call that waits for a slow store says nothing of how fast rows are scored."""
+"""A sample of the service rate has at least this time and this many rows, and rows waited during
+all of it. A single call that waits for a slow store does not show how fast rows are scored."""
 SLOWER_SAMPLE_WEIGHT = 0.3
-"""Of the newest stretch, where it is slower; a faster one is believed at once."""
+"""Weight of the newest sample when it is slower; a faster sample replaces the estimate."""
 WAIT_MARGIN = 1.25
-"""What is predicted for a call, against what it has left: the way out is not measured."""
+"""Factor on the predicted wait, because the time to send a reply is not measured."""
 
 CRITICAL, SHEDDABLE = 1, 3
-"""turnout.v1.Criticality; everything else reads as DEFAULT."""
+"""Numbers of turnout.v1.Criticality; other numbers count as DEFAULT."""
 
 
 class ServiceRate:
-    """How long a row takes, all told, while there is always another one waiting."""
+    """Estimates the time a worker needs for one row while other rows wait."""
 
     def __init__(self) -> None:
         self.row_ns = 0.0
-        """0: rows never had to wait; then nothing is predicted and nothing refused for its time."""
+        """Estimate in ns; 0 until rows had to wait, so that no call is refused for its time."""
         self._began_ns: int | None = None
         self._rows = 0
 
     def on_queue_nonempty(self, now_ns: int) -> None:
-        """Rows wait at *now_ns*, beyond those being scored."""
+        """Start a sample, if none runs: rows wait besides those being scored."""
         if self._began_ns is None:
             self._began_ns, self._rows = now_ns, 0
 
     def on_queue_empty(self) -> None:
-        """No row waits: from here on, the pace is the callers', not ours."""
+        """End the sample: no row waits, so the callers set the pace from here on."""
         self._began_ns = None
 
     def record_answered(self, rows: int, now_ns: int) -> None:
-        """*rows* rows were answered by *now_ns*."""
+        """Add *rows* answered rows to the running sample, and finish it when it is large enough."""
         if self._began_ns is None:
             return
         self._rows += rows
@@ -62,15 +62,19 @@ class ServiceRate:
             self._began_ns, self._rows = now_ns, 0
 
     def wait_ns(self, rows: int) -> float:
-        """When the last of *rows* rows, those inside among them, will have been answered."""
+        """Return the predicted time until *rows* rows are answered, in ns."""
         return WAIT_MARGIN * rows * self.row_ns
 
 
 class Admission:
-    """The bounds of one worker's house, by kind of call."""
+    """Bounds the rows inside one worker, by criticality.
+
+    rows_inside_max  for CRITICAL calls.
+    default_pct      share of it for DEFAULT calls.
+    sheddable_pct    share of it for SHEDDABLE calls.
+    """
 
     def __init__(self, rows_inside_max: int, default_pct: int, sheddable_pct: int) -> None:
-        """rows_inside_max: for CRITICAL; DEFAULT and SHEDDABLE may fill that many per cent."""
         default = rows_inside_max * default_pct // 100
         sheddable = rows_inside_max * sheddable_pct // 100
         self._rows_max = (default, rows_inside_max, default, sheddable)
@@ -79,13 +83,14 @@ class Admission:
     def refusal(
         self, rows: int, criticality: int, *, rows_inside: int, rows_scoring: int, left_ns: int
     ) -> Refusal | None:
-        """Why a call of *rows* rows must not come in now; None: it may.
+        """Return why a call of *rows* rows is refused; None: it is admitted.
 
-        inside  rows admitted and not yet answered.
-        ahead   those of them that are being scored, which no newcomer can overtake.
+        rows_inside   rows admitted and not yet answered.
+        rows_scoring  those of them that are being scored, which no later call can overtake.
+        left_ns       time to the call's deadline.
 
-        A call that finds the house empty is never refused: so the largest call has its chance,
-        and the rate is learned again after whatever made it slow.
+        While no row is inside, no call is refused. So the largest call can be answered, and the
+        service rate is measured anew after a slow time.
         """
         if not rows_inside:
             return None
@@ -94,8 +99,7 @@ class Admission:
             return Refusal(
                 Code.UNAVAILABLE,
                 f"{rows_inside} rows are inside and {rows} more asked for; this worker holds "
-                f"{bound} "
-                "for calls of this criticality (rows_inside_max); retry after a pause",
+                f"{bound} for calls of this criticality (rows_inside_max); retry after a pause",
                 pushback_ms=PUSHBACK_MS,
             )
         wait_ns = self.rate.wait_ns(rows_scoring + rows)
@@ -111,15 +115,16 @@ class Admission:
 
 @dataclass(slots=True)
 class DeadlineSplit:
-    """The calls of a batch that are still worth an answer."""
+    """A batch, split by whether its calls can be answered in time."""
 
     calls: Calls
+    """The calls that can."""
     expired_handles: NDArray[np.uint64]
-    """Handles of the others."""
+    """Handles of the calls that cannot."""
 
 
 def split_by_deadline(calls: Calls, now_ns: int, answer_ns_min: int) -> DeadlineSplit:
-    """Part the calls that can be answered in time from those that cannot. Pure."""
+    """Split a batch; a call needs *answer_ns_min* to its deadline to be answered in time. Pure."""
     if int(calls.deadline_ns.min()) - now_ns >= answer_ns_min:
         return DeadlineSplit(calls, np.empty(0, dtype=np.uint64))
     in_time = calls.deadline_ns - now_ns >= answer_ns_min
@@ -127,17 +132,19 @@ def split_by_deadline(calls: Calls, now_ns: int, answer_ns_min: int) -> Deadline
 
 
 def filter_calls(calls: Calls, indexes: NDArray[np.intp]) -> Calls:
-    """Return the calls at *kept*, laid out anew."""
-    rows = [np.arange(calls.row_offsets[c], calls.row_offsets[c + 1]) for c in indexes]
+    """Return the calls at *indexes*, in that order, with columns of their own."""
+    # Which rows and entity ids belong to these calls.
+    rows = [np.arange(calls.row_offsets[call], calls.row_offsets[call + 1]) for call in indexes]
     row_index = np.concatenate(rows) if rows else np.empty(0, dtype=np.intp)
     entities = (len(calls.entity_offsets) - 1) // calls.rows if calls.rows else 0
     entity_index = (row_index[:, None] * entities + np.arange(entities)).ravel()
+    # Columns of variable length are cut and joined again.
     sticky, sticky_offsets = _select_items(calls.sticky, calls.sticky_offsets, indexes)
     request_ids, request_id_offsets = _select_items(
         calls.request_ids, calls.request_id_offsets, indexes
     )
     entity_ids, entity_offsets = _select_items(calls.entity_ids, calls.entity_offsets, entity_index)
-    place = {int(call): index for index, call in enumerate(indexes)}
+    new_index = {int(call): index for index, call in enumerate(indexes)}
     return Calls(
         model=calls.model,
         handles=calls.handles[indexes],
@@ -149,7 +156,7 @@ def filter_calls(calls: Calls, indexes: NDArray[np.intp]) -> Calls:
         sticky_offsets=sticky_offsets,
         request_ids=request_ids,
         request_id_offsets=request_id_offsets,
-        pins=tuple((place[call], name) for call, name in calls.pins if call in place),
+        pins=tuple((new_index[call], name) for call, name in calls.pins if call in new_index),
         entity_ids=entity_ids,
         entity_offsets=entity_offsets,
         inputs=calls.inputs[row_index],

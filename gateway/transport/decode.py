@@ -1,4 +1,7 @@
-"""A PredictRequest's bytes to columns' worth of values: every check a caller can fail. Pure."""
+"""Decodes a PredictRequest into flat values, and checks it against its model's shape. Pure.
+
+The native server decodes in ingress/src/decode.rs. Both have the same error messages, to the byte.
+"""
 
 import math
 import re
@@ -22,17 +25,17 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 M = TypeVar("M", bound=Message)
 
 PARSED_BYTES_MAX = 256 * 1024
-"""Up to here a PredictRequest is parsed as it is: no message so small takes 10 ms."""
+"""A PredictRequest up to this size is parsed without a scan: it takes less than 10 ms."""
 ROW_BYTES_MAX = 64 * 1024
-"""Of one row in a larger message: 16,000 inputs."""
+"""Bytes of one row in a larger message: 16,000 inputs."""
 FIELDS_MAX = 8_192
-"""Rows and other fields of a larger message."""
+"""Top-level fields of a larger message, rows among them."""
 ROWS_FIELD = PredictRequest.ROWS_FIELD_NUMBER
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """Bounds that hold for every model."""
+    """Bounds on the texts of a request, in bytes, the same for every model."""
 
     name_bytes_max: int
     request_id_bytes_max: int
@@ -40,7 +43,7 @@ class DecodeLimits:
 
 @dataclass(slots=True)
 class DecodedCall:
-    """One well-formed call. Values are flat, row-major."""
+    """One call that passed every check. Values are flat, row by row."""
 
     model: str
     rows: int
@@ -49,17 +52,18 @@ class DecodedCall:
     pin: str
     criticality: int
     ids: list[bytes]
-    """rows x entities."""
+    """(rows x entities,) entity ids."""
     inputs: list[float]
-    """rows x request inputs."""
+    """(rows x request inputs,)."""
     nan_inputs: int
+    """How many inputs are NaN or infinite."""
 
 
 def parse_predict(message: bytes) -> PredictRequest:
-    """Parse bytes; RefusedError INVALID_ARGUMENT for anything that is no PredictRequest.
+    """Parse bytes; RefusedError INVALID_ARGUMENT when they are no PredictRequest.
 
-    A large one is looked at first: protobuf took 2.4 s, under the GIL, for 4 MB that were one
-    row's 300,000 named inputs. RESOURCE_EXHAUSTED for such a row, or for too many.
+    A large message is scanned first, because protobuf took 2.4 s under the GIL to parse 4 MB with
+    300,000 named inputs in one row. RESOURCE_EXHAUSTED for such a row, or for too many fields.
     """
     if len(message) > PARSED_BYTES_MAX:
         _check_size(message)
@@ -75,16 +79,16 @@ def _check_size(message: bytes) -> None:
     try:
         row_bytes = longest_field(message, ROWS_FIELD, FIELDS_MAX)
     except ProtobufScanError as error:
-        words = f"{len(message)} bytes that are no PredictRequest, or one of too many rows: {error}"
+        text = f"{len(message)} bytes that are no PredictRequest, or one of too many rows: {error}"
     else:
         if row_bytes <= ROW_BYTES_MAX:
             return
-        words = f"a row of {row_bytes} bytes; at most {ROW_BYTES_MAX} are taken"
-    raise RefusedError(Refusal(Code.RESOURCE_EXHAUSTED, words))
+        text = f"a row of {row_bytes} bytes; at most {ROW_BYTES_MAX} are taken"
+    raise RefusedError(Refusal(Code.RESOURCE_EXHAUSTED, text))
 
 
 def parse_message(kind: type[M], message: bytes) -> M:
-    """Parse bytes as *kind*; RefusedError INVALID_ARGUMENT when they are none."""
+    """Parse bytes as a message of *kind*; RefusedError INVALID_ARGUMENT when they are not one."""
     try:
         return kind.FromString(message)
     except DecodeError:
@@ -95,10 +99,10 @@ def parse_message(kind: type[M], message: bytes) -> M:
 def decode_predict(
     request: PredictRequest, shapes: Mapping[str, ModelShape], limits: DecodeLimits
 ) -> DecodedCall:
-    """Check a call against its model's shape and lay its values out flat.
+    """Check a call against its model's shape and return its values.
 
-    Raises RefusedError with CONTRACTS' status for each kind of bad call. Messages carry the
-    numbers seen and promised, never the caller's own long text.
+    Raises RefusedError for each kind of bad call, with the status that docs/calling.md lists. A
+    message has the numbers that were sent and that are allowed, never long text of the caller.
     """
     shape = shape_of(request.model, shapes)
     rows = request.rows
@@ -111,6 +115,7 @@ def decode_predict(
                 f"{shape.model!r} has {shape.guard:#018x}; ask DescribeModel and adapt",
             )
         )
+    # One row without anything unusual goes the short way.
     plain = _decode_plain_row(rows[0], shape) if len(rows) == 1 else None
     inputs, nan_inputs = _inputs(rows, shape) if plain is None else (plain[1], 0)
     return DecodedCall(
@@ -127,7 +132,7 @@ def decode_predict(
 
 
 def shape_of(model: str, shapes: Mapping[str, ModelShape]) -> ModelShape:
-    """Return the model's shape; RefusedError when the name is odd or nobody's."""
+    """Return the model's shape; RefusedError when the name is malformed or not served."""
     shape = shapes.get(model)
     if shape is not None:
         return shape
@@ -140,7 +145,7 @@ def shape_of(model: str, shapes: Mapping[str, ModelShape]) -> ModelShape:
 
 
 def check_rows(rows: int, shape: ModelShape) -> None:
-    """Raise RefusedError unless a call of this many rows is one the model takes."""
+    """Raise RefusedError unless the model takes calls of this many rows."""
     if rows == 0:
         raise invalid_argument("the call has 0 rows; send at least one")
     if rows > shape.rows_max:
@@ -154,9 +159,9 @@ def check_rows(rows: int, shape: ModelShape) -> None:
 
 
 def _decode_plain_row(row: Row, shape: ModelShape) -> tuple[list[bytes], list[float]] | None:
-    """What `_ids` and `_inputs` make of one row in which nothing is odd; None: something is.
+    """Return what `_ids` and `_inputs` make of one row, or None when the row needs their checks.
 
-    Nearly every lone call, at a third of their price: a caller who is alone waits for it.
+    Nearly every single call goes this way, at a third of the price; its caller waits for it.
     """
     keys, inputs, width = row.keys, row.inputs, len(shape.input_names)
     if len(keys) != shape.entities or len(inputs) != width or row.named or row.named_text:
@@ -179,35 +184,38 @@ def _ids(rows: Sequence[Row], shape: ModelShape) -> list[bytes]:
     keys = [row.keys[:] for row in rows]
     entities = shape.entities
     if set(map(len, keys)) <= {entities}:
-        ids = check_entity_ids([key for of_row in keys for key in of_row])
+        ids = check_entity_ids([key for row_keys in keys for key in row_keys])
         if ids is not None:
             return ids
     raise invalid_argument(_id_error(keys, shape))
 
 
 def _id_error(keys: Sequence[Sequence[str]], shape: ModelShape) -> str:
-    """Say which row is odd: the first."""
-    for index, of_row in enumerate(keys):
-        if len(of_row) != shape.entities:
+    """Return the error of the first row whose keys are not valid."""
+    for index, row_keys in enumerate(keys):
+        if len(row_keys) != shape.entities:
             return (
-                f"row {index} has {len(of_row)} keys; model {shape.model!r} takes "
+                f"row {index} has {len(row_keys)} keys; model {shape.model!r} takes "
                 f"{shape.entities}, in the order DescribeModel gives"
             )
         try:
-            for key in of_row:
+            for key in row_keys:
                 check_entity_id(key)
         except EntityIdError as error:
             return f"row {index}: {error}"
-    raise AssertionError("no row is odd")
+    raise AssertionError("every row's keys are valid")
 
 
 def _inputs(rows: Sequence[Row], shape: ModelShape) -> tuple[list[float], int]:
     width = len(shape.input_names)
-    sent = [row.inputs[:] for row in rows]  # one list at once: half the price of value by value
+    # A slice copies a row's values at once, at half the price of one by one.
+    sent = [row.inputs[:] for row in rows]
     named = [bool(row.named) or bool(row.named_text) for row in rows]
+    # The usual batch has positional inputs of the right width only.
     if not any(named) and set(map(len, sent)) <= {width}:
         values = list(chain.from_iterable(sent))
         return values, check_finite(values, shape)
+    # Otherwise each row is checked and converted by itself.
     values = []
     for index, (row, inputs) in enumerate(zip(rows, sent, strict=True)):
         if not named[index] and len(inputs) == width:
@@ -224,9 +232,10 @@ def _inputs(rows: Sequence[Row], shape: ModelShape) -> tuple[list[float], int]:
 
 
 def check_finite(values: Sequence[float], shape: ModelShape) -> int:
-    """Return how many are NaN or infinite; RefusedError where the model takes none of these."""
+    """Return how many values are NaN or infinite; RefusedError where the model refuses those."""
+    # A sum is finite only if every value is; it costs a fifth of a test of each value.
     if math.isfinite(sum(values)):
-        return 0  # a sum is finite only where every value is: a fifth of the price of looking
+        return 0
     unusable = sum(1 for value in values if not math.isfinite(value))
     if unusable and shape.nan_inputs_refused:
         raise invalid_argument(
@@ -236,31 +245,32 @@ def check_finite(values: Sequence[float], shape: ModelShape) -> int:
 
 
 def _named_inputs(index: int, row: Row, shape: ModelShape) -> list[float]:
-    """One row's inputs by name; those left out take their defaults."""
-    places = {name: place for place, name in enumerate(shape.input_names)}
+    """Return one row's inputs, sent by name; an input that is not sent has its default."""
+    positions = {name: position for position, name in enumerate(shape.input_names)}
     values = list(shape.input_defaults)
-    strangers = [name for name in (*row.named, *row.named_text) if name not in places]
-    if strangers:
+    unknown_names = [name for name in (*row.named, *row.named_text) if name not in positions]
+    if unknown_names:
         raise invalid_argument(
-            f"row {index} names {len(strangers)} inputs that model {shape.model!r} does not have, "
-            f"the first {len(strangers[0].encode())} bytes long; it has {list(shape.input_names)}"
+            f"row {index} names {len(unknown_names)} inputs that model {shape.model!r} does not "
+            f"have, the first {len(unknown_names[0].encode())} bytes long; it has "
+            f"{list(shape.input_names)}"
         )
     for name, value in row.named.items():
-        values[places[name]] = value
+        values[positions[name]] = value
     for name, text in row.named_text.items():
-        dictionary = shape.dictionaries[places[name]]
+        dictionary = shape.dictionaries[positions[name]]
         if not dictionary or name in row.named:
             raise invalid_argument(
                 f"row {index}: input {name!r} is sent as text, and is "
                 f"{'sent as a number too' if dictionary else 'no category'}"
             )
         known = text in dictionary
-        values[places[name]] = dictionary.index(text) if known else len(dictionary)
+        values[positions[name]] = dictionary.index(text) if known else len(dictionary)
     return values
 
 
 def check_text(field: str, text: str, bytes_max: int) -> bytes:
-    """Return *text* as UTF-8; RefusedError naming *field* when it is too long or not clean."""
+    """Return *text* as UTF-8; RefusedError when it is too long or has a control character."""
     if not text:
         return b""
     encoded = text.encode()
@@ -274,5 +284,5 @@ def check_text(field: str, text: str, bytes_max: int) -> bytes:
 
 
 def invalid_argument(message: str) -> RefusedError:
-    """Return what to raise for a call that is not well-formed."""
+    """Return the error to raise for a malformed call."""
     return RefusedError(Refusal(Code.INVALID_ARGUMENT, message))

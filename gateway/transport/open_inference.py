@@ -1,7 +1,8 @@
-"""The Open Inference Protocol's ModelInfer: bytes to a decoded call, a reply to bytes. Pure.
+"""ModelInfer of the Open Inference Protocol: decodes requests and encodes replies. Pure.
 
-Row-shaped, as CONTRACTS has it: `keys` BYTES [-1, E] and `inputs` FP32 [-1, R] in, `scores` FP32
-[-1, K] out, raw when the request was raw. Anything else is refused, and the tensor named.
+The first dimension of each tensor is the row (docs/calling.md): `keys` BYTES [-1, E] and `inputs`
+FP32 [-1, R] in, `scores` FP32 [-1, K] out, raw when the request was raw. Any other tensor is
+refused by name. The native server has the same error messages, to the byte (ingress/src/infer.rs).
 """
 
 import struct
@@ -32,7 +33,7 @@ from protos.predict_pb2 import PredictReply, Role
 
 Tensor = ModelInferRequest.InferInputTensor
 ReplyEncoder = Callable[[PredictReply], bytes]
-"""From what every call is answered with to what this call's dialect sends."""
+"""Turns a reply into the bytes of the caller's protocol."""
 
 KEYS, INPUTS, SCORES = "keys", "inputs", "scores"
 DATATYPES = {KEYS: "BYTES", INPUTS: "FP32"}
@@ -40,35 +41,36 @@ CONTENTS = {KEYS: "bytes_contents", INPUTS: "fp32_contents"}
 PARAMETERS = ("sticky_key", "request_id")
 RAW_FIELD = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 FIELDS_MAX = 64
-"""Top-level fields of a large request: two tensors, one output, their contents, some parameters."""
+"""Top-level fields of a large request: tensors, an output, their contents, some parameters."""
 ROWS_MAX = 2**31 - 1
-"""A shape beyond it is no number of rows, but an attempt to make a product overflow."""
+"""A shape with more rows is refused, because products with it could overflow."""
 NAME_SHOWN_MAX = 40
-"""A stranger's name is shown up to this many characters."""
+"""Characters of an unknown name that a message shows."""
 
 V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedInfer:
-    """A well-formed ModelInfer: the call, and how its reply is written."""
+    """A ModelInfer that passed every check: the call, and the encoder of its reply."""
 
     call: DecodedCall
     encode: ReplyEncoder
 
 
 def parse_infer(message: bytes, typed_bytes_max: int) -> ModelInferRequest:
-    """Parse bytes; RefusedError INVALID_ARGUMENT for anything that is no ModelInferRequest.
+    """Parse bytes; RefusedError INVALID_ARGUMENT when they are no ModelInferRequest.
 
-    typed_bytes_max  all of a message but its raw_input_contents; looked at before parsing.
+    typed_bytes_max  bytes outside raw_input_contents; checked before the message is parsed.
     """
     try:
         if len(message) > typed_bytes_max:
-            beside = bytes_outside_field(message, RAW_FIELD, FIELDS_MAX)
-            if beside > typed_bytes_max:
+            typed_bytes = bytes_outside_field(message, RAW_FIELD, FIELDS_MAX)
+            if typed_bytes > typed_bytes_max:
                 raise invalid_argument(
-                    f"{beside} bytes of the message are outside raw_input_contents; typed contents "
-                    f"are taken up to {typed_bytes_max} (typed_bytes_max): send the tensors raw"
+                    f"{typed_bytes} bytes of the message are outside raw_input_contents; typed "
+                    f"contents are taken up to {typed_bytes_max} (typed_contents_bytes_max): send "
+                    "the tensors raw"
                 )
         return ModelInferRequest.FromString(message)
     except (DecodeError, ProtobufScanError):
@@ -80,35 +82,37 @@ def parse_infer(message: bytes, typed_bytes_max: int) -> ModelInferRequest:
 def decode_infer(
     request: ModelInferRequest, shapes: Mapping[str, ModelShape], limits: DecodeLimits
 ) -> ParsedInfer:
-    """Check a request against its model's shape and lay its values out flat.
+    """Check a request against its model's shape and return its values.
 
-    Raises RefusedError, naming the tensor, for each kind of bad request.
+    Raises RefusedError for each kind of bad request; the message names the tensor.
     """
+    # Which tensors are sent, and how many rows they have.
     shape = shape_of(request.model_name, shapes)
     _check_outputs(request)
     tensors = _tensors_by_name(request, shape)
-    given = {name: tensor for name, (tensor, _) in tensors.items()}
-    rows = _row_count(given, shape)
+    rows = _row_count({name: tensor for name, (tensor, _) in tensors.items()}, shape)
+    # Their values, from raw or typed contents.
     raw = bool(request.raw_input_contents)
     ids: list[bytes] = []
     values: list[float] = []
     if KEYS in tensors:
         tensor, blob = tensors[KEYS]
         count = rows * shape.entities
-        read = _raw_keys(blob, count) if raw else tensor.contents.bytes_contents
-        ids = _ids(_check_count(KEYS, read, count), shape)
+        keys = _raw_keys(blob, count) if raw else tensor.contents.bytes_contents
+        ids = _ids(_check_count(KEYS, keys, count), shape)
     if INPUTS in tensors:
         tensor, blob = tensors[INPUTS]
         count = rows * len(shape.input_names)
         numbers = _raw_inputs(blob, count) if raw else tensor.contents.fp32_contents
         values = list(_check_count(INPUTS, numbers, count))
-    asked = _parameters(request)
+    # What the parameters and the request's own fields say.
+    parameters = _parameters(request)
     check_text("id", request.id, limits.request_id_bytes_max)
-    request_id = asked.get("request_id", request.id)
+    request_id = parameters.get("request_id", request.id)
     call = DecodedCall(
         model=shape.model,
         rows=rows,
-        sticky=check_text("sticky_key", asked.get("sticky_key", ""), limits.name_bytes_max),
+        sticky=check_text("sticky_key", parameters.get("sticky_key", ""), limits.name_bytes_max),
         request_id=check_text("request_id", request_id, limits.request_id_bytes_max),
         pin=check_text("model_version", request.model_version, limits.name_bytes_max).decode(),
         criticality=0,
@@ -120,10 +124,11 @@ def decode_infer(
 
 
 def encode_infer_reply(reply: PredictReply, *, request_id: str, raw: bool) -> bytes:
-    """Write *reply* as ModelInferResponse bytes.
+    """Encode *reply* as a ModelInferResponse.
 
     request_id  the request's `id`, echoed.
-    raw         scores as little-endian float32 in raw_output_contents; else in fp32_contents.
+    raw         whether scores go into raw_output_contents, as little-endian float32, or into
+                fp32_contents.
     """
     response = ModelInferResponse(
         model_name=reply.model, model_version=reply.version, id=request_id
@@ -143,29 +148,34 @@ def encode_infer_reply(reply: PredictReply, *, request_id: str, raw: bool) -> by
 
 
 def tensor_widths(shape: ModelShape) -> dict[str, int]:
-    """Return the tensors a model takes, and the width of each: those of width 0 are left out."""
-    every = {KEYS: shape.entities, INPUTS: len(shape.input_names)}
-    return {name: width for name, width in every.items() if width}
+    """Return the width of each tensor that a model takes; tensors of width 0 are left out."""
+    widths = {KEYS: shape.entities, INPUTS: len(shape.input_names)}
+    return {name: width for name, width in widths.items() if width}
 
 
 def _tensors_by_name(
     request: ModelInferRequest, shape: ModelShape
 ) -> dict[str, tuple[Tensor, bytes]]:
-    """Each tensor with its raw contents (empty when typed), once its name and type are right."""
-    wanted = tensor_widths(shape)
+    """Return each tensor with its raw contents (empty when typed), by name.
+
+    Raises RefusedError for an unknown, repeated or missing tensor, a wrong datatype, parameters,
+    and contents in the wrong field.
+    """
+    expected = tensor_widths(shape)
     blobs = request.raw_input_contents
     if blobs and len(blobs) != len(request.inputs):
         raise invalid_argument(
             f"raw_input_contents has {len(blobs)} items for {len(request.inputs)} tensors; send "
             "one a tensor, in their order"
         )
+    # Each tensor by itself.
     tensors: dict[str, tuple[Tensor, bytes]] = {}
-    for place, tensor in enumerate(request.inputs):
+    for index, tensor in enumerate(request.inputs):
         name = tensor.name
-        if name not in wanted:
+        if name not in expected:
             raise invalid_argument(
                 f"tensor {quote_name(name)} is none of model {shape.model!r}; it takes "
-                f"{list(wanted)}"
+                f"{list(expected)}"
             )
         if name in tensors:
             raise invalid_argument(f"tensor {name!r} is sent twice")
@@ -179,32 +189,33 @@ def _tensors_by_name(
                 f"tensor {name!r} has {len(tensor.parameters)} parameters; none is known"
             )
         _check_contents(tensor, raw=bool(blobs))
-        tensors[name] = (tensor, blobs[place] if blobs else b"")
-    missing = [name for name in wanted if name not in tensors]
+        tensors[name] = (tensor, blobs[index] if blobs else b"")
+    # All that the model takes must be there.
+    missing = [name for name in expected if name not in tensors]
     if missing:
         raise invalid_argument(
-            f"tensor {missing[0]!r} is not sent; model {shape.model!r} takes {list(wanted)}"
+            f"tensor {missing[0]!r} is not sent; model {shape.model!r} takes {list(expected)}"
         )
     return tensors
 
 
 def _check_contents(tensor: Tensor, *, raw: bool) -> None:
     """Raise RefusedError for contents in the wrong field, or both typed and raw."""
-    filled = [field.name for field, _ in tensor.contents.ListFields()]
-    if raw and filled:
+    fields = [field.name for field, _ in tensor.contents.ListFields()]
+    if raw and fields:
         raise invalid_argument(
-            f"tensor {tensor.name!r} has {filled[0]} and raw_input_contents; send one kind"
+            f"tensor {tensor.name!r} has {fields[0]} and raw_input_contents; send one kind"
         )
-    strangers = [name for name in filled if name != CONTENTS[tensor.name]]
-    if strangers:
+    wrong_fields = [name for name in fields if name != CONTENTS[tensor.name]]
+    if wrong_fields:
         raise invalid_argument(
-            f"tensor {tensor.name!r} has {strangers[0]}; {tensor.datatype} values go into "
+            f"tensor {tensor.name!r} has {wrong_fields[0]}; {tensor.datatype} values go into "
             f"{CONTENTS[tensor.name]}"
         )
 
 
 def _row_count(tensors: Mapping[str, Tensor], shape: ModelShape) -> int:
-    """Return how many rows all tensors agree on."""
+    """Return the number of rows, which is the same in all tensors; else RefusedError."""
     rows: int | None = None
     for name, tensor in tensors.items():
         width = tensor_widths(shape)[name]
@@ -223,7 +234,10 @@ def _row_count(tensors: Mapping[str, Tensor], shape: ModelShape) -> int:
 
 
 def _raw_keys(blob: bytes, count: int) -> Sequence[bytes]:
-    """Take *count* items apart: each a little-endian uint32 length and its bytes."""
+    """Split raw BYTES contents into items: each has a little-endian uint32 length before it.
+
+    Stops behind *count* + 1 items, so that a caller can tell that there are too many.
+    """
     items: list[bytes] = []
     offset = 0
     while offset < len(blob) and len(items) <= count:
@@ -253,15 +267,15 @@ def _raw_inputs(blob: bytes, count: int) -> Sequence[float]:
 
 def _check_count(name: str, values: Sequence[V], count: int) -> Sequence[V]:
     if len(values) != count:
-        seen = f"more than {count}" if len(values) > count else str(len(values))
-        raise invalid_argument(f"tensor {name!r} holds {seen} elements; its shape is {count}")
+        sent = f"more than {count}" if len(values) > count else str(len(values))
+        raise invalid_argument(f"tensor {name!r} holds {sent} elements; its shape is {count}")
     return values
 
 
 def _ids(keys: Sequence[bytes], shape: ModelShape) -> list[bytes]:
     ids: list[bytes] = []
-    for place, key in enumerate(keys):
-        row = place // shape.entities
+    for index, key in enumerate(keys):
+        row = index // shape.entities
         try:
             ids.append(check_entity_id(key.decode()))
         except UnicodeDecodeError:
@@ -274,12 +288,12 @@ def _ids(keys: Sequence[bytes], shape: ModelShape) -> list[bytes]:
 
 
 def _check_outputs(request: ModelInferRequest) -> None:
-    for place, output in enumerate(request.outputs):
+    for index, output in enumerate(request.outputs):
         if output.name != SCORES:
             raise invalid_argument(
                 f"output {quote_name(output.name)} is unknown; there is one, {SCORES!r}"
             )
-        if place:
+        if index:
             raise invalid_argument(f"output {SCORES!r} is asked for {len(request.outputs)} times")
         if output.parameters:
             raise invalid_argument(
@@ -288,7 +302,7 @@ def _check_outputs(request: ModelInferRequest) -> None:
 
 
 def _parameters(request: ModelInferRequest) -> dict[str, str]:
-    """Return the request's own parameters, all text."""
+    """Return the request's own parameters, all of which are text."""
     texts: dict[str, str] = {}
     for name, parameter in request.parameters.items():
         if name not in PARAMETERS:
@@ -306,5 +320,5 @@ def _string_parameter(name: str, parameter: InferParameter) -> str:
 
 
 def quote_name(name: str) -> str:
-    """Return a stranger's name as our words may repeat it: short, and on one line."""
+    """Return an unknown name so that a message may repeat it: ASCII, short and on one line."""
     return ascii(name if len(name) <= NAME_SHOWN_MAX else f"{name[:NAME_SHOWN_MAX]}...")

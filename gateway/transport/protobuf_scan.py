@@ -1,45 +1,46 @@
-"""How much of a message is not bulk, found without parsing it. Pure.
+"""Scans the top level of a protobuf message without parsing it. Pure.
 
-A protobuf message of 4 MB can hold four million one-byte numbers: a third of a second to parse,
-160 MB once parsed, all under the GIL. The top level tells which kind it is, for a few bytes read.
+A message of 4 MB can hold four million one-byte numbers, which take a third of a second to parse
+under the GIL and 160 MB of memory. A scan of its top level reads a few bytes and tells the size of
+each field.
 """
 
 from collections.abc import Iterator
 
 _WIDTH = {1: 8, 5: 4}
-"""Bytes of a fixed-width value, by wire type."""
+"""Bytes of a value of fixed width, by wire type."""
 
 
 class ProtobufScanError(ValueError):
-    """The bytes are no message, or one of more fields than anybody needs."""
+    """The bytes are no message, or one with more fields than the caller allows."""
 
 
 def bytes_outside_field(message: bytes, field: int, fields_max: int) -> int:
     """Return how many bytes of *message* lie outside the contents of its length-delimited *field*.
 
-    fields_max  top-level fields (each element of a repeated one counts) that may be walked.
+    fields_max  top-level fields to read; each element of a repeated field counts.
 
-    Raises ProtobufScanError past that, or when the bytes cannot be a message.
+    Raises ProtobufScanError for more fields, or when the bytes cannot be a message.
     """
     return len(message) - sum(_field_lengths(message, field, fields_max))
 
 
 def longest_field(message: bytes, field: int, fields_max: int) -> int:
-    """Return the bytes of the longest contents of *message*'s length-delimited *field*; 0: none.
+    """Return the size in bytes of the longest *field* of *message*, length-delimited; 0: none.
 
-    As bytes_outside_field: walks *fields_max* top-level fields at most, raises ProtobufScanError
-    past them.
+    fields_max and ProtobufScanError are as in bytes_outside_field.
     """
     return max(_field_lengths(message, field, fields_max), default=0)
 
 
 def _field_lengths(message: bytes, field: int, fields_max: int) -> Iterator[int]:
-    """Yield the length of each of *field*'s contents, while walking the whole top level."""
+    """Read the whole top level; yield the length of each element of *field*."""
     offset, end = 0, len(message)
     for _ in range(fields_max):
         if offset == end:
             return
         start = offset
+        # A tag has the field's number and its wire type, which tells how long the value is.
         tag, offset = _varint(message, offset)
         kind = tag & 7
         length = 0
@@ -63,10 +64,10 @@ def _field_lengths(message: bytes, field: int, fields_max: int) -> Iterator[int]
 def _varint(message: bytes, offset: int) -> tuple[int, int]:
     """Return (value, offset behind it)."""
     value = shift = 0
-    for place in range(offset, min(offset + 10, len(message))):
-        octet = message[place]
+    for index in range(offset, min(offset + 10, len(message))):
+        octet = message[index]
         value |= (octet & 0x7F) << shift
         if octet < 0x80:
-            return value, place + 1
+            return value, index + 1
         shift += 7
     raise ProtobufScanError(f"no number ends at {offset}")

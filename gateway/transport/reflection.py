@@ -1,4 +1,4 @@
-"""gRPC server reflection, v1 and v1alpha: the same messages under two names."""
+"""gRPC server reflection, v1 and v1alpha; both use the same messages."""
 
 import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
@@ -19,8 +19,8 @@ REFLECTION_SERVICES = (
 
 
 def reflection_handlers() -> tuple[grpc.GenericRpcHandler, ...]:
-    """Handlers for both versions of the reflection service."""
-    # Importing them is what puts the services into the pool.
+    """Return grpc.aio's handlers for both versions of the reflection service."""
+    # Importing these modules registers their services in protobuf's descriptor pool.
     assert predict_pb2.DESCRIPTOR
     assert open_inference_pb2.DESCRIPTOR
     servicer: reflection_pb2_grpc.ServerReflectionServicer = reflection.aio.ReflectionServicer(  # type: ignore[no-untyped-call]

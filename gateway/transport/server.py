@@ -1,60 +1,106 @@
-"""Which front door a worker opens: the native one where it is built, or grpcio's."""
+"""The interface of an ingress server. The grpcio server and the native server implement it.
 
-from collections.abc import Mapping
+A server turns bytes into columns of calls, and columns of replies into bytes. It owns connections,
+decoding, the bound on rows inside (waiting or being scored) and cancellation. The pipeline knows a
+server by this interface alone, and one test suite runs over both servers.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.clock import Clock
-from gateway.columns import Ingress
-from gateway.fault_log import InternalErrorLog
-from gateway.ingress_choice import IngressChoice, check_built
-from gateway.native_library import load_native_library
-from gateway.predict.single_call import SingleCallPath
-from gateway.settings import Settings
-from gateway.transport.grpcio.server import GrpcioServer, OnRefused, UnaryMethod
-from gateway.transport.native.server import NativeServer
+import numpy as np
+from grpc_health.v1 import health_pb2
+from numpy.typing import NDArray
+
+from gateway.columns import Calls, ModelShape, Replies
+from gateway.ingress_choice import IngressChoice
+from gateway.status import Refusal
+from gateway.transport.call_queue import QueuedCall
+from protos.predict_pb2 import PredictReply
+
+UnaryMethod = Callable[[bytes], Awaitable[bytes]]
+"""A method that scores nothing: request bytes to reply bytes. Raises RefusedError."""
+
+OnRefused = Callable[[str, Refusal, int], None]
+"""Called with (model or "", refusal, number of calls) for calls that the server refused itself."""
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-class IngressServer(Ingress, Protocol):
-    """An ingress that can be opened and closed."""
+@dataclass(frozen=True, slots=True)
+class ServerStatistics:
+    """What an ingress server holds at one moment. None: this server does not know the number."""
+
+    ingress: str
+    rows_inside: int
+    """Rows that are admitted and not answered yet."""
+    rows_waiting: int | None
+    """Rows that are admitted and not taken yet."""
+    connections: int | None
+
+
+class IngressServer(Protocol):
+    """An ingress server. Every method is called on the event loop's thread."""
 
     kind: IngressChoice
-    """Which of the two."""
 
-    single_call: SingleCallPath | None
-    """Answers a call that is alone without making columns of it; the core's, set once."""
+    def configure(self, shapes: Mapping[str, ModelShape]) -> None:
+        """Replace what the server knows of models. Calls for other models end NOT_FOUND."""
+        ...
+
+    async def wait_for_calls(self) -> None:
+        """Return when calls should be taken as a batch now."""
+        ...
+
+    def pop_single_call(self) -> QueuedCall | None:
+        """Return the call that waits, if it is the only one inside and has one row; else None."""
+        ...
+
+    def pop_calls(self, rows_max: int) -> Calls | None:
+        """Return the calls that wait for the model whose oldest call has waited longest.
+
+        They have at most *rows_max* rows, but a single call is never cut. None if no call waits.
+        Cancelled calls are left out, and their rows are free already.
+        """
+        ...
+
+    def send_reply(self, handle: int, reply: PredictReply) -> None:
+        """Send the reply to a single call. It is dropped if the caller has gone."""
+        ...
+
+    def send_replies(self, replies: Replies, *, more: bool = False) -> None:
+        """Send each reply. A reply is dropped if its caller has gone.
+
+        more  other replies of the same batch follow at once and may go out together with these.
+        """
+        ...
+
+    def refuse_calls(self, handles: NDArray[np.uint64], refusal: Refusal) -> None:
+        """End these calls with one status."""
+        ...
 
     async def listen(self, host: str, port: int, unix: str = "", lent_fd: int | None = None) -> int:
-        """Open *port* (0: a free one), and a Unix socket at *unix*; returns the port.
+        """Listen on *port* (0 for a free one) and on a Unix socket at *unix*. Return the port.
 
-        lent  a bound socket's descriptor that may be listened at instead
-              (gateway.supervision.sockets).
+        lent_fd  descriptor of a bound socket to listen on instead (gateway.supervision.sockets).
         """
         ...
 
     async def show_health(self, ready: Mapping[str, bool]) -> None:
-        """Set what grpc.health.v1 says."""
+        """Set what grpc.health.v1 reports: each model's name, and "" for the server as a whole."""
         ...
 
     async def close(self, grace_s: float) -> None:
-        """Leave the port, and finish what is in flight."""
+        """Stop listening, let clients reconnect elsewhere and finish the calls in flight."""
+        ...
+
+    def statistics(self) -> ServerStatistics:
+        """Return a snapshot of what the server holds."""
         ...
 
     @property
     def rows_inside(self) -> int:
-        """Rows admitted and not yet answered."""
+        """Number of rows that are admitted and not answered yet."""
         ...
-
-
-def create_server(
-    settings: Settings,
-    clock: Clock,
-    error_log: InternalErrorLog,
-    on_refused: OnRefused,
-    methods: Mapping[str, UnaryMethod],
-) -> IngressServer:
-    """Build the door that settings.ingress names; SettingsError where it is not built."""
-    module = None if settings.ingress == IngressChoice.GRPCIO else load_native_library()
-    check_built(settings.ingress, available=module is not None)
-    if module is not None:
-        return NativeServer(module, settings, clock, error_log, on_refused, methods)
-    return GrpcioServer(settings, clock, error_log, on_refused, methods)

@@ -1,6 +1,6 @@
-"""TLS on grpcio's door: the same files and rules as on the native one (ingress/src/tls.rs).
+"""TLS of the grpcio server: files and rules as in the native server (ingress/src/http2/tls.rs).
 
-Certificates are read anew when their files change; connections that are open go on.
+Certificates are reloaded when their files change; open connections go on.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ ModificationTimes = tuple[int, ...]
 
 
 class TlsFiles:
-    """Where the certificates lie, and when they were last read."""
+    """The files tls_certificate, tls_key and tls_client_authority, reloaded when they change."""
 
     def __init__(self, settings: Settings) -> None:
         self._certificate = Path(settings.tls_certificate)
@@ -24,7 +24,7 @@ class TlsFiles:
         self._mtimes = self._read_mtimes()
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Return what a port is opened with; OSError when a file cannot be read."""
+        """Return the credentials to open a port with; OSError when a file cannot be read."""
         return grpc.dynamic_ssl_server_credentials(
             self._configuration(),
             self._reload_if_changed,  # type: ignore[arg-type]  # None: no change
@@ -37,7 +37,10 @@ class TlsFiles:
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=authority)
 
     def _reload_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Asked by grpcio at each new connection; None: nothing changed, or nothing usable."""
+        """Return new certificates, or None when the files are unchanged or unreadable.
+
+        grpcio calls it for each new connection.
+        """
         changed = self._read_mtimes()
         if changed == self._mtimes:
             return None

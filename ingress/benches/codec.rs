@@ -1,14 +1,16 @@
-//! What an HTTP/2 codec costs a call, with nothing around it: nghttp2 as we hold it, and the h2 crate.
+//! Compares the time a call costs in two HTTP/2 codecs: nghttp2 behind `sys::nghttp2`, and the h2
+//! crate.
 //!
-//! The same bytes go into both, 64 calls at a time, as a busy connection's would: indexed headers and one
-//! DATA frame a call. Both answer with headers, one message and trailers. No sockets, no kernel.
+//! Both get the same bytes, 64 calls at a time, as on a busy connection: indexed headers and one DATA
+//! frame for each call. Both answer with headers, one message and trailers. There are no sockets and
+//! no system calls.
 //!
 //!     cargo bench --no-default-features --bench codec
 
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use turnout_ingress::sys::nghttp2::{Events, Promises, Session, Then};
+use turnout_ingress::sys::nghttp2::{BodyState, Events, Session, SessionSettings};
 
 const CALLS: u32 = 50_000;
 const AT_ONCE: u32 = 64;
@@ -35,11 +37,11 @@ fn literal(out: &mut Vec<u8>, name: Result<u8, &[u8]>, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-/// The greeting, then `CALLS` calls in pieces of `AT_ONCE`.
+/// The connection preface with SETTINGS, then `CALLS` calls in pieces of `AT_ONCE`.
 fn pieces() -> (Vec<u8>, Vec<Vec<u8>>) {
-    let mut greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    frame(&mut greeting, 4, 0, 0, &[]);
-    frame(&mut greeting, 8, 0, 0, &0x3fff_0000_u32.to_be_bytes());
+    let mut preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    frame(&mut preface, 4, 0, 0, &[]);
+    frame(&mut preface, 8, 0, 0, &0x3fff_0000_u32.to_be_bytes());
     let mut first = vec![0x83, 0x86];
     literal(&mut first, Ok(4), b"/turnout.v1.Predictor/Predict");
     literal(&mut first, Ok(1), b"127.0.0.1:8500");
@@ -47,91 +49,91 @@ fn pieces() -> (Vec<u8>, Vec<Vec<u8>>) {
     literal(&mut first, Err(b"te"), b"trailers");
     literal(&mut first, Ok(58), b"grpc-c/1");
     let later = [0x83, 0x86, 0x80 | 66, 0x80 | 65, 0x80 | 64, 0x80 | 63, 0x80 | 62];
-    let mut every = Vec::new();
+    let mut pieces = Vec::new();
     for call in 0..CALLS {
         if call % AT_ONCE == 0 {
-            every.push(Vec::new());
+            pieces.push(Vec::new());
         }
-        let piece: &mut Vec<u8> = every.last_mut().expect("a piece was begun");
+        let piece: &mut Vec<u8> = pieces.last_mut().expect("a piece was begun");
         let stream = 2 * call + 1;
         frame(piece, 1, 4, stream, if call == 0 { &first } else { &later });
         frame(piece, 0, 1, stream, &MESSAGE);
     }
-    (greeting, every)
+    (preface, pieces)
 }
 
 #[derive(Default)]
 struct Echo {
-    heard: Vec<i32>,
+    ended: Vec<i32>,
     sent: std::collections::HashMap<i32, usize>,
     fields: usize,
 }
 
 impl Events for Echo {
-    fn begin(&mut self, _: i32) {}
+    fn begin_headers(&mut self, _: i32) {}
     fn header(&mut self, _: i32, _: &[u8], _: &[u8]) -> bool {
         self.fields += 1;
         true
     }
-    fn headers_end(&mut self, _: i32, _: bool) {}
+    fn end_headers(&mut self, _: i32, _: bool) {}
     fn data(&mut self, _: i32, bytes: &[u8]) -> usize {
         bytes.len()
     }
-    fn end(&mut self, stream: i32) {
-        self.heard.push(stream);
+    fn end_stream(&mut self, stream: i32) {
+        self.ended.push(stream);
     }
-    fn closed(&mut self, stream: i32, _: u32) {
+    fn stream_closed(&mut self, stream: i32, _: u32) {
         self.sent.remove(&stream);
     }
-    fn control(&mut self, _: u8, _: u8, _: usize) {}
-    fn body(&mut self, stream: i32, into: &mut [u8]) -> (usize, Then) {
+    fn control_frame(&mut self, _: u8, _: u8, _: usize) {}
+    fn read_body(&mut self, stream: i32, into: &mut [u8]) -> (usize, BodyState) {
         self.sent.insert(stream, REPLY.len());
         into[..REPLY.len()].copy_from_slice(&REPLY);
-        (REPLY.len(), Then::Ok)
+        (REPLY.len(), BodyState::Ok)
     }
 }
 
-fn with_nghttp2(greeting: &[u8], every: &[Vec<u8>]) -> (Duration, usize) {
-    let mut session = Session::new(Promises {
-        streams: 128,
-        stream_window: 256 * 1024,
-        connection_window: 4 * 1024 * 1024,
-        header_list: 8 * 1024,
+fn with_nghttp2(preface: &[u8], pieces: &[Vec<u8>]) -> (Duration, usize) {
+    let mut session = Session::new(SessionSettings {
+        max_concurrent_streams: 128,
+        initial_window_size: 256 * 1024,
+        connection_window_size: 4 * 1024 * 1024,
+        max_header_list_size: 8 * 1024,
     });
     let mut echo = Echo::default();
     let (mut out, mut bytes) = (Vec::new(), 0);
     let began = Instant::now();
-    session.receive(greeting, &mut echo).expect("a good greeting");
-    for piece in every {
-        session.receive(piece, &mut echo).expect("good frames");
-        for stream in echo.heard.drain(..) {
+    session.receive(preface, &mut echo).expect("a valid preface");
+    for piece in pieces {
+        session.receive(piece, &mut echo).expect("valid frames");
+        for stream in echo.ended.drain(..) {
             session.respond(stream, &[]);
         }
-        session.send(&mut echo, &mut out, usize::MAX).expect("good answers");
+        session.send(&mut echo, &mut out, usize::MAX).expect("valid replies");
         bytes += out.len();
         out.clear();
     }
     (began.elapsed(), bytes)
 }
 
-fn with_h2(greeting: &[u8], every: &[Vec<u8>]) -> (Duration, usize) {
+fn with_h2(preface: &[u8], pieces: &[Vec<u8>]) -> (Duration, usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let reply = bytes::Bytes::from_static(&REPLY);
     runtime.block_on(async move {
-        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let (client_end, server_end) = tokio::io::duplex(64 * 1024);
         let began = Instant::now();
         let server = async {
             let mut builder = h2::server::Builder::new();
             builder.max_concurrent_streams(CALLS).initial_window_size(256 * 1024);
             builder.initial_connection_window_size((1 << 31) - 1);
             let mut connection =
-                builder.handshake::<_, bytes::Bytes>(theirs).await.expect("a good greeting");
+                builder.handshake::<_, bytes::Bytes>(server_end).await.expect("a valid preface");
             let mut answered = 0;
             while answered < CALLS {
                 let (request, mut respond) =
-                    connection.accept().await.expect("a call").expect("good frames");
+                    connection.accept().await.expect("a call").expect("valid frames");
                 let reply = reply.clone();
-                // A task a call, as every server on this crate does it: the body comes later.
+                // Servers on this crate spawn a task for each call, because its body arrives later.
                 tokio::spawn(async move {
                     let mut body = request.into_body();
                     while let Some(Ok(part)) = body.data().await {
@@ -151,17 +153,17 @@ fn with_h2(greeting: &[u8], every: &[Vec<u8>]) -> (Duration, usize) {
             }
             while connection.accept().await.is_some() {}
         };
-        let (mut hear, mut say) = tokio::io::split(ours);
+        let (mut reader, mut writer) = tokio::io::split(client_end);
         let client = async {
-            say.write_all(greeting).await.expect("room");
-            for piece in every {
-                say.write_all(piece).await.expect("room");
+            writer.write_all(preface).await.expect("room");
+            for piece in pieces {
+                writer.write_all(piece).await.expect("room");
             }
-            say
+            writer
         };
         let listener = async {
             let (mut buffer, mut bytes) = (vec![0; 256 * 1024], 0);
-            while let Ok(count) = hear.read(&mut buffer).await {
+            while let Ok(count) = reader.read(&mut buffer).await {
                 if count == 0 {
                     break;
                 }
@@ -180,17 +182,17 @@ fn with_h2(greeting: &[u8], every: &[Vec<u8>]) -> (Duration, usize) {
 }
 
 fn main() {
-    let (greeting, every) = pieces();
+    let (preface, pieces) = pieces();
     let a_call = |took: Duration| took.as_nanos() as f64 / f64::from(CALLS);
-    let mut told = [Vec::new(), Vec::new()];
+    let mut results = [Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
         for (which, run) in [with_nghttp2, with_h2].into_iter().enumerate() {
-            let (took, bytes) = run(&greeting, &every);
+            let (took, bytes) = run(&preface, &pieces);
             assert!(bytes > CALLS as usize * REPLY.len(), "{bytes} bytes came back");
-            told[which].push(a_call(took));
+            results[which].push(a_call(took));
         }
     }
-    for (name, rounds) in ["nghttp2", "h2"].iter().zip(&mut told) {
+    for (name, rounds) in ["nghttp2", "h2"].iter().zip(&mut results) {
         rounds.sort_by(f64::total_cmp);
         println!(
             "{name:8} {:5.0} ns a call (of {ROUNDS} rounds; {:.0} to {:.0})",

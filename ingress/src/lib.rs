@@ -1,42 +1,22 @@
 //! Turnout's native front door: HTTP/2, gRPC and decoding on one thread that never takes the GIL.
 //!
-//! `io` is the thread; `bridge` is what it shares with Python's event loop; `python` is the module
-//! `turnout_ingress`. Everything unsafe is in `sys`.
+//! The folders import each other in one direction: `sys` <- `calls` <- `http2` <- `io_thread` <-
+//! `python`. `accel` stands beside the front door: it uses `sys` and `calls`, and `python` uses it.
+//! All `unsafe` code is in `sys`. README.md says what each folder does.
+//!
+//! Outside this crate, the library is the Python module `turnout_ingress`. The modules are public for
+//! the fuzz targets and benchmarks only, and are therefore hidden from the documentation.
 
-pub mod admission;
-pub mod bridge;
-pub mod calm;
-pub mod clean;
-pub mod columns;
-pub mod conn;
-pub mod grpc;
-pub mod house;
-pub mod ids;
-pub mod infer;
-pub mod intake;
-pub mod io;
-pub mod pace;
-pub mod predict;
-pub mod proto;
-pub mod reply;
-pub mod rows;
-pub mod shape;
-pub mod socket;
-pub mod split;
-pub mod stream;
-pub mod streams;
+#[doc(hidden)]
+pub mod accel;
+#[doc(hidden)]
+pub mod calls;
+#[doc(hidden)]
+pub mod http2;
+#[doc(hidden)]
+pub mod io_thread;
+#[doc(hidden)]
 pub mod sys;
-pub mod tls;
-pub mod trees;
-pub mod trees_onnx;
 
 #[cfg(feature = "python")]
 mod python;
-#[cfg(feature = "python")]
-mod python_clean;
-#[cfg(feature = "python")]
-mod python_columns;
-#[cfg(feature = "python")]
-mod python_ids;
-#[cfg(feature = "python")]
-mod python_trees;

@@ -1,1 +1,1 @@
-"""The registry's gRPC service: access rules, presence of gateways, requests and errors."""
+"""The registry's gRPC service: access rules, live gateway workers, requests and errors."""

@@ -1,4 +1,7 @@
-"""Who is asking, and whether they may: one rule an RPC, and none means no."""
+"""Access control: identifies callers and checks the one rule of each RPC.
+
+An RPC without a rule is refused.
+"""
 
 import hashlib
 import json
@@ -21,7 +24,7 @@ ROLES = frozenset({AUTHOR, APPROVER, OPERATOR, CONTROLLER, GATEWAY})
 
 @dataclass(frozen=True, slots=True)
 class AccessRule:
-    """Who may call an RPC, and whether it changes something, so that a name must stand for it."""
+    """The roles that may call an RPC. An RPC that changes something also needs an actor's name."""
 
     roles: frozenset[str]
     changes: bool = False
@@ -45,7 +48,7 @@ RULES: dict[str, AccessRule] = {
     "Approve": _change(APPROVER),
     "ListApprovals": _read(),
     "GetDeployment": _read(),
-    "Deploy": _change(OPERATOR, CONTROLLER),  # breaking the glass: operators alone (service.py)
+    "Deploy": _change(OPERATOR, CONTROLLER),  # service.py lets only operators break the glass
     "WatchDeployments": _read(),
     "ReportState": AccessRule(frozenset({GATEWAY})),
     "WatchStates": _read(),
@@ -55,38 +58,41 @@ RULES: dict[str, AccessRule] = {
     "WriteFinding": _change(CONTROLLER, OPERATOR),
     "WatchFindings": _read(),
     "ListHistory": _read(),
-    "WhoAmI": _change(*ROLES),  # it changes nothing, and without a name there is no answer
+    "WhoAmI": _change(*ROLES),  # it changes nothing, but needs a name to answer
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who is asking. *actor* is empty for a reader who gave no name."""
+    """A caller's actor name and roles. The name is empty for a reader who gave none."""
 
     actor: str
     roles: frozenset[str]
 
 
 class Access:
-    """Reads identities out of call metadata and holds them against RULES.
+    """Identifies callers by their call metadata and checks RULES.
 
-    identities  SHA-256 (hex) of a bearer token -> whose it is; None: nobody is asked for a token,
-                names are taken on trust and have every role.
+    identities  SHA-256 (hex) of a bearer token -> its owner's identity. With None no token is
+                needed: every name is believed and has every role.
     """
 
     def __init__(self, identities: Mapping[str, Identity] | None = None) -> None:
         self._identities = identities
 
     def authorise(self, rpc: str, metadata: Iterable[tuple[str, str | bytes]]) -> Identity:
-        """Return who calls *rpc*; raises UnknownActorError or NotAllowedError."""
-        said = {name: value for name, value in metadata if isinstance(value, str)}
-        identity = self._identify(said)
+        """Return the identity of the caller of *rpc*.
+
+        Raises UnknownActorError without a valid name or token, NotAllowedError without the role.
+        """
+        texts = {name: value for name, value in metadata if isinstance(value, str)}
+        identity = self._identify(texts)
         rule = RULES.get(rpc)
         if rule is None or not identity.roles & rule.roles:
             needed = " or ".join(sorted(rule.roles)) if rule else "a rule, and there is none"
             raise NotAllowedError(
                 f"{rpc} needs {needed}; {identity.actor!r} is "
-                f"{' and '.join(sorted(identity.roles)) or 'nothing'}"
+                f"{' and '.join(sorted(identity.roles)) or 'without a role'}"
             )
         if rule.changes and not identity.actor:
             raise UnknownActorError(
@@ -100,11 +106,12 @@ class Access:
             actor = unquote(metadata.get("x-turnout-actor", ""))
             if actor and not is_name(actor):
                 raise UnknownActorError(
-                    f"x-turnout-actor has {len(actor)} characters; it has 1 to 64 printable ones"
+                    f"x-turnout-actor has {len(actor)} characters; it must have 1 to 64 printable "
+                    "characters"
                 )
             return Identity(actor, ROLES)
         token = metadata.get("authorization", "").removeprefix("Bearer ")
-        # Looked up by hash: comparing digests tells nobody how near a guess was.
+        # Tokens are compared by their hashes, so that timing tells nothing about a guess.
         identity = self._identities.get(hashlib.sha256(token.encode()).hexdigest())
         if identity is None:
             raise UnknownActorError(
@@ -114,9 +121,9 @@ class Access:
 
 
 def read_identities(path: Path) -> dict[str, Identity]:
-    """Read {"<sha256 of token>": {"actor": ..., "roles": [...]}}.
+    """Read a JSON file of {"<sha256 of token>": {"actor": ..., "roles": [...]}}.
 
-    Raises RegistryFaultError when the file is anything else: the registry does not start.
+    Raises RegistryFaultError for any other content. Then the registry does not start.
     """
     try:
         content = json.loads(path.read_bytes())

@@ -1,7 +1,8 @@
-"""From bytes on the wire to RegistryService and back: parse, admit, call, translate errors.
+"""Connects gRPC to RegistryService: authorises, parses, calls the method, translates errors.
 
-One wrapper for every RPC of the descriptor: an RPC without a rule in access.py is refused, a bad
-request is INVALID_ARGUMENT, and of what nobody foresaw only an id leaves.
+Every RPC of the service descriptor gets the same wrapper. An RPC without a rule in access.py is
+refused, and bytes that do not parse are INVALID_ARGUMENT. Of an unexpected error the caller sees
+an id only, and the log has the cause.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def registry_handlers(service: RegistryService, access: Access) -> grpc.GenericRpcHandler:
-    """Return what a grpc.aio server needs to serve every RPC of turnout.v1.Registry."""
+    """Return the handler with which a grpc.aio server serves every RPC of turnout.v1.Registry."""
     return grpc.method_handlers_generic_handler(
         SERVICE.full_name,
         {method.name: _handler(method, service, access) for method in SERVICE.methods},
@@ -39,41 +40,41 @@ def registry_handlers(service: RegistryService, access: Access) -> grpc.GenericR
 def _handler(
     method: MethodDescriptor, service: RegistryService, access: Access
 ) -> "grpc.RpcMethodHandler[Any, Any]":
-    kind: type[Message] = GetMessageClass(method.input_type)
+    request_type: type[Message] = GetMessageClass(method.input_type)
     behaviour: Any = getattr(service, method.name)
     name = method.name
 
-    async def unary(content: bytes, context: RpcContext) -> Message:
+    async def unary_unary(content: bytes, context: RpcContext) -> Message:
         try:
-            who = access.authorise(name, _metadata(context))
-            reply: Message = await behaviour(_parse(kind, content), who)
-        except Exception as error:  # noqa: BLE001  nothing may leave but a status
+            identity = access.authorise(name, _metadata(context))
+            reply: Message = await behaviour(_parse(request_type, content), identity)
+        except Exception as error:  # noqa: BLE001  callers must see a status only
             return await _abort_with(name, context, error)
         return reply
 
-    async def taking_stream(contents: AsyncIterator[bytes], context: RpcContext) -> Message:
+    async def stream_unary(contents: AsyncIterator[bytes], context: RpcContext) -> Message:
         try:
-            who = access.authorise(name, _metadata(context))
-            reply: Message = await behaviour(_parse_each(kind, contents), who)
-        except Exception as error:  # noqa: BLE001  nothing may leave but a status
+            identity = access.authorise(name, _metadata(context))
+            reply: Message = await behaviour(_parse_each(request_type, contents), identity)
+        except Exception as error:  # noqa: BLE001  callers must see a status only
             return await _abort_with(name, context, error)
         return reply
 
-    async def giving_stream(content: bytes, context: RpcContext) -> None:
+    async def unary_stream(content: bytes, context: RpcContext) -> None:
         try:
-            who = access.authorise(name, _metadata(context))
-            async with aclosing(behaviour(_parse(kind, content), who)) as replies:
+            identity = access.authorise(name, _metadata(context))
+            async with aclosing(behaviour(_parse(request_type, content), identity)) as replies:
                 async for reply in replies:
                     await context.write(reply)
-        except Exception as error:  # noqa: BLE001  nothing may leave but a status
+        except Exception as error:  # noqa: BLE001  callers must see a status only
             await _abort_with(name, context, error)
 
-    # No request_deserializer: grpcio would turn a bad protobuf into UNKNOWN, out of our hands.
+    # Requests are parsed above: with a request_deserializer grpcio makes bad bytes UNKNOWN.
     if method.client_streaming:
-        return grpc.stream_unary_rpc_method_handler(taking_stream, None, _serialize)
+        return grpc.stream_unary_rpc_method_handler(stream_unary, None, _serialize)
     if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(giving_stream, None, _serialize)
-    return grpc.unary_unary_rpc_method_handler(unary, None, _serialize)
+        return grpc.unary_stream_rpc_method_handler(unary_stream, None, _serialize)
+    return grpc.unary_unary_rpc_method_handler(unary_unary, None, _serialize)
 
 
 def _serialize(message: Message) -> bytes:
@@ -84,24 +85,25 @@ def _metadata(context: RpcContext) -> list[tuple[str, str | bytes]]:
     return [(key, value) for key, value in context.invocation_metadata() or ()]
 
 
-def _parse(kind: type[Message], content: bytes) -> Message:
+def _parse(request_type: type[Message], content: bytes) -> Message:
     try:
-        return kind.FromString(content)
+        return request_type.FromString(content)
     except DecodeError as error:
         raise BadRequestError(
-            f"{len(content)} bytes that are not a {kind.DESCRIPTOR.full_name}"
+            f"the request has {len(content)} bytes that are not a "
+            f"{request_type.DESCRIPTOR.full_name}"
         ) from error
 
 
 async def _parse_each(
-    kind: type[Message], contents: AsyncIterator[bytes]
+    request_type: type[Message], contents: AsyncIterator[bytes]
 ) -> AsyncIterator[Message]:
     async for content in contents:
-        yield _parse(kind, content)
+        yield _parse(request_type, content)
 
 
 async def _abort_with(rpc: str, context: RpcContext, error: Exception) -> Message:
-    """End the call: our errors in their own words, any other one as an id that the log explains."""
+    """End the call with the status of *error*, or with INTERNAL and an id that is in the log."""
     if isinstance(error, grpc.RpcError | asyncio.CancelledError):
         raise error
     status = status_of_error(error)
@@ -111,4 +113,4 @@ async def _abort_with(rpc: str, context: RpcContext, error: Exception) -> Messag
         error = RegistryFaultError(f"the registry failed; its log has the cause, error {error_id}")
         status = grpc.StatusCode.INTERNAL
     await context.abort(status, str(error), ((ERROR_METADATA_KEY, type(error).__name__),))
-    raise AssertionError("abort raises")  # for readers and type checkers
+    raise AssertionError("abort raises")  # type checkers do not know that abort never returns

@@ -1,4 +1,4 @@
-"""The registry in a process: alone, or on a grpc.aio server that others share."""
+"""Serves the registry: on a gRPC server of its own, or on one that other services share."""
 
 import asyncio
 import time
@@ -14,33 +14,36 @@ from registry.storage.store import RegistryStore
 from registry.types import RegistryUnavailableError
 
 STOP_GRACE_S = 2.0
-"""For changes that were begun; watches end at once."""
+"""Time for changes in progress when the server stops. Watches end at once."""
 
 SERVER_OPTIONS = (
-    # A worker whose host vanished is noticed in 15 s; a closed socket at once.
+    # A worker on a lost host is noticed within 15 s. A closed connection is noticed at once.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.max_receive_message_length", 40 * 2**20),  # a checkpoint; chunks are 1 MiB
-    ("grpc.so_reuseport", 0),  # two registries on one port would be two truths
+    ("grpc.max_receive_message_length", 40 * 2**20),  # the largest message is a checkpoint
+    ("grpc.so_reuseport", 0),  # a second registry must not share the port
 )
 
 
 class RegistryParts:
-    """The registry's half of a server: end its watches, then stop the server, then close it."""
+    """The registry on a shared server.
+
+    To stop: call `end_watches`, stop the server, then call `close`.
+    """
 
     def __init__(self, service: RegistryService, store: RegistryStore) -> None:
         self._service = service
         self._store = store
 
     def end_watches(self) -> None:
-        """Send every watcher away; call it before the server stops."""
+        """End every watch stream. Call this before the server stops."""
         self._service.close()
 
     def close(self) -> None:
-        """Close the database; call it after the server stopped."""
+        """Close the database. Call this after the server has stopped."""
         self._store.close()
 
 
@@ -51,9 +54,10 @@ async def add_registry_to(
     identities: Path | None = None,
     now_ns: Callable[[], int] = time.time_ns,
 ) -> RegistryParts:
-    """Serve the registry kept in *folder* on a server that is not started yet.
+    """Add the registry in *folder* to a server that has not started yet.
 
-    identities  the file of tokens (docs/governance.md); None: names are taken on trust.
+    identities  the file of tokens (docs/governance.md). With None every name is believed.
+    now_ns      clock for history and deployments, Unix nanoseconds.
     """
     access = Access(read_identities(identities) if identities is not None else None)
     store = await asyncio.to_thread(RegistryStore, folder, now_ns)
@@ -63,7 +67,7 @@ async def add_registry_to(
 
 
 class RegistryServer:
-    """A registry on a port of its own; made by `serve`."""
+    """A registry with its own gRPC server. `serve_registry` makes it."""
 
     def __init__(self, server: grpc.aio.Server, registry: RegistryParts, port: int) -> None:
         self._server = server
@@ -71,7 +75,7 @@ class RegistryServer:
         self.port = port
 
     async def stop(self) -> None:
-        """Finish what was begun, refuse the rest, close the database."""
+        """Finish the calls in progress within 2 s, refuse others, and close the database."""
         self._registry.end_watches()
         await self._server.stop(STOP_GRACE_S)
         self._registry.close()
@@ -88,9 +92,9 @@ async def serve_registry(
     identities: Path | None = None,
     now_ns: Callable[[], int] = time.time_ns,
 ) -> RegistryServer:
-    """Open the registry in *folder* and listen on *address* (host:port; port 0: any free one).
+    """Open the registry in *folder* and listen on *address*, host:port. Port 0 takes a free port.
 
-    Raises RegistryUnavailableError when the address cannot be had.
+    Raises RegistryUnavailableError when the registry cannot listen there.
     """
     server = grpc.aio.server(options=SERVER_OPTIONS)
     registry = await add_registry_to(server, folder, identities=identities, now_ns=now_ns)

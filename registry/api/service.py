@@ -1,4 +1,7 @@
-"""The registry's RPCs: read the request, ask the store in a thread, tell whoever watches."""
+"""The registry's RPC methods. Each reads its request and calls the store in a thread.
+
+Changes then wake the watch streams.
+"""
 
 import asyncio
 import time
@@ -23,32 +26,35 @@ from registry.types import (
 CHUNK_BYTES_MAX = 2**20
 REGISTRATIONS_MAX = 2
 STATES_POLL_S = 1.0
-"""How often a watcher of states looks for workers that fell silent: nothing rings then."""
+"""How often a watch of states looks for workers that stopped reporting, which wakes no watch."""
 REPORT_VERSIONS_MAX = 1_000
 
 
 class ChangeNotifier:
-    """Wakes everybody who waits. Whoever takes `next` before looking misses nothing."""
+    """Wakes all tasks that wait for a change.
+
+    A task must take `next_change` before it reads the state. Then it misses no change.
+    """
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     @property
     def next_change(self) -> asyncio.Event:
-        """Set at the next ring."""
+        """An event that is set at the next change."""
         return self._event
 
     def notify_all(self) -> None:
-        """Wake all, and begin anew."""
+        """Wake every waiting task, and make the event of the next change."""
         self._event.set()
         self._event = asyncio.Event()
 
 
 class RegistryService:
-    """One method an RPC, named as in protos/registry.proto; rpc.py calls them.
+    """The RPC methods, named as in protos/registry.proto. rpc.py calls them.
 
-    Watchers hold no queue: each is told the newest it has not seen, so a slow one costs nothing
-    and skips what was replaced meanwhile.
+    Watch streams have no queue. Each stream sends the newest state that it has not sent, so a slow
+    watcher costs no memory, and skips states that were replaced meanwhile.
     """
 
     def __init__(
@@ -59,7 +65,7 @@ class RegistryService:
     ) -> None:
         self._store = store
         self._presence = Presence(monotonic_s)
-        self._deployed = {d.model: d for d in store.list_deployments()}
+        self._deployed = {deployment.model: deployment for deployment in store.list_deployments()}
         self._deployment_changes = ChangeNotifier()
         self._state_changes = ChangeNotifier()
         self._finding_changes = ChangeNotifier()
@@ -67,83 +73,85 @@ class RegistryService:
         self._registering = asyncio.Semaphore(REGISTRATIONS_MAX)
 
     def close(self) -> None:
-        """End every watch, so that a stopping server waits for nobody."""
+        """End every watch stream, because a stopping server would wait for them."""
         self._closing = True
-        for bell in (self._deployment_changes, self._state_changes, self._finding_changes):
-            bell.notify_all()
+        for changes in (self._deployment_changes, self._state_changes, self._finding_changes):
+            changes.notify_all()
 
     # Versions
 
     async def RegisterVersion(  # noqa: N802  RPCs are named as in the .proto file
         self, request: AsyncIterator[pb.VersionChunk], identity: Identity
     ) -> pb.Version:
-        """Prove, load and golden-test what was sent; then sign and keep it."""
+        """Verify, load and golden-test the files that were sent, then sign and store them."""
         try:
-            # A few at a time: their bytes are memory, and their threads a rollback may wait for.
+            # Few at a time, because they take memory, and threads that a rollback may need.
             async with asyncio.timeout(REGISTER_S), self._registering:
                 model, files = await _join_chunks(request)
                 bundle = await asyncio.to_thread(_prove_version, model, files, identity.actor)
                 return await asyncio.to_thread(self._store.register, identity.actor, bundle, files)
         except TimeoutError as error:
             raise RegistryUnavailableError(
-                f"the version was not here within {REGISTER_S:g} s; send it again"
+                f"the registration took more than {REGISTER_S:g} s; send the version again"
             ) from error
 
     async def ListModels(  # noqa: N802
         self, _request: pb.ListModelsRequest, _identity: Identity
     ) -> pb.ListModelsReply:
-        """Every model."""
+        """Return every model that has a version."""
         return pb.ListModelsReply(models=await asyncio.to_thread(self._store.list_models))
 
     async def ListVersions(  # noqa: N802
         self, request: pb.ListVersionsRequest, _identity: Identity
     ) -> pb.ListVersionsReply:
-        """A model's versions."""
-        found = await asyncio.to_thread(self._store.list_versions, request.model)
-        return pb.ListVersionsReply(versions=found)
+        """Return the versions of a model."""
+        versions = await asyncio.to_thread(self._store.list_versions, request.model)
+        return pb.ListVersionsReply(versions=versions)
 
     async def GetVersion(self, request: pb.VersionName, _identity: Identity) -> pb.Version:  # noqa: N802
-        """One version."""
+        """Return a version by label or id."""
         return await asyncio.to_thread(self._store.get_version, request.model, request.version)
 
     async def FetchVersion(  # noqa: N802
         self, request: pb.VersionName, _identity: Identity
     ) -> AsyncIterator[pb.VersionChunk]:
-        """A version's files, proved before the first byte leaves."""
+        """Yield a version's files, after they are verified again."""
         files = await asyncio.to_thread(self._store.fetch, request.model, request.version)
         for chunk in chunks(request.model, files):
             yield chunk
 
     async def SetStatus(self, request: pb.SetStatusRequest, identity: Identity) -> pb.Version:  # noqa: N802
-        """Move a version by hand."""
+        """Move a version to another status, if a person may do that."""
         return await asyncio.to_thread(self._store.set_status, identity.actor, request)
 
     # Approvals
 
     async def Approve(self, request: pb.ApproveRequest, identity: Identity) -> pb.Approval:  # noqa: N802
-        """Allow or reject."""
+        """Write an approval or a rejection."""
         return await asyncio.to_thread(self._store.approve, identity.actor, request)
 
     async def ListApprovals(  # noqa: N802
         self, request: pb.VersionName, _identity: Identity
     ) -> pb.ListApprovalsReply:
-        """A version's approvals."""
-        found = await asyncio.to_thread(self._store.list_approvals, request.model, request.version)
-        return pb.ListApprovalsReply(approvals=found)
+        """Return the approvals and rejections of a version."""
+        approvals = await asyncio.to_thread(
+            self._store.list_approvals, request.model, request.version
+        )
+        return pb.ListApprovalsReply(approvals=approvals)
 
     # Deployments
 
     async def GetDeployment(self, request: pb.ModelName, _identity: Identity) -> pb.Deployment:  # noqa: N802
-        """What is deployed."""
+        """Return the deployment of a model."""
         return (await asyncio.to_thread(self._store.deployment, request.model)).to_proto()
 
     async def Deploy(self, request: pb.DeployRequest, identity: Identity) -> pb.Deployment:  # noqa: N802
-        """Compare and set; then every watcher is told at once."""
+        """Write a deployment by compare-and-set, then wake every watch stream."""
         if request.break_glass and OPERATOR not in identity.roles:
             raise NotAllowedError(
-                f"only an operator breaks the glass; {identity.actor!r} is not one"
+                f"only an operator breaks the glass; {identity.actor!r} has no role of operator"
             )
-        wish = DeployCommand(
+        command = DeployCommand(
             deployment=Deployment.from_proto(request.deployment),
             lease_token=request.lease_token,
             policy_digest=request.rollout_policy_digest,
@@ -153,42 +161,50 @@ class RegistryService:
         loop, workers = asyncio.get_running_loop(), self._presence.live_states()
 
         def deploy() -> Deployment:
-            written = self._store.deploy(identity.actor, wish, workers)
-            # From the thread: a caller who hangs up must not keep the news from the watchers.
-            loop.call_soon_threadsafe(self._publish, written)
-            return written
+            deployment = self._store.deploy(identity.actor, command, workers)
+            # Publish from this thread: the watchers must learn of it even if the call is cancelled.
+            loop.call_soon_threadsafe(self._publish, deployment)
+            return deployment
 
         return (await asyncio.to_thread(deploy)).to_proto()
 
-    def _publish(self, written: Deployment) -> None:
-        # Threads may come back out of order; the revision says which is newer.
-        known = self._deployed.get(written.model)
-        if known is None or known.revision < written.revision:
-            self._deployed[written.model] = written
+    def _publish(self, deployment: Deployment) -> None:
+        # Threads may finish out of order, so an older revision may come after a newer one.
+        known = self._deployed.get(deployment.model)
+        if known is None or known.revision < deployment.revision:
+            self._deployed[deployment.model] = deployment
         self._deployment_changes.notify_all()
 
     async def WatchDeployments(  # noqa: N802
         self, request: pb.WatchDeploymentsRequest, identity: Identity
     ) -> AsyncIterator[pb.DeploymentEvent]:
-        """Keys and everything newer than held first; then each change. A gateway counts as live."""
+        """Yield the keys and all deployments that the caller does not know, then each change.
+
+        A gateway worker counts as live while this stream is open.
+        """
+        # The key of prediction ids is a secret for the roles that need it.
         keys = pb.ServingKeys(version_public_key=self._store.keys.version_public_key)
         if identity.roles & {GATEWAY, CONTROLLER, OPERATOR}:
             keys.CopyFrom(self._store.keys)
         worker = (request.gateway, request.slot, request.boot_id)
-        held = dict(request.known_revisions)
+        known_revisions = dict(request.known_revisions)
         if request.gateway:
             self._presence.stream_opened(worker)
             self._state_changes.notify_all()
         try:
-            rung = self._deployment_changes.next_change
+            # The first event is the snapshot, also if it is empty.
+            change = self._deployment_changes.next_change
             yield pb.DeploymentEvent(
-                deployments=self._deployments_newer_than(held), snapshot_end=True, keys=keys
+                deployments=self._deployments_newer_than(known_revisions),
+                snapshot_end=True,
+                keys=keys,
             )
+            # Then one event for each change.
             while True:
-                await rung.wait()
+                await change.wait()
                 self._end_when_closing()
-                rung = self._deployment_changes.next_change
-                newer = self._deployments_newer_than(held)
+                change = self._deployment_changes.next_change
+                newer = self._deployments_newer_than(known_revisions)
                 if newer:
                     yield pb.DeploymentEvent(deployments=newer)
         finally:
@@ -197,19 +213,24 @@ class RegistryService:
                 self._state_changes.notify_all()
 
     def _deployments_newer_than(self, known_revisions: dict[str, int]) -> list[pb.Deployment]:
-        newer = [d for d in self._deployed.values() if d.revision > known_revisions.get(d.model, 0)]
-        known_revisions.update({d.model: d.revision for d in newer})
-        return [d.to_proto() for d in newer]
+        """Return the deployments that are newer, and enter them in *known_revisions*."""
+        newer = [
+            deployment
+            for deployment in self._deployed.values()
+            if deployment.revision > known_revisions.get(deployment.model, 0)
+        ]
+        known_revisions.update({deployment.model: deployment.revision for deployment in newer})
+        return [deployment.to_proto() for deployment in newer]
 
     # Gateways
 
     async def ReportState(self, request: pb.GatewayState, _identity: Identity) -> pb.Empty:  # noqa: N802
-        """Keep a worker's newest word."""
+        """Keep the newest state of a worker."""
         if not 0 < len(request.gateway) <= 128 or len(request.loads) > REPORT_VERSIONS_MAX:
             raise BadRequestError(
-                f"a state of gateway {request.gateway[:80]!r} with {len(request.loads)} "
-                "versions; it "
-                f"needs a name of 1 to 128 characters and at most {REPORT_VERSIONS_MAX} versions"
+                f"the state of gateway {request.gateway[:80]!r} has {len(request.loads)} versions; "
+                "a state needs a gateway name of 1 to 128 characters and at most "
+                f"{REPORT_VERSIONS_MAX} versions"
             )
         self._presence.record_state(request)
         self._state_changes.notify_all()
@@ -218,15 +239,15 @@ class RegistryService:
     async def WatchStates(  # noqa: N802
         self, _request: pb.WatchStatesRequest, _identity: Identity
     ) -> AsyncIterator[pb.GatewayState]:
-        """Each live worker's newest word, then each new one."""
-        seen = WatcherPosition()
+        """Yield the newest state of each live worker, then each new state."""
+        position = WatcherPosition()
         while True:
-            rung = self._state_changes.next_change
-            for state in self._presence.changes_since(seen):
+            change = self._state_changes.next_change
+            for state in self._presence.changes_since(position):
                 yield state
             try:
                 async with asyncio.timeout(STATES_POLL_S):
-                    await rung.wait()
+                    await change.wait()
             except TimeoutError:
                 continue
             self._end_when_closing()
@@ -234,46 +255,50 @@ class RegistryService:
     # Controllers
 
     async def AcquireLease(self, request: pb.LeaseRequest, identity: Identity) -> pb.Lease:  # noqa: N802
-        """Take or renew."""
+        """Take or renew a lease."""
         return await asyncio.to_thread(self._store.acquire_lease, identity.actor, request)
 
     async def SaveCheckpoint(self, request: pb.Checkpoint, identity: Identity) -> pb.Empty:  # noqa: N802
-        """Keep a controller's memory."""
+        """Store the newest checkpoint of a rollout."""
         await asyncio.to_thread(self._store.save_checkpoint, identity.actor, request)
         return pb.Empty()
 
     async def LoadCheckpoint(  # noqa: N802
         self, request: pb.CheckpointName, _identity: Identity
     ) -> pb.Checkpoint:
-        """A controller's memory."""
+        """Return the newest checkpoint of a rollout."""
         return await asyncio.to_thread(self._store.load_checkpoint, request.rollout_id)
 
     async def WriteFinding(self, request: pb.Finding, identity: Identity) -> pb.Finding:  # noqa: N802
-        """Keep a finding, and tell."""
+        """Write a finding and wake the watches of findings."""
         loop = asyncio.get_running_loop()
 
         def write() -> pb.Finding:
-            written = self._store.write_finding(identity.actor, request)
+            finding = self._store.write_finding(identity.actor, request)
+            # Notify from this thread: the watchers must learn of it even if the call is cancelled.
             loop.call_soon_threadsafe(self._finding_changes.notify_all)
-            return written
+            return finding
 
         return await asyncio.to_thread(write)
 
     async def WatchFindings(  # noqa: N802
         self, request: pb.WatchFindingsRequest, _identity: Identity
     ) -> AsyncIterator[pb.Finding]:
-        """Findings newer than asked, then each new one, unless not wanted; none is skipped."""
+        """Yield every finding after the requested sequence, then each new finding.
+
+        With those_there_are the stream ends after the existing findings.
+        """
         after = request.after
         while True:
-            rung = self._finding_changes.next_change
-            found = await asyncio.to_thread(self._store.findings_after, after)
-            for finding in found:
+            change = self._finding_changes.next_change
+            findings = await asyncio.to_thread(self._store.findings_after, after)
+            for finding in findings:
                 after = finding.sequence
                 yield finding
-            if not found and request.those_there_are:
+            if not findings and request.those_there_are:
                 return
-            if not found:
-                await rung.wait()
+            if not findings:
+                await change.wait()
                 self._end_when_closing()
 
     # History
@@ -281,7 +306,7 @@ class RegistryService:
     async def ListHistory(  # noqa: N802
         self, request: pb.ListHistoryRequest, _identity: Identity
     ) -> pb.ListHistoryReply:
-        """Entries and the signed head."""
+        """Return history entries and the signed head."""
         return await asyncio.to_thread(
             self._store.history,
             after=request.after,
@@ -290,7 +315,7 @@ class RegistryService:
         )
 
     async def WhoAmI(self, _request: pb.WhoAmIRequest, identity: Identity) -> pb.Caller:  # noqa: N802
-        """Name and roles, as the metadata says or proves them."""
+        """Return the caller's name and roles."""
         return pb.Caller(actor=identity.actor, roles=sorted(identity.roles))
 
     def _end_when_closing(self) -> None:
@@ -299,38 +324,42 @@ class RegistryService:
 
 
 async def _join_chunks(chunks: AsyncIterator[pb.VersionChunk]) -> tuple[str, dict[str, bytes]]:
-    """Join the chunks into (model, files), never holding more than a version may have."""
+    """Join chunks and return the model and its files. Refuse more bytes than a version may have."""
     model, name, size = "", "", 0
     parts: dict[str, list[bytes]] = {}
     async for chunk in chunks:
         model = model or chunk.model
         if chunk.file != name and chunk.file in parts:
-            raise BadRequestError(f"file {chunk.file[:80]!r} came in two parts; send files whole")
+            raise BadRequestError(
+                f"file {chunk.file[:80]!r} came in two parts with another file between; send one "
+                "file after the other"
+            )
         name = chunk.file
         size += len(chunk.content)
         parts.setdefault(name, []).append(chunk.content)
         if size > TOTAL_BYTES_MAX or len(parts) > FILES_MAX or len(chunk.content) > CHUNK_BYTES_MAX:
             raise RegistryFullError(
-                f"{len(parts)} files, {size} bytes so far, {len(chunk.content)} in one chunk; a "
-                f"version has at most {FILES_MAX} files and {TOTAL_BYTES_MAX} bytes, a chunk "
-                f"{CHUNK_BYTES_MAX}"
+                f"{len(parts)} files with {size} bytes came, {len(chunk.content)} of them in one "
+                f"chunk; a version has at most {FILES_MAX} files and {TOTAL_BYTES_MAX} bytes, a "
+                f"chunk has at most {CHUNK_BYTES_MAX}"
             )
     return model, {name: b"".join(contents) for name, contents in parts.items()}
 
 
 def _prove_version(model: str, files: dict[str, bytes], actor: str) -> Bundle:
-    """Everything a gateway will check but the signature, which comes after."""
+    """Check everything that a gateway will check, except the signature, which is made later."""
     if SIGNATURE in files:
-        raise BadRequestError(f"{SIGNATURE} is the registry's to write; leave it out")
+        raise BadRequestError(f"only the registry writes {SIGNATURE}; leave it out")
     bundle = verify_bundle(files, trusted_key=None)
     if bundle.model != model:
         raise BadRequestError(
-            f"the manifest is of model {bundle.model!r}, and it was sent as {model[:80]!r}"
+            f"the manifest is for model {bundle.model!r}, but the version was sent as "
+            f"{model[:80]!r}"
         )
     if bundle.author != actor:
         raise BadRequestError(
-            f"the manifest names {bundle.author!r} as author, and {actor!r} sent it; an author "
-            "registers his or her own versions, so that four eyes mean two people"
+            f"the manifest names {bundle.author!r} as author, but {actor!r} sent it; authors must "
+            "register their own versions, so that another person than the author approves"
         )
     golden_test(bundle, load_session(bundle))
     return bundle

@@ -1,1 +1,1 @@
-"""Pure rules of the registry: gates before a deployment, and the steps of a version's status."""
+"""Rules of the registry without I/O: the gates of a deployment and the status of a version."""

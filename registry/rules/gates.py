@@ -1,4 +1,8 @@
-"""What must hold before a deployment is written: every gate, in the order they are asked. Pure."""
+"""The gates: conditions that must hold before a deployment is written. No I/O.
+
+`check_gates` lists them in the order in which they are checked. The message of each error says
+which condition is not met and what to do.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,52 +12,52 @@ from registry.rules.lifecycle import VersionFacts
 from registry.types import BadRequestError, Deployment, GateError, NotFoundError
 
 FIRST_POLICY = "initial"
-"""The policy name of the approval under which a model's first version becomes production."""
+"""Policy name of the approval with which a model's first version becomes production."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A deployment somebody wants, and all that the gates look at."""
+    """A proposed deployment, with everything that the gates look at."""
 
     current: Deployment
     proposed: Deployment
     versions: Mapping[str, VersionFacts]
     """Every version of the model, by label."""
     workers: Sequence[pb.GatewayState]
-    """The live ones."""
+    """The states of the live gateway workers."""
     approval: pb.Approval | None
-    """The one named by approval_id."""
+    """The approval that the deployment's approval_id names."""
     revoked: bool
-    """A rejection of the same version and policy is newer than the approval."""
+    """True if the version was rejected under the same policy after the approval."""
     policy_digest: str
     rollback: bool
     break_glass: bool
 
 
 def check_gates(proposal: Proposal) -> None:
-    """Raise GateError (do this first), NotFoundError or BadRequestError; return when all hold."""
-    _check_named(proposal)
+    """Return if every gate is met; else raise GateError, NotFoundError or BadRequestError."""
+    _check_versions_exist(proposal)
     _check_rollback(proposal)
     _check_staged(proposal)
     _check_standby(proposal)
-    _check_one_shape(proposal)
+    _check_same_contract(proposal)
     _check_ready(proposal)
     _check_approved(proposal)
 
 
 def traffic_shares(deployment: Deployment) -> dict[str, int]:
-    """Label -> basis points of traffic or copies it gets; production counts as all."""
-    taking_part = dict(deployment.shadows)
+    """Return label -> basis points of calls or shadow copies. Production has all 10,000."""
+    shares = dict(deployment.shadows)
     if deployment.canary:
-        taking_part[deployment.canary] = deployment.canary_bp
+        shares[deployment.canary] = deployment.canary_bp
     if deployment.standby:
-        taking_part[deployment.standby] = deployment.standby_bp
+        shares[deployment.standby] = deployment.standby_bp
     if deployment.production:
-        taking_part[deployment.production] = 10_000
-    return taking_part
+        shares[deployment.production] = 10_000
+    return shares
 
 
-def _check_named(proposal: Proposal) -> None:
+def _check_versions_exist(proposal: Proposal) -> None:
     for label in proposal.proposed.versions:
         if label not in proposal.versions:
             known = ", ".join(sorted(proposal.versions, key=int)[-5:]) or "none"
@@ -62,26 +66,27 @@ def _check_named(proposal: Proposal) -> None:
             )
     if proposal.current.production and not proposal.proposed.production:
         raise BadRequestError(
-            f"model {proposal.proposed.model!r} is answered by version "
-            f"{proposal.current.production}; a deployment may replace it, not take it away"
+            f"version {proposal.current.production} of model {proposal.proposed.model!r} is in "
+            "production; a deployment may replace it, not take it away"
         )
 
 
 def _check_rollback(proposal: Proposal) -> None:
     if not proposal.rollback:
         return
-    new = set(proposal.proposed.versions) - set(proposal.current.versions)
-    strangers = [label for label in new if not proposal.versions[label].was_production]
+    # A rollback may only bring back versions that were production.
+    added = set(proposal.proposed.versions) - set(proposal.current.versions)
+    new_versions = [label for label in added if not proposal.versions[label].was_production]
     production = proposal.proposed.production
     if not production or not proposal.versions[production].was_production:
         raise GateError(
-            f"version {production or 'none'} was never production; a rollback goes back to one "
-            "that was. Deploy it under an approval instead"
+            f"version {production or 'none'} was never production; a rollback goes back to a "
+            "version that was. Deploy it under an approval instead"
         )
-    if strangers or _canary_grows(proposal):
+    if new_versions or _canary_grows(proposal):
         raise GateError(
             f"a rollback brings nothing new, and this one brings "
-            f"{strangers or ['a larger canary']}; deploy that under an approval, apart"
+            f"{new_versions or ['a larger canary']}; deploy that separately, under an approval"
         )
 
 
@@ -99,14 +104,14 @@ def _check_staged(proposal: Proposal) -> None:
                 f"version {label} is in development; deploy it as preload= first, which stages it "
                 "and lets the gateways load it"
             )
-        back = version.was_production and (
+        may_return = version.was_production and (
             proposal.rollback
             or proposal.break_glass
             or (proposal.approval is not None and proposal.approval.version == label)
         )
-        if version.status == pb.ARCHIVED and not back:
+        if version.status == pb.ARCHIVED and not may_return:
             raise GateError(
-                f"version {label} is archived; only one that was production comes back, by a "
+                f"version {label} is archived; only a version that was production comes back, by a "
                 "rollback or under its earlier approval"
             )
 
@@ -115,47 +120,51 @@ def _check_standby(proposal: Proposal) -> None:
     label = proposal.proposed.standby
     if label and not proposal.versions[label].was_production:
         raise GateError(
-            f"version {label} was never production, so it cannot stand by for it; name it as a "
+            f"version {label} was never production, so it cannot be the standby; name it as a "
             "canary, shadow or preload"
         )
 
 
-def _check_one_shape(proposal: Proposal) -> None:
-    named = [proposal.versions[label] for label in traffic_shares(proposal.proposed)]
-    for version in named[1:]:
-        for what, ours, theirs in (
-            ("input_contract", version.input_contract[:16], named[0].input_contract[:16]),
-            ("entities", version.entities, named[0].entities),
-            ("outputs", version.outputs, named[0].outputs),
+def _check_same_contract(proposal: Proposal) -> None:
+    """Refuse versions that need different calls, because one call must suit every version."""
+    versions = [proposal.versions[label] for label in traffic_shares(proposal.proposed)]
+    for version in versions[1:]:
+        first = versions[0]
+        for field, value, first_value in (
+            ("input_contract", version.input_contract[:16], first.input_contract[:16]),
+            ("entities", version.entities, first.entities),
+            ("outputs", version.outputs, first.outputs),
         ):
-            if ours != theirs:
+            if value != first_value:
                 raise GateError(
-                    f"version {version.label} has {what} {ours}, version {named[0].label} has "
-                    f"{theirs}; versions that share a model's calls must agree on it"
+                    f"version {version.label} has {field} {value}, version {first.label} has "
+                    f"{first_value}; versions that share a model's calls must agree on it"
                 )
 
 
 def _check_ready(proposal: Proposal) -> None:
-    """A version is new to traffic when it had no role, or had a smaller canary or shadow share."""
+    """Require that a worker has loaded each version that gets traffic or more traffic."""
     before = traffic_shares(proposal.current)
     for label, share in traffic_shares(proposal.proposed).items():
-        grows = label == proposal.proposed.canary or label in dict(proposal.proposed.shadows)
-        if label in before and not (grows and share > before[label]):
+        # A version that had a role before and becomes production or standby is loaded already.
+        may_grow = label == proposal.proposed.canary or label in dict(proposal.proposed.shadows)
+        if label in before and not (may_grow and share > before[label]):
             continue
         digest = proposal.versions[label].digest
-        held = [
-            (worker, version)
+        loads = [
+            (worker, load)
             for worker in proposal.workers
-            for version in worker.loads
-            if version.digest == digest
+            for load in worker.loads
+            if load.digest == digest
         ]
-        for worker, version in held:
-            if version.state == pb.VersionLoad.REFUSED:
+        # One worker that refuses the version is enough to stop it.
+        for worker, load in loads:
+            if load.state == pb.VersionLoad.REFUSED:
                 raise GateError(
                     f"worker {worker.gateway}/{worker.slot} refuses version {label}: "
-                    f"{version.reason or 'no reason given'}"
+                    f"{load.reason or 'no reason given'}"
                 )
-        if not any(version.state == pb.VersionLoad.READY for _, version in held):
+        if not any(load.state == pb.VersionLoad.READY for _, load in loads):
             raise GateError(
                 f"none of {len(proposal.workers)} live gateway workers has version {label} ready; "
                 "deploy it as preload= first and wait until they report it"
@@ -164,42 +173,45 @@ def _check_ready(proposal: Proposal) -> None:
 
 def _check_approved(proposal: Proposal) -> None:
     current, proposed = proposal.current, proposal.proposed
-    needing = []
+    unapproved = []
     if proposed.production != current.production and not proposal.rollback:
-        needing.append(proposed.production)
+        unapproved.append(proposed.production)
     if _canary_grows(proposal):
-        needing.append(proposed.canary)
+        unapproved.append(proposed.canary)
     if proposal.break_glass:
         return
-    for label in needing:
+    for label in unapproved:
         _check_approval(proposal, label, first=not current.production)
 
 
 def _check_approval(proposal: Proposal, label: str, *, first: bool) -> None:
     approval, version = proposal.approval, proposal.versions[label]
-    under = "policy 'initial'" if first else f"policy {proposal.policy_digest[:16] or 'none'!r}"
+    policy = "policy 'initial'" if first else f"policy {proposal.policy_digest[:16] or 'none'!r}"
+    # There must be an approval that was not revoked.
     if approval is None:
         raise GateError(
-            f"version {label} has no approval under {under} in this deployment; let somebody other "
-            f"than its author {version.author!r} approve it and name that in approval_id"
+            f"version {label} has no approval under {policy} in this deployment; let another "
+            f"person than its author {version.author!r} approve it and give approval_id"
         )
     if approval.rejected or proposal.revoked:
         raise GateError(
-            f"approval {approval.id} does not stand: version {label} was rejected under its policy "
-            "since; only a new approval, or a new version, changes that"
+            f"approval {approval.id} is no longer valid: version {label} was rejected under its "
+            "policy since; a new approval or a new version is needed"
         )
+    # The approval must be for this version and this policy.
     if approval.version_digest != version.digest:
         raise GateError(
-            f"approval {approval.id} is of version {approval.version}, not of version {label}"
+            f"approval {approval.id} is for version {approval.version}, not for version {label}"
         )
     if approval.policy_digest != proposal.policy_digest:
         raise GateError(
-            f"approval {approval.id} is of version {label} under policy "
+            f"approval {approval.id} is for version {label} under policy "
             f"{approval.policy_digest[:16]!r} ({approval.policy_name}); this deployment runs under "
             f"{proposal.policy_digest[:16]!r}"
         )
     if first != (approval.policy_name == FIRST_POLICY):
         raise GateError(
             f"approval {approval.id} is under policy {approval.policy_name!r}; a model's first "
-            f"production version needs one under {FIRST_POLICY!r}, and every later one another"
+            f"production version needs one under {FIRST_POLICY!r}, and every later version one "
+            "under another policy"
         )

@@ -1,4 +1,4 @@
-"""Where a version stands, and every step it may take. Pure."""
+"""The status of a version, and the steps between statuses that are allowed. No I/O."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ STATUS_NAMES: dict[VersionStatus, str] = {
 BY_PERSON = "a person"
 BY_DEPLOYMENT = "a deployment"
 
-# A step that is not here is not taken. docs/governance.md draws its diagram from this table.
+# All allowed steps. A test compares this table with the table in docs/governance.md.
 ALLOWED_STEPS: dict[tuple[VersionStatus, VersionStatus], str] = {
-    (DEVELOPMENT, STAGING): BY_PERSON,  # a deployment that tries a version stages it, too
+    (DEVELOPMENT, STAGING): BY_PERSON,  # a deployment that preloads a version stages it as well
     (DEVELOPMENT, ARCHIVED): BY_PERSON,
     (STAGING, ARCHIVED): BY_PERSON,
     (STAGING, PRODUCTION_STATUS): BY_DEPLOYMENT,
@@ -35,7 +35,7 @@ ALLOWED_STEPS: dict[tuple[VersionStatus, VersionStatus], str] = {
 
 @dataclass(frozen=True, slots=True)
 class VersionFacts:
-    """What the gates must know of one version."""
+    """The properties of a version that the gates and the status rules need."""
 
     label: str
     digest: str
@@ -51,50 +51,51 @@ class VersionFacts:
 def check_step_by_hand(version: VersionFacts, to: VersionStatus, *, deployed: bool) -> None:
     """Raise GateError unless a person may move *version* to the status *to*.
 
-    deployed  the model's deployment names it.
+    deployed  True if the model's deployment has the version.
     """
     before, after = STATUS_NAMES[version.status], STATUS_NAMES.get(to, f"status {to}")
-    who = ALLOWED_STEPS.get((version.status, to))
-    if who == BY_DEPLOYMENT:
+    step = ALLOWED_STEPS.get((version.status, to))
+    if step == BY_DEPLOYMENT:
         raise GateError(
-            f"version {version.label} is in {before}; only a deployment moves it to {after}: "
-            "deploy what shall answer, and the statuses follow"
+            f"version {version.label} is in {before}; only a deployment moves it to {after}. "
+            "Deploy the version, and its status follows"
         )
-    if who is None:
-        ways = [
-            STATUS_NAMES[b] for (a, b), by in ALLOWED_STEPS.items() if a == version.status and by
+    if step is None:
+        allowed = [
+            STATUS_NAMES[target] for source, target in ALLOWED_STEPS if source == version.status
         ]
         raise GateError(
             f"version {version.label} is in {before}, from where it may go to "
-            f"{' or '.join(ways)}; not to {after}"
+            f"{' or '.join(allowed)}; not to {after}"
         )
     if to == ARCHIVED and deployed:
         raise GateError(
-            f"version {version.label} is named by the deployment; take it out of there first"
+            f"version {version.label} is named by the deployment; remove it from the deployment "
+            "first"
         )
 
 
 def statuses_after(
     current: Deployment, proposed: Deployment, versions: Mapping[str, VersionFacts]
 ) -> dict[str, tuple[VersionStatus, bool]]:
-    """Return label -> (status, standby) of each version whose place the deployment changes.
+    """Return label -> (status, standby) for each version whose status the deployment changes.
 
-    What becomes production is production; what leaves production stays so while it stands by,
-    and is archived when it leaves; whatever else is named is being tried, so it is staging.
+    The production version and the standby have status production. A version that leaves both is
+    archived. Any other version in the deployment that was in development moves to staging.
     """
     changed: dict[str, tuple[VersionStatus, bool]] = {}
     for label in dict.fromkeys((*proposed.versions, *current.versions)):
         version = versions[label]
         if label == proposed.production:
-            place = (PRODUCTION_STATUS, False)
+            new_status = (PRODUCTION_STATUS, False)
         elif label == proposed.standby:
-            place = (PRODUCTION_STATUS, True)
+            new_status = (PRODUCTION_STATUS, True)
         elif version.status == PRODUCTION_STATUS:
-            place = (ARCHIVED, False)
+            new_status = (ARCHIVED, False)
         elif version.status == DEVELOPMENT and label in proposed.versions:
-            place = (STAGING, False)
+            new_status = (STAGING, False)
         else:
             continue
-        if place != (version.status, version.standby):
-            changed[label] = place
+        if new_status != (version.status, version.standby):
+            changed[label] = new_status
     return changed

@@ -1,1 +1,1 @@
-"""The registry's database and files: versions, approvals, deployments and their history."""
+"""The registry's database and files: versions, approvals, deployments and the history."""

@@ -1,4 +1,4 @@
-"""What controllers keep here: who acts (leases), what they remember, what they are told."""
+"""Leases, checkpoints and findings of controllers, in the database."""
 
 import re
 from typing import Any
@@ -19,17 +19,22 @@ FINDINGS_PER_READ = 1_000
 
 
 def acquire_lease(change: LedgerChange, request: pb.LeaseRequest) -> pb.Lease:
-    """Take or renew a lease. A new holder gets a larger token; FencedError while another holds it.
+    """Take or renew a lease. A new holder gets a larger token.
 
-    Renewals leave no entry in the history: they change who acts as little as breathing does.
+    Renewals leave no entry in the history, because the holder stays the same.
+    Raises FencedError while another holder has the lease, BadRequestError for bad names or times.
     """
+    # Check the request.
     if not NAME.fullmatch(request.name) or not request.holder or len(request.holder) > 64:
         raise BadRequestError(
             f"lease {request.name[:80]!r} for holder {request.holder[:80]!r}: both need 1 to 64 "
             "characters"
         )
     if not 0 < request.seconds <= LEASE_S_MAX:
-        raise BadRequestError(f"a lease of {request.seconds} s; it lasts 1 to {LEASE_S_MAX} s")
+        raise BadRequestError(
+            f"a lease was requested for {request.seconds} s; it lasts 1 to {LEASE_S_MAX} s"
+        )
+    # A token renews the lease. Without one the lease must be free, or the holder must be the same.
     row = _read_lease(change.connection, request.name)
     now = change.at_unix_ms
     until = now + request.seconds * 1_000
@@ -39,10 +44,11 @@ def acquire_lease(change: LedgerChange, request: pb.LeaseRequest) -> pb.Lease:
     elif row is not None and row.until_unix_ms > now and row.holder != request.holder:
         raise FencedError(
             f"lease {request.name!r} is {row.holder!r}'s for another {row.until_unix_ms - now} ms; "
-            "wait and ask again"
+            "wait and try again"
         )
     else:
         token = 1 if row is None else row.token + 1
+    # Write it.
     lease = pb.Lease(name=request.name, holder=request.holder, token=token, until_unix_ms=until)
     fields = {"holder": request.holder, "token": token, "until_unix_ms": until}
     if row is None:
@@ -63,18 +69,18 @@ def acquire_lease(change: LedgerChange, request: pb.LeaseRequest) -> pb.Lease:
 
 
 def check_lease(change: LedgerChange, name: str, token: int) -> None:
-    """Raise FencedError unless *token* is the lease's newest and has not run out."""
+    """Raise FencedError unless *token* is the newest token of the lease and has not expired."""
     row = _read_lease(change.connection, name)
     if row is None or row.token != token:
-        newest = "nobody's" if row is None else f"{row.holder!r}'s, token {row.token}"
+        holder = "free" if row is None else f"{row.holder!r}'s, token {row.token}"
         raise FencedError(
-            f"lease {name!r} is {newest}; token {token} is fenced off. Stop acting, read "
-            "everything again, and ask for a new lease"
+            f"lease {name!r} is {holder}; token {token} is fenced off. Stop acting, read "
+            "everything again, and take a new lease"
         )
     if row.until_unix_ms <= change.at_unix_ms:
         raise FencedError(
-            f"lease {name!r} ran out {change.at_unix_ms - row.until_unix_ms} ms ago; token {token} "
-            "acts no more. Ask for a new lease"
+            f"lease {name!r} expired {change.at_unix_ms - row.until_unix_ms} ms ago, so token "
+            f"{token} is no longer valid. Take a new lease"
         )
 
 
@@ -83,18 +89,21 @@ def _read_lease(connection: Connection, name: str) -> Row[Any] | None:
 
 
 def save_checkpoint(change: LedgerChange, checkpoint: pb.Checkpoint) -> None:
-    """Keep a rollout's newest state; an older sequence is refused.
+    """Store the newest checkpoint of a rollout.
 
-    Checkpoints are a controller's memory, several a second: they are not part of the history.
+    Checkpoints come several times a second, so they leave no entry in the history.
+    Raises RevisionConflictError for an older sequence than the stored one, FencedError for an old
+    lease token, BadRequestError for a bad id or a too large state.
     """
     if not NAME.fullmatch(checkpoint.rollout_id):
         raise BadRequestError(f"rollout id {checkpoint.rollout_id[:80]!r} is not a plain name")
     if len(checkpoint.state) > CHECKPOINT_BYTES_MAX:
         raise BadRequestError(
-            f"a checkpoint of {len(checkpoint.state)} bytes; the most is {CHECKPOINT_BYTES_MAX}"
+            f"the checkpoint has {len(checkpoint.state)} bytes; the most is {CHECKPOINT_BYTES_MAX}"
         )
     if checkpoint.lease_token:
         check_lease(change, ROLLOUT_LEASE, checkpoint.lease_token)
+    # Insert the first checkpoint of a rollout, or replace an older one.
     table = tables.checkpoints
     stored = change.connection.execute(
         select(table.c.sequence).where(table.c.rollout_id == checkpoint.rollout_id)
@@ -109,7 +118,7 @@ def save_checkpoint(change: LedgerChange, checkpoint: pb.Checkpoint) -> None:
     elif checkpoint.sequence < stored:
         raise RevisionConflictError(
             f"rollout {checkpoint.rollout_id!r} has checkpoint {stored}; number "
-            f"{checkpoint.sequence} is older and was not kept"
+            f"{checkpoint.sequence} is older and was not stored"
         )
     else:
         change.connection.execute(
@@ -118,7 +127,7 @@ def save_checkpoint(change: LedgerChange, checkpoint: pb.Checkpoint) -> None:
 
 
 def load_checkpoint(connection: Connection, rollout_id: str) -> pb.Checkpoint:
-    """Return a rollout's newest state; NotFoundError when it has none."""
+    """Return the newest checkpoint of a rollout; raise NotFoundError if there is none."""
     row = connection.execute(
         select(tables.checkpoints).where(tables.checkpoints.c.rollout_id == rollout_id)
     ).first()
@@ -128,14 +137,21 @@ def load_checkpoint(connection: Connection, rollout_id: str) -> pb.Checkpoint:
 
 
 def write_finding(change: LedgerChange, finding: pb.Finding) -> pb.Finding:
-    """Keep what monitoring found, and number it."""
+    """Write a finding and return it with its sequence number.
+
+    Raises BadRequestError for a bad kind, no model, or a too long text.
+    """
     if not FINDING_KIND.fullmatch(finding.kind) or not 0 < len(finding.model) <= 64:
         raise BadRequestError(
             f"finding of kind {finding.kind[:80]!r} about model {finding.model[:80]!r}: the kind "
             f"must match {FINDING_KIND.pattern}, and a model must be named"
         )
     if len(finding.text) > 4_000 or len(finding.version) > 64:
-        raise BadRequestError(f"a finding of {len(finding.text)} characters; the most is 4000")
+        raise BadRequestError(
+            f"the finding has {len(finding.text)} characters; the most is 4000, and 64 for its "
+            "version"
+        )
+    # Write it with its history entry. The database gives the sequence number.
     fields: dict[str, Any] = {
         "model": finding.model,
         "version": finding.version,
@@ -157,7 +173,7 @@ def write_finding(change: LedgerChange, finding: pb.Finding) -> pb.Finding:
 
 
 def findings_after(connection: Connection, after: int) -> list[pb.Finding]:
-    """Return up to 1,000 findings with a larger sequence, oldest first."""
+    """Return up to 1,000 findings with a larger sequence than *after*, oldest first."""
     rows = connection.execute(
         select(tables.findings)
         .where(tables.findings.c.sequence > after)

@@ -1,7 +1,7 @@
-"""One database: transactions that read, transactions that write, and what its errors mean.
+"""The registry's database: transactions, and the translation of database errors.
 
-All that is SQLite's own is here. Another database needs its own branch in `_prepare`; every
-writing transaction locks the head row first, so writers stand in line there too.
+Everything that is special to SQLite is here. Another database needs its own `_configure_...`
+function. There, too, only one writer is active, because `LedgerChange.record` locks the head row.
 """
 
 import logging
@@ -22,58 +22,59 @@ from registry.types import (
 )
 
 BUSY_MS = 1_000
-"""How long a writer waits for another process's lock before it says UNAVAILABLE."""
+"""Time that a writer waits for another process's lock before it fails, in milliseconds."""
 
 log = logging.getLogger(__name__)
 
 
 class Database:
-    """Opened once, used from any thread; one writer at a time."""
+    """The open database. Any thread may use it, and one thread writes at a time."""
 
     def __init__(self, url: URL) -> None:
         self._engine = create_engine(url)
         self._lock = Lock()
         self.stopped_reason = ""
-        """Why nothing is written any more; empty: all is well."""
+        """Why the database is read-only now; empty while it is writable."""
         _configure_sqlite(self._engine, url)
         with self.write_transaction() as connection:
             schema.create_all(connection)
         self.check_integrity()
 
     def check_integrity(self) -> None:
-        """Look for damage; found, the database goes on answering and stops writing."""
+        """Run SQLite's quick check. Stop writing when it finds damage; reading goes on."""
         if self._engine.dialect.name != "sqlite":
             return
         try:
             with self._engine.connect() as connection:
-                found = connection.execute(text("PRAGMA quick_check(1)")).scalar_one()
+                result = connection.execute(text("PRAGMA quick_check(1)")).scalar_one()
         except DBAPIError as error:
-            found = str(error.orig)
-        if found != "ok":
-            self.stop_writing(f"the database is damaged: {found}")
+            result = str(error.orig)
+        if result != "ok":
+            self.stop_writing(f"the database is damaged: {result}")
 
     def stop_writing(self, reason: str) -> None:
-        """Write nothing from now on, and say why to whoever asks for it."""
+        """Refuse every write from now on, with *reason* in the error."""
         log.error("the registry stops writing: %s", reason)
         self.stopped_reason = reason
 
     @contextmanager
     def read_transaction(self) -> Iterator[Connection]:
-        """One consistent view of everything."""
+        """Yield a connection whose queries all see one state of the database."""
         with _translate_errors(self), self._engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write_transaction(self) -> Iterator[Connection]:
-        """One change, durable when the block ends, undone when it raises.
+        """Yield a connection for one change. The change is durable when the block ends.
 
-        Raises RegistryUnavailableError when another process holds the lock beyond BUSY_MS or when
-        writing has stopped, RegistryFullError when the disk is full.
+        An error in the block undoes the change. Raises RegistryUnavailableError when another
+        process holds the lock for longer than BUSY_MS or when writing has stopped, and
+        RegistryFullError when the disk is full.
         """
         with self._lock, _translate_errors(self):
             if self.stopped_reason:
                 raise RegistryUnavailableError(
-                    f"the registry writes nothing since {self.stopped_reason}; restore it from a "
+                    f"the registry writes nothing because {self.stopped_reason}; restore it from a "
                     "copy"
                 )
             with (
@@ -93,11 +94,11 @@ def _configure_sqlite(engine: Engine, url: URL) -> None:
 
     @event.listens_for(engine, "connect")
     def _connected(connection: sqlite3.Connection, _record: object) -> None:
-        # Python's sqlite3 would begin transactions by its own rules; ours are explicit.
+        # Without this, Python's sqlite3 would begin transactions by itself.
         connection.isolation_level = None
         for setting in (
             "journal_mode=WAL",
-            "synchronous=FULL",  # a commit survives the power going
+            "synchronous=FULL",  # a commit survives a power failure
             f"busy_timeout={BUSY_MS}",
             "foreign_keys=ON",
         ):
@@ -105,7 +106,7 @@ def _configure_sqlite(engine: Engine, url: URL) -> None:
 
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
-        # IMMEDIATE: a writer learns that it must wait before it has read anything stale.
+        # With IMMEDIATE a writer waits for the lock before it reads, so it never reads stale rows.
         writes = connection.get_execution_options().get("writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
@@ -126,7 +127,7 @@ def _translate_errors(database: Database) -> Iterator[None]:
                 "the registry's disk is full; nothing was written. Make room and try again"
             ) from error
         if code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            # After a failed fsync nobody knows what is on disk: going on would only spread it.
+            # After a failed fsync the content of the disk is unknown. Writing could spread damage.
             database.stop_writing(str(cause))
             raise RegistryFaultError(
                 f"the registry's database cannot be trusted any more ({cause}); restore it from a "
@@ -134,4 +135,4 @@ def _translate_errors(database: Database) -> Iterator[None]:
             ) from error
         raise
     except OverflowError as error:
-        raise BadRequestError("a number is above 2**63 - 1, the largest one kept") from error
+        raise BadRequestError("a number is above 2**63 - 1, the largest that is stored") from error

@@ -1,4 +1,8 @@
-"""Deployments in the database: one compare-and-set, with gates, statuses and history inside it."""
+"""Deployments in the database.
+
+`write_deployment` is one compare-and-set. Gates, version statuses and history entries are part of
+the same transaction.
+"""
 
 import math
 import secrets
@@ -29,7 +33,7 @@ PRELOADS_MAX = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeployCommand:
-    """What a Deploy call asks for, read."""
+    """A Deploy request: the proposed deployment, the lease token, the policy and the flags."""
 
     deployment: Deployment
     lease_token: int
@@ -39,14 +43,17 @@ class DeployCommand:
 
     @property
     def action(self) -> str:
-        """How the history calls it; breaking the glass is loud."""
+        """The action in the history. Breaking the glass is in capitals, so that readers see it."""
         if self.break_glass:
             return "deploy BREAK GLASS"
         return "deploy rollback" if self.rollback else "deploy"
 
 
 def current_deployment(connection: Connection, model: str) -> Deployment:
-    """Return what is deployed; revision 0 with the model's holdout salt before the first."""
+    """Return the model's deployment. Before the first it has revision 0 and the holdout salt.
+
+    Raises NotFoundError when no version of the model was ever registered.
+    """
     row = connection.execute(
         select(tables.deployments.c.message).where(tables.deployments.c.model == model)
     ).first()
@@ -61,7 +68,7 @@ def current_deployment(connection: Connection, model: str) -> Deployment:
 
 
 def list_deployments(connection: Connection) -> list[Deployment]:
-    """Return all models' deployments, by name; models without one are left out."""
+    """Return the deployments of all models that have one, ordered by model."""
     rows = connection.execute(select(tables.deployments).order_by(tables.deployments.c.model))
     return [Deployment.from_proto(pb.Deployment.FromString(row.message)) for row in rows]
 
@@ -69,10 +76,11 @@ def list_deployments(connection: Connection) -> list[Deployment]:
 def write_deployment(
     change: LedgerChange, command: DeployCommand, workers: Sequence[pb.GatewayState]
 ) -> Deployment:
-    """Write the wish if its revision is the newest and every gate holds; return it as written.
+    """Write the deployment if its revision is the newest and every gate is met; return it.
 
     Raises FencedError, RevisionConflictError, GateError, NotFoundError, BadRequestError.
     """
+    # Compare: the command must know the newest revision, and come from the lease's holder.
     before = current_deployment(change.connection, command.deployment.model)
     if command.lease_token:
         controllers.check_lease(change, controllers.ROLLOUT_LEASE, command.lease_token)
@@ -80,8 +88,9 @@ def write_deployment(
         raise RevisionConflictError(
             f"model {before.model!r} is at revision {before.revision} (by {before.who!r}: "
             f"{before.why!r}), and this change was made from revision "
-            f"{command.deployment.revision}; read it again and judge anew"
+            f"{command.deployment.revision}; read it again and decide anew"
         )
+    # Check the gates.
     facts = versions.facts_of(change.connection, before.model)
     proposed = _with_salts(command.deployment, before)
     approval = approvals.read_approval(change.connection, proposed.approval_id)
@@ -98,6 +107,7 @@ def write_deployment(
             break_glass=command.break_glass,
         )
     )
+    # Set: write the deployment with its history entry, and move the statuses of its versions.
     written = replace(
         proposed,
         revision=before.revision + 1,
@@ -118,22 +128,24 @@ def write_deployment(
 
 
 def _with_salts(proposed: Deployment, before: Deployment) -> Deployment:
-    """Fill in the salts; refuse what no deployment may change or leave out."""
+    """Fill in the salts. Refuse a changed holdout salt, a missing reason and too large fields."""
     if proposed.holdout_salt not in (NO_SALT, before.holdout_salt):
         raise BadRequestError(
-            f"the holdout salt of model {before.model!r} is permanent: another one would reshuffle "
-            "its control group; leave holdout_salt as it was read"
+            f"the holdout salt of model {before.model!r} is permanent, because another salt would "
+            "reshuffle its control group; leave holdout_salt as it was read"
         )
     if not proposed.why.strip() or len(proposed.why) > REASON_MAX:
         raise BadRequestError(
-            f"a deployment needs a reason of 1 to {REASON_MAX} characters in why=; this one has "
-            f"{len(proposed.why)}. The history keeps it"
+            f"a deployment needs a reason of 1 to {REASON_MAX} characters in why= for the history; "
+            f"this reason has {len(proposed.why)}"
         )
     _check_sizes(proposed)
     split_salt = proposed.split_salt
+    # A rollout keeps its split. Another rollout gets another salt.
+    if split_salt == NO_SALT and proposed.rollout_id == before.rollout_id:
+        split_salt = before.split_salt
     if split_salt == NO_SALT:
-        kept = before.split_salt if proposed.rollout_id == before.rollout_id else NO_SALT
-        split_salt = kept if kept != NO_SALT else secrets.token_bytes(versions.SALT_BYTES)
+        split_salt = secrets.token_bytes(versions.SALT_BYTES)
     return replace(proposed, split_salt=split_salt, holdout_salt=before.holdout_salt)
 
 
@@ -149,7 +161,9 @@ def _check_sizes(proposed: Deployment) -> None:
             raise BadRequestError(f"policy.{name} is {getattr(policy, name)}; it must be finite")
     for name in ("evidence_sampled_of_65536", "journal_sampled_of_65536"):
         if getattr(policy, name) > 65_536:
-            raise BadRequestError(f"policy.{name} is {getattr(policy, name)}; 65536 keeps all")
+            raise BadRequestError(
+                f"policy.{name} is {getattr(policy, name)}; the most is 65536, which takes all"
+            )
 
 
 def _write(change: LedgerChange, written: Deployment, *, first: bool) -> None:
@@ -167,10 +181,11 @@ def _write(change: LedgerChange, written: Deployment, *, first: bool) -> None:
         .where(tables.deployments.c.revision == written.revision - 1)
         .values(**row)
     )
-    if swapped.rowcount != 1:  # only where the database lets two writers in at once
+    # This happens only with a database that has two writers at once.
+    if swapped.rowcount != 1:
         raise RevisionConflictError(
             f"model {written.model!r} moved past revision {written.revision - 1} meanwhile; read "
-            "it again and judge anew"
+            "it again and decide anew"
         )
 
 
@@ -189,7 +204,7 @@ def _move_versions(
 
 
 def deployment_json(deployment: Deployment) -> dict[str, object]:
-    """Return a deployment as the history shows it: salts and times in full, names as they are."""
+    """Return a deployment as JSON values for the history; an empty object before the first."""
     if deployment.revision == 0:
         return {}
     return {

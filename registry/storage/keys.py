@@ -1,4 +1,4 @@
-"""The registry's two secrets, each a file only its owner may read, made once and never changed."""
+"""The registry's two secret keys. Each is a file that only its owner may read, made once."""
 
 import os
 import secrets
@@ -13,37 +13,39 @@ KEY_BYTES = 32
 
 
 def signing_key(folder: Path) -> Ed25519PrivateKey:
-    """The Ed25519 key that signs versions and the history's head; made at first use."""
+    """Return the Ed25519 key that signs versions and the history's head; make it at first use."""
     return Ed25519PrivateKey.from_private_bytes(_read_or_make_secret(folder / "registry.ed25519"))
 
 
 def prediction_id_key(folder: Path) -> bytes:
-    """The 32 bytes that gateways MAC prediction ids with; made at first use."""
+    """Return the 32-byte key with which gateways seal prediction ids; make it at first use."""
     return _read_or_make_secret(folder / "prediction_id.key")
 
 
 def _read_or_make_secret(path: Path) -> bytes:
+    # Write a complete file first, then give it the name.
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
-        beside = path.with_suffix(f".{secrets.token_hex(4)}.new")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        new_file = path.with_suffix(f".{secrets.token_hex(4)}.new")
+        descriptor = os.open(new_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(secrets.token_bytes(KEY_BYTES))
             stream.flush()
             os.fsync(descriptor)
         try:
-            # A link fails where the file exists: of two processes at first start, one wins.
-            path.hardlink_to(beside)
+            # A link fails if the file exists, so two processes at first start get the same key.
+            path.hardlink_to(new_file)
         except FileExistsError:
             pass
         finally:
-            beside.unlink()
+            new_file.unlink()
         fsync_folder(path.parent)
+    # A key that others could read, or that was cut, must not be used.
     mode = path.stat().st_mode & 0o777
     content = path.read_bytes()
     if mode & 0o077 or len(content) != KEY_BYTES:
         raise RegistryFaultError(
             f"{path.name} has mode {mode:o} and {len(content)} bytes; it must be 600 and "
-            f"{KEY_BYTES}. If others could read it, make a new key and sign again"
+            f"{KEY_BYTES} bytes. If others could read it, make a new key and sign again"
         )
     return content

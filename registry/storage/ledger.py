@@ -1,4 +1,4 @@
-"""One change to the registry: its transaction, who makes it, and its entries in the history."""
+"""The history in the database: one change with its transaction, actor and history entries."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,16 +16,20 @@ ENTRIES_MAX = 1_000
 
 @dataclass(slots=True)
 class LedgerChange:
-    """What a storage function needs to change something and to say so in the same transaction."""
+    """A change in progress: its transaction, its actor and its time.
+
+    Storage functions write through *connection*, and call `record` in the same transaction.
+    """
 
     connection: Connection
     actor: str
     at_unix_ns: int
     key: Ed25519PrivateKey
+    """Signs the head of the history."""
 
     @property
     def at_unix_ms(self) -> int:
-        """When the change was made, Unix milliseconds."""
+        """The time of the change, Unix milliseconds."""
         return self.at_unix_ns // 1_000_000
 
     def record(
@@ -37,10 +41,11 @@ class LedgerChange:
         after: Mapping[str, object],
         reason: str,
     ) -> None:
-        """Append one entry and move the signed head onto it."""
-        standing = read_head(self.connection, lock=True)
+        """Append one entry to the history, and sign it as the new head."""
+        # Chain the entry to the newest one.
+        newest = read_head(self.connection, lock=True)
         entry = pb.HistoryEntry(
-            seq=standing.seq + 1,
+            seq=newest.seq + 1,
             at_unix_ms=self.at_unix_ms,
             actor=self.actor,
             action=action,
@@ -48,7 +53,7 @@ class LedgerChange:
             before=canonical_json(before).decode(),
             after=canonical_json(after).decode(),
             reason=reason,
-            previous=standing.digest or FIRST_PREVIOUS_DIGEST,
+            previous=newest.digest or FIRST_PREVIOUS_DIGEST,
         )
         entry.digest = entry_digest(entry)
         self.connection.execute(
@@ -56,22 +61,23 @@ class LedgerChange:
                 **{field.name: getattr(entry, field.name) for field in entry.DESCRIPTOR.fields}
             )
         )
-        signed = {
+        # Sign it as the head.
+        signed_head = {
             "seq": entry.seq,
             "digest": entry.digest,
             "signature": self.key.sign(head_bytes(entry.seq, entry.digest)),
             "public_key": self.key.public_key().public_bytes_raw(),
         }
-        if standing.seq:
-            self.connection.execute(update(tables.head).values(**signed))
+        if newest.seq:
+            self.connection.execute(update(tables.head).values(**signed_head))
         else:
-            self.connection.execute(insert(tables.head).values(only=1, **signed))
+            self.connection.execute(insert(tables.head).values(only=1, **signed_head))
 
 
 def read_head(connection: Connection, *, lock: bool = False) -> pb.SignedHead:
-    """Return the newest entry's seq and digest, signed; all empty before the first change.
+    """Return the signed seq and digest of the newest entry; an empty message before the first.
 
-    lock  hold the row until the transaction ends: writers of other processes wait here.
+    lock  lock the row until the transaction ends, so that other writers wait.
     """
     statement = select(tables.head)
     row = connection.execute(statement.with_for_update() if lock else statement).first()
@@ -85,7 +91,11 @@ def read_head(connection: Connection, *, lock: bool = False) -> pb.SignedHead:
 def list_entries(
     connection: Connection, *, after: int, limit: int, object_prefix: str
 ) -> list[pb.HistoryEntry]:
-    """Return up to *limit* entries (0 or more than 1,000: 1,000) whose object begins so."""
+    """Return the entries with a larger seq than *after*, oldest first.
+
+    limit          most entries; 0 and numbers above 1,000 mean 1,000.
+    object_prefix  beginning of the entries' objects; empty for all.
+    """
     statement = (
         select(tables.history)
         .where(tables.history.c.seq > after)

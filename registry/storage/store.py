@@ -1,6 +1,7 @@
-"""Everything the registry keeps on disk: one database, one folder a version, two keys.
+"""The registry's storage: one database, one folder for each version, and two keys.
 
-Every method is one transaction and may be called from any thread; none touches the network.
+Every method of RegistryStore is one transaction. Methods may be called from any thread, and none
+uses the network.
 """
 
 import shutil
@@ -29,18 +30,21 @@ from registry.storage.ledger import LedgerChange, list_entries, read_head
 from registry.types import Deployment
 
 ENTRIES_CHECKED_AT_START = 1_000
-"""Newest history entries proved before the first write; `audit` proves all of them."""
+"""Number of history entries that are checked at start. `RegistryClient.audit` checks all."""
 
 
 class RegistryStore:
-    """The registry's storage in one folder."""
+    """The registry's storage in one folder, which is made if it is absent.
+
+    When damage is found, the store stops writing and goes on reading.
+
+    now_ns  clock for changes, Unix nanoseconds.
+
+    Raises RegistryUnavailableError when another process has the folder open, RegistryFaultError
+    when the database or a key cannot be used.
+    """
 
     def __init__(self, folder: Path, now_ns: Callable[[], int]) -> None:
-        """Open it, or make it. Damage found stops writing; reading goes on.
-
-        Raises RegistryUnavailableError when another process has it open, RegistryFaultError when
-        the database cannot be read or a key is not as it was left.
-        """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._now_ns = now_ns
         self._files = Lock()
@@ -54,7 +58,8 @@ class RegistryStore:
     def _open(self, folder: Path) -> None:
         self._versions = folder / "versions"
         self._versions.mkdir(exist_ok=True)
-        for leftover in self._versions.glob(".*"):  # of a write that was killed
+        # Temporary folders are left by a process that was killed while it wrote.
+        for leftover in self._versions.glob(".*"):
             shutil.rmtree(leftover, ignore_errors=True)
         self._key = signing_key(folder / "keys")
         self._database = Database(URL.create("sqlite", database=str(folder / "registry.sqlite")))
@@ -65,7 +70,7 @@ class RegistryStore:
         self._check_history()
 
     def close(self) -> None:
-        """Close the database and let another process have the folder."""
+        """Close the database and release the folder for other processes."""
         self._database.close()
         self._folder_lock.release()
 
@@ -94,12 +99,13 @@ class RegistryStore:
     # Versions
 
     def register(self, actor: str, bundle: Bundle, files: Mapping[str, bytes]) -> pb.Version:
-        """Sign a proved bundle, put its files on disk, and give it a label.
+        """Sign a verified bundle, write its files, and give the version a label.
 
-        The files go first: a crash between leaves a folder nobody names, never a version without
-        its files. Registering the same id again returns what is there.
+        The files are written first, so that a crash never leaves a version without files.
+        Registering the same id again returns the stored version.
         """
-        with self._files:  # two who bring the same version: the second finds it done
+        # The lock makes a second registration of the same version find the first.
+        with self._files:
             with self._database.read_transaction() as connection:
                 if versions.find_version(connection, bundle.digest) is not None:
                     return versions.get_version(connection, bundle.model, bundle.digest)
@@ -110,7 +116,7 @@ class RegistryStore:
                 return versions.register_version(change, bundle, files["card.json"].decode(), size)
 
     def fetch(self, model: str, version: str) -> dict[str, bytes]:
-        """Return a version's files, proved once more: what was altered here is not handed out."""
+        """Return the files of a version; raise VersionRefusedError if they were altered on disk."""
         with self._database.read_transaction() as connection:
             digest = versions.get_row(connection, model, version).digest
         files = read_version_folder(self._versions / digest)
@@ -118,19 +124,19 @@ class RegistryStore:
         return files
 
     def get_version(self, model: str, version: str) -> pb.Version:
-        """One version, by label or id."""
+        """Return a version by label or id."""
         with self._database.read_transaction() as connection:
             return versions.get_version(connection, model, version)
 
     def list_versions(self, model: str) -> list[pb.Version]:
-        """A model's versions, oldest first."""
+        """Return the versions of a model, oldest first."""
         with self._database.read_transaction() as connection:
             return versions.list_versions_of(connection, model)
 
     def list_models(self) -> list[pb.ModelSummary]:
-        """Every model with its number of versions and its deployment, by name."""
+        """Return every model with its number of versions and its deployment, by name."""
         with self._database.read_transaction() as connection:
-            counted = connection.execute(
+            counts = connection.execute(
                 select(tables.versions.c.model, func.count())
                 .group_by(tables.versions.c.model)
                 .order_by(tables.versions.c.model)
@@ -141,11 +147,11 @@ class RegistryStore:
                     versions=count,
                     deployment=deployments.current_deployment(connection, model).to_proto(),
                 )
-                for model, count in counted
+                for model, count in counts
             ]
 
     def set_status(self, actor: str, request: pb.SetStatusRequest) -> pb.Version:
-        """Move a version by hand, along the table of lifecycle.py."""
+        """Move a version to another status, if lifecycle.ALLOWED_STEPS lets a person do that."""
         with self._change(actor) as change:
             current = deployments.current_deployment(change.connection, request.model)
             return versions.set_status_by_hand(
@@ -155,65 +161,65 @@ class RegistryStore:
     # Approvals
 
     def approve(self, actor: str, request: pb.ApproveRequest) -> pb.Approval:
-        """Write an approval or a rejection."""
+        """Write an approval or a rejection, and return it."""
         with self._change(actor) as change:
             return approvals.write_approval(change, request)
 
     def list_approvals(self, model: str, version: str) -> list[pb.Approval]:
-        """A version's approvals and rejections, oldest first."""
+        """Return the approvals and rejections of a version, oldest first."""
         with self._database.read_transaction() as connection:
             return approvals.list_approvals_of(connection, model, version)
 
     # Deployments
 
     def deployment(self, model: str) -> Deployment:
-        """What is deployed."""
+        """Return the deployment of a model; revision 0 before the first."""
         with self._database.read_transaction() as connection:
             return deployments.current_deployment(connection, model)
 
     def list_deployments(self) -> list[Deployment]:
-        """What is deployed, of every model that has a deployment."""
+        """Return the deployments of all models that have one, ordered by model."""
         with self._database.read_transaction() as connection:
             return deployments.list_deployments(connection)
 
     def deploy(
         self, actor: str, command: deployments.DeployCommand, workers: Sequence[pb.GatewayState]
     ) -> Deployment:
-        """The compare-and-set."""
+        """Write a deployment by compare-and-set, and return it as it was written."""
         with self._change(actor) as change:
             return deployments.write_deployment(change, command, workers)
 
     # Controllers
 
     def acquire_lease(self, actor: str, request: pb.LeaseRequest) -> pb.Lease:
-        """Take or renew a lease."""
+        """Take a lease, or renew it with its token."""
         with self._change(actor) as change:
             return controllers.acquire_lease(change, request)
 
     def save_checkpoint(self, actor: str, checkpoint: pb.Checkpoint) -> None:
-        """Keep a controller's memory."""
+        """Store the newest checkpoint of a rollout."""
         with self._change(actor) as change:
             controllers.save_checkpoint(change, checkpoint)
 
     def load_checkpoint(self, rollout_id: str) -> pb.Checkpoint:
-        """A controller's memory."""
+        """Return the newest checkpoint of a rollout."""
         with self._database.read_transaction() as connection:
             return controllers.load_checkpoint(connection, rollout_id)
 
     def write_finding(self, actor: str, finding: pb.Finding) -> pb.Finding:
-        """Keep a finding."""
+        """Write a finding, and return it with its sequence number."""
         with self._change(actor) as change:
             return controllers.write_finding(change, finding)
 
     def findings_after(self, after: int) -> list[pb.Finding]:
-        """Up to 1,000 findings, oldest first."""
+        """Return up to 1,000 findings with a larger sequence than *after*, oldest first."""
         with self._database.read_transaction() as connection:
             return controllers.findings_after(connection, after)
 
     # History
 
     def history(self, *, after: int, limit: int, object_prefix: str) -> pb.ListHistoryReply:
-        """Entries and the signed head, of one instant."""
+        """Return history entries and the signed head of the same instant."""
         with self._database.read_transaction() as connection:
             return pb.ListHistoryReply(
                 entries=list_entries(

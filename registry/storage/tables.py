@@ -1,4 +1,4 @@
-"""What the registry stores, as tables. Portable SQL only; SQLite's own is in database.py."""
+"""The tables of the registry's database, in portable SQL. database.py has what SQLite needs."""
 
 from sqlalchemy import (
     BigInteger,
@@ -20,7 +20,7 @@ models = Table(
     schema,
     Column("model", String(64), primary_key=True),
     Column("holdout_salt", LargeBinary, nullable=False),
-    Column("labels", Integer, nullable=False),  # the newest label given; never goes back
+    Column("labels", Integer, nullable=False),  # the newest label; it never decreases
 )
 
 versions = Table(
@@ -46,7 +46,7 @@ versions = Table(
 approvals = Table(
     "approvals",
     schema,
-    Column("place", Integer, primary_key=True, autoincrement=True),
+    Column("place", Integer, primary_key=True, autoincrement=True),  # order of approvals
     Column("id", String(32), nullable=False, unique=True),
     Column("model", String(64), nullable=False),
     Column("version", String(16), nullable=False),

@@ -1,4 +1,4 @@
-"""Versions in the database: register, find, list, move by hand."""
+"""Versions in the database: registering, finding, listing, and changing their status."""
 
 import json
 import secrets
@@ -21,10 +21,14 @@ SALT_BYTES = 16
 def register_version(
     change: LedgerChange, bundle: Bundle, card_json: str, size_bytes: int
 ) -> pb.Version:
-    """Give a proved bundle the model's next label, in development. Known already: return that."""
+    """Insert a verified bundle as the model's next version, in development.
+
+    If the version is registered already, return the stored version.
+    """
     known = find_version(change.connection, bundle.digest)
     if known is not None:
         return _message(known)
+    # Insert it with its history entry.
     contract = bundle.contract
     label = _next_label(change.connection, bundle.model)
     change.connection.execute(
@@ -61,11 +65,11 @@ def register_version(
 
 
 def _next_label(connection: Connection, model: str) -> int:
-    """Count up for ever: a label is never given twice, whatever becomes of its version."""
-    given = connection.execute(
+    """Return the model's next label. A label is never used twice."""
+    newest = connection.execute(
         select(tables.models.c.labels).where(tables.models.c.model == model)
     ).scalar()
-    if given is None:
+    if newest is None:
         connection.execute(
             insert(tables.models).values(
                 model=model, holdout_salt=secrets.token_bytes(SALT_BYTES), labels=1
@@ -73,9 +77,9 @@ def _next_label(connection: Connection, model: str) -> int:
         )
         return 1
     connection.execute(
-        update(tables.models).where(tables.models.c.model == model).values(labels=given + 1)
+        update(tables.models).where(tables.models.c.model == model).values(labels=newest + 1)
     )
-    return int(given) + 1
+    return int(newest) + 1
 
 
 def find_version(connection: Connection, digest: str) -> Row[Any] | None:
@@ -86,7 +90,11 @@ def find_version(connection: Connection, digest: str) -> Row[Any] | None:
 
 
 def get_row(connection: Connection, model: str, version: str) -> Row[Any]:
-    """Return one version by label or id; NotFoundError names the model's newest ones."""
+    """Return the row of a version by label or id.
+
+    Raises NotFoundError, which names the model's newest version, and BadRequestError when
+    *version* is neither a label nor an id.
+    """
     statement = select(tables.versions).where(tables.versions.c.model == model)
     if len(version) == 64:
         statement = statement.where(tables.versions.c.digest == version)
@@ -108,12 +116,12 @@ def get_row(connection: Connection, model: str, version: str) -> Row[Any]:
 
 
 def get_version(connection: Connection, model: str, version: str) -> pb.Version:
-    """Return one version by label or id."""
+    """Return a version by label or id. Raises as `get_row` does."""
     return _message(get_row(connection, model, version))
 
 
 def list_versions_of(connection: Connection, model: str) -> list[pb.Version]:
-    """Return a model's versions, oldest first."""
+    """Return the versions of a model, oldest first."""
     rows = connection.execute(
         select(tables.versions)
         .where(tables.versions.c.model == model)
@@ -123,7 +131,7 @@ def list_versions_of(connection: Connection, model: str) -> list[pb.Version]:
 
 
 def facts_of(connection: Connection, model: str) -> dict[str, VersionFacts]:
-    """Return what the gates must know of each version of a model, by label."""
+    """Return the properties of each version of a model that the gates need, by label."""
     columns = [column for column in tables.versions.c if column.name != "card_json"]
     rows = connection.execute(select(*columns).where(tables.versions.c.model == model))
     return {str(row.label): _facts(row) for row in rows}
@@ -137,7 +145,10 @@ def set_status_by_hand(
     reason: str,
     current: Deployment,
 ) -> pb.Version:
-    """Move one version along lifecycle.ALLOWED_STEPS; GateError when a person may not."""
+    """Move a version to the status *to*; raise GateError if a person may not do that.
+
+    current  the model's deployment. A version in it cannot be archived.
+    """
     row = get_row(change.connection, model, version)
     facts = _facts(row)
     if facts.status != to:
@@ -155,7 +166,7 @@ def write_status(
     standby: bool,
     reason: str,
 ) -> None:
-    """Write a version's new place and its history entry."""
+    """Write the new status of a version, with its history entry."""
     change.connection.execute(
         update(tables.versions)
         .where(tables.versions.c.digest == version.digest)

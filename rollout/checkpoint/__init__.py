@@ -1,1 +1,1 @@
-"""Rollouts as messages in the registry, written and read back bit for bit."""
+"""Checkpoints: the whole state of a rollout as a message in the registry."""

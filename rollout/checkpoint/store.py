@@ -1,4 +1,4 @@
-"""What a controller keeps in the registry, and finds there when it takes over."""
+"""Saves rollouts as checkpoints in the registry, and loads them from there."""
 
 import asyncio
 from collections.abc import Awaitable, Mapping
@@ -8,29 +8,34 @@ from features.canonical import sha256_hex
 from protos import registry_pb2, rollout_pb2
 from registry.types import Deployment, NotFoundError
 from rollout.checkpoint.codec import from_state, to_state
-from rollout.lifecycle.rollout import ClockReading, Rollout
+from rollout.lifecycle.clock import ClockReading
+from rollout.lifecycle.rollout import Rollout
 from rollout.policy.policy import Policy
 
 
 class CheckpointClient(Protocol):
-    """The part of RegistryClient that remembers."""
+    """The part of RegistryClient that keeps checkpoints."""
 
     def save_checkpoint(self, checkpoint: registry_pb2.Checkpoint) -> Awaitable[None]:
-        """Keep it; FencedError, RevisionConflictError."""
+        """Save a checkpoint. Raises FencedError and RevisionConflictError."""
         ...
 
     def load_checkpoint(self, rollout_id: str) -> Awaitable[registry_pb2.Checkpoint]:
-        """Return the newest; NotFoundError."""
+        """Return the newest checkpoint of that name. Raises NotFoundError."""
         ...
 
 
 def newest_checkpoint_name(model: str) -> str:
-    """Return the checkpoint's name under which a model's newest rollout is found."""
+    """Return the name of the checkpoint that holds the model's newest rollout."""
     return f"newest:{sha256_hex(model.encode())[:40]}"
 
 
 class CheckpointStore:
-    """Saves trials, one save at a time each, and says what has been kept of every source."""
+    """Saves and loads rollouts under one lease.
+
+    Each rollout is saved by one call at a time. The store knows which windows of each source are
+    in a checkpoint, so that they can be acknowledged.
+    """
 
     def __init__(
         self, registry: CheckpointClient, lease_token: int, policies: Mapping[str, Policy]
@@ -39,14 +44,21 @@ class CheckpointStore:
         self._lease_token = lease_token
         self._policies = policies
         self._saved_sequences: dict[str, dict[str, int]] = {}
+        """Rollout id -> source -> sequence number."""
         self._saving: dict[str, asyncio.Lock] = {}
 
     def saved_sequence(self, rollout: Rollout, source: str) -> int:
-        """Return the sequence up to which *source* is safe in the trial's checkpoint."""
+        """Return the number up to which the batches of *source* are in the rollout's checkpoint."""
         return self._saved_sequences.get(rollout.spec.rollout_id, {}).get(source, 0)
 
     async def save(self, rollout: Rollout, *, as_newest: bool = False) -> None:
-        """Keep the trial as it is now; *as_newest*: findable by its model's name, too."""
+        """Save *rollout* as it is now.
+
+        as_newest  also under its model's name, so that it is found when the deployment no longer
+                   names it.
+
+        Raises FencedError and RevisionConflictError.
+        """
         rollout_id = rollout.spec.rollout_id
         async with self._saving.setdefault(rollout_id, asyncio.Lock()):
             sequences = rollout.inbox.sequences
@@ -60,9 +72,9 @@ class CheckpointStore:
             self._saved_sequences[rollout_id] = sequences
 
     async def load(self, deployment: Deployment, now: ClockReading) -> Rollout | None:
-        """Return the model's newest rollout; None: it never had one.
+        """Return the newest rollout of the deployment's model; None: it never had one.
 
-        Raises CheckpointError when its policy is not ours.
+        Raises CheckpointError when the checkpoint cannot be used, and RegistryError.
         """
         rollout_id = deployment.rollout_id
         if not rollout_id:
@@ -70,14 +82,14 @@ class CheckpointStore:
             if newest is None:
                 return None
             rollout_id = rollout_pb2.RolloutState.FromString(newest.state).status.rollout_id
-        kept = await self._load_or_none(rollout_id)
-        if kept is None:
+        checkpoint = await self._load_or_none(rollout_id)
+        if checkpoint is None:
             return None
-        state = rollout_pb2.RolloutState.FromString(kept.state)
-        trial = from_state(state, deployment.approval_id, self._policies, now)
-        trial.checkpoint_sequence = kept.sequence
-        self._saved_sequences[rollout_id] = trial.inbox.sequences
-        return trial
+        state = rollout_pb2.RolloutState.FromString(checkpoint.state)
+        rollout = from_state(state, deployment.approval_id, self._policies, now)
+        rollout.checkpoint_sequence = checkpoint.sequence
+        self._saved_sequences[rollout_id] = rollout.inbox.sequences
+        return rollout
 
     async def _write(self, name: str, sequence: int, state: bytes) -> None:
         await self._registry.save_checkpoint(

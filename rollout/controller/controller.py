@@ -1,7 +1,11 @@
-"""The controller: listens to gateways and registry, judges, and acts. One acts at a time.
+"""The controller: it receives windows, judges every rollout, and moves traffic.
 
-Everything it decides is decided in trial.py, from what it was told; here it only listens, keeps
-what it was told in the registry before it says so, and carries decisions out.
+Only the controller that holds the lease leads. Decisions are made in rollout/lifecycle/rollout.py,
+which is pure. The controller does the input and output around them: it keeps what it received in a
+checkpoint before gateways may forget it, and it writes the deployments that were decided.
+
+Everything here runs on one event loop. `act` never waits: work that must wait for the registry
+runs in one task for each model.
 """
 
 import asyncio
@@ -20,28 +24,29 @@ from rollout.controller.traffic_rate import TrafficRate
 from rollout.errors import CheckpointError, NotLeadingError, SupersededError, UnknownRolloutError
 from rollout.evidence.inbox import NS, source_name, split_by_model
 from rollout.judge.judge import FleetView
-from rollout.lifecycle.clock import ControllerClock
+from rollout.lifecycle.clock import ClockReading, ControllerClock
 from rollout.lifecycle.deploy import RolloutSpec, deploy_position, deployment_at, position_of
-from rollout.lifecycle.rollout import ClockReading, Rollout
+from rollout.lifecycle.rollout import Rollout
 from rollout.policy.policy import Policy
 from rollout.policy.stages import Stage, StagePosition
 
 log = logging.getLogger(__name__)
 
 LAST_BAD_WAIT_NS = 2 * NS
-"""How long after the last worker obeyed a rollback a last bad answer is still waited for."""
+"""After a rollback: how long the last bad answer may still be reported."""
 MOVE_WAIT_MAX_NS = 30 * NS
-"""A worker that never obeys is the supervisor's to kill, not ours to wait for."""
+"""After a rollback: how long to wait for the last worker to apply it. The supervisor ends a worker
+that never does."""
 RETRY_NS = NS // 2
-"""Between two tries of a move that a gate or an unreachable registry stopped."""
+"""Time between two tries of a move that a gate or an unreachable registry stopped."""
 REASON_CHARS_MAX = 1_000
 
 
 class Controller:
     """All rollouts of one registry, while this process holds the lease.
 
-    run.py drives it: `take_over`, then `act` whenever `wake` is set or a moment has passed, and
-    `save` a few times a second.
+    rollout/controller/leader.py drives it: `start_leading`, then `act` whenever `wake` is set or a
+    tick is over, and `save` several times a second.
     """
 
     def __init__(
@@ -53,180 +58,199 @@ class Controller:
         self.fleet = Fleet()
         self.traffic_rate = TrafficRate()
         self.wake = asyncio.Event()
-        """Something must be looked at now."""
+        """Set when `act` should run now."""
         self.status_changed = asyncio.Event()
-        """Replaced and set at each change of a status or of what has been kept."""
+        """Set, and replaced by a new event, when a status or an acknowledged sequence changes."""
         self._rollouts: dict[str, Rollout] = {}
+        """Model -> its newest rollout."""
         self._earlier_rollouts: list[Rollout] = []
         self._newest_deployments: dict[str, Deployment] = {}
         self._received_sequences: dict[str, int] = {}
+        """Source -> the newest sequence number received from it."""
         self.findings = Findings()
         self.unreadable_rollouts: dict[str, str] = {}
-        """Model -> why its newest rollout cannot be gone on with, and the way out."""
+        """Model -> why its newest rollout cannot go on, and the way out."""
         self._finished_ids: set[str] = set()
+        """Rollouts that ended and whose rollback times are complete."""
         self._retry_at_monotonic_ns: dict[str, int] = {}
         self._running_tasks: dict[str, asyncio.Task[None]] = {}
+        """Model -> the task that works on its rollout now."""
         self._checkpoints: CheckpointStore | None = None
         self._lease_token = 0
         self.fenced = False
-        """Another controller has the lease; whoever runs this one makes it give up."""
+        """The registry refused a write because another controller has the lease."""
 
     # Leading
 
     @property
     def leading(self) -> bool:
-        """Whether this controller holds the lease and has taken over."""
+        """Whether this controller holds the lease and has recovered the rollouts."""
         return self._checkpoints is not None
 
     @property
     def lease_token(self) -> int:
-        """What the registry must be shown with every write of the leading controller."""
+        """The token that the registry requires with every write of the leading controller."""
         return self._lease_token
 
     async def start_leading(self, lease_token: int) -> None:
-        """Load every model's newest rollout and go on with those that have not ended."""
-        memory = CheckpointStore(self._registry, lease_token, self.policies)
+        """Recover every model's newest rollout and go on with those that have not ended.
+
+        Raises RegistryError.
+        """
+        checkpoints = CheckpointStore(self._registry, lease_token, self.policies)
         await self.findings.load_all(self._registry)
-        for found in await recover_rollouts(self._registry, memory, self._clock):
-            held, trial = found.deployment, found.rollout
-            self._newest_deployments[held.model] = held
-            if found.unreadable_reason:
-                self.unreadable_rollouts[held.model] = found.unreadable_reason
-            if trial is None or (not trial.decisions and held.rollout_id == ""):
-                continue  # never had one, or it died before its first deployment
-            self._rollouts[held.model] = trial
-            if trial.ended and self._is_collected(trial, self._clock.now()):
-                self._finished_ids.add(trial.spec.rollout_id)
-        self._lease_token, self._checkpoints = lease_token, memory
+        for recovered in await recover_rollouts(self._registry, checkpoints, self._clock):
+            deployment, rollout = recovered.deployment, recovered.rollout
+            self._newest_deployments[deployment.model] = deployment
+            if recovered.unreadable_reason:
+                self.unreadable_rollouts[deployment.model] = recovered.unreadable_reason
+            # Without a decision the rollout stopped before its first deployment.
+            if rollout is None or (not rollout.decisions and deployment.rollout_id == ""):
+                continue
+            self._rollouts[deployment.model] = rollout
+            if rollout.ended and self._is_collected(rollout, self._clock.now()):
+                self._finished_ids.add(rollout.spec.rollout_id)
+        self._lease_token, self._checkpoints = lease_token, checkpoints
         self.wake.set()
 
     async def stop_leading(self) -> None:
-        """Forget everything: what counts is in the registry, and another controller acts now."""
+        """Forget everything. The registry has what the next leading controller needs."""
         self._checkpoints = None
-        busy = list(self._running_tasks.values())
-        for task in busy:
+        tasks = list(self._running_tasks.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*busy, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.fenced = False
-        for memory in (
+        for mapping in (
             self._rollouts,
             self._newest_deployments,
             self._received_sequences,
             self._retry_at_monotonic_ns,
             self.unreadable_rollouts,
         ):
-            memory.clear()
+            mapping.clear()
         self._earlier_rollouts.clear()
         self._finished_ids.clear()
         self.fleet.clear()
         self._notify_watchers()
 
-    # What it is told
+    # Receiving
 
     def receive(self, batch: window_pb2.WindowBatch) -> None:
-        """Take one batch of windows; raises NotLeadingError when another controller acts."""
+        """Receive one batch of windows for every active rollout.
+
+        Raises NotLeadingError when another controller leads.
+        """
         if not self.leading:
             raise NotLeadingError("this controller does not act now; send it again in a second")
         now = self._clock.now()
         source = batch.source
         self.fleet.note_heartbeat((source.gateway, source.slot, source.boot_id), now.monotonic_ns)
         self.traffic_rate.add_batch(batch)
-        listening = self._active_rollouts()
-        told = split_by_model(batch, {trial.spec.model for trial in listening})
-        for trial in listening:
-            with isolate_errors(trial, self._notify_watchers):
-                if trial.receive(told[trial.spec.model], now):
+        active = self._active_rollouts()
+        batches = split_by_model(batch, {rollout.spec.model for rollout in active})
+        for rollout in active:
+            with isolate_errors(rollout, self._notify_watchers):
+                if rollout.receive(batches[rollout.spec.model], now):
                     self.wake.set()
         name = source_name(source)
         self._received_sequences[name] = max(self._received_sequences.get(name, 0), batch.sequence)
 
     def acknowledged_sequence(self, source: str) -> int:
-        """Return the sequence up to which everything from *source* is kept."""
-        listening = self._active_rollouts()
+        """Return the sequence number up to which *source* may forget its batches.
+
+        That is the lowest number in the checkpoints of all rollouts that can be judged. Without
+        such a rollout nothing needs to be saved, so everything received is acknowledged.
+        """
+        active = self._active_rollouts()
         if self._checkpoints is None:
             return 0
-        if not listening:
+        judged = [rollout for rollout in active if not rollout.judging_error]
+        if not judged:
             return self._received_sequences.get(source, 0)
-        whole = [trial for trial in listening if not trial.judging_error]
-        if not whole:
-            return self._received_sequences.get(source, 0)
-        return min(self._checkpoints.saved_sequence(trial, source) for trial in whole)
+        return min(self._checkpoints.saved_sequence(rollout, source) for rollout in judged)
 
     def see_deployment(self, deployment: Deployment) -> None:
-        """Take a deployment as the newest; older ones are ignored."""
-        before = self._newest_deployments.get(deployment.model)
-        if before is None or deployment.revision > before.revision:
+        """Take *deployment* as its model's newest, unless a newer revision is known."""
+        known = self._newest_deployments.get(deployment.model)
+        if known is None or deployment.revision > known.revision:
             self._newest_deployments[deployment.model] = deployment
             self.wake.set()
 
     def _active_rollouts(self) -> list[Rollout]:
         return [
-            trial
-            for trial in self._rollouts.values()
-            if trial.spec.rollout_id not in self._finished_ids
+            rollout
+            for rollout in self._rollouts.values()
+            if rollout.spec.rollout_id not in self._finished_ids
         ]
 
-    # What it does
+    # Acting
 
     def act(self) -> None:
-        """Close what is over, judge, and begin whatever follows, without waiting for it."""
+        """Count the seconds that are over, judge, and start the tasks that follow."""
         now = self._clock.now()
-        for trial in self._active_rollouts():
-            with isolate_errors(trial, self._notify_watchers):
-                self._advance(trial, now)
+        for rollout in self._active_rollouts():
+            with isolate_errors(rollout, self._notify_watchers):
+                self._advance(rollout, now)
 
     def _advance(self, rollout: Rollout, now: ClockReading) -> None:
+        # Windows are counted even while another task works on the rollout.
         if rollout.count_closed_seconds(now):
             self._notify_watchers()
         model = rollout.spec.model
-        if model in self._running_tasks or now.monotonic_ns < self._retry_at_monotonic_ns.get(
-            model, 0
-        ):
+        retry_at_ns = self._retry_at_monotonic_ns.get(model, 0)
+        if model in self._running_tasks or now.monotonic_ns < retry_at_ns:
             return
         newest = self._newest_deployments.get(model)
         if rollout.ended:
             if self._is_collected(rollout, now):
                 self._start_task(model, self._finish(rollout))
         elif newest is not None and newest.revision > rollout.revision:
+            # Somebody changed the deployment: understand that before anything is judged.
             self._start_task(model, self._reconcile(rollout, newest))
         else:
             before = (rollout.verdict, rollout.reason)
-            to = rollout.judge(
+            target = rollout.judge(
                 now,
                 self._fleet_view(rollout, now),
                 self.findings.hold_reason(rollout.spec.model, rollout.spec.version),
             )
             if before != (rollout.verdict, rollout.reason):
                 self._notify_watchers()
-            if to != rollout.position:
-                self._start_task(model, self.move_to(rollout, to, rollout.reason))
+            if target != rollout.position:
+                self._start_task(model, self.move_to(rollout, target, rollout.reason))
 
     async def save(self) -> None:
-        """Keep every rollout under way, then let the gateways forget what is kept."""
+        """Write the checkpoint of every active rollout. Then gateways may forget its windows.
+
+        Raises RegistryError; FencedError when another controller has the lease.
+        """
         if self._checkpoints is not None:
-            for trial in self._active_rollouts():
-                with isolate_errors(trial, self._notify_watchers):
-                    trial.inbox.forget_silent_sources(self._clock.now().monotonic_ns)
-                    if not trial.judging_error:
-                        await self._checkpoints.save(trial)
+            for rollout in self._active_rollouts():
+                with isolate_errors(rollout, self._notify_watchers):
+                    rollout.inbox.forget_silent_sources(self._clock.now().monotonic_ns)
+                    if not rollout.judging_error:
+                        await self._checkpoints.save(rollout)
         self._notify_watchers()
 
-    async def move_to(self, rollout: Rollout, to: StagePosition, why: str) -> None:
-        """Write what *to* means, and stand there; or learn why not, and look again soon.
+    async def move_to(self, rollout: Rollout, target: StagePosition, why: str) -> None:
+        """Write the deployment of *target* and enter that position.
 
-        Raises FencedError when another controller has taken the lease.
+        If the registry refuses, the rollout is held with the reason and the move is tried again
+        after RETRY_NS. Raises FencedError when another controller has the lease.
         """
         now = self._clock.now()
-        back = to.stage in (Stage.ROLLED_BACK, Stage.REFUSED)
+        back = target.stage in (Stage.ROLLED_BACK, Stage.REFUSED)
         if back and not rollout.times.verdict_ns:
             rollout.times.verdict_ns = now.unix_ns
+        # Compare-and-set over the position and revision that were judged.
         try:
             written = await deploy_position(
                 self._registry,
                 rollout.spec,
                 expected=rollout.position,
                 revision=rollout.revision,
-                target=to,
+                target=target,
                 why=f"{reason_prefix(rollout.spec)}{why}"[:REASON_CHARS_MAX],
                 lease_token=self._lease_token,
             )
@@ -236,19 +260,20 @@ class Controller:
             log.warning("rollout %s: %s", rollout.spec.rollout_id, error)
             written = None
         except RegistryError as error:
-            log.warning("rollout %s cannot move to %s: %s", rollout.spec.rollout_id, to, error)
-            rollout.hold(f"cannot move to {to.stage.name}: {error}")
+            log.warning("rollout %s cannot move to %s: %s", rollout.spec.rollout_id, target, error)
+            rollout.hold(f"cannot move to {target.stage.name}: {error}")
             self._retry_at_monotonic_ns[rollout.spec.model] = now.monotonic_ns + RETRY_NS
             self._notify_watchers()
             return
-        if written is None:  # somebody was faster: read what they wrote, and judge anew
-            held = await self._registry.deployment(rollout.spec.model)
-            self.see_deployment(held)
-            if held.revision > rollout.revision:
-                await self._reconcile(rollout, held)
+        # Another revision was written meanwhile: read it, and judge anew.
+        if written is None:
+            current = await self._registry.deployment(rollout.spec.model)
+            self.see_deployment(current)
+            if current.revision > rollout.revision:
+                await self._reconcile(rollout, current)
             return
         self.see_deployment(written)
-        await self._enter_position(rollout, to, written.revision, why)
+        await self._enter_position(rollout, target, written.revision, why)
 
     async def _enter_position(
         self, rollout: Rollout, position: StagePosition, revision: int, why: str
@@ -262,30 +287,37 @@ class Controller:
         self.wake.set()
 
     async def _reconcile(self, rollout: Rollout, deployment: Deployment) -> None:
-        """A revision we did not write, or wrote and died before remembering it."""
-        place = position_of(deployment, rollout.spec)
-        if place == rollout.position:
+        """Adopt a revision that the rollout does not know.
+
+        A person or another program wrote it, or this rollout wrote it before a crash.
+        """
+        spec, position = rollout.spec, position_of(deployment, rollout.spec)
+        # The same position: another field changed, and the rollout stays where it is.
+        if position == rollout.position:
             reason = f"revision {deployment.revision} by {deployment.who}: {deployment.why}"
             rollout.adopt_revision(deployment.revision, self._clock.now(), reason)
             await self._save_checkpoint(rollout)
-        elif place is not None:
-            await self._enter_position(rollout, place, deployment.revision, deployment.why)
-        else:
-            ours = deployment.why.startswith(reason_prefix(rollout.spec))
-            answers = rollout.spec.version in (deployment.production, deployment.canary)
-            stage = Stage.DONE if answers else Stage.ROLLED_BACK
-            if ours and stage == Stage.ROLLED_BACK and not rollout.times.verdict_ns:
-                rollout.times.verdict_ns = deployment.at_unix_ns
-            why = deployment.why.removeprefix(reason_prefix(rollout.spec))
-            if not ours:
-                why = (
-                    f"superseded by {deployment.who}, revision {deployment.revision}: "
-                    f"{deployment.why}"
-                )
-            await self._enter_position(rollout, StagePosition(stage), deployment.revision, why)
+            return
+        # Another position of this rollout.
+        if position is not None:
+            await self._enter_position(rollout, position, deployment.revision, deployment.why)
+            return
+        # No position of this rollout: it has ended, by its own deployment or by somebody's.
+        prefix = reason_prefix(spec)
+        own = deployment.why.startswith(prefix)
+        answers = spec.version in (deployment.production, deployment.canary)
+        stage = Stage.DONE if answers else Stage.ROLLED_BACK
+        if own and stage == Stage.ROLLED_BACK and not rollout.times.verdict_ns:
+            rollout.times.verdict_ns = deployment.at_unix_ns
+        why = (
+            deployment.why.removeprefix(prefix)
+            if own
+            else f"superseded by {deployment.who}, revision {deployment.revision}: {deployment.why}"
+        )
+        await self._enter_position(rollout, StagePosition(stage), deployment.revision, why)
 
     def _is_collected(self, rollout: Rollout, now: ClockReading) -> bool:
-        """Whether the four times of a rollback are complete, or nothing is to be waited for."""
+        """Whether the rollback times are complete, or no more of them can be expected."""
         times = rollout.times
         if rollout.position.stage == Stage.DONE or not times.verdict_ns:
             return True
@@ -309,22 +341,26 @@ class Controller:
             self._notify_watchers()
 
     def _fleet_view(self, rollout: Rollout, now: ClockReading) -> FleetView:
-        silence_ns = int(rollout.spec.policy.silence_s_max * NS)
-        terms = rollout.spec
-        return self.fleet.view(terms.model, terms.version, silence_ns, now.monotonic_ns)
+        spec = rollout.spec
+        silence_ns = int(spec.policy.silence_s_max * NS)
+        return self.fleet.view(spec.model, spec.version, silence_ns, now.monotonic_ns)
 
-    # For those who steer and those who look (steering.py, service.py)
+    # For commands and statuses (rollout/api)
 
     def rollout(self, model: str, rollout_id: str = "") -> Rollout:
-        """Return the newest rollout of *model*, or the one named; UnknownRolloutError."""
+        """Return the newest rollout of *model*, or the rollout with *rollout_id*.
+
+        Raises NotLeadingError, UnknownRolloutError, and CheckpointError if the model's newest
+        rollout cannot be read.
+        """
         if not self.leading:
             raise NotLeadingError("this controller does not act now; ask again in a second")
         newest = self._rollouts.get(model)
         if newest is not None and rollout_id in ("", newest.spec.rollout_id):
             return newest
-        for trial in (*self._rollouts.values(), *self._earlier_rollouts):
-            if rollout_id and trial.spec.rollout_id == rollout_id:
-                return trial
+        for rollout in (*self._rollouts.values(), *self._earlier_rollouts):
+            if rollout_id and rollout.spec.rollout_id == rollout_id:
+                return rollout
         if model in self.unreadable_rollouts:
             raise CheckpointError(self.unreadable_rollouts[model])
         named = f"rollout {rollout_id!r}" if rollout_id else f"a rollout of model {model!r}"
@@ -333,57 +369,71 @@ class Controller:
         )
 
     def rollouts(self, model: str = "") -> list[Rollout]:
-        """Return the rollouts known, newest first: since this controller began, and each newest."""
+        """Return the known rollouts of *model*, or of all models, newest first.
+
+        These are the rollouts that this controller began, and the newest of each model. Raises
+        NotLeadingError.
+        """
         if not self.leading:
             raise NotLeadingError("this controller does not act now; ask again in a second")
         known = [*self._rollouts.values(), *self._earlier_rollouts]
-        known = [trial for trial in known if model in ("", trial.spec.model)]
-        return sorted(known, key=lambda trial: trial.started_unix_ms, reverse=True)
+        selected = [rollout for rollout in known if model in ("", rollout.spec.model)]
+        return sorted(selected, key=lambda rollout: rollout.started_unix_ms, reverse=True)
 
     def is_finished(self, rollout: Rollout) -> bool:
-        """Whether nothing of it can change any more."""
+        """Whether *rollout* has ended and its status will not change any more."""
         return rollout.spec.rollout_id in self._finished_ids
 
     async def begin_rollout(self, rollout: Rollout, deployment: Deployment, why: str) -> None:
-        """Remember *trial*, write its preload over *held*, and listen for it from now on."""
+        """Save *rollout*, write its preload over *deployment*, and begin to count its windows.
+
+        Raises RegistryError.
+        """
         assert self._checkpoints is not None
+        # The checkpoint comes first: a deployment must never name a rollout that has none.
         await self._checkpoints.save(rollout, as_newest=True)
-        place = StagePosition(Stage.PRELOAD)
+        spec, position = rollout.spec, StagePosition(Stage.PRELOAD)
         written = await self._registry.deploy(
-            deployment_at(place, deployment, rollout.spec, f"{reason_prefix(rollout.spec)}{why}"),
+            deployment_at(position, deployment, spec, f"{reason_prefix(spec)}{why}"),
             lease_token=self._lease_token,
-            policy_digest=rollout.spec.policy.digest,
+            policy_digest=spec.policy.digest,
         )
+        # Windows that were received before the rollout began are not evidence of it.
         now = self._clock.now()
         for source, sequence in self._received_sequences.items():
             rollout.inbox.start_source_at(source, sequence, now.monotonic_ns)
-        before = self._rollouts.get(rollout.spec.model)
-        if before is not None:
-            self._earlier_rollouts.append(before)
-        self._rollouts[rollout.spec.model] = rollout
-        self._retry_at_monotonic_ns.pop(rollout.spec.model, None)
-        self.unreadable_rollouts.pop(rollout.spec.model, None)
+        # Replace the model's earlier rollout.
+        earlier = self._rollouts.get(spec.model)
+        if earlier is not None:
+            self._earlier_rollouts.append(earlier)
+        self._rollouts[spec.model] = rollout
+        self._retry_at_monotonic_ns.pop(spec.model, None)
+        self.unreadable_rollouts.pop(spec.model, None)
         self.see_deployment(written)
-        await self._enter_position(rollout, place, written.revision, why)
+        await self._enter_position(rollout, position, written.revision, why)
 
     async def run_exclusively(self, model: str, work: Coroutine[None, None, None]) -> None:
-        """Run *deed* while nothing else is done to the rollout of *model*."""
-        while (busy := self._running_tasks.get(model)) is not None:
-            await asyncio.wait([busy])
+        """Run *work* when no other task works on the rollout of *model*; raise what it raises."""
+        while (running := self._running_tasks.get(model)) is not None:
+            await asyncio.wait([running])
         await self._start_task(model, work, awaited=True)
 
     async def record_command(self, rollout: Rollout) -> None:
-        """Keep and show what a person changed."""
+        """Save and publish what a command changed."""
         await self._save_checkpoint(rollout)
         self.wake.set()
 
     def _start_task(
         self, model: str, work: Coroutine[None, None, None], *, awaited: bool = False
     ) -> asyncio.Task[None]:
+        """Start *work* as the model's task.
+
+        awaited  the caller awaits the task and handles its error.
+        """
         task = asyncio.ensure_future(work)
         self._running_tasks[model] = task
 
-        def done(ended: asyncio.Task[None]) -> None:
+        def finish(ended: asyncio.Task[None]) -> None:
             self._running_tasks.pop(model, None)
             if not ended.cancelled() and (error := ended.exception()) is not None:
                 self.fenced = self.fenced or isinstance(error, FencedError)
@@ -392,24 +442,24 @@ class Controller:
                     self._handle_failure(model, error)
             self.wake.set()
 
-        task.add_done_callback(done)
+        task.add_done_callback(finish)
         return task
 
     def _handle_failure(self, model: str, error: BaseException) -> None:
-        """What the registry refused is tried again; what we ourselves raised holds the rollout."""
-        trial = self._rollouts.get(model)
-        if trial is None or isinstance(error, RegistryError):
+        """Log what the registry refused, which is tried again. Hold the rollout on other errors."""
+        rollout = self._rollouts.get(model)
+        if rollout is None or isinstance(error, RegistryError):
             log.error("rollout of %r: %s", model, error, exc_info=error)
             return
-        with isolate_errors(trial, self._notify_watchers):
+        with isolate_errors(rollout, self._notify_watchers):
             raise error
 
     def _notify_watchers(self) -> None:
-        """Wake everybody who waits for `changed`."""
+        """Wake everything that waits for `status_changed`."""
         self.status_changed.set()
         self.status_changed = asyncio.Event()
 
 
 def reason_prefix(spec: RolloutSpec) -> str:
-    """How the reason of every deployment a rollout writes begins."""
+    """Return how the reason of every deployment that this rollout writes begins."""
     return f"rollout {spec.rollout_id}: "

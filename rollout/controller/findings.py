@@ -1,4 +1,4 @@
-"""What monitoring said last about a model or one of its versions."""
+"""The newest findings of monitoring about each model and version."""
 
 from collections.abc import AsyncIterator
 from typing import Protocol
@@ -9,37 +9,39 @@ HOLD, CLEAR = "hold", "clear"
 
 
 class FindingsReader(Protocol):
-    """The part of RegistryClient that keeps what monitoring found."""
+    """The part of RegistryClient that reads findings."""
 
     def findings(self, after: int = 0) -> AsyncIterator[registry_pb2.Finding]:
-        """Yield those there are, oldest first, then end."""
+        """Yield the findings with a higher sequence number than *after*, oldest first."""
         ...
 
 
 class Findings:
-    """The newest word on each model and version: "hold" holds it, "clear" ends that.
+    """Findings of the kinds "hold", which holds a rollout, and "clear", which ends the hold.
 
-    Findings of another kind say something else, and end nothing.
+    Findings of other kinds neither hold nor clear.
     """
 
     def __init__(self) -> None:
         self._newest: dict[tuple[str, str], registry_pb2.Finding] = {}
         self.sequence = 0
-        """Of the newest seen."""
+        """Sequence number of the newest finding seen."""
 
     async def load_all(self, registry: FindingsReader) -> None:
-        """Take all that monitoring wrote so far: nothing may grow before that. RegistryError."""
+        """Load every finding so far, before any rollout may grow. Raises RegistryError."""
         async for finding in registry.findings(self.sequence):
             self.add_finding(finding)
 
     def add_finding(self, finding: registry_pb2.Finding) -> None:
-        """Take what monitoring wrote; without a version it is about the whole model."""
+        """Add a finding. Without a version it is about the whole model."""
         self.sequence = max(self.sequence, finding.sequence)
         if finding.kind in (HOLD, CLEAR):
             self._newest[finding.model, finding.version] = finding
 
     def hold_reason(self, model: str, version: str) -> str:
-        """Return why *version* must be held; empty: nothing."""
-        said = [self._newest.get((model, one)) for one in ("", version)]
-        holds = [one for one in said if one is not None and one.kind == HOLD]
-        return "; ".join(one.text or f"hold, by {one.who}, no reason given" for one in holds)
+        """Return why *version* must be held; an empty text if it need not be."""
+        newest = [self._newest.get((model, of_version)) for of_version in ("", version)]
+        holds = [finding for finding in newest if finding is not None and finding.kind == HOLD]
+        return "; ".join(
+            finding.text or f"hold, by {finding.who}, no reason given" for finding in holds
+        )

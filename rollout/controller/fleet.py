@@ -1,4 +1,7 @@
-"""The gateways' workers as they describe themselves. Pure: every instant is an argument."""
+"""The state of the gateways' workers, as the workers report it.
+
+Pure: every instant is an argument, on the controller's monotonic clock.
+"""
 
 from dataclasses import dataclass
 
@@ -13,47 +16,51 @@ WorkerKey = tuple[str, int, int]
 class _WorkerEntry:
     state: registry_pb2.GatewayState
     heard_ns: int
-    """When it was first known, or last sent a batch of windows: monotonic."""
+    """When the worker became known, or sent its newest batch of windows."""
 
 
 class Fleet:
-    """Who is live, what each holds, who has fallen silent."""
+    """The live workers of all gateways."""
 
     def __init__(self) -> None:
         self._workers: dict[WorkerKey, _WorkerEntry] = {}
 
     def clear(self) -> None:
-        """Forget everybody: the registry is about to say it all again."""
+        """Forget all workers. The registry sends every state again when the watch begins anew."""
         self._workers.clear()
 
     def update_worker(self, state: registry_pb2.GatewayState, now_ns: int) -> None:
-        """Take one worker's word; it replaces what the worker said before."""
+        """Replace the state of one worker, or forget a worker that has disconnected."""
         worker = (state.gateway, state.slot, state.boot_id)
         if state.disconnected:
             self._workers.pop(worker, None)
             return
+        # A spare sends no windows. Its silence is measured from the moment it begins to serve.
         known = self._workers.get(worker)
         served = known is not None and not known.state.spare
         heard_ns = known.heard_ns if known is not None and served else now_ns
         self._workers[worker] = _WorkerEntry(state, heard_ns)
 
     def note_heartbeat(self, worker: WorkerKey, now_ns: int) -> None:
-        """Note a batch of windows, empty or not."""
-        known = self._workers.get(worker)
-        if known is not None:
-            known.heard_ns = now_ns
+        """Note that *worker* sent a batch of windows, which may be empty."""
+        entry = self._workers.get(worker)
+        if entry is not None:
+            entry.heard_ns = now_ns
 
     def view(self, model: str, version: str, silence_ns_max: float, now_ns: int) -> FleetView:
-        """Return what the judge must know for one candidate."""
+        """Return the workers' view of one candidate for the judge.
+
+        silence_ns_max  a serving worker without windows for longer than this is silent.
+        """
         not_ready, refused, silent = [], [], []
-        for (gateway, slot, _), known in sorted(self._workers.items()):
+        for (gateway, slot, _), entry in sorted(self._workers.items()):
             name = f"worker {gateway}/{slot}"
-            held = _version_state(known.state, model, version)
-            if held is not None and held.state == registry_pb2.VersionLoad.REFUSED:
-                refused.append(f"{name}: {held.reason or 'no reason given'}")
-            elif held is None or held.state != registry_pb2.VersionLoad.READY:
+            load = _version_load(entry.state, model, version)
+            if load is not None and load.state == registry_pb2.VersionLoad.REFUSED:
+                refused.append(f"{name}: {load.reason or 'no reason given'}")
+            elif load is None or load.state != registry_pb2.VersionLoad.READY:
                 not_ready.append(name)
-            if not known.state.spare and now_ns - known.heard_ns > silence_ns_max:
+            if not entry.state.spare and now_ns - entry.heard_ns > silence_ns_max:
                 silent.append(name)
         return FleetView(
             workers=len(self._workers),
@@ -63,14 +70,16 @@ class Fleet:
         )
 
     def moved_unix_ns(self, model: str, revision: int) -> int:
-        """Return when the last serving worker obeyed *revision*; 0: not all do yet."""
-        serving = [known.state for known in self._workers.values() if not known.state.spare]
+        """Return when the last serving worker applied *revision*, Unix ns; 0: not all have."""
+        serving = [entry.state for entry in self._workers.values() if not entry.state.spare]
         if not serving or any(state.applied.get(model, 0) < revision for state in serving):
             return 0
         return max(state.applied_unix_ns.get(model, 0) for state in serving)
 
 
-def _version_state(
+def _version_load(
     state: registry_pb2.GatewayState, model: str, version: str
 ) -> registry_pb2.VersionLoad | None:
-    return next((one for one in state.loads if (one.model, one.version) == (model, version)), None)
+    return next(
+        (load for load in state.loads if (load.model, load.version) == (model, version)), None
+    )

@@ -1,4 +1,4 @@
-"""One rollout's trouble is its own: what it raises holds it, and no other."""
+"""Keeps an error in one rollout from stopping the others."""
 
 import logging
 import secrets
@@ -13,16 +13,19 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def isolate_errors(rollout: Rollout, notify: Callable[[], None]) -> Iterator[None]:
-    """Count, judge or keep *trial* in the body; when that raises, hold it and say so.
+    """Run the body, which counts, judges or saves *rollout*. Hold the rollout if the body raises.
 
-    What the registry raises is not the rollout's, and passes.
-    tell  wakes those who watch the status.
+    The log has the traceback under an error id, and the rollout's status names that id. A person
+    ends the rollout or resumes it. RegistryError passes through: the registry is not part of the
+    rollout, and the caller tries again.
+
+    notify  wakes those that watch the status.
     """
     try:
         yield
     except RegistryError:
         raise
-    except Exception as error:  # whatever it was, it is this rollout's alone
+    except Exception as error:
         error_id = secrets.token_hex(4)
         log.exception("rollout %s: error %s", rollout.spec.rollout_id, error_id)
         rollout.judging_error = (
@@ -30,6 +33,8 @@ def isolate_errors(rollout: Rollout, notify: Callable[[], None]) -> Iterator[Non
             "its cause), and what was counted may lack something: abort it, or resume it to go on "
             "all the same"
         )
+        # A rollout that has ended keeps its last reason: holding means nothing any more, and the
+        # history shows why it ended.
         if not rollout.ended:
             rollout.hold(rollout.judging_error)
         notify()

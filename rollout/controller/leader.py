@@ -1,4 +1,8 @@
-"""Keeps a controller leading for as long as it may: the lease, what it listens to, its rhythm."""
+"""Makes a controller lead whenever it can get the lease, and stop before the lease runs out.
+
+While the controller leads, several loops run beside each other: they renew the lease, follow the
+registry's deployments, worker states and findings, judge, and save.
+"""
 
 import asyncio
 import contextlib
@@ -17,19 +21,19 @@ LEASE_NAME = "rollout"
 LEASE_S = 5
 RENEW_S = 1.0
 LEASE_LOST_NS = 4 * NS
-"""Without a renewal for this long we stop acting: before the lease runs out, not after."""
+"""Without a renewal for this long the controller stops: before the lease runs out, not after."""
 TICK_S = 0.05
-"""A second that is over is judged within this."""
+"""A second that is over is judged within this time."""
 SAVE_S = 0.2
-"""How long windows wait for their acknowledgement, and how many share one write ..."""
+"""Pause between two saves, at least: how long windows wait for their acknowledgement ..."""
 SAVE_PAUSE_FACTOR = 9.0
-"""... or this many times as long as the last writing took: many long rollouts are many megabytes,
-and a gateway keeps for an hour what is not acknowledged."""
+"""... and at least this many times as long as the last save took. The checkpoints of many long
+rollouts are many megabytes, and gateways keep unacknowledged windows for an hour."""
 LEASE_RETRY_S = 0.5
 
 
 class LeaseLostError(Exception):
-    """Another controller acts, or the registry cannot say who does."""
+    """Another controller has the lease, or the registry cannot say which controller has it."""
 
 
 async def run_leader(
@@ -37,9 +41,10 @@ async def run_leader(
 ) -> None:
     """Lead whenever the lease can be had, until cancelled.
 
-    holder   who takes the lease: unique to this start of this process.
+    holder  names this start of this process in the lease; it must be unique.
     """
     while True:
+        # Get the lease and recover.
         try:
             lease = await registry.acquire_lease(LEASE_NAME, holder, LEASE_S)
             await controller.start_leading(lease.token)
@@ -48,18 +53,18 @@ async def run_leader(
             await asyncio.sleep(LEASE_RETRY_S)
             continue
         log.info("rollout: leading under lease %d", lease.token)
+        # Lead. After any error the controller begins anew from the checkpoints.
         try:
             await _lead(controller, registry, holder, lease.token, clock)
         except LeaseLostError as error:
             log.warning("rollout: no longer leading: %s", error)
-        except Exception:  # whatever it was, the registry knows where to go on from
+        except Exception:
             log.exception("rollout: starting over from the last checkpoints")
         finally:
+            # Shorten the lease to a second, so that the next controller need not wait for its end.
             await controller.stop_leading()
             with contextlib.suppress(RegistryError, asyncio.CancelledError):
-                await registry.acquire_lease(
-                    LEASE_NAME, holder, 1, lease.token
-                )  # to the next, soon
+                await registry.acquire_lease(LEASE_NAME, holder, 1, lease.token)
         await asyncio.sleep(LEASE_RETRY_S)
 
 
@@ -70,8 +75,8 @@ async def _lead(
     token: int,
     clock: ControllerClock,
 ) -> None:
-    """Run everything a leader does until one part ends, then end the others."""
-    parts: list[Coroutine[None, None, None]] = [
+    """Run every loop of the leader until one ends, then end the others and raise its error."""
+    loops: list[Coroutine[None, None, None]] = [
         _renew(registry, holder, token, clock),
         _follow_deployments(controller, registry),
         _follow_states(controller, registry, clock),
@@ -79,7 +84,7 @@ async def _lead(
         _act_loop(controller),
         _save_loop(controller, clock),
     ]
-    tasks = [asyncio.ensure_future(part) for part in parts]
+    tasks = [asyncio.ensure_future(loop) for loop in loops]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -91,14 +96,15 @@ async def _lead(
 
 
 async def _renew(registry: RegistryClient, holder: str, token: int, clock: ControllerClock) -> None:
+    """Renew the lease every second. The lease counts from the start of the last good renewal."""
     renewed_ns = clock.now().monotonic_ns
     while True:
         await asyncio.sleep(RENEW_S)
-        asked_ns = clock.now().monotonic_ns
+        started_ns = clock.now().monotonic_ns
         try:
-            async with asyncio.timeout(LEASE_LOST_NS / NS - (asked_ns - renewed_ns) / NS):
+            async with asyncio.timeout(LEASE_LOST_NS / NS - (started_ns - renewed_ns) / NS):
                 await registry.acquire_lease(LEASE_NAME, holder, LEASE_S, token)
-            renewed_ns = asked_ns
+            renewed_ns = started_ns
         except FencedError as error:
             raise LeaseLostError(str(error)) from error
         except (RegistryError, TimeoutError) as error:
@@ -107,6 +113,7 @@ async def _renew(registry: RegistryClient, holder: str, token: int, clock: Contr
 
 
 async def _act_loop(controller: Controller) -> None:
+    """Let the controller act each TICK_S, and at once when `wake` is set."""
     while True:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TICK_S):
@@ -118,6 +125,7 @@ async def _act_loop(controller: Controller) -> None:
 
 
 async def _save_loop(controller: Controller, clock: ControllerClock) -> None:
+    """Save checkpoints, with pauses of SAVE_S or longer."""
     pause_s = SAVE_S
     while True:
         await asyncio.sleep(pause_s)
@@ -127,7 +135,8 @@ async def _save_loop(controller: Controller, clock: ControllerClock) -> None:
             pause_s = max(SAVE_S, SAVE_PAUSE_FACTOR * (clock.now().monotonic_ns - began_ns) / NS)
         except FencedError as error:
             raise LeaseLostError(str(error)) from error
-        except RegistryError as error:  # nothing is acknowledged; the gateways keep it for us
+        except RegistryError as error:
+            # Nothing was acknowledged, so the gateways still have the windows.
             log.warning("rollout: checkpoint not written: %s", error)
 
 
@@ -145,6 +154,7 @@ async def _follow_states(
 ) -> None:
     while True:
         with contextlib.suppress(RegistryError):
+            # A new watch begins with the state of every live worker.
             controller.fleet.clear()
             async for state in registry.watch_states():
                 controller.fleet.update_worker(state, clock.now().monotonic_ns)

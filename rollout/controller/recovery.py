@@ -1,4 +1,7 @@
-"""What a controller that takes over finds, and how a rollout ends that it cannot go on with."""
+"""Recovers the rollouts of all models when a controller starts to lead.
+
+A rollout whose checkpoint cannot be read is not judged. `end_unreadable` ends it.
+"""
 
 import logging
 from collections.abc import Awaitable
@@ -19,61 +22,67 @@ log = logging.getLogger(__name__)
 
 
 class ModelLister(Protocol):
-    """The part of RegistryClient that says what there is."""
+    """The part of RegistryClient that lists models and their deployments."""
 
     def list_models(self) -> Awaitable[list[registry_pb2.ModelSummary]]:
-        """Every model."""
+        """Return a summary of every model."""
         ...
 
     def deployment(self, model: str) -> Awaitable[Deployment]:
-        """Return the newest."""
+        """Return the model's newest deployment."""
         ...
 
 
 class RolloutRegistry(Deployer, CheckpointClient, Protocol):
-    """The part of RegistryClient that moves traffic and remembers."""
+    """The parts of RegistryClient that move traffic and keep checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveredModel:
-    """One model's deployment, and its newest rollout."""
+    """The deployment of one model, and its newest rollout."""
 
     deployment: Deployment
     rollout: Rollout | None
-    """None: it never had one, or that cannot be gone on with."""
+    """None: the model never had a rollout, or its checkpoint cannot be read."""
     unreadable_reason: str = ""
-    """Why it cannot be gone on with, and the way out."""
+    """Why the checkpoint cannot be read, and the way out."""
 
 
 async def recover_rollouts(
-    registry: ModelLister, memory: CheckpointStore, clock: ControllerClock
+    registry: ModelLister, checkpoints: CheckpointStore, clock: ControllerClock
 ) -> list[RecoveredModel]:
-    """Return what there is of every model; one that cannot be read keeps no other from going on.
+    """Return what every model has. An unreadable rollout does not stop the others.
 
     Raises RegistryError.
     """
-    found = []
+    models = []
     for summary in await registry.list_models():
-        held = await registry.deployment(summary.model)
-        trial, why_not = None, ""
+        deployment = await registry.deployment(summary.model)
+        rollout, unreadable_reason = None, ""
         try:
-            trial = await memory.load(held, clock.now())
+            rollout = await checkpoints.load(deployment, clock.now())
         except RegistryError:
             raise
         except CheckpointError as error:
-            why_not = _unreadable_text(held, str(error))
-            log.error("rollout of %r: %s", held.model, why_not)  # noqa: TRY400  its words say it
+            unreadable_reason = _unreadable_text(deployment, str(error))
+            # The message says what is wrong; a traceback would add nothing.
+            log.error("rollout of %r: %s", deployment.model, unreadable_reason)  # noqa: TRY400
         except Exception as error:
-            why_not = _unreadable_text(held, f"its checkpoint cannot be read: {error!r}")
-            log.exception("rollout of %r: %s", held.model, why_not)
-        if trial is not None and trial.policy_note and not trial.ended:
-            terms = trial.spec
+            unreadable_reason = _unreadable_text(
+                deployment, f"its checkpoint cannot be read: {error!r}"
+            )
+            log.exception("rollout of %r: %s", deployment.model, unreadable_reason)
+        # The policy of this name may have changed since the approval.
+        if rollout is not None and rollout.policy_note and not rollout.ended:
             log.warning(
                 "rollout %s goes on under policy %r (%s): %s",
-                *(terms.rollout_id, terms.policy.name, terms.policy.digest[:12], trial.policy_note),
+                rollout.spec.rollout_id,
+                rollout.spec.policy.name,
+                rollout.spec.policy.digest[:12],
+                rollout.policy_note,
             )
-        found.append(RecoveredModel(held, trial, why_not))
-    return found
+        models.append(RecoveredModel(deployment, rollout, unreadable_reason))
+    return models
 
 
 def _unreadable_text(deployment: Deployment, why: str) -> str:
@@ -88,33 +97,35 @@ def _unreadable_text(deployment: Deployment, why: str) -> str:
 async def end_unreadable(
     registry: RolloutRegistry, model: str, why: str, lease_token: int
 ) -> tuple[Deployment, rollout_pb2.RolloutStatus]:
-    """Give all traffic back to the baseline of *model*'s rollout, which nobody can go on with.
+    """Give all traffic of *model* back to the baseline of its unreadable rollout.
 
-    Needs nothing of its checkpoint but the two versions. RolloutRefusedError when not even these
-    can be read, or when it is no more under way.
+    Only the two versions in the checkpoint are needed. Raises RolloutRefusedError when not even
+    these can be read, when the rollout has ended, and when the deployment keeps changing.
     """
     for _ in range(CONFLICTS_MAX):
-        held = await registry.deployment(model)
-        if not held.rollout_id:
+        deployment = await registry.deployment(model)
+        if not deployment.rollout_id:
             raise RolloutRefusedError(f"no rollout of {model!r} is under way any more")
-        kept, state = await _load_checkpoint(registry, held)
+        checkpoint, state = await _load_checkpoint(registry, deployment)
         status = state.status
-        told = f"rollout {held.rollout_id}: {why}"
+        # Move the traffic.
+        baseline_only = without_candidate(deployment, status.version, status.baseline)
         try:
             written = await registry.deploy(
-                replace(without_candidate(held, status.version, status.baseline), why=told),
+                replace(baseline_only, why=f"rollout {deployment.rollout_id}: {why}"),
                 lease_token=lease_token,
                 rollback=True,
             )
         except RevisionConflictError:
             continue
+        # Save the last status, which the list of past rollouts shows.
         status.stage, status.verdict = rollout_pb2.ROLLED_BACK, rollout_pb2.FAULTY
         status.step, status.share_bp, status.revision = 0, 0, written.revision
         status.reason = why
         del status.waiting_for[:]
-        kept.sequence, kept.lease_token = kept.sequence + 1, lease_token
-        kept.state = state.SerializeToString(deterministic=True)
-        await registry.save_checkpoint(kept)  # for the history of rollouts
+        checkpoint.sequence, checkpoint.lease_token = checkpoint.sequence + 1, lease_token
+        checkpoint.state = state.SerializeToString(deterministic=True)
+        await registry.save_checkpoint(checkpoint)
         return written, status
     raise RolloutRefusedError(f"the deployment of {model!r} keeps changing; say it again")
 
@@ -122,17 +133,17 @@ async def end_unreadable(
 async def _load_checkpoint(
     registry: CheckpointClient, deployment: Deployment
 ) -> tuple[registry_pb2.Checkpoint, rollout_pb2.RolloutState]:
+    """Return the checkpoint of the deployment's rollout, at least with its two versions."""
     try:
-        kept = await registry.load_checkpoint(deployment.rollout_id)
-        state = rollout_pb2.RolloutState.FromString(kept.state)
+        checkpoint = await registry.load_checkpoint(deployment.rollout_id)
+        state = rollout_pb2.RolloutState.FromString(checkpoint.state)
     except (NotFoundError, DecodeError):
-        kept, state = registry_pb2.Checkpoint(), rollout_pb2.RolloutState()
+        checkpoint, state = registry_pb2.Checkpoint(), rollout_pb2.RolloutState()
     status = state.status
     if status.rollout_id != deployment.rollout_id or not (status.version and status.baseline):
         raise RolloutRefusedError(
             f"the checkpoint of rollout {deployment.rollout_id} does not say between which "
-            "versions it "
-            f"was; take the candidate out by hand: `turnout splits show {deployment.model}`, then "
-            f"`turnout splits set {deployment.model} --canary none`"
+            f"versions it was; take the candidate out by hand: `turnout splits show "
+            f"{deployment.model}`, then `turnout splits set {deployment.model} --canary none`"
         )
-    return kept, state
+    return checkpoint, state

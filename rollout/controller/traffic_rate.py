@@ -1,4 +1,7 @@
-"""How many calls each model answers, from the windows everybody sends: the last minute's."""
+"""Measures how many calls a second each model answers, for forecasts.
+
+The windows of all gateways are counted, whether or not a rollout is under way.
+"""
 
 from collections import defaultdict
 
@@ -6,29 +9,33 @@ from protos import window_pb2
 
 MINUTE_S = 60
 SETTLE_S = 2
-"""The newest seconds are left out: not every worker has told of them."""
+"""The newest seconds are left out, because not every worker has sent its windows of them."""
 ANSWERING_ARMS = (window_pb2.ARM_PRODUCTION, window_pb2.ARM_CANARY, window_pb2.ARM_STANDBY)
 
 
 class TrafficRate:
-    """Calls answered, by model and second."""
+    """Answered calls by model and second."""
 
     def __init__(self) -> None:
         self._calls: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-        self._newest = 0
+        self._newest_second = 0
 
     def add_batch(self, batch: window_pb2.WindowBatch) -> None:
-        """Add a batch's windows; a batch sent twice counts twice, which a minute forgets."""
-        self._newest = max(self._newest, batch.sent_unix_ns // 1_000_000_000)
+        """Add the windows of a batch.
+
+        A batch that a gateway sends again is counted again. The rate is for people, and a minute
+        later the error is gone.
+        """
+        self._newest_second = max(self._newest_second, batch.sent_unix_ns // 1_000_000_000)
         for window in batch.windows:
             if window.arm in ANSWERING_ARMS:
                 self._calls[window.model][window.second] += window.calls.answered
 
     def calls_a_second(self, model: str) -> float:
-        """Return the mean over the last minute, or since the first call in it; 0: none."""
+        """Return the mean over the last minute, or since the first call in it; 0 without calls."""
         calls = self._calls.get(model, {})
-        last = self._newest - SETTLE_S
+        last = self._newest_second - SETTLE_S
         for second in [second for second in calls if second <= last - MINUTE_S]:
             del calls[second]
-        told = {second: count for second, count in calls.items() if second <= last}
-        return sum(told.values()) / (last - min(told) + 1) if told else 0.0
+        settled = {second: count for second, count in calls.items() if second <= last}
+        return sum(settled.values()) / (last - min(settled) + 1) if settled else 0.0

@@ -1,4 +1,4 @@
-"""Back to a version that was production before: load it where it is not, then all traffic to it."""
+"""Goes back to an earlier production version: the gateways load it, then it gets all traffic."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,29 +23,34 @@ async def deploy_earlier_version(
     fleet_view: Callable[[], FleetView],
     lease_token: int,
 ) -> Deployment:
-    """Deploy *version* as production of *held*'s model; needs no approval, as a rollback.
+    """Make *version* production. Like a rollback, that needs no approval.
 
-    view  what the gateways hold of it by now. Raises RolloutRefusedError when they refuse it or
-    take longer than UNDO_TIMEOUT_S, RevisionConflictError when the deployment changes meanwhile.
+    current     the newest deployment of the model.
+    fleet_view  returns how the gateways' workers have loaded *version* by now.
+
+    Raises RolloutRefusedError when a worker refuses the version or the workers take longer than
+    UNDO_TIMEOUT_S, and RevisionConflictError when the deployment changes meanwhile.
     """
+    # Preload the version, unless the gateways keep it loaded already.
     if version != current.standby and version not in current.preload:
         current = await registry.deploy(
             replace(current, preload=(*current.preload, version), why=f"{why}: load it first"),
             lease_token=lease_token,
         )
+    # Wait until every live worker is ready.
     try:
         async with asyncio.timeout(UNDO_TIMEOUT_S):
-            while (seen := fleet_view()).not_ready or not seen.workers:
-                _raise_if_refused(seen, version)
+            while (view := fleet_view()).not_ready or not view.workers:
+                _raise_if_refused(view, version)
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
-        seen = fleet_view()
+        view = fleet_view()
         raise RolloutRefusedError(
             f"version {version} is loaded, and nothing was moved: after {UNDO_TIMEOUT_S:g} s it "
-            "is not "
-            f"ready on {', '.join(seen.not_ready) or 'any live gateway'}; say it again"
+            f"is not ready on {', '.join(view.not_ready) or 'any live gateway'}; say it again"
         ) from None
-    _raise_if_refused(seen, version)
+    _raise_if_refused(view, version)
+    # Give it all traffic.
     return await registry.deploy(
         replace(
             current,
@@ -54,7 +59,7 @@ async def deploy_earlier_version(
             standby_bp=0,
             canary="",
             canary_bp=0,
-            preload=tuple(one for one in current.preload if one != version),
+            preload=tuple(preloaded for preloaded in current.preload if preloaded != version),
             approval_id="",
             why=why,
         ),
@@ -63,8 +68,8 @@ async def deploy_earlier_version(
     )
 
 
-def _raise_if_refused(seen: FleetView, version: str) -> None:
-    if seen.refused:
+def _raise_if_refused(view: FleetView, version: str) -> None:
+    if view.refused:
         raise RolloutRefusedError(
-            f"version {version} is refused by {'; '.join(seen.refused)}; nothing was moved"
+            f"version {version} is refused by {'; '.join(view.refused)}; nothing was moved"
         )

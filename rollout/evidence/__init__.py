@@ -1,1 +1,1 @@
-"""What closed windows say about a candidate: sets, sums and e-processes."""
+"""Evidence: what the windows of the gateways show about a candidate."""

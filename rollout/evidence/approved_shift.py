@@ -1,4 +1,4 @@
-"""The approved shift: how a candidate's scores may differ from production's."""
+"""The approved shift: how a candidate's scores may differ from those of production."""
 
 import json
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protos import registry_pb2
+from protos import registry_pb2, rollout_pb2
 from stats.departure import Expectation
 
 
 @dataclass(frozen=True, eq=False)
 class ApprovedShift:
-    """What the candidate's card says will change, accepted by its approver.
+    """The change of scores that the candidate's card predicts and its approver accepted.
 
-    digest     as card and approval name it.
-    counts     (J, J) int64 held-out rows: by champion's bin, then by candidate's.
-    flip_rate  decisions that differ.
+    digest     names the shift in the card and in the approval.
+    counts     (J, J) int64: held-out rows by the champion's bin, then by the candidate's bin.
+    flip_rate  part of the rows whose decision differs, 0 to 1.
     """
 
     digest: str
@@ -25,15 +25,30 @@ class ApprovedShift:
     flip_rate: float
 
     def with_shadow_pairs(self, joint: NDArray[np.int64]) -> Expectation:
-        """Return what is expected after a shadow's (J, J) pairs: live rows, never outweighing.
+        """Return the expectation from the held-out rows and a shadow's (J, J) *joint* pairs.
 
-        The pairs were scored on today's customers, the certificate on held-out ones. Rows of one
-        customer repeat, so the pairs count for as much as the certificate at most.
+        The pairs are rows of today's customers. Rows of one customer repeat, so the pairs weigh at
+        most as much as the held-out rows.
         """
-        live, certified = int(joint.sum()), int(self.counts.sum())
-        if live > certified:
-            joint = np.rint(joint * (certified / live)).astype(np.int64)
+        pairs, held_out_rows = int(joint.sum()), int(self.counts.sum())
+        if pairs > held_out_rows:
+            joint = np.rint(joint * (held_out_rows / pairs)).astype(np.int64)
         return Expectation(self.counts + joint)
+
+    def to_proto(self) -> rollout_pb2.ApprovedShift:
+        """Return the shift for a checkpoint, so that the card need not be read again."""
+        return rollout_pb2.ApprovedShift(
+            digest=self.digest,
+            bins=len(self.counts),
+            counts=self.counts.reshape(-1).tolist(),
+            flip_rate=self.flip_rate,
+        )
+
+    @staticmethod
+    def from_proto(message: rollout_pb2.ApprovedShift) -> "ApprovedShift":
+        """Restore an approved shift; *message* has at least one bin."""
+        counts = np.array(message.counts, dtype=np.int64).reshape(message.bins, message.bins)
+        return ApprovedShift(message.digest, counts, message.flip_rate)
 
 
 def approved_shift(
@@ -41,19 +56,20 @@ def approved_shift(
     baseline: registry_pb2.Version,
     approval: registry_pb2.Approval,
 ) -> ApprovedShift | None:
-    """Return the shift *version* may show beside *baseline*; None: no difference was approved.
+    """Return the shift of *version* from *baseline*; None: no difference was approved.
 
-    The card must tell it against this very baseline, and the approval must have accepted it.
+    The card must have measured the shift against this baseline, and the approval must have
+    accepted it by its digest.
     """
     card = json.loads(version.card_json or "{}")
-    told: Any = card.get("expected_shift")
-    if not isinstance(told, dict) or not told.get("table"):
+    shift: Any = card.get("expected_shift")
+    if not isinstance(shift, dict) or not shift.get("table"):
         return None
-    if not told.get("digest") or told["digest"] != approval.accepted_shift:
+    if not shift.get("digest") or shift["digest"] != approval.accepted_shift:
         return None
-    if told.get("champion") != baseline.digest:
+    if shift.get("champion") != baseline.digest:
         return None
-    counts = np.array(told["table"], dtype=np.int64)
+    counts = np.array(shift["table"], dtype=np.int64)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.any():
         return None
-    return ApprovedShift(str(told["digest"]), counts, float(told.get("flip_rate", 0.0)))
+    return ApprovedShift(str(shift["digest"]), counts, float(shift.get("flip_rate", 0.0)))

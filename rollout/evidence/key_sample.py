@@ -1,8 +1,12 @@
-"""Sticky keys, each once. Memory is bounded by thinning on the keys' own bits."""
+"""Sets of sticky keys whose memory is bounded, because they are thinned by the bits of the keys."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+
+import numpy as np
+
+from protos import rollout_pb2
 
 SAMPLE_ALL = 65_536
 LOW_BITS = SAMPLE_ALL - 1
@@ -10,19 +14,19 @@ LOW_BITS = SAMPLE_ALL - 1
 
 @dataclass(slots=True)
 class KeySample:
-    """Keys counted so far, of those kept; when they are too many, half of the kept go.
+    """Keys counted so far. When they are too many, the limit of the sample is halved.
 
-    Whether a key is kept depends on its hash alone, as in the gateways, so thinning is as fair to
-    both arms as the split is, and the order of arrival does not matter.
+    Whether a key is in the sample depends on its hash alone, as in the gateways. So thinning is as
+    fair to both arms as the split is, and the order of arrival does not matter.
     """
 
     keys_max: int
     keys: set[int] = field(default_factory=set)
     sampled_of_65536: int = SAMPLE_ALL
-    """Those whose hash modulo 65,536 is less."""
+    """Only keys whose hash modulo 65,536 is less are in the sample."""
 
     def uncounted(self, keys: AbstractSet[int]) -> AbstractSet[int]:
-        """Return those of *keys* that are kept and were not counted yet; *keys* itself if all."""
+        """Return those of *keys* in the sample that are not counted; *keys* itself if all are."""
         if self.sampled_of_65536 < SAMPLE_ALL:
             keys = set(self._in_sample(keys))
         return keys if keys.isdisjoint(self.keys) else keys - self.keys
@@ -30,7 +34,10 @@ class KeySample:
     def count_new(
         self, candidate_keys: Iterable[int], baseline_keys: Iterable[int]
     ) -> tuple[int, int]:
-        """The same as `first` where only their numbers matter: each key is looked up once."""
+        """Count both arms' keys. Return how many of each were not counted before.
+
+        It is `add_new` for the case that only the numbers matter, and looks each key up once.
+        """
         known = self.keys
         before = len(known)
         if self.sampled_of_65536 < SAMPLE_ALL:
@@ -49,28 +56,49 @@ class KeySample:
     def add_new(
         self, candidate_keys: AbstractSet[int], baseline_keys: AbstractSet[int]
     ) -> tuple[AbstractSet[int], AbstractSet[int]]:
-        """Count both arms' keys; return those of each that were not counted yet.
+        """Count both arms' keys. Return those of each that were not counted before.
 
-        A key of both is the accused arm's.
+        A key in both arms counts for the candidate.
         """
-        mine, theirs = self.uncounted(candidate_keys), self.uncounted(baseline_keys)
-        if mine and theirs and not mine.isdisjoint(theirs):
-            theirs = theirs - mine
-        self.keys.update(mine)
-        self.add_keys(theirs)
-        return mine, theirs
+        candidate, baseline = self.uncounted(candidate_keys), self.uncounted(baseline_keys)
+        if candidate and baseline and not candidate.isdisjoint(baseline):
+            baseline = baseline - candidate
+        self.keys.update(candidate)
+        self.add_keys(baseline)
+        return candidate, baseline
 
     def add_keys(self, keys: AbstractSet[int]) -> None:
-        """Count *keys*, and thin while there are too many."""
+        """Count *keys*, which are in the sample, and thin if there are too many."""
         self.keys.update(keys)
         if len(self.keys) > self.keys_max:
             self._thin()
 
     def _in_sample(self, keys: Iterable[int]) -> list[int]:
-        keep = self.sampled_of_65536
-        return [key for key in keys if key & LOW_BITS < keep]
+        limit = self.sampled_of_65536
+        return [key for key in keys if key & LOW_BITS < limit]
 
     def _thin(self) -> None:
         while len(self.keys) > self.keys_max and self.sampled_of_65536 > 1:
             self.sampled_of_65536 //= 2
             self.keys = set(self._in_sample(self.keys))
+
+    def to_proto(self) -> rollout_pb2.KeySet:
+        """Return the keys and the limit of the sample; equal samples give equal messages."""
+        limit = 0 if self.sampled_of_65536 == SAMPLE_ALL else self.sampled_of_65536
+        return rollout_pb2.KeySet(keys=pack_keys(self.keys), sampled_of_65536=limit)
+
+    @staticmethod
+    def from_proto(message: rollout_pb2.KeySet, keys_max: int) -> "KeySample":
+        """Restore a sample; *keys_max* comes from the policy."""
+        limit = message.sampled_of_65536 or SAMPLE_ALL
+        return KeySample(keys_max, unpack_keys(message.keys), limit)
+
+
+def pack_keys(keys: Collection[int]) -> bytes:
+    """Return sorted keys, 8 bytes each, little-endian."""
+    return np.sort(np.fromiter(keys, dtype="<u8", count=len(keys))).tobytes()
+
+
+def unpack_keys(packed: bytes) -> set[int]:
+    """Return the keys that `pack_keys` wrote."""
+    return set(np.frombuffer(packed, dtype="<u8").tolist())

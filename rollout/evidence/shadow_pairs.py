@@ -1,4 +1,4 @@
-"""A shadow's pairs in one stage: every row scored by both, answered by production."""
+"""Counts rows that a shadow and production both scored, over one stage."""
 
 import math
 from dataclasses import dataclass, field
@@ -6,38 +6,38 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from protos import window_pb2
+from protos import rollout_pb2, window_pb2
 from rollout.evidence.approved_shift import ApprovedShift
 from rollout.policy.policy import ShadowStage
 from stats.betting import Wealth, bet, log_e_above
 from stats.departure import Expectation
 
 JOINT_STRIDE = 64
-"""Pairs.joint_index = production's bin * 64 + the shadow's."""
+"""PairCounts.joint_index is production's bin * 64 + the shadow's bin."""
 ALPHA = 0.01
-"""Healthy shadows held, at most, over the three tests together."""
+"""Part of healthy shadows that the three tests together hold, at most."""
 LIVE_RATE_RATIO_MAX = 1.5
-"""Times the certified rate that a live one may be ..."""
+"""A live rate may be this many times the approved rate ..."""
 LIVE_RATE_ALLOWANCE = 0.01
-"""... and as much again: today's customers are not the held-out ones."""
+"""... plus this much, because today's customers are not the held-out ones."""
 LOG_THRESHOLD = -math.log(ALPHA / 3)
 
 
 @dataclass(slots=True)
 class ShadowPairs:
-    """Pairs of one stage, by count, and what a bettor made of how far scores differ."""
+    """The pairs of one stage: counts, and a bet on how far scores differ (stats.betting)."""
 
     pairs: int = 0
     flips: int = 0
     faulty: int = 0
     bin_differs: int = 0
-    """Pairs whose bins differ; of *binned*."""
+    """Pairs in `binned_pairs` whose bins differ."""
     binned_pairs: int = 0
     absolute_sum: float = 0.0
     wealth: Wealth = field(default_factory=Wealth)
 
     def add_pairs(self, windows: list[window_pb2.Window], stage: ShadowStage | None) -> None:
-        """Count one second's windows of the shadow."""
+        """Count the windows of one second of the shadow."""
         sums, pairs = [], 0
         for window in windows:
             self.pairs += window.pairs.pairs
@@ -59,46 +59,85 @@ class ShadowPairs:
     def hold_reasons(
         self, stage: ShadowStage, shift: ApprovedShift | None, expected: Expectation | None
     ) -> tuple[str, ...]:
-        """Return why the shadow must be held: it differs by more than was approved."""
-        found = []
+        """Return why the shadow must be held: it differs by more than was approved.
+
+        stage     the policy's limits for a shadow.
+        shift     the approved shift; None: none was approved.
+        expected  the expectation from the shift; None as above.
+        """
+        reasons = []
+        # Decisions that differ: more than the policy allows, or than the approved shift says.
         flips_max = stage.flips_bp_max / 10_000
         if self.pairs >= stage.pairs_min and self.flips > flips_max * self.pairs:
-            found.append(
+            reasons.append(
                 f"{self.flips / self.pairs:.1%} of decisions differ from production's; the policy "
                 f"allows {100 * flips_max:g} %"
             )
         elif shift is not None and self.pairs:
             allowed = min(LIVE_RATE_RATIO_MAX * shift.flip_rate + LIVE_RATE_ALLOWANCE, 0.99)
             if log_e_above(allowed, self.flips, self.pairs - self.flips) >= LOG_THRESHOLD:
-                found.append(
+                reasons.append(
                     f"{self.flips / self.pairs:.1%} of decisions differ from production's; the "
                     f"approved shift says {shift.flip_rate:.1%}"
                 )
+        # Scores in another bin than production's: more than the approved shift says.
         if expected is not None and self.binned_pairs:
-            rate = float(
-                1.0
-                - expected.counts.sum(axis=1) @ expected.table.diagonal() / expected.counts.sum()
-            )
+            same_bin = expected.counts.sum(axis=1) @ expected.table.diagonal()
+            rate = float(1.0 - same_bin / expected.counts.sum())
             allowed = min(LIVE_RATE_RATIO_MAX * rate + LIVE_RATE_ALLOWANCE, 0.99)
             if (
                 log_e_above(allowed, self.bin_differs, self.binned_pairs - self.bin_differs)
                 >= LOG_THRESHOLD
             ):
-                found.append(
+                reasons.append(
                     f"{self.bin_differs / self.binned_pairs:.1%} of scores fall into another bin "
-                    "than "
-                    f"production's; the approved shift says {rate:.1%}"
+                    f"than production's; the approved shift says {rate:.1%}"
                 )
+        # Scores too far from production's on average.
         if self.wealth.log_e_max >= LOG_THRESHOLD:
-            found.append(
+            reasons.append(
                 f"scores differ from production's by {self.absolute_sum / self.pairs:.3f} on "
                 f"average; the policy allows {stage.difference_max:g}"
             )
-        return tuple(found)
+        return tuple(reasons)
+
+    def to_proto(self) -> rollout_pb2.ShadowPairsState:
+        """Return counts, sums and wealth for a checkpoint."""
+        return rollout_pb2.ShadowPairsState(
+            pairs=self.pairs,
+            flips=self.flips,
+            faulty=self.faulty,
+            bin_differs=self.bin_differs,
+            binned_pairs=self.binned_pairs,
+            absolute_sum=self.absolute_sum,
+            wealth=rollout_pb2.WealthState(
+                log_e=self.wealth.log_e,
+                log_e_max=self.wealth.log_e_max,
+                looks=self.wealth.looks,
+                total=self.wealth.total,
+                squares=self.wealth.squares,
+            ),
+        )
+
+    @staticmethod
+    def from_proto(message: rollout_pb2.ShadowPairsState) -> "ShadowPairs":
+        """Restore the pairs of a stage."""
+        wealth = message.wealth
+        return ShadowPairs(
+            pairs=message.pairs,
+            flips=message.flips,
+            faulty=message.faulty,
+            bin_differs=message.bin_differs,
+            binned_pairs=message.binned_pairs,
+            absolute_sum=message.absolute_sum,
+            wealth=Wealth(
+                wealth.log_e, wealth.log_e_max, wealth.looks, wealth.total, wealth.squares
+            ),
+        )
 
 
 def joint_counts(windows: list[window_pb2.Window]) -> NDArray[np.int64]:
-    """Return (64, 64) pairs by production's bin, then by the shadow's."""
+    """Return (64, 64) int64 pairs by production's bin, then by the shadow's bin."""
     joint = np.zeros(JOINT_STRIDE * JOINT_STRIDE, dtype=np.int64)
     for window in windows:
         index = np.array(window.pairs.joint_index, dtype=np.int64)

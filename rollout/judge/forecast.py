@@ -1,6 +1,7 @@
-"""Before a rollout: how many keys and how long each step needs, and what it could not see.
+"""Forecasts a rollout: the keys and the time of each step, and the failures it cannot detect.
 
-Pure. Every call is taken for another key's; where customers call k times, time is k times as long.
+Pure. Every call is assumed to be of another key. If each customer calls k times, every step takes k
+times as long.
 """
 
 import math
@@ -13,23 +14,23 @@ from stats.rate import clean_keys_needed
 from stats.tilt import LATENCY, MORE_EVENTS, Grid, events_to_fire
 
 FAILURE_RATE = 0.001
-"""Of production's keys, where nothing was measured."""
+"""Part of production's keys that fail, if the caller gives no other rate."""
 BEYOND_P99 = 0.01
 LATE_ONSET_LOG_COST = math.log(2.0)
-"""What waiting for a late onset costs."""
+"""The evidence, as a logarithm, that the tests spend on faults with a late onset."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForecastStep:
-    """One step of the plan."""
+    """One position of a policy, with its forecast."""
 
     position: StagePosition
     share_bp: int
     bake_s: float
     keys: int
-    """The candidate's, all clean, that pass it (pairs, in the shadow)."""
+    """Clean keys of the candidate (in the shadow stage: pairs) that the step needs."""
     seconds: float
-    """Until it can pass; infinity without traffic."""
+    """Seconds until the step can pass; infinity without traffic."""
     detectable_failure_rate: float
     detectable_slow_rate: float
     failing_keys_min: int
@@ -38,11 +39,16 @@ class ForecastStep:
 def forecast_steps(
     policy: Policy, calls_a_second: float, failure_rate: float = FAILURE_RATE
 ) -> list[ForecastStep]:
-    """Return the steps after the preload, in order."""
-    places = [StagePosition(Stage.CANARY, step) for step in range(len(policy.canary))]
-    places.append(StagePosition(Stage.WATCH))
+    """Return a forecast of each step after the preload, in order.
+
+    failure_rate  part of production's keys that fail.
+    """
+    positions = [StagePosition(Stage.CANARY, step) for step in range(len(policy.canary))]
+    positions.append(StagePosition(Stage.WATCH))
     steps = [_shadow_step(policy, calls_a_second)] if policy.shadow is not None else []
-    return steps + [_split_step(policy, place, calls_a_second, failure_rate) for place in places]
+    return steps + [
+        _split_step(policy, position, calls_a_second, failure_rate) for position in positions
+    ]
 
 
 def _shadow_step(policy: Policy, calls_a_second: float) -> ForecastStep:
@@ -64,11 +70,14 @@ def _shadow_step(policy: Policy, calls_a_second: float) -> ForecastStep:
 def _split_step(
     policy: Policy, position: StagePosition, calls_a_second: float, failure_rate: float
 ) -> ForecastStep:
+    """Return the forecast of a step in which the split gives the candidate a share."""
     share, bake_s = share_bp_at(position, policy) / 10_000, min_stay_s(position, policy)
+    # How long until enough clean keys have been seen, and how many are seen in that time.
     keys = clean_keys_needed(policy.failure_bar, policy.promote_log_threshold)
     keys_a_second = calls_a_second * share
     seconds = max(bake_s, keys / keys_a_second) if keys_a_second > 0 else math.inf
-    met = int(keys_a_second * seconds) if keys_a_second > 0 else 0
+    seen = int(keys_a_second * seconds) if keys_a_second > 0 else 0
+    # What the rollback tests detect with so many keys.
     errors = policy.log_threshold("errors")
     return ForecastStep(
         position=position,
@@ -77,10 +86,10 @@ def _split_step(
         keys=keys,
         seconds=seconds,
         detectable_failure_rate=smallest_detectable_rate(
-            MORE_EVENTS, failure_rate, met, share, errors
+            MORE_EVENTS, failure_rate, seen, share, errors
         ),
         detectable_slow_rate=smallest_detectable_rate(
-            LATENCY, BEYOND_P99, met, share, policy.log_threshold("p99")
+            LATENCY, BEYOND_P99, seen, share, policy.log_threshold("p99")
         ),
         failing_keys_min=events_to_fire(MORE_EVENTS, share, errors + LATE_ONSET_LOG_COST),
     )
@@ -89,9 +98,10 @@ def _split_step(
 def smallest_detectable_rate(
     grid: Grid, base: float, keys: int, share: float, log_threshold: float
 ) -> float:
-    """Return the candidate's event rate that *keys* of its own reveal on average; 1.0: none.
+    """Return the smallest event rate of the candidate that *keys* of its keys reveal on average.
 
     base  production's event rate.
+    Returns 1.0 if no rate is revealed.
     """
     if _expected_log_e(grid, 1.0, base, keys, share) < log_threshold + LATE_ONSET_LOG_COST:
         return 1.0
@@ -117,7 +127,10 @@ def _expected_log_e(grid: Grid, rate: float, base: float, keys: int, share: floa
 def forecast_reply(
     policy: Policy, calls_a_second: float, failure_rate: float
 ) -> rollout_pb2.ForecastReply:
-    """Return the steps with their words."""
+    """Return the steps as a message, with a text for people.
+
+    failure_rate  part of production's keys that fail; 0: FAILURE_RATE.
+    """
     rate = failure_rate or FAILURE_RATE
     steps = forecast_steps(policy, calls_a_second, rate)
     return rollout_pb2.ForecastReply(
@@ -143,11 +156,12 @@ def _step_to_proto(step: ForecastStep, calls_a_second: float) -> rollout_pb2.For
 
 
 def forecast_text(policy: Policy, steps: list[ForecastStep], calls_a_second: float) -> str:
-    """Return the plan as people read it."""
+    """Return the forecast as a text with one line for each step."""
     lines = [
         f"Policy {policy.name} ({policy.digest[:12]}) at {calls_a_second:.1f} calls a second, "
         "every call another key:"
     ]
+    # The shadow step has pairs, the others have keys.
     for step in steps:
         name = step.position.stage.name.lower()
         if step.position.stage == Stage.SHADOW:
@@ -156,21 +170,21 @@ def forecast_text(policy: Policy, steps: list[ForecastStep], calls_a_second: flo
                 f"{step.failing_keys_min - 1} failing rows roll back"
             )
             continue
-        unseen = f"fewer than {step.detectable_failure_rate:.2%} failing keys"
-        slow = f"fewer than {step.detectable_slow_rate:.1%} of keys beyond production's p99"
+        unseen_failures = f"fewer than {step.detectable_failure_rate:.2%} failing keys"
+        unseen_slow = f"fewer than {step.detectable_slow_rate:.1%} of keys beyond production's p99"
         lines.append(
             f"  {name} {step.share_bp / 100:g} %: {_duration_text(step.seconds)}, {step.keys:,} "
-            "clean keys; "
-            f"{step.failing_keys_min} failing keys can roll back; could pass unseen: {unseen}, "
-            f"{slow}"
+            f"clean keys; {step.failing_keys_min} failing keys can roll back; could pass unseen: "
+            f"{unseen_failures}, {unseen_slow}"
         )
     total = math.fsum(step.seconds for step in steps)
     lines.append(f"  in all: {_duration_text(total)}, if nothing holds it")
-    late = [step for step in steps if step.seconds > policy.stage_s_max]
+    # Steps that need longer than the policy lets them stay.
+    too_slow = [step for step in steps if step.seconds > policy.stage_s_max]
     lines += [
         f"  {step.position.stage.name.lower()} {step.share_bp / 100:g} % would reach its time "
         f"limit of {policy.stage_s_max:g} s before it could pass: a person will be asked"
-        for step in late
+        for step in too_slow
     ]
     return "\n".join(lines) + "\n"
 
@@ -178,10 +192,11 @@ def forecast_text(policy: Policy, steps: list[ForecastStep], calls_a_second: flo
 def stage_forecast(
     policy: Policy, position: StagePosition, stayed_s: float, clean: int, failed: int, pairs: int
 ) -> str:
-    """Return when a stage under way could be passed at its own pace so far; empty: not known.
+    """Return when the current stage could pass at its pace so far; empty if that is not known.
 
-    clean, failed  keys of the candidate in this stage; a failed one costs as many clean ones as
-    it takes to outweigh it, which is not foretold.
+    clean, failed  keys of the candidate in this stage. How many clean keys outweigh a failed key
+                   is not forecast, so with a failed key the text is empty.
+    pairs          rows that the shadow and production scored.
     """
     if position.stage == Stage.SHADOW and policy.shadow is not None:
         have, need, what = pairs, policy.shadow.pairs_min, "pairs"

@@ -1,4 +1,4 @@
-"""Is the candidate at fault? A pure answer from evidence, facts and one policy."""
+"""Gives the verdict on a candidate. Pure: it depends on policy, evidence and inputs only."""
 
 import math
 from dataclasses import dataclass
@@ -12,79 +12,85 @@ from stats.rate import clean_keys_needed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetView:
-    """What the gateways' workers are known to hold and to send, for one candidate."""
+    """What the gateways' workers report about one candidate."""
 
     workers: int = 0
-    """Live workers, spares too."""
+    """Live workers, spares included."""
     not_ready: tuple[str, ...] = ()
-    """Live workers that have not loaded the candidate yet."""
+    """Live workers that have not loaded the candidate so far."""
     refused: tuple[str, ...] = ()
-    """Live workers that refused it, each with its reason."""
+    """Live workers that refused to load the candidate, each with its reason."""
     silent: tuple[str, ...] = ()
-    """Live serving workers without a heartbeat for longer than the policy allows."""
+    """Live serving workers that sent no windows for longer than the policy allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeInputs:
-    """What is known besides the evidence."""
+    """Everything that a verdict depends on besides policy and evidence."""
 
     position: StagePosition
     stayed_s: float
-    """Since this place was entered."""
+    """Seconds since the rollout entered the position."""
     fleet: FleetView
     guard_reason: str = ""
-    """A hard guard of the candidate, in words; empty: none."""
+    """A hard guard of the candidate; empty: there is none."""
     late_windows: int = 0
-    """Windows that came too late to be counted, while that is recent."""
+    """Windows that came too late to be counted; 0 if the newest of them is not recent."""
     lost_batches: int = 0
-    """Batches that never came, while that is recent."""
+    """Batches that never came; 0 if the newest of them is not recent."""
     freeze_window: str = ""
-    """The freeze window that holds now; empty: none."""
+    """The freeze window that covers this moment; empty: none does."""
     monitoring_hold: str = ""
-    """What monitoring wrote to hold this model; empty: nothing."""
+    """Why monitoring holds the model or version; empty: it does not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict and why; *missing*: what an UNDECIDED or HOLD waits for."""
+    """A verdict with its reason and, for UNDECIDED and HOLD, what the rollout waits for."""
 
     verdict: Verdict
     reason: str
     waiting_for: tuple[str, ...] = ()
 
 
-def judge(policy: Policy, facts: JudgeInputs, evidence: Evidence) -> Judgement:
-    """Return the verdict on the candidate where it stands.
+def judge(policy: Policy, inputs: JudgeInputs, evidence: Evidence) -> Judgement:
+    """Return the verdict on the candidate at its position.
 
-    FAULTY beats HOLD beats HEALTHY. Without evidence nothing is HEALTHY, however long it takes.
+    FAULTY comes before HOLD, and HOLD before HEALTHY. Without evidence the verdict is never
+    HEALTHY, however long the rollout waits.
     """
-    fault = _fault_reason(policy, facts, evidence)
+    # Reasons to roll back.
+    fault = _fault_reason(policy, inputs, evidence)
     if fault:
         return Judgement(Verdict.FAULTY, fault)
-    holds = _hold_reasons(policy, facts, evidence)
+    # Reasons not to trust the evidence.
+    holds = _hold_reasons(policy, inputs, evidence)
     if holds:
         return Judgement(Verdict.HOLD, "; ".join(holds), holds)
-    missing = _waiting_for(policy, facts, evidence)
-    stage = facts.position.stage
+    # Evidence that is not complete. After too long a stay a preload fails, and a person decides
+    # about any other stage.
+    waiting_for = _waiting_for(policy, inputs, evidence)
+    stage = inputs.position.stage
     limit = policy.preload_s_max if stage == Stage.PRELOAD else policy.stage_s_max
-    if missing and facts.stayed_s > limit:
-        waited = f"{facts.stayed_s:.0f} s in {stage.name}, of at most {limit:.0f}"
+    if waiting_for and inputs.stayed_s > limit:
+        waited = f"{inputs.stayed_s:.0f} s in {stage.name}, of at most {limit:.0f}"
         if stage == Stage.PRELOAD:
-            return Judgement(Verdict.FAULTY, f"{waited}: {'; '.join(missing)}")
+            return Judgement(Verdict.FAULTY, f"{waited}: {'; '.join(waiting_for)}")
         return Judgement(
-            Verdict.HOLD, f"{waited}; promote, abort or wait: a person decides", missing
+            Verdict.HOLD, f"{waited}; promote, abort or wait: a person decides", waiting_for
         )
-    if missing:
-        return Judgement(Verdict.UNDECIDED, "; ".join(missing), missing)
-    return Judgement(Verdict.HEALTHY, _healthy_reason(policy, facts, evidence))
+    if waiting_for:
+        return Judgement(Verdict.UNDECIDED, "; ".join(waiting_for), waiting_for)
+    return Judgement(Verdict.HEALTHY, _healthy_reason(policy, inputs, evidence))
 
 
-def _fault_reason(policy: Policy, facts: JudgeInputs, evidence: Evidence) -> str:
-    stage = facts.position.stage
-    if facts.guard_reason:
-        return facts.guard_reason
+def _fault_reason(policy: Policy, inputs: JudgeInputs, evidence: Evidence) -> str:
+    """Return why the candidate is FAULTY; empty if it is not."""
+    stage = inputs.position.stage
+    if inputs.guard_reason:
+        return inputs.guard_reason
     if stage == Stage.PRELOAD:
-        return f"refused by {'; '.join(facts.fleet.refused)}" if facts.fleet.refused else ""
+        return f"refused by {'; '.join(inputs.fleet.refused)}" if inputs.fleet.refused else ""
     if stage == Stage.SHADOW and policy.shadow is not None:
         pairs = evidence.stage.shadow
         if pairs.faulty > policy.shadow.faulty_max:
@@ -92,28 +98,30 @@ def _fault_reason(policy: Policy, facts: JudgeInputs, evidence: Evidence) -> str
                 f"the shadow failed on {pairs.faulty} of {pairs.pairs} rows that production "
                 f"scored; the policy allows {policy.shadow.faulty_max}"
             )
-    return next(
-        (words for name in JUDGED_METRICS if (words := rollback_reason(policy, evidence, name))), ""
-    )
+    reasons = (rollback_reason(policy, evidence, metric) for metric in JUDGED_METRICS)
+    return next((reason for reason in reasons if reason), "")
 
 
-def _hold_reasons(policy: Policy, facts: JudgeInputs, evidence: Evidence) -> tuple[str, ...]:
-    stage = facts.position.stage
+def _hold_reasons(policy: Policy, inputs: JudgeInputs, evidence: Evidence) -> tuple[str, ...]:
+    stage = inputs.position.stage
     holds = []
-    if facts.freeze_window:
-        holds.append(f"frozen by the policy's window {facts.freeze_window!r} (UTC)")
-    if facts.monitoring_hold:
-        holds.append(f"monitoring says: {facts.monitoring_hold}")
+    # From outside.
+    if inputs.freeze_window:
+        holds.append(f"frozen by the policy's window {inputs.freeze_window!r} (UTC)")
+    if inputs.monitoring_hold:
+        holds.append(f"monitoring says: {inputs.monitoring_hold}")
     if stage == Stage.PRELOAD:
         return tuple(holds)
-    if facts.fleet.silent:
+    # Windows that are missing.
+    if inputs.fleet.silent:
         holds.append(
-            f"no windows for over {policy.silence_s_max:g} s from {', '.join(facts.fleet.silent)}"
+            f"no windows for over {policy.silence_s_max:g} s from {', '.join(inputs.fleet.silent)}"
         )
-    if facts.late_windows:
-        holds.append(f"{facts.late_windows} windows came too late to be counted")
-    if facts.lost_batches:
-        holds.append(f"{facts.lost_batches} batches of windows never came")
+    if inputs.late_windows:
+        holds.append(f"{inputs.late_windows} windows came too late to be counted")
+    if inputs.lost_batches:
+        holds.append(f"{inputs.lost_batches} batches of windows never came")
+    # The evidence itself.
     if stage == Stage.SHADOW and policy.shadow is not None:
         prediction = evidence.prediction
         holds += evidence.stage.shadow.hold_reasons(
@@ -126,24 +134,28 @@ def _hold_reasons(policy: Policy, facts: JudgeInputs, evidence: Evidence) -> tup
     return tuple(holds)
 
 
-def _waiting_for(policy: Policy, facts: JudgeInputs, evidence: Evidence) -> tuple[str, ...]:
-    place = facts.position
-    missing = []
-    if place.stage == Stage.PRELOAD:
-        if not facts.fleet.workers:
-            missing.append("a live gateway")
-        missing += [f"{worker} to load it" for worker in facts.fleet.not_ready]
-        return tuple(missing)
-    if place.stage == Stage.SHADOW and policy.shadow is not None:
+def _waiting_for(policy: Policy, inputs: JudgeInputs, evidence: Evidence) -> tuple[str, ...]:
+    """Return what is missing before the verdict can be HEALTHY."""
+    position = inputs.position
+    waiting_for = []
+    # A preload waits for the workers.
+    if position.stage == Stage.PRELOAD:
+        if not inputs.fleet.workers:
+            waiting_for.append("a live gateway")
+        waiting_for += [f"{worker} to load it" for worker in inputs.fleet.not_ready]
+        return tuple(waiting_for)
+    # Other stages wait for evidence, and for the minimum stay.
+    if position.stage == Stage.SHADOW and policy.shadow is not None:
         pairs = evidence.stage.shadow.pairs
         if pairs < policy.shadow.pairs_min:
-            missing.append(f"pairs: {pairs} of {policy.shadow.pairs_min}")
+            waiting_for.append(f"pairs: {pairs} of {policy.shadow.pairs_min}")
     elif evidence.promote_log_e < policy.promote_log_threshold:
-        missing.append(_clean_keys_text(policy, evidence))
-    stay = min_stay_s(place, policy)
-    if facts.stayed_s < stay:
-        missing.append(f"{stay - facts.stayed_s:.0f} s of {stay:g} s at this place")
-    return tuple(missing)
+        waiting_for.append(_clean_keys_text(policy, evidence))
+    stay_s = min_stay_s(position, policy)
+    if inputs.stayed_s < stay_s:
+        remaining_s = stay_s - inputs.stayed_s
+        waiting_for.append(f"{remaining_s:.0f} s more of the minimum stay of {stay_s:g} s")
+    return tuple(waiting_for)
 
 
 def _clean_keys_text(policy: Policy, evidence: Evidence) -> str:
@@ -151,21 +163,24 @@ def _clean_keys_text(policy: Policy, evidence: Evidence) -> str:
     needed = clean_keys_needed(policy.failure_bar, policy.promote_log_threshold)
     return (
         f"clean keys: {len(stage.clean_keys)} of {needed}, {stage.failed_in_sample} failed (e = "
-        f"{math.exp(min(evidence.promote_log_e, 700.0)):.3g} of {policy.promote_e:g} that fewer "
-        f"than {policy.failure_bar:.2%} fail)"
+        f"{_e_value(evidence.promote_log_e):.3g} of {policy.promote_e:g} that fewer than "
+        f"{policy.failure_bar:.2%} fail)"
     )
 
 
-def _healthy_reason(policy: Policy, facts: JudgeInputs, evidence: Evidence) -> str:
+def _healthy_reason(policy: Policy, inputs: JudgeInputs, evidence: Evidence) -> str:
     stage = evidence.stage
-    if facts.position.stage == Stage.PRELOAD:
-        return f"all {facts.fleet.workers} workers hold it ready"
-    if facts.position.stage == Stage.SHADOW:
+    if inputs.position.stage == Stage.PRELOAD:
+        return f"all {inputs.fleet.workers} workers hold it ready"
+    if inputs.position.stage == Stage.SHADOW:
         shadow = stage.shadow
         return f"{shadow.pairs} pairs, {shadow.faulty} failed, {shadow.flips} decisions differ"
-    e = math.exp(min(evidence.promote_log_e, 700.0))
     return (
-        f"{len(stage.clean_keys)} clean keys and {stage.failed_in_sample} failed since this "
-        "share began; "
-        f"e = {e:.3g} of {policy.promote_e:g} needed"
+        f"{len(stage.clean_keys)} clean keys and {stage.failed_in_sample} failed since this share "
+        f"began; e = {_e_value(evidence.promote_log_e):.3g} of {policy.promote_e:g} needed"
     )
+
+
+def _e_value(log_e: float) -> float:
+    """Return e to the power of *log_e*, at most e^700, which a float can hold."""
+    return math.exp(min(log_e, 700.0))

@@ -1,4 +1,4 @@
-"""What each metric says against the candidate, in words and as a row for the record."""
+"""Explains each metric: the reason to roll back, and a row of evidence for people and records."""
 
 import math
 
@@ -18,31 +18,35 @@ EVENT_TEXTS = {
     OUTCOME: "keys had the good outcome",
 }
 BATCH_WEIGHTED = (*QUANTILES, "timeouts")
-"""Metrics of which a slow batch makes many events at once."""
+"""Metrics of which a slow batch causes many events at once."""
 
 
 def rollback_reason(policy: Policy, evidence: Evidence, metric: str) -> str:
-    """Return why *metric* rolls back: enough evidence and an effect that matters; empty: not."""
+    """Return why *metric* rolls back; empty if it does not.
+
+    It needs evidence over its threshold and, where it has a gate, an effect that is large enough.
+    """
     threshold = policy.log_threshold(metric)
     if metric == PREDICTION:
         return _departure_reason(evidence, threshold)
-    compared = evidence.metrics[metric]
-    if compared.tilt_state.log_e_max < threshold:
+    metric_test = evidence.metrics[metric]
+    log_e_max = metric_test.tilt_state.log_e_max
+    if log_e_max < threshold:
         return ""
-    words = (
-        f"{metric}: {compared.canary_events} {EVENT_TEXTS[metric]} on the candidate against "
-        f"{compared.baseline_events} on the baseline; ln e = {compared.tilt_state.log_e_max:.2f} "
+    text = (
+        f"{metric}: {metric_test.canary_events} {EVENT_TEXTS[metric]} on the candidate against "
+        f"{metric_test.baseline_events} on the baseline; ln e = {log_e_max:.2f} "
         f"reached {threshold:.2f}"
     )
     if metric in BATCH_WEIGHTED:
-        mine, theirs = compared.weighted_events
-        words += f" (calls of one batch count as one: {mine:.1f} against {theirs:.1f})"
+        canary, baseline = metric_test.weighted_events
+        text += f" (calls of one batch count as one: {canary:.1f} against {baseline:.1f})"
     if metric in QUANTILES:
-        found = evidence.latency.quantile_gate(metric)
-        if not found.is_open:
+        gate = evidence.latency.quantile_gate(metric)
+        if not gate.is_open:
             return ""
-        words += f"; {evidence.latency.gate_text(found)}"
-    return words
+        text += f"; {evidence.latency.gate_text(gate)}"
+    return text
 
 
 def _departure_reason(evidence: Evidence, threshold: float) -> str:
@@ -52,27 +56,26 @@ def _departure_reason(evidence: Evidence, threshold: float) -> str:
     reached = f"ln e = {prediction.log_e_max:.2f} reached {threshold:.2f}"
     if prediction.expectation is None:
         return f"prediction: the candidate says the same whatever production says; {reached}"
-    found = prediction.score_difference()
+    difference = prediction.score_difference()
     return (
         f"prediction: scores of {prediction.compared_keys} keys depart from the approved shift "
-        "(PSI "
-        f"{found.psi:.3f}, acts beyond {found.bound:.3f}); {reached}"
+        f"(PSI {difference.psi:.3f}, acts beyond {difference.bound:.3f}); {reached}"
     )
 
 
 def evidence_rows(evidence: Evidence, *, intervals: bool = False) -> list[rollout_pb2.Evidence]:
-    """Return one row a judged metric, for people and for the record.
+    """Return one row for each of JUDGED_METRICS.
 
-    intervals  also the interval of each rate ratio: a bisection each, for when people look.
+    intervals  also compute the interval of each rate ratio, which costs a bisection each.
     """
     return [_evidence_row(evidence, name, intervals=intervals) for name in JUDGED_METRICS]
 
 
 def log_e_maxima(evidence: Evidence) -> list[float]:
-    """Return the running maximum of ln E of each judged metric, in the rows' order."""
-    predicted = evidence.prediction.log_e_max
+    """Return the running maximum of ln E of each of JUDGED_METRICS."""
+    of_prediction = evidence.prediction.log_e_max
     return [
-        predicted if name == PREDICTION else evidence.metrics[name].tilt_state.log_e_max
+        of_prediction if name == PREDICTION else evidence.metrics[name].tilt_state.log_e_max
         for name in JUDGED_METRICS
     ]
 
@@ -91,40 +94,44 @@ def _evidence_row(evidence: Evidence, name: str, *, intervals: bool) -> rollout_
     if name == PREDICTION:
         _fill_prediction(row, evidence)
         return row
-    compared = evidence.metrics[name]
-    row.canary_events, row.baseline_events = compared.canary_events, compared.baseline_events
-    row.log_e, row.log_e_max = compared.tilt_state.log_e, compared.tilt_state.log_e_max
-    row.looks, row.gate_open = compared.tilt_state.looks, True
+    metric_test = evidence.metrics[name]
+    row.canary_events = metric_test.canary_events
+    row.baseline_events = metric_test.baseline_events
+    tilt_state = metric_test.tilt_state
+    row.log_e, row.log_e_max, row.looks = tilt_state.log_e, tilt_state.log_e_max, tilt_state.looks
+    row.gate_open = True
     if name in QUANTILES:
-        found = evidence.latency.quantile_gate(name)
-        row.gate_open, row.gate = found.is_open, evidence.latency.gate_text(found)
+        gate = evidence.latency.quantile_gate(name)
+        row.gate_open, row.gate = gate.is_open, evidence.latency.gate_text(gate)
         row.compared_keys = int(evidence.latency.rollout_counts[0].sum())
-    _fill_effect(row, compared, intervals=intervals)
+    _fill_effect(row, metric_test, intervals=intervals)
     return row
 
 
-def _fill_effect(row: rollout_pb2.Evidence, compared: MetricTest, *, intervals: bool) -> None:
-    if not math.isnan(compared.rate_ratio):
-        row.effect = compared.rate_ratio
+def _fill_effect(row: rollout_pb2.Evidence, metric_test: MetricTest, *, intervals: bool) -> None:
+    if not math.isnan(metric_test.rate_ratio):
+        row.effect = metric_test.rate_ratio
     if intervals:
-        found = compared.ratio_interval
-        row.interval_low, row.interval_high = found.low, found.high
+        interval = metric_test.ratio_interval
+        row.interval_low, row.interval_high = interval.low, interval.high
 
 
 def _fill_prediction(row: rollout_pb2.Evidence, evidence: Evidence) -> None:
     prediction = evidence.prediction
-    found = prediction.score_difference()
+    difference = prediction.score_difference()
     row.log_e_max = prediction.log_e_max
     row.log_e = (
         prediction.log_e_max if prediction.expectation is None else prediction.departure_state.log_e
     )
     row.looks, row.compared_keys = prediction.departure_state.looks, prediction.compared_keys
     row.gate_open = prediction.may_roll_back
-    if not math.isnan(found.psi):
-        row.effect = found.psi
-        of = "the approved shift" if prediction.expectation is not None else "production"
-        act = "acts" if prediction.expectation is not None else "held"
-        row.gate = f"PSI {found.psi:.4f} from {of}; {act} beyond {found.bound:.4f}"
+    if not math.isnan(difference.psi):
+        row.effect = difference.psi
+        approved = prediction.expectation is not None
+        reference, action = ("the approved shift", "acts") if approved else ("production", "held")
+        row.gate = (
+            f"PSI {difference.psi:.4f} from {reference}; {action} beyond {difference.bound:.4f}"
+        )
 
 
 def _note(evidence: Evidence, name: str) -> str:
@@ -136,7 +143,7 @@ def _note(evidence: Evidence, name: str) -> str:
         good = evidence.policy.outcome
         if good is None:
             return "the policy names no good outcome"
-        some = evidence.metrics[OUTCOME].tilt_state.looks
-        return good.description if some else f"{good.description}: none reported yet"
+        reported = evidence.metrics[OUTCOME].tilt_state.looks
+        return good.description if reported else f"{good.description}: none reported yet"
     full = evidence.canary_keys >= evidence.policy.keys_max
     return f"keys counted up to {evidence.policy.keys_max}" if full else ""

@@ -1,15 +1,28 @@
-"""Where the rollout room reads the time, so that tests own it."""
+"""The clocks that the controller reads. Tests put clocks of their own in their place."""
+
+from dataclasses import dataclass
 
 from host.clock import Clock
-from rollout.lifecycle.rollout import ClockReading
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """One instant on two clocks.
+
+    unix_ns       wall clock, for people and for comparing with the gateways' clocks.
+    monotonic_ns  monotonic clock, for durations.
+    """
+
+    unix_ns: int
+    monotonic_ns: int
 
 
 class ControllerClock:
-    """Reads the wall clock, for people and gateways, and the monotonic clock, for waiting."""
+    """Reads the wall clock and the monotonic clock of *clock* together."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
     def now(self) -> ClockReading:
-        """Read both clocks at one instant, in nanoseconds."""
+        """Return both clocks, read at one instant."""
         return ClockReading(unix_ns=self._clock.unix_ns(), monotonic_ns=self._clock.now_ns())

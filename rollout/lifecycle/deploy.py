@@ -1,4 +1,7 @@
-"""From a place in the plan to a deployment, and back: the registry holds the truth."""
+"""Translates a position of a rollout into a deployment, and back.
+
+The registry's deployment is the truth. A controller reads its position from there.
+"""
 
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
@@ -11,31 +14,31 @@ from rollout.policy.policy import Policy
 from rollout.policy.stages import FINAL_STAGES, Stage, StagePosition, share_bp_at
 
 CONFLICTS_MAX = 20
-"""Lost compare-and-sets after which a rollback gives the next tick a chance."""
+"""Lost compare-and-sets after which a rollback is left to the controller's next tick."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutSpec:
-    """What is fixed when a rollout starts."""
+    """Everything that is fixed when a rollout starts."""
 
     rollout_id: str
     model: str
     version: str
     baseline: str
-    """Production when it started."""
+    """The production version when the rollout started."""
     policy: Policy
     approval_id: str
     split_salt: bytes
-    """16 random bytes: each rollout draws its own sample of the customers."""
+    """16 random bytes, so that each rollout has a sample of customers of its own."""
     shift: ApprovedShift | None = None
-    """How scores were approved to differ from the baseline's; None: not at all."""
+    """How scores were approved to differ from the baseline's; None: no difference was approved."""
 
 
 class Deployer(Protocol):
     """The part of RegistryClient that moves traffic."""
 
     async def deployment(self, model: str) -> Deployment:
-        """Return the newest."""
+        """Return the model's newest deployment."""
         ...
 
     def deploy(
@@ -46,16 +49,16 @@ class Deployer(Protocol):
         policy_digest: str = "",
         rollback: bool = False,
     ) -> Awaitable[Deployment]:
-        """Compare-and-set on revision; RevisionConflictError for the loser."""
+        """Write *deployment* if its revision is still the newest. Raises RevisionConflictError."""
         ...
 
 
 def without_candidate(current: Deployment, version: str, baseline: str) -> Deployment:
-    """Return *held* without the candidate *version*, all traffic to *baseline*, no rollout."""
+    """Return *current* without the candidate *version*: all traffic to *baseline*, no rollout."""
     return replace(
         current,
-        preload=tuple(one for one in current.preload if one != version),
-        shadows=tuple(one for one in current.shadows if one[0] != version),
+        preload=tuple(preloaded for preloaded in current.preload if preloaded != version),
+        shadows=tuple(shadow for shadow in current.shadows if shadow[0] != version),
         canary="",
         canary_bp=0,
         standby="",
@@ -69,7 +72,11 @@ def without_candidate(current: Deployment, version: str, baseline: str) -> Deplo
 def deployment_at(
     position: StagePosition, current: Deployment, spec: RolloutSpec, why: str
 ) -> Deployment:
-    """Return *held* changed to what *place* means; revision stays that of *held*."""
+    """Return *current* with the split and versions of *position*.
+
+    The revision stays that of *current*, for compare-and-set. *why* becomes its reason.
+    """
+    # Every position is built on a deployment without the candidate.
     bare = replace(
         without_candidate(current, spec.version, spec.baseline),
         approval_id=spec.approval_id,
@@ -100,10 +107,10 @@ def deployment_at(
 
 
 def position_of(current: Deployment, spec: RolloutSpec) -> StagePosition | None:
-    """Return which place of the rollout *held* is; None when it is none of them.
+    """Return the position of the rollout that *current* shows; None if it shows none.
 
-    Reads the place back from what is deployed, so that a controller that died between deploying
-    and remembering goes on rightly, and a change by hand is noticed.
+    So a controller that crashed between a deployment and its checkpoint goes on correctly, and a
+    change by a person is noticed.
     """
     policy, version = spec.policy, spec.version
     if current.rollout_id != spec.rollout_id or current.canary not in ("", version):
@@ -132,26 +139,28 @@ async def deploy_position(
     why: str,
     lease_token: int,
 ) -> Deployment | None:
-    """Write what *to* means if the rollout still stands at *at*; None: judge anew.
+    """Write the deployment of *target* if the rollout still stands at *expected*.
 
-    Growth is only written over the very *revision* that was judged. A step back is written over
-    any revision at which the rollout still stands, as often as it takes: someone else's change of
-    another field must not keep a faulty version in traffic.
-    Raises SupersededError when the deployment is no longer the rollout's.
+    A step forward is written only over the *revision* that was judged. A step back is written over
+    any revision at which the rollout still stands, because a change of another field must not keep
+    a faulty version in traffic.
+
+    Returns None if another revision was written meanwhile: the rollout must be judged anew. Raises
+    SupersededError if the deployment is no longer the rollout's, and RegistryError.
     """
     back = target.stage in (Stage.ROLLED_BACK, Stage.REFUSED)
     for _ in range(CONFLICTS_MAX):
-        held = await registry.deployment(spec.model)
-        if position_of(held, spec) != expected:
+        current = await registry.deployment(spec.model)
+        if position_of(current, spec) != expected:
             raise SupersededError(
-                f"revision {held.revision} of {spec.model!r}, by {held.who!r} "
-                f"({held.why!r}), is not where this rollout stood; it ends and leaves it so"
+                f"revision {current.revision} of {spec.model!r}, by {current.who!r} "
+                f"({current.why!r}), is not where this rollout stood; it ends and leaves it so"
             )
-        if not back and held.revision != revision:
+        if not back and current.revision != revision:
             return None
         try:
             return await registry.deploy(
-                deployment_at(target, held, spec, why),
+                deployment_at(target, current, spec, why),
                 lease_token=lease_token,
                 policy_digest=spec.policy.digest,
                 rollback=back,

@@ -1,6 +1,7 @@
-"""One rollout under way: what it was told, where it stands, what it decided.
+"""The state of one rollout: its windows, its evidence, its position and its decisions.
 
-Pure: no I/O, every instant an argument. The controller (controller.py) carries its decisions out.
+Pure: no input or output, and every instant is an argument. The controller carries the decisions
+out (rollout/controller/controller.py).
 """
 
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from rollout.evidence.inbox import NS, Inbox
 from rollout.judge.forecast import stage_forecast
 from rollout.judge.judge import FleetView, JudgeInputs, Judgement, judge
 from rollout.judge.reasons import evidence_rows, log_e_maxima
+from rollout.lifecycle.clock import ClockReading
 from rollout.lifecycle.deploy import RolloutSpec
 from rollout.policy.freeze import active_freeze
 from rollout.policy.stages import (
@@ -23,34 +25,46 @@ from rollout.policy.stages import (
 )
 
 EVIDENCE_POINTS_MAX = 600
+"""Points of the evidence history; beyond it every other point is dropped."""
 LATE_WINDOW_HOLD_NS = 3 * NS
-"""How long windows that came too late keep a rollout on HOLD."""
+"""How long late windows hold a rollout."""
 LOST_BATCH_HOLD_NS = 30 * NS
-"""How long one that never came does: gateways send again, so a loss is no accident, and between
-the losses of a sender that drops half there are often three good seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClockReading:
-    """One instant on two clocks."""
-
-    unix_ns: int
-    monotonic_ns: int
+"""How long a lost batch holds a rollout. Gateways send batches again, so a loss is no accident. A
+source that drops every second batch often has three good seconds between two losses."""
 
 
 @dataclass(slots=True)
 class RollbackTimes:
-    """The four times of a rollback, Unix ns; 0: not yet."""
+    """The four times of a rollback, Unix ns; 0: not known so far."""
 
     first_bad_answer_ns: int = 0
     verdict_ns: int = 0
     traffic_moved_ns: int = 0
     last_bad_answer_ns: int = 0
 
+    def to_proto(self) -> rollout_pb2.RollbackTimes:
+        """Return the times as a status shows them."""
+        return rollout_pb2.RollbackTimes(
+            first_bad_unix_ns=self.first_bad_answer_ns,
+            verdict_unix_ns=self.verdict_ns,
+            moved_unix_ns=self.traffic_moved_ns,
+            last_bad_unix_ns=self.last_bad_answer_ns,
+        )
+
+    @staticmethod
+    def from_proto(message: rollout_pb2.RollbackTimes) -> "RollbackTimes":
+        """Restore the times from a status."""
+        return RollbackTimes(
+            first_bad_answer_ns=message.first_bad_unix_ns,
+            verdict_ns=message.verdict_unix_ns,
+            traffic_moved_ns=message.moved_unix_ns,
+            last_bad_answer_ns=message.last_bad_unix_ns,
+        )
+
 
 @dataclass(slots=True)
 class PastStage:
-    """A place that was left, for the record."""
+    """A position of the rollout, since when it stood there, and what the stage showed."""
 
     position: StagePosition
     since_unix_ms: int
@@ -61,67 +75,98 @@ class PastStage:
     flips: int = 0
     pairs_faulty: int = 0
 
+    def to_proto(self) -> rollout_pb2.StageState:
+        """Return the stage for a checkpoint."""
+        return rollout_pb2.StageState(
+            stage=_stage_name(self.position),
+            step=self.position.step,
+            since_unix_ms=self.since_unix_ms,
+            promote_log_e=self.promote_log_e,
+            clean_keys=self.clean_keys,
+            failed_keys=self.failed_keys,
+            pairs=self.pairs,
+            flips=self.flips,
+            pairs_faulty=self.pairs_faulty,
+        )
+
+    @staticmethod
+    def from_proto(message: rollout_pb2.StageState) -> "PastStage":
+        """Restore a stage."""
+        return PastStage(
+            position=StagePosition(Stage(int(message.stage)), message.step),
+            since_unix_ms=message.since_unix_ms,
+            promote_log_e=message.promote_log_e,
+            clean_keys=message.clean_keys,
+            failed_keys=message.failed_keys,
+            pairs=message.pairs,
+            flips=message.flips,
+            pairs_faulty=message.pairs_faulty,
+        )
+
 
 @dataclass(slots=True)
 class Rollout:
-    """A rollout: its terms, its inbox, its evidence, its place, its decisions."""
+    """One rollout from its start to its end."""
 
     spec: RolloutSpec
     started_unix_ms: int
     policy_note: str = ""
-    """How the policy of this name differs now from the one it runs under; empty: it does not."""
+    """How the policy of this name differs now from the approved policy; empty if it does not."""
     position: StagePosition = field(default_factory=lambda: StagePosition(Stage.PRELOAD))
     revision: int = 0
     since_unix_ms: int = 0
     paused: bool = False
     judging_error: str = ""
-    """Why it cannot be judged: counting or judging it raised. Until somebody resumes or ends it."""
+    """The error that counting or judging raised. It holds the rollout until a person resumes or
+    ends it."""
     reason: str = ""
     waiting_for: tuple[str, ...] = ()
     verdict: Verdict = Verdict.UNDECIDED
     guards: list[window_pb2.HardGuard] = field(default_factory=list)
-    """Those that accuse this candidate."""
+    """Hard guards about this candidate, in the order in which they came."""
     times: RollbackTimes = field(default_factory=RollbackTimes)
     decisions: list[rollout_pb2.Decision] = field(default_factory=list)
     past_stages: list[PastStage] = field(default_factory=list)
     positions_by_revision: dict[int, StagePosition] = field(default_factory=dict)
-    """Revision -> the place it was: windows of an older revision still count, at its share."""
+    """Revision -> position. Windows of an older revision count at the share of its position."""
     inbox: Inbox = field(init=False)
     evidence: Evidence = field(init=False)
     judged_unix_ms: int = 0
-    """When it was judged last."""
+    """Unix ms of the newest judgement."""
     evidence_history: list[rollout_pb2.EvidencePoint] = field(default_factory=list)
-    """How the evidence came about, for pictures; since this controller began."""
+    """The evidence second by second since this controller began, for pictures."""
     checkpoint_sequence: int = 0
     """Number of the newest checkpoint written."""
 
     def __post_init__(self) -> None:
         self.inbox = Inbox(self.spec.model)
-        terms = self.spec
-        self.evidence = Evidence(terms.version, terms.baseline, terms.policy, terms.shift)
+        spec = self.spec
+        self.evidence = Evidence(spec.version, spec.baseline, spec.policy, spec.shift)
 
     @property
     def ended(self) -> bool:
-        """Whether nothing follows."""
+        """Whether the rollout is at a final stage."""
         return self.position.stage in FINAL_STAGES
 
     def receive(self, batch: window_pb2.WindowBatch, now: ClockReading) -> bool:
-        """Take one batch; return whether it asks to be judged at once (a hard guard)."""
+        """Receive one batch. Return True if it has a hard guard, which must be judged at once."""
         return self._note_batches(self.inbox.accept(batch, now.monotonic_ns))
 
     def count_closed_seconds(self, now: ClockReading) -> bool:
-        """Count the seconds that are over; return whether there were any."""
+        """Count the seconds that are over. Return whether there was any."""
         self._note_batches(self.inbox.skip_gaps(now.monotonic_ns))
         over = self.inbox.close_seconds(now.monotonic_ns)
         for second in over:
-            place = self.positions_by_revision.get(second.revision)
-            if place is not None and not self.ended and not self.judging_error:
-                current = second.revision == self.revision
-                self.evidence.count_second(second, place, current=current)
-                if current:
-                    self._add_evidence_point(second.second, place)
-            elif place is not None:  # what was in flight: calls, but evidence of nothing any more
-                self.evidence.add_totals(second)
+            position = self.positions_by_revision.get(second.revision)
+            if position is None:
+                continue  # a revision of before this rollout
+            if self.ended or self.judging_error:
+                self.evidence.add_totals(second)  # calls for people to read, but no evidence
+                continue
+            current = second.revision == self.revision
+            self.evidence.count_second(second, position, current=current)
+            if current:
+                self._add_evidence_point(second.second, position)
         return bool(over)
 
     def _add_evidence_point(self, second: int, position: StagePosition) -> None:
@@ -132,9 +177,8 @@ class Rollout:
             log_e=log_e_maxima(self.evidence),
         )
         self.evidence_history.append(point)
-        if (
-            len(self.evidence_history) > EVIDENCE_POINTS_MAX
-        ):  # every other one, but never the newest
+        # Drop every other point, but never the newest.
+        if len(self.evidence_history) > EVIDENCE_POINTS_MAX:
             self.evidence_history = self.evidence_history[-1::-2][::-1]
 
     def _note_batches(self, batches: list[window_pb2.WindowBatch]) -> bool:
@@ -147,27 +191,34 @@ class Rollout:
         return urgent
 
     def _note_bad_answers(self, window: window_pb2.Window) -> None:
-        """Keep the first and last bad answer of the candidate to customers (or as a shadow)."""
-        ours = (window.model, window.version) == (self.spec.model, self.spec.version)
-        place = self.positions_by_revision.get(window.revision)
-        if not ours or place is None or window.last_bad_unix_ns == 0:
+        """Note the first and last bad answer of the candidate in *window*.
+
+        In the shadow stage these are the shadow's answers, later only answers to customers.
+        """
+        of_candidate = (window.model, window.version) == (self.spec.model, self.spec.version)
+        position = self.positions_by_revision.get(window.revision)
+        if not of_candidate or position is None or window.last_bad_unix_ns == 0:
             return
-        if (window.arm == window_pb2.ARM_SHADOW) != (place.stage == Stage.SHADOW):
+        if (window.arm == window_pb2.ARM_SHADOW) != (position.stage == Stage.SHADOW):
             return
-        if place.stage == Stage.SHADOW and self.position.stage not in (Stage.SHADOW, *FINAL_STAGES):
+        # A shadow's window that comes after the shadow stage says nothing about customers.
+        shadow_or_ended = self.position.stage in (Stage.SHADOW, *FINAL_STAGES)
+        if position.stage == Stage.SHADOW and not shadow_or_ended:
             return
         self._note_first_bad_answer(window.first_bad_unix_ns)
         self.times.last_bad_answer_ns = max(self.times.last_bad_answer_ns, window.last_bad_unix_ns)
 
     def _note_first_bad_answer(self, unix_ns: int) -> None:
-        known = [one for one in (self.times.first_bad_answer_ns, unix_ns) if one]
+        known = [ns for ns in (self.times.first_bad_answer_ns, unix_ns) if ns]
         self.times.first_bad_answer_ns = min(known, default=0)
 
     def _note_guard(self, guard: window_pb2.HardGuard) -> bool:
-        ours = (guard.model, guard.version) == (self.spec.model, self.spec.version)
+        """Note a hard guard. Return whether it is about this candidate and the policy uses it."""
+        of_candidate = (guard.model, guard.version) == (self.spec.model, self.spec.version)
         kind = window_pb2.HardGuard.Kind.Name(guard.kind)
-        if not ours or self.ended or kind not in self.spec.policy.guards:
+        if not of_candidate or self.ended or kind not in self.spec.policy.guards:
             return False
+        # A breaker that opened in an earlier rollout of the same version does not count.
         if (
             guard.kind == window_pb2.HardGuard.BREAKER_OPEN
             and guard.revision not in self.positions_by_revision
@@ -180,7 +231,7 @@ class Rollout:
 
     @property
     def guard_reason(self) -> str:
-        """The first hard guard in words; empty: none."""
+        """The first hard guard as a text; empty if there is none."""
         if not self.guards:
             return ""
         first = self.guards[0]
@@ -188,37 +239,38 @@ class Rollout:
         return f"{kind}: {first.reason or 'no reason given'}"
 
     def judge(self, now: ClockReading, fleet: FleetView, finding: str = "") -> StagePosition:
-        """Look once; return where to go: the same place when nothing is to be done.
+        """Judge once. Return the position to move to; the current position means: stay.
 
-        finding  what monitoring wrote to hold this model; empty: nothing.
+        fleet    the workers' view of the candidate.
+        finding  why monitoring holds the model or version; empty: it does not.
         """
         if self.ended:
             return self.position
         if self.judging_error:
             return self._judge_without_evidence()
         inbox, self.judged_unix_ms = self.inbox, now.unix_ns // 1_000_000
-        facts = JudgeInputs(
+        late = _is_recent(inbox.late_at_ns, now, LATE_WINDOW_HOLD_NS)
+        lost = _is_recent(inbox.lost_at_ns, now, LOST_BATCH_HOLD_NS)
+        # Collect what is known besides the evidence.
+        inputs = JudgeInputs(
             position=self.position,
             stayed_s=max(0.0, now.unix_ns / 1e9 - self.since_unix_ms / 1e3),
             fleet=fleet,
             guard_reason=self.guard_reason,
-            late_windows=inbox.late_windows
-            if _is_recent(inbox.late_at_ns, now, LATE_WINDOW_HOLD_NS)
-            else 0,
-            lost_batches=inbox.lost_batches
-            if _is_recent(inbox.lost_at_ns, now, LOST_BATCH_HOLD_NS)
-            else 0,
+            late_windows=inbox.late_windows if late else 0,
+            lost_batches=inbox.lost_batches if lost else 0,
             freeze_window=active_freeze(self.spec.policy.freeze, now.unix_ns / 1e9),
             monitoring_hold=finding,
         )
-        judgement = judge(self.spec.policy, facts, self.evidence)
+        judgement = judge(self.spec.policy, inputs, self.evidence)
         self._set_judgement(judgement)
+        # A paused rollout still rolls back.
         if self.paused and judgement.verdict != Verdict.FAULTY:
             return self.position
         return next_position(self.position, judgement.verdict, self.spec.policy)
 
     def _judge_without_evidence(self) -> StagePosition:
-        """Hold it, whatever was counted; a hard guard needs no counting."""
+        """Hold the rollout because of its error. A hard guard needs no counts and rolls back."""
         if self.guard_reason:
             self._set_judgement(Judgement(Verdict.FAULTY, self.guard_reason))
             return next_position(self.position, Verdict.FAULTY, self.spec.policy)
@@ -226,7 +278,7 @@ class Rollout:
         return self.position
 
     def hold(self, reason: str) -> None:
-        """Say why the verdict could not be carried out yet."""
+        """Set the verdict HOLD with *reason*, for example because a move was refused."""
         self._set_judgement(Judgement(Verdict.HOLD, reason, (reason,)))
 
     def _set_judgement(self, judgement: Judgement) -> None:
@@ -236,10 +288,10 @@ class Rollout:
     def enter_position(
         self, position: StagePosition, revision: int, now: ClockReading, reason: str
     ) -> None:
-        """Stand at *place* from now on: its deployment, *revision*, has been written."""
+        """Stand at *position* from now on. Its deployment has been written as *revision*."""
         self._record_decision(position, revision, now, reason)
         if self.position.stage == Stage.SHADOW and position.stage not in FINAL_STAGES:
-            self.times = RollbackTimes()  # a shadow's bad answers reached nobody
+            self.times = RollbackTimes()  # no customer got the shadow's bad answers
         self.position, self.since_unix_ms = position, now.unix_ns // 1_000_000
         self.reason = reason
         self.waiting_for = ()
@@ -248,12 +300,13 @@ class Rollout:
             self.verdict = Verdict.UNDECIDED
 
     def adopt_revision(self, revision: int, now: ClockReading, reason: str) -> None:
-        """Stay where we are under a newer *revision*: another field was changed by hand."""
+        """Stay at the position under a newer *revision*, in which another field was changed."""
         self._record_decision(self.position, revision, now, reason)
 
     def _record_decision(
         self, position: StagePosition, revision: int, now: ClockReading, reason: str
     ) -> None:
+        """Add a decision, and with it the stage that ends."""
         if self.decisions:
             self.past_stages.append(self._current_stage())
         self.decisions.append(
@@ -286,7 +339,7 @@ class Rollout:
         )
 
     def stage_history(self) -> list[PastStage]:
-        """Return the places left behind and the one it stands at."""
+        """Return the past stages and the current one, oldest first."""
         return [*self.past_stages, self._current_stage()]
 
     def _forecast_text(self) -> str:
@@ -296,8 +349,10 @@ class Rollout:
         return stage_forecast(self.spec.policy, self.position, stayed_s, *counts)
 
     def status(self, *, intervals: bool = False) -> rollout_pb2.RolloutStatus:
-        """Return what people and scripts are shown; *intervals*: with those of rate ratios."""
-        totals = self.evidence.totals
+        """Return the status for people and scripts.
+
+        intervals  also compute the interval of each rate ratio, which costs a bisection each.
+        """
         return rollout_pb2.RolloutStatus(
             rollout_id=self.spec.rollout_id,
             model=self.spec.model,
@@ -311,12 +366,7 @@ class Rollout:
             verdict=rollout_pb2.Verdict.Name(int(self.verdict)),
             reason=self.reason,
             evidence=evidence_rows(self.evidence, intervals=intervals),
-            times=rollout_pb2.RollbackTimes(
-                first_bad_unix_ns=self.times.first_bad_answer_ns,
-                verdict_unix_ns=self.times.verdict_ns,
-                moved_unix_ns=self.times.traffic_moved_ns,
-                last_bad_unix_ns=self.times.last_bad_answer_ns,
-            ),
+            times=self.times.to_proto(),
             revision=self.revision,
             started_unix_ms=self.started_unix_ms,
             stage_since_unix_ms=self.since_unix_ms,
@@ -325,13 +375,7 @@ class Rollout:
             forecast=self._forecast_text(),
             approved_shift_text=self.evidence.prediction.shift_text,
             policy_note=self.policy_note,
-            calls=rollout_pb2.CallTotals(
-                canary=totals.canary,
-                production=totals.production,
-                shadow_pairs=totals.shadow_pairs,
-                fallbacks=totals.fallbacks,
-                failed=totals.failed,
-            ),
+            calls=self.evidence.totals.to_proto(),
         )
 
 

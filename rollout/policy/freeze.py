@@ -1,9 +1,9 @@
-"""When nothing may grow: weekly windows and spans of dates, in UTC. Rollbacks never wait.
+"""Freeze windows: times in which no rollout starts or grows. Rollbacks never wait for their end.
 
-A window is written as people write it:
+A window is weekly, or a span of dates that includes both days. Times are in UTC:
 
-    fri 16:00 - mon 07:00            each week
-    2026-12-18 - 2027-01-07          both days whole
+    fri 16:00 - mon 07:00
+    2026-12-18 - 2027-01-07
 """
 
 import re
@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MINUTE_S, DAY_S, WEEK_S = 60, 86_400, 7 * 86_400
 FIRST_MONDAY_S = 4 * DAY_S
-"""The Unix epoch's first Monday, in seconds."""
+"""Unix second of the first Monday."""
 
 _WEEKLY = re.compile(r"(\w{3}) (\d\d):(\d\d) - (\w{3}) (\d\d):(\d\d)", re.IGNORECASE)
 _DATES = re.compile(r"(\d{4}-\d\d-\d\d) - (\d{4}-\d\d-\d\d)")
@@ -21,7 +21,7 @@ _DATES = re.compile(r"(\d{4}-\d\d-\d\d) - (\d{4}-\d\d-\d\d)")
 
 @dataclass(frozen=True, slots=True)
 class FreezeWindow:
-    """Unix seconds [first, last); *weekly*: offsets from Monday 00:00 instead."""
+    """A window [first_s, last_s) in Unix seconds; if *weekly*, in seconds from Monday 00:00 UTC."""
 
     text: str
     first_s: int
@@ -29,7 +29,7 @@ class FreezeWindow:
     weekly: bool
 
     def covers(self, unix_s: float) -> bool:
-        """Whether nothing may grow at *unix_s*."""
+        """Whether *unix_s* is in the window."""
         if not self.weekly:
             return self.first_s <= unix_s < self.last_s
         at = (unix_s - FIRST_MONDAY_S) % WEEK_S
@@ -39,14 +39,14 @@ class FreezeWindow:
 
 
 def parse_freeze_window(text: str) -> FreezeWindow:
-    """Return the window *text* means; ValueError says how one is written."""
+    """Return the window that *text* describes. Raises ValueError, which says how to write one."""
     weekly, dates = _WEEKLY.fullmatch(text.strip()), _DATES.fullmatch(text.strip())
     try:
         if weekly is not None:
             begin, h1, m1, end, h2, m2 = weekly.groups()
             return FreezeWindow(text, _offset(begin, h1, m1), _offset(end, h2, m2), weekly=True)
         if dates is not None:
-            first, last = (date.fromisoformat(one) for one in dates.groups())
+            first, last = (date.fromisoformat(day) for day in dates.groups())
             if last >= first:
                 return FreezeWindow(
                     text, _unix(first), _unix(last + timedelta(days=1)), weekly=False
@@ -60,7 +60,7 @@ def parse_freeze_window(text: str) -> FreezeWindow:
 
 
 def active_freeze(windows: tuple[str, ...], unix_s: float) -> str:
-    """Return the first window that holds now; empty: none."""
+    """Return the first of *windows* that covers *unix_s*; empty if none does."""
     return next((text for text in windows if parse_freeze_window(text).covers(unix_s)), "")
 
 

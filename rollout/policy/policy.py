@@ -1,6 +1,7 @@
-"""The named policies a rollout may run under: shares, patience, and how sure to be.
+"""Policies: the shares, minimum stays and thresholds under which a rollout runs.
 
-An approval is of (version, policy digest): changing any number here asks for a new approval.
+An approval names a version and the digest of a policy. So a change of any number here needs new
+approvals.
 """
 
 import math
@@ -20,51 +21,52 @@ WEIGHTS: tuple[tuple[str, float], ...] = (
     ("prediction", 0.10),
     ("outcome", 0.10),
 )
-"""Each metric's part of alpha."""
+"""The part of alpha that each metric gets."""
 
 JUDGED_METRICS = tuple(metric for metric, _ in WEIGHTS)
-"""Every metric may roll back. schema: NaN, infinity, wrong shape; p50 to p99: slow answers."""
+"""Each of these metrics can roll back. schema: NaN, infinity or a wrong shape; p50 to p99: slow
+answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShadowStage:
-    """The candidate scores copies; nobody sees its answers."""
+    """The candidate scores copies of answered rows. No caller sees its answers."""
 
     sample_bp: int
-    """Share of keys copied."""
+    """Share of the keys whose rows are copied, in basis points."""
     pairs_min: int
-    """Rows scored by both before it may pass."""
+    """Rows that both versions must have scored before the stage can end."""
     bake_s: float
     faulty_max: int
-    """Rows on which the candidate alone may fail; one more is FAULTY."""
+    """Rows on which the candidate alone may fail. One more is FAULTY."""
     flips_bp_max: int
-    """Decisions that may differ from production's; beyond it, HOLD: nobody approved that."""
+    """Decisions that may differ from production's, in basis points. More of them hold."""
     difference_max: float = 0.25
-    """Mean difference of scores in [0, 1] from production's; shown to be beyond it, HOLD."""
+    """Mean difference of scores in [0, 1] from production's. Evidence of a larger one holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CanaryStep:
-    """One share of the ladder."""
+    """One share of the canary stage."""
 
     share_bp: int
     bake_s: float
-    """Shortest stay, however good the evidence."""
+    """Minimum stay in seconds, however good the evidence."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GoodOutcome:
-    """Which reports mean that the prediction did good. Exactly one bound is given."""
+    """The outcome that a good prediction has. Exactly one of the two bounds is given."""
 
     name: str
-    """As callers report it: "accepted"."""
+    """The name under which callers report it, for example "accepted"."""
     at_least: float | None = None
-    """Good from this value on ..."""
+    """A value is good if it is at least this ..."""
     at_most: float | None = None
-    """... or down from this one: "churned", at most 0, is a customer who stayed."""
+    """... or at most this: "churned", at most 0, is a customer who stayed."""
 
     def __post_init__(self) -> None:
-        bounds = [one for one in (self.at_least, self.at_most) if one is not None]
+        bounds = [bound for bound in (self.at_least, self.at_most) if bound is not None]
         if not self.name or len(bounds) != 1 or not math.isfinite(bounds[0]):
             raise ValueError(
                 f"the good outcome {self.name!r} has the bounds at_least={self.at_least} and "
@@ -72,14 +74,14 @@ class GoodOutcome:
             )
 
     def is_good(self, value: float) -> bool:
-        """Whether a report of this name with *value* is good."""
+        """Whether *value*, reported under this name, is good."""
         if self.at_least is not None:
             return value >= self.at_least
         return self.at_most is not None and value <= self.at_most
 
     @property
     def description(self) -> str:
-        """It in words: accepted >= 1."""
+        """The outcome as a text, for example `accepted >= 1`."""
         if self.at_least is not None:
             return f"{self.name} >= {self.at_least:g}"
         return f"{self.name} <= {self.at_most:g}"
@@ -87,49 +89,49 @@ class GoodOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """All a rollout is judged by. Times in seconds, shares in basis points."""
+    """Everything by which a rollout is judged. Times are in seconds, shares in basis points."""
 
     name: str
     shadow: ShadowStage | None
     canary: tuple[CanaryStep, ...]
     watch_s: float
-    """Shortest stay as watched production, the old version hot beside it."""
+    """Minimum stay as production with the old version loaded beside it."""
     standby_bp: int
-    """What the old version keeps while the new one is watched: the baseline."""
+    """Share that the old version keeps in the watch, as the baseline."""
     failure_bar: float
-    """Promotion shows that fewer keys than this fail, or ..."""
+    """Promotion needs evidence that a smaller part of the keys than this fails, or ..."""
     worse_ratio_max: float = 2.0
-    """... that they fail less than this many times as often as production's."""
+    """... that they fail less than this many times as often as production's keys."""
     promote_e: float = 20.0
-    """Evidence for either: wrong in at most 1 of this many promotions of a candidate at the bar."""
+    """E-value that either evidence needs. Of candidates at the bar, 1 of this many is promoted."""
     alpha: float = 0.01
-    """Healthy rollouts rolled back, at most, over all metrics and looks."""
+    """Part of healthy rollouts that are rolled back, at most, over all metrics and looks."""
     weights: tuple[tuple[str, float], ...] = WEIGHTS
     guards: tuple[str, ...] = ("BREAKER_OPEN", "PROCESS_DIED", "LOAD_REFUSED")
-    """Hard guards that roll back at once, outside alpha."""
+    """Hard guards that roll back at once. They are not part of alpha."""
     preload_s_max: float = 120.0
     stage_s_max: float = 3600.0
-    """After it: HOLD, and a person is asked."""
+    """Longest stay at a position. After it the rollout is held, and a person decides."""
     silence_s_max: float = 3.0
-    """A live gateway that sends no window for longer: HOLD."""
+    """A live worker that sends no batch of windows for longer than this holds."""
     latency_margin: float = 0.10
-    """Slower than production by this part of its quantile is allowed ..."""
+    """The candidate may be slower by this part of production's quantile ..."""
     latency_floor_us: float = 500.0
-    """... or by this many microseconds, whichever is more."""
+    """... or by this many microseconds, whichever is larger."""
     psi_min: float = 0.005
-    """Smallest departure from the approved shift that may act (.07 standard deviations)."""
+    """Smallest departure from the approved shift that can roll back (.07 standard deviations)."""
     mismatch_e: float = 1000.0
-    """Evidence that the split does not draw what it says: HOLD."""
+    """E-value of a split that does not assign keys by its share, from which it holds."""
     looks_max: int = 3600
-    """Windows over which the rollback test waits for a late onset."""
+    """Seconds over which the rollback tests spread their prior for a late onset."""
     outcome: GoodOutcome | None = None
-    """What customers are to do after a prediction; None: outcomes judge nothing."""
+    """The good outcome of a prediction; None: outcomes are not judged."""
     freeze: tuple[str, ...] = ()
-    """When nothing may start or grow, as rollout.policy.freeze reads it; a rollback never waits."""
+    """Freeze windows, as rollout.policy.freeze reads them."""
     exclusive_views: tuple[str, ...] = ()
-    """Views over which only one model may roll out at a time; "*": any view the candidate reads."""
+    """Views over which only one model may roll out at a time; "*": every view of the candidate."""
     keys_max: int = 20_000
-    """Keys remembered of each kind; more would not change the answer, only the memory."""
+    """Keys remembered of each kind. More keys would need memory and not change the verdict."""
 
     def __post_init__(self) -> None:
         shares = [step.share_bp for step in self.canary]
@@ -179,26 +181,26 @@ class Policy:
 
     @cached_property
     def json(self) -> bytes:
-        """The canonical JSON that is hashed, shown and approved."""
+        """The canonical JSON, of which the digest is taken."""
         return canonical_json(asdict(self))
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON, hex: what an approval names."""
+        """SHA-256 of the canonical JSON, hex. Approvals name it."""
         return sha256_hex(self.json)
 
     def log_threshold(self, metric: str) -> float:
-        """Return ln(1 / (alpha w)): where *metric*'s evidence rolls back."""
+        """Return ln(1 / (alpha * weight)), from which the evidence of *metric* rolls back."""
         return -math.log(self.alpha * dict(self.weights)[metric])
 
     @property
     def mismatch_log_threshold(self) -> float:
-        """Return ln of the evidence of a wrong split that holds."""
+        """Ln of `mismatch_e`, from which a split mismatch holds."""
         return math.log(self.mismatch_e)
 
     @property
     def promote_log_threshold(self) -> float:
-        """Return ln of the evidence that promotes."""
+        """Ln of `promote_e`, from which evidence promotes."""
         return math.log(self.promote_e)
 
 
@@ -246,7 +248,7 @@ STANDARD = Policy(
 DRILL = Policy(
     name="drill",
     shadow=None,
-    # It never bakes to the end: a bad version that nobody finds must not become production.
+    # The stay is longer than any drill: a bad version that is not found must not be promoted.
     canary=(CanaryStep(share_bp=1_000, bake_s=86_400.0),),
     watch_s=86_400.0,
     standby_bp=500,

@@ -1,7 +1,7 @@
-"""Policies of one's own, from TOML files: a base, what differs from it, editions for models.
+"""Reads policies from TOML files. Each file names a base and the fields that differ from it.
 
-A [models.churn] table in the file of "careful" makes "careful@churn", which is found first when
-churn starts "careful". docs/rollout.md has an example.
+A [models.churn] table in the file of "careful" makes an edition "careful@churn". A rollout of churn
+under "careful" uses that edition. docs/rollout.md has an example.
 """
 
 import tomllib
@@ -13,21 +13,24 @@ from typing import Any
 from rollout.errors import PolicyError
 from rollout.policy.policy import POLICIES, CanaryStep, GoodOutcome, Policy, ShadowStage
 
-POLICY_FIELDS = {one.name: one for one in fields(Policy) if one.name != "name"}
+POLICY_FIELDS = {field.name: field for field in fields(Policy) if field.name != "name"}
 NUMBER_TYPES = (int, float)
 
 
 def read_policy_file(path: Path, known: Mapping[str, Policy] = POLICIES) -> dict[str, Policy]:
-    """Return the policies one file makes, by name; PolicyError says what is wrong and where."""
+    """Return the policies in one file, by name. Raises PolicyError."""
     try:
-        told = tomllib.loads(path.read_text())
+        tables = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PolicyError(f"{path.name}: {error}") from error
-    return parse_policies(told, path.name, known)
+    return parse_policies(tables, path.name, known)
 
 
 def read_policy_folder(folder: Path, known: Mapping[str, Policy] = POLICIES) -> dict[str, Policy]:
-    """Return *known* and every policy of the folder's .toml files; no name twice."""
+    """Return *known* and every policy of the folder's .toml files.
+
+    Raises PolicyError, also for a name that exists twice.
+    """
     policies = dict(known)
     for path in sorted(folder.glob("*.toml")):
         for name, policy in read_policy_file(path, known).items():
@@ -40,7 +43,11 @@ def read_policy_folder(folder: Path, known: Mapping[str, Policy] = POLICIES) -> 
 def parse_policies(
     tables: Mapping[str, Any], where: str, known: Mapping[str, Policy]
 ) -> dict[str, Policy]:
-    """Return what a file's tables mean."""
+    """Return the policy and the editions that the tables of one file describe, by name.
+
+    where  the file's name, for error messages.
+    known  the policies that can be the base.
+    """
     tables = dict(tables)
     name, base = tables.pop("name", ""), tables.pop("base", "")
     editions = tables.pop("models", {})
@@ -51,11 +58,11 @@ def parse_policies(
             f"{where}: base {base!r} is not known; build on one of {', '.join(sorted(known))}"
         )
     policy = _derive_policy(known[base], name, tables, where)
-    made = {name: policy}
-    for model, differs in editions.items():
+    policies = {name: policy}
+    for model, changes in editions.items():
         edition = f"{name}@{model}"
-        made[edition] = _derive_policy(policy, edition, differs, f"{where} [models.{model}]")
-    return made
+        policies[edition] = _derive_policy(policy, edition, changes, f"{where} [models.{model}]")
+    return policies
 
 
 def _derive_policy(base: Policy, name: str, tables: Mapping[str, Any], where: str) -> Policy:
@@ -74,6 +81,8 @@ def _derive_policy(base: Policy, name: str, tables: Mapping[str, Any], where: st
 
 
 def _field(base: Policy, key: str, value: Any, where: str) -> Any:  # noqa: ANN401  TOML's own
+    """Return the value of one field of a policy. Raises PolicyError if the value does not fit."""
+    # Tables and lists of tables.
     if key == "shadow":
         if value is False:
             return None
@@ -85,20 +94,22 @@ def _field(base: Policy, key: str, value: Any, where: str) -> Any:  # noqa: ANN4
         if not isinstance(value, list):
             raise PolicyError(f"{where}: canary is a list of [[canary]] tables")
         zero = CanaryStep(share_bp=0, bake_s=0.0)
-        return tuple(_table(zero, one, f"{where} [[canary]]", require_all=True) for one in value)
+        return tuple(_table(zero, step, f"{where} [[canary]]", require_all=True) for step in value)
     if key == "outcome":
         return _good_outcome(value, where)
+    # The weights that are not given stay those of the base.
     if key == "weights":
         if not isinstance(value, dict) or not all(
-            isinstance(w, NUMBER_TYPES) for w in value.values()
+            isinstance(weight, NUMBER_TYPES) for weight in value.values()
         ):
             raise PolicyError(f"{where}: weights are a table of numbers, one a metric")
         merged = {**dict(base.weights), **value}
         if set(merged) != set(dict(base.weights)):
             raise PolicyError(f"{where}: weights are of {', '.join(dict(base.weights))} only")
         return tuple(merged.items())
+    # Lists of texts, and numbers.
     if isinstance(getattr(base, key), tuple):
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
             raise PolicyError(f"{where}: {key} is a list of words")
         return tuple(value)
     return _number(getattr(base, key), key, value, where)
@@ -111,24 +122,29 @@ def _good_outcome(value: Any, where: str) -> GoodOutcome | None:  # noqa: ANN401
     known = ("name", "at_least", "at_most")
     if not isinstance(value, dict) or set(value) - set(known):
         raise PolicyError(f"{where}: its fields are {', '.join(known)}")
-    told = {n: v if n == "name" else _number(0.0, n, v, where) for n, v in value.items()}
-    if not isinstance(told.get("name"), str):
+    given = {
+        field: content if field == "name" else _number(0.0, field, content, where)
+        for field, content in value.items()
+    }
+    if not isinstance(given.get("name"), str):
         raise PolicyError(f"{where}: name is the name under which callers report it")
     try:
-        return GoodOutcome(**told)
+        return GoodOutcome(**given)
     except ValueError as error:
         raise PolicyError(f"{where}: {error}") from error
 
 
 def _table(before: Any, value: Any, where: str, *, require_all: bool = False) -> Any:  # noqa: ANN401
-    known = {one.name: one for one in fields(before)}
+    """Return *before* with the fields that *value* gives."""
+    known = {field.name: field for field in fields(before)}
     if not isinstance(value, dict) or set(value) - set(known):
         raise PolicyError(f"{where}: its fields are {', '.join(known)}")
-    if require_all and (
-        lacking := {n for n, f in known.items() if f.default is MISSING} - set(value)
-    ):
-        raise PolicyError(f"{where}: {', '.join(sorted(lacking))} must be given")
-    changes = {n: _number(getattr(before, n), n, v, where) for n, v in value.items()}
+    required = {name for name, field in known.items() if field.default is MISSING}
+    if require_all and (absent := required - set(value)):
+        raise PolicyError(f"{where}: {', '.join(sorted(absent))} must be given")
+    changes = {
+        name: _number(getattr(before, name), name, number, where) for name, number in value.items()
+    }
     return replace(before, **changes)
 
 

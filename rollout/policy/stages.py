@@ -1,4 +1,4 @@
-"""What to do about a verdict: the whole state machine of a rollout, in one table."""
+"""The state machine of a rollout: its stages, and where each verdict leads, in one table."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -8,7 +8,7 @@ from rollout.policy.policy import Policy
 
 
 class Stage(IntEnum):
-    """Where a candidate stands; it only ever moves down this list, or to one of the ends."""
+    """The stages of a rollout. A rollout only moves down this list, or to a final stage."""
 
     PRELOAD = rollout_pb2.PRELOAD
     SHADOW = rollout_pb2.SHADOW_STAGE
@@ -20,7 +20,7 @@ class Stage(IntEnum):
 
 
 class Verdict(IntEnum):
-    """What one look says; UNDECIDED is an answer, not a failure to answer."""
+    """The verdicts. UNDECIDED means that too little was seen; HOLD, that it cannot be trusted."""
 
     HEALTHY = rollout_pb2.HEALTHY
     UNDECIDED = rollout_pb2.UNDECIDED
@@ -30,8 +30,9 @@ class Verdict(IntEnum):
 
 FINAL_STAGES = frozenset({Stage.DONE, Stage.ROLLED_BACK, Stage.REFUSED})
 
-# A pair that is not here changes nothing. HEALTHY in CANARY goes through all of the policy's
-# shares first; a policy without a shadow stage passes over it. docs/rollout.md is drawn from it.
+# A pair that is not in the table changes nothing. In CANARY, HEALTHY first leads through all shares
+# of the policy. A policy without a shadow stage skips SHADOW. The diagram in docs/rollout.md is
+# drawn from the table.
 NEXT_STAGE: dict[tuple[Stage, Verdict], Stage] = {
     (Stage.PRELOAD, Verdict.HEALTHY): Stage.SHADOW,
     (Stage.PRELOAD, Verdict.FAULTY): Stage.REFUSED,
@@ -46,17 +47,17 @@ NEXT_STAGE: dict[tuple[Stage, Verdict], Stage] = {
 
 @dataclass(frozen=True, slots=True)
 class StagePosition:
-    """A stage, and in CANARY which of the policy's shares (0, 1, ...)."""
+    """A stage and, in CANARY, the number of the policy's canary step (0, 1, ...)."""
 
     stage: Stage
     step: int = 0
 
 
 def next_position(position: StagePosition, verdict: Verdict, policy: Policy) -> StagePosition:
-    """Return where a candidate at *place* goes on *verdict*; the same place: it stays.
+    """Return the position to which *verdict* leads; the same position means: stay.
 
-    A verdict is about one place at one revision. apply.py compares that revision before it
-    writes, so a verdict delivered twice moves the candidate once.
+    A verdict is about one position at one revision. `deploy_position` compares that revision before
+    it writes, so a verdict that is carried out twice moves the rollout once.
     """
     stage = NEXT_STAGE.get((position.stage, verdict), position.stage)
     if stage == position.stage:
@@ -70,7 +71,7 @@ def next_position(position: StagePosition, verdict: Verdict, policy: Policy) -> 
 
 
 def share_bp_at(position: StagePosition, policy: Policy) -> int:
-    """Return the candidate's share of customers' traffic at *place*, in basis points."""
+    """Return the candidate's share of customers' traffic at *position*, in basis points."""
     if position.stage == Stage.CANARY:
         return policy.canary[position.step].share_bp
     if position.stage == Stage.WATCH:
@@ -79,7 +80,7 @@ def share_bp_at(position: StagePosition, policy: Policy) -> int:
 
 
 def min_stay_s(position: StagePosition, policy: Policy) -> float:
-    """Return the shortest stay at *place*, in seconds, however good the evidence."""
+    """Return the minimum stay at *position* in seconds, however good the evidence."""
     if position.stage == Stage.CANARY:
         return policy.canary[position.step].bake_s
     if position.stage == Stage.WATCH:
@@ -90,7 +91,7 @@ def min_stay_s(position: StagePosition, policy: Policy) -> float:
 
 
 def stage_diagram() -> str:
-    """Draw NEXT as a Mermaid state diagram."""
+    """Return NEXT_STAGE as a Mermaid state diagram."""
     lines = ["stateDiagram-v2", f"    [*] --> {Stage.PRELOAD.name}"]
     for (stage, verdict), after in NEXT_STAGE.items():
         if (stage, verdict) == (Stage.CANARY, Verdict.HEALTHY):

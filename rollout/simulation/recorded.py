@@ -1,17 +1,27 @@
-"""Served calls, as a gateway's journal kept them, as the seconds of two arms.
+"""Reads the calls that gateways recorded in their journals, as seconds of traffic of two arms.
 
-The journal holds who was answered, by which version, in which role. A call that production
-answered in the candidate's place (FALLBACK) is a failure of the candidate; latencies, timeouts
-and production's score of the same row are not in it, so a replay judges failures only.
+The journal says which version answered each call, and in which role. A call that production
+answered in the candidate's place (FALLBACK) is a failure of the candidate. Latencies, timeouts and
+production's score of the same row are not in the journal, so a replay judges failures only.
 """
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from journal.reader import JournalReader
+from journal.segment import JournalKind
 from protos import journal_pb2, predict_pb2
 from rollout.simulation.streams import NS, ArmTraffic, TrafficSecond
+
+
+def read_served_batches(folder: Path) -> Iterator[journal_pb2.ServedBatch]:
+    """Yield the served batches of every journal in *folder* and below it."""
+    for journal in sorted({folder, *folder.rglob("journal")}):
+        for payload, _ in JournalReader(journal, JournalKind.SERVED):
+            yield journal_pb2.ServedBatch.FromString(payload)
 
 
 def replay_journal(
@@ -19,35 +29,38 @@ def replay_journal(
 ) -> Iterator[TrafficSecond]:
     """Yield each second in which *version* was the canary of *model*, oldest first.
 
-    share  the candidate's configured share of the two; the journal does not tell.
+    share  the candidate's configured share of both arms, 0 to 1. The journal does not have it.
     """
-    told: dict[tuple[int, int], tuple[list[NDArray[np.uint64]], ...]] = {}
-    its_own: set[int] = set()
-    """Revisions in which it was the canary: a FALLBACK of another one's is not its failure."""
+    keys_by_second: dict[tuple[int, int], tuple[list[NDArray[np.uint64]], ...]] = {}
+    canary_revisions: set[int] = set()
+    # Sort the keys of each second and revision into answered, failed and baseline keys.
     for batch in batches:
         if batch.model != model:
             continue
         keys = np.frombuffer(batch.key_hash, dtype="<u8").astype(np.uint64)
         roles = np.frombuffer(batch.role, dtype=np.uint8)
         seconds = np.frombuffer(batch.at_unix_ns, dtype="<i8") // NS
-        mine = (roles == predict_pb2.CANARY) & (batch.version == version)
-        if mine.any():
-            its_own.add(batch.revision)
+        answered = (roles == predict_pb2.CANARY) & (batch.version == version)
+        if answered.any():
+            canary_revisions.add(batch.revision)
         failed = roles == predict_pb2.FALLBACK
-        others = (roles == predict_pb2.PRODUCTION) & (batch.version != version)
+        baseline = (roles == predict_pb2.PRODUCTION) & (batch.version != version)
         for second in np.unique(seconds).tolist():
-            arms = told.setdefault((second, batch.revision), ([], [], []))
-            for kept, hit in zip(arms, (mine, failed, others), strict=True):
-                kept.append(keys[hit & (seconds == second)])
-    times = sorted(key for key in told if key[1] in its_own)
+            columns = keys_by_second.setdefault((second, batch.revision), ([], [], []))
+            for column, selected in zip(columns, (answered, failed, baseline), strict=True):
+                column.append(keys[selected & (seconds == second)])
+    # A FALLBACK in a revision without this canary is the failure of another version.
+    times = sorted(key for key in keys_by_second if key[1] in canary_revisions)
     for time in times:
-        mine, failed, others = (np.concatenate(keys) for keys in told[time])
-        fate = np.repeat([False, True], [len(mine), len(failed)])
+        answered_keys, failed_keys, baseline_keys = (
+            np.concatenate(column) for column in keys_by_second[time]
+        )
+        failures = np.repeat([False, True], [len(answered_keys), len(failed_keys)])
         yield TrafficSecond(
             time[0] - times[0][0],
             share,
-            _arm(np.concatenate([mine, failed]), fate),
-            _arm(others, np.zeros(len(others), dtype=np.bool_)),
+            _arm(np.concatenate([answered_keys, failed_keys]), failures),
+            _arm(baseline_keys, np.zeros(len(baseline_keys), dtype=np.bool_)),
         )
 
 

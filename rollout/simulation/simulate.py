@@ -1,21 +1,22 @@
-"""One made-up or recorded rollout through this judge, and through other tools' beside it.
+"""Plays one simulated or recorded rollout through the judge.
 
-The evidence, the judge and the plan are the ones that run in production; only time and traffic
-are made up.
+Evidence, judge and stages are the modules that run in production. Only time and traffic are
+simulated.
 """
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 
 from protos import window_pb2
 from rollout.evidence.approved_shift import ApprovedShift
 from rollout.evidence.evidence import Evidence
 from rollout.judge.judge import FleetView, JudgeInputs, judge
+from rollout.lifecycle.clock import ClockReading
 from rollout.lifecycle.deploy import RolloutSpec
-from rollout.lifecycle.rollout import ClockReading, Rollout
+from rollout.lifecycle.rollout import Rollout
 from rollout.policy.policy import CanaryStep, Policy
 from rollout.policy.stages import FINAL_STAGES, Stage, StagePosition, Verdict, share_bp_at
-from rollout.simulation.other_judges import OTHER_JUDGES, OtherJudge
 from rollout.simulation.streams import (
     GOOD_OUTCOME,
     NS,
@@ -34,20 +35,58 @@ ONE_LIVE_WORKER = FleetView(workers=1)
 
 @dataclass(frozen=True, slots=True)
 class JudgeResult:
-    """What one judge made of one rollout."""
+    """The result of one judge on one rollout."""
 
     judge: str
     verdict: str
-    """rolled back, promoted, held, undecided."""
+    """rolled back, promoted, held or undecided."""
     second: int
-    """When, since the candidate got its share; the length of the look where nothing happened."""
+    """Seconds from the candidate's first share to the rollback, or to the end of the traffic."""
     calls: int
-    """The candidate's calls by then."""
+    """Calls of the candidate up to that second."""
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class JudgeSummary:
+    """The results of one judge on several rollouts."""
+
+    judge: str
+    runs: int
+    rolled_back: int
+    verdict: str
+    """The verdict of the first rollout that was rolled back, or of the first rollout."""
+    second: float
+    """Median over the rollouts that were rolled back, or over all rollouts if none was."""
+    calls: float
+    """Calls of the candidate, as the same median."""
+    reason: str
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict of one rollout, or how many of several rollouts were rolled back."""
+        if self.runs == 1:
+            return self.verdict
+        return f"{self.rolled_back} of {self.runs} rolled back"
+
+
+def summarise_results(results: Sequence[JudgeResult]) -> JudgeSummary:
+    """Return the summary of one judge's results; there is at least one result."""
+    rolled_back = [result for result in results if result.verdict == "rolled back"]
+    shown = rolled_back or results
+    return JudgeSummary(
+        judge=shown[0].judge,
+        runs=len(results),
+        rolled_back=len(rolled_back),
+        verdict=shown[0].verdict,
+        second=median(result.second for result in shown),
+        calls=median(result.calls for result in shown),
+        reason=shown[0].reason,
+    )
+
+
 def single_share_policy(share_bp_: int, alpha: float = 0.01) -> Policy:
-    """Return a policy of one share that never grows: what detection is measured under."""
+    """Return a policy with one share that never grows. Detection is measured under it."""
     return Policy(
         name="simulated",
         shadow=None,
@@ -63,9 +102,8 @@ def single_share_policy(share_bp_: int, alpha: float = 0.01) -> Policy:
 
 def simulate_canary(scenario: Scenario, policy: Policy, seed: int, seconds: int) -> JudgeResult:
     """Judge *seconds* of a canary at the policy's first share; stop at a rollback."""
-    stream = TrafficStream(
-        scenario, share_bp_at(StagePosition(Stage.CANARY), policy) / 10_000, seed
-    )
+    share = share_bp_at(StagePosition(Stage.CANARY), policy) / 10_000
+    stream = TrafficStream(scenario, share, seed)
     return judge_ticks(stream.seconds_of_traffic(seconds), policy, stream.shift)
 
 
@@ -73,52 +111,37 @@ def judge_ticks(
     ticks: Iterable[TrafficSecond], policy: Policy, shift: ApprovedShift | None = None
 ) -> JudgeResult:
     """Judge a canary at the policy's first share, second by second; stop at a rollback."""
-    place = StagePosition(Stage.CANARY)
+    position = StagePosition(Stage.CANARY)
     evidence = Evidence("2", "1", policy, shift)
-    calls, held, second = 0, "", 0
+    calls, hold_reason, second = 0, "", 0
     for tick in ticks:
         calls += tick.candidate.calls
         second = tick.second + 1
-        evidence.count_second(as_closed_second(tick, REVISION), place, current=True)
-        said = judge(
+        evidence.count_second(as_closed_second(tick, REVISION), position, current=True)
+        judgement = judge(
             policy,
-            JudgeInputs(position=place, stayed_s=float(second), fleet=ONE_LIVE_WORKER),
+            JudgeInputs(position=position, stayed_s=float(second), fleet=ONE_LIVE_WORKER),
             evidence,
         )
-        if said.verdict == Verdict.FAULTY:
-            return JudgeResult(TURNOUT_NAME, "rolled back", second, calls, said.reason)
-        if said.verdict == Verdict.HOLD:
-            held = held or said.reason
-    return JudgeResult(TURNOUT_NAME, "held" if held else "undecided", second, calls, held)
-
-
-def judge_with_others(ticks: Iterable[TrafficSecond]) -> list[JudgeResult]:
-    """Return what each other tool's judge makes of the same seconds."""
-    peers: list[OtherJudge] = [make() for make in OTHER_JUDGES]
-    ended: dict[str, JudgeResult] = {}
-    calls = second = 0
-    for tick in ticks:
-        calls += tick.candidate.calls
-        second = tick.second + 1
-        for peer in peers:
-            if peer.name not in ended and (why := peer.judge_second(tick)):
-                ended[peer.name] = JudgeResult(peer.name, "rolled back", second, calls, why)
-        if len(ended) == len(peers):
-            break
-    return [ended.get(one.name, JudgeResult(one.name, "undecided", second, calls)) for one in peers]
+        if judgement.verdict == Verdict.FAULTY:
+            return JudgeResult(TURNOUT_NAME, "rolled back", second, calls, judgement.reason)
+        if judgement.verdict == Verdict.HOLD:
+            hold_reason = hold_reason or judgement.reason
+    verdict = "held" if hold_reason else "undecided"
+    return JudgeResult(TURNOUT_NAME, verdict, second, calls, hold_reason)
 
 
 @dataclass(slots=True)
 class SimulatedRollout:
-    """A whole rollout: where it stood when, and how it ended."""
+    """A whole simulated rollout: its positions over time, and its end."""
 
     position: StagePosition
     second: int = 0
     calls: int = 0
     steps: list[tuple[int, StagePosition, str]] = field(default_factory=list)
-    """(second, entered, why)."""
+    """(second, position entered, reason)."""
     holds: list[str] = field(default_factory=list)
-    """Distinct reasons to hold, in order."""
+    """Distinct reasons to hold, in the order in which they appeared."""
 
 
 def simulate_rollout(
@@ -132,10 +155,10 @@ def simulate_rollout(
 ) -> SimulatedRollout:
     """Play one rollout from its first canary share to its end, as the controller would.
 
-    lost    which seconds' batches never reach the controller.
-    skew_s  the controller's wall clock is so far ahead of the gateways'.
+    lost    seconds whose batches never reach the controller.
+    skew_s  seconds by which the controller's wall clock is ahead of the gateways' clocks.
     """
-    terms = RolloutSpec(
+    spec = RolloutSpec(
         rollout_id="simulated",
         model="simulated",
         version="2",
@@ -145,43 +168,45 @@ def simulate_rollout(
         split_salt=bytes(16),
     )
     stream = TrafficStream(scenario, 0.0, seed)
-    trial = Rollout(spec=replace(terms, shift=stream.shift), started_unix_ms=STREAM_START_S * 1000)
-    trial.enter_position(StagePosition(Stage.CANARY), REVISION, _now(0, skew_s), "simulated")
-    played = SimulatedRollout(trial.position, steps=[(0, trial.position, "simulated")])
-    stream.share = share_bp_at(trial.position, policy) / 10_000
+    rollout = Rollout(spec=replace(spec, shift=stream.shift), started_unix_ms=STREAM_START_S * 1000)
+    rollout.enter_position(StagePosition(Stage.CANARY), REVISION, _now(0, skew_s), "simulated")
+    simulated = SimulatedRollout(rollout.position, steps=[(0, rollout.position, "simulated")])
+    stream.share = share_bp_at(rollout.position, policy) / 10_000
     for tick in stream.seconds_of_traffic(seconds_max):
-        played.calls += tick.candidate.calls
-        played.second = tick.second + 1
-        _deliver(trial, tick, lost=tick.second in lost, skew_s=skew_s)
+        # Deliver one second of traffic, and judge half a second later, when it has closed.
+        simulated.calls += tick.candidate.calls
+        simulated.second = tick.second + 1
+        _deliver(rollout, tick, lost=tick.second in lost, skew_s=skew_s)
         now = _now(tick.second + 1.5, skew_s)
-        trial.count_closed_seconds(now)
-        to = trial.judge(now, ONE_LIVE_WORKER)
-        if trial.verdict == Verdict.HOLD and trial.reason not in played.holds:
-            played.holds.append(trial.reason)
-        if to != trial.position:
-            reason = trial.reason
-            trial.enter_position(to, trial.revision + 1, now, reason)
-            played.steps.append((played.second, to, reason))
-            stream.share = share_bp_at(to, policy) / 10_000
-        if trial.position.stage in FINAL_STAGES:
+        rollout.count_closed_seconds(now)
+        target = rollout.judge(now, ONE_LIVE_WORKER)
+        if rollout.verdict == Verdict.HOLD and rollout.reason not in simulated.holds:
+            simulated.holds.append(rollout.reason)
+        # Move to the next position at once, as if the registry had written it.
+        if target != rollout.position:
+            reason = rollout.reason
+            rollout.enter_position(target, rollout.revision + 1, now, reason)
+            simulated.steps.append((simulated.second, target, reason))
+            stream.share = share_bp_at(target, policy) / 10_000
+        if rollout.position.stage in FINAL_STAGES:
             break
-    played.position = trial.position
-    return played
+    simulated.position = rollout.position
+    return simulated
 
 
 def _deliver(rollout: Rollout, tick: TrafficSecond, *, lost: bool, skew_s: float) -> None:
-    """Send one second's batch; a lost one leaves a gap in the numbers."""
+    """Deliver the batch of one second. A lost batch leaves a gap in the sequence numbers."""
     if lost:
         return
-    watch = rollout.position.stage == Stage.WATCH
-    now = _now(tick.second + 1.0, skew_s)
     batch = window_pb2.WindowBatch(
         source=window_pb2.Source(gateway="simulated", boot_id=1),
         sequence=tick.second + 1,
-        windows=traffic_windows(tick, rollout.revision, watch=watch),
+        windows=traffic_windows(
+            tick, rollout.revision, watch=rollout.position.stage == Stage.WATCH
+        ),
         sent_unix_ns=STREAM_START_S * NS + (tick.second + 1) * NS,
     )
-    rollout.receive(batch, now)
+    rollout.receive(batch, _now(tick.second + 1.0, skew_s))
 
 
 def _now(seconds: float, skew_s: float) -> ClockReading:

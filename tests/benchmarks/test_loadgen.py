@@ -1,4 +1,4 @@
-"""The Rust generator against real gRPC servers: what it counts is what they did."""
+"""The load generator in Rust against real gRPC servers: it must count what the servers did."""
 
 import asyncio
 import json
@@ -26,26 +26,26 @@ KEYS = ("--key", "S###:500")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _built() -> None:
-    """Twenty seconds of CPU once; then cargo finds nothing to do."""
+def _load_generator() -> None:
+    """Build the load generator. The first build takes 15 s of CPU."""
     build_generator()
 
 
 async def load(target: str, *options: str, code: int = 0) -> dict[str, Any]:
-    """Run the generator; returns its JSON."""
+    """Run the load generator, and return the JSON that it prints."""
     program = await asyncio.create_subprocess_exec(
-        *(str(BINARY), target, "--json", "--quiet", "--warm", "0", *options),
+        *(str(BINARY), target, "--json", "--warm", "0", *options),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    said, errors = await asyncio.wait_for(program.communicate(), 30.0)
+    output, errors = await asyncio.wait_for(program.communicate(), 30.0)
     assert program.returncode == code, errors.decode()
-    told: dict[str, Any] = json.loads(said)
-    return told
+    report: dict[str, Any] = json.loads(output)
+    return report
 
 
-class CountingPredictor:
-    """A grpc.aio server that remembers what it was asked."""
+class RecordingServicer:
+    """A grpc.aio servicer that records the requests it receives."""
 
     def __init__(self) -> None:
         self.models: Counter[str] = Counter()
@@ -56,7 +56,7 @@ class CountingPredictor:
     async def predict(
         self, request: PredictRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> PredictReply:
-        """Answer, refuse or dawdle, as the model's name says."""
+        """Answer, fail or wait, as the model's name says."""
         self.models[request.model] += 1
         self.rows += len(request.rows)
         self.keys.update(key for row in request.rows for key in row.keys)
@@ -72,7 +72,7 @@ class CountingPredictor:
     async def stream(
         self, requests: AsyncIterator[PredictRequest], context: object
     ) -> AsyncIterator[StreamReply]:
-        """Answer each message, the odd ones with a status."""
+        """Answer each message. A message with an odd key gets a status instead of a reply."""
         del context
         async for request in requests:
             self.models[request.model] += 1
@@ -84,7 +84,7 @@ class CountingPredictor:
             yield reply
 
     async def serve(self, address: str) -> tuple[grpc.aio.Server, int]:
-        """Listen; returns the server and its port."""
+        """Start a server with this servicer. Returns the server and its port."""
         server = grpc.aio.server()
         handlers = {
             "Predict": grpc.unary_unary_rpc_method_handler(
@@ -101,87 +101,87 @@ class CountingPredictor:
         return server, port
 
 
-def test_grpc_sees_exactly_the_calls_that_are_counted(tmp_path: Path) -> None:
-    """Over TCP and a Unix socket: as many, over every key, with their metadata."""
+def test_loadgen_counts_exactly_the_calls_that_the_server_receives(tmp_path: Path) -> None:
+    """Over TCP and a Unix socket, the server receives every key and the metadata."""
 
     async def run() -> None:
-        seen = CountingPredictor()
-        server, port = await seen.serve("127.0.0.1:0")
+        servicer = RecordingServicer()
+        server, port = await servicer.serve("127.0.0.1:0")
         server.add_insecure_port(f"unix:{tmp_path}/s")
         options = ("--model", "good", *KEYS, "--calls", "500", "--header", "team: crm")
-        told = await load(f"127.0.0.1:{port}", *options)
-        assert (told["statuses"], seen.models) == ({"OK": 500}, Counter(good=500))
-        assert told["answered_by"] == [{"version": "7", "role": "production", "calls": 500}]
-        assert (len(seen.keys), seen.teams) == (500, {"crm"})
-        assert 0 < told["latency_ms"]["p50"] <= told["latency_ms"]["max"]
+        report = await load(f"127.0.0.1:{port}", *options)
+        assert (report["statuses"], servicer.models) == ({"OK": 500}, Counter(good=500))
+        assert report["answered_by"] == [{"version": "7", "role": "production", "calls": 500}]
+        assert (len(servicer.keys), servicer.teams) == (500, {"crm"})
+        assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["max"]
 
         path = f"unix:{tmp_path}/t"
-        other, _ = await seen.serve(path)
-        told = await load(path, *options, "--rows", "1000", "--inputs", "20")
-        assert (told["statuses"], seen.rows) == ({"OK": 500}, 500 + 500_000)
+        other, _ = await servicer.serve(path)
+        report = await load(path, *options, "--rows", "1000", "--inputs", "20")
+        assert (report["statuses"], servicer.rows) == ({"OK": 500}, 500 + 500_000)
         await asyncio.gather(server.stop(0), other.stop(0))
 
     asyncio.run(run())
 
 
-def test_failures_are_counted_with_their_status_and_first_words() -> None:
-    """NOT_FOUND in the server's words; a call past its deadline; exit code 1 unless allowed."""
+def test_loadgen_reports_failures_with_status_and_first_message() -> None:
+    """The exit code is 1 for NOT_FOUND, and 0 for DEADLINE_EXCEEDED if it is allowed."""
 
     async def run() -> None:
-        server, port = await (seen := CountingPredictor()).serve("127.0.0.1:0")
+        server, port = await (servicer := RecordingServicer()).serve("127.0.0.1:0")
         target = f"127.0.0.1:{port}"
-        told = await load(target, "--model", "bad", "--calls", "50", code=1)
-        assert told["statuses"] == {"NOT_FOUND": 50}
-        assert told["first_words"] == {"NOT_FOUND": "no such model: größer"}
+        report = await load(target, "--model", "bad", "--calls", "50", code=1)
+        assert report["statuses"] == {"NOT_FOUND": 50}
+        assert report["first_messages"] == {"NOT_FOUND": "no such model: größer"}
         slow = ("--model", "slow", "--calls", "10", "--timeout-ms", "100")
-        told = await load(target, *slow, "--allow", "deadline_exceeded")
-        assert told["statuses"] == {"DEADLINE_EXCEEDED": 10}
-        assert told["failed"] == 0
-        assert seen.models["slow"] == 10
+        report = await load(target, *slow, "--allow", "deadline_exceeded")
+        assert report["statuses"] == {"DEADLINE_EXCEEDED": 10}
+        assert report["failed"] == 0
+        assert servicer.models["slow"] == 10
         await server.stop(0)
 
     asyncio.run(run())
 
 
-def test_messages_of_streams_are_told_apart() -> None:
-    """Half are answered, half end with a status of their own, and no stream ends."""
+def test_loadgen_counts_each_message_of_a_stream_by_its_own_status() -> None:
+    """Half of the messages get a reply, half a status, and no stream ends."""
 
     async def run() -> None:
-        seen = CountingPredictor()
-        server, port = await seen.serve("127.0.0.1:0")
+        servicer = RecordingServicer()
+        server, port = await servicer.serve("127.0.0.1:0")
         options = ("--model", "m", *KEYS, "--calls", "1000", "--stream", "--streams", "2")
-        told = await load(f"127.0.0.1:{port}", *options, "--messages", "8", code=1)
-        assert told["statuses"] == {"OK": 500, "NOT_FOUND": 500}
-        assert seen.models["m"] == 1_000
+        report = await load(f"127.0.0.1:{port}", *options, "--messages", "8", code=1)
+        assert report["statuses"] == {"OK": 500, "NOT_FOUND": 500}
+        assert servicer.models["m"] == 1_000
         await server.stop(0)
 
     asyncio.run(run())
 
 
-def test_an_open_loop_counts_from_when_a_call_was_due() -> None:
-    """A server that stops for half a second delays those that were to come, not only the few."""
+def test_open_loop_latency_counts_from_when_a_call_was_due() -> None:
+    """A server that stops for .5 s delays all calls that were due in that time."""
 
     async def run() -> None:
         with null_server() as (target, pid):
             options = ("--model", "m", "--rate", "2000", "--seconds", "2", "--timeout-ms", "5000")
             asking = asyncio.create_task(load(target, *options, "--connections", "1"))
-            await asyncio.sleep(0.7)  # somewhere in the middle, wherever that is
+            await asyncio.sleep(0.7)  # in the middle of the run
             stop = await asyncio.create_subprocess_exec("kill", "-STOP", str(pid))
             await stop.wait()
             await asyncio.sleep(0.5)
             go = await asyncio.create_subprocess_exec("kill", "-CONT", str(pid))
             await go.wait()
-            told = await asking
-        assert 3_500 < told["statuses"]["OK"] < 4_500
-        # A quarter of the calls were due while it stood, evenly over .5 s.
-        assert told["latency_ms"]["p90"] > 100
-        assert told["latency_ms"]["max"] > 450
+            report = await asking
+        assert 3_500 < report["statuses"]["OK"] < 4_500
+        # A quarter of the calls were due while the server stood still for .5 s.
+        assert report["latency_ms"]["p90"] > 100
+        assert report["latency_ms"]["max"] > 450
 
     asyncio.run(run())
 
 
-def test_the_real_gateway_answers_it() -> None:
-    """Unary and streamed, by its real version and role; streams it allows are kept to."""
+def test_loadgen_keeps_to_the_streams_that_the_gateway_allows() -> None:
+    """The gateway answers unary calls and messages, with its real version and role."""
     deployment = Deployment(
         model="tiny", revision=1, production="1", split_salt=SALT, holdout_salt=SALT
     )
@@ -191,19 +191,19 @@ def test_the_real_gateway_answers_it() -> None:
         async with gateway_fixture(versions, deployment) as gateway:
             target = f"127.0.0.1:{gateway.port}"
             options = ("--model", "tiny", *KEYS, "--inputs", "3", "--calls", "500")
-            told = await load(target, *options, "--streams", "100", "--connections", "1")
-            assert told["statuses"] == {"OK": 500}
-            assert told["answered_by"] == [{"version": "1", "role": "production", "calls": 500}]
-            assert told["streams_allowed"] == gateway.settings.streams_max
-            told = await load(target, *options, "--stream", "--streams", "1")
-            assert told["statuses"] == {"OK": 500}
+            report = await load(target, *options, "--streams", "100", "--connections", "1")
+            assert report["statuses"] == {"OK": 500}
+            assert report["answered_by"] == [{"version": "1", "role": "production", "calls": 500}]
+            assert report["streams_allowed"] == gateway.settings.streams_max
+            report = await load(target, *options, "--stream", "--streams", "1")
+            assert report["statuses"] == {"OK": 500}
 
     asyncio.run(run())
 
 
-@pytest.mark.nightly  # the crates under it are built anew for it: half a minute
-def test_its_own_tests_pass() -> None:
-    """Frames, windows, header blocks, keys and clocks, as cargo runs them."""
+@pytest.mark.nightly  # builds all crates without optimisation first: half a minute
+def test_loadgen_crate_passes_its_own_tests() -> None:
+    """Run `cargo test` on frames, windows, header blocks, keys and schedules."""
     done = subprocess.run(
         ["cargo", "test", "--quiet"],
         cwd=CRATE,
@@ -213,9 +213,9 @@ def test_its_own_tests_pass() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_who_is_not_there_is_said(tmp_path: Path) -> None:
-    """Exit code 3; and 2 for a line that makes no sense."""
-    nobody = [str(BINARY), f"unix:{tmp_path}/nobody", "--model", "m"]
-    assert subprocess.run(nobody, capture_output=True).returncode == 3
+def test_loadgen_exit_code_tells_a_missing_server_from_a_wrong_option(tmp_path: Path) -> None:
+    """The exit code is 3 without a server, and 2 for an option that makes no sense."""
+    no_server = [str(BINARY), f"unix:{tmp_path}/missing", "--model", "m"]
+    assert subprocess.run(no_server, capture_output=True).returncode == 3
     wrong = subprocess.run([str(BINARY), "--rate", "fast"], capture_output=True, text=True)
     assert (wrong.returncode, "--rate" in wrong.stderr) == (2, True)

@@ -1,7 +1,6 @@
 """What the longer measurements make of their numbers."""
 
 from benchmarks.endurance import memory
-from benchmarks.load.frames import CONNECTION_BROKEN, grpc_status_of
 from benchmarks.serving import scaling
 from protos.predict_pb2 import PredictRequest
 
@@ -38,11 +37,3 @@ def test_requests_ask_for_popular_models_more_often_and_for_every_row_once() -> 
     assert 0.52 < first < 0.57
     keys = [row.keys[0] for request in asked for row in request.rows]
     assert len(set(keys)) == len(keys) == scaling.ENTITIES
-
-
-def test_a_status_is_read_from_either_doors_trailers() -> None:
-    """The name as it is, as grpcio writes it, or in Huffman's code, as nghttp2 does."""
-    plain = b"\x00\x0bgrpc-status\x0214"
-    huffman = bytes.fromhex("00889acac8b21234da8f023134")
-    assert grpc_status_of(plain) == grpc_status_of(huffman) == 14
-    assert grpc_status_of(b"\x88") == CONNECTION_BROKEN

@@ -68,6 +68,7 @@ def test_wheel_holds_the_package_alone(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"turnout_client"}
     assert {"turnout_client/py.typed", "turnout_client/_protos/predict_pb2.py"} <= set(names)
+    assert "LICENSE" in {Path(name).name for name in names}
 
 
 @pytest.mark.walk

@@ -1,4 +1,4 @@
-"""One real store for this folder's walks; each test gets it empty."""
+"""Fixtures for this folder: a real store, empty for each test."""
 
 from collections.abc import Iterator
 
@@ -11,14 +11,14 @@ from tests.servers import redis_server
 
 @pytest.fixture(scope="session")
 def running_store() -> Iterator[StoreServer]:
-    """A real Redis or Valkey, for the whole session."""
+    """A real Redis or Valkey server for the whole session."""
     with redis_server() as server:
         yield server
 
 
 @pytest.fixture
 def store(running_store: StoreServer) -> StoreServer:
-    """The same store, emptied."""
+    """The session's store after FLUSHALL."""
     with redis.Redis.from_url(running_store.url) as client:
         client.flushall()
     return running_store

@@ -1,4 +1,4 @@
-"""Small views for tests."""
+"""Small views for the tests of features."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ DAY_MS = 86_400_000
 
 
 def plan_view(ttl_ms: int = DAY_MS, transform: str = "SELECT * FROM source") -> View:
-    """A category and two numbers about a subscriber: one bounded, one whose default is NaN."""
+    """A view of a category and two numbers. One number has bounds, the other has NaN as default."""
     return View(
         name="plan",
         entities=("subscriber",),
@@ -31,7 +31,7 @@ def plan_view(ttl_ms: int = DAY_MS, transform: str = "SELECT * FROM source") -> 
 
 
 def wide_view(width: int) -> View:
-    """*width* plain numbers, the i-th with default i."""
+    """A view of *width* numbers, keyed by two entities. The default of number i is i."""
     return View(
         name="wide",
         entities=("subscriber", "offer"),
@@ -42,5 +42,5 @@ def wide_view(width: int) -> View:
 
 
 def float32_array(*values: float) -> np.ndarray:
-    """A float32 array."""
+    """The values as a float32 array."""
     return np.array(values, dtype=np.float32)

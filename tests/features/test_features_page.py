@@ -1,4 +1,4 @@
-"""The page for data scientists says what is true: its snippets run, in order."""
+"""Tests that docs/features.md is true: its snippets run, and its numbers are the settings."""
 
 import re
 from pathlib import Path
@@ -11,8 +11,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "features.md").read_text()
 
 
 @pytest.mark.walk
-def test_the_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One after the other, in an empty folder, as a reader would."""
+def test_features_page_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All snippets run in one namespace, one after the other, in an empty folder."""
     snippets = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     assert len(snippets) == 4
     monkeypatch.chdir(tmp_path)
@@ -21,8 +21,8 @@ def test_the_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         exec(compile(snippet, "docs/features.md", "exec"), names)
 
 
-def test_the_numbers_are_the_settings() -> None:
-    """What the page says about failures and probes."""
+def test_features_page_numbers_are_the_settings() -> None:
+    """The numbers of failures and of the probe pause are those of OnlineSettings."""
     settings = OnlineSettings()
     assert f"after {settings.failures_to_open} failures" in PAGE
     assert f"a PING every {settings.probe_ms} ms" in PAGE

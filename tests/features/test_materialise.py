@@ -1,4 +1,4 @@
-"""Online rows are the offline rows, bit for bit; a newer row is never replaced by an older."""
+"""Tests of materialise and push_rows: equal bits online and offline, and newer rows win."""
 
 import time
 from pathlib import Path
@@ -24,46 +24,48 @@ VIEW = plan_view()
 ROWS = ViewRows(VIEW)
 
 
-def client_of(store: StoreServer) -> redis.Redis:
-    """A client in bytes."""
+def redis_client(store: StoreServer) -> redis.Redis:
+    """A client that returns bytes."""
     return redis.Redis.from_url(store.url)
 
 
-def stored(client: redis.Redis, entity_id: bytes) -> float:
-    """The spend that is online."""
+def stored_spend(client: redis.Redis, entity_id: bytes) -> float:
+    """The spend in the stored row of *entity_id*."""
     value = client.get(ROWS.store_key(entity_id))
     assert isinstance(value, bytes)
     now_ms = time.time_ns() // 1_000_000
     return float(ROWS.decode([value], id_hashes([entity_id]), now_ms).values[0, 1])
 
 
-def row(event_ms: int, spend: float) -> PushedRow:
-    """A row of S1."""
+def plan_row(event_ms: int, spend: float) -> PushedRow:
+    """A row of S1 with an event time and a spend."""
     return PushedRow(("S1",), event_ms, {"kind": "prepaid", "spend": spend, "balance": 1.0})
 
 
 def mixed_rows(now_ms: int, count: int, seed: int) -> list[PushedRow]:
-    """Rows of all kinds: fresh, at the TTL, stale, forgotten; unknown, missing, out of bounds."""
-    chance = np.random.default_rng(seed)
+    """Rows at and around the age limits, with unknown, missing and out-of-bounds values."""
+    generator = np.random.default_rng(seed)
     ages = [0, 5, DAY_MS, DAY_MS + 1, 2 * DAY_MS, 2 * DAY_MS + 1]
     kinds = ["prepaid", "postpaid", "satellite", None]
     spends = [0.1, 1e-40, -0.0, 999.99999, 1_000.5, float("nan"), None, 7]
     return [
         PushedRow(
             (f"S{number}",),
-            now_ms - ages[chance.integers(len(ages))],
+            now_ms - ages[generator.integers(len(ages))],
             {
-                "kind": kinds[chance.integers(len(kinds))],
-                "spend": spends[chance.integers(len(spends))],
-                "balance": None if chance.random() < 0.2 else float(chance.normal(0, 1e6)),
+                "kind": kinds[generator.integers(len(kinds))],
+                "spend": spends[generator.integers(len(spends))],
+                "balance": None if generator.random() < 0.2 else float(generator.normal(0, 1e6)),
             },
         )
         for number in range(count)
     ]
 
 
-def test_offline_and_online_are_bit_equal(store: StoreServer, tmp_path: Path) -> None:
-    """2,000 rows of every kind, and ids never seen: the same bytes and flags at one instant."""
+def test_materialise_writes_rows_that_equal_the_offline_rows(
+    store: StoreServer, tmp_path: Path
+) -> None:
+    """2,000 rows of all kinds, and ids without rows, have equal bytes and flags at one instant."""
     now_ms = time.time_ns() // 1_000_000
     offline = OfflineStore(tmp_path)
     offline.append_pushed(VIEW, mixed_rows(now_ms - 10, 1_500, seed=1), created_ms=now_ms - 5)
@@ -74,7 +76,7 @@ def test_offline_and_online_are_bit_equal(store: StoreServer, tmp_path: Path) ->
         views=(ViewUse(view=VIEW, features=("kind", "spend", "balance")),),
     )
     spine = Spine(ids={"subscriber": ids}, as_of_ms=np.full(len(ids), now_ms))
-    with client_of(store) as client:
+    with redis_client(store) as client:
         done: list[int] = []
         materialise(
             offline, VIEW, client, batch_rows=300, progress=lambda rows, _all: done.append(rows)
@@ -92,71 +94,76 @@ def test_offline_and_online_are_bit_equal(store: StoreServer, tmp_path: Path) ->
     assert served.broken == 0
 
 
-def test_an_older_row_never_replaces_a_newer(store: StoreServer, tmp_path: Path) -> None:
-    """Whoever comes last; at the same event time the later write wins."""
+def test_online_row_is_never_replaced_by_an_older_row(store: StoreServer, tmp_path: Path) -> None:
+    """Pushed and materialised rows are compared. At equal event times the later write wins."""
     now_ms = time.time_ns() // 1_000_000
     offline = OfflineStore(tmp_path)
-    offline.append_pushed(VIEW, [row(now_ms - 100, 1.0)], created_ms=now_ms)
-    with client_of(store) as client:
-        assert push_rows(VIEW, client, [row(now_ms, 2.0)]).written == 1
+    offline.append_pushed(VIEW, [plan_row(now_ms - 100, 1.0)], created_ms=now_ms)
+    with redis_client(store) as client:
+        assert push_rows(VIEW, client, [plan_row(now_ms, 2.0)]).written == 1
         summary = materialise(offline, VIEW, client)
         assert (summary.written, summary.older_than_stored) == (0, 1)
-        assert push_rows(VIEW, client, [row(now_ms - 1, 3.0)]).older_than_stored == 1
-        assert stored(client, b"S1") == 2.0
-        assert push_rows(VIEW, client, [row(now_ms, 4.0)]).written == 1
-        assert stored(client, b"S1") == 4.0
+        assert push_rows(VIEW, client, [plan_row(now_ms - 1, 3.0)]).older_than_stored == 1
+        assert stored_spend(client, b"S1") == 2.0
+        assert push_rows(VIEW, client, [plan_row(now_ms, 4.0)]).written == 1
+        assert stored_spend(client, b"S1") == 4.0
         assert (
-            push_rows(VIEW, client, [row(now_ms + 256, 5.0), row(now_ms + 255, 6.0)]).written == 1
+            push_rows(
+                VIEW, client, [plan_row(now_ms + 256, 5.0), plan_row(now_ms + 255, 6.0)]
+            ).written
+            == 1
         )
-        assert stored(client, b"S1") == 5.0
+        assert stored_spend(client, b"S1") == 5.0
 
 
 @pytest.mark.parametrize("broken", [b"", b"x" * 16, b"x" * ROWS.row_bytes])
-def test_a_broken_row_is_replaced(store: StoreServer, broken: bytes) -> None:
-    """What is no row of this entity has no event time to respect."""
+def test_online_row_that_is_broken_is_replaced(store: StoreServer, broken: bytes) -> None:
+    """A value that is no row of this entity has no event time to compare."""
     now_ms = time.time_ns() // 1_000_000
-    with client_of(store) as client:
+    with redis_client(store) as client:
         client.set(ROWS.store_key(b"S1"), broken)
-        assert push_rows(VIEW, client, [row(now_ms, 2.0)]).written == 1
-        assert stored(client, b"S1") == 2.0
+        assert push_rows(VIEW, client, [plan_row(now_ms, 2.0)]).written == 1
+        assert stored_spend(client, b"S1") == 2.0
 
 
-def test_keys_go_after_two_ttls_and_an_hour(store: StoreServer) -> None:
-    """Counted from the event; a view for ever has keys for ever."""
+def test_online_key_expires_two_ttls_and_an_hour_after_the_event(store: StoreServer) -> None:
+    """A TTL beyond the clock's range gives keys that never expire."""
     now_ms = time.time_ns() // 1_000_000
-    with client_of(store) as client:
-        push_rows(VIEW, client, [row(now_ms - DAY_MS, 2.0)])
+    with redis_client(store) as client:
+        push_rows(VIEW, client, [plan_row(now_ms - DAY_MS, 2.0)])
         left_ms = client.pttl(ROWS.store_key(b"S1"))
         assert abs(left_ms - (DAY_MS + EXPIRY_SLACK_MS)) < 60_000
-        for_ever = plan_view(ttl_ms=2**60)
-        push_rows(for_ever, client, [row(now_ms, 2.0)])
-        assert client.pttl(ViewRows(for_ever).store_key(b"S1")) == -1
-    assert expiries_ms(for_ever, np.array([now_ms])) == [0]
+        never_stale = plan_view(ttl_ms=2**60)
+        push_rows(never_stale, client, [plan_row(now_ms, 2.0)])
+        assert client.pttl(ViewRows(never_stale).store_key(b"S1")) == -1
+    assert expiries_ms(never_stale, np.array([now_ms])) == [0]
 
 
-def test_a_row_that_does_not_fit_writes_nothing(store: StoreServer) -> None:
-    """Neither it nor its neighbours."""
+def test_push_rows_writes_no_row_if_one_is_invalid(store: StoreServer) -> None:
+    """A bad id, or a value of a wrong type, stops the whole push."""
     now_ms = time.time_ns() // 1_000_000
-    with client_of(store) as client:
+    with redis_client(store) as client:
         with pytest.raises(EntityIdError):
-            push_rows(VIEW, client, [row(now_ms, 1.0), PushedRow(("",), now_ms, {})])
+            push_rows(VIEW, client, [plan_row(now_ms, 1.0), PushedRow(("",), now_ms, {})])
         with pytest.raises(SourceError):
-            push_rows(VIEW, client, [row(now_ms, 1.0), PushedRow(("S2",), now_ms, {"kind": 1.0})])
+            push_rows(
+                VIEW, client, [plan_row(now_ms, 1.0), PushedRow(("S2",), now_ms, {"kind": 1.0})]
+            )
         assert client.dbsize() == 0
 
 
-def test_an_empty_view_is_nothing_to_write(store: StoreServer, tmp_path: Path) -> None:
-    """Neither offline nor pushed."""
-    with client_of(store) as client:
+def test_materialise_writes_nothing_for_an_empty_view(store: StoreServer, tmp_path: Path) -> None:
+    """An empty push writes nothing either."""
+    with redis_client(store) as client:
         summary = materialise(OfflineStore(tmp_path), VIEW, client)
         assert (summary.written, summary.older_than_stored) == (0, 0)
         assert push_rows(VIEW, client, []).written == 0
 
 
-def test_a_redefined_view_reads_nothing_of_the_old(store: StoreServer) -> None:
-    """Another default is another hash: other keys, so never a row under a wrong definition."""
+def test_redefined_view_has_other_online_keys(store: StoreServer) -> None:
+    """A changed view has another hash, so it never reads rows of the former definition."""
     now_ms = time.time_ns() // 1_000_000
     redefined: View = plan_view(ttl_ms=DAY_MS * 2)
-    with client_of(store) as client:
-        push_rows(VIEW, client, [row(now_ms, 2.0)])
+    with redis_client(store) as client:
+        push_rows(VIEW, client, [plan_row(now_ms, 2.0)])
         assert client.get(ViewRows(redefined).store_key(b"S1")) is None

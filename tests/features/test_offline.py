@@ -1,4 +1,4 @@
-"""Offline: what was known then, by a brute-force reading of the same rule."""
+"""Tests of OfflineStore: ingest and point-in-time joins, also against a brute-force join."""
 
 from pathlib import Path
 
@@ -22,73 +22,79 @@ pytestmark = pytest.mark.walk
 VIEW = plan_view()
 
 
-def contract(view: View = VIEW, features: tuple[str, ...] = ("spend",)) -> ModelContract:
-    """A model that reads some of one view."""
+def plan_contract(view: View = VIEW, features: tuple[str, ...] = ("spend",)) -> ModelContract:
+    """A contract that reads some features of one view."""
     return ModelContract(entities=view.entities, views=(ViewUse(view=view, features=features),))
 
 
-def row(
+def plan_row(
     subscriber: str, event_ms: int, spend: float | None = 1.0, **others: float | str | None
 ) -> PushedRow:
-    """A row of VIEW, whole unless told otherwise."""
+    """A row of VIEW with every feature valid, except those given as None."""
     values = {"kind": "prepaid", "spend": spend, "balance": 0.0, **others}
     return PushedRow((subscriber,), event_ms, values)
 
 
-def spine_of(*questions: tuple[str, int]) -> Spine:
-    """Subscriber and instant of each question."""
+def spine_of(*rows: tuple[str, int]) -> Spine:
+    """A spine of pairs of subscriber and instant."""
     return Spine(
-        ids={"subscriber": [subscriber for subscriber, _ in questions]},
-        as_of_ms=np.array([instant for _, instant in questions], dtype=np.int64),
+        ids={"subscriber": [subscriber for subscriber, _ in rows]},
+        as_of_ms=np.array([instant for _, instant in rows], dtype=np.int64),
     )
 
 
 def write_source(path: Path, select: str) -> Path:
-    """A Parquet file of what *select* gives."""
+    """Write the result of *select* to a Parquet file."""
     with duckdb.connect() as connection:
         connection.execute(f"COPY ({select}) TO '{path}' (FORMAT parquet)")
     return path
 
 
-WHOLE = "'S1' AS subscriber, 5::BIGINT AS event_time_ms, 'prepaid' AS kind, 2.5::DOUBLE AS spend"
+VALID_ROW = (
+    "'S1' AS subscriber, 5::BIGINT AS event_time_ms, 'prepaid' AS kind, 2.5::DOUBLE AS spend"
+)
 
 
-def test_a_source_becomes_a_training_set(tmp_path: Path) -> None:
-    """Transform, ids, encoding, file, join: one row all the way; a NULL takes its default."""
-    source = write_source(tmp_path / "s.parquet", f"SELECT {WHOLE}, NULL::DOUBLE AS balance")
+def test_offline_source_becomes_a_training_set(tmp_path: Path) -> None:
+    """One row goes through transform, encoding, file and join. A NULL gives the default."""
+    source = write_source(tmp_path / "s.parquet", f"SELECT {VALID_ROW}, NULL::DOUBLE AS balance")
     store = OfflineStore(tmp_path / "offline")
 
     summary = store.ingest(VIEW, source, created_ms=6)
 
     assert summary.rows == 1
     assert summary.missing == {"balance": 1}
-    found = store.training_set(contract(features=("spend", "kind")), spine_of(("S1", 6), ("S1", 5)))
-    assert found.names == ("plan:spend", "plan:kind")
-    assert found.values.tolist() == [[2.5, 0.0], [10.5, 3.0]]
-    assert found.flags.tolist() == [DEFAULTED, MISSING | DEFAULTED]
-    assert found.values.flags.c_contiguous
+    training = store.training_set(
+        plan_contract(features=("spend", "kind")), spine_of(("S1", 6), ("S1", 5))
+    )
+    assert training.names == ("plan:spend", "plan:kind")
+    assert training.values.tolist() == [[2.5, 0.0], [10.5, 3.0]]
+    assert training.flags.tolist() == [DEFAULTED, MISSING | DEFAULTED]
+    assert training.values.flags.c_contiguous
 
 
 @pytest.mark.parametrize(
-    ("select", "words"),
+    ("select", "message"),
     [
-        (WHOLE, r"balance is absent \(declared DOUBLE\)"),
-        (f"{WHOLE}, 1::FLOAT AS balance", r"balance is FLOAT \(declared DOUBLE\)"),
+        (VALID_ROW, r"balance is absent \(declared DOUBLE\)"),
+        (f"{VALID_ROW}, 1::FLOAT AS balance", r"balance is FLOAT \(declared DOUBLE\)"),
     ],
 )
-def test_a_source_that_does_not_fit_is_refused(tmp_path: Path, select: str, words: str) -> None:
-    """The message names each column, its type and the declared one; nothing is kept."""
+def test_offline_refuses_a_source_with_other_columns(
+    tmp_path: Path, select: str, message: str
+) -> None:
+    """The message names the column, its type and the declared type. No file is written."""
     source = write_source(tmp_path / "s.parquet", f"SELECT {select}")
     store = OfflineStore(tmp_path / "offline")
-    with pytest.raises(SourceError, match=words):
+    with pytest.raises(SourceError, match=message):
         store.ingest(VIEW, source, created_ms=1)
     assert not list((tmp_path / "offline").rglob("*"))
 
 
 @pytest.mark.parametrize(
-    ("transform", "error", "words"),
+    ("transform", "error", "message"),
     [
-        ("SELECT * EXCLUDE subscriber FROM source", SourceError, "gives no 'subscriber'"),
+        ("SELECT * EXCLUDE subscriber FROM source", SourceError, "returns no 'subscriber'"),
         ("SELECT * EXCLUDE event_time_ms FROM source", SourceError, "'event_time_ms' is absent"),
         ("SELECT * REPLACE (-1 AS event_time_ms) FROM source", SourceError, "runs from -1"),
         ("SELECT * REPLACE (NULL AS subscriber) FROM source", SourceError, "never NULL"),
@@ -97,58 +103,62 @@ def test_a_source_that_does_not_fit_is_refused(tmp_path: Path, select: str, word
         ("SELEC", SourceError, "syntax error"),
     ],
 )
-def test_a_transform_that_does_not_fit_is_refused(
-    tmp_path: Path, transform: str, error: type[Exception], words: str
+def test_offline_refuses_a_transform_with_wrong_results(
+    tmp_path: Path, transform: str, error: type[Exception], message: str
 ) -> None:
-    """Its author reads what is wrong; nothing is kept."""
-    source = write_source(tmp_path / "s.parquet", f"SELECT {WHOLE}, 0::DOUBLE AS balance")
+    """The message says what is wrong with the transform. No file is written."""
+    source = write_source(tmp_path / "s.parquet", f"SELECT {VALID_ROW}, 0::DOUBLE AS balance")
     store = OfflineStore(tmp_path / "offline")
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=message):
         store.ingest(plan_view(transform=transform), source, created_ms=1)
     assert not list((tmp_path / "offline").rglob("*.parquet"))
 
 
-def test_a_late_correction_is_not_known_before_it_came(tmp_path: Path) -> None:
-    """As of each instant, the newest event known by then, even when an older one came last."""
+def test_offline_training_set_ignores_corrections_not_yet_known(tmp_path: Path) -> None:
+    """At each instant the newest event known by then counts, even if an older event came last."""
     store = OfflineStore(tmp_path)
-    store.append_pushed(VIEW, [row("S1", 100, 1.0)], created_ms=100)
-    store.append_pushed(VIEW, [row("S1", 200, 2.0)], created_ms=250)
-    store.append_pushed(VIEW, [row("S1", 150, 3.0)], created_ms=300)
-    store.append_pushed(VIEW, [row("S1", 200, 4.0)], created_ms=400)
+    store.append_pushed(VIEW, [plan_row("S1", 100, 1.0)], created_ms=100)
+    store.append_pushed(VIEW, [plan_row("S1", 200, 2.0)], created_ms=250)
+    store.append_pushed(VIEW, [plan_row("S1", 150, 3.0)], created_ms=300)
+    store.append_pushed(VIEW, [plan_row("S1", 200, 4.0)], created_ms=400)
 
     instants = [99, 100, 200, 249, 250, 300, 399, 400]
-    found = store.training_set(contract(), spine_of(*[("S1", instant) for instant in instants]))
+    training = store.training_set(
+        plan_contract(), spine_of(*[("S1", instant) for instant in instants])
+    )
 
-    assert found.values[:, 0].tolist() == [10.5, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 4.0]
+    assert training.values[:, 0].tolist() == [10.5, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 4.0]
     assert store.latest(VIEW).values[0, 1] == 4.0
     assert store.latest(VIEW, as_of_ms=399).values[0, 1] == 2.0
 
 
-def test_age_decides_at_the_millisecond(tmp_path: Path) -> None:
-    """Fresh at the TTL, stale after it, as if never written after two."""
+def test_offline_row_becomes_stale_one_millisecond_after_its_ttl(tmp_path: Path) -> None:
+    """After two TTLs it counts as never written."""
     store = OfflineStore(tmp_path)
-    store.append_pushed(VIEW, [row("S1", NOW_MS, 2.0)], created_ms=NOW_MS)
+    store.append_pushed(VIEW, [plan_row("S1", NOW_MS, 2.0)], created_ms=NOW_MS)
     ages = [DAY_MS, DAY_MS + 1, 2 * DAY_MS, 2 * DAY_MS + 1]
-    found = store.training_set(contract(), spine_of(*[("S1", NOW_MS + age) for age in ages]))
-    assert found.values[:, 0].tolist() == [2.0, 10.5, 10.5, 10.5]
+    training = store.training_set(
+        plan_contract(), spine_of(*[("S1", NOW_MS + age) for age in ages])
+    )
+    assert training.values[:, 0].tolist() == [2.0, 10.5, 10.5, 10.5]
     stale, missing = STALE | DEFAULTED, MISSING | DEFAULTED
-    assert found.flags.tolist() == [0, stale, stale, missing]
+    assert training.flags.tolist() == [0, stale, stale, missing]
 
 
-def test_nothing_ingested_is_all_defaults(tmp_path: Path) -> None:
-    """A new view is missing, not an error; the latest rows are none."""
+def test_offline_view_without_rows_gives_defaults(tmp_path: Path) -> None:
+    """A view without ingests is no error."""
     store = OfflineStore(tmp_path)
-    found = store.training_set(contract(), spine_of(("S1", 1)))
-    assert found.values.tolist() == [[10.5]]
-    assert found.flags.tolist() == [MISSING | DEFAULTED]
+    training = store.training_set(plan_contract(), spine_of(("S1", 1)))
+    assert training.values.tolist() == [[10.5]]
+    assert training.flags.tolist() == [MISSING | DEFAULTED]
     assert len(store.latest(VIEW)) == 0
 
 
-def test_views_and_composites_stand_in_contract_order(tmp_path: Path) -> None:
-    """Each view by its own entities; flags of a row are those of any of its views."""
+def test_offline_training_set_has_columns_in_contract_order(tmp_path: Path) -> None:
+    """Each view is joined by its own entities. A row has the flags of all its views."""
     offers = wide_view(70)
     store = OfflineStore(tmp_path)
-    store.append_pushed(VIEW, [row("S1", 10, 2.0)], created_ms=10)
+    store.append_pushed(VIEW, [plan_row("S1", 10, 2.0)], created_ms=10)
     numbers = {f"n{i}": float(i) + 0.5 for i in range(70) if i != 66}
     store.append_pushed(offers, [PushedRow(("S1", "O1"), 10, numbers)], created_ms=10)
     both = ModelContract(
@@ -162,42 +172,46 @@ def test_views_and_composites_stand_in_contract_order(tmp_path: Path) -> None:
     spine = Spine(
         ids={"subscriber": ["S1", "S1"], "offer": ["O1", "O2"]}, as_of_ms=np.array([20, 20])
     )
-    found = store.training_set(both, spine)
-    assert found.names == ("wide:n69", "wide:n66", "plan:spend")
-    assert found.values.tolist() == [[69.5, 66.0, 2.0], [69.0, 66.0, 2.0]]
-    assert found.flags.tolist() == [DEFAULTED, MISSING | DEFAULTED]
+    training = store.training_set(both, spine)
+    assert training.names == ("wide:n69", "wide:n66", "plan:spend")
+    assert training.values.tolist() == [[69.5, 66.0, 2.0], [69.0, 66.0, 2.0]]
+    assert training.flags.tolist() == [DEFAULTED, MISSING | DEFAULTED]
 
 
-def test_a_spine_must_name_the_views_entities(tmp_path: Path) -> None:
-    """The wrong entity, the wrong count, an id that cannot be."""
+def test_offline_refuses_a_spine_that_does_not_fit(tmp_path: Path) -> None:
+    """The entity is absent, the lengths differ, or an id is empty."""
     store = OfflineStore(tmp_path)
-    one = np.array([1])
+    instant = np.array([1])
     with pytest.raises(SourceError, match=r"keyed by \['subscriber'\]"):
-        store.training_set(contract(), Spine(ids={"customer": ["S1"]}, as_of_ms=one))
+        store.training_set(plan_contract(), Spine(ids={"customer": ["S1"]}, as_of_ms=instant))
     with pytest.raises(SourceError, match="1 instants"):
-        store.training_set(contract(), Spine(ids={"subscriber": ["S1", "S2"]}, as_of_ms=one))
+        store.training_set(
+            plan_contract(), Spine(ids={"subscriber": ["S1", "S2"]}, as_of_ms=instant)
+        )
     with pytest.raises(EntityIdError, match="0 bytes"):
-        store.training_set(contract(), spine_of(("", 1)))
+        store.training_set(plan_contract(), spine_of(("", 1)))
 
 
-def test_the_digest_names_the_data(tmp_path: Path) -> None:
-    """The same rows have the same digest anywhere; one more row has another."""
+def test_offline_digest_identifies_the_data(tmp_path: Path) -> None:
+    """Equal rows give equal digests in two stores. One more row changes the digest."""
     stores = [OfflineStore(tmp_path / name) for name in ("a", "b")]
     for store in stores:
-        store.append_pushed(VIEW, [row("S1", 10), row("S2", 10)], created_ms=10)
+        store.append_pushed(VIEW, [plan_row("S1", 10), plan_row("S2", 10)], created_ms=10)
     first, second = (store.digest([VIEW]) for store in stores)
     assert first == second
-    stores[1].append_pushed(VIEW, [row("S1", 11)], created_ms=11)
+    stores[1].append_pushed(VIEW, [plan_row("S1", 11)], created_ms=11)
     assert stores[1].digest([VIEW]) != first
 
 
-def test_ingests_at_once_keep_all_and_leave_no_parts(tmp_path: Path) -> None:
-    """The number of a file is taken by a link that cannot replace another's."""
+def test_offline_ingests_take_the_next_free_number(tmp_path: Path) -> None:
+    """A number that another process has taken is skipped, and no temporary file is left."""
     store = OfflineStore(tmp_path)
-    first = store.append_pushed(VIEW, [row("S1", 10)], created_ms=10)
+    first = store.append_pushed(VIEW, [plan_row("S1", 10)], created_ms=10)
     ahead = first.path.with_name("000003.parquet")
     ahead.write_bytes(first.path.read_bytes())
-    paths = [store.append_pushed(VIEW, [row("S1", 10)], created_ms=10).path.name for _ in range(2)]
+    paths = [
+        store.append_pushed(VIEW, [plan_row("S1", 10)], created_ms=10).path.name for _ in range(2)
+    ]
     assert paths == ["000004.parquet", "000005.parquet"]
     assert not list(tmp_path.rglob("*.part"))
 
@@ -208,44 +222,46 @@ STORED = st.lists(st.tuples(st.sampled_from(["S1", "S2"]), TIMES, TIMES), max_si
 
 @examples(75)
 @given(ingests=st.lists(STORED, max_size=3), ttl=st.integers(1, 8))
-def test_the_join_is_the_rule_read_row_by_row(
+def test_offline_join_equals_a_brute_force_join(
     tmp_path_factory: pytest.TempPathFactory,
     ingests: list[list[tuple[str, int, int]]],
     ttl: int,
 ) -> None:
-    """Against brute force: newest event, then created last, then ingested last."""
+    """Of equal newest events the one created last counts, then the one ingested last."""
     view = plan_view(ttl_ms=ttl)
     store = OfflineStore(tmp_path_factory.mktemp("offline"))
     order: list[tuple[str, int, int, int]] = []
     for rows in ingests:
         for created in sorted({created for _, _, created in rows}):
-            together = [(who, event) for who, event, known in rows if known == created]
-            numbers = range(len(order), len(order) + len(together))
-            order += [(*pair, created, n) for pair, n in zip(together, numbers, strict=True)]
-            pushed = [row(*pair, float(n)) for pair, n in zip(together, numbers, strict=True)]
+            known_together = [(entity, event) for entity, event, known in rows if known == created]
+            numbers = range(len(order), len(order) + len(known_together))
+            order += [(*pair, created, n) for pair, n in zip(known_together, numbers, strict=True)]
+            pushed = [
+                plan_row(*pair, float(n)) for pair, n in zip(known_together, numbers, strict=True)
+            ]
             store.append_pushed(view, pushed, created_ms=created)
-    questions = [(subscriber, instant) for subscriber in ("S1", "S2") for instant in range(14)]
-    found = store.training_set(contract(view), spine_of(*questions))
-    for place, (subscriber, instant) in enumerate(questions):
+    spine_rows = [(subscriber, instant) for subscriber in ("S1", "S2") for instant in range(14)]
+    training = store.training_set(plan_contract(view), spine_of(*spine_rows))
+    for index, (subscriber, instant) in enumerate(spine_rows):
         known = [
             (event, created, number)
-            for who, event, created, number in order
-            if who == subscriber and event <= instant and created <= instant
+            for entity, event, created, number in order
+            if entity == subscriber and event <= instant and created <= instant
         ]
         expected, flags = 10.5, MISSING | DEFAULTED
         if known and instant - max(known)[0] <= ttl:
             expected, flags = float(max(known)[2]), 0
         elif known and instant - max(known)[0] <= 2 * ttl:
             flags = STALE | DEFAULTED
-        assert (found.values[place, 0], found.flags[place]) == (expected, flags)
+        assert (training.values[index, 0], training.flags[index]) == (expected, flags)
 
 
-def test_no_questions_and_no_views_are_fine(tmp_path: Path) -> None:
-    """A spine of nobody; a model that reads request inputs alone."""
+def test_offline_training_set_may_be_empty(tmp_path: Path) -> None:
+    """A spine may be empty, and a model may read request inputs alone."""
     store = OfflineStore(tmp_path)
-    store.append_pushed(VIEW, [row("S1", 10)], created_ms=10)
-    nobody = Spine(ids={"subscriber": []}, as_of_ms=np.empty(0, dtype=np.int64))
-    assert store.training_set(contract(), nobody).values.shape == (0, 1)
+    store.append_pushed(VIEW, [plan_row("S1", 10)], created_ms=10)
+    empty = Spine(ids={"subscriber": []}, as_of_ms=np.empty(0, dtype=np.int64))
+    assert store.training_set(plan_contract(), empty).values.shape == (0, 1)
     plain = ModelContract(entities=("subscriber",), inputs=(RequestInput(name="budget"),))
-    found = store.training_set(plain, spine_of(("S1", 20)))
-    assert (found.values.shape, found.names, found.flags.tolist()) == ((1, 0), (), [0])
+    training = store.training_set(plain, spine_of(("S1", 20)))
+    assert (training.values.shape, training.names, training.flags.tolist()) == ((1, 0), (), [0])

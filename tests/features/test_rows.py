@@ -1,4 +1,4 @@
-"""Rows: what was packed is what is decoded, bit for bit; anything else is missing, and counted."""
+"""Tests of stored rows: packed rows are decoded bit for bit, and anything else is missing."""
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ VALID = np.ones((3, 3), dtype=np.bool_)
 WIDTHS = [1, 19, 64, 65, 130]
 
 
-def packed(age_ms: int = 0) -> list[bytes]:
-    """Three whole rows of one age."""
+def packed_rows(age_ms: int = 0) -> list[bytes]:
+    """Three valid rows of one age."""
     return ROWS.pack(IDS, np.full(3, NOW_MS - age_ms), VALUES, VALID)
 
 
@@ -31,8 +31,8 @@ def packed(age_ms: int = 0) -> list[bytes]:
     ),
     st.data(),
 )
-def test_rows_come_back_bit_for_bit(bits: np.ndarray, data: st.DataObject) -> None:
-    """Any float32, NaN payloads included; any validity; one word of it or three."""
+def test_rows_are_decoded_bit_for_bit(bits: np.ndarray, data: st.DataObject) -> None:
+    """Any float32 is kept, including NaN payloads, with one to three validity words."""
     count, width = bits.shape
     rows = ViewRows(wide_view(width))
     valid = data.draw(hnp.arrays(np.bool_, bits.shape))
@@ -50,8 +50,8 @@ def test_rows_come_back_bit_for_bit(bits: np.ndarray, data: st.DataObject) -> No
     assert (valid_flags(valid_words(valid), width) == valid).all()
 
 
-def test_a_key_names_entity_view_and_definition() -> None:
-    """The braces are literal: a Cluster keeps what is known of one entity on one node."""
+def test_store_key_names_entity_view_and_definition() -> None:
+    """The braces are literal: a Cluster keeps the rows of an entity on one node."""
     view = plan_view()
     assert ROWS.store_key(b"S1") == f"{{S1}}:plan@{view.view_hash[:16]}".encode()
     assert ROWS.store_keys(IDS) == [ROWS.store_key(entity_id) for entity_id in IDS]
@@ -67,18 +67,18 @@ def test_a_key_names_entity_view_and_definition() -> None:
         (2 * DAY_MS + 1, MISSING | DEFAULTED),
     ],
 )
-def test_age_decides_at_the_millisecond(age_ms: int, flag: int) -> None:
-    """From the future and up to the TTL fresh, then stale, after two TTLs as if never written."""
-    decoded = ROWS.decode(packed(age_ms), HASHES, NOW_MS)
+def test_decoded_row_becomes_stale_one_millisecond_after_its_ttl(age_ms: int, flag: int) -> None:
+    """A row from the future is fresh. After two TTLs a row counts as never written."""
+    decoded = ROWS.decode(packed_rows(age_ms), HASHES, NOW_MS)
     expected = ROWS.default_rows(3).values if flag else VALUES
     assert decoded.flags.tolist() == [flag] * 3
     assert decoded.values.tobytes() == expected.tobytes()
     assert decoded.broken == 0
 
 
-def test_a_missing_row_is_all_defaults() -> None:
-    """And its neighbours are untouched."""
-    first, _, third = packed()
+def test_decoded_missing_row_has_the_defaults() -> None:
+    """The rows beside it are not affected."""
+    first, _, third = packed_rows()
     decoded = ROWS.decode([first, None, third], HASHES, NOW_MS)
     assert decoded.flags.tolist() == [0, MISSING | DEFAULTED, 0]
     assert decoded.values[1, :2].tolist() == [3.0, 10.5]
@@ -87,19 +87,19 @@ def test_a_missing_row_is_all_defaults() -> None:
     assert decoded.broken == 0
 
 
-def test_wrong_lengths_that_add_up_do_not_scramble_the_others() -> None:
-    """One byte short and one byte long is as many bytes as two whole rows."""
-    first, second, third = packed()
+def test_decode_replaces_values_of_a_wrong_length() -> None:
+    """Two values, one byte short and one byte long, have together the length of two rows."""
+    first, second, third = packed_rows()
     decoded = ROWS.decode([first[:-1], second + b"x", third], HASHES, NOW_MS)
     assert decoded.broken == 2
     assert decoded.flags.tolist() == [MISSING | DEFAULTED] * 2 + [0]
     assert decoded.values[2].tobytes() == VALUES[2].tobytes()
 
 
-def test_another_entitys_or_views_row_is_broken_not_served() -> None:
+def test_decode_counts_rows_of_other_entities_and_views_as_broken() -> None:
     """A cache that mixes up keys, or a writer with another definition, is counted."""
     other = ViewRows(plan_view(ttl_ms=DAY_MS + 1)).pack(IDS, np.full(3, NOW_MS), VALUES, VALID)
-    first, second, _ = packed()
+    first, second, _ = packed_rows()
     decoded = ROWS.decode([second, first, other[2]], HASHES, NOW_MS)
     assert decoded.broken == 3
     assert decoded.flags.tolist() == [MISSING | DEFAULTED] * 3
@@ -108,29 +108,29 @@ def test_another_entitys_or_views_row_is_broken_not_served() -> None:
 
 @examples(100)
 @given(st.lists(st.one_of(st.none(), st.binary(max_size=60)), min_size=3, max_size=3))
-def test_garbage_is_never_served(replies: list[bytes | None]) -> None:
-    """No bytes make decode raise or pass for a row."""
+def test_decode_never_serves_garbage(replies: list[bytes | None]) -> None:
+    """Random bytes never make decode raise, and are never taken for a row."""
     decoded = ROWS.decode(replies, HASHES, NOW_MS)
     assert decoded.broken == sum(reply is not None for reply in replies)
     assert decoded.values.tobytes() == ROWS.default_rows(3).values.tobytes()
 
 
-def test_no_rows_are_no_rows() -> None:
-    """An empty batch has a shape too."""
+def test_rows_may_be_empty() -> None:
+    """An empty batch has a shape as well."""
     assert ROWS.decode([], id_hashes([]), NOW_MS).values.shape == (0, 3)
     assert ROWS.pack([], np.empty(0, np.int64), np.empty((0, 3), np.float32), VALID[:0]) == []
 
 
-def test_defaults_stand_for_a_store_that_is_away() -> None:
-    """All missing, none broken."""
+def test_default_rows_are_missing_and_not_broken() -> None:
+    """Models score with them while the store does not answer."""
     decoded = ROWS.default_rows(2)
     assert decoded.flags.tolist() == [MISSING | DEFAULTED] * 2
     assert decoded.values[:, :2].tolist() == [[3.0, 10.5]] * 2
     assert decoded.broken == 0
 
 
-def test_pack_refuses_what_it_cannot_keep() -> None:
-    """Shapes that disagree; event times before 1970 or past 2**53."""
+def test_pack_refuses_wrong_shapes_and_event_times() -> None:
+    """Event times must be in 1970 or later and below 2**53 ms."""
     with pytest.raises(ValueError, match=r"3 ids came with values \(2, 3\)"):
         ROWS.pack(IDS, np.full(3, NOW_MS), VALUES[:2], VALID)
     for instant in (-1, 2**53):

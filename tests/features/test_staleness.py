@@ -1,4 +1,4 @@
-"""The one staleness rule reads the same in Python, numpy and SQL."""
+"""Tests that the staleness rule is the same in Python, numpy and SQL."""
 
 import duckdb
 import numpy as np
@@ -12,8 +12,8 @@ TTL = st.integers(1, 2**50)
 AGES = st.lists(st.integers(-(2**52), 2**52), max_size=50)
 
 
-def test_a_row_lives_through_its_ttl() -> None:
-    """Fresh at exactly the TTL, stale 1 ms later; a row from the future is fresh."""
+def test_row_is_fresh_at_exactly_its_ttl() -> None:
+    """It is stale 1 ms later. A row from the future is fresh."""
     assert not is_stale(1_000, 1_000)
     assert is_stale(1_001, 1_000)
     assert not is_stale(-5, 1_000)
@@ -21,15 +21,15 @@ def test_a_row_lives_through_its_ttl() -> None:
 
 @examples(8)
 @given(AGES, TTL)
-def test_sql_and_numpy_agree(ages: list[int], ttl: int) -> None:
-    """The offline join's text and the online read's function are one comparison."""
+def test_staleness_is_equal_in_sql_and_numpy(ages: list[int], ttl: int) -> None:
+    """The condition of the offline join and the function of the online read agree."""
     ages = [*ages, ttl, ttl + 1, 2 * ttl, 2 * ttl + 1]
     column = np.array(ages, dtype=np.int64)
     rows = ", ".join(f"({age}::BIGINT)" for age in ages)
     with duckdb.connect() as connection:
         sql = connection.execute(
             f"SELECT {stale_sql('age', ttl)} AS stale, {forgotten_sql('age', ttl)} AS forgotten "
-            f"FROM (VALUES {rows}) asked(age)"
+            f"FROM (VALUES {rows}) ages(age)"
         ).fetchnumpy()
     assert sql["stale"].tolist() == is_stale(column, ttl).tolist()
     assert sql["stale"].tolist() == [is_stale(age, ttl) for age in ages]

@@ -1,4 +1,4 @@
-"""Committed bytes: what any reader or writer in any language must agree on."""
+"""Tests of the committed byte vectors, which readers and writers in any language must match."""
 
 import json
 from pathlib import Path
@@ -19,8 +19,8 @@ HASHED = json.loads((VECTORS / "contract_hashes.json").read_text())
 
 
 @pytest.mark.parametrize("case", STORED, ids=lambda case: str(case["definition"]["name"]))
-def test_rows_and_keys_are_these_bytes(case: dict[str, Any]) -> None:
-    """Written so, and read back so, one by one and all at once."""
+def test_rows_and_keys_have_the_bytes_of_the_vectors(case: dict[str, Any]) -> None:
+    """Rows are packed to these bytes, and decoded from them."""
     view = View.from_definition(case["definition"])
     rows = ViewRows(view)
     ids = [join_ids([check_entity_id(item) for item in row["ids"]]) for row in case["rows"]]
@@ -31,21 +31,21 @@ def test_rows_and_keys_are_these_bytes(case: dict[str, Any]) -> None:
 
     assert [key.hex() for key in rows.store_keys(ids)] == [row["key_hex"] for row in case["rows"]]
     assert rows.pack(ids, events, values, valid) == stored
-    for place, value in enumerate(stored):
-        read = rows.decode([value], id_hashes(ids[place : place + 1]), int(events[place]))
-        assert read.values.tobytes() == values[place].tobytes()
-        assert read.flags.tolist() == [0 if valid[place].all() else DEFAULTED]
+    for index, value in enumerate(stored):
+        decoded = rows.decode([value], id_hashes(ids[index : index + 1]), int(events[index]))
+        assert decoded.values.tobytes() == values[index].tobytes()
+        assert decoded.flags.tolist() == [0 if valid[index].all() else DEFAULTED]
 
 
 @pytest.mark.parametrize("case", HASHED["contracts"])
-def test_contracts_have_these_hashes(case: dict[str, Any]) -> None:
-    """view_hash, model_contract, input_contract, guard; and contract.json rebuilds itself."""
+def test_contracts_have_the_hashes_of_the_vectors(case: dict[str, Any]) -> None:
+    """All hashes and the guard fit, and contract.json is rebuilt from the contract."""
     contract = ModelContract.from_definition(case["contract"])
     assert json.loads(json.dumps(contract.definition())) == case["contract"]
     assert contract.guard == case["guard"]
 
 
 @pytest.mark.parametrize("case", HASHED["canonical"])
-def test_canonical_json_is_this_text(case: dict[str, Any]) -> None:
-    """Sorted, without blanks, whole floats as integers."""
+def test_canonical_json_has_the_text_of_the_vectors(case: dict[str, Any]) -> None:
+    """Keys are sorted, there are no blanks, and integral floats are integers."""
     assert canonical_json(case["value"]).decode() == case["text"]

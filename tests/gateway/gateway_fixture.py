@@ -1,4 +1,7 @@
-"""A gateway in this process: the real door, core, ONNX and gRPC; only the journal is remembered."""
+"""A gateway in the test's process: real server, pipeline, ONNX Runtime and gRPC.
+
+Only the journals are kept in memory. The parts are wired as a worker wires them (gateway.build).
+"""
 
 import asyncio
 import logging
@@ -10,30 +13,21 @@ from pathlib import Path
 import grpc
 
 from features.online.reader import OnlineReader
+from gateway.build import ServingParts, Surroundings, build_serving_parts
 from gateway.clock import SystemClock
-from gateway.fault_log import InternalErrorLog
-from gateway.methods.describe_model import DescribeModelService
+from gateway.internal_error_log import InternalErrorLog
 from gateway.methods.idempotency_keys import IdempotencyKeys
-from gateway.methods.open_inference_metadata import OpenInferenceService
-from gateway.methods.report_outcome import ReportOutcomeService
 from gateway.models.executor import ModelExecutor
 from gateway.models.loader import verify_and_open
 from gateway.models.routes import LoadedVersion, RouteTable, build_routes
-from gateway.predict.batch import PredictionIdWriter, WorkerIdentity
-from gateway.predict.dispatch import Dispatcher
 from gateway.predict.feature_lookup import OnlineStore
-from gateway.predict.pipeline import PredictPipeline
-from gateway.predict.single_call import SingleCallPath
 from gateway.settings import Settings
-from gateway.shadow.shadow_process import shadow_limits_of
-from gateway.shadow.shadows import Shadows
-from gateway.status import Refusal
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.outcome_windows import OutcomeWindows
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.windows import Windows
-from gateway.transport.grpcio.server import UnaryMethod
-from gateway.transport.server import IngressServer, create_server
+from gateway.transport.server import IngressServer
+from gateway.worker_identity import WorkerIdentity
 from protos import window_pb2
 from protos.predict_pb2 import PredictReply, PredictRequest, Row
 from registry.bundle import seal_files
@@ -42,43 +36,75 @@ from registry.types import Deployment
 KEY = bytes(range(32))
 SALT = bytes(range(16))
 DEFAULT_INGRESS = "grpcio"
-"""Which door houses have; conftest.py runs each test with both."""
+"""The ingress of gateway fixtures. conftest.py runs each test with both."""
 
 
 @dataclass
 class MemoryJournal:
-    """A journal that remembers; same calls as journal.writer.Writer."""
+    """A journal in memory, with the methods of journal.writer.JournalAppender."""
 
     records: list[bytes] = field(default_factory=list)
     healthy: bool = True
 
     def append(self, payload: bytes) -> None:
-        """Keep it."""
+        """Keep the record."""
         self.records.append(payload)
 
     async def append_durably(self, payload: bytes) -> None:
-        """Keep it."""
+        """Keep the record."""
         self.records.append(payload)
 
 
 @dataclass
 class GatewayFixture:
-    """What a test may look at."""
+    """A gateway that serves, and what a test may look at."""
 
     port: int
     channel: grpc.aio.Channel
-    ingress_server: IngressServer
-    routes: RouteTable
-    windows: Windows
-    outcome_windows: OutcomeWindows
-    recorder: Recorder
-    metrics: Metrics
+    parts: ServingParts
     served: MemoryJournal
     outcomes: MemoryJournal
     faults: list[str]
-    refusals: list[tuple[str, Refusal]]
+    """Texts of the internal errors that were logged."""
     guards: list[window_pb2.HardGuard]
     settings: Settings
+
+    @property
+    def ingress_server(self) -> IngressServer:
+        """The server under test."""
+        return self.parts.server
+
+    @property
+    def routes(self) -> RouteTable:
+        """The routes of every model."""
+        return self.parts.route_table
+
+    @property
+    def windows(self) -> Windows:
+        """The open windows."""
+        return self.parts.windows
+
+    @property
+    def outcome_windows(self) -> OutcomeWindows:
+        """The open windows of outcomes."""
+        return self.parts.outcome_windows
+
+    @property
+    def recorder(self) -> Recorder:
+        """The recorder."""
+        return self.parts.recorder
+
+    @property
+    def metrics(self) -> Metrics:
+        """The metrics."""
+        return self.parts.metrics
+
+    def refusals(self) -> dict[tuple[str, str], int]:
+        """Return (model, code) -> calls that the server refused itself."""
+        counted = self.metrics.snapshot().get("turnout_refusals", [])
+        return {
+            (model, code): calls for (model, code, reason), calls in counted if reason == "ingress"
+        }
 
     async def predict(
         self, request: PredictRequest | bytes, within_s: float | None = 5.0
@@ -134,63 +160,50 @@ async def gateway_fixture(
     single_calls: bool = True,
     unix: str = "",
 ) -> AsyncIterator[GatewayFixture]:
-    """Serve *deployment* over *versions* (label to unsigned files) on a free port, and at *unix*.
+    """Serve *deployment* over *versions* (label to unsigned files) on a free port.
 
-    others  more models beside it, each with its own versions and deployment.
-    lone    whether calls that are alone may be answered without columns.
+    others        more models beside it, each with its own versions and deployment.
+    single_calls  False sends single calls through batches, too.
+    unix          path of a Unix socket to listen on as well.
     """
     settings = replace(settings or Settings(), ingress=DEFAULT_INGRESS)
-    clock, faults, refused, guards = SystemClock(), list[str](), list[tuple[str, Refusal]](), []
-    deployed, windows, metrics, fault_log = (
-        RouteTable(),
-        Windows(),
-        Metrics(),
-        RecordedFaults(faults),
+    faults, guards = list[str](), list[window_pb2.HardGuard]()
+    served, outcomes = MemoryJournal(), MemoryJournal()
+    around = Surroundings(
+        settings=settings,
+        identity=WorkerIdentity("test", 0, 7, KEY),
+        clock=SystemClock(),
+        error_log=RecordedFaults(faults),
+        store=store,
+        served_journal=served,
+        outcome_journal=outcomes,
+        idempotency_keys=IdempotencyKeys(Path("nowhere"), 7, settings.outcome_keys_max),
+        on_guard=guards.append,
+        is_serving=lambda: True,
     )
-    waiting, bounds = settings.shadow_rows_waiting_max, shadow_limits_of(settings)
-    shadows = Shadows(windows, clock, waiting, bounds, guards.append, metrics)
-    served, outcomes, outcome_windows = MemoryJournal(), MemoryJournal(), OutcomeWindows()
-    methods = _methods(deployed, outcomes, outcome_windows, metrics, settings)
-    noted = lambda model, refusal, count: refused.extend([(model, refusal)] * count)  # noqa: E731
-    door = create_server(settings, clock, fault_log, noted, methods)
-    aside = Recorder(windows, metrics, shadows, served, clock, guards.append)
-    core = _build_pipeline(
-        door, deployed, store, aside, settings, fault_log, single_calls=single_calls
-    )
-    lanes: list[ModelExecutor] = []
+    parts = build_serving_parts(around, single_calls=single_calls)
+    # Load every model and listen.
+    executors: list[ModelExecutor] = []
     for files, plan in [(versions, deployment), *others]:
         loaded = await _load_versions(files, plan.model)
-        lanes += [version.executor for version in loaded.values()]
-        deployed.swap(build_routes(plan, loaded, settings))
-    door.configure({routes.model: routes.shape for routes in deployed.all()})
-    port = await door.listen("127.0.0.1", 0, unix)
-    await door.show_health({"": True, **dict.fromkeys((r.model for r in deployed.all()), True)})
-    running = asyncio.create_task(core.run())
+        executors += [version.executor for version in loaded.values()]
+        parts.route_table.swap(build_routes(plan, loaded, settings))
+    models = {routes.model: routes.shape for routes in parts.route_table.all()}
+    parts.server.configure(models)
+    parts.metrics.set_models(list(models))
+    port = await parts.server.listen("127.0.0.1", 0, unix)
+    await parts.server.show_health({"": True, **dict.fromkeys(models, True)})
+    running = asyncio.create_task(parts.pipeline.run())
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield GatewayFixture(
-                port,
-                channel,
-                door,
-                deployed,
-                windows,
-                outcome_windows,
-                aside,
-                metrics,
-                served,
-                outcomes,
-                faults,
-                refused,
-                guards,
-                settings,
-            )
+            yield GatewayFixture(port, channel, parts, served, outcomes, faults, guards, settings)
     finally:
-        await door.close(1.0)
-        await core.wait_finished()
+        await parts.server.close(1.0)
+        await parts.pipeline.wait_finished()
         running.cancel()
-        await shadows.wait_closed()
-        for lane in lanes:
-            lane.close()
+        await parts.shadows.wait_closed()
+        for executor in executors:
+            executor.close()
 
 
 async def _load_versions(
@@ -201,49 +214,6 @@ async def _load_versions(
         sealed = seal_files(files, model=model, author="dana", created_unix_ms=1)
         loaded[label] = await asyncio.to_thread(verify_and_open, label, sealed, None, None)
     return loaded
-
-
-def _build_pipeline(
-    door: IngressServer,
-    deployed: RouteTable,
-    store: OnlineStore | None,
-    recorder: Recorder,
-    settings: Settings,
-    faults: InternalErrorLog,
-    *,
-    single_calls: bool,
-) -> PredictPipeline:
-    """What scores behind a door; with *lone*, also what answers single calls."""
-    clock, ids = SystemClock(), PredictionIdWriter(WorkerIdentity("test", 0, 7, KEY))
-    if single_calls:
-        door.single_call = SingleCallPath(deployed, store, ids, recorder, clock, settings)
-    arms = Dispatcher(door, ids, recorder, clock, faults)
-    return PredictPipeline(door, deployed, store, arms, recorder, clock, settings, faults)
-
-
-def _methods(
-    deployed: RouteTable,
-    tape: MemoryJournal,
-    windows: OutcomeWindows,
-    metrics: Metrics,
-    settings: Settings,
-) -> dict[str, UnaryMethod]:
-    reports = ReportOutcomeService(
-        deployed,
-        tape,
-        IdempotencyKeys(Path("nowhere"), 7, settings.outcome_keys_max),
-        SystemClock(),
-        lambda: KEY,
-        metrics.count_outcome,
-        settings.outcome_late_days,
-        windows.record_outcome,
-    )
-    every = (
-        DescribeModelService(deployed),
-        reports,
-        OpenInferenceService(deployed, lambda: True, "0.0"),
-    )
-    return {path: method for one in every for path, method in one.methods().items()}
 
 
 def predict_request(

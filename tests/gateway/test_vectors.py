@@ -31,31 +31,31 @@ SHAPE = ModelShape(
 LIMITS = DecodeLimits(**COLUMNS["limits"])
 
 
-def test_calls_become_the_committed_columns() -> None:
-    """Four messages that waited together, laid out as one batch."""
-    intake = CallQueue(Admission(1_000, 100, 100))
-    for place, call in enumerate(COLUMNS["calls"]):
+def test_call_queue_returns_the_committed_columns() -> None:
+    """Four messages that wait together become one batch."""
+    queue = CallQueue(Admission(1_000, 100, 100))
+    for index, call in enumerate(COLUMNS["calls"]):
         decoded = decode_predict(
             parse_predict(bytes.fromhex(call["message"])), {"nba": SHAPE}, LIMITS
         )
-        intake.admit(decoded, arrived_ns=1_000 + place, deadline_ns=10**9 + place)
-    taken = intake.pop_calls(256)
-    assert taken is not None
+        queue.admit(decoded, arrived_ns=1_000 + index, deadline_ns=10**9 + index)
+    batch = queue.pop_calls(256)
+    assert batch is not None
 
     expected = dict(COLUMNS["columns"])
     inputs = np.frombuffer(bytes.fromhex(expected.pop("inputs_f32_le")), "<f4")
-    assert taken.inputs.tobytes() == inputs.tobytes()
+    assert batch.inputs.tobytes() == inputs.tobytes()
     for name in ("sticky", "request_ids", "entity_ids"):
-        assert getattr(taken, name).hex() == expected.pop(name), name
-    assert [list(pin) for pin in taken.pins] == expected.pop("pins")
-    assert taken.model == expected.pop("model")
+        assert getattr(batch, name).hex() == expected.pop(name), name
+    assert [list(pin) for pin in batch.pins] == expected.pop("pins")
+    assert batch.model == expected.pop("model")
     for name, column in expected.items():
-        assert getattr(taken, name).tolist() == column, name
+        assert getattr(batch, name).tolist() == column, name
 
 
 @pytest.mark.parametrize("bad", COLUMNS["refused"], ids=lambda bad: bad["why"])
-def test_bad_messages_get_the_committed_code(bad: dict[str, Any]) -> None:
-    """The same code at either door."""
+def test_decode_predict_refuses_bad_messages_with_the_committed_code(bad: dict[str, Any]) -> None:
+    """The native decoder is tested with the same vectors."""
     with pytest.raises(RefusedError) as refused:
         decode_predict(parse_predict(bytes.fromhex(bad["message"])), {"nba": SHAPE}, LIMITS)
     assert int(refused.value.refusal.code) == bad["code"]
@@ -66,16 +66,16 @@ def test_bad_messages_get_the_committed_code(bad: dict[str, Any]) -> None:
     [("window_bytes", WindowBatch), ("deployment", Deployment)],
     ids=["window", "deployment"],
 )
-def test_a_message_reads_and_writes_the_committed_bytes(name: str, kind: type[Message]) -> None:
-    """Field numbers and types stay: old bytes mean what they meant."""
+def test_proto_message_reads_and_writes_the_committed_bytes(name: str, kind: type[Message]) -> None:
+    """Field numbers and types stay, so that old bytes keep their meaning."""
     vector = json.loads((VECTORS / f"{name}.json").read_text(encoding="utf-8"))
     message = kind.FromString(bytes.fromhex(vector["bytes"]))
     assert MessageToDict(message) == vector["says"]
     assert message.SerializeToString(deterministic=True).hex() == vector["bytes"]
 
 
-def test_a_deployment_survives_our_own_type() -> None:
-    """Message to dataclass and back: nothing lost."""
+def test_registry_deployment_round_trips_the_proto_message() -> None:
+    """Nothing is lost from message to dataclass and back."""
     vector = json.loads((VECTORS / "deployment.json").read_text(encoding="utf-8"))
     message = Deployment.FromString(bytes.fromhex(vector["bytes"]))
     assert types.Deployment.from_proto(message).to_proto() == message

@@ -1,1 +1,1 @@
-"""The house rules that a machine can keep, so that reviews need not."""
+"""Rules about the code itself. CONTRIBUTING.md says what each means and how to mend a breach."""

@@ -1,4 +1,4 @@
-"""Every number an operator may set, and every number that bounds them, is on one page."""
+"""docs/limits.md lists every setting of the gateway and the constants beside them."""
 
 import importlib
 import json
@@ -12,15 +12,15 @@ PAGE = (REPOSITORY / "docs" / "limits.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| `([\w.]+)` \| `([^`]*)` \| (.*) \|$", re.MULTILINE)
 
 
-def written(heading: str) -> dict[str, tuple[str, str]]:
+def rows_below(heading: str) -> dict[str, tuple[str, str]]:
     """Return name -> (value, reason) of the tables under *heading*."""
     section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     return {name: (value, reason) for name, value, reason in ROW.findall(section)}
 
 
-def test_every_setting_of_the_gateway_is_on_the_page_with_its_default() -> None:
-    """A setting nobody can look up is a setting nobody dares to change."""
-    rows = written("Gateway")
+def test_limits_page_has_every_setting_with_its_default() -> None:
+    """Each setting has a row with its default, as JSON, and a reason."""
+    rows = rows_below("Gateway")
     fail_on_breaches(
         [
             f"docs/limits.md needs a row: | `{item.name}` | `{json.dumps(item.default)}` | why |"
@@ -29,26 +29,29 @@ def test_every_setting_of_the_gateway_is_on_the_page_with_its_default() -> None:
         ]
     )
     fail_on_breaches(
-        [f"{name} is a setting no more" for name in rows.keys() - Settings.__annotations__]
+        [
+            f"{name} is no setting any more: delete its row"
+            for name in rows.keys() - Settings.__annotations__
+        ]
     )
     fail_on_breaches(
         [f"{name} has no reason" for name, (_, reason) in rows.items() if not reason.strip()]
     )
 
 
-def test_the_constants_on_the_page_are_those_of_the_code() -> None:
+def test_limits_page_has_the_constants_of_the_code() -> None:
     """`supervision.slots.HELLO_MS_MAX` means gateway.supervision.slots.HELLO_MS_MAX."""
-    rows = written("Fixed in the code")
+    rows = rows_below("Fixed in the code")
     assert len(rows) > 10
-    stands = {
+    values = {
         name: json.dumps(getattr(importlib.import_module(f"gateway.{module}"), constant))
         for name in rows
         for module, constant in [name.rsplit(".", 1)]
     }
     fail_on_breaches(
         [
-            f"docs/limits.md says {name} is {value}; the code says {stands[name]}"
+            f"docs/limits.md says {name} is {value}; the code says {values[name]}"
             for name, (value, _) in rows.items()
-            if stands[name] != value
+            if values[name] != value
         ]
     )

@@ -1,4 +1,4 @@
-"""docs/reliability.md names a test for each case, or says why there is none; each test exists."""
+"""docs/reliability.md has a row for each case, and the tests that it names exist."""
 
 import re
 
@@ -11,13 +11,13 @@ CASES = {"C": 26, "D": 10, "M": 14, "P": 11, "T": 4}
 MEASURED = re.compile(r"`(benchmarks/[\w/]+\.py)`")
 
 
-def test_every_case_has_its_row() -> None:
+def test_reliability_page_has_every_case_in_order() -> None:
     """C1 to C26, D1 to D10, M1 to M14, P1 to P11, T1 to T4, once each, in order."""
     expected = [f"{kind}{number}" for kind, last in CASES.items() for number in range(1, last + 1)]
     assert [case for case, _ in ROW.findall(PAGE)] == expected
 
 
-def test_every_case_is_tested_or_says_why_not() -> None:
+def test_reliability_case_names_a_test_or_says_why_not() -> None:
     """A row without a test names what measures it, or says: not yet."""
     fail_on_breaches(
         [
@@ -28,8 +28,8 @@ def test_every_case_is_tested_or_says_why_not() -> None:
     )
 
 
-def test_every_test_that_is_named_exists() -> None:
-    """Renamed or removed tests take their promise with them: say so here."""
+def test_reliability_page_names_tests_that_exist() -> None:
+    """A test that was renamed or removed leaves its row without proof."""
     named = sorted(set(TEST.findall(PAGE)))
     assert len(named) > 50
     fail_on_breaches(
@@ -43,5 +43,5 @@ def test_every_test_that_is_named_exists() -> None:
 
 
 def _text(path: str) -> str:
-    place = REPOSITORY / path
-    return place.read_text(encoding="utf-8") if place.exists() else ""
+    file = REPOSITORY / path
+    return file.read_text(encoding="utf-8") if file.exists() else ""

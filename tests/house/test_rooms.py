@@ -1,4 +1,4 @@
-"""Who may import whom: one way, through the doors, as DESIGN section 2 draws it."""
+"""Imports between rooms go one way, and enter the registry by its public modules."""
 
 import importlib
 import subprocess
@@ -9,58 +9,57 @@ import pytest
 
 from tests.house.sources import (
     CLIENT_FOLDER,
+    EVERYWHERE,
     FOLDERS,
     MAY_IMPORT,
     REPOSITORY,
     ROOMS,
     fail_on_breaches,
-    imports,
-    location,
-    sources,
+    source_files,
 )
 
-REGISTRY_DOORS = ("registry.client", "registry.bundle", "registry.types")
-TURNOUT_DOORS = (*REGISTRY_DOORS, "registry.api.server")
+REGISTRY_PUBLIC = ("registry.client", "registry.bundle", "registry.types")
+PUBLIC_TO_TURNOUT = (*REGISTRY_PUBLIC, "registry.api.server")
 """turnout starts the control process, so it may also import what serves, but never the storage."""
 
 
-def test_a_room_imports_only_the_rooms_below_it() -> None:
-    """Rooms side by side meet in the registry and in protos, and nowhere else."""
+def test_room_imports_only_rooms_below_it() -> None:
+    """Rooms beside each other share the rooms below them and import nothing of each other."""
     fail_on_breaches(
         [
-            f"{location(path, line)}: {room} may not import {name}"
+            f"{file.shown}:{line}: {room} may not import {name}; docs/house.md has the rooms' order"
             for room, folder in FOLDERS.items()
-            for _, path in sources(folder)
-            for line, name in imports(path)
+            for file in source_files(folder)
+            for line, name in file.imports
             if (other := name.split(".")[0]) in {*MAY_IMPORT, "benchmarks", "tests"}
             and other not in MAY_IMPORT[room] | {room}
         ]
     )
 
 
-def test_the_registry_is_entered_by_its_three_doors() -> None:
-    """Other rooms import registry.client, .bundle and .types; storage and rules stay inside."""
+def test_registry_is_imported_through_its_public_modules() -> None:
+    """Other rooms import registry.client, .bundle and .types, never its storage and rules."""
     fail_on_breaches(
         [
-            f"{location(path, line)}: {name} is not one of the registry's doors {doors}"
-            for room, path in sources(*ROOMS)
-            if room != "registry"
-            for doors in [TURNOUT_DOORS if room == "turnout" else REGISTRY_DOORS]
-            for line, name in imports(path)
+            f"{file.shown}:{line}: {name} is not a public module of the registry {public}"
+            for file in source_files(*ROOMS)
+            if file.folder != "registry"
+            for public in [PUBLIC_TO_TURNOUT if file.folder == "turnout" else REGISTRY_PUBLIC]
+            for line, name in file.imports
             if name.split(".")[0] == "registry"
-            and not any(f"{name}.".startswith(f"{door}.") for door in doors)
+            and not any(f"{name}.".startswith(f"{module}.") for module in public)
         ]
     )
 
 
-def test_only_the_gateway_knows_the_native_front_door() -> None:
-    """turnout_ingress is optional; one room decides whether it is there."""
+def test_native_library_is_imported_by_the_gateway_only() -> None:
+    """turnout_ingress is optional, so one room decides whether to use it."""
     fail_on_breaches(
         [
-            f"{location(path, line)}: only gateway imports turnout_ingress"
-            for room, path in sources(*ROOMS)
-            if room != "gateway"
-            for line, name in imports(path)
+            f"{file.shown}:{line}: only gateway imports turnout_ingress"
+            for file in source_files(*ROOMS)
+            if file.folder != "gateway"
+            for line, name in file.imports
             if name.split(".")[0] == "turnout_ingress"
         ]
     )
@@ -70,9 +69,9 @@ def test_imports_are_absolute() -> None:
     """A reader sees from the line alone where a name lives."""
     fail_on_breaches(
         [
-            f"{location(path, line)}: write the whole name instead of {name!r}"
-            for _, path in sources(*ROOMS, CLIENT_FOLDER, "tests", "benchmarks")
-            for line, name in imports(path)
+            f"{file.shown}:{line}: write the full name instead of {name!r}"
+            for file in source_files(*EVERYWHERE)
+            for line, name in file.imports
             if name.startswith(".")
         ]
     )
@@ -81,34 +80,34 @@ def test_imports_are_absolute() -> None:
 def loaded_by(module: str) -> set[str]:
     """Return the top-level names in sys.modules after a fresh interpreter imported *module*."""
     program = f"import {module}, sys; print(*{{name.split('.')[0] for name in sys.modules}})"
-    done = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
-    return set(done.stdout.split())
+    return set(finished.stdout.split())
 
 
 @pytest.mark.walk
 @pytest.mark.parametrize("module", ["gateway.supervision.supervisor", "gateway.__main__"])
-def test_the_supervisor_never_loads_grpc(module: str) -> None:
-    """A process that execs workers must not hold grpc's threads (grpc#13873, #43055)."""
+def test_supervisor_never_loads_grpc(module: str) -> None:
+    """A process that starts workers must not run grpc's threads (grpc#13873, #43055)."""
     assert "grpc" not in loaded_by(module)
 
 
 @pytest.mark.parametrize("room", FOLDERS)
-def test_our_room_is_not_shadowed(room: str) -> None:
-    """Another distribution's `features` in site-packages would win over ours, silently."""
+def test_room_is_not_shadowed_by_another_package(room: str) -> None:
+    """A package named `features` in site-packages could be imported instead of the room."""
     module = importlib.import_module(room)
     assert Path(str(module.__file__)).parent == REPOSITORY / FOLDERS[room]
 
 
-def test_the_client_imports_grpc_protobuf_and_numpy_alone() -> None:
-    """Whoever installs the client gets grpcio and protobuf; numpy is optional."""
+def test_client_imports_only_grpc_protobuf_and_numpy() -> None:
+    """The client depends on grpcio and protobuf, and numpy is optional."""
     allowed = {*sys.stdlib_module_names, "turnout_client", "grpc", "google", "numpy"}
     fail_on_breaches(
         [
-            f"{location(path, line)}: turnout_client may not import {name}"
-            for _, path in sources(CLIENT_FOLDER)
-            for line, name in imports(path)
+            f"{file.shown}:{line}: turnout_client may not import {name}"
+            for file in source_files(CLIENT_FOLDER)
+            for line, name in file.imports
             if name.split(".")[0] not in allowed
         ]
     )

@@ -1,43 +1,34 @@
-"""What Rust files look like: the same bounds as Python's, and nothing unsafe outside of sys/."""
+"""Rust files: where `unsafe` may be, what doc comments say, and clippy, rustfmt and cargo test."""
 
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.house.sources import REPOSITORY, fail_on_breaches, location
-from tests.house.test_shape import FILE_LINES_MAX
-
-WRITTEN = sorted(
-    path
-    for crate in ("ingress", "benchmarks/loadgen")
-    for path in (REPOSITORY / crate).rglob("*.rs")
-    if "target" not in path.parts
+from tests.house.known import Breach, fail_on_new_breaches
+from tests.house.sources import (
+    REPOSITORY,
+    RUST_CRATES,
+    RUST_FILES,
+    docstring_fault,
+    fail_on_breaches,
 )
+
 SYS = REPOSITORY / "ingress" / "src" / "sys"
 UNSAFE = re.compile(r"^(?!\s*//).*\bunsafe\b")
+DOC_COMMENT = re.compile(r"^\s*//[/!] ?(.*)$")
 
 
-def test_a_rust_file_fits_the_eye() -> None:
-    """400 lines a file here too."""
-    assert len(WRITTEN) > 20
-    fail_on_breaches(
-        [
-            f"{location(path)}: {lines} lines, {FILE_LINES_MAX} at most"
-            for path in WRITTEN
-            if (lines := path.read_text(encoding="utf-8").count("\n")) > FILE_LINES_MAX
-        ]
-    )
-
-
-def test_unsafe_is_in_one_folder() -> None:
+def test_rust_unsafe_code_is_in_one_folder() -> None:
     """`unsafe` in ingress/src/sys/ alone, each block beside its reason; clippy looks at those."""
     fail_on_breaches(
         [
-            f"{location(path, number)}: unsafe outside of ingress/src/sys"
-            for path in WRITTEN
+            f"{path.relative_to(REPOSITORY)}:{number}: unsafe outside of ingress/src/sys"
+            for path in RUST_FILES
             if SYS not in path.parents
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
             if UNSAFE.match(line)
@@ -45,6 +36,67 @@ def test_unsafe_is_in_one_folder() -> None:
     )
     lints = (REPOSITORY / "ingress" / "Cargo.toml").read_text(encoding="utf-8")
     assert 'undocumented_unsafe_blocks = "warn"' in lints
+
+
+def test_rust_doc_comment_says_something() -> None:
+    """Each block of `///` or `//!` is held to the rule for Python's docstrings."""
+    assert len(RUST_FILES) > 20
+    fail_on_new_breaches(
+        "doc comments",
+        (
+            Breach(crate, f"{path.relative_to(REPOSITORY)}:{line}: {text[:60]!r}: {fault}")
+            for crate in RUST_CRATES
+            for path in RUST_FILES
+            if (REPOSITORY / crate) in path.parents
+            for line, text in _doc_comments(path)
+            if (fault := docstring_fault(text))
+        ),
+    )
+
+
+def _doc_comments(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line, text) of each block of doc comments in *path*."""
+    block: list[str] = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate([*lines, ""], start=1):
+        found = DOC_COMMENT.match(line)
+        if found:
+            block.append(found[1])
+        elif block:
+            yield number - len(block), "\n".join(block).strip()
+            block = []
+
+
+IMPORTS = {
+    "sys": {"sys"},
+    "calls": {"sys", "calls"},
+    "accel": {"sys", "calls", "accel"},
+    "http2": {"sys", "calls", "http2"},
+    "io_thread": {"sys", "calls", "http2", "io_thread"},
+    "python": {"sys", "calls", "accel", "http2", "io_thread", "python"},
+}
+"""Each folder of ingress/src, and the folders that it may import."""
+
+CRATE_IMPORT = re.compile(r"\bcrate::(\w+)")
+
+
+def test_rust_folders_import_in_one_direction() -> None:
+    """A folder of ingress/src imports only the folders that IMPORTS gives it."""
+    fail_on_new_breaches(
+        "imports of Rust folders",
+        (
+            Breach(
+                folder,
+                f"{path.relative_to(REPOSITORY)}:{number}: {folder} may import {sorted(allowed)}, "
+                f"not {imported}",
+            )
+            for folder, allowed in IMPORTS.items()
+            for path in sorted((REPOSITORY / "ingress" / "src" / folder).rglob("*.rs"))
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+            for imported in CRATE_IMPORT.findall(line)
+            if imported not in allowed
+        ),
+    )
 
 
 @pytest.mark.nightly  # the first time builds every crate: a minute
@@ -58,15 +110,15 @@ def test_unsafe_is_in_one_folder() -> None:
     ],
     ids=lambda command: command[0],
 )
-def test_the_native_door_is_clean(command: list[str]) -> None:
-    """Clippy and rustfmt have nothing to say; its own tests pass."""
-    done = subprocess.run(
+def test_native_library_passes_its_own_checks(command: list[str]) -> None:
+    """Clippy and rustfmt find nothing, and cargo test passes."""
+    finished = subprocess.run(
         ["cargo", *command],
         cwd=REPOSITORY / "ingress",
         env={**os.environ, "CARGO_TARGET_DIR": str(REPOSITORY / "target" / "ingress")},
         capture_output=True,
         text=True,
     )
-    if "no such command" in done.stderr:
+    if "no such command" in finished.stderr:
         pytest.skip(f"cargo {command[0]} is not installed")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert finished.returncode == 0, finished.stdout + finished.stderr

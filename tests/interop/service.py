@@ -14,7 +14,7 @@ from grpc_tools import protoc
 
 from gateway.clock import SystemClock
 from gateway.errors import SettingsError
-from gateway.fault_log import InternalErrorLog
+from gateway.internal_error_log import InternalErrorLog
 from gateway.native_library import load_native_library
 from gateway.settings import Settings
 from gateway.status import Refusal

@@ -1,4 +1,4 @@
-"""A real registry on 127.0.0.1 with a few people, for tests that walk through gRPC."""
+"""A real registry on 127.0.0.1 with three clients, for tests through gRPC."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ POLICY = "ab" * 32
 
 @dataclass
 class RegistryFixture:
-    """ann writes versions, bob approves, cleo operates."""
+    """The clients of three people: ann registers versions, bob approves them, cleo operates."""
 
     address: str
     ann: RegistryClient
@@ -28,15 +28,15 @@ class RegistryFixture:
     cleo: RegistryClient
 
     async def register(self, number: int = 1, model: str = "churn") -> pb.Version:
-        """The *number*-th version of a model, by ann: each has weights of its own."""
+        """Register the *number*-th version of a model as ann. Each number has other weights."""
         files = tiny_files(model, weights=linear_weights(3) * number)
         return await self.ann.register(model, files)
 
     async def report_ready(
         self, *versions: pb.Version, slot: int = 0, refused: tuple[str, ...] = ()
     ) -> None:
-        """One worker says that it holds *versions*; refuses those labelled so."""
-        held = [
+        """Report *versions* as loaded by one worker, except the labels in *refused*."""
+        loads = [
             pb.VersionLoad(
                 model=version.model,
                 version=version.label,
@@ -46,29 +46,31 @@ class RegistryFixture:
             )
             for version in versions
         ]
-        await self.cleo.report_state(pb.GatewayState(gateway="g", slot=slot, boot_id=7, loads=held))
+        await self.cleo.report_state(
+            pb.GatewayState(gateway="g", slot=slot, boot_id=7, loads=loads)
+        )
 
     async def approve(self, version: pb.Version, policy: str = "careful") -> pb.Approval:
-        """Bob's approval."""
+        """Approve a version as bob."""
         digest = "" if policy == "initial" else POLICY
         return await self.bob.approve(
             version.model, version.label, policy, digest, "", "the card was read"
         )
 
     async def put_in_production(self) -> tuple[pb.Version, Deployment]:
-        """Version 1 of churn, deployed as everybody must: ready, approved, compare-and-set."""
+        """Deploy version 1 of churn through all gates; return the version and the deployment."""
         version = await self.register()
         await self.ann.set_status("churn", version.label, pb.STAGING, "it was tried")
         await self.report_ready(version)
         approval = await self.approve(version, "initial")
-        held = await self.cleo.deployment("churn")
+        current = await self.cleo.deployment("churn")
         return version, await self.cleo.deploy(
-            replace(held, production=version.label, approval_id=approval.id, why="the first one")
+            replace(current, production=version.label, approval_id=approval.id, why="the first one")
         )
 
 
 def run_walk(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run it; no walk here may take longer than 20 s."""
+    """Run the coroutine for at most 20 s."""
     asyncio.run(asyncio.wait_for(coroutine, 20))
 
 
@@ -81,10 +83,10 @@ async def registry_fixture(
     address = f"127.0.0.1:{server.port}"
     try:
         async with AsyncExitStack() as stack:
-            people = [
+            clients = [
                 await stack.enter_async_context(RegistryClient(address, name))
                 for name in ("ann", "bob", "cleo")
             ]
-            yield RegistryFixture(address, *people)
+            yield RegistryFixture(address, *clients)
     finally:
         await server.stop()

@@ -1,4 +1,4 @@
-"""docs/governance.md says what the code does: its tables are held against the tables here."""
+"""Tests that docs/governance.md says what the code does."""
 
 import re
 from pathlib import Path
@@ -13,36 +13,36 @@ from registry.types import Deployment
 PAGE = (Path(__file__).parents[2] / "docs" / "governance.md").read_text()
 
 
-def rows(heading: str) -> list[list[str]]:
-    """The cells of the table whose first column is headed so."""
+def table_rows(heading: str) -> list[list[str]]:
+    """The cells of the table on the page with this heading of the first column."""
     table = PAGE[PAGE.index(f"| {heading} |") :].split("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in table]
 
 
-def test_the_page_names_every_role_and_no_other() -> None:
-    """A new role needs a line for the people it is given to."""
-    assert {row[0] for row in rows("role")} == ROLES
+def test_governance_page_names_every_role() -> None:
+    """A new role needs a line on the page."""
+    assert {row[0] for row in table_rows("role")} == ROLES
 
 
-def test_the_page_shows_every_step_a_version_may_take() -> None:
-    """Status by status, as in lifecycle.ALLOWED_STEPS."""
-    shown = {(before, to) for cells, to, _ in rows("from") for before in cells.split(", ")}
+def test_governance_page_shows_every_step_of_a_status() -> None:
+    """The page has the same steps as lifecycle.ALLOWED_STEPS."""
+    shown = {(before, to) for cells, to, _ in table_rows("from") for before in cells.split(", ")}
 
     assert shown == {(STATUS_NAMES[before], STATUS_NAMES[to]) for before, to in ALLOWED_STEPS}
 
 
 @pytest.mark.parametrize("role", ["approver", "operator", "controller"])
-def test_what_the_page_says_of_deploying_holds(role: str) -> None:
-    """Approvers approve and do not deploy; operators and controllers deploy and do not approve."""
-    said = next(cells[1] for cells in rows("role") if cells[0] == role)
+def test_governance_page_says_which_roles_deploy_and_approve(role: str) -> None:
+    """Approvers approve and do not deploy. Operators and controllers deploy and do not approve."""
+    text = next(cells[1] for cells in table_rows("role") if cells[0] == role)
 
-    assert ("deploy" in said) == (role in RULES["Deploy"].roles)
-    assert ("approve" in said) == (role in RULES["Approve"].roles)
+    assert ("deploy" in text) == (role in RULES["Deploy"].roles)
+    assert ("approve" in text) == (role in RULES["Approve"].roles)
 
 
-def test_the_page_finds_the_glass_by_the_words_of_the_history() -> None:
-    """The snippet greps for them."""
-    wish = DeployCommand(
+def test_governance_page_searches_for_the_action_of_break_glass() -> None:
+    """The page's command searches for the text that the history has."""
+    command = DeployCommand(
         deployment=Deployment("m"),
         lease_token=0,
         policy_digest="",
@@ -50,5 +50,5 @@ def test_the_page_finds_the_glass_by_the_words_of_the_history() -> None:
         break_glass=True,
     )
 
-    assert wish.action in PAGE
+    assert command.action in PAGE
     assert re.search(r'grep "BREAK GLASS"', PAGE)

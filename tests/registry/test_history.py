@@ -1,4 +1,4 @@
-"""Whatever is done to the history is found, and the first broken entry is named."""
+"""Tests of verify_chain: every manipulation is found, and the first broken entry is named."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ Entries = list[pb.HistoryEntry]
 
 
 def signed_chain(length: int = 6) -> tuple[Entries, pb.SignedHead]:
-    """A sound history, signed."""
+    """A valid history of *length* entries with its signed head."""
     entries: Entries = []
     previous = FIRST_PREVIOUS_DIGEST
     for seq in range(1, length + 1):
@@ -27,7 +27,7 @@ def signed_chain(length: int = 6) -> tuple[Entries, pb.SignedHead]:
 
 
 def signed_head(seq: int, digest: bytes, key: Ed25519PrivateKey = KEY) -> pb.SignedHead:
-    """A head."""
+    """A head of this entry, signed by *key*."""
     return pb.SignedHead(
         seq=seq,
         digest=digest,
@@ -37,64 +37,64 @@ def signed_head(seq: int, digest: bytes, key: Ed25519PrivateKey = KEY) -> pb.Sig
 
 
 def edit(entries: Entries) -> None:
-    """Another reason for the third."""
+    """Change the reason of the third entry."""
     entries[2].reason = "no reason"
 
 
 def edit_and_hash(entries: Entries) -> None:
-    """The same, with a digest to match: only its successor knows."""
+    """Change the third entry and its digest. Only the fourth entry shows it."""
     edit(entries)
     entries[2].digest = entry_digest(entries[2])
 
 
 def edit_and_hash_last(entries: Entries) -> None:
-    """The newest: only the head knows."""
+    """Change the newest entry and its digest. Only the head shows it."""
     entries[-1].reason = "no reason"
     entries[-1].digest = entry_digest(entries[-1])
 
 
 def delete(entries: Entries) -> None:
-    """The third is gone."""
+    """Delete the third entry."""
     del entries[2]
 
 
 def delete_and_renumber(entries: Entries) -> None:
-    """The third is gone, and those after it moved up."""
+    """Delete the third entry and renumber the others."""
     del entries[2]
     for seq, entry in enumerate(entries, start=1):
         entry.seq = seq
 
 
 def swap(entries: Entries) -> None:
-    """Third and fourth change places."""
+    """Swap the third and the fourth entry."""
     entries[2], entries[3] = entries[3], entries[2]
 
 
 def swap_numbers(entries: Entries) -> None:
-    """And take each other's numbers."""
+    """Swap the third and the fourth entry and their numbers."""
     swap(entries)
     entries[2].seq, entries[3].seq = 3, 4
 
 
 def double(entries: Entries) -> None:
-    """The third stands twice."""
+    """Insert the third entry twice."""
     entries.insert(3, entries[2])
 
 
 def truncate(entries: Entries) -> None:
-    """The newest two never happened."""
+    """Delete the two newest entries."""
     del entries[-2:]
 
 
 def append(entries: Entries) -> None:
-    """One more, well linked, and not under the head."""
+    """Append a chained entry that the head does not cover."""
     entry = pb.HistoryEntry(seq=7, actor="eve", previous=entries[-1].digest)
     entry.digest = entry_digest(entry)
     entries.append(entry)
 
 
 @pytest.mark.parametrize(
-    ("harm", "seq", "words"),
+    ("manipulate", "seq", "message"),
     [
         (edit, 3, "was edited"),
         (edit_and_hash, 3, "was replaced"),
@@ -105,41 +105,41 @@ def append(entries: Entries) -> None:
         (swap_numbers, 3, "was edited"),
         (double, 3, "the order was changed"),
         (truncate, 5, "is missing: the signed head is entry 6"),
-        (append, 7, "stands after the signed head"),
+        (append, 7, "comes after the signed head"),
         (list.clear, 1, "is missing"),
     ],
 )
-def test_harm_is_found_and_the_first_broken_entry_named(
-    harm: Callable[[Entries], None], seq: int, words: str
+def test_verify_chain_names_the_first_broken_entry(
+    manipulate: Callable[[Entries], None], seq: int, message: str
 ) -> None:
-    """Edited, replaced, deleted, renumbered, reordered, doubled, cut off, put in, emptied."""
+    """Each kind of manipulation is tried."""
     entries, head = signed_chain()
     assert verify_chain(entries, head, PUBLIC) is None
 
-    harm(entries)
+    manipulate(entries)
     broken = verify_chain(entries, head, PUBLIC)
 
     assert broken is not None
-    assert (broken.seq, words in broken.problem) == (seq, True), broken
+    assert (broken.seq, message in broken.problem) == (seq, True), broken
 
 
-def test_a_head_by_another_key_or_over_another_entry_is_found() -> None:
-    """Whoever can write the database cannot sign."""
+def test_verify_chain_refuses_a_head_of_another_key_or_entry() -> None:
+    """An attacker who can write to the database cannot sign."""
     entries, head = signed_chain()
-    stranger = Ed25519PrivateKey.from_private_bytes(bytes(32))
-    forged = signed_head(6, head.digest, stranger)
-    lying = signed_head(6, head.digest, stranger)
+    other_key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    forged = signed_head(6, head.digest, other_key)
+    lying = signed_head(6, head.digest, other_key)
     lying.public_key = PUBLIC
-    moved = pb.SignedHead()
-    moved.CopyFrom(head)
-    moved.seq = 5
+    renumbered = pb.SignedHead()
+    renumbered.CopyFrom(head)
+    renumbered.seq = 5
 
-    for wrong in (forged, lying, moved, pb.SignedHead()):
+    for wrong in (forged, lying, renumbered, pb.SignedHead()):
         assert verify_chain(entries, wrong, PUBLIC) is not None
 
 
-def test_part_of_a_history_is_proved_from_an_entry_already_known() -> None:
-    """The newest three, after a third one that was proved before."""
+def test_verify_chain_checks_part_of_a_history() -> None:
+    """The newest three entries are checked after a known third entry."""
     entries, head = signed_chain()
 
     known = (3, entries[2].digest)
@@ -147,6 +147,6 @@ def test_part_of_a_history_is_proved_from_an_entry_already_known() -> None:
     assert verify_chain(entries[4:], head, PUBLIC, after=known) is not None
 
 
-def test_a_registry_in_which_nothing_happened_is_sound() -> None:
-    """No entries, no head."""
+def test_verify_chain_accepts_an_empty_history() -> None:
+    """There are no entries and no head."""
     assert verify_chain([], pb.SignedHead(), PUBLIC) is None

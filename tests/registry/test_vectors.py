@@ -1,4 +1,4 @@
-"""The committed vectors that every implementation, in any language, must meet."""
+"""Tests of the committed vectors, which implementations in any language must match."""
 
 import json
 from pathlib import Path
@@ -16,14 +16,14 @@ from registry.types import evidence_key, holdout_bucket, shadow_bucket, split_bu
 VECTORS = Path(__file__).parents[1] / "vectors"
 
 
-def vectors(name: str) -> dict[str, Any]:
-    """One committed file."""
+def read_vectors(name: str) -> dict[str, Any]:
+    """The content of one vector file."""
     return dict(json.loads((VECTORS / f"{name}.json").read_text()))
 
 
-def test_split_shadow_holdout_and_evidence_hashes() -> None:
+def test_split_hashes_have_the_values_of_the_vectors() -> None:
     """Empty, UTF-8 and 1 kB keys under three salts."""
-    cases = vectors("split_hashes")["cases"]
+    cases = read_vectors("split_hashes")["cases"]
     for case in cases:
         salt, key = bytes.fromhex(case["salt"]), bytes.fromhex(case["key"])
         version = bytes.fromhex(case["version_id"])
@@ -34,9 +34,9 @@ def test_split_shadow_holdout_and_evidence_hashes() -> None:
     assert {0, 1_000} <= {len(case["key"]) // 2 // 1_000 * 1_000 for case in cases}
 
 
-def test_prediction_ids_are_written_and_read() -> None:
-    """Byte for byte, from the smallest to the largest of every field."""
-    stored = vectors("prediction_id")
+def test_prediction_ids_have_the_bytes_of_the_vectors() -> None:
+    """Fields have their smallest and their largest values."""
+    stored = read_vectors("prediction_id")
     key = bytes.fromhex(stored["key"])
     for case in stored["cases"]:
         written = prediction_id.write_prediction_id(
@@ -53,14 +53,14 @@ def test_prediction_ids_are_written_and_read() -> None:
         )
         assert written.hex() == case["id"]
 
-        found = prediction_id.read_prediction_id(bytes.fromhex(case["id"]), key)
-        assert (found.role, found.holdout) == (case["role"], case["holdout"])
-        assert found.revision == int(case["revision"])
+        parsed = prediction_id.read_prediction_id(bytes.fromhex(case["id"]), key)
+        assert (parsed.role, parsed.holdout) == (case["role"], case["holdout"])
+        assert parsed.revision == int(case["revision"])
 
 
-def test_a_manifest_its_id_and_its_signature() -> None:
-    """The same files sealed here are the same version as anywhere."""
-    stored = vectors("manifest")
+def test_manifest_and_signature_have_the_bytes_of_the_vectors() -> None:
+    """The same files give the same manifest and signature."""
+    stored = read_vectors("manifest")
     files = {name: bytes.fromhex(content) for name, content in stored["files"].items()}
     sealed = seal_files(
         files,
@@ -76,9 +76,9 @@ def test_a_manifest_its_id_and_its_signature() -> None:
     check_signature({**sealed, "signature.json": signature}, bytes.fromhex(stored["public_key"]))
 
 
-def test_history_entries_and_their_head() -> None:
-    """Each entry's digest is that of the very text written beside it."""
-    stored = vectors("history")
+def test_history_entries_have_the_digests_of_the_vectors() -> None:
+    """The chain of the entries and its head are valid."""
+    stored = read_vectors("history")
     hexed = ("previous", "digest", "signature", "public_key")
     entries = []
     for item in stored["entries"]:

@@ -11,8 +11,9 @@ from registry.types import (
     RegistryUnavailableError,
     RevisionConflictError,
 )
+from rollout.lifecycle.clock import ClockReading
 from rollout.lifecycle.deploy import RolloutSpec
-from rollout.lifecycle.rollout import ClockReading, Rollout
+from rollout.lifecycle.rollout import Rollout
 from rollout.policy.policy import CanaryStep, GoodOutcome, Policy, ShadowStage
 from rollout.policy.stages import StagePosition
 

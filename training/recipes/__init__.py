@@ -1,1 +1,1 @@
-"""One file a model: its recipe in each of its settings, from one definition."""
+"""The recipes of the demo's models, one file for each model."""

@@ -1,14 +1,15 @@
-"""Who will leave: IBM Telco churn, in two settings that share everything but what they should not.
+"""Churn: which customers will leave, on the IBM Telco table, in two settings.
 
-`champion` is last year's model: four facts about a bill, a straight line. `candidate` is a
-hundred small trees over all 19 features. On the same 2,130 held-out customers the candidate's AUC
-is .03 higher, with an interval well above zero.
+`champion` stands for last year's model, a logistic regression on four features. `candidate` is a
+hundred small trees on all 19 features. On the same 2,130 held-out customers the candidate's AUC is
+.03 higher, and the 95 % interval of the difference is well above 0.
 """
 
 from typing import Literal
 
 from features.contract import ModelContract, ViewUse
 from features.sources import telco
+from features.sources.public_tables import ENTITY
 from training.labels import Labels
 from training.recipe import Learner, Recipe
 
@@ -22,7 +23,7 @@ _FEATURES: dict[Setting, tuple[str, ...]] = {
 }
 _LEARNERS: dict[Setting, Learner] = {
     "champion": Learner(kind="logistic", parameters={"max_iter": 500}, scaling="standard"),
-    # Small leaves and a low rate: .850 AUC, where 31 leaves at the default rate give .835.
+    # AUC .850. scikit-learn's defaults, 31 leaves and a learning rate of .1, give .835.
     "candidate": Learner(
         kind="boosting",
         parameters={"max_iter": 100, "learning_rate": 0.06, "max_leaf_nodes": 8},
@@ -31,12 +32,12 @@ _LEARNERS: dict[Setting, Learner] = {
 
 
 def recipe(setting: Setting) -> Recipe:
-    """Return the churn recipe in one of SETTINGS."""
+    """Return the churn recipe in the given setting."""
     return Recipe(
         model=MODEL,
         setting=setting,
         contract=ModelContract(
-            entities=(telco.ENTITY,),
+            entities=(ENTITY,),
             views=(ViewUse(view=telco.churn_profile, features=_FEATURES[setting]),),
             outputs=("churned",),
         ),
@@ -47,11 +48,9 @@ def recipe(setting: Setting) -> Recipe:
 
 
 def labels(*, now_ms: int) -> Labels:
-    """What became of the 7,043 real customers, asked as of *now_ms* (Unix ms).
+    """Return the labels of the 7,043 real customers as of *now_ms*, Unix ms.
 
     Raises SourceError when the `data` extra is not installed.
     """
-    known = telco.churn_labels(now_ms=now_ms)
-    return Labels(
-        ids={telco.ENTITY: known.subscribers}, as_of_ms=known.as_of_ms, positive=known.churned
-    )
+    churn = telco.churn_labels(now_ms=now_ms)
+    return Labels(ids={ENTITY: churn.subscribers}, as_of_ms=churn.as_of_ms, positive=churn.churned)

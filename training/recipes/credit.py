@@ -1,8 +1,8 @@
-"""Whose loan will go bad: 13 facts, 28 in 100 did."""
+"""Credit scoring: which loans will go bad. 28 % of the loans in the table did."""
 
 from features.contract import ModelContract, ViewUse
 from features.sources import credit
-from features.sources.telco import ENTITY
+from features.sources.public_tables import ENTITY
 from training.labels import Labels
 from training.recipe import Learner, Recipe
 
@@ -11,7 +11,7 @@ SETTINGS = ("candidate",)
 
 
 def recipe(setting: str = "candidate") -> Recipe:
-    """Return the credit recipe: all 13 features."""
+    """Return the credit recipe, which uses all 13 features."""
     names = tuple(feature.name for feature in credit.credit_profile.features)
     return Recipe(
         model=MODEL,
@@ -30,6 +30,9 @@ def recipe(setting: str = "candidate") -> Recipe:
 
 
 def labels(*, now_ms: int) -> Labels:
-    """Which loans went bad, asked as of *now_ms* (Unix ms). SourceError without `data`."""
-    known = credit.credit_labels(now_ms=now_ms)
-    return Labels(ids={ENTITY: known.subscribers}, as_of_ms=known.as_of_ms, positive=known.bad)
+    """Return the labels of the 4,454 real loans as of *now_ms*, Unix ms.
+
+    Raises SourceError when the `data` extra is not installed.
+    """
+    loans = credit.credit_labels(now_ms=now_ms)
+    return Labels(ids={ENTITY: loans.subscribers}, as_of_ms=loans.as_of_ms, positive=loans.bad)

@@ -1,8 +1,11 @@
-"""Who will buy: the caravan policy, which 6 in 100 bought. Rare, so it decides at 1 in 10."""
+"""Propensity: which customers will buy the caravan policy. 6 % of the customers in the table did.
+
+The label is rare, so the decision threshold is .1.
+"""
 
 from features.contract import ModelContract, ViewUse
 from features.sources import caravan
-from features.sources.telco import ENTITY
+from features.sources.public_tables import ENTITY
 from training.labels import Labels
 from training.recipe import GateSettings, Learner, Recipe
 
@@ -11,7 +14,7 @@ SETTINGS = ("candidate",)
 
 
 def recipe(setting: str = "candidate") -> Recipe:
-    """Return the propensity recipe: small, slow trees, for 85 features overfit soon."""
+    """Return the propensity recipe. Its trees are small and learn slowly against overfitting."""
     names = tuple(feature.name for feature in caravan.caravan_profile.features)
     return Recipe(
         model=MODEL,
@@ -37,6 +40,11 @@ def recipe(setting: str = "candidate") -> Recipe:
 
 
 def labels(*, now_ms: int) -> Labels:
-    """Who bought, asked as of *now_ms* (Unix ms). Raises SourceError without the `data` extra."""
-    known = caravan.caravan_labels(now_ms=now_ms)
-    return Labels(ids={ENTITY: known.subscribers}, as_of_ms=known.as_of_ms, positive=known.bought)
+    """Return the labels of the 5,822 real customers as of *now_ms*, Unix ms.
+
+    Raises SourceError when the `data` extra is not installed.
+    """
+    buyers = caravan.caravan_labels(now_ms=now_ms)
+    return Labels(
+        ids={ENTITY: buyers.subscribers}, as_of_ms=buyers.as_of_ms, positive=buyers.bought
+    )

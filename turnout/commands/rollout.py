@@ -10,7 +10,6 @@ import typer
 from rich.live import Live
 
 from protos import rollout_pb2
-from rollout.api.evidence_plot import draw_evidence_plot
 from turnout.cli import clients
 from turnout.cli.arguments import Model, PolicyName, Reason
 from turnout.cli.context import CommandContext
@@ -21,7 +20,7 @@ from turnout.commands.rollout_actions import (
 )
 from turnout.commands.simulate import simulate
 from turnout.views.json_values import message_to_json
-from turnout.views.pictures import write_picture
+from turnout.views.pictures import write_evidence_plot
 from turnout.views.rollout_view import FINAL_STAGE_VALUES, policies_table, stage_name, status_view
 from turnout.views.terminal import terminal, text_table
 
@@ -107,7 +106,7 @@ def explain(
 
     explanation = asyncio.run(fetch_explanation(context, model))
     if png is not None:
-        write_picture(draw_evidence_plot(explanation), png)
+        write_evidence_plot(explanation, png)
     terminal(context.json).result(message_to_json(explanation), explanation.text)
 
 

@@ -8,14 +8,13 @@ from typing import Annotated
 import typer
 
 from protos import rollout_pb2
-from rollout.api.evidence_plot import draw_evidence_plot
 from rollout.errors import PolicyError
 from rollout.policy import policy_files
 from turnout.cli import clients
 from turnout.cli.arguments import Model, PolicyName, Reason
 from turnout.cli.context import CommandContext
 from turnout.views.json_values import message_to_json
-from turnout.views.pictures import write_picture
+from turnout.views.pictures import write_evidence_plot
 from turnout.views.rollout_view import policies_table, status_view
 from turnout.views.terminal import terminal
 
@@ -72,10 +71,10 @@ def plot(
 ) -> None:
     """Plot each metric's evidence over time against its threshold."""
     context: CommandContext = ctx.obj
-    picture = draw_evidence_plot(asyncio.run(fetch_explanation(context, model)))
+    explanation = asyncio.run(fetch_explanation(context, model))
     files = [file for file in (svg, png) if file is not None] or [Path("evidence.svg")]
     for file in files:
-        write_picture(picture, file)
+        write_evidence_plot(explanation, file)
     names = [str(file) for file in files]
     terminal(context.json).result({"files": names}, f"Written: {', '.join(names)}")
 

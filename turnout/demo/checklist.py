@@ -27,7 +27,7 @@ class Step:
     progress: float = 0.0
     """0 to 1; stays 0 where there is no measure of progress."""
     began: float = 0.0
-    """Monotonic, s."""
+    """When the step began, by the monotonic clock, in seconds."""
     took_s: float = 0.0
 
 

@@ -33,7 +33,7 @@ class BadVersionResult:
     name: str
     """A key of version_acts.BAD_VERSION_POLICIES."""
     version: str
-    """Its label."""
+    """The label of the bad version."""
     status: rollout_pb2.RolloutStatus
     """The last status of its rollout."""
     customers_failed: int

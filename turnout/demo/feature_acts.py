@@ -10,6 +10,7 @@ from features.contract import ModelContract, ViewUse
 from features.materialise import materialise
 from features.offline import OfflineStore, Spine, TrainingSet
 from features.sources import telco
+from features.sources.public_tables import ENTITY, subscriber_ids
 from features.views import View
 from turnout.cli.online_rows import read_online_rows
 from turnout.demo.checklist import Step, require
@@ -74,9 +75,9 @@ def _sample_ids(context: DemoContext) -> list[str]:
     rng = np.random.default_rng(context.now_ms)
     count = min(SAMPLE_ROWS, context.subscribers)
     drawn = rng.choice(context.subscribers, size=count, replace=False)
-    return [telco.subscriber_ids(1, first)[0] for first in sorted(drawn.tolist())]
+    return [subscriber_ids(1, first)[0] for first in sorted(drawn.tolist())]
 
 
 def _read_as_of(store: OfflineStore, ids: list[str], now_ms: int) -> TrainingSet:
-    spine = Spine(ids={telco.ENTITY: ids}, as_of_ms=np.full(len(ids), now_ms, dtype=np.int64))
+    spine = Spine(ids={ENTITY: ids}, as_of_ms=np.full(len(ids), now_ms, dtype=np.int64))
     return store.training_set(ALL_FEATURES, spine)

@@ -38,7 +38,7 @@ class CallCounts:
     """Counts of the calls so far."""
 
     began: float
-    """Monotonic, s."""
+    """Start of the counts, by the event loop's clock, in seconds."""
     sent: int = 0
     answered: int = 0
     failed: Counter[str] = field(default_factory=Counter)

@@ -163,7 +163,7 @@ class LocalSystem:
             "folder": str(self._plan.folder / "gateway"),
             "host": host,
             "port": int(port),
-            "observe_port": int(self._observe_address.rpartition(":")[2]),
+            "metrics_port": int(self._observe_address.rpartition(":")[2]),
             "registry": self._control,
             "redis_url": self._store,
             "window_sinks": [self._control],

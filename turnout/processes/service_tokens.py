@@ -10,7 +10,7 @@ from host.files import replace_file
 from turnout.errors import OperatorError
 
 TOKEN_OWNERS = {"controller": "rollout", "gateway": "gateway"}
-"""Actor by role."""
+"""The actor's name for each role that a service token has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,195 +1,197 @@
-//! The client's end of one HTTP/2 connection, without I/O: what to send, what came.
+//! The client's side of one HTTP/2 connection, without I/O: what to send, and what arrived.
 
-mod hearing;
+mod receive;
 #[cfg(test)]
 mod tests;
 
-use crate::bodies::Bodies;
+use crate::frame_writer::FrameWriter;
 use crate::frames;
-use crate::hpack::Ending;
-use crate::open_calls::{Lane, OpenCalls};
-use crate::outgoing::Outgoing;
-use crate::tally::{self, Tally, Times};
+use crate::hpack::Trailers;
+use crate::open_calls::{MessageStream, OpenCalls};
+use crate::protobuf::write_bytes;
+use crate::requests::Requests;
+use crate::results::{self, Results};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
-/// What every connection of a run has in common.
+/// What is the same for every call of a run.
 #[derive(Debug)]
-pub struct Manner {
-    /// The header block of each call.
-    pub block: Vec<u8>,
-    /// Calls (or streams of messages) open at once.
+pub struct CallSettings {
+    pub header_block: Vec<u8>,
+    /// Unary calls, or message streams, that may be open at once on a connection.
     pub streams: usize,
-    /// Messages open on each PredictStream; 0: unary calls.
+    /// Messages that may be open on each PredictStream. 0: the calls are unary.
     pub messages: usize,
-    /// From when a call was due until it is given up.
+    /// A call that has not ended this long after it was due is cancelled.
     pub timeout_ns: u64,
 }
 
 pub struct Connection {
-    manner: Arc<Manner>,
-    pub out: Outgoing,
+    settings: Rc<CallSettings>,
+    pub writer: FrameWriter,
     calls: OpenCalls,
-    lanes: Vec<Lane>,
-    next_lane: usize,
+    message_streams: Vec<MessageStream>,
+    /// The message stream that was last sent a message.
+    last_used: usize,
     next_stream: u32,
-    /// SETTINGS came; until then nothing is asked.
-    pub greeted: bool,
+    /// The server's SETTINGS arrived. No call is sent before.
+    pub is_ready: bool,
+    /// The server's SETTINGS_MAX_CONCURRENT_STREAMS.
     pub streams_allowed: usize,
-    /// No new calls here: GOAWAY came, or the stream numbers are used up.
-    pub leaving: bool,
-    finishing: bool,
-    /// When calls were due that the server never looked at; for another connection.
-    pub again: Vec<u64>,
-    rest: Vec<u8>,
-    /// A header block whose CONTINUATIONs are to come: (stream, its HEADERS' flags, bytes).
-    block: Option<(u32, u8, Vec<u8>)>,
-    /// Messages longer than a frame, by stream.
-    parts: HashMap<u32, Vec<u8>>,
+    /// No new calls may be sent: GOAWAY arrived, or all stream numbers are used.
+    pub is_closing: bool,
+    /// The run is over, so message streams are being ended.
+    is_finishing: bool,
+    /// When each call was due that the server never processed. The owner sends these calls again
+    /// on any connection.
+    pub unprocessed: Vec<u64>,
+    /// The beginning of a frame that has not arrived completely.
+    partial_frame: Vec<u8>,
+    /// A header block that CONTINUATION frames will complete: stream, flags of its HEADERS, bytes.
+    partial_block: Option<(u32, u8, Vec<u8>)>,
+    /// Messages that have not arrived completely, by stream.
+    partial_messages: HashMap<u32, Vec<u8>>,
+    /// Bytes received since the last WINDOW_UPDATE of the connection.
     received: u64,
-    /// The newest header block that ended a call, and what it says.
-    known: (Vec<u8>, Ending),
+    /// The last header block that ended a call, and its meaning. Nearly all blocks are equal, so
+    /// this saves decoding them.
+    last_trailers: (Vec<u8>, Trailers),
 }
 
 impl Connection {
-    pub fn new(manner: Arc<Manner>) -> Connection {
+    pub fn new(settings: Rc<CallSettings>) -> Connection {
         Connection {
-            manner,
-            out: Outgoing::new(),
-            calls: OpenCalls::new(),
-            lanes: Vec::new(),
-            next_lane: 0,
+            settings,
+            writer: FrameWriter::new(),
+            calls: OpenCalls::default(),
+            message_streams: Vec::new(),
+            last_used: 0,
             next_stream: 1,
-            greeted: false,
+            is_ready: false,
             streams_allowed: usize::MAX,
-            leaving: false,
-            finishing: false,
-            again: Vec::new(),
-            rest: Vec::new(),
-            block: None,
-            parts: HashMap::new(),
+            is_closing: false,
+            is_finishing: false,
+            unprocessed: Vec::new(),
+            partial_frame: Vec::new(),
+            partial_block: None,
+            partial_messages: HashMap::new(),
             received: 0,
-            known: (Vec::new(), Ending::default()),
+            last_trailers: (Vec::new(), Trailers::default()),
         }
     }
 
-    /// How many calls or messages may be asked now.
+    /// Returns how many calls or messages may be sent now.
     #[inline]
-    pub fn room(&self) -> usize {
-        if self.leaving || !self.greeted || self.finishing {
+    pub fn free_slots(&self) -> usize {
+        if self.is_closing || !self.is_ready || self.is_finishing {
             0
-        } else if self.manner.messages > 0 {
-            let free =
-                |lane: &Lane| lane.room() * usize::from(!self.out.stream_blocked(lane.stream));
-            self.lanes.iter().map(free).sum()
-        } else if self.out.blocked() {
+        } else if self.settings.messages > 0 {
+            self.message_streams
+                .iter()
+                .filter(|open| !self.writer.is_stream_blocked(open.stream))
+                .map(MessageStream::free_slots)
+                .sum()
+        } else if self.writer.is_blocked() {
             0
         } else {
-            self.manner
-                .streams
-                .min(self.streams_allowed)
-                .saturating_sub(self.calls.len())
+            self.settings.streams.min(self.streams_allowed).saturating_sub(self.calls.len())
         }
     }
 
-    /// Calls and messages without an end.
-    pub fn open(&self) -> usize {
-        self.calls.len() + self.lanes.iter().map(Lane::open).sum::<usize>()
+    /// Returns the number of calls and messages that have not ended.
+    pub fn open_calls(&self) -> usize {
+        let messages = self.message_streams.iter().map(MessageStream::open_messages);
+        self.calls.len() + messages.sum::<usize>()
     }
 
-    /// Nothing is open, streams included.
-    pub fn idle(&self) -> bool {
-        self.calls.len() == 0 && self.lanes.is_empty()
+    /// Returns whether no stream is open.
+    pub fn is_idle(&self) -> bool {
+        self.calls.len() == 0 && self.message_streams.is_empty()
     }
 
-    /// Ask one; only where there is room.
+    /// Sends a call or message. The caller checks that a slot is free.
     #[inline]
-    pub fn ask(&mut self, times: Times, bodies: &mut Bodies) {
-        if self.manner.messages > 0 {
-            self.ask_lane(times, bodies);
+    pub fn send(&mut self, due_ns: u64, requests: &mut Requests) {
+        if self.settings.messages > 0 {
+            self.send_message(due_ns, requests);
             return;
         }
-        let stream = self.calls.open(times);
-        self.out
-            .call(stream, &self.manner.block, |out| bodies.write(out));
+        let stream = self.calls.add(due_ns);
+        self.writer.open_stream(stream, &self.settings.header_block);
+        self.writer.send_message(stream, true, |out| requests.write(out));
         if self.calls.next_stream() > frames::STREAM_MAX - 2 {
-            self.leaving = true;
+            self.is_closing = true;
         }
     }
 
-    fn ask_lane(&mut self, times: Times, bodies: &mut Bodies) {
-        for _ in 0..self.lanes.len() {
-            self.next_lane = (self.next_lane + 1) % self.lanes.len();
-            let lane = &mut self.lanes[self.next_lane];
-            if lane.room() > 0 && !self.out.stream_blocked(lane.stream) {
-                let request_id = lane.ask(times);
-                self.out.message(lane.stream, |out| {
-                    bodies.write(out);
-                    out.extend_from_slice(&[6 << 3 | 2, request_id.len() as u8]);
-                    out.extend_from_slice(&request_id);
+    /// Sends a message on the next message stream that can take one.
+    fn send_message(&mut self, due_ns: u64, requests: &mut Requests) {
+        for _ in 0..self.message_streams.len() {
+            self.last_used = (self.last_used + 1) % self.message_streams.len();
+            let open = &mut self.message_streams[self.last_used];
+            if open.free_slots() > 0 && !self.writer.is_stream_blocked(open.stream) {
+                let request_id = open.add(due_ns);
+                self.writer.send_message(open.stream, false, |out| {
+                    requests.write(out);
+                    write_bytes(out, 6, &request_id);
                 });
                 return;
             }
         }
-        self.again.push(times.due_ns);
+        self.unprocessed.push(due_ns);
     }
 
-    /// Open as many streams of messages as are missing.
-    fn open_lanes(&mut self) {
-        let wanted = self.manner.streams.min(self.streams_allowed);
-        while self.manner.messages > 0 && !self.leaving && self.lanes.len() < wanted {
-            self.out.open(self.next_stream, &self.manner.block);
-            self.lanes
-                .push(Lane::new(self.next_stream, self.manner.messages));
+    /// Opens message streams until there are as many as wanted and allowed.
+    fn open_message_streams(&mut self) {
+        let wanted = self.settings.streams.min(self.streams_allowed);
+        while self.settings.messages > 0 && !self.is_closing && self.message_streams.len() < wanted
+        {
+            self.writer.open_stream(self.next_stream, &self.settings.header_block);
+            self.message_streams.push(MessageStream::new(self.next_stream, self.settings.messages));
             self.next_stream += 2;
         }
     }
 
-    /// Ask no more; streams of messages end once theirs are answered.
+    /// Sends no more calls, and ends the client's side of the message streams.
     pub fn finish(&mut self) {
-        self.finishing = true;
-        for lane in &self.lanes {
-            self.out.finish(lane.stream);
+        self.is_finishing = true;
+        for open in &self.message_streams {
+            self.writer.end_stream(open.stream);
         }
     }
 
-    /// Give up what has had its time.
-    pub fn give_up(&mut self, now_ns: u64, tally: &mut Tally) {
-        let overdue = |due_ns: u64| due_ns + self.manner.timeout_ns < now_ns;
-        let words = "not answered in time (--timeout-ms)";
-        while let Some((stream, times)) = self.calls.oldest() {
-            if !overdue(times.due_ns) {
-                break;
-            }
-            self.calls.end(stream);
-            self.parts.remove(&stream);
-            self.out.reset(stream, frames::CANCEL);
-            tally.fail(times, now_ns, tally::DEADLINE_EXCEEDED, words);
+    /// Cancels calls whose time is over.
+    pub fn cancel_overdue(&mut self, results: &mut Results) {
+        let before_ns = results.now_ns.saturating_sub(self.settings.timeout_ns);
+        let is_overdue = |due_ns: u64| due_ns < before_ns;
+        let message = "the call was not answered within --timeout-ms";
+        while let Some((stream, _)) = self.calls.oldest().filter(|&(_, due_ns)| is_overdue(due_ns))
+        {
+            self.writer.reset_stream(stream, frames::CANCEL);
+            self.fail(stream, results::DEADLINE_EXCEEDED, message, results);
         }
-        let late: Vec<u32> = self
-            .lanes
+        // A message cannot be cancelled alone, so its stream is reset.
+        let overdue: Vec<u32> = self
+            .message_streams
             .iter()
-            .filter(|lane| lane.oldest_due_ns().is_some_and(overdue))
-            .map(|lane| lane.stream)
+            .filter(|open| open.oldest_due_ns().is_some_and(is_overdue))
+            .map(|open| open.stream)
             .collect();
-        for stream in late {
-            self.out.reset(stream, frames::CANCEL);
-            self.end(stream, tally::DEADLINE_EXCEEDED, words, now_ns, tally);
+        for stream in overdue {
+            self.writer.reset_stream(stream, frames::CANCEL);
+            self.fail(stream, results::DEADLINE_EXCEEDED, message, results);
         }
     }
 
-    /// The connection is gone, and with it all that was open.
-    pub fn lost(&mut self, why: &str, now_ns: u64, tally: &mut Tally) {
-        while let Some((stream, times)) = self.calls.oldest() {
+    /// Fails all open calls because the connection was lost.
+    pub fn fail_all(&mut self, reason: &str, results: &mut Results) {
+        self.is_closing = true;
+        while let Some((stream, due_ns)) = self.calls.oldest() {
             self.calls.end(stream);
-            tally.fail(times, now_ns, tally::UNAVAILABLE, why);
+            results.add_failure(due_ns, results::UNAVAILABLE, reason);
         }
-        for lane in &mut self.lanes {
-            for times in lane.drain() {
-                tally.fail(times, now_ns, tally::UNAVAILABLE, why);
-            }
+        for due_ns in self.message_streams.drain(..).flat_map(MessageStream::all_due_ns) {
+            results.add_failure(due_ns, results::UNAVAILABLE, reason);
         }
-        self.lanes.clear();
-        self.leaving = true;
     }
 }

@@ -1,58 +1,73 @@
-//! Asks a gRPC gateway for predictions, fast and exactly timed; `--help` says how.
+//! Load generator for a Turnout gateway. README.md describes it; `--help` lists its options.
 
-mod bodies;
 mod connection;
-mod drive;
+mod constant_server;
+mod frame_writer;
 mod frames;
 mod hpack;
-mod null;
+mod load;
 mod open_calls;
 mod options;
-mod order;
-mod outgoing;
-mod pace;
+mod protobuf;
 mod replies;
 mod report;
-mod run;
+mod requests;
+mod results;
+mod schedule;
 mod sockets;
-mod tally;
-#[cfg(feature = "tls")]
-mod tls;
+mod timer;
 
-use options::Asked;
+use constant_server::ConstantServer;
+use load::RunError;
+use options::{Command, Options};
 use std::process::ExitCode;
 
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
-const NOT_REACHABLE: u8 = 3;
+const UNREACHABLE: u8 = 3;
 
 fn main() -> ExitCode {
-    match options::parse(std::env::args().skip(1)) {
-        Ok(Asked::Help) => {
+    let result = match options::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Help) => {
             print!("{}", options::HELP);
-            ExitCode::SUCCESS
+            Ok(ExitCode::SUCCESS)
         }
-        Ok(Asked::Null(address)) => match serve(&address) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => leave(&format!("cannot listen on {address}: {error}"), WRONG_USAGE),
-        },
-        Ok(Asked::Run(options)) => match run::run(&options) {
-            Ok(0) => ExitCode::SUCCESS,
-            Ok(_) => ExitCode::from(FAILED),
-            Err(run::Trouble::Usage(words)) => leave(&words, WRONG_USAGE),
-            Err(run::Trouble::Unreachable(words)) => leave(&words, NOT_REACHABLE),
-        },
-        Err(words) => leave(&words, WRONG_USAGE),
-    }
-}
-
-fn serve(address: &str) -> std::io::Result<()> {
-    let null = null::Null::bind(address)?;
-    println!("{}", null.address()?);
-    null.serve(None)
-}
-
-fn leave(words: &str, code: u8) -> ExitCode {
-    eprintln!("{words}");
+        Ok(Command::ConstantServer(address)) => serve(&address).map_err(RunError::Usage),
+        Ok(Command::Run(options)) => run(&options),
+        Err(message) => Err(RunError::Usage(message)),
+    };
+    let (message, code) = match result {
+        Ok(code) => return code,
+        Err(RunError::Usage(message)) => (message, WRONG_USAGE),
+        Err(RunError::Unreachable(message)) => (message, UNREACHABLE),
+    };
+    eprintln!("{message}");
     ExitCode::from(code)
+}
+
+fn run(options: &Options) -> Result<ExitCode, RunError> {
+    let outcome = load::run(options)?;
+    let report = report::Report { options, outcome: &outcome, cpu_s: cpu_s() };
+    if options.json {
+        println!("{}", report.json());
+    } else {
+        print!("{}", report.table());
+    }
+    Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+fn serve(address: &str) -> Result<ExitCode, String> {
+    let serve = || {
+        let server = ConstantServer::bind(address)?;
+        println!("{}", server.address()?);
+        server.serve()
+    };
+    let end = serve();
+    end.map(|()| ExitCode::SUCCESS).map_err(|error| format!("cannot serve at {address}: {error}"))
+}
+
+/// Returns the CPU time of this process so far, seconds.
+fn cpu_s() -> f64 {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
 }

@@ -1,169 +1,150 @@
-//! The calls and streams of one connection that are not over.
+//! The calls and messages of one connection that have not ended.
 
-use crate::tally::{Heard, Times};
+use crate::results::ReplySummary;
 use std::collections::VecDeque;
 
 #[derive(Clone, Copy)]
 enum State {
-    Over,
-    Asked,
-    Answered(Heard),
+    Sent,
+    Answered(ReplySummary),
+    Ended,
 }
 
-/// Unary calls by stream number: streams are numbered 1, 3, 5 ..., so a queue finds each at once.
+/// Unary calls by stream number. The numbers are 1, 3, 5 ..., so a queue finds each at once.
+#[derive(Default)]
 pub struct OpenCalls {
-    first: u32,
-    calls: VecDeque<(Times, State)>,
+    /// Stream numbers below `2 * removed + 1` have ended and were removed from the queue.
+    removed: u32,
+    /// When each call was due, and its state.
+    calls: VecDeque<(u64, State)>,
     open: usize,
 }
 
 impl OpenCalls {
-    pub fn new() -> OpenCalls {
-        OpenCalls {
-            first: 1,
-            calls: VecDeque::new(),
-            open: 0,
-        }
-    }
-
     pub fn len(&self) -> usize {
         self.open
     }
 
-    /// The number the next call gets.
+    /// Returns the stream number of the next call.
     pub fn next_stream(&self) -> u32 {
-        self.first + 2 * self.calls.len() as u32
+        2 * (self.removed + self.calls.len() as u32) + 1
     }
 
+    /// Adds a call. Returns its stream number.
     #[inline]
-    pub fn open(&mut self, times: Times) -> u32 {
+    pub fn add(&mut self, due_ns: u64) -> u32 {
         let stream = self.next_stream();
-        self.calls.push_back((times, State::Asked));
+        self.calls.push_back((due_ns, State::Sent));
         self.open += 1;
         stream
     }
 
     #[inline]
-    fn call(&mut self, stream: u32) -> Option<&mut (Times, State)> {
-        let place = stream.checked_sub(self.first)? / 2;
+    fn find(&mut self, stream: u32) -> Option<&mut (u64, State)> {
+        let place = (stream.checked_sub(1)? / 2).checked_sub(self.removed)?;
         self.calls.get_mut(place as usize)
     }
 
-    /// Its message came; false: there is no such call.
+    /// Keeps the reply of a call until its trailers arrive.
     #[inline]
-    pub fn heard(&mut self, stream: u32, heard: Heard) -> bool {
-        match self.call(stream) {
-            Some((_, state)) if !matches!(state, State::Over) => {
-                *state = State::Answered(heard);
-                true
-            }
-            _ => false,
+    pub fn keep_reply(&mut self, stream: u32, summary: ReplySummary) {
+        if let Some((_, state)) = self.find(stream)
+            && !matches!(state, State::Ended)
+        {
+            *state = State::Answered(summary);
         }
     }
 
-    /// It is over: its times and its message, if one came. None: it was over before.
+    /// Ends a call. Returns when it was due, and its reply if one arrived. Returns None if no such
+    /// call is open.
     #[inline]
-    pub fn end(&mut self, stream: u32) -> Option<(Times, Option<Heard>)> {
-        let call = self.call(stream)?;
-        let heard = match call.1 {
-            State::Over => return None,
-            State::Asked => None,
-            State::Answered(heard) => Some(heard),
+    pub fn end(&mut self, stream: u32) -> Option<(u64, Option<ReplySummary>)> {
+        let call = self.find(stream)?;
+        let reply = match call.1 {
+            State::Ended => return None,
+            State::Sent => None,
+            State::Answered(summary) => Some(summary),
         };
-        let times = call.0;
-        call.1 = State::Over;
+        let due_ns = call.0;
+        call.1 = State::Ended;
         self.open -= 1;
-        while let Some((_, State::Over)) = self.calls.front() {
+        while let Some((_, State::Ended)) = self.calls.front() {
             self.calls.pop_front();
-            self.first += 2;
+            self.removed += 1;
         }
-        Some((times, heard))
+        Some((due_ns, reply))
     }
 
-    /// The oldest call that is open.
-    pub fn oldest(&self) -> Option<(u32, Times)> {
-        self.calls.front().map(|(times, _)| (self.first, *times))
+    /// Returns the stream number of the oldest open call, and when the call was due.
+    pub fn oldest(&self) -> Option<(u32, u64)> {
+        self.calls.front().map(|(due_ns, _)| (2 * self.removed + 1, *due_ns))
     }
 
-    /// Open calls above *last_stream*.
+    /// Returns the stream numbers of open calls above `last_stream`.
     pub fn above(&self, last_stream: u32) -> Vec<u32> {
-        (0..self.calls.len())
-            .filter(|&place| !matches!(self.calls[place].1, State::Over))
-            .map(|place| self.first + 2 * place as u32)
+        (self.removed..)
+            .zip(&self.calls)
+            .filter(|(_, (_, state))| !matches!(state, State::Ended))
+            .map(|(place, _)| 2 * place + 1)
             .filter(|&stream| stream > last_stream)
             .collect()
     }
 }
 
-/// One open PredictStream: which messages are unanswered. A message's number is its request_id.
-pub struct Lane {
+/// An open PredictStream. It has a fixed number of slots for unanswered messages. A message's
+/// request_id is the number of its slot.
+pub struct MessageStream {
     pub stream: u32,
-    messages: Vec<Option<Times>>,
+    /// When the message in each slot was due. None: the slot is free.
+    slots: Vec<Option<u64>>,
     free: Vec<u16>,
+    /// Bytes received since the last WINDOW_UPDATE.
     pub received: u64,
 }
 
-pub const REQUEST_ID_BYTES: usize = 4;
+const REQUEST_ID_BYTES: usize = 4;
 
-impl Lane {
-    pub fn new(stream: u32, messages: usize) -> Lane {
-        let free = (0..messages as u16).rev().collect();
-        Lane {
-            stream,
-            messages: vec![None; messages],
-            free,
-            received: 0,
-        }
+impl MessageStream {
+    pub fn new(stream: u32, slots: usize) -> MessageStream {
+        let free = (0..slots as u16).rev().collect();
+        MessageStream { stream, slots: vec![None; slots], free, received: 0 }
     }
 
-    pub fn room(&self) -> usize {
+    pub fn free_slots(&self) -> usize {
         self.free.len()
     }
 
-    pub fn open(&self) -> usize {
-        self.messages.len() - self.free.len()
+    pub fn open_messages(&self) -> usize {
+        self.slots.len() - self.free.len()
     }
 
-    /// Take a place; returns the request_id. Only where there is room.
+    /// Takes a free slot for a message. Returns the message's request_id, four hexadecimal digits.
     #[inline]
-    pub fn ask(&mut self, times: Times) -> [u8; REQUEST_ID_BYTES] {
-        let place = self.free.pop().expect("the caller looked for room");
-        self.messages[place as usize] = Some(times);
-        let mut rest = place;
-        let mut text = [b'0'; REQUEST_ID_BYTES];
-        for digit in text.iter_mut().rev() {
-            *digit = b"0123456789abcdef"[(rest & 15) as usize];
-            rest >>= 4;
-        }
-        text
+    pub fn add(&mut self, due_ns: u64) -> [u8; REQUEST_ID_BYTES] {
+        let slot = self.free.pop().expect("the caller checks that a slot is free");
+        self.slots[slot as usize] = Some(due_ns);
+        [12, 8, 4, 0].map(|shift| b"0123456789abcdef"[(slot >> shift & 15) as usize])
     }
 
-    /// The message with this request_id was answered. None: no such message is open.
+    /// Frees the slot of an answered message. Returns when the message was due, or None if no such
+    /// message is open.
     #[inline]
-    pub fn answered(&mut self, request_id: &[u8]) -> Option<Times> {
-        if request_id.len() != REQUEST_ID_BYTES {
-            return None;
-        }
-        let text = std::str::from_utf8(request_id).ok()?;
-        let place = u16::from_str_radix(text, 16).ok()?;
-        let times = self.messages.get_mut(place as usize)?.take()?;
-        self.free.push(place);
-        Some(times)
+    pub fn end(&mut self, request_id: &[u8]) -> Option<u64> {
+        let digits: &[u8; REQUEST_ID_BYTES] = request_id.try_into().ok()?;
+        let slot = u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        let due_ns = self.slots.get_mut(slot as usize)?.take()?;
+        self.free.push(slot);
+        Some(due_ns)
     }
 
-    /// When the oldest open message was due.
+    /// Returns when the oldest open message was due.
     pub fn oldest_due_ns(&self) -> Option<u64> {
-        self.messages
-            .iter()
-            .flatten()
-            .map(|times| times.due_ns)
-            .min()
+        self.slots.iter().flatten().copied().min()
     }
 
-    /// Take out all that is open.
-    pub fn drain(&mut self) -> Vec<Times> {
-        self.free = (0..self.messages.len() as u16).rev().collect();
-        self.messages.iter_mut().filter_map(Option::take).collect()
+    /// Returns when each open message was due.
+    pub fn all_due_ns(self) -> Vec<u64> {
+        self.slots.into_iter().flatten().collect()
     }
 }
 
@@ -171,44 +152,31 @@ impl Lane {
 mod tests {
     use super::*;
 
-    fn at(due_ns: u64) -> Times {
-        Times {
-            due_ns,
-            sent_ns: due_ns,
-        }
-    }
-
     #[test]
-    fn calls_end_in_any_order_and_once() {
-        let mut calls = OpenCalls::new();
-        let streams: Vec<u32> = (0..5).map(|due_ns| calls.open(at(due_ns))).collect();
+    fn open_calls_end_in_any_order_and_only_once() {
+        let mut calls = OpenCalls::default();
+        let streams: Vec<u32> = (0..5).map(|due_ns| calls.add(due_ns)).collect();
         assert_eq!(streams, [1, 3, 5, 7, 9]);
-        assert!(calls.heard(3, Heard::default()));
-        assert!(matches!(
-            calls.end(3),
-            Some((Times { due_ns: 1, .. }, Some(_)))
-        ));
-        assert!(calls.end(3).is_none() && !calls.heard(3, Heard::default()));
-        assert_eq!(calls.oldest().unwrap().0, 1);
-        assert!(matches!(
-            calls.end(1),
-            Some((Times { due_ns: 0, .. }, None))
-        ));
-        assert_eq!(calls.oldest().unwrap().0, 5);
+        calls.keep_reply(3, ReplySummary::default());
+        assert!(matches!(calls.end(3), Some((1, Some(_)))));
+        calls.keep_reply(3, ReplySummary::default());
+        assert!(calls.end(3).is_none());
+        assert_eq!(calls.oldest(), Some((1, 0)));
+        assert!(matches!(calls.end(1), Some((0, None))));
+        assert_eq!(calls.oldest(), Some((5, 2)));
         assert_eq!((calls.len(), calls.next_stream()), (3, 11));
         assert_eq!(calls.above(5), [7, 9]);
         assert!(calls.end(1).is_none() && calls.end(11).is_none());
     }
 
     #[test]
-    fn a_lane_tells_its_messages_apart() {
-        let mut lane = Lane::new(1, 300);
-        let ids: Vec<_> = (0..300).map(|due_ns| lane.ask(at(due_ns))).collect();
-        assert_eq!((lane.room(), lane.open(), &ids[255]), (0, 300, b"00ff"));
-        assert_eq!(lane.answered(b"0010").unwrap().due_ns, 16);
-        assert!(lane.answered(b"0010").is_none());
-        assert!(lane.answered(b"ffff").is_none() && lane.answered(b"").is_none());
-        assert_eq!(lane.oldest_due_ns(), Some(0));
-        assert_eq!((lane.drain().len(), lane.room()), (299, 300));
+    fn message_stream_finds_its_messages_by_request_id() {
+        let mut stream = MessageStream::new(1, 300);
+        let ids: Vec<_> = (0..300).map(|due_ns| stream.add(due_ns)).collect();
+        assert_eq!((stream.free_slots(), stream.open_messages(), &ids[255]), (0, 300, b"00ff"));
+        assert_eq!(stream.end(b"0010"), Some(16));
+        assert!([&b"0010"[..], b"ffff", b""].iter().all(|id| stream.end(id).is_none()));
+        assert_eq!((stream.free_slots(), stream.oldest_due_ns()), (1, Some(0)));
+        assert_eq!(stream.all_due_ns().len(), 299);
     }
 }

@@ -1,51 +1,33 @@
-//! What is told at the end: one JSON value, or a table.
+//! The report of a run: one JSON value, or a table.
 
+use crate::load::Outcome;
 use crate::options::Options;
-use crate::order::Order;
 use crate::replies::FLAGS;
-use crate::tally::{CODES, Tally};
+use crate::results::CODES;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
-use std::fmt::Write;
 
-/// A whole run.
-pub struct Run<'a> {
+pub struct Report<'a> {
     pub options: &'a Options,
-    pub tally: &'a Tally,
-    pub counted_s: f64,
-    /// CPU of this process, warm-up included.
+    pub outcome: &'a Outcome,
+    /// CPU time of this process, warm-up included, seconds.
     pub cpu_s: f64,
-    /// Calls a connection may have open, where the server allows fewer than were asked for.
-    pub streams_allowed: Option<u64>,
 }
 
-const QUANTILES: [(&str, f64); 6] = [
-    ("p50", 0.5),
-    ("p75", 0.75),
-    ("p90", 0.9),
-    ("p99", 0.99),
-    ("p999", 0.999),
-    ("p9999", 0.9999),
-];
+const QUANTILES: [(&str, f64); 6] =
+    [("p50", 0.5), ("p75", 0.75), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999), ("p9999", 0.9999)];
 
-fn ms(ns: f64) -> f64 {
-    (ns / 100.0).round() / 1e4
-}
-
-fn times(histogram: &Histogram<u64>) -> Value {
+/// Returns the quantiles of latencies, or null if there are none.
+fn latency_ms(histogram: &Histogram<u64>) -> Value {
     if histogram.is_empty() {
         return Value::Null;
     }
-    let mut told = Map::new();
-    for (name, quantile) in QUANTILES {
-        told.insert(
-            name.into(),
-            json!(ms(histogram.value_at_quantile(quantile) as f64)),
-        );
-    }
-    told.insert("max".into(), json!(ms(histogram.max() as f64)));
-    told.insert("mean".into(), json!(ms(histogram.mean())));
-    Value::Object(told)
+    let quantiles = QUANTILES.map(|(name, at)| (name, histogram.value_at_quantile(at) as f64));
+    let others = [("max", histogram.max() as f64), ("mean", histogram.mean())];
+    let all = quantiles.into_iter().chain(others);
+    all.map(|(name, ns)| (name.to_owned(), json!(rounded(ns / 1e6, 4))))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn rounded(value: f64, digits: i32) -> f64 {
@@ -53,283 +35,135 @@ fn rounded(value: f64, digits: i32) -> f64 {
     (value * unit).round() / unit
 }
 
-impl Run<'_> {
-    fn answered_per_s(&self) -> f64 {
-        self.tally.codes[0] as f64 / self.counted_s
+/// Returns the counts above 0 by name.
+fn counts(names: &[&str], counts: &[u64]) -> Value {
+    let seen = names.iter().zip(counts).filter(|(_, count)| **count > 0);
+    seen.map(|(name, count)| ((*name).to_owned(), json!(count))).collect::<Map<_, _>>().into()
+}
+
+impl Report<'_> {
+    fn calls_per_s(&self) -> f64 {
+        self.outcome.results.codes[0] as f64 / self.outcome.counted.as_secs_f64()
     }
 
-    /// Calls that ended with a status that was not allowed.
+    /// Returns the number of calls that ended with a status that is not allowed.
     pub fn failed(&self) -> u64 {
-        (1..CODES.len())
-            .filter(|&code| !self.options.allowed[code])
-            .map(|code| self.tally.codes[code])
-            .sum()
+        let codes = self.options.is_failure.iter().zip(self.outcome.results.codes);
+        codes.filter(|(is_failure, _)| **is_failure).map(|(_, calls)| calls).sum()
     }
 
-    fn us_per_call(&self) -> f64 {
-        self.cpu_s / self.tally.ended.max(1) as f64 * 1e6
+    fn cpu_us_per_call(&self) -> f64 {
+        self.cpu_s / self.outcome.results.ended.max(1) as f64 * 1e6
     }
 
-    /// The run as one JSON value.
-    pub fn json(&self) -> Value {
-        let tally = self.tally;
-        let named = |values: &[u64], names: &[&str]| -> Map<String, Value> {
-            let seen = names.iter().zip(values).filter(|(_, count)| **count > 0);
-            seen.map(|(name, count)| ((*name).to_owned(), json!(count)))
-                .collect()
-        };
-        let words: Map<String, Value> = CODES
+    /// Returns name and value of each figure.
+    fn figures(&self) -> Vec<(&'static str, Value)> {
+        let results = &self.outcome.results;
+        let first_messages: Map<_, _> = CODES
             .iter()
-            .zip(&tally.words)
-            .filter(|(_, words)| !words.is_empty())
-            .map(|(name, words)| ((*name).to_owned(), json!(words)))
+            .zip(&results.messages)
+            .filter(|(_, message)| !message.is_empty())
+            .map(|(name, message)| ((*name).to_owned(), json!(message)))
             .collect();
-        let answered_by: Vec<Value> = tally
-            .kinds
+        let answered_by: Vec<_> = results
+            .answerers
             .iter()
-            .filter(|kind| kind.calls > 0)
-            .map(|kind| {
-                let version = String::from_utf8_lossy(&kind.version);
-                json!({"version": version, "role": kind.role_name(), "calls": kind.calls})
+            .filter(|answerer| answerer.calls > 0)
+            .map(|answerer| {
+                let version = String::from_utf8_lossy(&answerer.version);
+                let role = answerer.role_name();
+                json!({"version": version, "role": role, "calls": answerer.calls})
             })
             .collect();
-        json!({
-            "asked": self.asked(),
-            "seconds": rounded(self.counted_s, 4),
-            "calls": tally.calls(),
-            "failed": self.failed(),
-            "calls_per_s": rounded(self.answered_per_s(), 1),
-            "rows_per_s": self.rows().map(|rows| rounded(self.answered_per_s() * rows, 1)),
-            "statuses": named(&tally.codes, &CODES),
-            "first_words": words,
-            "latency_ms": times(&tally.answered),
-            "failure_ms": times(&tally.failed),
-            "answered_by": answered_by,
-            "rows_flagged": named(&tally.flagged, &FLAGS),
-            "sent_again": tally.sent_again,
-            "connections_lost": tally.connections_lost,
-            "streams_allowed": self.streams_allowed,
-            "generator_us_per_call": rounded(self.us_per_call(), 3),
-        })
+        // The rows of messages from a file are unknown.
+        let rows = self.options.bodies.is_none().then_some(self.options.spec.rows as f64);
+        let allowed = self.outcome.streams_allowed;
+        vec![
+            ("calls_per_s", json!(rounded(self.calls_per_s(), 1))),
+            ("rows_per_s", json!(rows.map(|rows| rounded(self.calls_per_s() * rows, 1)))),
+            ("calls", json!(results.calls())),
+            ("seconds", json!(rounded(self.outcome.counted.as_secs_f64(), 4))),
+            ("statuses", counts(&CODES, &results.codes)),
+            ("failed", json!(self.failed())),
+            ("first_messages", first_messages.into()),
+            ("latency_ms", latency_ms(&results.answered)),
+            ("failure_ms", latency_ms(&results.failed)),
+            ("answered_by", answered_by.into()),
+            ("rows_flagged", counts(&FLAGS, &results.rows_flagged)),
+            ("transparent_retries", json!(results.transparent_retries)),
+            ("connections_lost", json!(results.connections_lost)),
+            // Only if the server allows fewer streams than the options ask for.
+            ("streams_allowed", json!(Some(allowed).filter(|&some| some < self.options.streams))),
+            ("generator_us_per_call", json!(rounded(self.cpu_us_per_call(), 3))),
+        ]
     }
 
-    /// Rows in a call, where it was made here.
-    fn rows(&self) -> Option<f64> {
-        self.options
-            .bodies
-            .is_none()
-            .then_some(self.options.recipe.rows as f64)
+    /// Returns all figures as one JSON object.
+    pub fn json(&self) -> Value {
+        let figures = self.figures().into_iter();
+        figures.map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>().into()
     }
 
-    fn asked(&self) -> Value {
-        let options = self.options;
-        let order = match options.order {
-            Order::Distinct => "distinct".to_owned(),
-            Order::Uniform => "uniform".to_owned(),
-            Order::Zipf(exponent) => format!("zipf:{exponent}"),
-        };
-        json!({
-            "target": options.target,
-            "method": options.method,
-            "model": options.recipe.model,
-            "rows": self.rows(),
-            "order": order,
-            "connections": options.connections,
-            "streams": options.streams,
-            "messages": options.messages,
-            "rate": options.rate,
-            "arrivals": options.rate.map(|_| if options.poisson { "poisson" } else { "even" }),
-            "warm_s": options.warm,
-            "timeout_ms": options.timeout_ms,
-            "threads": options.threads,
-            "seed": options.seed,
-        })
-    }
-
-    /// The run as people read it.
+    /// Returns a line for each figure that is neither empty nor 0.
     pub fn table(&self) -> String {
-        let tally = self.tally;
-        let mut out = String::new();
-        let mut line = |name: &str, text: String| {
-            let _ = writeln!(out, "{name:<14}{text}");
-        };
-        let rate = match self.options.rate {
-            Some(rate) => format!("{} of {} asked", count(self.answered_per_s()), count(rate)),
-            None => count(self.answered_per_s()),
-        };
-        line("answered/s", rate);
-        if let Some(rows) = self.rows().filter(|rows| *rows > 1.0) {
-            line("rows/s", count(self.answered_per_s() * rows));
-        }
-        line(
-            "calls",
-            format!("{} in {:.2} s", count(tally.calls() as f64), self.counted_s),
-        );
-        for (name, histogram) in [
-            ("answers, ms", &tally.answered),
-            ("failures, ms", &tally.failed),
-        ] {
-            if !histogram.is_empty() {
-                line(name, spread(histogram));
-            }
-        }
-        for (place, name) in CODES
+        let is_empty = |text: &str| ["", "0", "null"].contains(&text);
+        self.figures()
             .iter()
-            .enumerate()
-            .skip(1)
-            .filter(|(at, _)| tally.codes[*at] > 0)
-        {
-            line(
-                name,
-                format!(
-                    "{}  {}",
-                    count(tally.codes[place] as f64),
-                    tally.words[place]
-                ),
-            );
-        }
-        for kind in tally.kinds.iter().filter(|kind| kind.calls > 0) {
-            let version = String::from_utf8_lossy(&kind.version);
-            line(
-                "answered by",
-                format!(
-                    "{version} {}: {}",
-                    kind.role_name(),
-                    count(kind.calls as f64)
-                ),
-            );
-        }
-        for (name, rows) in FLAGS
-            .iter()
-            .zip(tally.flagged)
-            .filter(|(_, rows)| *rows > 0)
-        {
-            line("rows", format!("{name}: {}", count(rows as f64)));
-        }
-        for (name, number) in [
-            ("sent again", tally.sent_again),
-            ("connections", tally.connections_lost),
-        ] {
-            if number > 0 {
-                let words = if name == "connections" {
-                    " lost"
-                } else {
-                    ": never looked at"
-                };
-                line(name, format!("{}{words}", count(number as f64)));
-            }
-        }
-        if let Some(allowed) = self.streams_allowed {
-            line(
-                "note",
-                format!("the server allows {allowed} calls a connection"),
-            );
-        }
-        line(
-            "generator",
-            format!("{:.2} us of CPU a call", self.us_per_call()),
-        );
-        out
+            .map(|(name, value)| (name, plain_text(value)))
+            .filter(|(_, text)| !is_empty(text))
+            .map(|(name, text)| format!("{name:<23}{text}\n"))
+            .collect()
     }
 }
 
-fn spread(histogram: &Histogram<u64>) -> String {
-    let mut text = String::new();
-    for (name, quantile) in QUANTILES {
-        let _ = write!(
-            text,
-            "{name} {:.3}  ",
-            histogram.value_at_quantile(quantile) as f64 / 1e6
-        );
-    }
-    let _ = write!(text, "max {:.3}", histogram.max() as f64 / 1e6);
-    text
-}
-
-/// 1234567 as 1,234,567.
-fn count(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut out = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
-            out.push(',');
+/// Writes a JSON value without quotes and brackets.
+fn plain_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(plain_text).collect::<Vec<_>>().join(", "),
+        Value::Object(fields) => {
+            let field = |(name, value): (&String, &Value)| format!("{name} {}", plain_text(value));
+            fields.iter().map(field).collect::<Vec<_>>().join("  ")
         }
-        out.push(digit);
+        other => other.to_string(),
     }
-    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tally::{Times, UNAVAILABLE, Window};
+    use crate::results::tests::{ALWAYS, REPLY};
+    use crate::results::{Results, UNAVAILABLE};
+    use std::time::Duration;
 
     #[test]
-    fn numbers_are_grouped() {
-        assert_eq!(
-            [0.0, 999.0, 1e3, 1_234_567.0].map(count),
-            ["0", "999", "1,000", "1,234,567"]
-        );
-    }
-
-    #[test]
-    fn a_run_is_told_both_ways() {
-        let mut options = Options {
-            target: "a:1".into(),
-            ..Options::default()
-        };
-        options.recipe.rows = 64;
-        let mut tally = Tally::new(
-            Window {
-                from_ns: 0,
-                to_ns: 100,
-                by_end: false,
-            },
-            true,
-        );
+    fn json_and_table_report_the_same_run() {
+        let mut options = Options::defaults();
+        options.spec.rows = 64;
+        let mut results = Results::new(ALWAYS);
         for _ in 0..99 {
-            let heard = tally.hear(b"\x1a\x017\x20\x02");
-            tally.answer(Times::default(), 2_000_000, heard);
+            let summary = results.summarize(REPLY);
+            results.now_ns = 2_000_000;
+            results.add_answer(0, summary);
         }
-        tally.fail(Times::default(), 500_000, UNAVAILABLE, "full");
-        let run = Run {
-            options: &options,
-            tally: &tally,
-            counted_s: 0.1,
-            cpu_s: 1e-3,
-            streams_allowed: Some(9),
-        };
-        let told = run.json();
-        assert_eq!((&told["calls"], &told["failed"]), (&json!(100), &json!(1)));
-        assert_eq!(
-            (&told["calls_per_s"], &told["rows_per_s"]),
-            (&json!(990.0), &json!(63_360.0))
-        );
-        assert_eq!(told["statuses"], json!({"OK": 99, "UNAVAILABLE": 1}));
-        assert_eq!(
-            told["answered_by"],
-            json!([{"version": "7", "role": "canary", "calls": 99}])
-        );
-        assert!((told["latency_ms"]["p50"].as_f64().unwrap() - 2.0).abs() < 0.01);
-        let table = run.table();
-        for words in [
-            "990",
-            "63,360",
-            "UNAVAILABLE",
-            "full",
-            "7 canary: 99",
-            "allows 9",
-        ] {
-            assert!(table.contains(words), "{words}:\n{table}");
+        results.add_failure(0, UNAVAILABLE, "full");
+        let outcome = Outcome { results, counted: Duration::from_millis(100), streams_allowed: 9 };
+        let report = Report { options: &options, outcome: &outcome, cpu_s: 1e-3 };
+
+        let json = report.json();
+        assert_eq!((&json["calls"], &json["failed"]), (&json!(100), &json!(1)));
+        assert_eq!((&json["calls_per_s"], &json["rows_per_s"]), (&json!(990.0), &json!(63_360.0)));
+        assert_eq!(json["statuses"], json!({"OK": 99, "UNAVAILABLE": 1}));
+        let answered_by = json!([{"version": "3", "role": "production", "calls": 99}]);
+        assert_eq!(json["answered_by"], answered_by);
+        assert!((json["latency_ms"]["p50"].as_f64().unwrap() - 2.0).abs() < 0.01);
+
+        let table = report.table();
+        for part in ["990", "63360", "UNAVAILABLE 1", "full", "production  version 3", "allowed"] {
+            assert!(table.contains(part), "{part}:\n{table}");
         }
-        options.allowed[14] = true;
-        let run = Run {
-            options: &options,
-            tally: &tally,
-            counted_s: 0.1,
-            cpu_s: 1e-3,
-            streams_allowed: None,
-        };
-        assert_eq!(run.failed(), 0);
+
+        options.is_failure[UNAVAILABLE as usize] = false;
+        assert_eq!(Report { options: &options, outcome: &outcome, cpu_s: 1e-3 }.failed(), 0);
     }
 }

@@ -1,18 +1,18 @@
-"""What we ask of grpcio's server: our limits in its words."""
+"""Turns the settings into channel arguments of grpcio's server."""
 
 from gateway.settings import Settings
 
 
 def server_options(settings: Settings) -> list[tuple[str, int]]:
-    """Return grpcio's channel arguments for our limits; each is listed in docs/limits.md.
+    """Return grpcio's channel arguments for the settings; docs/limits.md lists them.
 
-    By its own default, grpc's core cancels calls at random once 1,000 wait to be fetched: 10 x load
-    over 32 connections left .2 % of the goodput. Here half a second's work may wait.
+    max_pending_requests: by default gRPC cancels calls at random once 1,000 wait to be fetched. At
+    10 x load over 32 connections .2 % of the goodput was left. Here half a second's work may wait.
 
-    Its overload protection refuses streams while calls that have ended are not yet let go of, which
-    Python does late: 1,097 of 7,730 calls of an ordinary client with 90 open on one connection
-    (of 100 allowed) failed at an idle worker. With room for some of those none do; without any
-    bound on them, a client that resets 20,000 calls at once cost 75 MB and others .5 s.
+    max_deallocating_streams: gRPC refuses streams while ended calls are not deallocated, which
+    Python does late. Of 7,730 calls of a client with 90 open calls on one connection (100 are
+    allowed), 1,097 failed at an idle worker. With 8 x streams_max none fails. Without a bound, a
+    client that resets 20,000 calls at once cost 75 MB, and delayed other calls by .5 s.
     """
     return [
         ("grpc.so_reuseport", 1),

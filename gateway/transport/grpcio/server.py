@@ -1,7 +1,7 @@
-"""The portable front door: grpc.aio. The reference that the native one is held against.
+"""The grpcio server: the portable ingress on grpc.aio, and the reference for the native server.
 
-It never lets grpcio parse a request or word an error: handlers take raw bytes, and whatever a
-handler raises becomes one of our statuses.
+grpcio neither parses a request nor words an error. Handlers take raw bytes, and every exception of
+a handler becomes one of the statuses in gateway/status.py.
 """
 
 import asyncio
@@ -11,19 +11,18 @@ from typing import TypeAlias
 import grpc
 import numpy as np
 from grpc_health.v1 import _async as health
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from numpy.typing import NDArray
 
 from gateway.clock import Clock
 from gateway.columns import Calls, ModelShape, Replies
-from gateway.fault_log import InternalErrorLog
 from gateway.ingress_choice import IngressChoice
-from gateway.predict.single_call import SingleCallPath
+from gateway.internal_error_log import InternalErrorLog
 from gateway.settings import Settings
 from gateway.status import Code, Refusal, RefusedError, refuse_internal
 from gateway.transport import open_inference
 from gateway.transport.admission import Admission
-from gateway.transport.call_queue import CallQueue
+from gateway.transport.call_queue import CallQueue, QueuedCall
 from gateway.transport.decode import DecodedCall, DecodeLimits, decode_predict, parse_predict
 from gateway.transport.grpcio import stream
 from gateway.transport.grpcio.batch_delay import (
@@ -37,32 +36,30 @@ from gateway.transport.grpcio.sockets import stop_listening, wait_for_disconnect
 from gateway.transport.open_inference import ReplyEncoder
 from gateway.transport.read_deadline import ReadDeadline
 from gateway.transport.reflection import reflection_handlers
+from gateway.transport.server import (
+    NOT_SERVING,
+    SERVING,
+    OnRefused,
+    ServerStatistics,
+    UnaryMethod,
+)
 from gateway.transport.tls import TlsFiles
 from protos.predict_pb2 import PredictReply, PredictRequest
 
-UnaryMethod = Callable[[bytes], Awaitable[bytes]]
-"""A method that scores nothing: raw bytes in and out; raises RefusedError."""
-
-OnRefused = Callable[[str, Refusal, int], None]
-"""Told of calls the door refused: (model or "", refusal, how many)."""
-
 DeferredDecode = Callable[[], tuple[DecodedCall, ReplyEncoder | None]]
 Decoder = Callable[[bytes], tuple[str, DeferredDecode]]
-"""A dialect: bytes to the model they name, and what they ask of it, read and checked."""
+"""Reads one protocol: message bytes to the model they name and a function that decodes the call."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Handlers: TypeAlias = "dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]]"
 
 STATUS = {code.value[0]: code for code in grpc.StatusCode}
 PREDICTOR, OPEN_INFERENCE = "turnout.v1.Predictor", "inference.GRPCInferenceService"
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
 NO_MESSAGE = Refusal(Code.INVALID_ARGUMENT, "the call ended without a message; send one")
 
 
 class GrpcioServer:
-    """`gateway.columns.Ingress` over grpc.aio."""
+    """`IngressServer` over grpc.aio."""
 
     kind = IngressChoice.GRPCIO
 
@@ -88,44 +85,53 @@ class GrpcioServer:
         self._reply_futures: dict[int, asyncio.Future[bytes]] = {}
         self._request_ids: dict[int, str] = {}
         self._encoders: dict[int, ReplyEncoder] = {}
-        """Of the calls that are not answered with a plain PredictReply."""
-        self.single_call: SingleCallPath | None = None
-        """Answers a call that is alone without making columns of it; the core's, set once."""
+        """Handle -> encoder, of calls whose reply is not a plain PredictReply."""
         self._draining = asyncio.Event()
         self._call_arrived = asyncio.Event()
         self._batch_delay = BatchDelay()
-        self._read_deadline = ReadDeadline(settings.body_ms_max / 1e3)
+        self._read_deadline = ReadDeadline(settings.message_ms_max / 1e3)
         self._health = health.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._port = 0
 
-    # Ingress
+    # Calls and replies
 
     def configure(self, shapes: Mapping[str, ModelShape]) -> None:
-        """Replace what the door knows of models."""
+        """Replace what the server knows of models."""
         self._shapes = dict(shapes)
 
     async def wait_for_calls(self) -> None:
-        """Return when a call waits, and has waited for company where that is worth it."""
+        """Return when a call waits, after a batch delay if more calls are likely to come."""
         while not self._queue.rows_waiting:
             self._call_arrived.clear()
             await self._call_arrived.wait()
-        first = before = len(self._reply_futures)
-        if not self._batch_delay.should_wait(first):
+        at_first = inside = len(self._reply_futures)
+        if not self._batch_delay.should_wait(at_first):
             return
         for _ in range(DELAY_STEPS_MAX):
             await asyncio.sleep(DELAY_STEP_S)
-            before, now = len(self._reply_futures), before
-            if before - now < NEWCOMERS_MIN:
+            before, inside = inside, len(self._reply_futures)
+            if inside - before < NEWCOMERS_MIN:
                 break
-        self._batch_delay.record_newcomers(before - first)
+        self._batch_delay.record_newcomers(inside - at_first)
+
+    def pop_single_call(self) -> QueuedCall | None:
+        """Return the call that waits, if it is the only one inside and has one row; else None."""
+        return self._queue.pop_single_call()
 
     def pop_calls(self, rows_max: int) -> Calls | None:
-        """Hand over what waits."""
+        """Return waiting calls of one model; None if no call waits."""
         return self._queue.pop_calls(rows_max, self._clock.now_ns())
 
+    def send_reply(self, handle: int, reply: PredictReply) -> None:
+        """Send the reply to a single call."""
+        future = self._reply_futures.get(handle)
+        if future is not None and not future.done():
+            encode = self._encoders.get(handle)
+            future.set_result(reply.SerializeToString() if encode is None else encode(reply))
+
     def send_replies(self, replies: Replies, *, more: bool = False) -> None:
-        """Send each reply to whoever still waits for it; each goes out by itself."""
+        """Send each reply by itself."""
         del more
         offsets = replies.row_offsets.tolist()
         outputs = replies.scores.shape[1]
@@ -133,18 +139,18 @@ class GrpcioServer:
         flags = replies.row_flags.tolist() if replies.row_flags.any() else None
         holdout = None if replies.holdout is None else replies.holdout.tolist()
         encoders = self._encoders
-        for place, handle in enumerate(replies.handles.tolist()):
+        for call, handle in enumerate(replies.handles.tolist()):
             future = self._reply_futures.get(handle)
             if future is None or future.done():
                 continue
-            first, last = offsets[place], offsets[place + 1]
+            first, last = offsets[call], offsets[call + 1]
             reply = PredictReply(
                 request_id=self._request_ids.get(handle, ""),
                 model=replies.model,
                 version=replies.version,
                 role=replies.role,  # type: ignore[arg-type]
-                prediction_id=replies.prediction_ids[64 * place : 64 * place + 64],
-                holdout=holdout is not None and holdout[place],
+                prediction_id=replies.prediction_ids[64 * call : 64 * call + 64],
+                holdout=holdout is not None and holdout[call],
                 scores=scores[first * outputs : last * outputs],
                 outputs=outputs,
                 row_flags=flags[first:last] if flags and any(flags[first:last]) else None,
@@ -163,10 +169,9 @@ class GrpcioServer:
     # The server
 
     async def listen(self, host: str, port: int, unix: str = "", lent_fd: int | None = None) -> int:
-        """Open *port* (0: a free one) beside the other workers; returns the port.
+        """Listen on *port* (0 for a free one) and on a Unix socket at *unix*. Return the port.
 
-        unix  the path of a socket to listen at as well.
-        lent  left alone: grpc.aio takes no sockets.
+        lent_fd  ignored, because grpc.aio takes no sockets.
         """
         del lent_fd
         self._server = grpc.aio.server(options=server_options(self._settings))
@@ -193,16 +198,17 @@ class GrpcioServer:
         return self._port
 
     async def show_health(self, ready: Mapping[str, bool]) -> None:
-        """Set what grpc.health.v1 says: each model's name, and "" for the server as a whole."""
+        """Set what grpc.health.v1 reports: each model's name, and "" for the server as a whole."""
         for name, serving in ready.items():
             await self._health.set(name, SERVING if serving else NOT_SERVING)
 
     async def close(self, grace_s: float) -> None:
-        """Leave the port at once, let clients move over, finish what is in flight.
+        """Stop listening at once, let clients reconnect elsewhere and finish the calls in flight.
 
-        Of *grace_s*, what goes beyond drain_grace_s is for clients to leave by themselves, as each
-        connection comes of age; only then are the rest closed, because closing a connection cancels
-        the calls that cross it, as does one that the kernel hands us after GOAWAY (grpc#41785).
+        The part of *grace_s* beyond drain_grace_s lets connections reach their maximum age, so that
+        clients leave by themselves. Only then are the other connections closed: closing one cancels
+        the calls that are on their way, and so does a connection that the kernel hands over after
+        GOAWAY (grpc#41785).
         """
         await self._health.enter_graceful_shutdown()
         await stop_listening(self._port)
@@ -211,20 +217,25 @@ class GrpcioServer:
             if grace_s > last_s:
                 await wait_for_disconnects(self._port, grace_s - last_s)
             stopped = asyncio.get_running_loop().create_task(self._server.stop(last_s))
-            # GOAWAY first: a stream that is told to open again must not do so on this connection.
+            # GOAWAY goes first, so that a stream that opens again does not use this connection.
             await asyncio.sleep(0)
             self._draining.set()
             await stopped
 
+    def statistics(self) -> ServerStatistics:
+        """Return a snapshot of the call queue. grpcio does not tell the number of connections."""
+        queue = self._queue
+        return ServerStatistics(self.kind.value, queue.rows_inside, queue.rows_waiting, None)
+
     @property
     def rows_inside(self) -> int:
-        """Rows admitted and not yet answered."""
+        """Number of rows that are admitted and not answered yet."""
         return self._queue.rows_inside
 
     # Handlers
 
     def _handlers(self) -> Handlers:
-        """Every method by its service and name."""
+        """Return every method by service and name."""
         services: Handlers = {
             PREDICTOR: {
                 "Predict": self._scored_method(self._read_predict),
@@ -238,9 +249,12 @@ class GrpcioServer:
         return services
 
     def _scored_method(self, read: Decoder) -> "grpc.RpcMethodHandler[bytes, bytes]":
-        """A method of one call, read by hand: half open, it holds nothing for long."""
+        """Return the handler of a unary method that scores.
 
-        async def handle(messages: object, context: Context) -> bytes:
+        It is a stream-unary handler because that lets a read deadline end half-open calls.
+        """
+
+        async def serve(messages: object, context: Context) -> bytes:
             del messages
             model = ""
             try:
@@ -248,30 +262,27 @@ class GrpcioServer:
                 model, decoded = read(await self._read_message(context))
                 call, encode = decoded()
                 deadline_ns = self._deadline_ns(model, context.time_remaining(), arrived_ns)
-                reply = await self._try_single_call(call, arrived_ns, deadline_ns)
-                if isinstance(reply, PredictReply):
-                    return reply.SerializeToString() if encode is None else encode(reply)
-                entered = reply or self._admit(call, encode, arrived_ns, deadline_ns)
-            except Exception as error:  # noqa: BLE001  the wall: nothing internal reaches a caller
-                entered = self.refuse_error(model, error)
-            if not isinstance(entered, Refusal):
-                return await self._wait_for_reply(*entered, context)
-            await abort_call(context, entered)
+                handle, future = self._admit(call, encode, arrived_ns, deadline_ns)
+            except Exception as error:  # noqa: BLE001  nothing internal may reach a caller
+                refusal = self.refuse_error(model, error)
+            else:
+                return await self._wait_for_reply(handle, future, context)
+            await abort_call(context, refusal)
             raise AssertionError("abort returned")
 
-        return grpc.stream_unary_rpc_method_handler(handle)
+        return grpc.stream_unary_rpc_method_handler(serve)
 
     def _read_predict(self, message: bytes) -> tuple[str, DeferredDecode]:
         request = parse_predict(message)
         return request.model, lambda: (decode_predict(request, self._shapes, self._limits), None)
 
     def _read_infer(self, message: bytes) -> tuple[str, DeferredDecode]:
-        """ModelInfer: the same call in another dialect."""
-        request = open_inference.parse_infer(message, self._settings.typed_bytes_max)
+        """Read a ModelInfer message, which becomes the same kind of call as Predict."""
+        request = open_inference.parse_infer(message, self._settings.typed_contents_bytes_max)
 
         def decoded() -> tuple[DecodedCall, ReplyEncoder]:
-            asked = open_inference.decode_infer(request, self._shapes, self._limits)
-            return asked.call, asked.encode
+            infer = open_inference.decode_infer(request, self._shapes, self._limits)
+            return infer.call, infer.encode
 
         return request.model_name, decoded
 
@@ -280,13 +291,13 @@ class GrpcioServer:
         call = stream.PredictStream(self, context, self._settings.stream_calls_max)
         try:
             refusal = await call.run(self._draining)
-        except Exception as error:  # noqa: BLE001  the wall
+        except Exception as error:  # noqa: BLE001  nothing internal may reach a caller
             refusal = self.refuse_error("", error)
         if refusal is not None:
             await abort_call(context, refusal)
 
     async def _read_message(self, context: Context) -> bytes:
-        """Read the call's one message, within body_ms_max."""
+        """Read the message of a unary call within message_ms_max."""
         message = await self._read_deadline.read_message(context)
         if not isinstance(message, bytes):
             raise RefusedError(NO_MESSAGE)
@@ -297,31 +308,10 @@ class GrpcioServer:
             return arrived_ns + self._shapes[model].deadline_ns_default
         return arrived_ns + int(min(left_s * 1e9, self._settings.deadline_ms_max * 1e6))
 
-    async def _try_single_call(
-        self, call: DecodedCall, arrived_ns: int, deadline_ns: int
-    ) -> PredictReply | Refusal | None:
-        """Answer a call that found nobody inside, and that nobody will follow; None: it waits.
-
-        A refusal is the core's, which counted it: not one of this door's.
-        """
-        lone = self.single_call
-        if lone is None or self._queue.rows_inside or self._batch_delay.should_wait(1):
-            return None
-        routes = lone.routes_for(call)
-        if routes is None:
-            return None
-        self._queue.reserve_rows(call.rows)
-        try:
-            return await lone.answer_call(routes, call, arrived_ns, deadline_ns)
-        except RefusedError as error:
-            return error.refusal
-        finally:
-            self._queue.release_rows(call.rows)
-
     def _admit(
         self, call: DecodedCall, encode: ReplyEncoder | None, arrived_ns: int, deadline_ns: int
     ) -> "tuple[int, asyncio.Future[bytes]]":
-        """Admit a call; its future brings the reply's bytes, or RefusedError."""
+        """Admit a call. Return its handle and a future of the reply's bytes or RefusedError."""
         handle = self._queue.admit(call, arrived_ns=arrived_ns, deadline_ns=deadline_ns)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._reply_futures[handle] = future
@@ -335,7 +325,7 @@ class GrpcioServer:
     async def _wait_for_reply(
         self, handle: int, future: "asyncio.Future[bytes]", context: Context
     ) -> bytes:
-        """Wait for the reply. Refusals from here on are the core's, which counts its own."""
+        """Wait for the reply and return its bytes. The pipeline has counted a refusal already."""
         try:
             return await future
         except RefusedError as error:
@@ -345,14 +335,14 @@ class GrpcioServer:
         await abort_call(context, refusal)
         raise AssertionError("abort returned")
 
-    # What a stream asks (gateway.transport.grpcio.stream.Desk)
+    # The interface that a stream uses (gateway.transport.grpcio.stream.StreamCalls)
 
     def parse_request(self, message: bytes) -> PredictRequest:
-        """Bytes to a request; RefusedError."""
+        """Parse the bytes of one message. Raises RefusedError."""
         return parse_predict(message)
 
     def admit(self, request: PredictRequest, left_s: float | None) -> stream.AdmittedCall:
-        """Admit one message of a stream: it has a call's default time, or what the stream has."""
+        """Admit one message of a stream. Its deadline is the model's default or the stream's."""
         arrived_ns = self._clock.now_ns()
         call = decode_predict(request, self._shapes, self._limits)
         deadline_ns = min(
@@ -364,14 +354,14 @@ class GrpcioServer:
         )
 
     def finish_call(self, handle: int) -> None:
-        """Give a call's rows back, answered or not."""
+        """Free a call's rows, answered or not."""
         self._queue.finish_call(handle)
         del self._reply_futures[handle]
         self._request_ids.pop(handle, None)
         self._encoders.pop(handle, None)
 
     def refuse_error(self, model: str, error: BaseException) -> Refusal:
-        """Count a call that went wrong at the door, and word it: nothing of ours goes out."""
+        """Count a call that failed here. Return its status, which holds nothing internal."""
         if isinstance(error, RefusedError):
             refusal = error.refusal
         else:
@@ -383,7 +373,7 @@ class GrpcioServer:
         async def handle(message: bytes, context: Context) -> bytes:
             try:
                 return await method(message)
-            except Exception as error:  # noqa: BLE001  the wall
+            except Exception as error:  # noqa: BLE001  nothing internal may reach a caller
                 refusal = self.refuse_error("", error)
             await abort_call(context, refusal)
             raise AssertionError("abort returned")
@@ -392,7 +382,7 @@ class GrpcioServer:
 
 
 async def abort_call(context: Context, refusal: Refusal) -> None:
-    """End the call with *refusal*: its code, its words, and its pushback where it has one."""
+    """End the call with the code, message and pushback of *refusal*."""
     trailing: tuple[tuple[str, str | bytes], ...] = ()
     if refusal.pushback_ms is not None:
         trailing = (("grpc-retry-pushback-ms", str(refusal.pushback_ms)),)

@@ -1,44 +1,49 @@
-"""Our process's sockets on one port. grpcio hands none of them out; /proc/self/fd has them.
+"""Finds this process's sockets on one port, which grpcio does not give out, in /proc/self/fd.
 
-Where /proc is missing nothing is found: listeners then close with the server, a moment later.
+Without /proc none is found; the listening sockets then close a moment later, with the server.
 """
 
 import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
+
+from host.processes import open_descriptors
 
 ACCEPT_S_MAX = 0.2
-"""Connections that the kernel has taken for us are accepted within this; usually at once."""
+"""Time for grpcio to accept the connections that wait in the kernel's queue; usually at once."""
 POLL_INTERVAL_S = 0.1
-"""Between looks at who is still connected."""
+"""Pause between checks for connections that are still open."""
 
 _UNACKED = 24
-"""Offset in struct tcp_info of a u32; of a listening socket: connections not yet accepted."""
+"""Offset in struct tcp_info of tcpi_unacked (u32). A listening socket has the number of connections
+there that are not accepted yet."""
 _NO_CONNECTIONS = bytes(4)
 
 
 async def stop_listening(port: int) -> None:
-    """Shut the listening sockets on *port*, so that the kernel uses the other workers'.
+    """Shut down the listening sockets on *port*; the kernel then uses the other workers' sockets.
 
-    Connections that wait at them would be reset, so each is shut after a look that found none:
-    some 3 us later, in which the kernel may still take one (net.ipv4.tcp_migrate_req hands such
-    a one to another worker).
+    Connections that wait at a socket would be reset, so a socket is shut down right after a check
+    that found none. In the 3 us between, the kernel may still queue one; with
+    net.ipv4.tcp_migrate_req it gives that connection to another worker.
     """
-    end = asyncio.get_running_loop().time() + ACCEPT_S_MAX
+    loop = asyncio.get_running_loop()
+    end = loop.time() + ACCEPT_S_MAX
     for number in [listener.fileno() for listener in _sockets(port, listening=True)]:
-        while not _shut_if_empty(number) and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110
+        while not _shut_if_empty(number) and loop.time() < end:  # noqa: ASYNC110  no event for it
             await asyncio.sleep(0.001)
+    # After that time, sockets with waiting connections are shut down as well.
     for listener in _sockets(port, listening=True):
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
 
 
 async def wait_for_disconnects(port: int, within_s: float) -> bool:
-    """Wait until nobody is connected to *port* any more; False after *within_s*."""
+    """Wait until no connection to *port* is open; False when that takes longer than *within_s*."""
     end = asyncio.get_running_loop().time() + within_s
-    while count_connections(port):  # nobody tells: grpcio closes connections without a word
+    # grpcio does not report closed connections, so they are counted again and again.
+    while count_connections(port):
         if asyncio.get_running_loop().time() >= end:
             return False
         await asyncio.sleep(POLL_INTERVAL_S)
@@ -46,19 +51,19 @@ async def wait_for_disconnects(port: int, within_s: float) -> bool:
 
 
 def count_connections(port: int) -> int:
-    """Count the connections accepted on *port*."""
+    """Count the accepted connections on *port*; 0 without /proc."""
     return sum(1 for _ in _sockets(port, listening=False))
 
 
 def _shut_if_empty(number: int) -> bool:
-    """Shut the listening socket *number* unless connections wait at it; False when they do."""
+    """Shut down the listening socket *number*; False when connections wait at it."""
     listener = socket.socket(fileno=number)
     try:
-        said = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED + 4)
-        if said[_UNACKED:] != _NO_CONNECTIONS:
+        tcp_info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED + 4)
+        if tcp_info[_UNACKED:] != _NO_CONNECTIONS:
             return False
         listener.shutdown(socket.SHUT_RDWR)
-    except OSError:  # closed meanwhile by its owner
+    except OSError:  # grpcio has closed it meanwhile
         return True
     finally:
         listener.detach()
@@ -66,19 +71,17 @@ def _shut_if_empty(number: int) -> bool:
 
 
 def _sockets(port: int, *, listening: bool) -> Iterator[socket.socket]:
-    """Lend each TCP socket on *port*: they belong to grpcio, and stay open."""
-    folder = Path("/proc/self/fd")
-    numbers = [int(entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
-    for number in numbers:
+    """Yield each TCP socket on *port*. They belong to grpcio and stay open."""
+    for number in open_descriptors():
         try:
-            one = socket.socket(fileno=number)
+            candidate = socket.socket(fileno=number)
         except OSError:
             continue
         try:
-            if _is_tcp_socket_on(one, port, listening=listening):
-                yield one
+            if _is_tcp_socket_on(candidate, port, listening=listening):
+                yield candidate
         finally:
-            one.detach()
+            candidate.detach()
 
 
 def _is_tcp_socket_on(candidate: socket.socket, port: int, *, listening: bool) -> bool:
@@ -89,5 +92,5 @@ def _is_tcp_socket_on(candidate: socket.socket, port: int, *, listening: bool) -
             and bool(candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)) == listening
             and bool(candidate.getsockname()[1] == port)
         )
-    except OSError:  # closed meanwhile by its owner
+    except OSError:  # grpcio has closed it meanwhile
         return False

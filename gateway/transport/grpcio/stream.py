@@ -1,8 +1,9 @@
-"""PredictStream: messages in, replies out as they come, a bounded number between.
+"""PredictStream on the grpcio server: messages in, replies out in the order of their completion.
 
-No task a message: a reply is queued by the future that brings it. A message holds its place from
-being read until its reply is written, so a caller who does not read stops being read (HTTP/2
-holds it back), and nothing piles up here.
+A bounded number of messages is read and not answered. A message counts from its read until its
+reply is written. So a caller that does not read replies is not read from either, HTTP/2 flow
+control stops it, and nothing accumulates here. A message needs no task: the future of its reply
+queues the reply.
 """
 
 import asyncio
@@ -19,94 +20,103 @@ WORKER_DRAINING = Refusal(
     pushback_ms=0,
 )
 ECHOED_ID_CHARS_MAX = 128
-"""Characters of a refused message's request_id that go back with its status."""
+"""Characters of a refused message's request_id that are sent back with its status."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdmittedCall:
-    """A message that was admitted."""
+    """A message that was admitted: its handle in the server, and the future of its reply."""
 
     handle: int
     reply: "asyncio.Future[bytes]"
 
 
 class StreamCalls(Protocol):
-    """What a stream asks of the door it stands in."""
+    """The stream call handler: what a stream needs from its server."""
 
     def parse_request(self, message: bytes) -> PredictRequest:
-        """Bytes to a request; RefusedError."""
+        """Parse a message; RefusedError when it is not a PredictRequest."""
         ...
 
     def admit(self, request: PredictRequest, left_s: float | None) -> AdmittedCall:
-        """Admit one request of a stream that has *left_s* to live; RefusedError."""
+        """Admit one request; the stream's deadline is in *left_s* seconds. RefusedError."""
         ...
 
     def finish_call(self, handle: int) -> None:
-        """Give its rows back, answered or not."""
+        """Release the call's rows, whether it was answered or not."""
         ...
 
     def refuse_error(self, model: str, error: BaseException) -> Refusal:
-        """Count what went wrong with one message, and word it."""
+        """Count the error of one message and return the status to send for it."""
         ...
 
 
 class StreamContext(Protocol):
-    """grpc.aio's context, as far as a stream uses it."""
+    """The part of grpc.aio's ServicerContext that a stream uses."""
 
     async def read(self) -> object:
-        """The next message, or something that is no bytes at the caller's end."""
+        """Return the next message, or an object that is not bytes when the caller is done."""
         ...
 
     async def write(self, message: bytes) -> None:
-        """Send one; waits while the caller's window is full."""
+        """Send one message; wait while the caller's flow-control window is full."""
         ...
 
     def time_remaining(self) -> float | None:
-        """Seconds of the stream's own deadline."""
+        """Return the seconds to the stream's deadline; None without one."""
         ...
 
 
 class PredictStream:
-    """One caller's stream, from its first message to its end."""
+    """One caller's stream, from its first message to its end.
+
+    calls_max  messages that are read and not answered, at most.
+    """
 
     def __init__(self, handler: StreamCalls, context: StreamContext, calls_max: int) -> None:
         self._handler = handler
         self._context = context
         self._calls_max = calls_max
         self._free_calls = asyncio.Semaphore(calls_max)
-        self._inside: set[int] = set()
+        self._handles: set[int] = set()
+        """Handles of admitted calls without a reply."""
         self._replies: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def run(self, draining: asyncio.Event) -> Refusal | None:
-        """Serve until the caller is done (None), or this worker leaves (why).
+        """Serve the stream; return None when the caller is done, or WORKER_DRAINING.
 
-        Cancelled when the caller goes: everything inside is given back at once.
+        It is cancelled when the caller goes away; all its calls are then released at once.
         """
         loop = asyncio.get_running_loop()
-        hearing = loop.create_task(self._read_messages())
-        speaking = loop.create_task(self._write_replies())
-        parting = loop.create_task(draining.wait())
+        reading = loop.create_task(self._read_messages())
+        writing = loop.create_task(self._write_replies())
+        waiting_for_drain = loop.create_task(draining.wait())
         finishing: asyncio.Task[None] | None = None
         try:
-            await asyncio.wait({hearing, speaking, parting}, return_when=asyncio.FIRST_COMPLETED)
-            cut = not hearing.done()
-            if cut:
-                hearing.cancel()
-                await asyncio.wait({hearing})
+            # Until the caller has sent all, the worker drains, or a write fails.
+            await asyncio.wait(
+                {reading, writing, waiting_for_drain}, return_when=asyncio.FIRST_COMPLETED
+            )
+            cut_off = not reading.done()
+            if cut_off:
+                reading.cancel()
+                await asyncio.wait({reading})
             else:
-                hearing.result()
+                reading.result()
+            # Then until every message that was read is answered. Only a failure ends `writing`.
             finishing = loop.create_task(self._wait_until_written())
-            await asyncio.wait({finishing, speaking}, return_when=asyncio.FIRST_COMPLETED)
-            if speaking.done():
-                speaking.result()  # only a failure ends it
-            return WORKER_DRAINING if cut else None
+            await asyncio.wait({finishing, writing}, return_when=asyncio.FIRST_COMPLETED)
+            if writing.done():
+                writing.result()
+            return WORKER_DRAINING if cut_off else None
         finally:
-            tasks = [task for task in (hearing, speaking, parting, finishing) if task is not None]
+            started = (reading, writing, waiting_for_drain, finishing)
+            tasks = [task for task in started if task is not None]
             for task in tasks:
                 task.cancel()
-            for handle in self._inside:
+            for handle in self._handles:
                 self._handler.finish_call(handle)
-            self._inside.clear()
+            self._handles.clear()
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read_messages(self) -> None:
@@ -123,7 +133,7 @@ class PredictStream:
             self._admit_message(message)
 
     async def _wait_until_written(self) -> None:
-        """Return when every reply is written: all places are free."""
+        """Return when every reply is written, so that no message is counted any more."""
         for _ in range(self._calls_max):
             await self._free_calls.acquire()
 
@@ -134,23 +144,23 @@ class PredictStream:
             self._free_calls.release()
 
     def _admit_message(self, message: bytes) -> None:
-        """Admit one message, or queue the status it ends with."""
+        """Admit one message, or queue the status that it ends with."""
         model = request_id = ""
         try:
             request = self._handler.parse_request(message)
             model, request_id = request.model, request.request_id
-            entered = self._handler.admit(request, self._context.time_remaining())
-        except Exception as error:  # noqa: BLE001  the wall: one bad message ends no stream
+            call = self._handler.admit(request, self._context.time_remaining())
+        except Exception as error:  # noqa: BLE001  one bad message must not end the stream
             self._refuse(request_id, self._handler.refuse_error(model, error))
             return
-        self._inside.add(entered.handle)
-        entered.reply.add_done_callback(partial(self._on_reply, entered.handle, request_id))
+        self._handles.add(call.handle)
+        call.reply.add_done_callback(partial(self._on_reply, call.handle, request_id))
 
     def _on_reply(self, handle: int, request_id: str, reply: "asyncio.Future[bytes]") -> None:
-        """Queue what came of one message, and give its rows back."""
-        if handle not in self._inside:
+        """Queue the reply or the status of one message, and release its rows."""
+        if handle not in self._handles:
             return
-        self._inside.discard(handle)
+        self._handles.discard(handle)
         self._handler.finish_call(handle)
         error = reply.exception()
         if error is None:
@@ -162,7 +172,7 @@ class PredictStream:
 
     def _refuse(self, request_id: str, refusal: Refusal) -> None:
         status = Status(code=int(refusal.code), message=refusal.message)
-        # An id too long to take is too long to send back.
+        # The request_id of a refused message may be longer than the limit.
         self._replies.put_nowait(
             StreamReply(
                 request_id=request_id[:ECHOED_ID_CHARS_MAX], status=status
@@ -171,5 +181,5 @@ class PredictStream:
 
 
 def encode_stream_reply(reply: PredictReply) -> bytes:
-    """Write *reply* as a message of the stream."""
+    """Encode *reply* as a message of the stream."""
     return StreamReply(request_id=reply.request_id, reply=reply).SerializeToString()

@@ -73,7 +73,7 @@ class RawCall:
         """Return the next message, or grpc.aio.EOF."""
         if self._half_closed:
             return grpc.aio.EOF
-        self._core.more(self._number)
+        self._core.request_message(self._number)
         message = await self._messages.get()
         if message is None:
             self._half_closed = True
@@ -110,11 +110,11 @@ class RawCall:
     def send(self, reply: Any) -> None:  # noqa: ANN401
         """Send one message."""
         message = reply if self.serializer is None else self.serializer(reply)
-        self._core.send(self._number, message)
+        self._core.send_message(self._number, message)
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
         """Set the response's headers; they go out with the first message."""
-        self._core.start(self._number, encode_metadata(metadata))
+        self._core.set_headers(self._number, encode_metadata(metadata))
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()
@@ -130,7 +130,7 @@ class RawCall:
             return
         code = self._code if code is None else code
         details = self._details if details is None else details
-        self._core.finish(self._number, code, details, self._trailing)
+        self._core.end_call(self._number, code, details, self._trailing)
         self.on_closed()
 
     def finish_with_refusal(self, refusal: Refusal) -> None:

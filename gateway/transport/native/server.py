@@ -1,10 +1,11 @@
-"""The native front door: HTTP/2, gRPC and decoding in Rust, on a thread that never takes the GIL.
+"""The native server: HTTP/2, gRPC and decoding in Rust, on a thread that never takes the GIL.
 
-The thread rings once for many calls; what they hold comes as columns, and goes back as columns.
-Everything that scores nothing is passed as raw bytes to the handlers that grpcio calls too.
+The thread wakes the event loop once for many calls. Calls come as columns, and replies go back as
+columns. Methods that score nothing get raw bytes and use the same handlers as the grpcio server.
 """
 
 import asyncio
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,31 +17,40 @@ from numpy.typing import NDArray
 
 from gateway.clock import Clock
 from gateway.columns import Calls, ModelShape, Replies
-from gateway.fault_log import InternalErrorLog
 from gateway.ingress_choice import IngressChoice
+from gateway.internal_error_log import InternalErrorLog
 from gateway.native_library import IngressLibrary, IngressThread
-from gateway.predict.single_call import SingleCallPath
 from gateway.settings import Settings
 from gateway.status import Code, Refusal, RefusedError, refuse_internal
-from gateway.transport.grpcio.server import NOT_SERVING, SERVING, OnRefused, UnaryMethod
+from gateway.transport.call_queue import QueuedCall
+from gateway.transport.decode import DecodedCall
 from gateway.transport.native.context import Handler, RawCall, RawCallServer
-from gateway.transport.native.single_call import NativeSingleCalls
 from gateway.transport.reflection import REFLECTION_SERVICES, reflection_handlers
+from gateway.transport.server import (
+    NOT_SERVING,
+    SERVING,
+    OnRefused,
+    ServerStatistics,
+    UnaryMethod,
+)
+from protos.predict_pb2 import PredictReply
 
 SCORED_METHODS = {
     "/turnout.v1.Predictor/Predict": "predict",
     "/turnout.v1.Predictor/PredictStream": "predict_stream",
     "/inference.GRPCInferenceService/ModelInfer": "infer",
 }
-"""Methods that are decoded in Rust."""
+"""Methods whose messages are decoded in Rust, and how."""
 POLL_INTERVAL_S = 0.02
-"""Between looks at whether all connections are closed."""
+"""Time between two checks whether all connections are closed."""
+ONE_ROW = np.array([0, 1], dtype=np.uint32)
+"""Row offsets of one call with one row."""
 
 
 class NativeServer:
-    """`gateway.columns.Ingress` over the crate in ingress/.
+    """`IngressServer` over the Rust crate in ingress/.
 
-    extra  further handlers by their path, beside ours, health and reflection.
+    extra_handlers  more handlers by method path, for tests.
     """
 
     kind = IngressChoice.NATIVE
@@ -71,64 +81,61 @@ class NativeServer:
             path: "stream" if handler.request_streaming else "unary"
             for path, handler in handlers.items()
         }
-        self._thread: IngressThread = module.Door(settings, SCORED_METHODS | kinds)
+        self._thread: IngressThread = module.IngressThread(settings, SCORED_METHODS | kinds)
         self._raw_calls = RawCallServer(self._thread, handlers, clock, self._refuse_error)
         self._call_arrived = asyncio.Event()
-        self.single_call: SingleCallPath | None = None
-        self._single_calls = NativeSingleCalls(
-            self.send_replies, self.refuse_calls, self._return_to_batch, self._refuse_error
-        )
-        self._returned_calls: list[Calls] = []
         self._open = False
 
-    # Ingress
+    # Calls and replies
 
     def configure(self, shapes: Mapping[str, ModelShape]) -> None:
-        """Replace what the door knows of models."""
+        """Replace what the server knows of models."""
         self._thread.configure(list(shapes.values()))
 
     async def wait_for_calls(self) -> None:
-        """Return when calls wait for a batch: at once, whoever else may come."""
-        while not self._returned_calls:
-            if not self._thread.waiting():
-                self._call_arrived.clear()
-                await self._call_arrived.wait()
-            elif not self._try_single_call():
-                return
+        """Return when the I/O thread has a batch ready. The thread decides on a batch delay."""
+        while not self._thread.batch_ready():
+            self._call_arrived.clear()
+            await self._call_arrived.wait()
+
+    def pop_single_call(self) -> QueuedCall | None:
+        """Return the call that waits, if it is the only one inside and has one row; else None."""
+        if self._thread.rows_inside() != 1:
+            return None
+        native_columns = self._thread.pop_calls(1, self._clock.now_ns())
+        return None if native_columns is None else _single_call(_calls_of(native_columns))
 
     def pop_calls(self, rows_max: int) -> Calls | None:
-        """Hand over what waits."""
-        if self._returned_calls:
-            return self._returned_calls.pop()
-        taken = self._thread.take(rows_max, self._clock.now_ns())
-        return None if taken is None else _columns_from_native(taken)
+        """Return waiting calls of one model; None if no call waits."""
+        native_columns = self._thread.pop_calls(rows_max, self._clock.now_ns())
+        return None if native_columns is None else _calls_of(native_columns)
 
-    def _try_single_call(self) -> bool:
-        """Have the only row inside answered without a batch; False: calls wait for one."""
-        if self.single_call is None or self._thread.rows_inside() != 1:
-            return False
-        taken = self._thread.take(1, self._clock.now_ns())
-        if taken is None:
-            return True
-        calls = _columns_from_native(taken)
-        if not self._single_calls.try_start(self.single_call, calls):
-            self._return_to_batch(calls)
-        return True
-
-    def _return_to_batch(self, calls: Calls) -> None:
-        self._returned_calls.append(calls)
-        self._call_arrived.set()
+    def send_reply(self, handle: int, reply: PredictReply) -> None:
+        """Send the reply to a single call."""
+        self._thread.send_replies(
+            reply.model,
+            reply.version,
+            reply.role,
+            reply.outputs,
+            np.array([handle], dtype=np.uint64),
+            b"\x01" if reply.holdout else None,
+            reply.prediction_id,
+            ONE_ROW,
+            np.array([reply.scores], dtype=np.float32),
+            np.array(reply.row_flags or [0], dtype=np.uint32),
+            False,
+        )
 
     def send_replies(self, replies: Replies, *, more: bool = False) -> None:
-        """Send each reply to whoever still waits for it."""
-        held_out = replies.holdout
-        self._thread.answer(
+        """Send each reply. With *more* the thread may wait for the other replies of the batch."""
+        holdout = replies.holdout
+        self._thread.send_replies(
             replies.model,
             replies.version,
             replies.role,
             replies.scores.shape[1],
             replies.handles,
-            None if held_out is None else held_out.tobytes(),
+            None if holdout is None else holdout.tobytes(),
             replies.prediction_ids,
             replies.row_offsets,
             replies.scores,
@@ -138,44 +145,41 @@ class NativeServer:
 
     def refuse_calls(self, handles: NDArray[np.uint64], refusal: Refusal) -> None:
         """End these calls with one status."""
-        self._thread.refuse(handles, int(refusal.code), refusal.message, refusal.pushback_ms)
+        self._thread.refuse_calls(handles, int(refusal.code), refusal.message, refusal.pushback_ms)
 
     # The server
 
     async def listen(self, host: str, port: int, unix: str = "", lent_fd: int | None = None) -> int:
-        """Open *port* (0: a free one) beside the other workers; returns the port.
+        """Listen on *port* (0 for a free one) and on a Unix socket at *unix*. Return the port.
 
-        unix  the path of a socket to listen at as well.
-        lent  a bound socket's descriptor: listened at instead, and kept by whoever lent it.
+        lent_fd  descriptor of a bound socket to listen on instead. Its lender keeps it.
         """
         asyncio.get_running_loop().add_reader(self._thread.fileno(), self._on_wakeup)
         self._open = True
         port = (
-            self._thread.listen(host, port) if lent_fd is None else self._thread.listen_at(lent_fd)
+            self._thread.listen(host, port) if lent_fd is None else self._thread.listen_fd(lent_fd)
         )
         if unix:
             self._thread.listen_unix(unix)
         return port
 
     async def show_health(self, ready: Mapping[str, bool]) -> None:
-        """Set what grpc.health.v1 says: each model's name, and "" for the server as a whole."""
+        """Set what grpc.health.v1 reports: each model's name, and "" for the server as a whole."""
         for name, serving in ready.items():
             await self._health.set(name, SERVING if serving else NOT_SERVING)
 
     async def close(self, grace_s: float) -> None:
-        """Leave the port at once, let clients move over, finish what is in flight.
+        """Stop listening at once, let clients reconnect elsewhere and finish the calls in flight.
 
-        As GrpcioServer.close; here each connection is asked to leave twice, as HTTP/2 has it: a
-        call that crosses the first GOAWAY is served. Who waits at the port when it is left is
-        served.
+        Each connection gets two GOAWAY frames, as RFC 9113 section 6.8 describes, so a call that
+        crosses the first one is served. Connections that wait in the listening socket are served.
         """
         await self._health.enter_graceful_shutdown()
-        self._thread.leave()
+        self._thread.stop_listening()
         last_s = min(grace_s, self._settings.drain_grace_s)
         await self._wait_for_disconnects(grace_s - last_s)
-        self._thread.drain()
+        self._thread.send_goaway()
         await self._wait_for_disconnects(last_s)
-        await self._single_calls.wait_finished()
         if self._open:
             self._open = False
             asyncio.get_running_loop().remove_reader(self._thread.fileno())
@@ -184,28 +188,33 @@ class NativeServer:
         await self._raw_calls.cancel_all()
 
     async def _wait_for_disconnects(self, within_s: float) -> None:
-        """Return once nobody is connected, or after *within_s*."""
+        """Return when no client is connected, or after *within_s*."""
         loop = asyncio.get_running_loop()
         end = loop.time() + within_s
-        while self._thread.connections() and loop.time() < end:  # noqa: ASYNC110  the thread has no ear for this
+        while self._thread.connections() and loop.time() < end:  # noqa: ASYNC110  the thread has no event for this
             await asyncio.sleep(POLL_INTERVAL_S)
+
+    def statistics(self) -> ServerStatistics:
+        """Return a snapshot of rows and connections of the I/O thread."""
+        rows_inside, connections = self._thread.rows_inside(), self._thread.connections()
+        return ServerStatistics(self.kind.value, rows_inside, None, connections)
 
     @property
     def rows_inside(self) -> int:
-        """Rows admitted and not yet answered."""
+        """Number of rows that are admitted and not answered yet."""
         return self._thread.rows_inside()
 
-    # What the thread tells
+    # Events of the I/O thread
 
     def _on_wakeup(self) -> None:
-        self._thread.hush()
+        self._thread.clear_wakeup()
         self._raw_calls.handle_events(self._thread.events())
-        for model, code, words, pushback_ms, count in self._thread.refusals():
-            self._on_refused(model, Refusal(Code(code), words, pushback_ms), count)
+        for model, code, message, pushback_ms, count in self._thread.refusals():
+            self._on_refused(model, Refusal(Code(code), message, pushback_ms), count)
         self._call_arrived.set()
 
     def _refuse_error(self, model: str, error: BaseException) -> Refusal:
-        """Count a call that went wrong in a handler, and word it: nothing of ours goes out."""
+        """Count a call that failed here. Return its status, which holds nothing internal."""
         if isinstance(error, RefusedError):
             refusal = error.refusal
         else:
@@ -214,15 +223,34 @@ class NativeServer:
         return refusal
 
     def _wrap_unary(self, method: UnaryMethod) -> Any:  # noqa: ANN401  grpc's own type for it is no simpler
-        async def handle(message: bytes, call: RawCall) -> bytes:
+        async def serve(message: bytes, call: RawCall) -> bytes:
             del call
             return await method(message)
 
-        return handle
+        return serve
 
 
-def _columns_from_native(native_columns: tuple[Any, ...]) -> Calls:
-    """Lay the thread's bytes out as columns; nothing is copied."""
+def _single_call(calls: Calls) -> QueuedCall:
+    """Return a batch of one call as decoded values."""
+    offsets = calls.entity_offsets.tolist()
+    call = DecodedCall(
+        model=calls.model,
+        rows=calls.rows,
+        sticky=calls.sticky,
+        request_id=calls.request_ids,
+        pin=calls.pins[0][1] if calls.pins else "",
+        criticality=int(calls.criticality[0]),
+        ids=[calls.entity_ids[start:end] for start, end in itertools.pairwise(offsets)],
+        inputs=calls.inputs.ravel().tolist(),
+        nan_inputs=0,
+    )
+    return QueuedCall(
+        int(calls.handles[0]), call, int(calls.arrived_ns[0]), int(calls.deadline_ns[0]), taken=True
+    )
+
+
+def _calls_of(native_columns: tuple[Any, ...]) -> Calls:
+    """Return the thread's byte columns as arrays. Nothing is copied."""
     (model, width), handles, arrived, deadline, criticality, rows, *texts, pins, ids, inputs = (
         native_columns
     )
@@ -248,16 +276,16 @@ def _columns_from_native(native_columns: tuple[Any, ...]) -> Calls:
 
 
 class _HandlerCollector:
-    """Stands in for a grpc.aio.Server while generated code registers a service with it."""
+    """Collects the handlers that generated code registers with a grpc.aio.Server."""
 
     def __init__(self) -> None:
         self.handlers: dict[str, Handler] = {}
 
     def add_generic_rpc_handlers(self, handlers: tuple[grpc.GenericRpcHandler, ...]) -> None:
-        """The same handlers in another form."""
+        """Ignore the generic form of the same handlers."""
 
     def add_registered_method_handlers(self, service: str, methods: Mapping[str, Handler]) -> None:
-        """Keep them by their path."""
+        """Keep the handlers by method path."""
         self.handlers |= {f"/{service}/{name}": handler for name, handler in methods.items()}
 
 
@@ -268,7 +296,7 @@ def _health_handlers(servicer: health.HealthServicer) -> dict[str, Handler]:
 
 
 class _CallDetails(grpc.HandlerCallDetails):
-    """Which method a generic handler is asked for."""
+    """The method path for which a generic handler is looked up."""
 
     def __init__(self, method: str) -> None:
         self.method = method

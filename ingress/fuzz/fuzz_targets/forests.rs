@@ -1,5 +1,5 @@
-//! Any lists of nodes, in an ONNX file that is otherwise right: what is read scores as the lists
-//! say, walked node by node.
+//! Reads any lists of nodes in an ONNX file that is otherwise valid. The scores have to be those of a
+//! walk from node to node through the lists.
 #![no_main]
 
 mod scoring;
@@ -7,15 +7,15 @@ mod scoring;
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
-use turnout_ingress::proto::{put_bytes, put_number, put_varint};
-use turnout_ingress::trees::logistic;
-use turnout_ingress::trees_onnx;
+use turnout_ingress::accel::onnx_trees;
+use turnout_ingress::accel::trees::logistic;
+use turnout_ingress::calls::proto::{put_bytes, put_varint, put_varint_field};
 
 const WIDTH: i64 = 3;
 const THRESHOLDS: [f32; 8] =
     [0.0, -0.0, 0.25, -1.5, 3e38, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
 
-/// One entry of the lists, out of eight bytes.
+/// One node of the lists, made of eight bytes.
 #[derive(Clone, Copy)]
 struct Entry {
     leaf: bool,
@@ -32,7 +32,7 @@ struct Entry {
 fn entries(bytes: &[u8]) -> Vec<Entry> {
     let (mut tree, mut id) = (0, 0);
     let mut entry = |eight: &[u8]| {
-        // Mostly in order, as a file has them; sometimes not.
+        // Trees and nodes are mostly in order, as in a real file.
         (tree, id) = match eight[0] >> 4 {
             0 => (tree + 1, 0),
             1 => (i64::from(eight[1]), i64::from(eight[7])),
@@ -79,7 +79,7 @@ fn node(kind: &str, domain: &str, input: &str, output: &str, attributes: &[Vec<u
     for (number, text) in [(1, input), (2, output), (4, kind), (7, domain)] {
         put_bytes(&mut out, number, text.as_bytes());
     }
-    attributes.iter().for_each(|one| put_bytes(&mut out, 5, one));
+    attributes.iter().for_each(|attribute| put_bytes(&mut out, 5, attribute));
     out
 }
 
@@ -87,7 +87,7 @@ fn file(entries: &[Entry], base: f32) -> Vec<u8> {
     let of = |number: fn(&Entry) -> i64| entries.iter().map(number);
     let leaves = || entries.iter().filter(|entry| entry.leaf);
     let attributes = [
-        attribute("n_targets", |out| put_number(out, 3, 1)),
+        attribute("n_targets", |out| put_varint_field(out, 3, 1)),
         floats("base_values", [base].into_iter()),
         numbers("nodes_treeids", of(|entry| entry.tree)),
         numbers("nodes_nodeids", of(|entry| entry.id)),
@@ -111,7 +111,7 @@ fn file(entries: &[Entry], base: f32) -> Vec<u8> {
         out
     };
     let mut dimension = Vec::new();
-    put_number(&mut dimension, 1, WIDTH as u64);
+    put_varint_field(&mut dimension, 1, WIDTH as u64);
     let input = [1, 2, 1, 2].into_iter().fold(dimension, nested);
     let mut graph = Vec::new();
     let trees = node("TreeEnsembleRegressor", "ai.onnx.ml", "inputs", "odds", &attributes);
@@ -121,13 +121,13 @@ fn file(entries: &[Entry], base: f32) -> Vec<u8> {
     nested(graph, 7)
 }
 
-/// A row's score, each tree walked from its first node as TreeEnsembleRegressor is described.
+/// The score of a row, by a walk through each tree as ONNX describes TreeEnsembleRegressor.
 fn walked(entries: &[Entry], base: f32, row: &[f32]) -> f32 {
     let at: HashMap<(i64, i64), &Entry> =
         entries.iter().map(|entry| ((entry.tree, entry.id), entry)).collect();
     let mut sum = 0.0;
-    for (place, first) in entries.iter().enumerate() {
-        if place > 0 && entries[place - 1].tree == first.tree {
+    for (index, first) in entries.iter().enumerate() {
+        if index > 0 && entries[index - 1].tree == first.tree {
             continue;
         }
         let mut entry = first;
@@ -148,8 +148,8 @@ fn walked(entries: &[Entry], base: f32, row: &[f32]) -> f32 {
 fuzz_target!(|bytes: &[u8]| {
     let entries = entries(bytes);
     let base = f32::from(bytes.len() as u16 % 17) / 4.0;
-    match trees_onnx::read(&file(&entries, base)) {
-        Err(words) => scoring::few(&words),
+    match onnx_trees::read(&file(&entries, base)) {
+        Err(message) => scoring::is_short(&message),
         Ok(trees) => {
             scoring::scores_any_rows(&trees);
             let rows = scoring::rows(&trees, 40).expect("three inputs");

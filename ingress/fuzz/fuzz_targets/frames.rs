@@ -1,23 +1,26 @@
-//! Any bytes behind a good greeting: frames, headers and messages of a connection. Nothing of it may
-//! fail, and once the connection is over nothing may be left inside.
+//! Any bytes behind a valid connection preface: frames, headers and messages of a connection. Nothing
+//! may fail, and after the connection no call may be left inside.
 #![no_main]
 
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use turnout_ingress::admission::Admission;
-use turnout_ingress::bridge::Bridge;
-use turnout_ingress::house::{House, Limits};
-use turnout_ingress::intake::Intake;
-use turnout_ingress::shape::{DoorLimits, Shape, Shapes};
-use turnout_ingress::stream::Method;
-use turnout_ingress::streams::seat::Seat;
-use turnout_ingress::streams::Streams;
-use turnout_ingress::sys::nghttp2::{Events, Promises, Session};
+use turnout_ingress::calls::admission::Admission;
+use turnout_ingress::calls::call_queue::CallQueue;
+use turnout_ingress::calls::shape::{ModelShape, ModelShapes, NameLimits};
+use turnout_ingress::http2::service::Limits;
+use turnout_ingress::http2::stream::Method;
+use turnout_ingress::http2::stream_events::StreamEvents;
+use turnout_ingress::http2::streams::Streams;
+use turnout_ingress::io_thread::batch_timing::BatchTiming;
+use turnout_ingress::io_thread::server_state::ServerState;
+use turnout_ingress::io_thread::shared::Shared;
+use turnout_ingress::sys::nghttp2::{Events, Session, SessionSettings};
 
-const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// The client connection preface and an empty SETTINGS frame.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-fn house() -> House {
+fn server_state() -> ServerState {
     let limits = Limits {
         streams_max: 8,
         connections_max: 8,
@@ -28,10 +31,10 @@ fn house() -> House {
         stream_calls_max: 4,
         age_ns_max: 1_000,
         grace_ns: 1_000,
-        names: DoorLimits {
+        names: NameLimits {
             name_bytes_max: 128,
             request_id_bytes_max: 128,
-            typed_bytes_max: 1_024,
+            typed_contents_bytes_max: 1_024,
         },
     };
     let methods = [
@@ -41,46 +44,56 @@ fn house() -> House {
         (b"/u".to_vec(), Method::RawUnary),
         (b"/r".to_vec(), Method::RawStream),
     ];
-    let bridge = Bridge::new(Intake::new(Admission::new(64, 90, 50))).expect("descriptors");
-    let mut house = House::new(limits, methods.into(), Arc::new(bridge));
-    let shape = Shape {
+    let shared = Shared::new(CallQueue::new(Admission::new(64, 90, 50)), BatchTiming::new(0))
+        .expect("descriptors");
+    let mut server = ServerState::new(limits, methods.into(), Arc::new(shared));
+    let shape = ModelShape {
         model: "c".to_owned(),
         input_defaults: vec![0.0],
         rows_max: 4,
-        ..Shape::default()
+        ..ModelShape::default()
     };
-    house.shapes = Shapes::from([(b"c".to_vec(), Arc::new(shape))]);
-    house
+    server.shapes = ModelShapes::from([(b"c".to_vec(), Arc::new(shape))]);
+    server
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut house = house();
+    let mut server = server_state();
     let mut streams = Streams::new(1);
-    let mut session = Session::new(Promises {
-        streams: 8,
-        stream_window: 65_535,
-        connection_window: 1 << 20,
-        header_list: 1_024,
+    let mut session = Session::new(SessionSettings {
+        max_concurrent_streams: 8,
+        initial_window_size: 65_535,
+        connection_window_size: 1 << 20,
+        max_header_list_size: 1_024,
     });
     let mut out = Vec::new();
-    // Cut into pieces, as a network would.
-    for piece in [GREETING].into_iter().chain(bytes.chunks(61)) {
-        house.now_ns += 1;
-        let mut seat = Seat { streams: &mut streams, house: &mut house };
-        let whole = session.receive(piece, &mut seat).is_ok();
-        streams.act(&mut session);
-        let mut seat = Seat { streams: &mut streams, house: &mut house };
-        let _ = session.send(&mut seat, &mut out, 1 << 20);
+    // Cut the bytes into pieces, as a network does.
+    for piece in [PREFACE].into_iter().chain(bytes.chunks(61)) {
+        server.now_ns += 1;
+        let mut events = StreamEvents {
+            streams: &mut streams,
+            server: &mut server,
+        };
+        let valid = session.receive(piece, &mut events).is_ok();
+        streams.apply(&mut session);
+        let mut events = StreamEvents {
+            streams: &mut streams,
+            server: &mut server,
+        };
+        let _ = session.send(&mut events, &mut out, 1 << 20);
         out.clear();
-        if !whole {
+        if !valid {
             break;
         }
     }
     let open: Vec<i32> = streams.open.keys().copied().collect();
-    let mut seat = Seat { streams: &mut streams, house: &mut house };
+    let mut events = StreamEvents {
+        streams: &mut streams,
+        server: &mut server,
+    };
     for stream in open {
-        seat.closed(stream, 8);
+        events.stream_closed(stream, 8);
     }
-    assert_eq!(house.bridge.with_intake(|intake| intake.rows_inside()), 0);
-    assert!(house.raws.is_empty());
+    assert_eq!(server.shared.with_queue(|queue| queue.rows_inside()), 0);
+    assert!(server.raw_calls.is_empty());
 });

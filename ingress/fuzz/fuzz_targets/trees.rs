@@ -1,12 +1,12 @@
-//! Any bytes as an ONNX file: trees that score any rows, or a refusal in a few words.
+//! Reads any bytes as an ONNX file. The result has to be trees that score any rows, or a short refusal.
 #![no_main]
 
 mod scoring;
 
 use libfuzzer_sys::fuzz_target;
-use turnout_ingress::trees_onnx;
+use turnout_ingress::accel::onnx_trees;
 
-fuzz_target!(|bytes: &[u8]| match trees_onnx::read(bytes) {
+fuzz_target!(|bytes: &[u8]| match onnx_trees::read(bytes) {
     Ok(trees) => scoring::scores_any_rows(&trees),
-    Err(words) => scoring::few(&words),
+    Err(message) => scoring::is_short(&message),
 });

@@ -1,6 +1,5 @@
-//! Everything that is `unsafe`: nghttp2 behind a safe session, five system calls, and code compiled
-//! for wider vectors. Nowhere else.
+//! All `unsafe` code: nghttp2, a few system calls, and functions compiled for wider vectors.
 
 pub mod nghttp2;
 pub mod os;
-pub mod wide;
+pub mod vectors;

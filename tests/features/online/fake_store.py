@@ -1,4 +1,4 @@
-"""A store that answers whatever a test says: for what no real one can be made to say."""
+"""A store whose replies the test writes, for replies that no real store gives."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -12,14 +12,14 @@ import hiredis
 async def fake_store(
     answer: Callable[[list[bytes]], bytes], socket: Path | None = None
 ) -> AsyncIterator[str]:
-    """Serve at the URL given out; *answer* turns each command but PING into reply bytes.
+    """Serve at the URL that is yielded. *answer* gives the reply to each command except PING.
 
-    An empty answer closes the connection.
+    An empty reply closes the connection.
     """
-    serving: list[tuple[asyncio.Task[None] | None, asyncio.StreamWriter]] = []
+    connections: list[tuple[asyncio.Task[None] | None, asyncio.StreamWriter]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        serving.append((asyncio.current_task(), writer))
+        connections.append((asyncio.current_task(), writer))
         commands = hiredis.Reader()
         with suppress(OSError):
             while content := await reader.read(65_536):
@@ -42,6 +42,6 @@ async def fake_store(
         yield url
     finally:
         server.close()
-        for _, writer in serving:
+        for _, writer in connections:
             writer.transport.abort()
-        await asyncio.gather(*(task for task, _ in serving if task), return_exceptions=True)
+        await asyncio.gather(*(task for task, _ in connections if task), return_exceptions=True)

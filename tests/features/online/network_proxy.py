@@ -1,4 +1,4 @@
-"""A TCP proxy that does to a store's replies what networks do."""
+"""A TCP proxy between a client and a store that delays, cuts and swallows replies."""
 
 import asyncio
 import socket
@@ -11,31 +11,31 @@ from urllib.parse import urlsplit
 
 @dataclass
 class NetworkProxy:
-    """Change its fields while it runs."""
+    """Settings and state of a running proxy. A test may change the settings at any time."""
 
     port: int = 0
     delay_s: float = 0.0
-    """Before each piece of a reply is passed on."""
+    """Delay before each piece of a reply."""
     piece_bytes: int = 65_536
-    """Replies are passed on in pieces of this size."""
+    """Size of the pieces in which replies are passed on."""
     swallow: bool = False
-    """Take what comes and pass nothing on."""
+    """True: read all bytes and pass none on."""
     cut_after_bytes: int = 0
-    """Reset the connection (RST) after this much of a reply; 0: never."""
+    """Reset the connection (RST) after this many bytes of a reply. 0 never resets."""
     connections: int = 0
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     @property
     def url(self) -> str:
-        """Where the store seems to be."""
+        """The URL at which clients reach the store through the proxy."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def reset_connections(self) -> None:
-        """Break every connection."""
+        """Abort every connection."""
         for writer in self.writers:
             writer.transport.abort()
 
-    async def pass_on(
+    async def copy_bytes(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool
     ) -> None:
         """Copy one direction until it ends."""
@@ -60,7 +60,7 @@ class NetworkProxy:
 
 @asynccontextmanager
 async def network_proxy_to(url: str) -> AsyncIterator[NetworkProxy]:
-    """Stand between a client and the store at *url*."""
+    """Run a proxy in front of the store at *url*."""
     proxy = NetworkProxy()
     store_port = urlsplit(url).port
     accepted: list[asyncio.Task[None] | None] = []
@@ -69,13 +69,14 @@ async def network_proxy_to(url: str) -> AsyncIterator[NetworkProxy]:
         proxy.connections += 1
         accepted.append(asyncio.current_task())
         try:
-            there, out = await asyncio.open_connection("127.0.0.1", store_port)
+            store_reader, store_writer = await asyncio.open_connection("127.0.0.1", store_port)
         except OSError:
             writer.transport.abort()
             return
-        proxy.writers += [writer, out]
+        proxy.writers += [writer, store_writer]
         await asyncio.gather(
-            proxy.pass_on(reader, out, replies=False), proxy.pass_on(there, writer, replies=True)
+            proxy.copy_bytes(reader, store_writer, replies=False),
+            proxy.copy_bytes(store_reader, writer, replies=True),
         )
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)

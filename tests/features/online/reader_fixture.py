@@ -1,4 +1,4 @@
-"""What the walks of the online reader share: keys whose value names them, and patience."""
+"""Shared by the tests of the online reader: stored keys, a started reader, and waiting."""
 
 import asyncio
 import time
@@ -15,12 +15,12 @@ KEYS = [b"key-%04d" % number for number in range(512)]
 
 
 def stored_value(key: bytes) -> bytes:
-    """What `fill` stores under *key*: long enough for replies to come in pieces."""
+    """The value of *key*, 81 bytes long, so that replies come in several pieces."""
     return key + b":" + key * 8
 
 
 def store_all_keys(url: str) -> None:
-    """Store every key's own value."""
+    """Write every key of KEYS with its value."""
     with redis.Redis.from_url(url) as client:
         client.mset({key: stored_value(key) for key in KEYS})
 
@@ -39,17 +39,17 @@ async def started_reader(
 
 
 async def read_failure_reason(reader: OnlineReader, timeout_s: float = TIMEOUT_S) -> str:
-    """Why one read fails; "" when it answers, rightly."""
+    """Read 64 keys; return the reason of the failure, or "" after correct values."""
     try:
-        answer = await reader.mget(KEYS[:64], timeout_s)
+        values = await reader.mget(KEYS[:64], timeout_s)
     except OnlineStoreError as error:
         return error.reason
-    assert answer == [stored_value(key) for key in KEYS[:64]]
+    assert values == [stored_value(key) for key in KEYS[:64]]
     return ""
 
 
 async def seconds_until(happened: Callable[[], bool], within_s: float = 5.0) -> float:
-    """Look every millisecond until *happened*; return how long it took, fail if it did not."""
+    """Poll every millisecond until *happened*; return the seconds, or fail after *within_s*."""
     began = time.monotonic()
     while not happened():
         assert time.monotonic() - began < within_s, f"did not happen within {within_s} s"
@@ -58,7 +58,7 @@ async def seconds_until(happened: Callable[[], bool], within_s: float = 5.0) -> 
 
 
 async def seconds_until_answered(reader: OnlineReader, within_s: float = 5.0) -> float:
-    """Call every 5 ms, as traffic does, until a call is answered."""
+    """Read every 5 ms until a read is answered; return the seconds."""
     began = time.monotonic()
     while await read_failure_reason(reader):
         assert time.monotonic() - began < within_s, f"no answer within {within_s} s"

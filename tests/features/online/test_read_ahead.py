@@ -1,4 +1,4 @@
-"""Asking the store now and waiting for it later, over uvloop, as gateways run."""
+"""Tests of OnlineReader.mget called early and awaited later, on uvloop, as gateways do."""
 
 import asyncio
 import time
@@ -22,38 +22,39 @@ from tests.features.online.reader_fixture import (
 pytestmark = pytest.mark.walk
 
 
-def test_the_store_is_asked_before_anybody_waits(store: StoreServer) -> None:
-    """What a caller does between asking and waiting is done while the store answers."""
+def test_reader_sends_the_command_before_it_is_awaited(store: StoreServer) -> None:
+    """The store has run the MGET while the caller's event loop stands still."""
     store_all_keys(store.url)
 
     async def walk() -> None:
         async with started_reader(store.url) as reader:
             with redis.Redis.from_url(store.url) as client:
                 client.config_resetstat()
-                answer = reader.mget(KEYS[:4], 1.0)
-                ends = time.monotonic() + 5.0
-                while "cmdstat_mget" not in client.info("commandstats"):  # the loop stands still
-                    assert time.monotonic() < ends, "it was not asked"
-            assert await answer == [stored_value(key) for key in KEYS[:4]]
+                values = reader.mget(KEYS[:4], 1.0)
+                deadline = time.monotonic() + 5.0
+                # This loop blocks the event loop.
+                while "cmdstat_mget" not in client.info("commandstats"):
+                    assert time.monotonic() < deadline, "the command was not sent"
+            assert await values == [stored_value(key) for key in KEYS[:4]]
 
     uvloop.run(walk())
 
 
-def test_nobody_need_wait_for_what_was_asked(store: StoreServer) -> None:
-    """A caller who goes away between leaves no error behind, and the next one its own answer."""
+def test_reader_survives_a_read_that_is_never_awaited(store: StoreServer) -> None:
+    """The event loop reports no error for it, and the next read gets its own values."""
     store_all_keys(store.url)
 
     async def walk() -> None:
         async with network_proxy_to(store.url) as proxy, started_reader(proxy.url) as reader:
-            complaints: list[dict[str, Any]] = []
+            loop_errors: list[dict[str, Any]] = []
             asyncio.get_running_loop().set_exception_handler(
-                lambda _, what: complaints.append(what)
+                lambda _, context: loop_errors.append(context)
             )
             proxy.delay_s = 0.05
             reader.mget(KEYS[:4], 0.01).close()
             await seconds_until(lambda: reader.counts.timeout == 1)
             proxy.delay_s = 0.0
             assert await read_failure_reason(reader, 5.0) == ""
-            assert (reader.outstanding, complaints) == (0, [])
+            assert (reader.outstanding, loop_errors) == (0, [])
 
     uvloop.run(walk())

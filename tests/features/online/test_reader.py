@@ -1,4 +1,4 @@
-"""The online reader against a real store and a network that misbehaves."""
+"""Tests of OnlineReader with a real store, and with networks and stores that misbehave."""
 
 import asyncio
 import random
@@ -34,7 +34,7 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def run_with_loop(request: pytest.FixtureRequest) -> Run:
-    """Both loops: their order of timers and sockets differs."""
+    """Runs a coroutine on asyncio's loop or on uvloop, which order timers and sockets otherwise."""
 
     def in_loop(walk: Coroutine[Any, Any, None]) -> None:
         factory = uvloop.new_event_loop if request.param == "uvloop" else None
@@ -44,8 +44,10 @@ def run_with_loop(request: pytest.FixtureRequest) -> Run:
     return in_loop
 
 
-def test_values_come_in_the_order_asked(store: StoreServer, run_with_loop: Run) -> None:
-    """Absent keys and lists are None; long keys and none at all are fine."""
+def test_reader_returns_values_in_the_order_of_the_keys(
+    store: StoreServer, run_with_loop: Run
+) -> None:
+    """Absent keys and lists give None. Keys of 2,000 bytes and no keys at all are accepted."""
     store_all_keys(store.url)
     long_key = b"k" * 2_000
     with redis.Redis.from_url(store.url) as client:
@@ -54,38 +56,40 @@ def test_values_come_in_the_order_asked(store: StoreServer, run_with_loop: Run) 
 
     async def walk() -> None:
         async with started_reader(store.url) as reader:
-            asked = [KEYS[5], b"list", b"absent", KEYS[5], KEYS[4], long_key]
-            five = stored_value(KEYS[5])
-            expected = [five, None, None, five, stored_value(KEYS[4]), b"long"]
-            assert await reader.mget(asked, 1.0) == expected
+            keys = [KEYS[5], b"list", b"absent", KEYS[5], KEYS[4], long_key]
+            fifth_value = stored_value(KEYS[5])
+            expected = [fifth_value, None, None, fifth_value, stored_value(KEYS[4]), b"long"]
+            assert await reader.mget(keys, 1.0) == expected
             assert await reader.mget([], 1.0) == []
             assert (reader.counts.answered, reader.state, reader.connected) == (1, "closed", True)
 
     run_with_loop(walk())
 
 
-def test_many_in_flight_are_answered_each_its_own(store: StoreServer, run_with_loop: Run) -> None:
-    """500 reads of random keys at once over one connection."""
+def test_reader_gives_each_of_many_concurrent_reads_its_values(
+    store: StoreServer, run_with_loop: Run
+) -> None:
+    """500 reads of random keys run at once over one connection."""
     store_all_keys(store.url)
-    chance = random.Random(1)
+    generator = random.Random(1)
 
-    async def ask(reader: OnlineReader) -> None:
-        keys = chance.sample(KEYS, chance.randint(1, 64))
+    async def read(reader: OnlineReader) -> None:
+        keys = generator.sample(KEYS, generator.randint(1, 64))
         assert await reader.mget(keys, 5.0) == [stored_value(key) for key in keys]
 
     async def walk() -> None:
         async with started_reader(store.url) as reader:
-            await asyncio.gather(*(ask(reader) for _ in range(500)))
+            await asyncio.gather(*(read(reader) for _ in range(500)))
             assert reader.counts.answered == 500
             assert reader.counts.connected == 1
 
     run_with_loop(walk())
 
 
-def test_replies_in_pieces_of_one_byte_are_put_together(
+def test_reader_joins_replies_that_come_byte_by_byte(
     store: StoreServer, run_with_loop: Run
 ) -> None:
-    """A reply may be cut anywhere."""
+    """A reply may be cut after any byte."""
     store_all_keys(store.url)
 
     async def walk() -> None:
@@ -99,33 +103,36 @@ def test_replies_in_pieces_of_one_byte_are_put_together(
     run_with_loop(walk())
 
 
-def test_cancelled_and_late_callers_never_shift_an_answer(
+def test_reader_keeps_replies_apart_when_callers_cancel_or_time_out(
     store: StoreServer, run_with_loop: Run
 ) -> None:
-    """500 callers cancelled or timed out at random moments; all answers belong to their askers."""
-    store_all_keys(store.url)
-    chance = random.Random(2)
-    seen = {"answered": 0, "cancelled": 0, "timeout": 0}
+    """500 reads are cancelled or time out at random moments.
 
-    async def ask(reader: OnlineReader) -> None:
-        keys = chance.sample(KEYS, 8)
-        timeout_s = chance.choice([0.002, 0.008, 5.0])
+    Every answer has the values of its keys.
+    """
+    store_all_keys(store.url)
+    generator = random.Random(2)
+    ends = {"answered": 0, "cancelled": 0, "timeout": 0}
+
+    async def read(reader: OnlineReader) -> None:
+        keys = generator.sample(KEYS, 8)
+        timeout_s = generator.choice([0.002, 0.008, 5.0])
         try:
             assert await reader.mget(keys, timeout_s) == [stored_value(key) for key in keys]
         except OnlineStoreError as error:
-            seen[error.reason] += 1
+            ends[error.reason] += 1
         except asyncio.CancelledError:
-            seen["cancelled"] += 1
+            ends["cancelled"] += 1
         else:
-            seen["answered"] += 1
+            ends["answered"] += 1
 
     async def walk() -> None:
         async with network_proxy_to(store.url) as proxy, started_reader(proxy.url) as reader:
             proxy.delay_s, proxy.piece_bytes = 0.001, 700
             for _ in range(50):
-                callers = [asyncio.create_task(ask(reader)) for _ in range(10)]
+                callers = [asyncio.create_task(read(reader)) for _ in range(10)]
                 for caller in callers[:5]:
-                    await asyncio.sleep(chance.random() * 0.002)
+                    await asyncio.sleep(generator.random() * 0.002)
                     caller.cancel()
                 await asyncio.gather(*callers, return_exceptions=False)
             proxy.delay_s = 0.0
@@ -133,13 +140,13 @@ def test_cancelled_and_late_callers_never_shift_an_answer(
             assert await read_failure_reason(reader, 5.0) == ""
             assert reader.counts.connected == 1
             assert reader.counts.dropped_late > 0
-        assert min(seen.values()) > 20, seen
+        assert min(ends.values()) > 20, ends
 
     run_with_loop(walk())
 
 
-def test_a_store_that_is_not_there_stops_nobody(run_with_loop: Run) -> None:
-    """Start returns; calls fail at once; the store is found when it comes."""
+def test_reader_fails_reads_at_once_without_a_store(run_with_loop: Run) -> None:
+    """`start` returns, and reads fail until the breaker opens."""
 
     async def walk() -> None:
         async with started_reader("redis://127.0.0.1:1/0") as reader:
@@ -150,8 +157,13 @@ def test_a_store_that_is_not_there_stops_nobody(run_with_loop: Run) -> None:
     run_with_loop(walk())
 
 
-def test_a_swallowing_network_is_noticed_and_left(store: StoreServer, run_with_loop: Run) -> None:
-    """Bytes go nowhere, nothing is closed: the connection is given up, then made anew."""
+def test_reader_replaces_a_connection_that_swallows_bytes(
+    store: StoreServer, run_with_loop: Run
+) -> None:
+    """The network drops all bytes without closing.
+
+    The reader drops the connection and makes another.
+    """
     store_all_keys(store.url)
 
     async def walk() -> None:
@@ -169,8 +181,10 @@ def test_a_swallowing_network_is_noticed_and_left(store: StoreServer, run_with_l
     run_with_loop(walk())
 
 
-def test_a_reset_fails_those_in_flight_only(store: StoreServer, run_with_loop: Run) -> None:
-    """Calls under way learn at once; the next find a new connection."""
+def test_reader_fails_only_reads_in_flight_after_a_reset(
+    store: StoreServer, run_with_loop: Run
+) -> None:
+    """Reads in flight fail at once. Later reads use a new connection."""
     store_all_keys(store.url)
 
     async def walk() -> None:
@@ -186,8 +200,10 @@ def test_a_reset_fails_those_in_flight_only(store: StoreServer, run_with_loop: R
     run_with_loop(walk())
 
 
-def test_a_slow_probe_keeps_the_breaker_open(store: StoreServer, run_with_loop: Run) -> None:
-    """A store that is 60 ms away has no answer for callers of 30 ms: they are spared the wait."""
+def test_reader_keeps_the_breaker_open_after_a_slow_probe(
+    store: StoreServer, run_with_loop: Run
+) -> None:
+    """Replies take 60 ms, so reads of 30 ms are refused instead of waiting for nothing."""
     store_all_keys(store.url)
 
     async def walk() -> None:
@@ -195,21 +211,23 @@ def test_a_slow_probe_keeps_the_breaker_open(store: StoreServer, run_with_loop: 
             proxy.delay_s = 0.06
             while reader.state == "closed":
                 assert await read_failure_reason(reader) == "timeout"
-            opened, states = reader.counts.timeout, set()
+            timeouts, states = reader.counts.timeout, set()
             for _ in range(100):
                 states.add(reader.state)
                 assert await read_failure_reason(reader) == "breaker"
                 await asyncio.sleep(0.005)
             assert states == {"open", "half_open"}
-            assert reader.counts.timeout == opened
+            assert reader.counts.timeout == timeouts
             proxy.delay_s = 0.0
             assert await seconds_until_answered(reader) < 2.0
 
     run_with_loop(walk())
 
 
-def test_a_caller_in_a_hurry_opens_nothing(store: StoreServer, run_with_loop: Run) -> None:
-    """1 ms says nothing about a store that is 20 ms away."""
+def test_reader_does_not_count_timeouts_of_impatient_callers(
+    store: StoreServer, run_with_loop: Run
+) -> None:
+    """A timeout of 1 ms shows nothing about a store whose replies take 20 ms."""
     store_all_keys(store.url)
 
     async def walk() -> None:
@@ -223,30 +241,32 @@ def test_a_caller_in_a_hurry_opens_nothing(store: StoreServer, run_with_loop: Ru
     run_with_loop(walk())
 
 
-def test_a_busy_loop_is_not_taken_for_a_slow_store(store: StoreServer, run_with_loop: Run) -> None:
-    """The reply came while this process was busy: it is read before the timer judges."""
+def test_reader_reads_replies_before_timeouts_after_a_busy_loop(
+    store: StoreServer, run_with_loop: Run
+) -> None:
+    """The reply arrives while the event loop is busy, and is read before the timeout is judged."""
     store_all_keys(store.url)
 
     async def walk() -> None:
         loop = asyncio.get_running_loop()
-        ear, mouth = socket.socketpair()
+        receiving, sending = socket.socketpair()
 
         def busy() -> None:
-            ear.recv(1)
+            receiving.recv(1)
             until = loop.time() + 0.06
             while loop.time() < until:
                 pass
 
         async with started_reader(store.url) as reader:
-            loop.add_reader(ear, busy)
+            loop.add_reader(receiving, busy)
             for _ in range(5):
-                call = asyncio.create_task(read_failure_reason(reader))
+                read = asyncio.create_task(read_failure_reason(reader))
                 await asyncio.sleep(0)
-                mouth.send(b"x")
-                assert await call == ""
-            loop.remove_reader(ear)
-        ear.close()
-        mouth.close()
+                sending.send(b"x")
+                assert await read == ""
+            loop.remove_reader(receiving)
+        receiving.close()
+        sending.close()
 
     run_with_loop(walk())
 
@@ -255,12 +275,12 @@ ERRORS = [b"-LOADING loading", b"-READONLY no", b"-MASTERDOWN link", b"-NOAUTH w
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_an_error_reply_keeps_the_connection(error: bytes) -> None:
-    """The reason is "reply", the words are the store's; nothing is retried."""
-    asked: list[list[bytes]] = []
+def test_reader_keeps_the_connection_after_an_error_reply(error: bytes) -> None:
+    """The reason is "reply", the message has the store's text, and the read is not retried."""
+    commands: list[list[bytes]] = []
 
     def answer(command: list[bytes]) -> bytes:
-        asked.append(command)
+        commands.append(command)
         return error + b"\r\n"
 
     async def walk() -> None:
@@ -269,7 +289,7 @@ def test_an_error_reply_keeps_the_connection(error: bytes) -> None:
                 with pytest.raises(OnlineStoreError, match=error[1:].decode()) as refused:
                     await reader.mget([b"a"], 1.0)
                 assert refused.value.reason == "reply"
-            assert (reader.state, reader.counts.connected, len(asked)) == ("closed", 1, 10)
+            assert (reader.state, reader.counts.connected, len(commands)) == ("closed", 1, 10)
 
     asyncio.run(walk())
 
@@ -289,8 +309,8 @@ def test_an_error_reply_keeps_the_connection(error: bytes) -> None:
     ],
     ids=["count", "kind", "many", "endless", "oversized", "nested", "junk", "extra", "closed"],
 )
-def test_what_is_no_answer_costs_the_connection(reply: bytes, reason: str) -> None:
-    """It is dropped and made anew, whether or not anybody calls again."""
+def test_reader_drops_the_connection_after_an_invalid_reply(reply: bytes, reason: str) -> None:
+    """The reader makes another connection, even without further reads."""
     answers = [reply]
 
     def answer(_command: list[bytes]) -> bytes:
@@ -298,19 +318,19 @@ def test_what_is_no_answer_costs_the_connection(reply: bytes, reason: str) -> No
 
     async def walk() -> None:
         async with fake_store(answer) as url, started_reader(url) as reader:
-            seen = ""
+            failure = ""
             try:
                 assert await reader.mget([b"a", b"b"], 1.0) == [b"a", b"b"]
             except OnlineStoreError as error:
-                seen = error.reason
-            assert seen == reason
+                failure = error.reason
+            assert failure == reason
             await seconds_until(lambda: reader.counts.connected == 2)
             assert await reader.mget([b"a"], 1.0) == [b"ok"]
 
     asyncio.run(walk())
 
 
-def test_elements_that_are_no_strings_are_none() -> None:
+def test_reader_gives_none_for_elements_that_are_no_strings() -> None:
     """Numbers, errors and arrays inside the reply are no rows."""
     reply = b"*5\r\n$1\r\na\r\n:7\r\n-ERR x\r\n*1\r\n:1\r\n$-1\r\n"
 
@@ -321,20 +341,23 @@ def test_elements_that_are_no_strings_are_none() -> None:
     asyncio.run(walk())
 
 
-def test_a_unix_socket_is_a_way_too(tmp_path: Path) -> None:
-    """unix:///path."""
+def test_reader_connects_through_a_unix_socket(tmp_path: Path) -> None:
+    """The URL is unix:///path."""
 
     async def walk() -> None:
-        way = fake_store(lambda _command: b"*1\r\n$1\r\na\r\n", tmp_path / "s")
-        async with way as url, started_reader(url) as reader:
+        store = fake_store(lambda _command: b"*1\r\n$1\r\na\r\n", tmp_path / "s")
+        async with store as url, started_reader(url) as reader:
             assert await reader.mget([b"k"], 1.0) == [b"a"]
 
     asyncio.run(walk())
 
 
-def test_a_connection_says_who_it_is_and_where_it_reads(store: StoreServer) -> None:
-    """AUTH with and without a user, SELECT; a wrong password is "reply" and is tried again."""
-    place = store.url.removeprefix("redis://").removesuffix("/0")
+def test_reader_authenticates_and_selects_the_database(store: StoreServer) -> None:
+    """AUTH takes a user or none.
+
+    A wrong password gives reason "reply", and the reader tries again.
+    """
+    address = store.url.removeprefix("redis://").removesuffix("/0")
     with redis.Redis.from_url(store.url) as client:
 
         def allow(password: str) -> None:
@@ -343,13 +366,13 @@ def test_a_connection_says_who_it_is_and_where_it_reads(store: StoreServer) -> N
             )
 
         allow("+p@w")
-        with redis.Redis.from_url(f"redis://{place}/3") as third:
-            third.set("k", b"three")
+        with redis.Redis.from_url(f"redis://{address}/3") as database_3:
+            database_3.set("k", b"three")
 
         async def walk() -> None:
-            async with started_reader(f"redis://reader:p%40w@{place}/3") as reader:
+            async with started_reader(f"redis://reader:p%40w@{address}/3") as reader:
                 assert await reader.mget([b"k"], 1.0) == [b"three"]
-            async with started_reader(f"redis://reader:wrong@{place}/3") as reader:
+            async with started_reader(f"redis://reader:wrong@{address}/3") as reader:
                 with pytest.raises(OnlineStoreError, match="WRONGPASS") as refused:
                     await reader.mget([b"k"], 1.0)
                 assert refused.value.reason == "reply"
@@ -362,8 +385,8 @@ def test_a_connection_says_who_it_is_and_where_it_reads(store: StoreServer) -> N
         client.acl_deluser("reader")
 
 
-def test_closing_ends_every_wait(store: StoreServer, run_with_loop: Run) -> None:
-    """Nobody hangs on a reader that is closed; nothing is left behind."""
+def test_reader_close_ends_waiting_reads(store: StoreServer, run_with_loop: Run) -> None:
+    """Waiting reads fail with "connection", and no task is left."""
     store_all_keys(store.url)
 
     async def walk() -> None:
@@ -376,7 +399,7 @@ def test_closing_ends_every_wait(store: StoreServer, run_with_loop: Run) -> None
             await reader.close()
             assert await asyncio.gather(*callers) == ["connection"] * 3
             assert await read_failure_reason(reader) in ("connection", "breaker")
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            assert not [task for task in others if task.get_name() == "online store"]
+            other_tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            assert not [task for task in other_tasks if task.get_name() == "online store"]
 
     run_with_loop(walk())

@@ -1,4 +1,4 @@
-"""A real store killed, stopped, paused and started again, under the reader and its callers."""
+"""Tests of OnlineReader while a real store is killed, stopped, paused and started again."""
 
 import asyncio
 import os
@@ -26,52 +26,54 @@ from tests.servers import redis_server
 pytestmark = pytest.mark.walk
 
 SLACK_S = 0.05
-"""For a machine that others use too."""
+"""Extra seconds for a machine with other load."""
 
 
 @pytest.fixture
 def store_to_kill() -> Iterator[StoreServer]:
-    """A filled store of one's own."""
+    """A filled store that one test may kill."""
     with redis_server() as server:
         store_all_keys(server.url)
         yield server
 
 
 @asynccontextmanager
-async def started_again(port: int) -> AsyncIterator[None]:
+async def store_started_again(port: int) -> AsyncIterator[None]:
     """A new, filled store on *port*."""
     server = redis_server(port)
-    again = await asyncio.to_thread(server.__enter__)
+    store = await asyncio.to_thread(server.__enter__)
     try:
-        await asyncio.to_thread(store_all_keys, again.url)
+        await asyncio.to_thread(store_all_keys, store.url)
         yield
     finally:
         await asyncio.to_thread(server.__exit__, None, None, None)
 
 
-async def read_until_failure(reader: OnlineReader) -> list[tuple[str, float]]:
-    """Call until the breaker refuses; return each call's reason and seconds."""
-    suffered: list[tuple[str, float]] = []
-    while not suffered or suffered[-1][0] != "breaker":
+async def read_until_refused(reader: OnlineReader) -> list[tuple[str, float]]:
+    """Read until the breaker refuses; return the reason and the seconds of each read."""
+    reads: list[tuple[str, float]] = []
+    while not reads or reads[-1][0] != "breaker":
         began = time.perf_counter()
         reason = await read_failure_reason(reader)
-        suffered.append((reason, time.perf_counter() - began))
-        assert len(suffered) < 50, suffered
-    return suffered
+        reads.append((reason, time.perf_counter() - began))
+        assert len(reads) < 50, reads
+    return reads
 
 
 async def refusal_s(reader: OnlineReader) -> float:
-    """Median seconds that a refused call takes."""
-    taken = []
+    """Median seconds of 101 refused reads."""
+    durations_s = []
     for _ in range(101):
         began = time.perf_counter()
         assert await read_failure_reason(reader) in ("breaker", "connection")
-        taken.append(time.perf_counter() - began)
-    return sorted(taken)[50]
+        durations_s.append(time.perf_counter() - began)
+    return sorted(durations_s)[50]
 
 
-def test_a_killed_store_costs_little_and_is_found_again(store_to_kill: StoreServer) -> None:
-    """Kill -9; refused in microseconds; on the same port again, answers within 2 s."""
+def test_reader_refuses_reads_and_reconnects_after_a_killed_store(
+    store_to_kill: StoreServer,
+) -> None:
+    """After SIGKILL reads fail in microseconds. A new store on the port answers within 2 s."""
     assert store_to_kill.process is not None
     port = urlsplit(store_to_kill.url).port
     assert port is not None
@@ -81,20 +83,20 @@ def test_a_killed_store_costs_little_and_is_found_again(store_to_kill: StoreServ
             assert await read_failure_reason(reader) == ""
             store_to_kill.process.kill()
             await asyncio.to_thread(store_to_kill.process.wait)
-            suffered = await read_until_failure(reader)
-            assert max(taken for _, taken in suffered) < TIMEOUT_S + SLACK_S
+            reads = await read_until_refused(reader)
+            assert max(duration_s for _, duration_s in reads) < TIMEOUT_S + SLACK_S
             assert await refusal_s(reader) < 200e-6
-            async with started_again(port):
+            async with store_started_again(port):
                 assert await seconds_until_answered(reader) < 2.0
                 assert reader.state == "closed"
 
     asyncio.run(walk())
 
 
-def test_a_stopped_store_costs_each_caller_its_timeout_then_nothing(
+def test_reader_times_out_then_refuses_while_the_store_is_stopped(
     store_to_kill: StoreServer,
 ) -> None:
-    """SIGSTOP: bytes are taken, nothing answers. After SIGCONT, answers within 2 s, and right."""
+    """After SIGSTOP the kernel still takes bytes. After SIGCONT reads are answered within 2 s."""
     assert store_to_kill.pid is not None
 
     async def walk() -> None:
@@ -102,9 +104,9 @@ def test_a_stopped_store_costs_each_caller_its_timeout_then_nothing(
             assert await read_failure_reason(reader) == ""
             os.kill(store_to_kill.pid, signal.SIGSTOP)
             try:
-                suffered = await read_until_failure(reader)
-                assert [reason for reason, _ in suffered] == ["timeout"] * 5 + ["breaker"]
-                assert max(taken for _, taken in suffered) < TIMEOUT_S + SLACK_S
+                reads = await read_until_refused(reader)
+                assert [reason for reason, _ in reads] == ["timeout"] * 5 + ["breaker"]
+                assert max(duration_s for _, duration_s in reads) < TIMEOUT_S + SLACK_S
                 assert await refusal_s(reader) < 200e-6
                 await seconds_until(lambda: not reader.connected)
                 assert len(asyncio.all_tasks()) <= 2
@@ -115,8 +117,8 @@ def test_a_stopped_store_costs_each_caller_its_timeout_then_nothing(
     asyncio.run(walk())
 
 
-def test_a_pause_is_a_timeout_and_its_replies_are_dropped(store_to_kill: StoreServer) -> None:
-    """CLIENT PAUSE for 50 ms, far below stall_ms_max: the same connection goes on."""
+def test_reader_drops_late_replies_after_a_pause(store_to_kill: StoreServer) -> None:
+    """CLIENT PAUSE of 50 ms is far below stall_ms_max, so the connection is kept."""
 
     async def walk() -> None:
         async with started_reader(store_to_kill.url) as reader:
@@ -131,8 +133,8 @@ def test_a_pause_is_a_timeout_and_its_replies_are_dropped(store_to_kill: StoreSe
     asyncio.run(walk())
 
 
-def test_a_reader_that_starts_before_its_store_finds_it(store_to_kill: StoreServer) -> None:
-    """Started while nothing listens; answers within 2 s of the store's start."""
+def test_reader_finds_a_store_that_starts_after_it(store_to_kill: StoreServer) -> None:
+    """Reads are answered within 2 s of the store's start."""
     port = urlsplit(store_to_kill.url).port
     assert port is not None
     store_to_kill.stop()
@@ -140,7 +142,7 @@ def test_a_reader_that_starts_before_its_store_finds_it(store_to_kill: StoreServ
     async def walk() -> None:
         async with started_reader(store_to_kill.url) as reader:
             assert await read_failure_reason(reader) == "connection"
-            async with started_again(port):
+            async with store_started_again(port):
                 assert await seconds_until_answered(reader) < 2.0
 
     asyncio.run(walk())

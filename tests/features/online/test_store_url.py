@@ -1,4 +1,4 @@
-"""Store URLs: the forms we promise, and passwords that never show."""
+"""Tests of store URLs: the accepted forms, and passwords that are never shown."""
 
 import pytest
 
@@ -27,8 +27,8 @@ from features.online.store_url import StoreAddress, StoreUrlError, encode_comman
         ),
     ],
 )
-def test_urls_are_read(url: str, address: StoreAddress) -> None:
-    """Host, port, database, user, password, socket."""
+def test_store_url_is_parsed(url: str, address: StoreAddress) -> None:
+    """Host, port, database, user, password, socket and sentinels are read."""
     assert parse_store_url(url) == address
 
 
@@ -40,14 +40,14 @@ def test_urls_are_read(url: str, address: StoreAddress) -> None:
         *("redis+sentinel://h/churn/x", "redis+sentinel://u:p@/churn"),
     ],
 )
-def test_other_urls_are_refused(url: str) -> None:
-    """Before anything is connected."""
+def test_store_url_of_another_form_is_refused(url: str) -> None:
+    """StoreUrlError is raised before any connection."""
     with pytest.raises(StoreUrlError):
         parse_store_url(url)
 
 
-def test_a_password_is_sent_and_never_shown() -> None:
-    """In the greeting, not in repr or errors."""
+def test_store_url_password_is_sent_and_never_shown() -> None:
+    """It is in the handshake, but not in repr, the display name or errors."""
     address = parse_store_url("redis://u:hunter2@h/4")
     assert address.handshake_commands() == [
         (b"AUTH", b"u", b"hunter2"),
@@ -60,6 +60,6 @@ def test_a_password_is_sent_and_never_shown() -> None:
     assert "hunter2" not in str(refused.value)
 
 
-def test_commands_are_arrays_of_counted_bytes() -> None:
-    """Any bytes pass, CR and LF too."""
+def test_encode_command_counts_bytes() -> None:
+    """CR and LF may be in an argument."""
     assert encode_command((b"GET", b"a\r\n")) == b"*2\r\n$3\r\nGET\r\n$3\r\na\r\n\r\n"

@@ -1,4 +1,4 @@
-"""Probes, proofs, breadcrumbs and a shadow's line, decided without a process."""
+"""The parts of isolation that need no process: reports, proofs, breadcrumbs, shadow protocol."""
 
 import asyncio
 import os
@@ -50,23 +50,23 @@ ID = "ab" * 32
         (b'{"proved": {"run_us": 2e6}}\n', 0, False, "2,000 ms at best"),
     ],
 )
-def test_a_probe_that_did_not_end_well_says_how(
+def test_judge_report_refuses_a_failed_probe_and_says_how_it_ended(
     report: bytes, code: int, timed_out: bool, reason: str
 ) -> None:
-    """The signal by its name, the step it was at, the bound it met and its setting."""
+    """The reason has the signal's name, the step, the limit that was reached and its setting."""
     assert reason in judge_report(report, code, LIMITS, timed_out=timed_out)["refused"]
 
 
-def test_a_probe_that_proved_it_says_what_it_measured() -> None:
-    """What the last line has, and nothing refused; a crash at exit changes nothing."""
-    found = judge_report(
+def test_judge_report_returns_what_a_successful_probe_measured() -> None:
+    """It returns what the last line has; a crash at exit changes nothing."""
+    proved = judge_report(
         b'{"proved": {"run_us": 20.5, "load_ms": 3.0}}\n', -6, LIMITS, timed_out=False
     )
-    assert found == {"run_us": 20.5, "load_ms": 3.0}
+    assert proved == {"run_us": 20.5, "load_ms": 3.0}
 
 
-def test_a_proof_stays_and_a_refusal_fades(tmp_path: Path) -> None:
-    """A proof holds; a refusal for a minute; damage, another host or format are no proof."""
+def test_proof_store_keeps_proofs_and_forgets_refusals_after_a_minute(tmp_path: Path) -> None:
+    """A damaged file, and one of another host or format, is no proof."""
     proofs, now = ProofStore(tmp_path), time.time()
     assert proofs.read_proof(ID, now) is None
     proofs.save_proof(ID, proofs.for_this_host(run_us=20.0, unix_s=now))
@@ -74,18 +74,18 @@ def test_a_proof_stays_and_a_refusal_fades(tmp_path: Path) -> None:
     assert proof is not None
     assert proof.run_us == 20.0
     proofs.save_proof(ID, proofs.for_this_host(refused="it crashed", unix_s=now))
-    held = proofs.read_proof(ID, now + REFUSAL_VALID_S - 1)
-    assert held is not None
-    assert held.refused == "it crashed"
+    refusal = proofs.read_proof(ID, now + REFUSAL_VALID_S - 1)
+    assert refusal is not None
+    assert refusal.refused == "it crashed"
     assert proofs.read_proof(ID, now + REFUSAL_VALID_S + 1) is None
-    (place,) = (tmp_path / "proofs").glob("*.json")
+    (path,) = (tmp_path / "proofs").glob("*.json")
     for content in ("", "[]", '{"host": "another", "format": 1}', '{"more": 1}'):
-        place.write_text(content)
+        path.write_text(content)
         assert proofs.read_proof(ID, now) is None
 
 
-def test_one_worker_of_a_host_probes_at_a_time(tmp_path: Path) -> None:
-    """The second is told so, and may once the first is done."""
+def test_probe_lock_is_given_to_one_worker_at_a_time(tmp_path: Path) -> None:
+    """The second worker does not get the lock until the first has released it."""
     proofs = ProofStore(tmp_path)
     with (
         proofs.probe_lock(ID) as first,
@@ -97,19 +97,19 @@ def test_one_worker_of_a_host_probes_at_a_time(tmp_path: Path) -> None:
         assert again
 
 
-def test_a_parcel_holds_the_very_bytes() -> None:
-    """Empty files and names too."""
+def test_unpack_files_returns_the_packed_bytes() -> None:
+    """Empty files and non-ASCII names are kept, too."""
     files = {"model.onnx": bytes(range(256)) * 100, "card.json": b"", "é": b"{}"}
-    parcel = pack_files(files)
+    files_fd = pack_files(files)
     try:
-        assert unpack_files(parcel) == files
-        assert unpack_files(parcel) == files
+        assert unpack_files(files_fd) == files
+        assert unpack_files(files_fd) == files
     finally:
-        os.close(parcel)
+        os.close(files_fd)
 
 
-class Looked:
-    """A scorer that reads the page while it runs."""
+class PageReader:
+    """A scorer that reads the breadcrumb page while it runs."""
 
     def __init__(self, page: int, fails: bool) -> None:
         self._page = page
@@ -117,7 +117,7 @@ class Looked:
         self.seen: list[str] = []
 
     def run(self, matrix: np.ndarray) -> np.ndarray:
-        """Look who runs."""
+        """Read the page and return *matrix*."""
         self.seen = read_running_versions(self._page)
         if self._fails:
             raise ArithmeticError
@@ -125,32 +125,32 @@ class Looked:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_page_names_who_runs_and_only_while_it_runs(fails: bool) -> None:
-    """Two versions, one runs; afterwards nobody does, whatever came of it; a cell is used again."""
+def test_breadcrumb_page_names_a_version_only_while_it_runs(fails: bool) -> None:
+    """Of two versions one runs; after it the page is empty, and a released cell is used again."""
     descriptor = create_breadcrumb_page()
     page = BreadcrumbPage(os.dup(descriptor))
-    looked = Looked(descriptor, fails)
-    page.wrap_scorer("cd" * 32, looked)
-    scorer = page.wrap_scorer(ID, looked)
+    reader = PageReader(descriptor, fails)
+    page.wrap_scorer("cd" * 32, reader)
+    scorer = page.wrap_scorer(ID, reader)
     for _ in range(3):
         try:
             scorer.run(np.zeros((1, 1), dtype=np.float32))
         except ArithmeticError:
             assert fails
-        assert looked.seen == [ID]
+        assert reader.seen == [ID]
         assert read_running_versions(descriptor) == []
     page.release_cell(ID)
-    again = page.wrap_scorer("ef" * 32, looked)
+    again = page.wrap_scorer("ef" * 32, reader)
     try:
         again.run(np.zeros((1, 1), dtype=np.float32))
     except ArithmeticError:
         assert fails
-    assert looked.seen == ["ef" * 32]
+    assert reader.seen == ["ef" * 32]
     os.close(descriptor)
 
 
-def test_two_deaths_condemn_once() -> None:
-    """The first says nothing; the second names it, how, and when it began; the third nothing."""
+def test_suspects_quarantine_a_version_once_at_its_second_crash() -> None:
+    """The second crash quarantines it, with its cause and the time of the first crash."""
     suspects = Suspects()
     assert suspects.record_crash("SIGSEGV", [ID, "cd" * 32], 10) == []
     assert suspects.record_crash("SIGFPE", [], 15) == []
@@ -162,70 +162,70 @@ def test_two_deaths_condemn_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "cause", "opened", "asked", "told"),
+    ("code", "cause", "opened", "copy_pending", "expected"),
     [
         (-signal.SIGFPE, "", True, True, ("crashed", True)),
         (1, "", True, True, ("crashed", True)),
         (-signal.SIGFPE, "", True, False, ("crashed", False)),
-        (-signal.SIGSEGV, "", False, True, ("unopened", False)),
+        (-signal.SIGSEGV, "", False, True, ("not_opened", False)),
         (-signal.SIGKILL, "", True, True, ("killed", False)),
         (-signal.SIGKILL, "hung", True, True, ("hung", True)),
         (-signal.SIGKILL, "silent", True, True, ("silent", False)),
-        (-signal.SIGKILL, "nonsense", True, True, ("nonsense", True)),
+        (-signal.SIGKILL, "bad_reply", True, True, ("bad_reply", True)),
     ],
 )
-def test_a_version_is_blamed_only_for_what_it_did(
-    code: int, cause: str, opened: bool, asked: bool, told: tuple[str, bool]
+def test_classify_end_blames_a_version_only_for_its_own_crashes(
+    code: int, cause: str, opened: bool, copy_pending: bool, expected: tuple[str, bool]
 ) -> None:
-    """SIGKILL from outside, a stopped process, a death between runs: not the version's doing."""
-    end = classify_end(code, cause, opened=opened, copy_pending=asked)
-    assert (end.cause, end.blamed) == told
+    """It is not blamed for SIGKILL from outside, a stopped process, or a death between runs."""
+    end = classify_end(code, cause, opened=opened, copy_pending=copy_pending)
+    assert (end.cause, end.blamed) == expected
 
 
-def test_a_copy_and_its_answer_survive_any_cut() -> None:
-    """Bytes one at a time, two answers at once: whole answers, in order."""
+def test_shadow_protocol_decodes_copies_and_answers_byte_by_byte() -> None:
+    """Answers come out whole and in order, from single bytes and from two answers at once."""
     matrix = np.arange(12, dtype=np.float32).reshape(4, 3)
     offsets = np.array([0, 1, 4], dtype=np.uint32)
     frame = encode_copy(matrix, offsets)
-    head, body = frame[: FRAME_HEADER.size], frame[FRAME_HEADER.size :]
-    assert len(body) == copy_body_size(head, 3)
-    again, cuts = decode_copy(head, body, 3)
-    assert np.array_equal(again, matrix)
-    assert np.array_equal(cuts, offsets)
+    header, body = frame[: FRAME_HEADER.size], frame[FRAME_HEADER.size :]
+    assert len(body) == copy_body_size(header, 3)
+    decoded_matrix, decoded_offsets = decode_copy(header, body, 3)
+    assert np.array_equal(decoded_matrix, matrix)
+    assert np.array_equal(decoded_offsets, offsets)
     scores = np.array([[1], [2], [np.nan], [4]], dtype=np.float32)
     answer = encode_scores(Scored(scores, np.array([0, 2], dtype=np.uint8)))
-    answers = ScoresDecoder(1)
-    whole: list[Scored] = []
+    decoder = ScoresDecoder(1)
+    answers: list[Scored] = []
     for byte in OPENED_FRAME + answer + answer:
-        due = [(0, 0), (2, 4), (2, 4)][len(whole) :]
-        whole += answers.feed(bytes([byte]), due)
-    assert len(whole) == 3
-    for scored in whole[1:]:
+        due = [(0, 0), (2, 4), (2, 4)][len(answers) :]
+        answers += decoder.feed(bytes([byte]), due)
+    assert len(answers) == 3
+    for scored in answers[1:]:
         assert np.array_equal(scored.scores, scores, equal_nan=True)
         assert scored.faults.tolist() == [0, 2]
     assert len(ScoresDecoder(1).feed(answer + answer, [(2, 4), (2, 4)])) == 2
 
 
 @pytest.mark.parametrize("due", [[], [(1, 4)], [(2, 5)]])
-def test_an_answer_that_is_not_due_ends_the_line(due: list[tuple[int, int]]) -> None:
-    """Unasked, or for another number of calls or rows."""
+def test_scores_decoder_refuses_an_answer_that_is_not_due(due: list[tuple[int, int]]) -> None:
+    """Refused are an answer without a copy, and one for another number of calls or rows."""
     answer = encode_scores(Scored(np.zeros((4, 1), dtype=np.float32), np.zeros(2, dtype=np.uint8)))
     with pytest.raises(ShadowProtocolError, match="due"):
         ScoresDecoder(1).feed(answer, due)
 
 
-def test_a_lane_that_is_let_go_still_answers_who_holds_it() -> None:
-    """A rollback meets a batch in the middle: what was asked before and after is answered."""
+def test_model_executor_finishes_runs_after_it_is_closed() -> None:
+    """When a rollback closes it during a batch, runs started before and after still return."""
     hung = HungScorer()
     matrix, offsets = np.zeros((2, 3), dtype=np.float32), np.array([0, 2], dtype=np.uint32)
 
     async def walk() -> list[Scored]:
-        lane = ModelExecutor(hung, 1)
-        before = [lane.start_run(matrix, offsets) for _ in range(3)]
-        lane.close()
-        after = lane.start_run(matrix, offsets)
+        executor = ModelExecutor(hung, 1)
+        before = [executor.start_run(matrix, offsets) for _ in range(3)]
+        executor.close()
+        after = executor.start_run(matrix, offsets)
         hung.released.set()
-        lane.close()
+        executor.close()
         return [await run.wait() for run in [*before, after]]
 
     assert [scored.faultless for scored in asyncio.run(walk())] == [True] * 4

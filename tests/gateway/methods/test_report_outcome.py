@@ -1,4 +1,4 @@
-"""ReportOutcome: on disk before it is acknowledged, each key once, each kind counted."""
+"""ReportOutcome: on disk before it is acknowledged, each key written once, each kind counted."""
 
 import asyncio
 import os
@@ -41,21 +41,21 @@ from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
 
-PLAN = Deployment(model="churn", revision=1, production="1")
+DEPLOYMENT = Deployment(model="churn", revision=1, production="1")
 DAY_MS = 86_400_000
 BY_ENTITY = {"prediction_id": b"", "model": "churn", "event_time_ms": 1}
 
 
 async def report(gateway: GatewayFixture, **fields: object) -> OutcomeReply:
-    """Report over gRPC."""
+    """Send one report over gRPC."""
     request = OutcomeRequest(**{"name": "churned", "value": 1.0, **fields})  # type: ignore[arg-type]
     path = "/turnout.v1.Predictor/ReportOutcome"
     raw = await gateway.channel.unary_unary(path)(request.SerializeToString(), timeout=5.0)
     return OutcomeReply.FromString(raw)
 
 
-def proof(model: str, days_ago: float, boot_id: int = 99, role: int = 1) -> bytes:
-    """An id that some worker of this cluster wrote."""
+def written_id(model: str, days_ago: float, boot_id: int = 99, role: int = 1) -> bytes:
+    """Return a prediction id that a worker of this cluster has written."""
     return write_prediction_id(
         KEY,
         role=role,
@@ -70,17 +70,17 @@ def proof(model: str, days_ago: float, boot_id: int = 99, role: int = 1) -> byte
     )
 
 
-def test_each_kind_of_outcome_is_kept_and_counted() -> None:
-    """On time, late, of a model that is gone, by entity, and a duplicate."""
+def test_report_outcome_writes_and_counts_each_kind() -> None:
+    """The kinds are on time, late, of a retired model, by entity, and a duplicate."""
 
     async def walk() -> None:
-        async with gateway_fixture({"1": tiny_files()}, PLAN) as gateway:
+        async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:
             fresh = (await gateway.predict(predict_request(1, 2, 3))).prediction_id
             for fields in (
                 {"prediction_id": fresh, "idempotency_key": "k-1"},
-                {"prediction_id": proof("churn", 89)},
-                {"prediction_id": proof("churn", 91)},
-                {"prediction_id": proof("retired", 1)},
+                {"prediction_id": written_id("churn", 89)},
+                {"prediction_id": written_id("churn", 91)},
+                {"prediction_id": written_id("retired", 1)},
                 {"model": "churn", "keys": ["S1"], "event_time_ms": 1_700_000_000_000},
             ):
                 assert not (await report(gateway, **fields)).duplicate
@@ -95,7 +95,7 @@ def test_each_kind_of_outcome_is_kept_and_counted() -> None:
                 ("churn", "by_entity"): 1,
                 ("churn", "duplicate"): 1,
             }
-            records = [OutcomeRecord.FromString(one) for one in gateway.outcomes.records]
+            records = [OutcomeRecord.FromString(raw) for raw in gateway.outcomes.records]
             assert len(records) == 5
             assert (records[4].model, list(records[4].keys)) == ("churn", ["S1"])
             assert records[4].event_time_ms == 1_700_000_000_000
@@ -103,19 +103,21 @@ def test_each_kind_of_outcome_is_kept_and_counted() -> None:
     asyncio.run(walk())
 
 
-def test_what_is_under_test_is_told_to_those_who_judge() -> None:
-    """By version, role and name, with key and value: each report once, no control group."""
-    plan = replace(PLAN, canary="2", canary_bp=5_000, split_salt=SALT, rollout_id="r1", revision=4)
+def test_outcome_windows_have_each_report_of_a_version_in_a_rollout_once() -> None:
+    """Reports are grouped by version, role and name; holdout and other versions are left out."""
+    with_canary = replace(
+        DEPLOYMENT, canary="2", canary_bp=5_000, split_salt=SALT, rollout_id="r1", revision=4
+    )
     versions = {"1": tiny_files(), "2": {**tiny_files(), "card.json": b"{}"}}
 
     async def walk() -> None:
-        async with gateway_fixture(versions, plan) as gateway:
-            told: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
+        async with gateway_fixture(versions, with_canary) as gateway:
+            reported: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
             for number in range(30):
                 reply = await gateway.predict(predict_request(1, 2, 3, key=f"S{number}"))
-                proved = read_prediction_id(reply.prediction_id, KEY)
-                assert proved.revision == 4
-                told[reply.version, proved.role][proved.key_hash] = number % 3
+                prediction = read_prediction_id(reply.prediction_id, KEY)
+                assert prediction.revision == 4
+                reported[reply.version, prediction.role][prediction.key_hash] = number % 3
                 for _ in range(2):
                     await report(
                         gateway,
@@ -123,24 +125,26 @@ def test_what_is_under_test_is_told_to_those_who_judge() -> None:
                         value=float(number % 3),
                         idempotency_key=f"k-{number}",
                     )
-            held_out = proof("churn", 1, role=1 | HOLDOUT_BIT)
-            for stranger in (held_out, proof("churn", 1), proof("retired", 1)):
-                await report(gateway, prediction_id=stranger)
+            held_out = written_id("churn", 1, role=1 | HOLDOUT_BIT)
+            for other_id in (held_out, written_id("churn", 1), written_id("retired", 1)):
+                await report(gateway, prediction_id=other_id)
             await report(gateway, **BY_ENTITY, keys=["S1"])
             windows = gateway.outcome_windows.close_windows(0, everything=True)
             found: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
             for window in windows:
                 assert (window.model, window.revision, window.arm) == ("churn", 4, 0)
-                for one in window.outcomes:
-                    assert one.name == "churned"
-                    reports = dict(zip(one.key_hash, one.value, strict=True))
-                    assert len(reports) == len(one.key_hash)
-                    found[window.version, one.role] |= reports
-            assert found == told
+                for outcomes in window.outcomes:
+                    assert outcomes.name == "churned"
+                    reports = dict(zip(outcomes.key_hash, outcomes.value, strict=True))
+                    assert len(reports) == len(outcomes.key_hash)
+                    found[window.version, outcomes.role] |= reports
+            assert found == reported
             assert set(found) == {("1", Role.PRODUCTION), ("2", Role.CANARY)}
-            settled = replace(plan, canary="", canary_bp=0, rollout_id="", revision=5)
+            without_rollout = replace(
+                with_canary, canary="", canary_bp=0, rollout_id="", revision=5
+            )
             loaded = {"1": gateway.routes.all()[0].production.version}
-            gateway.routes.swap(build_routes(settled, loaded, gateway.settings))
+            gateway.routes.swap(build_routes(without_rollout, loaded, gateway.settings))
             await report(gateway, prediction_id=reply.prediction_id)
             assert gateway.outcome_windows.close_windows(0, everything=True) == []
 
@@ -148,7 +152,7 @@ def test_what_is_under_test_is_told_to_those_who_judge() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "message"),
     [
         ({"prediction_id": b"x" * 64}, "not written by this cluster"),
         ({"prediction_id": b""}, "send a prediction_id"),
@@ -164,21 +168,23 @@ def test_what_is_under_test_is_told_to_those_who_judge() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_bad_report_is_refused_and_not_kept(fields: dict[str, object], words: str) -> None:
-    """INVALID_ARGUMENT, in words."""
+def test_report_outcome_refuses_a_bad_report_and_writes_nothing(
+    fields: dict[str, object], message: str
+) -> None:
+    """The status is INVALID_ARGUMENT, and its message names the mistake."""
 
     async def walk() -> None:
-        async with gateway_fixture({"1": tiny_files()}, PLAN) as gateway:
-            with pytest.raises(grpc.aio.AioRpcError, match=words) as refused:
-                await report(gateway, **{"prediction_id": proof("churn", 1), **fields})
+        async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:
+            with pytest.raises(grpc.aio.AioRpcError, match=message) as refused:
+                await report(gateway, **{"prediction_id": written_id("churn", 1), **fields})
             assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
             assert gateway.outcomes.records == []
 
     asyncio.run(walk())
 
 
-class Desk:
-    """One worker's outcomes over a real journal, as after a start."""
+class OutcomeWorker:
+    """ReportOutcome of one worker with a real journal, as it is after a start."""
 
     def __init__(self, folder: Path, boot_id: int, keys_max: int = 1_000) -> None:
         self.writer = JournalAppender(folder, JournalKind.OUTCOMES, boot_id=boot_id)
@@ -197,63 +203,65 @@ class Desk:
         )
 
     async def report(self, key: str) -> bool:
-        """Report with an idempotency key; whether it was known."""
+        """Report with an idempotency key; return whether it was a duplicate."""
         request = OutcomeRequest(
-            prediction_id=proof("churn", 1), name="churned", value=1, idempotency_key=key
+            prediction_id=written_id("churn", 1), name="churned", value=1, idempotency_key=key
         )
         reply = await self.outcomes.report(request.SerializeToString())
         return OutcomeReply.FromString(reply).duplicate
 
 
 @asynccontextmanager
-async def desk(folder: Path, boot_id: int, keys_max: int = 1_000) -> AsyncIterator[Desk]:
-    """A worker that ends in order."""
-    one = Desk(folder, boot_id, keys_max)
+async def outcome_worker(
+    folder: Path, boot_id: int, keys_max: int = 1_000
+) -> AsyncIterator[OutcomeWorker]:
+    """Run a worker and close its journal at the end."""
+    worker = OutcomeWorker(folder, boot_id, keys_max)
     try:
-        yield one
+        yield worker
     finally:
-        await asyncio.to_thread(one.writer.close)
+        await asyncio.to_thread(worker.writer.close)
 
 
-def kept(folder: Path) -> list[str]:
-    """Keys on disk."""
+def keys_on_disk(folder: Path) -> list[str]:
+    """Return the idempotency keys of all records on disk."""
     return [
         OutcomeRecord.FromString(raw).idempotency_key
         for raw, _ in JournalReader(folder, JournalKind(2))
     ]
 
 
-def test_a_key_counts_once_at_this_worker_at_its_neighbour_and_after_a_restart(
+def test_idempotency_key_counts_once_across_workers_and_restarts(
     tmp_path: Path,
 ) -> None:
-    """200 keys at once, each thrice: at one worker, then at another, then at their successor."""
+    """200 keys are reported three times each at one worker, then at another, then after a start."""
     keys = [f"k-{n}" for n in range(200)]
 
     async def walk() -> None:
-        async with desk(tmp_path, 1) as first, desk(tmp_path, 2) as second:
-            told = await asyncio.gather(*(first.report(key) for key in keys * 3))
-            assert sum(told) == 400
+        async with outcome_worker(tmp_path, 1) as first, outcome_worker(tmp_path, 2) as second:
+            duplicates = await asyncio.gather(*(first.report(key) for key in keys * 3))
+            assert sum(duplicates) == 400
             assert all(await asyncio.gather(*(second.report(key) for key in keys)))
             assert not await second.report("k-new")
             assert await first.report("k-new")
-        async with desk(tmp_path, 3) as third:
+        async with outcome_worker(tmp_path, 3) as third:
             assert len(third.keys) == 201
             assert await third.report("k-7")
             assert not await third.report("k-newer")
-        assert sorted(kept(tmp_path)) == sorted([*keys, "k-new", "k-newer"])
+        assert sorted(keys_on_disk(tmp_path)) == sorted([*keys, "k-new", "k-newer"])
 
     asyncio.run(walk())
 
 
-def test_the_index_is_bounded_by_its_newest_keys(tmp_path: Path) -> None:
-    """50 of 300 keys over three starts, the newest; the bound holds in memory too."""
+def test_idempotency_keys_keep_the_newest_only(tmp_path: Path) -> None:
+    """Of 300 keys over three starts 50 are read back; later keys do not exceed the bound."""
 
     async def walk() -> None:
         for boot in (1, 2, 3):
-            async with desk(tmp_path, boot) as one:
+            async with outcome_worker(tmp_path, boot) as worker:
                 for n in range(100):
-                    await one.report(f"k-{boot}-{n}")
-        async with desk(tmp_path, 4, keys_max=50) as last:
+                    await worker.report(f"k-{boot}-{n}")
+        async with outcome_worker(tmp_path, 4, keys_max=50) as last:
             assert len(last.keys) == 50
             assert "k-3-99" in last.keys
             assert "k-1-0" not in last.keys
@@ -265,13 +273,13 @@ def test_the_index_is_bounded_by_its_newest_keys(tmp_path: Path) -> None:
     asyncio.run(walk())
 
 
-def test_damage_and_foreign_files_hide_no_later_key(tmp_path: Path) -> None:
-    """A flipped byte in the middle, and a file that is none of ours."""
+def test_idempotency_keys_read_behind_damage_and_skip_foreign_files(tmp_path: Path) -> None:
+    """One segment has a flipped byte in the middle, another file is no segment."""
 
     async def walk() -> None:
-        async with desk(tmp_path, 1) as one:
+        async with outcome_worker(tmp_path, 1) as worker:
             for n in range(20):
-                await one.report(f"k-{n}")
+                await worker.report(f"k-{n}")
         (segment,) = tmp_path.iterdir()  # noqa: ASYNC240  a test's own file
         content = bytearray(segment.read_bytes())
         content[len(content) // 2] ^= 0xFF
@@ -285,59 +293,59 @@ def test_damage_and_foreign_files_hide_no_later_key(tmp_path: Path) -> None:
     asyncio.run(walk())
 
 
-def test_a_caller_who_gives_up_is_a_duplicate_when_they_come_back(tmp_path: Path) -> None:
-    """Cancelled before the disk answered: the record is kept once all the same."""
+def test_report_outcome_finishes_the_write_of_a_cancelled_call(tmp_path: Path) -> None:
+    """Cancelled before the record was on disk, it is written once; the retry is a duplicate."""
 
     async def walk() -> None:
-        async with desk(tmp_path, 1) as one:
-            asked = asyncio.create_task(one.report("k-1"))
+        async with outcome_worker(tmp_path, 1) as worker:
+            call = asyncio.create_task(worker.report("k-1"))
             await asyncio.sleep(0)
-            asked.cancel()
+            call.cancel()
             with pytest.raises(asyncio.CancelledError):
-                await asked
-            assert await one.report("k-1")
-        assert kept(tmp_path) == ["k-1"]
+                await call
+            assert await worker.report("k-1")
+        assert keys_on_disk(tmp_path) == ["k-1"]
 
     asyncio.run(walk())
 
 
-def test_a_journal_that_refuses_is_unavailable_and_the_key_may_be_used_again(
+def test_report_outcome_is_unavailable_when_the_journal_refuses_and_the_key_stays_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing was promised, so nothing is a duplicate."""
+    """The refused report was not written, so its retry is no duplicate."""
 
     async def refuse(payload: bytes) -> None:
         raise JournalRefusedError("full")
 
     async def walk() -> None:
-        async with gateway_fixture({"1": tiny_files()}, PLAN) as gateway:
-            proved = proof("churn", 1)
+        async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:
+            prediction = written_id("churn", 1)
             with monkeypatch.context() as full:
                 full.setattr(gateway.outcomes, "append_durably", refuse)
                 with pytest.raises(grpc.aio.AioRpcError) as refused:
-                    await report(gateway, prediction_id=proved, idempotency_key="k-1")
+                    await report(gateway, prediction_id=prediction, idempotency_key="k-1")
                 assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
             assert not (
-                await report(gateway, prediction_id=proved, idempotency_key="k-1")
+                await report(gateway, prediction_id=prediction, idempotency_key="k-1")
             ).duplicate
 
     asyncio.run(walk())
 
 
-def test_an_acknowledged_outcome_was_synced(
+def test_report_outcome_syncs_before_it_acknowledges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the reply; a neighbour's record too, before it is vouched for."""
+    """So it is with another worker's record, before this worker reports a duplicate of it."""
     synced: list[str] = []
-    real = os.fdatasync
+    fdatasync = os.fdatasync
 
-    def watched(file: int) -> None:
-        real(file)
+    def recorded_fdatasync(file: int) -> None:
+        fdatasync(file)
         synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{file}")))  # noqa: PTH119, PTH115
 
     async def walk() -> None:
-        monkeypatch.setattr(os, "fdatasync", watched)
-        async with desk(tmp_path, 1) as first, desk(tmp_path, 2) as second:
+        monkeypatch.setattr(os, "fdatasync", recorded_fdatasync)
+        async with outcome_worker(tmp_path, 1) as first, outcome_worker(tmp_path, 2) as second:
             await first.report("k-1")
             assert [name.split("-")[2] for name in synced] == [f"{1:016x}"]
             await second.report("k-1")

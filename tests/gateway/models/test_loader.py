@@ -1,4 +1,4 @@
-"""A version becomes READY only when it is what its id says; whatever served before serves on."""
+"""The loader: a version is READY only when it is what its id says; else the old one serves."""
 
 import asyncio
 import io
@@ -35,24 +35,24 @@ def signed(files: dict[str, bytes], at: int = 1) -> dict[str, bytes]:
 
 
 def digest_of(files: dict[str, bytes]) -> str:
-    """The version's id."""
+    """Return the version's id."""
     return sha256_hex(files["manifest.json"])
 
 
 @dataclass
-class Gateway:
-    """A loader over a folder, and a registry that can be taken away."""
+class LoaderFixture:
+    """A loader over a folder, with a registry that a test can make unavailable."""
 
     folder: Path
-    shelf: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    """What the registry has, by digest."""
+    registry: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """The registry's versions by digest."""
     up: bool = True
 
     def __post_init__(self) -> None:
-        self.deployed = RouteTable()
+        self.route_table = RouteTable()
         self.loader = Loader(
             Settings(),
-            self.deployed,
+            self.route_table,
             DiskCache(self.folder),
             self.fetch,
             lambda: TRUSTED,
@@ -63,31 +63,31 @@ class Gateway:
         )
 
     async def probe(self, digest: str, files: Mapping[str, bytes]) -> None:
-        """Prove nothing; tests/walks/models/test_isolation.py runs real probes."""
+        """Accept every version; tests/walks/models/test_isolation.py runs real probes."""
 
     async def fetch(self, model: str, version: str) -> dict[str, bytes]:
-        """As RegistryClient.fetch."""
+        """Return a version's files, as RegistryClient.fetch does."""
         if not self.up:
             raise RegistryUnavailableError("gone")
         assert model == "churn"
-        return dict(self.shelf[version])
+        return dict(self.registry[version])
 
-    async def obey(self, deployment: Deployment) -> None:
-        """Obey and wait."""
+    async def deploy(self, deployment: Deployment) -> None:
+        """Deploy and wait until it is applied or refused."""
         self.loader.deploy(deployment)
         await self.loader.wait_settled()
 
     def serves(self) -> tuple[str, str]:
-        """(production, canary) of this moment."""
-        routes = self.deployed.get("churn")
+        """Return (production, canary) of the routes that serve now."""
+        routes = self.route_table.get("churn")
         return (
             ("", "") if routes is None else (routes.deployment.production, routes.deployment.canary)
         )
 
 
-def deployment(revision: int, shelf: dict[str, dict[str, bytes]], **roles: object) -> Deployment:
-    """Production "1" and whatever else; labels are the shelf's order."""
-    labels = {str(n): digest for n, digest in enumerate(shelf, 1)}
+def deployment(revision: int, registry: dict[str, dict[str, bytes]], **roles: object) -> Deployment:
+    """Return a deployment of production "1" and other roles; labels follow the registry's order."""
+    labels = {str(n): digest for n, digest in enumerate(registry, 1)}
     base = Deployment(
         model="churn", revision=revision, production="1", digests=tuple(labels.items())
     )
@@ -97,8 +97,8 @@ def deployment(revision: int, shelf: dict[str, dict[str, bytes]], **roles: objec
 GOOD, BETTER = signed(tiny_files()), signed(tiny_files(golden_rows=9))
 
 
-def golden_off() -> dict[str, bytes]:
-    """A version whose golden rows promise .001 more than it scores."""
+def version_off_its_golden_rows() -> dict[str, bytes]:
+    """Return a version whose golden rows promise .001 more than it scores."""
     files = tiny_files()
     golden = dict(np.load(io.BytesIO(files["golden.npz"])))
     buffer = io.BytesIO()
@@ -107,7 +107,7 @@ def golden_off() -> dict[str, bytes]:
 
 
 def altered(name: str) -> dict[str, bytes]:
-    """A version with one bit of one file flipped after it was signed."""
+    """Return a version with one bit of a file flipped after it was signed."""
     content = bytearray(BETTER[name])
     content[len(content) // 2] ^= 1
     return {**BETTER, name: bytes(content)}
@@ -125,68 +125,70 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_version_is_refused_and_the_old_one_serves(kind: str, tmp_path: Path) -> None:
-    """As canary: refused with a reason that is said, revision 1 stays in force."""
-    shelf = {digest_of(GOOD): GOOD, digest_of(BETTER): BROKEN[kind]}
+def test_loader_refuses_a_broken_version_and_keeps_the_old_deployment(
+    kind: str, tmp_path: Path
+) -> None:
+    """Deployed as a canary, it is refused with a reason, and revision 1 stays applied."""
+    registry = {digest_of(GOOD): GOOD, digest_of(BETTER): BROKEN[kind]}
 
     async def walk() -> None:
-        gateway = Gateway(tmp_path, shelf)
-        await gateway.obey(deployment(1, shelf))
-        await gateway.obey(deployment(2, shelf, canary="2", canary_bp=1_000))
+        gateway = LoaderFixture(tmp_path, registry)
+        await gateway.deploy(deployment(1, registry))
+        await gateway.deploy(deployment(2, registry, canary="2", canary_bp=1_000))
 
-        held = gateway.loader.load_states[digest_of(BETTER)]
-        assert held.state == VersionLoad.REFUSED
-        assert held.reason
+        load = gateway.loader.load_states[digest_of(BETTER)]
+        assert load.state == VersionLoad.REFUSED
+        assert load.reason
         assert gateway.serves() == ("1", "")
         assert gateway.loader.applied["churn"][0] == 1
 
     asyncio.run(walk())
 
 
-def test_a_version_off_its_golden_rows_is_refused(tmp_path: Path) -> None:
-    """Signed and whole, but it scores .001 off what was certified."""
-    off = golden_off()
-    shelf = {digest_of(GOOD): GOOD, digest_of(off): off}
+def test_loader_refuses_a_version_that_misses_its_golden_rows(tmp_path: Path) -> None:
+    """Its signature and digests are right, but it scores .001 off its golden rows."""
+    wrong = version_off_its_golden_rows()
+    registry = {digest_of(GOOD): GOOD, digest_of(wrong): wrong}
 
     async def walk() -> None:
-        gateway = Gateway(tmp_path, shelf)
-        await gateway.obey(deployment(1, shelf))
-        await gateway.obey(deployment(2, shelf, preload=("2",)))
-        assert gateway.loader.load_states[digest_of(off)].state == VersionLoad.REFUSED
-        assert "golden row" in gateway.loader.load_states[digest_of(off)].reason
+        gateway = LoaderFixture(tmp_path, registry)
+        await gateway.deploy(deployment(1, registry))
+        await gateway.deploy(deployment(2, registry, preload=("2",)))
+        assert gateway.loader.load_states[digest_of(wrong)].state == VersionLoad.REFUSED
+        assert "golden row" in gateway.loader.load_states[digest_of(wrong)].reason
         assert gateway.serves() == ("1", "")
 
     asyncio.run(walk())
 
 
-def test_the_last_good_deployment_is_served_from_disk_with_the_registry_gone(
+def test_loader_serves_the_last_deployment_from_disk_without_the_registry(
     tmp_path: Path,
 ) -> None:
-    """A second worker starts on the same folder without a registry: same versions, canary too."""
-    shelf = {digest_of(GOOD): GOOD, digest_of(BETTER): BETTER}
-    wanted = deployment(3, shelf, canary="2", canary_bp=1_000)
+    """A second worker starts on the same folder without a registry, and serves the canary too."""
+    registry = {digest_of(GOOD): GOOD, digest_of(BETTER): BETTER}
+    wanted = deployment(3, registry, canary="2", canary_bp=1_000)
 
     async def walk() -> None:
-        await Gateway(tmp_path, shelf).obey(wanted)
-        later = Gateway(tmp_path, {}, up=False)
-        (kept,) = DiskCache(tmp_path).read_deployments()
-        assert kept == wanted
-        await later.obey(kept)
+        await LoaderFixture(tmp_path, registry).deploy(wanted)
+        later = LoaderFixture(tmp_path, {}, up=False)
+        (saved,) = DiskCache(tmp_path).read_deployments()
+        assert saved == wanted
+        await later.deploy(saved)
         assert later.serves() == ("1", "2")
 
     asyncio.run(walk())
 
 
-def test_a_version_altered_on_disk_is_set_aside_and_fetched_anew(tmp_path: Path) -> None:
-    """The copy on disk loses a byte: the registry's is used, the bad one kept for a look."""
-    shelf = {digest_of(GOOD): GOOD}
+def test_loader_moves_a_version_altered_on_disk_and_fetches_it_again(tmp_path: Path) -> None:
+    """The copy on disk loses a byte: the registry's is used, and the bad one is moved aside."""
+    registry = {digest_of(GOOD): GOOD}
 
     async def walk() -> None:
-        await Gateway(tmp_path, shelf).obey(deployment(1, shelf))
+        await LoaderFixture(tmp_path, registry).deploy(deployment(1, registry))
         onnx = tmp_path / "versions" / digest_of(GOOD) / "model.onnx"
         onnx.write_bytes(onnx.read_bytes()[:-1])
-        again = Gateway(tmp_path, shelf)
-        await again.obey(deployment(1, shelf))
+        again = LoaderFixture(tmp_path, registry)
+        await again.deploy(deployment(1, registry))
         assert again.serves() == ("1", "")
         assert onnx.read_bytes() == GOOD["model.onnx"]
         assert len(list((tmp_path / "versions").glob(".*.refused.*"))) == 1
@@ -194,54 +196,54 @@ def test_a_version_altered_on_disk_is_set_aside_and_fetched_anew(tmp_path: Path)
     asyncio.run(walk())
 
 
-def test_a_worker_that_starts_with_a_canary_it_cannot_load_serves_production_alone(
+def test_loader_serves_production_alone_when_the_canary_cannot_be_loaded_at_start(
     tmp_path: Path,
 ) -> None:
-    """Nothing served before: production is better than nothing, and the canary is said REFUSED."""
-    shelf = {digest_of(GOOD): GOOD, digest_of(BETTER): BROKEN["truncated"]}
+    """The canary is REFUSED, and production serves rather than nothing."""
+    registry = {digest_of(GOOD): GOOD, digest_of(BETTER): BROKEN["truncated"]}
 
     async def walk() -> None:
-        gateway = Gateway(tmp_path, shelf)
-        await gateway.obey(deployment(1, shelf, canary="2", canary_bp=1_000))
+        gateway = LoaderFixture(tmp_path, registry)
+        await gateway.deploy(deployment(1, registry, canary="2", canary_bp=1_000))
         assert gateway.serves() == ("1", "")
         assert gateway.loader.load_states[digest_of(BETTER)].state == VersionLoad.REFUSED
 
     asyncio.run(walk())
 
 
-def test_a_rollback_does_not_wait_for_a_version_that_is_still_coming(tmp_path: Path) -> None:
-    """Revision 2 wants a version the registry does not give; revision 3 is applied at once."""
-    shelf = {digest_of(GOOD): GOOD, digest_of(BETTER): BETTER}
+def test_loader_applies_a_rollback_while_a_version_is_still_fetched(tmp_path: Path) -> None:
+    """Revision 2 needs a version that the registry does not send; revision 3 is applied at once."""
+    registry = {digest_of(GOOD): GOOD, digest_of(BETTER): BETTER}
 
     async def walk() -> None:
-        gateway = Gateway(tmp_path, shelf)
-        await gateway.obey(deployment(1, shelf))
+        gateway = LoaderFixture(tmp_path, registry)
+        await gateway.deploy(deployment(1, registry))
         gateway.up = False
-        gateway.loader.deploy(deployment(2, shelf, canary="2", canary_bp=1_000))
-        await gateway.obey(replace(deployment(3, shelf), digests=(("1", digest_of(GOOD)),)))
+        gateway.loader.deploy(deployment(2, registry, canary="2", canary_bp=1_000))
+        await gateway.deploy(replace(deployment(3, registry), digests=(("1", digest_of(GOOD)),)))
         assert gateway.loader.applied["churn"][0] == 3
         assert digest_of(BETTER) not in gateway.loader.load_states
 
     asyncio.run(walk())
 
 
-def test_older_and_repeated_revisions_change_nothing(tmp_path: Path) -> None:
-    """Revision 5, then 4 and 5 again: 5 stays, in memory and on disk."""
-    shelf = {digest_of(GOOD): GOOD, digest_of(BETTER): BETTER}
+def test_loader_ignores_older_and_repeated_revisions(tmp_path: Path) -> None:
+    """After revision 5, revisions 4 and 5 change nothing, in memory or on disk."""
+    registry = {digest_of(GOOD): GOOD, digest_of(BETTER): BETTER}
 
     async def walk() -> None:
-        gateway = Gateway(tmp_path, shelf)
-        await gateway.obey(deployment(5, shelf))
+        gateway = LoaderFixture(tmp_path, registry)
+        await gateway.deploy(deployment(5, registry))
         for revision in (4, 5):
-            await gateway.obey(deployment(revision, shelf, canary="2", canary_bp=1))
+            await gateway.deploy(deployment(revision, registry, canary="2", canary_bp=1))
         assert gateway.serves() == ("1", "")
-        assert [kept.revision for kept in DiskCache(tmp_path).read_deployments()] == [5]
+        assert [saved.revision for saved in DiskCache(tmp_path).read_deployments()] == [5]
 
     asyncio.run(walk())
 
 
-def test_keys_are_kept_for_this_user_alone(tmp_path: Path) -> None:
-    """Mode 0600, and read back."""
+def test_disk_cache_saves_serving_keys_for_this_user_alone(tmp_path: Path) -> None:
+    """The file has mode 0600, and the keys are read back."""
     disk, keys = DiskCache(tmp_path), ServingKeys(prediction_id_key=bytes(32))
     assert disk.read_serving_keys() is None
     disk.save_serving_keys(keys)

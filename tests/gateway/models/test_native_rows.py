@@ -1,4 +1,4 @@
-"""Stored rows and arms: natively what features.rows and numpy make of them, to the bit."""
+"""The native library decodes rows and assigns arms with the bits of features.rows and numpy."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from features.rows import ViewRows
 from features.views import Feature, View
-from gateway.batch_keys import KeyColumn
+from gateway.key_column import KeyColumn
 from gateway.models.view_reads import (
     NativeViewRequest,
     PythonViewRequest,
@@ -26,28 +26,28 @@ pytestmark = NEEDS_NATIVE_INGRESS
 
 NOW_MS, TTL_MS = 1_000_000, 1_000
 AGES_MS = (-5, 0, TTL_MS, TTL_MS + 1, 2 * TTL_MS, 2 * TTL_MS + 1, 900_000)
-ODD = [0.0, -0.0, 1.5, float("nan"), float("inf"), 1e-45]
+EDGE_VALUES = [0.0, -0.0, 1.5, float("nan"), float("inf"), 1e-45]
 KINDS = ("whole", "partly", "absent", "another's", "short", "long", "empty", "another view's")
 
 
 def view_of(width: int, name: str = "one") -> ViewRows:
-    """Rows whose defaults are 0, 1, 2, ..."""
-    features = tuple(Feature(name=f"f{place}", default=float(place)) for place in range(width))
+    """Return the rows of a view whose defaults are 0, 1, 2, ..."""
+    features = tuple(Feature(name=f"f{index}", default=float(index)) for index in range(width))
     return ViewRows(
         View(name=name, entities=("a",), features=features, ttl_ms=TTL_MS, transform="SELECT 1")
     )
 
 
-def value_of(rows: ViewRows, kind: str, age_ms: int, entity: bytes, chance: Any) -> bytes | None:  # noqa: ANN401
-    """What a store may say of *entity*."""
+def value_of(rows: ViewRows, kind: str, age_ms: int, entity: bytes, random: Any) -> bytes | None:  # noqa: ANN401
+    """Return a reply that a store may give for *entity*."""
     if kind == "absent":
         return None
     if kind == "another view's":
         rows = view_of(rows.width, "another")
-    values = np.array([[chance.choice(ODD) for _ in range(rows.width)]], dtype=np.float32)
+    values = np.array([[random.choice(EDGE_VALUES) for _ in range(rows.width)]], dtype=np.float32)
     valid = np.ones((1, rows.width), dtype=np.bool_)
     if kind == "partly":
-        valid[0, chance.randrange(rows.width)] = False
+        valid[0, random.randrange(rows.width)] = False
     ids = [entity + b"x" if kind == "another's" else entity]
     (row,) = rows.pack(ids, np.array([NOW_MS - age_ms]), values, valid)
     return {"short": row[:-1], "long": row + b"\0", "empty": b""}.get(kind, row)
@@ -64,28 +64,30 @@ def value_of(rows: ViewRows, kind: str, age_ms: int, entity: bytes, chance: Any)
     ),
     st.randoms(use_true_random=False),
 )
-def test_rows_are_read_as_features_reads_them(
+def test_native_rows_equal_features_rows_bit_for_bit(
     width: int,
     stored: list[tuple[bytes, str, int]],
-    chance: Any,  # noqa: ANN401
+    random: Any,  # noqa: ANN401
 ) -> None:
-    """Whatever the store says: values, flags and how many are broken; and the keys asked for."""
+    """For any replies: the same keys, values, flags and number of broken rows."""
     rows = view_of(width)
     read = ViewRead(rows, (0,), load_native_rows(rows))
     ids = [entity for entity, _, _ in stored]
-    replies = [value_of(rows, kind, age, entity, chance) for entity, kind, age in stored]
-    natively, in_python = read.request(KeyColumn.from_list(ids), 1), PythonViewRequest(rows, ids)
-    assert isinstance(natively, NativeViewRequest)
-    assert natively.store_keys() == in_python.store_keys()
-    one, other = natively.decode_replies(replies, NOW_MS), in_python.decode_replies(replies, NOW_MS)
-    assert one.values.tobytes() == other.values.tobytes()
-    assert (one.values.shape, one.values.dtype) == (other.values.shape, other.values.dtype)
-    assert one.flags.tolist() == other.flags.tolist()
-    assert one.broken == other.broken
+    replies = [value_of(rows, kind, age, entity, random) for entity, kind, age in stored]
+    native, in_python = read.request(KeyColumn.from_list(ids), 1), PythonViewRequest(rows, ids)
+    assert isinstance(native, NativeViewRequest)
+    assert native.store_keys() == in_python.store_keys()
+    decoded = native.decode_replies(replies, NOW_MS)
+    expected = in_python.decode_replies(replies, NOW_MS)
+    assert decoded.values.tobytes() == expected.values.tobytes()
+    assert decoded.values.shape == expected.values.shape
+    assert decoded.values.dtype == expected.values.dtype
+    assert decoded.flags.tolist() == expected.flags.tolist()
+    assert decoded.broken == expected.broken
 
 
-def test_of_several_entities_the_views_own_is_asked_for() -> None:
-    """By its place among a row's; a view of two is joined in Python."""
+def test_view_read_requests_the_views_own_entities() -> None:
+    """They are picked by position; the ids of a view of two entities are joined in Python."""
     rows = view_of(2)
     ids = KeyColumn.from_list([b"a1", b"b1", b"a2", b"b2"])
     second = ViewRead(rows, (1,), load_native_rows(rows)).request(ids, 2)
@@ -94,17 +96,17 @@ def test_of_several_entities_the_views_own_is_asked_for() -> None:
     assert both.store_keys() == rows.store_keys([b"b1\x1fa1", b"b2\x1fa2"])
 
 
-def test_a_layout_that_does_not_fit_is_refused() -> None:
-    """And so are replies that are not one an id: nothing is read past an end."""
+def test_native_rows_refuse_a_layout_or_replies_that_do_not_fit() -> None:
+    """Nothing is read past an end: each id needs one reply and lies in the buffer."""
     layout = view_of(65).layout
-    made = type(cast("Any", load_native_rows(view_of(1))))
+    native_rows = type(cast("Any", load_native_rows(view_of(1))))
     with pytest.raises(ValueError, match="8 bytes of validity do not fit 260 of defaults"):
-        made(*layout._replace(all_valid=layout.all_valid[:8]))
-    one, places = made(*layout), np.array([0], dtype=np.uint32)
+        native_rows(*layout._replace(all_valid=layout.all_valid[:8]))
+    reader, starts = native_rows(*layout), np.array([0], dtype=np.uint32)
     with pytest.raises(ValueError, match="a reply an id"):
-        one.read([], b"a", places, places + 1, NOW_MS)
+        reader.decode_rows([], b"a", starts, starts + 1, NOW_MS)
     with pytest.raises(ValueError, match="does not lie in the buffer"):
-        one.keys(b"a", places, places + 2)
+        reader.store_keys(b"a", starts, starts + 2)
 
 
 @examples(60)
@@ -113,16 +115,19 @@ def test_a_layout_that_does_not_fit_is_refused() -> None:
     st.integers(0, ALL_BP),
     st.integers(0, ALL_BP),
 )
-def test_arms_are_those_that_numpy_draws(
+def test_native_assign_arms_equals_numpy(
     keys: list[bytes], canary_bp: int, standby_bp: int
 ) -> None:
-    """Whatever the shares, and where they would meet."""
-    plan = SimpleNamespace(split_salt=bytes(16), canary_bp=canary_bp, standby_bp=standby_bp)
-    routes, laid = cast("Any", SimpleNamespace(deployment=plan)), KeyColumn.from_list(keys)
+    """For any shares, also such as add up to more than all."""
+    deployment = SimpleNamespace(split_salt=bytes(16), canary_bp=canary_bp, standby_bp=standby_bp)
+    routes, keys_column = (
+        cast("Any", SimpleNamespace(deployment=deployment)),
+        KeyColumn.from_list(keys),
+    )
     assert routing.ASSIGN_ARMS is not None
-    natively = routing.assign_arms(routes, laid)
-    quick, routing.ASSIGN_ARMS = routing.ASSIGN_ARMS, None
+    native = routing.assign_arms(routes, keys_column)
+    native_function, routing.ASSIGN_ARMS = routing.ASSIGN_ARMS, None
     try:
-        assert routing.assign_arms(routes, laid).tolist() == natively.tolist()
+        assert routing.assign_arms(routes, keys_column).tolist() == native.tolist()
     finally:
-        routing.ASSIGN_ARMS = quick
+        routing.ASSIGN_ARMS = native_function

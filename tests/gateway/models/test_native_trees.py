@@ -1,4 +1,4 @@
-"""Native trees and ONNX Runtime give the same bits, or ONNX Runtime is asked."""
+"""Native trees score with the bits of ONNX Runtime, or ONNX Runtime scores."""
 
 import math
 from typing import Any
@@ -31,29 +31,35 @@ NUMBERS = st.sampled_from([-1.5, -0.0, 0.0, 0.25, 0.5, 1.0, 3e38, math.inf, -mat
 
 
 def onnx_of(
-    trees: list[list[dict[str, Any]]], base: float = 0.25, width: int = WIDTH, **said: object
+    trees: list[list[dict[str, Any]]], base: float = 0.25, width: int = WIDTH, **overrides: object
 ) -> bytes:
-    """Return an ONNX file as `convert` writes boosted trees; the nodes of each tree, root first."""
-    every = [
-        (tree, place, node) for tree, nodes in enumerate(trees) for place, node in enumerate(nodes)
+    """Return an ONNX file as `convert` writes boosted trees.
+
+    trees      the nodes of each tree, root first.
+    overrides  attributes that replace those of a valid file.
+    """
+    all_nodes = [
+        (tree, index, node) for tree, nodes in enumerate(trees) for index, node in enumerate(nodes)
     ]
-    leaves = [(tree, place, node) for tree, place, node in every if "weight" in node]
+    leaves = [(tree, index, node) for tree, index, node in all_nodes if "weight" in node]
     attributes: dict[str, object] = {
         "n_targets": 1,
         "base_values": [base],
-        "nodes_treeids": [tree for tree, _, _ in every],
-        "nodes_nodeids": [place for _, place, _ in every],
-        "nodes_modes": ["LEAF" if "weight" in node else "BRANCH_LEQ" for _, _, node in every],
-        "nodes_featureids": [node.get("feature", 0) for _, _, node in every],
-        "nodes_values": [float(node.get("threshold", 0.0)) for _, _, node in every],
-        "nodes_truenodeids": [node.get("yes", 0) for _, _, node in every],
-        "nodes_falsenodeids": [node.get("no", 0) for _, _, node in every],
-        "nodes_missing_value_tracks_true": [int(node.get("missing", 0)) for _, _, node in every],
+        "nodes_treeids": [tree for tree, _, _ in all_nodes],
+        "nodes_nodeids": [index for _, index, _ in all_nodes],
+        "nodes_modes": ["LEAF" if "weight" in node else "BRANCH_LEQ" for _, _, node in all_nodes],
+        "nodes_featureids": [node.get("feature", 0) for _, _, node in all_nodes],
+        "nodes_values": [float(node.get("threshold", 0.0)) for _, _, node in all_nodes],
+        "nodes_truenodeids": [node.get("yes", 0) for _, _, node in all_nodes],
+        "nodes_falsenodeids": [node.get("no", 0) for _, _, node in all_nodes],
+        "nodes_missing_value_tracks_true": [
+            int(node.get("missing", 0)) for _, _, node in all_nodes
+        ],
         "target_treeids": [tree for tree, _, _ in leaves],
-        "target_nodeids": [place for _, place, _ in leaves],
+        "target_nodeids": [index for _, index, _ in leaves],
         "target_ids": [0] * len(leaves),
         "target_weights": [float(node["weight"]) for _, _, node in leaves],
-    } | said
+    } | overrides
     regressor = helper.make_node(
         "TreeEnsembleRegressor", ["inputs"], ["odds"], domain="ai.onnx.ml", **attributes
     )
@@ -68,31 +74,31 @@ def onnx_of(
 
 
 def session_of(onnx: bytes) -> Session:
-    """Return what ONNX Runtime makes of a file, on one thread as registry.bundle.load has it."""
+    """Return an ONNX Runtime session of a file, on one thread as registry.bundle opens it."""
     return Session(runtime_of(onnx), WIDTH, 1)
 
 
 def runtime_of(onnx: bytes) -> Any:  # noqa: ANN401  onnxruntime exports no type
-    """Return a session of one thread."""
+    """Return onnxruntime's own session of a file, with one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(onnx, options)
 
 
 def native_of(onnx: bytes) -> NativeTrees:
-    """Return what the native library makes of it."""
+    """Return the native trees of a file; ValueError when it is of another kind."""
     return NativeTrees(ensemble_of(onnx))
 
 
 def ensemble_of(onnx: bytes) -> Ensemble:
-    """Return the library's own object."""
+    """Return the native library's own object for a file."""
     read = load_tree_reader()
     assert read is not None
     return read(onnx)
 
 
 def bundle_of(onnx: bytes) -> Bundle:
-    """Return a version that holds this file."""
+    """Return a version whose model is this file."""
     files = {**tiny_files(), "model.onnx": onnx}
     return verify_bundle(
         seal_files(files, model="churn", author="t", created_unix_ms=1), trusted_key=None
@@ -100,11 +106,11 @@ def bundle_of(onnx: bytes) -> Bundle:
 
 
 @st.composite
-def grown(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Draw one tree: a leaf, of which some are split again and again."""
+def random_tree(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Draw a tree: it begins as one leaf, and leaves are split up to 31 times."""
     nodes: list[dict[str, Any]] = [{"weight": draw(st.floats(-2, 2, width=32))}]
     for _ in range(draw(st.integers(0, 31))):
-        leaves = [place for place, node in enumerate(nodes) if "weight" in node]
+        leaves = [index for index, node in enumerate(nodes) if "weight" in node]
         split = draw(st.sampled_from(leaves))
         nodes += [{"weight": draw(st.floats(-2, 2, width=32))} for _ in range(2)]
         nodes[split] = {
@@ -119,9 +125,11 @@ def grown(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 @pytest.mark.walk
 @examples(75)
-@given(st.lists(grown(), min_size=1, max_size=4), st.floats(-20, 20, width=32))
-def test_drawn_trees_score_the_same_bits(trees: list[list[dict[str, Any]]], base: float) -> None:
-    """Whatever the trees: ties, -0, infinities, NaN to either side, any number of rows."""
+@given(st.lists(random_tree(), min_size=1, max_size=4), st.floats(-20, 20, width=32))
+def test_native_trees_score_random_trees_with_onnxruntimes_bits(
+    trees: list[list[dict[str, Any]]], base: float
+) -> None:
+    """The trees have ties, -0, infinities, and NaN to either side; batches have any size."""
     onnx = onnx_of(trees, base)
     native, session = native_of(onnx), session_of(onnx)
     rows = draw_comparison_rows(GOLDEN, ensemble_of(onnx).thresholds())
@@ -129,7 +137,7 @@ def test_drawn_trees_score_the_same_bits(trees: list[list[dict[str, Any]]], base
 
 
 def boosted(leaves: int = 31) -> bytes:
-    """Return boosting fitted to rows of which some miss a value, as a version would hold it."""
+    """Return the ONNX file of boosting that is fitted to rows with missing values."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     from training.export.convert import convert_to_onnx
@@ -144,31 +152,31 @@ def boosted(leaves: int = 31) -> bytes:
 
 
 @pytest.mark.walk
-def test_a_fitted_version_is_scored_natively() -> None:
-    """What training.export.convert writes for boosting is the kind that is known."""
+def test_choose_scorer_uses_native_trees_for_a_fitted_version() -> None:
+    """The native library reads what training.export.convert writes for boosting."""
     onnx = boosted()
     scorer = choose_scorer(bundle_of(onnx), session_of(onnx))
     assert isinstance(scorer, NativeTrees)
-    assert scorer.short_runs, "four trees, two microseconds a row"
+    assert scorer.short_runs, "four trees cost less than two microseconds a row"
 
 
 @pytest.mark.walk
-def test_other_bits_leave_it_to_onnxruntime() -> None:
-    """A kernel that differs in the last bit of one leaf answers nobody."""
+def test_choose_scorer_keeps_onnxruntime_when_bits_differ() -> None:
+    """Native trees that differ in the last bit of one score are not used."""
     onnx = boosted()
 
-    class Other(Session):
+    class OtherBits(Session):
         def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
             scores = super().run(matrix)
             scores[-1:] = np.nextafter(scores[-1:], np.float32(2))
             return scores
 
-    other = Other(runtime_of(onnx), WIDTH, 1)
+    other = OtherBits(runtime_of(onnx), WIDTH, 1)
     assert choose_scorer(bundle_of(onnx), other) is other
 
 
 LEAF = {"weight": 1.0}
-LINE: list[dict[str, Any]] = [
+STUMP: list[dict[str, Any]] = [
     {"feature": 0, "threshold": 0.0, "yes": 1, "no": 2},
     {"weight": 1.0},
     {"weight": 2.0},
@@ -176,16 +184,16 @@ LINE: list[dict[str, Any]] = [
 
 
 def chain(splits: int) -> list[dict[str, Any]]:
-    """Return a tree of splits + 1 leaves, as deep as can be."""
+    """Return the deepest tree of splits + 1 leaves."""
     nodes: list[dict[str, Any]] = []
     for split in range(splits):
-        place = 2 * split
-        nodes += [{"feature": 0, "threshold": -split, "yes": place + 2, "no": place + 1}, LEAF]
+        index = 2 * split
+        nodes += [{"feature": 0, "threshold": -split, "yes": index + 2, "no": index + 1}, LEAF]
     return [*nodes, LEAF]
 
 
-def test_thirty_two_leaves_fit() -> None:
-    """However they hang."""
+def test_native_trees_score_a_tree_of_thirty_two_leaves() -> None:
+    """The deepest tree of 32 leaves, the most that is allowed, is scored."""
     onnx = onnx_of([chain(31)])
     rows = draw_comparison_rows(GOLDEN, ensemble_of(onnx).thresholds())
     assert same_bits(native_of(onnx), session_of(onnx), rows)
@@ -195,20 +203,20 @@ def test_thirty_two_leaves_fit() -> None:
     "onnx",
     [
         onnx_of([chain(32)]),
-        onnx_of([LINE], post_transform="LOGISTIC"),
-        onnx_of([LINE], aggregate_function="MIN"),
-        onnx_of([LINE], n_targets=2),
-        onnx_of([LINE], nodes_modes=["BRANCH_LT", "LEAF", "LEAF"]),
-        onnx_of([LINE], nodes_values=[math.nan, 0.0, 0.0]),
-        onnx_of([LINE], nodes_featureids=[WIDTH, 0, 0]),
-        onnx_of([LINE], nodes_truenodeids=[0, 0, 0]),
-        onnx_of([LINE], nodes_truenodeids=[9, 0, 0]),
-        onnx_of([LINE], nodes_truenodeids=[-1, 0, 0]),
-        onnx_of([LINE], nodes_values=[0.0]),
-        onnx_of([LINE], target_weights=[1.0]),
-        onnx_of([LINE], target_nodeids=[1, 1]),
-        onnx_of([LINE], target_ids=[0, 1]),
-        onnx_of([LINE], base_values=[1.0, 2.0]),
+        onnx_of([STUMP], post_transform="LOGISTIC"),
+        onnx_of([STUMP], aggregate_function="MIN"),
+        onnx_of([STUMP], n_targets=2),
+        onnx_of([STUMP], nodes_modes=["BRANCH_LT", "LEAF", "LEAF"]),
+        onnx_of([STUMP], nodes_values=[math.nan, 0.0, 0.0]),
+        onnx_of([STUMP], nodes_featureids=[WIDTH, 0, 0]),
+        onnx_of([STUMP], nodes_truenodeids=[0, 0, 0]),
+        onnx_of([STUMP], nodes_truenodeids=[9, 0, 0]),
+        onnx_of([STUMP], nodes_truenodeids=[-1, 0, 0]),
+        onnx_of([STUMP], nodes_values=[0.0]),
+        onnx_of([STUMP], target_weights=[1.0]),
+        onnx_of([STUMP], target_nodeids=[1, 1]),
+        onnx_of([STUMP], target_ids=[0, 1]),
+        onnx_of([STUMP], base_values=[1.0, 2.0]),
         onnx_of([[LEAF]], width=0),
         onnx_of([[LEAF]], width=2**60),
         tiny_files()["model.onnx"],
@@ -217,17 +225,17 @@ def test_thirty_two_leaves_fit() -> None:
     ],
     ids=range(20),
 )
-def test_another_kind_of_file_is_not_read(onnx: bytes) -> None:
-    """It is onnxruntime's, or nobody's."""
+def test_native_trees_refuse_another_kind_of_file(onnx: bytes) -> None:
+    """The reader raises ValueError, so that ONNX Runtime scores."""
     with pytest.raises(ValueError, match=r"."):
         native_of(onnx)
 
 
 @examples(80)
 @given(st.data())
-def test_a_damaged_file_is_refused_or_read_and_harms_nobody(data: st.DataObject) -> None:
-    """Some bytes changed, or the end cut off: no panic, and rows still have scores."""
-    onnx = bytearray(onnx_of([LINE, chain(5)]))
+def test_native_trees_refuse_or_read_a_damaged_file_without_a_panic(data: st.DataObject) -> None:
+    """Some bytes are changed or the end is cut off; a file that is read still scores rows."""
+    onnx = bytearray(onnx_of([STUMP, chain(5)]))
     for _ in range(data.draw(st.integers(0, 3))):
         onnx[data.draw(st.integers(0, len(onnx) - 1))] = data.draw(st.integers(0, 255))
     cut = bytes(onnx[: data.draw(st.integers(0, len(onnx)))])
@@ -238,14 +246,14 @@ def test_a_damaged_file_is_refused_or_read_and_harms_nobody(data: st.DataObject)
         return
 
 
-def test_a_matrix_of_another_shape_is_a_scoring_error() -> None:
-    """As ONNX Runtime's would be."""
-    native = native_of(onnx_of([LINE]))
+def test_native_trees_raise_scoring_error_for_a_matrix_of_another_shape() -> None:
+    """The type of error is the one that ONNX Runtime's session raises."""
+    native = native_of(onnx_of([STUMP]))
     for matrix in (np.zeros((2, WIDTH + 1), np.float32), np.zeros(WIDTH, np.float32)):
         with pytest.raises(ScoringError, match=r"is scored"):
             native.run(matrix)
     with pytest.raises(ScoringError):
         native.run(np.zeros((2, WIDTH), np.float64))
     assert native.run(np.zeros((0, WIDTH), np.float32)).shape == (0, 1)
-    turned = np.asfortranarray(GOLDEN)
-    assert native.run(turned).tobytes() == native.run(GOLDEN).tobytes()
+    transposed = np.asfortranarray(GOLDEN)
+    assert native.run(transposed).tobytes() == native.run(GOLDEN).tobytes()

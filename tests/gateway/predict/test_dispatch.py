@@ -142,7 +142,7 @@ def test_shadows_score_copies_and_nobody_waits_for_them() -> None:
         async with gateway_fixture(versions, shadowed) as gateway:
             replies = await predict_all_keys(gateway, first=9.0)
             assert {reply.role for reply in replies.values()} == {PRODUCTION}
-            shadows = gateway.recorder.shadows
+            shadows = gateway.parts.shadows
             gateway.recorder.fold()
             await wait_until(lambda: shadows.rows_waiting == 0)
             pairs, faulty = 0, 0
@@ -165,7 +165,7 @@ def test_a_shadow_samples_by_key_and_drops_before_it_queues() -> None:
             await predict_all_keys(gateway)
             await predict_all_keys(gateway)
             gateway.recorder.fold()
-            await wait_until(lambda: gateway.recorder.shadows.rows_waiting == 0)
+            await wait_until(lambda: gateway.parts.shadows.rows_waiting == 0)
             windows = closed_windows(gateway)
             shadow = windows.get("SHADOW", window_pb2.Window())
             return shadow.pairs.pairs, shadow.calls.dropped

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from gateway.batch import BatchSlice
+from gateway.columns import row_counts
 from gateway.models.executor import CanaryBreaker, Fault, score_calls
-from gateway.predict.batch import BatchSlice
-from gateway.rows import counts_of
 from gateway.status import Code, RefusedError
 from gateway.transport.admission import Admission, filter_calls, split_by_deadline
 from gateway.transport.call_queue import CallQueue
@@ -19,7 +19,7 @@ from gateway.transport.grpcio.batch_delay import SKIPS_MAX, BatchDelay
 from registry.types import ScoringError
 from tests.property_examples import examples
 
-row_counts = st.lists(st.integers(1, 5), min_size=1, max_size=20)
+row_count_lists = st.lists(st.integers(1, 5), min_size=1, max_size=20)
 
 
 class Poisoned:
@@ -42,7 +42,7 @@ def offsets_of(counts: list[int]) -> NDArray[np.uint32]:
 
 
 @examples(100)
-@given(row_counts, st.data())
+@given(row_count_lists, st.data())
 def test_only_poisoned_calls_fail_whatever_the_batch(
     counts: list[int], data: st.DataObject
 ) -> None:
@@ -139,7 +139,7 @@ def test_a_call_that_left_is_not_taken_and_its_rows_are_free_at_once() -> None:
 
 
 @examples(100)
-@given(row_counts, st.data())
+@given(row_count_lists, st.data())
 def test_what_is_kept_of_a_batch_is_laid_out_as_if_it_had_come_alone(
     counts: list[int], data: st.DataObject
 ) -> None:
@@ -183,7 +183,7 @@ def test_late_calls_are_parted_from_the_others() -> None:
 
 
 @examples(100)
-@given(row_counts, st.data())
+@given(row_count_lists, st.data())
 def test_a_part_of_a_part_is_that_part_of_the_whole(counts: list[int], data: st.DataObject) -> None:
     """Rows of calls picked twice are the rows of those calls."""
     offsets = offsets_of(counts)
@@ -195,7 +195,7 @@ def test_a_part_of_a_part_is_that_part_of_the_whole(counts: list[int], data: st.
         row for place in places for row in range(offsets[first[place]], offsets[first[place] + 1])
     ]
     assert again.row_indexes.tolist() == expected
-    assert counts_of(again.row_offsets).tolist() == [counts[first[place]] for place in places]
+    assert row_counts(again.row_offsets).tolist() == [counts[first[place]] for place in places]
 
 
 def test_a_lone_caller_waits_once_in_256_calls() -> None:

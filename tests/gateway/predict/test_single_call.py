@@ -162,7 +162,7 @@ async def play(policy: ServingPolicy, *, lone: bool) -> dict[str, Any]:
             },
             "metrics": {name: sorted(map(str, rows)) for name, rows in metrics.items()},
             "faults": gateway.faults,
-            "refused at the door": gateway.refusals,
+            "refused by the server": gateway.refusals(),
         }
 
 

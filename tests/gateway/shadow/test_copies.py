@@ -1,4 +1,4 @@
-"""Copies for a shadow: offered batch by batch, scored many at once, dropped before they pile up."""
+"""Shadow copies are offered batch by batch, scored many at once, and dropped beyond a bound."""
 
 import asyncio
 from types import SimpleNamespace
@@ -11,8 +11,9 @@ from gateway.clock import SystemClock
 from gateway.models.executor import Scored
 from gateway.settings import Settings
 from gateway.shadow.shadow_process import shadow_limits_of
-from gateway.shadow.shadows import ROWS_PER_SEND, Copies, Shadows
+from gateway.shadow.shadows import ROWS_PER_SEND, Shadows
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.shadow_copies import ShadowCopies
 from gateway.telemetry.windows import Windows
 
 VERSION: Any = SimpleNamespace(
@@ -29,73 +30,75 @@ ROUTES: Any = SimpleNamespace(
 )
 
 
-class Process:
-    """A shadow's process that answers with its first input, and remembers what it was asked."""
+class FakeShadowExecutor:
+    """A shadow executor that scores a row with its first input and keeps what it received."""
 
-    condemned = ""
+    quarantined = ""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[NDArray[np.float32], NDArray[np.uint32]]] = []
+        self.received: list[tuple[NDArray[np.float32], NDArray[np.uint32]]] = []
         self.scored = asyncio.Event()
 
     async def score(self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]) -> Scored:
-        """Score them all."""
-        self.asked.append((matrix, row_offsets))
+        """Score a copy as ShadowExecutor does."""
+        self.received.append((matrix, row_offsets))
         self.scored.set()
         return Scored(matrix[:, :1], np.zeros(len(row_offsets) - 1, dtype=np.uint8))
 
     def close(self) -> None:
-        """End it."""
+        """Do nothing; ShadowExecutor would kill its executor."""
 
     async def wait_closed(self) -> None:
-        """End it."""
+        """Do nothing; ShadowExecutor would wait for its executor."""
 
 
-def copies(first: int, rows_per_call: list[int], routes: object = ROUTES) -> Copies:
-    """Rows whose first input is their number."""
+def copies(first: int, rows_per_call: list[int], routes: object = ROUTES) -> ShadowCopies:
+    """Return copies of calls; a row's first input is its number, counted from *first*."""
     rows = sum(rows_per_call)
     numbers = np.arange(first, first + rows, dtype=np.float32)
-    return Copies(
+    return ShadowCopies(
         routes=cast("Any", routes),
         version=VERSION,
         matrix=np.stack([numbers, numbers], axis=1),
         row_offsets=np.cumsum([0, *rows_per_call]).astype(np.uint32),
         key_hash=np.arange(len(rows_per_call), dtype=np.uint64),
-        expected=numbers,
+        production_scores=numbers,
         flags=np.zeros(rows, dtype=np.uint32),
     )
 
 
-def begun(process: Process, rows_waiting_max: int = 10_000) -> tuple[Shadows, Windows]:
-    """Shadows whose only process is *process*."""
+def shadows_with(
+    executor: FakeShadowExecutor, rows_waiting_max: int = 10_000
+) -> tuple[Shadows, Windows]:
+    """Return shadows whose only executor is *executor*, and their windows."""
     windows = Windows()
     limits = shadow_limits_of(Settings())
     shadows = Shadows(windows, SystemClock(), rows_waiting_max, limits, lambda _: None, Metrics())
-    shadows._executors[VERSION.id] = process
+    shadows._executors[VERSION.id] = executor
     return shadows, windows
 
 
-async def turns() -> None:
-    """Let what was begun end."""
+async def run_ready_tasks() -> None:
+    """Let the tasks that are ready run."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
-def test_many_batches_copies_are_scored_at_once() -> None:
-    """In their order, each call's rows together; pairs are those of all of them."""
+def test_shadows_send_the_copies_of_many_batches_together() -> None:
+    """They are sent in order with each call's rows together, and all their pairs are counted."""
 
     async def walk() -> None:
-        process = Process()
-        shadows, windows = begun(process)
+        executor = FakeShadowExecutor()
+        shadows, windows = shadows_with(executor)
         shadows.offer(copies(0, [1, 2]))
         shadows.offer(copies(3, [1]))
         shadows.offer(copies(4, [3]))
-        await turns()
-        assert not process.asked
+        await run_ready_tasks()
+        assert not executor.received
         assert shadows.rows_waiting == 7
         shadows.send_pending()
-        await turns()
-        ((matrix, row_offsets),) = process.asked
+        await run_ready_tasks()
+        ((matrix, row_offsets),) = executor.received
         assert matrix[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6]
         assert row_offsets.tolist() == [0, 1, 3, 4, 7]
         assert shadows.rows_waiting == 0
@@ -105,48 +108,48 @@ def test_many_batches_copies_are_scored_at_once() -> None:
     asyncio.run(walk())
 
 
-def test_few_copies_do_not_wait_for_ever() -> None:
-    """They go after OFFER_WAIT_S_MAX by themselves, and what comes later goes with the next."""
+def test_shadows_send_few_copies_after_a_bounded_wait() -> None:
+    """They are sent after OFFER_WAIT_S_MAX; a later copy is sent with the next batch."""
 
     async def walk() -> None:
-        process = Process()
-        shadows, _ = begun(process)
+        executor = FakeShadowExecutor()
+        shadows, _ = shadows_with(executor)
         for number in range(2):
             shadows.offer(copies(number, [1]))
-            await asyncio.wait_for(process.scored.wait(), 5)
-            process.scored.clear()
-        assert [matrix[:, 0].tolist() for matrix, _ in process.asked] == [[0], [1]]
+            await asyncio.wait_for(executor.scored.wait(), 5)
+            executor.scored.clear()
+        assert [matrix[:, 0].tolist() for matrix, _ in executor.received] == [[0], [1]]
 
     asyncio.run(walk())
 
 
-def test_a_full_house_of_copies_does_not_wait() -> None:
-    """As many rows as a batch of callers go at once; two revisions never go together."""
+def test_shadows_send_a_full_batch_at_once_and_never_mix_revisions() -> None:
+    """ROWS_PER_SEND rows are sent at once; copies of two revisions are sent apart."""
 
     async def walk() -> None:
-        process = Process()
-        shadows, _ = begun(process)
+        executor = FakeShadowExecutor()
+        shadows, _ = shadows_with(executor)
         shadows.offer(copies(0, [1] * (ROWS_PER_SEND - 1)))
         other: Any = SimpleNamespace(**vars(ROUTES))
         shadows.offer(copies(0, [1], other))
-        await turns()
-        assert not process.asked
+        await run_ready_tasks()
+        assert not executor.received
         shadows.offer(copies(0, [1]))
-        await turns()
-        assert [len(matrix) for matrix, _ in process.asked] == [ROWS_PER_SEND]
+        await run_ready_tasks()
+        assert [len(matrix) for matrix, _ in executor.received] == [ROWS_PER_SEND]
         shadows.send_pending()
-        await turns()
-        assert [len(matrix) for matrix, _ in process.asked] == [ROWS_PER_SEND, 1]
+        await run_ready_tasks()
+        assert [len(matrix) for matrix, _ in executor.received] == [ROWS_PER_SEND, 1]
 
     asyncio.run(walk())
 
 
-def test_copies_are_dropped_and_counted() -> None:
-    """Past the bound, when their version shadows nothing any more, and when all ends."""
+def test_shadows_drop_and_count_copies() -> None:
+    """They are dropped beyond the bound, when their version is no shadow, and at the end."""
 
     async def walk() -> None:
-        process = Process()
-        shadows, windows = begun(process, rows_waiting_max=3)
+        executor = FakeShadowExecutor()
+        shadows, windows = shadows_with(executor, rows_waiting_max=3)
         shadows.offer(copies(0, [1, 1]))
         shadows.offer(copies(0, [2]))
         shadows.set_active_versions(set())
@@ -155,8 +158,8 @@ def test_copies_are_dropped_and_counted() -> None:
         await shadows.wait_closed()
         shadows.offer(copies(0, [3]))
         shadows.send_pending()
-        await turns()
-        assert not process.asked
+        await run_ready_tasks()
+        assert not executor.received
         assert shadows.rows_waiting == 0
         (window,) = windows.close_windows(0, everything=True)
         assert window.calls.dropped == 1 + 2 + 1 + 1

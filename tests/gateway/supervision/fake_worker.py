@@ -1,6 +1,7 @@
-"""A worker without models: it speaks the channel, and answers each TCP connection with its pid.
+"""A worker without models: it uses the real channel and answers each TCP connection with its pid.
 
-A connection may send one word first: `hang` stops its loop for good, `eat` takes 64 MB.
+The first line of a connection may be `hang`, which blocks the loop for ever, or `eat`, which
+allocates 64 MB.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from gateway.telemetry.metrics import Metrics
 
 
 class FakeWorker:
-    """Counts its connections as calls."""
+    """Answers connections and counts them as calls."""
 
     def __init__(self) -> None:
         self.metrics = Metrics()
@@ -25,7 +26,7 @@ class FakeWorker:
         self.server: asyncio.Server | None = None
 
     async def serve(self, slot: int, port: int) -> None:
-        """Listen beside the other workers."""
+        """Listen on the port that all workers share."""
         self.metrics.set_gauge("turnout_deployment_revision", slot + 1.0, "churn")
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -33,12 +34,12 @@ class FakeWorker:
         self.server = await asyncio.start_server(self.answer, sock=listener)
 
     async def drain(self, _grace_s: float) -> None:
-        """Leave the port; what is in flight ends with it."""
+        """Stop listening; connections that are open end with the process."""
         if self.server is not None:
             self.server.close()
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One line in, our pid out."""
+        """Read one line and answer with the pid of this process."""
         word = (await reader.readline()).strip()
         if word == b"hang":
             threading.Event().wait()
@@ -51,12 +52,12 @@ class FakeWorker:
 
 
 def main() -> None:
-    """Live as a worker does, unless a file named `crash` says otherwise."""
+    """Run as a worker does; exit with 3 when the folder has a file named `crash`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--channel-fd", type=int, required=True)
     parser.add_argument("--settings", type=Path, required=True)
-    parser.add_argument("--crumbs-fd", type=int, required=True)
-    parser.add_argument("--ports-fd", type=int, required=True)
+    parser.add_argument("--breadcrumbs-fd", type=int, required=True)
+    parser.add_argument("--sockets-fd", type=int, required=True)
     options = parser.parse_args()
     settings = json.loads(options.settings.read_text())
     if Path(settings["folder"], "crash").exists():
@@ -65,7 +66,7 @@ def main() -> None:
 
 
 async def run_fake_worker(fd: int, heartbeat_ms: int) -> None:
-    """Hello, ready, serve, drain, gone."""
+    """Open the channel and serve until drained."""
     worker = FakeWorker()
     channel = WorkerChannel(fd, heartbeat_ms=heartbeat_ms, metrics_ms=50)
     await channel.start(

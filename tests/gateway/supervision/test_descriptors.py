@@ -1,4 +1,4 @@
-"""connections_max is a promise that the system's limit on file descriptors must not break."""
+"""The limit on file descriptors is raised to what connections_max needs."""
 
 import logging
 import resource
@@ -10,26 +10,33 @@ from gateway.__main__ import DESCRIPTORS_RESERVED, allow_descriptors
 
 
 @pytest.fixture
-def low() -> Iterator[int]:
-    """The soft limit most systems start programs with; gives the hard one."""
+def low_soft_limit() -> Iterator[int]:
+    """Set the soft limit that most systems start programs with; yield the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, hard))
     yield hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_the_soft_limit_is_raised_to_what_connections_need(low: int) -> None:
-    """And is left alone where it is enough already."""
+def test_allow_descriptors_raises_the_soft_limit_to_what_connections_need(
+    low_soft_limit: int,
+) -> None:
+    """A limit that is high enough already is not changed."""
     allow_descriptors(2_000)
-    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (2_000 + DESCRIPTORS_RESERVED, low)
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (
+        2_000 + DESCRIPTORS_RESERVED,
+        low_soft_limit,
+    )
     allow_descriptors(100)
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 2_000 + DESCRIPTORS_RESERVED
 
 
-def test_a_system_that_allows_less_is_named(low: int, caplog: pytest.LogCaptureFixture) -> None:
-    """With both numbers and both ways out; what is allowed is taken."""
+def test_allow_descriptors_warns_when_the_hard_limit_is_too_low(
+    low_soft_limit: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The warning has both numbers and both ways out; the soft limit becomes the hard one."""
     with caplog.at_level(logging.WARNING):
-        allow_descriptors(low)
-    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (low, low)
-    assert f"connections_max={low}" in caplog.text
+        allow_descriptors(low_soft_limit)
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (low_soft_limit, low_soft_limit)
+    assert f"connections_max={low_soft_limit}" in caplog.text
     assert "LimitNOFILE" in caplog.text

@@ -1,4 +1,4 @@
-"""The supervisor's decisions, on a clock that moves when told."""
+"""The supervisor's decisions, on a clock that the test moves."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,6 @@ from gateway.supervision.slots import (
     HELLO_MS_MAX,
     LATE_TICK_MS,
     MEMORY_REPLACE_PAUSE_MS,
-    NS_PER_MS,
     OPEN_MS_MAX,
     STABLE_MS,
     Drain,
@@ -21,281 +20,294 @@ from gateway.supervision.slots import (
     WorkerRecord,
     WorkerState,
 )
+from host.clock import NS_PER_MS
 from tests.property_examples import examples
 
 
 @dataclass
-class Stage:
-    """Slots and a clock; workers do what they are told unless a test says otherwise."""
+class SlotsOnClock:
+    """Slots on a manual clock; workers execute commands at once, unless a test does it itself."""
 
     slots: Slots = field(
         default_factory=lambda: Slots(
             2,
-            silent_ms_max=2_000,
+            heartbeat_timeout_ms=2_000,
             rss_bytes_max=1_000,
             restart_backoff_ms_max=5_000,
             drain_grace_s=1.0,
-            hand_over_s=3.3,
+            handover_s=3.3,
         )
     )
     now_ms: int = 1
     pid: int = 100
 
     def due(self, after_ms: int = 0) -> list[SupervisorCommand]:
-        """Tick as the supervisor does, for *after_ms* or until there are orders; return them."""
+        """Tick as the supervisor does, for *after_ms* or until commands are due; return those."""
         for step in [*[50] * (after_ms // 50), after_ms % 50]:
             self.now_ms += step
-            if orders := self.slots.due_commands(self.now_ms * NS_PER_MS):
-                return orders
+            if commands := self.slots.due_commands(self.now_ms * NS_PER_MS):
+                return commands
         return []
 
     def start(self) -> WorkerRecord:
-        """Exec a worker and let it become warm."""
+        """Start a worker and let it become a spare."""
         self.pid += 1
-        seat = self.slots.add_worker(self.pid, self.now_ms * NS_PER_MS)
-        self.hear(seat, "hello", "ready")
-        return seat
+        worker = self.slots.add_worker(self.pid, self.now_ms * NS_PER_MS)
+        self.receive(worker, "hello", "ready")
+        return worker
 
-    def hear(self, seat: WorkerRecord, *kinds: str) -> None:
-        """*seat* says *kinds*."""
+    def receive(self, worker: WorkerRecord, *kinds: str) -> None:
+        """Receive messages of these kinds from *worker*."""
         for kind in kinds:
-            self.slots.on_message(seat, kind, self.now_ms * NS_PER_MS)
+            self.slots.on_message(worker, kind, self.now_ms * NS_PER_MS)
 
-    def gone(self, seat: WorkerRecord) -> None:
-        """*seat* dies."""
-        self.slots.remove_worker(seat, self.now_ms * NS_PER_MS)
+    def die(self, worker: WorkerRecord) -> None:
+        """Remove *worker* as a worker that died."""
+        self.slots.remove_worker(worker, self.now_ms * NS_PER_MS)
 
     def settle(self) -> None:
-        """Carry out orders until none is left; everybody alive speaks."""
+        """Execute commands until none is due; every living worker sends heartbeats."""
         for _ in range(20):
-            orders = self.due()
-            for order in orders:
-                self.obey(order)
-            for seat in self.slots.workers:
-                self.hear(seat, "heartbeat")
-            if not orders:
+            commands = self.due()
+            for command in commands:
+                self.execute(command)
+            for worker in self.slots.workers:
+                self.receive(worker, "heartbeat")
+            if not commands:
                 return
-        raise AssertionError("orders without end")
+        raise AssertionError("there is no end of commands")
 
-    def obey(self, order: SupervisorCommand) -> None:
-        """Do what a healthy worker does."""
-        match order:
+    def execute(self, command: SupervisorCommand) -> None:
+        """Act as a healthy worker does."""
+        match command:
             case Start():
                 self.start()
-            case Serve(seat):
-                self.hear(seat, "serving")
-            case Drain(seat) | Kill(seat):
-                self.gone(seat)
+            case Serve(worker):
+                self.receive(worker, "serving")
+            case Drain(worker) | Kill(worker):
+                self.die(worker)
 
 
-def whole() -> Stage:
-    """Two slots open and one spare."""
-    stage = Stage()
-    stage.settle()
-    assert [seat.state for seat in stage.slots.workers].count(WorkerState.SERVING) == 2
-    return stage
+def fully_serving() -> SlotsOnClock:
+    """Return a simulation with two slots open and one spare."""
+    simulation = SlotsOnClock()
+    simulation.settle()
+    assert [worker.state for worker in simulation.slots.workers].count(WorkerState.SERVING) == 2
+    return simulation
 
 
-def spare(stage: Stage) -> WorkerRecord:
-    """The one warm worker without a slot."""
-    (seat,) = [seat for seat in stage.slots.workers if seat.state is WorkerState.SPARE]
-    return seat
+def spare(simulation: SlotsOnClock) -> WorkerRecord:
+    """Return the only spare."""
+    (worker,) = [worker for worker in simulation.slots.workers if worker.state is WorkerState.SPARE]
+    return worker
 
 
-def test_at_first_one_worker_a_slot_and_one_more_are_started() -> None:
-    """Two slots: three starts at once; asked again before they exist, the same three."""
-    stage = Stage()
-    assert stage.due() == [Start(), Start(), Start()]
-    assert stage.due() == [Start(), Start(), Start()]
+def test_slots_start_one_worker_a_slot_and_one_spare() -> None:
+    """Two slots need three starts. They are due until the workers exist."""
+    simulation = SlotsOnClock()
+    assert simulation.due() == [Start(), Start(), Start()]
+    assert simulation.due() == [Start(), Start(), Start()]
 
 
-def test_a_dead_workers_slot_goes_to_the_spare_in_the_same_breath() -> None:
-    """Death, then: serve the spare in that slot, and start the next spare."""
-    stage = whole()
-    stage.now_ms += STABLE_MS
-    dead, warm = stage.slots.workers[0], spare(stage)
-    for seat in stage.slots.workers:
-        stage.hear(seat, "heartbeat")
-    stage.gone(dead)
-    assert stage.due() == [Serve(warm), Start()]
+def test_slots_assign_a_dead_workers_slot_to_the_spare_at_once() -> None:
+    """The spare serves in that slot, and the next spare is started."""
+    simulation = fully_serving()
+    simulation.now_ms += STABLE_MS
+    dead, warm = simulation.slots.workers[0], spare(simulation)
+    for worker in simulation.slots.workers:
+        simulation.receive(worker, "heartbeat")
+    simulation.die(dead)
+    assert simulation.due() == [Serve(warm), Start()]
     assert warm.slot == dead.slot
 
 
-def test_two_deaths_at_once_fill_one_slot_now_and_the_other_when_somebody_is_warm() -> None:
-    """One spare cannot sit in two slots."""
-    stage = whole()
-    first, second = stage.slots.workers[:2]
-    stage.gone(first)
-    stage.gone(second)
-    orders = stage.due()
-    assert [type(order) for order in orders] == [Serve]
-    stage.due(after_ms=200)
-    late = stage.start()
-    assert Serve(late) in stage.due()
-    assert {seat.slot for seat in stage.slots.workers if seat.state is WorkerState.SERVING} == {
+def test_slots_fill_a_second_empty_slot_when_another_worker_is_warm() -> None:
+    """One spare cannot fill two slots."""
+    simulation = fully_serving()
+    first, second = simulation.slots.workers[:2]
+    simulation.die(first)
+    simulation.die(second)
+    commands = simulation.due()
+    assert [type(command) for command in commands] == [Serve]
+    simulation.due(after_ms=200)
+    late = simulation.start()
+    assert Serve(late) in simulation.due()
+    assert {
+        worker.slot for worker in simulation.slots.workers if worker.state is WorkerState.SERVING
+    } == {
         0,
         1,
     }
 
 
-def test_silence_is_killed_at_its_bound_and_its_slot_given_away_at_once() -> None:
-    """2,000 ms are still fine; one tick more is not. The spare does not wait for the burial."""
-    stage = whole()
-    silent, other, warm = stage.slots.workers
-    orders: list[SupervisorCommand] = []
+def test_slots_kill_a_silent_worker_and_assign_its_slot_at_once() -> None:
+    """After 2,000 ms and one tick it is killed. The spare does not wait for its exit."""
+    simulation = fully_serving()
+    silent, other, warm = simulation.slots.workers
+    commands: list[SupervisorCommand] = []
     for _ in range(41):
-        orders += stage.due(after_ms=50)
-        for seat in (other, warm):
-            stage.hear(seat, "heartbeat")
-        if stage.now_ms <= 2_001:
-            assert orders == []
-    assert orders[:2] == [Kill(silent, "silent"), Serve(warm)]
+        commands += simulation.due(after_ms=50)
+        for worker in (other, warm):
+            simulation.receive(worker, "heartbeat")
+        if simulation.now_ms <= 2_001:
+            assert commands == []
+    assert commands[:2] == [Kill(silent, "silent"), Serve(warm)]
 
 
-def test_a_supervisor_that_was_stopped_itself_blames_nobody() -> None:
-    """Ten seconds pass without a tick: the silence was ours, and everybody gets a new start."""
-    stage = whole()
-    stage.now_ms += 10_000
-    assert stage.due() == []
+def test_slots_ignore_silence_while_the_supervisor_was_stopped() -> None:
+    """Ten seconds pass without a tick: no worker is killed for its silence in that time."""
+    simulation = fully_serving()
+    simulation.now_ms += 10_000
+    assert simulation.due() == []
     assert LATE_TICK_MS < 2_000
 
 
-def test_a_worker_that_never_says_hello_or_never_opens_is_killed() -> None:
-    """Each step towards serving has its own bound."""
-    stage = Stage()
-    mute = stage.slots.add_worker(7, stage.now_ms * NS_PER_MS)
-    stage.now_ms += HELLO_MS_MAX
-    assert Kill(mute, "silent") not in stage.due()
-    stage.now_ms += 1
-    assert Kill(mute, "silent") in stage.due()
+def test_slots_kill_a_worker_that_sends_no_hello_or_does_not_open() -> None:
+    """Each step towards serving has a time limit of its own."""
+    simulation = SlotsOnClock()
+    silent_worker = simulation.slots.add_worker(7, simulation.now_ms * NS_PER_MS)
+    simulation.now_ms += HELLO_MS_MAX
+    assert Kill(silent_worker, "silent") not in simulation.due()
+    simulation.now_ms += 1
+    assert Kill(silent_worker, "silent") in simulation.due()
 
-    stage = Stage()
-    seat = stage.start()
-    assert Serve(seat) in stage.due()
+    simulation = SlotsOnClock()
+    worker = simulation.start()
+    assert Serve(worker) in simulation.due()
     for _ in range(OPEN_MS_MAX // 50):
-        stage.now_ms += 50
-        assert Kill(seat, "stuck") not in stage.due()
-        stage.hear(seat, "heartbeat")
-    stage.now_ms += 1
-    assert Kill(seat, "stuck") in stage.due()
+        simulation.now_ms += 50
+        assert Kill(worker, "not_opened") not in simulation.due()
+        simulation.receive(worker, "heartbeat")
+    simulation.now_ms += 1
+    assert Kill(worker, "not_opened") in simulation.due()
 
 
-def test_failing_starts_wait_longer_each_time_and_come_one_at_a_time() -> None:
-    """0.1, 0.2, 0.4 ... 5 s: a broken setting costs a few starts a minute."""
-    stage = whole()
+def test_slots_double_the_pause_between_failing_starts() -> None:
+    """The pauses are 0.1, 0.2, 0.4 ... 5 s, and one worker is started at a time."""
+    simulation = fully_serving()
     waits = []
-    stage.gone(spare(stage))
+    simulation.die(spare(simulation))
     for _ in range(8):
-        begun = stage.now_ms
-        while not (orders := stage.due(after_ms=50)):
-            for seat in stage.slots.workers:
-                stage.hear(seat, "heartbeat")
-        assert orders == [Start()]
-        waits.append(stage.now_ms - begun)
-        stage.pid += 1
-        stage.gone(stage.slots.add_worker(stage.pid, stage.now_ms * NS_PER_MS))
+        begun = simulation.now_ms
+        while not (commands := simulation.due(after_ms=50)):
+            for worker in simulation.slots.workers:
+                simulation.receive(worker, "heartbeat")
+        assert commands == [Start()]
+        waits.append(simulation.now_ms - begun)
+        simulation.pid += 1
+        simulation.die(simulation.slots.add_worker(simulation.pid, simulation.now_ms * NS_PER_MS))
     assert waits == [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]
 
 
-def test_a_rolling_restart_gives_a_slot_before_it_takes_one() -> None:
-    """At every order, each slot has an opened worker that nobody has asked to leave."""
-    stage = whole()
-    old = list(stage.slots.workers)
-    stage.slots.start_rolling_restart()
+def test_rolling_restart_keeps_every_slot_open() -> None:
+    """At every command, each slot has an opened worker that is not draining."""
+    simulation = fully_serving()
+    old = list(simulation.slots.workers)
+    simulation.slots.start_rolling_restart()
     for _ in range(40):
-        for order in stage.due(after_ms=50):
-            stage.obey(order)
+        for command in simulation.due(after_ms=50):
+            simulation.execute(command)
             staying = {
-                seat.slot
-                for seat in stage.slots.workers
-                if seat.state is WorkerState.SERVING and seat.opened_ns is not None
+                worker.slot
+                for worker in simulation.slots.workers
+                if worker.state is WorkerState.SERVING and worker.opened_ns is not None
             }
             assert staying == {0, 1}
-        for seat in stage.slots.workers:
-            stage.hear(seat, "heartbeat")
-    assert not set(map(id, old)) & set(map(id, stage.slots.workers))
-    assert len(stage.slots.workers) == 3
-    assert stage.due() == []
+        for worker in simulation.slots.workers:
+            simulation.receive(worker, "heartbeat")
+    assert not set(map(id, old)) & set(map(id, simulation.slots.workers))
+    assert len(simulation.slots.workers) == 3
+    assert simulation.due() == []
 
 
-def test_a_rolling_restart_whose_newcomers_cannot_start_changes_nothing() -> None:
-    """Without a warm successor nobody leaves, not even the spare."""
-    stage = whole()
-    old = set(map(id, stage.slots.workers))
-    stage.slots.start_rolling_restart()
+def test_rolling_restart_drains_no_worker_while_new_ones_cannot_start() -> None:
+    """Without a warm successor no worker is drained, not even the spare."""
+    simulation = fully_serving()
+    old = set(map(id, simulation.slots.workers))
+    simulation.slots.start_rolling_restart()
     for _ in range(100):
-        for order in stage.due(after_ms=50):
-            assert order == Start()
-            stage.pid += 1
-            stage.gone(stage.slots.add_worker(stage.pid, stage.now_ms * NS_PER_MS))
-        for seat in stage.slots.workers:
-            stage.hear(seat, "heartbeat")
-    assert set(map(id, stage.slots.workers)) == old
+        for command in simulation.due(after_ms=50):
+            assert command == Start()
+            simulation.pid += 1
+            simulation.die(
+                simulation.slots.add_worker(simulation.pid, simulation.now_ms * NS_PER_MS)
+            )
+        for worker in simulation.slots.workers:
+            simulation.receive(worker, "heartbeat")
+    assert set(map(id, simulation.slots.workers)) == old
 
 
-def test_a_swollen_worker_is_replaced_but_not_before_it_has_rested() -> None:
-    """If the models alone need that much, replacing at once would never end."""
-    stage = whole()
-    swollen, *others = stage.slots.workers
-    swollen.rss_bytes = 1_001
-    orders: list[SupervisorCommand] = []
-    begun = stage.now_ms
-    while not orders:
-        orders = stage.due(after_ms=50)
-        for seat in (swollen, *others):
-            stage.hear(seat, "heartbeat")
-    assert stage.now_ms - begun > MEMORY_REPLACE_PAUSE_MS
-    assert orders[0] == Serve(others[1])
-    assert swollen.state is WorkerState.SERVING  # until its successor has opened
-    stage.hear(others[1], "serving")
-    assert Drain(swollen, 4.3) in stage.due()  # its grace, and time for its clients to move
+def test_slots_replace_a_worker_above_its_memory_mark_after_a_pause() -> None:
+    """If the models alone need that much memory, replacing at once would never end."""
+    simulation = fully_serving()
+    large, *others = simulation.slots.workers
+    large.rss_bytes = 1_001
+    commands: list[SupervisorCommand] = []
+    begun = simulation.now_ms
+    while not commands:
+        commands = simulation.due(after_ms=50)
+        for worker in (large, *others):
+            simulation.receive(worker, "heartbeat")
+    assert simulation.now_ms - begun > MEMORY_REPLACE_PAUSE_MS
+    assert commands[0] == Serve(others[1])
+    assert large.state is WorkerState.SERVING  # until its successor has opened
+    simulation.receive(others[1], "serving")
+    assert Drain(large, 4.3) in simulation.due()  # the grace, and time for clients to move
 
 
-def test_stopping_drains_who_serves_kills_who_loads_and_starts_nobody() -> None:
-    """And a drain that outlives its grace by a second is killed."""
-    stage = whole()
-    loading = stage.slots.add_worker(999, stage.now_ms * NS_PER_MS)
-    orders = stage.slots.stop(stage.now_ms * NS_PER_MS)
-    assert Kill(loading, "stop") in orders
-    assert sum(isinstance(order, Drain) for order in orders) == 3
-    stage.gone(loading)
+def test_stop_drains_serving_workers_kills_loading_ones_and_starts_none() -> None:
+    """A drain that takes one second more than its grace is killed."""
+    simulation = fully_serving()
+    loading = simulation.slots.add_worker(999, simulation.now_ms * NS_PER_MS)
+    commands = simulation.slots.stop(simulation.now_ms * NS_PER_MS)
+    assert Kill(loading, "stop") in commands
+    assert sum(isinstance(command, Drain) for command in commands) == 3
+    simulation.die(loading)
     late: list[SupervisorCommand] = []
     for _ in range(42):
-        late += stage.due(after_ms=50)
-        for seat in stage.slots.workers:
-            stage.hear(seat, "heartbeat")
-    assert [order.cause for order in late if isinstance(order, Kill)] == ["drain"] * 3
+        late += simulation.due(after_ms=50)
+        for worker in simulation.slots.workers:
+            simulation.receive(worker, "heartbeat")
+    assert [command.cause for command in late if isinstance(command, Kill)] == ["drain"] * 3
     assert len(late) == 3
 
 
-def test_a_worker_that_drains_unasked_frees_its_slot() -> None:
-    """Somebody sent it SIGTERM: the spare serves while it finishes."""
-    stage = whole()
-    leaver, warm = stage.slots.workers[0], spare(stage)
-    stage.hear(leaver, "draining")
-    assert Serve(warm) in stage.due()
+def test_slots_reassign_the_slot_of_a_worker_that_drains_by_itself() -> None:
+    """It got a SIGTERM of its own: the spare serves while it finishes."""
+    simulation = fully_serving()
+    leaver, warm = simulation.slots.workers[0], spare(simulation)
+    simulation.receive(leaver, "draining")
+    assert Serve(warm) in simulation.due()
 
 
 @examples(30)
-@given(st.lists(st.tuples(st.sampled_from(["kill", "mute", "roll", "tick"]), st.integers(0, 3))))
-def test_whatever_happens_every_slot_is_taken_again(story: list[tuple[str, int]]) -> None:
-    """Any mix of deaths, silences and restarts ends, left alone, whole: two open, one spare."""
-    stage = whole()
-    for what, who in story:
-        seats = stage.slots.workers
-        if what == "kill" and who < len(seats):
-            stage.gone(seats[who])
-        elif what == "roll":
-            stage.slots.start_rolling_restart()
-        elif what == "mute" and who < len(seats):
-            seats[who].last_message_ns = max(1, stage.now_ms - 3_000) * NS_PER_MS
-        for order in stage.due(after_ms=100):
-            stage.obey(order)
-        assert [s.slot for s in stage.slots.workers if s.state is WorkerState.SERVING].count(0) <= 2
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["kill", "silent_worker", "roll", "tick"]), st.integers(0, 3))
+    )
+)
+def test_slots_recover_from_any_mix_of_deaths_silence_and_restarts(
+    events: list[tuple[str, int]],
+) -> None:
+    """After any mix of them, two slots are open and one spare is warm again."""
+    simulation = fully_serving()
+    for event, index in events:
+        workers = simulation.slots.workers
+        if event == "kill" and index < len(workers):
+            simulation.die(workers[index])
+        elif event == "roll":
+            simulation.slots.start_rolling_restart()
+        elif event == "silent_worker" and index < len(workers):
+            workers[index].last_message_ns = max(1, simulation.now_ms - 3_000) * NS_PER_MS
+        for command in simulation.due(after_ms=100):
+            simulation.execute(command)
+        assert [w.slot for w in simulation.slots.workers if w.state is WorkerState.SERVING].count(
+            0
+        ) <= 2
     for _ in range(150):
-        for order in stage.due(after_ms=50):
-            stage.obey(order)
-        for seat in stage.slots.workers:
-            stage.hear(seat, "heartbeat")
-    assert stage.slots.serving == 2
-    assert sorted(str(seat.slot) for seat in stage.slots.workers) == ["0", "1", "None"]
+        for command in simulation.due(after_ms=50):
+            simulation.execute(command)
+        for worker in simulation.slots.workers:
+            simulation.receive(worker, "heartbeat")
+    assert simulation.slots.serving == 2
+    assert sorted(str(worker.slot) for worker in simulation.slots.workers) == ["0", "1", "None"]

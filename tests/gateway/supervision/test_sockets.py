@@ -1,4 +1,4 @@
-"""Sockets that slots listen at: lent, shared, and closed where no worker is left."""
+"""Slot sockets are lent_socket to workers, shared, and closed when no worker is left."""
 
 import os
 import socket
@@ -9,12 +9,12 @@ import pytest
 from gateway.supervision.sockets import LentSocket, SlotSockets, create_socket_channel
 
 
-def worker(ports: SlotSockets, slot: int) -> socket.socket | None:
-    """Lend to somebody who listens at once; its own copy of the socket."""
-    ours, theirs = create_socket_channel()
-    with closing(ours), closing(LentSocket(theirs.detach())) as lent:
-        ports.send_socket(slot, ours)
-        with lent.received_socket() as fd:
+def listening_worker(slot_sockets: SlotSockets, slot: int) -> socket.socket | None:
+    """Send the slot's socket to a worker that listens at once; return the worker's copy of it."""
+    parent_end, child_end = create_socket_channel()
+    with closing(parent_end), closing(LentSocket(child_end.detach())) as lent_socket:
+        slot_sockets.send_socket(slot, parent_end)
+        with lent_socket.received_socket() as fd:
             if fd is None:
                 return None
             listener = socket.socket(fileno=os.dup(fd))
@@ -23,54 +23,58 @@ def worker(ports: SlotSockets, slot: int) -> socket.socket | None:
     return listener
 
 
-def test_a_successor_accepts_who_waited_at_its_predecessors_socket() -> None:
-    """One socket, two copies; the first is closed with somebody waiting, and nobody is reset."""
-    with closing(SlotSockets("127.0.0.1", 0)) as ports:
-        old = worker(ports, 0)
+def test_slot_socket_keeps_waiting_connections_for_the_next_worker() -> None:
+    """A worker closes its copy while a connection waits; the next worker accepts it."""
+    with closing(SlotSockets("127.0.0.1", 0)) as slot_sockets:
+        old = listening_worker(slot_sockets, 0)
         assert old is not None
-        with closing(socket.create_connection(("127.0.0.1", ports.port), 5.0)) as caller:
-            new = worker(ports, 0)
+        with closing(socket.create_connection(("127.0.0.1", slot_sockets.port), 5.0)) as caller:
+            new = listening_worker(slot_sockets, 0)
             old.close()
             assert new is not None
-            with closing(new), closing(new.accept()[0]) as taken:
-                taken.sendall(b"here")
+            with closing(new), closing(new.accept()[0]) as accepted:
+                accepted.sendall(b"here")
                 assert caller.recv(4) == b"here"
 
 
-def test_a_slot_without_a_worker_has_no_socket() -> None:
-    """Its queue would take connections for ever; other slots keep theirs, and it gets a new one."""
-    with closing(SlotSockets("127.0.0.1", 0)) as ports:
-        first, second = worker(ports, 0), worker(ports, 1)
+def test_slot_sockets_close_the_socket_of_a_slot_without_a_worker() -> None:
+    """Its queue would collect connections. Other slots keep theirs; it gets a new socket later."""
+    with closing(SlotSockets("127.0.0.1", 0)) as slot_sockets:
+        first, second = listening_worker(slot_sockets, 0), listening_worker(slot_sockets, 1)
         assert first is not None
         assert second is not None
         with closing(second):
             first.close()
-            ports.close_except([1])
-            for _ in range(20):  # the kernel has only slot 1's to choose from
-                with closing(socket.create_connection(("127.0.0.1", ports.port), 5.0)):
+            slot_sockets.close_except([1])
+            for _ in range(20):  # the kernel can only choose slot 1's socket
+                with closing(socket.create_connection(("127.0.0.1", slot_sockets.port), 5.0)):
                     second.accept()[0].close()
-        ports.close_except(())
+        slot_sockets.close_except(())
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", ports.port), 5.0)
-        again = worker(ports, 0)
+            socket.create_connection(("127.0.0.1", slot_sockets.port), 5.0)
+        again = listening_worker(slot_sockets, 0)
         assert again is not None
         with closing(again):
-            socket.create_connection(("127.0.0.1", ports.port), 5.0).close()
+            socket.create_connection(("127.0.0.1", slot_sockets.port), 5.0).close()
 
 
-def test_nothing_lent_is_nothing_taken() -> None:
-    """A worker that was started by hand, and one that asks before anything came."""
+def test_lent_socket_yields_none_when_nothing_was_sent() -> None:
+    """So it is for a worker started by hand, and for one that asks before a socket was sent."""
     with LentSocket(-1).received_socket() as fd:
         assert fd is None
-    ours, theirs = create_socket_channel()
-    with closing(ours), closing(LentSocket(theirs.detach())) as lent, lent.received_socket() as fd:
+    parent_end, child_end = create_socket_channel()
+    with (
+        closing(parent_end),
+        closing(LentSocket(child_end.detach())) as lent_socket,
+        lent_socket.received_socket() as fd,
+    ):
         assert fd is None
 
 
-def test_a_worker_that_has_gone_is_lent_to_in_vain() -> None:
-    """No error: its line tells."""
-    with closing(SlotSockets("127.0.0.1", 0)) as ports:
-        ours, theirs = create_socket_channel()
-        theirs.close()
-        with closing(ours):
-            ports.send_socket(0, ours)
+def test_slot_sockets_ignore_a_worker_that_is_gone() -> None:
+    """There is no error; the end of its control connection tells the supervisor."""
+    with closing(SlotSockets("127.0.0.1", 0)) as slot_sockets:
+        parent_end, child_end = create_socket_channel()
+        child_end.close()
+        with closing(parent_end):
+            slot_sockets.send_socket(0, parent_end)

@@ -1,4 +1,4 @@
-"""Evidence by key tells scores of whole rows from scores of defaults."""
+"""Evidence by key leaves out scores of rows whose features are defaults."""
 
 import numpy as np
 import pytest
@@ -17,11 +17,11 @@ from protos import predict_pb2, window_pb2
         (predict_pb2.DEGRADED | predict_pb2.DEFAULTED, False),
     ],
 )
-def test_a_row_that_the_store_did_not_give_is_counted_and_not_compared(
+def test_evidence_does_not_compare_scores_of_rows_the_store_did_not_give(
     flag: int, compared: bool
 ) -> None:
-    """While the store is slow such rows are many and score alike: that accuses no candidate."""
-    told = Observations(
+    """While the store is slow, many rows score alike; that must not count against a candidate."""
+    observations = Observations(
         key_hash=np.array([11, 12], dtype=np.uint64),
         faults=np.zeros(2, dtype=np.uint8),
         holdout=None,
@@ -32,7 +32,7 @@ def test_a_row_that_the_store_did_not_give_is_counted_and_not_compared(
         flags=np.array([0, flag], dtype=np.uint32),
     )
     records = count_observations(
-        told, np.linspace(0.05, 0.95, 19, dtype=np.float32), 65_536
+        observations, np.linspace(0.05, 0.95, 19, dtype=np.float32), 65_536
     ).records
     scores, latency = (
         window_pb2.KeyRecords.FromString(records[metric])

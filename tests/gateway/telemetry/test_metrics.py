@@ -1,4 +1,4 @@
-"""Counts made in a worker come out of the supervisor as what Prometheus expects."""
+"""A worker's metrics come out of the supervisor as Prometheus text."""
 
 import time
 
@@ -14,53 +14,56 @@ ARM = ("churn", "7", "production")
 
 
 def samples(*snapshots: tuple[str, tuple[dict[str, object], ...]]) -> dict[str, float]:
-    """Return what a scraper reads: `name{labels}` -> value, labels sorted."""
+    """Return what Prometheus reads: `name{labels}` -> value, with sorted labels."""
     text = Exposition(lambda: Report(slots=2, counts=dict(snapshots))).text().decode()
     return {
-        f"{s.name}{{{','.join(f'{k}={v}' for k, v in sorted(s.labels.items()))}}}": s.value
+        f"{sample.name}{{{','.join(f'{k}={v}' for k, v in sorted(sample.labels.items()))}}}": (
+            sample.value
+        )
         for family in text_string_to_metric_families(text)
-        for s in family.samples
+        for sample in family.samples
     }
 
 
-def test_calls_are_counted_by_slot() -> None:
-    """Two batches on slot 0, one on slot 1: three series, sums exact."""
-    one, two = Metrics(), Metrics()
-    one.count_calls(*ARM, "answered", 40)
-    one.count_calls(*ARM, "answered", 2)
-    one.count_calls(*ARM, "late", 1)
-    two.count_calls(*ARM, "answered", 5)
+def test_exposition_counts_calls_by_slot() -> None:
+    """Two batches on slot 0 and one on slot 1 make three series with exact sums."""
+    first, second = Metrics(), Metrics()
+    first.count_calls(*ARM, "answered", 40)
+    first.count_calls(*ARM, "answered", 2)
+    first.count_calls(*ARM, "late", 1)
+    second.count_calls(*ARM, "answered", 5)
 
-    read = samples(("0", (one.snapshot(),)), ("1", (two.snapshot(),)))
+    exposed = samples(("0", (first.snapshot(),)), ("1", (second.snapshot(),)))
 
     name = "turnout_calls_total{model=churn,outcome=%s,role=production,version=7,worker=%d}"
-    assert read[name % ("answered", 0)] == 42
-    assert read[name % ("late", 0)] == 1
-    assert read[name % ("answered", 1)] == 5
+    assert exposed[name % ("answered", 0)] == 42
+    assert exposed[name % ("late", 0)] == 1
+    assert exposed[name % ("answered", 1)] == 5
 
 
-def test_latency_buckets_are_exact_and_their_sum_within_one_percent() -> None:
-    """10,000 latencies from 50 us to 200 s: counts at each `le` are those of the raw numbers."""
+def test_latency_histogram_has_exact_buckets_and_a_sum_within_one_percent() -> None:
+    """Of 10,000 latencies from 50 us to 200 s, each bucket has the count of the raw numbers."""
     rng = np.random.default_rng(7)
     latency_ns = np.exp(rng.uniform(np.log(5e4), np.log(2e11), 10_000)).astype(np.int64)
     metrics = Metrics()
     for part in np.array_split(latency_ns, 7):
         metrics.count_latency(*ARM, np.bincount(latency_bins(part), minlength=BINS))
 
-    read = samples(("0", (metrics.snapshot(),)))
+    exposed = samples(("0", (metrics.snapshot(),)))
 
     labels = "model=churn,role=production,version=7,worker=0"
     for edge in SECONDS_EDGES:
-        got = read[f"turnout_call_seconds_bucket{{le={edge!r},{labels}}}"]
-        assert got == np.count_nonzero(latency_ns <= round(edge * 1e9))
-    assert read[f"turnout_call_seconds_bucket{{le=+Inf,{labels}}}"] == 10_000
-    assert read[f"turnout_call_seconds_count{{{labels}}}"] == 10_000
-    within = np.minimum(latency_ns, 10**11).sum() / 1e9  # past 100 s the table only says "more"
-    assert read[f"turnout_call_seconds_sum{{{labels}}}"] == pytest.approx(within, rel=0.01)
+        count = exposed[f"turnout_call_seconds_bucket{{le={edge!r},{labels}}}"]
+        assert count == np.count_nonzero(latency_ns <= round(edge * 1e9))
+    assert exposed[f"turnout_call_seconds_bucket{{le=+Inf,{labels}}}"] == 10_000
+    assert exposed[f"turnout_call_seconds_count{{{labels}}}"] == 10_000
+    # Latencies above 100 s share the last bin.
+    sum_s = np.minimum(latency_ns, 10**11).sum() / 1e9
+    assert exposed[f"turnout_call_seconds_sum{{{labels}}}"] == pytest.approx(sum_s, rel=0.01)
 
 
-def test_every_count_has_its_family() -> None:
-    """Each method once: each name of FAMILIES shows up with the worker's label."""
+def test_metrics_methods_fill_every_family() -> None:
+    """After one call of each method, each name of FAMILIES is exposed with the worker's label."""
     metrics = Metrics()
     metrics.count_calls(*ARM, "answered", 1)
     metrics.count_latency(*ARM, np.bincount([3], minlength=BINS))
@@ -79,39 +82,39 @@ def test_every_count_has_its_family() -> None:
     metrics.set_gauge("turnout_feature_store_state", 2)
     metrics.set_gauge("turnout_deployment_revision", 31, "churn")
 
-    read = samples(("1", (metrics.snapshot(),)))
+    exposed = samples(("1", (metrics.snapshot(),)))
 
     for name in FAMILIES:
-        assert [key for key in read if key.startswith(name) and "worker=1" in key], name
+        assert [key for key in exposed if key.startswith(name) and "worker=1" in key], name
     score = "turnout_score_total{bin=%d,model=churn,role=production,version=7,worker=1}"
-    assert (read[score % 0], read[score % 4]) == (1, 2)
-    assert score % 1 not in read  # empty bins cost nothing
-    assert read["turnout_batch_rows_bucket{le=32.0,worker=1}"] == 0
-    assert read["turnout_batch_rows_bucket{le=64.0,worker=1}"] == 1
-    assert read["turnout_batch_rows_sum{worker=1}"] == 33
-    assert read["turnout_deployment_revision{model=churn,worker=1}"] == 31
+    assert (exposed[score % 0], exposed[score % 4]) == (1, 2)
+    assert score % 1 not in exposed  # empty bins are left out
+    assert exposed["turnout_batch_rows_bucket{le=32.0,worker=1}"] == 0
+    assert exposed["turnout_batch_rows_bucket{le=64.0,worker=1}"] == 1
+    assert exposed["turnout_batch_rows_sum{worker=1}"] == 33
+    assert exposed["turnout_deployment_revision{model=churn,worker=1}"] == 31
 
 
-def test_a_dead_worker_leaves_its_counts_and_takes_its_gauges() -> None:
-    """42 before, 3 by the successor: 45. Its rows inside died with it."""
+def test_exposition_keeps_a_dead_workers_counts_and_drops_its_gauges() -> None:
+    """42 calls before and 3 of its successor make 45; rows inside are the successor's."""
     dead, living = Metrics(), Metrics()
     for metrics, calls in ((dead, 42), (living, 3)):
         metrics.count_calls(*ARM, "answered", calls)
         metrics.count_batch(calls)
         metrics.set_gauge("turnout_rows_inside", calls)
 
-    left = without_gauges(sum_snapshots([{}, dead.snapshot()]))
-    read = samples(("0", (left, living.snapshot())))
+    past = without_gauges(sum_snapshots([{}, dead.snapshot()]))
+    exposed = samples(("0", (past, living.snapshot())))
 
     arm = "model=churn,outcome=answered,role=production,version=7,worker=0"
-    assert read[f"turnout_calls_total{{{arm}}}"] == 45
-    assert read["turnout_batch_rows_sum{worker=0}"] == 45
-    assert read["turnout_rows_inside{worker=0}"] == 3
-    assert "turnout_rows_inside" not in left
+    assert exposed[f"turnout_calls_total{{{arm}}}"] == 45
+    assert exposed["turnout_batch_rows_sum{worker=0}"] == 45
+    assert exposed["turnout_rows_inside{worker=0}"] == 3
+    assert "turnout_rows_inside" not in past
 
 
-def test_a_caller_cannot_invent_series() -> None:
-    """10,000 made-up model names make one series, `other`; so do versions past the bound."""
+def test_metrics_bound_the_series_that_callers_can_create() -> None:
+    """10,000 unknown model names make one series, `other`; so do versions past the bound."""
     metrics = Metrics()
     metrics.set_models({"churn"})
     for index in range(10_000):
@@ -131,16 +134,16 @@ def test_a_caller_cannot_invent_series() -> None:
     assert len(snapshot["turnout_call_seconds"]) == SERIES_MAX + 1
 
 
-def test_a_gauge_that_is_not_declared_is_the_authors_mistake() -> None:
-    """Unknown names and missing labels are told at once."""
+def test_set_gauge_raises_for_an_undeclared_gauge_or_missing_labels() -> None:
+    """Unknown names raise KeyError, missing labels ValueError."""
     with pytest.raises(KeyError):
         Metrics().set_gauge("turnout_typo", 1)
     with pytest.raises(ValueError, match="takes labels"):
         Metrics().set_gauge("turnout_deployment_revision", 1)
 
 
-def test_a_batch_costs_a_few_microseconds() -> None:
-    """Six counts of one batch: about 5 us here, under 50 us on any busy machine."""
+def test_metrics_of_one_batch_cost_a_few_microseconds() -> None:
+    """Six updates take about 5 us, and less than 50 us on a busy machine."""
     metrics = Metrics()
     counts = np.bincount([100] * 64, minlength=BINS)
     best_s = 1.0

@@ -1,4 +1,4 @@
-"""Packed fields: whatever protobuf itself would write."""
+"""Packed fields have the bytes that protobuf itself writes."""
 
 import numpy as np
 from hypothesis import given
@@ -13,10 +13,10 @@ NUMBERS = st.lists(st.one_of(st.integers(0, 300), st.integers(0, 2**32 - 1)), ma
 
 @examples(100)
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=40), NUMBERS, NUMBERS)
-def test_columns_on_the_wire_are_protobufs_own(
+def test_packed_fields_write_protobufs_bytes(
     keys: list[int], bins: list[int], batch_calls: list[int]
 ) -> None:
-    """Empty, of one byte each, of several, and lengths past a byte."""
+    """Values need one byte or several, columns are empty or long."""
     expected = KeyRecords(key_hash=keys, bin=bins, batch_calls=batch_calls).SerializeToString()
     written = [
         packed_fields.fixed64s(2, np.array(keys, dtype=np.uint64)),

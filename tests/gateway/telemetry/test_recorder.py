@@ -1,90 +1,123 @@
-"""Counting and keeping after the replies: never more than a share of the time, never too late."""
+"""The recorder folds within its share of the event loop's time, and never too late."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from gateway.telemetry import recorder
-from gateway.telemetry.recorder import FOLD_AGE_NS_MAX, FOLD_TIME_BUDGET_NS, Recorder
-from protos.window_pb2 import ARM_PRODUCTION
+from gateway.telemetry.folding import FoldedReplies
+from gateway.telemetry.recorder import FOLD_AGE_NS_MAX, FOLD_ROWS, FOLD_TIME_BUDGET_NS, Recorder
 from tests.poll import wait_until
 
 COST_NS = 500_000
-"""Of one version's fold."""
+"""Time that folding one version's records takes."""
 
 
-class Clock:
-    """Stands still unless something costs."""
+class ScriptedClock:
+    """A clock that only moves when folding costs time."""
 
     def __init__(self) -> None:
         self.ns = 0
 
     def now_ns(self) -> int:
-        """Monotonic."""
+        """Return the scripted monotonic time."""
         return self.ns
 
     def unix_ns(self) -> int:
-        """Some second."""
+        """Return a fixed wall time."""
         return 1_000_000_000
 
 
-async def noted(clock: Clock, versions: int, look: Callable[[Recorder, list[int]], Any]) -> None:
-    """Have an Aside note so many versions; *look* at it and at what has been counted, by turns."""
-    none: Any = None
-    counted: list[int] = []
-    shadows: Any = SimpleNamespace(send_pending=lambda: None)
-    one = Recorder(none, none, shadows, none, clock, none)  # type: ignore[arg-type]
+@dataclass(frozen=True, slots=True)
+class CostlyRecord:
+    """A reply record of one version whose fold takes COST_NS and notes the version."""
 
-    def count(routes: Any, version: Any, *told: Any) -> None:  # noqa: ANN401
-        del routes, told
-        counted.append(version.label)
-        clock.ns += COST_NS
+    group: int
+    clock: ScriptedClock
+    folded: list[int]
+    routes: Any = None
+    at_unix_ns: int = 0
+    rows: int = 1
 
-    one._count_observations = count  # type: ignore[method-assign]
-    routes: Any = SimpleNamespace()
-    for label in range(versions):
-        told: Any = SimpleNamespace(scores=[0.5])
-        version: Any = SimpleNamespace(label=label)
-        one.record_observations(routes, version, ARM_PRODUCTION, told)
-    await look(one, counted)
-
-
-@pytest.fixture(autouse=True)
-def _joined(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        recorder.Observations, "concatenated", staticmethod(lambda several: several[0])
-    )
+    @staticmethod
+    def fold(records: "Sequence[CostlyRecord]") -> FoldedReplies:
+        """Note which version was folded, and let the time pass."""
+        first = records[0]
+        first.folded.append(first.group)
+        first.clock.ns += COST_NS
+        return FoldedReplies()
 
 
-def test_a_turn_ends_when_its_time_is_spent_and_the_rest_goes_on_oldest_first() -> None:
-    """Thirty versions take several turns, each the share of one, in the order noted."""
+async def recorded(
+    clock: ScriptedClock, versions: int, check: Callable[[Recorder, list[int]], Any]
+) -> None:
+    """Record one reply of each version, then *check* the recorder and the versions folded."""
+    unused: Any = None
+    folded: list[int] = []
+    copy_sink: Any = SimpleNamespace(send_pending=lambda: None)
+    journal: Any = SimpleNamespace(healthy=True)
+    recorder = Recorder(unused, unused, copy_sink, journal, clock, unused)
+    for version in range(versions):
+        recorder.record(CostlyRecord(version, clock, folded))
+    await check(recorder, folded)
 
-    async def look(one: Recorder, counted: list[int]) -> None:
-        sizes = {len(counted)}
-        await wait_until(lambda: sizes.add(len(counted)) or len(counted) == 30)  # type: ignore[func-returns-value]
-        assert counted == list(range(30))
+
+def test_recorder_folds_the_oldest_groups_first_within_its_time_budget() -> None:
+    """Thirty versions take several turns of the event loop, in the order of their records."""
+
+    async def check(recorder: Recorder, folded: list[int]) -> None:
+        sizes = {len(folded)}
+        await wait_until(lambda: sizes.add(len(folded)) or len(folded) == 30)  # type: ignore[func-returns-value]
+        assert folded == list(range(30))
         assert len(sizes) > 5
         assert 1 < min(sizes - {0}) <= FOLD_TIME_BUDGET_NS // COST_NS + 1
-        assert one._timer is None
+        assert recorder.statistics().groups == 0
 
-    asyncio.run(noted(Clock(), 30, look))
+    asyncio.run(recorded(ScriptedClock(), 30, check))
 
 
-def test_what_has_waited_too_long_is_folded_at_once() -> None:
-    """And so is everything, when a window closes."""
-    clock = Clock()
+def test_recorder_folds_everything_once_a_record_is_too_old() -> None:
+    """It folds everything at once when a window closes, too."""
+    clock = ScriptedClock()
 
-    async def late(one: Recorder, counted: list[int]) -> None:
+    async def check_late(recorder: Recorder, folded: list[int]) -> None:
         clock.ns += FOLD_AGE_NS_MAX
-        one._fold_within_budget()
-        assert len(counted) == 30
+        recorder._fold_within_budget()
+        assert len(folded) == 30
 
-    async def whole(one: Recorder, counted: list[int]) -> None:
-        one.fold()
-        assert len(counted) == 30
+    async def check_at_window_end(recorder: Recorder, folded: list[int]) -> None:
+        recorder.fold()
+        assert len(folded) == 30
 
-    asyncio.run(noted(clock, 30, late))
-    asyncio.run(noted(clock, 30, whole))
+    asyncio.run(recorded(clock, 30, check_late))
+    asyncio.run(recorded(clock, 30, check_at_window_end))
+
+
+def test_recorder_folds_a_large_group_at_once() -> None:
+    """A group of FOLD_ROWS rows does not wait for the timer."""
+    clock = ScriptedClock()
+
+    async def check(recorder: Recorder, folded: list[int]) -> None:
+        recorder.record(CostlyRecord(0, clock, folded, rows=FOLD_ROWS - 1))
+        assert not folded
+        recorder.record(CostlyRecord(0, clock, folded))
+        assert folded == [0]
+
+    asyncio.run(recorded(clock, 0, check))
+
+
+def test_recorder_statistics_count_what_waits() -> None:
+    """The snapshot has groups, records, rows and the age of the oldest record."""
+    clock = ScriptedClock()
+
+    async def check(recorder: Recorder, folded: list[int]) -> None:
+        clock.ns += 2_000_000
+        recorder.record(CostlyRecord(0, clock, folded, rows=3))
+        statistics = recorder.statistics()
+        assert (statistics.groups, statistics.records, statistics.rows) == (2, 3, 5)
+        assert (statistics.oldest_ms, statistics.journal_healthy) == (2.0, True)
+        recorder.fold()
+        assert recorder.statistics().rows == 0
+
+    asyncio.run(recorded(clock, 2, check))

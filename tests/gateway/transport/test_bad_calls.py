@@ -1,4 +1,4 @@
-"""Each kind of bad call gets its status, harms nobody beside it, and is told nothing of ours."""
+"""Each kind of bad call gets its status, harms no other call, and reveals nothing internal."""
 
 import asyncio
 import math
@@ -33,8 +33,8 @@ from tests.walks.wire.http2_frames import raw_grpc_message as framed
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 GUARD = tiny_contract().guard
-OURS = ("Traceback", "File ", ".py", "Error:", "onnx", "numpy", "redis", "0x7f")
-"""Words that would be ours: paths, exceptions, libraries."""
+INTERNAL_WORDS = ("Traceback", "File ", ".py", "Error:", "onnx", "numpy", "redis", "0x7f")
+"""Paths, exceptions and libraries, which a caller must not see."""
 
 LIMITS = DecodeLimits(128, 128)
 SHAPE = ModelShape(
@@ -52,7 +52,7 @@ SHAPE = ModelShape(
 
 
 def deployment(**policy: object) -> Deployment:
-    """One production version under *policy*."""
+    """Return a deployment of one production version with this policy."""
     return Deployment(
         model="churn",
         revision=1,
@@ -63,8 +63,8 @@ def deployment(**policy: object) -> Deployment:
     )  # type: ignore[arg-type]
 
 
-def message(change: Callable[[PredictRequest], object]) -> bytes:
-    """A good call, changed."""
+def changed_request(change: Callable[[PredictRequest], object]) -> bytes:
+    """Return a good request after *change*."""
     request = predict_request(1, 2, 3)
     change(request)
     return request.SerializeToString()
@@ -75,9 +75,17 @@ BAD: dict[str, tuple[bytes, grpc.StatusCode, str]] = {
     "truncated": (predict_request(1, 2, 3).SerializeToString()[:-3], INVALID, "are not a turnout"),
     "empty": (b"", INVALID, "name is 0 bytes"),
     "invalid UTF-8 model": (b"\x0a\x02\xff\xfe", INVALID, "UTF-8"),
-    "10 kB model name": (message(lambda r: setattr(r, "model", "m" * 10_000)), INVALID, "10000 b"),
-    "a path as model": (message(lambda r: setattr(r, "model", "../etc")), INVALID, "odd char"),
-    "NUL in model": (message(lambda r: setattr(r, "model", "ch\0rn")), INVALID, "odd char"),
+    "10 kB model name": (
+        changed_request(lambda r: setattr(r, "model", "m" * 10_000)),
+        INVALID,
+        "10000 b",
+    ),
+    "a path as model": (
+        changed_request(lambda r: setattr(r, "model", "../etc")),
+        INVALID,
+        "odd char",
+    ),
+    "NUL in model": (changed_request(lambda r: setattr(r, "model", "ch\0rn")), INVALID, "odd char"),
     "10 kB key": (
         predict_request(1, 2, 3, key="k" * 10_000).SerializeToString(),
         INVALID,
@@ -90,22 +98,22 @@ BAD: dict[str, tuple[bytes, grpc.StatusCode, str]] = {
         r"U\+000A",
     ),
     "10 kB sticky key": (
-        message(lambda r: setattr(r, "sticky_key", "s" * 10_000)),
+        changed_request(lambda r: setattr(r, "sticky_key", "s" * 10_000)),
         INVALID,
         "sticky_key is 10000 bytes",
     ),
     "10 kB request id": (
-        message(lambda r: setattr(r, "request_id", "s" * 10_000)),
+        changed_request(lambda r: setattr(r, "request_id", "s" * 10_000)),
         INVALID,
         "request_id is 10000 bytes",
     ),
     "line break in request id": (
-        message(lambda r: setattr(r, "request_id", "a\r\nb")),
+        changed_request(lambda r: setattr(r, "request_id", "a\r\nb")),
         INVALID,
         "control character",
     ),
     "10 kB version": (
-        message(lambda r: setattr(r, "version", "v" * 10_000)),
+        changed_request(lambda r: setattr(r, "version", "v" * 10_000)),
         INVALID,
         "version is 10000 bytes",
     ),
@@ -119,9 +127,21 @@ BAD: dict[str, tuple[bytes, grpc.StatusCode, str]] = {
         INVALID,
         "9 inputs; .* takes 3",
     ),
-    "no key": (message(lambda r: r.rows[0].ClearField("keys")), INVALID, "0 keys; .* takes 1"),
-    "two keys": (message(lambda r: r.rows[0].keys.append("x")), INVALID, "2 keys; .* takes 1"),
-    "both inputs and named": (message(lambda r: r.rows[0].named.update(f0=1.0)), INVALID, "both"),
+    "no key": (
+        changed_request(lambda r: r.rows[0].ClearField("keys")),
+        INVALID,
+        "0 keys; .* takes 1",
+    ),
+    "two keys": (
+        changed_request(lambda r: r.rows[0].keys.append("x")),
+        INVALID,
+        "2 keys; .* takes 1",
+    ),
+    "both inputs and named": (
+        changed_request(lambda r: r.rows[0].named.update(f0=1.0)),
+        INVALID,
+        "both",
+    ),
     "unknown named input": (
         PredictRequest(
             model="churn", rows=[Row(keys=["S"], named={"f9": 1.0})]
@@ -143,17 +163,17 @@ BAD: dict[str, tuple[bytes, grpc.StatusCode, str]] = {
         "1025 rows; model 'churn' takes 1024",
     ),
     "wrong contract": (
-        message(lambda r: setattr(r, "contract", GUARD ^ 1)),
+        changed_request(lambda r: setattr(r, "contract", GUARD ^ 1)),
         grpc.StatusCode.FAILED_PRECONDITION,
         "input contract",
     ),
     "unknown model": (
-        message(lambda r: setattr(r, "model", "fraud")),
+        changed_request(lambda r: setattr(r, "model", "fraud")),
         grpc.StatusCode.NOT_FOUND,
         "'fraud' is not served",
     ),
     "unknown pin": (
-        message(lambda r: setattr(r, "version", "99")),
+        changed_request(lambda r: setattr(r, "version", "99")),
         grpc.StatusCode.NOT_FOUND,
         "'99' is not in the deployment",
     ),
@@ -161,18 +181,18 @@ BAD: dict[str, tuple[bytes, grpc.StatusCode, str]] = {
 
 
 @pytest.mark.walk
-def test_each_bad_call_gets_its_status_while_its_neighbours_are_answered() -> None:
-    """27 kinds of bad calls, each sent together with three good ones."""
+def test_server_refuses_each_bad_call_while_good_calls_are_answered() -> None:
+    """Each of the bad calls is sent together with three good ones."""
 
     async def walk() -> None:
         async with gateway_fixture({"1": tiny_files()}, deployment()) as gateway:
-            for name, (raw, code, words) in BAD.items():
-                neighbours = [
+            for name, (raw, code, pattern) in BAD.items():
+                good_calls = [
                     gateway.predict(predict_request(1, 2, 3, key=f"S{n}")) for n in range(3)
                 ]
-                error, *replies = await asyncio.gather(gateway.refusal(raw), *neighbours)
+                error, *replies = await asyncio.gather(gateway.refusal(raw), *good_calls)
                 assert error.code() == code, name
-                assert_told(error, words, name)
+                assert_message(error, pattern, name)
                 for reply in replies:
                     assert [round(score, 4) for score in reply.scores] == [1.4], name
             assert gateway.faults == []
@@ -181,17 +201,17 @@ def test_each_bad_call_gets_its_status_while_its_neighbours_are_answered() -> No
     asyncio.run(walk())
 
 
-def assert_told(error: grpc.aio.AioRpcError, words: str, name: str) -> None:
-    """The caller read our words, at most 300 bytes of them, and nothing internal."""
+def assert_message(error: grpc.aio.AioRpcError, pattern: str, name: str) -> None:
+    """Assert that the message matches, has at most 300 bytes, and reveals nothing internal."""
     details = error.details() or ""
-    assert re.search(words, details), f"{name}: {details}"
+    assert re.search(pattern, details), f"{name}: {details}"
     assert len(details) <= 300, name
-    assert [word for word in OURS if word in details] == [], name
+    assert [word for word in INTERNAL_WORDS if word in details] == [], name
 
 
 @pytest.mark.walk
-def test_a_message_beyond_4_mb_is_resource_exhausted_and_the_connection_lives() -> None:
-    """5 MB refused; the next call on the same channel is answered."""
+def test_server_refuses_a_message_beyond_4_mb_and_keeps_the_connection() -> None:
+    """5 MB are RESOURCE_EXHAUSTED; the next call on the same channel is answered."""
 
     async def walk() -> None:
         async with gateway_fixture({"1": tiny_files()}, deployment()) as gateway:
@@ -203,23 +223,25 @@ def test_a_message_beyond_4_mb_is_resource_exhausted_and_the_connection_lives() 
 
 
 @pytest.mark.walk
-def test_a_deadline_that_has_passed_reaches_no_model() -> None:
-    """No time left: no version counted a call. By hand: clients round up to 1 ms, and by then
-    an answer may be there; so does grpcio's server with what is shorter than that.
+def test_server_scores_no_call_whose_deadline_has_passed() -> None:
+    """A call with a timeout of 0 is not counted by any version.
+
+    The frames are sent by hand, because clients round a timeout up to 1 ms, in which an answer may
+    come; grpcio's server rounds up shorter timeouts as well.
     """
 
-    def hurry(port: int, timeout: bytes) -> None:
-        wire = RawConnection(port)
+    def call_with_timeout(port: int, timeout: bytes) -> None:
+        connection = RawConnection(port)
         block = call_header_block(more=((b"grpc-timeout", timeout),))
         body = raw_frame(DATA, END_STREAM, 1, framed(predict_request(1, 2, 3).SerializeToString()))
-        wire.send(raw_frame(HEADERS, END_HEADERS, 1, block) + body)
-        while not (wire.ended_streams or wire.reset_streams):
-            assert wire.read(5.0)
-        wire.close()
+        connection.send(raw_frame(HEADERS, END_HEADERS, 1, block) + body)
+        while not (connection.ended_streams or connection.reset_streams):
+            assert connection.read(5.0)
+        connection.close()
 
     async def walk() -> None:
         async with gateway_fixture({"1": tiny_files()}, deployment()) as gateway:
-            await asyncio.to_thread(hurry, gateway.port, b"0u")
+            await asyncio.to_thread(call_with_timeout, gateway.port, b"0u")
             await gateway.predict(predict_request(1, 2, 3))
             assert gateway.window("PRODUCTION").calls.answered == 1
 
@@ -228,8 +250,8 @@ def test_a_deadline_that_has_passed_reaches_no_model() -> None:
 
 @pytest.mark.walk
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_nan_inputs_are_the_models_policy(value: float) -> None:
-    """Refused where the policy says so; else passed on, and a NaN score is INTERNAL."""
+def test_nan_inputs_are_refused_or_scored_as_the_policy_says(value: float) -> None:
+    """They are refused by policy; otherwise they are scored, and a NaN score is INTERNAL."""
 
     async def walk(gateway: GatewayFixture, code: grpc.StatusCode) -> None:
         error, reply = await asyncio.gather(
@@ -250,8 +272,8 @@ def test_nan_inputs_are_the_models_policy(value: float) -> None:
 
 
 @pytest.mark.walk
-def test_a_default_score_stands_in_for_nan_where_the_policy_says_so() -> None:
-    """.25 instead of NaN, flagged DEFAULTED (4)."""
+def test_nan_score_is_replaced_by_the_default_where_the_policy_says_so() -> None:
+    """The score is .25 instead of NaN, and the row is flagged DEFAULTED (4)."""
 
     async def walk() -> None:
         policy = deployment(nan_scores_defaulted=True, default_score=0.25)
@@ -263,8 +285,8 @@ def test_a_default_score_stands_in_for_nan_where_the_policy_says_so() -> None:
 
 
 @pytest.mark.walk
-def test_one_poisoned_row_fails_its_caller_alone() -> None:
-    """40 calls of which one makes ONNX Runtime raise: 39 answers, one INTERNAL with an id."""
+def test_one_row_that_raises_fails_its_call_alone() -> None:
+    """Of 40 calls one makes ONNX Runtime raise: it is INTERNAL with an error id."""
 
     async def walk() -> None:
         async with gateway_fixture({"1": tiny_files(fault_when=5.0)}, deployment()) as gateway:
@@ -280,10 +302,10 @@ def test_one_poisoned_row_fails_its_caller_alone() -> None:
 
 
 @pytest.mark.walk
-def test_a_call_without_a_message_ends_within_body_ms_max() -> None:
-    """A half-open call, and one that closes without a message: both ended, nothing held."""
+def test_server_ends_a_call_without_a_message_within_message_ms_max() -> None:
+    """A half-open call is ended, as is one that closes without a message; no rows stay inside."""
 
-    async def silent(gateway: GatewayFixture) -> grpc.StatusCode:
+    async def half_open_status(gateway: GatewayFixture) -> grpc.StatusCode:
         call = gateway.channel.stream_unary("/turnout.v1.Predictor/Predict")()
         try:
             await call
@@ -292,12 +314,12 @@ def test_a_call_without_a_message_ends_within_body_ms_max() -> None:
         raise AssertionError("answered")
 
     async def walk() -> None:
-        limits = Settings(body_ms_max=100)
+        limits = Settings(message_ms_max=100)
         async with gateway_fixture({"1": tiny_files()}, deployment(), settings=limits) as gateway:
-            assert await silent(gateway) == grpc.StatusCode.DEADLINE_EXCEEDED
-            ended = gateway.channel.stream_unary("/turnout.v1.Predictor/Predict")(iter(()))
+            assert await half_open_status(gateway) == grpc.StatusCode.DEADLINE_EXCEEDED
+            closed = gateway.channel.stream_unary("/turnout.v1.Predictor/Predict")(iter(()))
             with pytest.raises(grpc.aio.AioRpcError) as raised:
-                await ended
+                await closed
             assert raised.value.code() == INVALID
             assert gateway.ingress_server.rows_inside == 0
 
@@ -305,15 +327,15 @@ def test_a_call_without_a_message_ends_within_body_ms_max() -> None:
 
 
 @pytest.mark.walk
-def test_more_rows_than_the_house_holds_are_unavailable_with_a_pushback() -> None:
-    """20 calls of 64 rows into a worker that holds 512: some refused at once, the rest answered."""
+def test_server_refuses_rows_beyond_rows_inside_max_with_a_pushback() -> None:
+    """Of 40 calls of 64 rows to a worker with a bound of 512, some are refused at once."""
 
     async def walk() -> None:
         small = Settings(rows_inside_max=512, rows_call_max=64, batch_rows_max=64)
         async with gateway_fixture({"1": tiny_files()}, deployment(), settings=small) as gateway:
             calls = [gateway.predict(predict_request(1, 2, 3, rows=64)) for _ in range(40)]
-            ended = await asyncio.gather(*calls, return_exceptions=True)
-            refused = [e for e in ended if isinstance(e, grpc.aio.AioRpcError)]
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            refused = [error for error in results if isinstance(error, grpc.aio.AioRpcError)]
             for error in refused:
                 assert error.code() == grpc.StatusCode.UNAVAILABLE
                 pushback = dict(error.trailing_metadata() or ())["grpc-retry-pushback-ms"]
@@ -326,8 +348,8 @@ def test_more_rows_than_the_house_holds_are_unavailable_with_a_pushback() -> Non
 
 @examples(300)
 @given(st.binary(max_size=200))
-def test_no_bytes_whatever_raise_anything_but_a_refusal(raw: bytes) -> None:
-    """Random bytes through parse and decode: a call, or a RefusedError."""
+def test_decode_predict_raises_only_refusals_for_any_bytes(raw: bytes) -> None:
+    """Random bytes become a call or a RefusedError."""
     refused = Code.INVALID_ARGUMENT
     try:
         decode_predict(parse_predict(raw), {"churn": SHAPE}, LIMITS)
@@ -338,12 +360,14 @@ def test_no_bytes_whatever_raise_anything_but_a_refusal(raw: bytes) -> None:
 
 @examples(300)
 @given(st.integers(0, 400), st.integers(0, 255))
-def test_a_good_call_with_one_byte_changed_is_a_call_or_a_refusal(place: int, value: int) -> None:
-    """One byte of a call of five rows, set to anything."""
+def test_decode_predict_returns_a_call_or_a_refusal_when_one_byte_is_changed(
+    index: int, value: int
+) -> None:
+    """One byte of a call of five rows is set to any value."""
     raw = bytearray(
         predict_request(1, 2, 3, key="S0000042", rows=5, request_id="r-1").SerializeToString()
     )
-    raw[place % len(raw)] = value
+    raw[index % len(raw)] = value
     try:
         call = decode_predict(parse_predict(bytes(raw)), {"churn": SHAPE}, LIMITS)
         assert len(call.inputs) == 3 * call.rows
@@ -352,8 +376,8 @@ def test_a_good_call_with_one_byte_changed_is_a_call_or_a_refusal(place: int, va
         pass
 
 
-def test_named_inputs_take_defaults_and_dictionary_codes() -> None:
-    """f1 by text: "b" is code 1, an unknown category code 2; what is left out takes its default."""
+def test_decode_predict_fills_named_inputs_with_defaults_and_dictionary_codes() -> None:
+    """In f1 text "b" is code 1 and an unknown category code 2; f2 is not sent, so it is default."""
     rows = [Row(keys=["S"], named={"f0": 7.0}, named_text={"f1": text}) for text in ("b", "zzz")]
     call = decode_predict(PredictRequest(model="churn", rows=rows), {"churn": SHAPE}, LIMITS)
     assert call.inputs == [7.0, 1, 0.0, 7.0, 2, 0.0]

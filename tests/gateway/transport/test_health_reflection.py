@@ -1,4 +1,4 @@
-"""What tools ask of any gRPC server: health by name, watched too, and both reflections."""
+"""The standard services of a gRPC server: health with its watch, and both reflections."""
 
 import asyncio
 
@@ -13,7 +13,9 @@ from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
 
-ONE = Deployment(model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT)
+DEPLOYMENT = Deployment(
+    model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT
+)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -33,11 +35,11 @@ async def status_of(call: grpc.aio.UnaryStreamCall[bytes, bytes]) -> int:
     return health_pb2.HealthCheckResponse.FromString(answer).status
 
 
-def test_health_is_checked_by_name_and_watched_until_the_door_closes() -> None:
-    """The server and "churn" serve, "fraud" is NOT_FOUND; a watch sees NOT_SERVING."""
+def test_health_is_checked_and_watched_by_service_name() -> None:
+    """The server and "churn" serve, "fraud" is NOT_FOUND; a watch sees each change."""
 
     async def walk() -> None:
-        async with gateway_fixture({"1": tiny_files()}, ONE) as gateway:
+        async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:
             check = gateway.channel.unary_unary("/grpc.health.v1.Health/Check")
             for name in ("", "churn"):
                 raw = await check(health_pb2.HealthCheckRequest(service=name).SerializeToString())
@@ -55,17 +57,17 @@ def test_health_is_checked_by_name_and_watched_until_the_door_closes() -> None:
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
-def test_reflection_lists_the_services_and_describes_predict(version: str) -> None:
-    """What grpcurl asks first: the list, then the file that holds a symbol."""
-    asked = reflection_pb2.ServerReflectionRequest
+def test_reflection_lists_services_and_describes_predict(version: str) -> None:
+    """A tool like grpcurl first requests the list, then the file that defines a symbol."""
+    reflect = reflection_pb2.ServerReflectionRequest
     requests = [
-        asked(list_services=""),
-        asked(file_containing_symbol="turnout.v1.Predictor"),
-        asked(file_containing_symbol="turnout.v1.Nobody"),
+        reflect(list_services=""),
+        reflect(file_containing_symbol="turnout.v1.Predictor"),
+        reflect(file_containing_symbol="turnout.v1.Nobody"),
     ]
 
     async def walk() -> None:
-        async with gateway_fixture({"1": tiny_files()}, ONE) as gateway:
+        async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:
             name = f"grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
             call = gateway.channel.stream_stream(f"/{name}")(
                 iter(request.SerializeToString() for request in requests)
@@ -73,7 +75,7 @@ def test_reflection_lists_the_services_and_describes_predict(version: str) -> No
             answers = [
                 reflection_pb2.ServerReflectionResponse.FromString(raw) async for raw in call
             ]
-            services = {one.name for one in answers[0].list_services_response.service}
+            services = {service.name for service in answers[0].list_services_response.service}
             assert {"turnout.v1.Predictor", "grpc.health.v1.Health"} <= services
             files = answers[1].file_descriptor_response.file_descriptor_proto
             assert any(b"PredictRequest" in file for file in files)

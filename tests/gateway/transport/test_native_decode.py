@@ -1,4 +1,4 @@
-"""Both decoders make the same of the same bytes: the same columns, or the same code and words."""
+"""Both decoders return the same for the same bytes: values, or status code and message."""
 
 import json
 import math
@@ -57,11 +57,11 @@ KEYLESS = ModelShape(
 )
 SHAPES = (CHURN, NBA, KEYLESS)
 
-Said = tuple[Any, ...]
+Decoded = tuple[Any, ...]
 
 
-def ours(act: Callable[[], DecodedCall], shape: ModelShape) -> Said:
-    """What Python makes of a message."""
+def decoded_in_python(act: Callable[[], DecodedCall], shape: ModelShape) -> Decoded:
+    """Return what Python decodes: (rows, criticality, [columns]), or (code, message)."""
     try:
         call = act()
     except RefusedError as error:
@@ -73,46 +73,48 @@ def ours(act: Callable[[], DecodedCall], shape: ModelShape) -> Said:
     return call.rows, call.criticality, [inputs, *ids, *texts]
 
 
-def predict_alike(message: bytes, shape: ModelShape) -> Said:
-    """Hold one message against both; what they said."""
+def assert_predict_decoded_alike(message: bytes, shape: ModelShape) -> Decoded:
+    """Assert that both decoders agree on a PredictRequest; return the result."""
     assert NATIVE is not None
     shapes = {shape.model: shape}
-    python = ours(lambda: decode_predict(parse_predict(message), shapes, LIMITS), shape)
+    python = decoded_in_python(
+        lambda: decode_predict(parse_predict(message), shapes, LIMITS), shape
+    )
     native = tuple(NATIVE.decode("predict", message, shape, SETTINGS))
-    assert _sorted_out(native) == _sorted_out(python)
+    assert _comparable(native) == _comparable(python)
     return python
 
 
-def infer_alike(message: bytes, shape: ModelShape) -> Said:
-    """The same for ModelInfer."""
+def assert_infer_decoded_alike(message: bytes, shape: ModelShape) -> Decoded:
+    """Assert that both decoders agree on a ModelInferRequest; return the result."""
     assert NATIVE is not None
 
     def act() -> DecodedCall:
-        request = open_inference.parse_infer(message, SETTINGS.typed_bytes_max)
+        request = open_inference.parse_infer(message, SETTINGS.typed_contents_bytes_max)
         return open_inference.decode_infer(request, {shape.model: shape}, LIMITS).call
 
-    python = ours(act, shape)
-    assert _sorted_out(tuple(NATIVE.decode("infer", message, shape, SETTINGS))) == _sorted_out(
+    python = decoded_in_python(act, shape)
+    assert _comparable(tuple(NATIVE.decode("infer", message, shape, SETTINGS))) == _comparable(
         python
     )
     return python
 
 
-def _sorted_out(said: Said) -> Said:
-    """Without what depends on the order of a protobuf map, which is nobody's promise."""
-    if isinstance(said[1], str):
-        for between in (" names ", " parameter "):
-            if between in said[1]:
-                return said[0], said[1].split(between)[0]
-    return said
+def _comparable(decoded: Decoded) -> Decoded:
+    """Cut off the part of a message that depends on the order of a protobuf map."""
+    if isinstance(decoded[1], str):
+        for separator in (" names ", " parameter "):
+            if separator in decoded[1]:
+                return decoded[0], decoded[1].split(separator)[0]
+    return decoded
 
 
-def test_the_committed_messages_are_read_alike() -> None:
-    """Every message of both vector files."""
-    for one in COLUMNS["calls"] + COLUMNS["refused"]:
-        predict_alike(bytes.fromhex(one["message"]), NBA)
+def test_native_decoder_equals_python_for_the_committed_messages() -> None:
+    """The messages are those of both vector files."""
+    for vector in COLUMNS["calls"] + COLUMNS["refused"]:
+        assert_predict_decoded_alike(bytes.fromhex(vector["message"]), NBA)
     vectors = json.loads((VECTORS / "open_inference.json").read_text(encoding="utf-8"))
-    messages = [one["message"] for kind in ("calls", "refused") for one in vectors[kind]]
+    messages = [vector["message"] for kind in ("calls", "refused") for vector in vectors[kind]]
     shape = ModelShape(
         **{
             **vectors["shape"],
@@ -122,7 +124,7 @@ def test_the_committed_messages_are_read_alike() -> None:
         }
     )
     for message in messages:
-        infer_alike(bytes.fromhex(message), shape)
+        assert_infer_decoded_alike(bytes.fromhex(message), shape)
 
 
 TEXT = st.one_of(st.text(max_size=6), st.sampled_from(["S1", "é", "x" * 129, "\x7f", "\x85", ""]))
@@ -155,29 +157,31 @@ REQUEST = st.builds(
 
 @examples(60)
 @given(REQUEST, st.sampled_from(SHAPES))
-def test_any_request_is_read_alike(request: PredictRequest, shape: ModelShape) -> None:
-    """Names, numbers, counts, keys: as drawn."""
-    predict_alike(request.SerializeToString(), shape)
+def test_native_decoder_equals_python_for_any_request(
+    request: PredictRequest, shape: ModelShape
+) -> None:
+    """Names, numbers, counts and keys are random."""
+    assert_predict_decoded_alike(request.SerializeToString(), shape)
 
 
 @examples(60)
 @given(REQUEST, st.integers(0, 2**32), st.binary(max_size=12), st.integers(0, 3))
-def test_any_damaged_request_is_read_alike(
-    request: PredictRequest, place: int, patch: bytes, cut: int
+def test_native_decoder_equals_python_for_any_damaged_request(
+    request: PredictRequest, index: int, patch: bytes, cut: int
 ) -> None:
-    """Some bytes overwritten, put in between, or cut off."""
+    """Some bytes are overwritten, inserted or cut off."""
     raw = request.SerializeToString()
-    at = place % (len(raw) + 1)
-    damaged = raw[:at] + patch + raw[at + cut * len(patch) :]
-    predict_alike(damaged, CHURN)
+    start = index % (len(raw) + 1)
+    damaged = raw[:start] + patch + raw[start + cut * len(patch) :]
+    assert_predict_decoded_alike(damaged, CHURN)
 
 
 @examples(60)
 @given(st.binary(max_size=40), st.sampled_from([b"\x0a\x05churn", b"\x0a\x05churn\x12\x04", b""]))
-def test_any_bytes_are_read_alike(raw: bytes, before: bytes) -> None:
-    """Whatever they are: unknown fields, groups, varints that do not end."""
-    predict_alike(before + raw, CHURN)
-    infer_alike(before + raw, CHURN)
+def test_native_decoder_equals_python_for_any_bytes(raw: bytes, prefix: bytes) -> None:
+    """They may be unknown fields, groups or varints that do not end."""
+    assert_predict_decoded_alike(prefix + raw, CHURN)
+    assert_infer_decoded_alike(prefix + raw, CHURN)
 
 
 @pytest.mark.parametrize(
@@ -212,29 +216,29 @@ def test_any_bytes_are_read_alike(raw: bytes, before: bytes) -> None:
         b"\x12\x07\x15\x00\x00\x80\x3f\x0a\x00",
     ],
 )
-def test_odd_wire_formats_are_read_alike(raw: bytes) -> None:
-    """Long varints, groups, wrong wire types: protobuf's parser decides what is well-formed."""
-    predict_alike(raw, CHURN)
-    predict_alike(b"\x0a\x05churn" + raw, CHURN)
-    infer_alike(raw, CHURN)
+def test_native_decoder_equals_python_for_unusual_wire_formats(raw: bytes) -> None:
+    """Long varints, groups and wrong wire types are valid where protobuf's parser accepts them."""
+    assert_predict_decoded_alike(raw, CHURN)
+    assert_predict_decoded_alike(b"\x0a\x05churn" + raw, CHURN)
+    assert_infer_decoded_alike(raw, CHURN)
 
 
-def test_large_messages_are_weighed_alike() -> None:
-    """Past 256 kB: a long row, many rows, unknown fields, rubbish."""
+def test_native_decoder_equals_python_for_large_messages() -> None:
+    """Messages over 256 kB have a long row, many rows, unknown fields or random bytes."""
     row = Row(keys=["S1"], inputs=[1, 2, 3]).SerializeToString()
-    long = Row(named={f"{number:x}": 1.0 for number in range(30_000)}).SerializeToString()
-    whole = PredictRequest(model="churn", rows=[Row(keys=["S1"] * 40_000)] * 4)
+    long_row = Row(named={f"{number:x}": 1.0 for number in range(30_000)}).SerializeToString()
+    many_keys = PredictRequest(model="churn", rows=[Row(keys=["S1"] * 40_000)] * 4)
     for raw in (
         b"\x0a\x05churn" + b"\x12" + bytes([len(row)]) + row * 20_000,
-        b"\x12" + struct.pack("<I", len(long) | 0x80)[:0] + long,
-        whole.SerializeToString(),
+        b"\x12" + struct.pack("<I", len(long_row) | 0x80)[:0] + long_row,
+        many_keys.SerializeToString(),
         b"\x78\x01" * 200_000,
         b"\x0a\x05churn" + b"\x12\x00" * 200_000,
         bytes(300_000),
         b"\xff" * 300_000,
     ):
-        predict_alike(raw, CHURN)
-        infer_alike(raw, CHURN)
+        assert_predict_decoded_alike(raw, CHURN)
+        assert_infer_decoded_alike(raw, CHURN)
 
 
 TENSOR = st.builds(
@@ -253,8 +257,8 @@ TENSOR = st.builds(
 )
 
 
-def asked(keys: int, inputs: list[float], **more: Any) -> oip.ModelInferRequest:  # noqa: ANN401
-    """A well-formed request."""
+def infer_request(keys: int, inputs: list[float], **more: Any) -> oip.ModelInferRequest:  # noqa: ANN401
+    """Return a ModelInferRequest with *keys* rows."""
     request = oip.ModelInferRequest(model_name="churn", **more)
     tensor = request.inputs.add(name="keys", datatype="BYTES", shape=[keys, 1])
     tensor.contents.bytes_contents.extend([b"S1"] * keys)
@@ -277,18 +281,20 @@ INFER = st.one_of(
             max_size=2,
         ),
     ),
-    st.builds(asked, st.integers(0, 5), st.lists(FLOAT, max_size=6), id=TEXT, model_version=TEXT),
+    st.builds(
+        infer_request, st.integers(0, 5), st.lists(FLOAT, max_size=6), id=TEXT, model_version=TEXT
+    ),
 )
 
 
 @examples(60)
 @given(INFER, st.integers(0, 2**32), st.binary(max_size=4), st.booleans())
-def test_any_model_infer_is_read_alike(
-    request: oip.ModelInferRequest, place: int, patch: bytes, damage: bool
+def test_native_decoder_equals_python_for_any_model_infer(
+    request: oip.ModelInferRequest, index: int, patch: bytes, damage: bool
 ) -> None:
-    """As drawn, or with some bytes overwritten."""
+    """Some of the requests have bytes overwritten."""
     raw = request.SerializeToString()
     if damage:
-        at = place % (len(raw) + 1)
-        raw = raw[:at] + patch + raw[at + len(patch) :]
-    infer_alike(raw, CHURN)
+        start = index % (len(raw) + 1)
+        raw = raw[:start] + patch + raw[start + len(patch) :]
+    assert_infer_decoded_alike(raw, CHURN)

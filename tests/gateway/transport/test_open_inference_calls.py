@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over real gRPC, beside Predict on one port."""
+"""The Open Inference Protocol over gRPC, on the same port as Predict."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
 
-PLAN = Deployment(
+DEPLOYMENT = Deployment(
     model="churn",
     revision=3,
     production="1",
@@ -58,38 +58,40 @@ async def infer(gateway: GatewayFixture, key: str, **more: object) -> oip.ModelI
     return reply
 
 
-def test_both_dialects_give_one_answer_sixty_customers_over() -> None:
-    """Same score, version, role and holdout; a prediction_id that proves itself."""
+def test_model_infer_and_predict_give_the_same_answer() -> None:
+    """For 60 keys score, version, role and holdout are equal, and prediction_id is valid."""
 
     async def walk() -> None:
-        async with gateway_fixture(VERSIONS, PLAN) as gateway:
+        async with gateway_fixture(VERSIONS, DEPLOYMENT) as gateway:
             seen = set()
             for number in range(60):
                 key = f"S{number:07d}"
-                theirs, ours = await asyncio.gather(
+                infer_reply, predict_reply = await asyncio.gather(
                     infer(gateway, key, id="r-1"),
                     gateway.predict(predict_request(1, 2, 3, key=key)),
                 )
-                role = theirs.parameters["role"].string_param
-                assert (theirs.id, theirs.model_version) == ("r-1", ours.version)
-                assert list(theirs.outputs[0].contents.fp32_contents) == list(ours.scores)
-                assert theirs.parameters["holdout"].bool_param == ours.holdout
-                assert (role == "canary") == (ours.role == CANARY)
-                proved = read_prediction_id(
-                    b64decode(theirs.parameters["prediction_id"].string_param), KEY
+                role = infer_reply.parameters["role"].string_param
+                assert (infer_reply.id, infer_reply.model_version) == ("r-1", predict_reply.version)
+                assert list(infer_reply.outputs[0].contents.fp32_contents) == list(
+                    predict_reply.scores
                 )
-                assert proved.holdout == ours.holdout
-                seen.add((role, ours.holdout))
+                assert infer_reply.parameters["holdout"].bool_param == predict_reply.holdout
+                assert (role == "canary") == (predict_reply.role == CANARY)
+                prediction = read_prediction_id(
+                    b64decode(infer_reply.parameters["prediction_id"].string_param), KEY
+                )
+                assert prediction.holdout == predict_reply.holdout
+                seen.add((role, predict_reply.holdout))
             assert len(seen) == 4
 
     asyncio.run(walk())
 
 
-def test_a_version_pins_and_a_stranger_is_not_found() -> None:
-    """model_version is a pin; every refusal is counted once."""
+def test_model_infer_pins_a_version_and_counts_refusals_once() -> None:
+    """model_version pins a version; each refusal is counted once."""
 
     async def walk() -> None:
-        async with gateway_fixture(VERSIONS, PLAN) as gateway:
+        async with gateway_fixture(VERSIONS, DEPLOYMENT) as gateway:
             pinned = await infer(gateway, "S1", model_version="2")
             assert pinned.parameters["role"].string_param == "pinned"
             for more, code in (
@@ -100,17 +102,20 @@ def test_a_version_pins_and_a_stranger_is_not_found() -> None:
                     await infer(gateway, "S1", **more)
                 assert refused.value.code() == code
             counted = {tuple(k): n for k, n in gateway.metrics.snapshot()["turnout_refusals"]}
-            assert counted == {("churn", "NOT_FOUND", "core"): 1}
-            assert [refusal.code.name for _, refusal in gateway.refusals] == ["INVALID_ARGUMENT"]
+            assert counted == {
+                ("churn", "NOT_FOUND", "pipeline"): 1,
+                ("churn", "INVALID_ARGUMENT", "ingress"): 1,
+            }
+            assert gateway.refusals() == {("churn", "INVALID_ARGUMENT"): 1}
 
     asyncio.run(walk())
 
 
-def test_health_and_metadata_say_what_is_deployed() -> None:
-    """Live, ready, names, tensors, versions; what is not there is not ready, or NOT_FOUND."""
+def test_open_inference_health_and_metadata_describe_the_deployment() -> None:
+    """What is not deployed is not ready, and its metadata is NOT_FOUND."""
 
     async def walk() -> None:
-        async with gateway_fixture(VERSIONS, PLAN) as gateway:
+        async with gateway_fixture(VERSIONS, DEPLOYMENT) as gateway:
             for request, reply, field, expected in (
                 (oip.ServerLiveRequest(), oip.ServerLiveResponse, "live", True),
                 (oip.ServerReadyRequest(), oip.ServerReadyResponse, "ready", True),
@@ -131,19 +136,21 @@ def test_health_and_metadata_say_what_is_deployed() -> None:
                 (oip.ServerMetadataRequest(), oip.ServerMetadataResponse, "name", "turnout"),
             ):
                 method = type(request).__name__.removesuffix("Request")
-                said = await call(gateway, method, request, reply)
-                assert getattr(said, field) == expected, request
-            wanted = oip.ModelMetadataRequest(name="churn")
-            about = await call(gateway, "ModelMetadata", wanted, oip.ModelMetadataResponse)
-            assert isinstance(about, oip.ModelMetadataResponse)
-            tensors = [(t.name, t.datatype, list(t.shape)) for t in (*about.inputs, *about.outputs)]
+                answer = await call(gateway, method, request, reply)
+                assert getattr(answer, field) == expected, request
+            request = oip.ModelMetadataRequest(name="churn")
+            metadata = await call(gateway, "ModelMetadata", request, oip.ModelMetadataResponse)
+            assert isinstance(metadata, oip.ModelMetadataResponse)
+            tensors = [
+                (t.name, t.datatype, list(t.shape)) for t in (*metadata.inputs, *metadata.outputs)
+            ]
             assert tensors == [
                 ("keys", "BYTES", [-1, 1]),
                 ("inputs", "FP32", [-1, 3]),
                 ("scores", "FP32", [-1, 1]),
             ]
-            assert list(about.versions) == ["1", "2"]
-            assert json.loads(about.properties["keys"]) == ["subscriber"]
+            assert list(metadata.versions) == ["1", "2"]
+            assert json.loads(metadata.properties["keys"]) == ["subscriber"]
             for absent in (
                 oip.ModelMetadataRequest(name="fraud"),
                 oip.ModelMetadataRequest(name="churn", version="9"),
@@ -155,26 +162,26 @@ def test_health_and_metadata_say_what_is_deployed() -> None:
     asyncio.run(walk())
 
 
-def test_reflection_describes_the_service() -> None:
-    """Tools like grpcurl find every method."""
+def test_reflection_describes_the_open_inference_service() -> None:
+    """Tools such as grpcurl find its methods."""
 
     async def walk() -> None:
         async with gateway_fixture(
             {"1": tiny_files()}, Deployment(model="churn", production="1")
         ) as gateway:
             stub = reflection_pb2_grpc.ServerReflectionStub(gateway.channel)  # type: ignore[no-untyped-call]
-            asking = reflection_pb2.ServerReflectionRequest(
+            request = reflection_pb2.ServerReflectionRequest(
                 file_containing_symbol="inference.GRPCInferenceService"
             )
-            async for reply in stub.ServerReflectionInfo(iter([asking])):
+            async for reply in stub.ServerReflectionInfo(iter([request])):
                 files = reply.file_descriptor_response.file_descriptor_proto
                 assert any(b"ModelInferRequest" in file for file in files)
 
     asyncio.run(walk())
 
 
-def test_one_call_of_each_dialect_is_one_row_of_evidence() -> None:
-    """Both count into the same windows."""
+def test_model_infer_and_predict_count_into_the_same_window() -> None:
+    """One call of each protocol makes two answered calls."""
 
     async def walk() -> None:
         async with gateway_fixture(

@@ -1,4 +1,4 @@
-"""Sockets of ours on a port: left without a reset, counted until nobody is connected."""
+"""The sockets of this process on a port are shut down without a reset, and counted."""
 
 import asyncio
 import socket
@@ -12,63 +12,63 @@ from gateway.transport.grpcio.sockets import count_connections, stop_listening, 
 
 @contextmanager
 def listening() -> Iterator[tuple[socket.socket, int]]:
-    """A listening socket and its port."""
+    """Yield a listening socket and its port."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         yield listener, listener.getsockname()[1]
 
 
-def test_a_port_that_was_left_refuses_and_its_connections_stay() -> None:
-    """Shut for newcomers; who was accepted goes on talking; other ports are not touched."""
+def test_stop_listening_refuses_new_connections_and_keeps_open_ones() -> None:
+    """An accepted connection goes on, and other ports are not touched."""
 
     async def walk() -> None:
         with listening() as (listener, port), listening() as (_, other):
             with closing(socket.create_connection(("127.0.0.1", port))) as caller:
-                taken, _ = listener.accept()
-                with closing(taken):
+                accepted, _ = listener.accept()
+                with closing(accepted):
                     await stop_listening(port)
                     with pytest.raises(ConnectionRefusedError):
                         socket.create_connection(("127.0.0.1", port))
-                    taken.sendall(b"still here")
+                    accepted.sendall(b"still here")
                     assert caller.recv(10) == b"still here"
             socket.create_connection(("127.0.0.1", other)).close()
 
     asyncio.run(walk())
 
 
-def test_connections_that_wait_to_be_accepted_are_waited_for() -> None:
-    """The kernel would reset them; the port is left once they are accepted."""
+def test_stop_listening_waits_until_waiting_connections_are_accepted() -> None:
+    """The kernel would reset them otherwise."""
 
     async def walk() -> None:
         with (
             listening() as (listener, port),
             closing(socket.create_connection(("127.0.0.1", port))) as caller,
         ):
-            leaving = asyncio.create_task(stop_listening(port))
+            stopping = asyncio.create_task(stop_listening(port))
             await asyncio.sleep(0.02)
-            assert not leaving.done()
-            taken, _ = listener.accept()
-            with closing(taken):
-                await leaving
-                taken.sendall(b"accepted")
+            assert not stopping.done()
+            accepted, _ = listener.accept()
+            with closing(accepted):
+                await stopping
+                accepted.sendall(b"accepted")
                 assert caller.recv(8) == b"accepted"
 
     asyncio.run(walk())
 
 
-def test_clients_are_counted_until_they_leave() -> None:
-    """Listening sockets and the callers' own ends do not count."""
+def test_wait_for_disconnects_returns_when_all_clients_are_gone() -> None:
+    """Listening sockets and the clients' ends in this process do not count."""
 
     async def walk() -> None:
         with listening() as (listener, port):
             assert count_connections(port) == 0
             caller = socket.create_connection(("127.0.0.1", port))
-            taken, _ = listener.accept()
+            accepted, _ = listener.accept()
             assert count_connections(port) == 1
             assert not await wait_for_disconnects(port, 0.01)
-            leaving = asyncio.create_task(wait_for_disconnects(port, 5.0))
+            stopping = asyncio.create_task(wait_for_disconnects(port, 5.0))
             await asyncio.sleep(0)
-            taken.close()
-            assert await leaving
+            accepted.close()
+            assert await stopping
             caller.close()
 
     asyncio.run(walk())

@@ -1,4 +1,4 @@
-"""PredictStream over real gRPC: any order, bad messages, a bound, and nothing left behind."""
+"""PredictStream over gRPC: any order, bad messages, a bound, and no leaks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -17,75 +17,79 @@ from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
 
-PLAN = Deployment(model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT)
+DEPLOYMENT = Deployment(
+    model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT
+)
 
 
-def opened(gateway: GatewayFixture, within_s: float | None = 10.0) -> grpc.aio.StreamStreamCall:
+def open_stream(
+    gateway: GatewayFixture, within_s: float | None = 10.0
+) -> grpc.aio.StreamStreamCall:
     """Open a stream of raw bytes."""
     path = "/turnout.v1.Predictor/PredictStream"
     return gateway.channel.stream_stream(path)(timeout=within_s)
 
 
 async def replies_of(call: grpc.aio.StreamStreamCall) -> AsyncIterator[StreamReply]:
-    """Every reply until the stream's end."""
+    """Yield the replies until the stream ends."""
     while (raw := await call.read()) is not grpc.aio.EOF:
         yield StreamReply.FromString(raw)
 
 
 async def send(call: grpc.aio.StreamStreamCall, requests: Iterable[PredictRequest | bytes]) -> None:
-    """Send them all, then say that no more will come."""
+    """Send all requests, then half-close the stream."""
     for request in requests:
         await call.write(request if isinstance(request, bytes) else request.SerializeToString())
     await call.done_writing()
 
 
-def test_a_thousand_messages_are_answered_each_once_with_its_own_score() -> None:
-    """Matched by request_id; more than the stream holds at a time."""
+def test_predict_stream_answers_a_thousand_messages_each_with_its_score() -> None:
+    """They are matched by request_id, and are more than a stream reads ahead."""
 
     async def walk() -> None:
-        async with gateway_fixture({"1": tiny_files()}, PLAN) as gateway:
-            call = opened(gateway)
-            asked = [
+        async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:
+            call = open_stream(gateway)
+            requests = [
                 predict_request(n, 2, 3, key=f"S{n}", request_id=f"r-{n}") for n in range(1_000)
             ]
-            sending = asyncio.create_task(send(call, asked))
-            got = {r.request_id: r.reply.scores[0] async for r in replies_of(call)}
+            sending = asyncio.create_task(send(call, requests))
+            replies = {r.request_id: r.reply.scores[0] async for r in replies_of(call)}
             await sending
             assert await call.code() == grpc.StatusCode.OK
-            assert len(got) == 1_000
+            assert len(replies) == 1_000
             for number in range(1_000):
-                assert got[f"r-{number}"] == pytest.approx(0.1 * number + 1.3, rel=1e-5)
+                assert replies[f"r-{number}"] == pytest.approx(0.1 * number + 1.3, rel=1e-5)
             assert gateway.ingress_server.rows_inside == 0
 
     asyncio.run(walk())
 
 
-def test_streams_side_by_side_get_their_own_answers_and_no_others() -> None:
-    """Four of 1,000 messages: an answer's place is taken by the next message at once."""
+def test_predict_streams_at_the_same_time_get_their_own_answers() -> None:
+    """Four streams of 1,000 messages; each answered message makes way for the next."""
 
-    async def one(gateway: GatewayFixture, name: str) -> None:
-        call = opened(gateway)
-        asked = [
+    async def run_stream(gateway: GatewayFixture, name: str) -> None:
+        call = open_stream(gateway)
+        requests = [
             predict_request(n, 2, 3, key=f"S{n}", request_id=f"{name}-{n}") for n in range(1_000)
         ]
-        sending = asyncio.create_task(send(call, asked))
-        got = {r.request_id: r.reply.scores[0] async for r in replies_of(call)}
+        sending = asyncio.create_task(send(call, requests))
+        replies = {r.request_id: r.reply.scores[0] async for r in replies_of(call)}
         await sending
-        assert got.keys() == {request.request_id for request in asked}
+        assert replies.keys() == {request.request_id for request in requests}
         for number in range(1_000):
-            assert got[f"{name}-{number}"] == pytest.approx(0.1 * number + 1.3, rel=1e-5)
+            assert replies[f"{name}-{number}"] == pytest.approx(0.1 * number + 1.3, rel=1e-5)
 
     async def walk() -> None:
-        async with gateway_fixture({"1": tiny_files()}, PLAN) as gateway:
-            await asyncio.gather(*(one(gateway, name) for name in "abcd"))
+        async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:
+            await asyncio.gather(*(run_stream(gateway, name) for name in "abcd"))
             assert gateway.ingress_server.rows_inside == 0
 
     asyncio.run(walk())
 
 
-def test_a_bad_message_gets_its_status_and_never_ends_the_stream() -> None:
-    """Garbage, an unknown model, too many rows, an unknown pin: between good ones."""
-    asked = [
+def test_predict_stream_answers_a_bad_message_with_its_status_and_goes_on() -> None:
+    """Random bytes, an unknown model, too many rows and an unknown pin come between good ones."""
+    requests = [
         predict_request(1, 2, 3, request_id="good-1"),
         b"\xff\xff\xff",
         predict_request(1, 2, request_id="short"),
@@ -97,12 +101,12 @@ def test_a_bad_message_gets_its_status_and_never_ends_the_stream() -> None:
     ]
 
     async def walk() -> None:
-        async with gateway_fixture({"1": tiny_files()}, PLAN) as gateway:
-            call = opened(gateway)
-            await send(call, asked)
-            got = {r.request_id: r async for r in replies_of(call)}
+        async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:
+            call = open_stream(gateway)
+            await send(call, requests)
+            replies = {r.request_id: r async for r in replies_of(call)}
             assert await call.code() == grpc.StatusCode.OK
-            codes = {name: reply.status.code for name, reply in got.items()}
+            codes = {name: reply.status.code for name, reply in replies.items()}
             assert codes == {
                 "good-1": 0,
                 "": 3,
@@ -113,48 +117,48 @@ def test_a_bad_message_gets_its_status_and_never_ends_the_stream() -> None:
                 "i" * 128: 3,
                 "good-2": 0,
             }
-            assert round(got["good-2"].reply.scores[0], 4) == 1.4
-            assert len(gateway.refusals) == 5
+            assert round(replies["good-2"].reply.scores[0], 4) == 1.4
+            assert sum(gateway.refusals().values()) == 5
             assert gateway.faults == []
 
     asyncio.run(walk())
 
 
-class Unread:
-    """The far end of a stream that sends *messages* and reads nothing until it is told to."""
+class SlowReader:
+    """The caller's end of a stream: it sends *messages*, and reads once `reading` is set."""
 
     def __init__(self, messages: int) -> None:
-        self.left = messages
+        self.remaining = messages
         self.sent = 0
         self.reading = asyncio.Event()
-        self.got = 0
+        self.received = 0
 
     async def read(self) -> object:
-        """The next message, or the end."""
-        if self.left == 0:
+        """Return the next message, or the end (StreamContext)."""
+        if self.remaining == 0:
             return grpc.aio.EOF
-        self.left -= 1
+        self.remaining -= 1
         self.sent += 1
         return predict_request(1, 2, 3).SerializeToString()
 
     async def write(self, message: bytes) -> None:
-        """Full, until it reads."""
+        """Wait until the caller reads (StreamContext)."""
         assert message
         await self.reading.wait()
-        self.got += 1
+        self.received += 1
 
     def time_remaining(self) -> float | None:
-        """No end."""
+        """Return None: the stream has no deadline (StreamContext)."""
         return None
 
 
 @pytest.mark.grpcio
-def test_a_caller_who_does_not_read_is_not_read_either() -> None:
-    """4 messages a stream: the fifth is not read while no reply is; then all 400 are answered."""
+def test_predict_stream_stops_reading_from_a_caller_that_does_not_read() -> None:
+    """Of 400 messages the fifth is not read until a reply is; then all are answered."""
 
     async def walk() -> None:
-        async with gateway_fixture({"1": tiny_files()}, PLAN) as gateway:
-            caller = Unread(400)
+        async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:
+            caller = SlowReader(400)
             stream = PredictStream(gateway.ingress_server, caller, 4)
             running = asyncio.create_task(stream.run(asyncio.Event()))
             await wait_until(lambda: caller.sent == 4 and gateway.ingress_server.rows_inside == 0)
@@ -163,19 +167,19 @@ def test_a_caller_who_does_not_read_is_not_read_either() -> None:
             assert caller.sent == 4
             caller.reading.set()
             assert await running is None
-            assert (caller.sent, caller.got) == (400, 400)
+            assert (caller.sent, caller.received) == (400, 400)
 
     asyncio.run(walk())
 
 
-def test_a_cancelled_stream_leaves_nothing_inside() -> None:
-    """60 messages waiting for a model when the caller goes: rows, tasks and answers are freed."""
+def test_predict_stream_releases_everything_when_it_is_cancelled() -> None:
+    """The caller goes while 60 messages wait for a model; rows and tasks are released."""
 
     async def walk() -> None:
-        async with gateway_fixture({"1": tiny_files()}, PLAN) as gateway:
+        async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:
             tasks = len(asyncio.all_tasks())
             for _ in range(5):
-                call = opened(gateway)
+                call = open_stream(gateway)
                 for number in range(60):
                     await call.write(predict_request(1, 2, 3, key=f"S{number}").SerializeToString())
                 call.cancel()
@@ -187,9 +191,9 @@ def test_a_cancelled_stream_leaves_nothing_inside() -> None:
     asyncio.run(walk())
 
 
-def test_a_message_has_a_calls_default_deadline_not_the_streams() -> None:
-    """A stream without end, a model whose default is 1 ms behind a held batch: late, in words."""
-    hasty = Deployment(
+def test_predict_stream_gives_a_message_the_models_default_deadline() -> None:
+    """On a stream without a deadline a model's default of 1 ms is too short: DEADLINE_EXCEEDED."""
+    deployment = Deployment(
         model="churn",
         revision=1,
         production="1",
@@ -197,31 +201,31 @@ def test_a_message_has_a_calls_default_deadline_not_the_streams() -> None:
         holdout_salt=SALT,
         policy=ServingPolicy(deadline_ms_default=1),
     )
-    slow = Settings(answer_us_min=1_500)
+    slow = Settings(deadline_left_us_min=1_500)
 
     async def walk() -> None:
-        async with gateway_fixture({"1": tiny_files()}, hasty, settings=slow) as gateway:
-            call = opened(gateway, None)
+        async with gateway_fixture({"1": tiny_files()}, deployment, settings=slow) as gateway:
+            call = open_stream(gateway, None)
             await send(call, [predict_request(1, 2, 3, request_id="r-1")])
-            got = [reply async for reply in replies_of(call)]
-            assert [reply.status.code for reply in got] == [4]
+            replies = [reply async for reply in replies_of(call)]
+            assert [reply.status.code for reply in replies] == [4]
             assert await call.code() == grpc.StatusCode.OK
 
     asyncio.run(walk())
 
 
-def test_a_worker_that_leaves_answers_what_it_took_and_says_open_again() -> None:
-    """Drained with a stream open and idle: UNAVAILABLE, after every reply."""
+def test_predict_stream_answers_what_it_read_and_ends_unavailable_at_a_drain() -> None:
+    """An idle stream ends UNAVAILABLE, after every reply."""
 
     async def walk() -> None:
-        async with gateway_fixture({"1": tiny_files()}, PLAN) as gateway:
-            call = opened(gateway)
+        async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:
+            call = open_stream(gateway)
             for number in range(10):
                 await call.write(
                     predict_request(1, 2, 3, request_id=f"r-{number}").SerializeToString()
                 )
-            got = [StreamReply.FromString(await call.read()) for _ in range(10)]
-            assert {reply.status.code for reply in got} == {0}
+            replies = [StreamReply.FromString(await call.read()) for _ in range(10)]
+            assert {reply.status.code for reply in replies} == {0}
             closing = asyncio.create_task(gateway.ingress_server.close(5.0))
             with pytest.raises(grpc.aio.AioRpcError):
                 await call.read()

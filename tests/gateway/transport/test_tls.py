@@ -1,4 +1,4 @@
-"""TLS, mTLS, certificates that change, and Unix sockets: behind either door."""
+"""TLS, mTLS, certificates that change, and Unix sockets, on either server."""
 
 import asyncio
 import datetime
@@ -20,16 +20,18 @@ from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
 
-PLAN = Deployment(model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT)
+DEPLOYMENT = Deployment(
+    model="churn", revision=1, production="1", split_salt=SALT, holdout_salt=SALT
+)
 PREDICT = "/turnout.v1.Predictor/Predict"
 CALL = predict_request(1, 2, 3).SerializeToString()
 DAY = datetime.timedelta(days=1)
 
 
-class Signed:
-    """A certificate and its key, in PEM."""
+class Certificate:
+    """A certificate and its key in PEM, signed by *signer* or by itself."""
 
-    def __init__(self, name: str, signer: "Signed | None" = None) -> None:
+    def __init__(self, name: str, signer: "Certificate | None" = None) -> None:
         self.secret = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         now = datetime.datetime.now(datetime.UTC)
@@ -53,8 +55,8 @@ class Signed:
         )
 
 
-def written(folder: Path, server: Signed, clients: Signed | None) -> Settings:
-    """Put the files where settings say they are."""
+def write_files(folder: Path, server: Certificate, clients: Certificate | None) -> Settings:
+    """Write the certificate files; return settings that name them."""
     (folder / "server.pem").write_bytes(server.pem)
     (folder / "server.key").write_bytes(server.key)
     authority = folder / "clients.pem"
@@ -67,17 +69,19 @@ def written(folder: Path, server: Signed, clients: Signed | None) -> Settings:
     )
 
 
-def caller(port: int, authority: Signed, own: Signed | None = None) -> grpc.aio.Channel:
-    """A channel that trusts *authority*, with a certificate of its own or none."""
+def tls_channel(
+    port: int, authority: Certificate, client: Certificate | None = None
+) -> grpc.aio.Channel:
+    """Open a channel that trusts *authority*, with or without a client certificate."""
     credentials = grpc.ssl_channel_credentials(
-        authority.pem, own.key if own else None, own.pem if own else None
+        authority.pem, client.key if client else None, client.pem if client else None
     )
     options = [("grpc.use_local_subchannel_pool", 1)]
     return grpc.aio.secure_channel(f"localhost:{port}", credentials, options)
 
 
 async def answered(channel: grpc.aio.Channel) -> bool:
-    """Whether a call over it is answered."""
+    """Whether a call over *channel* is answered."""
     try:
         raw = await channel.unary_unary(PREDICT)(CALL, timeout=5.0)
     except grpc.aio.AioRpcError:
@@ -85,18 +89,18 @@ async def answered(channel: grpc.aio.Channel) -> bool:
     return PredictReply.FromString(raw).version == "1"
 
 
-def test_only_clients_with_a_certificate_come_in_where_one_is_asked_for(tmp_path: Path) -> None:
-    """mTLS: ours is answered; none, a stranger's, and no TLS at all are not."""
-    authority = Signed("authority")
-    server, friend = Signed("localhost", authority), Signed("crm", authority)
-    stranger = Signed("stranger")
+def test_mtls_accepts_only_clients_with_a_certificate_of_the_authority(tmp_path: Path) -> None:
+    """No certificate, one of another authority, and a connection without TLS are refused."""
+    authority = Certificate("authority")
+    server, known_client = Certificate("localhost", authority), Certificate("crm", authority)
+    unknown_client = Certificate("unknown_client")
 
     async def walk() -> None:
-        settings = written(tmp_path, server, authority)
-        async with gateway_fixture({"1": tiny_files()}, PLAN, settings=settings) as gateway:
-            expected = {friend: True, stranger: False, None: False}
-            for own, allowed in expected.items():
-                async with caller(gateway.port, authority, own) as channel:
+        settings = write_files(tmp_path, server, authority)
+        async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT, settings=settings) as gateway:
+            expected = {known_client: True, unknown_client: False, None: False}
+            for client, allowed in expected.items():
+                async with tls_channel(gateway.port, authority, client) as channel:
                     assert await answered(channel) == allowed
             async with grpc.aio.insecure_channel(f"localhost:{gateway.port}") as channel:
                 assert not await answered(channel)
@@ -104,44 +108,44 @@ def test_only_clients_with_a_certificate_come_in_where_one_is_asked_for(tmp_path
     asyncio.run(walk())
 
 
-def test_a_new_certificate_is_shown_to_new_connections_and_drops_none(tmp_path: Path) -> None:
-    """The old connection goes on; files that are no good change nothing; then the new authority."""
-    old, new = Signed("old"), Signed("new")
+def test_tls_uses_a_new_certificate_for_new_connections_and_keeps_open_ones(tmp_path: Path) -> None:
+    """Unreadable files change nothing; an open connection goes on after the change."""
+    old, new = Certificate("old"), Certificate("new")
 
     async def walk() -> None:
-        settings = written(tmp_path, Signed("localhost", old), None)
+        settings = write_files(tmp_path, Certificate("localhost", old), None)
         async with (
-            gateway_fixture({"1": tiny_files()}, PLAN, settings=settings) as gateway,
-            caller(gateway.port, old) as before,
+            gateway_fixture({"1": tiny_files()}, DEPLOYMENT, settings=settings) as gateway,
+            tls_channel(gateway.port, old) as before,
         ):
             assert await answered(before)
             (tmp_path / "server.pem").write_bytes(b"half a certifi")
-            written(tmp_path, Signed("localhost", new), None)
+            write_files(tmp_path, Certificate("localhost", new), None)
 
             async def changed() -> bool:
-                async with caller(gateway.port, new) as channel:
+                async with tls_channel(gateway.port, new) as channel:
                     return await answered(channel)
 
             async with asyncio.timeout(10.0):
-                while not await changed():  # noqa: ASYNC110  files change without a word
+                while not await changed():  # noqa: ASYNC110  no event tells of the reload
                     await asyncio.sleep(0.1)
             assert await answered(before)
-            async with caller(gateway.port, old) as late:
+            async with tls_channel(gateway.port, old) as late:
                 assert not await answered(late)
 
     asyncio.run(walk())
 
 
-def test_large_messages_cross_tls_whole(tmp_path: Path) -> None:
-    """1,000 rows of a call, 20 calls at once."""
-    authority = Signed("localhost")
+def test_tls_carries_large_messages(tmp_path: Path) -> None:
+    """Calls of 1,000 rows, 5 at the same time, are answered in full."""
+    authority = Certificate("localhost")
     call = predict_request(1, 2, 3, rows=1_000).SerializeToString()
 
     async def walk() -> None:
-        settings = written(tmp_path, authority, None)
+        settings = write_files(tmp_path, authority, None)
         async with (
-            gateway_fixture({"1": tiny_files()}, PLAN, settings=settings) as gateway,
-            caller(gateway.port, authority) as channel,
+            gateway_fixture({"1": tiny_files()}, DEPLOYMENT, settings=settings) as gateway,
+            tls_channel(gateway.port, authority) as channel,
         ):
             predict = channel.unary_unary(PREDICT)
             for _ in range(3):
@@ -152,12 +156,12 @@ def test_large_messages_cross_tls_whole(tmp_path: Path) -> None:
     asyncio.run(walk())
 
 
-def test_a_unix_socket_answers_as_the_port_does(tmp_path: Path) -> None:
-    """The same call over either; the path is there while the door is open."""
+def test_unix_socket_answers_as_the_port_does(tmp_path: Path) -> None:
+    """The same call is answered over both."""
 
     async def walk() -> None:
         path = tmp_path / "worker-0.sock"
-        async with gateway_fixture({"1": tiny_files()}, PLAN, unix=str(path)) as gateway:
+        async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT, unix=str(path)) as gateway:
             await wait_until(path.exists)
             async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
                 assert await answered(channel)

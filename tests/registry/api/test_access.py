@@ -1,4 +1,4 @@
-"""Who may do what: one rule an RPC, and no rule means no."""
+"""Tests of access control: each RPC has one rule, and an RPC without a rule is refused."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ from registry.types import NotAllowedError, RegistryFaultError, UnknownActorErro
 RPCS = [method.name for method in SERVICE.methods]
 
 
-def identities(path: Path, **roles: list[str]) -> Path:
-    """A file in which each person's token is their name and `-token`."""
+def write_identities(path: Path, **roles: list[str]) -> Path:
+    """Write an identities file in which each person's token is the name and `-token`."""
     path.write_text(
         json.dumps(
             {
@@ -30,56 +30,56 @@ def identities(path: Path, **roles: list[str]) -> Path:
     return path
 
 
-def bearer(actor: str) -> list[tuple[str, str | bytes]]:
-    """What that person sends; the claimed name is somebody else's."""
+def bearer_metadata(actor: str) -> list[tuple[str, str | bytes]]:
+    """Metadata with the person's token, and another name that must be ignored."""
     return [("authorization", f"Bearer {actor}-token"), ("x-turnout-actor", "root")]
 
 
-def test_every_rpc_has_a_rule_and_a_method() -> None:
-    """A new RPC without a rule fails here, before it is refused to everybody."""
+def test_access_has_a_rule_for_every_rpc() -> None:
+    """Each RPC has a method of RegistryService as well."""
     assert set(RULES) == set(RPCS)
     assert [name for name in RPCS if not hasattr(RegistryService, name)] == []
 
 
-def test_an_rpc_without_a_rule_is_refused() -> None:
-    """Default deny, even to whoever has every role."""
+def test_access_refuses_an_rpc_without_a_rule() -> None:
+    """A caller with every role is refused as well."""
     with pytest.raises(NotAllowedError, match="there is none"):
         Access().authorise("DropEverything", [("x-turnout-actor", "ann")])
 
 
 @pytest.mark.parametrize("rpc", RPCS)
 @pytest.mark.parametrize("role", sorted(ROLES))
-def test_a_token_decides_name_and_roles(rpc: str, role: str, tmp_path: Path) -> None:
-    """Each RPC with each single role: let in exactly where the rule says so."""
-    access = Access(read_identities(identities(tmp_path / "i.json", ann=[role])))
+def test_access_takes_name_and_roles_from_the_token(rpc: str, role: str, tmp_path: Path) -> None:
+    """Each RPC is tried with each single role."""
+    access = Access(read_identities(write_identities(tmp_path / "i.json", ann=[role])))
 
     if role in RULES[rpc].roles:
-        assert access.authorise(rpc, bearer("ann")) == Identity("ann", frozenset({role}))
+        assert access.authorise(rpc, bearer_metadata("ann")) == Identity("ann", frozenset({role}))
     else:
         with pytest.raises(NotAllowedError, match=f"{rpc} needs .*'ann' is {role}"):
-            access.authorise(rpc, bearer("ann"))
+            access.authorise(rpc, bearer_metadata("ann"))
 
 
-@pytest.mark.parametrize("metadata", [[], bearer("eve"), [("authorization", "Bearer ")]])
-def test_without_a_known_token_nothing_is_shown(
+@pytest.mark.parametrize("metadata", [[], bearer_metadata("eve"), [("authorization", "Bearer ")]])
+def test_access_refuses_every_rpc_without_a_known_token(
     metadata: list[tuple[str, str | bytes]], tmp_path: Path
 ) -> None:
-    """Not even reads; and no name is taken on trust once tokens are configured."""
-    access = Access(read_identities(identities(tmp_path / "i.json", ann=["author"])))
+    """Reads are refused too, and names alone are not believed."""
+    access = Access(read_identities(write_identities(tmp_path / "i.json", ann=["author"])))
 
     with pytest.raises(UnknownActorError):
         access.authorise("ListModels", metadata)
 
 
 @pytest.mark.parametrize("actor", ["", "x" * 65, "a\nb", " ann", "%00"])
-def test_a_change_needs_a_printable_name(actor: str) -> None:
-    """Without tokens a name is claimed, and it must be one."""
+def test_access_requires_a_printable_name_for_changes(actor: str) -> None:
+    """Without tokens the name must have 1 to 64 printable characters."""
     with pytest.raises(UnknownActorError, match="1 to 64 printable"):
         Access().authorise("Deploy", [("x-turnout-actor", actor)])
 
 
-def test_names_travel_percent_encoded() -> None:
-    """Metadata is ASCII; people are not."""
+def test_access_decodes_percent_encoded_names() -> None:
+    """Metadata is ASCII, and names need not be."""
     assert Access().authorise("Deploy", [("x-turnout-actor", "Zo%C3%AB")]).actor == "Zoë"
 
 
@@ -88,8 +88,8 @@ def test_names_travel_percent_encoded() -> None:
     ["", "[]", "{}x", '{"ab": {"actor": "ann", "roles": []}}', '{"' + "a" * 64 + '": {}}',
      '{"' + "a" * 64 + '": {"actor": "ann", "roles": ["god"]}}'],
 )  # fmt: skip
-def test_a_wrong_identities_file_stops_the_registry(content: str, tmp_path: Path) -> None:
-    """Half a list of who may do what is worse than none."""
+def test_access_refuses_a_wrong_identities_file(content: str, tmp_path: Path) -> None:
+    """A file that is partly right is refused as well."""
     path = tmp_path / "identities.json"
     path.write_text(content)
 

@@ -1,4 +1,4 @@
-"""The registry killed with kill -9 in the middle of its writes: old or new, never mixed."""
+"""Tests of the registry process: killed during writes, and stopped by SIGTERM."""
 
 import asyncio
 import json
@@ -27,59 +27,64 @@ ROUNDS = 4
 MODELS = ("churn", "fraud", "upsell")
 
 
-class Killable:
-    """`python -m registry` on a free port."""
+class RegistryProcess:
+    """A process of `python -m registry` on a free port."""
 
     def __init__(self, folder: Path) -> None:
-        self._running = subprocess.Popen(
+        self._process = subprocess.Popen(
             [sys.executable, "-m", "registry", "--folder", str(folder), "--listen", "127.0.0.1:0"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        assert self._running.stdout is not None
-        self.address = self._running.stdout.readline().split()[-1]
+        assert self._process.stdout is not None
+        self.address = self._process.stdout.readline().split()[-1]
 
     def kill(self) -> None:
-        """No chance to say goodbye."""
-        os.kill(self._running.pid, signal.SIGKILL)
+        """Send SIGKILL."""
+        os.kill(self._process.pid, signal.SIGKILL)
 
     def stop(self) -> int:
-        """Ask it to go, and return its exit code."""
-        os.kill(self._running.pid, signal.SIGTERM)
-        return self._running.wait(10)
+        """Send SIGTERM and return the exit code."""
+        os.kill(self._process.pid, signal.SIGTERM)
+        return self._process.wait(10)
 
     def close(self) -> None:
-        """Reap it."""
-        self._running.kill()
-        self._running.wait(10)
-        assert self._running.stdout is not None
-        self._running.stdout.close()
+        """Kill the process if it runs, and reap it."""
+        self._process.kill()
+        self._process.wait(10)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
-async def prepare(folder: Path) -> None:
-    """Three models with two versions each, and nothing but preloads deployed."""
-    async with registry_fixture(folder) as house:
+async def register_models(folder: Path) -> None:
+    """Register two versions of three models."""
+    async with registry_fixture(folder) as registry:
         for model in MODELS:
             for number in (1, 2):
-                await house.register(number, model)
+                await registry.register(number, model)
 
 
 async def write_until_killed(address: str, model: str, acknowledged: dict[str, int]) -> None:
-    """Swap the preloaded version back and forth: each write moves a deployment and the history."""
+    """Swap the preloaded version again and again.
+
+    Each write changes a deployment and the history.
+    """
     async with RegistryClient(address, f"writer of {model}") as client:
         with suppress(RegistryUnavailableError):
             while True:
-                held = await client.deployment(model)
-                other = "1" if held.preload == ("2",) else "2"
+                current = await client.deployment(model)
+                other_label = "1" if current.preload == ("2",) else "2"
                 with suppress(RevisionConflictError):
-                    written = await client.deploy(replace(held, preload=(other,), why="swap"))
+                    written = await client.deploy(
+                        replace(current, preload=(other_label,), why="swap")
+                    )
                     acknowledged[model] = written.revision
 
 
 async def kill_once(folder: Path, delay_s: float, acknowledged: dict[str, int]) -> None:
-    """Write as fast as it goes, from two clients a model, until the kill."""
-    registry = Killable(folder)
+    """Write from two clients for each model until the registry is killed."""
+    registry = RegistryProcess(folder)
     try:
         writers = [
             asyncio.create_task(write_until_killed(registry.address, model, acknowledged))
@@ -93,7 +98,7 @@ async def kill_once(folder: Path, delay_s: float, acknowledged: dict[str, int]) 
 
 
 def check_after_kill(folder: Path, acknowledged: dict[str, int]) -> int:
-    """Every deployment is the newest its history tells of, and no acknowledged write is lost."""
+    """Check that history and deployments agree, and that no acknowledged write is lost."""
     store = RegistryStore(folder, lambda: 1)
     try:
         entries: list[pb.HistoryEntry] = []
@@ -104,35 +109,39 @@ def check_after_kill(folder: Path, acknowledged: dict[str, int]) -> int:
         head = store.history(after=0, limit=1, object_prefix="").head
         assert verify_chain(entries, head, store.keys.version_public_key) is None
         for model in MODELS:
-            told = [json.loads(e.after) for e in entries if e.object == f"model/{model}/deployment"]
-            held = store.deployment(model)
-            assert held.revision == len(told) >= acknowledged.get(model, 0)
-            if told:
-                del told[-1]["policy_digest"]
-                assert told[-1] == json.loads(json.dumps(deployment_json(held)))
-                label = held.preload[0]
+            recorded = [
+                json.loads(entry.after)
+                for entry in entries
+                if entry.object == f"model/{model}/deployment"
+            ]
+            deployment = store.deployment(model)
+            assert deployment.revision == len(recorded) >= acknowledged.get(model, 0)
+            if recorded:
+                del recorded[-1]["policy_digest"]
+                assert recorded[-1] == json.loads(json.dumps(deployment_json(deployment)))
+                label = deployment.preload[0]
                 assert store.get_version(model, label).status == pb.STAGING
     finally:
         store.close()
     return len(entries)
 
 
-def test_sigterm_ends_it_well_even_with_a_watcher(tmp_path: Path) -> None:
-    """Exit code 0 while somebody watches; a port that is taken is exit code 3."""
+def test_registry_process_ends_with_code_0_after_sigterm(tmp_path: Path) -> None:
+    """A watch is open meanwhile. A process on a second port ends with code 3."""
 
     async def watch() -> int:
-        registry = Killable(tmp_path)
+        registry = RegistryProcess(tmp_path)
         try:
             async with RegistryClient(registry.address, "ann") as client:
                 stream = client.watch_deployments()
                 await anext(stream)
-                taken = await asyncio.create_subprocess_exec(
+                second = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-m", "registry", "--folder", str(tmp_path / "other")),
                     *("--listen", registry.address),
                     stderr=subprocess.PIPE,
                 )
-                _, words = await taken.communicate()
-                assert (taken.returncode, b"cannot listen" in words) == (3, True)
+                _, message = await second.communicate()
+                assert (second.returncode, b"cannot listen" in message) == (3, True)
                 code = await asyncio.to_thread(registry.stop)
                 await stream.aclose()  # type: ignore[attr-defined]
                 return code
@@ -142,14 +151,14 @@ def test_sigterm_ends_it_well_even_with_a_watcher(tmp_path: Path) -> None:
     assert asyncio.run(watch()) == 0
 
 
-def test_no_kill_leaves_a_deployment_without_its_entry(tmp_path: Path) -> None:
-    """Four kills at random moments; after each, history and deployments are one story."""
-    moment = random.Random(11)
+def test_registry_process_keeps_history_and_deployments_equal_after_kills(tmp_path: Path) -> None:
+    """Four kills come at random moments."""
+    generator = random.Random(11)
     acknowledged: dict[str, int] = {}
-    asyncio.run(prepare(tmp_path))
+    asyncio.run(register_models(tmp_path))
     lengths = []
     for _ in range(ROUNDS):
-        asyncio.run(kill_once(tmp_path, moment.uniform(0.05, 0.4), acknowledged))
+        asyncio.run(kill_once(tmp_path, generator.uniform(0.05, 0.4), acknowledged))
         lengths.append(check_after_kill(tmp_path, acknowledged))
 
     assert lengths[-1] > lengths[0] > 6  # it did write in between

@@ -1,4 +1,4 @@
-"""Who is told, and when; who may act, and who no longer: watches, leases, tokens, over gRPC."""
+"""Tests of watch streams, leases, checkpoints, findings and tokens through gRPC."""
 
 import asyncio
 from contextlib import suppress
@@ -18,51 +18,53 @@ from registry.types import (
     RevisionConflictError,
     UnknownActorError,
 )
-from tests.registry.api.test_access import identities
+from tests.registry.api.test_access import write_identities
 from tests.registry.registry_fixture import registry_fixture, run_walk
 from tests.tiny_models import tiny_files
 
 pytestmark = pytest.mark.walk
 
 
-def test_watchers_get_a_snapshot_then_each_change_at_once(tmp_path: Path) -> None:
-    """Only what is newer than held; keys in the first event; within 100 ms of the write."""
+def test_watch_deployments_sends_a_snapshot_and_then_changes(tmp_path: Path) -> None:
+    """The snapshot has the keys and the unknown deployments. A change comes within a second."""
 
-    async def story() -> None:
-        async with registry_fixture(tmp_path) as house:
-            _, held = await house.put_in_production()
-            fresh = house.bob.watch_deployments()
+    async def scenario() -> None:
+        async with registry_fixture(tmp_path) as registry:
+            _, deployment = await registry.put_in_production()
+            fresh = registry.bob.watch_deployments()
             event = await anext(fresh)
             assert event.snapshot_end
             assert [d.model for d in event.deployments] == ["churn"]
             assert len(event.keys.prediction_id_key) == len(event.keys.version_public_key) == 32
 
-            holding = house.ann.watch_deployments("g", 1, 5, {"churn": held.revision})
+            holding = registry.ann.watch_deployments("g", 1, 5, {"churn": deployment.revision})
             event = await anext(holding)
             assert (event.snapshot_end, list(event.deployments)) == (True, [])
 
             waiting: asyncio.Task[pb.DeploymentEvent] = asyncio.create_task(anext(holding))  # type: ignore[arg-type]
             loop = asyncio.get_running_loop()
             before = loop.time()
-            written = await house.cleo.deploy(replace(held, holdout_bp=50, why="a control group"))
-            told = await waiting
+            written = await registry.cleo.deploy(
+                replace(deployment, holdout_bp=50, why="a control group")
+            )
+            event = await waiting
             assert loop.time() - before < 1.0
-            assert [Deployment.from_proto(d) for d in told.deployments] == [written]
+            assert [Deployment.from_proto(d) for d in event.deployments] == [written]
             for stream in (fresh, holding):
                 await stream.aclose()  # type: ignore[attr-defined]
 
-    run_walk(story())
+    run_walk(scenario())
 
 
-def test_a_worker_is_gone_when_its_stream_ends(tmp_path: Path) -> None:
-    """Watchers of states are told within a second; then it counts for no gate."""
+def test_watch_states_reports_a_worker_whose_stream_ended(tmp_path: Path) -> None:
+    """The last state is `disconnected`, and comes within 3 s."""
 
-    async def story() -> None:
-        async with registry_fixture(tmp_path) as house:
-            stream = house.ann.watch_deployments("g", 3, 9)
+    async def scenario() -> None:
+        async with registry_fixture(tmp_path) as registry:
+            stream = registry.ann.watch_deployments("g", 3, 9)
             await anext(stream)
-            await house.ann.report_state(pb.GatewayState(gateway="g", slot=3, boot_id=9))
-            states = house.bob.watch_states()
+            await registry.ann.report_state(pb.GatewayState(gateway="g", slot=3, boot_id=9))
+            states = registry.bob.watch_states()
             first = await anext(states)
             assert (first.slot, first.disconnected) == (3, False)
             await stream.aclose()  # type: ignore[attr-defined]
@@ -70,80 +72,80 @@ def test_a_worker_is_gone_when_its_stream_ends(tmp_path: Path) -> None:
             assert (last.slot, last.boot_id, last.disconnected) == (3, 9, True)
             await states.aclose()  # type: ignore[attr-defined]
 
-    run_walk(story())
+    run_walk(scenario())
 
 
-def test_a_paused_controller_is_fenced(tmp_path: Path) -> None:
-    """The older token writes neither deployments nor checkpoints once another took over."""
+def test_lease_fences_a_controller_whose_lease_expired(tmp_path: Path) -> None:
+    """Its old token can write neither deployments nor checkpoints."""
 
-    async def story() -> None:
-        async with registry_fixture(tmp_path) as house:
-            _, held = await house.put_in_production()
-            old = await house.ann.acquire_lease("rollout", "one", 1)
+    async def scenario() -> None:
+        async with registry_fixture(tmp_path) as registry:
+            _, deployment = await registry.put_in_production()
+            old_lease = await registry.ann.acquire_lease("rollout", "one", 1)
             with pytest.raises(FencedError, match="is 'one''s"):
-                await house.bob.acquire_lease("rollout", "two", 5)
-            renewed = await house.ann.acquire_lease("rollout", "one", 1, old.token)
-            assert renewed.token == old.token
-            new = None
-            while new is None:  # until the first lease has run out
+                await registry.bob.acquire_lease("rollout", "two", 5)
+            renewed = await registry.ann.acquire_lease("rollout", "one", 1, old_lease.token)
+            assert renewed.token == old_lease.token
+            new_lease = None
+            while new_lease is None:  # until the first lease has run out
                 with suppress(FencedError):
-                    new = await house.bob.acquire_lease("rollout", "two", 30)
+                    new_lease = await registry.bob.acquire_lease("rollout", "two", 30)
                 await asyncio.sleep(0.02)
-            assert new.token == old.token + 1
-            wish = replace(held, holdout_bp=1, why="as I was saying")
+            assert new_lease.token == old_lease.token + 1
+            change = replace(deployment, holdout_bp=1, why="as I was saying")
             with pytest.raises(FencedError, match="fenced off"):
-                await house.ann.deploy(wish, lease_token=old.token)
+                await registry.ann.deploy(change, lease_token=old_lease.token)
             with pytest.raises(FencedError):
-                await house.ann.save_checkpoint(
-                    pb.Checkpoint(rollout_id="r1", sequence=1, lease_token=old.token)
+                await registry.ann.save_checkpoint(
+                    pb.Checkpoint(rollout_id="r1", sequence=1, lease_token=old_lease.token)
                 )
-            assert (await house.bob.deploy(wish, lease_token=new.token)).holdout_bp == 1
+            assert (await registry.bob.deploy(change, lease_token=new_lease.token)).holdout_bp == 1
 
-    run_walk(story())
+    run_walk(scenario())
 
 
-def test_checkpoints_only_move_forward(tmp_path: Path) -> None:
-    """The newest is kept, an older one refused, and it survives a restart."""
+def test_checkpoint_refuses_an_older_sequence(tmp_path: Path) -> None:
+    """The newest checkpoint survives a restart."""
 
-    async def story() -> None:
-        async with registry_fixture(tmp_path) as house:
+    async def scenario() -> None:
+        async with registry_fixture(tmp_path) as registry:
             with pytest.raises(NotFoundError):
-                await house.ann.load_checkpoint("r1")
+                await registry.ann.load_checkpoint("r1")
             for sequence in (1, 5, 5):
-                await house.ann.save_checkpoint(
+                await registry.ann.save_checkpoint(
                     pb.Checkpoint(rollout_id="r1", sequence=sequence, state=b"%d" % sequence)
                 )
             with pytest.raises(RevisionConflictError, match="has checkpoint 5"):
-                await house.ann.save_checkpoint(pb.Checkpoint(rollout_id="r1", sequence=4))
-        async with registry_fixture(tmp_path) as house:
-            assert (await house.ann.load_checkpoint("r1")).state == b"5"
+                await registry.ann.save_checkpoint(pb.Checkpoint(rollout_id="r1", sequence=4))
+        async with registry_fixture(tmp_path) as registry:
+            assert (await registry.ann.load_checkpoint("r1")).state == b"5"
 
-    run_walk(story())
+    run_walk(scenario())
 
 
-def test_no_finding_is_skipped(tmp_path: Path) -> None:
-    """Old ones first, then each new one, numbered without gaps; or those there are, and an end."""
+def test_watch_findings_skips_no_finding(tmp_path: Path) -> None:
+    """Old findings come first, then each new one. `findings` ends after the existing ones."""
 
-    async def story() -> None:
-        async with registry_fixture(tmp_path) as house:
+    async def scenario() -> None:
+        async with registry_fixture(tmp_path) as registry:
             finding = pb.Finding(model="churn", kind="hold", text="the PSI of tenure is .4")
             for _ in range(3):
-                await house.ann.write_finding(finding)
-            stream = house.bob.watch_findings(after=1)
-            seen = [(await anext(stream)).sequence for _ in range(2)]
-            await asyncio.gather(*(house.ann.write_finding(finding) for _ in range(20)))
-            seen += [(await anext(stream)).sequence for _ in range(20)]
-            assert seen == list(range(2, 24))
-            there_are = [one.sequence async for one in house.bob.findings(after=20)]
-            assert there_are == [21, 22, 23]
+                await registry.ann.write_finding(finding)
+            stream = registry.bob.watch_findings(after=1)
+            sequences = [(await anext(stream)).sequence for _ in range(2)]
+            await asyncio.gather(*(registry.ann.write_finding(finding) for _ in range(20)))
+            sequences += [(await anext(stream)).sequence for _ in range(20)]
+            assert sequences == list(range(2, 24))
+            existing = [finding.sequence async for finding in registry.bob.findings(after=20)]
+            assert existing == [21, 22, 23]
             await stream.aclose()  # type: ignore[attr-defined]
 
-    run_walk(story())
+    run_walk(scenario())
 
 
-def test_tokens_decide_who_may_what(tmp_path: Path) -> None:
-    """An approver does not deploy; a controller does not break the glass; keys are for gateways."""
-    people = identities(
+def test_registry_checks_the_roles_of_tokens(tmp_path: Path) -> None:
+    """Approvers do not deploy, controllers do not break the glass, only gateways get the key."""
+    identities = write_identities(
         tmp_path / "identities.json",
         ann=["author"],
         bob=["approver"],
@@ -151,25 +153,25 @@ def test_tokens_decide_who_may_what(tmp_path: Path) -> None:
         gate=["gateway"],
     )
 
-    async def story() -> None:
-        async with registry_fixture(tmp_path / "r", people) as house:
+    async def scenario() -> None:
+        async with registry_fixture(tmp_path / "r", identities) as registry:
             with pytest.raises(UnknownActorError):
-                await house.ann.list_models()  # a name, and no token
-            clients = [RegistryClient(house.address, n, f"{n}-token") for n in ("ann", "bob")]
+                await registry.ann.list_models()  # a name, and no token
+            clients = [RegistryClient(registry.address, n, f"{n}-token") for n in ("ann", "bob")]
             async with (
                 clients[0] as ann,
                 clients[1] as bob,
-                RegistryClient(house.address, "robot", "robot-token") as robot,
-                RegistryClient(house.address, "gate", "gate-token") as gate,
+                RegistryClient(registry.address, "robot", "robot-token") as robot,
+                RegistryClient(registry.address, "gate", "gate-token") as gate,
             ):
                 version = await ann.register("churn", tiny_files())
                 assert version.author == "ann"
-                held = replace(await bob.deployment("churn"), preload=("1",), why="load it")
+                deployment = replace(await bob.deployment("churn"), preload=("1",), why="load it")
                 with pytest.raises(NotAllowedError, match="'bob' is approver"):
-                    await bob.deploy(held)
+                    await bob.deploy(deployment)
                 with pytest.raises(NotAllowedError, match="breaks the glass"):
-                    await robot.deploy(held, break_glass=True)
-                assert (await robot.deploy(held)).who == "robot"
+                    await robot.deploy(deployment, break_glass=True)
+                assert (await robot.deploy(deployment)).who == "robot"
                 for client, bytes_shown in ((bob, 0), (gate, 32)):
                     stream = client.watch_deployments()
                     keys = (await anext(stream)).keys
@@ -177,18 +179,18 @@ def test_tokens_decide_who_may_what(tmp_path: Path) -> None:
                     assert len(keys.version_public_key) == 32
                     await stream.aclose()  # type: ignore[attr-defined]
 
-    run_walk(story())
+    run_walk(scenario())
 
 
-def test_a_stopping_registry_sends_watchers_away_and_a_dead_one_is_unavailable(
+def test_registry_ends_watches_when_it_stops_and_is_unavailable_after(
     tmp_path: Path,
 ) -> None:
-    """Nobody hangs: the watch ends in an error that says to connect again."""
+    """The watch ends with an error that says to connect again."""
 
-    async def story() -> None:
-        async with registry_fixture(tmp_path) as house:
-            await house.put_in_production()
-            address, client = house.address, RegistryClient(house.address, "dan")
+    async def scenario() -> None:
+        async with registry_fixture(tmp_path) as registry:
+            await registry.put_in_production()
+            address, client = registry.address, RegistryClient(registry.address, "dan")
             await client.__aenter__()
             stream = client.watch_deployments()
             await anext(stream)
@@ -201,4 +203,4 @@ def test_a_stopping_registry_sends_watchers_away_and_a_dead_one_is_unavailable(
         with pytest.raises(RegistryUnavailableError, match="not open"):
             await RegistryClient(address, "dan").deployment("churn")
 
-    run_walk(story())
+    run_walk(scenario())

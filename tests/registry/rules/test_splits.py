@@ -1,4 +1,4 @@
-"""A split is a promise about who answers whom: growing shares never give a key back."""
+"""Tests of the split hashes: a growing share never gives a key back."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,10 +13,10 @@ shares = st.integers(0, ALL_BP)
 
 @examples(100)
 @given(salt=salts, key=keys, small_bp=shares, large_bp=shares)
-def test_a_growing_canary_never_gives_a_key_back(
+def test_split_keeps_the_keys_of_a_growing_canary(
     salt: bytes, key: bytes, small_bp: int, large_bp: int
 ) -> None:
-    """Its buckets are the bottom of the range."""
+    """The canary has the lowest buckets."""
     small_bp, large_bp = sorted((small_bp, large_bp))
     bucket = split_bucket(salt, key)
 
@@ -26,10 +26,10 @@ def test_a_growing_canary_never_gives_a_key_back(
 
 @examples(100)
 @given(salt=salts, key=keys, small_bp=shares, large_bp=shares)
-def test_a_growing_standby_never_gives_a_key_back(
+def test_split_keeps_the_keys_of_a_growing_standby(
     salt: bytes, key: bytes, small_bp: int, large_bp: int
 ) -> None:
-    """Its buckets are the top; and with canary + standby <= all, no key is both's."""
+    """The standby has the highest buckets, and shares no key with the canary."""
     small_bp, large_bp = sorted((small_bp, large_bp))
     bucket = split_bucket(salt, key)
 
@@ -37,16 +37,16 @@ def test_a_growing_standby_never_gives_a_key_back(
     assert not (bucket < ALL_BP - large_bp and bucket >= ALL_BP - small_bp)
 
 
-def test_shares_are_kept_within_sampling_error() -> None:
-    """5 % of 50,000 keys is 2,500, give or take 5 standard deviations (5 x 48.7 = 244)."""
+def test_split_gives_shares_within_sampling_error() -> None:
+    """5 % of 50,000 keys are 2,500, within 5 standard deviations (5 x 48.7 = 244)."""
     salt = bytes(range(16))
     canary = sum(split_bucket(salt, b"user-%d" % n) < 500 for n in range(50_000))
 
     assert abs(canary - 2_500) <= 244
 
 
-def test_split_and_holdout_draw_independently() -> None:
-    """Among the canary's keys the control group is as large as anywhere (5 % of 2,500 x 4 sd)."""
+def test_split_and_holdout_are_independent() -> None:
+    """Of the canary's 2,500 keys 5 % are in the holdout, within 4 standard deviations."""
     salt = bytes(range(16))
     names = [b"user-%d" % n for n in range(50_000)]
     both = sum(

@@ -1,4 +1,4 @@
-"""What lies on disk: refused when damaged or locked, and the damage is named."""
+"""Tests of RegistryStore on disk: damage, locks, full disks and keys."""
 
 import sqlite3
 import stat
@@ -26,12 +26,12 @@ AT = 1_790_000_000_000_000_000
 
 
 def opened_store(folder: Path) -> RegistryStore:
-    """A store whose clock stands still."""
+    """A store with a fixed clock."""
     return RegistryStore(folder, lambda: AT)
 
 
-def register(store: RegistryStore, number: int = 1) -> pb.Version:
-    """The *number*-th version of churn."""
+def register_version(store: RegistryStore, number: int = 1) -> pb.Version:
+    """Register the *number*-th version of churn."""
     files = bundle.seal_files(
         tiny_files(weights=linear_weights(3) * number),
         model="churn",
@@ -41,16 +41,16 @@ def register(store: RegistryStore, number: int = 1) -> pb.Version:
     return store.register("ann", bundle.verify_bundle(files, trusted_key=None), files)
 
 
-def filled(folder: Path, versions: int = 4) -> None:
-    """A registry with some history."""
+def make_registry(folder: Path, versions: int = 4) -> None:
+    """Make a registry with *versions* versions."""
     store = opened_store(folder)
     for number in range(1, versions + 1):
-        register(store, number)
+        register_version(store, number)
     store.close()
 
 
-def execute(folder: Path, *statements: str) -> None:
-    """What somebody does to the database behind the registry's back."""
+def execute_sql(folder: Path, *statements: str) -> None:
+    """Change the database while no registry has it open."""
     connection = sqlite3.connect(folder / "registry.sqlite")
     with connection:
         for statement in statements:
@@ -59,9 +59,9 @@ def execute(folder: Path, *statements: str) -> None:
 
 
 def register_many(store: RegistryStore) -> None:
-    """Versions 2 to 39."""
+    """Register versions 2 to 39."""
     for number in range(2, 40):
-        register(store, number)
+        register_version(store, number)
 
 
 @pytest.mark.parametrize(
@@ -83,41 +83,41 @@ def register_many(store: RegistryStore) -> None:
                 "DELETE FROM history WHERE seq = 4",
                 "UPDATE head SET seq = 3, digest = (SELECT digest FROM history WHERE seq = 3)",
             ],
-            "entry 3 is the head, and its signature does not hold",
+            "entry 3 is the head, and its signature is not valid",
         ),
         (["DELETE FROM head"], "is the head"),
     ],
 )
-def test_a_history_that_was_tampered_with_stops_all_writing(
+def test_store_stops_writing_after_a_manipulated_history(
     statements: list[str], broken: str, tmp_path: Path
 ) -> None:
-    """Found at start, named to whoever wants to write; reading goes on."""
-    filled(tmp_path)
-    execute(tmp_path, *statements)
+    """The damage is found at start and named in the error. Reading goes on."""
+    make_registry(tmp_path)
+    execute_sql(tmp_path, *statements)
 
     store = opened_store(tmp_path)
 
     with pytest.raises(RegistryUnavailableError, match=broken):
-        register(store, 9)
+        register_version(store, 9)
     assert len(store.list_versions("churn")) == 4
     store.close()
 
 
-def test_a_sound_history_goes_on_after_a_restart(tmp_path: Path) -> None:
+def test_store_continues_a_valid_history_after_a_restart(tmp_path: Path) -> None:
     """Keys, labels and the chain are the same."""
-    filled(tmp_path)
+    make_registry(tmp_path)
 
     store = opened_store(tmp_path)
 
-    assert register(store, 5).label == "5"
+    assert register_version(store, 5).label == "5"
     assert store.history(after=0, limit=0, object_prefix="").head.seq == 5
     assert store.history(after=1, limit=2, object_prefix="model/churn/").entries[0].seq == 2
     store.close()
 
 
-def test_a_damaged_page_stops_all_writing(tmp_path: Path) -> None:
-    """SQLite's own check runs at start."""
-    filled(tmp_path, versions=12)
+def test_store_stops_writing_after_a_damaged_page(tmp_path: Path) -> None:
+    """SQLite's quick check runs at start."""
+    make_registry(tmp_path, versions=12)
     path = tmp_path / "registry.sqlite"
     content = bytearray(path.read_bytes())
     for start in range(4_096, len(content), 4_096):
@@ -125,37 +125,37 @@ def test_a_damaged_page_stops_all_writing(tmp_path: Path) -> None:
     path.write_bytes(content)
 
     with pytest.raises((RegistryUnavailableError, RegistryFaultError)):
-        register(opened_store(tmp_path), 13)
+        register_version(opened_store(tmp_path), 13)
 
 
-def test_a_writer_waits_one_second_for_a_lock_and_no_longer(tmp_path: Path) -> None:
-    """Then it says so; readers notice nothing."""
+def test_store_waits_one_second_for_the_lock_of_another_process(tmp_path: Path) -> None:
+    """Readers do not wait."""
     store = opened_store(tmp_path)
-    register(store)
+    register_version(store)
     other = sqlite3.connect(tmp_path / "registry.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
 
     with pytest.raises(RegistryUnavailableError, match="for 1000 ms"):
-        register(store, 2)
+        register_version(store, 2)
     assert len(store.list_versions("churn")) == 1
 
     other.execute("ROLLBACK")
     other.close()
-    assert register(store, 2).label == "2"
+    assert register_version(store, 2).label == "2"
     store.close()
 
 
 def limit_pages(store: RegistryStore, pages: int) -> None:
-    """How far the database may grow: what a full disk does, without filling one."""
+    """Limit the size of the database, which has the effect of a full disk."""
     connection = store._database._engine.pool.connect()
     connection.cursor().execute(f"PRAGMA max_page_count = {pages}")
     connection.close()
 
 
-def test_a_full_disk_writes_nothing_and_goes_on_later(tmp_path: Path) -> None:
-    """The database may not grow: the change fails whole, and the history has no trace of it."""
+def test_store_writes_nothing_on_a_full_disk_and_continues_later(tmp_path: Path) -> None:
+    """A failed change leaves no entry in the history."""
     store = opened_store(tmp_path)
-    register(store)
+    register_version(store)
     with store._database.read_transaction() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
     limit_pages(store, pages)
@@ -166,12 +166,12 @@ def test_a_full_disk_writes_nothing_and_goes_on_later(tmp_path: Path) -> None:
     written = len(store.list_versions("churn"))
     assert store.history(after=0, limit=0, object_prefix="").head.seq == written
     limit_pages(store, 1_000_000)
-    assert register(store, 50).label == str(written + 1)
+    assert register_version(store, 50).label == str(written + 1)
     store.close()
 
 
-def test_a_number_too_large_to_keep_is_the_callers_mistake(tmp_path: Path) -> None:
-    """2**63 and more."""
+def test_store_refuses_a_number_of_2_to_the_63(tmp_path: Path) -> None:
+    """BadRequestError names the bound."""
     store = opened_store(tmp_path)
 
     with pytest.raises(BadRequestError, match=r"2\*\*63"):
@@ -179,8 +179,8 @@ def test_a_number_too_large_to_keep_is_the_callers_mistake(tmp_path: Path) -> No
     store.close()
 
 
-def test_two_registries_do_not_serve_one_folder(tmp_path: Path) -> None:
-    """The second is refused while the first is open, and let in afterwards."""
+def test_store_refuses_a_folder_that_another_store_has_open(tmp_path: Path) -> None:
+    """It opens the folder after the other store is closed."""
     first = opened_store(tmp_path)
     with pytest.raises(RegistryUnavailableError, match="another registry serves"):
         opened_store(tmp_path)
@@ -189,9 +189,9 @@ def test_two_registries_do_not_serve_one_folder(tmp_path: Path) -> None:
     opened_store(tmp_path).close()
 
 
-def test_leftovers_of_a_killed_write_are_cleared(tmp_path: Path) -> None:
-    """A folder half written is no version."""
-    filled(tmp_path, versions=1)
+def test_store_removes_folders_left_by_a_killed_write(tmp_path: Path) -> None:
+    """A folder that was not renamed is no version."""
+    make_registry(tmp_path, versions=1)
     (tmp_path / "versions" / ".abc.new").mkdir()
 
     opened_store(tmp_path).close()
@@ -199,8 +199,8 @@ def test_leftovers_of_a_killed_write_are_cleared(tmp_path: Path) -> None:
     assert [entry.name for entry in (tmp_path / "versions").glob(".*")] == []
 
 
-def test_keys_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -> None:
-    """Mode 600; the same key at every start; one that others could read is refused."""
+def test_keys_are_made_once_with_mode_600(tmp_path: Path) -> None:
+    """Each start reads the same key. A key that others could read is refused."""
     first = signing_key(tmp_path / "keys")
     secret = prediction_id_key(tmp_path / "keys")
 
@@ -217,10 +217,8 @@ def test_keys_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("spoil", [lambda p: p.write_bytes(b"short"), lambda p: p.write_bytes(b"")])
-def test_a_key_of_another_length_is_refused(
-    spoil: Callable[[Path], object], tmp_path: Path
-) -> None:
-    """Rather than signing with what is left of one."""
+def test_key_of_another_length_is_refused(spoil: Callable[[Path], object], tmp_path: Path) -> None:
+    """A cut key must not sign."""
     signing_key(tmp_path)
     spoil(tmp_path / "registry.ed25519")
 

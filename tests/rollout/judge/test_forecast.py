@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from protos import rollout_pb2, window_pb2
-from rollout.api.evidence_plot import draw_evidence_plot
+from protos import window_pb2
 from rollout.controller.traffic_rate import TrafficRate
 from rollout.evidence.evidence import Evidence
 from rollout.evidence.inbox import ClosedSecond
@@ -85,25 +84,3 @@ def test_the_meter_reads_the_last_minute() -> None:
     assert meter.calls_a_second("fraud") == pytest.approx(500.0, rel=0.03)
     meter.add_batch(window_pb2.WindowBatch(sent_unix_ns=(SCRIPT_START_S + 1_000) * 10**9))
     assert meter.calls_a_second("churn") == 0.0
-
-
-def test_a_race_is_drawn_with_a_line_a_metric() -> None:
-    """Well-formed whatever the numbers; without a course it says so."""
-    status = rollout_pb2.RolloutStatus(
-        model="a<b", version="2", verdict="FAULTY", reason="p99 & co"
-    )
-    for name in ("errors", "p99"):
-        status.evidence.add(metric=name, log_threshold=6.0)
-    told = rollout_pb2.RolloutExplanation(status=status)
-    assert "was judged" in draw_evidence_plot(told)
-    for second in range(5):
-        told.evidence_history.add(
-            second=SCRIPT_START_S + second,
-            stage="CANARY_STAGE",
-            share_bp=500,
-            log_e=[second, math.inf],
-        )
-    drawn = draw_evidence_plot(told)
-    assert drawn.count("<polyline") == 2
-    assert "a&lt;b" in drawn
-    assert "nan" not in drawn

@@ -44,7 +44,7 @@ def test_enough_clean_keys_and_the_stay_are_healthy() -> None:
     early = judge(QUICK, judge_inputs(stayed_s=0.1), evidence_of_one_second(CANARY, GOOD, REST))
     assert (early.verdict, early.waiting_for) == (
         Verdict.UNDECIDED,
-        ("0 s of 0.5 s at this place",),
+        ("0 s more of the minimum stay of 0.5 s",),
     )
     few = judge(
         QUICK,

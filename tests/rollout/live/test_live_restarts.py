@@ -163,7 +163,7 @@ def test_a_finding_holds_a_running_rollout_and_its_end_lets_it_go_on(tmp_path: P
     asyncio.run(course())
 
 
-def test_a_rollout_whose_kept_policy_was_altered_is_ended_by_a_person(tmp_path: Path) -> None:
+def test_a_rollout_whose_approved_policy_was_altered_is_ended_by_a_person(tmp_path: Path) -> None:
     """The next controller goes on under nothing nobody approved, says why, and obeys an abort."""
 
     async def course() -> None:

@@ -29,6 +29,7 @@ def test_a_healthy_candidate_becomes_production_by_evidence_alone(tmp_path: Path
 
     async def course() -> None:
         async with run_live_rollout(tmp_path) as made:
+            # The rollout passes every stage by itself.
             await made.start(POLICIES["quick"])
             shown = await made.watch_statuses(60)
             stages = list(dict.fromkeys((one.stage, one.step) for one in shown))
@@ -43,14 +44,16 @@ def test_a_healthy_candidate_becomes_production_by_evidence_alone(tmp_path: Path
             reasons = [entry.reason for entry in history.entries if entry.actor == "rollout"]
             assert len(reasons) == 6
             assert all(reason.startswith(f"rollout {shown[0].rollout_id}: ") for reason in reasons)
+            # Its explanation names each decision, and the evidence behind it.
             told = await made.stub.Explain(rollout_pb2.RolloutSelector(model="churn"))
             assert "What was decided" in told.text
             assert len(told.decisions) == 6
-            assert told.course
+            assert told.evidence_history
             assert [one.metric for one in told.status.evidence] == list(JUDGED_METRICS)
             plan = rollout_pb2.ForecastRequest(model="churn", policy="quick")
             foretold = await made.stub.Forecast(plan)
             assert 200 < foretold.calls_a_second < 500
+            # An operator takes the promotion back.
             back = rollout_pb2.RolloutCommand(model="churn", to_version="1", reason="complaints")
             undone = await made.stub.Undo(back, metadata=SAM_METADATA)
             assert (undone.version, undone.baseline) == ("1", "2")

@@ -5,7 +5,7 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from rollout.lifecycle.rollout import ClockReading
+from rollout.lifecycle.clock import ClockReading
 
 NS = 1_000_000_000
 WORLD_START_S = 1_790_000_000

@@ -160,7 +160,7 @@ async def run_load(port: int, result: LoadResult, stopped: asyncio.Event) -> Non
     """Ask 2,500 calls a second over connections that last a second, until told to stop."""
     line = [rust_generator.BINARY, f"127.0.0.1:{port}", "--model", MODEL, "--inputs", INPUTS]
     line += ["--key", "S#######:100000", "--connections", 8, "--rate", RATE, "--seconds", 20]
-    line += ["--timeout-ms", 10_000, "--allow", "all", "--json", "--quiet"]
+    line += ["--timeout-ms", 10_000, "--allow", "all", "--json"]
     while not stopped.is_set():
         generator = await asyncio.create_subprocess_exec(
             *map(str, line), stdout=asyncio.subprocess.PIPE
@@ -168,7 +168,7 @@ async def run_load(port: int, result: LoadResult, stopped: asyncio.Event) -> Non
         said, _ = await generator.communicate()
         run = json.loads(said)
         result.calls += run["statuses"].pop("OK", 0)
-        result.retries += run["sent_again"]
+        result.retries += run["transparent_retries"]
         result.failed.update({name: count for name, count in run["statuses"].items() if count})
 
 

@@ -86,6 +86,6 @@ def test_calling_page_names_every_status_outcome_kind_and_limit() -> None:
     settings = Settings()
     assert f"`streams_max` ({settings.streams_max})" in page
     assert f"`stream_calls_max` ({settings.stream_calls_max})" in page
-    assert f"`typed_bytes_max` ({settings.typed_bytes_max // 1024} KB)" in page
+    assert f"`typed_contents_bytes_max` ({settings.typed_contents_bytes_max // 1024} KB)" in page
     assert f"`outcome_keys_max` ({settings.outcome_keys_max:,})" in page
     assert f"`outcome_late_days`, {settings.outcome_late_days}," in page

@@ -22,6 +22,7 @@ def test_gateway_answers_800_mixed_calls_each_from_its_own_model_and_rows(
     four_models: FourModels,
 ) -> None:
     """Scores equal onnxruntime's on the offline rows; 200 calls for each model, two workers."""
+    # Draw 200 calls for each model, in a random order.
     rng = np.random.default_rng(11)
     models = rng.permutation(np.repeat(list(RECIPES), CALLS // 4)).tolist()
     rows: list[list[list[str]]] = []
@@ -47,6 +48,7 @@ def test_gateway_answers_800_mixed_calls_each_from_its_own_model_and_rows(
             assert not (answer.row_flags & 0b1011).any()  # missing, stale, degraded
         return [answer.scores[:, 0] for answer in answers]
 
+    # Compare the scores of each model with its own file's.
     scores = asyncio.run(walk())
     for model in RECIPES:
         numbers = [number for number, name in enumerate(models) if name == model]

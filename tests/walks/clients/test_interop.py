@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from gateway.fault_log import InternalErrorLog
+from gateway.internal_error_log import InternalErrorLog
 from tests.front_doors import INGRESSES
 from tests.interop.cases import CASES, TIMEOUT_S, Stub
 from tests.interop.service import ingress_with_test_service

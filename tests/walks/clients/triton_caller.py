@@ -51,11 +51,13 @@ def infer_refusal(client: Any, model: str, tensors_to_send: list[Any], **options
 
 def main() -> None:
     """Make each call once and print the results."""
+    # Requests that the model accepts, and a tensor of a wrong type.
     client = triton.InferenceServerClient(sys.argv[1])
     good = {"keys": [["S1"], ["S2"]], "inputs": [[1, 2, 3], [4, 5, 6]]}
     one_row = tensors([["S1"]], [[1, 2, 3]])
     wrong_type = triton.InferInput("inputs", [1, 3], "FP64")
     wrong_type.set_data_from_numpy(np.ones((1, 3)))
+    # Health and metadata, then inference.
     results = {
         "live": client.is_server_live(),
         "ready": client.is_server_ready(),
@@ -78,6 +80,7 @@ def main() -> None:
                 inputs=[[1, 2, 3]] * 1_000,
             )["scores"]
         ),
+        # Each of these must be refused.
         "unknown_model": infer_refusal(client, "fraud", one_row),
         "unknown_version": infer_refusal(client, "tiny", one_row, model_version="99"),
         "missing_tensor": infer_refusal(client, "tiny", one_row[:1]),

@@ -158,12 +158,12 @@ class ShadowedGateway:
     @property
     def pid(self) -> int:
         """Of the shadow's process."""
-        return self.gateway.recorder.shadows.pids().get("2", 0)
+        return self.gateway.parts.shadows.pids().get("2", 0)
 
     async def quiet(self) -> None:
         """Return when no copy waits."""
         self.gateway.recorder.fold()
-        await wait_until(lambda: self.gateway.recorder.shadows.rows_waiting == 0, 20.0)
+        await wait_until(lambda: self.gateway.parts.shadows.rows_waiting == 0, 20.0)
 
     async def call(self, first: float, calls: int = 1) -> float:
         """Ask some times in a row; the slowest answer in seconds. Each must be production's."""
@@ -214,7 +214,7 @@ def test_a_shadow_that_crashes_twice_is_told_and_run_no_more() -> None:
             await wait_until(lambda: not pid_exists(first))
             assert one.gateway.guards == []
             await wait_until(
-                lambda: one.pid != first and not one.gateway.recorder.shadows.rows_waiting
+                lambda: one.pid != first and not one.gateway.parts.shadows.rows_waiting
             )
             while not one.pid:  # it rests before it is started again
                 await one.call(1.0)
@@ -269,7 +269,7 @@ def test_a_stopped_shadow_costs_no_memory_and_nobody_is_blamed() -> None:
     """SIGSTOP: copies wait up to the bound, the rest is dropped; then it is replaced."""
 
     async def walk() -> None:
-        bounds = Settings(shadow_rows_waiting_max=256, shadow_silent_ms_max=3_000)
+        bounds = Settings(shadow_rows_waiting_max=256, shadow_run_timeout_ms=3_000)
         async with shadowed_gateway(tiny_files(), bounds) as one:
             stopped = one.pid
             os.kill(stopped, signal.SIGSTOP)
@@ -280,7 +280,7 @@ def test_a_stopped_shadow_costs_no_memory_and_nobody_is_blamed() -> None:
                 began = time.monotonic()
                 calls += len(await predict_all_keys(one.gateway))
                 slowest = max(slowest, time.monotonic() - began)
-                assert one.gateway.recorder.shadows.rows_waiting <= 256
+                assert one.gateway.parts.shadows.rows_waiting <= 256
             assert resident_mb() - before_mb < 16
             assert slowest < 2.5  # who waited for it would have waited for all of its 3 s
             await one.quiet()

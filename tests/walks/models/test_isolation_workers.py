@@ -54,12 +54,12 @@ class ServingGateway:
     """One `python -m gateway`, and who listens to it."""
 
     port: int
-    observe_port: int
+    metrics_port: int
     sink: RecordingSink
 
     def workers(self) -> list[dict[str, Any]]:
         """As the supervisor sees them."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.observe_port}/workers") as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/workers") as page:
             rows: list[dict[str, Any]] = json.load(page)
             return rows
 
@@ -103,7 +103,7 @@ def confined_workers(pid: int) -> bool:
 
 @contextmanager
 def gateway_process_in(folder: Path, **settings: object) -> Iterator[tuple[int, int]]:
-    """Run `python -m gateway` with one slot; its port and observe_port."""
+    """Run `python -m gateway` with one slot; its port and metrics_port."""
     said = folder / "announced.json"
     line = [sys.executable, "-m", "gateway", "--announce", str(said), "--set", f"folder={folder}"]
     for name, value in {"workers": 1, "drain_grace_s": 0.5, **settings}.items():
@@ -116,7 +116,7 @@ def gateway_process_in(folder: Path, **settings: object) -> Iterator[tuple[int, 
                 assert time.monotonic() < give_up
                 time.sleep(0.01)
             ports = json.loads(said.read_text())
-            yield ports["port"], ports["observe_port"]
+            yield ports["port"], ports["metrics_port"]
         finally:
             program.terminate()
             try:
@@ -142,8 +142,8 @@ async def serving_gateway(
     sinks = [f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"]
     await server.start()
     try:
-        with gateway_process_in(folder, window_sinks=sinks, **settings) as (port, observe_port):
-            one = ServingGateway(port, observe_port, sink)
+        with gateway_process_in(folder, window_sinks=sinks, **settings) as (port, metrics_port):
+            one = ServingGateway(port, metrics_port, sink)
             await one.wait_complete()
             yield one
     finally:

@@ -164,7 +164,7 @@ def test_a_model_that_needs_its_features_is_unavailable_and_the_reason_is_counte
             assert max(reads, key=reads.__getitem__) in REASONS[outage]
             assert set(reads) <= REASONS[outage] | {"timeout"}
             refused = gateway.gateway.metrics.snapshot()["turnout_refusals"]
-            assert [labels for labels, _ in refused] == [["churn", "UNAVAILABLE", "core"]]
+            assert [labels for labels, _ in refused] == [["churn", "UNAVAILABLE", "pipeline"]]
 
     asyncio.run(walk())
 

@@ -79,6 +79,7 @@ async def _customers(
     shares       share of customers who buy, by version; *production* for other versions.
     read_status  returns (status, whether there are enough purchases).
     """
+    # Each caller is another customer in each call. Of those who do not buy, 5 % report that.
     random_source, over = random.Random(4), asyncio.Event()
     numbers = iter(range(CALLS_MAX))
     async with PredictClient(gateway) as client, asyncio.TaskGroup() as group:
@@ -94,6 +95,7 @@ async def _customers(
                 elif random_source.random() < 0.05:
                     await client.report_outcome(prediction, "bought", 0.0)
 
+        # Poll the rollout while the callers go on; the task group ends when `over` is set.
         for _ in range(CALLERS):
             group.create_task(caller())
         try:

@@ -44,6 +44,7 @@ def test_outcome_with_one_idempotency_key_counts_once_over_workers_and_restarts(
     running_system: RunningSystem,
 ) -> None:
     """Reported over 20 connections to two workers, and again after both are killed."""
+    # Make a prediction, and an outcome for it with an idempotency key.
     running_system.wait_settled()
     address = running_system.addresses.gateway
     request = PredictRequest(model=MODEL, rows=[Row(keys=["S1"], inputs=[1, 2, 3])])
@@ -54,6 +55,7 @@ def test_outcome_with_one_idempotency_key_counts_once_over_workers_and_restarts(
         value=1,
         idempotency_key=f"walk/{prediction.prediction_id.hex()[:32]}",
     )
+    # Report the outcome 20 times: the first counts, and both workers know it from then on.
     duplicates = [
         call_rpc(address, "ReportOutcome", outcome, OutcomeReply).duplicate for _ in range(20)
     ]
@@ -73,6 +75,7 @@ def test_outcome_with_one_idempotency_key_counts_once_over_workers_and_restarts(
     slots = {slot for kind, slot in counted_outcomes(running_system) if kind == "duplicate"}
     assert slots == {"0", "1"}, f"only {slots} got the outcome"
 
+    # New workers read the keys from disk.
     killed_pids = {row["pid"] for row in running_system.workers()}
     for pid in killed_pids:
         os.kill(pid, signal.SIGKILL)

@@ -1,48 +1,49 @@
-"""HTTP/2 frames written by hand, so that a test can send what no client would."""
+"""Frames written by hand, so that a test can send what no HTTP/2 library would."""
 
 import socket
 import struct
+from urllib.parse import unquote
+
+from hpack import Decoder
+from hyperframe.frame import Frame
+
+from benchmarks.load.http2_peer import grpc_message
+from benchmarks.standalone_gateway import PREDICT
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
-    0,
-    1,
-    3,
-    4,
-    6,
-    7,
-    8,
-    9,
-)
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+CONTINUATION = 9
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
-PREDICT = "/turnout.v1.Predictor/Predict"
+FRAME_HEAD_BYTES = 9
+
+Headers = dict[bytes, bytes]
 
 
 def raw_frame(
     kind: int, flags: int, stream: int, payload: bytes = b"", *, length: int = -1
 ) -> bytes:
-    """One frame; *length* says another length than the payload's."""
-    said = len(payload) if length < 0 else length
-    return struct.pack(">I", said)[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+    """Return a frame; *length*, when given, is announced in place of the payload's length."""
+    announced = len(payload) if length < 0 else length
+    return struct.pack(">I", announced)[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
 def raw_header(name: bytes, value: bytes) -> bytes:
-    """One header, not indexed, not compressed (RFC 7541, 6.2.2)."""
+    """Return one header field, not indexed and not Huffman-coded (RFC 7541, 6.2.2)."""
     return b"\x00" + _with_length(name) + _with_length(value)
 
 
 def _with_length(text: bytes) -> bytes:
     if len(text) < 127:
         return bytes([len(text)]) + text
-    number, rest = [127], len(text) - 127
+    octets, rest = [127], len(text) - 127
     while rest >= 128:
-        number.append(rest % 128 + 128)
+        octets.append(rest % 128 + 128)
         rest //= 128
-    return bytes([*number, rest]) + text
+    return bytes([*octets, rest]) + text
 
 
 def call_header_block(path: str = PREDICT, more: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
-    """The header block of a gRPC call."""
+    """Return the header block of a gRPC call, with the fields *more* at its end."""
     fields = (
         (b":method", b"POST"),
         (b":scheme", b"http"),
@@ -56,28 +57,48 @@ def call_header_block(path: str = PREDICT, more: tuple[tuple[bytes, bytes], ...]
 
 
 def raw_grpc_message(body: bytes, *, compressed: int = 0, length: int = -1) -> bytes:
-    """A gRPC message: one byte, four of length, the body."""
+    """Return a gRPC message with any flag byte; *length* may differ from the body's length."""
     return struct.pack(">BI", compressed, len(body) if length < 0 else length) + body
 
 
+def raw_call(stream: int, body: bytes, header_block: bytes | None = None) -> bytes:
+    """Return the two frames of a proper unary call; *header_block* is by default Predict's."""
+    block = call_header_block() if header_block is None else header_block
+    return raw_frame(HEADERS, END_HEADERS, stream, block) + raw_frame(
+        DATA, END_STREAM, stream, grpc_message(body)
+    )
+
+
+def grpc_status_and_message(headers: Headers) -> tuple[int | None, str]:
+    """Return grpc-status and grpc-message of a reply's headers; None where there is no status."""
+    status = headers.get(b"grpc-status")
+    message = unquote(headers.get(b"grpc-message", b"").decode("ascii"))
+    return None if status is None else int(status), message
+
+
 class RawConnection:
-    """One connection that was greeted properly."""
+    """A connection whose frames the test writes; it reads frames and decodes their headers.
+
+    settings  payload of the SETTINGS frame behind the preface.
+    greet     False: connect and send nothing.
+    """
 
     def __init__(self, port: int, settings: bytes = b"", *, greet: bool = True) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), 5.0)
-        self.unparsed = b""
+        self._unparsed = b""
+        self._header_decoder = Decoder()
         self.goaway = b""
         """The payload of the server's GOAWAY, once it came."""
         self.reset_streams: dict[int, int] = {}
-        """Stream -> error code of RST_STREAM frames seen."""
-        self.ended_streams: dict[int, bytes] = {}
-        """Stream -> header block that ended it."""
-        self.settings_received = greet
+        """Stream -> error code of its RST_STREAM frame."""
+        self.ended_streams: dict[int, Headers] = {}
+        """Stream -> the headers that ended it."""
+        self._acknowledges = greet
         if greet:
             self.send(PREFACE + raw_frame(SETTINGS, 0, 0, settings))
 
     def send(self, content: bytes) -> bool:
-        """Send; False when the other end has closed."""
+        """Send *content*; False when the other end has closed the connection."""
         try:
             self.socket.sendall(content)
         except OSError:
@@ -85,14 +106,11 @@ class RawConnection:
         return True
 
     def call(self, stream: int, body: bytes, path: str = PREDICT) -> bool:
-        """A whole, proper call."""
-        return self.send(
-            raw_frame(HEADERS, END_HEADERS, stream, call_header_block(path))
-            + raw_frame(DATA, END_STREAM, stream, raw_grpc_message(body))
-        )
+        """Send a proper call; False when the other end has closed the connection."""
+        return self.send(raw_call(stream, body, call_header_block(path)))
 
     def read(self, seconds: float) -> bool:
-        """Take in what comes for *seconds* or until something did; False: closed."""
+        """Wait up to *seconds* for bytes and read their frames; False: the connection is closed."""
         self.socket.settimeout(seconds)
         try:
             content = self.socket.recv(1 << 20)
@@ -102,27 +120,34 @@ class RawConnection:
             return False
         if not content:
             return False
-        self.unparsed += content
-        while len(self.unparsed) >= 9:
-            length = int.from_bytes(self.unparsed[:3], "big")
-            if len(self.unparsed) < 9 + length:
+        unparsed, start = self._unparsed + content, 0
+        while len(unparsed) - start >= FRAME_HEAD_BYTES:
+            frame, length = Frame.parse_frame_header(
+                memoryview(unparsed)[start : start + FRAME_HEAD_BYTES]
+            )
+            end = start + FRAME_HEAD_BYTES + length
+            if len(unparsed) < end:
                 break
-            kind, flags = self.unparsed[3], self.unparsed[4]
-            stream = int.from_bytes(self.unparsed[5:9], "big")
-            self._on_frame(kind, flags, stream, self.unparsed[9 : 9 + length])
-            self.unparsed = self.unparsed[9 + length :]
+            flags, payload = unparsed[start + 4], unparsed[start + FRAME_HEAD_BYTES : end]
+            self.on_frame(frame.type, flags, frame.stream_id, payload)
+            start = end
+        self._unparsed = unparsed[start:]
         return True
 
-    def _on_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+    def on_frame(self, kind: int | None, flags: int, stream: int, payload: bytes) -> None:
+        """Note one frame, and acknowledge SETTINGS; subclasses note more."""
         if kind == GOAWAY:
             self.goaway = payload
         elif kind == RST_STREAM:
             self.reset_streams[stream] = int.from_bytes(payload, "big")
-        elif kind == HEADERS and flags & END_STREAM:
-            self.ended_streams[stream] = payload
-        elif kind == SETTINGS and not flags & ACK and self.settings_received:
+        elif kind == HEADERS:
+            # HPACK's table depends on every block before, so that each one is decoded.
+            headers = dict(self._header_decoder.decode(payload, raw=True))
+            if flags & END_STREAM:
+                self.ended_streams[stream] = headers
+        elif kind == SETTINGS and not flags & ACK and self._acknowledges:
             self.send(raw_frame(SETTINGS, ACK, 0))
 
     def close(self) -> None:
-        """Go."""
+        """Close the socket."""
         self.socket.close()

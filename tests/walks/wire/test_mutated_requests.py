@@ -18,22 +18,16 @@ from benchmarks.standalone_gateway import INPUTS, MODEL, standalone_gateway, wri
 from protos.open_inference_pb2 import ModelInferRequest
 from protos.predict_pb2 import PredictRequest, Row
 from tests.front_doors import NEEDS_NATIVE_INGRESS
-from tests.walks.wire.header_blocks import grpc_status_and_message
 from tests.walks.wire.http2_frames import (
     ACK,
-    DATA,
-    END_HEADERS,
-    END_STREAM,
-    GOAWAY,
-    HEADERS,
     PING,
     PREDICT,
-    PREFACE,
-    SETTINGS,
     WINDOW_UPDATE,
+    RawConnection,
     call_header_block,
+    grpc_status_and_message,
+    raw_call,
     raw_frame,
-    raw_grpc_message,
 )
 from tests.walks.wire.request_mutations import mutated_requests
 
@@ -50,8 +44,8 @@ INSIDE = re.compile(
     r"Traceback|panick|\.rs\b|\.py\b|site-packages|\w{3,}(?:Error|Exception)\b|\b0x[0-9a-f]{12}\b|nghttp2"
 )
 """What only our own insides could say."""
-EVERYTHING_AT_ONCE = raw_frame(SETTINGS, 0, 0, b"\x00\x01" + bytes(4) + b"\x00\x04\x7f\xff\xff\xff")
-"""No header table; windows that never fill."""
+NO_TABLE_WIDE_WINDOWS = b"\x00\x01" + bytes(4) + b"\x00\x04\x7f\xff\xff\xff"
+"""SETTINGS: no header table, and stream windows that never fill."""
 
 
 def predicts() -> list[bytes]:
@@ -85,47 +79,40 @@ def infers() -> list[bytes]:
     return [raw.SerializeToString(), typed.SerializeToString(), *calls]
 
 
-class MutationSender:
-    """One connection with as many calls open as the server grants."""
+class MutationSender(RawConnection):
+    """One connection that has as many calls open as the server grants."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), 20.0)
+        super().__init__(port, settings=NO_TABLE_WIDE_WINDOWS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        grown = raw_frame(WINDOW_UPDATE, 0, 0, (2**31 - 1 - 65_535).to_bytes(4, "big"))
-        self.socket.sendall(PREFACE + EVERYTHING_AT_ONCE + grown)
-        self.unread = b""
-        self.stream = 1
-        self.open: dict[int, bytes] = {}
+        self.send(raw_frame(WINDOW_UPDATE, 0, 0, (2**31 - 1 - 65_535).to_bytes(4, "big")))
+        self.next_stream = 1
+        self.open_messages: dict[int, bytes] = {}
+        """Stream -> message of the calls that have not ended."""
 
-    def send(self, calls: list[tuple[bytes, bytes]]) -> None:
-        """Send (header block, message) each as a call."""
-        out = []
-        for block, body in calls:
-            out.append(raw_frame(HEADERS, END_HEADERS, self.stream, block))
-            out.append(raw_frame(DATA, END_STREAM, self.stream, raw_grpc_message(body)))
-            self.open[self.stream] = body
-            self.stream += 2
-        self.socket.sendall(b"".join(out))
+    def send_calls(self, calls: list[tuple[bytes, bytes]]) -> None:
+        """Send each (header block, message) as a call."""
+        frames = []
+        for header_block, message in calls:
+            frames.append(raw_call(self.next_stream, message, header_block))
+            self.open_messages[self.next_stream] = message
+            self.next_stream += 2
+        self.socket.settimeout(20.0)
+        assert self.send(b"".join(frames)), "the connection was closed"
 
-    def endings(self) -> Iterator[tuple[bytes, int | None, str]]:
-        """Wait for bytes; yield (message, status, words) of the calls that ended with them."""
-        content = self.socket.recv(1 << 18)
-        assert content, "the connection was closed"
-        unread, at = self.unread + content, 0
-        while len(unread) - at >= 9:
-            length = int.from_bytes(unread[at : at + 3], "big")
-            if len(unread) - at < 9 + length:
-                break
-            kind, flags = unread[at + 3], unread[at + 4]
-            stream = int.from_bytes(unread[at + 5 : at + 9], "big")
-            payload = unread[at + 9 : at + 9 + length]
-            at += 9 + length
-            assert kind != GOAWAY, payload
-            if kind == HEADERS and flags & END_STREAM:
-                yield self.open.pop(stream), *grpc_status_and_message(payload)
-            elif kind in (SETTINGS, PING) and not flags & ACK:
-                self.socket.sendall(raw_frame(kind, ACK, 0, payload if kind == PING else b""))
-        self.unread = unread[at:]
+    def read_endings(self) -> Iterator[tuple[bytes, int | None, str]]:
+        """Wait for bytes; yield (message, status, gRPC message) of each call that they end."""
+        assert self.read(20.0), "the connection was closed"
+        assert not self.goaway, self.goaway
+        ended, self.ended_streams = self.ended_streams, {}
+        for stream, headers in ended.items():
+            yield self.open_messages.pop(stream), *grpc_status_and_message(headers)
+
+    def on_frame(self, kind: int | None, flags: int, stream: int, payload: bytes) -> None:
+        """Answer pings too."""
+        if kind == PING and not flags & ACK:
+            self.send(raw_frame(PING, ACK, 0, payload))
+        super().on_frame(kind, flags, stream, payload)
 
 
 def send_mutated(port: int, calls: int, seed: int, log: str) -> Counter[int | None]:
@@ -144,23 +131,23 @@ def send_mutated(port: int, calls: int, seed: int, log: str) -> Counter[int | No
     while left:
         sender, share = MutationSender(port), min(left, CALLS_OF_A_CONNECTION)
         left -= share
-        while share or sender.open:
-            room = min(share, OPEN_MAX - len(sender.open))
+        while share or sender.open_messages:
+            room = min(share, OPEN_MAX - len(sender.open_messages))
             if room > OPEN_MAX // 2 or room == share:
-                sender.send(
+                sender.send_calls(
                     [
                         (block, next(bodies))
                         for _, (block, bodies) in zip(range(room), supplies, strict=False)
                     ]
                 )
                 share -= room
-            for body, status, words in sender.endings():
+            for body, status, words in sender.read_endings():
                 seen[status] += 1
                 known = status in ALLOWED or (status == 13 and FAULT.fullmatch(words))
                 assert known, (status, words, body.hex())
                 assert log not in words, words
                 assert not INSIDE.search(words), (words, body.hex())
-        sender.socket.close()
+        sender.close()
     return seen
 
 

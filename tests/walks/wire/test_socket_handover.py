@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.standalone_gateway import standalone_gateway, write_gateway_folder
-from gateway.fault_log import InternalErrorLog
+from gateway.internal_error_log import InternalErrorLog
 from gateway.supervision.sockets import LentSocket, SlotSockets, create_socket_channel
 from tests.front_doors import NEEDS_NATIVE_INGRESS
 from tests.interop.service import ingress_with_test_service

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.walk
 GROWTH_MB = 64.0
 OTHERS_S = 0.05
 BEFORE_S = 0.4
-BURSTS = ("zero_window", "rapid_reset", "vanish", "connects")
+BURSTS = ("zero_window", "rapid_reset", "vanishing_clients", "connection_storm")
 CALL = PredictRequest(model="churn", rows=[Row(keys=["S1"], inputs=[1.0, 2.0, 3.0])])
 
 
@@ -134,37 +134,46 @@ def check_abuse_result(kind: str, result: dict[str, Any], door: str) -> bool:
     match kind:
         case "rapid_reset" if door == "native":
             return bytes.fromhex(result["goaway"])[8:] == b"too_many_resets"
-        case "settings" if door == "native":
+        case "settings_flood" if door == "native":
             return bytes.fromhex(result["goaway"])[4:] == b"too_many_frames"
-        case "windows" if door == "native":
+        case "bad_window_updates" if door == "native":
             return result["zero"] == result["overflow"] == "ended"
-        case "half_open":
+        case "half_open_calls":
             return result["ended"] == 1_000 and result["refused"] >= 900 and result["s"] < 2.5
-        case "silent":
+        case "silent_connections":
             return result["mute_left"] == 0 and result["s"] < 4.0
         case "slow_body":
             return result["ended"] == 50 and result["s"] < 2.5
-        case "elements":
+        case "many_elements":
             return set(result.values()) == {"RESOURCE_EXHAUSTED"}
-        case "gzip_bomb" | "lengths":
+        case "gzip_bomb" | "announced_lengths":
             return "open" not in result.values()
-        case "metadata":
+        case "large_metadata":
             large = {result[name] for name in ("20 kB", "1,000 headers")}
             # nghttp2 ends a connection for one header of more than 64 kB.
             largest = "UNAVAILABLE" if door == "native" else "RESOURCE_EXHAUSTED"
             exhausted = large == {"RESOURCE_EXHAUSTED"} and result["300 kB"] == largest
             return exhausted and result["binary"] == "OK"
-        case "pings":
+        case "ping_flood":
             return bytes.fromhex(result["goaway"])[4:] == b"too_many_pings"
-        case "continuation" | "hpack":
+        case "continuation_flood" | "hpack_bomb":
             return bool(result["over"])
-        case "windows":
+        case "bad_window_updates":
             return result["zero"] == "ended"
-        case "strangers":
+        case "foreign_protocols":
             return all(seconds != "open" and seconds < 4.0 for seconds in result.values())
-        case "unknown":
+        case "unknown_methods":
             return set(result.values()) == {"UNIMPLEMENTED"}
-    return True
+        case (
+            "zero_window"
+            | "rapid_reset"
+            | "settings_flood"
+            | "settings_ack_flood"
+            | "vanishing_clients"
+            | "connection_storm"
+        ):
+            return True  # only the customer and the gateway's memory are bounded here
+    raise KeyError(f"no promise is written down for {kind}")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -214,9 +223,9 @@ def test_what_grpcio_cannot_do_is_known() -> None:
         # A connection that resets 20,000 calls is not cut off (nginx, Envoy: by some hundred).
         assert told("rapid_reset") == {"sent": 20_000, "goaway": ""}
         # 20,000 SETTINGS are all answered.
-        assert told("settings")["goaway"] == ""
+        assert told("settings_flood")["goaway"] == ""
         # A window beyond 2^31 - 1 is no error.
-        assert told("windows")["overflow"] == "open"
+        assert told("bad_window_updates")["overflow"] == "open"
         assert child.stdin is not None
         child.stdin.close()
 

@@ -1,4 +1,4 @@
-//! What nghttp2 calls back, turned into events.
+//! nghttp2's callbacks, which call `Events`.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -7,20 +7,21 @@ use std::sync::OnceLock;
 
 use libnghttp2_sys as ng;
 
-use super::{code, field, kind, Events, Seat, Then, OWNED, STATIC};
+use super::{error_code, field, frame_type, BodyState, EventSink, Events, OWNED, STATIC};
 
-struct Shared(*mut ng::nghttp2_session_callbacks, *mut ng::nghttp2_option);
-// SAFETY: written once, before anybody reads; nghttp2 only reads them.
-unsafe impl Send for Shared {}
+struct CallbackTable(*mut ng::nghttp2_session_callbacks, *mut ng::nghttp2_option);
+// SAFETY: written once before the first read. nghttp2 only reads them.
+unsafe impl Send for CallbackTable {}
 // SAFETY: as above.
-unsafe impl Sync for Shared {}
+unsafe impl Sync for CallbackTable {}
 
-/// The callbacks and options of every session.
-pub(super) fn shared() -> (*const ng::nghttp2_session_callbacks, *const ng::nghttp2_option) {
-    static SHARED: OnceLock<Shared> = OnceLock::new();
-    let shared = SHARED.get_or_init(|| {
+/// The callbacks and options that all sessions share.
+pub(super) fn callback_table() -> (*const ng::nghttp2_session_callbacks, *const ng::nghttp2_option)
+{
+    static TABLE: OnceLock<CallbackTable> = OnceLock::new();
+    let callback_table = TABLE.get_or_init(|| {
         let (mut callbacks, mut option) = (ptr::null_mut(), ptr::null_mut());
-        // SAFETY: both are allocated here and never freed; the functions have C's signatures.
+        // SAFETY: both are allocated here and never freed. The functions have nghttp2's signatures.
         unsafe {
             assert_eq!(ng::nghttp2_session_callbacks_new(&mut callbacks), 0);
             assert_eq!(ng::nghttp2_option_new(&mut option), 0);
@@ -32,17 +33,21 @@ pub(super) fn shared() -> (*const ng::nghttp2_session_callbacks, *const ng::nght
             ng::nghttp2_option_set_no_auto_window_update(option, 1);
             ng::nghttp2_option_set_no_closed_streams(option, 1);
             ng::nghttp2_option_set_max_settings(option, 16);
-            // Ours is the limit on resets (`calm.rs`): it says ENHANCE_YOUR_CALM.
+            // http2/frame_limits.rs limits resets itself, and answers with ENHANCE_YOUR_CALM.
             ng::nghttp2_option_set_stream_reset_rate_limit(option, u64::MAX, u64::MAX);
         }
-        Shared(callbacks, option)
+        CallbackTable(callbacks, option)
     });
-    (shared.0, shared.1)
+    (callback_table.0, callback_table.1)
 }
 
-/// SAFETY: only within `Session::receive` and `send`, whose seat this is.
-unsafe fn seat<'a>(user_data: *mut c_void) -> &'a mut dyn Events {
-    &mut **user_data.cast::<Seat<'a>>()
+/// The receiver of events.
+///
+/// # Safety
+///
+/// Only within `Session::receive` and `Session::send`, which set the user data.
+unsafe fn events<'a>(user_data: *mut c_void) -> &'a mut dyn Events {
+    &mut **user_data.cast::<EventSink<'a>>()
 }
 
 unsafe extern "C" fn on_begin(
@@ -50,10 +55,10 @@ unsafe extern "C" fn on_begin(
     frame: *const ng::nghttp2_frame,
     user_data: *mut c_void,
 ) -> i32 {
-    // SAFETY: nghttp2 passes a valid frame; every kind of it begins with the header.
+    // SAFETY: nghttp2 passes a valid frame. Frames of every type begin with the frame header.
     unsafe {
         if (*frame).headers.cat == ng::NGHTTP2_HCAT_REQUEST {
-            seat(user_data).begin((*frame).hd.stream_id);
+            events(user_data).begin_headers((*frame).hd.stream_id);
         }
     }
     0
@@ -70,18 +75,18 @@ unsafe extern "C" fn on_header(
     user_data: *mut c_void,
 ) -> i32 {
     // SAFETY: nghttp2 passes valid buffers of these lengths.
-    let kept = unsafe {
+    let accepted = unsafe {
         let name = slice::from_raw_parts(name, name_length);
         let value = slice::from_raw_parts(value, value_length);
-        seat(user_data).header((*frame).hd.stream_id, name, value)
+        events(user_data).header((*frame).hd.stream_id, name, value)
     };
-    if kept {
+    if accepted {
         return 0;
     }
-    // SAFETY: submitting is allowed in this callback; the frame is valid.
+    // SAFETY: this callback may submit frames, and `frame` is valid.
     unsafe {
         let stream = (*frame).hd.stream_id;
-        ng::nghttp2_submit_rst_stream(session, 0, stream, code::ENHANCE_YOUR_CALM);
+        ng::nghttp2_submit_rst_stream(session, 0, stream, error_code::ENHANCE_YOUR_CALM);
     }
     ng::NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
 }
@@ -91,19 +96,19 @@ unsafe extern "C" fn on_frame(
     frame: *const ng::nghttp2_frame,
     user_data: *mut c_void,
 ) -> i32 {
-    // SAFETY: nghttp2 passes a valid frame; every kind of it begins with the header.
-    let (header, seat) = unsafe { ((*frame).hd, seat(user_data)) };
+    // SAFETY: nghttp2 passes a valid frame. Frames of every type begin with the frame header.
+    let (header, events) = unsafe { ((*frame).hd, events(user_data)) };
     let ended = u32::from(header.flags) & ng::NGHTTP2_FLAG_END_STREAM != 0;
     match u32::from(header.type_) {
-        kind if kind == ng::NGHTTP2_HEADERS => seat.headers_end(header.stream_id, ended),
+        kind if kind == ng::NGHTTP2_HEADERS => events.end_headers(header.stream_id, ended),
         kind if kind == ng::NGHTTP2_DATA => {
             if ended {
-                seat.end(header.stream_id);
+                events.end_stream(header.stream_id);
             } else if header.length == 0 {
-                seat.control(kind::DATA, header.flags, 0);
+                events.control_frame(frame_type::DATA, header.flags, 0);
             }
         }
-        _ => seat.control(header.type_, header.flags, header.length),
+        _ => events.control_frame(header.type_, header.flags, header.length),
     }
     0
 }
@@ -116,9 +121,9 @@ unsafe extern "C" fn on_data(
     length: usize,
     user_data: *mut c_void,
 ) -> i32 {
-    // SAFETY: nghttp2 passes a valid buffer; consuming is allowed in this callback.
+    // SAFETY: nghttp2 passes a valid buffer, and this callback may consume.
     unsafe {
-        let taken = seat(user_data).data(stream, slice::from_raw_parts(bytes, length));
+        let taken = events(user_data).data(stream, slice::from_raw_parts(bytes, length));
         ng::nghttp2_session_consume_connection(session, length);
         if taken > 0 {
             ng::nghttp2_session_consume_stream(session, stream, taken);
@@ -130,12 +135,12 @@ unsafe extern "C" fn on_data(
 unsafe extern "C" fn on_close(
     _: *mut ng::nghttp2_session,
     stream: i32,
-    code: u32,
+    error_code: u32,
     user_data: *mut c_void,
 ) -> i32 {
     if !user_data.is_null() {
-        // SAFETY: not null, so within `receive` or `send`.
-        unsafe { seat(user_data).closed(stream, code) };
+        // SAFETY: the user data is not null, so this is within `receive` or `send`.
+        unsafe { events(user_data).stream_closed(stream, error_code) };
     }
     0
 }
@@ -149,27 +154,28 @@ pub(super) unsafe extern "C" fn on_body(
     _source: *mut ng::nghttp2_data_source,
     user_data: *mut c_void,
 ) -> ng::nghttp2_ssize {
-    // SAFETY: nghttp2 passes a buffer of that length and flags to be set; trailers may be
-    // submitted from this callback, and are copied unless static.
+    // SAFETY: nghttp2 passes a buffer of that length, and flags to be set. This callback may submit
+    // trailers, which nghttp2 copies unless they are static.
     unsafe {
-        let (written, then) = seat(user_data).body(stream, slice::from_raw_parts_mut(into, length));
-        match then {
-            Then::More => {}
-            Then::Wait => {
+        let (written, state) =
+            events(user_data).read_body(stream, slice::from_raw_parts_mut(into, length));
+        match state {
+            BodyState::More => {}
+            BodyState::Deferred => {
                 if written == 0 {
                     return ng::NGHTTP2_ERR_DEFERRED as ng::nghttp2_ssize;
                 }
             }
-            Then::Ok => {
+            BodyState::Ok => {
                 *flags |= ng::NGHTTP2_DATA_FLAG_EOF | ng::NGHTTP2_DATA_FLAG_NO_END_STREAM;
                 let status = [field(b"grpc-status", b"0", STATIC)];
                 ng::nghttp2_submit_trailer(session, stream, status.as_ptr(), 1);
             }
-            Then::Trailers(trailers) => {
+            BodyState::Trailers(trailers) => {
                 *flags |= ng::NGHTTP2_DATA_FLAG_EOF | ng::NGHTTP2_DATA_FLAG_NO_END_STREAM;
-                let every: Vec<_> =
+                let fields: Vec<_> =
                     trailers.iter().map(|(name, value)| field(name, value, OWNED)).collect();
-                ng::nghttp2_submit_trailer(session, stream, every.as_ptr(), every.len());
+                ng::nghttp2_submit_trailer(session, stream, fields.as_ptr(), fields.len());
             }
         }
         written as ng::nghttp2_ssize

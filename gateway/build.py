@@ -1,0 +1,173 @@
+"""The wiring of a gateway's serving parts. The worker, the tests and the benchmarks call it.
+
+Recorder, Dispatcher, PredictPipeline and the ingress server are constructed here and nowhere else.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version as distribution_version
+
+from gateway.clock import Clock
+from gateway.ingress_choice import IngressChoice, check_built
+from gateway.internal_error_log import InternalErrorLog
+from gateway.methods.describe_model import DescribeModelService
+from gateway.methods.idempotency_keys import IdempotencyKeys
+from gateway.methods.open_inference_metadata import OpenInferenceService
+from gateway.methods.report_outcome import DurableJournal, ReportOutcomeService
+from gateway.models.routes import RouteTable
+from gateway.native_library import load_native_library
+from gateway.predict.dispatch import Dispatcher
+from gateway.predict.feature_lookup import OnlineStore
+from gateway.predict.pipeline import PredictPipeline
+from gateway.predict.prediction_ids import PredictionIdWriter
+from gateway.predict.single_call import SingleCallPath
+from gateway.settings import Settings
+from gateway.shadow.shadow_process import shadow_limits_of
+from gateway.shadow.shadows import Shadows
+from gateway.status import Refusal
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.outcome_windows import OutcomeWindows
+from gateway.telemetry.recorder import JournalWriter, Recorder
+from gateway.telemetry.windows import Windows
+from gateway.transport.grpcio.server import GrpcioServer
+from gateway.transport.native.server import NativeServer
+from gateway.transport.server import IngressServer, OnRefused, UnaryMethod
+from gateway.worker_identity import WorkerIdentity
+from protos import window_pb2
+
+OnGuard = Callable[[window_pb2.HardGuard], None]
+"""Called with each hard guard, which must be sent to the controller at once."""
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What the serving parts of a worker need from outside."""
+
+    settings: Settings
+    identity: WorkerIdentity
+    clock: Clock
+    error_log: InternalErrorLog
+    store: OnlineStore | None
+    """None if the gateway has no online store."""
+    served_journal: JournalWriter
+    outcome_journal: DurableJournal
+    idempotency_keys: IdempotencyKeys
+    on_guard: OnGuard
+    is_serving: Callable[[], bool]
+    """Whether the worker accepts calls, for the Open Inference Protocol's ServerReady."""
+
+
+@dataclass(slots=True)
+class ServingParts:
+    """The parts that answer calls, and those that count and keep what happened."""
+
+    metrics: Metrics
+    route_table: RouteTable
+    windows: Windows
+    outcome_windows: OutcomeWindows
+    shadows: Shadows
+    recorder: Recorder
+    server: IngressServer
+    pipeline: PredictPipeline
+
+
+def build_serving_parts(
+    around: Surroundings,
+    *,
+    server: IngressServer | None = None,
+    shadow_type: type[Shadows] = Shadows,
+    single_calls: bool = True,
+    fault_free_path: bool = True,
+) -> ServingParts:
+    """Build the serving parts of one worker. Nothing listens or runs yet.
+
+    server           a server to use instead of the one that settings.ingress names.
+    shadow_type      a subclass of Shadows, for benchmarks without shadow processes.
+    single_calls     False sends single calls through batches, too.
+    fault_free_path  False sends batches without a fault through the reference path, too.
+
+    Raises SettingsError if settings.ingress is native and the library is not built.
+    """
+    settings, clock, error_log = around.settings, around.clock, around.error_log
+    metrics, route_table = Metrics(), RouteTable()
+    windows, outcome_windows = Windows(), OutcomeWindows()
+    # After the replies: shadows, then the recorder that feeds them.
+    shadows = shadow_type(
+        windows,
+        clock,
+        settings.shadow_rows_waiting_max,
+        shadow_limits_of(settings),
+        around.on_guard,
+        metrics,
+    )
+    recorder = Recorder(windows, metrics, shadows, around.served_journal, clock, around.on_guard)
+
+    def on_refused(model: str, refusal: Refusal, calls: int) -> None:
+        routes = route_table.get(model) if model else None
+        recorder.record_refusals(routes, model, refusal, calls, reason="ingress")
+
+    # Before the replies: the server, and the pipeline between server and recorder.
+    if server is None:
+        methods = _unary_methods(around, route_table, metrics, outcome_windows)
+        server = create_server(settings, clock, error_log, on_refused, methods)
+    id_writer = PredictionIdWriter(around.identity)
+    dispatcher = Dispatcher(
+        server, id_writer, recorder, clock, error_log, fault_free_path=fault_free_path
+    )
+    path = SingleCallPath(route_table, around.store, id_writer, recorder, clock, settings)
+    pipeline = PredictPipeline(
+        server,
+        route_table,
+        around.store,
+        dispatcher,
+        path if single_calls else None,
+        recorder,
+        clock,
+        settings,
+        error_log,
+    )
+    return ServingParts(
+        metrics, route_table, windows, outcome_windows, shadows, recorder, server, pipeline
+    )
+
+
+def create_server(
+    settings: Settings,
+    clock: Clock,
+    error_log: InternalErrorLog,
+    on_refused: OnRefused,
+    methods: Mapping[str, UnaryMethod],
+) -> IngressServer:
+    """Create the server that settings.ingress names. SettingsError if it is not built.
+
+    methods  method path to handler, of every method that scores nothing.
+    """
+    library = None if settings.ingress == IngressChoice.GRPCIO else load_native_library()
+    check_built(settings.ingress, available=library is not None)
+    if library is not None:
+        return NativeServer(library, settings, clock, error_log, on_refused, methods)
+    return GrpcioServer(settings, clock, error_log, on_refused, methods)
+
+
+def _unary_methods(
+    around: Surroundings,
+    route_table: RouteTable,
+    metrics: Metrics,
+    outcome_windows: OutcomeWindows,
+) -> dict[str, UnaryMethod]:
+    """Return every method that scores nothing, by its path."""
+    report_outcome = ReportOutcomeService(
+        route_table,
+        around.outcome_journal,
+        around.idempotency_keys,
+        around.clock,
+        lambda: around.identity.prediction_id_key,
+        metrics.count_outcome,
+        around.settings.outcome_late_days,
+        outcome_windows.record_outcome,
+    )
+    open_inference = OpenInferenceService(
+        route_table, around.is_serving, distribution_version("turnout")
+    )
+    services = (DescribeModelService(route_table), report_outcome, open_inference)
+    return {path: method for service in services for path, method in service.methods().items()}

@@ -1,0 +1,106 @@
+"""Shadow copies: rows of answered calls, with production's scores, for one shadow to score."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.batch import Batch, BatchSlice
+from gateway.columns import row_counts
+from gateway.key_column import KeyColumn
+from gateway.models.executor import Scored
+from gateway.models.routes import LoadedVersion, Participant, Routes
+from registry.types import ALL_BP, SHADOW_DOMAIN
+
+
+@dataclass(slots=True)
+class ShadowCopies:
+    """C calls with R rows, copied for one shadow after their replies were sent."""
+
+    routes: Routes
+    version: LoadedVersion
+    matrix: NDArray[np.float32]
+    """(R, F) the shadow's own inputs."""
+    row_offsets: NDArray[np.uint32]
+    """(C + 1,) where the rows of each call begin."""
+    key_hash: NDArray[np.uint64]
+    """(C,) evidence keys."""
+    production_scores: NDArray[np.float32]
+    """(R,) production's first output, always finite."""
+    flags: NDArray[np.uint32]
+    """(R,) turnout.v1.RowFlag bits."""
+
+    @staticmethod
+    def concatenated(offered: "Sequence[ShadowCopies]") -> "ShadowCopies":
+        """Return several copies for one shadow at one revision as one."""
+        if len(offered) == 1:
+            return offered[0]
+        counts = np.concatenate([row_counts(copies.row_offsets) for copies in offered])
+        return ShadowCopies(
+            routes=offered[0].routes,
+            version=offered[0].version,
+            matrix=np.concatenate([copies.matrix for copies in offered]),
+            row_offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.uint32),
+            key_hash=np.concatenate([copies.key_hash for copies in offered]),
+            production_scores=np.concatenate([copies.production_scores for copies in offered]),
+            flags=np.concatenate([copies.flags for copies in offered]),
+        )
+
+
+class CopySink(Protocol):
+    """What takes shadow copies: gateway.shadow.shadows.Shadows, or a fake of it in tests."""
+
+    def offer(self, copies: ShadowCopies) -> None:
+        """Take *copies*, or drop them and count the drop. Never blocks."""
+        ...
+
+    def send_pending(self) -> None:
+        """Send what was offered so far to the shadows' processes."""
+        ...
+
+
+def copies_of_slice(
+    batch: Batch, batch_slice: BatchSlice, scored: Scored
+) -> Iterator[ShadowCopies]:
+    """Yield what each shadow copies of the calls that production scored without a fault.
+
+    scored  production's result for *batch_slice*.
+    """
+    for participant, sample_bp in batch.routes.shadows:
+        answered = np.flatnonzero(scored.answered)
+        keys = batch.assignment.keys.select(batch_slice.call_index_array()[answered])
+        sampled = answered[sample_keys(keys, batch.routes, participant, sample_bp)]
+        if not len(sampled):
+            continue
+        within = BatchSlice.from_calls(sampled, batch_slice.row_offsets)
+        rows = within.row_indexes
+        if not isinstance(batch_slice.row_indexes, slice):
+            rows = batch_slice.row_indexes[rows]
+        yield ShadowCopies(
+            routes=batch.routes,
+            version=participant.version,
+            matrix=participant.matrix(batch.features.matrix)[rows],
+            row_offsets=within.row_offsets,
+            key_hash=batch.assignment.key_hash[batch_slice.call_index_array()[sampled]],
+            production_scores=scored.scores[within.row_indexes, 0],
+            flags=batch.features.flags[rows],
+        )
+
+
+def sample_keys(
+    keys: KeyColumn, routes: Routes, participant: Participant, sample_bp: int
+) -> NDArray[np.intp]:
+    """Return the indexes of the keys that a shadow copies.
+
+    The sample is drawn by key, so either all calls of a key are copied or none.
+    """
+    if sample_bp >= ALL_BP:
+        return np.arange(len(keys))
+    return np.flatnonzero(keys.hashes(sample_prefix(routes, participant)) % ALL_BP < sample_bp)
+
+
+def sample_prefix(routes: Routes, participant: Participant) -> bytes:
+    """Return the bytes that are hashed in front of each key to draw a shadow's sample."""
+    return routes.deployment.split_salt + SHADOW_DOMAIN + participant.version.id

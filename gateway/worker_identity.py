@@ -1,0 +1,15 @@
+"""The identity of a worker, as prediction ids, windows and the registry name it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class WorkerIdentity:
+    """One worker of one gateway. The slot is known once the worker serves."""
+
+    gateway: str
+    slot: int
+    boot_id: int
+    """Drawn at each start, so that the successor in a slot can be told apart."""
+    prediction_id_key: bytes
+    """32 bytes that the registry gives to every gateway."""

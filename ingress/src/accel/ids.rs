@@ -1,0 +1,236 @@
+//! Prediction ids and key hashes for all calls of a batch.
+//!
+//! The bytes are those of journal/prediction_id.py and registry/types.py, which make one at a time.
+//! tests/gateway/test_batch_keys.py compares both with each other and with tests/vectors.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::sys::vectors::{self, Vectorized};
+
+/// Bytes of a prediction id before its MAC.
+pub const BODY_BYTES: usize = 56;
+/// Bytes of a prediction id.
+pub const ID_BYTES: usize = 64;
+/// Offsets of the fields that differ from call to call.
+const SEQUENCE_AT: usize = 4;
+const KEY_HASH_AT: usize = 40;
+const ROLE_AT: usize = 1;
+const HOLDOUT_BIT: u8 = 0x80;
+
+/// The prediction ids of a batch's calls, one after the other, made with the widest vectors that this
+/// processor has.
+///
+/// `body` is an id without its MAC, with the fields that all calls share. `first` is the sequence of
+/// the first call. `key_hashes` has the evidence key of each call. `held_out` has a byte for each call,
+/// not 0 if the call is in the holdout, or it is empty if no call is.
+pub fn prediction_ids(
+    key: &[u8; 32],
+    body: &[u8; BODY_BYTES],
+    first: u32,
+    key_hashes: &[u64],
+    held_out: &[u8],
+) -> Vec<u8> {
+    vectors::run(PredictionIds {
+        key,
+        body,
+        first,
+        key_hashes,
+        held_out,
+    })
+}
+
+/// The arguments of `prediction_ids`.
+struct PredictionIds<'a> {
+    key: &'a [u8; 32],
+    body: &'a [u8; BODY_BYTES],
+    first: u32,
+    key_hashes: &'a [u64],
+    held_out: &'a [u8],
+}
+
+impl Vectorized for PredictionIds<'_> {
+    type Output = Vec<u8>;
+
+    fn run_portable(self) -> Vec<u8> {
+        prediction_ids_by::<4>(self.key, self.body, self.first, self.key_hashes, self.held_out)
+    }
+
+    #[inline(always)]
+    fn run_avx2(self) -> Vec<u8> {
+        prediction_ids_by::<8>(self.key, self.body, self.first, self.key_hashes, self.held_out)
+    }
+}
+
+/// `prediction_ids`, with the MACs of LANES ids computed together: as many as fit a vector.
+#[inline(always)]
+fn prediction_ids_by<const LANES: usize>(
+    key: &[u8; 32],
+    body: &[u8; BODY_BYTES],
+    first: u32,
+    key_hashes: &[u64],
+    held_out: &[u8],
+) -> Vec<u8> {
+    let keyed = KeyedBlake2s::new(key);
+    // Write the bodies.
+    let mut ids = vec![0; key_hashes.len() * ID_BYTES];
+    for (index, (id, key_hash)) in ids.chunks_exact_mut(ID_BYTES).zip(key_hashes).enumerate() {
+        id[..BODY_BYTES].copy_from_slice(body);
+        if held_out.get(index).is_some_and(|out| *out != 0) {
+            id[ROLE_AT] |= HOLDOUT_BIT;
+        }
+        let sequence = first.wrapping_add(index as u32);
+        id[SEQUENCE_AT..SEQUENCE_AT + 4].copy_from_slice(&sequence.to_le_bytes());
+        id[KEY_HASH_AT..KEY_HASH_AT + 8].copy_from_slice(&key_hash.to_le_bytes());
+    }
+    // Append the MACs, LANES at a time and the rest one by one.
+    let mut groups = ids.chunks_exact_mut(ID_BYTES * LANES);
+    for ids in &mut groups {
+        keyed.seal::<LANES>(ids);
+    }
+    for id in groups.into_remainder().chunks_exact_mut(ID_BYTES) {
+        keyed.seal::<1>(id);
+    }
+    ids
+}
+
+/// xxh3_64 of `prefix` followed by each item. Item i is buffer[starts[i]..ends[i]].
+///
+/// None if an item does not lie in the buffer.
+pub fn hashes(prefix: &[u8], buffer: &[u8], starts: &[u32], ends: &[u32]) -> Option<Vec<u64>> {
+    if starts.len() != ends.len() {
+        return None;
+    }
+    let mut joined = Vec::with_capacity(prefix.len() + 160);
+    let mut hash = |(start, end): (&u32, &u32)| {
+        let item = buffer.get(*start as usize..*end as usize)?;
+        joined.clear();
+        joined.extend_from_slice(prefix);
+        joined.extend_from_slice(item);
+        Some(xxh3_64(&joined))
+    };
+    starts.iter().zip(ends).map(&mut hash).collect()
+}
+
+/// BLAKE2s (RFC 7693) with a key of 32 bytes and a digest of 8 bytes. This is the state after the
+/// block with the key.
+pub struct KeyedBlake2s([u32; 8]);
+
+const IV: [u32; 8] = [
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
+    0x5be0_cd19,
+];
+const SIGMA: [[usize; 16]; 10] = [
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+    [14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3],
+    [11, 8, 12, 0, 5, 2, 15, 13, 10, 14, 3, 6, 7, 1, 9, 4],
+    [7, 9, 3, 1, 13, 12, 11, 14, 2, 6, 5, 10, 4, 0, 15, 8],
+    [9, 0, 5, 7, 2, 4, 10, 15, 14, 1, 11, 12, 6, 8, 3, 13],
+    [2, 12, 6, 10, 0, 11, 8, 3, 4, 13, 7, 5, 15, 14, 1, 9],
+    [12, 5, 1, 15, 14, 13, 4, 10, 0, 7, 6, 3, 9, 2, 8, 11],
+    [13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10],
+    [6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5],
+    [10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0],
+];
+const BLOCK_BYTES: usize = 64;
+const MAC_BYTES: usize = 8;
+
+/// One word of N blocks, with a lane for each block.
+type Word<const N: usize> = [u32; N];
+
+impl KeyedBlake2s {
+    /// Compress the block with the key.
+    pub fn new(key: &[u8; 32]) -> KeyedBlake2s {
+        let mut state = IV.map(|word| [word]);
+        state[0][0] ^= 0x0101_0000 | (key.len() as u32) << 8 | MAC_BYTES as u32;
+        let mut words = [[0]; 16];
+        fill(&mut words, 0, key);
+        compress(&mut state, &words, BLOCK_BYTES as u32, false);
+        KeyedBlake2s(state.map(|word| word[0]))
+    }
+
+    /// Write the MACs of N ids behind their bodies.
+    #[inline(always)]
+    pub fn seal<const N: usize>(&self, ids: &mut [u8]) {
+        let mut words = [[0; N]; 16];
+        for (lane, id) in ids.chunks_exact(ID_BYTES).enumerate() {
+            fill(&mut words, lane, &id[..BODY_BYTES]);
+        }
+        let mut state = self.0.map(|word| [word; N]);
+        compress(&mut state, &words, (BLOCK_BYTES + BODY_BYTES) as u32, true);
+        for (lane, id) in ids.chunks_exact_mut(ID_BYTES).enumerate() {
+            id[BODY_BYTES..BODY_BYTES + 4].copy_from_slice(&state[0][lane].to_le_bytes());
+            id[BODY_BYTES + 4..].copy_from_slice(&state[1][lane].to_le_bytes());
+        }
+    }
+}
+
+/// Put bytes into one lane of a block's words.
+#[inline(always)]
+fn fill<const N: usize>(words: &mut [Word<N>; 16], lane: usize, bytes: &[u8]) {
+    for (word, four) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+        word[lane] = u32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+    }
+}
+
+#[inline(always)]
+fn wrapping_sum<const N: usize>(a: Word<N>, b: Word<N>) -> Word<N> {
+    std::array::from_fn(|lane| a[lane].wrapping_add(b[lane]))
+}
+
+#[inline(always)]
+fn xor_rotated<const N: usize>(a: Word<N>, b: Word<N>, bits: u32) -> Word<N> {
+    std::array::from_fn(|lane| (a[lane] ^ b[lane]).rotate_right(bits))
+}
+
+/// RFC 7693, 3.1: the mixing function G.
+#[inline(always)]
+fn mix<const N: usize>(v: &mut [Word<N>; 16], at: [usize; 4], x: Word<N>, y: Word<N>) {
+    let [a, b, c, d] = at;
+    v[a] = wrapping_sum(wrapping_sum(v[a], v[b]), x);
+    v[d] = xor_rotated(v[d], v[a], 16);
+    v[c] = wrapping_sum(v[c], v[d]);
+    v[b] = xor_rotated(v[b], v[c], 12);
+    v[a] = wrapping_sum(wrapping_sum(v[a], v[b]), y);
+    v[d] = xor_rotated(v[d], v[a], 8);
+    v[c] = wrapping_sum(v[c], v[d]);
+    v[b] = xor_rotated(v[b], v[c], 7);
+}
+
+/// RFC 7693, 3.2: the compression function F, on N states that have all seen `count` bytes.
+#[inline(always)]
+fn compress<const N: usize>(
+    state: &mut [Word<N>; 8],
+    words: &[Word<N>; 16],
+    count: u32,
+    last: bool,
+) {
+    let mut v = [[0; N]; 16];
+    v[..8].copy_from_slice(state);
+    for (index, word) in IV.iter().enumerate() {
+        v[8 + index] = [*word; N];
+    }
+    v[12] = [IV[4] ^ count; N];
+    if last {
+        v[14] = [!IV[6]; N];
+    }
+    for order in &SIGMA {
+        let word = |index: usize| words[order[index] & 15];
+        mix(&mut v, [0, 4, 8, 12], word(0), word(1));
+        mix(&mut v, [1, 5, 9, 13], word(2), word(3));
+        mix(&mut v, [2, 6, 10, 14], word(4), word(5));
+        mix(&mut v, [3, 7, 11, 15], word(6), word(7));
+        mix(&mut v, [0, 5, 10, 15], word(8), word(9));
+        mix(&mut v, [1, 6, 11, 12], word(10), word(11));
+        mix(&mut v, [2, 7, 8, 13], word(12), word(13));
+        mix(&mut v, [3, 4, 9, 14], word(14), word(15));
+    }
+    for (index, word) in state.iter_mut().enumerate() {
+        *word = xor_rotated(*word, xor_rotated(v[index], v[index + 8], 0), 0);
+    }
+}

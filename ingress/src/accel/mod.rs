@@ -1,0 +1,8 @@
+//! Work on whole batches that Python would do more slowly. The front door does not use it.
+
+pub mod ids;
+pub mod observations;
+pub mod onnx_trees;
+pub mod rows;
+pub mod split;
+pub mod trees;

@@ -1,0 +1,345 @@
+//! Admitted calls that wait for a batch, and the columns that a batch consists of. The order is that
+//! of gateway/transport/call_queue.py.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::calls::admission::Admission;
+use crate::calls::refusal::Refusal;
+use crate::calls::shape::{Call, ModelShape};
+
+/// By criticality, the rank in which calls are taken: CRITICAL, then DEFAULT and unknown, then
+/// SHEDDABLE.
+const RANK_OF_CRITICALITY: [usize; 4] = [1, 0, 1, 2];
+const RANK_LAST: usize = 2;
+/// Once the oldest call of a queue has waited longer than this, the newest is taken first: the oldest
+/// calls will miss their deadlines anyway.
+const NEWEST_FIRST_NS: i64 = 100_000_000;
+
+/// A place for one call that is inside: admitted and not yet answered.
+///
+/// A handle is the slot's index with its generation above it, so that a handle of an earlier call in
+/// the same slot is recognised.
+struct Slot {
+    generation: u32,
+    rows: u32,
+    occupied: bool,
+    /// The call, until it is taken or released.
+    waiting: Option<WaitingCall>,
+}
+
+struct WaitingCall {
+    call: Call,
+    arrived_ns: i64,
+    deadline_ns: i64,
+    /// The position among all calls that were ever admitted.
+    sequence: u64,
+}
+
+/// The waiting calls of one rank and one model shape, as handles. A handle stays in its queue when its
+/// call is released, and is skipped later.
+struct Queue {
+    shape: Arc<ModelShape>,
+    rank: usize,
+    handles: VecDeque<u64>,
+}
+
+/// Queues by criticality and model, behind an admission rule.
+///
+/// A call's rows are inside from `admit` to `release`, and waiting until `take`. A call that is
+/// released while it waits will not be taken.
+pub struct CallQueue {
+    /// The rule that admits calls.
+    pub admission: Admission,
+    slots: Vec<Slot>,
+    free_slots: Vec<u32>,
+    queues: Vec<Queue>,
+    last_sequence: u64,
+    rows_inside: u64,
+    rows_waiting: u64,
+}
+
+/// The columns of one batch: gateway.columns.Calls. C calls with R rows of one model.
+pub struct CallColumns {
+    /// The calls' model.
+    pub shape: Arc<ModelShape>,
+    /// (C,) by which the calls are answered.
+    pub handles: Vec<u64>,
+    /// (C,) monotonic.
+    pub arrived_ns: Vec<i64>,
+    /// (C,) monotonic.
+    pub deadline_ns: Vec<i64>,
+    /// (C,) turnout.v1.Criticality.
+    pub criticality: Vec<u8>,
+    /// (C + 1,) the first row of each call.
+    pub row_offsets: Vec<u32>,
+    /// UTF-8, and (C + 1,) offsets into it.
+    pub sticky: (Vec<u8>, Vec<u32>),
+    /// UTF-8, and (C + 1,) offsets into it.
+    pub request_ids: (Vec<u8>, Vec<u32>),
+    /// (index of the call, version) of each call that is pinned.
+    pub pins: Vec<(usize, String)>,
+    /// UTF-8, and (R x E + 1,) offsets into it.
+    pub entity_ids: (Vec<u8>, Vec<u32>),
+    /// (R, W) little-endian float32.
+    pub inputs: Vec<u8>,
+}
+
+impl CallQueue {
+    /// An empty queue.
+    pub fn new(admission: Admission) -> CallQueue {
+        CallQueue {
+            admission,
+            slots: Vec::new(),
+            free_slots: Vec::new(),
+            queues: Vec::new(),
+            last_sequence: 0,
+            rows_inside: 0,
+            rows_waiting: 0,
+        }
+    }
+
+    /// Rows admitted and not yet answered.
+    pub fn rows_inside(&self) -> u64 {
+        self.rows_inside
+    }
+
+    /// Calls admitted and not yet answered.
+    pub fn calls_inside(&self) -> u64 {
+        (self.slots.len() - self.free_slots.len()) as u64
+    }
+
+    /// Rows admitted and not yet taken.
+    pub fn rows_waiting(&self) -> u64 {
+        self.rows_waiting
+    }
+
+    /// Admit a call and return its handle, or the refusal.
+    pub fn admit(&mut self, call: Call, arrived_ns: i64, deadline_ns: i64) -> Result<u64, Refusal> {
+        // Ask the admission rule.
+        let rows = call.rows;
+        let refusal = self.admission.refusal(
+            u64::from(rows),
+            call.criticality,
+            self.rows_inside,
+            self.rows_inside - self.rows_waiting,
+            deadline_ns - arrived_ns,
+        );
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+        // Put the call into a slot.
+        let (rank, shape) =
+            (RANK_OF_CRITICALITY[call.criticality as usize & 3], Arc::clone(&call.shape));
+        self.last_sequence += 1;
+        let waiting = WaitingCall {
+            call,
+            arrived_ns,
+            deadline_ns,
+            sequence: self.last_sequence,
+        };
+        let handle = self.occupy_slot(rows, waiting);
+        // Put the handle into the queue of its rank and shape.
+        let same = |queue: &&mut Queue| queue.rank == rank && Arc::ptr_eq(&queue.shape, &shape);
+        match self.queues.iter_mut().find(same) {
+            Some(queue) => queue.handles.push_back(handle),
+            None => self.queues.push(Queue {
+                shape,
+                rank,
+                handles: VecDeque::from([handle]),
+            }),
+        }
+        self.rows_inside += u64::from(rows);
+        self.rows_waiting += u64::from(rows);
+        Ok(handle)
+    }
+
+    fn occupy_slot(&mut self, rows: u32, waiting: WaitingCall) -> u64 {
+        let index = self.free_slots.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                generation: 0,
+                rows: 0,
+                occupied: false,
+                waiting: None,
+            });
+            self.slots.len() as u32 - 1
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.generation = slot.generation.wrapping_add(1).max(1);
+        slot.rows = rows;
+        slot.occupied = true;
+        slot.waiting = Some(waiting);
+        u64::from(slot.generation) << 32 | u64::from(index)
+    }
+
+    /// Release a call, whether it was answered or not. False: it was released before.
+    pub fn release(&mut self, handle: u64) -> bool {
+        let (index, generation) = (handle as u32, (handle >> 32) as u32);
+        let Some(slot) = self.slots.get_mut(index as usize) else {
+            return false;
+        };
+        if !slot.occupied || slot.generation != generation {
+            return false;
+        }
+        slot.occupied = false;
+        self.rows_inside -= u64::from(slot.rows);
+        if slot.waiting.take().is_some() {
+            self.rows_waiting -= u64::from(slot.rows);
+        }
+        self.free_slots.push(index);
+        true
+    }
+
+    /// The call with this handle, if it still waits.
+    fn waiting(&self, handle: u64) -> Option<&WaitingCall> {
+        let slot = &self.slots[handle as u32 as usize];
+        if slot.generation == (handle >> 32) as u32 {
+            slot.waiting.as_ref()
+        } else {
+            None
+        }
+    }
+
+    /// Take a batch of up to `rows_max` rows, and at least one call. None: no call waits.
+    ///
+    /// The model is that of the oldest call of the first rank. Calls of further ranks of the same
+    /// model follow while there is room.
+    pub fn take(&mut self, rows_max: usize, now_ns: i64) -> Option<CallColumns> {
+        // Take from the model's queues, rank by rank.
+        let first = self.first_queue()?;
+        let (first_rank, shape) = (self.queues[first].rank, Arc::clone(&self.queues[first].shape));
+        let (mut taken, mut rows) = (Vec::new(), 0);
+        for rank in first_rank..=RANK_LAST {
+            let same = |queue: &Queue| queue.rank == rank && Arc::ptr_eq(&queue.shape, &shape);
+            if let Some(index) = self.queues.iter().position(same) {
+                let mut handles = std::mem::take(&mut self.queues[index].handles);
+                rows = self.take_from(&mut handles, &mut taken, rows, rows_max, now_ns);
+                self.queues[index].handles = handles;
+            }
+        }
+        // Tell the service rate whether it is measured under load.
+        if self.rows_waiting > 0 {
+            self.admission.rate.waiting(now_ns);
+        } else {
+            self.admission.rate.drained();
+        }
+        // Lay the calls out in the order in which they were admitted.
+        if taken.windows(2).any(|pair| pair[0].1.sequence > pair[1].1.sequence) {
+            taken.sort_unstable_by_key(|(_, waiting)| waiting.sequence);
+        }
+        Some(columns(shape, &taken, rows))
+    }
+
+    /// Move calls of one queue to `taken`, up to `rows_max` rows in all. Returns the rows in `taken`.
+    fn take_from(
+        &mut self,
+        handles: &mut VecDeque<u64>,
+        taken: &mut Vec<(u64, WaitingCall)>,
+        mut rows: usize,
+        rows_max: usize,
+        now_ns: i64,
+    ) -> usize {
+        let oldest = handles.iter().find_map(|handle| self.waiting(*handle));
+        let newest_first =
+            oldest.is_some_and(|waiting| now_ns - waiting.arrived_ns > NEWEST_FIRST_NS);
+        while let Some(&handle) = if newest_first { handles.back() } else { handles.front() } {
+            // Stop before a call that does not fit, unless it is the first.
+            let call_rows = self.waiting(handle).map(|waiting| waiting.call.rows as usize);
+            if call_rows.is_some_and(|count| !taken.is_empty() && rows + count > rows_max) {
+                break;
+            }
+            if newest_first {
+                handles.pop_back();
+            } else {
+                handles.pop_front();
+            }
+            // A call that was released meanwhile is skipped.
+            if let Some(count) = call_rows {
+                if let Some(waiting) = self.slots[handle as u32 as usize].waiting.take() {
+                    taken.push((handle, waiting));
+                    self.rows_waiting -= count as u64;
+                    rows += count;
+                }
+            }
+        }
+        rows
+    }
+
+    /// The index of the queue to take from: the first rank, and in it the call that arrived first.
+    fn first_queue(&mut self) -> Option<usize> {
+        let mut first: Option<(usize, i64, usize)> = None;
+        for index in 0..self.queues.len() {
+            // Drop handles of released calls from the front.
+            while let Some(&head) = self.queues[index].handles.front() {
+                if let Some(waiting) = self.waiting(head) {
+                    let (rank, arrived_ns) = (self.queues[index].rank, waiting.arrived_ns);
+                    if first.is_none_or(|(best_rank, best_ns, _)| {
+                        (rank, arrived_ns) < (best_rank, best_ns)
+                    }) {
+                        first = Some((rank, arrived_ns, index));
+                    }
+                    break;
+                }
+                self.queues[index].handles.pop_front();
+            }
+        }
+        first.map(|(_, _, index)| index)
+    }
+
+    /// Remove the queues in which no call waits, so that queues of replaced shapes do not stay.
+    pub fn remove_empty_queues(&mut self) {
+        self.queues.retain(|queue| !queue.handles.is_empty());
+    }
+}
+
+/// Lay calls out as columns. Every column is allocated once.
+fn columns(shape: Arc<ModelShape>, taken: &[(u64, WaitingCall)], rows: usize) -> CallColumns {
+    let calls = taken.len();
+    let offsets = |count: usize| {
+        let mut offsets = Vec::with_capacity(count + 1);
+        offsets.push(0);
+        offsets
+    };
+    // Allocate the columns. A block has inputs and ids, so ids have at most the rest of it.
+    let bytes: usize = taken.iter().map(|(_, waiting)| waiting.call.block.len()).sum();
+    let input_bytes = rows * shape.width() * 4;
+    let mut columns = CallColumns {
+        handles: Vec::with_capacity(calls),
+        arrived_ns: Vec::with_capacity(calls),
+        deadline_ns: Vec::with_capacity(calls),
+        criticality: Vec::with_capacity(calls),
+        row_offsets: offsets(calls),
+        sticky: (Vec::new(), offsets(calls)),
+        request_ids: (Vec::new(), offsets(calls)),
+        pins: Vec::new(),
+        entity_ids: (Vec::with_capacity(bytes - input_bytes), offsets(rows * shape.entities)),
+        inputs: Vec::with_capacity(input_bytes),
+        shape,
+    };
+    // Append the calls, one after the other.
+    let (mut row, mut id_end) = (0, 0_u32);
+    for (index, (handle, waiting)) in taken.iter().enumerate() {
+        let [inputs, id_lengths, ids, sticky, request_id, pin] = waiting.call.parts();
+        columns.handles.push(*handle);
+        columns.arrived_ns.push(waiting.arrived_ns);
+        columns.deadline_ns.push(waiting.deadline_ns);
+        columns.criticality.push(waiting.call.criticality);
+        row += waiting.call.rows;
+        columns.row_offsets.push(row);
+        let texts = [(&mut columns.sticky, sticky), (&mut columns.request_ids, request_id)];
+        for ((bytes, offsets), text) in texts {
+            bytes.extend_from_slice(text);
+            offsets.push(bytes.len() as u32);
+        }
+        if !pin.is_empty() {
+            columns.pins.push((index, String::from_utf8_lossy(pin).into_owned()));
+        }
+        for length in id_lengths {
+            id_end += u32::from(*length);
+            columns.entity_ids.1.push(id_end);
+        }
+        columns.entity_ids.0.extend_from_slice(ids);
+        columns.inputs.extend_from_slice(inputs);
+    }
+    columns
+}

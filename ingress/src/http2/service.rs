@@ -1,0 +1,105 @@
+//! What a connection needs from the server behind it, as a trait, so that HTTP/2 does not depend on
+//! the I/O thread.
+
+use crate::calls::refusal::Refusal;
+use crate::calls::shape::NameLimits;
+use crate::http2::stream::Method;
+use crate::sys::nghttp2::Fields;
+
+/// Bounds on connections, streams and messages. docs/limits.md gives the default of each.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Concurrent streams of one connection.
+    pub streams_max: u32,
+    /// Open connections.
+    pub connections_max: usize,
+    /// Bytes of one message.
+    pub message_bytes_max: usize,
+    /// Bytes of one call's headers, as HTTP/2 counts them.
+    pub metadata_bytes_max: usize,
+    /// Time from a call's headers to its message.
+    pub body_ns_max: i64,
+    /// A deadline further away than this is cut to it.
+    pub deadline_ns_max: i64,
+    /// Unanswered messages of one PredictStream.
+    pub stream_calls_max: usize,
+    /// Age at which a connection is closed gracefully.
+    pub age_ns_max: i64,
+    /// How long a connection may stay open after its GOAWAY.
+    pub grace_ns: i64,
+    /// Bounds on names and ids, for all models.
+    pub names: NameLimits,
+}
+
+/// One stream of one connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct StreamRef {
+    /// The connection's token, which is never used for another connection.
+    pub token: u64,
+    /// HTTP/2's stream identifier.
+    pub stream: i32,
+}
+
+/// What has to happen before a stream's timer expires.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum TimerKind {
+    /// The call's message has to arrive.
+    Message,
+    /// The call has to end.
+    Deadline,
+}
+
+/// A step of a raw call, which is a call that Python handles itself. The first field is its id.
+pub enum RawCallEvent {
+    /// The call began: id, path, metadata, monotonic deadline in ns or 0.
+    Opened(u64, String, Fields, i64),
+    /// One message arrived.
+    Message(u64, Vec<u8>),
+    /// The client closed its side of the stream.
+    Ended(u64),
+    /// The stream was closed, or its deadline passed.
+    Gone(u64),
+    /// All messages that were sent have left the stream's buffer.
+    Flushed(u64),
+}
+
+/// The server behind a connection.
+pub trait Service {
+    /// The bounds that the connection keeps.
+    fn limits(&self) -> &Limits;
+
+    /// Monotonic nanoseconds, read once for each turn of the I/O loop.
+    fn now_ns(&self) -> i64;
+
+    /// The method served at a path, if there is one.
+    fn method(&self, path: &[u8]) -> Option<Method>;
+
+    /// Decode one message and admit it to the call queue. Returns the call's handle. If the message
+    /// is refused, returns the reason and the request id, as far as it could be read.
+    fn admit(
+        &mut self,
+        method: Method,
+        message: &[u8],
+        stream: StreamRef,
+        arrived_ns: i64,
+        deadline_ns: Option<i64>,
+    ) -> Result<u64, (Refusal, String)>;
+
+    /// Release an admitted call whose stream is closed. A call that was answered is ignored.
+    fn release(&mut self, handle: u64);
+
+    /// Count a refusal. `model` is the name in the request, or empty.
+    fn count_refusal(&mut self, model: &str, refusal: &Refusal);
+
+    /// Check a stream at `at_ns`.
+    fn set_timer(&mut self, at_ns: i64, stream: StreamRef, kind: TimerKind);
+
+    /// Begin a raw call and return its id, which is never 0.
+    fn open_raw_call(&mut self, stream: StreamRef) -> u64;
+
+    /// Tell Python about a step of a raw call.
+    fn raw_call_event(&mut self, event: RawCallEvent);
+
+    /// End a raw call from the caller's side. Python hears `Gone` if the call was still open.
+    fn close_raw_call(&mut self, raw_call: u64);
+}

@@ -1,0 +1,157 @@
+//! Listening and connected sockets: TCP with SO_REUSEPORT, and Unix.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+
+use crate::http2::tls::{Tls, TlsSocket};
+use crate::sys::os::duplicate;
+
+/// Length of the kernel's queue of connections to be accepted.
+pub const BACKLOG: i32 = 1_024;
+
+/// A listening socket.
+pub enum Listener {
+    /// TCP, and TLS for its connections if that is configured.
+    Tcp(TcpListener, Option<Arc<Tls>>),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Bind a TCP port with SO_REUSEPORT, beside other processes. Port 0 takes a free one.
+    pub fn tcp(host: &str, port: u16, tls: Option<Arc<Tls>>) -> io::Result<Listener> {
+        let address: SocketAddr = (host, port)
+            .to_socket_addrs()?
+            .next()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host has no address"))?;
+        let socket =
+            RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Listener::Tcp(socket.into(), tls))
+    }
+
+    /// Listen at a bound TCP socket of another owner, who may accept from it as well. The descriptor
+    /// is duplicated.
+    pub fn from_fd(fd: RawFd, tls: Option<Arc<Tls>>) -> io::Result<Listener> {
+        let socket = RawSocket::from(duplicate(fd)?);
+        socket.set_nonblocking(true)?;
+        socket.listen(BACKLOG)?;
+        Ok(Listener::Tcp(socket.into(), tls))
+    }
+
+    /// Bind a Unix socket. If another process listens at the path, it keeps the connections that it
+    /// has and gets no new ones.
+    pub fn unix(path: &str) -> io::Result<Listener> {
+        let temporary = format!("{path}.{}", std::process::id());
+        let _ = std::fs::remove_file(&temporary);
+        let listener = UnixListener::bind(&temporary)?;
+        listener.set_nonblocking(true)?;
+        std::fs::rename(&temporary, path)?;
+        Ok(Listener::Unix(listener))
+    }
+
+    /// The TCP port. 0 for a Unix socket.
+    pub fn port(&self) -> u16 {
+        match self {
+            Listener::Tcp(listener, _) => listener.local_addr().map_or(0, |address| address.port()),
+            Listener::Unix(_) => 0,
+        }
+    }
+
+    /// Accept the next connection.
+    pub fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Listener::Tcp(listener, tls) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                stream.set_nodelay(true)?;
+                Ok(match tls {
+                    None => Socket::Tcp(stream),
+                    Some(tls) => Socket::Tls(Box::new(tls.accept(stream)?)),
+                })
+            }
+            Listener::Unix(listener) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok(Socket::Unix(stream))
+            }
+        }
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Listener::Tcp(listener, _) => listener.as_raw_fd(),
+            Listener::Unix(listener) => listener.as_raw_fd(),
+        }
+    }
+}
+
+/// The socket of one connection.
+pub enum Socket {
+    Tcp(TcpStream),
+    Tls(Box<TlsSocket>),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Shut down the sending side. The peer's bytes can still be read.
+    pub fn shutdown_write(&self) {
+        let _ = match self {
+            Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Socket::Tls(stream) => stream.socket.shutdown(Shutdown::Write),
+            Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
+        };
+    }
+
+    /// Whether TLS holds encrypted bytes that the kernel did not take yet.
+    pub fn has_unsent(&self) -> bool {
+        matches!(self, Socket::Tls(stream) if stream.has_unsent())
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.read(into),
+            Socket::Tls(stream) => stream.read(into),
+            Socket::Unix(stream) => stream.read(into),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.write(bytes),
+            Socket::Tls(stream) => stream.write(bytes),
+            Socket::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Socket::Tls(stream) => stream.flush(),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Socket::Tcp(stream) => stream.as_raw_fd(),
+            Socket::Tls(stream) => stream.socket.as_raw_fd(),
+            Socket::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+}

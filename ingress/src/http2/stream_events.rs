@@ -1,0 +1,416 @@
+//! What each HTTP/2 event means for the calls of a connection.
+
+use crate::calls::refusal::{code, Refusal};
+use crate::calls::reply::put_status;
+use crate::http2::grpc::{self, Encoding, PrefixedMessage};
+use crate::http2::service::{RawCallEvent, Service, StreamRef, TimerKind};
+use crate::http2::stream::{Method, Phase, Stream, StreamEnd};
+use crate::http2::streams::{SessionAction, Streams};
+use crate::sys::nghttp2::{error_code, frame_type, BodyState, Events, ACK};
+
+/// Characters of a refused message's request id that are sent back with its status.
+const REQUEST_ID_CHARS_MAX: usize = 128;
+/// Unsent bytes of one stream's replies. Above it, the stream's messages are not read.
+const UNSENT_MAX: usize = 64 * 1024;
+/// HTTP/2 counts every header field as this many bytes more than its name and value.
+const FIELD_OVERHEAD: usize = 32;
+
+/// Receives nghttp2's callbacks for one connection and turns them into calls of a service.
+///
+/// Unary calls: the first complete message is admitted, and everything after it is discarded.
+/// Client-streaming calls: messages are admitted while the stream may have another call inside, and
+/// the flow-control window is returned only as they are taken, so that a fast client has to wait.
+/// Callbacks never touch the session. They note a `SessionAction` instead.
+pub struct StreamEvents<'a, S: Service> {
+    /// The connection's streams.
+    pub streams: &'a mut Streams,
+    /// The server that admits calls.
+    pub server: &'a mut S,
+}
+
+impl<S: Service> StreamEvents<'_, S> {
+    fn stream_ref(&self, id: i32) -> StreamRef {
+        StreamRef {
+            token: self.streams.token,
+            stream: id,
+        }
+    }
+
+    /// End a stream with a refusal that concerns no model, and count it.
+    fn refuse(&mut self, id: i32, refusal: &Refusal) {
+        self.server.count_refusal("", refusal);
+        self.streams.refuse(id, refusal);
+    }
+
+    /// Handle one complete message. `flag` is the first byte of its gRPC prefix.
+    fn message(&mut self, id: i32, flag: u8, message: &[u8]) {
+        let stream_ref = self.stream_ref(id);
+        let Some(stream) = self.streams.open.get_mut(&id) else {
+            return;
+        };
+        let Some(method) = stream.method else {
+            return;
+        };
+        let streaming = method.is_client_streaming();
+        if !streaming {
+            stream.phase = Phase::InputDone;
+        }
+        // A stream's message arrives now; a unary call arrived with its headers.
+        let deadline_ns = stream.deadline_ns;
+        let arrived_ns = if streaming { self.server.now_ns() } else { stream.arrived_ns };
+        // Decompress.
+        let decompressed;
+        let message = if flag == 0 {
+            message
+        } else {
+            let bytes_max = self.server.limits().message_bytes_max;
+            match grpc::decompress(flag, message, stream.headers.encoding, bytes_max) {
+                Ok(plain) => {
+                    decompressed = plain;
+                    &decompressed
+                }
+                Err(refusal) => return self.refuse(id, &refusal),
+            }
+        };
+        // Pass a raw call's message to Python.
+        if matches!(method, Method::RawUnary | Method::RawStream) {
+            stream.messages_wanted = stream.messages_wanted.saturating_sub(1);
+            let raw_call = stream.raw_call;
+            self.server.raw_call_event(RawCallEvent::Message(raw_call, message.to_vec()));
+            return;
+        }
+        // Decode and admit the call. A PredictStream goes on after a refused message.
+        match self.server.admit(method, message, stream_ref, arrived_ns, deadline_ns) {
+            Ok(handle) if streaming => stream.handles.push(handle),
+            Ok(handle) => stream.handle = handle,
+            Err((refusal, request_id)) if streaming => {
+                let echoed: String = request_id.chars().take(REQUEST_ID_CHARS_MAX).collect();
+                let write = |out: &mut Vec<u8>| put_status(out, echoed.as_bytes(), &refusal);
+                self.streams.send_message(id, write);
+            }
+            Err((refusal, _)) => self.streams.refuse(id, &refusal),
+        }
+    }
+
+    /// Take messages out of a client-streaming call's buffer while the stream may have more inside.
+    pub fn take_messages(&mut self, id: i32) {
+        loop {
+            let Some(stream) = self.streams.open.get_mut(&id) else {
+                return;
+            };
+            if stream.phase != Phase::Open {
+                return;
+            }
+            // Stop while the handler asks for nothing, or too much is unanswered or unsent.
+            let has_room = match stream.method {
+                Some(Method::RawStream) => stream.messages_wanted > 0,
+                _ => {
+                    !self.streams.going_away
+                        && stream.handles.len() < self.server.limits().stream_calls_max
+                        && stream.unsent() < UNSENT_MAX
+                }
+            };
+            if !has_room {
+                return;
+            }
+            // Handle the next message. The buffer is taken out meanwhile: `message` borrows from it.
+            let incoming = std::mem::take(&mut stream.incoming);
+            let mut taken = 0;
+            let mut refusal = None;
+            let bytes_max = self.server.limits().message_bytes_max;
+            match grpc::read_prefixed(&incoming, bytes_max) {
+                PrefixedMessage::Complete(flag, message, end) => {
+                    self.message(id, flag, message);
+                    taken = end;
+                }
+                PrefixedMessage::TooLong(length) => {
+                    refusal = Some(grpc::too_long(length, bytes_max));
+                }
+                PrefixedMessage::Partial => {}
+            }
+            if let Some(refusal) = refusal {
+                return self.refuse(id, &refusal);
+            }
+            // Put the rest of the buffer back, unless the message ended the call.
+            let Some(stream) = self.streams.open.get_mut(&id) else {
+                return;
+            };
+            if stream.phase == Phase::Open {
+                stream.incoming = incoming;
+                stream.incoming.drain(..taken);
+            }
+            // No complete message is left: return the window, so that the client sends more.
+            if taken == 0 || stream.incoming.is_empty() {
+                let unconsumed = std::mem::take(&mut stream.unconsumed);
+                if unconsumed > 0 {
+                    self.streams.actions.push(SessionAction::Consume(id, unconsumed));
+                }
+                return self.end_of_input(id);
+            }
+        }
+    }
+
+    /// End a client-streaming call's input, if the client sent END_STREAM and no message is left.
+    pub fn end_of_input(&mut self, id: i32) {
+        let Some(stream) = self.streams.open.get_mut(&id) else {
+            return;
+        };
+        if stream.phase != Phase::Open || !stream.remote_closed {
+            return;
+        }
+        match stream.method {
+            // A PredictStream ends when all its messages are answered.
+            Some(Method::PredictStream) => {
+                let bytes_max = self.server.limits().message_bytes_max;
+                let partial = grpc::read_prefixed(&stream.incoming, bytes_max);
+                let no_message = matches!(partial, PrefixedMessage::Partial);
+                if stream.handles.is_empty() && no_message {
+                    self.streams.end(id, StreamEnd::Ok);
+                }
+            }
+            Some(Method::RawStream) => {
+                stream.phase = Phase::InputDone;
+                let raw_call = stream.raw_call;
+                self.server.raw_call_event(RawCallEvent::Ended(raw_call));
+            }
+            _ => {}
+        }
+    }
+
+    /// Begin a raw call, with the path and metadata that Python needs.
+    fn open_raw_call(&mut self, id: i32) {
+        let raw_call = self.server.open_raw_call(self.stream_ref(id));
+        if let Some(stream) = self.streams.open.get_mut(&id) {
+            stream.raw_call = raw_call;
+            let path = std::mem::take(&mut stream.headers.path);
+            let metadata = std::mem::take(&mut stream.headers.metadata);
+            let deadline_ns = stream.deadline_ns.unwrap_or(0);
+            let opened = RawCallEvent::Opened(raw_call, path, metadata, deadline_ns);
+            self.server.raw_call_event(opened);
+        }
+    }
+
+    /// Check a request's complete headers, and begin its call.
+    fn begin_call(&mut self, id: i32) {
+        let stream_ref = self.stream_ref(id);
+        let Some(stream) = self.streams.open.get_mut(&id) else {
+            return;
+        };
+        let deadline_ns = stream.headers.timeout_ns.map(|ns| stream.arrived_ns.saturating_add(ns));
+        stream.deadline_ns = deadline_ns;
+        // Refuse headers that are too large.
+        let (bytes, bytes_max) = (stream.headers.bytes, self.server.limits().metadata_bytes_max);
+        if bytes > bytes_max {
+            let message = format!(
+                "the call's headers are {bytes} bytes; at most {bytes_max} are taken \
+                 (metadata_bytes_max)"
+            );
+            return self.refuse(id, &Refusal::new(code::RESOURCE_EXHAUSTED, message));
+        }
+        // Refuse what is not gRPC: Method Not Allowed, Unsupported Media Type.
+        if !stream.headers.is_post {
+            return self.streams.end_http(id, b"405");
+        }
+        if !stream.headers.is_grpc {
+            return self.streams.end_http(id, b"415");
+        }
+        // Refuse unknown methods and encodings.
+        let Some(method) = stream.method else {
+            let refusal = Refusal::new(code::UNIMPLEMENTED, "Method not found!");
+            return self.streams.refuse(id, &refusal);
+        };
+        if stream.headers.encoding == Encoding::Unknown {
+            let message = "the call's grpc-encoding is unknown; send identity or gzip";
+            let mut trailers = grpc::trailers(&Refusal::new(code::UNIMPLEMENTED, message));
+            trailers.push((b"grpc-accept-encoding".to_vec(), b"identity,gzip".to_vec()));
+            return self.streams.end(id, StreamEnd::Trailers(trailers));
+        }
+        // Watch the deadline here, except for unary calls that the batch pipeline watches.
+        if let (Some(deadline_ns), Method::PredictStream | Method::RawUnary | Method::RawStream) =
+            (deadline_ns, method)
+        {
+            self.server.set_timer(deadline_ns, stream_ref, TimerKind::Deadline);
+        }
+        // A raw stream begins before its first message; other calls begin with it.
+        if method == Method::RawStream {
+            self.open_raw_call(id);
+        }
+        if !method.is_client_streaming() {
+            self.streams.new_streams.push(id);
+        }
+    }
+}
+
+impl<S: Service> Events for StreamEvents<'_, S> {
+    fn begin_headers(&mut self, id: i32) {
+        self.streams.open.insert(id, Stream::new(self.server.now_ns()));
+    }
+
+    fn header(&mut self, id: i32, name: &[u8], value: &[u8]) -> bool {
+        let Some(stream) = self.streams.open.get_mut(&id) else {
+            return true;
+        };
+        // Above the limit, fields are only counted. Above twice the limit, the stream is reset.
+        let bytes_max = self.server.limits().metadata_bytes_max;
+        stream.headers.bytes += name.len() + value.len() + FIELD_OVERHEAD;
+        if stream.headers.bytes > bytes_max {
+            return stream.headers.bytes <= 2 * bytes_max;
+        }
+        // Trailers of the client mean nothing.
+        if stream.phase != Phase::Headers {
+            return true;
+        }
+        // Note what the call needs.
+        let headers = &mut stream.headers;
+        match name {
+            b":path" => {
+                stream.method = self.server.method(value);
+                if matches!(stream.method, Some(Method::RawUnary | Method::RawStream)) {
+                    headers.path = String::from_utf8_lossy(value).into_owned();
+                }
+            }
+            b":method" => headers.is_post = value == b"POST",
+            b"content-type" => {
+                let suffix = value.strip_prefix(b"application/grpc");
+                headers.is_grpc =
+                    suffix.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')));
+            }
+            b"grpc-timeout" => headers.timeout_ns = grpc::timeout_ns(value),
+            b"grpc-encoding" => {
+                headers.encoding = match value {
+                    b"identity" => Encoding::Identity,
+                    b"gzip" => Encoding::Gzip,
+                    _ => Encoding::Unknown,
+                };
+            }
+            // `path` is set for raw calls only; their handlers may ask for any metadata.
+            _ if !headers.path.is_empty() && name[0] != b':' => {
+                headers.metadata.push((name.to_vec(), value.to_vec()));
+            }
+            _ => {}
+        }
+        true
+    }
+
+    fn end_headers(&mut self, id: i32, end_of_stream: bool) {
+        let Some(stream) = self.streams.open.get_mut(&id) else {
+            return;
+        };
+        if stream.phase == Phase::Headers {
+            stream.remote_closed = end_of_stream;
+            stream.phase = Phase::Open;
+            self.begin_call(id);
+        }
+        if end_of_stream {
+            self.end_stream(id);
+        }
+    }
+
+    fn data(&mut self, id: i32, bytes: &[u8]) -> usize {
+        let Some(stream) = self.streams.open.get_mut(&id) else {
+            return bytes.len();
+        };
+        if stream.phase != Phase::Open {
+            return bytes.len();
+        }
+        // Client-streaming calls: buffer, and return the window as messages are taken.
+        if stream.method.is_some_and(Method::is_client_streaming) {
+            stream.incoming.extend_from_slice(bytes);
+            stream.unconsumed += bytes.len();
+            self.take_messages(id);
+            return 0;
+        }
+        // Unary calls: most messages arrive in one DATA frame and are decoded without a copy.
+        let bytes_max = self.server.limits().message_bytes_max;
+        let buffered = !stream.incoming.is_empty();
+        if buffered {
+            stream.incoming.extend_from_slice(bytes);
+        }
+        let incoming = if buffered { std::mem::take(&mut stream.incoming) } else { Vec::new() };
+        match grpc::read_prefixed(if buffered { &incoming } else { bytes }, bytes_max) {
+            PrefixedMessage::Complete(flag, message, _) => {
+                if stream.method == Some(Method::RawUnary) {
+                    self.open_raw_call(id);
+                }
+                self.message(id, flag, message);
+            }
+            PrefixedMessage::TooLong(length) => {
+                self.refuse(id, &grpc::too_long(length, bytes_max));
+            }
+            PrefixedMessage::Partial if buffered => stream.incoming = incoming,
+            PrefixedMessage::Partial => stream.incoming.extend_from_slice(bytes),
+        }
+        bytes.len()
+    }
+
+    fn end_stream(&mut self, id: i32) {
+        let Some(stream) = self.streams.open.get_mut(&id) else {
+            return;
+        };
+        stream.remote_closed = true;
+        if stream.phase != Phase::Open {
+            return;
+        }
+        if stream.method.is_some_and(Method::is_client_streaming) {
+            self.take_messages(id);
+            let may_end = self.streams.open.get(&id).is_some_and(|stream| {
+                stream.incoming.is_empty() || stream.method == Some(Method::PredictStream)
+            });
+            if may_end {
+                self.end_of_input(id);
+            }
+            return;
+        }
+        self.refuse(id, &Refusal::invalid("the call ended without a message; send one"));
+    }
+
+    fn stream_closed(&mut self, id: i32, _code: u32) {
+        let Some(stream) = self.streams.open.remove(&id) else {
+            return;
+        };
+        if stream.handle != 0 {
+            self.server.release(stream.handle);
+        }
+        for handle in stream.handles {
+            self.server.release(handle);
+        }
+        if stream.raw_call != 0 {
+            self.server.close_raw_call(stream.raw_call);
+        }
+    }
+
+    fn control_frame(&mut self, frame: u8, flags: u8, _length: usize) {
+        match (frame, flags & ACK) {
+            (frame_type::SETTINGS, 0) => self.streams.settings_received = true,
+            (frame_type::PING, ACK) => self.streams.ping_acked = true,
+            _ => {}
+        }
+        let now_ns = self.server.now_ns();
+        if let Some(debug) = self.streams.frame_limits.exceeded(frame, flags, now_ns) {
+            if !self.streams.flooded {
+                self.streams.flooded = true;
+                let goaway = SessionAction::GoAway(error_code::ENHANCE_YOUR_CALM, debug);
+                self.streams.actions.push(goaway);
+            }
+        }
+    }
+
+    fn read_body(&mut self, id: i32, into: &mut [u8]) -> (usize, BodyState) {
+        self.streams.frame_limits.sent();
+        let Some(stream) = self.streams.open.get_mut(&id) else {
+            return (0, BodyState::Deferred);
+        };
+        let (count, state) = stream.read(into);
+        if stream.notify_when_sent && stream.outgoing.is_empty() {
+            stream.notify_when_sent = false;
+            let raw_call = stream.raw_call;
+            self.server.raw_call_event(RawCallEvent::Flushed(raw_call));
+        }
+        // Replies have left: messages that waited for that may be taken now.
+        let sent_all = stream.outgoing.is_empty() && stream.method == Some(Method::PredictStream);
+        if sent_all && !stream.incoming.is_empty() {
+            self.take_messages(id);
+        }
+        (count, state)
+    }
+}

@@ -1,0 +1,21 @@
+//! The Python module `turnout_ingress`.
+
+mod ids;
+mod io_thread;
+mod observations;
+mod rows;
+mod settings;
+mod trees;
+
+use pyo3::prelude::*;
+
+/// The native library of Turnout's gateway: its ingress server, and work on whole batches.
+#[pymodule]
+fn turnout_ingress(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<trees::Trees>()?;
+    io_thread::add(module)?;
+    observations::add(module)?;
+    rows::add(module)?;
+    ids::add(module)?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))
+}

@@ -1,0 +1,130 @@
+"""A rollout goes on under the policy it was approved with, whatever the file says now."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.canonical import canonical_json, sha256_hex
+from rollout.api.explain import explanation_text
+from rollout.checkpoint.codec import from_state, to_state
+from rollout.errors import CheckpointError, PolicyError
+from rollout.policy.approved_policy import parse_approved_policy, policy_file_note
+from rollout.policy.policy import POLICIES, STANDARD, CanaryStep, GoodOutcome, Policy
+from rollout.policy.stages import Stage, StagePosition
+from tests.property_examples import examples
+from tests.rollout.scripted_parts import QUICK, SPEC, instant_at, rollout_at
+
+FROZEN = replace(
+    STANDARD,
+    name="careful@churn",
+    outcome=GoodOutcome(name="churned", at_most=0.0),
+    freeze=("fri 16:00 - mon 07:00",),
+    exclusive_views=("*",),
+    guards=(),
+)
+ALL = [*POLICIES.values(), QUICK, FROZEN]
+
+
+@pytest.mark.parametrize("policy", ALL, ids=lambda policy: policy.name)
+def test_every_policy_comes_back_whole(policy: Policy) -> None:
+    """Each field with its type, and so its digest; what is read decides as what was kept."""
+    again = parse_approved_policy(policy.json, policy.digest)
+    assert again == policy
+    assert repr(again) == repr(policy)
+    assert again.digest == policy.digest
+
+
+@examples(100)
+@given(st.floats(1e-9, 1e300), st.floats(1e-12, 1 - 1e-12), st.integers(1, 2**62))
+def test_every_number_comes_back_bit_for_bit(seconds: float, bar: float, looks: int) -> None:
+    """However long, short or odd."""
+    step = CanaryStep(share_bp=1, bake_s=seconds)
+    policy = replace(STANDARD, canary=(step,), failure_bar=bar, alpha=bar, looks_max=looks)
+    assert repr(parse_approved_policy(policy.json, policy.digest)) == repr(policy)
+
+
+def test_a_byte_that_changed_is_refused() -> None:
+    """Any one of them, with both digests in the words."""
+    for place in range(len(FROZEN.json)):
+        damaged = bytearray(FROZEN.json)
+        damaged[place] ^= 1
+        with pytest.raises(PolicyError, match=f"{FROZEN.digest[:12]} was approved: it was altered"):
+            parse_approved_policy(bytes(damaged), FROZEN.digest)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"patience": 3}, "cannot be read here"),
+        ({"alpha": None}, "cannot be read here"),
+        ({"alpha": 2}, "cannot be read here .* between 0 and 1"),
+        ({"canary": [{"share_bp": 5}]}, "cannot be read here"),
+        ({"guards": "BREAKER_OPEN"}, "other fields or metrics"),
+        ({"weights": [["errors", 1]]}, "cannot be read here"),
+        ({"weights": [["errors", 0.5], ["speed", 0.5]]}, "other fields or metrics"),
+    ],
+)
+def test_what_another_edition_of_the_program_wrote_is_refused(
+    change: dict[str, object], words: str
+) -> None:
+    """Its digest is right, and it would be read as another policy here."""
+    kept = canonical_json({**json.loads(FROZEN.json), **change})
+    with pytest.raises(PolicyError, match=words):
+        parse_approved_policy(kept, sha256_hex(kept))
+
+
+def test_a_field_that_was_not_there_yet_is_refused() -> None:
+    """A default of today was approved by nobody."""
+    told = json.loads(FROZEN.json)
+    del told["keys_max"]
+    kept = canonical_json(told)
+    with pytest.raises(PolicyError, match="other fields or metrics"):
+        parse_approved_policy(kept, sha256_hex(kept))
+
+
+def test_how_the_file_differs_is_said() -> None:
+    """Nothing where it does not."""
+    other = replace(QUICK, promote_e=30.0)
+    assert policy_file_note(QUICK, {"quick": replace(QUICK)}) == ""
+    assert other.digest[:12] in policy_file_note(QUICK, {"quick": other})
+    assert "no policy of that name" in policy_file_note(QUICK, {"other": QUICK})
+
+
+@pytest.mark.parametrize("policy", ALL, ids=lambda policy: policy.name)
+def test_a_checkpoint_holds_its_policy(policy: Policy) -> None:
+    """A controller that knows another edition, or none, goes on under the kept one, and says so."""
+    place = StagePosition(Stage.CANARY)
+    trial = rollout_at(place, spec=replace(SPEC, policy=policy))
+    state = to_state(trial)
+    for policies in ({}, {policy.name: replace(policy, promote_e=30.0)}, {policy.name: policy}):
+        again = from_state(state, "a1", policies, instant_at(20))
+        assert repr(again.spec.policy) == repr(policy)
+        assert again.evidence.policy is again.spec.policy
+        assert to_state(again) == state
+        changed = policies.get(policy.name) != policy
+        assert bool(again.status().policy_note) is changed
+        assert (
+            "its policy is kept from its start" in explanation_text(again.status(), [])
+        ) is changed
+
+
+def test_a_approved_policy_that_was_altered_is_refused() -> None:
+    """Also where the file still has the right one: what else is wrong there, nobody knows."""
+    state = to_state(rollout_at(StagePosition(Stage.CANARY)))
+    state.policy_json = state.policy_json.replace(b'"promote_e":20', b'"promote_e":02')
+    with pytest.raises(CheckpointError, match="rollout r1: the policy kept with it has the digest"):
+        from_state(state, "a1", {"quick": QUICK}, instant_at(20))
+
+
+def test_a_checkpoint_from_before_policies_were_kept_needs_the_same_file() -> None:
+    """With it, it goes on and keeps it; without, the words name the digest to look for."""
+    state = to_state(rollout_at(StagePosition(Stage.CANARY)))
+    whole = bytes(state.policy_json)
+    state.policy_json = b""
+    assert to_state(from_state(state, "a1", {"quick": QUICK}, instant_at(20))).policy_json == whole
+    for policies in ({}, {"quick": replace(QUICK, promote_e=30.0)}):
+        with pytest.raises(CheckpointError, match=f"{QUICK.digest[:12]}.*with the policy file of"):
+            from_state(state, "a1", policies, instant_at(20))
