@@ -22,7 +22,7 @@ class Settings:
     port: int = 0
     """TCP port for gRPC, the same for all workers; 0: the supervisor picks a free one."""
     metrics_port: int = 0
-    """Loopback port of the supervisor's /metrics, /healthz and /workers; 0: it picks a free one."""
+    """Loopback port of the supervisor's pages, such as /metrics and /healthz; 0: a free one."""
     registry: str = ""
     """host:port of the registry; empty: the gateway serves what the folder holds."""
     registry_token_file: str = ""

@@ -280,6 +280,34 @@ def test_metrics_endpoint_serves_health_workers_and_metrics(tmp_path: Path) -> N
     asyncio.run(walk())
 
 
+def test_metrics_endpoint_serves_the_statistics_of_each_worker(tmp_path: Path) -> None:
+    """/statistics has the newest snapshot's statistics by slot; they are no metrics."""
+
+    async def walk() -> None:
+        async with running_gateway(tmp_path) as gateway:
+            pids = [*gateway.pids("serving"), *gateway.pids("spare")]
+            answering_pid = await gateway.ask()
+
+            async def rows() -> list[dict[str, Any]]:
+                status, text = await gateway.page("/statistics")
+                assert status == 200
+                statistics: list[dict[str, Any]] = json.loads(text)
+                return statistics
+
+            connections = {pid: int(pid == answering_pid) for pid in pids}
+            expected = [
+                {"slot": slot, "pid": pid, "statistics": {"pipeline": {"connections": count}}}
+                for slot, (pid, count) in zip((0, 1, None), connections.items(), strict=True)
+            ]
+            deadline = time.monotonic() + 10
+            while await rows() != expected and time.monotonic() < deadline:
+                pass
+            assert await rows() == expected
+            assert "statistics" not in (await gateway.page("/metrics"))[1]
+
+    asyncio.run(walk())
+
+
 def test_supervisor_drains_all_workers_at_sigterm_and_exits_0(tmp_path: Path) -> None:
     """No process is left, the port is free again, and it takes much less than the grace."""
 
