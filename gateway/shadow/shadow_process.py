@@ -141,6 +141,7 @@ class ShadowProcess(asyncio.Protocol):
             raise
         finally:
             child_end.close()
+        # Watch it from now on, also before it is connected.
         self.exit_task = asyncio.get_running_loop().create_task(self._wait_for_exit())
         self._on_oldest_started()
 

@@ -322,6 +322,7 @@ class Supervisor:
         now_ns = time.monotonic_ns()
         counts = {label: [snapshot] for label, snapshot in self._past_snapshots.items()}
         lags_s: dict[str, float] = {}
+        # One row a worker for each page.
         rows: list[dict[str, Any]] = []
         statistics: list[dict[str, Any]] = []
         for worker, child in self._children.items():
