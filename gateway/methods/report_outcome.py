@@ -206,8 +206,8 @@ class ReportOutcomeService:
     async def _find_on_disk(self, keys: Sequence[str]) -> set[str]:
         """Return those of *keys* that are on disk.
 
-        None is found in a folder that cannot be read: an outcome kept twice is better than a lost
-        one.
+        A folder that cannot be read has none: an outcome written twice is better than a lost
+        outcome.
         """
         try:
             return await asyncio.to_thread(self._keys.catch_up, keys)
