@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.clock import Clock
 from gateway.isolation.child_process import ChildProcess, ResourceLimits, describe_exit
 from gateway.isolation.load_proofs import Proof, ProofStore
 from gateway.isolation.packed_files import pack_files
 from gateway.settings import Settings
+from host.clock import Clock
 from registry.types import VersionRefusedError
 
 log = logging.getLogger(__name__)

@@ -13,11 +13,11 @@ from typing import Protocol
 
 from features.entity_ids import check_entity_id
 from features.errors import EntityIdError
-from gateway.clock import Clock
 from gateway.methods.idempotency_keys import IdempotencyKeys
 from gateway.models.routes import Routes, RouteTable
 from gateway.status import Code, Refusal, RefusedError
 from gateway.transport.decode import CONTROL, invalid_argument, parse_message
+from host.clock import Clock
 from journal.errors import JournalRefusedError
 from journal.prediction_id import (
     PredictionId,

@@ -24,7 +24,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.clock import SystemClock
 from gateway.isolation.breadcrumbs import Suspects, create_breadcrumb_page, read_running_versions
 from gateway.isolation.child_process import CRASH_SIGNALS, describe_exit
 from gateway.settings import Settings
@@ -42,6 +41,7 @@ from gateway.supervision.slots import (
     WorkerState,
 )
 from gateway.supervision.sockets import SlotSockets, create_socket_channel
+from host.clock import SystemClock
 from host.files import replace_file
 from host.processes import rss_bytes
 

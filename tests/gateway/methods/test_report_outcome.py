@@ -12,11 +12,11 @@ from pathlib import Path
 import grpc
 import pytest
 
-from gateway.clock import SystemClock
 from gateway.methods.idempotency_keys import IdempotencyKeys
 from gateway.methods.report_outcome import ReportOutcomeService
 from gateway.models.routes import RouteTable, build_routes
 from gateway.telemetry.outcome_windows import OutcomeWindows
+from host.clock import SystemClock
 from journal.errors import JournalRefusedError
 from journal.prediction_id import (
     HOLDOUT_BIT,

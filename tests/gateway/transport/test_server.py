@@ -6,7 +6,6 @@ import logging
 import pytest
 
 from gateway import __main__ as command
-from gateway.clock import SystemClock
 from gateway.errors import SettingsError
 from gateway.ingress_choice import IngressChoice, is_built
 from gateway.internal_error_log import InternalErrorLog
@@ -14,6 +13,7 @@ from gateway.native_library import load_native_library
 from gateway.settings import Settings
 from gateway.transport import server
 from gateway.transport.server import create_server
+from host.clock import SystemClock
 
 LOG = InternalErrorLog(logging.getLogger("quiet"))
 
