@@ -26,7 +26,7 @@ FAKE_WORKER = (sys.executable, "-m", "tests.gateway.supervision.fake_worker")
 
 
 async def wait_until(holds: Callable[[], Any], seconds: float = 10.0) -> float:
-    """Wait until *holds* returns true; return how many seconds it took."""
+    """Wait until *holds* returns true; return how many seconds it elapsed_s."""
     start = time.monotonic()
     while not holds():
         assert time.monotonic() - start < seconds, f"still not so after {seconds} s"
@@ -119,8 +119,8 @@ def test_supervisor_replaces_a_killed_worker_by_the_spare_within_a_second(tmp_pa
         async with running_gateway(tmp_path) as gateway:
             (victim, other), (spare,) = gateway.pids("serving"), gateway.pids("spare")
             os.kill(victim, signal.SIGKILL)
-            took = await wait_until(lambda: set(gateway.pids("serving")) == {other, spare})
-            assert took < 1.0
+            elapsed_s = await wait_until(lambda: set(gateway.pids("serving")) == {other, spare})
+            assert elapsed_s < 1.0
             assert not pid_exists(victim)
             await wait_until(gateway.fully_serving)
             assert await gateway.ask() in {other, spare}
@@ -135,8 +135,8 @@ def test_supervisor_kills_a_stopped_worker_at_the_heartbeat_timeout(tmp_path: Pa
         async with running_gateway(tmp_path) as gateway:
             victim = gateway.pids("serving")[0]
             os.kill(victim, signal.SIGSTOP)
-            took = await wait_until(lambda: victim not in gateway.pids("serving"))
-            assert 1.7 < took < 2.4
+            elapsed_s = await wait_until(lambda: victim not in gateway.pids("serving"))
+            assert 1.7 < elapsed_s < 2.4
             await wait_until(gateway.fully_serving)
             restarts = gateway.supervisor.report.restarts
             assert [cause for _, cause in restarts] == ["silent"]
