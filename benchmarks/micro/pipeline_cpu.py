@@ -26,7 +26,6 @@ from benchmarks.serving.bench_model import FEATURES, VIEW, BenchModel, entity_id
 from benchmarks.serving.workloads import BY_KEY, IN_REQUEST, ROLLING
 from features.rows import ViewRows
 from gateway.build import Surroundings, build_serving_parts
-from gateway.clock import SystemClock
 from gateway.columns import Calls, Replies
 from gateway.internal_error_log import InternalErrorLog
 from gateway.methods.idempotency_keys import IdempotencyKeys
@@ -40,6 +39,7 @@ from gateway.shadow.protocol import encode_copy
 from gateway.shadow.shadow_process import ShadowExecutor
 from gateway.shadow.shadows import Shadows
 from gateway.worker_identity import WorkerIdentity
+from host.clock import SystemClock
 
 ENTITIES = 20_000
 TURNS = 6

@@ -60,7 +60,6 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
     ),
     "gateway": (
         (
-            "clock",
             "columns",
             "errors",
             "ingress_choice",

@@ -12,7 +12,6 @@ import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_tools import protoc
 
-from gateway.clock import SystemClock
 from gateway.errors import SettingsError
 from gateway.internal_error_log import InternalErrorLog
 from gateway.native_library import load_native_library
@@ -20,6 +19,7 @@ from gateway.settings import Settings
 from gateway.status import Refusal
 from gateway.transport.grpcio.server import GrpcioServer, Handlers
 from gateway.transport.native.server import NativeServer
+from host.clock import SystemClock
 
 HERE = Path(__file__).parent
 SERVICE = "grpc.testing.TestService"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.clock import SystemClock
+from host.clock import SystemClock
 from journal.prediction_id import read_prediction_id
 from protos.predict_pb2 import PredictRequest, Row
 from tests.gateway.gateway_fixture import KEY
@@ -76,7 +76,7 @@ def test_a_deadline_is_kept_while_the_clock_runs_a_thousand_times_too_fast(
 
 
 def test_no_room_reads_the_wall_clock_to_wait_or_to_judge_lateness() -> None:
-    """Only gateway/clock.py reads it, for what is written down."""
+    """Only host/clock.py reads it, for what is written down."""
     gateway = Path(__file__).parents[3] / "gateway"
     sources = {path.name: path.read_text() for path in gateway.rglob("*.py")}
     assert [name for name, text in sources.items() if "time.time()" in text] == []

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from gateway.clock import SystemClock
 from gateway.isolation.load_proofs import ProofStore
 from gateway.isolation.prober import Prober, probe_limits_of
 from gateway.settings import Settings
+from host.clock import SystemClock
 from protos import window_pb2
 from protos.predict_pb2 import PRODUCTION
 from registry.types import VersionRefusedError
 from tests.fatal_models import crashing_files, memory_hungry_files, nan_files, spinning_files
 from tests.gateway.canary_at_half import PRODUCTION_ONLY, closed_windows, predict_all_keys
 from tests.gateway.gateway_fixture import GatewayFixture, gateway_fixture, predict_request
-from tests.gateway.models.test_loader import digest_of, golden_off, signed
+from tests.gateway.models.test_loader import digest_of, signed, version_off_its_golden_rows
 from tests.poll import wait_until
 from tests.tiny_models import tiny_files
 from tests.walks.gateway_with_store import resident_mb
@@ -98,7 +98,7 @@ def test_a_proof_is_made_once_a_host_and_not_by_guesses(tmp_path: Path) -> None:
         again = prober(tmp_path)
         await again.prove(digest_of(good), good)
         assert again.children_started == 1
-        assert "golden row" in await refusal(again, golden_off())
+        assert "golden row" in await refusal(again, version_off_its_golden_rows())
 
     asyncio.run(walk())
 

@@ -20,11 +20,11 @@ from tests.gateway.gateway_fixture import gateway_fixture, predict_request
 from tests.gateway.models.test_loader import (
     BETTER,
     GOOD,
-    Gateway,
+    LoaderFixture,
     deployment,
     digest_of,
-    golden_off,
     signed,
+    version_off_its_golden_rows,
 )
 from tests.poll import wait_until
 from tests.tiny_models import linear_weights, tiny_files
@@ -56,10 +56,10 @@ def test_a_model_that_asks_for_160_gb_is_refused_and_costs_none(tmp_path: Path) 
     shelf = {digest_of(GOOD): GOOD, digest_of(vast): vast}
 
     async def walk() -> None:
-        gateway = Gateway(tmp_path, shelf)
-        await gateway.obey(deployment(1, shelf))
+        gateway = LoaderFixture(tmp_path, shelf)
+        await gateway.deploy(deployment(1, shelf))
         before_mb = resident_mb()
-        await gateway.obey(deployment(2, shelf, canary="2", canary_bp=1_000))
+        await gateway.deploy(deployment(2, shelf, canary="2", canary_bp=1_000))
         assert gateway.loader.load_states[digest_of(vast)].state == VersionLoad.REFUSED
         assert gateway.serves() == ("1", "")
         assert resident_mb() - before_mb < 64
@@ -107,17 +107,17 @@ def test_versions_gone_from_disk_do_not_disturb_who_serves(tmp_path: Path) -> No
     shelf = {digest_of(GOOD): GOOD}
 
     async def walk() -> None:
-        gateway = Gateway(tmp_path, shelf)
-        await gateway.obey(deployment(1, shelf))
+        gateway = LoaderFixture(tmp_path, shelf)
+        await gateway.deploy(deployment(1, shelf))
         folder = tmp_path / "versions" / digest_of(GOOD)
         for file in folder.iterdir():
             file.unlink()
         folder.rmdir()
         assert gateway.serves() == ("1", "")
-        await gateway.obey(deployment(2, shelf))
+        await gateway.deploy(deployment(2, shelf))
         assert gateway.serves() == ("1", "")
 
-        alone = Gateway(tmp_path, shelf, up=False)
+        alone = LoaderFixture(tmp_path, shelf, up=False)
         (kept,) = DiskCache(tmp_path).read_deployments()
         alone.loader.deploy(kept)
         held = alone.loader.load_states
@@ -141,11 +141,11 @@ def test_a_disk_that_takes_nothing_stops_no_rollout(
         raise OSError(28, "No space left on device")
 
     async def walk() -> None:
-        gateway = Gateway(tmp_path, shelf)
-        await gateway.obey(deployment(1, shelf))
+        gateway = LoaderFixture(tmp_path, shelf)
+        await gateway.deploy(deployment(1, shelf))
         monkeypatch.setattr(DiskCache, "save_version", full)
         monkeypatch.setattr(DiskCache, "save_deployment", full)
-        await gateway.obey(deployment(2, shelf, canary="2", canary_bp=1_000))
+        await gateway.deploy(deployment(2, shelf, canary="2", canary_bp=1_000))
         assert gateway.serves() == ("1", "2")
         assert gateway.loader.applied["churn"][0] == 2
 
@@ -154,7 +154,7 @@ def test_a_disk_that_takes_nothing_stops_no_rollout(
 
 def test_a_storm_of_deployments_ends_at_the_last(tmp_path: Path) -> None:
     """1,000 revisions, out of order, with versions good, better and broken: the newest holds."""
-    off = golden_off()
+    off = version_off_its_golden_rows()
     shelf = {digest_of(GOOD): GOOD, digest_of(BETTER): BETTER, digest_of(off): off}
     chance = random.Random(11)
     revisions = list(range(2, 1_002))
@@ -170,8 +170,8 @@ def test_a_storm_of_deployments_ends_at_the_last(tmp_path: Path) -> None:
         return kinds[revision % 4]
 
     async def walk() -> None:
-        gateway = Gateway(tmp_path, shelf)
-        await gateway.obey(deployment(1, shelf))
+        gateway = LoaderFixture(tmp_path, shelf)
+        await gateway.deploy(deployment(1, shelf))
         warm_mb = 0.0
         for place, revision in enumerate(revisions):
             gateway.loader.deploy(deployment(revision, shelf, **wanted(revision)))

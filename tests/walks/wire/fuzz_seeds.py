@@ -11,7 +11,7 @@ import numpy as np
 
 from protos.open_inference_pb2 import ModelInferRequest
 from protos.predict_pb2 import PredictRequest, Row
-from tests.gateway.models.test_native_trees import LINE, boosted, chain, onnx_of
+from tests.gateway.models.test_native_trees import STUMP, boosted, chain, onnx_of
 from tests.tiny_models import tiny_files
 from tests.walks.wire.http2_frames import (
     CONTINUATION,
@@ -91,8 +91,8 @@ def model_seeds() -> list[bytes]:
     return [
         boosted(leaves=4),
         boosted(),
-        onnx_of([LINE]),
-        onnx_of([chain(31), LINE], base=-1.0),
+        onnx_of([STUMP]),
+        onnx_of([chain(31), STUMP], base=-1.0),
         tiny_files()["model.onnx"],
     ]
 

@@ -21,7 +21,7 @@ import grpc
 import pytest
 
 from gateway.settings import Settings
-from gateway.transport.grpcio.options import server_options
+from gateway.transport.grpcio.server import server_options
 from protos.predict_pb2 import PredictRequest, Row
 from tests.front_doors import INGRESSES
 from tests.poll import wait_until
