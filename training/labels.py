@@ -1,4 +1,4 @@
-"""What really happened: entities, instants, and whether the label was true."""
+"""Labels for training: entity ids, instants, and whether the label was true."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,11 @@ from training.errors import LabelsError
 class Labels:
     """N labelled rows.
 
-    ids        entity -> its N ids; the entities are the model's.
-    as_of_ms   (N,) int64 Unix ms: features are taken as they were known then.
-    positive   (N,) bool.
+    ids        entity -> its N ids, for each entity of the model.
+    as_of_ms   (N,) int64, Unix ms. Features are taken as they were known at this instant.
+    positive   (N,) bool, the labels.
+
+    Raises LabelsError when lengths differ, or when all labels are equal.
     """
 
     ids: Mapping[str, Sequence[str]]
@@ -30,7 +32,9 @@ class Labels:
             "positive": len(self.positive),
         }
         if len(set(sizes.values())) != 1 or not self.ids:
-            raise LabelsError(f"labels differ in length: {sizes}; one id, time and label a row")
+            raise LabelsError(
+                f"labels differ in length: {sizes}; each row needs an id, an instant and a label"
+            )
         if self.positive.all() or not self.positive.any():
             raise LabelsError(
                 f"all {len(self.positive)} labels are {bool(self.positive.all())}; a model needs "
@@ -42,18 +46,18 @@ class Labels:
 
     @property
     def spine(self) -> Spine:
-        """The questions these labels answer, as the offline store takes them."""
+        """The ids and instants, as the offline store takes them."""
         return Spine(ids=self.ids, as_of_ms=self.as_of_ms)
 
     def joined_ids(self) -> list[bytes]:
-        """Each row's entities as one key, joined by 0x1F: what the split hashes."""
+        """Return the ids of each row joined by 0x1F, the keys that the split hashes."""
         return ["\x1f".join(row).encode() for row in zip(*self.ids.values(), strict=True)]
 
     def selected(self, chosen: NDArray[np.bool_]) -> "Labels":
         """Return the rows where *chosen* (N,) is true, in the same order."""
-        places = np.flatnonzero(chosen).tolist()
+        indices = np.flatnonzero(chosen).tolist()
         return Labels(
-            ids={name: [ids[place] for place in places] for name, ids in self.ids.items()},
+            ids={name: [ids[index] for index in indices] for name, ids in self.ids.items()},
             as_of_ms=self.as_of_ms[chosen],
             positive=self.positive[chosen],
         )

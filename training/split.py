@@ -1,4 +1,4 @@
-"""Which entities are held out: by hash, so that it never depends on order, run or machine."""
+"""Chooses the held-out rows by a hash, so that the choice depends on no order, run or machine."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ HASH_BUCKETS = 1_000_000
 
 
 def is_held_out(model: str, keys: Sequence[bytes], share: float) -> NDArray[np.bool_]:
-    """Return (N,) bool: the rows that no version of *model* is fitted on.
+    """Return (N,) bool, True for the rows that no version of *model* is fitted on.
 
-    keys    one a row; rows with the same key fall on the same side.
-    share   of the distinct keys, 0 to 1. A smaller share is part of a larger one, so a recipe may
-            change it without ever judging a version on rows its predecessor was fitted on twice.
+    keys    the key of each row. Rows with the same key are on the same side.
+    share   share of the distinct keys that is held out, 0 to 1. The keys of a smaller share are
+            among those of a larger share.
     """
     salt = b"held-out\x00" + model.encode() + b"\x00"
     limit = round(share * HASH_BUCKETS)

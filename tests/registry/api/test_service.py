@@ -293,7 +293,7 @@ def test_deploy_refuses_shares_above_all_traffic_on_the_server(tmp_path: Path) -
 
 
 async def send_rubbish(channel: Any, method: Any, path: str, metadata: Any) -> None:  # noqa: ANN401
-    """Send second_version bytes that are no protobuf to an RPC of any kind."""
+    """Send two bytes that are no protobuf to an RPC of any kind."""
     rubbish = b"\xff\xff"
     if method.client_streaming:
         await channel.stream_unary(path)(iter([rubbish]), metadata=metadata)
