@@ -109,8 +109,7 @@ def train_version(
     commit    git commit of the code, for the card (`training.artifacts.card.commit_of`).
 
     The same recipe, data, champion and packages give the same bytes in every file. Raises
-    RecipeError before any data is read, LabelsError, ConversionError, and GateFailedError with the
-    numbers of the failed checks.
+    RecipeError before any data is read, LabelsError, ConversionError or GateFailedError.
     """
     lint_recipe(recipe)
     # Read the features as they were known at each label's instant, and split the rows.
@@ -122,30 +121,27 @@ def train_version(
     fitted = _fit(recipe, rows, held_out, labels.positive)
     # Evaluate the ONNX scores of the held-out rows.
     progress("evaluate")
-    held_out_labels = labels.selected(held_out)
-    scores = fitted.scores[held_out].astype(np.float64)
+    held_out_labels, scores = labels.selected(held_out), fitted.scores[held_out].astype(np.float64)
     metrics = evaluate_scores(
         held_out_labels.positive, scores, threshold=recipe.threshold, seed=recipe.seed
     )
     # Compare with the champion on the same rows.
     progress("compare with the champion")
     gain, shift = _compare(recipe, store, held_out_labels, fitted.scores[held_out], champion)
-    # Collect what the card says.
+    # The gate raises unless every check passes. It loads the very files of the version.
+    files = _files(recipe, fitted)
+    progress("gate")
+    checks = _pass_gate(recipe, files, fitted, metrics["auc"], gain)
+    # The card says how the version was made.
     facts = {
         **card.recipe_facts(recipe),
         "commit": commit,
         "packages": card.package_versions(),
         "data": _data_facts(recipe, store, labels, held_out),
-        "metrics": {name: estimate.definition() for name, estimate in metrics.items()},
-        "auc_gain": None if gain is None else gain.definition(),
+        **_evaluation_facts(fitted, metrics, gain, shift),
         "fairness": _fairness(recipe, store, held_out_labels, scores),
-        "parity": {**fitted.parity.definition(), "onnx_sha256": sha256_hex(fitted.onnx)},
-        "expected_shift": card.NO_CHAMPION if shift is None else shift.definition(),
+        "gate": checks,
     }
-    # The gate raises unless every check passes. It loads the very files of the version.
-    files = _files(recipe, fitted)
-    progress("gate")
-    facts["gate"] = _pass_gate(recipe, files, fitted, metrics["auc"], gain)
     return TrainedVersion(
         recipe=recipe,
         files={**files, "card.json": canonical_json(facts)},
@@ -158,6 +154,21 @@ def train_version(
         parity=fitted.parity,
         shift=shift,
     )
+
+
+def _evaluation_facts(
+    fitted: _Fitted,
+    metrics: dict[str, Estimate],
+    gain: Estimate | None,
+    shift: ExpectedShift | None,
+) -> dict[str, Any]:
+    """Return the card's facts about metrics, parity and the comparison with the champion."""
+    return {
+        "metrics": {name: estimate.definition() for name, estimate in metrics.items()},
+        "auc_gain": None if gain is None else gain.definition(),
+        "parity": {**fitted.parity.definition(), "onnx_sha256": sha256_hex(fitted.onnx)},
+        "expected_shift": card.NO_CHAMPION if shift is None else shift.definition(),
+    }
 
 
 def _read_rows(

@@ -44,6 +44,7 @@ def _handler(
     behaviour: Any = getattr(service, method.name)
     name = method.name
 
+    # One wrapper for each kind of RPC. Each authorises before it parses.
     async def unary_unary(content: bytes, context: RpcContext) -> Message:
         try:
             identity = access.authorise(name, _metadata(context))

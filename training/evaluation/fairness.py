@@ -33,17 +33,9 @@ def compare_groups(
     verdict               "within band", "outside band" if the whole 95 % interval is outside,
                           "undecided", or "not enough data" below 100 rows on either side.
     """
-    # Count rows, positives and selected rows of both groups.
     selected = scores >= threshold
     groups = {"member": member, "other": ~member}
-    counts = {
-        group: {
-            "rows": int(rows.sum()),
-            "positives": int((rows & positive).sum()),
-            "selected": int((rows & selected).sum()),
-        }
-        for group, rows in groups.items()
-    }
+    counts = {group: _count_rows(rows, positive, selected) for group, rows in groups.items()}
     report: dict[str, Any] = {"counts": counts, "threshold": threshold}
     # Too few rows give no verdict.
     if min(group_counts["rows"] for group_counts in counts.values()) < ROWS_MIN:
@@ -68,6 +60,7 @@ def compare_groups(
         rows=len(member),
         seed=seed,
     )
+    # Judge the ratio. The gap has no verdict.
     return {
         **report,
         "selection_rate_ratio": estimates["ratio"].definition(),
@@ -86,6 +79,16 @@ def ratio_in_words(ratio: Estimate) -> str:
     if ratio.high < lowest or ratio.low > highest:
         return "outside band"
     return "undecided"
+
+
+def _count_rows(
+    rows: NDArray[np.bool_], positive: NDArray[np.bool_], selected: NDArray[np.bool_]
+) -> dict[str, int]:
+    return {
+        "rows": int(rows.sum()),
+        "positives": int((rows & positive).sum()),
+        "selected": int((rows & selected).sum()),
+    }
 
 
 def _rate(rows: NDArray[np.bool_], selected: NDArray[np.bool_]) -> Statistic:

@@ -56,6 +56,7 @@ def quality_checks(
     # A version with a champion must be better, beyond doubt.
     if gain is not None:
         low = float("-inf") if gain.low is None else gain.low
+        # A gain that is not defined fails, because its low end counts as minus infinity.
         gain_text = (
             "not defined"
             if gain.value is None
