@@ -41,7 +41,7 @@ class RegistryProcess:
         self.address = self._process.stdout.readline().split()[-1]
 
     def kill(self) -> None:
-        """Send SIGKILL."""
+        """Send the process SIGKILL."""
         os.kill(self._process.pid, signal.SIGKILL)
 
     def stop(self) -> int:

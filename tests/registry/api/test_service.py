@@ -164,7 +164,7 @@ def test_approve_requires_the_shift_of_the_card(tmp_path: Path) -> None:
 
 
 def test_register_never_reuses_a_label(tmp_path: Path) -> None:
-    """The same manifest is the same version. Eight registrations at once get eight labels."""
+    """Equal manifests are one version. Eight registrations at once get eight labels."""
 
     async def scenario() -> None:
         async with registry_fixture(tmp_path) as registry:

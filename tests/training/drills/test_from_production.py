@@ -68,7 +68,7 @@ def test_drill_fails_about_the_share_and_the_same_rows_each_time(
 
 
 def test_flapping_drill_fails_in_half_of_its_runs(rows: np.ndarray) -> None:
-    """The same row fails in one run, and not in another."""
+    """A row fails in one run, and not in another."""
     session = loaded_session(
         from_production.make_bad_version("flapping", tiny_files("tiny"), PRODUCTION).files
     )
