@@ -1,13 +1,16 @@
-"""Labels for training: entity ids, instants, and whether the label was true."""
+"""Labels for training, and the split into held-out rows and rows to fit on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
 
 from features.offline import Spine
 from training.errors import LabelsError
+
+HASH_BUCKETS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,3 +64,19 @@ class Labels:
             as_of_ms=self.as_of_ms[chosen],
             positive=self.positive[chosen],
         )
+
+
+def is_held_out(model: str, keys: Sequence[bytes], share: float) -> NDArray[np.bool_]:
+    """Return (N,) bool, True for the rows that no version of *model* is fitted on.
+
+    The choice is a hash of the key, so it depends on no order, run or machine.
+
+    keys    the key of each row. Rows with the same key are on the same side.
+    share   share of the distinct keys that is held out, 0 to 1. The keys of a smaller share are
+            among those of a larger share.
+    """
+    salt = b"held-out\x00" + model.encode() + b"\x00"
+    limit = round(share * HASH_BUCKETS)
+    return np.array(
+        [xxh3_64_intdigest(salt + key) % HASH_BUCKETS < limit for key in keys], dtype=np.bool_
+    )

@@ -26,9 +26,8 @@ from training.export.edge_rows import edge_rows
 from training.export.lint import lint_recipe
 from training.export.onnx_model import OnnxModel
 from training.export.parity import ParityCertificate, certify_parity
-from training.labels import Labels
+from training.labels import Labels, is_held_out
 from training.recipe import Recipe
-from training.split import is_held_out
 
 Progress = Callable[[str], None]
 """A function that is called with the name of each step when the step begins."""
