@@ -150,7 +150,7 @@ class SegmentWriter:
         return count
 
     def _cut_to_intact_records(self, frames: list[bytes]) -> int:
-        """Cut the file to the last intact record after a short write. Return how many are stored."""
+        """Cut the file to its last intact record after a short write. Return how many remain."""
         assert self._file is not None
         reached = os.fstat(self._file).st_size
         stored = 0
@@ -172,7 +172,7 @@ class SegmentWriter:
             os.ftruncate(self._file, self._size)
 
     def sync(self) -> None:
-        """Sync what was written (fdatasync). Raises SyncFailedError if the disk does not confirm."""
+        """Sync what was written (fdatasync). Raises SyncFailedError if the disk does not."""
         if self._file is None:
             return
         try:
