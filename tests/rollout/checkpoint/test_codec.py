@@ -19,7 +19,7 @@ CANARY = StagePosition(Stage.CANARY, 0)
 
 
 def rollout_with_all_evidence() -> Rollout:
-    """Return a rollout that saw a shadow, a canary with every kind of trouble, and outcomes."""
+    """Return a rollout with a shadow, a canary with every kind of event, and outcomes."""
     terms: RolloutSpec = replace(SPEC, shift=approved_test_shift(2_000))
     trial = rollout_at(StagePosition(Stage.SHADOW), spec=terms)
     shadow = make_window("shadow", 0, pairs=(90, 4, 1))
@@ -42,8 +42,8 @@ def rollout_with_all_evidence() -> Rollout:
     return trial
 
 
-def test_a_certified_rollout_comes_back_bit_for_bit() -> None:
-    """The state of what was restored is the state it was restored from; and both go on alike."""
+def test_codec_restores_a_rollout_bit_for_bit() -> None:
+    """The restored rollout has the state that it was restored from, and both go on alike."""
     trial = rollout_with_all_evidence()
     state = to_state(trial)
     again = from_state(state, "a1", POLICIES, instant_at(20))
@@ -57,8 +57,8 @@ def test_a_certified_rollout_comes_back_bit_for_bit() -> None:
     assert to_state(again).stages[-1] == to_state(trial).stages[-1]
 
 
-def test_the_shadow_refreshes_the_shift_and_never_outweighs_it() -> None:
-    """90 pairs beside 2,000 held-out rows; 10 million pairs count for 2,000."""
+def test_prediction_adds_shadow_pairs_to_the_shift_with_bounded_weight() -> None:
+    """90 pairs stand beside 2,000 held-out rows. 10 million pairs count as 2,000."""
     prediction = rollout_with_all_evidence().evidence.prediction
     assert prediction.expectation is not None
     assert int(prediction.expectation.counts.sum()) == 2_090
@@ -79,10 +79,10 @@ def test_the_shadow_refreshes_the_shift_and_never_outweighs_it() -> None:
         ({"card": ""}, False),
     ],
 )
-def test_only_what_the_approver_accepted_of_this_baseline_is_approved(
+def test_approved_shift_needs_the_digest_and_the_baseline_of_the_approval(
     change: dict[str, str], approved: bool
 ) -> None:
-    """The card's digest in the approval, the card's champion in production; else nothing is."""
+    """The approval has the card's digest, and the card's champion is production."""
     champion = change.get("champion", "b" * 64)
     told = f'"digest": "d1", "champion": "{champion}", "table": [[5, 1], [0, 4]], "flip_rate": 0.1'
     card = change.get("card", f'{{"expected_shift": {{{told}}}}}')
@@ -94,8 +94,8 @@ def test_only_what_the_approver_accepted_of_this_baseline_is_approved(
     assert (found is not None) is approved
 
 
-def test_a_full_sample_keeps_half_by_hash_and_forgets_nothing_it_keeps() -> None:
-    """In whatever order keys come: the same keys stay, and none is counted twice."""
+def test_key_sample_thins_by_hash_in_any_order() -> None:
+    """The same keys stay in any order of arrival, and none is counted twice."""
     keys = [7919 * n % 2**64 for n in range(5_000)]
     samples = [KeySample(1_000), KeySample(1_000)]
     for sample, order in zip(samples, (keys, keys[::-1]), strict=True):
@@ -106,8 +106,8 @@ def test_a_full_sample_keeps_half_by_hash_and_forgets_nothing_it_keeps() -> None
     assert not samples[0].uncounted(set(keys))
 
 
-def test_a_shadow_beyond_its_approval_holds() -> None:
-    """More decisions differ, more bins differ, or scores lie further apart: each in words."""
+def test_shadow_pairs_beyond_the_approved_shift_hold() -> None:
+    """Decisions, bins and distances of scores each have a reason."""
     shift = approved_test_shift(2_000)
     stage = QUICK.shadow
     assert stage is not None

@@ -14,8 +14,8 @@ from tests.rollout.scripted_parts import POLICIES
 from tests.rollout.scripted_world import ScriptedWorld, has_ended, is_in_canary
 
 
-def test_people_steer() -> None:
-    """Pause stays, promote goes on, abort goes back; each says who and why."""
+def test_commands_pause_promote_and_abort() -> None:
+    """Each reason has the actor and the actor's words."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
@@ -42,8 +42,8 @@ def test_people_steer() -> None:
     assert "aborted by sam: changed my mind" in world.deployment.why
 
 
-def test_a_start_is_refused_in_words() -> None:
-    """Unknown policy, no approval, a rejection, another rollout, no production."""
+def test_start_is_refused_with_the_reason() -> None:
+    """Policy, approval, another rollout and the deployment are checked."""
 
     async def walk() -> None:
         world = ScriptedWorld()
@@ -83,8 +83,8 @@ def test_a_start_is_refused_in_words() -> None:
     asyncio.run(walk())
 
 
-def test_a_share_is_set_up_and_down_within_the_policy() -> None:
-    """Only what was approved; each step counts its own evidence anew."""
+def test_set_weight_takes_only_shares_of_the_policy() -> None:
+    """The share can go up and down."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
@@ -106,8 +106,8 @@ def test_a_share_is_set_up_and_down_within_the_policy() -> None:
     assert "set to 10 % by sam: less" in asyncio.run(walk()).deployment.why
 
 
-def test_what_was_rolled_back_is_tried_again_under_its_approval() -> None:
-    """A new rollout of the same version and policy; not while one is under way."""
+def test_retry_rolls_out_the_same_version_under_the_same_policy() -> None:
+    """It is refused while a rollout is under way."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld(fails=0.3)
@@ -128,7 +128,7 @@ def test_what_was_rolled_back_is_tried_again_under_its_approval() -> None:
 
 
 async def rolled_back_then_retried() -> tuple[ScriptedWorld, str, str]:
-    """A rollout that was rolled back, its retry that went through; their ids."""
+    """Return a world after a rollback and a retry that succeeded, and the ids of both."""
     world = ScriptedWorld(fails=1.0)
     first = await world.start_rollout("quick-direct")
     await world.run_until(has_ended)
@@ -139,8 +139,8 @@ async def rolled_back_then_retried() -> tuple[ScriptedWorld, str, str]:
     return world, first.spec.rollout_id, second.spec.rollout_id
 
 
-def test_the_next_controller_lists_every_rollout_so_far() -> None:
-    """Newest first, each as it ended: the history names them, their checkpoints tell of them."""
+def test_list_rollouts_has_the_rollouts_of_earlier_controllers() -> None:
+    """They come newest first, each as it ended."""
 
     async def walk() -> None:
         world, first, second = await rolled_back_then_retried()
@@ -159,8 +159,8 @@ def test_the_next_controller_lists_every_rollout_so_far() -> None:
     asyncio.run(walk())
 
 
-def test_a_rollout_that_cannot_be_read_hides_no_other() -> None:
-    """It is listed with its id and why nothing more is known."""
+def test_list_rollouts_shows_an_unreadable_rollout_with_its_reason() -> None:
+    """The other rollouts are listed too."""
 
     async def walk() -> None:
         world, first, second = await rolled_back_then_retried()
@@ -176,8 +176,8 @@ def test_a_rollout_that_cannot_be_read_hides_no_other() -> None:
     asyncio.run(walk())
 
 
-def test_an_undo_loads_the_old_version_and_then_moves_everybody() -> None:
-    """Two deployments, the second a rollback; refused while a rollout is under way."""
+def test_undo_preloads_the_old_version_and_gives_it_all_traffic() -> None:
+    """There are two deployments. It is refused while a rollout is under way."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
@@ -206,8 +206,8 @@ def test_an_undo_loads_the_old_version_and_then_moves_everybody() -> None:
     assert world.deployment.why == "undo to 1 by sam: complaints"
 
 
-def test_a_freeze_starts_nothing_and_a_view_is_one_models_at_a_time() -> None:
-    """Both are refused before anything is written, in words."""
+def test_start_is_refused_in_a_freeze_window_and_for_an_exclusive_view() -> None:
+    """Nothing is written in either case."""
     frozen = replace(POLICIES["quick"], name="frozen", freeze=("2020-01-01 - 2030-01-01",))
     alone = replace(POLICIES["quick"], name="alone", exclusive_views=("*",))
 
@@ -229,8 +229,8 @@ def test_a_freeze_starts_nothing_and_a_view_is_one_models_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_rollout_that_a_person_took_over_stands_in_nobodys_way(restarted: bool) -> None:
-    """The split written by hand still names it; the next rollout begins all the same."""
+def test_start_works_after_a_person_took_a_rollout_over(restarted: bool) -> None:
+    """The split that the person wrote still has the id of the ended rollout."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()

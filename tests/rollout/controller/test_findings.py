@@ -15,14 +15,14 @@ from tests.rollout.scripted_world import ScriptedWorld, has_ended, is_in_canary
 def finding(
     sequence: int, kind: str, version: str = "", text: str = "drift"
 ) -> registry_pb2.Finding:
-    """One that the registry numbered."""
+    """Return a finding with a sequence number of the registry."""
     return registry_pb2.Finding(
         sequence=sequence, model="churn", version=version, kind=kind, text=text, who="ann"
     )
 
 
-def test_the_newest_word_on_each_counts() -> None:
-    """On the model and on the version, apart; only a clear ends a hold; one without words, too."""
+def test_findings_use_the_newest_of_each_model_and_version() -> None:
+    """Only a clear finding about the same ends a hold. A finding without a text holds too."""
     seen = Findings()
     assert seen.hold_reason("churn", "2") == ""
     seen.add_finding(finding(1, "hold"))
@@ -41,18 +41,18 @@ def test_the_newest_word_on_each_counts() -> None:
 
 
 def is_at_preload(rollout: Rollout) -> bool:
-    """Whether it has no traffic yet."""
+    """Whether the rollout is at its preload."""
     return rollout.position.stage == Stage.PRELOAD
 
 
 def is_watched(rollout: Rollout) -> bool:
-    """Whether everybody has its answers, and the old version stands by."""
+    """Whether the rollout is in the watch."""
     return rollout.position.stage == Stage.WATCH
 
 
 @pytest.mark.parametrize("where", [is_at_preload, is_in_canary, is_watched])
-def test_a_hold_outlives_the_controller_that_heard_it(where: Callable[[Rollout], bool]) -> None:
-    """The next one knows it before its first look, however good the evidence; a clear, too."""
+def test_findings_hold_a_rollout_also_after_a_restart(where: Callable[[Rollout], bool]) -> None:
+    """The next controller knows hold and clear before it first judges."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()

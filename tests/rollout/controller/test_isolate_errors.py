@@ -20,7 +20,7 @@ BREAKS = {
 
 
 async def two_rollouts() -> tuple[ScriptedWorld, Rollout, Rollout]:
-    """One of churn in its canary, and credit, which waits for a gateway that has loaded it."""
+    """Return a world with churn in its canary, and credit in its preload."""
     world = ScriptedWorld()
     await world.start_rollout("quick-direct")
     await world.run_until(is_in_canary)
@@ -40,13 +40,16 @@ async def two_rollouts() -> tuple[ScriptedWorld, Rollout, Rollout]:
 
 
 def acknowledged_of_first_worker(world: ScriptedWorld) -> int:
-    """What the first worker may forget."""
+    """Return the sequence number that the first worker may forget."""
     return world.controller.acknowledged_sequence(source_name(SOURCES[0]))
 
 
 @pytest.mark.parametrize("what", BREAKS)
-def test_what_one_rollout_raises_holds_that_one_alone(what: str) -> None:
-    """It says why and stays; the other is judged, kept and acknowledged; a person ends it."""
+def test_controller_holds_only_the_rollout_that_raises(what: str) -> None:
+    """The other rollout is judged, saved and acknowledged.
+
+    A person ends or resumes the held one.
+    """
 
     async def walk() -> None:
         world, churn, credit = await two_rollouts()
@@ -75,8 +78,8 @@ def test_what_one_rollout_raises_holds_that_one_alone(what: str) -> None:
     asyncio.run(walk())
 
 
-def test_a_move_that_raises_is_held_where_it_got_to() -> None:
-    """The deployment is written, entering the stage raises: held, told, and ended by a person."""
+def test_controller_holds_a_rollout_whose_move_raises() -> None:
+    """The deployment is written, and entering the stage raises. A person can end the rollout."""
 
     async def walk() -> None:
         world, churn, credit = await two_rollouts()
@@ -95,8 +98,8 @@ def test_a_move_that_raises_is_held_where_it_got_to() -> None:
     asyncio.run(walk())
 
 
-def test_a_held_rollout_is_still_taken_back_by_a_hard_guard() -> None:
-    """A breaker needs no counting; nor does a person."""
+def test_controller_rolls_back_a_held_rollout_on_a_hard_guard() -> None:
+    """A hard guard needs no counting."""
 
     async def walk() -> None:
         world, churn, _ = await two_rollouts()

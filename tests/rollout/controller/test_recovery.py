@@ -35,14 +35,14 @@ OTHER = replace(
 
 
 def comparable_state(rollout: Rollout) -> rollout_pb2.RolloutState:
-    """Return the state without what differs by design: decisions' times, resent batches."""
+    """Return the state without the number of duplicate batches, which differs by design."""
     state = to_state(rollout)
     state.ClearField("duplicate_batches")
     return state
 
 
-def test_a_guard_outlives_the_controller_that_heard_it() -> None:
-    """Saved and acknowledged, then killed before acting: the next one acts on it."""
+def test_recovery_acts_on_a_guard_that_was_saved() -> None:
+    """The controller was killed after it saved the guard and before it acted."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
@@ -63,8 +63,8 @@ def test_a_guard_outlives_the_controller_that_heard_it() -> None:
     assert asyncio.run(walk()).rollout.position.stage == Stage.ROLLED_BACK
 
 
-def test_nothing_is_acknowledged_before_it_is_kept() -> None:
-    """What a gateway may forget is in the checkpoint; without a rollout, what was received."""
+def test_controller_acknowledges_only_what_is_in_a_checkpoint() -> None:
+    """Without a rollout it acknowledges everything that it received."""
 
     async def walk() -> None:
         world = ScriptedWorld()
@@ -91,9 +91,10 @@ def test_nothing_is_acknowledged_before_it_is_kept() -> None:
 @pytest.mark.walk
 @pytest.mark.parametrize("fails", [0.0, 0.03])
 @pytest.mark.parametrize("policy", [QUICK_DIRECT, OTHER], ids=["same file", "changed file"])
-def test_a_killed_controller_goes_on_bit_for_bit(fails: float, policy: Policy) -> None:
-    """Killed at every other second, saved or not, and whatever the policy's file says by then: the
-    evidence is identical, outcomes too, and so is what was decided when.
+def test_recovery_goes_on_bit_for_bit_after_a_kill(fails: float, policy: Policy) -> None:
+    """The controller is killed at every other second, saved or not, and with any policy file.
+
+    Evidence, outcomes and decisions are identical.
     """
 
     async def course(kill_at: int, *, saved: bool) -> list[bytes]:
@@ -127,8 +128,11 @@ def test_a_killed_controller_goes_on_bit_for_bit(fails: float, policy: Policy) -
     asyncio.run(compare())
 
 
-def test_a_move_that_was_written_but_not_remembered_is_found_again() -> None:
-    """Killed between the deployment and the checkpoint: the deployment is the truth."""
+def test_recovery_finds_a_move_that_is_in_no_checkpoint() -> None:
+    """The controller was killed between the deployment and the checkpoint.
+
+    The deployment is the truth.
+    """
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
@@ -147,8 +151,8 @@ def test_a_move_that_was_written_but_not_remembered_is_found_again() -> None:
     assert world.deployment.production == "2"
 
 
-def test_a_rollback_that_was_not_remembered_is_found_again() -> None:
-    """Its deployment says why; the four times go on."""
+def test_recovery_finds_a_rollback_that_is_in_no_checkpoint() -> None:
+    """Its deployment has the reason and the time of the verdict."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld(fails=0.2)
@@ -167,11 +171,12 @@ def test_a_rollback_that_was_not_remembered_is_found_again() -> None:
     assert "errors" in world.rollout.reason
 
 
-def test_a_changed_policy_file_is_for_those_that_begin_after_it(
+def test_recovery_goes_on_under_the_approved_policy_when_its_file_changed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whoever began before goes on under what was approved, and says so: once in the log, in the
-    status and in its explanation. Whoever begins after needs an approval of the new one.
+    """The log, the status and the explanation say so.
+
+    A rollout that starts later needs an approval of the new policy.
     """
 
     async def walk() -> ScriptedWorld:
@@ -219,10 +224,8 @@ def test_a_changed_policy_file_is_for_those_that_begin_after_it(
     ],
     ids=["altered", "not kept", "no state"],
 )
-def test_a_rollout_that_cannot_be_gone_on_with_says_so_and_can_be_ended(
-    how: str, words: str
-) -> None:
-    """Whoever asks hears why, and the way out; `abort` needs no policy."""
+def test_recovery_names_an_unreadable_rollout_and_abort_ends_it(how: str, words: str) -> None:
+    """Every command says why and names the way out. `abort` needs no policy."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()

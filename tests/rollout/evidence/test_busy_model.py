@@ -13,8 +13,8 @@ from tests.rollout.scripted_parts import QUICK, SCRIPT_START_S, make_window
 
 
 @pytest.mark.parametrize("keys", [1, 300, 5_000])
-def test_evidence_is_finite_however_many_keys_a_second_brings(keys: int) -> None:
-    """Without a certificate, scores like production's: no constant, said in ordinary numbers."""
+def test_evidence_is_finite_for_any_number_of_keys_a_second(keys: int) -> None:
+    """Without an approved shift, scores as production's are no constant output."""
     chance = random.Random(keys)
     evidence = Evidence("2", "1", QUICK)
     for number in range(3):

@@ -14,7 +14,7 @@ from tests.rollout.scripted_parts import NS, SCRIPT_START_S, SOURCE, make_batch,
 
 
 def monotonic_ns_at(seconds: float) -> int:
-    """Monotonic ns, *seconds* after START."""
+    """Return the monotonic ns that are *seconds* after SCRIPT_START_S."""
     return SCRIPT_START_S * NS + round(seconds * NS)
 
 
@@ -30,8 +30,8 @@ def keys_of(seconds: list[ClosedSecond]) -> list[tuple[int, int, list[int]]]:
     ]
 
 
-def test_a_second_closes_half_a_second_after_its_end() -> None:
-    """Not before, not twice; by the gateways' time, not by our wall clock."""
+def test_inbox_closes_a_second_half_a_second_after_its_end() -> None:
+    """It closes once, by the gateways' time and not by the controller's wall clock."""
     inbox = Inbox("churn")
     inbox.accept(
         make_batch(1, make_window("canary", 0, errors=[1]), sent_s=1.05), monotonic_ns_at(5001.05)
@@ -43,8 +43,8 @@ def test_a_second_closes_half_a_second_after_its_end() -> None:
     assert inbox.closes_in_ns(monotonic_ns_at(5002)) is None
 
 
-def test_a_duplicate_changes_nothing_and_is_counted() -> None:
-    """A batch sent again after a broken stream is known by its sequence."""
+def test_inbox_counts_a_duplicate_batch_and_drops_it() -> None:
+    """A batch that is sent again after a broken stream has a known sequence number."""
     inbox = Inbox("churn")
     one = make_batch(1, make_window("canary", 0, errors=[1]), sent_s=1.0)
     assert len(inbox.accept(one, monotonic_ns_at(1))) == 1
@@ -53,8 +53,8 @@ def test_a_duplicate_changes_nothing_and_is_counted() -> None:
     assert keys_of(inbox.close_seconds(monotonic_ns_at(2))) == [(0, 1, [1])]
 
 
-def test_a_late_window_is_counted_and_left_out() -> None:
-    """What comes after its second closed changes no evidence, and is not silent."""
+def test_inbox_counts_a_late_window_and_leaves_it_out() -> None:
+    """A window that comes after its second has closed changes no evidence."""
     inbox = Inbox("churn")
     inbox.accept(make_batch(1, make_window("canary", 0), sent_s=1.0), monotonic_ns_at(1))
     inbox.close_seconds(monotonic_ns_at(1.6))
@@ -66,10 +66,11 @@ def test_a_late_window_is_counted_and_left_out() -> None:
 
 
 @pytest.mark.parametrize("ahead", [20, 3_600])
-def test_a_clock_that_is_ahead_makes_no_other_late(ahead: int) -> None:
-    """For 5 s one of three is ahead: the others' windows all close, and its own when it is right.
+def test_inbox_with_one_clock_ahead_closes_the_windows_of_the_others(ahead: int) -> None:
+    """One of three clocks is ahead for 5 s.
 
-    What it told of the far future is counted as late, so that somebody looks.
+    The windows of the others all close, and its own close when it is right again. Windows of the
+    far future are counted as late.
     """
     sources = [window_pb2.Source(gateway=name, boot_id=1) for name in "abc"]
     inbox, closed = Inbox("churn"), []
@@ -87,8 +88,8 @@ def test_a_clock_that_is_ahead_makes_no_other_late(ahead: int) -> None:
     assert inbox.late_windows == (0 if ahead == 20 else 5)
 
 
-def test_a_lone_clock_that_was_ahead_is_recovered_from() -> None:
-    """The first that told its time was an hour ahead: when it is right, seconds close again."""
+def test_inbox_recovers_when_its_only_clock_was_ahead() -> None:
+    """The first batch was an hour ahead. When the clock is right, seconds close again."""
     inbox, closed = Inbox("churn"), []
     for now in range(1, 10):
         moved = 3_600 if now == 1 else 0
@@ -98,8 +99,8 @@ def test_a_lone_clock_that_was_ahead_is_recovered_from() -> None:
     assert [second for second, _, _ in closed] == [3_600, *range(2, 9)]
 
 
-def test_a_gap_is_waited_for_and_then_given_up() -> None:
-    """Half a second for the missing batch; then the ones behind it count, and it is counted."""
+def test_inbox_waits_half_a_second_for_a_missing_batch() -> None:
+    """Then the batches behind the gap count, and the missing one is counted as lost."""
     inbox = Inbox("churn")
     inbox.accept(make_batch(1, sent_s=1.0), monotonic_ns_at(1))
     assert (
@@ -122,8 +123,8 @@ def test_a_gap_is_waited_for_and_then_given_up() -> None:
 
 @examples(20)
 @given(st.randoms(use_true_random=False))
-def test_any_partition_and_order_gives_the_same_seconds(draw: random.Random) -> None:
-    """Over 4 workers, shuffled, some twice: the closed seconds are the same."""
+def test_inbox_closes_the_same_seconds_for_any_partition_and_order(draw: random.Random) -> None:
+    """Four workers send in any order, and some batches twice."""
     sources = [window_pb2.Source(gateway="g", slot=slot, boot_id=1) for slot in range(4)]
     expected: dict[tuple[int, int], list[int]] = {}
     sent = []
@@ -149,8 +150,8 @@ def test_any_partition_and_order_gives_the_same_seconds(draw: random.Random) -> 
     assert inbox.duplicate_batches == 6
 
 
-def test_after_a_restart_known_senders_may_catch_up_first() -> None:
-    """Nothing closes while one is behind; at most three seconds are waited for one that died."""
+def test_inbox_after_a_restart_waits_for_known_sources() -> None:
+    """Nothing closes while a source is behind, for three seconds at most."""
     other = window_pb2.Source(gateway="g", slot=1, boot_id=9)
     inbox = Inbox("churn")
     inbox.start_source_at(source_name(SOURCE), 4, monotonic_ns_at(10))
@@ -178,8 +179,8 @@ def test_after_a_restart_known_senders_may_catch_up_first() -> None:
     assert len(inbox.close_seconds(monotonic_ns_at(13.0))) == 1
 
 
-def test_a_hundred_workers_and_thirty_models_take_less_than_a_second() -> None:
-    """One second of everybody's windows is dealt with before the next one is there."""
+def test_inbox_takes_less_than_a_second_for_100_workers_and_30_models() -> None:
+    """One second of windows is processed before the next one comes."""
     inboxes = [Inbox(f"m{number}") for number in range(30)]
     batches = []
     for slot in range(100):
@@ -202,8 +203,8 @@ def test_a_hundred_workers_and_thirty_models_take_less_than_a_second() -> None:
     assert thread_time() - began < 1.0  # of this thread: neighbours are not timed
 
 
-def test_workers_long_gone_are_forgotten() -> None:
-    """Ten minutes of silence, and a sender costs no more memory."""
+def test_inbox_forgets_sources_that_were_silent_for_ten_minutes() -> None:
+    """A worker that is gone costs no memory."""
     inbox = Inbox("churn")
     inbox.accept(make_batch(1, sent_s=1.0), monotonic_ns_at(1))
     inbox.forget_silent_sources(monotonic_ns_at(600))
@@ -212,8 +213,8 @@ def test_workers_long_gone_are_forgotten() -> None:
     assert not inbox.sequences
 
 
-def test_each_model_is_told_of_its_own_windows_under_the_same_number() -> None:
-    """Also a model with no window in the batch: its sender is alive, and no batch is missing."""
+def test_split_by_model_gives_each_model_its_windows_under_the_same_sequence() -> None:
+    """A model without windows gets the batch too: its source is alive, and no batch is missing."""
     mine, other = make_window("canary", 0), make_window("canary", 0, model="other")
     guard = window_pb2.HardGuard(model="other", version="2")
     sent = make_batch(7, mine, other, sent_s=1.0, guards=[guard])

@@ -8,8 +8,8 @@ from rollout.evidence.records import Latencies
 
 
 @pytest.mark.parametrize("keys_max", [50, 1_000_000])
-def test_counting_is_the_size_of_what_would_be_told(keys_max: int) -> None:
-    """Both arms, keys that return, keys of both arms, thinned or not: one number, one memory."""
+def test_key_sample_count_new_equals_the_sizes_of_add_new(keys_max: int) -> None:
+    """Numbers and remembered keys agree for repeated keys, keys of both arms, and thinning."""
     chance = np.random.default_rng(1)
     counted, told = KeySample(keys_max), KeySample(keys_max)
     for _ in range(60):
@@ -21,8 +21,8 @@ def test_counting_is_the_size_of_what_would_be_told(keys_max: int) -> None:
     assert (counted.sampled_of_65536 < 65_536) == (keys_max == 50)
 
 
-def test_beyond_three_edges_is_the_same_with_batches_of_one() -> None:
-    """Each edge its own keys, whether gateways tell batches or not; a key's largest batch."""
+def test_latencies_beyond_edges_are_the_same_keys_with_and_without_batches() -> None:
+    """Each edge has its own keys. A key with several records has its largest batch."""
     bins = [10, 20, 21, 30, 31, 40, 41, 41]
     keys = [1, 2, 3, 4, 5, 6, 7, 7]
     plain = Latencies(keys, bins, []).keys_beyond(20, 30, 40)

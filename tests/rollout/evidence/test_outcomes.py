@@ -32,10 +32,10 @@ LADDER = {
 
 
 def judge_outcomes(candidate: float, seed: int, keys_max: int) -> Judgement:
-    """Judge as *keys_max* customers' outcomes come in, 50 a second, of any earlier revision.
+    """Judge as outcomes of *keys_max* customers come in, 50 a second, of any earlier revision.
 
-    A fifth of production's customers accept; of the candidate's, *candidate*. Everybody is told
-    twice, and of what is no good outcome, too.
+    A fifth of production's customers accept, and *candidate* is the rate of the candidate's.
+    Everybody is reported twice, also with outcomes that are not good.
     """
     draw, policy = random.Random(seed), replace(POLICY, outcome=GOOD)
     evidence = Evidence("2", "1", policy)
@@ -68,7 +68,7 @@ def outcome_window(
     accepts: bool,
     to_candidate: bool,
 ) -> window_pb2.Window:
-    """What a gateway says of one customer's reports: now and then the other arm had answered."""
+    """Return a gateway's window of one customer's reports. Sometimes the other arm has answered."""
     fallen_back = draw.random() < 0.1
     version = "2" if to_candidate != fallen_back else "1"
     made = window_pb2.Window(
@@ -86,8 +86,8 @@ def outcome_window(
     return made
 
 
-def test_fewer_good_outcomes_roll_back_and_equal_ones_do_not() -> None:
-    """Acceptances halve: found, whichever share each key was drawn with; alike: never."""
+def test_judge_rolls_back_fewer_good_outcomes_and_not_equal_ones() -> None:
+    """Half the acceptances are found whatever the share of each key."""
     found = judge_outcomes(0.1, 5, 20_000)
     assert found.verdict == Verdict.FAULTY
     assert found.reason.startswith("outcome")
@@ -95,8 +95,8 @@ def test_fewer_good_outcomes_roll_back_and_equal_ones_do_not() -> None:
         assert judge_outcomes(0.2, seed, 3_000).verdict != Verdict.FAULTY
 
 
-def test_each_customer_counts_once_and_only_the_good_ones() -> None:
-    """Two reports of a key, from two gateways and again later: one event, and no promotion."""
+def test_evidence_counts_each_key_with_a_good_outcome_once() -> None:
+    """Several reports of a key, also from two gateways, are one event and promote nothing."""
     policy = replace(POLICY, outcome=GoodOutcome(name="churned", at_most=0.0))
     evidence, place = Evidence("2", "1", policy), StagePosition(Stage.CANARY)
     for second in range(3):
@@ -113,8 +113,8 @@ def test_each_customer_counts_once_and_only_the_good_ones() -> None:
     assert evidence.metrics["errors"].tilt_state.looks == 0
 
 
-def test_an_outcome_that_comes_late_is_counted_in_the_next_second() -> None:
-    """A window of calls that comes after its second closed is left out; outcomes are kept."""
+def test_inbox_counts_a_late_outcome_in_the_next_second() -> None:
+    """A window of calls that comes after its second has closed is left out. Outcomes are not."""
     inbox = Inbox("churn")
     told = window_pb2.Window(model="churn", version="2", revision=1, second=SCRIPT_START_S)
     told.outcomes.add(role=2, name="accepted", key_hash=[7], value=[1.0])
@@ -127,8 +127,8 @@ def test_an_outcome_that_comes_late_is_counted_in_the_next_second() -> None:
     assert told.second == SCRIPT_START_S
 
 
-def test_a_policy_names_the_good_outcome_of_each_model() -> None:
-    """A table, one bound, each model's own; what makes no sense is refused in words."""
+def test_policy_file_names_the_good_outcome_of_each_model() -> None:
+    """It is a table with one bound, for each model. An impossible table is refused."""
     told = {
         "name": "careful",
         "base": "standard",

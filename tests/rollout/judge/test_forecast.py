@@ -16,8 +16,8 @@ from stats.tilt import MORE_EVENTS
 from tests.rollout.scripted_parts import SCRIPT_START_S, make_batch, make_window
 
 
-def test_a_clean_candidate_passes_each_share_at_the_keys_foretold() -> None:
-    """At one key fewer it is undecided; at the foretold number it is healthy."""
+def test_judge_passes_a_clean_candidate_at_the_forecast_number_of_keys() -> None:
+    """With one key fewer it is undecided."""
     for step in forecast_steps(DEMO, 300.0)[1:]:
         canary = "canary" if step.position.stage == Stage.CANARY else "promoted"
         other = "production" if canary == "canary" else "standby"
@@ -37,16 +37,16 @@ def test_a_clean_candidate_passes_each_share_at_the_keys_foretold() -> None:
             assert judge(DEMO, facts, evidence).verdict == verdict
 
 
-def test_time_is_the_longer_of_the_stay_and_the_keys() -> None:
-    """Busy: the policy's stay. Quiet: keys over the share's part of the calls. Silent: never."""
+def test_forecast_time_is_the_longer_of_minimum_stay_and_keys() -> None:
+    """With much traffic it is the stay, with little the keys, and without traffic infinite."""
     busy, quiet, silent = (forecast_steps(STANDARD, rate) for rate in (10_000.0, 1.0, 0.0))
     assert [one.seconds for one in busy] == [300.0, 600.0, 600.0, 900.0, 3_600.0]
     assert quiet[1].seconds == pytest.approx(600 / 0.05)
     assert all(math.isinf(one.seconds) for one in silent)
 
 
-def test_more_keys_see_smaller_faults() -> None:
-    """What passes unseen shrinks with traffic and is never below production's own rate."""
+def test_smallest_detectable_rate_falls_with_the_number_of_keys() -> None:
+    """It is never below production's own rate."""
     seen = [
         smallest_detectable_rate(MORE_EVENTS, 0.001, keys, 0.05, 6.2)
         for keys in (10, 800, 10_000, 10**6)
@@ -58,8 +58,8 @@ def test_more_keys_see_smaller_faults() -> None:
     assert smallest_detectable_rate(MORE_EVENTS, 0.001, 0, 0.05, 6.2) == 1.0
 
 
-def test_the_reply_says_it_in_words_and_what_a_person_will_be_asked() -> None:
-    """One line a step; a step that reaches its time limit first is named."""
+def test_forecast_reply_has_a_text_with_a_line_for_each_step() -> None:
+    """The text names a step that reaches its time limit first."""
     told = forecast_reply(STANDARD, 0.1, 0.0)
     assert len(told.steps) == 5
     assert "a person will be asked" in told.text
@@ -68,8 +68,8 @@ def test_the_reply_says_it_in_words_and_what_a_person_will_be_asked() -> None:
     assert "never, without traffic" in forecast_reply(STANDARD, 0.0, 0.0).text
 
 
-def test_the_meter_reads_the_last_minute() -> None:
-    """Calls of any serving arm, of that model; the newest two seconds are still coming in."""
+def test_traffic_rate_is_the_mean_of_the_last_minute() -> None:
+    """It counts the calls of every serving arm of a model, without the newest two seconds."""
     meter = TrafficRate()
     assert meter.calls_a_second("churn") == 0.0
     for second in range(200):

@@ -20,7 +20,7 @@ ROLES = {"ann": ["author"], "cleo": ["operator"], "rollout": ["controller"]}
 
 
 def write_identities(path: Path) -> Path:
-    """A file in which everybody's token is his name."""
+    """Write an identities file in which the token of each actor is the actor's name."""
     told = {
         hashlib.sha256(name.encode()).hexdigest(): {"actor": name, "roles": roles}
         for name, roles in ROLES.items()
@@ -29,8 +29,8 @@ def write_identities(path: Path) -> Path:
     return path
 
 
-def test_a_verb_is_the_tokens_and_not_the_names(tmp_path: Path) -> None:
-    """No token: UNAUTHENTICATED; an author's: PERMISSION_DENIED; an operator's is heard."""
+def test_commands_need_the_token_of_an_operator(tmp_path: Path) -> None:
+    """Without a token they are UNAUTHENTICATED, with an author's PERMISSION_DENIED."""
 
     async def course() -> None:
         registry = await registry_server.serve_registry(

@@ -53,7 +53,7 @@ Shown = Callable[[rollout_pb2.RolloutStatus], bool]
 
 
 async def wait_for_status(made: LiveRollout, holds: Shown) -> rollout_pb2.RolloutStatus:
-    """Ask for the status until it *holds*, for at most 30 seconds."""
+    """Read the status until it *holds*, for at most 30 seconds."""
     async with asyncio.timeout(30):
         while True:
             status = await call_until_leading(
@@ -65,17 +65,17 @@ async def wait_for_status(made: LiveRollout, holds: Shown) -> rollout_pb2.Rollou
 
 
 def written_by_rollout(entry: registry_pb2.HistoryEntry) -> bool:
-    """Whether the rollout wrote it."""
+    """Whether a rollout wrote the history entry."""
     return entry.reason.startswith("rollout r")
 
 
 def has_fifty_keys(status: rollout_pb2.RolloutStatus) -> bool:
-    """Whether fifty customers had the candidate's answer."""
+    """Whether fifty customers got the candidate's answer."""
     return bool(status.evidence) and status.evidence[0].canary_keys >= 50
 
 
-def test_a_rollout_goes_on_under_the_policy_that_was_approved(tmp_path: Path) -> None:
-    """Kill -9, the policy's file rewritten, a new controller: it goes on and ends as approved."""
+def test_live_rollout_goes_on_under_the_approved_policy_after_a_restart(tmp_path: Path) -> None:
+    """The controller is killed and the policy's file rewritten. The rollout ends as approved."""
 
     async def course() -> None:
         sink, log, folder = f"127.0.0.1:{unused_port()}", tmp_path / "log", tmp_path / "policies"
@@ -115,24 +115,24 @@ def test_a_rollout_goes_on_under_the_policy_that_was_approved(tmp_path: Path) ->
 
 
 async def watch_to_end(made: LiveRollout) -> list[rollout_pb2.RolloutStatus]:
-    """Watch the rollout to its end."""
+    """Watch the rollout to its end and return every status."""
     await wait_for_status(made, lambda _: True)
     return await made.watch_statuses(60)
 
 
 def is_held_by_monitoring(status: rollout_pb2.RolloutStatus) -> bool:
-    """Whether monitoring's word stops it."""
+    """Whether a finding of monitoring holds the rollout."""
     return status.verdict == rollout_pb2.HOLD and "monitoring says: PSI .4" in status.reason
 
 
 def is_held_despite_evidence(status: rollout_pb2.RolloutStatus) -> bool:
-    """Whether it is held although everything else would have it go on."""
+    """Whether monitoring holds the rollout although the evidence would promote it."""
     first = status.evidence[0]
     return is_held_by_monitoring(status) and first.promote_log_e >= first.promote_log_threshold
 
 
-def test_a_finding_holds_a_running_rollout_and_its_end_lets_it_go_on(tmp_path: Path) -> None:
-    """Written to the registry, watched by the controller, and by the one that takes over, too."""
+def test_live_rollout_is_held_by_a_finding_until_it_is_cleared(tmp_path: Path) -> None:
+    """The controller watches the registry's findings. The next controller reads them too."""
 
     async def course() -> None:
         sink = f"127.0.0.1:{unused_port()}"
@@ -163,8 +163,8 @@ def test_a_finding_holds_a_running_rollout_and_its_end_lets_it_go_on(tmp_path: P
     asyncio.run(course())
 
 
-def test_a_rollout_whose_approved_policy_was_altered_is_ended_by_a_person(tmp_path: Path) -> None:
-    """The next controller goes on under nothing nobody approved, says why, and obeys an abort."""
+def test_live_rollout_with_an_altered_policy_is_ended_by_abort(tmp_path: Path) -> None:
+    """The next controller does not go on under a policy that nobody approved, and says why."""
 
     async def course() -> None:
         sink = f"127.0.0.1:{unused_port()}"

@@ -24,8 +24,8 @@ from tests.rollout.scripted_parts import POLICIES
 pytestmark = pytest.mark.walk
 
 
-def test_a_healthy_candidate_becomes_production_by_evidence_alone(tmp_path: Path) -> None:
-    """Every stage in order, each deployment in the history with its reason, approval checked."""
+def test_live_rollout_promotes_a_healthy_candidate(tmp_path: Path) -> None:
+    """Every stage comes in order, and the history has each deployment with its reason."""
 
     async def course() -> None:
         async with run_live_rollout(tmp_path) as made:
@@ -46,7 +46,7 @@ def test_a_healthy_candidate_becomes_production_by_evidence_alone(tmp_path: Path
             told = await made.stub.Explain(rollout_pb2.RolloutSelector(model="churn"))
             assert "What was decided" in told.text
             assert len(told.decisions) == 6
-            assert told.course
+            assert told.evidence_history
             assert [one.metric for one in told.status.evidence] == list(JUDGED_METRICS)
             plan = rollout_pb2.ForecastRequest(model="churn", policy="quick")
             foretold = await made.stub.Forecast(plan)
@@ -62,8 +62,8 @@ def test_a_healthy_candidate_becomes_production_by_evidence_alone(tmp_path: Path
     asyncio.run(course())
 
 
-def test_a_faulty_candidate_is_rolled_back_within_a_second_of_the_evidence(tmp_path: Path) -> None:
-    """Four times in order, moved within a second of the verdict, no customer's call failed."""
+def test_live_rollout_moves_traffic_within_a_second_of_the_verdict(tmp_path: Path) -> None:
+    """The four times are in order, and no customer's call failed."""
 
     async def course() -> None:
         async with run_live_rollout(tmp_path) as made:
@@ -85,8 +85,8 @@ def test_a_faulty_candidate_is_rolled_back_within_a_second_of_the_evidence(tmp_p
     asyncio.run(course())
 
 
-def test_refusals_reach_the_caller_in_words(tmp_path: Path) -> None:
-    """Each with its status: nobody named, no rollout, no approval, nothing to steer."""
+def test_service_refuses_commands_with_status_and_reason(tmp_path: Path) -> None:
+    """Callers without a name, unknown rollouts and commands that do not fit are refused."""
 
     async def course() -> None:
         async with run_live_rollout(tmp_path) as made:
@@ -120,8 +120,8 @@ def test_refusals_reach_the_caller_in_words(tmp_path: Path) -> None:
     asyncio.run(course())
 
 
-def test_windows_are_acknowledged_only_when_kept(tmp_path: Path) -> None:
-    """The first ack says what is held; a stranger without a name is refused."""
+def test_window_sink_acknowledges_saved_batches(tmp_path: Path) -> None:
+    """The first ack has the saved sequence number. A source without a name is refused."""
 
     async def course() -> None:
         async with registry_fixture(tmp_path) as registry:
@@ -155,8 +155,8 @@ def test_windows_are_acknowledged_only_when_kept(tmp_path: Path) -> None:
     asyncio.run(course())
 
 
-def test_of_two_controllers_one_acts_and_the_other_takes_over(tmp_path: Path) -> None:
-    """The second waits; when the first stops it passes its lease on, and the second leads."""
+def test_second_controller_leads_when_the_first_stops(tmp_path: Path) -> None:
+    """The first gives its lease up, so the second need not wait for its end."""
 
     async def course() -> None:
         async with registry_fixture(tmp_path) as registry:
@@ -181,10 +181,10 @@ def test_of_two_controllers_one_acts_and_the_other_takes_over(tmp_path: Path) ->
     asyncio.run(course())
 
 
-def test_a_controller_killed_in_the_middle_is_replaced_and_loses_no_evidence(
+def test_controller_killed_in_the_canary_is_replaced_without_loss(
     tmp_path: Path,
 ) -> None:
-    """Kill -9 during the canary: calls go on, the next one resumes and promotes."""
+    """Calls go on, and the next controller resumes and promotes."""
 
     async def course() -> None:
         sink = f"127.0.0.1:{unused_port()}"

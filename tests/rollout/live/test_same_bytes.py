@@ -27,7 +27,7 @@ CALLERS = 8
 
 
 async def call_until(gateway: GatewayFixture, caller: int, until: float) -> int:
-    """Call with ever new keys until *until*; return how many were answered."""
+    """Call with new keys until *until*. Return how many calls were answered."""
     answered = 0
     while time.monotonic() < until:
         try:
@@ -41,7 +41,7 @@ async def call_until(gateway: GatewayFixture, caller: int, until: float) -> int:
 
 
 async def judge_windows(seconds: float) -> tuple[Judgement, Evidence]:
-    """Judge the real gateway's windows of so many seconds, each as it closed."""
+    """Judge the windows of a real gateway for *seconds*, one closed second after the other."""
     files = tiny_files()
     split = Deployment(
         model="churn",
@@ -72,8 +72,8 @@ async def judge_windows(seconds: float) -> tuple[Judgement, Evidence]:
     return judgement, evidence
 
 
-def test_the_same_bytes_are_judged_alike_and_promoted() -> None:
-    """No fault at any look, no doubt; both arms are timed alike, whoever is answered first."""
+def test_judge_promotes_the_same_bytes_as_production() -> None:
+    """There is no fault at any look, and both arms have the same latency."""
     judgement, evidence = asyncio.run(judge_windows(6.0))
     assert judgement.verdict == Verdict.HEALTHY, judgement
     shared = evidence.metrics["p50"]

@@ -26,8 +26,10 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("where", "verdict"), list(product(PLACES, Verdict)), ids=str)
-def test_one_step_on_or_out_or_stay(where: tuple[Policy, StagePosition], verdict: Verdict) -> None:
-    """From every place on every verdict: stay, go one step on, or end. Nothing else."""
+def test_next_position_stays_moves_one_step_or_ends(
+    where: tuple[Policy, StagePosition], verdict: Verdict
+) -> None:
+    """That holds for every position and every verdict."""
     policy, place = where
     after = next_position(place, verdict, policy)
 
@@ -47,8 +49,8 @@ def test_one_step_on_or_out_or_stay(where: tuple[Policy, StagePosition], verdict
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=lambda policy: policy.name)
-def test_health_alone_leads_to_done(policy: Policy) -> None:
-    """HEALTHY at each place visits every share once and ends in DONE."""
+def test_next_position_with_only_healthy_verdicts_leads_to_done(policy: Policy) -> None:
+    """Every share of the policy is visited once."""
     place, shares = StagePosition(Stage.PRELOAD), []
     while place.stage not in FINAL_STAGES:
         assert min_stay_s(place, policy) >= 0
@@ -61,8 +63,8 @@ def test_health_alone_leads_to_done(policy: Policy) -> None:
     ]
 
 
-def test_the_diagram_has_every_edge() -> None:
-    """What the docs draw is the table: eight verdicts, the ladder, three ends."""
+def test_stage_diagram_has_every_edge_of_the_table() -> None:
+    """There are eight verdicts, the canary shares and three final stages."""
     drawn = stage_diagram()
     assert drawn.count("-->") == 1 + 8 + 2 + 3
     assert "CANARY --> CANARY: HEALTHY, next share" in drawn

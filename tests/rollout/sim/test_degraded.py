@@ -15,7 +15,7 @@ POLICY = single_share_policy(500)
 
 
 def degraded_seconds(seed: int, at: int) -> tuple[TrafficStream, Iterator[TrafficSecond]]:
-    """A healthy stream; a third of the candidate's rows are defaults, scored in bin *at*."""
+    """Return a stream, and its seconds with 30 % of the candidate's rows as defaults in bin *at*."""
     stream = TrafficStream(SCENARIOS["healthy"], 0.05, seed)
     chance = np.random.default_rng(seed)
 
@@ -30,8 +30,8 @@ def degraded_seconds(seed: int, at: int) -> tuple[TrafficStream, Iterator[Traffi
     return stream, told()
 
 
-def test_rows_of_defaults_accuse_nobody() -> None:
-    """As gateways mark them: not compared, yet their keys count towards promotion."""
+def test_judge_does_not_compare_rows_of_defaults() -> None:
+    """Gateways mark these rows. Their keys count for promotion."""
     stream, told = degraded_seconds(1, NOT_COMPARED)
     whole = list(told)
     assert judge_ticks(whole, POLICY, stream.shift).verdict == "undecided"
@@ -43,7 +43,7 @@ def test_rows_of_defaults_accuse_nobody() -> None:
     assert 0.6 * keys < evidence.prediction.compared_keys < 0.8 * keys
 
 
-def test_unmarked_they_would() -> None:
-    """One score for a third of the customers is in no certificate."""
+def test_judge_rolls_back_rows_of_defaults_that_are_not_marked() -> None:
+    """One score for a third of the customers is in no approved shift."""
     stream, told = degraded_seconds(1, 2)
     assert judge_ticks(told, POLICY, stream.shift).verdict == "rolled back"

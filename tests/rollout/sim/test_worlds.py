@@ -16,14 +16,14 @@ from tests.rollout.sim.simulated_world import WorldResult, simulate_world
 
 @pytest.fixture(autouse=True)
 def quiet_logs() -> Iterator[None]:
-    """Thousands of killed controllers have nothing to say that a test would read."""
+    """Disable logging, because thousands of controllers are killed."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
 
 
 def world_story(result: WorldResult) -> list[object]:
-    """Return what a world did, without names drawn by the operating system."""
+    """Return what happened in a world, without names that the operating system chose."""
     assert result.registry is not None
     writes = [
         (
@@ -39,14 +39,14 @@ def world_story(result: WorldResult) -> list[object]:
 
 
 @pytest.mark.walk
-def test_a_seed_plays_the_same_again() -> None:
-    """A world that broke a promise can be looked at as often as it takes."""
+def test_world_is_the_same_for_the_same_seed() -> None:
+    """A world that broke a promise can be played again."""
     assert world_story(simulate_world(8)) == world_story(simulate_world(8))
 
 
 @pytest.mark.walk
 def test_500_worlds_keep_every_promise() -> None:
-    """One production, fenced writes, growth and rollback on evidence only, and always an end."""
+    """There is one production, growth and rollback need evidence, and every rollout ends."""
     wrong, ends = {}, Counter[str]()
     for seed in range(500):
         told = simulate_world(seed)
@@ -58,8 +58,8 @@ def test_500_worlds_keep_every_promise() -> None:
 
 
 @pytest.mark.walk
-def test_what_the_policy_files_say_by_then_changes_no_world() -> None:
-    """Whoever takes over finds other policies of these names, and each world is what it was."""
+def test_world_is_the_same_when_policy_files_change_later() -> None:
+    """The next controller finds other policies of these names."""
     kept = 0
     for seed in range(150):
         again = simulate_world(seed, changed_files=True)
@@ -76,7 +76,7 @@ def test_what_the_policy_files_say_by_then_changes_no_world() -> None:
 
 @pytest.mark.nightly
 def test_10000_worlds_keep_every_promise() -> None:
-    """The same, twenty times as often."""
+    """It plays twenty times as many worlds as the test above."""
     assert not {
         seed: found
         for seed in range(500, 10_500)
