@@ -64,22 +64,22 @@ def record_numbers(folder: Path) -> list[int]:
 
 def test_journal_after_kill_9_has_every_acknowledged_record(tmp_path: Path) -> None:
     """Each of twenty kills leaves a prefix of the records with every acknowledged one."""
-    draw = random.Random(2)
+    rng = random.Random(2)
     for attempt in range(20):
         folder = tmp_path / str(attempt)
         with subprocess.Popen(
             [sys.executable, "-c", WRITES_UNTIL_KILLED, str(folder)], stdout=subprocess.PIPE
         ) as child:
             assert child.stdout is not None
-            for _ in range(draw.randrange(1, 60)):
+            for _ in range(rng.randrange(1, 60)):
                 child.stdout.readline()
             child.kill()
             acknowledged = [int(line) for line in child.stdout.read().split()]
 
         assert SegmentWriter(folder, JournalKind.OUTCOMES, 1, lambda: 0, boot_id=1).recover() == []
-        found = record_numbers(folder)
-        assert found == list(range(len(found)))
-        assert len(found) >= max(acknowledged, default=1)
+        numbers_read = record_numbers(folder)
+        assert numbers_read == list(range(len(numbers_read)))
+        assert len(numbers_read) >= max(acknowledged, default=1)
 
 
 def test_journal_counts_records_that_a_full_disk_refuses(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The bytes of a segment, cut and damaged everywhere."""
+"""The bytes of segments that are cut or damaged anywhere."""
 
 import json
 from pathlib import Path
@@ -49,10 +49,10 @@ def test_segment_has_the_committed_bytes() -> None:
     """A reader in another language can rely on tests/vectors/journal_segment.json."""
     for vector in VECTORS:
         payloads = [bytes.fromhex(text) for text in vector["payloads"]]
-        whole = segment_header(JournalKind(vector["kind"])) + b"".join(
+        segment = segment_header(JournalKind(vector["kind"])) + b"".join(
             frame_record(payload) for payload in payloads
         )
-        assert whole.hex() == vector["segment"]
+        assert segment.hex() == vector["segment"]
 
 
 def test_segment_names_are_ordered_by_age() -> None:
@@ -71,14 +71,14 @@ def test_intact_records_of_a_cut_file_are_those_that_fit(
     """A crash can leave a file of any length."""
     content = segment_bytes(payloads)
     cut = data.draw(st.integers(HEADER.size, len(content)))
-    kept, end = 0, HEADER.size
-    while kept < len(payloads) and end + 8 + len(payloads[kept]) <= cut:
-        end += 8 + len(payloads[kept])
-        kept += 1
+    intact, end = 0, HEADER.size
+    while intact < len(payloads) and end + 8 + len(payloads[intact]) <= cut:
+        end += 8 + len(payloads[intact])
+        intact += 1
 
     records = list(intact_records(content[:cut], HEADER.size))
 
-    assert [record.payload for record in records] == payloads[:kept]
+    assert [record.payload for record in records] == payloads[:intact]
 
 
 def test_recover_cuts_a_torn_tail_of_any_length(tmp_path: Path) -> None:
@@ -134,12 +134,12 @@ def test_reader_goes_on_from_its_offsets(tmp_path: Path) -> None:
     content = segment_bytes([b"one", b"two"])
     path = tmp_path / str(NAME)
     reader = JournalReader(tmp_path, JournalKind.SERVED)
-    seen = []
+    payloads = []
     for cut in range(len(content) + 1):
         path.write_bytes(content[:cut])
-        seen += [payload for payload, _ in reader]
+        payloads += [payload for payload, _ in reader]
 
-    assert seen == [b"one", b"two"]
+    assert payloads == [b"one", b"two"]
     assert list(JournalReader(tmp_path, JournalKind.SERVED, reader.offsets)) == []
     assert list(JournalReader(tmp_path, JournalKind.OUTCOMES)) == []
     assert list(JournalReader(tmp_path / "none", JournalKind.SERVED)) == []

@@ -1,4 +1,4 @@
-"""The writer: groups, drops exactly, stops at a failed sync."""
+"""The appender counts what it drops, syncs in time, and stops after a failed sync."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Departure from an approved shift: silent when nothing departs, quick when something does."""
+"""The test of a departure from an approved shift."""
 
 import math
 from collections.abc import Callable
@@ -18,24 +18,24 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 
-def draw_pairs(draw: np.random.Generator, keys: int, likeness: float) -> tuple[Counts, Floats]:
+def draw_pairs(rng: np.random.Generator, keys: int, likeness: float) -> tuple[Counts, Floats]:
     """Return the champion's bins, and the candidate's scores of the same rows."""
-    champion = draw.normal(size=keys)
-    noise = math.sqrt(1 - likeness**2) * draw.normal(size=keys)
+    champion = rng.normal(size=keys)
+    noise = math.sqrt(1 - likeness**2) * rng.normal(size=keys)
     return np.searchsorted(EDGES, champion), likeness * champion + noise
 
 
 def approved_expectation(
-    draw: np.random.Generator, rows: int = 20_000, likeness: float = 0.8
+    rng: np.random.Generator, rows: int = 20_000, likeness: float = 0.8
 ) -> Expectation:
     """Return the expectation of a candidate that ranks alike, from held-out rows."""
-    champion, scores = draw_pairs(draw, rows, likeness)
+    champion, scores = draw_pairs(rng, rows, likeness)
     joint = np.bincount(champion * BINS + np.searchsorted(EDGES, scores), minlength=BINS**2)
     return Expectation(joint.reshape(BINS, BINS))
 
 
 def keys_to_fire(
-    draw: np.random.Generator,
+    rng: np.random.Generator,
     change: Callable[[Floats], Floats],
     *,
     keys_max: int = 6_000,
@@ -43,20 +43,20 @@ def keys_to_fire(
     psi_min: float = 0.005,
 ) -> int | None:
     """Return the canary keys until evidence and effect are large enough; None: they never are."""
-    expected = approved_expectation(draw)
+    expected = approved_expectation(rng)
     state = departure.start_departure(expected)
     candidate, champion = np.zeros(BINS, dtype=np.int64), np.zeros(BINS, dtype=np.int64)
     for look in range(keys_max // a_look):
-        bins, scores = draw_pairs(draw, a_look, 0.8)
-        mine = np.bincount(np.searchsorted(EDGES, change(scores)), minlength=BINS)
-        theirs = np.bincount(bins, minlength=BINS)
-        candidate, champion = candidate + mine, champion + theirs
+        bins, scores = draw_pairs(rng, a_look, 0.8)
+        new_candidate = np.bincount(np.searchsorted(EDGES, change(scores)), minlength=BINS)
+        new_champion = np.bincount(bins, minlength=BINS)
+        candidate, champion = candidate + new_candidate, champion + new_champion
         state = departure.step_departure(
-            expected, state, expected.gains(np.stack([mine, theirs])), 3_600
+            expected, state, expected.gains(np.stack([new_candidate, new_champion])), 3_600
         )
         if state.log_e_max >= THRESHOLD:
-            found = departure.departure_effect(expected, candidate, champion)
-            if found.psi >= psi_min + found.table_error:
+            effect = departure.departure_effect(expected, candidate, champion)
+            if effect.psi >= psi_min + effect.table_error:
                 return (look + 1) * a_look
     return None
 
@@ -64,8 +64,8 @@ def keys_to_fire(
 def test_departure_does_not_fire_for_a_candidate_as_approved() -> None:
     """It differs from its champion on most rows, and not from the approved shift."""
     for seed in range(6):
-        draw = np.random.default_rng(seed)
-        assert keys_to_fire(draw, lambda scores: scores, a_look=50) is None
+        rng = np.random.default_rng(seed)
+        assert keys_to_fire(rng, lambda scores: scores, a_look=50) is None
 
 
 @pytest.mark.parametrize(
@@ -82,18 +82,20 @@ def test_departure_is_found_within_a_number_of_keys(
     change: Callable[[Floats], Floats], keys: int
 ) -> None:
     """The number is the median of five seeds, in canary keys."""
-    found = [keys_to_fire(np.random.default_rng(seed), change, keys_max=1_000) for seed in range(5)]
-    assert all(found)
-    assert sorted(filter(None, found))[2] <= keys
+    keys_found = [
+        keys_to_fire(np.random.default_rng(seed), change, keys_max=1_000) for seed in range(5)
+    ]
+    assert all(keys_found)
+    assert sorted(filter(None, keys_found))[2] <= keys
 
 
 def test_departure_of_a_tenth_of_a_deviation_is_found_within_2700_keys() -> None:
     """The approved shift has 20,000 held-out rows."""
-    found = [
+    keys_found = [
         keys_to_fire(np.random.default_rng(seed), lambda s: s + 0.1, a_look=25) for seed in range(5)
     ]
-    assert all(found)
-    assert sorted(filter(None, found))[2] <= 2_700
+    assert all(keys_found)
+    assert sorted(filter(None, keys_found))[2] <= 2_700
 
 
 def test_expectation_gains_are_fair_under_the_approved_shift() -> None:
@@ -111,8 +113,13 @@ def test_two_sample_gains_are_fair_at_any_share() -> None:
     alike = expected.counts.sum(axis=1) @ expected.table / expected.counts.sum()
     for share in (0.05, 0.5, 0.97):
         tilt = 1 + share * np.expm1(expected.scores)
-        mine, theirs = (np.exp(expected.scores) / tilt) @ alike, (1 / tilt) @ alike
-        assert np.all(share * np.log(mine) + (1 - share) * np.log(theirs) <= 1e-12)
+        candidate_counts, champion_counts = (
+            (np.exp(expected.scores) / tilt) @ alike,
+            (1 / tilt) @ alike,
+        )
+        assert np.all(
+            share * np.log(candidate_counts) + (1 - share) * np.log(champion_counts) <= 1e-12
+        )
 
 
 def test_carry_through_table_depends_on_the_key_alone() -> None:
@@ -120,16 +127,16 @@ def test_carry_through_table_depends_on_the_key_alone() -> None:
     expected = approved_expectation(np.random.default_rng(1))
     keys = np.random.default_rng(2).integers(0, 2**63, size=40_000, dtype=np.uint64)
     bins = np.full(len(keys), 3, dtype=np.int64)
-    drawn = expected.carry_through_table(bins, keys)
-    assert np.array_equal(drawn[::-1], expected.carry_through_table(bins, keys[::-1]))
-    seen = np.bincount(drawn, minlength=BINS) / len(keys)
-    assert seen == pytest.approx(expected.table[3], abs=0.01)
+    carried = expected.carry_through_table(bins, keys)
+    assert np.array_equal(carried[::-1], expected.carry_through_table(bins, keys[::-1]))
+    rates = np.bincount(carried, minlength=BINS) / len(keys)
+    assert rates == pytest.approx(expected.table[3], abs=0.01)
 
 
 def test_departure_effect_of_a_small_table_has_a_large_table_error() -> None:
     """The effect must exceed its bound by the sampling error of 500 held-out rows."""
-    draw = np.random.default_rng(3)
-    few, many = approved_expectation(draw, rows=500), approved_expectation(draw, rows=50_000)
+    rng = np.random.default_rng(3)
+    few, many = approved_expectation(rng, rows=500), approved_expectation(rng, rows=50_000)
     counts = np.full(BINS, 200, dtype=np.int64)
     assert departure.departure_effect(few, counts, counts).table_error > 0.02
     assert departure.departure_effect(many, counts, counts).table_error < 0.005
@@ -141,11 +148,11 @@ def test_departure_is_finite_for_a_billion_keys() -> None:
     """Overwhelming evidence is a large number and not infinite."""
     expected = approved_expectation(np.random.default_rng(1))
     state = departure.start_departure(expected)
-    mine = np.zeros(BINS, dtype=np.int64)
-    mine[0] = 10**9
+    candidate_counts = np.zeros(BINS, dtype=np.int64)
+    candidate_counts[0] = 10**9
     with np.errstate(all="raise", under="ignore"):
         for _ in range(3):
-            gains = expected.gains(np.stack([mine, np.full(BINS, 10**9 // BINS)]))
+            gains = expected.gains(np.stack([candidate_counts, np.full(BINS, 10**9 // BINS)]))
             state = departure.step_departure(expected, state, gains, 10)
     assert 1e6 < state.log_e < math.inf
 

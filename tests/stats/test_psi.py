@@ -1,4 +1,4 @@
-"""PSI, as shown to people."""
+"""The population stability index."""
 
 import math
 

@@ -1,7 +1,8 @@
-"""Published figures about tests that are looked at again and again, reproduced.
+"""Published numbers about repeated looks, reproduced.
 
-What they show is why stats/ is as it is: a test made for one look, looked at often, fires on
-nothing; one made for every look does not. Seeds are fixed; tolerances are about 3 standard errors.
+They are the reason for the tests in stats/. A test for one look, computed at every look, fires for
+equal arms. A test for every look does not. Seeds are fixed, and tolerances are about 3 standard
+errors.
 """
 
 import math
@@ -35,22 +36,22 @@ def test_beta_binomial_mixture_gives_the_number_of_confseq() -> None:
     s, v, g, h = 20.0, 50.0, 0.5, 0.5
     log_inverse = math.log(1 / 0.05)
     r = 50.0 / (2 * log_inverse + math.log(1 + 2 * log_inverse)) - g * h
-    told = (
+    mixture = (
         v / (g * h) * math.log(g + h)
         - (v + h * s) / (h * (g + h)) * math.log(g)
         - (v - g * s) / (g * (g + h)) * math.log(h)
         + _log_beta((r + v - g * s) / (g * (g + h)), (r + v + h * s) / (h * (g + h)))
         - _log_beta(r / (g * (g + h)), r / (h * (g + h)))
     )
-    assert told == pytest.approx(2.481338, abs=5e-7)
+    assert mixture == pytest.approx(2.481338, abs=5e-7)
 
 
 def streamed_sums(
     runs: int, pairs: int, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return (runs, pairs) running sums of differences of two equal arms, and (pairs,) counts."""
-    chance = np.random.default_rng(seed)
-    both = chance.standard_normal((2, runs, pairs))
+    rng = np.random.default_rng(seed)
+    both = rng.standard_normal((2, runs, pairs))
     return (both[0] - both[1]).cumsum(axis=1) / math.sqrt(2), np.arange(1, pairs + 1)
 
 
@@ -71,9 +72,9 @@ def rank_test_alarm_rate(runs: int, pairs: int, seed: int) -> float:
 
     It is computed anew after each pair, from the tenth on.
     """
-    chance, fired = np.random.default_rng(seed), 0
+    rng, fired = np.random.default_rng(seed), 0
     for _ in range(runs):
-        x, y = chance.standard_normal((2, pairs))
+        x, y = rng.standard_normal((2, pairs))
         u = np.zeros(pairs)
         for first in range(0, pairs, 500):
             rows = np.arange(first, min(first + 500, pairs))

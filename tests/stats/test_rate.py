@@ -1,4 +1,4 @@
-"""The absolute bar: what clean keys prove, and what failed ones cost."""
+"""The test that a failure rate is below a bar."""
 
 import math
 
@@ -42,8 +42,8 @@ def test_log_e_below_passes_at_most_5_percent_at_the_bar() -> None:
     for keys in range(1, 251):
         after: dict[int, float] = {}
         for failed, probability in waiting.items():
-            for one, chance in ((0, 1 - bar), (1, bar)):
-                after[failed + one] = after.get(failed + one, 0.0) + probability * chance
+            for failures, chance in ((0, 1 - bar), (1, bar)):
+                after[failed + failures] = after.get(failed + failures, 0.0) + probability * chance
         for failed in [n for n in after if log_e_below(bar, keys - n, n) >= math.log(20)]:
             passed += after.pop(failed)
         waiting = {failed: chance for failed, chance in after.items() if chance > 1e-12}

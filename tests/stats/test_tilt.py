@@ -1,4 +1,4 @@
-"""The tilt e-process: valid, quick, exact to resume."""
+"""The tilt e-process is valid, quick, and resumes exactly."""
 
 import json
 import math
@@ -61,8 +61,8 @@ def test_step_tilt_expects_no_gain_under_the_null_hypothesis(
     in_canary = step_tilt(grid, start_tilt(grid), 1, 0, share).log_s
     in_baseline = step_tilt(grid, start_tilt(grid), 0, 1, share).log_s
 
-    for one, other in zip(in_canary, in_baseline, strict=True):
-        assert canary * math.exp(one) + (1.0 - canary) * math.exp(other) <= 1.0 + 1e-9
+    for in_canary_log_s, other in zip(in_canary, in_baseline, strict=True):
+        assert canary * math.exp(in_canary_log_s) + (1.0 - canary) * math.exp(other) <= 1.0 + 1e-9
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_events_to_fire_gives_the_published_table(share: float, at_100: int, at_
 
 def test_step_tilt_seldom_fires_for_healthy_rollouts() -> None:
     """Of 500 A/A rollouts with 60 looks, at most 5 % ever reach 20."""
-    draw = np.random.default_rng(20_261_122)
-    events = draw.poisson(0.4, size=(500, 60))
-    canary = draw.binomial(events, 0.1)
+    rng = np.random.default_rng(20_261_122)
+    events = rng.poisson(0.4, size=(500, 60))
+    canary = rng.binomial(events, 0.1)
     false_alarms = 0
     for row, hits in zip(events.tolist(), canary.tolist(), strict=True):
         state = start_tilt(MORE_EVENTS)
@@ -116,8 +116,8 @@ def test_tilt_state_resumes_bit_for_bit(
     through = resumed = start_tilt(MORE_EVENTS)
     for index, (canary, baseline, share) in enumerate(looks):
         if index == cut:
-            kept = (resumed.log_s, resumed.prior_spent, resumed.log_e, resumed.log_e_max)
-            resumed = TiltState(*kept, looks=resumed.looks)
+            numbers = (resumed.log_s, resumed.prior_spent, resumed.log_e, resumed.log_e_max)
+            resumed = TiltState(*numbers, looks=resumed.looks)
         through = step_tilt(MORE_EVENTS, through, canary, baseline, share, 10)
         resumed = step_tilt(MORE_EVENTS, resumed, canary, baseline, share, 10)
     assert resumed == through
@@ -159,10 +159,10 @@ def test_step_tilt_keeps_the_prior_of_windows_without_events() -> None:
         assert (idle.log_e, idle.log_e_max) == (0.0, 0.0)
     late = step_tilt(MORE_EVENTS, idle, 3, 1, 0.5, 10)
     prior = math.log(0.5 + 0.5 * 7 / 10)
-    for log_s, one in zip(
+    for log_s, first_log_s in zip(
         late.log_s, step_tilt(MORE_EVENTS, start_tilt(MORE_EVENTS), 3, 1, 0.5).log_s, strict=True
     ):
-        assert log_s == pytest.approx(one + prior)
+        assert log_s == pytest.approx(first_log_s + prior)
 
 
 def test_non_inferior_grid_needs_events() -> None:

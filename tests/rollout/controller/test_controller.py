@@ -1,4 +1,4 @@
-"""The controller in scripted time: promotes, rolls back, waits, steps aside."""
+"""The controller in scripted time."""
 
 import asyncio
 from dataclasses import replace
@@ -22,10 +22,10 @@ def test_controller_moves_a_healthy_candidate_through_every_stage() -> None:
         return world
 
     world = asyncio.run(walk())
-    assert [Stage(int(one.stage)).name for one in world.rollout.decisions] == [
+    assert [Stage(int(entry.stage)).name for entry in world.rollout.decisions] == [
         "PRELOAD", "SHADOW", "CANARY", "CANARY", "WATCH", "DONE",
     ]  # fmt: skip
-    assert [one.canary_bp for one in world.registry.deployments_written] == [
+    assert [entry.canary_bp for entry in world.registry.deployments_written] == [
         0,
         0,
         1_000,
@@ -33,9 +33,16 @@ def test_controller_moves_a_healthy_candidate_through_every_stage() -> None:
         0,
         0,
     ]
-    assert [one.standby_bp for one in world.registry.deployments_written] == [0, 0, 0, 0, 500, 0]
+    assert [entry.standby_bp for entry in world.registry.deployments_written] == [
+        0,
+        0,
+        0,
+        0,
+        500,
+        0,
+    ]
     assert (world.deployment.production, world.deployment.rollout_id) == ("2", "")
-    assert all(one.why.startswith("rollout r") for one in world.registry.deployments_written)
+    assert all(entry.why.startswith("rollout r") for entry in world.registry.deployments_written)
 
 
 def test_controller_rolls_back_a_faulty_canary_with_four_times_in_order() -> None:
@@ -49,14 +56,16 @@ def test_controller_rolls_back_a_faulty_canary_with_four_times_in_order() -> Non
         return world
 
     world = asyncio.run(walk())
-    trial = world.rollout
-    assert (trial.position.stage, trial.verdict) == (Stage.ROLLED_BACK, Verdict.FAULTY)
+    rollout = world.rollout
+    assert (rollout.position.stage, rollout.verdict) == (Stage.ROLLED_BACK, Verdict.FAULTY)
     assert (world.deployment.production, world.deployment.canary) == ("1", "")
-    times = trial.times
+    times = rollout.times
     assert 0 < times.first_bad_answer_ns <= times.verdict_ns <= times.traffic_moved_ns
     assert times.first_bad_answer_ns <= times.last_bad_answer_ns
-    assert trial.evidence.totals.failed == 0
-    assert world.registry.checkpoints[trial.spec.rollout_id].sequence == trial.checkpoint_sequence
+    assert rollout.evidence.totals.failed == 0
+    assert (
+        world.registry.checkpoints[rollout.spec.rollout_id].sequence == rollout.checkpoint_sequence
+    )
 
 
 def test_controller_rolls_back_to_the_standby_in_the_watch() -> None:
@@ -65,7 +74,7 @@ def test_controller_rolls_back_to_the_standby_in_the_watch() -> None:
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
         await world.start_rollout("quick-direct")
-        await world.run_until(lambda trial: trial.position.stage == Stage.WATCH)
+        await world.run_until(lambda rollout: rollout.position.stage == Stage.WATCH)
         world.failure_rate = 0.3
         await world.run_until(has_ended)
         return world
@@ -86,7 +95,7 @@ def test_controller_rolls_back_a_faulty_shadow_without_any_share() -> None:
 
     world = asyncio.run(walk())
     assert world.rollout.position.stage == Stage.ROLLED_BACK
-    assert {one.canary_bp for one in world.registry.deployments_written} == {0}
+    assert {entry.canary_bp for entry in world.registry.deployments_written} == {0}
 
 
 def test_controller_rolls_back_on_a_hard_guard_at_once() -> None:

@@ -1,4 +1,4 @@
-"""The fleet: who is ready, who is silent, when the last one obeyed."""
+"""The fleet knows which workers are ready or silent, and when all have applied a revision."""
 
 from protos import registry_pb2
 from rollout.controller.fleet import Fleet

@@ -1,4 +1,4 @@
-"""One rollout that cannot be judged is held; the others go on, and so does the controller."""
+"""A rollout that raises is held. The other rollouts and the controller go on."""
 
 import asyncio
 
@@ -13,9 +13,9 @@ from rollout.policy.stages import Stage, Verdict
 from tests.rollout.scripted_world import SOURCES, ScriptedWorld, has_ended, is_in_canary
 
 BREAKS = {
-    "counting": lambda trial: setattr(trial.evidence, "validity", None),
-    "judging": lambda trial: setattr(trial.evidence.stage, "failed_in_sample", None),
-    "keeping": lambda trial: setattr(trial, "since_unix_ms", 10**30),
+    "counting": lambda rollout: setattr(rollout.evidence, "validity", None),
+    "judging": lambda rollout: setattr(rollout.evidence.stage, "failed_in_sample", None),
+    "keeping": lambda rollout: setattr(rollout, "since_unix_ms", 10**30),
 }
 
 
@@ -32,11 +32,11 @@ async def two_rollouts() -> tuple[ScriptedWorld, Rollout, Rollout]:
     approved.CopyFrom(world.registry.approvals_given[0])
     approved.model = "credit"
     world.registry.approvals_given.append(approved)
-    steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-    asked = rollout_pb2.StartRolloutRequest(
+    commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+    request = rollout_pb2.StartRolloutRequest(
         model="credit", version="2", policy="quick-direct", reason="better"
     )
-    return world, churn, await steering.start(asked, "sam")
+    return world, churn, await commands.start(request, "sam")
 
 
 def acknowledged_of_first_worker(world: ScriptedWorld) -> int:
@@ -57,9 +57,9 @@ def test_controller_holds_only_the_rollout_that_raises(what: str) -> None:
         revision, before = churn.revision, acknowledged_of_first_worker(world)
         BREAKS[what](churn)
         for _ in range(3):
-            looked, saved = credit.judged_unix_ms, credit.checkpoint_sequence
+            judged_unix_ms, saved = credit.judged_unix_ms, credit.checkpoint_sequence
             await world.pass_second()
-            assert credit.judged_unix_ms > looked
+            assert credit.judged_unix_ms > judged_unix_ms
             assert credit.checkpoint_sequence > saved
         assert acknowledged_of_first_worker(world) == before + 3
         assert (churn.verdict, churn.revision) == (Verdict.HOLD, revision)
@@ -67,11 +67,11 @@ def test_controller_holds_only_the_rollout_that_raises(what: str) -> None:
         assert "abort it, or resume it" in churn.waiting_for[0]
         assert credit.verdict == Verdict.UNDECIDED
         assert world.controller.leading
-        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         if what != "counting":
             return
         churn.evidence.validity = type(credit.evidence.validity)(100, 0.02, 7.0)
-        await steering.pause("churn", "sam", "it is mended", paused=False)
+        await commands.pause("churn", "sam", "it is mended", paused=False)
         await world.run_until(has_ended)
         assert churn.position.stage == Stage.DONE
 
@@ -86,12 +86,12 @@ def test_controller_holds_a_rollout_whose_move_raises() -> None:
         churn.evidence.latency.enter_stage = None  # type: ignore[method-assign,assignment]
         await world.run_until(lambda _: bool(churn.judging_error), 10)
         assert (world.deployment.canary_bp, churn.revision) == (5_000, world.deployment.revision)
-        looked = credit.judged_unix_ms
+        judged_unix_ms = credit.judged_unix_ms
         await world.pass_second()
-        assert credit.judged_unix_ms > looked
+        assert credit.judged_unix_ms > judged_unix_ms
         assert churn.verdict == Verdict.HOLD
-        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-        await steering.abort("churn", "sam", "seen enough")
+        commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        await commands.abort("churn", "sam", "seen enough")
         assert churn.position.stage == Stage.ROLLED_BACK
         assert (world.deployment.production, world.deployment.canary) == ("1", "")
 

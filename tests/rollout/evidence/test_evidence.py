@@ -1,4 +1,4 @@
-"""Evidence: a key's first event once, by arm, at the configured share."""
+"""Evidence counts the first event of each key, by arm, at the configured share."""
 
 import json
 import math
@@ -164,20 +164,20 @@ def test_evidence_ignores_other_versions_and_pinned_calls() -> None:
 
 @examples(20)
 @given(st.randoms(use_true_random=False))
-def test_evidence_is_the_same_for_any_split_of_a_second_into_windows(draw: random.Random) -> None:
+def test_evidence_is_the_same_for_any_split_of_a_second_into_windows(rng: random.Random) -> None:
     """Neither the number of workers nor the order of their windows matters."""
     keys = [
-        (draw.getrandbits(20), draw.choice("ce"), draw.choice(["canary", "production"]))
+        (rng.getrandbits(20), rng.choice("ce"), rng.choice(["canary", "production"]))
         for _ in range(40)
     ]
     arm_of = {key: arm for key, _, arm in keys}
     keys = [(key, what, arm_of[key]) for key, what, _ in keys]
 
-    def told(parts: int) -> Evidence:
+    def evidence_of_parts(parts: int) -> Evidence:
         evidence = empty_evidence()
         shares: list[list[tuple[int, str, str]]] = [[] for _ in range(parts)]
-        for one in draw.sample(keys, len(keys)):
-            draw.choice(shares).append(one)
+        for key_event in rng.sample(keys, len(keys)):
+            rng.choice(shares).append(key_event)
         windows = [
             make_window(
                 arm,
@@ -191,9 +191,9 @@ def test_evidence_is_the_same_for_any_split_of_a_second_into_windows(draw: rando
         evidence.count_second(closed_second(0, *windows), CANARY, current=True)
         return evidence
 
-    one, many = told(1), told(7)
-    assert one.metrics["errors"] == many.metrics["errors"]
-    assert one.stage == many.stage
+    key_event, many = evidence_of_parts(1), evidence_of_parts(7)
+    assert key_event.metrics["errors"] == many.metrics["errors"]
+    assert key_event.stage == many.stage
 
 
 def test_evidence_bounds_the_clean_keys_in_memory() -> None:
@@ -231,8 +231,8 @@ def test_evidence_of_the_committed_windows_is_the_committed_one(vector: dict[str
     """A gateway in any language may send these bytes, and they must give these numbers."""
     evidence = empty_evidence()
     windows = window_pb2.WindowBatch.FromString(bytes.fromhex(vector["batch"])).windows
-    for number in sorted({one.second for one in windows}):
-        of_second = tuple(one for one in windows if one.second == number)
+    for number in sorted({window.second for window in windows}):
+        of_second = tuple(window for window in windows if window.second == number)
         evidence.count_second(ClosedSecond(number, 1, of_second), CANARY, current=True)
 
     for name, (canary, baseline, log_e) in vector["metrics"].items():

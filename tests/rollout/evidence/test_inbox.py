@@ -1,4 +1,4 @@
-"""The inbox: every window once, in time order, whoever sent it in whatever order."""
+"""The inbox counts every window once, in time order, in whatever order it came."""
 
 import random
 from time import thread_time
@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protos import window_pb2
-from rollout.evidence.inbox import ClosedSecond, Inbox, source_name, split_by_model
+from rollout.evidence.inbox import (
+    ClosedSecond,
+    Inbox,
+    InboxStatistics,
+    SourceStatistics,
+    source_name,
+    split_by_model,
+)
 from tests.property_examples import examples
 from tests.rollout.scripted_parts import NS, SCRIPT_START_S, SOURCE, make_batch, make_window
 
@@ -22,11 +29,11 @@ def keys_of(seconds: list[ClosedSecond]) -> list[tuple[int, int, list[int]]]:
     """Return (second, revision, sorted error keys) of each closed second."""
     return [
         (
-            one.second - SCRIPT_START_S,
-            one.revision,
-            sorted(key for w in one.windows for r in w.records for key in r.key_hash),
+            closed.second - SCRIPT_START_S,
+            closed.revision,
+            sorted(key for w in closed.windows for r in w.records for key in r.key_hash),
         )
-        for one in seconds
+        for closed in seconds
     ]
 
 
@@ -46,9 +53,9 @@ def test_inbox_closes_a_second_half_a_second_after_its_end() -> None:
 def test_inbox_counts_a_duplicate_batch_and_drops_it() -> None:
     """A batch that is sent again after a broken stream has a known sequence number."""
     inbox = Inbox("churn")
-    one = make_batch(1, make_window("canary", 0, errors=[1]), sent_s=1.0)
-    assert len(inbox.accept(one, monotonic_ns_at(1))) == 1
-    assert inbox.accept(one, monotonic_ns_at(1.1)) == []
+    batch = make_batch(1, make_window("canary", 0, errors=[1]), sent_s=1.0)
+    assert len(inbox.accept(batch, monotonic_ns_at(1))) == 1
+    assert inbox.accept(batch, monotonic_ns_at(1.1)) == []
     assert inbox.duplicate_batches == 1
     assert keys_of(inbox.close_seconds(monotonic_ns_at(2))) == [(0, 1, [1])]
 
@@ -77,13 +84,13 @@ def test_inbox_with_one_clock_ahead_closes_the_windows_of_the_others(ahead: int)
     for now in range(1, 60):
         for source in sources:
             moved = ahead if source.gateway == "b" and 10 <= now < 15 else 0
-            made = make_window("canary", now - 1 + moved, errors=[now])
+            window = make_window("canary", now - 1 + moved, errors=[now])
             inbox.accept(
-                make_batch(now, made, sent_s=now + moved, source=source), monotonic_ns_at(now)
+                make_batch(now, window, sent_s=now + moved, source=source), monotonic_ns_at(now)
             )
         closed += keys_of(inbox.close_seconds(monotonic_ns_at(now + 0.6)))
     for second in range(58):
-        told = [key for at, _, keys in closed for key in keys if at == second]
+        told = [key for at, _, second_keys in closed for key in second_keys if at == second]
         assert told.count(second + 1) == (2 if 9 <= second < 14 else 3)
     assert inbox.late_windows == (0 if ahead == 20 else 5)
 
@@ -93,8 +100,8 @@ def test_inbox_recovers_when_its_only_clock_was_ahead() -> None:
     inbox, closed = Inbox("churn"), []
     for now in range(1, 10):
         moved = 3_600 if now == 1 else 0
-        made = make_window("canary", now - 1 + moved, errors=[now])
-        inbox.accept(make_batch(now, made, sent_s=now + moved), monotonic_ns_at(now))
+        window = make_window("canary", now - 1 + moved, errors=[now])
+        inbox.accept(make_batch(now, window, sent_s=now + moved), monotonic_ns_at(now))
         closed += keys_of(inbox.close_seconds(monotonic_ns_at(now + 0.6)))
     assert [second for second, _, _ in closed] == [3_600, *range(2, 9)]
 
@@ -123,25 +130,25 @@ def test_inbox_waits_half_a_second_for_a_missing_batch() -> None:
 
 @examples(20)
 @given(st.randoms(use_true_random=False))
-def test_inbox_closes_the_same_seconds_for_any_partition_and_order(draw: random.Random) -> None:
+def test_inbox_closes_the_same_seconds_for_any_partition_and_order(rng: random.Random) -> None:
     """Four workers send in any order, and some batches twice."""
     sources = [window_pb2.Source(gateway="g", slot=slot, boot_id=1) for slot in range(4)]
     expected: dict[tuple[int, int], list[int]] = {}
     sent = []
     for source in sources:
         for sequence in range(1, 6):
-            key = draw.getrandbits(32)
-            second, revision = sequence - 1, draw.choice([1, 2])
+            key = rng.getrandbits(32)
+            second, revision = sequence - 1, rng.choice([1, 2])
             expected.setdefault((second, revision), []).append(key)
-            made = make_window("canary", second, revision=revision, errors=[key])
-            sent.append(make_batch(sequence, made, sent_s=1.0, source=source))
-    order = sent + draw.sample(sent, 6)
-    draw.shuffle(order)
+            window = make_window("canary", second, revision=revision, errors=[key])
+            sent.append(make_batch(sequence, window, sent_s=1.0, source=source))
+    order = sent + rng.sample(sent, 6)
+    rng.shuffle(order)
     inbox = Inbox("churn")
     for source in sources:
         inbox.start_source_at(source_name(source), 0, monotonic_ns_at(0))
-    for one in order:
-        inbox.accept(one, monotonic_ns_at(1))
+    for batch in order:
+        inbox.accept(batch, monotonic_ns_at(1))
     inbox.accept(make_batch(6, sent_s=7.0, source=sources[0]), monotonic_ns_at(7))
 
     closed = inbox.close_seconds(monotonic_ns_at(7))
@@ -191,9 +198,9 @@ def test_inbox_takes_less_than_a_second_for_100_workers_and_30_models() -> None:
         source = window_pb2.Source(gateway="g", slot=slot, boot_id=1)
         batches.append(make_batch(1, *windows, sent_s=1.0, source=source))
     began = thread_time()
-    for one in batches:
+    for batch in batches:
         for inbox in inboxes:
-            inbox.accept(one, monotonic_ns_at(1))
+            inbox.accept(batch, monotonic_ns_at(1))
     closed = [
         len(second.windows)
         for inbox in inboxes
@@ -201,6 +208,40 @@ def test_inbox_takes_less_than_a_second_for_100_workers_and_30_models() -> None:
     ]
     assert closed == [100] * 30
     assert thread_time() - began < 1.0  # of this thread: neighbours are not timed
+
+
+def test_inbox_statistics_is_a_snapshot_of_open_seconds_and_sources() -> None:
+    """Two windows wait in one second. One batch waits behind a gap, and one window was late."""
+    inbox = Inbox("churn")
+    inbox.accept(make_batch(1, make_window("canary", 0), sent_s=1.0), monotonic_ns_at(1))
+    inbox.close_seconds(monotonic_ns_at(1.6))
+    windows = [make_window(arm, 1) for arm in ("canary", "production")]
+    inbox.accept(make_batch(2, make_window("canary", 0), *windows, sent_s=2.0), monotonic_ns_at(2))
+    inbox.accept(make_batch(4, sent_s=2.1), monotonic_ns_at(2.1))
+    statistics = inbox.statistics(monotonic_ns_at(2.25))
+    assert statistics == InboxStatistics(
+        model="churn",
+        closed_second=SCRIPT_START_S,
+        open_seconds=1,
+        windows_waiting=2,
+        late_windows=1,
+        lost_batches=0,
+        duplicate_batches=0,
+        catching_up=(),
+        sources=(
+            SourceStatistics(
+                source=source_name(SOURCE),
+                sequence=2,
+                batches_waiting=1,
+                silent_ns=150_000_000,
+                clock_offset_ns=0,
+            ),
+        ),
+    )
+    inbox.begin_catch_up(monotonic_ns_at(3), monotonic_ns_at(3))
+    assert inbox.statistics(monotonic_ns_at(3)).catching_up == (source_name(SOURCE),)
+    assert statistics.catching_up == ()
+    assert len(inbox.close_seconds(monotonic_ns_at(7))) == 1
 
 
 def test_inbox_forgets_sources_that_were_silent_for_ten_minutes() -> None:
@@ -215,13 +256,13 @@ def test_inbox_forgets_sources_that_were_silent_for_ten_minutes() -> None:
 
 def test_split_by_model_gives_each_model_its_windows_under_the_same_sequence() -> None:
     """A model without windows gets the batch too: its source is alive, and no batch is missing."""
-    mine, other = make_window("canary", 0), make_window("canary", 0, model="other")
+    churn_window, other = make_window("canary", 0), make_window("canary", 0, model="other")
     guard = window_pb2.HardGuard(model="other", version="2")
-    sent = make_batch(7, mine, other, sent_s=1.0, guards=[guard])
-    told = split_by_model(sent, {"churn", "quiet"})
-    assert set(told) == {"churn", "quiet"}
-    assert list(told["churn"].windows) == [mine]
-    assert not told["quiet"].windows
-    for part in told.values():
+    sent = make_batch(7, churn_window, other, sent_s=1.0, guards=[guard])
+    batches = split_by_model(sent, {"churn", "quiet"})
+    assert set(batches) == {"churn", "quiet"}
+    assert list(batches["churn"].windows) == [churn_window]
+    assert not batches["quiet"].windows
+    for part in batches.values():
         assert (part.sequence, part.source, list(part.guards)) == (7, sent.source, [guard])
         assert part.sent_unix_ns == sent.sent_unix_ns

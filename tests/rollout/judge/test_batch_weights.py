@@ -1,4 +1,4 @@
-"""What slows one call of a batch slows all: a batch is one piece of evidence, however large."""
+"""The slow calls of one batch are one piece of evidence, however many they are."""
 
 from dataclasses import replace
 
@@ -21,11 +21,11 @@ def window_in_batches(
     arm: str, number: int, keys: list[int], bins: list[int], calls: int
 ) -> window_pb2.Window:
     """Return a window whose calls were scored in batches of *calls*."""
-    made = make_window(arm, number)
-    made.records.add(
+    window = make_window(arm, number)
+    window.records.add(
         metric="METRIC_LATENCY", key_hash=keys, bin=bins, batch_calls=[calls] * len(keys)
     )
-    return made
+    return window
 
 
 def evidence_of_batches(calls: int, *, slow: int, rollout_seconds: int = 1) -> Evidence:
@@ -34,12 +34,12 @@ def evidence_of_batches(calls: int, *, slow: int, rollout_seconds: int = 1) -> E
     evidence.latency.edges = {"p99": EDGE}
     for number in range(rollout_seconds):
         first = 1_000 * number
-        mine = window_in_batches(
+        canary = window_in_batches(
             "canary", number, list(range(first, first + slow)), [SLOW] * slow, calls
         )
-        others = list(range(first + slow, first + 2 * slow))
-        theirs = window_in_batches("production", number, others, [SWIFT] * slow, calls)
-        second = ClosedSecond(SCRIPT_START_S + number, 1, (mine, theirs))
+        baseline_keys = list(range(first + slow, first + 2 * slow))
+        baseline = window_in_batches("production", number, baseline_keys, [SWIFT] * slow, calls)
+        second = ClosedSecond(SCRIPT_START_S + number, 1, (canary, baseline))
         evidence.count_second(second, PLACE, current=True)
     return evidence
 
@@ -79,10 +79,10 @@ def test_latency_event_of_a_key_in_two_batches_has_the_smaller_weight() -> None:
 
 def test_timeouts_of_one_batch_weigh_one_at_most() -> None:
     """A stall past the time budget gives timeouts of a whole batch."""
-    made = make_window("canary", 0)
-    made.records.add(metric="METRIC_TIMEOUT", key_hash=[1, 2], bin=[0, 0], batch_calls=[4, 4])
+    window = make_window("canary", 0)
+    window.records.add(metric="METRIC_TIMEOUT", key_hash=[1, 2], bin=[0, 0], batch_calls=[4, 4])
     evidence = Evidence("2", "1", QUICK)
-    evidence.count_second(ClosedSecond(SCRIPT_START_S, 1, (made,)), PLACE, current=True)
+    evidence.count_second(ClosedSecond(SCRIPT_START_S, 1, (window,)), PLACE, current=True)
     assert evidence.metrics["timeouts"].weighted_events == (0.5, 0.0)
 
 
@@ -91,6 +91,6 @@ def test_stalls_of_single_runs_roll_back_no_healthy_rollout() -> None:
 
     At most 1 % are rolled back by batches, most by calls.
     """
-    found = count_stall_alarms(20, 300, 1_500, 1)
-    assert found.alarms_by_batch <= 3
-    assert found.alarms_by_call > 30
+    alarms = count_stall_alarms(20, 300, 1_500, 1)
+    assert alarms.alarms_by_batch <= 3
+    assert alarms.alarms_by_call > 30

@@ -1,4 +1,4 @@
-"""The judge: never healthy without evidence, never faulty without cause."""
+"""The judge is never healthy without evidence and never faulty without a cause."""
 
 from dataclasses import replace
 from itertools import product
@@ -86,13 +86,13 @@ def test_judge_is_faulty_for_a_failing_canary_and_names_the_numbers() -> None:
 
     Both arms failing alike is no fault.
     """
-    found = judge(
+    judgement = judge(
         QUICK,
         judge_inputs(),
         evidence_of_one_second(CANARY, make_window("canary", 0, errors=range(6))),
     )
-    assert found.verdict == Verdict.FAULTY
-    assert found.reason.startswith("errors: 6 keys failed on the candidate against 0")
+    assert judgement.verdict == Verdict.FAULTY
+    assert judgement.reason.startswith("errors: 6 keys failed on the candidate against 0")
     both = evidence_of_one_second(
         CANARY,
         make_window("canary", 0, errors=range(6)),
@@ -104,12 +104,12 @@ def test_judge_is_faulty_for_a_failing_canary_and_names_the_numbers() -> None:
 @pytest.mark.parametrize("what", ["nan"])
 def test_judge_is_faulty_for_nan_as_for_errors(what: str) -> None:
     """The metric schema has a weight of its own."""
-    found = judge(
+    judgement = judge(
         QUICK,
         judge_inputs(),
         evidence_of_one_second(CANARY, make_window("canary", 0, **{what: range(7)})),
     )  # type: ignore[arg-type]
-    assert (found.verdict, found.reason[:6]) == (Verdict.FAULTY, "schema")
+    assert (judgement.verdict, judgement.reason[:6]) == (Verdict.FAULTY, "schema")
 
 
 @pytest.mark.parametrize(
@@ -132,28 +132,30 @@ def test_judge_holds_when_windows_are_missing_or_monitoring_holds(more: dict[str
 
 def test_judge_is_faulty_for_a_hard_guard_at_once() -> None:
     """The reason is the guard's text."""
-    found = judge(
+    judgement = judge(
         QUICK,
         judge_inputs(guard_reason="BREAKER_OPEN: 5 of 5"),
         evidence_of_one_second(CANARY, GOOD, REST),
     )
-    assert (found.verdict, found.reason) == (Verdict.FAULTY, "BREAKER_OPEN: 5 of 5")
+    assert (judgement.verdict, judgement.reason) == (Verdict.FAULTY, "BREAKER_OPEN: 5 of 5")
 
 
 def test_judge_of_a_preload_waits_for_every_worker() -> None:
     """One refusal is a fault. Without workers, or while one loads, it waits until the limit."""
-    place, nothing = StagePosition(Stage.PRELOAD), Evidence("2", "1", QUICK)
-    assert judge(QUICK, judge_inputs(place), nothing).verdict == Verdict.HEALTHY
+    position, nothing = StagePosition(Stage.PRELOAD), Evidence("2", "1", QUICK)
+    assert judge(QUICK, judge_inputs(position), nothing).verdict == Verdict.HEALTHY
     loading = FleetView(workers=2, not_ready=("worker g/1",))
-    waiting = judge(QUICK, judge_inputs(place, 5, fleet=loading), nothing)
+    waiting = judge(QUICK, judge_inputs(position, 5, fleet=loading), nothing)
     assert (waiting.verdict, waiting.waiting_for) == (Verdict.UNDECIDED, ("worker g/1 to load it",))
-    assert judge(QUICK, judge_inputs(place, 21, fleet=loading), nothing).verdict == Verdict.FAULTY
     assert (
-        judge(QUICK, judge_inputs(place, 5, fleet=FleetView()), nothing).verdict
+        judge(QUICK, judge_inputs(position, 21, fleet=loading), nothing).verdict == Verdict.FAULTY
+    )
+    assert (
+        judge(QUICK, judge_inputs(position, 5, fleet=FleetView()), nothing).verdict
         == Verdict.UNDECIDED
     )
     refused = FleetView(workers=2, refused=("worker g/1: golden row 3",))
-    assert "golden row 3" in judge(QUICK, judge_inputs(place, 1, fleet=refused), nothing).reason
+    assert "golden row 3" in judge(QUICK, judge_inputs(position, 1, fleet=refused), nothing).reason
 
 
 @pytest.mark.parametrize(
@@ -169,18 +171,18 @@ def test_judge_of_a_shadow_needs_pairs_without_failures(
     pairs: tuple[int, int, int], verdict: Verdict
 ) -> None:
     """Too many decisions that differ hold it, because nobody approved them."""
-    place = StagePosition(Stage.SHADOW)
-    evidence = evidence_of_one_second(place, make_window("shadow", 0, pairs=pairs))
-    assert judge(QUICK, judge_inputs(place), evidence).verdict == verdict
+    position = StagePosition(Stage.SHADOW)
+    evidence = evidence_of_one_second(position, make_window("shadow", 0, pairs=pairs))
+    assert judge(QUICK, judge_inputs(position), evidence).verdict == verdict
 
 
 def test_judge_of_the_watch_needs_evidence() -> None:
     """The new production shows clean keys beside its standby before the watch ends."""
-    place = StagePosition(Stage.WATCH)
-    good = evidence_of_one_second(place, make_window("promoted", 0, clean=range(200)))
-    assert judge(QUICK, judge_inputs(place), good).verdict == Verdict.HEALTHY
+    position = StagePosition(Stage.WATCH)
+    good = evidence_of_one_second(position, make_window("promoted", 0, clean=range(200)))
+    assert judge(QUICK, judge_inputs(position), good).verdict == Verdict.HEALTHY
     assert (
-        judge(QUICK, judge_inputs(place), evidence_of_one_second(place, GOOD)).verdict
+        judge(QUICK, judge_inputs(position), evidence_of_one_second(position, GOOD)).verdict
         == Verdict.UNDECIDED
     )
 

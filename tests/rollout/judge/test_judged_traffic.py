@@ -1,4 +1,4 @@
-"""What the whole judge makes of a canary's traffic: latency, predictions, doubts."""
+"""The judge on scripted traffic: latency, prediction and validity."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -100,25 +100,25 @@ def test_judge_finds_a_fault_within_a_number_of_keys(
 
     The reason begins with the metric.
     """
-    found, _, needed = judge_until_faulty(change, healthy_s=10)
-    assert found.verdict == Verdict.FAULTY, found
-    assert found.reason.startswith(metric)
+    judgement, _, needed = judge_until_faulty(change, healthy_s=10)
+    assert judgement.verdict == Verdict.FAULTY, judgement
+    assert judgement.reason.startswith(metric)
     assert needed <= keys
 
 
 def test_judge_promotes_a_candidate_that_differs_as_approved() -> None:
     """Most of its scores differ from production's as the approved shift says."""
-    found, evidence, _ = judge_until_faulty(leave_unchanged, seconds=60)
-    assert found.verdict == Verdict.HEALTHY
+    judgement, evidence, _ = judge_until_faulty(leave_unchanged, seconds=60)
+    assert judgement.verdict == Verdict.HEALTHY
     assert evidence.prediction.compared_keys > 1_000
     assert evidence.latency.edges.keys() == {"p99", "p90", "p50"}
 
 
 def test_judge_holds_a_difference_that_was_not_approved() -> None:
     """Without an approved shift a retrained model is held, and a constant output is a fault."""
-    found, _, _ = judge_until_faulty(leave_unchanged, shift=None, seconds=30)
-    assert found.verdict == Verdict.HOLD
-    assert "nobody approved a difference" in found.reason
+    judgement, _, _ = judge_until_faulty(leave_unchanged, shift=None, seconds=30)
+    assert judgement.verdict == Verdict.HOLD
+    assert "nobody approved a difference" in judgement.reason
     fault, _, _ = judge_until_faulty(hold_score_constant, shift=None, seconds=60)
     assert fault.verdict == Verdict.FAULTY
     assert "the same whatever production says" in fault.reason
@@ -130,9 +130,9 @@ def test_judge_allows_a_latency_within_the_margin() -> None:
     def slightly(traffic: ScriptedTraffic) -> None:
         traffic.base_ms, traffic.latency_factor = 0.2, 1.3
 
-    found, evidence, _ = judge_until_faulty(slightly, seconds=90)
+    judgement, evidence, _ = judge_until_faulty(slightly, seconds=90)
     assert evidence.metrics["p50"].tilt_state.log_e_max > POLICY.log_threshold("p50")
-    assert found.verdict != Verdict.FAULTY
+    assert judgement.verdict != Verdict.FAULTY
 
 
 def test_judge_does_not_roll_back_a_load_that_slows_both_arms() -> None:
@@ -141,14 +141,14 @@ def test_judge_does_not_roll_back_a_load_that_slows_both_arms() -> None:
     def loaded(traffic: ScriptedTraffic) -> None:
         traffic.load_factor = 3.0
 
-    found, _, _ = judge_until_faulty(loaded, seconds=60, healthy_s=20)
-    assert found.verdict != Verdict.FAULTY
+    judgement, _, _ = judge_until_faulty(loaded, seconds=60, healthy_s=20)
+    assert judgement.verdict != Verdict.FAULTY
 
 
 def test_judge_finds_answers_that_become_slow_late() -> None:
     """Half a minute of good answers comes first."""
-    found, _, needed = judge_until_faulty(slow_all_threefold, healthy_s=30)
-    assert found.reason.startswith("p")
+    judgement, _, needed = judge_until_faulty(slow_all_threefold, healthy_s=30)
+    assert judgement.reason.startswith("p")
     assert needed <= 400
 
 
@@ -158,9 +158,9 @@ def test_judge_holds_a_canary_that_loses_keys() -> None:
     def losing(traffic: ScriptedTraffic) -> None:
         traffic.lost_part = 1 / 3
 
-    found, _, _ = judge_until_faulty(losing, seconds=60)
-    assert found.verdict == Verdict.HOLD
-    assert "keys are lost" in found.reason
+    judgement, _, _ = judge_until_faulty(losing, seconds=60)
+    assert judgement.verdict == Verdict.HOLD
+    assert "keys are lost" in judgement.reason
 
 
 def test_judge_holds_when_only_the_canary_misses_features() -> None:
@@ -169,9 +169,9 @@ def test_judge_holds_when_only_the_canary_misses_features() -> None:
     def starved(traffic: ScriptedTraffic) -> None:
         traffic.missing_feature_rate = 0.2
 
-    found, _, _ = judge_until_faulty(starved, seconds=60)
-    assert found.verdict == Verdict.HOLD
-    assert "features are missing on" in found.reason
+    judgement, _, _ = judge_until_faulty(starved, seconds=60)
+    assert judgement.verdict == Verdict.HOLD
+    assert "features are missing on" in judgement.reason
 
 
 def test_judge_holds_when_both_arms_fail_alike() -> None:
@@ -180,9 +180,9 @@ def test_judge_holds_when_both_arms_fail_alike() -> None:
     def both(traffic: ScriptedTraffic) -> None:
         traffic.error_rate = traffic.baseline_error_rate = 0.05
 
-    found, _, _ = judge_until_faulty(both, seconds=60, healthy_s=20)
-    assert found.verdict == Verdict.HOLD
-    assert "production itself fails" in found.reason
+    judgement, _, _ = judge_until_faulty(both, seconds=60, healthy_s=20)
+    assert judgement.verdict == Verdict.HOLD
+    assert "production itself fails" in judgement.reason
 
 
 def test_validity_holds_for_as_long_as_production_fails() -> None:
@@ -192,34 +192,34 @@ def test_validity_holds_for_as_long_as_production_fails() -> None:
     """
     evidence, traffic = Evidence("2", "1", POLICY, SHIFT), ScriptedTraffic()
     traffic.baseline_error_rate = 0.1
-    held = []
+    holds = []
     for second in range(160):
         if second == 100:
             traffic.baseline_error_rate = 0.001
         evidence.count_second(traffic.next_second(), CANARY, current=True)
-        held.append(any("production itself" in why for why in evidence.validity.hold_reasons()))
-    assert all(held[5:125])
-    assert not held[159]
+        holds.append(any("production itself" in why for why in evidence.validity.hold_reasons()))
+    assert all(holds[5:125])
+    assert not holds[159]
 
 
 def judge_watch(shifted_by: float) -> Judgement:
     """Judge 60 seconds of the watch, in which the candidate answers 95 % of the keys."""
-    draw, evidence = np.random.default_rng(8), Evidence("2", "1", POLICY, SHIFT)
-    place = StagePosition(Stage.WATCH)
+    rng, evidence = np.random.default_rng(8), Evidence("2", "1", POLICY, SHIFT)
+    position = StagePosition(Stage.WATCH)
     judgement = Judgement(Verdict.UNDECIDED, "")
     for second in range(60):
         windows = []
         for arm, keys in (("promoted", 380), ("standby", 20)):
-            made = make_window(arm, second)
-            before, after = draw_scores(draw, keys)
+            window = make_window(arm, second)
+            before, after = draw_scores(rng, keys)
             bins = scripted_score_bins(after + shifted_by if arm == "promoted" else before)
-            names = draw.integers(0, 2**63, size=keys).tolist()
-            made.records.add(metric="METRIC_SCORE", key_hash=names, bin=bins.tolist())
-            windows.append(made)
+            names = rng.integers(0, 2**63, size=keys).tolist()
+            window.records.add(metric="METRIC_SCORE", key_hash=names, bin=bins.tolist())
+            windows.append(window)
         evidence.count_second(
-            ClosedSecond(SCRIPT_START_S + second, 1, tuple(windows)), place, current=True
+            ClosedSecond(SCRIPT_START_S + second, 1, tuple(windows)), position, current=True
         )
-        judgement = judge(POLICY, replace(FACTS, position=place), evidence)
+        judgement = judge(POLICY, replace(FACTS, position=position), evidence)
         if judgement.verdict == Verdict.FAULTY:
             break
     return judgement
@@ -228,6 +228,6 @@ def judge_watch(shifted_by: float) -> Judgement:
 def test_judge_finds_a_departure_from_the_shift_in_the_watch() -> None:
     """No row is scored twice there, and the standby's keys show what was expected."""
     assert judge_watch(0.0).verdict != Verdict.FAULTY
-    found = judge_watch(1.0)
-    assert found.verdict == Verdict.FAULTY
-    assert found.reason.startswith("prediction")
+    judgement = judge_watch(1.0)
+    assert judgement.verdict == Verdict.FAULTY
+    assert judgement.reason.startswith("prediction")

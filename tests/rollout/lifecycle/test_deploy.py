@@ -1,4 +1,4 @@
-"""A place of the plan and its deployment are one and the same thing."""
+"""A position and its deployment can be translated into each other."""
 
 import asyncio
 from dataclasses import replace
@@ -72,8 +72,8 @@ def test_position_of_is_none_for_a_split_that_the_rollout_did_not_write(
     change: dict[str, object],
 ) -> None:
     """A person or another program changed the deployment."""
-    held = replace(deployment_of(StagePosition(Stage.CANARY, 0)), **change)  # type: ignore[arg-type]
-    assert position_of(held, SPEC) is None
+    changed = replace(deployment_of(StagePosition(Stage.CANARY, 0)), **change)  # type: ignore[arg-type]
+    assert position_of(changed, SPEC) is None
 
 
 def deploy_target(registry: FakeRegistry, to: StagePosition, revision: int) -> Deployment | None:

@@ -1,4 +1,4 @@
-"""Whole rollouts over real gRPC across controllers: changed policy files, monitoring's findings."""
+"""Rollouts over real gRPC across controllers: changed policy files and findings."""
 
 import asyncio
 import json
@@ -52,12 +52,12 @@ bake_s = 3600
 Shown = Callable[[rollout_pb2.RolloutStatus], bool]
 
 
-async def wait_for_status(made: LiveRollout, holds: Shown) -> rollout_pb2.RolloutStatus:
+async def wait_for_status(live: LiveRollout, holds: Shown) -> rollout_pb2.RolloutStatus:
     """Read the status until it *holds*, for at most 30 seconds."""
     async with asyncio.timeout(30):
         while True:
             status = await call_until_leading(
-                lambda: made.stub.GetStatus(CHURN, wait_for_ready=True)
+                lambda: live.stub.GetStatus(CHURN, wait_for_ready=True)
             )
             if holds(status):
                 return status
@@ -81,31 +81,33 @@ def test_live_rollout_goes_on_under_the_approved_policy_after_a_restart(tmp_path
         sink, log, folder = f"127.0.0.1:{unused_port()}", tmp_path / "log", tmp_path / "policies"
         folder.mkdir()
         (folder / "own.toml").write_text(APPROVED)
-        own = read_policy_file(folder / "own.toml")["own"]
-        async with run_live_rollout(tmp_path / "registry", sink) as made:
-            told = (made.registry.address, sink, "--policies", str(folder))
-            child = start_controller_process(*told)
+        approved = read_policy_file(folder / "own.toml")["own"]
+        async with run_live_rollout(tmp_path / "registry", sink) as live:
+            arguments = (live.registry.address, sink, "--policies", str(folder))
+            child = start_controller_process(*arguments)
             try:
-                await made.start(own)
-                before = await wait_for_status(made, has_fifty_keys)
+                await live.start(approved)
+                before = await wait_for_status(live, has_fifty_keys)
                 child.kill()
                 child.wait()
                 (folder / "own.toml").write_text(CHANGED)
                 changed = read_policy_file(folder / "own.toml")["own"]
-                child = start_controller_process(*told, log=log)
-                last = (await watch_to_end(made))[-1]
+                child = start_controller_process(*arguments, log=log)
+                last = (await watch_to_end(live))[-1]
                 assert (last.rollout_id, last.stage) == (before.rollout_id, rollout_pb2.DONE)
-                assert last.policy_digest == own.digest
+                assert last.policy_digest == approved.digest
                 assert f"another edition ({changed.digest[:12]})" in last.policy_note
-                assert last.policy_note in (await made.stub.Explain(CHURN)).text
-                history = await made.registry.cleo.history(0, 0, "model/churn/deployment")
+                assert last.policy_note in (await live.stub.Explain(CHURN)).text
+                history = await live.registry.cleo.history(0, 0, "model/churn/deployment")
                 written = [
-                    json.loads(one.after) for one in history.entries if written_by_rollout(one)
+                    json.loads(entry.after)
+                    for entry in history.entries
+                    if written_by_rollout(entry)
                 ]
-                assert [one["canary_bp"] for one in written] == [0, 1_000, 5_000, 0, 0]
-                assert {one["policy_digest"] for one in written} == {own.digest}
+                assert [entry["canary_bp"] for entry in written] == [0, 1_000, 5_000, 0, 0]
+                assert {entry["policy_digest"] for entry in written} == {approved.digest}
                 with pytest.raises(grpc.aio.AioRpcError, match="starts nothing in '2020-01-01"):
-                    await made.start(own)
+                    await live.start(approved)
             finally:
                 child.kill()
                 child.wait()
@@ -114,10 +116,10 @@ def test_live_rollout_goes_on_under_the_approved_policy_after_a_restart(tmp_path
     asyncio.run(course())
 
 
-async def watch_to_end(made: LiveRollout) -> list[rollout_pb2.RolloutStatus]:
+async def watch_to_end(live: LiveRollout) -> list[rollout_pb2.RolloutStatus]:
     """Watch the rollout to its end and return every status."""
-    await wait_for_status(made, lambda _: True)
-    return await made.watch_statuses(60)
+    await wait_for_status(live, lambda _: True)
+    return await live.watch_statuses(60)
 
 
 def is_held_by_monitoring(status: rollout_pb2.RolloutStatus) -> bool:
@@ -136,26 +138,28 @@ def test_live_rollout_is_held_by_a_finding_until_it_is_cleared(tmp_path: Path) -
 
     async def course() -> None:
         sink = f"127.0.0.1:{unused_port()}"
-        async with run_live_rollout(tmp_path, sink) as made:
-            say = made.registry.cleo.write_finding
-            server = await serve_rollout(made.registry.address, sink, policies=POLICIES)
+        async with run_live_rollout(tmp_path, sink) as live:
+            say = live.registry.cleo.write_finding
+            server = await serve_rollout(live.registry.address, sink, policies=POLICIES)
             try:
-                await made.start(POLICIES["quick-direct"])
-                await wait_for_status(made, lambda one: one.stage == rollout_pb2.CANARY_STAGE)
-                word = registry_pb2.Finding(model="churn", version="2", kind="hold", text="PSI .4")
-                await say(word)
-                status = await wait_for_status(made, is_held_despite_evidence)
+                await live.start(POLICIES["quick-direct"])
+                await wait_for_status(live, lambda entry: entry.stage == rollout_pb2.CANARY_STAGE)
+                finding = registry_pb2.Finding(
+                    model="churn", version="2", kind="hold", text="PSI .4"
+                )
+                await say(finding)
+                status = await wait_for_status(live, is_held_despite_evidence)
                 await say(registry_pb2.Finding(model="churn", version="2", kind="outcome"))
                 await server.stop()
-                server = await serve_rollout(made.registry.address, sink, policies=POLICIES)
-                again = await wait_for_status(made, is_held_despite_evidence)
+                server = await serve_rollout(live.registry.address, sink, policies=POLICIES)
+                again = await wait_for_status(live, is_held_despite_evidence)
                 for _ in range(30):
                     await asyncio.sleep(0.05)
-                    again = await wait_for_status(made, lambda _: True)
+                    again = await wait_for_status(live, lambda _: True)
                     assert is_held_by_monitoring(again)
                 assert (again.revision, again.step) == (status.revision, status.step)
                 await say(registry_pb2.Finding(model="churn", version="2", kind="clear"))
-                last = (await made.watch_statuses(60))[-1]
+                last = (await live.watch_statuses(60))[-1]
                 assert last.stage == rollout_pb2.DONE, last.reason
             finally:
                 await server.stop()
@@ -168,34 +172,38 @@ def test_live_rollout_with_an_altered_policy_is_ended_by_abort(tmp_path: Path) -
 
     async def course() -> None:
         sink = f"127.0.0.1:{unused_port()}"
-        async with run_live_rollout(tmp_path, sink) as made:
-            cleo = made.registry.cleo
-            server = await serve_rollout(made.registry.address, sink, policies=POLICIES)
+        async with run_live_rollout(tmp_path, sink) as live:
+            cleo = live.registry.cleo
+            server = await serve_rollout(live.registry.address, sink, policies=POLICIES)
             try:
-                await made.start(POLICIES["quick-direct"])
+                await live.start(POLICIES["quick-direct"])
                 before = await wait_for_status(
-                    made, lambda one: one.stage == rollout_pb2.CANARY_STAGE
+                    live, lambda entry: entry.stage == rollout_pb2.CANARY_STAGE
                 )
                 await server.stop()
-                kept = await cleo.load_checkpoint(before.rollout_id)
-                state = rollout_pb2.RolloutState.FromString(kept.state)
+                checkpoint = await cleo.load_checkpoint(before.rollout_id)
+                state = rollout_pb2.RolloutState.FromString(checkpoint.state)
                 altered = state.policy_json.replace(b'"watch_s":1,', b'"watch_s":0,')
                 assert altered != state.policy_json
                 state.policy_json = altered
-                kept.state, kept.lease_token = state.SerializeToString(), 0
-                await cleo.save_checkpoint(kept)
-                server = await serve_rollout(made.registry.address, sink, policies=POLICIES)
+                checkpoint.state, checkpoint.lease_token = state.SerializeToString(), 0
+                await cleo.save_checkpoint(checkpoint)
+                server = await serve_rollout(live.registry.address, sink, policies=POLICIES)
                 with pytest.raises(grpc.aio.AioRpcError, match="it was altered") as caught:
-                    await wait_for_status(made, lambda _: False)
+                    await wait_for_status(live, lambda _: False)
                 assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
-                verb = rollout_pb2.RolloutCommand(model="churn", reason="enough")
-                ended = await made.stub.Abort(verb, metadata=SAM_METADATA)
+                command = rollout_pb2.RolloutCommand(model="churn", reason="enough")
+                ended = await live.stub.Abort(command, metadata=SAM_METADATA)
                 assert (ended.stage, ended.rollout_id) == (
                     rollout_pb2.ROLLED_BACK, before.rollout_id,
                 )  # fmt: skip
-                found = await cleo.deployment("churn")
-                assert (found.production, found.canary, found.rollout_id) == ("1", "", "")
-                await made.start(POLICIES["quick-direct"])
+                deployment = await cleo.deployment("churn")
+                assert (deployment.production, deployment.canary, deployment.rollout_id) == (
+                    "1",
+                    "",
+                    "",
+                )
+                await live.start(POLICIES["quick-direct"])
             finally:
                 await server.stop()
 

@@ -1,4 +1,4 @@
-"""Production's own bytes as the canary, through a real gateway: judged alike, and promoted."""
+"""A canary with production's own bytes, through a real gateway, is promoted."""
 
 import asyncio
 import time
@@ -55,16 +55,18 @@ async def judge_windows(seconds: float) -> tuple[Judgement, Evidence]:
     evidence, judgement = Evidence("2", "1", POLICY), Judgement(Verdict.UNDECIDED, "")
     async with gateway_fixture({"1": files, "2": files}, split) as gateway:
         until = time.monotonic() + seconds
-        calling = [asyncio.create_task(call_until(gateway, one, until)) for one in range(CALLERS)]
+        calling = [
+            asyncio.create_task(call_until(gateway, window, until)) for window in range(CALLERS)
+        ]
         windows: list[window_pb2.Window] = []
-        while not all(one.done() for one in calling):
+        while not all(window.done() for window in calling):
             await asyncio.sleep(0.1)
             gateway.recorder.fold()
             windows += gateway.windows.close_windows(time.time_ns())
         windows += gateway.windows.close_windows(time.time_ns(), everything=True)
-    for second in sorted({one.second for one in windows}):
-        told = tuple(one for one in windows if one.second == second)
-        evidence.count_second(ClosedSecond(second, 1, told), PLACE, current=True)
+    for second in sorted({window.second for window in windows}):
+        of_second = tuple(window for window in windows if window.second == second)
+        evidence.count_second(ClosedSecond(second, 1, of_second), PLACE, current=True)
         judgement = judge(
             POLICY, JudgeInputs(position=PLACE, stayed_s=60, fleet=FleetView()), evidence
         )

@@ -1,4 +1,4 @@
-"""A rollout goes on under the policy it was approved with, whatever the file says now."""
+"""A rollout goes on under its approved policy, whatever its file says now."""
 
 import json
 from dataclasses import replace
@@ -50,15 +50,15 @@ def test_approved_policy_is_parsed_with_every_number_bit_for_bit(
 
 def test_approved_policy_with_a_changed_byte_is_refused() -> None:
     """The message has both digests."""
-    for place in range(len(FROZEN.json)):
+    for index in range(len(FROZEN.json)):
         damaged = bytearray(FROZEN.json)
-        damaged[place] ^= 1
+        damaged[index] ^= 1
         with pytest.raises(PolicyError, match=f"{FROZEN.digest[:12]} was approved: it was altered"):
             parse_approved_policy(bytes(damaged), FROZEN.digest)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"patience": 3}, "cannot be read here"),
         ({"alpha": None}, "cannot be read here"),
@@ -70,21 +70,21 @@ def test_approved_policy_with_a_changed_byte_is_refused() -> None:
     ],
 )
 def test_approved_policy_of_another_edition_of_the_program_is_refused(
-    change: dict[str, object], words: str
+    change: dict[str, object], message: str
 ) -> None:
     """Its digest is right, but this program would read another policy."""
-    kept = canonical_json({**json.loads(FROZEN.json), **change})
-    with pytest.raises(PolicyError, match=words):
-        parse_approved_policy(kept, sha256_hex(kept))
+    policy_json = canonical_json({**json.loads(FROZEN.json), **change})
+    with pytest.raises(PolicyError, match=message):
+        parse_approved_policy(policy_json, sha256_hex(policy_json))
 
 
 def test_approved_policy_without_a_new_field_is_refused() -> None:
     """Nobody approved the default that the field has today."""
-    told = json.loads(FROZEN.json)
-    del told["keys_max"]
-    kept = canonical_json(told)
+    json_fields = json.loads(FROZEN.json)
+    del json_fields["keys_max"]
+    policy_json = canonical_json(json_fields)
     with pytest.raises(PolicyError, match="other fields or metrics"):
-        parse_approved_policy(kept, sha256_hex(kept))
+        parse_approved_policy(policy_json, sha256_hex(policy_json))
 
 
 def test_policy_file_note_says_how_the_file_differs() -> None:
@@ -98,9 +98,9 @@ def test_policy_file_note_says_how_the_file_differs() -> None:
 @pytest.mark.parametrize("policy", ALL, ids=lambda policy: policy.name)
 def test_checkpoint_restores_the_approved_policy(policy: Policy) -> None:
     """A controller with another edition of the policy goes on under the approved one."""
-    place = StagePosition(Stage.CANARY)
-    trial = rollout_at(place, spec=replace(SPEC, policy=policy))
-    state = to_state(trial)
+    position = StagePosition(Stage.CANARY)
+    rollout = rollout_at(position, spec=replace(SPEC, policy=policy))
+    state = to_state(rollout)
     for policies in ({}, {policy.name: replace(policy, promote_e=30.0)}, {policy.name: policy}):
         again = from_state(state, "a1", policies, instant_at(20))
         assert repr(again.spec.policy) == repr(policy)
@@ -124,9 +124,12 @@ def test_checkpoint_with_an_altered_policy_is_refused() -> None:
 def test_checkpoint_without_a_policy_needs_the_file_with_its_digest() -> None:
     """With the file the rollout goes on. Without it the message names the digest."""
     state = to_state(rollout_at(StagePosition(Stage.CANARY)))
-    whole = bytes(state.policy_json)
+    policy_json = bytes(state.policy_json)
     state.policy_json = b""
-    assert to_state(from_state(state, "a1", {"quick": QUICK}, instant_at(20))).policy_json == whole
+    assert (
+        to_state(from_state(state, "a1", {"quick": QUICK}, instant_at(20))).policy_json
+        == policy_json
+    )
     for policies in ({}, {"quick": replace(QUICK, promote_e=30.0)}):
         with pytest.raises(CheckpointError, match=f"{QUICK.digest[:12]}.*with the policy file of"):
             from_state(state, "a1", policies, instant_at(20))

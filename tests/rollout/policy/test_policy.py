@@ -1,4 +1,4 @@
-"""Policies: their digests, their numbers, their refusals."""
+"""Policies: digests, thresholds and refused fields."""
 
 import json
 import math
@@ -25,7 +25,7 @@ def test_policy_thresholds_of_all_metrics_spend_alpha() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"canary": ()}, "must grow"),
         ({"canary": (CanaryStep(share_bp=10_000, bake_s=1),)}, "must grow"),
@@ -34,7 +34,7 @@ def test_policy_thresholds_of_all_metrics_spend_alpha() -> None:
         ({"weights": (("errors", 0.5),)}, "add up to 1"),
     ],
 )
-def test_policy_refuses_contradictory_fields(change: dict[str, object], words: str) -> None:
+def test_policy_refuses_contradictory_fields(change: dict[str, object], message: str) -> None:
     """The author learns it before the approval."""
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         replace(DEMO, **change)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Policies from files: what they say, what they inherit, and refusals in words."""
+"""Policy files: their fields, the fields of their base, and refusals."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -40,8 +40,8 @@ def write_policy_file(folder: Path, text: str, name: str = "careful.toml") -> Pa
 
 def test_policy_file_makes_a_policy_and_an_edition_for_a_model(tmp_path: Path) -> None:
     """Other fields are those of the base. The edition differs by its table."""
-    made = read_policy_file(write_policy_file(tmp_path, CAREFUL))
-    careful, edition = made["careful"], made["careful@churn"]
+    policies = read_policy_file(write_policy_file(tmp_path, CAREFUL))
+    careful, edition = policies["careful"], policies["careful@churn"]
     assert careful.canary == (CanaryStep(share_bp=100, bake_s=1800.0),)
     assert careful.shadow is not None
     assert STANDARD.shadow is not None
@@ -49,7 +49,7 @@ def test_policy_file_makes_a_policy_and_an_edition_for_a_model(tmp_path: Path) -
     assert (careful.watch_s, careful.failure_bar) == (STANDARD.watch_s, 0.002)
     assert dict(careful.weights)["errors"] == 0.25
     assert edition == replace(careful, name="careful@churn", failure_bar=0.001)
-    assert len({one.digest for one in (careful, edition, STANDARD)}) == 3
+    assert len({policy.digest for policy in (careful, edition, STANDARD)}) == 3
 
 
 def test_policy_folder_adds_its_policies_and_refuses_a_name_twice(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_policy_folder_adds_its_policies_and_refuses_a_name_twice(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("name = ", "Invalid value"),
         ('base = "standard"', "needs a name"),
@@ -82,19 +82,19 @@ def test_policy_folder_adds_its_policies_and_refuses_a_name_twice(tmp_path: Path
     ],
 )
 def test_policy_file_that_is_invalid_is_refused_with_the_reason(
-    tmp_path: Path, text: str, words: str
+    tmp_path: Path, text: str, message: str
 ) -> None:
     """The message has the file's name and what to write instead."""
-    with pytest.raises(PolicyError, match=words):
+    with pytest.raises(PolicyError, match=message):
         read_policy_file(write_policy_file(tmp_path, text))
 
 
 def test_policy_file_can_leave_the_shadow_stage_out(tmp_path: Path) -> None:
     """It says `shadow = false`."""
-    made = read_policy_file(
+    policies = read_policy_file(
         write_policy_file(tmp_path, 'name = "now"\nbase = "standard"\nshadow = false')
     )
-    assert made["now"].shadow is None
+    assert policies["now"].shadow is None
 
 
 FRIDAY_17 = 1_790_355_600

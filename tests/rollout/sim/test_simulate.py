@@ -26,17 +26,17 @@ def served_batch(role: int, version: str, keys: range, second: int) -> journal_p
 
 def recorded_batches(fallbacks: int) -> list[journal_pb2.ServedBatch]:
     """Return ten seconds of 5 canary calls, of which *fallbacks* fell back, and 95 others."""
-    made = []
+    batches = []
     for second in range(10):
         first = second * 1000
-        made += [
+        batches += [
             served_batch(predict_pb2.CANARY, "2", range(first, first + 5 - fallbacks), second),
             served_batch(
                 predict_pb2.FALLBACK, "1", range(first + 100, first + 100 + fallbacks), second
             ),
             served_batch(predict_pb2.PRODUCTION, "1", range(first + 200, first + 295), second),
         ]
-    return made
+    return batches
 
 
 @pytest.mark.parametrize(("fallen_back", "verdict"), [(0, "undecided"), (4, "rolled back")])
@@ -62,10 +62,10 @@ def test_simulate_command_rolls_back_a_failing_candidate(
     with pytest.raises(SystemExit) as left:
         main(line)
     assert left.value.code == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told[0]["judge"] == "Turnout"
-    assert told[0]["verdict"] == "rolled back"
-    assert len(told) == 1
+    summaries = json.loads(capsys.readouterr().out)
+    assert summaries[0]["judge"] == "Turnout"
+    assert summaries[0]["verdict"] == "rolled back"
+    assert len(summaries) == 1
 
 
 @pytest.mark.walk
