@@ -91,6 +91,7 @@ def make_window(
     """Return a window. *second* counts from SCRIPT_START_S; *pairs* are (pairs, flips, faulty)."""
     kind, version = ARMS[arm]
     clean, errors, nan = list(clean), list(errors), list(nan)
+    # Counts.
     bad = len(errors) + len(nan)
     window = window_pb2.Window(
         model=model,
@@ -108,6 +109,7 @@ def make_window(
         first_bad_unix_ns=(SCRIPT_START_S + second) * NS + 100 if bad else 0,
         last_bad_unix_ns=(SCRIPT_START_S + second) * NS + 900 if bad else 0,
     )
+    # Records by key.
     for metric, keys in (
         (window_pb2.METRIC_ERROR, errors),
         (window_pb2.METRIC_SCHEMA, nan),

@@ -145,11 +145,13 @@ class ScriptedWorld:
             deployment.canary_bp / 10_000,
             deployment.standby_bp / 10_000,
         )
+        # Split the customers of this second.
         keys: dict[str, list[int]] = {"canary": [], "standby": [], "main": []}
         for _ in range(KEYS_A_SECOND // 2):
             key, bucket = rng.getrandbits(64), rng.random()
             arm = "canary" if bucket < arms["canary"] else "main"
             keys["standby" if bucket > 1 - arms["standby"] else arm].append(key)
+        # One window for each arm with calls.
         main = "promoted" if deployment.production == "2" else "production"
         windows = []
         for arm, name in ((main, "main"), ("canary", "canary"), ("standby", "standby")):
@@ -170,6 +172,7 @@ class ScriptedWorld:
                     window.records[-2].production_bin.extend(bins)
                     window.records[-2].bin[:] = [max(0, b - (rng.random() < 0.02)) for b in bins]
                 windows.append(window)
+        # Outcomes in the canary stage, and pairs of a shadow.
         if deployment.canary:
             windows += [
                 self._outcome_window(number, deployment.revision, keys[window], window)

@@ -26,7 +26,7 @@ def test_log_e_above_finds_a_larger_rate_in_few_pairs(
 
 
 def test_log_e_above_seldom_fires_at_the_allowed_rate() -> None:
-    """Of 200 shadows with 2,000 pairs at the bound, at most 1 % ever reach e = 100."""
+    """At the bound, at most 1 % of 200 shadows with 2,000 pairs ever reach e = 100."""
     hits = np.random.default_rng(0).binomial(20, 0.05, (200, 100)).cumsum(axis=1).tolist()
     highest = [
         max(

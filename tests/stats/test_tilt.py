@@ -76,7 +76,7 @@ def test_events_to_fire_gives_the_published_table(share: float, at_100: int, at_
 
 
 def test_step_tilt_seldom_fires_for_healthy_rollouts() -> None:
-    """Of 500 A/A rollouts with 60 looks, at most 5 % ever reach 20."""
+    """At most 5 % of 500 A/A rollouts with 60 looks ever reach 20."""
     rng = np.random.default_rng(20_261_122)
     events = rng.poisson(0.4, size=(500, 60))
     canary = rng.binomial(events, 0.1)

@@ -106,7 +106,7 @@ def test_approved_shift_needs_the_digest_and_the_baseline_of_the_approval(
 
 
 def test_key_sample_thins_by_hash_in_any_order() -> None:
-    """The same keys stay in any order of arrival, and none is counted twice."""
+    """In any order of arrival the same keys stay, and none is counted twice."""
     keys = [7919 * n % 2**64 for n in range(5_000)]
     samples = [KeySample(1_000), KeySample(1_000)]
     for sample, order in zip(samples, (keys, keys[::-1]), strict=True):

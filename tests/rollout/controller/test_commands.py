@@ -57,6 +57,7 @@ def test_start_is_refused_with_the_reason() -> None:
             with pytest.raises(kind, match=match):
                 await commands.start(rollout_pb2.StartRolloutRequest(**request_fields), "sam")
 
+        # Without leadership, policy or approval.
         await refused("does not act", NotLeadingError)
         await controller.start_leading(1)
         await refused("there are quick, quick-direct", UnknownRolloutError, policy="bold")
@@ -72,6 +73,7 @@ def test_start_is_refused_with_the_reason() -> None:
                     rejected=rejected,
                 )
             )
+        # A rejection after an approval, a rollout under way, and a split set by hand.
         await refused("was rejected")
         await world.start_rollout("quick-direct")
         await refused("is under way")

@@ -22,6 +22,7 @@ def test_controller_moves_a_healthy_candidate_through_every_stage() -> None:
         return world
 
     world = asyncio.run(walk())
+    # The decisions, and the shares of the deployments.
     assert [Stage(int(entry.stage)).name for entry in world.rollout.decisions] == [
         "PRELOAD", "SHADOW", "CANARY", "CANARY", "WATCH", "DONE",
     ]  # fmt: skip
@@ -41,6 +42,7 @@ def test_controller_moves_a_healthy_candidate_through_every_stage() -> None:
         500,
         0,
     ]
+    # The end, and the reasons.
     assert (world.deployment.production, world.deployment.rollout_id) == ("2", "")
     assert all(entry.why.startswith("rollout r") for entry in world.registry.deployments_written)
 

@@ -55,6 +55,7 @@ def test_controller_holds_only_the_rollout_that_raises(what: str) -> None:
         world, churn, credit = await two_rollouts()
         await world.pass_second()
         revision, before = churn.revision, acknowledged_of_first_worker(world)
+        # The other rollout is judged and saved while this one raises.
         BREAKS[what](churn)
         for _ in range(3):
             judged_unix_ms, saved = credit.judged_unix_ms, credit.checkpoint_sequence
@@ -62,6 +63,7 @@ def test_controller_holds_only_the_rollout_that_raises(what: str) -> None:
             assert credit.judged_unix_ms > judged_unix_ms
             assert credit.checkpoint_sequence > saved
         assert acknowledged_of_first_worker(world) == before + 3
+        # The rollout that raises is held at its revision.
         assert (churn.verdict, churn.revision) == (Verdict.HOLD, revision)
         assert churn.reason.startswith("judging it raised ")
         assert "abort it, or resume it" in churn.waiting_for[0]
@@ -70,6 +72,7 @@ def test_controller_holds_only_the_rollout_that_raises(what: str) -> None:
         commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         if what != "counting":
             return
+        # A person resumes it.
         churn.evidence.validity = type(credit.evidence.validity)(100, 0.02, 7.0)
         await commands.pause("churn", "sam", "it is mended", paused=False)
         await world.run_until(has_ended)

@@ -98,6 +98,7 @@ def test_recovery_goes_on_bit_for_bit_after_a_kill(fails: float, policy: Policy)
     """
 
     async def course(kill_at: int, *, saved: bool) -> list[bytes]:
+        # Twelve seconds, of which one ends with a kill.
         world = ScriptedWorld(fails)
         await world.start_rollout("quick-direct")
         states = []
@@ -191,6 +192,7 @@ def test_recovery_goes_on_under_the_approved_policy_when_its_file_changed(
         return world
 
     world = asyncio.run(walk())
+    # It ended under the approved policy.
     digests = QUICK_DIRECT.digest, OTHER.digest
     assert world.deployment.production == "2"
     assert [entry.canary_bp for entry in world.registry.deployments_written] == [
@@ -201,6 +203,7 @@ def test_recovery_goes_on_under_the_approved_policy_when_its_file_changed(
         0,
     ]
     assert [entry.standby_bp for entry in world.registry.deployments_written] == [0, 0, 0, 500, 0]
+    # Status, explanation and log say that the file differs.
     status = world.rollout.status()
     message = f"kept from its start; the file now has another edition ({digests[1][:12]})"
     assert (status.policy_digest, status.policy_note) == (digests[0], message)
@@ -209,6 +212,7 @@ def test_recovery_goes_on_under_the_approved_policy_when_its_file_changed(
         f"under policy 'quick-direct' ({digests[0][:12]}): {message}"
     ]
 
+    # Another rollout starts under the new policy, and needs its approval.
     async def begin_anew() -> None:
         commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         request = rollout_pb2.StartRolloutRequest(model="churn", version="3", policy="quick-direct")
@@ -257,6 +261,7 @@ def test_recovery_names_an_unreadable_rollout_and_abort_ends_it(how: str, messag
             )
             await begin_again(world)
             return world
+        # Abort ends it, and the list of rollouts shows it.
         status = await commands.abort("churn", "sam", "enough")
         assert (status.stage, status.reason) == (rollout_pb2.ROLLED_BACK, "aborted by sam: enough")
         with pytest.raises(UnknownRolloutError):
@@ -265,6 +270,7 @@ def test_recovery_names_an_unreadable_rollout_and_abort_ends_it(how: str, messag
         assert [(entry.rollout_id, entry.stage) for entry in listed] == [
             (rollout.spec.rollout_id, rollout_pb2.ROLLED_BACK)
         ]
+        # All traffic is back, and another rollout can start.
         assert (
             world.deployment.production,
             world.deployment.canary,

@@ -212,6 +212,7 @@ def test_inbox_takes_less_than_a_second_for_100_workers_and_30_models() -> None:
 
 def test_inbox_statistics_is_a_snapshot_of_open_seconds_and_sources() -> None:
     """Two windows wait in one second. One batch waits behind a gap, and one window was late."""
+    # Batch 1 is closed. Batch 2 has a late window and two open ones. Batch 3 never comes.
     inbox = Inbox("churn")
     inbox.accept(make_batch(1, make_window("canary", 0), sent_s=1.0), monotonic_ns_at(1))
     inbox.close_seconds(monotonic_ns_at(1.6))
@@ -238,6 +239,7 @@ def test_inbox_statistics_is_a_snapshot_of_open_seconds_and_sources() -> None:
             ),
         ),
     )
+    # The snapshot does not change with the inbox.
     inbox.begin_catch_up(monotonic_ns_at(3), monotonic_ns_at(3))
     assert inbox.statistics(monotonic_ns_at(3)).catching_up == (source_name(SOURCE),)
     assert statistics.catching_up == ()

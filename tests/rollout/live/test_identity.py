@@ -33,6 +33,7 @@ def test_commands_need_the_token_of_an_operator(tmp_path: Path) -> None:
     """Without a token they are UNAUTHENTICATED, with an author's PERMISSION_DENIED."""
 
     async def course() -> None:
+        # A registry with identities, and a controller with a token of its own.
         registry = await registry_server.serve_registry(
             tmp_path / "registry", "127.0.0.1:0", identities=write_identities(tmp_path / "who.json")
         )
@@ -47,6 +48,7 @@ def test_commands_need_the_token_of_an_operator(tmp_path: Path) -> None:
                 stub = rollout_pb2_grpc.RolloutsStub(channel)  # type: ignore[no-untyped-call]
                 command = rollout_pb2.RolloutCommand(model="churn", reason="why")
                 start = rollout_pb2.StartRolloutRequest(model="churn", version="2", policy="quick")
+                # Each token, whatever name the caller gives.
                 for token, code, message in (
                     ("", "UNAUTHENTICATED", "send authorization"),
                     ("stolen", "UNAUTHENTICATED", "send authorization"),

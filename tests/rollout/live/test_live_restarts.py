@@ -88,6 +88,7 @@ def test_live_rollout_goes_on_under_the_approved_policy_after_a_restart(tmp_path
             try:
                 await live.start(approved)
                 before = await wait_for_status(live, has_fifty_keys)
+                # Kill the controller, change the file, and start another controller.
                 child.kill()
                 child.wait()
                 (folder / "own.toml").write_text(CHANGED)
@@ -98,6 +99,7 @@ def test_live_rollout_goes_on_under_the_approved_policy_after_a_restart(tmp_path
                 assert last.policy_digest == approved.digest
                 assert f"another edition ({changed.digest[:12]})" in last.policy_note
                 assert last.policy_note in (await live.stub.Explain(CHURN)).text
+                # Every deployment is that of the approved policy.
                 history = await live.registry.cleo.history(0, 0, "model/churn/deployment")
                 written = [
                     json.loads(entry.after)
@@ -147,9 +149,11 @@ def test_live_rollout_is_held_by_a_finding_until_it_is_cleared(tmp_path: Path) -
                 finding = registry_pb2.Finding(
                     model="churn", version="2", kind="hold", text="PSI .4"
                 )
+                # A hold, and a finding of another kind, which does not end it.
                 await say(finding)
                 status = await wait_for_status(live, is_held_despite_evidence)
                 await say(registry_pb2.Finding(model="churn", version="2", kind="outcome"))
+                # The next controller holds too, until the finding is cleared.
                 await server.stop()
                 server = await serve_rollout(live.registry.address, sink, policies=POLICIES)
                 again = await wait_for_status(live, is_held_despite_evidence)
@@ -181,6 +185,7 @@ def test_live_rollout_with_an_altered_policy_is_ended_by_abort(tmp_path: Path) -
                     live, lambda entry: entry.stage == rollout_pb2.CANARY_STAGE
                 )
                 await server.stop()
+                # Alter the policy in the checkpoint.
                 checkpoint = await cleo.load_checkpoint(before.rollout_id)
                 state = rollout_pb2.RolloutState.FromString(checkpoint.state)
                 altered = state.policy_json.replace(b'"watch_s":1,', b'"watch_s":0,')
@@ -192,6 +197,7 @@ def test_live_rollout_with_an_altered_policy_is_ended_by_abort(tmp_path: Path) -
                 with pytest.raises(grpc.aio.AioRpcError, match="it was altered") as caught:
                     await wait_for_status(live, lambda _: False)
                 assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+                # Abort it, and start another rollout.
                 command = rollout_pb2.RolloutCommand(model="churn", reason="enough")
                 ended = await live.stub.Abort(command, metadata=SAM_METADATA)
                 assert (ended.stage, ended.rollout_id) == (

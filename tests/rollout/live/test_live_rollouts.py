@@ -100,6 +100,7 @@ def test_service_refuses_commands_with_status_and_reason(tmp_path: Path) -> None
             start = rollout_pb2.StartRolloutRequest(model="churn", version="1", policy="quick")
             back = rollout_pb2.RolloutCommand(model="churn", to_version="1")
             request = rollout_pb2.ForecastRequest(model="churn", policy="bold")
+            # Each call with its status and a part of its message.
             for call, code, message in (
                 (live.stub.Start(start), "UNAUTHENTICATED", "x-turnout-actor"),
                 (
@@ -120,6 +121,7 @@ def test_service_refuses_commands_with_status_and_reason(tmp_path: Path) -> None
                 with pytest.raises(grpc.aio.AioRpcError, match=message) as caught:
                     await call
                 assert caught.value.code().name == code
+            # Reading needs no name.
             policies = await live.stub.ListPolicies(rollout_pb2.ListPoliciesRequest())
             assert [row.name for row in policies.policies] == list(POLICIES)
 
@@ -204,9 +206,11 @@ def test_controller_killed_in_the_canary_is_replaced_without_loss(
                     while not status.evidence or status.evidence[0].canary_keys < 50:
                         await asyncio.sleep(0.1)
                         status = await live.stub.GetStatus(model)
+                # Kill it in the canary stage, and start another controller.
                 child.kill()
                 child.wait()
                 child = start_controller_process(live.registry.address, sink)
+                # It has the evidence of the checkpoint, and promotes.
                 resumed = await call_until_leading(
                     lambda: live.stub.GetStatus(model, wait_for_ready=True)
                 )

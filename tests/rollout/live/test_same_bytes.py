@@ -53,6 +53,7 @@ async def judge_windows(seconds: float) -> tuple[Judgement, Evidence]:
         holdout_salt=SALT,
     )
     evidence, judgement = Evidence("2", "1", POLICY), Judgement(Verdict.UNDECIDED, "")
+    # Call the gateway and collect its windows.
     async with gateway_fixture({"1": files, "2": files}, split) as gateway:
         until = time.monotonic() + seconds
         calling = [
@@ -64,6 +65,7 @@ async def judge_windows(seconds: float) -> tuple[Judgement, Evidence]:
             gateway.recorder.fold()
             windows += gateway.windows.close_windows(time.time_ns())
         windows += gateway.windows.close_windows(time.time_ns(), everything=True)
+    # Judge them second by second.
     for second in sorted({window.second for window in windows}):
         of_second = tuple(window for window in windows if window.second == second)
         evidence.count_second(ClosedSecond(second, 1, of_second), PLACE, current=True)

@@ -117,7 +117,9 @@ def test_checkpoint_with_an_altered_policy_is_refused() -> None:
     """That holds also if the file still has the right policy."""
     state = to_state(rollout_at(StagePosition(Stage.CANARY)))
     state.policy_json = state.policy_json.replace(b'"promote_e":20', b'"promote_e":02')
-    with pytest.raises(CheckpointError, match="rollout r1: the policy kept with it has the digest"):
+    with pytest.raises(
+        CheckpointError, match="rollout r1: the policy in its checkpoint has the digest"
+    ):
         from_state(state, "a1", {"quick": QUICK}, instant_at(20))
 
 

@@ -35,6 +35,7 @@ class SimulatedRegistry:
 
     def __init__(self, time_s: Callable[[], float], policy_digest: str) -> None:
         self._time_s = time_s
+        # Version 1 is production, version 2 is approved.
         self.facts = {
             label: VersionFacts(
                 label=label,
@@ -59,6 +60,7 @@ class SimulatedRegistry:
             policy_digest=policy_digest,
             approver="bob",
         )
+        # What controllers and workers write.
         self.states: dict[WorkerKey, pb.GatewayState] = {}
         self.checkpoints: dict[str, pb.Checkpoint] = {}
         self.writes: list[DeploymentWrite] = []
@@ -90,6 +92,7 @@ class SimulatedRegistry:
         self, wish: Deployment, actor: str, token: int, policy_digest: str, *, rollback: bool
     ) -> Deployment:
         """Write *wish* if it has the newest revision and passes every gate of the registry."""
+        # Lease, compare-and-set, and the real gates.
         if token:
             self._check_lease(token)
         if wish.revision != self.current.revision:
@@ -107,6 +110,7 @@ class SimulatedRegistry:
                 break_glass=False,
             )
         )
+        # Statuses of the versions, as the real registry changes them.
         moved = statuses_after(self.current, wish, self.facts)
         for label, (status, standby) in moved.items():
             was = self.facts[label].was_production or status == pb.PRODUCTION_STATUS
@@ -114,6 +118,7 @@ class SimulatedRegistry:
                 self.facts[label], status=status, standby=standby, was_production=was
             )
         self.current = replace(wish, revision=wish.revision + 1, who=actor)
+        # The record of the write, for the promises.
         productions = tuple(
             facts.label
             for facts in self.facts.values()
