@@ -1,1 +1,1 @@
-"""What this machine gives every room: files, processes, pauses between tries, and the time."""
+"""Help with this machine that every room may use: files, processes, retries and the time."""

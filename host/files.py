@@ -1,4 +1,4 @@
-"""Files and folders that are replaced as a whole: a reader sees the old content or the new one.
+"""Atomic replacement of files and folders: a reader sees the old content or the new content.
 
 Content is written beside its target, under a name that begins with a dot and that no other process
 uses, and is then renamed. After a crash the target is as it was, and a file beside it may be left.
@@ -21,7 +21,7 @@ class UnreadableFileError(Exception):
 
 
 def read_regular_file(path: Path, bytes_max: int) -> bytes:
-    """Read a whole file through one descriptor, so that it cannot be exchanged in between.
+    """Read all of a file through one descriptor, so that it cannot be replaced in between.
 
     Raises UnreadableFileError when *path* is a symbolic link, a FIFO, a device or a folder, when
     it cannot be opened, and when it has more than *bytes_max* bytes.

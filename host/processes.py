@@ -1,4 +1,4 @@
-"""What the kernel knows of processes: their lives, their memory and their CPU time.
+"""Figures of processes from the kernel: whether they live, their memory, their CPU time.
 
 Most of it is read from /proc, which Linux has and macOS has not. Each function says what it returns
 where there is no /proc.
@@ -26,7 +26,7 @@ def die_with_parent(signum: int = signal.SIGTERM, parent: int | None = None) -> 
             before this call: the kernel sends nothing for a death in the past.
 
     Returns False when the parent is another process by now, and the caller should end. Elsewhere
-    than on Linux nothing is asked for and the result is True.
+    than on Linux this does nothing and returns True.
     """
     if sys.platform != "linux":
         return True

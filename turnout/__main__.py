@@ -1,4 +1,8 @@
-"""The `turnout` command: parses the line, runs the command, turns errors into exit codes."""
+"""The `turnout` command: reads the command line, runs the command, turns errors into exit codes.
+
+This module imports every command, so what takes long to import (gRPC, numpy, DuckDB, ONNX Runtime)
+is imported inside the command that needs it.
+"""
 
 import os
 import sys
@@ -8,7 +12,7 @@ import typer
 
 from turnout.cli.context import common_options_first, context_from_options
 from turnout.cli.exit_codes import exit_message
-from turnout.commands import audit, features, models, predict, rollout, splits, versions
+from turnout.commands import audit, debug, features, models, predict, rollout, splits, versions
 from turnout.commands.drill import drill
 from turnout.commands.restart import restart
 from turnout.commands.up import up
@@ -17,9 +21,10 @@ from turnout.views.terminal import terminal
 
 app = typer.Typer(
     name="turnout",
-    help="Train, approve, canary, watch and roll back tabular models. Start with: turnout demo",
+    help="Run, release and watch models for tabular data. Start with: turnout demo",
     epilog="--folder, --registry, --gateway, --as, --token-file and --json may stand anywhere on "
-    "the line. Exit codes: 0 ok, 1 the answer is no, 2 wrong usage, 3 system not reachable.",
+    "the command line. Exit codes: 0 success, 1 the command failed or its answer is no, 2 wrong "
+    "usage, 3 the system cannot be reached.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -29,37 +34,65 @@ app = typer.Typer(
 @app.callback()
 def common(
     ctx: typer.Context,
-    folder: Annotated[str, typer.Option(help="State folder [.turnout; TURNOUT_FOLDER].")] = "",
-    registry: Annotated[str, typer.Option(help="host:port [TURNOUT_REGISTRY].")] = "",
-    gateway: Annotated[str, typer.Option(help="host:port [TURNOUT_GATEWAY].")] = "",
-    actor: Annotated[str, typer.Option("--as", help="Who asks [login; TURNOUT_ACTOR].")] = "",
-    token_file: Annotated[
-        str, typer.Option(help="Holds your token [TURNOUT_TOKEN_FILE, TURNOUT_TOKEN].")
+    folder: Annotated[
+        str, typer.Option(help="The system's state folder. Default: $TURNOUT_FOLDER, or .turnout.")
     ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON value on stdout.")] = False,
+    registry: Annotated[
+        str,
+        typer.Option(
+            help="host:port of the registry. Default: $TURNOUT_REGISTRY, or the running system's."
+        ),
+    ] = "",
+    gateway: Annotated[
+        str,
+        typer.Option(
+            help="host:port of the gateway. Default: $TURNOUT_GATEWAY, or the running system's."
+        ),
+    ] = "",
+    actor: Annotated[
+        str,
+        typer.Option(
+            "--as", help="Your name in the history. Default: $TURNOUT_ACTOR, or your login name."
+        ),
+    ] = "",
+    token_file: Annotated[
+        str,
+        typer.Option(
+            help="File with your token. Default: $TURNOUT_TOKEN_FILE, or the token $TURNOUT_TOKEN."
+        ),
+    ] = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON value to stdout.")
+    ] = False,
 ) -> None:
-    """Read what every command may be told."""
+    """Read the options that every command takes."""
+    # Commands read it as `ctx.obj`. What is empty here is filled in from the environment there,
+    # and the addresses of the running system are read when a command needs them.
     ctx.obj = context_from_options(
         folder, registry, gateway, actor, as_json, os.environ, token_file
     )
 
 
-app.command()(up)
-app.command()(demo)
-app.command()(drill)
-app.command()(restart)
-app.command()(models.models)
+app.command("up")(up)
+app.command("demo")(demo)
+app.command("models")(models.models)
 app.add_typer(versions.app, name="versions")
 app.add_typer(splits.app, name="splits")
 app.add_typer(rollout.app, name="rollout")
-app.add_typer(audit.app, name="audit")
-app.command()(predict.predict)
-app.command()(predict.outcome)
+app.command("predict")(predict.predict)
+app.command("outcome")(predict.outcome)
 app.add_typer(features.app, name="features")
+app.add_typer(audit.app, name="audit")
+app.command("restart")(restart)
+app.command("drill")(drill)
+app.add_typer(debug.app, name="debug")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; leaves by SystemExit with one of turnout.errors.Exit."""
+    """Run one command line, by default this process's own.
+
+    Always ends with SystemExit, with a code of turnout.errors.ExitCode.
+    """
     line = common_options_first(sys.argv[1:] if arguments is None else arguments)
     try:
         app(args=line, prog_name="turnout")

@@ -1,4 +1,4 @@
-"""`python -m turnout.control`: registry and rollouts on one gRPC server, in one process."""
+"""`python -m turnout.control`: the registry and the rollout controller on one gRPC server."""
 
 import argparse
 import asyncio
@@ -20,7 +20,10 @@ from rollout.policy.policy_files import read_policy_folder
 
 STOP_GRACE_S = 2.0
 TOKEN_VARIABLE = "TURNOUT_TOKEN"  # noqa: S105  the variable's name
-"""Without --token-file: the controller's own token, where the registry has an identities file."""
+"""Environment variable with the controller's own token; --token-file takes precedence.
+
+A registry with an identities file asks for it.
+"""
 
 
 async def serve_control(
@@ -30,14 +33,14 @@ async def serve_control(
     token: str | None,
     policies: Mapping[str, Policy],
 ) -> None:
-    """Serve the registry kept in *folder*, and its rollouts, until SIGTERM or SIGINT.
+    """Serve the registry in *folder* and the rollouts until SIGTERM or SIGINT.
 
-    The controller speaks to the registry over this very port: there is one way in, and both can
-    be pulled apart into two processes without a change.
+    address  host:port to listen on, without TLS. The rollout controller calls the registry over
+             this port too, so both could run as two processes without a change.
     """
-    told = asyncio.Event()
+    stop_requested = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, told.set)
+        asyncio.get_running_loop().add_signal_handler(signum, stop_requested.set)
     options = dict((*rollout_server.SERVER_OPTIONS, *registry_server.SERVER_OPTIONS))
     server = grpc.aio.server(options=tuple(options.items()))
     registry = await registry_server.add_registry_to(server, folder, identities=identities)
@@ -46,7 +49,7 @@ async def serve_control(
         server.add_insecure_port(address)
         await server.start()
         await rollouts.start()
-        await told.wait()
+        await stop_requested.wait()
         await rollouts.stop()
         registry.end_watches()
         await server.stop(STOP_GRACE_S)
@@ -55,13 +58,17 @@ async def serve_control(
 
 
 def main() -> None:
-    """Parse the command line and serve."""
+    """Parse the command line and serve until a signal."""
     parser = argparse.ArgumentParser(prog="python -m turnout.control", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="the registry's folder")
-    parser.add_argument("--listen", required=True, help="host:port")
-    parser.add_argument("--identities", type=Path, help="tokens and roles; docs/governance.md")
-    parser.add_argument("--token-file", type=Path, help="the controller's own token")
-    parser.add_argument("--policies", type=Path, help="a folder of policy files: docs/rollout.md")
+    parser.add_argument("--listen", required=True, help="host:port to listen on")
+    parser.add_argument(
+        "--identities", type=Path, help="file of tokens and roles (docs/governance.md)"
+    )
+    parser.add_argument(
+        "--token-file", type=Path, help="file with the rollout controller's own token"
+    )
+    parser.add_argument("--policies", type=Path, help="folder of policy files (docs/rollout.md)")
     options = parser.parse_args()
     policies = POLICIES if options.policies is None else read_policy_folder(options.policies)
     logging.basicConfig(

@@ -1,36 +1,37 @@
-"""What an operator's command can end with; the type says which exit code."""
+"""Exit codes of the `turnout` command, and the errors that lead to them."""
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of every command; 2 is the command line's own (a wrong option or argument)."""
+    """The exit codes of every command."""
 
     OK = 0
     FAILED = 1
-    """The answer is no, or what was asked could not be done."""
+    """The command could not do its work, or the answer to its question is no."""
     USAGE = 2
+    """An option or an argument is wrong."""
     NOT_REACHABLE = 3
-    """The system, or the part of it that is needed, does not answer."""
+    """The system does not answer, or the part of it that the command needs does not."""
 
 
 class OperatorError(Exception):
-    """What was asked could not be done; the text says why, and the way out."""
+    """A command could not do its work. The text says why and what to do."""
 
     exit = ExitCode.FAILED
 
 
 class UsageError(OperatorError):
-    """The command line contradicts itself."""
+    """An option cannot be read, or options contradict each other."""
 
     exit = ExitCode.USAGE
 
 
 class NotReachableError(OperatorError):
-    """No system runs where the command looked, or it does not answer."""
+    """No system runs in the state folder, or the running system does not answer."""
 
     exit = ExitCode.NOT_REACHABLE
 
 
 class StartError(OperatorError):
-    """A part of the system did not come up; the text names its log."""
+    """A process of the system did not start. The text names its log."""

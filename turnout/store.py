@@ -1,7 +1,7 @@
-"""`python -m turnout.store PORT FOLDER`: keeps one online store running; ends when it ends.
+"""`python -m turnout.store PORT FOLDER`: starts one online store and ends when it ends.
 
-The store is started by features.online.store_server. It dies with us on SIGTERM; should we be
-killed outright, our successor finds its pid in FOLDER and ends it before it starts another.
+SIGTERM ends this process and the store. When this process is killed with SIGKILL, the store stays.
+The next run finds its pid in FOLDER and ends it before it starts another one.
 """
 
 import os
@@ -20,7 +20,7 @@ GRACE_S = 5.0
 
 
 def main(arguments: list[str]) -> int:
-    """Run the store until it or we are ended; returns the exit code."""
+    """Run the store until it ends or SIGTERM arrives; return its exit code (128 + signal)."""
     port, folder = int(arguments[0]), Path(arguments[1])
     end_previous_store(folder / PID_FILE)
     server = find_or_start(None, folder, port=port)
@@ -38,9 +38,9 @@ def main(arguments: list[str]) -> int:
 
 
 def end_previous_store(file: Path) -> None:
-    """End the store named in *file*, if that very process still runs."""
+    """End the store whose pid is in *file*, if that very process still runs."""
     try:
-        pid, ticks = (int(word) for word in file.read_text().split())
+        pid, ticks = (int(field) for field in file.read_text().split())
     except (OSError, ValueError):
         return
     for signum in (signal.SIGTERM, signal.SIGKILL):

@@ -1,1 +1,1 @@
-"""Files, processes, retries and clocks, on the real disk and with real processes."""
+"""Tests of host/, on the real disk and with real processes."""

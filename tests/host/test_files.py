@@ -1,4 +1,4 @@
-"""Files and folders that are replaced as a whole."""
+"""Atomic replacement of files and folders."""
 
 import errno
 import os

@@ -75,10 +75,10 @@ def test_is_alive_ends_with_the_process_even_while_it_is_a_zombie(
 @linux
 def test_start_ticks_name_one_process(sleeper: subprocess.Popen[bytes]) -> None:
     """A child starts after its parent; a process that is gone has no start."""
-    ours, its = start_ticks(os.getpid()), start_ticks(sleeper.pid)
-    assert ours is not None
-    assert its is not None
-    assert 0 < ours <= its
+    own_start, child_start = start_ticks(os.getpid()), start_ticks(sleeper.pid)
+    assert own_start is not None
+    assert child_start is not None
+    assert 0 < own_start <= child_start
     sleeper.kill()
     sleeper.wait()
     assert start_ticks(sleeper.pid) is None

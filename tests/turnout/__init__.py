@@ -1,1 +1,1 @@
-"""The operator's command: what it asks, prints, starts and leaves with."""
+"""Tests of the `turnout` command, its demo and its processes."""

@@ -1,4 +1,4 @@
-"""The demo's own parts: its checklist, its pages, its count of calls, its folder."""
+"""The demo's checklist, screens, call counts and folder."""
 
 import asyncio
 import io
@@ -19,37 +19,37 @@ from turnout.processes.system_file import write_system_file
 from turnout_client import PredictError
 
 
-def test_a_step_holds_only_if_its_body_does() -> None:
-    """One that raises has failed, and the checklist does not hold."""
-    steps = Checklist([Step("one"), Step("two")])
-    with steps.timed("one"):
+def test_checklist_step_passes_only_if_its_body_returns() -> None:
+    """A step that raises has failed, and then the checklist has not passed."""
+    steps = Checklist([Step("first"), Step("second")])
+    with steps.timed("first"):
         pass
-    with pytest.raises(StepFailedError, match="3 calls failed"), steps.timed("two"):
+    with pytest.raises(StepFailedError, match="3 calls failed"), steps.timed("second"):
         require(False, "3 calls failed")
-    assert [step.state for step in steps.steps] == ["held", "failed"]
+    assert [step.state for step in steps.steps] == ["passed", "failed"]
     assert not steps.passed
 
 
-def test_unplayed_steps_do_not_hold() -> None:
-    """A demo that stopped early cannot leave with 0."""
+def test_checklist_with_waiting_steps_has_not_passed() -> None:
+    """A demo that stopped early cannot exit with 0."""
     steps = new_checklist()
     with steps.timed("System up"):
         pass
     assert not steps.passed
 
 
-def test_calls_are_counted_exactly() -> None:
-    """Totals add up; the final line covers everything, the others the last two seconds."""
-    tally = CallCounts(began=0.0)
+def test_call_counts_add_up_to_the_calls_made() -> None:
+    """The final line covers all calls, the others the last two seconds."""
+    counts = CallCounts(began=0.0)
     for _ in range(99):
-        tally.sent += 1
-        tally.count_answered("1", "production", 1_000_000)
-    tally.sent += 1
-    tally.failed["UNAVAILABLE"] += 1
-    live = tally.summary_line(1.0, final=False)
+        counts.sent += 1
+        counts.count_answered("1", "production", 1_000_000)
+    counts.sent += 1
+    counts.failed["UNAVAILABLE"] += 1
+    live = counts.summary_line(1.0, final=False)
     for _ in range(20):
-        later = tally.summary_line(5.0, final=False)
-    final = tally.summary_line(10.0, final=True)
+        later = counts.summary_line(5.0, final=False)
+    final = counts.summary_line(10.0, final=True)
 
     assert (live["answered"], live["failed"], live["rate"]) == (99, 1, 99.0)
     assert (later["rate"], later["p50_ms"]) == (0.0, None)
@@ -65,44 +65,44 @@ def page(screen: LiveScreen) -> str:
     return console.file.getvalue()
 
 
-def test_the_page_shows_steps_customers_and_rollout() -> None:
-    """What a newcomer sees at one glance."""
+def test_live_screen_shows_steps_customers_and_rollout() -> None:
+    """A running step has its note, and a rollout its stage."""
     steps = new_checklist()
     screen = LiveScreen(Console(file=io.StringIO()), steps, lambda: 0.0)
     assert "calls" not in page(screen)
     steps.step("Features").note = "cloning"
     steps.step("Features").state = "running"
-    tally = CallCounts(began=0.0)
-    tally.count_answered("1", "production", 2_000_000)
-    tally.count_answered("1", "fallback", 2_000_000)
-    screen.customers(tally.summary_line(1.0, final=False))
+    counts = CallCounts(began=0.0)
+    counts.count_answered("1", "production", 2_000_000)
+    counts.count_answered("1", "fallback", 2_000_000)
+    screen.customers(counts.summary_line(1.0, final=False))
     screen.rollout(rollout_pb2.RolloutStatus(version="2", stage=rollout_pb2.SHADOW_STAGE))
     screen.add_line("dana may not approve her own")
 
     shown = page(screen)
-    wanted = ("cloning", "0 failed", "1 saved by production", "shadow", "dana may not")
-    for words in wanted:
-        assert words in shown
+    texts = ("cloning", "0 failed", "1 answered by production instead", "shadow", "dana may not")
+    for text in texts:
+        assert text in shown
 
 
-def test_a_log_has_a_line_a_turn() -> None:
-    """Without a terminal: plain lines, a verdict only when it changes."""
+def test_log_screen_prints_a_verdict_only_when_it_changes() -> None:
+    """Three equal verdicts make one line; a step has a line at its end."""
     console = Console(file=io.StringIO(), width=200)
     screen = LogScreen(console, lambda: 0.0)
     status = rollout_pb2.RolloutStatus(version="2", verdict=rollout_pb2.FAULTY, reason="5 of 41")
     for _ in range(3):
         screen.rollout(status)
-    screen.step_changed(Step("Features", state="held", note="whole", took_s=2.0))
+    screen.step_changed(Step("Features", state="passed", note="done", took_s=2.0))
 
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
     assert len(lines) == 2
     assert "FAULTY, 5 of 41" in lines[0]
-    assert "Features: held in 2.0 s. whole" in lines[1]
+    assert "Features: passed in 2.0 s. done" in lines[1]
 
 
-def test_the_four_times_are_counted_from_the_first_bad_answer() -> None:
-    """And the one that is promised is from verdict to moved."""
+def test_times_json_counts_from_the_first_bad_answer() -> None:
+    """evidence_to_moved_ms counts from the verdict."""
     times = rollout_pb2.RollbackTimes(
         first_bad_unix_ns=10**18, verdict_unix_ns=10**18 + 3 * 10**9,
         moved_unix_ns=10**18 + 3_020_000_000, last_bad_unix_ns=10**18 + 2_900_000_000,
@@ -112,16 +112,16 @@ def test_the_four_times_are_counted_from_the_first_bad_answer() -> None:
     assert value["evidence_to_moved_ms"] == 20
 
 
-def test_only_a_folder_that_a_demo_made_is_wiped(tmp_path: Path) -> None:
-    """Somebody's files stay; a demo's are replaced; a running demo's are left alone."""
-    (tmp_path / "mine.txt").write_text("years of work")
+def test_prepare_folder_empties_only_a_folder_that_a_demo_made(tmp_path: Path) -> None:
+    """Other files stay, a demo's files are replaced, a running demo's are left alone."""
+    (tmp_path / "other.txt").write_text("years of work")
     with pytest.raises(OperatorError, match="not empty"):
         prepare_folder(tmp_path)
-    assert (tmp_path / "mine.txt").exists()
+    assert (tmp_path / "other.txt").exists()
 
     folder = tmp_path / "demo"
     prepare_folder(folder)
-    (folder / "left.txt").write_text("of an earlier demo")
+    (folder / "old.txt").write_text("from an earlier demo")
     prepare_folder(folder)
     assert [path.name for path in folder.iterdir()] == [MARKER]
 
@@ -130,8 +130,8 @@ def test_only_a_folder_that_a_demo_made_is_wiped(tmp_path: Path) -> None:
         prepare_folder(folder)
 
 
-def test_a_call_that_fails_is_counted_by_its_code() -> None:
-    """Customers who got no score, by why."""
+def test_traffic_generator_counts_failed_calls_by_status_code() -> None:
+    """A refusal by a full gateway is UNAVAILABLE."""
     import grpc
 
     from turnout.demo.traffic import TrafficGenerator
@@ -142,7 +142,7 @@ def test_a_call_that_fails_is_counted_by_its_code() -> None:
         async def predict(self, *_args: object, **_named: object) -> None:
             raise PredictError(grpc.StatusCode.UNAVAILABLE, "full")
 
-    async def one() -> CallCounts:
+    async def send_for_a_while() -> CallCounts:
         traffic = TrafficGenerator(Refusing(), "churn", 10, 1.0, seed=1)  # type: ignore[arg-type]
         sending = asyncio.create_task(traffic.send(1_000.0))
         async with asyncio.timeout(0.1):
@@ -151,6 +151,6 @@ def test_a_call_that_fails_is_counted_by_its_code() -> None:
         await traffic.finish()
         return traffic.counts
 
-    tally = asyncio.run(one())
-    assert tally.failed["UNAVAILABLE"] == tally.sent
-    assert tally.answered == 0
+    counts = asyncio.run(send_for_a_while())
+    assert counts.failed["UNAVAILABLE"] == counts.sent
+    assert counts.answered == 0

@@ -1,5 +1,7 @@
-"""The command line as a whole: exit codes, and where words go."""
+"""Exit codes of the command line, and what goes to stdout and stderr."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import grpc
@@ -36,41 +38,63 @@ NEEDS_A_SYSTEM = [
     ["predict", "churn", "S1"],
     ["outcome", "ab", "churned", "1"],
     ["features", "show", "churn_profile", "S1"],
+    ["restart"],
+    ["debug", "workers"],
 ]
 
 
-def left_with(line: list[str]) -> int:
+def exit_code_of(line: list[str]) -> int:
     """Run one command in this process; return its exit code."""
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         main(line)
-    assert isinstance(left.value.code, int)
-    return left.value.code
+    assert isinstance(exit_info.value.code, int)
+    return exit_info.value.code
 
 
 @pytest.mark.parametrize("line", NEEDS_A_SYSTEM, ids=" ".join)
-def test_without_a_system_every_command_leaves_with_3_and_the_way_out(
+def test_command_without_a_system_exits_with_3_and_says_how_to_start_one(
     line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing on stdout, one line on stderr."""
-    assert left_with([*line, "--json", "--folder", str(tmp_path)]) == 3
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "turnout up" in said.err
+    """Nothing is printed to stdout."""
+    assert exit_code_of([*line, "--json", "--folder", str(tmp_path)]) == 3
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "turnout up" in printed.err
 
 
 @pytest.mark.parametrize("line", [["no-such-command"], ["models", "--no-such-option"], ["predict"]])
-def test_a_wrong_line_leaves_with_2(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """And stdout stays clean."""
-    assert left_with(line) == 2
+def test_command_with_wrong_usage_exits_with_2(
+    line: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is printed to stdout."""
+    assert exit_code_of(line) == 2
     assert capsys.readouterr().out == ""
 
 
-def test_help_names_every_group(capsys: pytest.CaptureFixture[str]) -> None:
-    """What S9 promises."""
-    assert left_with(["--help"]) == 0
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """Item S9 of the first issue."""
+    assert exit_code_of(["--help"]) == 0
     shown = capsys.readouterr().out
-    for group in ("up", "demo", "models", "versions", "splits", "rollout", "audit", "predict"):
-        assert group in shown
+    for command in (
+        "up",
+        "demo",
+        "models",
+        "versions",
+        "splits",
+        "rollout",
+        "audit",
+        "predict",
+        "debug",
+    ):
+        assert command in shown
+
+
+def test_main_imports_nothing_that_takes_long() -> None:
+    """`turnout --help` answers within .4 s; each of these modules alone takes a good part of it."""
+    slow = {"grpc", "numpy", "duckdb", "onnxruntime", "redis", "sklearn", "scipy"}
+    code = "import sys, turnout.__main__; print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert slow & set(loaded) == set()
 
 
 @pytest.mark.parametrize(
@@ -79,18 +103,18 @@ def test_help_names_every_group(capsys: pytest.CaptureFixture[str]) -> None:
         (GateError("not approved"), 1),
         (RegistryUnavailableError("gone"), 3),
         (PredictError(grpc.StatusCode.NOT_FOUND, "no such model"), 1),
-        (PredictError(grpc.StatusCode.UNAVAILABLE, "nobody listens"), 3),
+        (PredictError(grpc.StatusCode.UNAVAILABLE, "nothing listens"), 3),
         (OnlineStoreError("connection", "refused"), 3),
         (UsageError("contradiction"), 2),
     ],
 )
-def test_each_error_has_its_exit_code(error: Exception, code: int) -> None:
-    """The answer is no: 1; not reachable: 3."""
-    known = exit_message(error)
-    assert known is not None
-    assert known.exit_code == code
+def test_exit_message_gives_each_error_its_exit_code(error: Exception, code: int) -> None:
+    """1 when the answer is no, 2 for wrong usage, 3 when the system cannot be reached."""
+    message = exit_message(error)
+    assert message is not None
+    assert message.exit_code == code
 
 
-def test_a_mistake_of_ours_keeps_its_traceback() -> None:
-    """It is not dressed up as an operator's."""
+def test_exit_message_has_none_for_a_bug() -> None:
+    """A bug keeps its traceback."""
     assert exit_message(ZeroDivisionError()) is None

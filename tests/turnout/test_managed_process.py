@@ -1,4 +1,4 @@
-"""Parts as processes: started, tethered, started again, stopped."""
+"""Managed processes: start, restart and stop, and checks of ports and pids."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ import http.server, sys
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler
 ).serve_forever()
 """
-TETHER = """
+PARENT = """
 import subprocess, sys, os
 child = subprocess.Popen([sys.executable, "-m", "turnout.processes.die_with_parent",
 str(os.getpid()),
@@ -42,7 +42,7 @@ def wait_until_async(condition: Callable[[], bool], seconds: float = 10.0) -> No
     """Return once *condition* holds; fail after *seconds*."""
     give_up = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < give_up, "it did not come true in time"
+        assert time.monotonic() < give_up, "the condition did not come true in time"
         time.sleep(0.01)
 
 
@@ -50,12 +50,12 @@ async def wait_soon(condition: Callable[[], bool], seconds: float = 10.0) -> Non
     """Return once *condition* holds, with the loop running; fail after *seconds*."""
     give_up = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < give_up, "it did not come true in time"
+        assert time.monotonic() < give_up, "the condition did not come true in time"
         await asyncio.sleep(0.01)
 
 
 def listener(folder: Path, port: int, script: str = LISTEN) -> ProcessSpec:
-    """Return a part that answers HTTP on *port*."""
+    """Return the spec of a process that answers HTTP on *port*."""
     return ProcessSpec(
         name="listener",
         command=[sys.executable, "-c", script, str(port)],
@@ -66,75 +66,77 @@ def listener(folder: Path, port: int, script: str = LISTEN) -> ProcessSpec:
     )
 
 
-def test_a_part_that_dies_is_started_again_and_said_so(tmp_path: Path) -> None:
-    """Killed, it answers again on the same port; two lines tell of it."""
-    port, said, changes = free_tcp_port(), list[str](), list[int]()
+def test_managed_process_is_restarted_and_reported_when_it_is_killed(tmp_path: Path) -> None:
+    """It answers again on the same port; two lines report its end and its return."""
+    port, reports, restarted_pids = free_tcp_port(), list[str](), list[int]()
 
     async def walk() -> None:
-        child = ManagedProcess(listener(tmp_path, port), said.append)
+        child = ManagedProcess(listener(tmp_path, port), reports.append)
         await child.start()
-        keeper = asyncio.create_task(child.restart_when_ended(lambda: changes.append(child.pid)))
+        restarting = asyncio.create_task(
+            child.restart_when_ended(lambda: restarted_pids.append(child.pid))
+        )
         first = child.pid
         os.kill(first, signal.SIGKILL)
-        await wait_soon(lambda: bool(changes))
-        assert child.pid == changes[0] != first
+        await wait_soon(lambda: bool(restarted_pids))
+        assert child.pid == restarted_pids[0] != first
         assert await answers_http(f"http://127.0.0.1:{port}/")
-        keeper.cancel()
+        restarting.cancel()
         await child.stop()
         assert not await accepts_connections(f"127.0.0.1:{port}")
 
     asyncio.run(walk())
-    assert "SIGKILL" in said[0]
-    assert "is back" in said[1]
+    assert "SIGKILL" in reports[0]
+    assert "is back" in reports[1]
 
 
-def test_a_part_that_cannot_start_says_what_its_log_says(tmp_path: Path) -> None:
-    """The reason is on the screen, not only in a file."""
-    part = listener(tmp_path, free_tcp_port(), script="raise SystemExit('no more ports today')")
+def test_managed_process_that_cannot_start_quotes_its_log(tmp_path: Path) -> None:
+    """The error has the end of the log."""
+    spec = listener(tmp_path, free_tcp_port(), script="raise SystemExit('no more ports today')")
     with pytest.raises(StartError, match="no more ports today"):
-        asyncio.run(ManagedProcess(part, print).start())
+        asyncio.run(ManagedProcess(spec, print).start())
 
 
-def test_a_part_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path) -> None:
-    """Down means down."""
+def test_managed_process_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path) -> None:
+    """The report says so, and the process has ended."""
     script = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + LISTEN
-    said: list[str] = []
+    reports: list[str] = []
 
     async def walk() -> int:
-        child = ManagedProcess(listener(tmp_path, free_tcp_port(), script), said.append)
+        child = ManagedProcess(listener(tmp_path, free_tcp_port(), script), reports.append)
         await child.start()
         await child.stop()
         return child.pid
 
     assert start_ticks(asyncio.run(walk())) is None
-    assert "killing it" in said[-1]
+    assert "killing it" in reports[-1]
 
 
-def test_a_tethered_program_ends_when_its_parent_is_killed() -> None:
-    """Kill -9 of `turnout up` leaves nothing behind."""
+def test_die_with_parent_ends_the_program_when_its_parent_is_killed() -> None:
+    """SIGKILL of the parent ends the program that runs in the child."""
     parent = subprocess.Popen(
-        [sys.executable, "-c", TETHER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
     command = Path(f"/proc/{pid}/cmdline")
     wait_until_async(
         lambda: b"turnout.processes.die_with_parent" not in command.read_bytes()
-    )  # it has become the program
+    )  # it has exec'd the program
     parent.kill()
     parent.communicate()
     wait_until_async(lambda: start_ticks(pid) is None)
 
 
-def test_a_zombie_is_no_process_any_more() -> None:
-    """Ended, not yet waited for: nothing of it can be in the way."""
+def test_start_ticks_of_a_zombie_are_none() -> None:
+    """The child has ended, and its parent has not waited for it yet."""
     child = subprocess.Popen([sys.executable, "-c", ""])
     wait_until_async(lambda: start_ticks(child.pid) is None)
     assert child.wait() == 0
 
 
-def test_only_the_very_process_that_was_recorded_is_ended() -> None:
-    """A pid that now belongs to somebody else is left alone."""
+def test_end_leftover_process_leaves_a_reused_pid_alone() -> None:
+    """Only the process with the recorded start time is ended."""
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     ticks = start_ticks(sleeper.pid)
     assert ticks is not None
@@ -145,8 +147,8 @@ def test_only_the_very_process_that_was_recorded_is_ended() -> None:
     assert sleeper.wait(5) == -signal.SIGTERM
 
 
-def test_nobody_listening_is_an_answer() -> None:
-    """A probe never raises."""
+def test_port_checks_are_false_when_nothing_listens() -> None:
+    """A check never raises."""
     port = free_tcp_port()
     assert not asyncio.run(accepts_connections(f"127.0.0.1:{port}"))
     assert not asyncio.run(answers_ping(f"redis://127.0.0.1:{port}/0"))

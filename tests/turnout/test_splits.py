@@ -1,4 +1,4 @@
-"""`turnout splits`: reading the options, and saying who answers whom."""
+"""`turnout splits`: its options, and which version answers which key."""
 
 from dataclasses import replace
 
@@ -11,55 +11,55 @@ from tests.property_examples import examples
 from turnout.commands.splits import explain_split, parse_share, with_changes
 from turnout.errors import UsageError
 
-HELD = Deployment(
+CURRENT = Deployment(
     model="churn", revision=4, production="1", holdout_salt=bytes(range(16)),
     split_salt=bytes(range(16)), digests=(("1", "aa" * 32), ("2", "bb" * 32), ("3", "cc" * 32)),
 )  # fmt: skip
 
 
-def test_what_is_left_out_stays() -> None:
-    """Only the canary was named, so only the canary changes."""
-    proposed = with_changes(HELD, "", "2=12.5", "", [], None)
+def test_with_changes_keeps_what_is_not_given() -> None:
+    """Only the canary is given, so only the canary changes."""
+    proposed = with_changes(CURRENT, "", "2=12.5", "", [], None)
     assert (proposed.production, proposed.canary, proposed.canary_bp) == ("1", "2", 1250)
-    assert proposed.revision == HELD.revision
+    assert proposed.revision == CURRENT.revision
 
 
-def test_none_takes_a_role_away() -> None:
-    """--canary none ends it; --shadow none ends them all."""
-    held = with_changes(HELD, "", "2=5", "", ["3=100"], None)
-    cleared = with_changes(held, "", "none", "", ["none"], None)
+def test_with_changes_ends_a_role_given_as_none() -> None:
+    """`--canary none` ends the canary, `--shadow none` ends all shadows."""
+    deployed = with_changes(CURRENT, "", "2=5", "", ["3=100"], None)
+    cleared = with_changes(deployed, "", "none", "", ["none"], None)
     assert (cleared.canary, cleared.canary_bp, cleared.shadows) == ("", 0, ())
 
 
-def test_a_candidate_taken_out_by_hand_ends_its_rollout() -> None:
-    """Or none could ever begin again; another share, shadow or holdout is the rollout's matter."""
-    held = replace(HELD, canary="2", canary_bp=500, rollout_id="r1")
-    assert with_changes(held, "", "none", "", [], None).rollout_id == ""
-    watched = replace(HELD, production="2", standby="1", standby_bp=500, rollout_id="r1")
+def test_with_changes_ends_the_rollout_of_a_candidate_taken_out() -> None:
+    """Otherwise no rollout could start again. Another share, shadow or holdout keeps it."""
+    deployed = replace(CURRENT, canary="2", canary_bp=500, rollout_id="r1")
+    assert with_changes(deployed, "", "none", "", [], None).rollout_id == ""
+    watched = replace(CURRENT, production="2", standby="1", standby_bp=500, rollout_id="r1")
     assert with_changes(watched, "1", "", "none", [], None).rollout_id == ""
-    assert with_changes(held, "", "2=50", "", [], None).rollout_id == "r1"
-    assert with_changes(held, "", "", "", ["3=100"], None).rollout_id == "r1"
-    assert with_changes(replace(HELD, rollout_id="r1"), "", "", "", [], 5.0).rollout_id == "r1"
+    assert with_changes(deployed, "", "2=50", "", [], None).rollout_id == "r1"
+    assert with_changes(deployed, "", "", "", ["3=100"], None).rollout_id == "r1"
+    assert with_changes(replace(CURRENT, rollout_id="r1"), "", "", "", [], 5.0).rollout_id == "r1"
 
 
-def test_nothing_to_change_is_a_usage_error() -> None:
-    """A revision that changes nothing would only confuse the history."""
+def test_with_changes_refuses_to_change_nothing() -> None:
+    """A revision that changes nothing would clutter the history."""
     with pytest.raises(UsageError, match="nothing to change"):
-        with_changes(HELD, "", "", "", [], None)
+        with_changes(CURRENT, "", "", "", [], None)
 
 
-def test_a_share_that_is_no_number_is_refused_with_an_example() -> None:
-    """LABEL=PERCENT."""
+def test_parse_share_refuses_a_share_that_is_no_number() -> None:
+    """The error has an example of LABEL=PERCENT."""
     with pytest.raises(UsageError, match="2=10"):
         parse_share("2=ten")
 
 
 @examples(100)
 @given(st.text(min_size=1, max_size=20), st.integers(0, 9_000))
-def test_every_key_has_exactly_one_version(key: str, canary_bp: int) -> None:
-    """Canary at the bottom, standby at the top, production between; shadows and holdout beside."""
+def test_explain_split_gives_every_key_the_version_of_its_bucket(key: str, canary_bp: int) -> None:
+    """The canary has the lowest buckets, the standby the highest, production those between."""
     share_text = f"2={canary_bp / 100}"
-    deployment = with_changes(HELD, "", share_text, "3=10", [], 5.0)
+    deployment = with_changes(CURRENT, "", share_text, "3=10", [], 5.0)
     answer = explain_split(deployment, key)
     expected = (
         "canary" if answer["bucket"] < canary_bp
@@ -70,13 +70,13 @@ def test_every_key_has_exactly_one_version(key: str, canary_bp: int) -> None:
     assert answer["version"] == {"canary": "2", "standby": "3", "production": "1"}[expected]
 
 
-def test_a_key_on_the_edge_of_a_share_is_placed_exactly() -> None:
+def test_explain_split_is_exact_at_the_edges_of_shares() -> None:
     """A canary of n basis points has buckets 0 to n - 1; a standby of n has the last n."""
-    bucket = explain_split(HELD, "S1")["bucket"]
+    bucket = explain_split(CURRENT, "S1")["bucket"]
     roles = {
         (canary, standby): explain_split(
             replace(
-                HELD,
+                CURRENT,
                 canary="2" if canary else "",
                 canary_bp=canary,
                 standby="3" if standby else "",

@@ -1,4 +1,4 @@
-"""system.json: found when its system runs, forgotten when it does not."""
+"""system.json: it names a system while the system runs."""
 
 import os
 from dataclasses import replace
@@ -20,7 +20,7 @@ from turnout.processes.system_file import (
 
 
 def own_addresses() -> SystemAddresses:
-    """Return a system that this very process runs."""
+    """Return the addresses of a system whose main process is this one."""
     return SystemAddresses(
         pid=os.getpid(),
         pid_started=start_ticks(os.getpid()) or 0,
@@ -32,21 +32,21 @@ def own_addresses() -> SystemAddresses:
     )
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
-    """Every command finds the addresses."""
+def test_system_file_is_read_as_written(tmp_path: Path) -> None:
+    """Every command finds the addresses in it."""
     write_system_file(tmp_path, own_addresses())
     assert read_system_file(tmp_path) == replace(own_addresses(), children={"store": [11, 5]})  # type: ignore[dict-item]
     assert context_in(tmp_path).gateway_address() == "127.0.0.1:3"
 
 
-def test_a_reused_pid_is_not_mistaken_for_the_system(tmp_path: Path) -> None:
-    """The pid lives, but began at another time: nothing runs here, and its parts are named."""
+def test_system_file_with_a_reused_pid_names_no_running_system(tmp_path: Path) -> None:
+    """The pid is alive but started at another time. The system's leftover processes are named."""
     write_system_file(tmp_path, replace(own_addresses(), pid_started=1))
     assert read_system_file(tmp_path) is None
     assert leftover_processes(tmp_path) == [(11, 5)]
 
 
-def test_a_demo_is_found_from_the_folder_above(tmp_path: Path) -> None:
+def test_context_finds_a_demo_in_the_state_folder(tmp_path: Path) -> None:
     """`turnout predict` needs no --folder while `make run` runs."""
     (tmp_path / "demo").mkdir()
     write_system_file(tmp_path / "demo", own_addresses())
@@ -54,19 +54,19 @@ def test_a_demo_is_found_from_the_folder_above(tmp_path: Path) -> None:
     assert context_in(tmp_path).running_folder() == tmp_path / "demo"
 
 
-def test_a_file_that_is_none_of_ours_is_said_to_be(tmp_path: Path) -> None:
-    """Not a traceback, and not silence."""
+def test_system_file_of_another_format_is_refused(tmp_path: Path) -> None:
+    """The error names the file."""
     (tmp_path / SYSTEM_FILE).write_text('{"format": 99}')
     with pytest.raises(OperatorError, match="address file"):
         read_system_file(tmp_path)
 
 
-def test_forgetting_twice_is_harmless(tmp_path: Path) -> None:
-    """Down is down."""
+def test_system_file_may_be_removed_twice(tmp_path: Path) -> None:
+    """Removing a missing file is no error."""
     remove_system_file(tmp_path)
     assert read_system_file(tmp_path) is None
 
 
-def test_a_process_that_is_gone_has_no_start() -> None:
-    """Pid 2**22 + 1 is above Linux's largest."""
+def test_start_ticks_of_a_missing_process_are_none() -> None:
+    """2**22 + 1 is larger than any pid of Linux."""
     assert start_ticks(2**22 + 1) is None

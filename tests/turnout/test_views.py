@@ -1,4 +1,4 @@
-"""What is printed: JSON values and words."""
+"""What commands print: JSON values and tables."""
 
 import io
 import json
@@ -13,15 +13,15 @@ from turnout.views.terminal import Terminal, text_table
 
 
 def rendered(shown: RenderableType) -> str:
-    """Return what a wide terminal would show."""
+    """Return *shown* as text for a wide terminal."""
     page = Console(file=io.StringIO(), width=200)
     page.print(shown)
     assert isinstance(page.file, io.StringIO)
     return page.file.getvalue()
 
 
-def test_json_keeps_numbers_enums_bytes_and_maps_readable() -> None:
-    """64-bit numbers stay numbers, enums are names, bytes hex; unset fields are there too."""
+def test_message_to_json_keeps_numbers_enums_bytes_and_maps_readable() -> None:
+    """64-bit integers stay numbers, enums are names, bytes are hex; unset fields are there."""
     deployment = registry_pb2.Deployment(revision=2**60, split_salt=b"\x01\xff")
     deployment.digests["1"] = "ab"
     deployment.shadows.add(version="3", sample_bp=100)
@@ -36,8 +36,8 @@ def test_json_keeps_numbers_enums_bytes_and_maps_readable() -> None:
     assert version["status"] == "STAGING"
 
 
-def test_a_status_shows_stage_verdict_evidence_and_times() -> None:
-    """Everything an SRE asks first, on one screen."""
+def test_status_view_shows_stage_verdict_evidence_and_times() -> None:
+    """A status after a rollback, before its traffic has moved."""
     status = rollout_pb2.RolloutStatus(
         model="churn", version="3", baseline="2", stage=rollout_pb2.ROLLED_BACK,
         verdict=rollout_pb2.FAULTY, reason="5 of 41 keys failed",
@@ -49,8 +49,8 @@ def test_a_status_shows_stage_verdict_evidence_and_times() -> None:
     status.times.verdict_unix_ns = 10**18 + 1_200_000_000
     shown = rendered(status_view(status))
 
-    for words in ("rolled back", "FAULTY", "5 of 41 keys failed", "5/41", "9.5 of 6.2"):
-        assert words in shown
+    for text in ("rolled back", "FAULTY", "5 of 41 keys failed", "5/41", "9.5 of 6.2"):
+        assert text in shown
     assert dict(four_times(status.times)) == {
         "first bad answer": "0 ms",
         "verdict": "+1,200 ms",
@@ -59,31 +59,31 @@ def test_a_status_shows_stage_verdict_evidence_and_times() -> None:
     }
 
 
-def test_text_from_others_is_never_read_as_markup() -> None:
-    """A reason of [red] is shown as it was written."""
+def test_text_table_never_reads_a_cell_as_markup() -> None:
+    """Text in brackets is shown as it was written."""
     assert "[red]x[/red]" in rendered(text_table(("why",), [("[red]x[/red]",)]))
 
 
-def test_with_json_stdout_has_one_value_and_nothing_else() -> None:
-    """Hints, tables and complaints go elsewhere."""
-    out, aside = Console(file=io.StringIO()), Console(file=io.StringIO())
-    screen = Terminal(True, out, aside)
+def test_terminal_with_json_prints_one_value_to_stdout() -> None:
+    """Hints and errors go to stderr, and tables are left out."""
+    stdout, stderr = Console(file=io.StringIO()), Console(file=io.StringIO())
+    screen = Terminal(True, stdout, stderr)
     screen.result({"a": 1}, "a table")
     screen.hint("do this next")
     screen.error("something")
 
-    assert isinstance(out.file, io.StringIO)
-    assert json.loads(out.file.getvalue()) == {"a": 1}
+    assert isinstance(stdout.file, io.StringIO)
+    assert json.loads(stdout.file.getvalue()) == {"a": 1}
 
 
-def test_a_card_is_flattened_to_what_a_person_reads() -> None:
-    """Bin tables are left out; intervals stand beside their value."""
+def test_flatten_card_shows_intervals_and_leaves_out_tables() -> None:
+    """An interval stands beside its value; `-` stands for a missing value."""
     card = {
         "auc": {"value": 0.84512, "low": 0.8, "high": 0.9},
         "recall": {"value": None, "low": None, "high": None},
         "shift": {"psi": 0.12345, "bins": [[1, 2, 3]]},
     }
-    wanted = [("auc", "0.845 [0.800, 0.900]"), ("recall", "-"), ("shift.psi", "0.1235")]
-    assert flatten_card(card) == wanted
+    expected = [("auc", "0.845 [0.800, 0.900]"), ("recall", "-"), ("shift.psi", "0.1235")]
+    assert flatten_card(card) == expected
     assert shift_digest({"expected_shift": {"digest": "ab"}}) == "ab"
     assert shift_digest({}) == ""

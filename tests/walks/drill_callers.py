@@ -1,7 +1,7 @@
-"""Customers of the tiny model, in a process of their own: python -m tests.walks.drill_callers.
+"""`python -m tests.walks.drill_callers`: customers who call the tiny model while a drill runs.
 
-Each has inputs of his own, always the same. SIGTERM ends it; one line of JSON says what came of
-every call.
+Each customer always sends the same inputs. SIGTERM ends the process, which then prints the counts
+of all its calls as one line of JSON.
 """
 
 import argparse
@@ -25,51 +25,51 @@ TIMEOUT_S = 2.0
 
 @dataclass
 class CallerTotals:
-    """What the traffic said at its end."""
+    """The counts that the callers printed at their end."""
 
     totals: dict[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
 def drill_callers(gateway: str, model: str, rate: float) -> Iterator[CallerTotals]:
-    """Let customers call while the block lasts; `final` is filled in at its end."""
+    """Let customers call while the block lasts; the totals are filled in at its end."""
     line = [sys.executable, "-m", "tests.walks.drill_callers"]
     line += ["--gateway", gateway, "--model", model, "--rate", str(rate)]
-    told = CallerTotals()
+    result = CallerTotals()
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as program:
         try:
-            yield told
+            yield result
         finally:
             program.send_signal(signal.SIGTERM)
             out, _ = program.communicate(timeout=20)
-            told.totals.update(json.loads(out))
+            result.totals.update(json.loads(out))
 
 
 async def run_callers(options: argparse.Namespace) -> dict[str, Any]:
-    """Call at Poisson instants until SIGTERM, whatever became of earlier calls."""
-    loop, over = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, over.set)
-    chance, codes, roles = random.Random(1), Counter[str](), Counter[str]()
+    """Call at Poisson instants until SIGTERM, without waiting for earlier calls."""
+    loop, stop_requested = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop_requested.set)
+    random_source, codes, roles = random.Random(1), Counter[str](), Counter[str]()
     calls: set[asyncio.Task[None]] = set()
     async with PredictClient(options.gateway) as client:
 
         async def call(customer: int) -> None:
             inputs = [random.Random(customer * 3 + n).random() for n in range(3)]
             try:
-                got = await client.predict(
+                prediction = await client.predict(
                     options.model, keys=f"S{customer}", inputs=[inputs], timeout_s=TIMEOUT_S
                 )
             except PredictError as error:
                 codes[error.code.name] += 1
             else:
-                roles[got.role] += 1
+                roles[prediction.role] += 1
 
         due = loop.time()
-        while not over.is_set():
-            due += chance.expovariate(options.rate)
+        while not stop_requested.is_set():
+            due += random_source.expovariate(options.rate)
             if (wait := due - loop.time()) > 0:
                 await asyncio.sleep(wait)
-            task = asyncio.create_task(call(chance.randrange(CUSTOMERS)))
+            task = asyncio.create_task(call(random_source.randrange(CUSTOMERS)))
             calls.add(task)
             task.add_done_callback(calls.discard)
         await asyncio.gather(*calls)
@@ -78,7 +78,7 @@ async def run_callers(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Parse the line, play, print."""
+    """Parse the command line, call, print the counts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gateway", required=True)
     parser.add_argument("--model", required=True)

@@ -1,4 +1,4 @@
-"""Four models trained, registered, approved and in production in one running system."""
+"""Four real models, trained, registered, approved and in production in one running system."""
 
 import time
 from collections.abc import Iterator
@@ -31,19 +31,22 @@ LABELS = {"churn": churn, "propensity": propensity, "credit": credit, "nba": nba
 
 @dataclass(frozen=True)
 class FourModels:
-    """One system that serves all four."""
+    """One running system that serves all four models."""
 
     base: Path
-    """A user's folder: the system's state lies below it, where the pages look for it."""
+    """A user's working directory. The system's state folder in it is where the pages expect it."""
     system: RunningSystem
     store: OfflineStore
     versions: dict[str, TrainedVersion]
     now_ms: int
 
     def expected(self, model: str, rows: list[list[str]]) -> NDArray[np.float32]:
-        """(N,) what the model's own file scores on what was known offline of these rows."""
+        """Return the scores (N,) of the model's file on the offline features of these rows.
+
+        rows  N lists of entity ids.
+        """
         contract: ModelContract = RECIPES[model].contract
-        ids = {name: [row[place] for row in rows] for place, name in enumerate(contract.entities)}
+        ids = {name: [row[n] for row in rows] for n, name in enumerate(contract.entities)}
         spine = Spine(ids=ids, as_of_ms=np.full(len(rows), self.now_ms))
         matrix = self.store.training_set(contract, spine).values
         session = onnxruntime.InferenceSession(self.versions[model].files["model.onnx"])
@@ -61,8 +64,8 @@ def running_four_models(base: Path) -> Iterator[FourModels]:
         for model, recipe in RECIPES.items()
     }
     (base / ".turnout").mkdir()
-    with turnout_up(base / ".turnout" / "demo") as whole:
-        with redis.Redis.from_url(whole.addresses.store) as client:
+    with turnout_up(base / ".turnout" / "demo") as system:
+        with redis.Redis.from_url(system.addresses.store) as client:
             for view in (view for views in VIEWS.values() for view in views):
                 materialise(store, view, client)
         for model, version in versions.items():
@@ -71,7 +74,7 @@ def running_four_models(base: Path) -> Iterator[FourModels]:
             for name, content in version.files.items():
                 (files / name).write_bytes(content)
             line = ("versions", "register", model, str(files))
-            label = whole.turnout(*line, actor="dana")["label"]
-            whole.approve(model, label, "initial")
-            whole.deploy(model, label)
-        yield FourModels(base, whole, store, versions, now_ms)
+            label = system.turnout(*line, actor="dana")["label"]
+            system.approve(model, label, "initial")
+            system.deploy(model, label)
+        yield FourModels(base, system, store, versions, now_ms)

@@ -1,4 +1,4 @@
-"""The whole system as a user starts it: `turnout up`, and the `turnout` command beside it."""
+"""A system as a user runs it: `turnout up` in a process, and the `turnout` command beside it."""
 
 import asyncio
 import io
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from host.processes import start_ticks
+from host.processes import is_alive
 from registry.client import RegistryClient
 from tests.tiny_models import tiny_files
 from turnout.__main__ import main
@@ -26,8 +26,8 @@ UP_TIMEOUT_S = 60.0
 TURNOUT = (sys.executable, "-m", "turnout")
 
 
-def poll_system_until(condition: Callable[[], Any], seconds: float, description: str) -> Any:  # noqa: ANN401  whatever came true
-    """Return what *condition* returned once it is true; fail with *what* after *seconds*."""
+def poll_system_until(condition: Callable[[], Any], seconds: float, description: str) -> Any:  # noqa: ANN401  what the condition returned
+    """Return the result of *condition* once it is true; fail after *seconds*."""
     give_up = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < give_up, f"{description}: not within {seconds:g} s"
@@ -37,38 +37,41 @@ def poll_system_until(condition: Callable[[], Any], seconds: float, description:
 
 @dataclass(frozen=True)
 class RunningSystem:
-    """One running system."""
+    """One system that runs in processes of its own."""
 
     folder: Path
     addresses: SystemAddresses
 
     def turnout(self, *line: str, actor: str = "sam", exit_code: int = 0) -> Any:  # noqa: ANN401  any JSON
-        """Run one command with --json, in this process; returns its value, or its complaint."""
-        told = [*line, "--json", "--folder", str(self.folder), "--as", actor]
-        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as aside:
+        """Run one command with --json in this process.
+
+        Returns its JSON value, or what it printed to stderr when it printed no value.
+        """
+        arguments = [*line, "--json", "--folder", str(self.folder), "--as", actor]
+        with redirect_stdout(io.StringIO()) as stdout, redirect_stderr(io.StringIO()) as stderr:
             try:
-                main(told)
-            except SystemExit as left:
-                code = left.code
-        assert code == exit_code, f"{line}: exit code {code}\n{aside.getvalue()}"
-        return json.loads(out.getvalue()) if out.getvalue() else aside.getvalue()
+                main(arguments)
+            except SystemExit as exit_error:
+                code = exit_error.code
+        assert code == exit_code, f"{line}: exit code {code}\n{stderr.getvalue()}"
+        return json.loads(stdout.getvalue()) if stdout.getvalue() else stderr.getvalue()
 
     def kill(self, signum: signal.Signals) -> None:
-        """Send a signal to `turnout up` itself."""
+        """Send a signal to the process of `turnout up`."""
         os.kill(self.addresses.pid, signum)
 
     def workers(self) -> list[dict[str, Any]]:
-        """What the supervisor says of its workers now."""
+        """Return the rows of the supervisor's /workers page."""
         with urllib.request.urlopen(self.addresses.metrics.replace("/metrics", "/workers")) as page:
             rows: list[dict[str, Any]] = json.load(page)
             return rows
 
     def states(self) -> list[str]:
-        """The workers' states, sorted."""
+        """Return the states of the workers, sorted."""
         return sorted(row["state"] for row in self.workers())
 
     def wait_settled(self) -> None:
-        """Return once two workers serve and a spare is warm."""
+        """Return once two workers serve and the spare is ready."""
         poll_system_until(
             lambda: self.states() == ["serving", "serving", "spare"],
             30.0,
@@ -76,12 +79,12 @@ class RunningSystem:
         )
 
     async def _wait_applied(self, model: str) -> None:
-        """Return once both workers and the spare have swapped the newest deployment in."""
+        """Return once both workers and the spare have applied the newest deployment."""
         async with asyncio.timeout(20), RegistryClient(self.addresses.registry, "sam") as client:
             await wait_until_applied(client, await client.deployment(model), 3)
 
-    def register(self, model: str, folder: Path, **options: Any) -> str:  # noqa: ANN401  tiny_files' own
-        """Register a tiny version as dana; returns its label."""
+    def register(self, model: str, folder: Path, **options: Any) -> str:  # noqa: ANN401  options of tiny_files
+        """Register a tiny version as dana; return its label."""
         folder.mkdir(parents=True)
         for name, content in tiny_files(model, **options).items():
             (folder / name).write_bytes(content)
@@ -89,12 +92,12 @@ class RunningSystem:
         return label
 
     def approve(self, model: str, label: str, policy: str) -> None:
-        """Approve as gabriel."""
+        """Approve a version as gabriel."""
         line = ("versions", "approve", model, label, "--policy", policy, "--yes")
         self.turnout(*line, actor="gabriel")
 
     def deploy(self, model: str, label: str) -> None:
-        """Preload a version and make it production as soon as the registry's gate opens."""
+        """Preload a version, and make it production once the registry's gate accepts it."""
         self.turnout("splits", "preload", model, label)
 
         def deployed() -> bool:
@@ -110,7 +113,7 @@ class RunningSystem:
 
 @contextmanager
 def turnout_up(folder: Path, *options: str) -> Iterator[RunningSystem]:
-    """Run `turnout up` with *options* while the block lasts; SIGTERM at its end."""
+    """Run `turnout up` with *options* while the block lasts; end it with SIGTERM."""
     log = (folder.parent / "up.log").open("wb")
     program = subprocess.Popen(
         [*TURNOUT, "up", "--json", "--folder", str(folder), *options], stdout=log, stderr=log
@@ -132,17 +135,17 @@ def turnout_up(folder: Path, *options: str) -> Iterator[RunningSystem]:
 
 
 def process_runs(pid: int) -> bool:
-    """Whether a process of that id runs."""
-    return start_ticks(pid) is not None
+    """Whether process *pid* runs; a zombie does not."""
+    return is_alive(pid)
 
 
 def suspend(pid: int) -> None:
-    """SIGSTOP: it is there, and does nothing."""
+    """Stop a process with SIGSTOP: it stays alive and does nothing."""
     os.kill(pid, signal.SIGSTOP)
 
 
 def _addresses_once_up(folder: Path) -> SystemAddresses | None:
-    """Return the system once all its parts have said that they answer."""
-    said = folder.parent / "up.log"
+    """Return the addresses once `turnout up` has printed them, which it does when all is ready."""
+    output = folder.parent / "up.log"
     running = read_system_file(folder)
-    return running if running is not None and said.stat().st_size else None
+    return running if running is not None and output.stat().st_size else None

@@ -1,1 +1,1 @@
-"""What every command shares: its context, its clients, its errors and exit codes."""
+"""What the commands share: the command context, clients of the system, exit codes."""

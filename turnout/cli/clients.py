@@ -1,7 +1,7 @@
-"""How a command reaches the system: the registry, the rollouts, the gateway.
+"""Clients of the registry, the rollout controller and the gateway, for one command.
 
-Clients are imported when one is asked for: gRPC and ONNX Runtime take most of a second to load,
-and `turnout --help` needs neither.
+A client is imported when it is opened. gRPC and ONNX Runtime take most of a second to import, and
+`turnout --help` needs neither.
 """
 
 from dataclasses import replace
@@ -19,54 +19,63 @@ if TYPE_CHECKING:
 
 
 def open_registry(context: CommandContext) -> "RegistryClient":
-    """Return the registry as the person who asks; an async context manager."""
+    """Return a registry client that acts as the command's actor; an async context manager."""
     from registry.client import RegistryClient
 
     return RegistryClient(context.registry_address(), context.actor, context.token)
 
 
 def open_rollouts(context: CommandContext) -> "RolloutClient":
-    """Return the rollout controller, which lives beside the registry."""
+    """Return a client of the rollout controller, which listens on the registry's address."""
     from turnout.cli.rollout_client import RolloutClient
 
     return RolloutClient(context.registry_address(), context.actor, context.token)
 
 
 def open_gateway(context: CommandContext) -> "PredictClient":
-    """Return the gateway; an async context manager."""
+    """Return a client of the gateway; an async context manager."""
     from turnout_client import PredictClient
 
     return PredictClient(context.gateway_address())
 
 
 async def policy_digest(context: CommandContext, name: str) -> str:
-    """Return the digest of the rollout policy *name*; empty for `initial`, which is no rollout."""
+    """Return the digest of the rollout policy *name*.
+
+    Empty for `initial`, which is no rollout policy. OperatorError when there is no such policy.
+    """
     if name == INITIAL:
         return ""
     async with open_rollouts(context) as client:
-        known = await client.policies()
-    if name not in known:
+        policies = await client.policies()
+    if name not in policies:
         raise OperatorError(
-            f"there is no rollout policy {name!r}; there are {', '.join(sorted(known))}, and "
+            f"there is no rollout policy {name!r}; there are {', '.join(sorted(policies))}, and "
             f"{INITIAL} for a model's first version"
         )
-    return known[name].digest
+    return policies[name].digest
 
 
 async def deploy_approved(
     context: CommandContext, proposed: Deployment, *, break_glass: bool = False
 ) -> Deployment:
-    """Write *proposed* by compare-and-set, under the newest approval of what it newly names."""
+    """Write *proposed* by compare-and-set on its revision; return the deployment as written.
+
+    When the proposed canary (or else production version) is new in this deployment, its newest
+    approval is named in the change. Without one the registry refuses, unless *break_glass* is set.
+    """
     async with open_registry(context) as client:
-        held = await client.deployment(proposed.model)
-        newest = proposed.canary or proposed.production
+        current = await client.deployment(proposed.model)
+        version = proposed.canary or proposed.production
         digest = ""
-        if newest and newest not in (held.canary, held.production):
+        if version and version not in (current.canary, current.production):
             approvals = [
-                one for one in await client.approvals(proposed.model, newest) if not one.rejected
+                approval
+                for approval in await client.approvals(proposed.model, version)
+                if not approval.rejected
             ]
             if approvals:
-                given = max(approvals, key=lambda one: one.at_unix_ms)
-                proposed = replace(proposed, approval_id=given.id)
-                digest = given.policy_digest
+                newest = max(approvals, key=lambda approval: approval.at_unix_ms)
+                proposed = replace(proposed, approval_id=newest.id)
+                digest = newest.policy_digest
         return await client.deploy(proposed, policy_digest=digest, break_glass=break_glass)

@@ -1,4 +1,4 @@
-"""What every command may be told: where the system is, who asks, and how to print."""
+"""The options that every command takes: where the system is, who acts, and how to print."""
 
 import getpass
 from collections.abc import Mapping, Sequence
@@ -11,43 +11,51 @@ from turnout.errors import NotReachableError, UsageError
 from turnout.processes.system_file import SystemAddresses, read_system_file
 
 OPTIONS_WITH_VALUE = ("--folder", "--registry", "--gateway", "--as", "--token-file")
-"""The common options, which may stand anywhere on the line; each has an environment variable."""
+"""Common options with a value. They may stand anywhere on the command line."""
 FLAG_OPTIONS = ("--json",)
+"""Common options without a value."""
 
 DEMO_FOLDER = "demo"
-"""Where in the state folder a demo runs, so that every command finds it too."""
+"""Subfolder of the state folder in which a demo runs, so that every command finds it too."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommandContext:
-    """The common options of one command, after the environment had its say."""
+    """The common options of one command, with defaults from the environment filled in."""
 
     folder: Path
     """The state folder; `system.json` in it has the addresses of the running system."""
     registry: str
-    """host:port, or empty: the one in system.json."""
+    """host:port; when it is empty, the address in system.json is used."""
     gateway: str
+    """host:port; when it is empty, the address in system.json is used."""
     actor: str
-    """Who asks; written into the history."""
+    """The name that the registry writes into the history."""
     json: bool
-    """Print one JSON value and nothing else on stdout."""
+    """Print one JSON value and nothing else to stdout."""
     token: str | None = field(default=None, repr=False)
-    """Who asks, where the registry has an identities file; None: the name is taken on trust."""
+    """The actor's token, for a registry with an identities file; None: the actor has none.
+
+    A registry without such a file takes the actor's name on trust.
+    """
 
     def registry_address(self) -> str:
-        """host:port of the registry (and the rollouts); NotReachableError when none runs."""
+        """Return host:port of the registry and the rollout controller.
+
+        NotReachableError when no system runs.
+        """
         return self.registry or self._running("registry").registry
 
     def gateway_address(self) -> str:
-        """host:port of the gateway; NotReachableError when none runs."""
+        """Return host:port of the gateway; NotReachableError when no system runs."""
         return self.gateway or self._running("gateway").gateway
 
     def store_url(self) -> str:
-        """URL of the online store; NotReachableError when no system runs."""
+        """Return the URL of the online store; NotReachableError when no system runs."""
         return self._running("store").store
 
     def running_folder(self) -> Path:
-        """The state folder of the system that runs: our own, or the demo's in it."""
+        """Return the state folder of the running system: this one, or that of the demo in it."""
         if (
             read_system_file(self.folder) is None
             and read_system_file(self.folder / DEMO_FOLDER) is not None
@@ -74,38 +82,41 @@ def context_from_options(
     environ: Mapping[str, str],
     token_file: str = "",
 ) -> CommandContext:
-    """Fill in what was left out: the environment's word first, then the login name."""
-    chosen = actor or environ.get("TURNOUT_ACTOR", "") or getpass.getuser()
-    if not (chosen.isascii() and chosen.isprintable() and 1 <= len(chosen) <= 64):
-        raise UsageError(f"--as {chosen!r}: a name has 1 to 64 printable ASCII characters")
+    """Return the command context; an empty option is taken from *environ*.
+
+    UsageError when the actor's name cannot stand in the history.
+    """
+    actor = actor or environ.get("TURNOUT_ACTOR", "") or getpass.getuser()
+    if not (actor.isascii() and actor.isprintable() and 1 <= len(actor) <= 64):
+        raise UsageError(f"--as {actor!r}: a name has 1 to 64 printable ASCII characters")
     token_file = token_file or environ.get("TURNOUT_TOKEN_FILE", "")
     return CommandContext(
         token=read_token(Path(token_file)) if token_file else environ.get("TURNOUT_TOKEN"),
         folder=Path(folder or environ.get("TURNOUT_FOLDER", "") or ".turnout"),
         registry=registry or environ.get("TURNOUT_REGISTRY", ""),
         gateway=gateway or environ.get("TURNOUT_GATEWAY", ""),
-        actor=chosen,
+        actor=actor,
         json=as_json,
     )
 
 
 def common_options_first(arguments: Sequence[str]) -> list[str]:
-    """Return *arguments* with the common options first, wherever they stood.
+    """Return *arguments* with the common options moved to the front.
 
-    `turnout models --json` and `turnout --json models` are then one command. What follows `--`
-    is left alone.
+    `turnout models --json` then means the same as `turnout --json models`. Arguments after `--`
+    are not moved.
     """
-    front: list[str] = []
-    rest: list[str] = []
-    waiting = iter(arguments)
-    for argument in waiting:
+    common: list[str] = []
+    others: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
         name, _, _ = argument.partition("=")
         if argument == "--":
-            rest.extend(["--", *waiting])
+            others.extend(["--", *remaining])
         elif name in FLAG_OPTIONS or (name in OPTIONS_WITH_VALUE and "=" in argument):
-            front.append(argument)
+            common.append(argument)
         elif name in OPTIONS_WITH_VALUE:
-            front.extend([argument, *islice(waiting, 1)])
+            common.extend([argument, *islice(remaining, 1)])
         else:
-            rest.append(argument)
-    return [*front, *rest]
+            others.append(argument)
+    return [*common, *others]

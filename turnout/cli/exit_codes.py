@@ -1,4 +1,4 @@
-"""The one table from what went wrong to what the operator reads and which code we leave with."""
+"""The table from an exception to the message an operator reads and the exit code."""
 
 import sys
 from dataclasses import dataclass
@@ -17,14 +17,17 @@ START_HINT = "is the system up? Start it with: turnout up"
 
 @dataclass(frozen=True, slots=True)
 class ExitMessage:
-    """What to say on stderr, and the exit code."""
+    """The message for stderr, and the exit code."""
 
     text: str
     exit_code: ExitCode
 
 
 def exit_message(error: Exception) -> ExitMessage | None:
-    """Return what to tell the operator; None for a mistake of ours, which keeps its traceback."""
+    """Return the message and exit code for *error*.
+
+    None for an error that no operator can cause. It is a bug and keeps its traceback.
+    """
     match error:
         case OperatorError():
             return ExitMessage(str(error), error.exit)
@@ -41,8 +44,8 @@ def exit_message(error: Exception) -> ExitMessage | None:
 
 
 def _call_error_message(error: Exception) -> ExitMessage | None:
-    """Judge what a gRPC call raised; gRPC is loaded if one did."""
-    if "grpc" not in sys.modules:
+    """Like exit_message, for the errors of gRPC calls."""
+    if "grpc" not in sys.modules:  # no call was made, so its import would be lost time
         return None
     import grpc
 
@@ -51,11 +54,11 @@ def _call_error_message(error: Exception) -> ExitMessage | None:
     unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
     match error:
         case PredictError():
-            code, words = error.code, error.message
+            code, message = error.code, error.message
         case grpc.aio.AioRpcError():
-            code, words = error.code(), error.details() or ""
+            code, message = error.code(), error.details() or ""
         case _:
             return None
     if code in unreachable:
-        return ExitMessage(f"{code.name}: {words}; {START_HINT}", ExitCode.NOT_REACHABLE)
-    return ExitMessage(f"{code.name}: {words}", ExitCode.FAILED)
+        return ExitMessage(f"{code.name}: {message}; {START_HINT}", ExitCode.NOT_REACHABLE)
+    return ExitMessage(f"{code.name}: {message}", ExitCode.FAILED)

@@ -1,4 +1,4 @@
-"""The declared views, and their online rows read exactly as a gateway reads them."""
+"""The declared views, and their online rows, which are read exactly as a gateway reads them."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from features.views import View
 from turnout.errors import OperatorError
 
 DECLARED_VIEWS: tuple[View, ...] = (telco.churn_profile,)
-"""The views this installation knows. A new one is declared in features/ and named here."""
+"""The views of this installation. Declare a new view in features/ and list it here."""
 
 READ_S_MAX = 2.0
 DAY_MS = 86_400_000
 
 
 def declared_view(name: str) -> View:
-    """Return the declared view of that name; OperatorError names those there are."""
+    """Return the declared view called *name*; OperatorError when there is none."""
     for view in DECLARED_VIEWS:
         if view.name == name:
             return view
@@ -27,7 +27,12 @@ def declared_view(name: str) -> View:
 
 
 async def read_online_rows(url: str, view: View, keys: Sequence[str], now_ms: int) -> DecodedRows:
-    """Return the online rows of *keys*, judged at *now_ms*. Raises OnlineStoreError."""
+    """Return the online rows of *keys* from the store at *url*, in their order.
+
+    now_ms  Unix ms; the row flags say how fresh a row is at this moment.
+
+    Raises OnlineStoreError when the store does not answer within 2 s.
+    """
     layout, ids = ViewRows(view), [check_entity_id(key) for key in keys]
     reader = OnlineReader(url)
     await reader.start()

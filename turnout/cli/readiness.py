@@ -1,4 +1,4 @@
-"""Waits until the gateways have loaded what a deployment preloads."""
+"""Waits until the gateway workers have loaded the versions that a deployment preloads."""
 
 import asyncio
 import time
@@ -9,14 +9,15 @@ from rollout.controller.fleet import Fleet
 from turnout.errors import OperatorError
 
 READY_S_MAX = 120.0
-"""A probe takes a second; on a busy host, or one version after another, many of them."""
+"""A probe takes about a second. A busy host, or many versions, take far longer."""
 NO_WORKER_S = 2.0
-"""No worker has shown itself by then: there is none to wait for."""
+"""When no worker has reported by then, no gateway runs and there is nothing to wait for."""
 SETTLED_S = 0.2
-"""The registry tells of one worker after another: all are ready once this was so for as long."""
+"""All known workers must be ready for so long, because the registry reports them one by one."""
 POLL_INTERVAL_S = 0.05
 
 Progress = Callable[[int, int, str], None]
+"""Called with (ready workers, live workers, names of the workers that still load)."""
 
 
 async def wait_until_ready(
@@ -26,14 +27,17 @@ async def wait_until_ready(
     progress: Progress,
     now_s: Callable[[], float] = time.monotonic,
 ) -> int:
-    """Return how many live workers, spares too, hold all *versions* READY; 0: none is live.
+    """Wait until every live worker, spares included, has all *versions* READY.
 
-    progress  is told (workers ready, workers live, who is waited for).
-    Raises OperatorError when a worker refuses one, or after READY_S_MAX.
+    now_s  a monotonic clock in seconds; tests give their own.
+
+    Returns the number of live workers, 0 when no gateway runs. Raises OperatorError when a worker
+    refuses a version, and after READY_S_MAX.
     """
+    # One task reads the states of the workers; the loop below looks at them at short intervals.
     fleet = Fleet()
     following = asyncio.ensure_future(_follow_states(client, fleet))
-    began = quiet = now_s()
+    began_s = not_ready_s = now_s()
     try:
         while True:
             await asyncio.wait({following}, timeout=POLL_INTERVAL_S)
@@ -42,15 +46,17 @@ async def wait_until_ready(
             workers, waiting = _count_ready(fleet, model, versions)
             progress(workers - len(waiting), workers, ", ".join(waiting))
             now = now_s()
-            quiet = now if waiting or not workers else quiet
-            if (workers and now - quiet >= SETTLED_S) or (
-                not workers and now - began >= NO_WORKER_S
+            # Done when all have been ready for a while, or when no worker has shown up at all.
+            if waiting or not workers:
+                not_ready_s = now
+            if (workers and now - not_ready_s >= SETTLED_S) or (
+                not workers and now - began_s >= NO_WORKER_S
             ):
                 return workers
-            if now - began >= READY_S_MAX:
+            if now - began_s >= READY_S_MAX:
                 raise OperatorError(
-                    f"after {READY_S_MAX:g} s {', '.join(waiting)} still loads it; it goes on: "
-                    "ask again with the same command"
+                    f"after {READY_S_MAX:g} s {', '.join(waiting)} still loads it; it goes "
+                    "on: wait again with the same command"
                 )
     finally:
         following.cancel()
@@ -63,7 +69,7 @@ async def _follow_states(client: RegistryClient, fleet: Fleet) -> None:
 
 
 def _count_ready(fleet: Fleet, model: str, versions: Sequence[str]) -> tuple[int, list[str]]:
-    """Return how many workers are live, and those that have not loaded every version."""
+    """Return the number of live workers, and the names of those still without a version."""
     waiting: dict[str, None] = {}
     workers = 0
     for version in versions:

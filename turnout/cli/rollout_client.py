@@ -1,4 +1,4 @@
-"""The rollout controller over the wire, for commands and the demo."""
+"""A client of the rollout controller, for the commands and the demo."""
 
 from collections.abc import AsyncGenerator
 from types import TracebackType
@@ -16,9 +16,10 @@ CALL_S = 15.0
 class RolloutClient:
     """One connection for one actor; an async context manager.
 
-    token  where the registry has an identities file: decides actor and roles instead.
+    token  for a registry with an identities file, which reads actor and roles from it and
+           ignores *actor*.
 
-    Every method raises grpc.aio.AioRpcError with the controller's own words.
+    Every method raises grpc.aio.AioRpcError; its details are the controller's message.
     """
 
     def __init__(self, address: str, actor: str, token: str | None = None) -> None:
@@ -38,18 +39,18 @@ class RolloutClient:
         await self._channel.close()
 
     async def start(self, model: str, version: str, policy: str, reason: str) -> pb.RolloutStatus:
-        """Start rolling *version* out under the policy of that name."""
+        """Start a rollout of *version* under the policy *policy*; return its first status."""
         request = pb.StartRolloutRequest(model=model, version=version, policy=policy, reason=reason)
         return self._status(await self._call("Start", request))
 
     async def status(self, model: str) -> pb.RolloutStatus:
-        """The newest rollout of *model*."""
+        """Return the status of the newest rollout of *model*."""
         return self._status(await self._call("GetStatus", pb.RolloutSelector(model=model)))
 
     async def watch(self, model: str, rollout_id: str = "") -> AsyncGenerator[pb.RolloutStatus]:
-        """Yield the status now and at every change."""
-        asked = pb.RolloutSelector(model=model, rollout_id=rollout_id)
-        call = self._service.WatchStatus(asked, metadata=self._metadata)
+        """Yield the status now and after every change; the newest rollout's when no id is given."""
+        selector = pb.RolloutSelector(model=model, rollout_id=rollout_id)
+        call = self._service.WatchStatus(selector, metadata=self._metadata)
         try:
             async for status in call:
                 yield self._status(status)
@@ -57,27 +58,30 @@ class RolloutClient:
             call.cancel()
 
     async def history(self, model: str) -> list[pb.RolloutStatus]:
-        """Every rollout so far; of every model where *model* is empty."""
+        """Return every rollout so far; those of all models when *model* is empty."""
         reply = await self._call("ListRollouts", pb.RolloutSelector(model=model))
         return list(reply.rollouts)
 
     async def policies(self) -> dict[str, pb.Policy]:
-        """The named policies."""
+        """Return every rollout policy by name."""
         reply = await self._call("ListPolicies", pb.ListPoliciesRequest())
         return {policy.name: policy for policy in reply.policies}
 
     async def forecast(self, model: str, policy: str, failure_rate: float) -> pb.ForecastReply:
-        """How long each step would take at today's traffic."""
-        asked = pb.ForecastRequest(model=model, policy=policy, failure_rate=failure_rate)
-        told = await self._call("Forecast", asked)
-        assert isinstance(told, pb.ForecastReply)
-        return told
+        """Return how long each step of *policy* takes at today's traffic.
+
+        failure_rate  share of production's keys that fail; 0 means the controller's default.
+        """
+        request = pb.ForecastRequest(model=model, policy=policy, failure_rate=failure_rate)
+        reply = await self._call("Forecast", request)
+        assert isinstance(reply, pb.ForecastReply)
+        return reply
 
     async def explain(self, model: str) -> pb.RolloutExplanation:
-        """Why the newest rollout stands where it stands."""
-        told = await self._call("Explain", pb.RolloutSelector(model=model))
-        assert isinstance(told, pb.RolloutExplanation)
-        return told
+        """Return every decision of the newest rollout of *model*, and its evidence."""
+        reply = await self._call("Explain", pb.RolloutSelector(model=model))
+        assert isinstance(reply, pb.RolloutExplanation)
+        return reply
 
     async def send_command(
         self,
@@ -89,7 +93,12 @@ class RolloutClient:
         to: str = "",
         share_bp: int = 0,
     ) -> pb.RolloutStatus:
-        """Abort, Promote, Pause, Resume, Retry, Undo or SetWeight."""
+        """Call the RPC *verb*: Abort, Promote, Pause, Resume, Retry, Undo or SetWeight.
+
+        full      for Promote: skip every remaining stage.
+        to        for Undo: the version that gets all traffic.
+        share_bp  for SetWeight: the candidate's share, in basis points.
+        """
         request = pb.RolloutCommand(
             model=model, reason=reason, full=full, to_version=to, share_bp=share_bp
         )

@@ -1,1 +1,1 @@
-"""One file a command group; each command asks, prints and leaves."""
+"""The commands of `turnout`: one module for each command or group of commands."""

@@ -1,4 +1,4 @@
-"""`turnout audit`: the history of every change, and the proof that nobody rewrote it."""
+"""`turnout audit`: lists the history of changes and verifies that no entry was altered."""
 
 import asyncio
 import datetime as dt
@@ -16,22 +16,29 @@ from turnout.errors import UsageError
 from turnout.views.json_values import message_to_json
 from turnout.views.terminal import terminal, text_table
 
-app = typer.Typer(help="The hash-chained history: read it, prove it.", no_args_is_help=True)
+app = typer.Typer(
+    help="List and verify the hash-chained history of all changes.", no_args_is_help=True
+)
 
 
 @app.command("list")
 def list_(
     ctx: typer.Context,
-    after: Annotated[int, typer.Option(help="Only entries with a larger number.")] = 0,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
-    about: Annotated[str, typer.Option("--object", help="Prefix, such as model/churn.")] = "",
+    after: Annotated[int, typer.Option(help="Only entries with a number larger than this.")] = 0,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Show at most this many entries, the newest ones.")
+    ] = 50,
+    about: Annotated[
+        str,
+        typer.Option("--object", help="Only objects that begin with this, such as model/churn."),
+    ] = "",
 ) -> None:
-    """Show who changed what, when and why."""
-    asked: CommandContext = ctx.obj
-    entries = asyncio.run(_newest_entries(asked, after, limit, about))
+    """List changes: who changed what, when and why."""
+    context: CommandContext = ctx.obj
+    entries = asyncio.run(_newest_entries(context, after, limit, about))
     rows = [(e.seq, _when(e.at_unix_ms), e.actor, e.action, e.object, e.reason) for e in entries]
-    columns = ("seq", "when", "who", "did", "to", "because")
-    terminal(asked.json).result(
+    columns = ("seq", "when", "actor", "action", "object", "reason")
+    terminal(context.json).result(
         [message_to_json(entry) for entry in entries], text_table(columns, rows)
     )
 
@@ -40,35 +47,43 @@ def list_(
 def verify(
     ctx: typer.Context,
     key: Annotated[
-        str, typer.Option(help="The registry's public key, 64 hex digits, as you know it.")
+        str,
+        typer.Option(
+            help="The registry's public key (64 hex digits) from your own records. Without it, the "
+            "key that the registry names is used."
+        ),
     ] = "",
 ) -> None:
-    """Prove the history from its first entry to its signed head; name the first broken one."""
-    asked: CommandContext = ctx.obj
-    screen = terminal(asked.json)
+    """Verify the history from its first entry to its signed head; name the first broken entry."""
+    context: CommandContext = ctx.obj
+    screen = terminal(context.json)
     try:
-        known = bytes.fromhex(key) or None
+        trusted_key = bytes.fromhex(key) or None
     except ValueError as error:
-        raise UsageError(f"--key {key!r} is not hex digits") from error
-    head, broken = asyncio.run(_verify_history(asked, known))
+        raise UsageError(f"--key {key!r}: a key has hex digits only") from error
+    # The client verifies every entry and the signed head by itself; the registry is not trusted.
+    head, broken = asyncio.run(_verify_history(context, trusted_key))
     value = {
         "entries": head.seq,
-        "whole": broken is None,
+        "intact": broken is None,
         "broken_seq": broken.seq if broken else None,
         "broken": broken.problem if broken else None,
         "public_key": head.public_key.hex(),
     }
+    # A broken entry is the answer "no": exit code 1.
     if broken is not None:
         screen.result(
             value, Text(f"Broken: entry {broken.seq} {broken.problem}.", style="bold red")
         )
         raise typer.Exit(1)
-    said = f"Whole: {head.seq} entries, each naming the one before; the head is signed by its key."
-    screen.result(value, Text(said, style="green"))
-    if known is None:
+    summary = (
+        f"Intact: {head.seq} entries, each with the hash of the one before; the head is signed."
+    )
+    screen.result(value, Text(summary, style="green"))
+    if trusted_key is None:
         screen.hint(
-            f"To prove who signed too: turnout audit verify --key {head.public_key.hex()}, with "
-            "the key as you wrote it down when the registry was made."
+            f"To verify the signer too: turnout audit verify --key {head.public_key.hex()}. Take "
+            "the key from your own records of when the registry was made."
         )
 
 

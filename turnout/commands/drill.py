@@ -1,4 +1,4 @@
-"""`turnout drill`: rehearse a rollback on the running system, and see how long it takes."""
+"""`turnout drill`: rehearses a rollback on the running system and measures its time."""
 
 import asyncio
 from pathlib import Path
@@ -11,35 +11,46 @@ from turnout.cli.context import CommandContext
 from turnout.views.terminal import named_values, terminal
 
 KINDS = (
-    "slow, shifted, constant, nan, failing-1, failing-5, failing-100, flapping, leak; failing-N: "
-    "on N % of customers"
+    "How the version is bad: slow, shifted, constant, nan, flapping, leak, failing-1, failing-5 or "
+    "failing-100 (it fails on 1, 5 or 100 % of customers)."
 )
 
 
 def drill(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(help="The model's name; customers must be calling it.")],
+    model: Annotated[str, typer.Argument(help="The model's name. It must have live traffic.")],
     kind: Annotated[str, typer.Option(help=KINDS)] = "failing-5",
     approver: Annotated[
-        str, typer.Option(help="Who approves; never you. Empty: wait for it by hand.")
+        str,
+        typer.Option(
+            help="Who approves the bad version; not you. Empty: wait for an approval by hand."
+        ),
     ] = "",
     approver_token_file: Annotated[
-        Path | None, typer.Option(help="Holds the approver's token, where one is asked for.")
+        Path | None,
+        typer.Option(help="File with the approver's token, if the registry checks tokens."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=1.0, help="Then it is aborted: not found.")] = 120.0,
+    seconds: Annotated[
+        float, typer.Option(min=1.0, help="Abort the drill after this time, as not found.")
+    ] = 120.0,
 ) -> None:
-    """Roll a deliberately bad version out to 10 % of customers; report the four times."""
-    from turnout.cli.live_drill import DrillActors
-    from turnout.cli.live_drill import run_drill as played
+    """Roll out a deliberately bad version to 10 % of customers and time its rollback.
 
-    asked: CommandContext = ctx.obj
-    screen = terminal(asked.json)
-    others = read_token(approver_token_file) if approver_token_file else None
-    players = DrillActors(asked.actor, approver, asked.token, others)
-    told = asyncio.run(played(asked.registry_address(), players, model, kind, seconds, screen.note))
-    shown = {
-        name.replace("_", " "): "-" if one is None else one for name, one in told.to_json().items()
-    }
-    screen.result(told.to_json(), named_values(shown))
-    if not told.found or told.failed:
+    Exit code 1 means that the version was not found, or that a caller got an error.
+    """
+    # gRPC is imported here because `turnout --help` does not need it.
+    from turnout.cli.live_drill import DrillActors, run_drill
+
+    context: CommandContext = ctx.obj
+    screen = terminal(context.json)
+    approver_token = read_token(approver_token_file) if approver_token_file else None
+    actors = DrillActors(context.actor, approver, context.token, approver_token)
+    result = asyncio.run(
+        run_drill(context.registry_address(), actors, model, kind, seconds, screen.note)
+    )
+    value = result.to_json()
+    shown = {name.replace("_", " "): "-" if v is None else v for name, v in value.items()}
+    screen.result(value, named_values(shown))
+    # A rehearsal that shows a weakness must fail a script that runs it.
+    if not result.found or result.failed:
         raise typer.Exit(1)

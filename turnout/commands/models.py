@@ -1,4 +1,4 @@
-"""`turnout models`: what exists, and who answers."""
+"""`turnout models`: lists the models, their versions and their deployments."""
 
 import asyncio
 
@@ -12,26 +12,26 @@ from turnout.views.terminal import terminal, text_table
 
 
 def models(ctx: typer.Context) -> None:
-    """List the models: their versions, and who answers their calls now."""
-    asked: CommandContext = ctx.obj
-    screen = terminal(asked.json)
-    found = asyncio.run(_list_models(asked))
+    """List the models, their versions and which versions answer calls now."""
+    context: CommandContext = ctx.obj
+    screen = terminal(context.json)
+    summaries = asyncio.run(_list_models(context))
     rows = [
         (
-            one.model,
-            one.versions,
-            one.deployment.production or "-",
-            _share(one.deployment.canary.version, one.deployment.canary.share_bp),
-            _share(one.deployment.standby, one.deployment.standby_bp),
-            ", ".join(f"{s.version}" for s in one.deployment.shadows) or "-",
-            one.deployment.revision,
+            summary.model,
+            summary.versions,
+            summary.deployment.production or "-",
+            _share(summary.deployment.canary.version, summary.deployment.canary.share_bp),
+            _share(summary.deployment.standby, summary.deployment.standby_bp),
+            ", ".join(f"{s.version}" for s in summary.deployment.shadows) or "-",
+            summary.deployment.revision,
         )
-        for one in found
+        for summary in summaries
     ]
     columns = ("model", "versions", "production", "canary", "standby", "shadows", "revision")
-    screen.result([message_to_json(one) for one in found], text_table(columns, rows))
-    if not found:
-        screen.hint("No model yet: `turnout demo` makes one, or `turnout versions register`.")
+    screen.result([message_to_json(summary) for summary in summaries], text_table(columns, rows))
+    if not summaries:
+        screen.hint("There is no model yet. Try `turnout demo`, or `turnout versions register`.")
 
 
 async def _list_models(context: CommandContext) -> list[registry_pb2.ModelSummary]:

@@ -1,4 +1,4 @@
-"""`turnout predict` and `turnout outcome`: one call, as a CRM service would make it."""
+"""`turnout predict` and `turnout outcome`: one call to the gateway, as a service makes it."""
 
 import asyncio
 import time
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from turnout.cli import clients
+from turnout.cli.arguments import Model
 from turnout.cli.context import CommandContext
 from turnout.errors import UsageError
 from turnout.views.row_flags import row_flag_names
@@ -18,69 +19,89 @@ if TYPE_CHECKING:
 
 def predict(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(help="The model's name.")],
-    keys: Annotated[list[str], typer.Argument(help="One row: its entity ids, in order.")],
+    model: Model,
+    keys: Annotated[
+        list[str],
+        typer.Argument(help="The row's entity ids, in the order of the model's entities."),
+    ],
     named: Annotated[
-        list[str] | None, typer.Option("--input", "-i", help="name=value, a request input.")
+        list[str] | None,
+        typer.Option("--input", "-i", help="NAME=VALUE of a request input; may be repeated."),
     ] = None,
-    version: Annotated[str, typer.Option(help="Pin this version; empty: the split.")] = "",
-    sticky: Annotated[str, typer.Option(help="What the split hashes; empty: the id.")] = "",
-    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds.")] = 5.0,
+    version: Annotated[
+        str, typer.Option(help="Ask this version instead of the one that the split chooses.")
+    ] = "",
+    sticky: Annotated[
+        str, typer.Option(help="Key that chooses the version in the split. Default: the first id.")
+    ] = "",
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", help="Deadline of the call, in seconds.")
+    ] = 5.0,
 ) -> None:
-    """Score one customer through the gateway."""
-    asked: CommandContext = ctx.obj
+    """Score one row, such as one customer, through the gateway."""
+    context: CommandContext = ctx.obj
+    # The time includes the connection, which a service would keep open.
     inputs = dict(parse_input(text) for text in named or [])
     began = time.perf_counter()
-    got = asyncio.run(_predict(asked, model, keys, inputs, version, sticky, timeout_s))
+    prediction = asyncio.run(_predict(context, model, keys, inputs, version, sticky, timeout_s))
     took_ms = 1000 * (time.perf_counter() - began)
+    # The JSON value keeps numbers and lists.
     value = {
         "model": model,
         "keys": keys,
-        "scores": got.scores.tolist(),
-        "version": got.version,
-        "role": got.role,
-        "holdout": got.holdout,
-        "row_flags": [row_flag_names(flags) for flags in _flags(got)],
-        "prediction_id": got.prediction_id.hex(),
+        "scores": prediction.scores.tolist(),
+        "version": prediction.version,
+        "role": prediction.role,
+        "holdout": prediction.holdout,
+        "row_flags": [row_flag_names(flags) for flags in _flags(prediction)],
+        "prediction_id": prediction.prediction_id.hex(),
         "took_ms": round(took_ms, 2),
     }
+    # The table shows the same values as text.
     shown = {
         **value,
         "keys": ", ".join(keys),
-        "scores": _scores(got),
-        "row_flags": ", ".join(word for row in value["row_flags"] for word in row)
-        or "none: every feature fresh",
+        "scores": _scores(prediction),
+        "row_flags": ", ".join(flag for flags in value["row_flags"] for flag in flags)
+        or "none: every feature is there and fresh",
     }
-    terminal(asked.json).result(value, named_values(shown))
+    terminal(context.json).result(value, named_values(shown))
 
 
 def outcome(
     ctx: typer.Context,
-    prediction_id: Annotated[str, typer.Argument(help="Hex, as `turnout predict` printed it.")],
-    name: Annotated[str, typer.Argument(help="churned, accepted, ...")],
-    value: Annotated[float, typer.Argument(help="1 or 0, an amount, ...")],
-    row: Annotated[int, typer.Option(help="Which row of the prediction.")] = 0,
+    prediction_id: Annotated[
+        str, typer.Argument(help="The id in hex digits, as `turnout predict` prints it.")
+    ],
+    name: Annotated[str, typer.Argument(help="Name of the outcome: churned, accepted, ...")],
+    value: Annotated[float, typer.Argument(help="Its value: 1 or 0, an amount, ...")],
+    row: Annotated[int, typer.Option(help="Row of the prediction, from 0.")] = 0,
 ) -> None:
-    """Report what became of a prediction; acknowledged once it is on disk."""
-    asked: CommandContext = ctx.obj
+    """Report the outcome of a prediction; the gateway acknowledges it once it is on disk."""
+    context: CommandContext = ctx.obj
     try:
         identity = bytes.fromhex(prediction_id)
     except ValueError as error:
-        raise UsageError(f"{prediction_id!r} is not hex digits") from error
+        raise UsageError(
+            f"{prediction_id!r} is no prediction id: it has hex digits only"
+        ) from error
 
     async def report() -> None:
-        async with clients.open_gateway(asked) as client:
+        async with clients.open_gateway(context) as client:
             await client.report_outcome(identity, name, value, row=row)
 
     asyncio.run(report())
-    terminal(asked.json).result({"kept": True}, f"Kept: {name} = {value:g}.")
+    terminal(context.json).result({"recorded": True}, f"Recorded: {name} = {value:g}.")
 
 
 def parse_input(text: str) -> tuple[str, float | str]:
-    """Read name=value; a value that is no number is a category."""
-    name, found, value = text.partition("=")
-    if not (name and found):
-        raise UsageError(f"{text!r} is not name=value")
+    """Read NAME=VALUE; a value that is no number is a category.
+
+    UsageError when there is no name or no equals sign.
+    """
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise UsageError(f"{text!r} is not NAME=VALUE")
     try:
         return name, float(value)
     except ValueError:

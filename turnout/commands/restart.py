@@ -1,10 +1,8 @@
-"""`turnout restart`: every gateway worker replaced, no call failed."""
+"""`turnout restart`: replaces every gateway worker; no call fails."""
 
-import json
 import os
 import signal
 import time
-import urllib.request
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -13,7 +11,8 @@ import typer
 from host.processes import start_ticks
 from turnout.cli.context import CommandContext
 from turnout.errors import NotReachableError, OperatorError
-from turnout.processes.system_file import SystemAddresses, read_system_file
+from turnout.processes.supervisor_pages import read_workers
+from turnout.processes.system_file import read_system_file
 from turnout.views.terminal import named_values, terminal
 
 RESTART_POLL_S = 0.2
@@ -22,32 +21,38 @@ RESTART_POLL_S = 0.2
 def restart(
     ctx: typer.Context,
     wait_s: Annotated[
-        float, typer.Option(min=0.0, help="For the last old worker to leave; 0: do not wait.")
+        float,
+        typer.Option(
+            min=0.0, help="Seconds to wait for the last old worker to end. 0: do not wait."
+        ),
     ] = 120.0,
 ) -> None:
-    """Replace every gateway worker, one by one, without failing a call."""
-    asked: CommandContext = ctx.obj
-    running = read_system_file(asked.running_folder())
+    """Replace every gateway worker, one after another; no call fails."""
+    context: CommandContext = ctx.obj
+    # system.json names the supervisor; its start time tells it from a reused pid.
+    running = read_system_file(context.running_folder())
     if running is None:
-        raise NotReachableError(f"no system runs in {asked.folder}; `turnout up` starts one")
+        raise NotReachableError(f"no system runs in {context.folder}; start one with `turnout up`")
     pid, ticks = running.children["gateway"]
     if start_ticks(pid) != ticks:
-        raise NotReachableError(f"the gateway's supervisor (pid {pid}) is not there any more")
+        raise NotReachableError(f"the gateway's supervisor (pid {pid}) has ended")
+    # SIGHUP starts a rolling restart; every worker of now is then an old one.
     before = {row["pid"] for row in read_workers(running)}
     began = time.monotonic()
     os.kill(pid, signal.SIGHUP)
-    screen = terminal(asked.json)
+    screen = terminal(context.json)
     if wait_s == 0:
         screen.result(
             {"replacing": len(before)}, named_values({"replacing": f"{len(before)} workers"})
         )
         return
+    # Old workers end some time after they have been replaced: their clients leave first.
     left = wait_until_gone(before, lambda: read_workers(running), wait_s)
     if left:
         raise OperatorError(
             f"after {wait_s:g} s {len(left)} of {len(before)} old workers are still there (pids "
-            f"{sorted(left)}); a worker leaves when its clients have: drain_grace_s plus 1.1 times "
-            "connection_age_s_max (docs/operating.md)"
+            f"{sorted(left)}). A worker ends when its clients have left: it can take drain_grace_s "
+            "plus 1.1 times connection_age_s_max (docs/operating.md)"
         )
     took_s = round(time.monotonic() - began, 1)
     screen.result(
@@ -56,18 +61,14 @@ def restart(
     )
 
 
-def read_workers(addresses: SystemAddresses) -> list[dict[str, Any]]:
-    """What the supervisor says of its workers now."""
-    url = addresses.metrics.replace("/metrics", "/workers")
-    with urllib.request.urlopen(url, timeout=5) as page:  # noqa: S310  our own loopback port
-        rows: list[dict[str, Any]] = json.load(page)
-    return rows
-
-
 def wait_until_gone(
     before: set[int], now: Callable[[], list[dict[str, Any]]], within_s: float
 ) -> set[int]:
-    """Wait until none of *before* is a worker; returns those that still are."""
+    """Wait until none of the pids *before* is a worker; return those that still are.
+
+    now       returns the rows of the /workers page.
+    within_s  the longest wait, in seconds.
+    """
     end = time.monotonic() + within_s
     while (left := before & {row["pid"] for row in now()}) and time.monotonic() < end:
         time.sleep(RESTART_POLL_S)

@@ -1,4 +1,4 @@
-"""`turnout rollout`: start a rollout, watch it, steer it, ask it why."""
+"""`turnout rollout`: starts, shows, explains and changes rollouts."""
 
 import asyncio
 import json
@@ -11,8 +11,13 @@ from rich.live import Live
 
 from protos import rollout_pb2
 from turnout.cli import clients
+from turnout.cli.arguments import Model, PolicyName, Reason
 from turnout.cli.context import CommandContext
-from turnout.commands import rollout_actions
+from turnout.commands.rollout_actions import (
+    add_rollout_commands,
+    fetch_explanation,
+    send_rollout_command,
+)
 from turnout.commands.simulate import simulate
 from turnout.views.json_values import message_to_json
 from turnout.views.pictures import write_evidence_plot
@@ -20,27 +25,23 @@ from turnout.views.rollout_view import FINAL_STAGE_VALUES, policies_table, stage
 from turnout.views.terminal import terminal, text_table
 
 app = typer.Typer(
-    help="Roll a version out under a policy, watched and judged.", no_args_is_help=True
+    help="Roll out a version under a policy, which judges it by its evidence.",
+    no_args_is_help=True,
 )
-rollout_actions.add_rollout_commands(app)
-app.command()(simulate)
-
-Model = Annotated[str, typer.Argument(help="The model's name.")]
-Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; kept in the history.")]
 
 
 @app.command()
 def policies(ctx: typer.Context) -> None:
-    """List the named policies a rollout may run under."""
-    asked: CommandContext = ctx.obj
+    """List the rollout policies."""
+    context: CommandContext = ctx.obj
 
-    async def ask() -> list[rollout_pb2.Policy]:
-        async with clients.open_rollouts(asked) as client:
+    async def fetch() -> list[rollout_pb2.Policy]:
+        async with clients.open_rollouts(context) as client:
             return list((await client.policies()).values())
 
-    found = asyncio.run(ask())
-    terminal(asked.json).result(
-        [{**message_to_json(one), "json": json.loads(one.json)} for one in found],
+    found = asyncio.run(fetch())
+    terminal(context.json).result(
+        [{**message_to_json(policy), "json": json.loads(policy.json)} for policy in found],
         policies_table(found),
     )
 
@@ -49,39 +50,46 @@ def policies(ctx: typer.Context) -> None:
 def start(
     ctx: typer.Context,
     model: Model,
-    version: Annotated[str, typer.Argument(help="The candidate's label.")],
-    policy: Annotated[str, typer.Option(help="By name: `turnout rollout policies`.")] = "standard",
+    version: Annotated[str, typer.Argument(help="Label of the version to roll out.")],
+    policy: PolicyName = "standard",
     reason: Reason = "",
 ) -> None:
-    """Start rolling a version out; needs an approval of this version under this policy."""
-    asked: CommandContext = ctx.obj
+    """Start a rollout. The version needs an approval for this policy."""
+    context: CommandContext = ctx.obj
 
-    async def begin() -> rollout_pb2.RolloutStatus:
-        async with clients.open_rollouts(asked) as client:
+    async def start_rollout() -> rollout_pb2.RolloutStatus:
+        async with clients.open_rollouts(context) as client:
             return await client.start(model, version, policy, reason or "started by hand")
 
-    _print_status(asked, asyncio.run(begin()))
-    terminal(asked.json).hint(f"Watch it: turnout rollout status {model} --watch")
+    _print_status(context, asyncio.run(start_rollout()))
+    terminal(context.json).hint(f"Watch it: turnout rollout status {model} --watch")
 
 
 @app.command()
 def status(
     ctx: typer.Context,
     model: Model,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Until it is over.")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            "-w",
+            help="Follow it to its end; exit code 1 if it does not become production.",
+        ),
+    ] = False,
 ) -> None:
-    """Show the newest rollout of a model: stage, evidence, verdict, times."""
-    asked: CommandContext = ctx.obj
+    """Show a model's newest rollout: stage, verdict, evidence, times."""
+    context: CommandContext = ctx.obj
 
-    async def ask() -> rollout_pb2.RolloutStatus:
-        async with clients.open_rollouts(asked) as client:
+    async def fetch() -> rollout_pb2.RolloutStatus:
+        async with clients.open_rollouts(context) as client:
             return await client.status(model)
 
     if not watch:
-        _print_status(asked, asyncio.run(ask()))
+        _print_status(context, asyncio.run(fetch()))
         return
-    last = asyncio.run(_watch(asked, model))
-    if last is not None and last.stage != rollout_pb2.DONE:
+    final_status = asyncio.run(_watch(context, model))
+    if final_status is not None and final_status.stage != rollout_pb2.DONE:
         raise typer.Exit(1)
 
 
@@ -89,52 +97,53 @@ def status(
 def explain(
     ctx: typer.Context,
     model: Model,
-    png: Annotated[Path | None, typer.Option(help="Also draw the evidence to this PNG.")] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Also write the evidence plot to this PNG file.")
+    ] = None,
 ) -> None:
-    """Say in words why the rollout stands where it stands, decision by decision."""
-    asked: CommandContext = ctx.obj
+    """Explain every decision of a model's newest rollout."""
+    context: CommandContext = ctx.obj
 
-    async def ask() -> rollout_pb2.RolloutExplanation:
-        async with clients.open_rollouts(asked) as client:
-            return await client.explain(model)
-
-    told = asyncio.run(ask())
+    explanation = asyncio.run(fetch_explanation(context, model))
     if png is not None:
-        write_evidence_plot(told, png)
-    terminal(asked.json).result(message_to_json(told), told.text)
+        write_evidence_plot(explanation, png)
+    terminal(context.json).result(message_to_json(explanation), explanation.text)
 
 
 @app.command()
 def history(
-    ctx: typer.Context, model: Annotated[str, typer.Argument(help="Empty: every model.")] = ""
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="The model's name. Default: all models.")] = "",
 ) -> None:
-    """List the rollouts so far."""
-    asked: CommandContext = ctx.obj
+    """List all rollouts so far."""
+    context: CommandContext = ctx.obj
 
-    async def ask() -> list[rollout_pb2.RolloutStatus]:
-        async with clients.open_rollouts(asked) as client:
+    async def fetch() -> list[rollout_pb2.RolloutStatus]:
+        async with clients.open_rollouts(context) as client:
             return await client.history(model)
 
-    found = asyncio.run(ask())
+    rollouts = asyncio.run(fetch())
     rows = [
         (
-            one.rollout_id,
-            one.model,
-            one.version,
-            one.policy,
-            stage_name(one),
-            one.reason,
+            rollout.rollout_id,
+            rollout.model,
+            rollout.version,
+            rollout.policy,
+            stage_name(rollout),
+            rollout.reason,
         )
-        for one in found
+        for rollout in rollouts
     ]
-    columns = ("rollout", "model", "version", "policy", "stage", "because")
-    terminal(asked.json).result([message_to_json(one) for one in found], text_table(columns, rows))
+    columns = ("rollout", "model", "version", "policy", "stage", "reason")
+    terminal(context.json).result(
+        [message_to_json(rollout) for rollout in rollouts], text_table(columns, rows)
+    )
 
 
 @app.command()
 def abort(ctx: typer.Context, model: Model, reason: Reason = "") -> None:
-    """End the rollout and give all traffic back to production."""
-    _send_command(ctx, "Abort", model, reason)
+    """End a rollout and give all traffic back to production."""
+    send_rollout_command(ctx, "Abort", model, reason)
 
 
 @app.command()
@@ -142,34 +151,22 @@ def promote(
     ctx: typer.Context,
     model: Model,
     reason: Reason = "",
-    full: Annotated[bool, typer.Option(help="Skip every remaining stage.")] = False,
+    full: Annotated[bool, typer.Option(help="Skip all remaining stages.")] = False,
 ) -> None:
-    """Go to the next stage without waiting for the evidence."""
-    _send_command(ctx, "Promote", model, reason, full)
+    """Go to the next stage without waiting for evidence."""
+    send_rollout_command(ctx, "Promote", model, reason, full=full)
 
 
 @app.command()
 def pause(ctx: typer.Context, model: Model, reason: Reason = "") -> None:
-    """Stay at this stage; the guards and the rollback go on."""
-    _send_command(ctx, "Pause", model, reason)
+    """Stay at this stage. A bad version is still rolled back."""
+    send_rollout_command(ctx, "Pause", model, reason)
 
 
 @app.command()
 def resume(ctx: typer.Context, model: Model, reason: Reason = "") -> None:
-    """Go on after a pause."""
-    _send_command(ctx, "Resume", model, reason)
-
-
-def _send_command(
-    ctx: typer.Context, verb: str, model: str, reason: str, full: bool = False
-) -> None:
-    asked: CommandContext = ctx.obj
-
-    async def act() -> rollout_pb2.RolloutStatus:
-        async with clients.open_rollouts(asked) as client:
-            return await client.send_command(verb, model, reason or "by hand", full=full)
-
-    _print_status(asked, asyncio.run(act()))
+    """Continue a paused rollout."""
+    send_rollout_command(ctx, "Resume", model, reason)
 
 
 def _print_status(context: CommandContext, status: rollout_pb2.RolloutStatus) -> None:
@@ -177,21 +174,26 @@ def _print_status(context: CommandContext, status: rollout_pb2.RolloutStatus) ->
 
 
 async def _watch(context: CommandContext, model: str) -> rollout_pb2.RolloutStatus | None:
+    """Show every status of the newest rollout until it ends; return the last one."""
     screen = terminal(context.json)
-    last = None
+    status = None
     async with clients.open_rollouts(context) as client, aclosing(client.watch(model)) as statuses:
         with (
             Live(console=screen.stdout, auto_refresh=False)
             if screen.live
             else nullcontext() as live
         ):
-            async for last in statuses:
+            async for status in statuses:
                 if live is not None:
-                    live.update(status_view(last), refresh=True)
+                    live.update(status_view(status), refresh=True)
                 elif context.json:
-                    screen.line(message_to_json(last))
+                    screen.line(message_to_json(status))
                 else:
-                    screen.stdout.print(status_view(last))
-                if last.stage in FINAL_STAGE_VALUES:
+                    screen.stdout.print(status_view(status))
+                if status.stage in FINAL_STAGE_VALUES:
                     break
-    return last
+    return status
+
+
+add_rollout_commands(app)
+app.command("simulate")(simulate)

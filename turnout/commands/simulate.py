@@ -13,7 +13,7 @@ from turnout.views.terminal import terminal, text_table
 if TYPE_CHECKING:
     from rollout.simulation.simulate import JudgeResult
 
-RESULT_COLUMNS = ("judge", "verdict", "after", "candidate's calls", "because")
+RESULT_COLUMNS = ("judge", "verdict", "after", "candidate's calls", "reason")
 
 
 def simulate(
@@ -62,7 +62,7 @@ def simulate(
             described, text_table(("scenario", "what happens"), list(described.items()))
         )
     elif scenario not in SCENARIOS:
-        raise OperatorError(f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
+        raise OperatorError(f"there is no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
     else:
         # Simulated traffic: judge each rollout with a seed of its own.
         simulated = replace(SCENARIOS[scenario], calls_a_second=rate)

@@ -1,4 +1,7 @@
-"""`turnout splits`: who answers whom; written by compare-and-set on the revision."""
+"""`turnout splits`: shows and changes which version answers which customers.
+
+A change is a compare-and-set on the deployment's revision.
+"""
 
 import asyncio
 from dataclasses import replace
@@ -14,110 +17,140 @@ from registry.types import (
     split_bucket,
 )
 from turnout.cli import clients
+from turnout.cli.arguments import Model, Reason
 from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError, UsageError
 from turnout.views.json_values import message_to_json
 from turnout.views.terminal import named_values, terminal, text_table
 
-app = typer.Typer(help="Who answers whom: show it, change it.", no_args_is_help=True)
+app = typer.Typer(
+    help="Show and change which version answers which customers.", no_args_is_help=True
+)
 
-Model = Annotated[str, typer.Argument(help="The model's name.")]
-Why = Annotated[str, typer.Option("--why", help="Kept in the history.")]
 Revision = Annotated[
-    int, typer.Option(help="The revision you looked at; it fails when another one is in force.")
+    int,
+    typer.Option(
+        help="Change this revision only; fail when another one is current. 0: the newest."
+    ),
 ]
 
 
 @app.command()
 def show(ctx: typer.Context, model: Model) -> None:
-    """Show a model's deployment."""
-    asked: CommandContext = ctx.obj
-    deployment = asyncio.run(_deployment(asked, model))
-    _print_deployment(asked, deployment)
+    """Show a model's deployment: each version's role and share."""
+    context: CommandContext = ctx.obj
+    deployment = asyncio.run(_deployment(context, model))
+    _print_deployment(context, deployment)
 
 
 @app.command("set")
 def set_(
     ctx: typer.Context,
     model: Model,
-    production: Annotated[str, typer.Option(help="Label; needs an approval.")] = "",
-    canary: Annotated[str, typer.Option(help="LABEL=PERCENT, or none.")] = "",
-    standby: Annotated[str, typer.Option(help="LABEL=PERCENT, or none.")] = "",
-    shadow: Annotated[list[str] | None, typer.Option(help="LABEL=PERCENT, or none; many.")] = None,
-    holdout: Annotated[float | None, typer.Option(help="Percent in the control group.")] = None,
+    production: Annotated[
+        str, typer.Option(help="Label of the new production version; it needs an approval.")
+    ] = "",
+    canary: Annotated[
+        str, typer.Option(help="LABEL=PERCENT of the canary, such as 2=10, or none.")
+    ] = "",
+    standby: Annotated[str, typer.Option(help="LABEL=PERCENT of the standby, or none.")] = "",
+    shadow: Annotated[
+        list[str] | None,
+        typer.Option(help="LABEL=PERCENT of copied calls, or none; may be repeated."),
+    ] = None,
+    holdout: Annotated[
+        float | None, typer.Option(help="Percent of customers in the control group.")
+    ] = None,
     revision: Revision = 0,
-    why: Why = "",
+    reason: Reason = "",
     break_glass: Annotated[
-        bool, typer.Option("--break-glass", help="Without approval; loud in the history.")
+        bool, typer.Option("--break-glass", help="Deploy without an approval; the history says so.")
     ] = False,
 ) -> None:
-    """Change a model's deployment: what is left out stays as it is."""
-    asked: CommandContext = ctx.obj
+    """Change a model's deployment. Roles that are not given stay as they are."""
+    context: CommandContext = ctx.obj
 
+    # The deployment is read and changed here. The registry accepts it only if nothing else has
+    # changed it in between, which its revision says.
     async def change() -> Deployment:
-        held = await _deployment(asked, model)
-        proposed = with_changes(held, production, canary, standby, shadow or [], holdout)
+        current = await _deployment(context, model)
+        proposed = with_changes(current, production, canary, standby, shadow or [], holdout)
         return await clients.deploy_approved(
-            asked, _at_revision(proposed, revision, why), break_glass=break_glass
+            context, _at_revision(proposed, revision, reason), break_glass=break_glass
         )
 
-    _print_deployment(asked, asyncio.run(change()))
+    _print_deployment(context, asyncio.run(change()))
 
 
 @app.command()
 def preload(
     ctx: typer.Context,
     model: Model,
-    versions: Annotated[list[str], typer.Argument(help="Labels; replaces the list.")],
+    versions: Annotated[
+        list[str], typer.Argument(help="Labels. They replace the current preload list.")
+    ],
     revision: Revision = 0,
-    why: Why = "",
-    wait: Annotated[bool, typer.Option(help="Until every live worker has loaded them.")] = True,
+    reason: Reason = "",
+    wait: Annotated[
+        bool, typer.Option(help="Wait until every live worker has loaded them.")
+    ] = True,
 ) -> None:
-    """Have every gateway worker load, verify and golden-test versions; no traffic yet."""
-    asked: CommandContext = ctx.obj
+    """Load and verify versions on every gateway worker, without giving them traffic."""
+    context: CommandContext = ctx.obj
 
     async def change() -> Deployment:
-        held = await _deployment(asked, model)
-        proposed = replace(held, preload=tuple(versions))
-        return await clients.deploy_approved(asked, _at_revision(proposed, revision, why))
+        current = await _deployment(context, model)
+        proposed = replace(current, preload=tuple(versions))
+        return await clients.deploy_approved(context, _at_revision(proposed, revision, reason))
 
     deployed = asyncio.run(change())
     if wait and versions:
-        asyncio.run(_wait_loaded(asked, model, versions))
-    _print_deployment(asked, deployed)
+        asyncio.run(_wait_loaded(context, model, versions))
+    _print_deployment(context, deployed)
 
 
 async def _wait_loaded(context: CommandContext, model: str, versions: list[str]) -> None:
-    from turnout.cli.readiness import wait_until_ready  # gRPC and numpy
+    from turnout.cli.readiness import wait_until_ready  # imports gRPC and numpy
 
     screen = terminal(context.json)
     with screen.progress() as progress:
         bar = progress.add_task(f"loading {model} {', '.join(versions)}", total=None, note="")
 
         def show(ready: int, workers: int, waiting: str) -> None:
-            note = f"waits for {waiting}" if waiting else "no worker is live" * (not workers)
+            note = f"waiting for {waiting}" if waiting else "no worker is live" * (not workers)
             progress.update(bar, total=workers or None, completed=ready, note=note)
 
         async with clients.open_registry(context) as client:
             workers = await wait_until_ready(client, model, versions, show)
-    words = f"ready on {workers} workers" if workers else "no gateway is live: it loads them later"
-    screen.hint(words)
+    screen.hint(
+        f"Ready on {workers} workers."
+        if workers
+        else "No gateway runs; it loads them when it does."
+    )
 
 
 @app.command()
 def which(
     ctx: typer.Context,
     model: Model,
-    key: Annotated[str, typer.Argument(help="A sticky key: mostly the customer's id.")],
+    key: Annotated[
+        str, typer.Argument(help="The sticky key, which is the customer's id in most models.")
+    ],
 ) -> None:
-    """Say which version answers a customer, and why: computed here as every gateway does."""
-    asked: CommandContext = ctx.obj
-    answer = explain_split(asyncio.run(_deployment(asked, model)), key)
-    terminal(asked.json).result(answer, named_values(answer))
+    """Show which version answers a customer, computed as every gateway computes it."""
+    context: CommandContext = ctx.obj
+    answer = explain_split(asyncio.run(_deployment(context, model)), key)
+    terminal(context.json).result(answer, named_values(answer))
 
 
 def explain_split(deployment: Deployment, key: str) -> dict[str, Any]:
-    """Return where *key* falls in every draw of *deployment*."""
+    """Return which version answers *key* in *deployment*, and why.
+
+    bucket   0 to 9,999: the hash of the key. The canary has the lowest buckets, the standby the
+             highest ones, production those between.
+    shadows  labels of the shadows that get a copy.
+    """
+    # The canary has the lowest buckets, the standby the highest, production those between.
     sticky = key.encode()
     bucket = split_bucket(deployment.split_salt, sticky)
     if deployment.canary and bucket < deployment.canary_bp:
@@ -126,6 +159,7 @@ def explain_split(deployment: Deployment, key: str) -> dict[str, Any]:
         version, role = deployment.standby, "standby"
     else:
         version, role = deployment.production, "production"
+    # Shadows and the holdout have draws of their own, independent of the split.
     copies = [
         label
         for label, sample_bp in deployment.shadows
@@ -152,7 +186,13 @@ def with_changes(
     shadows: list[str],
     holdout: float | None,
 ) -> Deployment:
-    """Return *held* with the options' words put in; UsageError for one that cannot be read."""
+    """Return *current* with the options of `turnout splits set` applied; empty ones change nothing.
+
+    holdout  percent; None changes nothing.
+
+    UsageError when an option cannot be read, and when there is nothing to change.
+    """
+    # Collect the fields that change; an option that is not given changes nothing.
     proposed: dict[str, Any] = {}
     if production:
         proposed["production"] = production
@@ -166,10 +206,11 @@ def with_changes(
         proposed["holdout_bp"] = round(holdout * 100)
     if not proposed:
         raise UsageError("nothing to change: give --production, --canary, --standby, ...")
-    made = replace(current, **proposed)
-    if made.canary or made.standby or not (production or canary or standby):
-        return made
-    return replace(made, rollout_id="")  # what it was about was taken away
+    changed = replace(current, **proposed)
+    if changed.canary or changed.standby or not (production or canary or standby):
+        return changed
+    # The rollout's candidate has been taken out of the split, so the rollout has ended.
+    return replace(changed, rollout_id="")
 
 
 def parse_share(text: str) -> tuple[str, int]:
@@ -183,8 +224,8 @@ def parse_share(text: str) -> tuple[str, int]:
         raise UsageError(f"{text!r} is not LABEL=PERCENT, such as 2=10") from error
 
 
-def _at_revision(deployment: Deployment, revision: int, why: str) -> Deployment:
-    return replace(deployment, revision=revision or deployment.revision, why=why or "by hand")
+def _at_revision(deployment: Deployment, revision: int, reason: str) -> Deployment:
+    return replace(deployment, revision=revision or deployment.revision, why=reason or "by hand")
 
 
 async def _deployment(context: CommandContext, model: str) -> Deployment:
@@ -214,6 +255,6 @@ def _production_share(deployment: Deployment) -> str:
 
 
 def require_deployed(deployment: Deployment) -> None:
-    """OperatorError when the model has no deployment at all."""
+    """Raise OperatorError when the model has never been deployed."""
     if not deployment.revision:
         raise OperatorError(f"model {deployment.model!r} has never been deployed")

@@ -1,4 +1,4 @@
-"""`turnout up`: the whole system on this machine, until Ctrl-C."""
+"""`turnout up`: runs store, control and gateway on this machine until Ctrl-C."""
 
 import asyncio
 import signal
@@ -12,31 +12,38 @@ from rich.progress import Progress, TaskID
 
 from gateway.ingress_choice import IngressChoice
 from turnout.cli.context import CommandContext
-from turnout.processes.local_system import SystemPlan
-from turnout.processes.local_system import run_system as system_up
+from turnout.processes.local_system import SystemPlan, run_system
 from turnout.processes.system_file import SystemAddresses
 from turnout.views.terminal import Terminal, named_values, terminal
 
 
 def up(
     ctx: typer.Context,
-    workers: Annotated[int, typer.Option(min=1, help="Gateway workers; one a core.")] = 2,
-    store: Annotated[str, typer.Option(help="redis:// URL; empty: start one.")] = "",
-    port: Annotated[int, typer.Option(help="Of Predict; 0: a free one.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Number of gateway workers; one for each core.")
+    ] = 2,
+    store: Annotated[
+        str, typer.Option(help="redis:// URL of the online store. Default: start a new one.")
+    ] = "",
+    port: Annotated[int, typer.Option(help="Port of the gateway. 0: any free port.")] = 0,
     ingress: Annotated[
-        IngressChoice, typer.Option(help="The front door; auto: native where it is built.")
+        IngressChoice,
+        typer.Option(help="gRPC server of the gateway. auto: native if it is built, else grpcio."),
     ] = IngressChoice.AUTO,
     identities: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Tokens and roles of people.")
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="File of people's tokens and roles."),
     ] = None,
     policies: Annotated[
-        Path | None, typer.Option(exists=True, file_okay=False, help="Rollout policies of yours.")
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Folder of your rollout policies."),
     ] = None,
 ) -> None:
-    """Run store, control and gateway on this machine until Ctrl-C; restart what dies."""
-    asked: CommandContext = ctx.obj
+    """Run store, control and gateway here until Ctrl-C; restart each one that ends."""
+    context: CommandContext = ctx.obj
+    # What cannot be started (a folder in use, a store that does not answer) raises OperatorError.
     plan = SystemPlan(
-        folder=asked.folder,
+        folder=context.folder,
         workers=workers,
         store_url=store,
         port=port,
@@ -44,11 +51,12 @@ def up(
         policies=policies,
         identities=identities,
     )
-    asyncio.run(_run_until_signal(plan, terminal(asked.json)))
+    # Runs until Ctrl-C or SIGTERM; everything is stopped in order then.
+    asyncio.run(_run_until_signal(plan, terminal(context.json)))
 
 
 async def _run_until_signal(plan: SystemPlan, screen: Terminal) -> None:
-    """Up, told, down. Being told while starting stops what has started."""
+    """Run the system until SIGINT or SIGTERM, which may also come while it starts."""
     running = asyncio.create_task(_run_with_screen(plan, screen))
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
@@ -61,7 +69,7 @@ async def _run_with_screen(plan: SystemPlan, screen: Terminal) -> None:
     with screen.progress() as progress:
         parts = 2 if plan.store_url else 3
         bar = progress.add_task("starting", total=parts, note="")
-        async with system_up(plan, screen.note, lambda part: _step(progress, bar, part)) as system:
+        async with run_system(plan, screen.note, lambda part: _step(progress, bar, part)) as system:
             progress.stop()
             screen.result(
                 asdict(system.addresses), named_values(how_to_call(system.addresses, plan.folder))
@@ -75,11 +83,11 @@ def _step(progress: Progress, bar: TaskID, part: str) -> None:
 
 
 def how_to_call(running: SystemAddresses, folder: Path) -> dict[str, str]:
-    """Return where everything is, and how to talk to it."""
-    told = "" if folder == Path(".turnout") else f" --folder {folder}"
+    """Return the addresses of the system and the commands that use them, for printing."""
+    option = "" if folder == Path(".turnout") else f" --folder {folder}"
     return {
-        "Predict": f"{running.gateway}   turnout predict MODEL KEY{told}",
-        "registry": f"{running.registry}   turnout models{told}",
+        "Predict": f"{running.gateway}   turnout predict MODEL KEY{option}",
+        "registry": f"{running.registry}   turnout models{option}",
         "metrics": running.metrics,
         "store": running.store,
         "logs": f"{folder}/logs",

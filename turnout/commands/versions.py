@@ -1,4 +1,4 @@
-"""`turnout versions`: register, show, approve, archive."""
+"""`turnout versions`: registers, lists, shows, approves and archives versions."""
 
 import asyncio
 import datetime as dt
@@ -11,19 +11,18 @@ from rich.text import Text
 
 from protos import registry_pb2
 from turnout.cli import clients
+from turnout.cli.arguments import Model, Reason
 from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError
 from turnout.views.cards import card_of, change_summary, shift_digest
 from turnout.views.json_values import message_to_json
 from turnout.views.terminal import named_values, terminal, text_table
 
-app = typer.Typer(
-    help="Versions: what was registered, by whom, approved by whom.", no_args_is_help=True
-)
+app = typer.Typer(help="Register, list, show, approve and archive versions.", no_args_is_help=True)
 
-Model = Annotated[str, typer.Argument(help="The model's name.")]
-Version = Annotated[str, typer.Argument(help="A label (7), or an id of 64 hex digits.")]
-Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; kept in the history.")]
+Version = Annotated[
+    str, typer.Argument(help="The version's label, such as 7, or its id (64 hex digits).")
+]
 
 STATUS_BY_PROTO = {
     registry_pb2.DEVELOPMENT: "development",
@@ -36,36 +35,37 @@ STATUS_BY_PROTO = {
 @app.command("list")
 def list_(ctx: typer.Context, model: Model) -> None:
     """List a model's versions."""
-    asked: CommandContext = ctx.obj
-    found = asyncio.run(_list_versions(asked, model))
+    context: CommandContext = ctx.obj
+    versions = asyncio.run(_list_versions(context, model))
     rows = [
         (
-            one.label,
-            status_name(one),
-            one.author,
-            dt.datetime.fromtimestamp(one.created_unix_ms / 1000).strftime("%Y-%m-%d %H:%M"),  # noqa: DTZ006
-            one.digest[:12],
-            f"{one.size_bytes / 1024:,.0f} kB",
+            version.label,
+            status_name(version),
+            version.author,
+            _local_time(version.created_unix_ms),
+            version.digest[:12],
+            f"{version.size_bytes / 1024:,.0f} kB",
         )
-        for one in found
+        for version in versions
     ]
     columns = ("version", "status", "author", "created", "id", "size")
-    terminal(asked.json).result([message_to_json(one) for one in found], text_table(columns, rows))
+    value = [message_to_json(version) for version in versions]
+    terminal(context.json).result(value, text_table(columns, rows))
 
 
 @app.command()
 def show(ctx: typer.Context, model: Model, version: Version) -> None:
-    """Show one version: its card, its contract, what it would change, who approved it."""
-    asked: CommandContext = ctx.obj
-    found, approvals = asyncio.run(_find_version(asked, model, version))
+    """Show one version: its card, its contract, what it changes, who approved it."""
+    context: CommandContext = ctx.obj
+    found, approvals = asyncio.run(_find_version(context, model, version))
     card = card_of(found)
     value: dict[str, Any] = {
         **message_to_json(found),
         "card": card,
-        "approvals": [message_to_json(one) for one in approvals],
+        "approvals": [message_to_json(approval) for approval in approvals],
     }
     value.pop("card_json")
-    terminal(asked.json).result(
+    terminal(context.json).result(
         value,
         named_values(
             {
@@ -85,17 +85,17 @@ def show(ctx: typer.Context, model: Model, version: Version) -> None:
 def register(
     ctx: typer.Context,
     model: Model,
-    folder: Annotated[Path, typer.Argument(help="With model.onnx, contract.json, ...")],
+    folder: Annotated[Path, typer.Argument(help="Folder with model.onnx, contract.json, ...")],
 ) -> None:
-    """Register a folder of version files; --as names the author."""
-    asked: CommandContext = ctx.obj
-    found = asyncio.run(_register(asked, model, folder))
-    screen = terminal(asked.json)
+    """Register a folder of files as a new version; you (--as) are its author."""
+    context: CommandContext = ctx.obj
+    found = asyncio.run(_register(context, model, folder))
+    screen = terminal(context.json)
     screen.result(
         message_to_json(found), f"Registered {found.model} {found.label} ({found.digest[:12]})."
     )
     screen.hint(
-        f"Next, somebody else: turnout versions approve {model} {found.label} --policy standard"
+        f"Next, by another person: turnout versions approve {model} {found.label} --policy standard"
     )
 
 
@@ -105,41 +105,46 @@ def approve(
     model: Model,
     version: Version,
     policy: Annotated[
-        str, typer.Option(help="The rollout policy it may run under; initial: a model's first.")
+        str,
+        typer.Option(
+            help="Rollout policy that it may run under; initial for a model's first version."
+        ),
     ] = "standard",
     reason: Reason = "",
-    reject: Annotated[bool, typer.Option("--reject", help="Say no instead.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Reject the version instead.")] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Accept what changes without being asked.")
+        bool, typer.Option("--yes", "-y", help="Accept the change without a question.")
     ] = False,
 ) -> None:
-    """Approve (version, policy), having seen what will change. Never by the author."""
-    asked: CommandContext = ctx.obj
-    screen = terminal(asked.json)
-    found, _ = asyncio.run(_find_version(asked, model, version))
+    """Approve a version for a policy, after a look at what changes. Authors may not."""
+    context: CommandContext = ctx.obj
+    screen = terminal(context.json)
+    found, _ = asyncio.run(_find_version(context, model, version))
+    # An approver must have seen what the version changes, so it is shown before the question.
     if not (yes or reject):
-        if asked.json:
-            raise OperatorError("with --json nobody can be asked: say --yes to accept the change")
+        if context.json:
+            raise OperatorError("--json asks no question: accept the change with --yes")
         screen.result(None, change_summary(card_of(found)))
         typer.confirm(f"Accept this change of {model} under policy {policy}?", abort=True, err=True)
-    given = asyncio.run(_approve(asked, found, policy, reason, reject))
-    said = "Rejected" if reject else "Approved"
+    # The approval names the policy's digest and the shift's digest: neither can change later.
+    approval = asyncio.run(_approve(context, found, policy, reason, reject))
+    decision = "Rejected" if reject else "Approved"
     screen.result(
-        message_to_json(given),
-        f"{said}: {model} {given.version} under {policy}, by {given.approver}.",
+        message_to_json(approval),
+        f"{decision}: {model} {approval.version} under {policy}, by {approval.approver}.",
     )
     if not reject:
         next_step = (
-            f"turnout splits set {model} --production {given.version}"
+            f"turnout splits set {model} --production {approval.version}"
             if policy == "initial"
-            else f"turnout rollout start {model} {given.version} --policy {policy}"
+            else f"turnout rollout start {model} {approval.version} --policy {policy}"
         )
         screen.hint(f"Next: {next_step}")
 
 
 @app.command()
 def archive(ctx: typer.Context, model: Model, version: Version, reason: Reason = "") -> None:
-    """Archive a version that nothing names any more."""
+    """Archive a version that is not in use."""
     _set_status(ctx, model, version, registry_pb2.ARCHIVED, reason)
 
 
@@ -150,9 +155,9 @@ def stage(ctx: typer.Context, model: Model, version: Version, reason: Reason = "
 
 
 def status_name(version: registry_pb2.Version) -> str:
-    """Return the status as people say it."""
-    words = STATUS_BY_PROTO.get(version.status, "unknown")
-    return f"{words}, standby" if version.standby else words
+    """Return the status of *version* for display, such as `production, standby`."""
+    name = STATUS_BY_PROTO.get(version.status, "unknown")
+    return f"{name}, standby" if version.standby else name
 
 
 def _set_status(
@@ -162,32 +167,36 @@ def _set_status(
     status: registry_pb2.VersionStatus,
     reason: str,
 ) -> None:
-    asked: CommandContext = ctx.obj
+    context: CommandContext = ctx.obj
 
     async def change() -> registry_pb2.Version:
-        async with clients.open_registry(asked) as client:
+        async with clients.open_registry(context) as client:
             return await client.set_status(model, version, status, reason or "by hand")
 
     changed = asyncio.run(change())
-    terminal(asked.json).result(
-        message_to_json(changed), f"{model} {changed.label} is {status_name(changed)} now."
+    terminal(context.json).result(
+        message_to_json(changed), f"{model} {changed.label} is now {status_name(changed)}."
     )
 
 
 def _approvals_table(approvals: list[registry_pb2.Approval]) -> RenderableType:
     if not approvals:
-        return Text("Nobody has approved it yet.", style="dim")
+        return Text("It has no approval yet.", style="dim")
     rows = [
         (
-            "rejected" if one.rejected else "approved",
-            one.policy_name,
-            one.approver,
-            dt.datetime.fromtimestamp(one.at_unix_ms / 1000).strftime("%Y-%m-%d %H:%M"),  # noqa: DTZ006
-            one.reason,
+            "rejected" if approval.rejected else "approved",
+            approval.policy_name,
+            approval.approver,
+            _local_time(approval.at_unix_ms),
+            approval.reason,
         )
-        for one in approvals
+        for approval in approvals
     ]
-    return text_table(("", "policy", "by", "when", "because"), rows)
+    return text_table(("", "policy", "by", "when", "reason"), rows)
+
+
+def _local_time(unix_ms: int) -> str:
+    return dt.datetime.fromtimestamp(unix_ms / 1000).strftime("%Y-%m-%d %H:%M")  # noqa: DTZ006
 
 
 async def _list_versions(context: CommandContext, model: str) -> list[registry_pb2.Version]:
@@ -204,7 +213,7 @@ async def _find_version(
 
 
 async def _register(context: CommandContext, model: str, folder: Path) -> registry_pb2.Version:
-    from registry import bundle  # loads ONNX Runtime, which no other command here needs
+    from registry import bundle  # imports ONNX Runtime, which no other command here needs
 
     files = bundle.read_version_folder(folder)
     async with clients.open_registry(context) as client:

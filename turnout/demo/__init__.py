@@ -1,1 +1,1 @@
-"""`turnout demo`: the whole loop, played live on real data and measured."""
+"""`turnout demo`: runs all parts of the system on real data and measures them."""

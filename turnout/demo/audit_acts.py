@@ -1,4 +1,4 @@
-"""The last acts: outcomes are on disk, the history proves itself, no customer was let down."""
+"""The last acts: outcomes are on disk, the history is intact, no customer call failed."""
 
 import asyncio
 from pathlib import Path
@@ -11,16 +11,16 @@ from turnout.demo.context import OPERATOR, DemoContext
 
 
 async def audit(context: DemoContext, step: Step) -> None:
-    """Find every acknowledged outcome in the journal, and prove that nobody rewrote the history."""
+    """Find every acknowledged outcome in the journal, and verify the history."""
     assert context.traffic is not None
-    told = context.traffic.newest_line
-    require(told["outcomes"] > 0, "no outcome was reported")
-    require(told["outcomes_failed"] == 0, f"{told['outcomes_failed']} outcomes were refused")
+    totals = context.traffic.newest_line
+    require(totals["outcomes"] > 0, "no outcome was reported")
+    require(totals["outcomes_failed"] == 0, f"{totals['outcomes_failed']} outcomes were refused")
     journals = context.plan.folder / "gateway"
-    kept = await asyncio.to_thread(_count_records, journals, JournalKind.OUTCOMES)
+    outcomes = await asyncio.to_thread(_count_records, journals, JournalKind.OUTCOMES)
     require(
-        kept >= told["outcomes"],
-        f"{told['outcomes']} outcomes were acknowledged; the journal has {kept}",
+        outcomes >= totals["outcomes"],
+        f"{totals['outcomes']} outcomes were acknowledged; the journal has {outcomes}",
     )
     served = await asyncio.to_thread(_count_records, journals, JournalKind.SERVED)
     require(served > 0, "no served batch is in the journal")
@@ -28,13 +28,13 @@ async def audit(context: DemoContext, step: Step) -> None:
         head, broken = await client.audit()
     require(broken is None, f"history entry {broken and broken.seq} {broken and broken.problem}")
     step.note = (
-        f"{kept:,} outcomes and {served:,} served batches in the journal; {head.seq} history "
-        "entries, chained, head signed"
+        f"{outcomes:,} outcomes and {served:,} served batches in the journal; {head.seq} history "
+        "entries, hash-chained, head signed"
     )
 
 
 async def customers(context: DemoContext, step: Step) -> None:
-    """Stop the callers and count, exactly, what became of every call since the first."""
+    """Stop the callers and count the result of every call since the first."""
     assert context.traffic is not None
     final = await context.traffic.stop()
     context.measured["customers"] = {
@@ -47,9 +47,11 @@ async def customers(context: DemoContext, step: Step) -> None:
     require(final["answered"] == final["sent"], f"{final['answered']} of {final['sent']} answered")
     step.note = (
         f"{final['sent']:,} calls, 0 failed; p50 {final['p50_ms']} ms, p99 {final['p99_ms']} ms "
-        "as customers saw it"
+        "measured by the callers"
     )
 
 
 def _count_records(folder: Path, kind: JournalKind) -> int:
-    return sum(1 for place in sorted(folder.rglob("journal")) for _ in JournalReader(place, kind))
+    return sum(
+        1 for journal in sorted(folder.rglob("journal")) for _ in JournalReader(journal, kind)
+    )

@@ -1,4 +1,4 @@
-"""The demo's customers: the traffic process, and what it last said."""
+"""The process that makes the demo's customer calls, and its newest line of output."""
 
 import asyncio
 import json
@@ -12,10 +12,15 @@ from typing import Any
 from turnout.demo.checklist import StepFailedError
 
 FINAL_S_MAX = 15.0
+"""The longest wait for the final line after SIGTERM."""
 
 
 class TrafficProcess:
-    """Runs turnout.demo.traffic and keeps its newest line."""
+    """Runs turnout.demo.traffic and keeps its newest line of output.
+
+    rate         calls a second.
+    subscribers  number of customers that calls are drawn from.
+    """
 
     def __init__(self, gateway: str, model: str, rate: float, subscribers: int) -> None:
         self._command = [
@@ -28,16 +33,16 @@ class TrafficProcess:
         self.newest_line: dict[str, Any] = {}
 
     async def start(self, on_line: Callable[[dict[str, Any]], None]) -> None:
-        """Start calling; *changed* gets each line."""
+        """Start the process; *on_line* gets each line of its output."""
         self._process = await asyncio.create_subprocess_exec(
             *self._command, stdout=asyncio.subprocess.PIPE, start_new_session=True
         )
         self._read_task = asyncio.create_task(self._read(self._process, on_line))
 
     async def stop(self) -> dict[str, Any]:
-        """Stop calling, wait for what is inside, and return the final totals.
+        """Stop calling, wait for the calls in flight, and return the final totals.
 
-        StepFailedError when they do not come: then nobody knows what became of the last calls.
+        StepFailedError when the process does not report them: the last calls are then unknown.
         """
         if self._process is None or self._read_task is None:
             return self.newest_line
@@ -56,7 +61,7 @@ class TrafficProcess:
         return self.newest_line
 
     async def end(self) -> None:
-        """End the callers whatever they are doing; nothing happens when they have ended."""
+        """Kill the process, if it still runs, and wait until it has ended."""
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.kill()

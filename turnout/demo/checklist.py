@@ -1,4 +1,4 @@
-"""The checklist of a demo: what it promises to show, and what came of each promise."""
+"""The checklist of a demo: its steps, what each promises to show, and the result."""
 
 import time
 from collections.abc import Iterator
@@ -6,37 +6,38 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-StepState = Literal["waiting", "running", "held", "failed"]
+StepState = Literal["waiting", "running", "passed", "failed"]
 
 
 class StepFailedError(Exception):
-    """A step did not show what it promised; the text has what was seen."""
+    """A step did not show what it promised. The text says what was seen instead."""
 
 
 @dataclass(slots=True)
 class Step:
-    """One promise of the demo."""
+    """One step of the demo: an act and what it promises to show."""
 
     name: str
-    """What is shown, in a few words."""
+    """What the step shows, in a few words."""
     promise: str = ""
-    """What it is going to show; read while it waits."""
+    """What the step promises to show; displayed while it waits."""
     state: StepState = "waiting"
     note: str = ""
-    """What is going on, then what was measured."""
+    """While the step runs, what it is doing; after that, what was measured or why it failed."""
     progress: float = 0.0
-    """0 to 1, where progress can be told."""
+    """0 to 1; stays 0 where there is no measure of progress."""
     began: float = 0.0
+    """Monotonic, s."""
     took_s: float = 0.0
 
 
 @dataclass(slots=True)
 class Checklist:
-    """The steps in order, and the lines worth keeping."""
+    """The steps in their order, and lines of text about events."""
 
     steps: list[Step]
     lines: list[str] = field(default_factory=list)
-    """What happened, newest last; shown below the steps."""
+    """What happened, newest last; displayed below the steps."""
 
     def step(self, name: str) -> Step:
         """Return the step called *name*; KeyError when there is none."""
@@ -47,7 +48,7 @@ class Checklist:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[Step]:
-        """Time one step; it holds unless the body raises."""
+        """Run the body as the step *name*, and time it; the step passes unless the body raises."""
         step = self.step(name)
         step.state, step.began = "running", time.monotonic()
         try:
@@ -56,17 +57,17 @@ class Checklist:
             step.state = "failed"
             raise
         else:
-            step.state, step.progress = "held", 1.0
+            step.state, step.progress = "passed", 1.0
         finally:
             step.took_s = time.monotonic() - step.began
 
     @property
     def passed(self) -> bool:
-        """Whether every step held."""
-        return all(step.state == "held" for step in self.steps)
+        """Whether every step has passed."""
+        return all(step.state == "passed" for step in self.steps)
 
 
 def require(condition: bool, message: str) -> None:
-    """StepFailedError with what was *seen*, unless *condition*."""
+    """Raise StepFailedError with *message* unless *condition* is true."""
     if not condition:
         raise StepFailedError(message)

@@ -1,4 +1,4 @@
-"""`turnout demo`: the whole loop on real data, live, measured; `make run` is this."""
+"""The command `turnout demo`, which `make run` runs."""
 
 import asyncio
 import json
@@ -26,66 +26,80 @@ RATE = 300.0
 
 def demo(
     ctx: typer.Context,
-    once: Annotated[bool, typer.Option("--once", help="Leave after the last act.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Stop after the last step instead of serving on.")
+    ] = False,
     subscribers: Annotated[
-        int, typer.Option(min=10_000, help="Cloned from 7,043 real ones.")
+        int, typer.Option(min=10_000, help="Number of customers, made from 7,043 real ones.")
     ] = SUBSCRIBERS,
-    rate: Annotated[float, typer.Option(min=50.0, help="Customers' calls a second.")] = RATE,
-    workers: Annotated[int, typer.Option(min=1, help="Gateway workers.")] = 2,
-    store: Annotated[str, typer.Option(help="redis:// URL; empty: start one.")] = "",
+    rate: Annotated[float, typer.Option(min=50.0, help="Customer calls a second.")] = RATE,
+    workers: Annotated[int, typer.Option(min=1, help="Number of gateway workers.")] = 2,
+    store: Annotated[
+        str, typer.Option(help="redis:// URL of the online store. Default: start a new one.")
+    ] = "",
     ingress: Annotated[
-        IngressChoice, typer.Option(help="The front door; auto: native where it is built.")
+        IngressChoice,
+        typer.Option(help="gRPC server of the gateway. auto: native if it is built, else grpcio."),
     ] = IngressChoice.AUTO,
 ) -> None:
-    """Play the loop live: data, training, approval, canary, promotion, rollback."""
-    asked: CommandContext = ctx.obj
-    screen = terminal(asked.json)
+    """Show everything on real data: features, training, approval, canary, promotion, rollback."""
+    context: CommandContext = ctx.obj
+    screen = terminal(context.json)
     plan = SystemPlan(
-        folder=asked.folder / DEMO_FOLDER, workers=workers, store_url=store, ingress=ingress
+        folder=context.folder / DEMO_FOLDER, workers=workers, store_url=store, ingress=ingress
     )
+    # Each demo starts from an empty folder, so what it shows is what a new user sees.
     prepare_folder(plan.folder)
-    held = asyncio.run(_run_demo(plan, subscribers, rate, screen, stay=not (once or asked.json)))
-    if not held:
-        screen.hint(f"What each part wrote is in {plan.folder}/logs.")
+    passed = asyncio.run(
+        _run_demo(plan, subscribers, rate, screen, stay=not (once or context.json))
+    )
+    # A step that failed makes `make run ONCE=1` fail.
+    if not passed:
+        screen.hint(f"The logs of all processes are in {plan.folder}/logs.")
         raise typer.Exit(1)
 
 
 async def _run_demo(
     plan: SystemPlan, subscribers: int, rate: float, screen: Terminal, *, stay: bool
 ) -> bool:
+    """Run the demo until it ends or a signal comes; return whether every step has passed."""
+    # A terminal gets a page that redraws itself, a pipe gets plain lines.
     steps = new_checklist()
-    shown = (
+    display = (
         LiveScreen(screen.stdout, steps, time.monotonic)
         if screen.live
         else LogScreen(screen.stderr, time.monotonic)
     )
-    scene = DemoContext(
-        plan=plan, subscribers=subscribers, rate=rate, checklist=steps, screen=shown
+    context = DemoContext(
+        plan=plan, subscribers=subscribers, rate=rate, checklist=steps, screen=display
     )
     began = time.monotonic()
 
-    async def rest(scene: DemoContext) -> None:
-        if isinstance(shown, LiveScreen):
-            shown.live.stop()
-        _write_summary(scene, screen, time.monotonic() - began)
+    async def after_acts(context: DemoContext) -> None:
+        if isinstance(display, LiveScreen):
+            display.live.stop()
+        _write_summary(context, screen, time.monotonic() - began)
         if stay:
-            screen.stdout.print("\nStill up; call it:", named_values(_how_to_continue(scene)))
+            screen.stdout.print(
+                "\nThe system still runs. Call it with:", named_values(_how_to_continue(context))
+            )
             screen.hint("Ctrl-C stops it.")
             await wait_forever()
 
-    playing = asyncio.create_task(run_demo(scene, rest))
+    # A signal cancels the demo, whose system is then stopped in order.
+    running = asyncio.create_task(run_demo(context, after_acts))
     for signum in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(signum, playing.cancel)
-    page = shown.live if isinstance(shown, LiveScreen) else nullcontext()
-    with page, suppress(asyncio.CancelledError):
-        await playing
-    if not scene.summary_printed:
-        _write_summary(scene, screen, time.monotonic() - began)
-    return scene.checklist.passed
+        asyncio.get_running_loop().add_signal_handler(signum, running.cancel)
+    live_page = display.live if isinstance(display, LiveScreen) else nullcontext()
+    with live_page, suppress(asyncio.CancelledError):
+        await running
+    if not context.summary_printed:
+        _write_summary(context, screen, time.monotonic() - began)
+    return context.checklist.passed
 
 
 def _write_summary(context: DemoContext, screen: Terminal, took_s: float) -> None:
-    """Print the summary and keep it in the folder."""
+    """Print the summary and write it to summary.json in the demo's folder."""
     context.summary_printed = True
     context.measured["took"] = f"{took_s:.1f} s"
     value = summary_json(context)
@@ -94,14 +108,14 @@ def _write_summary(context: DemoContext, screen: Terminal, took_s: float) -> Non
 
 
 def _how_to_continue(context: DemoContext) -> dict[str, str]:
-    """Return how to call what the demo left running, from another terminal."""
-    shown = how_to_call(context.system, context.plan.folder)
+    """Return commands for another terminal that call the demo's system, for printing."""
+    commands = how_to_call(context.system, context.plan.folder)
     base = context.plan.folder.parent
-    told = "" if base == Path(".turnout") else f" --folder {base}"
+    option = "" if base == Path(".turnout") else f" --folder {base}"
     return {
-        **shown,
-        "Predict": f"turnout predict churn S0000042{told}",
-        "registry": f"turnout models{told}; turnout audit verify{told}",
+        **commands,
+        "Predict": f"turnout predict churn S0000042{option}",
+        "registry": f"turnout models{option}; turnout audit verify{option}",
         "in Python": (
             f'PredictClient("{context.system.gateway}").predict("churn", keys=["S0000042"])'
         ),

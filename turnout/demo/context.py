@@ -1,4 +1,4 @@
-"""What the acts of a demo share: where things are, who plays, what was measured."""
+"""What the acts of a demo share: its options, its people, and what it has measured so far."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -14,33 +14,35 @@ from turnout.processes.system_file import SystemAddresses
 
 MODEL = "churn"
 AUTHOR = "dana"
-"""Trains and registers."""
+"""Trains and registers versions."""
 APPROVER = "gabriel"
-"""Approves; never what he made himself."""
+"""Approves versions."""
 OPERATOR = "sam"
-"""Deploys and starts rollouts."""
+"""Deploys versions and starts rollouts."""
 
 
 def wall_clock_ms() -> int:
-    """Unix milliseconds."""
+    """Return the time in Unix milliseconds."""
     return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class BadVersionResult:
-    """One bad version's end."""
+    """How the rollout of one bad version ended."""
 
     name: str
+    """A key of version_acts.BAD_VERSION_POLICIES."""
     version: str
+    """Its label."""
     status: rollout_pb2.RolloutStatus
-    """The last word of its rollout."""
+    """The last status of its rollout."""
     customers_failed: int
-    """Customer calls that failed while it was rolled out."""
+    """Customer calls that failed during its rollout."""
 
 
 @dataclass(slots=True)
 class DemoContext:
-    """One play of the demo."""
+    """One run of the demo."""
 
     plan: SystemPlan
     subscribers: int
@@ -49,22 +51,21 @@ class DemoContext:
     screen: Screen
     clock_ms: Callable[[], int] = wall_clock_ms
     now_ms: int = 0
-    """The instant the data is a snapshot of."""
+    """Unix ms; the features are as known at this moment."""
     addresses: SystemAddresses | None = None
     traffic: TrafficProcess | None = None
     files: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
-    """champion, candidate, and each of version_acts.BAD -> the version's files."""
+    """For champion, candidate and each bad version: its files, by name."""
     versions: dict[str, str] = field(default_factory=dict)
-    """The same names -> label."""
+    """For champion, candidate and each bad version: its label."""
     bad_versions: list[BadVersionResult] = field(default_factory=list)
-    """What became of each bad version, in the order they were tried."""
+    """The bad versions so far, in the order of their rollouts."""
     summary_printed: bool = False
-    """The summary has been printed."""
     measured: dict[str, Any] = field(default_factory=dict)
-    """What the summary prints, by name."""
+    """Measured values that the summary shows, by name."""
 
     @property
     def system(self) -> SystemAddresses:
-        """The running system; an act that needs it comes after the one that starts it."""
+        """The running system. Acts that use it come after the one that starts it."""
         assert self.addresses is not None
         return self.addresses

@@ -1,4 +1,4 @@
-"""The first act: 200,000 subscribers, offline and online, bit for bit the same."""
+"""The first act: the features of all customers, bit for bit equal offline and online."""
 
 import asyncio
 from pathlib import Path
@@ -22,13 +22,13 @@ SAMPLE_ROWS = 1_000
 VIEW: View = telco.churn_profile
 ALL_FEATURES = ModelContract(
     entities=VIEW.entities,
-    views=(ViewUse(view=VIEW, features=tuple(one.name for one in VIEW.features)),),
+    views=(ViewUse(view=VIEW, features=tuple(feature.name for feature in VIEW.features)),),
 )
-"""Reads every feature of the view, so that the comparison leaves none out."""
+"""A contract with every feature of the view, so that the comparison covers all of them."""
 
 
 async def features(context: DemoContext, step: Step) -> None:
-    """Build the source, ingest it, materialise it, and compare a sample bit for bit."""
+    """Build the source, ingest it, materialise it, and compare a sample of rows bit for bit."""
     source = context.plan.folder / "telco.parquet"
     context.now_ms = context.clock_ms()
     await asyncio.to_thread(_fill_offline, context, step, source)
@@ -50,21 +50,23 @@ async def features(context: DemoContext, step: Step) -> None:
 
 
 def _fill_offline(context: DemoContext, step: Step, source: Path) -> None:
-    step.note, step.progress = "cloning real rows into a source of Parquet", 0.02
+    step.note, step.progress = "cloning real rows into a Parquet file", 0.02
     telco.build_telco_source(source, now_ms=context.now_ms, subscribers=context.subscribers)
-    step.note, step.progress = "ingesting it offline, through the view's transform", 0.15
-    kept = OfflineStore(context.plan.offline_folder).ingest(VIEW, source, created_ms=context.now_ms)
-    context.screen.add_line(f"offline: {kept.rows:,} rows of {VIEW.name} in Parquet")
+    step.note, step.progress = "ingesting the file into the offline store", 0.15
+    ingested = OfflineStore(context.plan.offline_folder).ingest(
+        VIEW, source, created_ms=context.now_ms
+    )
+    context.screen.add_line(f"offline: {ingested.rows:,} rows of {VIEW.name} in Parquet")
 
 
 def _fill_online(context: DemoContext, step: Step) -> None:
-    def told(done: int, rows: int) -> None:
+    def show_progress(done: int, rows: int) -> None:
         step.note = f"materialising: {done:,} of {rows:,} rows online"
         step.progress = 0.35 + 0.6 * done / max(rows, 1)
 
     with redis.Redis.from_url(context.system.store) as client:
         written = materialise(
-            OfflineStore(context.plan.offline_folder), VIEW, client, progress=told
+            OfflineStore(context.plan.offline_folder), VIEW, client, progress=show_progress
         )
     context.screen.add_line(f"online: {written.written:,} rows in the store")
 

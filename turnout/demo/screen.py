@@ -1,4 +1,4 @@
-"""What a demo looks like: the checklist, the customers, the rollout; or plain lines in a log."""
+"""Displays of a running demo: a live page for terminals, or plain lines for logs."""
 
 import time
 from collections.abc import Callable
@@ -19,33 +19,33 @@ from turnout.views.rollout_view import VERDICT_STYLES, stage_name
 LINES_SHOWN = 4
 REFRESH_HZ = 8.0
 LOG_EVERY_S = 5.0
-"""Without a terminal, a line of traffic this often."""
+"""Seconds between two lines about the traffic in a log."""
 
-STEP_MARKS = {"waiting": ("·", "dim"), "held": ("✓", "bold green"), "failed": ("✗", "bold red")}
+STEP_MARKS = {"waiting": ("·", "dim"), "passed": ("✓", "bold green"), "failed": ("✗", "bold red")}
 
 
 class Screen(Protocol):
-    """Where the demo shows itself."""
+    """Shows the progress of a demo."""
 
     def customers(self, line: dict[str, Any]) -> None:
-        """Take the newest line of the traffic."""
+        """Show the newest counts of the traffic (CallCounts.summary_line)."""
         ...
 
     def rollout(self, status: rollout_pb2.RolloutStatus) -> None:
-        """Take the newest status of the rollout in force."""
+        """Show the newest status of the current rollout."""
         ...
 
     def add_line(self, text: str) -> None:
-        """Keep one line for the record."""
+        """Show one line of text about an event."""
         ...
 
     def step_changed(self, step: Step) -> None:
-        """Take note that *step* began or ended."""
+        """Show that *step* began or ended."""
         ...
 
 
 class LiveScreen:
-    """One page that redraws itself."""
+    """A page that redraws itself in the terminal."""
 
     def __init__(self, console: Console, checklist: Checklist, clock: Callable[[], float]) -> None:
         self._checklist = checklist
@@ -57,25 +57,25 @@ class LiveScreen:
         self.live = Live(console=console, get_renderable=self.page, refresh_per_second=REFRESH_HZ)
 
     def customers(self, line: dict[str, Any]) -> None:
-        """Shown at the next redraw."""
+        """The page shows it from the next redraw on."""
         self._customers = line
 
     def rollout(self, status: rollout_pb2.RolloutStatus) -> None:
-        """Shown at the next redraw."""
+        """The page shows it from the next redraw on."""
         self._rollout = status
 
     def add_line(self, text: str) -> None:
-        """Shown below the checklist, with the time since the start."""
+        """The page shows it below the checklist, with the time since the start."""
         self._checklist.lines.append(f"{self._clock() - self._began:6.1f} s  {text}")
 
     def step_changed(self, step: Step) -> None:
-        """The page shows every step anyway."""
+        """The page reads the checklist by itself."""
 
     def page(self) -> RenderableType:
-        """Return the whole page as it is now."""
+        """Return the page as it is now."""
         head = Text.assemble(
             ("Turnout", "bold"),
-            "  one prediction through every room",
+            "  features, training, release and rollback, live",
             (f"   {self._clock() - self._began:.0f} s", "dim"),
         )
         parts: list[RenderableType] = [head, Text(), self._steps()]
@@ -123,14 +123,14 @@ class LiveScreen:
         grid = Table.grid(padding=(0, 2))
         grid.add_row("calls", f"{line['rate']:.0f}/s", f"{line['answered']:,} answered")
         grid.add_row("latency", f"p50 {_ms(line['p50_ms'])}", f"p99 {_ms(line['p99_ms'])}")
-        now = line["recent_versions"]
+        recent = line["recent_versions"]
         for version, calls in sorted(line["versions"].items()):
-            share = now.get(version, 0) / max(sum(now.values()), 1)
+            share = recent.get(version, 0) / max(sum(recent.values()), 1)
             bar = ProgressBar(total=1.0, completed=share, width=16)
             grid.add_row(f"version {version}", bar, f"{share:.0%} now, {calls:,} in all")
         verdict = ("0 failed", "bold green") if not failed else (f"{failed} failed", "bold red")
-        fallen = line["roles"].get("fallback", 0)
-        saved = f"   {fallen} saved by production" if fallen else ""
+        fallbacks = line["roles"].get("fallback", 0)
+        saved = f"   {fallbacks} answered by production instead" if fallbacks else ""
         return Panel(
             Group(grid, Text.assemble(verdict, saved)), title="customers", title_align="left"
         )
@@ -150,18 +150,18 @@ class LiveScreen:
         ]
         parts += [
             Text(
-                f"{one.metric} {one.canary_events}/{one.canary_keys} keys: ln e "
-                f"{one.log_e_max:.1f}/{one.log_threshold:.1f} back, "
-                f"{one.promote_log_e:.1f}/{one.promote_log_threshold:.1f} on",
+                f"{evidence.metric} {evidence.canary_events}/{evidence.canary_keys} keys: ln e "
+                f"{evidence.log_e_max:.1f}/{evidence.log_threshold:.1f} to roll back, "
+                f"{evidence.promote_log_e:.1f}/{evidence.promote_log_threshold:.1f} to promote",
                 style="dim",
             )
-            for one in status.evidence
+            for evidence in status.evidence
         ]
         return Panel(Group(*parts), title=f"rollout, policy {status.policy}", title_align="left")
 
 
 class LogScreen:
-    """Plain lines, for logs and pipes."""
+    """Plain lines for logs and pipes."""
 
     def __init__(self, console: Console, clock: Callable[[], float]) -> None:
         self._console = console
@@ -171,7 +171,7 @@ class LogScreen:
         self._verdict = ""
 
     def customers(self, line: dict[str, Any]) -> None:
-        """Printed every few seconds."""
+        """Print the counts every LOG_EVERY_S."""
         if self._clock() - self._last_logged >= LOG_EVERY_S:
             self._last_logged = self._clock()
             self.add_line(
@@ -180,7 +180,7 @@ class LogScreen:
             )
 
     def rollout(self, status: rollout_pb2.RolloutStatus) -> None:
-        """Printed when there is a verdict, and another than before."""
+        """Print the verdict when it has changed and is not UNDECIDED."""
         verdict = rollout_pb2.Verdict.Name(status.verdict)
         new = f"version {status.version}: {verdict}"
         if new != self._verdict and status.verdict != rollout_pb2.UNDECIDED:
@@ -188,11 +188,11 @@ class LogScreen:
         self._verdict = new
 
     def add_line(self, text: str) -> None:
-        """Print with the time since the start."""
+        """Print the line with the time since the start."""
         self._console.print(Text(f"{self._clock() - self._began:6.1f} s  {text}"), soft_wrap=True)
 
     def step_changed(self, step: Step) -> None:
-        """Print a step's beginning and its end."""
+        """Print the beginning and the end of a step."""
         if step.state == "running":
             self.add_line(f"{step.name} ...")
         else:

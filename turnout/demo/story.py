@@ -1,4 +1,4 @@
-"""The play: eleven acts in order, each of which holds or stops the show."""
+"""Runs the steps of a demo in their order. The first step that fails ends the demo."""
 
 import asyncio
 import json
@@ -13,14 +13,14 @@ from turnout.demo.checklist import Checklist, Step, StepFailedError
 from turnout.demo.context import DemoContext
 from turnout.errors import OperatorError
 from turnout.processes.local_system import run_system
-from turnout.processes.system_file import read_system_file
+from turnout.processes.system_file import SYSTEM_FILE, read_system_file
 
 MARKER = "demo.json"
-"""Only a folder that has it was made by a demo, and may be wiped by the next."""
+"""File that marks a folder as made by a demo, so that the next demo may empty it."""
 
 
 class DemoStoppedError(Exception):
-    """An act did not hold; its step says why."""
+    """A step failed; its note says why."""
 
 
 DemoAct = Callable[[DemoContext, Step], Awaitable[None]]
@@ -30,21 +30,24 @@ PROMISES = {
     SYSTEM: "store, registry, controller, gateway workers and a spare",
     "Features": "real rows, offline and online from one definition, bit for bit",
     "Training": "a champion, a better candidate, and four bad ones",
-    "Four eyes": "registered by one, approved by another",
-    "First deployment": "loaded, verified, golden-tested; then customers start calling",
-    "Promotion": "shadow, 10 %, 50 %, production, watched: by the controller alone",
-    "Rollback": "a faulty version taken back before a customer notices",
-    "NaN": "one that answers NaN: production stands in, it goes",
-    "Too slow": "one that is 80 ms slower: production stands in past 50, it goes",
-    "Crash": "one that crashes its process, in production's shadow: no worker dies, it goes",
-    "Audit": "outcomes on disk, every change in a chained history",
-    "Customers": "every call counted; none may have failed",
+    "Four eyes": "registered by one person, approved by another",
+    "First deployment": "loaded and verified on every worker; then customers start calling",
+    "Promotion": "shadow, 10 %, 50 %, production, watch: the controller decides each step",
+    "Rollback": "a version that fails on some rows; no customer call fails",
+    "NaN": "a version that answers NaN; production answers instead",
+    "Too slow": "a version that is 80 ms slower; production answers instead after 50 ms",
+    "Crash": "a version that crashes its shadow process; no worker dies",
+    "Audit": "every outcome on disk, every change in a hash-chained history",
+    "Customers": "every call counted; none failed",
 }
-"""The steps in order, and what each is going to show."""
+"""The steps in their order, and what each promises to show."""
 
 
 def _acts() -> dict[str, DemoAct]:
-    """Load the acts: scikit-learn, DuckDB, ONNX and gRPC take seconds, and the page shows first."""
+    """Return the acts by step.
+
+    Their imports (scikit-learn, DuckDB, ONNX, gRPC) take seconds, so the page is shown before.
+    """
     from turnout.demo import audit_acts, deploy_acts, feature_acts, version_acts
 
     return {
@@ -63,34 +66,42 @@ def _acts() -> dict[str, DemoAct]:
 
 
 def new_checklist() -> Checklist:
-    """Return the steps, all waiting."""
+    """Return a checklist of all steps, each of them waiting."""
     return Checklist([Step(name, promise) for name, promise in PROMISES.items()])
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make *folder* empty and ours. OperatorError when it holds what no demo made, or is in use."""
+    """Make *folder* an empty folder with the demo's mark.
+
+    OperatorError when it has files that no demo made, and while a demo runs in it.
+    """
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARKER).exists():
             raise OperatorError(
-                f"{folder} is not empty, and no demo made it; name another with --folder"
+                f"{folder} is not empty, and no demo made it; name another folder with --folder"
             )
         if (other := read_system_file(folder)) is not None:
             raise OperatorError(f"a demo runs in {folder} (pid {other.pid}); stop it first")
-    keep = folder / "system.json"
-    left = keep.read_bytes() if keep.exists() else None
+    # A killed demo may have left processes running. Its system.json names them, and the next start
+    # ends them, so this file stays.
+    system_file = folder / SYSTEM_FILE
+    previous = system_file.read_bytes() if system_file.exists() else None
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / MARKER).write_text(json.dumps({"made_by": "turnout demo"}))
-    if left is not None:
-        keep.write_bytes(left)  # names what a killed demo may have left running
+    if previous is not None:
+        system_file.write_bytes(previous)
 
 
-async def run_demo(context: DemoContext, then: Callable[[DemoContext], Awaitable[None]]) -> None:
-    """Play every act; then, with the system still up, *after*.
+async def run_demo(
+    context: DemoContext, after_acts: Callable[[DemoContext], Awaitable[None]]
+) -> None:
+    """Run every step, then *after_acts* while the system still runs.
 
-    A step that does not hold ends the play: the others stay unplayed, and the checklist says so.
+    When a step fails, the later ones stay waiting and *after_acts* is not called.
     """
     async with AsyncExitStack() as stack:
+        # The acts are imported while the system starts.
         loading = asyncio.create_task(asyncio.to_thread(_acts))
         try:
             await _start_system(context, stack)
@@ -103,13 +114,13 @@ async def run_demo(context: DemoContext, then: Callable[[DemoContext], Awaitable
             loading.cancel()
             if context.traffic is not None:
                 await context.traffic.end()
-        await then(context)
+        await after_acts(context)
 
 
 async def _start_system(context: DemoContext, stack: AsyncExitStack) -> None:
     began = time.monotonic()
 
-    async def start(_scene: DemoContext, step: Step) -> None:
+    async def start(_context: DemoContext, step: Step) -> None:
         step.note = "starting store, control and gateway"
         system = await stack.enter_async_context(
             run_system(
@@ -131,27 +142,25 @@ def _note_answer(step: Step, part: str, began: float) -> None:
 
 
 async def _run_act(context: DemoContext, name: str, act: DemoAct) -> None:
-    """Play one act; DemoStoppedError when it does not hold. A mistake of ours keeps its "
-    "traceback.
-    """
+    """Run one step; raise DemoStoppedError when it fails. A bug keeps its traceback."""
     step = context.checklist.step(name)
     try:
         with context.checklist.timed(name):
             context.screen.step_changed(step)
             await act(context, step)
     except (StepFailedError, TimeoutError) as error:
-        step.note = str(error) or f"not over after {step.took_s:.0f} s; it was at: {step.note}"
+        step.note = str(error) or f"not finished after {step.took_s:.0f} s, while: {step.note}"
         raise DemoStoppedError from error
     except Exception as error:
-        known = exit_message(error)
-        if known is None:
+        message = exit_message(error)
+        if message is None:
             raise
-        step.note = known.text
+        step.note = message.text
         raise DemoStoppedError from error
     finally:
         context.screen.step_changed(step)
 
 
 async def wait_forever() -> None:
-    """Stay until cancelled."""
+    """Return only by cancellation."""
     await asyncio.Event().wait()

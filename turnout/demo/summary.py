@@ -1,4 +1,4 @@
-"""What a demo measured: as a table for people, as one value for scripts."""
+"""The summary of a demo: as tables for people, and as one JSON value for scripts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,36 +12,37 @@ from turnout.views.terminal import named_values, text_table
 
 
 def summary_json(context: DemoContext) -> dict[str, Any]:
-    """Return everything as JSON values."""
+    """Return all results of the demo as JSON values."""
     return {
-        "held": context.checklist.passed,
+        "passed": context.checklist.passed,
         "steps": [
             {"step": s.name, "state": s.state, "seconds": round(s.took_s, 2), "seen": s.note}
             for s in context.checklist.steps
         ],
-        "bad_versions": [bad_version_json(card) for card in context.bad_versions],
+        "bad_versions": [bad_version_json(result) for result in context.bad_versions],
         **context.measured,
     }
 
 
-def bad_version_json(card: BadVersionResult) -> dict[str, Any]:
-    """Return what became of one bad version."""
-    calls = card.status.calls
+def bad_version_json(result: BadVersionResult) -> dict[str, Any]:
+    """Return how the rollout of one bad version ended, as JSON values."""
+    calls = result.status.calls
     return {
-        "name": card.name,
-        "version": card.version,
-        "reason": card.status.reason,
-        "four_times": times_json(card.status.times),
+        "name": result.name,
+        "version": result.version,
+        "reason": result.status.reason,
+        "four_times": times_json(result.status.times),
         "canary_calls": calls.canary,
         "answered_by_production_instead": calls.fallbacks,
-        "customer_calls_failed": card.customers_failed,
+        "customer_calls_failed": result.customers_failed,
     }
 
 
 def times_json(times: rollout_pb2.RollbackTimes) -> dict[str, float]:
-    """Return the four times of a rollback: ms from the first bad answer, and the one that counts.
+    """Return the four times of a rollback, in ms after the first bad answer.
 
-    evidence_to_moved_ms is from the verdict to the last worker having swapped its routes.
+    evidence_to_moved_ms  from the verdict until the last worker had swapped its routes. This is
+                          the time that is promised to be at most 1,000 ms.
     """
     first = times.first_bad_unix_ns
     return {
@@ -54,12 +55,12 @@ def times_json(times: rollout_pb2.RollbackTimes) -> dict[str, float]:
 
 
 def summary_view(context: DemoContext, *, steps: bool) -> RenderableType:
-    """Return the summary as people read it; *steps*: with the checklist."""
+    """Return the summary as tables; with *steps*, the checklist is among them."""
     parts: list[RenderableType] = [Text()]
     if steps:
-        marks = {"held": Text("held", "green"), "failed": Text("NOT HELD", "bold red")}
+        marks = {"passed": Text("passed", "green"), "failed": Text("FAILED", "bold red")}
         rows = [
-            (marks.get(s.state, Text("not played", "dim")), s.name, f"{s.took_s:.1f} s", s.note)
+            (marks.get(s.state, Text("not run", "dim")), s.name, f"{s.took_s:.1f} s", s.note)
             for s in context.checklist.steps
         ]
         parts += [text_table(("", "step", "took", "seen"), rows), Text()]
@@ -74,16 +75,16 @@ def summary_view(context: DemoContext, *, steps: bool) -> RenderableType:
     return Group(*parts)
 
 
-def _bad_versions_view(cards: Sequence[BadVersionResult]) -> RenderableType:
+def _bad_versions_view(results: Sequence[BadVersionResult]) -> RenderableType:
     rows = []
-    for card in cards:
-        times = times_json(card.status.times)
+    for result in results:
+        times = times_json(result.status.times)
         since = [f"{times[name]:+,.0f}" for name in ("verdict_ms", "moved_ms", "last_bad_ms")]
-        named = f"{card.version}, {card.name}"
-        rows.append((named, "0", *since, str(card.customers_failed), card.status.reason))
-    columns = ("bad version", "first bad", "verdict", "moved", "last bad", "failed calls", "why")
+        named = f"{result.version}, {result.name}"
+        rows.append((named, "0", *since, str(result.customers_failed), result.status.reason))
+    columns = ("bad version", "first bad", "verdict", "moved", "last bad", "failed calls", "reason")
     return text_table(
-        columns, rows, title="the four times of each, in ms from its first bad answer"
+        columns, rows, title="the four times of each rollback, in ms after its first bad answer"
     )
 
 

@@ -1,4 +1,4 @@
-"""The acts about versions: train two, spoil four, register them, and let somebody else approve."""
+"""The acts about versions: two are trained, four are made bad, and all are approved."""
 
 import asyncio
 from pathlib import Path
@@ -17,12 +17,12 @@ from turnout.demo.context import APPROVER, AUTHOR, MODEL, DemoContext
 from turnout.views.cards import INITIAL, card_of, shift_digest
 
 COLUMN = "churn_profile:tenure"
-"""By its values the bad versions choose whom to be bad to."""
+"""A bad version chooses the rows to be bad on by the values of this column."""
 FAULTY_SHARE = 0.05
 NAN_SHARE = 0.05
 SLOW_MS = 80.0
 CRASHING_SHARE = 0.3
-"""So that nobody gets through the shadow stage by luck."""
+"""Large, so that the version cannot pass the shadow stage by luck."""
 
 BAD_VERSION_POLICIES = {
     "faulty": "demo-direct",
@@ -30,22 +30,26 @@ BAD_VERSION_POLICIES = {
     "slow": "demo-gentle",
     "crashing": "demo",
 }
-"""Each bad version, and the policy it is rolled out under: all but the last among customers; 80 ms
-of CPU a call, on a tenth of them, would be all that two cores have."""
+"""The rollout policy of each bad version.
+
+The slow one has a policy with a smaller share: 80 ms of CPU a call, on a tenth of the calls, would
+take two whole cores. The crashing one has a policy with a shadow stage.
+"""
 POLICIES = {"champion": INITIAL, "candidate": "demo", **BAD_VERSION_POLICIES}
-"""What each version is approved under."""
+"""The policy that each version is approved for."""
 
 
 async def training(context: DemoContext, step: Step) -> None:
-    """Train champion and candidate; make four bad versions of the candidate."""
+    """Train champion and candidate; make four bad versions from the candidate."""
     champion, candidate = await asyncio.to_thread(_train_versions, context, step)
-    step.note = "drills: the candidate, made to fault, to answer NaN, to be slow, to crash"
-    spoiled = await asyncio.to_thread(_make_bad_versions, candidate)
+    step.note = "making bad versions from the candidate"
+    drills = await asyncio.to_thread(_make_bad_versions, candidate)
     context.files = {
-        # Sealed as it was for training: the candidate's shift names the champion by its id.
+        # The candidate's expected shift names the champion by its id, so the champion is sealed
+        # with the same author and time as for training.
         "champion": champion.sealed(author=AUTHOR, created_unix_ms=context.now_ms),
         "candidate": candidate.files,
-        **{name: drill.files for name, drill in spoiled.items()},
+        **{name: bad.files for name, bad in drills.items()},
     }
     before, after, gain = champion.metrics["auc"], candidate.metrics["auc"], candidate.gain
     assert before.value is not None
@@ -58,13 +62,13 @@ async def training(context: DemoContext, step: Step) -> None:
     step.note = (
         f"held-out AUC {before.value:.3f} -> {after.value:.3f}, gain {gain.value:+.3f} "
         f"[{gain.low:+.3f}, {gain.high:+.3f}]; drills: "
-        f"faulting on {spoiled['faulty'].share:.1%} of rows, NaN on {spoiled['nan'].share:.1%}, "
-        f"{SLOW_MS:g} ms slower, crashing on {spoiled['crashing'].share:.1%}"
+        f"faulting on {drills['faulty'].share:.1%} of rows, NaN on {drills['nan'].share:.1%}, "
+        f"{SLOW_MS:g} ms slower, crashing on {drills['crashing'].share:.1%}"
     )
 
 
 def _make_bad_versions(good: TrainedVersion) -> dict[str, BadVersion]:
-    """Return the bad versions by the names of BAD."""
+    """Return the bad versions by the names of BAD_VERSION_POLICIES."""
     files, rows = good.files, good.rows
     return {
         "faulty": bad_versions.faulting_version(files, rows, column=COLUMN, share=FAULTY_SHARE),
@@ -78,15 +82,15 @@ def _train_versions(context: DemoContext, step: Step) -> tuple[TrainedVersion, T
     labels = churn.labels(now_ms=context.now_ms)
     commit = card.commit_of(Path(__file__).parent)
 
-    def told(setting: str) -> None:
-        step.note = setting
+    def show_progress(text: str) -> None:
+        step.note = text
 
     champion = train_version(
         churn.recipe("champion"),
         OfflineStore(context.plan.offline_folder),
         labels,
         commit=commit,
-        progress=lambda now: told(f"champion: {now}"),
+        progress=lambda now: show_progress(f"champion: {now}"),
     )
     step.progress = 0.4
     candidate = train_version(
@@ -95,21 +99,21 @@ def _train_versions(context: DemoContext, step: Step) -> tuple[TrainedVersion, T
         labels,
         champion=champion.bundle(author=AUTHOR, created_unix_ms=context.now_ms),
         commit=commit,
-        progress=lambda now: told(f"candidate: {now}"),
+        progress=lambda now: show_progress(f"candidate: {now}"),
     )
     step.progress = 0.9
     return champion, candidate
 
 
 async def four_eyes(context: DemoContext, step: Step) -> None:
-    """Dana registers every version and may not approve her own; Gabriel may."""
+    """The author registers every version and may not approve one; the approver may."""
     async with RegistryClient(context.system.registry, AUTHOR) as author:
         for name, files in context.files.items():
             step.note = f"{AUTHOR} registers the {name}"
             context.versions[name] = (await author.register(MODEL, files)).label
-        refused = await _refusal_message(author, context.versions["champion"])
-    require(bool(refused), f"{AUTHOR} could approve her own version")
-    context.screen.add_line(f"refused, as it must be: {refused}")
+        refusal = await _refusal_message(author, context.versions["champion"])
+    require(bool(refusal), f"{AUTHOR} could approve a version of her own")
+    context.screen.add_line(f"refused, as it must be: {refusal}")
     async with RolloutClient(context.system.registry, APPROVER) as client:
         policies = await client.policies()
     async with RegistryClient(context.system.registry, APPROVER) as approver:
@@ -126,12 +130,12 @@ async def four_eyes(context: DemoContext, step: Step) -> None:
             )
     step.note = (
         f"versions {', '.join(context.versions.values())} registered by {AUTHOR}, approved by "
-        f"{APPROVER}; {AUTHOR} approving her own was refused"
+        f"{APPROVER}; {AUTHOR}'s own approval was refused"
     )
 
 
 async def _refusal_message(author: RegistryClient, version: str) -> str:
-    """Return the words with which the author's own approval was refused; empty: it was not."""
+    """Return the error of an approval by the author; empty when it was accepted."""
     try:
         await author.approve(MODEL, version, INITIAL, "", "", "my own work is surely fine")
     except GateError as error:

@@ -1,1 +1,1 @@
-"""The parts of a local system as processes: started, watched and stopped."""
+"""The processes of a local system: how they are started, watched and stopped."""

@@ -1,4 +1,4 @@
-"""The whole system on this machine: store, control and gateway, started and stopped in order."""
+"""The system on this machine: the processes of store, control and gateway."""
 
 import asyncio
 import json
@@ -38,32 +38,36 @@ LEFTOVER_GRACE_S = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class SystemPlan:
-    """What to run, and where its state lies."""
+    """The options of a local system."""
 
     folder: Path
+    """The state folder."""
     workers: int = 2
     store_url: str = ""
-    """An online store that runs already; empty: one of our own."""
+    """redis:// URL of an online store that runs already; empty: start a new one."""
     port: int = 0
-    """Of Predict; 0: a free one."""
+    """Port of the gateway's gRPC server; 0: any free port."""
     ingress: IngressChoice = IngressChoice.AUTO
     identities: Path | None = None
-    """Tokens and roles of people (docs/governance.md); None: names are taken on trust."""
+    """File of tokens and roles (docs/governance.md); None: actors' names are taken on trust."""
     policies: Path | None = None
-    """A folder of rollout policies beside the built-in ones; None: those alone."""
+    """Folder of rollout policies beside the built-in ones; None: only the built-in ones."""
 
     @property
     def offline_folder(self) -> Path:
-        """The offline store's Parquet files."""
+        """Folder of the offline store's Parquet files."""
         return self.folder / "offline"
 
     def log(self, part: str) -> Path:
-        """Where *part* writes its log."""
+        """Return the log file of the process called *part*."""
         return self.folder / "logs" / f"{part}.log"
 
 
 class LocalSystem:
-    """Store, control, gateway: up in this order, down in the other."""
+    """The processes of one local system: store, control and gateway, in this order.
+
+    report  gets a line of text when a process ends or is back.
+    """
 
     def __init__(self, plan: SystemPlan, report: Callable[[str], None]) -> None:
         self._plan = plan
@@ -72,21 +76,22 @@ class LocalSystem:
         self._control = f"127.0.0.1:{free_tcp_port()}"
         self._gateway = f"127.0.0.1:{plan.port or free_tcp_port()}"
         self._observe_address = f"127.0.0.1:{free_tcp_port()}"
-        people = plan.identities
         self._tokens = (
-            None if people is None else make_service_tokens(people, plan.folder / "tokens")
+            None
+            if plan.identities is None
+            else make_service_tokens(plan.identities, plan.folder / "tokens")
         )
-        parts = [*([] if plan.store_url else [self._store_process()])]
-        parts += [self._control_process(), self._gateway_process()]
-        self.processes = [ManagedProcess(part, report) for part in parts]
+        specs = [] if plan.store_url else [self._store_process()]
+        specs += [self._control_process(), self._gateway_process()]
+        self.processes = [ManagedProcess(spec, report) for spec in specs]
 
     @property
     def addresses(self) -> SystemAddresses:
-        """What system.json says of it."""
-        ours = os.getpid()
+        """The addresses and process ids, for system.json."""
+        pid = os.getpid()
         return SystemAddresses(
-            pid=ours,
-            pid_started=start_ticks(ours) or 0,
+            pid=pid,
+            pid_started=start_ticks(pid) or 0,
             store=self._store,
             registry=self._control,
             gateway=self._gateway,
@@ -98,7 +103,7 @@ class LocalSystem:
         )
 
     def write_system_file(self) -> None:
-        """Put the newest addresses and process ids into system.json."""
+        """Write the current addresses and process ids to system.json."""
         write_system_file(self._plan.folder, self.addresses)
 
     def _store_process(self) -> ProcessSpec:
@@ -142,16 +147,16 @@ class LocalSystem:
         )
 
     def on_restart(self, child: ManagedProcess) -> None:
-        """Note the new process of a part that died, and what its return asks for."""
+        """Record the new process of *child*, which has been restarted."""
         self.write_system_file()
         if child.spec.name == "store":
             self._report(
-                "the store came back empty: models answer with defaults, flagged, until "
-                "`turnout features materialise VIEW` fills it"
+                "the store is empty after its restart: answers use flagged default values "
+                "until `turnout features materialise VIEW` fills it"
             )
 
     def write_settings(self) -> None:
-        """Put the gateway's settings where its supervisor reads them; makes the folder."""
+        """Write the gateway's settings for its supervisor; make the state folder if need be."""
         self._plan.folder.mkdir(parents=True, exist_ok=True)
         host, _, port = self._gateway.rpartition(":")
         settings: dict[str, Any] = {
@@ -191,13 +196,15 @@ async def run_system(
     report: Callable[[str], None],
     on_started: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[LocalSystem]:
-    """Run the system while the body runs; whatever dies meanwhile is started again.
+    """Run a system while the body runs; restart each process that ends meanwhile.
 
-    say      is told, in a line each, of what dies and comes back.
-    started  is told the name of each part once it answers.
-    Raises OperatorError when one runs in this folder already, StartError when a part does not come
-    up. However the body ends, every part is stopped in order: gateway, control, store.
+    report      gets a line of text when a process ends or is back.
+    on_started  gets the name of each process once it answers.
+
+    Raises OperatorError when a system runs in this folder already, and StartError when a process
+    does not start. When the body ends, the processes are stopped: gateway, control, store.
     """
+    # Two systems in one folder would share a registry, and an earlier system may have been killed.
     if (other := read_system_file(plan.folder)) is not None:
         raise OperatorError(
             f"a system runs in {plan.folder} already (pid {other.pid}); use it, or stop it first "
@@ -205,6 +212,7 @@ async def run_system(
         )
     for pid, ticks in leftover_processes(plan.folder):
         await end_leftover_process(pid, ticks, LEFTOVER_GRACE_S)
+    # What can be refused is refused before the first process starts.
     try:
         check_built(plan.ingress, available=is_built())
     except SettingsError as error:
@@ -217,6 +225,7 @@ async def run_system(
         stack.callback(remove_system_file, plan.folder)
         for child in system.processes:
             stack.push_async_callback(child.stop)
+        # All processes start at once; each waits for the others by itself.
         starting = [
             asyncio.create_task(_start(child, system, on_started)) for child in system.processes
         ]
@@ -225,13 +234,13 @@ async def run_system(
         finally:
             for task in starting:
                 task.cancel()
-        keepers = [
+        restarting = [
             asyncio.create_task(child.restart_when_ended(partial(system.on_restart, child)))
             for child in system.processes
         ]
         try:
             yield system
         finally:
-            for keeper in keepers:
-                keeper.cancel()
-            await asyncio.gather(*keepers, return_exceptions=True)
+            for task in restarting:
+                task.cancel()
+            await asyncio.gather(*restarting, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""One part of the system as a process: started, tethered to us, restarted when it dies."""
+"""A process of the system: it is started, restarted when it ends, and dies with this process."""
 
 import asyncio
 import os
@@ -14,28 +14,34 @@ from host.retry import Backoff
 from turnout.errors import StartError
 
 LOG_TAIL_LINES = 15
+"""Lines of its log that an error message quotes."""
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 5.0
 STABLE_S = 10.0
-"""A part that lived this long before it died starts its backoff afresh."""
+"""After a process has run for this long, its next restart waits for the first pause again."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """What is to run, and how one sees that it does."""
+    """What to run, and how to see that it is ready."""
 
     name: str
     command: Sequence[str]
     log: Path
+    """File to which stdout and stderr are appended."""
     ready: Callable[[], Awaitable[bool]]
-    """True once it answers; never raises."""
+    """Returns True once the process answers; never raises."""
     ready_s_max: float
+    """It must be ready this long after its start."""
     grace_s: float
-    """Between SIGTERM and SIGKILL."""
+    """Time between SIGTERM and SIGKILL."""
 
 
 class ManagedProcess:
-    """One part's process; a new one each time it dies, until `stop`."""
+    """Runs one process spec; each restart makes a new operating system process.
+
+    report  gets a line of text when the process ends or is back.
+    """
 
     def __init__(self, spec: ProcessSpec, report: Callable[[str], None]) -> None:
         self.spec = spec
@@ -45,11 +51,14 @@ class ManagedProcess:
 
     @property
     def pid(self) -> int:
-        """Of the newest process; 0 before the first."""
+        """Process id of the newest process; 0 before the first start."""
         return self._process.pid if self._process else 0
 
     async def start(self) -> None:
-        """Start and wait until it answers. StartError with the end of its log when it does not."""
+        """Start the process and wait until it is ready.
+
+        Raises StartError, with the end of its log, when it ends or is not ready in time.
+        """
         await self._spawn()
         deadline = asyncio.get_running_loop().time() + self.spec.ready_s_max
         while not await self.spec.ready():
@@ -63,17 +72,17 @@ class ManagedProcess:
             await asyncio.sleep(0.05)
 
     async def restart_when_ended(self, on_restart: Callable[[], None]) -> None:
-        """Start it again whenever it dies; tell *changed* once it answers. Runs for ever."""
+        """Restart the process whenever it ends; then call *on_restart*. Never returns."""
         loop, backoff = asyncio.get_running_loop(), Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S)
         while True:
             assert self._process is not None
-            born = loop.time()
+            started_s = loop.time()
             code = await self._process.wait()
-            if loop.time() - born > STABLE_S:
+            if loop.time() - started_s > STABLE_S:
                 backoff.reset()
             pause_s = backoff.next_s()
             self._report(
-                f"{self.spec.name} {_end_in_words(code)}; starting it again in {pause_s:g} s"
+                f"{self.spec.name} {_describe_exit(code)}; starting it again in {pause_s:g} s"
             )
             await asyncio.sleep(pause_s)
             self.restarts += 1
@@ -87,7 +96,7 @@ class ManagedProcess:
                 on_restart()
 
     async def stop(self) -> None:
-        """SIGTERM, the part's grace, SIGKILL to its whole session; returns when it is gone."""
+        """Send SIGTERM, and after the grace SIGKILL to its session; return when it has ended."""
         child = self._process
         if child is None or child.returncode is not None:
             return
@@ -99,7 +108,9 @@ class ManagedProcess:
         except TimeoutError:
             self._report(f"{self.spec.name} did not end within {self.spec.grace_s:g} s; killing it")
             with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)  # its own session, so its own group
+                os.killpg(
+                    child.pid, signal.SIGKILL
+                )  # it leads its own session, so its own group too
             await child.wait()
 
     async def _spawn(self) -> None:
@@ -114,7 +125,7 @@ class ManagedProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is ours: we stop them in order
+                start_new_session=True,  # this process alone gets Ctrl-C
             )
 
     def _tail(self) -> str:
@@ -125,19 +136,22 @@ class ManagedProcess:
 
 
 async def end_leftover_process(pid: int, ticks: int, grace_s: float) -> None:
-    """Stop process *pid* of an earlier run, if it is still the one that started at *ticks*."""
+    """End process *pid* of an earlier run, if it still is the process that started at *ticks*.
+
+    grace_s  time between SIGTERM and SIGKILL.
+    """
     for signum in (signal.SIGTERM, signal.SIGKILL):
         if start_ticks(pid) != ticks:
             return
         with suppress(ProcessLookupError):
             os.kill(pid, signum)
         deadline = asyncio.get_running_loop().time() + grace_s
-        # Nobody tells of a stranger's end, so it is looked at.
+        # It is no child of this process, so its end has to be polled.
         while start_ticks(pid) == ticks and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
-def _end_in_words(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code >= 0:
         return f"ended with exit code {code}"
     return f"was ended by {signal.Signals(-code).name}"

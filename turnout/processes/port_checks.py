@@ -1,4 +1,4 @@
-"""Does it answer? Small questions over plain sockets, without gRPC."""
+"""Checks over plain sockets whether something answers on a port. They need no gRPC."""
 
 import asyncio
 import socket
@@ -9,15 +9,15 @@ ANSWER_TIMEOUT_S = 1.0
 
 
 def free_tcp_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """Return a TCP port of 127.0.0.1 that is free now; another process may take it at any time."""
+    with socket.socket() as unbound:
+        unbound.bind(("127.0.0.1", 0))
+        port: int = unbound.getsockname()[1]
         return port
 
 
 async def accepts_connections(address: str) -> bool:
-    """Whether somebody listens on host:port."""
+    """Whether a process listens on host:port. Waits 1 s at most; never raises."""
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             _, writer = await asyncio.open_connection(*_host_port(address))
@@ -27,12 +27,12 @@ async def accepts_connections(address: str) -> bool:
 
 
 async def answers_ping(url: str) -> bool:
-    """Whether the Redis at *url* (no password) answers PING."""
+    """Whether the Redis server at *url*, without a password, answers PING."""
     return (await _send_and_read(urlsplit(url).netloc, b"PING\r\n")).startswith(b"+PONG")
 
 
 async def answers_http(url: str) -> bool:
-    """Whether a GET of *url* is answered with 200."""
+    """Whether a GET of *url* is answered with status 200."""
     parts = urlsplit(url)
     request = f"GET {parts.path or '/'} HTTP/1.0\r\nHost: {parts.netloc}\r\n\r\n"
     return b" 200 " in (await _send_and_read(parts.netloc, request.encode()))[:16]

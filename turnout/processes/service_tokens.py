@@ -1,4 +1,4 @@
-"""Tokens for the system's own parts, beside the people of an identities file."""
+"""Service tokens: the system's own controller and gateway identify themselves with them."""
 
 import hashlib
 import json
@@ -10,29 +10,30 @@ from host.files import replace_file
 from turnout.errors import OperatorError
 
 TOKEN_OWNERS = {"controller": "rollout", "gateway": "gateway"}
-"""Role -> actor."""
+"""Actor by role."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceTokens:
-    """What is handed to the parts of one system."""
+    """The files that the processes of one system get."""
 
     identities: Path
-    """The people's, and the parts' beside them."""
+    """The identities file with the people's entries and those of the service tokens."""
     files: dict[str, Path]
-    """Role -> the file that holds its token."""
+    """By role, the file that holds its token."""
 
 
 def make_service_tokens(identities: Path, folder: Path) -> ServiceTokens:
-    """Draw a token for each part, and write it and the whole identities file under *folder*.
+    """Make new service tokens; write them and an extended identities file to *folder*.
 
-    Drawn anew at each start; readable by the owner alone. OperatorError when *people* is no
-    identities file.
+    identities  the people's identities file.
+
+    Only this user can read the files. Raises OperatorError when *identities* is no identities file.
     """
     try:
-        told = json.loads(identities.read_bytes())
-        if not isinstance(told, dict):
-            raise TypeError("it is no object")  # noqa: TRY301  said below, with the way out
+        entries = json.loads(identities.read_bytes())
+        if not isinstance(entries, dict):
+            raise TypeError("it is no JSON object")  # noqa: TRY301  becomes an OperatorError below
     except (OSError, ValueError, TypeError) as error:
         raise OperatorError(
             f"{identities} is no identities file ({error}); docs/governance.md says what it holds"
@@ -42,10 +43,10 @@ def make_service_tokens(identities: Path, folder: Path) -> ServiceTokens:
     for role, actor in TOKEN_OWNERS.items():
         token = secrets.token_urlsafe(32)
         digest = hashlib.sha256(token.encode()).hexdigest()
-        told[digest] = {"actor": actor, "roles": [role]}
+        entries[digest] = {"actor": actor, "roles": [role]}
         files[role] = _write_private(folder / f"{role}.token", token)
     return ServiceTokens(
-        _write_private(folder / "identities.json", json.dumps(told, indent=1)), files
+        _write_private(folder / "identities.json", json.dumps(entries, indent=1)), files
     )
 
 

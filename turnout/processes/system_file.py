@@ -1,4 +1,7 @@
-"""system.json: where the running system is. Written by `turnout up`, read by every command."""
+"""system.json: addresses and process ids of the running system.
+
+`turnout up` writes it, and every command reads it.
+"""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -17,46 +20,46 @@ class SystemAddresses:
     """Addresses and process ids of one system on this machine."""
 
     pid: int
-    """Of `turnout up` (or `turnout demo`) itself: the one to signal."""
+    """Process id of `turnout up` or `turnout demo` itself. SIGTERM to it stops the system."""
     pid_started: int
-    """Its start in clock ticks since boot, so that a reused pid is not mistaken for it."""
+    """When it started, in clock ticks since boot, so that a reused pid is not mistaken for it."""
     store: str
-    """redis:// URL."""
+    """redis:// URL of the online store."""
     registry: str
-    """host:port of registry and rollouts."""
+    """host:port of the registry and the rollout controller."""
     gateway: str
-    """host:port of Predict."""
+    """host:port of the gateway."""
     metrics: str
-    """http:// URL of the one /metrics."""
+    """http:// URL of the gateway's /metrics page."""
     children: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """store, control, gateway: (pid, start in ticks) of the newest process of each."""
+    """For store, control and gateway: (pid, start in ticks) of the newest process."""
 
 
 def read_system_file(folder: Path) -> SystemAddresses | None:
-    """Return what runs in *folder*, or None when nothing does (any more).
+    """Return the addresses of the system that runs in *folder*; None when none runs.
 
-    OperatorError when system.json is there but not ours to read.
+    OperatorError when there is a system.json that cannot be read.
     """
-    written = _read_file(folder)
-    if written is None or start_ticks(written.pid) != written.pid_started:
+    addresses = _read_file(folder)
+    if addresses is None or start_ticks(addresses.pid) != addresses.pid_started:
         return None
-    return written
+    return addresses
 
 
 def leftover_processes(folder: Path) -> list[tuple[int, int]]:
-    """Return (pid, ticks) of each part that a dead system of *folder* had running."""
-    written = _read_file(folder)
-    return [] if written is None else [(pid, ticks) for pid, ticks in written.children.values()]
+    """Return (pid, start in ticks) of the processes that an ended system of *folder* had."""
+    addresses = _read_file(folder)
+    return [] if addresses is None else [(pid, ticks) for pid, ticks in addresses.children.values()]
 
 
-def write_system_file(folder: Path, running: SystemAddresses) -> None:
-    """Put *running* in place whole: a reader sees the old file or the new one."""
-    text = json.dumps({"format": FORMAT, **asdict(running)}, indent=1)
+def write_system_file(folder: Path, addresses: SystemAddresses) -> None:
+    """Replace system.json; a reader sees the old file or the new one."""
+    text = json.dumps({"format": FORMAT, **asdict(addresses)}, indent=1)
     replace_file(folder / SYSTEM_FILE, text, durable=False)
 
 
 def remove_system_file(folder: Path) -> None:
-    """Remove system.json; nothing happens when it is gone already."""
+    """Remove system.json, if it is there."""
     (folder / SYSTEM_FILE).unlink(missing_ok=True)
 
 
@@ -68,7 +71,7 @@ def _read_file(folder: Path) -> SystemAddresses | None:
     try:
         fields = json.loads(text)
         if fields.pop("format") != FORMAT:
-            raise ValueError("another format")  # noqa: TRY301  said below, with the way out
+            raise ValueError("another format")  # noqa: TRY301  becomes an OperatorError below
         return SystemAddresses(**fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise OperatorError(

@@ -1,1 +1,1 @@
-"""Text and pictures that commands show to people."""
+"""What the commands print: tables, JSON values and pictures."""

@@ -1,4 +1,4 @@
-"""A version's card as an approver reads it: how good it is, and what it would change."""
+"""A version's card for an approver: its metrics, and how its scores differ from production's."""
 
 import json
 from collections.abc import Mapping
@@ -11,26 +11,26 @@ from protos import registry_pb2
 from turnout.views.terminal import named_values
 
 INTERVAL_KEYS = {"value", "low", "high"}
-"""How a card holds an estimate."""
+"""The keys of an estimate with its 95 % interval in a card."""
 
 INITIAL = "initial"
-"""Not a rollout policy: what the approval of a model's first version is of."""
+"""Stands for a rollout policy in the approval of a model's first version, which has no rollout."""
 
 
 def card_of(version: registry_pb2.Version) -> dict[str, Any]:
-    """Return the version's card; empty where it has none."""
+    """Return the card of *version* as JSON values; empty when it has none."""
     card: dict[str, Any] = json.loads(version.card_json or "{}")
     return card
 
 
 def shift_digest(card: Mapping[str, Any]) -> str:
-    """Return the digest of the expected shift an approver accepts; empty where there is none."""
+    """Return the digest of the expected shift in *card*; empty when there is none."""
     shift = card.get("expected_shift") or {}
     return str(shift.get("digest", ""))
 
 
 def change_summary(card: Mapping[str, Any]) -> RenderableType:
-    """Return metrics and expected shift, the way they are shown before an approval."""
+    """Return a table of the metrics and the expected shift, as shown before an approval."""
     shown: dict[str, object] = {}
     for group in ("metrics", "expected_shift", "drill"):
         for name, value in flatten_card(card.get(group) or {}):
@@ -38,24 +38,24 @@ def change_summary(card: Mapping[str, Any]) -> RenderableType:
     return named_values(shown) if shown else Text("Its card names no metrics.", style="dim")
 
 
-def flatten_card(value: Mapping[str, Any], before: str = "") -> list[tuple[str, object]]:
-    """Return the small values of nested *value* as (path, value); tables are left out."""
-    found: list[tuple[str, object]] = []
+def flatten_card(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+    """Return the values in nested mappings as (path, value), without lists, which are tables."""
+    pairs: list[tuple[str, object]] = []
     for name, item in value.items():
-        path = f"{before}{name}"
+        path = f"{prefix}{name}"
         if isinstance(item, Mapping) and item.keys() == INTERVAL_KEYS:
-            found.append((path, format_estimate(item)))
+            pairs.append((path, format_estimate(item)))
         elif isinstance(item, Mapping):
-            found.extend(flatten_card(item, f"{path}."))
+            pairs.extend(flatten_card(item, f"{path}."))
         elif isinstance(item, float):
-            found.append((path, f"{item:.4g}"))
+            pairs.append((path, f"{item:.4g}"))
         elif not isinstance(item, list):
-            found.append((path, item))
-    return found
+            pairs.append((path, item))
+    return pairs
 
 
 def format_estimate(item: Mapping[str, float | None]) -> str:
-    """Return a value with its 95 % interval: 0.858 [0.840, 0.876]; - where it is not defined."""
+    """Return a value and its 95 % interval as `0.858 [0.840, 0.876]`; `-` when it is undefined."""
     if item["value"] is None:
         return "-"
     if item["low"] is None or item["high"] is None:

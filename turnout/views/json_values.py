@@ -1,4 +1,4 @@
-"""A protobuf message as JSON values: what `--json` prints."""
+"""Protobuf messages as the JSON values that `--json` prints."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from google.protobuf.message import Message
 
 
 def message_to_json(message: Message) -> dict[str, Any]:
-    """Return every field of *message*, set or not, under its proto name.
+    """Return every field of *message* under its proto name, also those that are not set.
 
-    Whole numbers stay numbers (protobuf's own JSON makes 64-bit ones strings), enums become their
-    names, bytes hex digits.
+    64-bit integers stay numbers, unlike in protobuf's own JSON. An enum becomes the name of its
+    value, and bytes become hex digits.
     """
     return {
         field.name: _json_field(field, getattr(message, field.name))
@@ -18,7 +18,7 @@ def message_to_json(message: Message) -> dict[str, Any]:
     }
 
 
-def _json_field(field: FieldDescriptor, value: Any) -> Any:  # noqa: ANN401  whatever protobuf holds there
+def _json_field(field: FieldDescriptor, value: Any) -> Any:  # noqa: ANN401  any field value
     entry = field.message_type
     if entry is not None and entry.GetOptions().map_entry:
         inner = entry.fields_by_name["value"]
@@ -32,8 +32,8 @@ def _json_value(field: FieldDescriptor, value: Any) -> Any:  # noqa: ANN401
     if field.message_type is not None:
         return message_to_json(value)
     if field.enum_type is not None:
-        known = field.enum_type.values_by_number.get(value)
-        return known.name if known else value
+        enum_value = field.enum_type.values_by_number.get(value)
+        return enum_value.name if enum_value else value
     if isinstance(value, bytes):
         return value.hex()
     return value

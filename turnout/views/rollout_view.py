@@ -1,4 +1,4 @@
-"""A rollout's status as people read it."""
+"""Tables of rollout statuses and policies."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from turnout.views.terminal import named_values, text_table
 FINAL_STAGE_VALUES = frozenset(
     {rollout_pb2.DONE, rollout_pb2.ROLLED_BACK, rollout_pb2.REFUSED_STAGE}
 )
-"""Stages nothing follows."""
+"""The stages in which a rollout has ended."""
 
 VERDICT_STYLES = {
     rollout_pb2.HEALTHY: "green",
@@ -27,9 +27,9 @@ VERDICT_STYLES = {
 
 
 def status_view(status: rollout_pb2.RolloutStatus) -> RenderableType:
-    """Return the whole status: where it stands, why, on what evidence, and the four times."""
+    """Return tables of a rollout's stage, verdict, reason, evidence and times."""
     verdict = rollout_pb2.Verdict.Name(status.verdict)
-    stands = {
+    summary = {
         "rollout": f"{status.rollout_id}: {status.model} {status.version} beside {status.baseline}",
         "policy": f"{status.policy} ({status.policy_digest[:12]})"
         f"{f', {status.policy_note}' if status.policy_note else ''}",
@@ -40,16 +40,16 @@ def status_view(status: rollout_pb2.RolloutStatus) -> RenderableType:
         ),
     }
     parts: list[RenderableType] = [
-        named_values(stands),
+        named_values(summary),
         Text.assemble((verdict, VERDICT_STYLES[status.verdict]), f"  {status.reason}"),
-        *(Text(f"waiting for {thing}", style="dim") for thing in status.waiting_for),
+        *(Text(f"waiting for {item}", style="dim") for item in status.waiting_for),
     ]
     if status.forecast:
         parts.append(Text(status.forecast, style="dim"))
     if status.evidence:
         first = status.evidence[0]
-        promotes = _value_of_threshold(first.promote_log_e, first.promote_log_threshold)
-        parts.append(Text(f"ln e to promote {promotes}", style="dim"))
+        to_promote = _value_of_threshold(first.promote_log_e, first.promote_log_threshold)
+        parts.append(Text(f"ln e to promote {to_promote}", style="dim"))
         parts.append(evidence_table(status))
     if status.times.verdict_unix_ns:
         parts.append(named_values(dict(four_times(status.times))))
@@ -57,8 +57,8 @@ def status_view(status: rollout_pb2.RolloutStatus) -> RenderableType:
 
 
 def stage_name(status: rollout_pb2.RolloutStatus) -> str:
-    """Return the stage in words, with its share where it has one."""
-    words = {
+    """Return the stage for display, with the candidate's share where it has one."""
+    names = {
         rollout_pb2.PRELOAD: "preload",
         rollout_pb2.SHADOW_STAGE: "shadow",
         rollout_pb2.CANARY_STAGE: f"canary {status.share_bp / 100:g} %",
@@ -67,30 +67,30 @@ def stage_name(status: rollout_pb2.RolloutStatus) -> str:
         rollout_pb2.ROLLED_BACK: "rolled back",
         rollout_pb2.REFUSED_STAGE: "refused",
     }
-    return words.get(status.stage, "not known")
+    return names.get(status.stage, "not known")
 
 
 def evidence_table(status: rollout_pb2.RolloutStatus) -> RenderableType:
-    """Return one line a metric, nearest to its threshold first: counts, effect, how near."""
+    """Return one row for each metric, the nearest to its rollback threshold first."""
     rows = [
         (
-            one.metric,
-            _bar(nearness(one)),
-            f"{one.canary_events}/{one.compared_keys or one.canary_keys}",
-            f"{one.baseline_events}/{one.baseline_keys}",
-            _ratio(one),
-            _value_of_threshold(one.log_e_max, one.log_threshold),
-            one.gate or one.note,
+            evidence.metric,
+            _bar(nearness(evidence)),
+            f"{evidence.canary_events}/{evidence.compared_keys or evidence.canary_keys}",
+            f"{evidence.baseline_events}/{evidence.baseline_keys}",
+            _ratio(evidence),
+            _value_of_threshold(evidence.log_e_max, evidence.log_threshold),
+            evidence.gate or evidence.note,
         )
-        for one in ranked_evidence(status.evidence)
+        for evidence in ranked_evidence(status.evidence)
     ]
-    columns = ("metric", "race", "canary", "baseline", "ratio", "ln e to roll back", "effect")
+    columns = ("metric", "nearness", "canary", "baseline", "ratio", "ln e to roll back", "effect")
     return text_table(columns, rows)
 
 
-def _bar(part: float) -> str:
-    """Ten cells: how near a metric's evidence is to rolling back."""
-    cells = round(10 * min(max(part, 0.0), 1.0)) if math.isfinite(part) else 10
+def _bar(fraction: float) -> str:
+    """Return a bar of ten cells; 1 fills it, which means that the rollout is rolled back."""
+    cells = round(10 * min(max(fraction, 0.0), 1.0)) if math.isfinite(fraction) else 10
     return "#" * cells + "." * (10 - cells)
 
 
@@ -102,20 +102,20 @@ def _ratio(evidence: rollout_pb2.Evidence) -> str:
 
 
 def policies_table(policies: Sequence[rollout_pb2.Policy]) -> RenderableType:
-    """Return one line a policy: its stages, how long each lasts at least, how sure it must be."""
+    """Return one row for each policy: its stages, their shortest times, and its thresholds."""
     rows = []
     for policy in policies:
-        says = json.loads(policy.json)
-        shadow = says["shadow"]
+        fields = json.loads(policy.json)
+        shadow = fields["shadow"]
         rows.append(
             (
                 policy.name,
                 policy.digest[:12],
                 f"{shadow['pairs_min']:,} pairs, {shadow['bake_s']:g} s" if shadow else "-",
-                ", ".join(f"{s['share_bp'] / 100:g} % {s['bake_s']:g} s" for s in says["canary"]),
-                f"{says['watch_s']:g} s beside {says['standby_bp'] / 100:g} %",
-                f"{says['failure_bar']:.1%}, e {says['promote_e']:g}",
-                f"alpha {says['alpha']:g}",
+                ", ".join(f"{s['share_bp'] / 100:g} % {s['bake_s']:g} s" for s in fields["canary"]),
+                f"{fields['watch_s']:g} s beside {fields['standby_bp'] / 100:g} %",
+                f"{fields['failure_bar']:.1%}, e {fields['promote_e']:g}",
+                f"alpha {fields['alpha']:g}",
             )
         )
     columns = ("policy", "digest", "shadow", "canary", "watch", "promotes below", "rolls back at")
@@ -123,7 +123,7 @@ def policies_table(policies: Sequence[rollout_pb2.Policy]) -> RenderableType:
 
 
 def four_times(times: rollout_pb2.RollbackTimes) -> Iterator[tuple[str, str]]:
-    """Yield the four times of a rollback as offsets from the first bad answer, in ms."""
+    """Yield the four times of a rollback as (name, ms after the first bad answer)."""
     first = times.first_bad_unix_ns
     yield "first bad answer", "0 ms"
     for name, at in (

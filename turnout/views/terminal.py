@@ -1,4 +1,4 @@
-"""Where a command prints: tables and words for people, one JSON value for scripts."""
+"""Where a command prints: tables and text for people, or one JSON value for scripts."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 PIPE_WIDTH = 160
-"""Where there is no terminal to ask, nothing is folded that a log could hold."""
+"""Columns of output that goes to no terminal, so that lines in a log are not folded."""
 
 
 class Terminal:
-    """Results go to stdout, everything else (progress, hints, complaints) to stderr."""
+    """Prints results to stdout, and everything else (progress, hints, errors) to stderr."""
 
     def __init__(self, as_json: bool, stdout: Console, stderr: Console) -> None:
         self._json = as_json
@@ -22,7 +22,7 @@ class Terminal:
         self._stderr = stderr
 
     def result(self, value: Any, *text: Any) -> None:  # noqa: ANN401  any JSON value; any renderable
-        """Print *value* as JSON where scripts asked for it, else *shown* for people."""
+        """Print *value* as JSON with --json, else the items of *text*."""
         if self._json:
             self._stdout.file.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
             self._stdout.file.flush()
@@ -31,40 +31,40 @@ class Terminal:
             self._stdout.print(item)
 
     def line(self, value: Any) -> None:  # noqa: ANN401
-        """Print *value* as one line of JSON: for streams of results."""
+        """Print *value* as one line of JSON, for streams of results."""
         self._stdout.file.write(json.dumps(value, ensure_ascii=False) + "\n")
         self._stdout.file.flush()
 
     def hint(self, text: str) -> None:
-        """Say what to do next; left out where scripts read."""
+        """Print what to do next to stderr; with --json, print nothing."""
         if not self._json:
             self._stderr.print(Text(text, style="dim"))
 
     def note(self, text: str) -> None:
-        """Say what happened meanwhile, on stderr, for people and scripts alike."""
+        """Print what happened meanwhile to stderr, also with --json."""
         self._stderr.print(Text(text))
 
     def error(self, text: str) -> None:
-        """Say what went wrong, on stderr."""
+        """Print an error to stderr."""
         self._stderr.print(Text.assemble(("turnout: ", "bold red"), text))
 
     @property
     def live(self) -> bool:
-        """Whether a display that redraws itself makes sense here."""
+        """Whether stdout can show a display that redraws itself."""
         return self._stdout.is_terminal and not self._json
 
     @property
     def stdout(self) -> Console:
-        """For live displays."""
+        """The console for results and live displays."""
         return self._stdout
 
     @property
     def stderr(self) -> Console:
-        """For lines that are no result."""
+        """The console for everything but results."""
         return self._stderr
 
     def progress(self) -> Progress:
-        """Return a progress display on stderr for anything that may take over two seconds."""
+        """Return a progress display on stderr, for work that may take over two seconds."""
         return Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -77,27 +77,27 @@ class Terminal:
 
 
 def terminal(as_json: bool) -> Terminal:
-    """Return the terminal of this run: stdout and stderr as they are now."""
-    out, aside = Console(highlight=False), Console(stderr=True, highlight=False)
-    for console in (out, aside):
+    """Return a Terminal on this process's stdout and stderr."""
+    stdout, stderr = Console(highlight=False), Console(stderr=True, highlight=False)
+    for console in (stdout, stderr):
         if not console.is_terminal:
             console.width = PIPE_WIDTH
-    return Terminal(as_json, out, aside)
+    return Terminal(as_json, stdout, stderr)
 
 
 def text_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
-    """Return *rows* as a table for people; cells are shown as text, never read as markup."""
-    drawn = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    """Return *rows* as a table. Cells are shown as they are and never read as markup."""
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for column in columns:
-        drawn.add_column(column, header_style="bold", overflow="fold")
+        table.add_column(column, header_style="bold", overflow="fold")
     for row in rows:
-        drawn.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
-    return drawn
+        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    return table
 
 
 def named_values(pairs: Mapping[str, object]) -> Table:
-    """Return names and values, one pair a line."""
-    drawn = Table.grid(padding=(0, 2))
+    """Return a table with one name and its value on each line."""
+    table = Table.grid(padding=(0, 2))
     for name, value in pairs.items():
-        drawn.add_row(Text(name, style="bold"), Text(str(value)))
-    return drawn
+        table.add_row(Text(name, style="bold"), Text(str(value)))
+    return table

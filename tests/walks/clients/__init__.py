@@ -1,1 +1,1 @@
-"""Walks of clients and of the programs that the pages show."""
+"""Walks with other clients of the gateway, and with the programs that pages show."""

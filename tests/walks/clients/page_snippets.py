@@ -1,8 +1,8 @@
-"""The runnable blocks of a page.
+"""Reads the blocks of a page that can be run.
 
-A block fenced as ```python is a whole program. In a block fenced as ```console every line that
-begins with `$ ` is a command that must leave with 0; other lines are what it prints, for reading.
-Blocks fenced otherwise (or not at all) are not run.
+A block fenced as ```python is a program. In a block fenced as ```console, each line that begins
+with `$ ` is a command that must exit with 0, and the other lines show what it prints. Other blocks
+are not run.
 """
 
 import re
@@ -14,7 +14,7 @@ FENCE = re.compile(r"^```(?P<kind>python|console)\n(?P<body>.*?)^```$", re.MULTI
 
 @dataclass(frozen=True)
 class Snippet:
-    """One program, or the commands of one block in order."""
+    """One program, or the commands of one block in their order."""
 
     page: str
     line: int
@@ -23,11 +23,11 @@ class Snippet:
 
     @property
     def commands(self) -> list[str]:
-        """The command lines of a console block."""
+        """The commands of a console block."""
         return [line[2:] for line in self.body.splitlines() if line.startswith("$ ")]
 
     def __str__(self) -> str:
-        """Where it stands, as an editor opens it."""
+        """Return page:line, as an editor opens it."""
         return f"{self.page}:{self.line}"
 
 
@@ -35,7 +35,7 @@ def snippets(page: Path, *kinds: str) -> list[Snippet]:
     """Return the blocks of *page* whose fence is one of *kinds*, in order."""
     text = page.read_text(encoding="utf-8")
     return [
-        Snippet(page.name, text[: found.start()].count("\n") + 1, found["kind"], found["body"])
-        for found in FENCE.finditer(text)
-        if found["kind"] in kinds
+        Snippet(page.name, text[: match.start()].count("\n") + 1, match["kind"], match["body"])
+        for match in FENCE.finditer(text)
+        if match["kind"] in kinds
     ]

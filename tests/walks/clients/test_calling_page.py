@@ -1,4 +1,4 @@
-"""The pages for callers are true: programs run beside a system, tables match the code."""
+"""The pages for callers: their programs run beside a system, their tables match the code."""
 
 import os
 import re
@@ -21,19 +21,21 @@ from turnout_client import PredictError, Prediction
 
 pytestmark = pytest.mark.walk
 
-HOUSE = Path(__file__).parents[3]
-PAGE = HOUSE / "docs" / "calling.md"
-CLIENT_PAGE = HOUSE / "clients" / "python" / "README.md"
+REPOSITORY = Path(__file__).parents[3]
+PAGE = REPOSITORY / "docs" / "calling.md"
+CLIENT_PAGE = REPOSITORY / "clients" / "python" / "README.md"
 CLIENT_ADDRESS = "127.0.0.1:8500"
 """The gateway's address in the programs of CLIENT_PAGE."""
 
 
 @pytest.mark.parametrize("block", snippets(PAGE, "python"), ids=str)
-def test_a_program_runs_as_it_stands(four_models: FourModels, block: Snippet) -> None:
-    """From a user's folder; tritonclient's in the environment that has it."""
-    theirs = "tritonclient" in block.body
-    python = triton_python() if theirs else sys.executable
-    environment = dict(os.environ) if theirs else {**os.environ, "PYTHONPATH": str(HOUSE)}
+def test_calling_page_program_runs_as_it_stands(four_models: FourModels, block: Snippet) -> None:
+    """It runs in a user's folder; with tritonclient, in the environment that has it."""
+    needs_triton = "tritonclient" in block.body
+    python = triton_python() if needs_triton else sys.executable
+    environment = (
+        dict(os.environ) if needs_triton else {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    )
     done = subprocess.run(
         [str(python), "-c", block.body],
         cwd=four_models.base,
@@ -53,7 +55,7 @@ def test_a_program_runs_as_it_stands(four_models: FourModels, block: Snippet) ->
 def test_client_readme_program_runs_beside_a_gateway(
     four_models: FourModels, block: Snippet
 ) -> None:
-    """Only the gateway's address is replaced; the rooms are not on the path."""
+    """Only the gateway's address is replaced; this repository is not on the path."""
     assert CLIENT_ADDRESS in block.body
     program = block.body.replace(CLIENT_ADDRESS, four_models.system.addresses.gateway)
     line = [sys.executable, "-I", "-c", program]
@@ -74,8 +76,8 @@ def test_client_readme_names_the_fields_codes_and_versions_of_the_package() -> N
     assert f"turnout_client-{project['project']['version']}-py3" in page
 
 
-def test_the_page_names_every_status_and_kind_and_its_numbers() -> None:
-    """What callers are told is what the code does."""
+def test_calling_page_names_every_status_outcome_kind_and_limit() -> None:
+    """The numbers on the page are the settings' defaults."""
     page = PAGE.read_text(encoding="utf-8")
     elsewhere = {"OK", "ABORTED", "PERMISSION_DENIED", "UNAUTHENTICATED"}
     listed = set(re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""Four models in one gateway, asked at once: to each its own model's answer, on its own rows."""
+"""Four models in one gateway, called at the same time: each answer is of its model and rows."""
 
 import asyncio
 import io
@@ -14,57 +14,61 @@ from turnout_client import PredictClient, Prediction
 pytestmark = pytest.mark.walk
 
 CALLS = 800
-AT_ONCE = 96
-"""What the client's 4 connections carry side by side: streams_max is 32."""
+IN_FLIGHT = 96
+"""Calls in flight. The client's 4 connections carry them: streams_max is 32."""
 
 
-def test_each_of_800_mixed_calls_gets_its_own_models_and_customers_answer(
+def test_gateway_answers_800_mixed_calls_each_from_its_own_model_and_rows(
     four_models: FourModels,
 ) -> None:
-    """Two workers, 200 calls a model, 96 at once; equal to onnxruntime on the offline rows."""
-    draw = np.random.default_rng(11)
-    models = draw.permutation(np.repeat(list(RECIPES), CALLS // 4)).tolist()
+    """Scores equal onnxruntime's on the offline rows; 200 calls for each model, two workers."""
+    rng = np.random.default_rng(11)
+    models = rng.permutation(np.repeat(list(RECIPES), CALLS // 4)).tolist()
     rows: list[list[list[str]]] = []
     for model in models:
-        who = f"S{draw.integers(1, 401):07d}"
-        several = draw.permutation(offers.offer_ids(20))[:8].tolist()
-        rows.append([[who, one] for one in several] if model == "nba" else [[who]])
+        customer = f"S{rng.integers(1, 401):07d}"
+        offer_ids = rng.permutation(offers.offer_ids(20))[:8].tolist()
+        rows.append([[customer, offer] for offer in offer_ids] if model == "nba" else [[customer]])
 
     async def walk() -> list[NDArray[np.float32]]:
-        room = asyncio.Semaphore(AT_ONCE)
+        in_flight = asyncio.Semaphore(IN_FLIGHT)
 
         async with PredictClient(four_models.system.addresses.gateway, timeout_s=10.0) as client:
 
-            async def ask(place: int) -> Prediction:
-                async with room:
-                    model, keys = models[place], rows[place]
-                    return await client.predict(model, keys=keys, request_id=f"{model}-{place}")
+            async def call(number: int) -> Prediction:
+                async with in_flight:
+                    model, keys = models[number], rows[number]
+                    return await client.predict(model, keys=keys, request_id=f"{model}-{number}")
 
-            answers = await asyncio.gather(*map(ask, range(CALLS)))
-        for place, (model, answer) in enumerate(zip(models, answers, strict=True)):
-            assert (answer.model, answer.request_id) == (model, f"{model}-{place}")
+            answers = await asyncio.gather(*map(call, range(CALLS)))
+        for number, (model, answer) in enumerate(zip(models, answers, strict=True)):
+            assert (answer.model, answer.request_id) == (model, f"{model}-{number}")
             assert answer.role == "production"
             assert not (answer.row_flags & 0b1011).any()  # missing, stale, degraded
         return [answer.scores[:, 0] for answer in answers]
 
     scores = asyncio.run(walk())
     for model in RECIPES:
-        places = [place for place, one in enumerate(models) if one == model]
-        asked = [row for place in places for row in rows[place]]
-        got = np.concatenate([scores[place] for place in places])
-        np.testing.assert_allclose(got, four_models.expected(model, asked), rtol=0, atol=1e-6)
-        assert len(np.unique(got)) > 50, f"{model}: too few different answers to tell any apart"
+        numbers = [number for number, name in enumerate(models) if name == model]
+        model_rows = [row for number in numbers for row in rows[number]]
+        model_scores = np.concatenate([scores[number] for number in numbers])
+        np.testing.assert_allclose(
+            model_scores, four_models.expected(model, model_rows), rtol=0, atol=1e-6
+        )
+        assert len(np.unique(model_scores)) > 50, (
+            f"{model}: too few different answers to tell any apart"
+        )
 
 
-def test_each_model_keeps_its_own_reference_and_card(four_models: FourModels) -> None:
-    """What was registered is what is described: entities and outputs of each."""
+def test_describe_returns_each_models_own_entities_and_outputs(four_models: FourModels) -> None:
+    """Entities and outputs are those of the model's own contract."""
 
     async def walk() -> None:
         async with PredictClient(four_models.system.addresses.gateway) as client:
             for model, recipe in RECIPES.items():
-                about = await client.describe(model)
-                assert tuple(about.entities) == recipe.contract.entities
-                assert tuple(about.outputs) == recipe.contract.outputs
+                description = await client.describe(model)
+                assert tuple(description.entities) == recipe.contract.entities
+                assert tuple(description.outputs) == recipe.contract.outputs
                 golden = np.load(io.BytesIO(four_models.versions[model].files["golden.npz"]))
                 assert golden["inputs"].shape[1] == recipe.contract.width
 

@@ -1,4 +1,4 @@
-"""gRPC's own interoperability cases pass behind either door, asked from Python and from Go."""
+"""gRPC's own interoperability cases pass with each ingress, called from Python and from Go."""
 
 import asyncio
 import logging
@@ -22,15 +22,15 @@ pytestmark = pytest.mark.walk
 GO = Path(__file__).parents[2] / "interop" / "go"
 
 
-class NotedFaults(InternalErrorLog):
-    """Remembers what went wrong inside."""
+class RecordedErrors(InternalErrorLog):
+    """Records internal errors instead of logging them."""
 
     def __init__(self) -> None:
         super().__init__(logging.getLogger("quiet"))
         self.texts: list[str] = []
 
     def log_error(self, text: str, error: BaseException | None = None) -> str:
-        """Keep it."""
+        """Record the text; the error id is always 0."""
         del error
         self.texts.append(text)
         return "0"
@@ -38,21 +38,21 @@ class NotedFaults(InternalErrorLog):
 
 @asynccontextmanager
 async def interop_server(ingress: str) -> AsyncIterator[str]:
-    """A door with the test service behind it; its address. Nothing may go wrong inside."""
-    faults = NotedFaults()
-    door = ingress_with_test_service(ingress, faults)
-    port = await door.listen("127.0.0.1", 0)
+    """Run an ingress with the test service and yield its address; fail on an internal error."""
+    errors = RecordedErrors()
+    server = ingress_with_test_service(ingress, errors)
+    port = await server.listen("127.0.0.1", 0)
     try:
         yield f"127.0.0.1:{port}"
     finally:
-        await door.close(1.0)
-    assert faults.texts == []
+        await server.close(1.0)
+    assert errors.texts == []
 
 
 @pytest.mark.parametrize("ingress", INGRESSES)
 @pytest.mark.parametrize("case", CASES)
-def test_pythons_client(case: str, ingress: str) -> None:
-    """The case as gRPC describes it."""
+def test_interop_case_passes_with_the_python_client(case: str, ingress: str) -> None:
+    """The case runs as gRPC describes it."""
 
     async def run() -> None:
         async with (
@@ -66,9 +66,9 @@ def test_pythons_client(case: str, ingress: str) -> None:
 
 @pytest.fixture(scope="module")
 def go_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """grpc-go's own code for the cases, built once."""
+    """The program with grpc-go's own code of the cases, built once."""
     if shutil.which("go") is None:
-        pytest.skip("go is not there")
+        pytest.skip("Go is not installed")
     out = tmp_path_factory.mktemp("go") / "interop"
     done = subprocess.run(
         ["go", "build", "-o", str(out), "."],
@@ -78,15 +78,15 @@ def go_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text=True,
     )
     if done.returncode and ("requires go" in done.stderr or "dial tcp" in done.stderr):
-        pytest.skip(f"no client can be built here: {done.stderr.strip()[-200:]}")
+        pytest.skip(f"the Go client cannot be built here: {done.stderr.strip()[-200:]}")
     assert done.returncode == 0, done.stderr
     return out
 
 
 @pytest.mark.nightly  # building grpc-go takes 45 s of CPU the first time, 2 s later
 @pytest.mark.parametrize("ingress", INGRESSES)
-def test_gos_client(ingress: str, go_client: Path) -> None:
-    """Every case by name; who fails says so and leaves with 1."""
+def test_interop_cases_pass_with_the_go_client(ingress: str, go_client: Path) -> None:
+    """Every case by its name; the client exits with 1 when a case fails."""
 
     async def run() -> None:
         async with interop_server(ingress) as address:
@@ -96,7 +96,7 @@ def test_gos_client(ingress: str, go_client: Path) -> None:
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.STDOUT,
                 )
-                said, _ = await asyncio.wait_for(program.communicate(), 3 * TIMEOUT_S)
-                assert program.returncode == 0, f"{case}: {said.decode()}"
+                output, _ = await asyncio.wait_for(program.communicate(), 3 * TIMEOUT_S)
+                assert program.returncode == 0, f"{case}: {output.decode()}"
 
     asyncio.run(run())

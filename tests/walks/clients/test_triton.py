@@ -1,4 +1,4 @@
-"""`tritonclient`, as its users have it, against the gateway: infers, reads metadata, is refused."""
+"""The gateway serves `tritonclient`: inference, metadata and errors."""
 
 import base64
 import json
@@ -17,25 +17,25 @@ CALLER = Path(__file__).with_name("triton_caller.py")
 
 
 @pytest.fixture(scope="module")
-def triton_output(running_system: RunningSystem) -> Any:  # noqa: ANN401  what the caller printed
-    """Everything asked once, by a process of its own."""
+def triton_output(running_system: RunningSystem) -> Any:  # noqa: ANN401  any JSON
+    """The JSON value that triton_caller.py prints, from one run."""
     line = [str(triton_python()), str(CALLER), running_system.addresses.gateway]
     done = subprocess.run(line, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_it_finds_server_and_model_alive_and_ready(triton_output: dict[str, Any]) -> None:
-    """Health, for server, model, version; a stranger is not ready."""
+def test_triton_client_finds_server_and_model_live_and_ready(triton_output: dict[str, Any]) -> None:
+    """Server, model and version are live and ready; an unknown model is not ready."""
     assert [triton_output[name] for name in ("live", "ready", "model_ready", "version_ready")] == [
         True
     ] * 4
-    assert triton_output["stranger_ready"] is False
+    assert triton_output["unknown_ready"] is False
     assert triton_output["server"]["name"] == "turnout"
 
 
-def test_it_reads_what_to_send(triton_output: dict[str, Any]) -> None:
-    """Two tensors in, one out, with their widths."""
+def test_triton_client_reads_the_tensors_of_a_model(triton_output: dict[str, Any]) -> None:
+    """Two input tensors and one output tensor, with their shapes."""
     model = triton_output["model"]
     assert (model["name"], model["versions"], model["platform"]) == ("tiny", ["1"], "turnout_onnx")
     assert model["inputs"] == [
@@ -45,24 +45,24 @@ def test_it_reads_what_to_send(triton_output: dict[str, Any]) -> None:
     assert model["outputs"] == [{"name": "scores", "datatype": "FP32", "shape": ["-1", "1"]}]
 
 
-def test_it_infers(triton_output: dict[str, Any]) -> None:
-    """Scores by head (.1, .2, .3), in order; id echoed; role, holdout and a prediction_id."""
-    two = triton_output["two_rows"]
-    assert [round(row[0], 4) for row in two["scores"]] == [1.4, 3.2]
-    assert (two["version"], two["id"], two["role"]) == ("1", "r-1", "production")
-    assert len(base64.b64decode(two["prediction_id"])) == 64
-    assert not two.get("holdout", False)
+def test_triton_client_infers(triton_output: dict[str, Any]) -> None:
+    """Scores by hand (weights .1, .2, .3) in row order; id, role, holdout, prediction_id."""
+    two_rows = triton_output["two_rows"]
+    assert [round(row[0], 4) for row in two_rows["scores"]] == [1.4, 3.2]
+    assert (two_rows["version"], two_rows["id"], two_rows["role"]) == ("1", "r-1", "production")
+    assert len(base64.b64decode(two_rows["prediction_id"])) == 64
+    assert not two_rows.get("holdout", False)
     assert (
-        triton_output["asked_output"]["scores"]
+        triton_output["requested_output"]["scores"]
         == triton_output["sticky"]["scores"]
-        == two["scores"]
+        == two_rows["scores"]
     )
     assert triton_output["pinned"]["role"] == "pinned"
     assert triton_output["large"] == 1_000
 
 
 @pytest.mark.parametrize(
-    ("case", "status", "words"),
+    ("case", "status", "text"),
     [
         ("unknown_model", "NOT_FOUND", "'fraud'"),
         ("unknown_version", "NOT_FOUND", "'99'"),
@@ -75,9 +75,9 @@ def test_it_infers(triton_output: dict[str, Any]) -> None:
         ("sequence", "INVALID_ARGUMENT", "parameter 'sequence_"),
     ],
 )
-def test_it_is_told_what_is_wrong(
-    triton_output: dict[str, Any], case: str, status: str, words: str
+def test_triton_client_gets_status_and_name_of_what_is_wrong(
+    triton_output: dict[str, Any], case: str, status: str, text: str
 ) -> None:
-    """The status, and the tensor by name."""
+    """The message names the tensor or parameter."""
     assert triton_output[case][0] == f"StatusCode.{status}", triton_output[case]
-    assert words in triton_output[case][1]
+    assert text in triton_output[case][1]

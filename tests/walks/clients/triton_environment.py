@@ -1,7 +1,7 @@
-"""An environment of its own for `tritonclient`: its messages have our names, and other numbers.
+"""Makes the environment `.venv-triton`, which has tritonclient.
 
-Two definitions of inference.ModelInferRequest cannot live in one process (the protobuf pool
-refuses the second), so what uses it runs beside us, from `.venv-triton`.
+tritonclient and this repository both define inference.ModelInferRequest. The protobuf pool of a
+process accepts one definition only, so programs with tritonclient run in this environment.
 """
 
 import fcntl
@@ -11,36 +11,36 @@ from pathlib import Path
 
 import pytest
 
-HOUSE = Path(__file__).parents[3]
-FOLDER = HOUSE / ".venv-triton"
+REPOSITORY = Path(__file__).parents[3]
+FOLDER = REPOSITORY / ".venv-triton"
 PINNED = "tritonclient[grpc]==2.73.0"
 INSTALL_S_MAX = 300.0
 
 
 def triton_python() -> Path:
-    """Return the interpreter that has tritonclient, made on first use.
+    """Return the interpreter with tritonclient; the first call makes the environment.
 
-    Fails, in words, when it cannot be installed: a walk that is left out silently proves nothing.
+    Fails the test when it cannot be installed, because a skipped walk proves nothing.
     """
-    python, done = FOLDER / "bin" / "python", FOLDER / f".{PINNED}"
+    python, installed = FOLDER / "bin" / "python", FOLDER / f".{PINNED}"
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists():
+        if not installed.exists():
             _run([sys.executable, "-m", "venv", str(FOLDER)])
             _run([str(python), "-m", "pip", "install", "-q", PINNED])
-            done.touch()
+            installed.touch()
     return python
 
 
 def _run(line: list[str]) -> None:
     try:
-        told = subprocess.run(line, capture_output=True, text=True, timeout=INSTALL_S_MAX)
+        result = subprocess.run(line, capture_output=True, text=True, timeout=INSTALL_S_MAX)
     except subprocess.TimeoutExpired:
-        pytest.fail(f"{' '.join(line)}: not done within {INSTALL_S_MAX:g} s", pytrace=False)
-    if told.returncode:
+        pytest.fail(f"{' '.join(line)}: not finished within {INSTALL_S_MAX:g} s", pytrace=False)
+    if result.returncode:
         pytest.fail(
             f"this walk needs {PINNED} from the package registry, in {FOLDER.name} "
-            f"(made once): {' '.join(line)} left with {told.returncode}:\n{told.stderr[-2000:]}",
+            f"(once): {' '.join(line)} exited with {result.returncode}:\n{result.stderr[-2000:]}",
             pytrace=False,
         )

@@ -1,1 +1,1 @@
-"""Walks through a whole running system."""
+"""Walks through a running system, by the `turnout` command."""

@@ -1,4 +1,4 @@
-"""Versions that are not what was registered: refused by every worker; the old one serves."""
+"""Versions whose files were altered are refused, and production still answers."""
 
 import asyncio
 import os
@@ -19,71 +19,71 @@ pytestmark = pytest.mark.walk
 READY, REFUSED = VersionLoad.READY, VersionLoad.REFUSED
 
 
-def reported_state(whole: RunningSystem, label: str, state: int, workers: int = 3) -> list[str]:
-    """Return the reasons once *workers* workers hold *label* in *state*."""
+def reported_state(system: RunningSystem, label: str, state: int, workers: int = 3) -> list[str]:
+    """Return the workers' reasons once *workers* workers report *label* in load state *state*."""
 
-    async def listen() -> list[str]:
-        said: dict[tuple[int, int], str] = {}
+    async def watch() -> list[str]:
+        reasons: dict[tuple[int, int], str] = {}
         async with (
             asyncio.timeout(20),
-            RegistryClient(whole.addresses.registry, "sam") as client,
+            RegistryClient(system.addresses.registry, "sam") as client,
         ):
-            async for one in client.watch_states():
-                for held in one.loads:
-                    if (held.model, held.version, held.state) == (MODEL, label, state):
-                        said[one.slot, one.boot_id] = held.reason
-                if len(said) >= workers:
+            async for worker in client.watch_states():
+                for load in worker.loads:
+                    if (load.model, load.version, load.state) == (MODEL, label, state):
+                        reasons[worker.slot, worker.boot_id] = load.reason
+                if len(reasons) >= workers:
                     break
-        return list(said.values())
+        return list(reasons.values())
 
-    return asyncio.run(listen())
-
-
-def version_folder(whole: RunningSystem, part: str, label: str) -> Path:
-    """Where *part* (registry or gateway) keeps the files of a version."""
-    digest = whole.turnout("versions", "show", MODEL, label)["digest"]
-    return whole.folder / part / "versions" / str(digest)
+    return asyncio.run(watch())
 
 
-def still_served_by_the_old_one(whole: RunningSystem) -> None:
-    """Version 1, with its score by head."""
-    got = whole.turnout("predict", MODEL, "S1", *INPUTS)
-    assert (got["version"], got["scores"][0]) == ("1", pytest.approx([0.1]))
+def version_folder(system: RunningSystem, part: str, label: str) -> Path:
+    """Return the folder in which *part* (registry or gateway) keeps the files of a version."""
+    digest = system.turnout("versions", "show", MODEL, label)["digest"]
+    return system.folder / part / "versions" / str(digest)
+
+
+def assert_version_1_answers(system: RunningSystem) -> None:
+    """Check that a prediction is version 1's, whose score is 0.1 by hand."""
+    prediction = system.turnout("predict", MODEL, "S1", *INPUTS)
+    assert (prediction["version"], prediction["scores"][0]) == ("1", pytest.approx([0.1]))
 
 
 @pytest.mark.parametrize(
-    ("harm", "words"),
+    ("damage", "text"),
     [
         (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "model.onnx"),
         (lambda content: content[: len(content) // 2], "model.onnx"),
     ],
     ids=["one bit flipped", "cut in half"],
 )
-def test_a_version_harmed_on_the_registrys_disk_is_refused_by_every_worker(
-    running_system: RunningSystem, tmp_path: Path, harm: object, words: str
+def test_workers_refuse_a_version_damaged_on_the_registrys_disk(
+    running_system: RunningSystem, tmp_path: Path, damage: object, text: str
 ) -> None:
-    """Each says which file; nobody can deploy it; version 1 goes on."""
-    assert callable(harm)
+    """Each worker names the file, the version cannot be deployed, and version 1 answers."""
+    assert callable(damage)
     weights = linear_weights(3) * (5 + len(running_system.turnout("versions", "list", MODEL)))
     label = running_system.register(MODEL, tmp_path / "files", weights=weights)
     running_system.approve(MODEL, label, "initial")
     file = version_folder(running_system, "registry", label) / "model.onnx"
     file.chmod(0o644)
-    file.write_bytes(harm(file.read_bytes()))
+    file.write_bytes(damage(file.read_bytes()))
 
-    assert words in running_system.turnout("splits", "preload", MODEL, label, exit_code=1)
+    assert text in running_system.turnout("splits", "preload", MODEL, label, exit_code=1)
     reasons = reported_state(running_system, label, REFUSED)
     assert len(reasons) == 3
-    assert all(words in reason for reason in reasons)
+    assert all(text in reason for reason in reasons)
     refused = running_system.turnout("splits", "set", MODEL, "--production", label, exit_code=1)
     assert label in refused
-    still_served_by_the_old_one(running_system)
+    assert_version_1_answers(running_system)
 
 
-def test_a_version_off_its_golden_rows_is_not_even_registered(
+def test_registry_refuses_a_version_that_misses_its_golden_rows(
     running_system: RunningSystem, tmp_path: Path
 ) -> None:
-    """Its ONNX file scores otherwise than its golden rows promise: the registry says no."""
+    """Its ONNX file does not give the outputs of its golden rows."""
     files = tiny_files(MODEL, weights=linear_weights(3) * 3)
     files["golden.npz"] = tiny_files(MODEL)["golden.npz"]
     for name, content in files.items():
@@ -95,12 +95,14 @@ def test_a_version_off_its_golden_rows_is_not_even_registered(
     assert len(running_system.turnout("versions", "list", MODEL)) == before
 
 
-def test_a_copy_harmed_on_the_gateways_disk_is_fetched_anew(running_system: RunningSystem) -> None:
-    """A worker that starts from a rotten copy sets it aside, and serves what the registry has."""
+def test_worker_fetches_a_version_again_when_its_cached_copy_is_damaged(
+    running_system: RunningSystem,
+) -> None:
+    """A worker that starts with a damaged copy moves it away and fetches the registry's."""
     running_system.wait_settled()
     file = version_folder(running_system, "gateway", "1") / "model.onnx"
     file.chmod(0o644)
-    file.write_bytes(b"rotten")
+    file.write_bytes(b"damaged")
     running_system.turnout("splits", "set", MODEL, "--holdout", "0")
     for slot in (0, 1):
         (pid,) = [row["pid"] for row in running_system.workers() if row["slot"] == slot]
@@ -108,11 +110,11 @@ def test_a_copy_harmed_on_the_gateways_disk_is_fetched_anew(running_system: Runn
         poll_system_until(
             lambda pid=pid: pid not in [row["pid"] for row in running_system.workers()],
             10.0,
-            "killed",
+            "the killed worker is replaced",
         )
         running_system.wait_settled()
 
     assert reported_state(running_system, "1", READY)
     for _ in range(20):
-        still_served_by_the_old_one(running_system)
-    assert file.read_bytes() != b"rotten"
+        assert_version_1_answers(running_system)
+    assert file.read_bytes() != b"damaged"

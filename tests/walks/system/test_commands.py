@@ -1,4 +1,4 @@
-"""Every command against a running system: its JSON, its exit code, its words."""
+"""The commands against a running system: their JSON values, exit codes and messages."""
 
 import sqlite3
 from pathlib import Path
@@ -12,84 +12,92 @@ from tests.walks.running_system import RunningSystem, poll_system_until, turnout
 pytestmark = pytest.mark.walk
 
 INPUTS = ("--input", "f0=1", "--input", "f1=0", "--input", "f2=0")
-"""Scores 0.1 with tests.tiny_models' weights."""
+"""Inputs whose score is 0.1 by the weights of tests.tiny_models."""
 
 
-def test_a_prediction_and_its_outcome(running_system: RunningSystem) -> None:
-    """The score by head, who gave it, and an outcome kept on disk."""
-    got = running_system.turnout("predict", MODEL, "S1", *INPUTS)
+def test_predict_scores_a_row_and_outcome_records_its_result(running_system: RunningSystem) -> None:
+    """The score is known by hand; the answer names version and role; the outcome is recorded."""
+    prediction = running_system.turnout("predict", MODEL, "S1", *INPUTS)
 
-    assert got["scores"][0] == pytest.approx([0.1])
-    assert (got["version"], got["role"], got["holdout"]) == ("1", "production", False)
-    kept = running_system.turnout("outcome", got["prediction_id"], "churned", "1")
-    assert kept == {"kept": True}
+    assert prediction["scores"][0] == pytest.approx([0.1])
+    assert [prediction[name] for name in ("version", "role", "holdout")] == [
+        "1",
+        "production",
+        False,
+    ]
+    recorded = running_system.turnout("outcome", prediction["prediction_id"], "churned", "1")
+    assert recorded == {"recorded": True}
 
 
-def test_a_forged_prediction_id_is_refused(running_system: RunningSystem) -> None:
-    """64 bytes that no gateway of this cluster wrote: exit 1."""
+def test_outcome_refuses_a_forged_prediction_id(running_system: RunningSystem) -> None:
+    """64 bytes that no gateway of this cluster made: exit code 1."""
     assert "INVALID_ARGUMENT" in running_system.turnout(
         "outcome", "ab" * 64, "churned", "1", exit_code=1
     )
 
 
-def test_what_does_not_exist_is_said_to_be_so(running_system: RunningSystem) -> None:
-    """Exit 1 and the gateway's words; a wrong option is exit 2."""
-    assert "NOT_FOUND" in running_system.turnout("predict", "nobody", "S1", exit_code=1)
+def test_predict_names_an_unknown_model_and_a_missing_input(running_system: RunningSystem) -> None:
+    """The gateway's message and exit code 1; a wrong option is exit code 2."""
+    assert "NOT_FOUND" in running_system.turnout("predict", "no-model", "S1", exit_code=1)
     assert "f0" in running_system.turnout("predict", MODEL, "S1", "--input", "f9=1", exit_code=1)
     running_system.turnout("predict", MODEL, "S1", "--input", "f0", exit_code=2)
     running_system.turnout("models", "--no-such-option", exit_code=2)
 
 
-def test_models_versions_and_splits_are_told(running_system: RunningSystem) -> None:
-    """Who is production, by whom, approved by whom, and who answers one customer."""
-    (model,) = [one for one in running_system.turnout("models") if one["model"] == MODEL]
+def test_models_versions_and_splits_show_the_deployed_version(
+    running_system: RunningSystem,
+) -> None:
+    """Production, its author, its approver, and the version that answers one customer."""
+    (model,) = [row for row in running_system.turnout("models") if row["model"] == MODEL]
     assert model["deployment"]["production"] == "1"
     (version, *_) = running_system.turnout("versions", "list", MODEL)
     assert (version["author"], version["status"]) == ("dana", "PRODUCTION_STATUS")
     shown = running_system.turnout("versions", "show", MODEL, version["digest"])
-    assert [one["approver"] for one in shown["approvals"]] == ["gabriel"]
+    assert [approval["approver"] for approval in shown["approvals"]] == ["gabriel"]
     answer = running_system.turnout("splits", "which", MODEL, "S1")
     assert (answer["version"], answer["role"]) == ("1", "production")
     assert 0 <= answer["bucket"] < 10_000
 
 
-def test_four_eyes_and_compare_and_set(running_system: RunningSystem, tmp_path: Path) -> None:
-    """Nobody approves their own; nothing unapproved is deployed; a stale revision loses."""
+def test_registry_refuses_own_approvals_and_stale_revisions(
+    running_system: RunningSystem, tmp_path: Path
+) -> None:
+    """Authors may not approve, unapproved versions are not deployed, a stale revision loses."""
     label = running_system.register(MODEL, tmp_path / "files", weights=2 * linear_weights(3))
     own = ("versions", "approve", MODEL, label, "--policy", "initial", "--yes")
     assert "dana" in running_system.turnout(*own, actor="dana", exit_code=1)
 
-    held = running_system.turnout("splits", "preload", MODEL, label)
-    move = ("splits", "set", MODEL, "--production", label)
+    deployment = running_system.turnout("splits", "preload", MODEL, label)
+    deploy = ("splits", "set", MODEL, "--production", label)
     poll_system_until(
-        lambda: "none of" not in running_system.turnout(*move, exit_code=1),
+        lambda: "none of" not in running_system.turnout(*deploy, exit_code=1),
         20.0,
         "ready on a worker",
     )
-    assert "approv" in running_system.turnout(*move, exit_code=1)
-    stale = ("--revision", str(held["revision"] - 1))
-    lost = running_system.turnout("splits", "set", MODEL, "--holdout", "5", *stale, exit_code=1)
-    assert str(held["revision"]) in lost
-    running_system.turnout("splits", "set", MODEL, "--holdout", "0", "--why", "nothing changes")
+    assert "approv" in running_system.turnout(*deploy, exit_code=1)
+    stale = ("--revision", str(deployment["revision"] - 1))
+    error = running_system.turnout("splits", "set", MODEL, "--holdout", "5", *stale, exit_code=1)
+    assert str(deployment["revision"]) in error
+    running_system.turnout("splits", "set", MODEL, "--holdout", "0", "--reason", "nothing changes")
 
 
-def test_a_version_nobody_names_is_archived_and_stays_so(
+def test_versions_archive_takes_an_unused_version_and_refuses_production(
     running_system: RunningSystem, tmp_path: Path
 ) -> None:
-    """Archived by a person; production cannot be."""
+    """Exit code 1 for production."""
     label = running_system.register(MODEL, tmp_path / "files", weights=7 * linear_weights(3))
-    gone = running_system.turnout("versions", "archive", MODEL, label, "--reason", "a try")
-    assert gone["status"] == "ARCHIVED"
+    archived = running_system.turnout("versions", "archive", MODEL, label, "--reason", "a try")
+    assert archived["status"] == "ARCHIVED"
     assert "production" in running_system.turnout("versions", "archive", MODEL, "1", exit_code=1)
 
 
-def test_a_rollout_without_approval_does_not_start(
+def test_rollout_starts_only_with_an_approval_and_obeys_commands(
     running_system: RunningSystem, tmp_path: Path
 ) -> None:
-    """The words say what is missing; with it, it starts, is shown, paused, resumed and aborted."""
+    """With the approval it starts, and is shown, paused, resumed and aborted."""
     label = running_system.register(MODEL, tmp_path / "files", weights=4 * linear_weights(3))
-    begin = ("rollout", "start", MODEL, label, "--policy", "demo")
-    assert "approv" in running_system.turnout(*begin, exit_code=1)
+    start = ("rollout", "start", MODEL, label, "--policy", "demo")
+    assert "approv" in running_system.turnout(*start, exit_code=1)
     assert "no_policy" in running_system.turnout(
         "versions", "approve", MODEL, label, "--policy", "no_policy", "--yes", exit_code=1
     )
@@ -97,46 +105,46 @@ def test_a_rollout_without_approval_does_not_start(
     assert {"demo", "demo-direct", "standard"} <= names
 
     running_system.approve(MODEL, label, "demo")
-    started = running_system.turnout(*begin)
+    started = running_system.turnout(*start)
     assert (started["version"], started["baseline"]) == (label, "1")
     assert running_system.turnout("rollout", "pause", MODEL)["paused"]
     assert not running_system.turnout("rollout", "resume", MODEL)["paused"]
     assert running_system.turnout("rollout", "status", MODEL)["rollout_id"] == started["rollout_id"]
     ended = running_system.turnout("rollout", "abort", MODEL, "--reason", "seen enough")
     assert ended["stage"] == "ROLLED_BACK"
-    told = running_system.turnout("rollout", "explain", MODEL)
-    assert "seen enough" in told["text"]
+    explanation = running_system.turnout("rollout", "explain", MODEL)
+    assert "seen enough" in explanation["text"]
     assert running_system.turnout("splits", "show", MODEL)["production"] == "1"
 
 
-def test_the_history_is_listed_and_proved(running_system: RunningSystem) -> None:
-    """The newest entries, and every one of them sound, under the key we know."""
+def test_audit_lists_and_verifies_the_history(running_system: RunningSystem) -> None:
+    """The newest entries; all of them intact, also under the right key, and not under another."""
     entries = running_system.turnout("audit", "list", "--limit", "3")
     assert len(entries) == 3
     assert entries[-1]["seq"] == entries[0]["seq"] + 2
     proof = running_system.turnout("audit", "verify")
-    assert proof["whole"]
+    assert proof["intact"]
     again = running_system.turnout("audit", "verify", "--key", proof["public_key"])
     assert again["entries"] >= proof["entries"]
     other = running_system.turnout("audit", "verify", "--key", "ab" * 32, exit_code=1)
-    assert not other["whole"]
+    assert not other["intact"]
 
 
-def test_an_entry_somebody_rewrote_is_named(tmp_path: Path) -> None:
-    """Edited in the database behind the registry's back: exit 1, and its number."""
-    with turnout_up(tmp_path / "state") as whole:
+def test_audit_verify_names_an_altered_entry(tmp_path: Path) -> None:
+    """An entry altered in the database: exit code 1 and the number of the entry."""
+    with turnout_up(tmp_path / "state") as system:
         for model in ("a", "b"):
-            whole.register(model, tmp_path / model)
+            system.register(model, tmp_path / model)
         (database,) = (tmp_path / "state" / "registry").glob("*.sqlite")
         with sqlite3.connect(database) as connection:
-            connection.execute("UPDATE history SET actor = 'nobody' WHERE seq = 2")
+            connection.execute("UPDATE history SET actor = 'other' WHERE seq = 2")
         connection.close()
-        verdict = whole.turnout("audit", "verify", exit_code=1)
-        assert (verdict["whole"], verdict["broken_seq"]) == (False, 2)
+        verdict = system.turnout("audit", "verify", exit_code=1)
+        assert (verdict["intact"], verdict["broken_seq"]) == (False, 2)
 
 
-def test_declared_views_are_listed(running_system: RunningSystem) -> None:
-    """With the hash that every stored row carries."""
+def test_features_lists_views_and_shows_a_missing_row(running_system: RunningSystem) -> None:
+    """An unknown view is an error that names the declared ones."""
     (view,) = running_system.turnout("features", "views")
     assert (view["view"], len(view["features"])) == ("churn_profile", 19)
     unknown = running_system.turnout("features", "show", "no_view", "S1", exit_code=1)

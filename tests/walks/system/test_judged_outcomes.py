@@ -1,8 +1,8 @@
-"""Customers who act on what they were told: a version that sells less is taken back for that."""
+"""Rollouts that are judged by reported outcomes: a version that sells less is rolled back."""
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,15 @@ bake_s = 86400
 name = "bought"
 at_least = 1
 """
-ASKING = 24
-"""Customers at once."""
+CALLERS = 24
+"""Customers who call at the same time."""
 CALLS_MAX = 400_000
 
 
 @pytest.fixture(scope="module")
 def judged_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    """A running system whose model `offer` is production, under a policy that looks at sales."""
-    folder: Path = tmp_path_factory.mktemp("shop")
+    """A running system with the model `offer` and a policy that judges by purchases."""
+    folder: Path = tmp_path_factory.mktemp("outcomes")
     (folder / "policies").mkdir()
     (folder / "policies" / "sold.toml").write_text(POLICY)
     with turnout_up(folder / "state", "--policies", str(folder / "policies")) as running:
@@ -46,57 +46,70 @@ def judged_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningS
 
 
 def outcomes_until_verdict(
-    shop: RunningSystem, production: float, candidate: float, events_max: int
+    system: RunningSystem, production: float, candidate: float, events_max: int
 ) -> dict[str, Any]:
-    """Roll production's bytes out again while customers buy; return how the rollout stands.
+    """Roll out production's files again while customers buy; return the last rollout status.
 
-    production, candidate  how many of each version's customers buy
-    events_max             buyers counted, after which it is enough
+    production, candidate  share of the version's customers who buy.
+    events_max             return once so many purchases are counted.
     """
-    files = shop.folder.parent / "files"
-    label = shop.turnout("versions", "register", MODEL, str(files), actor="dana")["label"]
-    shop.approve(MODEL, label, "sold@offer")
-    shop.turnout("rollout", "start", MODEL, label, "--policy", "sold", "--reason", "sells more")
+    files = system.folder.parent / "files"
+    label = system.turnout("versions", "register", MODEL, str(files), actor="dana")["label"]
+    system.approve(MODEL, label, "sold@offer")
+    system.turnout("rollout", "start", MODEL, label, "--policy", "sold", "--reason", "sells more")
 
-    def standing() -> tuple[dict[str, Any], bool]:
-        status = shop.turnout("rollout", "status", MODEL)
-        row = next(one for one in status["evidence"] if one["metric"] == "outcome")
+    def read_status() -> tuple[dict[str, Any], bool]:
+        status = system.turnout("rollout", "status", MODEL)
+        row = next(row for row in status["evidence"] if row["metric"] == "outcome")
         counted = int(row.get("canary_events", 0)) + int(row.get("baseline_events", 0))
         return {**status, "outcome": row}, counted >= events_max
 
-    buys = {label: candidate}
-    return asyncio.run(_customers(shop.addresses.gateway, buys, production, standing))
+    shares = {label: candidate}
+    return asyncio.run(_customers(system.addresses.gateway, shares, production, read_status))
 
 
-async def _customers(gateway: str, buys: dict[str, float], usual: float, standing: Any) -> Any:  # noqa: ANN401
-    """Ask, buy, and look once a second, until it is over."""
-    draw, over = random.Random(4), asyncio.Event()
+async def _customers(
+    gateway: str,
+    shares: dict[str, float],
+    production: float,
+    read_status: Callable[[], tuple[dict[str, Any], bool]],
+) -> dict[str, Any]:
+    """Call and buy until the rollout has ended or has enough purchases; return its status.
+
+    shares       share of customers who buy, by version; *production* for other versions.
+    read_status  returns (status, whether there are enough purchases).
+    """
+    random_source, over = random.Random(4), asyncio.Event()
     numbers = iter(range(CALLS_MAX))
     async with PredictClient(gateway) as client, asyncio.TaskGroup() as group:
 
-        async def one_after_another() -> None:
+        async def caller() -> None:
             while not over.is_set():
-                key = f"S{next(numbers)}-{draw.random()}"
-                told = await client.predict(MODEL, keys=key, inputs=[[1, 2, 3]], timeout_s=5.0)
-                if draw.random() < buys.get(told.version, usual):
-                    await client.report_outcome(told, "bought", 1.0)
-                elif draw.random() < 0.05:
-                    await client.report_outcome(told, "bought", 0.0)
+                key = f"S{next(numbers)}-{random_source.random()}"
+                prediction = await client.predict(
+                    MODEL, keys=key, inputs=[[1, 2, 3]], timeout_s=5.0
+                )
+                if random_source.random() < shares.get(prediction.version, production):
+                    await client.report_outcome(prediction, "bought", 1.0)
+                elif random_source.random() < 0.05:
+                    await client.report_outcome(prediction, "bought", 0.0)
 
-        for _ in range(ASKING):
-            group.create_task(one_after_another())
+        for _ in range(CALLERS):
+            group.create_task(caller())
         try:
             while True:
                 await asyncio.sleep(0.5)
-                status, enough = await asyncio.to_thread(standing)
+                status, enough = await asyncio.to_thread(read_status)
                 if enough or status["stage"] not in ("PRELOAD", "CANARY_STAGE", "CANARY"):
                     return status
         finally:
             over.set()
 
 
-def test_equal_outcomes_leave_it_alone_and_fewer_take_it_back(judged_system: RunningSystem) -> None:
-    """Both sell to 30 %: it stays. The candidate to 15 %: back, with the reason, nobody else."""
+def test_judge_rolls_back_for_half_the_outcomes_and_not_for_equal_ones(
+    judged_system: RunningSystem,
+) -> None:
+    """Both sell to 30 % of customers: no rollback. The candidate sells to 15 %: rollback."""
     equal = outcomes_until_verdict(judged_system, 0.3, 0.3, 400)
     assert equal["stage"] == "CANARY_STAGE", equal["reason"]
     assert float(equal["outcome"].get("log_e_max", 0)) < equal["outcome"]["log_threshold"]
@@ -110,8 +123,10 @@ def test_equal_outcomes_leave_it_alone_and_fewer_take_it_back(judged_system: Run
 
 
 @pytest.mark.nightly
-def test_three_per_cent_and_two_are_told_apart(judged_system: RunningSystem) -> None:
-    """3 % of production's customers buy, 2 % of the candidate's: back; 3 % of both: not."""
+def test_judge_rolls_back_for_2_per_cent_of_outcomes_instead_of_3(
+    judged_system: RunningSystem,
+) -> None:
+    """Rollback when 3 % buy from production and 2 % from the candidate; none at 3 % of both."""
     worse = outcomes_until_verdict(judged_system, 0.03, 0.02, 50_000)
     assert worse["stage"] == "ROLLED_BACK", worse["reason"]
     assert worse["reason"].startswith("outcome: ")

@@ -1,4 +1,4 @@
-"""One outcome, told to every worker of a host, before and after all of them were killed."""
+"""One outcome is reported to every worker of a host, before and after all of them are killed."""
 
 import json
 import os
@@ -15,45 +15,49 @@ from tests.walks.running_system import RunningSystem, poll_system_until
 
 pytestmark = pytest.mark.walk
 
-APART = (("grpc.use_local_subchannel_pool", 1),)
+OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 
 
 def call_rpc(address: str, method: str, request: Any, reply: Any) -> Any:  # noqa: ANN401  any message
-    """Call once over a connection of its own, so that any worker may get it."""
-    with grpc.insecure_channel(address, options=APART) as channel:
+    """Call once over a new connection, so that any worker may get the call."""
+    with grpc.insecure_channel(address, options=OWN_CONNECTION) as channel:
         raw = channel.unary_unary(f"/turnout.v1.Predictor/{method}")(
             request.SerializeToString(), timeout=5.0, wait_for_ready=True
         )
     return reply.FromString(raw)
 
 
-def counted_outcomes(whole: RunningSystem) -> dict[tuple[str, str], float]:
-    """Outcomes by (kind, worker slot), as Prometheus reads them."""
-    with urllib.request.urlopen(whole.addresses.metrics) as page:
+def counted_outcomes(system: RunningSystem) -> dict[tuple[str, str], float]:
+    """Return turnout_outcomes_total by (kind, worker slot) from the metrics page."""
+    with urllib.request.urlopen(system.addresses.metrics) as page:
         lines = page.read().decode().splitlines()
-    found = {}
+    counts = {}
     for line in lines:
         if line.startswith("turnout_outcomes_total{"):
             labels, _, value = line.partition("} ")
-            words = dict(part.split("=") for part in labels.partition("{")[2].split(","))
-            found[json.loads(words["kind"]), json.loads(words["worker"])] = float(value)
-    return found
+            fields = dict(part.split("=") for part in labels.partition("{")[2].split(","))
+            counts[json.loads(fields["kind"]), json.loads(fields["worker"])] = float(value)
+    return counts
 
 
-def test_one_key_counts_once_whoever_is_told_and_whenever(running_system: RunningSystem) -> None:
-    """20 connections over two workers: kept once; after kill -9 of both: known still."""
+def test_outcome_with_one_idempotency_key_counts_once_over_workers_and_restarts(
+    running_system: RunningSystem,
+) -> None:
+    """Reported over 20 connections to two workers, and again after both are killed."""
     running_system.wait_settled()
     address = running_system.addresses.gateway
-    asked = PredictRequest(model=MODEL, rows=[Row(keys=["S1"], inputs=[1, 2, 3])])
-    prediction = call_rpc(address, "Predict", asked, PredictReply)
+    request = PredictRequest(model=MODEL, rows=[Row(keys=["S1"], inputs=[1, 2, 3])])
+    prediction = call_rpc(address, "Predict", request, PredictReply)
     outcome = OutcomeRequest(
         prediction_id=prediction.prediction_id,
         name="churned",
         value=1,
         idempotency_key=f"walk/{prediction.prediction_id.hex()[:32]}",
     )
-    told = [call_rpc(address, "ReportOutcome", outcome, OutcomeReply).duplicate for _ in range(20)]
-    assert told == [False] + [True] * 19
+    duplicates = [
+        call_rpc(address, "ReportOutcome", outcome, OutcomeReply).duplicate for _ in range(20)
+    ]
+    assert duplicates == [False] + [True] * 19
     poll_system_until(
         lambda: (
             sum(
@@ -67,15 +71,15 @@ def test_one_key_counts_once_whoever_is_told_and_whenever(running_system: Runnin
         "19 duplicates counted",
     )
     slots = {slot for kind, slot in counted_outcomes(running_system) if kind == "duplicate"}
-    assert slots == {"0", "1"}, f"only {slots} were told"
+    assert slots == {"0", "1"}, f"only {slots} got the outcome"
 
-    victims = {row["pid"] for row in running_system.workers()}
-    for pid in victims:
+    killed_pids = {row["pid"] for row in running_system.workers()}
+    for pid in killed_pids:
         os.kill(pid, signal.SIGKILL)
     poll_system_until(
-        lambda: victims.isdisjoint(row["pid"] for row in running_system.workers()),
+        lambda: killed_pids.isdisjoint(row["pid"] for row in running_system.workers()),
         10.0,
-        "all replaced",
+        "all workers are replaced",
     )
     running_system.wait_settled()
     again = call_rpc(address, "ReportOutcome", outcome, OutcomeReply)

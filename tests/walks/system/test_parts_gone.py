@@ -1,4 +1,4 @@
-"""Registry, controller or store gone: the gateway answers on."""
+"""The gateway answers while the registry and the controller are gone or hang."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ INPUTS = [1.0, 0.0, 0.0]
 async def system_without_restart(
     folder: Path,
 ) -> AsyncIterator[tuple[RunningSystem, dict[str, ManagedProcess]]]:
-    """Run the parts without anybody who starts them again; one tiny model in production."""
+    """Run the processes of a system without restarting them; a tiny model is in production."""
     system = LocalSystem(SystemPlan(folder=folder), print)
     system.write_settings()
     parts = {child.spec.name: child for child in system.processes}
@@ -48,59 +48,59 @@ async def _deploy(registry: str) -> None:
     async with RegistryClient(registry, "dana") as dana:
         version = await dana.register(MODEL, tiny_files(MODEL))
     async with RegistryClient(registry, "gabriel") as gabriel:
-        given = await gabriel.approve(MODEL, version.label, "initial", "", "", "fine")
-        held = await gabriel.deployment(MODEL)
-        held = await gabriel.deploy(replace(held, preload=(version.label,), why="warm"))
+        approval = await gabriel.approve(MODEL, version.label, "initial", "", "", "fine")
+        deployment = await gabriel.deployment(MODEL)
+        deployment = await gabriel.deploy(replace(deployment, preload=(version.label,), why="warm"))
         proposed = replace(
-            held, preload=(), production=version.label, approval_id=given.id, why="first"
+            deployment, preload=(), production=version.label, approval_id=approval.id, why="first"
         )
         async with asyncio.timeout(20):
             while True:
                 try:
-                    held = await gabriel.deploy(proposed)
+                    deployment = await gabriel.deploy(proposed)
                 except GateError:
                     await asyncio.sleep(0.05)
                 else:
                     break
-            await wait_until_applied(gabriel, held, 3)
+            await wait_until_applied(gabriel, deployment, 3)
 
 
 async def kill(child: ManagedProcess) -> None:
-    """SIGKILL one part, and wait until it is gone."""
+    """Kill one process, and wait until it has ended."""
     os.kill(child.pid, signal.SIGKILL)
     await child.stop()
 
 
-def test_predictions_go_on_without_a_registry_also_after_worker_restarts(tmp_path: Path) -> None:
-    """Control killed for good; then every worker that ever spoke to it: version 1 still answers."""
+def test_gateway_answers_without_a_registry_also_after_worker_restarts(tmp_path: Path) -> None:
+    """The registry is killed, then every worker; the new workers answer with version 1."""
 
     async def walk() -> None:
         async with (
-            system_without_restart(tmp_path / "state") as (whole, parts),
-            PredictClient(whole.addresses.gateway) as client,
+            system_without_restart(tmp_path / "state") as (system, parts),
+            PredictClient(system.addresses.gateway) as client,
         ):
             await kill(parts["control"])
             first = await client.predict(MODEL, keys="S1", inputs=INPUTS, timeout_s=5)
             assert (first.version, first.role) == ("1", "production")
             for _ in range(2):
-                before = serving_pids_of(whole)
+                before = serving_pids_of(system)
                 for pid in before.values():
                     os.kill(pid, signal.SIGKILL)
-                await wait_soon(lambda old=before: _renewed(whole, old), 40.0)  # type: ignore[misc]
-                got = await client.predict(MODEL, keys="S1", inputs=INPUTS, timeout_s=5)
-                assert got.version == "1"
-                assert got.scores[0, 0] == pytest.approx(0.1)
+                await wait_soon(lambda old=before: _all_replaced(system, old), 40.0)  # type: ignore[misc]
+                prediction = await client.predict(MODEL, keys="S1", inputs=INPUTS, timeout_s=5)
+                assert prediction.version == "1"
+                assert prediction.scores[0, 0] == pytest.approx(0.1)
 
     asyncio.run(walk())
 
 
-def test_a_registry_that_hangs_delays_no_prediction(tmp_path: Path) -> None:
-    """SIGSTOP: the connection stands and nothing comes; customers notice nothing."""
+def test_gateway_answers_in_time_while_the_registry_hangs(tmp_path: Path) -> None:
+    """SIGSTOP leaves the connection open without answers; calls are answered within 1 s."""
 
     async def walk() -> None:
         async with (
-            system_without_restart(tmp_path / "state") as (whole, parts),
-            PredictClient(whole.addresses.gateway) as client,
+            system_without_restart(tmp_path / "state") as (system, parts),
+            PredictClient(system.addresses.gateway) as client,
         ):
             os.kill(parts["control"].pid, signal.SIGSTOP)
             try:
@@ -112,6 +112,6 @@ def test_a_registry_that_hangs_delays_no_prediction(tmp_path: Path) -> None:
     asyncio.run(walk())
 
 
-def _renewed(whole: RunningSystem, before: dict[int, int]) -> bool:
-    now = serving_pids_of(whole)
+def _all_replaced(system: RunningSystem, before: dict[int, int]) -> bool:
+    now = serving_pids_of(system)
     return len(now) == 2 and not set(now.values()) & set(before.values())

@@ -1,4 +1,4 @@
-"""The online store dies under a system that needs it."""
+"""The online store of a running system is killed."""
 
 import os
 import signal
@@ -13,27 +13,27 @@ pytestmark = pytest.mark.walk
 KEY = "S0000042"
 
 
-def flags(whole: RunningSystem) -> list[str]:
-    """How fresh the features of one customer's prediction were."""
-    words: list[str] = whole.turnout("predict", "churn", KEY)["row_flags"][0]
-    return words
+def flags(system: RunningSystem) -> list[str]:
+    """Return the row flags of one customer's prediction."""
+    names: list[str] = system.turnout("predict", "churn", KEY)["row_flags"][0]
+    return names
 
 
-def test_without_its_store_the_gateway_answers_with_defaults_and_says_so(
+def test_gateway_without_its_store_answers_with_flagged_defaults(
     played_demo: PlayedDemo,
 ) -> None:
-    """Killed: answers go on, flagged; back and empty: flagged still; filled: fresh again."""
-    whole = played_demo.system
-    assert flags(whole) == []
-    pid = int((whole.folder / "store" / "pid").read_text().split()[0])
+    """Rows are flagged while the store is gone and while it is empty, and not once it is filled."""
+    system = played_demo.system
+    assert flags(system) == []
+    pid = int((system.folder / "store" / "pid").read_text().split()[0])
     os.kill(pid, signal.SIGKILL)
 
-    words = poll_system_until(
-        lambda: flags(whole), 5.0, "the answers say that features are missing"
+    row_flags = poll_system_until(
+        lambda: flags(system), 5.0, "the answers say that features are missing"
     )
-    assert "defaulted" in words
-    poll_system_until(lambda: "missing" in flags(whole), 15.0, "the store is back, and empty")
+    assert "defaulted" in row_flags
+    poll_system_until(lambda: "missing" in flags(system), 15.0, "the store is back, and empty")
 
-    written = whole.turnout("features", "materialise", "churn_profile")
+    written = system.turnout("features", "materialise", "churn_profile")
     assert written["written"] == SUBSCRIBERS
-    assert flags(whole) == []
+    assert flags(system) == []

@@ -1,4 +1,4 @@
-"""`turnout up`: one command up, one signal down, nothing left behind."""
+"""`turnout up`: it starts a system, and one signal stops all of it."""
 
 import asyncio
 import signal
@@ -15,67 +15,67 @@ from turnout.processes.port_checks import answers_ping, free_tcp_port
 pytestmark = pytest.mark.walk
 
 
-def test_sigterm_stops_every_part_and_forgets_the_addresses(tmp_path: Path) -> None:
-    """Gateway, control, store; then system.json is gone and a command leaves with 3."""
-    with turnout_up(tmp_path / "state") as whole:
-        pids = [pid for pid, _ in whole.addresses.children.values()]
-        pids += [row["pid"] for row in whole.workers()]
+def test_up_stops_every_process_on_sigterm_and_removes_system_json(tmp_path: Path) -> None:
+    """Afterwards a command exits with 3."""
+    with turnout_up(tmp_path / "state") as system:
+        pids = [pid for pid, _ in system.addresses.children.values()]
+        pids += [row["pid"] for row in system.workers()]
         assert len(pids) == 6
-        said = subprocess.run(
-            [*TURNOUT, "up", "--folder", str(whole.folder)], capture_output=True, text=True
+        second = subprocess.run(
+            [*TURNOUT, "up", "--folder", str(system.folder)], capture_output=True, text=True
         )
-        assert (said.returncode, "already" in said.stderr) == (1, True)
+        assert (second.returncode, "already" in second.stderr) == (1, True)
     assert not [pid for pid in pids if process_runs(pid)]
     assert not (tmp_path / "state" / "system.json").exists()
-    gone = subprocess.run(
+    command = subprocess.run(
         [*TURNOUT, "models", "--folder", str(tmp_path / "state")], capture_output=True, text=True
     )
-    assert (gone.returncode, gone.stdout) == (3, "")
-    assert "turnout up" in gone.stderr
+    assert (command.returncode, command.stdout) == (3, "")
+    assert "turnout up" in command.stderr
 
 
-def test_killed_outright_it_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Kill -9 of `turnout up`: the kernel tells every part, and each ends by itself."""
-    with turnout_up(tmp_path / "state") as whole:
-        pids = [pid for pid, _ in whole.addresses.children.values()]
-        pids += [row["pid"] for row in whole.workers()]
+def test_up_leaves_no_process_behind_when_it_is_killed(tmp_path: Path) -> None:
+    """After SIGKILL of `turnout up`, the kernel sends each process a SIGTERM."""
+    with turnout_up(tmp_path / "state") as system:
+        pids = [pid for pid, _ in system.addresses.children.values()]
+        pids += [row["pid"] for row in system.workers()]
         store = (tmp_path / "state" / "store" / "pid").read_text().split()[0]
         pids.append(int(store))
-        whole.kill(signal.SIGKILL)
+        system.kill(signal.SIGKILL)
         poll_system_until(
-            lambda: not [pid for pid in pids if process_runs(pid)], 20.0, "every part gone"
+            lambda: not [pid for pid in pids if process_runs(pid)], 20.0, "every process has ended"
         )
 
 
-def test_a_given_store_is_used_and_left_running(tmp_path: Path) -> None:
-    """No store of our own; the given one still answers when we have gone."""
+def test_up_uses_a_given_store_and_leaves_it_running(tmp_path: Path) -> None:
+    """No store is started, and the given one still answers afterwards."""
     with redis_server() as store:
-        with turnout_up(tmp_path / "state", "--store", store.url) as whole:
-            assert sorted(whole.addresses.children) == ["control", "gateway"]
-            assert whole.addresses.store == store.url
+        with turnout_up(tmp_path / "state", "--store", store.url) as system:
+            assert sorted(system.addresses.children) == ["control", "gateway"]
+            assert system.addresses.store == store.url
         assert asyncio.run(answers_ping(store.url))
 
 
 @pytest.mark.parametrize("option", ["--store", "--port"])
-def test_what_cannot_start_says_why_and_leaves_nothing(tmp_path: Path, option: str) -> None:
-    """A store nobody runs, a port somebody has: exit 1, the reason, and no process left."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+def test_up_that_cannot_start_says_why_and_leaves_no_process(tmp_path: Path, option: str) -> None:
+    """A store that does not answer, and a port that is taken: exit code 1 and the reason."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
         value = f"redis://127.0.0.1:{free_tcp_port()}/0" if option == "--store" else str(port)
-        done = subprocess.run(
+        command = subprocess.run(
             [*TURNOUT, "up", option, value, "--folder", str(tmp_path / "state")],
             capture_output=True,
             text=True,
             timeout=60,
         )
-    assert done.returncode == 1
-    wanted = "no store answers" if option == "--store" else "gateway ended while starting"
-    assert wanted in done.stderr
+    assert command.returncode == 1
+    reason = "no store answers" if option == "--store" else "gateway ended while starting"
+    assert reason in command.stderr
     assert not (tmp_path / "state" / "system.json").exists()
-    mine = [path for path in Path("/proc").glob("[0-9]*/cmdline") if _names(path, tmp_path)]
-    assert mine == []
+    left_over = [path for path in Path("/proc").glob("[0-9]*/cmdline") if _names(path, tmp_path)]
+    assert left_over == []
 
 
 def _names(command: Path, folder: Path) -> bool:

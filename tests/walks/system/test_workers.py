@@ -1,4 +1,4 @@
-"""Workers that die, hang or come back while customers call."""
+"""Workers that are killed or stopped while customers call."""
 
 import asyncio
 import os
@@ -17,12 +17,10 @@ pytestmark = pytest.mark.walk
 INPUTS = [1.0, 0.0, 0.0]
 
 
-async def calling_meanwhile(
-    gateway: str, meanwhile: Callable[[], Awaitable[None]]
-) -> tuple[int, list[str]]:
-    """Call steadily while *meanwhile* runs; returns (answered, failures).
+async def call_during(gateway: str, action: Callable[[], Awaitable[None]]) -> tuple[int, list[str]]:
+    """Call steadily while *action* runs; return (answered calls, failures).
 
-    Four callers with connections of their own: one client's may all lead to one worker.
+    There are four clients, because the connections of one client may all lead to one worker.
     """
     answered, failures, over = 0, list[str](), asyncio.Event()
 
@@ -38,19 +36,19 @@ async def calling_meanwhile(
                 await asyncio.sleep(0.002)
 
     callers = [asyncio.create_task(caller()) for _ in range(4)]
-    await meanwhile()
+    await action()
     over.set()
     await asyncio.gather(*callers)
     return answered, failures
 
 
-def serving_pids_of(whole: RunningSystem) -> dict[int, int]:
-    """Slot -> pid of the workers that serve."""
-    return {row["slot"]: row["pid"] for row in whole.workers() if row["state"] == "serving"}
+def serving_pids_of(system: RunningSystem) -> dict[int, int]:
+    """Return the pid of each serving worker by slot."""
+    return {row["slot"]: row["pid"] for row in system.workers() if row["state"] == "serving"}
 
 
-def test_a_killed_worker_is_replaced_within_a_second(running_system: RunningSystem) -> None:
-    """SIGKILL: the spare has the slot in at most 1 s, and customers get their answers."""
+def test_worker_that_is_killed_is_replaced_within_a_second(running_system: RunningSystem) -> None:
+    """The spare takes the slot, and no call fails."""
     running_system.wait_settled()
     before = serving_pids_of(running_system)
     replaced_s = 0.0
@@ -63,20 +61,20 @@ def test_a_killed_worker_is_replaced_within_a_second(running_system: RunningSyst
             poll_system_until,
             lambda: serving_pids_of(running_system).get(0, before[0]) != before[0],
             5.0,
-            "slot 0 served",
+            "slot 0 is served again",
         )
         replaced_s = time.monotonic() - began
         await asyncio.sleep(0.3)
 
-    answered, failures = asyncio.run(calling_meanwhile(running_system.addresses.gateway, kill))
+    answered, failures = asyncio.run(call_during(running_system.addresses.gateway, kill))
     assert replaced_s <= 1.0
     assert answered > 20
     assert not failures
     running_system.wait_settled()
 
 
-def test_a_stopped_worker_is_killed_at_two_seconds(running_system: RunningSystem) -> None:
-    """SIGSTOP: no heartbeat for 2 s, then it is killed and its slot is served again."""
+def test_worker_that_is_stopped_is_killed_after_two_seconds(running_system: RunningSystem) -> None:
+    """It sends no heartbeat for 2 s; then it is killed, its slot is served again, no call fails."""
     running_system.wait_settled()
     before = serving_pids_of(running_system)
 
@@ -87,11 +85,11 @@ def test_a_stopped_worker_is_killed_at_two_seconds(running_system: RunningSystem
             poll_system_until,
             lambda: serving_pids_of(running_system).get(1, before[1]) != before[1],
             8.0,
-            "slot 1 served",
+            "slot 1 is served again",
         )
         assert 1.5 <= time.monotonic() - began <= 3.5
 
-    answered, failures = asyncio.run(calling_meanwhile(running_system.addresses.gateway, hang))
+    answered, failures = asyncio.run(call_during(running_system.addresses.gateway, hang))
     assert answered > 20
     assert not failures
     running_system.wait_settled()
