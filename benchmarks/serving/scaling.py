@@ -4,9 +4,9 @@
 
 Calls are by key, in a closed loop, over the native ingress where it is built. One worker has core
 0; generator and store have the other. Each round starts every gateway anew, one at a time, and
-times all of its cases, so that a change of the machine's pace meets all of them. The command prints a
-table of medians and (lowest-highest) of the rounds. Two workers share both cores with generator and
-store, so their row says what a second worker costs, not what it brings. Needs cargo.
+times all of its cases, so that a change of the machine's pace meets all of them. The command prints
+a table of medians and (lowest-highest) of the rounds. Two workers share both cores with generator
+and store, so their row says what a second worker costs, not what it brings. Needs cargo.
 """
 
 import argparse
