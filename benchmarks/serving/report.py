@@ -118,32 +118,9 @@ def report_table(report: dict[str, Any]) -> str:
         "| calls | server | calls/s | rows/s | p50 ms | p99 ms | server CPU us/call |",
         "|---|---|---|---|---|---|---|",
     ]
-    # A row for each workload and server.
-    for workload in WORKLOADS:
-        for side in SERVERS:
-            calls = figure_values(rounds, side, workload.name, "calls_per_s")
-            if not calls:
-                continue
-            rows = median(figure_values(rounds, side, workload.name, "rows_per_s"))
-            spread = [
-                spread_text(figure_values(rounds, side, workload.name, figure), digits)
-                for figure, digits in (("p50_ms", 3), ("p99_ms", 2), ("server_us_per_call", 0))
-            ]
-            lines.append(
-                f"| {workload.name} ({workload.connections} x {workload.streams}) | {side} | "
-                f"{spread_text(calls, 0)} | {rows:,.0f} | {' | '.join(spread)} |"
-            )
-    # The ratios of the two servers.
-    for workload in WORKLOADS:
-        both = gateway_ratios(rounds, workload.name, "calls_per_s")
-        if both:
-            p50 = gateway_ratios(rounds, workload.name, "p50_ms")
-            cpu = gateway_ratios(rounds, workload.name, "server_us_per_call")
-            lines.append("") if lines[-1].startswith("|") else None
-            lines.append(
-                f"{workload.name}: {GATEWAY} / {HANDWRITTEN} = {spread_text(both, 2)} in calls/s, "
-                f"{spread_text(p50, 2)} in p50, {spread_text(cpu, 2)} in CPU."
-            )
+    lines += _workload_rows(rounds)
+    if ratios := _ratio_lines(rounds):
+        lines += ["", *ratios]
     # The generator's own limit.
     ceiling = figure_values(rounds, CANNED, CANNED, "calls_per_s")
     if ceiling:
@@ -168,6 +145,42 @@ def report_table(report: dict[str, Any]) -> str:
         f"{'held' if v['held'] else 'NOT HELD'}: {_result_text(v)}" for v in report["verdicts"]
     ]
     return "\n".join(lines)
+
+
+def _workload_rows(rounds: Sequence[Round]) -> list[str]:
+    """Return a row of the table for each workload and server that was timed."""
+    lines: list[str] = []
+    for workload in WORKLOADS:
+        for side in SERVERS:
+            calls = figure_values(rounds, side, workload.name, "calls_per_s")
+            if not calls:
+                continue
+            rows = median(figure_values(rounds, side, workload.name, "rows_per_s"))
+            spread = [
+                spread_text(figure_values(rounds, side, workload.name, figure), digits)
+                for figure, digits in (("p50_ms", 3), ("p99_ms", 2), ("server_us_per_call", 0))
+            ]
+            lines.append(
+                f"| {workload.name} ({workload.connections} x {workload.streams}) | {side} | "
+                f"{spread_text(calls, 0)} | {rows:,.0f} | {' | '.join(spread)} |"
+            )
+    return lines
+
+
+def _ratio_lines(rounds: Sequence[Round]) -> list[str]:
+    """Return a line of ratios for each workload that both servers answered."""
+    lines: list[str] = []
+    for workload in WORKLOADS:
+        calls = gateway_ratios(rounds, workload.name, "calls_per_s")
+        if not calls:
+            continue
+        p50 = gateway_ratios(rounds, workload.name, "p50_ms")
+        cpu = gateway_ratios(rounds, workload.name, "server_us_per_call")
+        lines.append(
+            f"{workload.name}: {GATEWAY} / {HANDWRITTEN} = {spread_text(calls, 2)} in calls/s, "
+            f"{spread_text(p50, 2)} in p50, {spread_text(cpu, 2)} in CPU."
+        )
+    return lines
 
 
 def _result_text(verdict: dict[str, Any]) -> str:
