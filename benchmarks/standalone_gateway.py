@@ -110,6 +110,7 @@ def standalone_gateway(
     settings  settings of the gateway that differ from its defaults.
     cores     cores for taskset, for example "0,1"; empty: any core.
     """
+    # Write the settings and start the gateway.
     file = folder / "gateway.json"
     file.write_text(json.dumps({"folder": str(folder), **settings}))
     announced = folder / "ports.json"
@@ -123,6 +124,7 @@ def standalone_gateway(
             stdout=subprocess.DEVNULL,
             stderr=log,
         )
+        # Wait for its ports; terminate it at the end.
         try:
             while not announced.exists():
                 assert program.poll() is None, (folder / "gateway.log").read_text()

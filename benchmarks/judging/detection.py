@@ -138,7 +138,7 @@ def play_missing_data(seed: int, seconds: int) -> Iterator[tuple[str, SimulatedR
     quick = replace(quick, canary=tuple(replace(stage, bake_s=60.0) for stage in quick.canary))
     rng = np.random.default_rng(seed)
     half = set(np.flatnonzero(rng.random(seconds) < 0.5).tolist())
-    yield "nobody calls", simulate_rollout(SCENARIOS["silent"], quick, seed, seconds)
+    yield "no calls", simulate_rollout(SCENARIOS["silent"], quick, seed, seconds)
     yield (
         "production alone fails",
         simulate_rollout(SCENARIOS["baseline-bad"], quick, seed, seconds),
@@ -149,7 +149,7 @@ def play_missing_data(seed: int, seconds: int) -> Iterator[tuple[str, SimulatedR
     )
     for skew_s in (-3600.0, 3600.0):
         yield (
-            f"clock {skew_s:+.0f} s, nobody calls",
+            f"clock {skew_s:+.0f} s, no calls",
             simulate_rollout(SCENARIOS["silent"], quick, seed, seconds, skew_s=skew_s),
         )
 

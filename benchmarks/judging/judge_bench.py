@@ -301,6 +301,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="other judges beside, 20 runs each")
     parser.add_argument("--json", type=Path, default=None, help="write every number there")
     arguments = parser.parse_args()
+    # Run the bars, with their progress on stderr.
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     lines: list[BarResult] = []
@@ -314,6 +315,7 @@ def main() -> None:
             for line in bench.bars[name]():
                 lines.append(line)
                 progress.print(f"{line.bar}: {line.subject}: {line.measured}", highlight=False)
+    # Print and keep what they measured.
     Console(width=None if sys.stdout.isatty() else 160).print(results_table(lines))
     took_s = time.monotonic() - began
     Console().print(f"{took_s:,.0f} s, seed {arguments.seed}")

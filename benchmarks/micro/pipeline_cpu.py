@@ -143,6 +143,7 @@ async def measure_pipeline_cpu(bench_model: BenchModel, only: str) -> None:
     # The parts that the worker wires, with a null ingress and journal.
     clock, settings, ingress = SystemClock(), Settings(), NullIngress()
     metrics, windows, routes = Metrics(), Windows(), RouteTable()
+    # Load the versions, as the loader does.
     disk = DiskCache(bench_model.gateway_folder)
     for deployment in disk.read_deployments():
         files = {label: disk.read_version(digest) for label, digest in deployment.digests}
@@ -169,6 +170,7 @@ async def measure_pipeline_cpu(bench_model: BenchModel, only: str) -> None:
             continue
         turns_us: list[float] = []
         for _ in range(TURNS):
+            # The batches are made before the clock starts.
             count = max(CALLS_PER_TURN // (calls * rows), 8)
             batches = [
                 bench_batch(model, calls, rows, number * calls * rows, bench_model.values)

@@ -131,6 +131,7 @@ def measure_serving(arguments: argparse.Namespace, folder: Path) -> list[Round]:
     bench_model = BenchModel.prepare(folder, arguments.entities)
     kinds = [w for w in WORKLOADS if arguments.only in w.name]
     bodies = {(w.model, w.rows): bench_model.write_requests(w.model, w.rows) for w in kinds}
+    # This process, the generator and the store share one core.
     os.sched_setaffinity(0, {arguments.generator_core})
     store = find_or_start(None, folder)
     rounds: list[Round] = []
@@ -245,6 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--generator-core", type=int, default=1)
     parser.add_argument("--keep", type=Path, default=RESULTS / "latest.json")
     arguments = parser.parse_args(argv)
+    # Build the generator, describe the machine, measure.
     if rust_generator.build_generator() is None:
         print_progress(CARGO_MISSING)
         return 2
@@ -254,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "machine": machine_facts(),
         "ingress": arguments.ingress,
         "generator": "benchmarks/loadgen",
-        "asked": {
+        "options": {
             "entities": arguments.entities,
             "rounds": arguments.rounds,
             "seconds": arguments.seconds,
@@ -264,6 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     with tempfile.TemporaryDirectory(prefix="turnout-bench-") as folder:
         report["rounds"] = measure_serving(arguments, Path(folder))
+    # Judge, print and keep.
     report["verdicts"] = promise_results(report["rounds"])
     report["targets"] = targets(report["rounds"])
     print(report_table(report))

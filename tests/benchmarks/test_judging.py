@@ -61,6 +61,7 @@ def test_many_tests_give_the_evidence_of_one_rollout(seed: int) -> None:
     for tick in ticks:
         evidence.count_second(as_closed_second(tick, 1), StagePosition(Stage.CANARY), current=True)
     fixed = next(n for n in range(SECONDS) if _baseline_records(ticks[: n + 1]) >= 500) + 1
+    # Each metric of first events.
     for name, compared in evidence.metrics.items():
         canary, baseline = arm_events(ticks, evidence, name)
         first = fixed if name in QUANTILES else 0
@@ -74,6 +75,7 @@ def test_many_tests_give_the_evidence_of_one_rollout(seed: int) -> None:
         assert math.log(tilt.e_max[0]) == pytest.approx(compared.tilt_state.log_e_max, abs=1e-9), (
             name
         )
+    # The prediction metric.
     expected = evidence.prediction.expectation
     assert expected is not None
     departures = DepartureArray(expected, 1, POLICY.looks_max)
@@ -93,7 +95,7 @@ def _baseline_records(ticks: list[TrafficSecond]) -> int:
 
 @pytest.mark.walk
 def test_judge_lets_healthy_rollouts_pass_where_pooled_tests_raise_alarms() -> None:
-    """Of 250 rollouts whose share and failures grow, at most 2 %; tests on totals stop most."""
+    """At most 2 % of 250 rollouts with growing share and failures stop; by totals most do."""
     counts = alarms.count_false_alarms(POLICY, alarms.CLIMBING_RAMP, 250, 900, 7, ignore_progress)
     assert counts.rollouts == 250
     assert counts.any <= 5

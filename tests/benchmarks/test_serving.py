@@ -69,6 +69,7 @@ def test_locustfile_reports_each_model_version_and_role(tmp_path: Path) -> None:
         versions = {"1": files, "2": {**files, "card.json": b'{"model": "churn", "n": 2}'}}
         async with gateway_fixture(versions, deployment) as gateway:
             await gateway.predict(predict_request(0.1, 0.2, 0.3))
+            # Locust runs in a process of its own.
             program = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"),
                 *("--host", f"127.0.0.1:{gateway.port}", "-u", "14", "-r", "14", "-t", "3s"),
@@ -82,6 +83,7 @@ def test_locustfile_reports_each_model_version_and_role(tmp_path: Path) -> None:
 
     code, output = asyncio.run(run())
     assert code == 0, output
+    # Its statistics have a row for each version and role.
     with (tmp_path / "run_stats.csv").open(encoding="utf-8") as stream:
         rows = {row["Name"]: row for row in csv.DictReader(stream)}
     assert {"churn v1 production", "churn v2 canary"} <= set(rows), output

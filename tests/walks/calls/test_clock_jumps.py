@@ -35,6 +35,7 @@ def test_gateway_answers_while_the_wall_clock_jumps_by_hours(
         ids = []
         async with gateway_with_store(url) as gateway:
             for jump_ns in (0, HOUR_NS, -HOUR_NS, 0):
+                # A hundred calls after each jump.
                 shift_ns = jump_ns
                 first = len(gateway.results)
                 for number in range(100):
@@ -43,6 +44,7 @@ def test_gateway_answers_while_the_wall_clock_jumps_by_hours(
                 assert {result.code for result in results} == {"OK"}
                 assert sum(result.defaulted for result in results) <= 3
                 assert median_call_s(results) < 0.05
+                # One more, whose prediction id is read.
                 reply = await gateway.gateway.predict(
                     PredictRequest(model="churn", rows=[Row(keys=[customer_key(7)])])
                 )

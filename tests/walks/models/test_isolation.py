@@ -208,6 +208,7 @@ def test_shadow_that_crashes_twice_is_reported_and_stopped() -> None:
 
     async def walk() -> None:
         async with shadowed_gateway(crashing_files(when=5.0)) as gateway:
+            # The first crash loses its copies.
             first = gateway.pid
             assert gateway.shadow().pairs.pairs == 1
             assert await gateway.call(9.0) < 1.0
@@ -219,6 +220,7 @@ def test_shadow_that_crashes_twice_is_reported_and_stopped() -> None:
             while not gateway.pid:  # it is started again after a pause
                 await gateway.call(1.0)
                 await asyncio.sleep(0.01)
+            # The second one is a hard guard.
             await gateway.wait_idle()
             await gateway.call(9.0)
             await wait_until(lambda: bool(gateway.gateway.guards))

@@ -160,6 +160,7 @@ def test_loader_ends_at_the_newest_of_a_thousand_deployments(tmp_path: Path) -> 
     revisions = list(range(2, 1_002))
     rng.shuffle(revisions)
 
+    # Four kinds of deployment take turns.
     def wanted(revision: int) -> dict[str, object]:
         kinds: list[dict[str, object]] = [
             {},
@@ -181,6 +182,7 @@ def test_loader_ends_at_the_newest_of_a_thousand_deployments(tmp_path: Path) -> 
             if position == 200:
                 warm_mb = resident_mb()
         await gateway.loader.wait_settled()
+        # The newest revision serves, and nothing else is left.
         last = deployment(1_001, shelf, **wanted(1_001))
         assert gateway.serves() == (last.production, last.canary)
         assert gateway.loader.applied["churn"][0] == 1_001
@@ -208,6 +210,7 @@ def test_loading_versions_under_traffic_delays_no_caller_much() -> None:
 
     async def walk() -> None:
         async with gateway_fixture({"1": tiny_files()}, ONE_VERSION) as gateway:
+            # Calls without loads first, then beside 200 loads.
             calling = asyncio.create_task(call(gateway))
             await asyncio.sleep(0.4)
             before = sorted(took_s)
@@ -217,6 +220,7 @@ def test_loading_versions_under_traffic_delays_no_caller_much() -> None:
             during = sorted(took_s)
             calling.cancel()
             await asyncio.wait({calling})
+            # Median and p99 at most triple, plus some time for a busy machine.
             assert len(during) > 20
             assert during[len(during) // 2] < 3 * before[len(before) // 2] + 0.005
             assert during[int(0.99 * len(during))] < 3 * before[int(0.99 * len(before))] + 0.2

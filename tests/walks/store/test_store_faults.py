@@ -74,6 +74,7 @@ def test_gateway_answers_in_time_with_defaults_in_a_store_outage_and_recovers(
                 usual = await gateway.results_during(0.3)
                 assert mostly_fresh(usual)
                 tasks, descriptors = task_count(), open_descriptors()
+                # The first second of the outage, and later.
                 async with OUTAGES[outage](failing_store):
                     gateway.timed_reader.took_s.clear()
                     await gateway.results_during(FIRST_S)
@@ -86,6 +87,7 @@ def test_gateway_answers_in_time_with_defaults_in_a_store_outage_and_recovers(
                     lambda result: not result.degraded, 2 * RECOVERY_S
                 )
                 after = await gateway.results_during(0.2)
+            # What callers saw, and what the reads cost.
             assert quantile_s(first_s, 0.95) < BUDGET_S + SHARED_MACHINE_S
             assert quantile_s(later_s, 0.5) < LATER_S
             assert recovered_s < RECOVERY_S
@@ -247,6 +249,7 @@ def test_gateway_reads_once_a_batch_while_the_store_answers_errors(error: str) -
         async with fake_store(answer) as url, gateway_with_store(url) as gateway:
             async with gateway.traffic():
                 await gateway.results_during(0.15)
+                # The store answers every command with the error, and then normally again.
                 failing = True
                 await gateway.results_during(0.05)
                 gateway.timed_reader.took_s.clear()
@@ -255,6 +258,7 @@ def test_gateway_reads_once_a_batch_while_the_store_answers_errors(error: str) -
                 assert quantile_s(gateway.timed_reader.took_s, 0.25) < 2 * LATER_S
                 failing = False
                 await gateway.wait_for_result(lambda result: not result.degraded, RECOVERY_S)
+            # One command a batch, and no new connection.
             reads = gateway.read_counts()
             assert {"ok", "reply"} <= set(reads) <= {"ok", "reply", "timeout"}
             assert commands <= sum(reads.values()) + 1

@@ -132,6 +132,7 @@ def send_mutated(port: int, calls: int, seed: int, folder: str) -> Counter[int |
         sender, share = MutationSender(port), min(left, CALLS_PER_CONNECTION)
         left -= share
         while share or sender.open_messages:
+            # Send in bunches of at least half the streams.
             room = min(share, OPEN_MAX - len(sender.open_messages))
             if room > OPEN_MAX // 2 or room == share:
                 sender.send_calls(
@@ -141,6 +142,7 @@ def send_mutated(port: int, calls: int, seed: int, folder: str) -> Counter[int |
                     ]
                 )
                 share -= room
+            # Check the status and message of every call that ended.
             for body, status, message in sender.read_endings():
                 statuses[status] += 1
                 known = status in ALLOWED or (status == 13 and INTERNAL_ERROR.fullmatch(message))

@@ -66,6 +66,7 @@ def test_socket_handover_resets_no_connection_in_three_hundred_changes() -> None
         ports, (sender, receiver) = SlotSockets("127.0.0.1", 0), create_socket_channel()
         lent, faults = LentSocket(receiver.detach()), InternalErrorLog(logging.getLogger("quiet"))
 
+        # Each ingress gets the slot's socket over the channel, as a worker does.
         async def opened_ingress() -> "object":
             ingress = ingress_with_test_service("native", faults)
             ports.send_socket(0, sender)
@@ -74,6 +75,7 @@ def test_socket_handover_resets_no_connection_in_three_hundred_changes() -> None
                 assert await ingress.listen("127.0.0.1", ports.port, "", fd) == ports.port
             return ingress
 
+        # Under a flood of connections, one ingress after the other takes over.
         ingress = await opened_ingress()
         with connection_floods(ports.port) as results:
             for _ in range(HANDOVERS):

@@ -149,8 +149,8 @@ def check_abuse_result(kind: str, result: dict[str, Any], ingress: str) -> bool:
         case "gzip_bomb" | "announced_lengths":
             return "open" not in result.values()
         case "large_metadata":
+            # nghttp2 itself ends a connection for one header of more than 64 kB.
             large = {result[name] for name in ("20 kB", "1,000 headers")}
-            # nghttp2 ends a connection for one header of more than 64 kB.
             largest = "UNAVAILABLE" if ingress == "native" else "RESOURCE_EXHAUSTED"
             exhausted = large == {"RESOURCE_EXHAUSTED"} and result["300 kB"] == largest
             return exhausted and result["binary"] == "OK"
@@ -164,6 +164,7 @@ def check_abuse_result(kind: str, result: dict[str, Any], ingress: str) -> bool:
             return all(seconds != "open" and seconds < 4.0 for seconds in result.values())
         case "unknown_methods":
             return set(result.values()) == {"UNIMPLEMENTED"}
+        # For these kinds only the customer and the gateway's memory are bounded.
         case (
             "zero_window"
             | "rapid_reset"
@@ -172,7 +173,7 @@ def check_abuse_result(kind: str, result: dict[str, Any], ingress: str) -> bool:
             | "vanishing_clients"
             | "connection_storm"
         ):
-            return True  # only the customer and the gateway's memory are bounded here
+            return True
     raise KeyError(f"no promise is written down for {kind}")
 
 
@@ -231,7 +232,7 @@ def test_grpcio_ingress_has_three_known_weaknesses() -> None:
 
 
 def test_grpcio_ingress_closes_connections_beyond_the_bound_until_some_close() -> None:
-    """Of 30 connections 20 are closed at once; after the others close, a new one is accepted."""
+    """With 30 connections, 20 are closed at once; after the others close, a new one is accepted."""
 
     async def walk() -> None:
         server = grpc.aio.server(options=server_options(Settings(connections_max=10)))
