@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -41,7 +41,8 @@ from benchmarks.standalone_gateway import (
 
 STREAMS = 32
 """The default of Settings.streams_max."""
-OVERLOAD_FACTOR = 10.0
+START_S = 2.0
+"""Within this time every process of a phase is connected."""
 
 
 @dataclass(frozen=True)
@@ -80,23 +81,40 @@ def run_phase(
     groups: Sequence[CallerGroup],
     prioritised: bool = False,
 ) -> LoadPhase:
-    """Send the calls of *groups* for *seconds* from a process of its own."""
+    """Send the calls of *groups* for *seconds*, each group from a process of its own."""
     pid = gateway.serving_pids()[0]
-    before = process_cpu_s(pid)
-    line = [sys.executable, "-m", "benchmarks.load.http2_peer", str(gateway.port), str(seconds)]
-    groups_json = json.dumps([asdict(group) for group in groups])
-    with subprocess.Popen(
-        [*pin_command(1), *line, groups_json],
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-        start_new_session=True,
-    ) as peer:
+    before_s = process_cpu_s(pid)
+    line = [*pin_command(1), sys.executable, "-m", "benchmarks.load.http2_peer"]
+    # Several processes begin together; one begins at once.
+    begin_s = time.monotonic() + START_S if len(groups) > 1 else 0.0
+    results: dict[str, dict[str, Any]] = {}
+    with ExitStack() as stack:
+        peers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [
+                        *line,
+                        str(gateway.port),
+                        str(seconds),
+                        json.dumps([asdict(group)]),
+                        str(begin_s),
+                    ],
+                    stdout=subprocess.PIPE,
+                    cwd=Path(__file__).parents[2],
+                    start_new_session=True,
+                )
+            )
+            for group in groups
+        ]
         if prioritised:
-            raise_priority(peer.pid)
-        output, _ = peer.communicate()
-    assert peer.returncode == 0
-    results = {result["name"]: result for result in map(json.loads, output.splitlines())}
-    return LoadPhase(seconds, process_cpu_s(pid) - before, results)
+            for peer in peers:
+                raise_priority(peer.pid)
+        for peer in peers:
+            output, _ = peer.communicate()
+            assert peer.returncode == 0
+            result = json.loads(output)
+            results[result["name"]] = result
+    return LoadPhase(seconds, process_cpu_s(pid) - before_s, results)
 
 
 def raise_priority(pid: int) -> None:
