@@ -1,7 +1,7 @@
-"""A gateway alone: the real supervisor and workers, a tiny model from its own disk, no registry.
+"""Runs a gateway without a registry: the real supervisor and workers, and a tiny model on disk.
 
-For questions about processes and overload, where the model must not matter: three nodes of ONNX,
-20 inputs in the request, no stored features.
+Tests and measurements of processes and overload use it, where the model must not matter: three
+ONNX nodes, 20 inputs in the request, no stored features.
 """
 
 import json
@@ -32,33 +32,33 @@ PREDICT = "/turnout.v1.Predictor/Predict"
 
 @dataclass(frozen=True)
 class StandaloneGateway:
-    """One running gateway."""
+    """One running gateway: its supervisor's process and its ports."""
 
     program: subprocess.Popen[bytes]
     port: int
     metrics_port: int
 
     def fetch(self, path: str) -> str:
-        """Fetch /metrics, /healthz or /workers."""
+        """Return the page /metrics, /healthz or /workers of the supervisor."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}{path}") as page:
             text: str = page.read().decode()
             return text
 
     def workers(self) -> list[dict[str, Any]]:
-        """What the supervisor says of its workers now."""
+        """Return the supervisor's rows of its workers, as /workers shows them now."""
         rows: list[dict[str, Any]] = json.loads(self.fetch("/workers"))
         return rows
 
     def serving_pids(self) -> dict[int, int]:
-        """Slot -> pid of the workers whose port is open, the newest of each slot."""
+        """Return slot -> pid of the workers whose port is open, of each slot the newest."""
         rows = [row for row in self.workers() if row["state"] == "serving" and row["open"]]
         return {row["slot"]: row["pid"] for row in sorted(rows, key=lambda row: -row["age_s"])}
 
     def wait_settled(self, workers: int, within_s: float = 60.0) -> bool:
-        """Wait until *workers* serve, one spare is warm and nobody else is there."""
-        end = time.monotonic() + within_s
+        """Wait until just *workers* workers serve and one spare is warm; False after *within_s*."""
+        deadline_s = time.monotonic() + within_s
         wanted = sorted(["serving"] * workers + ["spare"])
-        while time.monotonic() < end:
+        while time.monotonic() < deadline_s:
             rows = self.workers()
             opened = sum(row["open"] for row in rows)
             if sorted(row["state"] for row in rows) == wanted and opened == workers:
@@ -67,14 +67,14 @@ class StandaloneGateway:
         return False
 
     def rolling_restart(self) -> None:
-        """Ask for a rolling restart, as an operator does."""
+        """Start a rolling restart by SIGHUP, as an operator does."""
         os.kill(self.program.pid, signal.SIGHUP)
 
 
 def write_gateway_folder(
     folder: Path, files: Mapping[str, bytes] | None = None, policy: ServingPolicy | None = None
 ) -> None:
-    """Put a model (by default the tiny one) and its deployment where a gateway finds them."""
+    """Write a model, by default the tiny one, and its deployment into a gateway's *folder*."""
     files = files or tiny_files(MODEL, contract=tiny_contract(INPUTS))
     sealed = seal_files(files, model=MODEL, author="dana", created_unix_ms=1)
     digest = _version_digest(sealed)
@@ -92,7 +92,7 @@ def write_gateway_folder(
 
 
 def tiny_request(key: str = "S1", criticality: int = 0, rows: int = 1) -> bytes:
-    """One call's message."""
+    """Return the PredictRequest of one call of the tiny model, serialized."""
     row = Row(keys=[key], inputs=[0.5] * INPUTS)
     return PredictRequest(
         model=MODEL,
@@ -105,10 +105,12 @@ def tiny_request(key: str = "S1", criticality: int = 0, rows: int = 1) -> bytes:
 def standalone_gateway(
     folder: Path, settings: Mapping[str, object], cores: str = ""
 ) -> Iterator[StandaloneGateway]:
-    """Run a gateway over *folder* while the block lasts; SIGTERM at its end.
+    """Run a gateway that serves from *folder*; send it SIGTERM at the block's end.
 
-    cores  for taskset, "0"; empty: wherever the kernel likes.
+    settings  settings of the gateway that differ from its defaults.
+    cores     cores for taskset, for example "0,1"; empty: any core.
     """
+    # Write the settings and start the gateway.
     file = folder / "gateway.json"
     file.write_text(json.dumps({"folder": str(folder), **settings}))
     announced = folder / "ports.json"
@@ -122,6 +124,7 @@ def standalone_gateway(
             stdout=subprocess.DEVNULL,
             stderr=log,
         )
+        # Wait for its ports; terminate it at the end.
         try:
             while not announced.exists():
                 assert program.poll() is None, (folder / "gateway.log").read_text()

@@ -1,1 +1,1 @@
-"""What is known about an entity: views, as-of joins offline, rows online, from one definition."""
+"""Declares features once, and serves them: as-of joins offline, and stored rows online."""

@@ -78,6 +78,7 @@ def materialise(
     latest = store.latest(view, as_of_ms=as_of_ms)
     layout = ViewRows(view)
     written = 0
+    # One pipeline for each batch bounds the memory, and lets *progress* report.
     for start in range(0, len(latest), batch_rows):
         batch = slice(start, start + batch_rows)
         packed = layout.pack(

@@ -62,7 +62,9 @@ def as_of_sql(view: View, files: Sequence[Path]) -> str:
     value_columns = ", ".join(
         f"ranked.{column}" for column in [*valid_columns(view), *feature_columns(view)]
     )
+    # Both conditions compare the age at the instant of the spine's row.
     age = "chosen.as_of_ms - ranked.event_time_ms"
+    # `ranked` numbers the rows of each entity from oldest to newest.
     return f"""
         WITH {_stored_sql(files)},
         ranked AS (

@@ -72,7 +72,7 @@ async def _run(settings: Settings, announce: Path | None) -> int:
 
 
 def _print_serving_line(report: Report, ports: dict[str, Any]) -> None:
-    """Print one JSON line: it is called when the number of serving slots changes."""
+    """Print one JSON line. The supervisor calls it when the number of serving slots changes."""
     line = {"serving": report.serving, "slots": report.slots, **ports}
     with contextlib.suppress(OSError):  # the reader of stdout may be gone; the gateway stays
         sys.stdout.write(json.dumps(line) + "\n")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as distribution_version
 
-from gateway.clock import Clock
 from gateway.ingress_choice import IngressChoice, check_built
 from gateway.internal_error_log import InternalErrorLog
 from gateway.methods.describe_model import DescribeModelService
@@ -33,6 +32,7 @@ from gateway.transport.grpcio.server import GrpcioServer
 from gateway.transport.native.server import NativeServer
 from gateway.transport.server import IngressServer, OnRefused, UnaryMethod
 from gateway.worker_identity import WorkerIdentity
+from host.clock import Clock
 from protos import window_pb2
 
 OnGuard = Callable[[window_pb2.HardGuard], None]

@@ -22,7 +22,7 @@ class Settings:
     port: int = 0
     """TCP port for gRPC, the same for all workers; 0: the supervisor picks a free one."""
     metrics_port: int = 0
-    """Loopback port of the supervisor's /metrics, /healthz and /workers; 0: it picks a free one."""
+    """Loopback port of the supervisor's pages, such as /metrics and /healthz; 0: a free one."""
     registry: str = ""
     """host:port of the registry; empty: the gateway serves what the folder holds."""
     registry_token_file: str = ""
@@ -158,6 +158,7 @@ class Settings:
     """Bytes of journal records that wait for the disk."""
 
     def __post_init__(self) -> None:
+        # Rows: bounds that contain each other.
         self._refuse_if(
             self.rows_inside_max < 2 * self.batch_rows_max,
             f"rows_inside_max={self.rows_inside_max} is less than two batches of batch_rows_max="
@@ -173,6 +174,7 @@ class Settings:
             f"rows_call_max={self.rows_call_max} is more than rows_inside_max="
             f"{self.rows_inside_max}; the largest call could never be admitted",
         )
+        # Times: each must leave room for what happens within it.
         self._refuse_if(
             self.heartbeat_timeout_ms < 5 * self.heartbeat_ms,
             f"heartbeat_timeout_ms={self.heartbeat_timeout_ms} is under five heartbeats of "
@@ -188,6 +190,7 @@ class Settings:
             f"feature_budget_ms={self.feature_budget_ms} leaves nothing of deadline_ms_default="
             f"{self.deadline_ms_default} for scoring",
         )
+        # Counts that must not be 0, and the probe's limits.
         self._refuse_if(
             min(self.workers, self.batch_rows_max, self.batches_in_flight_max) < 1,
             f"workers={self.workers}, batch_rows_max={self.batch_rows_max} and "
@@ -198,6 +201,7 @@ class Settings:
             f"probe_run_ms_max={self.probe_run_ms_max} is not less than probe_cpu_s_max="
             f"{self.probe_cpu_s_max} s; a slow version could not be told from a hung one",
         )
+        # Choices, and files that belong together.
         self._refuse_if(
             self.ingress not in list(IngressChoice),
             f"ingress={self.ingress!r} is not one of {', '.join(IngressChoice)}",

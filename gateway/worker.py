@@ -21,7 +21,6 @@ import uvloop
 
 from features.online.reader import OnlineReader
 from gateway.build import Surroundings, build_serving_parts
-from gateway.clock import SystemClock
 from gateway.internal_error_log import InternalErrorLog
 from gateway.isolation.breadcrumbs import BreadcrumbPage
 from gateway.isolation.load_proofs import ProofStore
@@ -35,8 +34,9 @@ from gateway.settings import Settings
 from gateway.supervision.channel import WorkerChannel
 from gateway.supervision.sockets import LentSocket
 from gateway.telemetry.window_stream import WindowStream
-from gateway.telemetry.windows import NS_PER_SECOND
 from gateway.worker_identity import WorkerIdentity
+from host.clock import NS_PER_SECOND, SystemClock
+from host.processes import open_descriptors
 from journal.segment import JournalKind
 from journal.writer import JournalAppender
 from protos import registry_pb2, window_pb2
@@ -183,7 +183,7 @@ class GatewayWorker:
         metrics = self._parts.metrics
         metrics.set_gauge("turnout_rows_inside", self._parts.server.rows_inside)
         metrics.set_gauge("turnout_worker_tasks", len(asyncio.all_tasks()))
-        metrics.set_gauge("turnout_worker_fds", count_open_fds())
+        metrics.set_gauge("turnout_worker_fds", len(open_descriptors()))
         journals = (("served", self._served_journal), ("outcomes", self._outcome_journal))
         for kind, journal in journals:
             dropped = journal.dropped - self._journal_dropped.get(kind, 0)
@@ -195,7 +195,7 @@ class GatewayWorker:
             metrics.set_gauge("turnout_deployment_revision", revision, routes.model)
         if self._store is not None:
             metrics.set_gauge("turnout_feature_store_state", STORE_STATES[self._store.state])
-        return metrics.snapshot()
+        return {**metrics.snapshot(), "statistics": self.statistics()}
 
     def statistics(self) -> dict[str, Any]:
         """Return a snapshot of each part, as JSON values, for people who debug a worker."""
@@ -279,12 +279,6 @@ class GatewayWorker:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.critical("task_failed error=%r", error, exc_info=error)
             os._exit(70)  # the spare takes over: that is better than a worker without a part
-
-
-def count_open_fds() -> int:
-    """Count the open descriptors of this process; 0 if the system has no /proc."""
-    folder = Path("/proc/self/fd")
-    return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
 async def run_worker(

@@ -1,1 +1,1 @@
-"""Append-only CRC segments on disk: the gateway writes, features and monitoring read."""
+"""Journals: append-only files of records on a gateway's disk. Gateways write, other rooms read."""

@@ -1,18 +1,18 @@
-"""What can go wrong with a journal; whose fault is in the type."""
+"""The errors of journals."""
 
 
 class RecordSizeError(ValueError):
-    """A payload is empty or larger than a record may be: its writer's mistake."""
+    """A payload is empty, or larger than a record may be."""
 
 
 class SegmentError(ValueError):
-    """A file does not begin like a segment of the kind its name says."""
+    """A file does not begin as a segment of the kind in its name."""
 
 
 class SegmentDamagedError(Exception):
-    """Bytes in the middle of a segment are not what was written: the disk's fault.
+    """Bytes in the middle of a segment are not what was written.
 
-    next_offset  where the next whole record begins; None when none follows in this segment.
+    next_offset  where the next intact record begins; None if none follows in this segment.
     """
 
     def __init__(self, segment: str, offset: int, next_offset: int | None) -> None:
@@ -27,4 +27,4 @@ class SegmentDamagedError(Exception):
 
 
 class JournalRefusedError(Exception):
-    """The record was not kept: the queue is full or the disk refuses. Nothing was promised."""
+    """A record is not on disk, because the queue was full or the disk refused it."""

@@ -1,11 +1,11 @@
-"""The 64 bytes that name one prediction, wherever its outcome may turn up.
+"""Prediction ids: 64 bytes that name one prediction, so that its outcome can be reported later.
 
 Layout, little-endian (tests/vectors/prediction_id.json):
 
     offset  0  u8   format, 1
             1  u8   role (turnout.v1.Role); bit 7: holdout
             2  u16  worker slot
-            4  u32  sequence within the batch's worker; wraps
+            4  u32  sequence number within the worker; wraps
             8  u64  xxh3_64 of the model's name
            16  8 B  first 8 bytes of the version's id
            24  u64  deployment revision
@@ -41,16 +41,16 @@ _VARYING_FIELDS = np.dtype(
         "itemsize": BODY.size,
     }
 )
-"""What differs among the ids of one answer."""
+"""The fields that differ among the ids of one batch."""
 
 
 class PredictionIdError(ValueError):
-    """Not an id that a gateway of this cluster wrote: the caller's mistake, or a forgery."""
+    """The bytes are no id that a gateway of this cluster wrote."""
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionId:
-    """One id, read and proved."""
+    """The fields of an id whose MAC was verified."""
 
     role: int
     holdout: bool
@@ -65,7 +65,7 @@ class PredictionId:
 
 
 def hash_model_name(model: str) -> int:
-    """How a model's name stands in an id."""
+    """Return the hash of a model's name, as ids have it."""
     return xxh3_64_intdigest(model.encode())
 
 
@@ -99,28 +99,30 @@ def write_prediction_id(
 def write_prediction_ids(
     key: bytes, body: bytes, first: int, key_hashes: NDArray[np.uint64], holdout_flags: bytes | None
 ) -> bytes:
-    """Return the ids of N predictions, joined: *body* with sequence and evidence key of each.
+    """Return the joined ids of N predictions.
 
-    body        as BODY packs it, with the role of all.
-    first       the first one's sequence; they wrap.
-    key_hashes  (N,).
-    held_out    a byte each, 1 for the control group; None: nobody is.
+    body           the common fields as BODY packs them. Sequence and evidence key are replaced.
+    first          sequence number of the first id; the numbers wrap.
+    key_hashes     (N,) uint64 evidence keys.
+    holdout_flags  N bytes, 1 for the control group; None: no call is in the control group.
     """
-    whole = np.frombuffer(bytearray(body * len(key_hashes)), dtype=np.uint8)
-    bodies = whole.view(_VARYING_FIELDS)
+    array = np.frombuffer(bytearray(body * len(key_hashes)), dtype=np.uint8)
+    bodies = array.view(_VARYING_FIELDS)
     bodies["sequence"] = (first + np.arange(len(key_hashes))) & 0xFFFF_FFFF
     bodies["key_hash"] = key_hashes
     if holdout_flags is not None:
         bodies["role"] |= np.frombuffer(holdout_flags, dtype=np.uint8) * np.uint8(HOLDOUT_BIT)
-    joined = whole.tobytes()
-    each = [joined[start : start + BODY.size] for start in range(0, len(joined), BODY.size)]
-    return b"".join([one + blake2s(one, key=key, digest_size=MAC_LENGTH).digest() for one in each])
+    joined = array.tobytes()
+    parts = [joined[start : start + BODY.size] for start in range(0, len(joined), BODY.size)]
+    return b"".join(
+        [part + blake2s(part, key=key, digest_size=MAC_LENGTH).digest() for part in parts]
+    )
 
 
 def read_prediction_id(prediction_id: bytes, key: bytes) -> PredictionId:
-    """Prove *prediction_id* and take it apart.
+    """Verify *prediction_id* and return its fields.
 
-    Raises PredictionIdError for a wrong length, format or MAC, in the same words for each, so
+    Raises PredictionIdError for a wrong length, format or MAC. The message is the same for each, so
     that a forger learns nothing.
     """
     genuine = len(prediction_id) == LENGTH and compare_digest(

@@ -1,4 +1,4 @@
-"""Reads a journal in the order it was written, also while it is being written."""
+"""Reads a journal in the order in which it was written, also while it is being written."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,21 +17,24 @@ from journal.segment import (
 
 
 class JournalPosition(NamedTuple):
-    """Behind one record: what has been read of its segment."""
+    """The end of one record: its segment, and the offset up to which that was read."""
 
     segment: str
     offset: int
 
 
 class JournalReader:
-    """Iterates (payload, Position) over a folder's segments of one kind, oldest segment first.
+    """Iterates over (payload, JournalPosition) of a folder's segments of one kind, oldest first.
 
-    held   segment name -> offset read so far; give the mapping of an earlier reader to go on
-           behind it. One offset a segment, because several workers may write side by side.
+    offsets  segment name -> offset read so far. With the `offsets` of an earlier reader, this one
+             goes on after it. There is one offset for each segment, because several workers may
+             write at the same time.
 
-    An iteration ends at what has been written by now, a torn or growing tail left out; iterate
-    again for what came since. Raises SegmentDamagedError at damage in the middle, once: the next
-    iteration goes on behind it. Raises SegmentError for a foreign file.
+    An iteration ends at the last intact record. It leaves out a tail that is torn or still being
+    written. Iterate again for newer records.
+
+    Raises SegmentDamagedError at damage in the middle of a segment; the next iteration goes on
+    after the damage. Raises SegmentError for a file that is no segment.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class JournalReader:
         with (self._folder / segment).open("rb") as file:
             head = file.read(HEADER.size)
             if len(head) < HEADER.size:
-                return  # its writer was stopped, or is, between creating and opening it
+                return  # the writer has created the file and not written its header so far
             check_header(segment, head, self._kind)
             base = max(base, HEADER.size)
             file.seek(base)
@@ -71,7 +74,7 @@ class JournalReader:
     ) -> None:
         following = find_next_record(content, offset)
         if following is None and growing:
-            return  # being written now, or torn: the next writer cuts it
+            return  # the tail is being written, or torn; the next writer cuts a torn tail
         self.offsets[segment] = base + (len(content) if following is None else following)
         raise SegmentDamagedError(
             segment, base + offset, None if following is None else base + following

@@ -1,10 +1,10 @@
-"""One append-only file: its name, its bytes, and where whole records end.
+"""The format of a segment: its file name, its bytes, and how intact records are found.
 
     header   magic "TRNJRNL1", u32 kind, u32 zero                       16 bytes
     record   u32 length, u32 CRC32C of the payload, payload             8 + length bytes
 
-All integers little-endian (tests/vectors/journal_segment.json). A payload is never empty: eight
-zero bytes, which a power cut can leave behind, would otherwise read as a whole record.
+All integers are little-endian (tests/vectors/journal_segment.json). A payload is never empty:
+otherwise eight zero bytes, which a power cut can leave behind, would be an intact record.
 """
 
 import re
@@ -23,11 +23,11 @@ MAGIC = b"TRNJRNL1"
 HEADER = struct.Struct("<8sII")
 FRAME_HEADER = struct.Struct("<II")
 RECORD_BYTES_MAX = 16 << 20
-"""Longer lengths are damage, not records: it bounds what a flipped bit can make us read."""
+"""A longer length is damage. The limit bounds what a flipped bit can make a reader load."""
 
 
 class JournalKind(IntEnum):
-    """What a journal's records are: turnout.v1.ServedBatch or turnout.v1.OutcomeRecord."""
+    """The records of a journal: turnout.v1.ServedBatch or turnout.v1.OutcomeRecord."""
 
     SERVED = 1
     OUTCOMES = 2
@@ -38,7 +38,10 @@ SEGMENT_NAME_PATTERN = re.compile(r"(served|outcomes)-(\d{13,})-([0-9a-f]{16})-(
 
 @dataclass(frozen=True, slots=True, order=True)
 class SegmentName:
-    """`<kind>-<unix ms>-<boot>-<n>.trnj`; names sort by age, n counts one boot's segments."""
+    """The name `<kind>-<unix ms>-<boot id>-<number>.trnj`. Names are ordered by age.
+
+    number  counts the segments of one boot id.
+    """
 
     unix_ms: int
     boot_id: int
@@ -53,7 +56,7 @@ class SegmentName:
 
     @staticmethod
     def parse(text: str) -> "SegmentName | None":
-        """Read a file's name; None when it is not a segment's."""
+        """Return the parsed name of a file; None if it is no segment's name."""
         match = SEGMENT_NAME_PATTERN.fullmatch(text)
         if match is None:
             return None
@@ -62,7 +65,7 @@ class SegmentName:
 
 
 def list_segments(folder: Path, kind: JournalKind) -> list[SegmentName]:
-    """Return the segments of *kind* in *folder*, oldest first; empty when there is no folder."""
+    """Return the segments of *kind* in *folder*, oldest first; empty if there is no folder."""
     if not folder.is_dir():
         return []
     names = (SegmentName.parse(path.name) for path in folder.iterdir())
@@ -70,7 +73,7 @@ def list_segments(folder: Path, kind: JournalKind) -> list[SegmentName]:
 
 
 def segment_header(kind: JournalKind) -> bytes:
-    """Return the 16 bytes a segment of *kind* begins with."""
+    """Return the 16 bytes with which a segment of *kind* begins."""
     return HEADER.pack(MAGIC, kind, 0)
 
 
@@ -93,20 +96,20 @@ def check_payload(payload: bytes) -> None:
 
 
 def frame_record(payload: bytes) -> bytes:
-    """Return the record that holds *payload* (1..RECORD_BYTES_MAX bytes)."""
+    """Return the frame of *payload*, which has 1 to RECORD_BYTES_MAX bytes."""
     return FRAME_HEADER.pack(len(payload), google_crc32c.value(payload)) + payload
 
 
 @dataclass(frozen=True, slots=True)
 class JournalRecord:
-    """One record that proved itself; *end* is the offset behind it."""
+    """An intact record. *end* is the offset after it."""
 
     payload: bytes
     end: int
 
 
 def intact_records(content: bytes, offset: int) -> Iterator[JournalRecord]:
-    """Yield whole records of *content* from *offset* until the first that is not whole."""
+    """Yield the intact records of *content* from *offset* up to the first that is not intact."""
     while (record := _record_at(content, offset)) is not None:
         yield record
         offset = record.end
@@ -128,14 +131,14 @@ SEARCH_BYTES = 1 << 20
 
 
 def find_next_record(content: bytes, offset: int) -> int | None:
-    """Return where the first whole record behind *offset* begins; None: no more in *content*.
+    """Return where the first intact record after *offset* begins; None if there is none.
 
-    Tells damage in the middle (whole records follow) from a torn tail (none do). Every offset is
-    tried; one CRC is paid only where the length fits and leads to another plausible length or
-    exactly to the end, so that megabytes of noise cost milliseconds.
+    That distinguishes damage in the middle, which intact records follow, from a torn tail. Every
+    offset is tried. A CRC is computed only where the length fits and leads to another plausible
+    length or to the end of *content*, so megabytes of noise cost milliseconds.
     """
     for begin in range(offset + 1, len(content) - FRAME_HEADER.size, SEARCH_BYTES):
-        # 3 bytes more than SEARCH_BYTES: a length may begin in this stretch and end in the next.
+        # 3 bytes more than SEARCH_BYTES, because a length may reach into the next stretch.
         octets = np.frombuffer(
             content, np.uint8, min(SEARCH_BYTES + 3, len(content) - begin), begin
         )
@@ -149,7 +152,7 @@ def find_next_record(content: bytes, offset: int) -> int | None:
 
 
 def _may_start_record(content: bytes, offset: int) -> bool:
-    """Whether *offset* is the end of *content*, or begins with a length a record may have."""
+    """Whether *offset* is the end of *content*, or a possible length stands there."""
     if offset + FRAME_HEADER.size > len(content):
         return True
     length, _ = FRAME_HEADER.unpack_from(content, offset)

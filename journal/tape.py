@@ -1,4 +1,4 @@
-"""The segment being written, and the files around it. Blocking; one thread's alone."""
+"""Writes segments. Everything here blocks, and belongs to the thread of one JournalAppender."""
 
 import fcntl
 import os
@@ -21,14 +21,18 @@ SPACE_CHECK_BYTES = 64 << 10
 
 
 class SyncFailedError(Exception):
-    """fdatasync failed. It is not tried again: a second one may succeed over lost pages."""
+    """fdatasync failed. It is not tried again, because a second one may succeed over lost pages."""
 
 
 class SegmentWriter:
-    """Creates segments, appends to the newest, cuts torn tails of those whose writer is gone.
+    """Creates segments, appends to the newest one, and cuts the torn tails of dead writers.
 
-    A segment is locked (flock) while it is written: the kernel frees the lock when its writer
-    dies, however it dies, and nobody cuts the tail of a living neighbour.
+    A segment is locked (flock) while it is written. The kernel releases the lock when the writer
+    ends, however it ends. So the tail of a segment that another worker writes is never cut.
+
+    segment_bytes_max  a new segment begins before a record would make this one longer.
+    clock_ns           returns Unix ns, for the names of segments.
+    boot_id            64 bits that name this start of the process.
     """
 
     def __init__(
@@ -48,14 +52,17 @@ class SegmentWriter:
         self._file: int | None = None
         self._size = 0
         self.write_error: OSError | None = None
-        """Why the last write kept less than it was given; None: it kept all."""
+        """Why the last write stored less than it was given; None: it stored everything."""
 
     def recover(self) -> list[SegmentDamagedError]:
-        """Cut the torn tail of each earlier boot's last segment; return damage found and kept."""
+        """Cut the torn tail of each boot's last segment. Return the damage that was found.
+
+        Damage in the middle of a segment is left as it is, for `JournalReader` to report.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
         last = {name.boot_id: name for name in list_segments(self._folder, self._kind)}
-        found = (self._recover_segment(name) for name in last.values())
-        return [damage for damage in found if damage is not None]
+        damages = (self._recover_segment(name) for name in last.values())
+        return [damage for damage in damages if damage is not None]
 
     def _recover_segment(self, name: SegmentName) -> SegmentDamagedError | None:
         path = self._folder / str(name)
@@ -64,12 +71,13 @@ class SegmentWriter:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                return None  # its writer lives
+                return None  # another worker is writing it
             content = path.read_bytes()
             if len(content) < HEADER.size:
-                return None  # died, or is, between creating it and the header: it holds no record
+                return None  # its writer ended, or is, before the header: it has no record
             if content[: HEADER.size] != segment_header(self._kind):
                 return SegmentDamagedError(str(name), 0, None)
+            # Find the end of the last intact record, and cut what is after it if it is a torn tail.
             end = HEADER.size
             for record in intact_records(content, end):
                 end = record.end
@@ -84,7 +92,11 @@ class SegmentWriter:
             os.close(file)
 
     def roll(self) -> None:
-        """Begin a new segment. OSError when it cannot be; SyncFailedError from the old one."""
+        """Close the segment and begin a new one.
+
+        Raises SyncFailedError if the old segment cannot be synced, and OSError if the new one
+        cannot be created.
+        """
         if self._file is not None:
             self.sync()
             os.close(self._file)
@@ -94,7 +106,7 @@ class SegmentWriter:
         path = self._folder / str(name)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)  # a neighbour's recovery may look at it just now
+            fcntl.flock(file, fcntl.LOCK_EX)  # waits for the recovery of another worker
             _write_all(file, segment_header(self._kind))
             os.fsync(file)
             fsync_folder(self._folder)
@@ -106,25 +118,28 @@ class SegmentWriter:
         self._number += 1
 
     def write_frames(self, frames: list[bytes]) -> int:
-        """Append whole *frames* in order; return how many were kept, the refusal aside."""
+        """Append *frames* in order and return how many are stored; `write_error` says why not all.
+
+        Raises SyncFailedError if a full segment cannot be synced.
+        """
         self.write_error = None
-        kept = 0
-        while kept < len(frames) and self.write_error is None:
+        stored = 0
+        while stored < len(frames) and self.write_error is None:
             try:
-                kept += self._write_to_segment(frames[kept:])
+                stored += self._write_to_segment(frames[stored:])
             except OSError as error:
                 self.write_error = error
-        return kept
+        return stored
 
     def _write_to_segment(self, frames: list[bytes]) -> int:
-        """Append what fits this segment; sets refusal when the disk took only a part."""
+        """Append the frames that fit into one segment, and return how many are stored."""
         full = self._size + len(frames[0]) > self._segment_bytes_max and self._size > HEADER.size
         if self._file is None or full:
             self.roll()
         assert self._file is not None
-        room = self._segment_bytes_max - self._size
+        space = self._segment_bytes_max - self._size
         count, length = 1, len(frames[0])
-        while count < len(frames) and length + len(frames[count]) <= room:
+        while count < len(frames) and length + len(frames[count]) <= space:
             length += len(frames[count])
             count += 1
         try:
@@ -136,19 +151,19 @@ class SegmentWriter:
         return count
 
     def _cut_to_intact_records(self, frames: list[bytes]) -> int:
-        """After a short write: cut back to the last whole record; return how many those are."""
+        """Cut the file to its last intact record after a short write. Return how many remain."""
         assert self._file is not None
         reached = os.fstat(self._file).st_size
-        kept = 0
-        while kept < len(frames) and self._size + len(frames[kept]) <= reached:
-            self._size += len(frames[kept])
-            kept += 1
+        stored = 0
+        while stored < len(frames) and self._size + len(frames[stored]) <= reached:
+            self._size += len(frames[stored])
+            stored += 1
         os.ftruncate(self._file, self._size)
         os.lseek(self._file, self._size, os.SEEK_SET)
-        return kept
+        return stored
 
     def check_space(self) -> None:
-        """Ask the disk for room and give it back; OSError when it still refuses."""
+        """Allocate some space on the disk and give it back. Raises OSError if the disk refuses."""
         if self._file is None:
             self.roll()
         assert self._file is not None
@@ -158,7 +173,7 @@ class SegmentWriter:
             os.ftruncate(self._file, self._size)
 
     def sync(self) -> None:
-        """Sync what was written (fdatasync); SyncFailedError when the disk does not confirm it."""
+        """Sync what was written (fdatasync). Raises SyncFailedError if the disk does not."""
         if self._file is None:
             return
         try:
@@ -167,7 +182,7 @@ class SegmentWriter:
             raise SyncFailedError(str(error)) from error
 
     def close(self) -> None:
-        """Close the segment; what was not synced stays unsynced."""
+        """Close the segment without syncing it."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

@@ -1,8 +1,11 @@
-"""Appends records from an event loop; a thread of its own writes, groups and syncs them.
+"""Appends records to a journal without blocking. A thread writes, groups and syncs them.
 
-What is promised: an appended record is either on disk in order or counted in `dropped`. A crash of
-the program loses what the thread had not yet written (normally under a millisecond's worth), a
-power cut at most `commit_ms_max` more; a record whose append_durably returned is never lost.
+Guarantees:
+
+- An appended record is on disk in order, or it is counted in `dropped`.
+- A crash of the program loses what the thread has not written, normally less than a millisecond of
+  records. A power cut loses at most `commit_ms_max` more.
+- A record is never lost once its `append_durably` has returned.
 """
 
 import asyncio
@@ -23,17 +26,17 @@ from journal.tape import SegmentWriter, SyncFailedError
 log = logging.getLogger(__name__)
 
 SPACE_CHECK_S = 1.0
-"""How often a disk that refused is asked again."""
+"""Seconds between two space checks while the disk refuses records."""
 
 
 class JournalAppender:
-    """One kind's journal of one process. Segments lie in *folder*; a new one begins at each start.
+    """The journal of one process and kind. A new segment in *folder* begins at each start.
 
-    segment_bytes_max   a segment is closed before a record would make it longer
-    commit_ms_max       a record is fdatasynced at most this long after it was written
-    bytes_waiting_max   what may wait for the thread; beyond it records are dropped and counted
-    clock_ns            Unix ns, for segment names
-    boot_id             64 bits that name this start of the process; drawn when not given
+    segment_bytes_max  a new segment begins before a record would make this one longer.
+    commit_ms_max      a record is synced at most this long after it was written.
+    bytes_waiting_max  bytes that may wait for the thread. Beyond it records are dropped.
+    clock_ns           returns Unix ns, for the names of segments.
+    boot_id            64 bits that name this start of the process; None: random ones.
     """
 
     def __init__(
@@ -59,17 +62,17 @@ class JournalAppender:
         self._sync_failed = False
         self._closing = False
         self.dropped = 0
-        """Records that were not kept, exactly: queue full, disk refused, or sync failed."""
+        """Records that were not stored, exactly: queue full, disk refused, or sync failed."""
         self.written = 0
-        """Records on disk and synced."""
+        """Records that are on disk and synced."""
         self._unsynced: list[Future[None] | None] = []
         self._thread = threading.Thread(target=self._run, name=f"journal-{kind.name.lower()}")
-        self._thread.daemon = True  # a hung disk must not keep the process from ending
+        self._thread.daemon = True  # so that the process can end although its disk hangs
         self._thread.start()
 
     @property
     def healthy(self) -> bool:
-        """Whether the next record can be expected to be kept. For `required` policies."""
+        """Whether the next record will probably be stored. Models may require a healthy journal."""
         return not (
             self._sync_failed
             or self._disk_refuses
@@ -77,25 +80,25 @@ class JournalAppender:
         )
 
     def append(self, payload: bytes) -> None:
-        """Queue *payload* (1 byte to 16 MiB) and return at once; dropped and counted if it cannot.
+        """Queue *payload* (1 byte to 16 MiB) and return at once. A full queue drops it.
 
         Raises RecordSizeError for an empty or oversized payload.
         """
         self._queue(payload, None)
 
     async def append_durably(self, payload: bytes) -> None:
-        """Return when *payload* is on disk and synced; raise JournalRefusedError if it is not."""
+        """Return when *payload* is on disk and synced. Raises JournalRefusedError if it is not."""
         await asyncio.wrap_future(self.submit(payload))
 
     def submit(self, payload: bytes) -> Future[None]:
-        """As append_durably, for callers without an event loop."""
+        """Return a future that ends as `append_durably` does, for callers without an event loop."""
         future: Future[None] = Future()
-        future.set_running_or_notify_cancel()  # written once queued: too late to cancel
+        future.set_running_or_notify_cancel()  # a queued record cannot be cancelled
         self._queue(payload, future)
         return future
 
     def close(self) -> None:
-        """Write and sync what waits, then end the thread."""
+        """Write and sync the waiting records, then end the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -132,6 +135,7 @@ class JournalAppender:
             future.set_exception(JournalRefusedError(f"not kept: {text}; send it again later"))
 
     def _run(self) -> None:
+        """Write groups of records until the appender is closed. This is the thread's function."""
         self._open_segment()
         sync_at = float("inf")
         while True:
@@ -141,6 +145,7 @@ class JournalAppender:
             if group:
                 self._write(group)
                 sync_at = min(sync_at, time.monotonic() + self._commit_s)
+            # Sync at once if a caller waits for it, otherwise when the oldest record is due.
             durable = any(future is not None for future in self._unsynced)
             if self._unsynced and (durable or time.monotonic() >= sync_at):
                 self._sync()
@@ -152,7 +157,7 @@ class JournalAppender:
         self._segment_writer.close()
 
     def _next_group(self, sync_at: float) -> list[tuple[bytes, Future[None] | None]] | None:
-        """Wait for records, the sync or probe due, or the end (None)."""
+        """Wait for records, or for the next sync or space check. Return None at the end."""
         with self._changed:
             wait_s = min(
                 sync_at - time.monotonic(), SPACE_CHECK_S if self._disk_refuses else float("inf")
@@ -185,23 +190,23 @@ class JournalAppender:
         self._disk_refuses = True
 
     def _write(self, group: list[tuple[bytes, Future[None] | None]]) -> None:
-        """Write *group* in order; what the disk refuses is dropped and counted."""
-        kept = 0
+        """Write *group* in order. Records that the disk refuses are dropped and counted."""
+        stored = 0
         try:
             if self._sync_failed:
                 return
-            kept = self._segment_writer.write_frames(
+            stored = self._segment_writer.write_frames(
                 [frame_record(payload) for payload, _ in group]
             )
             if self._segment_writer.write_error is not None:
                 self._note_disk_error(self._segment_writer.write_error)
-            elif kept == len(group):
+            elif stored == len(group):
                 self._disk_refuses = False
-        except SyncFailedError as error:  # the old segment's last sync, before a new one
+        except SyncFailedError as error:  # from the last sync of a full segment
             self._stop_after_failed_sync(error)
         finally:
-            self._unsynced += [future for _, future in group[:kept]]
-            self._drop([future for _, future in group[kept:]], "the disk refused it")
+            self._unsynced += [future for _, future in group[:stored]]
+            self._drop([future for _, future in group[stored:]], "the disk refused it")
             with self._changed:
                 self._bytes_waiting -= sum(len(payload) for payload, _ in group)
 
@@ -220,7 +225,7 @@ class JournalAppender:
                 future.set_result(None)
 
     def _stop_after_failed_sync(self, error: SyncFailedError) -> None:
-        """Stop for good: after a failed sync the kernel may have thrown the pages away."""
+        """Stop for ever: after a failed sync the kernel may have dropped the pages."""
         log.critical("journal: stopped, records since the last sync may be lost: %s", error)
         self._sync_failed = True
         lost, self._unsynced = self._unsynced, []

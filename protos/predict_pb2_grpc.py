@@ -67,21 +67,22 @@ class PredictorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PredictStream(self, request_iterator, context):
-        """The same over one stream: replies in any order; a bad message never ends the stream.
+        """Scores many calls over one stream. Replies come in any order. A bad message gets a status and
+        does not end the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportOutcome(self, request, context):
-        """What became of a prediction; acknowledged once it is on disk.
+        """Reports the outcome of a prediction. The reply comes when the report is on disk.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DescribeModel(self, request, context):
-        """What a caller must send to a model, and what comes back.
+        """Describes the requests and replies of a model, and its deployed versions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

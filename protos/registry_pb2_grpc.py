@@ -209,7 +209,7 @@ class RegistryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReportState(self, request, context):
-        """What gateways say of themselves
+        """States that gateway workers report
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -222,7 +222,7 @@ class RegistryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AcquireLease(self, request, context):
-        """Controllers: one at a time, and its memory
+        """The lease of the one active controller, and the checkpoints of its rollouts
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -241,7 +241,7 @@ class RegistryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WriteFinding(self, request, context):
-        """Findings: what monitoring tells rollout
+        """Findings that monitoring writes and rollout reads
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -261,7 +261,7 @@ class RegistryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WhoAmI(self, request, context):
-        """Who the caller's metadata says he is: for services that ask on their callers' behalf.
+        """The actor and roles of the caller's metadata, for services that forward it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -146,7 +146,7 @@ class RolloutsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Abort(self, request, context):
-        """Verbs
+        """Commands. They need the role operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,7 +189,7 @@ class RolloutsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Forecast(self, request, context):
-        """How long a rollout would take at today's traffic, and what it could not see.
+        """How long each step of a policy takes at today's traffic, and which failures it cannot detect.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

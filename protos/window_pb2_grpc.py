@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class WindowSinkStub:
-    """Served by rollout and by monitoring alike; a gateway streams the same windows to each.
+    """Rollout and monitoring serve it. A gateway streams the same windows to each of them.
     """
 
     def __init__(self, channel):
@@ -43,12 +43,13 @@ class WindowSinkStub:
 
 
 class WindowSinkServicer:
-    """Served by rollout and by monitoring alike; a gateway streams the same windows to each.
+    """Rollout and monitoring serve it. A gateway streams the same windows to each of them.
     """
 
     def Push(self, request_iterator, context):
-        """The first message names the source and carries no windows; the first ack says what the sink
-        already holds of it. From then on an ack means: everything up to here is kept.
+        """The first message names the source and has no windows. The first ack has the sequence number up
+        to which the sink has saved the source's batches. Every later ack has that number too. The
+        gateway may drop the batches up to it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,7 +72,7 @@ def add_WindowSinkServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WindowSink:
-    """Served by rollout and by monitoring alike; a gateway streams the same windows to each.
+    """Rollout and monitoring serve it. A gateway streams the same windows to each of them.
     """
 
     @staticmethod

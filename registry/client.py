@@ -1,7 +1,7 @@
 """The registry's gRPC client, for all other rooms.
 
 Every method raises the errors of registry.types: the class that the registry raised, or
-RegistryUnavailableError when the registry does not answer within CALL_S.
+RegistryUnavailableError when the registry does not answer.
 """
 
 import time
@@ -24,6 +24,7 @@ RpcReply = TypeVar("RpcReply")
 
 CHUNK_BYTES = 2**20
 CALL_S = 10.0
+"""Timeout of a call, in seconds. Watch streams have none."""
 REGISTER_S = 120.0
 """Timeout of a registration, which sends up to 256 MiB and scores the golden rows."""
 

@@ -70,7 +70,8 @@ def read_manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
     if MANIFEST not in files:
         raise VersionRefusedError(f"{MANIFEST} is missing; registry.bundle.seal_files writes it")
     manifest = read_json(MANIFEST, files[MANIFEST])
-    # Every field must be there, with its type, in canonical spelling.
+    # Every field must be there, with its type, in canonical spelling. A missing field or another
+    # type raises inside.
     try:
         is_canonical = (
             manifest["format"] == FORMAT
@@ -100,6 +101,7 @@ def read_manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
     missing = [name for name in (*REQUIRED, *manifest["files"]) if name not in files]
     if missing:
         raise VersionRefusedError(f"{missing[0]} is missing from the version")
+    # The manifest and its signature cannot be listed, because they have no digest of themselves.
     unlisted = set(files) - set(manifest["files"]) - {MANIFEST, SIGNATURE}
     listed_twice = {MANIFEST, SIGNATURE} & set(manifest["files"])
     if unlisted or listed_twice:

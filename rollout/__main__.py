@@ -1,4 +1,4 @@
-"""`python -m rollout --registry HOST:PORT --listen HOST:PORT`: the controller by itself."""
+"""The controller as a process: `python -m rollout --registry HOST:PORT --listen HOST:PORT`."""
 
 import argparse
 import asyncio
@@ -18,27 +18,29 @@ from rollout.policy.policy_files import read_policy_folder
 async def main(
     registry: str, listen: str, actor: str, token: str | None, policies: Mapping[str, Policy]
 ) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    told = asyncio.Event()
+    """Serve the controller until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, told.set)
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     server = await serve_rollout(registry, listen, actor=actor, token=token, policies=policies)
     logging.getLogger("rollout").info("listening port=%d", server.port)
-    await told.wait()
+    await stop.wait()
     await server.stop()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m rollout", description=__doc__)
     parser.add_argument("--registry", required=True, help="host:port of the registry")
-    parser.add_argument("--listen", required=True, help="host:port; port 0: any free one")
-    parser.add_argument("--as", dest="actor", default="rollout", help="actor in the history")
-    parser.add_argument("--token-file", type=Path, help="its token [TURNOUT_TOKEN]")
-    parser.add_argument("--policies", type=Path, help="a folder of policy files: docs/rollout.md")
+    parser.add_argument("--listen", required=True, help="host:port; port 0: any free port")
+    parser.add_argument("--as", dest="actor", default="rollout", help="its name in the history")
+    parser.add_argument("--token-file", type=Path, help="file with its token [TURNOUT_TOKEN]")
+    parser.add_argument("--policies", type=Path, help="folder of policy files (docs/rollout.md)")
     options = parser.parse_args()
-    known = POLICIES if options.policies is None else read_policy_folder(options.policies)
+    policies = POLICIES if options.policies is None else read_policy_folder(options.policies)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
     )
-    own = read_token(options.token_file) if options.token_file else os.environ.get("TURNOUT_TOKEN")
-    asyncio.run(main(options.registry, options.listen, options.actor, own, known))
+    token = (
+        read_token(options.token_file) if options.token_file else os.environ.get("TURNOUT_TOKEN")
+    )
+    asyncio.run(main(options.registry, options.listen, options.actor, token, policies))

@@ -1,1 +1,4 @@
-"""Pure numbers: latency edges, e-processes, bins. No I/O, no clock, no proto."""
+"""Statistics: sequential tests (e-processes), latency bins, comparisons of histograms.
+
+Everything here is pure: no input or output, no clock, no protobuf messages.
+"""

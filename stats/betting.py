@@ -1,8 +1,10 @@
-"""Tests on a shadow's pairs: each row was scored by both, so there is no assignment noise.
+"""Tests on the pairs of a shadow. Both versions scored each row, so there is no assignment noise.
 
-A rate (decisions that differ, bins that differ) is tested by likelihood ratios on a grid of
-larger rates; a mean in [0, 1] (how far scores differ) by betting on it (Waudby-Smith and Ramdas).
-Both may be looked at after every window.
+- A rate, such as that of decisions that differ, is tested by likelihood ratios of larger rates.
+- A mean in [0, 1], such as that of score differences, is tested by betting (Waudby-Smith and
+  Ramdas, Estimating means of bounded random variables by betting).
+
+Both tests are valid at every look.
 """
 
 import math
@@ -17,7 +19,7 @@ RATE_MAX = 0.999
 def log_e_above(rate: float, hits: int, misses: int) -> float:
     """Return ln E against "each pair hits with probability at most *rate*"; 0 < rate < 1.
 
-    Only the two counts matter. Raises ValueError for a rate or a count that cannot be.
+    Only the two counts matter, not their order. Raises ValueError for an impossible rate or count.
     """
     if not 0.0 < rate < 1.0 or hits < 0 or misses < 0:
         raise ValueError(f"rate {rate}, {hits} hits, {misses} misses: a rate lies between 0 and 1")
@@ -32,7 +34,7 @@ def log_e_above(rate: float, hits: int, misses: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Wealth:
-    """A bettor against "the mean is at most m", and all it knows of the past."""
+    """The state of a bet against "the mean is at most m"."""
 
     log_e: float = 0.0
     log_e_max: float = 0.0
@@ -42,9 +44,12 @@ class Wealth:
 
 
 def bet(wealth: Wealth, mean_max: float, outcome: float) -> Wealth:
-    """Return the wealth after one more *outcome* in [0, 1], a block's mean or one value.
+    """Return the wealth after one more *outcome* in [0, 1]: a value, or the mean of a block.
 
-    The stake comes from the past alone; it never risks more than half. 0 < mean_max < 1.
+    mean_max  m of the null hypothesis, 0 < m < 1.
+
+    The stake depends on earlier outcomes only and never risks more than half of the wealth. Raises
+    ValueError for a number outside its range.
     """
     if not 0.0 < mean_max < 1.0 or not 0.0 <= outcome <= 1.0:
         raise ValueError(f"mean {mean_max}, outcome {outcome}: both lie between 0 and 1")

@@ -1,8 +1,8 @@
-"""Do scores depart from what was approved? A test over bins that may be looked at every window.
+"""Tests whether scores depart from an approved shift. The test is valid at every look.
 
 The approved shift is a table: how often a row in the champion's bin p falls into the candidate's
-bin j. Production scores every canary row too, so p is known for each key, and the test is of one
-sample: given p, j is drawn from row p of the table. Tilts of three families bet that it is not:
+bin j. Production scores every row of a canary too, so p is known for each key. The null hypothesis
+is that j is drawn from row p of the table. Tilts of three families bet against it:
 
     location   everything moves up or down          s_j = the normal score of bin j
     scale      everything spreads or shrinks        s_j = s^2, standardised, clipped to +-3
@@ -11,8 +11,8 @@ sample: given p, j is drawn from row p of the table. Tilts of three families bet
     per look   l_g = sum_pj N_pj (d_g s_gj - ln sum_k T_pk e^(d_g s_gk))
     E = the mean of the three families' means, each with a late onset, as in stats.tilt
 
-While a version is watched as production no row is scored twice. Then the old version's keys are
-the other arm: the bin of each is carried through the table by a draw that depends on its key
+While a version is watched as production, no row is scored twice. Then the keys of the old version
+are the other arm: the bin of each is carried through the table by a draw that depends on its key
 alone, and the same tilts compare two samples.
 """
 
@@ -33,19 +33,21 @@ LOCATION = tuple(sign * step for step in (0.03, 0.06, 0.12, 0.25, 0.5, 1.0) for 
 SCALE = tuple(sign * step for step in (0.06, 0.12, 0.25, 0.5) for sign in (1, -1))
 ONE_BIN = tuple(math.log(ratio) for ratio in (1.25, 1.6, 2.5, 5, 15, 1 / 1.6, 1 / 4))
 SMOOTHING = 1.0
-"""Rows added to each row of the table: what its neighbours say, and a little of everything."""
+"""Pseudo-rows added to each row of the table, distributed as the rows around it."""
 UNIFORM_PART = 0.02
-"""Of those added rows, the part spread over all bins: no bin is impossible."""
+"""Part of the pseudo-rows that is spread over all bins, so that no bin is impossible."""
 SCALE_SCORE_MAX = 3.0
 TABLE_ERROR_SDS = 4.0
-"""Standard deviations of the table's own sampling that an effect must exceed its bound by."""
+"""Standard deviations of the table's sampling error by which an effect must exceed its bound."""
 
 
 @dataclass(frozen=True, eq=False)
 class Expectation:
-    """An approved shift, ready to be tested against.
+    """An approved shift in the form that the test uses.
 
-    counts  (J, J) int64: rows by champion's bin, columns by candidate's bin; some row is counted.
+    counts  (J, J) int64, J >= 2: rows by the champion's bin, columns by the candidate's bin.
+
+    Raises ValueError for another shape, negative counts, or no counts at all.
     """
 
     counts: Counts
@@ -59,12 +61,12 @@ class Expectation:
 
     @property
     def bins(self) -> int:
-        """J."""
+        """The number of bins, J."""
         return len(self.counts)
 
     @cached_property
     def table(self) -> Floats:
-        """(J, J) rows add up to 1: P(candidate's bin | champion's bin)."""
+        """(J, J) float64: P(candidate's bin | champion's bin). Each row adds up to 1."""
         counts = self.counts.astype(np.float64)
         around = counts.copy()
         around[1:] += counts[:-1]
@@ -78,7 +80,7 @@ class Expectation:
 
     @cached_property
     def scores(self) -> Floats:
-        """(G, J) d_g s_gj of every alternative."""
+        """(G, J) float64: d_g s_gj of every alternative g."""
         marginal = self.counts.sum(axis=1) @ self.table / self.counts.sum()
         location = _standardised(_normal_scores(marginal), marginal)
         scale = np.clip(
@@ -86,23 +88,23 @@ class Expectation:
         )
         rows = [delta * location for delta in LOCATION]
         rows += [delta * scale for delta in SCALE]
-        rows += [delta * one for one in np.eye(self.bins) for delta in ONE_BIN]
+        rows += [delta * unit for unit in np.eye(self.bins) for delta in ONE_BIN]
         return np.array(rows)
 
     @cached_property
     def stakes(self) -> Floats:
-        """(G,) each alternative's part of E; they add up to 1."""
+        """(G,) float64: the weight of each alternative in E. The weights add up to 1."""
         sizes = (len(LOCATION), len(SCALE), len(ONE_BIN) * self.bins)
         return np.concatenate([np.full(size, 1.0 / (3 * size)) for size in sizes])
 
     @cached_property
     def log_norms(self) -> Floats:
-        """(G, J) ln sum_k T_pk e^(d_g s_gk), by champion's bin p."""
+        """(G, J) float64: ln sum_k T_pk e^(d_g s_gk), by the champion's bin p."""
         return np.asarray(np.log(np.exp(self.scores) @ self.table.T))
 
     @cached_property
     def _paired_gains(self) -> Floats:
-        """(G, 2J) what a key adds: by its candidate's bin, then by its champion's."""
+        """(G, 2J) float64: what a key adds, by the candidate's bin, then by the champion's bin."""
         return np.ascontiguousarray(np.hstack([self.scores, -self.log_norms]))
 
     @cached_property
@@ -110,18 +112,26 @@ class Expectation:
         return np.cumsum(self.table, axis=1)
 
     def carry_through_table(self, champion_bins: Counts, keys: NDArray[np.uint64]) -> Counts:
-        """Carry (K,) champion's bins through the table; each draw depends on its key alone."""
+        """Return a candidate's bin for each champion's bin, (K,). Each depends on its key alone."""
         uniform = _uniform(keys)
         bins: Counts = (self._cumulative[champion_bins] < uniform[:, None]).sum(axis=1)
         return np.minimum(bins, self.bins - 1)
 
     def gains(self, paired: Counts) -> Floats:
-        """(G,) ln of each alternative's gain on keys: (2, J) by candidate's bin, by champion's."""
+        """Return the (G,) log gain of each alternative.
+
+        paired  (2, J) keys by the candidate's bin, and the same keys by the champion's bin.
+        """
         gains: Floats = self._paired_gains @ paired.astype(np.float64).reshape(-1)
         return gains
 
     def two_sample_gains(self, candidate: Counts, standby: Counts, share: float) -> Floats:
-        """(G,) the same for (J,) keys of the candidate beside (J,) drawn ones, at *share*."""
+        """Return the (G,) log gains for two samples.
+
+        candidate  (J,) keys of the candidate by bin.
+        standby    (J,) keys of the standby by bin, carried through the table.
+        share      the candidate's configured share of both, 0 < share < 1.
+        """
         tilt = np.log1p(share * np.expm1(self.scores))
         both = (candidate + standby).astype(np.float64)
         return np.asarray(self.scores @ candidate.astype(np.float64) - tilt @ both)
@@ -129,7 +139,7 @@ class Expectation:
 
 @dataclass(slots=True)
 class DepartureState:
-    """All that must be kept between two looks; resumes bit for bit."""
+    """The state of the test between two looks. `log_s` is (G,) float64."""
 
     log_s: Floats
     prior_spent: float = 0.0
@@ -144,7 +154,7 @@ def start_departure(expected: Expectation) -> DepartureState:
 
 
 def idle_departure(state: DepartureState) -> DepartureState:
-    """Return the state after a window without keys: it is looked at, and nothing changes."""
+    """Return the state after a window without keys, which counts as a look."""
     return DepartureState(
         state.log_s, state.prior_spent, state.log_e, state.log_e_max, state.looks + 1
     )
@@ -153,10 +163,14 @@ def idle_departure(state: DepartureState) -> DepartureState:
 def step_departure(
     expected: Expectation, state: DepartureState, gains: Floats, looks_max: int
 ) -> DepartureState:
-    """Return the state after one more window with (G,) *gains*; without any, nothing changes."""
+    """Return the state after a window with (G,) log *gains*.
+
+    looks_max  windows over which the prior for a late onset is spread.
+    """
     if not np.count_nonzero(gains):
         return idle_departure(state)
     looks = state.looks + 1
+    # Spend the prior that has become due, on every alternative.
     spent = prior_spent_by(looks, max(looks_max, 1))
     prior = spent - state.prior_spent
     if prior > 0.0:
@@ -164,6 +178,7 @@ def step_departure(
         log_s += gains
     else:
         log_s = state.log_s + gains
+    # The exponentials are summed directly where they are ordinary floats, and scaled otherwise.
     high = float(np.maximum.reduce(log_s))
     if -LOG_FLOAT_MAX < high < LOG_FLOAT_MAX:
         log_e = math.log(float(np.exp(log_s).dot(expected.stakes)) + (1.0 - spent))
@@ -182,19 +197,20 @@ def step_departure(
 
 @dataclass(frozen=True, slots=True)
 class DepartureEffect:
-    """How large a departure is. *psi* is less what chance in keys and table alone gives."""
+    """The size of a departure. `psi` is corrected for chance in the keys and in the table."""
 
     psi: float
     table_error: float
-    """What the table's own sampling may have added: DOUBTS standard deviations."""
+    """TABLE_ERROR_SDS standard deviations of the table's sampling error."""
 
 
 def departure_effect(expected: Expectation, candidate: Counts, champion: Counts) -> DepartureEffect:
-    """Return the departure of (J,) candidate bins from the table given (J,) champion bins.
+    """Return the departure of (J,) candidate bins from the table, given (J,) champion bins.
 
-    Population stability index between observed and expected shares, less its mean under the
-    expectation. NaN without keys.
+    It is the population stability index between observed and expected shares, minus its mean under
+    the expectation. NaN without keys.
     """
+    # The raw index.
     keys = int(candidate.sum())
     if keys == 0 or champion.sum() == 0:
         return DepartureEffect(math.nan, math.nan)
@@ -204,19 +220,20 @@ def departure_effect(expected: Expectation, candidate: Counts, champion: Counts)
     p_expected = (keys * by_champion @ table + 0.5) / (keys + 0.5 * bins)
     p_seen = (candidate + 0.5) / (keys + 0.5 * bins)
     raw = float(((p_seen - p_expected) * np.log(p_seen / p_expected)).sum())
+    # What chance adds to it: by the number of keys, and by the number of rows behind the table.
     spread = table * (1.0 - table)
     rows = expected.counts.sum(axis=1) + SMOOTHING
     by_chance = float((by_champion @ spread / p_expected).sum()) / keys
     by_table = float(((by_champion**2 / rows) @ spread / p_expected).sum())
-    doubt = TABLE_ERROR_SDS * math.sqrt(2.0 / (bins - 1) * by_table * (by_table + 2.0 * by_chance))
-    return DepartureEffect(raw - by_chance - by_table, doubt)
+    variance = 2.0 / (bins - 1) * by_table * (by_table + 2.0 * by_chance)
+    return DepartureEffect(raw - by_chance - by_table, TABLE_ERROR_SDS * math.sqrt(variance))
 
 
 def _normal_scores(marginal: Floats) -> Floats:
-    """(J,) the normal quantile of the middle of each bin's ranks."""
+    """Return the (J,) normal quantiles of the middle of each bin's ranks."""
     middle = np.cumsum(marginal) - marginal / 2
     inverse = NormalDist().inv_cdf
-    return np.array([inverse(min(max(float(one), 1e-6), 1 - 1e-6)) for one in middle])
+    return np.array([inverse(min(max(float(rank), 1e-6), 1 - 1e-6)) for rank in middle])
 
 
 def _standardised(scores: Floats, marginal: Floats) -> Floats:
@@ -226,7 +243,7 @@ def _standardised(scores: Floats, marginal: Floats) -> Floats:
 
 
 def _uniform(keys: NDArray[np.uint64]) -> Floats:
-    """(K,) in (0, 1): the keys' bits mixed once more (splitmix64's finaliser), 53 of them."""
+    """Return (K,) numbers in (0, 1): 53 bits of each key, mixed by splitmix64's finaliser."""
     mixed = keys.copy()
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)

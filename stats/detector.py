@@ -1,7 +1,8 @@
-"""Has a rate left its bound just now? A detector that starts over at every moment.
+"""Detects that a rate has just exceeded its bound.
 
-Shiryaev-Roberts over e-values (Shin, Ramdas and Rinaldo): M <- (M + 1) e, and M >= 1/a raises
-its first false alarm after 1/a windows on average at the earliest, whatever came before.
+It is the Shiryaev-Roberts detector over e-values (Shin, Ramdas and Rinaldo, E-detectors):
+M <- (M + 1) e in each window, and an alarm at M >= 1/a. The first false alarm comes after 1/a
+windows on average or later, whatever came before.
 """
 
 import math
@@ -15,7 +16,7 @@ RATIOS = (1.5, 2.5, 5.0, 15.0, 50.0)
 
 @dataclass(frozen=True, slots=True)
 class Detector:
-    """Ln M; -inf: nothing seen, or an alarm was just raised."""
+    """The state of the detector: ln M. It is -inf at the start and after an alarm."""
 
     log_m: float = -math.inf
 
@@ -23,7 +24,8 @@ class Detector:
 def update_detector(detector: Detector, rate_max: float, hits: int, total: int) -> Detector:
     """Return the detector after a window in which *hits* of *total* keys failed.
 
-    Null: each fails with probability at most *rate_max*, 0 < rate_max < 1.
+    The null hypothesis is that each key fails with probability at most *rate_max*,
+    0 < rate_max < 1. Raises ValueError for impossible numbers.
     """
     if not 0.0 < rate_max < 1.0 or not 0 <= hits <= total:
         raise ValueError(f"rate {rate_max}, {hits} of {total}: no such window")
@@ -32,18 +34,19 @@ def update_detector(detector: Detector, rate_max: float, hits: int, total: int) 
 
 @lru_cache(maxsize=4_096)
 def _log_gain(rate_max: float, hits: int, total: int) -> float:
-    """Ln e of one window; seconds of steady traffic have few different ones."""
+    """Return ln e of one window. Steady traffic has few different windows, so they are cached."""
     hit_gains, clean_gains, log_bets = _stakes(rate_max)
     clean = total - hits
     gains = [
-        hits * hit + clean * missed for hit, missed in zip(hit_gains, clean_gains, strict=True)
+        hits * hit_gain + clean * clean_gain
+        for hit_gain, clean_gain in zip(hit_gains, clean_gains, strict=True)
     ]
     return log_sum(gains) - log_bets
 
 
 @lru_cache(maxsize=1_024)
 def _stakes(rate_max: float) -> tuple[tuple[float, ...], tuple[float, ...], float]:
-    """What a failed key and a clean one win on each rate that is bet on; ln of how many."""
+    """Return the log gains of a failed and of a clean key on each bet, and ln(number of bets)."""
     bets = {min(rate_max * ratio, (1.0 + rate_max) / 2) for ratio in RATIOS}
     return (
         tuple(math.log(bet / rate_max) for bet in bets),

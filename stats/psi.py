@@ -1,15 +1,17 @@
-"""How different two histograms are, for people to read; never used as a test."""
+"""The population stability index: how much two histograms differ. It is no test."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def debiased_psi(canary: NDArray[np.int64], baseline: NDArray[np.int64]) -> float:
-    """Return the population stability index of two (J,) counts, less what chance alone gives.
+    """Return the population stability index of two (J,) counts, minus its mean by chance.
 
-    p = (count + .5) / (n + .5 J); PSI = sum (p_c - p_b) ln(p_c / p_b) - (J - 1)(1/n_c + 1/n_b).
-    .1 is a shift of about .3 standard deviations, .25 about .5. NaN when an arm is empty.
-    Raises ValueError when the histograms do not have the same bins.
+        p   = (count + .5) / (n + .5 J)
+        PSI = sum (p_c - p_b) ln(p_c / p_b) - (J - 1)(1/n_c + 1/n_b)
+
+    .1 is a shift of about .3 standard deviations, .25 of about .5. NaN if an arm is empty. Raises
+    ValueError if the histograms have different bins.
     """
     if canary.shape != baseline.shape or canary.ndim != 1:
         raise ValueError(

@@ -1,9 +1,10 @@
-"""Is a failure rate below a bar? A test that may be looked at after every key.
+"""Tests whether a failure rate is below a bar. The test is valid after every key.
 
-Null: each key fails with probability >= p0, whatever the keys before it did. A few lower rates q
-bet against it; E multiplies (1-q)/(1-p0) for a clean key and q/p0 for a failed one. Almost all of
-the stake lies on q = 0, which nothing but clean keys can win: at p0 = .5 %, 600 of them reach
-E = 20. One failure ends that stake and leaves the others, so a small rate needs more keys.
+The null hypothesis is that each key fails with probability >= p0, whatever the keys before it did.
+A few lower rates q bet against it. E multiplies by (1-q)/(1-p0) for a clean key, and by q/p0 for a
+failed one. Almost all of the stake is on q = 0, which wins only with clean keys: at p0 = .5 %, 600
+clean keys reach E = 20. One failure ends that stake and leaves the others, so a candidate with a
+small failure rate needs more keys.
 """
 
 import math
@@ -18,8 +19,9 @@ STAKES: tuple[tuple[float, float], ...] = ((0.0, 0.985), (0.1, 0.005), (0.25, 0.
 def log_e_below(p0: float, clean: int, failed: int) -> float:
     """Return ln E against "the rate is at least *p0*", after *clean* and *failed* keys.
 
-    Order does not matter, so the two counts are all that must be kept. A clean key that fails
-    later is counted as failed too, without taking the clean one back: that only lowers E.
+    Order does not matter, so the two counts are the whole state. A clean key that fails later is
+    counted as failed too and stays counted as clean, which only lowers E.
+
     Raises ValueError unless 0 < p0 < 1 and both counts are at least 0.
     """
     if not 0.0 < p0 < 1.0 or clean < 0 or failed < 0:
@@ -39,7 +41,7 @@ def log_e_below(p0: float, clean: int, failed: int) -> float:
 
 @lru_cache(maxsize=64)
 def clean_keys_needed(p0: float, log_threshold: float) -> int:
-    """Fewest keys, all clean, that reach *log_threshold* (about ln 20 / p0)."""
+    """Return the smallest number of keys, all clean, that reaches *log_threshold*."""
     low, high = 0, 1
     while log_e_below(p0, high, 0) < log_threshold:
         high *= 2

@@ -1,10 +1,11 @@
-"""Two questions about two arms: whether the split is the promised one, and how large a ratio is.
+"""Compares the sizes and the event rates of two arms.
 
-Sample-ratio mismatch (Lindon and Malek): E against "each new key fell to the canary with the
-split's share", a mixture of all other shares. Valid at every look while the share stands still.
-
-Interval of a rate ratio: each candidate ratio is a null that stats.tilt's e-value may reject;
-those not rejected are the interval. It holds at every look at once, for changing base rates.
+- Sample ratio mismatch (Lindon and Malek): E against "each new key falls to the canary with
+  the configured share", a mixture of all other shares. It is valid at every look, as long as the
+  share does not change.
+- Interval of a rate ratio: each ratio is a null hypothesis that the e-value of stats.tilt may
+  reject. The interval has those that are not rejected. It is valid at every look, also for base
+  rates that change.
 """
 
 import math
@@ -15,14 +16,18 @@ from stats.tilt import log_sum
 
 CONCENTRATION = 100.0
 BET_STEPS = tuple(step for step in (0.1, 0.25, 0.5, 1.0, 2.0))
-"""How far beyond a null's ratio the bets against it lie, as logarithms."""
+"""Distances of the bets from the ratio of the null hypothesis, as logarithms."""
 LOG_RATIO_MAX = math.log(1_000.0)
-"""Ratios beyond one to a thousand are not told apart."""
+"""Ratios beyond 1000, or below 1/1000, are not distinguished."""
 LOG_RATIO_RESOLUTION = 0.005
 
 
 def log_e_mismatch(canary: int, baseline: int, share: float) -> float:
-    """Return ln E against "keys fall to the canary with probability *share*"; 0 < share < 1."""
+    """Return ln E against "each key falls to the canary with probability *share*".
+
+    canary, baseline  new keys of the arms.
+    share             0 < share < 1.
+    """
     a, b = CONCENTRATION * share, CONCENTRATION * (1.0 - share)
     mixture = (
         math.lgamma(a + canary)
@@ -37,7 +42,7 @@ def log_e_mismatch(canary: int, baseline: int, share: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class RateRatioInterval:
-    """Rate ratios, canary over baseline, that the counts do not reject; 0 and inf: unbounded."""
+    """Rate ratios, canary over baseline, that are not rejected. 0 and inf stand for no bound."""
 
     low: float
     high: float
@@ -46,9 +51,10 @@ class RateRatioInterval:
 def rate_ratio_interval(
     by_share: Mapping[int, tuple[float, float]], level: float = 0.95
 ) -> RateRatioInterval:
-    """Return the anytime-valid interval of the rate ratio.
+    """Return the interval of the rate ratio, valid at every look.
 
     by_share  the canary's share in basis points -> (canary events, baseline events) under it.
+    level     probability with which the interval covers the ratio, at all looks together.
     """
     events = [(bp / 10_000, c, b) for bp, (c, b) in by_share.items() if c or b]
     log_threshold = math.log(2.0 / (1.0 - level))
@@ -65,21 +71,21 @@ def rate_ratio_interval(
 def _last_rejected(
     events: list[tuple[float, float, float]], log_threshold: float, sign: float
 ) -> float:
-    """Bisect: the largest log ratio rejected from below (sign 1), or smallest from above (-1)."""
-    rejected, kept = -sign * LOG_RATIO_MAX, sign * LOG_RATIO_MAX
+    """Return the largest log ratio rejected from below (sign 1), or the smallest from above."""
+    rejected, accepted = -sign * LOG_RATIO_MAX, sign * LOG_RATIO_MAX
     if _log_e(events, rejected, sign) < log_threshold:
         return rejected
-    while abs(kept - rejected) > LOG_RATIO_RESOLUTION:
-        middle = (kept + rejected) / 2
+    while abs(accepted - rejected) > LOG_RATIO_RESOLUTION:
+        middle = (accepted + rejected) / 2
         if _log_e(events, middle, sign) >= log_threshold:
             rejected = middle
         else:
-            kept = middle
+            accepted = middle
     return rejected
 
 
 def _log_e(events: Iterable[tuple[float, float, float]], null: float, sign: float) -> float:
-    """Ln E against "log ratio <= null" (sign 1) or ">= null" (sign -1)."""
+    """Return ln E against "log ratio <= null" (sign 1) or ">= null" (sign -1)."""
     logs = [0.0] * len(BET_STEPS)
     for share, canary, baseline in events:
         under_null = _log_tilt(share, null)

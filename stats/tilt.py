@@ -1,20 +1,22 @@
-"""Does one arm fail more than the other? A test that may be looked at after every window.
+"""Tests whether one arm has more events than the other. The test is valid at every look.
 
-The two-sample tilt e-process on counts of events, in its design form. Each event of a key fell in
-the canary with the split's *configured* probability, unless the arms differ; a grid of rate
-ratios bets that they do. E starts at 1 and, while the null holds, is expected never to grow:
-P(E ever reaches 1/a) <= a, for any base rate, changing split, and number of looks (Ville).
+It is the two-sample tilt e-process on counts of events, in its design form. Unless the arms differ,
+each event falls to the canary with the *configured* probability of the split. A grid of rate ratios
+bets that the arms differ. E starts at 1 and, under the null hypothesis, is not expected to grow:
+P(E ever reaches 1/a) <= a for any base rate, any changing split and any number of looks (Ville).
 
     per look   l_g = C (d_g - m) - (C + B) (ln(1 + r(e^d_g - 1)) - ln(1 + r(e^m - 1)))
                S_g = (S_g + prior_t) e^l_g        a rate ratio may set in at any look t
                E   = mean_g S_g + prior not yet spent
 
 with C, B events of canary and baseline, r the canary's share, d_g a log rate ratio, m the margin.
-Events that come about together, as the slow answers of one batch do, count for 1/n each where n
-is how many could have: a product of n of them to the power 1/n is no larger than their mean, and
-a mean of e-values is one whatever the events have in common (Hoelder's inequality).
-Null: "canary rate <= e^m x baseline rate" when all d_g > m, ">=" when all d_g < m. Everything is
-kept as logarithms, so that 10^9 events and E of e^10000 are ordinary numbers.
+Events with a common cause, such as the slow answers of one batch, count 1/n each, where n is the
+number of calls that could have the event. A product of n e-values to the power 1/n is no larger
+than their mean, and a mean of e-values is an e-value whatever the events have in common (Hoelder's
+inequality).
+
+The null hypothesis is "canary rate <= e^m x baseline rate" if all d_g > m, and ">=" if all d_g < m.
+The state consists of logarithms, so that 10^9 events and E of e^10000 are ordinary numbers.
 """
 
 import math
@@ -23,21 +25,24 @@ from dataclasses import dataclass, field
 from math import exp, fsum, log, log1p
 
 SHARES_MAX = 512
-"""Shares of which a grid remembers the stakes."""
+"""Shares for which a grid remembers the stakes."""
 LOG_FLOAT_MAX = 600.0
-"""Logarithms below it, either way, are those of numbers that a float holds."""
+"""The exponential of a logarithm of smaller size than this fits into a float."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Log rate ratios that are bet on, uniformly; all above *margin* or all below it."""
+    """Log rate ratios with equal stakes, all above *margin* or all below it.
+
+    Raises ValueError for ratios on both sides.
+    """
 
     deltas: tuple[float, ...]
     margin: float = 0.0
     _stakes: dict[float, tuple[tuple[float, float], ...]] = field(
         default_factory=dict, repr=False, compare=False
     )
-    """By share, as they are asked for."""
+    """Share -> result of `stakes`, a cache."""
 
     def __post_init__(self) -> None:
         above = [delta > self.margin for delta in self.deltas]
@@ -48,39 +53,45 @@ class Grid:
             )
 
     def stakes(self, share: float) -> tuple[tuple[float, float], ...]:
-        """What a canary's event wins on each rate ratio at *share*, and what any event costs."""
-        found = self._stakes.get(share)
-        if found is None:
-            none_tilt = _log_tilt(share, self.margin)
-            found = tuple((d - self.margin, _log_tilt(share, d) - none_tilt) for d in self.deltas)
+        """Return (gain, cost) of each rate ratio at *share*, as logarithms.
+
+        An event of the canary adds gain - cost to the evidence, an event of the baseline - cost.
+        """
+        stakes = self._stakes.get(share)
+        if stakes is None:
+            margin_tilt = _log_tilt(share, self.margin)
+            stakes = tuple(
+                (delta - self.margin, _log_tilt(share, delta) - margin_tilt)
+                for delta in self.deltas
+            )
             if len(self._stakes) >= SHARES_MAX:
                 self._stakes.clear()
-            self._stakes[share] = found
-        return found
+            self._stakes[share] = stakes
+        return stakes
 
 
 MORE_EVENTS = Grid(tuple(math.log(ratio) for ratio in (1.25, 1.5, 2, 3, 5, 10, 30, 100)))
-"""Errors, timeouts, NaN: the canary has more of them."""
+"""For errors, timeouts and NaN: the canary has more of them."""
 FEWER_EVENTS = Grid(tuple(-math.log(ratio) for ratio in (1.05, 1.1, 1.2, 1.35, 1.6, 2, 4, 20)))
-"""Conversions: the canary has fewer of them."""
+"""For good outcomes: the canary has fewer of them."""
 LATENCY = Grid(tuple(math.log(ratio) for ratio in (1.05, 1.1, 1.2, 1.4, 1.7, 2.2, 3, 6)))
-"""Calls slower than a fixed edge."""
+"""For answers slower than a fixed edge: the canary has more of them."""
 
 
 def non_inferior(ratio: float) -> Grid:
-    """Grid that rejects "canary rate >= ratio x baseline rate"; *ratio* > 1. For promotion."""
+    """Return the grid that rejects "canary rate >= *ratio* x baseline rate", *ratio* > 1."""
     margin = math.log(ratio)
     return Grid(tuple(margin - step * margin for step in (0.5, 0.75, 1.0, 1.25)), margin)
 
 
 @dataclass(slots=True)
 class TiltState:
-    """All that must be kept between two looks; resumes bit for bit. Replaced, never changed."""
+    """The state of the test between two looks. It is replaced, never changed."""
 
     log_s: tuple[float, ...]
-    """One a grid point; -inf before anything was bet."""
+    """ln S_g of each grid point; -inf before the first event."""
     prior_spent: float = 0.0
-    """By the newest window with an event."""
+    """Part of the prior that was spent up to the newest window with an event."""
     log_e: float = 0.0
     log_e_max: float = 0.0
     looks: int = 0
@@ -92,7 +103,7 @@ def start_tilt(grid: Grid) -> TiltState:
 
 
 def idle_tilt(state: TiltState) -> TiltState:
-    """Return the state after a window without events: it is looked at, and nothing changes."""
+    """Return the state after a window without events, which counts as a look."""
     return TiltState(state.log_s, state.prior_spent, state.log_e, state.log_e_max, state.looks + 1)
 
 
@@ -106,12 +117,13 @@ def step_tilt(
 ) -> TiltState:
     """Return the state after one more window.
 
-    share       the canary's configured probability among both arms in this window, 0 < share < 1
-    looks_max   windows over which a late onset is waited for; half the prior is spent on the
-                first, the rest evenly. 0: all on the first (the plain mixture)
+    share      the canary's configured probability among both arms in this window, 0 < share < 1.
+    looks_max  windows over which the prior for a late onset is spread. Half of the prior is spent
+               in the first window, the rest evenly. 0: all in the first (the plain mixture).
 
-    A window without events moves prior from one side of E to the other and changes nothing, so
-    the prior of such windows is spent when the next event comes.
+    A window without events would move prior from one side of E to the other and change nothing.
+    So the prior of such windows is spent when the next event comes. Raises ValueError for negative
+    counts and for a share outside its range.
     """
     if canary_events < 0 or baseline_events < 0 or not 0.0 < share < 1.0:
         check_counts(canary_events, baseline_events, share)
@@ -119,23 +131,28 @@ def step_tilt(
     if not events:
         return idle_tilt(state)
     looks = state.looks + 1
+    # The prior that has become due since the last event.
     spent = prior_spent_by(looks, looks_max)
     prior = spent - state.prior_spent
+    # S_g = (S_g + prior) e^l_g of each grid point.
     paired = zip(state.log_s, grid.stakes(share), strict=True)
     if prior > 0.0:
         log_prior = log(prior)
         log_s = [
             (
-                one + log1p(exp(log_prior - one))
-                if one > log_prior
-                else log_prior + log1p(exp(one - log_prior))
+                previous + log1p(exp(log_prior - previous))
+                if previous > log_prior
+                else log_prior + log1p(exp(previous - log_prior))
             )
             + canary_events * gain
             - events * cost
-            for one, (gain, cost) in paired
+            for previous, (gain, cost) in paired
         ]
     else:
-        log_s = [one + canary_events * gain - events * cost for one, (gain, cost) in paired]
+        log_s = [
+            previous + canary_events * gain - events * cost for previous, (gain, cost) in paired
+        ]
+    # E = mean S_g + prior that is not spent; scaled where e^log_s would not fit into a float.
     high = max(log_s)
     if -LOG_FLOAT_MAX < high < LOG_FLOAT_MAX:
         log_e = log(sum(map(exp, log_s)) / len(log_s) + (1.0 - spent))
@@ -147,9 +164,10 @@ def step_tilt(
 
 
 def events_to_fire(grid: Grid, share: float, log_threshold: float) -> int:
-    """Fewest events, all in the canary and in the first window, that reach *log_threshold*.
+    """Return how many events, all in the canary's first window, reach the threshold.
 
-    Tells an operator whether a verdict is possible yet at tiny traffic. Plain mixture.
+    It says whether a verdict is possible at little traffic. It uses the plain mixture. Raises
+    ValueError if 10,000 events do not reach *log_threshold*.
     """
     for events in range(1, 10_000):
         if step_tilt(grid, start_tilt(grid), events, 0, share).log_e >= log_threshold:
@@ -158,7 +176,7 @@ def events_to_fire(grid: Grid, share: float, log_threshold: float) -> int:
 
 
 def check_counts(canary_events: float, baseline_events: float, share: float) -> None:
-    """Raise ValueError unless counts are not negative and 0 < share < 1."""
+    """Raise ValueError for negative counts and for a share that is not between 0 and 1."""
     if canary_events < 0 or baseline_events < 0 or not 0.0 < share < 1.0:
         raise ValueError(
             f"{canary_events} canary events, {baseline_events} baseline events, share {share}: "
@@ -167,17 +185,17 @@ def check_counts(canary_events: float, baseline_events: float, share: float) -> 
 
 
 def log_add(a: float, b: float) -> float:
-    """Return ln(e^a + e^b); -inf stands for zero."""
+    """Return ln(e^a + e^b). -inf is the logarithm of 0."""
     high, low = (a, b) if a >= b else (b, a)
     return high if low == -math.inf else high + log1p(exp(low - high))
 
 
 def log_sum(logs: Sequence[float]) -> float:
-    """Return the logarithm of the sum of e^each; -inf when all are."""
+    """Return the logarithm of the sum of the exponentials of *logs*."""
     high = max(logs)
     if high == -math.inf:
         return high
-    return high + log(fsum([exp(one - high) for one in logs]))
+    return high + log(fsum([exp(value - high) for value in logs]))
 
 
 def _log_tilt(share: float, delta: float) -> float:
@@ -185,5 +203,5 @@ def _log_tilt(share: float, delta: float) -> float:
 
 
 def prior_spent_by(looks: int, looks_max: int) -> float:
-    """How much of the prior is spent by this look."""
+    """Return the part of the prior, 0 to 1, that is spent up to this look."""
     return 1.0 if looks_max == 0 else min(0.5 + 0.5 * (looks - 1) / looks_max, 1.0)

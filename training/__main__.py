@@ -1,4 +1,4 @@
-"""`python -m training churn ...` (or another of RECIPES): one version, registered or kept."""
+"""`python -m training MODEL` trains one version, and registers it or writes it to a folder."""
 
 import argparse
 import asyncio
@@ -19,7 +19,7 @@ from training.errors import ConversionError, GateFailedError, RecipeError
 from training.recipes import churn, credit, nba, propensity
 from training.train import train_version
 
-RECIPES = {one.MODEL: one for one in (churn, propensity, credit, nba)}
+RECIPES = {recipes.MODEL: recipes for recipes in (churn, propensity, credit, nba)}
 
 REPORTED_ERRORS = (
     ConversionError,
@@ -29,49 +29,51 @@ REPORTED_ERRORS = (
     SourceError,
     VersionRefusedError,
 )
-"""What is the recipe's, the data's or the registry's fault: told in one line, exit code 1."""
+"""Errors of the recipe, the data or the registry. They print one line and give exit code 1."""
 
 
 def training_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; *words* None: the program's own."""
+    """Parse *argv*, or the program's own arguments if it is None. Exit with 2 if they are wrong."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("model", choices=list(RECIPES))
     parser.add_argument("--setting", choices=churn.SETTINGS, default="candidate")
-    parser.add_argument("--store", type=Path, required=True, help="the offline store's folder")
-    parser.add_argument("--as-of-ms", type=int, help="features as known then; default: now")
-    parser.add_argument("--registry", help="host:port; register there, as --author")
-    parser.add_argument("--author", help="who answers for this version")
-    parser.add_argument("--token", help="where the registry asks for one")
+    parser.add_argument("--store", type=Path, required=True, help="folder of the offline store")
+    parser.add_argument(
+        "--as-of-ms", type=int, help="instant of the features, Unix ms; the default is now"
+    )
+    parser.add_argument("--registry", help="host:port of the registry that gets the version")
+    parser.add_argument("--author", help="name of the person who answers for the version")
+    parser.add_argument("--token", help="bearer token, if the registry has an identities file")
     parser.add_argument(
         "--champion",
         default="production",
-        help='a label to compare with, "production" (default) or "none"',
+        help='label of the version to compare with, "production" (default) or "none"',
     )
-    parser.add_argument("--out", type=Path, help="keep the sealed version in this new folder")
-    parsed = parser.parse_args(argv)
-    if not parsed.author or not (parsed.registry or parsed.out):
-        parser.error("say --author, and --registry or --out (or both)")
-    if parsed.setting not in RECIPES[parsed.model].SETTINGS:
-        parser.error(f"{parsed.model} has settings {list(RECIPES[parsed.model].SETTINGS)}")
-    return parsed
+    parser.add_argument("--out", type=Path, help="new folder to write the sealed version to")
+    options = parser.parse_args(argv)
+    if not options.author or not (options.registry or options.out):
+        parser.error("give --author, and --registry or --out or both")
+    if options.setting not in RECIPES[options.model].SETTINGS:
+        parser.error(f"{options.model} has settings {list(RECIPES[options.model].SETTINGS)}")
+    return options
 
 
 async def run_training(options: argparse.Namespace) -> str:
-    """Do what was asked; returns the last line to say."""
+    """Train one version, store or register it, and return the lines that report it."""
     if options.registry is None:
         return _store_version(options, await asyncio.to_thread(make_version, options, None))
     async with RegistryClient(options.registry, options.author, options.token) as client:
-        rival = await _champion(client, options.model, options.champion)
-        sealed = await asyncio.to_thread(make_version, options, rival)
+        champion_bundle = await _fetch_champion(client, options.model, options.champion)
+        sealed = await asyncio.to_thread(make_version, options, champion_bundle)
         version = await client.register(options.model, sealed)
-    said = _store_version(options, sealed) if options.out else ""
-    return f"{said}registered {options.model} {version.label} ({version.digest[:16]})\n"
+    report = _store_version(options, sealed) if options.out else ""
+    return f"{report}registered {options.model} {version.label} ({version.digest[:16]})\n"
 
 
 def make_version(options: argparse.Namespace, champion: Bundle | None) -> dict[str, bytes]:
-    """Train as asked, telling each step as it begins; returns the sealed version."""
+    """Train a version, print each step and the metrics, and return the sealed files."""
     now_ms = options.as_of_ms or time.time_ns() // 1_000_000
-    made = train_version(
+    version = train_version(
         RECIPES[options.model].recipe(options.setting),
         OfflineStore(options.store),
         RECIPES[options.model].labels(now_ms=now_ms),
@@ -79,25 +81,25 @@ def make_version(options: argparse.Namespace, champion: Bundle | None) -> dict[s
         commit=commit_of(Path(__file__).parent),
         progress=lambda step: _print_line(f"{step} ...\n"),
     )
-    for name, estimate in made.metrics.items():
+    for name, estimate in version.metrics.items():
         if estimate.value is not None:
             _print_line(
                 f"{name:>15} {estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]\n"
             )
-    return made.sealed(author=options.author, created_unix_ms=time.time_ns() // 1_000_000)
+    return version.sealed(author=options.author, created_unix_ms=time.time_ns() // 1_000_000)
 
 
 def _store_version(options: argparse.Namespace, sealed: Mapping[str, bytes]) -> str:
     bundle.write_version_folder(options.out, sealed)
-    return f"kept {len(sealed)} files in {options.out}\n"
+    return f"wrote {len(sealed)} files to {options.out}\n"
 
 
-async def _champion(client: RegistryClient, model: str, which: str) -> Bundle | None:
-    if which == "none":
+async def _fetch_champion(client: RegistryClient, model: str, choice: str) -> Bundle | None:
+    if choice == "none":
         return None
-    if which == "production":
+    if choice == "production":
         return await champion.fetch_production(client, model)
-    return await champion.fetch_registered(client, model, which)
+    return await champion.fetch_registered(client, model, choice)
 
 
 def _print_line(text: str) -> None:
@@ -106,7 +108,7 @@ def _print_line(text: str) -> None:
 
 
 def main() -> int:
-    """Exit code 0: a version was made; 1: it was refused, and why was told."""
+    """Train one version; return exit code 0, or 1 after one of REPORTED_ERRORS."""
     try:
         _print_line(asyncio.run(run_training(training_arguments())))
     except REPORTED_ERRORS as error:

@@ -1,4 +1,4 @@
-"""The version a candidate is compared with: fetched from the registry, and proved."""
+"""Fetches the version that a candidate is compared with from the registry, and verifies it."""
 
 from registry import bundle
 from registry.bundle import Bundle
@@ -7,19 +7,19 @@ from registry.types import NotFoundError
 
 
 async def fetch_production(client: RegistryClient, model: str) -> Bundle | None:
-    """Return the version of *model* in production; None where none is yet.
+    """Return the version of *model* that is in production, or None if there is none.
 
-    Raises the errors of registry.types, VersionRefusedError for files that are not that version.
+    Raises the errors of registry.types; VersionRefusedError if the files do not fit the id.
     """
     try:
         label = (await client.deployment(model)).production
-    except NotFoundError:  # nobody ever registered a version: this will be the first
+    except NotFoundError:  # no version of the model was ever registered
         return None
     return await fetch_registered(client, model, label) if label else None
 
 
 async def fetch_registered(client: RegistryClient, model: str, label: str) -> Bundle:
-    """Return any registered version, by label or id; proved against the id the registry gives."""
+    """Return a registered version by label or id, verified against its id in the registry."""
     version = await client.get_version(model, label)
     files = await client.fetch(model, label)
     return bundle.verify_bundle(files, trusted_key=None, expected_digest=version.digest)

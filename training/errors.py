@@ -1,20 +1,20 @@
-"""What can go wrong while a version is made; whose fault is in the type."""
+"""Errors of training. The type of an error tells which person has to act."""
 
 
 class RecipeError(ValueError):
-    """A recipe contradicts itself, or asks for what is known to convert wrongly: its author's."""
+    """A recipe contradicts itself, or is known to convert wrongly. Its author must correct it."""
 
 
 class LabelsError(ValueError):
-    """Labels, ids and times do not fit together, or one class is absent: the data's owner's."""
+    """Labels, ids and instants differ in length, or there is one class only. The data is wrong."""
 
 
 class ConversionError(Exception):
-    """The fitted model did not become the one graph a version holds."""
+    """The fitted model cannot be converted to a graph from `inputs` to `scores`."""
 
 
 class GateFailedError(Exception):
-    """A version was made and is not good enough. `checks` are the failed ones, in words."""
+    """A trained version did not pass its gate. `checks` has the texts of the failed checks."""
 
     def __init__(self, text: str, checks: tuple[str, ...]) -> None:
         super().__init__(text)
@@ -22,4 +22,4 @@ class GateFailedError(Exception):
 
 
 class DrillError(ValueError):
-    """A bad version as asked for cannot be made from this good one."""
+    """The requested bad version cannot be made from the given version."""

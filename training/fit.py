@@ -1,4 +1,4 @@
-"""Fit what the recipe asks for, on float32, on one thread, from one seed."""
+"""Fits the recipe's scikit-learn model on float32 rows, in one thread, from the recipe's seed."""
 
 from typing import Any
 
@@ -23,14 +23,13 @@ _CLASSES: dict[str, Any] = {
 def fit_recipe(recipe: Recipe, rows: NDArray[np.float32], positive: NDArray[np.bool_]) -> Any:  # noqa: ANN401  scikit-learn has no common type
     """Return the fitted scikit-learn classifier.
 
-    rows      (N, F) float32, as the view gives them: a model fitted on float64 disagrees with its
-              own ONNX once it is fed float32.
-    positive  (N,) bool.
-
-    One thread: sums in OpenMP and BLAS depend on how many share the work, and the same recipe on
-    the same data must give the same bytes.
+    rows      (N, F) float32. A model fitted on float64 would differ from its own ONNX graph,
+              because that is served float32.
+    positive  (N,) bool, the labels.
     """
     learner = recipe.learner
+    # One thread: sums in OpenMP and BLAS depend on the number of threads, and the same recipe must
+    # give the same bytes.
     with threadpool_limits(limits=1):
         if learner.scaling == "standard":
             return _fit_scaled(learner, recipe.seed, rows, positive)
@@ -43,7 +42,7 @@ def fit_recipe(recipe: Recipe, rows: NDArray[np.float32], positive: NDArray[np.b
 
 
 def probabilities(model: Any, rows: NDArray[np.float32]) -> NDArray[np.float64]:  # noqa: ANN401
-    """P(positive) by scikit-learn itself; (N,) float64."""
+    """Return P(positive) of each row by scikit-learn, (N,) float64."""
     with threadpool_limits(limits=1):
         return np.asarray(model.predict_proba(rows)[:, 1], dtype=np.float64)
 
@@ -56,31 +55,32 @@ def _unfitted(learner: Learner, seed: int) -> Any:  # noqa: ANN401
 
 
 def _round_thresholds_down(model: Any) -> None:  # noqa: ANN401
-    """Make each boosted split's threshold the largest float32 at or below it, in place.
+    """Replace each threshold of boosted trees by the largest float32 that is not above it.
 
-    No float32 row meets another branch for that (x <= threshold), and the nearest float32, which
-    skl2onnx 1.20 writes, is then the threshold itself. Left alone, 12 of the offers model's 365
-    thresholds were rounded up, and a price that lay there scored .13 apart.
+    Float32 rows still take the same branches, because a split tests x <= threshold. skl2onnx 1.20
+    rounds thresholds to the nearest float32, which then is the threshold itself. Without this, 12
+    of the offer model's 365 thresholds were rounded up, and a price at one of them scored .13
+    differently.
     """
     folds = getattr(model, "calibrated_classifiers_", None)
-    for one in [model] if folds is None else [fold.estimator for fold in folds]:
-        if not isinstance(one, HistGradientBoostingClassifier):
+    for estimator in [model] if folds is None else [fold.estimator for fold in folds]:
+        if not isinstance(estimator, HistGradientBoostingClassifier):
             continue
-        for tree in (tree for trees in one._predictors for tree in trees):
+        for tree in (tree for trees in estimator._predictors for tree in trees):
             exact = tree.nodes["num_threshold"]
             with np.errstate(over="ignore"):
-                near = exact.astype(np.float32)
-            above = near > exact
-            near[above] = np.nextafter(near[above], np.float32(-np.inf))
-            tree.nodes["num_threshold"] = near
+                nearest = exact.astype(np.float32)
+            above = nearest > exact
+            nearest[above] = np.nextafter(nearest[above], np.float32(-np.inf))
+            tree.nodes["num_threshold"] = nearest
 
 
 def _fit_scaled(
     learner: Learner, seed: int, rows: NDArray[np.float32], positive: NDArray[np.bool_]
 ) -> Any:  # noqa: ANN401
-    """Fit on standardised columns, then fold mean and scale into the coefficients.
+    """Fit on standardised columns, then fold means and scales into the coefficients.
 
-    The graph then sees raw float32 and holds no scaler, whose float32 rounding would differ.
+    So the ONNX graph has no scaler, whose rounding in float32 would differ.
     """
     wide = rows.astype(np.float64)
     mean, scale = wide.mean(axis=0), wide.std(axis=0)

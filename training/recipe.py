@@ -1,4 +1,4 @@
-"""A recipe: everything a version depends on, besides the data."""
+"""Recipes. A recipe and the data determine a version."""
 
 import math
 from collections.abc import Mapping
@@ -15,13 +15,14 @@ Scaling = Literal["none", "standard"]
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """How the model learns.
+    """The scikit-learn classifier of a recipe.
 
     kind         "logistic" (LogisticRegression), "forest" (RandomForestClassifier) or "boosting"
-                 (HistGradientBoostingClassifier), all of scikit-learn.
-    parameters   its constructor's arguments, except random_state, which is the recipe's seed.
-    calibration  "sigmoid" wraps it in CalibratedClassifierCV with 3 folds.
-    scaling      "standard" only before "logistic", where it is folded back into the coefficients.
+                 (HistGradientBoostingClassifier).
+    parameters   arguments of the class, without random_state, which is the recipe's seed.
+    calibration  "sigmoid" wraps the classifier in CalibratedClassifierCV with 3 folds.
+    scaling      "standard" standardises the columns, only with "logistic". It becomes part of the
+                 coefficients.
     """
 
     kind: LearnerKind
@@ -32,13 +33,14 @@ class Learner:
 
 @dataclass(frozen=True, kw_only=True)
 class GateSettings:
-    """What a version must show before it may be registered.
+    """Bounds that a version must meet before it may be registered.
 
-    auc_min             held-out AUC, with or without a champion.
-    auc_gain_low_min    the low end of the 95 % interval of AUC(candidate) - AUC(champion) on the
-                        same held-out rows must be above it.
-    held_out_rows_min   fewer held-out rows prove nothing.
-    difference_max      largest |scikit-learn - ONNX| probability on any certified row.
+    auc_min             smallest AUC on the held-out rows.
+    auc_gain_low_min    bound for the gain over a champion: the low end of the 95 % interval of
+                        AUC(candidate) - AUC(champion) on the held-out rows must be above it.
+    held_out_rows_min   smallest number of held-out rows.
+    difference_max      largest difference of a probability between scikit-learn and ONNX, on every
+                        certified row.
     """
 
     auc_min: float = 0.7
@@ -49,15 +51,17 @@ class GateSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One model in one setting.
+    """Everything that a version depends on, except the data.
 
-    model            the registry's name of it; also salts the split, so that every version of a
-                     model is judged on rows that no version of it was fitted on.
-    setting          which of the model's recipes this is ("champion", "candidate", ...).
-    label            what a score is the probability of.
-    held_out_share   of the entities, 0 to 1 exclusive.
+    model            name in the registry. It also salts the split, so that every version of a
+                     model is evaluated on rows that no version of it was fitted on.
+    setting          name of the recipe among the model's recipes ("champion", "candidate", ...).
+    label            name of the event whose probability is the score.
+    held_out_share   share of the entities that is held out, above 0 and below 1.
     threshold        a score at or above it is a positive decision.
-    audit            features by which fairness is judged, joined for the audit alone.
+    audit            features for the fairness report. The model need not read them.
+
+    Raises RecipeError when these contradict each other.
     """
 
     model: str
@@ -79,17 +83,17 @@ class Recipe:
             )
         if not 0.0 < self.threshold < 1.0 or not math.isfinite(self.threshold):
             raise RecipeError(
-                f"recipe {self.model}/{self.setting} decides at {self.threshold}; a probability "
-                "above 0 and below 1 decides"
+                f"recipe {self.model}/{self.setting} decides at {self.threshold}; the threshold "
+                "must be above 0 and below 1"
             )
         if self.contract.inputs:
             names = [item.name for item in self.contract.inputs]
             raise RecipeError(
                 f"recipe {self.model}/{self.setting} declares request inputs {names}; training "
-                "sets come from views alone so far: move them into a view"
+                "sets come from views only so far, so move these inputs into a view"
             )
         if len(self.contract.outputs) != 1:
             raise RecipeError(
                 f"recipe {self.model}/{self.setting} declares {len(self.contract.outputs)} "
-                "outputs; a binary model has one, the probability of its label"
+                "outputs; it must declare one, the probability of its label"
             )

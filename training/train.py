@@ -1,4 +1,8 @@
-"""Recipe -> version, straight down: rows, split, fit, convert, certify, evaluate, compare, gate."""
+"""Makes a version from a recipe: read rows, split, fit, convert, certify, evaluate, compare, gate.
+
+`train_version` shows these steps in order. Nothing here talks to a registry: the caller fetches the
+champion and registers the result.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,33 +26,34 @@ from training.export.edge_rows import edge_rows
 from training.export.lint import lint_recipe
 from training.export.onnx_model import OnnxModel
 from training.export.parity import ParityCertificate, certify_parity
-from training.labels import Labels
+from training.labels import Labels, is_held_out
 from training.recipe import Recipe
-from training.split import is_held_out
 
 Progress = Callable[[str], None]
-"""Called with the name of each step as it begins."""
+"""A function that is called with the name of each step when the step begins."""
 
 
 class FeatureSource(Protocol):
-    """Where rows come from: what `train` asks of features.offline.OfflineStore."""
+    """The methods of features.offline.OfflineStore that training needs."""
 
     def training_set(self, contract: ModelContract, spine: Spine) -> TrainingSet:
-        """Each row as it was known at its instant, in the contract's columns."""
+        """Return the features as they were known at each instant of *spine*."""
 
     def digest(self, views: Sequence[View]) -> str:
-        """SHA-256 (hex) of the snapshot that *views* are read from."""
+        """Return the SHA-256 (hex) of the data that *views* are read from."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedVersion:
-    """A version that passed its gate: five files, and what they were made from.
+    """A version that passed its gate: its files, and the numbers that they were made from.
 
     files     model.onnx, contract.json, golden.npz, reference.json, card.json.
     model     the fitted scikit-learn classifier.
-    rows      (N, F) float32, every labelled row as the model sees it.
-    held_out  (N,) bool.
-    scores    (N,) float32 P(positive) of *rows*, by ONNX Runtime.
+    rows      (N, F) float32, the model inputs of all labelled rows.
+    held_out  (N,) bool, True for rows that the model was not fitted on.
+    scores    (N,) float32, P(positive) of *rows* by ONNX Runtime.
+    gain      AUC(candidate) - AUC(champion); None without a champion.
+    shift     expected shift from the champion; None without a champion.
     """
 
     recipe: Recipe
@@ -63,13 +68,13 @@ class TrainedVersion:
     shift: ExpectedShift | None
 
     def sealed(self, *, author: str, created_unix_ms: int) -> dict[str, bytes]:
-        """Return the files with their manifest: what is registered."""
+        """Return the files with their manifest, ready to be registered."""
         return bundle.seal_files(
             self.files, model=self.recipe.model, author=author, created_unix_ms=created_unix_ms
         )
 
     def bundle(self, *, author: str, created_unix_ms: int) -> Bundle:
-        """Return the sealed version, proved: the champion of the next `train`."""
+        """Return the sealed version as a verified bundle. It may be another version's champion."""
         return bundle.verify_bundle(
             self.sealed(author=author, created_unix_ms=created_unix_ms), trusted_key=None
         )
@@ -77,7 +82,7 @@ class TrainedVersion:
 
 @dataclass(frozen=True, eq=False)
 class _Fitted:
-    """What fitting gave: the model twice, its rows, and its scores."""
+    """The fitted model, its ONNX graph, the certified edge rows, and the scores of all rows."""
 
     rows: NDArray[np.float32]
     held_out: NDArray[np.bool_]
@@ -97,51 +102,51 @@ def train_version(
     commit: str = "unknown",
     progress: Progress = lambda _step: None,
 ) -> TrainedVersion:
-    """Make a version of the recipe's model, compared with *champion* on the same held-out rows.
+    """Make a version of the recipe's model, and compare it with *champion*.
 
-    champion  the version in production, of any recipe; None for a model's first version.
-    commit    of the code, for the card (`training.artifacts.card.commit_of`).
+    champion  the version to compare with, of any recipe; None for a model's first version.
+    commit    git commit of the code, for the card (`training.artifacts.card.commit_of`).
 
     The same recipe, data, champion and packages give the same bytes in every file. Raises
-    RecipeError before anything is read, ConversionError, or GateFailedError with the numbers.
+    RecipeError before any data is read, LabelsError, ConversionError or GateFailedError.
     """
     lint_recipe(recipe)
+    # Read the features as they were known at each label's instant, and split the rows.
     progress("rows")
-    rows = _rows(store, recipe.contract, labels)
-    held = is_held_out(recipe.model, labels.joined_ids(), recipe.held_out_share)
+    rows = _read_rows(store, recipe.contract, labels)
+    held_out = is_held_out(recipe.model, labels.joined_ids(), recipe.held_out_share)
+    # Fit on the other rows, convert to ONNX, and certify that both score alike.
     progress("fit and convert")
-    fitted = _fit(recipe, rows, held, labels.positive)
+    fitted = _fit(recipe, rows, held_out, labels.positive)
+    # Evaluate the ONNX scores of the held-out rows.
     progress("evaluate")
-    judged = labels.selected(held)
-    scores = fitted.scores[held].astype(np.float64)
-    metrics = evaluate_scores(judged.positive, scores, threshold=recipe.threshold, seed=recipe.seed)
+    held_out_labels, scores = labels.selected(held_out), fitted.scores[held_out].astype(np.float64)
+    metrics = evaluate_scores(
+        held_out_labels.positive, scores, threshold=recipe.threshold, seed=recipe.seed
+    )
+    # Compare with the champion on the same rows.
     progress("compare with the champion")
-    gain, shift = _compare(recipe, store, judged, fitted.scores[held], champion)
+    gain, shift = _compare(recipe, store, held_out_labels, fitted.scores[held_out], champion)
+    # The gate raises unless every check passes. It loads the very files of the version.
+    files = _files(recipe, fitted)
+    progress("gate")
+    checks = _pass_gate(recipe, files, fitted, metrics["auc"], gain)
+    # The card says how the version was made.
     facts = {
         **card.recipe_facts(recipe),
         "commit": commit,
         "packages": card.package_versions(),
-        "data": _data(recipe, store, labels, held),
-        "metrics": {name: estimate.definition() for name, estimate in metrics.items()},
-        "auc_gain": None if gain is None else gain.definition(),
-        "fairness": _fairness(recipe, store, judged, scores),
-        "parity": {**fitted.parity.definition(), "onnx_sha256": sha256_hex(fitted.onnx)},
-        "expected_shift": card.NO_CHAMPION if shift is None else shift.definition(),
+        "data": _data_facts(recipe, store, labels, held_out),
+        **_evaluation_facts(fitted, metrics, gain, shift),
+        "fairness": _fairness(recipe, store, held_out_labels, scores),
+        "gate": checks,
     }
-    files = _files(recipe, fitted)
-    progress("gate")
-    checks = gate.quality_checks(
-        recipe.gate, held_out_rows=len(judged), auc=metrics["auc"], gain=gain, parity=fitted.parity
-    )
-    checks.append(gate.servable_check({**files, "card.json": b"{}"}, model=recipe.model))
-    gate.enforce_gate(f"{recipe.model}/{recipe.setting}", checks)
-    facts["gate"] = [check.definition() for check in checks]
     return TrainedVersion(
         recipe=recipe,
         files={**files, "card.json": canonical_json(facts)},
         model=fitted.model,
         rows=rows,
-        held_out=held,
+        held_out=held_out,
         scores=fitted.scores,
         metrics=metrics,
         gain=gain,
@@ -150,8 +155,45 @@ def train_version(
     )
 
 
-def _rows(store: FeatureSource, contract: ModelContract, labels: Labels) -> NDArray[np.float32]:
+def _evaluation_facts(
+    fitted: _Fitted,
+    metrics: dict[str, Estimate],
+    gain: Estimate | None,
+    shift: ExpectedShift | None,
+) -> dict[str, Any]:
+    """Return the card's facts about metrics, parity and the comparison with the champion."""
+    return {
+        "metrics": {name: estimate.definition() for name, estimate in metrics.items()},
+        "auc_gain": None if gain is None else gain.definition(),
+        "parity": {**fitted.parity.definition(), "onnx_sha256": sha256_hex(fitted.onnx)},
+        "expected_shift": card.NO_CHAMPION if shift is None else shift.definition(),
+    }
+
+
+def _read_rows(
+    store: FeatureSource, contract: ModelContract, labels: Labels
+) -> NDArray[np.float32]:
     return store.training_set(contract, labels.spine).values
+
+
+def _pass_gate(
+    recipe: Recipe,
+    files: dict[str, bytes],
+    fitted: _Fitted,
+    auc: Estimate,
+    gain: Estimate | None,
+) -> list[dict[str, Any]]:
+    """Return the passed checks for the card; raise GateFailedError if one fails."""
+    checks = gate.quality_checks(
+        recipe.gate,
+        held_out_rows=int(fitted.held_out.sum()),
+        auc=auc,
+        gain=gain,
+        parity=fitted.parity,
+    )
+    checks.append(gate.servable_check({**files, "card.json": b"{}"}, model=recipe.model))
+    gate.enforce_gate(f"{recipe.model}/{recipe.setting}", checks)
+    return [check.definition() for check in checks]
 
 
 def _fit(
@@ -160,10 +202,12 @@ def _fit(
     held_out: NDArray[np.bool_],
     positive: NDArray[np.bool_],
 ) -> _Fitted:
-    # scikit-learn and skl2onnx take a second to import: commands that fit nothing go without.
+    # Imported here because scikit-learn and skl2onnx take a second to import, and other commands
+    # import this module without fitting.
     from training.export.convert import convert_to_onnx
     from training.fit import fit_recipe, probabilities
 
+    # Fit on the rows that are not held out, and convert.
     model = fit_recipe(recipe, rows[~held_out], positive[~held_out])
     onnx = convert_to_onnx(
         model,
@@ -171,21 +215,22 @@ def _fit(
         width=recipe.contract.width,
         model_contract=recipe.contract.model_contract,
     )
-    runnable = OnnxModel(onnx)
+    # Compare scikit-learn and ONNX on the held-out rows and the edge rows.
+    onnx_model = OnnxModel(onnx)
     edges = edge_rows(recipe.contract, rows[held_out], onnx)
     certified = np.concatenate([rows[held_out], edges])
     parity = certify_parity(
         probabilities(model, certified),
-        runnable.scores(certified)[:, 0],
+        onnx_model.scores(certified)[:, 0],
         held_out_rows=int(held_out.sum()),
         threshold=recipe.threshold,
         difference_allowed=recipe.gate.difference_max,
     )
-    return _Fitted(rows, held_out, model, onnx, edges, runnable.scores(rows)[:, 0], parity)
+    return _Fitted(rows, held_out, model, onnx, edges, onnx_model.scores(rows)[:, 0], parity)
 
 
 def _files(recipe: Recipe, fitted: _Fitted) -> dict[str, bytes]:
-    """The four files that do not tell the story; card.json does."""
+    """Return the version's files except card.json."""
     inputs = golden_rows.choose_golden_rows(fitted.rows[fitted.held_out], fitted.edges)
     return {
         "model.onnx": fitted.onnx,
@@ -208,26 +253,29 @@ def _compare(
     scores: NDArray[np.float32],
     champion: Bundle | None,
 ) -> tuple[Estimate | None, ExpectedShift | None]:
-    """Score the champion's own file on the same rows, by the features it reads."""
+    """Return the AUC gain over the champion and the expected shift; None, None without one."""
     if champion is None:
         return None, None
+    # The champion scores the same rows, with the features of its own contract.
     session = bundle.load_session(champion)
-    before = session.run(_rows(store, champion.contract, held_out_labels))[:, 0]
-    unusable = int((~np.isfinite(before)).sum())
+    champion_scores = session.run(_read_rows(store, champion.contract, held_out_labels))[:, 0]
+    unusable = int((~np.isfinite(champion_scores)).sum())
     if unusable:
         text = (
-            f"the champion {champion.digest[:16]} scores {unusable} of {len(before)} held-out rows "
-            "NaN or infinite; nothing can be compared with it"
+            f"the champion {champion.digest[:16]} scores {unusable} of {len(champion_scores)} "
+            "held-out rows NaN or infinite, so no version can be compared with it; train without a "
+            "champion, or compare with another version"
         )
         raise GateFailedError(text, (text,))
+    # Both comparisons are paired: they use the same rows.
     gain = auc_gain(
         held_out_labels.positive,
-        before.astype(np.float64),
+        champion_scores.astype(np.float64),
         scores.astype(np.float64),
         seed=recipe.seed,
     )
     shift = expected_shift(
-        before,
+        champion_scores,
         scores,
         champion=champion.digest,
         edges=champion.reference.score_edges,
@@ -237,7 +285,7 @@ def _compare(
     return gain, shift
 
 
-def _data(
+def _data_facts(
     recipe: Recipe, store: FeatureSource, labels: Labels, held_out: NDArray[np.bool_]
 ) -> dict[str, Any]:
     return {
@@ -254,18 +302,19 @@ def _data(
 def _fairness(
     recipe: Recipe, store: FeatureSource, held_out_labels: Labels, scores: NDArray[np.float64]
 ) -> dict[str, Any]:
-    """Join the audit's features here and nowhere else: the model need not read them."""
+    """Return the fairness report of each audited feature. Members have the value 1."""
     if not recipe.audit:
         return {}
+    # The audited features are read here, because the model need not read them.
     audit = ModelContract(entities=recipe.contract.entities, views=recipe.audit)
-    columns = _rows(store, audit, held_out_labels)
+    columns = _read_rows(store, audit, held_out_labels)
     return {
         name: fairness.compare_groups(
-            columns[:, place] == 1.0,
+            columns[:, index] == 1.0,
             held_out_labels.positive,
             scores,
             threshold=recipe.threshold,
             seed=recipe.seed,
         )
-        for place, name in enumerate(audit.names)
+        for index, name in enumerate(audit.names)
     }

@@ -1,11 +1,13 @@
-"""What a worker weighs after many calls and cancels: three models, features from the store.
+"""Measures a worker's memory after many calls and cancelled calls.
 
     python -m benchmarks.endurance.memory --millions 10
 
-Each million: 10,000 calls that are cancelled as soon as they are sent, over new connections, then
-the million itself, by key, 8 x 16 open. Then, with no call open, the serving worker's resident
-memory. Leaves with 1 when it is above 250 MB at the end, or grew by more than 5 MB after the first
-million, or a call failed that was not cancelled, or the worker was replaced.
+The gateway serves three models whose features are in the store. For each million, 10,000 calls are
+cancelled as soon as they are sent, over new connections. Then a million calls by key follow, with
+8 x 16 open at once. Then no call is open, and the command prints the serving worker's resident
+memory. Exit code 1: the memory is above 250 MB at the end, or it grew by more than 5 MB after the
+first million, or a call failed that was not cancelled, or the worker was replaced. Exit code 2:
+cargo is not there, which builds the load generator.
 """
 
 import argparse
@@ -37,12 +39,12 @@ from host.processes import rss_bytes
 MILLION = 1_000_000
 CANCELS = 10_000
 CANCELS_A_CONNECTION = 1_000
-"""The native door takes 2,000 resets at once from one connection for a flood."""
+"""The native ingress closes a connection that resets 2,000 streams at once."""
 RSS_MB_MAX, GROWTH_MB_MAX = 250.0, 5.0
 
 
 async def send_cancelled_calls(port: int, body: bytes, count: int) -> None:
-    """Send *count* calls, each cancelled in the same breath, over connections of their own."""
+    """Send *count* calls over new connections, and cancel each as soon as it is sent."""
     loop, call = asyncio.get_running_loop(), PreparedCall(PREDICT, body, 1_000)
     for _ in range(count // CANCELS_A_CONNECTION):
         room = asyncio.Event()
@@ -63,73 +65,86 @@ async def send_cancelled_calls(port: int, body: bytes, count: int) -> None:
 
 
 def send_million_calls(port: int, bodies: Path, number: int) -> int:
-    """Ask a million; returns how many failed."""
+    """Send a million calls; return how many failed."""
     options = ["--calls", MILLION, "--seconds", 600, "--warm", 0, "--first", 997 * number]
     options += ["--connections", 8, "--streams", 16]
     line = rust_generator.generator_command(f"127.0.0.1:{port}", bodies, options)
-    said = subprocess.run(pin_to_core(line, GENERATOR_CORE), check=True, capture_output=True)
-    return int(rust_generator.parse_figures(said.stdout.decode())["failed"])
+    generator = subprocess.run(pin_to_core(line, GENERATOR_CORE), check=True, capture_output=True)
+    return int(rust_generator.parse_figures(generator.stdout.decode())["failed"])
 
 
 def rss_mb(pid: int) -> float:
-    """Resident memory in MiB."""
+    """Return the resident memory of *pid* in MiB."""
     return rss_bytes(pid) / 2**20
 
 
-def memory_faults(weights: Sequence[float], failed: int, replaced: bool) -> list[str]:
-    """What did not hold, in words."""
+def memory_faults(rss_by_million: Sequence[float], failed: int, replaced: bool) -> list[str]:
+    """Return a sentence for each promise that did not hold.
+
+    rss_by_million  resident memory in MB after each million of calls.
+    failed          calls that failed and were not cancelled.
+    replaced        whether another process serves at the end.
+    """
     faults = []
-    if weights[-1] > RSS_MB_MAX:
-        faults.append(f"the worker weighs {weights[-1]:.0f} MB; {RSS_MB_MAX:.0f} were promised")
-    if weights[-1] - weights[0] > GROWTH_MB_MAX:
-        grown = weights[-1] - weights[0]
-        faults.append(f"it grew by {grown:.1f} MB after the first million; at most {GROWTH_MB_MAX}")
+    if rss_by_million[-1] > RSS_MB_MAX:
+        faults.append(
+            f"the worker has {rss_by_million[-1]:.0f} MB; at most {RSS_MB_MAX:.0f} were promised"
+        )
+    if rss_by_million[-1] - rss_by_million[0] > GROWTH_MB_MAX:
+        growth = rss_by_million[-1] - rss_by_million[0]
+        faults.append(
+            f"it grew by {growth:.1f} MB after the first million; at most {GROWTH_MB_MAX}"
+        )
     if failed:
-        faults.append(f"{failed} calls failed that nobody cancelled")
+        faults.append(f"{failed} calls failed that were not cancelled")
     if replaced:
-        faults.append("the worker was replaced; its successor's weight says nothing")
+        faults.append("the worker was replaced; its successor's memory says nothing")
     return faults
 
 
 def measure_memory(millions: int, ingress: str) -> list[str]:
-    """Ask, print each weight, return the faults."""
-    weights: list[float] = []
+    """Send all calls, print the memory after each million, and return the faults."""
+    rss_by_million: list[float] = []
     failed = 0
     case = ScalingCase("models", 3, GatewaySize(models=3))
     with tempfile.TemporaryDirectory(prefix="turnout-memory-") as folder:
         os.sched_setaffinity(0, {GENERATOR_CORE})
         store = find_or_start(None, Path(folder))
-        ground = ScalingModels(Path(folder), store.url)
+        models = ScalingModels(Path(folder), store.url)
         try:
-            bodies = ground.write_requests(case)
-            laid = ground.gateway_folder(case.size)
-            content = bodies.read_bytes()
+            bodies = models.write_requests(case)
+            folder_served = models.gateway_folder(case.size)
+            content = bodies.read_bytes()  # each message follows its length in 4 bytes
             body = content[4 : 4 + int.from_bytes(content[:4], "little")]
-            with running_gateway(laid, case.size, store.url, ingress) as gateway:
+            with running_gateway(folder_served, case.size, store.url, ingress) as gateway:
                 (worker,) = gateway.serving_pids().values()
                 print(f"idle: {rss_mb(worker):.1f} MB", flush=True)
                 for number in range(millions):
                     uvloop.run(send_cancelled_calls(gateway.port, body, CANCELS))
                     failed += send_million_calls(gateway.port, bodies, number)
-                    weights.append(rss_mb(worker))
-                    print(f"{number + 1} M calls: {weights[-1]:.1f} MB", flush=True)
+                    rss_by_million.append(rss_mb(worker))
+                    print(f"{number + 1} M calls: {rss_by_million[-1]:.1f} MB", flush=True)
                 replaced = list(gateway.serving_pids().values()) != [worker]
         finally:
             store.stop()
-    return memory_faults(weights, failed, replaced)
+    return memory_faults(rss_by_million, failed, replaced)
 
 
 def main() -> int:
-    """Measure and judge."""
+    """Measure, print the faults, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--millions", type=int, default=10)
     parser.add_argument("--ingress", choices=("native", "grpcio"))
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     if rust_generator.build_generator() is None:
         sys.stderr.write(f"{CARGO_MISSING}\n")
         return 2
-    faults = measure_memory(asked.millions, asked.ingress or ("native" if is_built() else "grpcio"))
-    print("\n".join(faults) or "held: at most 250 MB, at most 5 MB more after the first million")
+    ingress = arguments.ingress or ("native" if is_built() else "grpcio")
+    faults = measure_memory(arguments.millions, ingress)
+    print(
+        "\n".join(faults)
+        or "every promise held: at most 250 MB, at most 5 MB more after the first million"
+    )
     return 1 if faults else 0
 
 

@@ -1,15 +1,20 @@
-"""Ten times the load that a worker can bear: what is still answered, to whom, and how soon after.
+"""Measures what a worker still answers at ten times the load that it can bear.
 
     python -m benchmarks.endurance.overload --seconds 30
 
-One worker alone on core 0, its callers on core 1 (where there are two). First its peak: 4
-connections with every stream full. Then ten times that rate, open loop: CRITICAL .1 of the peak,
-DEFAULT 4.4, SHEDDABLE 5.5, each kind over connections of its own, all together as many as
-docs/operating.md says (--wait-s of work). Then half the peak, then the peak again: what else the
-machine does changes within a minute, so the overload is held against the mean of the peaks before
-and after it. Goodput is calls answered within their timeout of 1 s, from when they were due. On a
-machine that others use too, compare answers a CPU second; --favoured (root, Linux) asks the kernel
-to run these processes first.
+One worker has core 0, and its callers have core 1 where there are two. The phases are:
+
+- the peak: 4 connections with every stream in use;
+- the overload: ten times the peak's rate in an open loop. CRITICAL calls come at .1 of the peak's
+  rate, DEFAULT at 4.4, SHEDDABLE at 5.5. Each kind has connections of its own, and all together are
+  as many as docs/operating.md says: they hold --wait-s seconds of work;
+- half the peak's rate, until the worker answers normally again;
+- the peak again. The machine's pace changes within a minute, so the overload is compared with the
+  mean of the two peaks.
+
+Goodput counts the calls that are answered within their timeout of 1 s, from when they were due. On
+a machine that others use too, compare answers a CPU second. --favoured (root, Linux) asks the
+kernel to run these processes before all others.
 """
 
 import argparse
@@ -20,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -35,36 +40,37 @@ from benchmarks.standalone_gateway import (
 from host.processes import cpu_seconds
 
 STREAMS = 32
-"""Settings.streams_max."""
-OVERLOAD_FACTOR = 10.0
+"""The default of Settings.streams_max."""
+START_S = 2.0
+"""Within this time every process of a phase is connected."""
 
 
 @dataclass(frozen=True)
 class LoadPhase:
-    """One phase's groups, and what the worker spent."""
+    """What one phase gave: the result of each group, and the worker's CPU time."""
 
     seconds: float
     cpu_s: float
     groups: dict[str, dict[str, Any]]
-    """Group name -> the fields of benchmarks.load.http2_peer.GroupResult."""
+    """Group name -> the fields of its benchmarks.load.http2_peer.GroupResult."""
 
     @property
     def answered(self) -> int:
-        """In time, of all groups."""
+        """Calls of all groups that were answered in time."""
         return sum(group["answered"] for group in self.groups.values())
 
     @property
     def per_s(self) -> float:
-        """Goodput."""
+        """Goodput: calls/s answered in time."""
         return self.answered / self.seconds
 
     @property
     def per_cpu_s(self) -> float:
-        """Goodput a second of the worker's own CPU."""
+        """Calls answered in time for each second of the worker's CPU time."""
         return self.answered / self.cpu_s
 
     def share(self, name: str) -> float:
-        """Of what *name* asked, how much was answered in time."""
+        """Return the share of the calls due of group *name* that was answered in time."""
         group = self.groups[name]
         return float(group["answered"]) / max(1, group["calls_due"])
 
@@ -75,33 +81,50 @@ def run_phase(
     groups: Sequence[CallerGroup],
     prioritised: bool = False,
 ) -> LoadPhase:
-    """Let *groups* ask for *seconds*, from a process of their own."""
+    """Send the calls of *groups* for *seconds*, each group from a process of its own."""
     pid = gateway.serving_pids()[0]
-    before = cpu_seconds(pid)
-    line = [sys.executable, "-m", "benchmarks.load.http2_peer", str(gateway.port), str(seconds)]
-    asked = json.dumps([asdict(group) for group in groups])
-    with subprocess.Popen(
-        [*pin_command(1), *line, asked],
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-        start_new_session=True,
-    ) as asking:
+    before_s = cpu_seconds(pid)
+    line = [*pin_command(1), sys.executable, "-m", "benchmarks.load.http2_peer"]
+    # Several processes begin together; one begins at once.
+    begin_s = time.monotonic() + START_S if len(groups) > 1 else 0.0
+    results: dict[str, dict[str, Any]] = {}
+    with ExitStack() as stack:
+        peers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [
+                        *line,
+                        str(gateway.port),
+                        str(seconds),
+                        json.dumps([asdict(group)]),
+                        str(begin_s),
+                    ],
+                    stdout=subprocess.PIPE,
+                    cwd=Path(__file__).parents[2],
+                    start_new_session=True,
+                )
+            )
+            for group in groups
+        ]
         if prioritised:
-            raise_priority(asking.pid)
-        said, _ = asking.communicate()
-    assert asking.returncode == 0
-    told = [json.loads(row) for row in said.splitlines()]
-    return LoadPhase(seconds, cpu_seconds(pid) - before, {group["name"]: group for group in told})
+            for peer in peers:
+                raise_priority(peer.pid)
+        for peer in peers:
+            output, _ = peer.communicate()
+            assert peer.returncode == 0
+            result = json.loads(output)
+            results[result["name"]] = result
+    return LoadPhase(seconds, cpu_seconds(pid) - before_s, results)
 
 
 def raise_priority(pid: int) -> None:
-    """Let the session of *pid* run before others (sched(7), autogroups); root only."""
+    """Let the session of *pid* run before others (sched(7), autogroups). Needs root."""
     with suppress(OSError):
         Path(f"/proc/{pid}/autogroup").write_text("-19")
 
 
 def overload_groups(peak_per_s: float, wait_s: float) -> list[CallerGroup]:
-    """Ten times *peak_per_s*, over connections that hold *wait_s* of work together."""
+    """Return callers of ten times *peak_per_s*, whose connections hold *wait_s* of work."""
     connections = round(peak_per_s * wait_s / STREAMS)
     critical, default, sheddable = (max(1, round(s * connections)) for s in (0.2, 0.35, 0.45))
     return [
@@ -113,39 +136,39 @@ def overload_groups(peak_per_s: float, wait_s: float) -> list[CallerGroup]:
 
 @dataclass(frozen=True)
 class OverloadResult:
-    """The phases."""
+    """The phases of one measurement, and what they say together."""
 
     peaks: tuple[LoadPhase, LoadPhase]
-    """Before and after."""
+    """Before the overload, and at the end."""
     overload: LoadPhase
     after: LoadPhase
 
     @property
     def goodput(self) -> float:
-        """Of the peak."""
+        """The overload's goodput over the peaks' mean."""
         return self.overload.per_s / fmean(peak.per_s for peak in self.peaks)
 
     @property
     def goodput_a_cpu_s(self) -> float:
-        """The same, a second of the worker's own CPU."""
+        """Like `goodput`, but of calls answered in a second of the worker's CPU time."""
         return self.overload.per_cpu_s / fmean(peak.per_cpu_s for peak in self.peaks)
 
     @property
     def recovered_s(self) -> int:
-        """Seconds after the overload until a second in which everything asked was answered."""
-        asked_per_s = self.after.groups["after"]["calls_due"] / self.after.seconds
+        """Seconds after the overload until 98 % of the calls due in a second were answered."""
+        due_per_s = self.after.groups["after"]["calls_due"] / self.after.seconds
         seconds: list[int] = self.after.groups["after"]["answered_by_s"]
-        good = (s for s, answered in enumerate(seconds) if answered >= 0.98 * asked_per_s)
+        good = (s for s, answered in enumerate(seconds) if answered >= 0.98 * due_per_s)
         return next(good, len(seconds))
 
 
 def measure_overload(
     seconds: float, wait_s: float = 0.3, prioritised: bool = False, after_s: float = 10.0
 ) -> OverloadResult:
-    """Run all phases against a gateway of one worker."""
+    """Run all phases on a gateway of one worker that uses the grpcio ingress."""
     with tempfile.TemporaryDirectory(prefix="turnout-overload-") as folder:
         write_gateway_folder(Path(folder))
-        # Ten times what the native door bears is more than these callers can ask.
+        # These callers cannot send ten times what the native ingress bears.
         settings = {"workers": 1, "ingress": "grpcio"}
         with standalone_gateway(
             Path(folder), settings, cores="0" if pin_command(0) else ""
@@ -166,39 +189,39 @@ def measure_overload(
 
 
 def count_late_answers(phase: LoadPhase) -> LoadPhase:
-    """At saturation calls wait in the client too: what is answered late counts here."""
+    """Count late answers too: at saturation calls also wait in the client."""
     peak = phase.groups["peak"]
     peak["answered"] = peak["statuses"]["0"]
     return phase
 
 
 def pin_command(core: int) -> list[str]:
-    """What to put before a command to give it one core; nothing where there is only one."""
+    """Return the start of a command that pins it to a core; empty on a machine with one core."""
     return ["taskset", "-c", str(core)] if (os.cpu_count() or 1) > 1 else []
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print every phase."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--wait-s", type=float, default=0.3, help="work the connections hold")
-    parser.add_argument("--favoured", action="store_true", help="before everybody else's")
-    asked = parser.parse_args()
+    parser.add_argument("--favoured", action="store_true", help="run before all other processes")
+    arguments = parser.parse_args()
     began = time.monotonic()
-    found = measure_overload(asked.seconds, asked.wait_s, asked.favoured)
-    load = found.overload
-    for peak in found.peaks:
+    result = measure_overload(arguments.seconds, arguments.wait_s, arguments.favoured)
+    load = result.overload
+    for peak in result.peaks:
         print(f"peak        {peak.per_s:8,.0f}/s {peak.per_cpu_s:8,.0f} a CPU second")
     print(f"at 10 x     {load.per_s:8,.0f}/s {load.per_cpu_s:8,.0f} a CPU second")
-    print(f"goodput     {found.goodput:8.1%}   {found.goodput_a_cpu_s:8.1%}")
+    print(f"goodput     {result.goodput:8.1%}   {result.goodput_a_cpu_s:8.1%}")
     for name, group in load.groups.items():
         print(
             f"{name:11} {load.share(name):8.2%} of {group['calls_due']}, {group['answer_ms']} ms, "
             f"refused {group['refusal_ms']} ms, statuses {group['statuses']}, "
             f"given up unsent {group['given_up_unsent']}"
         )
-    calm = found.after.share("after")
-    print(f"normal again after {found.recovered_s} s ({calm:.2%} of half the peak answered)")
+    after = result.after.share("after")
+    print(f"normal again after {result.recovered_s} s ({after:.2%} of half the peak answered)")
     print(f"{time.monotonic() - began:.0f} s in all")
 
 

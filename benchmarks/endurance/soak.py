@@ -1,13 +1,14 @@
-"""What a whole system keeps after long load with cancels, errors and reloads.
+"""Measures what a whole system keeps after long load with cancelled calls, errors and reloads.
 
     python -m benchmarks.endurance.soak --minutes 10
 
-70 % of the load that fills it, 1 % of the calls cancelled, 1 % spoiled; each minute another
-version is loaded beside the serving one and let go again, and every connection is made anew. At
-each minute's end, when no call is open: a worker's memory, descriptors and tasks. Told: the slope
-of its memory (MB an hour, least squares after the first fifth, +- two standard errors: ten minutes
-tell 10 MB an hour, an hour 1) and what the rest grew by. Leaves with 1 when a worker was replaced,
-memory surely grows by more than 5 MB an hour, or descriptors or tasks grow at all.
+The system gets 70 % of the load that fills it, but at most 14,000 calls/s. 1 % of the calls are
+cancelled and 1 % have a broken message. Each minute every connection is made anew, and another
+version is loaded beside the serving one, or unloaded. At the end of each minute no call is open,
+and the memory, descriptors and tasks of each worker are read. The command prints the slope of the
+memory: MB an hour by least squares, without the first fifth of the minutes, +- two standard errors.
+Ten minutes show a slope of 10 MB an hour, an hour shows 1. Exit code 1: a worker was replaced, or
+its memory surely grows by more than 5 MB an hour, or its descriptors or tasks grow at all.
 """
 
 import argparse
@@ -41,13 +42,13 @@ PEAK_RATE_MAX = 20_000.0
 """Calls/s with which the full load is looked for."""
 STATUS_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 SETTLE_S = 3.0
-"""After a minute's last call, until what it left is let go of and told."""
+"""From a minute's last call until its memory is freed and the gauges are written."""
 GAUGE = re.compile(r'^turnout_worker_(tasks|fds)\{worker="(\d+)"\} ([\d.]+)', re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class WorkerSample:
-    """One worker at one minute's end."""
+    """One worker at the end of one minute."""
 
     minute: int
     slot: int
@@ -58,15 +59,17 @@ class WorkerSample:
 
 
 def main() -> int:
-    """Run, print, judge."""
+    """Run the soak, print its figures, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=int, default=60)
     parser.add_argument("--load", type=float, default=0.7, help="of what fills it")
     parser.add_argument("--minute-s", type=float, default=60.0, help="how long a minute is")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="turnout-soak-") as folder:
-        samples, statuses = run_soak(Path(folder), asked.minutes, asked.load, asked.minute_s)
-    faults = growth_faults(samples, asked.minutes * asked.minute_s / 3_600)
+        samples, statuses = run_soak(
+            Path(folder), arguments.minutes, arguments.load, arguments.minute_s
+        )
+    faults = growth_faults(samples, arguments.minutes * arguments.minute_s / 3_600)
     print(f"statuses {dict(statuses)}")
     print("\n".join(faults) or "nothing grew")
     return 1 if faults else 0
@@ -75,27 +78,27 @@ def main() -> int:
 def run_soak(
     folder: Path, minutes: int, load: float, minute_s: float
 ) -> tuple[list[WorkerSample], Counter[str]]:
-    """Return samples of each minute, the first before any load, and what callers were told."""
+    """Return samples of each minute, the first before any load, and how often each status came."""
     statuses: Counter[str] = Counter()
-    with turnout_up(folder / "state") as whole:
-        _deploy(whole, folder)
-        whole.wait_settled()
+    with turnout_up(folder / "state") as system:
+        _deploy(system, folder)
+        system.wait_settled()
         bodies = folder / "good.bodies"
         write_bodies(bodies, [tiny_request()])
-        port = int(whole.addresses.gateway.rpartition(":")[2])
+        port = int(system.addresses.gateway.rpartition(":")[2])
         source = LoadSource(port, bodies, rust=rust_generator.build_generator() is not None)
         rate = load * source.send(PEAK_S, PEAK_RATE_MAX)["OK"] / PEAK_S
         print(f"full load {rate / load:,.0f} calls/s; soaking at {rate:,.0f}", flush=True)
         samples: list[WorkerSample] = []
         for minute in range(minutes + 1):
-            found = _sample_workers(whole, minute)
-            samples += found
-            memory = ", ".join(f"{sample.rss_mb:.1f}" for sample in found)
+            minute_samples = _sample_workers(system, minute)
+            samples += minute_samples
+            memory = ", ".join(f"{sample.rss_mb:.1f}" for sample in minute_samples)
             print(f"minute {minute} of {minutes}: {memory} MB", file=sys.stderr)
             if minute == minutes:
                 break
             began = time.monotonic()
-            asyncio.run(_reload(whole, load_it=minute % 2 == 0))
+            asyncio.run(_reload(system, load_it=minute % 2 == 0))
             seconds = minute_s - SETTLE_S - (time.monotonic() - began)
             statuses += source.send_with_faults(seconds, rate)
             time.sleep(SETTLE_S)
@@ -103,42 +106,47 @@ def run_soak(
 
 
 def growth_faults(samples: Sequence[WorkerSample], hours: float) -> list[str]:
-    """What grew that must not, in words; prints each worker's figures."""
+    """Print each worker's figures; return a sentence for each thing that grew and must not."""
     faults: list[str] = []
     for slot in sorted({sample.slot for sample in samples}):
-        mine = [sample for sample in samples if sample.slot == slot]
-        later = mine[1 + len(mine) // 5 :]
-        minute_h = hours / (len(mine) - 1)
-        slope, give = memory_slope(
+        worker_samples = [sample for sample in samples if sample.slot == slot]
+        later = worker_samples[1 + len(worker_samples) // 5 :]
+        minute_h = hours / (len(worker_samples) - 1)
+        slope, error = memory_slope(
             [sample.minute * minute_h for sample in later], [sample.rss_mb for sample in later]
         )
-        fds, tasks = growth_of([s.fds for s in mine]), growth_of([s.tasks for s in mine])
-        print(
-            f"worker {slot}: rss {[round(s.rss_mb, 1) for s in mine]} MB, slope {slope:+.1f} "
-            f"+- {give:.1f} MB/h, fds {[s.fds for s in mine]}, tasks {[s.tasks for s in mine]}"
+        fds, tasks = (
+            growth_of([s.fds for s in worker_samples]),
+            growth_of([s.tasks for s in worker_samples]),
         )
-        if len({sample.pid for sample in mine}) > 1:
+        print(
+            f"worker {slot}: rss {[round(s.rss_mb, 1) for s in worker_samples]} MB, "
+            f"slope {slope:+.1f} +- {error:.1f} MB/h, fds {[s.fds for s in worker_samples]}, "
+            f"tasks {[s.tasks for s in worker_samples]}"
+        )
+        if len({sample.pid for sample in worker_samples}) > 1:
             faults.append(f"worker {slot} was replaced")
-        if slope - give > SLOPE_MB_H_MAX:
-            faults.append(f"worker {slot} grows by {slope:.1f} +- {give:.1f} MB an hour")
+        if slope - error > SLOPE_MB_H_MAX:
+            faults.append(f"worker {slot} grows by {slope:.1f} +- {error:.1f} MB an hour")
         if fds > 0 or tasks > 0:
             faults.append(f"worker {slot} kept {fds} descriptors and {tasks} tasks")
     return faults
 
 
 def memory_slope(times_h: Sequence[float], rss_mb: Sequence[float]) -> tuple[float, float]:
-    """Least squares' slope in MB an hour, and two standard errors of it."""
+    """Return the least-squares slope in MB an hour, and two standard errors of it; 0 below 4."""
     if len(times_h) < 4:
         return 0.0, 0.0
     x = np.array(times_h) - np.mean(times_h)
     y = np.array(rss_mb) - np.mean(rss_mb)
     slope = float(x @ y / (x @ x))
-    left = y - slope * x
-    return slope, 2.0 * float(np.sqrt(left @ left / (len(x) - 2) / (x @ x)))
+    residuals = y - slope * x
+    variance = residuals @ residuals / (len(x) - 2)
+    return slope, 2.0 * float(np.sqrt(variance / (x @ x)))
 
 
 def growth_of(counts: Sequence[int]) -> int:
-    """By how much the last two minutes lie above the first two under load."""
+    """Return by how much the last two minutes lie above the first two under load."""
     return min(counts[-2:]) - max(counts[1:3])
 
 
@@ -208,7 +216,7 @@ def _sample_workers(system: RunningSystem, minute: int) -> list[WorkerSample]:
 
 
 def _deploy(system: RunningSystem, folder: Path) -> None:
-    """Version 1 in production; version 2 registered, to be loaded and let go."""
+    """Deploy version 1; register version 2, which is loaded and unloaded later."""
     contract = tiny_contract(INPUTS)
     label = system.register(MODEL, folder / "first", contract=contract)
     system.approve(MODEL, label, "initial")
@@ -218,8 +226,8 @@ def _deploy(system: RunningSystem, folder: Path) -> None:
 
 async def _reload(system: RunningSystem, *, load_it: bool) -> None:
     async with RegistryClient(system.addresses.registry, "sam") as registry:
-        held = await registry.deployment(MODEL)
-        await registry.deploy(replace(held, preload=("2",) if load_it else (), why="soak"))
+        deployment = await registry.deployment(MODEL)
+        await registry.deploy(replace(deployment, preload=("2",) if load_it else (), why="soak"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How soon bad candidates are found, and what absence of data does.
+"""Simulates how soon bad candidates are found, and what missing data does.
 
-Evidence, judge, plan and inbox are the ones that run in production.
+Evidence, judge, stages and inbox are the ones that run in production.
 """
 
 import time
@@ -52,7 +52,7 @@ MEDIAN_CALLS_MAX = {
     "outcome": 5000,
     "late-errors": 1100,
 }
-"""Scenario -> median canary calls, at a 5 % share, after it began to be bad."""
+"""Scenario -> promised median of canary calls, at a 5 % share, from the fault to the rollback."""
 SHARE_BP = 500
 HOUR_S = 3600
 
@@ -61,7 +61,7 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class DetectionResult:
-    """One judge on one scenario, over some runs. Calls are the candidate's, after the onset."""
+    """One judge on one scenario. Calls are the candidate's from the onset of the fault on."""
 
     judge: str
     runs: int
@@ -69,77 +69,77 @@ class DetectionResult:
     median_calls: float
     p90_calls: float
     too_soon: int
-    """Rolled back before anything was wrong."""
+    """Runs that were rolled back before the fault."""
 
 
 def detect_with_our_judge(
     scenario: str, runs: int, seed: int, progress: Progress
 ) -> DetectionResult:
-    """Run one scenario through our judge until it is found."""
-    told = SCENARIOS[scenario]
+    """Simulate *runs* rollouts of one scenario with our judge, each until the fault is found."""
+    traffic = SCENARIOS[scenario]
     policy = single_share_policy(SHARE_BP)
     ended = []
     for run in range(runs):
-        ended.append(simulate_canary(told, policy, seed + run, told.onset_s + 2 * HOUR_S))
+        ended.append(simulate_canary(traffic, policy, seed + run, traffic.onset_s + 2 * HOUR_S))
         progress((run + 1) / runs)
-    return _detection_result(TURNOUT_NAME, ended, told.onset_s)
+    return _detection_result(TURNOUT_NAME, ended, traffic.onset_s)
 
 
 def detect_with_other_judges(
     scenario: str, runs: int, seed: int, progress: Progress
 ) -> list[DetectionResult]:
-    """Run the same streams through the other tools' judges, an hour each."""
-    told = SCENARIOS[scenario]
+    """Simulate the same streams with the judges of other tools, for an hour each."""
+    traffic = SCENARIOS[scenario]
     by_judge: dict[str, list[JudgeResult]] = {}
     for run in range(runs):
-        stream = TrafficStream(told, SHARE_BP / 10_000, seed + run)
-        for one in judge_with_others(stream.seconds_of_traffic(told.onset_s + HOUR_S)):
-            by_judge.setdefault(one.judge, []).append(one)
+        stream = TrafficStream(traffic, SHARE_BP / 10_000, seed + run)
+        for result in judge_with_others(stream.seconds_of_traffic(traffic.onset_s + HOUR_S)):
+            by_judge.setdefault(result.judge, []).append(result)
         progress((run + 1) / runs)
-    return [_detection_result(judge, ended, told.onset_s) for judge, ended in by_judge.items()]
+    return [_detection_result(judge, ended, traffic.onset_s) for judge, ended in by_judge.items()]
 
 
 def _detection_result(judge: str, ended: list[JudgeResult], onset_s: int) -> DetectionResult:
-    back = [one for one in ended if one.verdict == "rolled back"]
-    later = [one for one in back if one.second > onset_s]
-    # Calls before the onset are those of an average run; the stream's rate is steady.
+    rolled_back = [run for run in ended if run.verdict == "rolled back"]
+    found = [run for run in rolled_back if run.second > onset_s]
+    # The stream's rate is steady, so a run's calls after the onset are in proportion to its time.
     calls = sorted(
-        one.calls * (one.second - onset_s) / one.second if onset_s else one.calls for one in later
+        run.calls * (run.second - onset_s) / run.second if onset_s else run.calls for run in found
     )
-    nothing = float("nan")
+    never = float("nan")
     return DetectionResult(
         judge=judge,
         runs=len(ended),
-        rollouts_found=len(later),
-        median_calls=median(calls) if calls else nothing,
-        p90_calls=float(np.quantile(calls, 0.9)) if calls else nothing,
-        too_soon=len(back) - len(later),
+        rollouts_found=len(found),
+        median_calls=median(calls) if calls else never,
+        p90_calls=float(np.quantile(calls, 0.9)) if calls else never,
+        too_soon=len(rolled_back) - len(found),
     )
 
 
-# A healthy candidate, and the time its plan foretells
+# A healthy candidate, and the forecast of its time
 
 
 def play_to_promotion(seed: int, policy: Policy = STANDARD) -> tuple[SimulatedRollout, float]:
-    """Play a candidate without any failure to its end; return it and the foretold seconds."""
-    told = SCENARIOS["spotless"]
-    steps = forecast_steps(replace(policy, shadow=None), told.calls_a_second)
-    foretold = sum(step.seconds for step in steps)
-    return simulate_rollout(told, policy, seed, round(3 * foretold) + 60), foretold
+    """Simulate a candidate without a failure to its end; return it and the forecast seconds."""
+    traffic = SCENARIOS["spotless"]
+    steps = forecast_steps(replace(policy, shadow=None), traffic.calls_a_second)
+    forecast_s = sum(step.seconds for step in steps)
+    return simulate_rollout(traffic, policy, seed, round(3 * forecast_s) + 60), forecast_s
 
 
-# Absence of data
+# Missing data
 
 
 def play_missing_data(seed: int, seconds: int) -> Iterator[tuple[str, SimulatedRollout]]:
-    """Play what must neither roll back nor promote."""
+    """Yield a description and a rollout for each case that must neither roll back nor promote."""
     quick = replace(
         single_share_policy(SHARE_BP), canary=STANDARD.canary, watch_s=60.0, name="quick"
     )
-    quick = replace(quick, canary=tuple(replace(one, bake_s=60.0) for one in quick.canary))
-    chance = np.random.default_rng(seed)
-    half = set(np.flatnonzero(chance.random(seconds) < 0.5).tolist())
-    yield "nobody calls", simulate_rollout(SCENARIOS["silent"], quick, seed, seconds)
+    quick = replace(quick, canary=tuple(replace(stage, bake_s=60.0) for stage in quick.canary))
+    rng = np.random.default_rng(seed)
+    half = set(np.flatnonzero(rng.random(seconds) < 0.5).tolist())
+    yield "no calls", simulate_rollout(SCENARIOS["silent"], quick, seed, seconds)
     yield (
         "production alone fails",
         simulate_rollout(SCENARIOS["baseline-bad"], quick, seed, seconds),
@@ -150,29 +150,29 @@ def play_missing_data(seed: int, seconds: int) -> Iterator[tuple[str, SimulatedR
     )
     for skew_s in (-3600.0, 3600.0):
         yield (
-            f"clock {skew_s:+.0f} s, nobody calls",
+            f"clock {skew_s:+.0f} s, no calls",
             simulate_rollout(SCENARIOS["silent"], quick, seed, seconds, skew_s=skew_s),
         )
 
 
 def play_both_bad(runs: int, seed: int, seconds: int, progress: Progress) -> tuple[int, int]:
-    """Both arms begin to fail alike; return (rolled back, held) of *runs*."""
-    back = held = 0
+    """Simulate rollouts whose arms begin to fail alike; return (rolled back, held) of *runs*."""
+    rolled_back = held = 0
     for run in range(runs):
         ended = simulate_canary(
             SCENARIOS["both-bad"], single_share_policy(SHARE_BP), seed + run, seconds
         )
-        back += ended.verdict == "rolled back"
+        rolled_back += ended.verdict == "rolled back"
         held += ended.verdict == "held"
         progress((run + 1) / runs)
-    return back, held
+    return rolled_back, held
 
 
-# One evidence, however it is cut, sent and resumed
+# The same evidence, however the records are split, sent and resumed
 
 
 def evidence_of(seconds: list[ClosedSecond], seed: int, policy: Policy) -> Evidence:
-    """Return the evidence of those seconds."""
+    """Return the evidence after counting *seconds*, all in the canary stage."""
     evidence = Evidence("2", "1", policy, TrafficStream(SCENARIOS["errors-1"], 0.05, seed).shift)
     for second in seconds:
         evidence.count_second(second, StagePosition(Stage.CANARY), current=True)
@@ -180,77 +180,83 @@ def evidence_of(seconds: list[ClosedSecond], seed: int, policy: Policy) -> Evide
 
 
 def split_over_gateways(
-    second: ClosedSecond, gateways: int, chance: np.random.Generator
+    second: ClosedSecond, gateways: int, rng: np.random.Generator
 ) -> ClosedSecond:
-    """Return the same records as if so many gateways had seen parts of them, in any order."""
+    """Return the records of *second* as so many gateways would send them, in random order."""
     parts: list[window_pb2.Window] = []
     for window in second.windows:
-        made = [window_pb2.Window() for _ in range(gateways)]
-        for part in made:
+        # Each gateway has a window of its own, without records.
+        gateway_windows = [window_pb2.Window() for _ in range(gateways)]
+        for part in gateway_windows:
             part.CopyFrom(window)
             part.ClearField("records")
+        # Each key belongs to one gateway, which has the key's records.
         for records in window.records:
             owner = [hash((key, second.second)) % gateways for key in records.key_hash]
-            for number, part in enumerate(made):
-                mine = [place for place, one in enumerate(owner) if one == number]
-                paired = mine if records.production_bin else []
-                if mine:
+            for number, part in enumerate(gateway_windows):
+                rows = [row for row, gateway in enumerate(owner) if gateway == number]
+                paired = rows if records.production_bin else []
+                if rows:
                     part.records.add(
                         metric=window_pb2.Metric.Name(records.metric),
-                        key_hash=[records.key_hash[place] for place in mine],
-                        bin=[records.bin[place] for place in mine],
-                        production_bin=[records.production_bin[place] for place in paired],
+                        key_hash=[records.key_hash[row] for row in rows],
+                        bin=[records.bin[row] for row in rows],
+                        production_bin=[records.production_bin[row] for row in paired],
                     )
-        parts += made
-    order = chance.permutation(len(parts))
-    return ClosedSecond(second.second, second.revision, tuple(parts[place] for place in order))
+        parts += gateway_windows
+    order = rng.permutation(len(parts))
+    return ClosedSecond(second.second, second.revision, tuple(parts[index] for index in order))
 
 
 def log_e_by_metric(evidence: Evidence) -> dict[str, float]:
-    """Return every metric's ln E."""
-    told = {name: compared.tilt_state.log_e for name, compared in evidence.metrics.items()}
-    return {**told, "prediction": evidence.prediction.departure_state.log_e}
+    """Return ln E of every metric, by its name."""
+    log_e = {name: compared.tilt_state.log_e for name, compared in evidence.metrics.items()}
+    return {**log_e, "prediction": evidence.prediction.departure_state.log_e}
 
 
 def merge_gap(seed: int, seconds: int) -> float:
-    """Return the largest |difference of ln E| over partitions into 1 to 16 gateways."""
+    """Return the largest |difference of ln E| when 2, 5 or 16 gateways send the records."""
     policy = single_share_policy(SHARE_BP)
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     stream = TrafficStream(SCENARIOS["errors-1"], 0.05, seed)
-    whole = [as_closed_second(tick, REVISION) for tick in stream.seconds_of_traffic(seconds)]
-    truth = log_e_by_metric(evidence_of(whole, seed, policy))
+    closed_seconds = [
+        as_closed_second(tick, REVISION) for tick in stream.seconds_of_traffic(seconds)
+    ]
+    truth = log_e_by_metric(evidence_of(closed_seconds, seed, policy))
     gap = 0.0
     for gateways in (2, 5, 16):
-        parts = [split_over_gateways(one, gateways, chance) for one in whole]
-        told = log_e_by_metric(evidence_of(parts, seed, policy))
-        gap = max(gap, *(abs(told[name] - value) for name, value in truth.items()))
+        parts = [split_over_gateways(second, gateways, rng) for second in closed_seconds]
+        split = log_e_by_metric(evidence_of(parts, seed, policy))
+        gap = max(gap, *(abs(split[name] - value) for name, value in truth.items()))
     return gap
 
 
 def resume_gap(seed: int, seconds: int) -> float:
-    """Return the largest |difference of ln E| when killed and resumed every ten seconds."""
+    """Return the largest |difference of ln E| when a rollout is resumed every ten seconds."""
     policy = single_share_policy(SHARE_BP)
     stream = TrafficStream(SCENARIOS["errors-1"], 0.05, seed)
-    terms = RolloutSpec(
+    spec = RolloutSpec(
         rollout_id="r", model="simulated", version="2", baseline="1", policy=policy,
         approval_id="", split_salt=bytes(16), shift=stream.shift,
     )  # fmt: skip
-    trial = Rollout(spec=terms, started_unix_ms=STREAM_START_S * 1000)
+    rollout = Rollout(spec=spec, started_unix_ms=STREAM_START_S * 1000)
     now = ClockReading(STREAM_START_S * NS, 0)
-    trial.enter_position(StagePosition(Stage.CANARY), REVISION, now, "simulated")
-    whole = [as_closed_second(tick, REVISION) for tick in stream.seconds_of_traffic(seconds)]
-    truth = log_e_by_metric(evidence_of(whole, seed, policy))
-    for number, second in enumerate(whole):
-        trial.evidence.count_second(second, StagePosition(Stage.CANARY), current=True)
+    rollout.enter_position(StagePosition(Stage.CANARY), REVISION, now, "simulated")
+    closed_seconds = [
+        as_closed_second(tick, REVISION) for tick in stream.seconds_of_traffic(seconds)
+    ]
+    truth = log_e_by_metric(evidence_of(closed_seconds, seed, policy))
+    for number, second in enumerate(closed_seconds):
+        rollout.evidence.count_second(second, StagePosition(Stage.CANARY), current=True)
         if number % 10 == 9:
-            state = rollout_pb2.RolloutState.FromString(to_state(trial).SerializeToString())
-            trial = from_state(state, "", {policy.name: policy}, now)
-    told = log_e_by_metric(trial.evidence)
-    return max(abs(told[name] - value) for name, value in truth.items())
+            state = rollout_pb2.RolloutState.FromString(to_state(rollout).SerializeToString())
+            rollout = from_state(state, "", {policy.name: policy}, now)
+    resumed = log_e_by_metric(rollout.evidence)
+    return max(abs(resumed[name] - value) for name, value in truth.items())
 
 
 def billion_call_log_e() -> float:
-    """Return ln E after a billion calls that all accuse; finite."""
+    """Return ln E after a billion calls, nine in ten of whose events are the canary's."""
     state = tilt.start_tilt(tilt.MORE_EVENTS)
     for _ in range(1_000):
         state = tilt.step_tilt(tilt.MORE_EVENTS, state, 900_000, 100_000, 0.05, HOUR_S)
@@ -259,38 +265,44 @@ def billion_call_log_e() -> float:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceCost:
-    """Microseconds a metric and window; CPU time of the thread but for *wall*."""
+    """Microseconds for each metric and window: CPU time of the thread, except *wall*."""
 
     median: float
     mean: float
     low: float
-    """Of one window in twenty it is less ..."""
+    """The 5 % quantile over windows."""
     high: float
-    """... and of one in twenty it is more."""
+    """The 95 % quantile over windows."""
     wall: float
-    """Median by the clock: what neighbours on the machine make of it."""
+    """Median wall time, which other processes on the machine prolong."""
 
 
 def measure_evidence_cost(
     seconds: int = 400, seed: int = 1, passes: int = 7, *, with_batches: bool = False
 ) -> EvidenceCost:
-    """Return what counting a second costs, at 100 calls a second, by each of the judged metrics.
+    """Return the cost of counting one second of 100 calls/s, for each of the judged metrics.
 
-    Each window's is its fastest of *passes*: neighbours on the machine take our caches.
-    with_batches  with each latency the size of its batch, 1 to 8 calls, as gateways tell it.
+    passes        each window's time is its fastest of so many passes, because other processes on
+                  the machine use the same caches.
+    with_batches  each latency comes with the size of its batch, 1 to 8 calls, as gateways send it.
     """
+    # The windows to count.
     stream = TrafficStream(SCENARIOS["healthy"], 0.05, seed)
-    whole = [as_closed_second(tick, REVISION) for tick in stream.seconds_of_traffic(seconds)]
+    closed_seconds = [
+        as_closed_second(tick, REVISION) for tick in stream.seconds_of_traffic(seconds)
+    ]
     if with_batches:
-        chance = np.random.default_rng(seed)
-        for window in (window for second in whole for window in second.windows):
-            for one in window.records:
-                if one.metric == window_pb2.METRIC_LATENCY:
-                    one.batch_calls.extend(chance.integers(1, 9, len(one.key_hash)).tolist())
+        rng = np.random.default_rng(seed)
+        for window in (window for second in closed_seconds for window in second.windows):
+            for records in window.records:
+                if records.metric == window_pb2.METRIC_LATENCY:
+                    batch_calls = rng.integers(1, 9, len(records.key_hash))
+                    records.batch_calls.extend(batch_calls.tolist())
+    # Each window's fastest CPU and wall time.
     took = np.full((2, seconds), np.inf)
     for _ in range(passes):
         evidence = Evidence("2", "1", single_share_policy(SHARE_BP), stream.shift)
-        for number, second in enumerate(whole):
+        for number, second in enumerate(closed_seconds):
             began, clock = time.thread_time(), time.perf_counter()
             evidence.count_second(second, StagePosition(Stage.CANARY), current=True)
             spent = time.thread_time() - began, time.perf_counter() - clock

@@ -1,8 +1,8 @@
-"""How often healthy rollouts are rolled back: thousands at once, looked at every second.
+"""Simulates how often healthy rollouts are rolled back: thousands at once, looked at every second.
 
-Calls arrive as a Poisson stream, so counts of disjoint kinds of call are independent Poisson
-numbers and need not be drawn call by call. Latency's gates are left open: what is reported for it
-is an upper bound.
+Calls arrive as a Poisson stream. Counts of disjoint kinds of call are then independent Poisson
+numbers, so that no single call needs to be drawn. Latency's gates are left open, so its count of
+false alarms is an upper bound.
 """
 
 import math
@@ -32,7 +32,7 @@ from stats.latency import EDGES_NS, latency_bins
 from stats.tilt import FEWER_EVENTS, LATENCY, MORE_EVENTS
 
 BLOCK = 250
-"""Rollouts in one array, and under one certificate: small enough for the caches."""
+"""Rollouts in one array, with one certified shift: small enough for the CPU's caches."""
 CHUNK_S = 60
 CALLS_A_SECOND = 100.0
 RATES = {"errors": HEALTHY.errors, "timeouts": HEALTHY.timeouts, "schema": 0.0001}
@@ -41,25 +41,25 @@ GATE_EVERY_S = 10
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Fired = dict[str, NDArray[np.bool_]]
-"""(R,) which rollouts were rolled back, by what."""
+"""Metric -> (R,) whether it rolled the rollout back."""
 Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthyRamp:
-    """What changes over a healthy rollout: the share by stages, both arms' rates by the second."""
+    """What changes in a healthy rollout: the share by stages, both arms' rates by the second."""
 
     shares: tuple[float, ...] = (0.05,)
     errors: tuple[float, float] = (HEALTHY.errors, HEALTHY.errors)
-    """At the beginning, at the end."""
+    """Error rate at the beginning, and at the end."""
     latency: tuple[float, float] = (1.0, 1.0)
 
     def errors_at(self, part: float) -> float:
-        """The rate when *part* of the rollout is over."""
+        """Return the error rate when *part* (0 to 1) of the rollout is over."""
         return self.errors[0] + part * (self.errors[1] - self.errors[0])
 
     def latency_at(self, part: float) -> float:
-        """How many times as long calls take by then."""
+        """Return the factor of latency when *part* (0 to 1) of the rollout is over."""
         return self.latency[0] + part * (self.latency[1] - self.latency[0])
 
 
@@ -71,18 +71,18 @@ CLIMBING_RAMP = HealthyRamp(
 
 @dataclass(slots=True)
 class AlarmCounts:
-    """Rollouts that some metric would have rolled back."""
+    """How many healthy rollouts each metric would have rolled back."""
 
     rollouts: int = 0
     by_metric: dict[str, int] = field(default_factory=dict)
     any: int = 0
     pooled: dict[str, int] = field(default_factory=dict)
-    """The same by tests on totals, which forget that the split moved."""
+    """Alarms of tests on running totals, which do not see that the split moved."""
 
     def add(
         self, fired: dict[str, NDArray[np.bool_]], pooled: dict[str, NDArray[np.bool_]]
     ) -> None:
-        """Count a block."""
+        """Add the alarms of one block of rollouts."""
         self.rollouts += len(next(iter(fired.values())))
         for name, hit in fired.items():
             self.by_metric[name] = self.by_metric.get(name, 0) + int(hit.sum())
@@ -94,14 +94,14 @@ class AlarmCounts:
 def count_false_alarms(
     policy: Policy, ramp: HealthyRamp, rollouts: int, looks: int, seed: int, progress: Progress
 ) -> AlarmCounts:
-    """Look *looks* times at *rollouts* healthy rollouts; return how many were rolled back."""
+    """Look *looks* times at *rollouts* healthy rollouts; return the false alarms."""
     alarms = AlarmCounts()
     blocks = max(1, rollouts // BLOCK)
     for block in range(blocks):
-        one = _Block(policy, ramp, min(BLOCK, rollouts), looks, (seed, block))
-        for done in one.run():
+        simulated = _Block(policy, ramp, min(BLOCK, rollouts), looks, (seed, block))
+        for done in simulated.run():
             progress((block + done) / blocks)
-        alarms.add(*one.fired())
+        alarms.add(*simulated.fired())
     return alarms
 
 
@@ -110,7 +110,7 @@ class _Block:
         self, policy: Policy, ramp: HealthyRamp, rollouts: int, looks: int, seed: tuple[int, int]
     ) -> None:
         self._policy, self._ramp, self._size, self._looks = policy, ramp, rollouts, looks
-        self._chance = np.random.default_rng(seed)
+        self._rng = np.random.default_rng(seed)
         grids = {
             "errors": MORE_EVENTS,
             "timeouts": MORE_EVENTS,
@@ -129,7 +129,7 @@ class _Block:
         self._slow_edges = self._initial_edges()
 
     def run(self) -> Iterator[float]:
-        """Play, and tell how far."""
+        """Simulate every look; yield the part that is done."""
         shares = self._ramp.shares
         stage_s = -(-self._looks // len(shares))
         for stage, share in enumerate(shares):
@@ -157,91 +157,89 @@ class _Block:
             pooled.update(*counts[name], share)
 
     def _arm_events(self, rate: float, share: float, seconds: int) -> tuple[Counts, Counts]:
-        """(seconds, R) events of both arms."""
+        """Return (seconds, R) events of the canary and of the baseline."""
         shape = (seconds, self._size)
         mean = CALLS_A_SECOND * rate
         return (
-            self._chance.poisson(mean * share, shape),
-            self._chance.poisson(mean * (1 - share), shape),
+            self._rng.poisson(mean * share, shape),
+            self._rng.poisson(mean * (1 - share), shape),
         )
 
-    # Latency: three nested counts, beyond edges that past production has fixed
+    # Latency: three nested counts, above edges that earlier records of production fixed
 
     def _initial_edges(self) -> dict[str, Floats]:
         shape = (self._size, EDGE_RECORDS_MIN)
-        drawn = latency_bins(draw_latencies(self._chance, shape[0] * shape[1], HEALTHY)).reshape(
-            shape
-        )
+        drawn = latency_bins(draw_latencies(self._rng, shape[0] * shape[1], HEALTHY)).reshape(shape)
         return _edges(np.stack([np.bincount(row, minlength=LATENCY_BINS) for row in drawn]))
 
     def _edges_after(self, begin: int, end: int, share: float) -> dict[str, Floats]:
-        """The edges that production's records of the stage before fix."""
+        """Return the edges that production's records of the stage before fix."""
         rate = np.zeros(LATENCY_BINS)
         for second in range(begin, end, CHUNK_S):
             factor = self._ramp.latency_at((second + CHUNK_S / 2) / self._looks)
             upper = np.append(EDGES_NS.astype(np.float64), np.inf)
             rate += CHUNK_S * np.diff(1.0 - _share_above(upper, factor), prepend=0.0)
         mean = rate * CALLS_A_SECOND * (1 - share)
-        return _edges(self._chance.poisson(mean, (self._size, LATENCY_BINS)))
+        return _edges(self._rng.poisson(mean, (self._size, LATENCY_BINS)))
 
     def _latency(
         self, share: float, seconds: int, factor: float
     ) -> dict[str, tuple[Counts, Counts]]:
-        beyond = {name: _share_above(edge, factor) for name, edge in self._slow_edges.items()}
+        above = {name: _share_above(edge, factor) for name, edge in self._slow_edges.items()}
         parts = (
-            beyond["p99"],
-            np.maximum(beyond["p90"] - beyond["p99"], 0.0),
-            np.maximum(beyond["p50"] - beyond["p90"], 0.0),
+            above["p99"],
+            np.maximum(above["p90"] - above["p99"], 0.0),
+            np.maximum(above["p50"] - above["p90"], 0.0),
         )
         arms: list[list[Counts]] = []
         for calls in (CALLS_A_SECOND * share, CALLS_A_SECOND * (1 - share)):
-            drawn = [self._chance.poisson(calls * p, (seconds, self._size)) for p in parts]
+            drawn = [self._rng.poisson(calls * p, (seconds, self._size)) for p in parts]
             arms.append(list(np.cumsum(drawn, axis=0)))
         return {name: (arms[0][n], arms[1][n]) for n, name in enumerate(("p99", "p90", "p50"))}
 
-    # Scores: the candidate's bin beside production's of the same row
+    # Scores: the candidate's bin and production's bin of the same row
 
     def _scores(self, share: float, seconds: int) -> tuple[Counts, Counts]:
         cells = seconds * self._size
-        calls = self._chance.poisson(CALLS_A_SECOND * share, cells)
+        calls = self._rng.poisson(CALLS_A_SECOND * share, cells)
         cell = np.repeat(np.arange(cells), calls) * BINS
-        z = self._chance.standard_normal(len(cell))
-        mine = simulated_score_bins(
-            z + RETRAINING_NOISE_SD * self._chance.standard_normal(len(cell))
+        z = self._rng.standard_normal(len(cell))
+        candidate = simulated_score_bins(
+            z + RETRAINING_NOISE_SD * self._rng.standard_normal(len(cell))
         )
         shape = (seconds, self._size, BINS)
         return (
-            np.bincount(cell + mine, minlength=cells * BINS).reshape(shape),
+            np.bincount(cell + candidate, minlength=cells * BINS).reshape(shape),
             np.bincount(cell + simulated_score_bins(z), minlength=cells * BINS).reshape(shape),
         )
 
     def _look_at_gate(self) -> None:
-        beyond = self._departures.e_max >= self._threshold("prediction")
-        for row in np.flatnonzero(beyond & ~self._departed):
-            found = departure_effect(
+        above = self._departures.e_max >= self._threshold("prediction")
+        for row in np.flatnonzero(above & ~self._departed):
+            effect = departure_effect(
                 self._expected, self._departures.candidate[row], self._departures.champion[row]
             )
-            self._departed[row] = found.psi >= self._policy.psi_min + found.table_error
+            self._departed[row] = effect.psi >= self._policy.psi_min + effect.table_error
 
     def _threshold(self, metric: str) -> float:
         return float(np.exp(self._policy.log_threshold(metric)))
 
     def fired(self) -> tuple[Fired, Fired]:
-        """(R,) by metric: ours, and the pooled tests'."""
+        """Return the alarms of our metrics, and those of the pooled tests."""
         ours = {name: tilts.e_max >= self._threshold(name) for name, tilts in self._tilts.items()}
         ours["prediction"] = self._departed
         pooled = {}
-        for name, one in self._pooled.items():
-            pooled[f"pooled z-test, {name}"] = one.crossed
-            pooled[f"pooled mixture SPRT, {name}"] = one.crossed_mixture
+        for name, tests in self._pooled.items():
+            pooled[f"pooled z-test, {name}"] = tests.crossed
+            pooled[f"pooled mixture SPRT, {name}"] = tests.crossed_mixture
         return ours, pooled
 
 
 class PooledTests:
-    """Two tests on running totals: a z-test at each look, and an always-valid mixture.
+    """Two tests on running totals: a z-test at each look, and an always-valid mixture test.
 
-    Both compare the arms' overall rates. When the split grows while the rate rises, the canary has
-    more of its calls in the bad hours: Simpson's paradox, and neither can know.
+    Both compare the arms' overall rates. When the canary's share grows while the error rate rises,
+    more of the canary's calls fall into the bad time. Neither test sees that (Simpson's paradox).
     """
 
     Z = NormalDist().inv_cdf(0.99)
@@ -253,25 +251,25 @@ class PooledTests:
         self.crossed_mixture = np.zeros(rollouts, dtype=np.bool_)
 
     def update(self, canary: Counts, baseline: Counts, share: float) -> None:
-        """Take (T, R) seconds; look once a second."""
-        for mine, theirs in zip(canary, baseline, strict=True):
-            self._events += np.stack([mine, theirs])
+        """Add (T, R) seconds of events, and look after each second."""
+        for canary_events, baseline_events in zip(canary, baseline, strict=True):
+            self._events += np.stack([canary_events, baseline_events])
             self._calls += np.array([share, 1 - share]) * CALLS_A_SECOND
             rate = self._events / self._calls[:, None]
             pooled = self._events.sum(axis=0) / self._calls.sum()
             variance = np.maximum(pooled * (1 - pooled), 1e-12) * (1 / self._calls).sum()
-            gap = rate[0] - rate[1]
+            difference = rate[0] - rate[1]
             enough = self._events.sum(axis=0) >= 10
-            self.crossed |= enough & (gap > self.Z * np.sqrt(variance))
+            self.crossed |= enough & (difference > self.Z * np.sqrt(variance))
             prior = np.maximum(pooled * (1 - pooled), 1e-12) * 0.01
-            log_e = 0.5 * np.log(variance / (variance + prior)) + prior * gap**2 / (
+            log_e = 0.5 * np.log(variance / (variance + prior)) + prior * difference**2 / (
                 2 * variance * (variance + prior)
             )
-            self.crossed_mixture |= enough & (gap > 0) & (log_e >= np.log(100.0))
+            self.crossed_mixture |= enough & (difference > 0) & (log_e >= np.log(100.0))
 
 
 def _edges(counts: Counts) -> dict[str, Floats]:
-    """(R,) ns: the upper edge of the bin of each quantile of (R, bins) records."""
+    """Return (R,) ns for each quantile: the upper edge of its bin, from (R, bins) records."""
     total = np.cumsum(counts, axis=1)
     upper = np.append(EDGES_NS.astype(np.float64), np.inf)
     return {
@@ -281,7 +279,7 @@ def _edges(counts: Counts) -> dict[str, Floats]:
 
 
 def _share_above(edge_ns: Floats, factor: float) -> Floats:
-    """The part of calls slower than each edge, when all take *factor* times as long."""
+    """Return the share of calls slower than each edge, if all take *factor* times as long."""
     with np.errstate(divide="ignore"):
         z = np.log(edge_ns / (MEDIAN_LATENCY_NS * factor)) / LATENCY_SIGMA
     return np.asarray(0.5 * _erfc(z / np.sqrt(2.0)))
@@ -305,42 +303,45 @@ class StickyAlarms:
     workers: int
     rollouts: int
     once_a_rollout: int
-    """A customer counts once: what the controller does."""
+    """Alarms if a customer counts once, as in the controller."""
     once_a_worker: int
-    """A customer counts once a worker: what gateways could do by themselves."""
+    """Alarms if a customer counts once a worker, as gateways could count by themselves."""
     every_call: int
+    """Alarms if every call counts."""
 
 
 def count_sticky_alarms(
     workers: int, rollouts: int, looks: int, seed: int, share: float = 0.05, alpha: float = 0.01
 ) -> StickyAlarms:
-    """Play healthy rollouts of 3,000 customers, 1 % of whom fail 20 % of their calls."""
-    chance = np.random.default_rng((seed, workers))
+    """Simulate healthy rollouts of 3,000 customers, of whom 1 % fail on 20 % of their calls."""
+    rng = np.random.default_rng((seed, workers))
     counted: dict[str, list[tuple[Counts, Counts]]] = {"rollout": [], "worker": [], "call": []}
     for _ in range(rollouts):
-        weight = chance.pareto(PARETO_SHAPE, ENTITIES) + 1.0
+        # Draw each customer's failing calls, in the order of time.
+        weight = rng.pareto(PARETO_SHAPE, ENTITIES) + 1.0
         fails = np.full(ENTITIES, HEALTHY.errors)
         fails[:BAD_ENTITIES] = BAD_ENTITY_ERROR_RATE
         rate = CALLS_A_SECOND * weight / weight.sum() * fails
-        canary = chance.random(ENTITIES) < share
-        calls = chance.poisson(rate * looks)
-        who = np.repeat(np.arange(ENTITIES), calls)
-        when = chance.integers(0, looks, len(who))
+        canary = rng.random(ENTITIES) < share
+        calls = rng.poisson(rate * looks)
+        customer = np.repeat(np.arange(ENTITIES), calls)
+        when = rng.integers(0, looks, len(customer))
         order = np.argsort(when, kind="stable")
-        who, when = who[order], when[order]
-        at = who * workers + chance.integers(0, workers, len(who))
-        first_a_worker = np.sort(np.unique(at, return_index=True)[1])
-        first_a_rollout = np.sort(np.unique(who, return_index=True)[1])
-        for name, kept in (
+        customer, when = customer[order], when[order]
+        customer_and_worker = customer * workers + rng.integers(0, workers, len(customer))
+        # Find the calls that count in each of the three ways.
+        first_a_worker = np.sort(np.unique(customer_and_worker, return_index=True)[1])
+        first_a_rollout = np.sort(np.unique(customer, return_index=True)[1])
+        for name, counting in (
             ("rollout", first_a_rollout),
             ("worker", first_a_worker),
-            ("call", np.arange(len(who))),
+            ("call", np.arange(len(customer))),
         ):
-            mine = canary[who[kept]]
+            in_canary = canary[customer[counting]]
             counted[name].append(
                 (
-                    np.bincount(when[kept][mine], minlength=looks),
-                    np.bincount(when[kept][~mine], minlength=looks),
+                    np.bincount(when[counting][in_canary], minlength=looks),
+                    np.bincount(when[counting][~in_canary], minlength=looks),
                 )
             )
     fired = {
@@ -352,8 +353,8 @@ def count_sticky_alarms(
 def _first_crossed(
     seconds: list[tuple[Counts, Counts]], share: float, looks: int, alpha: float
 ) -> int:
-    canary = np.stack([one for one, _ in seconds])
-    baseline = np.stack([one for _, one in seconds])
+    canary = np.stack([canary_events for canary_events, _ in seconds])
+    baseline = np.stack([baseline_events for _, baseline_events in seconds])
     tilts = TiltArray(MORE_EVENTS, len(seconds), looks)
     for second in range(looks):
         tilts.step(canary[:, second], baseline[:, second], share)

@@ -1,13 +1,12 @@
-"""Is the judge sure, fast and right? Each bar of the rollback controller, with fixed seeds.
+"""Measures each promise of the rollback controller's judge, with fixed seeds.
 
     python -m benchmarks.judging.judge_bench          # every bar, in full: about half an hour
     python -m benchmarks.judging.judge_bench --only aa --rollouts 1000
     python -m benchmarks.judging.judge_bench --only finds --runs 50 --peers --json found.json
 
-Bars: aa, ramp, sticky, stalls, finds, promotes, absences, both-bad, exact. Exit code 1: one was
-missed.
-Not here, because they need a running gateway: live A/A (benchmarks/judging/live_aa.py) and the
-drills (tests/walks/system/test_drill.py).
+The bars are aa, ramp, sticky, stalls, finds, promotes, absences, both-bad and exact. Exit code 1:
+one was missed. Two measurements need a running gateway and are elsewhere: live A/A
+(benchmarks/judging/live_aa.py) and the drills (tests/walks/system/test_drill.py).
 """
 
 import argparse
@@ -42,19 +41,19 @@ RAMP_ROLLOUTS_MAX = 2_000
 
 @dataclass(frozen=True, slots=True)
 class BarResult:
-    """One measured number beside what was promised."""
+    """One measured number, and the bound that was promised."""
 
     bar: str
     subject: str
     measured: str
     promised: str
     passed: bool | None
-    """None: shown to compare, nothing was promised."""
+    """None: shown for comparison; nothing was promised."""
     value: Any = None
 
 
 class JudgeBench:
-    """All bars under one set of options."""
+    """Runs the bars under one set of options."""
 
     def __init__(self, arguments: argparse.Namespace, progress: Progress) -> None:
         self._arguments = arguments
@@ -80,137 +79,147 @@ class JudgeBench:
             self._progress.remove_task(task)
 
     def healthy_rollouts(self) -> Iterator[BarResult]:
-        """Healthy rollouts, looked at each second for an hour."""
-        asked = self._arguments
+        """False rollbacks of healthy rollouts, looked at each second for an hour."""
+        arguments = self._arguments
         policy = single_share_policy(finds.SHARE_BP)
-        with self._progress_for(f"A/A, {asked.rollouts:,} rollouts") as progress:
-            told = alarms.count_false_alarms(
-                policy, alarms.STEADY_RAMP, asked.rollouts, LOOKS_PER_ROLLOUT, asked.seed, progress
+        with self._progress_for(f"A/A, {arguments.rollouts:,} rollouts") as progress:
+            counts = alarms.count_false_alarms(
+                policy,
+                alarms.STEADY_RAMP,
+                arguments.rollouts,
+                LOOKS_PER_ROLLOUT,
+                arguments.seed,
+                progress,
             )
-        yield from _alarm_lines("aa", told)
+        yield from _alarm_lines("aa", counts)
 
     def ramp(self) -> Iterator[BarResult]:
-        """The same while the share grows and both arms get worse."""
-        asked = self._arguments
-        rollouts = min(asked.rollouts, RAMP_ROLLOUTS_MAX)
+        """False rollbacks while the share grows and both arms get worse."""
+        arguments = self._arguments
+        rollouts = min(arguments.rollouts, RAMP_ROLLOUTS_MAX)
         with self._progress_for(f"ramp A/A, {rollouts:,} rollouts") as progress:
-            told = alarms.count_false_alarms(
+            counts = alarms.count_false_alarms(
                 single_share_policy(finds.SHARE_BP),
                 alarms.CLIMBING_RAMP,
                 rollouts,
                 LOOKS_PER_ROLLOUT,
-                asked.seed,
+                arguments.seed,
                 progress,
             )
-        yield from _alarm_lines("ramp", told)
+        yield from _alarm_lines("ramp", counts)
 
     def sticky(self) -> Iterator[BarResult]:
-        """A few customers fail often, and stay in their arm."""
+        """False rollbacks when a few customers fail often and stay in their arm."""
         rollouts = min(self._arguments.rollouts, STICKY_ROLLOUTS_MAX)
         for workers in (1, 2, 4, 8, 16):
             with self._progress_for(f"sticky A/A, {workers} workers"):
-                told = alarms.count_sticky_alarms(
+                counts = alarms.count_sticky_alarms(
                     workers, rollouts, LOOKS_PER_ROLLOUT, self._arguments.seed
                 )
-            once = told.once_a_rollout / rollouts
+            once = counts.once_a_rollout / rollouts
             yield BarResult(
                 "sticky",
                 f"{workers} workers, a key once a rollout",
                 f"{once:.2%} of {rollouts:,}",
                 f"<= {ALARMS_MAX:.0%}",
                 once <= ALARMS_MAX,
-                asdict(told),
+                asdict(counts),
             )
-            worker = told.once_a_worker / rollouts
+            worker = counts.once_a_worker / rollouts
             yield BarResult(
                 "sticky",
                 f"{workers} workers, a key once a worker; every call",
-                f"{worker:.2%}; {told.every_call / rollouts:.2%}",
+                f"{worker:.2%}; {counts.every_call / rollouts:.2%}",
                 "> 5 % at 16 workers" if workers == 16 else "",
                 worker > 0.05 if workers == 16 else None,
             )
 
     def stalls(self) -> Iterator[BarResult]:
-        """A host that holds up one arm's run of a batch now and then."""
+        """False rollbacks on a host that now and then stalls one arm's run of a batch."""
         rollouts = min(self._arguments.rollouts, STICKY_ROLLOUTS_MAX)
         for calls in (1, 5, 20, 100):
             with self._progress_for(f"stalls, batches of {calls}"):
-                told = count_stall_alarms(calls, rollouts, LOOKS_PER_ROLLOUT, self._arguments.seed)
+                counts = count_stall_alarms(
+                    calls, rollouts, LOOKS_PER_ROLLOUT, self._arguments.seed
+                )
             yield BarResult(
                 "stalls",
                 f"batches of {calls}, a batch weighs one (a call weighs one)",
-                f"{told.alarms_by_batch / rollouts:.2%} of {rollouts:,} "
-                f"({told.alarms_by_call / rollouts:.1%})",
+                f"{counts.alarms_by_batch / rollouts:.2%} of {rollouts:,} "
+                f"({counts.alarms_by_call / rollouts:.1%})",
                 f"<= {ALARMS_MAX:.0%}",
-                told.alarms_by_batch <= ALARMS_MAX * rollouts,
-                asdict(told),
+                counts.alarms_by_batch <= ALARMS_MAX * rollouts,
+                asdict(counts),
             )
 
     def bad_candidates(self) -> Iterator[BarResult]:
-        """Each bad candidate, and how many calls it got."""
-        asked = self._arguments
+        """Calls that each kind of bad candidate gets until it is rolled back."""
+        arguments = self._arguments
         for scenario, calls_max in finds.MEDIAN_CALLS_MAX.items():
             with self._progress_for(scenario) as progress:
-                told = finds.detect_with_our_judge(scenario, asked.runs, asked.seed, progress)
+                result = finds.detect_with_our_judge(
+                    scenario, arguments.runs, arguments.seed, progress
+                )
             yield BarResult(
                 "finds",
                 SCENARIOS[scenario].description,
-                _detection_text(told),
+                _detection_text(result),
                 f"median <= {calls_max:,}, all found",
-                told.median_calls <= calls_max and told.rollouts_found == told.runs,
-                asdict(told),
+                result.median_calls <= calls_max and result.rollouts_found == result.runs,
+                asdict(result),
             )
-            if not asked.peers:
+            if not arguments.peers:
                 continue
             with self._progress_for(f"{scenario}, other judges") as progress:
-                for one in finds.detect_with_other_judges(
-                    scenario, min(asked.runs, 20), asked.seed, progress
+                for other in finds.detect_with_other_judges(
+                    scenario, min(arguments.runs, 20), arguments.seed, progress
                 ):
                     yield BarResult(
-                        "finds", f"  {one.judge}", _detection_text(one), "", None, asdict(one)
+                        "finds", f"  {other.judge}", _detection_text(other), "", None, asdict(other)
                     )
 
     def promotes(self) -> Iterator[BarResult]:
-        """A candidate without a failure, under the standard policy."""
+        """The time that a candidate without a failure takes to be promoted, beside the forecast."""
         with self._progress_for("promotes"):
-            played, foretold = finds.play_to_promotion(self._arguments.seed)
+            played, forecast_s = finds.play_to_promotion(self._arguments.seed)
         done = played.position.stage == Stage.DONE
         yield BarResult(
             "promotes",
             f"no failure in either arm, policy {STANDARD.name}",
             f"{played.position.stage.name} after {played.second:,} s",
-            f"DONE in the foretold {foretold:,.0f} s, + 2 %",
-            done and played.second <= 1.02 * foretold,
+            f"DONE in the forecast {forecast_s:,.0f} s, + 2 %",
+            done and played.second <= 1.02 * forecast_s,
         )
 
     def missing_data(self) -> Iterator[BarResult]:
-        """Nothing to judge by: neither back nor on."""
+        """Rollouts without data to judge by, which must neither go back nor go on."""
         for what, played in finds.play_missing_data(self._arguments.seed, LOOKS_PER_ROLLOUT):
             stayed = len(played.steps) == 1
-            held = played.holds[0] if played.holds else "undecided"
+            hold = played.holds[0] if played.holds else "undecided"
             yield BarResult(
                 "absences",
                 what,
-                f"{played.position.stage.name} for {played.second:,} s; {held}",
+                f"{played.position.stage.name} for {played.second:,} s; {hold}",
                 "stays",
                 stayed,
             )
 
     def both_bad(self) -> Iterator[BarResult]:
-        """Both arms begin to fail on 5 % after a minute."""
+        """Rollouts in which both arms begin to fail on 5 % of the calls after a minute."""
         runs = 4 * self._arguments.runs
         with self._progress_for("both arms fail") as progress:
-            back, held = finds.play_both_bad(runs, self._arguments.seed, 600, progress)
+            rolled_back, held = finds.play_both_bad(runs, self._arguments.seed, 600, progress)
         yield BarResult(
             "both-bad",
             "errors .1 -> 5 % in both arms",
-            f"{back} of {runs} rolled back, {held} held",
+            f"{rolled_back} of {runs} rolled back, {held} held",
             "<= 1 % back, HOLD raised",
-            back <= ALARMS_MAX * runs and held == runs - back,
+            rolled_back <= ALARMS_MAX * runs and held == runs - rolled_back,
         )
 
     def exact_evidence(self) -> Iterator[BarResult]:
-        """One evidence, however it is cut and resumed; what it costs."""
+        """Differences of the evidence when it is split and resumed, and its CPU cost."""
+        # The same records, split over gateways or resumed from checkpoints.
         seed = self._arguments.seed
         for what, gap in (
             ("the same records over 2, 5, 16 gateways", finds.merge_gap(seed, 120)),
@@ -218,9 +227,11 @@ class JudgeBench:
         ):
             promised = f"|ln E| within {DRIFT_MAX:g}"
             yield BarResult("exact", what, f"{gap:.1e}", promised, gap < DRIFT_MAX, gap)
+        # A billion calls.
         log_e = finds.billion_call_log_e()
         finite = float("-inf") < log_e < float("inf")
         yield BarResult("exact", "a billion calls", f"ln E = {log_e:.3e}", "finite", finite, log_e)
+        # The cost of a second's records.
         cost = finds.measure_evidence_cost(seed=seed)
         yield BarResult(
             "exact",
@@ -230,9 +241,9 @@ class JudgeBench:
             cost.median <= COST_US_MAX,
             asdict(cost),
         )
-        told = finds.measure_evidence_cost(seed=seed, with_batches=True)
-        what = "  with the batch of each latency, as gateways tell it"
-        yield BarResult("exact", what, _cost_text(told), "", None, asdict(told))
+        with_batches = finds.measure_evidence_cost(seed=seed, with_batches=True)
+        what = "  with the batch size of each latency, as gateways send it"
+        yield BarResult("exact", what, _cost_text(with_batches), "", None, asdict(with_batches))
 
 
 def _alarm_lines(bar: str, counts: alarms.AlarmCounts) -> Iterator[BarResult]:
@@ -268,7 +279,7 @@ def _detection_text(result: finds.DetectionResult) -> str:
 
 
 def bars_table(lines: list[BarResult]) -> Table:
-    """Return what was measured, for people."""
+    """Return the bars as a table for a terminal."""
     table = Table(box=None, pad_edge=False)
     for column in ("bar", "what", "measured", "promised", ""):
         table.add_column(column, overflow="fold")
@@ -279,7 +290,7 @@ def bars_table(lines: list[BarResult]) -> Table:
 
 
 def main() -> None:
-    """Run the bars that were asked for."""
+    """Run the bars of the command line, print a table, and exit."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -289,30 +300,32 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100, help="a scenario to be found")
     parser.add_argument("--peers", action="store_true", help="other judges beside, 20 runs each")
     parser.add_argument("--json", type=Path, default=None, help="write every number there")
-    asked = parser.parse_args()
-    aside = Console(stderr=True)
+    arguments = parser.parse_args()
+    # Run the bars, with their progress on stderr.
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     lines: list[BarResult] = []
     began = time.monotonic()
-    with Progress(*columns, TimeRemainingColumn(), console=aside, transient=True) as progress:
-        bench = JudgeBench(asked, progress)
-        unknown = set(asked.only) - set(bench.bars)
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+        bench = JudgeBench(arguments, progress)
+        unknown = set(arguments.only) - set(bench.bars)
         if unknown:
             parser.error(f"no bar {', '.join(sorted(unknown))}; there are {', '.join(bench.bars)}")
-        for name in asked.only or bench.bars:
+        for name in arguments.only or bench.bars:
             for line in bench.bars[name]():
                 lines.append(line)
                 progress.print(f"{line.bar}: {line.subject}: {line.measured}", highlight=False)
+    # Print and keep what they measured.
     Console(width=None if sys.stdout.isatty() else 160).print(bars_table(lines))
     took_s = time.monotonic() - began
-    Console().print(f"{took_s:,.0f} s, seed {asked.seed}")
-    if asked.json is not None:
-        told = {
-            "seed": asked.seed,
+    Console().print(f"{took_s:,.0f} s, seed {arguments.seed}")
+    if arguments.json is not None:
+        report = {
+            "seed": arguments.seed,
             "took_s": round(took_s),
-            "lines": [asdict(one) for one in lines],
+            "lines": [asdict(line) for line in lines],
         }
-        asked.json.write_text(json.dumps(told, indent=1))
+        arguments.json.write_text(json.dumps(report, indent=1))
     sys.exit(any(line.passed is False for line in lines))
 
 

@@ -1,20 +1,21 @@
-"""Is a healthy candidate ever rolled back? Production's own bytes as the candidate, live.
+"""Measures, live, whether a healthy candidate is ever rolled back: production against itself.
 
     python -m benchmarks.judging.live_aa --rollouts 20 --json live_aa.json
 
-`turnout up` (gateway with two workers, registry, controller, all processes of their own) serves a
-tiny ONNX model to callers with ever new keys who ask as fast as they are answered: the machine is
-saturated, and batches are large. Again and again the same bytes are registered as another version,
-approved and rolled out by the real controller: a canary of 20 %, of 50 %, then the watch with 5 %
-left on the old version. Every second is judged by all metrics.
+`turnout up` runs a gateway with two workers, a registry and a controller, each in its own process.
+It serves a tiny ONNX model. The callers use ever new keys and send the next call as soon as one is
+answered, so the machine is saturated and batches are large. Again and again the same files are
+registered as another version, approved and rolled out by the real controller: a canary of 20 %,
+then of 50 %, then the watch with 5 % left on the old version. All metrics judge every second.
 
-An hour's equivalent: at 100 calls a second an hour at a share of 5 % gives a candidate 18,000 keys.
-Every rollout here gets at least as many (`--hours`), whatever the machine's pace: it is paused in
-the watch until then, where faults still roll back. That takes a minute or two, with some 90 looks
-and not 3,600. Evidence comes from keys, not from looks: only an e-value's highest point between two
-looks is not seen. `benchmarks.judging.judge_bench --only aa` has the 3,600 looks.
+An hour's equivalent is 18,000 keys: what a candidate with a share of 5 % gets in an hour at 100
+calls/s. Every rollout here gets at least that many keys times `--hours`, whatever the machine's
+pace: it is paused in the watch until then, where faults still roll back. That takes a minute or
+two, with some 90 looks instead of 3,600. Evidence comes from keys, not from looks; only an
+e-value's highest point between two looks is missed. `benchmarks.judging.judge_bench --only aa` has
+the 3,600 looks.
 
-Leaves with 1 when one is not promoted, or had fewer keys.
+Exit code 1: a rollout was not promoted, or its candidate had fewer keys.
 """
 
 import argparse
@@ -41,9 +42,9 @@ from tests.walks.running_system import RunningSystem, turnout_up
 MODEL = "twins"
 INGRESSES = ("auto", "native", "grpcio")
 HOUR_KEYS = 18_000
-"""Of the candidate: what makes an hour's equivalent."""
+"""Keys of the candidate that make an hour's equivalent."""
 PAUSED_S_MAX = 1_200.0
-"""For the rest of its keys a rollout waits no longer than this."""
+"""A rollout is paused no longer than this for the rest of its keys."""
 POLICY = """
 name = "twins"
 base = "demo-direct"
@@ -64,92 +65,103 @@ bake_s = {second_s}
 
 @dataclass(frozen=True, slots=True)
 class TwinRollout:
-    """What became of one rollout."""
+    """The end of one rollout, and how near it came to being rolled back."""
 
     version: str
     stage: str
     seconds: float
     looks: int
     candidate_keys: int
-    """Fresh in each stage, the watch's too."""
+    """Keys of the candidate, counted anew in each stage, the watch included."""
     nearest: str
-    """The metric nearest to rolling back ..."""
+    """The metric that came nearest to a rollback."""
     nearness: float
-    """... and how far it came: ln e of its threshold."""
+    """Of that metric: the largest ln e over the threshold's logarithm."""
     reason: str
 
 
 def main() -> int:
-    """Run, print, judge."""
+    """Run every rollout, print its result, and return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rollouts", type=int, default=20)
     parser.add_argument("--scale", type=float, default=1.0, help="of each stage's 40, 25, 20 s")
-    parser.add_argument("--hours", type=float, default=1.0, help="a rollout's equivalent, at least")
-    parser.add_argument("--ingress", choices=INGRESSES, default="auto", help="the front door")
+    parser.add_argument(
+        "--hours", type=float, default=1.0, help="of keys that a rollout gets, at least"
+    )
+    parser.add_argument("--ingress", choices=INGRESSES, default="auto", help="of the gateway")
     parser.add_argument("--callers", type=int, default=32, help="calls open at once")
     for hidden, default in (("--call", ""), ("--model", MODEL), ("--customers", 0)):
         parser.add_argument(hidden, default=default, type=type(default), help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, default=None)
-    asked = parser.parse_args()
-    if asked.call:
-        uvloop.run(call_until_stopped(asked.call, asked.callers, asked.model, asked.customers))
+    arguments = parser.parse_args()
+    if arguments.call:
+        uvloop.run(
+            call_until_stopped(
+                arguments.call, arguments.callers, arguments.model, arguments.customers
+            )
+        )
+    # Run the rollouts.
     twins = []
     with tempfile.TemporaryDirectory(prefix="turnout-live-aa-") as name:
-        for twin in run_twin_rollouts(Path(name), asked):
+        for twin in run_twin_rollouts(Path(name), arguments):
             twins.append(twin)
             print(json.dumps(asdict(twin)), flush=True)
-    back = sum(one.stage != "DONE" for one in twins)
-    hours = sum(one.candidate_keys for one in twins) / HOUR_KEYS
-    short = sum(one.candidate_keys < asked.hours * HOUR_KEYS for one in twins)
-    worst = max(twins, key=lambda one: one.nearness)
+    # Sum them up.
+    refused = sum(twin.stage != "DONE" for twin in twins)
+    hours = sum(twin.candidate_keys for twin in twins) / HOUR_KEYS
+    short = sum(twin.candidate_keys < arguments.hours * HOUR_KEYS for twin in twins)
+    nearest = max(twins, key=lambda twin: twin.nearness)
     print(
-        f"{len(twins)} rollouts of production's own bytes, ingress {asked.ingress}: {back} not "
-        f"promoted; as many keys as {hours:.1f} hours give, {short} of them had less than "
-        f"{asked.hours:g}; nearest to a false rollback: {worst.nearest} at "
-        f"{worst.nearness:.0%} of its threshold"
+        f"{len(twins)} rollouts of production's own bytes, ingress {arguments.ingress}: {refused} "
+        f"not promoted; as many keys as {hours:.1f} hours give, {short} rollouts had fewer than "
+        f"{arguments.hours:g} hours give; nearest to a false rollback: {nearest.nearest} at "
+        f"{nearest.nearness:.0%} of its threshold"
     )
-    if asked.json is not None:
-        told = {
-            "ingress": asked.ingress,
+    # Keep the results.
+    if arguments.json is not None:
+        report = {
+            "ingress": arguments.ingress,
             "hours": hours,
             "short": short,
             "load_1_5_15": os.getloadavg(),
-            "twins": [asdict(one) for one in twins],
+            "twins": [asdict(twin) for twin in twins],
         }
-        asked.json.write_text(json.dumps(told, indent=1) + "\n")
-    return 1 if back or short else 0
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 1 if refused or short else 0
 
 
 def policies_in(folder: Path, scale: float) -> Path:
-    """Write the twins' policy, its stays *scale* times as long; return the policies' folder."""
+    """Write the policy `twins`, each stage *scale* times as long; return the policies' folder."""
     policies = folder / "policies"
     policies.mkdir()
-    stays = {"first_s": 40 * scale, "second_s": 25 * scale, "watch_s": 20 * scale}
-    (policies / "twins.toml").write_text(POLICY.format(**stays))
+    stage_times_s = {"first_s": 40 * scale, "second_s": 25 * scale, "watch_s": 20 * scale}
+    (policies / "twins.toml").write_text(POLICY.format(**stage_times_s))
     return policies
 
 
 def run_twin_rollouts(folder: Path, arguments: argparse.Namespace) -> Iterator[TwinRollout]:
-    """Yield what becomes of each rollout."""
+    """Yield the result of each rollout."""
     policies, keys = policies_in(folder, arguments.scale), round(arguments.hours * HOUR_KEYS)
     with turnout_up(
         folder / "state", "--policies", str(policies), "--ingress", arguments.ingress
-    ) as whole:
-        label = whole.register(MODEL, folder / "files")
-        whole.approve(MODEL, label, "initial")
-        whole.deploy(MODEL, label)
-        with running_callers(whole.addresses.gateway, arguments.callers, MODEL):
+    ) as system:
+        label = system.register(MODEL, folder / "files")
+        system.approve(MODEL, label, "initial")
+        system.deploy(MODEL, label)
+        with running_callers(system.addresses.gateway, arguments.callers, MODEL):
             for _ in range(arguments.rollouts):
-                yield run_rollout(whole, MODEL, folder / "files", "the same bytes", keys)
+                yield run_rollout(system, MODEL, folder / "files", "the same bytes", keys)
 
 
 @contextmanager
 def running_callers(gateway: str, callers: int, model: str, customers: int = 0) -> Iterator[None]:
-    """Ask as fast as it answers while the block lasts.
+    """Call as fast as the gateway answers while the block lasts, from a process of its own.
 
-    customers  whose stored rows are asked for, in turns; 0: ever new keys with three inputs.
+    callers    calls open at once.
+    customers  number of customers with stored rows, who are called in turns; 0: ever new keys
+               with three inputs.
     """
     line = [
         "nice",
@@ -172,12 +184,12 @@ def running_callers(gateway: str, callers: int, model: str, customers: int = 0) 
 
 
 async def call_until_stopped(gateway: str, callers: int, model: str, customers: int) -> None:
-    """Ask until ended; a call that fails is told, and followed by the next."""
+    """Call until the process is ended. A failed call is printed, and the next one follows."""
     numbers = itertools.count()
     async with grpc.aio.insecure_channel(gateway) as channel:
         predict = channel.unary_unary("/turnout.v1.Predictor/Predict")
 
-        async def one() -> None:
+        async def caller() -> None:
             for number in numbers:
                 row = (
                     Row(keys=[f"S{number * 2_741 % customers + 1:07d}"])
@@ -191,11 +203,11 @@ async def call_until_stopped(gateway: str, callers: int, model: str, customers: 
                     print(f"a call failed: {error.code().name}", file=sys.stderr, flush=True)
                     await asyncio.sleep(0.1)
 
-        await asyncio.gather(*(one() for _ in range(callers)))
+        await asyncio.gather(*(caller() for _ in range(callers)))
 
 
 def new_customer_row(number: int) -> Row:
-    """A new customer."""
+    """Return the row of a new customer, with three inputs between 0 and 1."""
     inputs = [(number * step % 1_009) / 1_009 for step in (1, 7, 31)]
     return Row(keys=[f"K{number}"], inputs=inputs)
 
@@ -203,10 +215,11 @@ def new_customer_row(number: int) -> Row:
 def run_rollout(
     system: RunningSystem, model: str, files: Path, reason: str, keys_min: int = 0
 ) -> TwinRollout:
-    """Register *files*, approve and start them, and wait for the end.
+    """Register, approve and roll out *files*; wait for the end, and return it.
 
-    keys_min  of the candidate: it stays in the watch until it had so many.
+    keys_min  the rollout is paused in the watch until its candidate had so many keys.
     """
+    # Register, approve and start.
     registered = retry_while_busy(
         lambda: system.turnout("versions", "register", model, str(files), actor="dana")
     )
@@ -215,40 +228,41 @@ def run_rollout(
     began_s = time.monotonic()
     line = ("rollout", "start", model, label, "--policy", "twins", "--reason", reason)
     retry_while_busy(lambda: system.turnout(*line))
+    # Wait for the end, and pause in the watch while keys are missing.
     paused_s = 0.0
     while True:
-        told = retry_while_busy(lambda: system.turnout("rollout", "status", model))
-        if told["stage"] in FINAL_STAGE_NAMES:
+        status = retry_while_busy(lambda: system.turnout("rollout", "status", model))
+        if status["stage"] in FINAL_STAGE_NAMES:
             break
-        lacking = _candidate_keys(told) < keys_min
-        if told["stage"] == "WATCH" and lacking and not paused_s:
+        lacking = _candidate_keys(status) < keys_min
+        if status["stage"] == "WATCH" and lacking and not paused_s:
             retry_while_busy(
                 lambda: system.turnout("rollout", "pause", model, "--reason", "more keys")
             )
             paused_s = time.monotonic()
-        elif told.get("paused") and (not lacking or time.monotonic() - paused_s > PAUSED_S_MAX):
+        elif status.get("paused") and (not lacking or time.monotonic() - paused_s > PAUSED_S_MAX):
             retry_while_busy(
                 lambda: system.turnout("rollout", "resume", model, "--reason", "enough")
             )
         time.sleep(1.0)
-    return _twin_rollout(told, label, time.monotonic() - began_s)
+    return _twin_rollout(status, label, time.monotonic() - began_s)
 
 
 def _candidate_keys(status: dict[str, Any]) -> int:
-    """Keys of the candidate so far."""
+    """Return how many keys the candidate has had so far."""
     return max(int(row.get("canary_keys", 0)) for row in status["evidence"])
 
 
-def retry_while_busy(ask: Callable[[], Any]) -> Any:  # noqa: ANN401  whatever is asked
-    """Ask again where the machine was too busy to answer in time: it is saturated on purpose."""
+def retry_while_busy(command: Callable[[], Any]) -> Any:  # noqa: ANN401  the command's result
+    """Run *command*, again if it timed out: the machine is saturated on purpose."""
     for _ in range(TRIES_MAX - 1):
         try:
-            return ask()
+            return command()
         except AssertionError as error:
             if "exit code 3" not in str(error):
                 raise
             time.sleep(1.0)
-    return ask()
+    return command()
 
 
 TRIES_MAX = 30

@@ -1,8 +1,8 @@
-"""Thousands of rollouts at once: the judge's e-processes over arrays instead of one at a time.
+"""The judge's e-processes over arrays, for simulations of thousands of rollouts at once.
 
-The same formulas as stats.tilt and stats.departure, on plain numbers instead of logarithms and for
-all rollouts of a block in one numpy call. tests/benchmarks/test_judging.py holds both to the same
-evidence, to 1e-9, on the same streams; nothing but simulations uses it.
+The formulas are those of stats.tilt and stats.departure, on e-values instead of their logarithms,
+and for all rollouts of a block in one numpy call. tests/benchmarks/test_judging.py checks that both
+give the same evidence on the same streams, to 1e-9. Only simulations use this file.
 """
 
 import numpy as np
@@ -15,14 +15,11 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 E_MAX = 1e280
-"""E is kept below it: far beyond every threshold, and no overflow."""
+"""E-values are capped here: far above every threshold, and without overflow."""
 
 
 class TiltArray:
-    """One metric of R rollouts that are looked at together.
-
-    rollouts  R.
-    """
+    """The e-process of one metric for R rollouts that are looked at together (see stats.tilt)."""
 
     def __init__(self, grid: Grid, rollouts: int, looks_max: int) -> None:
         self._deltas = np.array(grid.deltas)
@@ -30,34 +27,36 @@ class TiltArray:
         self._looks_max = looks_max
         self._s = np.zeros((rollouts, len(grid.deltas)))
         self._unspent_prior = 1.0
-        """Prior not yet spent."""
+        """The share of the prior that later looks will spend."""
         self.e_max = np.ones(rollouts)
-        """(R,) the largest E so far."""
+        """(R,) the largest e-value so far."""
 
     def step(self, canary: Counts | Floats, baseline: Counts | Floats, share: float) -> None:
-        """Take one window of (R,) first events a side, by weight, all at one *share*."""
+        """Add one window: (R,) weights of first events of each arm, at the canary's *share*."""
         first = self._unspent_prior == 1.0
         prior = min(_prior(self._looks_max, first=first), self._unspent_prior)
         self._s += prior
         self._unspent_prior -= prior
-        hit = np.flatnonzero(canary + baseline)
-        if not len(hit):
-            return  # without an event, what the prior loses S gains: E stays
+        active = np.flatnonzero(canary + baseline)
+        if not len(active):
+            return  # Without an event S gains what the prior loses, so E stays as it is.
         log_tilt = np.log1p(share * np.expm1(self._deltas))
         none_tilt = np.log1p(share * np.expm1(self._margin))
-        events = (canary + baseline)[hit, None]
-        gain = canary[hit, None] * (self._deltas - self._margin) - events * (log_tilt - none_tilt)
-        s = np.minimum(self._s[hit] * np.exp(gain), E_MAX)
-        self._s[hit] = s
-        self.e_max[hit] = np.maximum(self.e_max[hit], s.mean(axis=1) + self._unspent_prior)
+        events = (canary + baseline)[active, None]
+        gain = canary[active, None] * (self._deltas - self._margin) - events * (
+            log_tilt - none_tilt
+        )
+        s = np.minimum(self._s[active] * np.exp(gain), E_MAX)
+        self._s[active] = s
+        self.e_max[active] = np.maximum(self.e_max[active], s.mean(axis=1) + self._unspent_prior)
 
     def select_rollouts(self, rows: NDArray[np.bool_]) -> None:
-        """Go on with those rollouts only."""
+        """Keep only the rollouts in *rows*."""
         self._s, self.e_max = self._s[rows], self.e_max[rows]
 
 
 class DepartureArray:
-    """The prediction metric of R rollouts under one certificate."""
+    """The prediction metric of R rollouts under one certified shift (see stats.departure)."""
 
     def __init__(self, expected: Expectation, rollouts: int, looks_max: int) -> None:
         self._paired = np.hstack([expected.scores, -expected.log_norms]).T.copy()
@@ -70,7 +69,7 @@ class DepartureArray:
         self.e_max = np.ones(rollouts)
 
     def step(self, candidate: Counts, champion: Counts) -> None:
-        """Take one window of (R, J) keys by candidate's bin, and the same keys by champion's."""
+        """Add one window: (R, J) keys by the candidate's bin, and those keys by the champion's."""
         first = self._unspent_prior == 1.0
         prior = min(_prior(self._looks_max, first=first), self._unspent_prior)
         self._unspent_prior -= prior

@@ -1,7 +1,8 @@
-"""Healthy rollouts on a host that stalls: one run at a time, and with it all calls of one batch.
+"""Counts false alarms of healthy rollouts on a host that stalls.
 
-Either arm's run of a batch is held up equally often, but the calls that share it are late
-together. A test that takes them for so many independent ones accuses whichever arm was unlucky.
+A stall delays one arm's run of one batch, so the calls that share the run are late together. Both
+arms stall equally often. A test that counts these calls as independent accuses the arm that had
+more of the stalls by chance.
 """
 
 from dataclasses import dataclass
@@ -14,15 +15,15 @@ from stats.tilt import LATENCY, Grid
 
 @dataclass(frozen=True, slots=True)
 class StallAlarms:
-    """How many of *rollouts* one metric would have rolled back."""
+    """How many healthy rollouts one latency metric would have rolled back."""
 
     calls: int
-    """In a batch."""
+    """Calls in a batch."""
     rollouts: int
     alarms_by_batch: int
-    """A batch's calls weigh one together: what the controller does."""
+    """Alarms if the calls of a batch weigh one together, as in the controller."""
     alarms_by_call: int
-    """Each call weighs one."""
+    """Alarms if each call weighs one."""
 
 
 def count_stall_alarms(
@@ -36,15 +37,15 @@ def count_stall_alarms(
     log_threshold: float = 6.5,
     grid: Grid = LATENCY,
 ) -> StallAlarms:
-    """Play batches of *calls*, of which each arm's run stalls with probability *stalls*."""
-    chance = np.random.default_rng((seed, calls))
+    """Simulate *batches* batches of *calls* calls; each arm's run stalls with chance *stalls*."""
+    rng = np.random.default_rng((seed, calls))
     by_batch, by_call = (TiltArray(grid, rollouts, batches) for _ in range(2))
     for _ in range(batches):
-        canary = chance.binomial(calls, share, rollouts)
-        hit = chance.random((2, rollouts)) < stalls
-        mine, theirs = canary * hit[0], (calls - canary) * hit[1]
-        by_batch.step(mine / calls, theirs / calls, share)
-        by_call.step(mine, theirs, share)
+        canary = rng.binomial(calls, share, rollouts)
+        stalled = rng.random((2, rollouts)) < stalls
+        late_canary, late_baseline = canary * stalled[0], (calls - canary) * stalled[1]
+        by_batch.step(late_canary / calls, late_baseline / calls, share)
+        by_call.step(late_canary, late_baseline, share)
     threshold = np.exp(log_threshold)
     return StallAlarms(
         calls,

@@ -1,6 +1,6 @@
 """A small HTTP/2 client for tests and load runs, built on the h2 package.
 
-    python -m benchmarks.load.http2_peer PORT SECONDS GROUPS
+    python -m benchmarks.load.http2_peer PORT SECONDS GROUPS [BEGIN_S]
 
 `Http2Peer` is one connection that sends unary gRPC calls whose bytes are prepared. It obeys what
 the server announces (MAX_CONCURRENT_STREAMS, GOAWAY, flow control), and it never retries by itself.
@@ -9,7 +9,8 @@ this process some 100 us of CPU, where grpcio's client takes 250 us.
 
 The command runs an open loop in a process of its own, so that the process can be pinned to a core.
 GROUPS is JSON: [{"name": ..., "connections": n, "rate": calls/s, ...}], the fields of
-`CallerGroup`. It prints one JSON object (`GroupResult`) for each group.
+`CallerGroup`. It prints one JSON object (`GroupResult`) for each group. BEGIN_S, in seconds of the
+monotonic clock, lets several processes begin together.
 """
 
 import asyncio
@@ -398,12 +399,18 @@ def quantiles_ms(times_s: list[float]) -> dict[str, float]:
     return {name: round(ordered[int(q * last)] * 1e3, 2) for name, q in quantiles.items()}
 
 
-async def run_open_loop(port: int, seconds: float, groups: list[CallerGroup]) -> list[GroupResult]:
-    """Send the groups' calls for *seconds*, wait until the last can have ended, and sum up."""
+async def run_open_loop(
+    port: int, seconds: float, groups: list[CallerGroup], begin_s: float = 0.0
+) -> list[GroupResult]:
+    """Send the groups' calls for *seconds*, wait until the last can have ended, and sum up.
+
+    begin_s  monotonic seconds before which no call is due.
+    """
     loads = [GroupLoad(group, port) for group in groups]
     for load in loads:
         await load.connect()
-    await asyncio.sleep(0.2)  # until the servers' SETTINGS came
+    # Until the server's SETTINGS came, and until the other processes are ready too.
+    await asyncio.sleep(max(0.2, begin_s - time.monotonic()))
     began_s = time.monotonic()
     for load in loads:
         load.begin(began_s)
@@ -418,11 +425,11 @@ async def run_open_loop(port: int, seconds: float, groups: list[CallerGroup]) ->
     return results
 
 
-def main(port: str, seconds: str, groups: str) -> None:
+def main(port: str, seconds: str, groups: str, begin_s: str = "0") -> None:
     """Run an open loop and print each group's result as JSON."""
     rows: list[dict[str, Any]] = json.loads(groups)
     callers = [CallerGroup(**row) for row in rows]
-    for result in uvloop.run(run_open_loop(int(port), float(seconds), callers)):
+    for result in uvloop.run(run_open_loop(int(port), float(seconds), callers, float(begin_s))):
         print(json.dumps(asdict(result)))
 
 

@@ -1,11 +1,11 @@
-"""CPU of the batch core alone: columns in, columns out, no door, no store, no disk, no shadow's
-process.
+"""Measures the CPU time of the predict pipeline alone: columns in, columns out.
 
     python -m benchmarks.micro.pipeline_cpu                  # half a minute; prints a table
     python -m benchmarks.micro.pipeline_cpu --only by_key
 
-The fastest of several turns counts, so that a busy machine spoils little. What a call costs beside
-this is the door's (HTTP/2, gRPC, decoding), the store's pipe, and the journal's thread.
+There is no ingress, store, disk or shadow process. The fastest of several turns counts, so that a
+busy machine disturbs little. The rest of a call's cost is in the ingress (HTTP/2, gRPC, decoding),
+the store's connection and the journal's thread.
 """
 
 import argparse
@@ -26,7 +26,6 @@ from benchmarks.serving.bench_model import FEATURES, VIEW, BenchModel, entity_id
 from benchmarks.serving.workloads import BY_KEY, IN_REQUEST, ROLLING
 from features.rows import ViewRows
 from gateway.build import Surroundings, build_serving_parts
-from gateway.clock import SystemClock
 from gateway.columns import Calls, Replies
 from gateway.internal_error_log import InternalErrorLog
 from gateway.methods.idempotency_keys import IdempotencyKeys
@@ -40,6 +39,7 @@ from gateway.shadow.protocol import encode_copy
 from gateway.shadow.shadow_process import ShadowExecutor
 from gateway.shadow.shadows import Shadows
 from gateway.worker_identity import WorkerIdentity
+from host.clock import SystemClock
 
 ENTITIES = 20_000
 TURNS = 6
@@ -57,68 +57,68 @@ SHAPES = (
     (ROLLING, 64, 1),
     (ROLLING, 256, 1),
 )
-"""Model, calls in a batch, rows in a call."""
+"""(model, calls in a batch, rows in a call)."""
 
 
 class NullParts:
-    """A server, a served journal and an outcome journal that forget what they get."""
+    """Takes the place of the server and of both journals, and discards everything."""
 
     healthy = True
 
     def append(self, payload: bytes) -> None:
-        """Forget a record."""
+        """Discard a journal record."""
 
     async def append_durably(self, payload: bytes) -> None:
-        """Forget a record."""
+        """Discard a journal record."""
 
     def send_replies(self, replies: Replies, *, more: bool = False) -> None:
-        """Forget replies."""
+        """Discard the replies."""
 
     def refuse_calls(self, handles: object, refusal: object) -> None:
-        """Fail, because no call of this benchmark may be refused."""
+        """Raise AssertionError: the pipeline must not refuse a call of this benchmark."""
         del handles
         raise AssertionError(refusal)
 
 
 class InMemoryStore:
-    """A store that answers at once, from a dictionary."""
+    """A feature store that answers at once, from a dictionary."""
 
     def __init__(self, values: np.ndarray) -> None:
         layout = ViewRows(VIEW)
         ids = [entity_id(number).encode() for number in range(ENTITIES)]
         now_ms = time.time_ns() // 1_000_000
         events = np.full(ENTITIES, now_ms, dtype=np.int64)
-        whole = np.ones((ENTITIES, FEATURES), dtype=np.bool_)
-        rows = layout.pack(ids, events, values[:ENTITIES], whole)
+        present = np.ones((ENTITIES, FEATURES), dtype=np.bool_)
+        rows = layout.pack(ids, events, values[:ENTITIES], present)
         self._rows = dict(zip(layout.store_keys(ids), rows, strict=True))
 
     async def mget(self, keys: list[bytes], timeout_s: float) -> list[bytes | None]:
-        """Return what is there."""
+        """Return the stored row of each key, or None."""
         del timeout_s
         return [self._rows.get(key) for key in keys]
 
 
 class InstantShadow(ShadowExecutor):
-    """A shadow whose process, which is not the core's, has answered already."""
+    """A shadow whose process has answered already."""
 
     async def score(
         self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]
     ) -> Scored | None:
-        """Write the copy, and read zeros."""
+        """Encode the copy, as the pipeline's process does, and return scores of 0."""
         encode_copy(matrix, row_offsets)
         scores = np.zeros((len(matrix), 1), dtype=np.float32)
         return Scored(scores, np.zeros(len(row_offsets) - 1, dtype=np.uint8))
 
 
 class InstantShadows(Shadows):
-    """Shadows without processes."""
+    """Shadows that start no processes."""
 
     def _executor(self, version: LoadedVersion) -> ShadowExecutor:
         return InstantShadow(version, self._limits, self._clock)
 
 
 def bench_batch(model: str, calls: int, rows: int, first: int, values: np.ndarray) -> Calls:
-    """Lay out a batch as a door would."""
+    """Return a batch of *calls* calls of *rows* rows each, laid out as an ingress does."""
     count = calls * rows
     numbers = (first + np.arange(count)) % ENTITIES
     ids = [entity_id(number).encode() for number in numbers.tolist()]
@@ -143,7 +143,8 @@ def bench_batch(model: str, calls: int, rows: int, first: int, values: np.ndarra
 
 
 async def measure_pipeline_cpu(bench_model: BenchModel, only: str) -> None:
-    """Time every shape, and print it."""
+    """Time every shape of batch, and print a line for each."""
+    # Wire the parts as the worker does, with a null server and null journals.
     settings, memory = Settings(), NullParts()
     around = Surroundings(
         settings=settings,
@@ -159,6 +160,7 @@ async def measure_pipeline_cpu(bench_model: BenchModel, only: str) -> None:
     )
     server: Any = memory
     parts = build_serving_parts(around, server=server, shadow_type=InstantShadows)
+    # Load the versions, as the loader does.
     disk = DiskCache(bench_model.gateway_folder)
     for deployment in disk.read_deployments():
         files = {label: disk.read_version(digest) for label, digest in deployment.digests}
@@ -172,12 +174,13 @@ async def measure_pipeline_cpu(bench_model: BenchModel, only: str) -> None:
     for model, calls, rows in SHAPES:
         if only not in model:
             continue
-        turns: list[float] = []
+        turns_us: list[float] = []
         for _ in range(TURNS):
+            # The batches are made before the clock starts.
             count = max(CALLS_PER_TURN // (calls * rows), 8)
             batches = [
-                bench_batch(model, calls, rows, place * calls * rows, bench_model.values)
-                for place in range(count)
+                bench_batch(model, calls, rows, number * calls * rows, bench_model.values)
+                for number in range(count)
             ]
             began_ns = time.process_time_ns()
             for batch in batches:
@@ -185,10 +188,10 @@ async def measure_pipeline_cpu(bench_model: BenchModel, only: str) -> None:
                 await parts.pipeline.run_batch(batch, BatchSlot(slots))
                 await asyncio.sleep(0)
             parts.recorder.fold()
-            await asyncio.sleep(0)  # the last copies are compared
-            turns.append((time.process_time_ns() - began_ns) / 1e3 / count)
+            await asyncio.sleep(0)  # lets the last copies be compared
+            turns_us.append((time.process_time_ns() - began_ns) / 1e3 / count)
             parts.windows.close_windows(0, everything=True)
-        best, median = min(turns), sorted(turns)[TURNS // 2]
+        best, median = min(turns_us), sorted(turns_us)[TURNS // 2]
         per_call = best / calls
         print(
             f"{model:11s} {calls:6d} x {rows:<4d} {best:12.1f} ({median:.1f})"
@@ -198,12 +201,12 @@ async def measure_pipeline_cpu(bench_model: BenchModel, only: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Lay the ground, measure, print."""
+    """Fit the models, measure every shape, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="models whose name holds this")
-    asked = parser.parse_args(argv)
+    parser.add_argument("--only", default="", help="only models whose name contains this")
+    arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="turnout-core-") as folder:
-        uvloop.run(measure_pipeline_cpu(BenchModel.prepare(Path(folder), ENTITIES), asked.only))
+        uvloop.run(measure_pipeline_cpu(BenchModel.prepare(Path(folder), ENTITIES), arguments.only))
     return 0
 
 

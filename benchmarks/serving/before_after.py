@@ -164,6 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--generator-core", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print JSON, with every round")
     arguments = parser.parse_args(argv)
+    # Check that both sides can run.
     before = arguments.before.resolve()
     sides = (
         Checkout(OLD, before, before / ".venv/bin/python"),
@@ -175,6 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rust_generator.build_generator() is None:
         print_progress(CARGO_MISSING)
         return 2
+    # Measure, compare and print.
     with tempfile.TemporaryDirectory(prefix="turnout-before-after-") as folder:
         rounds = measure_rounds(sides, arguments, Path(folder))
     rows, invalid = [*compare_figures(rounds), *start_time_rows(sides)], invalid_rounds(rounds)

@@ -1,11 +1,11 @@
-"""Our gateway against a server written by hand, doing the same work, in the same minutes.
+"""Compares the gateway with a server written by hand that does the same work.
 
     python -m benchmarks.serving.bench                 # make bench; about nine minutes
     python -m benchmarks.serving.bench --rounds 2 --seconds 1 --keep nowhere
 
-Servers are pinned to one core, generator and store to the other. Rounds of the two servers take
-turns (A B A B ...), so that whatever else the machine does meets both. Prints a table and keeps
-every round in benchmarks/results/.
+The servers are pinned to one core, generator and store to the other. The two servers take turns
+(A B B A ...), so that a change of the machine's pace meets both. The command prints a table and
+writes every round to benchmarks/results/latest.json. It needs cargo for the load generator.
 """
 
 import argparse
@@ -45,15 +45,15 @@ ENTITIES_MIN = 100_000
 CHECKED_CALLS = 50
 DIFFERENCE_MAX = 1e-6
 RETRIES_MAX, RETRY_PAUSE_S = 50, 0.1
-"""Five seconds: a store's breaker that opened at a bad moment closes within two."""
+"""Five seconds in all. The breaker of the feature store closes again within two."""
 KEYS_PER_ROUND = 2_500
-"""More than one connection of a saturated round asks for."""
+"""More keys than one connection of a saturated round sends."""
 
 Round = dict[str, Any]
 
 
 def check_answers(server: RunningServer, bench_model: BenchModel, workload: Workload) -> None:
-    """Refuse to time a server whose scores are not the model's own."""
+    """Raise AssertionError unless the server's scores equal the model's own within 1e-6."""
     order = np.arange(workload.rows * CHECKED_CALLS) % bench_model.entities
     session = bench_model.session(workload.model)
     expected = session.run(bench_model.values[order])[:, 0].reshape(CHECKED_CALLS, workload.rows)
@@ -66,13 +66,15 @@ def check_answers(server: RunningServer, bench_model: BenchModel, workload: Work
                     workload.model, keys=keys, inputs=inputs if inputs[0] else None, timeout_s=5.0
                 )
                 if not (prediction.row_flags & DEGRADED).any():
-                    break  # else a busy machine kept the store from answering within its budget
+                    break
+                # On a busy machine the store may not answer within its budget: try again.
                 time.sleep(RETRY_PAUSE_S)
-            off = float(np.abs(prediction.scores[:, 0] - expected[call]).max())
-            if off > DIFFERENCE_MAX or prediction.row_flags.any():
+            difference = float(np.abs(prediction.scores[:, 0] - expected[call]).max())
+            if difference > DIFFERENCE_MAX or prediction.row_flags.any():
                 raise AssertionError(
-                    f"{server.name} is off by {off:g} on call {call} of {workload.name!r}, flags "
-                    f"{prediction.row_flags.max()}; a comparison needs equal answers"
+                    f"{server.name} differs by {difference:g} from the model on call {call} of "
+                    f"{workload.name!r}, with flags {prediction.row_flags.max()}; a comparison of "
+                    f"speed needs equal answers"
                 )
 
 
@@ -84,28 +86,31 @@ def time_round(
     number: int = 0,
     rate: float = 0.0,
 ) -> Round:
-    """Time one server for a moment; returns the round as JSON values.
+    """Time one server on one workload; return the round's figures as JSON values.
 
-    Round *number* begins at another place of the requests, so that rounds share few keys.
-    rate  calls/s of an open loop; 0: as fast as it answers.
+    bodies  the file of requests that the generator sends.
+    number  rounds of different numbers begin at different requests, so that they share few keys.
+    rate    calls/s of an open loop; 0: a closed loop, as fast as the server answers.
     """
+    # The generator's command line.
     options: list[object] = ["--seconds", arguments.seconds, "--warm", arguments.warm]
     options += ["--first", number * KEYS_PER_ROUND]
     options += ["--connections", workload.connections, "--streams", workload.streams]
     options += ["--messages", workload.messages] if workload.messages else []
     options += ["--rate", rate] if rate else []
     line = rust_generator.generator_command(server.target, bodies, options)
+    # Run it on its core.
     cpu_s, began = server.cpu_s(), time.perf_counter()
-    said = subprocess.run(
+    generator = subprocess.run(
         pin_to_core(line, arguments.generator_core), check=False, capture_output=True
     )
-    if said.returncode:
+    if generator.returncode:
         raise RuntimeError(
-            f"the generator failed on {server.name}:\n{said.stderr.decode()[-2000:]}"
+            f"the generator failed on {server.name}:\n{generator.stderr.decode()[-2000:]}"
         )
-    measured: Round = rust_generator.parse_figures(said.stdout.decode())
-    # The server worked in the warm time too, at the same rate.
-    lasted = time.perf_counter() - began
+    lasted_s = time.perf_counter() - began
+    measured: Round = rust_generator.parse_figures(generator.stdout.decode())
+    # The CPU time also covers the warm time, in which the server answers at the same rate.
     answered = measured["calls"] / measured["seconds"] * (measured["seconds"] + arguments.warm)
     measured["server_us_per_call"] = round((server.cpu_s() - cpu_s) / answered * 1e6, 1)
     measured["rows_per_s"] = round(measured["calls_per_s"] * workload.rows, 1)
@@ -113,41 +118,42 @@ def time_round(
     return {
         "side": server.name,
         "workload": workload.name,
-        "lasted_s": round(lasted, 2),
+        "lasted_s": round(lasted_s, 2),
         **measured,
     }
 
 
 def measure_serving(arguments: argparse.Namespace, folder: Path) -> list[Round]:
-    """Lay the ground, start both servers and the store, run all rounds."""
+    """Fit the models, start the store and both servers, check their answers, run all rounds."""
     print_progress(
         f"fitting {len(CONTRACTS)} models, writing {arguments.entities} requests of each kind ..."
     )
-    ground = BenchModel.prepare(folder, arguments.entities)
+    bench_model = BenchModel.prepare(folder, arguments.entities)
     kinds = [w for w in WORKLOADS if arguments.only in w.name]
-    bodies = {(w.model, w.rows): ground.write_requests(w.model, w.rows) for w in kinds}
+    bodies = {(w.model, w.rows): bench_model.write_requests(w.model, w.rows) for w in kinds}
+    # This process, the generator and the store share one core.
     os.sched_setaffinity(0, {arguments.generator_core})
     store = find_or_start(None, folder)
     rounds: list[Round] = []
     try:
-        ground.fill_store(store.url)
-        with canned_server(arguments.server_core) as side:
+        bench_model.fill_store(store.url)
+        with canned_server(arguments.server_core) as server:
             workload = Workload(CANNED, BY_KEY, 1, 8, 16)
-            body = ground.write_requests(BY_KEY, 1)
-            rounds.append(time_round(side, workload, body, arguments))
+            body = bench_model.write_requests(BY_KEY, 1)
+            rounds.append(time_round(server, workload, body, arguments))
         setup = ServerSetup(
             store.url, arguments.ingress, arguments.server_core, arguments.generator_core
         )
-        with running_servers(ground, setup) as sides:
-            for side in sides:
-                with side.awake():
+        with running_servers(bench_model, setup) as servers:
+            for server in servers:
+                with server.awake():
                     for workload in kinds:
-                        check_answers(side, ground, workload)
-            print_progress("both answer what the model itself answers; now the clock")
+                        check_answers(server, bench_model, workload)
+            print_progress("both servers answer as the model itself does; timing begins")
             for number in range(arguments.rounds):
-                # Whoever goes first finds the caches of the other: take turns in that too.
-                for side in sides if number % 2 == 0 else sides[::-1]:
-                    rounds += _time_server(side, kinds, bodies, arguments, number)
+                # The first server of a round finds the caches of the other, so the order changes.
+                for server in servers if number % 2 == 0 else servers[::-1]:
+                    rounds += _time_server(server, kinds, bodies, arguments, number)
     finally:
         store.stop()
     return rounds
@@ -160,10 +166,10 @@ def _time_server(
     arguments: argparse.Namespace,
     number: int,
 ) -> list[Round]:
-    """Time one server on each workload that it can be asked, one right after the other.
+    """Time one server on each workload that it can answer, one right after the other.
 
-    The host's pace drifts within seconds: what a server is compared with most closely, itself with
-    a canary or at half its rate, comes next.
+    The machine's pace drifts within seconds. A server is compared most closely with itself, with a
+    canary or at half its rate, so these workloads follow each other.
     """
     timed: list[Round] = []
     with server.awake():
@@ -182,7 +188,7 @@ def _time_server(
 
 
 def machine_facts() -> dict[str, Any]:
-    """Return what ran this, as far as a number depends on it."""
+    """Return the CPU, the system and the package versions that the figures depend on."""
     cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8") if sys.platform == "linux" else ""
     names = [line.partition(":")[2].strip() for line in cpus.splitlines() if "model name" in line]
     packages = ("grpcio", "onnxruntime", "redis", "hiredis", "uvloop", "numpy", "protobuf")
@@ -199,26 +205,26 @@ def machine_facts() -> dict[str, Any]:
 
 
 def measured_commit() -> str:
-    """Return the commit that was measured, marked where files were changed beside it."""
-    said = subprocess.run(
+    """Return the commit that was measured, with -dirty where files were changed beside it."""
+    described = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],
         capture_output=True,
         text=True,
         cwd=RESULTS.parent,
         check=False,
     )
-    return said.stdout.strip() or "unknown"
+    return described.stdout.strip() or "unknown"
 
 
 def report_json(report: Round) -> str:
-    """Return the report as JSON with one round a line, so that it is short and a diff reads."""
-    head = json.dumps({key: one for key, one in report.items() if key != "rounds"}, indent=1)
-    rounds = ",\n  ".join(json.dumps(one) for one in report["rounds"])
+    """Return the report as JSON with one round a line: short, and readable as a diff."""
+    head = json.dumps({key: value for key, value in report.items() if key != "rounds"}, indent=1)
+    rounds = ",\n  ".join(json.dumps(timed) for timed in report["rounds"])
     return f'{head[:-2]},\n "rounds": [\n  {rounds}\n ]\n}}\n'
 
 
 def print_progress(text: str) -> None:
-    """Tell whoever waits."""
+    """Print *text* to stderr, apart from the results on stdout."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -232,14 +238,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="of each server and workload")
     parser.add_argument("--seconds", type=float, default=3.0, help="counted, a round")
     parser.add_argument("--warm", type=float, default=1.0, help="seconds not counted, a round")
-    parser.add_argument("--only", default="", help="workloads whose name holds this")
+    parser.add_argument("--only", default="", help="only workloads whose name contains this")
     parser.add_argument(
         "--ingress", default="native" if is_built() else "grpcio", choices=("native", "grpcio")
     )
     parser.add_argument("--server-core", type=int, default=0)
     parser.add_argument("--generator-core", type=int, default=1)
     parser.add_argument("--keep", type=Path, default=RESULTS / "latest.json")
-    asked = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    # Build the generator, describe the machine, measure.
     if rust_generator.build_generator() is None:
         print_progress(CARGO_MISSING)
         return 2
@@ -247,26 +254,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         "commit": measured_commit(),
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": machine_facts(),
-        "ingress": asked.ingress,
+        "ingress": arguments.ingress,
         "generator": "benchmarks/loadgen",
-        "asked": {
-            "entities": asked.entities,
-            "rounds": asked.rounds,
-            "seconds": asked.seconds,
-            "warm_seconds": asked.warm,
+        "options": {
+            "entities": arguments.entities,
+            "rounds": arguments.rounds,
+            "seconds": arguments.seconds,
+            "warm_seconds": arguments.warm,
             "workloads": [asdict(workload) for workload in WORKLOADS],
         },
     }
     with tempfile.TemporaryDirectory(prefix="turnout-bench-") as folder:
-        report["rounds"] = measure_serving(asked, Path(folder))
+        report["rounds"] = measure_serving(arguments, Path(folder))
+    # Judge, print and keep.
     report["verdicts"] = promise_results(report["rounds"])
     report["targets"] = targets(report["rounds"])
     print(report_table(report))
-    if asked.keep.name != "nowhere":
-        asked.keep.parent.mkdir(parents=True, exist_ok=True)
-        asked.keep.write_text(report_json(report), encoding="utf-8")
-        print_progress(f"kept in {asked.keep}")
-    return 0 if all(one["held"] for one in report["verdicts"] + report["targets"]) else 1
+    if arguments.keep.name != "nowhere":
+        arguments.keep.parent.mkdir(parents=True, exist_ok=True)
+        arguments.keep.write_text(report_json(report), encoding="utf-8")
+        print_progress(f"kept in {arguments.keep}")
+    return 0 if all(row["held"] for row in report["verdicts"] + report["targets"]) else 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What both servers stand on: one model of 100 trees, its 20 features in one store, the requests.
+"""The model, the stored rows and the requests that all servers of a comparison share.
 
-The same ONNX file, the same stored bytes and the same requests for either server, so that what is
-compared is the serving.
+One model of 100 trees with 20 features. Every server scores with the same ONNX file, reads the same
+stored bytes and gets the same requests, so that only the serving is compared.
 """
 
 import io
@@ -37,7 +37,7 @@ ROWS_PER_WRITE = 2_000
 
 
 def bench_view(name: str, features: int) -> View:
-    """Return a view of so many features."""
+    """Return a view of subscribers with features f0, f1, ..."""
     return View(
         name=name,
         entities=("subscriber",),
@@ -48,7 +48,7 @@ def bench_view(name: str, features: int) -> View:
 
 
 def view_contract(view: View) -> ModelContract:
-    """Return that of a model whose inputs are all of a view's features."""
+    """Return the contract of a model whose inputs are all features of *view*."""
     names = tuple(feature.name for feature in view.features)
     return ModelContract(entities=("subscriber",), views=(ViewUse(view=view, features=names),))
 
@@ -64,38 +64,38 @@ CONTRACTS = {
     ROLLING: BY_VIEW,
 }
 ROLLING_BP = 1_000
-"""Of the keys to the canary, and of the copies to the shadow."""
+"""Basis points of the keys that go to the canary, and of the copies that go to the shadow."""
 
 
 def entity_id(number: int) -> str:
-    """Return the id of one subscriber."""
+    """Return the id of subscriber *number*, for example S0000042."""
     return f"S{number:07d}"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class BenchModel:
-    """Models, rows and requests in one folder."""
+    """One model under three names, its stored rows and its requests, in one folder."""
 
     folder: Path
     entities: int
     values: NDArray[np.float32]
-    """(entities, FEATURES) what the store holds, by number of the entity."""
+    """(entities, FEATURES) The stored features, by number of the entity."""
 
     @staticmethod
     def prepare(folder: Path, entities: int, seed: int = 7) -> "BenchModel":
-        """Fit the model, write the gateway's folder and both ONNX files. Takes some seconds."""
+        """Fit the model; write the gateway's folder and the ONNX files. Takes some seconds."""
         values = np.random.default_rng(seed).normal(size=(entities, FEATURES)).astype(np.float32)
-        ground = BenchModel(folder, entities, values)
-        ground._write_models(seed)
-        return ground
+        bench_model = BenchModel(folder, entities, values)
+        bench_model._write_models(seed)
+        return bench_model
 
     def onnx(self, model: str) -> Path:
-        """Where a model's ONNX file lies."""
+        """Return the path of a model's ONNX file."""
         return self.folder / f"{model}.onnx"
 
     @property
     def gateway_folder(self) -> Path:
-        """What a gateway without a registry serves from."""
+        """The folder from which a gateway without a registry serves."""
         return self.folder / "gateway"
 
     def _write_models(self, seed: int) -> None:
@@ -119,11 +119,11 @@ class BenchModel:
             disk.save_deployment(deployment)
 
     def fill_store(self, url: str) -> None:
-        """Write every entity's row into the store."""
+        """Write every entity's feature row to the store at *url*."""
         write_feature_rows(url, VIEW, self.values)
 
     def write_requests(self, model: str, rows: int) -> Path:
-        """Write the requests of one kind and return the file: every entity once, in odd order."""
+        """Write the requests of one kind to a file and return it: every entity once, shuffled."""
         path = self.folder / f"{model}_{rows}.bodies"
         order = np.random.default_rng(rows).permutation(self.entities)
         write_bodies(path, (r.SerializeToString() for r in self.requests(model, rows, order)))
@@ -145,7 +145,7 @@ class BenchModel:
             )
 
     def session(self, model: str) -> Session:
-        """Return the model itself: what every server's scores are held against."""
+        """Return the model itself, with whose scores every server's scores must agree."""
         deployment = next(
             d for d in DiskCache(self.gateway_folder).read_deployments() if d.model == model
         )
@@ -164,7 +164,7 @@ def write_bodies(path: Path, bodies: Iterable[bytes]) -> None:
 def fit_trees(
     rows: NDArray[np.float32], labels: NDArray[np.bool_], seed: int
 ) -> "HistGradientBoostingClassifier":
-    """Fit TREES trees to what is wanted of rows (R, F)."""
+    """Fit TREES trees to *labels* (R) of *rows* (R, F)."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     return HistGradientBoostingClassifier(max_iter=TREES, random_state=seed).fit(rows, labels)
@@ -173,7 +173,7 @@ def fit_trees(
 def write_versions(
     disk: DiskCache, model: str, files: dict[str, bytes], labels: Sequence[str] = ("1",)
 ) -> Deployment:
-    """Put versions where a gateway finds them, alike but for their cards; "1" is in production."""
+    """Write versions that differ only in their cards; return a deployment of "1"."""
     digests = []
     for label in labels:
         card = json.dumps({"model": model, "version": label}).encode()
@@ -194,7 +194,7 @@ def write_versions(
 
 
 def write_feature_rows(url: str, view: View, values: NDArray[np.float32]) -> None:
-    """Write a row of *values*, (entities, F), for each entity, in the layout of features.rows."""
+    """Write each entity's row of *values* (entities, F) to the store in features.rows' layout."""
     layout, now_ms = ViewRows(view), time.time_ns() // 1_000_000
     with redis.Redis.from_url(url) as client:
         for first in range(0, len(values), ROWS_PER_WRITE):
@@ -211,7 +211,7 @@ def version_files(
     rows: NDArray[np.float32],
     learner: "HistGradientBoostingClassifier",
 ) -> dict[str, bytes]:
-    """Return the five files of a version, with golden rows from the learner itself."""
+    """Return the five files of a version; its golden rows are the learner's own predictions."""
     from training.export.convert import convert_to_onnx
 
     onnx = convert_to_onnx(

@@ -1,11 +1,12 @@
-"""What a careful developer writes by hand: grpc.aio on uvloop, onnxruntime, redis-py.
+"""The server with which the gateway is compared: grpc.aio on uvloop, onnxruntime, redis-py.
 
     python -m benchmarks.serving.handwritten_server --model by_key=FILE --redis redis://127.0.0.1:6379
 
-Answers the same Predict over the same rows of the same store as the gateway, and nothing beside:
-no batches, split, evidence, journal, prediction ids, limits. Prints its port. It is written for
-speed as far as its shape allows: hiredis parses, one onnxruntime thread, a score of one row runs
-on the loop, nothing is allocated that could be made before.
+It is what a careful developer writes by hand. It answers the same Predict over the same rows of
+the same store as the gateway, and does nothing else: no batches, split, evidence, journal,
+prediction ids or limits. It prints its port. It is as fast as this form allows: hiredis parses the
+replies, onnxruntime has one thread and runs on the event loop, and everything that can be allocated
+once is allocated at the start.
 """
 
 import argparse
@@ -32,7 +33,7 @@ _runtime: Any = onnxruntime
 
 
 class HandwrittenPredictor(predict_pb2_grpc.PredictorServicer):
-    """One handler: read, stack, score, reply."""
+    """Reads features, stacks them into a matrix, scores it and replies."""
 
     def __init__(self, models: dict[str, Path], store: redis.asyncio.Redis) -> None:
         options = _runtime.SessionOptions()
@@ -44,7 +45,7 @@ class HandwrittenPredictor(predict_pb2_grpc.PredictorServicer):
         }
         self._store = store
 
-    async def Predict(  # noqa: N802  gRPC's name for it
+    async def Predict(  # noqa: N802  gRPC's name
         self,
         request: predict_pb2.PredictRequest,
         context: "grpc.aio.ServicerContext[Any, Any]",
@@ -68,16 +69,16 @@ class HandwrittenPredictor(predict_pb2_grpc.PredictorServicer):
         )
 
     async def _features(self, entities: list[str]) -> NDArray[np.float32]:
-        """Return (rows, FEATURES): what the store holds; zeros for whom it does not know."""
-        keys = ["{" + one + KEY_SUFFIX for one in entities]
+        """Return (rows, FEATURES) stored features; a row of zeros for an unknown entity."""
+        keys = ["{" + entity + KEY_SUFFIX for entity in entities]
         if len(keys) == 1:
             stored = [await self._store.get(keys[0])]
         else:
             stored = await self._store.mget(keys)
         matrix = np.zeros((len(keys), FEATURES), dtype=np.float32)
-        for place, value in enumerate(stored):
+        for row, value in enumerate(stored):
             if value is not None and value.startswith(VIEW_HASH):
-                matrix[place] = np.frombuffer(value, "<f4", offset=HEADER_BYTES)
+                matrix[row] = np.frombuffer(value, "<f4", offset=HEADER_BYTES)
         return matrix
 
 
@@ -92,9 +93,9 @@ async def serve_handwritten(models: dict[str, Path], redis_url: str) -> None:
     await server.start()
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
-    asked_to_stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked_to_stop.set)
-    await asked_to_stop.wait()
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    await stopping.wait()
     await server.stop(1.0)
     await store.aclose()
 
@@ -104,9 +105,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", action="append", required=True, metavar="NAME=FILE")
     parser.add_argument("--redis", required=True, metavar="URL")
-    asked = parser.parse_args()
-    models = {name: Path(path) for name, _, path in (m.partition("=") for m in asked.model)}
-    uvloop.run(serve_handwritten(models, asked.redis))
+    arguments = parser.parse_args()
+    models = {name: Path(path) for name, _, path in (m.partition("=") for m in arguments.model)}
+    uvloop.run(serve_handwritten(models, arguments.redis))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From rounds to a table, and to whether what was promised held. Pure."""
+"""Turns rounds into a table, and checks promises and targets against them. Pure."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -17,40 +17,44 @@ from benchmarks.serving.workloads import (
 Round = dict[str, Any]
 
 THROUGHPUT_RATIO_MIN = 1.3
-"""At saturation, by key: promised."""
+"""Promised: calls/s at saturation by key, over those of the server written by hand."""
 SINGLE_CALLER_RATIO_MAX = 1.0
-"""p50 of a lone call, by key: promised no worse. Within NOISE counts as no worse."""
+"""Promised: p50 of a lone call by key is no worse. Within NOISE_SHARE counts as no worse."""
 NOISE_SHARE = 0.03
-"""Two medians of one server differ by so much from one run to the next, on shared cores."""
+"""Two medians of one server differ by so much between runs on shared cores."""
 
 
 def figure_values(rounds: Sequence[Round], side: str, workload: str, figure: str) -> list[float]:
-    """Return one figure of every round of one server and workload, in order."""
+    """Return one figure of every round of one server and workload, in their order."""
     return [float(r[figure]) for r in rounds if r["side"] == side and r["workload"] == workload]
 
 
 def gateway_ratios(rounds: Sequence[Round], workload: str, figure: str) -> list[float]:
-    """Return gateway over plain, round by round: neighbours in time shared the machine's mood."""
-    mine, theirs = (figure_values(rounds, side, workload, figure) for side in SERVERS)
-    if not theirs:
-        return []  # they cannot be asked this
-    return [a / b for a, b in zip(mine, theirs, strict=True)]
+    """Return the gateway's figure over the handwritten server's, for each round.
+
+    Within a round both ran at nearly the same time, at the same pace of the machine. The list is
+    empty for a workload that the handwritten server cannot answer.
+    """
+    gateway, handwritten = (figure_values(rounds, side, workload, figure) for side in SERVERS)
+    if not handwritten:
+        return []
+    return [a / b for a, b in zip(gateway, handwritten, strict=True)]
 
 
 def promise_results(rounds: Sequence[Round]) -> list[dict[str, Any]]:
-    """Return each promise with what was measured; left out where its workload was not run."""
+    """Return each promise with its measured ratio; promises of workloads not run are left out."""
     promises = (
         ("by key, 1 row", "calls_per_s", THROUGHPUT_RATIO_MIN, True),
         ("by key, 1 row, alone", "p50_ms", SINGLE_CALLER_RATIO_MAX, False),
     )
-    found = []
+    results = []
     for workload, figure, bound, at_least in promises:
         measured = gateway_ratios(rounds, workload, figure)
         if not measured:
             continue
         middle = median(measured)
         held = middle >= bound if at_least else middle <= bound * (1 + NOISE_SHARE)
-        found.append(
+        results.append(
             {
                 "promise": f"{workload}: {figure} {'>=' if at_least else '<='} {bound:g} x by hand",
                 "ratio": round(middle, 3),
@@ -60,13 +64,13 @@ def promise_results(rounds: Sequence[Round]) -> list[dict[str, Any]]:
             }
         )
     failed = int(sum(r["failed"] for r in rounds))
-    found.append({"promise": "no call fails", "failed": failed, "held": failed == 0})
-    return found
+    results.append({"promise": "no call fails", "failed": failed, "held": failed == 0})
+    return results
 
 
 def targets(rounds: Sequence[Round]) -> list[dict[str, Any]]:
-    """Return each target with the median and spread measured; left out where it was not run."""
-    found = []
+    """Return each target with its median and spread; targets of workloads not run are left out."""
+    results = []
     for target in TARGETS:
         measured = _figures(rounds, target)
         if measured:
@@ -78,7 +82,7 @@ def targets(rounds: Sequence[Round]) -> list[dict[str, Any]]:
                 if target.over_handwritten
                 else f" x {target.against}" * bool(target.against)
             )
-            found.append(
+            results.append(
                 {
                     "target": f"{target.workload}: {target.figure} {sign} {target.bound:,g}{unit}",
                     "measured": round(middle, 3),
@@ -87,22 +91,23 @@ def targets(rounds: Sequence[Round]) -> list[dict[str, Any]]:
                     "held": held,
                 }
             )
-    return found
+    return results
 
 
 def _figures(rounds: Sequence[Round], target: Target) -> list[float]:
-    """Return what a target bounds, round by round."""
+    """Return the figure that *target* bounds, for each round."""
     if target.over_handwritten:
         return gateway_ratios(rounds, target.workload, target.figure)
-    mine = figure_values(rounds, GATEWAY, target.workload, target.figure)
+    figures = figure_values(rounds, GATEWAY, target.workload, target.figure)
     if not target.against:
-        return mine
-    other = figure_values(rounds, GATEWAY, target.against, target.figure)
-    return [a / b for a, b in zip(mine, other, strict=False)]
+        return figures
+    reference = figure_values(rounds, GATEWAY, target.against, target.figure)
+    return [a / b for a, b in zip(figures, reference, strict=False)]
 
 
 def report_table(report: dict[str, Any]) -> str:
     """Return the report as Markdown: medians, and (lowest-highest) of the rounds."""
+    # What was measured, on what.
     rounds = report["rounds"]
     machine = report["machine"]
     lines = [
@@ -113,6 +118,38 @@ def report_table(report: dict[str, Any]) -> str:
         "| calls | server | calls/s | rows/s | p50 ms | p99 ms | server CPU us/call |",
         "|---|---|---|---|---|---|---|",
     ]
+    lines += _workload_rows(rounds)
+    if ratios := _ratio_lines(rounds):
+        lines += ["", *ratios]
+    # The generator's own limit.
+    ceiling = figure_values(rounds, CANNED, CANNED, "calls_per_s")
+    if ceiling:
+        busiest = max(r["calls_per_s"] * r["generator_us_per_call"] for r in rounds[1:]) / 1e6
+        lines += [
+            "",
+            f"The generator alone, against constant bytes: {max(ceiling):,.0f} calls/s. In the "
+            f"rounds above it used at most {busiest:.0%} of its core.",
+        ]
+    # Targets and promises.
+    if report["targets"]:
+        lines += [
+            "",
+            f"| target ({report['ingress']} ingress) | measured | held |",
+            "|---|---|---|",
+        ]
+    for target in report["targets"]:
+        measured = f"{target['measured']:,g} ({target['lowest']:,g}-{target['highest']:,g})"
+        lines.append(f"| {target['target']} | {measured} | {'yes' if target['held'] else 'NO'} |")
+    lines.append("")
+    lines += [
+        f"{'held' if v['held'] else 'NOT HELD'}: {_result_text(v)}" for v in report["verdicts"]
+    ]
+    return "\n".join(lines)
+
+
+def _workload_rows(rounds: Sequence[Round]) -> list[str]:
+    """Return a row of the table for each workload and server that was timed."""
+    lines: list[str] = []
     for workload in WORKLOADS:
         for side in SERVERS:
             calls = figure_values(rounds, side, workload.name, "calls_per_s")
@@ -127,34 +164,23 @@ def report_table(report: dict[str, Any]) -> str:
                 f"| {workload.name} ({workload.connections} x {workload.streams}) | {side} | "
                 f"{spread_text(calls, 0)} | {rows:,.0f} | {' | '.join(spread)} |"
             )
+    return lines
+
+
+def _ratio_lines(rounds: Sequence[Round]) -> list[str]:
+    """Return a line of ratios for each workload that both servers answered."""
+    lines: list[str] = []
     for workload in WORKLOADS:
-        both = gateway_ratios(rounds, workload.name, "calls_per_s")
-        if both:
-            p50 = gateway_ratios(rounds, workload.name, "p50_ms")
-            cpu = gateway_ratios(rounds, workload.name, "server_us_per_call")
-            lines.append("") if lines[-1].startswith("|") else None
-            lines.append(
-                f"{workload.name}: {GATEWAY} / {HANDWRITTEN} = {spread_text(both, 2)} in calls/s, "
-                f"{spread_text(p50, 2)} in p50, {spread_text(cpu, 2)} in CPU."
-            )
-    ceiling = figure_values(rounds, CANNED, CANNED, "calls_per_s")
-    if ceiling:
-        busiest = max(r["calls_per_s"] * r["generator_us_per_call"] for r in rounds[1:]) / 1e6
-        lines += [
-            "",
-            f"The generator alone, against constant bytes: {max(ceiling):,.0f} calls/s. In the "
-            f"rounds above it used at most {busiest:.0%} of its core.",
-        ]
-    if report["targets"]:
-        lines += ["", f"| target ({report['ingress']} door) | measured | held |", "|---|---|---|"]
-    for one in report["targets"]:
-        measured = f"{one['measured']:,g} ({one['lowest']:,g}-{one['highest']:,g})"
-        lines.append(f"| {one['target']} | {measured} | {'yes' if one['held'] else 'NO'} |")
-    lines.append("")
-    lines += [
-        f"{'held' if v['held'] else 'NOT HELD'}: {_result_text(v)}" for v in report["verdicts"]
-    ]
-    return "\n".join(lines)
+        calls = gateway_ratios(rounds, workload.name, "calls_per_s")
+        if not calls:
+            continue
+        p50 = gateway_ratios(rounds, workload.name, "p50_ms")
+        cpu = gateway_ratios(rounds, workload.name, "server_us_per_call")
+        lines.append(
+            f"{workload.name}: {GATEWAY} / {HANDWRITTEN} = {spread_text(calls, 2)} in calls/s, "
+            f"{spread_text(p50, 2)} in p50, {spread_text(cpu, 2)} in CPU."
+        )
+    return lines
 
 
 def _result_text(verdict: dict[str, Any]) -> str:

@@ -1,17 +1,16 @@
-"""What a call costs as the work grows: workers, models, features, rows, connections.
+"""Measures what a call costs as workers, models, features, rows or connections grow.
 
     python -m benchmarks.serving.scaling --rounds 3 --seconds 2
 
-By key, closed loop, over the native door where it is built. One worker has core 0; generator and
-store the other. Each round starts every gateway anew, one at a time, and asks it all of its
-cases, so that what else the machine does meets all of them. Prints a table: medians, and
-(lowest-highest) of the rounds. Two workers share both cores with generator and store: the row
-says what a second one costs, not what it brings.
+Calls are by key, in a closed loop, over the native ingress where it is built. One worker has core
+0; generator and store have the other. Each round starts every gateway anew, one at a time, and
+times all of its cases, so that a change of the machine's pace meets all of them. The command prints
+a table of medians and (lowest-highest) of the rounds. Two workers share both cores with generator
+and store, so their row says what a second worker costs, not what it brings. Needs cargo.
 """
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from benchmarks.serving.bench_model import (
     write_feature_rows,
     write_versions,
 )
+from benchmarks.serving.report import spread_text
 from benchmarks.serving.servers import CARGO_MISSING, DEGRADED_ROWS, pin_to_core
 from benchmarks.standalone_gateway import StandaloneGateway, standalone_gateway
 from features.online.store_server import find_or_start
@@ -45,11 +45,12 @@ from protos.predict_pb2 import PredictRequest, Row
 ENTITIES = 20_000
 STREAMS_MAX = 64
 SERVER_CORE, GENERATOR_CORE = 0, 1
+WARM_S = 0.5
 
 
 @dataclass(frozen=True)
 class GatewaySize:
-    """One gateway, and what it serves."""
+    """The size of one gateway: its workers, and how many models of how many features it serves."""
 
     workers: int = 1
     models: int = 1
@@ -57,13 +58,13 @@ class GatewaySize:
 
     @property
     def name(self) -> str:
-        """For folders."""
+        """The name of the gateway's folder."""
         return f"{self.workers}-{self.models}-{self.features}"
 
 
 @dataclass(frozen=True)
 class ScalingCase:
-    """One row of the table."""
+    """One row of the table: the axis that grows, its value, and the calls that are sent."""
 
     axis: str
     value: int
@@ -90,7 +91,7 @@ CASES = (
 
 
 class ScalingModels:
-    """Models, stored rows and requests, each made once."""
+    """Makes models, stored rows and requests of each size once."""
 
     def __init__(self, folder: Path, redis_url: str) -> None:
         self._folder = folder
@@ -98,22 +99,22 @@ class ScalingModels:
         self._versions: dict[int, dict[str, bytes]] = {}
         """Features -> the files of a version."""
 
-    def gateway_folder(self, served: GatewaySize) -> Path:
-        """Write a gateway's folder; returns it."""
-        folder = self._folder / served.name
+    def gateway_folder(self, size: GatewaySize) -> Path:
+        """Write the folder of a gateway of this size, if it is not there, and return it."""
+        folder = self._folder / size.name
         if not folder.exists():
             disk = DiskCache(folder)
-            for number in range(served.models):
-                files = self._files(served.features)
-                disk.save_deployment(write_versions(disk, model_name(served, number), files))
+            for number in range(size.models):
+                files = self._files(size.features)
+                disk.save_deployment(write_versions(disk, model_name(size, number), files))
         return folder
 
     def write_requests(self, case: ScalingCase) -> Path:
-        """Write a case's requests: keys in odd order, the k-th model 1/k as often as the first."""
-        served = case.size
-        path = self._folder / f"{served.name}-{case.rows}.bodies"
+        """Write a case's requests: keys shuffled; the k-th model has 1/k of the first's calls."""
+        size = case.size
+        path = self._folder / f"{size.name}-{case.rows}.bodies"
         if not path.exists():
-            write_bodies(path, _requests(served, case.rows))
+            write_bodies(path, _requests(size, case.rows))
         return path
 
     def _files(self, features: int) -> dict[str, bytes]:
@@ -130,38 +131,39 @@ class ScalingModels:
         return version_files("grown", view_contract(view), values[:16], learner)
 
 
-def model_name(served: GatewaySize, number: int) -> str:
-    """The name of one model."""
-    return f"m{number}-{served.features}"
+def model_name(size: GatewaySize, number: int) -> str:
+    """Return the name of a gateway's model *number*."""
+    return f"m{number}-{size.features}"
 
 
-def _requests(served: GatewaySize, rows: int) -> Iterator[bytes]:
+def _requests(size: GatewaySize, rows: int) -> Iterator[bytes]:
     rng = np.random.default_rng(rows)
     calls = max(400, ENTITIES // rows)
-    wanted = 1.0 / np.arange(1, served.models + 1)
-    models = rng.choice(served.models, size=calls, p=wanted / wanted.sum()).tolist()
+    wanted = 1.0 / np.arange(1, size.models + 1)
+    models = rng.choice(size.models, size=calls, p=wanted / wanted.sum()).tolist()
     order = np.tile(rng.permutation(ENTITIES), 1 + calls * rows // ENTITIES)
     for call, number in enumerate(models):
         keys = order[call * rows : (call + 1) * rows].tolist()
-        asked = [Row(keys=[entity_id(key)]) for key in keys]
-        yield PredictRequest(model=model_name(served, number), rows=asked).SerializeToString()
+        request_rows = [Row(keys=[entity_id(key)]) for key in keys]
+        model = model_name(size, number)
+        yield PredictRequest(model=model, rows=request_rows).SerializeToString()
 
 
 @contextmanager
 def running_gateway(
-    folder: Path, served: GatewaySize, redis_url: str, ingress: str
+    folder: Path, size: GatewaySize, redis_url: str, ingress: str
 ) -> Iterator[StandaloneGateway]:
-    """Run a gateway as it is always run, journal and all, its spare and supervisor elsewhere."""
+    """Run a gateway in its usual form; its spare and its supervisor have the generator's core."""
     settings = {
-        "workers": served.workers,
+        "workers": size.workers,
         "redis_url": redis_url,
         "ingress": ingress,
         "streams_max": STREAMS_MAX,
         "deadline_ms_default": 10_000,
     }
-    cores = str(SERVER_CORE) if served.workers == 1 else f"{SERVER_CORE},{GENERATOR_CORE}"
+    cores = str(SERVER_CORE) if size.workers == 1 else f"{SERVER_CORE},{GENERATOR_CORE}"
     with standalone_gateway(folder, settings, cores) as gateway:
-        if not gateway.wait_settled(served.workers, 240.0):
+        if not gateway.wait_settled(size.workers, 240.0):
             raise RuntimeError(f"the gateway did not settle: {gateway.workers()}")
         busy = set(gateway.serving_pids().values())
         for pid in {gateway.program.pid, *(row["pid"] for row in gateway.workers())} - busy:
@@ -172,23 +174,23 @@ def running_gateway(
 def measure_case(
     gateway: StandaloneGateway, case: ScalingCase, bodies: Path, seconds: float, number: int
 ) -> dict[str, float]:
-    """Ask one case for a moment."""
+    """Time one case for *seconds*; return its figures by the names of the table."""
     pids = list(gateway.serving_pids().values())
-    options = ["--seconds", seconds, "--warm", 0.5, "--first", 997 * number]
+    options = ["--seconds", seconds, "--warm", WARM_S, "--first", 997 * number]
     options += ["--connections", case.connections, "--streams", case.streams]
     line = rust_generator.generator_command(f"127.0.0.1:{gateway.port}", bodies, options)
     before_s, degraded = sum(map(cpu_seconds, pids)), _degraded(gateway)
-    said = subprocess.run(pin_to_core(line, GENERATOR_CORE), check=True, capture_output=True)
-    told = rust_generator.parse_figures(said.stdout.decode())
+    generator = subprocess.run(pin_to_core(line, GENERATOR_CORE), check=True, capture_output=True)
+    figures = rust_generator.parse_figures(generator.stdout.decode())
     spent_s = sum(map(cpu_seconds, pids)) - before_s
-    answered = told["calls"] / told["seconds"] * (told["seconds"] + 0.5)
+    answered = figures["calls"] / figures["seconds"] * (figures["seconds"] + WARM_S)
     return {
-        "calls/s": told["calls_per_s"],
-        "p50 ms": told["p50_ms"],
-        "p99 ms": told["p99_ms"],
+        "calls/s": figures["calls_per_s"],
+        "p50 ms": figures["p50_ms"],
+        "p99 ms": figures["p99_ms"],
         "us/call": spent_s / answered * 1e6,
         "us/row": spent_s / answered / case.rows * 1e6,
-        "failed": float(told["failed"]),
+        "failed": float(figures["failed"]),
         "degraded": (_degraded(gateway) - degraded) / answered / case.rows,
     }
 
@@ -200,38 +202,38 @@ def _degraded(gateway: StandaloneGateway) -> float:
 def measure_scaling(
     rounds: int, seconds: float, ingress: str, cases: Sequence[ScalingCase]
 ) -> list[list[Any]]:
-    """Return, for each case, what each round told."""
-    told: list[list[Any]] = [[] for _ in cases]
+    """Return, for each case, the figures of each round."""
+    rounds_by_case: list[list[Any]] = [[] for _ in cases]
     with tempfile.TemporaryDirectory(prefix="turnout-growth-") as folder:
         os.sched_setaffinity(0, {GENERATOR_CORE})
         store = find_or_start(None, Path(folder))
-        ground = ScalingModels(Path(folder), store.url)
+        models = ScalingModels(Path(folder), store.url)
         try:
             for number in range(rounds):
-                for served in dict.fromkeys(case.size for case in cases):
-                    _print_progress(f"round {number + 1} of {rounds}: {served}")
+                for size in dict.fromkeys(case.size for case in cases):
+                    _print_progress(f"round {number + 1} of {rounds}: {size}")
                     with running_gateway(
-                        ground.gateway_folder(served), served, store.url, ingress
+                        models.gateway_folder(size), size, store.url, ingress
                     ) as gateway:
-                        for place, case in enumerate(cases):
-                            if case.size == served:
-                                bodies = ground.write_requests(case)
-                                told[place].append(
+                        for position, case in enumerate(cases):
+                            if case.size == size:
+                                bodies = models.write_requests(case)
+                                rounds_by_case[position].append(
                                     measure_case(gateway, case, bodies, seconds, number)
                                 )
         finally:
             store.stop()
-    return told
+    return rounds_by_case
 
 
 def scaling_table(
     cases: Sequence[ScalingCase], rounds_by_case: Sequence[Sequence[dict[str, float]]]
 ) -> str:
-    """As Markdown."""
+    """Return the cases as a Markdown table, with the number of failed calls below."""
     lines = ["| what grows | calls/s | p50 ms | p99 ms | us/call | us/row | degraded |"]
     lines.append("|---|---|---|---|---|---|---|")
     for case, rounds in zip(cases, rounds_by_case, strict=True):
-        cells = [_spread([r[name] for r in rounds], digits) for name, digits in FIGURES]
+        cells = [spread_text([r[name] for r in rounds], digits) for name, digits in FIGURES]
         cells.append(f"{max(r['degraded'] for r in rounds):.2%}")
         lines.append(f"| {case.value:,} {case.axis} | {' | '.join(cells)} |")
     failed = int(sum(r["failed"] for rounds in rounds_by_case for r in rounds))
@@ -241,32 +243,27 @@ def scaling_table(
 FIGURES = (("calls/s", 0), ("p50 ms", 2), ("p99 ms", 1), ("us/call", 1), ("us/row", 2))
 
 
-def _spread(values: list[float], digits: int) -> str:
-    middle, low, high = statistics.median(values), min(values), max(values)
-    return f"{middle:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})"
-
-
 def _print_progress(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
 def main() -> int:
-    """Measure and print; 1 when a call failed, 2 without the generator."""
+    """Measure and print. Returns 1 when a call failed, 2 without cargo."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--only", default="", help="cases whose axis begins so")
+    parser.add_argument("--only", default="", help="only cases whose axis begins with this")
     parser.add_argument("--ingress", choices=("native", "grpcio"))
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     if rust_generator.build_generator() is None:
         _print_progress(CARGO_MISSING)
         return 2
-    ingress = asked.ingress or ("native" if is_built() else "grpcio")
-    cases = [case for case in CASES if case.axis.startswith(asked.only)]
-    told = measure_scaling(asked.rounds, asked.seconds, ingress, cases)
-    print(f"{ingress} door, {asked.rounds} rounds of {asked.seconds:g} s\n")
-    print(scaling_table(cases, told))
-    return int(any(r["failed"] for rounds in told for r in rounds))
+    ingress = arguments.ingress or ("native" if is_built() else "grpcio")
+    cases = [case for case in CASES if case.axis.startswith(arguments.only)]
+    rounds_by_case = measure_scaling(arguments.rounds, arguments.seconds, ingress, cases)
+    print(f"{ingress} ingress, {arguments.rounds} rounds of {arguments.seconds:g} s\n")
+    print(scaling_table(cases, rounds_by_case))
+    return int(any(r["failed"] for rounds in rounds_by_case for r in rounds))
 
 
 if __name__ == "__main__":

@@ -198,6 +198,7 @@ def running_checkout(
         with _running_program(
             pin_to_core(line, setup.core), cwd=checkout.folder, stdout=log, stderr=log
         ) as program:
+            # Only the serving worker keeps the server's core.
             ports = _wait_until_up(program, log_path, lambda: _gateway_ports(announced))
             worker, spare = ports.workers
             for pid in (program.pid, spare):

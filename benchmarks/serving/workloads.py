@@ -1,13 +1,13 @@
-"""What is asked of whom."""
+"""The workloads that are timed, and the targets for the native ingress."""
 
 from dataclasses import dataclass
 
 BY_KEY = "by_key"
-"""The model whose features are in the store."""
+"""The model whose features are read from the store."""
 IN_REQUEST = "in_request"
-"""The same model, its features sent along."""
+"""The same model; its features are in the request."""
 ROLLING = "rolling"
-"""As by key, with a canary on 10 % of the keys and a shadow on 10 %."""
+"""The model by key, with a canary on 10 % of the keys and a shadow on 10 % of the copies."""
 
 GATEWAY = "turnout"
 HANDWRITTEN = "by hand"
@@ -17,22 +17,22 @@ CANNED = "constant bytes"
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One kind of call, and how many are open at once."""
+    """One kind of call, and how many calls are open at once."""
 
     name: str
     model: str
     rows: int
     connections: int
     streams: int
-    """Open on each connection."""
+    """Calls open on each connection."""
     messages: int = 0
     """PredictStream with so many messages open on each stream; 0: unary."""
     half_rate_of: str = ""
-    """Open loop, at half the rate at which the same server answers this workload."""
+    """The workload at half of whose calls/s this one sends, in an open loop; empty: closed loop."""
 
     @property
     def servers(self) -> tuple[str, ...]:
-        """Who can answer it: the server written by hand has neither PredictStream nor canaries."""
+        """The servers that can answer it; the handwritten one has no stream and no canary."""
         return (GATEWAY,) if self.messages or self.model == ROLLING else SERVERS
 
 
@@ -60,16 +60,16 @@ WORKLOADS = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A bound on one figure of the gateway, or on its ratio to something else."""
+    """A bound on one figure of the gateway, or on that figure's ratio to another."""
 
     workload: str
     figure: str
     bound: float
     at_least: bool
     over_handwritten: bool = False
-    """To what the server written by hand does of the same."""
+    """The bound is on the ratio to the handwritten server's figure."""
     against: str = ""
-    """To what the gateway itself does of another workload, just before."""
+    """The bound is on the ratio to the gateway's figure of this other workload."""
 
 
 TARGETS = (
@@ -86,4 +86,4 @@ TARGETS = (
     Target(SENT_64, "rows_per_s", 600_000, at_least=True),
     Target(STREAMED, "calls_per_s", 100_000, at_least=True),
 )
-"""What the native door is to reach on one core; the portable one is not held to them."""
+"""What the native ingress must reach on one core. They do not bound the grpcio ingress."""

@@ -250,8 +250,7 @@ class OnlineReader:
             self.counts.breaker += 1
             raise OnlineStoreError(
                 "breaker",
-                f"the breaker of the store at {self._address.display_name} is open: "
-                f"{self._last_error}",
+                f"the breaker for {self._address.display_name} is open: {self._last_error}",
             )
         connection = self._connection
         if (

@@ -72,9 +72,11 @@ def parse_store_url(url: str) -> StoreAddress:
         raise
     except ValueError as error:
         raise StoreUrlError("the store's URL has a port or host that cannot be read") from error
+    # User and password may have percent-encoded characters.
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     if parts.scheme == "unix" and parts.path:
         return StoreAddress(path=unquote(parts.path), user=user, password=password)
+    # All that is left is TCP.
     if parts.scheme != "redis" or not parts.hostname:
         raise StoreUrlError(
             f"the store's URL starts with {parts.scheme!r}; it must be "

@@ -1,1 +1,1 @@
-"""Child processes, crash records and load proofs: a bad version harms only itself."""
+"""Child processes, breadcrumbs and load proofs, so that a bad version harms only itself."""

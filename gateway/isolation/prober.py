@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.clock import Clock
 from gateway.isolation.child_process import ChildProcess, ResourceLimits, describe_exit
 from gateway.isolation.load_proofs import Proof, ProofStore
 from gateway.isolation.packed_files import pack_files
 from gateway.settings import Settings
+from host.clock import Clock
 from registry.types import VersionRefusedError
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Prober:
             ) from error
         result = judge_report(report, code, self._limits, timed_out=timed_out)
         proof = self._proofs.for_this_host(unix_s=self._clock.unix_ns() / 1e9, **result)
-        log.info("probed version=%s found=%s", digest[:16], result)
+        log.info("probed version=%s result=%s", digest[:16], result)
         # A SIGKILL from outside says more about the host than about the version: it is not saved.
         if timed_out or code != -signal.SIGKILL:
             try:

@@ -1,1 +1,1 @@
-"""The unary methods that score nothing: DescribeModel, ReportOutcome and metadata."""
+"""The unary methods that score nothing: DescribeModel, ReportOutcome, and metadata."""

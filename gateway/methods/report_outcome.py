@@ -13,11 +13,11 @@ from typing import Protocol
 
 from features.entity_ids import check_entity_id
 from features.errors import EntityIdError
-from gateway.clock import Clock
 from gateway.methods.idempotency_keys import IdempotencyKeys
 from gateway.models.routes import Routes, RouteTable
 from gateway.status import Code, Refusal, RefusedError
 from gateway.transport.decode import CONTROL, invalid_argument, parse_message
+from host.clock import Clock
 from journal.errors import JournalRefusedError
 from journal.prediction_id import (
     PredictionId,
@@ -206,8 +206,8 @@ class ReportOutcomeService:
     async def _find_on_disk(self, keys: Sequence[str]) -> set[str]:
         """Return those of *keys* that are on disk.
 
-        None is found in a folder that cannot be read: an outcome kept twice is better than a lost
-        one.
+        A folder that cannot be read has none: an outcome written twice is better than a lost
+        outcome.
         """
         try:
             return await asyncio.to_thread(self._keys.catch_up, keys)

@@ -1,1 +1,1 @@
-"""Versions from the registry: fetched, proved, loaded, routed to and run."""
+"""Versions from the registry are fetched, verified, loaded, and run by the routes."""

@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from gateway.clock import Clock
 from gateway.models.disk_cache import DiskCache
 from gateway.models.executor import ModelExecutor, Scorer
 from gateway.models.native_trees import NativeTrees, choose_scorer
 from gateway.models.routes import LoadedVersion, RouteTable, build_routes
 from gateway.settings import Settings
+from host.clock import Clock
 from protos.registry_pb2 import VersionLoad
 from registry.bundle import Bundle, golden_test, load_session, verify_bundle, warm_up
 from registry.types import Deployment, DeploymentError, RegistryError, VersionRefusedError
@@ -191,7 +191,7 @@ class Loader:
             self._route_table.swap(build_routes(servable, loaded, self._settings))
         self.applied[deployment.model] = (deployment.revision, self._clock.unix_ns())
         log.info(
-            "deployed model=%s revision=%d production=%s canary=%s:%d why=%s",
+            "deployed model=%s revision=%d production=%s canary=%s:%d reason=%s",
             deployment.model,
             deployment.revision,
             deployment.production,

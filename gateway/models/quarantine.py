@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
-from gateway.clock import Clock
 from gateway.models.loader import LoadState
 from gateway.models.routes import RouteTable
+from host.clock import Clock
 from protos import window_pb2
 
 

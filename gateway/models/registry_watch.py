@@ -8,10 +8,10 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from gateway.clock import Clock
 from gateway.models.disk_cache import DiskCache
 from gateway.models.loader import Loader
 from gateway.worker_identity import WorkerIdentity
+from host.clock import Clock
 from host.retry import Backoff
 from protos import registry_pb2
 from registry.client import RegistryClient

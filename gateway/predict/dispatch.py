@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.batch import Answer, Batch, BatchSlice
-from gateway.clock import Clock
 from gateway.columns import Replies
 from gateway.internal_error_log import InternalErrorLog
 from gateway.models.executor import Fault, Scored, ScoringRun
@@ -24,6 +23,7 @@ from gateway.telemetry.native_observations import NATIVE_BATCHES, FaultFreeBatch
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.slice_observations import observe_slice
 from gateway.transport.server import IngressServer
+from host.clock import Clock
 from protos.predict_pb2 import CANARY, DEFAULTED, FALLBACK, PINNED, PRODUCTION
 from protos.window_pb2 import ARM_CANARY, ARM_PINNED, ARM_PRODUCTION, ARM_STANDBY
 

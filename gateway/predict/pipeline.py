@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.batch import Assignment, Batch
-from gateway.clock import Clock
 from gateway.columns import Calls
 from gateway.internal_error_log import InternalErrorLog
 from gateway.models.routes import Routes, RouteTable
@@ -27,6 +26,7 @@ from gateway.telemetry.recorder import Recorder
 from gateway.transport.admission import split_by_deadline
 from gateway.transport.call_queue import QueuedCall
 from gateway.transport.server import IngressServer
+from host.clock import Clock
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from features.entity_ids import join_ids
 from features.errors import OnlineStoreError
-from gateway.clock import Clock
 from gateway.key_column import KEY_SAMPLE_ALL, KeyColumn
 from gateway.models.executor import NO_FAULT
 from gateway.models.routes import LoadedVersion, Routes, RouteTable
@@ -36,6 +35,7 @@ from gateway.telemetry.observations import Observations, count_observations, evi
 from gateway.telemetry.recorder import Recorder
 from gateway.transport.call_queue import QueuedCall
 from gateway.transport.decode import DecodedCall
+from host.clock import Clock
 from protos.predict_pb2 import DEFAULTED, DEGRADED, NOT_STICKY, PRODUCTION, PredictReply
 from protos.window_pb2 import ARM_PRODUCTION
 from registry.types import ScoringError, evidence_key, holdout_bucket

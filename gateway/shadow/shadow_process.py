@@ -19,14 +19,13 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.clock import Clock
 from gateway.isolation.child_process import ChildProcess, ResourceLimits, describe_exit
 from gateway.isolation.packed_files import pack_files
 from gateway.models.executor import Scored
 from gateway.models.routes import LoadedVersion
 from gateway.settings import Settings
 from gateway.shadow.protocol import ScoresDecoder, ShadowProtocolError, encode_copy
-from host.clock import NS_PER_SECOND
+from host.clock import NS_PER_SECOND, Clock
 from host.retry import Backoff
 
 log = logging.getLogger(__name__)
@@ -141,6 +140,7 @@ class ShadowProcess(asyncio.Protocol):
             raise
         finally:
             child_end.close()
+        # Watch it from now on, also before it is connected.
         self.exit_task = asyncio.get_running_loop().create_task(self._wait_for_exit())
         self._on_oldest_started()
 

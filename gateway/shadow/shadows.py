@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 
-from gateway.clock import Clock
 from gateway.models.executor import Scored
 from gateway.models.routes import LoadedVersion
 from gateway.shadow.shadow_process import ShadowExecutor, ShadowLimits
@@ -17,6 +16,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observations import Observations
 from gateway.telemetry.shadow_copies import ShadowCopies
 from gateway.telemetry.windows import Windows
+from host.clock import Clock
 from protos import window_pb2
 
 ROWS_PER_SEND = 256

@@ -22,7 +22,10 @@ from prometheus_client.registry import Collector
 from gateway.telemetry.metrics import FAMILIES, ROW_EDGES, SECONDS_EDGES, SERIES_MAX, Family
 
 Snapshot = Mapping[str, Any]
-"""The return value of Metrics.snapshot: {family: [[labels, value], ...]}."""
+"""The return value of Metrics.snapshot: {family: [[labels, value], ...]}.
+
+A worker may add the key `statistics`: the state of its parts, for /statistics. It is no metric.
+"""
 
 HISTOGRAM_EDGES: dict[str, tuple[float, ...]] = {
     "turnout_call_seconds": SECONDS_EDGES,
@@ -49,6 +52,8 @@ class Report:
     """Slots whose worker has opened the port."""
     workers: tuple[Mapping[str, Any], ...] = ()
     """The rows of /workers: pid, slot, state, age_s, rss_bytes, ..."""
+    statistics: tuple[Mapping[str, Any], ...] = ()
+    """The rows of /statistics: slot, pid, and the statistics in the worker's newest snapshot."""
     counts: Mapping[str, tuple[Snapshot, ...]] = field(default_factory=dict)
     """worker label -> snapshots to sum: those of the slot's earlier workers, then the living ones,
     the newest last."""

@@ -1,4 +1,4 @@
-"""The supervisor's HTTP endpoint on loopback: /metrics, /healthz and /workers.
+"""The supervisor's HTTP endpoint on loopback: /metrics, /healthz, /workers and /statistics.
 
 It runs on threads of its own. It reads reports that never change, so it shares no lock with the
 supervisor's loop, and a slow reader delays neither the loop nor other readers.
@@ -70,7 +70,8 @@ def _respond(path: str, exposition: Exposition, report: Report) -> tuple[HTTPSta
         text = f"{report.serving} of {report.slots} slots serving\n"
         status = HTTPStatus.OK if report.serving else HTTPStatus.SERVICE_UNAVAILABLE
         return status, "text/plain", text.encode()
-    if path == "/workers":
-        rows = [dict(row) for row in report.workers]
-        return HTTPStatus.OK, "application/json", json.dumps(rows).encode()
-    return HTTPStatus.NOT_FOUND, "text/plain", b"the paths are /metrics, /healthz and /workers\n"
+    if path in ("/workers", "/statistics"):
+        rows = report.workers if path == "/workers" else report.statistics
+        return HTTPStatus.OK, "application/json", json.dumps([dict(row) for row in rows]).encode()
+    text = "the paths are /metrics, /healthz, /workers and /statistics\n"
+    return HTTPStatus.NOT_FOUND, "text/plain", text.encode()

@@ -136,6 +136,7 @@ class Slots:
         """
         self.workers: list[WorkerRecord] = []
         self.stopping = False
+        # The settings, in the units used here.
         self._slots = slots
         self._heartbeat_timeout_ns = heartbeat_timeout_ms * NS_PER_MS
         self._rss_bytes_max = rss_bytes_max
@@ -143,6 +144,7 @@ class Slots:
         self._drain_grace_s = drain_grace_s
         self._handover_s = handover_s
         self._stop_handover_s = stop_handover_s
+        # What is known of failed starts and of the last tick.
         self._starts_fail = False
         """Whether a worker died since the last one that was stable."""
         self._start_at_ns = 0

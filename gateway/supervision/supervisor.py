@@ -20,11 +20,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.clock import SystemClock
 from gateway.isolation.breadcrumbs import Suspects, create_breadcrumb_page, read_running_versions
 from gateway.isolation.child_process import CRASH_SIGNALS, describe_exit
 from gateway.settings import Settings
@@ -42,6 +41,7 @@ from gateway.supervision.slots import (
     WorkerState,
 )
 from gateway.supervision.sockets import SlotSockets, create_socket_channel
+from host.clock import SystemClock
 from host.files import replace_file
 from host.processes import rss_bytes
 
@@ -322,11 +322,21 @@ class Supervisor:
         now_ns = time.monotonic_ns()
         counts = {label: [snapshot] for label, snapshot in self._past_snapshots.items()}
         lags_s: dict[str, float] = {}
+        # One row a worker for each page.
         rows: list[dict[str, Any]] = []
+        statistics: list[dict[str, Any]] = []
         for worker, child in self._children.items():
             # A worker's counts go behind those of its slot's earlier workers.
             if child.snapshot:
                 counts.setdefault(_worker_label(worker), []).append(child.snapshot)
+            if "statistics" in child.snapshot:
+                statistics.append(
+                    {
+                        "slot": worker.slot,
+                        "pid": worker.pid,
+                        "statistics": child.snapshot["statistics"],
+                    }
+                )
             if worker.lags_ms and worker.state is WorkerState.SERVING:
                 lags_s[_worker_label(worker)] = max(worker.lags_ms) / 1e3
             rows.append(
@@ -345,7 +355,8 @@ class Supervisor:
         self.report = Report(
             slots=self.settings.workers,
             serving=self._slots.serving,
-            workers=tuple(sorted(rows, key=lambda row: (row["slot"] is None, row["slot"]))),
+            workers=tuple(sorted(rows, key=_by_slot)),
+            statistics=tuple(sorted(statistics, key=_by_slot)),
             counts={label: tuple(snapshots) for label, snapshots in counts.items()},
             lags_s=lags_s,
             restarts=dict(self._restarts),
@@ -359,6 +370,11 @@ class Supervisor:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, self.settings.to_json(), durable=False)
         return path
+
+
+def _by_slot(row: Mapping[str, Any]) -> tuple[bool, int]:
+    """Order rows by slot, workers without one last."""
+    return row["slot"] is None, row["slot"] or 0
 
 
 def _worker_label(worker: WorkerRecord) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from gateway.models.routes import LoadedVersion, Routes
-from gateway.telemetry.windows import NS_PER_SECOND
+from host.clock import NS_PER_SECOND
 from journal.prediction_id import PredictionId
 from protos import window_pb2
 

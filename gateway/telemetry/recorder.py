@@ -13,7 +13,6 @@ from typing import Protocol
 import numpy as np
 
 from gateway.batch import Batch, BatchSlice, FeatureRows
-from gateway.clock import Clock
 from gateway.models.executor import Fault, Scored
 from gateway.models.routes import LoadedVersion, Routes
 from gateway.status import Refusal
@@ -21,7 +20,8 @@ from gateway.telemetry.folding import ReplyRecord
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observations import ObservationCounts
 from gateway.telemetry.shadow_copies import CopySink, copies_of_slice
-from gateway.telemetry.windows import NS_PER_SECOND, Windows
+from gateway.telemetry.windows import Windows
+from host.clock import NS_PER_SECOND, Clock
 from protos import predict_pb2, window_pb2
 
 FOLD_S = 0.02

@@ -17,10 +17,9 @@ from gateway.telemetry.observations import (
     evidence_sampled,
     reference_bins,
 )
+from host.clock import NS_PER_SECOND
 from protos import predict_pb2, window_pb2
 from stats.latency import BINS
-
-NS_PER_SECOND = 1_000_000_000
 
 
 @dataclass(slots=True)

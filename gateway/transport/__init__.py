@@ -1,1 +1,1 @@
-"""Bytes to columns and columns to bytes: the server interface and its two implementations."""
+"""The server interface, its two implementations, and their admission and decoding."""

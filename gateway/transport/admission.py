@@ -92,8 +92,10 @@ class Admission:
         While no row is inside, no call is refused. So the largest call can be answered, and the
         service rate is measured anew after a slow time.
         """
+        # While no row is inside, every call is admitted.
         if not rows_inside:
             return None
+        # Are there too many rows for a call of this criticality?
         bound = self._rows_max[criticality]
         if rows_inside + rows > bound:
             return Refusal(
@@ -102,6 +104,7 @@ class Admission:
                 f"{bound} for calls of this criticality (rows_inside_max); retry after a pause",
                 pushback_ms=PUSHBACK_MS,
             )
+        # Would the call be answered after its deadline?
         wait_ns = self.rate.wait_ns(rows_scoring + rows)
         if wait_ns > left_ns:
             return Refusal(

@@ -105,6 +105,7 @@ def decode_predict(
     message has the numbers that were sent and that are allowed, never long text of the caller.
     """
     shape = shape_of(request.model, shapes)
+    # The model, the number of rows and the input contract come first.
     rows = request.rows
     check_rows(len(rows), shape)
     if request.contract not in (0, shape.guard):

@@ -44,26 +44,21 @@ def _handler(
     behaviour: Any = getattr(service, method.name)
     name = method.name
 
-    async def unary_unary(content: bytes, context: RpcContext) -> Message:
+    parse: Any = _parse_each if method.client_streaming else _parse
+
+    # Both wrappers authorise before they parse. *content* is bytes, or a stream of bytes.
+    async def reply_once(content: Any, context: RpcContext) -> Message:  # noqa: ANN401
         try:
             identity = access.authorise(name, _metadata(context))
-            reply: Message = await behaviour(_parse(request_type, content), identity)
+            reply: Message = await behaviour(parse(request_type, content), identity)
         except Exception as error:  # noqa: BLE001  callers must see a status only
             return await _abort_with(name, context, error)
         return reply
 
-    async def stream_unary(contents: AsyncIterator[bytes], context: RpcContext) -> Message:
+    async def reply_stream(content: bytes, context: RpcContext) -> None:
         try:
             identity = access.authorise(name, _metadata(context))
-            reply: Message = await behaviour(_parse_each(request_type, contents), identity)
-        except Exception as error:  # noqa: BLE001  callers must see a status only
-            return await _abort_with(name, context, error)
-        return reply
-
-    async def unary_stream(content: bytes, context: RpcContext) -> None:
-        try:
-            identity = access.authorise(name, _metadata(context))
-            async with aclosing(behaviour(_parse(request_type, content), identity)) as replies:
+            async with aclosing(behaviour(parse(request_type, content), identity)) as replies:
                 async for reply in replies:
                     await context.write(reply)
         except Exception as error:  # noqa: BLE001  callers must see a status only
@@ -71,10 +66,10 @@ def _handler(
 
     # Requests are parsed above: with a request_deserializer grpcio makes bad bytes UNKNOWN.
     if method.client_streaming:
-        return grpc.stream_unary_rpc_method_handler(stream_unary, None, _serialize)
+        return grpc.stream_unary_rpc_method_handler(reply_once, None, _serialize)
     if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(unary_stream, None, _serialize)
-    return grpc.unary_unary_rpc_method_handler(unary_unary, None, _serialize)
+        return grpc.unary_stream_rpc_method_handler(reply_stream, None, _serialize)
+    return grpc.unary_unary_rpc_method_handler(reply_once, None, _serialize)
 
 
 def _serialize(message: Message) -> bytes:

@@ -149,7 +149,7 @@ class RegistryService:
         """Write a deployment by compare-and-set, then wake every watch stream."""
         if request.break_glass and OPERATOR not in identity.roles:
             raise NotAllowedError(
-                f"only an operator breaks the glass; {identity.actor!r} has no role of operator"
+                f"only an operator breaks the glass; {identity.actor!r} does not have that role"
             )
         command = DeployCommand(
             deployment=Deployment.from_proto(request.deployment),

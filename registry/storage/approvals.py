@@ -57,6 +57,7 @@ def write_approval(change: LedgerChange, request: pb.ApproveRequest) -> pb.Appro
         at_unix_ms=change.at_unix_ms,
         rejected=request.reject,
     )
+    # The table's columns have the names of the message's fields.
     fields = {field.name: getattr(approval, field.name) for field in approval.DESCRIPTOR.fields}
     change.connection.execute(insert(tables.approvals).values(**fields))
     change.record(

@@ -95,6 +95,7 @@ def save_checkpoint(change: LedgerChange, checkpoint: pb.Checkpoint) -> None:
     Raises RevisionConflictError for an older sequence than the stored one, FencedError for an old
     lease token, BadRequestError for a bad id or a too large state.
     """
+    # Check the request. The lease is checked only if the checkpoint has its token.
     if not NAME.fullmatch(checkpoint.rollout_id):
         raise BadRequestError(f"rollout id {checkpoint.rollout_id[:80]!r} is not a plain name")
     if len(checkpoint.state) > CHECKPOINT_BYTES_MAX:
@@ -160,6 +161,7 @@ def write_finding(change: LedgerChange, finding: pb.Finding) -> pb.Finding:
         "who": change.actor,
         "at_unix_ms": change.at_unix_ms,
     }
+    # The primary key is the sequence.
     key = change.connection.execute(insert(tables.findings).values(**fields)).inserted_primary_key
     sequence = int(key[0]) if key is not None else 0
     change.record(

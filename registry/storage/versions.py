@@ -49,6 +49,7 @@ def register_version(
             size_bytes=size_bytes,
         )
     )
+    # The version's id covers all files, so the entry need not repeat the card.
     change.record(
         "register",
         f"model/{bundle.model}/version/{label}",

@@ -1,1 +1,1 @@
-"""The gRPC services of the controller: commands, status and the window sink."""
+"""The services, commands and texts through which rollouts are used."""

@@ -1,4 +1,4 @@
-"""What people tell the controller: the verbs of a rollout. Each refuses in words."""
+"""The commands that people give to a rollout. Each is carried out, or refused with the reason."""
 
 import json
 import math
@@ -27,7 +27,14 @@ SALT_BYTES = 16
 
 
 class RolloutCommands:
-    """The verbs of turnout.v1.Rollouts. *actor*: who asks; stands in every reason."""
+    """The commands of turnout.v1.Rollouts.
+
+    Every command raises NotLeadingError when another controller leads, UnknownRolloutError for a
+    model without a rollout, RolloutRefusedError when it does not fit, and RegistryError.
+
+    actor   the person or program that gives the command; it is part of every reason.
+    reason  why, for the history.
+    """
 
     def __init__(
         self, controller: Controller, registry: RegistryClient, clock: ControllerClock
@@ -37,56 +44,62 @@ class RolloutCommands:
         self._clock = clock
 
     async def start(self, request: rollout_pb2.StartRolloutRequest, actor: str) -> Rollout:
-        """Begin a rollout with its preload; RolloutRefusedError says what must happen first."""
+        """Begin a rollout with its preload."""
         if not self._controller.leading:
             raise NotLeadingError("this controller does not act now; ask again in a second")
+        # Check everything that must hold before a rollout starts.
         policy = self._policy(request.policy, request.model)
         version = await self._registry.get_version(request.model, request.version)
-        held = self._without_ended_rollout(await self._registry.deployment(request.model))
-        check_startable(held, version.label)
+        current = self._without_ended_rollout(await self._registry.deployment(request.model))
+        check_startable(current, version.label)
         self._check_freeze(policy)
         await self._check_exclusive_views(policy, version)
         approvals = await self._registry.approvals(request.model, version.label)
         approval = find_approval(approvals, policy, version, request.approval_id)
-        baseline = await self._registry.get_version(held.model, held.production)
-        trial = Rollout(
+        # Make the rollout.
+        baseline = await self._registry.get_version(current.model, current.production)
+        started_unix_ms = self._clock.now().unix_ns // 1_000_000
+        rollout = Rollout(
             spec=RolloutSpec(
-                rollout_id=f"r{self._clock.now().unix_ns // 1_000_000:x}-{secrets.token_hex(4)}",
-                model=held.model,
+                rollout_id=f"r{started_unix_ms:x}-{secrets.token_hex(4)}",
+                model=current.model,
                 version=version.label,
-                baseline=held.production,
+                baseline=current.production,
                 policy=policy,
                 approval_id=approval.id,
                 split_salt=secrets.token_bytes(SALT_BYTES),
                 shift=approved_shift(version, baseline, approval),
             ),
-            started_unix_ms=self._clock.now().unix_ns // 1_000_000,
+            started_unix_ms=started_unix_ms,
         )
-        why = f"started by {actor}: {request.reason or 'no reason given'}"
+        # Deploy its preload over the very deployment that was checked.
+        why = f"started by {actor}: {_reason_or_default(request.reason)}"
         try:
             await self._controller.run_exclusively(
-                held.model, self._controller.begin_rollout(trial, held, why)
+                current.model, self._controller.begin_rollout(rollout, current, why)
             )
         except RevisionConflictError as error:
             raise RolloutRefusedError(
-                f"the deployment of {held.model!r} changed while the rollout began; look at it and "
-                "start again"
+                f"the deployment of {current.model!r} changed while the rollout began; look at it "
+                "and start again"
             ) from error
-        return trial
+        return rollout
 
     async def who_is(self, credentials: Sequence[tuple[str, str]]) -> registry_pb2.Caller:
-        """Return whom the registry knows by these credentials; UnknownActorError."""
+        """Return the caller that the registry knows by *credentials*. Raises UnknownActorError."""
         return await self._registry.identify(credentials)
 
     async def list_rollouts(self, model: str) -> list[rollout_pb2.RolloutStatus]:
-        """Return every rollout of *model*, or of all models, newest first."""
-        trials = self._controller.rollouts(model)
-        known = {trial.spec.rollout_id for trial in trials}
-        told = [trial.status(intervals=True) for trial in trials]
-        models = [model] if model else [one.model for one in await self._registry.list_models()]
-        for one in models:
-            told += await past_rollouts(self._registry, one, known)
-        return sorted(told, key=lambda status: status.started_unix_ms, reverse=True)
+        """Return the status of every rollout of *model*, or of all models, newest first."""
+        rollouts = self._controller.rollouts(model)
+        known = {rollout.spec.rollout_id for rollout in rollouts}
+        statuses = [rollout.status(intervals=True) for rollout in rollouts]
+        models = (
+            [model] if model else [summary.model for summary in await self._registry.list_models()]
+        )
+        for listed in models:
+            statuses += await past_rollouts(self._registry, listed, known)
+        return sorted(statuses, key=lambda status: status.started_unix_ms, reverse=True)
 
     def _check_freeze(self, policy: Policy) -> None:
         if window := active_freeze(policy.freeze, self._clock.now().unix_ns / 1e9):
@@ -95,12 +108,12 @@ class RolloutCommands:
             )
 
     async def _check_exclusive_views(self, policy: Policy, version: registry_pb2.Version) -> None:
-        """Refuse when another model rolls out over a view that the policy wants for itself."""
+        """Refuse if another model rolls out over a view that the policy wants exclusively."""
         for other in self._controller.rollouts() if policy.exclusive_views else ():
             if other.ended or other.spec.model == version.model:
                 continue
-            theirs = await self._registry.get_version(other.spec.model, other.spec.version)
-            shared = views_read_by(version) & views_read_by(theirs)
+            other_version = await self._registry.get_version(other.spec.model, other.spec.version)
+            shared = views_read_by(version) & views_read_by(other_version)
             if "*" not in policy.exclusive_views:
                 shared &= set(policy.exclusive_views)
             if shared:
@@ -111,7 +124,7 @@ class RolloutCommands:
                 )
 
     async def abort(self, model: str, actor: str, reason: str) -> rollout_pb2.RolloutStatus:
-        """Give all traffic back to the baseline; of a rollout nobody can go on with, too."""
+        """Give all traffic back to the baseline. This works for unreadable rollouts too."""
         why = f"aborted by {actor}: {_reason_or_default(reason)}"
         if model in self._controller.unreadable_rollouts:
             return await self._end_unreadable(model, why)
@@ -131,82 +144,85 @@ class RolloutCommands:
         return ended
 
     async def promote(self, model: str, actor: str, reason: str, *, full: bool) -> Rollout:
-        """Go one place on without waiting for the judge; *full*: straight to watched production."""
+        """Move to the next position without a verdict of the judge.
+
+        full  move to the watch at once and skip the remaining steps.
+        """
         why = f"promoted by {actor}: {_reason_or_default(reason)}"
         return await self._apply_verdict(model, Verdict.HEALTHY, why, full=full)
 
     async def pause(self, model: str, actor: str, reason: str, *, paused: bool) -> Rollout:
-        """Stay where it is (faults still roll back), or go on."""
-        trial = self._active_rollout(model)
-        trial.paused = paused
-        trial.judging_error = trial.judging_error if paused else ""
-        trial.reason = (
+        """Stay at the position, although faults still roll back; or go on, if *paused* is False."""
+        rollout = self._active_rollout(model)
+        rollout.paused = paused
+        rollout.judging_error = rollout.judging_error if paused else ""
+        rollout.reason = (
             f"{'paused' if paused else 'resumed'} by {actor}: {_reason_or_default(reason)}"
         )
-        await self._controller.record_command(trial)
-        return trial
+        await self._controller.record_command(rollout)
+        return rollout
 
     async def retry(self, model: str, actor: str, reason: str) -> Rollout:
-        """Roll the newest rollout's version out again, under the same policy and approval."""
-        before = self._controller.rollout(model)
-        if not before.ended or before.position.stage == Stage.DONE:
+        """Start a rollout of the version that was rolled back or refused, under its policy."""
+        earlier = self._controller.rollout(model)
+        if not earlier.ended or earlier.position.stage == Stage.DONE:
             raise RolloutRefusedError(
-                f"the newest rollout of {model!r} stands at {before.position.stage.name}; only one "
-                "that was rolled back or refused is tried again"
+                f"the newest rollout of {model!r} stands at {earlier.position.stage.name}; only "
+                "one that was rolled back or refused is tried again"
             )
-        again = rollout_pb2.StartRolloutRequest(
+        request = rollout_pb2.StartRolloutRequest(
             model=model,
-            version=before.spec.version,
-            policy=before.spec.policy.name,
-            reason=f"{_reason_or_default(reason)} (again, after {before.spec.rollout_id})",
+            version=earlier.spec.version,
+            policy=earlier.spec.policy.name,
+            reason=f"{_reason_or_default(reason)} (again, after {earlier.spec.rollout_id})",
         )
-        return await self.start(again, actor)
+        return await self.start(request, actor)
 
     async def set_weight(self, model: str, share: int, actor: str, reason: str) -> Rollout:
-        """Go to the policy's canary step of *share* basis points, up or down."""
-        trial = self._active_rollout(model)
-        shares = [step.share_bp for step in trial.spec.policy.canary]
+        """Move up or down to the policy's canary step with *share* basis points."""
+        rollout = self._active_rollout(model)
+        policy, stage = rollout.spec.policy, rollout.position.stage
+        shares = [step.share_bp for step in policy.canary]
         if share not in shares:
             raise RolloutRefusedError(
-                f"{share} basis points are not a share of policy {trial.spec.policy.name!r}, "
+                f"{share} basis points are not a share of policy {policy.name!r}, "
                 f"which was approved with {', '.join(map(str, shares))}; another share needs "
                 "another policy and its approval"
             )
-        if trial.position.stage not in (Stage.SHADOW, Stage.CANARY):
+        if stage not in (Stage.SHADOW, Stage.CANARY):
             raise RolloutRefusedError(
-                f"the rollout of {model!r} stands at {trial.position.stage.name}, where the "
-                "candidate "
-                "has no canary share to set"
+                f"the rollout of {model!r} stands at {stage.name}, where the candidate has no "
+                "canary share to set"
             )
-        to = StagePosition(Stage.CANARY, shares.index(share))
-        if to == trial.position:
+        target = StagePosition(Stage.CANARY, shares.index(share))
+        if target == rollout.position:
             raise RolloutRefusedError(f"the candidate has {share} basis points already")
         why = f"set to {share / 100:g} % by {actor}: {_reason_or_default(reason)}"
-        return await self._move_to(trial, to, why)
+        return await self._move_to(rollout, target, why)
 
     async def undo(
         self, model: str, to_version: str, actor: str, reason: str
     ) -> rollout_pb2.RolloutStatus:
-        """Give all traffic back to *to*, a version that was production before; no approval.
+        """Give all traffic to *to_version*, an earlier production version, without an approval.
 
-        Loads it first where no gateway holds it any more. RolloutRefusedError while a rollout is
-        under way, and when no gateway is ready within UNDO_TIMEOUT_S.
+        The gateways load it first, if they no longer have it. Refused while a rollout is under way
+        and when the gateways are not ready within UNDO_TIMEOUT_S.
         """
-        held = self._without_ended_rollout(await self._registry.deployment(model))
-        if held.rollout_id:
+        current = self._without_ended_rollout(await self._registry.deployment(model))
+        if current.rollout_id:
             raise RolloutRefusedError(
-                f"rollout {held.rollout_id} of {model!r} is under way; `turnout rollout abort "
-                f"{model}` gives all traffic back to {held.standby or held.production}"
+                f"rollout {current.rollout_id} of {model!r} is under way; `turnout rollout abort "
+                f"{model}` gives all traffic back to {current.standby or current.production}"
             )
         version = (await self._registry.get_version(model, to_version)).label
-        if version == held.production:
+        if version == current.production:
             raise RolloutRefusedError(f"version {version} of {model!r} is production already")
         why = f"undo to {version} by {actor}: {_reason_or_default(reason)}"
-        await self._controller.run_exclusively(model, self._undo(held, version, why))
+        await self._controller.run_exclusively(model, self._undo(current, version, why))
         return rollout_pb2.RolloutStatus(
             model=model,
             version=version,
-            baseline=held.production,
+            baseline=current.production,
             stage=rollout_pb2.DONE,
             share_bp=10_000,
             reason=why,
@@ -227,13 +243,13 @@ class RolloutCommands:
         self._controller.see_deployment(written)
 
     def forecast(self, request: rollout_pb2.ForecastRequest) -> rollout_pb2.ForecastReply:
-        """Say how long the policy's steps would take *asked.model* at today's traffic."""
+        """Return how long each step of a policy takes at today's traffic of a model."""
         policy = self._policy(request.policy, request.model)
         calls_a_second = self._controller.traffic_rate.calls_a_second(request.model)
         return forecast_reply(policy, calls_a_second, request.failure_rate)
 
     def _policy(self, name: str, model: str) -> Policy:
-        """Return the policy of that name; the model's own edition of it goes first."""
+        """Return the policy of that name, in the model's edition if there is one."""
         policies = self._controller.policies
         policy = policies.get(f"{name}@{model}", policies.get(name))
         if policy is None:
@@ -245,72 +261,73 @@ class RolloutCommands:
     async def _apply_verdict(
         self, model: str, verdict: Verdict, why: str, *, full: bool = False
     ) -> Rollout:
-        trial = self._active_rollout(model)
-        to = next_position(trial.position, verdict, trial.spec.policy)
+        """Move the active rollout to where *verdict* leads, in place of the judge's verdict."""
+        rollout = self._active_rollout(model)
+        target = next_position(rollout.position, verdict, rollout.spec.policy)
         if verdict == Verdict.FAULTY:
-            to = StagePosition(Stage.ROLLED_BACK)
-        elif full and trial.position.stage != Stage.WATCH:
-            to = StagePosition(Stage.WATCH)
-        trial.verdict = verdict
-        return await self._move_to(trial, to, why)
+            target = StagePosition(Stage.ROLLED_BACK)
+        elif full and rollout.position.stage != Stage.WATCH:
+            target = StagePosition(Stage.WATCH)
+        rollout.verdict = verdict
+        return await self._move_to(rollout, target, why)
 
-    async def _move_to(self, rollout: Rollout, to: StagePosition, why: str) -> Rollout:
+    async def _move_to(self, rollout: Rollout, target: StagePosition, why: str) -> Rollout:
         before = rollout.position
         await self._controller.run_exclusively(
-            rollout.spec.model, self._controller.move_to(rollout, to, why)
+            rollout.spec.model, self._controller.move_to(rollout, target, why)
         )
         if rollout.position == before:
             raise RolloutRefusedError(f"nothing was changed: {rollout.reason}")
         return rollout
 
     def _without_ended_rollout(self, deployment: Deployment) -> Deployment:
-        """Return *held* without the name of a rollout that ended: a person's split may keep it."""
-        over = any(
-            trial.ended and trial.spec.rollout_id == deployment.rollout_id
-            for trial in self._controller.rollouts(deployment.model)
+        """Return *deployment* without a rollout id whose rollout has ended.
+
+        A split that a person wrote later can still have the id.
+        """
+        ended = any(
+            rollout.ended and rollout.spec.rollout_id == deployment.rollout_id
+            for rollout in self._controller.rollouts(deployment.model)
         )
-        return replace(deployment, rollout_id="") if over else deployment
+        return replace(deployment, rollout_id="") if ended else deployment
 
     def _active_rollout(self, model: str) -> Rollout:
-        trial = self._controller.rollout(model)
-        if trial.ended:
+        rollout = self._controller.rollout(model)
+        if rollout.ended:
             raise RolloutRefusedError(
-                f"the newest rollout of {model!r} has ended ({trial.position.stage.name}): "
-                f"{trial.reason}"
+                f"the newest rollout of {model!r} has ended ({rollout.position.stage.name}): "
+                f"{rollout.reason}"
             )
-        return trial
+        return rollout
 
 
 def views_read_by(version: registry_pb2.Version) -> set[str]:
-    """Return the views a version reads, as its card names its columns (`view:feature`)."""
+    """Return the views that a version reads, from the columns in its card (`view:feature`)."""
     names = json.loads(version.card_json or "{}").get("names", [])
     return {str(name).split(":")[0] for name in names if ":" in str(name)}
 
 
 def check_startable(deployment: Deployment, version: str) -> None:
-    """Raise RolloutRefusedError unless *version* may begin a rollout from *held*."""
+    """Raise RolloutRefusedError unless a rollout of *version* can begin from *deployment*."""
+    model = deployment.model
     if not deployment.production:
         raise RolloutRefusedError(
-            f"model {deployment.model!r} has no production version yet, so there is nothing to "
-            "compare "
-            "with; deploy its first version by hand"
+            f"model {model!r} has no production version yet, so there is nothing to compare with; "
+            "deploy its first version by hand"
         )
     if deployment.rollout_id:
         raise RolloutRefusedError(
-            f"rollout {deployment.rollout_id} of {deployment.model!r} is under way; wait for it "
-            "or abort it"
+            f"rollout {deployment.rollout_id} of {model!r} is under way; wait for it or abort it"
         )
     if deployment.canary or deployment.standby:
         raise RolloutRefusedError(
-            f"model {deployment.model!r} has a canary or standby set by hand "
-            f"({deployment.why!r}); take it out "
-            "first, the split belongs to one at a time"
+            f"model {model!r} has a canary or standby set by hand ({deployment.why!r}); take it "
+            "out first, the split belongs to one at a time"
         )
-    if version in (deployment.production, *(one for one, _ in deployment.shadows)):
+    if version in (deployment.production, *(shadow for shadow, _ in deployment.shadows)):
         raise RolloutRefusedError(
-            f"version {version} of {deployment.model!r} is production or a shadow already; roll "
-            "out "
-            "another one"
+            f"version {version} of {model!r} is production or a shadow already; roll out another "
+            "one"
         )
 
 
@@ -320,9 +337,12 @@ def find_approval(
     version: registry_pb2.Version,
     approval_id: str,
 ) -> registry_pb2.Approval:
-    """Return the approval to act under; RolloutRefusedError when there is none that stands."""
-    of_policy = [one for one in approvals if one.policy_digest == policy.digest]
-    named = [one for one in of_policy if approval_id in ("", one.id)]
+    """Return the newest approval of *version* under *policy*, or the one with *approval_id*.
+
+    Raises RolloutRefusedError if there is none, or if it or the newest one is a rejection.
+    """
+    of_policy = [approval for approval in approvals if approval.policy_digest == policy.digest]
+    named = [approval for approval in of_policy if approval_id in ("", approval.id)]
     if not named or of_policy[-1].rejected or named[-1].rejected:
         why = "was rejected" if named else "has no approval"
         raise RolloutRefusedError(

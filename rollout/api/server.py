@@ -1,4 +1,4 @@
-"""The rollout room on a gRPC server: its own, or the registry's in one control process."""
+"""Serves the rollout room on a gRPC server of its own, or on the server of the control process."""
 
 import asyncio
 import os
@@ -33,10 +33,13 @@ STOP_GRACE_S = 2.0
 
 
 class RolloutComponent:
-    """Everything of rollout in one process. `start` once the server that carries it serves.
+    """The controller and its services in one process.
 
-    registry_address   host:port; may be the very server this room is added to
-    actor, token       who the controller is to the registry (role: controller)
+    Call `start` after the server has started, because the registry may be on the same server.
+
+    registry_address   host:port of the registry.
+    actor, token       the controller's credentials at the registry; its role is controller.
+    policies           the policies by name.
     """
 
     def __init__(
@@ -54,16 +57,16 @@ class RolloutComponent:
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Serve Rollouts and WindowSink on *server*, which must not have started yet."""
-        steering = RolloutCommands(self.controller, self._registry, self._clock)
+        commands = RolloutCommands(self.controller, self._registry, self._clock)
         rollout_pb2_grpc.add_RolloutsServicer_to_server(  # type: ignore[no-untyped-call]
-            RolloutsService(self.controller, steering), server
+            RolloutsService(self.controller, commands), server
         )
         window_pb2_grpc.add_WindowSinkServicer_to_server(  # type: ignore[no-untyped-call]
             WindowSinkService(self.controller), server
         )
 
     async def start(self) -> None:
-        """Begin to ask for the lease, and to lead when it is had."""
+        """Start to try for the lease, and to lead when the controller has it."""
         await self._registry.__aenter__()
         holder = f"{socket.gethostname()[:32]}/{os.getpid()}/{secrets.token_hex(4)}"
         self._running = asyncio.ensure_future(
@@ -71,7 +74,7 @@ class RolloutComponent:
         )
 
     async def stop(self) -> None:
-        """Pass the lease on and end; gateways keep what was not acknowledged."""
+        """Give the lease up and stop. The next controller gets the unacknowledged windows."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
@@ -98,22 +101,22 @@ def add_rollout_to(
     token: str | None = None,
     policies: Mapping[str, Policy] = POLICIES,
 ) -> RolloutComponent:
-    """Put the rollout room on *server*; call its `start` after the server's, `stop` before."""
-    room = RolloutComponent(registry_address, actor=actor, token=token, policies=policies)
-    room.add_to(server)
-    return room
+    """Add rollout to *server*. Call its `start` after the server's start, and `stop` before it."""
+    component = RolloutComponent(registry_address, actor=actor, token=token, policies=policies)
+    component.add_to(server)
+    return component
 
 
 class RolloutServer:
-    """The room on a server of its own."""
+    """A gRPC server that serves rollout alone."""
 
-    def __init__(self, server: grpc.aio.Server, room: RolloutComponent, port: int) -> None:
+    def __init__(self, server: grpc.aio.Server, component: RolloutComponent, port: int) -> None:
         self._server = server
-        self.component = room
+        self.component = component
         self.port = port
 
     async def stop(self) -> None:
-        """Pass the lease on, then stop serving."""
+        """Give the lease up, then stop the server."""
         await self.component.stop()
         await self._server.stop(STOP_GRACE_S)
 
@@ -130,10 +133,12 @@ async def serve_rollout(
     token: str | None = None,
     policies: Mapping[str, Policy] = POLICIES,
 ) -> RolloutServer:
-    """Serve on *listen* (host:port, port 0: any free one) against a registry elsewhere."""
+    """Start a server of rollout on *listen* (host:port; port 0: any free port)."""
     server = grpc.aio.server(options=SERVER_OPTIONS)
-    room = add_rollout_to(server, registry_address, actor=actor, token=token, policies=policies)
+    component = add_rollout_to(
+        server, registry_address, actor=actor, token=token, policies=policies
+    )
     port = server.add_insecure_port(listen)
     await server.start()
-    await room.start()
-    return RolloutServer(server, room, port)
+    await component.start()
+    return RolloutServer(server, component, port)

@@ -1,4 +1,4 @@
-"""turnout.v1.Rollouts: starts, shows and steers rollouts over the wire."""
+"""The service turnout.v1.Rollouts: people and programs start, watch and command rollouts by it."""
 
 # ruff: noqa: ARG002, N802  the names and parameters are rollout.proto's
 
@@ -36,7 +36,7 @@ from rollout.errors import (
 log = logging.getLogger(__name__)
 
 WATCH_S_MIN = 0.05
-"""Between two messages of WatchStatus: a person reads it."""
+"""Shortest time between two messages of WatchStatus. A person cannot read faster."""
 
 STATUS_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     UnknownRolloutError: grpc.StatusCode.NOT_FOUND,
@@ -53,11 +53,15 @@ STATUS_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     RegistryUnavailableError: grpc.StatusCode.UNAVAILABLE,
 }
 
-Context = Any  # grpc.aio.ServicerContext, generic in messages this module does not care for
+Context = Any  # grpc.aio.ServicerContext, which is generic in the messages of each RPC
 
 
 async def _abort_with_status(context: Context, error: Exception) -> NoReturn:
-    """End the call with our status and words; anything unforeseen keeps its cause in our log."""
+    """End the call with the status and text of *error*.
+
+    For an error that is not in STATUS_BY_ERROR the caller gets an error id, and the log has the
+    cause.
+    """
     if isinstance(error, grpc.aio.AbortError):
         raise error
     code = next((code for kind, code in STATUS_BY_ERROR.items() if isinstance(error, kind)), None)
@@ -76,7 +80,7 @@ Reply = TypeVar("Reply")
 def errors_to_status(
     rpc: Callable[["RolloutsService", Request, Context], Awaitable[Reply]],
 ) -> Callable[["RolloutsService", Request, Context], Awaitable[Reply]]:
-    """Wrap an RPC so that only our words leave."""
+    """Wrap an RPC so that every error ends the call with a status of STATUS_BY_ERROR."""
 
     @wraps(rpc)
     async def wrapped(self: "RolloutsService", request: Request, context: Context) -> Reply:
@@ -93,23 +97,24 @@ OPERATOR = "operator"
 
 
 class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
-    """One method an RPC, named as in protos/rollout.proto."""
+    """The RPCs, named as in protos/rollout.proto. Commands need the role operator."""
 
     def __init__(self, controller: Controller, commands: RolloutCommands) -> None:
         self._controller = controller
         self._commands = commands
 
     async def _operator_name(self, context: Context) -> str:
-        """Return who asks, as the registry knows him by the call's own metadata.
+        """Return the caller's name, as the registry knows it by the metadata of the call.
 
-        UnknownActorError when it does not, NotAllowedError when he is no operator.
+        Raises UnknownActorError for unknown credentials, and NotAllowedError if the caller is no
+        operator.
         """
-        said = [
+        credentials = [
             (name, str(value))
             for name, value in context.invocation_metadata() or ()
             if name in CREDENTIAL_HEADERS
         ]
-        caller = await self._commands.who_is(said)
+        caller = await self._commands.who_is(credentials)
         if OPERATOR not in caller.roles:
             raise NotAllowedError(
                 f"steering a rollout needs {OPERATOR}; {caller.actor!r} is "
@@ -120,12 +125,12 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
     @errors_to_status
     async def Start(self, request: pb.StartRolloutRequest, context: Context) -> pb.RolloutStatus:
         """Begin a rollout with its preload."""
-        trial = await self._commands.start(request, await self._operator_name(context))
-        return trial.status(intervals=True)
+        rollout = await self._commands.start(request, await self._operator_name(context))
+        return rollout.status(intervals=True)
 
     @errors_to_status
     async def GetStatus(self, request: pb.RolloutSelector, context: Context) -> pb.RolloutStatus:
-        """Return where a rollout stands."""
+        """Return the status of a rollout."""
         return self._controller.rollout(request.model, request.rollout_id).status(intervals=True)
 
     async def WatchStatus(
@@ -136,23 +141,23 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
         try:
             while True:
                 changed = self._controller.status_changed
-                trial = self._controller.rollout(request.model, request.rollout_id)
-                status = trial.status(intervals=True)
+                rollout = self._controller.rollout(request.model, request.rollout_id)
+                status = rollout.status(intervals=True)
                 if status != shown:
                     yield status
                     shown = status
-                if self._controller.is_finished(trial):
+                if self._controller.is_finished(rollout):
                     return
                 await changed.wait()
                 await asyncio.sleep(WATCH_S_MIN)
-        except Exception as error:  # noqa: BLE001  as in refusing
+        except Exception as error:  # noqa: BLE001  as in errors_to_status
             await _abort_with_status(context, error)
 
     @errors_to_status
     async def ListRollouts(
         self, request: pb.RolloutSelector, context: Context
     ) -> pb.ListRolloutsReply:
-        """Return every rollout, newest first: those of before this controller began, too."""
+        """Return every rollout, newest first, also those of before this controller began."""
         return pb.ListRolloutsReply(rollouts=await self._commands.list_rollouts(request.model))
 
     @errors_to_status
@@ -161,25 +166,25 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
         request: pb.ListPoliciesRequest,
         context: Context,
     ) -> pb.ListPoliciesReply:
-        """Return the named policies, each with the digest an approval names."""
+        """Return the policies, each with the digest that approvals name."""
         policies = self._controller.policies.values()
         return pb.ListPoliciesReply(
             policies=[
-                pb.Policy(name=one.name, digest=one.digest, json=one.json.decode())
-                for one in policies
+                pb.Policy(name=policy.name, digest=policy.digest, json=policy.json.decode())
+                for policy in policies
             ]
         )
 
     @errors_to_status
     async def Explain(self, request: pb.RolloutSelector, context: Context) -> pb.RolloutExplanation:
-        """Tell a rollout in words, with every decision and its evidence."""
-        trial = self._controller.rollout(request.model, request.rollout_id)
-        status = trial.status(intervals=True)
+        """Return a rollout's status, decisions and evidence, and a text that explains them."""
+        rollout = self._controller.rollout(request.model, request.rollout_id)
+        status = rollout.status(intervals=True)
         return pb.RolloutExplanation(
             status=status,
-            decisions=trial.decisions,
-            text=explanation_text(status, trial.decisions),
-            evidence_history=trial.evidence_history,
+            decisions=rollout.decisions,
+            text=explanation_text(status, rollout.decisions),
+            evidence_history=rollout.evidence_history,
         )
 
     @errors_to_status
@@ -190,52 +195,52 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
 
     @errors_to_status
     async def Promote(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
-        """Go one place on, or straight to watched production."""
-        trial = await self._commands.promote(
+        """Move to the next position, or at once to the watch."""
+        rollout = await self._commands.promote(
             request.model, await self._operator_name(context), request.reason, full=request.full
         )
-        return trial.status(intervals=True)
+        return rollout.status(intervals=True)
 
     @errors_to_status
     async def Pause(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
-        """Stay; faults still roll back."""
+        """Stay at the position. Faults still roll back."""
         return await self._pause(request, context, paused=True)
 
     @errors_to_status
     async def Resume(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
-        """Go on."""
+        """Go on after a pause or a judging error."""
         return await self._pause(request, context, paused=False)
 
     async def _pause(
         self, request: pb.RolloutCommand, context: Context, *, paused: bool
     ) -> pb.RolloutStatus:
         actor = await self._operator_name(context)
-        trial = await self._commands.pause(request.model, actor, request.reason, paused=paused)
-        return trial.status(intervals=True)
+        rollout = await self._commands.pause(request.model, actor, request.reason, paused=paused)
+        return rollout.status(intervals=True)
 
     @errors_to_status
     async def Retry(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
-        """Roll the same version out again."""
-        trial = await self._commands.retry(
+        """Roll out again the version that was rolled back or refused."""
+        rollout = await self._commands.retry(
             request.model, await self._operator_name(context), request.reason
         )
-        return trial.status(intervals=True)
+        return rollout.status(intervals=True)
 
     @errors_to_status
     async def Undo(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
-        """Back to a version that was production before."""
+        """Give all traffic to an earlier production version."""
         actor = await self._operator_name(context)
         return await self._commands.undo(request.model, request.to_version, actor, request.reason)
 
     @errors_to_status
     async def SetWeight(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
-        """To another of the policy's shares, up or down."""
-        trial = await self._commands.set_weight(
+        """Move up or down to another share of the policy."""
+        rollout = await self._commands.set_weight(
             request.model, request.share_bp, await self._operator_name(context), request.reason
         )
-        return trial.status(intervals=True)
+        return rollout.status(intervals=True)
 
     @errors_to_status
     async def Forecast(self, request: pb.ForecastRequest, context: Context) -> pb.ForecastReply:
-        """Say how long each step would take at today's traffic, and what it could not see."""
+        """Return how long each step takes at today's traffic, and what it cannot detect."""
         return self._commands.forecast(request)

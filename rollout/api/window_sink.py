@@ -1,4 +1,8 @@
-"""Where gateways push their windows: taken, kept in the registry, and only then acknowledged."""
+"""Receives the windows that gateways push.
+
+A batch is acknowledged when it is in the checkpoint of every active rollout. Until then the gateway
+keeps it and sends it again after a broken stream.
+"""
 
 import asyncio
 import contextlib
@@ -14,7 +18,7 @@ from rollout.evidence.inbox import source_name
 
 
 class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
-    """turnout.v1.WindowSink of one controller."""
+    """The service turnout.v1.WindowSink of one controller."""
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
@@ -24,11 +28,12 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
         request_iterator: AsyncIterator[window_pb2.WindowBatch],
         context: "grpc.aio.ServicerContext[window_pb2.WindowBatch, window_pb2.WindowAck]",
     ) -> None:
-        """Say what is held of the source, then take batches and acknowledge what is kept."""
-        hello = await anext(aiter(request_iterator), None)
-        if hello is None:
+        """Acknowledge what is saved of the source, then receive batches and acknowledge them."""
+        # The opening message names the source.
+        opening = await anext(aiter(request_iterator), None)
+        if opening is None:
             return
-        if not hello.source.gateway or hello.windows or hello.sequence:
+        if not opening.source.gateway or opening.windows or opening.sequence:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
                 "the first message names its source and carries nothing else",
@@ -37,19 +42,21 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
             await context.abort(
                 grpc.StatusCode.UNAVAILABLE, "this controller does not act now; try again"
             )
-        source = source_name(hello.source)
-        acked = self._controller.acknowledged_sequence(source)
-        await context.write(window_pb2.WindowAck(sequence=acked))
+        # Tell the gateway where to go on, and read its batches in a task.
+        source = source_name(opening.source)
+        acknowledged = self._controller.acknowledged_sequence(source)
+        await context.write(window_pb2.WindowAck(sequence=acknowledged))
         reading: asyncio.Future[Any] = asyncio.ensure_future(
-            self._receive_batches(request_iterator, hello.source)
+            self._receive_batches(request_iterator, opening.source)
         )
+        # Acknowledge whenever more was saved, until the stream ends.
         try:
             while not reading.done():
                 await self._wait_for_change(reading)
-                kept = self._controller.acknowledged_sequence(source)
-                if kept > acked:
-                    acked = kept
-                    await context.write(window_pb2.WindowAck(sequence=acked))
+                saved = self._controller.acknowledged_sequence(source)
+                if saved > acknowledged:
+                    acknowledged = saved
+                    await context.write(window_pb2.WindowAck(sequence=acknowledged))
             reading.result()
         except NotLeadingError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
@@ -65,13 +72,16 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
             self._controller.receive(batch)
 
     async def _wait_for_change(self, reading: "asyncio.Future[Any]") -> None:
-        """Return when something was kept, leadership passed on, or the stream ended."""
-        told: asyncio.Future[Any] = asyncio.ensure_future(self._controller.status_changed.wait())
+        """Return when something was saved or the stream ended.
+
+        Raises NotLeadingError if another controller leads.
+        """
+        changed: asyncio.Future[Any] = asyncio.ensure_future(self._controller.status_changed.wait())
         try:
-            await asyncio.wait({told, reading}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({changed, reading}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            told.cancel()
+            changed.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await told
+                await changed
         if not self._controller.leading:
             raise NotLeadingError("another controller acts now; send the rest to it")

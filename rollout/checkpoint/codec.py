@@ -67,6 +67,7 @@ def from_state(
             f"the checkpoint of rollout {status.rollout_id} has no evidence that this program can "
             "read: another edition of it wrote the checkpoint"
         )
+    # The spec: what was fixed when the rollout started.
     policy = _checkpoint_policy(state, policies)
     # A message without bins is the absent one: no shift was approved.
     shift = ApprovedShift.from_proto(state.approved_shift) if state.approved_shift.bins else None
@@ -80,6 +81,7 @@ def from_state(
         split_salt=state.split_salt,
         shift=shift,
     )
+    # Its progress.
     rollout = Rollout(spec=spec, started_unix_ms=status.started_unix_ms)
     rollout.policy_note = policy_file_note(policy, policies)
     _restore_stages(rollout, state)

@@ -302,7 +302,7 @@ class Controller:
         if position is not None:
             await self._enter_position(rollout, position, deployment.revision, deployment.why)
             return
-        # No position of this rollout: it has ended, by its own deployment or by somebody's.
+        # No position of this rollout: it has ended, by its own deployment or by another one.
         prefix = reason_prefix(spec)
         own = deployment.why.startswith(prefix)
         answers = spec.version in (deployment.production, deployment.canary)

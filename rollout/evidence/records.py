@@ -89,6 +89,7 @@ class ArmRecords:
         self.windows = windows
         self._records: dict[int, list[window_pb2.KeyRecords]] = {}
         self.sampled_of_65536 = 0
+        # Sort the records by metric.
         records_by_metric = self._records
         for window in windows:
             self.sampled_of_65536 = max(
@@ -100,6 +101,7 @@ class ArmRecords:
                     records_by_metric[metric].append(records)
                 else:
                     records_by_metric[metric] = [records]
+        # Derive the sets of keys.
         self.event_keys: dict[int, set[int]] = {
             metric: set(self._key_hashes(metric))
             for metric in ERROR_LIKE

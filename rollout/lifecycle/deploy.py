@@ -84,6 +84,7 @@ def deployment_at(
         split_salt=spec.split_salt,
         why=why,
     )
+    # Add what the position means.
     match position.stage:
         case Stage.PRELOAD:
             return replace(bare, preload=(*bare.preload, spec.version))
@@ -150,6 +151,7 @@ async def deploy_position(
     """
     back = target.stage in (Stage.ROLLED_BACK, Stage.REFUSED)
     for _ in range(CONFLICTS_MAX):
+        # Read the deployment, and see whether it is still the rollout's.
         current = await registry.deployment(spec.model)
         if position_of(current, spec) != expected:
             raise SupersededError(
@@ -158,6 +160,7 @@ async def deploy_position(
             )
         if not back and current.revision != revision:
             return None
+        # Write over exactly that revision. A step back is tried again if another write was faster.
         try:
             return await registry.deploy(
                 deployment_at(target, current, spec, why),

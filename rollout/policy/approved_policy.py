@@ -24,22 +24,22 @@ def parse_approved_policy(policy_json: bytes, digest: str) -> Policy:
     actual_digest = sha256_hex(policy_json)
     if actual_digest != digest:
         raise PolicyError(
-            f"the policy kept with it has the digest {actual_digest[:12]}, and {digest[:12]} was "
-            "approved: it was altered or damaged since"
+            f"the policy in its checkpoint has the digest {actual_digest[:12]}, and "
+            f"{digest[:12]} was approved: it was altered or damaged since"
         )
     try:
         policy = _policy_from_json(json.loads(policy_json))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise PolicyError(
-            f"the policy kept with it cannot be read here ({type(error).__name__}: {error}): "
+            f"the policy in its checkpoint cannot be read here ({type(error).__name__}: {error}): "
             "another edition of this program wrote it"
         ) from error
     if policy.json != policy_json or {metric for metric, _ in policy.weights} != set(
         JUDGED_METRICS
     ):
         raise PolicyError(
-            "the policy kept with it has other fields or metrics than policies have here: another "
-            "edition of this program wrote it"
+            "the policy in its checkpoint has other fields or metrics than policies have here: "
+            "another edition of this program wrote it"
         )
     return policy
 

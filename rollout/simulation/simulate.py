@@ -167,6 +167,7 @@ def simulate_rollout(
         approval_id="",
         split_salt=bytes(16),
     )
+    # Begin at the first canary share.
     stream = TrafficStream(scenario, 0.0, seed)
     rollout = Rollout(spec=replace(spec, shift=stream.shift), started_unix_ms=STREAM_START_S * 1000)
     rollout.enter_position(StagePosition(Stage.CANARY), REVISION, _now(0, skew_s), "simulated")

@@ -1,8 +1,8 @@
-"""Made-up traffic of two arms, a second at a time: what each scenario does to a candidate.
+"""Simulated traffic of two arms, second by second, under named scenarios.
 
-Every call is drawn: its key, whether it fails and how, its latency, the bins of its score. One
-stream is turned into the very windows that a gateway would send, and into the sums that other
-tools' judges look at.
+Every call is drawn at random: its key, whether it fails and how, its latency, and the bins of its
+score. A second of traffic is turned into the windows that a gateway would send. Benchmarks also
+turn it into the sums that other tools' judges use.
 """
 
 from collections.abc import Iterator
@@ -20,20 +20,20 @@ from rollout.policy.policy import GoodOutcome
 from stats.latency import latency_bins
 
 STREAM_START_S = 1_790_000_000
-"""Unix second at which every stream begins."""
+"""Unix second at which every simulated stream begins."""
 NS = 1_000_000_000
 BINS = 20
 NAN_BIN = BINS
 CERTIFIED_ROWS = 20_000
-"""Held-out rows behind a certificate."""
+"""Held-out rows behind an approved shift."""
 RETRAINING_NOISE_SD = 0.3
-"""Standard deviations of noise between production's score and a retrained candidate's."""
+"""Noise between the scores of production and of a retrained candidate, in standard deviations."""
 MEDIAN_LATENCY_NS = 20e6
 LATENCY_SIGMA = 0.5
-"""Latency is lognormal about a median of 20 ms; its p99 is 64 ms."""
+"""Latency is lognormal with a median of 20 ms; its p99 is 64 ms."""
 
 GOOD_OUTCOME = GoodOutcome(name="bought", at_least=1.0)
-"""What the made-up customers do, or do not."""
+"""The good outcome of the simulated customers."""
 
 Keys = NDArray[np.uint64]
 Bins = NDArray[np.int64]
@@ -41,22 +41,22 @@ Bins = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
-    """How one arm answers."""
+    """How one arm answers. Rates are parts of the calls, 0 to 1."""
 
     errors: float = 0.001
     nan: float = 0.0
     timeouts: float = 0.0005
     latency_factor: float = 1.0
-    """All calls take so many times as long ..."""
+    """Factor of the latency of all calls."""
     tail_factor: float = 1.0
-    """... and the slowest in a hundred so many times as long again."""
+    """Further factor of the slowest 5 % of the calls."""
     shift_sd: float = 0.0
-    """Scores beyond what was certified, in standard deviations."""
+    """Shift of the scores from the approved ones, in standard deviations."""
     constant: bool = False
     missing: float = 0.0
-    """Rows whose features are missing."""
+    """Part of the rows whose features are missing."""
     outcome: float = 0.03
-    """Keys with the good outcome."""
+    """Part of the keys with the good outcome."""
 
 
 HEALTHY = Behaviour()
@@ -64,20 +64,20 @@ HEALTHY = Behaviour()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """What both arms do, and when it begins."""
+    """The behaviour of both arms, and when it begins."""
 
     name: str
     description: str
     candidate: Behaviour = HEALTHY
     baseline: Behaviour = HEALTHY
     onset_s: int = 0
-    """Until then both arms are HEALTHY."""
+    """Seconds during which both arms are HEALTHY first."""
     calls_a_second: float = 100.0
     certified_rows: int = CERTIFIED_ROWS
-    """0: nobody certified what would change."""
+    """Rows behind the approved shift; 0: no shift was approved."""
 
     def behaviours_at(self, second: int) -> tuple[Behaviour, Behaviour]:
-        """Return (candidate, baseline) in a second since the start."""
+        """Return the behaviour of candidate and baseline in *second* since the start."""
         return (self.candidate, self.baseline) if second >= self.onset_s else (HEALTHY, HEALTHY)
 
 
@@ -87,8 +87,8 @@ def _faulty_scenario(name: str, description: str, candidate: Behaviour) -> Scena
 
 FAULTLESS = Behaviour(errors=0.0, timeouts=0.0)
 SCENARIOS: dict[str, Scenario] = {
-    one.name: one
-    for one in (
+    scenario.name: scenario
+    for scenario in (
         Scenario(name="healthy", description="a retrained candidate, as good as production"),
         Scenario(
             name="spotless",
@@ -134,7 +134,7 @@ SCENARIOS: dict[str, Scenario] = {
 
 @dataclass(frozen=True, slots=True)
 class ArmTraffic:
-    """One arm's calls of one second, (N,) columns."""
+    """The N calls of one arm in one second, as (N,) columns."""
 
     keys: Keys
     failed: NDArray[np.bool_]
@@ -142,7 +142,7 @@ class ArmTraffic:
     timed_out: NDArray[np.bool_]
     latency_ns: NDArray[np.int64]
     champion_bin: Bins
-    """Production's bin of the same row."""
+    """Production's score bin of the same row."""
     bin: Bins
     missing: int
     outcomes: Keys
@@ -150,18 +150,18 @@ class ArmTraffic:
 
     @property
     def calls(self) -> int:
-        """N."""
+        """The number of calls, N."""
         return len(self.keys)
 
     @property
     def bad(self) -> NDArray[np.bool_]:
-        """(N,) no good answer."""
+        """(N,) bool: the call had no good answer."""
         return self.failed | self.nan | self.timed_out
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficSecond:
-    """One second of both arms."""
+    """One second of both arms, and the candidate's share in it."""
 
     second: int
     share: float
@@ -170,7 +170,7 @@ class TrafficSecond:
 
 
 class TrafficStream:
-    """One rollout's traffic. *share* may be set between two seconds: the split moved."""
+    """The traffic of one rollout. `share` may be set between two seconds, as a split moves."""
 
     def __init__(self, scenario: Scenario, share: float, seed: int) -> None:
         self.scenario = scenario
@@ -181,7 +181,7 @@ class TrafficStream:
         )
 
     def seconds_of_traffic(self, seconds: int) -> Iterator[TrafficSecond]:
-        """Yield *seconds* of traffic."""
+        """Yield *seconds* seconds of traffic."""
         for second in range(seconds):
             candidate, baseline = self.scenario.behaviours_at(second)
             rate = self.scenario.calls_a_second
@@ -195,35 +195,37 @@ class TrafficStream:
     def _draw_arm(
         self, behaviour: Behaviour, calls_a_second: float, *, of_candidate: bool
     ) -> ArmTraffic:
-        chance = self._rng
-        calls = int(chance.poisson(calls_a_second))
-        keys = chance.integers(0, 2**64, calls, dtype=np.uint64)
-        fate = chance.random(calls)
-        failed = fate < behaviour.errors
-        nan = (fate >= behaviour.errors) & (fate < behaviour.errors + behaviour.nan)
-        rest = behaviour.errors + behaviour.nan
-        timed_out = (fate >= rest) & (fate < rest + behaviour.timeouts)
-        z = chance.standard_normal(calls)
-        champion = simulated_score_bins(z)
-        mine = champion
+        # Calls, and whether each fails, gives NaN or times out.
+        rng = self._rng
+        calls = int(rng.poisson(calls_a_second))
+        keys = rng.integers(0, 2**64, calls, dtype=np.uint64)
+        uniform = rng.random(calls)
+        failed = uniform < behaviour.errors
+        nan = (uniform >= behaviour.errors) & (uniform < behaviour.errors + behaviour.nan)
+        failed_or_nan = behaviour.errors + behaviour.nan
+        timed_out = (uniform >= failed_or_nan) & (uniform < failed_or_nan + behaviour.timeouts)
+        # Scores: the candidate's differ from production's by noise and by the scenario's shift.
+        z = rng.standard_normal(calls)
+        champion_bins = simulated_score_bins(z)
+        bins = champion_bins
         if of_candidate:
-            moved = z + RETRAINING_NOISE_SD * chance.standard_normal(calls) + behaviour.shift_sd
-            mine = np.full(calls, 7) if behaviour.constant else simulated_score_bins(moved)
+            moved = z + RETRAINING_NOISE_SD * rng.standard_normal(calls) + behaviour.shift_sd
+            bins = np.full(calls, 7) if behaviour.constant else simulated_score_bins(moved)
         return ArmTraffic(
             keys=keys,
             failed=failed,
             nan=nan,
             timed_out=timed_out,
-            latency_ns=draw_latencies(chance, calls, behaviour),
-            champion_bin=champion,
-            bin=mine,
-            missing=int(chance.binomial(calls, behaviour.missing)),
-            outcomes=keys[chance.random(calls) < behaviour.outcome],
+            latency_ns=draw_latencies(rng, calls, behaviour),
+            champion_bin=champion_bins,
+            bin=bins,
+            missing=int(rng.binomial(calls, behaviour.missing)),
+            outcomes=keys[rng.random(calls) < behaviour.outcome],
         )
 
 
 def draw_latencies(rng: np.random.Generator, calls: int, behaviour: Behaviour) -> NDArray[np.int64]:
-    """(calls,) ns."""
+    """Return (calls,) int64 latencies in ns."""
     z = rng.standard_normal(calls)
     slow = np.where(z > TAIL_Z, behaviour.tail_factor, 1.0)
     return np.asarray(
@@ -232,23 +234,23 @@ def draw_latencies(rng: np.random.Generator, calls: int, behaviour: Behaviour) -
 
 
 TAIL_Z = NormalDist().inv_cdf(0.95)
-"""The slowest 5 %: with them 20 % slower p99 grows by 20 % and p50 and p90 stay."""
+"""Where the slowest 5 % begin. If they are 20 % slower, p99 grows by 20 %, and p50 and p90 stay."""
 SCORE_EDGES = np.array([NormalDist().inv_cdf(part / BINS) for part in range(1, BINS)])
-"""(19,) production's score quantiles: 20 bins of 5 % each."""
+"""(19,) quantiles of production's scores, which make 20 bins of 5 % each."""
 
 
 def simulated_score_bins(z: NDArray[np.float64]) -> Bins:
-    """(N,) reference bin of each score."""
+    """Return the (N,) reference bin of each standard normal score."""
     return np.searchsorted(SCORE_EDGES, z, side="left")
 
 
 @cache
 def simulated_shift(seed: int, rows: int) -> ApprovedShift:
-    """Return what training would have certified of a retrained candidate, on held-out rows."""
-    chance = np.random.default_rng((seed, 1))
-    z = chance.standard_normal(rows)
-    mine = simulated_score_bins(z + RETRAINING_NOISE_SD * chance.standard_normal(rows))
-    joint = np.bincount(simulated_score_bins(z) * BINS + mine, minlength=BINS**2).reshape(
+    """Return the approved shift of a retrained candidate, measured on *rows* held-out rows."""
+    rng = np.random.default_rng((seed, 1))
+    z = rng.standard_normal(rows)
+    bins = simulated_score_bins(z + RETRAINING_NOISE_SD * rng.standard_normal(rows))
+    joint = np.bincount(simulated_score_bins(z) * BINS + bins, minlength=BINS**2).reshape(
         BINS, BINS
     )
     return ApprovedShift(digest=f"simulated-{seed}", counts=joint, flip_rate=0.1)
@@ -262,23 +264,27 @@ def traffic_windows(
     baseline: str = "1",
     watch: bool = False,
 ) -> list[window_pb2.Window]:
-    """Return the windows a gateway would send of *tick*; *watch*: the candidate is production."""
+    """Return the windows that a gateway would send for *tick*.
+
+    candidate, baseline  labels of the versions.
+    watch                whether the candidate is production, and the baseline its standby.
+    """
     arms = ("ARM_PRODUCTION", "ARM_STANDBY") if watch else ("ARM_CANARY", "ARM_PRODUCTION")
-    told = ((tick.candidate, arms[0], candidate), (tick.baseline, arms[1], baseline))
+    by_arm = ((tick.candidate, arms[0], candidate), (tick.baseline, arms[1], baseline))
     second = STREAM_START_S + tick.second
     windows = [
-        _window(arm, kind, version, revision, second) for arm, kind, version in told if arm.calls
+        _window(arm, kind, version, revision, second) for arm, kind, version in by_arm if arm.calls
     ]
     windows += [
         _outcome_window(arm, kind, version, revision, second)
-        for arm, kind, version in told
+        for arm, kind, version in by_arm
         if len(arm.outcomes)
     ]
     return windows
 
 
 def as_closed_second(tick: TrafficSecond, revision: int, *, watch: bool = False) -> ClosedSecond:
-    """Return *tick* as the inbox would close it."""
+    """Return *tick* as the closed second of an inbox."""
     return ClosedSecond(
         STREAM_START_S + tick.second, revision, tuple(traffic_windows(tick, revision, watch=watch))
     )
@@ -287,23 +293,24 @@ def as_closed_second(tick: TrafficSecond, revision: int, *, watch: bool = False)
 def _outcome_window(
     arm: ArmTraffic, kind: str, version: str, revision: int, second: int
 ) -> window_pb2.Window:
-    """The window in which this arm's good outcomes are reported."""
-    made = window_pb2.Window(model="simulated", version=version, revision=revision, second=second)
-    made.outcomes.add(
+    """Return the window in which the good outcomes of one arm are reported."""
+    window = window_pb2.Window(model="simulated", version=version, revision=revision, second=second)
+    window.outcomes.add(
         role=predict_pb2.CANARY if kind == "ARM_CANARY" else predict_pb2.PRODUCTION,
         name=GOOD_OUTCOME.name,
         key_hash=arm.outcomes.tolist(),
         value=[1.0] * len(arm.outcomes),
     )
-    return made
+    return window
 
 
 def _window(
     arm: ArmTraffic, kind: str, version: str, revision: int, second: int
 ) -> window_pb2.Window:
+    # Counts.
     bad = arm.bad
     any_bad = bool(bad.any())
-    made = window_pb2.Window(
+    window = window_pb2.Window(
         model="simulated",
         version=version,
         arm=kind,
@@ -322,6 +329,7 @@ def _window(
         first_bad_unix_ns=second * NS if any_bad else 0,
         last_bad_unix_ns=second * NS + NS - 1 if any_bad else 0,
     )
+    # Records of the keys that failed, by metric.
     for metric, hit in (
         (window_pb2.METRIC_ERROR, arm.failed),
         (window_pb2.METRIC_SCHEMA, arm.nan),
@@ -329,19 +337,20 @@ def _window(
     ):
         if hit.any():
             keys = arm.keys[hit].tolist()
-            made.records.add(
+            window.records.add(
                 metric=window_pb2.Metric.Name(metric), key_hash=keys, bin=[0] * len(keys)
             )
-    fine = ~bad
-    if fine.any():
-        keys = arm.keys[fine].tolist()
-        expected = arm.champion_bin[fine].tolist() if kind == "ARM_CANARY" else []
-        made.records.add(
+    # Records of the keys with a good answer: scores and latencies.
+    good = ~bad
+    if good.any():
+        keys = arm.keys[good].tolist()
+        production_bins = arm.champion_bin[good].tolist() if kind == "ARM_CANARY" else []
+        window.records.add(
             metric="METRIC_SCORE",
             key_hash=keys,
-            bin=arm.bin[fine].tolist(),
-            production_bin=expected,
+            bin=arm.bin[good].tolist(),
+            production_bin=production_bins,
         )
-        slow = latency_bins(arm.latency_ns[fine]).tolist()
-        made.records.add(metric="METRIC_LATENCY", key_hash=keys, bin=slow)
-    return made
+        latencies = latency_bins(arm.latency_ns[good]).tolist()
+        window.records.add(metric="METRIC_LATENCY", key_hash=keys, bin=latencies)
+    return window

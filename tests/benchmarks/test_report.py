@@ -1,4 +1,4 @@
-"""Rounds become ratios of neighbours, and a promise is held or not."""
+"""The report takes ratios within rounds, and checks promises and targets."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ SATURATED, ALONE = "by key, 1 row", "by key, 1 row, alone"
 
 def rounds(
     gateway_calls_per_s: list[float],
-    plain_calls_per_s: list[float],
-    mine_ms: float,
+    handwritten_calls_per_s: list[float],
+    gateway_alone_ms: float,
     failed: int = 0,
 ) -> list[Round]:
-    """Rounds of both servers; the machine halves its speed in each later one."""
-    found: list[Round] = []
-    for number, both in enumerate(zip(gateway_calls_per_s, plain_calls_per_s, strict=True)):
+    """Return rounds of both servers, on a machine that is half as fast in each later round."""
+    timed: list[Round] = []
+    for number, both in enumerate(zip(gateway_calls_per_s, handwritten_calls_per_s, strict=True)):
         for side, calls in zip((GATEWAY, HANDWRITTEN), both, strict=True):
-            for workload, p50_ms in ((SATURATED, 30.0), (ALONE, mine_ms)):
-                found.append(
+            for workload, p50_ms in ((SATURATED, 30.0), (ALONE, gateway_alone_ms)):
+                timed.append(
                     {
                         "side": side,
                         "workload": workload,
@@ -32,49 +32,48 @@ def rounds(
                         "failed": failed,
                     }
                 )
-    return found
+    return timed
 
 
-def test_ratios_are_taken_between_neighbours_in_time() -> None:
-    """A machine that slows down meanwhile changes both, and not the ratio."""
+def test_gateway_ratios_are_taken_within_a_round() -> None:
+    """A machine that slows down between rounds changes both servers, not their ratio."""
     assert gateway_ratios(rounds([4000, 4000], [2000, 2000], 0.4), SATURATED, "calls_per_s") == [
         2.0,
         2.0,
     ]
 
 
-def test_each_promise_is_held_or_not() -> None:
-    """1.3 times at saturation, no slower alone, nothing failed."""
+def test_promise_results_say_whether_each_promise_held() -> None:
+    """The promises: 1.3 x the calls at saturation, no slower alone, no call failed."""
     held = promise_results(rounds([2700], [2000], 0.5))
-    assert [one["held"] for one in held] == [True, True, True]
+    assert [result["held"] for result in held] == [True, True, True]
     broken = promise_results(rounds([2500], [2000], 0.6, failed=1))
-    assert [one["held"] for one in broken] == [False, False, False]
+    assert [result["held"] for result in broken] == [False, False, False]
 
 
-def test_each_target_stands_beside_what_was_measured() -> None:
-    """Median and spread of the gateway's own rounds; by hand is not held to them."""
-    by_name = {one["target"]: one for one in targets(rounds([90_000, 300_000], [1, 1], 0.3))}
+def test_targets_have_the_median_and_spread_of_the_gateways_rounds() -> None:
+    """The handwritten server's rounds do not count."""
+    by_name = {
+        target["target"]: target for target in targets(rounds([90_000, 300_000], [1, 1], 0.3))
+    }
     calls = by_name["by key, 1 row: calls_per_s >= 80,000"]
     assert (calls["measured"], calls["lowest"], calls["held"]) == (120_000, 90_000, True)
     assert by_name["by key, 1 row, alone: p50_ms <= 0.4"]["held"]
     assert not by_name["by key, 1 row: server_us_per_call <= 12"]["held"]
 
 
-def test_a_target_may_be_held_against_another_workload() -> None:
-    """With a canary and a shadow: 80 % of the same without, by neighbours in time."""
-    without = [one for one in rounds([4000, 4000], [1, 1], 0.3) if one["workload"] == SATURATED]
+def test_targets_may_compare_two_workloads() -> None:
+    """Calls/s with canary and shadow are compared with those without, round by round."""
+    without = [r for r in rounds([4000, 4000], [1, 1], 0.3) if r["workload"] == SATURATED]
     rolling = [
-        {**one, "workload": KEYED_ROLLING, "calls_per_s": one["calls_per_s"] * 0.75}
-        for one in without
+        {**r, "workload": KEYED_ROLLING, "calls_per_s": r["calls_per_s"] * 0.75} for r in without
     ]
-    (told,) = [
-        one for one in targets(without + rolling) if one["target"].endswith(f"x {SATURATED}")
-    ]
-    assert (told["measured"], told["held"]) == (0.75, False)
+    (result,) = [t for t in targets(without + rolling) if t["target"].endswith(f"x {SATURATED}")]
+    assert (result["measured"], result["held"]) == (0.75, False)
 
 
-def test_the_table_says_the_spread_and_what_was_not_held() -> None:
-    """Who reads only the table still sees a promise that was missed."""
+def test_report_table_shows_the_spread_and_what_did_not_hold() -> None:
+    """A reader of the table alone sees a promise that was missed."""
     machine: dict[str, Any] = {
         "cpu": "a CPU",
         "cores": 2,
@@ -82,14 +81,14 @@ def test_the_table_says_the_spread_and_what_was_not_held() -> None:
         "packages": {"grpcio": "1.85"},
     }
     ceiling = {**rounds([9000], [9000], 1.0)[0], "side": CANNED, "workload": CANNED}
-    every = [ceiling, *rounds([2500, 2600], [2000, 2000], 0.6)]
+    timed = [ceiling, *rounds([2500, 2600], [2000, 2000], 0.6)]
     report = {
-        "rounds": every,
+        "rounds": timed,
         "machine": machine,
         "commit": "abc",
         "measured_at": "now",
-        "verdicts": promise_results(every),
-        "targets": targets(every),
+        "verdicts": promise_results(timed),
+        "targets": targets(timed),
         "ingress": "grpcio",
     }
     text = report_table(report)

@@ -1,4 +1,4 @@
-"""The tools against real servers: what they count is what was answered."""
+"""The serving benchmark and the Locust file against real servers."""
 
 import asyncio
 import csv
@@ -21,30 +21,30 @@ LOCUSTFILE = Path("benchmarks/load/locustfile.py")
 
 
 @NEEDS_CARGO
-def test_a_short_comparison_measures_both_and_keeps_every_round(tmp_path: Path) -> None:
-    """Equal answers are proved first; the JSON says machine, commit and each round."""
+def test_bench_measures_both_servers_and_writes_every_round(tmp_path: Path) -> None:
+    """A short run writes machine, commit, verdicts and each round as JSON."""
     from benchmarks.serving.bench import main  # it trains its models: seconds of imports
 
-    kept = tmp_path / "result.json"
+    result_file = tmp_path / "result.json"
     line = ["--entities", "2000", "--rounds", "1", "--seconds", "0.3", "--warm", "0.2"]
-    main([*line, "--only", "1 row", "--keep", str(kept)])
+    main([*line, "--only", "1 row", "--keep", str(result_file)])
 
-    report = json.loads(kept.read_text(encoding="utf-8"))
-    sides = {(one["side"], one["workload"]) for one in report["rounds"]}
+    report = json.loads(result_file.read_text(encoding="utf-8"))
+    sides = {(timed["side"], timed["workload"]) for timed in report["rounds"]}
     assert {side for side, _ in sides} == {GATEWAY, HANDWRITTEN, CANNED}
-    asked = [one for one in WORKLOADS if "1 row" in one.name]
-    expected = {(side, one.name) for one in asked for side in one.servers}
+    workloads = [workload for workload in WORKLOADS if "1 row" in workload.name]
+    expected = {(side, workload.name) for workload in workloads for side in workload.servers}
     assert sides == expected | {(CANNED, CANNED)}
-    assert all(one["calls"] > 0 for one in report["rounds"])
+    assert all(timed["calls"] > 0 for timed in report["rounds"])
     assert report["machine"]["cores"] >= 1
     assert report["commit"]
     assert report["verdicts"][-1] == {"promise": "no call fails", "failed": 0, "held": True}
 
 
-def test_bench_without_cargo_says_how_to_get_it(
+def test_bench_without_cargo_names_the_way_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 2, at once."""
+    """The exit code is 2, and nothing is measured."""
     from benchmarks.serving.bench import main
 
     monkeypatch.setenv("PATH", "")
@@ -52,8 +52,8 @@ def test_bench_without_cargo_says_how_to_get_it(
     assert "rustup.rs" in capsys.readouterr().err
 
 
-def test_locust_reports_each_model_version_and_role(tmp_path: Path) -> None:
-    """Headless for three seconds, all three kinds of user; nothing fails."""
+def test_locustfile_reports_each_model_version_and_role(tmp_path: Path) -> None:
+    """A headless run of three seconds with all three kinds of user fails no call."""
     deployment = Deployment(
         model="churn",
         revision=1,
@@ -69,6 +69,7 @@ def test_locust_reports_each_model_version_and_role(tmp_path: Path) -> None:
         versions = {"1": files, "2": {**files, "card.json": b'{"model": "churn", "n": 2}'}}
         async with gateway_fixture(versions, deployment) as gateway:
             await gateway.predict(predict_request(0.1, 0.2, 0.3))
+            # Locust runs in a process of its own.
             program = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"),
                 *("--host", f"127.0.0.1:{gateway.port}", "-u", "14", "-r", "14", "-t", "3s"),
@@ -76,14 +77,15 @@ def test_locust_reports_each_model_version_and_role(tmp_path: Path) -> None:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
             )
-            said, _ = await asyncio.wait_for(program.communicate(), 60.0)
+            output, _ = await asyncio.wait_for(program.communicate(), 60.0)
             assert program.returncode is not None
-            return program.returncode, said.decode()
+            return program.returncode, output.decode()
 
-    code, said = asyncio.run(run())
-    assert code == 0, said
+    code, output = asyncio.run(run())
+    assert code == 0, output
+    # Its statistics have a row for each version and role.
     with (tmp_path / "run_stats.csv").open(encoding="utf-8") as stream:
         rows = {row["Name"]: row for row in csv.DictReader(stream)}
-    assert {"churn v1 production", "churn v2 canary"} <= set(rows), said
+    assert {"churn v1 production", "churn v2 canary"} <= set(rows), output
     assert rows["Aggregated"]["Failure Count"] == "0"
     assert int(rows["Aggregated"]["Request Count"]) > 50

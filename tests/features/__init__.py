@@ -1,1 +1,1 @@
-"""Features: the same numbers offline and online, or a loud reason."""
+"""Tests of features."""

@@ -227,7 +227,7 @@ def test_offline_join_equals_a_brute_force_join(
     ingests: list[list[tuple[str, int, int]]],
     ttl: int,
 ) -> None:
-    """Of equal newest events the one created last counts, then the one ingested last."""
+    """If newest events are equal, the row created last counts, then the row ingested last."""
     view = plan_view(ttl_ms=ttl)
     store = OfflineStore(tmp_path_factory.mktemp("offline"))
     order: list[tuple[str, int, int, int]] = []

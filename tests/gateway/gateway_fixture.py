@@ -14,7 +14,6 @@ import grpc
 
 from features.online.reader import OnlineReader
 from gateway.build import ServingParts, Surroundings, build_serving_parts
-from gateway.clock import SystemClock
 from gateway.internal_error_log import InternalErrorLog
 from gateway.methods.idempotency_keys import IdempotencyKeys
 from gateway.models.executor import ModelExecutor
@@ -28,6 +27,7 @@ from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.windows import Windows
 from gateway.transport.server import IngressServer
 from gateway.worker_identity import WorkerIdentity
+from host.clock import SystemClock
 from protos import window_pb2
 from protos.predict_pb2 import PredictReply, PredictRequest, Row
 from registry.bundle import seal_files

@@ -184,7 +184,7 @@ def test_write_ids_equals_ids_written_one_by_one(
 @examples(100)
 @given(TEXTS, st.data())
 def test_encode_field_writes_protobufs_bytes(texts: list[str], data: st.DataObject) -> None:
-    """So it is for a whole column and for some of its keys."""
+    """A whole column and a selection of its keys are encoded."""
     column = KeyColumn.from_list([text.encode() for text in texts])
     indexes = data.draw(st.lists(st.integers(0, len(texts) - 1), max_size=5)) if texts else []
     selected = column.select(np.array(indexes, dtype=np.intp))

@@ -52,7 +52,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("__main__",),
     ),
     "training": (
-        ("errors", "fit", "labels", "recipe", "split"),
+        ("errors", "fit", "labels", "recipe"),
         ("recipes", "export", "artifacts"),
         ("evaluation",),
         ("drills",),
@@ -60,7 +60,6 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
     ),
     "gateway": (
         (
-            "clock",
             "columns",
             "errors",
             "ingress_choice",

@@ -1,4 +1,4 @@
-"""gRPC's interoperability cases as Python's own client runs them: names and numbers are theirs."""
+"""gRPC's interoperability cases for Python's client, with gRPC's own names and numbers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,22 +21,24 @@ class Stub:
     """The test service's methods on one channel."""
 
     def __init__(self, channel: Channel) -> None:
-        def of(kind: Any, name: str, gives: str, service: str = SERVICE) -> Any:  # noqa: ANN401
+        def method(kind: Any, name: str, reply: str, service: str = SERVICE) -> Any:  # noqa: ANN401
             return kind(
                 f"/{service}/{name}",
                 request_serializer=lambda request: request.SerializeToString(),
-                response_deserializer=message_class(gives).FromString,
+                response_deserializer=message_class(reply).FromString,
             )
 
         out, unary = "StreamingOutputCallResponse", channel.unary_unary
-        self.empty = of(unary, "EmptyCall", "Empty")
-        self.unary = of(unary, "UnaryCall", "SimpleResponse")
-        self.output = of(channel.unary_stream, "StreamingOutputCall", out)
-        self.input = of(channel.stream_unary, "StreamingInputCall", "StreamingInputCallResponse")
-        self.duplex = of(channel.stream_stream, "FullDuplexCall", out)
-        self.no_method = of(unary, "UnimplementedCall", "Empty")
-        nobody = "grpc.testing.UnimplementedService"
-        self.no_service = of(unary, "UnimplementedCall", "Empty", nobody)
+        self.empty = method(unary, "EmptyCall", "Empty")
+        self.unary = method(unary, "UnaryCall", "SimpleResponse")
+        self.output = method(channel.unary_stream, "StreamingOutputCall", out)
+        self.input = method(
+            channel.stream_unary, "StreamingInputCall", "StreamingInputCallResponse"
+        )
+        self.duplex = method(channel.stream_stream, "FullDuplexCall", out)
+        self.no_method = method(unary, "UnimplementedCall", "Empty")
+        missing_service = "grpc.testing.UnimplementedService"
+        self.no_service = method(unary, "UnimplementedCall", "Empty", missing_service)
 
 
 def _parts(*sizes: int, messages: int = 0) -> Any:  # noqa: ANN401
@@ -47,7 +49,7 @@ def _parts(*sizes: int, messages: int = 0) -> Any:  # noqa: ANN401
 
 
 async def call_error(call: Awaitable[Any]) -> grpc.aio.AioRpcError:
-    """Return the error that *call* ends with."""
+    """Return the error with which *call* ends. Raises AssertionError when it succeeds."""
     try:
         await call
     except grpc.aio.AioRpcError as error:
@@ -56,12 +58,12 @@ async def call_error(call: Awaitable[Any]) -> grpc.aio.AioRpcError:
 
 
 async def empty_unary(stub: Stub) -> None:
-    """Nothing for nothing."""
+    """An empty message is answered with an empty message."""
     assert await stub.empty(message_class("Empty")()) == message_class("Empty")()
 
 
 async def large_unary(stub: Stub) -> None:
-    """Bodies that cross HTTP/2's frames and first windows."""
+    """Messages larger than an HTTP/2 frame and the initial window arrive whole."""
     request = message_class("SimpleRequest")(
         response_size=LARGE_OUT, payload=zero_payload(LARGE_IN)
     )
@@ -69,7 +71,7 @@ async def large_unary(stub: Stub) -> None:
 
 
 async def client_streaming(stub: Stub) -> None:
-    """Four messages in, their sum out."""
+    """The sizes of four streamed messages are added up."""
 
     async def requests() -> AsyncIterator[Any]:
         for size in SIZES_IN:
@@ -79,24 +81,24 @@ async def client_streaming(stub: Stub) -> None:
 
 
 async def server_streaming(stub: Stub) -> None:
-    """One message in, four out, in order."""
+    """One request is answered with four messages, in order."""
     sizes = [len(reply.payload.body) async for reply in stub.output(_parts(*SIZES_OUT))]
     assert sizes == list(SIZES_OUT)
 
 
 async def ping_pong(stub: Stub) -> None:
-    """Each answer before the next question."""
+    """Each message is answered before the next is sent."""
     call = stub.duplex()
-    for asked, sent in zip(SIZES_OUT, SIZES_IN, strict=True):
-        await call.write(_parts(asked, messages=sent))
-        assert len((await call.read()).payload.body) == asked
+    for response_size, sent_size in zip(SIZES_OUT, SIZES_IN, strict=True):
+        await call.write(_parts(response_size, messages=sent_size))
+        assert len((await call.read()).payload.body) == response_size
     await call.done_writing()
     assert await call.read() is grpc.aio.EOF
     assert await call.code() == grpc.StatusCode.OK
 
 
 async def empty_stream(stub: Stub) -> None:
-    """No message either way, and a good end."""
+    """A stream without messages ends with OK."""
     call = stub.duplex()
     await call.done_writing()
     assert await call.read() is grpc.aio.EOF
@@ -104,7 +106,7 @@ async def empty_stream(stub: Stub) -> None:
 
 
 async def custom_metadata(stub: Stub) -> None:
-    """Text comes back before the answer, bytes after it; unary and streamed."""
+    """Metadata comes back: text as initial, bytes as trailing; for unary and streamed calls."""
     text, raw = "test_initial_metadata_value", b"\xab\xab\xab"
     metadata = ((ECHO_INITIAL, text), (ECHO_TRAILING, raw))
     request = message_class("SimpleRequest")(
@@ -133,29 +135,29 @@ async def _status(stub: Stub, code: grpc.StatusCode, details: str) -> None:
 
 
 async def status_code_and_message(stub: Stub) -> None:
-    """A status arrives as it was given; unary and streamed."""
+    """A status arrives with its code and message, for unary and streamed calls."""
     await _status(stub, grpc.StatusCode.UNKNOWN, "test status message")
 
 
 async def special_status_message(stub: Stub) -> None:
-    """So do words that need percent-encoding."""
+    """A status message arrives whole that needs percent-encoding."""
     status = message_class("EchoStatus")(code=2, message=SPECIAL)
     error = await call_error(stub.unary(message_class("SimpleRequest")(response_status=status)))
     assert (error.code(), error.details()) == (grpc.StatusCode.UNKNOWN, SPECIAL)
 
 
 async def unimplemented_method(stub: Stub) -> None:
-    """A method that the service lacks."""
+    """A method that the service lacks is UNIMPLEMENTED."""
     assert (await call_error(stub.no_method(message_class("Empty")()))).code() is UNIMPLEMENTED
 
 
 async def unimplemented_service(stub: Stub) -> None:
-    """A service that nobody has."""
+    """A service that is not there is UNIMPLEMENTED."""
     assert (await call_error(stub.no_service(message_class("Empty")()))).code() is UNIMPLEMENTED
 
 
 async def cancel_after_begin(stub: Stub) -> None:
-    """Cancelled before the first message."""
+    """A call cancelled before its first message is CANCELLED."""
     call = stub.input()
     await call.wait_for_connection()
     assert call.cancel()
@@ -163,7 +165,7 @@ async def cancel_after_begin(stub: Stub) -> None:
 
 
 async def cancel_after_first_response(stub: Stub) -> None:
-    """Cancelled in the middle of a conversation."""
+    """A call cancelled after the first reply is CANCELLED."""
     call = stub.duplex()
     await call.write(_parts(SIZES_OUT[0], messages=SIZES_IN[0]))
     assert len((await call.read()).payload.body) == SIZES_OUT[0]
@@ -172,12 +174,12 @@ async def cancel_after_first_response(stub: Stub) -> None:
 
 
 ACCEPTED_TIMEOUT_ENDS, OVERTAKEN_MAX = (grpc.StatusCode.INTERNAL, "Internal error from Core"), 10
-"""What grpc.aio makes up, before it reads the status, when a call ends while it writes to it: 27 of
-1,000 calls of a millisecond behind the native door, 1 of 500 behind grpcio's."""
+"""The status that grpc.aio sets itself when a call ends during a write, before it reads the status:
+27 of 1,000 calls of a millisecond over the native ingress, 1 of 500 over grpcio's."""
 
 
 async def timeout_on_sleeping_server(stub: Stub) -> None:
-    """A deadline of a millisecond, and a server that never answers."""
+    """A call with a deadline of 1 ms to a server that never answers is DEADLINE_EXCEEDED."""
     for _ in range(OVERTAKEN_MAX):
         call = stub.duplex(timeout=0.001)
         try:
@@ -186,11 +188,11 @@ async def timeout_on_sleeping_server(stub: Stub) -> None:
             )
             await call.read()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            pass  # it ended before the message was on its way
-        said = (await call.code(), await call.details())
-        if said != ACCEPTED_TIMEOUT_ENDS:
+            pass  # the call ended before its message was sent
+        status = (await call.code(), await call.details())
+        if status != ACCEPTED_TIMEOUT_ENDS:
             break
-    assert said[0] == grpc.StatusCode.DEADLINE_EXCEEDED, said
+    assert status[0] == grpc.StatusCode.DEADLINE_EXCEEDED, status
 
 
 UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED

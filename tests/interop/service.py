@@ -1,4 +1,4 @@
-"""grpc.testing.TestService as handlers that either door serves, and the messages it speaks."""
+"""grpc.testing.TestService as handlers for both ingresses, and its message classes."""
 
 import asyncio
 import tempfile
@@ -12,7 +12,6 @@ import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_tools import protoc
 
-from gateway.clock import SystemClock
 from gateway.errors import SettingsError
 from gateway.internal_error_log import InternalErrorLog
 from gateway.native_library import load_native_library
@@ -20,6 +19,7 @@ from gateway.settings import Settings
 from gateway.status import Refusal
 from gateway.transport.grpcio.server import GrpcioServer, Handlers
 from gateway.transport.native.server import NativeServer
+from host.clock import SystemClock
 
 HERE = Path(__file__).parent
 SERVICE = "grpc.testing.TestService"
@@ -27,29 +27,29 @@ ECHO_INITIAL, ECHO_TRAILING = "x-grpc-test-echo-initial", "x-grpc-test-echo-trai
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 Context = Any
-"""grpc.aio.ServicerContext, or what the native door gives in its place."""
+"""grpc.aio.ServicerContext, or the context of the native ingress."""
 
 
 @cache
 def _pool() -> descriptor_pool.DescriptorPool:
-    """Compile interop.proto; once a process, in memory, so that nobody ships it."""
+    """Compile interop.proto once a process and in memory, so that no package contains it."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "interop.pb"
         include = str(files("grpc_tools") / "_proto")
         line = ["protoc", f"-I{HERE}", f"-I{include}", f"--descriptor_set_out={out}"]
         assert protoc.main([*line, "interop.proto"]) == 0  # type: ignore[no-untyped-call]
-        described = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
+        file_set = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
     pool = descriptor_pool.DescriptorPool()
-    for file in described.file:
+    for file in file_set.file:
         pool.Add(file)  # type: ignore[no-untyped-call]
     return pool
 
 
 @cache
 def message_class(name: str) -> Any:  # noqa: ANN401  a class that protobuf makes
-    """Return a message class of grpc.testing."""
-    found = _pool().FindMessageTypeByName(f"grpc.testing.{name}")  # type: ignore[no-untyped-call]
-    return message_factory.GetMessageClass(found)
+    """Return the message class grpc.testing.*name*."""
+    descriptor = _pool().FindMessageTypeByName(f"grpc.testing.{name}")  # type: ignore[no-untyped-call]
+    return message_factory.GetMessageClass(descriptor)
 
 
 def zero_payload(size: int) -> Any:  # noqa: ANN401
@@ -58,12 +58,12 @@ def zero_payload(size: int) -> Any:  # noqa: ANN401
 
 
 async def _echo_metadata(context: Context) -> None:
-    """Give back what the custom_metadata case sends."""
-    given = {name: value for name, value in context.invocation_metadata() or ()}  # noqa: C416
-    if ECHO_INITIAL in given:
-        await context.send_initial_metadata(((ECHO_INITIAL, given[ECHO_INITIAL]),))
-    if ECHO_TRAILING in given:
-        context.set_trailing_metadata(((ECHO_TRAILING, given[ECHO_TRAILING]),))
+    """Send back the metadata of the custom_metadata case."""
+    received = {name: value for name, value in context.invocation_metadata() or ()}  # noqa: C416
+    if ECHO_INITIAL in received:
+        await context.send_initial_metadata(((ECHO_INITIAL, received[ECHO_INITIAL]),))
+    if ECHO_TRAILING in received:
+        context.set_trailing_metadata(((ECHO_TRAILING, received[ECHO_TRAILING]),))
 
 
 async def _echo_status(request: Any, context: Context) -> None:  # noqa: ANN401
@@ -73,29 +73,29 @@ async def _echo_status(request: Any, context: Context) -> None:  # noqa: ANN401
 
 
 async def empty_call(request: object, context: Context) -> Any:  # noqa: ANN401
-    """Nothing for nothing."""
+    """Return an empty message."""
     del request
     await _echo_metadata(context)
     return message_class("Empty")()
 
 
 async def unary_call(request: Any, context: Context) -> Any:  # noqa: ANN401
-    """As many bytes as asked for, or the status asked for."""
+    """Return a payload of the requested size, or end with the requested status."""
     await _echo_metadata(context)
     await _echo_status(request, context)
     return message_class("SimpleResponse")(payload=zero_payload(request.response_size))
 
 
 async def streaming_output(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
-    """A message of each size asked for."""
+    """Yield a message of each requested size, after its requested interval."""
     del context
-    for one in request.response_parameters:
-        await asyncio.sleep(one.interval_us / 1e6)
-        yield message_class("StreamingOutputCallResponse")(payload=zero_payload(one.size))
+    for parameters in request.response_parameters:
+        await asyncio.sleep(parameters.interval_us / 1e6)
+        yield message_class("StreamingOutputCallResponse")(payload=zero_payload(parameters.size))
 
 
 async def streaming_input(requests: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401
-    """How many bytes came in all."""
+    """Return the total size of all payloads."""
     del context
     total = 0
     async for request in requests:
@@ -104,7 +104,7 @@ async def streaming_input(requests: AsyncIterator[Any], context: Context) -> Any
 
 
 async def full_duplex(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-    """Answer each message as it comes."""
+    """Answer each message when it comes, as streaming_output does."""
     await _echo_metadata(context)
     async for request in requests:
         await _echo_status(request, context)
@@ -113,7 +113,7 @@ async def full_duplex(requests: AsyncIterator[Any], context: Context) -> AsyncIt
 
 
 def test_service_handlers() -> dict[str, "grpc.RpcMethodHandler[Any, Any]"]:
-    """Return the service's handlers by method; UnimplementedCall is left out on purpose."""
+    """Return method -> handler of the service; UnimplementedCall is left out on purpose."""
     unary_unary, unary_stream = (
         grpc.unary_unary_rpc_method_handler,
         grpc.unary_stream_rpc_method_handler,
@@ -131,37 +131,39 @@ def test_service_handlers() -> dict[str, "grpc.RpcMethodHandler[Any, Any]"]:
     }
     return {
         name: kind(
-            act, request_deserializer=message_class(takes).FromString, response_serializer=_bytes
+            behaviour,
+            request_deserializer=message_class(request).FromString,
+            response_serializer=_bytes,
         )
-        for name, (kind, act, takes) in methods.items()
+        for name, (kind, behaviour, request) in methods.items()
     }
 
 
 def _bytes(reply: Any) -> bytes:  # noqa: ANN401
-    raw: bytes = reply.SerializeToString()
-    return raw
+    serialized: bytes = reply.SerializeToString()
+    return serialized
 
 
-class _GrpcioDoor(GrpcioServer):
-    """The portable door with one more service."""
+class _GrpcioServerWithTestService(GrpcioServer):
+    """The grpcio ingress with one more service."""
 
     def _handlers(self) -> Handlers:
-        more: Any = {SERVICE: test_service_handlers()}
-        return {**super()._handlers(), **more}
+        test_service: Any = {SERVICE: test_service_handlers()}
+        return {**super()._handlers(), **test_service}
 
 
 def _ignore_refusals(model: str, refusal: Refusal, count: int) -> None:
-    """Told of refused predictions, of which there are none here."""
+    """Take a count of refused predictions, of which there are none here."""
 
 
 def ingress_with_test_service(
     ingress: str, faults: InternalErrorLog
 ) -> GrpcioServer | NativeServer:
-    """Return a door with the test service behind it."""
+    """Return an ingress that serves the test service and no Predict."""
     settings, clock = Settings(), SystemClock()
     methods: Mapping[str, Any] = {}
     if ingress == "grpcio":
-        return _GrpcioDoor(settings, clock, faults, _ignore_refusals, methods)
+        return _GrpcioServerWithTestService(settings, clock, faults, _ignore_refusals, methods)
     module = load_native_library()
     if module is None:
         raise SettingsError("turnout_ingress is not built; tests.front_doors marks what needs it")

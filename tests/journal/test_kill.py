@@ -1,4 +1,4 @@
-"""The journal against kill -9 and a disk without room, in real processes."""
+"""Journals of real processes that are killed, or that fill their disk."""
 
 import random
 import subprocess
@@ -17,9 +17,9 @@ WRITES_UNTIL_KILLED = """
 import sys
 from concurrent.futures import Future
 from pathlib import Path
-from journal.segment import Kind
-from journal.writer import Writer
-writer = Writer(Path(sys.argv[1]), Kind.OUTCOMES, segment_bytes_max=20_000)
+from journal.segment import JournalKind
+from journal.writer import JournalAppender
+writer = JournalAppender(Path(sys.argv[1]), JournalKind.OUTCOMES, segment_bytes_max=20_000)
 number = 0
 while True:
     for _ in range(50):
@@ -33,10 +33,10 @@ while True:
 FILLS_A_SMALL_DISK = """
 import resource, sys, time
 from pathlib import Path
-from journal.segment import Kind
-from journal.writer import Writer
+from journal.segment import JournalKind
+from journal.writer import JournalAppender
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
-writer = Writer(Path(sys.argv[1]), Kind.OUTCOMES)
+writer = JournalAppender(Path(sys.argv[1]), JournalKind.OUTCOMES)
 for number in range(500):
     writer.append(b"%08d" % number * 9)
     if number % 50 == 49:
@@ -57,33 +57,36 @@ print(writer.written, writer.dropped, full)
 """
 
 
-def numbers(folder: Path) -> list[int]:
-    """Return the record numbers in the journal, in order."""
+def record_numbers(folder: Path) -> list[int]:
+    """Return the record record_numbers in the journal, in order."""
     return [int(payload[:8]) for payload, _ in JournalReader(folder, JournalKind.OUTCOMES)]
 
 
-def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    """Twenty kills at random points: what is left is a prefix that holds every ack."""
-    draw = random.Random(2)
+def test_journal_after_kill_9_has_every_acknowledged_record(tmp_path: Path) -> None:
+    """Each of twenty kills leaves a prefix of the records with every acknowledged one."""
+    rng = random.Random(2)
     for attempt in range(20):
         folder = tmp_path / str(attempt)
         with subprocess.Popen(
             [sys.executable, "-c", WRITES_UNTIL_KILLED, str(folder)], stdout=subprocess.PIPE
         ) as child:
             assert child.stdout is not None
-            for _ in range(draw.randrange(1, 60)):
+            for _ in range(rng.randrange(1, 60)):
                 child.stdout.readline()
             child.kill()
             acknowledged = [int(line) for line in child.stdout.read().split()]
 
         assert SegmentWriter(folder, JournalKind.OUTCOMES, 1, lambda: 0, boot_id=1).recover() == []
-        found = numbers(folder)
-        assert found == list(range(len(found)))
-        assert len(found) >= max(acknowledged, default=1)
+        numbers_read = record_numbers(folder)
+        assert numbers_read == list(range(len(numbers_read)))
+        assert len(numbers_read) >= max(acknowledged, default=1)
 
 
-def test_a_full_disk_is_counted_exactly_and_heals(tmp_path: Path) -> None:
-    """Kept + dropped = appended; the segment stays whole; room makes it healthy again."""
+def test_journal_counts_records_that_a_full_disk_refuses(tmp_path: Path) -> None:
+    """Written and dropped records add up.
+
+    The segment stays intact, and space makes it healthy again.
+    """
     done = subprocess.run(
         [sys.executable, "-c", FILLS_A_SMALL_DISK, str(tmp_path)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The bytes of a segment, cut and damaged everywhere."""
+"""The bytes of segments that are cut or damaged anywhere."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ NAME = SegmentName(1_700_000_000_000, 0xABC, 0, JournalKind.SERVED)
 
 
 def segment_bytes(payloads: list[bytes]) -> bytes:
-    """Return a whole segment's bytes."""
+    """Return the bytes of a whole segment with *payloads*."""
     return segment_header(JournalKind.SERVED) + b"".join(
         frame_record(payload) for payload in payloads
     )
@@ -41,22 +41,22 @@ def read_served(folder: Path) -> list[bytes]:
 
 
 def recover_folder(folder: Path) -> list[SegmentDamagedError]:
-    """Do what a writer does first at its start."""
+    """Recover a folder as a writer does when it starts."""
     return SegmentWriter(folder, JournalKind.SERVED, 1 << 20, lambda: 0, boot_id=1).recover()
 
 
-def test_the_bytes_are_the_committed_ones() -> None:
+def test_segment_has_the_committed_bytes() -> None:
     """A reader in another language can rely on tests/vectors/journal_segment.json."""
     for vector in VECTORS:
         payloads = [bytes.fromhex(text) for text in vector["payloads"]]
-        whole = segment_header(JournalKind(vector["kind"])) + b"".join(
+        segment = segment_header(JournalKind(vector["kind"])) + b"".join(
             frame_record(payload) for payload in payloads
         )
-        assert whole.hex() == vector["segment"]
+        assert segment.hex() == vector["segment"]
 
 
-def test_names_sort_by_age_and_read_back() -> None:
-    """Sorted names are the order of writing; foreign files are nobody's segments."""
+def test_segment_names_are_ordered_by_age() -> None:
+    """They are parsed from file names. Other file names are no segments."""
     later = SegmentName(1_700_000_000_001, 1, 0, JournalKind.SERVED)
     assert sorted([str(later), str(NAME)]) == [str(NAME), str(later)]
     assert SegmentName.parse(str(NAME)) == NAME
@@ -65,24 +65,24 @@ def test_names_sort_by_age_and_read_back() -> None:
 
 @examples(40)
 @given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=6), st.data())
-def test_a_file_cut_anywhere_yields_its_whole_records(
+def test_intact_records_of_a_cut_file_are_those_that_fit(
     payloads: list[bytes], data: st.DataObject
 ) -> None:
-    """Whatever length a crash leaves, exactly the records that fit in it are read."""
+    """A crash can leave a file of any length."""
     content = segment_bytes(payloads)
     cut = data.draw(st.integers(HEADER.size, len(content)))
-    kept, end = 0, HEADER.size
-    while kept < len(payloads) and end + 8 + len(payloads[kept]) <= cut:
-        end += 8 + len(payloads[kept])
-        kept += 1
+    intact, end = 0, HEADER.size
+    while intact < len(payloads) and end + 8 + len(payloads[intact]) <= cut:
+        end += 8 + len(payloads[intact])
+        intact += 1
 
     records = list(intact_records(content[:cut], HEADER.size))
 
-    assert [record.payload for record in records] == payloads[:kept]
+    assert [record.payload for record in records] == payloads[:intact]
 
 
-def test_a_torn_tail_is_cut_at_every_length(tmp_path: Path) -> None:
-    """After reopening, the file ends at its last whole record, for every length it can have."""
+def test_recover_cuts_a_torn_tail_of_any_length(tmp_path: Path) -> None:
+    """The file then ends at its last intact record."""
     content = segment_bytes([b"one", b"twotwo", b"\x00" * 9])
     ends = [HEADER.size]
     ends += [record.end for record in intact_records(content, HEADER.size)]
@@ -93,8 +93,8 @@ def test_a_torn_tail_is_cut_at_every_length(tmp_path: Path) -> None:
         assert path.stat().st_size == max(end for end in ends if end <= cut)
 
 
-def test_zeros_left_by_a_power_cut_are_a_torn_tail(tmp_path: Path) -> None:
-    """Eight zero bytes are no record of length 0 with a right CRC."""
+def test_recover_cuts_zeros_that_a_power_cut_left(tmp_path: Path) -> None:
+    """Eight zero bytes are no record of length 0 with a matching CRC."""
     content = segment_bytes([b"one"])
     path = tmp_path / str(NAME)
     path.write_bytes(content + bytes(4096))
@@ -105,8 +105,8 @@ def test_zeros_left_by_a_power_cut_are_a_torn_tail(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", range(HEADER.size, HEADER.size + 11))
-def test_damage_in_the_middle_is_reported_and_kept(tmp_path: Path, at: int) -> None:
-    """A flipped bit costs its record, is raised once, and nothing is cut or hidden."""
+def test_recover_reports_damage_in_the_middle_and_changes_nothing(tmp_path: Path, at: int) -> None:
+    """A flipped bit costs its record. It is reported once, and nothing is cut."""
     content = bytearray(segment_bytes([b"one", b"two", b"three"]))
     content[at] ^= 0x41
     path = tmp_path / str(NAME)
@@ -122,31 +122,31 @@ def test_damage_in_the_middle_is_reported_and_kept(tmp_path: Path, at: int) -> N
     assert path.read_bytes() == content
 
 
-def test_a_whole_record_is_found_behind_a_stretch_of_noise() -> None:
-    """The search crosses its own stretches, also where a record begins on a seam."""
+def test_find_next_record_searches_across_stretches() -> None:
+    """A record can begin at the end of a stretch."""
     for gap in range((1 << 20) - 1, (1 << 20) + 5, 2):
         content = b"\xff" * gap + frame_record(b"found")
         assert find_next_record(content, 0) == gap
 
 
-def test_a_reader_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    """A growing tail is no damage; the next iteration yields only what came since."""
+def test_reader_goes_on_from_its_offsets(tmp_path: Path) -> None:
+    """A growing tail is no damage. The next iteration yields only newer records."""
     content = segment_bytes([b"one", b"two"])
     path = tmp_path / str(NAME)
     reader = JournalReader(tmp_path, JournalKind.SERVED)
-    seen = []
+    payloads = []
     for cut in range(len(content) + 1):
         path.write_bytes(content[:cut])
-        seen += [payload for payload, _ in reader]
+        payloads += [payload for payload, _ in reader]
 
-    assert seen == [b"one", b"two"]
+    assert payloads == [b"one", b"two"]
     assert list(JournalReader(tmp_path, JournalKind.SERVED, reader.offsets)) == []
     assert list(JournalReader(tmp_path, JournalKind.OUTCOMES)) == []
     assert list(JournalReader(tmp_path / "none", JournalKind.SERVED)) == []
 
 
-def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
-    """A file that does not begin like a segment is somebody's mistake, told in words."""
+def test_reader_refuses_a_file_that_is_no_segment(tmp_path: Path) -> None:
+    """The message says how the file begins."""
     (tmp_path / str(NAME)).write_bytes(b"PK\x03\x04 not a segment")
     with pytest.raises(SegmentError, match="begins with"):
         read_served(tmp_path)
@@ -155,7 +155,7 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, RECORD_BYTES_MAX + 1])
-def test_a_payload_has_bounds(size: int) -> None:
-    """Empty and oversized records are refused before they are queued."""
+def test_check_payload_refuses_empty_and_oversized_payloads(size: int) -> None:
+    """They are refused before they are queued."""
     with pytest.raises(RecordSizeError, match="must have 1 to"):
         check_payload(bytes(size))

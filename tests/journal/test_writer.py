@@ -1,4 +1,4 @@
-"""The writer: groups, drops exactly, stops at a failed sync."""
+"""The appender counts what it drops, syncs in time, and stops after a failed sync."""
 
 import asyncio
 import os
@@ -29,8 +29,8 @@ def poll_until(holds: Callable[[], bool]) -> None:
         sleep(0.002)
 
 
-def test_what_is_appended_is_read_in_order_over_segments(tmp_path: Path) -> None:
-    """Order survives; no segment exceeds its size; names say who wrote them."""
+def test_appender_writes_records_in_order_over_segments(tmp_path: Path) -> None:
+    """No segment exceeds its size, and the names have the boot id."""
     payloads = [b"%05d" % number for number in range(2000)]
     with JournalAppender(
         tmp_path, JournalKind.SERVED, segment_bytes_max=4096, clock_ns=lambda: 10**18, boot_id=BOOT
@@ -46,10 +46,10 @@ def test_what_is_appended_is_read_in_order_over_segments(tmp_path: Path) -> None
     assert {name.boot_id for name in names} == {BOOT}
 
 
-def test_a_durable_record_is_synced_when_its_call_returns(
+def test_append_durably_returns_after_the_sync(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """append_durably returns behind an fdatasync, not before."""
+    """It returns after an fdatasync and not before."""
     syncs: list[int] = []
     genuine = os.fdatasync
     monkeypatch.setattr(os, "fdatasync", lambda file: (syncs.append(file), genuine(file))[1])
@@ -66,15 +66,17 @@ def test_a_durable_record_is_synced_when_its_call_returns(
         assert monotonic() - begun < 5
 
 
-def test_an_ordinary_record_is_synced_within_the_commit_time(tmp_path: Path) -> None:
-    """Nobody waits, and yet a power cut costs commit_ms_max at most."""
+def test_append_is_synced_within_the_commit_time(tmp_path: Path) -> None:
+    """No caller waits, and a power cut costs commit_ms_max at most."""
     with JournalAppender(tmp_path, JournalKind.SERVED, commit_ms_max=20) as writer:
         writer.append(b"one")
         poll_until(lambda: writer.written == 1)
 
 
-def test_a_full_queue_drops_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stuck disk costs records, counted one by one, and never a wait."""
+def test_appender_counts_records_that_a_full_queue_drops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stuck disk costs records and never a wait."""
     release = __import__("threading").Event()
     genuine = os.write
     monkeypatch.setattr(os, "write", lambda file, view: (release.wait(5), genuine(file, view))[1])
@@ -91,8 +93,10 @@ def test_a_full_queue_drops_and_counts(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(read_served_payloads(tmp_path)) == 10
 
 
-def test_a_failed_sync_stops_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No acknowledgement, no second sync, everything since counted as dropped."""
+def test_appender_stops_after_a_failed_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no acknowledgement and no second sync, and every later record is dropped."""
     calls: list[int] = []
 
     def fail(file: int) -> None:
@@ -109,8 +113,8 @@ def test_a_failed_sync_stops_the_writer(tmp_path: Path, monkeypatch: pytest.Monk
     assert (writer.written, writer.dropped) == (0, 3)
 
 
-def test_an_unusable_folder_drops_and_recovers(tmp_path: Path) -> None:
-    """A program starts although its journal cannot; it heals when the folder can be made."""
+def test_appender_recovers_when_its_folder_becomes_usable(tmp_path: Path) -> None:
+    """The program starts although its journal cannot be written."""
     obstacle = tmp_path / "journal"
     obstacle.write_text("a file where the folder should be")
     with JournalAppender(obstacle, JournalKind.SERVED) as writer:
@@ -123,8 +127,8 @@ def test_an_unusable_folder_drops_and_recovers(tmp_path: Path) -> None:
     assert read_served_payloads(obstacle) == [b"two"]
 
 
-def test_a_living_neighbour_keeps_its_tail(tmp_path: Path) -> None:
-    """A second worker's start does not touch the segment another is writing."""
+def test_recover_leaves_the_segment_of_a_living_writer(tmp_path: Path) -> None:
+    """A second worker's start does not touch the segment that another one writes."""
     with JournalAppender(tmp_path, JournalKind.SERVED) as first:
         first.submit(b"one").result(5)
         [name] = list_segments(tmp_path, JournalKind.SERVED)

@@ -1,1 +1,1 @@
-"""What the registry promises: nothing changes unseen, nobody decides alone."""
+"""Tests of the registry."""

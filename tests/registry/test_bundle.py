@@ -55,16 +55,16 @@ def test_bundle_of_a_sealed_version_verifies_loads_and_scores() -> None:
     """The id is the SHA-256 of the manifest."""
     files = seal_tiny()
 
-    proved = bundle.verify_bundle(
+    verified = bundle.verify_bundle(
         files, trusted_key=TRUSTED, expected_digest=sha256_hex(files["manifest.json"])
     )
-    session = bundle.load_session(proved)
+    session = bundle.load_session(verified)
 
-    assert (proved.digest, proved.author) == (sha256_hex(files["manifest.json"]), "ann")
-    assert bundle.golden_test(proved, session) <= 1e-5
-    bundle.warm_up(proved, session)
-    assert proved.reference.score_edges.shape == (19,)
-    assert tuple(proved.reference.feature_edges) == proved.contract.names
+    assert (verified.digest, verified.author) == (sha256_hex(files["manifest.json"]), "ann")
+    assert bundle.golden_test(verified, session) <= 1e-5
+    bundle.warm_up(verified, session)
+    assert verified.reference.score_edges.shape == (19,)
+    assert tuple(verified.reference.feature_edges) == verified.contract.names
 
 
 @pytest.mark.parametrize("name", sorted(seal_tiny()))
@@ -216,30 +216,30 @@ def test_bundle_refuses_a_file_of_another_size() -> None:
         bundle.verify_bundle({**files, "card.json": b"{ }"}, trusted_key=TRUSTED)
 
 
-def test_scores_off_their_golden_rows_are_refused() -> None:
-    """1e-4 on one row of eight is enough, and the row is named."""
-    proved = verified_bundle()
-    session = bundle.load_session(proved)
-    expected = proved.golden_outputs.copy()
+def test_golden_test_refuses_other_scores() -> None:
+    """A difference of 1e-4 in one of eight rows is too much, and the row is named."""
+    verified = verified_bundle()
+    session = bundle.load_session(verified)
+    expected = verified.golden_outputs.copy()
     expected[5] += 1e-4
 
     with pytest.raises(VersionRefusedError, match="golden row 5 of 8"):
-        bundle.golden_test(replace(proved, golden_outputs=expected), session)
+        bundle.golden_test(replace(verified, golden_outputs=expected), session)
 
 
 def test_golden_test_accepts_nan_only_where_it_was_certified() -> None:
     """NaN passes if the golden output is NaN as well."""
-    sound = verified_bundle()
+    without_nan = verified_bundle()
     broken = verified_bundle(tiny_files(nan_when=5.0))
-    poisoned = sound.golden_inputs.copy()
-    poisoned[2, 0] = 9.0
+    inputs = without_nan.golden_inputs.copy()
+    inputs[2, 0] = 9.0
     expected = broken.golden_outputs.copy()
     expected[2] = np.nan
-    with_nan = replace(broken, golden_inputs=poisoned, golden_outputs=expected)
+    with_nan = replace(broken, golden_inputs=inputs, golden_outputs=expected)
 
     assert bundle.golden_test(with_nan, bundle.load_session(broken)) <= 1e-5
     with pytest.raises(VersionRefusedError, match="golden row 2"):
-        bundle.golden_test(with_nan, bundle.load_session(sound))
+        bundle.golden_test(with_nan, bundle.load_session(without_nan))
 
 
 @pytest.mark.parametrize(

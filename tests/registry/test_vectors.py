@@ -59,7 +59,7 @@ def test_prediction_ids_have_the_bytes_of_the_vectors() -> None:
 
 
 def test_manifest_and_signature_have_the_bytes_of_the_vectors() -> None:
-    """The same files give the same manifest and signature."""
+    """Equal files give equal manifests and signatures."""
     stored = read_vectors("manifest")
     files = {name: bytes.fromhex(content) for name, content in stored["files"].items()}
     sealed = seal_files(

@@ -1,4 +1,4 @@
-"""Everything a whole rollout over real gRPC needs: registry, workers, a door to the controller."""
+"""A rollout over real gRPC: a registry, two workers, and a stub of the controller."""
 
 import asyncio
 import contextlib
@@ -26,14 +26,14 @@ SAM_METADATA = (("x-turnout-actor", "sam"),)
 
 @dataclass
 class LiveRollout:
-    """A registry, two workers, and a door to the controller."""
+    """A registry, two workers, and a stub of the controller."""
 
     registry: RegistryFixture
     workers: list[ScriptedWorker]
     stub: rollout_pb2_grpc.RolloutsStub
 
     async def start(self, policy: Policy) -> rollout_pb2.RolloutStatus:
-        """Register, approve and start a candidate."""
+        """Register and approve a candidate, and start its rollout."""
         files = tiny_files("churn", weights=linear_weights(3) * 2)
         version = await self.registry.ann.register("churn", files)
         await self.registry.bob.approve(
@@ -47,7 +47,7 @@ class LiveRollout:
         )
 
     async def watch_statuses(self, within_s: float) -> list[rollout_pb2.RolloutStatus]:
-        """Watch until the rollout has ended; return all that was shown."""
+        """Watch until the rollout has ended; return every status."""
         async with asyncio.timeout(within_s):
             watch = self.stub.WatchStatus(rollout_pb2.RolloutSelector(model="churn"))
             return [status async for status in watch]
@@ -69,7 +69,10 @@ async def call_until_leading(
 
 @asynccontextmanager
 async def run_live_rollout(folder: Path, sink: str | None = None) -> AsyncIterator[LiveRollout]:
-    """Run everything; *sink*: where a controller of another process listens."""
+    """Run everything.
+
+    sink  address of a controller in another process; None: run a controller here.
+    """
     async with registry_fixture(folder) as registry:
         server: RolloutServer | None = None
         if sink is None:
@@ -77,19 +80,19 @@ async def run_live_rollout(folder: Path, sink: str | None = None) -> AsyncIterat
             sink = f"127.0.0.1:{server.port}"
         try:
             async with (
-                run_workers(registry.address, sink) as made,
+                run_workers(registry.address, sink) as workers,
                 grpc.aio.insecure_channel(sink) as channel,
             ):
                 await deploy_first_version(registry.ann, registry.bob, tiny_files("churn"))
                 stub = rollout_pb2_grpc.RolloutsStub(channel)  # type: ignore[no-untyped-call]
-                yield LiveRollout(registry, made, stub)
+                yield LiveRollout(registry, workers, stub)
         finally:
             if server is not None:
                 await server.stop()
 
 
 async def wait_until_leading(server: RolloutServer) -> None:
-    """Return when this controller leads."""
+    """Return when the server's controller leads."""
     controller = server.component.controller
     while not controller.leading:
         with contextlib.suppress(TimeoutError):
@@ -98,7 +101,7 @@ async def wait_until_leading(server: RolloutServer) -> None:
 
 
 def unused_port() -> int:
-    """Return a port nobody listens on."""
+    """Return a port on which no process listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -107,7 +110,7 @@ def unused_port() -> int:
 def start_controller_process(
     registry: str, listen: str, *more: str, log: Path | None = None
 ) -> "subprocess.Popen[bytes]":
-    """Start `python -m rollout` in a process of its own; *more*: further arguments."""
+    """Start `python -m rollout` as a process. *more* are further arguments."""
     command = [sys.executable, "-m", "rollout", "--registry", registry, "--listen", listen, *more]
-    with (log or Path(os.devnull)).open("ab") as told:
-        return subprocess.Popen(command, stderr=told)
+    with (log or Path(os.devnull)).open("ab") as log_file:
+        return subprocess.Popen(command, stderr=log_file)

@@ -1,4 +1,4 @@
-"""Stand-ins for what rollout waits for: time, gateways' windows, a registry that can fail."""
+"""Test doubles for rollout: a clock, windows of gateways, and a registry that can fail."""
 
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
@@ -56,22 +56,22 @@ ARMS = {
 
 
 class FakeClock:
-    """Time that moves when the test says so; both clocks together."""
+    """A controller's clock that only the test moves. Both of its clocks are the same."""
 
     def __init__(self) -> None:
         self.ns = SCRIPT_START_S * NS
 
     def now(self) -> ClockReading:
-        """Where the test put it."""
+        """Return the time that the test has set."""
         return ClockReading(unix_ns=self.ns, monotonic_ns=self.ns)
 
     def advance(self, seconds: float) -> None:
-        """Move on."""
+        """Move the clock on by *seconds*."""
         self.ns += round(seconds * NS)
 
 
 def instant_at(seconds: float) -> ClockReading:
-    """Return the instant *seconds* after START."""
+    """Return the reading that is *seconds* after SCRIPT_START_S."""
     ns = SCRIPT_START_S * NS + round(seconds * NS)
     return ClockReading(unix_ns=ns, monotonic_ns=ns)
 
@@ -88,11 +88,12 @@ def make_window(
     sampled_of_65536: int = 65_536,
     model: str = "churn",
 ) -> window_pb2.Window:
-    """One window; *second* counts from START, *pairs* are (pairs, flips, faulty)."""
+    """Return a window. *second* counts from SCRIPT_START_S; *pairs* are (pairs, flips, faulty)."""
     kind, version = ARMS[arm]
     clean, errors, nan = list(clean), list(errors), list(nan)
+    # Counts.
     bad = len(errors) + len(nan)
-    made = window_pb2.Window(
+    window = window_pb2.Window(
         model=model,
         version=version,
         arm=window_pb2.Arm.Name(kind),
@@ -108,6 +109,7 @@ def make_window(
         first_bad_unix_ns=(SCRIPT_START_S + second) * NS + 100 if bad else 0,
         last_bad_unix_ns=(SCRIPT_START_S + second) * NS + 900 if bad else 0,
     )
+    # Records by key.
     for metric, keys in (
         (window_pb2.METRIC_ERROR, errors),
         (window_pb2.METRIC_SCHEMA, nan),
@@ -115,10 +117,10 @@ def make_window(
     ):
         if keys:
             name = window_pb2.Metric.Name(metric)
-            made.records.add(metric=name, key_hash=keys, bin=[0] * len(keys))
+            window.records.add(metric=name, key_hash=keys, bin=[0] * len(keys))
     if arm == "shadow":
-        made.pairs.pairs, made.pairs.flips, made.pairs.faulty = pairs
-    return made
+        window.pairs.pairs, window.pairs.flips, window.pairs.faulty = pairs
+    return window
 
 
 def make_batch(
@@ -128,7 +130,7 @@ def make_batch(
     source: window_pb2.Source = SOURCE,
     guards: Iterable[window_pb2.HardGuard] = (),
 ) -> window_pb2.WindowBatch:
-    """One batch sent *sent_s* seconds after START."""
+    """Return a batch that is sent *sent_s* seconds after SCRIPT_START_S."""
     return window_pb2.WindowBatch(
         source=source,
         sequence=sequence,
@@ -141,14 +143,14 @@ def make_batch(
 def rollout_at(
     position: StagePosition, *, revision: int = 1, spec: RolloutSpec = SPEC, entered_s: float = 0
 ) -> Rollout:
-    """Return a rollout that stands at *place* since *entered_s*."""
-    trial = Rollout(spec=spec, started_unix_ms=SCRIPT_START_S * 1000)
-    trial.enter_position(position, revision, instant_at(entered_s), "scripted")
-    return trial
+    """Return a rollout that entered *position* at *entered_s*."""
+    rollout = Rollout(spec=spec, started_unix_ms=SCRIPT_START_S * 1000)
+    rollout.enter_position(position, revision, instant_at(entered_s), "scripted")
+    return rollout
 
 
 class FakeRegistry:
-    """A registry in memory: compare-and-set, leases, checkpoints; can be made unreachable."""
+    """A registry in memory with compare-and-set, leases and checkpoints. It can be unreachable."""
 
     def __init__(self) -> None:
         self.deployments: dict[str, Deployment] = {}
@@ -160,10 +162,10 @@ class FakeRegistry:
         self.card = ""
         self.deployments_written: list[Deployment] = []
         self.before_deploy: list[Deployment] = []
-        """Written by somebody else just before the next deploy."""
+        """Deployments that another writer writes just before the next deploy."""
 
     def write_deployment(self, deployment: Deployment) -> Deployment:
-        """Write *held* as the next revision, whoever does it."""
+        """Write *deployment* as the next revision, without any check."""
         before = self.deployments.get(deployment.model)
         written = replace(deployment, revision=before.revision + 1 if before else 1)
         self.deployments[deployment.model] = written
@@ -176,12 +178,12 @@ class FakeRegistry:
             raise FencedError(f"token {lease_token} is fenced off by {self.lease_token}")
 
     async def list_models(self) -> list[registry_pb2.ModelSummary]:
-        """Every model deployed."""
+        """Return every model that has a deployment."""
         self._check()
         return [registry_pb2.ModelSummary(model=model) for model in self.deployments]
 
     async def deployment(self, model: str) -> Deployment:
-        """The newest."""
+        """Return the newest deployment."""
         self._check()
         return self.deployments[model]
 
@@ -193,7 +195,7 @@ class FakeRegistry:
         policy_digest: str = "",
         rollback: bool = False,
     ) -> Deployment:
-        """Compare-and-set."""
+        """Write *deployment* if its revision is still the newest."""
         del policy_digest, rollback  # the real registry checks them; walks do that
         self._check(lease_token)
         while self.before_deploy:
@@ -206,19 +208,23 @@ class FakeRegistry:
         return written
 
     async def get_version(self, model: str, version: str) -> registry_pb2.Version:
-        """Any version exists."""
+        """Return a version of that label; every label exists."""
         self._check()
         return registry_pb2.Version(
             model=model, label=version, author="ann", digest=version, card_json=self.card
         )
 
     async def approvals(self, model: str, version: str) -> list[registry_pb2.Approval]:
-        """Those the test gave."""
+        """Return the approvals that the test has given."""
         self._check()
-        return [one for one in self.approvals_given if (one.model, one.version) == (model, version)]
+        return [
+            approval
+            for approval in self.approvals_given
+            if (approval.model, approval.version) == (model, version)
+        ]
 
     async def save_checkpoint(self, checkpoint: registry_pb2.Checkpoint) -> None:
-        """Keep the newest."""
+        """Save a checkpoint that is not older than the saved one."""
         self._check(checkpoint.lease_token)
         stored = self.checkpoints.get(checkpoint.rollout_id)
         if stored is not None and checkpoint.sequence < stored.sequence:
@@ -226,7 +232,7 @@ class FakeRegistry:
         self.checkpoints[checkpoint.rollout_id] = checkpoint
 
     async def load_checkpoint(self, rollout_id: str) -> registry_pb2.Checkpoint:
-        """The newest."""
+        """Return the newest checkpoint."""
         self._check()
         if rollout_id not in self.checkpoints:
             raise NotFoundError(rollout_id)
@@ -235,24 +241,24 @@ class FakeRegistry:
     async def history(
         self, after: int = 0, limit: int = 0, object_prefix: str = ""
     ) -> registry_pb2.ListHistoryReply:
-        """The deployments of one model, 3 a page."""
+        """Return a page of 3 deployments of one model."""
         del limit
         self._check()
         entries = [
-            registry_pb2.HistoryEntry(seq=seq, reason=one.why)
-            for seq, one in enumerate(self.deployments_written, 1)
-            if f"model/{one.model}/deployment".startswith(object_prefix) and seq > after
+            registry_pb2.HistoryEntry(seq=seq, reason=deployment.why)
+            for seq, deployment in enumerate(self.deployments_written, 1)
+            if f"model/{deployment.model}/deployment".startswith(object_prefix) and seq > after
         ]
         head = registry_pb2.SignedHead(seq=len(self.deployments_written))
         return registry_pb2.ListHistoryReply(entries=entries[:3], head=head)
 
     async def findings(self, after: int = 0) -> AsyncIterator[registry_pb2.Finding]:
-        """Those the test wrote."""
+        """Yield the findings that the test has written."""
         self._check()
         for finding in self.findings_written[after:]:
             yield finding
 
     async def watch_states(self) -> AsyncIterator[registry_pb2.GatewayState]:
-        """Nothing."""
+        """Yield no state."""
         return
         yield

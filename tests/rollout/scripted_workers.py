@@ -1,4 +1,4 @@
-"""Workers that say and send what real ones do, over real gRPC, with scripted traffic."""
+"""Workers with scripted traffic that report and send as real workers do, over real gRPC."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ ScriptedWindowKey = tuple[int, int, str, str]
 
 @dataclass
 class WindowCounts:
-    """Keys of one window."""
+    """The keys of one open window."""
 
     clean: list[int] = field(default_factory=list)
     bad: list[int] = field(default_factory=list)
@@ -31,10 +31,10 @@ class WindowCounts:
 
 
 class ScriptedWorker:
-    """One worker slot: watches deployments, says READY, sends a second's windows at its end.
+    """One worker slot. It watches deployments, reports READY, and sends windows each second.
 
-    calls_a_second  of ever new keys
-    fails           version -> how often it raises (production then answers in its place)
+    calls_a_second  calls, each of a new key.
+    failure_rates   version -> how often it raises; production then answers in its place.
     """
 
     def __init__(self, registry: RegistryClient, sink: str, slot: int, calls_a_second: int) -> None:
@@ -50,7 +50,7 @@ class ScriptedWorker:
         self.sending = True
 
     async def run(self) -> None:
-        """Live until cancelled."""
+        """Run until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._stream.run())
             group.create_task(self._follow())
@@ -68,7 +68,7 @@ class ScriptedWorker:
 
     async def _report(self) -> None:
         digests = dict(self._deployment.digests)
-        held = [
+        loads = [
             registry_pb2.VersionLoad(
                 model="churn", version=version, digest=digests[version], state="READY"
             )
@@ -80,7 +80,7 @@ class ScriptedWorker:
                 gateway="g",
                 slot=self._slot,
                 boot_id=self._boot_id,
-                loads=held,
+                loads=loads,
                 applied={"churn": self._deployment.revision},
                 applied_unix_ns={"churn": now},
                 at_unix_ns=now,
@@ -102,16 +102,16 @@ class ScriptedWorker:
             arm, version = "CANARY", deployment.canary
         elif bucket >= 10_000 - deployment.standby_bp:
             arm, version = "STANDBY", deployment.standby
-        told = self._open[now // NS, deployment.revision, arm, version]
+        counts = self._open[now // NS, deployment.revision, arm, version]
         if random.random() < self.failure_rates.get(version, 0.0):
-            told.bad.append(key)
-            told.bad_ns.append(now)
+            counts.bad.append(key)
+            counts.bad_ns.append(now)
         else:
-            told.clean.append(key)
+            counts.clean.append(key)
         for shadow, _ in deployment.shadows:
-            told = self._open[now // NS, deployment.revision, "SHADOW", shadow]
-            told.pairs += 1
-            told.pairs_faulty += random.random() < self.failure_rates.get(shadow, 0.0)
+            counts = self._open[now // NS, deployment.revision, "SHADOW", shadow]
+            counts.pairs += 1
+            counts.pairs_faulty += random.random() < self.failure_rates.get(shadow, 0.0)
 
     async def _send_windows(self) -> None:
         while True:
@@ -123,37 +123,37 @@ class ScriptedWorker:
 
     def _close(self, second: int) -> Iterator[window_pb2.Window]:
         for key in [key for key in self._open if key[0] < second]:
-            told = self._open.pop(key)
+            counts = self._open.pop(key)
             began, revision, arm, version = key
-            made = window_pb2.Window(
+            window = window_pb2.Window(
                 model="churn", version=version, arm=f"ARM_{arm}", revision=revision,
                 second=began, sampled_of_65536=65_536,
-                first_bad_unix_ns=min(told.bad_ns, default=0),
-                last_bad_unix_ns=max(told.bad_ns, default=0),
+                first_bad_unix_ns=min(counts.bad_ns, default=0),
+                last_bad_unix_ns=max(counts.bad_ns, default=0),
                 calls=window_pb2.CallCounts(
-                    answered=len(told.clean), faulty=len(told.bad),
-                    fallbacks=len(told.bad) if arm == "CANARY" else 0,
+                    answered=len(counts.clean), faulty=len(counts.bad),
+                    fallbacks=len(counts.bad) if arm == "CANARY" else 0,
                 ),
             )  # fmt: skip
-            if told.pairs:
-                made.pairs.pairs, made.pairs.faulty = told.pairs, told.pairs_faulty
-            for metric, keys in (("METRIC_ERROR", told.bad), ("METRIC_SCORE", told.clean)):
+            if counts.pairs:
+                window.pairs.pairs, window.pairs.faulty = counts.pairs, counts.pairs_faulty
+            for metric, keys in (("METRIC_ERROR", counts.bad), ("METRIC_SCORE", counts.clean)):
                 if keys:
-                    made.records.add(metric=metric, key_hash=keys, bin=[0] * len(keys))
-            yield made
+                    window.records.add(metric=metric, key_hash=keys, bin=[0] * len(keys))
+            yield window
 
 
 @asynccontextmanager
 async def run_workers(
     registry_address: str, sink: str, *, calls_a_second: int = 400
 ) -> AsyncIterator[list[ScriptedWorker]]:
-    """Run two workers while the block lasts."""
+    """Run two workers inside the block."""
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(RegistryClient(registry_address, "gateway"))
-        made = [ScriptedWorker(client, sink, slot, calls_a_second // 2) for slot in (0, 1)]
-        tasks = [asyncio.ensure_future(worker.run()) for worker in made]
+        workers = [ScriptedWorker(client, sink, slot, calls_a_second // 2) for slot in (0, 1)]
+        tasks = [asyncio.ensure_future(worker.run()) for worker in workers]
         try:
-            yield made
+            yield workers
         finally:
             for task in tasks:
                 task.cancel()
@@ -163,16 +163,16 @@ async def run_workers(
 async def deploy_first_version(
     ann: RegistryClient, bob: RegistryClient, files: dict[str, bytes]
 ) -> None:
-    """Make churn's first version production, as everybody must: preload, approve, deploy."""
+    """Make the first version of churn production: preload, approve, deploy."""
     version = await ann.register("churn", files)
-    held = await ann.deployment("churn")
-    held = await ann.deploy(replace(held, preload=(version.label,), why="load it"))
+    deployment = await ann.deployment("churn")
+    deployment = await ann.deploy(replace(deployment, preload=(version.label,), why="load it"))
     approval = await bob.approve("churn", version.label, "initial", "", "", "the first")
     for _ in range(100):
         with contextlib.suppress(RegistryError):
             await ann.deploy(
                 replace(
-                    held,
+                    deployment,
                     production=version.label,
                     preload=(),
                     approval_id=approval.id,

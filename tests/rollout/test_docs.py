@@ -1,4 +1,4 @@
-"""docs/rollout.md says what the code does: its diagram and its tables are drawn from it."""
+"""The pages about rollouts say what the code does: diagram and tables are drawn from the code."""
 
 import math
 from pathlib import Path
@@ -11,11 +11,13 @@ from rollout.policy.stages import stage_diagram
 from stats.rate import clean_keys_needed
 from stats.tilt import MORE_EVENTS, events_to_fire
 
-PAGE = (Path(__file__).parents[2] / "docs" / "rollout.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+GUIDE = (DOCS / "rollout.md").read_text()
+METHOD = (DOCS / "rollout-method.md").read_text()
 
 
 def policy_row(policy: Policy) -> str:
-    """Return a policy's line of the table."""
+    """Return the row of a policy in the guide."""
     shadow = policy.shadow
     copied = f"{shadow.sample_bp / 100:g} %, {shadow.pairs_min:,} pairs" if shadow else "none"
     shares = ", ".join(f"{step.share_bp / 100:g} % ({step.bake_s:g} s)" for step in policy.canary)
@@ -27,7 +29,7 @@ def policy_row(policy: Policy) -> str:
 
 
 def threshold_row(metric: str) -> str:
-    """Return a metric's line of the table; fewest failing keys where an event is a failure."""
+    """Return the row of a metric in the method; only failures have a fewest number of keys."""
     log_threshold = POLICIES["standard"].log_threshold(metric)
     shares = (0.05, 0.1, 0.5) if metric in METRIC_BY_NAME else ()
     fewest = [events_to_fire(MORE_EVENTS, share, log_threshold + math.log(2)) for share in shares]
@@ -37,18 +39,18 @@ def threshold_row(metric: str) -> str:
     )
 
 
-def test_the_diagram_is_the_table() -> None:
-    """A change of the plan is a change of the page."""
-    assert f"```mermaid\n{stage_diagram()}```" in PAGE
+def test_guide_has_the_diagram_of_the_stages() -> None:
+    """The diagram is drawn from the table NEXT_STAGE."""
+    assert f"```mermaid\n{stage_diagram()}```" in GUIDE
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=lambda policy: policy.name)
-def test_the_policies_are_the_ones_described(policy: Policy) -> None:
-    """Shares, stays, watch, and the clean keys that promote."""
-    assert policy_row(policy) in PAGE
+def test_guide_has_every_policy(policy: Policy) -> None:
+    """The row has shares, minimum stays, watch, and the clean keys that promote."""
+    assert policy_row(policy) in GUIDE
 
 
 @pytest.mark.parametrize("metric", JUDGED_METRICS)
-def test_the_thresholds_are_the_ones_described(metric: str) -> None:
-    """Weights, thresholds, and the fewest failing keys that can roll back."""
-    assert threshold_row(metric) in PAGE
+def test_method_has_the_threshold_of_every_metric(metric: str) -> None:
+    """The row has weight, threshold, and the fewest failing keys that can roll back."""
+    assert threshold_row(metric) in METHOD

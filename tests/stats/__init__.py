@@ -1,1 +1,1 @@
-"""Pure numbers: the formulas keep their promises."""
+"""The formulas of stats keep their promises."""

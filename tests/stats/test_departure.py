@@ -1,4 +1,4 @@
-"""Departure from an approved shift: silent when nothing departs, quick when something does."""
+"""The test of a departure from an approved shift."""
 
 import math
 from collections.abc import Callable
@@ -18,54 +18,54 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 
-def draw_pairs(draw: np.random.Generator, keys: int, likeness: float) -> tuple[Counts, Floats]:
-    """Return champion's bins, and the candidate's scores of the same rows."""
-    champion = draw.normal(size=keys)
-    noise = math.sqrt(1 - likeness**2) * draw.normal(size=keys)
+def draw_pairs(rng: np.random.Generator, keys: int, likeness: float) -> tuple[Counts, Floats]:
+    """Return the champion's bins, and the candidate's scores of the same rows."""
+    champion = rng.normal(size=keys)
+    noise = math.sqrt(1 - likeness**2) * rng.normal(size=keys)
     return np.searchsorted(EDGES, champion), likeness * champion + noise
 
 
-def approved_counts(
-    draw: np.random.Generator, rows: int = 20_000, likeness: float = 0.8
+def approved_expectation(
+    rng: np.random.Generator, rows: int = 20_000, likeness: float = 0.8
 ) -> Expectation:
-    """Return what was approved: a candidate that ranks alike, on held-out rows."""
-    champion, scores = draw_pairs(draw, rows, likeness)
+    """Return the expectation of a candidate that ranks alike, from held-out rows."""
+    champion, scores = draw_pairs(rng, rows, likeness)
     joint = np.bincount(champion * BINS + np.searchsorted(EDGES, scores), minlength=BINS**2)
     return Expectation(joint.reshape(BINS, BINS))
 
 
 def keys_to_fire(
-    draw: np.random.Generator,
+    rng: np.random.Generator,
     change: Callable[[Floats], Floats],
     *,
     keys_max: int = 6_000,
     a_look: int = 5,
     psi_min: float = 0.005,
 ) -> int | None:
-    """Return the canary keys until evidence and effect both say so; None: never."""
-    expected = approved_counts(draw)
+    """Return the canary keys until evidence and effect are large enough; None: they never are."""
+    expected = approved_expectation(rng)
     state = departure.start_departure(expected)
     candidate, champion = np.zeros(BINS, dtype=np.int64), np.zeros(BINS, dtype=np.int64)
     for look in range(keys_max // a_look):
-        bins, scores = draw_pairs(draw, a_look, 0.8)
-        mine = np.bincount(np.searchsorted(EDGES, change(scores)), minlength=BINS)
-        theirs = np.bincount(bins, minlength=BINS)
-        candidate, champion = candidate + mine, champion + theirs
+        bins, scores = draw_pairs(rng, a_look, 0.8)
+        new_candidate = np.bincount(np.searchsorted(EDGES, change(scores)), minlength=BINS)
+        new_champion = np.bincount(bins, minlength=BINS)
+        candidate, champion = candidate + new_candidate, champion + new_champion
         state = departure.step_departure(
-            expected, state, expected.gains(np.stack([mine, theirs])), 3_600
+            expected, state, expected.gains(np.stack([new_candidate, new_champion])), 3_600
         )
         if state.log_e_max >= THRESHOLD:
-            found = departure.departure_effect(expected, candidate, champion)
-            if found.psi >= psi_min + found.table_error:
+            effect = departure.departure_effect(expected, candidate, champion)
+            if effect.psi >= psi_min + effect.table_error:
                 return (look + 1) * a_look
     return None
 
 
-def test_a_candidate_as_certified_is_left_alone() -> None:
-    """It differs from its champion on most rows, and departs from its certificate on none."""
+def test_departure_does_not_fire_for_a_candidate_as_approved() -> None:
+    """It differs from its champion on most rows, and not from the approved shift."""
     for seed in range(6):
-        draw = np.random.default_rng(seed)
-        assert keys_to_fire(draw, lambda scores: scores, a_look=50) is None
+        rng = np.random.default_rng(seed)
+        assert keys_to_fire(rng, lambda scores: scores, a_look=50) is None
 
 
 @pytest.mark.parametrize(
@@ -78,56 +78,65 @@ def test_a_candidate_as_certified_is_left_alone() -> None:
     ],
     ids=["one sd up", "one sd down", "spread", "constant"],
 )
-def test_a_departure_is_found_soon(change: Callable[[Floats], Floats], keys: int) -> None:
-    """Median over five seeds, in canary keys."""
-    found = [keys_to_fire(np.random.default_rng(seed), change, keys_max=1_000) for seed in range(5)]
-    assert all(found)
-    assert sorted(filter(None, found))[2] <= keys
+def test_departure_is_found_within_a_number_of_keys(
+    change: Callable[[Floats], Floats], keys: int
+) -> None:
+    """The number is the median of five seeds, in canary keys."""
+    keys_found = [
+        keys_to_fire(np.random.default_rng(seed), change, keys_max=1_000) for seed in range(5)
+    ]
+    assert all(keys_found)
+    assert sorted(filter(None, keys_found))[2] <= keys
 
 
-def test_a_tenth_of_a_deviation_is_found_within_2700_keys() -> None:
-    """The bar of the issue, at a certificate of 20,000 rows."""
-    found = [
+def test_departure_of_a_tenth_of_a_deviation_is_found_within_2700_keys() -> None:
+    """The approved shift has 20,000 held-out rows."""
+    keys_found = [
         keys_to_fire(np.random.default_rng(seed), lambda s: s + 0.1, a_look=25) for seed in range(5)
     ]
-    assert all(found)
-    assert sorted(filter(None, found))[2] <= 2_700
+    assert all(keys_found)
+    assert sorted(filter(None, keys_found))[2] <= 2_700
 
 
-def test_each_alternative_is_a_fair_bet_under_the_certificate() -> None:
-    """Given the champion's bin, the expected gain of every tilt is exactly 1: it never grows."""
-    expected = approved_counts(np.random.default_rng(1))
+def test_expectation_gains_are_fair_under_the_approved_shift() -> None:
+    """Given the champion's bin, the expected gain of every tilt is exactly 1."""
+    expected = approved_expectation(np.random.default_rng(1))
     gains = np.exp(expected.scores[:, None, :] - expected.log_norms[:, :, None])
     fair = (gains * expected.table[None]).sum(axis=2)
     assert fair == pytest.approx(1.0, abs=1e-12)
     assert expected.stakes.sum() == pytest.approx(1.0)
 
 
-def test_two_samples_are_a_fair_bet_at_any_share() -> None:
-    """The watch: expected gain of every tilt is at most 1 when both arms are drawn alike."""
-    expected = approved_counts(np.random.default_rng(1))
+def test_two_sample_gains_are_fair_at_any_share() -> None:
+    """The expected gain of every tilt is at most 1 if both arms are alike."""
+    expected = approved_expectation(np.random.default_rng(1))
     alike = expected.counts.sum(axis=1) @ expected.table / expected.counts.sum()
     for share in (0.05, 0.5, 0.97):
         tilt = 1 + share * np.expm1(expected.scores)
-        mine, theirs = (np.exp(expected.scores) / tilt) @ alike, (1 / tilt) @ alike
-        assert np.all(share * np.log(mine) + (1 - share) * np.log(theirs) <= 1e-12)
+        candidate_counts, champion_counts = (
+            (np.exp(expected.scores) / tilt) @ alike,
+            (1 / tilt) @ alike,
+        )
+        assert np.all(
+            share * np.log(candidate_counts) + (1 - share) * np.log(champion_counts) <= 1e-12
+        )
 
 
-def test_a_draw_depends_on_the_key_alone_and_follows_the_table() -> None:
-    """The same key falls into the same bin whoever counts it; many keys fall as the table says."""
-    expected = approved_counts(np.random.default_rng(1))
+def test_carry_through_table_depends_on_the_key_alone() -> None:
+    """Many keys fall into the bins as the table says."""
+    expected = approved_expectation(np.random.default_rng(1))
     keys = np.random.default_rng(2).integers(0, 2**63, size=40_000, dtype=np.uint64)
     bins = np.full(len(keys), 3, dtype=np.int64)
-    drawn = expected.carry_through_table(bins, keys)
-    assert np.array_equal(drawn[::-1], expected.carry_through_table(bins, keys[::-1]))
-    seen = np.bincount(drawn, minlength=BINS) / len(keys)
-    assert seen == pytest.approx(expected.table[3], abs=0.01)
+    carried = expected.carry_through_table(bins, keys)
+    assert np.array_equal(carried[::-1], expected.carry_through_table(bins, keys[::-1]))
+    rates = np.bincount(carried, minlength=BINS) / len(keys)
+    assert rates == pytest.approx(expected.table[3], abs=0.01)
 
 
-def test_a_small_certificate_doubts_itself() -> None:
-    """The effect must exceed its bound by what 500 held-out rows may be wrong by."""
-    draw = np.random.default_rng(3)
-    few, many = approved_counts(draw, rows=500), approved_counts(draw, rows=50_000)
+def test_departure_effect_of_a_small_table_has_a_large_table_error() -> None:
+    """The effect must exceed its bound by the sampling error of 500 held-out rows."""
+    rng = np.random.default_rng(3)
+    few, many = approved_expectation(rng, rows=500), approved_expectation(rng, rows=50_000)
     counts = np.full(BINS, 200, dtype=np.int64)
     assert departure.departure_effect(few, counts, counts).table_error > 0.02
     assert departure.departure_effect(many, counts, counts).table_error < 0.005
@@ -135,28 +144,28 @@ def test_a_small_certificate_doubts_itself() -> None:
     assert math.isnan(departure.departure_effect(few, nothing, nothing).psi)
 
 
-def test_a_billion_keys_stay_finite() -> None:
-    """Logarithms all the way: overwhelming evidence is a large number, not an infinite one."""
-    expected = approved_counts(np.random.default_rng(1))
+def test_departure_is_finite_for_a_billion_keys() -> None:
+    """Overwhelming evidence is a large number and not infinite."""
+    expected = approved_expectation(np.random.default_rng(1))
     state = departure.start_departure(expected)
-    mine = np.zeros(BINS, dtype=np.int64)
-    mine[0] = 10**9
+    candidate_counts = np.zeros(BINS, dtype=np.int64)
+    candidate_counts[0] = 10**9
     with np.errstate(all="raise", under="ignore"):
         for _ in range(3):
-            gains = expected.gains(np.stack([mine, np.full(BINS, 10**9 // BINS)]))
+            gains = expected.gains(np.stack([candidate_counts, np.full(BINS, 10**9 // BINS)]))
             state = departure.step_departure(expected, state, gains, 10)
     assert 1e6 < state.log_e < math.inf
 
 
 @pytest.mark.parametrize("counts", [np.zeros((3, 3)), np.ones((3, 2)), -np.ones((3, 3))])
-def test_what_is_no_table_is_refused(counts: Floats) -> None:
-    """Empty, not square, negative: said at once and not after a division."""
+def test_expectation_refuses_counts_that_are_no_table(counts: Floats) -> None:
+    """They are empty, not square, or negative."""
     with pytest.raises(ValueError, match="shift"):
         Expectation(counts.astype(np.int64))
 
 
-def test_evidence_stays_finite_long_after_the_prior_is_spent() -> None:
-    """Exactly as approved, 5,500 keys a look, and far more looks than bets are placed over."""
+def test_departure_is_finite_long_after_the_prior_is_spent() -> None:
+    """Scores are as approved, with 5,500 keys a look."""
     expected = Expectation(np.full((BINS, BINS), 1_000))
     state = departure.start_departure(expected)
     keys = np.full(BINS, 500)

@@ -1,4 +1,4 @@
-"""PSI, as shown to people."""
+"""The population stability index."""
 
 import math
 
@@ -8,16 +8,16 @@ import pytest
 from stats.psi import debiased_psi
 
 
-def test_equal_arms_score_about_zero_however_few() -> None:
-    """The part that chance alone gives is taken off: the mean over A/A draws is near zero."""
+def test_debiased_psi_of_equal_arms_is_about_zero() -> None:
+    """The mean over draws of equal arms is near zero also for few keys."""
     draw = np.random.default_rng(1)
     p = np.full(10, 0.1)
     scores = [debiased_psi(draw.multinomial(200, p), draw.multinomial(2000, p)) for _ in range(200)]
     assert abs(float(np.mean(scores))) < 0.01
 
 
-def test_a_shift_shows_and_an_empty_arm_has_no_score() -> None:
-    """A tenth moved from end to end is large; no counts are NaN, not zero."""
+def test_debiased_psi_shows_a_shift_and_is_nan_for_an_empty_arm() -> None:
+    """A tenth that moves from one end to the other is a large shift."""
     before = np.full(10, 1000)
     after = before.copy()
     after[0], after[9] = 200, 1800

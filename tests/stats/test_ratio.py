@@ -1,4 +1,4 @@
-"""The split's own check, and intervals that hold at every look."""
+"""Sample ratio mismatch, and intervals of the rate ratio."""
 
 import math
 import random
@@ -8,35 +8,35 @@ import pytest
 from stats.ratio import log_e_mismatch, rate_ratio_interval
 
 
-def test_the_published_figure_of_lindon_and_malek() -> None:
-    """Counts (156, 212) at even shares, Dirichlet 100: p = .075."""
+def test_log_e_mismatch_gives_the_published_p_value() -> None:
+    """Lindon and Malek: counts (156, 212) at even shares, Dirichlet 100, p = .075."""
     assert math.exp(-log_e_mismatch(156, 212, 0.5)) == pytest.approx(0.075, abs=0.0005)
 
 
-def test_a_fair_split_is_left_alone_and_a_leaking_one_is_found() -> None:
-    """Looked at after each of 50,000 keys; a canary that loses a tenth of its keys is found."""
-    draw = random.Random(1)
-    for keep, found in ((1.0, False), (0.9, True)):
+def test_log_e_mismatch_fires_only_for_a_split_that_loses_keys() -> None:
+    """It is computed after each of 50,000 keys. The canary loses a tenth of its keys."""
+    rng = random.Random(1)
+    for keep, fires in ((1.0, False), (0.9, True)):
         canary = baseline = 0
         highest = 0.0
         for _ in range(50_000):
-            if draw.random() < 0.25:
-                canary += draw.random() < keep
+            if rng.random() < 0.25:
+                canary += rng.random() < keep
             else:
                 baseline += 1
             highest = max(highest, log_e_mismatch(canary, baseline, 0.25))
-        assert (highest >= math.log(1000)) is found
+        assert (highest >= math.log(1000)) is fires
 
 
-def test_mismatch_of_a_billion_keys_is_finite() -> None:
+def test_log_e_mismatch_of_a_billion_keys_is_finite() -> None:
     """Beta functions of large counts lose no more than rounding."""
     assert math.isfinite(log_e_mismatch(10**9, 10**9, 0.5))
     assert log_e_mismatch(10**9, 10**9, 0.5) < 0
 
 
-def test_an_interval_holds_its_ratio_at_every_look() -> None:
-    """200 courses, base rate and share both moving: at most 5 % ever exclude the truth."""
-    draw, missed = random.Random(4), 0
+def test_rate_ratio_interval_covers_the_ratio_at_every_look() -> None:
+    """In 200 runs base rate and share change. At most 5 % ever exclude the truth."""
+    rng, missed = random.Random(4), 0
     for _ in range(200):
         by_share: dict[int, tuple[int, int]] = {}
         outside = False
@@ -44,18 +44,18 @@ def test_an_interval_holds_its_ratio_at_every_look() -> None:
             share = 500 if second < 30 else 5_000
             events = round(4 + 3 * math.sin(second / 9) + second / 10)
             odds = share / 10_000 * 2.0 / (1 - share / 10_000 + share / 10_000 * 2.0)
-            canary = sum(draw.random() < odds for _ in range(events))
+            canary = sum(rng.random() < odds for _ in range(events))
             before = by_share.get(share, (0, 0))
             by_share[share] = (before[0] + canary, before[1] + events - canary)
             if second % 10 == 9:
-                found = rate_ratio_interval(by_share)
-                outside |= not found.low <= 2.0 <= found.high
+                interval = rate_ratio_interval(by_share)
+                outside |= not interval.low <= 2.0 <= interval.high
         missed += outside
     assert missed <= 10
 
 
-def test_an_interval_narrows_and_says_what_it_does_not_know() -> None:
-    """Nothing seen: anything. Only the canary fails: no upper end. Much seen: close to it."""
+def test_rate_ratio_interval_narrows_with_events() -> None:
+    """Without events it has no bounds, and with events of the canary alone no upper bound."""
     assert rate_ratio_interval({}) == rate_ratio_interval({500: (0, 0)})
     assert (rate_ratio_interval({}).low, rate_ratio_interval({}).high) == (0.0, math.inf)
     only = rate_ratio_interval({500: (9, 0)})

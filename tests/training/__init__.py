@@ -1,1 +1,1 @@
-"""A recipe becomes a version, or is refused with the numbers."""
+"""Tests of training."""

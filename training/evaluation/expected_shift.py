@@ -1,7 +1,7 @@
-"""What will change: the candidate's scores beside the champion's on the same held-out rows.
+"""The expected shift: how the candidate's scores differ from the champion's on held-out rows.
 
-The approver accepts this by its digest; prediction evidence fires on departure from it, not on a
-difference from production, because a better model differs.
+The approver accepts it by its digest. In a rollout, prediction evidence tests for a departure from
+this shift, not for a difference from production, because a better model is different.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,14 @@ from training.artifacts.reference import bin_indices
 
 @dataclass(frozen=True, eq=False)
 class ExpectedShift:
-    """Champion -> candidate, on the champion's score bins.
+    """Counts of rows by the champion's and the candidate's score bin, on the champion's edges.
 
-    champion         the champion's id (hex).
-    edges            (J - 1,) the champion's score edges.
-    table            (J, J) int64: rows by champion's bin, columns by candidate's bin.
-    flips            rows decided differently, each version at its own threshold.
-    mean_difference  of candidate - champion.
+    champion         the champion's version id (hex).
+    edges            (J - 1,) float32, the champion's score edges.
+    table            (J, J) int64: first index the champion's bin, second the candidate's bin.
+    flips            rows with another decision, each version at its own threshold.
+    to_positive      flips to a positive decision.
+    mean_difference  mean of candidate - champion.
     """
 
     champion: str
@@ -35,26 +36,26 @@ class ExpectedShift:
 
     @property
     def rows(self) -> int:
-        """How many rows both versions scored."""
+        """Number of rows that both versions scored."""
         return int(self.table.sum())
 
     @property
     def flip_rate(self) -> float:
-        """Share of rows decided differently."""
+        """Share of rows with another decision."""
         return self.flips / self.rows
 
     @property
     def psi(self) -> float:
-        """Population stability index of the two score distributions, as the table has them."""
+        """Population stability index between the two distributions of scores over the bins."""
         return population_stability(self.table.sum(axis=1), self.table.sum(axis=0))
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of the canonical definition: what an approval names as accepted."""
+        """SHA-256 (hex) of the canonical definition, by which an approval accepts the shift."""
         return sha256_hex(canonical_json(self._definition()))
 
     def definition(self) -> dict[str, Any]:
-        """Return JSON values, as the card holds them, digest included."""
+        """Return the shift with its digest as JSON values for the card."""
         return {**self._definition(), "digest": self.digest}
 
     def _definition(self) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def expected_shift(
     champion_threshold: float,
     candidate_threshold: float,
 ) -> ExpectedShift:
-    """Return the shift from two (N,) finite score columns of the same rows."""
+    """Return the shift between the finite scores, (N,) each, of two versions for the same rows."""
     size = len(edges) + 1
     joint = bin_indices(champion_scores, edges) * size + bin_indices(candidate_scores, edges)
     before, after = champion_scores >= champion_threshold, candidate_scores >= candidate_threshold
@@ -96,9 +97,10 @@ def expected_shift(
 
 
 def population_stability(before: NDArray[np.int64], after: NDArray[np.int64]) -> float:
-    """PSI of two count vectors (J,), half a row added to each bin so that an empty one is finite.
+    """Return the population stability index of two vectors of counts, (J,).
 
-    Both count the same rows, so chance is not taken off (stats.psi does, for two samples).
+    Half a row is added to each bin, so that an empty bin gives a finite value. Both vectors count
+    the same rows, so there is no correction for sampling, unlike in stats.psi.
     """
     p = (before + 0.5) / (before.sum() + 0.5 * len(before))
     q = (after + 0.5) / (after.sum() + 0.5 * len(after))

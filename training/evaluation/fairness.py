@@ -1,4 +1,4 @@
-"""Are two groups treated alike? Rates with intervals, and a verdict that may be: too few rows."""
+"""Compares the rates of positive decisions of two groups, with intervals and a verdict."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from training.evaluation.metrics import Estimate, Statistic, intervals
 
 ROWS_MIN = 100
 RATIO_BAND = (0.8, 1.25)
-"""29 CFR 1607.4(D)'s four fifths, and its inverse."""
+"""The four-fifths rule of 29 CFR 1607.4(D), and its inverse."""
 
 
 def compare_groups(
@@ -20,41 +20,47 @@ def compare_groups(
     threshold: float,
     seed: int,
 ) -> dict[str, Any]:
-    """Compare members of a group with all others; returns JSON values for the card.
+    """Compare the members of a group with all others. Return JSON values for the card.
 
-    selection_rate_ratio  P(decided | member) / P(decided | other); the fair band is .8 to 1.25.
-    tpr_gap               P(decided | member, positive) - P(decided | other, positive).
-    verdict               "within band", "outside band" (its whole 95 % interval lies outside),
-                          "undecided", or "not enough data" under 100 rows on either side.
+    member    (N,) bool, the group.
+    positive  (N,) bool, the labels.
+    scores    (N,) P(positive).
+
+    The result has these keys, besides counts and threshold:
+
+    selection_rate_ratio  P(selected | member) / P(selected | other). The band is .8 to 1.25.
+    tpr_gap               P(selected | member, positive) - P(selected | other, positive).
+    verdict               "within band", "outside band" if the whole 95 % interval is outside,
+                          "undecided", or "not enough data" below 100 rows on either side.
     """
-    decided = scores >= threshold
-    sides = {"member": member, "other": ~member}
-    counted = {
-        side: {
-            "rows": int(rows.sum()),
-            "positives": int((rows & positive).sum()),
-            "selected": int((rows & decided).sum()),
-        }
-        for side, rows in sides.items()
-    }
-    report: dict[str, Any] = {"counts": counted, "threshold": threshold}
-    if min(side["rows"] for side in counted.values()) < ROWS_MIN:
+    selected = scores >= threshold
+    groups = {"member": member, "other": ~member}
+    counts = {group: _count_rows(rows, positive, selected) for group, rows in groups.items()}
+    report: dict[str, Any] = {"counts": counts, "threshold": threshold}
+    # Too few rows give no verdict.
+    if min(group_counts["rows"] for group_counts in counts.values()) < ROWS_MIN:
         return {
             **report,
             "selection_rate_ratio": None,
             "tpr_gap": None,
             "verdict": "not enough data",
         }
-    rates = {side: _rate(rows, decided) for side, rows in sides.items()}
-    hits = {side: _rate(rows & positive, decided) for side, rows in sides.items()}
+    # Estimate ratio and gap with their intervals.
+    rates = {group: _rate(rows, selected) for group, rows in groups.items()}
+    true_positive_rates = {
+        group: _rate(rows & positive, selected) for group, rows in groups.items()
+    }
     estimates = intervals(
         {
             "ratio": lambda weights: _divide(rates["member"](weights), rates["other"](weights)),
-            "gap": lambda weights: hits["member"](weights) - hits["other"](weights),
+            "gap": lambda weights: (
+                true_positive_rates["member"](weights) - true_positive_rates["other"](weights)
+            ),
         },
         rows=len(member),
         seed=seed,
     )
+    # Judge the ratio. The gap has no verdict.
     return {
         **report,
         "selection_rate_ratio": estimates["ratio"].definition(),
@@ -64,7 +70,7 @@ def compare_groups(
 
 
 def ratio_in_words(ratio: Estimate) -> str:
-    """Say in words where the interval of a selection-rate ratio lies."""
+    """Return the verdict on a selection-rate ratio, from the place of its interval."""
     lowest, highest = RATIO_BAND
     if ratio.low is None or ratio.high is None:
         return "not enough data"
@@ -75,11 +81,24 @@ def ratio_in_words(ratio: Estimate) -> str:
     return "undecided"
 
 
-def _rate(rows: NDArray[np.bool_], decided: NDArray[np.bool_]) -> Statistic:
-    top, bottom = (rows & decided).astype(np.float64), rows.astype(np.float64)
-    return lambda weights: _divide(weights @ top, weights @ bottom)
+def _count_rows(
+    rows: NDArray[np.bool_], positive: NDArray[np.bool_], selected: NDArray[np.bool_]
+) -> dict[str, int]:
+    return {
+        "rows": int(rows.sum()),
+        "positives": int((rows & positive).sum()),
+        "selected": int((rows & selected).sum()),
+    }
 
 
-def _divide(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore", divide="ignore"):  # 0/0: not defined, left out upstream
-        return np.asarray(top / bottom)
+def _rate(rows: NDArray[np.bool_], selected: NDArray[np.bool_]) -> Statistic:
+    numerator, denominator = (rows & selected).astype(np.float64), rows.astype(np.float64)
+    return lambda weights: _divide(weights @ numerator, weights @ denominator)
+
+
+def _divide(
+    numerator: NDArray[np.float64], denominator: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    # 0/0 is NaN. `intervals` leaves such resamples out.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(numerator / denominator)

@@ -1,4 +1,4 @@
-"""Good enough, and servable? Two blessings, in numbers, before anything is registered."""
+"""The gate: checks that a version must pass before it is registered, with their numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from training.recipe import GateSettings
 
 @dataclass(frozen=True, slots=True)
 class GateCheck:
-    """One thing a version had to show, and what it showed."""
+    """One condition, whether the version met it, and a text with the numbers."""
 
     name: str
     passed: bool
     text: str
 
     def definition(self) -> dict[str, Any]:
-        """Return JSON values, as the card holds them."""
+        """Return the check as JSON values for the card."""
         return {"name": self.name, "passed": self.passed, "text": self.text}
 
 
@@ -33,7 +33,8 @@ def quality_checks(
     gain: Estimate | None,
     parity: ParityCertificate,
 ) -> list[GateCheck]:
-    """Return the checks that follow from numbers alone. *gain*: None when there is no champion."""
+    """Return the checks of rows, AUC, parity and gain. *gain* is None without a champion."""
+    # Checks of every version.
     value = -1.0 if auc.value is None else auc.value
     checks = [
         GateCheck(
@@ -47,13 +48,16 @@ def quality_checks(
         GateCheck(
             "parity",
             parity.passed,
-            f"{parity.rows_over_limit} of {parity.held_out_rows + parity.edge_rows} rows beyond "
-            f"{parity.difference_allowed:g}, at most {parity.difference_max:.2g} apart",
+            f"{parity.rows_over_limit} of {parity.held_out_rows + parity.edge_rows} rows differ by "
+            f"more than {parity.difference_allowed:g}; the largest difference is "
+            f"{parity.difference_max:.2g}",
         ),
     ]
+    # A version with a champion must be better, beyond doubt.
     if gain is not None:
         low = float("-inf") if gain.low is None else gain.low
-        said = (
+        # A gain that is not defined fails, because its low end counts as minus infinity.
+        gain_text = (
             "not defined"
             if gain.value is None
             else f"{gain.value:+.4f} [{low:+.4f}, {gain.high:+.4f}]"
@@ -62,7 +66,7 @@ def quality_checks(
             GateCheck(
                 "auc_gain",
                 low > settings.auc_gain_low_min,
-                f"AUC gain over the champion {said}; the low end must be above "
+                f"AUC gain over the champion {gain_text}; the low end must be above "
                 f"{settings.auc_gain_low_min}",
             )
         )
@@ -70,21 +74,25 @@ def quality_checks(
 
 
 def servable_check(files: Mapping[str, bytes], *, model: str) -> GateCheck:
-    """Take the files through the very load that gateways use, golden rows included."""
+    """Verify, load and golden-test the files with the functions that gateways use."""
     try:
-        proved = bundle.verify_bundle(
+        verified = bundle.verify_bundle(
             bundle.seal_files(files, model=model, author="gate", created_unix_ms=0),
             trusted_key=None,
         )
-        apart = bundle.golden_test(proved, bundle.load_session(proved))
+        difference = bundle.golden_test(verified, bundle.load_session(verified))
     except VersionRefusedError as error:
         return GateCheck("golden", False, str(error))
-    rows = len(proved.golden_inputs)
-    return GateCheck("golden", True, f"{rows} golden rows scored again, at most {apart:.2g} apart")
+    rows = len(verified.golden_inputs)
+    return GateCheck(
+        "golden",
+        True,
+        f"{rows} golden rows scored again; the largest difference is {difference:.2g}",
+    )
 
 
 def enforce_gate(name: str, checks: list[GateCheck]) -> None:
-    """Raise GateFailedError naming every failed check with its numbers; return when all passed."""
+    """Raise GateFailedError with the texts of the failed checks; return if all checks passed."""
     failed = tuple(check.text for check in checks if not check.passed)
     if failed:
         raise GateFailedError(

@@ -1,4 +1,4 @@
-"""How good the scores are, with intervals. Pure: arrays in, numbers out."""
+"""Metrics of scores with bootstrap intervals. Functions of arrays, without I/O."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,43 +13,46 @@ CONFIDENCE_LEVEL = 0.95
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
-"""(R, N) row weights -> (R,) values. A row's weight is how often a resample drew it."""
+"""Maps (R, N) weights of rows to (R,) values. A weight is how often a resample has the row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number and its 95 % bootstrap interval; None where it is not defined (0/0)."""
+    """A number and its 95 % bootstrap interval. All are None if the number is not defined (0/0)."""
 
     value: float | None
     low: float | None
     high: float | None
 
     def definition(self) -> dict[str, Any]:
-        """Return JSON values, as the card holds them."""
+        """Return the estimate as JSON values for the card."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
 def evaluate_scores(
     positive: NDArray[np.bool_], scores: Floats, *, threshold: float, seed: int
 ) -> dict[str, Estimate]:
-    """Return AUC, log loss, Brier score and the decisions' metrics at *threshold*.
+    """Return AUC, log loss and Brier score, and the metrics of the decisions at *threshold*.
 
-    positive  (N,) bool, both classes present.
+    positive  (N,) bool, the labels, with both classes.
     scores    (N,) P(positive).
+    seed      of the bootstrap.
     """
-    clipped = np.clip(scores, 1e-7, 1.0 - 1e-7)  # float32 says exactly 0 or 1 for a sure model
+    # A float32 score may be exactly 0 or 1, and its loss would be infinite.
+    clipped = np.clip(scores, 1e-7, 1.0 - 1e-7)
     losses = -np.where(positive, np.log(clipped), np.log1p(-clipped))
-    decided = scores >= threshold
-    hit = (decided & positive).astype(np.float64)
+    selected = scores >= threshold
+    true_positive = (selected & positive).astype(np.float64)
+    # Every metric is a ratio of weighted sums.
     return intervals(
         {
             "auc": auc_statistic(positive, scores),
             "log_loss": _ratio(losses, np.ones(len(scores))),
             "brier": _ratio((scores - positive) ** 2, np.ones(len(scores))),
-            "precision": _ratio(hit, decided.astype(np.float64)),
-            "recall": _ratio(hit, positive.astype(np.float64)),
-            "accuracy": _ratio((decided == positive).astype(np.float64), np.ones(len(scores))),
-            "selection_rate": _ratio(decided.astype(np.float64), np.ones(len(scores))),
+            "precision": _ratio(true_positive, selected.astype(np.float64)),
+            "recall": _ratio(true_positive, positive.astype(np.float64)),
+            "accuracy": _ratio((selected == positive).astype(np.float64), np.ones(len(scores))),
+            "selection_rate": _ratio(selected.astype(np.float64), np.ones(len(scores))),
         },
         rows=len(scores),
         seed=seed,
@@ -59,58 +62,70 @@ def evaluate_scores(
 def auc_gain(
     positive: NDArray[np.bool_], champion: Floats, candidate: Floats, *, seed: int
 ) -> Estimate:
-    """AUC(candidate) - AUC(champion), paired: every resample draws the same rows for both."""
-    before, after = auc_statistic(positive, champion), auc_statistic(positive, candidate)
-    statistics: dict[str, Statistic] = {"gain": lambda weights: after(weights) - before(weights)}
+    """Return AUC(candidate) - AUC(champion), paired: each resample has the same rows for both."""
+    champion_auc = auc_statistic(positive, champion)
+    candidate_auc = auc_statistic(positive, candidate)
+    statistics: dict[str, Statistic] = {
+        "gain": lambda weights: candidate_auc(weights) - champion_auc(weights)
+    }
     return intervals(statistics, rows=len(positive), seed=seed)["gain"]
 
 
 def intervals(statistics: dict[str, Statistic], *, rows: int, seed: int) -> dict[str, Estimate]:
-    """Return each statistic on the rows as they are, with its percentile bootstrap interval."""
-    draw = np.random.default_rng(seed)
-    drawn: dict[str, list[Floats]] = {name: [] for name in statistics}
+    """Return each statistic of the *rows* rows with its percentile bootstrap interval."""
+    # Resample in chunks, because the weights take memory.
+    generator = np.random.default_rng(seed)
+    resampled: dict[str, list[Floats]] = {name: [] for name in statistics}
     for start in range(0, RESAMPLES, RESAMPLES_PER_CHUNK):
         size = min(RESAMPLES_PER_CHUNK, RESAMPLES - start)
-        weights = draw.multinomial(rows, np.full(rows, 1.0 / rows), size=size).astype(np.float64)
+        weights = generator.multinomial(rows, np.full(rows, 1.0 / rows), size=size).astype(
+            np.float64
+        )
         for name, statistic in statistics.items():
-            drawn[name].append(statistic(weights))
-    once = np.ones((1, rows))
+            resampled[name].append(statistic(weights))
+    # The value itself counts each row once.
+    equal_weights = np.ones((1, rows))
     return {
-        name: _estimate(float(statistic(once)[0]), np.concatenate(drawn[name]))
+        name: _estimate(float(statistic(equal_weights)[0]), np.concatenate(resampled[name]))
         for name, statistic in statistics.items()
     }
 
 
 def auc_statistic(positive: NDArray[np.bool_], scores: Floats) -> Statistic:
-    """Area under the ROC curve, ties counted half, for any weights at one sort."""
+    """Return the area under the ROC curve as a statistic of weights. Ties count half.
+
+    The scores are sorted once, for all resamples.
+    """
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
     sorted_positive = positive[order].astype(np.float64)
 
     def statistic(weights: Floats) -> Floats:
+        # Sum the weights of both classes over each group of equal scores.
         ranked = weights[:, order]
-        ups = np.add.reduceat(ranked * sorted_positive, starts, axis=1)
-        downs = np.add.reduceat(ranked * (1.0 - sorted_positive), starts, axis=1)
-        below = np.cumsum(downs, axis=1) - downs
-        pairs = ups.sum(axis=1) * downs.sum(axis=1)
-        with np.errstate(
-            invalid="ignore", divide="ignore"
-        ):  # a resample of one class: NaN, left out
-            return np.asarray((ups * (below + 0.5 * downs)).sum(axis=1) / pairs)
+        positives = np.add.reduceat(ranked * sorted_positive, starts, axis=1)
+        negatives = np.add.reduceat(ranked * (1.0 - sorted_positive), starts, axis=1)
+        negatives_below = np.cumsum(negatives, axis=1) - negatives
+        pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+        # A resample with one class only gives NaN, and is left out.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ordered_pairs = (positives * (negatives_below + 0.5 * negatives)).sum(axis=1)
+            return np.asarray(ordered_pairs / pairs)
 
     return statistic
 
 
-def _ratio(top: Floats, bottom: Floats) -> Statistic:
+def _ratio(numerator: Floats, denominator: Floats) -> Statistic:
     def statistic(weights: Floats) -> Floats:
-        with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 is NaN: not defined, left out
-            return np.asarray((weights @ top) / (weights @ bottom))
+        # 0/0 is NaN, and is left out.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray((weights @ numerator) / (weights @ denominator))
 
     return statistic
 
 
-def _estimate(value: float, drawn: Floats) -> Estimate:
-    defined = drawn[np.isfinite(drawn)]
+def _estimate(value: float, resampled: Floats) -> Estimate:
+    defined = resampled[np.isfinite(resampled)]
     if not np.isfinite(value) or not len(defined):
         return Estimate(None, None, None)
     low, high = np.quantile(

@@ -1,1 +1,1 @@
-"""From a fitted model to an ONNX graph, and the proof that both score alike."""
+"""Converts fitted models to ONNX graphs, and certifies that both give the same scores."""

@@ -1,4 +1,4 @@
-"""Fitted scikit-learn model -> the one graph a version holds, byte for byte the same each time."""
+"""Converts a fitted scikit-learn model to the ONNX graph of a version, always to the same bytes."""
 
 import warnings
 from typing import Any
@@ -19,18 +19,20 @@ _TO_ONNX: Any = to_onnx
 
 
 def convert_to_onnx(model: Any, *, name: str, width: int, model_contract: str) -> bytes:  # noqa: ANN401  scikit-learn has no common type
-    """Return ONNX bytes: `inputs` float32 (B, F) -> `scores` float32 (B, 1) = P(positive).
+    """Return ONNX bytes that map `inputs`, float32 (B, F), to `scores`, float32 (B, 1).
 
-    name            of the graph; skl2onnx would draw a random one.
+    A score is P(positive).
+
+    name            name of the graph. skl2onnx would give it a random name.
     width           F.
-    model_contract  hex, into metadata_props: proved against contract.json at every load.
+    model_contract  hash (hex) for the metadata. It is compared with contract.json at every load.
 
-    Raises ConversionError when skl2onnx cannot, or gives something else than probabilities.
+    Raises ConversionError when skl2onnx cannot convert the model, or it gives no probabilities.
     """
     try:
         with warnings.catch_warnings():
-            # skl2onnx 1.20 writes HistGradientBoosting's missing-value flags as bool where the
-            # field is int; protobuf 6 warns and converts (protobuf 7 refuses, hence our < 7).
+            # skl2onnx 1.20 writes bools into an int field for HistGradientBoosting. protobuf 6
+            # warns and converts them. protobuf 7 raises, so it is excluded.
             warnings.filterwarnings("ignore", "Field onnx.AttributeProto", DeprecationWarning)
             converted = _TO_ONNX(
                 model,
@@ -41,8 +43,8 @@ def convert_to_onnx(model: Any, *, name: str, width: int, model_contract: str) -
             )
     except Exception as error:
         raise ConversionError(
-            f"skl2onnx cannot convert {type(model).__name__}: {error!r}; logistic, forest and "
-            "boosting with sigmoid calibration at most are known to work"
+            f"skl2onnx cannot convert {type(model).__name__}: {error!r}; use logistic, forest or "
+            "boosting, with sigmoid calibration or none"
         ) from error
     rewritten = _with_single_output(converted, name, width, model_contract)
     return bytes(rewritten.SerializeToString(deterministic=True))
@@ -52,9 +54,10 @@ def _with_single_output(converted: Any, name: str, width: int, model_contract: s
     outputs = [value.name for value in converted.graph.output]
     if "probabilities" not in outputs:
         raise ConversionError(
-            f"the converted graph gives {outputs}; `probabilities` (B, 2) is needed: use a "
-            "classifier"
+            f"the converted graph has outputs {outputs}; `probabilities` (B, 2) is needed, so use "
+            "a classifier"
         )
+    # Replace the label and the two probabilities by one column of scores.
     nodes, constants = _boosted_as_regressor(converted.graph) or _positive_column_nodes(
         converted.graph
     )
@@ -77,31 +80,35 @@ def _with_single_output(converted: Any, name: str, width: int, model_contract: s
 
 
 def _positive_column_nodes(graph: Any) -> tuple[list[Any], list[Any]]:  # noqa: ANN401
-    """Nodes and constants that give `scores` out of `probabilities` (B, 2)."""
+    """Return nodes and constants that select `scores` from `probabilities` (B, 2)."""
     positive = helper.make_tensor("positive_column", TensorProto.INT64, [1], [1])
     column = helper.make_node("Gather", ["probabilities", positive.name], ["scores"], axis=1)
     return [*graph.node, column], [*graph.initializer, positive]
 
 
 def _boosted_as_regressor(graph: Any) -> tuple[list[Any], list[Any]] | None:  # noqa: ANN401
-    """One boosted binary classifier as a regressor and a sigmoid: the same trees.
+    """Return a boosted binary classifier as a regressor and a sigmoid, with the same trees.
 
-    No label and no second column are computed: 64 rows of 100 trees take 155 us where the
-    classifier takes 192. None for any other graph. The parity certificate covers the result.
+    The regressor computes no label and no second column: 64 rows of 100 trees take 155 us, and
+    192 us with the classifier. Return None for any other graph. The parity certificate is made
+    for the result.
     """
+    # Only a single tree ensemble with one class and one base value can be replaced.
     node = graph.node[0]
-    said = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
     if (
         len(graph.node) != 1
         or node.op_type != "TreeEnsembleClassifier"
-        or said.get("post_transform") != b"LOGISTIC"
-        or len(set(said["class_ids"])) != 1
-        or len(said.get("base_values", [])) != 1
+        or attributes.get("post_transform") != b"LOGISTIC"
+        or len(set(attributes["class_ids"])) != 1
+        or len(attributes.get("base_values", [])) != 1
     ):
         return None
-    trees = {name: value for name, value in said.items() if name.startswith("nodes_")}
+    # The nodes stay. The attributes of the leaves get the regressor's names.
+    trees = {name: value for name, value in attributes.items() if name.startswith("nodes_")}
     leaves = {
-        f"target_{name}": said[f"class_{name}"] for name in ("ids", "nodeids", "treeids", "weights")
+        f"target_{name}": attributes[f"class_{name}"]
+        for name in ("ids", "nodeids", "treeids", "weights")
     }
     regressor = helper.make_node(
         "TreeEnsembleRegressor",
@@ -109,7 +116,7 @@ def _boosted_as_regressor(graph: Any) -> tuple[list[Any], list[Any]] | None:  # 
         ["log_odds"],
         domain="ai.onnx.ml",
         n_targets=1,
-        base_values=said["base_values"],
+        base_values=attributes["base_values"],
         **trees,
         **{**leaves, "target_ids": [0] * len(leaves["target_ids"])},
     )

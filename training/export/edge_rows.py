@@ -1,4 +1,4 @@
-"""Rows where scikit-learn and ONNX are most likely to part, from the contract and the trees."""
+"""Makes edge rows, on which scikit-learn and ONNX are most likely to differ."""
 
 from typing import Any
 
@@ -11,15 +11,17 @@ from features.views import Feature
 
 LARGE_VALUE = np.float32(1e30)
 BASE_ROWS = 4
+"""Real rows that carry the edge values."""
 NEIGHBOURS_MAX = 6_000
+"""Most rows at thresholds of trees."""
 
 
 def edge_rows(
     contract: ModelContract, rows: NDArray[np.float32], onnx_bytes: bytes
 ) -> NDArray[np.float32]:
-    """Return (E, F) float32: contract edges, then the neighbours of the trees' thresholds.
+    """Return (E, F) float32 edge rows: first from the contract, then from the trees' thresholds.
 
-    rows  (N, F) real rows; a few of them carry each edge value, one column changed at a time.
+    rows  (N, F) real rows. In a few of them one column at a time gets an edge value.
     """
     bases = rows[np.linspace(0, len(rows) - 1, min(BASE_ROWS, len(rows))).astype(np.int64)]
     return np.concatenate(
@@ -28,41 +30,43 @@ def edge_rows(
 
 
 def contract_edges(contract: ModelContract, bases: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each base row with one column at each of its edge values; and one row of all defaults."""
-    made = []
+    """Return each base row with one column at each edge value, and one row of all defaults."""
+    changed_rows = []
     defaults = np.empty(contract.width, dtype=np.float32)
     for column, values in enumerate(_edge_values(contract)):
         defaults[column] = values[0]
         changed = np.repeat(bases, len(values), axis=0)
         changed[:, column] = np.tile(np.array(values, dtype=np.float32), len(bases))
-        made.append(changed)
-    return np.concatenate([*made, defaults[np.newaxis]])
+        changed_rows.append(changed)
+    return np.concatenate([*changed_rows, defaults[np.newaxis]])
 
 
 def threshold_neighbours(onnx_bytes: bytes, bases: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows with a split column at the threshold itself, one float32 below it, and one above.
+    """Return three rows for each split of the trees, at most NEIGHBOURS_MAX, (3 S, F) float32.
 
-    A threshold is a float64 where it was fitted and a float32 in ONNX. Rounded the wrong way, it
-    sends exactly these rows to the other branch. Empty for a model without trees.
+    The split's column is at the threshold, at the next float32 below, and at the next above.
+    scikit-learn has float64 thresholds and ONNX has float32. A threshold that is rounded the wrong
+    way sends exactly these rows to the other branch. A model without trees has no such rows.
     """
-    splits = _splits(onnx_bytes)
-    if len(splits) * 3 > NEIGHBOURS_MAX:  # evenly thinned, the first and the last kept
-        kept = np.linspace(0, len(splits) - 1, NEIGHBOURS_MAX // 3).astype(np.int64)
-        splits = [splits[index] for index in kept.tolist()]
-    made = np.repeat(bases[np.arange(len(splits)) % len(bases)], 3, axis=0)
+    splits = _distinct_splits(onnx_bytes)
+    # Of too many splits, evenly spaced ones are taken, with the first and the last.
+    if len(splits) * 3 > NEIGHBOURS_MAX:
+        sample = np.linspace(0, len(splits) - 1, NEIGHBOURS_MAX // 3).astype(np.int64)
+        splits = [splits[index] for index in sample.tolist()]
+    rows = np.repeat(bases[np.arange(len(splits)) % len(bases)], 3, axis=0)
     for index, (column, threshold) in enumerate(splits):
         value = np.float32(threshold)
-        made[3 * index, column] = value
-        made[3 * index + 1, column] = np.nextafter(value, np.float32(-np.inf))
-        made[3 * index + 2, column] = np.nextafter(value, np.float32(np.inf))
-    return made
+        rows[3 * index, column] = value
+        rows[3 * index + 1, column] = np.nextafter(value, np.float32(-np.inf))
+        rows[3 * index + 2, column] = np.nextafter(value, np.float32(np.inf))
+    return rows
 
 
 def _edge_values(contract: ModelContract) -> list[list[float]]:
-    """For each column: its default first, then unknown category, bounds, or large numbers."""
+    """Return the edge values of each column: the default first, then unknown code, or bounds."""
     columns = []
     for use in contract.views:
-        columns += [_feature_edge_values(use.view.features[place]) for place in use.columns]
+        columns += [_feature_edge_values(use.view.features[index]) for index in use.columns]
     for item in contract.inputs:
         beyond = (
             [float(len(item.dictionary))]
@@ -81,19 +85,19 @@ def _feature_edge_values(feature: Feature) -> list[float]:
     return [feature.default_value, 0.0, float(LARGE_VALUE), -float(LARGE_VALUE)]
 
 
-def _splits(onnx_bytes: bytes) -> list[tuple[int, float]]:
-    """(column, threshold) of every distinct split in every tree of the graph, sorted."""
-    found: set[tuple[int, float]] = set()
+def _distinct_splits(onnx_bytes: bytes) -> list[tuple[int, float]]:
+    """Return (column, threshold) of every distinct split in the graph's trees, sorted."""
+    splits: set[tuple[int, float]] = set()
     for node in onnx.load_model_from_string(onnx_bytes).graph.node:
         if node.op_type not in ("TreeEnsembleClassifier", "TreeEnsembleRegressor"):
             continue
-        said: dict[str, Any] = {item.name: item for item in node.attribute}
-        modes = said["nodes_modes"].strings
-        columns = said["nodes_featureids"].ints
-        values = said["nodes_values"].floats
-        found.update(
+        attributes: dict[str, Any] = {item.name: item for item in node.attribute}
+        modes = attributes["nodes_modes"].strings
+        columns = attributes["nodes_featureids"].ints
+        values = attributes["nodes_values"].floats
+        splits.update(
             (column, value)
             for mode, column, value in zip(modes, columns, values, strict=True)
             if mode != b"LEAF"
         )
-    return sorted(found)
+    return sorted(splits)

@@ -1,7 +1,7 @@
-"""Refuse recipes that are known to score differently in ONNX than where they were fitted.
+"""Refuses recipes whose ONNX graph is known to score differently from scikit-learn.
 
-Each rule was found by measurement (20,000 rows, scikit-learn 1.9, skl2onnx 1.20, onnxruntime
-1.32); docs/training.md has the table.
+Each rule comes from a measurement on 20,000 rows with scikit-learn 1.9, skl2onnx 1.20 and
+onnxruntime 1.32. docs/training.md has the table.
 """
 
 from features.contract import ModelContract
@@ -10,54 +10,57 @@ from training.recipe import Recipe
 
 
 def recipe_problems(recipe: Recipe) -> list[str]:
-    """Return what is wrong with *recipe*, one sentence each with the reason; [] when nothing."""
+    """Return a sentence for each problem of *recipe*, with the reason and the way out."""
     learner = recipe.learner
-    found = []
+    problems = []
+    # Calibration and scaling.
     if learner.calibration == "isotonic":
-        found.append(
+        problems.append(
             "isotonic calibration scores up to .015 differently in ONNX (sklearn-onnx#1151); "
             'use calibration="sigmoid" (1.6e-7)'
         )
     if learner.scaling != "none" and learner.kind != "logistic":
-        found.append(
+        problems.append(
             f"a scaler before {learner.kind} moves rows across split thresholds in float32 (up to "
-            ".23 on real churn data); trees need no scaling: leave it out"
+            ".23 on real churn data); leave it out, because trees need no scaling"
         )
+    # Missing values.
     missing = nan_columns(recipe.contract)
     if missing and learner.kind == "forest":
-        found.append(
+        problems.append(
             f"a forest fed NaN scores up to .78 differently in ONNX (sklearn-onnx#1253); give "
             f"{missing} a default in the view, or use boosting"
         )
     if missing and learner.kind == "logistic":
-        found.append(f"logistic regression takes no NaN; give {missing} a default in the view")
+        problems.append(f"logistic regression takes no NaN; give {missing} a default in the view")
+    # Parameters of the learner.
     if learner.parameters.get("categorical_features") is not None:
-        found.append(
-            "categorical_features scores up to .98 differently in ONNX (sklearn-onnx#1051); the "
-            "view's dictionary codes are numbers that trees split well: leave it out"
+        problems.append(
+            "categorical_features scores up to .98 differently in ONNX (sklearn-onnx#1051); leave "
+            "it out, because trees split the view's dictionary codes well"
         )
     if "random_state" in learner.parameters:
-        found.append("random_state is the recipe's seed; set Recipe.seed")
+        problems.append("random_state is the recipe's seed; set Recipe.seed")
     if learner.kind == "boosting" and learner.parameters.get("early_stopping", False):
-        found.append(
-            "early_stopping holds out rows of its own, clones of one entity on both sides; set "
-            "max_iter"
+        problems.append(
+            "early_stopping holds out rows of its own, with clones of one entity on both sides; "
+            "set max_iter"
         )
-    return found
+    return problems
 
 
 def lint_recipe(recipe: Recipe) -> None:
-    """Raise RecipeError naming every finding; return when there is none."""
-    found = recipe_problems(recipe)
-    if found:
+    """Raise RecipeError with every problem of *recipe*; return if there is none."""
+    problems = recipe_problems(recipe)
+    if problems:
         raise RecipeError(
-            f"recipe {recipe.model}/{recipe.setting} is refused for {len(found)} reason(s): "
-            + "; ".join(found)
+            f"recipe {recipe.model}/{recipe.setting} is refused for {len(problems)} reason(s): "
+            + "; ".join(problems)
         )
 
 
 def nan_columns(contract: ModelContract) -> list[str]:
-    """Names of the columns whose default is None: the model sees NaN there."""
+    """Return the names of the columns without a default, which are NaN when missing."""
     return [
         name
         for name, default in zip(contract.names, column_defaults(contract), strict=True)
@@ -66,6 +69,6 @@ def nan_columns(contract: ModelContract) -> list[str]:
 
 
 def column_defaults(contract: ModelContract) -> list[float | None]:
-    """Each column's declared default, in the order the model sees them; None: NaN."""
-    stored = [use.view.features[place].default for use in contract.views for place in use.columns]
+    """Return the declared default of each model input, in order. None means NaN."""
+    stored = [use.view.features[index].default for use in contract.views for index in use.columns]
     return [*stored, *(item.default for item in contract.inputs)]

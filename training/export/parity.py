@@ -1,4 +1,4 @@
-"""The parity certificate: scikit-learn and ONNX say the same, on real rows and on the edges."""
+"""The parity certificate compares scikit-learn and ONNX on held-out rows and on edge rows."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +11,13 @@ DIFFERENCE_MAX = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class ParityCertificate:
-    """What was compared and how far apart the two were.
+    """The result of a comparison of two columns of probabilities.
 
-    difference_max   largest |dp|; infinite when one side is NaN and the other is not.
-    rows_over_limit       rows beyond the allowed difference.
-    decisions_changed  rows decided differently at the threshold; a score within the allowed
-                     difference of the threshold itself may be.
-    worst_row        index of the worst row: held-out rows first, then edge rows.
+    difference_max     largest difference; infinite if one side is NaN and the other is not.
+    rows_over_limit    number of rows with more than the allowed difference.
+    decisions_changed  number of rows with another decision at the threshold. Scores very near to
+                       the threshold may change it within the allowed difference.
+    worst_row          index of the row with the largest difference; held-out rows come first.
     """
 
     held_out_rows: int
@@ -30,18 +30,19 @@ class ParityCertificate:
 
     @property
     def passed(self) -> bool:
-        """Whether no row is further apart than allowed."""
+        """True if every row is within the allowed difference."""
         return self.rows_over_limit == 0
 
     def definition(self) -> dict[str, Any]:
-        """Return JSON values, as the card holds them; an infinite difference is null."""
+        """Return the certificate as JSON values for the card. An infinite difference is null."""
         return {
             "held_out_rows": self.held_out_rows,
             "edge_rows": self.edge_rows,
             "difference_allowed": self.difference_allowed,
             "difference_max": self.difference_max if np.isfinite(self.difference_max) else None,
-            "rows_over_limit": self.rows_over_limit,
-            "decisions_changed": self.decisions_changed,
+            # The keys are part of every card that was written, so they keep their names.
+            "rows_apart": self.rows_over_limit,
+            "decisions_apart": self.decisions_changed,
             "passed": self.passed,
         }
 
@@ -54,22 +55,24 @@ def certify_parity(
     threshold: float,
     difference_allowed: float = DIFFERENCE_MAX,
 ) -> ParityCertificate:
-    """Compare P(positive) row by row.
+    """Compare P(positive) of the same rows by scikit-learn and by ONNX Runtime.
 
     fitted         (N,) by scikit-learn.
-    converted      (N,) by ONNX Runtime, the same rows.
-    held_out_rows  how many of the N, from the start, are held-out; the rest are edge rows.
+    converted      (N,) by ONNX Runtime.
+    held_out_rows  number of held-out rows, which come first. The others are edge rows.
+    threshold      decision threshold.
     """
-    apart = np.abs(fitted - converted)
-    apart[np.isnan(fitted) & np.isnan(converted)] = 0.0
-    apart[np.isnan(apart)] = np.inf
-    worst = int(np.argmax(apart))
+    # NaN on both sides is equal, and NaN on one side is an infinite difference.
+    differences = np.abs(fitted - converted)
+    differences[np.isnan(fitted) & np.isnan(converted)] = 0.0
+    differences[np.isnan(differences)] = np.inf
+    worst = int(np.argmax(differences))
     return ParityCertificate(
         held_out_rows=held_out_rows,
         edge_rows=len(fitted) - held_out_rows,
         difference_allowed=difference_allowed,
-        difference_max=float(apart[worst]),
-        rows_over_limit=int((apart > difference_allowed).sum()),
+        difference_max=float(differences[worst]),
+        rows_over_limit=int((differences > difference_allowed).sum()),
         decisions_changed=int(((fitted >= threshold) != (converted >= threshold)).sum()),
         worst_row=worst,
     )

@@ -4,9 +4,9 @@ mod receive;
 #[cfg(test)]
 mod tests;
 
-use crate::frame_writer::FrameWriter;
-use crate::frames;
-use crate::hpack::Trailers;
+use crate::http2::frame_writer::FrameWriter;
+use crate::http2::frames;
+use crate::http2::hpack::Trailers;
 use crate::open_calls::{MessageStream, OpenCalls};
 use crate::protobuf::write_bytes;
 use crate::requests::Requests;

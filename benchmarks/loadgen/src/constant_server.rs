@@ -1,9 +1,9 @@
 //! A server that answers every Predict call with the same bytes. It shows how many calls a second
 //! this program can send at most.
 
-use crate::frame_writer::GRPC_HEADER_BYTES;
-use crate::frames::{self, ACK, DATA, END_HEADERS, END_STREAM, Frame, HEADERS};
-use crate::hpack;
+use crate::http2::frame_writer::GRPC_HEADER_BYTES;
+use crate::http2::frames::{self, ACK, DATA, END_HEADERS, END_STREAM, Frame, HEADERS};
+use crate::http2::hpack;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;

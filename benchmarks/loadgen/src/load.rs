@@ -3,7 +3,7 @@
 mod links;
 
 use crate::connection::{CallSettings, Connection};
-use crate::hpack;
+use crate::http2::hpack;
 use crate::options::Options;
 use crate::requests::Requests;
 use crate::results::{DEADLINE_EXCEEDED, Results, Window};

@@ -2,9 +2,7 @@
 
 mod connection;
 mod constant_server;
-mod frame_writer;
-mod frames;
-mod hpack;
+mod http2;
 mod load;
 mod open_calls;
 mod options;

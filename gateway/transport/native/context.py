@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
-from gateway.clock import Clock
 from gateway.native_library import IngressThread, MetadataPairs
 from gateway.status import Code, Refusal, RefusedError
+from host.clock import Clock
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Metadata = Iterable[tuple[str, str | bytes]]

@@ -15,7 +15,6 @@ from grpc_health.v1 import _async as health
 from grpc_health.v1 import health_pb2_grpc
 from numpy.typing import NDArray
 
-from gateway.clock import Clock
 from gateway.columns import Calls, ModelShape, Replies
 from gateway.ingress_choice import IngressChoice
 from gateway.internal_error_log import InternalErrorLog
@@ -33,6 +32,7 @@ from gateway.transport.server import (
     ServerStatistics,
     UnaryMethod,
 )
+from host.clock import Clock
 from protos.predict_pb2 import PredictReply
 
 SCORED_METHODS = {

@@ -70,7 +70,7 @@ struct Operators<'a> {
     other: bool,
 }
 
-/// A NodeProto.
+/// One node of the graph, an ONNX NodeProto.
 #[derive(Default)]
 struct Operator<'a> {
     kind: &'a str,

@@ -67,7 +67,7 @@ impl<'a, T: Number> Column<'a, T> {
         &self.bytes[range.start * T::BYTES..range.end * T::BYTES]
     }
 
-    /// All numbers.
+    /// All numbers of the column, in order.
     pub fn iter(&self) -> impl Iterator<Item = T> + 'a {
         self.bytes.chunks_exact(T::BYTES).map(T::from_bytes)
     }

@@ -14,9 +14,9 @@ pub const DEPTH_MAX: u32 = 100;
 pub enum Field<'a> {
     /// Wire type VARINT.
     Varint(u32, u64),
-    /// Wire type I64.
+    /// Wire type I64: eight bytes, little-endian.
     Fixed64(u32, u64),
-    /// Wire type I32.
+    /// Wire type I32: four bytes, little-endian.
     Fixed32(u32, u32),
     /// Wire type LEN: text, bytes, a message, or packed numbers.
     Bytes(u32, &'a [u8]),

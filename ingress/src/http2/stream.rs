@@ -54,9 +54,9 @@ pub struct RequestHeaders {
     pub is_grpc: bool,
     /// Size of the header list as HTTP/2 counts it.
     pub bytes: usize,
-    /// grpc-timeout.
+    /// The timeout of header `grpc-timeout`; None without the header.
     pub timeout_ns: Option<i64>,
-    /// grpc-encoding.
+    /// The message encoding of header `grpc-encoding`.
     pub encoding: Encoding,
     /// The path, kept for raw calls only.
     pub path: String,

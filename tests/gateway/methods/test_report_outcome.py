@@ -12,11 +12,11 @@ from pathlib import Path
 import grpc
 import pytest
 
-from gateway.clock import SystemClock
 from gateway.methods.idempotency_keys import IdempotencyKeys
 from gateway.methods.report_outcome import ReportOutcomeService
 from gateway.models.routes import RouteTable, build_routes
 from gateway.telemetry.outcome_windows import OutcomeWindows
+from host.clock import SystemClock
 from journal.errors import JournalRefusedError
 from journal.prediction_id import (
     HOLDOUT_BIT,
@@ -76,6 +76,7 @@ def test_report_outcome_writes_and_counts_each_kind() -> None:
     async def walk() -> None:
         async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:
             fresh = (await gateway.predict(predict_request(1, 2, 3))).prediction_id
+            # One report of each kind, then a duplicate of the first.
             for fields in (
                 {"prediction_id": fresh, "idempotency_key": "k-1"},
                 {"prediction_id": written_id("churn", 89)},
@@ -87,6 +88,7 @@ def test_report_outcome_writes_and_counts_each_kind() -> None:
             again = await report(gateway, prediction_id=fresh, idempotency_key="k-1")
             assert again.duplicate
             assert again.attribution == OutcomeReply.BY_PREDICTION_ID
+            # Each is counted by kind; all but the duplicate are in the journal.
             counted = {tuple(k): n for k, n in gateway.metrics.snapshot()["turnout_outcomes"]}
             assert counted == {
                 ("churn", "on_time"): 2,
@@ -112,6 +114,7 @@ def test_outcome_windows_have_each_report_of_a_version_in_a_rollout_once() -> No
 
     async def walk() -> None:
         async with gateway_fixture(versions, with_canary) as gateway:
+            # 30 predictions of both arms, each reported twice.
             reported: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
             for number in range(30):
                 reply = await gateway.predict(predict_request(1, 2, 3, key=f"S{number}"))
@@ -125,10 +128,12 @@ def test_outcome_windows_have_each_report_of_a_version_in_a_rollout_once() -> No
                         value=float(number % 3),
                         idempotency_key=f"k-{number}",
                     )
+            # Reports that belong to no arm of the rollout.
             held_out = written_id("churn", 1, role=1 | HOLDOUT_BIT)
             for other_id in (held_out, written_id("churn", 1), written_id("retired", 1)):
                 await report(gateway, prediction_id=other_id)
             await report(gateway, **BY_ENTITY, keys=["S1"])
+            # The windows have each report of both arms once, and no other.
             windows = gateway.outcome_windows.close_windows(0, everything=True)
             found: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
             for window in windows:
@@ -140,6 +145,7 @@ def test_outcome_windows_have_each_report_of_a_version_in_a_rollout_once() -> No
                     found[window.version, outcomes.role] |= reports
             assert found == reported
             assert set(found) == {("1", Role.PRODUCTION), ("2", Role.CANARY)}
+            # Once the rollout is over, reports go into no window.
             without_rollout = replace(
                 with_canary, canary="", canary_bp=0, rollout_id="", revision=5
             )
@@ -335,7 +341,7 @@ def test_report_outcome_is_unavailable_when_the_journal_refuses_and_the_key_stay
 def test_report_outcome_syncs_before_it_acknowledges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So it is with another worker's record, before this worker reports a duplicate of it."""
+    """Another worker's record is synced, too, before this worker calls it a duplicate."""
     synced: list[str] = []
     fdatasync = os.fdatasync
 

@@ -11,12 +11,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from features.canonical import sha256_hex
-from gateway.clock import SystemClock
 from gateway.isolation.breadcrumbs import BreadcrumbPage
 from gateway.models.disk_cache import DiskCache
 from gateway.models.loader import Loader
 from gateway.models.routes import RouteTable
 from gateway.settings import Settings
+from host.clock import SystemClock
 from protos.registry_pb2 import ServingKeys, VersionLoad
 from registry.bundle import seal_files, sign_manifest
 from registry.types import Deployment, RegistryUnavailableError

@@ -42,6 +42,7 @@ def onnx_of(
         (tree, index, node) for tree, nodes in enumerate(trees) for index, node in enumerate(nodes)
     ]
     leaves = [(tree, index, node) for tree, index, node in all_nodes if "weight" in node]
+    # One entry a node, then one entry a leaf.
     attributes: dict[str, object] = {
         "n_targets": 1,
         "base_values": [base],
@@ -60,6 +61,7 @@ def onnx_of(
         "target_ids": [0] * len(leaves),
         "target_weights": [float(node["weight"]) for _, _, node in leaves],
     } | overrides
+    # The graph is the trees, and a Sigmoid behind them.
     regressor = helper.make_node(
         "TreeEnsembleRegressor", ["inputs"], ["odds"], domain="ai.onnx.ml", **attributes
     )

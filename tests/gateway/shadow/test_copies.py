@@ -7,7 +7,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.clock import SystemClock
 from gateway.models.executor import Scored
 from gateway.settings import Settings
 from gateway.shadow.shadow_process import shadow_limits_of
@@ -15,6 +14,7 @@ from gateway.shadow.shadows import ROWS_PER_SEND, Shadows
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.shadow_copies import ShadowCopies
 from gateway.telemetry.windows import Windows
+from host.clock import SystemClock
 
 VERSION: Any = SimpleNamespace(
     id=bytes(32), digest8=1, label="3", bundle=SimpleNamespace(model="churn")

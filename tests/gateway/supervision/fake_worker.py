@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from gateway.supervision.channel import WorkerChannel
 from gateway.telemetry.metrics import Metrics
@@ -24,6 +25,7 @@ class FakeWorker:
         self.metrics = Metrics()
         self.memory_hog: list[bytes] = []
         self.server: asyncio.Server | None = None
+        self.connections = 0
 
     async def serve(self, slot: int, port: int) -> None:
         """Listen on the port that all workers share."""
@@ -38,6 +40,11 @@ class FakeWorker:
         if self.server is not None:
             self.server.close()
 
+    def snapshot(self) -> dict[str, Any]:
+        """Return the metrics, with statistics as a real worker adds them."""
+        statistics = {"pipeline": {"connections": self.connections}}
+        return {**self.metrics.snapshot(), "statistics": statistics}
+
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read one line and answer with the pid of this process."""
         word = (await reader.readline()).strip()
@@ -45,6 +52,7 @@ class FakeWorker:
             threading.Event().wait()
         if word == b"eat":
             self.memory_hog.append(b"x" * 64 * 1024 * 1024)
+        self.connections += 1
         self.metrics.count_calls("churn", "1", "production", "answered", 1)
         writer.write(b"%d\n" % os.getpid())
         await writer.drain()
@@ -73,7 +81,7 @@ async def run_fake_worker(fd: int, heartbeat_ms: int) -> None:
         on_serve=worker.serve,
         on_drain=worker.drain,
         gauges=lambda: {"rows_inside": 0.0},
-        snapshot=worker.metrics.snapshot,
+        snapshot=worker.snapshot,
     )
     channel.announce_ready()
     await channel.wait_finished()

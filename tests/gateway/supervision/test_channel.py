@@ -112,6 +112,7 @@ async def run_story(story: Story, *, supervisor_reads: bool = True) -> list[str]
     async def on_drain(grace_s: float) -> None:
         log.append(f"drain {grace_s:g}")
 
+    # The worker's end is started; the story then plays both ends.
     await channel.start(
         on_serve=on_serve,
         on_drain=on_drain,
@@ -121,6 +122,7 @@ async def run_story(story: Story, *, supervisor_reads: bool = True) -> list[str]
     try:
         await story(supervisor, channel, log)
     finally:
+        # The channel's signal handlers must not outlive the test.
         asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if not supervisor_reads:

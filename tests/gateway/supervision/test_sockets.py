@@ -59,7 +59,7 @@ def test_slot_sockets_close_the_socket_of_a_slot_without_a_worker() -> None:
 
 
 def test_lent_socket_yields_none_when_nothing_was_sent() -> None:
-    """So it is for a worker started by hand, and for one that asks before a socket was sent."""
+    """A worker started by hand has no channel; another one asks before a socket was sent."""
     with LentSocket(-1).received_socket() as fd:
         assert fd is None
     parent_end, child_end = create_socket_channel()

@@ -26,7 +26,7 @@ FAKE_WORKER = (sys.executable, "-m", "tests.gateway.supervision.fake_worker")
 
 
 async def wait_until(holds: Callable[[], Any], seconds: float = 10.0) -> float:
-    """Wait until *holds* returns true; return how many seconds it took."""
+    """Wait until *holds* returns true; return how many seconds it elapsed_s."""
     start = time.monotonic()
     while not holds():
         assert time.monotonic() - start < seconds, f"still not so after {seconds} s"
@@ -119,8 +119,8 @@ def test_supervisor_replaces_a_killed_worker_by_the_spare_within_a_second(tmp_pa
         async with running_gateway(tmp_path) as gateway:
             (victim, other), (spare,) = gateway.pids("serving"), gateway.pids("spare")
             os.kill(victim, signal.SIGKILL)
-            took = await wait_until(lambda: set(gateway.pids("serving")) == {other, spare})
-            assert took < 1.0
+            elapsed_s = await wait_until(lambda: set(gateway.pids("serving")) == {other, spare})
+            assert elapsed_s < 1.0
             assert not pid_exists(victim)
             await wait_until(gateway.fully_serving)
             assert await gateway.ask() in {other, spare}
@@ -135,8 +135,8 @@ def test_supervisor_kills_a_stopped_worker_at_the_heartbeat_timeout(tmp_path: Pa
         async with running_gateway(tmp_path) as gateway:
             victim = gateway.pids("serving")[0]
             os.kill(victim, signal.SIGSTOP)
-            took = await wait_until(lambda: victim not in gateway.pids("serving"))
-            assert 1.7 < took < 2.4
+            elapsed_s = await wait_until(lambda: victim not in gateway.pids("serving"))
+            assert 1.7 < elapsed_s < 2.4
             await wait_until(gateway.fully_serving)
             restarts = gateway.supervisor.report.restarts
             assert [cause for _, cause in restarts] == ["silent"]
@@ -276,6 +276,34 @@ def test_metrics_endpoint_serves_health_workers_and_metrics(tmp_path: Path) -> N
             assert 'turnout_deployment_revision{model="churn",worker="1"} 2.0' in text
             assert 'turnout_loop_lag_seconds{worker="0"}' in text
             assert (await gateway.page("/secrets"))[0] == 404
+
+    asyncio.run(walk())
+
+
+def test_metrics_endpoint_serves_the_statistics_of_each_worker(tmp_path: Path) -> None:
+    """/statistics has the newest snapshot's statistics by slot; they are no metrics."""
+
+    async def walk() -> None:
+        async with running_gateway(tmp_path) as gateway:
+            pids = [*gateway.pids("serving"), *gateway.pids("spare")]
+            answering_pid = await gateway.ask()
+
+            async def rows() -> list[dict[str, Any]]:
+                status, text = await gateway.page("/statistics")
+                assert status == 200
+                statistics: list[dict[str, Any]] = json.loads(text)
+                return statistics
+
+            connections = {pid: int(pid == answering_pid) for pid in pids}
+            expected = [
+                {"slot": slot, "pid": pid, "statistics": {"pipeline": {"connections": count}}}
+                for slot, (pid, count) in zip((0, 1, None), connections.items(), strict=True)
+            ]
+            deadline = time.monotonic() + 10
+            while await rows() != expected and time.monotonic() < deadline:
+                pass
+            assert await rows() == expected
+            assert "statistics" not in (await gateway.page("/metrics"))[1]
 
     asyncio.run(walk())
 

@@ -65,6 +65,7 @@ def test_latency_histogram_has_exact_buckets_and_a_sum_within_one_percent() -> N
 def test_metrics_methods_fill_every_family() -> None:
     """After one call of each method, each name of FAMILIES is exposed with the worker's label."""
     metrics = Metrics()
+    # Each method once.
     metrics.count_calls(*ARM, "answered", 1)
     metrics.count_latency(*ARM, np.bincount([3], minlength=BINS))
     metrics.count_scores(*ARM, np.bincount([0, 4, 4], minlength=23))
@@ -84,6 +85,7 @@ def test_metrics_methods_fill_every_family() -> None:
 
     exposed = samples(("1", (metrics.snapshot(),)))
 
+    # Each family is exposed, with the counts that were made.
     for name in FAMILIES:
         assert [key for key in exposed if key.startswith(name) and "worker=1" in key], name
     score = "turnout_score_total{bin=%d,model=churn,role=production,version=7,worker=1}"

@@ -154,7 +154,7 @@ def test_call_queue_takes_the_newest_first_once_calls_wait_long() -> None:
 
 
 def test_call_queue_skips_finished_calls_and_releases_their_rows() -> None:
-    """So it is for calls that wait, calls that were taken, and calls at either end of the queue."""
+    """The calls wait, have been taken, or stand at either end of the queue."""
     queue = CallQueue(Admission(1_000, 90, 50))
     handles = [queue.admit(call(rows=2), arrived_ns=0, deadline_ns=LONG_NS) for _ in range(4)]
     queue.finish_call(handles[0])

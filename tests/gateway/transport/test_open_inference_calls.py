@@ -116,6 +116,7 @@ def test_open_inference_health_and_metadata_describe_the_deployment() -> None:
 
     async def walk() -> None:
         async with gateway_fixture(VERSIONS, DEPLOYMENT) as gateway:
+            # Liveness, readiness and the server's name.
             for request, reply, field, expected in (
                 (oip.ServerLiveRequest(), oip.ServerLiveResponse, "live", True),
                 (oip.ServerReadyRequest(), oip.ServerReadyResponse, "ready", True),
@@ -138,6 +139,7 @@ def test_open_inference_health_and_metadata_describe_the_deployment() -> None:
                 method = type(request).__name__.removesuffix("Request")
                 answer = await call(gateway, method, request, reply)
                 assert getattr(answer, field) == expected, request
+            # The metadata of a model that is deployed.
             request = oip.ModelMetadataRequest(name="churn")
             metadata = await call(gateway, "ModelMetadata", request, oip.ModelMetadataResponse)
             assert isinstance(metadata, oip.ModelMetadataResponse)
@@ -151,6 +153,7 @@ def test_open_inference_health_and_metadata_describe_the_deployment() -> None:
             ]
             assert list(metadata.versions) == ["1", "2"]
             assert json.loads(metadata.properties["keys"]) == ["subscriber"]
+            # There is none of other models and versions.
             for absent in (
                 oip.ModelMetadataRequest(name="fraud"),
                 oip.ModelMetadataRequest(name="churn", version="9"),

@@ -8,12 +8,12 @@ import pytest
 from gateway import __main__ as command
 from gateway import build
 from gateway.build import create_server
-from gateway.clock import SystemClock
 from gateway.errors import SettingsError
 from gateway.ingress_choice import IngressChoice, is_built
 from gateway.internal_error_log import InternalErrorLog
 from gateway.native_library import load_native_library
 from gateway.settings import Settings
+from host.clock import SystemClock
 
 LOG = InternalErrorLog(logging.getLogger("quiet"))
 

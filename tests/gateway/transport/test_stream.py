@@ -89,6 +89,7 @@ def test_predict_streams_at_the_same_time_get_their_own_answers() -> None:
 
 def test_predict_stream_answers_a_bad_message_with_its_status_and_goes_on() -> None:
     """Random bytes, an unknown model, too many rows and an unknown pin come between good ones."""
+    # Good messages come first and last.
     requests = [
         predict_request(1, 2, 3, request_id="good-1"),
         b"\xff\xff\xff",
@@ -102,6 +103,7 @@ def test_predict_stream_answers_a_bad_message_with_its_status_and_goes_on() -> N
 
     async def walk() -> None:
         async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:
+            # Each message has a reply or a status; the stream itself ends OK.
             call = open_stream(gateway)
             await send(call, requests)
             replies = {r.request_id: r async for r in replies_of(call)}

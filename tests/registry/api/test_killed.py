@@ -41,7 +41,7 @@ class RegistryProcess:
         self.address = self._process.stdout.readline().split()[-1]
 
     def kill(self) -> None:
-        """Send SIGKILL."""
+        """Send the process SIGKILL."""
         os.kill(self._process.pid, signal.SIGKILL)
 
     def stop(self) -> int:
@@ -127,7 +127,7 @@ def check_after_kill(folder: Path, acknowledged: dict[str, int]) -> int:
 
 
 def test_registry_process_ends_with_code_0_after_sigterm(tmp_path: Path) -> None:
-    """A watch is open meanwhile. A process on a second port ends with code 3."""
+    """A watch is open meanwhile. A process on a taken port ends with code 3."""
 
     async def watch() -> int:
         registry = RegistryProcess(tmp_path)

@@ -164,7 +164,7 @@ def test_approve_requires_the_shift_of_the_card(tmp_path: Path) -> None:
 
 
 def test_register_never_reuses_a_label(tmp_path: Path) -> None:
-    """The same manifest is the same version. Eight registrations at once get eight labels."""
+    """Equal manifests are one version. Eight registrations at once get eight labels."""
 
     async def scenario() -> None:
         async with registry_fixture(tmp_path) as registry:
@@ -293,7 +293,7 @@ def test_deploy_refuses_shares_above_all_traffic_on_the_server(tmp_path: Path) -
 
 
 async def send_rubbish(channel: Any, method: Any, path: str, metadata: Any) -> None:  # noqa: ANN401
-    """Send second_version bytes that are no protobuf to an RPC of any kind."""
+    """Send two bytes that are no protobuf to an RPC of any kind."""
     rubbish = b"\xff\xff"
     if method.client_streaming:
         await channel.stream_unary(path)(iter([rubbish]), metadata=metadata)

@@ -46,7 +46,7 @@ def test_split_gives_shares_within_sampling_error() -> None:
 
 
 def test_split_and_holdout_are_independent() -> None:
-    """Of the canary's 2,500 keys 5 % are in the holdout, within 4 standard deviations."""
+    """The holdout has 5 % of the canary's 2,500 keys, within 4 standard deviations."""
     salt = bytes(range(16))
     names = [b"user-%d" % n for n in range(50_000)]
     both = sum(

@@ -1,4 +1,4 @@
-"""What people may tell a rollout, and what they are refused."""
+"""The commands that people give to rollouts, and their refusals."""
 
 import asyncio
 from dataclasses import replace
@@ -14,27 +14,27 @@ from tests.rollout.scripted_parts import POLICIES
 from tests.rollout.scripted_world import ScriptedWorld, has_ended, is_in_canary
 
 
-def test_people_steer() -> None:
-    """Pause stays, promote goes on, abort goes back; each says who and why."""
+def test_commands_pause_promote_and_abort() -> None:
+    """Each reason has the actor and the actor's words."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
         await world.start_rollout("quick-direct")
-        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         await world.run_until(is_in_canary)
-        await steering.pause("churn", "sam", "lunch", paused=True)
+        await commands.pause("churn", "sam", "lunch", paused=True)
         for _ in range(6):
             await world.pass_second()
         assert world.rollout.position.step == 0
-        await steering.promote("churn", "sam", "looks fine", full=False)
+        await commands.promote("churn", "sam", "looks fine", full=False)
         assert world.rollout.position.step == 1
-        await steering.promote("churn", "sam", "sure", full=True)
+        await commands.promote("churn", "sam", "sure", full=True)
         assert world.rollout.position.stage == Stage.WATCH
-        await steering.abort("churn", "sam", "changed my mind")
+        await commands.abort("churn", "sam", "changed my mind")
         with pytest.raises(RolloutRefusedError, match="has ended"):
-            await steering.abort("churn", "sam", "again")
+            await commands.abort("churn", "sam", "again")
         with pytest.raises(UnknownRolloutError):
-            await steering.abort("fraud", "sam", "what")
+            await commands.abort("fraud", "sam", "what")
         return world
 
     world = asyncio.run(walk())
@@ -42,21 +42,22 @@ def test_people_steer() -> None:
     assert "aborted by sam: changed my mind" in world.deployment.why
 
 
-def test_a_start_is_refused_in_words() -> None:
-    """Unknown policy, no approval, a rejection, another rollout, no production."""
+def test_start_is_refused_with_the_reason() -> None:
+    """Policy, approval, another rollout and the deployment are checked."""
 
     async def walk() -> None:
         world = ScriptedWorld()
         controller: Controller = world.controller
-        steering = RolloutCommands(controller, world.registry, world.clock)  # type: ignore[arg-type]
+        commands = RolloutCommands(controller, world.registry, world.clock)  # type: ignore[arg-type]
 
         async def refused(
             match: str, kind: type[Exception] = RolloutRefusedError, **fields: str
         ) -> None:
-            asked = {"model": "churn", "version": "2", "policy": "quick", **fields}
+            request_fields = {"model": "churn", "version": "2", "policy": "quick", **fields}
             with pytest.raises(kind, match=match):
-                await steering.start(rollout_pb2.StartRolloutRequest(**asked), "sam")
+                await commands.start(rollout_pb2.StartRolloutRequest(**request_fields), "sam")
 
+        # Without leadership, policy or approval.
         await refused("does not act", NotLeadingError)
         await controller.start_leading(1)
         await refused("there are quick, quick-direct", UnknownRolloutError, policy="bold")
@@ -72,6 +73,7 @@ def test_a_start_is_refused_in_words() -> None:
                     rejected=rejected,
                 )
             )
+        # A rejection after an approval, a rollout under way, and a split set by hand.
         await refused("was rejected")
         await world.start_rollout("quick-direct")
         await refused("is under way")
@@ -83,41 +85,41 @@ def test_a_start_is_refused_in_words() -> None:
     asyncio.run(walk())
 
 
-def test_a_share_is_set_up_and_down_within_the_policy() -> None:
-    """Only what was approved; each step counts its own evidence anew."""
+def test_set_weight_takes_only_shares_of_the_policy() -> None:
+    """The share can go up and down."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
         await world.start_rollout("quick-direct")
-        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         with pytest.raises(RolloutRefusedError, match="no canary share to set"):
-            await steering.set_weight("churn", 5_000, "sam", "now")
+            await commands.set_weight("churn", 5_000, "sam", "now")
         await world.run_until(is_in_canary)
         with pytest.raises(RolloutRefusedError, match="approved with 1000, 5000"):
-            await steering.set_weight("churn", 2_000, "sam", "a bit")
+            await commands.set_weight("churn", 2_000, "sam", "a bit")
         with pytest.raises(RolloutRefusedError, match="1000 basis points already"):
-            await steering.set_weight("churn", 1_000, "sam", "same")
-        await steering.set_weight("churn", 5_000, "sam", "more")
+            await commands.set_weight("churn", 1_000, "sam", "same")
+        await commands.set_weight("churn", 5_000, "sam", "more")
         assert world.deployment.canary_bp == 5_000
-        await steering.set_weight("churn", 1_000, "sam", "less")
+        await commands.set_weight("churn", 1_000, "sam", "less")
         assert (world.deployment.canary_bp, world.rollout.position.step) == (1_000, 0)
         return world
 
     assert "set to 10 % by sam: less" in asyncio.run(walk()).deployment.why
 
 
-def test_what_was_rolled_back_is_tried_again_under_its_approval() -> None:
-    """A new rollout of the same version and policy; not while one is under way."""
+def test_retry_rolls_out_the_same_version_under_the_same_policy() -> None:
+    """It is refused while a rollout is under way."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld(fails=0.3)
         first = await world.start_rollout("quick-direct")
-        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         with pytest.raises(RolloutRefusedError, match="only one that was rolled back"):
-            await steering.retry("churn", "sam", "again")
+            await commands.retry("churn", "sam", "again")
         await world.run_until(has_ended)
         world.failure_rate = 0.0
-        again = await steering.retry("churn", "sam", "the store is back")
+        again = await commands.retry("churn", "sam", "the store is back")
         assert again.spec.rollout_id != first.spec.rollout_id
         await world.run_until(has_ended)
         return world
@@ -128,28 +130,30 @@ def test_what_was_rolled_back_is_tried_again_under_its_approval() -> None:
 
 
 async def rolled_back_then_retried() -> tuple[ScriptedWorld, str, str]:
-    """A rollout that was rolled back, its retry that went through; their ids."""
+    """Return a world after a rollback and a retry that succeeded, and the ids of both."""
     world = ScriptedWorld(fails=1.0)
     first = await world.start_rollout("quick-direct")
     await world.run_until(has_ended)
     world.failure_rate = 0.0
-    steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-    second = await steering.retry("churn", "sam", "the store is back")
+    commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+    second = await commands.retry("churn", "sam", "the store is back")
     await world.run_until(has_ended)
     return world, first.spec.rollout_id, second.spec.rollout_id
 
 
-def test_the_next_controller_lists_every_rollout_so_far() -> None:
-    """Newest first, each as it ended: the history names them, their checkpoints tell of them."""
+def test_list_rollouts_has_the_rollouts_of_earlier_controllers() -> None:
+    """They come newest first, each as it ended."""
 
     async def walk() -> None:
         world, first, second = await rolled_back_then_retried()
-        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-        before = [(one.rollout_id, one.stage) for one in await steering.list_rollouts("churn")]
+        commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        before = [
+            (status.rollout_id, status.stage) for status in await commands.list_rollouts("churn")
+        ]
         await world.restart()
-        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-        after = await steering.list_rollouts("")
-        assert [(one.rollout_id, one.stage) for one in after] == before
+        commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        after = await commands.list_rollouts("")
+        assert [(status.rollout_id, status.stage) for status in after] == before
         assert before == [
             (second, rollout_pb2.DONE),
             (first, rollout_pb2.ROLLED_BACK),
@@ -159,42 +163,42 @@ def test_the_next_controller_lists_every_rollout_so_far() -> None:
     asyncio.run(walk())
 
 
-def test_a_rollout_that_cannot_be_read_hides_no_other() -> None:
-    """It is listed with its id and why nothing more is known."""
+def test_list_rollouts_shows_an_unreadable_rollout_with_its_reason() -> None:
+    """The other rollouts are listed too."""
 
     async def walk() -> None:
         world, first, second = await rolled_back_then_retried()
         await world.restart()
         world.registry.checkpoints[first].state = b"\xff\xff\xff"
-        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-        told = {one.rollout_id: one for one in await steering.list_rollouts("churn")}
-        assert told[second].stage == rollout_pb2.DONE
-        broken = told[first]
+        commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        statuses = {status.rollout_id: status for status in await commands.list_rollouts("churn")}
+        assert statuses[second].stage == rollout_pb2.DONE
+        broken = statuses[first]
         assert (broken.model, broken.stage) == ("churn", rollout_pb2.STAGE_UNSPECIFIED)
         assert "cannot be read" in broken.reason
 
     asyncio.run(walk())
 
 
-def test_an_undo_loads_the_old_version_and_then_moves_everybody() -> None:
-    """Two deployments, the second a rollback; refused while a rollout is under way."""
+def test_undo_preloads_the_old_version_and_gives_it_all_traffic() -> None:
+    """There are two deployments. It is refused while a rollout is under way."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
-        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         await world.start_rollout("quick-direct")
         with pytest.raises(RolloutRefusedError, match="turnout rollout abort churn"):
-            await steering.undo("churn", "1", "sam", "complaints")
+            await commands.undo("churn", "1", "sam", "complaints")
         await world.run_until(has_ended)
         with pytest.raises(RolloutRefusedError, match="production already"):
-            await steering.undo("churn", "2", "sam", "complaints")
-        doing = asyncio.ensure_future(steering.undo("churn", "1", "sam", "complaints"))
+            await commands.undo("churn", "2", "sam", "complaints")
+        undoing = asyncio.ensure_future(commands.undo("churn", "1", "sam", "complaints"))
         await world.run_pending_tasks()
         assert (world.deployment.production, world.deployment.preload) == ("2", ("1",))
         world.loaded_versions = ("1", "2")
         await world.act_once()
-        told = await doing
-        assert (told.version, told.stage) == ("1", rollout_pb2.DONE)
+        status = await undoing
+        assert (status.version, status.stage) == ("1", rollout_pb2.DONE)
         return world
 
     world = asyncio.run(walk())
@@ -206,46 +210,46 @@ def test_an_undo_loads_the_old_version_and_then_moves_everybody() -> None:
     assert world.deployment.why == "undo to 1 by sam: complaints"
 
 
-def test_a_freeze_starts_nothing_and_a_view_is_one_models_at_a_time() -> None:
-    """Both are refused before anything is written, in words."""
+def test_start_is_refused_in_a_freeze_window_and_for_an_exclusive_view() -> None:
+    """Nothing is written in either case."""
     frozen = replace(POLICIES["quick"], name="frozen", freeze=("2020-01-01 - 2030-01-01",))
     alone = replace(POLICIES["quick"], name="alone", exclusive_views=("*",))
 
     async def walk() -> None:
         world = ScriptedWorld()
         world.controller.policies = {**POLICIES, "frozen": frozen, "alone": alone}
-        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         await world.start_rollout("quick-direct")
         world.registry.card = '{"names": ["churn_profile:age", "amount"]}'
         world.registry.write_deployment(
             replace(world.deployment, model="fraud", rollout_id="", preload=())
         )
-        for policy, words in (("frozen", "starts nothing in"), ("alone", "reads churn_profile")):
-            asked = rollout_pb2.StartRolloutRequest(model="fraud", version="2", policy=policy)
-            with pytest.raises(RolloutRefusedError, match=words):
-                await steering.start(asked, "sam")
+        for policy, message in (("frozen", "starts nothing in"), ("alone", "reads churn_profile")):
+            request = rollout_pb2.StartRolloutRequest(model="fraud", version="2", policy=policy)
+            with pytest.raises(RolloutRefusedError, match=message):
+                await commands.start(request, "sam")
 
     asyncio.run(walk())
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_rollout_that_a_person_took_over_stands_in_nobodys_way(restarted: bool) -> None:
-    """The split written by hand still names it; the next rollout begins all the same."""
+def test_start_works_after_a_person_took_a_rollout_over(restarted: bool) -> None:
+    """The split that the person wrote still has the id of the ended rollout."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
-        trial = await world.start_rollout("quick-direct")
+        rollout = await world.start_rollout("quick-direct")
         await world.run_until(is_in_canary)
         by_hand = replace(world.deployment, canary="", canary_bp=0, who="sam", why="no")
         world.controller.see_deployment(world.registry.write_deployment(by_hand))
         await world.act_once()
         assert world.rollout.ended
-        assert world.deployment.rollout_id == trial.spec.rollout_id
+        assert world.deployment.rollout_id == rollout.spec.rollout_id
         if restarted:
             await world.restart()
-        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         with pytest.raises(RolloutRefusedError, match="production already"):
-            await steering.undo("churn", "1", "sam", "complaints")
+            await commands.undo("churn", "1", "sam", "complaints")
         await world.start_rollout("quick-direct")
         await world.run_until(has_ended)
         return world

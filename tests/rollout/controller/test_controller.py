@@ -1,4 +1,4 @@
-"""The controller in scripted time: promotes, rolls back, waits, steps aside."""
+"""The controller in scripted time."""
 
 import asyncio
 from dataclasses import replace
@@ -12,8 +12,8 @@ from rollout.policy.stages import Stage, Verdict
 from tests.rollout.scripted_world import ScriptedWorld, has_ended, is_in_canary
 
 
-def test_a_healthy_candidate_walks_all_the_way() -> None:
-    """PRELOAD, SHADOW, 10 %, 50 %, WATCH, DONE: one deployment each, nobody else's help."""
+def test_controller_moves_a_healthy_candidate_through_every_stage() -> None:
+    """There is one deployment for each of PRELOAD, SHADOW, 10 %, 50 %, WATCH and DONE."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
@@ -22,10 +22,11 @@ def test_a_healthy_candidate_walks_all_the_way() -> None:
         return world
 
     world = asyncio.run(walk())
-    assert [Stage(int(one.stage)).name for one in world.rollout.decisions] == [
+    # The decisions, and the shares of the deployments.
+    assert [Stage(int(entry.stage)).name for entry in world.rollout.decisions] == [
         "PRELOAD", "SHADOW", "CANARY", "CANARY", "WATCH", "DONE",
     ]  # fmt: skip
-    assert [one.canary_bp for one in world.registry.deployments_written] == [
+    assert [entry.canary_bp for entry in world.registry.deployments_written] == [
         0,
         0,
         1_000,
@@ -33,13 +34,21 @@ def test_a_healthy_candidate_walks_all_the_way() -> None:
         0,
         0,
     ]
-    assert [one.standby_bp for one in world.registry.deployments_written] == [0, 0, 0, 0, 500, 0]
+    assert [entry.standby_bp for entry in world.registry.deployments_written] == [
+        0,
+        0,
+        0,
+        0,
+        500,
+        0,
+    ]
+    # The end, and the reasons.
     assert (world.deployment.production, world.deployment.rollout_id) == ("2", "")
-    assert all(one.why.startswith("rollout r") for one in world.registry.deployments_written)
+    assert all(entry.why.startswith("rollout r") for entry in world.registry.deployments_written)
 
 
-def test_a_faulty_canary_is_rolled_back_with_four_times_in_order() -> None:
-    """First bad <= verdict <= moved; the last bad answer is kept; the state is remembered."""
+def test_controller_rolls_back_a_faulty_canary_with_four_times_in_order() -> None:
+    """The first bad answer comes before the verdict, and the verdict before the move."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld(fails=0.08)
@@ -49,23 +58,25 @@ def test_a_faulty_canary_is_rolled_back_with_four_times_in_order() -> None:
         return world
 
     world = asyncio.run(walk())
-    trial = world.rollout
-    assert (trial.position.stage, trial.verdict) == (Stage.ROLLED_BACK, Verdict.FAULTY)
+    rollout = world.rollout
+    assert (rollout.position.stage, rollout.verdict) == (Stage.ROLLED_BACK, Verdict.FAULTY)
     assert (world.deployment.production, world.deployment.canary) == ("1", "")
-    times = trial.times
+    times = rollout.times
     assert 0 < times.first_bad_answer_ns <= times.verdict_ns <= times.traffic_moved_ns
     assert times.first_bad_answer_ns <= times.last_bad_answer_ns
-    assert trial.evidence.totals.failed == 0
-    assert world.registry.checkpoints[trial.spec.rollout_id].sequence == trial.checkpoint_sequence
+    assert rollout.evidence.totals.failed == 0
+    assert (
+        world.registry.checkpoints[rollout.spec.rollout_id].sequence == rollout.checkpoint_sequence
+    )
 
 
-def test_a_fault_after_promotion_goes_back_to_the_standby() -> None:
-    """The watch compares with the old version, and returns to it."""
+def test_controller_rolls_back_to_the_standby_in_the_watch() -> None:
+    """The watch compares with the old version and returns to it."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
         await world.start_rollout("quick-direct")
-        await world.run_until(lambda trial: trial.position.stage == Stage.WATCH)
+        await world.run_until(lambda rollout: rollout.position.stage == Stage.WATCH)
         world.failure_rate = 0.3
         await world.run_until(has_ended)
         return world
@@ -75,8 +86,8 @@ def test_a_fault_after_promotion_goes_back_to_the_standby() -> None:
     assert (world.deployment.production, world.deployment.standby) == ("1", "")
 
 
-def test_a_faulty_shadow_never_reaches_a_customer() -> None:
-    """It ends in the shadow stage; no deployment ever gave it a share."""
+def test_controller_rolls_back_a_faulty_shadow_without_any_share() -> None:
+    """No deployment gave it a canary share."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld(fails=0.08)
@@ -86,11 +97,11 @@ def test_a_faulty_shadow_never_reaches_a_customer() -> None:
 
     world = asyncio.run(walk())
     assert world.rollout.position.stage == Stage.ROLLED_BACK
-    assert {one.canary_bp for one in world.registry.deployments_written} == {0}
+    assert {entry.canary_bp for entry in world.registry.deployments_written} == {0}
 
 
-def test_a_hard_guard_acts_at_once() -> None:
-    """No window has closed, and the canary is out."""
+def test_controller_rolls_back_on_a_hard_guard_at_once() -> None:
+    """No second has closed by then."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
@@ -119,8 +130,8 @@ def test_a_hard_guard_acts_at_once() -> None:
     assert "5 of 5" in world.rollout.reason
 
 
-def test_zero_traffic_never_moves() -> None:
-    """An idle hour promotes nothing, and asks a person at the limit."""
+def test_controller_without_traffic_moves_nothing() -> None:
+    """At the time limit it is held, and a person decides."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
@@ -137,8 +148,8 @@ def test_zero_traffic_never_moves() -> None:
     assert "a person decides" in world.rollout.reason
 
 
-def test_a_silent_gateway_holds() -> None:
-    """One of two workers sends nothing: the other's good evidence promotes nothing."""
+def test_controller_holds_when_a_worker_is_silent() -> None:
+    """The good evidence of the other worker promotes nothing."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
@@ -155,8 +166,8 @@ def test_a_silent_gateway_holds() -> None:
     assert "worker g/1" in world.rollout.reason
 
 
-def test_a_split_changed_by_hand_ends_the_rollout_and_stays() -> None:
-    """People win; the rollout says by whom it was superseded."""
+def test_controller_ends_a_rollout_whose_split_a_person_changed() -> None:
+    """The reason names the person, and the deployment stays."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
@@ -175,8 +186,8 @@ def test_a_split_changed_by_hand_ends_the_rollout_and_stays() -> None:
     assert world.deployment.who == "sam"
 
 
-def test_another_field_changed_by_hand_is_adopted() -> None:
-    """A new holdout share does not end a rollout; it goes on from the new revision."""
+def test_controller_adopts_a_change_of_another_field() -> None:
+    """A new holdout share does not end the rollout."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
@@ -192,8 +203,8 @@ def test_another_field_changed_by_hand_is_adopted() -> None:
     assert (world.deployment.production, world.deployment.holdout_bp) == ("2", 100)
 
 
-def test_a_fenced_controller_stops() -> None:
-    """The lease passed on: its next write is refused, it says so, and nothing was written."""
+def test_controller_that_is_fenced_writes_nothing() -> None:
+    """The lease has passed on: its next write is refused, and it stops."""
 
     async def walk() -> None:
         world = ScriptedWorld()
@@ -216,8 +227,8 @@ def test_a_fenced_controller_stops() -> None:
     asyncio.run(walk())
 
 
-def test_an_unreachable_registry_delays_and_loses_nothing() -> None:
-    """The canary stays as it is; when the registry answers again, the rollout goes on."""
+def test_controller_waits_for_an_unreachable_registry() -> None:
+    """The canary stays. When the registry answers again, the rollout goes on."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()

@@ -1,4 +1,4 @@
-"""Monitoring's word holds a rollout, and lets it go on."""
+"""Findings of monitoring hold a rollout and let it go on."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,59 +15,59 @@ from tests.rollout.scripted_world import ScriptedWorld, has_ended, is_in_canary
 def finding(
     sequence: int, kind: str, version: str = "", text: str = "drift"
 ) -> registry_pb2.Finding:
-    """One that the registry numbered."""
+    """Return a finding with a sequence number of the registry."""
     return registry_pb2.Finding(
         sequence=sequence, model="churn", version=version, kind=kind, text=text, who="ann"
     )
 
 
-def test_the_newest_word_on_each_counts() -> None:
-    """On the model and on the version, apart; only a clear ends a hold; one without words, too."""
-    seen = Findings()
-    assert seen.hold_reason("churn", "2") == ""
-    seen.add_finding(finding(1, "hold"))
-    seen.add_finding(finding(2, "hold", "2", "PSI .4"))
-    assert seen.hold_reason("churn", "2") == "drift; PSI .4"
-    assert (seen.hold_reason("churn", "3"), seen.hold_reason("fraud", "2")) == ("drift", "")
-    seen.add_finding(finding(3, "outcome"))
-    assert seen.hold_reason("churn", "3") == "drift"
-    seen.add_finding(finding(4, "clear"))
-    assert seen.hold_reason("churn", "2") == "PSI .4"
-    seen.add_finding(finding(5, "hold", "2", ""))
-    assert seen.hold_reason("churn", "2") == "hold, by ann, no reason given"
-    seen.add_finding(finding(6, "clear", "2"))
-    assert seen.hold_reason("churn", "2") == ""
-    assert seen.sequence == 6
+def test_findings_use_the_newest_of_each_model_and_version() -> None:
+    """Only a clear finding about the same ends a hold. A finding without a text holds too."""
+    findings = Findings()
+    assert findings.hold_reason("churn", "2") == ""
+    findings.add_finding(finding(1, "hold"))
+    findings.add_finding(finding(2, "hold", "2", "PSI .4"))
+    assert findings.hold_reason("churn", "2") == "drift; PSI .4"
+    assert (findings.hold_reason("churn", "3"), findings.hold_reason("fraud", "2")) == ("drift", "")
+    findings.add_finding(finding(3, "outcome"))
+    assert findings.hold_reason("churn", "3") == "drift"
+    findings.add_finding(finding(4, "clear"))
+    assert findings.hold_reason("churn", "2") == "PSI .4"
+    findings.add_finding(finding(5, "hold", "2", ""))
+    assert findings.hold_reason("churn", "2") == "hold, by ann, no reason given"
+    findings.add_finding(finding(6, "clear", "2"))
+    assert findings.hold_reason("churn", "2") == ""
+    assert findings.sequence == 6
 
 
 def is_at_preload(rollout: Rollout) -> bool:
-    """Whether it has no traffic yet."""
+    """Whether the rollout is at its preload."""
     return rollout.position.stage == Stage.PRELOAD
 
 
 def is_watched(rollout: Rollout) -> bool:
-    """Whether everybody has its answers, and the old version stands by."""
+    """Whether the rollout is in the watch."""
     return rollout.position.stage == Stage.WATCH
 
 
 @pytest.mark.parametrize("where", [is_at_preload, is_in_canary, is_watched])
-def test_a_hold_outlives_the_controller_that_heard_it(where: Callable[[Rollout], bool]) -> None:
-    """The next one knows it before its first look, however good the evidence; a clear, too."""
+def test_findings_hold_a_rollout_also_after_a_restart(where: Callable[[Rollout], bool]) -> None:
+    """The next controller knows hold and clear before it first judges."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
         await world.start_rollout("quick-direct")
         await world.run_until(where)
-        place = world.rollout.position
+        position = world.rollout.position
         world.registry.findings_written.append(finding(1, "hold", "2", "PSI .4"))
         await world.controller.findings.load_all(world.registry)
         for _ in range(6):
             await world.pass_second()
-        assert (world.rollout.position, world.rollout.verdict) == (place, Verdict.HOLD)
+        assert (world.rollout.position, world.rollout.verdict) == (position, Verdict.HOLD)
         assert world.rollout.reason == "monitoring says: PSI .4"
         await world.restart()
         await world.act_once()
-        assert (world.rollout.position, world.rollout.verdict) == (place, Verdict.HOLD)
+        assert (world.rollout.position, world.rollout.verdict) == (position, Verdict.HOLD)
         world.registry.findings_written.append(finding(2, "clear", "2"))
         await world.restart()
         await world.run_until(has_ended)

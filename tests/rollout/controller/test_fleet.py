@@ -1,4 +1,4 @@
-"""The fleet: who is ready, who is silent, when the last one obeyed."""
+"""The fleet knows which workers are ready or silent, and when all have applied a revision."""
 
 from protos import registry_pb2
 from rollout.controller.fleet import Fleet
@@ -8,7 +8,7 @@ from tests.rollout.scripted_parts import NS
 def worker_state(
     slot: int, state: str = "READY", *, spare: bool = False, revision: int = 1, gone: bool = False
 ) -> registry_pb2.GatewayState:
-    """One worker's word on version 2 of churn."""
+    """Return the state of one worker with version 2 of churn."""
     return registry_pb2.GatewayState(
         gateway="g",
         slot=slot,
@@ -23,8 +23,8 @@ def worker_state(
     )
 
 
-def test_the_view_names_who_is_not_ready_who_refuses_and_who_is_silent() -> None:
-    """Spares must be ready too, but need not send windows."""
+def test_fleet_view_names_workers_that_are_not_ready_refused_or_silent() -> None:
+    """Spares must be ready too, but they send no windows."""
     fleet = Fleet()
     for state in (
         worker_state(0),
@@ -42,8 +42,8 @@ def test_the_view_names_who_is_not_ready_who_refuses_and_who_is_silent() -> None
     assert len(fleet.view("churn", "3", 3 * NS, 5 * NS).not_ready) == 4
 
 
-def test_a_spare_that_begins_to_serve_has_its_time_to_send() -> None:
-    """Silence is counted from its first word as a server; a worker that left is not missed."""
+def test_fleet_measures_silence_of_a_spare_from_its_first_service() -> None:
+    """A worker that disconnected is not missed."""
     fleet = Fleet()
     fleet.update_worker(worker_state(0, spare=True), 0)
     fleet.update_worker(worker_state(0), 10 * NS)
@@ -54,8 +54,8 @@ def test_a_spare_that_begins_to_serve_has_its_time_to_send() -> None:
     assert fleet.view("churn", "2", 3 * NS, 20 * NS).workers == 0
 
 
-def test_traffic_has_moved_when_the_last_serving_worker_obeyed() -> None:
-    """Nobody live, or one behind: not yet. Spares serve nobody."""
+def test_fleet_moved_time_is_that_of_the_last_serving_worker() -> None:
+    """It is 0 without workers and while one is behind. Spares do not count."""
     fleet = Fleet()
     assert fleet.moved_unix_ns("churn", 2) == 0
     for state in (

@@ -1,4 +1,4 @@
-"""One rollout that cannot be judged is held; the others go on, and so does the controller."""
+"""A rollout that raises is held. The other rollouts and the controller go on."""
 
 import asyncio
 
@@ -13,14 +13,14 @@ from rollout.policy.stages import Stage, Verdict
 from tests.rollout.scripted_world import SOURCES, ScriptedWorld, has_ended, is_in_canary
 
 BREAKS = {
-    "counting": lambda trial: setattr(trial.evidence, "validity", None),
-    "judging": lambda trial: setattr(trial.evidence.stage, "failed_in_sample", None),
-    "keeping": lambda trial: setattr(trial, "since_unix_ms", 10**30),
+    "counting": lambda rollout: setattr(rollout.evidence, "validity", None),
+    "judging": lambda rollout: setattr(rollout.evidence.stage, "failed_in_sample", None),
+    "keeping": lambda rollout: setattr(rollout, "since_unix_ms", 10**30),
 }
 
 
 async def two_rollouts() -> tuple[ScriptedWorld, Rollout, Rollout]:
-    """One of churn in its canary, and credit, which waits for a gateway that has loaded it."""
+    """Return a world with churn in its canary, and credit in its preload."""
     world = ScriptedWorld()
     await world.start_rollout("quick-direct")
     await world.run_until(is_in_canary)
@@ -32,71 +32,77 @@ async def two_rollouts() -> tuple[ScriptedWorld, Rollout, Rollout]:
     approved.CopyFrom(world.registry.approvals_given[0])
     approved.model = "credit"
     world.registry.approvals_given.append(approved)
-    steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-    asked = rollout_pb2.StartRolloutRequest(
+    commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+    request = rollout_pb2.StartRolloutRequest(
         model="credit", version="2", policy="quick-direct", reason="better"
     )
-    return world, churn, await steering.start(asked, "sam")
+    return world, churn, await commands.start(request, "sam")
 
 
 def acknowledged_of_first_worker(world: ScriptedWorld) -> int:
-    """What the first worker may forget."""
+    """Return the sequence number that the first worker may forget."""
     return world.controller.acknowledged_sequence(source_name(SOURCES[0]))
 
 
 @pytest.mark.parametrize("what", BREAKS)
-def test_what_one_rollout_raises_holds_that_one_alone(what: str) -> None:
-    """It says why and stays; the other is judged, kept and acknowledged; a person ends it."""
+def test_controller_holds_only_the_rollout_that_raises(what: str) -> None:
+    """The other rollout is judged, saved and acknowledged.
+
+    A person ends or resumes the held one.
+    """
 
     async def walk() -> None:
         world, churn, credit = await two_rollouts()
         await world.pass_second()
         revision, before = churn.revision, acknowledged_of_first_worker(world)
+        # The other rollout is judged and saved while this one raises.
         BREAKS[what](churn)
         for _ in range(3):
-            looked, saved = credit.judged_unix_ms, credit.checkpoint_sequence
+            judged_unix_ms, saved = credit.judged_unix_ms, credit.checkpoint_sequence
             await world.pass_second()
-            assert credit.judged_unix_ms > looked
+            assert credit.judged_unix_ms > judged_unix_ms
             assert credit.checkpoint_sequence > saved
         assert acknowledged_of_first_worker(world) == before + 3
+        # The rollout that raises is held at its revision.
         assert (churn.verdict, churn.revision) == (Verdict.HOLD, revision)
         assert churn.reason.startswith("judging it raised ")
         assert "abort it, or resume it" in churn.waiting_for[0]
         assert credit.verdict == Verdict.UNDECIDED
         assert world.controller.leading
-        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         if what != "counting":
             return
+        # A person resumes it.
         churn.evidence.validity = type(credit.evidence.validity)(100, 0.02, 7.0)
-        await steering.pause("churn", "sam", "it is mended", paused=False)
+        await commands.pause("churn", "sam", "it is mended", paused=False)
         await world.run_until(has_ended)
         assert churn.position.stage == Stage.DONE
 
     asyncio.run(walk())
 
 
-def test_a_move_that_raises_is_held_where_it_got_to() -> None:
-    """The deployment is written, entering the stage raises: held, told, and ended by a person."""
+def test_controller_holds_a_rollout_whose_move_raises() -> None:
+    """The deployment is written, and entering the stage raises. A person can end the rollout."""
 
     async def walk() -> None:
         world, churn, credit = await two_rollouts()
         churn.evidence.latency.enter_stage = None  # type: ignore[method-assign,assignment]
         await world.run_until(lambda _: bool(churn.judging_error), 10)
         assert (world.deployment.canary_bp, churn.revision) == (5_000, world.deployment.revision)
-        looked = credit.judged_unix_ms
+        judged_unix_ms = credit.judged_unix_ms
         await world.pass_second()
-        assert credit.judged_unix_ms > looked
+        assert credit.judged_unix_ms > judged_unix_ms
         assert churn.verdict == Verdict.HOLD
-        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-        await steering.abort("churn", "sam", "seen enough")
+        commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        await commands.abort("churn", "sam", "seen enough")
         assert churn.position.stage == Stage.ROLLED_BACK
         assert (world.deployment.production, world.deployment.canary) == ("1", "")
 
     asyncio.run(walk())
 
 
-def test_a_held_rollout_is_still_taken_back_by_a_hard_guard() -> None:
-    """A breaker needs no counting; nor does a person."""
+def test_controller_rolls_back_a_held_rollout_on_a_hard_guard() -> None:
+    """A hard guard needs no counting."""
 
     async def walk() -> None:
         world, churn, _ = await two_rollouts()

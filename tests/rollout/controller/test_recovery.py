@@ -1,4 +1,4 @@
-"""A controller killed anywhere: the next one goes on from what was kept."""
+"""A controller goes on from the checkpoints of a controller that was killed."""
 
 import asyncio
 import logging
@@ -35,14 +35,14 @@ OTHER = replace(
 
 
 def comparable_state(rollout: Rollout) -> rollout_pb2.RolloutState:
-    """Return the state without what differs by design: decisions' times, resent batches."""
+    """Return the state without the number of duplicate batches, which differs by design."""
     state = to_state(rollout)
     state.ClearField("duplicate_batches")
     return state
 
 
-def test_a_guard_outlives_the_controller_that_heard_it() -> None:
-    """Saved and acknowledged, then killed before acting: the next one acts on it."""
+def test_recovery_acts_on_a_guard_that_was_saved() -> None:
+    """The controller was killed after it saved the guard and before it acted."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
@@ -63,8 +63,8 @@ def test_a_guard_outlives_the_controller_that_heard_it() -> None:
     assert asyncio.run(walk()).rollout.position.stage == Stage.ROLLED_BACK
 
 
-def test_nothing_is_acknowledged_before_it_is_kept() -> None:
-    """What a gateway may forget is in the checkpoint; without a rollout, what was received."""
+def test_controller_acknowledges_only_what_is_in_a_checkpoint() -> None:
+    """Without a rollout it acknowledges everything that it received."""
 
     async def walk() -> None:
         world = ScriptedWorld()
@@ -75,12 +75,12 @@ def test_nothing_is_acknowledged_before_it_is_kept() -> None:
         await world.start_rollout("quick-direct")
         await world.pass_second(save=False)
         await world.controller.save()
-        kept = world.controller.acknowledged_sequence(name)
+        acknowledged = world.controller.acknowledged_sequence(name)
         world.registry.down = True
         await world.pass_second(save=False)
         with pytest.raises(RegistryUnavailableError):
             await world.controller.save()
-        assert world.controller.acknowledged_sequence(name) == kept == 2
+        assert world.controller.acknowledged_sequence(name) == acknowledged == 2
         world.registry.down = False
         await world.controller.save()
         assert world.controller.acknowledged_sequence(name) == 3
@@ -91,12 +91,14 @@ def test_nothing_is_acknowledged_before_it_is_kept() -> None:
 @pytest.mark.walk
 @pytest.mark.parametrize("fails", [0.0, 0.03])
 @pytest.mark.parametrize("policy", [QUICK_DIRECT, OTHER], ids=["same file", "changed file"])
-def test_a_killed_controller_goes_on_bit_for_bit(fails: float, policy: Policy) -> None:
-    """Killed at every other second, saved or not, and whatever the policy's file says by then: the
-    evidence is identical, outcomes too, and so is what was decided when.
+def test_recovery_goes_on_bit_for_bit_after_a_kill(fails: float, policy: Policy) -> None:
+    """The controller is killed at every other second, saved or not, and with any policy file.
+
+    Evidence, outcomes and decisions are identical.
     """
 
     async def course(kill_at: int, *, saved: bool) -> list[bytes]:
+        # Twelve seconds, of which one ends with a kill.
         world = ScriptedWorld(fails)
         await world.start_rollout("quick-direct")
         states = []
@@ -108,7 +110,7 @@ def test_a_killed_controller_goes_on_bit_for_bit(fails: float, policy: Policy) -
                 await world.restart()
                 await world.act_once()
             state = comparable_state(world.rollout)
-            decided = [(one.stage, one.revision, one.verdict) for one in state.decisions]
+            decided = [(entry.stage, entry.revision, entry.verdict) for entry in state.decisions]
             for field in ("status", "decisions", "split_salt", "open_windows"):
                 state.ClearField(field)
             if world.rollout.ended:  # how long it is listened to after its end is no evidence
@@ -127,15 +129,18 @@ def test_a_killed_controller_goes_on_bit_for_bit(fails: float, policy: Policy) -
     asyncio.run(compare())
 
 
-def test_a_move_that_was_written_but_not_remembered_is_found_again() -> None:
-    """Killed between the deployment and the checkpoint: the deployment is the truth."""
+def test_recovery_finds_a_move_that_is_in_no_checkpoint() -> None:
+    """The controller was killed between the deployment and the checkpoint.
+
+    The deployment is the truth.
+    """
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
         await world.start_rollout("quick-direct")
         await world.run_until(is_in_canary)
         before = dict(world.registry.checkpoints)
-        await world.run_until(lambda trial: trial.position.step == 1)
+        await world.run_until(lambda rollout: rollout.position.step == 1)
         world.registry.checkpoints = before
         await world.restart()
         await world.act_once()
@@ -147,8 +152,8 @@ def test_a_move_that_was_written_but_not_remembered_is_found_again() -> None:
     assert world.deployment.production == "2"
 
 
-def test_a_rollback_that_was_not_remembered_is_found_again() -> None:
-    """Its deployment says why; the four times go on."""
+def test_recovery_finds_a_rollback_that_is_in_no_checkpoint() -> None:
+    """Its deployment has the reason and the time of the verdict."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld(fails=0.2)
@@ -167,11 +172,12 @@ def test_a_rollback_that_was_not_remembered_is_found_again() -> None:
     assert "errors" in world.rollout.reason
 
 
-def test_a_changed_policy_file_is_for_those_that_begin_after_it(
+def test_recovery_goes_on_under_the_approved_policy_when_its_file_changed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whoever began before goes on under what was approved, and says so: once in the log, in the
-    status and in its explanation. Whoever begins after needs an approval of the new one.
+    """The log, the status and the explanation say so.
+
+    A rollout that starts later needs an approval of the new policy.
     """
 
     async def walk() -> ScriptedWorld:
@@ -186,32 +192,41 @@ def test_a_changed_policy_file_is_for_those_that_begin_after_it(
         return world
 
     world = asyncio.run(walk())
+    # It ended under the approved policy.
     digests = QUICK_DIRECT.digest, OTHER.digest
     assert world.deployment.production == "2"
-    assert [one.canary_bp for one in world.registry.deployments_written] == [0, 1_000, 5_000, 0, 0]
-    assert [one.standby_bp for one in world.registry.deployments_written] == [0, 0, 0, 500, 0]
+    assert [entry.canary_bp for entry in world.registry.deployments_written] == [
+        0,
+        1_000,
+        5_000,
+        0,
+        0,
+    ]
+    assert [entry.standby_bp for entry in world.registry.deployments_written] == [0, 0, 0, 500, 0]
+    # Status, explanation and log say that the file differs.
     status = world.rollout.status()
-    words = f"kept from its start; the file now has another edition ({digests[1][:12]})"
-    assert (status.policy_digest, status.policy_note) == (digests[0], words)
-    assert words in explanation_text(status, [])
-    assert [one.getMessage().split("goes on ")[1] for one in caplog.records] == [
-        f"under policy 'quick-direct' ({digests[0][:12]}): {words}"
+    message = f"kept from its start; the file now has another edition ({digests[1][:12]})"
+    assert (status.policy_digest, status.policy_note) == (digests[0], message)
+    assert message in explanation_text(status, [])
+    assert [entry.getMessage().split("goes on ")[1] for entry in caplog.records] == [
+        f"under policy 'quick-direct' ({digests[0][:12]}): {message}"
     ]
 
+    # Another rollout starts under the new policy, and needs its approval.
     async def begin_anew() -> None:
-        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-        asked = rollout_pb2.StartRolloutRequest(model="churn", version="3", policy="quick-direct")
+        commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        request = rollout_pb2.StartRolloutRequest(model="churn", version="3", policy="quick-direct")
         with pytest.raises(RolloutRefusedError, match="starts nothing in '2020-01-01"):
-            await steering.start(asked, "sam")
+            await commands.start(request, "sam")
         world.controller.policies = {"quick-direct": replace(OTHER, freeze=())}
         with pytest.raises(RolloutRefusedError, match=r"has no approval under .*quick-direct"):
-            await steering.start(asked, "sam")
+            await commands.start(request, "sam")
 
     asyncio.run(begin_anew())
 
 
 @pytest.mark.parametrize(
-    ("how", "words"),
+    ("how", "message"),
     [
         ("altered", f"{QUICK_DIRECT.digest[:12]} was approved: it was altered"),
         ("not kept", f"under policy 'quick-direct' ({QUICK_DIRECT.digest[:12]}), which its"),
@@ -219,49 +234,49 @@ def test_a_changed_policy_file_is_for_those_that_begin_after_it(
     ],
     ids=["altered", "not kept", "no state"],
 )
-def test_a_rollout_that_cannot_be_gone_on_with_says_so_and_can_be_ended(
-    how: str, words: str
-) -> None:
-    """Whoever asks hears why, and the way out; `abort` needs no policy."""
+def test_recovery_names_an_unreadable_rollout_and_abort_ends_it(how: str, message: str) -> None:
+    """Every command says why and names the way out. `abort` needs no policy."""
 
     async def walk() -> ScriptedWorld:
         world = ScriptedWorld()
-        trial = await world.start_rollout("quick-direct")
+        rollout = await world.start_rollout("quick-direct")
         await world.run_until(is_in_canary)
-        kept = world.registry.checkpoints[trial.spec.rollout_id]
-        state = rollout_pb2.RolloutState.FromString(kept.state)
+        checkpoint = world.registry.checkpoints[rollout.spec.rollout_id]
+        state = rollout_pb2.RolloutState.FromString(checkpoint.state)
         state.policy_json = b"" if how == "not kept" else state.policy_json + b" "
-        kept.state = b"\xff" if how == "no state" else state.SerializeToString()
+        checkpoint.state = b"\xff" if how == "no state" else state.SerializeToString()
         world.policies["quick-direct"] = OTHER
         await world.restart()
         await world.act_once()
         assert (world.deployment.canary, world.deployment.canary_bp) == ("2", 1_000)
         with pytest.raises(CheckpointError, match="`turnout rollout abort churn` gives") as caught:
             world.controller.rollout("churn")
-        assert words in str(caught.value)
-        steering = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
+        assert message in str(caught.value)
+        commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         if how == "no state":
             with pytest.raises(RolloutRefusedError, match="splits set churn --canary none"):
-                await steering.abort("churn", "sam", "enough")
+                await commands.abort("churn", "sam", "enough")
             world.registry.write_deployment(
                 replace(world.deployment, canary="", canary_bp=0, rollout_id="")
             )
             await begin_again(world)
             return world
-        told = await steering.abort("churn", "sam", "enough")
-        assert (told.stage, told.reason) == (rollout_pb2.ROLLED_BACK, "aborted by sam: enough")
+        # Abort ends it, and the list of rollouts shows it.
+        status = await commands.abort("churn", "sam", "enough")
+        assert (status.stage, status.reason) == (rollout_pb2.ROLLED_BACK, "aborted by sam: enough")
         with pytest.raises(UnknownRolloutError):
             world.controller.rollout("churn")
-        listed = await steering.list_rollouts("churn")
-        assert [(one.rollout_id, one.stage) for one in listed] == [
-            (trial.spec.rollout_id, rollout_pb2.ROLLED_BACK)
+        listed = await commands.list_rollouts("churn")
+        assert [(entry.rollout_id, entry.stage) for entry in listed] == [
+            (rollout.spec.rollout_id, rollout_pb2.ROLLED_BACK)
         ]
+        # All traffic is back, and another rollout can start.
         assert (
             world.deployment.production,
             world.deployment.canary,
             world.deployment.rollout_id,
         ) == ("1", "", "")
-        assert world.deployment.why == f"rollout {trial.spec.rollout_id}: aborted by sam: enough"
+        assert world.deployment.why == f"rollout {rollout.spec.rollout_id}: aborted by sam: enough"
         await world.restart()
         with pytest.raises(CheckpointError, match=r"It has ended$"):
             world.controller.rollout("churn")

@@ -1,4 +1,4 @@
-"""Evidence: a key's first event once, by arm, at the configured share."""
+"""Evidence counts the first event of each key, by arm, at the configured share."""
 
 import json
 import math
@@ -23,19 +23,19 @@ CANARY = StagePosition(Stage.CANARY, 0)
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "window.json").read_text())
 
 
-def no_evidence() -> Evidence:
-    """Return evidence of nothing yet."""
+def empty_evidence() -> Evidence:
+    """Return evidence that has counted nothing."""
     return Evidence("2", "1", QUICK)
 
 
 def closed_second(number: int, *windows: object, revision: int = 1) -> ClosedSecond:
-    """One closed second."""
+    """Return one closed second; *number* counts from SCRIPT_START_S."""
     return ClosedSecond(SCRIPT_START_S + number, revision, tuple(windows))  # type: ignore[arg-type]
 
 
-def test_a_key_counts_once_a_metric_however_often_it_fails() -> None:
-    """Ten failing calls of one customer are one event, over seconds and arms alike."""
-    evidence = no_evidence()
+def test_evidence_counts_a_key_once_for_each_metric() -> None:
+    """Ten failing calls of one customer are one event, over several seconds and both arms."""
+    evidence = empty_evidence()
     for number in range(5):
         evidence.count_second(
             closed_second(number, make_window("canary", number, errors=[7, 7, 8], nan=[7])),
@@ -52,9 +52,9 @@ def test_a_key_counts_once_a_metric_however_often_it_fails() -> None:
     assert evidence.stage.failed_in_sample == 2
 
 
-def test_the_e_value_is_the_tilt_at_the_configured_share() -> None:
-    """One step a closed second, with the split's share and never the observed one."""
-    evidence = no_evidence()
+def test_evidence_steps_the_tilt_test_at_the_configured_share() -> None:
+    """There is one step a closed second, with the split's share and never the observed one."""
+    evidence = empty_evidence()
     windows = [make_window("canary", 0, errors=[1, 2, 3]), make_window("production", 0, errors=[4])]
     evidence.count_second(closed_second(0, *windows), CANARY, current=True)
     expected = tilt.step_tilt(
@@ -71,9 +71,9 @@ def test_the_e_value_is_the_tilt_at_the_configured_share() -> None:
     assert evidence.metrics["errors"].tilt_state == expected
 
 
-def test_clean_keys_count_once_and_thinned_failures_alone_count_against_them() -> None:
-    """The absolute bar compares like with like: keys that the gateways keep."""
-    evidence = no_evidence()
+def test_evidence_compares_clean_keys_with_failures_in_the_key_sample() -> None:
+    """The failure bar compares keys of the same sample. Each clean key counts once."""
+    evidence = empty_evidence()
     keep = 32_768
     clean = [1, 2, 3, 3, 70_000]
     evidence.count_second(
@@ -94,9 +94,12 @@ def test_clean_keys_count_once_and_thinned_failures_alone_count_against_them() -
     assert evidence.metrics["errors"].canary_events == 2
 
 
-def test_a_failed_key_is_never_clean_and_a_clean_one_may_fail_later() -> None:
-    """Both only lower the evidence for promotion."""
-    evidence = no_evidence()
+def test_evidence_counts_a_clean_key_that_fails_later_as_failed_too() -> None:
+    """A key that has failed is never counted as clean.
+
+    Both only lower the evidence for promotion.
+    """
+    evidence = empty_evidence()
     evidence.count_second(
         closed_second(0, make_window("canary", 0, clean=[1, 2], errors=[1])), CANARY, current=True
     )
@@ -107,9 +110,9 @@ def test_a_failed_key_is_never_clean_and_a_clean_one_may_fail_later() -> None:
     assert (len(evidence.stage.clean_keys), evidence.stage.failed_in_sample) == (1, 2)
 
 
-def test_promotion_starts_again_at_each_stage_and_rollback_does_not() -> None:
-    """Old clean keys promote nothing new; old failures are never forgotten."""
-    evidence = no_evidence()
+def test_evidence_resets_promotion_and_not_rollback_at_a_new_stage() -> None:
+    """Old clean keys promote nothing new, and old failures still count."""
+    evidence = empty_evidence()
     evidence.count_second(
         closed_second(0, make_window("canary", 0, clean=range(10, 500), errors=[1])),
         CANARY,
@@ -122,9 +125,9 @@ def test_promotion_starts_again_at_each_stage_and_rollback_does_not() -> None:
     assert evidence.metrics["errors"].tilt_state == before
 
 
-def test_seconds_of_an_older_revision_accuse_but_do_not_promote() -> None:
-    """What was in flight when the share grew still counts, at the share it was drawn with."""
-    evidence = no_evidence()
+def test_evidence_of_an_older_revision_rolls_back_and_does_not_promote() -> None:
+    """Calls that were in flight when the share grew count at the share of their revision."""
+    evidence = empty_evidence()
     evidence.count_second(
         closed_second(0, make_window("canary", 0, clean=range(300), errors=[999])),
         CANARY,
@@ -134,8 +137,8 @@ def test_seconds_of_an_older_revision_accuse_but_do_not_promote() -> None:
     assert evidence.metrics["errors"].canary_events == 1
 
 
-def test_six_hundred_clean_keys_promote_at_half_a_percent() -> None:
-    """The figure of the design, through windows."""
+def test_evidence_of_600_clean_keys_promotes_at_a_failure_bar_of_half_a_percent() -> None:
+    """The number is that of the method, here counted through windows."""
     evidence = Evidence("2", "1", replace(QUICK, failure_bar=0.005))
     evidence.count_second(
         closed_second(0, make_window("canary", 0, clean=range(599))), CANARY, current=True
@@ -147,9 +150,9 @@ def test_six_hundred_clean_keys_promote_at_half_a_percent() -> None:
     assert evidence.promote_log_e >= math.log(20)
 
 
-def test_other_versions_and_pins_are_nobodys_evidence() -> None:
+def test_evidence_ignores_other_versions_and_pinned_calls() -> None:
     """Only the candidate and its baseline are compared."""
-    evidence = no_evidence()
+    evidence = empty_evidence()
     stranger = make_window("canary", 0, errors=[1], clean=[2])
     stranger.version = "3"
     pinned = make_window("canary", 0, errors=[4])
@@ -161,20 +164,20 @@ def test_other_versions_and_pins_are_nobodys_evidence() -> None:
 
 @examples(20)
 @given(st.randoms(use_true_random=False))
-def test_any_split_of_a_second_into_windows_is_one_evidence(draw: random.Random) -> None:
-    """However workers share the calls, and in whatever order they tell, nothing differs."""
+def test_evidence_is_the_same_for_any_split_of_a_second_into_windows(rng: random.Random) -> None:
+    """Neither the number of workers nor the order of their windows matters."""
     keys = [
-        (draw.getrandbits(20), draw.choice("ce"), draw.choice(["canary", "production"]))
+        (rng.getrandbits(20), rng.choice("ce"), rng.choice(["canary", "production"]))
         for _ in range(40)
     ]
     arm_of = {key: arm for key, _, arm in keys}
     keys = [(key, what, arm_of[key]) for key, what, _ in keys]
 
-    def told(parts: int) -> Evidence:
-        evidence = no_evidence()
+    def evidence_of_parts(parts: int) -> Evidence:
+        evidence = empty_evidence()
         shares: list[list[tuple[int, str, str]]] = [[] for _ in range(parts)]
-        for one in draw.sample(keys, len(keys)):
-            draw.choice(shares).append(one)
+        for key_event in rng.sample(keys, len(keys)):
+            rng.choice(shares).append(key_event)
         windows = [
             make_window(
                 arm,
@@ -188,13 +191,13 @@ def test_any_split_of_a_second_into_windows_is_one_evidence(draw: random.Random)
         evidence.count_second(closed_second(0, *windows), CANARY, current=True)
         return evidence
 
-    one, many = told(1), told(7)
-    assert one.metrics["errors"] == many.metrics["errors"]
-    assert one.stage == many.stage
+    key_event, many = evidence_of_parts(1), evidence_of_parts(7)
+    assert key_event.metrics["errors"] == many.metrics["errors"]
+    assert key_event.stage == many.stage
 
 
-def test_memory_is_bounded() -> None:
-    """Clean keys stop being counted at the policy's keys_max; failures never do."""
+def test_evidence_bounds_the_clean_keys_in_memory() -> None:
+    """Clean keys stop being counted at the policy's keys_max. Failures are always counted."""
     evidence = Evidence("2", "1", replace(QUICK, keys_max=100))
     evidence.count_second(
         closed_second(0, make_window("canary", 0, clean=range(250), errors=range(900, 1100))),
@@ -205,9 +208,9 @@ def test_memory_is_bounded() -> None:
     assert evidence.metrics["errors"].canary_events == 200
 
 
-def test_calls_are_added_up_for_people() -> None:
-    """What nobody answered is the customers' failure; what production answered is not."""
-    evidence = no_evidence()
+def test_evidence_totals_count_calls_by_arm() -> None:
+    """A call that no version answered is a failure of the customer. A fallback is not."""
+    evidence = empty_evidence()
     evidence.count_second(
         closed_second(
             0,
@@ -224,12 +227,12 @@ def test_calls_are_added_up_for_people() -> None:
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
-def test_committed_windows_give_the_committed_evidence(vector: dict[str, Any]) -> None:
-    """Bytes a gateway of any language may send, and what they must prove."""
-    evidence = no_evidence()
+def test_evidence_of_the_committed_windows_is_the_committed_one(vector: dict[str, Any]) -> None:
+    """A gateway in any language may send these bytes, and they must give these numbers."""
+    evidence = empty_evidence()
     windows = window_pb2.WindowBatch.FromString(bytes.fromhex(vector["batch"])).windows
-    for number in sorted({one.second for one in windows}):
-        of_second = tuple(one for one in windows if one.second == number)
+    for number in sorted({window.second for window in windows}):
+        of_second = tuple(window for window in windows if window.second == number)
         evidence.count_second(ClosedSecond(number, 1, of_second), CANARY, current=True)
 
     for name, (canary, baseline, log_e) in vector["metrics"].items():

@@ -1,4 +1,4 @@
-"""The inbox: every window once, in time order, whoever sent it in whatever order."""
+"""The inbox counts every window once, in time order, in whatever order it came."""
 
 import random
 from time import thread_time
@@ -8,13 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protos import window_pb2
-from rollout.evidence.inbox import ClosedSecond, Inbox, source_name, split_by_model
+from rollout.evidence.inbox import (
+    ClosedSecond,
+    Inbox,
+    InboxStatistics,
+    SourceStatistics,
+    source_name,
+    split_by_model,
+)
 from tests.property_examples import examples
 from tests.rollout.scripted_parts import NS, SCRIPT_START_S, SOURCE, make_batch, make_window
 
 
 def monotonic_ns_at(seconds: float) -> int:
-    """Monotonic ns, *seconds* after START."""
+    """Return the monotonic ns that are *seconds* after SCRIPT_START_S."""
     return SCRIPT_START_S * NS + round(seconds * NS)
 
 
@@ -22,16 +29,16 @@ def keys_of(seconds: list[ClosedSecond]) -> list[tuple[int, int, list[int]]]:
     """Return (second, revision, sorted error keys) of each closed second."""
     return [
         (
-            one.second - SCRIPT_START_S,
-            one.revision,
-            sorted(key for w in one.windows for r in w.records for key in r.key_hash),
+            closed.second - SCRIPT_START_S,
+            closed.revision,
+            sorted(key for w in closed.windows for r in w.records for key in r.key_hash),
         )
-        for one in seconds
+        for closed in seconds
     ]
 
 
-def test_a_second_closes_half_a_second_after_its_end() -> None:
-    """Not before, not twice; by the gateways' time, not by our wall clock."""
+def test_inbox_closes_a_second_half_a_second_after_its_end() -> None:
+    """It closes once, by the gateways' time and not by the controller's wall clock."""
     inbox = Inbox("churn")
     inbox.accept(
         make_batch(1, make_window("canary", 0, errors=[1]), sent_s=1.05), monotonic_ns_at(5001.05)
@@ -43,18 +50,18 @@ def test_a_second_closes_half_a_second_after_its_end() -> None:
     assert inbox.closes_in_ns(monotonic_ns_at(5002)) is None
 
 
-def test_a_duplicate_changes_nothing_and_is_counted() -> None:
-    """A batch sent again after a broken stream is known by its sequence."""
+def test_inbox_counts_a_duplicate_batch_and_drops_it() -> None:
+    """A batch that is sent again after a broken stream has a known sequence number."""
     inbox = Inbox("churn")
-    one = make_batch(1, make_window("canary", 0, errors=[1]), sent_s=1.0)
-    assert len(inbox.accept(one, monotonic_ns_at(1))) == 1
-    assert inbox.accept(one, monotonic_ns_at(1.1)) == []
+    batch = make_batch(1, make_window("canary", 0, errors=[1]), sent_s=1.0)
+    assert len(inbox.accept(batch, monotonic_ns_at(1))) == 1
+    assert inbox.accept(batch, monotonic_ns_at(1.1)) == []
     assert inbox.duplicate_batches == 1
     assert keys_of(inbox.close_seconds(monotonic_ns_at(2))) == [(0, 1, [1])]
 
 
-def test_a_late_window_is_counted_and_left_out() -> None:
-    """What comes after its second closed changes no evidence, and is not silent."""
+def test_inbox_counts_a_late_window_and_leaves_it_out() -> None:
+    """A window that comes after its second has closed changes no evidence."""
     inbox = Inbox("churn")
     inbox.accept(make_batch(1, make_window("canary", 0), sent_s=1.0), monotonic_ns_at(1))
     inbox.close_seconds(monotonic_ns_at(1.6))
@@ -66,40 +73,41 @@ def test_a_late_window_is_counted_and_left_out() -> None:
 
 
 @pytest.mark.parametrize("ahead", [20, 3_600])
-def test_a_clock_that_is_ahead_makes_no_other_late(ahead: int) -> None:
-    """For 5 s one of three is ahead: the others' windows all close, and its own when it is right.
+def test_inbox_with_one_clock_ahead_closes_the_windows_of_the_others(ahead: int) -> None:
+    """One of three clocks is ahead for 5 s.
 
-    What it told of the far future is counted as late, so that somebody looks.
+    The windows of the others all close, and its own close when it is right again. Windows of the
+    far future are counted as late.
     """
     sources = [window_pb2.Source(gateway=name, boot_id=1) for name in "abc"]
     inbox, closed = Inbox("churn"), []
     for now in range(1, 60):
         for source in sources:
             moved = ahead if source.gateway == "b" and 10 <= now < 15 else 0
-            made = make_window("canary", now - 1 + moved, errors=[now])
+            window = make_window("canary", now - 1 + moved, errors=[now])
             inbox.accept(
-                make_batch(now, made, sent_s=now + moved, source=source), monotonic_ns_at(now)
+                make_batch(now, window, sent_s=now + moved, source=source), monotonic_ns_at(now)
             )
         closed += keys_of(inbox.close_seconds(monotonic_ns_at(now + 0.6)))
     for second in range(58):
-        told = [key for at, _, keys in closed for key in keys if at == second]
+        told = [key for at, _, second_keys in closed for key in second_keys if at == second]
         assert told.count(second + 1) == (2 if 9 <= second < 14 else 3)
     assert inbox.late_windows == (0 if ahead == 20 else 5)
 
 
-def test_a_lone_clock_that_was_ahead_is_recovered_from() -> None:
-    """The first that told its time was an hour ahead: when it is right, seconds close again."""
+def test_inbox_recovers_when_its_only_clock_was_ahead() -> None:
+    """The first batch was an hour ahead. When the clock is right, seconds close again."""
     inbox, closed = Inbox("churn"), []
     for now in range(1, 10):
         moved = 3_600 if now == 1 else 0
-        made = make_window("canary", now - 1 + moved, errors=[now])
-        inbox.accept(make_batch(now, made, sent_s=now + moved), monotonic_ns_at(now))
+        window = make_window("canary", now - 1 + moved, errors=[now])
+        inbox.accept(make_batch(now, window, sent_s=now + moved), monotonic_ns_at(now))
         closed += keys_of(inbox.close_seconds(monotonic_ns_at(now + 0.6)))
     assert [second for second, _, _ in closed] == [3_600, *range(2, 9)]
 
 
-def test_a_gap_is_waited_for_and_then_given_up() -> None:
-    """Half a second for the missing batch; then the ones behind it count, and it is counted."""
+def test_inbox_waits_half_a_second_for_a_missing_batch() -> None:
+    """Then the batches behind the gap count, and the missing one is counted as lost."""
     inbox = Inbox("churn")
     inbox.accept(make_batch(1, sent_s=1.0), monotonic_ns_at(1))
     assert (
@@ -122,25 +130,25 @@ def test_a_gap_is_waited_for_and_then_given_up() -> None:
 
 @examples(20)
 @given(st.randoms(use_true_random=False))
-def test_any_partition_and_order_gives_the_same_seconds(draw: random.Random) -> None:
-    """Over 4 workers, shuffled, some twice: the closed seconds are the same."""
+def test_inbox_closes_the_same_seconds_for_any_partition_and_order(rng: random.Random) -> None:
+    """Four workers send in any order, and some batches twice."""
     sources = [window_pb2.Source(gateway="g", slot=slot, boot_id=1) for slot in range(4)]
     expected: dict[tuple[int, int], list[int]] = {}
     sent = []
     for source in sources:
         for sequence in range(1, 6):
-            key = draw.getrandbits(32)
-            second, revision = sequence - 1, draw.choice([1, 2])
+            key = rng.getrandbits(32)
+            second, revision = sequence - 1, rng.choice([1, 2])
             expected.setdefault((second, revision), []).append(key)
-            made = make_window("canary", second, revision=revision, errors=[key])
-            sent.append(make_batch(sequence, made, sent_s=1.0, source=source))
-    order = sent + draw.sample(sent, 6)
-    draw.shuffle(order)
+            window = make_window("canary", second, revision=revision, errors=[key])
+            sent.append(make_batch(sequence, window, sent_s=1.0, source=source))
+    order = sent + rng.sample(sent, 6)
+    rng.shuffle(order)
     inbox = Inbox("churn")
     for source in sources:
         inbox.start_source_at(source_name(source), 0, monotonic_ns_at(0))
-    for one in order:
-        inbox.accept(one, monotonic_ns_at(1))
+    for batch in order:
+        inbox.accept(batch, monotonic_ns_at(1))
     inbox.accept(make_batch(6, sent_s=7.0, source=sources[0]), monotonic_ns_at(7))
 
     closed = inbox.close_seconds(monotonic_ns_at(7))
@@ -149,8 +157,8 @@ def test_any_partition_and_order_gives_the_same_seconds(draw: random.Random) -> 
     assert inbox.duplicate_batches == 6
 
 
-def test_after_a_restart_known_senders_may_catch_up_first() -> None:
-    """Nothing closes while one is behind; at most three seconds are waited for one that died."""
+def test_inbox_after_a_restart_waits_for_known_sources() -> None:
+    """Nothing closes while a source is behind, for three seconds at most."""
     other = window_pb2.Source(gateway="g", slot=1, boot_id=9)
     inbox = Inbox("churn")
     inbox.start_source_at(source_name(SOURCE), 4, monotonic_ns_at(10))
@@ -178,8 +186,8 @@ def test_after_a_restart_known_senders_may_catch_up_first() -> None:
     assert len(inbox.close_seconds(monotonic_ns_at(13.0))) == 1
 
 
-def test_a_hundred_workers_and_thirty_models_take_less_than_a_second() -> None:
-    """One second of everybody's windows is dealt with before the next one is there."""
+def test_inbox_takes_less_than_a_second_for_100_workers_and_30_models() -> None:
+    """One second of windows is processed before the next one comes."""
     inboxes = [Inbox(f"m{number}") for number in range(30)]
     batches = []
     for slot in range(100):
@@ -190,9 +198,9 @@ def test_a_hundred_workers_and_thirty_models_take_less_than_a_second() -> None:
         source = window_pb2.Source(gateway="g", slot=slot, boot_id=1)
         batches.append(make_batch(1, *windows, sent_s=1.0, source=source))
     began = thread_time()
-    for one in batches:
+    for batch in batches:
         for inbox in inboxes:
-            inbox.accept(one, monotonic_ns_at(1))
+            inbox.accept(batch, monotonic_ns_at(1))
     closed = [
         len(second.windows)
         for inbox in inboxes
@@ -202,8 +210,44 @@ def test_a_hundred_workers_and_thirty_models_take_less_than_a_second() -> None:
     assert thread_time() - began < 1.0  # of this thread: neighbours are not timed
 
 
-def test_workers_long_gone_are_forgotten() -> None:
-    """Ten minutes of silence, and a sender costs no more memory."""
+def test_inbox_statistics_is_a_snapshot_of_open_seconds_and_sources() -> None:
+    """Two windows wait in one second. One batch waits behind a gap, and one window was late."""
+    # Batch 1 is closed. Batch 2 has a late window and two open ones. Batch 3 never comes.
+    inbox = Inbox("churn")
+    inbox.accept(make_batch(1, make_window("canary", 0), sent_s=1.0), monotonic_ns_at(1))
+    inbox.close_seconds(monotonic_ns_at(1.6))
+    windows = [make_window(arm, 1) for arm in ("canary", "production")]
+    inbox.accept(make_batch(2, make_window("canary", 0), *windows, sent_s=2.0), monotonic_ns_at(2))
+    inbox.accept(make_batch(4, sent_s=2.1), monotonic_ns_at(2.1))
+    statistics = inbox.statistics(monotonic_ns_at(2.25))
+    assert statistics == InboxStatistics(
+        model="churn",
+        closed_second=SCRIPT_START_S,
+        open_seconds=1,
+        windows_waiting=2,
+        late_windows=1,
+        lost_batches=0,
+        duplicate_batches=0,
+        catching_up=(),
+        sources=(
+            SourceStatistics(
+                source=source_name(SOURCE),
+                sequence=2,
+                batches_waiting=1,
+                silent_ns=150_000_000,
+                clock_offset_ns=0,
+            ),
+        ),
+    )
+    # The snapshot does not change with the inbox.
+    inbox.begin_catch_up(monotonic_ns_at(3), monotonic_ns_at(3))
+    assert inbox.statistics(monotonic_ns_at(3)).catching_up == (source_name(SOURCE),)
+    assert statistics.catching_up == ()
+    assert len(inbox.close_seconds(monotonic_ns_at(7))) == 1
+
+
+def test_inbox_forgets_sources_that_were_silent_for_ten_minutes() -> None:
+    """A worker that is gone costs no memory."""
     inbox = Inbox("churn")
     inbox.accept(make_batch(1, sent_s=1.0), monotonic_ns_at(1))
     inbox.forget_silent_sources(monotonic_ns_at(600))
@@ -212,15 +256,15 @@ def test_workers_long_gone_are_forgotten() -> None:
     assert not inbox.sequences
 
 
-def test_each_model_is_told_of_its_own_windows_under_the_same_number() -> None:
-    """Also a model with no window in the batch: its sender is alive, and no batch is missing."""
-    mine, other = make_window("canary", 0), make_window("canary", 0, model="other")
+def test_split_by_model_gives_each_model_its_windows_under_the_same_sequence() -> None:
+    """A model without windows gets the batch too: its source is alive, and no batch is missing."""
+    churn_window, other = make_window("canary", 0), make_window("canary", 0, model="other")
     guard = window_pb2.HardGuard(model="other", version="2")
-    sent = make_batch(7, mine, other, sent_s=1.0, guards=[guard])
-    told = split_by_model(sent, {"churn", "quiet"})
-    assert set(told) == {"churn", "quiet"}
-    assert list(told["churn"].windows) == [mine]
-    assert not told["quiet"].windows
-    for part in told.values():
+    sent = make_batch(7, churn_window, other, sent_s=1.0, guards=[guard])
+    batches = split_by_model(sent, {"churn", "quiet"})
+    assert set(batches) == {"churn", "quiet"}
+    assert list(batches["churn"].windows) == [churn_window]
+    assert not batches["quiet"].windows
+    for part in batches.values():
         assert (part.sequence, part.source, list(part.guards)) == (7, sent.source, [guard])
         assert part.sent_unix_ns == sent.sent_unix_ns

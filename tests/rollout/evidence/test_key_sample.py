@@ -1,4 +1,4 @@
-"""Keys counted once: the quick ways say what the plain ones say."""
+"""The quick ways to count keys agree with the plain ones."""
 
 import numpy as np
 import pytest
@@ -8,25 +8,27 @@ from rollout.evidence.records import Latencies
 
 
 @pytest.mark.parametrize("keys_max", [50, 1_000_000])
-def test_counting_is_the_size_of_what_would_be_told(keys_max: int) -> None:
-    """Both arms, keys that return, keys of both arms, thinned or not: one number, one memory."""
-    chance = np.random.default_rng(1)
-    counted, told = KeySample(keys_max), KeySample(keys_max)
+def test_key_sample_count_new_equals_the_sizes_of_add_new(keys_max: int) -> None:
+    """Numbers and remembered keys agree for repeated keys, keys of both arms, and thinning."""
+    rng = np.random.default_rng(1)
+    counted, added = KeySample(keys_max), KeySample(keys_max)
     for _ in range(60):
-        mine, theirs = (chance.integers(0, 1 << 62, 40) % 1_009 * 65_521 for _ in range(2))
-        numbers = counted.count_new(mine.tolist(), theirs.tolist())
-        sets = told.add_new(set(mine.tolist()), set(theirs.tolist()))
+        candidate, baseline = (rng.integers(0, 1 << 62, 40) % 1_009 * 65_521 for _ in range(2))
+        numbers = counted.count_new(candidate.tolist(), baseline.tolist())
+        sets = added.add_new(set(candidate.tolist()), set(baseline.tolist()))
         assert numbers == (len(sets[0]), len(sets[1]))
-        assert (counted.keys, counted.sampled_of_65536) == (told.keys, told.sampled_of_65536)
+        assert (counted.keys, counted.sampled_of_65536) == (added.keys, added.sampled_of_65536)
     assert (counted.sampled_of_65536 < 65_536) == (keys_max == 50)
 
 
-def test_beyond_three_edges_is_the_same_with_batches_of_one() -> None:
-    """Each edge its own keys, whether gateways tell batches or not; a key's largest batch."""
+def test_latencies_beyond_edges_are_the_same_keys_with_and_without_batches() -> None:
+    """Each edge has its own keys. A key with several records has its largest batch."""
     bins = [10, 20, 21, 30, 31, 40, 41, 41]
     keys = [1, 2, 3, 4, 5, 6, 7, 7]
     plain = Latencies(keys, bins, []).keys_beyond(20, 30, 40)
     batched = Latencies(keys, bins, [1] * 7 + [4]).batch_events_beyond(20, 30, 40)
-    for one, other, expected in zip(plain, batched, ({3, 4, 5, 6, 7}, {5, 6, 7}, {7}), strict=True):
-        assert set(one) == set(other.keys) == expected
+    for plain_keys, other, expected in zip(
+        plain, batched, ({3, 4, 5, 6, 7}, {5, 6, 7}, {7}), strict=True
+    ):
+        assert set(plain_keys) == set(other.keys) == expected
     assert batched[2].weight_of({7}) == 1 / 4

@@ -1,4 +1,4 @@
-"""What became of predictions: counted once a customer, at the share that drew them, and judged."""
+"""Outcomes are counted once a key, at the share with which the key was assigned, and judged."""
 
 import random
 from collections import defaultdict
@@ -32,27 +32,27 @@ LADDER = {
 
 
 def judge_outcomes(candidate: float, seed: int, keys_max: int) -> Judgement:
-    """Judge as *keys_max* customers' outcomes come in, 50 a second, of any earlier revision.
+    """Judge as outcomes of *keys_max* customers come in, 50 a second, of any earlier revision.
 
-    A fifth of production's customers accept; of the candidate's, *candidate*. Everybody is told
-    twice, and of what is no good outcome, too.
+    A fifth of production's customers accept, and *candidate* is the rate of the candidate's.
+    Everybody is reported twice, also with outcomes that are not good.
     """
-    draw, policy = random.Random(seed), replace(POLICY, outcome=GOOD)
+    rng, policy = random.Random(seed), replace(POLICY, outcome=GOOD)
     evidence = Evidence("2", "1", policy)
     judgement = Judgement(Verdict.UNDECIDED, "")
     for second in range(keys_max // 50):
         by_revision: dict[int, list[window_pb2.Window]] = defaultdict(list)
         for key in range(second * 50, second * 50 + 50):
-            revision = draw.choice(list(LADDER))
-            mine = draw.random() < LADDER[revision][1]
-            accepts = draw.random() < (candidate if mine else 0.2)
-            told = outcome_window(
-                second, revision, draw, [key, key], accepts=accepts, to_candidate=mine
+            revision = rng.choice(list(LADDER))
+            to_candidate = rng.random() < LADDER[revision][1]
+            accepts = rng.random() < (candidate if to_candidate else 0.2)
+            window = outcome_window(
+                second, revision, rng, [key, key], accepts=accepts, to_candidate=to_candidate
             )
-            by_revision[revision].append(told)
+            by_revision[revision].append(window)
         for revision, windows in by_revision.items():
-            whole = ClosedSecond(SCRIPT_START_S + second, revision, tuple(windows))
-            evidence.count_second(whole, LADDER[revision][0], current=False)
+            closed = ClosedSecond(SCRIPT_START_S + second, revision, tuple(windows))
+            evidence.count_second(closed, LADDER[revision][0], current=False)
         judgement = judge(policy, FACTS, evidence)
         if judgement.verdict == Verdict.FAULTY:
             break
@@ -62,82 +62,82 @@ def judge_outcomes(candidate: float, seed: int, keys_max: int) -> Judgement:
 def outcome_window(
     second: int,
     revision: int,
-    draw: random.Random,
+    rng: random.Random,
     keys: list[int],
     *,
     accepts: bool,
     to_candidate: bool,
 ) -> window_pb2.Window:
-    """What a gateway says of one customer's reports: now and then the other arm had answered."""
-    fallen_back = draw.random() < 0.1
+    """Return a gateway's window of one customer's reports. Sometimes the other arm has answered."""
+    fallen_back = rng.random() < 0.1
     version = "2" if to_candidate != fallen_back else "1"
-    made = window_pb2.Window(
+    window = window_pb2.Window(
         model="churn", version=version, revision=revision, second=SCRIPT_START_S + second
     )
     watched = LADDER[revision][0].stage == Stage.WATCH
     role = predict_pb2.CANARY if version == "2" and not watched else predict_pb2.PRODUCTION
     role = predict_pb2.FALLBACK if fallen_back else role
     values = [float(accepts)] * len(keys)
-    made.outcomes.add(role=role, name="accepted", key_hash=keys, value=values)
-    made.outcomes.add(role=role, name="looked at", key_hash=keys, value=[1.0] * len(keys))
-    made.outcomes.add(
+    window.outcomes.add(role=role, name="accepted", key_hash=keys, value=values)
+    window.outcomes.add(role=role, name="looked at", key_hash=keys, value=[1.0] * len(keys))
+    window.outcomes.add(
         role=predict_pb2.PINNED, name="accepted", key_hash=keys, value=[1.0] * len(keys)
     )
-    return made
+    return window
 
 
-def test_fewer_good_outcomes_roll_back_and_equal_ones_do_not() -> None:
-    """Acceptances halve: found, whichever share each key was drawn with; alike: never."""
-    found = judge_outcomes(0.1, 5, 20_000)
-    assert found.verdict == Verdict.FAULTY
-    assert found.reason.startswith("outcome")
+def test_judge_rolls_back_fewer_good_outcomes_and_not_equal_ones() -> None:
+    """Half the acceptances are found whatever the share of each key."""
+    judgement = judge_outcomes(0.1, 5, 20_000)
+    assert judgement.verdict == Verdict.FAULTY
+    assert judgement.reason.startswith("outcome")
     for seed in range(3):
         assert judge_outcomes(0.2, seed, 3_000).verdict != Verdict.FAULTY
 
 
-def test_each_customer_counts_once_and_only_the_good_ones() -> None:
-    """Two reports of a key, from two gateways and again later: one event, and no promotion."""
+def test_evidence_counts_each_key_with_a_good_outcome_once() -> None:
+    """Several reports of a key, also from two gateways, are one event and promote nothing."""
     policy = replace(POLICY, outcome=GoodOutcome(name="churned", at_most=0.0))
-    evidence, place = Evidence("2", "1", policy), StagePosition(Stage.CANARY)
+    evidence, position = Evidence("2", "1", policy), StagePosition(Stage.CANARY)
     for second in range(3):
         windows = []
         for version in ("1", "2"):
-            told = window_pb2.Window(version=version, revision=1, second=second)
+            window = window_pb2.Window(version=version, revision=1, second=second)
             keys = [10, 11, 12] if version == "1" else [20, 21, 22]
-            told.outcomes.add(role=1, name="churned", key_hash=keys, value=[0.0, 0.0, 1.0])
-            windows += [told, told]
-        evidence.count_second(ClosedSecond(second, 1, tuple(windows)), place, current=True)
+            window.outcomes.add(role=1, name="churned", key_hash=keys, value=[0.0, 0.0, 1.0])
+            windows += [window, window]
+        evidence.count_second(ClosedSecond(second, 1, tuple(windows)), position, current=True)
     counted = evidence.metrics["outcome"]
     assert (counted.canary_events, counted.baseline_events, counted.tilt_state.looks) == (2, 2, 3)
     assert evidence.promote_log_e == pytest.approx(0.0)
     assert evidence.metrics["errors"].tilt_state.looks == 0
 
 
-def test_an_outcome_that_comes_late_is_counted_in_the_next_second() -> None:
-    """A window of calls that comes after its second closed is left out; outcomes are kept."""
+def test_inbox_counts_a_late_outcome_in_the_next_second() -> None:
+    """A window of calls that comes after its second has closed is left out. Outcomes are not."""
     inbox = Inbox("churn")
-    told = window_pb2.Window(model="churn", version="2", revision=1, second=SCRIPT_START_S)
-    told.outcomes.add(role=2, name="accepted", key_hash=[7], value=[1.0])
+    window = window_pb2.Window(model="churn", version="2", revision=1, second=SCRIPT_START_S)
+    window.outcomes.add(role=2, name="accepted", key_hash=[7], value=[1.0])
     inbox.accept(make_batch(1, make_window("canary", 5), sent_s=6.0), 6 * NS)
-    assert [one.second for one in inbox.close_seconds(7 * NS)] == [SCRIPT_START_S + 5]
-    inbox.accept(make_batch(2, told, make_window("canary", 0), sent_s=7.0), 7 * NS)
+    assert [closed.second for closed in inbox.close_seconds(7 * NS)] == [SCRIPT_START_S + 5]
+    inbox.accept(make_batch(2, window, make_window("canary", 0), sent_s=7.0), 7 * NS)
     assert (inbox.late_windows, inbox.late_at_ns) == (1, 7 * NS)
     later = inbox.close_seconds(10 * NS)
-    assert [one.windows[0].outcomes[0].key_hash[:] for one in later] == [[7]]
-    assert told.second == SCRIPT_START_S
+    assert [closed.windows[0].outcomes[0].key_hash[:] for closed in later] == [[7]]
+    assert window.second == SCRIPT_START_S
 
 
-def test_a_policy_names_the_good_outcome_of_each_model() -> None:
-    """A table, one bound, each model's own; what makes no sense is refused in words."""
-    told = {
+def test_policy_file_names_the_good_outcome_of_each_model() -> None:
+    """It is a table with one bound, for each model. An impossible table is refused."""
+    tables = {
         "name": "careful",
         "base": "standard",
         "outcome": {"name": "accepted", "at_least": 1},
         "models": {"churn": {"outcome": {"name": "churned", "at_most": 0}}, "plain": {}},
     }
-    made = parse_policies(told, "careful.toml", POLICIES)
-    assert made["careful@plain"].outcome == GoodOutcome(name="accepted", at_least=1.0)
-    stays = made["careful@churn"].outcome
+    policies = parse_policies(tables, "careful.toml", POLICIES)
+    assert policies["careful@plain"].outcome == GoodOutcome(name="accepted", at_least=1.0)
+    stays = policies["careful@churn"].outcome
     assert stays is not None
     assert (stays.description, stays.is_good(0.0), stays.is_good(1.0)) == (
         "churned <= 0",
@@ -145,9 +145,9 @@ def test_a_policy_names_the_good_outcome_of_each_model() -> None:
         False,
     )
     assert POLICIES["standard"].outcome is None
-    none = parse_policies({**told, "models": {"churn": {"outcome": False}}}, "", POLICIES)
+    none = parse_policies({**tables, "models": {"churn": {"outcome": False}}}, "", POLICIES)
     assert none["careful@churn"].outcome is None
-    for wrong, words in (
+    for wrong, message in (
         ({"name": "accepted"}, "has a name, and one of them"),
         ({"name": "accepted", "at_least": 1, "at_most": 1}, "one of them as a number"),
         ({"at_least": 1}, "name is the name"),
@@ -155,5 +155,5 @@ def test_a_policy_names_the_good_outcome_of_each_model() -> None:
         ({"name": "accepted", "at_least": True}, "at_least is a number"),
         ("accepted", "its fields are"),
     ):
-        with pytest.raises(PolicyError, match=words):
-            parse_policies({**told, "outcome": wrong}, "careful.toml", POLICIES)
+        with pytest.raises(PolicyError, match=message):
+            parse_policies({**tables, "outcome": wrong}, "careful.toml", POLICIES)

@@ -1,4 +1,4 @@
-"""What the plan says beforehand is what the judge then needs."""
+"""The forecast says what the judge will need."""
 
 import math
 
@@ -16,17 +16,17 @@ from stats.tilt import MORE_EVENTS
 from tests.rollout.scripted_parts import SCRIPT_START_S, make_batch, make_window
 
 
-def test_a_clean_candidate_passes_each_share_at_the_keys_foretold() -> None:
-    """At one key fewer it is undecided; at the foretold number it is healthy."""
+def test_judge_passes_a_clean_candidate_at_the_forecast_number_of_keys() -> None:
+    """With one key fewer it is undecided."""
     for step in forecast_steps(DEMO, 300.0)[1:]:
         canary = "canary" if step.position.stage == Stage.CANARY else "promoted"
         other = "production" if canary == "canary" else "standby"
-        others = round(step.keys * (1e4 - step.share_bp) / step.share_bp)
+        baseline_keys = round(step.keys * (1e4 - step.share_bp) / step.share_bp)
         for keys, verdict in ((step.keys - 1, Verdict.UNDECIDED), (step.keys, Verdict.HEALTHY)):
             evidence = Evidence("2", "1", DEMO)
             windows = (
                 make_window(canary, 0, clean=range(keys)),
-                make_window(other, 0, clean=range(10**6, 10**6 + others)),
+                make_window(other, 0, clean=range(10**6, 10**6 + baseline_keys)),
             )
             evidence.count_second(
                 ClosedSecond(SCRIPT_START_S, 1, windows), step.position, current=True
@@ -37,41 +37,41 @@ def test_a_clean_candidate_passes_each_share_at_the_keys_foretold() -> None:
             assert judge(DEMO, facts, evidence).verdict == verdict
 
 
-def test_time_is_the_longer_of_the_stay_and_the_keys() -> None:
-    """Busy: the policy's stay. Quiet: keys over the share's part of the calls. Silent: never."""
+def test_forecast_time_is_the_longer_of_minimum_stay_and_keys() -> None:
+    """With much traffic it is the stay, with little the keys, and without traffic infinite."""
     busy, quiet, silent = (forecast_steps(STANDARD, rate) for rate in (10_000.0, 1.0, 0.0))
-    assert [one.seconds for one in busy] == [300.0, 600.0, 600.0, 900.0, 3_600.0]
+    assert [step.seconds for step in busy] == [300.0, 600.0, 600.0, 900.0, 3_600.0]
     assert quiet[1].seconds == pytest.approx(600 / 0.05)
-    assert all(math.isinf(one.seconds) for one in silent)
+    assert all(math.isinf(step.seconds) for step in silent)
 
 
-def test_more_keys_see_smaller_faults() -> None:
-    """What passes unseen shrinks with traffic and is never below production's own rate."""
-    seen = [
+def test_smallest_detectable_rate_falls_with_the_number_of_keys() -> None:
+    """It is never below production's own rate."""
+    rates = [
         smallest_detectable_rate(MORE_EVENTS, 0.001, keys, 0.05, 6.2)
         for keys in (10, 800, 10_000, 10**6)
     ]
-    assert seen == sorted(seen, reverse=True)
-    assert seen[0] > 0.3
-    assert seen[1] < 0.012
-    assert 0.001 < seen[-1] < 0.0015
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > 0.3
+    assert rates[1] < 0.012
+    assert 0.001 < rates[-1] < 0.0015
     assert smallest_detectable_rate(MORE_EVENTS, 0.001, 0, 0.05, 6.2) == 1.0
 
 
-def test_the_reply_says_it_in_words_and_what_a_person_will_be_asked() -> None:
-    """One line a step; a step that reaches its time limit first is named."""
-    told = forecast_reply(STANDARD, 0.1, 0.0)
-    assert len(told.steps) == 5
-    assert "a person will be asked" in told.text
-    assert "canary 5 %" in told.text
-    assert told.steps[1].keys == 600
+def test_forecast_reply_has_a_text_with_a_line_for_each_step() -> None:
+    """The text names a step that reaches its time limit first."""
+    reply = forecast_reply(STANDARD, 0.1, 0.0)
+    assert len(reply.steps) == 5
+    assert "a person will be asked" in reply.text
+    assert "canary 5 %" in reply.text
+    assert reply.steps[1].keys == 600
     assert "never, without traffic" in forecast_reply(STANDARD, 0.0, 0.0).text
 
 
-def test_the_meter_reads_the_last_minute() -> None:
-    """Calls of any serving arm, of that model; the newest two seconds are still coming in."""
-    meter = TrafficRate()
-    assert meter.calls_a_second("churn") == 0.0
+def test_traffic_rate_is_the_mean_of_the_last_minute() -> None:
+    """It counts the calls of every serving arm of a model, without the newest two seconds."""
+    traffic_rate = TrafficRate()
+    assert traffic_rate.calls_a_second("churn") == 0.0
     for second in range(200):
         windows = [
             make_window("production", second, clean=range(40)),
@@ -79,8 +79,8 @@ def test_the_meter_reads_the_last_minute() -> None:
             make_window("shadow", second, pairs=(9, 0, 0)),
             make_window("production", second, clean=range(500), model="fraud"),
         ]
-        meter.add_batch(make_batch(second + 1, *windows, sent_s=second + 1))
-    assert meter.calls_a_second("churn") == pytest.approx(50.0, rel=0.03)
-    assert meter.calls_a_second("fraud") == pytest.approx(500.0, rel=0.03)
-    meter.add_batch(window_pb2.WindowBatch(sent_unix_ns=(SCRIPT_START_S + 1_000) * 10**9))
-    assert meter.calls_a_second("churn") == 0.0
+        traffic_rate.add_batch(make_batch(second + 1, *windows, sent_s=second + 1))
+    assert traffic_rate.calls_a_second("churn") == pytest.approx(50.0, rel=0.03)
+    assert traffic_rate.calls_a_second("fraud") == pytest.approx(500.0, rel=0.03)
+    traffic_rate.add_batch(window_pb2.WindowBatch(sent_unix_ns=(SCRIPT_START_S + 1_000) * 10**9))
+    assert traffic_rate.calls_a_second("churn") == 0.0

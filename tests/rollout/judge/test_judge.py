@@ -1,4 +1,4 @@
-"""The judge: never healthy without evidence, never faulty without cause."""
+"""The judge is never healthy without evidence and never faulty without a cause."""
 
 from dataclasses import replace
 from itertools import product
@@ -20,12 +20,12 @@ READY = FleetView(workers=2)
 def judge_inputs(
     position: StagePosition = CANARY, stayed_s: float = 10.0, **more: object
 ) -> JudgeInputs:
-    """Return facts in which nothing is wrong."""
+    """Return inputs in which nothing is wrong."""
     return replace(JudgeInputs(position=position, stayed_s=stayed_s, fleet=READY), **more)  # type: ignore[arg-type]
 
 
 def evidence_of_one_second(position: StagePosition = CANARY, *windows: object) -> Evidence:
-    """Return evidence of one second."""
+    """Return evidence that has counted one second."""
     evidence = Evidence("2", "1", QUICK)
     evidence.count_second(ClosedSecond(SCRIPT_START_S, 1, tuple(windows)), position, current=True)  # type: ignore[arg-type]
     return evidence
@@ -35,8 +35,8 @@ GOOD = make_window("canary", 0, clean=range(200))
 REST = make_window("production", 0, clean=range(1_000, 2_800))
 
 
-def test_enough_clean_keys_and_the_stay_are_healthy() -> None:
-    """Both are needed; what is missing is said."""
+def test_judge_is_healthy_after_enough_clean_keys_and_the_minimum_stay() -> None:
+    """Both are needed, and the judgement says what is missing."""
     assert (
         judge(QUICK, judge_inputs(), evidence_of_one_second(CANARY, GOOD, REST)).verdict
         == Verdict.HEALTHY
@@ -73,21 +73,26 @@ def test_enough_clean_keys_and_the_stay_are_healthy() -> None:
         )
     ),
 )
-def test_zero_traffic_is_never_healthy_nor_faulty(position: StagePosition, stayed_s: float) -> None:
-    """Absence of evidence moves nothing; at the time limit a person is asked."""
+def test_judge_without_traffic_is_never_healthy_nor_faulty(
+    position: StagePosition, stayed_s: float
+) -> None:
+    """Absence of evidence moves nothing. At the time limit a person decides."""
     verdict = judge(QUICK, judge_inputs(position, stayed_s), Evidence("2", "1", QUICK)).verdict
     assert verdict == (Verdict.HOLD if stayed_s > 60 else Verdict.UNDECIDED)
 
 
-def test_a_failing_canary_is_faulty_with_its_numbers() -> None:
-    """Six keys at 10 % share against none are enough; the reason says so."""
-    found = judge(
+def test_judge_is_faulty_for_a_failing_canary_and_names_the_numbers() -> None:
+    """At a share of 10 %, six failed keys against none are enough.
+
+    Both arms failing alike is no fault.
+    """
+    judgement = judge(
         QUICK,
         judge_inputs(),
         evidence_of_one_second(CANARY, make_window("canary", 0, errors=range(6))),
     )
-    assert found.verdict == Verdict.FAULTY
-    assert found.reason.startswith("errors: 6 keys failed on the candidate against 0")
+    assert judgement.verdict == Verdict.FAULTY
+    assert judgement.reason.startswith("errors: 6 keys failed on the candidate against 0")
     both = evidence_of_one_second(
         CANARY,
         make_window("canary", 0, errors=range(6)),
@@ -97,14 +102,14 @@ def test_a_failing_canary_is_faulty_with_its_numbers() -> None:
 
 
 @pytest.mark.parametrize("what", ["nan"])
-def test_nan_is_judged_like_errors(what: str) -> None:
-    """Schema events have an alpha of their own."""
-    found = judge(
+def test_judge_is_faulty_for_nan_as_for_errors(what: str) -> None:
+    """The metric schema has a weight of its own."""
+    judgement = judge(
         QUICK,
         judge_inputs(),
         evidence_of_one_second(CANARY, make_window("canary", 0, **{what: range(7)})),
     )  # type: ignore[arg-type]
-    assert (found.verdict, found.reason[:6]) == (Verdict.FAULTY, "schema")
+    assert (judgement.verdict, judgement.reason[:6]) == (Verdict.FAULTY, "schema")
 
 
 @pytest.mark.parametrize(
@@ -115,8 +120,8 @@ def test_nan_is_judged_like_errors(what: str) -> None:
         {"monitoring_hold": "drift"},
     ],
 )
-def test_missing_or_doubtful_windows_hold(more: dict[str, object]) -> None:
-    """However good the evidence looks; and a fault still rolls back."""
+def test_judge_holds_when_windows_are_missing_or_monitoring_holds(more: dict[str, object]) -> None:
+    """It holds however good the evidence is. A fault still rolls back."""
     doubtful = replace(judge_inputs(), **more)  # type: ignore[arg-type]
     assert (
         judge(QUICK, doubtful, evidence_of_one_second(CANARY, GOOD, REST)).verdict == Verdict.HOLD
@@ -125,30 +130,32 @@ def test_missing_or_doubtful_windows_hold(more: dict[str, object]) -> None:
     assert judge(QUICK, doubtful, bad).verdict == Verdict.FAULTY
 
 
-def test_a_hard_guard_needs_no_statistics() -> None:
-    """A breaker that opened is FAULTY at once, with its words."""
-    found = judge(
+def test_judge_is_faulty_for_a_hard_guard_at_once() -> None:
+    """The reason is the guard's text."""
+    judgement = judge(
         QUICK,
         judge_inputs(guard_reason="BREAKER_OPEN: 5 of 5"),
         evidence_of_one_second(CANARY, GOOD, REST),
     )
-    assert (found.verdict, found.reason) == (Verdict.FAULTY, "BREAKER_OPEN: 5 of 5")
+    assert (judgement.verdict, judgement.reason) == (Verdict.FAULTY, "BREAKER_OPEN: 5 of 5")
 
 
-def test_preload_waits_for_every_worker() -> None:
-    """All ready: go on. One refusing: refused. None live, or one loading: wait, then refuse."""
-    place, nothing = StagePosition(Stage.PRELOAD), Evidence("2", "1", QUICK)
-    assert judge(QUICK, judge_inputs(place), nothing).verdict == Verdict.HEALTHY
+def test_judge_of_a_preload_waits_for_every_worker() -> None:
+    """One refusal is a fault. Without workers, or while one loads, it waits until the limit."""
+    position, nothing = StagePosition(Stage.PRELOAD), Evidence("2", "1", QUICK)
+    assert judge(QUICK, judge_inputs(position), nothing).verdict == Verdict.HEALTHY
     loading = FleetView(workers=2, not_ready=("worker g/1",))
-    waiting = judge(QUICK, judge_inputs(place, 5, fleet=loading), nothing)
+    waiting = judge(QUICK, judge_inputs(position, 5, fleet=loading), nothing)
     assert (waiting.verdict, waiting.waiting_for) == (Verdict.UNDECIDED, ("worker g/1 to load it",))
-    assert judge(QUICK, judge_inputs(place, 21, fleet=loading), nothing).verdict == Verdict.FAULTY
     assert (
-        judge(QUICK, judge_inputs(place, 5, fleet=FleetView()), nothing).verdict
+        judge(QUICK, judge_inputs(position, 21, fleet=loading), nothing).verdict == Verdict.FAULTY
+    )
+    assert (
+        judge(QUICK, judge_inputs(position, 5, fleet=FleetView()), nothing).verdict
         == Verdict.UNDECIDED
     )
     refused = FleetView(workers=2, refused=("worker g/1: golden row 3",))
-    assert "golden row 3" in judge(QUICK, judge_inputs(place, 1, fleet=refused), nothing).reason
+    assert "golden row 3" in judge(QUICK, judge_inputs(position, 1, fleet=refused), nothing).reason
 
 
 @pytest.mark.parametrize(
@@ -160,28 +167,28 @@ def test_preload_waits_for_every_worker() -> None:
         ((10, 0, 3), Verdict.FAULTY),
     ],
 )
-def test_a_shadow_needs_pairs_and_must_not_fail(
+def test_judge_of_a_shadow_needs_pairs_without_failures(
     pairs: tuple[int, int, int], verdict: Verdict
 ) -> None:
-    """Too many decisions that differ are nobody's approval: HOLD."""
-    place = StagePosition(Stage.SHADOW)
-    evidence = evidence_of_one_second(place, make_window("shadow", 0, pairs=pairs))
-    assert judge(QUICK, judge_inputs(place), evidence).verdict == verdict
+    """Too many decisions that differ hold it, because nobody approved them."""
+    position = StagePosition(Stage.SHADOW)
+    evidence = evidence_of_one_second(position, make_window("shadow", 0, pairs=pairs))
+    assert judge(QUICK, judge_inputs(position), evidence).verdict == verdict
 
 
-def test_the_watch_needs_evidence_too() -> None:
-    """The new production shows itself clean beside its standby before the watch ends."""
-    place = StagePosition(Stage.WATCH)
-    good = evidence_of_one_second(place, make_window("promoted", 0, clean=range(200)))
-    assert judge(QUICK, judge_inputs(place), good).verdict == Verdict.HEALTHY
+def test_judge_of_the_watch_needs_evidence() -> None:
+    """The new production shows clean keys beside its standby before the watch ends."""
+    position = StagePosition(Stage.WATCH)
+    good = evidence_of_one_second(position, make_window("promoted", 0, clean=range(200)))
+    assert judge(QUICK, judge_inputs(position), good).verdict == Verdict.HEALTHY
     assert (
-        judge(QUICK, judge_inputs(place), evidence_of_one_second(place, GOOD)).verdict
+        judge(QUICK, judge_inputs(position), evidence_of_one_second(position, GOOD)).verdict
         == Verdict.UNDECIDED
     )
 
 
-def test_a_row_a_judged_metric() -> None:
-    """What is shown is what is judged by."""
+def test_evidence_rows_has_one_row_for_each_judged_metric() -> None:
+    """A row has the counts and the threshold of its metric."""
     rows = evidence_rows(
         evidence_of_one_second(CANARY, make_window("canary", 0, clean=range(20), errors=[99]))
     )

@@ -1,4 +1,4 @@
-"""What the whole judge makes of a canary's traffic: latency, predictions, doubts."""
+"""The judge on scripted traffic: latency, prediction and validity."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,8 +34,10 @@ Course = Callable[[ScriptedTraffic], None]
 def judge_until_faulty(
     change: Course, *, shift: ApprovedShift | None = SHIFT, seconds: int = 120, healthy_s: int = 0
 ) -> tuple[Judgement, Evidence, int]:
-    """Judge each second until FAULTY; return the verdict, the evidence, the canary's keys since
-    *change*, which sets in after *healthy_s*.
+    """Judge each second until FAULTY.
+
+    Return the judgement, the evidence, and the canary's keys since *change*, which is applied after
+    *healthy_s*.
     """
     traffic, evidence = ScriptedTraffic(), Evidence("2", "1", POLICY, shift)
     judgement = Judgement(Verdict.UNDECIDED, "")
@@ -52,32 +54,32 @@ def judge_until_faulty(
 
 
 def slow_all(traffic: ScriptedTraffic) -> None:
-    """A fifth, everywhere."""
+    """Make every answer of the candidate a fifth slower."""
     traffic.latency_factor = 1.2
 
 
 def slow_all_threefold(traffic: ScriptedTraffic) -> None:
-    """Three times, everywhere."""
+    """Make every answer of the candidate take three times as long."""
     traffic.latency_factor = 3.0
 
 
 def slow_tail(traffic: ScriptedTraffic) -> None:
-    """Twice, on the slowest twentieth."""
+    """Make the slowest twentieth of the answers take twice as long."""
     traffic.tail_latency_factor = 2.0
 
 
 def shift_scores(traffic: ScriptedTraffic) -> None:
-    """By one standard deviation."""
+    """Shift the scores by one standard deviation."""
     traffic.score_shift = 1.0
 
 
 def hold_score_constant(traffic: ScriptedTraffic) -> None:
-    """The same score for everybody."""
+    """Give every customer the same score."""
     traffic.constant_output = True
 
 
 def leave_unchanged(traffic: ScriptedTraffic) -> None:
-    """Do nothing."""
+    """Change nothing in the traffic."""
     del traffic
 
 
@@ -91,135 +93,141 @@ def leave_unchanged(traffic: ScriptedTraffic) -> None:
         (hold_score_constant, "prediction", 40),
     ],
 )
-def test_a_fault_is_found_in_so_many_keys(change: Course, metric: str, keys: int) -> None:
-    """After 10 s in which production fixed its edges; each with its metric named first."""
-    found, _, needed = judge_until_faulty(change, healthy_s=10)
-    assert found.verdict == Verdict.FAULTY, found
-    assert found.reason.startswith(metric)
+def test_judge_finds_a_fault_within_a_number_of_keys(
+    change: Course, metric: str, keys: int
+) -> None:
+    """It begins after 10 s in which production fixed its edges.
+
+    The reason begins with the metric.
+    """
+    judgement, _, needed = judge_until_faulty(change, healthy_s=10)
+    assert judgement.verdict == Verdict.FAULTY, judgement
+    assert judgement.reason.startswith(metric)
     assert needed <= keys
 
 
-def test_a_healthy_candidate_that_differs_as_approved_is_promoted() -> None:
-    """It ranks differently on most rows, as its certificate says; nothing holds it."""
-    found, evidence, _ = judge_until_faulty(leave_unchanged, seconds=60)
-    assert found.verdict == Verdict.HEALTHY
+def test_judge_promotes_a_candidate_that_differs_as_approved() -> None:
+    """Most of its scores differ from production's as the approved shift says."""
+    judgement, evidence, _ = judge_until_faulty(leave_unchanged, seconds=60)
+    assert judgement.verdict == Verdict.HEALTHY
     assert evidence.prediction.compared_keys > 1_000
     assert evidence.latency.edges.keys() == {"p99", "p90", "p50"}
 
 
-def test_a_difference_nobody_approved_holds_and_is_no_fault() -> None:
-    """Without a certificate a retrained model waits for a person; a constant one is a fault."""
-    found, _, _ = judge_until_faulty(leave_unchanged, shift=None, seconds=30)
-    assert found.verdict == Verdict.HOLD
-    assert "nobody approved a difference" in found.reason
+def test_judge_holds_a_difference_that_was_not_approved() -> None:
+    """Without an approved shift a retrained model is held, and a constant output is a fault."""
+    judgement, _, _ = judge_until_faulty(leave_unchanged, shift=None, seconds=30)
+    assert judgement.verdict == Verdict.HOLD
+    assert "nobody approved a difference" in judgement.reason
     fault, _, _ = judge_until_faulty(hold_score_constant, shift=None, seconds=60)
     assert fault.verdict == Verdict.FAULTY
     assert "the same whatever production says" in fault.reason
 
 
-def test_slower_within_the_margin_is_allowed() -> None:
-    """Half a millisecond is the floor: 30 % of 1 ms is nobody's fault, however sure we are."""
+def test_judge_allows_a_latency_within_the_margin() -> None:
+    """The floor is 500 us, so 30 % of 0.2 ms is no fault, however strong the evidence."""
 
     def slightly(traffic: ScriptedTraffic) -> None:
         traffic.base_ms, traffic.latency_factor = 0.2, 1.3
 
-    found, evidence, _ = judge_until_faulty(slightly, seconds=90)
+    judgement, evidence, _ = judge_until_faulty(slightly, seconds=90)
     assert evidence.metrics["p50"].tilt_state.log_e_max > POLICY.log_threshold("p50")
-    assert found.verdict != Verdict.FAULTY
+    assert judgement.verdict != Verdict.FAULTY
 
 
-def test_a_load_that_slows_both_arms_accuses_nobody() -> None:
-    """Every answer takes three times as long from one second to the next, canary's too."""
+def test_judge_does_not_roll_back_a_load_that_slows_both_arms() -> None:
+    """Every answer of both arms takes three times as long from one second on."""
 
     def loaded(traffic: ScriptedTraffic) -> None:
         traffic.load_factor = 3.0
 
-    found, _, _ = judge_until_faulty(loaded, seconds=60, healthy_s=20)
-    assert found.verdict != Verdict.FAULTY
+    judgement, _, _ = judge_until_faulty(loaded, seconds=60, healthy_s=20)
+    assert judgement.verdict != Verdict.FAULTY
 
 
-def test_an_answer_that_gets_slow_late_is_found() -> None:
-    """Half a minute of health does not hide it."""
-    found, _, needed = judge_until_faulty(slow_all_threefold, healthy_s=30)
-    assert found.reason.startswith("p")
+def test_judge_finds_answers_that_become_slow_late() -> None:
+    """Half a minute of good answers comes first."""
+    judgement, _, needed = judge_until_faulty(slow_all_threefold, healthy_s=30)
+    assert judgement.reason.startswith("p")
     assert needed <= 400
 
 
-def test_keys_that_vanish_hold() -> None:
-    """A canary that loses a third of its keys is not judged by the rest."""
+def test_judge_holds_a_canary_that_loses_keys() -> None:
+    """A third of the canary's keys is in no window."""
 
     def losing(traffic: ScriptedTraffic) -> None:
         traffic.lost_part = 1 / 3
 
-    found, _, _ = judge_until_faulty(losing, seconds=60)
-    assert found.verdict == Verdict.HOLD
-    assert "keys are lost" in found.reason
+    judgement, _, _ = judge_until_faulty(losing, seconds=60)
+    assert judgement.verdict == Verdict.HOLD
+    assert "keys are lost" in judgement.reason
 
 
-def test_features_missing_for_the_canary_alone_hold() -> None:
-    """A tenth of its rows against a hundredth of production's."""
+def test_judge_holds_when_only_the_canary_misses_features() -> None:
+    """A fifth of the canary's rows miss features, and a hundredth of production's."""
 
     def starved(traffic: ScriptedTraffic) -> None:
         traffic.missing_feature_rate = 0.2
 
-    found, _, _ = judge_until_faulty(starved, seconds=60)
-    assert found.verdict == Verdict.HOLD
-    assert "features are missing on" in found.reason
+    judgement, _, _ = judge_until_faulty(starved, seconds=60)
+    assert judgement.verdict == Verdict.HOLD
+    assert "features are missing on" in judgement.reason
 
 
-def test_a_baseline_that_fails_holds_and_when_both_fail_alike_nobody_is_accused() -> None:
-    """Production at 5 %: nothing can be compared with it, and the canary's 5 % are no news."""
+def test_judge_holds_when_both_arms_fail_alike() -> None:
+    """Production fails on 5 %, so nothing can be compared with it."""
 
     def both(traffic: ScriptedTraffic) -> None:
         traffic.error_rate = traffic.baseline_error_rate = 0.05
 
-    found, _, _ = judge_until_faulty(both, seconds=60, healthy_s=20)
-    assert found.verdict == Verdict.HOLD
-    assert "production itself fails" in found.reason
+    judgement, _, _ = judge_until_faulty(both, seconds=60, healthy_s=20)
+    assert judgement.verdict == Verdict.HOLD
+    assert "production itself fails" in judgement.reason
 
 
-def test_an_outage_does_not_become_the_measure_of_what_is_ordinary() -> None:
-    """Production fails on a tenth of its keys from the first second: held for as long as it does,
-    and half a minute more.
+def test_validity_holds_for_as_long_as_production_fails() -> None:
+    """Production fails on a tenth of its keys from the first second.
+
+    It is held for that time and half a minute more: the outage does not become the usual rate.
     """
     evidence, traffic = Evidence("2", "1", POLICY, SHIFT), ScriptedTraffic()
     traffic.baseline_error_rate = 0.1
-    held = []
+    holds = []
     for second in range(160):
         if second == 100:
             traffic.baseline_error_rate = 0.001
         evidence.count_second(traffic.next_second(), CANARY, current=True)
-        held.append(any("production itself" in why for why in evidence.validity.hold_reasons()))
-    assert all(held[5:125])
-    assert not held[159]
+        holds.append(any("production itself" in why for why in evidence.validity.hold_reasons()))
+    assert all(holds[5:125])
+    assert not holds[159]
 
 
 def judge_watch(shifted_by: float) -> Judgement:
-    """Judge 60 seconds of the watch: 95 % of keys answered by the candidate."""
-    draw, evidence = np.random.default_rng(8), Evidence("2", "1", POLICY, SHIFT)
-    place = StagePosition(Stage.WATCH)
+    """Judge 60 seconds of the watch, in which the candidate answers 95 % of the keys."""
+    rng, evidence = np.random.default_rng(8), Evidence("2", "1", POLICY, SHIFT)
+    position = StagePosition(Stage.WATCH)
     judgement = Judgement(Verdict.UNDECIDED, "")
     for second in range(60):
         windows = []
         for arm, keys in (("promoted", 380), ("standby", 20)):
-            made = make_window(arm, second)
-            before, after = draw_scores(draw, keys)
+            window = make_window(arm, second)
+            before, after = draw_scores(rng, keys)
             bins = scripted_score_bins(after + shifted_by if arm == "promoted" else before)
-            names = draw.integers(0, 2**63, size=keys).tolist()
-            made.records.add(metric="METRIC_SCORE", key_hash=names, bin=bins.tolist())
-            windows.append(made)
+            names = rng.integers(0, 2**63, size=keys).tolist()
+            window.records.add(metric="METRIC_SCORE", key_hash=names, bin=bins.tolist())
+            windows.append(window)
         evidence.count_second(
-            ClosedSecond(SCRIPT_START_S + second, 1, tuple(windows)), place, current=True
+            ClosedSecond(SCRIPT_START_S + second, 1, tuple(windows)), position, current=True
         )
-        judgement = judge(POLICY, replace(FACTS, position=place), evidence)
+        judgement = judge(POLICY, replace(FACTS, position=position), evidence)
         if judgement.verdict == Verdict.FAULTY:
             break
     return judgement
 
 
-def test_the_watch_finds_what_departs_from_the_shift() -> None:
-    """No row is scored twice any more: the standby's keys stand for what was expected."""
+def test_judge_finds_a_departure_from_the_shift_in_the_watch() -> None:
+    """No row is scored twice there, and the standby's keys show what was expected."""
     assert judge_watch(0.0).verdict != Verdict.FAULTY
-    found = judge_watch(1.0)
-    assert found.verdict == Verdict.FAULTY
-    assert found.reason.startswith("prediction")
+    judgement = judge_watch(1.0)
+    assert judgement.verdict == Verdict.FAULTY
+    assert judgement.reason.startswith("prediction")

@@ -1,4 +1,4 @@
-"""A place of the plan and its deployment are one and the same thing."""
+"""A position and its deployment can be translated into each other."""
 
 import asyncio
 from dataclasses import replace
@@ -30,20 +30,25 @@ PLACES = [
 
 
 def deployment_of(position: StagePosition) -> Deployment:
-    """Return the deployment of a rollout at *place*."""
+    """Return the deployment of a rollout at *position*."""
     return deployment_at(position, HELD, SPEC, "why")
 
 
 @pytest.mark.parametrize("position", PLACES, ids=str)
-def test_a_place_is_read_back_from_its_deployment(position: StagePosition) -> None:
-    """So a controller that died between deploying and remembering goes on rightly."""
+def test_position_of_reads_the_position_from_its_deployment(position: StagePosition) -> None:
+    """So a controller that crashed between a deployment and its checkpoint goes on correctly."""
     assert position_of(deployment_of(position), SPEC) == position
 
 
 @pytest.mark.parametrize("position", PLACES, ids=str)
 @pytest.mark.parametrize("end", [Stage.DONE, Stage.ROLLED_BACK, Stage.REFUSED])
-def test_an_end_leaves_nothing_behind(position: StagePosition, end: Stage) -> None:
-    """From wherever it ends: one production, no canary, standby, preload; the rest as it was."""
+def test_deployment_at_a_final_stage_has_no_trace_of_the_rollout(
+    position: StagePosition, end: Stage
+) -> None:
+    """There is one production, and no canary, standby or preload of it.
+
+    Other fields are unchanged.
+    """
     after = deployment_at(StagePosition(end), deployment_of(position), SPEC, "the end")
     assert after.production == ("2" if end == Stage.DONE else "1")
     assert (after.canary, after.standby, after.rollout_id) == ("", "", "")
@@ -63,14 +68,16 @@ def test_an_end_leaves_nothing_behind(position: StagePosition, end: Stage) -> No
         {"canary": "", "canary_bp": 0},
     ],
 )
-def test_a_change_by_hand_is_noticed(change: dict[str, object]) -> None:
-    """A split that this rollout did not write is none of its places."""
-    held = replace(deployment_of(StagePosition(Stage.CANARY, 0)), **change)  # type: ignore[arg-type]
-    assert position_of(held, SPEC) is None
+def test_position_of_is_none_for_a_split_that_the_rollout_did_not_write(
+    change: dict[str, object],
+) -> None:
+    """A person or another program changed the deployment."""
+    changed = replace(deployment_of(StagePosition(Stage.CANARY, 0)), **change)  # type: ignore[arg-type]
+    assert position_of(changed, SPEC) is None
 
 
 def deploy_target(registry: FakeRegistry, to: StagePosition, revision: int) -> Deployment | None:
-    """Move from the first share."""
+    """Deploy *to* from the first canary share."""
     return asyncio.run(
         deploy_position(
             registry,
@@ -85,14 +92,14 @@ def deploy_target(registry: FakeRegistry, to: StagePosition, revision: int) -> D
 
 
 def registry_at_first_share() -> FakeRegistry:
-    """Return a registry in which the rollout stands at its first share, revision 1."""
+    """Return a registry in which the rollout is at its first share, at revision 1."""
     registry = FakeRegistry()
     registry.write_deployment(deployment_of(StagePosition(Stage.CANARY, 0)))
     return registry
 
 
-def test_growth_is_written_over_the_judged_revision_only() -> None:
-    """A change in between, read or raced, means: judge anew."""
+def test_deploy_position_grows_only_over_the_judged_revision() -> None:
+    """After a change in between, seen or in a race, the rollout is judged anew."""
     registry = registry_at_first_share()
     grown = deploy_target(registry, StagePosition(Stage.CANARY, 1), 1)
     assert grown is not None
@@ -108,8 +115,8 @@ def test_growth_is_written_over_the_judged_revision_only() -> None:
     assert registry.deployments["churn"].canary_bp == 1_000
 
 
-def test_a_rollback_is_written_over_any_revision_of_the_rollout() -> None:
-    """Somebody else's change of another field does not keep a faulty version in traffic."""
+def test_deploy_position_rolls_back_over_any_revision_of_the_rollout() -> None:
+    """A change of another field does not keep a faulty version in traffic."""
     registry = registry_at_first_share()
     changes = [replace(registry.deployments["churn"], holdout_bp=bp) for bp in (60, 70)]
     registry.before_deploy = changes
@@ -118,8 +125,8 @@ def test_a_rollback_is_written_over_any_revision_of_the_rollout() -> None:
     assert (back.canary, back.production, back.holdout_bp) == ("", "1", 70)
 
 
-def test_a_rollout_that_was_taken_over_by_hand_ends() -> None:
-    """It leaves the deployment as the person wrote it."""
+def test_deploy_position_leaves_a_split_that_a_person_took_over() -> None:
+    """The rollout ends and the deployment stays as the person wrote it."""
     registry = registry_at_first_share()
     registry.before_deploy = [replace(deployment_of(StagePosition(Stage.ROLLED_BACK)), who="sam")]
     with pytest.raises(SupersededError, match="by 'sam'"):

@@ -1,4 +1,4 @@
-"""Who may steer: whom the registry knows as an operator, and nobody by his word alone."""
+"""Commands are for callers that the registry knows as operators by their token."""
 
 import asyncio
 import hashlib
@@ -20,19 +20,20 @@ ROLES = {"ann": ["author"], "cleo": ["operator"], "rollout": ["controller"]}
 
 
 def write_identities(path: Path) -> Path:
-    """A file in which everybody's token is his name."""
-    told = {
+    """Write an identities file in which the token of each actor is the actor's name."""
+    identities = {
         hashlib.sha256(name.encode()).hexdigest(): {"actor": name, "roles": roles}
         for name, roles in ROLES.items()
     }
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(identities))
     return path
 
 
-def test_a_verb_is_the_tokens_and_not_the_names(tmp_path: Path) -> None:
-    """No token: UNAUTHENTICATED; an author's: PERMISSION_DENIED; an operator's is heard."""
+def test_commands_need_the_token_of_an_operator(tmp_path: Path) -> None:
+    """Without a token they are UNAUTHENTICATED, with an author's PERMISSION_DENIED."""
 
     async def course() -> None:
+        # A registry with identities, and a controller with a token of its own.
         registry = await registry_server.serve_registry(
             tmp_path / "registry", "127.0.0.1:0", identities=write_identities(tmp_path / "who.json")
         )
@@ -45,18 +46,19 @@ def test_a_verb_is_the_tokens_and_not_the_names(tmp_path: Path) -> None:
             ):
                 await wait_until_leading(server)
                 stub = rollout_pb2_grpc.RolloutsStub(channel)  # type: ignore[no-untyped-call]
-                verb = rollout_pb2.RolloutCommand(model="churn", reason="why")
+                command = rollout_pb2.RolloutCommand(model="churn", reason="why")
                 start = rollout_pb2.StartRolloutRequest(model="churn", version="2", policy="quick")
-                for token, code, words in (
+                # Each token, whatever name the caller gives.
+                for token, code, message in (
                     ("", "UNAUTHENTICATED", "send authorization"),
                     ("stolen", "UNAUTHENTICATED", "send authorization"),
                     ("ann", "PERMISSION_DENIED", "needs operator; 'ann' is author"),
                     ("cleo", "NOT_FOUND", "knows no"),
                 ):
-                    said = [("x-turnout-actor", "cleo")]
-                    said += [("authorization", f"Bearer {token}")] if token else []
-                    with pytest.raises(grpc.aio.AioRpcError, match=words) as caught:
-                        await stub.Abort(verb, metadata=said)
+                    metadata = [("x-turnout-actor", "cleo")]
+                    metadata += [("authorization", f"Bearer {token}")] if token else []
+                    with pytest.raises(grpc.aio.AioRpcError, match=message) as caught:
+                        await stub.Abort(command, metadata=metadata)
                     assert caught.value.code().name == code
                 with pytest.raises(grpc.aio.AioRpcError, match="send authorization"):
                     await stub.Start(start, metadata=[("x-turnout-actor", "cleo")])

@@ -1,4 +1,4 @@
-"""Whole rollouts over real gRPC across controllers: changed policy files, monitoring's findings."""
+"""Rollouts over real gRPC across controllers: changed policy files and findings."""
 
 import asyncio
 import json
@@ -52,12 +52,12 @@ bake_s = 3600
 Shown = Callable[[rollout_pb2.RolloutStatus], bool]
 
 
-async def wait_for_status(made: LiveRollout, holds: Shown) -> rollout_pb2.RolloutStatus:
-    """Ask for the status until it *holds*, for at most 30 seconds."""
+async def wait_for_status(live: LiveRollout, holds: Shown) -> rollout_pb2.RolloutStatus:
+    """Read the status until it *holds*, for at most 30 seconds."""
     async with asyncio.timeout(30):
         while True:
             status = await call_until_leading(
-                lambda: made.stub.GetStatus(CHURN, wait_for_ready=True)
+                lambda: live.stub.GetStatus(CHURN, wait_for_ready=True)
             )
             if holds(status):
                 return status
@@ -65,47 +65,51 @@ async def wait_for_status(made: LiveRollout, holds: Shown) -> rollout_pb2.Rollou
 
 
 def written_by_rollout(entry: registry_pb2.HistoryEntry) -> bool:
-    """Whether the rollout wrote it."""
+    """Whether a rollout wrote the history entry."""
     return entry.reason.startswith("rollout r")
 
 
 def has_fifty_keys(status: rollout_pb2.RolloutStatus) -> bool:
-    """Whether fifty customers had the candidate's answer."""
+    """Whether fifty customers got the candidate's answer."""
     return bool(status.evidence) and status.evidence[0].canary_keys >= 50
 
 
-def test_a_rollout_goes_on_under_the_policy_that_was_approved(tmp_path: Path) -> None:
-    """Kill -9, the policy's file rewritten, a new controller: it goes on and ends as approved."""
+def test_live_rollout_goes_on_under_the_approved_policy_after_a_restart(tmp_path: Path) -> None:
+    """The controller is killed and the policy's file rewritten. The rollout ends as approved."""
 
     async def course() -> None:
         sink, log, folder = f"127.0.0.1:{unused_port()}", tmp_path / "log", tmp_path / "policies"
         folder.mkdir()
         (folder / "own.toml").write_text(APPROVED)
-        own = read_policy_file(folder / "own.toml")["own"]
-        async with run_live_rollout(tmp_path / "registry", sink) as made:
-            told = (made.registry.address, sink, "--policies", str(folder))
-            child = start_controller_process(*told)
+        approved = read_policy_file(folder / "own.toml")["own"]
+        async with run_live_rollout(tmp_path / "registry", sink) as live:
+            arguments = (live.registry.address, sink, "--policies", str(folder))
+            child = start_controller_process(*arguments)
             try:
-                await made.start(own)
-                before = await wait_for_status(made, has_fifty_keys)
+                await live.start(approved)
+                before = await wait_for_status(live, has_fifty_keys)
+                # Kill the controller, change the file, and start another controller.
                 child.kill()
                 child.wait()
                 (folder / "own.toml").write_text(CHANGED)
                 changed = read_policy_file(folder / "own.toml")["own"]
-                child = start_controller_process(*told, log=log)
-                last = (await watch_to_end(made))[-1]
+                child = start_controller_process(*arguments, log=log)
+                last = (await watch_to_end(live))[-1]
                 assert (last.rollout_id, last.stage) == (before.rollout_id, rollout_pb2.DONE)
-                assert last.policy_digest == own.digest
+                assert last.policy_digest == approved.digest
                 assert f"another edition ({changed.digest[:12]})" in last.policy_note
-                assert last.policy_note in (await made.stub.Explain(CHURN)).text
-                history = await made.registry.cleo.history(0, 0, "model/churn/deployment")
+                assert last.policy_note in (await live.stub.Explain(CHURN)).text
+                # Every deployment is that of the approved policy.
+                history = await live.registry.cleo.history(0, 0, "model/churn/deployment")
                 written = [
-                    json.loads(one.after) for one in history.entries if written_by_rollout(one)
+                    json.loads(entry.after)
+                    for entry in history.entries
+                    if written_by_rollout(entry)
                 ]
-                assert [one["canary_bp"] for one in written] == [0, 1_000, 5_000, 0, 0]
-                assert {one["policy_digest"] for one in written} == {own.digest}
+                assert [entry["canary_bp"] for entry in written] == [0, 1_000, 5_000, 0, 0]
+                assert {entry["policy_digest"] for entry in written} == {approved.digest}
                 with pytest.raises(grpc.aio.AioRpcError, match="starts nothing in '2020-01-01"):
-                    await made.start(own)
+                    await live.start(approved)
             finally:
                 child.kill()
                 child.wait()
@@ -114,48 +118,52 @@ def test_a_rollout_goes_on_under_the_policy_that_was_approved(tmp_path: Path) ->
     asyncio.run(course())
 
 
-async def watch_to_end(made: LiveRollout) -> list[rollout_pb2.RolloutStatus]:
-    """Watch the rollout to its end."""
-    await wait_for_status(made, lambda _: True)
-    return await made.watch_statuses(60)
+async def watch_to_end(live: LiveRollout) -> list[rollout_pb2.RolloutStatus]:
+    """Watch the rollout to its end and return every status."""
+    await wait_for_status(live, lambda _: True)
+    return await live.watch_statuses(60)
 
 
 def is_held_by_monitoring(status: rollout_pb2.RolloutStatus) -> bool:
-    """Whether monitoring's word stops it."""
+    """Whether a finding of monitoring holds the rollout."""
     return status.verdict == rollout_pb2.HOLD and "monitoring says: PSI .4" in status.reason
 
 
 def is_held_despite_evidence(status: rollout_pb2.RolloutStatus) -> bool:
-    """Whether it is held although everything else would have it go on."""
+    """Whether monitoring holds the rollout although the evidence would promote it."""
     first = status.evidence[0]
     return is_held_by_monitoring(status) and first.promote_log_e >= first.promote_log_threshold
 
 
-def test_a_finding_holds_a_running_rollout_and_its_end_lets_it_go_on(tmp_path: Path) -> None:
-    """Written to the registry, watched by the controller, and by the one that takes over, too."""
+def test_live_rollout_is_held_by_a_finding_until_it_is_cleared(tmp_path: Path) -> None:
+    """The controller watches the registry's findings. The next controller reads them too."""
 
     async def course() -> None:
         sink = f"127.0.0.1:{unused_port()}"
-        async with run_live_rollout(tmp_path, sink) as made:
-            say = made.registry.cleo.write_finding
-            server = await serve_rollout(made.registry.address, sink, policies=POLICIES)
+        async with run_live_rollout(tmp_path, sink) as live:
+            say = live.registry.cleo.write_finding
+            server = await serve_rollout(live.registry.address, sink, policies=POLICIES)
             try:
-                await made.start(POLICIES["quick-direct"])
-                await wait_for_status(made, lambda one: one.stage == rollout_pb2.CANARY_STAGE)
-                word = registry_pb2.Finding(model="churn", version="2", kind="hold", text="PSI .4")
-                await say(word)
-                status = await wait_for_status(made, is_held_despite_evidence)
+                await live.start(POLICIES["quick-direct"])
+                await wait_for_status(live, lambda entry: entry.stage == rollout_pb2.CANARY_STAGE)
+                finding = registry_pb2.Finding(
+                    model="churn", version="2", kind="hold", text="PSI .4"
+                )
+                # A hold, and a finding of another kind, which does not end it.
+                await say(finding)
+                status = await wait_for_status(live, is_held_despite_evidence)
                 await say(registry_pb2.Finding(model="churn", version="2", kind="outcome"))
+                # The next controller holds too, until the finding is cleared.
                 await server.stop()
-                server = await serve_rollout(made.registry.address, sink, policies=POLICIES)
-                again = await wait_for_status(made, is_held_despite_evidence)
+                server = await serve_rollout(live.registry.address, sink, policies=POLICIES)
+                again = await wait_for_status(live, is_held_despite_evidence)
                 for _ in range(30):
                     await asyncio.sleep(0.05)
-                    again = await wait_for_status(made, lambda _: True)
+                    again = await wait_for_status(live, lambda _: True)
                     assert is_held_by_monitoring(again)
                 assert (again.revision, again.step) == (status.revision, status.step)
                 await say(registry_pb2.Finding(model="churn", version="2", kind="clear"))
-                last = (await made.watch_statuses(60))[-1]
+                last = (await live.watch_statuses(60))[-1]
                 assert last.stage == rollout_pb2.DONE, last.reason
             finally:
                 await server.stop()
@@ -163,39 +171,45 @@ def test_a_finding_holds_a_running_rollout_and_its_end_lets_it_go_on(tmp_path: P
     asyncio.run(course())
 
 
-def test_a_rollout_whose_approved_policy_was_altered_is_ended_by_a_person(tmp_path: Path) -> None:
-    """The next controller goes on under nothing nobody approved, says why, and obeys an abort."""
+def test_live_rollout_with_an_altered_policy_is_ended_by_abort(tmp_path: Path) -> None:
+    """The next controller does not go on under a policy that nobody approved, and says why."""
 
     async def course() -> None:
         sink = f"127.0.0.1:{unused_port()}"
-        async with run_live_rollout(tmp_path, sink) as made:
-            cleo = made.registry.cleo
-            server = await serve_rollout(made.registry.address, sink, policies=POLICIES)
+        async with run_live_rollout(tmp_path, sink) as live:
+            cleo = live.registry.cleo
+            server = await serve_rollout(live.registry.address, sink, policies=POLICIES)
             try:
-                await made.start(POLICIES["quick-direct"])
+                await live.start(POLICIES["quick-direct"])
                 before = await wait_for_status(
-                    made, lambda one: one.stage == rollout_pb2.CANARY_STAGE
+                    live, lambda entry: entry.stage == rollout_pb2.CANARY_STAGE
                 )
                 await server.stop()
-                kept = await cleo.load_checkpoint(before.rollout_id)
-                state = rollout_pb2.RolloutState.FromString(kept.state)
+                # Alter the policy in the checkpoint.
+                checkpoint = await cleo.load_checkpoint(before.rollout_id)
+                state = rollout_pb2.RolloutState.FromString(checkpoint.state)
                 altered = state.policy_json.replace(b'"watch_s":1,', b'"watch_s":0,')
                 assert altered != state.policy_json
                 state.policy_json = altered
-                kept.state, kept.lease_token = state.SerializeToString(), 0
-                await cleo.save_checkpoint(kept)
-                server = await serve_rollout(made.registry.address, sink, policies=POLICIES)
+                checkpoint.state, checkpoint.lease_token = state.SerializeToString(), 0
+                await cleo.save_checkpoint(checkpoint)
+                server = await serve_rollout(live.registry.address, sink, policies=POLICIES)
                 with pytest.raises(grpc.aio.AioRpcError, match="it was altered") as caught:
-                    await wait_for_status(made, lambda _: False)
+                    await wait_for_status(live, lambda _: False)
                 assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
-                verb = rollout_pb2.RolloutCommand(model="churn", reason="enough")
-                ended = await made.stub.Abort(verb, metadata=SAM_METADATA)
+                # Abort it, and start another rollout.
+                command = rollout_pb2.RolloutCommand(model="churn", reason="enough")
+                ended = await live.stub.Abort(command, metadata=SAM_METADATA)
                 assert (ended.stage, ended.rollout_id) == (
                     rollout_pb2.ROLLED_BACK, before.rollout_id,
                 )  # fmt: skip
-                found = await cleo.deployment("churn")
-                assert (found.production, found.canary, found.rollout_id) == ("1", "", "")
-                await made.start(POLICIES["quick-direct"])
+                deployment = await cleo.deployment("churn")
+                assert (deployment.production, deployment.canary, deployment.rollout_id) == (
+                    "1",
+                    "",
+                    "",
+                )
+                await live.start(POLICIES["quick-direct"])
             finally:
                 await server.stop()
 

@@ -1,4 +1,4 @@
-"""Whole rollouts over real gRPC, against a real registry, with workers that talk like real ones."""
+"""Rollouts over real gRPC with a real registry and scripted workers."""
 
 import asyncio
 from pathlib import Path
@@ -24,56 +24,62 @@ from tests.rollout.scripted_parts import POLICIES
 pytestmark = pytest.mark.walk
 
 
-def test_a_healthy_candidate_becomes_production_by_evidence_alone(tmp_path: Path) -> None:
-    """Every stage in order, each deployment in the history with its reason, approval checked."""
+def test_live_rollout_promotes_a_healthy_candidate(tmp_path: Path) -> None:
+    """Every stage comes in order, and the history has each deployment with its reason."""
 
     async def course() -> None:
-        async with run_live_rollout(tmp_path) as made:
+        async with run_live_rollout(tmp_path) as live:
             # The rollout passes every stage by itself.
-            await made.start(POLICIES["quick"])
-            shown = await made.watch_statuses(60)
-            stages = list(dict.fromkeys((one.stage, one.step) for one in shown))
+            await live.start(POLICIES["quick"])
+            statuses = await live.watch_statuses(60)
+            stages = list(dict.fromkeys((row.stage, row.step) for row in statuses))
             canary = rollout_pb2.CANARY_STAGE
             assert stages == [
                 (rollout_pb2.PRELOAD, 0), (rollout_pb2.SHADOW_STAGE, 0), (canary, 0), (canary, 1),
                 (rollout_pb2.WATCH, 0), (rollout_pb2.DONE, 0),
             ]  # fmt: skip
-            held = await made.registry.cleo.deployment("churn")
-            assert (held.production, held.standby, held.rollout_id) == ("2", "", "")
-            history = await made.registry.cleo.history(0, 0, "model/churn/deployment")
+            deployment = await live.registry.cleo.deployment("churn")
+            assert (deployment.production, deployment.standby, deployment.rollout_id) == (
+                "2",
+                "",
+                "",
+            )
+            history = await live.registry.cleo.history(0, 0, "model/churn/deployment")
             reasons = [entry.reason for entry in history.entries if entry.actor == "rollout"]
             assert len(reasons) == 6
-            assert all(reason.startswith(f"rollout {shown[0].rollout_id}: ") for reason in reasons)
+            assert all(
+                reason.startswith(f"rollout {statuses[0].rollout_id}: ") for reason in reasons
+            )
             # Its explanation names each decision, and the evidence behind it.
-            told = await made.stub.Explain(rollout_pb2.RolloutSelector(model="churn"))
-            assert "What was decided" in told.text
-            assert len(told.decisions) == 6
-            assert told.evidence_history
-            assert [one.metric for one in told.status.evidence] == list(JUDGED_METRICS)
-            plan = rollout_pb2.ForecastRequest(model="churn", policy="quick")
-            foretold = await made.stub.Forecast(plan)
-            assert 200 < foretold.calls_a_second < 500
+            explanation = await live.stub.Explain(rollout_pb2.RolloutSelector(model="churn"))
+            assert "What was decided" in explanation.text
+            assert len(explanation.decisions) == 6
+            assert explanation.evidence_history
+            assert [row.metric for row in explanation.status.evidence] == list(JUDGED_METRICS)
+            request = rollout_pb2.ForecastRequest(model="churn", policy="quick")
+            forecast = await live.stub.Forecast(request)
+            assert 200 < forecast.calls_a_second < 500
             # An operator takes the promotion back.
             back = rollout_pb2.RolloutCommand(model="churn", to_version="1", reason="complaints")
-            undone = await made.stub.Undo(back, metadata=SAM_METADATA)
+            undone = await live.stub.Undo(back, metadata=SAM_METADATA)
             assert (undone.version, undone.baseline) == ("1", "2")
-            held = await made.registry.cleo.deployment("churn")
-            assert (held.production, held.preload, held.why) == (
+            deployment = await live.registry.cleo.deployment("churn")
+            assert (deployment.production, deployment.preload, deployment.why) == (
                 "1", (), "undo to 1 by sam: complaints",
             )  # fmt: skip
 
     asyncio.run(course())
 
 
-def test_a_faulty_candidate_is_rolled_back_within_a_second_of_the_evidence(tmp_path: Path) -> None:
-    """Four times in order, moved within a second of the verdict, no customer's call failed."""
+def test_live_rollout_moves_traffic_within_a_second_of_the_verdict(tmp_path: Path) -> None:
+    """The four times are in order, and no customer's call failed."""
 
     async def course() -> None:
-        async with run_live_rollout(tmp_path) as made:
-            for worker in made.workers:
+        async with run_live_rollout(tmp_path) as live:
+            for worker in live.workers:
                 worker.failure_rates = {"2": 0.10}
-            await made.start(POLICIES["quick-direct"])
-            last = (await made.watch_statuses(60))[-1]
+            await live.start(POLICIES["quick-direct"])
+            last = (await live.watch_statuses(60))[-1]
             assert last.stage == rollout_pb2.ROLLED_BACK
             assert last.verdict == rollout_pb2.FAULTY
             times = last.times
@@ -82,49 +88,51 @@ def test_a_faulty_candidate_is_rolled_back_within_a_second_of_the_evidence(tmp_p
             assert times.last_bad_unix_ns < times.moved_unix_ns + 1_000_000_000
             assert last.calls.failed == 0
             assert last.calls.fallbacks > 0
-            held = await made.registry.cleo.deployment("churn")
-            assert (held.production, held.canary) == ("1", "")
+            deployment = await live.registry.cleo.deployment("churn")
+            assert (deployment.production, deployment.canary) == ("1", "")
 
     asyncio.run(course())
 
 
-def test_refusals_reach_the_caller_in_words(tmp_path: Path) -> None:
-    """Each with its status: nobody named, no rollout, no approval, nothing to steer."""
+def test_service_refuses_commands_with_status_and_reason(tmp_path: Path) -> None:
+    """Callers without a name, unknown rollouts and commands that do not fit are refused."""
 
     async def course() -> None:
-        async with run_live_rollout(tmp_path) as made:
-            verb = rollout_pb2.RolloutCommand(model="churn", reason="why not")
+        async with run_live_rollout(tmp_path) as live:
+            command = rollout_pb2.RolloutCommand(model="churn", reason="why not")
             start = rollout_pb2.StartRolloutRequest(model="churn", version="1", policy="quick")
             back = rollout_pb2.RolloutCommand(model="churn", to_version="1")
-            plan = rollout_pb2.ForecastRequest(model="churn", policy="bold")
-            for call, code, words in (
-                (made.stub.Start(start), "UNAUTHENTICATED", "x-turnout-actor"),
+            request = rollout_pb2.ForecastRequest(model="churn", policy="bold")
+            # Each call with its status and a part of its message.
+            for call, code, message in (
+                (live.stub.Start(start), "UNAUTHENTICATED", "x-turnout-actor"),
                 (
-                    made.stub.Start(start, metadata=SAM_METADATA),
+                    live.stub.Start(start, metadata=SAM_METADATA),
                     "FAILED_PRECONDITION",
                     "is production",
                 ),
-                (made.stub.Abort(verb, metadata=SAM_METADATA), "NOT_FOUND", "knows no"),
-                (made.stub.SetWeight(verb, metadata=SAM_METADATA), "NOT_FOUND", "knows no"),
-                (made.stub.Retry(verb, metadata=SAM_METADATA), "NOT_FOUND", "knows no"),
+                (live.stub.Abort(command, metadata=SAM_METADATA), "NOT_FOUND", "knows no"),
+                (live.stub.SetWeight(command, metadata=SAM_METADATA), "NOT_FOUND", "knows no"),
+                (live.stub.Retry(command, metadata=SAM_METADATA), "NOT_FOUND", "knows no"),
                 (
-                    made.stub.Undo(back, metadata=SAM_METADATA),
+                    live.stub.Undo(back, metadata=SAM_METADATA),
                     "FAILED_PRECONDITION",
                     "production already",
                 ),
-                (made.stub.Forecast(plan), "NOT_FOUND", "there are quick"),
+                (live.stub.Forecast(request), "NOT_FOUND", "there are quick"),
             ):
-                with pytest.raises(grpc.aio.AioRpcError, match=words) as caught:
+                with pytest.raises(grpc.aio.AioRpcError, match=message) as caught:
                     await call
                 assert caught.value.code().name == code
-            policies = await made.stub.ListPolicies(rollout_pb2.ListPoliciesRequest())
-            assert [one.name for one in policies.policies] == list(POLICIES)
+            # Reading needs no name.
+            policies = await live.stub.ListPolicies(rollout_pb2.ListPoliciesRequest())
+            assert [row.name for row in policies.policies] == list(POLICIES)
 
     asyncio.run(course())
 
 
-def test_windows_are_acknowledged_only_when_kept(tmp_path: Path) -> None:
-    """The first ack says what is held; a stranger without a name is refused."""
+def test_window_sink_acknowledges_saved_batches(tmp_path: Path) -> None:
+    """The first ack has the saved sequence number. A source without a name is refused."""
 
     async def course() -> None:
         async with registry_fixture(tmp_path) as registry:
@@ -141,9 +149,9 @@ def test_windows_are_acknowledged_only_when_kept(tmp_path: Path) -> None:
                     assert (await call.read()).sequence == 0
                     for sequence in (1, 2, 3):
                         await call.write(window_pb2.WindowBatch(source=source, sequence=sequence))
-                    seen = 0
-                    while seen < 3:
-                        seen = (await call.read()).sequence
+                    acknowledged = 0
+                    while acknowledged < 3:
+                        acknowledged = (await call.read()).sequence
                     call.cancel()
                     again = stub.Push()
                     await again.write(window_pb2.WindowBatch(source=source))
@@ -158,8 +166,8 @@ def test_windows_are_acknowledged_only_when_kept(tmp_path: Path) -> None:
     asyncio.run(course())
 
 
-def test_of_two_controllers_one_acts_and_the_other_takes_over(tmp_path: Path) -> None:
-    """The second waits; when the first stops it passes its lease on, and the second leads."""
+def test_second_controller_leads_when_the_first_stops(tmp_path: Path) -> None:
+    """The first gives its lease up, so the second need not wait for its end."""
 
     async def course() -> None:
         async with registry_fixture(tmp_path) as registry:
@@ -184,32 +192,34 @@ def test_of_two_controllers_one_acts_and_the_other_takes_over(tmp_path: Path) ->
     asyncio.run(course())
 
 
-def test_a_controller_killed_in_the_middle_is_replaced_and_loses_no_evidence(
+def test_controller_killed_in_the_canary_is_replaced_without_loss(
     tmp_path: Path,
 ) -> None:
-    """Kill -9 during the canary: calls go on, the next one resumes and promotes."""
+    """Calls go on, and the next controller resumes and promotes."""
 
     async def course() -> None:
         sink = f"127.0.0.1:{unused_port()}"
-        async with run_live_rollout(tmp_path, sink) as made:
-            child = start_controller_process(made.registry.address, sink)
+        async with run_live_rollout(tmp_path, sink) as live:
+            child = start_controller_process(live.registry.address, sink)
             try:
-                await made.start(NAMED["demo-direct"])
+                await live.start(NAMED["demo-direct"])
                 model = rollout_pb2.RolloutSelector(model="churn")
                 async with asyncio.timeout(30):
-                    status = await made.stub.GetStatus(model)
+                    status = await live.stub.GetStatus(model)
                     while not status.evidence or status.evidence[0].canary_keys < 50:
                         await asyncio.sleep(0.1)
-                        status = await made.stub.GetStatus(model)
+                        status = await live.stub.GetStatus(model)
+                # Kill it in the canary stage, and start another controller.
                 child.kill()
                 child.wait()
-                child = start_controller_process(made.registry.address, sink)
+                child = start_controller_process(live.registry.address, sink)
+                # It has the evidence of the checkpoint, and promotes.
                 resumed = await call_until_leading(
-                    lambda: made.stub.GetStatus(model, wait_for_ready=True)
+                    lambda: live.stub.GetStatus(model, wait_for_ready=True)
                 )
                 assert resumed.rollout_id == status.rollout_id
                 assert resumed.evidence[0].canary_keys >= status.evidence[0].canary_keys - 100
-                last = (await made.watch_statuses(90))[-1]
+                last = (await live.watch_statuses(90))[-1]
                 assert last.stage == rollout_pb2.DONE, last.reason
             finally:
                 child.kill()

@@ -1,4 +1,4 @@
-"""Production's own bytes as the canary, through a real gateway: judged alike, and promoted."""
+"""A canary with production's own bytes, through a real gateway, is promoted."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ CALLERS = 8
 
 
 async def call_until(gateway: GatewayFixture, caller: int, until: float) -> int:
-    """Call with ever new keys until *until*; return how many were answered."""
+    """Call with new keys until *until*. Return how many calls were answered."""
     answered = 0
     while time.monotonic() < until:
         try:
@@ -41,7 +41,7 @@ async def call_until(gateway: GatewayFixture, caller: int, until: float) -> int:
 
 
 async def judge_windows(seconds: float) -> tuple[Judgement, Evidence]:
-    """Judge the real gateway's windows of so many seconds, each as it closed."""
+    """Judge the windows of a real gateway for *seconds*, one closed second after the other."""
     files = tiny_files()
     split = Deployment(
         model="churn",
@@ -53,18 +53,22 @@ async def judge_windows(seconds: float) -> tuple[Judgement, Evidence]:
         holdout_salt=SALT,
     )
     evidence, judgement = Evidence("2", "1", POLICY), Judgement(Verdict.UNDECIDED, "")
+    # Call the gateway and collect its windows.
     async with gateway_fixture({"1": files, "2": files}, split) as gateway:
         until = time.monotonic() + seconds
-        calling = [asyncio.create_task(call_until(gateway, one, until)) for one in range(CALLERS)]
+        calling = [
+            asyncio.create_task(call_until(gateway, window, until)) for window in range(CALLERS)
+        ]
         windows: list[window_pb2.Window] = []
-        while not all(one.done() for one in calling):
+        while not all(window.done() for window in calling):
             await asyncio.sleep(0.1)
             gateway.recorder.fold()
             windows += gateway.windows.close_windows(time.time_ns())
         windows += gateway.windows.close_windows(time.time_ns(), everything=True)
-    for second in sorted({one.second for one in windows}):
-        told = tuple(one for one in windows if one.second == second)
-        evidence.count_second(ClosedSecond(second, 1, told), PLACE, current=True)
+    # Judge them second by second.
+    for second in sorted({window.second for window in windows}):
+        of_second = tuple(window for window in windows if window.second == second)
+        evidence.count_second(ClosedSecond(second, 1, of_second), PLACE, current=True)
         judgement = judge(
             POLICY, JudgeInputs(position=PLACE, stayed_s=60, fleet=FleetView()), evidence
         )
@@ -72,8 +76,8 @@ async def judge_windows(seconds: float) -> tuple[Judgement, Evidence]:
     return judgement, evidence
 
 
-def test_the_same_bytes_are_judged_alike_and_promoted() -> None:
-    """No fault at any look, no doubt; both arms are timed alike, whoever is answered first."""
+def test_judge_promotes_the_same_bytes_as_production() -> None:
+    """There is no fault at any look, and both arms have the same latency."""
     judgement, evidence = asyncio.run(judge_windows(6.0))
     assert judgement.verdict == Verdict.HEALTHY, judgement
     shared = evidence.metrics["p50"]

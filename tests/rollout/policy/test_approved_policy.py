@@ -1,4 +1,4 @@
-"""A rollout goes on under the policy it was approved with, whatever the file says now."""
+"""A rollout goes on under its approved policy, whatever its file says now."""
 
 import json
 from dataclasses import replace
@@ -29,8 +29,8 @@ ALL = [*POLICIES.values(), QUICK, FROZEN]
 
 
 @pytest.mark.parametrize("policy", ALL, ids=lambda policy: policy.name)
-def test_every_policy_comes_back_whole(policy: Policy) -> None:
-    """Each field with its type, and so its digest; what is read decides as what was kept."""
+def test_approved_policy_is_parsed_with_every_field(policy: Policy) -> None:
+    """Each field has its type, so the policy has its digest."""
     again = parse_approved_policy(policy.json, policy.digest)
     assert again == policy
     assert repr(again) == repr(policy)
@@ -39,24 +39,26 @@ def test_every_policy_comes_back_whole(policy: Policy) -> None:
 
 @examples(100)
 @given(st.floats(1e-9, 1e300), st.floats(1e-12, 1 - 1e-12), st.integers(1, 2**62))
-def test_every_number_comes_back_bit_for_bit(seconds: float, bar: float, looks: int) -> None:
-    """However long, short or odd."""
+def test_approved_policy_is_parsed_with_every_number_bit_for_bit(
+    seconds: float, bar: float, looks: int
+) -> None:
+    """That holds for large, small and odd numbers."""
     step = CanaryStep(share_bp=1, bake_s=seconds)
     policy = replace(STANDARD, canary=(step,), failure_bar=bar, alpha=bar, looks_max=looks)
     assert repr(parse_approved_policy(policy.json, policy.digest)) == repr(policy)
 
 
-def test_a_byte_that_changed_is_refused() -> None:
-    """Any one of them, with both digests in the words."""
-    for place in range(len(FROZEN.json)):
+def test_approved_policy_with_a_changed_byte_is_refused() -> None:
+    """The message has both digests."""
+    for index in range(len(FROZEN.json)):
         damaged = bytearray(FROZEN.json)
-        damaged[place] ^= 1
+        damaged[index] ^= 1
         with pytest.raises(PolicyError, match=f"{FROZEN.digest[:12]} was approved: it was altered"):
             parse_approved_policy(bytes(damaged), FROZEN.digest)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"patience": 3}, "cannot be read here"),
         ({"alpha": None}, "cannot be read here"),
@@ -67,26 +69,26 @@ def test_a_byte_that_changed_is_refused() -> None:
         ({"weights": [["errors", 0.5], ["speed", 0.5]]}, "other fields or metrics"),
     ],
 )
-def test_what_another_edition_of_the_program_wrote_is_refused(
-    change: dict[str, object], words: str
+def test_approved_policy_of_another_edition_of_the_program_is_refused(
+    change: dict[str, object], message: str
 ) -> None:
-    """Its digest is right, and it would be read as another policy here."""
-    kept = canonical_json({**json.loads(FROZEN.json), **change})
-    with pytest.raises(PolicyError, match=words):
-        parse_approved_policy(kept, sha256_hex(kept))
+    """Its digest is right, but this program would read another policy."""
+    policy_json = canonical_json({**json.loads(FROZEN.json), **change})
+    with pytest.raises(PolicyError, match=message):
+        parse_approved_policy(policy_json, sha256_hex(policy_json))
 
 
-def test_a_field_that_was_not_there_yet_is_refused() -> None:
-    """A default of today was approved by nobody."""
-    told = json.loads(FROZEN.json)
-    del told["keys_max"]
-    kept = canonical_json(told)
+def test_approved_policy_without_a_new_field_is_refused() -> None:
+    """Nobody approved the default that the field has today."""
+    json_fields = json.loads(FROZEN.json)
+    del json_fields["keys_max"]
+    policy_json = canonical_json(json_fields)
     with pytest.raises(PolicyError, match="other fields or metrics"):
-        parse_approved_policy(kept, sha256_hex(kept))
+        parse_approved_policy(policy_json, sha256_hex(policy_json))
 
 
-def test_how_the_file_differs_is_said() -> None:
-    """Nothing where it does not."""
+def test_policy_file_note_says_how_the_file_differs() -> None:
+    """It is empty if the file has the approved policy."""
     other = replace(QUICK, promote_e=30.0)
     assert policy_file_note(QUICK, {"quick": replace(QUICK)}) == ""
     assert other.digest[:12] in policy_file_note(QUICK, {"quick": other})
@@ -94,11 +96,11 @@ def test_how_the_file_differs_is_said() -> None:
 
 
 @pytest.mark.parametrize("policy", ALL, ids=lambda policy: policy.name)
-def test_a_checkpoint_holds_its_policy(policy: Policy) -> None:
-    """A controller that knows another edition, or none, goes on under the kept one, and says so."""
-    place = StagePosition(Stage.CANARY)
-    trial = rollout_at(place, spec=replace(SPEC, policy=policy))
-    state = to_state(trial)
+def test_checkpoint_restores_the_approved_policy(policy: Policy) -> None:
+    """A controller with another edition of the policy goes on under the approved one."""
+    position = StagePosition(Stage.CANARY)
+    rollout = rollout_at(position, spec=replace(SPEC, policy=policy))
+    state = to_state(rollout)
     for policies in ({}, {policy.name: replace(policy, promote_e=30.0)}, {policy.name: policy}):
         again = from_state(state, "a1", policies, instant_at(20))
         assert repr(again.spec.policy) == repr(policy)
@@ -111,20 +113,25 @@ def test_a_checkpoint_holds_its_policy(policy: Policy) -> None:
         ) is changed
 
 
-def test_a_approved_policy_that_was_altered_is_refused() -> None:
-    """Also where the file still has the right one: what else is wrong there, nobody knows."""
+def test_checkpoint_with_an_altered_policy_is_refused() -> None:
+    """That holds also if the file still has the right policy."""
     state = to_state(rollout_at(StagePosition(Stage.CANARY)))
     state.policy_json = state.policy_json.replace(b'"promote_e":20', b'"promote_e":02')
-    with pytest.raises(CheckpointError, match="rollout r1: the policy kept with it has the digest"):
+    with pytest.raises(
+        CheckpointError, match="rollout r1: the policy in its checkpoint has the digest"
+    ):
         from_state(state, "a1", {"quick": QUICK}, instant_at(20))
 
 
-def test_a_checkpoint_from_before_policies_were_kept_needs_the_same_file() -> None:
-    """With it, it goes on and keeps it; without, the words name the digest to look for."""
+def test_checkpoint_without_a_policy_needs_the_file_with_its_digest() -> None:
+    """With the file the rollout goes on. Without it the message names the digest."""
     state = to_state(rollout_at(StagePosition(Stage.CANARY)))
-    whole = bytes(state.policy_json)
+    policy_json = bytes(state.policy_json)
     state.policy_json = b""
-    assert to_state(from_state(state, "a1", {"quick": QUICK}, instant_at(20))).policy_json == whole
+    assert (
+        to_state(from_state(state, "a1", {"quick": QUICK}, instant_at(20))).policy_json
+        == policy_json
+    )
     for policies in ({}, {"quick": replace(QUICK, promote_e=30.0)}):
         with pytest.raises(CheckpointError, match=f"{QUICK.digest[:12]}.*with the policy file of"):
             from_state(state, "a1", policies, instant_at(20))

@@ -1,4 +1,4 @@
-"""Policies: their digests, their numbers, their refusals."""
+"""Policies: digests, thresholds and refused fields."""
 
 import json
 import math
@@ -9,23 +9,23 @@ import pytest
 from rollout.policy.policy import DEMO, JUDGED_METRICS, POLICIES, STANDARD, CanaryStep
 
 
-def test_a_digest_names_every_number() -> None:
-    """Changing any field asks for a new approval; equal policies have equal digests."""
+def test_policy_digest_depends_on_every_field() -> None:
+    """Equal policies have equal digests."""
     assert replace(DEMO).digest == DEMO.digest
     assert len({policy.digest for policy in POLICIES.values()}) == len(POLICIES)
     assert replace(DEMO, promote_e=19.0).digest != DEMO.digest
     assert json.loads(DEMO.json)["canary"][0]["share_bp"] == 1000
 
 
-def test_the_alpha_of_what_is_judged_is_spent_and_no_more() -> None:
-    """The false-alarm chances of the judged metrics add up to alpha."""
+def test_policy_thresholds_of_all_metrics_spend_alpha() -> None:
+    """The error probabilities of the judged metrics add up to alpha."""
     spent = sum(math.exp(-STANDARD.log_threshold(metric)) for metric in JUDGED_METRICS)
     assert spent == pytest.approx(0.01)
     assert STANDARD.log_threshold("errors") == pytest.approx(math.log(500))
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"canary": ()}, "must grow"),
         ({"canary": (CanaryStep(share_bp=10_000, bake_s=1),)}, "must grow"),
@@ -34,7 +34,7 @@ def test_the_alpha_of_what_is_judged_is_spent_and_no_more() -> None:
         ({"weights": (("errors", 0.5),)}, "add up to 1"),
     ],
 )
-def test_a_policy_that_contradicts_itself_is_refused(change: dict[str, object], words: str) -> None:
-    """Its author learns before anybody approves it."""
-    with pytest.raises(ValueError, match=words):
+def test_policy_refuses_contradictory_fields(change: dict[str, object], message: str) -> None:
+    """The author learns it before the approval."""
+    with pytest.raises(ValueError, match=message):
         replace(DEMO, **change)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Policies from files: what they say, what they inherit, and refusals in words."""
+"""Policy files: their fields, the fields of their base, and refusals."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,15 +33,15 @@ failure_bar = 0.001
 
 
 def write_policy_file(folder: Path, text: str, name: str = "careful.toml") -> Path:
-    """Write a policy file."""
+    """Write *text* as a policy file and return its path."""
     (folder / name).write_text(text)
     return folder / name
 
 
-def test_a_file_makes_a_policy_and_an_edition_for_a_model(tmp_path: Path) -> None:
-    """What it does not say is its base's; the edition differs by what its table says."""
-    made = read_policy_file(write_policy_file(tmp_path, CAREFUL))
-    careful, edition = made["careful"], made["careful@churn"]
+def test_policy_file_makes_a_policy_and_an_edition_for_a_model(tmp_path: Path) -> None:
+    """Other fields are those of the base. The edition differs by its table."""
+    policies = read_policy_file(write_policy_file(tmp_path, CAREFUL))
+    careful, edition = policies["careful"], policies["careful@churn"]
     assert careful.canary == (CanaryStep(share_bp=100, bake_s=1800.0),)
     assert careful.shadow is not None
     assert STANDARD.shadow is not None
@@ -49,11 +49,11 @@ def test_a_file_makes_a_policy_and_an_edition_for_a_model(tmp_path: Path) -> Non
     assert (careful.watch_s, careful.failure_bar) == (STANDARD.watch_s, 0.002)
     assert dict(careful.weights)["errors"] == 0.25
     assert edition == replace(careful, name="careful@churn", failure_bar=0.001)
-    assert len({one.digest for one in (careful, edition, STANDARD)}) == 3
+    assert len({policy.digest for policy in (careful, edition, STANDARD)}) == 3
 
 
-def test_a_folder_adds_to_the_named_ones_and_no_name_comes_twice(tmp_path: Path) -> None:
-    """The controller knows both kinds; a second file of the same name is refused at its start."""
+def test_policy_folder_adds_its_policies_and_refuses_a_name_twice(tmp_path: Path) -> None:
+    """A second file with the same name is refused when the controller starts."""
     write_policy_file(tmp_path, CAREFUL)
     assert read_policy_folder(tmp_path).keys() == {*POLICIES, "careful", "careful@churn"}
     write_policy_file(tmp_path, CAREFUL, "other.toml")
@@ -62,7 +62,7 @@ def test_a_folder_adds_to_the_named_ones_and_no_name_comes_twice(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("name = ", "Invalid value"),
         ('base = "standard"', "needs a name"),
@@ -81,18 +81,20 @@ def test_a_folder_adds_to_the_named_ones_and_no_name_comes_twice(tmp_path: Path)
         ('name = "a"\nbase = "standard"\npromote_e = 1', "promote_e 1.0; it must exceed 1"),
     ],
 )
-def test_a_file_that_says_no_policy_is_refused(tmp_path: Path, text: str, words: str) -> None:
-    """With the file's name and what to write instead; nothing is guessed."""
-    with pytest.raises(PolicyError, match=words):
+def test_policy_file_that_is_invalid_is_refused_with_the_reason(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    """The message has the file's name and what to write instead."""
+    with pytest.raises(PolicyError, match=message):
         read_policy_file(write_policy_file(tmp_path, text))
 
 
-def test_a_policy_may_go_without_a_shadow(tmp_path: Path) -> None:
-    """`shadow = false` leaves the stage out."""
-    made = read_policy_file(
+def test_policy_file_can_leave_the_shadow_stage_out(tmp_path: Path) -> None:
+    """It says `shadow = false`."""
+    policies = read_policy_file(
         write_policy_file(tmp_path, 'name = "now"\nbase = "standard"\nshadow = false')
     )
-    assert made["now"].shadow is None
+    assert policies["now"].shadow is None
 
 
 FRIDAY_17 = 1_790_355_600
@@ -111,8 +113,8 @@ FRIDAY_17 = 1_790_355_600
         ("2026-09-24 - 2026-09-25", 7, False),
     ],
 )
-def test_a_freeze_holds_when_it_says(text: str, hours: int, holds: bool) -> None:
-    """Over a weekend's end too; a span's last day is whole."""
+def test_freeze_window_covers_its_time(text: str, hours: int, holds: bool) -> None:
+    """It can reach over a weekend. The last day of a span is included."""
     assert parse_freeze_window(text).covers(FRIDAY_17 + 3_600 * hours) is holds
     assert active_freeze((text,), FRIDAY_17 + 3_600 * hours) == (text if holds else "")
 
@@ -120,7 +122,7 @@ def test_a_freeze_holds_when_it_says(text: str, hours: int, holds: bool) -> None
 @pytest.mark.parametrize(
     "text", ["", "fri - mon", "fri 25:00 - mon 07:00", "2026-09-25 - 2026-09-24"]
 )
-def test_a_freeze_that_says_nothing_is_refused(text: str) -> None:
-    """With an example of each kind."""
+def test_freeze_window_that_is_invalid_is_refused(text: str) -> None:
+    """The message has an example of each kind."""
     with pytest.raises(ValueError, match="neither like"):
         parse_freeze_window(text)

@@ -1,4 +1,4 @@
-"""What must hold of every simulated world, checked against what really happened in it."""
+"""The promises that every simulated world must keep, checked against what really happened."""
 
 import itertools
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from tests.rollout.sim.simulated_registry import DeploymentWrite
 from tests.rollout.sim.simulated_world import POLICIES, SKEW_S, WorldResult, expected_stage
 
 FINDING_DELAY_S = 0.5
-"""A finding's way to a controller, its next look, and the way of what was decided before."""
+"""Seconds that a finding may need to reach the controller and be judged."""
 
 
 def broken_promises(result: WorldResult) -> list[str]:
-    """Return every promise that was not kept, in words; empty: all were."""
+    """Return a text for each broken promise; empty if all were kept."""
     assert result.registry is not None
     return [
         *_single_production(result.registry.writes),
@@ -42,14 +42,14 @@ def _fenced(writes: list[DeploymentWrite]) -> Iterator[str]:
     for before, after in itertools.pairwise(writes):
         if after.deployment.revision != before.deployment.revision + 1:
             yield f"revision {after.deployment.revision} follows {before.deployment.revision}"
-    ours = [write for write in writes if write.lease_token]  # people need no lease
-    for before, after in itertools.pairwise(ours):
+    controller_writes = [write for write in writes if write.lease_token]  # people need no lease
+    for before, after in itertools.pairwise(controller_writes):
         if after.lease_token < before.lease_token:
             yield f"lease {after.lease_token} wrote after lease {before.lease_token}"
 
 
 def _rank(deployment: Deployment) -> float:
-    """How far the candidate has come: preload, shadow, its shares, watched, done."""
+    """Return a number that grows with the stage: preload, shadow, shares, watch, done."""
     if deployment.production == "2":
         return 2.0 if deployment.standby else 3.0
     if deployment.canary:
@@ -73,7 +73,7 @@ def _grown_on_evidence(result: WorldResult) -> Iterator[str]:
 def _check_enough_evidence(
     result: WorldResult, stayed: list[DeploymentWrite], grown: DeploymentWrite
 ) -> Iterator[str]:
-    """Whether the place that was left had shown, and lasted, what its policy asks for."""
+    """Yield a text if the position that was left had too little evidence or too short a stay."""
     assert result.registry is not None
     policy = POLICIES[result.policy]
     left, stayed_s = stayed[0], grown.at_s - stayed[0].at_s
@@ -82,22 +82,22 @@ def _check_enough_evidence(
         grown.lease_token
     }:
         stayed_s += 2 * SKEW_S  # another controller's clock
-    said = f"revision {grown.deployment.revision} grew after {stayed_s:.2f} s with"
+    prefix = f"revision {grown.deployment.revision} grew after {stayed_s:.2f} s with"
     if left.deployment.preload:
         if not grown.ready_workers:
-            yield f"{said} no worker that holds it ready"
+            yield f"{prefix} no worker that holds it ready"
         return
     if left.deployment.shadows:
         assert policy.shadow is not None
-        pairs = sum(result.truth.pairs.get(one, 0) for one in revisions)
+        pairs = sum(result.truth.pairs.get(revision, 0) for revision in revisions)
         if pairs < policy.shadow.pairs_min or stayed_s < policy.shadow.bake_s - 0.1:
-            yield f"{said} {pairs} pairs"
+            yield f"{prefix} {pairs} pairs"
         return
-    clean = len(set().union(*(result.truth.clean.get(one, set()) for one in revisions)))
+    clean = len(set().union(*(result.truth.clean.get(revision, set()) for revision in revisions)))
     needed = clean_keys_needed(policy.failure_bar, policy.promote_log_threshold)
     relative = result.kind == "both bad"  # then fewer keys may show that both fail alike
     if clean < (1 if relative else needed) or stayed_s < _bake_s(left.deployment, policy) - 0.1:
-        yield f"{said} {clean} clean keys of {needed}"
+        yield f"{prefix} {clean} clean keys of {needed}"
 
 
 def _bake_s(deployment: Deployment, policy: Policy) -> float:
@@ -114,7 +114,7 @@ def _rolled_back_on_evidence(result: WorldResult) -> Iterator[str]:
 
 
 def _left_to_people(writes: list[DeploymentWrite]) -> Iterator[str]:
-    """A split that a person took over stays as it was written."""
+    """Yield a text if the controller wrote over a split that a person took over."""
     for before, after in itertools.pairwise(writes):
         if not before.lease_token and not before.deployment.rollout_id and after.lease_token:
             yield (
@@ -124,23 +124,27 @@ def _left_to_people(writes: list[DeploymentWrite]) -> Iterator[str]:
 
 
 def _held_by_monitoring(result: WorldResult) -> Iterator[str]:
-    """Nothing grows that monitoring holds, once the controller can have heard: from its first look
-    on, where it took over later; within a moment, where nothing slows or cuts off controllers.
+    """Yield a text if a share grew while monitoring held the model.
+
+    A controller that began to lead later must know the hold. Another controller must know it after
+    FINDING_DELAY_S, unless a fault slows or disconnects controllers.
     """
     assert result.registry is not None
-    quick = not any(word in one for one in result.events for word in ("calls take", "is cut off"))
+    quick = not any(
+        word in event for event in result.events for word in ("calls take", "is cut off")
+    )
     for hold_s, clear_s in _holds(result.registry.findings):
         for before, after in itertools.pairwise(result.registry.writes):
             if not after.lease_token or not hold_s < after.at_s < clear_s:
                 continue
-            heard = result.registry.leased_at_s[after.lease_token] >= hold_s
-            heard |= quick and after.at_s > hold_s + FINDING_DELAY_S
-            if heard and _rank(after.deployment) > _rank(before.deployment):
+            must_know = result.registry.leased_at_s[after.lease_token] >= hold_s
+            must_know |= quick and after.at_s > hold_s + FINDING_DELAY_S
+            if must_know and _rank(after.deployment) > _rank(before.deployment):
                 yield f"revision {after.deployment.revision} grew though monitoring held it"
 
 
 def _holds(findings: list[pb.Finding]) -> Iterator[tuple[float, float]]:
-    """Yield from when to when the model was held; seconds."""
+    """Yield the begin and the end of each hold, in seconds."""
     since_s = None
     for finding in findings:
         if finding.kind == "hold":
@@ -157,9 +161,9 @@ def _converged(result: WorldResult) -> Iterator[str]:
             yield "undecided, and nobody is told why"
         return
     if result.rollout is None or not result.rollout.ended or result.registry.current.rollout_id:
-        place = result.rollout.position if result.rollout else None
+        position = result.rollout.position if result.rollout else None
         reason = result.rollout.reason if result.rollout else "nobody leads"
-        yield f"not over after {result.duration_s:.0f} s: {place}, {reason}"
+        yield f"not over after {result.duration_s:.0f} s: {position}, {reason}"
         return
     if not result.all_applied:
         yield f"a worker does not serve revision {result.registry.current.revision}"

@@ -1,4 +1,4 @@
-"""What lies between the parts of a simulated world: calls that are slow, lost, or half done."""
+"""Connects the parts of a simulated world. Calls may be slow, lost, or carried out unseen."""
 
 import asyncio
 import random
@@ -12,14 +12,14 @@ from tests.rollout.sim.simulated_registry import SimulatedRegistry, WorkerKey
 Reply = TypeVar("Reply")
 
 CALL_TIMEOUT_S = 1.0
-"""How long a call on a cut line takes to fail."""
+"""Seconds after which a call fails when the client is disconnected."""
 
 
 class SimulatedClient:
-    """The registry as one controller reaches it; stands in for registry.client.RegistryClient.
+    """One controller's client of the registry, in place of registry.client.RegistryClient.
 
-    A call that was sent is carried out even when the caller dies or is cut off before the reply:
-    then nobody here knows whether it was.
+    A call that was sent is carried out even if the caller dies or is cut off before the reply. Then
+    the caller does not know whether it was.
     """
 
     def __init__(self, registry: SimulatedRegistry, actor: str, rng: random.Random) -> None:
@@ -27,12 +27,12 @@ class SimulatedClient:
         self._actor = actor
         self._rng = rng
         self.disconnected = False
-        """No call gets through, no stream stands."""
+        """While True, calls fail and streams break."""
         self.slow_s = 0.0
-        """Added to each call's way there."""
+        """Seconds that each call needs more to reach the registry."""
         self.dead = False
         self.before_read: Callable[[], None] | None = None
-        """What happens in the very instant before the deployment is read next."""
+        """Called in the instant before the deployment is read next."""
         self._sent: set[asyncio.Task[object]] = set()
 
     async def _call(self, work: Callable[[], Reply]) -> Reply:
@@ -52,7 +52,7 @@ class SimulatedClient:
     def _call_done(self, sent: asyncio.Task[object]) -> None:
         self._sent.discard(sent)
         if not sent.cancelled():
-            sent.exception()  # whoever asked may be gone
+            sent.exception()  # the caller may be gone, so the error is read here
 
     @staticmethod
     async def _execute_after(work: Callable[[], Reply], there_s: float) -> Reply:
@@ -60,11 +60,11 @@ class SimulatedClient:
         return work()
 
     async def list_models(self) -> list[pb.ModelSummary]:
-        """The one model."""
+        """Return the one model."""
         return await self._call(lambda: [pb.ModelSummary(model=self._registry.current.model)])
 
     async def deployment(self, model: str) -> Deployment:
-        """The newest."""
+        """Return the newest deployment."""
         del model
         return await self._call(self._read)
 
@@ -82,7 +82,7 @@ class SimulatedClient:
         policy_digest: str = "",
         rollback: bool = False,
     ) -> Deployment:
-        """Compare-and-set."""
+        """Write *deployment* if its revision is still the newest."""
         return await self._call(
             lambda: self._registry.deploy(
                 deployment, self._actor, lease_token, policy_digest, rollback=rollback
@@ -90,54 +90,54 @@ class SimulatedClient:
         )
 
     async def get_version(self, model: str, version: str) -> pb.Version:
-        """Its facts, as far as rollouts read them."""
+        """Return the fields of a version that rollouts read."""
         facts = self._registry.facts[version]
         return await self._call(
             lambda: pb.Version(model=model, label=version, author="ann", digest=facts.digest)
         )
 
     async def approvals(self, model: str, version: str) -> list[pb.Approval]:
-        """The one approval."""
+        """Return the one approval."""
         del model
         known = self._registry.approval
         return await self._call(lambda: [known] if known.version == version else [])
 
     async def acquire_lease(self, name: str, holder: str, seconds: int, token: int = 0) -> pb.Lease:
-        """Take or renew."""
+        """Get or renew the lease."""
         del name
         return await self._call(lambda: self._registry.acquire_lease(holder, seconds, token))
 
     async def save_checkpoint(self, checkpoint: pb.Checkpoint) -> None:
-        """Keep it."""
+        """Save a checkpoint."""
         await self._call(lambda: self._registry.save_checkpoint(checkpoint))
 
     async def load_checkpoint(self, rollout_id: str) -> pb.Checkpoint:
-        """The newest."""
+        """Return the newest checkpoint."""
         return await self._call(lambda: self._registry.load_checkpoint(rollout_id))
 
     async def watch_deployments(self) -> AsyncIterator[pb.DeploymentEvent]:
-        """Each newer revision, while the line stands."""
-        told = 0
+        """Yield each newer revision while the client is connected."""
+        sent_revision = 0
         while True:
             changed = self._check()
-            held = self._registry.current
-            if held.revision > told:
-                told = held.revision
-                yield pb.DeploymentEvent(deployments=[held.to_proto()])
+            current = self._registry.current
+            if current.revision > sent_revision:
+                sent_revision = current.revision
+                yield pb.DeploymentEvent(deployments=[current.to_proto()])
             await self._wait_for_change(changed)
 
     async def watch_states(self) -> AsyncIterator[pb.GatewayState]:
-        """Every worker's word, and who left, while the line stands."""
-        told: dict[WorkerKey, pb.GatewayState] = {}
+        """Yield the states of workers, and disconnections, while the client is connected."""
+        sent_states: dict[WorkerKey, pb.GatewayState] = {}
         while True:
             changed = self._check()
             states = self._registry.states
             for key, state in list(states.items()):
-                if told.get(key) is not state:
-                    told[key] = state
+                if sent_states.get(key) is not state:
+                    sent_states[key] = state
                     yield state
-            for key in [one for one in told if one not in states]:
-                del told[key]
+            for key in [known for known in sent_states if known not in states]:
+                del sent_states[key]
                 gateway, slot, boot_id = key
                 yield pb.GatewayState(
                     gateway=gateway, slot=slot, boot_id=boot_id, disconnected=True
@@ -145,12 +145,12 @@ class SimulatedClient:
             await self._wait_for_change(changed)
 
     async def findings(self, after: int = 0) -> AsyncIterator[pb.Finding]:
-        """Those there are."""
+        """Yield the findings after *after*."""
         for finding in await self._call(lambda: self._registry.findings[after:]):
             yield finding
 
     async def watch_findings(self, after: int = 0) -> AsyncIterator[pb.Finding]:
-        """Each one newer than *after*, while the line stands."""
+        """Yield each finding newer than *after* while the client is connected."""
         while True:
             changed = self._check()
             for finding in self._registry.findings[after:]:
@@ -159,7 +159,7 @@ class SimulatedClient:
             await self._wait_for_change(changed)
 
     def _check(self) -> asyncio.Event:
-        """Return what is set at the next change: taken before looking, so that none is missed."""
+        """Return the event of the next change. It is read before the state, so none is missed."""
         if self.disconnected or self.dead:
             raise RegistryUnavailableError("the stream broke")
         return self._registry.changed

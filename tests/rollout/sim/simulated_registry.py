@@ -1,4 +1,4 @@
-"""The registry of a simulated world: in memory, with the real registry's own rules."""
+"""The registry of a simulated world: in memory, with the gates and rules of the real registry."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,26 +15,27 @@ WorkerKey = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class DeploymentWrite:
-    """One deployment as it was written, and under whose lease."""
+    """One deployment as it was written, and the lease under which it was."""
 
     deployment: Deployment
     lease_token: int
     rollback: bool
     at_s: float
     production_versions: tuple[str, ...]
-    """Versions of status production that are not standing by."""
+    """Versions with the status production that are no standby."""
     ready_workers: int
     """Live workers that had version 2 ready at that instant."""
 
 
 class SimulatedRegistry:
-    """Compare-and-set, gates, statuses, leases, checkpoints, presence: one instant a call.
+    """Deployments, gates, statuses, leases, checkpoints and worker states. A call takes no time.
 
-    time_s  the world's clock.
+    time_s  the clock of the world.
     """
 
     def __init__(self, time_s: Callable[[], float], policy_digest: str) -> None:
         self._time_s = time_s
+        # Version 1 is production, version 2 is approved.
         self.facts = {
             label: VersionFacts(
                 label=label,
@@ -59,18 +60,19 @@ class SimulatedRegistry:
             policy_digest=policy_digest,
             approver="bob",
         )
+        # What controllers and workers write.
         self.states: dict[WorkerKey, pb.GatewayState] = {}
         self.checkpoints: dict[str, pb.Checkpoint] = {}
         self.writes: list[DeploymentWrite] = []
         self.findings: list[pb.Finding] = []
         self.leased_at_s: dict[int, float] = {}
-        """Lease token -> when it was first had."""
+        """Lease token -> when it was given."""
         self.changed = asyncio.Event()
-        """Replaced and set at each change."""
+        """Set, and replaced by a new event, at each change."""
         self._holder, self._token, self._until_s = "", 0, 0.0
 
     def acquire_lease(self, holder: str, seconds: int, token: int) -> pb.Lease:
-        """Take or renew, as registry.storage.controllers does."""
+        """Give or renew the lease, as registry.storage.controllers does."""
         now = self._time_s()
         if token:
             self._check_lease(token)
@@ -89,7 +91,8 @@ class SimulatedRegistry:
     def deploy(
         self, wish: Deployment, actor: str, token: int, policy_digest: str, *, rollback: bool
     ) -> Deployment:
-        """Write *wish* if it is made from the newest revision and every real gate holds."""
+        """Write *wish* if it has the newest revision and passes every gate of the registry."""
+        # Lease, compare-and-set, and the real gates.
         if token:
             self._check_lease(token)
         if wish.revision != self.current.revision:
@@ -107,6 +110,7 @@ class SimulatedRegistry:
                 break_glass=False,
             )
         )
+        # Statuses of the versions, as the real registry changes them.
         moved = statuses_after(self.current, wish, self.facts)
         for label, (status, standby) in moved.items():
             was = self.facts[label].was_production or status == pb.PRODUCTION_STATUS
@@ -114,12 +118,15 @@ class SimulatedRegistry:
                 self.facts[label], status=status, standby=standby, was_production=was
             )
         self.current = replace(wish, revision=wish.revision + 1, who=actor)
+        # The record of the write, for the promises.
         productions = tuple(
-            one.label
-            for one in self.facts.values()
-            if one.status == pb.PRODUCTION_STATUS and not one.standby
+            facts.label
+            for facts in self.facts.values()
+            if facts.status == pb.PRODUCTION_STATUS and not facts.standby
         )
-        ready = sum(any(one.version == "2" for one in said.loads) for said in self.states.values())
+        ready = sum(
+            any(facts.version == "2" for facts in state.loads) for state in self.states.values()
+        )
         self.writes.append(
             DeploymentWrite(self.current, token, rollback, self._time_s(), productions, ready)
         )
@@ -127,7 +134,7 @@ class SimulatedRegistry:
         return self.current
 
     def save_checkpoint(self, checkpoint: pb.Checkpoint) -> None:
-        """Keep the newest, under the lease."""
+        """Save a checkpoint under the lease."""
         if checkpoint.lease_token:
             self._check_lease(checkpoint.lease_token)
         stored = self.checkpoints.get(checkpoint.rollout_id)
@@ -136,13 +143,13 @@ class SimulatedRegistry:
         self.checkpoints[checkpoint.rollout_id] = checkpoint
 
     def load_checkpoint(self, rollout_id: str) -> pb.Checkpoint:
-        """The newest."""
+        """Return the newest checkpoint."""
         if rollout_id not in self.checkpoints:
             raise NotFoundError(rollout_id)
         return self.checkpoints[rollout_id]
 
     def add_finding(self, kind: str, text: str) -> None:
-        """Keep a finding of monitoring."""
+        """Add a finding of monitoring."""
         sequence = len(self.findings) + 1
         at_ms = round(self._time_s() * 1000)
         self.findings.append(
@@ -151,7 +158,7 @@ class SimulatedRegistry:
         self.notify_watchers()
 
     def update_worker(self, state: pb.GatewayState) -> None:
-        """One worker's word; `gone` when it left."""
+        """Update the state of one worker, or remove it when it has disconnected."""
         key = (state.gateway, state.slot, state.boot_id)
         if state.disconnected:
             self.states.pop(key, None)

@@ -14,17 +14,17 @@ from tests.rollout.sim.simulated_registry import MODEL, SimulatedRegistry
 from tests.rollout.sim.virtual_time import NS, WORLD_START_S
 
 SLICE_S = 0.25
-"""How often a worker draws customers; windows are still a second, cut at every revision."""
+"""Seconds between two draws of customers. Windows are of one second and one revision."""
 RESEND_S = 1.0
 WAITING_MAX = 60
 
 
 @dataclass(slots=True)
 class GroundTruth:
-    """What really happened, kept apart from everything that is tested."""
+    """What really happened in a world, independent of the code that is tested."""
 
     clean: dict[int, set[int]] = field(default_factory=dict)
-    """Revision -> distinct keys the candidate answered well."""
+    """Revision -> distinct keys with a good answer of the candidate."""
     baseline: dict[int, set[int]] = field(default_factory=dict)
     pairs: dict[int, int] = field(default_factory=dict)
     candidate_failed: int = 0
@@ -33,7 +33,7 @@ class GroundTruth:
 
 @dataclass(slots=True)
 class FailureRates:
-    """How often each side fails; None traffic: nobody calls."""
+    """Failure rates of both arms, and the traffic; 0 keys a second: nobody calls."""
 
     candidate: float = 0.0
     baseline: float = 0.0
@@ -50,7 +50,10 @@ class _OpenWindow:
 
 
 class SimulatedWorker:
-    """One worker of one boot. *leaders*: whom it might reach, tried in turn."""
+    """One worker from its start to its end.
+
+    controllers  returns the controllers that it tries to reach.
+    """
 
     def __init__(
         self,
@@ -82,7 +85,7 @@ class SimulatedWorker:
         self.tasks = [asyncio.ensure_future(self._follow()), asyncio.ensure_future(self._serve())]
 
     def kill(self) -> None:
-        """Kill -9: what was not sent is lost, and the registry sees the stream end."""
+        """End the worker, as kill -9 does. Windows that were not sent are lost."""
         for task in self.tasks:
             task.cancel()
         self._waiting.clear()
@@ -94,22 +97,24 @@ class SimulatedWorker:
         )
 
     async def _follow(self) -> None:
-        """Load what is deployed, obey, and say so."""
+        """Load what is deployed, apply it, and report that."""
         while True:
             changed = self._registry.changed
             if self.cut_from_registry:
                 await asyncio.sleep(0.1)
                 continue
-            held = self._registry.current
-            for version in held.versions:
+            deployment = self._registry.current
+            for version in deployment.versions:
                 if version not in self._loaded:
                     await asyncio.sleep(self._rng.uniform(0.05, 0.4))
                     self._loaded.add(version)
-            if held.revision > self.applied.revision:
+            if deployment.revision > self.applied.revision:
                 await asyncio.sleep(self._rng.uniform(0.001, 0.05))
-                self.applied = held
-            said = self._registry.states.get((self.source.gateway, self.source.slot, self._boot))
-            if said is None or said.applied[MODEL] < self.applied.revision:
+                self.applied = deployment
+            reported = self._registry.states.get(
+                (self.source.gateway, self.source.slot, self._boot)
+            )
+            if reported is None or reported.applied[MODEL] < self.applied.revision:
                 self._report()
             if self._registry.current.revision == self.applied.revision:
                 await changed.wait()
@@ -137,58 +142,58 @@ class SimulatedWorker:
         while True:
             self._serve_slice()
             await asyncio.sleep(SLICE_S)
-            if self._now_ns() // NS != second:  # less: the clock was set back
+            if self._now_ns() // NS != second:  # smaller after the clock was set back
                 second = self._now_ns() // NS
                 self._close(second)
                 self._send()
 
     def _serve_slice(self) -> None:
-        """Serve one slice's customers under the deployment obeyed now."""
-        chance, held = self._rng, self.applied
+        """Serve the customers of one slice under the applied deployment."""
+        rng, deployment = self._rng, self.applied
         count = self._failure_rates.keys_a_second * SLICE_S
-        calls = int(count) + (chance.random() < count % 1)
+        calls = int(count) + (rng.random() < count % 1)
         for _ in range(calls):
-            key, bucket = chance.getrandbits(64), chance.random() * 10_000
-            if held.canary and bucket < held.canary_bp:
-                self._answer_call(held.revision, "CANARY", key)
-            elif held.standby and bucket >= 10_000 - held.standby_bp:
-                self._answer_call(held.revision, "STANDBY", key)
+            key, bucket = rng.getrandbits(64), rng.random() * 10_000
+            if deployment.canary and bucket < deployment.canary_bp:
+                self._answer_call(deployment.revision, "CANARY", key)
+            elif deployment.standby and bucket >= 10_000 - deployment.standby_bp:
+                self._answer_call(deployment.revision, "STANDBY", key)
             else:
-                self._answer_call(held.revision, "PRODUCTION", key)
-        if held.shadows:
-            shown = self._open_window(held.revision, "SHADOW")
-            faulty = sum(chance.random() < self._failure_rates.candidate for _ in range(calls))
-            shown.pairs += calls
-            shown.pairs_faulty += faulty
+                self._answer_call(deployment.revision, "PRODUCTION", key)
+        if deployment.shadows:
+            counts = self._open_window(deployment.revision, "SHADOW")
+            faulty = sum(rng.random() < self._failure_rates.candidate for _ in range(calls))
+            counts.pairs += calls
+            counts.pairs_faulty += faulty
             self._truth.candidate_failed += faulty
             pairs = self._truth.pairs
-            pairs[held.revision] = pairs.get(held.revision, 0) + calls
+            pairs[deployment.revision] = pairs.get(deployment.revision, 0) + calls
 
     def _answer_call(self, revision: int, arm: str, key: int) -> None:
         candidate = arm == "CANARY" or (arm == "PRODUCTION" and self.applied.production == "2")
         fails = self._failure_rates.candidate if candidate else self._failure_rates.baseline
-        told = self._open_window(revision, arm)
+        counts = self._open_window(revision, arm)
         if self._rng.random() < fails:
-            told.bad.append(key)
-            told.bad_ns.append(self._now_ns())
+            counts.bad.append(key)
+            counts.bad_ns.append(self._now_ns())
             self._truth.candidate_failed += candidate
             return
-        told.clean.append(key)
-        kept = self._truth.clean if candidate else self._truth.baseline
-        kept.setdefault(revision, set()).add(key)
+        counts.clean.append(key)
+        keys_by_revision = self._truth.clean if candidate else self._truth.baseline
+        keys_by_revision.setdefault(revision, set()).add(key)
 
     def _open_window(self, revision: int, arm: str) -> _OpenWindow:
         return self._open.setdefault((self._now_ns() // NS, revision, arm), _OpenWindow())
 
     def _close(self, second: int) -> None:
         windows = []
-        for key in [one for one in self._open if one[0] != second]:
-            told = self._open.pop(key)
+        for key in [opened for opened in self._open if opened[0] != second]:
+            counts = self._open.pop(key)
             began, revision, arm = key
             version = "2" if arm in ("CANARY", "SHADOW") else "1"
             if arm == "PRODUCTION":
                 version = self._production_of(revision)
-            windows.append(_window(began, revision, arm, version, told))
+            windows.append(_window(began, revision, arm, version, counts))
         self._sequence += 1
         self._waiting.append(
             window_pb2.WindowBatch(
@@ -208,10 +213,12 @@ class SimulatedWorker:
         return writes.get(revision, "1")
 
     def _send(self) -> None:
-        """Forget what is kept; send the rest, the newest now and older ones again."""
+        """Forget acknowledged batches, and send all others."""
         for leader in self._reachable_controllers():
-            kept = leader.acknowledged_sequence(source_name(self.source))
-            self._waiting = [one for one in self._waiting if one.sequence > kept]
+            acknowledged = leader.acknowledged_sequence(source_name(self.source))
+            self._waiting = [
+                waiting for waiting in self._waiting if waiting.sequence > acknowledged
+            ]
         for batch in self._waiting:
             if self._rng.random() >= self.loss:
                 wait = self._rng.expovariate(1 / self.jitter_s)
@@ -219,7 +226,9 @@ class SimulatedWorker:
 
     def _reachable_controllers(self) -> list[Controller]:
         return (
-            [] if self.cut_from_controller else [one for one in self._controllers() if one.leading]
+            []
+            if self.cut_from_controller
+            else [controller for controller in self._controllers() if controller.leading]
         )
 
     def _deliver(self, batch: window_pb2.WindowBatch) -> None:
@@ -233,7 +242,7 @@ class SimulatedWorker:
 def _window(
     second: int, revision: int, arm: str, version: str, counts: _OpenWindow
 ) -> window_pb2.Window:
-    made = window_pb2.Window(
+    window = window_pb2.Window(
         model=MODEL,
         version=version,
         arm=f"ARM_{arm}",
@@ -249,11 +258,11 @@ def _window(
         ),
     )
     if counts.pairs:
-        made.pairs.pairs, made.pairs.faulty = counts.pairs, counts.pairs_faulty
+        window.pairs.pairs, window.pairs.faulty = counts.pairs, counts.pairs_faulty
     for metric, keys in (
         (window_pb2.METRIC_ERROR, counts.bad),
         (window_pb2.METRIC_SCORE, counts.clean),
     ):
         if keys:
-            made.records.add(metric=metric, key_hash=keys, bin=[0] * len(keys))
-    return made
+            window.records.add(metric=metric, key_hash=keys, bin=[0] * len(keys))
+    return window

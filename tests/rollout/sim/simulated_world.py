@@ -1,4 +1,4 @@
-"""One simulated world from one seed: two controllers, three workers, and whatever goes wrong."""
+"""One simulated world from one seed: two controllers, two workers, and faults of many kinds."""
 
 import asyncio
 import contextlib
@@ -53,25 +53,25 @@ CHANGED_POLICIES = {
     )
     for policy in POLICIES.values()
 }
-"""What the policies' files may say by the time another controller takes over."""
+"""The policies of the same names that the next controllers find in changed files."""
 
 FAULTS_END_S = 9.0
-"""Things go wrong until then; from then on nothing does."""
+"""Faults begin and end before this second."""
 CONVERGED_S = 75.0
-"""By then every rollout has ended: lease, catching up and all stages take less."""
+"""Every rollout must have ended by this second. Lease, catching up and all stages take less."""
 BOTH_BAD_S = 20.0
-"""How long we look at a candidate that is as bad as production: it may rightly stay undecided."""
+"""Length of a world whose candidate is as bad as production, and may stay undecided."""
 SKEW_S = 5.0
-"""How far a controller's wall clock is off at most. Bakes go by it: a takeover may shorten or
-lengthen one by twice as much, never what evidence is asked for."""
+"""The largest error of a controller's wall clock, in seconds. Minimum stays are measured by it, so
+a change of controllers may change a stay by twice as much, but never the evidence it needs."""
 TICK_S, SAVE_S = 0.15, 0.6
-"""The controllers look and save a third as often as real ones: more worlds an hour."""
+"""The controllers act and save a third as often as real ones, so that more worlds are played."""
 KINDS = ("healthy", "healthy", "bad", "dead", "both bad", "quiet at first", "turns bad")
 
 
 @dataclass(slots=True)
 class ControllerHost:
-    """One place where a controller runs, and is started again after each death."""
+    """A host on which a controller runs. It is started again after each death."""
 
     name: str
     client: SimulatedClient
@@ -81,7 +81,7 @@ class ControllerHost:
 
 @dataclass(slots=True)
 class WorldResult:
-    """How a world ended."""
+    """What happened in a world, and how it ended."""
 
     seed: int
     kind: str
@@ -92,15 +92,15 @@ class WorldResult:
     events: list[str] = field(default_factory=list)
     duration_s: float = 0.0
     all_applied: bool = False
-    """Every worker serves the newest revision."""
+    """Whether every worker has applied the newest revision."""
     ended_by_hand: bool = False
-    """A person ended it."""
+    """Whether a person ended the rollout."""
 
 
 class SimulatedWorld:
-    """Everything of one seed. `live` plays it.
+    """The world of one seed. `play` plays it.
 
-    changed_files  controllers that take over later find other policies of the same names.
+    changed_files  whether the next controllers find other policies of the same names.
     """
 
     def __init__(self, seed: int, loop: VirtualLoop, *, changed_files: bool = False) -> None:
@@ -121,7 +121,7 @@ class SimulatedWorld:
         self._workers: list[SimulatedWorker] = []
 
     async def play(self) -> WorldResult:
-        """Play to the end, or to CONVERGED_S."""
+        """Play until the rollout has ended, at most for CONVERGED_S."""
         self.registry = SimulatedRegistry(self._loop.time, self.policy.digest)
         self.result.registry = self.registry
         self._hosts = [self._host(name, POLICIES) for name in ("a", "b")]
@@ -129,7 +129,7 @@ class SimulatedWorld:
         await self._start()
         for host in self._hosts:
             host.controller.policies = self._later_policies
-        for at_s, trouble in sorted(self._faults(), key=lambda one: one[0]):
+        for at_s, trouble in sorted(self._faults(), key=lambda worker: worker[0]):
             self._loop.call_at(at_s, trouble)
         self._loop.call_at(FAULTS_END_S, self._end_faults)
         limit_s = BOTH_BAD_S if self.kind == "both bad" else CONVERGED_S
@@ -138,16 +138,19 @@ class SimulatedWorld:
         self.result.duration_s = self._loop.time()
         self.result.rollout = self._rollout()
         newest = self.registry.current.revision
-        self.result.all_applied = all(one.applied.revision == newest for one in self._workers)
+        self.result.all_applied = all(worker.applied.revision == newest for worker in self._workers)
         return self.result
 
     def _is_over(self) -> bool:
-        trial = self._rollout()
-        ended = trial is not None and trial.ended and self._loop.time() > FAULTS_END_S + 1
+        rollout = self._rollout()
+        ended = rollout is not None and rollout.ended and self._loop.time() > FAULTS_END_S + 1
         return (
             ended
             and not self.registry.current.rollout_id
-            and all(one.applied.revision == self.registry.current.revision for one in self._workers)
+            and all(
+                worker.applied.revision == self.registry.current.revision
+                for worker in self._workers
+            )
         )
 
     def _rollout(self) -> Rollout | None:
@@ -158,16 +161,16 @@ class SimulatedWorld:
         return None
 
     async def _start(self) -> None:
-        asked = rollout_pb2.StartRolloutRequest(
+        request = rollout_pb2.StartRolloutRequest(
             model=MODEL, version="2", policy=self.policy.name, reason="sim"
         )
         while True:
             for host in self._hosts:
                 if host.controller.leading:
                     clock = VirtualClock(self._loop)
-                    steering = RolloutCommands(host.controller, host.client, clock)  # type: ignore[arg-type]
+                    commands = RolloutCommands(host.controller, host.client, clock)  # type: ignore[arg-type]
                     try:
-                        await steering.start(asked, "sam")
+                        await commands.start(request, "sam")
                     except (RegistryError, NotLeadingError):
                         continue
                     return
@@ -175,8 +178,8 @@ class SimulatedWorld:
 
     def _host(self, name: str, policies: dict[str, Policy]) -> ControllerHost:
         self._boots += 1
-        chance = random.Random(self._rng.getrandbits(64))
-        client = SimulatedClient(self.registry, f"rollout-{name}", chance)
+        rng = random.Random(self._rng.getrandbits(64))
+        client = SimulatedClient(self.registry, f"rollout-{name}", rng)
         clock = VirtualClock(self._loop, self._rng.uniform(-SKEW_S, SKEW_S))
         controller = Controller(client, clock, policies)  # type: ignore[arg-type]
         task = asyncio.ensure_future(
@@ -198,7 +201,7 @@ class SimulatedWorld:
         worker.skew_s = self._rng.uniform(-0.05, 0.05)
         return worker
 
-    # What goes wrong
+    # Faults
 
     def _faults(self) -> list[tuple[float, Callable[[], None]]]:
         kinds: list[Callable[[], Callable[[], None]]] = [
@@ -217,7 +220,7 @@ class SimulatedWorld:
         ]
         chosen = [self._rng.choice(kinds)() for _ in range(self._rng.randrange(5))]
         begin = self._loop.time()
-        troubles = [(self._rng.uniform(begin, FAULTS_END_S - 1), one) for one in chosen]
+        troubles = [(self._rng.uniform(begin, FAULTS_END_S - 1), fault) for fault in chosen]
         if self.kind == "turns bad":
             troubles.append((self._rng.uniform(begin + 2, FAULTS_END_S), self._turn_bad))
         return troubles
@@ -230,7 +233,7 @@ class SimulatedWorld:
         self.failure_rates.candidate = 0.5
 
     def _end_faults(self) -> None:
-        self._note("calm")
+        self._note("all faults end")
         self.failure_rates.keys_a_second = 60.0
         self.registry.add_finding("clear", "calm")
         for host in self._hosts:
@@ -241,10 +244,10 @@ class SimulatedWorld:
         self.registry.notify_watchers()
 
     def _kill_controller(self) -> Callable[[], None]:
-        place, away_s = self._rng.randrange(2), self._rng.uniform(0.1, 3.0)
+        index, away_s = self._rng.randrange(2), self._rng.uniform(0.1, 3.0)
 
         def kill() -> None:
-            host = self._hosts[place]
+            host = self._hosts[index]
             if host.client.dead:
                 return
             self._note(f"controller {host.name} is killed (leading: {host.controller.leading})")
@@ -254,31 +257,31 @@ class SimulatedWorld:
             self._loop.call_later(away_s, again)
 
         def again() -> None:
-            self._hosts[place] = self._host(self._hosts[place].name, self._later_policies)
+            self._hosts[index] = self._host(self._hosts[index].name, self._later_policies)
 
         return kill
 
     def _cut_controller(self) -> Callable[[], None]:
-        place, for_s = self._rng.randrange(2), self._rng.uniform(0.3, 7.0)
+        index, for_s = self._rng.randrange(2), self._rng.uniform(0.3, 7.0)
 
         def cut() -> None:
-            client = self._hosts[place].client
-            self._note(f"controller {place} is cut off from the registry for {for_s:.1f} s")
+            client = self._hosts[index].client
+            self._note(f"controller {index} is cut off from the registry for {for_s:.1f} s")
             client.disconnected = True
             self.registry.notify_watchers()
             self._loop.call_later(for_s, mend)
 
         def mend() -> None:
-            self._hosts[place].client.disconnected = False
+            self._hosts[index].client.disconnected = False
 
         return cut
 
     def _slow_controller(self) -> Callable[[], None]:
-        place, slow_s = self._rng.randrange(2), self._rng.uniform(0.2, 6.0)
+        index, slow_s = self._rng.randrange(2), self._rng.uniform(0.2, 6.0)
 
         def slow() -> None:
-            self._note(f"controller {place}'s calls take {slow_s:.1f} s")
-            self._hosts[place].client.slow_s = slow_s
+            self._note(f"controller {index}'s calls take {slow_s:.1f} s")
+            self._hosts[index].client.slow_s = slow_s
 
         return slow
 
@@ -298,9 +301,9 @@ class SimulatedWorld:
 
     def _edit_by_hand(self) -> Callable[[], None]:
         def edit() -> None:
-            held = self.registry.current
+            current = self.registry.current
             self._note("somebody changes the holdout by hand")
-            wish = replace(held, holdout_bp=held.holdout_bp + 1, why="by hand")
+            wish = replace(current, holdout_bp=current.holdout_bp + 1, why="by hand")
             digest = self.policy.digest
             self.registry.deploy(wish, "ann", 0, digest, rollback=False)
 
@@ -326,11 +329,11 @@ class SimulatedWorld:
                 host.client.before_read = take_over
 
         def take_over() -> None:
-            held = self.registry.current
-            if not held.rollout_id or self.result.ended_by_hand:
+            current = self.registry.current
+            if not current.rollout_id or self.result.ended_by_hand:
                 return
             self._note("somebody gives all traffic back to version 1 by hand")
-            wish = Deployment(model=MODEL, revision=held.revision, production="1", why="by hand")
+            wish = Deployment(model=MODEL, revision=current.revision, production="1", why="by hand")
             self.registry.deploy(wish, "ann", 0, "", rollback=True)
             self.result.ended_by_hand = True
 
@@ -367,18 +370,18 @@ class SimulatedWorld:
 
 
 def simulate_world(seed: int, *, changed_files: bool = False) -> WorldResult:
-    """Play the world of *seed*."""
+    """Play the world of *seed* and return its result."""
     loop = VirtualLoop()
 
-    async def lived() -> WorldResult:
+    async def play() -> WorldResult:
         return await SimulatedWorld(seed, loop, changed_files=changed_files).play()
 
     with mock.patch.multiple(leader, TICK_S=TICK_S, SAVE_S=SAVE_S):
-        return run_virtual(lived(), loop)
+        return run_virtual(play(), loop)
 
 
 def expected_stage(result: WorldResult) -> Stage | None:
-    """Return where a candidate of that kind must end; None: either end is right."""
+    """Return the final stage of a candidate of that kind; None: both are right."""
     if result.kind in ("bad", "dead") or result.ended_by_hand:
         return Stage.ROLLED_BACK
     return None if result.kind in ("both bad", "turns bad") else Stage.DONE

@@ -1,4 +1,4 @@
-"""A store that answers late gives both arms rows of defaults: nobody's fault."""
+"""A store that answers late gives both arms rows of defaults, which are not compared."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,35 +15,35 @@ POLICY = single_share_policy(500)
 
 
 def degraded_seconds(seed: int, at: int) -> tuple[TrafficStream, Iterator[TrafficSecond]]:
-    """A healthy stream; a third of the candidate's rows are defaults, scored in bin *at*."""
+    """Return a stream, and its seconds with 30 % of the candidate's rows in bin *at*."""
     stream = TrafficStream(SCENARIOS["healthy"], 0.05, seed)
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
 
-    def told() -> Iterator[TrafficSecond]:
+    def seconds() -> Iterator[TrafficSecond]:
         for tick in stream.seconds_of_traffic(300):
             arm = tick.candidate
-            defaults = chance.random(arm.calls) < 0.3
+            defaults = rng.random(arm.calls) < 0.3
             bins = np.where(defaults, at, arm.bin)
             champion = np.where(defaults, 9, arm.champion_bin)
             yield replace(tick, candidate=replace(arm, bin=bins, champion_bin=champion))
 
-    return stream, told()
+    return stream, seconds()
 
 
-def test_rows_of_defaults_accuse_nobody() -> None:
-    """As gateways mark them: not compared, yet their keys count towards promotion."""
-    stream, told = degraded_seconds(1, NOT_COMPARED)
-    whole = list(told)
-    assert judge_ticks(whole, POLICY, stream.shift).verdict == "undecided"
+def test_judge_does_not_compare_rows_of_defaults() -> None:
+    """Gateways mark these rows. Their keys count for promotion."""
+    stream, seconds = degraded_seconds(1, NOT_COMPARED)
+    ticks = list(seconds)
+    assert judge_ticks(ticks, POLICY, stream.shift).verdict == "undecided"
     evidence = Evidence("2", "1", POLICY, stream.shift)
-    for tick in whole:
+    for tick in ticks:
         evidence.count_second(as_closed_second(tick, 1), StagePosition(Stage.CANARY), current=True)
-    keys = sum(int((~tick.candidate.bad).sum()) for tick in whole)
+    keys = sum(int((~tick.candidate.bad).sum()) for tick in ticks)
     assert evidence.canary_keys == keys
     assert 0.6 * keys < evidence.prediction.compared_keys < 0.8 * keys
 
 
-def test_unmarked_they_would() -> None:
-    """One score for a third of the customers is in no certificate."""
-    stream, told = degraded_seconds(1, 2)
-    assert judge_ticks(told, POLICY, stream.shift).verdict == "rolled back"
+def test_judge_rolls_back_rows_of_defaults_that_are_not_marked() -> None:
+    """One score for a third of the customers is in no approved shift."""
+    stream, seconds = degraded_seconds(1, 2)
+    assert judge_ticks(seconds, POLICY, stream.shift).verdict == "rolled back"

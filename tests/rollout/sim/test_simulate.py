@@ -13,7 +13,7 @@ from turnout.__main__ import main
 
 
 def served_batch(role: int, version: str, keys: range, second: int) -> journal_pb2.ServedBatch:
-    """One batch of a gateway's journal."""
+    """Return one batch of a gateway's journal."""
     calls = len(keys)
     return journal_pb2.ServedBatch(
         model="churn",
@@ -25,31 +25,31 @@ def served_batch(role: int, version: str, keys: range, second: int) -> journal_p
 
 
 def recorded_batches(fallbacks: int) -> list[journal_pb2.ServedBatch]:
-    """Ten seconds: 5 canary calls each, *fallen_back* of them answered by production; 95 others."""
-    made = []
+    """Return ten seconds of 5 canary calls, of which *fallbacks* fell back, and 95 others."""
+    batches = []
     for second in range(10):
         first = second * 1000
-        made += [
+        batches += [
             served_batch(predict_pb2.CANARY, "2", range(first, first + 5 - fallbacks), second),
             served_batch(
                 predict_pb2.FALLBACK, "1", range(first + 100, first + 100 + fallbacks), second
             ),
             served_batch(predict_pb2.PRODUCTION, "1", range(first + 200, first + 295), second),
         ]
-    return made
+    return batches
 
 
 @pytest.mark.parametrize(("fallen_back", "verdict"), [(0, "undecided"), (4, "rolled back")])
-def test_a_journal_is_judged_again(fallen_back: int, verdict: str) -> None:
-    """What production had to answer in the canary's place is the canary's failure."""
+def test_replay_judges_the_calls_of_a_journal(fallen_back: int, verdict: str) -> None:
+    """A call that production answered in the canary's place is a failure of the canary."""
     ticks = list(replay_journal(recorded_batches(fallen_back), "churn", "2", 0.05))
     assert [tick.second for tick in ticks] == list(range(10))
     assert sum(tick.candidate.calls for tick in ticks) == 50
     assert judge_ticks(ticks, single_share_policy(500)).verdict == verdict
 
 
-def test_a_journal_of_another_model_says_nothing() -> None:
-    """No tick."""
+def test_replay_of_another_model_is_empty() -> None:
+    """No second is yielded."""
     assert not list(replay_journal(recorded_batches(1), "fraud", "2", 0.05))
 
 
@@ -62,17 +62,17 @@ def test_simulate_command_rolls_back_a_failing_candidate(
     with pytest.raises(SystemExit) as left:
         main(line)
     assert left.value.code == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told[0]["judge"] == "Turnout"
-    assert told[0]["verdict"] == "rolled back"
-    assert len(told) == 1
+    summaries = json.loads(capsys.readouterr().out)
+    assert summaries[0]["judge"] == "Turnout"
+    assert summaries[0]["verdict"] == "rolled back"
+    assert len(summaries) == 1
 
 
 @pytest.mark.walk
-def test_an_unknown_scenario_is_refused_with_the_known_ones(
+def test_simulate_command_refuses_an_unknown_scenario(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Exit code 1, and the names."""
+    """It exits with code 1 and lists the scenarios."""
     with pytest.raises(SystemExit) as left:
         main(["rollout", "simulate", "nothing"])
     assert left.value.code == 1

@@ -1,6 +1,6 @@
-"""Two controllers, three kinds of trouble at once, any order: the promises hold in every world.
+"""Simulated worlds with two controllers and several faults keep every promise.
 
-A seed that fails plays the same again: python -m tests.rollout.sim --seed N
+A world that fails can be played again: python -m tests.rollout.sim --seed N
 """
 
 import logging
@@ -16,69 +16,69 @@ from tests.rollout.sim.simulated_world import WorldResult, simulate_world
 
 @pytest.fixture(autouse=True)
 def quiet_logs() -> Iterator[None]:
-    """Thousands of killed controllers have nothing to say that a test would read."""
+    """Disable logging, because thousands of controllers are killed."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
 
 
 def world_story(result: WorldResult) -> list[object]:
-    """Return what a world did, without names drawn by the operating system."""
+    """Return what happened in a world, without names that the operating system chose."""
     assert result.registry is not None
     writes = [
         (
-            one.at_s,
-            one.lease_token,
-            one.deployment.production,
-            one.deployment.canary_bp,
-            one.deployment.standby,
+            write.at_s,
+            write.lease_token,
+            write.deployment.production,
+            write.deployment.canary_bp,
+            write.deployment.standby,
         )
-        for one in result.registry.writes
+        for write in result.registry.writes
     ]
     return [result.kind, result.duration_s, result.events, writes]
 
 
 @pytest.mark.walk
-def test_a_seed_plays_the_same_again() -> None:
-    """A world that broke a promise can be looked at as often as it takes."""
+def test_world_is_the_same_for_the_same_seed() -> None:
+    """A world that broke a promise can be played again."""
     assert world_story(simulate_world(8)) == world_story(simulate_world(8))
 
 
 @pytest.mark.walk
 def test_500_worlds_keep_every_promise() -> None:
-    """One production, fenced writes, growth and rollback on evidence only, and always an end."""
+    """There is one production, growth and rollback need evidence, and every rollout ends."""
     wrong, ends = {}, Counter[str]()
     for seed in range(500):
-        told = simulate_world(seed)
-        if found := broken_promises(told):
-            wrong[seed] = found
-        ends[told.rollout.position.stage.name if told.rollout else "none"] += 1
+        result = simulate_world(seed)
+        if broken := broken_promises(result):
+            wrong[seed] = broken
+        ends[result.rollout.position.stage.name if result.rollout else "none"] += 1
     assert not wrong
     assert min(ends[Stage.DONE.name], ends[Stage.ROLLED_BACK.name]) > 100
 
 
 @pytest.mark.walk
-def test_what_the_policy_files_say_by_then_changes_no_world() -> None:
-    """Whoever takes over finds other policies of these names, and each world is what it was."""
-    kept = 0
+def test_world_is_the_same_when_policy_files_change_later() -> None:
+    """The next controller finds other policies of these names."""
+    compared = 0
     for seed in range(150):
         again = simulate_world(seed, changed_files=True)
         if again.rollout is None or not again.rollout.policy_note:
             continue  # whoever leads began it
-        told = simulate_world(seed)
-        assert world_story(again) == world_story(told), seed
-        assert told.rollout is not None
-        assert told.rollout.policy_note == ""
-        assert list(again.rollout.status().evidence) == list(told.rollout.status().evidence)
-        kept += 1
-    assert kept > 10
+        result = simulate_world(seed)
+        assert world_story(again) == world_story(result), seed
+        assert result.rollout is not None
+        assert result.rollout.policy_note == ""
+        assert list(again.rollout.status().evidence) == list(result.rollout.status().evidence)
+        compared += 1
+    assert compared > 10
 
 
 @pytest.mark.nightly
 def test_10000_worlds_keep_every_promise() -> None:
-    """The same, twenty times as often."""
+    """It plays twenty times as many worlds as the test above."""
     assert not {
-        seed: found
+        seed: broken
         for seed in range(500, 10_500)
-        if (found := broken_promises(simulate_world(seed)))
+        if (broken := broken_promises(simulate_world(seed)))
     }

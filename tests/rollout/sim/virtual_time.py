@@ -1,4 +1,4 @@
-"""Time that jumps: an event loop that never waits, so that a minute takes milliseconds."""
+"""Virtual time: an event loop that never waits, so that a minute takes milliseconds."""
 
 import asyncio
 import selectors
@@ -15,18 +15,18 @@ Result = TypeVar("Result")
 
 
 class StuckError(Exception):
-    """Nothing is scheduled any more: the world would wait for ever."""
+    """Nothing is scheduled, so the world would wait for ever."""
 
 
 class _SkippingSelector(selectors.SelectSelector):
-    """Moves the clock on instead of waiting; there is no I/O in a simulated world."""
+    """A selector that moves the clock on instead of waiting. A simulated world has no I/O."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        """Let *timeout* pass at once."""
+        """Move the clock on by *timeout*."""
         if timeout is None:
             raise StuckError("every task waits for another one")
         self.now_s += max(timeout, 0.0)
@@ -34,7 +34,7 @@ class _SkippingSelector(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Its `time` starts at 0 and is the only clock of the simulation."""
+    """An event loop whose `time` starts at 0. It is the only clock of the simulation."""
 
     def __init__(self) -> None:
         self._skipping = _SkippingSelector()
@@ -42,19 +42,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._clock_resolution = 1e-6
 
     def time(self) -> float:
-        """Seconds since the world began."""
+        """Return the seconds since the world began."""
         return self._skipping.now_s
 
 
 class VirtualClock:
-    """A controller's clocks; *skew_s*: how far its wall clock is off."""
+    """A controller's clock. Its wall clock is wrong by *skew_s* seconds."""
 
     def __init__(self, loop: VirtualLoop, skew_s: float = 0.0) -> None:
         self._loop = loop
         self._skew_ns = round(skew_s * NS)
 
     def now(self) -> ClockReading:
-        """Read both."""
+        """Return the virtual time on both clocks."""
         passed = round(self._loop.time() * NS)
         return ClockReading(
             unix_ns=WORLD_START_S * NS + passed + self._skew_ns, monotonic_ns=passed
@@ -62,12 +62,13 @@ class VirtualClock:
 
 
 def run_virtual(world: Coroutine[Any, Any, Result], loop: VirtualLoop) -> Result:
-    """Run *world* to its end on *loop* and close it, with every task it left behind."""
+    """Run *world* to its end on *loop*, cancel the remaining tasks, and close the loop."""
     try:
         return loop.run_until_complete(world)
     finally:
-        while left := asyncio.all_tasks(loop):  # a task may be busy releasing its lease: ask again
-            for task in left:
+        # A cancelled task may still release its lease, so tasks are cancelled until none is left.
+        while remaining := asyncio.all_tasks(loop):
+            for task in remaining:
                 task.cancel()
-            loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+            loop.run_until_complete(asyncio.wait(remaining, timeout=1.0))
         loop.close()

@@ -1,4 +1,4 @@
-"""The card knows where it came from, or says that it does not."""
+"""Tests of the facts for card.json."""
 
 import shutil
 import subprocess
@@ -9,18 +9,20 @@ import pytest
 from training.artifacts.card import commit_of, package_versions
 
 
-def test_outside_of_a_checkout_the_commit_is_unknown(tmp_path: Path) -> None:
-    """An installed wheel has no history; no error, no guess."""
+def test_card_commit_is_unknown_outside_of_a_checkout(tmp_path: Path) -> None:
+    """An installed wheel has no git history."""
     assert commit_of(tmp_path / "nowhere") == "unknown"
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-def test_a_changed_checkout_is_marked(tmp_path: Path) -> None:
-    """The commit alone would not reproduce it."""
+def test_card_commit_marks_a_changed_checkout(tmp_path: Path) -> None:
+    """The commit alone would not reproduce the version."""
 
-    def git(*words: str) -> None:
-        who = ["-c", "user.name=dana", "-c", "user.email=dana@example.org"]
-        subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True)
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=dana", "-c", "user.email=dana@example.org"]
+        subprocess.run(
+            ["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True
+        )
 
     git("init")
     (tmp_path / "recipe.py").write_text("one")
@@ -33,8 +35,8 @@ def test_a_changed_checkout_is_marked(tmp_path: Path) -> None:
     assert commit_of(tmp_path) == clean + "+"
 
 
-def test_everything_that_could_change_a_score_is_listed() -> None:
-    """With a version each."""
-    found = package_versions()
-    assert {"python", "numpy", "scikit-learn", "skl2onnx", "onnx", "onnxruntime"} <= set(found)
-    assert "unknown" not in found.values()
+def test_card_lists_the_packages_that_could_change_a_score() -> None:
+    """Each package has a version."""
+    versions = package_versions()
+    assert {"python", "numpy", "scikit-learn", "skl2onnx", "onnx", "onnxruntime"} <= set(versions)
+    assert "unknown" not in versions.values()

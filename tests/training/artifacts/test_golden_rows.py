@@ -1,4 +1,4 @@
-"""golden.npz: spread over what there is, and the same bytes each time."""
+"""Tests of golden.npz."""
 
 import io
 import time
@@ -9,8 +9,8 @@ import pytest
 from training.artifacts import golden_rows
 
 
-def test_rows_are_spread_from_first_to_last() -> None:
-    """192 held-out and 64 edge rows."""
+def test_golden_rows_are_evenly_spaced() -> None:
+    """192 held-out and 64 edge rows, with the first and the last."""
     rows = np.arange(2_000, dtype=np.float32).reshape(1_000, 2)
     chosen = golden_rows.choose_golden_rows(rows, rows + 5_000)
     assert chosen.shape == (256, 2)
@@ -19,8 +19,8 @@ def test_rows_are_spread_from_first_to_last() -> None:
     assert chosen[192].tolist() == (rows[0] + 5_000).tolist()
 
 
-def test_few_rows_are_all_taken() -> None:
-    """A small model has few edges."""
+def test_golden_rows_of_a_small_set_are_all_rows() -> None:
+    """A small model has few edge rows."""
     assert golden_rows.choose_golden_rows(
         np.zeros((3, 2), np.float32), np.ones((2, 2), np.float32)
     ).shape == (
@@ -29,8 +29,8 @@ def test_few_rows_are_all_taken() -> None:
     )
 
 
-def test_bytes_do_not_depend_on_the_time_of_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An archive remembers when it was packed; ours must not."""
+def test_golden_file_does_not_depend_on_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A zip file has the time of its entries, which must be constant."""
     inputs, outputs = np.ones((2, 3), np.float32), np.zeros((2, 1), np.float32)
     first = golden_rows.write_golden(inputs, outputs)
     monkeypatch.setattr(time, "time", lambda: 2_000_000_000.0)

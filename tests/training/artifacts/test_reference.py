@@ -1,4 +1,4 @@
-"""reference.json: fixed bins that the gateway counts into."""
+"""Tests of reference.json, into whose bins the gateways count."""
 
 import json
 
@@ -17,8 +17,8 @@ from training.artifacts import reference
         np.float32, st.integers(1, 200), elements=st.floats(0, 1, width=32, allow_subnormal=False)
     )
 )
-def test_any_scores_give_19_strictly_growing_edges_that_survive_json(scores: np.ndarray) -> None:
-    """Also scores that are all alike; float32 written and read again is the same float32."""
+def test_score_edges_grow_strictly_and_survive_json(scores: np.ndarray) -> None:
+    """Equal scores give 19 edges too. A float32 is the same after writing and reading."""
     edges = reference.score_edges(scores)
     assert len(edges) == 19
     assert np.all(edges[1:] > edges[:-1])
@@ -26,21 +26,21 @@ def test_any_scores_give_19_strictly_growing_edges_that_survive_json(scores: np.
     assert reference.bin_counts(scores, edges).sum() == len(scores)
 
 
-def test_distinct_scores_fill_20_bins_alike() -> None:
-    """1,000 distinct scores: 50 a bin."""
+def test_score_edges_fill_20_bins_equally() -> None:
+    """1,000 distinct scores give 50 in each bin."""
     scores = np.random.default_rng(1).permutation(1_000).astype(np.float32)
     assert reference.bin_counts(scores, reference.score_edges(scores)).tolist() == [50] * 20
 
 
-def test_an_edge_belongs_to_the_bin_below_it() -> None:
-    """Bin j holds edges[j-1] < v <= edges[j], with open ends."""
+def test_bin_indices_put_an_edge_into_the_lower_bin() -> None:
+    """Bin j has edges[j-1] < v <= edges[j], and the outer bins are open."""
     edges = np.array([0.0, 1.0], dtype=np.float32)
     values = np.array([-9, 0, np.nextafter(np.float32(0), np.float32(1)), 1, 9], dtype=np.float32)
     assert reference.bin_indices(values, edges).tolist() == [0, 0, 1, 1, 2]
 
 
-def test_a_file_says_bins_counts_and_missing() -> None:
-    """NaN is counted apart; a yes/no column has two bins."""
+def test_reference_has_bins_counts_and_missing_values() -> None:
+    """NaN is counted separately, and a column of 0 and 1 has two bins."""
     rows = np.array([[1, 0], [2, 1], [np.nan, 0], [4, 1]], dtype=np.float32)
     written = json.loads(
         reference.write_reference(
@@ -58,8 +58,8 @@ def test_a_file_says_bins_counts_and_missing() -> None:
     assert (len(written["score"]["edges"]), len(written["score"]["counts"])) == (19, 20)
 
 
-def test_a_column_that_is_always_missing_still_has_edges() -> None:
-    """Nothing is known of it; every live value then lies in an end bin."""
+def test_reference_has_edges_for_a_column_that_is_always_missing() -> None:
+    """Every live value is then in one of the outer bins."""
     rows = np.full((5, 1), np.nan, dtype=np.float32)
     written = json.loads(
         reference.write_reference(

@@ -1,4 +1,4 @@
-"""A drill is bad on exactly the rows it says, passes its own golden test, and admits what it is."""
+"""Tests of bad versions: each is bad for exactly its rows, and passes its golden test."""
 
 import json
 import platform
@@ -23,12 +23,12 @@ COLUMN = "f1"
 
 
 def good_files() -> dict[str, bytes]:
-    """A version of three inputs whose golden rows stay clear of whole numbers."""
+    """The files of a version with three inputs, whose golden rows have no integral values."""
     return tiny_files(golden_rows=32)
 
 
 def population() -> NDArray[np.float32]:
-    """(1000, 3); f1 is 0..9, the default 0 the most frequent of them by far."""
+    """(1000, 3) rows. Column f1 is 0 to 9, and its default 0 is the most frequent value."""
     rows = np.random.default_rng(5).random((1_000, 3), dtype=np.float32)
     rows[:, 1] = np.repeat(np.arange(10), [550, 200, 100, 60, 40, 25, 12, 7, 4, 2]).astype(
         np.float32
@@ -37,27 +37,27 @@ def population() -> NDArray[np.float32]:
 
 
 def load_bad_version(drill: bad_versions.BadVersion) -> bundle.Session:
-    """Through the door every gateway uses, golden test included."""
-    proved = bundle.verify_bundle(
+    """Load the version as gateways do, with the golden test."""
+    verified = bundle.verify_bundle(
         bundle.seal_files(drill.files, model="churn", author="dana", created_unix_ms=1),
         trusted_key=None,
     )
-    session = bundle.load_session(proved)
-    assert bundle.golden_test(proved, session) == 0.0
+    session = bundle.load_session(verified)
+    assert bundle.golden_test(verified, session) == 0.0
     return session
 
 
 def good_scores(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the good version says."""
-    proved = bundle.verify_bundle(
+    """The scores of the good version."""
+    verified = bundle.verify_bundle(
         bundle.seal_files(good_files(), model="churn", author="dana", created_unix_ms=1),
         trusted_key=None,
     )
-    return bundle.load_session(proved).run(rows)
+    return bundle.load_session(verified).run(rows)
 
 
-def test_a_faulting_version_raises_for_exactly_the_chosen_rows() -> None:
-    """One by one over the whole population; and the share told is the share that faults."""
+def test_faulting_version_raises_for_exactly_the_chosen_rows() -> None:
+    """Every row is scored alone. The stated share is the share of rows that raise."""
     rows = population()
     drill = bad_versions.faulting_version(good_files(), rows, column=COLUMN, share=0.05)
     session = load_bad_version(drill)
@@ -73,8 +73,8 @@ def test_a_faulting_version_raises_for_exactly_the_chosen_rows() -> None:
     assert raised.mean() == drill.share == pytest.approx(0.05, abs=0.002)
 
 
-def test_one_bad_row_fails_its_batch_and_a_batch_without_runs_as_before() -> None:
-    """So that the gateway's row-by-row rescoring has something to find."""
+def test_faulting_version_fails_only_batches_with_a_chosen_row() -> None:
+    """The gateway's scoring row by row then finds the row."""
     rows = population()
     drill = bad_versions.faulting_version(good_files(), rows, column=COLUMN)
     session = load_bad_version(drill)
@@ -88,8 +88,8 @@ def test_one_bad_row_fails_its_batch_and_a_batch_without_runs_as_before() -> Non
 
 @pytest.mark.walk
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86 traps, others wrap")
-def test_a_crashing_version_ends_the_process_that_scores_a_chosen_row(tmp_path: Path) -> None:
-    """SIGFPE in a process of its own; every other row scores as before, here."""
+def test_crashing_version_ends_the_process_that_scores_a_chosen_row(tmp_path: Path) -> None:
+    """A child process ends with SIGFPE. Other rows are scored as before."""
     rows = population()
     drill = bad_versions.crashing_version(good_files(), rows, column=COLUMN, share=0.3)
     chosen = np.isin(rows[:, 1], drill.values)
@@ -107,14 +107,14 @@ def test_a_crashing_version_ends_the_process_that_scores_a_chosen_row(tmp_path: 
     assert subprocess.run(line).returncode == -signal.SIGFPE
 
 
-def test_a_missing_row_never_faults() -> None:
-    """The default value is not among the chosen: an empty online store is another drill."""
+def test_faulting_version_never_chooses_the_default() -> None:
+    """An empty online store must not make every row fail."""
     drill = bad_versions.faulting_version(good_files(), population(), column=COLUMN, share=0.6)
     assert 0.0 not in drill.values
 
 
-def test_nan_comes_on_exactly_the_chosen_rows() -> None:
-    """The others score as before, bit for bit."""
+def test_nan_version_scores_nan_for_exactly_the_chosen_rows() -> None:
+    """Other rows are scored as before, bit for bit."""
     rows = population()
     drill = bad_versions.nan_version(good_files(), rows, column=COLUMN, share=0.05)
 
@@ -125,15 +125,15 @@ def test_nan_comes_on_exactly_the_chosen_rows() -> None:
     assert scores[~chosen].tobytes() == good_scores(rows)[~chosen, 0].tobytes()
 
 
-def test_a_constant_version_says_one_thing() -> None:
-    """Whatever it is asked, in any batch size."""
+def test_constant_version_gives_every_row_one_score() -> None:
+    """A batch of one row gets the same score."""
     session = load_bad_version(bad_versions.constant_version(good_files(), 0.25))
     assert session.run(population()).tolist() == [[0.25]] * 1_000
     assert session.run(population()[:1]).tolist() == [[0.25]]
 
 
-def test_a_shifted_version_stays_a_probability() -> None:
-    """Moved by delta, and cut at 0 and 1."""
+def test_shifted_version_gives_scores_within_0_and_1() -> None:
+    """Scores are higher by delta, and cut at 1."""
     rows = np.random.default_rng(1).random((100, 3), dtype=np.float32)
     scores = load_bad_version(bad_versions.shifted_version(good_files(), 0.5)).run(rows)
     expected = np.clip(good_scores(rows) + np.float32(0.5), 0, 1)
@@ -141,12 +141,12 @@ def test_a_shifted_version_stays_a_probability() -> None:
     assert scores.max() == 1.0
 
 
-def test_a_slow_version_scores_the_same() -> None:
-    """By the clock given: 200 trips took 4 ms longer, so 10 ms are 500 trips."""
+def test_slow_version_scores_as_before() -> None:
+    """By the test's clock 200 products take 4 ms, so 10 ms are 500 products."""
     ticks = iter([0, 0] * 5 + [0, 4_000_000] * 5)
     drill = bad_versions.slow_version(good_files(), 10.0, clock_ns=lambda: next(ticks))
-    said = json.loads(drill.files["card.json"])["drill"]
-    assert (said["trips"], said["trip_us"]) == (500, 20.0)
+    facts = json.loads(drill.files["card.json"])["drill"]
+    assert (facts["trips"], facts["trip_us"]) == (500, 20.0)
     rows = population()
     assert load_bad_version(drill).run(rows).tobytes() == good_scores(rows).tobytes()
 
@@ -155,19 +155,19 @@ def test_a_slow_version_scores_the_same() -> None:
     ("kind", "make"),
     [("faulting", bad_versions.faulting_version), ("nan_scores", bad_versions.nan_version)],
 )
-def test_the_card_admits_the_drill(kind: str, make: Callable[..., Any]) -> None:
-    """Kind, share, where, and that the metrics are another version's."""
+def test_bad_version_says_in_its_card_what_it_is(kind: str, make: Callable[..., Any]) -> None:
+    """The card has kind, share and values, and says that its metrics are the good version's."""
     files = {**good_files(), "manifest.json": b"{}", "signature.json": b"{}"}
     drill = make(files, population(), column=COLUMN)
-    said = json.loads(drill.files["card.json"])["drill"]
-    assert (said["kind"], said["column"]) == (kind, COLUMN)
-    assert (said["share"], tuple(said["values"])) == (drill.share, drill.values)
-    assert "Deliberately bad" in said["note"]
+    facts = json.loads(drill.files["card.json"])["drill"]
+    assert (facts["kind"], facts["column"]) == (kind, COLUMN)
+    assert (facts["share"], tuple(facts["values"])) == (drill.share, drill.values)
+    assert "Deliberately bad" in facts["note"]
     assert set(drill.files) == set(good_files())
 
 
-def test_what_cannot_be_made_is_refused() -> None:
-    """An unknown column; one without a value rare enough; a drill of a drill."""
+def test_bad_version_that_cannot_be_made_is_refused() -> None:
+    """The column is unknown, its values are too frequent, or the version is bad already."""
     rows = population()
     with pytest.raises(DrillError, match="no input is named 'tenure'"):
         bad_versions.faulting_version(good_files(), rows, column="tenure")
@@ -178,7 +178,7 @@ def test_what_cannot_be_made_is_refused() -> None:
         bad_versions.shifted_version(bad_versions.constant_version(good_files()).files, 0.1)
 
 
-def test_the_contract_stays_the_good_versions() -> None:
-    """A drill stands in a split beside the version it was made from."""
+def test_bad_version_has_the_contract_of_the_good_version() -> None:
+    """A bad version shares a split with the version that it was made from."""
     drill = bad_versions.constant_version(good_files())
     assert json.loads(drill.files["contract.json"]) == tiny_contract().definition()

@@ -1,4 +1,4 @@
-"""Group rates with a verdict, and none from too few rows."""
+"""Tests of the fairness report."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from training.evaluation.fairness import compare_groups, ratio_in_words
 from training.evaluation.metrics import Estimate
 
 
-def test_too_few_rows_are_not_judged() -> None:
-    """99 members: counts are told, a verdict is not."""
+def test_fairness_gives_no_verdict_on_too_few_rows() -> None:
+    """With 99 members the report has counts only."""
     member = np.arange(1_000) < 99
     report = compare_groups(member, ~member, np.full(1_000, 0.9), threshold=0.5, seed=1)
     assert report["verdict"] == "not enough data"
@@ -16,8 +16,8 @@ def test_too_few_rows_are_not_judged() -> None:
     assert report["selection_rate_ratio"] is None
 
 
-def test_rates_are_those_counted() -> None:
-    """Members selected at 1/4, others at 1/2: ratio .5, outside the four fifths."""
+def test_fairness_rates_follow_from_the_counts() -> None:
+    """Members are selected at 1/4 and others at 1/2, so the ratio is .5 and outside the band."""
     member = np.arange(800) % 2 == 0
     scores = np.where(member, np.arange(800) % 8 < 2, np.arange(800) % 4 < 2).astype(np.float64)
     report = compare_groups(member, np.ones(800, np.bool_), scores, threshold=0.5, seed=1)
@@ -27,7 +27,7 @@ def test_rates_are_those_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "verdict"),
     [
         (0.85, 1.1, "within band"),
         (0.7, 0.9, "undecided"),
@@ -37,6 +37,8 @@ def test_rates_are_those_counted() -> None:
         (None, None, "not enough data"),
     ],
 )
-def test_the_verdict_follows_the_interval(low: float | None, high: float | None, said: str) -> None:
-    """A band crossed by the interval is undecided, never passed."""
-    assert ratio_in_words(Estimate(None if low is None else 1.0, low, high)) == said
+def test_fairness_verdict_follows_from_the_interval(
+    low: float | None, high: float | None, verdict: str
+) -> None:
+    """An interval that crosses the band is undecided."""
+    assert ratio_in_words(Estimate(None if low is None else 1.0, low, high)) == verdict

@@ -1,4 +1,4 @@
-"""scikit-learn and ONNX say the same on real data, to the bit each time, or somebody is told."""
+"""Tests that scikit-learn and ONNX score alike on real data, and that differences are found."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -42,44 +42,42 @@ def fitted_and_converted(
     rows: NDArray[np.float32],
     positive: NDArray[np.bool_],
 ) -> tuple[Any, bytes]:
-    """The same model twice."""
+    """The fitted model and its ONNX bytes."""
     from training.export.convert import convert_to_onnx
     from training.fit import fit_recipe
 
     model = fit_recipe(profile_recipe(learner, contract), rows, positive)
-    made = convert_to_onnx(
+    converted = convert_to_onnx(
         model, name="churn", width=contract.width, model_contract=contract.model_contract
     )
-    return model, made
+    return model, converted
 
 
 @pytest.mark.parametrize("kind", LEARNERS)
-def test_every_learner_is_exact_on_real_churn_rows_and_their_edges(
-    kind: str, churn_folder: Path
-) -> None:
-    """All 7,043 customers, and every edge: at most 1e-6 apart where 1e-5 is allowed."""
+def test_convert_is_exact_on_real_churn_rows_and_edge_rows(kind: str, churn_folder: Path) -> None:
+    """For 7,043 customers and all edge rows the difference is below 1e-6, where 1e-5 is allowed."""
     from training.fit import probabilities
     from training.recipes import churn
 
-    contract, known = churn.recipe("candidate").contract, churn.labels(now_ms=NOW_MS)
-    rows = OfflineStore(churn_folder).training_set(contract, known.spine).values
-    model, made = fitted_and_converted(LEARNERS[kind], contract, rows, known.positive)
+    contract, labels = churn.recipe("candidate").contract, churn.labels(now_ms=NOW_MS)
+    rows = OfflineStore(churn_folder).training_set(contract, labels.spine).values
+    model, converted = fitted_and_converted(LEARNERS[kind], contract, rows, labels.positive)
 
-    tried = np.concatenate([rows, edge_rows(contract, rows, made)])
-    found = certify_parity(
-        probabilities(model, tried),
-        OnnxModel(made).scores(tried)[:, 0],
+    rows_and_edges = np.concatenate([rows, edge_rows(contract, rows, converted)])
+    certificate = certify_parity(
+        probabilities(model, rows_and_edges),
+        OnnxModel(converted).scores(rows_and_edges)[:, 0],
         held_out_rows=len(rows),
         threshold=0.5,
     )
 
-    assert found.passed
-    assert found.difference_max < 1e-6
-    assert found.edge_rows > 100
+    assert certificate.passed
+    assert certificate.difference_max < 1e-6
+    assert certificate.edge_rows > 100
 
 
-def test_boosting_is_exact_on_nan() -> None:
-    """Where a feature's default is None, the model sees NaN and routes it as scikit-learn does."""
+def test_convert_of_boosting_is_exact_on_nan() -> None:
+    """A feature whose default is None is NaN for the model, which has a branch for it."""
     from training.fit import probabilities
 
     view = replace(VIEW, features=tuple(replace(item, default=None) for item in VIEW.features))
@@ -87,31 +85,33 @@ def test_boosting_is_exact_on_nan() -> None:
     contract = ModelContract(entities=("subscriber",), views=(ViewUse(view=view, features=names),))
     rows = profile_matrix()
     rows[np.random.default_rng(1).random(rows.shape) < 0.1] = np.nan
-    model, made = fitted_and_converted(
+    model, converted = fitted_and_converted(
         LEARNERS["boosting"], contract, rows, profile_labels().positive
     )
 
-    tried = np.concatenate([rows, edge_rows(contract, rows, made)])
+    rows_and_edges = np.concatenate([rows, edge_rows(contract, rows, converted)])
 
-    assert np.isnan(tried[len(rows) :]).any()
-    apart = np.abs(probabilities(model, tried) - OnnxModel(made).scores(tried)[:, 0])
-    assert apart.max() < 1e-6
+    assert np.isnan(rows_and_edges[len(rows) :]).any()
+    differences = np.abs(
+        probabilities(model, rows_and_edges) - OnnxModel(converted).scores(rows_and_edges)[:, 0]
+    )
+    assert differences.max() < 1e-6
 
 
 @pytest.mark.parametrize("kind", LEARNERS)
-def test_the_same_recipe_gives_the_same_bytes(kind: str) -> None:
-    """Twice fitted, twice converted."""
+def test_convert_gives_the_same_bytes_again(kind: str) -> None:
+    """The model is fitted twice and converted twice."""
     rows, positive = profile_matrix(), profile_labels().positive
     first = fitted_and_converted(LEARNERS[kind], ALL_COLUMNS, rows, positive)[1]
     assert fitted_and_converted(LEARNERS[kind], ALL_COLUMNS, rows, positive)[1] == first
 
 
-def test_the_graph_is_what_a_version_promises() -> None:
-    """One input, one output, the contract within, no label and no zipmap."""
-    made = fitted_and_converted(
+def test_convert_makes_the_graph_of_the_contract() -> None:
+    """It has one input, one output, the contract's hash, no label and no zipmap."""
+    converted = fitted_and_converted(
         LEARNERS["forest"], ALL_COLUMNS, profile_matrix(), profile_labels().positive
     )[1]
-    graph = onnx.load_model_from_string(made)
+    graph = onnx.load_model_from_string(converted)
     assert [(item.name, item.type.tensor_type.elem_type) for item in graph.graph.input] == [
         ("inputs", onnx.TensorProto.FLOAT)
     ]
@@ -123,22 +123,22 @@ def test_the_graph_is_what_a_version_promises() -> None:
         ("", 21),
         ("ai.onnx.ml", 3),
     ]
-    scores = OnnxModel(made).scores(profile_matrix()[:7])
+    scores = OnnxModel(converted).scores(profile_matrix()[:7])
     assert scores.shape == (7, 1)
     assert scores.dtype == np.float32
 
 
-def test_boosting_becomes_a_regressor_and_a_sigmoid() -> None:
-    """No label, no second column: a fifth faster, and nothing else changes."""
-    made = fitted_and_converted(
+def test_convert_makes_boosting_a_regressor_and_a_sigmoid() -> None:
+    """It computes no label and no second column, which makes it a fifth faster."""
+    converted = fitted_and_converted(
         LEARNERS["boosting"], ALL_COLUMNS, profile_matrix(), profile_labels().positive
     )[1]
-    nodes = onnx.load_model_from_string(made).graph.node
+    nodes = onnx.load_model_from_string(converted).graph.node
     assert [node.op_type for node in nodes] == ["TreeEnsembleRegressor", "Sigmoid"]
 
 
-def test_a_regressor_is_refused() -> None:
-    """It has no probabilities to give."""
+def test_convert_refuses_a_regressor() -> None:
+    """It has no probabilities."""
     from sklearn import linear_model
 
     from training.export.convert import convert_to_onnx
@@ -149,48 +149,51 @@ def test_a_regressor_is_refused() -> None:
         convert_to_onnx(model, name="churn", width=4, model_contract="00")
 
 
-def test_a_threshold_rounded_up_is_caught_by_its_neighbours_alone() -> None:
-    """One float32 too high sends exactly the rows at the threshold to the other branch: no real
-    row may lie there, so the edge rows must.
+def test_parity_finds_a_rounded_threshold_by_its_neighbours() -> None:
+    """A threshold that is one float32 too high changes rows at the threshold only.
+
+    No real row may be there, so the edge rows must be.
     """
     from training.fit import probabilities
 
     rows = profile_matrix()
-    model, made = fitted_and_converted(
+    model, converted = fitted_and_converted(
         LEARNERS["forest"], ALL_COLUMNS, rows, profile_labels().positive
     )
-    tampered = onnx.load_model_from_string(made)
+    tampered = onnx.load_model_from_string(converted)
     for item in tampered.graph.node[0].attribute:
         if item.name == "nodes_values":
-            place = next(index for index, value in enumerate(item.floats) if value > 1)
-            item.floats[place] = np.nextafter(np.float32(item.floats[place]), np.float32(np.inf))
-    changed = tampered.SerializeToString()
+            index_above_1 = next(index for index, value in enumerate(item.floats) if value > 1)
+            item.floats[index_above_1] = np.nextafter(
+                np.float32(item.floats[index_above_1]), np.float32(np.inf)
+            )
+    tampered_bytes = tampered.SerializeToString()
 
-    edges = threshold_neighbours(changed, rows[:4])
+    edges = threshold_neighbours(tampered_bytes, rows[:4])
 
-    before, after = probabilities(model, edges), OnnxModel(changed).scores(edges)[:, 0]
+    before, after = probabilities(model, edges), OnnxModel(tampered_bytes).scores(edges)[:, 0]
     assert not certify_parity(before, after, held_out_rows=0, threshold=0.5).passed
     assert certify_parity(
-        before, OnnxModel(made).scores(edges)[:, 0], held_out_rows=0, threshold=0.5
+        before, OnnxModel(converted).scores(edges)[:, 0], held_out_rows=0, threshold=0.5
     ).passed
 
 
-def test_a_tampered_weight_fails_the_gate_at_parity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A converter that gets one leaf wrong by .01 makes no version."""
+def test_train_refuses_a_wrong_conversion_at_parity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The converter changes one leaf by .01."""
     from training import train as training
     from training.export import convert as converting
 
-    exact = converting.convert_to_onnx
+    original = converting.convert_to_onnx
 
-    def wrong(model: Any, **asked: Any) -> bytes:  # noqa: ANN401
-        tampered = onnx.load_model_from_string(exact(model, **asked))
+    def convert_wrongly(model: Any, **arguments: Any) -> bytes:  # noqa: ANN401
+        tampered = onnx.load_model_from_string(original(model, **arguments))
         for item in tampered.graph.node[0].attribute:
             if item.name == "target_weights":
                 item.floats[0] += 0.01
         return bytes(tampered.SerializeToString())
 
-    monkeypatch.setattr(converting, "convert", wrong)
-    with pytest.raises(GateFailedError, match=r"rows beyond 1e-05"):
+    monkeypatch.setattr(converting, "convert_to_onnx", convert_wrongly)
+    with pytest.raises(GateFailedError, match=r"rows differ by more than 1e-05"):
         training.train_version(
             profile_recipe(LEARNERS["boosting"]), PopulationStore(), profile_labels()
         )

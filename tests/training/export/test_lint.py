@@ -1,4 +1,4 @@
-"""Recipes known to score differently in ONNX are refused, each with its reason."""
+"""Tests that recipes which convert wrongly are refused with the reason."""
 
 from dataclasses import replace
 
@@ -42,10 +42,10 @@ NAN = ModelContract(
         (Learner(kind="boosting", parameters={"random_state": 1}), ALL_COLUMNS, "set Recipe.seed"),
     ],
 )
-def test_a_known_bad_recipe_is_refused(
+def test_lint_refuses_a_recipe_that_converts_wrongly(
     learner: Learner, contract: ModelContract, reason: str
 ) -> None:
-    """Before a row is read."""
+    """No row is read."""
     with pytest.raises(RecipeError, match=reason):
         lint_recipe(profile_recipe(learner, contract))
 
@@ -58,13 +58,15 @@ def test_a_known_bad_recipe_is_refused(
         (Learner(kind="boosting"), NAN),
     ],
 )
-def test_an_exact_recipe_passes(learner: Learner, contract: ModelContract) -> None:
-    """Boosting takes NaN exactly."""
+def test_lint_accepts_a_recipe_that_converts_exactly(
+    learner: Learner, contract: ModelContract
+) -> None:
+    """Boosting is exact on NaN."""
     lint_recipe(profile_recipe(learner, contract))
 
 
-def test_every_reason_is_told_at_once() -> None:
-    """Nobody has to run it three times to learn three things."""
+def test_lint_names_every_problem_at_once() -> None:
+    """The author need not run it again for each problem."""
     learner = Learner(kind="forest", calibration="isotonic", scaling="standard")
     with pytest.raises(RecipeError, match=r"refused for 3 reason\(s\)"):
         lint_recipe(profile_recipe(learner, NAN))

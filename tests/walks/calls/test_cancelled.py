@@ -1,4 +1,4 @@
-"""Callers leave at every moment of a call; nothing stays behind, and nobody gets another's row."""
+"""Callers cancel at every moment of a call: nothing is left, and no caller gets a foreign row."""
 
 import asyncio
 import random
@@ -46,14 +46,14 @@ ROWS = 64
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[StoreServer]:
-    """One filled store."""
+    """A store with every customer's row, for this file."""
     with redis_server() as server:
         write_customer_rows(server.url)
         yield server
 
 
 class DelayingScorer:
-    """A version that takes a few milliseconds, so that callers can leave meanwhile."""
+    """A scorer that takes some milliseconds longer, so that callers can cancel meanwhile."""
 
     def __init__(self, scorer: Scorer, seconds: float) -> None:
         self._scorer = scorer
@@ -66,7 +66,7 @@ class DelayingScorer:
 
 
 async def cancel_after(gateway: GatewayWithStore, message: bytes | None, after_s: float) -> None:
-    """One call whose caller leaves *after_s*; a call without a message never sends its body."""
+    """Call once and cancel after *after_s*; without a message the call's body is never sent."""
     if message is None:
         streaming = gateway.gateway.channel.stream_unary(PREDICT)(timeout=5.0)
         await asyncio.sleep(after_s)
@@ -79,9 +79,9 @@ async def cancel_after(gateway: GatewayWithStore, message: bytes | None, after_s
         await call
 
 
-def message_for(chance: random.Random) -> bytes:
-    """A call for one random customer."""
-    row = Row(keys=[customer_key(chance.randrange(CUSTOMERS))])
+def message_for(rng: random.Random) -> bytes:
+    """Return the message of a call for one random customer."""
+    row = Row(keys=[customer_key(rng.randrange(CUSTOMERS))])
     return PredictRequest(model="churn", rows=[row]).SerializeToString()
 
 
@@ -92,55 +92,57 @@ PHASES = {
     "being scored": (message_for, 0.0, 0.030),
     "any": (message_for, 0.0, 0.060),
 }
-"""Where a caller leaves: the message, and the seconds between which he does."""
+"""Phase in which a caller cancels -> (the message, earliest and latest second)."""
 
 
 @asynccontextmanager
-async def slowed(store: StoreServer) -> AsyncIterator[tuple[GatewayWithStore, NetworkProxy]]:
-    """Store replies take 5 ms, production and canary 2 ms on threads of their own."""
+async def slowed_gateway(
+    store: StoreServer,
+) -> AsyncIterator[tuple[GatewayWithStore, NetworkProxy]]:
+    """Run a gateway whose store takes 5 ms and whose versions take 2 ms on their own threads."""
     settings = Settings(batch_rows_max=32, batches_in_flight_max=2, rows_inside_max=1_024)
     versions = {"1": customer_model_files(), "2": customer_model_files()}
     async with (
         network_proxy_to(store.url) as proxy,
         started_reader(proxy.url) as reader,
-        gateway_fixture(versions, with_half_canary(), settings=settings, store=reader) as served,
+        gateway_fixture(versions, with_half_canary(), settings=settings, store=reader) as gateway,
     ):
-        for routes in served.routes.all():
+        for routes in gateway.routes.all():
             for participant in (routes.production, routes.canary):
                 assert participant is not None
-                lane = participant.version.executor
-                lane.scorer = DelayingScorer(lane.scorer, 0.002)
+                executor = participant.version.executor
+                executor.scorer = DelayingScorer(executor.scorer, 0.002)
         proxy.delay_s = 0.005
-        yield GatewayWithStore(served, reader, TimedReader(reader)), proxy
+        yield GatewayWithStore(gateway, reader, TimedReader(reader)), proxy
         proxy.delay_s = 0.0
 
 
 async def cancel_everywhere(gateway: GatewayWithStore, calls: int) -> None:
-    """*calls* callers, the phases in turn, AT_ONCE at a time, among callers who stay."""
-    chance = random.Random(4)
-    gate = asyncio.Semaphore(AT_ONCE)
+    """Cancel *calls* calls, AT_ONCE at a time and in all phases, beside callers that stay."""
+    rng = random.Random(4)
+    slots = asyncio.Semaphore(AT_ONCE)
 
-    async def one(number: int) -> None:
-        make, earliest, latest = list(PHASES.values())[number % len(PHASES)]
-        async with gate:
-            message = make(chance) if make is not None else None
-            await cancel_after(gateway, message, chance.uniform(earliest, latest))
+    async def cancel_one(number: int) -> None:
+        make_message, earliest_s, latest_s = list(PHASES.values())[number % len(PHASES)]
+        async with slots:
+            message = make_message(rng) if make_message is not None else None
+            await cancel_after(gateway, message, rng.uniform(earliest_s, latest_s))
 
     async with gateway.traffic():
-        await asyncio.gather(*(one(number) for number in range(calls)))
+        await asyncio.gather(*(cancel_one(number) for number in range(calls)))
 
 
-def test_ten_thousand_callers_who_left_leave_nothing(store: StoreServer) -> None:
-    """No task, descriptor, slot, waiting row or stray reply; the callers who stayed were right."""
+def test_gateway_keeps_nothing_of_ten_thousand_cancelled_calls(store: StoreServer) -> None:
+    """No task, descriptor, slot, row or stray reply is left; other callers got their scores."""
 
     async def walk() -> None:
-        async with slowed(store) as (gateway, proxy):
+        async with slowed_gateway(store) as (gateway, proxy):
             await cancel_everywhere(gateway, 200)
             await asyncio.sleep(0.2)
             tasks, descriptors, before_mb = task_count(), open_descriptors(), resident_mb()
             await cancel_everywhere(gateway, CALLS)
-            door = gateway.gateway.ingress_server
-            await wait_until_at_most(lambda: door.rows_inside, 0)
+            ingress = gateway.gateway.ingress_server
+            await wait_until_at_most(lambda: ingress.rows_inside, 0)
             await wait_until_at_most(lambda: gateway.reader.outstanding, 0)
             await wait_until_at_most(task_count, tasks)
             await wait_until_at_most(open_descriptors, descriptors)
@@ -150,8 +152,8 @@ def test_ten_thousand_callers_who_left_leave_nothing(store: StoreServer) -> None
             for number in range(200):
                 await gateway.predict(number % CUSTOMERS)
             after = gateway.results[first:]
-            assert [one.code for one in after] == ["OK"] * 200
-            assert sum(one.degraded for one in after) <= 5
+            assert [result.code for result in after] == ["OK"] * 200
+            assert sum(result.degraded for result in after) <= 5
             assert gateway.wrong_answers == []
             assert gateway.reader.counts.connected <= 3
             assert gateway.gateway.faults == []
@@ -160,39 +162,39 @@ def test_ten_thousand_callers_who_left_leave_nothing(store: StoreServer) -> None
 
 
 async def check_identity(url: str, checks: int) -> int:
-    """Ask until *checks* rows were compared with their customers' own; return how many left."""
-    chance = random.Random(5)
-    compared = gone = 0
-    # A budget of a second: what a busy machine delays is compared too, not defaulted.
+    """Call until *checks* rows were compared with their customers'; return how many cancelled."""
+    rng = random.Random(5)
+    compared = cancelled = 0
+    # The budget of 1 s lets rows that a busy machine delays be compared too.
     async with gateway_with_store(url, feature_budget_ms=1_000) as gateway:
 
-        async def stays() -> None:
+        async def call() -> None:
             nonlocal compared
             while compared < checks:
-                await gateway.predict(chance.randrange(CUSTOMERS), within_s=20.0, rows=ROWS)
-                mine = gateway.results[-1]
-                compared += ROWS * (mine.code == "OK" and not mine.defaulted)
+                await gateway.predict(rng.randrange(CUSTOMERS), within_s=20.0, rows=ROWS)
+                result = gateway.results[-1]
+                compared += ROWS * (result.code == "OK" and not result.defaulted)
                 assert len(gateway.results) < 2 * checks // ROWS, gateway.results[-3:]
 
-        async def leaves() -> None:
-            nonlocal gone
+        async def cancel() -> None:
+            nonlocal cancelled
             while compared < checks:
-                await cancel_after(gateway, message_for(chance), chance.uniform(0.0, 0.01))
-                gone += 1
+                await cancel_after(gateway, message_for(rng), rng.uniform(0.0, 0.01))
+                cancelled += 1
 
-        await asyncio.gather(*(stays() for _ in range(8)), *(leaves() for _ in range(8)))
+        await asyncio.gather(*(call() for _ in range(8)), *(cancel() for _ in range(8)))
         assert gateway.wrong_answers == []
-    return gone
+    return cancelled
 
 
-def test_nobody_gets_anothers_features(store: StoreServer) -> None:
-    """100,000 rows compared with their customers' own, while other callers leave."""
+def test_gateway_gives_each_caller_its_own_features(store: StoreServer) -> None:
+    """100,000 rows are compared with their customers' own, while other callers cancel."""
     assert uvloop.run(check_identity(store.url, CHECKS)) > 100
 
 
 @pytest.mark.nightly
-def test_nobody_gets_anothers_features_in_a_million(store: StoreServer) -> None:
-    """The same, ten times as long, through a network that delays and cuts replies."""
+def test_gateway_gives_each_caller_its_own_features_in_a_million_rows(store: StoreServer) -> None:
+    """Ten times as many rows, through a network that splits replies."""
 
     async def walk() -> int:
         async with network_proxy_to(store.url) as proxy:

@@ -1,4 +1,4 @@
-"""The host's wall clock jumps; deadlines, waits and answers go by the other one."""
+"""The host's wall clock jumps; deadlines, waits and answers use the monotonic clock."""
 
 import asyncio
 import time
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.clock import SystemClock
+from host.clock import SystemClock
 from journal.prediction_id import read_prediction_id
 from protos.predict_pb2 import PredictRequest, Row
 from tests.gateway.gateway_fixture import KEY
@@ -23,8 +23,10 @@ pytestmark = pytest.mark.walk
 HOUR_NS = 3_600_000_000_000
 
 
-def test_an_hour_forth_and_two_back_harm_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All answered in time, with fresh rows, whatever the wall clock says; ids stay distinct."""
+def test_gateway_answers_while_the_wall_clock_jumps_by_hours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Calls are answered in time with fresh rows, and prediction ids stay distinct."""
     shift_ns = 0
     monkeypatch.setattr(SystemClock, "unix_ns", lambda _self: time.time_ns() + shift_ns)
 
@@ -33,23 +35,25 @@ def test_an_hour_forth_and_two_back_harm_no_call(monkeypatch: pytest.MonkeyPatch
         ids = []
         async with gateway_with_store(url) as gateway:
             for jump_ns in (0, HOUR_NS, -HOUR_NS, 0):
+                # A hundred calls after each jump.
                 shift_ns = jump_ns
                 first = len(gateway.results)
                 for number in range(100):
                     await gateway.predict(number)
-                told = gateway.results[first:]
-                assert {one.code for one in told} == {"OK"}
-                assert sum(one.defaulted for one in told) <= 3
-                assert median_call_s(told) < 0.05
+                results = gateway.results[first:]
+                assert {result.code for result in results} == {"OK"}
+                assert sum(result.defaulted for result in results) <= 3
+                assert median_call_s(results) < 0.05
+                # One more, whose prediction id is read.
                 reply = await gateway.gateway.predict(
                     PredictRequest(model="churn", rows=[Row(keys=[customer_key(7)])])
                 )
                 ids.append(read_prediction_id(reply.prediction_id, KEY))
                 gateway.gateway.recorder.fold()
-                closed = gateway.gateway.windows.close_windows(0, everything=True)
-                assert sum(window.calls.answered for window in closed) == 101
+                windows = gateway.gateway.windows.close_windows(0, everything=True)
+                assert sum(window.calls.answered for window in windows) == 101
             assert gateway.wrong_answers == []
-        assert len({one.sequence for one in ids}) == 4
+        assert len({prediction_id.sequence for prediction_id in ids}) == 4
         assert ids[1].at_ms - ids[0].at_ms > 3_000_000
         assert ids[2].at_ms - ids[1].at_ms < -6_000_000
 
@@ -58,10 +62,10 @@ def test_an_hour_forth_and_two_back_harm_no_call(monkeypatch: pytest.MonkeyPatch
         asyncio.run(walk(server.url))
 
 
-def test_a_deadline_is_kept_while_the_clock_runs_a_thousand_times_too_fast(
+def test_gateway_keeps_deadlines_while_the_wall_clock_runs_a_thousand_times_too_fast(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A call with 200 ms and a store that never answers: its defaults come within 200 ms."""
+    """Calls with 200 ms get their defaults in time from a gateway without a store."""
     began = time.time_ns()
     fast = lambda _self: began + 1_000 * (time.time_ns() - began)  # noqa: E731
     monkeypatch.setattr(SystemClock, "unix_ns", fast)
@@ -70,13 +74,13 @@ def test_a_deadline_is_kept_while_the_clock_runs_a_thousand_times_too_fast(
         async with gateway_with_store("redis://127.0.0.1:1/0") as gateway:
             for number in range(50):
                 await gateway.predict(number, within_s=0.2)
-            assert {one.code for one in gateway.results} == {"OK"}
+            assert {result.code for result in gateway.results} == {"OK"}
 
     asyncio.run(walk())
 
 
-def test_no_room_reads_the_wall_clock_to_wait_or_to_judge_lateness() -> None:
-    """Only gateway/clock.py reads it, for what is written down."""
+def test_gateway_reads_the_wall_clock_only_in_its_clock_module() -> None:
+    """host/clock.py reads it for the times that are recorded."""
     gateway = Path(__file__).parents[3] / "gateway"
     sources = {path.name: path.read_text() for path in gateway.rglob("*.py")}
     assert [name for name, text in sources.items() if "time.time()" in text] == []

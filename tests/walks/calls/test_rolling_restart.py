@@ -1,4 +1,4 @@
-"""A rolling restart under load, seen by clients that never retry."""
+"""Rolling restarts under load fail no call of clients that never retry."""
 
 import asyncio
 import json
@@ -26,39 +26,41 @@ from tests.walks.running_system import RunningSystem
 pytestmark = pytest.mark.walk
 
 NO_RETRIES = (("grpc.service_config", json.dumps({"methodConfig": []})),)
-APART = (("grpc.use_local_subchannel_pool", 1), *NO_RETRIES)
-"""Each channel a connection of its own."""
+OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1), *NO_RETRIES)
+"""Channel options: each channel has a connection of its own."""
 AGE_S = 1.0
 
 RESTARTS, CALLS, RATE = 100, 1_000_000, 2_500
-"""Of the longest walk."""
+"""The longest walk: its restarts, its calls, and its calls/s."""
 
 
 @dataclass
 class RestartCallers:
-    """Persistent and new connections, calling until told to stop."""
+    """Callers on persistent and on new connections, which call until `stopped` is set."""
 
     port: int
     answered: int = 0
     fresh_connections: int = 0
-    """Of those, the first on a new connection."""
+    """Answered calls that were the first on a new connection."""
     failed: Counter[str] = field(default_factory=Counter)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, persistent: int, fresh: int) -> None:
-        """Call on so many connections of each kind."""
-        keep = [self._persistent() for _ in range(persistent)]
-        await asyncio.gather(*keep, *(self._fresh() for _ in range(fresh)))
+        """Call on so many connections of each kind at once."""
+        callers = [self._persistent() for _ in range(persistent)]
+        await asyncio.gather(*callers, *(self._fresh() for _ in range(fresh)))
 
     async def _persistent(self) -> None:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.port}", options=APART) as channel:
+        async with grpc.aio.insecure_channel(
+            f"127.0.0.1:{self.port}", options=OWN_CONNECTION
+        ) as channel:
             while not self.stopped.is_set():
                 await self._call(channel)
 
     async def _fresh(self) -> None:
         while not self.stopped.is_set():
             async with grpc.aio.insecure_channel(
-                f"127.0.0.1:{self.port}", options=APART
+                f"127.0.0.1:{self.port}", options=OWN_CONNECTION
             ) as channel:
                 before = self.answered
                 await self._call(channel)
@@ -74,12 +76,12 @@ class RestartCallers:
             await asyncio.sleep(0.01)
 
 
-async def renewed(
+async def wait_renewed(
     gateway: StandaloneGateway, before: dict[int, int], within_s: float = 90.0
 ) -> None:
-    """Return when none of the workers of *before* is left and the house is whole again."""
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
+    """Wait until no worker of *before* is left, and as many serve again beside one spare."""
+    deadline_s = time.monotonic() + within_s
+    while time.monotonic() < deadline_s:
         rows = await asyncio.to_thread(gateway.workers)
         states = sorted(row["state"] for row in rows)
         left = set(before.values()) & {row["pid"] for row in rows}
@@ -92,14 +94,14 @@ async def renewed(
 async def rolling_restarts(
     gateway: StandaloneGateway, times: int, persistent: int, fresh: int
 ) -> RestartCallers:
-    """Restart all workers *times* times under load."""
+    """Restart all workers *times* times while callers call; return the callers."""
     callers = RestartCallers(gateway.port)
     calling = asyncio.create_task(callers.run(persistent, fresh))
     await asyncio.sleep(0.5)
     for _ in range(times):
         before = await asyncio.to_thread(gateway.serving_pids)
         gateway.rolling_restart()
-        await renewed(gateway, before)
+        await wait_renewed(gateway, before)
     await asyncio.sleep(0.5)
     callers.stopped.set()
     await calling
@@ -107,7 +109,7 @@ async def rolling_restarts(
 
 
 def brisk_gateway(ingress: str, workers: int) -> dict[str, object]:
-    """Settings under which a worker need not wait long for its clients."""
+    """Return settings under which a worker waits only briefly for its clients."""
     return {
         "ingress": ingress,
         "workers": workers,
@@ -119,7 +121,7 @@ def brisk_gateway(ingress: str, workers: int) -> dict[str, object]:
 def restart_under_load(
     folder: Path, ingress: str, workers: int, times: int, persistent: int, fresh: int
 ) -> RestartCallers:
-    """Run a gateway over *folder* and restart its workers under load."""
+    """Run a gateway that serves from *folder*, and restart its workers under load."""
     write_gateway_folder(folder)
     with standalone_gateway(folder, brisk_gateway(ingress, workers)) as gateway:
         assert gateway.wait_settled(workers)
@@ -128,7 +130,7 @@ def restart_under_load(
 
 @pytest.mark.parametrize("ingress", INGRESSES)
 def test_two_rolling_restarts_fail_no_call(tmp_path: Path, ingress: str) -> None:
-    """SIGHUP, twice, under load of persistent and new connections: every call is answered."""
+    """Two SIGHUPs under load on persistent and new connections: every call is answered."""
     callers = restart_under_load(tmp_path, ingress, workers=1, times=2, persistent=6, fresh=2)
     assert not callers.failed
     assert callers.answered > 500
@@ -140,7 +142,7 @@ def test_two_rolling_restarts_fail_no_call(tmp_path: Path, ingress: str) -> None
 def test_twenty_rolling_restarts_fail_none_of_a_hundred_thousand_calls(
     tmp_path: Path, ingress: str
 ) -> None:
-    """Contract C5, whole."""
+    """Contract P2 at full length."""
     callers = restart_under_load(tmp_path, ingress, workers=2, times=20, persistent=12, fresh=3)
     assert not callers.failed, callers
     assert callers.answered >= 100_000
@@ -149,7 +151,7 @@ def test_twenty_rolling_restarts_fail_none_of_a_hundred_thousand_calls(
 
 @dataclass
 class LoadResult:
-    """What the load generator's runs came to."""
+    """The sums over all runs of the load generator."""
 
     calls: int = 0
     retries: int = 0
@@ -157,7 +159,7 @@ class LoadResult:
 
 
 async def run_load(port: int, result: LoadResult, stopped: asyncio.Event) -> None:
-    """Ask 2,500 calls a second over connections that last a second, until told to stop."""
+    """Send 2,500 calls/s over connections that last a second, until *stopped* is set."""
     line = [rust_generator.BINARY, f"127.0.0.1:{port}", "--model", MODEL, "--inputs", INPUTS]
     line += ["--key", "S#######:100000", "--connections", 8, "--rate", RATE, "--seconds", 20]
     line += ["--timeout-ms", 10_000, "--allow", "all", "--json"]
@@ -165,8 +167,8 @@ async def run_load(port: int, result: LoadResult, stopped: asyncio.Event) -> Non
         generator = await asyncio.create_subprocess_exec(
             *map(str, line), stdout=asyncio.subprocess.PIPE
         )
-        said, _ = await generator.communicate()
-        run = json.loads(said)
+        output, _ = await generator.communicate()
+        run = json.loads(output)
         result.calls += run["statuses"].pop("OK", 0)
         result.retries += run["transparent_retries"]
         result.failed.update({name: count for name, count in run["statuses"].items() if count})
@@ -175,43 +177,37 @@ async def run_load(port: int, result: LoadResult, stopped: asyncio.Event) -> Non
 @pytest.mark.nightly
 @NEEDS_NATIVE_INGRESS
 def test_a_hundred_rolling_restarts_fail_none_of_a_million_calls(tmp_path: Path) -> None:
-    """Behind the native door: beside the load, gRPC's own client on old and new connections."""
+    """Over the native ingress, with the load generator and gRPC's own client at once."""
     rust_generator.build_generator()
     write_gateway_folder(tmp_path)
 
     async def walk(gateway: StandaloneGateway) -> tuple[int, LoadResult, RestartCallers]:
-        callers, told, over, restarts = (
-            RestartCallers(gateway.port),
-            LoadResult(),
-            asyncio.Event(),
-            0,
-        )
-        asking = asyncio.create_task(run_load(gateway.port, told, over))
+        callers, load, restarts = RestartCallers(gateway.port), LoadResult(), 0
+        loading = asyncio.create_task(run_load(gateway.port, load, callers.stopped))
         calling = asyncio.create_task(callers.run(persistent=2, fresh=1))
-        while restarts < RESTARTS or told.calls < CALLS:
+        while restarts < RESTARTS or load.calls < CALLS:
             before = await asyncio.to_thread(gateway.serving_pids)
             gateway.rolling_restart()
-            await renewed(gateway, before)
+            await wait_renewed(gateway, before)
             restarts += 1
-        over.set()
         callers.stopped.set()
-        await asyncio.gather(asking, calling)
-        return restarts, told, callers
+        await asyncio.gather(loading, calling)
+        return restarts, load, callers
 
     with standalone_gateway(tmp_path, brisk_gateway("native", 1)) as gateway:
         assert gateway.wait_settled(1)
-        restarts, told, callers = asyncio.run(walk(gateway))
-    print(f"{restarts} restarts, {told}, {callers}")  # noqa: T201  the nightly's figures
-    assert not told.failed, told
+        restarts, load, callers = asyncio.run(walk(gateway))
+    print(f"{restarts} restarts, {load}, {callers}")  # noqa: T201  the nightly's figures
+    assert not load.failed, load
     assert not callers.failed, callers
     assert callers.fresh_connections >= RESTARTS
 
 
-def test_turnout_restart_replaces_every_worker(running_system: RunningSystem) -> None:
-    """The operator's verb: when it returns, none of the old workers is left."""
+def test_turnout_restart_command_replaces_every_worker(running_system: RunningSystem) -> None:
+    """When the command returns, none of the old workers is left."""
     running_system.wait_settled()
     before = {row["pid"] for row in running_system.workers()}
-    told = running_system.turnout("restart")
-    assert told["replaced"] == len(before) == 3
+    report = running_system.turnout("restart")
+    assert report["replaced"] == len(before) == 3
     assert not before & {row["pid"] for row in running_system.workers()}
     running_system.wait_settled()

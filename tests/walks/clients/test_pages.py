@@ -1,4 +1,4 @@
-"""The programs and commands of README.md and of the pages run as they stand there."""
+"""The programs and commands on the pages run as they stand there."""
 
 import os
 import re
@@ -14,20 +14,20 @@ from tests.walks.conftest import PlayedDemo
 
 pytestmark = pytest.mark.walk
 
-HOUSE = Path(__file__).parents[3]
-README = HOUSE / "README.md"
-PROGRAM_PAGES = (README, HOUSE / "docs" / "first-model.md")
+REPOSITORY = Path(__file__).parents[3]
+README = REPOSITORY / "README.md"
+PROGRAM_PAGES = (README, REPOSITORY / "docs" / "first-model.md")
 """Pages whose programs run beside the demo, too; those of other pages have tests of their own."""
 
 BLOCKS = [
     block
-    for page in [README, *sorted((HOUSE / "docs").glob("*.md")), CRATE / "README.md"]
+    for page in [README, *sorted((REPOSITORY / "docs").glob("*.md")), CRATE / "README.md"]
     for block in snippets(page, *(["python"] if page in PROGRAM_PAGES else []), "console")
 ]
 
 
 def run_page_line(played: PlayedDemo, line: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a program in the folder of `make run`, with `turnout` and the load generator on PATH."""
+    """Run a command in the demo's working directory, with our programs on PATH."""
     programs = [str(Path(sys.executable).parent), str(BINARY.parent), os.environ["PATH"]]
     return subprocess.run(
         line,
@@ -41,7 +41,7 @@ def run_page_line(played: PlayedDemo, line: list[str]) -> subprocess.CompletedPr
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_page_block_runs_as_it_stands(played_demo: PlayedDemo, block: Snippet) -> None:
-    """Each program, and each command line in order, ends with exit code 0."""
+    """Each program, and each command of a block in its order, exits with 0."""
     if "turnout-loadgen" in block.body and build_generator() is None:
         pytest.skip("cargo is not installed, so the load generator cannot be built")
     lines = (
@@ -56,12 +56,12 @@ def test_page_block_runs_as_it_stands(played_demo: PlayedDemo, block: Snippet) -
 
 
 def test_readme_has_a_command_for_each_part() -> None:
-    """S1 to S9 are rows of the table."""
+    """The table has a row for each of S1 to S9."""
     text = README.read_text(encoding="utf-8")
     assert [n for n in range(1, 10) if f"\n| S{n} |" not in text] == []
 
 
-def test_readme_links_exist() -> None:
-    """README.md links no file that does not exist."""
+def test_readme_links_only_to_files_that_exist() -> None:
+    """Links to web pages are not checked."""
     links = re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8"))
-    assert [link for link in links if not (HOUSE / link).exists()] == []
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []

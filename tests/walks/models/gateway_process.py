@@ -1,6 +1,6 @@
-"""`python -m tests.walks.models.gateway_process [DOOR]`: a gateway in a process of its own.
+"""`python -m tests.walks.models.gateway_process [INGRESS]` runs a gateway in its own process.
 
-Says its port; then, for each line on stdin, {"rows_inside", "tasks", "faults"} as JSON.
+It prints its port. For each line on stdin it prints {"rows_inside", "tasks", "faults"} as JSON.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import sys
 import uvloop
 
 from registry.types import Deployment
-from tests.gateway import gateway_fixture as houses
+from tests.gateway import gateway_fixture as fixture_module
 from tests.gateway.gateway_fixture import SALT, gateway_fixture
 from tests.tiny_models import tiny_files
 
@@ -20,21 +20,23 @@ ONE_VERSION = Deployment(
 
 
 async def serve_gateway() -> None:
-    """Until stdin ends."""
+    """Serve until stdin ends."""
     loop = asyncio.get_running_loop()
-    asked = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(asked), sys.stdin)
-    async with gateway_fixture({"1": tiny_files()}, ONE_VERSION) as served:
-        print(served.port, flush=True)  # noqa: T201
-        while await asked.readline():
+    requests = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(requests), sys.stdin)
+    async with gateway_fixture({"1": tiny_files()}, ONE_VERSION) as gateway:
+        print(gateway.port, flush=True)  # noqa: T201
+        while await requests.readline():
             state = {
-                "rows_inside": served.ingress_server.rows_inside,
+                "rows_inside": gateway.ingress_server.rows_inside,
                 "tasks": len(asyncio.all_tasks()),
-                "faults": served.faults,
+                "faults": gateway.faults,
             }
             print(json.dumps(state), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
-    houses.DEFAULT_INGRESS = sys.argv[1] if len(sys.argv) > 1 else houses.DEFAULT_INGRESS
+    fixture_module.DEFAULT_INGRESS = (
+        sys.argv[1] if len(sys.argv) > 1 else fixture_module.DEFAULT_INGRESS
+    )
     uvloop.run(serve_gateway())

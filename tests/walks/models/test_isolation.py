@@ -1,4 +1,4 @@
-"""A version earns its way in: what crashes, hangs or eats does so in a child, and nobody waits."""
+"""Versions that crash, hang or need too much memory do so in a child process, not in a worker."""
 
 import asyncio
 import gc
@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from gateway.clock import SystemClock
 from gateway.isolation.load_proofs import ProofStore
 from gateway.isolation.prober import Prober, probe_limits_of
 from gateway.settings import Settings
+from host.clock import SystemClock
 from protos import window_pb2
 from protos.predict_pb2 import PRODUCTION
 from registry.types import VersionRefusedError
 from tests.fatal_models import crashing_files, memory_hungry_files, nan_files, spinning_files
 from tests.gateway.canary_at_half import PRODUCTION_ONLY, closed_windows, predict_all_keys
 from tests.gateway.gateway_fixture import GatewayFixture, gateway_fixture, predict_request
-from tests.gateway.models.test_loader import digest_of, golden_off, signed
+from tests.gateway.models.test_loader import digest_of, signed, version_off_its_golden_rows
 from tests.poll import wait_until
 from tests.tiny_models import tiny_files
 from tests.walks.gateway_with_store import resident_mb
@@ -38,19 +38,19 @@ on_x86 = pytest.mark.skipif(
 
 
 def prober(folder: Path, settings: Settings = TIGHT) -> Prober:
-    """One worker's, over a host's folder."""
+    """Return the prober of one worker, over the host's *folder*."""
     return Prober(ProofStore(folder), probe_limits_of(settings), SystemClock())
 
 
-async def refusal(one: Prober, files: dict[str, bytes]) -> str:
-    """Why the version may not be opened here."""
+async def refusal_message(worker_prober: Prober, files: dict[str, bytes]) -> str:
+    """Return the reason for which the version is refused."""
     with pytest.raises(VersionRefusedError) as refused:
-        await one.prove(digest_of(files), files)
+        await worker_prober.prove(digest_of(files), files)
     return str(refused.value)
 
 
 def fds() -> int:
-    """Descriptors of this process."""
+    """Return the number of open descriptors of this process."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
@@ -66,18 +66,18 @@ def fds() -> int:
         pytest.param(nan_files(), "scores nan here", id="nan"),
     ],
 )
-def test_what_a_version_dies_of_in_its_probe_is_why_it_is_refused(
+def test_prober_refuses_a_version_with_the_reason_of_its_probes_death(
     files: dict[str, bytes], reason: str, tmp_path: Path
 ) -> None:
-    """Crash, hang, 3.6 GB, NaN on golden rows: the child has it, the reason is kept for all."""
+    """Crash, hang, 3.6 GB, NaN on golden rows: the child ends, and every worker gets the reason."""
     sealed = signed(files)
 
     async def walk() -> None:
-        one, other, before = prober(tmp_path), prober(tmp_path), fds()
-        words = await refusal(one, sealed)
-        assert reason in words
-        assert await refusal(other, sealed) == words
-        assert (one.children_started, other.children_started) == (1, 0)
+        first, second, before = prober(tmp_path), prober(tmp_path), fds()
+        message = await refusal_message(first, sealed)
+        assert reason in message
+        assert await refusal_message(second, sealed) == message
+        assert (first.children_started, second.children_started) == (1, 0)
         assert fds() == before
 
     before_mb = resident_mb()
@@ -85,39 +85,39 @@ def test_what_a_version_dies_of_in_its_probe_is_why_it_is_refused(
     assert resident_mb() - before_mb < 64
 
 
-def test_a_proof_is_made_once_a_host_and_not_by_guesses(tmp_path: Path) -> None:
-    """Three workers at once: one child. Another runtime's proof is none; off golden: refused."""
+def test_prober_proves_a_version_once_for_a_host_and_runtime(tmp_path: Path) -> None:
+    """Three workers start one child. A proof of another runtime does not count."""
     good = signed(tiny_files())
 
     async def walk() -> None:
-        three = [prober(tmp_path) for _ in range(3)]
-        await asyncio.gather(*(one.prove(digest_of(good), good) for one in three))
-        assert sum(one.children_started for one in three) == 1
-        place = next((tmp_path / "proofs").glob("*.json"))
-        place.write_text(place.read_text().replace("onnxruntime-", "onnxruntime-0."))
+        probers = [prober(tmp_path) for _ in range(3)]
+        await asyncio.gather(*(worker.prove(digest_of(good), good) for worker in probers))
+        assert sum(worker.children_started for worker in probers) == 1
+        proof = next((tmp_path / "proofs").glob("*.json"))
+        proof.write_text(proof.read_text().replace("onnxruntime-", "onnxruntime-0."))
         again = prober(tmp_path)
         await again.prove(digest_of(good), good)
         assert again.children_started == 1
-        assert "golden row" in await refusal(again, golden_off())
+        assert "golden row" in await refusal_message(again, version_off_its_golden_rows())
 
     asyncio.run(walk())
 
 
-def test_a_probe_that_is_not_wanted_any_more_leaves_no_child(tmp_path: Path) -> None:
-    """Cancelled in the middle: the child is killed, descriptors are as before."""
+def test_prober_kills_the_child_of_a_cancelled_probe(tmp_path: Path) -> None:
+    """A probe cancelled in the middle leaves no process and no descriptor."""
     endless = signed(spinning_files())
 
     async def walk() -> None:
-        gc.collect()  # what earlier walks left to the collector is not ours to count
+        gc.collect()  # garbage of earlier walks would be counted
         before = fds()
-        one = prober(tmp_path, Settings())
-        asked = asyncio.create_task(one.prove(digest_of(endless), endless))
+        endless_prober = prober(tmp_path, Settings())
+        proving = asyncio.create_task(endless_prober.prove(digest_of(endless), endless))
         await wait_until(lambda: bool(children()))
         (child,) = children()
-        asked.cancel()
-        await asyncio.wait({asked})
+        proving.cancel()
+        await asyncio.wait({proving})
         await wait_until(lambda: not pid_exists(child))
-        # Its pidfd is closed by the loop's next look, a turn after the child has died.
+        # The loop closes the child's pidfd one turn after the child has died.
         await wait_until(lambda: fds() == before)
 
     asyncio.run(walk())
@@ -127,13 +127,13 @@ def test_a_probe_that_is_not_wanted_any_more_leaves_no_child(tmp_path: Path) -> 
 
 
 def children() -> list[int]:
-    """Probes and shadows that this process started and that still run."""
-    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [int(pid) for pid in listed if is_ours(pid)]
+    """Return the running probes and shadows that this process started."""
+    pids = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [int(pid) for pid in pids if is_gateway_child(pid)]
 
 
-def is_ours(pid: str) -> bool:
-    """Whether it runs a program of the gateway's; other walks of this run have theirs."""
+def is_gateway_child(pid: str) -> bool:
+    """Return whether *pid* runs a probe or a shadow; other walks start other programs."""
     try:
         line = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -142,7 +142,7 @@ def is_ours(pid: str) -> bool:
 
 
 def pid_exists(pid: int) -> bool:
-    """Whether *pid* runs (a zombie does not)."""
+    """Return whether *pid* runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -157,16 +157,16 @@ class ShadowedGateway:
 
     @property
     def pid(self) -> int:
-        """Of the shadow's process."""
+        """The process id of the shadow; 0 when it has none."""
         return self.gateway.parts.shadows.pids().get("2", 0)
 
-    async def quiet(self) -> None:
-        """Return when no copy waits."""
+    async def wait_idle(self) -> None:
+        """Wait until no copy waits to be scored."""
         self.gateway.recorder.fold()
         await wait_until(lambda: self.gateway.parts.shadows.rows_waiting == 0, 20.0)
 
     async def call(self, first: float, calls: int = 1) -> float:
-        """Ask some times in a row; the slowest answer in seconds. Each must be production's."""
+        """Call *calls* times in a row, each answered by production; return the slowest time."""
         slowest = 0.0
         for _ in range(calls):
             began = time.monotonic()
@@ -176,7 +176,7 @@ class ShadowedGateway:
         return slowest
 
     def shadow(self) -> window_pb2.Window:
-        """What the shadow did so far; windows begin anew."""
+        """Close the windows, and return the shadow's."""
         return closed_windows(self.gateway).get("SHADOW", window_pb2.Window())
 
 
@@ -184,138 +184,142 @@ class ShadowedGateway:
 async def shadowed_gateway(
     files: dict[str, bytes], settings: Settings = DEFAULTS
 ) -> AsyncIterator[ShadowedGateway]:
-    """Serve, shadow everything, and look that nothing is left afterwards."""
+    """Serve, shadow every call, and check afterwards that nothing is left."""
     deployment = replace(PRODUCTION_ONLY, shadows=(("2", 10_000),))
     before = fds()
     versions = {"1": tiny_files(), "2": files}
     async with gateway_fixture(versions, deployment, settings=settings) as gateway:
-        one = ShadowedGateway(gateway)
-        await one.call(1.0)
-        await one.quiet()
-        yield one
-        shadow = one.pid
+        shadowed = ShadowedGateway(gateway)
+        await shadowed.call(1.0)
+        await shadowed.wait_idle()
+        yield shadowed
+        shadow = shadowed.pid
     assert children() == []
     assert not shadow or not pid_exists(shadow)
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     assert not [task for task in tasks if "shadow" in repr(task.get_coro())]
-    # grpc's own, which it keeps for the next server; it lets go of the rest in threads of its own.
+    # grpc keeps some descriptors for the next server, and closes others in its own threads.
     await wait_until(lambda: fds() <= before + 4)
 
 
 @on_x86
-def test_a_shadow_that_crashes_twice_is_told_and_run_no_more() -> None:
-    """Customers notice nothing; the first crash costs copies, the second is a hard guard."""
+def test_shadow_that_crashes_twice_is_reported_and_stopped() -> None:
+    """Callers see nothing. The first crash loses copies, the second is a hard guard."""
 
     async def walk() -> None:
-        async with shadowed_gateway(crashing_files(when=5.0)) as one:
-            first = one.pid
-            assert one.shadow().pairs.pairs == 1
-            assert await one.call(9.0) < 1.0
+        async with shadowed_gateway(crashing_files(when=5.0)) as gateway:
+            # The first crash loses its copies.
+            first = gateway.pid
+            assert gateway.shadow().pairs.pairs == 1
+            assert await gateway.call(9.0) < 1.0
             await wait_until(lambda: not pid_exists(first))
-            assert one.gateway.guards == []
+            assert gateway.gateway.guards == []
             await wait_until(
-                lambda: one.pid != first and not one.gateway.parts.shadows.rows_waiting
+                lambda: gateway.pid != first and not gateway.gateway.parts.shadows.rows_waiting
             )
-            while not one.pid:  # it rests before it is started again
-                await one.call(1.0)
+            while not gateway.pid:  # it is started again after a pause
+                await gateway.call(1.0)
                 await asyncio.sleep(0.01)
-            await one.quiet()
-            await one.call(9.0)
-            await wait_until(lambda: bool(one.gateway.guards))
-            (guard,) = one.gateway.guards
+            # The second one is a hard guard.
+            await gateway.wait_idle()
+            await gateway.call(9.0)
+            await wait_until(lambda: bool(gateway.gateway.guards))
+            (guard,) = gateway.gateway.guards
             assert guard.kind == window_pb2.HardGuard.PROCESS_DIED
             assert (guard.model, guard.version) == ("churn", "2")
             assert "SIGFPE" in guard.reason
             assert 0 < guard.first_bad_unix_ns < guard.at_unix_ns
-            one.shadow()
-            await one.call(1.0, calls=5)
-            await one.quiet()
-            assert (one.pid, one.shadow().calls.dropped) == (0, 5)
-            assert len(one.gateway.guards) == 1
+            gateway.shadow()
+            await gateway.call(1.0, calls=5)
+            await gateway.wait_idle()
+            assert (gateway.pid, gateway.shadow().calls.dropped) == (0, 5)
+            assert len(gateway.gateway.guards) == 1
 
     asyncio.run(walk())
 
 
-def test_a_shadow_that_hangs_is_ended_and_told_the_second_time() -> None:
-    """A run of more than .3 s of CPU: ended, blamed; nobody waited."""
+def test_shadow_that_hangs_is_killed_and_reported_the_second_time() -> None:
+    """A run of more than .3 s of CPU is killed and reported; no caller waits."""
 
     async def walk() -> None:
         async with shadowed_gateway(
             spinning_files(when=5.0), Settings(shadow_run_cpu_ms_max=300)
-        ) as one:
-            while not one.gateway.guards:
-                assert await one.call(9.0) < 1.0
-                await one.quiet()
+        ) as gateway:
+            while not gateway.gateway.guards:
+                assert await gateway.call(9.0) < 1.0
+                await gateway.wait_idle()
                 await asyncio.sleep(0.02)
-            assert "0.3 s of CPU" in one.gateway.guards[0].reason
+            assert "0.3 s of CPU" in gateway.gateway.guards[0].reason
 
     asyncio.run(walk())
 
 
-def test_a_shadow_that_wants_too_much_memory_only_fails_its_copies() -> None:
-    """3.6 GB of at most 2: the run raises in the child, counted as a faulty pair."""
+def test_shadow_that_needs_too_much_memory_fails_only_its_copies() -> None:
+    """With 3.6 GB of at most 2 the run raises in the child, and the pair counts as faulty."""
 
     async def walk() -> None:
-        async with shadowed_gateway(memory_hungry_files(900_000_000, when=5.0)) as one:
-            await one.call(9.0)
-            await one.quiet()
-            pairs = one.shadow().pairs
-            assert (pairs.faulty, one.gateway.guards, one.pid > 0) == (1, [], True)
+        async with shadowed_gateway(memory_hungry_files(900_000_000, when=5.0)) as gateway:
+            await gateway.call(9.0)
+            await gateway.wait_idle()
+            pairs = gateway.shadow().pairs
+            assert (pairs.faulty, gateway.gateway.guards, gateway.pid > 0) == (1, [], True)
 
     asyncio.run(walk())
 
 
-def test_a_stopped_shadow_costs_no_memory_and_nobody_is_blamed() -> None:
-    """SIGSTOP: copies wait up to the bound, the rest is dropped; then it is replaced."""
+def test_stopped_shadow_is_replaced_without_memory_growth_or_report() -> None:
+    """After SIGSTOP copies wait up to the bound, the others are dropped; then it is replaced."""
 
     async def walk() -> None:
         bounds = Settings(shadow_rows_waiting_max=256, shadow_run_timeout_ms=3_000)
-        async with shadowed_gateway(tiny_files(), bounds) as one:
-            stopped = one.pid
+        async with shadowed_gateway(tiny_files(), bounds) as gateway:
+            stopped = gateway.pid
             os.kill(stopped, signal.SIGSTOP)
-            one.shadow()
-            await predict_all_keys(one.gateway)
+            gateway.shadow()
+            await predict_all_keys(gateway.gateway)
             before_mb, calls, slowest = resident_mb(), 60, 0.0
             while pid_exists(stopped):
                 began = time.monotonic()
-                calls += len(await predict_all_keys(one.gateway))
+                calls += len(await predict_all_keys(gateway.gateway))
                 slowest = max(slowest, time.monotonic() - began)
-                assert one.gateway.parts.shadows.rows_waiting <= 256
+                assert gateway.gateway.parts.shadows.rows_waiting <= 256
             assert resident_mb() - before_mb < 16
-            assert slowest < 2.5  # who waited for it would have waited for all of its 3 s
-            await one.quiet()
-            shadow = one.shadow()
+            assert (
+                slowest < 2.5
+            )  # a caller that waited for the shadow would wait for all of its 3 s
+            await gateway.wait_idle()
+            shadow = gateway.shadow()
             assert shadow.calls.dropped + shadow.pairs.pairs == calls
             assert shadow.calls.dropped >= calls - 60
-            await until_paired(one)
-            assert one.gateway.guards == []
+            await call_until_paired(gateway)
+            assert gateway.gateway.guards == []
 
     asyncio.run(walk())
 
 
-def test_a_killed_shadow_is_started_again_and_nobody_is_blamed() -> None:
-    """SIGKILL three times, with copies inside: each time a new process, never a guard."""
+def test_killed_shadow_is_started_again_without_report() -> None:
+    """After each of three SIGKILLs with copies inside there is a new process, and no guard."""
 
     async def walk() -> None:
-        async with shadowed_gateway(tiny_files()) as one:
+        async with shadowed_gateway(tiny_files()) as gateway:
             for _ in range(3):
-                killed = one.pid
+                killed = gateway.pid
                 os.kill(killed, signal.SIGKILL)
-                await one.call(1.0, calls=20)
+                await gateway.call(1.0, calls=20)
                 await wait_until(lambda pid=killed: not pid_exists(pid))  # type: ignore[misc]
-                await until_paired(one)
-                assert one.pid != killed
-            assert one.gateway.guards == []
+                await call_until_paired(gateway)
+                assert gateway.pid != killed
+            assert gateway.gateway.guards == []
 
     asyncio.run(walk())
 
 
-async def until_paired(gateway: ShadowedGateway) -> None:
-    """Call until the shadow compares again."""
+async def call_until_paired(gateway: ShadowedGateway) -> None:
+    """Call until the shadow's answers are compared again."""
     gateway.shadow()
     give_up = time.monotonic() + 10.0
     while not gateway.shadow().pairs.pairs:
         assert time.monotonic() < give_up
         await gateway.call(1.0)
-        await gateway.quiet()
+        await gateway.wait_idle()
         await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""A whole gateway whose versions end processes: what is left, who is told, who answers."""
+"""A gateway process whose versions end workers or shadows: what is left, reported and answered."""
 
 import asyncio
 import json
@@ -35,14 +35,14 @@ pytestmark = pytest.mark.walk
 
 @dataclass
 class RecordingSink(window_pb2_grpc.WindowSinkServicer):
-    """Takes windows as rollout does; remembers the guards."""
+    """Takes windows as the controller does, and keeps the hard guards."""
 
     guards: list[window_pb2.HardGuard] = field(default_factory=list)
 
     async def Push(  # noqa: N802  gRPC's name
         self, batches: AsyncIterator[window_pb2.WindowBatch], context: object
     ) -> AsyncIterator[window_pb2.WindowAck]:
-        """Acknowledge everything."""
+        """Acknowledge every batch."""
         del context
         async for batch in batches:
             self.guards.extend(batch.guards)
@@ -51,24 +51,24 @@ class RecordingSink(window_pb2_grpc.WindowSinkServicer):
 
 @dataclass(frozen=True)
 class ServingGateway:
-    """One `python -m gateway`, and who listens to it."""
+    """One `python -m gateway`, and the sink of its windows."""
 
     port: int
     metrics_port: int
     sink: RecordingSink
 
     def workers(self) -> list[dict[str, Any]]:
-        """As the supervisor sees them."""
+        """Return the supervisor's rows of its workers."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/workers") as page:
             rows: list[dict[str, Any]] = json.load(page)
             return rows
 
     def pids(self, state: str) -> set[int]:
-        """Of the workers in *state*."""
+        """Return the process ids of the workers in *state*."""
         return {row["pid"] for row in self.workers() if row["state"] == state}
 
-    async def ask(self, first: float, key: str) -> PredictReply | None:
-        """One call on a connection of its own; None: whoever had it died."""
+    async def predict(self, first: float, key: str) -> PredictReply | None:
+        """Call once on a new connection; None when the worker died."""
         async with grpc.aio.insecure_channel(f"127.0.0.1:{self.port}") as channel:
             call: Any = channel.unary_unary("/turnout.v1.Predictor/Predict")
             try:
@@ -78,24 +78,24 @@ class ServingGateway:
                 return None
 
     async def wait_complete(self, without: int = 0) -> None:
-        """Return once the slot is served and a spare is warm, neither by process *without*."""
+        """Wait until one worker serves and one spare is warm, neither of them process *without*."""
 
-        def seated() -> bool:
-            serves, waits = self.pids("serving"), self.pids("spare")
-            return len(serves) == len(waits) == 1 and without not in serves | waits
+        def complete() -> bool:
+            serving, spares = self.pids("serving"), self.pids("spare")
+            return len(serving) == len(spares) == 1 and without not in serving | spares
 
-        await wait_until(seated, 20.0)
+        await wait_until(complete, 20.0)
 
 
 def child_pids(pid: int) -> list[int]:
-    """Processes that *pid*'s main thread started."""
+    """Return the processes that the main thread of *pid* started."""
     with suppress(OSError):
         return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []
 
 
-def confined_workers(pid: int) -> bool:
-    """Whether the process has bounded itself: it ends with its parent a moment after this."""
+def is_confined(pid: int) -> bool:
+    """Return whether *pid* has set its limits; just after that it also ends with its parent."""
     with suppress(OSError):
         return int(Path(f"/proc/{pid}/oom_score_adj").read_text()) == 1_000
     return False
@@ -103,19 +103,27 @@ def confined_workers(pid: int) -> bool:
 
 @contextmanager
 def gateway_process_in(folder: Path, **settings: object) -> Iterator[tuple[int, int]]:
-    """Run `python -m gateway` with one slot; its port and metrics_port."""
-    said = folder / "announced.json"
-    line = [sys.executable, "-m", "gateway", "--announce", str(said), "--set", f"folder={folder}"]
+    """Run `python -m gateway` with one slot; yield its port and metrics_port."""
+    announced = folder / "announced.json"
+    line = [
+        sys.executable,
+        "-m",
+        "gateway",
+        "--announce",
+        str(announced),
+        "--set",
+        f"folder={folder}",
+    ]
     for name, value in {"workers": 1, "drain_grace_s": 0.5, **settings}.items():
         line += ["--set", f"{name}={json.dumps(value)}"]
     with subprocess.Popen(line, stdout=subprocess.DEVNULL) as program:
         try:
             give_up = time.monotonic() + 20
-            while not said.exists():
+            while not announced.exists():
                 assert program.poll() is None
                 assert time.monotonic() < give_up
                 time.sleep(0.01)
-            ports = json.loads(said.read_text())
+            ports = json.loads(announced.read_text())
             yield ports["port"], ports["metrics_port"]
         finally:
             program.terminate()
@@ -129,7 +137,7 @@ def gateway_process_in(folder: Path, **settings: object) -> Iterator[tuple[int, 
 async def serving_gateway(
     folder: Path, versions: list[dict[str, bytes]], deployment: Deployment, **settings: object
 ) -> AsyncIterator[ServingGateway]:
-    """Serve *deployment* from the disk alone; labels are the order of *versions*."""
+    """Serve *deployment* from disk without a registry; the first of *versions* has label 1."""
     disk, digests = DiskCache(folder), []
     for label, files in enumerate(versions, 1):
         sealed = signed(files, at=label)
@@ -143,100 +151,103 @@ async def serving_gateway(
     await server.start()
     try:
         with gateway_process_in(folder, window_sinks=sinks, **settings) as (port, metrics_port):
-            one = ServingGateway(port, metrics_port, sink)
-            await one.wait_complete()
-            yield one
+            gateway = ServingGateway(port, metrics_port, sink)
+            await gateway.wait_complete()
+            yield gateway
     finally:
         await server.stop(0)
 
 
 @on_x86
-def test_a_canary_that_ends_two_workers_is_asked_no_more_and_told(tmp_path: Path) -> None:
-    """Breadcrumbs name it; then production answers for it on every worker, controller or not."""
+def test_canary_that_ends_two_workers_is_quarantined_and_reported(tmp_path: Path) -> None:
+    """Breadcrumbs name the version. Production then answers for it, also without a controller."""
     key = next(iter(canary_keys()))
 
     async def walk() -> None:
         async with serving_gateway(
             tmp_path, [tiny_files(), crashing_files(when=5.0)], CANARY_AT_HALF
-        ) as one:
+        ) as gateway:
             for _ in range(2):
-                (serves,) = one.pids("serving")
-                assert await one.ask(9.0, key) is None
-                await wait_until(lambda pid=serves: not pid_exists(pid))  # type: ignore[misc]
-                await one.wait_complete(without=serves)
-            await wait_until(lambda: bool(one.sink.guards))
-            guard = one.sink.guards[0]
+                (serving,) = gateway.pids("serving")
+                assert await gateway.predict(9.0, key) is None
+                await wait_until(lambda pid=serving: not pid_exists(pid))  # type: ignore[misc]
+                await gateway.wait_complete(without=serving)
+            await wait_until(lambda: bool(gateway.sink.guards))
+            guard = gateway.sink.guards[0]
             assert (guard.model, guard.version) == ("churn", "2")
             assert guard.kind == window_pb2.HardGuard.PROCESS_DIED
             assert guard.reason == "2 workers died while they ran it, the last by SIGFPE"
             assert 0 < guard.first_bad_unix_ns < guard.at_unix_ns
-            before = one.pids("serving")
+            before = gateway.pids("serving")
             for first in (9.0, 1.0):
-                reply = await one.ask(first, key)
+                reply = await gateway.predict(first, key)
                 assert reply is not None
                 assert (reply.role, reply.version) == (FALLBACK, "1")
-            assert one.pids("serving") == before
+            assert gateway.pids("serving") == before
 
     asyncio.run(walk())
 
 
-def test_a_killed_worker_is_no_versions_fault_and_leaves_no_orphan(tmp_path: Path) -> None:
-    """SIGKILL twice, mid-run or not: nobody is condemned; the shadow's process dies with each.
+def test_killed_worker_quarantines_no_version_and_leaves_no_orphan(tmp_path: Path) -> None:
+    """After two SIGKILLs no version is quarantined, and each worker's shadow process has ended.
 
-    One that is still starting ends as soon as it looks for its parent: a busy host's seconds later.
+    A shadow process that is still starting ends when it first checks its parent, which takes
+    seconds on a busy host.
     """
     shadowed = replace(PRODUCTION_ONLY, shadows=(("2", 10_000),))
 
     async def walk() -> None:
-        async with serving_gateway(tmp_path, [tiny_files(), tiny_files()], shadowed) as one:
+        async with serving_gateway(tmp_path, [tiny_files(), tiny_files()], shadowed) as gateway:
             for starting in (False, True):
-                (serves,) = one.pids("serving")
-                reply = await one.ask(1.0, "S1")
+                (serving,) = gateway.pids("serving")
+                reply = await gateway.predict(1.0, "S1")
                 assert reply is not None
                 assert reply.role == PRODUCTION
-                await wait_until(lambda pid=serves: bool(child_pids(pid)))  # type: ignore[misc]
-                orphans = child_pids(serves)
+                await wait_until(lambda pid=serving: bool(child_pids(pid)))  # type: ignore[misc]
+                orphans = child_pids(serving)
                 if not starting:
-                    await wait_until(lambda pids=orphans: all(map(confined_workers, pids)))  # type: ignore[misc]
-                os.kill(serves, signal.SIGKILL)
+                    await wait_until(lambda pids=orphans: all(map(is_confined, pids)))  # type: ignore[misc]
+                os.kill(serving, signal.SIGKILL)
                 within_s = 10.0 if starting else 2.0
                 await wait_until(lambda pids=orphans: not any(map(pid_exists, pids)), within_s)  # type: ignore[misc]
-                await one.wait_complete(without=serves)
-            assert one.sink.guards == []
+                await gateway.wait_complete(without=serving)
+            assert gateway.sink.guards == []
 
     asyncio.run(walk())
 
 
-def test_a_worker_drained_in_the_middle_of_a_shadows_hang_leaves_nothing(tmp_path: Path) -> None:
-    """SIGTERM to the gateway while the shadow spins: everybody is gone, on time."""
+def test_gateway_drained_during_a_shadows_hang_leaves_no_process(tmp_path: Path) -> None:
+    """After SIGTERM while the shadow hangs, every process has ended in time."""
     shadowed = replace(PRODUCTION_ONLY, shadows=(("2", 10_000),))
 
     async def walk() -> list[int]:
         async with serving_gateway(
             tmp_path, [tiny_files(), spinning_files(when=5.0)], shadowed
-        ) as one:
-            (serves,) = one.pids("serving")
-            assert await one.ask(9.0, "S1") is not None
-            await wait_until(lambda: bool(child_pids(serves)))
-            return [serves, *child_pids(serves)]
+        ) as gateway:
+            (serving,) = gateway.pids("serving")
+            assert await gateway.predict(9.0, "S1") is not None
+            await wait_until(lambda: bool(child_pids(serving)))
+            return [serving, *child_pids(serving)]
 
     left = asyncio.run(walk())
     assert not any(map(pid_exists, left))
 
 
-def test_restarted_workers_do_not_probe_again(tmp_path: Path) -> None:
-    """One proof a version and host: its file is not written again by the workers that follow."""
+def test_restarted_workers_reuse_the_proof(tmp_path: Path) -> None:
+    """The proof of a version is written once for a host; later workers read it."""
 
     async def walk() -> None:
-        async with serving_gateway(tmp_path, [tiny_files(), tiny_files()], PRODUCTION_ONLY) as one:
+        async with serving_gateway(
+            tmp_path, [tiny_files(), tiny_files()], PRODUCTION_ONLY
+        ) as gateway:
             proofs = sorted((tmp_path / "proofs").glob("*.json"))
-            written = [place.stat().st_mtime_ns for place in proofs]
+            written_ns = [proof.stat().st_mtime_ns for proof in proofs]
             assert len(proofs) == 1
             for _ in range(2):
-                (serves,) = one.pids("serving")
-                os.kill(serves, signal.SIGKILL)
-                await wait_until(lambda pid=serves: not pid_exists(pid))  # type: ignore[misc]
-                await one.wait_complete(without=serves)
-            assert [place.stat().st_mtime_ns for place in proofs] == written
+                (serving,) = gateway.pids("serving")
+                os.kill(serving, signal.SIGKILL)
+                await wait_until(lambda pid=serving: not pid_exists(pid))  # type: ignore[misc]
+                await gateway.wait_complete(without=serving)
+            assert [proof.stat().st_mtime_ns for proof in proofs] == written_ns
 
     asyncio.run(walk())

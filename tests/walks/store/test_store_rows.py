@@ -1,4 +1,4 @@
-"""What lies under a customer's key is not the customer's row: nobody is scored on it."""
+"""A value under a customer's key that is not the customer's row is never scored."""
 
 import asyncio
 import time
@@ -34,27 +34,27 @@ from tests.walks.gateway_with_store import (
 pytestmark = pytest.mark.walk
 
 VICTIM, NEIGHBOUR = 100, 101
-PLACE = ROWS.store_key(customer_key(VICTIM).encode())
+VICTIM_STORE_KEY = ROWS.store_key(customer_key(VICTIM).encode())
 
 
 @pytest.fixture(scope="module")
 def running_redis() -> Iterator[StoreServer]:
-    """One store for this file."""
+    """One Redis for this file."""
     with redis_server() as server:
         yield server
 
 
 @pytest.fixture
 def store(running_redis: StoreServer) -> StoreServer:
-    """The same, every customer's row in it."""
+    """The Redis, with every customer's row and nothing else."""
     with redis.Redis.from_url(running_redis.url) as client:
         client.flushall()
     write_customer_rows(running_redis.url)
     return running_redis
 
 
-def of_another_view() -> bytes:
-    """The same customer and numbers under a view that was redefined since."""
+def row_of_another_view() -> bytes:
+    """Return the customer's row of a view that was redefined since."""
     other = View(
         name=VIEW.name,
         entities=VIEW.entities,
@@ -66,7 +66,7 @@ def of_another_view() -> bytes:
 
 
 def packed_row(rows: ViewRows, number: int, value: float) -> bytes:
-    """One row, now."""
+    """Return a customer's row with event time now."""
     return rows.pack(
         [customer_key(number).encode()],
         np.array([time.time_ns() // 1_000_000], dtype=np.int64),
@@ -76,13 +76,13 @@ def packed_row(rows: ViewRows, number: int, value: float) -> bytes:
 
 
 def own_row(number: int) -> bytes:
-    """A customer's true row."""
+    """Return a customer's own row."""
     return next(iter(stored_rows([number]).values()))
 
 
-FOREIGN = {
+FOREIGN_VALUES = {
     "another customer's": lambda: own_row(NEIGHBOUR),
-    "another view's": of_another_view,
+    "another view's": row_of_another_view,
     "garbage": lambda: b"\xff\x00" * 30,
     "bad UTF-8 of the right length": lambda: b"\xc3\x28" * (ROWS.row_bytes // 2),
     "a byte short": lambda: own_row(VICTIM)[:-1],
@@ -93,7 +93,7 @@ FOREIGN = {
 
 
 async def scores(gateway: GatewayWithStore) -> list[tuple[float, int]]:
-    """What victim and neighbour are told, in one call: (score, flags) each."""
+    """Return (score, flags) of victim and neighbour, from one call."""
     request = PredictRequest(
         model="churn", rows=[Row(keys=[customer_key(n)]) for n in (VICTIM, NEIGHBOUR)]
     )
@@ -101,66 +101,66 @@ async def scores(gateway: GatewayWithStore) -> list[tuple[float, int]]:
     return list(zip(reply.scores, list(reply.row_flags) or [0, 0], strict=True))
 
 
-@pytest.mark.parametrize("kind", FOREIGN)
-def test_a_value_that_is_not_the_customers_row_is_missing_and_counted(
+@pytest.mark.parametrize("kind", FOREIGN_VALUES)
+def test_gateway_counts_a_foreign_value_as_broken_and_uses_the_default(
     kind: str, store: StoreServer
 ) -> None:
-    """Defaults for that customer, his own row for the next; counted as broken."""
+    """The customer gets the default, the next customer its own row."""
     with redis.Redis.from_url(store.url) as client:
-        client.set(PLACE, FOREIGN[kind]())
+        client.set(VICTIM_STORE_KEY, FOREIGN_VALUES[kind]())
 
     async def walk() -> None:
         async with gateway_with_store(store.url) as gateway:
-            told = await scores(gateway)
-            assert told == [(DEFAULT_SCORE, MISSING | DEFAULTED), (score_of(NEIGHBOUR), 0)]
-            counted = gateway.gateway.metrics.snapshot()["turnout_feature_rows"]
-            assert [["churn", "broken"], 1] in counted
+            results = await scores(gateway)
+            assert results == [(DEFAULT_SCORE, MISSING | DEFAULTED), (score_of(NEIGHBOUR), 0)]
+            samples = gateway.gateway.metrics.snapshot()["turnout_feature_rows"]
+            assert [["churn", "broken"], 1] in samples
 
     asyncio.run(walk())
 
 
-def test_a_key_of_another_type_is_missing(store: StoreServer) -> None:
-    """A list where a row should be: WRONGTYPE to a GET, nothing to an MGET."""
+def test_gateway_treats_a_key_of_another_redis_type_as_missing(store: StoreServer) -> None:
+    """A list in place of a row is WRONGTYPE to a GET and nil to an MGET."""
     with redis.Redis.from_url(store.url) as client:
-        client.delete(PLACE)
-        client.rpush(PLACE, "1")
+        client.delete(VICTIM_STORE_KEY)
+        client.rpush(VICTIM_STORE_KEY, "1")
 
     async def walk() -> None:
         async with gateway_with_store(store.url) as gateway:
-            told = await scores(gateway)
-            assert told == [(DEFAULT_SCORE, MISSING | DEFAULTED), (score_of(NEIGHBOUR), 0)]
+            results = await scores(gateway)
+            assert results == [(DEFAULT_SCORE, MISSING | DEFAULTED), (score_of(NEIGHBOUR), 0)]
 
     asyncio.run(walk())
 
 
-def test_a_stale_row_is_not_used(store: StoreServer) -> None:
-    """Older than the view's TTL: the default, flagged STALE; the next row is fresh."""
+def test_gateway_does_not_use_a_stale_row(store: StoreServer) -> None:
+    """A row older than the view's TTL gives the default, flagged STALE; the next row is fresh."""
     with redis.Redis.from_url(store.url) as client:
         client.mset(stored_rows([VICTIM], age_ms=DAY_MS + 60_000))
 
     async def walk() -> None:
         async with gateway_with_store(store.url) as gateway:
-            told = await scores(gateway)
-            assert told == [(DEFAULT_SCORE, STALE | DEFAULTED), (score_of(NEIGHBOUR), 0)]
-            counted = gateway.gateway.metrics.snapshot()["turnout_feature_rows"]
-            assert [["churn", "stale"], 1] in counted
+            results = await scores(gateway)
+            assert results == [(DEFAULT_SCORE, STALE | DEFAULTED), (score_of(NEIGHBOUR), 0)]
+            samples = gateway.gateway.metrics.snapshot()["turnout_feature_rows"]
+            assert [["churn", "stale"], 1] in samples
 
     asyncio.run(walk())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_row_that_makes_the_score_nan_fails_its_caller_alone(
+def test_gateway_fails_only_the_caller_whose_row_makes_the_score_nan(
     value: float, store: StoreServer
 ) -> None:
-    """NaN that a writer stored as valid: INTERNAL for that caller, never OK; others are right."""
+    """A stored NaN gives INTERNAL to that caller, never OK; other callers get their scores."""
     with redis.Redis.from_url(store.url) as client:
-        client.set(PLACE, packed_row(ROWS, VICTIM, value))
+        client.set(VICTIM_STORE_KEY, packed_row(ROWS, VICTIM, value))
 
     async def walk() -> None:
         async with gateway_with_store(store.url) as gateway:
-            asked = [gateway.predict(number) for number in range(VICTIM - 20, VICTIM + 20)]
-            await asyncio.gather(*asked)
-            codes = sorted(one.code for one in gateway.results)
+            calls = [gateway.predict(number) for number in range(VICTIM - 20, VICTIM + 20)]
+            await asyncio.gather(*calls)
+            codes = sorted(result.code for result in gateway.results)
             assert codes == ["INTERNAL"] + ["OK"] * 39
             assert gateway.wrong_answers == []
         async with gateway_with_store(
@@ -174,10 +174,10 @@ def test_a_row_that_makes_the_score_nan_fails_its_caller_alone(
     asyncio.run(walk())
 
 
-def test_50_mb_under_one_key_cost_no_memory_and_the_others_little(store: StoreServer) -> None:
-    """The connection is left at 1.5 MB and made anew: that batch's calls take defaults."""
+def test_gateway_closes_the_store_connection_at_a_value_of_50_mb(store: StoreServer) -> None:
+    """The reader stops at 1.5 MB and reconnects; the calls of that batch get defaults."""
     with redis.Redis.from_url(store.url) as client:
-        client.set(PLACE, bytes(50_000_000))
+        client.set(VICTIM_STORE_KEY, bytes(50_000_000))
 
     async def walk() -> None:
         async with gateway_with_store(store.url) as gateway:
@@ -193,16 +193,16 @@ def test_50_mb_under_one_key_cost_no_memory_and_the_others_little(store: StoreSe
             assert resident_mb() - before_mb < 32
             await wait_until_at_most(open_descriptors, descriptors)
             assert gateway.wrong_answers == []
-            assert {one.code for one in gateway.results} == {"OK"}
-            told = gateway.results[50:]
-            # 20 ms until the next connection, ten times in two seconds; and other tests' load.
-            assert sum(one.degraded for one in told) < 0.3 * len(told)
+            assert {result.code for result in gateway.results} == {"OK"}
+            results = gateway.results[50:]
+            # Reconnecting takes 20 ms, ten times in two seconds; a busy machine adds some.
+            assert sum(result.degraded for result in results) < 0.3 * len(results)
 
     asyncio.run(walk())
 
 
-def test_a_call_for_nobody_known_is_flagged_and_answered(store: StoreServer) -> None:
-    """An id the store has never seen."""
+def test_gateway_answers_for_an_unknown_customer_with_a_flagged_default(store: StoreServer) -> None:
+    """The store has no row of this id."""
 
     async def walk() -> None:
         async with gateway_with_store(store.url) as gateway:

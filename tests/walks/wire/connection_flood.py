@@ -1,6 +1,7 @@
-"""`python -m tests.walks.wire.connection_flood PORT`: connects as fast as it can.
+"""`python -m tests.walks.wire.connection_flood PORT` opens connections as fast as it can.
 
-Each connection greets and waits for the server's SETTINGS. Says then, as JSON, how often what came.
+Each connection sends its preface and waits for the server's SETTINGS. When stdin ends, the program
+prints as JSON how often each result came.
 """
 
 import json
@@ -15,7 +16,7 @@ GREETING = PREFACE + raw_frame(SETTINGS, 0, 0)
 
 
 def connect_and_greet(port: int) -> str:
-    """Connect and greet once; what came of it."""
+    """Connect and send the preface once; return "greeted", "closed" or the error's name."""
     with socket.socket() as caller:
         caller.settimeout(10.0)
         try:
@@ -27,11 +28,11 @@ def connect_and_greet(port: int) -> str:
 
 
 def main(port: int) -> None:
-    """Until stdin ends."""
-    seen: Counter[str] = Counter()
+    """Connect until stdin ends, then print the results."""
+    results: Counter[str] = Counter()
     while not select.select([sys.stdin], [], [], 0)[0]:
-        seen[connect_and_greet(port)] += 1
-    print(json.dumps(seen))  # noqa: T201
+        results[connect_and_greet(port)] += 1
+    print(json.dumps(results))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""`python -m tests.walks.wire.fuzz_seeds FOLDER`: writes seeds for the fuzz targets.
+"""`python -m tests.walks.wire.fuzz_seeds FOLDER` writes seeds for the fuzz targets.
 
-Makes a folder in FOLDER for each target in ingress/fuzz, of its name.
+Each target in ingress/fuzz gets a folder of its name in FOLDER.
 """
 
 import gzip
@@ -11,7 +11,7 @@ import numpy as np
 
 from protos.open_inference_pb2 import ModelInferRequest
 from protos.predict_pb2 import PredictRequest, Row
-from tests.gateway.models.test_native_trees import LINE, boosted, chain, onnx_of
+from tests.gateway.models.test_native_trees import STUMP, boosted, chain, onnx_of
 from tests.tiny_models import tiny_files
 from tests.walks.wire.http2_frames import (
     CONTINUATION,
@@ -30,12 +30,12 @@ from tests.walks.wire.http2_frames import (
 )
 
 MODEL = "c"
-"""What the targets serve: one entity, inputs f0 and f1, the second in words."""
+"""The model that the targets serve: one entity, a number f0, a text f1."""
 PATHS = ("/p", "/s", "/i", "/u", "/r")
 
 
 def request_seeds() -> list[bytes]:
-    """Messages of every form."""
+    """Return request messages of every form."""
     row, named = Row(keys=["S1"], inputs=[0.5, 0.0]), Row(keys=["S2"], named={"f0": 1.5})
     named.named_text["f1"] = "a"
     forms: list[PredictRequest | ModelInferRequest] = [
@@ -58,19 +58,19 @@ def request_seeds() -> list[bytes]:
 
 
 def connection_seeds() -> list[bytes]:
-    """Frames behind a greeting."""
-    made = []
+    """Return the frames that follow a connection's preface."""
+    calls = []
     for path in PATHS:
         for body in request_seeds():
-            begun = raw_frame(HEADERS, END_HEADERS, 1, call_header_block(path))
-            made.append(begun + raw_frame(DATA, END_STREAM, 1, raw_grpc_message(body)))
+            headers = raw_frame(HEADERS, END_HEADERS, 1, call_header_block(path))
+            calls.append(headers + raw_frame(DATA, END_STREAM, 1, raw_grpc_message(body)))
     many = raw_frame(HEADERS, END_HEADERS, 1, call_header_block("/s"))
     body = raw_grpc_message(request_seeds()[1])
     packed = raw_grpc_message(gzip.compress(request_seeds()[1]), compressed=1)
     more = ((b"grpc-encoding", b"gzip"), (b"grpc-timeout", b"1m"), (b"x-key-bin", b"AAEC"))
     block = call_header_block("/p", more)
     return [
-        *made,
+        *calls,
         many + raw_frame(DATA, 0, 1, body * 5) + raw_frame(DATA, END_STREAM, 1, body),
         many + raw_frame(DATA, 0, 1, body[:7]) + raw_frame(RST_STREAM, 0, 1, bytes(4)),
         raw_frame(HEADERS, END_HEADERS, 1, block) + raw_frame(DATA, END_STREAM, 1, packed),
@@ -87,18 +87,18 @@ def connection_seeds() -> list[bytes]:
 
 
 def model_seeds() -> list[bytes]:
-    """ONNX files: boosting as training exports it, trees of every form, and another kind."""
+    """Return ONNX files: boosting as training exports it, trees of every form, another model."""
     return [
         boosted(leaves=4),
         boosted(),
-        onnx_of([LINE]),
-        onnx_of([chain(31), LINE], base=-1.0),
+        onnx_of([STUMP]),
+        onnx_of([chain(31), STUMP], base=-1.0),
         tiny_files()["model.onnx"],
     ]
 
 
 def tree_seeds() -> list[bytes]:
-    """Eight bytes a node, as the target reads them: trees of two, three and thirty-two leaves."""
+    """Return trees of two, three and thirty-two leaves, eight bytes a node, as the target reads."""
     leaf = bytes([0x21, 0, 0, 0, 0, 0, 9, 0])
     split = bytes([0x22, 0, 1, 2, 1, 2, 0, 0])
     first = bytes([0x00]) + split[1:]
@@ -111,7 +111,7 @@ def tree_seeds() -> list[bytes]:
 
 
 def main(folder: Path) -> None:
-    """Write them, a file each."""
+    """Write each seed to a file of its own."""
     kinds = {
         "decoders": request_seeds(),
         "frames": connection_seeds(),

@@ -1,6 +1,6 @@
-"""`python -m tests.walks.wire.hostile_clients KIND PORT`: one kind of broken or hostile client.
+"""`python -m tests.walks.wire.hostile_clients KIND PORT` runs one broken or hostile client.
 
-Prints one JSON object: what came of it. Each kind is one of reliability's C cases.
+It prints its result as one JSON object. Each kind is one of the C cases of docs/reliability.md.
 """
 
 import gzip
@@ -47,7 +47,7 @@ AbuseResult = dict[str, Any]
 def _listen(
     wire: RawConnection, seconds: float, until: Callable[[], bool] = lambda: False
 ) -> float:
-    """Read until closed or *enough*; seconds until then, or *seconds* when neither came."""
+    """Read until the connection is closed or *until* holds; return the seconds that passed."""
     began = time.monotonic()
     while (waited := time.monotonic() - began) < seconds:
         if not wire.read(0.05) or until():
@@ -56,7 +56,7 @@ def _listen(
 
 
 def half_open_calls(port: int) -> AbuseResult:
-    """C16: 1,000 calls whose message never comes, on one connection."""
+    """C16: open 1,000 calls on one connection, whose messages never come."""
     wire = RawConnection(port)
     for stream in range(1, 2_001, 2):
         wire.send(raw_frame(HEADERS, END_HEADERS, stream, call_header_block()))
@@ -69,7 +69,7 @@ def half_open_calls(port: int) -> AbuseResult:
 
 
 def silent_connections(port: int) -> AbuseResult:
-    """C17: 500 connections that say nothing; half of them greet first."""
+    """C17: open 500 connections that send nothing, or nothing after their preface."""
     wires = [RawConnection(port, greet=number % 2 == 0) for number in range(500)]
     mute = [wire for number, wire in enumerate(wires) if number % 2]
     began = time.monotonic()
@@ -81,7 +81,7 @@ def silent_connections(port: int) -> AbuseResult:
 
 
 def slow_body(port: int) -> AbuseResult:
-    """C18: 50 calls whose messages come a byte every 100 ms."""
+    """C18: send the messages of 50 calls at a byte every 100 ms."""
     wire = RawConnection(port)
     streams = range(1, 101, 2)
     for stream in streams:
@@ -98,7 +98,7 @@ def slow_body(port: int) -> AbuseResult:
 
 
 def zero_window(port: int) -> AbuseResult:
-    """C19: 1,000 of the largest calls, none of whose answers is ever taken."""
+    """C19: send 1,000 of the largest calls with a receive window of 0."""
     wire = RawConnection(port, settings=struct.pack(">HI", 4, 0))
     wire.socket.settimeout(5.0)
     sent = 0
@@ -129,7 +129,7 @@ def _status(port: int, body: bytes, path: str = PREDICT, **more: Any) -> str:  #
 
 
 def many_elements(port: int) -> AbuseResult:
-    """C9: messages of just under 4 MB, all elements."""
+    """C9: send messages of just under 4 MB that consist of small elements."""
     row = Row(named={f"{number:x}": 1.0 for number in range(280_000)}).SerializeToString()
     bombs = {
         "named": b"\x0a\x05churn\x12" + _VarintBytes(len(row)) + row,
@@ -141,9 +141,9 @@ def many_elements(port: int) -> AbuseResult:
 
 
 def gzip_bomb(port: int) -> AbuseResult:
-    """C5: 400 MB of zeros in 400 kB; then compressed without an encoding; then an unknown one."""
+    """C5: send 400 MB of zeros in 400 kB, a gzip flag without encoding, an unknown encoding."""
     bomb = gzip.compress(bytes(400_000_000), 9)
-    told = {}
+    outcomes = {}
     for kind, more, flag in (
         ("bomb", ((b"grpc-encoding", b"gzip"),), 1),
         ("no encoding", (), 1),
@@ -157,28 +157,30 @@ def gzip_bomb(port: int) -> AbuseResult:
             wire.read(0.001)
         wire.send(raw_frame(DATA, END_STREAM, 1))
         _listen(wire, 3.0, lambda wire=wire: bool(wire.ended_streams or wire.reset_streams))  # type: ignore[misc]
-        told[kind] = "ended" if wire.ended_streams or wire.reset_streams else "open"
-    return told
+        outcomes[kind] = "ended" if wire.ended_streams or wire.reset_streams else "open"
+    return outcomes
 
 
 def announced_lengths(port: int) -> AbuseResult:
-    """C6: a message of 4 GB, announced; a frame of 16 MB, announced."""
-    told: AbuseResult = {}
+    """C6: announce a message of 4 GB, and a frame of 16 MB."""
+    outcomes: AbuseResult = {}
     wire = RawConnection(port)
     wire.send(raw_frame(HEADERS, END_HEADERS, 1, call_header_block()))
     wire.send(raw_frame(DATA, 0, 1, raw_grpc_message(b"x" * 100, length=2**32 - 1)))
-    told["message_s"] = _listen(wire, 3.0, lambda: bool(wire.ended_streams or wire.reset_streams))
-    told["message"] = "ended" if wire.ended_streams or wire.reset_streams else "open"
+    outcomes["message_s"] = _listen(
+        wire, 3.0, lambda: bool(wire.ended_streams or wire.reset_streams)
+    )
+    outcomes["message"] = "ended" if wire.ended_streams or wire.reset_streams else "open"
     wire = RawConnection(port)
     wire.send(raw_frame(HEADERS, END_HEADERS, 1, call_header_block()))
     wire.send(raw_frame(DATA, 0, 1, b"x" * 1_000, length=2**24 - 1))
-    told["frame_s"] = _listen(wire, 3.0, lambda: bool(wire.goaway))
-    told["frame"] = "ended" if told["frame_s"] < 3.0 else "open"
-    return told
+    outcomes["frame_s"] = _listen(wire, 3.0, lambda: bool(wire.goaway))
+    outcomes["frame"] = "ended" if outcomes["frame_s"] < 3.0 else "open"
+    return outcomes
 
 
 def large_metadata(port: int) -> AbuseResult:
-    """C13: 20 kB in one header, 1,000 headers, garbage in a -bin header."""
+    """C13: send 20 kB and 300 kB in one header, 1,000 headers, bytes in a -bin header."""
     binary = (("x-bin", bytes(range(256))),)
     return {
         "20 kB": _status(port, SMALL_CALL, metadata=(("x", "y" * 20_000),)),
@@ -191,7 +193,7 @@ def large_metadata(port: int) -> AbuseResult:
 
 
 def rapid_reset(port: int) -> AbuseResult:
-    """C20: 20,000 calls, each reset as soon as it was sent (CVE-2023-44487)."""
+    """C20: send 20,000 calls and reset each at once (CVE-2023-44487)."""
     wire = RawConnection(port)
     block, body = call_header_block(), raw_grpc_message(SMALL_CALL)
     sent = 0
@@ -210,11 +212,11 @@ def rapid_reset(port: int) -> AbuseResult:
     return {"sent": sent, "goaway": wire.goaway.hex()}
 
 
-def _flood(port: int, piece: bytes, times: int) -> AbuseResult:
+def _flood(port: int, frame: bytes, hundreds: int) -> AbuseResult:
     wire = RawConnection(port)
     began = time.monotonic()
-    for _ in range(times):
-        if not wire.send(piece * 100):
+    for _ in range(hundreds):
+        if not wire.send(frame * 100):
             break
         wire.read(0.0002)
     waited = _listen(wire, 1.0, lambda: bool(wire.goaway))
@@ -222,22 +224,22 @@ def _flood(port: int, piece: bytes, times: int) -> AbuseResult:
 
 
 def ping_flood(port: int) -> AbuseResult:
-    """C21: 5,000 PINGs."""
+    """C21: send 5,000 PINGs."""
     return _flood(port, raw_frame(PING, 0, 0, bytes(8)), 50)
 
 
 def settings_flood(port: int) -> AbuseResult:
-    """C21: 20,000 SETTINGS."""
+    """C21: send 20,000 SETTINGS."""
     return _flood(port, raw_frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 65_535)), 200)
 
 
 def settings_ack_flood(port: int) -> AbuseResult:
-    """C21: 20,000 acknowledgements of nothing."""
+    """C21: send 20,000 SETTINGS acknowledgements for no SETTINGS."""
     return _flood(port, raw_frame(SETTINGS, ACK, 0), 200)
 
 
 def continuation_flood(port: int) -> AbuseResult:
-    """C21: one header block of 2 MB that does not end."""
+    """C21: send a header block of 2 MB that does not end."""
     wire = RawConnection(port)
     wire.send(raw_frame(HEADERS, 0, 1, call_header_block()))
     piece = raw_header(b"x-long", b"y" * 16_000)
@@ -251,10 +253,10 @@ def continuation_flood(port: int) -> AbuseResult:
 
 
 def hpack_bomb(port: int) -> AbuseResult:
-    """C21: a header of 3.9 kB named once, then 16,000 times by its index: 62 MB unpacked."""
+    """C21: send a header of 3.9 kB once, then 12,000 times by its index: 47 MB decoded."""
     wire = RawConnection(port)
-    named = raw_header(b"x-long", b"y" * 3_900)
-    block = call_header_block() + b"\x40" + named[1:] + b"\xbe" * 12_000
+    field = raw_header(b"x-long", b"y" * 3_900)
+    block = call_header_block() + b"\x40" + field[1:] + b"\xbe" * 12_000
     wire.send(raw_frame(HEADERS, END_HEADERS, 1, block))
     wire.send(raw_frame(DATA, END_STREAM, 1, raw_grpc_message(SMALL_CALL)))
     waited = _listen(
@@ -264,7 +266,7 @@ def hpack_bomb(port: int) -> AbuseResult:
 
 
 def vanishing_clients(port: int) -> AbuseResult:
-    """C15: 20 clients, each gone (RST) with 100 calls in flight."""
+    """C15: reset 20 TCP connections, each with 100 calls in flight."""
     for _ in range(20):
         wire = RawConnection(port)
         for stream in range(1, 201, 2):
@@ -276,21 +278,21 @@ def vanishing_clients(port: int) -> AbuseResult:
 
 
 def bad_window_updates(port: int) -> AbuseResult:
-    """C21: WINDOW_UPDATE of 0, and beyond 2^31."""
-    told: AbuseResult = {}
+    """C21: send a WINDOW_UPDATE of 0, and some that exceed 2^31."""
+    outcomes: AbuseResult = {}
     for kind, by in (("zero", 0), ("overflow", 2**31 - 1)):
         wire = RawConnection(port)
         wire.call(1, SMALL_CALL)
         for _ in range(3):
             wire.send(raw_frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", by)))
         waited = _listen(wire, 1.0, lambda wire=wire: bool(wire.goaway))  # type: ignore[misc]
-        told[kind] = "ended" if waited < 1.0 else "open"
-    return told
+        outcomes[kind] = "ended" if waited < 1.0 else "open"
+    return outcomes
 
 
 def foreign_protocols(port: int) -> AbuseResult:
-    """C22: HTTP/1.1, a TLS hello, random bytes: who is closed, and when."""
-    told: AbuseResult = {}
+    """C22: send HTTP/1.1, a TLS hello, random bytes, half a preface; return when each is closed."""
+    outcomes: AbuseResult = {}
     hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(600)
     first = {
         "HTTP/1.1": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -306,57 +308,55 @@ def foreign_protocols(port: int) -> AbuseResult:
         try:
             while connection.recv(65_536):
                 pass
-            told[kind] = round(time.monotonic() - began, 2)
+            outcomes[kind] = round(time.monotonic() - began, 2)
         except ConnectionError:
-            told[kind] = round(time.monotonic() - began, 2)
+            outcomes[kind] = round(time.monotonic() - began, 2)
         except TimeoutError:
-            told[kind] = "open"
+            outcomes[kind] = "open"
         connection.close()
-    return told
+    return outcomes
 
 
 def unknown_methods(port: int) -> AbuseResult:
-    """C26: methods and services that are not there."""
+    """C26: call methods and services that do not exist."""
     paths = ("/turnout.v1.Predictor/Nothing", "/no.Service/Predict", "/x", "//", "/a/b/c")
     return {path: _status(port, SMALL_CALL, path) for path in paths}
 
 
 def connection_storm(port: int) -> AbuseResult:
-    """C23: 5,000 connections made and left at once."""
-    made = 0
+    """C23: open 5,000 connections and close each at once."""
+    connected = 0
     for _ in range(5_000):
         try:
             socket.create_connection(("127.0.0.1", port), 5.0).close()
         except OSError:
             continue
-        made += 1
-    return {"made": made}
+        connected += 1
+    return {"connected": connected}
 
 
 KINDS: dict[str, Callable[[int], AbuseResult]] = {
-    act.__name__: act
-    for act in (
-        *(
-            half_open_calls,
-            silent_connections,
-            slow_body,
-            zero_window,
-            many_elements,
-            gzip_bomb,
-            announced_lengths,
-            large_metadata,
-        ),
-        *(
-            rapid_reset,
-            ping_flood,
-            settings_flood,
-            settings_ack_flood,
-            continuation_flood,
-            hpack_bomb,
-            bad_window_updates,
-            foreign_protocols,
-        ),
-        *(unknown_methods, vanishing_clients, connection_storm),
+    client.__name__: client
+    for client in (
+        half_open_calls,
+        silent_connections,
+        slow_body,
+        zero_window,
+        many_elements,
+        gzip_bomb,
+        announced_lengths,
+        large_metadata,
+        rapid_reset,
+        ping_flood,
+        settings_flood,
+        settings_ack_flood,
+        continuation_flood,
+        hpack_bomb,
+        bad_window_updates,
+        foreign_protocols,
+        unknown_methods,
+        vanishing_clients,
+        connection_storm,
     )
 }
 

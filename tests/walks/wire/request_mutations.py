@@ -1,4 +1,4 @@
-"""Requests that a fuzzer would send: real ones, damaged in ways a seed decides."""
+"""Requests as a fuzzer sends them: real ones, damaged at random from a seed."""
 
 from collections.abc import Iterator, Sequence
 from random import Random
@@ -16,7 +16,7 @@ STEPS_MAX = 4
 
 
 def mutated_requests(corpus: Sequence[bytes], seed: int) -> Iterator[bytes]:
-    """Yield requests for ever: one in eight as it is, the others damaged up to four times."""
+    """Yield requests without end: one in eight unchanged, the others damaged one to four times."""
     draw = Random(seed)
     while True:
         message = draw.choice(corpus)
@@ -35,11 +35,11 @@ def _damage(message: bytes, draw: Random, corpus: Sequence[bytes]) -> bytes:
             return message[:at] + bytes([message[at] ^ 1 << draw.randrange(8)]) + message[at + 1 :]
         case 1:  # one byte
             return message[:first] + bytes([draw.randrange(256)]) + message[first + 1 :]
-        case 2:  # a piece gone
+        case 2:  # a piece removed
             return message[:first] + message[last:]
-        case 3:  # a piece twice
+        case 3:  # a piece repeated
             return message[:last] + message[first:]
-        case 4:  # something odd put in
+        case 4:  # odd bytes inserted
             return message[:first] + draw.choice(ODD_BYTES) + message[first:]
         case 5:  # cut off
             return message[:last]

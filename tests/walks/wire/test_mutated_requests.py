@@ -1,4 +1,4 @@
-"""Damaged requests against a real worker behind the native door: refused in words of ours.
+"""Damaged requests to a real worker behind the native ingress are refused with our own messages.
 
 python -m pytest -m nightly tests/walks/wire/test_mutated_requests.py -s      # a million
 """
@@ -35,36 +35,36 @@ pytestmark = [pytest.mark.walk, NEEDS_NATIVE_INGRESS]
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 OPEN_MAX = 32
-CALLS_OF_A_CONNECTION = 20_000
+CALLS_PER_CONNECTION = 20_000
 ALLOWED = {0, 3, 5, 8, 9, 12}
 """OK, INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, UNIMPLEMENTED."""
-FAULT = re.compile(r"the gateway failed on this call \(error [0-9a-f]{8}\)")
-"""Numbers near float32's end, of which the model itself makes an infinity."""
-INSIDE = re.compile(
+INTERNAL_ERROR = re.compile(r"the gateway failed on this call \(error [0-9a-f]{8}\)")
+"""For numbers near float32's end, from which the model itself makes an infinity."""
+INTERNALS = re.compile(
     r"Traceback|panick|\.rs\b|\.py\b|site-packages|\w{3,}(?:Error|Exception)\b|\b0x[0-9a-f]{12}\b|nghttp2"
 )
-"""What only our own insides could say."""
+"""Text that only the gateway's internals could have written."""
 NO_TABLE_WIDE_WINDOWS = b"\x00\x01" + bytes(4) + b"\x00\x04\x7f\xff\xff\xff"
 """SETTINGS: no header table, and stream windows that never fill."""
 
 
-def predicts() -> list[bytes]:
-    """Real requests of every form that Predict takes."""
+def predict_messages() -> list[bytes]:
+    """Return real requests of every form that Predict takes."""
     row = Row(keys=["S1"], inputs=[0.5] * INPUTS)
-    named = Row(keys=["S2"], named={f"f{place}": 1.5 for place in range(5)})
-    text = Row(keys=["S3"], named_text={"f0": "basic"})
+    by_name = Row(keys=["S2"], named={f"f{position}": 1.5 for position in range(5)})
+    with_text = Row(keys=["S3"], named_text={"f0": "basic"})
     forms = [
         PredictRequest(model=MODEL, rows=[row]),
         PredictRequest(model=MODEL, rows=[row] * 3, sticky_key="S9", request_id="r-1"),
-        PredictRequest(model=MODEL, rows=[named], version="1", criticality=2),
-        PredictRequest(model=MODEL, rows=[text], contract=7),
+        PredictRequest(model=MODEL, rows=[by_name], version="1", criticality=2),
+        PredictRequest(model=MODEL, rows=[with_text], contract=7),
         PredictRequest(model="other", rows=[row]),
     ]
     return [form.SerializeToString() for form in forms]
 
 
-def infers() -> list[bytes]:
-    """And ModelInfer: raw and typed."""
+def infer_messages() -> list[bytes]:
+    """Return requests of ModelInfer: raw, typed, and those of the committed vectors."""
     raw = ModelInferRequest(model_name=MODEL, id="r-2")
     keys, inputs = raw.inputs.add(name="keys"), raw.inputs.add(name="inputs")
     keys.datatype, inputs.datatype = "BYTES", "FP32"
@@ -115,23 +115,24 @@ class MutationSender(RawConnection):
         super().on_frame(kind, flags, stream, payload)
 
 
-def send_mutated(port: int, calls: int, seed: int, log: str) -> Counter[int | None]:
-    """Send so many damaged requests, half to each method; how often each status came.
+def send_mutated(port: int, calls: int, seed: int, folder: str) -> Counter[int | None]:
+    """Send *calls* damaged requests, half to each method; return how often each status came.
 
-    told  the gateway's folder, of which nobody may hear.
+    folder  the gateway's folder, which no message may name.
     """
     supplies = cycle(
         [
-            (call_header_block(PREDICT), mutated_requests(predicts(), seed)),
-            (call_header_block(INFER), mutated_requests(infers(), seed + 1)),
+            (call_header_block(PREDICT), mutated_requests(predict_messages(), seed)),
+            (call_header_block(INFER), mutated_requests(infer_messages(), seed + 1)),
         ]
     )
-    seen: Counter[int | None] = Counter()
+    statuses: Counter[int | None] = Counter()
     left = calls
     while left:
-        sender, share = MutationSender(port), min(left, CALLS_OF_A_CONNECTION)
+        sender, share = MutationSender(port), min(left, CALLS_PER_CONNECTION)
         left -= share
         while share or sender.open_messages:
+            # Send in bunches of at least half the streams.
             room = min(share, OPEN_MAX - len(sender.open_messages))
             if room > OPEN_MAX // 2 or room == share:
                 sender.send_calls(
@@ -141,18 +142,19 @@ def send_mutated(port: int, calls: int, seed: int, log: str) -> Counter[int | No
                     ]
                 )
                 share -= room
-            for body, status, words in sender.read_endings():
-                seen[status] += 1
-                known = status in ALLOWED or (status == 13 and FAULT.fullmatch(words))
-                assert known, (status, words, body.hex())
-                assert log not in words, words
-                assert not INSIDE.search(words), (words, body.hex())
+            # Check the status and message of every call that ended.
+            for body, status, message in sender.read_endings():
+                statuses[status] += 1
+                known = status in ALLOWED or (status == 13 and INTERNAL_ERROR.fullmatch(message))
+                assert known, (status, message, body.hex())
+                assert folder not in message, message
+                assert not INTERNALS.search(message), (message, body.hex())
         sender.close()
-    return seen
+    return statuses
 
 
 def run_mutations(folder: Path, calls: int, seed: int) -> Counter[int | None]:
-    """Send them to a gateway of one worker, which must be the same one afterwards."""
+    """Send damaged requests to a gateway of one worker, which must not be replaced meanwhile."""
     write_gateway_folder(folder)
     settings = {"workers": 1, "ingress": "native", "connection_age_s_max": 3_600.0}
     with standalone_gateway(folder, settings) as gateway:
@@ -168,16 +170,18 @@ def run_mutations(folder: Path, calls: int, seed: int) -> Counter[int | None]:
     return seen
 
 
-def test_twenty_thousand_damaged_requests_are_refused_in_our_words(tmp_path: Path) -> None:
-    """Nothing crashes, nothing is INTERNAL or UNKNOWN, no text of ours leaks; some are answered."""
+def test_native_ingress_refuses_twenty_thousand_damaged_requests_with_our_messages(
+    tmp_path: Path,
+) -> None:
+    """No crash, no UNKNOWN, no text of the gateway's internals; some requests are still valid."""
     seen = run_mutations(tmp_path, 20_000, seed=7)
     assert seen[0] > 1_000
     assert seen[3] > 5_000
 
 
 @pytest.mark.nightly
-def test_a_million_damaged_requests(tmp_path: Path) -> None:
-    """The same, whole."""
+def test_native_ingress_refuses_a_million_damaged_requests(tmp_path: Path) -> None:
+    """The full length of the walk above."""
     seen = run_mutations(tmp_path, 1_000_000, seed=1)
     print(dict(seen))  # noqa: T201  the nightly's figures
     assert sum(seen.values()) == 1_000_000

@@ -1,4 +1,4 @@
-"""A slot's socket goes from worker to worker: whoever waits at it is served by the next."""
+"""A slot's listening socket passes from worker to worker, and the next serves who waits at it."""
 
 import asyncio
 import errno
@@ -28,73 +28,74 @@ from tests.walks.wire.test_wire_abuse import GatewayUnderAbuse
 
 pytestmark = [pytest.mark.walk, NEEDS_NATIVE_INGRESS]
 
-HAND_OVERS = 300
-HAMMERS = 2
+HANDOVERS = 300
+FLOODS = 2
 WAITING = 20
 
 
 @contextmanager
-def hammering(port: int) -> Iterator[Counter[str]]:
-    """Connect from other processes while the block lasts; then, what came of it."""
+def connection_floods(port: int) -> Iterator[Counter[str]]:
+    """Connect from other processes while the block lasts; then fill the yielded counts."""
     line = [sys.executable, "-m", "tests.walks.wire.connection_flood", str(port)]
-    hammers = [
-        subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        for _ in range(HAMMERS)
+    floods = [
+        subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(FLOODS)
     ]
-    seen: Counter[str] = Counter()
+    results: Counter[str] = Counter()
     try:
-        yield seen
+        yield results
     finally:
-        for hammer in hammers:
-            told, _ = hammer.communicate(timeout=30)
-            seen.update(json.loads(told))
+        for flood in floods:
+            output, _ = flood.communicate(timeout=30)
+            results.update(json.loads(output))
 
 
 def halt(pid: int) -> None:
-    """SIGSTOP; return once every thread has stopped."""
+    """Send SIGSTOP; return once every thread has stopped."""
     os.kill(pid, signal.SIGSTOP)
     stats = [task / "stat" for task in Path(f"/proc/{pid}/task").iterdir()]
     poll_system_until(lambda: all(") T " in stat.read_text() for stat in stats), 5.0, "stopped")
 
 
-def test_three_hundred_hand_overs_reset_nobody() -> None:
-    """Thousands of new connections a second, and the door changes every few ms: all are greeted.
+def test_socket_handover_resets_no_connection_in_three_hundred_changes() -> None:
+    """Thousands of connections open each second while the server changes every few ms.
 
-    Each door leaving the port by itself, 3 in 100 changes reset a connection.
+    If each server opened the port by itself, 3 in 100 changes would reset a connection.
     """
 
     async def walk() -> Counter[str]:
-        ports, (ours, theirs) = SlotSockets("127.0.0.1", 0), create_socket_channel()
-        lent, faults = LentSocket(theirs.detach()), InternalErrorLog(logging.getLogger("quiet"))
+        ports, (sender, receiver) = SlotSockets("127.0.0.1", 0), create_socket_channel()
+        lent, faults = LentSocket(receiver.detach()), InternalErrorLog(logging.getLogger("quiet"))
 
-        async def opened() -> "object":
-            door = ingress_with_test_service("native", faults)
-            ports.send_socket(0, ours)
+        # Each ingress gets the slot's socket over the channel, as a worker does.
+        async def opened_ingress() -> "object":
+            ingress = ingress_with_test_service("native", faults)
+            ports.send_socket(0, sender)
             with lent.received_socket() as fd:
                 assert fd is not None
-                assert await door.listen("127.0.0.1", ports.port, "", fd) == ports.port
-            return door
+                assert await ingress.listen("127.0.0.1", ports.port, "", fd) == ports.port
+            return ingress
 
-        door = await opened()
-        with hammering(ports.port) as seen:
-            for _ in range(HAND_OVERS):
-                successor = await opened()
-                await door.close(1.0)
-                door = successor
+        # Under a flood of connections, one ingress after the other takes over.
+        ingress = await opened_ingress()
+        with connection_floods(ports.port) as results:
+            for _ in range(HANDOVERS):
+                successor = await opened_ingress()
+                await ingress.close(1.0)
+                ingress = successor
                 await asyncio.sleep(0)
-        await door.close(0.1)
+        await ingress.close(0.1)
         ports.close()
-        ours.close()
+        sender.close()
         lent.close()
-        return seen
+        return results
 
-    seen = asyncio.run(walk())
-    assert set(seen) == {"greeted"}, seen
-    assert seen["greeted"] > HAND_OVERS
+    results = asyncio.run(walk())
+    assert set(results) == {"greeted"}, results
+    assert results["greeted"] > HANDOVERS
 
 
-def test_who_waits_at_a_hung_worker_is_served_by_its_successor(tmp_path: Path) -> None:
-    """The kernel has connected them, the worker is stopped, then killed: the spare takes them."""
+def test_socket_handover_serves_connections_that_waited_at_a_hung_worker(tmp_path: Path) -> None:
+    """The kernel accepted them; the worker is stopped, then killed; the spare serves them."""
     write_gateway_folder(tmp_path)
     settings = {"workers": 1, "ingress": "native"}
     with standalone_gateway(tmp_path, settings) as gateway, ExitStack() as callers:
@@ -110,12 +111,12 @@ def test_who_waits_at_a_hung_worker_is_served_by_its_successor(tmp_path: Path) -
             caller.sendall(GREETING)
         assert all(caller.recv(9) for caller in waiting)
         poll_system_until(
-            lambda: gateway.serving_pids().get(0, hung) != hung, 5.0, "somebody else serves"
+            lambda: gateway.serving_pids().get(0, hung) != hung, 5.0, "another worker serves"
         )
 
 
-def test_with_nobody_left_for_it_a_port_refuses(tmp_path: Path) -> None:
-    """Worker and spare killed: callers hear so at once, instead of waiting in a queue."""
+def test_supervisor_closes_the_port_when_no_worker_is_left(tmp_path: Path) -> None:
+    """After worker and spare are killed, new connections are refused at once instead of waiting."""
     write_gateway_folder(tmp_path)
     with standalone_gateway(tmp_path, {"workers": 1, "ingress": "native"}) as gateway:
         assert gateway.wait_settled(1)
@@ -131,15 +132,15 @@ def test_with_nobody_left_for_it_a_port_refuses(tmp_path: Path) -> None:
         assert not refused()
 
 
-def test_a_stop_of_the_whole_process_counts_for_nobody() -> None:
-    """Stopped for longer than a greeting may take: a greeting that lay there is answered."""
+def test_native_ingress_does_not_count_a_stop_of_the_process_as_a_slow_client() -> None:
+    """A preface that came while the process was stopped is read, however long the stop took."""
     line = [sys.executable, "-m", "tests.walks.models.gateway_process", "native"]
     child = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin is not None
     assert child.stdout is not None
     gateway = GatewayUnderAbuse(child, child.stdout, "native", int(child.stdout.readline()))
     wire = RawConnection(gateway.port, greet=False)
-    assert wire.read(5.0)  # the server's SETTINGS: it has accepted
+    assert wire.read(5.0)  # the server's SETTINGS: it has accepted the connection
     halt(child.pid)
     assert wire.read(2.5)
     wire.send(GREETING)

@@ -1,9 +1,9 @@
 //! Frames that arrive from the server.
 
 use super::Connection;
-use crate::frame_writer::GRPC_HEADER_BYTES;
-use crate::frames::{self, Frame, FrameHeader};
-use crate::hpack;
+use crate::http2::frame_writer::GRPC_HEADER_BYTES;
+use crate::http2::frames::{self, Frame, FrameHeader};
+use crate::http2::hpack;
 use crate::open_calls::MessageStream;
 use crate::replies::StreamReply;
 use crate::results::{self, Results};

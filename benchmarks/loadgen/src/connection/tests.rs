@@ -1,6 +1,6 @@
 use super::*;
-use crate::frames::{DATA, END_HEADERS, END_STREAM, FrameHeader, HEADERS};
-use crate::hpack;
+use crate::http2::frames::{DATA, END_HEADERS, END_STREAM, FrameHeader, HEADERS};
+use crate::http2::hpack;
 use crate::requests::{KeyPattern, RequestSpec};
 use crate::results::tests::{ALWAYS, REPLY};
 

@@ -260,7 +260,7 @@ impl Session {
         unsafe { ng::nghttp2_session_consume_stream(self.session, stream, bytes) };
     }
 
-    /// Send PING.
+    /// Queue a PING with an empty payload.
     pub fn ping(&mut self) {
         // SAFETY: a null payload is allowed.
         unsafe { ng::nghttp2_submit_ping(self.session, 0, ptr::null()) };

@@ -48,9 +48,9 @@ pub fn encode(out: &mut Vec<u8>, name: &str, value: &str) {
 /// What the last header block of a response says about its call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trailers {
-    /// `:status`
+    /// The HTTP status, of header `:status`.
     pub http_status: Option<u16>,
-    /// `grpc-status`
+    /// The gRPC status code, of trailer `grpc-status`.
     pub grpc_status: Option<u32>,
     /// `grpc-message`, percent-decoded.
     pub message: String,

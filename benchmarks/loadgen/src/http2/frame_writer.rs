@@ -1,6 +1,6 @@
 //! The frames that one connection sends, within the flow-control windows of the server.
 
-use crate::frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM};
+use crate::http2::frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM};
 
 /// A stream that stays open for more messages, or whose bytes wait for a window.
 struct OpenStream {
