@@ -1,6 +1,6 @@
-"""The native door's Rust side, as Python sees it. Without it everything works on grpcio.
+"""The types of the native library, the Python module `turnout_ingress` that `ingress/` builds.
 
-`ingress/src/python/io_thread.rs` is the other half of these signatures.
+Its classes are written in `ingress/src/python/`. Without the library the gateway serves by grpcio.
 """
 
 import importlib
@@ -11,50 +11,50 @@ from gateway.columns import ModelShape
 from gateway.settings import Settings
 
 MetadataPairs = list[tuple[bytes, bytes]]
-"""Metadata: names in lower case; "-bin" values still in base64."""
+"""Metadata of a call: names in lower case, values of "-bin" names in base64."""
 
 
 class IngressThread(Protocol):
-    """turnout_ingress.Door: the I/O thread, seen from the event loop."""
+    """The I/O thread of the native server, called from the event loop."""
 
     def listen(self, host: str, port: int) -> int:
-        """Open host:port beside other processes; returns the port."""
+        """Listen on host:port with SO_REUSEPORT. Returns the port."""
         ...
 
     def listen_fd(self, fd: int) -> int:
-        """Listen at a bound socket that was lent; copies *fd*. Returns the port."""
+        """Listen on the bound socket *fd*, which is duplicated. Returns the port."""
         ...
 
     def listen_unix(self, path: str) -> None:
-        """Open a Unix socket."""
+        """Listen on a Unix socket at *path*."""
         ...
 
     def fileno(self) -> int:
-        """Readable when there is something to hear."""
+        """Return a descriptor that is readable when calls, events or refusals wait."""
         ...
 
     def clear_wakeup(self) -> None:
-        """Make it unreadable."""
+        """Make the descriptor of `fileno` unreadable until the next event."""
         ...
 
     def configure(self, shapes: Sequence[ModelShape]) -> None:
-        """Replace what is known of models."""
+        """Replace the shapes of all models. Calls of other models are refused with NOT_FOUND."""
         ...
 
     def batch_ready(self) -> bool:
-        """Whether calls wait that make a batch now; if not, the bell rings once they do."""
+        """Return True if enough calls wait for a batch. If not, the thread wakes the loop later."""
         ...
 
     def rows_inside(self) -> int:
-        """Rows admitted and not yet answered."""
+        """Return the number of rows that were admitted and are not answered."""
         ...
 
     def connections(self) -> int:
-        """Connections open."""
+        """Return the number of open connections."""
         ...
 
     def pop_calls(self, rows_max: int, now_ns: int) -> tuple[Any, ...] | None:
-        """Calls' columns, as bytes."""
+        """Return the columns of waiting calls of one model as bytes; None when no call waits."""
         ...
 
     def send_replies(
@@ -71,61 +71,69 @@ class IngressThread(Protocol):
         row_flags: object,
         more: bool,
     ) -> None:
-        """Send replies; arrays by the buffer protocol. more: do not wake the thread for these."""
+        """Send the replies of calls; arrays are passed by the buffer protocol.
+
+        more  other replies follow, so the thread is not woken for these.
+        """
         ...
 
     def refuse_calls(
         self, handles: object, code: int, message: str, pushback_ms: int | None
     ) -> None:
-        """End these calls with one status."""
+        """End the calls of *handles* with the same status."""
         ...
 
     def events(self) -> list[tuple[Any, ...]]:
-        """What happened to raw calls since."""
+        """Return the events of raw calls since the last call of this method."""
         ...
 
     def refusals(self) -> list[tuple[str, int, str, int | None, int]]:
-        """Refusals made at the door since: model, code, words, pushback_ms, how many."""
+        """Return new refusals of the I/O thread: (model, code, message, pushback_ms, calls)."""
         ...
 
     def request_message(self, call: int) -> None:
-        """Ask for a raw call's next message."""
+        """Request the next message of a raw call; it comes as an event."""
         ...
 
     def set_headers(self, call: int, headers: MetadataPairs) -> None:
-        """Set a raw call's response headers."""
+        """Set the response headers of a raw call."""
         ...
 
     def send_message(self, call: int, message: bytes) -> None:
-        """Send one of a raw call's messages; "flushed" follows."""
+        """Send a message of a raw call. The event "flushed" follows."""
         ...
 
     def end_call(self, call: int, code: int, message: str, trailing: MetadataPairs) -> None:
-        """End a raw call."""
+        """End a raw call with a status and trailing metadata."""
         ...
 
     def stop_listening(self) -> None:
-        """Take in who waits at the ports, and leave them."""
+        """Accept the connections that wait, and close the listening sockets."""
         ...
 
     def send_goaway(self) -> None:
-        """Ask clients to leave."""
+        """Send GOAWAY on every connection."""
         ...
 
     def stop(self) -> None:
-        """Close everything, and wait for the thread."""
+        """Close all connections, and wait until the thread has ended."""
         ...
 
 
 class IngressLibrary(Protocol):
-    """turnout_ingress."""
+    """The module `turnout_ingress`, as far as the native server and tests use it."""
 
     def IngressThread(self, settings: Settings, methods: Mapping[str, str]) -> IngressThread:  # noqa: N802
-        """Start the thread; each path's kind is predict, predict_stream, infer, unary or stream."""
+        """Start the thread. *methods* maps a path to its kind.
+
+        Kinds are predict, predict_stream, infer, unary and stream.
+        """
         ...
 
     def decode(self, dialect: str, message: bytes, shape: ModelShape, settings: Settings) -> Any:  # noqa: ANN401
-        """(rows, criticality, parts), or (code, words): for tests that hold it against ours.
+        """Decode a message: (rows, criticality, parts), or (code, message) of a refusal.
+
+        Tests compare it with the decoder in Python.
 
         dialect  predict or infer.
         """
@@ -133,7 +141,7 @@ class IngressLibrary(Protocol):
 
 
 def load_native_library() -> IngressLibrary | None:
-    """Return the module; None where it is not built for this Python."""
+    """Return the native library; None when it is not built for this Python."""
     try:
         return cast("IngressLibrary", importlib.import_module("turnout_ingress"))
     except ImportError:

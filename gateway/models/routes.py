@@ -1,4 +1,7 @@
-"""The deployments and loaded versions of this moment: swapped whole, never edited."""
+"""The routes of each model: its deployment and the versions that are loaded for it.
+
+Routes are immutable. A new deployment replaces the routes of its model by one assignment.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +20,7 @@ from registry.bundle import Bundle
 from registry.types import Deployment
 
 ALIASES = {"champion": "production", "challenger": "canary"}
-"""MLflow's words for the two roles, understood in pins."""
+"""MLflow's names of two roles. A pin may use them."""
 
 
 @dataclass(frozen=True)
@@ -28,35 +31,35 @@ class LoadedVersion:
     bundle: Bundle
     executor: ModelExecutor
     files: Mapping[str, bytes]
-    """As they were verified: for the shadow's process, which opens them anew."""
+    """The verified files of the version, from which a shadow process opens the model again."""
 
     @cached_property
     def id(self) -> bytes:
-        """Its 32 raw bytes."""
+        """The version id: the 32 bytes of the bundle's digest."""
         return bytes.fromhex(self.bundle.digest)
 
     @cached_property
     def digest8(self) -> int:
-        """The first 8 bytes of its id, little-endian, as windows and journals name it."""
+        """The first 8 bytes of the id as a little-endian integer, used in windows and journals."""
         return int.from_bytes(self.id[:8], "little")
 
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """A loaded version in one model's routes, and where its inputs lie in the batch matrix."""
+    """A loaded version of a model, and the columns of the batch matrix that are its inputs."""
 
     version: LoadedVersion
     columns: NDArray[np.intp] | None
-    """(F,) positions in the batch's (R, W) matrix; None: the matrix is its input as it stands."""
+    """(F,) columns of the batch's (R, W) matrix; None when all columns in order are the inputs."""
 
     def matrix(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(R, F) for this version, from the batch's (R, W)."""
+        """Return the (R, F) inputs of this version, from the (R, W) matrix of a batch."""
         return batch if self.columns is None else batch[:, self.columns]
 
 
 @dataclass(frozen=True, slots=True)
 class ServingLimits:
-    """A model's serving policy with the settings' defaults filled in, in ns."""
+    """The serving policy of a model, with defaults from the settings. Times are in ns."""
 
     feature_ns: int
     canary_ns: int
@@ -70,7 +73,7 @@ class ServingLimits:
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """Everything a call of one model needs, at one revision of its deployment."""
+    """The versions, views and limits that serve one model at one revision of its deployment."""
 
     deployment: Deployment
     shape: ModelShape
@@ -82,20 +85,20 @@ class Routes:
     shadows: tuple[tuple[Participant, int], ...]
     breaker: CanaryBreaker
     score_edges: NDArray[np.float32]
-    """The baseline's reference edges: one table for every arm, so that their counts compare."""
+    """Bin edges of the baseline's reference. All arms use them, so that counts can be compared."""
 
     @property
     def compared(self) -> bool:
-        """True while arms are compared: then all but production score on threads of their own."""
+        """True while a canary or standby is compared with production; they score on own threads."""
         return self.canary is not None or self.standby is not None
 
     @property
     def model(self) -> str:
-        """The model's name."""
+        """The name of the model."""
         return self.deployment.model
 
     def resolve_pin(self, name: str) -> Participant | None:
-        """Return the version that a pin names, by label, role or alias; None: not deployed."""
+        """Return the version that a pin names by label, role or alias; None if not deployed."""
         role = ALIASES.get(name, name)
         by_role = {
             "production": self.production,
@@ -104,31 +107,33 @@ class Routes:
         }
         if role in by_role:
             return by_role[role]
-        everyone = [*by_role.values(), *(shadow for shadow, _ in self.shadows)]
-        return next((p for p in everyone if p is not None and p.version.label == name), None)
+        participants = [*by_role.values(), *(shadow for shadow, _ in self.shadows)]
+        return next((p for p in participants if p is not None and p.version.label == name), None)
 
 
 def build_routes(
     deployment: Deployment, loaded: Mapping[str, LoadedVersion], settings: Settings
 ) -> Routes:
-    """Lay the tracks of one model: which views are read, and where each version finds its inputs.
+    """Return the routes of one model: the views to read, and the input columns of each version.
 
-    *loaded* holds every version that takes traffic or copies. All of them share the input
-    contract (the registry checks), so one decoded batch feeds them all.
+    loaded  the loaded versions by label. All versions of a deployment have the same entities and
+            request inputs (the registry checks it), so one decoded batch serves all of them.
     """
-    taking_part = [v for v in deployment.versions if v in loaded]
-    reads, places, width = _reads_of([loaded[v].bundle.contract for v in taking_part])
+    # One matrix has the features of all views of all versions.
+    labels = [label for label in deployment.versions if label in loaded]
+    reads, positions, width = _view_reads([loaded[label].bundle.contract for label in labels])
     participants = {
-        label: Participant(loaded[label], _columns(loaded[label].bundle.contract, places, width))
-        for label in taking_part
+        label: Participant(loaded[label], _columns(loaded[label].bundle.contract, positions, width))
+        for label in labels
     }
+    # Give each role its version.
     production = participants[deployment.production]
     baseline = participants.get(deployment.standby, production)
     canary = participants.get(deployment.canary)
     return Routes(
         deployment=deployment,
         shape=_shape(deployment, production.version.bundle.contract, settings),
-        limits=_budgets(deployment, settings),
+        limits=_serving_limits(deployment, settings),
         reads=reads,
         production=production,
         standby=participants.get(deployment.standby),
@@ -139,12 +144,12 @@ def build_routes(
     )
 
 
-def _reads_of(
+def _view_reads(
     contracts: list[ModelContract],
 ) -> tuple[tuple[ViewRead, ...], dict[tuple[str, str], int], int]:
-    """Union of the views; where each (view hash, feature) lies; W without request inputs."""
+    """Return the union of the views, the column of each (view hash, feature), and their number."""
     reads: dict[str, ViewRead] = {}
-    places: dict[tuple[str, str], int] = {}
+    columns: dict[tuple[str, str], int] = {}
     width = 0
     for contract in contracts:
         for use in contract.views:
@@ -155,9 +160,9 @@ def _reads_of(
             rows = ViewRows(view)
             reads[view.view_hash] = ViewRead(rows, positions, load_native_rows(rows))
             for feature in view.features:
-                places[(view.view_hash, feature.name)] = width
+                columns[(view.view_hash, feature.name)] = width
                 width += 1
-    return tuple(reads.values()), places, width
+    return tuple(reads.values()), columns, width
 
 
 def _columns(
@@ -166,8 +171,8 @@ def _columns(
     stored = [positions[(u.view.view_hash, name)] for u in contract.views for name in u.features]
     inputs = range(stored_width, stored_width + len(contract.inputs))
     columns = np.array([*stored, *inputs], dtype=np.intp)
-    whole = np.arange(stored_width + len(contract.inputs))
-    return None if np.array_equal(columns, whole) else columns
+    all_columns = np.arange(stored_width + len(contract.inputs))
+    return None if np.array_equal(columns, all_columns) else columns
 
 
 def _shape(deployment: Deployment, contract: ModelContract, settings: Settings) -> ModelShape:
@@ -188,7 +193,7 @@ def _shape(deployment: Deployment, contract: ModelContract, settings: Settings) 
     )
 
 
-def _budgets(deployment: Deployment, settings: Settings) -> ServingLimits:
+def _serving_limits(deployment: Deployment, settings: Settings) -> ServingLimits:
     policy = deployment.policy
     return ServingLimits(
         feature_ns=(policy.feature_budget_ms or settings.feature_budget_ms) * 1_000_000,
@@ -203,23 +208,23 @@ def _budgets(deployment: Deployment, settings: Settings) -> ServingLimits:
 
 
 class RouteTable:
-    """The routes of every model, by name. Readers take one `Routes` and keep it for a batch."""
+    """The routes of all models by name. A batch keeps the routes with which it began."""
 
     def __init__(self) -> None:
         self._routes: dict[str, Routes] = {}
 
     def get(self, model: str) -> Routes | None:
-        """Return the model's routes of this moment."""
+        """Return the current routes of *model*; None when it is not deployed."""
         return self._routes.get(model)
 
     def all(self) -> tuple[Routes, ...]:
-        """Return every model's routes, sorted by name."""
+        """Return the routes of all models, sorted by name."""
         return tuple(self._routes[name] for name in sorted(self._routes))
 
     def swap(self, routes: Routes) -> None:
-        """Put one model's new routes in place: one reference, so a batch sees old or new whole."""
+        """Replace the routes of a model. A batch sees either the old routes or the new ones."""
         self._routes = {**self._routes, routes.model: routes}
 
     def drop(self, model: str) -> None:
-        """Stop serving *model*: its deployment names no production version any more."""
+        """Remove the routes of *model*, because its deployment has no production version."""
         self._routes = {name: r for name, r in self._routes.items() if name != model}

@@ -1,6 +1,7 @@
-"""Calls that score nothing, behind the native door: the same handlers as behind grpcio.
+"""Runs gRPC handlers on the native server: health, reflection, and methods that score nothing.
 
-A RawCall is to a handler what grpc.aio's ServicerContext is, as far as ours and grpc's own use it.
+The handlers are those of the grpcio server. A RawCall has the methods of grpc.aio's
+ServicerContext that our handlers and those of grpc's own services use.
 """
 
 import asyncio
@@ -21,20 +22,20 @@ RefuseError = Callable[[str, BaseException], Refusal]
 
 
 class AbortedError(Exception):
-    """A handler ended its call with a status; it is sent already."""
+    """A handler ended its call with a status, which is sent already."""
 
 
 class RawCall:
-    """One call in a handler's hands."""
+    """The context of one call, for a handler."""
 
     def __init__(
         self,
-        core: IngressThread,
+        thread: IngressThread,
         number: int,
         metadata: MetadataPairs,
         left_s: Callable[[], float | None],
     ) -> None:
-        self._core = core
+        self._thread = thread
         self._number = number
         self._metadata = metadata
         self._left_s = left_s
@@ -49,31 +50,31 @@ class RawCall:
         self.serializer: Callable[[Any], bytes] | None = None
         self.deserializer: Callable[[bytes], Any] | None = None
 
-    # What the caller did
+    # Events of the call
 
     def on_message(self, message: bytes | None) -> None:
-        """One of its messages; None: there are no more."""
+        """Take a message of the caller; None after the last one."""
         self._messages.put_nowait(message)
 
     def on_flushed(self) -> None:
-        """All that was written is on its way."""
+        """Let `write` return, because the transport has sent the message."""
         if self._write_flushed is not None and not self._write_flushed.done():
             self._write_flushed.set_result(None)
 
     def on_closed(self) -> None:
-        """The call has ended, by whomever."""
+        """Mark the call as ended, and run its callbacks."""
         self._closed = True
-        for act in self._done_callbacks:
-            act(self)
+        for callback in self._done_callbacks:
+            callback(self)
         self._done_callbacks.clear()
 
-    # What a handler asks
+    # Methods for handlers
 
-    async def read(self) -> Any:  # noqa: ANN401  whatever the method's deserializer makes
-        """Return the next message, or grpc.aio.EOF."""
+    async def read(self) -> Any:  # noqa: ANN401  the method's message type
+        """Return the next message of the caller, or grpc.aio.EOF after the last one."""
         if self._half_closed:
             return grpc.aio.EOF
-        self._core.request_message(self._number)
+        self._thread.request_message(self._number)
         message = await self._messages.get()
         if message is None:
             self._half_closed = True
@@ -81,116 +82,116 @@ class RawCall:
         return self.deserialize(message)
 
     async def read_all(self) -> AsyncIterator[Any]:
-        """Yield every message."""
+        """Yield the messages of the caller until the last one."""
         while (message := await self.read()) is not grpc.aio.EOF:
             yield message
 
     async def read_request(self) -> Any:  # noqa: ANN401
-        """Return the one message of a method that takes one: it came with the call."""
+        """Return the only message of the caller, for a method without request streaming."""
         message = await self._messages.get()
         assert message is not None
         return self.deserialize(message)
 
     def deserialize(self, message: bytes) -> Any:  # noqa: ANN401
-        """Return the message as the method's; RefusedError INVALID_ARGUMENT where it is none."""
+        """Parse a message with the method's deserializer. Raises RefusedError INVALID_ARGUMENT."""
         if self.deserializer is None:
             return message
         try:
             return self.deserializer(message)
         except DecodeError:
-            words = f"{len(message)} bytes are not the message that this method takes"
-            raise RefusedError(Refusal(Code.INVALID_ARGUMENT, words)) from None
+            text = f"{len(message)} bytes are not the message that this method takes"
+            raise RefusedError(Refusal(Code.INVALID_ARGUMENT, text)) from None
 
     async def write(self, reply: Any) -> None:  # noqa: ANN401
-        """Send one message; returns when there is room for another."""
+        """Send a message, and wait until the transport can take another one."""
         self._write_flushed = asyncio.get_running_loop().create_future()
         self.send(reply)
         await self._write_flushed
 
     def send(self, reply: Any) -> None:  # noqa: ANN401
-        """Send one message."""
+        """Send a message without waiting for the transport."""
         message = reply if self.serializer is None else self.serializer(reply)
-        self._core.send_message(self._number, message)
+        self._thread.send_message(self._number, message)
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
-        """Set the response's headers; they go out with the first message."""
-        self._core.set_headers(self._number, encode_metadata(metadata))
+        """Set the response headers, which are sent with the first message."""
+        self._thread.set_headers(self._number, encode_metadata(metadata))
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()
     ) -> None:
-        """End the call with a status; raises."""
+        """End the call with a status. Raises AbortedError, which ends the handler."""
         self._trailing += encode_metadata(trailing_metadata)
         self.finish(code.value[0], details)
         raise AbortedError
 
     def finish(self, code: int | None = None, details: str | None = None) -> None:
-        """End the call with a status, or with what was set."""
+        """End the call with a status; the default is the one that the handler has set."""
         if self._closed:
             return
         code = self._code if code is None else code
         details = self._details if details is None else details
-        self._core.end_call(self._number, code, details, self._trailing)
+        self._thread.end_call(self._number, code, details, self._trailing)
         self.on_closed()
 
     def finish_with_refusal(self, refusal: Refusal) -> None:
-        """End the call with a refusal."""
+        """End the call with the status and pushback of *refusal*."""
         if refusal.pushback_ms is not None:
             pushback = str(refusal.pushback_ms).encode()
             self._trailing.append((b"grpc-retry-pushback-ms", pushback))
         self.finish(int(refusal.code), refusal.message)
 
     def set_code(self, code: grpc.StatusCode) -> None:
-        """Set what the call ends with once its handler returns."""
+        """Set the status code with which the call ends when its handler returns."""
         self._code = code.value[0]
 
     def set_details(self, details: str) -> None:
-        """Set the words that go with it."""
+        """Set the status message with which the call ends when its handler returns."""
         self._details = details
 
     def set_trailing_metadata(self, metadata: Metadata) -> None:
-        """Set what is sent beside the status."""
+        """Set the trailing metadata, which is sent with the status."""
         self._trailing = encode_metadata(metadata)
 
     def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]]:
-        """Return what came with the call."""
+        """Return the metadata of the caller."""
         return tuple(decode_metadata(self._metadata))
 
     def time_remaining(self) -> float | None:
-        """Seconds until the caller's deadline."""
+        """Return the seconds until the deadline; None when the caller set none."""
         return self._left_s()
 
     def cancelled(self) -> bool:
-        """Whether the call ended before its handler."""
+        """Return True if the call has ended before its handler returned."""
         return self._closed
 
     def done(self) -> bool:
-        """Whether the call is over."""
+        """Return True if the call has ended."""
         return self._closed
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Have *act* called when the call is over."""
+        """Call *callback* when the call ends."""
         self._done_callbacks.append(callback)
 
 
 class RawCallServer:
-    """Every raw call of one door."""
+    """All raw calls of one native server."""
 
     def __init__(
         self,
-        core: IngressThread,
+        thread: IngressThread,
         handlers: Mapping[str, Handler],
         clock: Clock,
         refuse_error: RefuseError,
     ) -> None:
-        self._core = core
+        self._thread = thread
         self._handlers = handlers
         self._clock = clock
         self._refuse_error = refuse_error
         self._calls: dict[int, tuple[RawCall, asyncio.Task[None]]] = {}
 
     def handle_events(self, events: Iterable[tuple[Any, ...]]) -> None:
-        """Pass on what the I/O thread told."""
+        """Pass events of the I/O thread to their calls."""
         for kind, number, *rest in events:
             if kind == "opened":
                 self._start_call(number, *rest)
@@ -209,7 +210,7 @@ class RawCallServer:
                 task.cancel()
 
     async def cancel_all(self) -> None:
-        """End what is left; the connections are closed already."""
+        """Cancel the handlers that still run. Their connections are closed already."""
         tasks = [task for _, task in self._calls.values()]
         for task in tasks:
             task.cancel()
@@ -221,7 +222,7 @@ class RawCallServer:
         def left_s() -> float | None:
             return (deadline_ns - self._clock.now_ns()) / 1e9 if deadline_ns else None
 
-        call = RawCall(self._core, number, metadata, left_s)
+        call = RawCall(self._thread, number, metadata, left_s)
         task = asyncio.get_running_loop().create_task(self._serve(self._handlers[path], call))
         self._calls[number] = (call, task)
         task.add_done_callback(lambda _: self._calls.pop(number, None))
@@ -236,33 +237,33 @@ class RawCallServer:
         except asyncio.CancelledError:
             call.on_closed()
             return
-        except Exception as error:  # noqa: BLE001  the wall: nothing internal reaches a caller
+        except Exception as error:  # noqa: BLE001  nothing internal reaches a caller
             call.finish_with_refusal(self._refuse_error("", error))
             return
         call.finish()
 
 
 async def run_handler(handler: Handler, call: RawCall) -> None:
-    """See one call through its handler, of whichever of gRPC's four kinds it is."""
+    """Run a handler of any of gRPC's four kinds for one call."""
     behavior: Any = (
         (handler.stream_stream if handler.response_streaming else handler.stream_unary)
         if handler.request_streaming
         else (handler.unary_stream if handler.response_streaming else handler.unary_unary)
     )
     request = call.read_all() if handler.request_streaming else await call.read_request()
-    answer: AsyncIterator[Any] | Awaitable[Any] = behavior(request, call)
+    result: AsyncIterator[Any] | Awaitable[Any] = behavior(request, call)
     if not handler.response_streaming:
-        assert isinstance(answer, Awaitable)
-        call.send(await answer)
-    elif isinstance(answer, AsyncIterator):
-        async for reply in answer:
+        assert isinstance(result, Awaitable)
+        call.send(await result)
+    elif isinstance(result, AsyncIterator):
+        async for reply in result:
             await call.write(reply)
     else:
-        await answer
+        await result
 
 
 def encode_metadata(metadata: Metadata) -> MetadataPairs:
-    """Return metadata as it stands on the wire: "-bin" values in base64."""
+    """Return metadata as it is sent: values of "-bin" names in base64."""
     return [
         (
             name.encode(),
@@ -277,10 +278,10 @@ def encode_metadata(metadata: Metadata) -> MetadataPairs:
 
 
 def decode_metadata(pairs: MetadataPairs) -> Iterable[tuple[str, str | bytes]]:
-    """Yield metadata as handlers know it."""
+    """Yield metadata in the form of grpc.aio: values of "-bin" names as bytes."""
     for name, value in pairs:
         if name.endswith(b"-bin"):
-            for one in value.split(b","):
-                yield name.decode(), b64decode(one + b"=" * (-len(one) % 4))
+            for item in value.split(b","):
+                yield name.decode(), b64decode(item + b"=" * (-len(item) % 4))
         else:
             yield name.decode(), value.decode("latin-1")
