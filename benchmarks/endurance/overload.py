@@ -18,20 +18,17 @@ kernel to run these processes before all others.
 """
 
 import argparse
-import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.load.http2_peer import CallerGroup
+from benchmarks.load.open_loop import CallerGroup, read_group_result, start_open_loop
 from benchmarks.standalone_gateway import (
     StandaloneGateway,
     standalone_gateway,
@@ -52,7 +49,7 @@ class LoadPhase:
     seconds: float
     cpu_s: float
     groups: dict[str, dict[str, Any]]
-    """Group name -> the fields of its benchmarks.load.http2_peer.GroupResult."""
+    """Group name -> the fields of its benchmarks.load.open_loop.GroupResult."""
 
     @property
     def answered(self) -> int:
@@ -84,36 +81,19 @@ def run_phase(
     """Send the calls of *groups* for *seconds*, each group from a process of its own."""
     pid = gateway.serving_pids()[0]
     before_s = cpu_seconds(pid)
-    line = [*pin_command(1), sys.executable, "-m", "benchmarks.load.http2_peer"]
     # Several processes begin together; one begins at once.
     begin_s = time.monotonic() + START_S if len(groups) > 1 else 0.0
-    results: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
-        peers = [
+        processes = [
             stack.enter_context(
-                subprocess.Popen(
-                    [
-                        *line,
-                        str(gateway.port),
-                        str(seconds),
-                        json.dumps([asdict(group)]),
-                        str(begin_s),
-                    ],
-                    stdout=subprocess.PIPE,
-                    cwd=Path(__file__).parents[2],
-                    start_new_session=True,
-                )
+                start_open_loop(gateway.port, seconds, group, begin_s, pin_command(1))
             )
             for group in groups
         ]
         if prioritised:
-            for peer in peers:
-                raise_priority(peer.pid)
-        for peer in peers:
-            output, _ = peer.communicate()
-            assert peer.returncode == 0
-            result = json.loads(output)
-            results[result["name"]] = result
+            for process in processes:
+                raise_priority(process.pid)
+        results = {result["name"]: result for result in map(read_group_result, processes)}
     return LoadPhase(seconds, cpu_seconds(pid) - before_s, results)
 
 

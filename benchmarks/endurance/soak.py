@@ -3,17 +3,17 @@
     python -m benchmarks.endurance.soak --minutes 10
 
 The system gets 70 % of the load that fills it, but at most 14,000 calls/s. 1 % of the calls are
-cancelled and 1 % have a broken message. Each minute every connection is made anew, and another
-version is loaded beside the serving one, or unloaded. At the end of each minute no call is open,
-and the memory, descriptors and tasks of each worker are read. The command prints the slope of the
-memory: MB an hour by least squares, without the first fifth of the minutes, +- two standard errors.
-Ten minutes show a slope of 10 MB an hour, an hour shows 1. Exit code 1: a worker was replaced, or
-its memory surely grows by more than 5 MB an hour, or its descriptors or tasks grow at all.
+cancelled as soon as they are sent, and 1 % have a broken message. Each minute every connection is
+made anew, and another version is loaded beside the serving one, or unloaded. At the end of each
+minute no call is open, and the memory, descriptors and tasks of each worker are read. The command
+prints the slope of the memory: MB an hour by least squares, without the first fifth of the minutes,
++- two standard errors. Ten minutes show a slope of 10 MB an hour, an hour shows 1. Exit code 1: a
+worker was replaced, or its memory surely grows by more than 5 MB an hour, or its descriptors or
+tasks grow at all.
 """
 
 import argparse
 import asyncio
-import json
 import re
 import subprocess
 import sys
@@ -22,14 +22,14 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
 import numpy as np
 
 from benchmarks.load import rust_generator
-from benchmarks.load.http2_peer import CallerGroup
+from benchmarks.load.open_loop import CallerGroup, read_group_result, start_open_loop
 from benchmarks.serving.bench_model import write_bodies
 from benchmarks.standalone_gateway import INPUTS, MODEL, tiny_request
 from registry.client import RegistryClient
@@ -152,7 +152,7 @@ def growth_of(counts: Sequence[int]) -> int:
 
 @dataclass(frozen=True)
 class LoadSource:
-    """Sends calls to one gateway: with the Rust generator, or without cargo with `http2_peer`."""
+    """Sends calls to one gateway: with the Rust generator, or without cargo with `open_loop`."""
 
     port: int
     bodies: Path
@@ -162,7 +162,7 @@ class LoadSource:
     def send(self, seconds: float, rate: float) -> Counter[str]:
         """Send good calls at *rate* calls/s for *seconds*; return how often each status came."""
         if not self.rust:
-            with _peer_process(self.port, seconds, CallerGroup("good", 8, rate)) as peer:
+            with start_open_loop(self.port, seconds, CallerGroup("good", 8, rate)) as peer:
                 return _peer_statuses(peer)
         options = ["--seconds", seconds, "--warm", 0, "--connections", 8, "--streams", 32]
         command = rust_generator.generator_command(
@@ -174,26 +174,13 @@ class LoadSource:
     def send_with_faults(self, seconds: float, rate: float) -> Counter[str]:
         """Like `send`; 1 % of the calls are cancelled and 1 % have a broken message."""
         faulty = CallerGroup("faulty", 8, 0.02 * rate, cancel_every=2, corrupt_every=2)
-        with _peer_process(self.port, seconds, faulty) as peer:
+        with start_open_loop(self.port, seconds, faulty) as peer:
             return self.send(seconds, 0.98 * rate) + _peer_statuses(peer)
 
 
-def _peer_process(port: int, seconds: float, group: CallerGroup) -> "subprocess.Popen[bytes]":
-    """Start a process in which `http2_peer` sends the calls of *group*."""
-    line = [sys.executable, "-m", "benchmarks.load.http2_peer", str(port), str(seconds)]
-    return subprocess.Popen(
-        [*line, json.dumps([asdict(group)])],
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-    )
-
-
-def _peer_statuses(peer: "subprocess.Popen[bytes]") -> Counter[str]:
+def _peer_statuses(process: "subprocess.Popen[bytes]") -> Counter[str]:
     """Wait for the process's end; return how often each gRPC status came, by its name."""
-    output, _ = peer.communicate()
-    if peer.returncode:
-        raise RuntimeError(f"http2_peer ended with code {peer.returncode}")
-    statuses = json.loads(output)["statuses"]
+    statuses = read_group_result(process)["statuses"]
     return Counter({STATUS_NAMES.get(int(code), code): n for code, n in statuses.items()})
 
 

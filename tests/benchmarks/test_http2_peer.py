@@ -15,12 +15,11 @@ from hyperframe.frame import GoAwayFrame
 from benchmarks.load.http2_peer import (
     CONNECTION_BROKEN,
     UNPROCESSED,
-    CallerGroup,
     Http2Peer,
     PreparedCall,
     grpc_message,
-    run_open_loop,
 )
+from benchmarks.load.open_loop import CallerGroup, run_open_loop
 from protos.predict_pb2 import PredictRequest
 
 CALL = PreparedCall("/a.B/C", b"question", 1_000)

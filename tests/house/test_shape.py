@@ -23,7 +23,6 @@ LINES_A_COMMENT = 15
 LONG_FILES = {
     "features/online/reader.py": "one connection's read, its deadlines and its breaker",
     "tests/features/online/test_reader.py": "the reader's cases, beside one store server",
-    "benchmarks/load/http2_peer.py": "one HTTP/2 connection, its calls and its command line",
     "gateway/transport/grpcio/server.py": "one server: its options, methods, batches and end",
     "gateway/predict/dispatch.py": "every way in which a batch is answered, in one table of cases",
     "rollout/controller/controller.py": "one loop over all rollouts of a leader",
