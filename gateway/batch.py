@@ -36,7 +36,7 @@ class Assignment:
     """The arm of each call of a batch, and the keys by which evidence is counted."""
 
     keys: KeyColumn
-    """C sticky keys."""
+    """The sticky keys of the C calls."""
     arm: NDArray[np.uint8] | None
     """(C,) turnout.v1.Arm. None: production answers every call."""
     key_hash: NDArray[np.uint64]
@@ -126,7 +126,7 @@ class Batch:
     assignment: Assignment
     features: FeatureRows
     read_unix_ns: int
-    """When the age of the stored features was judged."""
+    """Wall clock at which the age of the stored features was checked."""
     scoring_started_ns: int = 0
     """Monotonic time at which the versions were given the batch."""
 
@@ -168,7 +168,7 @@ class Answer:
     role: int
     """turnout.v1.Role."""
     scores: NDArray[np.float32]
-    """(rows, K)."""
+    """(rows, K) scores, without NaN."""
     flags: NDArray[np.uint32]
     """(rows,) turnout.v1.RowFlag bits."""
     prediction_ids: bytes = b""

@@ -91,7 +91,7 @@ def build_serving_parts(
     settings, clock, error_log = around.settings, around.clock, around.error_log
     metrics, route_table = Metrics(), RouteTable()
     windows, outcome_windows = Windows(), OutcomeWindows()
-    # After the replies: shadows, then the recorder that feeds them.
+    # The parts after a reply: the shadows, and the recorder that feeds them.
     shadows = shadow_type(
         windows,
         clock,
@@ -106,10 +106,11 @@ def build_serving_parts(
         routes = route_table.get(model) if model else None
         recorder.record_refusals(routes, model, refusal, calls, reason="ingress")
 
-    # Before the replies: the server, and the pipeline between server and recorder.
+    # The server, which calls the pipeline.
     if server is None:
         methods = _unary_methods(around, route_table, metrics, outcome_windows)
         server = create_server(settings, clock, error_log, on_refused, methods)
+    # The pipeline answers a batch by the dispatcher, and a single call by its own short path.
     id_writer = PredictionIdWriter(around.identity)
     dispatcher = Dispatcher(
         server, id_writer, recorder, clock, error_log, fault_free_path=fault_free_path

@@ -92,7 +92,7 @@ class Replies:
     row_offsets: NDArray[np.uint32]
     """(C + 1,) where the rows of each call begin."""
     scores: NDArray[np.float32]
-    """(R, K)."""
+    """(R, K) scores of the version."""
     row_flags: NDArray[np.uint32]
     """(R,) turnout.v1.RowFlag bits."""
 

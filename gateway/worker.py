@@ -64,7 +64,7 @@ class GatewayWorker:
         self._serving = False
         self._streams: list[WindowStream] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        # The journals, the online store and what answers calls.
+        # The journals, the online store and the parts that answer calls.
         journal = folder / "journal"
         self._served_journal = JournalAppender(
             journal,
@@ -91,13 +91,14 @@ class GatewayWorker:
                 is_serving=lambda: self._serving,
             )
         )
-        # What brings versions and deployments.
+        # The disk cache and the registry watch bring versions and deployments.
         self._disk_cache = DiskCache(folder)
         self._trusted_key: bytes | None = None
         registry = (settings.registry, settings.registry_token)
         self._registry_watch = RegistryWatch(
             *registry, self.identity, self._disk_cache, self._clock, self._set_keys
         )
+        # The loader loads versions; the quarantine takes back those that crash workers.
         self._loader = Loader(
             settings,
             self._parts.route_table,

@@ -49,7 +49,7 @@ class Fault(IntEnum):
 
 
 NO_FAULT = int(Fault.NONE)
-"""The same number for comparisons on columns: reading an enum member costs a look-up in 3.11."""
+"""Fault.NONE as an int, for comparisons with columns. In 3.11 reading an enum member is slow."""
 
 
 @dataclass(slots=True)
@@ -164,7 +164,7 @@ class ScoringRun:
     thread_future: "concurrent.futures.Future[Scored] | None"
     """The run on the version's own thread. None: it ran on the event loop and is done."""
     loop_future: "asyncio.Future[Scored] | None"
-    """The same run, for awaiting."""
+    """The run as a future of the event loop."""
     immediate: Scored | None = None
     """The result of a run on the event loop."""
 
@@ -252,10 +252,10 @@ class ModelExecutor:
 
     def score_timed(self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]) -> Scored:
         """Score on the calling thread and measure elapsed and processor time."""
-        asked_ns, began_ns = self._now_ns(), time.thread_time_ns()
+        requested_ns, began_ns = self._now_ns(), time.thread_time_ns()
         scored = self.score_inline(matrix, row_offsets)
         scored.cpu_ns = time.thread_time_ns() - began_ns
-        scored.elapsed_ns = self._now_ns() - asked_ns
+        scored.elapsed_ns = self._now_ns() - requested_ns
         return scored
 
     def start_run(
@@ -266,9 +266,9 @@ class ModelExecutor:
             return ScoringRun(None, None, self.score_timed(matrix, row_offsets))
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "score", initializer=self._on_start)
-        asked_ns = self._now_ns()
-        self._queued_ns.append(asked_ns)
-        run = self._thread.submit(self._run_on_thread, matrix, row_offsets, asked_ns)
+        requested_ns = self._now_ns()
+        self._queued_ns.append(requested_ns)
+        run = self._thread.submit(self._run_on_thread, matrix, row_offsets, requested_ns)
         future = asyncio.wrap_future(run)
         future.add_done_callback(self._on_run_done)
         return ScoringRun(run, future)

@@ -47,7 +47,7 @@ class ScorerMarks(Protocol):
 
 
 class NoMarks:
-    """Marks no run: for one process that loads versions by itself."""
+    """Breadcrumbs of a process that has no supervisor: it marks no run."""
 
     def wrap_scorer(self, digest: str, scorer: Scorer) -> Scorer:
         """Return *scorer* as it is."""
@@ -55,7 +55,7 @@ class NoMarks:
         return scorer
 
     def release_cell(self, digest: str) -> None:
-        """Do nothing."""
+        """Do nothing, because no cell was taken."""
 
 
 @dataclass(frozen=True, slots=True)

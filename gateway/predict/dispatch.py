@@ -150,6 +150,7 @@ class Dispatcher:
             return False
         if canary_scored is not None and not canary_scored.faultless:
             return False
+        # A batch without a fault has one record, of what each version did.
         routes, at_unix_ns = batch.routes, self._clock.unix_ns()
         flags = batch.flags(batch.all_calls())
         production, canary = VersionResult(scored, 0, b""), None
@@ -367,6 +368,7 @@ class Dispatcher:
 
         calls  indexes of the failed calls within *batch_slice*.
         """
+        # Another version may have scores for these calls.
         routes = batch.routes
         if fallback is not None and len(calls):
             failed = batch_slice.subset(calls)
@@ -379,6 +381,7 @@ class Dispatcher:
             nan_calls = calls[scored.faults[calls] == Fault.NOT_FINITE]
             self._send_subset(batch, batch_slice, scored, nan_calls, routes.production, PRODUCTION)
             calls = np.setdiff1d(calls, nan_calls)
+        # The others end with INTERNAL and the id of a line in the error log.
         if len(calls):
             names = _fault_names(scored.faults[calls])
             error_id = self._error_log.log_error(f"{routes.model}: {len(calls)} calls {names}")

@@ -151,7 +151,7 @@ class PredictPipeline:
     # Batches
 
     async def run_batch(self, calls: Calls, slot: BatchSlot) -> None:
-        """See one batch through. Whatever fails, every call of the batch is ended."""
+        """Answer the calls of one batch. Every call ends, whatever fails."""
         try:
             canary_calls = await self._answer_batch(calls)
             # A slow canary must not hold a slot that production's calls could have.

@@ -38,7 +38,7 @@ class ServedColumns:
     vectors: NDArray[np.float32]
     """(R, F) the inputs exactly as the version got them."""
     scores: NDArray[np.float32]
-    """(R, K)."""
+    """(R, K) scores of the version."""
     entity_ids: bytes
     """The encoded field ServedBatch.entity_ids (KeyColumn.to_entity_ids_field)."""
 

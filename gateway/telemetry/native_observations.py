@@ -95,12 +95,12 @@ class FaultFreeBatch(NamedTuple):
 
     @property
     def group(self) -> None:
-        """All such batches of one model are folded together."""
+        """Return the same group for all batches, so that those of one model are folded together."""
         return
 
     @property
     def rows(self) -> int:
-        """R."""
+        """R, the number of rows in the batch."""
         return len(self.flags)
 
     @staticmethod

@@ -63,6 +63,7 @@ def observe_slice(
     production_scored  production's result for the same slice, if production scored it, too.
     fallbacks          calls that this version was to answer and another version did.
     """
+    # What the version did for each call of the slice.
     calls, routes = batch_slice.call_indexes, batch.routes
     assignment, arrived_ns = batch.assignment, batch.calls.arrived_ns[batch_slice.call_indexes]
     observations = Observations(
@@ -77,6 +78,7 @@ def observe_slice(
         fallbacks=fallbacks,
         broken=batch.features.broken if arm == ARM_PRODUCTION else 0,
     )
+    # What comparing arms needs: the calls of the batch, lateness, and latency by processor time.
     if routes.compared:
         observations.batch_calls = np.full(len(batch_slice), batch.calls.calls)
         if scored.overdue(routes.limits.canary_ns):

@@ -34,6 +34,7 @@ def _read_page(addresses: SystemAddresses, path: str) -> list[dict[str, Any]]:
         with urllib.request.urlopen(url, timeout=PAGE_TIMEOUT_S) as page:  # noqa: S310  http only
             rows: list[dict[str, Any]] = json.load(page)
     except urllib.error.HTTPError as error:
+        error.close()
         raise OperatorError(
             f"the gateway's supervisor answers {url} with {error.code}; is it an older version? "
             "A restart of the system loads the current one"
