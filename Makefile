@@ -1,5 +1,5 @@
 # Everything that a person or CI does here starts with `make`. CONTRIBUTING.md explains the targets.
-# The first that runs: a version manager's shim may be there without its Python.
+# The first Python that runs: a version manager may have a shim without its Python.
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 VENV := .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ROOMS := host protos stats journal features registry training gateway rollout turnout
 CLIENT := clients/python
 
-# Likewise: rustup leaves a cargo where there is no toolchain.
+# cargo must run: rustup leaves a cargo even without a toolchain.
 CARGO := $(shell cargo --version >/dev/null 2>&1 && command -v cargo)
 
 .PHONY: run ingress test unit walks nightly soak check protos lock fix bench
@@ -20,21 +20,21 @@ $(VENV)/.installed: requirements.lock pyproject.toml $(CLIENT)/pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . -e $(CLIENT)
 	@touch $@
 
-# The native front door, where there are cargo and Linux; without it grpcio does everything.
+# The native server is built where cargo is installed, on Linux. Elsewhere grpcio serves.
 ifeq ($(CARGO)-$(shell uname -s),$(CARGO)-$(if $(CARGO),Linux,none))
 ingress: $(VENV)/.ingress
 else
 ingress:
-	@echo "No cargo: the portable front door serves (ingress/README.md says what the native one brings)."
+	@echo "cargo is not installed, so the grpcio server is used (ingress/README.md says what the native server adds)."
 endif
 
 $(VENV)/.ingress: $(VENV)/.installed ingress/Cargo.toml $(shell find ingress/src -name '*.rs')
-	@echo "Building the native front door with cargo (once, about a minute) ..."
+	@echo "Building the native server with cargo (once, about a minute) ..."
 	@cargo build --release --quiet --manifest-path ingress/Cargo.toml --target-dir target/ingress && \
 	folder=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))') && \
 	cp target/ingress/release/libturnout_ingress.so $$folder/.turnout_ingress && \
 	mv $$folder/.turnout_ingress $$folder/turnout_ingress.abi3.so && touch $@ || \
-	echo "It could not be built; the portable front door serves."
+	echo "The native server could not be built, so the grpcio server is used."
 
 run: $(VENV)/.installed ingress
 	@$(BIN)/turnout demo $(if $(ONCE),--once)

@@ -114,8 +114,8 @@ class Settings:
 
     # Outcomes
     outcome_keys_max: int = 200_000
-    """Newest idempotency keys that are remembered, and records that are read back at start: 30 MB
-    and about .5 s."""
+    """Newest idempotency keys kept in memory, and records that are read back at start: 30 MB and
+    about .5 s."""
     outcome_late_days: int = 90
     """An outcome further behind its prediction is kept and counted as late."""
 
@@ -199,7 +199,7 @@ class Settings:
         self._refuse_if(
             self.probe_run_ms_max >= 1e3 * self.probe_cpu_s_max,
             f"probe_run_ms_max={self.probe_run_ms_max} is not less than probe_cpu_s_max="
-            f"{self.probe_cpu_s_max} s; a slow version could not be told from a hung one",
+            f"{self.probe_cpu_s_max} s; a slow version could not be distinguished from a hung one",
         )
         # Choices, and files that belong together.
         self._refuse_if(

@@ -173,7 +173,7 @@ class GatewayWorker:
         if self._streams:
             self._quarantine.report(digest)
 
-    # What the supervisor is told
+    # Reports to the supervisor
 
     def gauges(self) -> dict[str, float]:
         """Return the gauges of a heartbeat."""

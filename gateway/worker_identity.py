@@ -10,6 +10,6 @@ class WorkerIdentity:
     gateway: str
     slot: int
     boot_id: int
-    """Drawn at each start, so that the successor in a slot can be told apart."""
+    """Random at each start, so that a worker differs from its successor in the slot."""
     prediction_id_key: bytes
     """32 bytes that the registry gives to every gateway."""

@@ -39,7 +39,7 @@ from tests.walks.running_system import RunningSystem, turnout_up
 SLOPE_MB_H_MAX = 5.0
 PEAK_S = 5.0
 PEAK_RATE_MAX = 20_000.0
-"""Calls/s with which the full load is looked for."""
+"""Calls/s at which the search for the full load begins."""
 STATUS_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 SETTLE_S = 3.0
 """From a minute's last call until its memory is freed and the gauges are written."""

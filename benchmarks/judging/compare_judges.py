@@ -1,4 +1,4 @@
-"""The same traffic through our judge and through the decision rules of other tools.
+"""Judges the same traffic by our judge and by the decision rules of other tools.
 
     python -m benchmarks.judging.compare_judges errors-5
     python -m benchmarks.judging.compare_judges slow --rate 30 --share-bp 1000 --runs 20
@@ -6,8 +6,8 @@
 
 The candidate's share in the journal is given with --share-bp.
 
-`turnout rollout simulate` lists the scenarios. `judge_bench --only finds --peers` measures the same
-over all scenarios.
+`turnout rollout simulate` lists the scenarios. `judge_bench --only finds --other-judges` does this
+for all scenarios.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Simulates how often healthy rollouts are rolled back: thousands at once, looked at every second.
+"""Simulates how often healthy rollouts are rolled back: thousands at once, judged every second.
 
 Calls arrive as a Poisson stream. Counts of disjoint kinds of call are then independent Poisson
 numbers, so that no single call needs to be drawn. Latency's gates are left open, so its count of

@@ -2,7 +2,7 @@
 
     python -m benchmarks.judging.judge_bench          # every bar, in full: about half an hour
     python -m benchmarks.judging.judge_bench --only aa --rollouts 1000
-    python -m benchmarks.judging.judge_bench --only finds --runs 50 --peers --json found.json
+    python -m benchmarks.judging.judge_bench --only finds --runs 50 --other-judges --json found.json
 
 The bars are aa, ramp, sticky, stalls, finds, promotes, absences, both-bad and exact. Exit code 1:
 one was missed. Two measurements need a running gateway and are elsewhere: live A/A
@@ -79,7 +79,7 @@ class JudgeBench:
             self._progress.remove_task(task)
 
     def healthy_rollouts(self) -> Iterator[BarResult]:
-        """False rollbacks of healthy rollouts, looked at each second for an hour."""
+        """False rollbacks of healthy rollouts, judged each second for an hour."""
         arguments = self._arguments
         policy = single_share_policy(finds.SHARE_BP)
         with self._progress_for(f"A/A, {arguments.rollouts:,} rollouts") as progress:
@@ -168,7 +168,7 @@ class JudgeBench:
                 result.median_calls <= calls_max and result.rollouts_found == result.runs,
                 asdict(result),
             )
-            if not arguments.peers:
+            if not arguments.other_judges:
                 continue
             with self._progress_for(f"{scenario}, other judges") as progress:
                 for other in finds.detect_with_other_judges(
@@ -298,7 +298,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20_260, help="fresh: any other number")
     parser.add_argument("--rollouts", type=int, default=10_000, help="for aa; ramp 2,000 at most")
     parser.add_argument("--runs", type=int, default=100, help="a scenario to be found")
-    parser.add_argument("--peers", action="store_true", help="other judges beside, 20 runs each")
+    parser.add_argument(
+        "--other-judges",
+        action="store_true",
+        help="also run the judges of other tools, 20 runs each",
+    )
     parser.add_argument("--json", type=Path, default=None, help="write every number there")
     arguments = parser.parse_args()
     # Run the bars, with their progress on stderr.

@@ -76,7 +76,7 @@ class TwinRollout:
     nearest: str
     """The metric that came nearest to a rollback."""
     nearness: float
-    """Of that metric: the largest ln e over the threshold's logarithm."""
+    """The metric's largest ln e over the threshold's logarithm."""
     reason: str
 
 

@@ -19,7 +19,7 @@ E_MAX = 1e280
 
 
 class TiltArray:
-    """The e-process of one metric for R rollouts that are looked at together (see stats.tilt)."""
+    """The e-process of one metric for R rollouts that are judged together (see stats.tilt)."""
 
     def __init__(self, grid: Grid, rollouts: int, looks_max: int) -> None:
         self._deltas = np.array(grid.deltas)

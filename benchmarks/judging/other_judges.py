@@ -39,7 +39,7 @@ class OtherJudge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """What a metrics store would report about one arm over a minute; NaN where nobody called."""
+    """What a metrics store would report about one arm over a minute; NaN without calls."""
 
     calls: int
     errors: int

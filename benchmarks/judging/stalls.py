@@ -1,7 +1,7 @@
 """Counts false alarms of healthy rollouts on a host that stalls.
 
 A stall delays one arm's run of one batch, so the calls that share the run are late together. Both
-arms stall equally often. A test that counts these calls as independent accuses the arm that had
+arms stall equally often. A test that counts these calls as independent rejects the arm that had
 more of the stalls by chance.
 """
 

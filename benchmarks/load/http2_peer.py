@@ -1,6 +1,6 @@
 """A small HTTP/2 client for tests and load runs, built on the h2 package.
 
-`Http2Peer` is one connection that sends unary gRPC calls whose bytes are prepared. It obeys what
+`Http2Peer` is one connection that sends unary gRPC calls whose bytes are prepared. It follows what
 the server announces (MAX_CONCURRENT_STREAMS, GOAWAY, flow control), and it never retries by itself.
 A call costs this process some 100 us of CPU, where grpcio's client takes 250 us.
 """

@@ -35,7 +35,7 @@ class CallerGroup:
     name: str
     connections: int
     rate: float
-    """Calls/s."""
+    """Calls that are sent in a second."""
     timeout_ms: int = 1_000
     criticality: int = 0
     queue_ms: int = 50

@@ -233,6 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns 0 when every promise and target held, 1 when one did not, 2 without cargo.
     """
+    # Read the options.
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entities", type=int, default=ENTITIES_MIN)
     parser.add_argument("--rounds", type=int, default=7, help="of each server and workload")

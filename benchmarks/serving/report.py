@@ -19,7 +19,7 @@ Round = dict[str, Any]
 THROUGHPUT_RATIO_MIN = 1.3
 """Promised: calls/s at saturation by key, over those of the server written by hand."""
 SINGLE_CALLER_RATIO_MAX = 1.0
-"""Promised: p50 of a lone call by key is no worse. Within NOISE_SHARE counts as no worse."""
+"""Promised: p50 of a single caller by key is no worse. Within NOISE_SHARE counts as no worse."""
 NOISE_SHARE = 0.03
 """Two medians of one server differ by so much between runs on shared cores."""
 

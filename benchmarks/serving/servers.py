@@ -71,7 +71,7 @@ class RunningServer:
 
     name: str
     target: str
-    """host:port."""
+    """Address of its gRPC port, as host:port."""
     pids: list[int] = field(default_factory=list)
     """The processes whose CPU time counts: a gateway's serving worker, spare and supervisor."""
 
@@ -183,6 +183,7 @@ def running_checkout(
         log_path.open("wb") as log,
         _running_controller(checkout, folder, setup.other_core) as sink,
     ):
+        # Start the gateway on the server's core.
         settings = [
             "workers=1",
             f"folder={gateway_folder}",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 BY_KEY = "by_key"
 """The model whose features are read from the store."""
 IN_REQUEST = "in_request"
-"""The same model; its features are in the request."""
+"""The model whose features are in the request."""
 ROLLING = "rolling"
 """The model by key, with a canary on 10 % of the keys and a shadow on 10 % of the copies."""
 

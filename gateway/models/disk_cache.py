@@ -57,7 +57,7 @@ class DiskCache:
             write_version_folder(folder, files)
 
     def move_refused_version(self, digest: str) -> None:
-        """Move the files of a version that failed its verification aside, for inspection."""
+        """Rename the files of a version that failed its verification, for inspection."""
         folder = self._version_folder(digest)
         if folder.is_dir():
             folder.rename(folder.with_name(f".{digest}.refused.{secrets.token_hex(4)}"))

@@ -44,7 +44,7 @@ LATE_TICK_MS = 500
 time do not count."""
 
 LAG_SAMPLES = 150
-"""Heartbeats whose loop lag is remembered: 15 s at the default 100 ms, one Prometheus scrape."""
+"""Heartbeats whose loop lag is kept: 15 s at the default 100 ms, one Prometheus scrape."""
 
 
 class WorkerState(Enum):

@@ -76,7 +76,7 @@ class Observations:
     plus the processor time of this version's run. None: latency_ns."""
     overdue: NDArray[np.bool_] | None = None
     """(C,) True if the call was answered and the run exceeded a canary's budget. This is evidence
-    against either arm alike, so a slow host accuses none. None: no call."""
+    against either arm alike, so a slow host counts against neither. None: no call."""
     batch_calls: NDArray[np.int64] | None = None
     """(C,) number of calls of all arms in the batch in which each call was scored. None: 1 each."""
 

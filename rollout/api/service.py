@@ -117,7 +117,7 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
         caller = await self._commands.who_is(credentials)
         if OPERATOR not in caller.roles:
             raise NotAllowedError(
-                f"steering a rollout needs {OPERATOR}; {caller.actor!r} is "
+                f"changing a rollout needs {OPERATOR}; {caller.actor!r} is "
                 f"{' and '.join(caller.roles) or 'nothing'}"
             )
         return caller.actor
