@@ -155,8 +155,7 @@ def measure_overload(
             Path(folder), settings, cores="0" if pin_command(0) else ""
         ) as gateway:
             assert gateway.wait_settled(1), gateway.workers()
-            # Wait for all of them, and count the worker's CPU.
-        if prioritised:
+            if prioritised:
                 raise_priority(gateway.serving_pids()[0])
             full = [CallerGroup("peak", 4, 20_000)]
             run_phase(gateway, 1.0, full, prioritised)  # warm

@@ -242,7 +242,9 @@ def _gateway_ports(announced: Path) -> _Ports | None:
     """Return the gateway's ports once one worker serves and the spare is warm; until then None."""
     try:
         ports = json.loads(announced.read_text(encoding="utf-8"))
-        observed = f"http://127.0.0.1:{ports['metrics_port']}"
+        # An older checkout calls the port observe_port.
+        metrics_port = ports.get("metrics_port") or ports["observe_port"]
+        observed = f"http://127.0.0.1:{metrics_port}"
         with urllib.request.urlopen(f"{observed}/workers", timeout=1.0) as page:
             workers = json.load(page)
     except (OSError, ValueError, urllib.error.URLError):
