@@ -71,8 +71,8 @@ class Settings:
     """How long the first row of a batch waits for more rows; 0: it does not wait."""
     batch_gap_us: int = 700
     """Native server, with 16 calls and more inside: the pause after a batch before a next one of
-    fewer than 32 rows, or of fewer than half of the rows inside. A batch costs some 200 us, so at
-    half of saturation small batches alone would fill a core."""
+    fewer than 32 rows, or of fewer rows than half of the calls inside. A batch costs some 200 us,
+    so at half of saturation small batches alone would fill a core."""
 
     # Limits
     rows_inside_max: int = 8_192
@@ -135,7 +135,7 @@ class Settings:
 
     # Candidates
     canary_budget_ms: int = 50
-    """How much later than production a canary may be; then production answers its calls."""
+    """Time from the start of scoring that a canary has; then production answers its calls."""
     breaker_faulty_runs: int = 3
     """The breaker of a canary opens after it failed in this many runs ..."""
     breaker_faulty_keys: int = 5

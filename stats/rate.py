@@ -19,8 +19,8 @@ STAKES: tuple[tuple[float, float], ...] = ((0.0, 0.985), (0.1, 0.005), (0.25, 0.
 def log_e_below(p0: float, clean: int, failed: int) -> float:
     """Return ln E against "the rate is at least *p0*", after *clean* and *failed* keys.
 
-    Order does not matter, so the two counts are the whole state. A clean key that fails later is
-    counted as failed too and stays counted as clean, which only lowers E.
+    Order does not matter, so the two counts are the whole state. A clean key that fails later stays
+    counted as clean and is counted as failed too. The second factor, q/p0 < 1, lowers E.
 
     Raises ValueError unless 0 < p0 < 1 and both counts are at least 0.
     """

@@ -1,8 +1,9 @@
 """The dispatcher: which version scores which calls, and what callers get if a version fails.
 
-Production scores its own calls and every call of the canary's share, so a canary's failure is
-answered by production inside the same call. Each arm's calls are answered when that arm is done.
-Only the canary's own callers wait for the canary, and only within its budget.
+Production scores its own calls and every call of the canary's share, so that production can answer
+a call that the canary fails on. The order of the answers is: production's calls, the standby's,
+pinned versions' one after another, and last the canary's. Only the canary's own callers wait for
+the canary, and at most until its budget is spent.
 """
 
 import asyncio
@@ -307,10 +308,11 @@ class Dispatcher:
     async def _wait_for_canary(self, calls: CanaryCalls) -> tuple[Scored, bool]:
         """Wait for the canary's run. Return its result, and whether lateness is the canary's fault.
 
-        Lateness does not count against the canary in three cases. A caller with a short deadline is
-        answered by production before the budget is spent. A canary with too many queued runs is not
-        asked again. A run may wait for a processor or for the interpreter's lock, and the canary
-        waits longer because production's callers are answered first.
+        Lateness does not count against the canary in three cases:
+        - a caller has a short deadline, so production answers it before the budget is spent;
+        - the canary has too many queued runs, so it gets no further run;
+        - the run waited for a processor or for the interpreter's lock, which production's answers
+          use first.
         """
         batch, batch_slice, _, run = calls
         assert batch.routes.canary is not None
@@ -353,7 +355,7 @@ class Dispatcher:
         keys = batch.assignment.key_hash[failed].tolist()
         unix_ns = self._clock.unix_ns()
         if routes.breaker.record(keys, any_answered=bool(answered.any()), at_unix_ns=unix_ns):
-            reason = f"failed on every key: {_fault_names(scored.faults)}"
+            reason = f"failed on every key of the last runs: {_fault_names(scored.faults)}"
             self._recorder.report_breaker_open(routes, reason, unix_ns)
 
     async def _answer_failed_calls(

@@ -1,7 +1,8 @@
 """The predict pipeline: from the calls that wait in a server to their replies.
 
-A batch goes straight down: take, check deadlines, assign arms, look up features, dispatch. What
-happens after the replies is the recorder's (gateway.telemetry.recorder).
+A call that waits alone takes the short path of `single_call`. All others become batches, which are
+answered step by step: check deadlines, assign arms, look up features, dispatch. The recorder
+(gateway.telemetry.recorder) does what follows the replies.
 """
 
 import asyncio

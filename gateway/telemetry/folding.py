@@ -1,4 +1,4 @@
-"""What is left to do for calls after their replies, and the interface of everything that does it.
+"""The interface of reply records, which the recorder folds after the replies.
 
 A reply record is made while callers wait, so it only holds references. Folding turns many records
 of one kind into counts, journal records and shadow copies at once.

@@ -25,8 +25,8 @@ from host.clock import NS_PER_SECOND, Clock
 from protos import predict_pb2, window_pb2
 
 FOLD_S = 0.02
-"""How long a record waits for others. A killed worker's journal lacks at most this much if few
-models are busy."""
+"""How long a record waits for others, s. The journal of a killed worker lacks its last 20 ms, or up
+to FOLD_AGE_NS_MAX if many models are busy."""
 FOLD_TIME_BUDGET_NS = 1_500_000
 """Time that one turn of the event loop may spend on folding. A fold costs about .2 ms however few
 calls it has, so 30 busy models folded 50 times a second took a third of a core. Records that are

@@ -1,4 +1,6 @@
-"""Recovers the rollouts of all models when a controller starts to lead.
+"""Recovers the rollouts of all models after a restart: `Controller.start_leading` calls it.
+
+`checkpoint.store` loads a rollout and `checkpoint.codec` decodes it.
 
 A rollout whose checkpoint cannot be read is not judged. `end_unreadable` ends it.
 """
@@ -87,9 +89,9 @@ async def recover_rollouts(
 
 def _unreadable_text(deployment: Deployment, why: str) -> str:
     if not deployment.rollout_id:
-        return f"{why}. It has ended"
+        return f"{why}. The rollout has ended"
     return (
-        f"{why}. Nobody judges it, and the split stays as it is; `turnout rollout abort "
+        f"{why}. The rollout is not judged, and the split stays as it is; `turnout rollout abort "
         f"{deployment.model}` gives all traffic back to the old version"
     )
 

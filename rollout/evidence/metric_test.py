@@ -1,4 +1,7 @@
-"""Tests one metric of two arms over a whole rollout: first events by key, and their e-value."""
+"""Tests whether the candidate has more events of one metric (failures, slow calls) than production.
+
+Each key counts with its first event. `stats.tilt` is the test; this module counts its events.
+"""
 
 import math
 from collections.abc import Iterable
@@ -50,7 +53,10 @@ class MetricTest:
     def count_batch_events(
         self, candidate: BatchEvents, baseline: BatchEvents, share: float, looks_max: int
     ) -> None:
-        """Like `count_keys`, for events of which a slow batch causes many at once."""
+        """Count keys as `count_keys` does, but weigh each event by 1 / (calls of its batch).
+
+        A slow batch causes the events of all its calls at once.
+        """
         if candidate.batch_calls is None and baseline.batch_calls is None:
             self.count_keys(candidate.keys, baseline.keys, share, looks_max)
             return

@@ -1,4 +1,7 @@
 //! Limits on the frames that a peer may send: floods of frames that cost the server and not the peer.
+//!
+//! `StreamEvents` counts every frame but HEADERS and DATA with content, which have limits of their own:
+//! `streams_max` and the flow-control window.
 
 use crate::sys::nghttp2::{frame_type, ACK};
 
@@ -6,9 +9,9 @@ use crate::sys::nghttp2::{frame_type, ACK};
 const PING_NS_MIN: i64 = 5_000_000_000;
 /// Strikes allowed, as in gRPC's own servers. One more ends the connection.
 const PING_STRIKES_MAX: u32 = 2;
-/// RST_STREAM: at once, and a second in the long run (CVE-2023-44487).
+/// RST_STREAM: 2,000 at once, and 1,000 a second in the long run (CVE-2023-44487).
 const RST_STREAMS: TokenBucket = TokenBucket::new(2_000, 1_000);
-/// SETTINGS, PRIORITY, empty DATA and every other frame without a limit of its own.
+/// SETTINGS, PRIORITY, empty DATA and other frames: 500 at once, and 50 a second in the long run.
 const OTHER_FRAMES: TokenBucket = TokenBucket::new(500, 50);
 /// WINDOW_UPDATE: an ordinary client sends one or two a reply.
 const WINDOW_UPDATES: TokenBucket = TokenBucket::new(200_000, 400_000);

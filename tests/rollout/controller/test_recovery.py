@@ -278,7 +278,7 @@ def test_recovery_names_an_unreadable_rollout_and_abort_ends_it(how: str, messag
         ) == ("1", "", "")
         assert world.deployment.why == f"rollout {rollout.spec.rollout_id}: aborted by sam: enough"
         await world.restart()
-        with pytest.raises(CheckpointError, match=r"It has ended$"):
+        with pytest.raises(CheckpointError, match=r"The rollout has ended$"):
             world.controller.rollout("churn")
         await begin_again(world)
         return world
