@@ -27,7 +27,7 @@ pytestmark = NEEDS_NATIVE_INGRESS
 NOW_MS, TTL_MS = 1_000_000, 1_000
 AGES_MS = (-5, 0, TTL_MS, TTL_MS + 1, 2 * TTL_MS, 2 * TTL_MS + 1, 900_000)
 EDGE_VALUES = [0.0, -0.0, 1.5, float("nan"), float("inf"), 1e-45]
-KINDS = ("whole", "partly", "absent", "another's", "short", "long", "empty", "another view's")
+KINDS = ("complete", "partly", "absent", "another's", "short", "long", "empty", "another view's")
 
 
 def view_of(width: int, name: str = "one") -> ViewRows:

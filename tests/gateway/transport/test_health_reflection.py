@@ -63,7 +63,7 @@ def test_reflection_lists_services_and_describes_predict(version: str) -> None:
     requests = [
         reflect(list_services=""),
         reflect(file_containing_symbol="turnout.v1.Predictor"),
-        reflect(file_containing_symbol="turnout.v1.Nobody"),
+        reflect(file_containing_symbol="turnout.v1.Unknown"),
     ]
 
     async def walk() -> None:
