@@ -215,7 +215,7 @@ def test_scores_decoder_refuses_an_answer_that_is_not_due(due: list[tuple[int, i
 
 
 def test_model_executor_finishes_runs_after_it_is_closed() -> None:
-    """When a rollback closes it during a batch, runs started before and after still return."""
+    """A rollback may close it during a batch; runs started before and after still return."""
     hung = HungScorer()
     matrix, offsets = np.zeros((2, 3), dtype=np.float32), np.array([0, 2], dtype=np.uint32)
 

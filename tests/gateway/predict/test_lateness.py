@@ -1,4 +1,4 @@
-"""Which arm has timeout evidence when a run takes too long, and when a run counts as hung."""
+"""Late runs have timeout evidence by their processor time, and a hung run opens the breaker."""
 
 import asyncio
 import time

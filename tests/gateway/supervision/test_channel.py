@@ -185,7 +185,7 @@ def test_worker_channel_drains_once_for_sigterm_and_ignores_sigint() -> None:
 
 
 def test_worker_channel_raises_the_error_of_on_serve() -> None:
-    """When the port is taken, wait_finished raises the error, so that the exit code shows it."""
+    """When the port is in use, wait_finished raises the error, so that the exit code shows it."""
 
     async def story(supervisor: FakeSupervisor, channel: WorkerChannel, log: list[str]) -> None:
         supervisor.connection.send({"type": "serve", "slot": 0, "port": 13})
@@ -244,7 +244,7 @@ child.wait()
 
 @pytest.mark.walk
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux")
-def test_worker_that_hangs_outside_its_loop_dies_with_its_supervisor() -> None:
+def test_die_with_parent_ends_a_worker_that_hangs_outside_its_loop() -> None:
     """The kernel sends SIGTERM to a worker that does not read its connection."""
 
     async def walk() -> None:

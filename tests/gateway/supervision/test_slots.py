@@ -188,12 +188,12 @@ def test_slots_double_the_pause_between_failing_starts() -> None:
     waits = []
     simulation.die(spare(simulation))
     for _ in range(8):
-        begun = simulation.now_ms
+        started_ms = simulation.now_ms
         while not (commands := simulation.due(after_ms=50)):
             for worker in simulation.slots.workers:
                 simulation.receive(worker, "heartbeat")
         assert commands == [Start()]
-        waits.append(simulation.now_ms - begun)
+        waits.append(simulation.now_ms - started_ms)
         simulation.pid += 1
         simulation.die(simulation.slots.add_worker(simulation.pid, simulation.now_ms * NS_PER_MS))
     assert waits == [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]
@@ -243,19 +243,19 @@ def test_slots_replace_a_worker_above_its_memory_mark_after_a_pause() -> None:
     large, *others = simulation.slots.workers
     large.rss_bytes = 1_001
     commands: list[SupervisorCommand] = []
-    begun = simulation.now_ms
+    started_ms = simulation.now_ms
     while not commands:
         commands = simulation.due(after_ms=50)
         for worker in (large, *others):
             simulation.receive(worker, "heartbeat")
-    assert simulation.now_ms - begun > MEMORY_REPLACE_PAUSE_MS
+    assert simulation.now_ms - started_ms > MEMORY_REPLACE_PAUSE_MS
     assert commands[0] == Serve(others[1])
     assert large.state is WorkerState.SERVING  # until its successor has opened
     simulation.receive(others[1], "serving")
     assert Drain(large, 4.3) in simulation.due()  # the grace, and time for clients to move
 
 
-def test_stop_drains_serving_workers_kills_loading_ones_and_starts_none() -> None:
+def test_slots_stop_drains_serving_workers_and_kills_loading_ones() -> None:
     """A drain that takes one second more than its grace is killed."""
     simulation = fully_serving()
     loading = simulation.slots.add_worker(999, simulation.now_ms * NS_PER_MS)

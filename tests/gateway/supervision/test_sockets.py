@@ -38,7 +38,7 @@ def test_slot_socket_keeps_waiting_connections_for_the_next_worker() -> None:
 
 
 def test_slot_sockets_close_the_socket_of_a_slot_without_a_worker() -> None:
-    """Its queue would collect connections. Other slots keep theirs; it gets a new socket later."""
+    """Its queue would collect connections. The slot gets a new socket with its next worker."""
     with closing(SlotSockets("127.0.0.1", 0)) as slot_sockets:
         first, second = listening_worker(slot_sockets, 0), listening_worker(slot_sockets, 1)
         assert first is not None

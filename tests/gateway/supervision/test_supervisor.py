@@ -29,7 +29,7 @@ async def wait_until(holds: Callable[[], Any], seconds: float = 10.0) -> float:
     """Wait until *holds* returns true; return the seconds that it took."""
     start = time.monotonic()
     while not holds():
-        assert time.monotonic() - start < seconds, f"still not so after {seconds} s"
+        assert time.monotonic() - start < seconds, f"the condition is not true after {seconds} s"
         await asyncio.sleep(0.002)
     return time.monotonic() - start
 
@@ -50,7 +50,7 @@ class Gateway:
         ]
 
     def fully_serving(self) -> bool:
-        """Whether every slot is open and a spare is warm."""
+        """Return whether each slot is open and a spare is warm."""
         return self.supervisor.report.serving == 2 and len(self.pids("spare")) == 1
 
     async def answering_pid(self, command: str = "") -> int:
@@ -60,7 +60,7 @@ class Gateway:
             try:
                 writer.write(f"{command}\n".encode())
                 if not (line := await reader.readline()):
-                    raise ConnectionResetError("accepted by a worker that ended")
+                    raise ConnectionResetError("the worker that accepted has ended")
                 return int(line)
             finally:
                 writer.close()
@@ -98,7 +98,7 @@ async def running_gateway(folder: Path, **settings: int) -> AsyncIterator[Gatewa
 
 
 def pid_exists(pid: int) -> bool:
-    """Whether there is such a process; zombies count."""
+    """Return whether there is such a process; zombies count."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, 0)
         return True
@@ -106,7 +106,7 @@ def pid_exists(pid: int) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process runs; an orphan that ended may stay a zombie for some time."""
+    """Return whether the process runs, because an ended orphan may stay a zombie for a time."""
     with contextlib.suppress(FileNotFoundError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
@@ -384,7 +384,7 @@ def test_workers_drain_when_their_supervisor_is_killed(tmp_path: Path) -> None:
 
 
 def test_supervisor_refuses_a_metrics_port_that_is_taken(tmp_path: Path) -> None:
-    """A taken port is an error at the start."""
+    """A port in use is an error at the start."""
 
     async def walk() -> None:
         async with running_gateway(tmp_path) as gateway:

@@ -144,7 +144,7 @@ def test_call_queue_takes_a_critical_call_before_an_older_one_of_another_model()
 
 
 def test_call_queue_takes_the_newest_first_once_calls_wait_long() -> None:
-    """Up to 100 ms the oldest goes first, then the newest: the oldest are about to expire."""
+    """The oldest is first up to 100 ms, then the newest, because the oldest will expire soon."""
     queue = CallQueue(Admission(1_000, 90, 50))
     handles = [queue.admit(call(), arrived_ns=n, deadline_ns=LONG_NS) for n in range(4)]
 

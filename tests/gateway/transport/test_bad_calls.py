@@ -250,8 +250,8 @@ def test_server_scores_no_call_whose_deadline_has_passed() -> None:
 
 @pytest.mark.walk
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_nan_inputs_are_refused_or_scored_as_the_policy_says(value: float) -> None:
-    """They are refused by policy; otherwise they are scored, and a NaN score is INTERNAL."""
+def test_server_refuses_or_scores_nan_inputs_by_policy(value: float) -> None:
+    """Without nan_inputs_refused they are scored, and a NaN score is INTERNAL."""
 
     async def walk(gateway: GatewayFixture, code: grpc.StatusCode) -> None:
         error, reply = await asyncio.gather(
@@ -272,7 +272,7 @@ def test_nan_inputs_are_refused_or_scored_as_the_policy_says(value: float) -> No
 
 
 @pytest.mark.walk
-def test_nan_score_is_replaced_by_the_default_where_the_policy_says_so() -> None:
+def test_dispatcher_replaces_a_nan_score_by_the_default_of_the_policy() -> None:
     """The score is .25 instead of NaN, and the row is flagged DEFAULTED (4)."""
 
     async def walk() -> None:

@@ -35,7 +35,7 @@ async def status_of(call: grpc.aio.UnaryStreamCall[bytes, bytes]) -> int:
     return health_pb2.HealthCheckResponse.FromString(answer).status
 
 
-def test_health_is_checked_and_watched_by_service_name() -> None:
+def test_health_service_answers_check_and_watch_by_service_name() -> None:
     """The server and "churn" serve, "fraud" is NOT_FOUND; a watch sees each change."""
 
     async def walk() -> None:

@@ -81,7 +81,7 @@ def tls_channel(
 
 
 async def answered(channel: grpc.aio.Channel) -> bool:
-    """Whether a call over *channel* is answered."""
+    """Return whether a call over *channel* is answered."""
     try:
         raw = await channel.unary_unary(PREDICT)(CALL, timeout=5.0)
     except grpc.aio.AioRpcError:
