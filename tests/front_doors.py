@@ -1,4 +1,4 @@
-"""Both front doors, for tests that hold for either, or for the native one alone."""
+"""The two servers, for tests that run with each of them or with the native one only."""
 
 import pytest
 
@@ -7,6 +7,6 @@ from gateway.ingress_choice import is_built
 NEEDS_NATIVE_INGRESS = pytest.mark.skipif(
     not is_built(), reason="turnout_ingress is not built (`make ingress`, where cargo is)"
 )
-"""Of tests of the native door."""
+"""Mark of a test that needs the native server."""
 INGRESSES = ("grpcio", pytest.param("native", marks=NEEDS_NATIVE_INGRESS))
-"""Parameters of a test or fixture."""
+"""Parameters of a test or fixture that runs with each server."""

@@ -1,29 +1,29 @@
-"""What is promised of a front door is tested on both: each test that opens a house runs twice."""
+"""Each walk that uses gateway_fixture runs once with each server, grpcio and native."""
 
 import pytest
 
 from tests.front_doors import INGRESSES
-from tests.gateway import gateway_fixture as houses
+from tests.gateway import gateway_fixture as fixture_module
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
-    config.addinivalue_line("markers", "grpcio: about the inside of grpcio's door alone")
+    """Register the marker of tests that run with the grpcio server only."""
+    config.addinivalue_line("markers", "grpcio: the test runs with the grpcio server only")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests of modules that open houses get both doors."""
+    """Run a test with both servers if it is a walk of a module that imports gateway_fixture."""
     module = metafunc.module
-    opens = getattr(module, "gateway_fixture", None) is houses.gateway_fixture
-    walks = any(metafunc.definition.iter_markers("walk"))
-    if opens and walks and not any(metafunc.definition.iter_markers("grpcio")):
+    imports_fixture = getattr(module, "gateway_fixture", None) is fixture_module.gateway_fixture
+    is_walk = any(metafunc.definition.iter_markers("walk"))
+    if imports_fixture and is_walk and not any(metafunc.definition.iter_markers("grpcio")):
         metafunc.fixturenames.append("ingress")
         metafunc.parametrize("ingress", INGRESSES, indirect=True)
 
 
 @pytest.fixture
 def ingress(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which door the test's houses have."""
-    kind = str(request.param)
-    monkeypatch.setattr(houses, "DEFAULT_INGRESS", kind)
-    return kind
+    """Set the server that gateway_fixture starts, and return its name."""
+    name = str(request.param)
+    monkeypatch.setattr(fixture_module, "DEFAULT_INGRESS", name)
+    return name

@@ -1,6 +1,6 @@
-"""A gateway in the test's process: real server, pipeline, ONNX Runtime and gRPC.
+"""A gateway in the process of the test, with a real server, pipeline, ONNX Runtime and gRPC.
 
-Only the journals are kept in memory. The parts are wired as a worker wires them (gateway.build).
+Only the journals are in memory. gateway.build connects the parts as in a worker.
 """
 
 import asyncio
@@ -47,17 +47,17 @@ class MemoryJournal:
     healthy: bool = True
 
     def append(self, payload: bytes) -> None:
-        """Keep the record."""
+        """Append a record."""
         self.records.append(payload)
 
     async def append_durably(self, payload: bytes) -> None:
-        """Keep the record."""
+        """Append a record; memory needs no sync."""
         self.records.append(payload)
 
 
 @dataclass
 class GatewayFixture:
-    """A gateway that serves, and what a test may look at."""
+    """A gateway that serves, with the parts that tests read."""
 
     port: int
     channel: grpc.aio.Channel
@@ -71,45 +71,45 @@ class GatewayFixture:
 
     @property
     def ingress_server(self) -> IngressServer:
-        """The server under test."""
+        """The server that callers connect to."""
         return self.parts.server
 
     @property
     def routes(self) -> RouteTable:
-        """The routes of every model."""
+        """The route table with the routes of each model."""
         return self.parts.route_table
 
     @property
     def windows(self) -> Windows:
-        """The open windows."""
+        """The windows of calls."""
         return self.parts.windows
 
     @property
     def outcome_windows(self) -> OutcomeWindows:
-        """The open windows of outcomes."""
+        """The windows of outcome reports."""
         return self.parts.outcome_windows
 
     @property
     def recorder(self) -> Recorder:
-        """The recorder."""
+        """The recorder that counts replies."""
         return self.parts.recorder
 
     @property
     def metrics(self) -> Metrics:
-        """The metrics."""
+        """The counters and gauges of the worker."""
         return self.parts.metrics
 
     def refusals(self) -> dict[tuple[str, str], int]:
-        """Return (model, code) -> calls that the server refused itself."""
-        counted = self.metrics.snapshot().get("turnout_refusals", [])
+        """Return (model, code) -> calls that the server refused, not the pipeline."""
+        refusals = self.metrics.snapshot().get("turnout_refusals", [])
         return {
-            (model, code): calls for (model, code, reason), calls in counted if reason == "ingress"
+            (model, code): calls for (model, code, reason), calls in refusals if reason == "ingress"
         }
 
     async def predict(
         self, request: PredictRequest | bytes, within_s: float | None = 5.0
     ) -> PredictReply:
-        """Call Predict with a message, or with whatever bytes."""
+        """Call Predict with a message or with any bytes."""
         raw = request if isinstance(request, bytes) else request.SerializeToString()
         call = self.channel.unary_unary("/turnout.v1.Predictor/Predict")
         return PredictReply.FromString(await call(raw, timeout=within_s))
@@ -117,7 +117,7 @@ class GatewayFixture:
     async def refusal(
         self, request: PredictRequest | bytes, within_s: float | None = 5.0
     ) -> grpc.aio.AioRpcError:
-        """Call Predict and return the error it ends with."""
+        """Call Predict and return its error; fail if the call is answered."""
         try:
             await self.predict(request, within_s)
         except grpc.aio.AioRpcError as error:
@@ -130,20 +130,20 @@ class GatewayFixture:
         return self.windows.close_windows(0, everything=True)
 
     def window(self, arm: str) -> window_pb2.Window:
-        """Close all windows and return the one of *arm*, summed being the caller's business."""
-        closed = self.close_windows()
-        return next(w for w in closed if window_pb2.Arm.Name(w.arm) == f"ARM_{arm}")
+        """Close all windows, one a second and arm, and return the first one of *arm*."""
+        windows = self.close_windows()
+        return next(w for w in windows if window_pb2.Arm.Name(w.arm) == f"ARM_{arm}")
 
 
 class RecordedFaults(InternalErrorLog):
-    """Notes faults where a test can read them."""
+    """An error log that appends the texts to a list."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__(logging.getLogger("quiet"))
         self._faults = faults
 
     def log_error(self, text: str, error: BaseException | None = None) -> str:
-        """Keep the text; the id is its place."""
+        """Append the text; the error id is its number, from 1."""
         del error
         self._faults.append(text)
         return f"{len(self._faults):08x}"
@@ -162,14 +162,15 @@ async def gateway_fixture(
 ) -> AsyncIterator[GatewayFixture]:
     """Serve *deployment* over *versions* (label to unsigned files) on a free port.
 
-    others        more models beside it, each with its own versions and deployment.
-    single_calls  False sends single calls through batches, too.
-    unix          path of a Unix socket to listen on as well.
+    others        versions and deployment of each further model.
+    single_calls  False makes batches of single calls, too.
+    unix          path of a Unix socket, on which the server listens as well.
     """
+    # The surroundings of the parts, with journals in memory.
     settings = replace(settings or Settings(), ingress=DEFAULT_INGRESS)
     faults, guards = list[str](), list[window_pb2.HardGuard]()
     served, outcomes = MemoryJournal(), MemoryJournal()
-    around = Surroundings(
+    surroundings = Surroundings(
         settings=settings,
         identity=WorkerIdentity("test", 0, 7, KEY),
         clock=SystemClock(),
@@ -181,13 +182,14 @@ async def gateway_fixture(
         on_guard=guards.append,
         is_serving=lambda: True,
     )
-    parts = build_serving_parts(around, single_calls=single_calls)
-    # Load every model and listen.
+    parts = build_serving_parts(surroundings, single_calls=single_calls)
+    # Open the versions of each model, and route to them.
     executors: list[ModelExecutor] = []
     for files, plan in [(versions, deployment), *others]:
         loaded = await _load_versions(files, plan.model)
         executors += [version.executor for version in loaded.values()]
         parts.route_table.swap(build_routes(plan, loaded, settings))
+    # Listen, and serve until the test ends.
     models = {routes.model: routes.shape for routes in parts.route_table.all()}
     parts.server.configure(models)
     parts.metrics.set_models(list(models))
@@ -198,6 +200,7 @@ async def gateway_fixture(
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             yield GatewayFixture(port, channel, parts, served, outcomes, faults, guards, settings)
     finally:
+        # Close in the order of a drain.
         await parts.server.close(1.0)
         await parts.pipeline.wait_finished()
         running.cancel()
@@ -219,6 +222,6 @@ async def _load_versions(
 def predict_request(
     *inputs: float, key: str = "S1", rows: int = 1, **more: object
 ) -> PredictRequest:
-    """A call for model "churn" with *rows* equal rows."""
-    one = Row(keys=[key], inputs=inputs)
-    return PredictRequest(model="churn", rows=[one] * rows, **more)  # type: ignore[arg-type]
+    """Return a call for model "churn" with *rows* equal rows."""
+    row = Row(keys=[key], inputs=inputs)
+    return PredictRequest(model="churn", rows=[row] * rows, **more)  # type: ignore[arg-type]

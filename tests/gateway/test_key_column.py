@@ -184,7 +184,7 @@ def test_write_ids_equals_ids_written_one_by_one(
 @examples(100)
 @given(TEXTS, st.data())
 def test_encode_field_writes_protobufs_bytes(texts: list[str], data: st.DataObject) -> None:
-    """A whole column and a selection of its keys are encoded."""
+    """All keys of a column and a selection of them are encoded."""
     column = KeyColumn.from_list([text.encode() for text in texts])
     indexes = data.draw(st.lists(st.integers(0, len(texts) - 1), max_size=5)) if texts else []
     selected = column.select(np.array(indexes, dtype=np.intp))
@@ -196,7 +196,7 @@ def test_encode_field_writes_protobufs_bytes(texts: list[str], data: st.DataObje
 
 
 def test_native_functions_refuse_columns_that_do_not_fit() -> None:
-    """Refused are a key past the buffer, columns of two lengths, and keys of a wrong size."""
+    """Keys past the buffer, columns of two lengths, and keys of a wrong size are refused."""
     ends = np.array([1, 9], dtype=np.uint32)
     starts = np.array([0, 1], dtype=np.uint32)
     for function in (hash_keys(native=True), encode_field(native=True)):

@@ -13,9 +13,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
 
 def test_operating_page_names_existing_settings_and_metrics() -> None:
     """A renamed setting or metric must be renamed on the page too."""
-    words = re.findall(r"`([a-z]+_[a-z_]+)(?:\{[a-z,]+\})?`", PAGE.read_text(encoding="utf-8"))
+    names = re.findall(r"`([a-z]+_[a-z_]+)(?:\{[a-z,]+\})?`", PAGE.read_text(encoding="utf-8"))
     settings = {setting.name for setting in fields(Settings)}
     metrics = {*FAMILIES, *SUPERVISOR_FAMILIES}
     counters = {f"{name}_total" for name in metrics}
-    assert len(words) > 30
-    assert not [word for word in words if word not in settings | metrics | counters]
+    assert len(names) > 30
+    assert not [name for name in names if name not in settings | metrics | counters]

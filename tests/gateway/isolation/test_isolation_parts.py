@@ -58,7 +58,7 @@ def test_judge_report_refuses_a_failed_probe_and_says_how_it_ended(
 
 
 def test_judge_report_returns_what_a_successful_probe_measured() -> None:
-    """It returns what the last line has; a crash at exit changes nothing."""
+    """The result is that of the last line; a crash at exit changes nothing."""
     proved = judge_report(
         b'{"proved": {"run_us": 20.5, "load_ms": 3.0}}\n', -6, LIMITS, timed_out=False
     )
@@ -98,7 +98,7 @@ def test_probe_lock_is_given_to_one_worker_at_a_time(tmp_path: Path) -> None:
 
 
 def test_unpack_files_returns_the_packed_bytes() -> None:
-    """Empty files and non-ASCII names are kept, too."""
+    """Files may be empty and have non-ASCII names."""
     files = {"model.onnx": bytes(range(256)) * 100, "card.json": b"", "é": b"{}"}
     files_fd = pack_files(files)
     try:
@@ -126,7 +126,7 @@ class PageReader:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_breadcrumb_page_names_a_version_only_while_it_runs(fails: bool) -> None:
-    """Of two versions one runs; after it the page is empty, and a released cell is used again."""
+    """One of two versions runs; after it the page is empty, and a released cell is used again."""
     descriptor = create_breadcrumb_page()
     page = BreadcrumbPage(os.dup(descriptor))
     reader = PageReader(descriptor, fails)
@@ -183,7 +183,7 @@ def test_classify_end_blames_a_version_only_for_its_own_crashes(
 
 
 def test_shadow_protocol_decodes_copies_and_answers_byte_by_byte() -> None:
-    """Answers come out whole and in order, from single bytes and from two answers at once."""
+    """Answers are complete and in order, from single bytes and from two answers at once."""
     matrix = np.arange(12, dtype=np.float32).reshape(4, 3)
     offsets = np.array([0, 1, 4], dtype=np.uint32)
     frame = encode_copy(matrix, offsets)
@@ -208,14 +208,14 @@ def test_shadow_protocol_decodes_copies_and_answers_byte_by_byte() -> None:
 
 @pytest.mark.parametrize("due", [[], [(1, 4)], [(2, 5)]])
 def test_scores_decoder_refuses_an_answer_that_is_not_due(due: list[tuple[int, int]]) -> None:
-    """Refused are an answer without a copy, and one for another number of calls or rows."""
+    """An answer without a copy is refused, and so is one with other numbers of calls or rows."""
     answer = encode_scores(Scored(np.zeros((4, 1), dtype=np.float32), np.zeros(2, dtype=np.uint8)))
     with pytest.raises(ShadowProtocolError, match="due"):
         ScoresDecoder(1).feed(answer, due)
 
 
 def test_model_executor_finishes_runs_after_it_is_closed() -> None:
-    """When a rollback closes it during a batch, runs started before and after still return."""
+    """A rollback may close it during a batch; runs started before and after still return."""
     hung = HungScorer()
     matrix, offsets = np.zeros((2, 3), dtype=np.float32), np.array([0, 2], dtype=np.uint32)
 

@@ -135,16 +135,16 @@ def test_outcome_windows_have_each_report_of_a_version_in_a_rollout_once() -> No
             await report(gateway, **BY_ENTITY, keys=["S1"])
             # The windows have each report of both arms once, and no other.
             windows = gateway.outcome_windows.close_windows(0, everything=True)
-            found: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
+            windowed: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
             for window in windows:
                 assert (window.model, window.revision, window.arm) == ("churn", 4, 0)
                 for outcomes in window.outcomes:
                     assert outcomes.name == "churned"
                     reports = dict(zip(outcomes.key_hash, outcomes.value, strict=True))
                     assert len(reports) == len(outcomes.key_hash)
-                    found[window.version, outcomes.role] |= reports
-            assert found == reported
-            assert set(found) == {("1", Role.PRODUCTION), ("2", Role.CANARY)}
+                    windowed[window.version, outcomes.role] |= reports
+            assert windowed == reported
+            assert set(windowed) == {("1", Role.PRODUCTION), ("2", Role.CANARY)}
             # Once the rollout is over, reports go into no window.
             without_rollout = replace(
                 with_canary, canary="", canary_bp=0, rollout_id="", revision=5
@@ -260,7 +260,7 @@ def test_idempotency_key_counts_once_across_workers_and_restarts(
 
 
 def test_idempotency_keys_keep_the_newest_only(tmp_path: Path) -> None:
-    """Of 300 keys over three starts 50 are read back; later keys do not exceed the bound."""
+    """After 300 keys over three starts 50 are read back; later keys do not exceed the bound."""
 
     async def walk() -> None:
         for boot in (1, 2, 3):
@@ -300,7 +300,7 @@ def test_idempotency_keys_read_behind_damage_and_skip_foreign_files(tmp_path: Pa
 
 
 def test_report_outcome_finishes_the_write_of_a_cancelled_call(tmp_path: Path) -> None:
-    """Cancelled before the record was on disk, it is written once; the retry is a duplicate."""
+    """A call is cancelled before its record is on disk; the record is written once."""
 
     async def walk() -> None:
         async with outcome_worker(tmp_path, 1) as worker:
@@ -318,7 +318,7 @@ def test_report_outcome_finishes_the_write_of_a_cancelled_call(tmp_path: Path) -
 def test_report_outcome_is_unavailable_when_the_journal_refuses_and_the_key_stays_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The refused report was not written, so its retry is no duplicate."""
+    """The retry of a refused report is no duplicate, because nothing was written."""
 
     async def refuse(payload: bytes) -> None:
         raise JournalRefusedError("full")

@@ -1,4 +1,4 @@
-"""The loader: a version is READY only when it is what its id says; else the old one serves."""
+"""The loader opens only versions whose files match their id, and else serves the old one."""
 
 import asyncio
 import io
@@ -180,7 +180,7 @@ def test_loader_serves_the_last_deployment_from_disk_without_the_registry(
 
 
 def test_loader_moves_a_version_altered_on_disk_and_fetches_it_again(tmp_path: Path) -> None:
-    """The copy on disk loses a byte: the registry's is used, and the bad one is moved aside."""
+    """The copy on disk loses a byte: the registry's is used, and the bad one is moved."""
     registry = {digest_of(GOOD): GOOD}
 
     async def walk() -> None:

@@ -27,7 +27,7 @@ pytestmark = NEEDS_NATIVE_INGRESS
 NOW_MS, TTL_MS = 1_000_000, 1_000
 AGES_MS = (-5, 0, TTL_MS, TTL_MS + 1, 2 * TTL_MS, 2 * TTL_MS + 1, 900_000)
 EDGE_VALUES = [0.0, -0.0, 1.5, float("nan"), float("inf"), 1e-45]
-KINDS = ("whole", "partly", "absent", "another's", "short", "long", "empty", "another view's")
+KINDS = ("complete", "partly", "absent", "another's", "short", "long", "empty", "another view's")
 
 
 def view_of(width: int, name: str = "one") -> ViewRows:
@@ -69,7 +69,7 @@ def test_native_rows_equal_features_rows_bit_for_bit(
     stored: list[tuple[bytes, str, int]],
     random: Any,  # noqa: ANN401
 ) -> None:
-    """For any replies: the same keys, values, flags and number of broken rows."""
+    """Keys, values, flags and the number of broken rows are equal for any replies."""
     rows = view_of(width)
     read = ViewRead(rows, (0,), load_native_rows(rows))
     ids = [entity for entity, _, _ in stored]
@@ -87,7 +87,7 @@ def test_native_rows_equal_features_rows_bit_for_bit(
 
 
 def test_view_read_requests_the_views_own_entities() -> None:
-    """They are picked by position; the ids of a view of two entities are joined in Python."""
+    """Entities are selected by position; Python joins the ids of a view of two entities."""
     rows = view_of(2)
     ids = KeyColumn.from_list([b"a1", b"b1", b"a2", b"b2"])
     second = ViewRead(rows, (1,), load_native_rows(rows)).request(ids, 2)
@@ -118,7 +118,7 @@ def test_native_rows_refuse_a_layout_or_replies_that_do_not_fit() -> None:
 def test_native_assign_arms_equals_numpy(
     keys: list[bytes], canary_bp: int, standby_bp: int
 ) -> None:
-    """For any shares, also such as add up to more than all."""
+    """The shares are any numbers; their sum may be above 100 %."""
     deployment = SimpleNamespace(split_salt=bytes(16), canary_bp=canary_bp, standby_bp=standby_bp)
     routes, keys_column = (
         cast("Any", SimpleNamespace(deployment=deployment)),

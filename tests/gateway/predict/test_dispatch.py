@@ -1,4 +1,7 @@
-"""Production, canary, standby, shadows, holdout and pins, over real gRPC and real ONNX."""
+"""The dispatcher answers for production, canary, standby and pins; shadows and holdout follow.
+
+Calls come over real gRPC and are scored by real ONNX files.
+"""
 
 import asyncio
 import math
@@ -34,22 +37,22 @@ from tests.tiny_models import tiny_files
 pytestmark = pytest.mark.walk
 
 
-def test_the_split_decides_by_key_and_each_arm_answers_its_own() -> None:
-    """Every key gets the version that its hash says; the canary's answers are the canary's."""
+def test_dispatcher_answers_each_key_with_the_version_of_its_hash() -> None:
+    """Each arm scores the keys that the split gives to it, and only its keys have evidence."""
 
     async def walk() -> None:
         async with gateway_fixture(
             {"1": tiny_files(), "2": tiny_files(weights=DOUBLED_WEIGHTS)}, CANARY_AT_HALF
         ) as gateway:
             for key, reply in (await predict_all_keys(gateway)).items():
-                drawn = key in canary_keys()
-                assert reply.role == (CANARY if drawn else PRODUCTION)
-                assert reply.version == ("2" if drawn else "1")
-                assert math.isclose(reply.scores[0], 2.8 if drawn else 1.4, rel_tol=1e-5)
+                is_canary = key in canary_keys()
+                assert reply.role == (CANARY if is_canary else PRODUCTION)
+                assert reply.version == ("2" if is_canary else "1")
+                assert math.isclose(reply.scores[0], 2.8 if is_canary else 1.4, rel_tol=1e-5)
             windows = closed_windows(gateway)
             assert windows["CANARY"].calls.answered == len(canary_keys())
             scores = [r for r in windows["CANARY"].records if r.metric == window_pb2.METRIC_SCORE]
-            hashes = {one for records in scores for one in records.key_hash}
+            hashes = {key_hash for records in scores for key_hash in records.key_hash}
             assert hashes == {evidence_key(SALT, key.encode()) for key in canary_keys()}
             assert all(len(r.production_bin) == len(r.key_hash) for r in scores)
 
@@ -57,10 +60,10 @@ def test_the_split_decides_by_key_and_each_arm_answers_its_own() -> None:
 
 
 @pytest.mark.parametrize("fault", [{"fault_when": 5.0}, {"nan_when": 5.0}])
-def test_a_canary_that_faults_is_answered_by_production_inside_the_call(
+def test_dispatcher_falls_back_to_production_where_the_canary_faults(
     fault: dict[str, float],
 ) -> None:
-    """Rows on which the canary raises or scores NaN: role FALLBACK, production's score."""
+    """Where the canary raises or scores NaN, the reply has role FALLBACK and production's score."""
 
     async def walk() -> None:
         versions = {"1": tiny_files(), "2": tiny_files(weights=DOUBLED_WEIGHTS, **fault)}
@@ -75,8 +78,8 @@ def test_a_canary_that_faults_is_answered_by_production_inside_the_call(
     asyncio.run(walk())
 
 
-def test_a_canary_that_only_fails_is_stopped_here_and_says_so_once() -> None:
-    """Three faulty runs, five keys: the breaker opens, one guard goes out, callers are answered."""
+def test_canary_breaker_opens_and_sends_one_guard() -> None:
+    """It opens after three faulty runs on five keys; production answers every call."""
 
     async def walk() -> None:
         versions = {"1": tiny_files(), "2": tiny_files(fault_when=5.0)}
@@ -93,8 +96,8 @@ def test_a_canary_that_only_fails_is_stopped_here_and_says_so_once() -> None:
     asyncio.run(walk())
 
 
-def test_where_production_and_canary_both_fail_the_call_is_internal() -> None:
-    """Nobody can answer this row: INTERNAL, one fault noted."""
+def test_dispatcher_returns_internal_when_production_and_canary_both_fault() -> None:
+    """One internal error is logged."""
 
     async def walk() -> None:
         versions = {
@@ -109,16 +112,16 @@ def test_where_production_and_canary_both_fail_the_call_is_internal() -> None:
     asyncio.run(walk())
 
 
-def test_while_a_promotion_is_watched_the_standby_keeps_its_keys_and_saves_the_others() -> None:
-    """The top of the range stays on the old version; rows the new one faults on fall back to it."""
+def test_dispatcher_uses_the_standby_for_its_keys_and_as_the_fallback_of_production() -> None:
+    """The old version has 20 % of the keys, and answers rows that the new one faults on."""
     watched = replace(PRODUCTION_ONLY, production="2", standby="1", standby_bp=2_000)
 
     async def walk() -> None:
         versions = {"1": tiny_files(), "2": tiny_files(weights=DOUBLED_WEIGHTS, fault_when=5.0)}
         async with gateway_fixture(versions, watched) as gateway:
             for key, reply in (await predict_all_keys(gateway)).items():
-                old = split_bucket(SALT, key.encode()) >= 8_000
-                assert (reply.version, reply.role) == ("1" if old else "2", PRODUCTION)
+                is_standby = split_bucket(SALT, key.encode()) >= 8_000
+                assert (reply.version, reply.role) == ("1" if is_standby else "2", PRODUCTION)
             roles = Counter(r.role for r in (await predict_all_keys(gateway, first=9.0)).values())
             assert roles[FALLBACK] > 0
             windows = closed_windows(gateway)
@@ -129,8 +132,8 @@ def test_while_a_promotion_is_watched_the_standby_keeps_its_keys_and_saves_the_o
     asyncio.run(walk())
 
 
-def test_shadows_score_copies_and_nobody_waits_for_them() -> None:
-    """Two shadows, one of which raises on everything: all pairs counted, every call answered."""
+def test_shadows_score_copies_while_production_answers_every_call() -> None:
+    """One of two shadows raises on every row; the pairs of both are counted."""
     shadowed = replace(PRODUCTION_ONLY, shadows=(("2", 10_000), ("3", 10_000)))
     versions = {
         "1": tiny_files(),
@@ -155,8 +158,8 @@ def test_shadows_score_copies_and_nobody_waits_for_them() -> None:
     asyncio.run(walk())
 
 
-def test_a_shadow_samples_by_key_and_drops_before_it_queues() -> None:
-    """30 % sample: the same keys each time. No room for rows: all dropped, and counted."""
+def test_shadows_sample_by_key_and_drop_copies_without_space() -> None:
+    """A sample of 30 % has the same keys each time. With a bound of 0 rows all are dropped."""
 
     async def walk(settings: Settings, sample_bp: int) -> tuple[int, int]:
         shadowed = replace(PRODUCTION_ONLY, shadows=(("2", sample_bp),))
@@ -177,22 +180,22 @@ def test_a_shadow_samples_by_key_and_drops_before_it_queues() -> None:
     assert asyncio.run(walk(Settings(shadow_rows_waiting_max=0), 10_000)) == (0, 120)
 
 
-def test_held_out_customers_are_scored_and_leave_no_evidence() -> None:
-    """20 % holdout on the customer's key, whatever the sticky key: holdout = true, no record."""
-    held = replace(CANARY_AT_HALF, holdout_bp=2_000)
+def test_recorder_writes_no_evidence_of_held_out_customers() -> None:
+    """The holdout of 20 % goes by the customer's key and not by the sticky key."""
+    with_holdout = replace(CANARY_AT_HALF, holdout_bp=2_000)
 
     async def walk() -> None:
         async with gateway_fixture(
-            {"1": tiny_files(), "2": tiny_files(weights=DOUBLED_WEIGHTS)}, held
+            {"1": tiny_files(), "2": tiny_files(weights=DOUBLED_WEIGHTS)}, with_holdout
         ) as gateway:
             calls = [
                 gateway.predict(predict_request(1, 2, 3, key=k, sticky_key="session"))
                 for k in CUSTOMER_KEYS
             ]
             for key, reply in zip(CUSTOMER_KEYS, await asyncio.gather(*calls), strict=True):
-                out = holdout_bucket(SALT, key.encode()) < 2_000
-                assert reply.holdout == out
-                assert read_prediction_id(reply.prediction_id, KEY).holdout == out
+                in_holdout = holdout_bucket(SALT, key.encode()) < 2_000
+                assert reply.holdout == in_holdout
+                assert read_prediction_id(reply.prediction_id, KEY).holdout == in_holdout
             windows = closed_windows(gateway)
             (arm,) = windows.values()
             records = sum(len(r.key_hash) for r in arm.records if r.metric == 4)
@@ -201,8 +204,8 @@ def test_held_out_customers_are_scored_and_leave_no_evidence() -> None:
     asyncio.run(walk())
 
 
-def test_pins_reach_what_is_deployed_by_label_role_or_alias() -> None:
-    """Labels, "canary" and "challenger" are one; a shadow too; they leave no evidence."""
+def test_assign_calls_finds_a_pinned_version_by_label_role_or_alias() -> None:
+    """Shadows can be pinned, too; a role without a version is NOT_FOUND. No evidence is written."""
     shadowed = replace(CANARY_AT_HALF, shadows=(("3", 1),))
     versions = {
         "1": tiny_files(),
@@ -232,15 +235,15 @@ def test_pins_reach_what_is_deployed_by_label_role_or_alias() -> None:
     asyncio.run(walk())
 
 
-def test_served_vectors_and_scores_are_kept_as_they_were() -> None:
-    """The journal has, for each answered call, the vector the version saw and what it scored."""
-    thinned = replace(PRODUCTION_ONLY, policy=ServingPolicy(journal_sampled_of_65536=32_768))
+def test_journal_has_the_vectors_and_scores_of_each_sampled_call() -> None:
+    """Vectors are what the version got, scores what it returned. Half the keys can be sampled."""
+    half_sampled = replace(PRODUCTION_ONLY, policy=ServingPolicy(journal_sampled_of_65536=32_768))
 
     async def walk(deployment: Deployment) -> list[str]:
         async with gateway_fixture({"1": tiny_files()}, deployment) as gateway:
             replies = await predict_all_keys(gateway)
             gateway.recorder.fold()
-            kept: list[str] = []
+            sampled_ids: list[str] = []
             for raw in gateway.served.records:
                 record = journal_pb2.ServedBatch.FromString(raw)
                 vectors = np.frombuffer(record.vectors, "<f4").reshape(-1, record.width)
@@ -250,17 +253,17 @@ def test_served_vectors_and_scores_are_kept_as_they_were() -> None:
                 ids = [record.prediction_ids[n : n + 64] for n in range(0, 64 * len(scores), 64)]
                 for entity, prediction_id in zip(record.entity_ids, ids, strict=True):
                     assert replies[entity].prediction_id == prediction_id
-                kept += record.entity_ids
-            return kept
+                sampled_ids += record.entity_ids
+            return sampled_ids
 
     assert sorted(asyncio.run(walk(PRODUCTION_ONLY))) == sorted(CUSTOMER_KEYS)
-    half = asyncio.run(walk(thinned))
+    half = asyncio.run(walk(half_sampled))
     expected = [k for k in CUSTOMER_KEYS if evidence_key(SALT, k.encode()) % 65_536 < 32_768]
     assert sorted(half) == sorted(expected)
 
 
-def test_a_required_journal_that_cannot_be_written_refuses() -> None:
-    """UNAVAILABLE with a pushback, before anything is scored."""
+def test_pipeline_refuses_calls_while_a_required_journal_cannot_be_written() -> None:
+    """Calls are UNAVAILABLE; they are answered again when the journal is healthy."""
     required = replace(PRODUCTION_ONLY, policy=ServingPolicy(journal_required=True))
 
     async def walk() -> None:
@@ -274,26 +277,26 @@ def test_a_required_journal_that_cannot_be_written_refuses() -> None:
     asyncio.run(walk())
 
 
-def test_a_brief_version_is_asked_on_the_loop_and_others_on_a_thread() -> None:
-    """Where a run cannot hang it is done when `start_run` returns, and timed as on a thread."""
+def test_model_executor_runs_short_versions_on_the_event_loop_and_others_on_a_thread() -> None:
+    """A short run has ended when `start_run` returns, and its time is measured as on a thread."""
     threads: list[str] = []
 
-    class Seen:
+    class ThreadNoter:
         def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
             threads.append(threading.current_thread().name)
             return matrix[:, :1]
 
     async def walk() -> None:
         matrix, offsets = np.ones((2, 3), np.float32), np.array([0, 1, 2], np.uint32)
-        brief = ModelExecutor(Seen(), 1, short_runs=True).start_run(matrix, offsets)
-        scored = brief.result()
+        short_run = ModelExecutor(ThreadNoter(), 1, short_runs=True).start_run(matrix, offsets)
+        scored = short_run.result()
         assert scored is not None
         assert scored.faultless
         assert scored.elapsed_ns > 0
-        assert await brief.wait() is scored
-        thorough = ModelExecutor(Seen(), 1)
-        assert (await thorough.start_run(matrix, offsets).wait()).faultless
-        thorough.close()
+        assert await short_run.wait() is scored
+        on_thread = ModelExecutor(ThreadNoter(), 1)
+        assert (await on_thread.start_run(matrix, offsets).wait()).faultless
+        on_thread.close()
 
     asyncio.run(walk())
     assert threads[0] == threading.main_thread().name

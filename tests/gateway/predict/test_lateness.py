@@ -1,4 +1,4 @@
-"""Late is not guilty: who is accused when an arm takes too long, and when a run is hung."""
+"""Late runs have timeout evidence by their processor time, and a hung run opens the breaker."""
 
 import asyncio
 import time
@@ -29,8 +29,8 @@ from tests.tiny_models import tiny_files
 pytestmark = pytest.mark.walk
 
 
-def test_a_canary_that_hangs_costs_its_callers_its_budget_and_nobody_else_anything() -> None:
-    """A run that never returns: its keys fall back after 50 ms, production's keys do not wait."""
+def test_dispatcher_falls_back_at_the_budget_of_a_hung_canary() -> None:
+    """Keys of the canary fall back after 50 ms, and keys of production do not wait."""
 
     async def walk() -> None:
         async with gateway_fixture(
@@ -39,15 +39,19 @@ def test_a_canary_that_hangs_costs_its_callers_its_budget_and_nobody_else_anythi
             routes = gateway.routes.get("churn")
             assert routes is not None
             assert routes.canary is not None
-            lane, hung = routes.canary.version.executor, HungScorer()
-            lane.scorer = hung
+            # A call of the canary hangs.
+            executor, hung = routes.canary.version.executor, HungScorer()
+            executor.scorer = hung
             loop = asyncio.get_running_loop()
-            key, *_ = sorted(canary_keys())
-            other, *_ = sorted(set(CUSTOMER_KEYS) - canary_keys())
+            canary_key = min(canary_keys())
+            production_key = min(set(CUSTOMER_KEYS) - canary_keys())
             began = loop.time()
-            late = asyncio.create_task(gateway.predict(predict_request(1, 2, 3, key=key)))
-            await wait_until(lambda: lane.runs_waiting == 1)
-            assert (await gateway.predict(predict_request(1, 2, 3, key=other))).role == PRODUCTION
+            late = asyncio.create_task(gateway.predict(predict_request(1, 2, 3, key=canary_key)))
+            await wait_until(lambda: executor.runs_waiting == 1)
+            # A call of production is answered meanwhile.
+            reply = await gateway.predict(predict_request(1, 2, 3, key=production_key))
+            assert reply.role == PRODUCTION
+            # The hung call falls back.
             assert not late.done() or loop.time() - began > 0.05
             assert (await late).role == FALLBACK
             assert loop.time() - began < 0.5
@@ -59,19 +63,21 @@ def test_a_canary_that_hangs_costs_its_callers_its_budget_and_nobody_else_anythi
 
 
 async def timeouts(scorer: type[SlowScorer] | type[BusyScorer]) -> dict[str, set[int]]:
-    """Ask both arms, which have *scorer* and 10 ms: arm -> keys with evidence of a timeout.
+    """Return arm -> keys with timeout evidence, where both arms use *scorer* and have 10 ms.
 
-    The canary has it twice: it is still out when production, asked at the same time, is back.
+    The canary is wrapped twice, so that it still runs when production, started with it, has ended.
     """
-    hasty = replace(CANARY_AT_HALF, policy=ServingPolicy(canary_budget_ms=10))
-    async with gateway_fixture({"1": tiny_files(), "2": tiny_files()}, hasty) as gateway:
+    short_budget = replace(CANARY_AT_HALF, policy=ServingPolicy(canary_budget_ms=10))
+    async with gateway_fixture({"1": tiny_files(), "2": tiny_files()}, short_budget) as gateway:
         routes = gateway.routes.get("churn")
         assert routes is not None
         assert routes.canary is not None
+        # Wrap the scorers, and call with every key.
         for participant in (routes.production, routes.canary, routes.canary):
             participant.version.executor.scorer = scorer(participant.version.executor.scorer)
         for key in CUSTOMER_KEYS:
             await gateway.predict(predict_request(1, 2, 3, key=key))
+        # Production answers late without being counted as late; the canary falls back.
         windows = closed_windows(gateway)
         assert windows["PRODUCTION"].calls.answered == 60 - len(canary_keys())
         assert windows["PRODUCTION"].calls.late == 0
@@ -87,24 +93,24 @@ async def timeouts(scorer: type[SlowScorer] | type[BusyScorer]) -> dict[str, set
         }
 
 
-def test_a_slow_host_accuses_neither_arm() -> None:
-    """Both take 12 ms and more of the 10 allowed and work for none: evidence against nobody."""
+def test_recorder_has_no_timeout_evidence_when_the_host_is_slow() -> None:
+    """Both arms take more than 12 of the 10 ms allowed, but use no processor time."""
     assert asyncio.run(timeouts(SlowScorer)) == {"PRODUCTION": set(), "CANARY": set()}
 
 
-def test_what_works_past_its_budget_is_accused_in_either_arm() -> None:
-    """Both compute for 12 ms and more of the 10 ms allowed: timeout evidence from each, by key."""
-    accused = asyncio.run(timeouts(BusyScorer))
-    assert len(accused["PRODUCTION"]) == 60 - len(canary_keys())
-    assert accused["CANARY"]
+def test_recorder_has_timeout_evidence_of_each_arm_that_computes_past_its_budget() -> None:
+    """Both arms compute for more than 12 of the 10 ms allowed."""
+    late_keys = asyncio.run(timeouts(BusyScorer))
+    assert len(late_keys["PRODUCTION"]) == 60 - len(canary_keys())
+    assert late_keys["CANARY"]
 
 
-def test_a_caller_in_a_hurry_does_not_accuse_the_canary() -> None:
-    """A second to answer in, a hung canary with a budget of 5 s: production answers, no fault."""
-    patient = replace(CANARY_AT_HALF, policy=ServingPolicy(canary_budget_ms=5_000))
+def test_dispatcher_does_not_count_the_canary_as_late_when_the_caller_gave_less_time() -> None:
+    """The call has a deadline of 1 s, the hung canary a budget of 5 s; production answers."""
+    long_budget = replace(CANARY_AT_HALF, policy=ServingPolicy(canary_budget_ms=5_000))
 
     async def walk() -> None:
-        async with gateway_fixture({"1": tiny_files(), "2": tiny_files()}, patient) as gateway:
+        async with gateway_fixture({"1": tiny_files(), "2": tiny_files()}, long_budget) as gateway:
             routes = gateway.routes.get("churn")
             assert routes is not None
             assert routes.canary is not None
@@ -121,63 +127,63 @@ def test_a_caller_in_a_hurry_does_not_accuse_the_canary() -> None:
     asyncio.run(walk())
 
 
-class Sleeping:
-    """Takes .4 s for each run."""
+class SleepingScorer:
+    """A scorer whose runs take 0.4 s each."""
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Zeros, late."""
+        """Sleep, and return (B, 1) zeros."""
         time.sleep(0.4)
         return np.zeros((len(matrix), 1), np.float32)
 
 
-@pytest.mark.grpcio  # no door at all: once is enough
-def test_a_queue_of_slow_runs_hangs_nothing() -> None:
-    """Four runs of .4 s, one after the other: the last is out for over a second, and none hung."""
-    lane = ModelExecutor(Sleeping(), 1)
-    seen: list[bool] = []
+@pytest.mark.grpcio  # no server is used, so one run is enough
+def test_model_executor_is_not_hung_while_slow_runs_queue() -> None:
+    """The last of four runs of 0.4 s waits for more than a second."""
+    executor = ModelExecutor(SleepingScorer(), 1)
+    hung_states: list[bool] = []
 
     async def walk() -> None:
         matrix, offsets = np.zeros((1, 3), np.float32), np.array([0, 1], np.uint32)
-        runs = [lane.start_run(matrix, offsets) for _ in range(4)]
+        runs = [executor.start_run(matrix, offsets) for _ in range(4)]
         while runs[-1].result() is None:
-            seen.append(lane.hung)
+            hung_states.append(executor.hung)
             await asyncio.sleep(0.05)
 
     asyncio.run(walk())
-    lane.close()
-    assert len(seen) > 20
-    assert not any(seen)
+    executor.close()
+    assert len(hung_states) > 20
+    assert not any(hung_states)
 
 
-class EndsMeanwhile(Future[Scored]):
-    """Runs while it is looked at, and is back a moment later."""
+class EndingFuture(Future[Scored]):
+    """The future of a run that ends directly after a caller saw it running."""
 
     def running(self) -> bool:
-        """True, and then it is not."""
+        """Return True, and end the run."""
         self.set_result(Scored(np.zeros((1, 1), np.float32), np.zeros(1, np.uint8), cpu_ns=0))
         return True
 
 
-@pytest.mark.grpcio  # no door at all: once is enough
-def test_a_run_that_is_back_while_it_is_judged_is_judged_by_its_work() -> None:
-    """The version was released and its thread has ended: there is no clock left to ask."""
-    lane = ModelExecutor(Sleeping(), 1)
+@pytest.mark.grpcio  # no server is used, so one run is enough
+def test_caused_delay_uses_the_processor_time_of_a_run_that_ends_meanwhile() -> None:
+    """The version was released and its thread has ended, so the thread has no clock any more."""
+    executor = ModelExecutor(SleepingScorer(), 1)
     matrix, offsets = np.zeros((1, 3), np.float32), np.array([0, 1], np.uint32)
 
     async def walk() -> None:
-        await lane.start_run(matrix, offsets).wait()
-        thread = lane._thread
+        await executor.start_run(matrix, offsets).wait()
+        thread = executor._thread
         assert thread is not None
-        lane.close()
+        executor.close()
         await asyncio.to_thread(thread.shutdown)
-        run = ScoringRun(EndsMeanwhile(), asyncio.get_running_loop().create_future())
-        assert not lane.caused_delay(run, 1_000_000)
+        run = ScoringRun(EndingFuture(), asyncio.get_running_loop().create_future())
+        assert not executor.caused_delay(run, 1_000_000)
 
     asyncio.run(walk())
 
 
-def test_being_late_opens_no_breaker_until_a_run_is_really_hung() -> None:
-    """Ten late runs on ten keys: no guard. A run that is out for over a second: one guard."""
+def test_canary_breaker_opens_for_a_hung_run_and_not_for_late_runs() -> None:
+    """Ten late runs on ten keys send no guard; a run of more than a second sends one."""
 
     async def walk() -> None:
         async with gateway_fixture(
@@ -186,14 +192,14 @@ def test_being_late_opens_no_breaker_until_a_run_is_really_hung() -> None:
             routes = gateway.routes.get("churn")
             assert routes is not None
             assert routes.canary is not None
-            lane, hung = routes.canary.version.executor, HungScorer()
-            lane.scorer = hung
-            drawn = sorted(canary_keys())
-            for key in drawn[:10]:
+            executor, hung = routes.canary.version.executor, HungScorer()
+            executor.scorer = hung
+            keys = sorted(canary_keys())
+            for key in keys[:10]:
                 assert (await gateway.predict(predict_request(1, 2, 3, key=key))).role == FALLBACK
             assert gateway.guards == []
-            await wait_until(lambda: lane.hung)
-            for key in drawn[10:18]:
+            await wait_until(lambda: executor.hung)
+            for key in keys[10:18]:
                 assert (await gateway.predict(predict_request(1, 2, 3, key=key))).role == FALLBACK
             assert [guard.kind for guard in gateway.guards] == [window_pb2.HardGuard.BREAKER_OPEN]
             hung.released.set()

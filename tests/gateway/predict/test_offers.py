@@ -1,4 +1,4 @@
-"""Next best action: one customer, twenty offers, one call, one round trip to the store."""
+"""Next best action: one call ranks twenty offers for one customer with one read of the store."""
 
 import asyncio
 import time
@@ -27,8 +27,10 @@ pytestmark = pytest.mark.walk
 PLAN = Deployment(model="nba", revision=1, production="1", split_salt=SALT, holdout_salt=SALT)
 
 
-def asked(store: OfflineStore, customer: str, names: list[str], now_ms: int) -> np.ndarray:
-    """What the offline store knows of the pairs, in order: (N, 10)."""
+def offline_vectors(
+    store: OfflineStore, customer: str, names: list[str], now_ms: int
+) -> np.ndarray:
+    """Return the (N, 10) vectors of the customer with each offer from the offline store."""
     spine = Spine(
         ids={"subscriber": [customer] * len(names), "offer": names},
         as_of_ms=np.full(len(names), now_ms),
@@ -38,32 +40,32 @@ def asked(store: OfflineStore, customer: str, names: list[str], now_ms: int) -> 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the sources lie."""
+    """Return the folder of the sources."""
     return tmp_path_factory.mktemp("offers")
 
 
 @pytest.fixture(scope="module")
 def now_ms() -> int:
-    """The present: online rows are judged stale by the gateway's own clock."""
+    """Return the present, because the gateway's clock decides which online rows are stale."""
     return time.time_ns() // 1_000_000
 
 
 @pytest.fixture(scope="module")
 def store(folder: Path, now_ms: int) -> OfflineStore:
-    """400 customers, 20 offers, 8,000 pairs."""
+    """Return an offline store of 400 customers, 20 offers and 8,000 pairs."""
     return demo_store(folder, "nba", now_ms=now_ms)
 
 
 @pytest.fixture(scope="module")
 def version(store: OfflineStore, now_ms: int) -> TrainedVersion:
-    """The recipe's model."""
+    """Return a version that the recipe trained."""
     return train_version(nba.recipe(), store, nba.labels(now_ms=now_ms))
 
 
-def test_one_call_ranks_twenty_offers_by_one_read_bit_for_bit_as_trained(
+def test_pipeline_ranks_twenty_offers_with_one_read_and_the_vectors_of_training(
     store: OfflineStore, version: TrainedVersion, now_ms: int
 ) -> None:
-    """Scores in the rows' order, one MGET of 60 keys, vectors equal to the offline join's bits."""
+    """Scores have the order of the rows, and vectors have the bits of the offline join."""
     names = offers.offer_ids(20)[::-1]
     customers = [f"S{number:07d}" for number in (1, 17, 400)]
 
@@ -72,20 +74,23 @@ def test_one_call_ranks_twenty_offers_by_one_read_bit_for_bit_as_trained(
         await reader.start()
         async with gateway_fixture({"1": version.files}, PLAN, store=reader) as gateway:
             for customer in customers:
-                before = reads(client)
+                # One call with a row for each offer.
+                reads_before = mget_calls(client)
                 reply = await gateway.predict(
                     PredictRequest(
                         model="nba", rows=[Row(keys=[customer, offer]) for offer in names]
                     )
                 )
-                assert reads(client) - before == 1
+                assert mget_calls(client) - reads_before == 1
+                # The journal has the vectors that the offline store would train with.
                 gateway.recorder.fold()
                 served = ServedBatch.FromString(gateway.served.records[-1])
-                offline = asked(store, customer, names, now_ms)
+                offline = offline_vectors(store, customer, names, now_ms)
                 assert served.vectors == offline.astype("<f4").tobytes()
+                # Scores and entity ids are in the order of the rows.
                 expected = OnnxModel(version.files["model.onnx"]).scores(offline)[:, 0]
                 np.testing.assert_allclose(list(reply.scores), expected, rtol=0, atol=1e-6)
-                pairs = [one for offer in names for one in (customer, offer)]
+                pairs = [entity_id for offer in names for entity_id in (customer, offer)]
                 assert list(served.entity_ids) == pairs
                 assert len(set(reply.scores)) > 10
         await reader.close()
@@ -96,20 +101,20 @@ def test_one_call_ranks_twenty_offers_by_one_read_bit_for_bit_as_trained(
         asyncio.run(walk(server.url, client))
 
 
-def reads(client: redis.Redis) -> int:
-    """How many MGETs the store has seen."""
-    said = client.info("commandstats")
-    assert isinstance(said, dict)
-    return int(said.get("cmdstat_mget", {"calls": 0})["calls"])
+def mget_calls(client: redis.Redis) -> int:
+    """Return the number of MGETs that the store has executed."""
+    statistics = client.info("commandstats")
+    assert isinstance(statistics, dict)
+    return int(statistics.get("cmdstat_mget", {"calls": 0})["calls"])
 
 
-def test_neighbouring_calls_in_one_batch_keep_their_own_pairs(
+def test_pipeline_scores_each_call_of_a_batch_with_its_own_pairs(
     store: OfflineStore, version: TrainedVersion, now_ms: int
 ) -> None:
-    """40 customers at once, each with other offers in another order."""
-    draw = np.random.default_rng(5)
+    """Forty customers call at the same time, each with other offers in another order."""
+    rng = np.random.default_rng(5)
     calls = {
-        f"S{number:07d}": draw.permutation(offers.offer_ids(20))[: draw.integers(1, 21)].tolist()
+        f"S{number:07d}": rng.permutation(offers.offer_ids(20))[: rng.integers(1, 21)].tolist()
         for number in range(1, 41)
     }
 
@@ -117,17 +122,21 @@ def test_neighbouring_calls_in_one_batch_keep_their_own_pairs(
         reader = OnlineReader(url)
         await reader.start()
         async with gateway_fixture({"1": version.files}, PLAN, store=reader) as gateway:
+            # All calls at the same time.
             replies = await asyncio.gather(
                 *(
                     gateway.predict(
-                        PredictRequest(model="nba", rows=[Row(keys=[who, o]) for o in names])
+                        PredictRequest(
+                            model="nba", rows=[Row(keys=[customer, offer]) for offer in names]
+                        )
                     )
-                    for who, names in calls.items()
+                    for customer, names in calls.items()
                 )
             )
+            # Each reply has the scores of its own pairs.
             model = OnnxModel(version.files["model.onnx"])
             for (customer, names), reply in zip(calls.items(), replies, strict=True):
-                expected = model.scores(asked(store, customer, names, now_ms))[:, 0]
+                expected = model.scores(offline_vectors(store, customer, names, now_ms))[:, 0]
                 np.testing.assert_allclose(list(reply.scores), expected, rtol=0, atol=1e-6)
         await reader.close()
 

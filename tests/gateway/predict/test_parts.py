@@ -1,4 +1,4 @@
-"""The pure parts of the batch core: scoring in halves, breaker, intake, patience, routing, rows."""
+"""The parts of a batch that are pure: scoring, breaker, call queue, batch delay and slices."""
 
 import math
 
@@ -22,14 +22,14 @@ from tests.property_examples import examples
 row_count_lists = st.lists(st.integers(1, 5), min_size=1, max_size=20)
 
 
-class Poisoned:
-    """Scores a row by its first input; raises for a batch that holds a negative one."""
+class PoisonedScorer:
+    """A scorer whose score is the first input. It raises if any first input is negative."""
 
     def __init__(self) -> None:
         self.runs = 0
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, 1)."""
+        """Return the (B, 1) first inputs."""
         self.runs += 1
         if (matrix[:, 0] < 0).any():
             raise ScoringError("poisoned")
@@ -37,50 +37,48 @@ class Poisoned:
 
 
 def offsets_of(counts: list[int]) -> NDArray[np.uint32]:
-    """(C + 1,)."""
+    """Return the (C + 1,) offsets of C calls with these row counts."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.uint32)
 
 
 @examples(100)
 @given(row_count_lists, st.data())
-def test_only_poisoned_calls_fail_whatever_the_batch(
-    counts: list[int], data: st.DataObject
-) -> None:
-    """Any calls, any of them poisoned in any row: the others' scores are as if alone."""
+def test_score_calls_fails_only_the_poisoned_calls(counts: list[int], data: st.DataObject) -> None:
+    """Any calls are poisoned in any row; the other calls have the scores of a run without them."""
     rows = sum(counts)
     poisoned = data.draw(st.sets(st.integers(0, rows - 1), max_size=4))
     matrix = np.arange(1, rows + 1, dtype=np.float32)[:, None]
     matrix[list(poisoned)] *= -1
     offsets = offsets_of(counts)
 
-    scored = score_calls(Poisoned(), matrix, offsets, 1)
+    scored = score_calls(PoisonedScorer(), matrix, offsets, 1)
 
     for call in range(len(counts)):
-        mine = slice(int(offsets[call]), int(offsets[call + 1]))
-        hit = bool((matrix[mine] < 0).any())
-        assert scored.faults[call] == (Fault.RAISED if hit else Fault.NONE)
-        assert hit or np.array_equal(scored.scores[mine], matrix[mine])
+        call_rows = slice(int(offsets[call]), int(offsets[call + 1]))
+        is_poisoned = bool((matrix[call_rows] < 0).any())
+        assert scored.faults[call] == (Fault.RAISED if is_poisoned else Fault.NONE)
+        assert is_poisoned or np.array_equal(scored.scores[call_rows], matrix[call_rows])
 
 
-def test_one_poisoned_call_of_256_costs_some_17_runs() -> None:
-    """2 log2(256) + 1 = 17 runs, not 256."""
+def test_score_calls_finds_one_poisoned_call_of_256_in_17_runs() -> None:
+    """Halving the batch needs 2 log2(256) + 1 = 17 runs instead of 256."""
     matrix = np.ones((256, 1), dtype=np.float32)
     matrix[99] = -1
-    scorer = Poisoned()
+    scorer = PoisonedScorer()
     scored = score_calls(scorer, matrix, offsets_of([1] * 256), 1)
     assert int(np.count_nonzero(scored.faults)) == 1
     assert scorer.runs <= 17
 
 
-def test_a_nan_anywhere_in_a_call_makes_that_call_unusable() -> None:
-    """Three calls of two rows; the middle one's second row is NaN."""
+def test_score_calls_fails_a_call_with_a_nan_score_in_any_row() -> None:
+    """The second row of the second of three calls scores NaN."""
     matrix = np.array([[1], [1], [1], [math.nan], [1], [1]], dtype=np.float32)
-    scored = score_calls(Poisoned(), matrix, offsets_of([2, 2, 2]), 1)
+    scored = score_calls(PoisonedScorer(), matrix, offsets_of([2, 2, 2]), 1)
     assert scored.faults.tolist() == [Fault.NONE, Fault.NOT_FINITE, Fault.NONE]
 
 
-def test_the_breaker_wants_runs_and_keys_and_no_good_answer_between() -> None:
-    """Three runs and five keys open it; one good answer begins anew; a faulty key in 20 never."""
+def test_canary_breaker_opens_after_three_faulty_runs_on_five_keys() -> None:
+    """One good answer starts the count again. Two runs on six keys are not enough."""
     breaker = CanaryBreaker(3, 5)
     assert not any(breaker.record([k], any_answered=False, at_unix_ns=k + 1) for k in range(4))
     breaker.record([], any_answered=True, at_unix_ns=9)
@@ -98,85 +96,89 @@ def call(rows: int, model: str = "churn", name: str = "S") -> DecodedCall:
     return DecodedCall(model, rows, b"", b"", "", 0, ids, [float(n) for n in range(rows)], 0)
 
 
-def enter(intake: CallQueue, rows: int, at: int, model: str = "churn") -> int:
-    """Let a call in, arrived at *at* ns."""
-    return intake.admit(call(rows, model), arrived_ns=at, deadline_ns=at + 10**9)
+def admit_call(queue: CallQueue, rows: int, arrived_ns: int, model: str = "churn") -> int:
+    """Admit a call with a deadline of one second, and return its handle."""
+    deadline_ns = arrived_ns + 10**9
+    return queue.admit(call(rows, model), arrived_ns=arrived_ns, deadline_ns=deadline_ns)
 
 
-def test_intake_takes_the_model_that_waited_longest_and_never_cuts_a_call() -> None:
-    """Oldest first over models; up to rows_max rows; a larger call comes alone, whole."""
-    intake = CallQueue(Admission(1_000, 100, 100))
-    enter(intake, 3, 2, "fraud")
-    enter(intake, 30, 1)
-    enter(intake, 10, 3)
-    enter(intake, 10, 4)
+def test_call_queue_pops_the_model_that_waited_longest_and_never_splits_a_call() -> None:
+    """A batch has up to rows_max rows; a larger call is a batch of its own."""
+    queue = CallQueue(Admission(1_000, 100, 100))
+    admit_call(queue, 3, 2, "fraud")
+    admit_call(queue, 30, 1)
+    admit_call(queue, 10, 3)
+    admit_call(queue, 10, 4)
 
-    taken = [intake.pop_calls(16) for _ in range(5)]
+    batches = [queue.pop_calls(16) for _ in range(5)]
 
-    assert [t.rows for t in taken if t] == [30, 3, 10, 10]
-    assert [t.model for t in taken if t] == ["churn", "fraud", "churn", "churn"]
-    assert taken[-1] is None
+    assert [batch.rows for batch in batches if batch] == [30, 3, 10, 10]
+    assert [batch.model for batch in batches if batch] == ["churn", "fraud", "churn", "churn"]
+    assert batches[-1] is None
 
 
-def test_a_call_that_left_is_not_taken_and_its_rows_are_free_at_once() -> None:
-    """Cancelled while waiting: room for another, and the batch has only the other."""
-    intake = CallQueue(Admission(10, 100, 100))
-    gone = enter(intake, 10, 1)
+def test_call_queue_releases_the_rows_of_a_cancelled_call_at_once() -> None:
+    """Another call can be admitted, and the batch has only that call."""
+    queue = CallQueue(Admission(10, 100, 100))
+    cancelled = admit_call(queue, 10, 1)
     with pytest.raises(RefusedError) as refused:
-        enter(intake, 1, 2)
+        admit_call(queue, 1, 2)
     assert refused.value.refusal.code == Code.UNAVAILABLE
     assert refused.value.refusal.pushback_ms == 100
 
-    intake.finish_call(gone)
-    stays = enter(intake, 4, 3)
-    taken = intake.pop_calls(256)
+    queue.finish_call(cancelled)
+    waiting = admit_call(queue, 4, 3)
+    batch = queue.pop_calls(256)
 
-    assert taken is not None
-    assert taken.handles.tolist() == [stays]
-    intake.finish_call(stays)
-    intake.finish_call(stays)
-    assert (intake.rows_inside, intake.rows_waiting) == (0, 0)
+    assert batch is not None
+    assert batch.handles.tolist() == [waiting]
+    queue.finish_call(waiting)
+    queue.finish_call(waiting)
+    assert (queue.rows_inside, queue.rows_waiting) == (0, 0)
 
 
 @examples(100)
 @given(row_count_lists, st.data())
-def test_what_is_kept_of_a_batch_is_laid_out_as_if_it_had_come_alone(
+def test_filter_calls_returns_the_columns_of_a_batch_of_only_these_calls(
     counts: list[int], data: st.DataObject
 ) -> None:
-    """`only` of any calls equals the columns of those calls taken by themselves."""
-    kept = sorted(data.draw(st.sets(st.integers(0, len(counts) - 1))))
-    whole, some = CallQueue(Admission(10_000, 100, 100)), CallQueue(Admission(10_000, 100, 100))
-    for place, rows in enumerate(counts):
-        one = call(rows, name=f"{place}-")
-        one.sticky, one.request_id = b"k" * place, b"r" * (place % 3)
-        one.pin = "7" if place % 4 == 0 else ""
-        whole.admit(one, arrived_ns=place, deadline_ns=place)
-        if place in kept:
-            some.admit(one, arrived_ns=place, deadline_ns=place)
-    every, alone = whole.pop_calls(10_000), some.pop_calls(10_000)
-    assert every is not None
+    """Any calls of a batch are selected; the expected batch comes from a queue of only them."""
+    selected = sorted(data.draw(st.sets(st.integers(0, len(counts) - 1))))
+    admission = Admission(10_000, 100, 100)
+    all_calls, selected_calls = CallQueue(admission), CallQueue(admission)
+    # Calls with sticky keys, request ids and pins of different lengths.
+    for index, rows in enumerate(counts):
+        decoded = call(rows, name=f"{index}-")
+        decoded.sticky, decoded.request_id = b"k" * index, b"r" * (index % 3)
+        decoded.pin = "7" if index % 4 == 0 else ""
+        all_calls.admit(decoded, arrived_ns=index, deadline_ns=index)
+        if index in selected:
+            selected_calls.admit(decoded, arrived_ns=index, deadline_ns=index)
+    batch, expected = all_calls.pop_calls(10_000), selected_calls.pop_calls(10_000)
+    assert batch is not None
 
-    left = filter_calls(every, np.array(kept, dtype=np.intp))
+    filtered = filter_calls(batch, np.array(selected, dtype=np.intp))
 
-    if alone is None:
-        assert left.calls == 0
+    # Every column is equal.
+    if expected is None:
+        assert filtered.calls == 0
         return
     for name in ("arrived_ns", "row_offsets", "sticky_offsets", "entity_offsets", "inputs"):
-        assert np.array_equal(getattr(left, name), getattr(alone, name)), name
-    assert (left.sticky, left.request_ids, left.entity_ids, left.pins) == (
-        alone.sticky,
-        alone.request_ids,
-        alone.entity_ids,
-        alone.pins,
+        assert np.array_equal(getattr(filtered, name), getattr(expected, name)), name
+    assert (filtered.sticky, filtered.request_ids, filtered.entity_ids, filtered.pins) == (
+        expected.sticky,
+        expected.request_ids,
+        expected.entity_ids,
+        expected.pins,
     )
 
 
-def test_late_calls_are_parted_from_the_others() -> None:
-    """Deadlines 100 and 5,000 ns from now, 1,000 ns needed: the first is late."""
-    intake = CallQueue(Admission(10, 100, 100))
+def test_split_by_deadline_separates_calls_that_cannot_be_answered_in_time() -> None:
+    """An answer needs 1,000 ns. Of the deadlines in 100 and 5,000 ns only the second suffices."""
+    queue = CallQueue(Admission(10, 100, 100))
     for deadline_ns in (100, 5_000):
-        intake.admit(call(1), arrived_ns=0, deadline_ns=deadline_ns)
-    calls = intake.pop_calls(10)
+        queue.admit(call(1), arrived_ns=0, deadline_ns=deadline_ns)
+    calls = queue.pop_calls(10)
     assert calls is not None
     admitted = split_by_deadline(calls, 0, 1_000)
     assert (admitted.expired_handles.tolist(), admitted.calls.handles.tolist()) == ([1], [2])
@@ -184,38 +186,40 @@ def test_late_calls_are_parted_from_the_others() -> None:
 
 @examples(100)
 @given(row_count_lists, st.data())
-def test_a_part_of_a_part_is_that_part_of_the_whole(counts: list[int], data: st.DataObject) -> None:
-    """Rows of calls picked twice are the rows of those calls."""
+def test_batch_slice_subset_has_the_rows_of_its_calls(
+    counts: list[int], data: st.DataObject
+) -> None:
+    """A slice of calls in any order is made, and a subset of that slice in any order."""
     offsets = offsets_of(counts)
-    first = data.draw(st.permutations(range(len(counts))))
-    part = BatchSlice.from_calls(np.array(first, dtype=np.intp), offsets)
-    places = data.draw(st.lists(st.integers(0, len(counts) - 1), unique=True))
-    again = part.subset(np.array(places, dtype=np.intp))
+    calls = data.draw(st.permutations(range(len(counts))))
+    batch_slice = BatchSlice.from_calls(np.array(calls, dtype=np.intp), offsets)
+    indexes = data.draw(st.lists(st.integers(0, len(counts) - 1), unique=True))
+    subset = batch_slice.subset(np.array(indexes, dtype=np.intp))
     expected = [
-        row for place in places for row in range(offsets[first[place]], offsets[first[place] + 1])
+        row for index in indexes for row in range(offsets[calls[index]], offsets[calls[index] + 1])
     ]
-    assert again.row_indexes.tolist() == expected
-    assert row_counts(again.row_offsets).tolist() == [counts[first[place]] for place in places]
+    assert subset.row_indexes.tolist() == expected
+    assert row_counts(subset.row_offsets).tolist() == [counts[calls[index]] for index in indexes]
 
 
-def test_a_lone_caller_waits_once_in_256_calls() -> None:
-    """Waiting that brings nobody is tried at call 1, 3, 6, 11, ... and then every 257th."""
-    patience, waited = BatchDelay(), []
+def test_batch_delay_of_a_single_caller_is_tried_once_in_257_calls() -> None:
+    """While waits bring no call, the pause between them doubles to SKIPS_MAX calls."""
+    batch_delay, waited = BatchDelay(), []
     for number in range(2_000):
-        if patience.should_wait(1):
+        if batch_delay.should_wait(1):
             waited.append(number)
-            patience.record_newcomers(0)
+            batch_delay.record_newcomers(0)
     assert waited[:3] == [0, 3, 8]
     assert waited[-1] - waited[-2] == SKIPS_MAX + 1
     assert len(waited) <= 15
 
 
-def test_company_makes_patience_worth_it_again_at_once() -> None:
-    """A second call inside, or newcomers the last time: wait."""
-    patience = BatchDelay()
+def test_batch_delay_waits_again_after_a_second_call_or_newcomers() -> None:
+    """Eight waits brought no call before. A second waiting call, or newcomers, end the pause."""
+    batch_delay = BatchDelay()
     for _ in range(8):
-        patience.record_newcomers(0)
-    assert not patience.should_wait(1)
-    assert patience.should_wait(2)
-    patience.record_newcomers(5)
-    assert patience.should_wait(1)
+        batch_delay.record_newcomers(0)
+    assert not batch_delay.should_wait(1)
+    assert batch_delay.should_wait(2)
+    batch_delay.record_newcomers(5)
+    assert batch_delay.should_wait(1)

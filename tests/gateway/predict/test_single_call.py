@@ -1,4 +1,4 @@
-"""A call that is alone is answered, counted and kept exactly as a batch of one would be."""
+"""A single call gets the reply, the counts and the journal record of a batch of one."""
 
 import asyncio
 import time
@@ -34,41 +34,39 @@ VIEW = View(
 CONTRACT = ModelContract(
     entities=("subscriber",),
     views=(ViewUse(view=VIEW, features=("data", "calls")),),
-    inputs=(RequestInput(name="asked", default=0.0),),
+    inputs=(RequestInput(name="balance", default=0.0),),
 )
 LAYOUT = ViewRows(VIEW)
 TIMES = ("at_unix_ns", "prediction_ids")
-"""Fields of a journal record that two runs cannot share."""
+"""Fields of a journal record that differ between two runs."""
 
 
-def stored(
-    entity: str, *, age_ms: int = 0, valid: bool = True, of: str = "", data: float = 0.5
-) -> bytes:
-    """One row of the view, as the store holds it."""
+def stored_row(entity: str, *, age_ms: int = 0, valid: bool = True, data: float = 0.5) -> bytes:
+    """Return the bytes of one row of the view as the store has them."""
     event_ms = np.array([time.time_ns() // 1_000_000 - age_ms])
     values = np.array([[0.25, data]], dtype=np.float32)
     flags = np.array([[valid, True]])
-    return LAYOUT.pack([(of or entity).encode()], event_ms, values, flags)[0]
+    return LAYOUT.pack([entity.encode()], event_ms, values, flags)[0]
 
 
-class Scripted:
-    """A store that holds one row in every state there is, and breaks where it is told to."""
+class ScriptedStore:
+    """A store with one row in each state. It fails for the key "down"."""
 
     def __init__(self) -> None:
         rows = {
-            "fresh": stored("fresh"),
-            "stale": stored("stale", age_ms=90_000),
-            "forgotten": stored("forgotten", age_ms=150_000),
-            "half": stored("half", valid=False),
-            "swapped": stored("swapped", of="other"),
-            "short": stored("short")[:-1],
-            "unscored": stored("unscored", data=2.0),
-            "poisoned": stored("poisoned", data=4.0),
+            "fresh": stored_row("fresh"),
+            "stale": stored_row("stale", age_ms=90_000),
+            "expired": stored_row("expired", age_ms=150_000),
+            "partly_valid": stored_row("partly_valid", valid=False),
+            "swapped": stored_row("other"),
+            "short": stored_row("short")[:-1],
+            "nan_score": stored_row("nan_score", data=2.0),
+            "fault": stored_row("fault", data=4.0),
         }
         self._rows = {LAYOUT.store_key(name.encode()): row for name, row in rows.items()}
 
     async def mget(self, keys: list[bytes], timeout_s: float) -> list[bytes | None]:
-        """As OnlineReader's."""
+        """Return one row or None a key, as OnlineReader does."""
         del timeout_s
         if any(b"{down}" in key for key in keys):
             raise OnlineStoreError("timeout", "scripted")
@@ -76,68 +74,76 @@ class Scripted:
 
 
 def request(key: str, value: float = 0.1, **more: Any) -> PredictRequest:  # noqa: ANN401
-    """One row."""
+    """Return a call of one row."""
     return PredictRequest(model="churn", rows=[Row(keys=[key], inputs=[value])], **more)
 
 
 REQUESTS = [
-    *(request(key) for key in ("fresh", "stale", "forgotten", "half", "swapped", "short")),
-    request("nobody"),
+    *(request(key) for key in ("fresh", "stale", "expired", "partly_valid", "swapped", "short")),
+    request("absent"),
     request("down"),
-    request("fresh", sticky_key="house 7"),
+    request("fresh", sticky_key="household 7"),
     request("fresh", request_id="r-1"),
     request("fresh", float("nan")),
-    request("unscored"),
-    request("poisoned"),
+    request("nan_score"),
+    request("fault"),
     request("fresh", version="1"),
     request("fresh", version="9"),
     request("fresh", contract=3),
 ]
 
 
-def normal(reply: PredictReply) -> str:
-    """A reply without what differs from call to call."""
-    known = read_prediction_id(reply.prediction_id, KEY)
-    named = (known.role, known.holdout, known.version, known.revision, known.key_hash)
+def reply_text(reply: PredictReply) -> str:
+    """Return the text of a reply without the parts that differ between two runs."""
+    prediction = read_prediction_id(reply.prediction_id, KEY)
+    stable_parts = (
+        prediction.role,
+        prediction.holdout,
+        prediction.version,
+        prediction.revision,
+        prediction.key_hash,
+    )
     reply.prediction_id = b""
-    return f"{reply} {named}"
+    return f"{reply} {stable_parts}"
 
 
-def told(record: bytes) -> dict[str, Any]:
-    """A journal record likewise."""
+def record_fields(record: bytes) -> dict[str, Any]:
+    """Return the fields of a journal record that do not differ between two runs."""
     batch = ServedBatch.FromString(record)
-    return {f.name: v for f, v in batch.ListFields() if f.name not in TIMES}
+    return {field.name: value for field, value in batch.ListFields() if field.name not in TIMES}
 
 
-def sums(windows: list[window_pb2.Window]) -> list[str]:
-    """Windows added up over their seconds, without times."""
-    added: dict[tuple[str, int], Any] = {}
-    for one in windows:
-        calls, rows = one.calls, one.features
-        counts = [calls.answered, calls.holdout, calls.refused, one.rows, calls.nan]
-        counts += [rows.missing, rows.stale, rows.defaulted, rows.degraded, rows.broken]
+def window_sums(windows: list[window_pb2.Window]) -> list[str]:
+    """Return the counts of each version and arm, added up over the seconds."""
+    sums: dict[tuple[str, int], list[int]] = {}
+    for window in windows:
+        calls, features = window.calls, window.features
+        counts = [calls.answered, calls.holdout, calls.refused, window.rows, calls.nan]
+        counts += [features.missing, features.stale, features.defaulted]
+        counts += [features.degraded, features.broken]
         scores = np.zeros(64, dtype=int)
-        scores[np.array(one.scores.index, dtype=int)] += np.array(one.scores.count, dtype=int)
-        counts += [*scores.tolist(), sum(one.latency.count)]
-        before = added.get((one.version, one.arm), [0] * len(counts))
-        added[one.version, one.arm] = [a + b for a, b in zip(before, counts, strict=True)]
-    return [f"{key}: {value}" for key, value in sorted(added.items())]
+        scores[np.array(window.scores.index, dtype=int)] += np.array(window.scores.count, dtype=int)
+        counts += [*scores.tolist(), sum(window.latency.count)]
+        earlier = sums.get((window.version, window.arm), [0] * len(counts))
+        sums[window.version, window.arm] = [a + b for a, b in zip(earlier, counts, strict=True)]
+    return [f"{key}: {value}" for key, value in sorted(sums.items())]
 
 
-async def ask_all(gateway: GatewayFixture) -> list[str]:
-    """What each request is answered, one after the other."""
-    said = []
-    for one in REQUESTS:
+async def replies_to_requests(gateway: GatewayFixture) -> list[str]:
+    """Send REQUESTS one after the other, and return the texts of the replies and errors."""
+    replies = []
+    for message in REQUESTS:
         try:
-            said.append(normal(await gateway.predict(one)))
+            replies.append(reply_text(await gateway.predict(message)))
         except grpc.aio.AioRpcError as error:
-            said.append(f"{error.code()} {error.details()}")
-    return said
+            replies.append(f"{error.code()} {error.details()}")
+    return replies
 
 
-async def play(policy: ServingPolicy, *, lone: bool) -> dict[str, Any]:
-    """Everything a caller, the controller, the journal and the metrics hear of REQUESTS."""
-    split = Deployment(
+async def observed_results(policy: ServingPolicy, *, single_calls: bool) -> dict[str, Any]:
+    """Send REQUESTS to a gateway; return replies, windows, journal, metrics and errors."""
+    # Half the customers are in the holdout; some rows score NaN or raise.
+    deployment = Deployment(
         model="churn",
         revision=4,
         production="1",
@@ -147,15 +153,18 @@ async def play(policy: ServingPolicy, *, lone: bool) -> dict[str, Any]:
         policy=policy,
     )
     files = tiny_files(contract=CONTRACT, nan_when=1.0, fault_when=3.0)
-    async with gateway_fixture({"1": files}, split, store=Scripted(), single_calls=lone) as gateway:
-        said = await ask_all(gateway)
+    async with gateway_fixture(
+        {"1": files}, deployment, store=ScriptedStore(), single_calls=single_calls
+    ) as gateway:
+        replies = await replies_to_requests(gateway)
         gateway.recorder.fold()
-        records = [told(record) for record in gateway.served.records]
+        records = [record_fields(record) for record in gateway.served.records]
+        # Latencies differ between two runs.
         metrics = gateway.metrics.snapshot()
         metrics.pop("turnout_call_seconds")
         return {
-            "said": [line.replace("00000001", "id") for line in said],
-            "windows": sums(gateway.windows.close_windows(0, everything=True)),
+            "replies": [line.replace("00000001", "id") for line in replies],
+            "windows": window_sums(gateway.windows.close_windows(0, everything=True)),
             "journal": {
                 name: [record[name] for record in records] and _joined(records, name)
                 for name in sorted({name for record in records for name in record})
@@ -167,10 +176,10 @@ async def play(policy: ServingPolicy, *, lone: bool) -> dict[str, Any]:
 
 
 def _joined(records: list[dict[str, Any]], name: str) -> object:
-    """One field over all records: how answers are cut into records is nobody's business."""
+    """Join one field over all records, because the number of records is not promised."""
     values = [record.get(name) for record in records]
     if isinstance(values[0], bytes):
-        return sorted(b"".join(v or b"" for v in values))
+        return sorted(b"".join(value or b"" for value in values))
     if isinstance(values[0], str | int):
         return values[0]
     return sorted(item for value in values for item in value or ())
@@ -185,55 +194,63 @@ POLICIES = {
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_a_lone_call_is_answered_counted_and_kept_as_a_batch_of_one(
+def test_single_call_path_gives_the_results_of_a_batch_of_one(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Replies, refusals, windows, journal and metrics are equal, whatever the row's state."""
+    """Replies, refusals, windows, journal and metrics are equal for each state of the row."""
     monkeypatch.setattr(BatchDelay, "should_wait", lambda _, waiting: waiting > 1)
-    alone = []
-    answer = SingleCallPath.answer_call
+    answered = []
+    answer_call = SingleCallPath.answer_call
 
-    async def spied(*args: Any, **more: Any) -> PredictReply | None:  # noqa: ANN401
-        reply = await answer(*args, **more)
-        alone.append(reply is not None)
+    async def noted_answer_call(*args: Any, **more: Any) -> PredictReply | None:  # noqa: ANN401
+        reply = await answer_call(*args, **more)
+        answered.append(reply is not None)
         return reply
 
-    monkeypatch.setattr(SingleCallPath, "answer_call", spied)
-    in_batches = asyncio.run(play(POLICIES[name], lone=False))
-    assert not alone
-    by_itself = asyncio.run(play(POLICIES[name], lone=True))
-    assert sum(alone) >= 8, "nothing was answered alone"
-    assert by_itself == in_batches
+    monkeypatch.setattr(SingleCallPath, "answer_call", noted_answer_call)
+    from_batches = asyncio.run(observed_results(POLICIES[name], single_calls=False))
+    assert not answered
+    from_single_calls = asyncio.run(observed_results(POLICIES[name], single_calls=True))
+    assert sum(answered) >= 8, "the single call path answered too few calls"
+    assert from_single_calls == from_batches
 
 
-def test_a_lone_call_counts_as_inside_until_it_is_answered() -> None:
-    """A second call that comes meanwhile is not alone, and a drain waits for both."""
+class BlockedStore(ScriptedStore):
+    """A store that does not answer before `unblocked` is set."""
 
-    class Slow(Scripted):
-        def __init__(self) -> None:
-            super().__init__()
-            self.asked, self.go = asyncio.Event(), asyncio.Event()
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading, self.unblocked = asyncio.Event(), asyncio.Event()
 
-        async def mget(self, keys: list[bytes], timeout_s: float) -> list[bytes | None]:
-            self.asked.set()
-            await self.go.wait()
-            return await super().mget(keys, timeout_s)
+    async def mget(self, keys: list[bytes], timeout_s: float) -> list[bytes | None]:
+        """Wait until the store is unblocked, and return the rows."""
+        self.reading.set()
+        await self.unblocked.wait()
+        return await super().mget(keys, timeout_s)
+
+
+def test_server_counts_a_single_call_as_inside_until_it_is_answered() -> None:
+    """Calls that come meanwhile are counted with it; a cancelled call is released, too."""
 
     async def walk() -> None:
-        split = Deployment(model="churn", revision=4, production="1", split_salt=SALT)
-        store, files = Slow(), tiny_files(contract=CONTRACT)
-        async with gateway_fixture({"1": files}, split, store=store) as gateway:
-            gateway.ingress_server._batch_delay._left = 10
+        deployment = Deployment(model="churn", revision=4, production="1", split_salt=SALT)
+        store, files = BlockedStore(), tiny_files(contract=CONTRACT)
+        async with gateway_fixture({"1": files}, deployment, store=store) as gateway:
+            server = gateway.ingress_server
+            # The batch delay skips its next 10 waits, so the first call is a single call.
+            server._batch_delay._skips_left = 10
             first = asyncio.create_task(gateway.predict(request("fresh")))
-            await store.asked.wait()
-            assert gateway.ingress_server.rows_inside == 1
+            await store.reading.wait()
+            assert server.rows_inside == 1
+            # Two more calls come, and the caller of the last one cancels it.
             second = asyncio.create_task(gateway.predict(request("fresh")))
-            await wait_until(lambda: gateway.ingress_server.rows_inside == 2)
-            gone = asyncio.create_task(gateway.predict(request("fresh")))
-            await wait_until(lambda: gateway.ingress_server.rows_inside == 3)
-            gone.cancel()
-            store.go.set()
+            await wait_until(lambda: server.rows_inside == 2)
+            cancelled = asyncio.create_task(gateway.predict(request("fresh")))
+            await wait_until(lambda: server.rows_inside == 3)
+            cancelled.cancel()
+            # The store answers.
+            store.unblocked.set()
             assert (await first).scores == (await second).scores
-            await wait_until(lambda: gateway.ingress_server.rows_inside == 0)
+            await wait_until(lambda: server.rows_inside == 0)
 
     asyncio.run(walk())

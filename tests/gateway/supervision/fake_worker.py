@@ -1,4 +1,4 @@
-"""A worker without models: it uses the real channel and answers each TCP connection with its pid.
+"""A worker without models, which uses the real channel and answers connections with its pid.
 
 The first line of a connection may be `hang`, which blocks the loop for ever, or `eat`, which
 allocates 64 MB.
@@ -47,10 +47,10 @@ class FakeWorker:
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read one line and answer with the pid of this process."""
-        word = (await reader.readline()).strip()
-        if word == b"hang":
+        command = (await reader.readline()).strip()
+        if command == b"hang":
             threading.Event().wait()
-        if word == b"eat":
+        if command == b"eat":
             self.memory_hog.append(b"x" * 64 * 1024 * 1024)
         self.connections += 1
         self.metrics.count_calls("churn", "1", "production", "answered", 1)

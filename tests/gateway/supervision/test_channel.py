@@ -1,4 +1,4 @@
-"""The control connection: whole messages at any size, and no end waits for the other."""
+"""The control connection sends complete messages, and no end waits for the other."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ payloads = st.dictionaries(
 
 @examples(30)
 @given(st.lists(payloads, max_size=6), st.lists(st.integers(1, 30), min_size=1))
-def test_frame_decoder_returns_whole_messages_however_the_bytes_are_cut(
+def test_frame_decoder_returns_complete_messages_from_any_chunks(
     values: list[Message], cuts: list[int]
 ) -> None:
     """Any messages cut into any chunks come out equal and in order."""
@@ -60,8 +60,8 @@ def test_frame_decoder_returns_whole_messages_however_the_bytes_are_cut(
         (struct.pack("<I", 2) + b"{}", "no object with a type"),
     ],
 )
-def test_frame_decoder_refuses_what_is_no_frame(frame: bytes, message: str) -> None:
-    """Refused are a length out of bounds, bytes that are not JSON, no object, and no type."""
+def test_frame_decoder_refuses_bytes_that_are_no_frame(frame: bytes, message: str) -> None:
+    """The length is out of bounds, the bytes are not JSON, or there is no object or no type."""
     with pytest.raises(FrameError, match=message):
         FrameDecoder().feed(frame)
 
@@ -112,7 +112,7 @@ async def run_story(story: Story, *, supervisor_reads: bool = True) -> list[str]
     async def on_drain(grace_s: float) -> None:
         log.append(f"drain {grace_s:g}")
 
-    # The worker's end is started; the story then plays both ends.
+    # Start the worker's end; the story then acts for both ends.
     await channel.start(
         on_serve=on_serve,
         on_drain=on_drain,
@@ -184,8 +184,8 @@ def test_worker_channel_drains_once_for_sigterm_and_ignores_sigint() -> None:
     assert asyncio.run(run_story(story))[:1] == ["drain 7"]
 
 
-def test_worker_channel_raises_what_on_serve_raised() -> None:
-    """When the port is taken, wait_finished raises the error, so that the exit code shows it."""
+def test_worker_channel_raises_the_error_of_on_serve() -> None:
+    """When the port is in use, wait_finished raises the error, so that the exit code shows it."""
 
     async def story(supervisor: FakeSupervisor, channel: WorkerChannel, log: list[str]) -> None:
         supervisor.connection.send({"type": "serve", "slot": 0, "port": 13})
@@ -244,7 +244,7 @@ child.wait()
 
 @pytest.mark.walk
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux")
-def test_worker_that_hangs_outside_its_loop_dies_with_its_supervisor() -> None:
+def test_die_with_parent_ends_a_worker_that_hangs_outside_its_loop() -> None:
     """The kernel sends SIGTERM to a worker that does not read its connection."""
 
     async def walk() -> None:

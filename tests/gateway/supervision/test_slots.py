@@ -1,4 +1,4 @@
-"""The supervisor's decisions, on a clock that the test moves."""
+"""The decisions of the supervisor, with a clock that the test sets."""
 
 from dataclasses import dataclass, field
 
@@ -26,7 +26,7 @@ from tests.property_examples import examples
 
 @dataclass
 class SlotsOnClock:
-    """Slots on a manual clock; workers execute commands at once, unless a test does it itself."""
+    """Slots on a manual clock, with workers that execute commands at once."""
 
     slots: Slots = field(
         default_factory=lambda: Slots(
@@ -75,7 +75,7 @@ class SlotsOnClock:
                 self.receive(worker, "heartbeat")
             if not commands:
                 return
-        raise AssertionError("there is no end of commands")
+        raise AssertionError("commands are still due after 20 rounds")
 
     def execute(self, command: SupervisorCommand) -> None:
         """Act as a healthy worker does."""
@@ -130,8 +130,8 @@ def test_slots_fill_a_second_empty_slot_when_another_worker_is_warm() -> None:
     commands = simulation.due()
     assert [type(command) for command in commands] == [Serve]
     simulation.due(after_ms=200)
-    late = simulation.start()
-    assert Serve(late) in simulation.due()
+    second_spare = simulation.start()
+    assert Serve(second_spare) in simulation.due()
     assert {
         worker.slot for worker in simulation.slots.workers if worker.state is WorkerState.SERVING
     } == {
@@ -155,7 +155,7 @@ def test_slots_kill_a_silent_worker_and_assign_its_slot_at_once() -> None:
 
 
 def test_slots_ignore_silence_while_the_supervisor_was_stopped() -> None:
-    """Ten seconds pass without a tick: no worker is killed for its silence in that time."""
+    """Ten seconds pass without a tick, and no worker is killed for its silence in that time."""
     simulation = fully_serving()
     simulation.now_ms += 10_000
     assert simulation.due() == []
@@ -188,12 +188,12 @@ def test_slots_double_the_pause_between_failing_starts() -> None:
     waits = []
     simulation.die(spare(simulation))
     for _ in range(8):
-        begun = simulation.now_ms
+        started_ms = simulation.now_ms
         while not (commands := simulation.due(after_ms=50)):
             for worker in simulation.slots.workers:
                 simulation.receive(worker, "heartbeat")
         assert commands == [Start()]
-        waits.append(simulation.now_ms - begun)
+        waits.append(simulation.now_ms - started_ms)
         simulation.pid += 1
         simulation.die(simulation.slots.add_worker(simulation.pid, simulation.now_ms * NS_PER_MS))
     assert waits == [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]
@@ -243,19 +243,19 @@ def test_slots_replace_a_worker_above_its_memory_mark_after_a_pause() -> None:
     large, *others = simulation.slots.workers
     large.rss_bytes = 1_001
     commands: list[SupervisorCommand] = []
-    begun = simulation.now_ms
+    started_ms = simulation.now_ms
     while not commands:
         commands = simulation.due(after_ms=50)
         for worker in (large, *others):
             simulation.receive(worker, "heartbeat")
-    assert simulation.now_ms - begun > MEMORY_REPLACE_PAUSE_MS
+    assert simulation.now_ms - started_ms > MEMORY_REPLACE_PAUSE_MS
     assert commands[0] == Serve(others[1])
     assert large.state is WorkerState.SERVING  # until its successor has opened
     simulation.receive(others[1], "serving")
     assert Drain(large, 4.3) in simulation.due()  # the grace, and time for clients to move
 
 
-def test_stop_drains_serving_workers_kills_loading_ones_and_starts_none() -> None:
+def test_slots_stop_drains_serving_workers_and_kills_loading_ones() -> None:
     """A drain that takes one second more than its grace is killed."""
     simulation = fully_serving()
     loading = simulation.slots.add_worker(999, simulation.now_ms * NS_PER_MS)
@@ -263,29 +263,25 @@ def test_stop_drains_serving_workers_kills_loading_ones_and_starts_none() -> Non
     assert Kill(loading, "stop") in commands
     assert sum(isinstance(command, Drain) for command in commands) == 3
     simulation.die(loading)
-    late: list[SupervisorCommand] = []
+    commands = []
     for _ in range(42):
-        late += simulation.due(after_ms=50)
+        commands += simulation.due(after_ms=50)
         for worker in simulation.slots.workers:
             simulation.receive(worker, "heartbeat")
-    assert [command.cause for command in late if isinstance(command, Kill)] == ["drain"] * 3
-    assert len(late) == 3
+    assert [command.cause for command in commands if isinstance(command, Kill)] == ["drain"] * 3
+    assert len(commands) == 3
 
 
 def test_slots_reassign_the_slot_of_a_worker_that_drains_by_itself() -> None:
-    """It got a SIGTERM of its own: the spare serves while it finishes."""
+    """After a SIGTERM to a worker, the spare serves while the worker finishes its calls."""
     simulation = fully_serving()
-    leaver, warm = simulation.slots.workers[0], spare(simulation)
-    simulation.receive(leaver, "draining")
+    draining, warm = simulation.slots.workers[0], spare(simulation)
+    simulation.receive(draining, "draining")
     assert Serve(warm) in simulation.due()
 
 
 @examples(30)
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(["kill", "silent_worker", "roll", "tick"]), st.integers(0, 3))
-    )
-)
+@given(st.lists(st.tuples(st.sampled_from(["kill", "silence", "roll", "tick"]), st.integers(0, 3))))
 def test_slots_recover_from_any_mix_of_deaths_silence_and_restarts(
     events: list[tuple[str, int]],
 ) -> None:
@@ -297,7 +293,7 @@ def test_slots_recover_from_any_mix_of_deaths_silence_and_restarts(
             simulation.die(workers[index])
         elif event == "roll":
             simulation.slots.start_rolling_restart()
-        elif event == "silent_worker" and index < len(workers):
+        elif event == "silence" and index < len(workers):
             workers[index].last_message_ns = max(1, simulation.now_ms - 3_000) * NS_PER_MS
         for command in simulation.due(after_ms=100):
             simulation.execute(command)

@@ -1,4 +1,4 @@
-"""Slot sockets are lent_socket to workers, shared, and closed when no worker is left."""
+"""Slot sockets are lent to workers, shared by them, and closed when no worker is left."""
 
 import os
 import socket
@@ -38,7 +38,7 @@ def test_slot_socket_keeps_waiting_connections_for_the_next_worker() -> None:
 
 
 def test_slot_sockets_close_the_socket_of_a_slot_without_a_worker() -> None:
-    """Its queue would collect connections. Other slots keep theirs; it gets a new socket later."""
+    """Its queue would collect connections. The slot gets a new socket with its next worker."""
     with closing(SlotSockets("127.0.0.1", 0)) as slot_sockets:
         first, second = listening_worker(slot_sockets, 0), listening_worker(slot_sockets, 1)
         assert first is not None
@@ -59,7 +59,7 @@ def test_slot_sockets_close_the_socket_of_a_slot_without_a_worker() -> None:
 
 
 def test_lent_socket_yields_none_when_nothing_was_sent() -> None:
-    """A worker started by hand has no channel; another one asks before a socket was sent."""
+    """A worker started by hand has no channel; another has a channel without a socket."""
     with LentSocket(-1).received_socket() as fd:
         assert fd is None
     parent_end, child_end = create_socket_channel()
@@ -72,7 +72,7 @@ def test_lent_socket_yields_none_when_nothing_was_sent() -> None:
 
 
 def test_slot_sockets_ignore_a_worker_that_is_gone() -> None:
-    """There is no error; the end of its control connection tells the supervisor."""
+    """There is no error; the end of its control connection informs the supervisor."""
     with closing(SlotSockets("127.0.0.1", 0)) as slot_sockets:
         parent_end, child_end = create_socket_channel()
         child_end.close()

@@ -1,4 +1,4 @@
-"""The supervisor with real processes, which are killed, stopped and restarted; without models."""
+"""The supervisor with real processes without models, which are killed, stopped and restarted."""
 
 import asyncio
 import contextlib
@@ -26,16 +26,16 @@ FAKE_WORKER = (sys.executable, "-m", "tests.gateway.supervision.fake_worker")
 
 
 async def wait_until(holds: Callable[[], Any], seconds: float = 10.0) -> float:
-    """Wait until *holds* returns true; return how many seconds it elapsed_s."""
+    """Wait until *holds* returns true; return the seconds that it took."""
     start = time.monotonic()
     while not holds():
-        assert time.monotonic() - start < seconds, f"still not so after {seconds} s"
+        assert time.monotonic() - start < seconds, f"the condition is not true after {seconds} s"
         await asyncio.sleep(0.002)
     return time.monotonic() - start
 
 
 class Gateway:
-    """A running supervisor, seen from outside."""
+    """A running supervisor, with its pids, its port and its pages."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
@@ -50,17 +50,17 @@ class Gateway:
         ]
 
     def fully_serving(self) -> bool:
-        """Whether every slot is open and a spare is warm."""
+        """Return whether each slot is open and a spare is warm."""
         return self.supervisor.report.serving == 2 and len(self.pids("spare")) == 1
 
-    async def ask(self, word: str = "") -> int:
-        """Send one word on a new connection; return the pid that answers, within 2 s."""
+    async def answering_pid(self, command: str = "") -> int:
+        """Send a command on a new connection; return the pid that answers, within 2 s."""
         async with asyncio.timeout(2.0):
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             try:
-                writer.write(f"{word}\n".encode())
+                writer.write(f"{command}\n".encode())
                 if not (line := await reader.readline()):
-                    raise ConnectionResetError("accepted by a worker that ended")
+                    raise ConnectionResetError("the worker that accepted has ended")
                 return int(line)
             finally:
                 writer.close()
@@ -98,7 +98,7 @@ async def running_gateway(folder: Path, **settings: int) -> AsyncIterator[Gatewa
 
 
 def pid_exists(pid: int) -> bool:
-    """Whether there is such a process; zombies count."""
+    """Return whether there is such a process; zombies count."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, 0)
         return True
@@ -106,7 +106,7 @@ def pid_exists(pid: int) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process runs; an orphan that ended may stay a zombie for some time."""
+    """Return whether the process runs, because an ended orphan may stay a zombie for a time."""
     with contextlib.suppress(FileNotFoundError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
@@ -123,7 +123,7 @@ def test_supervisor_replaces_a_killed_worker_by_the_spare_within_a_second(tmp_pa
             assert elapsed_s < 1.0
             assert not pid_exists(victim)
             await wait_until(gateway.fully_serving)
-            assert await gateway.ask() in {other, spare}
+            assert await gateway.answering_pid() in {other, spare}
 
     asyncio.run(walk())
 
@@ -151,7 +151,7 @@ def test_supervisor_kills_a_worker_whose_loop_hangs(tmp_path: Path) -> None:
         async with running_gateway(tmp_path, heartbeat_timeout_ms=500) as gateway:
             before = set(gateway.pids("serving"))
             with pytest.raises((TimeoutError, ConnectionError, ValueError)):
-                await gateway.ask("hang")
+                await gateway.answering_pid("hang")
             await wait_until(
                 lambda: before - set(gateway.pids("serving")) and gateway.fully_serving()
             )
@@ -189,10 +189,12 @@ def test_supervisor_drains_a_worker_above_its_memory_mark_after_its_successor_op
 
     async def walk() -> None:
         async with running_gateway(tmp_path, worker_rss_mb_max=120) as gateway:
-            victim = await gateway.ask("eat")
+            victim = await gateway.answering_pid("eat")
             while victim in gateway.pids("serving"):
                 with contextlib.suppress(ConnectionError):
-                    await gateway.ask("eat" if await gateway.ask() == victim else "")
+                    await gateway.answering_pid(
+                        "eat" if await gateway.answering_pid() == victim else ""
+                    )
             await wait_until(gateway.fully_serving)
             assert {cause for _, cause in gateway.supervisor.report.restarts} == {"memory"}
 
@@ -214,7 +216,7 @@ def test_supervisor_keeps_serving_workers_while_spares_cannot_start(tmp_path: Pa
                 lambda: gateway.supervisor.report.restarts.get(("spare", "died"), 0) >= 4
             )
             assert gateway.pids("serving") == serving
-            assert await gateway.ask() in serving
+            assert await gateway.answering_pid() in serving
             (tmp_path / "crash").unlink()
             await wait_until(gateway.fully_serving)
 
@@ -238,7 +240,7 @@ def test_metrics_totals_never_go_back_when_a_worker_is_replaced(tmp_path: Path) 
     async def walk() -> None:
         async with running_gateway(tmp_path) as gateway:
             for _ in range(30):
-                await gateway.ask()
+                await gateway.answering_pid()
             assert await settled(gateway, 30) == 30
             victim = gateway.pids("serving")[0]
             os.kill(victim, signal.SIGKILL)
@@ -246,7 +248,7 @@ def test_metrics_totals_never_go_back_when_a_worker_is_replaced(tmp_path: Path) 
                 lambda: victim not in gateway.pids("serving") and gateway.fully_serving()
             )
             assert await answered(gateway) == 30
-            await gateway.ask()
+            await gateway.answering_pid()
             assert await settled(gateway, 31) == 31
 
     asyncio.run(walk())
@@ -286,7 +288,7 @@ def test_metrics_endpoint_serves_the_statistics_of_each_worker(tmp_path: Path) -
     async def walk() -> None:
         async with running_gateway(tmp_path) as gateway:
             pids = [*gateway.pids("serving"), *gateway.pids("spare")]
-            answering_pid = await gateway.ask()
+            answered_by = await gateway.answering_pid()
 
             async def rows() -> list[dict[str, Any]]:
                 status, text = await gateway.page("/statistics")
@@ -294,7 +296,7 @@ def test_metrics_endpoint_serves_the_statistics_of_each_worker(tmp_path: Path) -
                 statistics: list[dict[str, Any]] = json.loads(text)
                 return statistics
 
-            connections = {pid: int(pid == answering_pid) for pid in pids}
+            connections = {pid: int(pid == answered_by) for pid in pids}
             expected = [
                 {"slot": slot, "pid": pid, "statistics": {"pipeline": {"connections": count}}}
                 for slot, (pid, count) in zip((0, 1, None), connections.items(), strict=True)
@@ -324,7 +326,7 @@ def test_supervisor_drains_all_workers_at_sigterm_and_exits_0(tmp_path: Path) ->
         assert time.monotonic() - start < 3.0
         assert not any(map(pid_exists, pids))
         with pytest.raises(ConnectionRefusedError):
-            await gateway.ask()
+            await gateway.answering_pid()
 
     asyncio.run(walk())
 
@@ -382,7 +384,7 @@ def test_workers_drain_when_their_supervisor_is_killed(tmp_path: Path) -> None:
 
 
 def test_supervisor_refuses_a_metrics_port_that_is_taken(tmp_path: Path) -> None:
-    """A taken port is an error at the start."""
+    """A port in use is an error at the start."""
 
     async def walk() -> None:
         async with running_gateway(tmp_path) as gateway:

@@ -1,4 +1,4 @@
-"""Evidence by key leaves out scores of rows whose features are defaults."""
+"""Evidence by key has no scores of rows whose features are missing or degraded."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from protos import predict_pb2, window_pb2
         (predict_pb2.DEGRADED | predict_pb2.DEFAULTED, False),
     ],
 )
-def test_evidence_does_not_compare_scores_of_rows_the_store_did_not_give(
+def test_count_observations_compares_no_scores_of_rows_without_stored_features(
     flag: int, compared: bool
 ) -> None:
     """While the store is slow, many rows score alike; that must not count against a candidate."""

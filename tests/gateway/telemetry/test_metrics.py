@@ -42,7 +42,7 @@ def test_exposition_counts_calls_by_slot() -> None:
 
 
 def test_latency_histogram_has_exact_buckets_and_a_sum_within_one_percent() -> None:
-    """Of 10,000 latencies from 50 us to 200 s, each bucket has the count of the raw numbers."""
+    """Each bucket has the exact count of 10,000 latencies from 50 us to 200 s."""
     rng = np.random.default_rng(7)
     latency_ns = np.exp(rng.uniform(np.log(5e4), np.log(2e11), 10_000)).astype(np.int64)
     metrics = Metrics()
@@ -65,7 +65,7 @@ def test_latency_histogram_has_exact_buckets_and_a_sum_within_one_percent() -> N
 def test_metrics_methods_fill_every_family() -> None:
     """After one call of each method, each name of FAMILIES is exposed with the worker's label."""
     metrics = Metrics()
-    # Each method once.
+    # Call each method once.
     metrics.count_calls(*ARM, "answered", 1)
     metrics.count_latency(*ARM, np.bincount([3], minlength=BINS))
     metrics.count_scores(*ARM, np.bincount([0, 4, 4], minlength=23))

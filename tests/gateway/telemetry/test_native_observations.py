@@ -1,4 +1,4 @@
-"""Batches without a fault: the native path leaves the same bits as the reference path."""
+"""The native path for batches without a fault leaves the same bits as the reference path."""
 
 import asyncio
 from dataclasses import fields, replace
@@ -34,28 +34,30 @@ from tests.gateway.canary_at_half import CANARY_AT_HALF, DOUBLED_WEIGHTS, PRODUC
 from tests.tiny_models import tiny_files
 
 SECOND_NS = 1_000_000_000
-NAMED = (
-    ("alone", PRODUCTION_ONLY),
-    ("halved", CANARY_AT_HALF),
-    ("shadowed", replace(PRODUCTION_ONLY, shadows=(("2", 3_000), ("3", 10_000)))),
-    ("everything", replace(CANARY_AT_HALF, holdout_bp=2_000, shadows=(("3", 3_000),))),
-    ("none of production", replace(CANARY_AT_HALF, canary_bp=10_000, shadows=(("3", 3_000),))),
-    ("thinned", replace(CANARY_AT_HALF, policy=ServingPolicy(journal_sampled_of_65536=20_000))),
-)
+DEPLOYMENTS = {
+    "production only": PRODUCTION_ONLY,
+    "canary at half": CANARY_AT_HALF,
+    "shadows": replace(PRODUCTION_ONLY, shadows=(("2", 3_000), ("3", 10_000))),
+    "all roles": replace(CANARY_AT_HALF, holdout_bp=2_000, shadows=(("3", 3_000),)),
+    "no production": replace(CANARY_AT_HALF, canary_bp=10_000, shadows=(("3", 3_000),)),
+    "sampled journal": replace(
+        CANARY_AT_HALF, policy=ServingPolicy(journal_sampled_of_65536=20_000)
+    ),
+}
 
 
 class SteadyExecutor(ModelExecutor):
-    """An executor whose runs take a time that depends on their rows, now and then far too long."""
+    """An executor whose runs report 1 us a row, or 1 s a row if the rows are a multiple of 5."""
 
     def score_timed(self, matrix: NDArray[np.float32], row_offsets: NDArray[np.uint32]) -> Scored:
-        """Score on the event loop."""
+        """Score on the event loop, and set the reported time."""
         scored = self.score_inline(matrix, row_offsets)
         scored.elapsed_ns = scored.cpu_ns = len(matrix) * (1_000 if len(matrix) % 5 else SECOND_NS)
         return scored
 
 
 class ScriptedClock:
-    """A clock that the test moves on from batch to batch."""
+    """A clock whose time the test sets."""
 
     ns = 5 * SECOND_NS
 
@@ -69,7 +71,7 @@ class ScriptedClock:
 
 
 class MemoryParts:
-    """A server, a journal and a copy sink that keep what they get."""
+    """A server, a journal and a copy sink in memory."""
 
     healthy = True
 
@@ -79,16 +81,16 @@ class MemoryParts:
         self.copies: list[ShadowCopies] = []
 
     def send_replies(self, replies: Replies, *, more: bool = False) -> None:
-        """Keep the replies."""
+        """Append the replies."""
         del more
         self.replies.append(replies)
 
     def append(self, payload: bytes) -> None:
-        """Keep a record."""
+        """Append a journal record."""
         self.records.append(payload)
 
     def offer(self, copies: ShadowCopies) -> None:
-        """Keep the copies."""
+        """Append the copies."""
         self.copies.append(copies)
 
     def send_pending(self) -> None:
@@ -112,7 +114,7 @@ def loaded() -> dict[str, LoadedVersion]:
 
 
 def random_batch(routes: Routes, rng: np.random.Generator, now_ns: int, *, wide: bool) -> Batch:
-    """Return a batch of a few calls. Some calls have several rows if *wide*, or no key at all."""
+    """Return a batch of 1 to 29 calls. With *wide* calls have 1 to 3 rows, and sticky keys."""
     calls = int(rng.integers(1, 30))
     rows = rng.integers(1, 4, calls) if wide else np.ones(calls, dtype=np.int64)
     total = int(rows.sum())
@@ -141,8 +143,9 @@ def random_batch(routes: Routes, rng: np.random.Generator, now_ns: int, *, wide:
     return Batch(routes, columns, assign_calls(routes, columns), features, now_ns - 7)
 
 
-def records_of(routes: Routes, seed: int, *, wide: bool, native: bool) -> dict[str, Any]:
-    """Return what some batches leave behind: replies, windows, metrics, records and copies."""
+def dispatch_results(routes: Routes, seed: int, *, wide: bool, native: bool) -> dict[str, Any]:
+    """Dispatch 12 batches; return the replies, windows, metrics, journal records and copies."""
+    # A dispatcher and a recorder over parts in memory.
     clock, parts, windows, metrics = ScriptedClock(), MemoryParts(), Windows(), Metrics()
     routes = replace(routes)
 
@@ -162,13 +165,16 @@ def records_of(routes: Routes, seed: int, *, wide: bool, native: bool) -> dict[s
         recorder.fold()
 
     asyncio.run(dispatch_batches())
+    # Order, and the number of messages, are not promised, so everything is sorted and joined.
     by_version: dict[str, list[ShadowCopies]] = {}
     for copies in parts.copies:
         by_version.setdefault(copies.version.label, []).append(copies)
-    closed = windows.close_windows(clock.ns, everything=True)
+    closed_windows = windows.close_windows(clock.ns, everything=True)
     return {
         "replies": sorted(map(reply_fields, parts.replies), key=repr),
-        "windows": sorted(window.SerializeToString(deterministic=True) for window in closed),
+        "windows": sorted(
+            window.SerializeToString(deterministic=True) for window in closed_windows
+        ),
         "metrics": {name: sorted(rows, key=repr) for name, rows in metrics.snapshot().items()},
         "records": records_by_version(parts.records),
         "copies": {
@@ -186,13 +192,13 @@ async def answer_all(dispatcher: Dispatcher, batch: Batch) -> None:
 
 
 def reply_fields(replies: Replies) -> tuple[Any, ...]:
-    """Return every field, arrays as their bytes."""
+    """Return the values of all fields, with arrays as bytes."""
     values = [getattr(replies, field.name) for field in fields(replies)]
     return tuple(value.tobytes() if isinstance(value, np.ndarray) else value for value in values)
 
 
 def copied_calls(copies: ShadowCopies) -> list[tuple[Any, ...]]:
-    """Return the copies call by call, sorted: the order of a batch's calls is not promised."""
+    """Return the copies call by call, sorted, because the order of the calls is not promised."""
     calls = []
     for call, key in enumerate(copies.key_hash.tolist()):
         rows = slice(*copies.row_offsets[call : call + 2].tolist())
@@ -202,7 +208,7 @@ def copied_calls(copies: ShadowCopies) -> list[tuple[Any, ...]]:
 
 
 def records_by_version(records: list[bytes]) -> dict[str, ServedBatch]:
-    """Return one record a version: how many batches share a record is not promised."""
+    """Return one record a version, because the number of batches in a record is not promised."""
     by_version: dict[str, ServedBatch] = {}
     for payload in records:
         record = ServedBatch.FromString(payload)
@@ -219,16 +225,16 @@ def records_by_version(records: list[bytes]) -> dict[str, ServedBatch]:
 
 @NEEDS_NATIVE_INGRESS
 @pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize("plan", [plan for _, plan in NAMED], ids=[name for name, _ in NAMED])
+@pytest.mark.parametrize("deployment", DEPLOYMENTS.values(), ids=DEPLOYMENTS)
 def test_native_path_leaves_the_same_bits_as_the_reference_path(
-    loaded: dict[str, LoadedVersion], plan: Deployment, wide: bool
+    loaded: dict[str, LoadedVersion], deployment: Deployment, wide: bool
 ) -> None:
     """Windows with their evidence, metrics, journal and copies are the same, bit for bit."""
-    versions = {label: loaded[label] for label in plan.versions}
-    routes = build_routes(plan, versions, Settings())
+    versions = {label: loaded[label] for label in deployment.versions}
+    routes = build_routes(deployment, versions, Settings())
     for seed in range(2):
-        native = records_of(routes, seed, wide=wide, native=True)
-        assert native == records_of(routes, seed, wide=wide, native=False)
+        native = dispatch_results(routes, seed, wide=wide, native=True)
+        assert native == dispatch_results(routes, seed, wide=wide, native=False)
         assert native["windows"]
         assert native["records"]
 
@@ -236,6 +242,7 @@ def test_native_path_leaves_the_same_bits_as_the_reference_path(
 @NEEDS_NATIVE_INGRESS
 def test_native_library_refuses_columns_that_do_not_fit(loaded: dict[str, LoadedVersion]) -> None:
     """It raises ValueError with a message, because a panic in Rust would end the worker."""
+    # One batch with calls of both arms, as the native library gets it.
     routes = build_routes(
         CANARY_AT_HALF, {label: loaded[label] for label in CANARY_AT_HALF.versions}, Settings()
     )
@@ -253,17 +260,19 @@ def test_native_library_refuses_columns_that_do_not_fit(loaded: dict[str, Loaded
             await answer_all(dispatcher, random_batch(routes, rng, ScriptedClock.ns, wide=True))
 
     asyncio.run(dispatch_until_both_arms_have_calls())
-    laid = native_columns(records[0])
-    fitting = NATIVE_BATCHES([laid], 1, 1, 3)
+    batch_columns = native_columns(records[0])
+    # These columns fit. A column of the inputs that is not there is refused.
+    fitting = NATIVE_BATCHES([batch_columns], 1, 1, 3)
     assert fitting.record(False, b"", 1, 65_536, [0, 2])
     with pytest.raises(ValueError, match="a column of 3 is not there"):
         fitting.record(False, b"", 1, 65_536, [3])
-    for group, columns in enumerate(laid):
+    # Each column is made shorter and longer.
+    for group, columns in enumerate(batch_columns):
         for index, column in enumerate(columns):
             if not (isinstance(column, bytes) and column):
                 continue
             for other in (column[: len(column) // 2], column + bytes(64)):
-                changed = [list(columns) for columns in laid]
+                changed = [list(columns) for columns in batch_columns]
                 changed[group][index] = other
                 if group in {2, 3} and index == 0 and len(other) > len(column):
                     continue  # a longer buffer still holds every item

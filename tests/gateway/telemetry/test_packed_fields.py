@@ -16,7 +16,7 @@ NUMBERS = st.lists(st.one_of(st.integers(0, 300), st.integers(0, 2**32 - 1)), ma
 def test_packed_fields_write_protobufs_bytes(
     keys: list[int], bins: list[int], batch_calls: list[int]
 ) -> None:
-    """Values need one byte or several, columns are empty or long."""
+    """Values need one or more bytes, and columns are empty or long."""
     expected = KeyRecords(key_hash=keys, bin=bins, batch_calls=batch_calls).SerializeToString()
     written = [
         packed_fields.fixed64s(2, np.array(keys, dtype=np.uint64)),

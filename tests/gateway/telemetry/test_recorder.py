@@ -64,7 +64,7 @@ async def recorded(
 
 
 def test_recorder_folds_the_oldest_groups_first_within_its_time_budget() -> None:
-    """Thirty versions take several turns of the event loop, in the order of their records."""
+    """Thirty versions take more than five turns of the loop, in the order of their records."""
 
     async def check(recorder: Recorder, folded: list[int]) -> None:
         sizes = {len(folded)}

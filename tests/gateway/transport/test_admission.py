@@ -1,4 +1,4 @@
-"""Admission decides which calls come in, the call queue which waiting call goes first."""
+"""Admission decides which calls are admitted, the call queue which of them is next."""
 
 import pytest
 
@@ -40,7 +40,7 @@ def next_handles(queue: CallQueue, rows_max: int, now_ns: int = 0) -> list[int]:
 
 
 def test_admission_refuses_sheddable_calls_first_and_critical_ones_last() -> None:
-    """Of 100 rows SHEDDABLE may fill 50, DEFAULT and unspecified 90, CRITICAL all."""
+    """SHEDDABLE calls may fill 50 of 100 rows, DEFAULT and unspecified 90, CRITICAL all."""
     admission = Admission(100, 90, 50)
 
     def admitted(criticality: int, inside: int) -> bool:
@@ -109,7 +109,7 @@ def test_service_rate_follows_a_faster_sample_at_once_and_a_slower_one_slowly() 
 
 
 def test_service_rate_is_measured_from_batches_that_leave_calls_waiting() -> None:
-    """Of two batches, the sample begins with the first and ends with the second."""
+    """The sample begins with the first of two batches and ends with the second."""
     admission = Admission(1_000, 90, 50)
     queue = CallQueue(admission)
     for _ in range(2 * RATE_SAMPLE_ROWS):
@@ -123,7 +123,7 @@ def test_service_rate_is_measured_from_batches_that_leave_calls_waiting() -> Non
 
 
 def test_call_queue_takes_critical_calls_first_and_keeps_the_order_of_arrival() -> None:
-    """Of five calls three fit: both CRITICAL ones and the oldest DEFAULT one, as they came."""
+    """Three of five calls fit. They are both CRITICAL ones and the oldest DEFAULT one."""
     queue = CallQueue(Admission(1_000, 90, 50))
     kinds = [SHEDDABLE, DEFAULT, CRITICAL, DEFAULT, CRITICAL]
     handles = [queue.admit(call(kind), arrived_ns=0, deadline_ns=LONG_NS) for kind in kinds]
@@ -144,7 +144,7 @@ def test_call_queue_takes_a_critical_call_before_an_older_one_of_another_model()
 
 
 def test_call_queue_takes_the_newest_first_once_calls_wait_long() -> None:
-    """Up to 100 ms the oldest goes first, then the newest: the oldest are about to expire."""
+    """The oldest is first up to 100 ms, then the newest, because the oldest will expire soon."""
     queue = CallQueue(Admission(1_000, 90, 50))
     handles = [queue.admit(call(), arrived_ns=n, deadline_ns=LONG_NS) for n in range(4)]
 
@@ -154,7 +154,7 @@ def test_call_queue_takes_the_newest_first_once_calls_wait_long() -> None:
 
 
 def test_call_queue_skips_finished_calls_and_releases_their_rows() -> None:
-    """The calls wait, have been taken, or stand at either end of the queue."""
+    """Finished calls may wait anywhere in the queue or be in a batch already."""
     queue = CallQueue(Admission(1_000, 90, 50))
     handles = [queue.admit(call(rows=2), arrived_ns=0, deadline_ns=LONG_NS) for _ in range(4)]
     queue.finish_call(handles[0])

@@ -33,7 +33,7 @@ from tests.walks.wire.http2_frames import raw_grpc_message as framed
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 GUARD = tiny_contract().guard
-INTERNAL_WORDS = ("Traceback", "File ", ".py", "Error:", "onnx", "numpy", "redis", "0x7f")
+INTERNAL_TEXTS = ("Traceback", "File ", ".py", "Error:", "onnx", "numpy", "redis", "0x7f")
 """Paths, exceptions and libraries, which a caller must not see."""
 
 LIMITS = DecodeLimits(128, 128)
@@ -206,7 +206,7 @@ def assert_message(error: grpc.aio.AioRpcError, pattern: str, name: str) -> None
     details = error.details() or ""
     assert re.search(pattern, details), f"{name}: {details}"
     assert len(details) <= 300, name
-    assert [word for word in INTERNAL_WORDS if word in details] == [], name
+    assert [text for text in INTERNAL_TEXTS if text in details] == [], name
 
 
 @pytest.mark.walk
@@ -250,8 +250,8 @@ def test_server_scores_no_call_whose_deadline_has_passed() -> None:
 
 @pytest.mark.walk
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_nan_inputs_are_refused_or_scored_as_the_policy_says(value: float) -> None:
-    """They are refused by policy; otherwise they are scored, and a NaN score is INTERNAL."""
+def test_server_refuses_or_scores_nan_inputs_by_policy(value: float) -> None:
+    """Without nan_inputs_refused they are scored, and a NaN score is INTERNAL."""
 
     async def walk(gateway: GatewayFixture, code: grpc.StatusCode) -> None:
         error, reply = await asyncio.gather(
@@ -260,7 +260,7 @@ def test_nan_inputs_are_refused_or_scored_as_the_policy_says(value: float) -> No
         assert error.code() == code
         assert round(reply.scores[0], 4) == 1.4
 
-    async def both() -> None:
+    async def walk_with_both_policies() -> None:
         async with gateway_fixture(
             {"1": tiny_files()}, deployment(nan_inputs_refused=True)
         ) as gateway:
@@ -268,11 +268,11 @@ def test_nan_inputs_are_refused_or_scored_as_the_policy_says(value: float) -> No
         async with gateway_fixture({"1": tiny_files()}, deployment()) as gateway:
             await walk(gateway, grpc.StatusCode.INTERNAL)
 
-    asyncio.run(both())
+    asyncio.run(walk_with_both_policies())
 
 
 @pytest.mark.walk
-def test_nan_score_is_replaced_by_the_default_where_the_policy_says_so() -> None:
+def test_dispatcher_replaces_a_nan_score_by_the_default_of_the_policy() -> None:
     """The score is .25 instead of NaN, and the row is flagged DEFAULTED (4)."""
 
     async def walk() -> None:
@@ -285,8 +285,8 @@ def test_nan_score_is_replaced_by_the_default_where_the_policy_says_so() -> None
 
 
 @pytest.mark.walk
-def test_one_row_that_raises_fails_its_call_alone() -> None:
-    """Of 40 calls one makes ONNX Runtime raise: it is INTERNAL with an error id."""
+def test_dispatcher_fails_only_the_call_whose_row_raises() -> None:
+    """One of 40 calls makes ONNX Runtime raise. It is INTERNAL with an error id."""
 
     async def walk() -> None:
         async with gateway_fixture({"1": tiny_files(fault_when=5.0)}, deployment()) as gateway:
@@ -311,7 +311,7 @@ def test_server_ends_a_call_without_a_message_within_message_ms_max() -> None:
             await call
         except grpc.aio.AioRpcError as error:
             return error.code()
-        raise AssertionError("answered")
+        raise AssertionError("the call was answered")
 
     async def walk() -> None:
         limits = Settings(message_ms_max=100)
@@ -328,7 +328,7 @@ def test_server_ends_a_call_without_a_message_within_message_ms_max() -> None:
 
 @pytest.mark.walk
 def test_server_refuses_rows_beyond_rows_inside_max_with_a_pushback() -> None:
-    """Of 40 calls of 64 rows to a worker with a bound of 512, some are refused at once."""
+    """Some of 40 calls of 64 rows are refused at once by a worker with a bound of 512 rows."""
 
     async def walk() -> None:
         small = Settings(rows_inside_max=512, rows_call_max=64, batch_rows_max=64)

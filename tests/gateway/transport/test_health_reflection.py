@@ -35,7 +35,7 @@ async def status_of(call: grpc.aio.UnaryStreamCall[bytes, bytes]) -> int:
     return health_pb2.HealthCheckResponse.FromString(answer).status
 
 
-def test_health_is_checked_and_watched_by_service_name() -> None:
+def test_health_service_answers_check_and_watch_by_service_name() -> None:
     """The server and "churn" serve, "fraud" is NOT_FOUND; a watch sees each change."""
 
     async def walk() -> None:
@@ -63,7 +63,7 @@ def test_reflection_lists_services_and_describes_predict(version: str) -> None:
     requests = [
         reflect(list_services=""),
         reflect(file_containing_symbol="turnout.v1.Predictor"),
-        reflect(file_containing_symbol="turnout.v1.Nobody"),
+        reflect(file_containing_symbol="turnout.v1.Unknown"),
     ]
 
     async def walk() -> None:

@@ -63,7 +63,7 @@ def test_model_infer_and_predict_give_the_same_answer() -> None:
 
     async def walk() -> None:
         async with gateway_fixture(VERSIONS, DEPLOYMENT) as gateway:
-            seen = set()
+            roles = set()
             for number in range(60):
                 key = f"S{number:07d}"
                 infer_reply, predict_reply = await asyncio.gather(
@@ -81,8 +81,8 @@ def test_model_infer_and_predict_give_the_same_answer() -> None:
                     b64decode(infer_reply.parameters["prediction_id"].string_param), KEY
                 )
                 assert prediction.holdout == predict_reply.holdout
-                seen.add((role, predict_reply.holdout))
-            assert len(seen) == 4
+                roles.add((role, predict_reply.holdout))
+            assert len(roles) == 4
 
     asyncio.run(walk())
 
@@ -112,11 +112,11 @@ def test_model_infer_pins_a_version_and_counts_refusals_once() -> None:
 
 
 def test_open_inference_health_and_metadata_describe_the_deployment() -> None:
-    """What is not deployed is not ready, and its metadata is NOT_FOUND."""
+    """Models and versions that are not deployed are not ready; their metadata is NOT_FOUND."""
 
     async def walk() -> None:
         async with gateway_fixture(VERSIONS, DEPLOYMENT) as gateway:
-            # Liveness, readiness and the server's name.
+            # Check liveness, readiness and the server's name.
             for request, reply, field, expected in (
                 (oip.ServerLiveRequest(), oip.ServerLiveResponse, "live", True),
                 (oip.ServerReadyRequest(), oip.ServerReadyResponse, "ready", True),
@@ -139,7 +139,7 @@ def test_open_inference_health_and_metadata_describe_the_deployment() -> None:
                 method = type(request).__name__.removesuffix("Request")
                 answer = await call(gateway, method, request, reply)
                 assert getattr(answer, field) == expected, request
-            # The metadata of a model that is deployed.
+            # A deployed model has metadata.
             request = oip.ModelMetadataRequest(name="churn")
             metadata = await call(gateway, "ModelMetadata", request, oip.ModelMetadataResponse)
             assert isinstance(metadata, oip.ModelMetadataResponse)
@@ -153,7 +153,7 @@ def test_open_inference_health_and_metadata_describe_the_deployment() -> None:
             ]
             assert list(metadata.versions) == ["1", "2"]
             assert json.loads(metadata.properties["keys"]) == ["subscriber"]
-            # There is none of other models and versions.
+            # Other models and versions have none.
             for absent in (
                 oip.ModelMetadataRequest(name="fraud"),
                 oip.ModelMetadataRequest(name="churn", version="9"),

@@ -1,4 +1,4 @@
-"""Which server implementation is created for the setting `ingress`."""
+"""The setting `ingress` selects the server implementation that is created."""
 
 import asyncio
 import logging

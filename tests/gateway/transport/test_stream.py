@@ -94,7 +94,7 @@ def test_predict_stream_answers_a_bad_message_with_its_status_and_goes_on() -> N
         predict_request(1, 2, 3, request_id="good-1"),
         b"\xff\xff\xff",
         predict_request(1, 2, request_id="short"),
-        PredictRequest(model="fraud", request_id="nobody"),
+        PredictRequest(model="fraud", request_id="unknown"),
         predict_request(1, 2, 3, rows=1_025, request_id="long"),
         predict_request(1, 2, 3, version="9", request_id="pin"),
         predict_request(1, 2, 3, request_id="i" * 5_000),
@@ -113,7 +113,7 @@ def test_predict_stream_answers_a_bad_message_with_its_status_and_goes_on() -> N
                 "good-1": 0,
                 "": 3,
                 "short": 3,
-                "nobody": 5,
+                "unknown": 5,
                 "long": 8,
                 "pin": 5,
                 "i" * 128: 3,
@@ -156,7 +156,7 @@ class SlowReader:
 
 @pytest.mark.grpcio
 def test_predict_stream_stops_reading_from_a_caller_that_does_not_read() -> None:
-    """Of 400 messages the fifth is not read until a reply is; then all are answered."""
+    """The fifth of 400 messages is not read until a reply is; then all are answered."""
 
     async def walk() -> None:
         async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:

@@ -81,7 +81,7 @@ def tls_channel(
 
 
 async def answered(channel: grpc.aio.Channel) -> bool:
-    """Whether a call over *channel* is answered."""
+    """Return whether a call over *channel* is answered."""
     try:
         raw = await channel.unary_unary(PREDICT)(CALL, timeout=5.0)
     except grpc.aio.AioRpcError:
@@ -127,7 +127,7 @@ def test_tls_uses_a_new_certificate_for_new_connections_and_keeps_open_ones(tmp_
                     return await answered(channel)
 
             async with asyncio.timeout(10.0):
-                while not await changed():  # noqa: ASYNC110  no event tells of the reload
+                while not await changed():  # noqa: ASYNC110  no event announces the reload
                     await asyncio.sleep(0.1)
             assert await answered(before)
             async with tls_channel(gateway.port, old) as late:
@@ -157,7 +157,7 @@ def test_tls_carries_large_messages(tmp_path: Path) -> None:
 
 
 def test_unix_socket_answers_as_the_port_does(tmp_path: Path) -> None:
-    """The same call is answered over both."""
+    """A call over the socket and a call over the port are answered."""
 
     async def walk() -> None:
         path = tmp_path / "worker-0.sock"
