@@ -20,21 +20,21 @@ $(VENV)/.installed: requirements.lock pyproject.toml $(CLIENT)/pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . -e $(CLIENT)
 	@touch $@
 
-# The native front door, where there are cargo and Linux; without it grpcio does everything.
+# The native server is built where there are cargo and Linux. Without it grpcio serves.
 ifeq ($(CARGO)-$(shell uname -s),$(CARGO)-$(if $(CARGO),Linux,none))
 ingress: $(VENV)/.ingress
 else
 ingress:
-	@echo "No cargo: the portable front door serves (ingress/README.md says what the native one brings)."
+	@echo "No cargo: the grpcio server is used (ingress/README.md compares it with the native server)."
 endif
 
 $(VENV)/.ingress: $(VENV)/.installed ingress/Cargo.toml $(shell find ingress/src -name '*.rs')
-	@echo "Building the native front door with cargo (once, about a minute) ..."
+	@echo "Building the native server with cargo (once, about a minute) ..."
 	@cargo build --release --quiet --manifest-path ingress/Cargo.toml --target-dir target/ingress && \
 	folder=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))') && \
 	cp target/ingress/release/libturnout_ingress.so $$folder/.turnout_ingress && \
 	mv $$folder/.turnout_ingress $$folder/turnout_ingress.abi3.so && touch $@ || \
-	echo "It could not be built; the portable front door serves."
+	echo "It could not be built; the grpcio server is used."
 
 run: $(VENV)/.installed ingress
 	@$(BIN)/turnout demo $(if $(ONCE),--once)
@@ -78,6 +78,6 @@ protos: $(VENV)/.installed
 lock:
 	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-package turnout-client --no-header --extra all --extra data --extra dev --extra load --extra plots pyproject.toml -o requirements.lock
 
-# Nobody else should be busy on the machine; docs/performance.md says why.
+# No other load should run on the machine; docs/performance.md says why.
 bench: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.serving.bench

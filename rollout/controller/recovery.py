@@ -89,7 +89,7 @@ def _unreadable_text(deployment: Deployment, why: str) -> str:
     if not deployment.rollout_id:
         return f"{why}. It has ended"
     return (
-        f"{why}. Nobody judges it, and the split stays as it is; `turnout rollout abort "
+        f"{why}. No controller judges it, and the split stays as it is; `turnout rollout abort "
         f"{deployment.model}` gives all traffic back to the old version"
     )
 

@@ -28,7 +28,7 @@ with SyncPredictClient(sys.argv[1], timeout_s=10.0) as client:
     client.report_outcome(prediction, "churned", 1.0)
     print(type(prediction.scores).__name__, f"{prediction.scores[0][0]:.1f}", prediction.version)
 """
-"""A caller's program. The fixture's model weighs three inputs with .1, .2 and .3."""
+"""A caller's program. The weights of the fixture's model are .1, .2 and .3."""
 
 
 @pytest.fixture(scope="module")
