@@ -63,7 +63,7 @@ def printed_by(*command: str) -> str:
 
 
 @pytest.mark.walk
-def test_wheel_holds_the_package_alone(wheel: Path) -> None:
+def test_wheel_contains_only_the_package(wheel: Path) -> None:
     """Its messages and its type marker are in it; nothing of the rooms is."""
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"turnout_client"}
@@ -72,7 +72,7 @@ def test_wheel_holds_the_package_alone(wheel: Path) -> None:
 
 
 @pytest.mark.walk
-def test_wheel_calls_a_gateway_with_grpcio_and_protobuf_alone(wheel: Path, tmp_path: Path) -> None:
+def test_wheel_calls_a_gateway_with_only_grpcio_and_protobuf(wheel: Path, tmp_path: Path) -> None:
     """A folder with the wheel, grpc, protobuf and typing_extensions, which grpc imports.
 
     Without numpy, so scores are a list.

@@ -103,7 +103,7 @@ def test_reader_joins_replies_that_come_byte_by_byte(
     run_with_loop(walk())
 
 
-def test_reader_keeps_replies_apart_when_callers_cancel_or_time_out(
+def test_reader_gives_each_read_its_own_reply_when_others_cancel_or_time_out(
     store: StoreServer, run_with_loop: Run
 ) -> None:
     """500 reads are cancelled or time out at random moments.

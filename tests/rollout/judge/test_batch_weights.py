@@ -44,7 +44,7 @@ def evidence_of_batches(calls: int, *, slow: int, rollout_seconds: int = 1) -> E
     return evidence
 
 
-def test_latency_events_of_one_batch_weigh_one_at_most() -> None:
+def test_latency_events_of_one_batch_have_a_total_weight_of_at_most_one() -> None:
     """Ten slow calls of one batch of twenty weigh one half, and are shown as ten keys."""
     p99 = evidence_of_batches(20, slow=10).metrics["p99"]
     assert (p99.canary_events, p99.baseline_events) == (10, 0)
@@ -77,7 +77,7 @@ def test_latency_event_of_a_key_in_two_batches_has_the_smaller_weight() -> None:
         assert evidence.metrics["p99"].weighted_events == (1 / 8, 0.0)
 
 
-def test_timeouts_of_one_batch_weigh_one_at_most() -> None:
+def test_timeouts_of_one_batch_have_a_total_weight_of_at_most_one() -> None:
     """A stall past the time budget gives timeouts of a whole batch."""
     window = make_window("canary", 0)
     window.records.add(metric="METRIC_TIMEOUT", key_hash=[1, 2], bin=[0, 0], batch_calls=[4, 4])

@@ -135,7 +135,7 @@ def on_hold_despite_evidence(status: rollout_pb2.RolloutStatus) -> bool:
     return on_hold_by_monitoring(status) and first.promote_log_e >= first.promote_log_threshold
 
 
-def test_live_rollout_is_held_by_a_finding_until_it_is_cleared(tmp_path: Path) -> None:
+def test_live_rollout_is_on_hold_until_the_finding_is_cleared(tmp_path: Path) -> None:
     """The controller watches the registry's findings. The next controller reads them too."""
 
     async def course() -> None:
