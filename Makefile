@@ -78,6 +78,6 @@ protos: $(VENV)/.installed
 lock:
 	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-package turnout-client --no-header --extra all --extra data --extra dev --extra load --extra plots pyproject.toml -o requirements.lock
 
-# Nobody else should be busy on the machine; docs/performance.md says why.
+# No other load should run on the machine; docs/performance.md says why.
 bench: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.serving.bench

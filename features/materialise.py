@@ -75,6 +75,7 @@ def materialise(
     Raises redis.RedisError when the store refuses a command. Rows written before stay, and are
     valid.
     """
+    # Find the newest row of each entity.
     latest = store.latest(view, as_of_ms=as_of_ms)
     layout = ViewRows(view)
     written = 0

@@ -28,7 +28,7 @@ from features.offline_sql import (
     write_sql,
 )
 from features.pushed import PushedRow, pushed_columns
-from features.rows import EVENT_MS_MAX, row_flags, valid_flags, valid_words
+from features.rows import EVENT_MS_MAX, pack_valid, row_flags, unpack_valid
 from features.views import View
 
 EVENT_TIME = "event_time_ms"
@@ -194,12 +194,12 @@ class OfflineStore:
     ) -> IngestSummary:
         # Encode and check everything before a file is made.
         values, valid = encode_columns(view, columns)
-        words = valid_words(valid)
+        bitmap = pack_valid(valid)
         table: dict[str, Column] = {
             "entity_id": _entity_ids(view, columns),
             EVENT_TIME: _instants(view, columns, EVENT_TIME),
             CREATED: _created(view, columns, created_ms, len(values)),
-            **dict(zip(valid_columns(view), words.T, strict=True)),
+            **dict(zip(valid_columns(view), bitmap.T, strict=True)),
             **dict(zip(feature_columns(view), values.T, strict=True)),
         }
         # Write a temporary file, then give it its number.
@@ -279,7 +279,7 @@ def _assemble_rows(
     if count == 0:
         return np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_)
     words = np.stack([np.ma.getdata(columns[name]) for name in valid_columns(view)], axis=1)
-    valid = valid_flags(words, len(view.features))
+    valid = unpack_valid(words, len(view.features))
     # DuckDB may return NULL for NaN, so the defaults come from the view, not from the file.
     raw = np.stack([np.ma.getdata(columns[name]) for name in feature_columns(view)], axis=1)
     return np.where(valid, raw, _default_values(view)).astype(np.float32, copy=False), valid

@@ -62,7 +62,7 @@ class RowLayout(NamedTuple):
     tail: bytes
     """The part of a key that follows the id. The part before the id is "{"."""
     all_valid: bytes
-    """The validity words of a row in which every feature is valid."""
+    """The validity bits of a row in which every feature is valid."""
     defaults: bytes
     """F float32 in little-endian order."""
 
@@ -94,7 +94,7 @@ class ViewRows:
         self._defaults = np.array(
             [feature.default_value for feature in view.features], dtype=np.float32
         )
-        self._all_valid = valid_words(np.ones((1, self.width), dtype=np.bool_))[0]
+        self._all_valid = pack_valid(np.ones((1, self.width), dtype=np.bool_))[0]
         self._all_valid_bytes = self._all_valid.astype("<u8").tobytes()
         # A row that stands for an absent one: its view differs from this view in every bit.
         absent = np.zeros(1, dtype=self._layout)
@@ -151,7 +151,7 @@ class ViewRows:
         rows["view"] = self._view
         rows["id"] = hashes_of(ids)
         rows["event_ms"] = event_times_ms
-        rows["valid"] = valid_words(valid)
+        rows["valid"] = pack_valid(valid)
         rows["values"] = values
         joined, step = rows.tobytes(), self.row_bytes
         return [joined[start : start + step] for start in range(0, len(joined), step)]
@@ -233,8 +233,8 @@ def row_flags(
     )
 
 
-def valid_words(valid: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """Pack (N, F) bool into (N, ceil(F / 64)) words, least significant bit first."""
+def pack_valid(valid: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Pack (N, F) bool into a bitmap: (N, ceil(F / 64)) uint64, least significant bit first."""
     count, width = valid.shape
     word_count = -(-width // WORD_BITS)
     packed = np.zeros((count, word_count * 8), dtype=np.uint8)
@@ -244,7 +244,7 @@ def valid_words(valid: NDArray[np.bool_]) -> NDArray[np.uint64]:
     return packed.view("<u8").astype(np.uint64, copy=False)
 
 
-def valid_flags(valid_words: NDArray[np.uint64], width: int) -> NDArray[np.bool_]:
-    """Unpack (N, W) words into (N, *width*) bool, the inverse of `valid_words`."""
-    packed = np.ascontiguousarray(valid_words.astype("<u8", copy=False)).view(np.uint8)
+def unpack_valid(bitmap: NDArray[np.uint64], width: int) -> NDArray[np.bool_]:
+    """Unpack a bitmap (N, W) uint64 into (N, *width*) bool, the inverse of `pack_valid`."""
+    packed = np.ascontiguousarray(bitmap.astype("<u8", copy=False)).view(np.uint8)
     return np.unpackbits(packed, axis=1, count=width, bitorder="little").astype(np.bool_)

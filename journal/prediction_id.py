@@ -30,8 +30,7 @@ MAC_LENGTH = 8
 HOLDOUT_BIT = 0x80
 
 BODY = Struct("<BBHIQ8sQqQQ")
-"""Bytes 0 to 55."""
-
+"""Bytes 0 to 55 of an id: every field except the MAC."""
 
 _VARYING_FIELDS = np.dtype(
     {

@@ -14,6 +14,8 @@ is that j is drawn from row p of the table. Tilts of three families bet against 
 While a version is watched as production, no row is scored twice. Then the keys of the old version
 are the other arm: the bin of each is carried through the table by a draw that depends on its key
 alone, and the same tilts compare two samples.
+
+`departure_effect` and `debiased_psi` measure how large a difference is. They are no tests.
 """
 
 import math
@@ -227,6 +229,30 @@ def departure_effect(expected: Expectation, candidate: Counts, champion: Counts)
     by_table = float(((by_champion**2 / rows) @ spread / p_expected).sum())
     variance = 2.0 / (bins - 1) * by_table * (by_table + 2.0 * by_chance)
     return DepartureEffect(raw - by_chance - by_table, TABLE_ERROR_SDS * math.sqrt(variance))
+
+
+def debiased_psi(canary: Counts, baseline: Counts) -> float:
+    """Return the population stability index of two (J,) counts, minus its mean by chance.
+
+        p   = (count + .5) / (n + .5 J)
+        PSI = sum (p_c - p_b) ln(p_c / p_b) - (J - 1)(1/n_c + 1/n_b)
+
+    .1 is a shift of about .3 standard deviations, .25 of about .5. NaN if an arm is empty. Raises
+    ValueError if the histograms have different bins.
+    """
+    if canary.shape != baseline.shape or canary.ndim != 1:
+        raise ValueError(
+            f"histograms of {canary.shape} and {baseline.shape} bins cannot be compared; count "
+            "both on one table of bins"
+        )
+    bins = len(canary)
+    canary_n, baseline_n = int(canary.sum()), int(baseline.sum())
+    if canary_n == 0 or baseline_n == 0:
+        return float("nan")
+    p_canary = (canary + 0.5) / (canary_n + 0.5 * bins)
+    p_baseline = (baseline + 0.5) / (baseline_n + 0.5 * bins)
+    raw = float(np.sum((p_canary - p_baseline) * np.log(p_canary / p_baseline)))
+    return raw - (bins - 1) * (1 / canary_n + 1 / baseline_n)
 
 
 def _normal_scores(marginal: Floats) -> Floats:

@@ -214,6 +214,7 @@ class OnlineReader:
         """
         if not keys:
             return _no_values()
+        # Send the command. No values are awaited before all of its bytes are on their way.
         loop = asyncio.get_running_loop()
         now, count = loop.time(), len(keys)
         connection = self._require_connection(now)
@@ -223,6 +224,7 @@ class OnlineReader:
         except OnlineStoreError:
             self._count_lost()
             raise
+        # One timer ends the commands that are due; then the caller awaits the values.
         self._deadline_timer.run_by(command.due_at)
         return self._values(connection, command, count)
 

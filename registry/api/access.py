@@ -64,7 +64,7 @@ RULES: dict[str, AccessRule] = {
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A caller's actor name and roles. The name is empty for a reader who gave none."""
+    """A caller's actor name and roles. The name is empty for a reader without one."""
 
     actor: str
     roles: frozenset[str]

@@ -25,6 +25,7 @@ def register_version(
 
     If the version is registered already, return the stored version.
     """
+    # A version that is registered already is returned as it is.
     known = find_version(change.connection, bundle.digest)
     if known is not None:
         return _message(known)

@@ -347,7 +347,7 @@ def find_approval(
         why = "was rejected" if named else "has no approval"
         raise RolloutRefusedError(
             f"version {version.label} of {version.model!r} {why} under policy {policy.name!r} "
-            f"({policy.digest[:12]}); somebody other than {version.author!r} must approve it: "
+            f"({policy.digest[:12]}); a person other than {version.author!r} must approve it: "
             f"turnout versions approve {version.model} {version.label} --policy {policy.name}"
         )
     return named[-1]

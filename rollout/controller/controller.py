@@ -206,7 +206,7 @@ class Controller:
             if self._is_collected(rollout, now):
                 self._start_task(model, self._finish(rollout))
         elif newest is not None and newest.revision > rollout.revision:
-            # Somebody changed the deployment: understand that before anything is judged.
+            # The deployment was changed from outside: reconcile before anything is judged.
             self._start_task(model, self._reconcile(rollout, newest))
         else:
             before = (rollout.verdict, rollout.reason)

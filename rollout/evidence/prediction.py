@@ -4,8 +4,8 @@ A better model differs from production, so a difference alone is no fault.
 
 - With an approved shift, the candidate's bin of each key is tested against the table of the shift,
   given production's bin of the same row.
-- Without an approved shift, a difference holds the rollout, because nobody approved it. Only an
-  output that is the same whatever production says is a fault.
+- Without an approved shift, a difference holds the rollout, because no approval covers it.
+  Only an output that is the same for all outputs of production is a fault.
 """
 
 import math
@@ -20,8 +20,7 @@ from rollout.evidence.approved_shift import ApprovedShift
 from rollout.evidence.key_sample import KeySample
 from rollout.evidence.records import ArmRecords
 from stats import departure
-from stats.departure import DepartureState, Expectation
-from stats.psi import debiased_psi
+from stats.departure import DepartureState, Expectation, debiased_psi
 from stats.tilt import log_add, log_sum
 
 BINS_MAX = 64
@@ -236,7 +235,7 @@ class PredictionEvidence:
             return ""
         return (
             f"{moved} of {keys} keys fall into another bin of scores than production's "
-            f"(PSI {difference.psi:.3f}) and nobody approved a difference: certify the version "
+            f"(PSI {difference.psi:.3f}) and no approval covers a difference: certify the version "
             "against this production and approve its shift, or promote by hand"
         )
 

@@ -70,7 +70,7 @@ class BatchEvents:
     def weight_of(self, keys: AbstractSet[int]) -> float:
         """Return the weight of *keys*, a subset of `keys`: the events of one batch weigh 1 at most.
 
-        Each event weighs 1 / calls of its batch.
+        The weight of an event is 1 / calls of its batch.
         """
         if self.batch_calls is None or not keys:
             return len(keys)

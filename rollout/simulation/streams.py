@@ -114,7 +114,7 @@ SCENARIOS: dict[str, Scenario] = {
             candidate=Behaviour(errors=0.01),
             onset_s=1800,
         ),
-        Scenario(name="silent", description="nobody calls", calls_a_second=0.0),
+        Scenario(name="silent", description="no calls arrive", calls_a_second=0.0),
         Scenario(
             name="baseline-bad",
             description="production alone fails, on 5 %",
@@ -127,7 +127,7 @@ SCENARIOS: dict[str, Scenario] = {
             baseline=Behaviour(errors=0.05),
             onset_s=60,
         ),
-        Scenario(name="uncertified", description="a difference nobody approved", certified_rows=0),
+        Scenario(name="uncertified", description="an unapproved difference", certified_rows=0),
     )
 }
 

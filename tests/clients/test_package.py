@@ -28,7 +28,7 @@ with SyncPredictClient(sys.argv[1], timeout_s=10.0) as client:
     client.report_outcome(prediction, "churned", 1.0)
     print(type(prediction.scores).__name__, f"{prediction.scores[0][0]:.1f}", prediction.version)
 """
-"""A caller's program. The fixture's model weighs three inputs with .1, .2 and .3."""
+"""A caller's program. The weights of the fixture's model are .1, .2 and .3."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def printed_by(*command: str) -> str:
 
 
 @pytest.mark.walk
-def test_wheel_holds_the_package_alone(wheel: Path) -> None:
+def test_wheel_contains_only_the_package(wheel: Path) -> None:
     """Its messages and its type marker are in it; nothing of the rooms is."""
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"turnout_client"}
@@ -72,7 +72,7 @@ def test_wheel_holds_the_package_alone(wheel: Path) -> None:
 
 
 @pytest.mark.walk
-def test_wheel_calls_a_gateway_with_grpcio_and_protobuf_alone(wheel: Path, tmp_path: Path) -> None:
+def test_wheel_calls_a_gateway_with_only_grpcio_and_protobuf(wheel: Path, tmp_path: Path) -> None:
     """A folder with the wheel, grpc, protobuf and typing_extensions, which grpc imports.
 
     Without numpy, so scores are a list.

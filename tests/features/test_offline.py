@@ -228,6 +228,7 @@ def test_offline_join_equals_a_brute_force_join(
     ttl: int,
 ) -> None:
     """If newest events are equal, the row created last counts, then the row ingested last."""
+    # Store the rows, and note them in the order of ingestion.
     view = plan_view(ttl_ms=ttl)
     store = OfflineStore(tmp_path_factory.mktemp("offline"))
     order: list[tuple[str, int, int, int]] = []
@@ -240,6 +241,7 @@ def test_offline_join_equals_a_brute_force_join(
                 plan_row(*pair, float(n)) for pair, n in zip(known_together, numbers, strict=True)
             ]
             store.append_pushed(view, pushed, created_ms=created)
+    # Compare the join with a search through all rows, for each entity and instant.
     spine_rows = [(subscriber, instant) for subscriber in ("S1", "S2") for instant in range(14)]
     training = store.training_set(plan_contract(view), spine_of(*spine_rows))
     for index, (subscriber, instant) in enumerate(spine_rows):

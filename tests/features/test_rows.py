@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from features.entity_ids import id_hashes
-from features.rows import DEFAULTED, MISSING, STALE, ViewRows, valid_flags, valid_words
+from features.rows import DEFAULTED, MISSING, STALE, ViewRows, pack_valid, unpack_valid
 from tests.features.small_views import DAY_MS, NOW_MS, float32_array, plan_view, wide_view
 from tests.property_examples import examples
 
@@ -47,7 +47,7 @@ def test_rows_are_decoded_bit_for_bit(bits: np.ndarray, data: st.DataObject) -> 
     assert decoded.values.flags.c_contiguous
     assert decoded.flags.tolist() == np.where(valid.all(axis=1), 0, DEFAULTED).tolist()
     assert decoded.broken == 0
-    assert (valid_flags(valid_words(valid), width) == valid).all()
+    assert (unpack_valid(pack_valid(valid), width) == valid).all()
 
 
 def test_store_key_names_entity_view_and_definition() -> None:

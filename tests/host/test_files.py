@@ -133,7 +133,7 @@ def test_replace_folder_makes_a_folder_hold_exactly_the_files(tmp_path: Path) ->
     assert names(folder.parent) == ["version"]
 
 
-def test_replace_folder_leaves_a_folder_alone_that_holds_the_files(tmp_path: Path) -> None:
+def test_replace_folder_does_not_touch_a_folder_that_has_the_files(tmp_path: Path) -> None:
     """The folder is not even renamed: its inode stays."""
     folder = tmp_path / "version"
     replace_folder(folder, {"a": b"1"})

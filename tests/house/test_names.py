@@ -37,6 +37,9 @@ REPLACEMENTS = {
 }
 """Vague word -> what to write instead. docs/glossary.md has the project's words."""
 
+FIELD_TERMS = re.compile(r"held_?out", re.IGNORECASE)
+"""Terms of machine learning in which a vague word is allowed."""
+
 IN_SENTENCES = {"alone", "apart", "held", "kept", "place", "several", "whole", "words"}
 """Ordinary words in the name of a test, which is a sentence."""
 
@@ -87,8 +90,13 @@ def vague_parts(name: str) -> list[str]:
 
     >>> vague_parts("KeptWords"), vague_parts("process_handler"), vague_parts("test_alone_told")
     (['kept', 'words'], [], ['told'])
+
+    Terms of machine learning are allowed.
+
+    >>> vague_parts("held_out_rows"), vague_parts("held_rows")
+    ([], ['held'])
     """
-    parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
+    parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", FIELD_TERMS.sub("", name))
     allowed = IN_SENTENCES if name.startswith("test_") else set()
     return [part.lower() for part in parts if part.lower() in REPLACEMENTS.keys() - allowed]
 

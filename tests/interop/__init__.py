@@ -1,1 +1,3 @@
-"""gRPC's own interoperability cases: a test service behind our doors, callers in two languages."""
+"""gRPC's own interoperability cases: a test service behind our servers, clients in two
+languages.
+"""

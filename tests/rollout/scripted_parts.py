@@ -91,7 +91,7 @@ def make_window(
     """Return a window. *second* counts from SCRIPT_START_S; *pairs* are (pairs, flips, faulty)."""
     kind, version = ARMS[arm]
     clean, errors, nan = list(clean), list(errors), list(nan)
-    # Counts.
+    # Count the calls of the window.
     bad = len(errors) + len(nan)
     window = window_pb2.Window(
         model=model,
@@ -109,7 +109,7 @@ def make_window(
         first_bad_unix_ns=(SCRIPT_START_S + second) * NS + 100 if bad else 0,
         last_bad_unix_ns=(SCRIPT_START_S + second) * NS + 900 if bad else 0,
     )
-    # Records by key.
+    # Add a record of the keys for each metric.
     for metric, keys in (
         (window_pb2.METRIC_ERROR, errors),
         (window_pb2.METRIC_SCHEMA, nan),
@@ -118,6 +118,7 @@ def make_window(
         if keys:
             name = window_pb2.Metric.Name(metric)
             window.records.add(metric=name, key_hash=keys, bin=[0] * len(keys))
+    # Only shadows are compared in pairs.
     if arm == "shadow":
         window.pairs.pairs, window.pairs.flips, window.pairs.faulty = pairs
     return window

@@ -1,4 +1,4 @@
-"""The test of a departure from an approved shift."""
+"""The test of a departure from an approved shift, and the population stability index."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stats import departure
-from stats.departure import Expectation
+from stats.departure import Expectation, debiased_psi
 
 EDGES = np.array([-1.645, -1.036, -0.674, -0.385, -0.126, 0.126, 0.385, 0.674, 1.036, 1.645])
 BINS = len(EDGES) + 1
@@ -176,3 +176,22 @@ def test_departure_is_finite_long_after_the_prior_is_spent() -> None:
     assert math.isfinite(state.log_e)
     assert state.log_e < -745.0
     assert state.log_e_max < 1.0
+
+
+def test_debiased_psi_of_equal_arms_is_about_zero() -> None:
+    """The mean over draws of equal arms is near zero also for few keys."""
+    draw = np.random.default_rng(1)
+    p = np.full(10, 0.1)
+    scores = [debiased_psi(draw.multinomial(200, p), draw.multinomial(2000, p)) for _ in range(200)]
+    assert abs(float(np.mean(scores))) < 0.01
+
+
+def test_debiased_psi_shows_a_shift_and_is_nan_for_an_empty_arm() -> None:
+    """A tenth that moves from one end to the other is a large shift."""
+    before = np.full(10, 1000)
+    after = before.copy()
+    after[0], after[9] = 200, 1800
+    assert debiased_psi(after, before) > 0.15
+    assert math.isnan(debiased_psi(np.zeros(10, dtype=np.int64), before))
+    with pytest.raises(ValueError, match="one table of bins"):
+        debiased_psi(np.ones(3, dtype=np.int64), np.ones(4, dtype=np.int64))

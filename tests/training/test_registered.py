@@ -30,12 +30,14 @@ def test_training_command_registers_versions_that_are_fetched_back(
         try:
             command = f"churn --store {churn_folder} --author dana --as-of-ms {NOW_MS}"
             command += f" --registry {address}"
+            # Train a first version, and a second that is compared with it.
             assert "registered churn 1 (" in await run_training(
                 training_arguments([*command.split(), "--setting", "champion"])
             )
             assert "registered churn 2 (" in await run_training(
                 training_arguments([*command.split(), "--champion", "1"])
             )
+            # Both are fetched back unchanged, and a bad version is registered as well.
             async with RegistryClient(address, "dana") as client:
                 assert await champion.fetch_production(client, "churn") is None
                 first = await fetch_registered(client, "churn", "1")

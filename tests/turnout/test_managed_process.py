@@ -135,7 +135,7 @@ def test_start_ticks_of_a_zombie_are_none() -> None:
     assert child.wait() == 0
 
 
-def test_end_leftover_process_leaves_a_reused_pid_alone() -> None:
+def test_end_leftover_process_does_not_signal_a_reused_pid() -> None:
     """Only the process with the recorded start time is ended."""
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     ticks = start_ticks(sleeper.pid)

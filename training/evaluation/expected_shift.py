@@ -100,7 +100,8 @@ def population_stability(before: NDArray[np.int64], after: NDArray[np.int64]) ->
     """Return the population stability index of two vectors of counts, (J,).
 
     Half a row is added to each bin, so that an empty bin gives a finite value. Both vectors count
-    the same rows, so there is no correction for sampling, unlike in stats.psi.
+    the same rows, so there is no correction for sampling, unlike in
+    stats.departure.debiased_psi.
     """
     p = (before + 0.5) / (before.sum() + 0.5 * len(before))
     q = (after + 0.5) / (after.sum() + 0.5 * len(after))

@@ -65,12 +65,12 @@ def compare_groups(
         **report,
         "selection_rate_ratio": estimates["ratio"].definition(),
         "tpr_gap": estimates["gap"].definition(),
-        "verdict": ratio_in_words(estimates["ratio"]),
+        "verdict": ratio_verdict(estimates["ratio"]),
     }
 
 
-def ratio_in_words(ratio: Estimate) -> str:
-    """Return the verdict on a selection-rate ratio, from the place of its interval."""
+def ratio_verdict(ratio: Estimate) -> str:
+    """Return the verdict on a selection-rate ratio, from the position of its interval."""
     lowest, highest = RATIO_BAND
     if ratio.low is None or ratio.high is None:
         return "not enough data"

@@ -1,4 +1,4 @@
-//! Work on whole batches that Python would do more slowly. The front door does not use it.
+//! Work on whole batches that Python would do more slowly. The native server does not use it.
 
 pub mod ids;
 pub mod observations;

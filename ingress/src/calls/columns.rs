@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 #[cfg(target_endian = "big")]
-compile_error!("journals are little-endian; the portable front door serves here");
+compile_error!("journals are little-endian; use the grpcio server on this machine");
 
 /// A number that a column can hold.
 pub trait Number: Copy + 'static {

@@ -38,8 +38,8 @@ impl Listener {
         Ok(Listener::Tcp(socket.into(), tls))
     }
 
-    /// Listen at a bound TCP socket of another owner, who may accept from it as well. The descriptor
-    /// is duplicated.
+    /// Listen at a bound TCP socket that another process owns and may accept from as well. The
+    /// descriptor is duplicated.
     pub fn from_fd(fd: RawFd, tls: Option<Arc<Tls>>) -> io::Result<Listener> {
         let socket = RawSocket::from(duplicate(fd)?);
         socket.set_nonblocking(true)?;

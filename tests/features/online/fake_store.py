@@ -18,6 +18,7 @@ async def fake_store(
     """
     connections: list[tuple[asyncio.Task[None] | None, asyncio.StreamWriter]] = []
 
+    # A connection answers its commands in order, until a reply is empty or the caller closes it.
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections.append((asyncio.current_task(), writer))
         commands = hiredis.Reader()
@@ -32,6 +33,7 @@ async def fake_store(
                     writer.write(reply)
         writer.close()
 
+    # Listen on the Unix socket, or on a free TCP port.
     if socket is None:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"

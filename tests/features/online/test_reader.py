@@ -103,7 +103,7 @@ def test_reader_joins_replies_that_come_byte_by_byte(
     run_with_loop(walk())
 
 
-def test_reader_keeps_replies_apart_when_callers_cancel_or_time_out(
+def test_reader_gives_each_read_its_own_reply_when_others_cancel_or_time_out(
     store: StoreServer, run_with_loop: Run
 ) -> None:
     """500 reads are cancelled or time out at random moments.
@@ -114,6 +114,7 @@ def test_reader_keeps_replies_apart_when_callers_cancel_or_time_out(
     generator = random.Random(2)
     ends = {"answered": 0, "cancelled": 0, "timeout": 0}
 
+    # One read checks its own values, and counts how it ended.
     async def read(reader: OnlineReader) -> None:
         keys = generator.sample(KEYS, 8)
         timeout_s = generator.choice([0.002, 0.008, 5.0])
@@ -128,6 +129,7 @@ def test_reader_keeps_replies_apart_when_callers_cancel_or_time_out(
 
     async def walk() -> None:
         async with network_proxy_to(store.url) as proxy, started_reader(proxy.url) as reader:
+            # Half of the reads are cancelled, while replies arrive late and in pieces.
             proxy.delay_s, proxy.piece_bytes = 0.001, 700
             for _ in range(50):
                 callers = [asyncio.create_task(read(reader)) for _ in range(10)]
@@ -271,7 +273,13 @@ def test_reader_reads_replies_before_timeouts_after_a_busy_loop(
     run_with_loop(walk())
 
 
-ERRORS = [b"-LOADING loading", b"-READONLY no", b"-MASTERDOWN link", b"-NOAUTH who", b"-MOVED 1 x"]
+ERRORS = [
+    b"-LOADING loading",
+    b"-READONLY no",
+    b"-MASTERDOWN link",
+    b"-NOAUTH no",
+    b"-MOVED 1 x",
+]
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -365,6 +373,7 @@ def test_reader_authenticates_and_selects_the_database(store: StoreServer) -> No
                 "reader", enabled=True, passwords=[password], keys="*", commands=["+@all"]
             )
 
+        # A row in database 3, and a user whose password has characters that a URL escapes.
         allow("+p@w")
         with redis.Redis.from_url(f"redis://{address}/3") as database_3:
             database_3.set("k", b"three")
@@ -372,6 +381,7 @@ def test_reader_authenticates_and_selects_the_database(store: StoreServer) -> No
         async def walk() -> None:
             async with started_reader(f"redis://reader:p%40w@{address}/3") as reader:
                 assert await reader.mget([b"k"], 1.0) == [b"three"]
+            # A wrong password is refused until the store allows it.
             async with started_reader(f"redis://reader:wrong@{address}/3") as reader:
                 with pytest.raises(OnlineStoreError, match="WRONGPASS") as refused:
                     await reader.mget([b"k"], 1.0)

@@ -32,6 +32,7 @@ def test_registry_moves_a_version_from_registration_to_the_end_of_its_watch(tmp_
 
     async def scenario() -> None:
         async with registry_fixture(tmp_path) as registry:
+            # Register version 2, and preload it.
             first_version, deployment = await registry.put_in_production()
             second_version = await registry.register(2)
             assert second_version.status == pb.DEVELOPMENT
@@ -39,6 +40,7 @@ def test_registry_moves_a_version_from_registration_to_the_end_of_its_watch(tmp_
                 replace(deployment, preload=("2",), why="load it")
             )
             assert (await registry.cleo.get_version("churn", "2")).status == pb.STAGING
+            # Approve it, and make it the canary.
             await registry.report_ready(first_version, second_version)
             approval = await registry.approve(second_version)
             canary = replace(
@@ -50,6 +52,7 @@ def test_registry_moves_a_version_from_registration_to_the_end_of_its_watch(tmp_
                 why="try it",
             )
             deployment = await registry.cleo.deploy(canary, policy_digest=POLICY)
+            # Promote it, with version 1 as the standby of the watch.
             watch = replace(
                 deployment,
                 canary="",
@@ -62,12 +65,14 @@ def test_registry_moves_a_version_from_registration_to_the_end_of_its_watch(tmp_
             deployment = await registry.cleo.deploy(watch, policy_digest=POLICY)
             first = await registry.cleo.get_version("churn", first_version.digest)
             assert (first.status, first.standby) == (pb.PRODUCTION_STATUS, True)
+            # End the watch.
             deployment = await registry.cleo.deploy(
                 replace(deployment, standby="", standby_bp=0, why="well")
             )
             assert (await registry.cleo.get_version("churn", "1")).status == pb.ARCHIVED
             assert deployment.digests == (("2", second_version.digest),)
 
+            # The history has each step, and its hash chain is unbroken.
             head, broken = await registry.bob.audit()
             assert broken is None
             entries = (await registry.bob.history(object_prefix="model/churn/deployment")).entries
@@ -89,6 +94,7 @@ def test_deploy_lets_exactly_one_of_eight_writers_win_a_revision(tmp_path: Path)
             wins: list[int] = []
             losses = 0
 
+            # Each writer reads the deployment and writes it back changed, 15 times.
             async def writer(number: int) -> None:
                 nonlocal losses
                 async with RegistryClient(registry.address, f"writer-{number}") as client:
@@ -106,6 +112,7 @@ def test_deploy_lets_exactly_one_of_eight_writers_win_a_revision(tmp_path: Path)
 
             await asyncio.gather(*(writer(number) for number in range(8)))
 
+            # Each revision was written once, and every attempt either won or lost.
             assert sorted(wins) == list(
                 range(deployment.revision + 1, deployment.revision + 1 + len(wins))
             )
@@ -238,6 +245,7 @@ def test_registry_names_the_problem_of_a_wrong_request(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with registry_fixture(tmp_path) as registry:
             _, deployment = await registry.put_in_production()
+            # Deployments that are refused.
             for change, kind, message in (
                 ({"preload": ("99",), "why": "x"}, NotFoundError, "no version '99'"),
                 ({"holdout_salt": b"x" * 16, "why": "x"}, BadRequestError, "permanent"),
@@ -257,13 +265,14 @@ def test_registry_names_the_problem_of_a_wrong_request(tmp_path: Path) -> None:
             ):
                 with pytest.raises(kind, match=message):
                     await registry.cleo.deploy(replace(deployment, **change))
-            for model, version in (("nobody", "1"), ("churn", "2"), ("churn", "0" * 64)):
+            # Models and versions that do not exist, and a status that only a deployment sets.
+            for model, version in (("unregistered", "1"), ("churn", "2"), ("churn", "0" * 64)):
                 with pytest.raises(NotFoundError):
                     await registry.cleo.get_version(model, version)
             with pytest.raises(BadRequestError, match="neither a label"):
                 await registry.cleo.get_version("churn", "../1")
             with pytest.raises(NotFoundError, match="was ever registered"):
-                await registry.cleo.deployment("nobody")
+                await registry.cleo.deployment("unregistered")
             with pytest.raises(GateError, match="only a deployment moves it"):
                 await registry.cleo.set_status("churn", "1", pb.ARCHIVED, "away")
             assert (await registry.cleo.deployment("churn")) == deployment

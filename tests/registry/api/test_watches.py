@@ -164,6 +164,7 @@ def test_registry_checks_the_roles_of_tokens(tmp_path: Path) -> None:
                 RegistryClient(registry.address, "robot", "robot-token") as robot,
                 RegistryClient(registry.address, "gate", "gate-token") as gate,
             ):
+                # An author registers, an approver may not deploy, a controller may.
                 version = await ann.register("churn", tiny_files())
                 assert version.author == "ann"
                 deployment = replace(await bob.deployment("churn"), preload=("1",), why="load it")
@@ -172,6 +173,7 @@ def test_registry_checks_the_roles_of_tokens(tmp_path: Path) -> None:
                 with pytest.raises(NotAllowedError, match="breaks the glass"):
                     await robot.deploy(deployment, break_glass=True)
                 assert (await robot.deploy(deployment)).who == "robot"
+                # Only the gateway's token gets the key of prediction ids.
                 for client, bytes_shown in ((bob, 0), (gate, 32)):
                     stream = client.watch_deployments()
                     keys = (await anext(stream)).keys

@@ -22,7 +22,7 @@ def finding(
 
 
 def test_findings_use_the_newest_of_each_model_and_version() -> None:
-    """Only a clear finding about the same ends a hold. A finding without a text holds too."""
+    """A hold ends with a clear finding about the same model and version. The text may be empty."""
     findings = Findings()
     assert findings.hold_reason("churn", "2") == ""
     findings.add_finding(finding(1, "hold"))

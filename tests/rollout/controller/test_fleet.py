@@ -43,7 +43,7 @@ def test_fleet_view_names_workers_that_are_not_ready_refused_or_silent() -> None
 
 
 def test_fleet_measures_silence_of_a_spare_from_its_first_service() -> None:
-    """A worker that disconnected is not missed."""
+    """A worker that disconnected does not count as silent."""
     fleet = Fleet()
     fleet.update_worker(worker_state(0, spare=True), 0)
     fleet.update_worker(worker_state(0), 10 * NS)

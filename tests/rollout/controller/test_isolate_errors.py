@@ -48,7 +48,7 @@ def acknowledged_of_first_worker(world: ScriptedWorld) -> int:
 def test_controller_holds_only_the_rollout_that_raises(what: str) -> None:
     """The other rollout is judged, saved and acknowledged.
 
-    A person ends or resumes the held one.
+    An operator ends or resumes the rollout on hold.
     """
 
     async def walk() -> None:
@@ -101,7 +101,7 @@ def test_controller_holds_a_rollout_whose_move_raises() -> None:
     asyncio.run(walk())
 
 
-def test_controller_rolls_back_a_held_rollout_on_a_hard_guard() -> None:
+def test_controller_rolls_back_a_rollout_on_hold_for_a_hard_guard() -> None:
     """A hard guard needs no counting."""
 
     async def walk() -> None:

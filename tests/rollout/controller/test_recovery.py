@@ -31,7 +31,7 @@ OTHER = replace(
     freeze=("2020-01-01 - 2040-01-01",),
     keys_max=10,
 )
-"""Of the same name; everything that decides is another."""
+"""A policy with the name of QUICK_DIRECT and other values in all fields that the judge reads."""
 
 
 def comparable_state(rollout: Rollout) -> rollout_pb2.RolloutState:
@@ -238,6 +238,7 @@ def test_recovery_names_an_unreadable_rollout_and_abort_ends_it(how: str, messag
     """Every command says why and names the way out. `abort` needs no policy."""
 
     async def walk() -> ScriptedWorld:
+        # Damage the checkpoint of a rollout in its canary stage.
         world = ScriptedWorld()
         rollout = await world.start_rollout("quick-direct")
         await world.run_until(is_in_canary)
@@ -246,6 +247,7 @@ def test_recovery_names_an_unreadable_rollout_and_abort_ends_it(how: str, messag
         state.policy_json = b"" if how == "not kept" else state.policy_json + b" "
         checkpoint.state = b"\xff" if how == "no state" else state.SerializeToString()
         world.policies["quick-direct"] = OTHER
+        # The next controller leaves the split as it is, and every command says why.
         await world.restart()
         await world.act_once()
         assert (world.deployment.canary, world.deployment.canary_bp) == ("2", 1_000)

@@ -90,8 +90,8 @@ def test_inbox_with_one_clock_ahead_closes_the_windows_of_the_others(ahead: int)
             )
         closed += keys_of(inbox.close_seconds(monotonic_ns_at(now + 0.6)))
     for second in range(58):
-        told = [key for at, _, second_keys in closed for key in second_keys if at == second]
-        assert told.count(second + 1) == (2 if 9 <= second < 14 else 3)
+        closed_keys = [key for at, _, second_keys in closed for key in second_keys if at == second]
+        assert closed_keys.count(second + 1) == (2 if 9 <= second < 14 else 3)
     assert inbox.late_windows == (0 if ahead == 20 else 5)
 
 

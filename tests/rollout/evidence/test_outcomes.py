@@ -86,7 +86,7 @@ def outcome_window(
     return window
 
 
-def test_judge_rolls_back_fewer_good_outcomes_and_not_equal_ones() -> None:
+def test_judge_rolls_back_for_fewer_good_outcomes_and_not_for_equal_numbers() -> None:
     """Half the acceptances are found whatever the share of each key."""
     judgement = judge_outcomes(0.1, 5, 20_000)
     assert judgement.verdict == Verdict.FAULTY

@@ -12,9 +12,9 @@ from rollout.judge.reasons import rollback_reason
 from rollout.policy.stages import Stage, StagePosition
 from tests.rollout.scripted_parts import QUICK, SCRIPT_START_S, make_window
 
-PLACE = StagePosition(Stage.CANARY)
+POSITION = StagePosition(Stage.CANARY)
 EDGE, SLOW, SWIFT = 100, 200, 50
-"""Latency bins."""
+"""Latency bins: the p99 edge, and a bin above and below it."""
 
 
 def window_in_batches(
@@ -40,11 +40,11 @@ def evidence_of_batches(calls: int, *, slow: int, rollout_seconds: int = 1) -> E
         baseline_keys = list(range(first + slow, first + 2 * slow))
         baseline = window_in_batches("production", number, baseline_keys, [SWIFT] * slow, calls)
         second = ClosedSecond(SCRIPT_START_S + number, 1, (canary, baseline))
-        evidence.count_second(second, PLACE, current=True)
+        evidence.count_second(second, POSITION, current=True)
     return evidence
 
 
-def test_latency_events_of_one_batch_weigh_one_at_most() -> None:
+def test_latency_events_of_one_batch_have_a_total_weight_of_at_most_one() -> None:
     """Ten slow calls of one batch of twenty weigh one half, and are shown as ten keys."""
     p99 = evidence_of_batches(20, slow=10).metrics["p99"]
     assert (p99.canary_events, p99.baseline_events) == (10, 0)
@@ -73,16 +73,16 @@ def test_latency_event_of_a_key_in_two_batches_has_the_smaller_weight() -> None:
         evidence = Evidence("2", "1", QUICK)
         evidence.latency.edges = {"p99": EDGE}
         both = tuple(window_in_batches("canary", 0, [7], [SLOW], calls) for calls in windows)
-        evidence.count_second(ClosedSecond(SCRIPT_START_S, 1, both), PLACE, current=True)
+        evidence.count_second(ClosedSecond(SCRIPT_START_S, 1, both), POSITION, current=True)
         assert evidence.metrics["p99"].weighted_events == (1 / 8, 0.0)
 
 
-def test_timeouts_of_one_batch_weigh_one_at_most() -> None:
+def test_timeouts_of_one_batch_have_a_total_weight_of_at_most_one() -> None:
     """A stall past the time budget gives timeouts of a whole batch."""
     window = make_window("canary", 0)
     window.records.add(metric="METRIC_TIMEOUT", key_hash=[1, 2], bin=[0, 0], batch_calls=[4, 4])
     evidence = Evidence("2", "1", QUICK)
-    evidence.count_second(ClosedSecond(SCRIPT_START_S, 1, (window,)), PLACE, current=True)
+    evidence.count_second(ClosedSecond(SCRIPT_START_S, 1, (window,)), POSITION, current=True)
     assert evidence.metrics["timeouts"].weighted_events == (0.5, 0.0)
 
 

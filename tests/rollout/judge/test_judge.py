@@ -170,7 +170,7 @@ def test_judge_of_a_preload_waits_for_every_worker() -> None:
 def test_judge_of_a_shadow_needs_pairs_without_failures(
     pairs: tuple[int, int, int], verdict: Verdict
 ) -> None:
-    """Too many decisions that differ hold it, because nobody approved them."""
+    """Too many decisions that differ hold it, because no approval covers them."""
     position = StagePosition(Stage.SHADOW)
     evidence = evidence_of_one_second(position, make_window("shadow", 0, pairs=pairs))
     assert judge(QUICK, judge_inputs(position), evidence).verdict == verdict

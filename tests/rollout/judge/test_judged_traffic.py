@@ -118,7 +118,7 @@ def test_judge_holds_a_difference_that_was_not_approved() -> None:
     """Without an approved shift a retrained model is held, and a constant output is a fault."""
     judgement, _, _ = judge_until_faulty(leave_unchanged, shift=None, seconds=30)
     assert judgement.verdict == Verdict.HOLD
-    assert "nobody approved a difference" in judgement.reason
+    assert "no approval covers a difference" in judgement.reason
     fault, _, _ = judge_until_faulty(hold_score_constant, shift=None, seconds=60)
     assert fault.verdict == Verdict.FAULTY
     assert "the same whatever production says" in fault.reason

@@ -11,7 +11,7 @@ from rollout.lifecycle.deploy import deploy_position, deployment_at, position_of
 from rollout.policy.stages import Stage, StagePosition
 from tests.rollout.scripted_parts import SPEC, FakeRegistry
 
-HELD = Deployment(
+BASE = Deployment(
     model="churn",
     revision=4,
     production="1",
@@ -20,7 +20,7 @@ HELD = Deployment(
     holdout_bp=50,
     holdout_salt=b"h" * 16,
 )
-PLACES = [
+POSITIONS = [
     StagePosition(Stage.PRELOAD),
     StagePosition(Stage.SHADOW),
     StagePosition(Stage.CANARY, 0),
@@ -31,16 +31,16 @@ PLACES = [
 
 def deployment_of(position: StagePosition) -> Deployment:
     """Return the deployment of a rollout at *position*."""
-    return deployment_at(position, HELD, SPEC, "why")
+    return deployment_at(position, BASE, SPEC, "why")
 
 
-@pytest.mark.parametrize("position", PLACES, ids=str)
+@pytest.mark.parametrize("position", POSITIONS, ids=str)
 def test_position_of_reads_the_position_from_its_deployment(position: StagePosition) -> None:
     """So a controller that crashed between a deployment and its checkpoint goes on correctly."""
     assert position_of(deployment_of(position), SPEC) == position
 
 
-@pytest.mark.parametrize("position", PLACES, ids=str)
+@pytest.mark.parametrize("position", POSITIONS, ids=str)
 @pytest.mark.parametrize("end", [Stage.DONE, Stage.ROLLED_BACK, Stage.REFUSED])
 def test_deployment_at_a_final_stage_has_no_trace_of_the_rollout(
     position: StagePosition, end: Stage
@@ -52,8 +52,8 @@ def test_deployment_at_a_final_stage_has_no_trace_of_the_rollout(
     after = deployment_at(StagePosition(end), deployment_of(position), SPEC, "the end")
     assert after.production == ("2" if end == Stage.DONE else "1")
     assert (after.canary, after.standby, after.rollout_id) == ("", "", "")
-    assert (after.shadows, after.preload) == (HELD.shadows, HELD.preload)
-    assert (after.holdout_bp, after.holdout_salt) == (HELD.holdout_bp, HELD.holdout_salt)
+    assert (after.shadows, after.preload) == (BASE.shadows, BASE.preload)
+    assert (after.holdout_bp, after.holdout_salt) == (BASE.holdout_bp, BASE.holdout_salt)
     assert position_of(after, SPEC) is None
 
 

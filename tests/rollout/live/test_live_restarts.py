@@ -124,18 +124,18 @@ async def watch_to_end(live: LiveRollout) -> list[rollout_pb2.RolloutStatus]:
     return await live.watch_statuses(60)
 
 
-def is_held_by_monitoring(status: rollout_pb2.RolloutStatus) -> bool:
+def on_hold_by_monitoring(status: rollout_pb2.RolloutStatus) -> bool:
     """Whether a finding of monitoring holds the rollout."""
     return status.verdict == rollout_pb2.HOLD and "monitoring says: PSI .4" in status.reason
 
 
-def is_held_despite_evidence(status: rollout_pb2.RolloutStatus) -> bool:
+def on_hold_despite_evidence(status: rollout_pb2.RolloutStatus) -> bool:
     """Whether monitoring holds the rollout although the evidence would promote it."""
     first = status.evidence[0]
-    return is_held_by_monitoring(status) and first.promote_log_e >= first.promote_log_threshold
+    return on_hold_by_monitoring(status) and first.promote_log_e >= first.promote_log_threshold
 
 
-def test_live_rollout_is_held_by_a_finding_until_it_is_cleared(tmp_path: Path) -> None:
+def test_live_rollout_is_on_hold_until_the_finding_is_cleared(tmp_path: Path) -> None:
     """The controller watches the registry's findings. The next controller reads them too."""
 
     async def course() -> None:
@@ -151,16 +151,16 @@ def test_live_rollout_is_held_by_a_finding_until_it_is_cleared(tmp_path: Path) -
                 )
                 # A hold, and a finding of another kind, which does not end it.
                 await say(finding)
-                status = await wait_for_status(live, is_held_despite_evidence)
+                status = await wait_for_status(live, on_hold_despite_evidence)
                 await say(registry_pb2.Finding(model="churn", version="2", kind="outcome"))
                 # The next controller holds too, until the finding is cleared.
                 await server.stop()
                 server = await serve_rollout(live.registry.address, sink, policies=POLICIES)
-                again = await wait_for_status(live, is_held_despite_evidence)
+                again = await wait_for_status(live, on_hold_despite_evidence)
                 for _ in range(30):
                     await asyncio.sleep(0.05)
                     again = await wait_for_status(live, lambda _: True)
-                    assert is_held_by_monitoring(again)
+                    assert on_hold_by_monitoring(again)
                 assert (again.revision, again.step) == (status.revision, status.step)
                 await say(registry_pb2.Finding(model="churn", version="2", kind="clear"))
                 last = (await live.watch_statuses(60))[-1]
@@ -172,7 +172,7 @@ def test_live_rollout_is_held_by_a_finding_until_it_is_cleared(tmp_path: Path) -
 
 
 def test_live_rollout_with_an_altered_policy_is_ended_by_abort(tmp_path: Path) -> None:
-    """The next controller does not go on under a policy that nobody approved, and says why."""
+    """The next controller does not go on under a policy without an approval, and says why."""
 
     async def course() -> None:
         sink = f"127.0.0.1:{unused_port()}"

@@ -144,6 +144,7 @@ def test_window_sink_acknowledges_saved_batches(tmp_path: Path) -> None:
                     rollouts = rollout_pb2_grpc.RolloutsStub(channel)  # type: ignore[no-untyped-call]
                     listed = rollout_pb2.RolloutSelector()
                     await call_until_leading(lambda: rollouts.ListRollouts(listed))
+                    # Send three batches and wait until all are acknowledged.
                     call = stub.Push()
                     await call.write(window_pb2.WindowBatch(source=source))
                     assert (await call.read()).sequence == 0
@@ -153,10 +154,12 @@ def test_window_sink_acknowledges_saved_batches(tmp_path: Path) -> None:
                     while acknowledged < 3:
                         acknowledged = (await call.read()).sequence
                     call.cancel()
+                    # A second stream of the same source begins after the last saved batch.
                     again = stub.Push()
                     await again.write(window_pb2.WindowBatch(source=source))
                     assert (await again.read()).sequence == 3
                     again.cancel()
+                    # A stream that names no source is refused.
                     nameless = stub.Push()
                     await nameless.write(window_pb2.WindowBatch(sequence=4))
                     with pytest.raises(grpc.aio.AioRpcError, match="names its source"):

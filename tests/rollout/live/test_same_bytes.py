@@ -22,7 +22,7 @@ pytestmark = pytest.mark.walk
 
 SHARE_BP = 2_000
 POLICY = replace(DEMO, canary=(replace(DEMO.canary[0], share_bp=SHARE_BP),), failure_bar=0.02)
-PLACE = StagePosition(Stage.CANARY)
+POSITION = StagePosition(Stage.CANARY)
 CALLERS = 8
 
 
@@ -68,9 +68,9 @@ async def judge_windows(seconds: float) -> tuple[Judgement, Evidence]:
     # Judge them second by second.
     for second in sorted({window.second for window in windows}):
         of_second = tuple(window for window in windows if window.second == second)
-        evidence.count_second(ClosedSecond(second, 1, of_second), PLACE, current=True)
+        evidence.count_second(ClosedSecond(second, 1, of_second), POSITION, current=True)
         judgement = judge(
-            POLICY, JudgeInputs(position=PLACE, stayed_s=60, fleet=FleetView()), evidence
+            POLICY, JudgeInputs(position=POSITION, stayed_s=60, fleet=FleetView()), evidence
         )
         assert judgement.verdict != Verdict.FAULTY, judgement
     return judgement, evidence

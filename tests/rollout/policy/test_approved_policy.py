@@ -79,7 +79,7 @@ def test_approved_policy_of_another_edition_of_the_program_is_refused(
 
 
 def test_approved_policy_without_a_new_field_is_refused() -> None:
-    """Nobody approved the default that the field has today."""
+    """No approval covers the default that the field has today."""
     json_fields = json.loads(FROZEN.json)
     del json_fields["keys_max"]
     policy_json = canonical_json(json_fields)

@@ -158,11 +158,11 @@ def _converged(result: WorldResult) -> Iterator[str]:
     assert result.registry is not None
     if result.kind == "both bad" and result.rollout is not None and not result.rollout.ended:
         if not result.rollout.reason:
-            yield "undecided, and nobody is told why"
+            yield "undecided, and no reason is given"
         return
     if result.rollout is None or not result.rollout.ended or result.registry.current.rollout_id:
         position = result.rollout.position if result.rollout else None
-        reason = result.rollout.reason if result.rollout else "nobody leads"
+        reason = result.rollout.reason if result.rollout else "no controller leads"
         yield f"not over after {result.duration_s:.0f} s: {position}, {reason}"
         return
     if not result.all_applied:

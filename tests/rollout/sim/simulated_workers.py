@@ -33,7 +33,7 @@ class GroundTruth:
 
 @dataclass(slots=True)
 class FailureRates:
-    """Failure rates of both arms, and the traffic; 0 keys a second: nobody calls."""
+    """Failure rates of both arms, and the traffic; with 0 keys a second there are no calls."""
 
     candidate: float = 0.0
     baseline: float = 0.0

@@ -302,7 +302,7 @@ class SimulatedWorld:
     def _edit_by_hand(self) -> Callable[[], None]:
         def edit() -> None:
             current = self.registry.current
-            self._note("somebody changes the holdout by hand")
+            self._note("an operator changes the holdout by hand")
             wish = replace(current, holdout_bp=current.holdout_bp + 1, why="by hand")
             digest = self.policy.digest
             self.registry.deploy(wish, "ann", 0, digest, rollback=False)
@@ -332,7 +332,7 @@ class SimulatedWorld:
             current = self.registry.current
             if not current.rollout_id or self.result.ended_by_hand:
                 return
-            self._note("somebody gives all traffic back to version 1 by hand")
+            self._note("an operator gives all traffic back to version 1 by hand")
             wish = Deployment(model=MODEL, revision=current.revision, production="1", why="by hand")
             self.registry.deploy(wish, "ann", 0, "", rollback=True)
             self.result.ended_by_hand = True

@@ -64,7 +64,7 @@ def test_world_is_the_same_when_policy_files_change_later() -> None:
     for seed in range(150):
         again = simulate_world(seed, changed_files=True)
         if again.rollout is None or not again.rollout.policy_note:
-            continue  # whoever leads began it
+            continue  # the leading controller started it itself
         result = simulate_world(seed)
         assert world_story(again) == world_story(result), seed
         assert result.rollout is not None

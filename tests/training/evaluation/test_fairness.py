@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.evaluation.fairness import compare_groups, ratio_in_words
+from training.evaluation.fairness import compare_groups, ratio_verdict
 from training.evaluation.metrics import Estimate
 
 
@@ -41,4 +41,4 @@ def test_fairness_verdict_follows_from_the_interval(
     low: float | None, high: float | None, verdict: str
 ) -> None:
     """An interval that crosses the band is undecided."""
-    assert ratio_in_words(Estimate(None if low is None else 1.0, low, high)) == verdict
+    assert ratio_verdict(Estimate(None if low is None else 1.0, low, high)) == verdict

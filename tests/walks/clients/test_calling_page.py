@@ -30,7 +30,7 @@ CLIENT_ADDRESS = "127.0.0.1:8500"
 
 @pytest.mark.parametrize("block", snippets(PAGE, "python"), ids=str)
 def test_calling_page_program_runs_as_it_stands(four_models: FourModels, block: Snippet) -> None:
-    """It runs in a user's folder; with tritonclient, in the environment that has it."""
+    """It runs in a user's folder. Programs for tritonclient run in the environment that has it."""
     needs_triton = "tritonclient" in block.body
     python = triton_python() if needs_triton else sys.executable
     environment = (
@@ -55,7 +55,7 @@ def test_calling_page_program_runs_as_it_stands(four_models: FourModels, block: 
 def test_client_readme_program_runs_beside_a_gateway(
     four_models: FourModels, block: Snippet
 ) -> None:
-    """Only the gateway's address is replaced; this repository is not on the path."""
+    """Only the gateway's address is replaced. This repository is not on the path."""
     assert CLIENT_ADDRESS in block.body
     program = block.body.replace(CLIENT_ADDRESS, four_models.system.addresses.gateway)
     line = [sys.executable, "-I", "-c", program]

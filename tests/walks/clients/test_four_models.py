@@ -21,7 +21,7 @@ IN_FLIGHT = 96
 def test_gateway_answers_800_mixed_calls_each_from_its_own_model_and_rows(
     four_models: FourModels,
 ) -> None:
-    """Scores equal onnxruntime's on the offline rows; 200 calls for each model, two workers."""
+    """Two workers get 200 calls for each model. Scores equal onnxruntime's on the offline rows."""
     # Draw 200 calls for each model, in a random order.
     rng = np.random.default_rng(11)
     models = rng.permutation(np.repeat(list(RECIPES), CALLS // 4)).tolist()

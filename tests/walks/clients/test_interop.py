@@ -86,7 +86,7 @@ def go_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.nightly  # building grpc-go takes 45 s of CPU the first time, 2 s later
 @pytest.mark.parametrize("ingress", INGRESSES)
 def test_interop_cases_pass_with_the_go_client(ingress: str, go_client: Path) -> None:
-    """Every case by its name; the client exits with 1 when a case fails."""
+    """The client runs every case by its name. It exits with 1 when a case fails."""
 
     async def run() -> None:
         async with interop_server(ingress) as address:

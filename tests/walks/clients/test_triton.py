@@ -26,7 +26,7 @@ def triton_output(running_system: RunningSystem) -> Any:  # noqa: ANN401  any JS
 
 
 def test_triton_client_finds_server_and_model_live_and_ready(triton_output: dict[str, Any]) -> None:
-    """Server, model and version are live and ready; an unknown model is not ready."""
+    """Server, model and version are live and ready, and an unknown model is not ready."""
     assert [triton_output[name] for name in ("live", "ready", "model_ready", "version_ready")] == [
         True
     ] * 4
@@ -46,7 +46,7 @@ def test_triton_client_reads_the_tensors_of_a_model(triton_output: dict[str, Any
 
 
 def test_triton_client_infers(triton_output: dict[str, Any]) -> None:
-    """Scores by hand (weights .1, .2, .3) in row order; id, role, holdout, prediction_id."""
+    """The weights .1, .2 and .3 give the scores. The reply has id, role, holdout, prediction_id."""
     two_rows = triton_output["two_rows"]
     assert [round(row[0], 4) for row in two_rows["scores"]] == [1.4, 3.2]
     assert (two_rows["version"], two_rows["id"], two_rows["role"]) == ("1", "r-1", "production")

@@ -46,6 +46,7 @@ def test_reader_follows_a_failover_while_calls_are_answered(harm: signal.Signals
         pid = setup.master.pid
         assert pid is not None
         async with gateway_with_store(setup.url) as gateway, gateway.traffic():
+            # Before the failure almost no reply has defaults.
             usual = await gateway.results_during(0.3)
             assert sum(result.degraded for result in usual) < 0.2 * len(usual)
             # The master fails, and the sentinels promote the replica.

@@ -66,7 +66,7 @@ def faulty_store() -> Iterator[StoreServer]:
 def test_gateway_answers_in_time_with_defaults_in_a_store_outage_and_recovers(
     outage: str, faulty_store: StoreServer
 ) -> None:
-    """Every call is answered, with flagged defaults; stored rows are back within 2 s."""
+    """Every call is answered, with flagged defaults. Stored rows are back within 2 s."""
 
     async def walk() -> None:
         async with gateway_through_proxy(faulty_store) as (failing_store, gateway):
@@ -106,7 +106,7 @@ def test_gateway_answers_in_time_with_defaults_in_a_store_outage_and_recovers(
 def test_gateway_waits_for_a_slow_store_within_the_budget(
     seconds: float, faulty_store: StoreServer
 ) -> None:
-    """5 and 15 ms fit into the budget of 30 ms: the rows are fresh, and that much later."""
+    """Delays of 5 and 15 ms fit into the budget of 30 ms. Rows are fresh and that much later."""
 
     async def walk() -> None:
         async with (
@@ -150,10 +150,10 @@ REASONS = {
 
 
 @pytest.mark.parametrize("outage", REASONS)
-def test_gateway_refuses_a_model_that_requires_features_in_an_outage_and_counts_why(
+def test_gateway_refuses_calls_without_required_features_and_counts_the_reason(
     outage: str, faulty_store: StoreServer
 ) -> None:
-    """features_required: UNAVAILABLE with a pushback, never a default; a metric has the reason."""
+    """With features_required the calls get UNAVAILABLE with a pushback and never a default."""
 
     async def walk() -> None:
         async with gateway_through_proxy(faulty_store, features_required=True) as (
@@ -230,7 +230,7 @@ ERRORS = ("LOADING", "READONLY", "MASTERDOWN", "OOM", "NOAUTH", "NOPERM", "MOVED
 
 @pytest.mark.parametrize("error", ERRORS)
 def test_gateway_reads_once_a_batch_while_the_store_answers_errors(error: str) -> None:
-    """Defaults cost one round trip; the reason is "reply"; the connection stays; no retries."""
+    """Defaults cost one round trip and no retry. The reason is "reply"; the connection stays."""
     rows, commands = stored_rows(range(CUSTOMERS)), 0
     failing = False
 
@@ -269,7 +269,7 @@ def test_gateway_reads_once_a_batch_while_the_store_answers_errors(error: str) -
 
 
 def test_gateway_reads_once_a_batch_from_an_emptied_store(faulty_store: StoreServer) -> None:
-    """FLUSHALL under load: rows are missing and defaulted, not degraded; no read for each row."""
+    """After FLUSHALL, rows have defaults and are not degraded. Each batch is read once."""
 
     async def walk() -> None:
         async with (

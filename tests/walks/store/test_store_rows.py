@@ -134,7 +134,7 @@ def test_gateway_treats_a_key_of_another_redis_type_as_missing(store: StoreServe
 
 
 def test_gateway_does_not_use_a_stale_row(store: StoreServer) -> None:
-    """A row older than the view's TTL gives the default, flagged STALE; the next row is fresh."""
+    """A row older than the view's TTL gives the default and the flag STALE."""
     with redis.Redis.from_url(store.url) as client:
         client.mset(stored_rows([VICTIM], age_ms=DAY_MS + 60_000))
 
@@ -152,7 +152,7 @@ def test_gateway_does_not_use_a_stale_row(store: StoreServer) -> None:
 def test_gateway_fails_only_the_caller_whose_row_makes_the_score_nan(
     value: float, store: StoreServer
 ) -> None:
-    """A stored NaN gives INTERNAL to that caller, never OK; other callers get their scores."""
+    """A stored NaN gives INTERNAL to that caller. Other callers get their scores."""
     with redis.Redis.from_url(store.url) as client:
         client.set(VICTIM_STORE_KEY, packed_row(ROWS, VICTIM, value))
 
@@ -175,7 +175,7 @@ def test_gateway_fails_only_the_caller_whose_row_makes_the_score_nan(
 
 
 def test_gateway_closes_the_store_connection_at_a_value_of_50_mb(store: StoreServer) -> None:
-    """The reader stops at 1.5 MB and reconnects; the calls of that batch get defaults."""
+    """The reader stops at 1.5 MB and reconnects. The calls of that batch get defaults."""
     with redis.Redis.from_url(store.url) as client:
         client.set(VICTIM_STORE_KEY, bytes(50_000_000))
 

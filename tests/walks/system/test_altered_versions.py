@@ -80,7 +80,7 @@ def test_workers_refuse_a_version_damaged_on_the_registrys_disk(
     assert_version_1_answers(running_system)
 
 
-def test_registry_refuses_a_version_that_misses_its_golden_rows(
+def test_registry_refuses_a_version_that_fails_its_golden_test(
     running_system: RunningSystem, tmp_path: Path
 ) -> None:
     """Its ONNX file does not give the outputs of its golden rows."""

@@ -16,7 +16,7 @@ INPUTS = ("--input", "f0=1", "--input", "f1=0", "--input", "f2=0")
 
 
 def test_predict_scores_a_row_and_outcome_records_its_result(running_system: RunningSystem) -> None:
-    """The score is known by hand; the answer names version and role; the outcome is recorded."""
+    """The score is known, the reply names version and role, and the outcome is recorded."""
     prediction = running_system.turnout("predict", MODEL, "S1", *INPUTS)
 
     assert prediction["scores"][0] == pytest.approx([0.1])
@@ -30,14 +30,14 @@ def test_predict_scores_a_row_and_outcome_records_its_result(running_system: Run
 
 
 def test_outcome_refuses_a_forged_prediction_id(running_system: RunningSystem) -> None:
-    """64 bytes that no gateway of this cluster made: exit code 1."""
+    """The command exits with 1 for 64 bytes that no gateway of this cluster made."""
     assert "INVALID_ARGUMENT" in running_system.turnout(
         "outcome", "ab" * 64, "churned", "1", exit_code=1
     )
 
 
 def test_predict_names_an_unknown_model_and_a_missing_input(running_system: RunningSystem) -> None:
-    """The gateway's message and exit code 1; a wrong option is exit code 2."""
+    """The command prints the gateway's message and exits with 1, or with 2 for a wrong option."""
     assert "NOT_FOUND" in running_system.turnout("predict", "no-model", "S1", exit_code=1)
     assert "f0" in running_system.turnout("predict", MODEL, "S1", "--input", "f9=1", exit_code=1)
     running_system.turnout("predict", MODEL, "S1", "--input", "f0", exit_code=2)
@@ -47,7 +47,7 @@ def test_predict_names_an_unknown_model_and_a_missing_input(running_system: Runn
 def test_models_versions_and_splits_show_the_deployed_version(
     running_system: RunningSystem,
 ) -> None:
-    """Production, its author, its approver, and the version that answers one customer."""
+    """They show production, its author, its approver and the version that one customer gets."""
     (model,) = [row for row in running_system.turnout("models") if row["model"] == MODEL]
     assert model["deployment"]["production"] == "1"
     (version, *_) = running_system.turnout("versions", "list", MODEL)
@@ -62,7 +62,7 @@ def test_models_versions_and_splits_show_the_deployed_version(
 def test_registry_refuses_own_approvals_and_stale_revisions(
     running_system: RunningSystem, tmp_path: Path
 ) -> None:
-    """Authors may not approve, unapproved versions are not deployed, a stale revision loses."""
+    """Authors may not approve, and neither unapproved versions nor stale revisions are written."""
     label = running_system.register(MODEL, tmp_path / "files", weights=2 * linear_weights(3))
     own = ("versions", "approve", MODEL, label, "--policy", "initial", "--yes")
     assert "dana" in running_system.turnout(*own, actor="dana", exit_code=1)
@@ -84,14 +84,14 @@ def test_registry_refuses_own_approvals_and_stale_revisions(
 def test_versions_archive_takes_an_unused_version_and_refuses_production(
     running_system: RunningSystem, tmp_path: Path
 ) -> None:
-    """Exit code 1 for production."""
+    """The command exits with 1 for production."""
     label = running_system.register(MODEL, tmp_path / "files", weights=7 * linear_weights(3))
     archived = running_system.turnout("versions", "archive", MODEL, label, "--reason", "a try")
     assert archived["status"] == "ARCHIVED"
     assert "production" in running_system.turnout("versions", "archive", MODEL, "1", exit_code=1)
 
 
-def test_rollout_starts_only_with_an_approval_and_obeys_commands(
+def test_rollout_starts_only_with_an_approval_and_follows_commands(
     running_system: RunningSystem, tmp_path: Path
 ) -> None:
     """With the approval it starts, and is shown, paused, resumed and aborted."""
@@ -118,7 +118,7 @@ def test_rollout_starts_only_with_an_approval_and_obeys_commands(
 
 
 def test_audit_lists_and_verifies_the_history(running_system: RunningSystem) -> None:
-    """The newest entries; all of them intact, also under the right key, and not under another."""
+    """The history is intact by itself and under the right key, and not under another key."""
     entries = running_system.turnout("audit", "list", "--limit", "3")
     assert len(entries) == 3
     assert entries[-1]["seq"] == entries[0]["seq"] + 2
@@ -131,7 +131,7 @@ def test_audit_lists_and_verifies_the_history(running_system: RunningSystem) -> 
 
 
 def test_audit_verify_names_an_altered_entry(tmp_path: Path) -> None:
-    """An entry altered in the database: exit code 1 and the number of the entry."""
+    """The command exits with 1 and prints the number of the entry."""
     with turnout_up(tmp_path / "state") as system:
         for model in ("a", "b"):
             system.register(model, tmp_path / model)

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.walk
 
 
 def test_demo_passes_every_step(played_demo: PlayedDemo) -> None:
-    """Twelve steps, from the start of the system to the count of all customer calls."""
+    """The twelve steps begin with the start of the system and end with a count of all calls."""
     steps = {step["step"]: step["state"] for step in played_demo.summary["steps"]}
     assert set(steps.values()) == {"passed"}
     assert len(steps) == 12
@@ -29,7 +29,7 @@ def test_rollback_moves_traffic_within_a_second_of_the_verdict(
 
 
 def test_rollback_reason_names_what_each_bad_version_did(played_demo: PlayedDemo) -> None:
-    """Errors, NaN, latency and SIGFPE; the version that crashes got no customer call."""
+    """The reasons are errors, NaN, latency and SIGFPE. No customer call reached the last."""
     results = {row["name"]: row for row in played_demo.summary["bad_versions"]}
     assert results["faulty"]["reason"].startswith("errors")
     assert "NaN" in results["nan"]["reason"]
@@ -43,7 +43,7 @@ def test_rollback_reason_names_what_each_bad_version_did(played_demo: PlayedDemo
 def test_demo_fails_no_customer_call_because_production_answers_instead(
     played_demo: PlayedDemo,
 ) -> None:
-    """Every call was answered; production answered those that the faulty canary failed."""
+    """Production answered the calls that the faulty canary failed."""
     customers = played_demo.summary["customers"]
     assert customers["failed"] == 0
     assert customers["answered"] == customers["sent"] > 5_000

@@ -83,7 +83,7 @@ def test_drill_refuses_an_approver_who_is_the_author(running_system: RunningSyst
 def test_drill_is_found_every_time_in_200_runs(
     drilled_system: RunningSystem, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """p99 from the verdict to the move of the traffic is at most 1 s; no customer call fails."""
+    """The traffic moves within 1 s of the verdict (p99), and no customer call fails."""
     kinds = [KINDS[number % len(KINDS)] for number in range(DRILLS)]
     with drill_callers(drilled_system.addresses.gateway, MODEL, RATE) as customers:
         drills = []

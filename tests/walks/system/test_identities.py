@@ -78,10 +78,10 @@ def test_system_with_identities_accepts_the_tokens_of_people_and_services(
     assert {entry["actor"] for entry in entries} >= {"dana", "gabriel", "sam", "rollout"}
 
 
-def test_registry_with_identities_refuses_missing_and_unfit_tokens(
+def test_registry_with_identities_refuses_missing_and_invalid_tokens(
     identified_system: IdentifiedSystem,
 ) -> None:
-    """No token, an author who deploys, and a token file with two words."""
+    """A missing token, an author's token and a token file with two words are refused."""
     system = identified_system.system
     line = ("splits", "set", MODEL, "--holdout", "1")
     assert "send authorization" in system.turnout(*line, exit_code=1)

@@ -108,10 +108,10 @@ async def _customers(
             over.set()
 
 
-def test_judge_rolls_back_for_half_the_outcomes_and_not_for_equal_ones(
+def test_judge_rolls_back_for_half_the_outcomes_and_not_for_equal_numbers(
     judged_system: RunningSystem,
 ) -> None:
-    """Both sell to 30 % of customers: no rollback. The candidate sells to 15 %: rollback."""
+    """A candidate is rolled back if it sells to 15 % of customers instead of 30 %."""
     equal = outcomes_until_verdict(judged_system, 0.3, 0.3, 400)
     assert equal["stage"] == "CANARY_STAGE", equal["reason"]
     assert float(equal["outcome"].get("log_e_max", 0)) < equal["outcome"]["log_threshold"]
@@ -128,7 +128,7 @@ def test_judge_rolls_back_for_half_the_outcomes_and_not_for_equal_ones(
 def test_judge_rolls_back_for_2_per_cent_of_outcomes_instead_of_3(
     judged_system: RunningSystem,
 ) -> None:
-    """Rollback when 3 % buy from production and 2 % from the candidate; none at 3 % of both."""
+    """A candidate is rolled back if it sells to 2 % of customers instead of 3 %."""
     worse = outcomes_until_verdict(judged_system, 0.03, 0.02, 50_000)
     assert worse["stage"] == "ROLLED_BACK", worse["reason"]
     assert worse["reason"].startswith("outcome: ")

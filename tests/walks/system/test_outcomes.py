@@ -43,7 +43,7 @@ def counted_outcomes(system: RunningSystem) -> dict[tuple[str, str], float]:
 def test_outcome_with_one_idempotency_key_counts_once_over_workers_and_restarts(
     running_system: RunningSystem,
 ) -> None:
-    """Reported over 20 connections to two workers, and again after both are killed."""
+    """It is reported over 20 connections to two workers, and again after both are killed."""
     # Make a prediction, and an outcome for it with an idempotency key.
     running_system.wait_settled()
     address = running_system.addresses.gateway

@@ -72,7 +72,7 @@ async def kill(child: ManagedProcess) -> None:
 
 
 def test_gateway_answers_without_a_registry_also_after_worker_restarts(tmp_path: Path) -> None:
-    """The registry is killed, then every worker; the new workers answer with version 1."""
+    """The registry is killed and then every worker. The new workers answer with version 1."""
 
     async def walk() -> None:
         async with (
@@ -95,7 +95,7 @@ def test_gateway_answers_without_a_registry_also_after_worker_restarts(tmp_path:
 
 
 def test_gateway_answers_in_time_while_the_registry_hangs(tmp_path: Path) -> None:
-    """SIGSTOP leaves the connection open without answers; calls are answered within 1 s."""
+    """SIGSTOP leaves the registry's connections open. Calls are answered within 1 s."""
 
     async def walk() -> None:
         async with (

@@ -22,7 +22,7 @@ def flags(system: RunningSystem) -> list[str]:
 def test_gateway_without_its_store_answers_with_flagged_defaults(
     played_demo: PlayedDemo,
 ) -> None:
-    """Rows are flagged while the store is gone and while it is empty, and not once it is filled."""
+    """Rows have flags while the store is gone or empty, and none when it is filled again."""
     system = played_demo.system
     assert flags(system) == []
     pid = int((system.folder / "store" / "pid").read_text().split()[0])

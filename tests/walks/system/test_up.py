@@ -16,7 +16,7 @@ pytestmark = pytest.mark.walk
 
 
 def test_up_stops_every_process_on_sigterm_and_removes_system_json(tmp_path: Path) -> None:
-    """Afterwards a command exits with 3."""
+    """A command that follows exits with 3."""
     with turnout_up(tmp_path / "state") as system:
         pids = [pid for pid, _ in system.addresses.children.values()]
         pids += [row["pid"] for row in system.workers()]
@@ -57,8 +57,8 @@ def test_up_uses_a_given_store_and_leaves_it_running(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["--store", "--port"])
-def test_up_that_cannot_start_says_why_and_leaves_no_process(tmp_path: Path, option: str) -> None:
-    """A store that does not answer, and a port that is taken: exit code 1 and the reason."""
+def test_up_that_cannot_start_prints_why_and_leaves_no_process(tmp_path: Path, option: str) -> None:
+    """It exits with 1 when the store does not answer, and when the port is taken."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

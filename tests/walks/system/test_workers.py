@@ -74,7 +74,7 @@ def test_worker_that_is_killed_is_replaced_within_a_second(running_system: Runni
 
 
 def test_worker_that_is_stopped_is_killed_after_two_seconds(running_system: RunningSystem) -> None:
-    """It sends no heartbeat for 2 s; then it is killed, its slot is served again, no call fails."""
+    """After 2 s without a heartbeat it is killed. Its slot is served again, and no call fails."""
     running_system.wait_settled()
     before = serving_pids_of(running_system)
 

@@ -1,4 +1,4 @@
-"""A slot's listening socket passes from worker to worker, and the next serves who waits at it."""
+"""A slot's listening socket passes between workers; the next one serves waiting connections."""
 
 import asyncio
 import errno

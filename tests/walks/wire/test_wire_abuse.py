@@ -132,12 +132,14 @@ async def abuse_beside_calls(port: int, kind: str) -> tuple[dict[str, Any], Cust
 def check_abuse_result(kind: str, result: dict[str, Any], ingress: str) -> bool:
     """Return whether the abuse ended as promised. Raises KeyError for a kind without a promise."""
     match kind:
+        # The native server names the reason for which it ends a connection.
         case "rapid_reset" if ingress == "native":
             return bytes.fromhex(result["goaway"])[8:] == b"too_many_resets"
         case "settings_flood" if ingress == "native":
             return bytes.fromhex(result["goaway"])[4:] == b"too_many_frames"
         case "bad_window_updates" if ingress == "native":
             return result["zero"] == result["overflow"] == "ended"
+        # Both servers refuse or end all other abuse, in a bounded time.
         case "half_open_calls":
             return result["ended"] == 1_000 and result["refused"] >= 900 and result["s"] < 2.5
         case "silent_connections":

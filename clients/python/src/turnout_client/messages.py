@@ -70,6 +70,7 @@ def build_rows(
     R is the common length of the arguments that are given. Raises ValueError if these lengths
     differ, or if inputs and named are both given.
     """
+    # Bring each argument into one list of R entries.
     if inputs is not None and named is not None:
         raise ValueError("inputs are given by position or by name (named=), not both")
     columns: dict[str, Sequence[Any]] = {}
@@ -82,9 +83,11 @@ def build_rows(
         columns["inputs"] = _input_rows(inputs)
     if named is not None:
         columns["named"] = [named] if isinstance(named, Mapping) else named
+    # Check that all lists have the same length.
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"one call has one number of rows, not {lengths}")
+    # Build one Row of each position. Named inputs are split into numbers and texts.
     for cells in zip(*columns.values()):
         row = dict(zip(columns, cells))
         values = row.pop("named", {})

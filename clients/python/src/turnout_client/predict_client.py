@@ -124,8 +124,10 @@ class PredictClient:
         Raises PredictError if the call fails, and ValueError if keys, inputs and named do not have
         the same number of rows.
         """
+        # Build the request.
         request = PredictRequest(
             model=model,
+            # build_rows checks the arguments; a wrong one raises before anything is sent.
             rows=build_rows(keys, inputs, named),
             version=version,
             sticky_key=sticky_key,
@@ -133,6 +135,7 @@ class PredictClient:
             contract=contract,
             criticality=criticality,
         )
+        # Send it on the next connection in turn, and convert the reply.
         return read_prediction(await self._call(self._pool.predict, request, timeout_s))
 
     async def describe(self, model: str, *, timeout_s: float | None = None) -> ModelDescription:
