@@ -106,7 +106,7 @@ def test_gateway_answers_in_time_with_defaults_in_a_store_outage_and_recovers(
 def test_gateway_waits_for_a_slow_store_within_the_budget(
     seconds: float, faulty_store: StoreServer
 ) -> None:
-    """Delays of 5 and 15 ms fit into the budget of 30 ms. Rows are fresh, and later by the delay."""
+    """Delays of 5 and 15 ms fit into the budget of 30 ms. Rows are fresh but come later."""
 
     async def walk() -> None:
         async with (
