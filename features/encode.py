@@ -1,7 +1,7 @@
 """Turns the typed columns of a source into float32 features. No other code does this.
 
-The offline store, materialise and push all use it. So a value is rounded, coded and found missing
-in the same way, whichever way it takes.
+The offline store, materialise and push all use it. So all three round a value, code it and
+recognise a missing value in the same way.
 """
 
 from collections.abc import Mapping

@@ -26,7 +26,7 @@ def check_entity_id(entity_id: str) -> bytes:
         encoded = entity_id.encode()
     except UnicodeEncodeError as error:
         raise EntityIdError(
-            f"an entity id holds half a character (a lone surrogate) at {error.start}; send UTF-8"
+            f"an entity id has half a character (a lone surrogate) at {error.start}; send UTF-8"
         ) from error
     if not 0 < len(encoded) <= BYTES_MAX:
         raise EntityIdError(

@@ -1,4 +1,4 @@
-"""Errors of the features room. The type of an error tells which person has to act."""
+"""Errors of the features room. Each type of error is for one person to correct."""
 
 
 class ViewError(ValueError):

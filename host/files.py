@@ -49,7 +49,7 @@ def replace_file(
 ) -> None:
     """Make the file *path* hold exactly *content*; text is written as UTF-8.
 
-    mode     permissions of the new file, less this process's umask. The old file's are not kept.
+    mode     permissions of the new file, less this process's umask. The old file's are lost.
     durable  False for a file that is worthless after a power cut: nothing is fsynced.
 
     Raises OSError when the disk refuses; *path* is then as it was.
@@ -94,7 +94,7 @@ def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Make the folder *path* hold exactly *files* (name to content), durably.
 
     Several processes may write the same files to the same *path* at once: all of them succeed. A
-    folder that holds these files already is left alone. Missing parents are made.
+    folder that already has exactly these files is not touched. Missing parents are made.
 
     Raises OSError when the disk refuses; *path* is then as it was.
     """

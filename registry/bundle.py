@@ -155,7 +155,7 @@ def verify_bundle(
     digest = sha256_hex(files[envelope.MANIFEST])
     if expected_digest is not None and digest != expected_digest:
         raise VersionRefusedError(
-            f"{envelope.MANIFEST} is version {digest[:16]}; asked for was {expected_digest[:16]}"
+            f"{envelope.MANIFEST} is version {digest[:16]}; {expected_digest[:16]} was requested"
         )
     if trusted_key is not None:
         envelope.check_signature(files, trusted_key)

@@ -311,7 +311,7 @@ class RegistryClient:
         )
 
     async def identify(self, metadata: Sequence[tuple[str, str]]) -> pb.Caller:
-        """Return the actor and roles that *metadata* of another call stands for.
+        """Return the actor and roles of a caller, from the *metadata* of its call.
 
         Raises UnknownActorError when it has no name or no valid token.
         """

@@ -95,7 +95,7 @@ def read_token(file: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class BrokenEntry:
-    """The first history entry whose digest, place or signature does not fit."""
+    """The first history entry whose digest, position or signature is wrong."""
 
     seq: int
     problem: str

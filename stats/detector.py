@@ -2,7 +2,7 @@
 
 It is the Shiryaev-Roberts detector over e-values (Shin, Ramdas and Rinaldo, E-detectors):
 M <- (M + 1) e in each window, and an alarm at M >= 1/a. The first false alarm comes after 1/a
-windows on average or later, whatever came before.
+windows on average or later, for any sequence of earlier windows.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Tests whether a failure rate is below a bar. The test is valid after every key.
 
-The null hypothesis is that each key fails with probability >= p0, whatever the keys before it did.
+The null hypothesis is that each key fails with probability >= p0, given the keys before it.
 A few lower rates q bet against it. E multiplies by (1-q)/(1-p0) for a clean key, and by q/p0 for a
 failed one. Almost all of the stake is on q = 0, which wins only with clean keys: at p0 = .5 %, 600
 clean keys reach E = 20. One failure ends that stake and leaves the others, so a candidate with a

@@ -1,4 +1,4 @@
-"""Errors of training. The type of an error tells which person has to act."""
+"""Errors of training. Each type of error is for one person to correct."""
 
 
 class RecipeError(ValueError):

@@ -405,7 +405,7 @@ class OnlineReader:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.master_poll_ms / 1e3):
                     await self._disconnected.wait()
-            # While no sentinel answers, a store that does is kept.
+            # While no sentinel answers, the connection to the store stays open.
             with contextlib.suppress(OnlineStoreError):
                 master = await finder.find_master()
                 if master != self._master and self._connection is not None:

@@ -111,7 +111,7 @@ class Access:
                 )
             return Identity(actor, ROLES)
         token = metadata.get("authorization", "").removeprefix("Bearer ")
-        # Tokens are compared by their hashes, so that timing tells nothing about a guess.
+        # Tokens are compared by their hashes, so that timing reveals nothing about a guess.
         identity = self._identities.get(hashlib.sha256(token.encode()).hexdigest())
         if identity is None:
             raise UnknownActorError(

@@ -183,7 +183,7 @@ def forecast_text(policy: Policy, steps: list[ForecastStep], calls_a_second: flo
     too_slow = [step for step in steps if step.seconds > policy.stage_s_max]
     lines += [
         f"  {step.position.stage.name.lower()} {step.share_bp / 100:g} % would reach its time "
-        f"limit of {policy.stage_s_max:g} s before it could pass: a person will be asked"
+        f"limit of {policy.stage_s_max:g} s before it could pass: a person will have to decide"
         for step in too_slow
     ]
     return "\n".join(lines) + "\n"

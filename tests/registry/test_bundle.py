@@ -126,7 +126,7 @@ def test_bundle_refuses_the_signature_of_another_version() -> None:
         bundle.verify_bundle(
             {**files, "signature.json": other["signature.json"]}, trusted_key=TRUSTED
         )
-    with pytest.raises(VersionRefusedError, match="asked for was"):
+    with pytest.raises(VersionRefusedError, match="was requested"):
         bundle.verify_bundle(files, trusted_key=TRUSTED, expected_digest="0" * 64)
 
 

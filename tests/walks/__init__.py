@@ -1,1 +1,1 @@
-"""The whole system: real processes, gRPC, store and models; killed, stopped, and asked again."""
+"""The whole system: real processes, gRPC, store and models are killed, stopped and called."""

@@ -84,7 +84,7 @@ def context_from_options(
 ) -> CommandContext:
     """Return the command context; an empty option is taken from *environ*.
 
-    UsageError when the actor's name cannot stand in the history.
+    Raises UsageError when the history cannot take the actor's name.
     """
     actor = actor or environ.get("TURNOUT_ACTOR", "") or getpass.getuser()
     if not (actor.isascii() and actor.isprintable() and 1 <= len(actor) <= 64):

@@ -89,7 +89,7 @@ async def run_drill(
         RegistryClient(registry, actor, actors.token) as client,
         RolloutClient(registry, actor, actors.token) as rollouts,
     ):
-        # Whatever happens from here on, the bad version must not stay usable.
+        # The bad version must not stay usable, even if a later step fails.
         version = await _register(client, model, kind)
         report(f"version {version.label} is bad ({kind}); registered by {actor}")
         try:

@@ -38,7 +38,7 @@ def workers(
     addresses = read_system_file(context.running_folder())
     if addresses is None:
         raise NotReachableError(f"no system runs in {context.folder}; start one with `turnout up`")
-    # Leave out what was not asked for, and say so when nothing is left.
+    # Leave out the parts that were not requested. Raise an error when no part is left.
     snapshots = [row for row in read_statistics(addresses) if slot is None or row["slot"] == slot]
     if not snapshots:
         raise OperatorError(
@@ -68,7 +68,7 @@ def _worker_title(row: Mapping[str, Any]) -> str:
 
 
 def _only_part(row: dict[str, Any], part: str) -> dict[str, Any]:
-    """Return *row* with the statistics of *part* alone; OperatorError when it has none."""
+    """Return *row* with the statistics of *part* only; raise OperatorError when it has none."""
     statistics = row["statistics"]
     if part not in statistics:
         raise OperatorError(

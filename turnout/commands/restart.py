@@ -29,7 +29,7 @@ def restart(
 ) -> None:
     """Replace every gateway worker, one after another; no call fails."""
     context: CommandContext = ctx.obj
-    # system.json names the supervisor; its start time tells it from a reused pid.
+    # system.json names the supervisor; its start time distinguishes it from a reused pid.
     running = read_system_file(context.running_folder())
     if running is None:
         raise NotReachableError(f"no system runs in {context.folder}; start one with `turnout up`")

@@ -1,6 +1,6 @@
 """The pages of the gateway's supervisor on its loopback port: /workers and /statistics.
 
-They show one host. `docs/operating.md` says what stands in them.
+They show one host. `docs/operating.md` explains their fields.
 """
 
 import json

@@ -83,8 +83,8 @@ impl Admission {
 
     /// The refusal of a call with `rows` rows. None: it may be admitted.
     ///
-    /// Of the `inside` rows, `ahead` were taken and are being scored. `remaining_ns` is the time to
-    /// the call's deadline. An idle worker admits every call.
+    /// `ahead` of the `inside` rows are being scored. `remaining_ns` is the time to the deadline of the
+    /// call. An idle worker admits every call.
     pub fn refusal(
         &self,
         rows: u64,

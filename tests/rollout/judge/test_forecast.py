@@ -62,7 +62,7 @@ def test_forecast_reply_has_a_text_with_a_line_for_each_step() -> None:
     """The text names a step that reaches its time limit first."""
     reply = forecast_reply(STANDARD, 0.1, 0.0)
     assert len(reply.steps) == 5
-    assert "a person will be asked" in reply.text
+    assert "a person will have to decide" in reply.text
     assert "canary 5 %" in reply.text
     assert reply.steps[1].keys == 600
     assert "never, without traffic" in forecast_reply(STANDARD, 0.0, 0.0).text

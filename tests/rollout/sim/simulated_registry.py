@@ -89,21 +89,23 @@ class SimulatedRegistry:
             raise FencedError(f"token {token} is fenced off by {self._token} of {self._holder}")
 
     def deploy(
-        self, wish: Deployment, actor: str, token: int, policy_digest: str, *, rollback: bool
+        self, proposed: Deployment, actor: str, token: int, policy_digest: str, *, rollback: bool
     ) -> Deployment:
-        """Write *wish* if it has the newest revision and passes every gate of the registry."""
+        """Write *proposed* if it has the newest revision and passes every gate of the registry."""
         # Lease, compare-and-set, and the real gates.
         if token:
             self._check_lease(token)
-        if wish.revision != self.current.revision:
-            raise RevisionConflictError(f"at {self.current.revision}, made from {wish.revision}")
+        if proposed.revision != self.current.revision:
+            raise RevisionConflictError(
+                f"at {self.current.revision}, made from {proposed.revision}"
+            )
         check_gates(
             Proposal(
                 current=self.current,
-                proposed=wish,
+                proposed=proposed,
                 versions=self.facts,
                 workers=list(self.states.values()),
-                approval=self.approval if wish.approval_id == self.approval.id else None,
+                approval=self.approval if proposed.approval_id == self.approval.id else None,
                 revoked=False,
                 policy_digest=policy_digest,
                 rollback=rollback,
@@ -111,13 +113,13 @@ class SimulatedRegistry:
             )
         )
         # Statuses of the versions, as the real registry changes them.
-        moved = statuses_after(self.current, wish, self.facts)
+        moved = statuses_after(self.current, proposed, self.facts)
         for label, (status, standby) in moved.items():
             was = self.facts[label].was_production or status == pb.PRODUCTION_STATUS
             self.facts[label] = replace(
                 self.facts[label], status=status, standby=standby, was_production=was
             )
-        self.current = replace(wish, revision=wish.revision + 1, who=actor)
+        self.current = replace(proposed, revision=proposed.revision + 1, who=actor)
         # The record of the write, for the promises.
         productions = tuple(
             facts.label

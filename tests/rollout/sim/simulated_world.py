@@ -303,9 +303,9 @@ class SimulatedWorld:
         def edit() -> None:
             current = self.registry.current
             self._note("an operator changes the holdout by hand")
-            wish = replace(current, holdout_bp=current.holdout_bp + 1, why="by hand")
+            proposed = replace(current, holdout_bp=current.holdout_bp + 1, why="by hand")
             digest = self.policy.digest
-            self.registry.deploy(wish, "ann", 0, digest, rollback=False)
+            self.registry.deploy(proposed, "ann", 0, digest, rollback=False)
 
         return edit
 
@@ -333,8 +333,10 @@ class SimulatedWorld:
             if not current.rollout_id or self.result.ended_by_hand:
                 return
             self._note("an operator gives all traffic back to version 1 by hand")
-            wish = Deployment(model=MODEL, revision=current.revision, production="1", why="by hand")
-            self.registry.deploy(wish, "ann", 0, "", rollback=True)
+            proposed = Deployment(
+                model=MODEL, revision=current.revision, production="1", why="by hand"
+            )
+            self.registry.deploy(proposed, "ann", 0, "", rollback=True)
             self.result.ended_by_hand = True
 
         return begin
