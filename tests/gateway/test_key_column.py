@@ -213,5 +213,5 @@ def test_native_functions_refuse_columns_that_do_not_fit() -> None:
         (bytes(32), bytes(55), None),
         (bytes(32), bytes(56), bytes(2)),
     ):
-        with pytest.raises(ValueError, match=r"32 and 56|held out"):
+        with pytest.raises(ValueError, match=r"32 and 56|holdout column"):
             native_function("prediction_ids")(key, body, 0, hashes, holdout)

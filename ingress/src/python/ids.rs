@@ -31,7 +31,7 @@ fn prediction_ids<'py>(
     let held_out = held_out.unwrap_or_default();
     if !(held_out.is_empty() || held_out.len() == key_hashes.len()) {
         return Err(PyValueError::new_err(
-            "held_out needs one byte for each call, or no bytes at all",
+            "the holdout column needs one byte for each call, or no bytes at all",
         ));
     }
     Ok(PyBytes::new(py, &ids::prediction_ids(key, body, first, &key_hashes, held_out)))
