@@ -20,7 +20,7 @@ from gateway.predict.dispatch import CanaryCalls, Dispatcher
 from gateway.predict.feature_lookup import OnlineStore, look_up_features
 from gateway.predict.refusals import MODEL_NOT_SERVED, NO_FEATURES, NO_JOURNAL, TOO_LATE
 from gateway.predict.routing import assign_calls
-from gateway.predict.single_call import SingleCallPath
+from gateway.predict.single_call import SingleCallPath, SingleRow, StartedCall
 from gateway.settings import Settings
 from gateway.status import Code, Refusal, RefusedError, refuse_internal
 from gateway.telemetry.recorder import Recorder
@@ -126,24 +126,39 @@ class PredictPipeline:
         routes = self._single_calls.routes_for(queued.call)
         if routes is None:
             self._start(self._run_batch_of_one(queued))
-        else:
-            self._start(self._run_single_call(self._single_calls, routes, queued))
+            return True
+        # Only a call that waits for the store needs a task.
+        try:
+            started = self._single_calls.start(routes, queued)
+            row = started.request_row
+            if row is None:
+                self._start(self._await_single_call(self._single_calls, started))
+            else:
+                self._finish_single_call(self._single_calls, started, row)
+        except Exception as error:  # noqa: BLE001  nothing internal may reach a caller
+            self._refuse_single_call(queued, error)
         return True
 
-    async def _run_single_call(
-        self, single_calls: SingleCallPath, routes: Routes, queued: QueuedCall
-    ) -> None:
-        """Answer one call without columns, or as a batch if its score needs a batch's care."""
+    async def _await_single_call(self, single_calls: SingleCallPath, started: StartedCall) -> None:
         try:
-            reply = await single_calls.answer_call(routes, queued)
+            row = await single_calls.read_row(started)
+            self._finish_single_call(single_calls, started, row)
         except Exception as error:  # noqa: BLE001  nothing internal may reach a caller
-            handles = np.array([queued.handle], dtype=np.uint64)
-            self._server.refuse_calls(handles, self._refusal_of(error))
-            return
+            self._refuse_single_call(started.queued, error)
+
+    def _finish_single_call(
+        self, single_calls: SingleCallPath, started: StartedCall, row: SingleRow
+    ) -> None:
+        """Answer a single call, or start a batch if its score needs a batch's care."""
+        reply = single_calls.answer(started, row)
         if reply is None:
-            await self._run_batch_of_one(queued)
+            self._start(self._run_batch_of_one(started.queued))
         else:
-            self._server.send_reply(queued.handle, reply)
+            self._server.send_reply(started.queued.handle, reply)
+
+    def _refuse_single_call(self, queued: QueuedCall, error: Exception) -> None:
+        handles = np.array([queued.handle], dtype=np.uint64)
+        self._server.refuse_calls(handles, self._refusal_of(error))
 
     async def _run_batch_of_one(self, queued: QueuedCall) -> None:
         await self._slots.acquire()

@@ -57,6 +57,28 @@ class SingleRow(NamedTuple):
     """Why the store did not answer, as one word. Empty if it answered."""
 
 
+class StartedCall(NamedTuple):
+    """A single call whose read was sent to the store."""
+
+    routes: Routes
+    queued: QueuedCall
+    read: PendingRead | OnlineStoreError
+    read_unix_ns: int
+    """Wall clock at which the age of the stored features is checked."""
+    key_hash: int
+    """The evidence key."""
+    holdout: bool
+    sticky: bool
+    prediction_id: bytes
+
+    @property
+    def request_row(self) -> SingleRow | None:
+        """The row of a model that reads no view; None if stored features must be awaited."""
+        if self.read is not None:
+            return None
+        return SingleRow(np.array([self.queued.call.inputs], dtype=np.float32), 0, 0, "")
+
+
 class SingleAnswer(NamedTuple):
     """A reply record: production's answer to a single call.
 
@@ -177,25 +199,60 @@ class SingleCallPath:
             return None
         return routes
 
-    async def answer_call(self, routes: Routes, queued: QueuedCall) -> PredictReply | None:
-        """Return the reply to a call. None: the version failed, so the call needs a batch.
+    def start(self, routes: Routes, queued: QueuedCall) -> StartedCall:
+        """Send the read of the stored features, and do what does not depend on its result.
 
-        Raises RefusedError: DEADLINE_EXCEEDED, or UNAVAILABLE by the model's policy.
+        Raises RefusedError DEADLINE_EXCEEDED if the deadline is too near.
         """
-        clock, call, version = self._clock, queued.call, routes.production.version
-        left_ns = queued.deadline_ns - clock.now_ns()
+        call, left_ns = queued.call, queued.deadline_ns - self._clock.now_ns()
         if left_ns < self._answer_ns_min:
             raise self._refuse(routes, TOO_LATE)
-        # Send the read, and do what does not depend on its result while the store works.
-        read_unix_ns = clock.unix_ns()
+        read_unix_ns = self._clock.unix_ns()
         read = self._start_read(routes, call, left_ns)
         key_hash, holdout, sticky = _assign(routes, call)
         prediction_id = self._id_writer.write_single(
-            routes, version, key_hash, holdout=holdout, at_unix_ms=read_unix_ns // 1_000_000
+            routes,
+            routes.production.version,
+            key_hash,
+            holdout=holdout,
+            at_unix_ms=read_unix_ns // 1_000_000,
         )
-        row = await self._finish_read(routes, call, read, read_unix_ns)
-        # Score on the event loop.
-        vector = routes.production.matrix(row.matrix)
+        return StartedCall(
+            routes, queued, read, read_unix_ns, key_hash, holdout, sticky, prediction_id
+        )
+
+    async def read_row(self, started: StartedCall) -> SingleRow:
+        """Wait for the read and join the stored features with the call's inputs.
+
+        Raises RefusedError if the store did not answer and the model needs its features.
+        """
+        routes, call, read = started.routes, started.queued.call, started.read
+        view_read, read_failure = routes.reads[0], ""
+        try:
+            if isinstance(read, OnlineStoreError):
+                raise read
+            assert read is not None
+            (value,) = await read
+            values, flags, broken = view_read.rows.decode_row(
+                value, _entity(view_read, call), started.read_unix_ns // 1_000_000
+            )
+        except OnlineStoreError as error:
+            values, broken, read_failure = view_read.rows.default_rows(1).values, 0, error.reason
+            flags = DEFAULTED | DEGRADED
+        if call.inputs:
+            values = np.concatenate([values, [call.inputs]], axis=1, dtype=np.float32)
+        if read_failure and routes.limits.features_required:
+            self._recorder.record_single_read(routes, flags, broken, read_failure)
+            raise self._refuse(routes, NO_FEATURES)
+        return SingleRow(values, flags, broken, read_failure)
+
+    def answer(self, started: StartedCall, row: SingleRow) -> PredictReply | None:
+        """Score the row, leave a record and return the reply.
+
+        None: the version failed, so the call needs a batch.
+        """
+        routes, call, clock = started.routes, started.queued.call, self._clock
+        version, vector = routes.production.version, routes.production.matrix(row.matrix)
         try:
             scores: list[float] = version.executor.scorer.run(vector).tolist()[0]
         except ScoringError:
@@ -203,21 +260,21 @@ class SingleCallPath:
         if not all(map(math.isfinite, scores)):
             return None
         # Leave a record for the recorder, and return the reply.
-        flags = row.flags if sticky else row.flags | NOT_STICKY
+        flags = row.flags if started.sticky else row.flags | NOT_STICKY
         self._recorder.record_single_read(routes, row.flags, row.broken, row.read_failure)
         self._recorder.record(
             SingleAnswer(
                 routes=routes,
                 at_unix_ns=clock.unix_ns(),
                 version=version,
-                key_hash=key_hash,
-                holdout=holdout,
-                latency_ns=clock.now_ns() - queued.arrived_ns,
-                read_unix_ns=read_unix_ns,
+                key_hash=started.key_hash,
+                holdout=started.holdout,
+                latency_ns=clock.now_ns() - started.queued.arrived_ns,
+                read_unix_ns=started.read_unix_ns,
                 scores=scores,
                 flags=flags,
                 broken=row.broken,
-                prediction_id=prediction_id,
+                prediction_id=started.prediction_id,
                 ids=call.ids,
                 vector=vector,
             )
@@ -227,8 +284,8 @@ class SingleCallPath:
             model=call.model,
             version=version.label,
             role=PRODUCTION,
-            prediction_id=prediction_id,
-            holdout=holdout,
+            prediction_id=started.prediction_id,
+            holdout=started.holdout,
             scores=scores,
             outputs=len(scores),
             row_flags=[flags] if flags else None,
@@ -246,37 +303,6 @@ class SingleCallPath:
             return self._store.mget([view_read.rows.store_key(_entity(view_read, call))], budget_s)
         except OnlineStoreError as error:
             return error
-
-    async def _finish_read(
-        self,
-        routes: Routes,
-        call: DecodedCall,
-        read: PendingRead | OnlineStoreError,
-        now_unix_ns: int,
-    ) -> SingleRow:
-        """Wait for the read and join the stored features with the call's inputs.
-
-        Raises RefusedError if the store did not answer and the model needs its features.
-        """
-        if read is None:
-            return SingleRow(np.array([call.inputs], dtype=np.float32), 0, 0, "")
-        view_read, read_failure = routes.reads[0], ""
-        try:
-            if isinstance(read, OnlineStoreError):
-                raise read
-            (value,) = await read
-            values, flags, broken = view_read.rows.decode_row(
-                value, _entity(view_read, call), now_unix_ns // 1_000_000
-            )
-        except OnlineStoreError as error:
-            values, broken, read_failure = view_read.rows.default_rows(1).values, 0, error.reason
-            flags = DEFAULTED | DEGRADED
-        if call.inputs:
-            values = np.concatenate([values, [call.inputs]], axis=1, dtype=np.float32)
-        if read_failure and routes.limits.features_required:
-            self._recorder.record_single_read(routes, flags, broken, read_failure)
-            raise self._refuse(routes, NO_FEATURES)
-        return SingleRow(values, flags, broken, read_failure)
 
     def _refuse(self, routes: Routes, refusal: Refusal) -> RefusedError:
         self._recorder.record_refusals(routes, routes.model, refusal, 1, reason="pipeline")

@@ -12,7 +12,7 @@ from features.contract import ModelContract, RequestInput, ViewUse
 from features.errors import OnlineStoreError
 from features.rows import ViewRows
 from features.views import Feature, View
-from gateway.predict.single_call import SingleCallPath
+from gateway.predict.single_call import SingleCallPath, SingleRow, StartedCall
 from gateway.transport.grpcio.batch_delay import BatchDelay
 from journal.prediction_id import read_prediction_id
 from protos import window_pb2
@@ -200,14 +200,16 @@ def test_single_call_path_gives_the_results_of_a_batch_of_one(
     """Replies, refusals, windows, journal and metrics are equal for each state of the row."""
     monkeypatch.setattr(BatchDelay, "should_wait", lambda _, waiting: waiting > 1)
     answered = []
-    answer_call = SingleCallPath.answer_call
+    answer = SingleCallPath.answer
 
-    async def noted_answer_call(*args: Any, **more: Any) -> PredictReply | None:  # noqa: ANN401
-        reply = await answer_call(*args, **more)
+    def noted_answer(
+        path: SingleCallPath, started: StartedCall, row: SingleRow
+    ) -> PredictReply | None:
+        reply = answer(path, started, row)
         answered.append(reply is not None)
         return reply
 
-    monkeypatch.setattr(SingleCallPath, "answer_call", noted_answer_call)
+    monkeypatch.setattr(SingleCallPath, "answer", noted_answer)
     from_batches = asyncio.run(observed_results(POLICIES[name], single_calls=False))
     assert not answered
     from_single_calls = asyncio.run(observed_results(POLICIES[name], single_calls=True))
