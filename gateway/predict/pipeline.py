@@ -90,10 +90,9 @@ class PredictPipeline:
 
     async def run(self) -> None:
         """Serve until cancelled. A batch is whatever waits when a batch slot is free."""
+        on_single_call = None if self._single_calls is None else self._start_single_call
         while True:
-            await self._server.wait_for_calls()
-            if self._start_single_call():
-                continue
+            await self._server.wait_for_calls(on_single_call)
             if self._settings.batch_wait_us:
                 await asyncio.sleep(self._settings.batch_wait_us / 1e6)
             await self._slots.acquire()
@@ -116,17 +115,13 @@ class PredictPipeline:
 
     # Single calls
 
-    def _start_single_call(self) -> bool:
-        """Start the short way for a call that is alone. Return False if calls need a batch."""
-        if self._single_calls is None:
-            return False
-        queued = self._server.pop_single_call()
-        if queued is None:
-            return False
+    def _start_single_call(self, queued: QueuedCall) -> None:
+        """Answer a call that is alone by the short path, or as a batch of one."""
+        assert self._single_calls is not None
         routes = self._single_calls.routes_for(queued.call)
         if routes is None:
             self._start(self._run_batch_of_one(queued))
-            return True
+            return
         # Only a call that waits for the store needs a task.
         try:
             started = self._single_calls.start(routes, queued)
@@ -137,7 +132,6 @@ class PredictPipeline:
                 self._finish_single_call(self._single_calls, started, row)
         except Exception as error:  # noqa: BLE001  nothing internal may reach a caller
             self._refuse_single_call(queued, error)
-        return True
 
     async def _await_single_call(self, single_calls: SingleCallPath, started: StartedCall) -> None:
         try:

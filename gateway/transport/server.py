@@ -22,6 +22,9 @@ from protos.predict_pb2 import PredictReply
 UnaryMethod = Callable[[bytes], Awaitable[bytes]]
 """A method that scores nothing: request bytes to reply bytes. Raises RefusedError."""
 
+OnSingleCall = Callable[[QueuedCall], None]
+"""Called with a call that is alone. It must not raise, and it must not wait."""
+
 OnRefused = Callable[[str, Refusal, int], None]
 """Called with (model or "", refusal, number of calls) for calls that the server refused itself."""
 
@@ -50,12 +53,12 @@ class IngressServer(Protocol):
         """Replace what the server knows of models. Calls for other models end NOT_FOUND."""
         ...
 
-    async def wait_for_calls(self) -> None:
-        """Return when calls should be taken as a batch now."""
-        ...
+    async def wait_for_calls(self, on_single_call: OnSingleCall | None) -> None:
+        """Return when calls should be taken as a batch now.
 
-    def pop_single_call(self) -> QueuedCall | None:
-        """Return the call that waits, if it is the only one inside and has one row; else None."""
+        on_single_call  gets each call that is the only one inside and has one row, at once and
+                        without a turn of the event loop. None: such a call makes a batch, too.
+        """
         ...
 
     def pop_calls(self, rows_max: int) -> Calls | None:

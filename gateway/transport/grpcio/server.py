@@ -21,7 +21,7 @@ from gateway.settings import Settings
 from gateway.status import Code, Refusal, RefusedError, refuse_internal
 from gateway.transport import open_inference
 from gateway.transport.admission import Admission
-from gateway.transport.call_queue import CallQueue, QueuedCall
+from gateway.transport.call_queue import CallQueue
 from gateway.transport.decode import DecodedCall, DecodeLimits, decode_predict, parse_predict
 from gateway.transport.grpcio import stream
 from gateway.transport.grpcio.batch_delay import (
@@ -38,6 +38,7 @@ from gateway.transport.server import (
     NOT_SERVING,
     SERVING,
     OnRefused,
+    OnSingleCall,
     ServerStatistics,
     UnaryMethod,
 )
@@ -87,7 +88,11 @@ class GrpcioServer:
         """Handle -> encoder, of calls whose reply is not a plain PredictReply."""
         self._draining = asyncio.Event()
         self._call_arrived = asyncio.Event()
+        self._on_single_call: OnSingleCall | None = None
+        """Set while the pipeline waits for calls."""
         self._batch_delay = BatchDelay()
+        self._delay_due = False
+        """True if the delay of the call that waits is decided already."""
         self._read_deadline = ReadDeadline(settings.message_ms_max / 1e3)
         self._health = health.HealthServicer()
         self._server: grpc.aio.Server | None = None
@@ -99,13 +104,29 @@ class GrpcioServer:
         """Replace what the server knows of models."""
         self._shapes = dict(shapes)
 
-    async def wait_for_calls(self) -> None:
+    async def wait_for_calls(self, on_single_call: OnSingleCall | None) -> None:
         """Return when a call waits, after a batch delay if more calls are likely to come."""
-        while not self._queue.rows_waiting:
-            self._call_arrived.clear()
-            await self._call_arrived.wait()
+        while True:
+            # While nothing waits, `_admit` passes on a call that is alone.
+            self._on_single_call = on_single_call
+            try:
+                while not self._queue.rows_waiting:
+                    self._call_arrived.clear()
+                    await self._call_arrived.wait()
+            finally:
+                self._on_single_call = None
+            await self._delay_batch()
+            # A call may still be alone after the delay.
+            queued = None if on_single_call is None else self._queue.pop_single_call()
+            if on_single_call is None or queued is None:
+                return
+            on_single_call(queued)
+
+    async def _delay_batch(self) -> None:
+        """Wait while more calls come, if that is likely."""
         at_first = inside = len(self._reply_futures)
-        if not self._batch_delay.should_wait(at_first):
+        delay_due, self._delay_due = self._delay_due, False
+        if not delay_due and not self._batch_delay.should_wait(at_first):
             return
         for _ in range(DELAY_STEPS_MAX):
             await asyncio.sleep(DELAY_STEP_S)
@@ -114,9 +135,16 @@ class GrpcioServer:
                 break
         self._batch_delay.record_newcomers(inside - at_first)
 
-    def pop_single_call(self) -> QueuedCall | None:
-        """Return the call that waits, if it is the only one inside and has one row; else None."""
-        return self._queue.pop_single_call()
+    def _pass_on_single_call(self) -> bool:
+        """Pass on the call that waits if it is alone and no delay is due. False: it waits."""
+        if self._on_single_call is None or self._queue.rows_inside != 1:
+            return False
+        self._delay_due = self._batch_delay.should_wait(1)
+        queued = None if self._delay_due else self._queue.pop_single_call()
+        if queued is None:
+            return False
+        self._on_single_call(queued)
+        return True
 
     def pop_calls(self, rows_max: int) -> Calls | None:
         """Return waiting calls of one model; None if no call waits."""
@@ -318,7 +346,8 @@ class GrpcioServer:
             self._request_ids[handle] = call.request_id.decode()
         if encode is not None:
             self._encoders[handle] = encode
-        self._call_arrived.set()
+        if not self._pass_on_single_call():
+            self._call_arrived.set()
         return handle, future
 
     async def _wait_for_reply(

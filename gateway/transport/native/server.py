@@ -29,6 +29,7 @@ from gateway.transport.server import (
     NOT_SERVING,
     SERVING,
     OnRefused,
+    OnSingleCall,
     ServerStatistics,
     UnaryMethod,
 )
@@ -84,6 +85,8 @@ class NativeServer:
         self._thread: IngressThread = module.IngressThread(settings, SCORED_METHODS | kinds)
         self._raw_calls = RawCallServer(self._thread, handlers, clock, self._refuse_error)
         self._call_arrived = asyncio.Event()
+        self._on_single_call: OnSingleCall | None = None
+        """Set while the pipeline waits for calls."""
         self._open = False
 
     # Calls and replies
@@ -92,18 +95,25 @@ class NativeServer:
         """Replace what the server knows of models."""
         self._thread.configure(list(shapes.values()))
 
-    async def wait_for_calls(self) -> None:
+    async def wait_for_calls(self, on_single_call: OnSingleCall | None) -> None:
         """Return when the I/O thread has a batch ready. The thread decides on a batch delay."""
-        while not self._thread.batch_ready():
-            self._call_arrived.clear()
-            await self._call_arrived.wait()
+        self._on_single_call = on_single_call
+        try:
+            while not self._has_batch():
+                self._call_arrived.clear()
+                await self._call_arrived.wait()
+        finally:
+            self._on_single_call = None
 
-    def pop_single_call(self) -> QueuedCall | None:
-        """Return the call that waits, if it is the only one inside and has one row; else None."""
-        if self._thread.rows_inside() != 1:
-            return None
-        native_columns = self._thread.pop_calls(1, self._clock.now_ns())
-        return None if native_columns is None else _single_call(_calls_of(native_columns))
+    def _has_batch(self) -> bool:
+        """Pass on a call that is alone. Return True if other calls make a batch now."""
+        while self._thread.batch_ready():
+            if self._on_single_call is None or self._thread.rows_inside() != 1:
+                return True
+            native_columns = self._thread.pop_calls(1, self._clock.now_ns())
+            if native_columns is not None:
+                self._on_single_call(_single_call(_calls_of(native_columns)))
+        return False
 
     def pop_calls(self, rows_max: int) -> Calls | None:
         """Return waiting calls of one model; None if no call waits."""
@@ -211,7 +221,9 @@ class NativeServer:
         self._raw_calls.handle_events(self._thread.events())
         for model, code, message, pushback_ms, count in self._thread.refusals():
             self._on_refused(model, Refusal(Code(code), message, pushback_ms), count)
-        self._call_arrived.set()
+        # A call that is alone is answered here while the pipeline waits.
+        if self._on_single_call is None or self._has_batch():
+            self._call_arrived.set()
 
     def _refuse_error(self, model: str, error: BaseException) -> Refusal:
         """Count a call that failed here. Return its status, which holds nothing internal."""
