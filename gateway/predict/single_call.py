@@ -98,7 +98,7 @@ class SingleAnswer(NamedTuple):
     """(K,) all finite."""
     flags: int
     """turnout.v1.RowFlag bits of the row, and NOT_STICKY of the call."""
-    broken: int
+    row: SingleRow
     prediction_id: bytes
     ids: list[bytes]
     """Entity ids of the row."""
@@ -122,7 +122,10 @@ class SingleAnswer(NamedTuple):
         counts = count_observations(
             _observations(records), routes.score_edges, evidence_sampled(routes, ARM_PRODUCTION)
         )
-        folded = FoldedReplies(counts=[(version, ARM_PRODUCTION, counts)])
+        reads = [
+            (record.row.flags, record.row.broken, record.row.read_failure) for record in records
+        ]
+        folded = FoldedReplies(counts=[(version, ARM_PRODUCTION, counts)], single_reads=reads)
         sampled = routes.limits.journal_sampled
         served = [record for record in records if record.key_hash % KEY_SAMPLE_ALL < sampled]
         if served:
@@ -144,7 +147,7 @@ def _observations(answers: Sequence[SingleAnswer]) -> Observations:
         expected=None,
         row_offsets=np.arange(len(answers) + 1, dtype=np.uint32),
         flags=np.array([answer.flags for answer in answers], dtype=np.uint32),
-        broken=sum(answer.broken for answer in answers),
+        broken=sum(answer.row.broken for answer in answers),
     )
 
 
@@ -251,6 +254,7 @@ class SingleCallPath:
 
         None: the version failed, so the call needs a batch.
         """
+        # Score on the event loop.
         routes, call, clock = started.routes, started.queued.call, self._clock
         version, vector = routes.production.version, routes.production.matrix(row.matrix)
         try:
@@ -261,7 +265,6 @@ class SingleCallPath:
             return None
         # Leave a record for the recorder, and return the reply.
         flags = row.flags if started.sticky else row.flags | NOT_STICKY
-        self._recorder.record_single_read(routes, row.flags, row.broken, row.read_failure)
         self._recorder.record(
             SingleAnswer(
                 routes=routes,
@@ -273,7 +276,7 @@ class SingleCallPath:
                 read_unix_ns=started.read_unix_ns,
                 scores=scores,
                 flags=flags,
-                broken=row.broken,
+                row=row,
                 prediction_id=started.prediction_id,
                 ids=call.ids,
                 vector=vector,

@@ -254,6 +254,8 @@ class Recorder:
         folded = first.fold(group.records)
         for version, arm, counts in folded.counts:
             self._add_counts(first.routes, version, arm, counts, first.at_unix_ns)
+        for flags, broken, read_failure in folded.single_reads:
+            self.record_single_read(first.routes, flags, broken, read_failure)
         for payload in folded.journal_records:
             self._served_journal.append(payload)
         for copies in folded.shadow_copies:

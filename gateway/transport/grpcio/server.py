@@ -76,6 +76,7 @@ class GrpcioServer:
         self._error_log = error_log
         self._on_refused = on_refused
         self._methods = methods
+        # What decides whether a call is admitted.
         self._limits = DecodeLimits(settings.name_bytes_max, settings.request_id_bytes_max)
         self._shapes: Mapping[str, ModelShape] = {}
         self._admission = Admission(
@@ -86,6 +87,7 @@ class GrpcioServer:
         self._request_ids: dict[int, str] = {}
         self._encoders: dict[int, ReplyEncoder] = {}
         """Handle -> encoder, of calls whose reply is not a plain PredictReply."""
+        # Events, the batch delay and health.
         self._draining = asyncio.Event()
         self._call_arrived = asyncio.Event()
         self._on_single_call: OnSingleCall | None = None

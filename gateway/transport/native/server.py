@@ -71,6 +71,7 @@ class NativeServer:
         self._error_log = error_log
         self._on_refused = on_refused
         self._health = health.HealthServicer()
+        # Methods that score nothing run as gRPC handlers.
         handlers: dict[str, Handler] = {
             path: grpc.unary_unary_rpc_method_handler(self._wrap_unary(method))
             for path, method in methods.items()
@@ -82,6 +83,7 @@ class NativeServer:
             path: "stream" if handler.request_streaming else "unary"
             for path, handler in handlers.items()
         }
+        # Start the thread, which decodes the other methods.
         self._thread: IngressThread = module.IngressThread(settings, SCORED_METHODS | kinds)
         self._raw_calls = RawCallServer(self._thread, handlers, clock, self._refuse_error)
         self._call_arrived = asyncio.Event()
