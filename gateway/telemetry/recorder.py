@@ -116,7 +116,7 @@ class Recorder:
     def statistics(self) -> RecorderStatistics:
         """Return a snapshot of what waits to be folded."""
         groups = self._groups.values()
-        oldest_ns = self._clock.now_ns() - self._oldest_ns()
+        oldest_ns = self._clock.now_ns() - self._oldest_ns() if groups else 0
         return RecorderStatistics(
             groups=len(groups),
             records=sum(len(group.records) for group in groups),
