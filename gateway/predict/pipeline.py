@@ -85,7 +85,7 @@ class PredictPipeline:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def statistics(self) -> PipelineStatistics:
-        """Return a snapshot of the batches in flight."""
+        """Return a snapshot of the batches in flight, single calls included."""
         return PipelineStatistics(len(self._tasks), self._slots.locked())
 
     async def run(self) -> None:
