@@ -10,7 +10,7 @@ CLIENT := clients/python
 # cargo must run: rustup leaves a cargo even without a toolchain.
 CARGO := $(shell cargo --version >/dev/null 2>&1 && command -v cargo)
 
-.PHONY: run ingress test unit walks nightly soak check protos lock fix bench
+.PHONY: run ingress test unit walks attacks nightly soak check protos lock fix bench
 
 # The lock file has turnout[all] and the tools of developers; pip only adds this repository.
 $(VENV)/.installed: requirements.lock pyproject.toml $(CLIENT)/pyproject.toml
@@ -48,6 +48,10 @@ unit: $(VENV)/.installed
 # They mostly wait, so two files go side by side.
 walks: $(VENV)/.installed
 	@$(BIN)/python -m pytest -m "walk and not nightly" -n 2 --dist loadfile
+
+# Each input of the security findings through the ports of a built system, as a table.
+attacks: $(VENV)/.installed
+	@$(BIN)/python -m pytest tests/attacks
 
 # What takes minutes: properties on thirty times the examples of `make unit`, drawn anew; whole
 # contracts at full length; the soak.
