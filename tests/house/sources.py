@@ -12,7 +12,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 
-BOTTOM = {"host", "protos", "stats", "journal"}
+BOTTOM = {"host", "protos", "stats", "access", "journal"}
 MIDDLE = BOTTOM | {"features", "registry"}
 
 CLIENT = {"turnout_client"}
@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "host": set(),
     "protos": {"host"},
     "stats": {"host"},
+    "access": {"host", "protos"},
     "journal": {"host", "protos"},
     "features": BOTTOM,
     "registry": BOTTOM | {"features"},
