@@ -105,5 +105,14 @@ def materialise(
 
         done = write_online(OfflineStore(root), chosen, client, progress=show_progress)
     took_s = time.monotonic() - began
-    value: dict[str, Any] = {"written": done.written, "older": done.older_than_stored}
+    value: dict[str, Any] = {
+        "written": done.written,
+        "older": done.older_than_stored,
+        "from_future": done.from_future,
+    }
     screen.result(value, f"{view}: {done.written:,} rows in {took_s:.1f} s.")
+    if done.from_future:
+        screen.note(
+            f"{done.from_future:,} offline rows are dated more than an hour in the future and were "
+            "left out; event times are Unix milliseconds in UTC"
+        )
