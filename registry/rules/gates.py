@@ -37,7 +37,7 @@ class Proposal:
     """True if the version was rejected under the same policy after the approval."""
     settings_change: SettingsChange | None
     settings_approval: pb.SettingsApproval | None
-    """The newest approval of the proposed settings in place of the current ones."""
+    """Another person's approval of the proposed settings in place of the current ones."""
     overdue_review: str
     """The id of a review of this model that nobody closed in time; empty if there is none."""
     policy_digest: str

@@ -83,8 +83,7 @@ def write_deployment(
     """
     # Compare: the command must know the newest revision, and come from the lease's holder.
     before = current_deployment(change.connection, command.deployment.model)
-    under_lease = bool(command.lease_token)
-    if under_lease:
+    if command.lease_token:
         controllers.check_lease(change, controllers.ROLLOUT_LEASE, command.lease_token)
     if command.deployment.revision != before.revision:
         raise RevisionConflictError(
@@ -92,40 +91,17 @@ def write_deployment(
             f"{before.why!r}), and this change was made from revision "
             f"{command.deployment.revision}; read it again and decide anew"
         )
-    # Check the gates. Changed settings are found before the registry draws a split salt.
+    # Check the gates.
     facts = facts_of_model(change.connection, before.model)
-    proposed = _with_salts(command.deployment, before)
-    approval = approvals.read_approval(change.connection, proposed.approval_id)
-    changed = settings_change(before, command.deployment, under_lease=under_lease)
-    settings_approval = None
-    if changed is not None:
-        settings_approval = settings.find_approval(
-            change.connection, before, command.deployment, under_lease=under_lease
-        )
-    gates.check_gates(
-        gates.Proposal(
-            actor=change.actor,
-            current=before,
-            proposed=proposed,
-            versions=facts,
-            workers=workers,
-            approval=approval,
-            revoked=approval is not None and approvals.is_revoked(change.connection, approval),
-            settings_change=changed,
-            settings_approval=settings_approval,
-            overdue_review=reviews.overdue_review(change, before.model),
-            policy_digest=command.policy_digest,
-            under_lease=under_lease,
-            rollback=command.rollback,
-            break_glass=command.break_glass,
-        )
-    )
+    proposal = _proposal(change, command, before, facts, workers)
+    gates.check_gates(proposal)
     # Set: write the deployment with its history entry, and move the statuses of its versions.
+    approval, settings_approval = proposal.approval, proposal.settings_approval
     named = approval is not None and not command.rollback and not command.break_glass
     written = set_deployment(
         change,
         before,
-        proposed,
+        proposal.proposed,
         facts,
         action=command.action,
         details={
@@ -140,6 +116,42 @@ def write_deployment(
         authors = sorted({facts[label].author for label in grown})
         reviews.open_review(change, written, authors)
     return written
+
+
+def _proposal(
+    change: LedgerChange,
+    command: DeployCommand,
+    before: Deployment,
+    facts: dict[str, VersionFacts],
+    workers: Sequence[pb.GatewayState],
+) -> gates.Proposal:
+    """Return the command with everything that the gates look at."""
+    under_lease = bool(command.lease_token)
+    proposed = _with_salts(command.deployment, before)
+    approval = approvals.read_approval(change.connection, proposed.approval_id)
+    # Changed settings are those of the command, before the registry draws a split salt.
+    changed = settings_change(before, command.deployment, under_lease=under_lease)
+    settings_approval = None
+    if changed is not None:
+        settings_approval = settings.find_settings_approval(
+            change, before, command.deployment, under_lease=under_lease
+        )
+    return gates.Proposal(
+        actor=change.actor,
+        current=before,
+        proposed=proposed,
+        versions=facts,
+        workers=workers,
+        approval=approval,
+        revoked=approval is not None and approvals.is_revoked(change.connection, approval),
+        settings_change=changed,
+        settings_approval=settings_approval,
+        overdue_review=reviews.overdue_review(change, before.model),
+        policy_digest=command.policy_digest,
+        under_lease=under_lease,
+        rollback=command.rollback,
+        break_glass=command.break_glass,
+    )
 
 
 def facts_of_model(connection: Connection, model: str) -> dict[str, VersionFacts]:
@@ -165,6 +177,7 @@ def set_deployment(
     details              further fields of the history entry.
     production_approval  id of the approval of a new production version, if it has one.
     """
+    # The registry says who and when, and names each version by its id.
     written = replace(
         proposed,
         revision=before.revision + 1,
@@ -180,6 +193,7 @@ def set_deployment(
         after={**deployment_json(written), **details},
         reason=written.why,
     )
+    # The statuses of the versions follow.
     for label, (status, standby) in statuses_after(before, written, facts).items():
         new_production = label == written.production != before.production
         versions.write_status(

@@ -89,9 +89,7 @@ def _without_version(
     elif label == current.production and standby and facts[standby].returnable:
         stopped = replace(stopped, production=standby, standby="", standby_bp=0)
     # A rollout of this version, or between it and another, has ended.
-    split_changed = stopped != replace(
-        current, preload=stopped.preload, shadows=stopped.shadows
-    )
+    split_changed = stopped != replace(current, preload=stopped.preload, shadows=stopped.shadows)
     if stopped != current and (split_changed or current.approval_id in rejection.ended):
         stopped = replace(stopped, rollout_id="", approval_id="")
     return stopped
@@ -120,7 +118,5 @@ def _finding(
     )
     return controllers.write_finding(
         change,
-        pb.Finding(
-            model=deployment.model, version=rejection.version, kind=REJECTED, text=text
-        ),
+        pb.Finding(model=deployment.model, version=rejection.version, kind=REJECTED, text=text),
     )

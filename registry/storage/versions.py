@@ -189,6 +189,7 @@ def write_status(
     production_approval  id of the approval under which it becomes production; empty: it does not,
                          or without an approval, and the stored id stays.
     """
+    # The approval is kept, so that a rollback may return to the version while it stands.
     approved = {"production_approval": production_approval} if production_approval else {}
     change.connection.execute(
         update(tables.versions)
@@ -200,6 +201,7 @@ def write_status(
             **approved,
         )
     )
+    # The entry has all that changed.
     change.record(
         "status",
         f"model/{model}/version/{version.label}",

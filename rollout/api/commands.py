@@ -363,6 +363,7 @@ def find_approval(
 
     Raises RolloutRefusedError if there is none that stands.
     """
+    # A rejection under every policy counts whatever the policy file says today.
     rejection = rejection_in_force(approvals)
     if rejection is not None:
         raise RolloutRefusedError(
@@ -370,6 +371,7 @@ def find_approval(
             f"under every policy ({rejection.reason}), so it may run nowhere; roll out another "
             f"version, or let a person other than {version.author!r} approve it anew"
         )
+    # Of the approvals under this very policy the newest that stands counts.
     named = [
         approval
         for approval in approvals

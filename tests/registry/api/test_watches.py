@@ -153,9 +153,7 @@ def test_lease_is_proved_by_its_token_and_not_by_a_name(tmp_path: Path) -> None:
                 pb.Checkpoint(rollout_id="r1", sequence=1, lease_token=lease.token)
             )
             assert (await registry.bob.load_checkpoint("r1")).lease_token == 0
-            finding = pb.Finding(
-                model="churn", kind="hold", text="PSI .4", lease_token=lease.token
-            )
+            finding = pb.Finding(model="churn", kind="hold", text="PSI .4", lease_token=lease.token)
             assert (await registry.ann.write_finding(finding)).lease_token == 0
             # An auditor sees who took the lease, when, and which one it is.
             entry = (await registry.bob.history(object_prefix="lease/")).entries[0]

@@ -192,6 +192,7 @@ def test_live_rollout_with_an_altered_policy_is_ended_by_abort(tmp_path: Path) -
                 altered = state.policy_json.replace(b'"watch_s":1,', b'"watch_s":0,')
                 assert altered != state.policy_json
                 state.policy_json = altered
+                # Only the holder of the lease saves a checkpoint.
                 lease = await take_free_lease(cleo)
                 checkpoint.state, checkpoint.lease_token = state.SerializeToString(), lease.token
                 await cleo.save_checkpoint(checkpoint)
