@@ -119,7 +119,7 @@ class SetStatusRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., status: _Optional[_Union[VersionStatus, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ApproveRequest(_message.Message):
-    __slots__ = ("model", "version", "policy_name", "policy_digest", "accepted_shift", "reason", "reject")
+    __slots__ = ("model", "version", "policy_name", "policy_digest", "accepted_shift", "reason", "reject", "direct")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     POLICY_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +127,7 @@ class ApproveRequest(_message.Message):
     ACCEPTED_SHIFT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     REJECT_FIELD_NUMBER: _ClassVar[int]
+    DIRECT_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     policy_name: str
@@ -134,10 +135,11 @@ class ApproveRequest(_message.Message):
     accepted_shift: str
     reason: str
     reject: bool
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., policy_name: _Optional[str] = ..., policy_digest: _Optional[str] = ..., accepted_shift: _Optional[str] = ..., reason: _Optional[str] = ..., reject: _Optional[bool] = ...) -> None: ...
+    direct: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., policy_name: _Optional[str] = ..., policy_digest: _Optional[str] = ..., accepted_shift: _Optional[str] = ..., reason: _Optional[str] = ..., reject: _Optional[bool] = ..., direct: _Optional[bool] = ...) -> None: ...
 
 class Approval(_message.Message):
-    __slots__ = ("id", "model", "version", "version_digest", "policy_name", "policy_digest", "accepted_shift", "approver", "reason", "at_unix_ms", "rejected")
+    __slots__ = ("id", "model", "version", "version_digest", "policy_name", "policy_digest", "accepted_shift", "approver", "reason", "at_unix_ms", "rejected", "direct", "ended", "stopped_revision")
     ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +151,9 @@ class Approval(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
+    DIRECT_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_REVISION_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     version: str
@@ -160,13 +165,96 @@ class Approval(_message.Message):
     reason: str
     at_unix_ms: int
     rejected: bool
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[str] = ..., policy_name: _Optional[str] = ..., policy_digest: _Optional[str] = ..., accepted_shift: _Optional[str] = ..., approver: _Optional[str] = ..., reason: _Optional[str] = ..., at_unix_ms: _Optional[int] = ..., rejected: _Optional[bool] = ...) -> None: ...
+    direct: bool
+    ended: _containers.RepeatedScalarFieldContainer[str]
+    stopped_revision: int
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[str] = ..., policy_name: _Optional[str] = ..., policy_digest: _Optional[str] = ..., accepted_shift: _Optional[str] = ..., approver: _Optional[str] = ..., reason: _Optional[str] = ..., at_unix_ms: _Optional[int] = ..., rejected: _Optional[bool] = ..., direct: _Optional[bool] = ..., ended: _Optional[_Iterable[str]] = ..., stopped_revision: _Optional[int] = ...) -> None: ...
 
 class ListApprovalsReply(_message.Message):
     __slots__ = ("approvals",)
     APPROVALS_FIELD_NUMBER: _ClassVar[int]
     approvals: _containers.RepeatedCompositeFieldContainer[Approval]
     def __init__(self, approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ...) -> None: ...
+
+class SettingsRequest(_message.Message):
+    __slots__ = ("model", "holdout_bp", "policy", "split_salt", "reason")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    HOLDOUT_BP_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_SALT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    holdout_bp: int
+    policy: ServingPolicy
+    split_salt: bytes
+    reason: str
+    def __init__(self, model: _Optional[str] = ..., holdout_bp: _Optional[int] = ..., policy: _Optional[_Union[ServingPolicy, _Mapping]] = ..., split_salt: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class SettingsApproval(_message.Message):
+    __slots__ = ("id", "model", "digest", "replaces", "approver", "reason", "at_unix_ms")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REPLACES_FIELD_NUMBER: _ClassVar[int]
+    APPROVER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    model: str
+    digest: str
+    replaces: str
+    approver: str
+    reason: str
+    at_unix_ms: int
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., digest: _Optional[str] = ..., replaces: _Optional[str] = ..., approver: _Optional[str] = ..., reason: _Optional[str] = ..., at_unix_ms: _Optional[int] = ...) -> None: ...
+
+class Review(_message.Message):
+    __slots__ = ("id", "model", "revision", "opened_by", "authors", "reason", "opened_unix_ms", "due_unix_ms", "closed_by", "closing_reason", "closed_unix_ms")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    OPENED_BY_FIELD_NUMBER: _ClassVar[int]
+    AUTHORS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    OPENED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    DUE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_BY_FIELD_NUMBER: _ClassVar[int]
+    CLOSING_REASON_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    model: str
+    revision: int
+    opened_by: str
+    authors: _containers.RepeatedScalarFieldContainer[str]
+    reason: str
+    opened_unix_ms: int
+    due_unix_ms: int
+    closed_by: str
+    closing_reason: str
+    closed_unix_ms: int
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., revision: _Optional[int] = ..., opened_by: _Optional[str] = ..., authors: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., opened_unix_ms: _Optional[int] = ..., due_unix_ms: _Optional[int] = ..., closed_by: _Optional[str] = ..., closing_reason: _Optional[str] = ..., closed_unix_ms: _Optional[int] = ...) -> None: ...
+
+class ListReviewsRequest(_message.Message):
+    __slots__ = ("model", "open_only")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    OPEN_ONLY_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    open_only: bool
+    def __init__(self, model: _Optional[str] = ..., open_only: _Optional[bool] = ...) -> None: ...
+
+class ListReviewsReply(_message.Message):
+    __slots__ = ("reviews",)
+    REVIEWS_FIELD_NUMBER: _ClassVar[int]
+    reviews: _containers.RepeatedCompositeFieldContainer[Review]
+    def __init__(self, reviews: _Optional[_Iterable[_Union[Review, _Mapping]]] = ...) -> None: ...
+
+class CloseReviewRequest(_message.Message):
+    __slots__ = ("id", "reason")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    reason: str
+    def __init__(self, id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Deployment(_message.Message):
     __slots__ = ("model", "revision", "production", "standby", "canary", "shadows", "preload", "holdout_bp", "split_salt", "holdout_salt", "policy", "approval_id", "rollout_id", "who", "why", "at_unix_ns", "digests", "standby_bp")
@@ -417,7 +505,7 @@ class Checkpoint(_message.Message):
     def __init__(self, rollout_id: _Optional[str] = ..., sequence: _Optional[int] = ..., state: _Optional[bytes] = ..., lease_token: _Optional[int] = ...) -> None: ...
 
 class Finding(_message.Message):
-    __slots__ = ("sequence", "model", "version", "kind", "text", "who", "at_unix_ms")
+    __slots__ = ("sequence", "model", "version", "kind", "text", "who", "at_unix_ms", "lease_token")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -425,6 +513,7 @@ class Finding(_message.Message):
     TEXT_FIELD_NUMBER: _ClassVar[int]
     WHO_FIELD_NUMBER: _ClassVar[int]
     AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     model: str
     version: str
@@ -432,7 +521,8 @@ class Finding(_message.Message):
     text: str
     who: str
     at_unix_ms: int
-    def __init__(self, sequence: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[str] = ..., text: _Optional[str] = ..., who: _Optional[str] = ..., at_unix_ms: _Optional[int] = ...) -> None: ...
+    lease_token: int
+    def __init__(self, sequence: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[str] = ..., text: _Optional[str] = ..., who: _Optional[str] = ..., at_unix_ms: _Optional[int] = ..., lease_token: _Optional[int] = ...) -> None: ...
 
 class WatchFindingsRequest(_message.Message):
     __slots__ = ("after", "those_there_are")

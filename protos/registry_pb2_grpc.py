@@ -74,6 +74,21 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.VersionName.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.ListApprovalsReply.FromString,
                 _registered_method=True)
+        self.ApproveSettings = channel.unary_unary(
+                '/turnout.v1.Registry/ApproveSettings',
+                request_serializer=protos_dot_registry__pb2.SettingsRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.SettingsApproval.FromString,
+                _registered_method=True)
+        self.ListReviews = channel.unary_unary(
+                '/turnout.v1.Registry/ListReviews',
+                request_serializer=protos_dot_registry__pb2.ListReviewsRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.ListReviewsReply.FromString,
+                _registered_method=True)
+        self.CloseReview = channel.unary_unary(
+                '/turnout.v1.Registry/CloseReview',
+                request_serializer=protos_dot_registry__pb2.CloseReviewRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.Review.FromString,
+                _registered_method=True)
         self.GetDeployment = channel.unary_unary(
                 '/turnout.v1.Registry/GetDeployment',
                 request_serializer=protos_dot_registry__pb2.ModelName.SerializeToString,
@@ -184,6 +199,25 @@ class RegistryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListApprovals(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveSettings(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReviews(self, request, context):
+        """Reviews: each broken glass is looked at by another person afterwards
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloseReview(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -309,6 +343,21 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.ListApprovals,
                     request_deserializer=protos_dot_registry__pb2.VersionName.FromString,
                     response_serializer=protos_dot_registry__pb2.ListApprovalsReply.SerializeToString,
+            ),
+            'ApproveSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveSettings,
+                    request_deserializer=protos_dot_registry__pb2.SettingsRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.SettingsApproval.SerializeToString,
+            ),
+            'ListReviews': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReviews,
+                    request_deserializer=protos_dot_registry__pb2.ListReviewsRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.ListReviewsReply.SerializeToString,
+            ),
+            'CloseReview': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseReview,
+                    request_deserializer=protos_dot_registry__pb2.CloseReviewRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.Review.SerializeToString,
             ),
             'GetDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDeployment,
@@ -587,6 +636,87 @@ class Registry:
             '/turnout.v1.Registry/ListApprovals',
             protos_dot_registry__pb2.VersionName.SerializeToString,
             protos_dot_registry__pb2.ListApprovalsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/ApproveSettings',
+            protos_dot_registry__pb2.SettingsRequest.SerializeToString,
+            protos_dot_registry__pb2.SettingsApproval.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReviews(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/ListReviews',
+            protos_dot_registry__pb2.ListReviewsRequest.SerializeToString,
+            protos_dot_registry__pb2.ListReviewsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseReview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/CloseReview',
+            protos_dot_registry__pb2.CloseReviewRequest.SerializeToString,
+            protos_dot_registry__pb2.Review.FromString,
             options,
             channel_credentials,
             insecure,

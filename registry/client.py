@@ -169,9 +169,12 @@ class RegistryClient:
         policy_digest: str,
         accepted_shift: str,
         reason: str,
-        reject: bool = False,
+        *,
+        direct: bool = False,
     ) -> pb.Approval:
-        """Approve the rollout of a version under one policy, or reject it.
+        """Approve the rollout of a version under one policy.
+
+        direct  it may also become production at once, without the steps of a rollout.
 
         Raises GateError when the actor is the version's author.
         """
@@ -184,8 +187,57 @@ class RegistryClient:
                 policy_digest=policy_digest,
                 accepted_shift=accepted_shift,
                 reason=reason,
-                reject=reject,
+                direct=direct,
             ),
+        )
+
+    async def reject(
+        self, model: str, version: str, reason: str, policy_name: str = "", policy_digest: str = ""
+    ) -> pb.Approval:
+        """Reject a version under every policy, or under the one that is named.
+
+        Returns the rejection with the approvals that it ended, and with the revision of the
+        deployment that took the version out.
+        """
+        return await self._call(
+            self._rpc.Approve,
+            pb.ApproveRequest(
+                model=model,
+                version=version,
+                policy_name=policy_name,
+                policy_digest=policy_digest,
+                reason=reason,
+                reject=True,
+            ),
+        )
+
+    async def approve_settings(
+        self, deployment: Deployment, reason: str, *, split_salt: bytes = b""
+    ) -> pb.SettingsApproval:
+        """Approve the holdout and the serving policy of *deployment* in place of the current ones.
+
+        split_salt  16 bytes if the deployment sets the split salt; else empty.
+        """
+        return await self._call(
+            self._rpc.ApproveSettings,
+            pb.SettingsRequest(
+                model=deployment.model,
+                holdout_bp=deployment.holdout_bp,
+                policy=deployment.policy,
+                split_salt=split_salt,
+                reason=reason,
+            ),
+        )
+
+    async def reviews(self, model: str = "", *, open_only: bool = False) -> list[pb.Review]:
+        """Return the reviews of broken glasses of a model, or of all models, oldest first."""
+        request = pb.ListReviewsRequest(model=model, open_only=open_only)
+        return list((await self._call(self._rpc.ListReviews, request)).reviews)
+
+    async def close_review(self, review_id: str, reason: str) -> pb.Review:
+        """Close a review. Raises GateError for the person who broke the glass and for authors."""
+        return await self._call(
+            self._rpc.CloseReview, pb.CloseReviewRequest(id=review_id, reason=reason)
         )
 
     async def approvals(self, model: str, version: str) -> list[pb.Approval]:

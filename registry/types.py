@@ -4,8 +4,10 @@ Other rooms may import this module, registry.client and registry.bundle. Nothing
 except `read_token`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from unicodedata import normalize
 
 from xxhash import xxh3_64_intdigest
 
@@ -13,6 +15,9 @@ from protos import registry_pb2
 
 ALL_BP = 10_000
 """All traffic, in basis points. The smallest share is 1 basis point, 0.01 % of the traffic."""
+
+FIRST_POLICY = "initial"
+"""Policy name of the approval with which a model's first version becomes production."""
 
 SPLIT_DOMAIN = b"\x00"
 SHADOW_DOMAIN = b"\x01"
@@ -91,6 +96,68 @@ def read_token(file: Path) -> str:
             f"the token file {file} holds {len(tokens)} words; it must hold one token"
         )
     return tokens[0]
+
+
+def same_person(name: str, other: str) -> bool:
+    """Return True if two actors' names are one name by NFKC and case folding."""
+    return _folded_name(name) == _folded_name(other)
+
+
+def _folded_name(name: str) -> str:
+    # Case folding can leave a text that NFKC changes again.
+    return normalize("NFKC", normalize("NFKC", name).casefold())
+
+
+def rejection_ends(rejection: registry_pb2.Approval, approval: registry_pb2.Approval) -> bool:
+    """Return True if *rejection* ends *approval*, an earlier approval of the same version.
+
+    A rejection is of the version under every policy, or under the one policy that it names. The
+    name counts with all editions of the policy, so editing the policy's file changes nothing.
+    """
+    same_policy = _policy_family(rejection.policy_name) == _policy_family(approval.policy_name)
+    same_digest = bool(rejection.policy_digest) and (
+        rejection.policy_digest == approval.policy_digest
+    )
+    return rejects_every_policy(rejection) or same_policy or same_digest
+
+
+def rejects_every_policy(rejection: registry_pb2.Approval) -> bool:
+    """Return True if the rejection names no rollout policy."""
+    return rejection.policy_name in ("", FIRST_POLICY)
+
+
+def _policy_family(policy_name: str) -> str:
+    return policy_name.partition("@")[0]
+
+
+def standing_approvals(
+    approvals: Sequence[registry_pb2.Approval],
+) -> list[registry_pb2.Approval]:
+    """Return the approvals of one version that no later rejection ended, oldest first.
+
+    approvals  all approvals and rejections of the version, oldest first.
+    """
+    return [
+        approval
+        for place, approval in enumerate(approvals)
+        if not approval.rejected
+        and not any(
+            later.rejected and rejection_ends(later, approval) for later in approvals[place + 1 :]
+        )
+    ]
+
+
+def rejection_in_force(
+    approvals: Sequence[registry_pb2.Approval],
+) -> registry_pb2.Approval | None:
+    """Return the rejection because of which the version may run nowhere, or None.
+
+    It is a rejection under every policy, after which no approval was given that stands.
+
+    approvals  all approvals and rejections of the version, oldest first.
+    """
+    rejections = [item for item in approvals if item.rejected and rejects_every_policy(item)]
+    return rejections[-1] if rejections and not standing_approvals(approvals) else None
 
 
 @dataclass(frozen=True, slots=True)

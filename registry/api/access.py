@@ -47,6 +47,9 @@ RULES: dict[str, AccessRule] = {
     "SetStatus": _change(AUTHOR, OPERATOR),
     "Approve": _change(APPROVER),
     "ListApprovals": _read(),
+    "ApproveSettings": _change(APPROVER),
+    "ListReviews": _read(),
+    "CloseReview": _change(APPROVER, OPERATOR),
     "GetDeployment": _read(),
     "Deploy": _change(OPERATOR, CONTROLLER),  # service.py lets only operators break the glass
     "WatchDeployments": _read(),

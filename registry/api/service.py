@@ -18,6 +18,7 @@ from registry.storage.store import RegistryStore
 from registry.types import (
     BadRequestError,
     Deployment,
+    FencedError,
     NotAllowedError,
     RegistryFullError,
     RegistryUnavailableError,
@@ -127,8 +128,21 @@ class RegistryService:
     # Approvals
 
     async def Approve(self, request: pb.ApproveRequest, identity: Identity) -> pb.Approval:  # noqa: N802
-        """Write an approval or a rejection."""
-        return await asyncio.to_thread(self._store.approve, identity.actor, request)
+        """Write an approval or a rejection. A rejection stops what runs under what it ends."""
+        loop = asyncio.get_running_loop()
+
+        def write() -> pb.Approval:
+            if not request.reject:
+                return self._store.approve(identity.actor, request)
+            written = self._store.reject(identity.actor, request)
+            # Publish from this thread: the watchers must learn of it even if the call is cancelled.
+            if written.deployment is not None:
+                loop.call_soon_threadsafe(self._publish, written.deployment)
+            if written.finding is not None:
+                loop.call_soon_threadsafe(self._finding_changes.notify_all)
+            return written.rejection
+
+        return await asyncio.to_thread(write)
 
     async def ListApprovals(  # noqa: N802
         self, request: pb.VersionName, _identity: Identity
@@ -138,6 +152,25 @@ class RegistryService:
             self._store.list_approvals, request.model, request.version
         )
         return pb.ListApprovalsReply(approvals=approvals)
+
+    async def ApproveSettings(  # noqa: N802
+        self, request: pb.SettingsRequest, identity: Identity
+    ) -> pb.SettingsApproval:
+        """Write an approval of settings in place of the model's current ones."""
+        return await asyncio.to_thread(self._store.approve_settings, identity.actor, request)
+
+    async def ListReviews(  # noqa: N802
+        self, request: pb.ListReviewsRequest, _identity: Identity
+    ) -> pb.ListReviewsReply:
+        """Return the reviews of a model or of all models."""
+        reviews = await asyncio.to_thread(
+            self._store.list_reviews, request.model, open_only=request.open_only
+        )
+        return pb.ListReviewsReply(reviews=reviews)
+
+    async def CloseReview(self, request: pb.CloseReviewRequest, identity: Identity) -> pb.Review:  # noqa: N802
+        """Close a review of a broken glass."""
+        return await asyncio.to_thread(self._store.close_review, identity.actor, request)
 
     # Deployments
 
@@ -151,6 +184,7 @@ class RegistryService:
             raise NotAllowedError(
                 f"only an operator breaks the glass; {identity.actor!r} does not have that role"
             )
+        _require_lease(identity, request.lease_token)
         command = DeployCommand(
             deployment=Deployment.from_proto(request.deployment),
             lease_token=request.lease_token,
@@ -271,6 +305,7 @@ class RegistryService:
 
     async def WriteFinding(self, request: pb.Finding, identity: Identity) -> pb.Finding:  # noqa: N802
         """Write a finding and wake the watches of findings."""
+        _require_lease(identity, request.lease_token)
         loop = asyncio.get_running_loop()
 
         def write() -> pb.Finding:
@@ -321,6 +356,15 @@ class RegistryService:
     def _end_when_closing(self) -> None:
         if self._closing:
             raise RegistryUnavailableError("the registry is stopping; connect again")
+
+
+def _require_lease(identity: Identity, lease_token: int) -> None:
+    """Raise FencedError for a controller that shows no lease. A person needs none."""
+    if OPERATOR not in identity.roles and not lease_token:
+        raise FencedError(
+            f"{identity.actor!r} is a controller and sent no lease token; only the controller that "
+            "has the lease writes. Take the lease first"
+        )
 
 
 async def _join_chunks(chunks: AsyncIterator[pb.VersionChunk]) -> tuple[str, dict[str, bytes]]:

@@ -9,16 +9,22 @@ from dataclasses import dataclass
 
 from protos import registry_pb2 as pb
 from registry.rules.lifecycle import VersionFacts
-from registry.types import BadRequestError, Deployment, GateError, NotFoundError
-
-FIRST_POLICY = "initial"
-"""Policy name of the approval with which a model's first version becomes production."""
+from registry.rules.settings import SettingsChange
+from registry.types import (
+    FIRST_POLICY,
+    BadRequestError,
+    Deployment,
+    GateError,
+    NotFoundError,
+    same_person,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
     """A proposed deployment, with everything that the gates look at."""
 
+    actor: str
     current: Deployment
     proposed: Deployment
     versions: Mapping[str, VersionFacts]
@@ -29,7 +35,14 @@ class Proposal:
     """The approval that the deployment's approval_id names."""
     revoked: bool
     """True if the version was rejected under the same policy after the approval."""
+    settings_change: SettingsChange | None
+    settings_approval: pb.SettingsApproval | None
+    """Another person's approval of the proposed settings in place of the current ones."""
+    overdue_review: str
+    """The id of a review of this model that nobody closed in time; empty if there is none."""
     policy_digest: str
+    under_lease: bool
+    """True if the proposal has the newest lease token: the controller makes it."""
     rollback: bool
     break_glass: bool
 
@@ -37,12 +50,15 @@ class Proposal:
 def check_gates(proposal: Proposal) -> None:
     """Return if every gate is met; else raise GateError, NotFoundError or BadRequestError."""
     _check_versions_exist(proposal)
+    _check_not_rejected(proposal)
     _check_rollback(proposal)
     _check_staged(proposal)
     _check_standby(proposal)
     _check_same_contract(proposal)
     _check_ready(proposal)
     _check_approved(proposal)
+    _check_settings(proposal)
+    _check_glass(proposal)
 
 
 def traffic_shares(deployment: Deployment) -> dict[str, int]:
@@ -71,23 +87,69 @@ def _check_versions_exist(proposal: Proposal) -> None:
         )
 
 
+def _check_not_rejected(proposal: Proposal) -> None:
+    """Refuse a rejected version that the deployment does not have, or that would get more."""
+    before, after = traffic_shares(proposal.current), traffic_shares(proposal.proposed)
+    for label in proposal.proposed.versions:
+        if not proposal.versions[label].rejected:
+            continue
+        # A rejected version may only be what production is, or what it leaves as its standby.
+        kept = label in proposal.current.versions and after.get(label, 0) <= before.get(label, 0)
+        if not kept and not (proposal.rollback and label == proposal.current.standby):
+            raise GateError(
+                f"version {label} was rejected under every policy, so it may run nowhere; deploy "
+                "another version, or let another person than its author approve it anew"
+            )
+
+
+def rollback_targets(current: Deployment, versions: Mapping[str, VersionFacts]) -> list[str]:
+    """Return the labels to which a rollback may go back, the newest first.
+
+    These are the standby, and the older versions that were production under a standing approval.
+    """
+    older = [
+        label
+        for label, facts in versions.items()
+        if facts.returnable and current.production and int(label) < int(current.production)
+    ]
+    standby = [current.standby] if current.standby else []
+    return list(dict.fromkeys([*standby, *sorted(older, key=int, reverse=True)]))
+
+
 def _check_rollback(proposal: Proposal) -> None:
     if not proposal.rollback:
         return
-    # A rollback may only bring back versions that were production.
-    added = set(proposal.proposed.versions) - set(proposal.current.versions)
-    new_versions = [label for label in added if not proposal.versions[label].was_production]
-    production = proposal.proposed.production
-    if not production or not proposal.versions[production].was_production:
+    current, proposed = proposal.current, proposal.proposed
+    targets = rollback_targets(current, proposal.versions)
+    # Production goes back, or stays.
+    target = proposed.production
+    if not target or target not in (current.production, *targets):
         raise GateError(
-            f"version {production or 'none'} was never production; a rollback goes back to a "
-            "version that was. Deploy it under an approval instead"
+            f"version {target or 'none'} {_why_no_target(proposal, target)}; a rollback goes back "
+            "to the standby, or to an older version that was production under an approval that "
+            f"stands: {', '.join(targets[:5]) or 'there is none'}. Deploy another version under an "
+            "approval"
         )
+    # Nothing else is new.
+    added = set(proposed.versions) - set(current.versions)
+    new_versions = sorted(label for label in added if label not in targets)
     if new_versions or _canary_grows(proposal):
         raise GateError(
             f"a rollback brings nothing new, and this one brings "
-            f"{new_versions or ['a larger canary']}; deploy that separately, under an approval"
+            f"{new_versions or ['a larger canary']}; deploy that separately, under an approval. "
+            f"Back go: {', '.join(targets[:5]) or 'none'}"
         )
+
+
+def _why_no_target(proposal: Proposal, label: str) -> str:
+    facts = proposal.versions.get(label)
+    if facts is None or not facts.was_production:
+        return "was never production"
+    if facts.rejected:
+        return "was rejected since it was production"
+    if not facts.returnable:
+        return "was production under no approval that stands: by breaking the glass, or rejected"
+    return f"is newer than version {proposal.current.production}, which it would replace"
 
 
 def _canary_grows(proposal: Proposal) -> bool:
@@ -105,7 +167,7 @@ def _check_staged(proposal: Proposal) -> None:
                 "and lets the gateways load it"
             )
         may_return = version.was_production and (
-            proposal.rollback
+            (proposal.rollback and version.returnable)
             or proposal.break_glass
             or (proposal.approval is not None and proposal.approval.version == label)
         )
@@ -117,11 +179,14 @@ def _check_staged(proposal: Proposal) -> None:
 
 
 def _check_standby(proposal: Proposal) -> None:
-    label = proposal.proposed.standby
-    if label and not proposal.versions[label].was_production:
+    label, current = proposal.proposed.standby, proposal.current
+    if label in ("", current.production, current.standby) or proposal.break_glass:
+        return
+    # A rollback needs no approval to return to the standby, so the standby must deserve it.
+    if not proposal.versions[label].returnable:
         raise GateError(
-            f"version {label} was never production, so it cannot be the standby; name it as a "
-            "canary, shadow or preload"
+            f"version {label} {_why_no_target(proposal, label)}, so it cannot be the standby; "
+            "name it as a canary, shadow or preload"
         )
 
 
@@ -172,16 +237,44 @@ def _check_ready(proposal: Proposal) -> None:
 
 
 def _check_approved(proposal: Proposal) -> None:
+    """Require an approval of a new production version, a new or larger canary, and a rollout."""
     current, proposed = proposal.current, proposal.proposed
-    unapproved = []
-    if proposed.production != current.production and not proposal.rollback:
-        unapproved.append(proposed.production)
-    if _canary_grows(proposal):
-        unapproved.append(proposed.canary)
-    if proposal.break_glass:
+    if proposal.break_glass or proposal.rollback:
         return
-    for label in unapproved:
-        _check_approval(proposal, label, first=not current.production)
+    if proposed.production != current.production:
+        _check_approval(proposal, proposed.production, first=not current.production)
+        _check_direct(proposal, proposed.production)
+    if _canary_grows(proposal):
+        _check_approval(proposal, proposed.canary, first=not current.production)
+    # A rollout begins with a preload, and must not begin under an approval that has ended.
+    if proposed.approval_id not in ("", current.approval_id):
+        _check_stands(proposal, proposal.approval)
+
+
+def _check_direct(proposal: Proposal, label: str) -> None:
+    """Require the end of a rollout's steps, or an approval that covers production at once."""
+    current, approval = proposal.current, proposal.approval
+    promoted = proposal.under_lease and bool(current.rollout_id) and current.canary == label
+    if approval is not None and not approval.direct and not promoted:
+        raise GateError(
+            f"approval {approval.id} lets version {label} take the steps of rollout policy "
+            f"{approval.policy_name!r}, and this makes it production at once; start a rollout, or "
+            f"let another person than its author approve that: turnout versions approve "
+            f"{proposal.proposed.model} {label} --policy {approval.policy_name} --direct"
+        )
+
+
+def _check_stands(proposal: Proposal, approval: pb.Approval | None) -> None:
+    if approval is None:
+        raise GateError(
+            f"there is no approval {proposal.proposed.approval_id[:32]!r}; give the id of an "
+            "approval that stands, or leave it out"
+        )
+    if approval.rejected or proposal.revoked:
+        raise GateError(
+            f"approval {approval.id} is no longer valid: version {approval.version} was rejected "
+            "under its policy since; a new approval or a new version is needed"
+        )
 
 
 def _check_approval(proposal: Proposal, label: str, *, first: bool) -> None:
@@ -193,11 +286,7 @@ def _check_approval(proposal: Proposal, label: str, *, first: bool) -> None:
             f"version {label} has no approval under {policy} in this deployment; let another "
             f"person than its author {version.author!r} approve it and give approval_id"
         )
-    if approval.rejected or proposal.revoked:
-        raise GateError(
-            f"approval {approval.id} is no longer valid: version {label} was rejected under its "
-            "policy since; a new approval or a new version is needed"
-        )
+    _check_stands(proposal, approval)
     # The approval must be for this version and this policy.
     if approval.version_digest != version.digest:
         raise GateError(
@@ -215,3 +304,48 @@ def _check_approval(proposal: Proposal, label: str, *, first: bool) -> None:
             f"production version needs one under {FIRST_POLICY!r}, and every later version one "
             "under another policy"
         )
+
+
+def _check_settings(proposal: Proposal) -> None:
+    """Require another person's approval of changed settings, once the model has production."""
+    current, approval, change = (
+        proposal.current,
+        proposal.settings_approval,
+        proposal.settings_change,
+    )
+    if change is None or not current.production or proposal.break_glass:
+        return
+    if approval is None or same_person(approval.approver, proposal.actor):
+        raise GateError(
+            f"this changes the settings of model {current.model!r} ({change.text}), which another "
+            f"person than {proposal.actor!r} must approve: turnout splits approve "
+            f"{current.model} {change.options}. Then deploy it again"
+        )
+
+
+def _check_glass(proposal: Proposal) -> None:
+    """Refuse to break the glass for one's own version, and while a review is overdue."""
+    if not proposal.break_glass:
+        return
+    for label in grown_versions(proposal.current, proposal.proposed):
+        if same_person(proposal.versions[label].author, proposal.actor):
+            raise GateError(
+                f"version {label} is by {proposal.versions[label].author!r}, who may not break the "
+                "glass for it; let another operator do it"
+            )
+    if proposal.overdue_review:
+        raise GateError(
+            f"review {proposal.overdue_review} of an earlier broken glass of model "
+            f"{proposal.current.model!r} is overdue; another person closes it first: turnout audit "
+            f"close {proposal.overdue_review} --reason ..."
+        )
+
+
+def grown_versions(current: Deployment, proposed: Deployment) -> list[str]:
+    """Return the labels that get more calls or copies in *proposed* than they have."""
+    before = traffic_shares(current)
+    return [
+        label
+        for label, share in traffic_shares(proposed).items()
+        if label not in before or share > before[label]
+    ]

@@ -43,6 +43,10 @@ class VersionFacts:
     status: VersionStatus
     standby: bool
     was_production: bool
+    returnable: bool
+    """True if it was production under an approval that stands, so that a rollback may return."""
+    rejected: bool
+    """True if it was rejected under every policy and not approved since."""
     input_contract: str
     entities: tuple[str, ...]
     outputs: int

@@ -10,12 +10,19 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select
 
+from features.canonical import canonical_json
 from protos import registry_pb2 as pb
-from registry.rules.gates import FIRST_POLICY
 from registry.storage import tables
 from registry.storage.ledger import LedgerChange
 from registry.storage.versions import get_row
-from registry.types import BadRequestError, GateError
+from registry.types import (
+    FIRST_POLICY,
+    BadRequestError,
+    GateError,
+    rejection_ends,
+    same_person,
+    standing_approvals,
+)
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 POLICY_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}(@[a-z][a-z0-9_-]{0,63})?")
@@ -23,28 +30,56 @@ POLICY_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}(@[a-z][a-z0-9_-]{0,63})?")
 
 
 def write_approval(change: LedgerChange, request: pb.ApproveRequest) -> pb.Approval:
-    """Write an approval or a rejection, and return it.
+    """Write an approval, and return it.
 
     Raises GateError when the actor is the version's author, the version is archived, or the
     accepted shift is not the one in the version's card; NotFoundError; BadRequestError.
     """
-    # A rejection is always possible. An approval must meet three conditions.
+    # An approval must meet three conditions.
     _check_request(request)
     version = get_row(change.connection, request.model, request.version)
-    if version.author == change.actor and not request.reject:
+    if same_person(version.author, change.actor):
         raise GateError(
             f"version {version.label} of {request.model!r} is by {version.author!r}, who may not "
             "approve it as well: two people stand for every version. Ask another person"
         )
-    if version.status == pb.ARCHIVED and not version.was_production and not request.reject:
+    if version.status == pb.ARCHIVED and not version.was_production:
         raise GateError(
             f"version {version.label} of {request.model!r} is archived and was never production; "
             "approve another version"
         )
-    if not request.reject and request.policy_name != FIRST_POLICY:
+    first = request.policy_name == FIRST_POLICY
+    if not first:
         _check_shift(request.accepted_shift, version)
-    # Write it with its history entry.
-    approval = pb.Approval(
+    # The first production version has no rollout, so its approval is a direct one.
+    approval = _new_approval(change, request, version)
+    approval.direct = first or request.direct
+    insert_approval(change, approval)
+    return approval
+
+
+def new_rejection(change: LedgerChange, request: pb.ApproveRequest) -> pb.Approval:
+    """Return a rejection with the ids of the approvals that it ends. `insert_approval` writes it.
+
+    A rejection is always possible. Raises NotFoundError, BadRequestError.
+    """
+    _check_request(request)
+    version = get_row(change.connection, request.model, request.version)
+    rejection = _new_approval(change, request, version)
+    rejection.rejected = True
+    earlier = list_approvals_of(change.connection, request.model, str(version.label))
+    rejection.ended.extend(
+        approval.id
+        for approval in standing_approvals(earlier)
+        if rejection_ends(rejection, approval)
+    )
+    return rejection
+
+
+def _new_approval(
+    change: LedgerChange, request: pb.ApproveRequest, version: Row[Any]
+) -> pb.Approval:
+    return pb.Approval(
         id=secrets.token_hex(8),
         model=request.model,
         version=str(version.label),
@@ -55,23 +90,31 @@ def write_approval(change: LedgerChange, request: pb.ApproveRequest) -> pb.Appro
         approver=change.actor,
         reason=request.reason,
         at_unix_ms=change.at_unix_ms,
-        rejected=request.reject,
     )
+
+
+def insert_approval(change: LedgerChange, approval: pb.Approval) -> None:
+    """Write an approval or a rejection with its history entry."""
     # The table's columns have the names of the message's fields.
     fields = {field.name: getattr(approval, field.name) for field in approval.DESCRIPTOR.fields}
-    change.connection.execute(insert(tables.approvals).values(**fields))
+    fields["ended"] = list(approval.ended)
+    change.connection.execute(
+        insert(tables.approvals).values(
+            **{**fields, "ended": canonical_json(fields["ended"]).decode()}
+        )
+    )
     change.record(
-        "reject" if request.reject else "approve",
-        f"model/{request.model}/approval/{approval.id}",
+        "reject" if approval.rejected else "approve",
+        f"model/{approval.model}/approval/{approval.id}",
         before={},
         after=fields,
-        reason=request.reason,
+        reason=approval.reason,
     )
-    return approval
 
 
 def _check_request(request: pb.ApproveRequest) -> None:
-    if not POLICY_NAME.fullmatch(request.policy_name):
+    every_policy = request.reject and not request.policy_name
+    if not every_policy and not POLICY_NAME.fullmatch(request.policy_name):
         raise BadRequestError(
             f"policy name {request.policy_name[:80]!r} does not match {POLICY_NAME.pattern}"
         )
@@ -110,33 +153,30 @@ def read_approval(connection: Connection, approval_id: str) -> pb.Approval | Non
 
 
 def is_revoked(connection: Connection, approval: pb.Approval) -> bool:
-    """Return True if the version was rejected later, under this policy or under every policy."""
-    rows = connection.execute(
-        select(tables.approvals)
-        .where(tables.approvals.c.version_digest == approval.version_digest)
-        .order_by(tables.approvals.c.place)
-    ).all()
-    approval_place = max((row.place for row in rows if row.id == approval.id), default=0)
-    return any(
-        row.rejected
-        and row.place > approval_place
-        and row.policy_digest in (approval.policy_digest, "")
-        for row in rows
-    )
+    """Return True if a later rejection of the version ended the approval."""
+    given = list_approvals_of(connection, approval.model, approval.version)
+    return approval.id not in {standing.id for standing in standing_approvals(given)}
 
 
 def list_approvals_of(connection: Connection, model: str, version: str) -> list[pb.Approval]:
     """Return the approvals and rejections of a version, oldest first."""
     digest = get_row(connection, model, version).digest
+    return approvals_by_digest(connection, model).get(digest, [])
+
+
+def approvals_by_digest(connection: Connection, model: str) -> dict[str, list[pb.Approval]]:
+    """Return version id -> approvals and rejections of the version, oldest first."""
     rows = connection.execute(
         select(tables.approvals)
-        .where(tables.approvals.c.version_digest == digest)
+        .where(tables.approvals.c.model == model)
         .order_by(tables.approvals.c.place)
     )
-    return [_message(row) for row in rows]
+    given: dict[str, list[pb.Approval]] = {}
+    for row in rows:
+        given.setdefault(row.version_digest, []).append(_message(row))
+    return given
 
 
 def _message(row: Row[Any]) -> pb.Approval:
-    return pb.Approval(
-        **{field.name: getattr(row, field.name) for field in pb.Approval.DESCRIPTOR.fields}
-    )
+    fields = {field.name: getattr(row, field.name) for field in pb.Approval.DESCRIPTOR.fields}
+    return pb.Approval(**{**fields, "ended": json.loads(row.ended)})

@@ -1,6 +1,7 @@
 """Leases, checkpoints and findings of controllers, in the database."""
 
 import re
+import secrets
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
@@ -12,6 +13,8 @@ from registry.types import BadRequestError, FencedError, NotFoundError, Revision
 
 ROLLOUT_LEASE = "rollout"
 LEASE_S_MAX = 3_600
+TOKEN_SECRET_BITS = 40
+"""Random bits at the end of a lease token. The number of the lease is above them."""
 CHECKPOINT_BYTES_MAX = 32 * 2**20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]{0,63}")
 FINDING_KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -21,7 +24,9 @@ FINDINGS_PER_READ = 1_000
 def acquire_lease(change: LedgerChange, request: pb.LeaseRequest) -> pb.Lease:
     """Take or renew a lease. A new holder gets a larger token.
 
-    Renewals leave no entry in the history, because the holder stays the same.
+    Renewals leave no entry in the history, because the holder stays the same. The entry of a new
+    holder has the number of the lease and neither its token nor the holder's name, because every
+    role may read the history.
     Raises FencedError while another holder has the lease, BadRequestError for bad names or times.
     """
     # Check the request.
@@ -34,20 +39,20 @@ def acquire_lease(change: LedgerChange, request: pb.LeaseRequest) -> pb.Lease:
         raise BadRequestError(
             f"a lease was requested for {request.seconds} s; it lasts 1 to {LEASE_S_MAX} s"
         )
-    # A token renews the lease. Without one the lease must be free, or the holder must be the same.
+    # Only its token proves a holder. A name proves nothing, because anybody can give it.
     row = _read_lease(change.connection, request.name)
     now = change.at_unix_ms
     until = now + request.seconds * 1_000
     if request.token:
         check_lease(change, request.name, request.token)
         token = request.token
-    elif row is not None and row.until_unix_ms > now and row.holder != request.holder:
+    elif row is not None and row.until_unix_ms > now:
         raise FencedError(
             f"lease {request.name!r} is {row.holder!r}'s for another {row.until_unix_ms - now} ms; "
-            "wait and try again"
+            "wait and try again, or renew it with its token"
         )
     else:
-        token = 1 if row is None else row.token + 1
+        token = _next_token(0 if row is None else row.token)
     # Write it.
     lease = pb.Lease(name=request.name, holder=request.holder, token=token, until_unix_ms=until)
     fields = {"holder": request.holder, "token": token, "until_unix_ms": until}
@@ -61,26 +66,34 @@ def acquire_lease(change: LedgerChange, request: pb.LeaseRequest) -> pb.Lease:
         change.record(
             "lease",
             f"lease/{request.name}",
-            before={} if row is None else {"holder": row.holder, "token": row.token},
-            after={"holder": request.holder, "token": token},
+            before={} if row is None else {"number": _lease_number(row.token)},
+            after={"number": _lease_number(token)},
             reason="",
         )
     return lease
+
+
+def _next_token(token: int) -> int:
+    """Return a token above *token* that nobody can guess: the lease's number, then random bits."""
+    return (_lease_number(token) + 1 << TOKEN_SECRET_BITS) | secrets.randbits(TOKEN_SECRET_BITS)
+
+
+def _lease_number(token: int) -> int:
+    return token >> TOKEN_SECRET_BITS
 
 
 def check_lease(change: LedgerChange, name: str, token: int) -> None:
     """Raise FencedError unless *token* is the newest token of the lease and has not expired."""
     row = _read_lease(change.connection, name)
     if row is None or row.token != token:
-        holder = "free" if row is None else f"{row.holder!r}'s, token {row.token}"
         raise FencedError(
-            f"lease {name!r} is {holder}; token {token} is fenced off. Stop acting, read "
-            "everything again, and take a new lease"
+            f"lease {name!r} is {'free' if row is None else 'of another holder'}, and the token "
+            "that came is fenced off. Stop acting, read everything again, and take a new lease"
         )
     if row.until_unix_ms <= change.at_unix_ms:
         raise FencedError(
-            f"lease {name!r} expired {change.at_unix_ms - row.until_unix_ms} ms ago, so token "
-            f"{token} is no longer valid. Take a new lease"
+            f"lease {name!r} expired {change.at_unix_ms - row.until_unix_ms} ms ago, so its token "
+            "is no longer valid. Take a new lease"
         )
 
 
@@ -92,18 +105,17 @@ def save_checkpoint(change: LedgerChange, checkpoint: pb.Checkpoint) -> None:
     """Store the newest checkpoint of a rollout.
 
     Checkpoints come several times a second, so they leave no entry in the history.
-    Raises RevisionConflictError for an older sequence than the stored one, FencedError for an old
-    lease token, BadRequestError for a bad id or a too large state.
+    Raises RevisionConflictError for an older sequence than the stored one, FencedError without the
+    newest lease token, BadRequestError for a bad id or a too large state.
     """
-    # Check the request. The lease is checked only if the checkpoint has its token.
+    # Only the holder of the lease has rollouts, so only it has checkpoints.
     if not NAME.fullmatch(checkpoint.rollout_id):
         raise BadRequestError(f"rollout id {checkpoint.rollout_id[:80]!r} is not a plain name")
     if len(checkpoint.state) > CHECKPOINT_BYTES_MAX:
         raise BadRequestError(
             f"the checkpoint has {len(checkpoint.state)} bytes; the most is {CHECKPOINT_BYTES_MAX}"
         )
-    if checkpoint.lease_token:
-        check_lease(change, ROLLOUT_LEASE, checkpoint.lease_token)
+    check_lease(change, ROLLOUT_LEASE, checkpoint.lease_token)
     # Insert the first checkpoint of a rollout, or replace an older one.
     table = tables.checkpoints
     stored = change.connection.execute(
@@ -112,7 +124,7 @@ def save_checkpoint(change: LedgerChange, checkpoint: pb.Checkpoint) -> None:
     fields = {
         "sequence": checkpoint.sequence,
         "state": checkpoint.state,
-        "lease_token": checkpoint.lease_token,
+        "lease_token": 0,  # whoever reads the checkpoint must not get the token
     }
     if stored is None:
         change.connection.execute(insert(table).values(rollout_id=checkpoint.rollout_id, **fields))
@@ -134,13 +146,14 @@ def load_checkpoint(connection: Connection, rollout_id: str) -> pb.Checkpoint:
     ).first()
     if row is None:
         raise NotFoundError(f"rollout {rollout_id[:80]!r} has no checkpoint")
-    return pb.Checkpoint(**row._mapping)
+    return pb.Checkpoint(rollout_id=row.rollout_id, sequence=row.sequence, state=row.state)
 
 
 def write_finding(change: LedgerChange, finding: pb.Finding) -> pb.Finding:
     """Write a finding and return it with its sequence number.
 
-    Raises BadRequestError for a bad kind, no model, or a too long text.
+    Raises BadRequestError for a bad kind, no model, or a too long text, and FencedError for an old
+    lease token.
     """
     if not FINDING_KIND.fullmatch(finding.kind) or not 0 < len(finding.model) <= 64:
         raise BadRequestError(
@@ -152,6 +165,8 @@ def write_finding(change: LedgerChange, finding: pb.Finding) -> pb.Finding:
             f"the finding has {len(finding.text)} characters; the most is 4000, and 64 for its "
             "version"
         )
+    if finding.lease_token:
+        check_lease(change, ROLLOUT_LEASE, finding.lease_token)
     # Write it with its history entry. The database gives the sequence number.
     fields: dict[str, Any] = {
         "model": finding.model,

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateColumn
 
 from registry.storage.tables import schema
 from registry.types import (
@@ -38,6 +39,7 @@ class Database:
         _configure_sqlite(self._engine, url)
         with self.write_transaction() as connection:
             schema.create_all(connection)
+            _add_missing_columns(connection)
         self.check_integrity()
 
     def check_integrity(self) -> None:
@@ -86,6 +88,16 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+
+def _add_missing_columns(connection: Connection) -> None:
+    """Add the columns that a database of an earlier release does not have, with their defaults."""
+    for table in schema.tables.values():
+        present = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in present:
+                definition = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
 
 
 def _configure_sqlite(engine: Engine, url: URL) -> None:

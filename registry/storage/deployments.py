@@ -6,7 +6,7 @@ the same transaction.
 
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,8 @@ from sqlalchemy import Connection, insert, select, update
 from protos import registry_pb2 as pb
 from registry.rules import gates
 from registry.rules.lifecycle import VersionFacts, statuses_after
-from registry.storage import approvals, controllers, tables, versions
+from registry.rules.settings import settings_change
+from registry.storage import approvals, controllers, reviews, settings, tables, versions
 from registry.storage.ledger import LedgerChange
 from registry.types import (
     BadRequestError,
@@ -91,23 +92,92 @@ def write_deployment(
             f"{command.deployment.revision}; read it again and decide anew"
         )
     # Check the gates.
-    facts = versions.facts_of(change.connection, before.model)
+    facts = facts_of_model(change.connection, before.model)
+    proposal = _proposal(change, command, before, facts, workers)
+    gates.check_gates(proposal)
+    # Set: write the deployment with its history entry, and move the statuses of its versions.
+    approval, settings_approval = proposal.approval, proposal.settings_approval
+    named = approval is not None and not command.rollback and not command.break_glass
+    written = set_deployment(
+        change,
+        before,
+        proposal.proposed,
+        facts,
+        action=command.action,
+        details={
+            "policy_digest": command.policy_digest,
+            **({"settings_approval": settings_approval.id} if settings_approval else {}),
+        },
+        production_approval=approval.id if approval and named else "",
+    )
+    # Another person looks at what was done without an approval.
+    if command.break_glass:
+        grown = gates.grown_versions(before, written)
+        authors = sorted({facts[label].author for label in grown})
+        reviews.open_review(change, written, authors)
+    return written
+
+
+def _proposal(
+    change: LedgerChange,
+    command: DeployCommand,
+    before: Deployment,
+    facts: dict[str, VersionFacts],
+    workers: Sequence[pb.GatewayState],
+) -> gates.Proposal:
+    """Return the command with everything that the gates look at."""
+    under_lease = bool(command.lease_token)
     proposed = _with_salts(command.deployment, before)
     approval = approvals.read_approval(change.connection, proposed.approval_id)
-    gates.check_gates(
-        gates.Proposal(
-            current=before,
-            proposed=proposed,
-            versions=facts,
-            workers=workers,
-            approval=approval,
-            revoked=approval is not None and approvals.is_revoked(change.connection, approval),
-            policy_digest=command.policy_digest,
-            rollback=command.rollback,
-            break_glass=command.break_glass,
+    # Changed settings are those of the command, before the registry draws a split salt.
+    changed = settings_change(before, command.deployment, under_lease=under_lease)
+    settings_approval = None
+    if changed is not None:
+        settings_approval = settings.find_settings_approval(
+            change, before, command.deployment, under_lease=under_lease
         )
+    return gates.Proposal(
+        actor=change.actor,
+        current=before,
+        proposed=proposed,
+        versions=facts,
+        workers=workers,
+        approval=approval,
+        revoked=approval is not None and approvals.is_revoked(change.connection, approval),
+        settings_change=changed,
+        settings_approval=settings_approval,
+        overdue_review=reviews.overdue_review(change, before.model),
+        policy_digest=command.policy_digest,
+        under_lease=under_lease,
+        rollback=command.rollback,
+        break_glass=command.break_glass,
     )
-    # Set: write the deployment with its history entry, and move the statuses of its versions.
+
+
+def facts_of_model(connection: Connection, model: str) -> dict[str, VersionFacts]:
+    """Return what the gates need to know of each version of a model, by label."""
+    given = approvals.approvals_by_digest(connection, model)
+    return versions.facts_of(connection, model, given)
+
+
+def set_deployment(
+    change: LedgerChange,
+    before: Deployment,
+    proposed: Deployment,
+    facts: dict[str, VersionFacts],
+    *,
+    action: str,
+    details: Mapping[str, object],
+    production_approval: str = "",
+) -> Deployment:
+    """Write *proposed* as the next revision, with history entries and statuses; return it.
+
+    No gate is checked here.
+
+    details              further fields of the history entry.
+    production_approval  id of the approval of a new production version, if it has one.
+    """
+    # The registry says who and when, and names each version by its id.
     written = replace(
         proposed,
         revision=before.revision + 1,
@@ -117,13 +187,24 @@ def write_deployment(
     )
     _write(change, written, first=before.revision == 0)
     change.record(
-        command.action,
+        action,
         f"model/{before.model}/deployment",
         before=deployment_json(before),
-        after={**deployment_json(written), "policy_digest": command.policy_digest},
+        after={**deployment_json(written), **details},
         reason=written.why,
     )
-    _move_versions(change, before, written, facts)
+    # The statuses of the versions follow.
+    for label, (status, standby) in statuses_after(before, written, facts).items():
+        new_production = label == written.production != before.production
+        versions.write_status(
+            change,
+            written.model,
+            facts[label],
+            status,
+            standby=standby,
+            reason=f"deployment revision {written.revision}: {written.why}"[:REASON_MAX],
+            production_approval=production_approval if new_production else "",
+        )
     return written
 
 
@@ -186,20 +267,6 @@ def _write(change: LedgerChange, written: Deployment, *, first: bool) -> None:
         raise RevisionConflictError(
             f"model {written.model!r} moved past revision {written.revision - 1} meanwhile; read "
             "it again and decide anew"
-        )
-
-
-def _move_versions(
-    change: LedgerChange, before: Deployment, written: Deployment, facts: dict[str, VersionFacts]
-) -> None:
-    for label, (status, standby) in statuses_after(before, written, facts).items():
-        versions.write_status(
-            change,
-            written.model,
-            facts[label],
-            status,
-            standby=standby,
-            reason=f"deployment revision {written.revision}: {written.why}"[:REASON_MAX],
         )
 
 

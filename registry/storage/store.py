@@ -23,7 +23,16 @@ from registry.bundle import (
 from registry.folders import FolderLock
 from registry.history import verify_chain
 from registry.manifest import MANIFEST, SIGNATURE
-from registry.storage import approvals, controllers, deployments, tables, versions
+from registry.storage import (
+    approvals,
+    controllers,
+    deployments,
+    rejections,
+    reviews,
+    settings,
+    tables,
+    versions,
+)
 from registry.storage.database import Database
 from registry.storage.keys import prediction_id_key, signing_key
 from registry.storage.ledger import LedgerChange, list_entries, read_head
@@ -161,9 +170,30 @@ class RegistryStore:
     # Approvals
 
     def approve(self, actor: str, request: pb.ApproveRequest) -> pb.Approval:
-        """Write an approval or a rejection, and return it."""
+        """Write an approval, and return it."""
         with self._change(actor) as change:
             return approvals.write_approval(change, request)
+
+    def reject(self, actor: str, request: pb.ApproveRequest) -> rejections.WrittenRejection:
+        """Write a rejection, and take the version out of the deployment if it runs there."""
+        with self._change(actor) as change:
+            return rejections.write_rejection(change, request)
+
+    def approve_settings(self, actor: str, request: pb.SettingsRequest) -> pb.SettingsApproval:
+        """Write an approval of settings in place of the model's current ones, and return it."""
+        with self._change(actor) as change:
+            current = deployments.current_deployment(change.connection, request.model)
+            return settings.write_settings_approval(change, request, current)
+
+    def list_reviews(self, model: str, *, open_only: bool) -> list[pb.Review]:
+        """Return the reviews of a model, or of all models if it is empty, oldest first."""
+        with self._database.read_transaction() as connection:
+            return reviews.list_reviews(connection, model, open_only=open_only)
+
+    def close_review(self, actor: str, request: pb.CloseReviewRequest) -> pb.Review:
+        """Close a review, and return it."""
+        with self._change(actor) as change:
+            return reviews.close_review(change, request)
 
     def list_approvals(self, model: str, version: str) -> list[pb.Approval]:
         """Return the approvals and rejections of a version, oldest first."""

@@ -1,4 +1,8 @@
-"""The tables of the registry's database, in portable SQL. database.py has what SQLite needs."""
+"""The tables of the registry's database, in portable SQL. database.py has what SQLite needs.
+
+A column that was added to a table after its first release has a server default, with which
+database.py adds it to databases that were made before.
+"""
 
 from sqlalchemy import (
     BigInteger,
@@ -11,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 schema = MetaData()
@@ -32,6 +37,8 @@ versions = Table(
     Column("status", Integer, nullable=False),
     Column("standby", Boolean, nullable=False),
     Column("was_production", Boolean, nullable=False),
+    # The approval under which it last became production; empty after a broken glass alone.
+    Column("production_approval", String(32), nullable=False, server_default=""),
     Column("author", String(64), nullable=False),
     Column("created_unix_ms", BigInteger, nullable=False),
     Column("model_contract", String(64), nullable=False),
@@ -58,6 +65,39 @@ approvals = Table(
     Column("reason", Text, nullable=False),
     Column("at_unix_ms", BigInteger, nullable=False),
     Column("rejected", Boolean, nullable=False),
+    Column("direct", Boolean, nullable=False, server_default=text("0")),
+    Column("ended", Text, nullable=False, server_default="[]"),  # canonical JSON list of ids
+    Column("stopped_revision", BigInteger, nullable=False, server_default=text("0")),
+)
+
+settings_approvals = Table(
+    "settings_approvals",
+    schema,
+    Column("place", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(32), nullable=False, unique=True),
+    Column("model", String(64), nullable=False),
+    Column("digest", String(64), nullable=False, index=True),
+    Column("replaces", String(64), nullable=False),
+    Column("approver", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at_unix_ms", BigInteger, nullable=False),
+)
+
+reviews = Table(
+    "reviews",
+    schema,
+    Column("place", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(32), nullable=False, unique=True),
+    Column("model", String(64), nullable=False, index=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("opened_by", String(64), nullable=False),
+    Column("authors", Text, nullable=False),  # canonical JSON list
+    Column("reason", Text, nullable=False),
+    Column("opened_unix_ms", BigInteger, nullable=False),
+    Column("due_unix_ms", BigInteger, nullable=False),
+    Column("closed_by", String(64), nullable=False),
+    Column("closing_reason", Text, nullable=False),
+    Column("closed_unix_ms", BigInteger, nullable=False),
 )
 
 deployments = Table(
@@ -83,7 +123,7 @@ checkpoints = Table(
     Column("rollout_id", String(64), primary_key=True),
     Column("sequence", BigInteger, nullable=False),
     Column("state", LargeBinary, nullable=False),
-    Column("lease_token", BigInteger, nullable=False),
+    Column("lease_token", BigInteger, nullable=False),  # always 0; older databases have tokens
 )
 
 findings = Table(

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
@@ -13,7 +13,13 @@ from registry.bundle import Bundle
 from registry.rules.lifecycle import STATUS_NAMES, VersionFacts, check_step_by_hand
 from registry.storage import tables
 from registry.storage.ledger import LedgerChange
-from registry.types import BadRequestError, Deployment, NotFoundError
+from registry.types import (
+    BadRequestError,
+    Deployment,
+    NotFoundError,
+    rejection_in_force,
+    standing_approvals,
+)
 
 SALT_BYTES = 16
 
@@ -132,11 +138,16 @@ def list_versions_of(connection: Connection, model: str) -> list[pb.Version]:
     return [_message(row) for row in rows]
 
 
-def facts_of(connection: Connection, model: str) -> dict[str, VersionFacts]:
-    """Return the properties of each version of a model that the gates need, by label."""
+def facts_of(
+    connection: Connection, model: str, approvals: Mapping[str, Sequence[pb.Approval]]
+) -> dict[str, VersionFacts]:
+    """Return the properties of each version of a model that the gates need, by label.
+
+    approvals  version id -> approvals and rejections of the version, oldest first.
+    """
     columns = [column for column in tables.versions.c if column.name != "card_json"]
     rows = connection.execute(select(*columns).where(tables.versions.c.model == model))
-    return {str(row.label): _facts(row) for row in rows}
+    return {str(row.label): _facts(row, approvals.get(row.digest, ())) for row in rows}
 
 
 def set_status_by_hand(
@@ -151,8 +162,12 @@ def set_status_by_hand(
 
     current  the model's deployment. A version in it cannot be archived.
     """
+    if not reason.strip():
+        raise BadRequestError(
+            f"the new status of version {version[:80]!r} needs a reason for the history"
+        )
     row = get_row(change.connection, model, version)
-    facts = _facts(row)
+    facts = _facts(row, ())
     if facts.status != to:
         check_step_by_hand(facts, to, deployed=facts.label in current.versions)
         write_status(change, model, facts, to, standby=False, reason=reason)
@@ -167,8 +182,15 @@ def write_status(
     *,
     standby: bool,
     reason: str,
+    production_approval: str = "",
 ) -> None:
-    """Write the new status of a version, with its history entry."""
+    """Write the new status of a version, with its history entry.
+
+    production_approval  id of the approval under which it becomes production; empty: it does not,
+                         or without an approval, and the stored id stays.
+    """
+    # The approval is kept, so that a rollback may return to the version while it stands.
+    approved = {"production_approval": production_approval} if production_approval else {}
     change.connection.execute(
         update(tables.versions)
         .where(tables.versions.c.digest == version.digest)
@@ -176,13 +198,15 @@ def write_status(
             status=status,
             standby=standby,
             was_production=version.was_production or status == pb.PRODUCTION_STATUS,
+            **approved,
         )
     )
+    # The entry has all that changed.
     change.record(
         "status",
         f"model/{model}/version/{version.label}",
         before=_status_fields(version.status, standby=version.standby),
-        after=_status_fields(status, standby=standby),
+        after={**_status_fields(status, standby=standby), **approved},
         reason=reason,
     )
 
@@ -191,7 +215,8 @@ def _status_fields(status: pb.VersionStatus, *, standby: bool) -> Mapping[str, o
     return {"status": STATUS_NAMES[status], "standby": standby}
 
 
-def _facts(row: Row[Any]) -> VersionFacts:
+def _facts(row: Row[Any], approvals: Sequence[pb.Approval]) -> VersionFacts:
+    standing = {approval.id for approval in standing_approvals(approvals)}
     return VersionFacts(
         label=str(row.label),
         digest=row.digest,
@@ -199,6 +224,8 @@ def _facts(row: Row[Any]) -> VersionFacts:
         status=row.status,
         standby=row.standby,
         was_production=row.was_production,
+        returnable=row.was_production and row.production_approval in standing,
+        rejected=rejection_in_force(approvals) is not None,
         input_contract=row.input_contract,
         entities=tuple(json.loads(row.entities)),
         outputs=row.outputs,

@@ -8,7 +8,12 @@ from dataclasses import replace
 
 from protos import registry_pb2, rollout_pb2
 from registry.client import RegistryClient
-from registry.types import Deployment, RevisionConflictError
+from registry.types import (
+    Deployment,
+    RevisionConflictError,
+    rejection_in_force,
+    standing_approvals,
+)
 from rollout.controller.controller import Controller
 from rollout.controller.past_rollouts import past_rollouts
 from rollout.controller.recovery import end_unreadable
@@ -146,10 +151,25 @@ class RolloutCommands:
     async def promote(self, model: str, actor: str, reason: str, *, full: bool) -> Rollout:
         """Move to the next position without a verdict of the judge.
 
-        full  move to the watch at once and skip the remaining steps.
+        full  move to the watch at once and skip the remaining steps. The approval must cover that.
         """
+        rollout = self._active_rollout(model)
+        following = next_position(rollout.position, Verdict.HEALTHY, rollout.spec.policy)
+        if full and following.stage in (Stage.SHADOW, Stage.CANARY):
+            await self._check_direct(rollout.spec)
         why = f"promoted by {actor}: {_reason_or_default(reason)}"
         return await self._apply_verdict(model, Verdict.HEALTHY, why, full=full)
+
+    async def _check_direct(self, spec: RolloutSpec) -> None:
+        """Refuse to skip steps unless the rollout's approval covers a direct deployment."""
+        approvals = await self._registry.approvals(spec.model, spec.version)
+        if not any(given.id == spec.approval_id and given.direct for given in approvals):
+            raise RolloutRefusedError(
+                f"the approval of version {spec.version} is for the steps of policy "
+                f"{spec.policy.name!r}, so none is skipped; promote it step by step, or let a "
+                f"person other than its author approve more: turnout versions approve {spec.model} "
+                f"{spec.version} --policy {spec.policy.name} --direct, and start anew"
+            )
 
     async def pause(self, model: str, actor: str, reason: str, *, paused: bool) -> Rollout:
         """Stay at the position, although faults still roll back; or go on, if *paused* is False."""
@@ -339,18 +359,33 @@ def find_approval(
 ) -> registry_pb2.Approval:
     """Return the newest approval of *version* under *policy*, or the one with *approval_id*.
 
-    Raises RolloutRefusedError if there is none, or if it or the newest one is a rejection.
+    approvals  all approvals and rejections of the version, oldest first.
+
+    Raises RolloutRefusedError if there is none that stands.
     """
-    of_policy = [approval for approval in approvals if approval.policy_digest == policy.digest]
-    named = [approval for approval in of_policy if approval_id in ("", approval.id)]
-    if not named or of_policy[-1].rejected or named[-1].rejected:
+    # A rejection under every policy counts whatever the policy file says today.
+    rejection = rejection_in_force(approvals)
+    if rejection is not None:
+        raise RolloutRefusedError(
+            f"version {version.label} of {version.model!r} was rejected by {rejection.approver!r} "
+            f"under every policy ({rejection.reason}), so it may run nowhere; roll out another "
+            f"version, or let a person other than {version.author!r} approve it anew"
+        )
+    # Of the approvals under this very policy the newest that stands counts.
+    named = [
+        approval
+        for approval in approvals
+        if approval.policy_digest == policy.digest and approval_id in ("", approval.id)
+    ]
+    standing = [approval for approval in standing_approvals(approvals) if approval in named]
+    if not standing:
         why = "was rejected" if named else "has no approval"
         raise RolloutRefusedError(
             f"version {version.label} of {version.model!r} {why} under policy {policy.name!r} "
             f"({policy.digest[:12]}); a person other than {version.author!r} must approve it: "
             f"turnout versions approve {version.model} {version.label} --policy {policy.name}"
         )
-    return named[-1]
+    return standing[-1]
 
 
 def _reason_or_default(reason: str) -> str:

@@ -52,7 +52,7 @@ async def run_leader(
             log.info("rollout: not leading: %s", error)
             await asyncio.sleep(LEASE_RETRY_S)
             continue
-        log.info("rollout: leading under lease %d", lease.token)
+        log.info("rollout: leading")
         # Lead. After any error the controller begins anew from the checkpoints.
         try:
             await _lead(controller, registry, holder, lease.token, clock)

@@ -36,6 +36,7 @@ async def deploy_earlier_version(
         current = await registry.deploy(
             replace(current, preload=(*current.preload, version), why=f"{why}: load it first"),
             lease_token=lease_token,
+            rollback=True,  # so a version that may not come back is refused before it is loaded
         )
     # Wait until every live worker is ready.
     try:

@@ -50,11 +50,13 @@ class RegistryFixture:
             pb.GatewayState(gateway="g", slot=slot, boot_id=7, loads=loads)
         )
 
-    async def approve(self, version: pb.Version, policy: str = "careful") -> pb.Approval:
+    async def approve(
+        self, version: pb.Version, policy: str = "careful", *, direct: bool = False
+    ) -> pb.Approval:
         """Approve a version as bob."""
         digest = "" if policy == "initial" else POLICY
         return await self.bob.approve(
-            version.model, version.label, policy, digest, "", "the card was read"
+            version.model, version.label, policy, digest, "", "the card was read", direct=direct
         )
 
     async def put_in_production(self) -> tuple[pb.Version, Deployment]:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import grpc
 
-from protos import rollout_pb2, rollout_pb2_grpc
+from protos import registry_pb2, rollout_pb2, rollout_pb2_grpc
+from registry.client import RegistryClient
+from registry.types import FencedError
 from rollout.api.server import RolloutServer, serve_rollout
 from rollout.policy.policy import Policy
 from tests.registry.registry_fixture import RegistryFixture, registry_fixture
@@ -89,6 +91,15 @@ async def run_live_rollout(folder: Path, sink: str | None = None) -> AsyncIterat
         finally:
             if server is not None:
                 await server.stop()
+
+
+async def take_free_lease(client: RegistryClient) -> registry_pb2.Lease:
+    """Take the lease of rollouts as soon as its last holder has let it run out."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(FencedError):
+                return await client.acquire_lease("rollout", "by hand", 30)
+            await asyncio.sleep(0.05)
 
 
 async def wait_until_leading(server: RolloutServer) -> None:

@@ -7,7 +7,7 @@ A client is imported when it is opened. gRPC and ONNX Runtime take most of a sec
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from registry.types import Deployment
+from registry.types import Deployment, standing_approvals
 from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError
 from turnout.views.cards import INITIAL
@@ -62,20 +62,23 @@ async def deploy_approved(
     """Write *proposed* by compare-and-set on its revision; return the deployment as written.
 
     When the proposed canary (or else production version) is new in this deployment, its newest
-    approval is named in the change. Without one the registry refuses, unless *break_glass* is set.
+    approval that stands is named in the change. Without one the registry refuses, unless
+    *break_glass* is set.
     """
     async with open_registry(context) as client:
         current = await client.deployment(proposed.model)
         version = proposed.canary or proposed.production
         digest = ""
         if version and version not in (current.canary, current.production):
-            approvals = [
+            approvals = standing_approvals(await client.approvals(proposed.model, version))
+            # Production at once needs a direct approval, and a first version an initial one.
+            fitting = [
                 approval
-                for approval in await client.approvals(proposed.model, version)
-                if not approval.rejected
+                for approval in approvals
+                if (approval.policy_name == INITIAL) == (not current.production)
+                and (approval.direct or version == proposed.canary)
             ]
-            if approvals:
-                newest = max(approvals, key=lambda approval: approval.at_unix_ms)
+            for newest in (fitting or approvals)[-1:]:
                 proposed = replace(proposed, approval_id=newest.id)
                 digest = newest.policy_digest
         return await client.deploy(proposed, policy_digest=digest, break_glass=break_glass)

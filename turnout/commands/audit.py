@@ -1,4 +1,4 @@
-"""`turnout audit`: lists the history of changes and verifies that no entry was altered."""
+"""`turnout audit`: lists and verifies the history of changes, and the reviews that are open."""
 
 import asyncio
 import datetime as dt
@@ -14,10 +14,12 @@ from turnout.cli import clients
 from turnout.cli.context import CommandContext
 from turnout.errors import UsageError
 from turnout.views.json_values import message_to_json
+from turnout.views.reviews import overdue_lines, reviews_table
 from turnout.views.terminal import terminal, text_table
 
 app = typer.Typer(
-    help="List and verify the hash-chained history of all changes.", no_args_is_help=True
+    help="List and verify the hash-chained history of all changes; close reviews.",
+    no_args_is_help=True,
 )
 
 
@@ -63,6 +65,8 @@ def verify(
         raise UsageError(f"--key {key!r}: a key has hex digits only") from error
     # The client verifies every entry and the signed head by itself; the registry is not trusted.
     head, broken = asyncio.run(_verify_history(context, trusted_key))
+    for line in overdue_lines(asyncio.run(_reviews(context))):
+        screen.note(line)
     value = {
         "entries": head.seq,
         "intact": broken is None,
@@ -85,6 +89,46 @@ def verify(
             f"To verify the signer too: turnout audit verify --key {head.public_key.hex()}. Take "
             "the key from your own records of when the registry was made."
         )
+
+
+@app.command()
+def reviews(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="Only reviews of this model.")] = "",
+    every: Annotated[bool, typer.Option("--all", help="Closed reviews as well.")] = False,
+) -> None:
+    """List the reviews that are open: each broken glass is looked at by another person."""
+    context: CommandContext = ctx.obj
+    found = asyncio.run(_reviews(context, model, open_only=not every))
+    terminal(context.json).result(
+        [message_to_json(review) for review in found], reviews_table(found)
+    )
+
+
+@app.command()
+def close(
+    ctx: typer.Context,
+    review: Annotated[str, typer.Argument(help="The review's id.")],
+    reason: Annotated[str, typer.Option("--reason", "-r", help="What you found.")],
+) -> None:
+    """Close a review of a broken glass. Neither who broke it nor the author may."""
+    context: CommandContext = ctx.obj
+
+    async def write() -> registry_pb2.Review:
+        async with clients.open_registry(context) as client:
+            return await client.close_review(review, reason)
+
+    closed = asyncio.run(write())
+    terminal(context.json).result(
+        message_to_json(closed), f"Closed: review {closed.id} of {closed.model}."
+    )
+
+
+async def _reviews(
+    context: CommandContext, model: str = "", *, open_only: bool = True
+) -> list[registry_pb2.Review]:
+    async with clients.open_registry(context) as client:
+        return await client.reviews(model, open_only=open_only)
 
 
 async def _newest_entries(

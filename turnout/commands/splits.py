@@ -4,15 +4,21 @@ A change is a compare-and-set on the deployment's revision.
 """
 
 import asyncio
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
+from google.protobuf.json_format import ParseDict, ParseError
+from rich.text import Text
 
+from protos import registry_pb2
 from registry.types import (
     ALL_BP,
     Deployment,
     holdout_bucket,
+    rejection_in_force,
     shadow_bucket,
     split_bucket,
 )
@@ -21,12 +27,18 @@ from turnout.cli.arguments import Model, Reason
 from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError, UsageError
 from turnout.views.json_values import message_to_json
+from turnout.views.reviews import overdue_lines
 from turnout.views.terminal import named_values, terminal, text_table
 
 app = typer.Typer(
     help="Show and change which version answers which customers.", no_args_is_help=True
 )
 
+Holdout = Annotated[float | None, typer.Option(help="Percent of customers in the control group.")]
+ServingSetting = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=VALUE of the serving policy; docs/limits.md lists them."),
+]
 Revision = Annotated[
     int,
     typer.Option(
@@ -39,8 +51,8 @@ Revision = Annotated[
 def show(ctx: typer.Context, model: Model) -> None:
     """Show a model's deployment: each version's role and share."""
     context: CommandContext = ctx.obj
-    deployment = asyncio.run(_deployment(context, model))
-    _print_deployment(context, deployment)
+    deployment, alarms = asyncio.run(_deployment_and_alarms(context, model))
+    _print_deployment(context, deployment, alarms)
 
 
 @app.command("set")
@@ -58,13 +70,16 @@ def set_(
         list[str] | None,
         typer.Option(help="LABEL=PERCENT of copied calls, or none; may be repeated."),
     ] = None,
-    holdout: Annotated[
-        float | None, typer.Option(help="Percent of customers in the control group.")
-    ] = None,
+    holdout: Holdout = None,
+    setting: ServingSetting = None,
     revision: Revision = 0,
     reason: Reason = "",
     break_glass: Annotated[
-        bool, typer.Option("--break-glass", help="Deploy without an approval; the history says so.")
+        bool,
+        typer.Option(
+            "--break-glass",
+            help="Deploy without an approval. The history says so, and another person reviews it.",
+        ),
     ] = False,
 ) -> None:
     """Change a model's deployment. Roles that are not given stay as they are."""
@@ -74,12 +89,49 @@ def set_(
     # changed it in between, which its revision says.
     async def change() -> Deployment:
         current = await _deployment(context, model)
-        proposed = with_changes(current, production, canary, standby, shadow or [], holdout)
+        settings = setting or []
+        proposed = with_changes(
+            current, production, canary, standby, shadow or [], holdout, settings
+        )
         return await clients.deploy_approved(
             context, _at_revision(proposed, revision, reason), break_glass=break_glass
         )
 
     _print_deployment(context, asyncio.run(change()))
+    # A broken glass is not forgotten: another person must look at it.
+    if break_glass:
+        review = asyncio.run(_newest_review(context, model))
+        terminal(context.json).note(
+            f"Review {review.id} is open: within 24 h another person than {review.opened_by} and "
+            f"the author closes it with turnout audit close {review.id} --reason ..."
+        )
+
+
+@app.command()
+def approve(
+    ctx: typer.Context,
+    model: Model,
+    holdout: Holdout = None,
+    setting: ServingSetting = None,
+    split_salt: Annotated[str, typer.Option(help="32 hex digits of a new split salt.")] = "",
+    reason: Reason = "",
+) -> None:
+    """Approve other settings of a model. Then another person sets them with `splits set`."""
+    context: CommandContext = ctx.obj
+
+    async def write() -> registry_pb2.SettingsApproval:
+        current = await _deployment(context, model)
+        proposed = with_settings(current, holdout, setting or [])
+        async with clients.open_registry(context) as client:
+            return await client.approve_settings(
+                proposed, reason or "approved by hand", split_salt=_salt(split_salt)
+            )
+
+    approval = asyncio.run(write())
+    terminal(context.json).result(
+        message_to_json(approval),
+        f"Approved: other settings of {model} ({approval.digest[:12]}), by {approval.approver}.",
+    )
 
 
 @app.command()
@@ -185,10 +237,12 @@ def with_changes(
     standby: str,
     shadows: list[str],
     holdout: float | None,
+    settings: Sequence[str] = (),
 ) -> Deployment:
     """Return *current* with the options of `turnout splits set` applied; empty ones change nothing.
 
-    holdout  percent; None changes nothing.
+    holdout   percent; None changes nothing.
+    settings  NAME=VALUE of the serving policy.
 
     UsageError when an option cannot be read, and when there is nothing to change.
     """
@@ -202,15 +256,44 @@ def with_changes(
         proposed["standby"], proposed["standby_bp"] = parse_share(standby)
     if shadows:
         proposed["shadows"] = tuple(parse_share(text) for text in shadows if text != "none")
-    if holdout is not None:
-        proposed["holdout_bp"] = round(holdout * 100)
-    if not proposed:
+    if not proposed and holdout is None and not settings:
         raise UsageError("nothing to change: give --production, --canary, --standby, ...")
-    changed = replace(current, **proposed)
+    changed = with_settings(replace(current, **proposed), holdout, settings)
     if changed.canary or changed.standby or not (production or canary or standby):
         return changed
     # The rollout's candidate has been taken out of the split, so the rollout has ended.
     return replace(changed, rollout_id="")
+
+
+def with_settings(
+    current: Deployment, holdout: float | None, settings: Sequence[str]
+) -> Deployment:
+    """Return *current* with another holdout (percent) and other settings (NAME=VALUE).
+
+    UsageError when a setting is unknown or its value does not fit.
+    """
+    policy = registry_pb2.ServingPolicy()
+    policy.CopyFrom(current.policy)
+    for text in settings:
+        name, _, value = text.partition("=")
+        try:
+            # Read alone first: a field that is read into a message must not be set there yet.
+            read = ParseDict({name: json.loads(value)}, registry_pb2.ServingPolicy())
+            setattr(policy, name, getattr(read, name))
+        except (ValueError, ParseError, AttributeError) as error:
+            names = ", ".join(field.name for field in policy.DESCRIPTOR.fields)
+            raise UsageError(
+                f"{text!r} is not NAME=VALUE, such as default_score=0.2; names: {names}"
+            ) from error
+    holdout_bp = current.holdout_bp if holdout is None else round(holdout * 100)
+    return replace(current, policy=policy, holdout_bp=holdout_bp)
+
+
+def _salt(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise UsageError(f"--split-salt {text!r}: a salt has hex digits only") from error
 
 
 def parse_share(text: str) -> tuple[str, int]:
@@ -233,7 +316,32 @@ async def _deployment(context: CommandContext, model: str) -> Deployment:
         return await client.deployment(model)
 
 
-def _print_deployment(context: CommandContext, deployment: Deployment) -> None:
+async def _newest_review(context: CommandContext, model: str) -> registry_pb2.Review:
+    async with clients.open_registry(context) as client:
+        return (await client.reviews(model))[-1]
+
+
+async def _deployment_and_alarms(
+    context: CommandContext, model: str
+) -> tuple[Deployment, list[str]]:
+    """Return the deployment, and what a person must do about it."""
+    async with clients.open_registry(context) as client:
+        deployment = await client.deployment(model)
+        alarms = overdue_lines(await client.reviews(model, open_only=True))
+        if deployment.production:
+            given = await client.approvals(model, deployment.production)
+            if (rejection := rejection_in_force(given)) is not None:
+                alarms.append(
+                    f"VERSION {deployment.production} IS PRODUCTION AND REJECTED by "
+                    f"{rejection.approver}: {rejection.reason}. Replace it: turnout rollout undo "
+                    f"{model} --to ..., or roll out another version."
+                )
+        return deployment, alarms
+
+
+def _print_deployment(
+    context: CommandContext, deployment: Deployment, alarms: Sequence[str] = ()
+) -> None:
     rows = [("production", deployment.production or "-", _production_share(deployment))]
     if deployment.canary:
         rows.append(("canary", deployment.canary, f"{deployment.canary_bp / 100:g} %"))
@@ -247,6 +355,7 @@ def _print_deployment(context: CommandContext, deployment: Deployment) -> None:
         message_to_json(deployment.to_proto()),
         text_table(("role", "version", "share"), rows, title=f"{deployment.model}"),
         f"revision {deployment.revision}, by {deployment.who or '-'}: {deployment.why or '-'}",
+        *(Text(alarm, style="bold red") for alarm in alarms),
     )
 
 

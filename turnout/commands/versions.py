@@ -1,4 +1,4 @@
-"""`turnout versions`: registers, lists, shows, approves and archives versions."""
+"""`turnout versions`: registers, lists, shows, approves, rejects and archives versions."""
 
 import asyncio
 import datetime as dt
@@ -10,15 +10,18 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from protos import registry_pb2
+from registry.types import standing_approvals
 from turnout.cli import clients
 from turnout.cli.arguments import Model, Reason
 from turnout.cli.context import CommandContext
 from turnout.errors import OperatorError
-from turnout.views.cards import card_of, change_summary, shift_digest
+from turnout.views.cards import INITIAL, card_of, change_summary, shift_digest
 from turnout.views.json_values import message_to_json
 from turnout.views.terminal import named_values, terminal, text_table
 
-app = typer.Typer(help="Register, list, show, approve and archive versions.", no_args_is_help=True)
+app = typer.Typer(
+    help="Register, list, show, approve, reject and archive versions.", no_args_is_help=True
+)
 
 Version = Annotated[
     str, typer.Argument(help="The version's label, such as 7, or its id (64 hex digits).")
@@ -111,7 +114,12 @@ def approve(
         ),
     ] = "standard",
     reason: Reason = "",
-    reject: Annotated[bool, typer.Option("--reject", help="Reject the version instead.")] = False,
+    direct: Annotated[
+        bool,
+        typer.Option(
+            "--direct", help="It may also become production at once, without a rollout's steps."
+        ),
+    ] = False,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Accept the change without a question.")
     ] = False,
@@ -121,25 +129,60 @@ def approve(
     screen = terminal(context.json)
     found, _ = asyncio.run(_find_version(context, model, version))
     # An approver must have seen what the version changes, so it is shown before the question.
-    if not (yes or reject):
+    if not yes:
         if context.json:
             raise OperatorError("--json asks no question: accept the change with --yes")
         screen.result(None, change_summary(card_of(found)))
         typer.confirm(f"Accept this change of {model} under policy {policy}?", abort=True, err=True)
     # The approval names the policy's digest and the shift's digest: neither can change later.
-    approval = asyncio.run(_approve(context, found, policy, reason, reject))
-    decision = "Rejected" if reject else "Approved"
+    approval = asyncio.run(_approve(context, found, policy, reason, direct))
+    covers = ", also for production at once" if approval.direct and policy != INITIAL else ""
     screen.result(
         message_to_json(approval),
-        f"{decision}: {model} {approval.version} under {policy}, by {approval.approver}.",
+        f"Approved: {model} {approval.version} under {policy}{covers}, by {approval.approver}.",
     )
-    if not reject:
-        next_step = (
-            f"turnout splits set {model} --production {approval.version}"
-            if policy == "initial"
-            else f"turnout rollout start {model} {approval.version} --policy {policy}"
+    next_step = (
+        f"turnout splits set {model} --production {approval.version}"
+        if approval.direct
+        else f"turnout rollout start {model} {approval.version} --policy {policy}"
+    )
+    screen.hint(f"Next: {next_step}")
+
+
+@app.command()
+def reject(
+    ctx: typer.Context,
+    model: Model,
+    version: Version,
+    policy: Annotated[
+        str,
+        typer.Option(help="Reject it under this rollout policy only. Default: under every one."),
+    ] = "",
+    reason: Reason = "",
+) -> None:
+    """Reject a version: its approvals end, and it leaves the deployment and its rollout."""
+    context: CommandContext = ctx.obj
+    screen = terminal(context.json)
+    rejection, production = asyncio.run(_reject(context, model, version, policy, reason))
+    # Say what the rejection ended, what it stopped, and what it could not stop.
+    ended = ", ".join(rejection.ended) or "none, because none stood"
+    under = f"policy {policy}" if policy else "every policy"
+    stopped = (
+        f"Revision {rejection.stopped_revision} took it out of the deployment."
+        if rejection.stopped_revision
+        else "The deployment did not change."
+    )
+    screen.result(
+        message_to_json(rejection),
+        f"Rejected: {model} {rejection.version} under {under}, by {rejection.approver}.",
+        f"Approvals that it ended: {ended}. {stopped}",
+    )
+    # Without a good standby the registry cannot take production away.
+    if production == rejection.version:
+        screen.note(
+            f"{model} {rejection.version} IS STILL PRODUCTION: turnout splits show {model} says "
+            "what to do."
         )
-        screen.hint(f"Next: {next_step}")
 
 
 @app.command()
@@ -182,10 +225,11 @@ def _set_status(
 def _approvals_table(approvals: list[registry_pb2.Approval]) -> RenderableType:
     if not approvals:
         return Text("It has no approval yet.", style="dim")
+    standing = [approval.id for approval in standing_approvals(approvals)]
     rows = [
         (
-            "rejected" if approval.rejected else "approved",
-            approval.policy_name,
+            _decision(approval, stands=approval.id in standing),
+            approval.policy_name or "every policy",
             approval.approver,
             _local_time(approval.at_unix_ms),
             approval.reason,
@@ -193,6 +237,13 @@ def _approvals_table(approvals: list[registry_pb2.Approval]) -> RenderableType:
         for approval in approvals
     ]
     return text_table(("", "policy", "by", "when", "reason"), rows)
+
+
+def _decision(approval: registry_pb2.Approval, *, stands: bool) -> str:
+    if approval.rejected:
+        return "rejected"
+    decision = "approved" if stands else "approved, ended since"
+    return f"{decision}, direct" if approval.direct else decision
 
 
 def _local_time(unix_ms: int) -> str:
@@ -221,7 +272,7 @@ async def _register(context: CommandContext, model: str, folder: Path) -> regist
 
 
 async def _approve(
-    context: CommandContext, version: registry_pb2.Version, policy: str, reason: str, reject: bool
+    context: CommandContext, version: registry_pb2.Version, policy: str, reason: str, direct: bool
 ) -> registry_pb2.Approval:
     digest = await clients.policy_digest(context, policy)
     async with clients.open_registry(context) as client:
@@ -232,5 +283,14 @@ async def _approve(
             digest,
             shift_digest(card_of(version)),
             reason or "approved by hand",
-            reject=reject,
+            direct=direct,
         )
+
+
+async def _reject(
+    context: CommandContext, model: str, version: str, policy: str, reason: str
+) -> tuple[registry_pb2.Approval, str]:
+    """Reject a version; return the rejection, and the label of production after it."""
+    async with clients.open_registry(context) as client:
+        rejection = await client.reject(model, version, reason or "rejected by hand", policy)
+        return rejection, (await client.deployment(model)).production

@@ -42,7 +42,7 @@ def test_registry_moves_a_version_from_registration_to_the_end_of_its_watch(tmp_
             assert (await registry.cleo.get_version("churn", "2")).status == pb.STAGING
             # Approve it, and make it the canary.
             await registry.report_ready(first_version, second_version)
-            approval = await registry.approve(second_version)
+            approval = await registry.approve(second_version, direct=True)
             canary = replace(
                 deployment,
                 preload=(),
@@ -102,7 +102,7 @@ def test_deploy_lets_exactly_one_of_eight_writers_win_a_revision(tmp_path: Path)
                         current = await client.deployment("churn")
                         try:
                             written = await client.deploy(
-                                replace(current, holdout_bp=number, why=f"writer {number}")
+                                replace(current, standby_bp=0, why=f"writer {number}")
                             )
                         except RevisionConflictError:
                             losses += 1
@@ -139,7 +139,8 @@ def test_approve_refuses_the_author_and_a_rejection_revokes(tmp_path: Path) -> N
             canary = replace(
                 deployment, canary="2", canary_bp=100, approval_id=approval.id, why="try it"
             )
-            await registry.bob.approve("churn", "2", "careful", POLICY, "", "no", reject=True)
+            rejection = await registry.bob.reject("churn", "2", "no", "careful", POLICY)
+            assert (list(rejection.ended), rejection.stopped_revision) == ([approval.id], 0)
             with pytest.raises(GateError, match="is no longer valid"):
                 await registry.cleo.deploy(canary, policy_digest=POLICY)
 

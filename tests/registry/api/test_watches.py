@@ -45,7 +45,7 @@ def test_watch_deployments_sends_a_snapshot_and_then_changes(tmp_path: Path) -> 
             loop = asyncio.get_running_loop()
             before = loop.time()
             written = await registry.cleo.deploy(
-                replace(deployment, holdout_bp=50, why="a control group")
+                replace(deployment, preload=("1",), why="keep it loaded")
             )
             event = await waiting
             assert loop.time() - before < 1.0
@@ -91,15 +91,16 @@ def test_lease_fences_a_controller_whose_lease_expired(tmp_path: Path) -> None:
                 with suppress(FencedError):
                     new_lease = await registry.bob.acquire_lease("rollout", "two", 30)
                 await asyncio.sleep(0.02)
-            assert new_lease.token == old_lease.token + 1
-            change = replace(deployment, holdout_bp=1, why="as I was saying")
+            assert new_lease.token > old_lease.token
+            change = replace(deployment, preload=("1",), why="as I was saying")
             with pytest.raises(FencedError, match="fenced off"):
                 await registry.ann.deploy(change, lease_token=old_lease.token)
             with pytest.raises(FencedError):
                 await registry.ann.save_checkpoint(
                     pb.Checkpoint(rollout_id="r1", sequence=1, lease_token=old_lease.token)
                 )
-            assert (await registry.bob.deploy(change, lease_token=new_lease.token)).holdout_bp == 1
+            written = await registry.bob.deploy(change, lease_token=new_lease.token)
+            assert written.preload == ("1",)
 
     run_walk(scenario())
 
@@ -111,14 +112,54 @@ def test_checkpoint_refuses_an_older_sequence(tmp_path: Path) -> None:
         async with registry_fixture(tmp_path) as registry:
             with pytest.raises(NotFoundError):
                 await registry.ann.load_checkpoint("r1")
-            for sequence in (1, 5, 5):
+            lease = await registry.ann.acquire_lease("rollout", "one", 30)
+
+            async def save(sequence: int) -> None:
                 await registry.ann.save_checkpoint(
-                    pb.Checkpoint(rollout_id="r1", sequence=sequence, state=b"%d" % sequence)
+                    pb.Checkpoint(
+                        rollout_id="r1",
+                        sequence=sequence,
+                        state=b"%d" % sequence,
+                        lease_token=lease.token,
+                    )
                 )
+
+            for sequence in (1, 5, 5):
+                await save(sequence)
             with pytest.raises(RevisionConflictError, match="has checkpoint 5"):
-                await registry.ann.save_checkpoint(pb.Checkpoint(rollout_id="r1", sequence=4))
+                await save(4)
         async with registry_fixture(tmp_path) as registry:
             assert (await registry.ann.load_checkpoint("r1")).state == b"5"
+
+    run_walk(scenario())
+
+
+def test_lease_is_proved_by_its_token_and_not_by_a_name(tmp_path: Path) -> None:
+    """Neither history, checkpoints nor errors show the token, and the next one is no guess away."""
+
+    async def scenario() -> None:
+        async with registry_fixture(tmp_path) as registry:
+            await registry.put_in_production()
+            lease = await registry.ann.acquire_lease("rollout", "one", 30)
+            # The holder's name gives nobody its lease, and a guessed token neither.
+            with pytest.raises(FencedError, match="renew it with its token"):
+                await registry.bob.acquire_lease("rollout", "one", 30)
+            for guess in (1, 2, lease.token - 1, lease.token + 1):
+                with pytest.raises(FencedError) as refused:
+                    await registry.bob.acquire_lease("rollout", "one", 30, guess)
+                assert str(lease.token) not in str(refused.value)
+            # The true holder goes on.
+            await registry.ann.save_checkpoint(
+                pb.Checkpoint(rollout_id="r1", sequence=1, lease_token=lease.token)
+            )
+            assert (await registry.bob.load_checkpoint("r1")).lease_token == 0
+            finding = pb.Finding(model="churn", kind="hold", text="PSI .4", lease_token=lease.token)
+            assert (await registry.ann.write_finding(finding)).lease_token == 0
+            # An auditor sees who took the lease, when, and which one it is.
+            entry = (await registry.bob.history(object_prefix="lease/")).entries[0]
+            assert (entry.actor, entry.after) == ("ann", '{"number":1}')
+            entries = (await registry.bob.history()).entries
+            assert not [e for e in entries if str(lease.token) in e.before + e.after + e.reason]
 
     run_walk(scenario())
 
@@ -172,7 +213,19 @@ def test_registry_checks_the_roles_of_tokens(tmp_path: Path) -> None:
                     await bob.deploy(deployment)
                 with pytest.raises(NotAllowedError, match="breaks the glass"):
                     await robot.deploy(deployment, break_glass=True)
-                assert (await robot.deploy(deployment)).who == "robot"
+                # It may with its lease only, as with checkpoints and findings.
+                with pytest.raises(FencedError, match="sent no lease token"):
+                    await robot.deploy(deployment)
+                finding = pb.Finding(model="churn", kind="hold", text="PSI .4")
+                with pytest.raises(FencedError, match="sent no lease token"):
+                    await robot.write_finding(finding)
+                with pytest.raises(FencedError, match="is free"):
+                    await robot.save_checkpoint(pb.Checkpoint(rollout_id="r1"))
+                lease = await robot.acquire_lease("rollout", "robot-1", 30)
+                written = await robot.deploy(deployment, lease_token=lease.token)
+                assert written.who == "robot"
+                finding.lease_token = lease.token
+                assert (await robot.write_finding(finding)).who == "robot"
                 # Only the gateway's token gets the key of prediction ids.
                 for client, bytes_shown in ((bob, 0), (gate, 32)):
                     stream = client.watch_deployments()

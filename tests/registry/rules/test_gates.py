@@ -7,6 +7,7 @@ import pytest
 from protos import registry_pb2 as pb
 from registry.rules.gates import Proposal, check_gates
 from registry.rules.lifecycle import VersionFacts
+from registry.rules.settings import SettingsChange
 from registry.types import BadRequestError, Deployment, GateError, NotFoundError
 
 POLICY = "ab" * 32
@@ -21,6 +22,8 @@ def version_facts(label: str, **changes: object) -> VersionFacts:
         status=pb.STAGING,
         standby=False,
         was_production=False,
+        returnable=False,
+        rejected=False,
         input_contract="cc" * 32,
         entities=("subscriber",),
         outputs=1,
@@ -28,11 +31,19 @@ def version_facts(label: str, **changes: object) -> VersionFacts:
     return replace(version, **changes)  # type: ignore[arg-type]
 
 
-PRODUCTION = version_facts("1", status=pb.PRODUCTION_STATUS, was_production=True)
-OLD = version_facts("3", status=pb.ARCHIVED, was_production=True)
+OLDEST = version_facts("0", status=pb.ARCHIVED, was_production=True, returnable=True)
+PRODUCTION = version_facts("1", status=pb.PRODUCTION_STATUS, was_production=True, returnable=True)
+OLD = version_facts("3", status=pb.ARCHIVED, was_production=True, returnable=True)
 NEW = version_facts("5", status=pb.DEVELOPMENT)
 SHELVED = version_facts("4", status=pb.ARCHIVED)
-VERSIONS = {"1": PRODUCTION, "2": version_facts("2"), "3": OLD, "4": SHELVED, "5": NEW}
+VERSIONS = {
+    "0": OLDEST,
+    "1": PRODUCTION,
+    "2": version_facts("2"),
+    "3": OLD,
+    "4": SHELVED,
+    "5": NEW,
+}
 CURRENT = Deployment(model="churn", revision=5, production="1")
 
 
@@ -53,6 +64,7 @@ def approval_of(label: str = "2", **changes: object) -> pb.Approval:
         version_digest=label * 64,
         policy_name="careful",
         policy_digest=POLICY,
+        direct=True,
     )
     approval.MergeFrom(pb.Approval(**changes))  # type: ignore[arg-type]
     return approval
@@ -61,13 +73,18 @@ def approval_of(label: str = "2", **changes: object) -> pb.Approval:
 def proposal_for(proposed: Deployment, **changes: object) -> Proposal:
     """A proposal of *proposed* that meets every gate, with changes."""
     default = Proposal(
+        actor="cleo",
         current=CURRENT,
         proposed=proposed,
         versions=VERSIONS,
         workers=[worker_state()],
         approval=approval_of(),
         revoked=False,
+        settings_change=None,
+        settings_approval=None,
+        overdue_review="",
         policy_digest=POLICY,
+        under_lease=False,
         rollback=False,
         break_glass=False,
     )
@@ -77,6 +94,9 @@ def proposal_for(proposed: Deployment, **changes: object) -> Proposal:
 CANARY = replace(CURRENT, canary="2", canary_bp=1_000)
 PROMOTED = replace(CURRENT, production="2", standby="1", standby_bp=300)
 SHADOWED = replace(CURRENT, shadows=(("2", 5_000),))
+REJECTED_2 = {**VERSIONS, "2": version_facts("2", rejected=True)}
+LADDER_APPROVAL = approval_of()
+LADDER_APPROVAL.direct = False
 
 
 @pytest.mark.parametrize("proposed", [CURRENT, CANARY, PROMOTED, SHADOWED])
@@ -113,6 +133,37 @@ def test_gates_let_a_correct_proposal_pass(proposed: Deployment) -> None:
         (CANARY, {"rollback": True}, r"brings nothing new, .*\['2'\]"),
         (SHADOWED, {"rollback": True}, r"brings nothing new, .*\['2'\]"),
         (replace(CURRENT, production="2"), {"rollback": True}, "was never production"),
+        (replace(CURRENT, production="3"), {"rollback": True}, "is newer than version 1"),
+        (
+            replace(CURRENT, production="0"),
+            {"rollback": True, "versions": {**VERSIONS, "0": replace(OLDEST, returnable=False)}},
+            "under no approval that stands.*: there is none",
+        ),
+        (
+            replace(PROMOTED, standby="0"),
+            {
+                "versions": {
+                    **VERSIONS,
+                    "0": replace(OLDEST, returnable=False, status=pb.PRODUCTION_STATUS),
+                }
+            },
+            "version 0 was production under no approval that stands.*cannot be the standby",
+        ),
+        (SHADOWED, {"versions": REJECTED_2}, "version 2 was rejected under every policy"),
+        (CANARY, {"versions": REJECTED_2, "break_glass": True}, "version 2 was rejected"),
+        (
+            replace(CURRENT, preload=("2",)),
+            {"versions": REJECTED_2},
+            "version 2 was rejected under every policy",
+        ),
+        (
+            replace(CURRENT, approval_id="a1"),
+            {"revoked": True},
+            "approval a1 is no longer valid: version 2 was rejected",
+        ),
+        (replace(CURRENT, approval_id="a9"), {"approval": None}, "there is no approval 'a9'"),
+        (PROMOTED, {"approval": LADDER_APPROVAL}, "lets version 2 take the steps"),
+        (PROMOTED, {"approval": LADDER_APPROVAL, "under_lease": True}, "production at once"),
     ],
 )
 def test_gates_name_the_condition_that_is_not_met(
@@ -173,7 +224,9 @@ def test_gates_require_the_initial_approval_for_the_first_version() -> None:
 
 def approval_initial() -> pb.Approval:
     """An approval under `initial`, which has no policy digest."""
-    return pb.Approval(id="a0", version="2", version_digest="2" * 64, policy_name="initial")
+    return pb.Approval(
+        id="a0", version="2", version_digest="2" * 64, policy_name="initial", direct=True
+    )
 
 
 def test_gates_let_a_rollback_pass_without_approval_and_workers() -> None:
@@ -188,7 +241,7 @@ def test_gates_let_a_rollback_pass_without_approval_and_workers() -> None:
 
 def test_gates_let_a_rollback_return_to_an_archived_version_that_is_ready() -> None:
     """An archived version is not in memory, so it must be loaded first."""
-    rollback = replace(CURRENT, production="3")
+    rollback = replace(CURRENT, production="0")
 
     check_gates(proposal_for(rollback, approval=None, rollback=True))
     with pytest.raises(GateError, match="ready"):
@@ -200,6 +253,79 @@ def test_gates_let_break_glass_skip_the_approval_only() -> None:
     check_gates(proposal_for(CANARY, approval=None, break_glass=True))
     with pytest.raises(GateError, match="refuses"):
         check_gates(proposal_for(CANARY, break_glass=True, workers=[worker_state(state="REFUSED")]))
+
+
+def test_gates_let_a_rollback_return_to_any_standby() -> None:
+    """A controller must always be able to take a bad version back, whatever was before it."""
+    versions = {**VERSIONS, "1": replace(PRODUCTION, returnable=False, rejected=True)}
+    watching = Deployment(model="churn", revision=9, production="2", standby="1", standby_bp=300)
+    rollback = replace(watching, production="1", standby="", standby_bp=0)
+
+    check_gates(
+        proposal_for(rollback, current=watching, approval=None, rollback=True, versions=versions)
+    )
+
+
+def test_gates_let_a_rejected_production_become_the_standby() -> None:
+    """Its replacement must be able to take over, and to be taken back."""
+    versions = {**VERSIONS, "1": replace(PRODUCTION, returnable=False, rejected=True)}
+
+    check_gates(proposal_for(PROMOTED, versions=versions))
+
+
+def test_gates_let_the_controller_promote_the_canary_of_a_rollout() -> None:
+    """The end of the steps needs no direct approval."""
+    at_the_end = replace(CANARY, rollout_id="r1")
+    promoted = replace(PROMOTED, rollout_id="r1")
+    ladder: dict[str, object] = {"current": at_the_end, "approval": LADDER_APPROVAL}
+
+    check_gates(proposal_for(promoted, **ladder, under_lease=True))
+    with pytest.raises(GateError, match=r"turnout versions approve churn 2 --policy careful --di"):
+        check_gates(proposal_for(promoted, **ladder))
+
+
+def test_gates_require_another_person_for_settings() -> None:
+    """The first production version sets them freely, and a rollback does not change them."""
+    change = SettingsChange("holdout_bp from 0 to 500", "--holdout 5")
+    approval = pb.SettingsApproval(approver="bob")
+    unmet: dict[str, object] = {"settings_change": change}
+
+    check_gates(proposal_for(CURRENT, **unmet, settings_approval=approval))
+    check_gates(proposal_for(CURRENT, **unmet, break_glass=True))
+    check_gates(
+        proposal_for(
+            Deployment(model="churn", production="2"),
+            **unmet,
+            current=Deployment(model="churn"),
+            policy_digest="",
+            approval=approval_initial(),
+        )
+    )
+    for gap in (
+        {"settings_approval": None},
+        {"settings_approval": approval, "actor": "BOB"},
+        {"settings_approval": None, "rollback": True},
+    ):
+        with pytest.raises(GateError, match=r"turnout splits approve churn --holdout 5\. Then"):
+            check_gates(proposal_for(CURRENT, **unmet, **gap))
+
+
+def test_gates_let_nobody_break_the_glass_for_a_version_of_their_own() -> None:
+    """Ann's name in another spelling is Ann's. A smaller share of her version is not more of it."""
+    unmet: dict[str, object] = {"approval": None, "break_glass": True}
+    for name in ("ann", "ANN", "\N{FULLWIDTH LATIN SMALL LETTER A}nn"):
+        for proposed in (CANARY, PROMOTED, SHADOWED):
+            with pytest.raises(GateError, match="may not break the glass for it"):
+                check_gates(proposal_for(proposed, **unmet, actor=name))
+
+    check_gates(proposal_for(replace(CANARY, canary_bp=1), current=CANARY, **unmet, actor="ann"))
+
+
+def test_gates_break_no_second_glass_while_a_review_is_overdue() -> None:
+    """The message names the review. Deployments under an approval go on."""
+    check_gates(proposal_for(CANARY, overdue_review="r7"))
+    with pytest.raises(GateError, match="turnout audit close r7"):
+        check_gates(proposal_for(CANARY, overdue_review="r7", break_glass=True))
 
 
 def test_gates_let_a_canary_shrink_without_approval() -> None:

@@ -173,9 +173,12 @@ def test_store_writes_nothing_on_a_full_disk_and_continues_later(tmp_path: Path)
 def test_store_refuses_a_number_of_2_to_the_63(tmp_path: Path) -> None:
     """BadRequestError names the bound."""
     store = opened_store(tmp_path)
+    lease = store.acquire_lease("ann", pb.LeaseRequest(name="rollout", holder="a", seconds=60))
 
     with pytest.raises(BadRequestError, match=r"2\*\*63"):
-        store.save_checkpoint("ann", pb.Checkpoint(rollout_id="r", sequence=2**63))
+        store.save_checkpoint(
+            "ann", pb.Checkpoint(rollout_id="r", sequence=2**63, lease_token=lease.token)
+        )
     store.close()
 
 

@@ -26,6 +26,8 @@ def test_commands_pause_promote_and_abort() -> None:
         for _ in range(6):
             await world.pass_second()
         assert world.rollout.position.step == 0
+        with pytest.raises(RolloutRefusedError, match=r"so none is skipped.*quick-direct --direct"):
+            await commands.promote("churn", "sam", "sure", full=True)
         await commands.promote("churn", "sam", "looks fine", full=False)
         assert world.rollout.position.step == 1
         await commands.promote("churn", "sam", "sure", full=True)

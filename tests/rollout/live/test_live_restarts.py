@@ -17,6 +17,7 @@ from tests.rollout.live_rollout import (
     call_until_leading,
     run_live_rollout,
     start_controller_process,
+    take_free_lease,
     unused_port,
 )
 from tests.rollout.scripted_parts import POLICIES
@@ -191,8 +192,11 @@ def test_live_rollout_with_an_altered_policy_is_ended_by_abort(tmp_path: Path) -
                 altered = state.policy_json.replace(b'"watch_s":1,', b'"watch_s":0,')
                 assert altered != state.policy_json
                 state.policy_json = altered
-                checkpoint.state, checkpoint.lease_token = state.SerializeToString(), 0
+                # Only the holder of the lease saves a checkpoint.
+                lease = await take_free_lease(cleo)
+                checkpoint.state, checkpoint.lease_token = state.SerializeToString(), lease.token
                 await cleo.save_checkpoint(checkpoint)
+                await cleo.acquire_lease("rollout", "cleo", 1, lease.token)
                 server = await serve_rollout(live.registry.address, sink, policies=POLICIES)
                 with pytest.raises(grpc.aio.AioRpcError, match="it was altered") as caught:
                     await wait_for_status(live, lambda _: False)

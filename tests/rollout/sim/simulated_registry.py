@@ -44,6 +44,8 @@ class SimulatedRegistry:
                 status=status,
                 standby=False,
                 was_production=label == "1",
+                returnable=label == "1",
+                rejected=False,
                 input_contract="c" * 64,
                 entities=("subscriber",),
                 outputs=1,
@@ -76,7 +78,7 @@ class SimulatedRegistry:
         now = self._time_s()
         if token:
             self._check_lease(token)
-        elif self._until_s > now and self._holder != holder:
+        elif self._until_s > now:
             raise FencedError(f"held by {self._holder} for {self._until_s - now:.1f} s")
         else:
             self._token += 1
@@ -101,13 +103,18 @@ class SimulatedRegistry:
             )
         check_gates(
             Proposal(
+                actor=actor,
                 current=self.current,
                 proposed=proposed,
                 versions=self.facts,
                 workers=list(self.states.values()),
                 approval=self.approval if proposed.approval_id == self.approval.id else None,
                 revoked=False,
+                settings_change=None,  # people of these worlds change settings as they like
+                settings_approval=None,
+                overdue_review="",
                 policy_digest=policy_digest,
+                under_lease=bool(token),
                 rollback=rollback,
                 break_glass=False,
             )
@@ -117,7 +124,11 @@ class SimulatedRegistry:
         for label, (status, standby) in moved.items():
             was = self.facts[label].was_production or status == pb.PRODUCTION_STATUS
             self.facts[label] = replace(
-                self.facts[label], status=status, standby=standby, was_production=was
+                self.facts[label],
+                status=status,
+                standby=standby,
+                was_production=was,
+                returnable=was,
             )
         self.current = replace(proposed, revision=proposed.revision + 1, who=actor)
         # The record of the write, for the promises.

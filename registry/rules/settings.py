@@ -1,0 +1,86 @@
+"""The serving settings of a model that another person approves before they change. No I/O.
+
+They decide who is in the control group, what is sampled, and how scores become decisions: the
+holdout's share, the ServingPolicy, and a split salt that a person sets.
+"""
+
+import json
+from dataclasses import dataclass
+
+from google.protobuf.json_format import MessageToDict
+
+from features.canonical import canonical_json, sha256_hex
+from protos import registry_pb2 as pb
+from registry.types import Deployment
+
+NO_SALT = bytes(16)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChange:
+    """A change of settings: in words, and as options of `turnout splits`."""
+
+    text: str
+    options: str
+
+
+def settings_digest(model: str, holdout_bp: int, policy: pb.ServingPolicy, salt: bytes) -> str:
+    """Return the SHA-256 (hex) of settings as canonical JSON.
+
+    salt  16 bytes if a person sets the split salt; else empty.
+    """
+    settings = {
+        "model": model,
+        "holdout_bp": holdout_bp,
+        "policy": _policy_values(policy),
+        "split_salt": salt.hex(),
+    }
+    return sha256_hex(canonical_json(settings))
+
+
+def current_digest(current: Deployment) -> str:
+    """Return the digest of the settings that a model has."""
+    return settings_digest(current.model, current.holdout_bp, current.policy, b"")
+
+
+def proposed_digest(current: Deployment, proposed: Deployment, *, under_lease: bool) -> str:
+    """Return the digest of the settings that *proposed* sets."""
+    salt = proposed.split_salt if _sets_salt(current, proposed, under_lease=under_lease) else b""
+    return settings_digest(current.model, proposed.holdout_bp, proposed.policy, salt)
+
+
+def settings_change(
+    current: Deployment, proposed: Deployment, *, under_lease: bool
+) -> SettingsChange | None:
+    """Return what *proposed* changes of the settings, or None.
+
+    proposed     as it was sent. Sixteen zero bytes mean that the registry draws the split salt.
+    under_lease  the controller makes the proposal, and may set the salt of its rollout.
+    """
+    texts, options = [], []
+    if current.holdout_bp != proposed.holdout_bp:
+        texts.append(f"holdout_bp from {current.holdout_bp} to {proposed.holdout_bp}")
+        options.append(f"--holdout {proposed.holdout_bp / 100:g}")
+    # Every field of the policy that has another value.
+    before, after = _policy_values(current.policy), _policy_values(proposed.policy)
+    for name, value in after.items():
+        if before[name] != value:
+            texts.append(f"{name} from {json.dumps(before[name])} to {json.dumps(value)}")
+            options.append(f"--setting {name}={json.dumps(value)}")
+    if _sets_salt(current, proposed, under_lease=under_lease):
+        texts.append("the split salt")
+        options.append(f"--split-salt {proposed.split_salt.hex()}")
+    return SettingsChange(", ".join(texts), " ".join(options)) if texts else None
+
+
+def _sets_salt(current: Deployment, proposed: Deployment, *, under_lease: bool) -> bool:
+    own = under_lease and bool(proposed.rollout_id or current.rollout_id)
+    return proposed.split_salt not in (NO_SALT, current.split_salt) and not own
+
+
+def _policy_values(policy: pb.ServingPolicy) -> dict[str, object]:
+    return dict(
+        MessageToDict(
+            policy, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+    )
