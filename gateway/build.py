@@ -12,6 +12,7 @@ from gateway.internal_error_log import InternalErrorLog
 from gateway.methods.describe_model import DescribeModelService
 from gateway.methods.idempotency_keys import IdempotencyKeys
 from gateway.methods.open_inference_metadata import OpenInferenceService
+from gateway.methods.outcome_budget import OutcomeBudget
 from gateway.methods.report_outcome import DurableJournal, ReportOutcomeService
 from gateway.models.routes import RouteTable
 from gateway.native_library import load_native_library
@@ -161,10 +162,17 @@ def _unary_methods(
         route_table,
         around.outcome_journal,
         around.idempotency_keys,
+        OutcomeBudget(
+            around.idempotency_keys.folder,
+            around.clock,
+            around.settings.outcome_caller_bytes_s,
+            around.settings.outcome_journal_mb_max << 20,
+        ),
         around.clock,
         lambda: around.identity.prediction_id_key,
         metrics.count_outcome,
         around.settings.outcome_late_days,
+        around.settings.rows_call_max,
         outcome_windows.record_outcome,
     )
     open_inference = OpenInferenceService(

@@ -119,10 +119,16 @@ class Settings:
 
     # Outcomes
     outcome_keys_max: int = 200_000
-    """Newest idempotency keys kept in memory, and records that are read back at start: 30 MB and
-    about .5 s."""
+    """Newest idempotency keys kept in memory, and records that are read back at start: 50 MB and
+    about 1 s."""
     outcome_late_days: int = 90
     """An outcome further behind its prediction is kept and counted as late."""
+    outcome_caller_bytes_s: int = 1024 * 1024
+    """Journal bytes of one caller's reports a second, in one worker: some 5,000 reports. Callers
+    without an identity are one caller."""
+    outcome_journal_mb_max: int = 4_096
+    """Outcome segments of the host's journal, some 20 million reports. Beyond it reports are
+    refused until old segments are archived. A report that was acknowledged is not deleted here."""
 
     # Features
     feature_budget_ms: int = 30
@@ -205,6 +211,11 @@ class Settings:
             self.probe_run_ms_max >= 1e3 * self.probe_cpu_s_max,
             f"probe_run_ms_max={self.probe_run_ms_max} is not less than probe_cpu_s_max="
             f"{self.probe_cpu_s_max} s; a slow version could not be distinguished from a hung one",
+        )
+        self._refuse_if(
+            min(self.outcome_caller_bytes_s, self.outcome_journal_mb_max) < 1,
+            f"outcome_caller_bytes_s={self.outcome_caller_bytes_s} and outcome_journal_mb_max="
+            f"{self.outcome_journal_mb_max} are each at least 1; without room no outcome is kept",
         )
         # Choices, and files that belong together.
         self._refuse_if(

@@ -43,7 +43,7 @@ class ServedBatch(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[int] = ..., revision: _Optional[int] = ..., at_unix_ns: _Optional[bytes] = ..., role: _Optional[bytes] = ..., row_count: _Optional[bytes] = ..., prediction_ids: _Optional[bytes] = ..., key_hash: _Optional[bytes] = ..., row_flags: _Optional[bytes] = ..., width: _Optional[int] = ..., vectors: _Optional[bytes] = ..., outputs: _Optional[int] = ..., scores: _Optional[bytes] = ..., entity_ids: _Optional[_Iterable[str]] = ..., model_contract: _Optional[str] = ...) -> None: ...
 
 class OutcomeRecord(_message.Message):
-    __slots__ = ("prediction_id", "model", "keys", "row", "name", "value", "event_time_ms", "idempotency_key", "received_unix_ns")
+    __slots__ = ("prediction_id", "model", "keys", "row", "name", "value", "event_time_ms", "idempotency_key", "received_unix_ns", "caller")
     PREDICTION_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +53,7 @@ class OutcomeRecord(_message.Message):
     EVENT_TIME_MS_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
     prediction_id: bytes
     model: str
     keys: _containers.RepeatedScalarFieldContainer[str]
@@ -62,4 +63,5 @@ class OutcomeRecord(_message.Message):
     event_time_ms: int
     idempotency_key: str
     received_unix_ns: int
-    def __init__(self, prediction_id: _Optional[bytes] = ..., model: _Optional[str] = ..., keys: _Optional[_Iterable[str]] = ..., row: _Optional[int] = ..., name: _Optional[str] = ..., value: _Optional[float] = ..., event_time_ms: _Optional[int] = ..., idempotency_key: _Optional[str] = ..., received_unix_ns: _Optional[int] = ...) -> None: ...
+    caller: str
+    def __init__(self, prediction_id: _Optional[bytes] = ..., model: _Optional[str] = ..., keys: _Optional[_Iterable[str]] = ..., row: _Optional[int] = ..., name: _Optional[str] = ..., value: _Optional[float] = ..., event_time_ms: _Optional[int] = ..., idempotency_key: _Optional[str] = ..., received_unix_ns: _Optional[int] = ..., caller: _Optional[str] = ...) -> None: ...

@@ -374,7 +374,7 @@ class StageState(_message.Message):
     def __init__(self, step: _Optional[int] = ..., promote_log_e: _Optional[float] = ..., clean_keys: _Optional[int] = ..., failed_keys: _Optional[int] = ..., pairs: _Optional[int] = ..., since_unix_ms: _Optional[int] = ..., stage: _Optional[_Union[Stage, str]] = ..., flips: _Optional[int] = ..., pairs_faulty: _Optional[int] = ...) -> None: ...
 
 class EvidenceState(_message.Message):
-    __slots__ = ("metrics", "latency", "prediction", "validity", "stage", "canary_keys", "baseline_keys")
+    __slots__ = ("metrics", "latency", "prediction", "validity", "stage", "canary_keys", "baseline_keys", "outcome_callers")
     METRICS_FIELD_NUMBER: _ClassVar[int]
     LATENCY_FIELD_NUMBER: _ClassVar[int]
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
@@ -382,6 +382,7 @@ class EvidenceState(_message.Message):
     STAGE_FIELD_NUMBER: _ClassVar[int]
     CANARY_KEYS_FIELD_NUMBER: _ClassVar[int]
     BASELINE_KEYS_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_CALLERS_FIELD_NUMBER: _ClassVar[int]
     metrics: _containers.RepeatedCompositeFieldContainer[MetricState]
     latency: LatencyState
     prediction: PredictionState
@@ -389,7 +390,28 @@ class EvidenceState(_message.Message):
     stage: StageEvidenceState
     canary_keys: int
     baseline_keys: int
-    def __init__(self, metrics: _Optional[_Iterable[_Union[MetricState, _Mapping]]] = ..., latency: _Optional[_Union[LatencyState, _Mapping]] = ..., prediction: _Optional[_Union[PredictionState, _Mapping]] = ..., validity: _Optional[_Union[ValidityState, _Mapping]] = ..., stage: _Optional[_Union[StageEvidenceState, _Mapping]] = ..., canary_keys: _Optional[int] = ..., baseline_keys: _Optional[int] = ...) -> None: ...
+    outcome_callers: OutcomeCallersState
+    def __init__(self, metrics: _Optional[_Iterable[_Union[MetricState, _Mapping]]] = ..., latency: _Optional[_Union[LatencyState, _Mapping]] = ..., prediction: _Optional[_Union[PredictionState, _Mapping]] = ..., validity: _Optional[_Union[ValidityState, _Mapping]] = ..., stage: _Optional[_Union[StageEvidenceState, _Mapping]] = ..., canary_keys: _Optional[int] = ..., baseline_keys: _Optional[int] = ..., outcome_callers: _Optional[_Union[OutcomeCallersState, _Mapping]] = ...) -> None: ...
+
+class OutcomeCallersState(_message.Message):
+    __slots__ = ("callers", "keys", "reporters")
+    CALLERS_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    REPORTERS_FIELD_NUMBER: _ClassVar[int]
+    callers: _containers.RepeatedCompositeFieldContainer[OutcomeCallerState]
+    keys: bytes
+    reporters: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, callers: _Optional[_Iterable[_Union[OutcomeCallerState, _Mapping]]] = ..., keys: _Optional[bytes] = ..., reporters: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class OutcomeCallerState(_message.Message):
+    __slots__ = ("caller", "keys", "without")
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_FIELD_NUMBER: _ClassVar[int]
+    caller: str
+    keys: int
+    without: EProcessState
+    def __init__(self, caller: _Optional[str] = ..., keys: _Optional[int] = ..., without: _Optional[_Union[EProcessState, _Mapping]] = ...) -> None: ...
 
 class EProcessState(_message.Message):
     __slots__ = ("log_s", "prior_spent", "log_e", "log_e_max", "looks")

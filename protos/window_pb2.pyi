@@ -166,16 +166,18 @@ class KeyRecords(_message.Message):
     def __init__(self, metric: _Optional[_Union[Metric, str]] = ..., key_hash: _Optional[_Iterable[int]] = ..., bin: _Optional[_Iterable[int]] = ..., production_bin: _Optional[_Iterable[int]] = ..., batch_calls: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class OutcomeReports(_message.Message):
-    __slots__ = ("role", "name", "key_hash", "value")
+    __slots__ = ("role", "name", "key_hash", "value", "caller")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     KEY_HASH_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
     role: int
     name: str
     key_hash: _containers.RepeatedScalarFieldContainer[int]
     value: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, role: _Optional[int] = ..., name: _Optional[str] = ..., key_hash: _Optional[_Iterable[int]] = ..., value: _Optional[_Iterable[float]] = ...) -> None: ...
+    caller: str
+    def __init__(self, role: _Optional[int] = ..., name: _Optional[str] = ..., key_hash: _Optional[_Iterable[int]] = ..., value: _Optional[_Iterable[float]] = ..., caller: _Optional[str] = ...) -> None: ...
 
 class PairCounts(_message.Message):
     __slots__ = ("pairs", "flips", "absolute_sum", "square_sum", "production_bins", "joint_index", "joint_count", "faulty")

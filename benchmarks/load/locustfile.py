@@ -121,7 +121,7 @@ def close_gateway(environment: Environment, **_: Any) -> None:  # noqa: ANN401  
         gateway.close()
 
 
-class Caller(User):
+class ServiceUser(User):
     """The base of all users: it draws customers, and makes rows as a model needs them."""
 
     abstract = True
@@ -166,7 +166,7 @@ class Caller(User):
         self.gateway.predict(request, self.context())
 
 
-class CrmUser(Caller):
+class CrmUser(ServiceUser):
     """An agent who opens customers' pages: one key, one row, .1 to 1 s between calls."""
 
     weight = 10
@@ -178,7 +178,7 @@ class CrmUser(Caller):
         self.predict(self.model, [self.customer()])
 
 
-class NbaUser(Caller):
+class NbaUser(ServiceUser):
     """A page that ranks offers: one customer and 20 offers a call, or 20 customers of --model."""
 
     weight = 3
@@ -193,7 +193,7 @@ class NbaUser(Caller):
             self.predict(self.model, [self.customer() for _ in range(OFFERS)])
 
 
-class CampaignUser(Caller):
+class CampaignUser(ServiceUser):
     """A campaign that selects its audience: 50 calls of 64 customers back to back, then a pause."""
 
     weight = 1

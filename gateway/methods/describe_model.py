@@ -1,10 +1,12 @@
 """The RPC DescribeModel: what a model's callers must send, and which versions answer."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
+from gateway.caller import Caller
 from gateway.models.routes import Participant, Routes, RouteTable
 from gateway.status import Code, Refusal, RefusedError
 from gateway.transport.decode import parse_message
+from gateway.transport.server import UnaryMethod
 from protos.predict_pb2 import DescribeRequest, ModelDescription
 
 
@@ -14,13 +16,14 @@ class DescribeModelService:
     def __init__(self, route_table: RouteTable) -> None:
         self._route_table = route_table
 
-    def methods(self) -> Mapping[str, Callable[[bytes], Awaitable[bytes]]]:
+    def methods(self) -> Mapping[str, UnaryMethod]:
         """Return the method by its path on the wire."""
         return {"/turnout.v1.Predictor/DescribeModel": self.describe}
 
-    async def describe(self, message: bytes) -> bytes:
+    async def describe(self, message: bytes, caller: Caller) -> bytes:
         """Answer one DescribeRequest; RefusedError NOT_FOUND for a model that is not served."""
         request = parse_message(DescribeRequest, message)
+        caller.check_model(request.model)
         routes = self._route_table.get(request.model)
         if routes is None:
             raise RefusedError(Refusal(Code.NOT_FOUND, "that model is not served here"))

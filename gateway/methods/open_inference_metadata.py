@@ -1,12 +1,14 @@
 """The Open Inference Protocol without ModelInfer: liveness, readiness and metadata."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 
+from gateway.caller import Caller
 from gateway.models.routes import Routes, RouteTable
 from gateway.status import Code, Refusal, RefusedError
 from gateway.transport.decode import parse_message
 from gateway.transport.open_inference import DATATYPES, SCORES, tensor_widths
+from gateway.transport.server import UnaryMethod
 from protos.open_inference_pb2 import (
     ModelMetadataRequest,
     ModelMetadataResponse,
@@ -43,7 +45,7 @@ class OpenInferenceService:
         self._serving = serving
         self._version = version
 
-    def methods(self) -> Mapping[str, Callable[[bytes], Awaitable[bytes]]]:
+    def methods(self) -> Mapping[str, UnaryMethod]:
         """Return each method by its path on the wire."""
         return {
             f"/{SERVICE}/ServerLive": self.server_live,
@@ -53,33 +55,38 @@ class OpenInferenceService:
             f"/{SERVICE}/ModelMetadata": self.model_metadata,
         }
 
-    async def server_live(self, message: bytes) -> bytes:
+    async def server_live(self, message: bytes, caller: Caller) -> bytes:
         """Answer live: a worker that answers is alive."""
+        del caller
         parse_message(ServerLiveRequest, message)
         return ServerLiveResponse(live=True).SerializeToString()
 
-    async def server_ready(self, message: bytes) -> bytes:
+    async def server_ready(self, message: bytes, caller: Caller) -> bytes:
         """Answer whether this worker takes calls, as the health service does for ""."""
+        del caller
         parse_message(ServerReadyRequest, message)
         return ServerReadyResponse(ready=self._serving()).SerializeToString()
 
-    async def model_ready(self, message: bytes) -> bytes:
+    async def model_ready(self, message: bytes, caller: Caller) -> bytes:
         """Answer whether a model, or one of its versions, is served; an unknown one is not."""
         request = parse_message(ModelReadyRequest, message)
+        caller.check_model(request.name)
         routes = self._route_table.get(request.name)
         known = routes is not None and (
             not request.version or bool(routes.resolve_pin(request.version))
         )
         return ModelReadyResponse(ready=known and self._serving()).SerializeToString()
 
-    async def server_metadata(self, message: bytes) -> bytes:
+    async def server_metadata(self, message: bytes, caller: Caller) -> bytes:
         """Answer with name and version of the server; it has no extensions."""
+        del caller
         parse_message(ServerMetadataRequest, message)
         return ServerMetadataResponse(name="turnout", version=self._version).SerializeToString()
 
-    async def model_metadata(self, message: bytes) -> bytes:
+    async def model_metadata(self, message: bytes, caller: Caller) -> bytes:
         """Answer with a model's tensors; RefusedError NOT_FOUND for what is not deployed."""
         request = parse_message(ModelMetadataRequest, message)
+        caller.check_model(request.name)
         routes = self._route_table.get(request.name)
         if routes is None:
             raise RefusedError(UNKNOWN_MODEL)

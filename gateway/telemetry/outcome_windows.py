@@ -6,6 +6,7 @@ from gateway.models.routes import LoadedVersion, Routes
 from host.clock import NS_PER_SECOND
 from journal.prediction_id import PredictionId
 from protos import window_pb2
+from protos.journal_pb2 import OutcomeRecord
 
 WindowKey = tuple[int, str, int, str]
 """(second, model, revision of the predictions, version)."""
@@ -13,7 +14,7 @@ WindowKey = tuple[int, str, int, str]
 
 @dataclass(slots=True)
 class _Reports:
-    """The values reported under one name for predictions of one role, with their key hashes."""
+    """The values that one caller reported under one name for predictions of one role."""
 
     keys: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
@@ -27,10 +28,11 @@ class OutcomeWindows:
 
     def __init__(self) -> None:
         self._open: dict[WindowKey, window_pb2.Window] = {}
-        self._reports: dict[WindowKey, dict[tuple[int, str], _Reports]] = {}
+        self._reports: dict[WindowKey, dict[tuple[int, str, str], _Reports]] = {}
+        """By role of the prediction, name of the outcome, and caller."""
 
     def record_outcome(
-        self, routes: Routes, prediction: PredictionId, name: str, value: float, unix_ns: int
+        self, routes: Routes, prediction: PredictionId, record: OutcomeRecord, unix_ns: int
     ) -> None:
         """Add one report that is on disk, if a rollout compares the version that answered.
 
@@ -51,9 +53,11 @@ class OutcomeWindows:
                 start_unix_ns=unix_ns,
             )
             self._reports[key] = {}
-        reports = self._reports[key].setdefault((prediction.role, name), _Reports())
+        reports = self._reports[key].setdefault(
+            (prediction.role, record.name, record.caller), _Reports()
+        )
         reports.keys.append(prediction.key_hash)
-        reports.values.append(value)
+        reports.values.append(record.value)
 
     def close_windows(self, unix_ns: int, *, everything: bool = False) -> list[window_pb2.Window]:
         """Close the windows whose second is over, or all with *everything*, and return them."""
@@ -64,8 +68,10 @@ class OutcomeWindows:
     def _finished(self, key: WindowKey, unix_ns: int) -> window_pb2.Window:
         message = self._open.pop(key)
         message.end_unix_ns = unix_ns
-        for (role, name), reports in sorted(self._reports.pop(key).items()):
-            message.outcomes.add(role=role, name=name, key_hash=reports.keys, value=reports.values)
+        for (role, name, caller), reports in sorted(self._reports.pop(key).items()):
+            message.outcomes.add(
+                role=role, name=name, key_hash=reports.keys, value=reports.values, caller=caller
+            )
         return message
 
 

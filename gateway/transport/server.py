@@ -13,14 +13,15 @@ import numpy as np
 from grpc_health.v1 import health_pb2
 from numpy.typing import NDArray
 
+from gateway.caller import Caller
 from gateway.columns import Calls, ModelShape, Replies
 from gateway.ingress_choice import IngressChoice
 from gateway.status import Refusal
 from gateway.transport.call_queue import QueuedCall
 from protos.predict_pb2 import PredictReply
 
-UnaryMethod = Callable[[bytes], Awaitable[bytes]]
-"""A method that scores nothing: request bytes to reply bytes. Raises RefusedError."""
+UnaryMethod = Callable[[bytes, Caller], Awaitable[bytes]]
+"""A method that scores nothing: request bytes and caller to reply bytes. Raises RefusedError."""
 
 OnSingleCall = Callable[[QueuedCall], None]
 """Called with a call that is alone. It must not raise, and it must not wait."""

@@ -14,6 +14,7 @@ from rollout.evidence.inbox import ClosedSecond
 from rollout.evidence.key_sample import KeySample, pack_keys, unpack_keys
 from rollout.evidence.latency import LatencyEvidence, LatencyMargin
 from rollout.evidence.metric_test import MetricTest, tilt_from_proto, tilt_to_proto
+from rollout.evidence.outcome_callers import OutcomeCallers
 from rollout.evidence.prediction import PredictionEvidence
 from rollout.evidence.records import METRIC_BY_NAME, ArmRecords, good_outcome_keys
 from rollout.evidence.shadow_pairs import ShadowPairs, joint_counts
@@ -147,6 +148,7 @@ class Evidence:
             counted_keys=KeySample(policy.keys_max),
         )
         """Every metric that compares events of two arms. `prediction` is not one of them."""
+        self.outcome_callers = OutcomeCallers()
         self._non_inferiority_grid = tilt.non_inferior(policy.worse_ratio_max)
         self.stage = StageCounts(tilt.start_tilt(self._non_inferiority_grid))
         self.totals = CallTotals()
@@ -247,15 +249,14 @@ class Evidence:
 
         If the version changes neither the outcome nor its delay, each good outcome belongs to the
         candidate with probability *share*, however late it is reported. Outcomes can roll back and
-        never promote.
+        never promote, and no caller's reports alone roll back.
         """
         good = self.policy.outcome
         if good is None:
             return
-        candidate, baseline = good_outcome_keys(windows, good, self._version, self._baseline)
-        if candidate or baseline:
-            metric_test = self.metrics[OUTCOME]
-            metric_test.count_keys(candidate, baseline, share, self.policy.looks_max)
+        reports = good_outcome_keys(windows, good, self._version, self._baseline)
+        if reports:
+            self.outcome_callers.count(self.metrics[OUTCOME], reports, share, self.policy.looks_max)
 
     def _count_stage(self, candidate: ArmRecords, baseline: ArmRecords, share: float) -> None:
         """Count one second for promotion: failed keys first, then clean keys."""
@@ -340,6 +341,7 @@ class Evidence:
             stage=self.stage.to_proto(),
             canary_keys=self.canary_keys,
             baseline_keys=self.baseline_keys,
+            outcome_callers=self.outcome_callers.to_proto(),
         )
 
     @staticmethod
@@ -368,6 +370,7 @@ class Evidence:
             )
         # The latency tests are shared: `latency` counts in them, `metrics` shows them.
         evidence.metrics |= evidence.latency.metrics
+        evidence.outcome_callers = OutcomeCallers.from_proto(message.outcome_callers)
         evidence.stage = StageCounts.from_proto(message.stage)
         evidence.canary_keys = message.canary_keys
         evidence.baseline_keys = message.baseline_keys

@@ -13,7 +13,7 @@ import numpy as np
 
 from protos import predict_pb2, window_pb2
 from rollout.evidence.key_sample import LOW_BITS, SAMPLE_ALL
-from rollout.policy.policy import GoodOutcome
+from rollout.policy.policy import ANONYMOUS, GoodOutcome
 
 METRIC_BY_NAME = {
     "errors": window_pb2.METRIC_ERROR,
@@ -250,17 +250,17 @@ def batch_events(keys: list[int], batch_calls: list[int]) -> BatchEvents:
 
 def good_outcome_keys(
     windows: Sequence[window_pb2.Window], good: GoodOutcome, version: str, baseline: str
-) -> tuple[set[int], set[int]]:
-    """Return the keys with a good report of the candidate *version*, and of the baseline.
+) -> dict[str, tuple[set[int], set[int]]]:
+    """Return caller -> the keys with a good report of the candidate *version*, of the baseline.
 
     A key belongs to the arm that the split assigned it to, even if the other version answered in
     its place: a candidate that leaves its calls to the baseline is judged by their outcomes too.
     Pinned calls are left out, because the split did not assign them.
     """
-    keys: dict[str, set[int]] = {version: set(), baseline: set()}
+    keys: dict[str, tuple[set[int], set[int]]] = {}
     for window in windows:
         answered_by = window.version
-        if answered_by not in keys:
+        if answered_by not in (version, baseline):
             continue
         for reports in window.outcomes:
             role = reports.role
@@ -270,5 +270,8 @@ def good_outcome_keys(
             if role == predict_pb2.FALLBACK:
                 assigned_to = version if answered_by == baseline else baseline
             pairs = zip(reports.key_hash[:], reports.value[:], strict=True)
-            keys[assigned_to].update([key for key, value in pairs if good.is_good(value)])
-    return keys[version], keys[baseline]
+            good_keys = [key for key, value in pairs if good.is_good(value)]
+            if good_keys:
+                arms = keys.setdefault(reports.caller or ANONYMOUS, (set(), set()))
+                arms[0 if assigned_to == version else 1].update(good_keys)
+    return keys

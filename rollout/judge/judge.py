@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from rollout.evidence.evidence import Evidence
-from rollout.judge.reasons import rollback_reason
+from rollout.judge.reasons import outcome_hold_reason, rollback_reason
 from rollout.policy.policy import JUDGED_METRICS, Policy
 from rollout.policy.stages import Stage, StagePosition, Verdict, min_stay_s
 from stats.rate import clean_keys_needed
@@ -131,6 +131,9 @@ def _hold_reasons(policy: Policy, inputs: JudgeInputs, evidence: Evidence) -> tu
         holds += evidence.validity.hold_reasons()
         if evidence.prediction.unapproved_reason:
             holds.append(evidence.prediction.unapproved_reason)
+        outcome_reason = outcome_hold_reason(evidence)
+        if outcome_reason:
+            holds.append(outcome_reason)
     return tuple(holds)
 
 

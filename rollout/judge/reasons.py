@@ -46,7 +46,39 @@ def rollback_reason(policy: Policy, evidence: Evidence, metric: str) -> str:
         if not gate.is_open:
             return ""
         text += f"; {evidence.latency.gate_text(gate)}"
+    if metric == OUTCOME:
+        if not _outcome_gate_open(evidence):
+            return ""
+        text += f"; reported by {evidence.outcome_callers.shares_text}"
     return text
+
+
+def outcome_hold_reason(evidence: Evidence) -> str:
+    """Return why outcomes need a person: one caller decides whether they roll back; else empty."""
+    threshold = evidence.policy.log_threshold(OUTCOME)
+    whole = evidence.metrics[OUTCOME].tilt_state.log_e_max
+    callers = evidence.outcome_callers
+    if max(whole, callers.strongest_without()) < threshold:
+        return ""
+    if whole >= threshold and _outcome_gate_open(evidence):
+        return ""
+    caller, log_e = callers.weakest_without(_trusted(evidence))
+    return (
+        f"outcome: ln e = {whole:.2f} of {threshold:.2f} by all reports, {log_e:.2f} without those "
+        f"of the caller {caller!r} ({callers.shares_text}): one caller's reports do not move a "
+        "verdict. A person decides, or a policy whose [outcome] trusts the caller is approved"
+    )
+
+
+def _trusted(evidence: Evidence) -> frozenset[str]:
+    good = evidence.policy.outcome
+    return frozenset() if good is None else good.trusted
+
+
+def _outcome_gate_open(evidence: Evidence) -> bool:
+    """Whether outcomes reach the threshold without the reports of any one untrusted caller."""
+    _, log_e = evidence.outcome_callers.weakest_without(_trusted(evidence))
+    return log_e >= evidence.policy.log_threshold(OUTCOME)
 
 
 def _departure_reason(evidence: Evidence, threshold: float) -> str:
@@ -81,6 +113,7 @@ def log_e_maxima(evidence: Evidence) -> list[float]:
 
 
 def _evidence_row(evidence: Evidence, name: str, *, intervals: bool) -> rollout_pb2.Evidence:
+    # What all metrics have.
     policy = evidence.policy
     row = rollout_pb2.Evidence(
         metric=name,
@@ -94,6 +127,7 @@ def _evidence_row(evidence: Evidence, name: str, *, intervals: bool) -> rollout_
     if name == PREDICTION:
         _fill_prediction(row, evidence)
         return row
+    # The test, and its gate if it has one.
     metric_test = evidence.metrics[name]
     row.canary_events = metric_test.canary_events
     row.baseline_events = metric_test.baseline_events
@@ -104,6 +138,12 @@ def _evidence_row(evidence: Evidence, name: str, *, intervals: bool) -> rollout_
         gate = evidence.latency.quantile_gate(name)
         row.gate_open, row.gate = gate.is_open, evidence.latency.gate_text(gate)
         row.compared_keys = int(evidence.latency.rollout_counts[0].sum())
+    if name == OUTCOME and evidence.outcome_callers.by_name:
+        caller, log_e = evidence.outcome_callers.weakest_without(_trusted(evidence))
+        row.gate_open = _outcome_gate_open(evidence)
+        row.gate = f"reported by {evidence.outcome_callers.shares_text}; " + (
+            f"ln e {log_e:.2f} without {caller}" if caller else "all of them trusted"
+        )
     _fill_effect(row, metric_test, intervals=intervals)
     return row
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from features.canonical import sha256_hex
@@ -67,6 +67,10 @@ def _policy_from_json(json_fields: Mapping[str, Any]) -> Policy:
         policy_fields[name] = (
             None if json_fields[name] is None else _dataclass_from_json(kind, json_fields[name])
         )
+    outcome = policy_fields["outcome"]
+    if outcome is not None:
+        trusted = tuple(outcome.trusted_callers)
+        policy_fields["outcome"] = replace(outcome, trusted_callers=trusted)
     policy: Policy = _dataclass_from_json(Policy, policy_fields)
     return policy
 

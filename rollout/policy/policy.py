@@ -54,6 +54,10 @@ class CanaryStep:
     """Minimum stay in seconds, however good the evidence."""
 
 
+ANONYMOUS = "anonymous"
+"""All callers without an identity: together they are one caller."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GoodOutcome:
     """The outcome that a good prediction has. Exactly one of the two bounds is given."""
@@ -64,6 +68,10 @@ class GoodOutcome:
     """A value is good if it is at least this ..."""
     at_most: float | None = None
     """... or at most this: "churned", at most 0, is a customer who stayed."""
+    trusted_callers: tuple[str, ...] = ()
+    """Callers whose reports alone may roll back. Those of any other caller need the others'."""
+    trust_anonymous: bool = False
+    """Whether reports of callers without an identity, together one caller, may roll back alone."""
 
     def __post_init__(self) -> None:
         bounds = [bound for bound in (self.at_least, self.at_most) if bound is not None]
@@ -78,6 +86,11 @@ class GoodOutcome:
         if self.at_least is not None:
             return value >= self.at_least
         return self.at_most is not None and value <= self.at_most
+
+    @property
+    def trusted(self) -> frozenset[str]:
+        """The names of the callers whose reports alone may roll back."""
+        return frozenset(self.trusted_callers) | ({ANONYMOUS} if self.trust_anonymous else set())
 
     @property
     def description(self) -> str:

@@ -119,15 +119,21 @@ def _good_outcome(value: Any, where: str) -> GoodOutcome | None:  # noqa: ANN401
     if value is False:
         return None
     where = f"{where} [outcome]"
-    known = ("name", "at_least", "at_most")
+    known = ("name", "at_least", "at_most", "trusted_callers", "trust_anonymous")
     if not isinstance(value, dict) or set(value) - set(known):
         raise PolicyError(f"{where}: its fields are {', '.join(known)}")
-    given = {
-        field: content if field == "name" else _number(0.0, field, content, where)
-        for field, content in value.items()
-    }
+    given = dict(value)
+    for field in {"at_least", "at_most"} & set(value):
+        given[field] = _number(0.0, field, value[field], where)
     if not isinstance(given.get("name"), str):
         raise PolicyError(f"{where}: name is the name under which callers report it")
+    # Who may move a verdict alone.
+    trusted = given.get("trusted_callers", [])
+    if not isinstance(trusted, list) or not all(isinstance(name, str) for name in trusted):
+        raise PolicyError(f"{where}: trusted_callers is a list of callers' names")
+    if not isinstance(given.get("trust_anonymous", False), bool):
+        raise PolicyError(f"{where}: trust_anonymous is true or false")
+    given["trusted_callers"] = tuple(sorted(trusted))
     try:
         return GoodOutcome(**given)
     except ValueError as error:

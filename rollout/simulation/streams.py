@@ -32,7 +32,7 @@ MEDIAN_LATENCY_NS = 20e6
 LATENCY_SIGMA = 0.5
 """Latency is lognormal with a median of 20 ms; its p99 is 64 ms."""
 
-GOOD_OUTCOME = GoodOutcome(name="bought", at_least=1.0)
+GOOD_OUTCOME = GoodOutcome(name="bought", at_least=1.0, trust_anonymous=True)
 """The good outcome of the simulated customers."""
 
 Keys = NDArray[np.uint64]

@@ -60,6 +60,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
     ),
     "gateway": (
         (
+            "caller",
             "columns",
             "errors",
             "ingress_choice",

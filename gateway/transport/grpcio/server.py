@@ -14,6 +14,7 @@ from grpc_health.v1 import _async as health
 from grpc_health.v1 import health_pb2_grpc
 from numpy.typing import NDArray
 
+from gateway.caller import ANONYMOUS
 from gateway.columns import Calls, ModelShape, Replies
 from gateway.ingress_choice import IngressChoice
 from gateway.internal_error_log import InternalErrorLog
@@ -402,7 +403,7 @@ class GrpcioServer:
     def _wrap_unary(self, method: UnaryMethod) -> Callable[[bytes, Context], Awaitable[bytes]]:
         async def handle(message: bytes, context: Context) -> bytes:
             try:
-                return await method(message)
+                return await method(message, ANONYMOUS)
             except Exception as error:  # noqa: BLE001  nothing internal may reach a caller
                 refusal = self.refuse_error("", error)
             await abort_call(context, refusal)

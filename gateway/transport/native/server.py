@@ -15,6 +15,7 @@ from grpc_health.v1 import _async as health
 from grpc_health.v1 import health_pb2_grpc
 from numpy.typing import NDArray
 
+from gateway.caller import ANONYMOUS
 from gateway.columns import Calls, ModelShape, Replies
 from gateway.ingress_choice import IngressChoice
 from gateway.internal_error_log import InternalErrorLog
@@ -239,7 +240,7 @@ class NativeServer:
     def _wrap_unary(self, method: UnaryMethod) -> Any:  # noqa: ANN401  grpc's own type for it is no simpler
         async def serve(message: bytes, call: RawCall) -> bytes:
             del call
-            return await method(message)
+            return await method(message, ANONYMOUS)
 
         return serve
 

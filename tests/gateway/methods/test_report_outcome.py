@@ -1,22 +1,16 @@
 """ReportOutcome: on disk before it is acknowledged, each key written once, each kind counted."""
 
 import asyncio
-import os
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
-from gateway.methods.idempotency_keys import IdempotencyKeys
-from gateway.methods.report_outcome import ReportOutcomeService
-from gateway.models.routes import RouteTable, build_routes
-from gateway.telemetry.outcome_windows import OutcomeWindows
-from host.clock import SystemClock
+from gateway.models.routes import build_routes
 from journal.errors import JournalRefusedError
 from journal.prediction_id import (
     HOLDOUT_BIT,
@@ -24,9 +18,6 @@ from journal.prediction_id import (
     read_prediction_id,
     write_prediction_id,
 )
-from journal.reader import JournalReader
-from journal.segment import JournalKind
-from journal.writer import JournalAppender
 from protos.journal_pb2 import OutcomeRecord
 from protos.predict_pb2 import OutcomeReply, OutcomeRequest, Role
 from registry.types import Deployment
@@ -68,6 +59,10 @@ def written_id(model: str, days_ago: float, boot_id: int = 99, role: int = 1) ->
         key_hash=1,
         boot_id=boot_id,
     )
+
+
+NOW_MS = int(time.time() * 1e3)
+PREDICTION = written_id("churn", 1)
 
 
 def test_report_outcome_writes_and_counts_each_kind() -> None:
@@ -166,6 +161,14 @@ def test_outcome_windows_have_each_report_of_a_version_in_a_rollout_once() -> No
         ({"name": "a\nb"}, "control character"),
         ({"idempotency_key": "k" * 129}, "too long"),
         ({"value": float("nan")}, "NaN"),
+        ({"value": 1e308}, "at most 1e.15"),
+        ({"row": 4_294_967_295}, "a call has at most 1024 rows"),
+        ({"event_time_ms": 2**62}, "in the future"),
+        ({"event_time_ms": -(2**62)}, "before the prediction"),
+        ({"event_time_ms": 1}, "before the prediction"),
+        ({"model": "\x1b[31m"}, "has a prediction_id and model;"),
+        ({"model": "churn", "keys": ["S1"]}, "has a prediction_id and model and keys;"),
+        ({"prediction_id": b"", "model": "churn", "keys": ["a"], "event_time_ms": -5}, "send a"),
         (
             {"prediction_id": b"", "model": "churn", "keys": ["a", "b"], "event_time_ms": 1},
             "2 keys",
@@ -189,128 +192,35 @@ def test_report_outcome_refuses_a_bad_report_and_writes_nothing(
     asyncio.run(walk())
 
 
-class OutcomeWorker:
-    """ReportOutcome of one worker with a real journal, as it is after a start."""
-
-    def __init__(self, folder: Path, boot_id: int, keys_max: int = 1_000) -> None:
-        self.writer = JournalAppender(folder, JournalKind.OUTCOMES, boot_id=boot_id)
-        self.keys = IdempotencyKeys(folder, boot_id, keys_max)
-        self.keys.rebuild()
-        self.counted: list[tuple[str, str]] = []
-        self.outcomes = ReportOutcomeService(
-            RouteTable(),
-            self.writer,
-            self.keys,
-            SystemClock(),
-            lambda: KEY,
-            lambda model, kind: self.counted.append((model, kind)),
-            90,
-            OutcomeWindows().record_outcome,
-        )
-
-    async def report(self, key: str) -> bool:
-        """Report with an idempotency key; return whether it was a duplicate."""
-        request = OutcomeRequest(
-            prediction_id=written_id("churn", 1), name="churned", value=1, idempotency_key=key
-        )
-        reply = await self.outcomes.report(request.SerializeToString())
-        return OutcomeReply.FromString(reply).duplicate
-
-
-@asynccontextmanager
-async def outcome_worker(
-    folder: Path, boot_id: int, keys_max: int = 1_000
-) -> AsyncIterator[OutcomeWorker]:
-    """Run a worker and close its journal at the end."""
-    worker = OutcomeWorker(folder, boot_id, keys_max)
-    try:
-        yield worker
-    finally:
-        await asyncio.to_thread(worker.writer.close)
-
-
-def keys_on_disk(folder: Path) -> list[str]:
-    """Return the idempotency keys of all records on disk."""
-    return [
-        OutcomeRecord.FromString(raw).idempotency_key
-        for raw, _ in JournalReader(folder, JournalKind(2))
-    ]
-
-
-def test_idempotency_key_counts_once_across_workers_and_restarts(
-    tmp_path: Path,
-) -> None:
-    """200 keys are reported three times each at one worker, then at another, then after a start."""
-    keys = [f"k-{n}" for n in range(200)]
+def test_report_outcome_refuses_a_large_report_before_it_is_parsed() -> None:
+    """3 MB of keys beside a prediction id, as in the finding: nothing is kept."""
 
     async def walk() -> None:
-        async with outcome_worker(tmp_path, 1) as first, outcome_worker(tmp_path, 2) as second:
-            duplicates = await asyncio.gather(*(first.report(key) for key in keys * 3))
-            assert sum(duplicates) == 400
-            assert all(await asyncio.gather(*(second.report(key) for key in keys)))
-            assert not await second.report("k-new")
-            assert await first.report("k-new")
-        async with outcome_worker(tmp_path, 3) as third:
-            assert len(third.keys) == 201
-            assert await third.report("k-7")
-            assert not await third.report("k-newer")
-        assert sorted(keys_on_disk(tmp_path)) == sorted([*keys, "k-new", "k-newer"])
+        async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:
+            with pytest.raises(grpc.aio.AioRpcError, match="at most 8192 are taken") as refused:
+                await report(gateway, prediction_id=PREDICTION, keys=["k" * 30] * 100_000)
+            assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert gateway.outcomes.records == []
 
     asyncio.run(walk())
 
 
-def test_idempotency_keys_keep_the_newest_only(tmp_path: Path) -> None:
-    """After 300 keys over three starts 50 are read back; later keys do not exceed the bound."""
+def test_idempotency_key_belongs_to_caller_prediction_and_name() -> None:
+    """Another prediction or name may use the key. Another value under the same is an error."""
 
     async def walk() -> None:
-        for boot in (1, 2, 3):
-            async with outcome_worker(tmp_path, boot) as worker:
-                for n in range(100):
-                    await worker.report(f"k-{boot}-{n}")
-        async with outcome_worker(tmp_path, 4, keys_max=50) as last:
-            assert len(last.keys) == 50
-            assert "k-3-99" in last.keys
-            assert "k-1-0" not in last.keys
-            assert await last.report("k-3-99")
-            for n in range(100):
-                await last.report(f"k-4-{n}")
-            assert len(last.keys) == 50
-
-    asyncio.run(walk())
-
-
-def test_idempotency_keys_read_behind_damage_and_skip_foreign_files(tmp_path: Path) -> None:
-    """One segment has a flipped byte in the middle, another file is no segment."""
-
-    async def walk() -> None:
-        async with outcome_worker(tmp_path, 1) as worker:
-            for n in range(20):
-                await worker.report(f"k-{n}")
-        (segment,) = tmp_path.iterdir()  # noqa: ASYNC240  a test's own file
-        content = bytearray(segment.read_bytes())
-        content[len(content) // 2] ^= 0xFF
-        segment.write_bytes(content)
-        (tmp_path / "outcomes-1700000000000-00000000000000aa-000000.trnj").write_bytes(b"not ours")
-        keys = IdempotencyKeys(tmp_path, 2, 1_000)
-        keys.rebuild()
-        assert len(keys) == 19
-        assert keys.catch_up(["k-0", "k-19", "k-absent"]) == {"k-0", "k-19"}
-
-    asyncio.run(walk())
-
-
-def test_report_outcome_finishes_the_write_of_a_cancelled_call(tmp_path: Path) -> None:
-    """A call is cancelled before its record is on disk; the record is written once."""
-
-    async def walk() -> None:
-        async with outcome_worker(tmp_path, 1) as worker:
-            call = asyncio.create_task(worker.report("k-1"))
-            await asyncio.sleep(0)
-            call.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await call
-            assert await worker.report("k-1")
-        assert keys_on_disk(tmp_path) == ["k-1"]
+        async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:
+            order: dict[str, Any] = {"prediction_id": PREDICTION, "idempotency_key": "order-1"}
+            assert not (await report(gateway, **order)).duplicate
+            assert (await report(gateway, **order)).duplicate
+            # Whoever knows the key cannot use it up for other predictions and names.
+            for fields in ({"prediction_id": written_id("churn", 2)}, {"name": "accepted"}):
+                assert not (await report(gateway, **{**order, **fields})).duplicate
+            for fields in ({"value": 0.0}, {"row": 1}, {"event_time_ms": NOW_MS}):
+                with pytest.raises(grpc.aio.AioRpcError, match="a key of its own") as refused:
+                    await report(gateway, **{**order, **fields})
+                assert refused.value.code() == grpc.StatusCode.ALREADY_EXISTS
+            assert len(gateway.outcomes.records) == 3
 
     asyncio.run(walk())
 
@@ -334,29 +244,5 @@ def test_report_outcome_is_unavailable_when_the_journal_refuses_and_the_key_stay
             assert not (
                 await report(gateway, prediction_id=prediction, idempotency_key="k-1")
             ).duplicate
-
-    asyncio.run(walk())
-
-
-def test_report_outcome_syncs_before_it_acknowledges(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another worker's record is synced, too, before this worker calls it a duplicate."""
-    synced: list[str] = []
-    fdatasync = os.fdatasync
-
-    def recorded_fdatasync(file: int) -> None:
-        fdatasync(file)
-        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{file}")))  # noqa: PTH119, PTH115
-
-    async def walk() -> None:
-        monkeypatch.setattr(os, "fdatasync", recorded_fdatasync)
-        async with outcome_worker(tmp_path, 1) as first, outcome_worker(tmp_path, 2) as second:
-            await first.report("k-1")
-            assert [name.split("-")[2] for name in synced] == [f"{1:016x}"]
-            await second.report("k-1")
-            assert [name.split("-")[2] for name in synced] == [f"{1:016x}"] * 2
-            await second.report("k-1")
-            assert len(synced) == 2
 
     asyncio.run(walk())

@@ -37,7 +37,9 @@ def rollout_with_all_evidence() -> Rollout:
         rollout.evidence.count_second(traffic.next_second(), CANARY, current=True)
     for position, version, key in ((CANARY, "2", 1), (StagePosition(Stage.CANARY, 1), "1", 2)):
         window = window_pb2.Window(model="churn", version=version, revision=2)
-        window.outcomes.add(role=predict_pb2.PRODUCTION, name="paid", key_hash=[key], value=[1.0])
+        window.outcomes.add(
+            role=predict_pb2.PRODUCTION, name="paid", key_hash=[key], value=[1.0], caller="c" * key
+        )
         rollout.evidence.count_second(ClosedSecond(13, 2, (window,)), position, current=False)
     assert sorted(rollout.evidence.metrics["outcome"].events_by_share) == [1_000, 5_000]
     return rollout

@@ -11,7 +11,7 @@ from rollout.errors import PolicyError
 from rollout.evidence.evidence import Evidence
 from rollout.evidence.inbox import ClosedSecond, Inbox
 from rollout.judge.judge import FleetView, JudgeInputs, Judgement, judge
-from rollout.policy.policy import POLICIES, GoodOutcome
+from rollout.policy.policy import ANONYMOUS, POLICIES, GoodOutcome
 from rollout.policy.policy_files import parse_policies
 from rollout.policy.stages import Stage, StagePosition, Verdict
 from tests.rollout.scripted_parts import NS, QUICK, SCRIPT_START_S, make_batch, make_window
@@ -22,7 +22,7 @@ POLICY = replace(
 FACTS = JudgeInputs(
     position=StagePosition(Stage.CANARY, 0), stayed_s=10.0, fleet=FleetView(workers=2)
 )
-GOOD = GoodOutcome(name="accepted", at_least=1.0)
+GOOD = GoodOutcome(name="accepted", at_least=1.0, trust_anonymous=True)
 LADDER = {
     1: (StagePosition(Stage.CANARY, 0), 0.05),
     2: (StagePosition(Stage.CANARY, 1), 0.50),
@@ -135,8 +135,15 @@ def test_policy_file_names_the_good_outcome_of_each_model() -> None:
         "outcome": {"name": "accepted", "at_least": 1},
         "models": {"churn": {"outcome": {"name": "churned", "at_most": 0}}, "plain": {}},
     }
+    # Each model has its own outcome, or that of the policy.
     policies = parse_policies(tables, "careful.toml", POLICIES)
     assert policies["careful@plain"].outcome == GoodOutcome(name="accepted", at_least=1.0)
+    # Who may roll back alone.
+    trusting = {"name": "accepted", "at_least": 1, "trusted_callers": ["nba", "crm"]}
+    trusted = parse_policies({**tables, "outcome": trusting}, "", POLICIES)["careful@plain"].outcome
+    assert trusted is not None
+    assert trusted.trusted == {"crm", "nba"}
+    assert replace(trusted, trust_anonymous=True).trusted == {"crm", "nba", ANONYMOUS}
     stays = policies["careful@churn"].outcome
     assert stays is not None
     assert (stays.description, stays.is_good(0.0), stays.is_good(1.0)) == (
@@ -147,12 +154,15 @@ def test_policy_file_names_the_good_outcome_of_each_model() -> None:
     assert POLICIES["standard"].outcome is None
     none = parse_policies({**tables, "models": {"churn": {"outcome": False}}}, "", POLICIES)
     assert none["careful@churn"].outcome is None
+    # Impossible tables.
     for wrong, message in (
         ({"name": "accepted"}, "has a name, and one of them"),
         ({"name": "accepted", "at_least": 1, "at_most": 1}, "one of them as a number"),
         ({"at_least": 1}, "name is the name"),
-        ({"name": "accepted", "good": 1}, "its fields are name, at_least, at_most"),
+        ({"name": "accepted", "good": 1}, "its fields are name, at_least, at_most, trusted"),
         ({"name": "accepted", "at_least": True}, "at_least is a number"),
+        ({"name": "accepted", "at_least": 1, "trusted_callers": "crm"}, "a list of callers"),
+        ({"name": "accepted", "at_least": 1, "trust_anonymous": 1}, "true or false"),
         ("accepted", "its fields are"),
     ):
         with pytest.raises(PolicyError, match=message):

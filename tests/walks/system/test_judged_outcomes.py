@@ -26,6 +26,7 @@ bake_s = 86400
 [models.offer.outcome]
 name = "bought"
 at_least = 1
+trust_anonymous = true
 """
 CALLERS = 24
 """Customers who call at the same time."""
