@@ -34,6 +34,8 @@ from turnout.processes.system_file import (
 )
 
 LEFTOVER_GRACE_S = 10.0
+GATEWAY_NAME = "gateway-1"
+"""The gateway's name in windows and in the registry, and the actor of its token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ class LocalSystem:
         self._tokens = (
             None
             if plan.identities is None
-            else make_service_tokens(plan.identities, plan.folder / "tokens")
+            else make_service_tokens(plan.identities, plan.folder / "tokens", GATEWAY_NAME)
         )
         specs = [] if plan.store_url else [self._store_process()]
         specs += [self._control_process(), self._gateway_process()]
@@ -122,7 +124,8 @@ class LocalSystem:
         folder = self._plan.folder / "registry"
         command = [sys.executable, "-m", "turnout.control", "--listen", self._control]
         if self._tokens is not None:
-            command += ["--identities", str(self._tokens.identities)]
+            for file in self._tokens.identities:
+                command += ["--identities", str(file)]
             command += ["--token-file", str(self._tokens.files["controller"])]
         if self._plan.policies is not None:
             command += ["--policies", str(self._plan.policies)]
@@ -160,6 +163,7 @@ class LocalSystem:
         self._plan.folder.mkdir(parents=True, exist_ok=True)
         host, _, port = self._gateway.rpartition(":")
         settings: dict[str, Any] = {
+            "gateway": GATEWAY_NAME,
             "folder": str(self._plan.folder / "gateway"),
             "host": host,
             "port": int(port),
