@@ -16,7 +16,7 @@ class Settings:
 
     # Names and addresses
     gateway: str = "gateway-1"
-    """This host's name in windows and in the registry; every host has its own."""
+    """This host's name in windows, in the registry and in its token; every host has its own."""
     folder: str = ".turnout/gateway"
     """Folder of the last good deployments, version files and the journal."""
     host: str = "127.0.0.1"
@@ -27,8 +27,8 @@ class Settings:
     registry: str = ""
     """host:port of the registry; empty: the gateway serves what the folder holds."""
     registry_token_file: str = ""
-    """File with the gateway's bearer token (role gateway), where the registry has an identities
-    file; empty: no token is sent, and the registry trusts the gateway's name."""
+    """File with the gateway's bearer token (role gateway, actor `gateway`), where registry and
+    window sinks have an identities file; empty: no token is sent, and they trust the name."""
     redis_url: str = ""
     """redis:// or unix://; empty: models with stored features answer with defaults."""
     redis_user: str = ""

@@ -242,7 +242,7 @@ class GatewayWorker:
         waiting_max = self._settings.windows_waiting_max
         on_dropped = self._parts.metrics.count_windows_dropped
         self._streams = [
-            WindowStream(address, source, waiting_max, on_dropped)
+            WindowStream(address, source, waiting_max, on_dropped, self._settings.registry_token)
             for address in self._settings.window_sinks
         ]
         for stream in self._streams:

@@ -532,18 +532,6 @@ class WatchFindingsRequest(_message.Message):
     those_there_are: bool
     def __init__(self, after: _Optional[int] = ..., those_there_are: _Optional[bool] = ...) -> None: ...
 
-class WhoAmIRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
-class Caller(_message.Message):
-    __slots__ = ("actor", "roles")
-    ACTOR_FIELD_NUMBER: _ClassVar[int]
-    ROLES_FIELD_NUMBER: _ClassVar[int]
-    actor: str
-    roles: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, actor: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ...) -> None: ...
-
 class ListHistoryRequest(_message.Message):
     __slots__ = ("after", "limit", "object")
     AFTER_FIELD_NUMBER: _ClassVar[int]

@@ -144,11 +144,6 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.ListHistoryRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.ListHistoryReply.FromString,
                 _registered_method=True)
-        self.WhoAmI = channel.unary_unary(
-                '/turnout.v1.Registry/WhoAmI',
-                request_serializer=protos_dot_registry__pb2.WhoAmIRequest.SerializeToString,
-                response_deserializer=protos_dot_registry__pb2.Caller.FromString,
-                _registered_method=True)
 
 
 class RegistryServicer:
@@ -294,13 +289,6 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def WhoAmI(self, request, context):
-        """The actor and roles of the caller's metadata, for services that forward it.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_RegistryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -413,11 +401,6 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.ListHistory,
                     request_deserializer=protos_dot_registry__pb2.ListHistoryRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.ListHistoryReply.SerializeToString,
-            ),
-            'WhoAmI': grpc.unary_unary_rpc_method_handler(
-                    servicer.WhoAmI,
-                    request_deserializer=protos_dot_registry__pb2.WhoAmIRequest.FromString,
-                    response_serializer=protos_dot_registry__pb2.Caller.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1014,33 +997,6 @@ class Registry:
             '/turnout.v1.Registry/ListHistory',
             protos_dot_registry__pb2.ListHistoryRequest.SerializeToString,
             protos_dot_registry__pb2.ListHistoryReply.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def WhoAmI(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/turnout.v1.Registry/WhoAmI',
-            protos_dot_registry__pb2.WhoAmIRequest.SerializeToString,
-            protos_dot_registry__pb2.Caller.FromString,
             options,
             channel_credentials,
             insecure,

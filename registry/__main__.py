@@ -5,8 +5,10 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from access.identities import IdentitiesFileError
 from registry.api.server import serve_registry
 from registry.types import RegistryError
 
@@ -20,11 +22,17 @@ def registry_arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--listen", default="127.0.0.1:7001", help="host:port; port 0 takes a free port"
     )
-    parser.add_argument("--identities", type=Path, help="file with tokens, actors and roles")
+    parser.add_argument(
+        "--identities",
+        type=Path,
+        action="append",
+        default=[],
+        help="file with tokens, actors and roles; may be given more than once",
+    )
     return parser
 
 
-async def run_registry(folder: Path, listen: str, identities: Path | None) -> None:
+async def run_registry(folder: Path, listen: str, identities: Sequence[Path]) -> None:
     """Serve until SIGTERM or SIGINT. Print one line with the address when the server is ready."""
     server = await serve_registry(folder, listen, identities=identities)
     host = listen.rpartition(":")[0]
@@ -44,7 +52,7 @@ def main() -> int:
     options = registry_arguments().parse_args()
     try:
         asyncio.run(run_registry(options.folder, options.listen, options.identities))
-    except RegistryError as error:
+    except (RegistryError, IdentitiesFileError) as error:
         sys.stderr.write(f"registry: {error}\n")
         return 3
     return 0

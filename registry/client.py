@@ -5,7 +5,7 @@ RegistryUnavailableError when the registry does not answer.
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -360,15 +360,6 @@ class RegistryClient:
         return await self._call(
             self._rpc.ListHistory,
             pb.ListHistoryRequest(after=after, limit=limit, object=object_prefix),
-        )
-
-    async def identify(self, metadata: Sequence[tuple[str, str]]) -> pb.Caller:
-        """Return the actor and roles of a caller, from the *metadata* of its call.
-
-        Raises UnknownActorError when it has no name or no valid token.
-        """
-        return await self._await_reply(
-            self._rpc.WhoAmI(pb.WhoAmIRequest(), metadata=metadata, timeout=CALL_S)
         )
 
     async def audit(

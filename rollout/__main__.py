@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from registry.types import read_token
@@ -16,13 +16,20 @@ from rollout.policy.policy_files import read_policy_folder
 
 
 async def main(
-    registry: str, listen: str, actor: str, token: str | None, policies: Mapping[str, Policy]
+    registry: str,
+    listen: str,
+    actor: str,
+    token: str | None,
+    policies: Mapping[str, Policy],
+    identities: Sequence[Path],
 ) -> None:
     """Serve the controller until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    server = await serve_rollout(registry, listen, actor=actor, token=token, policies=policies)
+    server = await serve_rollout(
+        registry, listen, actor=actor, token=token, policies=policies, identities=identities
+    )
     logging.getLogger("rollout").info("listening port=%d", server.port)
     await stop.wait()
     await server.stop()
@@ -35,6 +42,13 @@ if __name__ == "__main__":
     parser.add_argument("--as", dest="actor", default="rollout", help="its name in the history")
     parser.add_argument("--token-file", type=Path, help="file with its token [TURNOUT_TOKEN]")
     parser.add_argument("--policies", type=Path, help="folder of policy files (docs/rollout.md)")
+    parser.add_argument(
+        "--identities",
+        type=Path,
+        action="append",
+        default=[],
+        help="the registry's file with tokens, actors and roles; may be given more than once",
+    )
     options = parser.parse_args()
     policies = POLICIES if options.policies is None else read_policy_folder(options.policies)
     logging.basicConfig(
@@ -43,4 +57,6 @@ if __name__ == "__main__":
     token = (
         read_token(options.token_file) if options.token_file else os.environ.get("TURNOUT_TOKEN")
     )
-    asyncio.run(main(options.registry, options.listen, options.actor, token, policies))
+    asyncio.run(
+        main(options.registry, options.listen, options.actor, token, policies, options.identities)
+    )

@@ -6,12 +6,13 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import grpc
 import uvloop
 
+from access.interceptor import access_interceptor
 from registry.api import server as registry_server
 from registry.types import read_token
 from rollout.api import server as rollout_server
@@ -29,21 +30,26 @@ A registry with an identities file asks for it.
 async def serve_control(
     folder: Path,
     address: str,
-    identities: Path | None,
+    identities: Sequence[Path],
     token: str | None,
     policies: Mapping[str, Policy],
 ) -> None:
     """Serve the registry in *folder* and the rollouts until SIGTERM or SIGINT.
 
-    address  host:port to listen on, without TLS. The rollout controller calls the registry over
-             this port too, so both could run as two processes without a change.
+    address     host:port to listen on, without TLS. The rollout controller calls the registry over
+                this port too, so both could run as two processes without a change.
+    identities  files of tokens; without one every name is believed.
     """
+    # One server for the registry and the rollouts. Its interceptor lets calls in.
     stop_requested = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop_requested.set)
     options = dict((*rollout_server.SERVER_OPTIONS, *registry_server.SERVER_OPTIONS))
-    server = grpc.aio.server(options=tuple(options.items()))
-    registry = await registry_server.add_registry_to(server, folder, identities=identities)
+    server = grpc.aio.server(
+        options=tuple(options.items()), interceptors=(access_interceptor(identities),)
+    )
+    registry = await registry_server.add_registry_to(server, folder)
+    # Rollouts call the registry over the port, so they start when it listens, and stop before.
     try:
         rollouts = rollout_server.add_rollout_to(server, address, token=token, policies=policies)
         server.add_insecure_port(address)
@@ -63,7 +69,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="the registry's folder")
     parser.add_argument("--listen", required=True, help="host:port to listen on")
     parser.add_argument(
-        "--identities", type=Path, help="file of tokens and roles (docs/governance.md)"
+        "--identities",
+        type=Path,
+        action="append",
+        default=[],
+        help="file of tokens and roles (docs/governance.md); may be given more than once",
     )
     parser.add_argument(
         "--token-file", type=Path, help="file with the rollout controller's own token"

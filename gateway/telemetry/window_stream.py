@@ -26,6 +26,7 @@ class WindowStream:
 
     batches_waiting_max  beyond it the oldest batch is dropped.
     on_dropped           called with the number of batches dropped.
+    token                the gateway's bearer token; None where the sink has no identities file.
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class WindowStream:
         source: window_pb2.Source,
         batches_waiting_max: int,
         on_dropped: Callable[[int], None],
+        token: str | None = None,
     ) -> None:
         self._address = address
         self._source = source
         self._waiting_max = batches_waiting_max
         self._on_dropped = on_dropped
+        self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         self._waiting: deque[window_pb2.WindowBatch] = deque()
         self._sequence = 0
         self._wake = asyncio.Event()
@@ -86,7 +89,12 @@ class WindowStream:
                 backoff.reset()
                 pause_s = RETRY_S_MIN
             except grpc.aio.AioRpcError as error:
-                log.info("window_sink_lost address=%s code=%s", self._address, error.code())
+                log.info(
+                    "window_sink_lost address=%s code=%s why=%s",
+                    self._address,
+                    error.code(),
+                    error.details(),
+                )
                 pause_s = backoff.next_s()
             await asyncio.sleep(pause_s)
 
@@ -96,7 +104,7 @@ class WindowStream:
         The sink's first acknowledgement says which batch it has received last.
         """
         first_acknowledged = asyncio.get_running_loop().create_future()
-        call = stub.Push(self._batches(first_acknowledged))
+        call = stub.Push(self._batches(first_acknowledged), metadata=self._metadata)
         async for ack in call:
             while self._waiting and self._waiting[0].sequence <= ack.sequence:
                 self._waiting.popleft()

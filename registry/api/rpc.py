@@ -1,8 +1,8 @@
-"""Connects gRPC to RegistryService: authorises, parses, calls the method, translates errors.
+"""Connects gRPC to RegistryService: parses, calls the method, translates errors.
 
-Every RPC of the service descriptor gets the same wrapper. An RPC without a rule in access.py is
-refused, and bytes that do not parse are INVALID_ARGUMENT. Of an unexpected error the caller sees
-an id only, and the log has the cause.
+Every RPC of the service descriptor gets the same wrapper. The server's AccessInterceptor has let
+the call in. Bytes that do not parse are INVALID_ARGUMENT. Of an unexpected error the caller sees an
+id only, and the log has the cause.
 """
 
 import asyncio
@@ -17,8 +17,9 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from access.identities import ForbiddenError
+from access.interceptor import abort_refused, caller_identity
 from protos import registry_pb2
-from registry.api.access import Access
 from registry.api.service import RegistryService
 from registry.status import ERROR_METADATA_KEY, status_of_error
 from registry.types import BadRequestError, RegistryFaultError
@@ -29,16 +30,16 @@ RpcContext = grpc.aio.ServicerContext[Any, Any]
 log = logging.getLogger(__name__)
 
 
-def registry_handlers(service: RegistryService, access: Access) -> grpc.GenericRpcHandler:
+def registry_handlers(service: RegistryService) -> grpc.GenericRpcHandler:
     """Return the handler with which a grpc.aio server serves every RPC of turnout.v1.Registry."""
     return grpc.method_handlers_generic_handler(
         SERVICE.full_name,
-        {method.name: _handler(method, service, access) for method in SERVICE.methods},
+        {method.name: _handler(method, service) for method in SERVICE.methods},
     )
 
 
 def _handler(
-    method: MethodDescriptor, service: RegistryService, access: Access
+    method: MethodDescriptor, service: RegistryService
 ) -> "grpc.RpcMethodHandler[Any, Any]":
     request_type: type[Message] = GetMessageClass(method.input_type)
     behaviour: Any = getattr(service, method.name)
@@ -46,19 +47,18 @@ def _handler(
 
     parse: Any = _parse_each if method.client_streaming else _parse
 
-    # Both wrappers authorise before they parse. *content* is bytes, or a stream of bytes.
+    # *content* is bytes, or a stream of bytes.
     async def reply_once(content: Any, context: RpcContext) -> Message:  # noqa: ANN401
         try:
-            identity = access.authorise(name, _metadata(context))
-            reply: Message = await behaviour(parse(request_type, content), identity)
+            reply: Message = await behaviour(parse(request_type, content), caller_identity())
         except Exception as error:  # noqa: BLE001  callers must see a status only
             return await _abort_with(name, context, error)
         return reply
 
     async def reply_stream(content: bytes, context: RpcContext) -> None:
         try:
-            identity = access.authorise(name, _metadata(context))
-            async with aclosing(behaviour(parse(request_type, content), identity)) as replies:
+            replies = behaviour(parse(request_type, content), caller_identity())
+            async with aclosing(replies):
                 async for reply in replies:
                     await context.write(reply)
         except Exception as error:  # noqa: BLE001  callers must see a status only
@@ -74,10 +74,6 @@ def _handler(
 
 def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
-
-
-def _metadata(context: RpcContext) -> list[tuple[str, str | bytes]]:
-    return [(key, value) for key, value in context.invocation_metadata() or ()]
 
 
 def _parse(request_type: type[Message], content: bytes) -> Message:
@@ -101,6 +97,8 @@ async def _abort_with(rpc: str, context: RpcContext, error: Exception) -> Messag
     """End the call with the status of *error*, or with INTERNAL and an id that is in the log."""
     if isinstance(error, grpc.RpcError | asyncio.CancelledError):
         raise error
+    if isinstance(error, ForbiddenError):
+        await abort_refused(context, error)
     status = status_of_error(error)
     if status is None:
         error_id = secrets.token_hex(6)

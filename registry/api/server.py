@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc
 
-from registry.api.access import Access, read_identities
+from access.interceptor import access_interceptor
 from registry.api.rpc import registry_handlers
 from registry.api.service import RegistryService
 from registry.storage.store import RegistryStore
@@ -51,18 +51,17 @@ async def add_registry_to(
     server: grpc.aio.Server,
     folder: Path,
     *,
-    identities: Path | None = None,
     now_ns: Callable[[], int] = time.time_ns,
 ) -> RegistryParts:
     """Add the registry in *folder* to a server that has not started yet.
 
-    identities  the file of tokens (docs/governance.md). With None every name is believed.
-    now_ns      clock for history and deployments, Unix nanoseconds.
+    The server needs an AccessInterceptor, which gives each call its identity.
+
+    now_ns  clock for history and deployments, Unix nanoseconds.
     """
-    access = Access(read_identities(identities) if identities is not None else None)
     store = await asyncio.to_thread(RegistryStore, folder, now_ns)
     service = RegistryService(store)
-    server.add_generic_rpc_handlers((registry_handlers(service, access),))
+    server.add_generic_rpc_handlers((registry_handlers(service),))
     return RegistryParts(service, store)
 
 
@@ -89,15 +88,18 @@ async def serve_registry(
     folder: Path,
     address: str,
     *,
-    identities: Path | None = None,
+    identities: Sequence[Path] = (),
     now_ns: Callable[[], int] = time.time_ns,
 ) -> RegistryServer:
     """Open the registry in *folder* and listen on *address*, host:port. Port 0 takes a free port.
 
-    Raises RegistryUnavailableError when the registry cannot listen there.
+    identities  files of tokens (docs/governance.md). Without one every name is believed.
+    now_ns      clock for history and deployments, Unix nanoseconds.
+
+    Raises RegistryUnavailableError when the registry cannot listen there, IdentitiesFileError.
     """
-    server = grpc.aio.server(options=SERVER_OPTIONS)
-    registry = await add_registry_to(server, folder, identities=identities, now_ns=now_ns)
+    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=(access_interceptor(identities),))
+    registry = await add_registry_to(server, folder, now_ns=now_ns)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:

@@ -7,8 +7,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 
+from access.identities import CONTROLLER, GATEWAY, OPERATOR, Identity
 from protos import registry_pb2 as pb
-from registry.api.access import CONTROLLER, GATEWAY, OPERATOR, Identity
 from registry.api.presence import Presence, WatcherPosition
 from registry.bundle import Bundle, golden_test, load_session, verify_bundle
 from registry.client import REGISTER_S, chunks
@@ -217,6 +217,8 @@ class RegistryService:
         A gateway worker counts as live while this stream is open.
         """
         # The key of prediction ids is a secret for the roles that need it.
+        if request.gateway:
+            identity.check_speaks_for(request.gateway)
         keys = pb.ServingKeys(version_public_key=self._store.keys.version_public_key)
         if identity.roles & {GATEWAY, CONTROLLER, OPERATOR}:
             keys.CopyFrom(self._store.keys)
@@ -258,8 +260,9 @@ class RegistryService:
 
     # Gateways
 
-    async def ReportState(self, request: pb.GatewayState, _identity: Identity) -> pb.Empty:  # noqa: N802
-        """Keep the newest state of a worker."""
+    async def ReportState(self, request: pb.GatewayState, identity: Identity) -> pb.Empty:  # noqa: N802
+        """Keep the newest state of a worker of the caller's gateway."""
+        identity.check_speaks_for(request.gateway)
         if not 0 < len(request.gateway) <= 128 or len(request.loads) > REPORT_VERSIONS_MAX:
             raise BadRequestError(
                 f"the state of gateway {request.gateway[:80]!r} has {len(request.loads)} versions; "
@@ -348,10 +351,6 @@ class RegistryService:
             limit=request.limit,
             object_prefix=request.object,
         )
-
-    async def WhoAmI(self, _request: pb.WhoAmIRequest, identity: Identity) -> pb.Caller:  # noqa: N802
-        """Return the caller's name and roles."""
-        return pb.Caller(actor=identity.actor, roles=sorted(identity.roles))
 
     def _end_when_closing(self) -> None:
         if self._closing:

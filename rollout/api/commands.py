@@ -90,10 +90,6 @@ class RolloutCommands:
             ) from error
         return rollout
 
-    async def who_is(self, credentials: Sequence[tuple[str, str]]) -> registry_pb2.Caller:
-        """Return the caller that the registry knows by *credentials*. Raises UnknownActorError."""
-        return await self._registry.identify(credentials)
-
     async def list_rollouts(self, model: str) -> list[rollout_pb2.RolloutStatus]:
         """Return the status of every rollout of *model*, or of all models, newest first."""
         rollouts = self._controller.rollouts(model)

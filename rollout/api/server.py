@@ -4,12 +4,14 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import grpc
 
+from access.interceptor import access_interceptor
 from host.clock import SystemClock
 from protos import rollout_pb2_grpc, window_pb2_grpc
 from registry.client import RegistryClient
@@ -56,7 +58,10 @@ class RolloutComponent:
         self._running: asyncio.Task[None] | None = None
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        """Serve Rollouts and WindowSink on *server*, which must not have started yet."""
+        """Serve Rollouts and WindowSink on *server*, which must not have started yet.
+
+        The server needs an AccessInterceptor, which gives each call its identity.
+        """
         commands = RolloutCommands(self.controller, self._registry, self._clock)
         rollout_pb2_grpc.add_RolloutsServicer_to_server(  # type: ignore[no-untyped-call]
             RolloutsService(self.controller, commands), server
@@ -132,9 +137,13 @@ async def serve_rollout(
     actor: str = "rollout",
     token: str | None = None,
     policies: Mapping[str, Policy] = POLICIES,
+    identities: Sequence[Path] = (),
 ) -> RolloutServer:
-    """Start a server of rollout on *listen* (host:port; port 0: any free port)."""
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    """Start a server of rollout on *listen* (host:port; port 0: any free port).
+
+    identities  files of tokens (docs/governance.md). Without one every name is believed.
+    """
+    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=(access_interceptor(identities),))
     component = add_rollout_to(
         server, registry_address, actor=actor, token=token, policies=policies
     )

@@ -11,17 +11,16 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 
+from access.interceptor import caller_identity
 from protos import rollout_pb2 as pb
 from protos import rollout_pb2_grpc
 from registry.types import (
     BadRequestError,
     FencedError,
     GateError,
-    NotAllowedError,
     NotFoundError,
     RegistryUnavailableError,
     RevisionConflictError,
-    UnknownActorError,
 )
 from rollout.api.commands import RolloutCommands
 from rollout.api.explain import explanation_text
@@ -45,8 +44,6 @@ STATUS_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     CheckpointError: grpc.StatusCode.FAILED_PRECONDITION,
     GateError: grpc.StatusCode.FAILED_PRECONDITION,
     BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
-    UnknownActorError: grpc.StatusCode.UNAUTHENTICATED,
-    NotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
     RevisionConflictError: grpc.StatusCode.ABORTED,
     NotLeadingError: grpc.StatusCode.UNAVAILABLE,
     FencedError: grpc.StatusCode.UNAVAILABLE,
@@ -92,40 +89,17 @@ def errors_to_status(
     return wrapped
 
 
-CREDENTIAL_HEADERS = ("x-turnout-actor", "authorization")
-OPERATOR = "operator"
-
-
 class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
-    """The RPCs, named as in protos/rollout.proto. Commands need the role operator."""
+    """The RPCs, named as in protos/rollout.proto. access/rules.py says who may call which."""
 
     def __init__(self, controller: Controller, commands: RolloutCommands) -> None:
         self._controller = controller
         self._commands = commands
 
-    async def _operator_name(self, context: Context) -> str:
-        """Return the caller's name, as the registry knows it by the metadata of the call.
-
-        Raises UnknownActorError for unknown credentials, and NotAllowedError if the caller is no
-        operator.
-        """
-        credentials = [
-            (name, str(value))
-            for name, value in context.invocation_metadata() or ()
-            if name in CREDENTIAL_HEADERS
-        ]
-        caller = await self._commands.who_is(credentials)
-        if OPERATOR not in caller.roles:
-            raise NotAllowedError(
-                f"changing a rollout needs {OPERATOR}; {caller.actor!r} is "
-                f"{' and '.join(caller.roles) or 'nothing'}"
-            )
-        return caller.actor
-
     @errors_to_status
     async def Start(self, request: pb.StartRolloutRequest, context: Context) -> pb.RolloutStatus:
         """Begin a rollout with its preload."""
-        rollout = await self._commands.start(request, await self._operator_name(context))
+        rollout = await self._commands.start(request, caller_identity().actor)
         return rollout.status(intervals=True)
 
     @errors_to_status
@@ -190,14 +164,14 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
     @errors_to_status
     async def Abort(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Give all traffic back to the baseline."""
-        actor = await self._operator_name(context)
+        actor = caller_identity().actor
         return await self._commands.abort(request.model, actor, request.reason)
 
     @errors_to_status
     async def Promote(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Move to the next position, or at once to the watch."""
         rollout = await self._commands.promote(
-            request.model, await self._operator_name(context), request.reason, full=request.full
+            request.model, caller_identity().actor, request.reason, full=request.full
         )
         return rollout.status(intervals=True)
 
@@ -214,29 +188,27 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
     async def _pause(
         self, request: pb.RolloutCommand, context: Context, *, paused: bool
     ) -> pb.RolloutStatus:
-        actor = await self._operator_name(context)
+        actor = caller_identity().actor
         rollout = await self._commands.pause(request.model, actor, request.reason, paused=paused)
         return rollout.status(intervals=True)
 
     @errors_to_status
     async def Retry(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Roll out again the version that was rolled back or refused."""
-        rollout = await self._commands.retry(
-            request.model, await self._operator_name(context), request.reason
-        )
+        rollout = await self._commands.retry(request.model, caller_identity().actor, request.reason)
         return rollout.status(intervals=True)
 
     @errors_to_status
     async def Undo(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Give all traffic to an earlier production version."""
-        actor = await self._operator_name(context)
+        actor = caller_identity().actor
         return await self._commands.undo(request.model, request.to_version, actor, request.reason)
 
     @errors_to_status
     async def SetWeight(self, request: pb.RolloutCommand, context: Context) -> pb.RolloutStatus:
         """Move up or down to another share of the policy."""
         rollout = await self._commands.set_weight(
-            request.model, request.share_bp, await self._operator_name(context), request.reason
+            request.model, request.share_bp, caller_identity().actor, request.reason
         )
         return rollout.status(intervals=True)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,7 +78,7 @@ def run_walk(coroutine: Coroutine[Any, Any, None]) -> None:
 
 @asynccontextmanager
 async def registry_fixture(
-    folder: Path, identities: Path | None = None
+    folder: Path, identities: Sequence[Path] = ()
 ) -> AsyncIterator[RegistryFixture]:
     """Serve the registry in *folder* while the block runs."""
     server = await serve_registry(folder, "127.0.0.1:0", identities=identities, now_ns=time.time_ns)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.api.access import ROLES, RULES
+from access.identities import ROLES
+from access.rules import RULES
 from registry.rules.lifecycle import ALLOWED_STEPS, STATUS_NAMES
 from registry.storage.deployments import DeployCommand
 from registry.types import Deployment
@@ -36,8 +37,8 @@ def test_governance_page_says_which_roles_deploy_and_approve(role: str) -> None:
     """Approvers approve and do not deploy. Operators and controllers deploy and do not approve."""
     text = next(cells[1] for cells in table_rows("role") if cells[0] == role)
 
-    assert ("deploy" in text) == (role in RULES["Deploy"].roles)
-    assert ("approve" in text) == (role in RULES["Approve"].roles)
+    assert ("deploy" in text) == (role in RULES["/turnout.v1.Registry/Deploy"].roles)
+    assert ("approve" in text) == (role in RULES["/turnout.v1.Registry/Approve"].roles)
 
 
 def test_governance_page_searches_for_the_action_of_break_glass() -> None:

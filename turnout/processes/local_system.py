@@ -39,6 +39,8 @@ LEFTOVER_GRACE_S = 10.0
 STORE_PING_S = 1.0
 SOCKET_PATH_BYTES_MAX = 100
 """A Unix socket's path has at most 107 bytes on Linux, and 103 on macOS."""
+GATEWAY_NAME = "gateway-1"
+"""The gateway's name in windows and in the registry, and the actor of its token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,7 @@ class LocalSystem:
         self._tokens = (
             None
             if plan.identities is None
-            else make_service_tokens(plan.identities, plan.folder / "tokens")
+            else make_service_tokens(plan.identities, plan.folder / "tokens", GATEWAY_NAME)
         )
         specs = [] if plan.store_url else [self._store_process()]
         specs += [self._control_process(), self._gateway_process()]
@@ -144,7 +146,8 @@ class LocalSystem:
         folder = self._plan.folder / "registry"
         command = [sys.executable, "-m", "turnout.control", "--listen", self._control]
         if self._tokens is not None:
-            command += ["--identities", str(self._tokens.identities)]
+            for file in self._tokens.identities:
+                command += ["--identities", str(file)]
             command += ["--token-file", str(self._tokens.files["controller"])]
         if self._plan.policies is not None:
             command += ["--policies", str(self._plan.policies)]
@@ -182,6 +185,7 @@ class LocalSystem:
         self._plan.folder.mkdir(parents=True, exist_ok=True)
         host, _, port = self._gateway.rpartition(":")
         settings: dict[str, Any] = {
+            "gateway": GATEWAY_NAME,
             "folder": str(self._plan.folder / "gateway"),
             "host": host,
             "port": int(port),

@@ -6,48 +6,47 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from access.identities import CONTROLLER, GATEWAY, IdentitiesFileError, read_identities
 from host.files import replace_file
 from turnout.errors import OperatorError
 
-TOKEN_OWNERS = {"controller": "rollout", "gateway": "gateway"}
-"""The actor's name for each role that a service token has."""
+CONTROLLER_NAME = "rollout"
+"""The actor's name of the system's own controller."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceTokens:
     """The files that the processes of one system get."""
 
-    identities: Path
-    """The identities file with the people's entries and those of the service tokens."""
+    identities: tuple[Path, ...]
+    """The identities files: that of the people, and that of the service tokens."""
     files: dict[str, Path]
     """By role, the file that holds its token."""
 
 
-def make_service_tokens(identities: Path, folder: Path) -> ServiceTokens:
-    """Make new service tokens; write them and an extended identities file to *folder*.
+def make_service_tokens(identities: Path, folder: Path, gateway: str) -> ServiceTokens:
+    """Make new service tokens; write them and their own identities file to *folder*.
 
-    identities  the people's identities file.
+    identities  the people's identities file. It stays where it is, so that a change of it counts.
+    gateway     name of the system's gateway, which is the actor of the gateway's token.
 
     Only this user can read the files. Raises OperatorError when *identities* is no identities file.
     """
-    try:
-        entries = json.loads(identities.read_bytes())
-        if not isinstance(entries, dict):
-            raise TypeError("it is no JSON object")  # noqa: TRY301  becomes an OperatorError below
-    except (OSError, ValueError, TypeError) as error:
-        raise OperatorError(
-            f"{identities} is no identities file ({error}); docs/governance.md says what it holds"
-        ) from error
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    files = {}
-    for role, actor in TOKEN_OWNERS.items():
+    entries, files = {}, {}
+    for role, actor in ((CONTROLLER, CONTROLLER_NAME), (GATEWAY, gateway)):
         token = secrets.token_urlsafe(32)
         digest = hashlib.sha256(token.encode()).hexdigest()
         entries[digest] = {"actor": actor, "roles": [role]}
         files[role] = _write_private(folder / f"{role}.token", token)
-    return ServiceTokens(
-        _write_private(folder / "identities.json", json.dumps(entries, indent=1)), files
-    )
+    services = _write_private(folder / "services.json", json.dumps(entries, indent=1))
+    try:
+        read_identities((identities, services))
+    except IdentitiesFileError as error:
+        raise OperatorError(
+            f"{identities} cannot be used ({error}); docs/governance.md says what it holds"
+        ) from error
+    return ServiceTokens((identities.absolute(), services), files)
 
 
 def _write_private(file: Path, text: str) -> Path:

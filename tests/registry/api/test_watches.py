@@ -18,7 +18,7 @@ from registry.types import (
     RevisionConflictError,
     UnknownActorError,
 )
-from tests.registry.api.test_access import write_identities
+from tests.access.identity_files import write_identities
 from tests.registry.registry_fixture import registry_fixture, run_walk
 from tests.tiny_models import tiny_files
 
@@ -195,7 +195,7 @@ def test_registry_checks_the_roles_of_tokens(tmp_path: Path) -> None:
     )
 
     async def scenario() -> None:
-        async with registry_fixture(tmp_path / "r", identities) as registry:
+        async with registry_fixture(tmp_path / "r", [identities]) as registry:
             with pytest.raises(UnknownActorError):
                 await registry.ann.list_models()  # a name, and no token
             clients = [RegistryClient(registry.address, n, f"{n}-token") for n in ("ann", "bob")]

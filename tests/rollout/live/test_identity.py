@@ -33,12 +33,15 @@ def test_commands_need_the_token_of_an_operator(tmp_path: Path) -> None:
     """Without a token they are UNAUTHENTICATED, with an author's PERMISSION_DENIED."""
 
     async def course() -> None:
-        # A registry with identities, and a controller with a token of its own.
+        # A registry and a controller with identities, and a token of the controller's own.
+        identities = [write_identities(tmp_path / "who.json")]
         registry = await registry_server.serve_registry(
-            tmp_path / "registry", "127.0.0.1:0", identities=write_identities(tmp_path / "who.json")
+            tmp_path / "registry", "127.0.0.1:0", identities=identities
         )
         address = f"127.0.0.1:{registry.port}"
-        server = await serve_rollout(address, "127.0.0.1:0", token="rollout", policies=POLICIES)
+        server = await serve_rollout(
+            address, "127.0.0.1:0", token="rollout", policies=POLICIES, identities=identities
+        )
         try:
             async with (
                 asyncio.timeout(20),
@@ -51,8 +54,8 @@ def test_commands_need_the_token_of_an_operator(tmp_path: Path) -> None:
                 # Each token, whatever name the caller gives.
                 for token, code, message in (
                     ("", "UNAUTHENTICATED", "send authorization"),
-                    ("stolen", "UNAUTHENTICATED", "send authorization"),
-                    ("ann", "PERMISSION_DENIED", "needs operator; 'ann' is author"),
+                    ("stolen", "UNAUTHENTICATED", "not known here"),
+                    ("ann", "PERMISSION_DENIED", "Abort needs operator; 'ann' is author"),
                     ("cleo", "NOT_FOUND", "knows no"),
                 ):
                     metadata = [("x-turnout-actor", "cleo")]
