@@ -169,6 +169,10 @@ class Settings:
     """Bytes of journal records that wait for the disk."""
 
     def __post_init__(self) -> None:
+        self._check_bounds()
+        self._check_choices()
+
+    def _check_bounds(self) -> None:
         # Rows: bounds that contain each other.
         self._refuse_if(
             self.rows_inside_max < 2 * self.batch_rows_max,
@@ -217,6 +221,8 @@ class Settings:
             f"outcome_caller_bytes_s={self.outcome_caller_bytes_s} and outcome_journal_mb_max="
             f"{self.outcome_journal_mb_max} are each at least 1; without room no outcome is kept",
         )
+
+    def _check_choices(self) -> None:
         # Choices, and files that belong together.
         self._refuse_if(
             self.ingress not in list(IngressChoice),

@@ -27,6 +27,8 @@ NOT_EVERY_ROLE = {
     "/turnout.v1.Registry/RegisterVersion": {AUTHOR},
     "/turnout.v1.Registry/SetStatus": {AUTHOR, OPERATOR},
     "/turnout.v1.Registry/Approve": {APPROVER},
+    "/turnout.v1.Registry/ApproveSettings": {APPROVER},
+    "/turnout.v1.Registry/CloseReview": {APPROVER, OPERATOR},
     "/turnout.v1.Registry/Deploy": {OPERATOR, CONTROLLER},
     "/turnout.v1.Registry/ReportState": {GATEWAY},
     "/turnout.v1.Registry/AcquireLease": {CONTROLLER},
