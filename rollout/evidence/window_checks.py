@@ -4,7 +4,7 @@ Pure. A gateway's token proves who sends a window, and these checks say that it 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TypeVar
@@ -116,13 +116,16 @@ def _check_window(window: window_pb2.Window, sent_unix_ns: int, deployed: Deploy
     # Times.
     age_s = sent_unix_ns // NS - window.second
     _require("second", -WINDOW_AHEAD_S_MAX <= age_s <= WINDOW_AGE_S_MAX)
-    for bad_ns in (window.first_bad_unix_ns, window.last_bad_unix_ns):
-        _require("time", bad_ns == 0 or abs(sent_unix_ns - bad_ns) <= WINDOW_AGE_S_MAX * NS)
+    if window.first_bad_unix_ns or window.last_bad_unix_ns:
+        for bad_ns in (window.first_bad_unix_ns, window.last_bad_unix_ns):
+            _require("time", bad_ns == 0 or abs(sent_unix_ns - bad_ns) <= WINDOW_AGE_S_MAX * NS)
     # Counts.
     counts = [value for _, value in (*window.calls.ListFields(), *window.features.ListFields())]
     _require("count", max((window.rows, *counts)) <= COUNT_MAX)
-    _check_histogram(window.latency.index, window.latency.count, LATENCY_BINS)
-    _check_histogram(window.scores.index, window.scores.count, SCORE_BINS)
+    if window.HasField("latency"):
+        _check_histogram(window.latency.index, window.latency.count, LATENCY_BINS)
+    if window.HasField("scores"):
+        _check_histogram(window.scores.index, window.scores.count, SCORE_BINS)
     if window.HasField("pairs"):
         _check_pairs(window.pairs)
     # Evidence by key, or outcomes, which have a window without an arm.
@@ -159,7 +162,7 @@ def _check_records(records: window_pb2.KeyRecords) -> None:
     _require_below("bin", records.bin, bins or SCORE_BINS)
     _require_below("bin", records.production_bin, SCORE_BINS)
     _require_below("calls of a batch", records.batch_calls, COUNT_MAX)
-    _require("calls of a batch", min(records.batch_calls, default=1) > 0)
+    _require("calls of a batch", 0 not in records.batch_calls[:])
 
 
 def _check_pairs(pairs: window_pb2.PairCounts) -> None:
@@ -177,8 +180,10 @@ def _check_histogram(index: Sequence[int], count: Sequence[int], bins: int) -> N
     _require_below("count", count, COUNT_MAX + 1)
 
 
-def _require_below(what: str, column: Iterable[int], end: int) -> None:
-    _require(what, max(column, default=0) < end)
+def _require_below(what: str, column: Sequence[int], end: int) -> None:
+    # A list is twice as fast to search as protobuf's column, and most columns are empty.
+    if column:
+        _require(what, max(column[:]) < end)
 
 
 def _require(what: str, right: bool) -> None:

@@ -193,7 +193,7 @@ def test_body_of_a_refused_call_is_not_read(attacked_system: IdentifiedSystem) -
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(send, range(20)))
     assert set(answers) == {"UNAUTHENTICATED"}
-    assert resident_mb(pid) - before < 40
+    assert resident_mb(pid) - before < 20
 
 
 def page_status(address: str, path: str, headers: Sequence[tuple[str, str]]) -> int:
