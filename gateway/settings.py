@@ -24,6 +24,8 @@ class Settings:
     """TCP port for gRPC, the same for all workers; 0: the supervisor picks a free one."""
     metrics_port: int = 0
     """Loopback port of the supervisor's pages, such as /metrics and /healthz; 0: a free one."""
+    observe_token_file: str = ""
+    """File with the bearer token that those pages need, except /healthz; empty: they are open."""
     registry: str = ""
     """host:port of the registry; empty: the gateway serves what the folder holds."""
     registry_token_file: str = ""
@@ -242,12 +244,21 @@ class Settings:
     @property
     def registry_token(self) -> str | None:
         """The token in registry_token_file, or None without one; SettingsError if unreadable."""
-        if not self.registry_token_file:
+        return self._token_in("registry_token_file")
+
+    @property
+    def observe_token(self) -> str | None:
+        """The token in observe_token_file, or None without one; SettingsError if unreadable."""
+        return self._token_in("observe_token_file")
+
+    def _token_in(self, setting: str) -> str | None:
+        file = getattr(self, setting)
+        if not file:
             return None
         try:
-            return read_token(Path(self.registry_token_file))
+            return read_token(Path(file))
         except UnknownActorError as error:
-            raise SettingsError(f"registry_token_file: {error}") from error
+            raise SettingsError(f"{setting}: {error}") from error
 
     @property
     def store_url(self) -> str:

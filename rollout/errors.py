@@ -13,6 +13,10 @@ class NotLeadingError(Exception):
     """Another controller leads, or none does at this moment. The caller can try again."""
 
 
+class SenderRefusedError(Exception):
+    """A stream of windows contradicts itself. It ends, and the streams of others go on."""
+
+
 class SupersededError(Exception):
     """The deployment was changed from outside. The rollout ends and leaves it as it is."""
 

@@ -1,30 +1,52 @@
 """The supervisor's HTTP endpoint on loopback: /metrics, /healthz, /workers and /statistics.
 
+/healthz is open. The others need the observer's token, where the settings name one
+(access/rules.py). A request for another host name is refused: a page in somebody's browser could
+reach the port under a name of its own.
+
 It runs on threads of its own. It reads reports that never change, so it shares no lock with the
 supervisor's loop, and a slow reader delays neither the loop nor other readers.
 """
 
+import hashlib
+import hmac
 import json
+import re
 import threading
 from collections.abc import Callable
+from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from access.identities import OBSERVER, UnidentifiedError, bearer_token
+from access.rules import PAGES
 from gateway.supervision.exposition import Exposition, Report
 
 CLIENT_IDLE_S_MAX = 5.0
 """The connection of a client that sends or reads nothing for this long is closed."""
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+HOST_OF_LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
+
+Answer = tuple[HTTPStatus, str, bytes]
+"""Status, content type and body."""
 
 
 class MetricsEndpoint:
-    """Answers GET requests until closed. An unknown path is 404, another method 501."""
+    """Answers GET requests until closed. An unknown path is 404, another method 501.
 
-    def __init__(self, host: str, port: int, report: Callable[[], Report]) -> None:
+    Without a valid token, where one is needed, a page that exists and one that does not are 401.
+    """
+
+    def __init__(
+        self, host: str, port: int, report: Callable[[], Report], token: str | None = None
+    ) -> None:
         """Bind and start to answer; OSError when the port is taken.
 
         port    0 picks a free one; `port` tells which.
         report  called for each request; returns the newest report.
+        token   the bearer token of who may see more than /healthz; None: everybody may.
         """
+        # The pages. Each request has a thread of its own.
         exposition = Exposition(report)
 
         class Page(BaseHTTPRequestHandler):
@@ -32,8 +54,11 @@ class MetricsEndpoint:
 
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
-                status, content_type, body = _respond(path, exposition, report())
+                refusal = _refusal(path, self.headers, token)
+                status, content_type, body = refusal or _respond(path, exposition, report())
                 self.send_response(status)
+                if status == HTTPStatus.UNAUTHORIZED:
+                    self.send_header("WWW-Authenticate", "Bearer")
                 self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -42,6 +67,7 @@ class MetricsEndpoint:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Log nothing for a request."""
 
+        # Listen, and answer beside the supervisor's loop.
         self._server = ThreadingHTTPServer((host, port), Page)
         self._server.daemon_threads = True
         self._thread = threading.Thread(
@@ -61,7 +87,31 @@ class MetricsEndpoint:
         self._thread.join()
 
 
-def _respond(path: str, exposition: Exposition, report: Report) -> tuple[HTTPStatus, str, bytes]:
+def _refusal(path: str, headers: Message, token: str | None) -> Answer | None:
+    """Return the answer to a request that is refused; None: it may see the page."""
+    if not HOST_OF_LOOPBACK.fullmatch(headers.get("Host", "localhost")):
+        text = f"this port answers for {', '.join(LOOPBACK_NAMES)} only; use one as the host\n"
+        return HTTPStatus.FORBIDDEN, "text/plain", text.encode()
+    rule = PAGES.get(path)
+    if token is None or (rule is not None and rule.open):
+        return None
+    try:
+        sent = headers.get_all("Authorization", ())
+        given = bearer_token(("authorization", value) for value in sent)
+        right = hmac.compare_digest(_sha256(given), _sha256(token))
+        words = "this token is not the observer's"
+    except UnidentifiedError as error:
+        right, words = False, str(error)
+    if right and (rule is None or OBSERVER in rule.roles):
+        return None
+    return HTTPStatus.UNAUTHORIZED, "text/plain", f"{words}\n".encode()
+
+
+def _sha256(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _respond(path: str, exposition: Exposition, report: Report) -> Answer:
     """Return (status, content type, body) for *path*."""
     if path == "/metrics":
         content_type = "text/plain; version=0.0.4; charset=utf-8"

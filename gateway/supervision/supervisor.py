@@ -88,11 +88,15 @@ class Supervisor:
         command    starts a worker; the worker's options, such as `--settings FILE`, are appended.
         on_change  called with the new report when the number of serving slots changes.
         """
+        # Reserve the ports.
         self.report = Report(slots=settings.workers)
         self._slot_sockets = SlotSockets(settings.host, settings.port)
         try:
             self._metrics_endpoint = MetricsEndpoint(
-                "127.0.0.1", settings.metrics_port, lambda: self.report
+                "127.0.0.1",
+                settings.metrics_port,
+                lambda: self.report,
+                settings.observe_token,
             )
         except OSError:
             self._slot_sockets.close()

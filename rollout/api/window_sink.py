@@ -2,19 +2,59 @@
 
 A batch is acknowledged when it is in the checkpoint of every active rollout. Until then the gateway
 keeps it and sends it again after a broken stream.
+
+A gateway pushes windows of its own workers only. What is malformed is dropped and counted, and a
+sender whose numbers or clock jump is refused, so that others go on.
 """
 
 import asyncio
 import contextlib
+import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
+from access.interceptor import caller_identity
 from protos import window_pb2, window_pb2_grpc
 from rollout.controller.controller import Controller
-from rollout.errors import NotLeadingError
-from rollout.evidence.inbox import source_name
+from rollout.errors import NotLeadingError, SenderRefusedError
+from rollout.evidence.inbox import NS, source_name
+from rollout.evidence.window_checks import drop_malformed
+
+log = logging.getLogger(__name__)
+
+SEQUENCE_JUMP_MAX = 1_000_000
+"""Batches that one source may have lost. At one a second that is more than a week."""
+LOG_EVERY_NS = 10 * NS
+"""Shortest time between two log lines about dropped windows."""
+GATEWAY_CHARS_MAX = 128
+
+
+class DroppedLog:
+    """Counts dropped windows by gateway, model and reason, and logs them at a bounded rate."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._logged_ns: int | None = None
+
+    def add(self, gateway: str, dropped: Counter[tuple[str, str]], now_ns: int) -> None:
+        """Add what was dropped of one batch, by (model, reason)."""
+        for (model, reason), count in dropped.items():
+            self._counts[gateway, model, reason] += count
+        if self._logged_ns is not None and now_ns - self._logged_ns < LOG_EVERY_NS:
+            return
+        self._logged_ns = now_ns
+        for (gateway_name, model, reason), count in self._counts.most_common(10):
+            log.warning(
+                "windows dropped: gateway=%r model=%r reason=%r count=%d",
+                gateway_name,
+                model,
+                reason,
+                count,
+            )
+        self._counts.clear()
 
 
 class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
@@ -22,6 +62,7 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
+        self._dropped_log = DroppedLog()
 
     async def Push(  # noqa: N802  the name in window.proto
         self,
@@ -29,19 +70,20 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
         context: "grpc.aio.ServicerContext[window_pb2.WindowBatch, window_pb2.WindowAck]",
     ) -> None:
         """Acknowledge what is saved of the source, then receive batches and acknowledge them."""
-        # The opening message names the source.
+        # The opening message names the source, which must be a worker of the caller.
         opening = await anext(aiter(request_iterator), None)
         if opening is None:
             return
-        if not opening.source.gateway or opening.windows or opening.sequence:
+        named = 0 < len(opening.source.gateway) <= GATEWAY_CHARS_MAX
+        if not named or opening.windows or opening.guards or opening.sequence:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
                 "the first message names its source and carries nothing else",
             )
-        if not self._controller.leading:
-            await context.abort(
-                grpc.StatusCode.UNAVAILABLE, "this controller does not act now; try again"
-            )
+        try:
+            self._check_source(opening.source)
+        except NotLeadingError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         # Tell the gateway where to go on, and read its batches in a task.
         source = source_name(opening.source)
         acknowledged = self._controller.acknowledged_sequence(source)
@@ -60,16 +102,61 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
             reading.result()
         except NotLeadingError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        except SenderRefusedError as error:
+            log.warning("windows of %s refused: %s", source, error)
+            self._controller.ignore_clock_of(source)
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         finally:
             reading.cancel()
+
+    def _check_source(self, source: window_pb2.Source) -> None:
+        """Check that the caller may push windows of *source*.
+
+        Raises ForbiddenError for another's gateway, and NotLeadingError when this controller does
+        not act, or has not heard of the worker from the registry, which takes a moment.
+        """
+        identity = caller_identity()
+        identity.check_speaks_for(source.gateway)
+        if not self._controller.leading:
+            raise NotLeadingError("this controller does not act now; try again")
+        worker = (source.gateway, source.slot, source.boot_id)
+        if identity.proven and not self._controller.fleet.knows(worker):
+            raise NotLeadingError(
+                f"the registry has no live worker {source_name(source)}; try again when the worker "
+                "has reported its state there"
+            )
 
     async def _receive_batches(
         self, batches: AsyncIterator[window_pb2.WindowBatch], source: window_pb2.Source
     ) -> None:
+        """Receive batches until the stream ends.
+
+        Raises SenderRefusedError for another source, and for a jump of sequence or clock.
+        """
+        controller, name = self._controller, source_name(source)
+        newest = controller.received_sequence(name)
         async for batch in batches:
-            if not batch.source.gateway:
-                batch.source.CopyFrom(source)
-            self._controller.receive(batch)
+            # The sender: its source, its numbers, its clock.
+            if batch.HasField("source") and batch.source != source:
+                raise SenderRefusedError(
+                    f"a message names {source_name(batch.source)}; this stream was opened for "
+                    f"{name}, so open another stream for the other source"
+                )
+            batch.source.CopyFrom(source)
+            if newest is not None and batch.sequence > newest + SEQUENCE_JUMP_MAX:
+                raise SenderRefusedError(
+                    f"batch {batch.sequence} came after batch {newest}; at most "
+                    f"{SEQUENCE_JUMP_MAX} may be lost, so restart the worker"
+                )
+            if why := controller.clock_refusal(source.gateway, batch.sent_unix_ns):
+                raise SenderRefusedError(why)
+            newest = max(newest or 0, batch.sequence)
+            # What it sends.
+            dropped = drop_malformed(batch, controller.deployed)
+            if dropped:
+                now_ns = controller.count_dropped(dropped)
+                self._dropped_log.add(source.gateway, dropped, now_ns)
+            controller.receive(batch)
 
     async def _wait_for_change(self, reading: "asyncio.Future[Any]") -> None:
         """Return when something was saved or the stream ended.

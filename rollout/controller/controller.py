@@ -10,6 +10,7 @@ runs in one task for each model.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Coroutine, Mapping
 
 from protos import window_pb2
@@ -18,11 +19,13 @@ from registry.types import Deployment, FencedError, RegistryError
 from rollout.checkpoint.store import CheckpointStore
 from rollout.controller.findings import Findings
 from rollout.controller.fleet import Fleet
+from rollout.controller.gateway_clocks import GatewayClocks
 from rollout.controller.isolate_errors import isolate_errors
 from rollout.controller.recovery import recover_rollouts
 from rollout.controller.traffic_rate import TrafficRate
 from rollout.errors import CheckpointError, NotLeadingError, SupersededError, UnknownRolloutError
 from rollout.evidence.inbox import NS, source_name, split_by_model
+from rollout.evidence.window_checks import DeployedVersions, add_deployed
 from rollout.judge.judge import FleetView
 from rollout.lifecycle.clock import ClockReading, ControllerClock
 from rollout.lifecycle.deploy import RolloutSpec, deploy_position, deployment_at, position_of
@@ -40,6 +43,8 @@ that never does."""
 RETRY_NS = NS // 2
 """Time between two tries of a move that a gate or an unreachable registry stopped."""
 REASON_CHARS_MAX = 1_000
+SOURCES_MAX = 10_000
+"""Starts of workers in memory, of all gateways."""
 
 
 class Controller:
@@ -52,6 +57,7 @@ class Controller:
     def __init__(
         self, registry: RegistryClient, clock: ControllerClock, policies: Mapping[str, Policy]
     ) -> None:
+        # What the controller works with.
         self._registry = registry
         self._clock = clock
         self.policies = policies
@@ -61,10 +67,14 @@ class Controller:
         """Set when `act` should run now."""
         self.status_changed = asyncio.Event()
         """Set, and replaced by a new event, when a status or an acknowledged sequence changes."""
+        # What it knows while it leads.
         self._rollouts: dict[str, Rollout] = {}
         """Model -> its newest rollout."""
         self._earlier_rollouts: list[Rollout] = []
         self._newest_deployments: dict[str, Deployment] = {}
+        self.deployed: dict[str, DeployedVersions] = {}
+        """Model -> what windows may be about."""
+        self._clocks = GatewayClocks()
         self._received_sequences: dict[str, int] = {}
         """Source -> the newest sequence number received from it."""
         self.findings = Findings()
@@ -101,7 +111,7 @@ class Controller:
         await self.findings.load_all(self._registry)
         for recovered in await recover_rollouts(self._registry, checkpoints, self._clock):
             deployment, rollout = recovered.deployment, recovered.rollout
-            self._newest_deployments[deployment.model] = deployment
+            self._note_deployment(deployment)
             if recovered.unreadable_reason:
                 self.unreadable_rollouts[deployment.model] = recovered.unreadable_reason
             # Without a decision the rollout stopped before its first deployment.
@@ -124,6 +134,7 @@ class Controller:
         for mapping in (
             self._rollouts,
             self._newest_deployments,
+            self.deployed,
             self._received_sequences,
             self._retry_at_monotonic_ns,
             self.unreadable_rollouts,
@@ -154,7 +165,32 @@ class Controller:
                 if rollout.receive(batches[rollout.spec.model], now):
                     self.wake.set()
         name = source_name(source)
-        self._received_sequences[name] = max(self._received_sequences.get(name, 0), batch.sequence)
+        received = max(self._received_sequences.pop(name, 0), batch.sequence)
+        self._received_sequences[name] = received
+        # The source that was silent for longest is forgotten, because its worker is gone.
+        if len(self._received_sequences) > SOURCES_MAX:
+            del self._received_sequences[next(iter(self._received_sequences))]
+
+    def received_sequence(self, source: str) -> int | None:
+        """Return the newest sequence number received from *source*; None: nothing came."""
+        return self._received_sequences.get(source)
+
+    def clock_refusal(self, gateway: str, sent_unix_ns: int) -> str:
+        """Return why a batch that *gateway* sent at this time is refused; empty: it is not."""
+        now = self._clock.now()
+        return self._clocks.refusal(gateway, sent_unix_ns, now.unix_ns, now.monotonic_ns)
+
+    def ignore_clock_of(self, source: str) -> None:
+        """Let no rollout close its seconds by the clock of *source*, which was refused."""
+        for rollout in self._active_rollouts():
+            rollout.inbox.ignore_clock_of(source)
+
+    def count_dropped(self, dropped: Counter[tuple[str, str]]) -> int:
+        """Count malformed windows, by (model, reason), in the statuses; return the time, ns."""
+        for (model, _), count in dropped.items():
+            if (rollout := self._rollouts.get(model)) is not None:
+                rollout.dropped_windows += count
+        return self._clock.now().monotonic_ns
 
     def acknowledged_sequence(self, source: str) -> int:
         """Return the sequence number up to which *source* may forget its batches.
@@ -174,8 +210,13 @@ class Controller:
         """Take *deployment* as its model's newest, unless a newer revision is known."""
         known = self._newest_deployments.get(deployment.model)
         if known is None or deployment.revision > known.revision:
-            self._newest_deployments[deployment.model] = deployment
+            self._note_deployment(deployment)
             self.wake.set()
+
+    def _note_deployment(self, deployment: Deployment) -> None:
+        self._newest_deployments[deployment.model] = deployment
+        versions = set(deployment.versions)
+        add_deployed(self.deployed, deployment.model, deployment.revision, versions)
 
     def _active_rollouts(self) -> list[Rollout]:
         return [

@@ -41,6 +41,10 @@ class Fleet:
         heard_ns = known.heard_ns if known is not None and served else now_ns
         self._workers[worker] = _WorkerEntry(state, heard_ns)
 
+    def knows(self, worker: WorkerKey) -> bool:
+        """Whether the registry says that *worker* is live."""
+        return worker in self._workers
+
     def note_heartbeat(self, worker: WorkerKey, now_ns: int) -> None:
         """Note that *worker* sent a batch of windows, which may be empty."""
         entry = self._workers.get(worker)

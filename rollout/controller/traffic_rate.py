@@ -8,6 +8,7 @@ from collections import defaultdict
 from protos import window_pb2
 
 MINUTE_S = 60
+FORGET_S = 2 * MINUTE_S
 SETTLE_S = 2
 """The newest seconds are left out, because not every worker has sent its windows of them."""
 ANSWERING_ARMS = (window_pb2.ARM_PRODUCTION, window_pb2.ARM_CANARY, window_pb2.ARM_STANDBY)
@@ -26,10 +27,19 @@ class TrafficRate:
         A batch that a gateway sends again is counted again. The rate is for people, and a minute
         later the error is gone.
         """
-        self._newest_second = max(self._newest_second, batch.sent_unix_ns // 1_000_000_000)
+        newest = batch.sent_unix_ns // 1_000_000_000
+        # A clock that was far ahead, or set back, must not hide the calls of today.
+        if newest > self._newest_second or newest < self._newest_second - FORGET_S:
+            self._newest_second = newest
+            self._forget_before(newest - FORGET_S)
         for window in batch.windows:
             if window.arm in ANSWERING_ARMS:
                 self._calls[window.model][window.second] += window.calls.answered
+
+    def _forget_before(self, second: int) -> None:
+        for calls in self._calls.values():
+            for old in [known for known in calls if known < second]:
+                del calls[old]
 
     def calls_a_second(self, model: str) -> float:
         """Return the mean over the last minute, or since the first call in it; 0 without calls."""

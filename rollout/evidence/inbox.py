@@ -229,6 +229,13 @@ class Inbox:
             progress.offset_ns = offset_ns
             self._offset_ns = None
 
+    def ignore_clock_of(self, source: str) -> None:
+        """Forget the clock of *source* until its next batch."""
+        progress = self._sources.get(source)
+        if progress is not None:
+            progress.offset_ns = None
+            self._offset_ns = None
+
     def skip_gaps(self, now_ns: int) -> list[window_pb2.WindowBatch]:
         """Count batches that never came as lost. Return the batches that waited behind them."""
         delivered = []

@@ -135,6 +135,8 @@ class Rollout:
     """Unix ms of the newest judgement."""
     evidence_history: list[rollout_pb2.EvidencePoint] = field(default_factory=list)
     """The evidence second by second since this controller began, for pictures."""
+    dropped_windows: int = 0
+    """Malformed windows of the model since this controller began. Nothing counts them."""
     checkpoint_sequence: int = 0
     """Number of the newest checkpoint written."""
 
@@ -376,6 +378,7 @@ class Rollout:
             approved_shift_text=self.evidence.prediction.shift_text,
             policy_note=self.policy_note,
             calls=self.evidence.totals.to_proto(),
+            dropped_windows=self.dropped_windows,
         )
 
 

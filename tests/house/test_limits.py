@@ -39,6 +39,21 @@ def test_limits_page_has_every_setting_with_its_default() -> None:
     )
 
 
+def test_limits_page_has_the_constants_of_registry_and_rollouts() -> None:
+    """Their names begin with the room."""
+    rows = rows_below("Of the registry and the rollouts")
+    assert len(rows) > 10
+    fail_on_breaches(
+        [
+            f"docs/limits.md says {name} is {value}; the code says {found}"
+            for name, (value, _) in rows.items()
+            for module, constant in [name.rsplit(".", 1)]
+            for found in [json.dumps(getattr(importlib.import_module(module), constant))]
+            if found != value
+        ]
+    )
+
+
 def test_limits_page_has_the_constants_of_the_code() -> None:
     """`supervision.slots.HELLO_MS_MAX` means gateway.supervision.slots.HELLO_MS_MAX."""
     rows = rows_below("Fixed in the code")

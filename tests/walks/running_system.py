@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from registry.client import RegistryClient
 from tests.tiny_models import tiny_files
 from turnout.__main__ import main
 from turnout.demo.deploy_acts import wait_until_applied
+from turnout.processes.supervisor_pages import read_workers
 from turnout.processes.system_file import SystemAddresses, read_system_file
 
 UP_TIMEOUT_S = 60.0
@@ -62,9 +62,7 @@ class RunningSystem:
 
     def workers(self) -> list[dict[str, Any]]:
         """Return the rows of the supervisor's /workers page."""
-        with urllib.request.urlopen(self.addresses.metrics.replace("/metrics", "/workers")) as page:
-            rows: list[dict[str, Any]] = json.load(page)
-            return rows
+        return read_workers(self.addresses)
 
     def states(self) -> list[str]:
         """Return the states of the workers, sorted."""

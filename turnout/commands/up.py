@@ -12,7 +12,7 @@ from rich.progress import Progress, TaskID
 
 from gateway.ingress_choice import IngressChoice
 from turnout.cli.context import CommandContext
-from turnout.processes.local_system import SystemPlan, run_system
+from turnout.processes.local_system import SystemPlan, run_system, trust_note
 from turnout.processes.system_file import SystemAddresses
 from turnout.views.terminal import Terminal, named_values, terminal
 
@@ -78,6 +78,7 @@ async def _run_with_screen(plan: SystemPlan, screen: Terminal) -> None:
             screen.result(
                 asdict(system.addresses), named_values(how_to_call(system.addresses, plan.folder))
             )
+            screen.hint(trust_note(plan.identities))
             screen.hint("Ctrl-C stops it.")
             await asyncio.Event().wait()
 

@@ -12,7 +12,7 @@ from turnout.cli.exit_codes import exit_message
 from turnout.demo.checklist import Checklist, Step, StepFailedError
 from turnout.demo.context import DemoContext
 from turnout.errors import OperatorError
-from turnout.processes.local_system import run_system
+from turnout.processes.local_system import run_system, trust_note
 from turnout.processes.system_file import SYSTEM_FILE, read_system_file
 
 MARKER = "demo.json"
@@ -128,6 +128,7 @@ async def _start_system(context: DemoContext, stack: AsyncExitStack) -> None:
             )
         )
         context.addresses = system.addresses
+        context.screen.add_line(trust_note(context.plan.identities))
         step.note = (
             f"store, control, gateway ({context.plan.workers} workers and a spare) on "
             f"{context.addresses.gateway}"

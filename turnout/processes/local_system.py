@@ -113,6 +113,9 @@ class LocalSystem:
             registry=self._control,
             gateway=self._gateway,
             metrics=f"http://{self._observe_address}/metrics",
+            observe_token_file=(
+                "" if self._tokens is None else str(self._tokens.files["observer"].absolute())
+            ),
             children={
                 child.spec.name: (child.pid, start_ticks(child.pid) or 0)
                 for child in self.processes
@@ -198,6 +201,7 @@ class LocalSystem:
         }
         if self._tokens is not None:
             settings["registry_token_file"] = str(self._tokens.files["gateway"])
+            settings["observe_token_file"] = str(self._tokens.files["observer"])
         if self._socket is not None:
             make_passwords(self._plan.store_folder)
             settings["redis_user"] = READER
@@ -223,6 +227,19 @@ def _private_socket(folder: Path) -> Path:
     if status.st_uid != os.getuid() or status.st_mode & 0o077 or short.is_symlink():
         raise PermissionError(f"{short} must be a folder of this user with mode 700; remove it")
     return short / "store.sock"
+
+
+def trust_note(identities: Path | None) -> str:
+    """Return what a system with this identities file, or without one, means for its callers."""
+    if identities is None:
+        return (
+            "No identities: every name is believed, so whoever reaches these ports on this machine "
+            "may approve, deploy and roll back. `turnout up --identities FILE` asks for tokens."
+        )
+    return (
+        f"Identities of {identities.name}: who reads or changes the registry and the rollouts "
+        "needs a token of that file, and who reads the metrics that of tokens/observer.token."
+    )
 
 
 def _check_given_store(plan: SystemPlan) -> None:

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from access.identities import CONTROLLER, GATEWAY, IdentitiesFileError, read_identities
+from access.identities import CONTROLLER, GATEWAY, OBSERVER, IdentitiesFileError, read_identities
 from host.files import replace_file
 from turnout.errors import OperatorError
 
@@ -21,7 +21,7 @@ class ServiceTokens:
     identities: tuple[Path, ...]
     """The identities files: that of the people, and that of the service tokens."""
     files: dict[str, Path]
-    """By role, the file that holds its token."""
+    """By role, the file that holds its token: controller, gateway and observer."""
 
 
 def make_service_tokens(identities: Path, folder: Path, gateway: str) -> ServiceTokens:
@@ -39,6 +39,8 @@ def make_service_tokens(identities: Path, folder: Path, gateway: str) -> Service
         digest = hashlib.sha256(token.encode()).hexdigest()
         entries[digest] = {"actor": actor, "roles": [role]}
         files[role] = _write_private(folder / f"{role}.token", token)
+    # The gateway's supervisor knows the observer by the token itself.
+    files[OBSERVER] = _write_private(folder / f"{OBSERVER}.token", secrets.token_urlsafe(32))
     services = _write_private(folder / "services.json", json.dumps(entries, indent=1))
     try:
         read_identities((identities, services))

@@ -6,8 +6,10 @@ They show one host. `docs/operating.md` explains their fields.
 import json
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
+from registry.types import read_token
 from turnout.errors import NotReachableError, OperatorError
 from turnout.processes.system_file import SystemAddresses
 
@@ -30,8 +32,12 @@ def read_statistics(addresses: SystemAddresses) -> list[dict[str, Any]]:
 
 def _read_page(addresses: SystemAddresses, path: str) -> list[dict[str, Any]]:
     url = addresses.metrics.removesuffix("/metrics") + path
+    request = urllib.request.Request(url)  # noqa: S310  http only
+    if addresses.observe_token_file:
+        token = read_token(Path(addresses.observe_token_file))
+        request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(url, timeout=PAGE_TIMEOUT_S) as page:  # noqa: S310  http only
+        with urllib.request.urlopen(request, timeout=PAGE_TIMEOUT_S) as page:  # noqa: S310  http only
             rows: list[dict[str, Any]] = json.load(page)
     except urllib.error.HTTPError as error:
         error.close()

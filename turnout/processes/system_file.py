@@ -33,6 +33,8 @@ class SystemAddresses:
     """host:port of the gateway."""
     metrics: str
     """http:// URL of the gateway's /metrics page."""
+    observe_token_file: str = ""
+    """File with the bearer token that the page needs; empty: it needs none."""
     children: dict[str, tuple[int, int]] = field(default_factory=dict)
     """For store, control and gateway: (pid, start in ticks) of the newest process."""
 
