@@ -255,7 +255,9 @@ def _check_direct(proposal: Proposal, label: str) -> None:
     """Require the end of a rollout's steps, or an approval that covers production at once."""
     current, approval = proposal.current, proposal.approval
     promoted = proposal.under_lease and bool(current.rollout_id) and current.canary == label
-    if approval is not None and not approval.direct and not promoted:
+    if approval is None or promoted or approval.policy_name == FIRST_POLICY:
+        return
+    if not approval.direct:
         raise GateError(
             f"approval {approval.id} lets version {label} take the steps of rollout policy "
             f"{approval.policy_name!r}, and this makes it production at once; start a rollout, or "

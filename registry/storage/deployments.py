@@ -126,7 +126,7 @@ def _proposal(
     workers: Sequence[pb.GatewayState],
 ) -> gates.Proposal:
     """Return the command with everything that the gates look at."""
-    # The proposed versions, and the approval that the command names.
+    # The approval that the deployment names, and whether it still stands.
     under_lease = bool(command.lease_token)
     proposed = _with_salts(command.deployment, before)
     approval = approvals.read_approval(change.connection, proposed.approval_id)
@@ -186,7 +186,7 @@ def set_deployment(
         who=change.actor,
         at_unix_ns=change.at_unix_ns,
     )
-    # Row and history entry are written in one transaction.
+    # The deployment and its entry have the same content.
     _write(change, written, first=before.revision == 0)
     change.record(
         action,

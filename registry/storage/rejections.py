@@ -37,7 +37,9 @@ def write_rejection(change: LedgerChange, request: pb.ApproveRequest) -> Written
     facts = deployments.facts_of_model(change.connection, request.model)
     stopped = current
     if _runs_under_ended_approval(change, rejection, current):
-        stopped = _without_version(current, facts, rejection)
+        approval = approvals.read_approval(change.connection, current.approval_id)
+        own = approval is not None and approval.version_digest == rejection.version_digest
+        stopped = _without_version(current, facts, rejection.version, own_rollout=own)
     # The rejection comes first in the history, and names the revision that follows.
     if stopped != current:
         rejection.stopped_revision = current.revision + 1
@@ -72,27 +74,27 @@ def _runs_under_ended_approval(
 
 
 def _without_version(
-    current: Deployment, facts: dict[str, VersionFacts], rejection: pb.Approval
+    current: Deployment, facts: dict[str, VersionFacts], label: str, *, own_rollout: bool
 ) -> Deployment:
-    """Return *current* without the rejected version. Production stays if nothing may replace it."""
-    label = rejection.version
+    """Return *current* without a version. Production stays if nothing may replace it.
+
+    own_rollout  the deployment's approval is of this version, and so is its rollout.
+    """
     stopped = replace(
         current,
         preload=tuple(preloaded for preloaded in current.preload if preloaded != label),
         shadows=tuple(shadow for shadow in current.shadows if shadow[0] != label),
     )
-    if label == current.canary:
-        stopped = replace(stopped, canary="", canary_bp=0)
+    # A rollout of this version has ended, and one whose split it leaves as well.
+    ended = replace(stopped, rollout_id="", approval_id="")
     standby = current.standby
+    if label == current.canary:
+        return replace(ended, canary="", canary_bp=0)
     if label == standby:
-        stopped = replace(stopped, standby="", standby_bp=0)
-    elif label == current.production and standby and facts[standby].returnable:
-        stopped = replace(stopped, production=standby, standby="", standby_bp=0)
-    # A rollout of this version, or between it and another, has ended.
-    split_changed = stopped != replace(current, preload=stopped.preload, shadows=stopped.shadows)
-    if stopped != current and (split_changed or current.approval_id in rejection.ended):
-        stopped = replace(stopped, rollout_id="", approval_id="")
-    return stopped
+        return replace(ended, standby="", standby_bp=0)
+    if label == current.production and standby and facts[standby].returnable:
+        return replace(ended, production=standby, standby="", standby_bp=0)
+    return ended if own_rollout and stopped != current else stopped
 
 
 def _finding(

@@ -258,7 +258,7 @@ def test_glass_is_not_broken_for_an_own_version(attacked: AttackedApprovals) -> 
 
 @pytest.mark.attack("F15")
 def test_broken_glass_is_closed_by_another_person(attacked: AttackedApprovals) -> None:
-    """The person that broke the glass, or the author, closes the review."""
+    """The person who broke the glass, or the author, closes the review of it."""
     label = attacked.register("allie")
     line = ("splits", "set", MODEL, "--canary", f"{label}=1", "--break-glass")
     attacked.identified.turnout("olga", *line)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from registry.types import Deployment
 from tests.property_examples import examples
-from turnout.commands.splits import explain_split, parse_share, with_changes
+from turnout.commands.splits import explain_split, parse_share, with_changes, with_settings
 from turnout.errors import UsageError
 
 CURRENT = Deployment(
@@ -46,6 +46,26 @@ def test_with_changes_refuses_to_change_nothing() -> None:
     """A revision that changes nothing would clutter the history."""
     with pytest.raises(UsageError, match="nothing to change"):
         with_changes(CURRENT, "", "", "", [], None)
+
+
+def test_with_settings_changes_the_named_settings_only() -> None:
+    """Numbers, booleans, and zero, which puts a default back."""
+    first = with_settings(CURRENT, 5.0, ["default_score=0.25", "features_required=true"])
+    assert (first.holdout_bp, first.policy.default_score) == (500, 0.25)
+    assert first.policy.features_required
+    second = with_settings(first, None, ["default_score=0"])
+    assert (second.holdout_bp, second.policy.default_score) == (500, 0.0)
+    assert second.policy.features_required
+    assert first.policy.default_score == 0.25
+
+
+@pytest.mark.parametrize(
+    "text", ["default_score", "default_score=high", "no_such=1", "rows_max=-1", "rows_max=1.5"]
+)
+def test_with_settings_refuses_what_it_cannot_read(text: str) -> None:
+    """The error lists the settings."""
+    with pytest.raises(UsageError, match="names: deadline_ms_default, "):
+        with_settings(CURRENT, None, [text])
 
 
 def test_parse_share_refuses_a_share_that_is_no_number() -> None:

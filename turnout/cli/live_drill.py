@@ -8,6 +8,7 @@ from typing import Any
 
 from protos import registry_pb2, rollout_pb2
 from registry.client import RegistryClient
+from registry.types import same_person, standing_approvals
 from turnout.cli.rollout_client import RolloutClient
 from turnout.errors import OperatorError
 from turnout.views.cards import card_of, shift_digest
@@ -80,7 +81,7 @@ async def run_drill(
     """
     # Four eyes: the registry would refuse this too, but only after the version is registered.
     actor, approver = actors.actor, actors.approver
-    if approver == actor:
+    if same_person(approver, actor):
         raise OperatorError(
             f"{actor!r} registers the bad version and may not approve it as well: name another "
             "person with --approver, or leave it out and have the version approved by hand"
@@ -137,8 +138,8 @@ async def _approve(
 async def _wait_for_approval(client: RegistryClient, version: registry_pb2.Version) -> None:
     give_up = asyncio.get_running_loop().time() + APPROVAL_S_MAX
     while not any(
-        approval.policy_name == POLICY and not approval.rejected
-        for approval in await client.approvals(version.model, version.label)
+        approval.policy_name == POLICY
+        for approval in standing_approvals(await client.approvals(version.model, version.label))
     ):
         if asyncio.get_running_loop().time() > give_up:
             raise OperatorError(f"the drill was not approved within {APPROVAL_S_MAX:g} s")

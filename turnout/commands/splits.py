@@ -18,9 +18,9 @@ from registry.types import (
     ALL_BP,
     Deployment,
     holdout_bucket,
-    rejection_in_force,
     shadow_bucket,
     split_bucket,
+    standing_approvals,
 )
 from turnout.cli import clients
 from turnout.cli.arguments import Model, Reason
@@ -330,13 +330,23 @@ async def _deployment_and_alarms(
         alarms = overdue_lines(await client.reviews(model, open_only=True))
         if deployment.production:
             given = await client.approvals(model, deployment.production)
-            if (rejection := rejection_in_force(given)) is not None:
-                alarms.append(
-                    f"VERSION {deployment.production} IS PRODUCTION AND REJECTED by "
-                    f"{rejection.approver}: {rejection.reason}. Replace it: turnout rollout undo "
-                    f"{model} --to ..., or roll out another version."
-                )
+            alarms += _production_alarms(deployment, given)
         return deployment, alarms
+
+
+def _production_alarms(deployment: Deployment, given: Sequence[registry_pb2.Approval]) -> list[str]:
+    """Return a line if no approval of the production version stands.
+
+    given  all approvals and rejections of the production version, oldest first.
+    """
+    if standing_approvals(given):
+        return []
+    rejections = [f"by {item.approver}: {item.reason}" for item in given if item.rejected]
+    why = f"IS REJECTED {rejections[-1]}" if rejections else "HAS NO APPROVAL: the glass was broken"
+    return [
+        f"PRODUCTION VERSION {deployment.production} {why}. Replace it: turnout rollout undo "
+        f"{deployment.model} --to ..., or roll out another version."
+    ]
 
 
 def _print_deployment(
