@@ -21,7 +21,8 @@ FINDINGS_PER_READ = 1_000
 def acquire_lease(change: LedgerChange, request: pb.LeaseRequest) -> pb.Lease:
     """Take or renew a lease. A new holder gets a larger token.
 
-    Renewals leave no entry in the history, because the holder stays the same.
+    Renewals leave no entry in the history, because the holder stays the same. The caller seals the
+    row.
     Raises FencedError while another holder has the lease, BadRequestError for bad names or times.
     """
     # Check the request.
@@ -40,6 +41,12 @@ def acquire_lease(change: LedgerChange, request: pb.LeaseRequest) -> pb.Lease:
     until = now + request.seconds * 1_000
     if request.token:
         check_lease(change, request.name, request.token)
+        # A renewal leaves no entry in the history, so it may not change the holder.
+        if row is not None and row.holder != request.holder:
+            raise FencedError(
+                f"lease {request.name!r} is {row.holder!r}'s, and {request.holder!r} sent its "
+                "token; take a new lease when this one has ended"
+            )
         token = request.token
     elif row is not None and row.until_unix_ms > now and row.holder != request.holder:
         raise FencedError(
@@ -91,7 +98,8 @@ def _read_lease(connection: Connection, name: str) -> Row[Any] | None:
 def save_checkpoint(change: LedgerChange, checkpoint: pb.Checkpoint) -> None:
     """Store the newest checkpoint of a rollout.
 
-    Checkpoints come several times a second, so they leave no entry in the history.
+    Checkpoints come several times a second, so they leave no entry in the history. The caller seals
+    the row.
     Raises RevisionConflictError for an older sequence than the stored one, FencedError for an old
     lease token, BadRequestError for a bad id or a too large state.
     """

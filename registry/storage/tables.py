@@ -1,5 +1,7 @@
 """The tables of the registry's database, in portable SQL. database.py has what SQLite needs."""
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -7,10 +9,13 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Select,
     String,
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
+    select,
 )
 
 schema = MetaData()
@@ -122,3 +127,21 @@ head = Table(
     Column("signature", LargeBinary, nullable=False),
     Column("public_key", LargeBinary, nullable=False),
 )
+
+seals = Table(
+    "seals",
+    schema,
+    Column("object", String(160), primary_key=True),  # "checkpoints/<id>"; "" for the total
+    Column("number", BigInteger, nullable=False),  # counts the writes of sealed rows
+    Column("total", BigInteger, nullable=False),  # sum of all numbers, in the row ""; else 0
+    Column("mac", LargeBinary, nullable=False),  # HMAC-SHA-256
+)
+
+
+def raw_select(table: Table) -> Select[Any]:
+    """Return the statement that reads all columns of a table without conversion of their types.
+
+    An altered row may have a value of any type, which SQLAlchemy's types cannot convert.
+    """
+    columns: list[Any] = [literal_column(column.name) for column in table.columns]
+    return select(*columns).select_from(table)
