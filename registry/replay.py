@@ -135,8 +135,11 @@ class ReplayedState:
 
 
 def finding_row(entry: HistoryRecord) -> Row:
-    """Return the row of a finding from its entry."""
-    return {**json.loads(entry.after), "sequence": _number_of(entry)}
+    """Return the row of a finding from its entry. Raises ReplayError if it is not a finding's."""
+    try:
+        return {**json.loads(entry.after), "sequence": _number_of(entry)}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ReplayError(entry.seq, f"is not of a finding: {error!r}") from error
 
 
 def _number_of(entry: HistoryRecord) -> int:

@@ -63,22 +63,32 @@ def prove_database(
     The connection must have a transaction, so that history and rows are of one instant.
     """
     proof = DatabaseProof(snapshot or ReplayedState())
-    checks: tuple[Callable[[], str], ...] = (
-        lambda: _find_foreign_schema(connection),
-        lambda: _replay(connection, proof.state, key),
-        *(partial(_compare_table, connection, proof, table) for table in PROVEN_TABLES),
-        lambda: seals.find_broken_seal(connection, key, prediction_key),
+    proof.problem = _first_problem(
+        partial(_find_foreign_schema, connection),
+        partial(_replay, connection, proof.state, key),
     )
-    # All checks run, because an altered deployment must be known even if the chain is broken.
+    # A broken chain proves no rows. But an altered deployment must be known in any case.
+    compared = ("deployments",) if proof.problem else tuple(PROVEN_TABLES)
+    difference = _first_problem(
+        *(partial(_compare_table, connection, proof, table) for table in compared),
+        partial(seals.find_broken_seal, connection, key, prediction_key),
+    )
+    proof.problem = proof.problem or difference
+    return proof
+
+
+def _first_problem(*checks: Callable[[], str]) -> str:
+    """Run checks until one finds a problem; a value that cannot be read is one."""
     for check in checks:
         try:
             problem = check()
         except (ReplayError, RegistryFaultError) as error:
-            problem = str(error)
+            return str(error)
         except DBAPIError as error:
-            problem = f"a value in the database cannot be read: {error.orig}"
-        proof.problem = proof.problem or problem
-    return proof
+            return f"a value in the database cannot be read: {error.orig}"
+        if problem:
+            return problem
+    return ""
 
 
 def older_entry_blocks(
