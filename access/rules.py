@@ -75,6 +75,7 @@ RULES: dict[str, AccessRule] = {
         WriteFinding=_change(CONTROLLER, OPERATOR),
         WatchFindings=READ,
         ListHistory=READ,
+        ListState=READ,
     ),
     **_service(
         "turnout.v1.Rollouts",

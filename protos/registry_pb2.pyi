@@ -585,3 +585,25 @@ class ListHistoryReply(_message.Message):
     entries: _containers.RepeatedCompositeFieldContainer[HistoryEntry]
     head: SignedHead
     def __init__(self, entries: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., head: _Optional[_Union[SignedHead, _Mapping]] = ...) -> None: ...
+
+class ListStateRequest(_message.Message):
+    __slots__ = ("table", "after", "prove")
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    PROVE_FIELD_NUMBER: _ClassVar[int]
+    table: str
+    after: str
+    prove: bool
+    def __init__(self, table: _Optional[str] = ..., after: _Optional[str] = ..., prove: _Optional[bool] = ...) -> None: ...
+
+class ListStateReply(_message.Message):
+    __slots__ = ("rows", "last_page", "head", "stopped")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    LAST_PAGE_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedScalarFieldContainer[bytes]
+    last_page: bool
+    head: SignedHead
+    stopped: str
+    def __init__(self, rows: _Optional[_Iterable[bytes]] = ..., last_page: _Optional[bool] = ..., head: _Optional[_Union[SignedHead, _Mapping]] = ..., stopped: _Optional[str] = ...) -> None: ...

@@ -144,6 +144,11 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.ListHistoryRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.ListHistoryReply.FromString,
                 _registered_method=True)
+        self.ListState = channel.unary_unary(
+                '/turnout.v1.Registry/ListState',
+                request_serializer=protos_dot_registry__pb2.ListStateRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.ListStateReply.FromString,
+                _registered_method=True)
 
 
 class RegistryServicer:
@@ -289,6 +294,13 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListState(self, request, context):
+        """The rows of the tables, which an auditor compares with the replayed history
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -401,6 +413,11 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.ListHistory,
                     request_deserializer=protos_dot_registry__pb2.ListHistoryRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.ListHistoryReply.SerializeToString,
+            ),
+            'ListState': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListState,
+                    request_deserializer=protos_dot_registry__pb2.ListStateRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.ListStateReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -997,6 +1014,33 @@ class Registry:
             '/turnout.v1.Registry/ListHistory',
             protos_dot_registry__pb2.ListHistoryRequest.SerializeToString,
             protos_dot_registry__pb2.ListHistoryReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.v1.Registry/ListState',
+            protos_dot_registry__pb2.ListStateRequest.SerializeToString,
+            protos_dot_registry__pb2.ListStateReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,7 +5,15 @@ RegistryUnavailableError when the registry does not answer.
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+)
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -14,11 +22,18 @@ import grpc
 
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryStub
+from registry.audit import audit_registry
 from registry.bundle import seal_files
-from registry.history import verify_chain
+from registry.history import is_signed
 from registry.manifest import MANIFEST, TOTAL_BYTES_MAX
 from registry.status import error_from_status
-from registry.types import BrokenEntry, Deployment, RegistryUnavailableError, VersionRefusedError
+from registry.types import (
+    AuditReport,
+    Deployment,
+    RegistryFaultError,
+    RegistryUnavailableError,
+    VersionRefusedError,
+)
 
 RpcReply = TypeVar("RpcReply")
 
@@ -27,6 +42,10 @@ CALL_S = 10.0
 """Timeout of a call, in seconds. Watch streams have none."""
 REGISTER_S = 120.0
 """Timeout of a registration, which sends up to 256 MiB and scores the golden rows."""
+NO_ENTRY_AFTER = 2**62
+"""A number above that of any entry."""
+PROVE_S = 120.0
+"""Timeout of a page of rows, before which the registry may prove its whole database."""
 
 OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),
@@ -362,23 +381,49 @@ class RegistryClient:
             pb.ListHistoryRequest(after=after, limit=limit, object=object_prefix),
         )
 
-    async def audit(
-        self, public_key: bytes | None = None
-    ) -> tuple[pb.SignedHead, BrokenEntry | None]:
-        """Fetch the whole history and check it; return the head and the first broken entry or None.
+    async def signed_head(self) -> pb.SignedHead:
+        """Return the signed number and digest of the newest entry, to be noted elsewhere.
 
-        public_key  the registry's key as the auditor knows it. With None the check takes the key
-                    from the head, which proves the chain but not that this registry wrote it.
+        Raises RegistryFaultError when the head is not signed by the key that gateways get.
         """
-        entries: list[pb.HistoryEntry] = []
-        while True:
-            page = await self.history(after=entries[-1].seq if entries else 0)
-            entries.extend(page.entries)
-            # Entries and head of a page are of one instant. The last page reaches its head.
-            if not page.entries or page.entries[-1].seq >= page.head.seq:
-                break
-        key = page.head.public_key if public_key is None else public_key
-        return page.head, verify_chain(entries, page.head, key)
+        head = (await self.history(after=NO_ENTRY_AFTER, limit=1)).head
+        key = (await self.serving_keys()).version_public_key
+        if head.seq and (head.public_key != key or not is_signed(head)):
+            raise RegistryFaultError(
+                f"the head, entry {head.seq}, is not signed by the registry's key {key.hex()[:16]}"
+                "; run turnout audit verify"
+            )
+        return head
+
+    async def list_state(self, table: str, after: str, *, prove: bool) -> pb.ListStateReply:
+        """Return a page of a table's rows, and the signed head of the same instant.
+
+        prove  the registry proves its database first, which takes seconds if it is large.
+        """
+        request = pb.ListStateRequest(table=table, after=after, prove=prove)
+        return await self._await_reply(
+            self._rpc.ListState(request, metadata=self._metadata, timeout=PROVE_S)
+        )
+
+    async def serving_keys(self) -> pb.ServingKeys:
+        """Return the keys that gateways get; without the secret one for most roles."""
+        request = pb.WatchDeploymentsRequest()
+        async with aclosing(self._stream(self._rpc.WatchDeployments, request, CALL_S)) as events:
+            event: pb.DeploymentEvent = await anext(events)
+            return event.keys
+
+    async def audit(
+        self,
+        public_key: bytes | None = None,
+        noted_heads: Mapping[str, pb.SignedHead] | None = None,
+    ) -> AuditReport:
+        """Verify the whole history and every row of the tables; return what was found.
+
+        public_key   the registry's key as the auditor knows it. With None the check takes the key
+                     that gateways get, which proves the chain but not who signed it.
+        noted_heads  where a head was noted -> the head. An older or other history contradicts it.
+        """
+        return await audit_registry(self, public_key, noted_heads or {})
 
     @property
     def _rpc(self) -> RegistryStub:
@@ -402,7 +447,7 @@ class RegistryClient:
         method: Callable[..., grpc.aio.UnaryStreamCall[Any, RpcReply]],
         request: object,
         timeout_s: float | None = None,
-    ) -> AsyncIterator[RpcReply]:
+    ) -> AsyncGenerator[RpcReply, None]:
         call = method(request, metadata=self._metadata, timeout=timeout_s)
         try:
             async for message in call:

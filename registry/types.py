@@ -169,6 +169,45 @@ class BrokenEntry:
     """A text that continues "entry <seq> ", such as "was edited: ..."."""
 
 
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What an audit found in a registry."""
+
+    head: registry_pb2.SignedHead
+    """The signed head up to which the history was checked."""
+    problem: str = ""
+    """The first thing that is not as it was written, in words; empty if everything is."""
+    broken: BrokenEntry | None = None
+    """The broken history entry, if *problem* is one."""
+    stopped: str = ""
+    """Why the registry refuses writes; empty while it accepts them."""
+    unproven: tuple[str, ...] = ()
+    """What this audit could not prove, a sentence each."""
+
+    @property
+    def intact(self) -> bool:
+        """True if history and tables are as they were written, and the registry says so too."""
+        return not self.problem and not self.stopped
+
+
+STATUS_NAMES: dict[registry_pb2.VersionStatus, str] = {
+    registry_pb2.DEVELOPMENT: "development",
+    registry_pb2.STAGING: "staging",
+    registry_pb2.PRODUCTION_STATUS: "production",
+    registry_pb2.ARCHIVED: "archived",
+}
+"""The names of the statuses in the history, in commands and in messages."""
+
+
+TOKEN_SECRET_BITS = 40
+"""Random bits at the end of a lease token. The number of the lease is above them."""
+
+
+def lease_number(token: int) -> int:
+    """Return the number of the lease that a token is for. It grows with each new holder."""
+    return token >> TOKEN_SECRET_BITS
+
+
 def split_bucket(salt: bytes, sticky_key: bytes) -> int:
     """Return the key's bucket, 0 to 9999, which decides between production, canary and standby.
 

@@ -37,10 +37,12 @@ class RegistryParts:
     def __init__(self, service: RegistryService, store: RegistryStore) -> None:
         self._service = service
         self._store = store
+        self._proving_older = asyncio.create_task(service.prove_older_entries())
 
     def end_watches(self) -> None:
         """End every watch stream. Call this before the server stops."""
         self._service.close()
+        self._proving_older.cancel()
 
     def close(self) -> None:
         """Close the database. Call this after the server has stopped."""

@@ -29,6 +29,9 @@ REGISTRATIONS_MAX = 2
 STATES_POLL_S = 1.0
 """How often a watch of states looks for workers that stopped reporting, which wakes no watch."""
 REPORT_VERSIONS_MAX = 1_000
+OLDER_ENTRIES_PAUSE_S = 0.05
+"""Pause between two blocks of 1,000 history entries that are verified after the start."""
+END = object()
 
 
 class ChangeNotifier:
@@ -72,6 +75,7 @@ class RegistryService:
         self._finding_changes = ChangeNotifier()
         self._closing = False
         self._registering = asyncio.Semaphore(REGISTRATIONS_MAX)
+        self._proving = asyncio.Lock()
 
     def close(self) -> None:
         """End every watch stream, because a stopping server would wait for them."""
@@ -351,6 +355,24 @@ class RegistryService:
             limit=request.limit,
             object_prefix=request.object,
         )
+
+    async def ListState(  # noqa: N802
+        self, request: pb.ListStateRequest, _identity: Identity
+    ) -> pb.ListStateReply:
+        """Return a page of a table's rows, after a proof of the database if that is requested."""
+        if request.prove:
+            # One at a time: a proof takes a thread that a rollback may need.
+            async with self._proving:
+                await asyncio.to_thread(self._store.prove_again)
+        return await asyncio.to_thread(self._store.list_state, request.table, request.after)
+
+    async def prove_older_entries(self) -> None:
+        """Verify the entries that the start has not read, with pauses for other work."""
+        blocks = self._store.older_entries()
+        while not self._closing:
+            if await asyncio.to_thread(next, blocks, END) is END:
+                return
+            await asyncio.sleep(OLDER_ENTRIES_PAUSE_S)
 
     def _end_when_closing(self) -> None:
         if self._closing:

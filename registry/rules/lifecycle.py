@@ -10,14 +10,7 @@ from protos.registry_pb2 import (
     STAGING,
     VersionStatus,
 )
-from registry.types import Deployment, GateError
-
-STATUS_NAMES: dict[VersionStatus, str] = {
-    DEVELOPMENT: "development",
-    STAGING: "staging",
-    PRODUCTION_STATUS: "production",
-    ARCHIVED: "archived",
-}
+from registry.types import STATUS_NAMES, Deployment, GateError
 
 BY_PERSON = "a person"
 BY_DEPLOYMENT = "a deployment"

@@ -9,12 +9,17 @@ from sqlalchemy import Connection, Row, insert, select, update
 from protos import registry_pb2 as pb
 from registry.storage import tables
 from registry.storage.ledger import LedgerChange
-from registry.types import BadRequestError, FencedError, NotFoundError, RevisionConflictError
+from registry.types import (
+    TOKEN_SECRET_BITS,
+    BadRequestError,
+    FencedError,
+    NotFoundError,
+    RevisionConflictError,
+    lease_number,
+)
 
 ROLLOUT_LEASE = "rollout"
 LEASE_S_MAX = 3_600
-TOKEN_SECRET_BITS = 40
-"""Random bits at the end of a lease token. The number of the lease is above them."""
 CHECKPOINT_BYTES_MAX = 32 * 2**20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]{0,63}")
 FINDING_KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -26,7 +31,7 @@ def acquire_lease(change: LedgerChange, request: pb.LeaseRequest) -> pb.Lease:
 
     Renewals leave no entry in the history, because the holder stays the same. The entry of a new
     holder has the number of the lease and neither its token nor the holder's name, because every
-    role may read the history.
+    role may read the history. The caller seals the row.
     Raises FencedError while another holder has the lease, BadRequestError for bad names or times.
     """
     # Check the request.
@@ -45,6 +50,12 @@ def acquire_lease(change: LedgerChange, request: pb.LeaseRequest) -> pb.Lease:
     until = now + request.seconds * 1_000
     if request.token:
         check_lease(change, request.name, request.token)
+        # A renewal leaves no entry in the history, so it may not change the holder.
+        if row is not None and row.holder != request.holder:
+            raise FencedError(
+                f"lease {request.name!r} is {row.holder!r}'s, and {request.holder!r} sent its "
+                "token; take a new lease when this one has ended"
+            )
         token = request.token
     elif row is not None and row.until_unix_ms > now:
         raise FencedError(
@@ -66,8 +77,8 @@ def acquire_lease(change: LedgerChange, request: pb.LeaseRequest) -> pb.Lease:
         change.record(
             "lease",
             f"lease/{request.name}",
-            before={} if row is None else {"number": _lease_number(row.token)},
-            after={"number": _lease_number(token)},
+            before={} if row is None else {"number": lease_number(row.token)},
+            after={"number": lease_number(token)},
             reason="",
         )
     return lease
@@ -75,11 +86,7 @@ def acquire_lease(change: LedgerChange, request: pb.LeaseRequest) -> pb.Lease:
 
 def _next_token(token: int) -> int:
     """Return a token above *token* that nobody can guess: the lease's number, then random bits."""
-    return (_lease_number(token) + 1 << TOKEN_SECRET_BITS) | secrets.randbits(TOKEN_SECRET_BITS)
-
-
-def _lease_number(token: int) -> int:
-    return token >> TOKEN_SECRET_BITS
+    return (lease_number(token) + 1 << TOKEN_SECRET_BITS) | secrets.randbits(TOKEN_SECRET_BITS)
 
 
 def check_lease(change: LedgerChange, name: str, token: int) -> None:
@@ -104,7 +111,8 @@ def _read_lease(connection: Connection, name: str) -> Row[Any] | None:
 def save_checkpoint(change: LedgerChange, checkpoint: pb.Checkpoint) -> None:
     """Store the newest checkpoint of a rollout.
 
-    Checkpoints come several times a second, so they leave no entry in the history.
+    Checkpoints come several times a second, so they leave no entry in the history. The caller seals
+    the row.
     Raises RevisionConflictError for an older sequence than the stored one, FencedError without the
     newest lease token, BadRequestError for a bad id or a too large state.
     """

@@ -37,27 +37,43 @@ class Database:
         self.stopped_reason = ""
         """Why the database is read-only now; empty while it is writable."""
         _configure_sqlite(self._engine, url)
+        # All writes go through one connection, so that writes of others can be noticed.
+        self._writer = self._engine.connect().execution_options(writes=True)
+        self._known_data_version = -1
         with self.write_transaction() as connection:
+            self.was_changed_by_others(connection)
             schema.create_all(connection)
             _add_missing_columns(connection)
         self.check_integrity()
 
     def check_integrity(self) -> None:
-        """Run SQLite's quick check. Stop writing when it finds damage; reading goes on."""
+        """Run SQLite's check of each table and its indexes. Stop writing when it finds damage.
+
+        The history is left out: it may be large, and its hash chain proves it.
+        """
         if self._engine.dialect.name != "sqlite":
             return
-        try:
-            with self._engine.connect() as connection:
-                result = connection.execute(text("PRAGMA quick_check(1)")).scalar_one()
-        except DBAPIError as error:
-            result = str(error.orig)
-        if result != "ok":
-            self.stop_writing(f"the database is damaged: {result}")
+        for table in schema.tables.keys() - {"history"}:
+            try:
+                with self._engine.connect() as connection:
+                    check = text(f"PRAGMA integrity_check('{table}')")
+                    result = connection.execute(check).scalars().first()
+            except DBAPIError as error:
+                result = str(error.orig)
+            if result != "ok":
+                self.stop_writing(f"the database is damaged at table {table}: {result}")
 
     def stop_writing(self, reason: str) -> None:
-        """Refuse every write from now on, with *reason* in the error."""
+        """Refuse every write from now on, with *reason* in the error. The first reason stays."""
         log.error("the registry stops writing: %s", reason)
-        self.stopped_reason = reason
+        self.stopped_reason = self.stopped_reason or reason
+
+    def check_writable(self) -> None:
+        """Raise RegistryUnavailableError if writing has stopped."""
+        if self.stopped_reason:
+            raise RegistryUnavailableError(
+                f"the registry writes nothing because {self.stopped_reason}; restore it from a copy"
+            )
 
     @contextmanager
     def read_transaction(self) -> Iterator[Connection]:
@@ -74,19 +90,29 @@ class Database:
         RegistryFullError when the disk is full.
         """
         with self._lock, _translate_errors(self):
-            if self.stopped_reason:
-                raise RegistryUnavailableError(
-                    f"the registry writes nothing because {self.stopped_reason}; restore it from a "
-                    "copy"
-                )
-            with (
-                self._engine.connect().execution_options(writes=True) as connection,
-                connection.begin(),
-            ):
-                yield connection
+            self.check_writable()
+            with self._writer.begin():
+                yield self._writer
+
+    def was_changed_by_others(self, connection: Connection) -> bool:
+        """Return True if another process has written since the last call, which none may.
+
+        connection  of a write transaction. SQLite alone can tell; others always answer False.
+        """
+        data_version = self._data_version(connection)
+        changed = data_version != self._known_data_version
+        self._known_data_version = data_version
+        return changed
+
+    def _data_version(self, connection: Connection) -> int:
+        if self._engine.dialect.name != "sqlite":
+            return 0
+        version: int = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
+        return version
 
     def close(self) -> None:
         """Close every connection."""
+        self._writer.close()
         self._engine.dispose()
 
 

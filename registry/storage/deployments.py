@@ -6,13 +6,15 @@ the same transaction.
 
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import DecodeError
 from sqlalchemy import Connection, insert, select, update
 
+from features.canonical import sha256_hex
 from protos import registry_pb2 as pb
 from registry.rules import gates
 from registry.rules.lifecycle import VersionFacts, statuses_after
@@ -22,7 +24,9 @@ from registry.storage.ledger import LedgerChange
 from registry.types import (
     BadRequestError,
     Deployment,
+    DeploymentError,
     NotFoundError,
+    RegistryFaultError,
     RevisionConflictError,
 )
 
@@ -59,7 +63,7 @@ def current_deployment(connection: Connection, model: str) -> Deployment:
         select(tables.deployments.c.message).where(tables.deployments.c.model == model)
     ).first()
     if row is not None:
-        return Deployment.from_proto(pb.Deployment.FromString(row.message))
+        return _read_message(model, row.message)
     salt = connection.execute(
         select(tables.models.c.holdout_salt).where(tables.models.c.model == model)
     ).scalar()
@@ -68,10 +72,25 @@ def current_deployment(connection: Connection, model: str) -> Deployment:
     return Deployment(model=model, holdout_salt=salt)
 
 
-def list_deployments(connection: Connection) -> list[Deployment]:
-    """Return the deployments of all models that have one, ordered by model."""
-    rows = connection.execute(select(tables.deployments).order_by(tables.deployments.c.model))
-    return [Deployment.from_proto(pb.Deployment.FromString(row.message)) for row in rows]
+def list_deployments(connection: Connection, without: Collection[str]) -> list[Deployment]:
+    """Return the deployments of all models that have one, ordered by model.
+
+    without  models to leave out.
+    """
+    statement = select(tables.deployments).order_by(tables.deployments.c.model)
+    rows = connection.execute(statement.where(tables.deployments.c.model.not_in(without)))
+    return [_read_message(row.model, row.message) for row in rows]
+
+
+def _read_message(model: str, message: bytes) -> Deployment:
+    """Parse a stored message. Raises RegistryFaultError when it was altered beyond reading."""
+    try:
+        return Deployment.from_proto(pb.Deployment.FromString(message))
+    except (DecodeError, DeploymentError, TypeError) as error:
+        raise RegistryFaultError(
+            f"the stored deployment of model {model!r} cannot be read ({error}); run turnout audit "
+            "verify, and restore the registry from a copy"
+        ) from error
 
 
 def write_deployment(
@@ -187,12 +206,17 @@ def set_deployment(
         at_unix_ns=change.at_unix_ns,
     )
     # The deployment and its entry have the same content.
-    _write(change, written, first=before.revision == 0)
+    message = written.to_proto().SerializeToString(deterministic=True)
+    _write(change, written, message, first=before.revision == 0)
     change.record(
         action,
         f"model/{before.model}/deployment",
         before=deployment_json(before),
-        after={**deployment_json(written), **details},
+        after={
+            **deployment_json(written),
+            **details,
+            "message_sha256": sha256_hex(message),  # `registry.replay` proves the row by it
+        },
         reason=written.why,
     )
     # The statuses of the versions follow.
@@ -249,11 +273,11 @@ def _check_sizes(proposed: Deployment) -> None:
             )
 
 
-def _write(change: LedgerChange, written: Deployment, *, first: bool) -> None:
+def _write(change: LedgerChange, written: Deployment, message: bytes, *, first: bool) -> None:
     row: dict[str, Any] = {
         "model": written.model,
         "revision": written.revision,
-        "message": written.to_proto().SerializeToString(deterministic=True),
+        "message": message,
     }
     if first:
         change.connection.execute(insert(tables.deployments).values(**row))

@@ -9,7 +9,9 @@ from sqlalchemy import Connection, insert, select, update
 from features.canonical import canonical_json
 from protos import registry_pb2 as pb
 from registry.history import FIRST_PREVIOUS_DIGEST, entry_digest, head_bytes
+from registry.replay import ACTIONS
 from registry.storage import tables
+from registry.types import RegistryFaultError
 
 ENTRIES_MAX = 1_000
 
@@ -26,6 +28,8 @@ class LedgerChange:
     at_unix_ns: int
     key: Ed25519PrivateKey
     """Signs the head of the history."""
+    newest_seq: int = 0
+    """Number of the newest entry that this change wrote; 0 if it wrote none."""
 
     @property
     def at_unix_ms(self) -> int:
@@ -41,7 +45,16 @@ class LedgerChange:
         after: Mapping[str, object],
         reason: str,
     ) -> None:
-        """Append one entry to the history, and sign it as the new head."""
+        """Append one entry to the history, and sign it as the new head.
+
+        Raises ValueError for an action that an audit could not replay.
+        """
+        # What no audit could replay is not written.
+        if action not in ACTIONS:
+            raise ValueError(
+                f"action {action!r} has no function in ACTIONS of registry/replay.py, so no audit "
+                "could prove what it changed; add one"
+            )
         # Chain the entry to the newest one.
         newest = read_head(self.connection, lock=True)
         entry = pb.HistoryEntry(
@@ -61,6 +74,7 @@ class LedgerChange:
                 **{field.name: getattr(entry, field.name) for field in entry.DESCRIPTOR.fields}
             )
         )
+        self.newest_seq = entry.seq
         # Sign it as the head.
         signed_head = {
             "seq": entry.seq,
@@ -78,14 +92,21 @@ def read_head(connection: Connection, *, lock: bool = False) -> pb.SignedHead:
     """Return the signed seq and digest of the newest entry; an empty message before the first.
 
     lock  lock the row until the transaction ends, so that other writers wait.
+
+    Raises RegistryFaultError when the row was altered beyond reading.
     """
-    statement = select(tables.head)
+    statement = tables.raw_select(tables.head)
     row = connection.execute(statement.with_for_update() if lock else statement).first()
     if row is None:
         return pb.SignedHead()
-    return pb.SignedHead(
-        seq=row.seq, digest=row.digest, signature=row.signature, public_key=row.public_key
-    )
+    _, seq, digest, signature, public_key = row
+    try:
+        return pb.SignedHead(seq=seq, digest=digest, signature=signature, public_key=public_key)
+    except (TypeError, ValueError) as error:
+        raise RegistryFaultError(
+            "table head, row 1: a field has a value of another type, so it was altered; restore "
+            "the registry from a copy"
+        ) from error
 
 
 def list_entries(
@@ -106,4 +127,10 @@ def list_entries(
         statement = statement.where(
             tables.history.c.object.startswith(object_prefix, autoescape=True)
         )
-    return [pb.HistoryEntry(**row._mapping) for row in connection.execute(statement)]
+    try:
+        return [pb.HistoryEntry(**row._mapping) for row in connection.execute(statement)]
+    except (TypeError, ValueError) as error:
+        raise RegistryFaultError(
+            f"an entry after history entry {after} has a value of another type, so it was altered; "
+            "restore the registry from a copy"
+        ) from error

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from sqlalchemy import URL, func, select
+from sqlalchemy import URL, Connection, func, select
 
 from protos import registry_pb2 as pb
 from registry.bundle import (
@@ -20,15 +20,18 @@ from registry.bundle import (
     verify_bundle,
     write_version_folder,
 )
-from registry.folders import FolderLock
-from registry.history import verify_chain
+from registry.folders import SNAPSHOT, FolderLock, check_registry_folder
+from registry.history import is_signed
 from registry.manifest import MANIFEST, SIGNATURE
+from registry.replay import ReplayedState
 from registry.storage import (
     approvals,
     controllers,
     deployments,
+    proof,
     rejections,
     reviews,
+    seals,
     settings,
     tables,
     versions,
@@ -36,10 +39,8 @@ from registry.storage import (
 from registry.storage.database import Database
 from registry.storage.keys import prediction_id_key, signing_key
 from registry.storage.ledger import LedgerChange, list_entries, read_head
-from registry.types import Deployment
-
-ENTRIES_CHECKED_AT_START = 1_000
-"""Number of history entries that are checked at start. `RegistryClient.audit` checks all."""
+from registry.storage.rows import read_state_page
+from registry.types import Deployment, RegistryFaultError
 
 
 class RegistryStore:
@@ -65,18 +66,27 @@ class RegistryStore:
             raise
 
     def _open(self, folder: Path) -> None:
+        check_registry_folder(folder)
         self._versions = folder / "versions"
         self._versions.mkdir(exist_ok=True)
         # Temporary folders are left by a process that was killed while it wrote.
         for leftover in self._versions.glob(".*"):
             shutil.rmtree(leftover, ignore_errors=True)
+        # The keys come before the database, so that a database always has its keys beside it.
         self._key = signing_key(folder / "keys")
-        self._database = Database(URL.create("sqlite", database=str(folder / "registry.sqlite")))
         self.keys = pb.ServingKeys(
             prediction_id_key=prediction_id_key(folder / "keys"),
             version_public_key=self._key.public_key().public_bytes_raw(),
         )
-        self._check_history()
+        self._snapshot = folder / SNAPSHOT
+        self._database = Database(URL.create("sqlite", database=str(folder / "registry.sqlite")))
+        self._altered_deployments: set[str] = set()
+        self._snapshot_seq = 0
+        try:
+            self._prove_at_start()
+        except BaseException:
+            self._database.close()
+            raise
 
     def close(self) -> None:
         """Close the database and release the folder for other processes."""
@@ -86,24 +96,125 @@ class RegistryStore:
     @contextmanager
     def _change(self, actor: str) -> Iterator[LedgerChange]:
         with self._database.write_transaction() as connection:
-            yield LedgerChange(connection, actor, self._now_ns(), self._key)
+            # What the change builds upon must be what this registry wrote.
+            if self._database.was_changed_by_others(connection):
+                self._take_proof(self._prove(connection))
+                self._database.check_writable()
+            change = LedgerChange(connection, actor, self._now_ns(), self._key)
+            yield change
+        if change.newest_seq // proof.SNAPSHOT_EVERY > self._snapshot_seq // proof.SNAPSHOT_EVERY:
+            self.prove_again()
 
-    def _check_history(self) -> None:
+    # Proof
+
+    @property
+    def stopped_reason(self) -> str:
+        """Why writes are refused; empty while they are accepted."""
+        return self._database.stopped_reason
+
+    def _prove_at_start(self) -> None:
+        """Prove the database. Refuse keys of another one, and seal a database that has no seals."""
+        if self._database.stopped_reason:
+            return
         with self._database.read_transaction() as connection:
-            head = read_head(connection)
-            newest = list_entries(
-                connection,
-                after=max(0, head.seq - ENTRIES_CHECKED_AT_START),
-                limit=0,
-                object_prefix="",
+            self._check_keys(connection)
+            sealed = seals.has_seals(connection)
+        if not sealed:
+            self._seal_first_time()
+        self.prove_again()
+
+    def _check_keys(self, connection: Connection) -> None:
+        """Raise RegistryFaultError if the database was written with other keys."""
+        head = read_head(connection)
+        if head.seq and head.public_key != self.keys.version_public_key and is_signed(head):
+            raise RegistryFaultError(
+                f"the history is signed by key {head.public_key.hex()[:16]}, and "
+                f"keys/registry.ed25519 is key {self.keys.version_public_key.hex()[:16]}: keys and "
+                "database are of two registries, or the history was written anew. Put back the "
+                "keys that belong to this database, or the whole folder from a copy"
             )
-        if not newest:
-            broken = verify_chain([], head, self.keys.version_public_key)
-        else:
-            before = (newest[0].seq - 1, newest[0].previous)
-            broken = verify_chain(newest, head, self.keys.version_public_key, after=before)
-        if broken is not None:
-            self._database.stop_writing(f"history entry {broken.seq} {broken.problem}")
+        if seals.has_seals(connection) and not seals.is_sealed_key(
+            connection, self._key, self.keys.prediction_id_key
+        ):
+            raise RegistryFaultError(
+                "keys/prediction_id.key or keys/registry.ed25519 is not the key that this database "
+                "was written with, or the seal of the key was edited in the database. Put back the "
+                "keys that belong to this database, or the whole folder from a copy"
+            )
+
+    def _seal_first_time(self) -> None:
+        """Seal a new database, or one of a registry that made no seals yet."""
+        with self._database.read_transaction() as connection:
+            known = self._prove(connection)
+        if known.state.sealed:
+            self._database.stop_writing("table seals: it is empty, and this registry had sealed it")
+            return
+        with self._database.write_transaction() as connection:
+            seals.seal_everything(connection, self._key, self.keys.prediction_id_key)
+
+    def prove_again(self) -> None:
+        """Prove the database as it is now, and stop writing if it is not what was written.
+
+        The history is replayed from the snapshot on, if there is one. It is written anew when the
+        history has grown past the next multiple of `proof.SNAPSHOT_EVERY` entries.
+        """
+        try:
+            snapshot = proof.read_snapshot(self._snapshot, self._key)
+        except ValueError as error:
+            self._database.stop_writing(str(error))
+            snapshot = None
+        self._snapshot_seq = 0 if snapshot is None else snapshot.seq
+        with self._database.read_transaction() as connection:
+            result = self._prove(connection, snapshot)
+        self._take_proof(result)
+        if (
+            not self.stopped_reason
+            and result.state.seq // proof.SNAPSHOT_EVERY
+            > self._snapshot_seq // proof.SNAPSHOT_EVERY
+        ):
+            proof.write_snapshot(self._snapshot, result.state, self._key)
+            self._snapshot_seq = result.state.seq
+
+    def older_entries(self) -> Iterator[None]:
+        """Verify the entries before the snapshot, a block a step, which no start has time for.
+
+        Writing stops at the first broken entry.
+        """
+        snapshot = proof.read_snapshot(self._snapshot, self._key) if self._snapshot_seq else None
+        if snapshot is None:
+            return
+        for broken in proof.older_entry_blocks(self._database.read_transaction, snapshot):
+            if broken is not None:
+                self._database.stop_writing(f"history entry {broken.seq} {broken.problem}")
+            yield
+
+    def _prove(
+        self, connection: Connection, snapshot: ReplayedState | None = None
+    ) -> proof.DatabaseProof:
+        return proof.prove_database(connection, self._key, self.keys.prediction_id_key, snapshot)
+
+    def _take_proof(self, result: proof.DatabaseProof) -> None:
+        self._altered_deployments = result.altered_deployments
+        if result.problem:
+            self._database.stop_writing(result.problem)
+
+    def list_state(self, table: str, after: str) -> pb.ListStateReply:
+        """Return a page of a table's rows, with the signed head of the same instant.
+
+        table  a name of `replay.PROVEN_TABLES`.
+        after  key of the last row of the page before; empty for the first page.
+
+        Raises BadRequestError for any other table or key.
+        """
+        with self._database.read_transaction() as connection:
+            rows, last_page = read_state_page(connection, table, after)
+            head = read_head(connection)
+        return pb.ListStateReply(
+            rows=rows,
+            last_page=last_page,
+            head=head,
+            stopped=self.stopped_reason,
+        )
 
     # Versions
 
@@ -208,9 +319,12 @@ class RegistryStore:
             return deployments.current_deployment(connection, model)
 
     def list_deployments(self) -> list[Deployment]:
-        """Return the deployments of all models that have one, ordered by model."""
+        """Return the deployments of all models that have one, ordered by model.
+
+        A deployment that is not what the history says is left out: no gateway may get it.
+        """
         with self._database.read_transaction() as connection:
-            return deployments.list_deployments(connection)
+            return deployments.list_deployments(connection, without=self._altered_deployments)
 
     def deploy(
         self, actor: str, command: deployments.DeployCommand, workers: Sequence[pb.GatewayState]
@@ -224,12 +338,15 @@ class RegistryStore:
     def acquire_lease(self, actor: str, request: pb.LeaseRequest) -> pb.Lease:
         """Take a lease, or renew it with its token."""
         with self._change(actor) as change:
-            return controllers.acquire_lease(change, request)
+            lease = controllers.acquire_lease(change, request)
+            seals.seal_row(change, "leases", lease.name)
+            return lease
 
     def save_checkpoint(self, actor: str, checkpoint: pb.Checkpoint) -> None:
         """Store the newest checkpoint of a rollout."""
         with self._change(actor) as change:
             controllers.save_checkpoint(change, checkpoint)
+            seals.seal_row(change, "checkpoints", checkpoint.rollout_id)
 
     def load_checkpoint(self, rollout_id: str) -> pb.Checkpoint:
         """Return the newest checkpoint of a rollout."""

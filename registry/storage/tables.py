@@ -4,6 +4,8 @@ A column that was added to a table after its first release has a server default,
 database.py adds it to databases that were made before.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -11,10 +13,13 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Select,
     String,
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
+    select,
     text,
 )
 
@@ -162,3 +167,21 @@ head = Table(
     Column("signature", LargeBinary, nullable=False),
     Column("public_key", LargeBinary, nullable=False),
 )
+
+seals = Table(
+    "seals",
+    schema,
+    Column("object", String(160), primary_key=True),  # "checkpoints/<id>"; "" for the total
+    Column("number", BigInteger, nullable=False),  # counts the writes of sealed rows
+    Column("total", BigInteger, nullable=False),  # sum of all numbers, in the row ""; else 0
+    Column("mac", LargeBinary, nullable=False),  # HMAC-SHA-256
+)
+
+
+def raw_select(table: Table) -> Select[Any]:
+    """Return the statement that reads all columns of a table without conversion of their types.
+
+    An altered row may have a value of any type, which SQLAlchemy's types cannot convert.
+    """
+    columns: list[Any] = [literal_column(column.name) for column in table.columns]
+    return select(*columns).select_from(table)

@@ -7,13 +7,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from features.canonical import canonical_json
+from features.canonical import canonical_json, sha256_hex
 from protos import registry_pb2 as pb
 from registry.bundle import Bundle
-from registry.rules.lifecycle import STATUS_NAMES, VersionFacts, check_step_by_hand
+from registry.rules.lifecycle import VersionFacts, check_step_by_hand
 from registry.storage import tables
 from registry.storage.ledger import LedgerChange
 from registry.types import (
+    STATUS_NAMES,
     BadRequestError,
     Deployment,
     NotFoundError,
@@ -35,59 +36,63 @@ def register_version(
     known = find_version(change.connection, bundle.digest)
     if known is not None:
         return _message(known)
-    # Insert it with its history entry.
+    # Insert it.
     contract = bundle.contract
-    label = _next_label(change.connection, bundle.model)
+    label, salt_fields = _next_label(change.connection, bundle.model)
+    recorded_columns = {
+        "digest": bundle.digest,
+        "author": bundle.author,
+        "created_unix_ms": bundle.manifest["created_unix_ms"],
+        "model_contract": contract.model_contract,
+        "input_contract": contract.input_contract,
+        "outputs": len(contract.outputs),
+        "size_bytes": size_bytes,
+    }
     change.connection.execute(
         insert(tables.versions).values(
-            digest=bundle.digest,
+            **recorded_columns,
             model=bundle.model,
             label=label,
             status=pb.DEVELOPMENT,
             standby=False,
             was_production=False,
-            author=bundle.author,
-            created_unix_ms=bundle.manifest["created_unix_ms"],
-            model_contract=contract.model_contract,
-            input_contract=contract.input_contract,
             entities=canonical_json(contract.entities).decode(),
-            outputs=len(contract.outputs),
             card_json=card_json,
-            size_bytes=size_bytes,
         )
     )
-    # The version's id covers all files, so the entry need not repeat the card.
+    # The entry has all columns, so that `registry.replay` can prove the row. The card may be long.
     change.record(
         "register",
         f"model/{bundle.model}/version/{label}",
         before={},
         after={
-            "digest": bundle.digest,
-            "author": bundle.author,
+            **recorded_columns,
+            **salt_fields,
             "status": "development",
-            "size_bytes": size_bytes,
+            "entities": contract.entities,
+            "card_sha256": sha256_hex(card_json.encode()),
         },
         reason="",
     )
     return get_version(change.connection, bundle.model, str(label))
 
 
-def _next_label(connection: Connection, model: str) -> int:
-    """Return the model's next label. A label is never used twice."""
+def _next_label(connection: Connection, model: str) -> tuple[int, dict[str, object]]:
+    """Return the model's next label. A label is never used twice.
+
+    For a new model, also return the field with which the history proves its holdout salt.
+    """
     newest = connection.execute(
         select(tables.models.c.labels).where(tables.models.c.model == model)
     ).scalar()
     if newest is None:
-        connection.execute(
-            insert(tables.models).values(
-                model=model, holdout_salt=secrets.token_bytes(SALT_BYTES), labels=1
-            )
-        )
-        return 1
+        salt = secrets.token_bytes(SALT_BYTES)
+        connection.execute(insert(tables.models).values(model=model, holdout_salt=salt, labels=1))
+        return 1, {"holdout_salt_sha256": sha256_hex(salt)}
     connection.execute(
         update(tables.models).where(tables.models.c.model == model).values(labels=newest + 1)
     )
-    return int(newest) + 1
+    return int(newest) + 1, {}
 
 
 def find_version(connection: Connection, digest: str) -> Row[Any] | None:

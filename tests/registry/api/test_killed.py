@@ -101,6 +101,7 @@ def check_after_kill(folder: Path, acknowledged: dict[str, int]) -> int:
     """Check that history and deployments agree, and that no acknowledged write is lost."""
     store = RegistryStore(folder, lambda: 1)
     try:
+        assert store.stopped_reason == ""
         entries: list[pb.HistoryEntry] = []
         while page := store.history(
             after=entries[-1].seq if entries else 0, limit=0, object_prefix=""
@@ -117,7 +118,7 @@ def check_after_kill(folder: Path, acknowledged: dict[str, int]) -> int:
             deployment = store.deployment(model)
             assert deployment.revision == len(recorded) >= acknowledged.get(model, 0)
             if recorded:
-                del recorded[-1]["policy_digest"]
+                del recorded[-1]["policy_digest"], recorded[-1]["message_sha256"]
                 assert recorded[-1] == json.loads(json.dumps(deployment_json(deployment)))
                 label = deployment.preload[0]
                 assert store.get_version(model, label).status == pb.STAGING

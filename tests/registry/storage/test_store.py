@@ -147,9 +147,9 @@ def test_store_waits_one_second_for_the_lock_of_another_process(tmp_path: Path) 
 
 def limit_pages(store: RegistryStore, pages: int) -> None:
     """Limit the size of the database, which has the effect of a full disk."""
-    connection = store._database._engine.pool.connect()
-    connection.cursor().execute(f"PRAGMA max_page_count = {pages}")
-    connection.close()
+    writer = store._database._writer
+    writer.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    writer.rollback()
 
 
 def test_store_writes_nothing_on_a_full_disk_and_continues_later(tmp_path: Path) -> None:

@@ -1,0 +1,121 @@
+"""Reads the rows of tables as they lie in the database, for proofs and audits.
+
+The values are read without SQLAlchemy's types, because an altered row may have a value of any
+type, and must be named then instead of failing.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from sqlalchemy import Column, Connection, LargeBinary, Table, literal_column
+
+from features.canonical import canonical_json, sha256_hex
+from protos import registry_pb2 as pb
+from registry.replay import PROVEN_TABLES, Row
+from registry.storage import tables
+from registry.storage.deployments import deployment_json
+from registry.types import BadRequestError, Deployment, DeploymentError, lease_number
+
+BY_DIGEST = frozenset({"card_json"})
+"""Text columns that are large, so that rows have their SHA-256 only, as of every binary column."""
+
+
+SECRET_COLUMNS = ("holder", "token")
+"""Columns of leases that a page leaves out: whoever knows them could renew another's lease."""
+
+STATE_PAGE_BYTES = 2**20
+"""Bytes of rows in one page."""
+
+
+def read_state_rows(
+    connection: Connection, table: Table, *, after: str | int | None = None
+) -> Iterator[Row]:
+    """Yield the rows with a larger key than *after* as `registry.replay` has them, by key.
+
+    Raises DBAPIError where a value cannot be read at all, such as text that is not UTF-8.
+    """
+    key = _key_column(table)
+    statement = tables.raw_select(table).order_by(literal_column(key.name))
+    if after is not None:
+        statement = statement.where(literal_column(key.name) > after)
+    for values in connection.execute(statement):
+        yield _row(table, values)
+
+
+def read_state_page(connection: Connection, table: str, after: str) -> tuple[list[bytes], bool]:
+    """Return rows after the key *after* as canonical JSON, and whether they are the last ones.
+
+    The page ends with the row that reaches STATE_PAGE_BYTES.
+    Raises BadRequestError for a table or a key that there cannot be.
+    """
+    if table not in PROVEN_TABLES:
+        raise BadRequestError(
+            f"table {table[:80]!r} is not listed; the tables are {', '.join(PROVEN_TABLES)}"
+        )
+    # Keys travel as text.
+    schema_table = tables.schema.tables[table]
+    key: str | int | None = after or None
+    if after and _key_column(schema_table).type.python_type is int:
+        if not (after.isascii() and after.isdigit() and len(after) < 19):
+            raise BadRequestError(f"the rows of {table!r} have numbers, not {after[:80]!r}")
+        key = int(after)
+    # Rows are read one by one, so that only one page is in memory.
+    page: list[bytes] = []
+    size = 0
+    for row in read_state_rows(connection, schema_table, after=key):
+        if size >= STATE_PAGE_BYTES:
+            return page, False
+        hidden = SECRET_COLUMNS if table == "leases" else ()
+        shown = {name: value for name, value in row.items() if name not in hidden}
+        page.append(canonical_json(shown))
+        size += len(page[-1])
+    return page, True
+
+
+def read_state_row(connection: Connection, table: Table, key: str) -> Row | None:
+    """Return the row with this key, or None."""
+    statement = tables.raw_select(table).where(literal_column(_key_column(table).name) == key)
+    values = connection.execute(statement).first()
+    return None if values is None else _row(table, values)
+
+
+def _key_column(table: Table) -> Column[Any]:
+    (column,) = table.primary_key.columns
+    return column
+
+
+def _row(table: Table, values: Sequence[Any]) -> Row:
+    row: Row = {}
+    for column, value in zip(table.columns, values, strict=True):
+        binary = isinstance(column.type, LargeBinary)
+        by_digest = binary or column.name in BY_DIGEST
+        name = f"{column.name.removesuffix('_json')}_sha256" if by_digest else column.name
+        if binary is not isinstance(value, bytes):
+            # Only an altered database has a value of the wrong type.
+            row[name] = f"{type(value).__name__} {value!r}"[:100]
+        elif by_digest:
+            row[name] = sha256_hex(value if binary else str(value).encode())
+        else:
+            row[name] = value
+    if table is tables.leases and isinstance(row["token"], int):
+        row["number"] = lease_number(row["token"])
+    if table is tables.deployments:
+        row["message"] = _message_fields(values[list(table.columns).index(table.c.message)])
+    return row
+
+
+def _message_fields(message: object) -> Row | str:
+    """Return the fields of a deployment's message, or a text if it cannot be read."""
+    try:
+        parsed = pb.Deployment.FromString(message if isinstance(message, bytes) else b"")
+        deployment = Deployment.from_proto(parsed)
+        fields = deployment_json(deployment)
+    except (DecodeError, DeploymentError, ValueError):
+        return "bytes that are not a deployment"
+    return {
+        **fields,
+        "who": deployment.who,
+        "why": deployment.why,
+        "at_unix_ms": deployment.at_unix_ns // 1_000_000,
+    }

@@ -1,0 +1,166 @@
+"""Random long sequences of legal operations through the store's public interface."""
+
+import functools
+import random
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from protos import registry_pb2 as pb
+from registry.bundle import Bundle, seal_files, verify_bundle
+from registry.storage.deployments import DeployCommand
+from registry.storage.store import RegistryStore
+from registry.types import DeploymentError, RegistryError
+from tests.tiny_models import linear_weights, tiny_files
+
+MODELS = ("churn", "fraud", "upsell")
+PEOPLE = ("ann", "bob", "cleo")
+POLICY_DIGESTS = ("ab" * 32, "cd" * 32)
+START_NS = 1_790_000_000_000_000_000
+
+
+@functools.cache
+def sealed_version(model: str, author: str, number: int) -> tuple[Bundle, dict[str, bytes]]:
+    """The *number*-th version of a model, verified."""
+    files = seal_files(
+        tiny_files(model, weights=linear_weights(3) * (number + 1)),
+        model=model,
+        author=author,
+        created_unix_ms=number,
+    )
+    return verify_bundle(files, trusted_key=None), files
+
+
+class HonestRegistry:
+    """A store, and random operations that the registry accepts or refuses by its own rules."""
+
+    def __init__(self, folder: Path, generator: random.Random) -> None:
+        self._random = generator
+        self._now_ns = START_NS
+        self.store = RegistryStore(folder, self._clock)
+        self._numbers = dict.fromkeys(MODELS, 0)
+        self._token = 0
+        self._checkpoints: dict[str, int] = {}
+
+    def _clock(self) -> int:
+        self._now_ns += self._random.randrange(1, 3_000_000_000)
+        return self._now_ns
+
+    def operate(self, count: int) -> None:
+        """Try *count* random operations. A refused one changes nothing."""
+        operations = (
+            self._register,
+            self._set_status,
+            self._approve,
+            self._deploy,
+            self._deploy,
+            self._deploy,
+            self._lease,
+            self._checkpoint,
+            self._finding,
+        )
+        for model in MODELS[:2]:
+            self._register(model)
+        for _ in range(count):
+            with suppress(RegistryError, DeploymentError):
+                self._random.choice(operations)(self._random.choice(MODELS))
+
+    def _register(self, model: str) -> None:
+        author = self._random.choice(PEOPLE)
+        bundle, files = sealed_version(model, author, self._numbers[model] % 12)
+        self._numbers[model] += 1
+        self.store.register(author, bundle, files)
+
+    def _label(self, model: str) -> str:
+        return self._random.choice(self.store.list_versions(model) or [pb.Version(label="1")]).label
+
+    def _set_status(self, model: str) -> None:
+        status = self._random.choice([pb.STAGING, pb.STAGING, pb.ARCHIVED])
+        request = pb.SetStatusRequest(
+            model=model, version=self._label(model), status=status, reason="tried ü"
+        )
+        self.store.set_status(self._random.choice(PEOPLE), request)
+
+    def _approve(self, model: str) -> None:
+        first = self._random.random() < 0.3
+        digest = "" if first else self._random.choice(POLICY_DIGESTS)
+        request = pb.ApproveRequest(
+            model=model,
+            version=self._label(model),
+            policy_name="initial" if first else "standard",
+            policy_digest=digest,
+            reason="the card was read",
+            reject=self._random.random() < 0.2,
+        )
+        self.store.approve(self._random.choice(PEOPLE), request)
+
+    def _deploy(self, model: str) -> None:
+        # One worker has every version ready.
+        current = self.store.deployment(model)
+        versions = self.store.list_versions(model)
+        workers = [
+            pb.GatewayState(
+                gateway="g",
+                loads=[
+                    pb.VersionLoad(model=model, version=v.label, digest=v.digest, state="READY")
+                    for v in versions
+                ],
+            )
+        ]
+        # Change one thing, under any approval.
+        label, other = self._label(model), self._label(model)
+        approvals = [
+            approval
+            for version in versions
+            for approval in self.store.list_approvals(model, version.label)
+        ]
+        approval = self._random.choice(approvals or [pb.Approval()])
+        changes: dict[str, Any] = self._random.choice(
+            [
+                {"preload": tuple({label, other})},
+                {"canary": approval.version, "canary_bp": self._random.randrange(1, 9_000)},
+                {"canary": "", "canary_bp": 0},
+                {"shadows": ((label, 100),)},
+                {"shadows": ()},
+                {"production": approval.version, "canary": "", "canary_bp": 0},
+                {"production": label, "standby": current.production, "canary": "", "canary_bp": 0},
+                {"holdout_bp": self._random.randrange(500)},
+                {"policy": pb.ServingPolicy(deadline_ms_default=50, default_score=0.1)},
+            ]
+        )
+        # The gates decide whether it is written.
+        proposed = replace(
+            current,
+            **changes,
+            approval_id=approval.id,
+            rollout_id=self._random.choice(["", "r1", "r2"]),
+            why=self._random.choice(["it was tried", 'a "quoted" reason\twith ünicode']),
+        )
+        command = DeployCommand(
+            deployment=proposed,
+            lease_token=0,
+            policy_digest=approval.policy_digest,
+            rollback=self._random.random() < 0.2,
+            break_glass=self._random.random() < 0.2,
+        )
+        self.store.deploy(self._random.choice(PEOPLE), command, workers)
+
+    def _lease(self, _model: str) -> None:
+        renew = self._token if self._random.random() < 0.5 else 0
+        holder = self._random.choice(PEOPLE)
+        request = pb.LeaseRequest(name="rollout", holder=holder, seconds=3, token=renew)
+        self._token = self.store.acquire_lease(holder, request).token
+
+    def _checkpoint(self, model: str) -> None:
+        rollout = f"{model}-{self._random.randrange(3)}"
+        sequence = self._checkpoints.get(rollout, 0) + 1
+        state = self._random.randbytes(40)
+        self.store.save_checkpoint(
+            "ctl", pb.Checkpoint(rollout_id=rollout, sequence=sequence, state=state)
+        )
+        self._checkpoints[rollout] = sequence
+
+    def _finding(self, model: str) -> None:
+        finding = pb.Finding(model=model, kind="hold", text="scores moved", version="1")
+        self.store.write_finding("monitor", finding)
