@@ -1,6 +1,10 @@
 """A real registry on 127.0.0.1 with three clients, for tests through gRPC."""
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -92,3 +96,33 @@ async def registry_fixture(
             yield RegistryFixture(address, *clients)
     finally:
         await server.stop()
+
+
+class RegistryProcess:
+    """A process of `python -m registry` on a free port."""
+
+    def __init__(self, folder: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "registry", "--folder", str(folder), "--listen", "127.0.0.1:0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.address = self._process.stdout.readline().split()[-1]
+
+    def kill(self) -> None:
+        """Send the process SIGKILL."""
+        os.kill(self._process.pid, signal.SIGKILL)
+
+    def stop(self) -> int:
+        """Send SIGTERM and return the exit code."""
+        os.kill(self._process.pid, signal.SIGTERM)
+        return self._process.wait(10)
+
+    def close(self) -> None:
+        """Kill the process if it runs, and reap it."""
+        self._process.kill()
+        self._process.wait(10)
+        assert self._process.stdout is not None
+        self._process.stdout.close()

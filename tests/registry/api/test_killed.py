@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -19,42 +17,12 @@ from registry.history import verify_chain
 from registry.storage.deployments import deployment_json
 from registry.storage.store import RegistryStore
 from registry.types import RegistryUnavailableError, RevisionConflictError
-from tests.registry.registry_fixture import registry_fixture
+from tests.registry.registry_fixture import RegistryProcess, registry_fixture
 
 pytestmark = pytest.mark.walk
 
 ROUNDS = 4
 MODELS = ("churn", "fraud", "upsell")
-
-
-class RegistryProcess:
-    """A process of `python -m registry` on a free port."""
-
-    def __init__(self, folder: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "registry", "--folder", str(folder), "--listen", "127.0.0.1:0"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        self.address = self._process.stdout.readline().split()[-1]
-
-    def kill(self) -> None:
-        """Send the process SIGKILL."""
-        os.kill(self._process.pid, signal.SIGKILL)
-
-    def stop(self) -> int:
-        """Send SIGTERM and return the exit code."""
-        os.kill(self._process.pid, signal.SIGTERM)
-        return self._process.wait(10)
-
-    def close(self) -> None:
-        """Kill the process if it runs, and reap it."""
-        self._process.kill()
-        self._process.wait(10)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
 
 
 async def register_models(folder: Path) -> None:

@@ -1,6 +1,11 @@
 """The commands against a running system: their JSON values, exit codes and messages."""
 
+import json
 import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -141,6 +146,57 @@ def test_audit_verify_names_an_altered_entry(tmp_path: Path) -> None:
         connection.close()
         verdict = system.turnout("audit", "verify", exit_code=1)
         assert (verdict["intact"], verdict["broken_seq"]) == (False, 2)
+        # The registry has found it, too, and writes nothing any more.
+        assert "history entry 2 was edited" in verdict["stopped"]
+        line = ("versions", "archive", "a", "1", "--reason", "it was replaced")
+        assert "history entry 2 was edited" in system.turnout(*line, exit_code=3)
+
+
+def test_audit_head_is_noted_and_verified(running_system: RunningSystem, tmp_path: Path) -> None:
+    """In a file and by a webhook. A head that was altered, or is of nothing, is refused."""
+    file = tmp_path / "heads.jsonl"
+    for _ in range(2):
+        head = running_system.turnout("audit", "head", "--file", str(file))
+    assert [json.loads(line) for line in file.read_text().splitlines()] == [head, head]
+    report = running_system.turnout("audit", "verify", "--head", str(file), "--files")
+    assert report["intact"]
+    assert not any("older copy" in line for line in report["unproven"])
+    # The webhook gets the same JSON; a refusal fails the command.
+    with webhook_server() as (address, bodies):
+        assert running_system.turnout("audit", "head", "--webhook", address) in bodies
+        refused = running_system.turnout("audit", "head", "--webhook", address + "/no", exit_code=1)
+        assert "status 403" in refused
+    # Other heads.
+    file.write_text(json.dumps({**head, "seq": head["seq"] + 1}) + "\n")
+    report = running_system.turnout("audit", "verify", "--head", str(file), exit_code=1)
+    assert "is not signed by this registry's key" in report["problem"]
+    file.write_text("a head\n")
+    running_system.turnout("audit", "verify", "--head", str(file), exit_code=2)
+    running_system.turnout("audit", "head", "--webhook", "file:///etc/passwd", exit_code=2)
+
+
+@contextmanager
+def webhook_server() -> Iterator[tuple[str, list[object]]]:
+    """A server that keeps the JSON of each POST; it refuses the path /no."""
+    bodies: list[object] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(403 if self.path == "/no" else 204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", bodies
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_features_lists_views_and_shows_a_missing_row(running_system: RunningSystem) -> None:
