@@ -19,7 +19,8 @@ from gateway.models.routes import LoadedVersion, RouteTable, build_routes
 from gateway.settings import Settings
 from host.clock import Clock
 from protos.registry_pb2 import VersionLoad
-from registry.bundle import Bundle, golden_test, load_session, verify_bundle, warm_up
+from registry.bundle import Bundle, verify_bundle
+from registry.scoring import golden_test, load_session, warm_up
 from registry.types import Deployment, DeploymentError, RegistryError, VersionRefusedError
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from gateway.isolation.breadcrumbs import Suspects, create_breadcrumb_page, read_running_versions
-from gateway.isolation.child_process import CRASH_SIGNALS, describe_exit
 from gateway.settings import Settings
 from gateway.supervision.channel import ControlConnection, Message
 from gateway.supervision.exposition import Report, Snapshot, sum_snapshots, without_gauges
@@ -41,6 +40,7 @@ from gateway.supervision.slots import (
     WorkerState,
 )
 from gateway.supervision.sockets import SlotSockets, create_socket_channel
+from host.child_process import CRASH_SIGNALS, describe_exit
 from host.clock import SystemClock
 from host.files import replace_file
 from host.processes import rss_bytes

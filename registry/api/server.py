@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 
 from registry.api.access import Access, read_identities
+from registry.api.registrations import ProveFiles
 from registry.api.rpc import registry_handlers
 from registry.api.service import RegistryService
 from registry.storage.store import RegistryStore
@@ -53,15 +54,17 @@ async def add_registry_to(
     *,
     identities: Path | None = None,
     now_ns: Callable[[], int] = time.time_ns,
+    prove: ProveFiles | None = None,
 ) -> RegistryParts:
     """Add the registry in *folder* to a server that has not started yet.
 
     identities  the file of tokens (docs/governance.md). With None every name is believed.
     now_ns      clock for history and deployments, Unix nanoseconds.
+    prove       as for Registrations.
     """
     access = Access(read_identities(identities) if identities is not None else None)
     store = await asyncio.to_thread(RegistryStore, folder, now_ns)
-    service = RegistryService(store)
+    service = RegistryService(store, prove=prove)
     server.add_generic_rpc_handlers((registry_handlers(service, access),))
     return RegistryParts(service, store)
 
@@ -91,13 +94,16 @@ async def serve_registry(
     *,
     identities: Path | None = None,
     now_ns: Callable[[], int] = time.time_ns,
+    prove: ProveFiles | None = None,
 ) -> RegistryServer:
     """Open the registry in *folder* and listen on *address*, host:port. Port 0 takes a free port.
 
     Raises RegistryUnavailableError when the registry cannot listen there.
     """
     server = grpc.aio.server(options=SERVER_OPTIONS)
-    registry = await add_registry_to(server, folder, identities=identities, now_ns=now_ns)
+    registry = await add_registry_to(
+        server, folder, identities=identities, now_ns=now_ns, prove=prove
+    )
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
