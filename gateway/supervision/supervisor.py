@@ -209,6 +209,8 @@ class Supervisor:
             lambda message: self._on_message(child, message),
             lambda: self._on_disconnected(child),
         )
+        for digest in self._suspects.quarantined:
+            self._send_quarantine(worker, digest)
         log.info("started pid=%d", process.pid)
 
     def _execute(self, command: SupervisorCommand) -> None:
@@ -219,8 +221,6 @@ class Supervisor:
                 self._slot_sockets.send_socket(worker.slot, self._children[worker].socket_channel)
                 message = {"type": "serve", "slot": worker.slot, "port": self.settings.port}
                 self._send(worker, message)
-                for digest in self._suspects.quarantined:
-                    self._send_quarantine(worker, digest)
                 log.info("slot_assigned pid=%d slot=%s", worker.pid, worker.slot)
             case Drain(worker, grace_s):
                 self._send(worker, {"type": "drain", "grace_s": grace_s})
@@ -312,7 +312,7 @@ class Supervisor:
             cause = describe_exit(code)
             log.error("crashed pid=%d by=%s running=%s", child.worker.pid, cause, running)
             for digest in self._suspects.record_crash(cause, running, self._clock.unix_ns()):
-                for worker in [worker for worker in self._children if worker.slot is not None]:
+                for worker in self._children:
                     self._send_quarantine(worker, digest)
         os.close(child.breadcrumbs_fd)
         child.socket_channel.close()

@@ -234,6 +234,9 @@ def test_shadow_that_crashes_twice_is_reported_and_stopped() -> None:
             await gateway.wait_idle()
             assert (gateway.pid, gateway.shadow().calls.dropped) == (0, 5)
             assert len(gateway.gateway.guards) == 1
+            # The worker knows it for every other use, too.
+            ((reason, _),) = gateway.gateway.parts.route_table.quarantined.values()
+            assert reason == guard.reason
 
     asyncio.run(walk())
 
