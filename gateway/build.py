@@ -93,13 +93,9 @@ def build_serving_parts(
     metrics, route_table = Metrics(), RouteTable()
     windows, outcome_windows = Windows(), OutcomeWindows()
     # The parts after a reply: the shadows, and the recorder that feeds them.
+    waiting_max, limits = settings.shadow_rows_waiting_max, shadow_limits_of(settings)
     shadows = shadow_type(
-        windows,
-        clock,
-        settings.shadow_rows_waiting_max,
-        shadow_limits_of(settings),
-        around.on_guard,
-        metrics,
+        windows, clock, waiting_max, limits, around.on_guard, metrics, route_table.quarantined
     )
     recorder = Recorder(windows, metrics, shadows, around.served_journal, clock, around.on_guard)
 

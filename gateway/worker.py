@@ -24,7 +24,7 @@ from gateway.build import Surroundings, build_serving_parts
 from gateway.internal_error_log import InternalErrorLog
 from gateway.isolation.breadcrumbs import BreadcrumbPage
 from gateway.isolation.load_proofs import ProofStore
-from gateway.isolation.prober import Prober, probe_limits_of
+from gateway.isolation.prober import Prober
 from gateway.methods.idempotency_keys import IdempotencyKeys
 from gateway.models.disk_cache import DiskCache
 from gateway.models.loader import Loader
@@ -107,7 +107,7 @@ class GatewayWorker:
             lambda: self._trusted_key,
             self._clock,
             self._on_routes_changed,
-            Prober(ProofStore(folder), probe_limits_of(settings), self._clock).prove,
+            Prober(ProofStore(folder), settings, self._clock).prove,
             breadcrumbs,
         )
         self._quarantine = Quarantine(

@@ -1,8 +1,7 @@
-"""The files of a version: sealing, signing, verifying, loading into ONNX Runtime, golden test.
+"""The files of a version: sealing, signing, verifying. Nothing here opens the ONNX file.
 
-Other rooms may import this module, registry.client and registry.types. The order of the checks is
-fixed: sizes, names, manifest, signature, digests. Only then are the other files parsed, and ONNX
-Runtime loads exactly the bytes that were verified.
+The order of the checks is fixed: sizes, names, manifest, signature, digests. Only then are the
+other files parsed. registry.scoring opens the ONNX file, from exactly the bytes that were verified.
 """
 
 import hashlib
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
@@ -21,17 +19,7 @@ from features.contract import ModelContract
 from registry import manifest as envelope
 from registry.folders import read_version_file, replace_version_folder
 from registry.golden import read_golden
-from registry.types import ScoringError, VersionRefusedError
-
-_runtime: Any = onnxruntime
-"""onnxruntime as Any, because its type hints lack names that the package has."""
-
-GOLDEN_TOLERANCE = 1e-5
-CONTRACT_PROPERTY = "turnout.contract"
-RUNTIMES_REFUSED = {"1.26.0": "it scores forests wrongly (microsoft/onnxruntime#28557)"}
-SCORES = ["scores"]
-NOWHERE = "/dev/null/nowhere"
-"""Where ONNX Runtime looks for external tensors: a folder below a file, which cannot exist."""
+from registry.types import VersionRefusedError
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -70,32 +58,6 @@ class Bundle:
     card: dict[str, Any]
 
 
-class Session:
-    """A version that is loaded in ONNX Runtime: (B, F) float32 in, (B, K) float32 out."""
-
-    def __init__(self, session: Any, width: int, outputs: int) -> None:  # noqa: ANN401  _runtime
-        # The package's Python wrapper would repeat checks of `load_session`, for 10 us a run.
-        self._run = getattr(session, "_sess", session).run
-        self.width = width
-        self.outputs = outputs
-
-    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Score *matrix*, (B, F) float32 in C order, and return (B, K) float32.
-
-        Raises ScoringError for any error of ONNX Runtime. One bad row fails the whole batch.
-        """
-        try:
-            scores: NDArray[np.float32] = self._run(SCORES, {"inputs": matrix}, None)[0]
-        except Exception as error:
-            raise ScoringError(f"ONNX Runtime: {error}") from error
-        if scores.shape != (len(matrix), self.outputs):
-            raise ScoringError(
-                f"{len(matrix)} rows in, scores {scores.shape} out; the contract promises "
-                f"({len(matrix)}, {self.outputs})"
-            )
-        return scores
-
-
 def seal_files(
     files: Mapping[str, bytes], *, model: str, author: str, created_unix_ms: int
 ) -> dict[str, bytes]:
@@ -120,9 +82,7 @@ def seal_files(
         },
     }
     sealed = {**contents, envelope.MANIFEST: canonical_json(manifest)}
-    envelope.check_sizes(sealed)
-    envelope.check_names(sealed)
-    envelope.read_manifest(sealed)
+    envelope.check_envelope(sealed)
     return sealed
 
 
@@ -149,10 +109,7 @@ def verify_bundle(
     Raises VersionRefusedError, which names the file and what is wrong with it.
     """
     # Nothing is parsed before the manifest, and nothing else before signature and digests.
-    envelope.check_sizes(files)
-    envelope.check_names(files)
-    manifest = envelope.read_manifest(files)
-    digest = sha256_hex(files[envelope.MANIFEST])
+    manifest, digest = envelope.check_envelope(files)
     if expected_digest is not None and digest != expected_digest:
         raise VersionRefusedError(
             f"{envelope.MANIFEST} is version {digest[:16]}; {expected_digest[:16]} was requested"
@@ -223,104 +180,6 @@ def _edges(name: str, values: Sequence[float]) -> NDArray[np.float32]:
             "not fall"
         )
     return edges
-
-
-def refuse_runtime(version: str) -> None:
-    """Raise VersionRefusedError for an ONNX Runtime version that scores wrongly."""
-    if version in RUNTIMES_REFUSED:
-        raise VersionRefusedError(
-            f"onnxruntime {version} is installed, and {RUNTIMES_REFUSED[version]}; install another "
-            "version"
-        )
-
-
-def load_session(bundle: Bundle, *, threads: int = 1) -> Session:
-    """Load the verified bytes of a version into ONNX Runtime.
-
-    threads  threads within one run. The default is 1, because calls are many and rows are few, and
-             the spinning thread pools of several sessions would compete for the cores.
-
-    Raises VersionRefusedError when the model does not load, refers to other files, or does not map
-    `inputs` float32 (B, F) to `scores` float32 (B, K) under its contract.
-    """
-    refuse_runtime(onnxruntime.__version__)
-    # Load without spinning, without external files and without a memory arena.
-    options = _runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = False
-    options.graph_optimization_level = _runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # A canary that fails must not fill the log. ScoringError has the message.
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # ONNX Runtime would look for external tensors in the working directory.
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", NOWHERE
-    )
-    try:
-        session = _runtime.InferenceSession(
-            bundle.onnx, options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        raise VersionRefusedError(f"model.onnx does not load: {error}") from error
-    # The model must have been converted for the contract beside it, and have its shapes.
-    stated = session.get_modelmeta().custom_metadata_map.get(CONTRACT_PROPERTY, "")
-    if stated != bundle.contract.model_contract:
-        raise VersionRefusedError(
-            f"model.onnx was made for contract {stated[:16] or 'none'!r}; contract.json is "
-            f"{bundle.contract.model_contract[:16]!r}"
-        )
-    width, outputs = bundle.contract.width, len(bundle.contract.outputs)
-    _check_tensors("input", session.get_inputs(), "inputs", width)
-    _check_tensors("output", session.get_outputs(), "scores", outputs)
-    return Session(session, width, outputs)
-
-
-def _check_tensors(kind: str, tensors: Sequence[Any], name: str, width: int) -> None:
-    present = [(tensor.name, tensor.type, list(tensor.shape)) for tensor in tensors]
-    fits = (
-        len(present) == 1 and present[0][:2] == (name, "tensor(float)") and len(present[0][2]) == 2
-    )
-    # The first dimension is the batch size, which must not be fixed.
-    if not fits or isinstance(present[0][2][0], int) or present[0][2][1] != width:
-        raise VersionRefusedError(
-            f"model.onnx has {kind} {present}; contract.json asks for one {kind} {name!r}, float32 "
-            f"[None, {width}]"
-        )
-
-
-def golden_test(bundle: Bundle, session: Session) -> float:
-    """Score the golden rows in this process and return the largest difference, at most 1e-5.
-
-    Raises VersionRefusedError when a score differs by more, or when only one of the two scores is
-    NaN or infinite.
-    """
-    try:
-        scores = session.run(bundle.golden_inputs)
-    except ScoringError as error:
-        raise VersionRefusedError(f"golden.npz cannot be scored: {error}") from error
-    # Equal scores differ by 0, also if both are infinite (inf - inf is NaN) or both are NaN.
-    with np.errstate(invalid="ignore"):
-        differences = np.abs(scores.astype(np.float64) - bundle.golden_outputs)
-    differences[
-        (scores == bundle.golden_outputs) | (np.isnan(scores) & np.isnan(bundle.golden_outputs))
-    ] = 0
-    worst = int(np.argmax(np.nan_to_num(differences, nan=np.inf)))
-    if not differences.flat[worst] <= GOLDEN_TOLERANCE:
-        row = worst // session.outputs
-        raise VersionRefusedError(
-            f"golden row {row} of {len(scores)} scores {scores.flat[worst]} here, and "
-            f"{bundle.golden_outputs.flat[worst]} when certified; the difference may be at most "
-            f"{GOLDEN_TOLERANCE}. onnxruntime {onnxruntime.__version__} or this file is not the "
-            "certified one"
-        )
-    return float(differences.flat[worst])
-
-
-def warm_up(bundle: Bundle, session: Session, rows: Sequence[int] = (1, 2, 8, 64, 256)) -> None:
-    """Score batches of these sizes once, on golden rows, because the first run is slow."""
-    for count in rows:
-        session.run(np.resize(bundle.golden_inputs, (count, session.width)))
 
 
 def read_version_folder(path: Path) -> dict[str, bytes]:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -27,15 +29,49 @@ MODEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
 def read_json(name: str, content: bytes) -> Any:  # noqa: ANN401  JSON is any value
-    """Parse one JSON file; raise VersionRefusedError when it is not JSON, or holds NaN."""
+    """Parse one JSON file.
 
-    def refuse_constant(text: str) -> NoReturn:
-        raise ValueError(f"{text} is not JSON")
-
+    Raises VersionRefusedError when it is not JSON, or means different things to different readers:
+    NaN, a number beyond a double such as 1e999, or one key twice.
+    """
     try:
-        return json.loads(content.decode(), parse_constant=refuse_constant)
+        return json.loads(
+            content.decode(),
+            parse_constant=_refuse_constant,
+            parse_float=_parse_float,
+            object_pairs_hook=_object_of,
+        )
     except (ValueError, RecursionError) as error:
         raise VersionRefusedError(f"{name} ({len(content)} bytes) is not JSON: {error}") from error
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _parse_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:80]} is larger than any double")
+    return number
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {twice[:80]!r} is there twice")
+    return fields
+
+
+def check_envelope(files: Mapping[str, bytes]) -> tuple[dict[str, Any], str]:
+    """Check sizes and names, and return the manifest and the version's id (hex).
+
+    Nothing but the manifest is parsed. Raises VersionRefusedError.
+    """
+    check_sizes(files)
+    check_names(files)
+    return read_manifest(files), sha256_hex(files[MANIFEST])
 
 
 def check_sizes(files: Mapping[str, bytes]) -> None:
@@ -53,13 +89,21 @@ def check_sizes(files: Mapping[str, bytes]) -> None:
 
 
 def check_names(names: Mapping[str, object]) -> None:
-    """Refuse names that could be a path or a hidden file."""
+    """Refuse names that could be a path or a hidden file, and names that differ by case only."""
     refused = [name for name in names if not FILE_NAME.fullmatch(name)]
     if refused:
         raise VersionRefusedError(
             f"file name {refused[0][:80]!r} is not a plain name; files of a version are in one "
             f"folder and match {FILE_NAME.pattern}"
         )
+    first_of: dict[str, str] = {}
+    for name in names:
+        other = first_of.setdefault(name.lower(), name)
+        if other != name:
+            raise VersionRefusedError(
+                f"file names {other!r} and {name!r} differ by case only; a disk that ignores case "
+                "would keep one of them. Rename one"
+            )
 
 
 def read_manifest(files: Mapping[str, bytes]) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from tests.tiny_models import tiny_files
 EVERY_ROW = -1e30
 """As *when*: every row is above it."""
 
+EDGE_ROW = 1e6
+"""Rows above this are harmless: the proof of a version tries such rows, and would refuse it."""
+
 
 def crashing_files(when: float = EVERY_ROW) -> dict[str, bytes]:
     """A row whose first input is above *when* ends the process with SIGFPE (x86).
@@ -96,6 +99,7 @@ def _with_fate(
     first: dict[str, NDArray[Any]] = {
         "first": np.array([0], dtype=np.int64),
         "when": np.array(when, dtype=np.float32),
+        "edge": np.array(EDGE_ROW, dtype=np.float32),
     }
     model.graph.initializer.extend(
         numpy_helper.from_array(value, name) for name, value in {**first, **constants}.items()
@@ -104,7 +108,9 @@ def _with_fate(
     model.graph.node.extend(
         [
             helper.make_node("Gather", ["inputs", "first"], ["head"], axis=1),
-            helper.make_node("Greater", ["head", "when"], ["hit"]),
+            helper.make_node("Greater", ["head", "when"], ["above"]),
+            helper.make_node("Less", ["head", "edge"], ["below"]),
+            helper.make_node("And", ["above", "below"], ["hit"]),
             *nodes,
             helper.make_node("Add", [last.input[0], "fate"], ["scores"]),
         ]

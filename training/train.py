@@ -15,7 +15,7 @@ from features.canonical import canonical_json, sha256_hex
 from features.contract import ModelContract
 from features.offline import Spine, TrainingSet
 from features.views import View
-from registry import bundle
+from registry import bundle, scoring
 from registry.bundle import Bundle
 from training.artifacts import card, golden_rows, reference
 from training.errors import GateFailedError
@@ -257,7 +257,7 @@ def _compare(
     if champion is None:
         return None, None
     # The champion scores the same rows, with the features of its own contract.
-    session = bundle.load_session(champion)
+    session = scoring.load_session(champion)
     champion_scores = session.run(_read_rows(store, champion.contract, held_out_labels))[:, 0]
     unusable = int((~np.isfinite(champion_scores)).sum())
     if unusable:

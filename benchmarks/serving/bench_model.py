@@ -24,7 +24,8 @@ from features.rows import ViewRows
 from features.views import Feature, View
 from gateway.models.disk_cache import DiskCache
 from protos.predict_pb2 import PredictRequest, Row
-from registry.bundle import Session, load_session, seal_files, verify_bundle
+from registry.bundle import seal_files, verify_bundle
+from registry.scoring import Session, load_session
 from registry.types import Deployment
 
 if TYPE_CHECKING:

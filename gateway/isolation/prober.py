@@ -5,19 +5,16 @@ version waits for the proof; calls do not.
 """
 
 import asyncio
-import json
 import logging
-import os
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from gateway.isolation.child_process import ChildProcess, ResourceLimits, describe_exit
 from gateway.isolation.load_proofs import Proof, ProofStore
-from gateway.isolation.packed_files import pack_files
 from gateway.settings import Settings
+from host.child_process import ResourceLimits
 from host.clock import Clock
+from host.probe import ProbeLimits, judge_report, run_probe
 from registry.types import VersionRefusedError
 
 log = logging.getLogger(__name__)
@@ -25,39 +22,22 @@ log = logging.getLogger(__name__)
 POLL_INTERVAL_S = 0.02
 """Pause between checks whether another worker of this host has probed the same version."""
 
-REPORT_BYTES_MAX = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeLimits:
-    """Limits on one probe.
-
-    seconds  from start to proof.
-    run_ms   fastest run of one row.
-    """
-
-    resources: ResourceLimits
-    seconds: float
-    run_ms: int
-
-
-def probe_limits_of(settings: Settings) -> ProbeLimits:
-    """Return the limits in the settings probe_*."""
-    return ProbeLimits(
-        resources=ResourceLimits(
-            memory_mb=settings.probe_memory_mb_max, cpu_s=settings.probe_cpu_s_max
-        ),
-        seconds=settings.probe_s_max,
-        run_ms=settings.probe_run_ms_max,
-    )
+PROBE_MODULE = "gateway.isolation.probe"
 
 
 class Prober:
     """Proves versions for one worker. Touched by the event loop's thread only."""
 
-    def __init__(self, proofs: ProofStore, limits: ProbeLimits, clock: Clock) -> None:
+    def __init__(self, proofs: ProofStore, settings: Settings, clock: Clock) -> None:
+        """Take the limits from the settings probe_*."""
         self._proofs = proofs
-        self._limits = limits
+        self._limits = ProbeLimits(
+            resources=ResourceLimits(
+                memory_mb=settings.probe_memory_mb_max, cpu_s=settings.probe_cpu_s_max
+            ),
+            seconds=settings.probe_s_max,
+        )
+        self._run_ms_max = settings.probe_run_ms_max
         self._clock = clock
         self.children_started = 0
         """Probes started so far."""
@@ -82,103 +62,30 @@ class Prober:
         return self._proofs.read_proof(digest, self._clock.unix_ns() / 1e9)
 
     async def _probe(self, digest: str, files: Mapping[str, bytes]) -> Proof:
+        self.children_started += 1
         try:
-            report, code, timed_out = await self._run_child(digest, files)
+            end = await run_probe(PROBE_MODULE, digest, files, self._limits)
         except OSError as error:
             raise VersionRefusedError(
                 f"it could not be probed: {error}; it is tried again when it is deployed again"
             ) from error
-        result = judge_report(report, code, self._limits, timed_out=timed_out)
+        result = refuse_slow_row(judge_report(end, self._limits), self._run_ms_max)
         proof = self._proofs.for_this_host(unix_s=self._clock.unix_ns() / 1e9, **result)
         log.info("probed version=%s result=%s", digest[:16], result)
         # A SIGKILL from outside says more about the host than about the version: it is not saved.
-        if timed_out or code != -signal.SIGKILL:
+        if end.timed_out or end.code != -signal.SIGKILL:
             try:
                 self._proofs.save_proof(digest, proof)
             except OSError as error:
                 log.warning("proof_not_saved version=%s error=%s", digest[:16], error)
         return proof
 
-    async def _run_child(self, digest: str, files: Mapping[str, bytes]) -> tuple[bytes, int, bool]:
-        """Run a probe; return its report, its exit code, and whether it was killed for its time."""
-        self.children_started += 1
-        files_fd = await asyncio.to_thread(pack_files, files)
-        read_end, write_end = os.pipe()
-        try:
-            arguments = [
-                f"--files-fd={files_fd}",
-                f"--report-fd={write_end}",
-                f"--digest={digest}",
-            ]
-            child = ChildProcess(
-                "gateway.isolation.probe",
-                [*self._limits.resources.to_arguments(), *arguments],
-                (files_fd, write_end),
-            )
-            # Only the child holds the write end now, so the report ends when the child does.
-            os.close(write_end)
-            write_end = -1
-            # A child that is late is killed, and so it is when this task is cancelled.
-            try:
-                done, _ = await asyncio.wait({child.exited}, timeout=self._limits.seconds)
-            finally:
-                child.kill()
-            code = await child.exited
-            os.set_blocking(read_end, False)
-            return _read_report(read_end), code, not done
-        finally:
-            for descriptor in (files_fd, read_end, write_end):
-                if descriptor >= 0:
-                    os.close(descriptor)
 
-
-def _read_report(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, REPORT_BYTES_MAX)
-    except BlockingIOError:
-        return b""
-
-
-def judge_report(
-    report: bytes, code: int, limits: ProbeLimits, *, timed_out: bool
-) -> dict[str, Any]:
-    """Return the fields of a Proof from a probe's report and its exit. Pure.
-
-    report     lines of JSON, the last of which may be cut off.
-    code       as ChildProcess.exited.
-    timed_out  the probe was killed because its time was over.
-    """
-    # The last whole line is the result, or the step in which the probe ended.
-    last: dict[str, Any] = {}
-    for line in report.splitlines():
-        try:
-            last = json.loads(line)
-        except ValueError:
-            break  # the probe died while it wrote the line
-    doing = last.get("doing", "starting")
-    resources = limits.resources
-    # The probe came to a result of its own.
-    if "refused" in last:
-        return {"refused": f"{last['refused']} (in a child of at most {resources.memory_mb} MB)"}
-    if "proved" in last:
-        proved = dict(last["proved"])
-        if proved["run_us"] > limits.run_ms * 1e3:
-            return {
-                "refused": f"one row took {proved['run_us'] / 1e3:,.0f} ms at best; "
-                f"probe_run_ms_max={limits.run_ms} is the most"
-            }
-        return proved
-    # It ended before it had one: the step and the kind of end are the reason.
-    if timed_out:
-        return {
-            "refused": f"not done after {limits.seconds:g} s while {doing}; ended "
-            f"(probe_s_max={limits.seconds:g})"
-        }
-    if code == -signal.SIGXCPU:
-        return {
-            "refused": f"used {resources.cpu_s} s of CPU while {doing}; ended "
-            f"(probe_cpu_s_max={resources.cpu_s})"
-        }
+def refuse_slow_row(result: dict[str, Any], run_ms_max: int) -> dict[str, Any]:
+    """Return *result*, or a refusal when the fastest run of one row took longer than the most."""
+    if result.get("run_us", 0.0) <= run_ms_max * 1e3:
+        return result
     return {
-        "refused": f"its probe ended with {describe_exit(code)} while {doing}; no worker opened it"
+        "refused": f"one row took {result['run_us'] / 1e3:,.0f} ms at best; "
+        f"probe_run_ms_max={run_ms_max} is the most"
     }

@@ -29,7 +29,7 @@ PLATFORM = "turnout_onnx"
 UNKNOWN_MODEL = Refusal(Code.NOT_FOUND, "that model is not served here")
 UNKNOWN_VERSION = Refusal(
     Code.NOT_FOUND,
-    "that version is not in the model's deployment; ModelMetadata without one lists those that are",
+    "that version answers no pinned call; ModelMetadata without a version lists those that do",
 )
 
 
@@ -99,7 +99,6 @@ def build_metadata(routes: Routes) -> ModelMetadataResponse:
     """Return one model's tensors. The properties say as JSON what the columns mean."""
     contract = routes.production.version.bundle.contract
     participants = [routes.production, routes.standby, routes.canary]
-    participants += [shadow for shadow, _ in routes.shadows]
     reply = ModelMetadataResponse(
         name=routes.model,
         versions=[p.version.label for p in participants if p is not None],

@@ -15,11 +15,12 @@ from typing import Protocol
 from gateway.models.disk_cache import DiskCache
 from gateway.models.executor import ModelExecutor, Scorer
 from gateway.models.native_trees import NativeTrees, choose_scorer
-from gateway.models.routes import LoadedVersion, RouteTable, build_routes
+from gateway.models.routes import LoadedVersion, Routes, RouteTable, build_routes
 from gateway.settings import Settings
 from host.clock import Clock
 from protos.registry_pb2 import VersionLoad
-from registry.bundle import Bundle, golden_test, load_session, verify_bundle, warm_up
+from registry.bundle import Bundle, verify_bundle
+from registry.scoring import golden_test, load_session, warm_up
 from registry.types import Deployment, DeploymentError, RegistryError, VersionRefusedError
 
 log = logging.getLogger(__name__)
@@ -188,7 +189,7 @@ class Loader:
             self._route_table.drop(deployment.model)
         else:
             servable = without_versions(deployment, refused)
-            self._route_table.swap(build_routes(servable, loaded, self._settings))
+            self._route_table.swap(self._build_routes(servable, loaded))
         self.applied[deployment.model] = (deployment.revision, self._clock.unix_ns())
         log.info(
             "deployed model=%s revision=%d production=%s canary=%s:%d reason=%s",
@@ -206,6 +207,9 @@ class Loader:
         self._unload_unused()
         self._on_change()
 
+    def _build_routes(self, servable: Deployment, loaded: dict[str, LoadedVersion]) -> Routes:
+        return build_routes(servable, loaded, self._settings, self._route_table.quarantined)
+
     def _load(self, deployment: Deployment, label: str) -> "asyncio.Task[LoadedVersion]":
         """Return the task that loads a version. Deployments with the same version share it."""
         digest = deployment.digest(label)
@@ -213,15 +217,18 @@ class Loader:
         if task is None:
             state = LoadState(deployment.model, label, digest, VersionLoad.LOADING)
             self.load_states[digest] = state
-            task = asyncio.get_running_loop().create_task(self._make_ready(state))
+            only_preloaded = label in deployment.preload
+            task = asyncio.get_running_loop().create_task(self._make_ready(state, only_preloaded))
             self._loads[digest] = task
             task.add_done_callback(_mark_error_seen)
         return task
 
-    async def _make_ready(self, state: LoadState) -> LoadedVersion:
+    async def _make_ready(self, state: LoadState, only_preloaded: bool) -> LoadedVersion:
         """Load one version from disk, or from the registry if the disk does not have it."""
         self._on_change()
         try:
+            if only_preloaded:
+                self._refuse_quarantined(state)
             version = await self._from_disk(state) or await self._from_registry(state)
         except VersionRefusedError as error:
             state.state, state.reason = VersionLoad.REFUSED, str(error)
@@ -236,6 +243,15 @@ class Loader:
         state.state = VersionLoad.READY
         self._on_change()
         return version
+
+    def _refuse_quarantined(self, state: LoadState) -> None:
+        """Refuse to prepare a version for traffic that workers of this host died of."""
+        if state.digest in self._route_table.quarantined:
+            reason, _ = self._route_table.quarantined[state.digest]
+            raise VersionRefusedError(
+                f"it is quarantined on this host: {reason}. Register a corrected version; the "
+                "quarantine ends when the gateway is restarted"
+            )
 
     async def _from_disk(self, state: LoadState) -> LoadedVersion | None:
         try:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from gateway.models.executor import Scorer
 from gateway.native_library import load_native_library
-from registry.bundle import Bundle, Session
+from registry.bundle import Bundle
+from registry.scoring import Session
 from registry.types import ScoringError
 
 log = logging.getLogger(__name__)

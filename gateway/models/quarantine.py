@@ -1,4 +1,4 @@
-"""Quarantined versions: no worker of this host asks them as a canary."""
+"""Quarantined versions: no worker of this host runs them as a canary, shadow, preload or pin."""
 
 from collections.abc import Callable, Mapping
 
@@ -26,8 +26,7 @@ class Quarantine:
         self._load_states = load_states
         self._clock = clock
         self._on_guard = on_guard
-        self._causes: dict[str, tuple[str, int]] = {}
-        """Digest -> (reason, Unix ns of the first death)."""
+        self._causes = route_table.quarantined
 
     def add(self, digest: str, reason: str, first_unix_ns: int) -> None:
         """Quarantine a version. Its breaker opens at once, whether or not a controller is there."""

@@ -19,6 +19,9 @@ from gateway.settings import Settings
 from registry.bundle import Bundle
 from registry.types import Deployment
 
+QuarantineCauses = Mapping[str, tuple[str, int]]
+"""Version id (hex) of a quarantined version -> (reason, Unix ns of the first death)."""
+
 ALIASES = {"champion": "production", "challenger": "canary"}
 """MLflow's names of two roles. A pin may use them."""
 
@@ -86,6 +89,8 @@ class Routes:
     breaker: CanaryBreaker
     score_edges: NDArray[np.float32]
     """Bin edges of the baseline's reference. All arms use them, so that counts can be compared."""
+    quarantined: QuarantineCauses
+    """The worker's quarantined versions at this moment (RouteTable.quarantined)."""
 
     @property
     def compared(self) -> bool:
@@ -98,7 +103,11 @@ class Routes:
         return self.deployment.model
 
     def resolve_pin(self, name: str) -> Participant | None:
-        """Return the version that a pin names by label, role or alias; None if not deployed."""
+        """Return the version that a pin names by label, role or alias; None if it has no answer.
+
+        Only versions that answer customers have one: a shadow is approved by nobody. A quarantined
+        version has none, unless it is production, which answers the calls without a pin, too.
+        """
         role = ALIASES.get(name, name)
         by_role = {
             "production": self.production,
@@ -106,18 +115,26 @@ class Routes:
             "canary": self.canary,
         }
         if role in by_role:
-            return by_role[role]
-        participants = [*by_role.values(), *(shadow for shadow, _ in self.shadows)]
-        return next((p for p in participants if p is not None and p.version.label == name), None)
+            named = by_role[role]
+        else:
+            answering = [p for p in by_role.values() if p is not None]
+            named = next((p for p in answering if p.version.label == name), None)
+        if named is None or named is self.production:
+            return named
+        return None if named.version.bundle.digest in self.quarantined else named
 
 
 def build_routes(
-    deployment: Deployment, loaded: Mapping[str, LoadedVersion], settings: Settings
+    deployment: Deployment,
+    loaded: Mapping[str, LoadedVersion],
+    settings: Settings,
+    quarantined: QuarantineCauses | None = None,
 ) -> Routes:
     """Return the routes of one model: the views to read, and the input columns of each version.
 
-    loaded  the loaded versions by label. All versions of a deployment have the same entities and
-            request inputs (the registry checks it), so one decoded batch serves all of them.
+    loaded       the loaded versions by label. All versions of a deployment have the same entities
+                 and request inputs (the registry checks it), so one batch serves all of them.
+    quarantined  RouteTable.quarantined, which the routes read at each pin. None: no version is.
     """
     # One matrix has the features of all views of all versions.
     labels = [label for label in deployment.versions if label in loaded]
@@ -141,6 +158,7 @@ def build_routes(
         shadows=tuple((participants[v], bp) for v, bp in deployment.shadows if v in participants),
         breaker=CanaryBreaker(settings.breaker_faulty_runs, settings.breaker_faulty_keys),
         score_edges=baseline.version.bundle.reference.score_edges,
+        quarantined={} if quarantined is None else quarantined,
     )
 
 
@@ -212,6 +230,8 @@ class RouteTable:
 
     def __init__(self) -> None:
         self._routes: dict[str, Routes] = {}
+        self.quarantined: dict[str, tuple[str, int]] = {}
+        """As QuarantineCauses: nothing of this worker runs them but as production or standby."""
 
     def get(self, model: str) -> Routes | None:
         """Return the current routes of *model*; None when it is not deployed."""

@@ -209,8 +209,8 @@ class PredictPipeline:
         for call, name in assignment.unknown_pins.items():
             refusal = Refusal(
                 Code.NOT_FOUND,
-                f"version {name!r} is not in the deployment of model {calls.model!r}; "
-                "DescribeModel lists those that are",
+                f"version {name!r} of model {calls.model!r} answers no pinned call; production, "
+                "standby and canary do, and DescribeModel lists them",
             )
             self._refuse(routes, calls.model, calls.handles[call : call + 1], refusal)
 

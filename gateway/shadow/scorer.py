@@ -10,8 +10,6 @@ import socket
 
 import numpy as np
 
-from gateway.isolation.child_process import parse_and_confine
-from gateway.isolation.packed_files import unpack_files
 from gateway.models.executor import Scorer, score_calls
 from gateway.models.native_trees import choose_scorer
 from gateway.shadow.protocol import (
@@ -21,7 +19,10 @@ from gateway.shadow.protocol import (
     decode_copy,
     encode_scores,
 )
-from registry.bundle import Session, load_session, verify_bundle, warm_up
+from host.child_process import parse_and_confine
+from host.packed_files import unpack_files
+from registry.bundle import verify_bundle
+from registry.scoring import Session, load_session, warm_up
 
 OPENING_NICE = 10
 SCORING_NICE = 19

@@ -19,13 +19,13 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.isolation.child_process import ChildProcess, ResourceLimits, describe_exit
-from gateway.isolation.packed_files import pack_files
 from gateway.models.executor import Scored
 from gateway.models.routes import LoadedVersion
 from gateway.settings import Settings
 from gateway.shadow.protocol import ScoresDecoder, ShadowProtocolError, encode_copy
+from host.child_process import ChildProcess, ResourceLimits, describe_exit
 from host.clock import NS_PER_SECOND, Clock
+from host.packed_files import pack_files
 from host.retry import Backoff
 
 log = logging.getLogger(__name__)

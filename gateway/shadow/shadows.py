@@ -28,7 +28,8 @@ OFFER_WAIT_S_MAX = 0.1
 class Shadows:
     """One process for each shadow version, and one bound on the rows that wait for all of them.
 
-    on_guard  is called once if a version's process died twice while it scored copies.
+    on_guard     is called once if a version's process died twice while it scored copies.
+    quarantined  RouteTable.quarantined. Its versions get no copy; that version is added to it.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class Shadows:
         limits: ShadowLimits,
         on_guard: Callable[[window_pb2.HardGuard], None],
         metrics: Metrics,
+        quarantined: dict[str, tuple[str, int]],
     ) -> None:
+        self._quarantined = quarantined
         self._windows = windows
         self._clock = clock
         self._rows_waiting_max = rows_waiting_max
@@ -62,6 +65,7 @@ class Shadows:
         """Take copies, or drop and count them if too many rows wait already."""
         rows = len(copies.matrix)
         active = self._active_versions is None or copies.version.id in self._active_versions
+        active = active and copies.version.bundle.digest not in self._quarantined
         if self._closed or not active or self.rows_waiting + rows > self._rows_waiting_max:
             self._drop(copies)
             return
@@ -123,6 +127,8 @@ class Shadows:
         if copies.version.id in self._quarantine_reported:
             return
         self._quarantine_reported.add(copies.version.id)
+        cause = (executor.quarantined, executor.first_bad_unix_ns)
+        self._quarantined.setdefault(copies.version.bundle.digest, cause)
         self._on_guard(
             window_pb2.HardGuard(
                 model=copies.routes.model,

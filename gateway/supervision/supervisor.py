@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from gateway.isolation.breadcrumbs import Suspects, create_breadcrumb_page, read_running_versions
-from gateway.isolation.child_process import CRASH_SIGNALS, describe_exit
 from gateway.settings import Settings
 from gateway.supervision.channel import ControlConnection, Message
 from gateway.supervision.exposition import Report, Snapshot, sum_snapshots, without_gauges
@@ -41,6 +40,7 @@ from gateway.supervision.slots import (
     WorkerState,
 )
 from gateway.supervision.sockets import SlotSockets, create_socket_channel
+from host.child_process import CRASH_SIGNALS, describe_exit
 from host.clock import SystemClock
 from host.files import replace_file
 from host.processes import rss_bytes
@@ -213,6 +213,8 @@ class Supervisor:
             lambda message: self._on_message(child, message),
             lambda: self._on_disconnected(child),
         )
+        for digest in self._suspects.quarantined:
+            self._send_quarantine(worker, digest)
         log.info("started pid=%d", process.pid)
 
     def _execute(self, command: SupervisorCommand) -> None:
@@ -223,8 +225,6 @@ class Supervisor:
                 self._slot_sockets.send_socket(worker.slot, self._children[worker].socket_channel)
                 message = {"type": "serve", "slot": worker.slot, "port": self.settings.port}
                 self._send(worker, message)
-                for digest in self._suspects.quarantined:
-                    self._send_quarantine(worker, digest)
                 log.info("slot_assigned pid=%d slot=%s", worker.pid, worker.slot)
             case Drain(worker, grace_s):
                 self._send(worker, {"type": "drain", "grace_s": grace_s})
@@ -316,7 +316,7 @@ class Supervisor:
             cause = describe_exit(code)
             log.error("crashed pid=%d by=%s running=%s", child.worker.pid, cause, running)
             for digest in self._suspects.record_crash(cause, running, self._clock.unix_ns()):
-                for worker in [worker for worker in self._children if worker.slot is not None]:
+                for worker in self._children:
                     self._send_quarantine(worker, digest)
         os.close(child.breadcrumbs_fd)
         child.socket_channel.close()

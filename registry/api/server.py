@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 
 from access.interceptor import access_interceptor
+from registry.api.registrations import ProveFiles
 from registry.api.rpc import registry_handlers
 from registry.api.service import RegistryService
 from registry.storage.store import RegistryStore
@@ -54,15 +55,17 @@ async def add_registry_to(
     folder: Path,
     *,
     now_ns: Callable[[], int] = time.time_ns,
+    prove: ProveFiles | None = None,
 ) -> RegistryParts:
     """Add the registry in *folder* to a server that has not started yet.
 
     The server needs an AccessInterceptor, which gives each call its identity.
 
     now_ns  clock for history and deployments, Unix nanoseconds.
+    prove   as for Registrations.
     """
     store = await asyncio.to_thread(RegistryStore, folder, now_ns)
-    service = RegistryService(store)
+    service = RegistryService(store, prove=prove)
     server.add_generic_rpc_handlers((registry_handlers(service),))
     return RegistryParts(service, store)
 
@@ -92,6 +95,7 @@ async def serve_registry(
     *,
     identities: Sequence[Path] = (),
     now_ns: Callable[[], int] = time.time_ns,
+    prove: ProveFiles | None = None,
 ) -> RegistryServer:
     """Open the registry in *folder* and listen on *address*, host:port. Port 0 takes a free port.
 
@@ -101,7 +105,7 @@ async def serve_registry(
     Raises RegistryUnavailableError when the registry cannot listen there, IdentitiesFileError.
     """
     server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=(access_interceptor(identities),))
-    registry = await add_registry_to(server, folder, now_ns=now_ns)
+    registry = await add_registry_to(server, folder, now_ns=now_ns, prove=prove)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:

@@ -10,9 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from access.identities import CONTROLLER, GATEWAY, OPERATOR, Identity
 from protos import registry_pb2 as pb
 from registry.api.presence import Presence, WatcherPosition
-from registry.bundle import Bundle, golden_test, load_session, verify_bundle
-from registry.client import REGISTER_S, chunks
-from registry.manifest import FILES_MAX, SIGNATURE, TOTAL_BYTES_MAX
+from registry.api.registrations import ProveFiles, Registrations
+from registry.client import chunks
 from registry.storage.deployments import DeployCommand
 from registry.storage.store import RegistryStore
 from registry.types import (
@@ -20,12 +19,9 @@ from registry.types import (
     Deployment,
     FencedError,
     NotAllowedError,
-    RegistryFullError,
     RegistryUnavailableError,
 )
 
-CHUNK_BYTES_MAX = 2**20
-REGISTRATIONS_MAX = 2
 STATES_POLL_S = 1.0
 """How often a watch of states looks for workers that stopped reporting, which wakes no watch."""
 REPORT_VERSIONS_MAX = 1_000
@@ -66,7 +62,9 @@ class RegistryService:
         store: RegistryStore,
         *,
         monotonic_s: Callable[[], float] = time.monotonic,
+        prove: ProveFiles | None = None,
     ) -> None:
+        """Serve *store*. Registrations says what *prove* is for."""
         self._store = store
         self._presence = Presence(monotonic_s)
         self._deployed = {deployment.model: deployment for deployment in store.list_deployments()}
@@ -74,8 +72,8 @@ class RegistryService:
         self._state_changes = ChangeNotifier()
         self._finding_changes = ChangeNotifier()
         self._closing = False
-        self._registering = asyncio.Semaphore(REGISTRATIONS_MAX)
         self._proving = asyncio.Lock()
+        self._registrations = Registrations(store, prove)
 
     def close(self) -> None:
         """End every watch stream, because a stopping server would wait for them."""
@@ -88,17 +86,8 @@ class RegistryService:
     async def RegisterVersion(  # noqa: N802  RPCs are named as in the .proto file
         self, request: AsyncIterator[pb.VersionChunk], identity: Identity
     ) -> pb.Version:
-        """Verify, load and golden-test the files that were sent, then sign and store them."""
-        try:
-            # Few at a time, because they take memory, and threads that a rollback may need.
-            async with asyncio.timeout(REGISTER_S), self._registering:
-                model, files = await _join_chunks(request)
-                bundle = await asyncio.to_thread(_prove_version, model, files, identity.actor)
-                return await asyncio.to_thread(self._store.register, identity.actor, bundle, files)
-        except TimeoutError as error:
-            raise RegistryUnavailableError(
-                f"the registration took more than {REGISTER_S:g} s; send the version again"
-            ) from error
+        """Prove the files that were sent in a child process, then sign and store them."""
+        return await self._registrations.register(request, identity.actor)
 
     async def ListModels(  # noqa: N802
         self, _request: pb.ListModelsRequest, _identity: Identity
@@ -386,45 +375,3 @@ def _require_lease(identity: Identity, lease_token: int) -> None:
             f"{identity.actor!r} is a controller and sent no lease token; only the controller that "
             "has the lease writes. Take the lease first"
         )
-
-
-async def _join_chunks(chunks: AsyncIterator[pb.VersionChunk]) -> tuple[str, dict[str, bytes]]:
-    """Join chunks and return the model and its files. Refuse more bytes than a version may have."""
-    model, name, size = "", "", 0
-    parts: dict[str, list[bytes]] = {}
-    async for chunk in chunks:
-        model = model or chunk.model
-        if chunk.file != name and chunk.file in parts:
-            raise BadRequestError(
-                f"file {chunk.file[:80]!r} came in two parts with another file between; send one "
-                "file after the other"
-            )
-        name = chunk.file
-        size += len(chunk.content)
-        parts.setdefault(name, []).append(chunk.content)
-        if size > TOTAL_BYTES_MAX or len(parts) > FILES_MAX or len(chunk.content) > CHUNK_BYTES_MAX:
-            raise RegistryFullError(
-                f"{len(parts)} files with {size} bytes came, {len(chunk.content)} of them in one "
-                f"chunk; a version has at most {FILES_MAX} files and {TOTAL_BYTES_MAX} bytes, a "
-                f"chunk has at most {CHUNK_BYTES_MAX}"
-            )
-    return model, {name: b"".join(contents) for name, contents in parts.items()}
-
-
-def _prove_version(model: str, files: dict[str, bytes], actor: str) -> Bundle:
-    """Check everything that a gateway will check, except the signature, which is made later."""
-    if SIGNATURE in files:
-        raise BadRequestError(f"only the registry writes {SIGNATURE}; leave it out")
-    bundle = verify_bundle(files, trusted_key=None)
-    if bundle.model != model:
-        raise BadRequestError(
-            f"the manifest is for model {bundle.model!r}, but the version was sent as "
-            f"{model[:80]!r}"
-        )
-    if bundle.author != actor:
-        raise BadRequestError(
-            f"the manifest names {bundle.author!r} as author, but {actor!r} sent it; authors must "
-            "register their own versions, so that another person than the author approves"
-        )
-    golden_test(bundle, load_session(bundle))
-    return bundle

@@ -188,7 +188,8 @@ async def gateway_fixture(
     for files, plan in [(versions, deployment), *others]:
         loaded = await _load_versions(files, plan.model)
         executors += [version.executor for version in loaded.values()]
-        parts.route_table.swap(build_routes(plan, loaded, settings))
+        table = parts.route_table
+        table.swap(build_routes(plan, loaded, settings, table.quarantined))
     # Listen, and serve until the test ends.
     models = {routes.model: routes.shape for routes in parts.route_table.all()}
     parts.server.configure(models)

@@ -18,7 +18,13 @@ from tests.house.sources import (
     source_files,
 )
 
-REGISTRY_PUBLIC = ("registry.client", "registry.bundle", "registry.types")
+REGISTRY_PUBLIC = (
+    "registry.client",
+    "registry.bundle",
+    "registry.scoring",
+    "registry.proof",
+    "registry.types",
+)
 PUBLIC_TO_TURNOUT = (*REGISTRY_PUBLIC, "registry.api.server")
 """turnout starts the control process, so it may also import what serves, but never the storage."""
 
@@ -38,7 +44,7 @@ def test_room_imports_only_rooms_below_it() -> None:
 
 
 def test_registry_is_imported_through_its_public_modules() -> None:
-    """Other rooms import registry.client, .bundle and .types, never its storage and rules."""
+    """Other rooms import the modules in REGISTRY_PUBLIC, never its storage and rules."""
     fail_on_breaches(
         [
             f"{file.shown}:{line}: {name} is not a public module of the registry {public}"
@@ -91,6 +97,13 @@ def loaded_by(module: str) -> set[str]:
 def test_supervisor_never_loads_grpc(module: str) -> None:
     """A process that starts workers must not run grpc's threads (grpc#13873, #43055)."""
     assert "grpc" not in loaded_by(module)
+
+
+@pytest.mark.walk
+@pytest.mark.parametrize("module", ["turnout.control", "registry.__main__", "rollout.__main__"])
+def test_control_process_never_loads_onnxruntime(module: str) -> None:
+    """A model that crashes, hangs or lies must not share the process of the records."""
+    assert "onnxruntime" not in loaded_by(module)
 
 
 @pytest.mark.parametrize("room", FOLDERS)

@@ -6,15 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from protos import registry_pb2 as pb
+from registry.api.registrations import ProveFiles
 from registry.api.server import serve_registry
 from registry.client import RegistryClient
+from registry.probe import examine_new_version
 from registry.types import Deployment
 from tests.tiny_models import linear_weights, tiny_files
 
@@ -80,12 +82,19 @@ def run_walk(coroutine: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(coroutine, 20))
 
 
+async def prove_in_process(digest: str, files: Mapping[str, bytes]) -> None:
+    """Prove a version without a child process, which takes a second: the test wrote the files."""
+    examine_new_version(dict(files), digest, lambda **_: None)
+
+
 @asynccontextmanager
 async def registry_fixture(
-    folder: Path, identities: Sequence[Path] = ()
+    folder: Path, identities: Sequence[Path] = (), prove: ProveFiles | None = prove_in_process
 ) -> AsyncIterator[RegistryFixture]:
-    """Serve the registry in *folder* while the block runs."""
-    server = await serve_registry(folder, "127.0.0.1:0", identities=identities, now_ns=time.time_ns)
+    """Serve the registry in *folder* while the block runs. With prove=None it starts children."""
+    server = await serve_registry(
+        folder, "127.0.0.1:0", identities=identities, now_ns=time.time_ns, prove=prove
+    )
     address = f"127.0.0.1:{server.port}"
     try:
         async with AsyncExitStack() as stack:
@@ -126,3 +135,17 @@ class RegistryProcess:
         self._process.wait(10)
         assert self._process.stdout is not None
         self._process.stdout.close()
+
+
+def probe_runs(digest: str) -> bool:
+    """Whether a process of this machine examines the version *digest*."""
+    option = f"--digest={digest}".encode()
+    return any(option in line.split(b"\0") for line in _command_lines())
+
+
+def _command_lines() -> Iterator[bytes]:
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            yield process.read_bytes()
+        except OSError:
+            continue

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from onnx import helper, numpy_helper
 
 from features.canonical import canonical_json, sha256_hex
-from registry import bundle
+from registry import bundle, scoring
 from registry.types import RegistryFullError, ScoringError, VersionRefusedError
 from tests.tiny_models import linear_model, tiny_contract, tiny_files
 
@@ -58,11 +58,11 @@ def test_bundle_of_a_sealed_version_verifies_loads_and_scores() -> None:
     verified = bundle.verify_bundle(
         files, trusted_key=TRUSTED, expected_digest=sha256_hex(files["manifest.json"])
     )
-    session = bundle.load_session(verified)
+    session = scoring.load_session(verified)
 
     assert (verified.digest, verified.author) == (sha256_hex(files["manifest.json"]), "ann")
-    assert bundle.golden_test(verified, session) <= 1e-5
-    bundle.warm_up(verified, session)
+    assert scoring.golden_test(verified, session) <= 1e-5
+    scoring.warm_up(verified, session)
     assert verified.reference.score_edges.shape == (19,)
     assert tuple(verified.reference.feature_edges) == verified.contract.names
 
@@ -158,7 +158,7 @@ def test_bundle_refuses_a_model_of_another_contract() -> None:
     other_model = tiny_files(contract=tiny_contract(outputs=("other",)))["model.onnx"]
 
     with pytest.raises(VersionRefusedError, match=r"model\.onnx was made for contract"):
-        bundle.load_session(verified_bundle({**tiny_files(), "model.onnx": other_model}))
+        scoring.load_session(verified_bundle({**tiny_files(), "model.onnx": other_model}))
 
 
 @pytest.mark.parametrize(("width", "outputs"), [(4, 1), (3, 2)])
@@ -168,7 +168,7 @@ def test_bundle_refuses_a_model_of_another_shape(width: int, outputs: int) -> No
     model = linear_model(width, outputs, metadata=metadata)
 
     with pytest.raises(VersionRefusedError, match=r"contract\.json asks for one (input|output)"):
-        bundle.load_session(verified_bundle({**tiny_files(), "model.onnx": model}))
+        scoring.load_session(verified_bundle({**tiny_files(), "model.onnx": model}))
 
 
 def model_with_external_weights(location: str) -> bytes:
@@ -203,7 +203,7 @@ def test_bundle_refuses_a_model_with_external_weights(
     monkeypatch.chdir(inside)
 
     with pytest.raises(VersionRefusedError, match=r"model\.onnx does not load"):
-        bundle.load_session(
+        scoring.load_session(
             verified_bundle({**tiny_files(), "model.onnx": model_with_external_weights(location)})
         )
 
@@ -219,12 +219,12 @@ def test_bundle_refuses_a_file_of_another_size() -> None:
 def test_golden_test_refuses_other_scores() -> None:
     """A difference of 1e-4 in one of eight rows is too much, and the row is named."""
     verified = verified_bundle()
-    session = bundle.load_session(verified)
+    session = scoring.load_session(verified)
     expected = verified.golden_outputs.copy()
     expected[5] += 1e-4
 
     with pytest.raises(VersionRefusedError, match="golden row 5 of 8"):
-        bundle.golden_test(replace(verified, golden_outputs=expected), session)
+        scoring.golden_test(replace(verified, golden_outputs=expected), session)
 
 
 def test_golden_test_accepts_nan_only_where_it_was_certified() -> None:
@@ -237,9 +237,9 @@ def test_golden_test_accepts_nan_only_where_it_was_certified() -> None:
     expected[2] = np.nan
     with_nan = replace(broken, golden_inputs=inputs, golden_outputs=expected)
 
-    assert bundle.golden_test(with_nan, bundle.load_session(broken)) <= 1e-5
+    assert scoring.golden_test(with_nan, scoring.load_session(broken)) <= 1e-5
     with pytest.raises(VersionRefusedError, match="golden row 2"):
-        bundle.golden_test(with_nan, bundle.load_session(without_nan))
+        scoring.golden_test(with_nan, scoring.load_session(without_nan))
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_bundle_refuses_a_reference_that_does_not_fit(reference: object) -> None
 
 def test_session_raises_scoring_error_and_scores_the_next_batch() -> None:
     """A row that makes ONNX Runtime fail has no effect on later batches."""
-    session = bundle.load_session(verified_bundle(tiny_files(fault_when=5.0)))
+    session = scoring.load_session(verified_bundle(tiny_files(fault_when=5.0)))
 
     with pytest.raises(ScoringError, match="out of data bounds"):
         session.run(np.array([[1, 1, 1], [6, 0, 0]], dtype=np.float32))
@@ -301,9 +301,9 @@ def test_session_raises_scoring_error_and_scores_the_next_batch() -> None:
 
 def test_bundle_refuses_a_runtime_that_scores_wrongly() -> None:
     """Only 1.26.0 is refused."""
-    bundle.refuse_runtime("1.32.0")
+    scoring.refuse_runtime("1.32.0")
     with pytest.raises(VersionRefusedError, match=r"onnxruntime 1\.26\.0"):
-        bundle.refuse_runtime("1.26.0")
+        scoring.refuse_runtime("1.26.0")
 
 
 def test_version_folder_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from features.contract import ModelContract
 from features.offline import OfflineStore
-from registry import bundle
+from registry import bundle, scoring
 from registry.types import ScoringError
 from tests.training.conftest import NOW_MS, ChurnVersions
 from tests.training.population import (
@@ -59,7 +59,7 @@ def test_train_makes_a_version_that_gateways_can_load(
         "reference.json",
         "card.json",
     }
-    assert bundle.golden_test(verified, bundle.load_session(verified)) <= 1e-6
+    assert scoring.golden_test(verified, scoring.load_session(verified)) <= 1e-6
     assert verified.golden_inputs.shape == (256, 19)
     assert verified.golden_outputs.shape == (256, 1)
     assert len(verified.reference.score_edges) == 19
@@ -148,8 +148,8 @@ def test_faulting_version_raises_for_five_per_cent_of_real_customers(
         bundle.seal_files(drill.files, model="churn", author="dana", created_unix_ms=NOW_MS),
         trusted_key=None,
     )
-    session = bundle.load_session(verified)
-    bundle.golden_test(verified, session)
+    session = scoring.load_session(verified)
+    scoring.golden_test(verified, session)
     column_index = verified.contract.names.index(TENURE)
     hit = np.isin(candidate.rows[:, column_index], drill.values)
 
@@ -227,7 +227,7 @@ def test_training_command_writes_a_version_to_a_folder(
 
     verified = bundle.verify_bundle(bundle.read_version_folder(out), trusted_key=None)
     assert (verified.model, verified.author) == ("churn", "dana")
-    assert bundle.golden_test(verified, bundle.load_session(verified)) <= 1e-6
+    assert scoring.golden_test(verified, scoring.load_session(verified)) <= 1e-6
     assert "wrote 6 files" in report
     assert "auc 0.82" in capsys.readouterr().out
 

@@ -48,9 +48,18 @@ class IdentifiedSystem:
 
 @contextmanager
 def identified_system(
-    folder: Path, people: Mapping[str, Sequence[str]], *, author: str, approver: str, operator: str
+    folder: Path,
+    people: Mapping[str, Sequence[str]],
+    *,
+    author: str,
+    approver: str,
+    operator: str,
+    options: Sequence[str] = (),
 ) -> Iterator[IdentifiedSystem]:
-    """Run `turnout up --identities` with *people* (name -> roles), and version 1 in production."""
+    """Run `turnout up --identities` with *people* (name -> roles), and version 1 in production.
+
+    options  further options of `turnout up`.
+    """
     # The identities file has the SHA-256 of each token.
     (folder / "tokens").mkdir(parents=True)
     identities = {}
@@ -61,7 +70,7 @@ def identified_system(
     file = folder / "people.json"
     file.write_text(json.dumps(identities))
     # Version 1 becomes production.
-    with turnout_up(folder / "state", "--identities", str(file)) as system:
+    with turnout_up(folder / "state", "--identities", str(file), *options) as system:
         identified = IdentifiedSystem(system, folder / "tokens")
         label = identified.register(author, folder / "files")
         line = ("versions", "approve", MODEL, label, "--policy", "initial", "--yes")

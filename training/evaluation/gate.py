@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from registry import bundle
+from registry import bundle, scoring
 from registry.types import VersionRefusedError
 from training.errors import GateFailedError
 from training.evaluation.metrics import Estimate
@@ -80,7 +80,7 @@ def servable_check(files: Mapping[str, bytes], *, model: str) -> GateCheck:
             bundle.seal_files(files, model=model, author="gate", created_unix_ms=0),
             trusted_key=None,
         )
-        difference = bundle.golden_test(verified, bundle.load_session(verified))
+        difference = scoring.golden_test(verified, scoring.load_session(verified))
     except VersionRefusedError as error:
         return GateCheck("golden", False, str(error))
     rows = len(verified.golden_inputs)

@@ -161,6 +161,23 @@ def test_loader_refuses_a_version_that_misses_its_golden_rows(tmp_path: Path) ->
     asyncio.run(walk())
 
 
+def test_loader_refuses_to_preload_a_quarantined_version(tmp_path: Path) -> None:
+    """Workers died of it, so nothing prepares it. Production is loaded all the same."""
+    registry = {digest_of(GOOD): GOOD, digest_of(BETTER): BETTER}
+
+    async def walk() -> None:
+        gateway = LoaderFixture(tmp_path, registry)
+        for digest in registry:
+            gateway.route_table.quarantined[digest] = ("2 workers died while they ran it", 1)
+        await gateway.deploy(deployment(1, registry, preload=("2",)))
+        load = gateway.loader.load_states[digest_of(BETTER)]
+        assert load.state == VersionLoad.REFUSED
+        assert load.reason.startswith("it is quarantined on this host: 2 workers died")
+        assert gateway.serves() == ("1", "")
+
+    asyncio.run(walk())
+
+
 def test_loader_serves_the_last_deployment_from_disk_without_the_registry(
     tmp_path: Path,
 ) -> None:

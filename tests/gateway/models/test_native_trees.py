@@ -19,7 +19,8 @@ from gateway.models.native_trees import (
     load_tree_reader,
     same_bits,
 )
-from registry.bundle import Bundle, Session, seal_files, verify_bundle
+from registry.bundle import Bundle, seal_files, verify_bundle
+from registry.scoring import Session
 from registry.types import ScoringError
 from tests.property_examples import examples
 from tests.tiny_models import tiny_files

@@ -205,7 +205,10 @@ def test_recorder_writes_no_evidence_of_held_out_customers() -> None:
 
 
 def test_assign_calls_finds_a_pinned_version_by_label_role_or_alias() -> None:
-    """Shadows can be pinned, too; a role without a version is NOT_FOUND. No evidence is written."""
+    """A shadow and a version outside the deployment are NOT_FOUND in the same words.
+
+    So is a role without a version. No evidence is written.
+    """
     shadowed = replace(CANARY_AT_HALF, shadows=(("3", 1),))
     versions = {
         "1": tiny_files(),
@@ -215,22 +218,49 @@ def test_assign_calls_finds_a_pinned_version_by_label_role_or_alias() -> None:
 
     async def walk() -> None:
         async with gateway_fixture(versions, shadowed) as gateway:
+            # Versions that answer customers answer pins.
             for name, version in {
                 "1": "1",
                 "champion": "1",
                 "2": "2",
                 "canary": "2",
                 "challenger": "2",
-                "3": "3",
             }.items():
                 reply = await gateway.predict(predict_request(1, 2, 3, version=name))
                 assert (reply.version, reply.role) == (version, PINNED), name
-            assert (await gateway.refusal(predict_request(1, 2, 3, version="standby"))).code() == (
-                grpc.StatusCode.NOT_FOUND
-            )
+            # Nothing else does, and the words do not tell a shadow from nothing.
+            for name in ("3", "9", "standby", "shadow"):
+                refused = await gateway.refusal(predict_request(1, 2, 3, version=name))
+                assert refused.code() == grpc.StatusCode.NOT_FOUND
+                assert refused.details() == (
+                    f"version '{name}' of model 'churn' answers no pinned call; production, "
+                    "standby and canary do, and DescribeModel lists them"
+                )
             windows = closed_windows(gateway)
             assert windows["PINNED"].calls.answered > 0
             assert not windows["PINNED"].records
+
+    asyncio.run(walk())
+
+
+def test_assign_calls_gives_no_pin_to_a_quarantined_version() -> None:
+    """A quarantined canary answers no pin, by label or role. Production answers its own."""
+
+    async def walk() -> None:
+        async with gateway_fixture(
+            {"1": tiny_files(), "2": tiny_files(weights=DOUBLED_WEIGHTS)}, CANARY_AT_HALF
+        ) as gateway:
+            routes = gateway.parts.route_table.get("churn")
+            assert routes is not None
+            assert (await gateway.predict(predict_request(1, 2, 3, version="2"))).version == "2"
+            for participant in (routes.production, routes.canary):
+                assert participant is not None
+                digest = participant.version.bundle.digest
+                gateway.parts.route_table.quarantined[digest] = ("2 workers died", 1)
+            for name in ("2", "canary", "challenger"):
+                refused = await gateway.refusal(predict_request(1, 2, 3, version=name))
+                assert refused.code() == grpc.StatusCode.NOT_FOUND
+            assert (await gateway.predict(predict_request(1, 2, 3, version="1"))).role == PINNED
 
     asyncio.run(walk())
 

@@ -17,7 +17,7 @@ from gateway.telemetry.windows import Windows
 from host.clock import SystemClock
 
 VERSION: Any = SimpleNamespace(
-    id=bytes(32), digest8=1, label="3", bundle=SimpleNamespace(model="churn")
+    id=bytes(32), digest8=1, label="3", bundle=SimpleNamespace(digest="ab" * 32, model="churn")
 )
 ROUTES: Any = SimpleNamespace(
     model="churn",
@@ -68,12 +68,22 @@ def copies(first: int, rows_per_call: list[int], routes: object = ROUTES) -> Sha
 
 
 def shadows_with(
-    executor: FakeShadowExecutor, rows_waiting_max: int = 10_000
+    executor: FakeShadowExecutor,
+    rows_waiting_max: int = 10_000,
+    quarantined: dict[str, tuple[str, int]] | None = None,
 ) -> tuple[Shadows, Windows]:
     """Return shadows whose only executor is *executor*, and their windows."""
     windows = Windows()
     limits = shadow_limits_of(Settings())
-    shadows = Shadows(windows, SystemClock(), rows_waiting_max, limits, lambda _: None, Metrics())
+    shadows = Shadows(
+        windows,
+        SystemClock(),
+        rows_waiting_max,
+        limits,
+        lambda _: None,
+        Metrics(),
+        {} if quarantined is None else quarantined,
+    )
     shadows._executors[VERSION.id] = executor
     return shadows, windows
 
@@ -104,6 +114,26 @@ def test_shadows_send_the_copies_of_many_batches_together() -> None:
         assert shadows.rows_waiting == 0
         (window,) = windows.close_windows(0, everything=True)
         assert (window.pairs.pairs, window.pairs.absolute_sum) == (7, 0.0)
+
+    asyncio.run(walk())
+
+
+def test_shadows_drop_the_copies_of_a_quarantined_version() -> None:
+    """Workers died of it, so its process gets nothing; other copies were sent before."""
+
+    async def walk() -> None:
+        executor, quarantined = FakeShadowExecutor(), dict[str, tuple[str, int]]()
+        shadows, windows = shadows_with(executor, quarantined=quarantined)
+        shadows.offer(copies(0, [1]))
+        shadows.send_pending()
+        await run_ready_tasks()
+        quarantined[VERSION.bundle.digest] = ("2 workers died while they ran it", 1)
+        shadows.offer(copies(1, [1, 1]))
+        shadows.send_pending()
+        await run_ready_tasks()
+        assert [matrix[:, 0].tolist() for matrix, _ in executor.received] == [[0]]
+        (window,) = windows.close_windows(0, everything=True)
+        assert (window.pairs.pairs, window.calls.dropped) == (1, 2)
 
     asyncio.run(walk())
 

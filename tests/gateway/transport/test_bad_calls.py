@@ -175,7 +175,7 @@ BAD: dict[str, tuple[bytes, grpc.StatusCode, str]] = {
     "unknown pin": (
         changed_request(lambda r: setattr(r, "version", "99")),
         grpc.StatusCode.NOT_FOUND,
-        "'99' is not in the deployment",
+        "'99' of model 'churn' answers no pinned call",
     ),
 }
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from base64 import b64decode
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -107,6 +108,29 @@ def test_model_infer_pins_a_version_and_counts_refusals_once() -> None:
                 ("churn", "INVALID_ARGUMENT", "ingress"): 1,
             }
             assert gateway.refusals() == {("churn", "INVALID_ARGUMENT"): 1}
+
+    asyncio.run(walk())
+
+
+def test_open_inference_hides_shadows_from_pins() -> None:
+    """A shadow is neither ready nor described nor pinned, as a version outside the deployment."""
+    shadowed = replace(DEPLOYMENT, canary="", canary_bp=0, shadows=(("2", 1),))
+
+    async def walk() -> None:
+        async with gateway_fixture(VERSIONS, shadowed) as gateway:
+            answers = set()
+            for version in ("2", "9"):
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await infer(gateway, "S1", model_version=version)
+                answers.add((refused.value.code(), refused.value.details().replace(version, "N")))
+                request = oip.ModelReadyRequest(name="churn", version=version)
+                ready = await call(gateway, "ModelReady", request, oip.ModelReadyResponse)
+                assert ready == oip.ModelReadyResponse(ready=False)
+            assert len(answers) == 1
+            about = oip.ModelMetadataRequest(name="churn")
+            metadata = await call(gateway, "ModelMetadata", about, oip.ModelMetadataResponse)
+            assert isinstance(metadata, oip.ModelMetadataResponse)
+            assert list(metadata.versions) == ["1"]
 
     asyncio.run(walk())
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from registry import bundle
+from registry import bundle, scoring
 from registry.types import ScoringError
 from tests.tiny_models import tiny_contract, tiny_files
 from training.drills import bad_versions
@@ -36,14 +36,14 @@ def population() -> NDArray[np.float32]:
     return rows
 
 
-def load_bad_version(drill: bad_versions.BadVersion) -> bundle.Session:
+def load_bad_version(drill: bad_versions.BadVersion) -> scoring.Session:
     """Load the version as gateways do, with the golden test."""
     verified = bundle.verify_bundle(
         bundle.seal_files(drill.files, model="churn", author="dana", created_unix_ms=1),
         trusted_key=None,
     )
-    session = bundle.load_session(verified)
-    assert bundle.golden_test(verified, session) == 0.0
+    session = scoring.load_session(verified)
+    assert scoring.golden_test(verified, session) == 0.0
     return session
 
 
@@ -53,7 +53,7 @@ def good_scores(rows: NDArray[np.float32]) -> NDArray[np.float32]:
         bundle.seal_files(good_files(), model="churn", author="dana", created_unix_ms=1),
         trusted_key=None,
     )
-    return bundle.load_session(verified).run(rows)
+    return scoring.load_session(verified).run(rows)
 
 
 def test_faulting_version_raises_for_exactly_the_chosen_rows() -> None:

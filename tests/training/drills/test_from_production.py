@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from registry import bundle
+from registry import bundle, scoring
 from registry.types import ScoringError
 from tests.tiny_models import tiny_files
 from training.drills import bad_versions, from_production
@@ -14,16 +14,16 @@ from training.errors import DrillError
 PRODUCTION = "ab" * 32
 
 
-def loaded_session(files: dict[str, bytes]) -> bundle.Session:
+def loaded_session(files: dict[str, bytes]) -> scoring.Session:
     """Verify, load and golden-test a version as gateways do."""
     sealed = bundle.seal_files(files, model="tiny", author="dana", created_unix_ms=1)
     verified = bundle.verify_bundle(sealed, trusted_key=None)
-    session = bundle.load_session(verified)
-    bundle.golden_test(verified, session)
+    session = scoring.load_session(verified)
+    scoring.golden_test(verified, session)
     return session
 
 
-def failed_rows(session: bundle.Session, rows: np.ndarray) -> int:
+def failed_rows(session: scoring.Session, rows: np.ndarray) -> int:
     """The number of rows that raise, each scored alone."""
     count = 0
     for row in rows:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway.isolation.load_proofs import ProofStore
-from gateway.isolation.prober import Prober, probe_limits_of
+from gateway.isolation.prober import Prober
 from gateway.settings import Settings
 from host.clock import SystemClock
 from protos import window_pb2
@@ -39,7 +39,7 @@ on_x86 = pytest.mark.skipif(
 
 def prober(folder: Path, settings: Settings = TIGHT) -> Prober:
     """Return the prober of one worker, over the host's *folder*."""
-    return Prober(ProofStore(folder), probe_limits_of(settings), SystemClock())
+    return Prober(ProofStore(folder), settings, SystemClock())
 
 
 async def refusal_message(worker_prober: Prober, files: dict[str, bytes]) -> str:
@@ -234,6 +234,9 @@ def test_shadow_that_crashes_twice_is_reported_and_stopped() -> None:
             await gateway.wait_idle()
             assert (gateway.pid, gateway.shadow().calls.dropped) == (0, 5)
             assert len(gateway.gateway.guards) == 1
+            # The worker knows it for every other use, too.
+            ((reason, _),) = gateway.gateway.parts.route_table.quarantined.values()
+            assert reason == guard.reason
 
     asyncio.run(walk())
 

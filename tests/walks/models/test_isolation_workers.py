@@ -67,13 +67,13 @@ class ServingGateway:
         """Return the process ids of the workers in *state*."""
         return {row["pid"] for row in self.workers() if row["state"] == state}
 
-    async def predict(self, first: float, key: str) -> PredictReply | None:
-        """Call once on a new connection; None when the worker died."""
+    async def predict(self, first: float, key: str, version: str = "") -> PredictReply | None:
+        """Call once on a new connection; None when the worker died or refused the pin."""
         async with grpc.aio.insecure_channel(f"127.0.0.1:{self.port}") as channel:
             call: Any = channel.unary_unary("/turnout.v1.Predictor/Predict")
             try:
-                request = predict_request(first, 2, 3, key=key).SerializeToString()
-                return PredictReply.FromString(await call(request, timeout=5.0))
+                request = predict_request(first, 2, 3, key=key, version=version)
+                return PredictReply.FromString(await call(request.SerializeToString(), timeout=5.0))
             except grpc.aio.AioRpcError:
                 return None
 
@@ -183,6 +183,30 @@ def test_canary_that_ends_two_workers_is_quarantined_and_reported(tmp_path: Path
                 reply = await gateway.predict(first, key)
                 assert reply is not None
                 assert (reply.role, reply.version) == (FALLBACK, "1")
+            assert gateway.pids("serving") == before
+
+    asyncio.run(walk())
+
+
+@on_x86
+def test_pinned_canary_that_ends_two_workers_answers_no_pin_any_more(tmp_path: Path) -> None:
+    """Two pinned calls end two workers. The third is refused, and the worker lives."""
+
+    async def walk() -> None:
+        async with serving_gateway(
+            tmp_path, [tiny_files(), crashing_files(when=5.0)], CANARY_AT_HALF
+        ) as gateway:
+            for _ in range(2):
+                (serving,) = gateway.pids("serving")
+                assert await gateway.predict(9.0, "S1", version="2") is None
+                await wait_until(lambda pid=serving: not pid_exists(pid))  # type: ignore[misc]
+                await gateway.wait_complete(without=serving)
+            await wait_until(lambda: bool(gateway.sink.guards))
+            before = gateway.pids("serving")
+            for version in ("2", "canary"):
+                assert await gateway.predict(9.0, "S1", version=version) is None
+            reply = await gateway.predict(9.0, "S1", version="1")
+            assert reply is not None
             assert gateway.pids("serving") == before
 
     asyncio.run(walk())

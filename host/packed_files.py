@@ -1,6 +1,6 @@
 """Passes a version's files to a child process in one descriptor.
 
-The child gets the bytes that the worker has verified, and not what the disk holds by then. Layout:
+The child gets the bytes that its parent has, and not what the disk holds by then. Layout:
 little-endian u64 length, that many bytes of JSON {name: size}, the files in that order.
 """
 

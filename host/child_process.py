@@ -1,4 +1,4 @@
-"""Child processes of a worker, for probes and shadows: their crash or hang harms only themselves.
+"""Child processes for foreign models: their crash, hang or hunger harms only themselves.
 
 They are started by vfork and exec: subprocess.Popen without preexec_fn, which runs no fork
 handlers. A plain fork runs the handlers of grpcio 1.85 while its threads poll, and 48 of 200
@@ -23,6 +23,12 @@ from host.processes import cpu_seconds, die_with_parent
 
 POLL_INTERVAL_S = 0.05
 """Pause between checks whether a child has ended, on systems without pidfd."""
+
+OPEN_FILES_MAX = 64
+"""Descriptors of a child. An interpreter, numpy and ONNX Runtime need some 20."""
+
+SECRETS_PREFIX = "TURNOUT_"
+"""A child runs what an author wrote, so it gets no variable of this name, such as a token."""
 
 CRASH_SIGNALS = frozenset(
     getattr(signal, name)
@@ -50,7 +56,7 @@ def parse_and_confine(
 ) -> argparse.Namespace:
     """Parse a child's command line and apply its limits; called before anything else.
 
-    program         for --help, such as `gateway.isolation.probe`.
+    program         for --help, such as `registry.probe`.
     description     for --help, the program's docstring.
     channel_option  name of the option with the descriptor that the child reports over.
     nice            priority of the process, 0 to 19.
@@ -66,9 +72,10 @@ def parse_and_confine(
 
 
 def _confine(limits: ResourceLimits, parent: int, nice: int) -> None:
-    """Limit this process: memory, CPU time, no files, no core dump; it ends with *parent*."""
+    """Limit this process: memory, CPU time, files, no core dump; it ends with *parent*."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES_MAX, OPEN_FILES_MAX))
     if limits.memory_mb:
         memory_bytes = limits.memory_mb * 1024 * 1024
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
@@ -95,12 +102,15 @@ class ChildProcess:
 
         Raises OSError when the host has no process, descriptor or memory to give.
         """
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(SECRETS_PREFIX)
+        }
         self._popen = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
             pass_fds=pass_fds,
             # A child scores on one thread; a pool of numpy's would only take address space.
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env={**environment, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[int] = self._loop.create_future()

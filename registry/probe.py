@@ -1,0 +1,26 @@
+"""`python -m registry.probe`: parses and opens a version that is to be registered.
+
+It runs in a child process (host.probe), because the files are what their author wrote.
+"""
+
+from host.probe import report_probe
+from registry.bundle import verify_bundle
+from registry.proof import Report, prove_bundle
+from registry.types import ScoringError, VersionRefusedError
+
+
+def examine_new_version(files: dict[str, bytes], digest: str, report: Report) -> None:
+    """Check everything that a gateway will check, except the signature, which is made later.
+
+    Raises VersionRefusedError or ScoringError for a version that fails.
+    """
+    report(doing="reading the files")
+    bundle = verify_bundle(files, trusted_key=None, expected_digest=digest)
+    prove_bundle(bundle, report)
+    report(proved={})
+
+
+if __name__ == "__main__":
+    report_probe(
+        "registry.probe", __doc__, examine_new_version, (VersionRefusedError, ScoringError)
+    )

@@ -1,0 +1,159 @@
+"""Tests of the check that a score belongs to its row."""
+
+import io
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from registry import bundle, proof, scoring
+from registry.types import ScoringError, VersionRefusedError
+from tests.neighbour_models import NEIGHBOURS, Graph, neighbour_files
+from tests.tiny_models import linear_weights, tiny_contract, tiny_files
+
+
+def verified(files: dict[str, bytes]) -> bundle.Bundle:
+    """Seal and verify *files*."""
+    sealed = bundle.seal_files(files, model="churn", author="ann", created_unix_ms=1)
+    return bundle.verify_bundle(sealed, trusted_key=None)
+
+
+def prove(files: dict[str, bytes]) -> proof.ProvenVersion:
+    """Prove *files* in this process."""
+    return proof.prove_bundle(verified(files), lambda **_: None)
+
+
+def golden(inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> bytes:
+    """Return golden.npz of these rows."""
+    stream = io.BytesIO()
+    np.savez(stream, inputs=inputs, outputs=outputs)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("graph", NEIGHBOURS, ids=lambda graph: graph.__name__)
+def test_proof_refuses_a_score_that_depends_on_neighbours_or_earlier_calls(graph: Graph) -> None:
+    """Each passes its golden test, by the file's own claim; the message names row and batch."""
+    files = neighbour_files(graph)
+    scoring.golden_test(verified(files), scoring.load_session(verified(files)))
+
+    with pytest.raises(
+        VersionRefusedError, match=r"golden row \d .* alone and .* the difference is .* own row"
+    ):
+        prove(files)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        tiny_files(),
+        tiny_files(fault_when=5.0),
+        tiny_files(nan_when=5.0),
+        tiny_files(golden_rows=1_000),
+        tiny_files(weights=linear_weights(3) * np.float32(1e5)),
+        tiny_files(
+            contract=tiny_contract(40, ("a", "b", "c")),
+            weights=linear_weights(40, 3) / 100,
+        ),
+    ],
+    ids=["linear", "raises", "nan", "many_rows", "large_scores", "three_outputs"],
+)
+def test_proof_passes_a_version_whose_rows_are_their_own(files: dict[str, bytes]) -> None:
+    """Also one that raises or scores NaN on edge rows, and one whose scores are large."""
+    proven = prove(files)
+    assert proven.run_us > 0
+    assert proven.load_ms > 0
+
+
+class SlowScorer:
+    """A session whose runs take a while, whatever their size."""
+
+    def __init__(self, session: scoring.Session, seconds: float) -> None:
+        self._session = session
+        self._seconds = seconds
+        self.runs = 0
+
+    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Sleep, then score."""
+        self.runs += 1
+        time.sleep(self._seconds)
+        return self._session.run(matrix)
+
+
+def test_proof_of_a_slow_version_takes_few_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of 1 s fit 20 s of CPU; here both times are a hundredth."""
+    monkeypatch.setattr(proof, "SINGLE_ROWS_S", 0.005)
+    monkeypatch.setattr(proof, "BATCHES_S", 0.0)
+    tiny = verified(tiny_files())
+    slow = SlowScorer(scoring.load_session(tiny), 0.01)
+
+    proof.check_score_belongs_to_row(tiny, slow)  # type: ignore[arg-type]
+
+    assert slow.runs <= 12
+
+
+class FailingTogether:
+    """A session that raises for more than one row."""
+
+    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Score one row as 0."""
+        if len(matrix) > 1:
+            raise ScoringError("one row only")
+        return np.zeros((1, 1), dtype=np.float32)
+
+
+def test_proof_refuses_a_version_that_cannot_score_a_batch() -> None:
+    """The message has the size of the batch."""
+    with pytest.raises(VersionRefusedError, match="in the batch of all 8 golden rows: one row"):
+        proof.check_score_belongs_to_row(verified(tiny_files()), FailingTogether())  # type: ignore[arg-type]
+
+
+def test_proof_refuses_golden_rows_that_certify_nothing() -> None:
+    """NaN for a finite row by the file's own claim, NaN rows only, and three rows."""
+    files = tiny_files(nan_when=5.0)
+    inputs = np.full((8, 3), 9.0, dtype=np.float32)
+    outputs = np.full((8, 1), np.nan, dtype=np.float32)
+
+    with pytest.raises(VersionRefusedError, match="golden row 0 is finite"):
+        prove({**files, "golden.npz": golden(inputs, outputs)})
+    with pytest.raises(VersionRefusedError, match="0 rows with finite scores"):
+        prove({**files, "golden.npz": golden(inputs * np.float32(np.nan), outputs)})
+    with pytest.raises(VersionRefusedError, match="3 rows with finite scores; at least 4"):
+        prove(tiny_files(golden_rows=3))
+
+
+def test_proof_accepts_a_golden_row_of_nan_inputs() -> None:
+    """A row that holds NaN may be certified as NaN."""
+    tiny = verified(tiny_files())
+    inputs, outputs = tiny.golden_inputs.copy(), tiny.golden_outputs.copy()
+    inputs[3, 1], outputs[3] = np.nan, np.nan
+    with_nan = replace(tiny, golden_inputs=inputs, golden_outputs=outputs)
+
+    assert proof.prove_bundle(with_nan, lambda **_: None).run_us > 0
+
+
+@pytest.mark.parametrize(
+    ("card", "reason"),
+    [
+        (b'{"auc": 1e999}', "larger than any double"),
+        (b'{"auc": [-1e400]}', "larger than any double"),
+        (b'{"auc": 0.5, "auc": 0.9}', "the key 'auc' is there twice"),
+        (b'{"deep": {"b": 1, "a": 2, "b": 3}}', "the key 'b' is there twice"),
+    ],
+)
+def test_bundle_refuses_a_card_that_readers_understand_differently(
+    card: bytes, reason: str
+) -> None:
+    """Another reader takes infinity, or the other one of two values."""
+    json.loads(card)  # Python's own reader takes them
+    with pytest.raises(VersionRefusedError, match=reason):
+        verified({**tiny_files(), "card.json": card})
+
+
+@pytest.mark.parametrize("name", ["Model.onnx", "CARD.json", "manifest.JSON"])
+def test_bundle_refuses_names_that_differ_by_case_only(name: str) -> None:
+    """A disk that ignores case would keep one of the two files."""
+    with pytest.raises(VersionRefusedError, match="differ by case only"):
+        verified({**tiny_files(), name: b"{}"})
