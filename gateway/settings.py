@@ -28,6 +28,10 @@ class Settings:
     registry_token_file: str = ""
     """File with the gateway's bearer token (role gateway), where the registry has an identities
     file; empty: no token is sent, and the registry trusts the gateway's name."""
+    registry_certificate: str = ""
+    """PEM file of the certificates, or authorities, of the registry and the window sinks. They must
+    prove to have them before anything is sent; empty: plain text, for one machine without
+    identities."""
     redis_url: str = ""
     """redis:// or unix://; empty: models with stored features answer with defaults."""
     window_sinks: tuple[str, ...] = ()
@@ -211,6 +215,12 @@ class Settings:
             or bool(self.tls_client_authority and not self.tls_key),
             "tls_certificate and tls_key are set together; tls_client_authority needs both",
         )
+        self._refuse_if(
+            bool(self.registry_token_file and not self.registry_certificate),
+            "registry_token_file is set and registry_certificate is not; the token would go to "
+            "whoever listens at the registry's address. Copy keys/control.crt from the registry's "
+            "folder and name the copy in registry_certificate",
+        )
 
     @property
     def registry_token(self) -> str | None:
@@ -221,6 +231,11 @@ class Settings:
             return read_token(Path(self.registry_token_file))
         except UnknownActorError as error:
             raise SettingsError(f"registry_token_file: {error}") from error
+
+    @property
+    def certificate_of_registry(self) -> Path | None:
+        """The file registry_certificate; None where the registry is called in plain text."""
+        return Path(self.registry_certificate) if self.registry_certificate else None
 
     @staticmethod
     def _refuse_if(contradiction: bool, message: str) -> None:

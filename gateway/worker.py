@@ -94,7 +94,8 @@ class GatewayWorker:
         # The disk cache and the registry watch bring versions and deployments.
         self._disk_cache = DiskCache(folder)
         self._trusted_key: bytes | None = None
-        registry = (settings.registry, settings.registry_token)
+        certificate = settings.certificate_of_registry
+        registry = (settings.registry, settings.registry_token, certificate)
         self._registry_watch = RegistryWatch(
             *registry, self.identity, self._disk_cache, self._clock, self._set_keys
         )
@@ -241,8 +242,9 @@ class GatewayWorker:
         )
         waiting_max = self._settings.windows_waiting_max
         on_dropped = self._parts.metrics.count_windows_dropped
+        certificate = self._settings.certificate_of_registry
         self._streams = [
-            WindowStream(address, source, waiting_max, on_dropped)
+            WindowStream(address, source, waiting_max, on_dropped, certificate)
             for address in self._settings.window_sinks
         ]
         for stream in self._streams:

@@ -6,12 +6,14 @@ RegistryUnavailableError when the registry does not answer.
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import grpc
 
+from access.peer_tls import open_channel, refuse_token_in_clear
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryStub
 from registry.bundle import seal_files
@@ -65,10 +67,15 @@ def call_metadata(actor: str, token: str | None) -> list[tuple[str, str]]:
 class RegistryClient:
     """A connection to the registry for one actor. Use it as an async context manager.
 
-    address  host:port of the registry.
-    actor    name of the caller, 1 to 64 printable characters, for the history.
-    token    bearer token, if the registry has an identities file. It decides actor and roles.
-    now_ms   clock for the creation time of versions, Unix milliseconds.
+    address      host:port of the registry.
+    actor        name of the caller, 1 to 64 printable characters, for the history.
+    token        bearer token, if the registry has an identities file. It decides actor and roles.
+    certificate  file of the registry's certificate, which the registry must prove to have; None:
+                 plain text, for a registry without identities on the same machine.
+    now_ms       clock for the creation time of versions, Unix milliseconds.
+
+    Raises access.peer_tls.PeerError for a token without a certificate, and when it is entered and
+    the file cannot be read.
     """
 
     def __init__(
@@ -77,9 +84,12 @@ class RegistryClient:
         actor: str,
         token: str | None = None,
         *,
+        certificate: Path | None = None,
         now_ms: Callable[[], int] = wall_ms,
     ) -> None:
+        refuse_token_in_clear(address, certificate, token)
         self._address = address
+        self._certificate = certificate
         self._actor = actor
         self._now_ms = now_ms
         self._metadata = call_metadata(actor, token)
@@ -87,7 +97,7 @@ class RegistryClient:
         self._stub: RegistryStub | None = None
 
     async def __aenter__(self) -> Self:
-        self._channel = grpc.aio.insecure_channel(self._address, options=OPTIONS)
+        self._channel = open_channel(self._address, self._certificate, options=OPTIONS)
         self._stub = RegistryStub(self._channel)  # type: ignore[no-untyped-call]
         return self
 

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from gateway.models.disk_cache import DiskCache
 from gateway.models.loader import Loader
@@ -29,14 +30,16 @@ REPORT_S = 2.0
 class RegistryWatch:
     """Watches deployments for one worker and gives them to its loader.
 
-    token    the gateway's bearer token; None where the registry has no identities file.
-    on_keys  called with the cluster's keys when the registry sends them.
+    token        the gateway's bearer token; None where the registry has no identities file.
+    certificate  file of the certificate that the registry must prove to have; None: plain text.
+    on_keys      called with the cluster's keys when the registry sends them.
     """
 
     def __init__(
         self,
         address: str,
         token: str | None,
+        certificate: Path | None,
         worker: WorkerIdentity,
         disk: DiskCache,
         clock: Clock,
@@ -46,7 +49,9 @@ class RegistryWatch:
         self._disk = disk
         self._clock = clock
         self._on_keys = on_keys
-        self._client = RegistryClient(address, f"gateway:{worker.gateway}", token)
+        self._client = RegistryClient(
+            address, f"gateway:{worker.gateway}", token, certificate=certificate
+        )
         self._changed = asyncio.Event()
         self._restart = asyncio.Event()
         self.snapshot_seen = asyncio.Event()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 
+from access.peer_tls import ServerCertificate, add_port
 from registry.api.access import Access, read_identities
 from registry.api.rpc import registry_handlers
 from registry.api.service import RegistryService
@@ -90,16 +91,19 @@ async def serve_registry(
     address: str,
     *,
     identities: Path | None = None,
+    certificate: ServerCertificate | None = None,
     now_ns: Callable[[], int] = time.time_ns,
 ) -> RegistryServer:
     """Open the registry in *folder* and listen on *address*, host:port. Port 0 takes a free port.
+
+    certificate  None: plain text, to which no client sends a token.
 
     Raises RegistryUnavailableError when the registry cannot listen there.
     """
     server = grpc.aio.server(options=SERVER_OPTIONS)
     registry = await add_registry_to(server, folder, identities=identities, now_ns=now_ns)
     try:
-        port = server.add_insecure_port(address)
+        port = add_port(server, address, certificate)
     except RuntimeError as error:
         registry.close()
         raise RegistryUnavailableError(f"cannot listen on {address}: {error}") from error

@@ -5,11 +5,13 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import grpc
 
+from access.peer_tls import ServerCertificate, add_port
 from host.clock import SystemClock
 from protos import rollout_pb2_grpc, window_pb2_grpc
 from registry.client import RegistryClient
@@ -39,6 +41,7 @@ class RolloutComponent:
 
     registry_address   host:port of the registry.
     actor, token       the controller's credentials at the registry; its role is controller.
+    certificate        file of the registry's certificate; None: plain text.
     policies           the policies by name.
     """
 
@@ -48,10 +51,11 @@ class RolloutComponent:
         *,
         actor: str = "rollout",
         token: str | None = None,
+        certificate: Path | None = None,
         policies: Mapping[str, Policy] = POLICIES,
     ) -> None:
         self._clock = ControllerClock(SystemClock())
-        self._registry = RegistryClient(registry_address, actor, token)
+        self._registry = RegistryClient(registry_address, actor, token, certificate=certificate)
         self.controller = Controller(self._registry, self._clock, policies)
         self._running: asyncio.Task[None] | None = None
 
@@ -99,10 +103,13 @@ def add_rollout_to(
     *,
     actor: str = "rollout",
     token: str | None = None,
+    certificate: Path | None = None,
     policies: Mapping[str, Policy] = POLICIES,
 ) -> RolloutComponent:
     """Add rollout to *server*. Call its `start` after the server's start, and `stop` before it."""
-    component = RolloutComponent(registry_address, actor=actor, token=token, policies=policies)
+    component = RolloutComponent(
+        registry_address, actor=actor, token=token, certificate=certificate, policies=policies
+    )
     component.add_to(server)
     return component
 
@@ -131,14 +138,25 @@ async def serve_rollout(
     *,
     actor: str = "rollout",
     token: str | None = None,
+    registry_certificate: Path | None = None,
+    certificate: ServerCertificate | None = None,
     policies: Mapping[str, Policy] = POLICIES,
 ) -> RolloutServer:
-    """Start a server of rollout on *listen* (host:port; port 0: any free port)."""
+    """Start a server of rollout on *listen* (host:port; port 0: any free port).
+
+    registry_certificate  file of the registry's certificate; None: plain text.
+    certificate           this server's own; None: plain text.
+    """
     server = grpc.aio.server(options=SERVER_OPTIONS)
     component = add_rollout_to(
-        server, registry_address, actor=actor, token=token, policies=policies
+        server,
+        registry_address,
+        actor=actor,
+        token=token,
+        certificate=registry_certificate,
+        policies=policies,
     )
-    port = server.add_insecure_port(listen)
+    port = add_port(server, listen, certificate)
     await server.start()
     await component.start()
     return RolloutServer(server, component, port)

@@ -81,6 +81,8 @@ class LocalSystem:
             if plan.identities is None
             else make_service_tokens(plan.identities, plan.folder / "tokens")
         )
+        # Made here and not by control, because the gateway needs it at the same time.
+        self._certificate = _make_certificate(plan.folder / "registry" / "keys")
         specs = [] if plan.store_url else [self._store_process()]
         specs += [self._control_process(), self._gateway_process()]
         self.processes = [ManagedProcess(spec, report) for spec in specs]
@@ -96,6 +98,7 @@ class LocalSystem:
             registry=self._control,
             gateway=self._gateway,
             metrics=f"http://{self._observe_address}/metrics",
+            registry_certificate=str(self._certificate),
             children={
                 child.spec.name: (child.pid, start_ticks(child.pid) or 0)
                 for child in self.processes
@@ -165,6 +168,7 @@ class LocalSystem:
             "port": int(port),
             "metrics_port": int(self._observe_address.rpartition(":")[2]),
             "registry": self._control,
+            "registry_certificate": str(self._certificate),
             "redis_url": self._store,
             "window_sinks": [self._control],
             "workers": self._plan.workers,
@@ -173,6 +177,15 @@ class LocalSystem:
         if self._tokens is not None:
             settings["registry_token_file"] = str(self._tokens.files["gateway"])
         (self._plan.folder / "gateway.json").write_text(json.dumps(settings, indent=1))
+
+
+def _make_certificate(folder: Path) -> Path:
+    from access.peer_tls import PeerError, make_certificate  # imports gRPC
+
+    try:
+        return make_certificate(folder).certificate
+    except PeerError as error:
+        raise StartError(str(error)) from error
 
 
 def _check_given_store(plan: SystemPlan) -> None:

@@ -157,12 +157,12 @@ def test_registry_checks_the_roles_of_tokens(tmp_path: Path) -> None:
         async with registry_fixture(tmp_path / "r", identities) as registry:
             with pytest.raises(UnknownActorError):
                 await registry.ann.list_models()  # a name, and no token
-            clients = [RegistryClient(registry.address, n, f"{n}-token") for n in ("ann", "bob")]
+            clients = [registry.client(n, f"{n}-token") for n in ("ann", "bob")]
             async with (
                 clients[0] as ann,
                 clients[1] as bob,
-                RegistryClient(registry.address, "robot", "robot-token") as robot,
-                RegistryClient(registry.address, "gate", "gate-token") as gate,
+                registry.client("robot", "robot-token") as robot,
+                registry.client("gate", "gate-token") as gate,
             ):
                 # An author registers, an approver may not deploy, a controller may.
                 version = await ann.register("churn", tiny_files())
