@@ -1,6 +1,7 @@
 """The settings of a gateway. A setting's unit is in its name; docs/limits.md has its reason too."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -32,6 +33,9 @@ class Settings:
     """PEM file of the certificates, or authorities, of the registry and the window sinks. They must
     prove to have them before anything is sent; empty: plain text, for one machine without
     identities."""
+    version_public_key: str = ""
+    """The registry's Ed25519 key, 64 hex digits, that must have signed versions and deployments;
+    empty: the first key that comes is kept in the folder, and a change is refused."""
     redis_url: str = ""
     """redis:// or unix://; empty: models with stored features answer with defaults."""
     window_sinks: tuple[str, ...] = ()
@@ -210,10 +214,19 @@ class Settings:
             self.ingress not in list(IngressChoice),
             f"ingress={self.ingress!r} is not one of {', '.join(IngressChoice)}",
         )
+        self._check_peers()
+
+    def _check_peers(self) -> None:
+        # Who proves himself by what.
         self._refuse_if(
             bool(self.tls_certificate) != bool(self.tls_key)
             or bool(self.tls_client_authority and not self.tls_key),
             "tls_certificate and tls_key are set together; tls_client_authority needs both",
+        )
+        self._refuse_if(
+            re.fullmatch(r"([0-9a-f]{64})?", self.version_public_key) is None,
+            f"version_public_key={self.version_public_key!r} is not 64 lower-case hex digits; "
+            "turnout audit verify shows the registry's key",
         )
         self._refuse_if(
             bool(self.registry_token_file and not self.registry_certificate),
@@ -231,6 +244,11 @@ class Settings:
             return read_token(Path(self.registry_token_file))
         except UnknownActorError as error:
             raise SettingsError(f"registry_token_file: {error}") from error
+
+    @property
+    def version_key(self) -> bytes | None:
+        """The 32 bytes of version_public_key; None when it is empty."""
+        return bytes.fromhex(self.version_public_key) or None
 
     @property
     def certificate_of_registry(self) -> Path | None:

@@ -245,18 +245,15 @@ class RegistryClient:
         gateway: str = "",
         slot: int = 0,
         boot_id: int = 0,
-        known_revisions: Mapping[str, int] | None = None,
     ) -> AsyncIterator[pb.DeploymentEvent]:
-        """Yield the deployments newer than *known_revisions*, then each change.
+        """Yield the deployments of all models in one event, then each change.
 
-        The stream ends with an error of registry.types. Then call again.
+        registry.signed opens them. The stream ends with an error of registry.types: call again.
 
         gateway  name of the gateway. Its worker counts as live while the stream is open. Empty for
                  other readers.
         """
-        request = pb.WatchDeploymentsRequest(
-            gateway=gateway, slot=slot, boot_id=boot_id, known_revisions=known_revisions or {}
-        )
+        request = pb.WatchDeploymentsRequest(gateway=gateway, slot=slot, boot_id=boot_id)
         return self._stream(self._rpc.WatchDeployments, request)
 
     # Gateways
@@ -271,6 +268,11 @@ class RegistryClient:
         The last state of a worker that has left is `disconnected`.
         """
         return self._stream(self._rpc.WatchStates, pb.WatchStatesRequest())
+
+    def states(self) -> AsyncIterator[pb.GatewayState]:
+        """Yield the newest state of every live worker."""
+        request = pb.WatchStatesRequest(those_there_are=True)
+        return self._stream(self._rpc.WatchStates, request, CALL_S)
 
     # Controllers
 

@@ -27,6 +27,9 @@ from registry.types import (
 
 NO_SALT = bytes(versions.SALT_BYTES)
 REASON_MAX = 4_000
+REVISION_LEAD_MAX = 1_000_000
+"""A worker that claims a revision further ahead than this is not believed: it would use up the
+numbers, and no registry that was restored from a copy is so far behind."""
 SHADOWS_MAX = 16
 PRELOADS_MAX = 16
 
@@ -78,6 +81,9 @@ def write_deployment(
 ) -> Deployment:
     """Write the deployment if its revision is the newest and every gate is met; return it.
 
+    Its new revision is above those that live workers know. If this database was restored from an
+    older copy, they know later ones, and would ignore a rollback under an earlier number.
+
     Raises FencedError, RevisionConflictError, GateError, NotFoundError, BadRequestError.
     """
     # Compare: the command must know the newest revision, and come from the lease's holder.
@@ -110,12 +116,12 @@ def write_deployment(
     # Set: write the deployment with its history entry, and move the statuses of its versions.
     written = replace(
         proposed,
-        revision=before.revision + 1,
+        revision=_revision_after(before, workers),
         digests=tuple((label, facts[label].digest) for label in sorted(proposed.versions)),
         who=change.actor,
         at_unix_ns=change.at_unix_ns,
     )
-    _write(change, written, first=before.revision == 0)
+    _write(change, written, before.revision)
     change.record(
         command.action,
         f"model/{before.model}/deployment",
@@ -166,26 +172,39 @@ def _check_sizes(proposed: Deployment) -> None:
             )
 
 
-def _write(change: LedgerChange, written: Deployment, *, first: bool) -> None:
+def _revision_after(before: Deployment, workers: Sequence[pb.GatewayState]) -> int:
+    """Return the revision after *before* and after every believable one of *workers*."""
+    known = [worker.applied.get(before.model, 0) for worker in workers]
+    known += [
+        alarm.revision
+        for worker in workers
+        for alarm in worker.alarms
+        if alarm.model == before.model
+    ]
+    believable = [number for number in known if number <= before.revision + REVISION_LEAD_MAX]
+    return max(before.revision, *believable, 0) + 1
+
+
+def _write(change: LedgerChange, written: Deployment, revision_before: int) -> None:
     row: dict[str, Any] = {
         "model": written.model,
         "revision": written.revision,
         "message": written.to_proto().SerializeToString(deterministic=True),
     }
-    if first:
+    if revision_before == 0:
         change.connection.execute(insert(tables.deployments).values(**row))
         return
     swapped = change.connection.execute(
         update(tables.deployments)
         .where(tables.deployments.c.model == written.model)
-        .where(tables.deployments.c.revision == written.revision - 1)
+        .where(tables.deployments.c.revision == revision_before)
         .values(**row)
     )
     # This happens only with a database that has two writers at once.
     if swapped.rowcount != 1:
         raise RevisionConflictError(
-            f"model {written.model!r} moved past revision {written.revision - 1} meanwhile; read "
-            "it again and decide anew"
+            f"model {written.model!r} moved past revision {revision_before} meanwhile; read it "
+            "again and decide anew"
         )
 
 

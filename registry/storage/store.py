@@ -23,6 +23,7 @@ from registry.bundle import (
 from registry.folders import FolderLock
 from registry.history import verify_chain
 from registry.manifest import MANIFEST, SIGNATURE
+from registry.signed import SignedDeployment, sign_deployment
 from registry.storage import approvals, controllers, deployments, tables, versions
 from registry.storage.database import Database
 from registry.storage.keys import prediction_id_key, signing_key
@@ -188,6 +189,10 @@ class RegistryStore:
         """Write a deployment by compare-and-set, and return it as it was written."""
         with self._change(actor) as change:
             return deployments.write_deployment(change, command, workers)
+
+    def sign(self, deployment: Deployment) -> SignedDeployment:
+        """Return *deployment* signed with the registry's key, for gateways."""
+        return sign_deployment(deployment, self._key)
 
     # Controllers
 

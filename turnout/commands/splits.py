@@ -4,10 +4,12 @@ A change is a compare-and-set on the deployment's revision.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from registry.types import (
     ALL_BP,
@@ -37,10 +39,9 @@ Revision = Annotated[
 
 @app.command()
 def show(ctx: typer.Context, model: Model) -> None:
-    """Show a model's deployment: each version's role and share."""
+    """Show a model's deployment: each version's role and share, and what workers do not accept."""
     context: CommandContext = ctx.obj
-    deployment = asyncio.run(_deployment(context, model))
-    _print_deployment(context, deployment)
+    _print_deployment(context, *asyncio.run(_deployment_and_alarms(context, model)))
 
 
 @app.command("set")
@@ -127,6 +128,24 @@ async def _wait_loaded(context: CommandContext, model: str, versions: list[str])
         if workers
         else "No gateway runs; it loads them when it does."
     )
+
+
+@app.command()
+def republish(ctx: typer.Context, model: Model, reason: Reason = "") -> None:
+    """Write the current deployment again, above the revisions that gateways have.
+
+    This is the way out after the registry was restored from an older copy: its gateways serve a
+    later revision, ignore what the registry has, and say so in `turnout splits show`.
+    """
+    context: CommandContext = ctx.obj
+
+    async def change() -> Deployment:
+        async with clients.open_registry(context) as client:
+            current = await client.deployment(model)
+            require_deployed(current)
+            return await client.deploy(replace(current, why=reason or "published again"))
+
+    _print_deployment(context, asyncio.run(change()))
 
 
 @app.command()
@@ -233,7 +252,28 @@ async def _deployment(context: CommandContext, model: str) -> Deployment:
         return await client.deployment(model)
 
 
-def _print_deployment(context: CommandContext, deployment: Deployment) -> None:
+async def _deployment_and_alarms(
+    context: CommandContext, model: str
+) -> tuple[Deployment, list[str]]:
+    """Return the deployment, and what live workers do not accept of it, a line for each reason."""
+    async with clients.open_registry(context) as client:
+        deployment = await client.deployment(model)
+        workers: dict[str, list[str]] = {}
+        async for state in client.states():
+            for alarm in state.alarms:
+                if alarm.model in ("", model):
+                    workers.setdefault(alarm.reason, []).append(f"{state.gateway}/{state.slot}")
+    return deployment, [
+        f"{len(names)} {'worker' if len(names) == 1 else 'workers'} ({', '.join(sorted(names))}): "
+        f"{reason}"
+        for reason, names in workers.items()
+    ]
+
+
+def _print_deployment(
+    context: CommandContext, deployment: Deployment, alarms: Sequence[str] = ()
+) -> None:
+    # A role without a version has no row, except production.
     rows = [("production", deployment.production or "-", _production_share(deployment))]
     if deployment.canary:
         rows.append(("canary", deployment.canary, f"{deployment.canary_bp / 100:g} %"))
@@ -244,9 +284,10 @@ def _print_deployment(context: CommandContext, deployment: Deployment) -> None:
     if deployment.holdout_bp:
         rows.append(("holdout", "-", f"{deployment.holdout_bp / 100:g} % of customers"))
     terminal(context.json).result(
-        message_to_json(deployment.to_proto()),
+        {**message_to_json(deployment.to_proto()), "alarms": list(alarms)},
         text_table(("role", "version", "share"), rows, title=f"{deployment.model}"),
         f"revision {deployment.revision}, by {deployment.who or '-'}: {deployment.why or '-'}",
+        *(Text(f"ALARM from {alarm}", style="bold red") for alarm in alarms),
     )
 
 
