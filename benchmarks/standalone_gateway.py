@@ -14,11 +14,10 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from gateway.models.disk_cache import DiskCache
+from benchmarks.gateway_folder import write_signed_deployment, write_signed_version
 from protos.predict_pb2 import PredictRequest, Row
 from protos.registry_pb2 import ServingPolicy
 from registry.bundle import seal_files
@@ -77,9 +76,7 @@ def write_gateway_folder(
     """Write a model, by default the tiny one, and its deployment into a gateway's *folder*."""
     files = files or tiny_files(MODEL, contract=tiny_contract(INPUTS))
     sealed = seal_files(files, model=MODEL, author="dana", created_unix_ms=1)
-    digest = _version_digest(sealed)
-    disk = DiskCache(folder)
-    disk.save_version(digest, sealed)
+    digest = write_signed_version(folder, sealed)
     deployment = Deployment(
         model=MODEL,
         revision=1,
@@ -88,7 +85,7 @@ def write_gateway_folder(
         policy=policy or ServingPolicy(),
         why="benchmark",
     )
-    disk.save_deployment(deployment)
+    write_signed_deployment(folder, deployment)
 
 
 def tiny_request(key: str = "S1", criticality: int = 0, rows: int = 1) -> bytes:
@@ -138,7 +135,3 @@ def standalone_gateway(
             except subprocess.TimeoutExpired:
                 program.kill()
                 program.wait()
-
-
-def _version_digest(sealed: Mapping[str, bytes]) -> str:
-    return sha256(sealed["manifest.json"]).hexdigest()

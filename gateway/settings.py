@@ -1,6 +1,7 @@
 """The settings of a gateway. A setting's unit is in its name; docs/limits.md has its reason too."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -31,6 +32,13 @@ class Settings:
     registry_token_file: str = ""
     """File with the gateway's bearer token (role gateway, actor `gateway`), where registry and
     window sinks have an identities file; empty: no token is sent, and they trust the name."""
+    registry_certificate: str = ""
+    """PEM file of the certificates, or authorities, of the registry and the window sinks. They must
+    prove to have them before anything is sent; empty: plain text, for one machine without
+    identities."""
+    version_public_key: str = ""
+    """The registry's Ed25519 key, 64 hex digits, that must have signed versions and deployments;
+    empty: the first key that comes is kept in the folder, and a change is refused."""
     redis_url: str = ""
     """redis:// or unix://; empty: models with stored features answer with defaults."""
     redis_user: str = ""
@@ -230,6 +238,10 @@ class Settings:
             self.ingress not in list(IngressChoice),
             f"ingress={self.ingress!r} is not one of {', '.join(IngressChoice)}",
         )
+        self._check_peers()
+
+    def _check_peers(self) -> None:
+        # Who proves himself by what.
         self._refuse_if(
             bool(self.tls_certificate) != bool(self.tls_key)
             or bool(self.tls_client_authority and not self.tls_key),
@@ -239,6 +251,17 @@ class Settings:
             bool(self.redis_user) != bool(self.redis_password_file)
             or bool(self.redis_user and not self.redis_url),
             "redis_user and redis_password_file are set together, and need redis_url",
+        )
+        self._refuse_if(
+            re.fullmatch(r"([0-9a-f]{64})?", self.version_public_key) is None,
+            f"version_public_key={self.version_public_key!r} is not 64 lower-case hex digits; "
+            "turnout audit verify shows the registry's key",
+        )
+        self._refuse_if(
+            bool(self.registry_token_file and not self.registry_certificate),
+            "registry_token_file is set and registry_certificate is not; the token would go to "
+            "whoever listens at the registry's address. Copy keys/control.crt from the registry's "
+            "folder and name the copy in registry_certificate",
         )
 
     @property
@@ -270,6 +293,16 @@ class Settings:
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"redis_password_file: {error}") from error
         return url_with_credentials(self.redis_url, self.redis_user, password)
+
+    @property
+    def version_key(self) -> bytes | None:
+        """The 32 bytes of version_public_key; None when it is empty."""
+        return bytes.fromhex(self.version_public_key) or None
+
+    @property
+    def certificate_of_registry(self) -> Path | None:
+        """The file registry_certificate; None where the registry is called in plain text."""
+        return Path(self.registry_certificate) if self.registry_certificate else None
 
     @staticmethod
     def _refuse_if(contradiction: bool, message: str) -> None:

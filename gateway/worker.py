@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +30,7 @@ from gateway.methods.idempotency_keys import IdempotencyKeys
 from gateway.models.disk_cache import DiskCache
 from gateway.models.loader import Loader
 from gateway.models.quarantine import Quarantine
+from gateway.models.registry_trust import RegistryTrust
 from gateway.models.registry_watch import RegistryWatch
 from gateway.settings import Settings
 from gateway.supervision.channel import WorkerChannel
@@ -40,6 +42,7 @@ from host.processes import open_descriptors
 from journal.segment import JournalKind
 from journal.writer import JournalAppender
 from protos import registry_pb2, window_pb2
+from protos.registry_pb2 import RegistryAlarm
 
 log = logging.getLogger("gateway")
 
@@ -58,6 +61,7 @@ class GatewayWorker:
     def __init__(
         self, settings: Settings, folder: Path, breadcrumbs: BreadcrumbPage, lent_socket: LentSocket
     ) -> None:
+        # What this worker is.
         self._settings, self._lent_socket = settings, lent_socket
         self._clock, boot_id = SystemClock(), secrets.randbits(64)
         self.identity = WorkerIdentity(settings.gateway, NO_SLOT, boot_id, bytes(32))
@@ -92,19 +96,20 @@ class GatewayWorker:
             )
         )
         # The disk cache and the registry watch bring versions and deployments.
-        self._disk_cache = DiskCache(folder)
-        self._trusted_key: bytes | None = None
-        registry = (settings.registry, settings.registry_token)
+        disk = DiskCache(folder)
+        count_refusal = self._parts.metrics.count_registry_refusal
+        self._trust = RegistryTrust(settings.version_key, disk, count_refusal)
+        registry = (settings.registry, settings.registry_token, settings.certificate_of_registry)
         self._registry_watch = RegistryWatch(
-            *registry, self.identity, self._disk_cache, self._clock, self._set_keys
+            *registry, self.identity, self._trust, self._clock, self._set_keys
         )
         # The loader loads versions; the quarantine takes back those that crash workers.
         self._loader = Loader(
             settings,
             self._parts.route_table,
-            self._disk_cache,
+            disk,
             self._registry_watch.fetch,
-            lambda: self._trusted_key,
+            lambda: self._trust.key,
             self._clock,
             self._on_routes_changed,
             Prober(ProofStore(folder), settings, self._clock).prove,
@@ -118,14 +123,13 @@ class GatewayWorker:
 
     async def load(self) -> None:
         """Load what the disk cache holds, then what the registry deploys. Return when warm."""
-        keys = self._disk_cache.read_serving_keys()
-        if keys is not None:
-            self._set_keys(keys)
+        if self._trust.keys is not None:
+            self._set_keys(self._trust.keys)
         if self._store is not None:
             await self._store.start()
         await asyncio.to_thread(self._idempotency_keys.rebuild)
-        for deployment in self._disk_cache.read_deployments():
-            self._loader.deploy(deployment)
+        for signed in self._trust.open_saved():
+            self._loader.deploy(signed)
         if self._settings.registry:
             self._start_task(self._registry_watch.run(self._loader))
             with contextlib.suppress(TimeoutError):
@@ -194,6 +198,9 @@ class GatewayWorker:
         for routes in self._parts.route_table.all():
             revision = routes.deployment.revision
             metrics.set_gauge("turnout_deployment_revision", revision, routes.model)
+        alarms = Counter(RegistryAlarm.Kind.Name(alarm.kind) for alarm in self._trust.alarms)
+        for name in RegistryAlarm.Kind.keys()[1:]:  # the first is UNSPECIFIED
+            metrics.set_gauge("turnout_registry_alarms", alarms[name], name)
         if self._store is not None:
             metrics.set_gauge("turnout_feature_store_state", STORE_STATES[self._store.state])
         return {**metrics.snapshot(), "statistics": self.statistics()}
@@ -205,13 +212,13 @@ class GatewayWorker:
             "pipeline": asdict(self._parts.pipeline.statistics()),
             "recorder": asdict(self._parts.recorder.statistics()),
             "loader": asdict(self._loader.statistics()),
+            "registry": {"alarms": [alarm.reason for alarm in self._trust.alarms]},
         }
 
     # Events between the parts
 
     def _set_keys(self, keys: registry_pb2.ServingKeys) -> None:
         self.identity.prediction_id_key = keys.prediction_id_key
-        self._trusted_key = keys.version_public_key
 
     def _on_routes_changed(self) -> None:
         """Tell every part that the loader replaced routes or finished a load."""
@@ -241,8 +248,9 @@ class GatewayWorker:
         )
         waiting_max = self._settings.windows_waiting_max
         on_dropped = self._parts.metrics.count_windows_dropped
+        token, certificate = self._settings.registry_token, self._settings.certificate_of_registry
         self._streams = [
-            WindowStream(address, source, waiting_max, on_dropped, self._settings.registry_token)
+            WindowStream(address, source, waiting_max, on_dropped, token, certificate)
             for address in self._settings.window_sinks
         ]
         for stream in self._streams:

@@ -71,6 +71,27 @@ def replace_file(
         fsync_folder(path.parent)
 
 
+def create_file_once(path: Path, content: bytes, *, mode: int) -> None:
+    """Make the file *path* with *content*, durably, unless it is there already.
+
+    Of several processes that do this at once, one makes the file and all see its content. Missing
+    parents are made for their owner alone.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.exists():
+        return
+    # Write a complete file first, then give it the name: a link fails if the file exists.
+    beside = _path_beside(path, "new")
+    replace_file(beside, content, mode=mode)
+    try:
+        path.hardlink_to(beside)
+    except FileExistsError:
+        pass
+    finally:
+        beside.unlink()
+    fsync_folder(path.parent)
+
+
 @contextmanager
 def replacing_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a path beside *path* for a library to write; it replaces *path* when the body returns.

@@ -361,34 +361,33 @@ class DeployRequest(_message.Message):
     break_glass: bool
     def __init__(self, deployment: _Optional[_Union[Deployment, _Mapping]] = ..., lease_token: _Optional[int] = ..., rollout_policy_digest: _Optional[str] = ..., rollback: _Optional[bool] = ..., break_glass: _Optional[bool] = ...) -> None: ...
 
+class SignedDeployment(_message.Message):
+    __slots__ = ("content", "signature")
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    content: bytes
+    signature: bytes
+    def __init__(self, content: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
 class WatchDeploymentsRequest(_message.Message):
-    __slots__ = ("gateway", "slot", "boot_id", "known_revisions")
-    class KnownRevisionsEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: int
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    __slots__ = ("gateway", "slot", "boot_id")
     GATEWAY_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
-    KNOWN_REVISIONS_FIELD_NUMBER: _ClassVar[int]
     gateway: str
     slot: int
     boot_id: int
-    known_revisions: _containers.ScalarMap[str, int]
-    def __init__(self, gateway: _Optional[str] = ..., slot: _Optional[int] = ..., boot_id: _Optional[int] = ..., known_revisions: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    def __init__(self, gateway: _Optional[str] = ..., slot: _Optional[int] = ..., boot_id: _Optional[int] = ...) -> None: ...
 
 class DeploymentEvent(_message.Message):
     __slots__ = ("deployments", "snapshot_end", "keys")
     DEPLOYMENTS_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_END_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
-    deployments: _containers.RepeatedCompositeFieldContainer[Deployment]
+    deployments: _containers.RepeatedCompositeFieldContainer[SignedDeployment]
     snapshot_end: bool
     keys: ServingKeys
-    def __init__(self, deployments: _Optional[_Iterable[_Union[Deployment, _Mapping]]] = ..., snapshot_end: _Optional[bool] = ..., keys: _Optional[_Union[ServingKeys, _Mapping]] = ...) -> None: ...
+    def __init__(self, deployments: _Optional[_Iterable[_Union[SignedDeployment, _Mapping]]] = ..., snapshot_end: _Optional[bool] = ..., keys: _Optional[_Union[ServingKeys, _Mapping]] = ...) -> None: ...
 
 class ServingKeys(_message.Message):
     __slots__ = ("prediction_id_key", "version_public_key")
@@ -399,7 +398,7 @@ class ServingKeys(_message.Message):
     def __init__(self, prediction_id_key: _Optional[bytes] = ..., version_public_key: _Optional[bytes] = ...) -> None: ...
 
 class GatewayState(_message.Message):
-    __slots__ = ("gateway", "slot", "boot_id", "spare", "loads", "applied", "applied_unix_ns", "at_unix_ns", "disconnected")
+    __slots__ = ("gateway", "slot", "boot_id", "spare", "loads", "applied", "applied_unix_ns", "at_unix_ns", "disconnected", "alarms")
     class AppliedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -423,6 +422,7 @@ class GatewayState(_message.Message):
     APPLIED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     AT_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     DISCONNECTED_FIELD_NUMBER: _ClassVar[int]
+    ALARMS_FIELD_NUMBER: _ClassVar[int]
     gateway: str
     slot: int
     boot_id: int
@@ -432,7 +432,32 @@ class GatewayState(_message.Message):
     applied_unix_ns: _containers.ScalarMap[str, int]
     at_unix_ns: int
     disconnected: bool
-    def __init__(self, gateway: _Optional[str] = ..., slot: _Optional[int] = ..., boot_id: _Optional[int] = ..., spare: _Optional[bool] = ..., loads: _Optional[_Iterable[_Union[VersionLoad, _Mapping]]] = ..., applied: _Optional[_Mapping[str, int]] = ..., applied_unix_ns: _Optional[_Mapping[str, int]] = ..., at_unix_ns: _Optional[int] = ..., disconnected: _Optional[bool] = ...) -> None: ...
+    alarms: _containers.RepeatedCompositeFieldContainer[RegistryAlarm]
+    def __init__(self, gateway: _Optional[str] = ..., slot: _Optional[int] = ..., boot_id: _Optional[int] = ..., spare: _Optional[bool] = ..., loads: _Optional[_Iterable[_Union[VersionLoad, _Mapping]]] = ..., applied: _Optional[_Mapping[str, int]] = ..., applied_unix_ns: _Optional[_Mapping[str, int]] = ..., at_unix_ns: _Optional[int] = ..., disconnected: _Optional[bool] = ..., alarms: _Optional[_Iterable[_Union[RegistryAlarm, _Mapping]]] = ...) -> None: ...
+
+class RegistryAlarm(_message.Message):
+    __slots__ = ("kind", "model", "reason", "revision")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        UNSPECIFIED: _ClassVar[RegistryAlarm.Kind]
+        PEER_NOT_PROVEN: _ClassVar[RegistryAlarm.Kind]
+        KEY_CHANGED: _ClassVar[RegistryAlarm.Kind]
+        DEPLOYMENT_REFUSED: _ClassVar[RegistryAlarm.Kind]
+        REVISION_BEHIND: _ClassVar[RegistryAlarm.Kind]
+    UNSPECIFIED: RegistryAlarm.Kind
+    PEER_NOT_PROVEN: RegistryAlarm.Kind
+    KEY_CHANGED: RegistryAlarm.Kind
+    DEPLOYMENT_REFUSED: RegistryAlarm.Kind
+    REVISION_BEHIND: RegistryAlarm.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    kind: RegistryAlarm.Kind
+    model: str
+    reason: str
+    revision: int
+    def __init__(self, kind: _Optional[_Union[RegistryAlarm.Kind, str]] = ..., model: _Optional[str] = ..., reason: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class VersionLoad(_message.Message):
     __slots__ = ("model", "version", "digest", "state", "reason")
@@ -459,8 +484,10 @@ class VersionLoad(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., state: _Optional[_Union[VersionLoad.State, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class WatchStatesRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("those_there_are",)
+    THOSE_THERE_ARE_FIELD_NUMBER: _ClassVar[int]
+    those_there_are: bool
+    def __init__(self, those_there_are: _Optional[bool] = ...) -> None: ...
 
 class LeaseRequest(_message.Message):
     __slots__ = ("name", "holder", "seconds", "token")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from access.identities import IdentitiesFileError
+from access.peer_tls import PeerError, ServerCertificate, certificate_for
 from registry.api.server import serve_registry
 from registry.types import RegistryError
 
@@ -29,12 +30,19 @@ def registry_arguments() -> argparse.ArgumentParser:
         default=[],
         help="file with tokens, actors and roles; may be given more than once",
     )
+    parser.add_argument("--tls-certificate", type=Path, help="PEM file; else one is made in keys/")
+    parser.add_argument("--tls-key", type=Path, help="PEM file with the certificate's key")
     return parser
 
 
-async def run_registry(folder: Path, listen: str, identities: Sequence[Path]) -> None:
+async def run_registry(
+    folder: Path,
+    listen: str,
+    identities: Sequence[Path],
+    certificate: ServerCertificate | None,
+) -> None:
     """Serve until SIGTERM or SIGINT. Print one line with the address when the server is ready."""
-    server = await serve_registry(folder, listen, identities=identities)
+    server = await serve_registry(folder, listen, identities=identities, certificate=certificate)
     host = listen.rpartition(":")[0]
     sys.stdout.write(f"registry listening on {host}:{server.port}\n")
     sys.stdout.flush()
@@ -51,8 +59,15 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     options = registry_arguments().parse_args()
     try:
-        asyncio.run(run_registry(options.folder, options.listen, options.identities))
-    except (RegistryError, IdentitiesFileError) as error:
+        certificate = certificate_for(
+            options.folder / "keys",
+            options.listen,
+            options.tls_certificate,
+            options.tls_key,
+            tokens=bool(options.identities),
+        )
+        asyncio.run(run_registry(options.folder, options.listen, options.identities, certificate))
+    except (RegistryError, IdentitiesFileError, PeerError) as error:
         sys.stderr.write(f"registry: {error}\n")
         return 3
     return 0

@@ -14,12 +14,14 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import aclosing
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import grpc
 
+from access.peer_tls import open_channel, refuse_token_in_clear
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryStub
 from registry.audit import audit_registry
@@ -84,10 +86,15 @@ def call_metadata(actor: str, token: str | None) -> list[tuple[str, str]]:
 class RegistryClient:
     """A connection to the registry for one actor. Use it as an async context manager.
 
-    address  host:port of the registry.
-    actor    name of the caller, 1 to 64 printable characters, for the history.
-    token    bearer token, if the registry has an identities file. It decides actor and roles.
-    now_ms   clock for the creation time of versions, Unix milliseconds.
+    address      host:port of the registry.
+    actor        name of the caller, 1 to 64 printable characters, for the history.
+    token        bearer token, if the registry has an identities file. It decides actor and roles.
+    certificate  file of the registry's certificate, which the registry must prove to have; None:
+                 plain text, for a registry without identities on the same machine.
+    now_ms       clock for the creation time of versions, Unix milliseconds.
+
+    Raises access.peer_tls.PeerError for a token without a certificate, and when it is entered and
+    the file cannot be read.
     """
 
     def __init__(
@@ -96,9 +103,12 @@ class RegistryClient:
         actor: str,
         token: str | None = None,
         *,
+        certificate: Path | None = None,
         now_ms: Callable[[], int] = wall_ms,
     ) -> None:
+        refuse_token_in_clear(address, certificate, token)
         self._address = address
+        self._certificate = certificate
         self._actor = actor
         self._now_ms = now_ms
         self._metadata = call_metadata(actor, token)
@@ -106,7 +116,7 @@ class RegistryClient:
         self._stub: RegistryStub | None = None
 
     async def __aenter__(self) -> Self:
-        self._channel = grpc.aio.insecure_channel(self._address, options=OPTIONS)
+        self._channel = open_channel(self._address, self._certificate, options=OPTIONS)
         self._stub = RegistryStub(self._channel)  # type: ignore[no-untyped-call]
         return self
 
@@ -306,18 +316,15 @@ class RegistryClient:
         gateway: str = "",
         slot: int = 0,
         boot_id: int = 0,
-        known_revisions: Mapping[str, int] | None = None,
     ) -> AsyncIterator[pb.DeploymentEvent]:
-        """Yield the deployments newer than *known_revisions*, then each change.
+        """Yield the deployments of all models in one event, then each change.
 
-        The stream ends with an error of registry.types. Then call again.
+        registry.signed opens them. The stream ends with an error of registry.types: call again.
 
         gateway  name of the gateway. Its worker counts as live while the stream is open. Empty for
                  other readers.
         """
-        request = pb.WatchDeploymentsRequest(
-            gateway=gateway, slot=slot, boot_id=boot_id, known_revisions=known_revisions or {}
-        )
+        request = pb.WatchDeploymentsRequest(gateway=gateway, slot=slot, boot_id=boot_id)
         return self._stream(self._rpc.WatchDeployments, request)
 
     # Gateways
@@ -332,6 +339,11 @@ class RegistryClient:
         The last state of a worker that has left is `disconnected`.
         """
         return self._stream(self._rpc.WatchStates, pb.WatchStatesRequest())
+
+    def states(self) -> AsyncIterator[pb.GatewayState]:
+        """Yield the newest state of every live worker."""
+        request = pb.WatchStatesRequest(those_there_are=True)
+        return self._stream(self._rpc.WatchStates, request, CALL_S)
 
     # Controllers
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from access.peer_tls import PeerError, ServerCertificate, is_loopback
 from registry.types import read_token
 from rollout.api.server import serve_rollout
 from rollout.policy.policy import POLICIES, Policy
@@ -22,17 +23,43 @@ async def main(
     token: str | None,
     policies: Mapping[str, Policy],
     identities: Sequence[Path],
+    registry_certificate: Path | None,
+    certificate: ServerCertificate | None,
 ) -> None:
     """Serve the controller until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     server = await serve_rollout(
-        registry, listen, actor=actor, token=token, policies=policies, identities=identities
+        registry,
+        listen,
+        actor=actor,
+        token=token,
+        registry_certificate=registry_certificate,
+        certificate=certificate,
+        policies=policies,
+        identities=identities,
     )
     logging.getLogger("rollout").info("listening port=%d", server.port)
     await stop.wait()
     await server.stop()
+
+
+def own_certificate(
+    listen: str, token: str | None, certificate: Path | None, key: Path | None
+) -> ServerCertificate | None:
+    """Return the files with which the controller proves itself; None for plain text on loopback.
+
+    Raises PeerError where callers would send their tokens to a controller without a certificate.
+    """
+    if certificate is not None and key is not None:
+        return ServerCertificate(certificate, key)
+    if token is None and is_loopback(listen) and certificate is key is None:
+        return None
+    raise PeerError(
+        "callers send tokens and windows to the controller, so it must prove itself: give "
+        "--tls-certificate and --tls-key; those of the registry, in keys/ of its folder, will do"
+    )
 
 
 if __name__ == "__main__":
@@ -49,6 +76,9 @@ if __name__ == "__main__":
         default=[],
         help="the registry's file with tokens, actors and roles; may be given more than once",
     )
+    parser.add_argument("--registry-certificate", type=Path, help="PEM file, for its identity")
+    parser.add_argument("--tls-certificate", type=Path, help="PEM file of this controller's own")
+    parser.add_argument("--tls-key", type=Path, help="PEM file with the certificate's key")
     options = parser.parse_args()
     policies = POLICIES if options.policies is None else read_policy_folder(options.policies)
     logging.basicConfig(
@@ -57,6 +87,19 @@ if __name__ == "__main__":
     token = (
         read_token(options.token_file) if options.token_file else os.environ.get("TURNOUT_TOKEN")
     )
-    asyncio.run(
-        main(options.registry, options.listen, options.actor, token, policies, options.identities)
-    )
+    try:
+        own = own_certificate(options.listen, token, options.tls_certificate, options.tls_key)
+        asyncio.run(
+            main(
+                options.registry,
+                options.listen,
+                options.actor,
+                token,
+                policies,
+                options.identities,
+                options.registry_certificate,
+                own,
+            )
+        )
+    except PeerError as error:
+        sys.exit(f"rollout: {error}")

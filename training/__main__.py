@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from access.peer_tls import PeerError
 from features.errors import SourceError
 from features.offline import OfflineStore
 from registry import bundle
@@ -24,6 +25,7 @@ RECIPES = {recipes.MODEL: recipes for recipes in (churn, propensity, credit, nba
 REPORTED_ERRORS = (
     ConversionError,
     GateFailedError,
+    PeerError,
     RecipeError,
     RegistryError,
     SourceError,
@@ -45,6 +47,9 @@ def training_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--author", help="name of the person who answers for the version")
     parser.add_argument("--token", help="bearer token, if the registry has an identities file")
     parser.add_argument(
+        "--registry-certificate", type=Path, help="PEM file that the registry must prove to have"
+    )
+    parser.add_argument(
         "--champion",
         default="production",
         help='label of the version to compare with, "production" (default) or "none"',
@@ -62,7 +67,12 @@ async def run_training(options: argparse.Namespace) -> str:
     """Train one version, store or register it, and return the lines that report it."""
     if options.registry is None:
         return _store_version(options, await asyncio.to_thread(make_version, options, None))
-    async with RegistryClient(options.registry, options.author, options.token) as client:
+    async with RegistryClient(
+        options.registry,
+        options.author,
+        options.token,
+        certificate=options.registry_certificate,
+    ) as client:
         champion_bundle = await _fetch_champion(client, options.model, options.champion)
         sealed = await asyncio.to_thread(make_version, options, champion_bundle)
         version = await client.register(options.model, sealed)

@@ -22,9 +22,9 @@ from turnout.views.terminal import terminal
 app = typer.Typer(
     name="turnout",
     help="Run, release and watch models for tabular data. Start with: turnout demo",
-    epilog="--folder, --registry, --gateway, --as, --token-file and --json may stand anywhere on "
-    "the command line. Exit codes: 0 success, 1 the command failed or its answer is no, 2 wrong "
-    "usage, 3 the system cannot be reached.",
+    epilog="--folder, --registry, --registry-certificate, --gateway, --as, --token-file and --json "
+    "may stand anywhere on the command line. Exit codes: 0 success, 1 the command failed or its "
+    "answer is no, 2 wrong usage, 3 the system cannot be reached.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -61,15 +61,24 @@ def common(
             help="File with your token. Default: $TURNOUT_TOKEN_FILE, or the token $TURNOUT_TOKEN."
         ),
     ] = "",
+    registry_certificate: Annotated[
+        str,
+        typer.Option(
+            help="File of the registry's certificate, a copy of keys/control.crt in its folder. "
+            "Default: $TURNOUT_REGISTRY_CERTIFICATE, or the running system's."
+        ),
+    ] = "",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON value to stdout.")
     ] = False,
 ) -> None:
     """Read the options that every command takes."""
-    # Commands read it as `ctx.obj`. What is empty here is filled in from the environment there,
-    # and the addresses of the running system are read when a command needs them.
+    # Commands read it as `ctx.obj`.
+    #
+    # What is empty here is filled in from the environment there, and the addresses of the running
+    # system are read when a command needs them.
     ctx.obj = context_from_options(
-        folder, registry, gateway, actor, as_json, os.environ, token_file
+        folder, registry, gateway, actor, as_json, os.environ, token_file, registry_certificate
     )
 
 

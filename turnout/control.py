@@ -13,6 +13,7 @@ import grpc
 import uvloop
 
 from access.interceptor import access_interceptor
+from access.peer_tls import PeerError, ServerCertificate, add_port, certificate_for
 from registry.api import server as registry_server
 from registry.types import read_token
 from rollout.api import server as rollout_server
@@ -32,13 +33,15 @@ async def serve_control(
     address: str,
     identities: Sequence[Path],
     token: str | None,
+    certificate: ServerCertificate,
     policies: Mapping[str, Policy],
 ) -> None:
     """Serve the registry in *folder* and the rollouts until SIGTERM or SIGINT.
 
-    address     host:port to listen on, without TLS. The rollout controller calls the registry over
-                this port too, so both could run as two processes without a change.
-    identities  files of tokens; without one every name is believed.
+    address      host:port to listen on. The rollout controller calls the registry over this port
+                 too, so both could run as two processes without a change.
+    identities   files of tokens; without one every name is believed.
+    certificate  how this process proves itself to gateways and people.
     """
     # One server for the registry and the rollouts. Its interceptor lets calls in.
     stop_requested = asyncio.Event()
@@ -51,8 +54,11 @@ async def serve_control(
     registry = await registry_server.add_registry_to(server, folder)
     # Rollouts call the registry over the port, so they start when it listens, and stop before.
     try:
-        rollouts = rollout_server.add_rollout_to(server, address, token=token, policies=policies)
-        server.add_insecure_port(address)
+        rollouts = rollout_server.add_rollout_to(
+            server, address, token=token, certificate=certificate.certificate, policies=policies
+        )
+        # The controller calls the registry, so the server starts first and stops last.
+        add_port(server, address, certificate)
         await server.start()
         await rollouts.start()
         await stop_requested.wait()
@@ -65,6 +71,7 @@ async def serve_control(
 
 def main() -> None:
     """Parse the command line and serve until a signal."""
+    # Read the command line, and the files that it names.
     parser = argparse.ArgumentParser(prog="python -m turnout.control", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="the registry's folder")
     parser.add_argument("--listen", required=True, help="host:port to listen on")
@@ -79,13 +86,31 @@ def main() -> None:
         "--token-file", type=Path, help="file with the rollout controller's own token"
     )
     parser.add_argument("--policies", type=Path, help="folder of policy files (docs/rollout.md)")
+    parser.add_argument("--tls-certificate", type=Path, help="PEM file; else one is made in keys/")
+    parser.add_argument("--tls-key", type=Path, help="PEM file with the certificate's key")
     options = parser.parse_args()
     policies = POLICIES if options.policies is None else read_policy_folder(options.policies)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
     )
     token = read_token(options.token_file) if options.token_file else os.environ.get(TOKEN_VARIABLE)
-    uvloop.run(serve_control(options.folder, options.listen, options.identities, token, policies))
+    # Callers send tokens and windows here, so this server always proves itself.
+    try:
+        certificate = certificate_for(
+            options.folder / "keys",
+            options.listen,
+            options.tls_certificate,
+            options.tls_key,
+            tokens=True,
+        )
+        assert certificate is not None  # only a server without tokens may do without it
+        uvloop.run(
+            serve_control(
+                options.folder, options.listen, options.identities, token, certificate, policies
+            )
+        )
+    except PeerError as error:
+        sys.exit(f"control: {error}")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ from benchmarks.load import rust_generator
 from benchmarks.load.open_loop import CallerGroup, read_group_result, start_open_loop
 from benchmarks.serving.bench_model import write_bodies
 from benchmarks.standalone_gateway import INPUTS, MODEL, tiny_request
-from registry.client import RegistryClient
 from tests.tiny_models import tiny_contract
 from tests.walks.running_system import RunningSystem, turnout_up
 
@@ -212,7 +211,7 @@ def _deploy(system: RunningSystem, folder: Path) -> None:
 
 
 async def _reload(system: RunningSystem, *, load_it: bool) -> None:
-    async with RegistryClient(system.addresses.registry, "sam") as registry:
+    async with system.registry_client("sam") as registry:
         deployment = await registry.deployment(MODEL)
         await registry.deploy(replace(deployment, preload=("2",) if load_it else (), why="soak"))
 

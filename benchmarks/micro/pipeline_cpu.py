@@ -22,6 +22,7 @@ import numpy as np
 import uvloop
 from numpy.typing import NDArray
 
+from benchmarks.gateway_folder import read_deployments
 from benchmarks.serving.bench_model import FEATURES, VIEW, BenchModel, entity_id
 from benchmarks.serving.workloads import BY_KEY, IN_REQUEST, ROLLING
 from features.rows import ViewRows
@@ -162,7 +163,7 @@ async def measure_pipeline_cpu(bench_model: BenchModel, only: str) -> None:
     parts = build_serving_parts(around, server=server, shadow_type=InstantShadows)
     # Load the versions, as the loader does.
     disk = DiskCache(bench_model.gateway_folder)
-    for deployment in disk.read_deployments():
+    for deployment in read_deployments(bench_model.gateway_folder):
         files = {label: disk.read_version(digest) for label, digest in deployment.digests}
         loaded = {
             label: verify_and_open(label, files[label] or {}, None, digest)

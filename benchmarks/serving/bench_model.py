@@ -17,6 +17,11 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
+from benchmarks.gateway_folder import (
+    read_deployments,
+    write_signed_deployment,
+    write_signed_version,
+)
 from benchmarks.serving.workloads import BY_KEY, IN_REQUEST, ROLLING
 from features.canonical import canonical_json
 from features.contract import ModelContract, RequestInput, ViewUse
@@ -104,20 +109,20 @@ class BenchModel:
         learner = fit_trees(
             rows, rows[:, 0] + rows[:, 1] * rows[:, 2] + np.abs(rows[:, 3]) > 0.8, seed
         )
-        disk = DiskCache(self.gateway_folder)
+        folder = self.gateway_folder
         for model, contract in CONTRACTS.items():
             files = version_files(model, contract, rows[:16], learner)
             self.onnx(model).write_bytes(files["model.onnx"])
             if model == ROLLING:
                 deployment = replace(
-                    write_versions(disk, model, files, ("1", "2", "3")),
+                    write_versions(folder, model, files, ("1", "2", "3")),
                     canary="2",
                     canary_bp=ROLLING_BP,
                     shadows=(("3", ROLLING_BP),),
                 )
             else:
-                deployment = write_versions(disk, model, files)
-            disk.save_deployment(deployment)
+                deployment = write_versions(folder, model, files)
+            write_signed_deployment(folder, deployment)
 
     def fill_store(self, url: str) -> None:
         """Write every entity's feature row to the store at *url*."""
@@ -147,9 +152,7 @@ class BenchModel:
 
     def session(self, model: str) -> Session:
         """Return the model itself, with whose scores every server's scores must agree."""
-        deployment = next(
-            d for d in DiskCache(self.gateway_folder).read_deployments() if d.model == model
-        )
+        deployment = next(d for d in read_deployments(self.gateway_folder) if d.model == model)
         files = DiskCache(self.gateway_folder).read_version(deployment.digest("1"))
         assert files is not None
         return load_session(verify_bundle(files, trusted_key=None))
@@ -172,7 +175,7 @@ def fit_trees(
 
 
 def write_versions(
-    disk: DiskCache, model: str, files: dict[str, bytes], labels: Sequence[str] = ("1",)
+    folder: Path, model: str, files: dict[str, bytes], labels: Sequence[str] = ("1",)
 ) -> Deployment:
     """Write versions that differ only in their cards; return a deployment of "1"."""
     digests = []
@@ -181,9 +184,7 @@ def write_versions(
         sealed = seal_files(
             {**files, "card.json": card}, model=model, author="bench", created_unix_ms=1
         )
-        digest = verify_bundle(sealed, trusted_key=None).digest
-        disk.save_version(digest, sealed)
-        digests.append((label, digest))
+        digests.append((label, write_signed_version(folder, sealed)))
     return Deployment(
         model=model,
         revision=1,

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gateway_folder import write_signed_deployment
 from benchmarks.load import rust_generator
 from benchmarks.serving.bench_model import (
     bench_view,
@@ -38,7 +39,6 @@ from benchmarks.serving.servers import CARGO_MISSING, DEGRADED_ROWS, pin_to_core
 from benchmarks.standalone_gateway import StandaloneGateway, standalone_gateway
 from features.online.store_server import find_or_start
 from gateway.ingress_choice import is_built
-from gateway.models.disk_cache import DiskCache
 from host.processes import cpu_seconds
 from protos.predict_pb2 import PredictRequest, Row
 
@@ -103,10 +103,11 @@ class ScalingModels:
         """Write the folder of a gateway of this size, if it is not there, and return it."""
         folder = self._folder / size.name
         if not folder.exists():
-            disk = DiskCache(folder)
             for number in range(size.models):
                 files = self._files(size.features)
-                disk.save_deployment(write_versions(disk, model_name(size, number), files))
+                write_signed_deployment(
+                    folder, write_versions(folder, model_name(size, number), files)
+                )
         return folder
 
     def write_requests(self, case: ScalingCase) -> Path:

@@ -193,6 +193,10 @@ def running_checkout(
             # The widest workload has 64 calls open on each connection.
             f"streams_max={STREAMS_MAX}",
         ]
+        # The controller has made a certificate, unless its checkout is too old for that.
+        certificate = folder / "registry" / "keys" / "control.crt"
+        if certificate.exists():
+            settings.append(f"registry_certificate={certificate}")
         line = [str(checkout.python), "-m", "gateway", "--announce", str(announced)]
         for setting in settings:
             line += ["--set", setting]

@@ -1,5 +1,6 @@
 """The disk cache of a gateway: it starts and serves from it when the registry is unreachable."""
 
+import contextlib
 import re
 import secrets
 from pathlib import Path
@@ -9,7 +10,8 @@ from google.protobuf.message import DecodeError
 from host.files import replace_file
 from protos import registry_pb2
 from registry.bundle import read_version_folder, write_version_folder
-from registry.types import Deployment, DeploymentError
+from registry.signed import SignedDeployment, open_deployment
+from registry.types import DeploymentError
 
 HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -27,23 +29,35 @@ class DiskCache:
         for path in (self._deployments, self._versions):
             path.mkdir(parents=True, exist_ok=True)
 
-    def read_deployments(self) -> list[Deployment]:
-        """Return the last good deployment of each model; damaged files are skipped."""
-        deployments: list[Deployment] = []
-        for path in sorted(self._deployments.glob("*.pb")):
-            try:
-                message = registry_pb2.Deployment.FromString(path.read_bytes())
-                deployments.append(Deployment.from_proto(message))
-            except (DecodeError, DeploymentError, OSError):
-                continue
-        return deployments
+    def read_deployments(self) -> list[tuple[str, registry_pb2.SignedDeployment]]:
+        """Return (model, its last good deployment) of each model. They are not verified.
 
-    def save_deployment(self, deployment: Deployment) -> None:
-        """Write *deployment*, unless one of the same or a higher revision is there already."""
-        path = self._deployments / f"{deployment.model}.pb"
-        revisions = {saved.model: saved.revision for saved in self.read_deployments()}
-        if deployment.revision > revisions.get(deployment.model, 0):
-            replace_file(path, deployment.to_proto().SerializeToString(), mode=0o644)
+        A damaged file, and one of 0.1.0, which signed no deployments, give an empty message.
+        """
+        files = [*self._deployments.glob("*.signed"), *self._deployments.glob("*.pb")]
+        models = {path.stem for path in files}
+        return [(model, self._read_deployment(model)) for model in sorted(models)]
+
+    def save_deployment(self, signed: SignedDeployment, trusted_key: bytes) -> None:
+        """Write *signed*, unless one of the same or a higher revision is there already.
+
+        trusted_key  a file that this key has not signed is replaced, whatever it says.
+        """
+        deployment = signed.deployment
+        with contextlib.suppress(DeploymentError):
+            saved = open_deployment(self._read_deployment(deployment.model), trusted_key)
+            if saved.deployment.revision >= deployment.revision:
+                return
+        path = self._deployments / f"{deployment.model}.signed"
+        replace_file(path, signed.message.SerializeToString(), mode=0o600)
+        path.with_suffix(".pb").unlink(missing_ok=True)
+
+    def _read_deployment(self, model: str) -> registry_pb2.SignedDeployment:
+        try:
+            content = (self._deployments / f"{model}.signed").read_bytes()
+            return registry_pb2.SignedDeployment.FromString(content)
+        except (DecodeError, OSError):
+            return registry_pb2.SignedDeployment()
 
     def read_version(self, digest: str) -> dict[str, bytes] | None:
         """Return the files saved under this id, or None. They are not verified."""

@@ -21,6 +21,7 @@ from host.clock import Clock
 from protos.registry_pb2 import VersionLoad
 from registry.bundle import Bundle, verify_bundle
 from registry.scoring import golden_test, load_session, warm_up
+from registry.signed import SignedDeployment
 from registry.types import Deployment, DeploymentError, RegistryError, VersionRefusedError
 
 log = logging.getLogger(__name__)
@@ -119,9 +120,9 @@ class Loader:
         """Model -> (revision, Unix ns at which its routes were replaced)."""
 
     @property
-    def revisions(self) -> dict[str, int]:
-        """Model -> the newest revision that this worker knows."""
-        return {model: deployment.revision for model, deployment in self._targets.items()}
+    def targets(self) -> Mapping[str, Deployment]:
+        """Model -> the newest deployment that this worker knows."""
+        return self._targets
 
     def statistics(self) -> LoaderStatistics:
         """Return a snapshot of versions, revisions and work in progress."""
@@ -134,11 +135,12 @@ class Loader:
         deploying = sum(not task.done() for task in self._deploy_tasks.values())
         return LoaderStatistics(versions, revisions, deploying)
 
-    def deploy(self, deployment: Deployment) -> None:
-        """Start to bring one model to *deployment*. A newer revision replaces an older one at once.
+    def deploy(self, signed: SignedDeployment) -> None:
+        """Start to bring one model to a verified deployment. A newer one replaces it at once.
 
-        An older or repeated revision changes nothing.
+        An older or repeated revision changes nothing; RegistryTrust raises the alarm.
         """
+        deployment = signed.deployment
         target = self._targets.get(deployment.model)
         if target is not None and target.revision >= deployment.revision:
             return
@@ -146,7 +148,7 @@ class Loader:
         replaced = self._deploy_tasks.pop(deployment.model, None)
         if replaced is not None:
             replaced.cancel()
-        task = asyncio.get_running_loop().create_task(self._deploy(deployment))
+        task = asyncio.get_running_loop().create_task(self._deploy(signed))
         self._deploy_tasks[deployment.model] = task
         task.add_done_callback(self._on_deploy_done)
 
@@ -159,8 +161,9 @@ class Loader:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("deployment_not_applied error=%r", error)
 
-    async def _deploy(self, deployment: Deployment) -> None:
-        """Load every version of *deployment*, all at the same time, and apply what came of it."""
+    async def _deploy(self, signed: SignedDeployment) -> None:
+        """Load every version of a deployment, all at the same time, and apply what came of it."""
+        deployment = signed.deployment
         loads = {label: self._load(deployment, label) for label in deployment.versions}
         loaded: dict[str, LoadedVersion] = {}
         for label in deployment.versions:
@@ -168,10 +171,11 @@ class Loader:
                 loaded[label] = await asyncio.shield(loads[label])
             except VersionRefusedError:
                 continue
-        self._apply(deployment, loaded)
+        self._apply(signed, loaded)
 
-    def _apply(self, deployment: Deployment, loaded: dict[str, LoadedVersion]) -> None:
+    def _apply(self, signed: SignedDeployment, loaded: dict[str, LoadedVersion]) -> None:
         """Replace the routes of one model, unless a version it needs was refused."""
+        deployment = signed.deployment
         current = self._route_table.get(deployment.model)
         needed = set(deployment.versions) - set(deployment.preload)
         refused = sorted(needed - set(loaded))
@@ -201,9 +205,10 @@ class Loader:
             deployment.why,
         )
         # Save what is complete, so that a restart without the registry serves the same.
-        if not refused:
+        trusted_key = self._trusted_key()
+        if not refused and trusted_key is not None:
             save = self._disk.save_deployment
-            self._save_or_warn("deployment", deployment.model, save, deployment)
+            self._save_or_warn("deployment", deployment.model, save, signed, trusted_key)
         self._unload_unused()
         self._on_change()
 

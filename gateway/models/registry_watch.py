@@ -7,15 +7,16 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
-from gateway.models.disk_cache import DiskCache
 from gateway.models.loader import Loader
+from gateway.models.registry_trust import RegistryTrust
 from gateway.worker_identity import WorkerIdentity
 from host.clock import Clock
 from host.retry import Backoff
 from protos import registry_pb2
 from registry.client import RegistryClient
-from registry.types import Deployment, DeploymentError, RegistryError
+from registry.types import RegistryError
 
 log = logging.getLogger(__name__)
 
@@ -29,24 +30,29 @@ REPORT_S = 2.0
 class RegistryWatch:
     """Watches deployments for one worker and gives them to its loader.
 
-    token    the gateway's bearer token; None where the registry has no identities file.
-    on_keys  called with the cluster's keys when the registry sends them.
+    token        the gateway's bearer token; None where the registry has no identities file.
+    certificate  file of the certificate that the registry must prove to have; None: plain text.
+    trust        decides what is accepted of what the registry sends.
+    on_keys      called with the cluster's keys when the registry has sent them.
     """
 
     def __init__(
         self,
         address: str,
         token: str | None,
+        certificate: Path | None,
         worker: WorkerIdentity,
-        disk: DiskCache,
+        trust: RegistryTrust,
         clock: Clock,
         on_keys: Callable[[registry_pb2.ServingKeys], None],
     ) -> None:
         self._worker = worker
-        self._disk = disk
+        self._trust = trust
         self._clock = clock
         self._on_keys = on_keys
-        self._client = RegistryClient(address, f"gateway:{worker.gateway}", token)
+        self._client = RegistryClient(
+            address, f"gateway:{worker.gateway}", token, certificate=certificate
+        )
         self._changed = asyncio.Event()
         self._restart = asyncio.Event()
         self.snapshot_seen = asyncio.Event()
@@ -99,26 +105,25 @@ class RegistryWatch:
                     pause_s = RETRY_S_MIN
                 else:
                     pause_s = backoff.next_s()
+                self._trust.note_stream_error(error)
                 log.info("registry_stream_ended error=%s", error)
             await asyncio.sleep(pause_s)
 
     async def _watch_stream(self, loader: Loader) -> None:
         worker = self._worker
-        events = self._client.watch_deployments(
-            worker.gateway, worker.slot, worker.boot_id, loader.revisions
-        )
+        events = self._client.watch_deployments(worker.gateway, worker.slot, worker.boot_id)
+        keys_accepted = False
         async for event in events:
             if event.HasField("keys"):
-                self._on_keys(event.keys)
-                try:
-                    self._disk.save_serving_keys(event.keys)
-                except OSError as error:  # the keys are in use; a full disk must not stop rollouts
-                    log.warning("not_saved keys error=%s", error)
-            for message in event.deployments:
-                try:
-                    loader.deploy(Deployment.from_proto(message))
-                except DeploymentError as error:
-                    log.warning("deployment_contradicts_itself error=%s", error)
+                keys_accepted = self._trust.accept_keys(event.keys)
+                if keys_accepted:
+                    self._on_keys(event.keys)
+            # Another registry's deployments are signed by its own key, so none is looked at.
+            if keys_accepted:
+                for signed in self._trust.open_received(
+                    event.deployments, loader.targets, snapshot=event.snapshot_end
+                ):
+                    loader.deploy(signed)
             if event.snapshot_end:
                 self.snapshot_seen.set()
                 self._changed.set()
@@ -150,6 +155,7 @@ class RegistryWatch:
                 state=load.state,
                 reason=load.reason,
             )
+        state.alarms.extend(self._trust.alarms)
         for model, (revision, unix_ns) in loader.applied.items():
             state.applied[model] = revision
             state.applied_unix_ns[model] = unix_ns

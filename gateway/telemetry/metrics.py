@@ -76,6 +76,12 @@ FAMILIES: dict[str, Family] = {
     "turnout_feature_store_state": Family(
         "gauge", (), "Breaker of the feature store: 0 closed (reads are sent), 1 half open, 2 open."
     ),
+    "turnout_registry_alarms": Family(
+        "gauge", ("kind",), "What the worker does not accept from the registry at present, by kind."
+    ),
+    "turnout_registry_refusals": Family(
+        "counter", ("kind",), "Times that something of the registry was refused, by kind of alarm."
+    ),
     "turnout_deployment_revision": Family(
         "gauge", ("model",), "Revision of the deployment that this worker serves."
     ),
@@ -172,6 +178,10 @@ class Metrics:
     def count_outcome(self, model: str, kind: str) -> None:
         """Count one acknowledged outcome report; *kind* is one of ReportOutcomeService.KINDS."""
         self._add_count("turnout_outcomes", (self._model_label(model), kind), 1)
+
+    def count_registry_refusal(self, kind: str) -> None:
+        """Count something that was not accepted; *kind* is a name of RegistryAlarm.Kind."""
+        self._add_count("turnout_registry_refusals", (kind,), 1)
 
     def count_journal_dropped(self, kind: str, n: int) -> None:
         """Add *n* records that the journal of *kind* dropped."""

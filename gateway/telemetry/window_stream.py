@@ -9,9 +9,11 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 
 import grpc
 
+from access.peer_tls import open_channel
 from host.retry import Backoff
 from protos import window_pb2, window_pb2_grpc
 
@@ -27,6 +29,7 @@ class WindowStream:
     batches_waiting_max  beyond it the oldest batch is dropped.
     on_dropped           called with the number of batches dropped.
     token                the gateway's bearer token; None where the sink has no identities file.
+    certificate          file of the certificate that the sink must prove to have; None: plain text.
     """
 
     def __init__(
@@ -36,8 +39,10 @@ class WindowStream:
         batches_waiting_max: int,
         on_dropped: Callable[[int], None],
         token: str | None = None,
+        certificate: Path | None = None,
     ) -> None:
         self._address = address
+        self._certificate = certificate
         self._source = source
         self._waiting_max = batches_waiting_max
         self._on_dropped = on_dropped
@@ -83,7 +88,7 @@ class WindowStream:
         backoff = Backoff(2 * RETRY_S_MIN, RETRY_S_MAX)
         while True:
             try:
-                async with grpc.aio.insecure_channel(self._address) as channel:
+                async with open_channel(self._address, self._certificate) as channel:
                     stub = window_pb2_grpc.WindowSinkStub(channel)  # type: ignore[no-untyped-call]
                     await self._push(stub)
                 backoff.reset()

@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 
 from access.interceptor import access_interceptor
+from access.peer_tls import ServerCertificate, add_port
 from registry.api.registrations import ProveFiles
 from registry.api.rpc import registry_handlers
 from registry.api.service import RegistryService
@@ -94,20 +95,22 @@ async def serve_registry(
     address: str,
     *,
     identities: Sequence[Path] = (),
+    certificate: ServerCertificate | None = None,
     now_ns: Callable[[], int] = time.time_ns,
     prove: ProveFiles | None = None,
 ) -> RegistryServer:
     """Open the registry in *folder* and listen on *address*, host:port. Port 0 takes a free port.
 
-    identities  files of tokens (docs/governance.md). Without one every name is believed.
-    now_ns      clock for history and deployments, Unix nanoseconds.
+    identities   files of tokens (docs/governance.md). Without one every name is believed.
+    certificate  None: plain text, to which no client sends a token.
+    now_ns       clock for history and deployments, Unix nanoseconds.
 
     Raises RegistryUnavailableError when the registry cannot listen there, IdentitiesFileError.
     """
     server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=(access_interceptor(identities),))
     registry = await add_registry_to(server, folder, now_ns=now_ns, prove=prove)
     try:
-        port = server.add_insecure_port(address)
+        port = add_port(server, address, certificate)
     except RuntimeError as error:
         registry.close()
         raise RegistryUnavailableError(f"cannot listen on {address}: {error}") from error

@@ -12,6 +12,7 @@ from protos import registry_pb2 as pb
 from registry.api.presence import Presence, WatcherPosition
 from registry.api.registrations import ProveFiles, Registrations
 from registry.client import chunks
+from registry.signed import SignedDeployment
 from registry.storage.deployments import DeployCommand
 from registry.storage.store import RegistryStore
 from registry.types import (
@@ -67,7 +68,9 @@ class RegistryService:
         """Serve *store*. Registrations says what *prove* is for."""
         self._store = store
         self._presence = Presence(monotonic_s)
-        self._deployed = {deployment.model: deployment for deployment in store.list_deployments()}
+        self._deployed = {
+            deployment.model: store.sign(deployment) for deployment in store.list_deployments()
+        }
         self._deployment_changes = ChangeNotifier()
         self._state_changes = ChangeNotifier()
         self._finding_changes = ChangeNotifier()
@@ -130,7 +133,8 @@ class RegistryService:
             written = self._store.reject(identity.actor, request)
             # Publish from this thread: the watchers must learn of it even if the call is cancelled.
             if written.deployment is not None:
-                loop.call_soon_threadsafe(self._publish, written.deployment)
+                signed = self._store.sign(written.deployment)
+                loop.call_soon_threadsafe(self._publish, signed)
             if written.finding is not None:
                 loop.call_soon_threadsafe(self._finding_changes.notify_all)
             return written.rejection
@@ -190,24 +194,26 @@ class RegistryService:
         def deploy() -> Deployment:
             deployment = self._store.deploy(identity.actor, command, workers)
             # Publish from this thread: the watchers must learn of it even if the call is cancelled.
-            loop.call_soon_threadsafe(self._publish, deployment)
+            loop.call_soon_threadsafe(self._publish, self._store.sign(deployment))
             return deployment
 
         return (await asyncio.to_thread(deploy)).to_proto()
 
-    def _publish(self, deployment: Deployment) -> None:
+    def _publish(self, signed: SignedDeployment) -> None:
         # Threads may finish out of order, so an older revision may come after a newer one.
-        known = self._deployed.get(deployment.model)
-        if known is None or known.revision < deployment.revision:
-            self._deployed[deployment.model] = deployment
+        model, revision = signed.deployment.model, signed.deployment.revision
+        known = self._deployed.get(model)
+        if known is None or known.deployment.revision < revision:
+            self._deployed[model] = signed
         self._deployment_changes.notify_all()
 
     async def WatchDeployments(  # noqa: N802
         self, request: pb.WatchDeploymentsRequest, identity: Identity
     ) -> AsyncIterator[pb.DeploymentEvent]:
-        """Yield the keys and all deployments that the caller does not know, then each change.
+        """Yield the keys and the deployments of all models, then each change.
 
-        A gateway worker counts as live while this stream is open.
+        The snapshot is complete, so that a gateway sees when this registry is behind it. A gateway
+        counts as live while this stream is open.
         """
         # The key of prediction ids is a secret for the roles that need it.
         if request.gateway:
@@ -216,7 +222,7 @@ class RegistryService:
         if identity.roles & {GATEWAY, CONTROLLER, OPERATOR}:
             keys.CopyFrom(self._store.keys)
         worker = (request.gateway, request.slot, request.boot_id)
-        known_revisions = dict(request.known_revisions)
+        sent_revisions: dict[str, int] = {}
         if request.gateway:
             self._presence.stream_opened(worker)
             self._state_changes.notify_all()
@@ -224,7 +230,7 @@ class RegistryService:
             # The first event is the snapshot, also if it is empty.
             change = self._deployment_changes.next_change
             yield pb.DeploymentEvent(
-                deployments=self._deployments_newer_than(known_revisions),
+                deployments=self._deployments_newer_than(sent_revisions),
                 snapshot_end=True,
                 keys=keys,
             )
@@ -233,7 +239,7 @@ class RegistryService:
                 await change.wait()
                 self._end_when_closing()
                 change = self._deployment_changes.next_change
-                newer = self._deployments_newer_than(known_revisions)
+                newer = self._deployments_newer_than(sent_revisions)
                 if newer:
                     yield pb.DeploymentEvent(deployments=newer)
         finally:
@@ -241,40 +247,47 @@ class RegistryService:
                 self._presence.stream_closed(worker)
                 self._state_changes.notify_all()
 
-    def _deployments_newer_than(self, known_revisions: dict[str, int]) -> list[pb.Deployment]:
-        """Return the deployments that are newer, and enter them in *known_revisions*."""
+    def _deployments_newer_than(self, revisions: dict[str, int]) -> list[pb.SignedDeployment]:
+        """Return the deployments that are newer than *revisions*, and enter them there."""
         newer = [
-            deployment
-            for deployment in self._deployed.values()
-            if deployment.revision > known_revisions.get(deployment.model, 0)
+            signed
+            for model, signed in self._deployed.items()
+            if signed.deployment.revision > revisions.get(model, 0)
         ]
-        known_revisions.update({deployment.model: deployment.revision for deployment in newer})
-        return [deployment.to_proto() for deployment in newer]
+        for signed in newer:
+            revisions[signed.deployment.model] = signed.deployment.revision
+        return [signed.message for signed in newer]
 
     # Gateways
 
     async def ReportState(self, request: pb.GatewayState, identity: Identity) -> pb.Empty:  # noqa: N802
         """Keep the newest state of a worker of the caller's gateway."""
         identity.check_speaks_for(request.gateway)
-        if not 0 < len(request.gateway) <= 128 or len(request.loads) > REPORT_VERSIONS_MAX:
+        reported = max(len(request.loads), len(request.alarms))
+        if not 0 < len(request.gateway) <= 128 or reported > REPORT_VERSIONS_MAX:
             raise BadRequestError(
-                f"the state of gateway {request.gateway[:80]!r} has {len(request.loads)} versions; "
+                f"the state of gateway {request.gateway[:80]!r} has {reported} versions or alarms; "
                 "a state needs a gateway name of 1 to 128 characters and at most "
-                f"{REPORT_VERSIONS_MAX} versions"
+                f"{REPORT_VERSIONS_MAX} of each"
             )
         self._presence.record_state(request)
         self._state_changes.notify_all()
         return pb.Empty()
 
     async def WatchStates(  # noqa: N802
-        self, _request: pb.WatchStatesRequest, _identity: Identity
+        self, request: pb.WatchStatesRequest, _identity: Identity
     ) -> AsyncIterator[pb.GatewayState]:
-        """Yield the newest state of each live worker, then each new state."""
+        """Yield the newest state of each live worker, then each new state.
+
+        With those_there_are the stream ends after the existing states.
+        """
         position = WatcherPosition()
         while True:
             change = self._state_changes.next_change
             for state in self._presence.changes_since(position):
                 yield state
+            if request.those_there_are:
+                return
             try:
                 async with asyncio.timeout(STATES_POLL_S):
                     await change.wait()

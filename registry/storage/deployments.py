@@ -32,6 +32,9 @@ from registry.types import (
 
 NO_SALT = bytes(versions.SALT_BYTES)
 REASON_MAX = 4_000
+REVISION_LEAD_MAX = 1_000_000
+"""A worker that claims a revision further ahead than this is not believed: it would use up the
+numbers, and no registry that was restored from a copy is so far behind."""
 SHADOWS_MAX = 16
 PRELOADS_MAX = 16
 
@@ -98,6 +101,9 @@ def write_deployment(
 ) -> Deployment:
     """Write the deployment if its revision is the newest and every gate is met; return it.
 
+    Its new revision is above those that live workers know. If this database was restored from an
+    older copy, they know later ones, and would ignore a rollback under an earlier number.
+
     Raises FencedError, RevisionConflictError, GateError, NotFoundError, BadRequestError.
     """
     # Compare: the command must know the newest revision, and come from the lease's holder.
@@ -128,6 +134,7 @@ def write_deployment(
             **({"settings_approval": settings_approval.id} if settings_approval else {}),
         },
         production_approval=approval.id if approval and named else "",
+        workers=workers,
     )
     # Another person looks at what was done without an approval.
     if command.break_glass:
@@ -189,6 +196,7 @@ def set_deployment(
     action: str,
     details: Mapping[str, object],
     production_approval: str = "",
+    workers: Sequence[pb.GatewayState] = (),
 ) -> Deployment:
     """Write *proposed* as the next revision, with history entries and statuses; return it.
 
@@ -196,18 +204,19 @@ def set_deployment(
 
     details              further fields of the history entry.
     production_approval  id of the approval of a new production version, if it has one.
+    workers              states of the live workers: the revision goes past theirs.
     """
     # The registry says who and when, and names each version by its id.
     written = replace(
         proposed,
-        revision=before.revision + 1,
+        revision=_revision_after(before, workers),
         digests=tuple((label, facts[label].digest) for label in sorted(proposed.versions)),
         who=change.actor,
         at_unix_ns=change.at_unix_ns,
     )
     # The deployment and its entry have the same content.
     message = written.to_proto().SerializeToString(deterministic=True)
-    _write(change, written, message, first=before.revision == 0)
+    _write(change, written, message, before.revision)
     change.record(
         action,
         f"model/{before.model}/deployment",
@@ -273,26 +282,39 @@ def _check_sizes(proposed: Deployment) -> None:
             )
 
 
-def _write(change: LedgerChange, written: Deployment, message: bytes, *, first: bool) -> None:
+def _revision_after(before: Deployment, workers: Sequence[pb.GatewayState]) -> int:
+    """Return the revision after *before* and after every believable one of *workers*."""
+    known = [worker.applied.get(before.model, 0) for worker in workers]
+    known += [
+        alarm.revision
+        for worker in workers
+        for alarm in worker.alarms
+        if alarm.model == before.model
+    ]
+    believable = [number for number in known if number <= before.revision + REVISION_LEAD_MAX]
+    return max(before.revision, *believable, 0) + 1
+
+
+def _write(change: LedgerChange, written: Deployment, message: bytes, revision_before: int) -> None:
     row: dict[str, Any] = {
         "model": written.model,
         "revision": written.revision,
         "message": message,
     }
-    if first:
+    if revision_before == 0:
         change.connection.execute(insert(tables.deployments).values(**row))
         return
     swapped = change.connection.execute(
         update(tables.deployments)
         .where(tables.deployments.c.model == written.model)
-        .where(tables.deployments.c.revision == written.revision - 1)
+        .where(tables.deployments.c.revision == revision_before)
         .values(**row)
     )
     # This happens only with a database that has two writers at once.
     if swapped.rowcount != 1:
         raise RevisionConflictError(
-            f"model {written.model!r} moved past revision {written.revision - 1} meanwhile; read "
-            "it again and decide anew"
+            f"model {written.model!r} moved past revision {revision_before} meanwhile; read it "
+            "again and decide anew"
         )
 
 

@@ -1,45 +1,34 @@
 """The registry's two secret keys. Each is a file that only its owner may read, made once."""
 
-import os
 import secrets
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from host.files import fsync_folder
+from host.files import create_file_once
 from registry.types import RegistryFaultError
 
 KEY_BYTES = 32
 
 
 def signing_key(folder: Path) -> Ed25519PrivateKey:
-    """Return the Ed25519 key that signs versions and the history's head; make it at first use."""
+    """Return the Ed25519 key that signs versions and the history's head; make it at first use.
+
+    Raises RegistryFaultError when others can read the file, or when it was cut.
+    """
     return Ed25519PrivateKey.from_private_bytes(_read_or_make_secret(folder / "registry.ed25519"))
 
 
 def prediction_id_key(folder: Path) -> bytes:
-    """Return the 32-byte key with which gateways seal prediction ids; make it at first use."""
+    """Return the 32-byte key with which gateways seal prediction ids; make it at first use.
+
+    Raises RegistryFaultError when others can read the file, or when it was cut.
+    """
     return _read_or_make_secret(folder / "prediction_id.key")
 
 
 def _read_or_make_secret(path: Path) -> bytes:
-    # Write a complete file first, then give it the name.
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not path.exists():
-        new_file = path.with_suffix(f".{secrets.token_hex(4)}.new")
-        descriptor = os.open(new_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(secrets.token_bytes(KEY_BYTES))
-            stream.flush()
-            os.fsync(descriptor)
-        try:
-            # A link fails if the file exists, so two processes at first start get the same key.
-            path.hardlink_to(new_file)
-        except FileExistsError:
-            pass
-        finally:
-            new_file.unlink()
-        fsync_folder(path.parent)
+    create_file_once(path, secrets.token_bytes(KEY_BYTES), mode=0o600)
     # A key that others could read, or that was cut, must not be used.
     mode = path.stat().st_mode & 0o777
     content = path.read_bytes()

@@ -24,6 +24,7 @@ from registry.folders import SNAPSHOT, FolderLock, check_registry_folder
 from registry.history import is_signed
 from registry.manifest import MANIFEST, SIGNATURE
 from registry.replay import ReplayedState
+from registry.signed import SignedDeployment, sign_deployment
 from registry.storage import (
     approvals,
     controllers,
@@ -332,6 +333,10 @@ class RegistryStore:
         """Write a deployment by compare-and-set, and return it as it was written."""
         with self._change(actor) as change:
             return deployments.write_deployment(change, command, workers)
+
+    def sign(self, deployment: Deployment) -> SignedDeployment:
+        """Return *deployment* signed with the registry's key, for gateways."""
+        return sign_deployment(deployment, self._key)
 
     # Controllers
 

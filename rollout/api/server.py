@@ -12,6 +12,7 @@ from typing import Self
 import grpc
 
 from access.interceptor import access_interceptor
+from access.peer_tls import ServerCertificate, add_port
 from host.clock import SystemClock
 from protos import rollout_pb2_grpc, window_pb2_grpc
 from registry.client import RegistryClient
@@ -41,6 +42,7 @@ class RolloutComponent:
 
     registry_address   host:port of the registry.
     actor, token       the controller's credentials at the registry; its role is controller.
+    certificate        file of the registry's certificate; None: plain text.
     policies           the policies by name.
     """
 
@@ -50,10 +52,11 @@ class RolloutComponent:
         *,
         actor: str = "rollout",
         token: str | None = None,
+        certificate: Path | None = None,
         policies: Mapping[str, Policy] = POLICIES,
     ) -> None:
         self._clock = ControllerClock(SystemClock())
-        self._registry = RegistryClient(registry_address, actor, token)
+        self._registry = RegistryClient(registry_address, actor, token, certificate=certificate)
         self.controller = Controller(self._registry, self._clock, policies)
         self._running: asyncio.Task[None] | None = None
 
@@ -104,10 +107,13 @@ def add_rollout_to(
     *,
     actor: str = "rollout",
     token: str | None = None,
+    certificate: Path | None = None,
     policies: Mapping[str, Policy] = POLICIES,
 ) -> RolloutComponent:
     """Add rollout to *server*. Call its `start` after the server's start, and `stop` before it."""
-    component = RolloutComponent(registry_address, actor=actor, token=token, policies=policies)
+    component = RolloutComponent(
+        registry_address, actor=actor, token=token, certificate=certificate, policies=policies
+    )
     component.add_to(server)
     return component
 
@@ -136,18 +142,27 @@ async def serve_rollout(
     *,
     actor: str = "rollout",
     token: str | None = None,
+    registry_certificate: Path | None = None,
+    certificate: ServerCertificate | None = None,
     policies: Mapping[str, Policy] = POLICIES,
     identities: Sequence[Path] = (),
 ) -> RolloutServer:
     """Start a server of rollout on *listen* (host:port; port 0: any free port).
 
-    identities  files of tokens (docs/governance.md). Without one every name is believed.
+    registry_certificate  file of the registry's certificate; None: plain text.
+    certificate           this server's own; None: plain text.
+    identities            files of tokens (docs/governance.md). Without one every name is believed.
     """
     server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=(access_interceptor(identities),))
     component = add_rollout_to(
-        server, registry_address, actor=actor, token=token, policies=policies
+        server,
+        registry_address,
+        actor=actor,
+        token=token,
+        certificate=registry_certificate,
+        policies=policies,
     )
-    port = server.add_insecure_port(listen)
+    port = add_port(server, listen, certificate)
     await server.start()
     await component.start()
     return RolloutServer(server, component, port)

@@ -10,7 +10,8 @@ import logging
 from collections.abc import Coroutine
 
 from registry.client import RegistryClient
-from registry.types import Deployment, FencedError, RegistryError
+from registry.signed import read_deployment
+from registry.types import FencedError, RegistryError
 from rollout.controller.controller import Controller
 from rollout.evidence.inbox import NS
 from rollout.lifecycle.clock import ControllerClock
@@ -145,7 +146,7 @@ async def _follow_deployments(controller: Controller, registry: RegistryClient) 
         with contextlib.suppress(RegistryError):
             async for event in registry.watch_deployments():
                 for message in event.deployments:
-                    controller.see_deployment(Deployment.from_proto(message))
+                    controller.see_deployment(read_deployment(message))
         await asyncio.sleep(LEASE_RETRY_S)
 
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.walk
 @pytest.mark.attack("F1")
 def test_deployment_is_not_written_without_a_token(attacked_system: IdentifiedSystem) -> None:
     """A stranger writes a deployment."""
-    with grpc.insecure_channel(attacked_system.system.addresses.registry) as channel:
+    with attacked_system.system.registry_channel() as channel:
         registry = registry_pb2_grpc.RegistryStub(channel)  # type: ignore[no-untyped-call]
         with pytest.raises(grpc.RpcError) as refused:
             registry.GetDeployment(registry_pb2.ModelName(model=MODEL), timeout=5)

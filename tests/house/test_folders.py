@@ -56,6 +56,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "replay",
             "proof",
             "scoring",
+            "signed",
             "status",
             "types",
         ),

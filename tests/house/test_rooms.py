@@ -23,6 +23,7 @@ REGISTRY_PUBLIC = (
     "registry.bundle",
     "registry.scoring",
     "registry.proof",
+    "registry.signed",
     "registry.types",
 )
 PUBLIC_TO_TURNOUT = (*REGISTRY_PUBLIC, "registry.api.server")

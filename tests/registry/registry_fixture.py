@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from access.peer_tls import make_certificate
 from protos import registry_pb2 as pb
 from registry.api.registrations import ProveFiles
 from registry.api.server import serve_registry
@@ -29,9 +30,15 @@ class RegistryFixture:
     """The clients of three people: ann registers versions, bob approves them, cleo operates."""
 
     address: str
+    certificate: Path | None
+    """None: plain text, for a registry without identities."""
     ann: RegistryClient
     bob: RegistryClient
     cleo: RegistryClient
+
+    def client(self, actor: str, token: str | None = None) -> RegistryClient:
+        """Return a client of one more person; an async context manager."""
+        return RegistryClient(self.address, actor, token, certificate=self.certificate)
 
     async def register(self, number: int = 1, model: str = "churn") -> pb.Version:
         """Register the *number*-th version of a model as ann. Each number has other weights."""
@@ -92,17 +99,26 @@ async def registry_fixture(
     folder: Path, identities: Sequence[Path] = (), prove: ProveFiles | None = prove_in_process
 ) -> AsyncIterator[RegistryFixture]:
     """Serve the registry in *folder* while the block runs. With prove=None it starts children."""
+    own = make_certificate(folder / "keys") if identities else None
     server = await serve_registry(
-        folder, "127.0.0.1:0", identities=identities, now_ns=time.time_ns, prove=prove
+        folder,
+        "127.0.0.1:0",
+        identities=identities,
+        certificate=own,
+        now_ns=time.time_ns,
+        prove=prove,
     )
+    certificate = None if own is None else own.certificate
     address = f"127.0.0.1:{server.port}"
     try:
         async with AsyncExitStack() as stack:
             clients = [
-                await stack.enter_async_context(RegistryClient(address, name))
+                await stack.enter_async_context(
+                    RegistryClient(address, name, certificate=certificate)
+                )
                 for name in ("ann", "bob", "cleo")
             ]
-            yield RegistryFixture(address, *clients)
+            yield RegistryFixture(address, certificate, *clients)
     finally:
         await server.stop()
 

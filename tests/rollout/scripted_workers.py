@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from gateway.telemetry.window_stream import WindowStream
 from protos import registry_pb2, window_pb2
 from registry.client import RegistryClient
+from registry.signed import read_deployment
 from registry.types import Deployment, RegistryError
 from tests.rollout.scripted_parts import NS
 
@@ -62,7 +63,7 @@ class ScriptedWorker:
             with contextlib.suppress(RegistryError):
                 async for event in self._registry.watch_deployments("g", self._slot, self._boot_id):
                     for message in event.deployments:
-                        self._deployment = Deployment.from_proto(message)
+                        self._deployment = read_deployment(message)
                     await self._report()
             await asyncio.sleep(0.1)
 

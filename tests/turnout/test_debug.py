@@ -63,6 +63,7 @@ def run_debug(
         registry="",
         gateway="",
         metrics=metrics,
+        registry_certificate="",
     )
     write_system_file(folder, addresses)
     with pytest.raises(SystemExit) as exit_info:

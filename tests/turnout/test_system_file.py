@@ -28,6 +28,7 @@ def own_addresses() -> SystemAddresses:
         registry="127.0.0.1:2",
         gateway="127.0.0.1:3",
         metrics="http://127.0.0.1:4/metrics",
+        registry_certificate="control.crt",
         children={"store": (11, 5)},
     )
 

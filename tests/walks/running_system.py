@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
+
+from access.peer_tls import CONTROL_NAME
 from host.processes import is_alive
 from registry.client import RegistryClient
 from tests.tiny_models import tiny_files
@@ -56,6 +59,20 @@ class RunningSystem:
         assert code == exit_code, f"{line}: exit code {code}\n{stderr.getvalue()}"
         return json.loads(stdout.getvalue()) if stdout.getvalue() else stderr.getvalue()
 
+    def registry_client(self, actor: str, token: str | None = None) -> RegistryClient:
+        """Return a client of the registry; an async context manager."""
+        addresses = self.addresses
+        return RegistryClient(addresses.registry, actor, token, certificate=addresses.certificate)
+
+    def registry_channel(self) -> grpc.Channel:
+        """Return a blocking channel to registry and controller; a context manager."""
+        credentials = grpc.ssl_channel_credentials(self.addresses.certificate.read_bytes())
+        return grpc.secure_channel(
+            self.addresses.registry,
+            credentials,
+            [("grpc.ssl_target_name_override", CONTROL_NAME)],
+        )
+
     def kill(self, signum: signal.Signals) -> None:
         """Send a signal to the process of `turnout up`."""
         os.kill(self.addresses.pid, signum)
@@ -78,7 +95,7 @@ class RunningSystem:
 
     async def _wait_applied(self, model: str) -> None:
         """Return once both workers and the spare have applied the newest deployment."""
-        async with asyncio.timeout(20), RegistryClient(self.addresses.registry, "sam") as client:
+        async with asyncio.timeout(20), self.registry_client("sam") as client:
             await wait_until_applied(client, await client.deployment(model), 3)
 
     def register(self, model: str, folder: Path, **options: Any) -> str:  # noqa: ANN401  options of tiny_files

@@ -22,14 +22,16 @@ def open_registry(context: CommandContext) -> "RegistryClient":
     """Return a registry client that acts as the command's actor; an async context manager."""
     from registry.client import RegistryClient
 
-    return RegistryClient(context.registry_address(), context.actor, context.token)
+    address, certificate = context.registry_address(), context.certificate()
+    return RegistryClient(address, context.actor, context.token, certificate=certificate)
 
 
 def open_rollouts(context: CommandContext) -> "RolloutClient":
     """Return a client of the rollout controller, which listens on the registry's address."""
     from turnout.cli.rollout_client import RolloutClient
 
-    return RolloutClient(context.registry_address(), context.actor, context.token)
+    address, certificate = context.registry_address(), context.certificate()
+    return RolloutClient(address, context.actor, context.token, certificate=certificate)
 
 
 def open_gateway(context: CommandContext) -> "PredictClient":

@@ -11,7 +11,14 @@ from registry.types import read_token
 from turnout.errors import NotReachableError, UsageError
 from turnout.processes.system_file import SystemAddresses, read_system_file
 
-OPTIONS_WITH_VALUE = ("--folder", "--registry", "--gateway", "--as", "--token-file")
+OPTIONS_WITH_VALUE = (
+    "--folder",
+    "--registry",
+    "--gateway",
+    "--as",
+    "--token-file",
+    "--registry-certificate",
+)
 """Common options with a value. They may stand anywhere on the command line."""
 FLAG_OPTIONS = ("--json",)
 """Common options without a value."""
@@ -39,6 +46,11 @@ class CommandContext:
 
     A registry without such a file takes the actor's name on trust.
     """
+    registry_certificate: str = ""
+    """PEM file of the certificate that the registry must prove to have.
+
+    When it is empty, system.json names it, unless *registry* is given.
+    """
 
     def registry_address(self) -> str:
         """Return host:port of the registry and the rollout controller.
@@ -46,6 +58,15 @@ class CommandContext:
         NotReachableError when no system runs.
         """
         return self.registry or self._running("registry").registry
+
+    def certificate(self) -> Path | None:
+        """Return the file of the certificate of registry and controller; None: plain text.
+
+        NotReachableError when no system runs.
+        """
+        if self.registry_certificate:
+            return Path(self.registry_certificate)
+        return None if self.registry else self._running("registry").certificate
 
     def gateway_address(self) -> str:
         """Return host:port of the gateway; NotReachableError when no system runs."""
@@ -86,6 +107,7 @@ def context_from_options(
     as_json: bool,
     environ: Mapping[str, str],
     token_file: str = "",
+    registry_certificate: str = "",
 ) -> CommandContext:
     """Return the command context; an empty option is taken from *environ*.
 
@@ -102,6 +124,8 @@ def context_from_options(
         gateway=gateway or environ.get("TURNOUT_GATEWAY", ""),
         actor=actor,
         json=as_json,
+        registry_certificate=registry_certificate
+        or environ.get("TURNOUT_REGISTRY_CERTIFICATE", ""),
     )
 
 

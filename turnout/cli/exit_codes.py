@@ -49,10 +49,13 @@ def _call_error_message(error: Exception) -> ExitMessage | None:
         return None
     import grpc
 
+    from access.peer_tls import PeerError
     from turnout_client import PredictError
 
     unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
     match error:
+        case PeerError():
+            return ExitMessage(str(error), ExitCode.USAGE)
         case PredictError():
             code, message = error.code, error.message
         case grpc.aio.AioRpcError():

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from protos import registry_pb2, rollout_pb2
@@ -69,10 +70,17 @@ class DrillActors:
 
 
 async def run_drill(
-    registry: str, actors: DrillActors, model: str, kind: str, seconds: float, report: ReportLine
+    registry: str,
+    certificate: Path | None,
+    actors: DrillActors,
+    model: str,
+    kind: str,
+    seconds: float,
+    report: ReportLine,
 ) -> DrillResult:
     """Make a bad version of *model*'s production, roll it out under policy `drill`, and time it.
 
+    certificate  file of the certificate of registry and controller; None: plain text.
     kind     how the version is bad; docs/drills.md lists the kinds.
     seconds  the longest time of the rollout. After that it is aborted and counts as not found.
     report   gets a line of text at each stage.
@@ -86,9 +94,10 @@ async def run_drill(
             f"{actor!r} registers the bad version and may not approve it as well: name another "
             "person with --approver, or leave it out and have the version approved by hand"
         )
+    # One client registers and archives the version, the other one follows its rollout.
     async with (
-        RegistryClient(registry, actor, actors.token) as client,
-        RolloutClient(registry, actor, actors.token) as rollouts,
+        RegistryClient(registry, actor, actors.token, certificate=certificate) as client,
+        RolloutClient(registry, actor, actors.token, certificate=certificate) as rollouts,
     ):
         # The bad version must not stay usable, even if a later step fails.
         version = await _register(client, model, kind)
@@ -96,7 +105,7 @@ async def run_drill(
         try:
             policies = await rollouts.policies()
             if approver:
-                await _approve(registry, actors, version, policies[POLICY].digest)
+                await _approve(registry, certificate, actors, version, policies[POLICY].digest)
             else:
                 report(
                     "waiting for an approval by another person: turnout versions approve "
@@ -122,9 +131,15 @@ async def _register(client: RegistryClient, model: str, kind: str) -> registry_p
 
 
 async def _approve(
-    registry: str, actors: DrillActors, version: registry_pb2.Version, policy_digest: str
+    registry: str,
+    certificate: Path | None,
+    actors: DrillActors,
+    version: registry_pb2.Version,
+    policy_digest: str,
 ) -> None:
-    async with RegistryClient(registry, actors.approver, actors.approver_token) as client:
+    async with RegistryClient(
+        registry, actors.approver, actors.approver_token, certificate=certificate
+    ) as client:
         await client.approve(
             version.model,
             version.label,

@@ -1,11 +1,11 @@
 """A client of the rollout controller, for the commands and the demo."""
 
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import grpc
-
+from access.peer_tls import open_channel
 from protos import rollout_pb2 as pb
 from protos.rollout_pb2_grpc import RolloutsStub
 from registry.client import call_metadata
@@ -16,14 +16,18 @@ CALL_S = 15.0
 class RolloutClient:
     """One connection for one actor; an async context manager.
 
-    token  for a registry with an identities file, which reads actor and roles from it and
-           ignores *actor*.
+    token        for a registry with an identities file, which reads actor and roles from it and
+                 ignores *actor*.
+    certificate  file of the controller's certificate, which it must prove to have; None: plain
+                 text, for a system without identities on the same machine.
 
     Every method raises grpc.aio.AioRpcError; its details are the controller's message.
     """
 
-    def __init__(self, address: str, actor: str, token: str | None = None) -> None:
-        self._channel = grpc.aio.insecure_channel(address)
+    def __init__(
+        self, address: str, actor: str, token: str | None = None, *, certificate: Path | None = None
+    ) -> None:
+        self._channel = open_channel(address, certificate, token)
         self._service: Any = RolloutsStub(self._channel)  # type: ignore[no-untyped-call]
         self._metadata = call_metadata(actor, token)
 

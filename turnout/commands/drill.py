@@ -46,8 +46,17 @@ def drill(
     approver_token = read_token(approver_token_file) if approver_token_file else None
     actors = DrillActors(context.actor, approver, context.token, approver_token)
     result = asyncio.run(
-        run_drill(context.registry_address(), actors, model, kind, seconds, screen.note)
+        run_drill(
+            context.registry_address(),
+            context.certificate(),
+            actors,
+            model,
+            kind,
+            seconds,
+            screen.note,
+        )
     )
+    # People read "-" for what did not happen, programs read null.
     value = result.to_json()
     shown = {name.replace("_", " "): "-" if v is None else v for name, v in value.items()}
     screen.result(value, named_values(shown))

@@ -49,7 +49,7 @@ Revision = Annotated[
 
 @app.command()
 def show(ctx: typer.Context, model: Model) -> None:
-    """Show a model's deployment: each version's role and share."""
+    """Show a model's deployment: each version's role and share, and what workers do not accept."""
     context: CommandContext = ctx.obj
     deployment, alarms = asyncio.run(_deployment_and_alarms(context, model))
     _print_deployment(context, deployment, alarms)
@@ -179,6 +179,24 @@ async def _wait_loaded(context: CommandContext, model: str, versions: list[str])
         if workers
         else "No gateway runs; it loads them when it does."
     )
+
+
+@app.command()
+def republish(ctx: typer.Context, model: Model, reason: Reason = "") -> None:
+    """Write the current deployment again, above the revisions that gateways have.
+
+    This is the way out after the registry was restored from an older copy: its gateways serve a
+    later revision, ignore what the registry has, and say so in `turnout splits show`.
+    """
+    context: CommandContext = ctx.obj
+
+    async def change() -> Deployment:
+        async with clients.open_registry(context) as client:
+            current = await client.deployment(model)
+            require_deployed(current)
+            return await client.deploy(replace(current, why=reason or "published again"))
+
+    _print_deployment(context, asyncio.run(change()))
 
 
 @app.command()
@@ -331,7 +349,18 @@ async def _deployment_and_alarms(
         if deployment.production:
             given = await client.approvals(model, deployment.production)
             alarms += _production_alarms(deployment, given)
-        return deployment, alarms
+        # What live workers do not accept, a line for each reason.
+        workers: dict[str, list[str]] = {}
+        async for state in client.states():
+            for alarm in state.alarms:
+                if alarm.model in ("", model):
+                    workers.setdefault(alarm.reason, []).append(f"{state.gateway}/{state.slot}")
+    alarms += [
+        f"ALARM from {len(names)} {'worker' if len(names) == 1 else 'workers'} "
+        f"({', '.join(sorted(names))}): {reason}"
+        for reason, names in workers.items()
+    ]
+    return deployment, alarms
 
 
 def _production_alarms(deployment: Deployment, given: Sequence[registry_pb2.Approval]) -> list[str]:
@@ -352,6 +381,7 @@ def _production_alarms(deployment: Deployment, given: Sequence[registry_pb2.Appr
 def _print_deployment(
     context: CommandContext, deployment: Deployment, alarms: Sequence[str] = ()
 ) -> None:
+    # A role without a version has no row, except production.
     rows = [("production", deployment.production or "-", _production_share(deployment))]
     if deployment.canary:
         rows.append(("canary", deployment.canary, f"{deployment.canary_bp / 100:g} %"))
@@ -362,7 +392,7 @@ def _print_deployment(
     if deployment.holdout_bp:
         rows.append(("holdout", "-", f"{deployment.holdout_bp / 100:g} % of customers"))
     terminal(context.json).result(
-        message_to_json(deployment.to_proto()),
+        {**message_to_json(deployment.to_proto()), "alarms": list(alarms)},
         text_table(("role", "version", "share"), rows, title=f"{deployment.model}"),
         f"revision {deployment.revision}, by {deployment.who or '-'}: {deployment.why or '-'}",
         *(Text(alarm, style="bold red") for alarm in alarms),

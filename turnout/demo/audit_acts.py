@@ -5,7 +5,6 @@ from pathlib import Path
 
 from journal.reader import JournalReader
 from journal.segment import JournalKind
-from registry.client import RegistryClient
 from turnout.demo.checklist import Step, require
 from turnout.demo.context import OPERATOR, DemoContext
 
@@ -24,7 +23,7 @@ async def audit(context: DemoContext, step: Step) -> None:
     )
     served = await asyncio.to_thread(_count_records, journals, JournalKind.SERVED)
     require(served > 0, "no served batch is in the journal")
-    async with RegistryClient(context.system.registry, OPERATOR) as client:
+    async with context.registry_client(OPERATOR) as client:
         report = await client.audit()
     require(report.intact, report.problem or report.stopped)
     step.note = (

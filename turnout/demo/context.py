@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from protos import rollout_pb2
 from turnout.demo.callers import TrafficProcess
@@ -11,6 +11,10 @@ from turnout.demo.checklist import Checklist
 from turnout.demo.screen import Screen
 from turnout.processes.local_system import SystemPlan
 from turnout.processes.system_file import SystemAddresses
+
+if TYPE_CHECKING:
+    from registry.client import RegistryClient
+    from turnout.cli.rollout_client import RolloutClient
 
 MODEL = "churn"
 AUTHOR = "dana"
@@ -69,3 +73,17 @@ class DemoContext:
         """The running system. Acts that use it come after the one that starts it."""
         assert self.addresses is not None
         return self.addresses
+
+    def registry_client(self, actor: str) -> "RegistryClient":
+        """Return a client of the system's registry for *actor*; an async context manager."""
+        from registry.client import RegistryClient  # gRPC takes half a second to import
+
+        system = self.system
+        return RegistryClient(system.registry, actor, certificate=system.certificate)
+
+    def rollout_client(self, actor: str) -> "RolloutClient":
+        """Return a client of the system's controller for *actor*; an async context manager."""
+        from turnout.cli.rollout_client import RolloutClient
+
+        system = self.system
+        return RolloutClient(system.registry, actor, certificate=system.certificate)

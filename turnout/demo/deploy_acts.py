@@ -8,7 +8,6 @@ from dataclasses import replace
 from protos import rollout_pb2
 from registry.client import RegistryClient
 from registry.types import Deployment, GateError
-from turnout.cli.rollout_client import RolloutClient
 from turnout.demo.callers import TrafficProcess
 from turnout.demo.checklist import Step, require
 from turnout.demo.context import APPROVER, AUTHOR, MODEL, OPERATOR, BadVersionResult, DemoContext
@@ -26,7 +25,7 @@ ROLLED_BACK = rollout_pb2.ROLLED_BACK
 async def first_deployment(context: DemoContext, step: Step) -> None:
     """Preload the champion on every worker, then give it all traffic; customers start calling."""
     champion = context.versions["champion"]
-    async with RegistryClient(context.system.registry, OPERATOR) as client:
+    async with context.registry_client(OPERATOR) as client:
         step.note = "every worker loads, verifies and golden-tests version " + champion
         deployment = await client.deployment(MODEL)
         deployment = await client.deploy(
@@ -56,7 +55,7 @@ async def promotion(context: DemoContext, step: Step) -> None:
         status.stage == rollout_pb2.DONE,
         f"version {candidate} ended {stage_name(status)}: {status.reason}",
     )
-    async with RegistryClient(context.system.registry, OPERATOR) as client:
+    async with context.registry_client(OPERATOR) as client:
         deployment = await client.deployment(MODEL)
     require(deployment.production == candidate, f"production is version {deployment.production}")
     require(
@@ -175,7 +174,7 @@ async def _run_rollout(
     context: DemoContext, step: Step, version: str, policy: str
 ) -> rollout_pb2.RolloutStatus:
     """Start one rollout, follow it to its end, and return its last status."""
-    async with RolloutClient(context.system.registry, OPERATOR) as client:
+    async with context.rollout_client(OPERATOR) as client:
         status = await client.start(MODEL, version, policy, "the demo")
         context.screen.rollout(status)
         # Follow it until it has ended and, after a rollback, its traffic has moved.

@@ -11,7 +11,6 @@ from training.drills import bad_versions
 from training.drills.bad_versions import BadVersion
 from training.recipes import churn
 from training.train import TrainedVersion, train_version
-from turnout.cli.rollout_client import RolloutClient
 from turnout.demo.checklist import Step, require
 from turnout.demo.context import APPROVER, AUTHOR, MODEL, DemoContext
 from turnout.views.cards import INITIAL, card_of, shift_digest
@@ -107,16 +106,16 @@ def _train_versions(context: DemoContext, step: Step) -> tuple[TrainedVersion, T
 
 async def four_eyes(context: DemoContext, step: Step) -> None:
     """The author registers every version and may not approve one; the approver may."""
-    async with RegistryClient(context.system.registry, AUTHOR) as author:
+    async with context.registry_client(AUTHOR) as author:
         for name, files in context.files.items():
             step.note = f"{AUTHOR} registers the {name}"
             context.versions[name] = (await author.register(MODEL, files)).label
         refusal = await _refusal_message(author, context.versions["champion"])
     require(bool(refusal), f"{AUTHOR} could approve a version of her own")
     context.screen.add_line(f"refused, as it must be: {refusal}")
-    async with RolloutClient(context.system.registry, APPROVER) as client:
+    async with context.rollout_client(APPROVER) as client:
         policies = await client.policies()
-    async with RegistryClient(context.system.registry, APPROVER) as approver:
+    async with context.registry_client(APPROVER) as approver:
         for name, policy in POLICIES.items():
             step.note = f"{APPROVER} approves the {name} under {policy}"
             version = await approver.get_version(MODEL, context.versions[name])

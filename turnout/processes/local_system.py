@@ -97,6 +97,8 @@ class LocalSystem:
             if plan.identities is None
             else make_service_tokens(plan.identities, plan.folder / "tokens", GATEWAY_NAME)
         )
+        # Made here and not by control, because the gateway needs it at the same time.
+        self._certificate = _make_certificate(plan.folder / "registry" / "keys")
         specs = [] if plan.store_url else [self._store_process()]
         specs += [self._control_process(), self._gateway_process()]
         self.processes = [ManagedProcess(spec, report) for spec in specs]
@@ -116,6 +118,7 @@ class LocalSystem:
             observe_token_file=(
                 "" if self._tokens is None else str(self._tokens.files["observer"].absolute())
             ),
+            registry_certificate=str(self._certificate),
             children={
                 child.spec.name: (child.pid, start_ticks(child.pid) or 0)
                 for child in self.processes
@@ -194,6 +197,7 @@ class LocalSystem:
             "port": int(port),
             "metrics_port": int(self._observe_address.rpartition(":")[2]),
             "registry": self._control,
+            "registry_certificate": str(self._certificate),
             "redis_url": self._store,
             "window_sinks": [self._control],
             "workers": self._plan.workers,
@@ -240,6 +244,15 @@ def trust_note(identities: Path | None) -> str:
         f"Identities of {identities.name}: who reads or changes the registry and the rollouts "
         "needs a token of that file, and who reads the metrics that of tokens/observer.token."
     )
+
+
+def _make_certificate(folder: Path) -> Path:
+    from access.peer_tls import PeerError, make_certificate  # imports gRPC
+
+    try:
+        return make_certificate(folder).certificate
+    except PeerError as error:
+        raise StartError(str(error)) from error
 
 
 def _check_given_store(plan: SystemPlan) -> None:

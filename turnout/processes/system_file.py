@@ -33,10 +33,17 @@ class SystemAddresses:
     """host:port of the gateway."""
     metrics: str
     """http:// URL of the gateway's /metrics page."""
+    registry_certificate: str = ""
+    """PEM file of the certificate of the registry and the rollout controller."""
     observe_token_file: str = ""
     """File with the bearer token that the page needs; empty: it needs none."""
     children: dict[str, tuple[int, int]] = field(default_factory=dict)
     """For store, control and gateway: (pid, start in ticks) of the newest process."""
+
+    @property
+    def certificate(self) -> Path:
+        """The file registry_certificate."""
+        return Path(self.registry_certificate)
 
 
 def read_system_file(folder: Path) -> SystemAddresses | None:

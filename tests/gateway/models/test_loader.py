@@ -19,6 +19,7 @@ from gateway.settings import Settings
 from host.clock import SystemClock
 from protos.registry_pb2 import ServingKeys, VersionLoad
 from registry.bundle import seal_files, sign_manifest
+from registry.signed import SignedDeployment, open_deployment, sign_deployment
 from registry.types import Deployment, RegistryUnavailableError
 from tests.tiny_models import tiny_files
 
@@ -32,6 +33,12 @@ def signed(files: dict[str, bytes], at: int = 1) -> dict[str, bytes]:
     """Seal and sign a version as the registry does."""
     sealed = seal_files(files, model="churn", author="dana", created_unix_ms=at)
     return {**sealed, "signature.json": sign_manifest(sealed["manifest.json"], SIGNER)}
+
+
+def saved_deployments(folder: Path) -> list[SignedDeployment]:
+    """Return the deployments in a gateway's folder, each of which must have a valid signature."""
+    messages = [message for _, message in DiskCache(folder).read_deployments()]
+    return [open_deployment(message, TRUSTED) for message in messages]
 
 
 def digest_of(files: dict[str, bytes]) -> str:
@@ -50,10 +57,11 @@ class LoaderFixture:
 
     def __post_init__(self) -> None:
         self.route_table = RouteTable()
+        self.disk = DiskCache(self.folder)
         self.loader = Loader(
             Settings(),
             self.route_table,
-            DiskCache(self.folder),
+            self.disk,
             self.fetch,
             lambda: TRUSTED,
             SystemClock(),
@@ -74,7 +82,7 @@ class LoaderFixture:
 
     async def deploy(self, deployment: Deployment) -> None:
         """Deploy and wait until it is applied or refused."""
-        self.loader.deploy(deployment)
+        self.loader.deploy(sign_deployment(deployment, SIGNER))
         await self.loader.wait_settled()
 
     def serves(self) -> tuple[str, str]:
@@ -188,7 +196,8 @@ def test_loader_serves_the_last_deployment_from_disk_without_the_registry(
     async def walk() -> None:
         await LoaderFixture(tmp_path, registry).deploy(wanted)
         later = LoaderFixture(tmp_path, {}, up=False)
-        (saved,) = DiskCache(tmp_path).read_deployments()
+        (signed_deployment,) = saved_deployments(tmp_path)
+        saved = signed_deployment.deployment
         assert saved == wanted
         await later.deploy(saved)
         assert later.serves() == ("1", "2")
@@ -236,7 +245,8 @@ def test_loader_applies_a_rollback_while_a_version_is_still_fetched(tmp_path: Pa
         gateway = LoaderFixture(tmp_path, registry)
         await gateway.deploy(deployment(1, registry))
         gateway.up = False
-        gateway.loader.deploy(deployment(2, registry, canary="2", canary_bp=1_000))
+        second = deployment(2, registry, canary="2", canary_bp=1_000)
+        gateway.loader.deploy(sign_deployment(second, SIGNER))
         await gateway.deploy(replace(deployment(3, registry), digests=(("1", digest_of(GOOD)),)))
         assert gateway.loader.applied["churn"][0] == 3
         assert digest_of(BETTER) not in gateway.loader.load_states
@@ -254,7 +264,7 @@ def test_loader_ignores_older_and_repeated_revisions(tmp_path: Path) -> None:
         for revision in (4, 5):
             await gateway.deploy(deployment(revision, registry, canary="2", canary_bp=1))
         assert gateway.serves() == ("1", "")
-        assert [saved.revision for saved in DiskCache(tmp_path).read_deployments()] == [5]
+        assert [saved.deployment.revision for saved in saved_deployments(tmp_path)] == [5]
 
     asyncio.run(walk())
 

@@ -333,3 +333,31 @@ def test_registry_answers_invalid_argument_to_bytes_that_do_not_parse(tmp_path: 
                     assert "Traceback" not in (caught.value.details() or "")
 
     run_walk(scenario())
+
+
+def test_deploy_writes_a_revision_above_those_of_the_workers(tmp_path: Path) -> None:
+    """A registry behind its gateways passes them; a claim that cannot be true changes nothing."""
+
+    async def scenario() -> None:
+        async with registry_fixture(tmp_path) as registry:
+            _, deployment = await registry.put_in_production()
+            state = pb.GatewayState(gateway="g", slot=0, boot_id=7)
+            # One worker serves revision 11, another one has 12 and could not load it.
+            state.applied["churn"] = 11
+            await registry.cleo.report_state(state)
+            alarm = pb.RegistryAlarm(kind="REVISION_BEHIND", model="churn", revision=12)
+            other = pb.GatewayState(gateway="g", slot=1, boot_id=8, alarms=[alarm])
+            await registry.cleo.report_state(other)
+            states = [state async for state in registry.cleo.states()]
+            assert [list(state.alarms) for state in states] == [[], [alarm]]
+            written = await registry.cleo.deploy(replace(deployment, why="published again"))
+            assert written == replace(
+                deployment, revision=13, why="published again", at_unix_ns=written.at_unix_ns
+            )
+            # A false gateway would use up the numbers.
+            other.alarms[0].revision = 2**63
+            await registry.cleo.report_state(other)
+            later = await registry.cleo.deploy(replace(written, why="once more"))
+            assert later.revision == 14
+
+    run_walk(scenario())

@@ -9,8 +9,8 @@ import pytest
 
 from protos import registry_pb2 as pb
 from registry.client import RegistryClient
+from registry.signed import open_deployment, read_deployment
 from registry.types import (
-    Deployment,
     FencedError,
     NotAllowedError,
     NotFoundError,
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.walk
 
 
 def test_watch_deployments_sends_a_snapshot_and_then_changes(tmp_path: Path) -> None:
-    """The snapshot has the keys and the unknown deployments. A change comes within a second."""
+    """The snapshot has the keys and all deployments. A signed change comes within a second."""
 
     async def scenario() -> None:
         async with registry_fixture(tmp_path) as registry:
@@ -34,14 +34,12 @@ def test_watch_deployments_sends_a_snapshot_and_then_changes(tmp_path: Path) -> 
             fresh = registry.bob.watch_deployments()
             event = await anext(fresh)
             assert event.snapshot_end
-            assert [d.model for d in event.deployments] == ["churn"]
+            assert [read_deployment(d).model for d in event.deployments] == ["churn"]
             assert len(event.keys.prediction_id_key) == len(event.keys.version_public_key) == 32
 
-            holding = registry.ann.watch_deployments("g", 1, 5, {"churn": deployment.revision})
-            event = await anext(holding)
-            assert (event.snapshot_end, list(event.deployments)) == (True, [])
+            public_key = event.keys.version_public_key
 
-            waiting: asyncio.Task[pb.DeploymentEvent] = asyncio.create_task(anext(holding))  # type: ignore[arg-type]
+            waiting: asyncio.Task[pb.DeploymentEvent] = asyncio.create_task(anext(fresh))  # type: ignore[arg-type]
             loop = asyncio.get_running_loop()
             before = loop.time()
             written = await registry.cleo.deploy(
@@ -49,9 +47,9 @@ def test_watch_deployments_sends_a_snapshot_and_then_changes(tmp_path: Path) -> 
             )
             event = await waiting
             assert loop.time() - before < 1.0
-            assert [Deployment.from_proto(d) for d in event.deployments] == [written]
-            for stream in (fresh, holding):
-                await stream.aclose()  # type: ignore[attr-defined]
+            (message,) = event.deployments
+            assert open_deployment(message, public_key).deployment == written
+            await fresh.aclose()  # type: ignore[attr-defined]
 
     run_walk(scenario())
 
@@ -198,12 +196,12 @@ def test_registry_checks_the_roles_of_tokens(tmp_path: Path) -> None:
         async with registry_fixture(tmp_path / "r", [identities]) as registry:
             with pytest.raises(UnknownActorError):
                 await registry.ann.list_models()  # a name, and no token
-            clients = [RegistryClient(registry.address, n, f"{n}-token") for n in ("ann", "bob")]
+            clients = [registry.client(n, f"{n}-token") for n in ("ann", "bob")]
             async with (
                 clients[0] as ann,
                 clients[1] as bob,
-                RegistryClient(registry.address, "robot", "robot-token") as robot,
-                RegistryClient(registry.address, "gate", "gate-token") as gate,
+                registry.client("robot", "robot-token") as robot,
+                registry.client("gate", "gate-token") as gate,
             ):
                 # An author registers, an approver may not deploy, a controller may.
                 version = await ann.register("churn", tiny_files())

@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from access.peer_tls import make_certificate, open_channel
 from protos import rollout_pb2, rollout_pb2_grpc
 from registry.api import server as registry_server
 from rollout.api.server import serve_rollout
@@ -33,19 +34,29 @@ def test_commands_need_the_token_of_an_operator(tmp_path: Path) -> None:
     """Without a token they are UNAUTHENTICATED, with an author's PERMISSION_DENIED."""
 
     async def course() -> None:
-        # A registry and a controller with identities, and a token of the controller's own.
+        # A registry with identities, and a controller with a token of its own.
+        own = make_certificate(tmp_path / "registry" / "keys")
         identities = [write_identities(tmp_path / "who.json")]
         registry = await registry_server.serve_registry(
-            tmp_path / "registry", "127.0.0.1:0", identities=identities
+            tmp_path / "registry",
+            "127.0.0.1:0",
+            identities=identities,
+            certificate=own,
         )
-        address = f"127.0.0.1:{registry.port}"
         server = await serve_rollout(
-            address, "127.0.0.1:0", token="rollout", policies=POLICIES, identities=identities
+            f"127.0.0.1:{registry.port}",
+            "127.0.0.1:0",
+            token="rollout",
+            registry_certificate=own.certificate,
+            certificate=own,
+            policies=POLICIES,
+            identities=identities,
         )
+        # Callers prove who they are by their tokens alone.
         try:
             async with (
                 asyncio.timeout(20),
-                grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+                open_channel(f"127.0.0.1:{server.port}", own.certificate) as channel,
             ):
                 await wait_until_leading(server)
                 stub = rollout_pb2_grpc.RolloutsStub(channel)  # type: ignore[no-untyped-call]

@@ -123,7 +123,8 @@ class SimulatedClient:
             current = self._registry.current
             if current.revision > sent_revision:
                 sent_revision = current.revision
-                yield pb.DeploymentEvent(deployments=[current.to_proto()])
+                signed = pb.SignedDeployment(content=current.to_proto().SerializeToString())
+                yield pb.DeploymentEvent(deployments=[signed])
             await self._wait_for_change(changed)
 
     async def watch_states(self) -> AsyncIterator[pb.GatewayState]:

@@ -21,11 +21,12 @@ from gateway.models.disk_cache import DiskCache
 from protos import window_pb2, window_pb2_grpc
 from protos.predict_pb2 import FALLBACK, PRODUCTION, PredictReply
 from protos.registry_pb2 import ServingKeys
+from registry.signed import sign_deployment
 from registry.types import Deployment
 from tests.fatal_models import crashing_files, spinning_files
 from tests.gateway.canary_at_half import CANARY_AT_HALF, PRODUCTION_ONLY, canary_keys
 from tests.gateway.gateway_fixture import KEY, predict_request
-from tests.gateway.models.test_loader import TRUSTED, digest_of, signed
+from tests.gateway.models.test_loader import SIGNER, TRUSTED, digest_of, signed
 from tests.poll import wait_until
 from tests.tiny_models import tiny_files
 from tests.walks.models.test_isolation import on_x86, pid_exists
@@ -143,7 +144,8 @@ async def serving_gateway(
         sealed = signed(files, at=label)
         disk.save_version(digest_of(sealed), sealed)
         digests.append((str(label), digest_of(sealed)))
-    disk.save_deployment(replace(deployment, digests=tuple(digests)))
+    deployed = replace(deployment, digests=tuple(digests))
+    disk.save_deployment(sign_deployment(deployed, SIGNER), TRUSTED)
     disk.save_serving_keys(ServingKeys(prediction_id_key=KEY, version_public_key=TRUSTED))
     server, sink = grpc.aio.server(), RecordingSink()
     window_pb2_grpc.add_WindowSinkServicer_to_server(sink, server)  # type: ignore[no-untyped-call]

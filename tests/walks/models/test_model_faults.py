@@ -15,14 +15,17 @@ from onnx import helper, numpy_helper
 from gateway.models.disk_cache import DiskCache
 from gateway.models.loader import verify_and_open
 from protos.registry_pb2 import VersionLoad
+from registry.signed import sign_deployment
 from registry.types import VersionRefusedError
 from tests.gateway.gateway_fixture import gateway_fixture, predict_request
 from tests.gateway.models.test_loader import (
     BETTER,
     GOOD,
+    SIGNER,
     LoaderFixture,
     deployment,
     digest_of,
+    saved_deployments,
     signed,
     version_off_its_golden_rows,
 )
@@ -118,7 +121,7 @@ def test_loader_keeps_serving_a_version_that_was_deleted_from_disk(tmp_path: Pat
         assert gateway.serves() == ("1", "")
 
         disconnected = LoaderFixture(tmp_path, shelf, up=False)
-        (saved,) = DiskCache(tmp_path).read_deployments()
+        (saved,) = saved_deployments(tmp_path)
         disconnected.loader.deploy(saved)
         load_states = disconnected.loader.load_states
         await wait_until(lambda: any(state.reason for state in load_states.values()), 5.0)
@@ -175,7 +178,8 @@ def test_loader_ends_at_the_newest_of_a_thousand_deployments(tmp_path: Path) -> 
         await gateway.deploy(deployment(1, shelf))
         warm_mb = 0.0
         for position, revision in enumerate(revisions):
-            gateway.loader.deploy(deployment(revision, shelf, **wanted(revision)))
+            wanted_now = deployment(revision, shelf, **wanted(revision))
+            gateway.loader.deploy(sign_deployment(wanted_now, SIGNER))
             if rng.random() < 0.1:
                 await gateway.loader.wait_settled()
                 assert gateway.serves()[0]
@@ -186,7 +190,7 @@ def test_loader_ends_at_the_newest_of_a_thousand_deployments(tmp_path: Path) -> 
         last = deployment(1_001, shelf, **wanted(1_001))
         assert gateway.serves() == (last.production, last.canary)
         assert gateway.loader.applied["churn"][0] == 1_001
-        assert [saved.revision for saved in DiskCache(tmp_path).read_deployments()] == [1_001]
+        assert [saved.deployment.revision for saved in saved_deployments(tmp_path)] == [1_001]
         assert len([t for t in asyncio.all_tasks() if not t.done()]) == 1
         assert resident_mb() - warm_mb < 0.05 * warm_mb
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from protos.registry_pb2 import VersionLoad
-from registry.client import RegistryClient
 from tests.tiny_models import linear_weights, tiny_files
 from tests.walks.conftest import MODEL
 from tests.walks.running_system import RunningSystem, poll_system_until
@@ -26,7 +25,7 @@ def reported_state(system: RunningSystem, label: str, state: int, workers: int =
         reasons: dict[tuple[int, int], str] = {}
         async with (
             asyncio.timeout(20),
-            RegistryClient(system.addresses.registry, "sam") as client,
+            system.registry_client("sam") as client,
         ):
             async for worker in client.watch_states():
                 for load in worker.loads:

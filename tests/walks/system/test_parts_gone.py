@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from registry.client import RegistryClient
 from registry.types import GateError
 from tests.tiny_models import tiny_files
 from tests.turnout.test_managed_process import wait_soon
@@ -37,17 +36,18 @@ async def system_without_restart(
     parts = {child.spec.name: child for child in system.processes}
     try:
         await asyncio.gather(*(child.start() for child in system.processes))
-        await _deploy(system.addresses.registry)
-        yield RunningSystem(folder, system.addresses), parts
+        running = RunningSystem(folder, system.addresses)
+        await _deploy(running)
+        yield running, parts
     finally:
         for child in reversed(system.processes):
             await child.stop()
 
 
-async def _deploy(registry: str) -> None:
-    async with RegistryClient(registry, "dana") as dana:
+async def _deploy(system: RunningSystem) -> None:
+    async with system.registry_client("dana") as dana:
         version = await dana.register(MODEL, tiny_files(MODEL))
-    async with RegistryClient(registry, "gabriel") as gabriel:
+    async with system.registry_client("gabriel") as gabriel:
         approval = await gabriel.approve(MODEL, version.label, "initial", "", "", "fine")
         deployment = await gabriel.deployment(MODEL)
         deployment = await gabriel.deploy(replace(deployment, preload=(version.label,), why="warm"))
