@@ -71,7 +71,7 @@ class RegistryStub:
                 _registered_method=True)
         self.ListApprovals = channel.unary_unary(
                 '/turnout.v1.Registry/ListApprovals',
-                request_serializer=protos_dot_registry__pb2.VersionName.SerializeToString,
+                request_serializer=protos_dot_registry__pb2.ListApprovalsRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.ListApprovalsReply.FromString,
                 _registered_method=True)
         self.GetDeployment = channel.unary_unary(
@@ -104,15 +104,15 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.LeaseRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.Lease.FromString,
                 _registered_method=True)
-        self.SaveCheckpoint = channel.unary_unary(
+        self.SaveCheckpoint = channel.stream_unary(
                 '/turnout.v1.Registry/SaveCheckpoint',
-                request_serializer=protos_dot_registry__pb2.Checkpoint.SerializeToString,
+                request_serializer=protos_dot_registry__pb2.MessageChunk.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.Empty.FromString,
                 _registered_method=True)
-        self.LoadCheckpoint = channel.unary_unary(
+        self.LoadCheckpoint = channel.unary_stream(
                 '/turnout.v1.Registry/LoadCheckpoint',
                 request_serializer=protos_dot_registry__pb2.CheckpointName.SerializeToString,
-                response_deserializer=protos_dot_registry__pb2.Checkpoint.FromString,
+                response_deserializer=protos_dot_registry__pb2.MessageChunk.FromString,
                 _registered_method=True)
         self.WriteFinding = channel.unary_unary(
                 '/turnout.v1.Registry/WriteFinding',
@@ -128,6 +128,11 @@ class RegistryStub:
                 '/turnout.v1.Registry/ListHistory',
                 request_serializer=protos_dot_registry__pb2.ListHistoryRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.ListHistoryReply.FromString,
+                _registered_method=True)
+        self.ReadEntry = channel.unary_stream(
+                '/turnout.v1.Registry/ReadEntry',
+                request_serializer=protos_dot_registry__pb2.EntryNumber.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.MessageChunk.FromString,
                 _registered_method=True)
         self.WhoAmI = channel.unary_unary(
                 '/turnout.v1.Registry/WhoAmI',
@@ -228,14 +233,16 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def SaveCheckpoint(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+    def SaveCheckpoint(self, request_iterator, context):
+        """chunks of a Checkpoint
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LoadCheckpoint(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """chunks of a Checkpoint
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -255,6 +262,13 @@ class RegistryServicer:
 
     def ListHistory(self, request, context):
         """History
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadEntry(self, request, context):
+        """chunks of one whole HistoryEntry
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -307,7 +321,7 @@ def add_RegistryServicer_to_server(servicer, server):
             ),
             'ListApprovals': grpc.unary_unary_rpc_method_handler(
                     servicer.ListApprovals,
-                    request_deserializer=protos_dot_registry__pb2.VersionName.FromString,
+                    request_deserializer=protos_dot_registry__pb2.ListApprovalsRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.ListApprovalsReply.SerializeToString,
             ),
             'GetDeployment': grpc.unary_unary_rpc_method_handler(
@@ -340,15 +354,15 @@ def add_RegistryServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_registry__pb2.LeaseRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.Lease.SerializeToString,
             ),
-            'SaveCheckpoint': grpc.unary_unary_rpc_method_handler(
+            'SaveCheckpoint': grpc.stream_unary_rpc_method_handler(
                     servicer.SaveCheckpoint,
-                    request_deserializer=protos_dot_registry__pb2.Checkpoint.FromString,
+                    request_deserializer=protos_dot_registry__pb2.MessageChunk.FromString,
                     response_serializer=protos_dot_registry__pb2.Empty.SerializeToString,
             ),
-            'LoadCheckpoint': grpc.unary_unary_rpc_method_handler(
+            'LoadCheckpoint': grpc.unary_stream_rpc_method_handler(
                     servicer.LoadCheckpoint,
                     request_deserializer=protos_dot_registry__pb2.CheckpointName.FromString,
-                    response_serializer=protos_dot_registry__pb2.Checkpoint.SerializeToString,
+                    response_serializer=protos_dot_registry__pb2.MessageChunk.SerializeToString,
             ),
             'WriteFinding': grpc.unary_unary_rpc_method_handler(
                     servicer.WriteFinding,
@@ -364,6 +378,11 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.ListHistory,
                     request_deserializer=protos_dot_registry__pb2.ListHistoryRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.ListHistoryReply.SerializeToString,
+            ),
+            'ReadEntry': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadEntry,
+                    request_deserializer=protos_dot_registry__pb2.EntryNumber.FromString,
+                    response_serializer=protos_dot_registry__pb2.MessageChunk.SerializeToString,
             ),
             'WhoAmI': grpc.unary_unary_rpc_method_handler(
                     servicer.WhoAmI,
@@ -585,7 +604,7 @@ class Registry:
             request,
             target,
             '/turnout.v1.Registry/ListApprovals',
-            protos_dot_registry__pb2.VersionName.SerializeToString,
+            protos_dot_registry__pb2.ListApprovalsRequest.SerializeToString,
             protos_dot_registry__pb2.ListApprovalsReply.FromString,
             options,
             channel_credentials,
@@ -760,7 +779,7 @@ class Registry:
             _registered_method=True)
 
     @staticmethod
-    def SaveCheckpoint(request,
+    def SaveCheckpoint(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -770,11 +789,11 @@ class Registry:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_unary(
+            request_iterator,
             target,
             '/turnout.v1.Registry/SaveCheckpoint',
-            protos_dot_registry__pb2.Checkpoint.SerializeToString,
+            protos_dot_registry__pb2.MessageChunk.SerializeToString,
             protos_dot_registry__pb2.Empty.FromString,
             options,
             channel_credentials,
@@ -797,12 +816,12 @@ class Registry:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/turnout.v1.Registry/LoadCheckpoint',
             protos_dot_registry__pb2.CheckpointName.SerializeToString,
-            protos_dot_registry__pb2.Checkpoint.FromString,
+            protos_dot_registry__pb2.MessageChunk.FromString,
             options,
             channel_credentials,
             insecure,
@@ -884,6 +903,33 @@ class Registry:
             '/turnout.v1.Registry/ListHistory',
             protos_dot_registry__pb2.ListHistoryRequest.SerializeToString,
             protos_dot_registry__pb2.ListHistoryReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadEntry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/turnout.v1.Registry/ReadEntry',
+            protos_dot_registry__pb2.EntryNumber.SerializeToString,
+            protos_dot_registry__pb2.MessageChunk.FromString,
             options,
             channel_credentials,
             insecure,

@@ -2,11 +2,12 @@
 
 import argparse
 import asyncio
-import logging
 import signal
 import sys
 from pathlib import Path
 
+from host.files import keep_files_private
+from host.text import log_to_stderr
 from registry.api.server import serve_registry
 from registry.types import RegistryError
 
@@ -40,7 +41,8 @@ async def run_registry(folder: Path, listen: str, identities: Path | None) -> No
 
 def main() -> int:
     """Serve the registry and return the exit code: 0, or 3 when the registry cannot start."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    keep_files_private()
+    log_to_stderr("%(asctime)s %(name)s %(message)s")
     options = registry_arguments().parse_args()
     try:
         asyncio.run(run_registry(options.folder, options.listen, options.identities))

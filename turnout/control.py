@@ -2,16 +2,17 @@
 
 import argparse
 import asyncio
-import logging
 import os
 import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
 import uvloop
 
+from host.files import keep_files_private
+from host.processes import raise_descriptor_limit
+from host.text import log_to_stderr
 from registry.api import server as registry_server
 from registry.types import read_token
 from rollout.api import server as rollout_server
@@ -19,6 +20,8 @@ from rollout.policy.policy import POLICIES, Policy
 from rollout.policy.policy_files import read_policy_folder
 
 STOP_GRACE_S = 2.0
+DESCRIPTORS = 4_096
+"""Open files of this process: its connections (access/streams.py), database and logs."""
 TOKEN_VARIABLE = "TURNOUT_TOKEN"  # noqa: S105  the variable's name
 """Environment variable with the controller's own token; --token-file takes precedence.
 
@@ -41,6 +44,7 @@ async def serve_control(
     stop_requested = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop_requested.set)
+    raise_descriptor_limit(DESCRIPTORS)
     options = dict((*rollout_server.SERVER_OPTIONS, *registry_server.SERVER_OPTIONS))
     server = grpc.aio.server(options=tuple(options.items()))
     registry = await registry_server.add_registry_to(server, folder, identities=identities)
@@ -71,9 +75,8 @@ def main() -> None:
     parser.add_argument("--policies", type=Path, help="folder of policy files (docs/rollout.md)")
     options = parser.parse_args()
     policies = POLICIES if options.policies is None else read_policy_folder(options.policies)
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
-    )
+    keep_files_private()
+    log_to_stderr("%(asctime)s %(name)s %(message)s")
     token = read_token(options.token_file) if options.token_file else os.environ.get(TOKEN_VARIABLE)
     uvloop.run(serve_control(options.folder, options.listen, options.identities, token, policies))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from host.files import replace_file
+from host.files import make_private_folder, replace_file
 from protos import registry_pb2
 from registry.bundle import read_version_folder, write_version_folder
 from registry.types import Deployment, DeploymentError
@@ -25,7 +25,7 @@ class DiskCache:
         self._versions = folder / "versions"
         self._keys = folder / "keys.pb"
         for path in (self._deployments, self._versions):
-            path.mkdir(parents=True, exist_ok=True)
+            make_private_folder(path)
 
     def read_deployments(self) -> list[Deployment]:
         """Return the last good deployment of each model; damaged files are skipped."""
@@ -43,7 +43,7 @@ class DiskCache:
         path = self._deployments / f"{deployment.model}.pb"
         revisions = {saved.model: saved.revision for saved in self.read_deployments()}
         if deployment.revision > revisions.get(deployment.model, 0):
-            replace_file(path, deployment.to_proto().SerializeToString(), mode=0o644)
+            replace_file(path, deployment.to_proto().SerializeToString())
 
     def read_version(self, digest: str) -> dict[str, bytes] | None:
         """Return the files saved under this id, or None. They are not verified."""
@@ -72,7 +72,7 @@ class DiskCache:
     def save_serving_keys(self, keys: registry_pb2.ServingKeys) -> None:
         """Write the cluster's keys, readable by this user alone."""
         if self.read_serving_keys() != keys:
-            replace_file(self._keys, keys.SerializeToString(), mode=0o600)
+            replace_file(self._keys, keys.SerializeToString())
 
     def _version_folder(self, digest: str) -> Path:
         if not HEX_DIGEST.fullmatch(digest):

@@ -58,6 +58,7 @@ RULES: dict[str, AccessRule] = {
     "WriteFinding": _change(CONTROLLER, OPERATOR),
     "WatchFindings": _read(),
     "ListHistory": _read(),
+    "ReadEntry": _read(),
     "WhoAmI": _change(*ROLES),  # it changes nothing, but needs a name to answer
 }
 

@@ -1,8 +1,8 @@
-"""Connects gRPC to RegistryService: authorises, parses, calls the method, translates errors.
+"""Connects gRPC to RegistryService: authorises, parses, checks the bounds, calls the method.
 
 Every RPC of the service descriptor gets the same wrapper. An RPC without a rule in access.py is
-refused, and bytes that do not parse are INVALID_ARGUMENT. Of an unexpected error the caller sees
-an id only, and the log has the cause.
+refused. Bytes that do not parse and requests beyond a bound are INVALID_ARGUMENT. Of an unexpected
+error the caller sees an id only, and the log has the cause.
 """
 
 import asyncio
@@ -17,6 +17,8 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from access.bounds import BoundError, check_request
+from access.streams import OpenStreams, TooManyStreamsError
 from protos import registry_pb2
 from registry.api.access import Access
 from registry.api.service import RegistryService
@@ -31,14 +33,15 @@ log = logging.getLogger(__name__)
 
 def registry_handlers(service: RegistryService, access: Access) -> grpc.GenericRpcHandler:
     """Return the handler with which a grpc.aio server serves every RPC of turnout.v1.Registry."""
+    streams = OpenStreams()
     return grpc.method_handlers_generic_handler(
         SERVICE.full_name,
-        {method.name: _handler(method, service, access) for method in SERVICE.methods},
+        {method.name: _handler(method, service, access, streams) for method in SERVICE.methods},
     )
 
 
 def _handler(
-    method: MethodDescriptor, service: RegistryService, access: Access
+    method: MethodDescriptor, service: RegistryService, access: Access, streams: OpenStreams
 ) -> "grpc.RpcMethodHandler[Any, Any]":
     request_type: type[Message] = GetMessageClass(method.input_type)
     behaviour: Any = getattr(service, method.name)
@@ -58,9 +61,12 @@ def _handler(
     async def reply_stream(content: bytes, context: RpcContext) -> None:
         try:
             identity = access.authorise(name, _metadata(context))
-            async with aclosing(behaviour(parse(request_type, content), identity)) as replies:
-                async for reply in replies:
-                    await context.write(reply)
+            with streams.opened(context):
+                async with aclosing(behaviour(parse(request_type, content), identity)) as replies:
+                    async for reply in replies:
+                        await context.write(reply)
+        except TooManyStreamsError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         except Exception as error:  # noqa: BLE001  callers must see a status only
             await _abort_with(name, context, error)
 
@@ -82,12 +88,16 @@ def _metadata(context: RpcContext) -> list[tuple[str, str | bytes]]:
 
 def _parse(request_type: type[Message], content: bytes) -> Message:
     try:
-        return request_type.FromString(content)
+        request = request_type.FromString(content)
+        check_request(request)
+    except BoundError as error:
+        raise BadRequestError(str(error)) from error
     except DecodeError as error:
         raise BadRequestError(
             f"the request has {len(content)} bytes that are not a "
             f"{request_type.DESCRIPTOR.full_name}"
         ) from error
+    return request
 
 
 async def _parse_each(

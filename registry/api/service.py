@@ -7,27 +7,26 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 
+from access.bounds import CARD_BYTES_MAX, first_page
 from protos import registry_pb2 as pb
 from registry.api.access import CONTROLLER, GATEWAY, OPERATOR, Identity
 from registry.api.presence import Presence, WatcherPosition
 from registry.bundle import Bundle, golden_test, load_session, verify_bundle
-from registry.client import REGISTER_S, chunks
-from registry.manifest import FILES_MAX, SIGNATURE, TOTAL_BYTES_MAX
-from registry.storage.deployments import DeployCommand
+from registry.chunks import file_chunks, join_checkpoint, join_files, message_chunks
+from registry.client import REGISTER_S
+from registry.manifest import SIGNATURE
+from registry.storage.deployments import DeployCommand, deployment_message
 from registry.storage.store import RegistryStore
 from registry.types import (
     BadRequestError,
     Deployment,
     NotAllowedError,
-    RegistryFullError,
     RegistryUnavailableError,
 )
 
-CHUNK_BYTES_MAX = 2**20
 REGISTRATIONS_MAX = 2
 STATES_POLL_S = 1.0
 """How often a watch of states looks for workers that stopped reporting, which wakes no watch."""
-REPORT_VERSIONS_MAX = 1_000
 
 
 class ChangeNotifier:
@@ -87,7 +86,7 @@ class RegistryService:
         try:
             # Few at a time, because they take memory, and threads that a rollback may need.
             async with asyncio.timeout(REGISTER_S), self._registering:
-                model, files = await _join_chunks(request)
+                model, files = await join_files(request)
                 bundle = await asyncio.to_thread(_prove_version, model, files, identity.actor)
                 return await asyncio.to_thread(self._store.register, identity.actor, bundle, files)
         except TimeoutError as error:
@@ -96,17 +95,21 @@ class RegistryService:
             ) from error
 
     async def ListModels(  # noqa: N802
-        self, _request: pb.ListModelsRequest, _identity: Identity
+        self, request: pb.ListModelsRequest, _identity: Identity
     ) -> pb.ListModelsReply:
-        """Return every model that has a version."""
-        return pb.ListModelsReply(models=await asyncio.to_thread(self._store.list_models))
+        """Return a page of the models that have a version."""
+        models, more = await asyncio.to_thread(self._store.list_models, request.after)
+        return pb.ListModelsReply(models=models, more=more)
 
     async def ListVersions(  # noqa: N802
         self, request: pb.ListVersionsRequest, _identity: Identity
     ) -> pb.ListVersionsReply:
-        """Return the versions of a model."""
-        versions = await asyncio.to_thread(self._store.list_versions, request.model)
-        return pb.ListVersionsReply(versions=versions)
+        """Return a page of a model's versions."""
+        if request.after and not request.after.isdecimal():
+            raise BadRequestError(f"after {request.after!r} is not the label of a version")
+        after = int(request.after or 0)
+        versions, more = await asyncio.to_thread(self._store.list_versions, request.model, after)
+        return pb.ListVersionsReply(versions=versions, more=more)
 
     async def GetVersion(self, request: pb.VersionName, _identity: Identity) -> pb.Version:  # noqa: N802
         """Return a version by label or id."""
@@ -117,7 +120,7 @@ class RegistryService:
     ) -> AsyncIterator[pb.VersionChunk]:
         """Yield a version's files, after they are verified again."""
         files = await asyncio.to_thread(self._store.fetch, request.model, request.version)
-        for chunk in chunks(request.model, files):
+        for chunk in file_chunks(request.model, files):
             yield chunk
 
     async def SetStatus(self, request: pb.SetStatusRequest, identity: Identity) -> pb.Version:  # noqa: N802
@@ -131,19 +134,19 @@ class RegistryService:
         return await asyncio.to_thread(self._store.approve, identity.actor, request)
 
     async def ListApprovals(  # noqa: N802
-        self, request: pb.VersionName, _identity: Identity
+        self, request: pb.ListApprovalsRequest, _identity: Identity
     ) -> pb.ListApprovalsReply:
-        """Return the approvals and rejections of a version."""
-        approvals = await asyncio.to_thread(
-            self._store.list_approvals, request.model, request.version
+        """Return a page of a version's approvals and rejections."""
+        approvals, more = await asyncio.to_thread(
+            self._store.list_approvals, request.model, request.version, request.after
         )
-        return pb.ListApprovalsReply(approvals=approvals)
+        return pb.ListApprovalsReply(approvals=approvals, more=more)
 
     # Deployments
 
     async def GetDeployment(self, request: pb.ModelName, _identity: Identity) -> pb.Deployment:  # noqa: N802
         """Return the deployment of a model."""
-        return (await asyncio.to_thread(self._store.deployment, request.model)).to_proto()
+        return deployment_message(await asyncio.to_thread(self._store.deployment, request.model))
 
     async def Deploy(self, request: pb.DeployRequest, identity: Identity) -> pb.Deployment:  # noqa: N802
         """Write a deployment by compare-and-set, then wake every watch stream."""
@@ -166,7 +169,7 @@ class RegistryService:
             loop.call_soon_threadsafe(self._publish, deployment)
             return deployment
 
-        return (await asyncio.to_thread(deploy)).to_proto()
+        return deployment_message(await asyncio.to_thread(deploy))
 
     def _publish(self, deployment: Deployment) -> None:
         # Threads may finish out of order, so an older revision may come after a newer one.
@@ -192,46 +195,49 @@ class RegistryService:
             self._presence.stream_opened(worker)
             self._state_changes.notify_all()
         try:
-            # The first event is the snapshot, also if it is empty.
+            # The snapshot has one event, also if it is empty, and more where it is large.
             change = self._deployment_changes.next_change
-            yield pb.DeploymentEvent(
-                deployments=self._deployments_newer_than(known_revisions),
-                snapshot_end=True,
-                keys=keys,
-            )
+            first, more = self._deployments_newer_than(known_revisions)
+            yield pb.DeploymentEvent(deployments=first, snapshot_end=not more, keys=keys)
+            while more:
+                newer, more = self._deployments_newer_than(known_revisions)
+                yield pb.DeploymentEvent(deployments=newer, snapshot_end=not more)
             # Then one event for each change.
             while True:
                 await change.wait()
                 self._end_when_closing()
                 change = self._deployment_changes.next_change
-                newer = self._deployments_newer_than(known_revisions)
-                if newer:
-                    yield pb.DeploymentEvent(deployments=newer)
+                more = True
+                while more:
+                    newer, more = self._deployments_newer_than(known_revisions)
+                    if newer:
+                        yield pb.DeploymentEvent(deployments=newer)
         finally:
             if request.gateway:
                 self._presence.stream_closed(worker)
                 self._state_changes.notify_all()
 
-    def _deployments_newer_than(self, known_revisions: dict[str, int]) -> list[pb.Deployment]:
-        """Return the deployments that are newer, and enter them in *known_revisions*."""
-        newer = [
-            deployment
+    def _deployments_newer_than(
+        self, known_revisions: dict[str, int]
+    ) -> tuple[list[pb.Deployment], bool]:
+        """Return a page of the deployments that are newer, and whether there are more.
+
+        The page is entered in *known_revisions*.
+        """
+        newer, more = first_page(
+            deployment_message(deployment)
             for deployment in self._deployed.values()
             if deployment.revision > known_revisions.get(deployment.model, 0)
-        ]
+        )
         known_revisions.update({deployment.model: deployment.revision for deployment in newer})
-        return [deployment.to_proto() for deployment in newer]
+        return newer, more
 
     # Gateways
 
     async def ReportState(self, request: pb.GatewayState, _identity: Identity) -> pb.Empty:  # noqa: N802
         """Keep the newest state of a worker."""
-        if not 0 < len(request.gateway) <= 128 or len(request.loads) > REPORT_VERSIONS_MAX:
-            raise BadRequestError(
-                f"the state of gateway {request.gateway[:80]!r} has {len(request.loads)} versions; "
-                "a state needs a gateway name of 1 to 128 characters and at most "
-                f"{REPORT_VERSIONS_MAX} versions"
-            )
+        if not request.gateway:
+            raise BadRequestError("a state needs the name of its gateway")
         self._presence.record_state(request)
         self._state_changes.notify_all()
         return pb.Empty()
@@ -258,16 +264,21 @@ class RegistryService:
         """Take or renew a lease."""
         return await asyncio.to_thread(self._store.acquire_lease, identity.actor, request)
 
-    async def SaveCheckpoint(self, request: pb.Checkpoint, identity: Identity) -> pb.Empty:  # noqa: N802
+    async def SaveCheckpoint(  # noqa: N802
+        self, request: AsyncIterator[pb.MessageChunk], identity: Identity
+    ) -> pb.Empty:
         """Store the newest checkpoint of a rollout."""
-        await asyncio.to_thread(self._store.save_checkpoint, identity.actor, request)
+        checkpoint = await join_checkpoint(request)
+        await asyncio.to_thread(self._store.save_checkpoint, identity.actor, checkpoint)
         return pb.Empty()
 
     async def LoadCheckpoint(  # noqa: N802
         self, request: pb.CheckpointName, _identity: Identity
-    ) -> pb.Checkpoint:
-        """Return the newest checkpoint of a rollout."""
-        return await asyncio.to_thread(self._store.load_checkpoint, request.rollout_id)
+    ) -> AsyncIterator[pb.MessageChunk]:
+        """Yield the chunks of a rollout's newest checkpoint."""
+        checkpoint = await asyncio.to_thread(self._store.load_checkpoint, request.rollout_id)
+        for chunk in message_chunks(checkpoint):
+            yield chunk
 
     async def WriteFinding(self, request: pb.Finding, identity: Identity) -> pb.Finding:  # noqa: N802
         """Write a finding and wake the watches of findings."""
@@ -314,6 +325,14 @@ class RegistryService:
             object_prefix=request.object,
         )
 
+    async def ReadEntry(  # noqa: N802
+        self, request: pb.EntryNumber, _identity: Identity
+    ) -> AsyncIterator[pb.MessageChunk]:
+        """Yield the chunks of one history entry."""
+        entry = await asyncio.to_thread(self._store.read_entry, request.seq)
+        for chunk in message_chunks(entry):
+            yield chunk
+
     async def WhoAmI(self, _request: pb.WhoAmIRequest, identity: Identity) -> pb.Caller:  # noqa: N802
         """Return the caller's name and roles."""
         return pb.Caller(actor=identity.actor, roles=sorted(identity.roles))
@@ -323,31 +342,13 @@ class RegistryService:
             raise RegistryUnavailableError("the registry is stopping; connect again")
 
 
-async def _join_chunks(chunks: AsyncIterator[pb.VersionChunk]) -> tuple[str, dict[str, bytes]]:
-    """Join chunks and return the model and its files. Refuse more bytes than a version may have."""
-    model, name, size = "", "", 0
-    parts: dict[str, list[bytes]] = {}
-    async for chunk in chunks:
-        model = model or chunk.model
-        if chunk.file != name and chunk.file in parts:
-            raise BadRequestError(
-                f"file {chunk.file[:80]!r} came in two parts with another file between; send one "
-                "file after the other"
-            )
-        name = chunk.file
-        size += len(chunk.content)
-        parts.setdefault(name, []).append(chunk.content)
-        if size > TOTAL_BYTES_MAX or len(parts) > FILES_MAX or len(chunk.content) > CHUNK_BYTES_MAX:
-            raise RegistryFullError(
-                f"{len(parts)} files with {size} bytes came, {len(chunk.content)} of them in one "
-                f"chunk; a version has at most {FILES_MAX} files and {TOTAL_BYTES_MAX} bytes, a "
-                f"chunk has at most {CHUNK_BYTES_MAX}"
-            )
-    return model, {name: b"".join(contents) for name, contents in parts.items()}
-
-
 def _prove_version(model: str, files: dict[str, bytes], actor: str) -> Bundle:
     """Check everything that a gateway will check, except the signature, which is made later."""
+    if len(files.get("card.json", b"")) > CARD_BYTES_MAX:
+        raise BadRequestError(
+            f"card.json has {len(files['card.json'])} bytes; the most is {CARD_BYTES_MAX}. Put "
+            "tables into files of their own"
+        )
     if SIGNATURE in files:
         raise BadRequestError(f"only the registry writes {SIGNATURE}; leave it out")
     bundle = verify_bundle(files, trusted_key=None)

@@ -6,6 +6,7 @@ The approver is another person than the version's author.
 import json
 import re
 import secrets
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select
@@ -82,11 +83,6 @@ def _check_request(request: pb.ApproveRequest) -> None:
     ):
         if not DIGEST.fullmatch(digest) and not (optional and not digest):
             raise BadRequestError(f"{field} {digest[:80]!r} is not a SHA-256 in 64 hex digits")
-    if not request.reason.strip() or len(request.reason) > 1_000:
-        raise BadRequestError(
-            f"an approval needs a reason of 1 to 1000 characters for the history; this reason has "
-            f"{len(request.reason)}"
-        )
 
 
 def _check_shift(accepted: str, version: Row[Any]) -> None:
@@ -125,15 +121,21 @@ def is_revoked(connection: Connection, approval: pb.Approval) -> bool:
     )
 
 
-def list_approvals_of(connection: Connection, model: str, version: str) -> list[pb.Approval]:
-    """Return the approvals and rejections of a version, oldest first."""
+def list_approvals_of(
+    connection: Connection, model: str, version: str, after: str
+) -> Iterator[pb.Approval]:
+    """Yield the approvals and rejections of a version after the one with id *after*, in order."""
     digest = get_row(connection, model, version).digest
     rows = connection.execute(
         select(tables.approvals)
         .where(tables.approvals.c.version_digest == digest)
         .order_by(tables.approvals.c.place)
     )
-    return [_message(row) for row in rows]
+    seen = not after
+    for row in rows:
+        if seen:
+            yield _message(row)
+        seen = seen or row.id == after
 
 
 def _message(row: Row[Any]) -> pb.Approval:

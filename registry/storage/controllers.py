@@ -12,7 +12,6 @@ from registry.types import BadRequestError, FencedError, NotFoundError, Revision
 
 ROLLOUT_LEASE = "rollout"
 LEASE_S_MAX = 3_600
-CHECKPOINT_BYTES_MAX = 32 * 2**20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]{0,63}")
 FINDING_KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 FINDINGS_PER_READ = 1_000
@@ -93,15 +92,11 @@ def save_checkpoint(change: LedgerChange, checkpoint: pb.Checkpoint) -> None:
 
     Checkpoints come several times a second, so they leave no entry in the history.
     Raises RevisionConflictError for an older sequence than the stored one, FencedError for an old
-    lease token, BadRequestError for a bad id or a too large state.
+    lease token, BadRequestError for a bad id.
     """
     # Check the request. The lease is checked only if the checkpoint has its token.
     if not NAME.fullmatch(checkpoint.rollout_id):
         raise BadRequestError(f"rollout id {checkpoint.rollout_id[:80]!r} is not a plain name")
-    if len(checkpoint.state) > CHECKPOINT_BYTES_MAX:
-        raise BadRequestError(
-            f"the checkpoint has {len(checkpoint.state)} bytes; the most is {CHECKPOINT_BYTES_MAX}"
-        )
     if checkpoint.lease_token:
         check_lease(change, ROLLOUT_LEASE, checkpoint.lease_token)
     # Insert the first checkpoint of a rollout, or replace an older one.
@@ -140,17 +135,12 @@ def load_checkpoint(connection: Connection, rollout_id: str) -> pb.Checkpoint:
 def write_finding(change: LedgerChange, finding: pb.Finding) -> pb.Finding:
     """Write a finding and return it with its sequence number.
 
-    Raises BadRequestError for a bad kind, no model, or a too long text.
+    Raises BadRequestError for a bad kind or no model.
     """
     if not FINDING_KIND.fullmatch(finding.kind) or not 0 < len(finding.model) <= 64:
         raise BadRequestError(
             f"finding of kind {finding.kind[:80]!r} about model {finding.model[:80]!r}: the kind "
             f"must match {FINDING_KIND.pattern}, and a model must be named"
-        )
-    if len(finding.text) > 4_000 or len(finding.version) > 64:
-        raise BadRequestError(
-            f"the finding has {len(finding.text)} characters; the most is 4000, and 64 for its "
-            "version"
         )
     # Write it with its history entry. The database gives the sequence number.
     fields: dict[str, Any] = {

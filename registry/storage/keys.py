@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from host.files import fsync_folder
+from host.files import fsync_folder, make_private_folder
 from registry.types import RegistryFaultError
 
 KEY_BYTES = 32
@@ -24,7 +24,7 @@ def prediction_id_key(folder: Path) -> bytes:
 
 def _read_or_make_secret(path: Path) -> bytes:
     # Write a complete file first, then give it the name.
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     if not path.exists():
         new_file = path.with_suffix(f".{secrets.token_hex(4)}.new")
         descriptor = os.open(new_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

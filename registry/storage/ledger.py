@@ -1,15 +1,17 @@
 """The history in the database: one change with its transaction, actor and history entries."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, insert, select, update
 
+from access.bounds import ENTRY_BYTES_MAX, ENTRY_TEXT_BYTES_MAX, cut_texts
 from features.canonical import canonical_json
 from protos import registry_pb2 as pb
 from registry.history import FIRST_PREVIOUS_DIGEST, entry_digest, head_bytes
 from registry.storage import tables
+from registry.types import NotFoundError
 
 ENTRIES_MAX = 1_000
 
@@ -58,7 +60,7 @@ class LedgerChange:
         entry.digest = entry_digest(entry)
         self.connection.execute(
             insert(tables.history).values(
-                **{field.name: getattr(entry, field.name) for field in entry.DESCRIPTOR.fields}
+                **{column.name: getattr(entry, column.name) for column in tables.history.columns}
             )
         )
         # Sign it as the head.
@@ -88,10 +90,10 @@ def read_head(connection: Connection, *, lock: bool = False) -> pb.SignedHead:
     )
 
 
-def list_entries(
+def entries_after(
     connection: Connection, *, after: int, limit: int, object_prefix: str
-) -> list[pb.HistoryEntry]:
-    """Return the entries with a larger seq than *after*, oldest first.
+) -> Iterator[pb.HistoryEntry]:
+    """Yield the entries with a larger seq than *after*, oldest first, as the database gives them.
 
     limit          most entries; 0 and numbers above 1,000 mean 1,000.
     object_prefix  beginning of the entries' objects; empty for all.
@@ -106,4 +108,25 @@ def list_entries(
         statement = statement.where(
             tables.history.c.object.startswith(object_prefix, autoescape=True)
         )
-    return [pb.HistoryEntry(**row._mapping) for row in connection.execute(statement)]
+    for row in connection.execute(statement):
+        yield pb.HistoryEntry(**row._mapping)
+
+
+def read_entry(connection: Connection, seq: int) -> pb.HistoryEntry:
+    """Return one entry as it was written; raise NotFoundError if there is none."""
+    row = connection.execute(select(tables.history).where(tables.history.c.seq == seq)).first()
+    if row is None:
+        raise NotFoundError(f"the history has no entry {seq}")
+    return pb.HistoryEntry(**row._mapping)
+
+
+def entry_for_list(entry: pb.HistoryEntry) -> pb.HistoryEntry:
+    """Return *entry*, with its texts cut if it is larger than ENTRY_BYTES_MAX.
+
+    `uncut_bytes` then says so. Entries of this size are older than the bounds of requests.
+    """
+    size = entry.ByteSize()
+    if size > ENTRY_BYTES_MAX:
+        cut_texts(entry, ENTRY_TEXT_BYTES_MAX)
+        entry.uncut_bytes = size
+    return entry

@@ -2,11 +2,12 @@
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
+from access.bounds import CARD_BYTES_MAX
 from features.canonical import canonical_json
 from protos import registry_pb2 as pb
 from registry.bundle import Bundle
@@ -16,6 +17,7 @@ from registry.storage.ledger import LedgerChange
 from registry.types import BadRequestError, Deployment, NotFoundError
 
 SALT_BYTES = 16
+_COLUMNS_WITHOUT_CARD = [column for column in tables.versions.columns if column.name != "card_json"]
 
 
 def register_version(
@@ -122,20 +124,22 @@ def get_version(connection: Connection, model: str, version: str) -> pb.Version:
     return _message(get_row(connection, model, version))
 
 
-def list_versions_of(connection: Connection, model: str) -> list[pb.Version]:
-    """Return the versions of a model, oldest first."""
+def list_versions_of(connection: Connection, model: str, after: int) -> Iterator[pb.Version]:
+    """Yield the versions of a model with a larger label than *after*, oldest first, no cards."""
     rows = connection.execute(
-        select(tables.versions)
-        .where(tables.versions.c.model == model)
+        select(*_COLUMNS_WITHOUT_CARD)
+        .where(tables.versions.c.model == model, tables.versions.c.label > after)
         .order_by(tables.versions.c.label)
     )
-    return [_message(row) for row in rows]
+    for row in rows:
+        yield _message_without_card(row)
 
 
 def facts_of(connection: Connection, model: str) -> dict[str, VersionFacts]:
     """Return the properties of each version of a model that the gates need, by label."""
-    columns = [column for column in tables.versions.c if column.name != "card_json"]
-    rows = connection.execute(select(*columns).where(tables.versions.c.model == model))
+    rows = connection.execute(
+        select(*_COLUMNS_WITHOUT_CARD).where(tables.versions.c.model == model)
+    )
     return {str(row.label): _facts(row) for row in rows}
 
 
@@ -206,6 +210,16 @@ def _facts(row: Row[Any]) -> VersionFacts:
 
 
 def _message(row: Row[Any]) -> pb.Version:
+    message, size = _message_without_card(row), len(row.card_json.encode())
+    # A card of before CARD_BYTES_MAX stays where the version's other files are.
+    if size > CARD_BYTES_MAX:
+        message.card_bytes = size
+    else:
+        message.card_json = row.card_json
+    return message
+
+
+def _message_without_card(row: Row[Any]) -> pb.Version:
     return pb.Version(
         model=row.model,
         label=str(row.label),
@@ -216,6 +230,5 @@ def _message(row: Row[Any]) -> pb.Version:
         created_unix_ms=row.created_unix_ms,
         model_contract=row.model_contract,
         input_contract=row.input_contract,
-        card_json=row.card_json,
         size_bytes=row.size_bytes,
     )

@@ -10,6 +10,8 @@ from typing import Self
 
 import grpc
 
+from access import streams
+from access.bounds import MESSAGE_BYTES_MAX
 from host.clock import SystemClock
 from protos import rollout_pb2_grpc, window_pb2_grpc
 from registry.client import RegistryClient
@@ -22,8 +24,9 @@ from rollout.lifecycle.clock import ControllerClock
 from rollout.policy.policy import POLICIES, Policy
 
 SERVER_OPTIONS = (
+    *streams.SERVER_OPTIONS,
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", 16 * 2**20),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),

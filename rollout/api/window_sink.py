@@ -11,6 +11,8 @@ from typing import Any
 
 import grpc
 
+from access.bounds import BoundError, check_request
+from access.streams import OpenStreams, TooManyStreamsError
 from protos import window_pb2, window_pb2_grpc
 from rollout.controller.controller import Controller
 from rollout.errors import NotLeadingError
@@ -22,6 +24,7 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
+        self._streams = OpenStreams()
 
     async def Push(  # noqa: N802  the name in window.proto
         self,
@@ -29,10 +32,24 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
         context: "grpc.aio.ServicerContext[window_pb2.WindowBatch, window_pb2.WindowAck]",
     ) -> None:
         """Acknowledge what is saved of the source, then receive batches and acknowledge them."""
+        try:
+            with self._streams.opened(context):
+                await self._push(request_iterator, context)
+        except TooManyStreamsError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        except BoundError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+    async def _push(
+        self,
+        request_iterator: AsyncIterator[window_pb2.WindowBatch],
+        context: "grpc.aio.ServicerContext[window_pb2.WindowBatch, window_pb2.WindowAck]",
+    ) -> None:
         # The opening message names the source.
         opening = await anext(aiter(request_iterator), None)
         if opening is None:
             return
+        check_request(opening)
         if not opening.source.gateway or opening.windows or opening.sequence:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
@@ -67,6 +84,7 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
         self, batches: AsyncIterator[window_pb2.WindowBatch], source: window_pb2.Source
     ) -> None:
         async for batch in batches:
+            check_request(batch)
             if not batch.source.gateway:
                 batch.source.CopyFrom(source)
             self._controller.receive(batch)

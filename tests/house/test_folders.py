@@ -45,7 +45,17 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("online", "sources"),
     ),
     "registry": (
-        ("bundle", "client", "folders", "golden", "history", "manifest", "status", "types"),
+        (
+            "bundle",
+            "chunks",
+            "client",
+            "folders",
+            "golden",
+            "history",
+            "manifest",
+            "status",
+            "types",
+        ),
         ("rules",),
         ("storage",),
         ("api",),

@@ -15,6 +15,7 @@ from features.online.store_server import StoreServerError, find_or_start
 from features.online.store_url import StoreUrlError
 from gateway.errors import SettingsError
 from gateway.ingress_choice import IngressChoice, check_built, is_built
+from host.files import replace_file
 from host.processes import start_ticks
 from turnout.errors import OperatorError, StartError
 from turnout.processes.managed_process import ManagedProcess, ProcessSpec, end_leftover_process
@@ -157,7 +158,7 @@ class LocalSystem:
 
     def write_settings(self) -> None:
         """Write the gateway's settings for its supervisor; make the state folder if need be."""
-        self._plan.folder.mkdir(parents=True, exist_ok=True)
+        self._plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         host, _, port = self._gateway.rpartition(":")
         settings: dict[str, Any] = {
             "folder": str(self._plan.folder / "gateway"),
@@ -172,7 +173,9 @@ class LocalSystem:
         }
         if self._tokens is not None:
             settings["registry_token_file"] = str(self._tokens.files["gateway"])
-        (self._plan.folder / "gateway.json").write_text(json.dumps(settings, indent=1))
+        replace_file(
+            self._plan.folder / "gateway.json", json.dumps(settings, indent=1), durable=False
+        )
 
 
 def _check_given_store(plan: SystemPlan) -> None:

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from host.files import replace_file
+from host.files import make_private_folder, replace_file
 from turnout.errors import OperatorError
 
 TOKEN_OWNERS = {"controller": "rollout", "gateway": "gateway"}
@@ -38,7 +38,7 @@ def make_service_tokens(identities: Path, folder: Path) -> ServiceTokens:
         raise OperatorError(
             f"{identities} is no identities file ({error}); docs/governance.md says what it holds"
         ) from error
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(folder)
     files = {}
     for role, actor in TOKEN_OWNERS.items():
         token = secrets.token_urlsafe(32)
@@ -51,5 +51,5 @@ def make_service_tokens(identities: Path, folder: Path) -> ServiceTokens:
 
 
 def _write_private(file: Path, text: str) -> Path:
-    replace_file(file, text + "\n", mode=0o600, durable=False)
+    replace_file(file, text + "\n", durable=False)
     return file
