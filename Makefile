@@ -13,10 +13,10 @@ CARGO := $(shell cargo --version >/dev/null 2>&1 && command -v cargo)
 .PHONY: run ingress test unit walks attacks nightly soak check protos lock fix bench
 
 # The lock file has turnout[all] and the tools of developers; pip only adds this repository.
-$(VENV)/.installed: requirements.lock pyproject.toml $(CLIENT)/pyproject.toml
+$(VENV)/.installed: requirements-dev.lock pyproject.toml $(CLIENT)/pyproject.toml
 	@echo "Installing into $(VENV) (once, under a minute) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . -e $(CLIENT)
 	@touch $@
 
@@ -79,8 +79,11 @@ fix: $(VENV)/.installed
 protos: $(VENV)/.installed
 	@$(BIN)/python -m protos.generate
 
+# requirements.lock is for hosts. The developers' lock file has the same versions of the same packages.
+COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-package turnout-client --no-header --extra all
 lock:
-	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-package turnout-client --no-header --extra all --extra data --extra dev --extra load --extra plots pyproject.toml -o requirements.lock
+	@$(COMPILE) pyproject.toml -o requirements.lock
+	@$(COMPILE) --constraints requirements.lock --extra data --extra dev --extra load --extra plots pyproject.toml -o requirements-dev.lock
 
 # No other load should run on the machine; docs/performance.md says why.
 bench: $(VENV)/.installed
