@@ -7,6 +7,7 @@ docs/limits.md has the same tables; tests/house/test_limits.py compares them.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
@@ -86,7 +87,7 @@ def check_request(message: Message) -> None:
     its size and its bound.
     """
     message.DiscardUnknownFields()  # type: ignore[attr-defined]
-    _check(message)
+    _check(message, _checks_of(message.DESCRIPTOR))
 
 
 def text_bytes_max(field: FieldDescriptor) -> int:
@@ -143,67 +144,83 @@ def _is_map(field: FieldDescriptor) -> bool:
     return field.message_type is not None and field.message_type.GetOptions().map_entry
 
 
+@dataclass(frozen=True, slots=True)
+class _FieldCheck:
+    """What is checked of one field. It is read from the descriptor once, and not for each call."""
+
+    field: str
+    name: str
+    """As in the tables: "Finding.text"."""
+    bytes_max: int
+    items_max: int
+    """0: the field is no list."""
+    is_map: bool
+    inner: "tuple[_FieldCheck, ...] | None"
+    """The checks of a message in this field; None: it is a text."""
+
+
 @cache
-def _checked_fields(descriptor: Descriptor) -> Sequence[FieldDescriptor]:
-    """Return the fields that have a bound: texts, bytes and messages, single or in lists."""
-    checked = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
-    return [
-        field
-        for field in descriptor.fields
-        if field.type in checked or field.message_type is not None
-    ]
+def _checks_of(descriptor: Descriptor) -> tuple[_FieldCheck, ...]:
+    """Return the checks of a message. Numbers, and messages of numbers alone, need none."""
+    texts = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
+    checks = []
+    for field in descriptor.fields:
+        inner = None if field.message_type is None else _checks_of(field.message_type)
+        if inner or field.type in texts or (inner is not None and field.is_repeated):
+            counted = items_max(field) if field.is_repeated else 0
+            most = text_bytes_max(field)
+            checks.append(
+                _FieldCheck(field.name, _name(field), most, counted, _is_map(field), inner)
+            )
+    return tuple(checks)
 
 
-def _check(message: Message) -> None:
-    for field in _checked_fields(message.DESCRIPTOR):
-        # A field that was not sent has nothing to check, but a reason may have to be there.
-        if field.is_repeated:
-            _check_list(field, getattr(message, field.name))
-        elif field.message_type is not None:
-            if message.HasField(field.name):
-                _check(getattr(message, field.name))
-        elif (text := getattr(message, field.name)) or _name(field) in REQUIRED:
-            checked = _checked_text(field, text)
-            if checked != text:
-                setattr(message, field.name, checked)
+def _check(message: Message, checks: Sequence[_FieldCheck]) -> None:
+    for check in checks:
+        value = getattr(message, check.field)
+        if check.items_max:
+            _check_list(check, value)
+        elif check.inner is None:
+            # A text that was not sent has nothing to check, but a reason may have to be there.
+            if value or check.name in REQUIRED:
+                checked = _checked_text(check, value)
+                if checked is not value:
+                    setattr(message, check.field, checked)
+        elif message.HasField(check.field):
+            _check(value, check.inner)
 
 
-def _check_list(field: FieldDescriptor, items: Any) -> None:  # noqa: ANN401  a list or a mapping
-    if len(items) > items_max(field):
-        raise BoundError(f"{_name(field)} has {len(items)} items; the most is {items_max(field)}")
-    if _is_map(field):
-        key, value = field.message_type.fields
-        for name, content in items.items():
-            _checked_text(key, name, field)
-            if isinstance(content, str):
-                _checked_text(value, content, field)
-    elif field.message_type is not None:
+def _check_list(check: _FieldCheck, items: Any) -> None:  # noqa: ANN401  a list or a mapping
+    if len(items) > check.items_max:
+        raise BoundError(f"{check.name} has {len(items)} items; the most is {check.items_max}")
+    if check.is_map:
+        for key, value in items.items():
+            for text in (key, value):
+                if isinstance(text, str):
+                    _checked_text(check, text)
+    elif check.inner is None:
+        for text in items:
+            _checked_text(check, text)
+    elif check.inner:
         for item in items:
-            _check(item)
-    else:
-        for item in items:
-            _checked_text(field, item)
+            _check(item, check.inner)
 
 
-def _checked_text(
-    field: FieldDescriptor, text: str | bytes, owner: FieldDescriptor | None = None
-) -> str | bytes:
-    """Return *text* as it may be kept; raise BoundError when it may not.
-
-    owner  the map of which *field* is the key or the value.
-    """
-    name, bytes_max = _name(owner or field), text_bytes_max(field)
-    if isinstance(text, str) and name in MACHINE_TEXTS:
-        return cut_text(escape_controls(text), bytes_max)
+def _checked_text(check: _FieldCheck, text: str | bytes) -> str | bytes:
+    """Return *text* as it may be kept; raise BoundError when it may not."""
+    if isinstance(text, str) and check.name in MACHINE_TEXTS:
+        return cut_text(escape_controls(text), check.bytes_max)
     # Characters have at least one byte, so most texts need not be encoded to be counted.
     size = len(text) if isinstance(text, bytes) or text.isascii() else len(text.encode())
-    if size > bytes_max:
-        raise BoundError(f"{name} has {size} bytes; the most is {bytes_max}")
+    if size > check.bytes_max:
+        raise BoundError(f"{check.name} has {size} bytes; the most is {check.bytes_max}")
     if isinstance(text, str) and not text.isprintable() and (found := CONTROL.search(text)):
         raise BoundError(
-            f"{name} has the control character U+{ord(found[0]):04X} at position {found.start()}; "
-            "terminals and logs would obey it. Send plain text in one line"
+            f"{check.name} has the control character U+{ord(found[0]):04X} at position "
+            f"{found.start()}; terminals and logs would obey it. Send plain text in one line"
         )
-    if name in REQUIRED and not text.strip():
-        raise BoundError(f"{name} is empty; the history needs a reason of 1 to {bytes_max} bytes")
+    if check.name in REQUIRED and not text.strip():
+        raise BoundError(
+            f"{check.name} is empty; the history needs a reason of 1 to {check.bytes_max} bytes"
+        )
     return text
