@@ -10,13 +10,13 @@ CLIENT := clients/python
 # cargo must run: rustup leaves a cargo even without a toolchain.
 CARGO := $(shell cargo --version >/dev/null 2>&1 && command -v cargo)
 
-.PHONY: run ingress test unit walks attacks nightly soak check protos lock fix bench
+.PHONY: run ingress crates advisories test unit walks attacks nightly soak check protos lock fix bench
 
 # The lock file has turnout[all] and the tools of developers; pip only adds this repository.
-$(VENV)/.installed: requirements.lock pyproject.toml $(CLIENT)/pyproject.toml
+$(VENV)/.installed: requirements-dev.lock pyproject.toml $(CLIENT)/pyproject.toml
 	@echo "Installing into $(VENV) (once, under a minute) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . -e $(CLIENT)
 	@touch $@
 
@@ -28,9 +28,22 @@ ingress:
 	@echo "cargo is not installed, so the grpcio server is used (ingress/README.md says what the native server adds)."
 endif
 
-$(VENV)/.ingress: $(VENV)/.installed ingress/Cargo.toml $(shell find ingress/src -name '*.rs')
+# ingress/crates.lock is Cargo.lock without the lines that name a package registry, which cargo
+# knows by itself. So versions and checksums are fixed, and no address is committed.
+ingress/Cargo.lock: ingress/crates.lock
+	@cargo generate-lockfile --quiet --manifest-path ingress/Cargo.toml && \
+	source=$$(grep -m 1 '^source = ' $@) && \
+	awk -v source="$$source" '/^checksum = / {print source} {print}' $< > $@.new && mv $@.new $@
+
+# Resolves the crates anew.
+crates:
+	@cargo generate-lockfile --quiet --manifest-path ingress/Cargo.toml
+	@grep -v '^source = ' ingress/Cargo.lock > ingress/crates.lock
+
+$(VENV)/.ingress: $(VENV)/.installed ingress/Cargo.toml ingress/crates.lock $(shell find ingress/src -name '*.rs')
 	@echo "Building the native server with cargo (once, about a minute) ..."
-	@cargo build --release --quiet --manifest-path ingress/Cargo.toml --target-dir target/ingress && \
+	@$(MAKE) --no-print-directory ingress/Cargo.lock && \
+	cargo build --locked --release --quiet --manifest-path ingress/Cargo.toml --target-dir target/ingress && \
 	folder=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))') && \
 	cp target/ingress/release/libturnout_ingress.so $$folder/.turnout_ingress && \
 	mv $$folder/.turnout_ingress $$folder/turnout_ingress.abi3.so && touch $@ || \
@@ -79,8 +92,15 @@ fix: $(VENV)/.installed
 protos: $(VENV)/.installed
 	@$(BIN)/python -m protos.generate
 
+# requirements.lock is for hosts. The developers' lock file has the same versions of the same packages.
+COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-package turnout-client --no-header --extra all
 lock:
-	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-package turnout-client --no-header --extra all --extra data --extra dev --extra load --extra plots pyproject.toml -o requirements.lock
+	@$(COMPILE) pyproject.toml -o requirements.lock
+	@$(COMPILE) --constraints requirements.lock --extra data --extra dev --extra load --extra plots pyproject.toml -o requirements-dev.lock
+
+# Known vulnerabilities of what the lock files name. It asks a database, or says that none answers.
+advisories: $(VENV)/.installed
+	@$(BIN)/python -m tests.house.locks.advisories
 
 # No other load should run on the machine; docs/performance.md says why.
 bench: $(VENV)/.installed

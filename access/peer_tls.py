@@ -57,7 +57,7 @@ def make_certificate(folder: Path) -> ServerCertificate:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    create_file_once(files.key, new_key, mode=0o600)
+    create_file_once(files.key, new_key)
     # A key that others could read proves nothing.
     mode = files.key.stat().st_mode & 0o777
     if mode & 0o077:

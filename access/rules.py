@@ -76,6 +76,7 @@ RULES: dict[str, AccessRule] = {
         WatchFindings=READ,
         ListHistory=READ,
         ListState=READ,
+        ReadEntry=READ,
     ),
     **_service(
         "turnout.v1.Rollouts",

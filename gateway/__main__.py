@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,9 @@ from gateway.ingress_choice import IngressChoice, check_built, is_built
 from gateway.settings import Settings
 from gateway.supervision.exposition import Report
 from gateway.supervision.supervisor import Supervisor
-from host.files import replace_file
+from host.files import keep_files_private, replace_file
+from host.processes import raise_descriptor_limit
+from host.text import log_to_stderr
 
 DESCRIPTORS_RESERVED = 512
 """Descriptors of a process besides its connections: journal, store, channels, libraries."""
@@ -27,9 +28,8 @@ log = logging.getLogger("gateway")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the gateway; return 0 when drained, 1 when killed, 2 for bad settings or a taken port."""
     options = _options(argv)
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
-    )
+    keep_files_private()
+    log_to_stderr("%(asctime)s %(name)s %(message)s")
     try:
         return asyncio.run(_run(_settings(options), options.announce))
     except SettingsError as error:
@@ -46,18 +46,15 @@ def allow_descriptors(connections_max: int) -> None:
     low, a warning is logged.
     """
     needed = connections_max + DESCRIPTORS_RESERVED
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and needed > hard:
+    allowed = raise_descriptor_limit(needed)
+    if allowed < needed:
         log.warning(
             "connections_max=%d needs %d file descriptors a worker and the system allows %d; raise "
             "its limit (ulimit -Hn, LimitNOFILE=) or lower connections_max",
             connections_max,
             needed,
-            hard,
+            allowed,
         )
-        needed = hard
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 async def _run(settings: Settings, announce: Path | None) -> int:

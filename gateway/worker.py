@@ -39,6 +39,7 @@ from gateway.telemetry.window_stream import WindowStream
 from gateway.worker_identity import WorkerIdentity
 from host.clock import NS_PER_SECOND, SystemClock
 from host.processes import open_descriptors
+from host.text import log_to_stderr
 from journal.segment import JournalKind
 from journal.writer import JournalAppender
 from protos import registry_pb2, window_pb2
@@ -323,9 +324,7 @@ def main() -> None:
     parser.add_argument("--breadcrumbs-fd", type=int, default=-1)
     parser.add_argument("--sockets-fd", type=int, default=-1)
     arguments = parser.parse_args()
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s"
-    )
+    log_to_stderr("%(asctime)s %(name)s %(message)s")
     settings = Settings.read(arguments.settings)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     descriptors = (arguments.breadcrumbs_fd, arguments.sockets_fd)

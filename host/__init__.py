@@ -1,1 +1,1 @@
-"""Help with this machine that every room may use: files, processes, retries and the time."""
+"""Help with this machine that every room may use: files, processes, retries, time, safe text."""

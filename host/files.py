@@ -7,6 +7,7 @@ the parent folder after it.
 """
 
 import errno
+import logging
 import os
 import secrets
 import shutil
@@ -14,6 +15,8 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 class UnreadableFileError(Exception):
@@ -44,12 +47,33 @@ def read_regular_file(path: Path, bytes_max: int) -> bytes:
         os.close(descriptor)
 
 
-def replace_file(
-    path: Path, content: bytes | str, *, mode: int = 0o666, durable: bool = True
-) -> None:
+def keep_files_private() -> None:
+    """Let only this user use the files, folders and Unix sockets that this process makes.
+
+    The processes that it starts inherit this. Each program of a host calls it first.
+    """
+    os.umask(0o077)
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder that only this user may enter. One that is there loses the others' rights.
+
+    Logs a warning when the folder belongs to another user, so that its rights stay.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        try:
+            path.chmod(mode & 0o700)
+        except PermissionError as error:
+            log.warning("%s has mode %o, and others may read it: %s", path, mode, error)
+
+
+def replace_file(path: Path, content: bytes | str, *, durable: bool = True) -> None:
     """Make the file *path* hold exactly *content*; text is written as UTF-8.
 
-    mode     permissions of the new file, less this process's umask. The old file's are lost.
+    Only this user may read the new file, whatever the old file's permissions were.
+
     durable  False for a file that is worthless after a power cut: nothing is fsynced.
 
     Raises OSError when the disk refuses; *path* is then as it was.
@@ -57,7 +81,7 @@ def replace_file(
     beside = _path_beside(path, "part")
     data = content.encode() if isinstance(content, str) else content
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
@@ -71,18 +95,18 @@ def replace_file(
         fsync_folder(path.parent)
 
 
-def create_file_once(path: Path, content: bytes, *, mode: int) -> None:
+def create_file_once(path: Path, content: bytes) -> None:
     """Make the file *path* with *content*, durably, unless it is there already.
 
     Of several processes that do this at once, one makes the file and all see its content. Missing
     parents are made for their owner alone.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     if path.exists():
         return
     # Write a complete file first, then give it the name: a link fails if the file exists.
     beside = _path_beside(path, "new")
-    replace_file(beside, content, mode=mode)
+    replace_file(beside, content)
     try:
         path.hardlink_to(beside)
     except FileExistsError:
@@ -123,13 +147,16 @@ def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = _path_beside(path, "new")
-    beside.mkdir(mode=0o755)
+    beside.mkdir(mode=0o700)
     try:
         for name, content in files.items():
-            with (beside / name).open("xb") as stream:
+            descriptor = os.open(
+                beside / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+            )
+            with os.fdopen(descriptor, "wb") as stream:
                 stream.write(content)
                 stream.flush()
-                os.fsync(stream.fileno())
+                os.fsync(descriptor)
         fsync_folder(beside)
         # A rename replaces an empty folder only, so a full one is moved away first. Another
         # process may put one there in between; if it holds the same files, the work is done.

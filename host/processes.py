@@ -7,6 +7,7 @@ where there is no /proc.
 import ctypes
 import os
 import re
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -32,6 +33,19 @@ def die_with_parent(signum: int = signal.SIGTERM, parent: int | None = None) -> 
         return True
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
     return parent is None or os.getppid() == parent
+
+
+def raise_descriptor_limit(needed: int) -> int:
+    """Let this process and its children have *needed* open files; return how many they may have.
+
+    Most systems start a program with 1,024 and allow it to raise that up to a hard limit.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    return needed
 
 
 def is_alive(pid: int) -> bool:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from host.files import fsync_folder
+from host.files import fsync_folder, make_private_folder
 from journal.errors import SegmentDamagedError
 from journal.segment import (
     HEADER,
@@ -59,7 +59,7 @@ class SegmentWriter:
 
         Damage in the middle of a segment is left as it is, for `JournalReader` to report.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._folder)
         last = {name.boot_id: name for name in list_segments(self._folder, self._kind)}
         damages = (self._recover_segment(name) for name in last.values())
         return [damage for damage in damages if damage is not None]
@@ -101,10 +101,10 @@ class SegmentWriter:
             self.sync()
             os.close(self._file)
             self._file = None
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._folder)
         name = SegmentName(self._clock_ns() // 1_000_000, self._boot_id, self._number, self._kind)
         path = self._folder / str(name)
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)  # waits for the recovery of another worker
             _write_all(file, segment_header(self._kind))

@@ -24,6 +24,12 @@ class Empty(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class MessageChunk(_message.Message):
+    __slots__ = ("content",)
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    content: bytes
+    def __init__(self, content: _Optional[bytes] = ...) -> None: ...
+
 class ModelName(_message.Message):
     __slots__ = ("model",)
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -39,7 +45,7 @@ class VersionName(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("model", "label", "digest", "status", "standby", "author", "created_unix_ms", "model_contract", "input_contract", "card_json", "size_bytes")
+    __slots__ = ("model", "label", "digest", "status", "standby", "author", "created_unix_ms", "model_contract", "input_contract", "card_json", "size_bytes", "card_bytes")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +57,7 @@ class Version(_message.Message):
     INPUT_CONTRACT_FIELD_NUMBER: _ClassVar[int]
     CARD_JSON_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CARD_BYTES_FIELD_NUMBER: _ClassVar[int]
     model: str
     label: str
     digest: str
@@ -62,7 +69,8 @@ class Version(_message.Message):
     input_contract: str
     card_json: str
     size_bytes: int
-    def __init__(self, model: _Optional[str] = ..., label: _Optional[str] = ..., digest: _Optional[str] = ..., status: _Optional[_Union[VersionStatus, str]] = ..., standby: _Optional[bool] = ..., author: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., model_contract: _Optional[str] = ..., input_contract: _Optional[str] = ..., card_json: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+    card_bytes: int
+    def __init__(self, model: _Optional[str] = ..., label: _Optional[str] = ..., digest: _Optional[str] = ..., status: _Optional[_Union[VersionStatus, str]] = ..., standby: _Optional[bool] = ..., author: _Optional[str] = ..., created_unix_ms: _Optional[int] = ..., model_contract: _Optional[str] = ..., input_contract: _Optional[str] = ..., card_json: _Optional[str] = ..., size_bytes: _Optional[int] = ..., card_bytes: _Optional[int] = ...) -> None: ...
 
 class VersionChunk(_message.Message):
     __slots__ = ("model", "file", "content")
@@ -75,14 +83,18 @@ class VersionChunk(_message.Message):
     def __init__(self, model: _Optional[str] = ..., file: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("after",)
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    after: str
+    def __init__(self, after: _Optional[str] = ...) -> None: ...
 
 class ListModelsReply(_message.Message):
-    __slots__ = ("models",)
+    __slots__ = ("models", "more")
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedCompositeFieldContainer[ModelSummary]
-    def __init__(self, models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ...) -> None: ...
+    more: bool
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class ModelSummary(_message.Message):
     __slots__ = ("model", "versions", "deployment")
@@ -95,16 +107,20 @@ class ModelSummary(_message.Message):
     def __init__(self, model: _Optional[str] = ..., versions: _Optional[int] = ..., deployment: _Optional[_Union[Deployment, _Mapping]] = ...) -> None: ...
 
 class ListVersionsRequest(_message.Message):
-    __slots__ = ("model",)
+    __slots__ = ("model", "after")
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
     model: str
-    def __init__(self, model: _Optional[str] = ...) -> None: ...
+    after: str
+    def __init__(self, model: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
 
 class ListVersionsReply(_message.Message):
-    __slots__ = ("versions",)
+    __slots__ = ("versions", "more")
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     versions: _containers.RepeatedCompositeFieldContainer[Version]
-    def __init__(self, versions: _Optional[_Iterable[_Union[Version, _Mapping]]] = ...) -> None: ...
+    more: bool
+    def __init__(self, versions: _Optional[_Iterable[_Union[Version, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class SetStatusRequest(_message.Message):
     __slots__ = ("model", "version", "status", "reason")
@@ -170,11 +186,23 @@ class Approval(_message.Message):
     stopped_revision: int
     def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., version_digest: _Optional[str] = ..., policy_name: _Optional[str] = ..., policy_digest: _Optional[str] = ..., accepted_shift: _Optional[str] = ..., approver: _Optional[str] = ..., reason: _Optional[str] = ..., at_unix_ms: _Optional[int] = ..., rejected: _Optional[bool] = ..., direct: _Optional[bool] = ..., ended: _Optional[_Iterable[str]] = ..., stopped_revision: _Optional[int] = ...) -> None: ...
 
+class ListApprovalsRequest(_message.Message):
+    __slots__ = ("model", "version", "after")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    after: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
 class ListApprovalsReply(_message.Message):
-    __slots__ = ("approvals",)
+    __slots__ = ("approvals", "more")
     APPROVALS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     approvals: _containers.RepeatedCompositeFieldContainer[Approval]
-    def __init__(self, approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ...) -> None: ...
+    more: bool
+    def __init__(self, approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class SettingsRequest(_message.Message):
     __slots__ = ("model", "holdout_bp", "policy", "split_salt", "reason")
@@ -559,6 +587,12 @@ class WatchFindingsRequest(_message.Message):
     those_there_are: bool
     def __init__(self, after: _Optional[int] = ..., those_there_are: _Optional[bool] = ...) -> None: ...
 
+class EntryNumber(_message.Message):
+    __slots__ = ("seq",)
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    def __init__(self, seq: _Optional[int] = ...) -> None: ...
+
 class ListHistoryRequest(_message.Message):
     __slots__ = ("after", "limit", "object")
     AFTER_FIELD_NUMBER: _ClassVar[int]
@@ -570,7 +604,7 @@ class ListHistoryRequest(_message.Message):
     def __init__(self, after: _Optional[int] = ..., limit: _Optional[int] = ..., object: _Optional[str] = ...) -> None: ...
 
 class HistoryEntry(_message.Message):
-    __slots__ = ("seq", "at_unix_ms", "actor", "action", "object", "before", "after", "reason", "previous", "digest")
+    __slots__ = ("seq", "at_unix_ms", "actor", "action", "object", "before", "after", "reason", "previous", "digest", "uncut_bytes")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FIELD_NUMBER: _ClassVar[int]
@@ -581,6 +615,7 @@ class HistoryEntry(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    UNCUT_BYTES_FIELD_NUMBER: _ClassVar[int]
     seq: int
     at_unix_ms: int
     actor: str
@@ -591,7 +626,8 @@ class HistoryEntry(_message.Message):
     reason: str
     previous: bytes
     digest: bytes
-    def __init__(self, seq: _Optional[int] = ..., at_unix_ms: _Optional[int] = ..., actor: _Optional[str] = ..., action: _Optional[str] = ..., object: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ..., reason: _Optional[str] = ..., previous: _Optional[bytes] = ..., digest: _Optional[bytes] = ...) -> None: ...
+    uncut_bytes: int
+    def __init__(self, seq: _Optional[int] = ..., at_unix_ms: _Optional[int] = ..., actor: _Optional[str] = ..., action: _Optional[str] = ..., object: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ..., reason: _Optional[str] = ..., previous: _Optional[bytes] = ..., digest: _Optional[bytes] = ..., uncut_bytes: _Optional[int] = ...) -> None: ...
 
 class SignedHead(_message.Message):
     __slots__ = ("seq", "digest", "signature", "public_key")

@@ -71,7 +71,7 @@ class RegistryStub:
                 _registered_method=True)
         self.ListApprovals = channel.unary_unary(
                 '/turnout.v1.Registry/ListApprovals',
-                request_serializer=protos_dot_registry__pb2.VersionName.SerializeToString,
+                request_serializer=protos_dot_registry__pb2.ListApprovalsRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.ListApprovalsReply.FromString,
                 _registered_method=True)
         self.ApproveSettings = channel.unary_unary(
@@ -119,15 +119,15 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.LeaseRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.Lease.FromString,
                 _registered_method=True)
-        self.SaveCheckpoint = channel.unary_unary(
+        self.SaveCheckpoint = channel.stream_unary(
                 '/turnout.v1.Registry/SaveCheckpoint',
-                request_serializer=protos_dot_registry__pb2.Checkpoint.SerializeToString,
+                request_serializer=protos_dot_registry__pb2.MessageChunk.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.Empty.FromString,
                 _registered_method=True)
-        self.LoadCheckpoint = channel.unary_unary(
+        self.LoadCheckpoint = channel.unary_stream(
                 '/turnout.v1.Registry/LoadCheckpoint',
                 request_serializer=protos_dot_registry__pb2.CheckpointName.SerializeToString,
-                response_deserializer=protos_dot_registry__pb2.Checkpoint.FromString,
+                response_deserializer=protos_dot_registry__pb2.MessageChunk.FromString,
                 _registered_method=True)
         self.WriteFinding = channel.unary_unary(
                 '/turnout.v1.Registry/WriteFinding',
@@ -148,6 +148,11 @@ class RegistryStub:
                 '/turnout.v1.Registry/ListState',
                 request_serializer=protos_dot_registry__pb2.ListStateRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.ListStateReply.FromString,
+                _registered_method=True)
+        self.ReadEntry = channel.unary_stream(
+                '/turnout.v1.Registry/ReadEntry',
+                request_serializer=protos_dot_registry__pb2.EntryNumber.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.MessageChunk.FromString,
                 _registered_method=True)
 
 
@@ -262,14 +267,16 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def SaveCheckpoint(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+    def SaveCheckpoint(self, request_iterator, context):
+        """chunks of a Checkpoint
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LoadCheckpoint(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """chunks of a Checkpoint
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -296,6 +303,13 @@ class RegistryServicer:
 
     def ListState(self, request, context):
         """The rows of the tables, which an auditor compares with the replayed history
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadEntry(self, request, context):
+        """chunks of one whole HistoryEntry
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -341,7 +355,7 @@ def add_RegistryServicer_to_server(servicer, server):
             ),
             'ListApprovals': grpc.unary_unary_rpc_method_handler(
                     servicer.ListApprovals,
-                    request_deserializer=protos_dot_registry__pb2.VersionName.FromString,
+                    request_deserializer=protos_dot_registry__pb2.ListApprovalsRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.ListApprovalsReply.SerializeToString,
             ),
             'ApproveSettings': grpc.unary_unary_rpc_method_handler(
@@ -389,15 +403,15 @@ def add_RegistryServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_registry__pb2.LeaseRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.Lease.SerializeToString,
             ),
-            'SaveCheckpoint': grpc.unary_unary_rpc_method_handler(
+            'SaveCheckpoint': grpc.stream_unary_rpc_method_handler(
                     servicer.SaveCheckpoint,
-                    request_deserializer=protos_dot_registry__pb2.Checkpoint.FromString,
+                    request_deserializer=protos_dot_registry__pb2.MessageChunk.FromString,
                     response_serializer=protos_dot_registry__pb2.Empty.SerializeToString,
             ),
-            'LoadCheckpoint': grpc.unary_unary_rpc_method_handler(
+            'LoadCheckpoint': grpc.unary_stream_rpc_method_handler(
                     servicer.LoadCheckpoint,
                     request_deserializer=protos_dot_registry__pb2.CheckpointName.FromString,
-                    response_serializer=protos_dot_registry__pb2.Checkpoint.SerializeToString,
+                    response_serializer=protos_dot_registry__pb2.MessageChunk.SerializeToString,
             ),
             'WriteFinding': grpc.unary_unary_rpc_method_handler(
                     servicer.WriteFinding,
@@ -418,6 +432,11 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.ListState,
                     request_deserializer=protos_dot_registry__pb2.ListStateRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.ListStateReply.SerializeToString,
+            ),
+            'ReadEntry': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadEntry,
+                    request_deserializer=protos_dot_registry__pb2.EntryNumber.FromString,
+                    response_serializer=protos_dot_registry__pb2.MessageChunk.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -634,7 +653,7 @@ class Registry:
             request,
             target,
             '/turnout.v1.Registry/ListApprovals',
-            protos_dot_registry__pb2.VersionName.SerializeToString,
+            protos_dot_registry__pb2.ListApprovalsRequest.SerializeToString,
             protos_dot_registry__pb2.ListApprovalsReply.FromString,
             options,
             channel_credentials,
@@ -890,7 +909,7 @@ class Registry:
             _registered_method=True)
 
     @staticmethod
-    def SaveCheckpoint(request,
+    def SaveCheckpoint(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -900,11 +919,11 @@ class Registry:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_unary(
+            request_iterator,
             target,
             '/turnout.v1.Registry/SaveCheckpoint',
-            protos_dot_registry__pb2.Checkpoint.SerializeToString,
+            protos_dot_registry__pb2.MessageChunk.SerializeToString,
             protos_dot_registry__pb2.Empty.FromString,
             options,
             channel_credentials,
@@ -927,12 +946,12 @@ class Registry:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/turnout.v1.Registry/LoadCheckpoint',
             protos_dot_registry__pb2.CheckpointName.SerializeToString,
-            protos_dot_registry__pb2.Checkpoint.FromString,
+            protos_dot_registry__pb2.MessageChunk.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1041,6 +1060,33 @@ class Registry:
             '/turnout.v1.Registry/ListState',
             protos_dot_registry__pb2.ListStateRequest.SerializeToString,
             protos_dot_registry__pb2.ListStateReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadEntry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/turnout.v1.Registry/ReadEntry',
+            protos_dot_registry__pb2.EntryNumber.SerializeToString,
+            protos_dot_registry__pb2.MessageChunk.FromString,
             options,
             channel_credentials,
             insecure,

@@ -233,11 +233,21 @@ class RollbackTimes(_message.Message):
     last_bad_unix_ns: int
     def __init__(self, first_bad_unix_ns: _Optional[int] = ..., verdict_unix_ns: _Optional[int] = ..., moved_unix_ns: _Optional[int] = ..., last_bad_unix_ns: _Optional[int] = ...) -> None: ...
 
+class ListRolloutsRequest(_message.Message):
+    __slots__ = ("model", "after")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    after: str
+    def __init__(self, model: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
 class ListRolloutsReply(_message.Message):
-    __slots__ = ("rollouts",)
+    __slots__ = ("rollouts", "more")
     ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     rollouts: _containers.RepeatedCompositeFieldContainer[RolloutStatus]
-    def __init__(self, rollouts: _Optional[_Iterable[_Union[RolloutStatus, _Mapping]]] = ...) -> None: ...
+    more: bool
+    def __init__(self, rollouts: _Optional[_Iterable[_Union[RolloutStatus, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class ListPoliciesRequest(_message.Message):
     __slots__ = ()
@@ -260,16 +270,18 @@ class Policy(_message.Message):
     def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., json: _Optional[str] = ...) -> None: ...
 
 class RolloutExplanation(_message.Message):
-    __slots__ = ("status", "decisions", "text", "evidence_history")
+    __slots__ = ("status", "decisions", "text", "evidence_history", "decisions_left_out")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_HISTORY_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     status: RolloutStatus
     decisions: _containers.RepeatedCompositeFieldContainer[Decision]
     text: str
     evidence_history: _containers.RepeatedCompositeFieldContainer[EvidencePoint]
-    def __init__(self, status: _Optional[_Union[RolloutStatus, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., text: _Optional[str] = ..., evidence_history: _Optional[_Iterable[_Union[EvidencePoint, _Mapping]]] = ...) -> None: ...
+    decisions_left_out: int
+    def __init__(self, status: _Optional[_Union[RolloutStatus, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., text: _Optional[str] = ..., evidence_history: _Optional[_Iterable[_Union[EvidencePoint, _Mapping]]] = ..., decisions_left_out: _Optional[int] = ...) -> None: ...
 
 class EvidencePoint(_message.Message):
     __slots__ = ("second", "stage", "share_bp", "log_e")

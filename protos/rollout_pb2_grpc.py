@@ -51,7 +51,7 @@ class RolloutsStub:
                 _registered_method=True)
         self.ListRollouts = channel.unary_unary(
                 '/turnout.v1.Rollouts/ListRollouts',
-                request_serializer=protos_dot_rollout__pb2.RolloutSelector.SerializeToString,
+                request_serializer=protos_dot_rollout__pb2.ListRolloutsRequest.SerializeToString,
                 response_deserializer=protos_dot_rollout__pb2.ListRolloutsReply.FromString,
                 _registered_method=True)
         self.ListPolicies = channel.unary_unary(
@@ -215,7 +215,7 @@ def add_RolloutsServicer_to_server(servicer, server):
             ),
             'ListRollouts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRollouts,
-                    request_deserializer=protos_dot_rollout__pb2.RolloutSelector.FromString,
+                    request_deserializer=protos_dot_rollout__pb2.ListRolloutsRequest.FromString,
                     response_serializer=protos_dot_rollout__pb2.ListRolloutsReply.SerializeToString,
             ),
             'ListPolicies': grpc.unary_unary_rpc_method_handler(
@@ -375,7 +375,7 @@ class Rollouts:
             request,
             target,
             '/turnout.v1.Rollouts/ListRollouts',
-            protos_dot_rollout__pb2.RolloutSelector.SerializeToString,
+            protos_dot_rollout__pb2.ListRolloutsRequest.SerializeToString,
             protos_dot_rollout__pb2.ListRolloutsReply.FromString,
             options,
             channel_credentials,

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,8 @@ from pathlib import Path
 
 from access.identities import IdentitiesFileError
 from access.peer_tls import PeerError, ServerCertificate, certificate_for
+from host.files import keep_files_private
+from host.text import log_to_stderr
 from registry.api.server import serve_registry
 from registry.types import RegistryError
 
@@ -56,7 +57,8 @@ async def run_registry(
 
 def main() -> int:
     """Serve the registry and return the exit code: 0, or 3 when the registry cannot start."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    keep_files_private()
+    log_to_stderr("%(asctime)s %(name)s %(message)s")
     options = registry_arguments().parse_args()
     try:
         certificate = certificate_for(

@@ -36,6 +36,10 @@ class AuditedRegistry(Protocol):
         """Return entries and the signed head."""
         ...
 
+    async def uncut_entry(self, entry: pb.HistoryEntry) -> pb.HistoryEntry:
+        """Return *entry* of a page as it was written."""
+        ...
+
     async def list_state(self, table: str, after: str, *, prove: bool) -> pb.ListStateReply:
         """Return a page of a table's rows."""
         ...
@@ -144,9 +148,13 @@ class _Audit:
 
     async def _fetch(self, until: int | None, after: int | None = None) -> pb.ListHistoryReply:
         start = self._chain.seq if after is None else after
-        return await self._registry.history(
+        page = await self._registry.history(
             after=start, limit=0 if until is None else max(until - start, 1)
         )
+        if any(entry.uncut_bytes for entry in page.entries):
+            whole = [await self._registry.uncut_entry(entry) for entry in page.entries]
+            page = pb.ListHistoryReply(entries=whole, head=page.head)
+        return page
 
     def _replay(self, page: pb.ListHistoryReply) -> None:
         broken = self._chain.extend(page.entries)
@@ -217,4 +225,5 @@ class _Audit:
 
     async def _to_text(self, difference: RowDifference) -> str:
         page = await self._registry.history(after=max(difference.seq - 1, 0), limit=1)
-        return difference.to_text(page.entries[0] if page.entries else None)
+        entries = [await self._registry.uncut_entry(entry) for entry in page.entries]
+        return difference.to_text(entries[0] if entries else None)

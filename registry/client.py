@@ -10,7 +10,6 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Iterator,
     Mapping,
 )
 from contextlib import aclosing
@@ -21,11 +20,13 @@ from urllib.parse import quote
 
 import grpc
 
+from access.bounds import MESSAGE_BYTES_MAX
 from access.peer_tls import open_channel, refuse_token_in_clear
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryStub
 from registry.audit import audit_registry
 from registry.bundle import seal_files
+from registry.chunks import file_chunks, join_content, message_chunks
 from registry.history import is_signed
 from registry.manifest import MANIFEST, TOTAL_BYTES_MAX
 from registry.status import error_from_status
@@ -39,7 +40,6 @@ from registry.types import (
 
 RpcReply = TypeVar("RpcReply")
 
-CHUNK_BYTES = 2**20
 CALL_S = 10.0
 """Timeout of a call, in seconds. Watch streams have none."""
 REGISTER_S = 120.0
@@ -58,7 +58,7 @@ OPTIONS = (
     # This is also the timeout of one attempt, and a busy host may need more than .1 s to answer.
     ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.max_receive_message_length", 64 * 2**20),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.use_local_subchannel_pool", 1),
 )
 
@@ -66,15 +66,6 @@ OPTIONS = (
 def wall_ms() -> int:
     """Return the current time in Unix milliseconds."""
     return time.time_ns() // 1_000_000
-
-
-def chunks(model: str, files: Mapping[str, bytes]) -> Iterator[pb.VersionChunk]:
-    """Cut files into messages of at most 1 MiB, file by file. An empty file gives one message."""
-    for name, content in files.items():
-        for start in range(0, max(len(content), 1), CHUNK_BYTES):
-            yield pb.VersionChunk(
-                model=model, file=name, content=content[start : start + CHUNK_BYTES]
-            )
 
 
 def call_metadata(actor: str, token: str | None) -> list[tuple[str, str]]:
@@ -144,23 +135,30 @@ class RegistryClient:
             )
         return await self._await_reply(
             self._rpc.RegisterVersion(
-                chunks(model, files), metadata=self._metadata, timeout=REGISTER_S
+                file_chunks(model, files), metadata=self._metadata, timeout=REGISTER_S
             )
         )
 
     async def list_models(self) -> list[pb.ModelSummary]:
         """Return every model that has a version, with its deployment, by name."""
-        reply = await self._call(self._rpc.ListModels, pb.ListModelsRequest())
-        return list(reply.models)
+        return await self._pages(self._rpc.ListModels, pb.ListModelsRequest(), "models", "model")
 
     async def list_versions(self, model: str) -> list[pb.Version]:
-        """Return the versions of a model, oldest first; an empty list for an unknown model."""
-        reply = await self._call(self._rpc.ListVersions, pb.ListVersionsRequest(model=model))
-        return list(reply.versions)
+        """Return the versions of a model, oldest first; an empty list for an unknown model.
+
+        They come without their cards, which `get_version` returns.
+        """
+        request = pb.ListVersionsRequest(model=model)
+        return await self._pages(self._rpc.ListVersions, request, "versions", "label")
 
     async def get_version(self, model: str, version: str) -> pb.Version:
-        """Return a version by its label ("7") or id (64 hex digits)."""
-        return await self._call(self._rpc.GetVersion, pb.VersionName(model=model, version=version))
+        """Return a version by its label ("7") or id (64 hex digits), with its card."""
+        name = pb.VersionName(model=model, version=version)
+        found: pb.Version = await self._call(self._rpc.GetVersion, name)
+        # A card that is too large for a message is one of the version's files.
+        if found.card_bytes:
+            found.card_json = (await self.fetch(model, found.label))["card.json"].decode()
+        return found
 
     async def fetch(self, model: str, version: str) -> dict[str, bytes]:
         """Return all files of a version, with signature.json.
@@ -271,10 +269,8 @@ class RegistryClient:
 
     async def approvals(self, model: str, version: str) -> list[pb.Approval]:
         """Return the approvals and rejections of one version, oldest first."""
-        reply = await self._call(
-            self._rpc.ListApprovals, pb.VersionName(model=model, version=version)
-        )
-        return list(reply.approvals)
+        request = pb.ListApprovalsRequest(model=model, version=version)
+        return await self._pages(self._rpc.ListApprovals, request, "approvals", "id")
 
     # Deployments
 
@@ -359,11 +355,13 @@ class RegistryClient:
 
     async def save_checkpoint(self, checkpoint: pb.Checkpoint) -> None:
         """Store a rollout's checkpoint; raise RevisionConflictError if a later one is stored."""
-        await self._call(self._rpc.SaveCheckpoint, checkpoint)
+        await self._call(self._rpc.SaveCheckpoint, message_chunks(checkpoint))
 
     async def load_checkpoint(self, rollout_id: str) -> pb.Checkpoint:
         """Return the newest checkpoint of a rollout; raise NotFoundError if there is none."""
-        return await self._call(self._rpc.LoadCheckpoint, pb.CheckpointName(rollout_id=rollout_id))
+        name = pb.CheckpointName(rollout_id=rollout_id)
+        stream = self._stream(self._rpc.LoadCheckpoint, name, CALL_S)
+        return pb.Checkpoint.FromString(await join_content(stream))
 
     async def write_finding(self, finding: pb.Finding) -> pb.Finding:
         """Write a finding and return it with the sequence, actor and time that it got."""
@@ -383,7 +381,9 @@ class RegistryClient:
     async def history(
         self, after: int = 0, limit: int = 0, object_prefix: str = ""
     ) -> pb.ListHistoryReply:
-        """Return the entries with a larger seq than *after*, and the signed head.
+        """Return a page of the entries with a larger seq than *after*, and the signed head.
+
+        An entry whose texts were cut has `uncut_bytes` set, and `uncut_entry` returns it whole.
 
         limit          most entries; 0 means 1,000.
         object_prefix  beginning of the entries' objects, such as "model/churn/"; empty for all.
@@ -392,6 +392,14 @@ class RegistryClient:
             self._rpc.ListHistory,
             pb.ListHistoryRequest(after=after, limit=limit, object=object_prefix),
         )
+
+    async def uncut_entry(self, entry: pb.HistoryEntry) -> pb.HistoryEntry:
+        """Return *entry* of a page as it was written, with texts that the page had cut."""
+        if not entry.uncut_bytes:
+            return entry
+        number = pb.EntryNumber(seq=entry.seq)
+        stream = self._stream(self._rpc.ReadEntry, number, CALL_S)
+        return pb.HistoryEntry.FromString(await join_content(stream))
 
     async def signed_head(self) -> pb.SignedHead:
         """Return the signed number and digest of the newest entry, to be noted elsewhere.
@@ -453,6 +461,22 @@ class RegistryClient:
             return await call
         except grpc.aio.AioRpcError as error:
             raise error_from_status(error) from error
+
+    async def _pages(
+        self,
+        method: Callable[..., Awaitable[Any]],
+        request: Any,  # noqa: ANN401  any request with `after`
+        field: str,
+        key: str,
+    ) -> list[Any]:
+        """Return the items in *field* of all pages; a page begins after the last item's *key*."""
+        items: list[Any] = []
+        while True:
+            reply = await self._call(method, request)
+            items.extend(getattr(reply, field))
+            if not reply.more:
+                return items
+            request.after = getattr(items[-1], key)
 
     async def _stream(
         self,

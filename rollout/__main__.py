@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from access.peer_tls import PeerError, ServerCertificate, is_loopback
+from host.files import keep_files_private
+from host.text import log_to_stderr
 from registry.types import read_token
 from rollout.api.server import serve_rollout
 from rollout.policy.policy import POLICIES, Policy
@@ -81,9 +83,8 @@ if __name__ == "__main__":
     parser.add_argument("--tls-key", type=Path, help="PEM file with the certificate's key")
     options = parser.parse_args()
     policies = POLICIES if options.policies is None else read_policy_folder(options.policies)
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
-    )
+    keep_files_private()
+    log_to_stderr("%(asctime)s %(name)s %(message)s")
     token = (
         read_token(options.token_file) if options.token_file else os.environ.get("TURNOUT_TOKEN")
     )

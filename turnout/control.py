@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -14,6 +13,9 @@ import uvloop
 
 from access.interceptor import access_interceptor
 from access.peer_tls import PeerError, ServerCertificate, add_port, certificate_for
+from host.files import keep_files_private
+from host.processes import raise_descriptor_limit
+from host.text import log_to_stderr
 from registry.api import server as registry_server
 from registry.types import read_token
 from rollout.api import server as rollout_server
@@ -21,6 +23,8 @@ from rollout.policy.policy import POLICIES, Policy
 from rollout.policy.policy_files import read_policy_folder
 
 STOP_GRACE_S = 2.0
+DESCRIPTORS = 4_096
+"""Open files of this process: its connections (access/streams.py), database and logs."""
 TOKEN_VARIABLE = "TURNOUT_TOKEN"  # noqa: S105  the variable's name
 """Environment variable with the controller's own token; --token-file takes precedence.
 
@@ -47,6 +51,7 @@ async def serve_control(
     stop_requested = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop_requested.set)
+    raise_descriptor_limit(DESCRIPTORS)
     options = dict((*rollout_server.SERVER_OPTIONS, *registry_server.SERVER_OPTIONS))
     server = grpc.aio.server(
         options=tuple(options.items()), interceptors=(access_interceptor(identities),)
@@ -90,9 +95,8 @@ def main() -> None:
     parser.add_argument("--tls-key", type=Path, help="PEM file with the certificate's key")
     options = parser.parse_args()
     policies = POLICIES if options.policies is None else read_policy_folder(options.policies)
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
-    )
+    keep_files_private()
+    log_to_stderr("%(asctime)s %(name)s %(message)s")
     token = read_token(options.token_file) if options.token_file else os.environ.get(TOKEN_VARIABLE)
     # Callers send tokens and windows here, so this server always proves itself.
     try:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from features.online.store_url import StoreAddress, encode_command, parse_store_url
 from features.online.store_users import COMMANDS, READER, read_password, url_for_user
+from host.files import make_private_folder
 
 READY_S_MAX = 10.0
 STOP_S_MAX = 5.0
@@ -81,7 +82,7 @@ def find_or_start(
     if url is not None:
         return _check_given_store(url, progress)
     program, kind = _program()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(folder)
     for attempt in range(1, PORT_ATTEMPTS + 1):
         # The port must be free: else another store on it could answer for the new one.
         chosen = _free_port(port or 0)

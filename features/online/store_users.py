@@ -4,7 +4,7 @@ import secrets
 from pathlib import Path
 
 from features.online.store_url import url_with_credentials
-from host.files import replace_file
+from host.files import make_private_folder, replace_file
 
 READER = "reader"
 """May read rows: gateways."""
@@ -18,10 +18,10 @@ COMMANDS = {READER: EVERY_USER, WRITER: f"{EVERY_USER} +set +evalsha +script|loa
 
 def make_passwords(folder: Path) -> None:
     """Write new passwords of both users to *folder*, in files that only this user can read."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(folder)
     for user in COMMANDS:
         text = secrets.token_urlsafe(32) + "\n"
-        replace_file(password_file(folder, user), text, mode=0o600, durable=False)
+        replace_file(password_file(folder, user), text, durable=False)
 
 
 def password_file(folder: Path, user: str) -> Path:

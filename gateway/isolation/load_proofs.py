@@ -16,7 +16,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from host.files import replace_file
+from host.files import make_private_folder, replace_file
 
 FORMAT = 2
 """Raised when probes check more: a proof of an earlier format is no proof, so versions are probed
@@ -51,7 +51,7 @@ class ProofStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "proofs"
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._folder)
         self._host = host_fingerprint()
 
     def read_proof(self, digest: str, unix_s: float) -> Proof | None:

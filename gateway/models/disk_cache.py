@@ -7,7 +7,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from host.files import replace_file
+from host.files import make_private_folder, replace_file
 from protos import registry_pb2
 from registry.bundle import read_version_folder, write_version_folder
 from registry.signed import SignedDeployment, open_deployment
@@ -27,7 +27,7 @@ class DiskCache:
         self._versions = folder / "versions"
         self._keys = folder / "keys.pb"
         for path in (self._deployments, self._versions):
-            path.mkdir(parents=True, exist_ok=True)
+            make_private_folder(path)
 
     def read_deployments(self) -> list[tuple[str, registry_pb2.SignedDeployment]]:
         """Return (model, its last good deployment) of each model. They are not verified.
@@ -49,7 +49,7 @@ class DiskCache:
             if saved.deployment.revision >= deployment.revision:
                 return
         path = self._deployments / f"{deployment.model}.signed"
-        replace_file(path, signed.message.SerializeToString(), mode=0o600)
+        replace_file(path, signed.message.SerializeToString())
         path.with_suffix(".pb").unlink(missing_ok=True)
 
     def _read_deployment(self, model: str) -> registry_pb2.SignedDeployment:
@@ -86,7 +86,7 @@ class DiskCache:
     def save_serving_keys(self, keys: registry_pb2.ServingKeys) -> None:
         """Write the cluster's keys, readable by this user alone."""
         if self.read_serving_keys() != keys:
-            replace_file(self._keys, keys.SerializeToString(), mode=0o600)
+            replace_file(self._keys, keys.SerializeToString())
 
     def _version_folder(self, digest: str) -> Path:
         if not HEX_DIGEST.fullmatch(digest):

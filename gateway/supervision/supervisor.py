@@ -42,7 +42,7 @@ from gateway.supervision.slots import (
 from gateway.supervision.sockets import SlotSockets, create_socket_channel
 from host.child_process import CRASH_SIGNALS, describe_exit
 from host.clock import SystemClock
-from host.files import replace_file
+from host.files import make_private_folder, replace_file
 from host.processes import rss_bytes
 
 TICK_S = 0.05
@@ -371,7 +371,7 @@ class Supervisor:
     def _write_settings(self) -> Path:
         """Write the settings, with the ports filled in, to the file that workers read."""
         path = Path(self.settings.folder) / "settings.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         replace_file(path, self.settings.to_json(), durable=False)
         return path
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grpc
 
+from access.bounds import MESSAGE_BYTES_MAX
 from access.peer_tls import open_channel
 from host.retry import Backoff
 from protos import window_pb2, window_pb2_grpc
@@ -59,7 +60,10 @@ class WindowStream:
         guards: Sequence[window_pb2.HardGuard],
         unix_ns: int,
     ) -> None:
-        """Queue one batch without waiting; when the queue is full, the oldest batch is dropped."""
+        """Queue one batch without waiting; when the queue is full, the oldest batch is dropped.
+
+        A batch that is too large for the sink is dropped itself, because it would end every stream.
+        """
         self._sequence += 1
         batch = window_pb2.WindowBatch(
             source=self._source,
@@ -68,6 +72,10 @@ class WindowStream:
             guards=guards,
             sent_unix_ns=unix_ns,
         )
+        if batch.ByteSize() > MESSAGE_BYTES_MAX:
+            self._sequence -= 1
+            self._on_dropped(1)
+            return
         self._waiting.append(batch)
         if len(self._waiting) > self._waiting_max:
             self._waiting.popleft()

@@ -9,22 +9,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from access.bounds import CARD_BYTES_MAX
 from host.child_process import ResourceLimits
 from host.probe import ProbeLimits, judge_report, run_probe
 from protos import registry_pb2 as pb
 from registry.bundle import Bundle, verify_bundle
+from registry.chunks import join_files
 from registry.client import REGISTER_S
-from registry.manifest import FILES_MAX, SIGNATURE, TOTAL_BYTES_MAX, check_envelope
+from registry.manifest import SIGNATURE, check_envelope
 from registry.storage.store import RegistryStore
 from registry.types import (
     BadRequestError,
-    RegistryFullError,
     RegistryUnavailableError,
     VersionRefusedError,
 )
 
 REGISTRATIONS_MAX = 2
-CHUNK_BYTES_MAX = 2**20
 PROBE_MODULE = "registry.probe"
 PROBE_LIMITS = ProbeLimits(resources=ResourceLimits(memory_mb=2_048, cpu_s=20), seconds=60.0)
 """The defaults of a gateway's probe (docs/limits.md): a gateway opens what passed here."""
@@ -59,7 +59,7 @@ class Registrations:
                 # The files take memory, so they are received after there is a place.
                 await self._places.acquire()
                 try:
-                    model, files = await _join_chunks(request)
+                    model, files = await join_files(request)
                 except BaseException:
                     self._places.release()
                     raise
@@ -117,31 +117,13 @@ class Registrations:
             raise
 
 
-async def _join_chunks(chunks: AsyncIterator[pb.VersionChunk]) -> tuple[str, dict[str, bytes]]:
-    """Join chunks and return the model and its files. Refuse more bytes than a version may have."""
-    model, name, size = "", "", 0
-    parts: dict[str, list[bytes]] = {}
-    async for chunk in chunks:
-        model = model or chunk.model
-        if chunk.file != name and chunk.file in parts:
-            raise BadRequestError(
-                f"file {chunk.file[:80]!r} came in two parts with another file between; send one "
-                "file after the other"
-            )
-        name = chunk.file
-        size += len(chunk.content)
-        parts.setdefault(name, []).append(chunk.content)
-        if size > TOTAL_BYTES_MAX or len(parts) > FILES_MAX or len(chunk.content) > CHUNK_BYTES_MAX:
-            raise RegistryFullError(
-                f"{len(parts)} files with {size} bytes came, {len(chunk.content)} of them in one "
-                f"chunk; a version has at most {FILES_MAX} files and {TOTAL_BYTES_MAX} bytes, a "
-                f"chunk has at most {CHUNK_BYTES_MAX}"
-            )
-    return model, {name: b"".join(contents) for name, contents in parts.items()}
-
-
 def _check_manifest(model: str, files: dict[str, bytes], actor: str) -> str:
     """Return the id of a version whose manifest fits its files, *model* and its author *actor*."""
+    if len(files.get("card.json", b"")) > CARD_BYTES_MAX:
+        raise BadRequestError(
+            f"card.json has {len(files['card.json'])} bytes; the most is {CARD_BYTES_MAX}. Put "
+            "tables into files of their own"
+        )
     if SIGNATURE in files:
         raise BadRequestError(f"only the registry writes {SIGNATURE}; leave it out")
     manifest, digest = check_envelope(files)

@@ -17,8 +17,10 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from access.bounds import BoundError, check_request
 from access.identities import ForbiddenError
 from access.interceptor import abort_refused, caller_identity
+from access.streams import OpenStreams, TooManyStreamsError
 from protos import registry_pb2
 from registry.api.service import RegistryService
 from registry.status import ERROR_METADATA_KEY, status_of_error
@@ -32,14 +34,15 @@ log = logging.getLogger(__name__)
 
 def registry_handlers(service: RegistryService) -> grpc.GenericRpcHandler:
     """Return the handler with which a grpc.aio server serves every RPC of turnout.v1.Registry."""
+    streams = OpenStreams()
     return grpc.method_handlers_generic_handler(
         SERVICE.full_name,
-        {method.name: _handler(method, service) for method in SERVICE.methods},
+        {method.name: _handler(method, service, streams) for method in SERVICE.methods},
     )
 
 
 def _handler(
-    method: MethodDescriptor, service: RegistryService
+    method: MethodDescriptor, service: RegistryService, streams: OpenStreams
 ) -> "grpc.RpcMethodHandler[Any, Any]":
     request_type: type[Message] = GetMessageClass(method.input_type)
     behaviour: Any = getattr(service, method.name)
@@ -58,9 +61,12 @@ def _handler(
     async def reply_stream(content: bytes, context: RpcContext) -> None:
         try:
             replies = behaviour(parse(request_type, content), caller_identity())
-            async with aclosing(replies):
-                async for reply in replies:
-                    await context.write(reply)
+            with streams.opened(context):
+                async with aclosing(replies):
+                    async for reply in replies:
+                        await context.write(reply)
+        except TooManyStreamsError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         except Exception as error:  # noqa: BLE001  callers must see a status only
             await _abort_with(name, context, error)
 
@@ -78,12 +84,16 @@ def _serialize(message: Message) -> bytes:
 
 def _parse(request_type: type[Message], content: bytes) -> Message:
     try:
-        return request_type.FromString(content)
+        request = request_type.FromString(content)
+        check_request(request)
+    except BoundError as error:
+        raise BadRequestError(str(error)) from error
     except DecodeError as error:
         raise BadRequestError(
             f"the request has {len(content)} bytes that are not a "
             f"{request_type.DESCRIPTOR.full_name}"
         ) from error
+    return request
 
 
 async def _parse_each(

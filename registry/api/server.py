@@ -7,6 +7,8 @@ from pathlib import Path
 
 import grpc
 
+from access import streams
+from access.bounds import MESSAGE_BYTES_MAX
 from access.interceptor import access_interceptor
 from access.peer_tls import ServerCertificate, add_port
 from registry.api.registrations import ProveFiles
@@ -19,13 +21,14 @@ STOP_GRACE_S = 2.0
 """Time for changes in progress when the server stops. Watches end at once."""
 
 SERVER_OPTIONS = (
+    *streams.SERVER_OPTIONS,
     # A worker on a lost host is noticed within 15 s. A closed connection is noticed at once.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.max_receive_message_length", 40 * 2**20),  # the largest message is a checkpoint
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.so_reuseport", 0),  # a second registry must not share the port
 )
 

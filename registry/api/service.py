@@ -7,13 +7,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 
+from access.bounds import first_page
 from access.identities import CONTROLLER, GATEWAY, OPERATOR, Identity
 from protos import registry_pb2 as pb
 from registry.api.presence import Presence, WatcherPosition
 from registry.api.registrations import ProveFiles, Registrations
-from registry.client import chunks
+from registry.chunks import file_chunks, join_checkpoint, message_chunks
 from registry.signed import SignedDeployment
-from registry.storage.deployments import DeployCommand
+from registry.storage.deployments import DeployCommand, deployment_message
 from registry.storage.store import RegistryStore
 from registry.types import (
     BadRequestError,
@@ -25,7 +26,6 @@ from registry.types import (
 
 STATES_POLL_S = 1.0
 """How often a watch of states looks for workers that stopped reporting, which wakes no watch."""
-REPORT_VERSIONS_MAX = 1_000
 OLDER_ENTRIES_PAUSE_S = 0.05
 """Pause between two blocks of 1,000 history entries that are verified after the start."""
 END = object()
@@ -93,17 +93,21 @@ class RegistryService:
         return await self._registrations.register(request, identity.actor)
 
     async def ListModels(  # noqa: N802
-        self, _request: pb.ListModelsRequest, _identity: Identity
+        self, request: pb.ListModelsRequest, _identity: Identity
     ) -> pb.ListModelsReply:
-        """Return every model that has a version."""
-        return pb.ListModelsReply(models=await asyncio.to_thread(self._store.list_models))
+        """Return a page of the models that have a version."""
+        models, more = await asyncio.to_thread(self._store.list_models, request.after)
+        return pb.ListModelsReply(models=models, more=more)
 
     async def ListVersions(  # noqa: N802
         self, request: pb.ListVersionsRequest, _identity: Identity
     ) -> pb.ListVersionsReply:
-        """Return the versions of a model."""
-        versions = await asyncio.to_thread(self._store.list_versions, request.model)
-        return pb.ListVersionsReply(versions=versions)
+        """Return a page of a model's versions."""
+        if request.after and not request.after.isdecimal():
+            raise BadRequestError(f"after {request.after!r} is not the label of a version")
+        after = int(request.after or 0)
+        versions, more = await asyncio.to_thread(self._store.list_versions, request.model, after)
+        return pb.ListVersionsReply(versions=versions, more=more)
 
     async def GetVersion(self, request: pb.VersionName, _identity: Identity) -> pb.Version:  # noqa: N802
         """Return a version by label or id."""
@@ -114,7 +118,7 @@ class RegistryService:
     ) -> AsyncIterator[pb.VersionChunk]:
         """Yield a version's files, after they are verified again."""
         files = await asyncio.to_thread(self._store.fetch, request.model, request.version)
-        for chunk in chunks(request.model, files):
+        for chunk in file_chunks(request.model, files):
             yield chunk
 
     async def SetStatus(self, request: pb.SetStatusRequest, identity: Identity) -> pb.Version:  # noqa: N802
@@ -142,13 +146,13 @@ class RegistryService:
         return await asyncio.to_thread(write)
 
     async def ListApprovals(  # noqa: N802
-        self, request: pb.VersionName, _identity: Identity
+        self, request: pb.ListApprovalsRequest, _identity: Identity
     ) -> pb.ListApprovalsReply:
-        """Return the approvals and rejections of a version."""
-        approvals = await asyncio.to_thread(
-            self._store.list_approvals, request.model, request.version
+        """Return a page of a version's approvals and rejections."""
+        approvals, more = await asyncio.to_thread(
+            self._store.list_approvals, request.model, request.version, request.after
         )
-        return pb.ListApprovalsReply(approvals=approvals)
+        return pb.ListApprovalsReply(approvals=approvals, more=more)
 
     async def ApproveSettings(  # noqa: N802
         self, request: pb.SettingsRequest, identity: Identity
@@ -173,7 +177,7 @@ class RegistryService:
 
     async def GetDeployment(self, request: pb.ModelName, _identity: Identity) -> pb.Deployment:  # noqa: N802
         """Return the deployment of a model."""
-        return (await asyncio.to_thread(self._store.deployment, request.model)).to_proto()
+        return deployment_message(await asyncio.to_thread(self._store.deployment, request.model))
 
     async def Deploy(self, request: pb.DeployRequest, identity: Identity) -> pb.Deployment:  # noqa: N802
         """Write a deployment by compare-and-set, then wake every watch stream."""
@@ -197,7 +201,7 @@ class RegistryService:
             loop.call_soon_threadsafe(self._publish, self._store.sign(deployment))
             return deployment
 
-        return (await asyncio.to_thread(deploy)).to_proto()
+        return deployment_message(await asyncio.to_thread(deploy))
 
     def _publish(self, signed: SignedDeployment) -> None:
         # Threads may finish out of order, so an older revision may come after a newer one.
@@ -227,49 +231,52 @@ class RegistryService:
             self._presence.stream_opened(worker)
             self._state_changes.notify_all()
         try:
-            # The first event is the snapshot, also if it is empty.
+            # The snapshot has one event, also if it is empty, and more where it is large.
             change = self._deployment_changes.next_change
-            yield pb.DeploymentEvent(
-                deployments=self._deployments_newer_than(sent_revisions),
-                snapshot_end=True,
-                keys=keys,
-            )
+            first, more = self._deployments_newer_than(sent_revisions)
+            yield pb.DeploymentEvent(deployments=first, snapshot_end=not more, keys=keys)
+            while more:
+                newer, more = self._deployments_newer_than(sent_revisions)
+                yield pb.DeploymentEvent(deployments=newer, snapshot_end=not more)
             # Then one event for each change.
             while True:
                 await change.wait()
                 self._end_when_closing()
                 change = self._deployment_changes.next_change
-                newer = self._deployments_newer_than(sent_revisions)
-                if newer:
-                    yield pb.DeploymentEvent(deployments=newer)
+                more = True
+                while more:
+                    newer, more = self._deployments_newer_than(sent_revisions)
+                    if newer:
+                        yield pb.DeploymentEvent(deployments=newer)
         finally:
             if request.gateway:
                 self._presence.stream_closed(worker)
                 self._state_changes.notify_all()
 
-    def _deployments_newer_than(self, revisions: dict[str, int]) -> list[pb.SignedDeployment]:
-        """Return the deployments that are newer than *revisions*, and enter them there."""
+    def _deployments_newer_than(
+        self, revisions: dict[str, int]
+    ) -> tuple[list[pb.SignedDeployment], bool]:
+        """Return a page of the deployments that are newer, and whether there are more.
+
+        The page is entered in *revisions*.
+        """
         newer = [
             signed
             for model, signed in self._deployed.items()
             if signed.deployment.revision > revisions.get(model, 0)
         ]
-        for signed in newer:
+        page, more = first_page(signed.message for signed in newer)
+        for signed in newer[: len(page)]:
             revisions[signed.deployment.model] = signed.deployment.revision
-        return [signed.message for signed in newer]
+        return page, more
 
     # Gateways
 
     async def ReportState(self, request: pb.GatewayState, identity: Identity) -> pb.Empty:  # noqa: N802
         """Keep the newest state of a worker of the caller's gateway."""
         identity.check_speaks_for(request.gateway)
-        reported = max(len(request.loads), len(request.alarms))
-        if not 0 < len(request.gateway) <= 128 or reported > REPORT_VERSIONS_MAX:
-            raise BadRequestError(
-                f"the state of gateway {request.gateway[:80]!r} has {reported} versions or alarms; "
-                "a state needs a gateway name of 1 to 128 characters and at most "
-                f"{REPORT_VERSIONS_MAX} of each"
-            )
+        if not request.gateway:
+            raise BadRequestError("a state needs the name of its gateway")
         self._presence.record_state(request)
         self._state_changes.notify_all()
         return pb.Empty()
@@ -301,16 +308,21 @@ class RegistryService:
         """Take or renew a lease."""
         return await asyncio.to_thread(self._store.acquire_lease, identity.actor, request)
 
-    async def SaveCheckpoint(self, request: pb.Checkpoint, identity: Identity) -> pb.Empty:  # noqa: N802
+    async def SaveCheckpoint(  # noqa: N802
+        self, request: AsyncIterator[pb.MessageChunk], identity: Identity
+    ) -> pb.Empty:
         """Store the newest checkpoint of a rollout."""
-        await asyncio.to_thread(self._store.save_checkpoint, identity.actor, request)
+        checkpoint = await join_checkpoint(request)
+        await asyncio.to_thread(self._store.save_checkpoint, identity.actor, checkpoint)
         return pb.Empty()
 
     async def LoadCheckpoint(  # noqa: N802
         self, request: pb.CheckpointName, _identity: Identity
-    ) -> pb.Checkpoint:
-        """Return the newest checkpoint of a rollout."""
-        return await asyncio.to_thread(self._store.load_checkpoint, request.rollout_id)
+    ) -> AsyncIterator[pb.MessageChunk]:
+        """Yield the chunks of a rollout's newest checkpoint."""
+        checkpoint = await asyncio.to_thread(self._store.load_checkpoint, request.rollout_id)
+        for chunk in message_chunks(checkpoint):
+            yield chunk
 
     async def WriteFinding(self, request: pb.Finding, identity: Identity) -> pb.Finding:  # noqa: N802
         """Write a finding and wake the watches of findings."""
@@ -375,6 +387,14 @@ class RegistryService:
             if await asyncio.to_thread(next, blocks, END) is END:
                 return
             await asyncio.sleep(OLDER_ENTRIES_PAUSE_S)
+
+    async def ReadEntry(  # noqa: N802
+        self, request: pb.EntryNumber, _identity: Identity
+    ) -> AsyncIterator[pb.MessageChunk]:
+        """Yield the chunks of one history entry."""
+        entry = await asyncio.to_thread(self._store.read_entry, request.seq)
+        for chunk in message_chunks(entry):
+            yield chunk
 
     def _end_when_closing(self) -> None:
         if self._closing:

@@ -125,11 +125,6 @@ def _check_request(request: pb.ApproveRequest) -> None:
     ):
         if not DIGEST.fullmatch(digest) and not (optional and not digest):
             raise BadRequestError(f"{field} {digest[:80]!r} is not a SHA-256 in 64 hex digits")
-    if not request.reason.strip() or len(request.reason) > 1_000:
-        raise BadRequestError(
-            f"an approval needs a reason of 1 to 1000 characters for the history; this reason has "
-            f"{len(request.reason)}"
-        )
 
 
 def _check_shift(accepted: str, version: Row[Any]) -> None:
@@ -158,10 +153,17 @@ def is_revoked(connection: Connection, approval: pb.Approval) -> bool:
     return approval.id not in {standing.id for standing in standing_approvals(given)}
 
 
-def list_approvals_of(connection: Connection, model: str, version: str) -> list[pb.Approval]:
-    """Return the approvals and rejections of a version, oldest first."""
+def list_approvals_of(
+    connection: Connection, model: str, version: str, after: str = ""
+) -> list[pb.Approval]:
+    """Return the approvals and rejections of a version, oldest first.
+
+    after  only those after the one with this id.
+    """
     digest = get_row(connection, model, version).digest
-    return approvals_by_digest(connection, model).get(digest, [])
+    given = approvals_by_digest(connection, model).get(digest, [])
+    ids = [approval.id for approval in given]
+    return given[ids.index(after) + 1 :] if after in ids else given
 
 
 def approvals_by_digest(connection: Connection, model: str) -> dict[str, list[pb.Approval]]:

@@ -20,7 +20,6 @@ from registry.types import (
 
 ROLLOUT_LEASE = "rollout"
 LEASE_S_MAX = 3_600
-CHECKPOINT_BYTES_MAX = 32 * 2**20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]{0,63}")
 FINDING_KIND = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 FINDINGS_PER_READ = 1_000
@@ -114,15 +113,11 @@ def save_checkpoint(change: LedgerChange, checkpoint: pb.Checkpoint) -> None:
     Checkpoints come several times a second, so they leave no entry in the history. The caller seals
     the row.
     Raises RevisionConflictError for an older sequence than the stored one, FencedError without the
-    newest lease token, BadRequestError for a bad id or a too large state.
+    newest lease token, BadRequestError for a bad id.
     """
     # Only the holder of the lease has rollouts, so only it has checkpoints.
     if not NAME.fullmatch(checkpoint.rollout_id):
         raise BadRequestError(f"rollout id {checkpoint.rollout_id[:80]!r} is not a plain name")
-    if len(checkpoint.state) > CHECKPOINT_BYTES_MAX:
-        raise BadRequestError(
-            f"the checkpoint has {len(checkpoint.state)} bytes; the most is {CHECKPOINT_BYTES_MAX}"
-        )
     check_lease(change, ROLLOUT_LEASE, checkpoint.lease_token)
     # Insert the first checkpoint of a rollout, or replace an older one.
     table = tables.checkpoints

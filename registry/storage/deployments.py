@@ -6,14 +6,15 @@ the same transaction.
 
 import math
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
+from access.bounds import cut_texts
 from features.canonical import sha256_hex
 from protos import registry_pb2 as pb
 from registry.rules import gates
@@ -94,6 +95,26 @@ def _read_message(model: str, message: bytes) -> Deployment:
             f"the stored deployment of model {model!r} cannot be read ({error}); run turnout audit "
             "verify, and restore the registry from a copy"
         ) from error
+
+
+def list_models(connection: Connection, after: str) -> Iterator[pb.ModelSummary]:
+    """Yield the models whose names come after *after*, by name, each with its deployment."""
+    counts = connection.execute(
+        select(tables.versions.c.model, func.count())
+        .where(tables.versions.c.model > after)
+        .group_by(tables.versions.c.model)
+        .order_by(tables.versions.c.model)
+    )
+    for model, count in counts.all():
+        deployment = deployment_message(current_deployment(connection, model))
+        yield pb.ModelSummary(model=model, versions=count, deployment=deployment)
+
+
+def deployment_message(deployment: Deployment) -> pb.Deployment:
+    """Return the message of a deployment, with texts that are older than the bounds cut."""
+    message = deployment.to_proto()
+    cut_texts(message)
+    return message
 
 
 def write_deployment(
@@ -244,18 +265,13 @@ def set_deployment(
 
 
 def _with_salts(proposed: Deployment, before: Deployment) -> Deployment:
-    """Fill in the salts. Refuse a changed holdout salt, a missing reason and too large fields."""
+    """Fill in the salts. Refuse a changed holdout salt and numbers that are out of range."""
     if proposed.holdout_salt not in (NO_SALT, before.holdout_salt):
         raise BadRequestError(
             f"the holdout salt of model {before.model!r} is permanent, because another salt would "
             "reshuffle its control group; leave holdout_salt as it was read"
         )
-    if not proposed.why.strip() or len(proposed.why) > REASON_MAX:
-        raise BadRequestError(
-            f"a deployment needs a reason of 1 to {REASON_MAX} characters in why= for the history; "
-            f"this reason has {len(proposed.why)}"
-        )
-    _check_sizes(proposed)
+    _check_policy(proposed.policy)
     split_salt = proposed.split_salt
     # A rollout keeps its split. Another rollout gets another salt.
     if split_salt == NO_SALT and proposed.rollout_id == before.rollout_id:
@@ -265,13 +281,7 @@ def _with_salts(proposed: Deployment, before: Deployment) -> Deployment:
     return replace(proposed, split_salt=split_salt, holdout_salt=before.holdout_salt)
 
 
-def _check_sizes(proposed: Deployment) -> None:
-    if len(proposed.shadows) > SHADOWS_MAX or len(proposed.preload) > PRELOADS_MAX:
-        raise BadRequestError(
-            f"{len(proposed.shadows)} shadows and {len(proposed.preload)} preloaded versions; the "
-            f"most are {SHADOWS_MAX} and {PRELOADS_MAX}: every gateway worker holds each in memory"
-        )
-    policy = proposed.policy
+def _check_policy(policy: pb.ServingPolicy) -> None:
     for name in ("default_score", "decision_threshold"):
         if not math.isfinite(getattr(policy, name)):
             raise BadRequestError(f"policy.{name} is {getattr(policy, name)}; it must be finite")

@@ -28,7 +28,7 @@ def prediction_id_key(folder: Path) -> bytes:
 
 
 def _read_or_make_secret(path: Path) -> bytes:
-    create_file_once(path, secrets.token_bytes(KEY_BYTES), mode=0o600)
+    create_file_once(path, secrets.token_bytes(KEY_BYTES))
     # A key that others could read, or that was cut, must not be used.
     mode = path.stat().st_mode & 0o777
     content = path.read_bytes()

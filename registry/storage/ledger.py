@@ -1,17 +1,18 @@
 """The history in the database: one change with its transaction, actor and history entries."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, insert, select, update
 
+from access.bounds import ENTRY_BYTES_MAX, ENTRY_TEXT_BYTES_MAX, cut_texts
 from features.canonical import canonical_json
 from protos import registry_pb2 as pb
 from registry.history import FIRST_PREVIOUS_DIGEST, entry_digest, head_bytes
 from registry.replay import ACTIONS
 from registry.storage import tables
-from registry.types import RegistryFaultError
+from registry.types import NotFoundError, RegistryFaultError
 
 ENTRIES_MAX = 1_000
 
@@ -71,7 +72,7 @@ class LedgerChange:
         entry.digest = entry_digest(entry)
         self.connection.execute(
             insert(tables.history).values(
-                **{field.name: getattr(entry, field.name) for field in entry.DESCRIPTOR.fields}
+                **{column.name: getattr(entry, column.name) for column in tables.history.columns}
             )
         )
         self.newest_seq = entry.seq
@@ -109,10 +110,10 @@ def read_head(connection: Connection, *, lock: bool = False) -> pb.SignedHead:
         ) from error
 
 
-def list_entries(
+def entries_after(
     connection: Connection, *, after: int, limit: int, object_prefix: str
-) -> list[pb.HistoryEntry]:
-    """Return the entries with a larger seq than *after*, oldest first.
+) -> Iterator[pb.HistoryEntry]:
+    """Yield the entries with a larger seq than *after*, oldest first, as the database gives them.
 
     limit          most entries; 0 and numbers above 1,000 mean 1,000.
     object_prefix  beginning of the entries' objects; empty for all.
@@ -127,10 +128,31 @@ def list_entries(
         statement = statement.where(
             tables.history.c.object.startswith(object_prefix, autoescape=True)
         )
-    try:
-        return [pb.HistoryEntry(**row._mapping) for row in connection.execute(statement)]
-    except (TypeError, ValueError) as error:
-        raise RegistryFaultError(
-            f"an entry after history entry {after} has a value of another type, so it was altered; "
-            "restore the registry from a copy"
-        ) from error
+    for row in connection.execute(statement):
+        try:
+            yield pb.HistoryEntry(**row._mapping)
+        except (TypeError, ValueError) as error:
+            raise RegistryFaultError(
+                f"an entry after history entry {after} has a value of another type, so it was "
+                "altered; restore the registry from a copy"
+            ) from error
+
+
+def read_entry(connection: Connection, seq: int) -> pb.HistoryEntry:
+    """Return one entry as it was written; raise NotFoundError if there is none."""
+    row = connection.execute(select(tables.history).where(tables.history.c.seq == seq)).first()
+    if row is None:
+        raise NotFoundError(f"the history has no entry {seq}")
+    return pb.HistoryEntry(**row._mapping)
+
+
+def entry_for_list(entry: pb.HistoryEntry) -> pb.HistoryEntry:
+    """Return *entry*, with its texts cut if it is larger than ENTRY_BYTES_MAX.
+
+    `uncut_bytes` then says so. Entries of this size are older than the bounds of requests.
+    """
+    size = entry.ByteSize()
+    if size > ENTRY_BYTES_MAX:
+        cut_texts(entry, ENTRY_TEXT_BYTES_MAX)
+        entry.uncut_bytes = size
+    return entry

@@ -116,7 +116,7 @@ def write_snapshot(path: Path, state: ReplayedState, key: Ed25519PrivateKey) -> 
     """Write the signed state to a file, from which the next start goes on."""
     content = state.to_json()
     signature = key.sign(SNAPSHOT_DOMAIN + content).hex()
-    replace_file(path, signature.encode() + b"\n" + content, mode=0o600)
+    replace_file(path, signature.encode() + b"\n" + content)
 
 
 def read_snapshot(path: Path, key: Ed25519PrivateKey) -> ReplayedState | None:

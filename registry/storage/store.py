@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from sqlalchemy import URL, Connection, func, select
+from sqlalchemy import URL, Connection
 
+from access.bounds import first_page
+from host.files import make_private_folder
 from protos import registry_pb2 as pb
 from registry.bundle import (
     Bundle,
@@ -34,12 +36,17 @@ from registry.storage import (
     reviews,
     seals,
     settings,
-    tables,
     versions,
 )
 from registry.storage.database import Database
 from registry.storage.keys import prediction_id_key, signing_key
-from registry.storage.ledger import LedgerChange, list_entries, read_head
+from registry.storage.ledger import (
+    LedgerChange,
+    entries_after,
+    entry_for_list,
+    read_entry,
+    read_head,
+)
 from registry.storage.rows import read_state_page
 from registry.types import Deployment, RegistryFaultError
 
@@ -56,7 +63,7 @@ class RegistryStore:
     """
 
     def __init__(self, folder: Path, now_ns: Callable[[], int]) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(folder)
         self._now_ns = now_ns
         self._files = Lock()
         self._folder_lock = FolderLock(folder / "lock")
@@ -69,7 +76,7 @@ class RegistryStore:
     def _open(self, folder: Path) -> None:
         check_registry_folder(folder)
         self._versions = folder / "versions"
-        self._versions.mkdir(exist_ok=True)
+        make_private_folder(self._versions)
         # Temporary folders are left by a process that was killed while it wrote.
         for leftover in self._versions.glob(".*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -249,27 +256,21 @@ class RegistryStore:
         with self._database.read_transaction() as connection:
             return versions.get_version(connection, model, version)
 
-    def list_versions(self, model: str) -> list[pb.Version]:
-        """Return the versions of a model, oldest first."""
-        with self._database.read_transaction() as connection:
-            return versions.list_versions_of(connection, model)
+    def list_versions(self, model: str, after: int = 0) -> tuple[list[pb.Version], bool]:
+        """Return a page of a model's versions, oldest first, without cards; and if more follow.
 
-    def list_models(self) -> list[pb.ModelSummary]:
-        """Return every model with its number of versions and its deployment, by name."""
+        after  only versions with a larger label.
+        """
         with self._database.read_transaction() as connection:
-            counts = connection.execute(
-                select(tables.versions.c.model, func.count())
-                .group_by(tables.versions.c.model)
-                .order_by(tables.versions.c.model)
-            ).all()
-            return [
-                pb.ModelSummary(
-                    model=model,
-                    versions=count,
-                    deployment=deployments.current_deployment(connection, model).to_proto(),
-                )
-                for model, count in counts
-            ]
+            return first_page(versions.list_versions_of(connection, model, after))
+
+    def list_models(self, after: str = "") -> tuple[list[pb.ModelSummary], bool]:
+        """Return a page of models by name, each with its deployment; and if more follow.
+
+        after  only models whose names come later.
+        """
+        with self._database.read_transaction() as connection:
+            return first_page(deployments.list_models(connection, after))
 
     def set_status(self, actor: str, request: pb.SetStatusRequest) -> pb.Version:
         """Move a version to another status, if lifecycle.ALLOWED_STEPS lets a person do that."""
@@ -307,10 +308,15 @@ class RegistryStore:
         with self._change(actor) as change:
             return reviews.close_review(change, request)
 
-    def list_approvals(self, model: str, version: str) -> list[pb.Approval]:
-        """Return the approvals and rejections of a version, oldest first."""
+    def list_approvals(
+        self, model: str, version: str, after: str = ""
+    ) -> tuple[list[pb.Approval], bool]:
+        """Return a page of a version's approvals and rejections in order; and if more follow.
+
+        after  only approvals after the one with this id.
+        """
         with self._database.read_transaction() as connection:
-            return approvals.list_approvals_of(connection, model, version)
+            return first_page(approvals.list_approvals_of(connection, model, version, after))
 
     # Deployments
 
@@ -371,11 +377,16 @@ class RegistryStore:
     # History
 
     def history(self, *, after: int, limit: int, object_prefix: str) -> pb.ListHistoryReply:
-        """Return history entries and the signed head of the same instant."""
+        """Return a page of history entries, and the signed head of the same instant."""
         with self._database.read_transaction() as connection:
-            return pb.ListHistoryReply(
-                entries=list_entries(
-                    connection, after=after, limit=limit, object_prefix=object_prefix
-                ),
-                head=read_head(connection),
+            entries, _ = first_page(
+                entries_after(connection, after=after, limit=limit, object_prefix=object_prefix)
             )
+            return pb.ListHistoryReply(
+                entries=map(entry_for_list, entries), head=read_head(connection)
+            )
+
+    def read_entry(self, seq: int) -> pb.HistoryEntry:
+        """Return one history entry as it was written."""
+        with self._database.read_transaction() as connection:
+            return read_entry(connection, seq)

@@ -2,11 +2,12 @@
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
+from access.bounds import CARD_BYTES_MAX
 from features.canonical import canonical_json, sha256_hex
 from protos import registry_pb2 as pb
 from registry.bundle import Bundle
@@ -23,6 +24,7 @@ from registry.types import (
 )
 
 SALT_BYTES = 16
+_COLUMNS_WITHOUT_CARD = [column for column in tables.versions.columns if column.name != "card_json"]
 
 
 def register_version(
@@ -133,14 +135,15 @@ def get_version(connection: Connection, model: str, version: str) -> pb.Version:
     return _message(get_row(connection, model, version))
 
 
-def list_versions_of(connection: Connection, model: str) -> list[pb.Version]:
-    """Return the versions of a model, oldest first."""
+def list_versions_of(connection: Connection, model: str, after: int) -> Iterator[pb.Version]:
+    """Yield the versions of a model with a larger label than *after*, oldest first, no cards."""
     rows = connection.execute(
-        select(tables.versions)
-        .where(tables.versions.c.model == model)
+        select(*_COLUMNS_WITHOUT_CARD)
+        .where(tables.versions.c.model == model, tables.versions.c.label > after)
         .order_by(tables.versions.c.label)
     )
-    return [_message(row) for row in rows]
+    for row in rows:
+        yield _message_without_card(row)
 
 
 def facts_of(
@@ -150,8 +153,9 @@ def facts_of(
 
     approvals  version id -> approvals and rejections of the version, oldest first.
     """
-    columns = [column for column in tables.versions.c if column.name != "card_json"]
-    rows = connection.execute(select(*columns).where(tables.versions.c.model == model))
+    rows = connection.execute(
+        select(*_COLUMNS_WITHOUT_CARD).where(tables.versions.c.model == model)
+    )
     return {str(row.label): _facts(row, approvals.get(row.digest, ())) for row in rows}
 
 
@@ -238,6 +242,16 @@ def _facts(row: Row[Any], approvals: Sequence[pb.Approval]) -> VersionFacts:
 
 
 def _message(row: Row[Any]) -> pb.Version:
+    message, size = _message_without_card(row), len(row.card_json.encode())
+    # A card of before CARD_BYTES_MAX stays where the version's other files are.
+    if size > CARD_BYTES_MAX:
+        message.card_bytes = size
+    else:
+        message.card_json = row.card_json
+    return message
+
+
+def _message_without_card(row: Row[Any]) -> pb.Version:
     return pb.Version(
         model=row.model,
         label=str(row.label),
@@ -248,6 +262,5 @@ def _message(row: Row[Any]) -> pb.Version:
         created_unix_ms=row.created_unix_ms,
         model_contract=row.model_contract,
         input_contract=row.input_contract,
-        card_json=row.card_json,
         size_bytes=row.size_bytes,
     )

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
+from access.bounds import PAGE_BYTES_MAX
 from protos import registry_pb2, rollout_pb2
 from registry.client import RegistryClient
 from registry.types import (
@@ -15,7 +16,7 @@ from registry.types import (
     standing_approvals,
 )
 from rollout.controller.controller import Controller
-from rollout.controller.past_rollouts import past_rollouts
+from rollout.controller.past_rollouts import PastRollout, last_status, past_rollouts
 from rollout.controller.recovery import end_unreadable
 from rollout.controller.undo import deploy_earlier_version
 from rollout.errors import NotLeadingError, RolloutRefusedError, UnknownRolloutError
@@ -90,17 +91,36 @@ class RolloutCommands:
             ) from error
         return rollout
 
-    async def list_rollouts(self, model: str) -> list[rollout_pb2.RolloutStatus]:
-        """Return the status of every rollout of *model*, or of all models, newest first."""
-        rollouts = self._controller.rollouts(model)
-        known = {rollout.spec.rollout_id for rollout in rollouts}
-        statuses = [rollout.status(intervals=True) for rollout in rollouts]
+    async def list_rollouts(
+        self, model: str, after: str = ""
+    ) -> tuple[list[rollout_pb2.RolloutStatus], bool]:
+        """Return a page of the rollouts of *model*, or of all models; and whether more follow.
+
+        They come newest first. *after* is the id of the last rollout of the page before.
+        """
+        # Only the ids are needed of those that other pages have.
+        known = {rollout.spec.rollout_id: rollout for rollout in self._controller.rollouts(model)}
         models = (
             [model] if model else [summary.model for summary in await self._registry.list_models()]
         )
+        past: dict[str, PastRollout] = {}
         for listed in models:
-            statuses += await past_rollouts(self._registry, listed, known)
-        return sorted(statuses, key=lambda status: status.started_unix_ms, reverse=True)
+            past |= await past_rollouts(self._registry, listed)
+        started = {name: rollout.started_unix_ms for name, rollout in past.items()}
+        started |= {name: rollout.started_unix_ms for name, rollout in known.items()}
+        ids = sorted(started, key=lambda rollout_id: started[rollout_id], reverse=True)
+        if after and after not in started:
+            raise UnknownRolloutError(f"there is no rollout {after!r} to go on after")
+        # Fill the page.
+        page: list[rollout_pb2.RolloutStatus] = []
+        for rollout_id in ids[ids.index(after) + 1 if after else 0 :]:
+            if sum(status.ByteSize() for status in page) >= PAGE_BYTES_MAX:
+                return page, True
+            if rollout_id in known:
+                page.append(known[rollout_id].status(intervals=True))
+            elif (status := await last_status(self._registry, past[rollout_id])) is not None:
+                page.append(status)
+        return page, False
 
     def _check_freeze(self, policy: Policy) -> None:
         if window := active_freeze(policy.freeze, self._clock.now().unix_ns / 1e9):

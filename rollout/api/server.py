@@ -11,6 +11,8 @@ from typing import Self
 
 import grpc
 
+from access import streams
+from access.bounds import MESSAGE_BYTES_MAX
 from access.interceptor import access_interceptor
 from access.peer_tls import ServerCertificate, add_port
 from host.clock import SystemClock
@@ -25,8 +27,9 @@ from rollout.lifecycle.clock import ControllerClock
 from rollout.policy.policy import POLICIES, Policy
 
 SERVER_OPTIONS = (
+    *streams.SERVER_OPTIONS,
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", 16 * 2**20),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),

@@ -2,16 +2,19 @@
 
 # ruff: noqa: ARG002, N802  the names and parameters are rollout.proto's
 
-import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from functools import wraps
 from typing import Any, NoReturn, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
+from access.bounds import BoundError, check_request, first_page
 from access.interceptor import caller_identity
+from access.streams import OpenStreams, TooManyStreamsError
 from protos import rollout_pb2 as pb
 from protos import rollout_pb2_grpc
 from registry.types import (
@@ -24,6 +27,7 @@ from registry.types import (
 )
 from rollout.api.commands import RolloutCommands
 from rollout.api.explain import explanation_text
+from rollout.api.watched_statuses import WatchedStatuses
 from rollout.controller.controller import Controller
 from rollout.errors import (
     CheckpointError,
@@ -34,9 +38,6 @@ from rollout.errors import (
 
 log = logging.getLogger(__name__)
 
-WATCH_S_MIN = 0.05
-"""Shortest time between two messages of WatchStatus. A person cannot read faster."""
-
 STATUS_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     UnknownRolloutError: grpc.StatusCode.NOT_FOUND,
     NotFoundError: grpc.StatusCode.NOT_FOUND,
@@ -44,6 +45,8 @@ STATUS_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     CheckpointError: grpc.StatusCode.FAILED_PRECONDITION,
     GateError: grpc.StatusCode.FAILED_PRECONDITION,
     BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    BoundError: grpc.StatusCode.INVALID_ARGUMENT,
+    TooManyStreamsError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     RevisionConflictError: grpc.StatusCode.ABORTED,
     NotLeadingError: grpc.StatusCode.UNAVAILABLE,
     FencedError: grpc.StatusCode.UNAVAILABLE,
@@ -70,18 +73,19 @@ async def _abort_with_status(context: Context, error: Exception) -> NoReturn:
     raise AssertionError("abort always raises")
 
 
-Request = TypeVar("Request")
+Request = TypeVar("Request", bound=Message)
 Reply = TypeVar("Reply")
 
 
 def errors_to_status(
     rpc: Callable[["RolloutsService", Request, Context], Awaitable[Reply]],
 ) -> Callable[["RolloutsService", Request, Context], Awaitable[Reply]]:
-    """Wrap an RPC so that every error ends the call with a status of STATUS_BY_ERROR."""
+    """Wrap an RPC: its request is checked, and every error becomes a status of STATUS_BY_ERROR."""
 
     @wraps(rpc)
     async def wrapped(self: "RolloutsService", request: Request, context: Context) -> Reply:
         try:
+            check_request(request)
             return await rpc(self, request, context)
         except Exception as error:  # noqa: BLE001  the one place that turns errors into statuses
             await _abort_with_status(context, error)
@@ -95,6 +99,8 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
     def __init__(self, controller: Controller, commands: RolloutCommands) -> None:
         self._controller = controller
         self._commands = commands
+        self._watched = WatchedStatuses(controller)
+        self._streams = OpenStreams()
 
     @errors_to_status
     async def Start(self, request: pb.StartRolloutRequest, context: Context) -> pb.RolloutStatus:
@@ -111,28 +117,23 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
         self, request: pb.RolloutSelector, context: Context
     ) -> AsyncIterator[pb.RolloutStatus]:
         """Yield the status now and after each change, until the rollout has ended."""
-        shown = None
         try:
-            while True:
-                changed = self._controller.status_changed
-                rollout = self._controller.rollout(request.model, request.rollout_id)
-                status = rollout.status(intervals=True)
-                if status != shown:
-                    yield status
-                    shown = status
-                if self._controller.is_finished(rollout):
-                    return
-                await changed.wait()
-                await asyncio.sleep(WATCH_S_MIN)
+            check_request(request)
+            with self._streams.opened(context):
+                statuses = self._watched.watch(request.model, request.rollout_id)
+                async with aclosing(statuses):
+                    async for status in statuses:
+                        yield status
         except Exception as error:  # noqa: BLE001  as in errors_to_status
             await _abort_with_status(context, error)
 
     @errors_to_status
     async def ListRollouts(
-        self, request: pb.RolloutSelector, context: Context
+        self, request: pb.ListRolloutsRequest, context: Context
     ) -> pb.ListRolloutsReply:
-        """Return every rollout, newest first, also those of before this controller began."""
-        return pb.ListRolloutsReply(rollouts=await self._commands.list_rollouts(request.model))
+        """Return a page of rollouts, newest first, also those of before this controller began."""
+        rollouts, more = await self._commands.list_rollouts(request.model, request.after)
+        return pb.ListRolloutsReply(rollouts=rollouts, more=more)
 
     @errors_to_status
     async def ListPolicies(
@@ -154,11 +155,15 @@ class RolloutsService(rollout_pb2_grpc.RolloutsServicer):
         """Return a rollout's status, decisions and evidence, and a text that explains them."""
         rollout = self._controller.rollout(request.model, request.rollout_id)
         status = rollout.status(intervals=True)
+        # The newest decisions that fit.
+        newest_first, _ = first_page(reversed(rollout.decisions))
+        decisions = newest_first[::-1]
         return pb.RolloutExplanation(
             status=status,
-            decisions=rollout.decisions,
-            text=explanation_text(status, rollout.decisions),
+            decisions=decisions,
+            text=explanation_text(status, decisions),
             evidence_history=rollout.evidence_history,
+            decisions_left_out=len(rollout.decisions) - len(decisions),
         )
 
     @errors_to_status

@@ -16,7 +16,9 @@ from typing import Any
 
 import grpc
 
+from access.bounds import BoundError, check_request
 from access.interceptor import caller_identity
+from access.streams import OpenStreams, TooManyStreamsError
 from protos import window_pb2, window_pb2_grpc
 from rollout.controller.controller import Controller
 from rollout.errors import NotLeadingError, SenderRefusedError
@@ -29,7 +31,6 @@ SEQUENCE_JUMP_MAX = 1_000_000
 """Batches that one source may have lost. At one a second that is more than a week."""
 LOG_EVERY_NS = 10 * NS
 """Shortest time between two log lines about dropped windows."""
-GATEWAY_CHARS_MAX = 128
 
 
 class DroppedLog:
@@ -63,6 +64,7 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self._dropped_log = DroppedLog()
+        self._streams = OpenStreams()
 
     async def Push(  # noqa: N802  the name in window.proto
         self,
@@ -70,12 +72,25 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
         context: "grpc.aio.ServicerContext[window_pb2.WindowBatch, window_pb2.WindowAck]",
     ) -> None:
         """Acknowledge what is saved of the source, then receive batches and acknowledge them."""
+        try:
+            with self._streams.opened(context):
+                await self._push(request_iterator, context)
+        except TooManyStreamsError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        except BoundError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+    async def _push(
+        self,
+        request_iterator: AsyncIterator[window_pb2.WindowBatch],
+        context: "grpc.aio.ServicerContext[window_pb2.WindowBatch, window_pb2.WindowAck]",
+    ) -> None:
         # The opening message names the source, which must be a worker of the caller.
         opening = await anext(aiter(request_iterator), None)
         if opening is None:
             return
-        named = 0 < len(opening.source.gateway) <= GATEWAY_CHARS_MAX
-        if not named or opening.windows or opening.guards or opening.sequence:
+        check_request(opening)
+        if not opening.source.gateway or opening.windows or opening.guards or opening.sequence:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
                 "the first message names its source and carries nothing else",
@@ -136,6 +151,7 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
         controller, name = self._controller, source_name(source)
         newest = controller.received_sequence(name)
         async for batch in batches:
+            check_request(batch)
             # The sender: its source, its numbers, its clock.
             if batch.HasField("source") and batch.source != source:
                 raise SenderRefusedError(

@@ -5,11 +5,13 @@ the id. Their checkpoints have their last status.
 """
 
 import re
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
+from access.bounds import ENTRY_TEXT_BYTES_MAX, cut_texts
 from protos import registry_pb2, rollout_pb2
 from registry.types import NotFoundError
 
@@ -31,48 +33,56 @@ class HistoryReader(Protocol):
         ...
 
 
-async def past_rollouts(
-    history: HistoryReader, model: str, known: Collection[str]
-) -> list[rollout_pb2.RolloutStatus]:
-    """Return the last status of each rollout of *model* whose id is not in *known*, oldest first.
+@dataclass(frozen=True, slots=True)
+class PastRollout:
+    """A rollout as the registry's history names it."""
 
-    If a checkpoint cannot be read, the status has the id, the time of the first deployment, and
-    the reason. Raises RegistryError.
+    rollout_id: str
+    model: str
+    started_unix_ms: int
+    """Time of its first deployment."""
+
+
+async def past_rollouts(history: HistoryReader, model: str) -> dict[str, PastRollout]:
+    """Return each rollout of *model* in the history by its id, oldest first.
+
+    Raises RegistryError.
     """
-    started_by_id = await _rollouts_in_history(history, model)
-    statuses = []
-    for rollout_id, started_unix_ms in started_by_id.items():
-        if rollout_id in known:
-            continue
-        try:
-            checkpoint = await history.load_checkpoint(rollout_id)
-        except NotFoundError:
-            continue  # the rollout stopped before its first checkpoint
-        try:
-            statuses.append(rollout_pb2.RolloutState.FromString(checkpoint.state).status)
-        except DecodeError as error:
-            statuses.append(
-                rollout_pb2.RolloutStatus(
-                    rollout_id=rollout_id,
-                    model=model,
-                    started_unix_ms=started_unix_ms,
-                    reason=f"its checkpoint cannot be read ({error}); what it deployed is in the "
-                    f"registry's history: `turnout audit list --object model/{model}/deployment`",
-                )
-            )
-    return statuses
-
-
-async def _rollouts_in_history(history: HistoryReader, model: str) -> dict[str, int]:
-    """Return each rollout's id with the Unix ms of its first deployment, oldest first."""
-    started_by_id: dict[str, int] = {}
+    rollouts: dict[str, PastRollout] = {}
     after, last = 0, 1
     while after < last:
         page = await history.history(after=after, object_prefix=f"model/{model}/deployment")
         for entry in page.entries:
             if match := ROLLOUT_ID_PATTERN.match(entry.reason):
-                started_by_id.setdefault(match[1], entry.at_unix_ms)
+                rollouts.setdefault(match[1], PastRollout(match[1], model, entry.at_unix_ms))
         if not page.entries:
             break
         after, last = page.entries[-1].seq, page.head.seq
-    return started_by_id
+    return rollouts
+
+
+async def last_status(
+    history: HistoryReader, rollout: PastRollout
+) -> rollout_pb2.RolloutStatus | None:
+    """Return the last status of a past rollout; None: it stopped before its first checkpoint.
+
+    If its checkpoint cannot be read, the status has the id, the time and the reason. Raises
+    RegistryError.
+    """
+    try:
+        checkpoint = await history.load_checkpoint(rollout.rollout_id)
+    except NotFoundError:
+        return None
+    try:
+        status = rollout_pb2.RolloutState.FromString(checkpoint.state).status
+    except DecodeError as error:
+        return rollout_pb2.RolloutStatus(
+            rollout_id=rollout.rollout_id,
+            model=rollout.model,
+            started_unix_ms=rollout.started_unix_ms,
+            reason=f"its checkpoint cannot be read ({error}); what it deployed is in the "
+            f"registry's history: `turnout audit list --object model/{rollout.model}/deployment`",
+        )
+    # A checkpoint may be older than the bounds of its texts.
+    cut_texts(status, ENTRY_TEXT_BYTES_MAX)
+    return status

@@ -2,8 +2,11 @@
 
 import errno
 import os
+import socket
 import stat
+import subprocess
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +15,8 @@ import pytest
 from host.files import (
     UnreadableFileError,
     fsync_folder,
+    keep_files_private,
+    make_private_folder,
     read_regular_file,
     replace_file,
     replace_folder,
@@ -39,13 +44,65 @@ def test_replace_file_writes_bytes_and_text_and_leaves_nothing_beside(tmp_path: 
     assert names(tmp_path) == ["file"]
 
 
-def test_replace_file_gives_the_mode_it_was_given(tmp_path: Path) -> None:
-    """A secret that replaces a readable file is private."""
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """A umask that takes no right away."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def mode_of(path: Path) -> int:
+    """Return the permissions of *path*."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_replaced_files_and_folders_are_private(tmp_path: Path, open_umask: None) -> None:
+    """Whatever the umask and the old file's permissions are."""
     path = tmp_path / "secret"
     path.write_text("old")
     path.chmod(0o644)
-    replace_file(path, b"new", mode=0o600)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    replace_file(path, b"new")
+    assert mode_of(path) == 0o600
+    replace_folder(tmp_path / "version", {"model.onnx": b"weights"})
+    assert mode_of(tmp_path / "version") == 0o700
+    assert mode_of(tmp_path / "version" / "model.onnx") == 0o600
+
+
+def test_private_folder_loses_the_rights_of_others(tmp_path: Path, open_umask: None) -> None:
+    """It is repaired where it is there, and made private where it is not."""
+    made, there = tmp_path / "a" / "made", tmp_path / "there"
+    there.mkdir(mode=0o755)
+    for folder in (made, there):
+        make_private_folder(folder)
+        assert mode_of(folder) == 0o700
+
+
+def test_private_folder_of_another_user_is_named_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The program goes on, because it cannot change them."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("not the owner")
+
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    make_private_folder(tmp_path)
+    assert "has mode 755, and others may read it" in caplog.text
+
+
+def test_files_of_a_private_process_are_private(tmp_path: Path, open_umask: None) -> None:
+    """Files, folders and Unix sockets that a library makes too, and those of children."""
+    keep_files_private()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("text")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "socket"))
+    subprocess.run(["touch", str(tmp_path / "child")], check=True)
+    assert {path.name: mode_of(path) & 0o077 for path in tmp_path.iterdir()} == dict.fromkeys(
+        ("folder", "file", "socket", "child"), 0
+    )
 
 
 def test_replace_file_syncs_the_file_and_its_folder_when_durable(

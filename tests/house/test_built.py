@@ -82,9 +82,38 @@ def test_makefile_and_pre_commit_check_every_room() -> None:
     assert f"args: [{rooms.replace(' ', ', ')}, {CLIENT_FOLDER}]" in hooks
 
 
-def test_lock_file_has_versions_and_hashes_but_no_addresses() -> None:
+def lock_blocks(file: str) -> dict[str, list[str]]:
+    """Return package -> its line and hashes in a lock file, without the comments."""
+    blocks: dict[str, list[str]] = {}
+    for line in (REPOSITORY / file).read_text(encoding="utf-8").splitlines():
+        if not line.startswith(" "):
+            name = line.partition("==")[0]
+            blocks[name] = []
+        if not line.lstrip().startswith("#"):
+            blocks[name].append(line)
+    return blocks
+
+
+def test_hosts_and_developers_have_the_same_versions() -> None:
+    """The hosts' lock file is a part of the developers': what is tested is what runs."""
+    hosts, developers = lock_blocks("requirements.lock"), lock_blocks("requirements-dev.lock")
+    fail_on_breaches([name for name in hosts if hosts[name] != developers.get(name)])
+    extras = _project(".")["optional-dependencies"]
+    names = {
+        extra: {re.split(r"[<>=!;~ \[]", line, maxsplit=1)[0] for line in extras[extra]}
+        for extra in extras
+    }
+    needed = names["gateway"] | names["control"] | names["training"] | names["all"]
+    assert needed - {"turnout", "turnout-client"} <= hosts.keys()
+    tools = names["dev"] | names["load"] | names["data"] | names["plots"]
+    assert not hosts.keys() & (tools | {"flask", "werkzeug", "gevent", "requests"})
+    assert tools <= developers.keys()
+
+
+@pytest.mark.parametrize("file", ["requirements.lock", "requirements-dev.lock"])
+def test_lock_file_has_versions_and_hashes_but_no_addresses(file: str) -> None:
     """The address of a package index belongs to the machine that installs."""
-    lines = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    lines = (REPOSITORY / file).read_text(encoding="utf-8").splitlines()
 
     fail_on_breaches([line for line in lines if "://" in line or line.startswith("--")])
     pins = [line for line in lines if line and not line.startswith((" ", "#"))]

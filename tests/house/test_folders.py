@@ -48,6 +48,8 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         (
             "audit",
             "bundle",
+            "bundle",
+            "chunks",
             "client",
             "folders",
             "golden",

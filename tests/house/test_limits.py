@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import fields
 
+from access import bounds, streams
 from gateway.settings import Settings
 from tests.house.sources import REPOSITORY, fail_on_breaches
 
@@ -68,5 +69,25 @@ def test_limits_page_has_the_constants_of_the_code() -> None:
             f"docs/limits.md says {name} is {value}; the code says {values[name]}"
             for name, (value, _) in rows.items()
             if values[name] != value
+        ]
+    )
+
+
+def test_limits_page_has_the_bounds_of_registry_and_rollout() -> None:
+    """Each bound of access/bounds.py and access/streams.py has a row with its value."""
+    constants = {name: value for name, value in vars(bounds).items() if isinstance(value, int)}
+    values = {
+        **constants,
+        **bounds.TEXT_BYTES_MAX,
+        **bounds.ITEMS_MAX_BY_FIELD,
+        "STREAMS_MAX": streams.STREAMS_MAX,
+        **dict(streams.SERVER_OPTIONS),
+    }
+    rows = {name: value for name, (value, _) in rows_below("Registry and rollout").items()}
+    fail_on_breaches(
+        [
+            f"docs/limits.md says {name} is {rows.get(name)}; the code says {values.get(name)}"
+            for name in sorted(rows.keys() | values.keys())
+            if rows.get(name) != str(values.get(name))
         ]
     )

@@ -122,6 +122,10 @@ class ScriptedWorker:
             if self.sending:
                 self._stream.offer(windows, [], now)
 
+    def send_guard(self, guard: window_pb2.HardGuard) -> None:
+        """Send a hard guard at once."""
+        self._stream.offer([], [guard], time.time_ns())
+
     def _close(self, second: int) -> Iterator[window_pb2.Window]:
         for key in [key for key in self._open if key[0] < second]:
             counts = self._open.pop(key)

@@ -4,12 +4,13 @@ import io
 import json
 
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from protos import registry_pb2, rollout_pb2
 from turnout.views.cards import flatten_card, shift_digest
 from turnout.views.json_values import message_to_json
 from turnout.views.rollout_view import four_times, status_view
-from turnout.views.terminal import Terminal, text_table
+from turnout.views.terminal import EscapingConsole, Terminal, named_values, text_table
 
 
 def rendered(shown: RenderableType) -> str:
@@ -87,3 +88,36 @@ def test_flatten_card_shows_intervals_and_leaves_out_tables() -> None:
     assert flatten_card(card) == expected
     assert shift_digest({"expected_shift": {"digest": "ab"}}) == "ab"
     assert shift_digest({}) == ""
+
+
+def test_terminal_shows_control_characters_instead_of_obeying_them() -> None:
+    """Tables, text and JSON: nothing that others wrote reaches the terminal as a control."""
+    reason = "\x1b[31mforged\x9b0m\u202e\nline2"
+    screen = EscapingConsole(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
+    terminal = Terminal(False, screen, screen)
+    terminal.result(
+        None,
+        text_table(("reason",), [(reason,)]),
+        named_values({"reason": reason}),
+        Text(reason),
+        reason,
+    )
+    terminal.error(reason)
+    terminal.note(reason)
+    assert isinstance(screen.file, io.StringIO)
+    shown = screen.file.getvalue()
+    assert not [character for character in "\x1b\x9b\u202e" if character in shown]
+    assert shown.count(r"\x1b[31mforged\x9b0m\u202e") == 6
+    assert shown.count(r"\u202e\x0aline2") == 2
+
+
+def test_json_output_has_escapes_for_control_characters() -> None:
+    """It stays the same JSON value."""
+    value = {"reason": "\x1b[31m\x9b\x7f\u202e\n ü"}
+    screen = EscapingConsole(file=io.StringIO())
+    Terminal(True, screen, screen).result(value)
+    Terminal(True, screen, screen).line(value)
+    assert isinstance(screen.file, io.StringIO)
+    shown = screen.file.getvalue()
+    assert not [character for character in "\x1b\x9b\x7f\u202e" if character in shown]
+    assert json.loads(shown.splitlines()[-1]) == value

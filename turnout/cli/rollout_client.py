@@ -63,8 +63,15 @@ class RolloutClient:
 
     async def history(self, model: str) -> list[pb.RolloutStatus]:
         """Return every rollout so far; those of all models when *model* is empty."""
-        reply = await self._call("ListRollouts", pb.RolloutSelector(model=model))
-        return list(reply.rollouts)
+        rollouts: list[pb.RolloutStatus] = []
+        more = True
+        while more:
+            after = rollouts[-1].rollout_id if rollouts else ""
+            request = pb.ListRolloutsRequest(model=model, after=after)
+            reply = await self._call("ListRollouts", request)
+            rollouts.extend(reply.rollouts)
+            more = reply.more
+        return rollouts
 
     async def policies(self) -> dict[str, pb.Policy]:
         """Return every rollout policy by name."""

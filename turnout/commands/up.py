@@ -11,6 +11,7 @@ import typer
 from rich.progress import Progress, TaskID
 
 from gateway.ingress_choice import IngressChoice
+from host.files import keep_files_private
 from turnout.cli.context import CommandContext
 from turnout.processes.local_system import SystemPlan, run_system, trust_note
 from turnout.processes.system_file import SystemAddresses
@@ -44,6 +45,7 @@ def up(
 ) -> None:
     """Run store, control and gateway here until Ctrl-C; restart each one that ends."""
     context: CommandContext = ctx.obj
+    keep_files_private()
     # What cannot be started (a folder in use, a store that does not answer) raises OperatorError.
     plan = SystemPlan(
         folder=context.folder,

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from gateway.ingress_choice import IngressChoice
+from host.files import keep_files_private
 from turnout.cli.context import DEMO_FOLDER, CommandContext
 from turnout.commands.up import how_to_call
 from turnout.demo.context import DemoContext
@@ -44,6 +45,7 @@ def demo(
 ) -> None:
     """Show everything on real data: features, training, approval, canary, promotion, rollback."""
     context: CommandContext = ctx.obj
+    keep_files_private()
     screen = terminal(context.json)
     plan = SystemPlan(
         folder=context.folder / DEMO_FOLDER, workers=workers, store_url=store, ingress=ingress

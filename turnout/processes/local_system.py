@@ -18,6 +18,7 @@ from features.online.store_url import StoreUrlError, parse_store_url
 from features.online.store_users import READER, make_passwords, password_file, url_for_user
 from gateway.errors import SettingsError
 from gateway.ingress_choice import IngressChoice, check_built, is_built
+from host.files import make_private_folder, replace_file
 from host.processes import start_ticks
 from turnout.errors import OperatorError, StartError
 from turnout.processes.managed_process import ManagedProcess, ProcessSpec, end_leftover_process
@@ -188,7 +189,7 @@ class LocalSystem:
 
     def write_settings(self) -> None:
         """Write the gateway's settings for its supervisor; make the state folder if need be."""
-        self._plan.folder.mkdir(parents=True, exist_ok=True)
+        self._plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         host, _, port = self._gateway.rpartition(":")
         settings: dict[str, Any] = {
             "gateway": GATEWAY_NAME,
@@ -210,7 +211,9 @@ class LocalSystem:
             make_passwords(self._plan.store_folder)
             settings["redis_user"] = READER
             settings["redis_password_file"] = str(password_file(self._plan.store_folder, READER))
-        (self._plan.folder / "gateway.json").write_text(json.dumps(settings, indent=1))
+        replace_file(
+            self._plan.folder / "gateway.json", json.dumps(settings, indent=1), durable=False
+        )
 
 
 def _private_socket(folder: Path) -> Path:
@@ -220,8 +223,7 @@ def _private_socket(folder: Path) -> Path:
     """
     path = folder.absolute() / "store.sock"
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.chmod(0o700)
+        make_private_folder(folder)
         return path
     # The same state folder gets the same socket, so that restarts need no clearing up.
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]

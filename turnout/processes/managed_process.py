@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from host.files import make_private_folder
 from host.processes import start_ticks
 from host.retry import Backoff
 from turnout.errors import StartError
@@ -114,7 +115,7 @@ class ManagedProcess:
             await child.wait()
 
     async def _spawn(self) -> None:
-        self.spec.log.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self.spec.log.parent)
         with self.spec.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,

@@ -52,5 +52,5 @@ def make_service_tokens(identities: Path, folder: Path, gateway: str) -> Service
 
 
 def _write_private(file: Path, text: str) -> Path:
-    replace_file(file, text + "\n", mode=0o600, durable=False)
+    replace_file(file, text + "\n", durable=False)
     return file

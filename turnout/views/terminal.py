@@ -1,16 +1,33 @@
 """Where a command prints: tables and text for people, or one JSON value for scripts."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from host.text import escape_all_but_line_breaks, escape_controls, escape_controls_in_json
+
 PIPE_WIDTH = 160
 """Columns of output that goes to no terminal, so that lines in a log are not folded."""
+
+
+class EscapingConsole(Console):
+    """A console that shows control characters in text instead of sending them to the terminal."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Yield the segments of *renderable*, escaped. Rich's own controls pass."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(escape_all_but_line_breaks(segment.text), segment.style)
 
 
 class Terminal:
@@ -24,15 +41,17 @@ class Terminal:
     def result(self, value: Any, *text: Any) -> None:  # noqa: ANN401  any JSON value; any renderable
         """Print *value* as JSON with --json, else the items of *text*."""
         if self._json:
-            self._stdout.file.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-            self._stdout.file.flush()
+            self._write_json(json.dumps(value, indent=1, ensure_ascii=False))
             return
         for item in text:
             self._stdout.print(item)
 
     def line(self, value: Any) -> None:  # noqa: ANN401
         """Print *value* as one line of JSON, for streams of results."""
-        self._stdout.file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        self._write_json(json.dumps(value, ensure_ascii=False))
+
+    def _write_json(self, text: str) -> None:
+        self._stdout.file.write(escape_controls_in_json(text) + "\n")
         self._stdout.file.flush()
 
     def hint(self, text: str) -> None:
@@ -78,7 +97,7 @@ class Terminal:
 
 def terminal(as_json: bool) -> Terminal:
     """Return a Terminal on this process's stdout and stderr."""
-    stdout, stderr = Console(highlight=False), Console(stderr=True, highlight=False)
+    stdout, stderr = EscapingConsole(highlight=False), EscapingConsole(stderr=True, highlight=False)
     for console in (stdout, stderr):
         if not console.is_terminal:
             console.width = PIPE_WIDTH
@@ -91,7 +110,7 @@ def text_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: 
     for column in columns:
         table.add_column(column, header_style="bold", overflow="fold")
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else _plain(cell) for cell in row))
     return table
 
 
@@ -99,5 +118,10 @@ def named_values(pairs: Mapping[str, object]) -> Table:
     """Return a table with one name and its value on each line."""
     table = Table.grid(padding=(0, 2))
     for name, value in pairs.items():
-        table.add_row(Text(name, style="bold"), Text(str(value)))
+        table.add_row(Text(name, style="bold"), _plain(value))
     return table
+
+
+def _plain(value: object) -> Text:
+    """Return *value* as text, escaped before a column's width is computed."""
+    return Text(escape_controls(str(value)))

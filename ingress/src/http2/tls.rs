@@ -1,11 +1,13 @@
 //! TLS and mutual TLS. Certificates are read from files, and read again when the files change.
 
 use std::fs;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, Stream};
 
@@ -38,10 +40,10 @@ impl TlsFiles {
     fn config(&self) -> Result<ServerConfig, String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let certificates = certificates(&self.certificate)?;
-        let mut pem = reader(&self.key)?;
-        let key = rustls_pemfile::private_key(&mut pem)
-            .map_err(|error| format!("{}: {error}", self.key))?
-            .ok_or_else(|| format!("{} holds no private key", self.key))?;
+        let key = match PrivateKeyDer::from_pem_file(&self.key) {
+            Err(pem::Error::NoItemsFound) => Err(format!("{} holds no private key", self.key)),
+            other => other.map_err(|error| format!("{}: {error}", self.key)),
+        }?;
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
@@ -98,13 +100,9 @@ impl Tls {
     }
 }
 
-fn reader(path: &str) -> Result<BufReader<fs::File>, String> {
-    fs::File::open(path).map(BufReader::new).map_err(|error| format!("{path}: {error}"))
-}
-
-fn certificates(path: &str) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>, String> {
-    let certificates = rustls_pemfile::certs(&mut reader(path)?)
-        .collect::<Result<Vec<_>, _>>()
+fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| format!("{path}: {error}"))?;
     if certificates.is_empty() {
         return Err(format!("{path} holds no certificate"));

@@ -253,7 +253,7 @@ def test_registry_names_the_problem_of_a_wrong_request(tmp_path: Path) -> None:
                 (
                     {"preload": tuple("1" * n for n in range(1, 18)), "why": "x"},
                     BadRequestError,
-                    "17 preloaded",
+                    "preload has 17 items",
                 ),
                 (
                     {"policy": pb.ServingPolicy(default_score=float("nan")), "why": "x"},
@@ -287,7 +287,8 @@ def test_deploy_refuses_shares_above_all_traffic_on_the_server(tmp_path: Path) -
     async def scenario() -> None:
         async with registry_fixture(tmp_path) as registry:
             await registry.put_in_production()
-            request = pb.DeployRequest(deployment=pb.Deployment(model="churn", revision=1))
+            deployment = pb.Deployment(model="churn", revision=1, why="more than all")
+            request = pb.DeployRequest(deployment=deployment)
             request.deployment.canary.version = "1"
             request.deployment.canary.share_bp = 10_001
             metadata = (("x-turnout-actor", "eve"),)

@@ -150,11 +150,12 @@ def test_list_rollouts_has_the_rollouts_of_earlier_controllers() -> None:
         world, first, second = await rolled_back_then_retried()
         commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
         before = [
-            (status.rollout_id, status.stage) for status in await commands.list_rollouts("churn")
+            (status.rollout_id, status.stage)
+            for status in (await commands.list_rollouts("churn"))[0]
         ]
         await world.restart()
         commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-        after = await commands.list_rollouts("")
+        after = (await commands.list_rollouts(""))[0]
         assert [(status.rollout_id, status.stage) for status in after] == before
         assert before == [
             (second, rollout_pb2.DONE),
@@ -173,7 +174,9 @@ def test_list_rollouts_shows_an_unreadable_rollout_with_its_reason() -> None:
         await world.restart()
         world.registry.checkpoints[first].state = b"\xff\xff\xff"
         commands = RolloutCommands(world.controller, world.registry, world.clock)  # type: ignore[arg-type]
-        statuses = {status.rollout_id: status for status in await commands.list_rollouts("churn")}
+        statuses = {
+            status.rollout_id: status for status in (await commands.list_rollouts("churn"))[0]
+        }
         assert statuses[second].stage == rollout_pb2.DONE
         broken = statuses[first]
         assert (broken.model, broken.stage) == ("churn", rollout_pb2.STAGE_UNSPECIFIED)

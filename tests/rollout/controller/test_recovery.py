@@ -268,7 +268,7 @@ def test_recovery_names_an_unreadable_rollout_and_abort_ends_it(how: str, messag
         assert (status.stage, status.reason) == (rollout_pb2.ROLLED_BACK, "aborted by sam: enough")
         with pytest.raises(UnknownRolloutError):
             world.controller.rollout("churn")
-        listed = await commands.list_rollouts("churn")
+        listed = (await commands.list_rollouts("churn"))[0]
         assert [(entry.rollout_id, entry.stage) for entry in listed] == [
             (rollout.spec.rollout_id, rollout_pb2.ROLLED_BACK)
         ]

@@ -1,0 +1,72 @@
+"""Cuts files and large messages into chunks for a stream, and joins them again."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+
+from google.protobuf.message import DecodeError, Message
+
+from access.bounds import CHECKPOINT_BYTES_MAX, CHUNK_BYTES_MAX
+from protos import registry_pb2 as pb
+from registry.manifest import FILES_MAX, TOTAL_BYTES_MAX
+from registry.types import BadRequestError, RegistryFullError
+
+
+def file_chunks(model: str, files: Mapping[str, bytes]) -> Iterator[pb.VersionChunk]:
+    """Cut files into messages of at most 1 MiB, file by file. An empty file gives one message."""
+    for name, content in files.items():
+        for part in _parts(content):
+            yield pb.VersionChunk(model=model, file=name, content=part)
+
+
+def message_chunks(message: Message) -> Iterator[pb.MessageChunk]:
+    """Cut the bytes of a message that may be large into chunks of at most 1 MiB."""
+    for part in _parts(message.SerializeToString()):
+        yield pb.MessageChunk(content=part)
+
+
+def _parts(content: bytes) -> Iterator[bytes]:
+    for start in range(0, max(len(content), 1), CHUNK_BYTES_MAX):
+        yield content[start : start + CHUNK_BYTES_MAX]
+
+
+async def join_content(chunks: AsyncIterator[pb.MessageChunk], bytes_max: int = 0) -> bytes:
+    """Return the bytes of a message that comes in chunks.
+
+    bytes_max  raise BadRequestError beyond it; 0: the sender is trusted.
+    """
+    content = bytearray()
+    async for chunk in chunks:
+        content += chunk.content
+        if bytes_max and len(content) > bytes_max:
+            raise BadRequestError(f"more than {bytes_max} bytes came, which are the most")
+    return bytes(content)
+
+
+async def join_checkpoint(chunks: AsyncIterator[pb.MessageChunk]) -> pb.Checkpoint:
+    """Join the chunks of a checkpoint. Refuse more bytes than a checkpoint may have."""
+    content = await join_content(chunks, CHECKPOINT_BYTES_MAX)
+    try:
+        return pb.Checkpoint.FromString(content)
+    except DecodeError as error:
+        raise BadRequestError(f"the {len(content)} bytes are not a checkpoint") from error
+
+
+async def join_files(chunks: AsyncIterator[pb.VersionChunk]) -> tuple[str, dict[str, bytes]]:
+    """Join chunks and return the model and its files. Refuse more bytes than a version may have."""
+    model, name, size = "", "", 0
+    parts: dict[str, list[bytes]] = {}
+    async for chunk in chunks:
+        model = model or chunk.model
+        if chunk.file != name and chunk.file in parts:
+            raise BadRequestError(
+                f"file {chunk.file[:80]!r} came in two parts with another file between; send one "
+                "file after the other"
+            )
+        name = chunk.file
+        size += len(chunk.content)
+        parts.setdefault(name, []).append(chunk.content)
+        if size > TOTAL_BYTES_MAX or len(parts) > FILES_MAX:
+            raise RegistryFullError(
+                f"{len(parts)} files with {size} bytes came; a version has at most {FILES_MAX} "
+                f"files and {TOTAL_BYTES_MAX} bytes"
+            )
+    return model, {name: b"".join(contents) for name, contents in parts.items()}

@@ -1,0 +1,43 @@
+"""Tests of escaping: what a terminal obeys is shown instead."""
+
+import io
+import logging
+import sys
+import unicodedata
+
+import pytest
+
+from host.text import CONTROL, EscapingFormatter, escape_all_but_line_breaks, escape_controls
+
+
+def test_controls_become_escapes() -> None:
+    """Text without controls stays as it is, also beyond ASCII."""
+    assert escape_controls("\x1b[31mred\x9b\u202e\n\x00") == r"\x1b[31mred\x9b\u202e\x0a\x00"
+    assert escape_all_but_line_breaks("one\n\x1b[2Jtwo\r") == "one\n\\x1b[2Jtwo\\x0d"
+    assert escape_controls("Zürich, 東京 😀") == "Zürich, 東京 😀"
+
+
+def test_every_control_and_bidi_mark_is_escaped() -> None:
+    """Unicode's own tables say which characters these are."""
+    bidi = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
+    for code in range(sys.maxunicode + 1):
+        character = chr(code)
+        category = unicodedata.category(character)
+        obeyed = category in ("Cc", "Zl", "Zp") or unicodedata.bidirectional(character) in bidi
+        if obeyed:
+            assert CONTROL.fullmatch(character), f"U+{code:04X}"
+
+
+@pytest.mark.parametrize("with_traceback", [False, True])
+def test_log_message_is_one_line(with_traceback: bool) -> None:
+    """A line break in a message makes no second line; a traceback keeps its lines."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(EscapingFormatter("%(name)s %(message)s"))
+    log = logging.Logger("test")
+    log.addHandler(handler)
+    error = ValueError("\x1b[2J") if with_traceback else None
+    log.error("guard %s", "red\x1b[31m\nroot: forged", exc_info=error)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == r"test guard red\x1b[31m\x0aroot: forged"
+    assert lines[1:] == ([r"ValueError: \x1b[2J"] if with_traceback else [])

@@ -1,0 +1,1 @@
+"""What the lock files name, and what is known about it."""
