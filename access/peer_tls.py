@@ -69,11 +69,11 @@ def make_certificate(folder: Path) -> ServerCertificate:
         key = serialization.load_pem_private_key(files.key.read_bytes(), None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise TypeError("it is no EC key")  # noqa: TRY301  becomes a PeerError below
-        create_file_once(files.certificate, _self_signed(key), mode=0o644)
+        create_file_once(files.certificate, _self_signed(key))
         # A certificate of another key is of no use: somebody has deleted the key alone.
         (certificate,) = x509.load_pem_x509_certificates(files.certificate.read_bytes())
         if certificate.public_key() != key.public_key():
-            replace_file(files.certificate, _self_signed(key), mode=0o644)
+            replace_file(files.certificate, _self_signed(key))
     except (ValueError, TypeError) as error:
         raise PeerError(
             f"{files.key} or {files.certificate.name} is damaged ({error}); delete both and start "
