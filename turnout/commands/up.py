@@ -12,7 +12,8 @@ from rich.progress import Progress, TaskID
 
 from gateway.ingress_choice import IngressChoice
 from turnout.cli.context import CommandContext
-from turnout.processes.local_system import SystemPlan, run_system, trust_note
+from turnout.processes.local_system import SystemPlan, run_system
+from turnout.processes.service_tokens import trust_note
 from turnout.processes.system_file import SystemAddresses
 from turnout.views.terminal import Terminal, named_values, terminal
 
@@ -25,6 +26,9 @@ def up(
     store: Annotated[
         str, typer.Option(help="redis:// URL of the online store. Default: start a new one.")
     ] = "",
+    store_memory_mb: Annotated[
+        int, typer.Option(min=16, help="Memory of a new store; beyond it writes are refused.")
+    ] = 1_024,
     port: Annotated[int, typer.Option(help="Port of the gateway. 0: any free port.")] = 0,
     ingress: Annotated[
         IngressChoice,
@@ -46,6 +50,7 @@ def up(
         folder=context.folder,
         workers=workers,
         store_url=store,
+        store_memory_mb=store_memory_mb,
         port=port,
         ingress=ingress,
         policies=policies,
