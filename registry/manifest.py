@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from access.identities import is_actor
 from features.canonical import canonical_json, sha256_hex
 from registry.types import VersionRefusedError
 
@@ -123,7 +124,7 @@ def read_manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
             and set(manifest) == {"format", "model", "author", "created_unix_ms", "files"}
             and MODEL_NAME.fullmatch(manifest["model"]) is not None
             and isinstance(manifest["author"], str)
-            and is_name(manifest["author"])
+            and is_actor(manifest["author"])
             and type(manifest["created_unix_ms"]) is int
             and 0 <= manifest["created_unix_ms"] < 2**53
             and all(
@@ -154,11 +155,6 @@ def read_manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
             f"{sorted(manifest['files'])}"
         )
     return dict(manifest)
-
-
-def is_name(name: str) -> bool:
-    """Return True if *name* is a valid actor name: 1 to 64 printable characters, not padded."""
-    return 0 < len(name) <= 64 and name.isprintable() and name == name.strip()
 
 
 def check_signature(files: Mapping[str, bytes], trusted_key: bytes) -> None:

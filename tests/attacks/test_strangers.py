@@ -1,11 +1,11 @@
 """F1, F12, F14, F18: who has no right to something gets nothing of it, through real ports."""
 
 import concurrent.futures
+import hashlib
 import http.client
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from datetime import UTC, datetime
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +40,27 @@ def control(attacked_system: IdentifiedSystem) -> Iterator[grpc.Channel]:
         yield channel
 
 
+@contextmanager
+def entry_of(system: IdentifiedSystem, name: str, expires: str | None = None) -> Iterator[Metadata]:
+    """Give *name* a token of every role while the block runs; yield its metadata."""
+    people = system.system.folder.parent / "people.json"
+    before = people.read_text()
+    entry = {"actor": name, "roles": sorted(ROLE_OF.values())}
+    if expires is not None:
+        entry["expires"] = expires
+    digest = hashlib.sha256(f"secret-of-{name}".encode()).hexdigest()
+    people.write_text(json.dumps(json.loads(before) | {digest: entry}))
+    try:
+        yield [("authorization", f"Bearer secret-of-{name}")]
+    finally:
+        people.write_text(before)
+
+
 @pytest.fixture
 def expired(attacked_system: IdentifiedSystem) -> Iterator[Metadata]:
     """Give the metadata of a token of every role that has expired, while it is in the file."""
-    people = attacked_system.system.folder.parent / "people.json"
-    before = people.read_text()
-    entry = {
-        "actor": "past",
-        "roles": sorted(ROLE_OF.values()),
-        "expires": datetime(2020, 1, 1, tzinfo=UTC).isoformat(),
-    }
-    digest = "dd8433f8db9d768d0c0d7cfb4e760642d7f7d76720f181f05b3fb52caca0f298"
-    people.write_text(json.dumps(json.loads(before) | {digest: entry}))
-    yield [("authorization", "Bearer secret-of-past")]
-    people.write_text(before)
+    with entry_of(attacked_system, "past", "2020-01-01") as metadata:
+        yield metadata
 
 
 def status_of(channel: grpc.Channel, method: str, metadata: Metadata, kind: Any) -> grpc.StatusCode:  # noqa: ANN401
@@ -165,6 +172,30 @@ def test_expired_token_is_refused_in_words(expired: Metadata, control: grpc.Chan
 
     # The file has just been changed, and is read again within a second.
     poll_system_until(lambda: "'past' expired at 2020-01-01" in words(), 10.0, "expired")
+
+
+@pytest.mark.attack("F18")
+def test_revoked_token_ends_its_open_stream(
+    attacked_system: IdentifiedSystem, control: grpc.Channel
+) -> None:
+    """Somebody whose token was taken out of the file goes on watching."""
+    registry = registry_pb2_grpc.RegistryStub(control)  # type: ignore[no-untyped-call]
+    watch = registry_pb2.WatchDeploymentsRequest()
+    with entry_of(attacked_system, "dismissed") as metadata:
+
+        def opened() -> Any:  # noqa: ANN401  a stream of grpc
+            stream = registry.WatchDeployments(watch, metadata=metadata, timeout=20)
+            try:
+                next(stream)
+            except grpc.RpcError:
+                return None  # the file has not been read again
+            return stream
+
+        stream = poll_system_until(opened, 10.0, "the new token")
+    # The token is out of the file now: the stream ends long before its timeout.
+    with pytest.raises(grpc.RpcError) as refused:
+        next(stream)
+    assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED  # type: ignore[attr-defined]
 
 
 def resident_mb(pid: int) -> float:

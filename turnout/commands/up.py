@@ -13,7 +13,8 @@ from rich.progress import Progress, TaskID
 from gateway.ingress_choice import IngressChoice
 from host.files import keep_files_private
 from turnout.cli.context import CommandContext
-from turnout.processes.local_system import SystemPlan, run_system, trust_note
+from turnout.processes.local_system import SystemPlan, run_system
+from turnout.processes.service_tokens import trust_note
 from turnout.processes.system_file import SystemAddresses
 from turnout.views.terminal import Terminal, named_values, terminal
 

@@ -12,7 +12,8 @@ from turnout.cli.exit_codes import exit_message
 from turnout.demo.checklist import Checklist, Step, StepFailedError
 from turnout.demo.context import DemoContext
 from turnout.errors import OperatorError
-from turnout.processes.local_system import run_system, trust_note
+from turnout.processes.local_system import run_system
+from turnout.processes.service_tokens import trust_note
 from turnout.processes.system_file import SYSTEM_FILE, read_system_file
 
 MARKER = "demo.json"

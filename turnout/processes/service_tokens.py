@@ -51,6 +51,19 @@ def make_service_tokens(identities: Path, folder: Path, gateway: str) -> Service
     return ServiceTokens((identities.absolute(), services), files)
 
 
+def trust_note(identities: Path | None) -> str:
+    """Return what a system with this identities file, or without one, means for its callers."""
+    if identities is None:
+        return (
+            "No identities: every name is believed, so whoever reaches these ports on this machine "
+            "may approve, deploy and roll back. `turnout up --identities FILE` asks for tokens."
+        )
+    return (
+        f"Identities of {identities.name}: who reads or changes the registry and the rollouts "
+        "needs a token of that file, and who reads the metrics that of tokens/observer.token."
+    )
+
+
 def _write_private(file: Path, text: str) -> Path:
     replace_file(file, text + "\n", durable=False)
     return file

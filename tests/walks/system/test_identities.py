@@ -41,6 +41,14 @@ def test_system_with_identities_accepts_the_tokens_of_people_and_services(
     assert {entry["actor"] for entry in entries} >= {"dana", "gabriel", "sam", "rollout"}
 
 
+def test_system_with_identities_shows_its_pages_to_the_turnout_command(
+    system_of_three: IdentifiedSystem,
+) -> None:
+    """It finds the observer's token beside the addresses."""
+    assert system_of_three.turnout("dana", "debug", "workers")
+    assert {row["state"] for row in system_of_three.system.workers()} >= {"serving"}
+
+
 def test_registry_with_identities_refuses_missing_and_invalid_tokens(
     system_of_three: IdentifiedSystem,
 ) -> None:
