@@ -19,7 +19,13 @@ PARTS = {
         ["duckdb", "sklearn", "skl2onnx", "onnx", "sqlalchemy", "typer", "rich"],
     ),
     "control": (
-        ["registry.__main__", "rollout.__main__", "turnout.control", "turnout.__main__"],
+        [
+            "registry.__main__",
+            "registry.probe",
+            "rollout.__main__",
+            "turnout.control",
+            "turnout.__main__",
+        ],
         ["duckdb", "sklearn", "skl2onnx", "onnx", "hiredis"],
     ),
     "training": (

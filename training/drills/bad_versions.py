@@ -31,6 +31,8 @@ NOTE = (
 )
 MATRIX_SIDE = 64
 """Side of the matrices that a slow version multiplies. A product takes about 20 us."""
+ZERO = 0.0
+"""A row of zeros is never bad, because the proof of a version tries one (registry.proof)."""
 CALIBRATION_TRIPS = 200
 """Products with which the time of one product is measured."""
 
@@ -188,7 +190,7 @@ def choose_values(
     The most frequent value that still fits is chosen next. So the share falls short of *share* by
     less than the share of the rarest value that was not chosen.
 
-    never  a value that is not chosen. NaN is not chosen either.
+    never  a value that is not chosen. NaN and zero are not chosen either.
     """
     distinct, counts = np.unique(values[~np.isnan(values)], return_counts=True)
     target = round(share * len(values))
@@ -196,7 +198,7 @@ def choose_values(
     total = 0
     for index in np.argsort(-counts, kind="stable").tolist():
         value, count = float(distinct[index]), int(counts[index])
-        if value != never and total + count <= target:
+        if value not in (never, ZERO) and total + count <= target:
             chosen.append(value)
             total += count
     return tuple(sorted(chosen)), total / len(values)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from registry import bundle, scoring
+from registry import bundle, proof, scoring
 from registry.types import ScoringError
 from tests.tiny_models import tiny_contract, tiny_files
 from training.drills import bad_versions
@@ -37,12 +37,12 @@ def population() -> NDArray[np.float32]:
 
 
 def load_bad_version(drill: bad_versions.BadVersion) -> scoring.Session:
-    """Load the version as gateways do, with the golden test."""
+    """Load the version as registry and gateways do, with the whole proof."""
     verified = bundle.verify_bundle(
         bundle.seal_files(drill.files, model="churn", author="dana", created_unix_ms=1),
         trusted_key=None,
     )
-    session = scoring.load_session(verified)
+    session = proof.prove_bundle(verified, lambda **_: None).session
     assert scoring.golden_test(verified, session) == 0.0
     return session
 
@@ -111,6 +111,13 @@ def test_faulting_version_never_chooses_the_default() -> None:
     """An empty online store must not make every row fail."""
     drill = bad_versions.faulting_version(good_files(), population(), column=COLUMN, share=0.6)
     assert 0.0 not in drill.values
+
+
+def test_choose_values_never_chooses_zero() -> None:
+    """The proof of a version tries a row of zeros; a crashing version would not be registered."""
+    values = np.repeat(np.arange(4), [100, 10, 10, 10]).astype(np.float32)
+    chosen, _ = bad_versions.choose_values(values, 1.0, never=3.0)
+    assert chosen == (1.0, 2.0)
 
 
 def test_nan_version_scores_nan_for_exactly_the_chosen_rows() -> None:
