@@ -162,7 +162,7 @@ def test_lease_is_not_taken_by_name(attacked: AttackedApprovals) -> None:
         code, words = attacked.refused("ctl", attacked.registry.AcquireLease, lease)
         assert code == "ABORTED"
         if "'s for another" in words:
-            holder = words.split("is '")[1].split("'s for")[0]
+            holder = words.split("is '")[1].split("''s for")[0]
     assert holder != "rollout"
     # The true controller still leads: it would refuse with UNAVAILABLE if it did not.
     code, _ = attacked.refused("olga", attacked.rollouts.Start, attacked.start("1"))
