@@ -235,19 +235,6 @@ def _private_socket(folder: Path) -> Path:
     return short / "store.sock"
 
 
-def trust_note(identities: Path | None) -> str:
-    """Return what a system with this identities file, or without one, means for its callers."""
-    if identities is None:
-        return (
-            "No identities: every name is believed, so whoever reaches these ports on this machine "
-            "may approve, deploy and roll back. `turnout up --identities FILE` asks for tokens."
-        )
-    return (
-        f"Identities of {identities.name}: who reads or changes the registry and the rollouts "
-        "needs a token of that file, and who reads the metrics that of tokens/observer.token."
-    )
-
-
 def _make_certificate(folder: Path) -> Path:
     from access.peer_tls import PeerError, make_certificate  # imports gRPC
 
