@@ -24,10 +24,10 @@ from access.bounds import MESSAGE_BYTES_MAX
 from access.peer_tls import open_channel, refuse_token_in_clear
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryStub
-from registry.audit import audit_registry
 from registry.bundle import seal_files
 from registry.chunks import file_chunks, join_content, message_chunks
-from registry.history import is_signed
+from registry.history.audit import audit_registry
+from registry.history.chain import is_signed
 from registry.manifest import MANIFEST, TOTAL_BYTES_MAX
 from registry.status import error_from_status
 from registry.types import (

@@ -245,7 +245,7 @@ def set_deployment(
         after={
             **deployment_json(written),
             **details,
-            "message_sha256": sha256_hex(message),  # `registry.replay` proves the row by it
+            "message_sha256": sha256_hex(message),  # `registry.history.replay` proves the row by it
         },
         reason=written.why,
     )

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, insert, select, update
 from access.bounds import ENTRY_BYTES_MAX, ENTRY_TEXT_BYTES_MAX, cut_texts
 from features.canonical import canonical_json
 from protos import registry_pb2 as pb
-from registry.history import FIRST_PREVIOUS_DIGEST, entry_digest, head_bytes
-from registry.replay import ACTIONS
+from registry.history.chain import FIRST_PREVIOUS_DIGEST, entry_digest, head_bytes
+from registry.history.replay import ACTIONS
 from registry.storage import tables
 from registry.types import NotFoundError, RegistryFaultError
 
@@ -53,8 +53,8 @@ class LedgerChange:
         # What no audit could replay is not written.
         if action not in ACTIONS:
             raise ValueError(
-                f"action {action!r} has no function in ACTIONS of registry/replay.py, so no audit "
-                "could prove what it changed; add one"
+                f"action {action!r} has no function in ACTIONS of history/replay.py, so no "
+                "audit could prove what it changed; add one"
             )
         # Chain the entry to the newest one.
         newest = read_head(self.connection, lock=True)

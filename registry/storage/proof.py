@@ -19,8 +19,8 @@ from sqlalchemy import ColumnElement, Connection, func, literal_column, select, 
 from sqlalchemy.exc import DBAPIError
 
 from host.files import replace_file
-from registry.history import HistoryChain, StoredEntry
-from registry.replay import (
+from registry.history.chain import HistoryChain, StoredEntry
+from registry.history.replay import (
     PROVEN_TABLES,
     ReplayedState,
     ReplayError,

@@ -12,7 +12,7 @@ from sqlalchemy import Column, Connection, LargeBinary, Table, literal_column
 
 from features.canonical import canonical_json, sha256_hex
 from protos import registry_pb2 as pb
-from registry.replay import PROVEN_TABLES, Row
+from registry.history.replay import PROVEN_TABLES, Row
 from registry.storage import tables
 from registry.storage.deployments import deployment_json
 from registry.types import BadRequestError, Deployment, DeploymentError, lease_number
@@ -31,7 +31,7 @@ STATE_PAGE_BYTES = 2**20
 def read_state_rows(
     connection: Connection, table: Table, *, after: str | int | None = None
 ) -> Iterator[Row]:
-    """Yield the rows with a larger key than *after* as `registry.replay` has them, by key.
+    """Yield the rows with a larger key than *after* as `registry.history.replay` has them, by key.
 
     Raises DBAPIError where a value cannot be read at all, such as text that is not UTF-8.
     """

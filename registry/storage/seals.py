@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, delete, insert
 
 from features.canonical import canonical_json, sha256_hex
-from registry.replay import Row
+from registry.history.replay import Row
 from registry.storage import tables
 from registry.storage.ledger import LedgerChange
 from registry.storage.rows import read_state_row, read_state_rows

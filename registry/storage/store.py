@@ -23,9 +23,10 @@ from registry.bundle import (
     write_version_folder,
 )
 from registry.folders import SNAPSHOT, FolderLock, check_registry_folder
-from registry.history import is_signed
+from registry.history.chain import is_signed
+from registry.history.replay import ReplayedState
+from registry.keys import prediction_id_key, signing_key
 from registry.manifest import MANIFEST, SIGNATURE
-from registry.replay import ReplayedState
 from registry.signed import SignedDeployment, sign_deployment
 from registry.storage import (
     approvals,
@@ -39,7 +40,6 @@ from registry.storage import (
     versions,
 )
 from registry.storage.database import Database
-from registry.storage.keys import prediction_id_key, signing_key
 from registry.storage.ledger import (
     LedgerChange,
     entries_after,

@@ -62,7 +62,7 @@ def register_version(
             card_json=card_json,
         )
     )
-    # The entry has all columns, so that `registry.replay` can prove the row. The card may be long.
+    # The entry has all columns, so that a replay can prove the row. The card may be long.
     change.record(
         "register",
         f"model/{bundle.model}/version/{label}",

@@ -10,7 +10,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protos import registry_pb2 as pb
-from registry.history import entry_digest, head_bytes
+from registry.history.chain import entry_digest, head_bytes
 
 Edit = Callable[[random.Random, Path], str]
 """Makes one edit, and returns a text that the registry must use to name it; empty if the edit

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from journal import prediction_id
 from protos import registry_pb2 as pb
 from registry.bundle import seal_files, sign_manifest
-from registry.history import entry_digest, verify_chain
+from registry.history.chain import entry_digest, verify_chain
 from registry.manifest import check_signature
 from registry.types import evidence_key, holdout_bucket, shadow_bucket, split_bucket
 

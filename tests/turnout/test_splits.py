@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from registry.types import Deployment
 from tests.property_examples import examples
-from turnout.commands.splits import explain_split, parse_share, with_changes, with_settings
+from turnout.cli.deployment_changes import parse_share, with_changes, with_settings
+from turnout.commands.splits import explain_split
 from turnout.errors import UsageError
 
 CURRENT = Deployment(

@@ -4,13 +4,11 @@ A change is a compare-and-set on the deployment's revision.
 """
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
-from google.protobuf.json_format import ParseDict, ParseError
 from rich.text import Text
 
 from protos import registry_pb2
@@ -25,7 +23,8 @@ from registry.types import (
 from turnout.cli import clients
 from turnout.cli.arguments import Model, Reason
 from turnout.cli.context import CommandContext
-from turnout.errors import OperatorError, UsageError
+from turnout.cli.deployment_changes import parse_salt, with_changes, with_settings
+from turnout.errors import OperatorError
 from turnout.views.json_values import message_to_json
 from turnout.views.reviews import overdue_lines
 from turnout.views.terminal import named_values, terminal, text_table
@@ -124,7 +123,7 @@ def approve(
         proposed = with_settings(current, holdout, setting or [])
         async with clients.open_registry(context) as client:
             return await client.approve_settings(
-                proposed, reason or "approved by hand", split_salt=_salt(split_salt)
+                proposed, reason or "approved by hand", split_salt=parse_salt(split_salt)
             )
 
     approval = asyncio.run(write())
@@ -246,83 +245,6 @@ def explain_split(deployment: Deployment, key: str) -> dict[str, Any]:
         "holdout": held_out,
         "revision": deployment.revision,
     }
-
-
-def with_changes(
-    current: Deployment,
-    production: str,
-    canary: str,
-    standby: str,
-    shadows: list[str],
-    holdout: float | None,
-    settings: Sequence[str] = (),
-) -> Deployment:
-    """Return *current* with the options of `turnout splits set` applied; empty ones change nothing.
-
-    holdout   percent; None changes nothing.
-    settings  NAME=VALUE of the serving policy.
-
-    UsageError when an option cannot be read, and when there is nothing to change.
-    """
-    # Collect the fields that change; an option that is not given changes nothing.
-    proposed: dict[str, Any] = {}
-    if production:
-        proposed["production"] = production
-    if canary:
-        proposed["canary"], proposed["canary_bp"] = parse_share(canary)
-    if standby:
-        proposed["standby"], proposed["standby_bp"] = parse_share(standby)
-    if shadows:
-        proposed["shadows"] = tuple(parse_share(text) for text in shadows if text != "none")
-    if not proposed and holdout is None and not settings:
-        raise UsageError("nothing to change: give --production, --canary, --standby, ...")
-    changed = with_settings(replace(current, **proposed), holdout, settings)
-    if changed.canary or changed.standby or not (production or canary or standby):
-        return changed
-    # The rollout's candidate has been taken out of the split, so the rollout has ended.
-    return replace(changed, rollout_id="")
-
-
-def with_settings(
-    current: Deployment, holdout: float | None, settings: Sequence[str]
-) -> Deployment:
-    """Return *current* with another holdout (percent) and other settings (NAME=VALUE).
-
-    UsageError when a setting is unknown or its value does not fit.
-    """
-    policy = registry_pb2.ServingPolicy()
-    policy.CopyFrom(current.policy)
-    for text in settings:
-        name, _, value = text.partition("=")
-        try:
-            # Read alone first: a field that is read into a message must not be set there yet.
-            read = ParseDict({name: json.loads(value)}, registry_pb2.ServingPolicy())
-            setattr(policy, name, getattr(read, name))
-        except (ValueError, ParseError, AttributeError) as error:
-            names = ", ".join(field.name for field in policy.DESCRIPTOR.fields)
-            raise UsageError(
-                f"{text!r} is not NAME=VALUE, such as default_score=0.2; names: {names}"
-            ) from error
-    holdout_bp = current.holdout_bp if holdout is None else round(holdout * 100)
-    return replace(current, policy=policy, holdout_bp=holdout_bp)
-
-
-def _salt(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError as error:
-        raise UsageError(f"--split-salt {text!r}: a salt has hex digits only") from error
-
-
-def parse_share(text: str) -> tuple[str, int]:
-    """Read LABEL=PERCENT as (label, basis points); `none` is ("", 0)."""
-    if text == "none":
-        return "", 0
-    label, _, percent = text.partition("=")
-    try:
-        return label, round(float(percent) * 100)
-    except ValueError as error:
-        raise UsageError(f"{text!r} is not LABEL=PERCENT, such as 2=10") from error
 
 
 def _at_revision(deployment: Deployment, revision: int, reason: str) -> Deployment:

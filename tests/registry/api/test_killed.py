@@ -13,7 +13,7 @@ import pytest
 
 from protos import registry_pb2 as pb
 from registry.client import RegistryClient
-from registry.history import verify_chain
+from registry.history.chain import verify_chain
 from registry.storage.deployments import deployment_json
 from registry.storage.store import RegistryStore
 from registry.types import RegistryUnavailableError, RevisionConflictError

@@ -10,7 +10,7 @@ import pytest
 from access.bounds import MESSAGE_BYTES_MAX, PAGE_BYTES_MAX
 from protos import registry_pb2 as pb
 from registry import bundle
-from registry.history import verify_chain
+from registry.history.chain import verify_chain
 from registry.storage.store import RegistryStore
 from registry.types import BadRequestError, NotFoundError
 from tests.registry.registry_fixture import registry_fixture

@@ -12,9 +12,9 @@ import pytest
 
 from features.canonical import canonical_json
 from protos import registry_pb2 as pb
-from registry.history import entry_digest, head_bytes
+from registry.history.chain import entry_digest, head_bytes
+from registry.keys import signing_key
 from registry.storage import proof
-from registry.storage.keys import signing_key
 from registry.storage.store import RegistryStore
 from registry.types import (
     RegistryError,

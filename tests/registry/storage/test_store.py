@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protos import registry_pb2 as pb
 from registry import bundle
-from registry.storage.keys import prediction_id_key, signing_key
+from registry.keys import prediction_id_key, signing_key
 from registry.storage.store import RegistryStore
 from registry.types import (
     BadRequestError,

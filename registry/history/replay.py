@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from features.canonical import canonical_json, sha256_hex
-from registry.history import FIRST_PREVIOUS_DIGEST, HistoryRecord
+from registry.history.chain import FIRST_PREVIOUS_DIGEST, HistoryRecord
 from registry.types import STATUS_NAMES, lease_number
 
 Row = dict[str, Any]

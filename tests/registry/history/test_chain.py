@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protos import registry_pb2 as pb
-from registry.history import FIRST_PREVIOUS_DIGEST, entry_digest, head_bytes, verify_chain
+from registry.history.chain import FIRST_PREVIOUS_DIGEST, entry_digest, head_bytes, verify_chain
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC = KEY.public_key().public_bytes_raw()

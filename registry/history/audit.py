@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from protos import registry_pb2 as pb
-from registry.history import HistoryChain, is_signed
-from registry.replay import (
+from registry.history.chain import HistoryChain, is_signed
+from registry.history.replay import (
     PROVEN_TABLES,
     ReplayedState,
     ReplayError,

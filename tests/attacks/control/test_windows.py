@@ -12,7 +12,7 @@ import pytest
 
 from protos import registry_pb2, registry_pb2_grpc, rollout_pb2, rollout_pb2_grpc, window_pb2_grpc
 from protos import window_pb2 as pb
-from tests.attacks.test_strangers import resident_mb
+from tests.attacks.control.test_strangers import resident_mb
 from tests.tiny_models import linear_weights, tiny_files
 from tests.walks.identified_system import MODEL, IdentifiedSystem
 from tests.walks.running_system import poll_system_until

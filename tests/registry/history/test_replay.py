@@ -8,7 +8,7 @@ import pytest
 
 from features.canonical import sha256_hex
 from protos import registry_pb2 as pb
-from registry.replay import ACTIONS, ReplayedState, ReplayError, TableComparison
+from registry.history.replay import ACTIONS, ReplayedState, ReplayError, TableComparison
 
 STORAGE = Path(__file__).parents[2] / "registry" / "storage"
 

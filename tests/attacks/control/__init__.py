@@ -1,0 +1,1 @@
+"""Attacks on registry, rollouts and their files."""

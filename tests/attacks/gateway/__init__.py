@@ -1,0 +1,1 @@
+"""Attacks on the gateway and the online store."""
