@@ -119,6 +119,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     settings = Settings.from_json(json.dumps(values))
     check_built(settings.ingress, available=is_built())
     settings.registry_token  # noqa: B018  a bad token file is reported here, once, and not by each worker
+    settings.certificate_of_registry  # noqa: B018  so is a certificate that is not there
     return settings
 
 

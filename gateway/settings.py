@@ -252,8 +252,16 @@ class Settings:
 
     @property
     def certificate_of_registry(self) -> Path | None:
-        """The file registry_certificate; None where the registry is called in plain text."""
-        return Path(self.registry_certificate) if self.registry_certificate else None
+        """The file registry_certificate; None where the registry is called in plain text.
+
+        SettingsError if there is no such file.
+        """
+        if not self.registry_certificate:
+            return None
+        file = Path(self.registry_certificate)
+        if not file.is_file():
+            raise SettingsError(f"registry_certificate: there is no file {file}")
+        return file
 
     @staticmethod
     def _refuse_if(contradiction: bool, message: str) -> None:
