@@ -5,6 +5,7 @@ import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from features.online.store_url import url_with_credentials
 from gateway.errors import SettingsError
 from gateway.ingress_choice import IngressChoice
 from registry.types import UnknownActorError, read_token
@@ -38,6 +39,10 @@ class Settings:
     empty: the first key that comes is kept in the folder, and a change is refused."""
     redis_url: str = ""
     """redis:// or unix://; empty: models with stored features answer with defaults."""
+    redis_user: str = ""
+    """User of the store, where redis_password_file has the password; else redis_url has both."""
+    redis_password_file: str = ""
+    """File with the password of redis_user; each worker reads it at its start."""
     window_sinks: tuple[str, ...] = ()
     """host:port of each WindowSink, such as rollout and monitoring."""
     ingress: str = "auto"
@@ -234,6 +239,11 @@ class Settings:
             "whoever listens at the registry's address. Copy keys/control.crt from the registry's "
             "folder and name the copy in registry_certificate",
         )
+        self._refuse_if(
+            bool(self.redis_user) != bool(self.redis_password_file)
+            or bool(self.redis_user and not self.redis_url),
+            "redis_user and redis_password_file are set together, and need redis_url",
+        )
 
     @property
     def registry_token(self) -> str | None:
@@ -262,6 +272,17 @@ class Settings:
         if not file.is_file():
             raise SettingsError(f"registry_certificate: there is no file {file}")
         return file
+
+    @property
+    def store_url(self) -> str:
+        """redis_url with user and password in it; SettingsError if the file is unreadable."""
+        if not self.redis_password_file:
+            return self.redis_url
+        try:
+            password = Path(self.redis_password_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"redis_password_file: {error}") from error
+        return url_with_credentials(self.redis_url, self.redis_user, password)
 
     @staticmethod
     def _refuse_if(contradiction: bool, message: str) -> None:
