@@ -115,8 +115,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         values["ingress"] = options.ingress
     settings = Settings.from_json(json.dumps(values))
     check_built(settings.ingress, available=is_built())
-    # A bad token file is reported here, once, and not by each worker.
-    settings.registry_token, settings.observe_token  # noqa: B018
+    # A bad token file or certificate is reported here, once, and not by each worker.
+    settings.registry_token, settings.observe_token, settings.certificate_of_registry  # noqa: B018
     return settings
 
 

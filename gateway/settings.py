@@ -284,6 +284,24 @@ class Settings:
             raise SettingsError(f"{setting}: {error}") from error
 
     @property
+    def version_key(self) -> bytes | None:
+        """The 32 bytes of version_public_key; None when it is empty."""
+        return bytes.fromhex(self.version_public_key) or None
+
+    @property
+    def certificate_of_registry(self) -> Path | None:
+        """The file registry_certificate; None where the registry is called in plain text.
+
+        SettingsError if there is no such file.
+        """
+        if not self.registry_certificate:
+            return None
+        file = Path(self.registry_certificate)
+        if not file.is_file():
+            raise SettingsError(f"registry_certificate: there is no file {file}")
+        return file
+
+    @property
     def store_url(self) -> str:
         """redis_url with user and password in it; SettingsError if the file is unreadable."""
         if not self.redis_password_file:
@@ -293,16 +311,6 @@ class Settings:
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"redis_password_file: {error}") from error
         return url_with_credentials(self.redis_url, self.redis_user, password)
-
-    @property
-    def version_key(self) -> bytes | None:
-        """The 32 bytes of version_public_key; None when it is empty."""
-        return bytes.fromhex(self.version_public_key) or None
-
-    @property
-    def certificate_of_registry(self) -> Path | None:
-        """The file registry_certificate; None where the registry is called in plain text."""
-        return Path(self.registry_certificate) if self.registry_certificate else None
 
     @staticmethod
     def _refuse_if(contradiction: bool, message: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from registry.types import UnknownActorError
+from turnout.__main__ import main
 from turnout.cli.context import CommandContext, common_options_first, context_from_options
 from turnout.errors import NotReachableError, UsageError
 
@@ -95,3 +96,25 @@ def test_context_reads_the_token_from_a_file_or_the_environment(tmp_path: Path) 
     assert context_from_options("", "", "", "dana", False, {}).token is None
     with pytest.raises(UnknownActorError, match="cannot be read"):
         context_from_options("", "", "", "dana", False, {}, str(tmp_path / "missing"))
+
+
+def test_context_finds_the_certificate_of_the_registry(tmp_path: Path) -> None:
+    """The option wins over the environment, and a given registry has none of its own."""
+    environ = {"TURNOUT_REGISTRY_CERTIFICATE": "environment.crt"}
+    context = context_from_options("", "far:7001", "", "dana", False, environ)
+    assert context.certificate() == Path("environment.crt")
+    context = context_from_options("", "", "", "dana", False, environ, "", "option.crt")
+    assert context.certificate() == Path("option.crt")
+    assert context_in(tmp_path, registry="far:7001").certificate() is None
+
+
+def test_command_with_a_token_and_no_certificate_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The token goes nowhere; the message names the option, and the exit code is 2."""
+    (tmp_path / "token").write_text("secret\n")
+    line = ["models", "--registry", "127.0.0.1:1", "--token-file", str(tmp_path / "token")]
+    with pytest.raises(SystemExit) as refused:
+        main(line)
+    assert refused.value.code == 2
+    assert "--registry-certificate" in capsys.readouterr().err
