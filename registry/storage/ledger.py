@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, update
 
 from features.canonical import canonical_json
 from protos import registry_pb2 as pb
@@ -117,8 +117,9 @@ def list_entries(
     limit          most entries; 0 and numbers above 1,000 mean 1,000.
     object_prefix  beginning of the entries' objects; empty for all.
     """
+    # The order is that of the chain.
     statement = (
-        select(tables.history)
+        tables.raw_select(tables.history)
         .where(tables.history.c.seq > after)
         .order_by(tables.history.c.seq)
         .limit(min(limit or ENTRIES_MAX, ENTRIES_MAX))
@@ -127,8 +128,23 @@ def list_entries(
         statement = statement.where(
             tables.history.c.object.startswith(object_prefix, autoescape=True)
         )
+    # Audits read millions, and keyword arguments are faster than a mapping.
     try:
-        return [pb.HistoryEntry(**row._mapping) for row in connection.execute(statement)]
+        return [
+            pb.HistoryEntry(
+                seq=row[0],
+                at_unix_ms=row[1],
+                actor=row[2],
+                action=row[3],
+                object=row[4],
+                before=row[5],
+                after=row[6],
+                reason=row[7],
+                previous=row[8],
+                digest=row[9],
+            )
+            for row in connection.execute(statement)
+        ]
     except (TypeError, ValueError) as error:
         raise RegistryFaultError(
             f"an entry after history entry {after} has a value of another type, so it was altered; "
