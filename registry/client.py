@@ -418,7 +418,8 @@ class RegistryClient:
     async def list_state(self, table: str, after: str, *, prove: bool) -> pb.ListStateReply:
         """Return a page of a table's rows, and the signed head of the same instant.
 
-        prove  the registry proves its database first, which takes seconds if it is large.
+        prove  the registry first proves what other processes may have changed, which takes seconds
+               if its history is long.
         """
         request = pb.ListStateRequest(table=table, after=after, prove=prove)
         return await self._await_reply(

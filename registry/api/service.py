@@ -373,11 +373,11 @@ class RegistryService:
     async def ListState(  # noqa: N802
         self, request: pb.ListStateRequest, _identity: Identity
     ) -> pb.ListStateReply:
-        """Return a page of a table's rows, after a proof of the database if that is requested."""
+        """Return a page of a table's rows, after a proof if one is requested and needed."""
         if request.prove:
             # One at a time: a proof takes a thread that a rollback may need.
             async with self._proving:
-                await asyncio.to_thread(self._store.prove_again)
+                await asyncio.to_thread(self._store.prove_if_changed)
         return await asyncio.to_thread(self._store.list_state, request.table, request.after)
 
     async def prove_older_entries(self) -> None:

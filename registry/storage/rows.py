@@ -4,6 +4,7 @@ The values are read without SQLAlchemy's types, because an altered row may have 
 type, and must be named then instead of failing.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ BY_DIGEST = frozenset({"card_json"})
 SECRET_COLUMNS = ("holder", "token")
 """Columns of leases that a page leaves out: whoever knows them could renew another's lease."""
 
+ROWS_PER_FETCH = 100
+"""Rows in memory at once, because a card may be large."""
 STATE_PAGE_BYTES = 2**20
 """Bytes of rows in one page."""
 
@@ -39,8 +42,10 @@ def read_state_rows(
     statement = tables.raw_select(table).order_by(literal_column(key.name))
     if after is not None:
         statement = statement.where(literal_column(key.name) > after)
-    for values in connection.execute(statement):
-        yield _row(table, values)
+    with connection.execute(statement) as result:
+        while block := result.fetchmany(ROWS_PER_FETCH):
+            for values in block:
+                yield _row(table, values)
 
 
 def read_state_page(connection: Connection, table: str, after: str) -> tuple[list[bytes], bool]:
@@ -85,12 +90,41 @@ def _key_column(table: Table) -> Column[Any]:
     return column
 
 
-def _row(table: Table, values: Sequence[Any]) -> Row:
-    row: Row = {}
-    for column, value in zip(table.columns, values, strict=True):
+@functools.cache
+def _row_names(table: Table) -> tuple[str, ...]:
+    return tuple(name for name, _, _ in _row_columns(table))
+
+
+@functools.cache
+def _names_by_digest(table: Table) -> tuple[str, ...]:
+    return tuple(name for name, _, by_digest in _row_columns(table) if by_digest)
+
+
+@functools.cache
+def _row_columns(table: Table) -> list[tuple[str, bool, bool]]:
+    """Return (name in the row, whether it is binary, whether the row has its SHA-256)."""
+    columns = []
+    for column in table.columns:
         binary = isinstance(column.type, LargeBinary)
         by_digest = binary or column.name in BY_DIGEST
         name = f"{column.name.removesuffix('_json')}_sha256" if by_digest else column.name
+        columns.append((name, binary, by_digest))
+    return columns
+
+
+def _row(table: Table, values: Sequence[Any]) -> Row:
+    columns = _row_columns(table)
+    # The fast way, for rows of numbers and texts only.
+    if bytes not in set(map(type, values)) and not any(binary for _, binary, _ in columns):
+        row: Row = dict(zip(_row_names(table), values, strict=True))
+        for name in _names_by_digest(table):
+            row[name] = sha256_hex(str(row[name]).encode())
+        if table is tables.leases and isinstance(row["token"], int):
+            row["number"] = lease_number(row["token"])
+        return row
+    # Binary columns, and values of the wrong type.
+    row = {}
+    for (name, binary, by_digest), value in zip(columns, values, strict=True):
         if binary is not isinstance(value, bytes):
             # Only an altered database has a value of the wrong type.
             row[name] = f"{type(value).__name__} {value!r}"[:100]
@@ -98,8 +132,6 @@ def _row(table: Table, values: Sequence[Any]) -> Row:
             row[name] = sha256_hex(value if binary else str(value).encode())
         else:
             row[name] = value
-    if table is tables.leases and isinstance(row["token"], int):
-        row["number"] = lease_number(row["token"])
     if table is tables.deployments:
         row["message"] = _message_fields(values[list(table.columns).index(table.c.message)])
     return row

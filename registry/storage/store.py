@@ -105,9 +105,8 @@ class RegistryStore:
     def _change(self, actor: str) -> Iterator[LedgerChange]:
         with self._database.write_transaction() as connection:
             # What the change builds upon must be what this registry wrote.
-            if self._database.was_changed_by_others(connection):
-                self._take_proof(self._prove(connection))
-                self._database.check_writable()
+            self._prove_foreign_changes(connection)
+            self._database.check_writable()
             change = LedgerChange(connection, actor, self._now_ns(), self._key)
             yield change
         if change.newest_seq // proof.SNAPSHOT_EVERY > self._snapshot_seq // proof.SNAPSHOT_EVERY:
@@ -182,6 +181,16 @@ class RegistryStore:
         ):
             proof.write_snapshot(self._snapshot, result.state, self._key)
             self._snapshot_seq = result.state.seq
+
+    def prove_if_changed(self) -> None:
+        """Prove everything if another process has written to the database since the last proof."""
+        if not self.stopped_reason:
+            with self._database.write_transaction() as connection:
+                self._prove_foreign_changes(connection)
+
+    def _prove_foreign_changes(self, connection: Connection) -> None:
+        if self._database.was_changed_by_others(connection):
+            self._take_proof(self._prove(connection))
 
     def older_entries(self) -> Iterator[None]:
         """Verify the entries before the snapshot, a block a step, which no start has time for.
