@@ -100,6 +100,12 @@ class Settings:
     """Rows in one call; a model's policy may say less."""
     message_bytes_max: int = 4 * 1024 * 1024
     """Bytes of a message; a larger one is RESOURCE_EXHAUSTED. 1,024 rows of 500 inputs are 2 MB."""
+    message_bytes_inside_max: int = 32 * 1024 * 1024
+    """Bytes of compressed messages, of what they inflate to, and of calls that score nothing, in a
+    worker at one time. At the native server a client has half of it, and a connection a third."""
+    message_bytes_receiving_max: int = 128 * 1024 * 1024
+    """Native server: bytes of uncompressed messages that have arrived in part, in a worker at one
+    time. A client has half of it."""
     name_bytes_max: int = 128
     """Bytes of a model's or version's name; entity ids and sticky keys have the same bound."""
     request_id_bytes_max: int = 128
@@ -108,7 +114,12 @@ class Settings:
     cancels calls beyond it, whatever their criticality; connections_max and streams_max prevent
     that."""
     connections_max: int = 4_096
-    """Connections of a worker; one more is closed at once. An idle connection costs some 20 kB."""
+    """Connections of a worker. An idle connection costs some 20 kB. One more closes a connection of
+    the client that has the most; it is closed itself if its own client has as many."""
+    client_connections_pct: int = 50
+    """Share of connections_max that one client may have; one more is closed at once. A client is an
+    IPv4 address, the first 64 bits of an IPv6 address, or a user id at a Unix socket. 100 where a
+    proxy stands before the gateway, since it is one client."""
     streams_max: int = 32
     """Concurrent calls of a connection; further calls wait in the client. Times the connections, it
     bounds how many calls wait here, and so how long they wait (docs/operating.md)."""
@@ -181,6 +192,7 @@ class Settings:
     def __post_init__(self) -> None:
         self._check_bounds()
         self._check_choices()
+        self._check_shares()
 
     def _check_bounds(self) -> None:
         # Rows: bounds that contain each other.
@@ -263,6 +275,26 @@ class Settings:
             "whoever listens at the registry's address. Copy keys/control.crt from the registry's "
             "folder and name the copy in registry_certificate",
         )
+
+    def _check_shares(self) -> None:
+        """Refuse a share of a client that cannot have what one call needs."""
+        self._refuse_if(
+            not 0 < self.client_connections_pct <= 100,
+            f"client_connections_pct={self.client_connections_pct} is not within 1..100; a client "
+            "needs a connection, and cannot have more than all",
+        )
+        self._refuse_if(
+            min(self.message_bytes_inside_max // 7, self.message_bytes_receiving_max // 2)
+            < self.message_bytes_max,
+            f"message_bytes_inside_max={self.message_bytes_inside_max} is under seven messages of "
+            f"message_bytes_max={self.message_bytes_max}, or message_bytes_receiving_max="
+            f"{self.message_bytes_receiving_max} under two; the largest call could not be inflated",
+        )
+
+    @property
+    def client_connections_max(self) -> int:
+        """Connections that one client may have, at least one."""
+        return max(1, self.connections_max * self.client_connections_pct // 100)
 
     @property
     def registry_token(self) -> str | None:

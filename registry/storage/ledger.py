@@ -1,11 +1,11 @@
 """The history in the database: one change with its transaction, actor and history entries."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from access.bounds import ENTRY_BYTES_MAX, ENTRY_TEXT_BYTES_MAX, cut_texts
 from features.canonical import canonical_json
@@ -149,7 +149,7 @@ def read_entry(connection: Connection, seq: int) -> pb.HistoryEntry:
     return _entry(row)
 
 
-def _entry(row: Row[Any]) -> pb.HistoryEntry:
+def _entry(row: Sequence[Any]) -> pb.HistoryEntry:
     return pb.HistoryEntry(
         seq=row[0],
         at_unix_ms=row[1],

@@ -52,7 +52,12 @@ async def wait_for_disconnects(port: int, within_s: float) -> bool:
 
 def count_connections(port: int) -> int:
     """Count the accepted connections on *port*; 0 without /proc."""
-    return sum(1 for _ in _sockets(port, listening=False))
+    return sum(1 for _ in open_connections(port))
+
+
+def open_connections(port: int) -> Iterator[socket.socket]:
+    """Yield each accepted connection on *port*, to be used before the next one is asked for."""
+    return _sockets(port, listening=False)
 
 
 def _shut_if_empty(number: int) -> bool:

@@ -8,6 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use turnout_ingress::calls::admission::Admission;
 use turnout_ingress::calls::call_queue::CallQueue;
 use turnout_ingress::calls::shape::{ModelShape, ModelShapes, NameLimits};
+use turnout_ingress::http2::bounds::client::Client;
 use turnout_ingress::http2::service::Limits;
 use turnout_ingress::http2::stream::Method;
 use turnout_ingress::http2::stream_events::StreamEvents;
@@ -24,7 +25,10 @@ fn server_state() -> ServerState {
     let limits = Limits {
         streams_max: 8,
         connections_max: 8,
+        client_connections_max: 8,
         message_bytes_max: 4_096,
+        message_bytes_inside_max: 200_000,
+        message_bytes_receiving_max: 20_000,
         metadata_bytes_max: 1_024,
         body_ns_max: 1,
         deadline_ns_max: 1_000,
@@ -59,7 +63,9 @@ fn server_state() -> ServerState {
 
 fuzz_target!(|bytes: &[u8]| {
     let mut server = server_state();
-    let mut streams = Streams::new(1);
+    let client = Client::V4(1);
+    let budgets = server.budgets.client().connection();
+    let mut streams = Streams::new(1, client, budgets);
     let mut session = Session::new(SessionSettings {
         max_concurrent_streams: 8,
         initial_window_size: 65_535,
@@ -75,6 +81,9 @@ fuzz_target!(|bytes: &[u8]| {
             server: &mut server,
         };
         let valid = session.receive(piece, &mut events).is_ok();
+        if let Some((_, inflating)) = events.server.inflations.pop() {
+            events.inflate_slice(inflating.stream);
+        }
         streams.apply(&mut session);
         let mut events = StreamEvents {
             streams: &mut streams,
@@ -96,4 +105,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     assert_eq!(server.shared.with_queue(|queue| queue.rows_inside()), 0);
     assert!(server.raw_calls.is_empty());
+    // Everything that the connection held is given back, once Python has taken its events.
+    drop(server.shared.take_events());
+    assert_eq!((server.budgets.inside.used(), server.budgets.receiving.used()), (0, 0));
 });

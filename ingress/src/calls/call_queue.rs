@@ -12,6 +12,8 @@ use crate::calls::shape::{Call, ModelShape};
 /// SHEDDABLE.
 const RANK_OF_CRITICALITY: [usize; 4] = [1, 0, 1, 2];
 const RANK_LAST: usize = 2;
+/// The number of CRITICAL in turnout.v1.Criticality.
+const CRITICAL: u8 = 1;
 /// Once the oldest call of a queue has waited longer than this, the newest is taken first: the oldest
 /// calls will miss their deadlines anyway.
 const NEWEST_FIRST_NS: i64 = 100_000_000;
@@ -112,6 +114,12 @@ impl CallQueue {
     /// Rows admitted and not yet taken.
     pub fn rows_waiting(&self) -> u64 {
         self.rows_waiting
+    }
+
+    /// Why not even a CRITICAL call of one row is admitted now. None: it would be.
+    pub fn full(&self) -> Option<Refusal> {
+        let scoring = self.rows_inside - self.rows_waiting;
+        self.admission.refusal(1, CRITICAL, self.rows_inside, scoring, i64::MAX)
     }
 
     /// Admit a call and return its handle, or the refusal.

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 
+use crate::http2::bounds::client::Client;
 use crate::http2::socket::{Listener, Socket};
 use crate::sys::os::Poller;
 
@@ -12,8 +13,8 @@ const LISTENERS_MAX: u64 = 8;
 
 /// What `Listeners::accept` found.
 pub enum Accepted {
-    /// A new connection.
-    Connection(Socket),
+    /// A new connection, and whose it is.
+    Connection(Socket, Client),
     /// The client closed its connection while it waited.
     Aborted,
     /// No connection waits.
@@ -59,7 +60,7 @@ impl Listeners {
             return Accepted::Nothing;
         };
         match listener.accept() {
-            Ok(socket) => Accepted::Connection(socket),
+            Ok((socket, client)) => Accepted::Connection(socket, client),
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => Accepted::Aborted,
             // Another process that shares the socket has shut it down.
             Err(error) if error.kind() == ErrorKind::InvalidInput => {

@@ -3,6 +3,8 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 
+use crate::http2::bounds::budget::Budgets;
+use crate::http2::bounds::client::Client;
 use crate::http2::service::{Service, StreamRef, TimerKind};
 use crate::http2::socket::Socket;
 use crate::http2::stream::Phase;
@@ -82,8 +84,14 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// A connection that was just accepted. Its shutdown begins at the age `age_ns_max`.
-    pub fn new<S: Service>(token: u64, socket: Socket, server: &S, age_ns_max: i64) -> Conn {
+    /// A connection of `client` that was just accepted. Its shutdown begins at the age `age_ns_max`.
+    pub fn new<S: Service>(
+        token: u64,
+        socket: Socket,
+        (client, budgets): (Client, Budgets),
+        server: &S,
+        age_ns_max: i64,
+    ) -> Conn {
         let session = Session::new(SessionSettings {
             max_concurrent_streams: server.limits().streams_max,
             initial_window_size: STREAM_WINDOW,
@@ -94,7 +102,7 @@ impl Conn {
         Conn {
             socket,
             session,
-            streams: Streams::new(token),
+            streams: Streams::new(token, client, budgets),
             out: Vec::new(),
             out_sent: 0,
             watches_read: true,
@@ -341,6 +349,13 @@ impl Conn {
         for id in ids {
             self.streams.end_when_idle(id);
         }
+    }
+
+    /// Tell the peer that its connection makes room for those of others. The I/O loop closes it.
+    pub fn make_room<S: Service>(&mut self, server: &mut S) {
+        self.session.goaway(error_code::ENHANCE_YOUR_CALM, b"too_many_connections");
+        self.flush(server);
+        self.dead = true;
     }
 
     /// Release the calls of all streams.

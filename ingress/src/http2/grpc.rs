@@ -1,9 +1,5 @@
 //! gRPC over HTTP/2: timeouts, length-prefixed messages, trailers and compression.
 
-use std::io::Read;
-
-use flate2::read::MultiGzDecoder;
-
 use crate::calls::refusal::{code, Refusal};
 use crate::sys::nghttp2::Fields;
 
@@ -97,35 +93,13 @@ pub fn too_long(length: usize, bytes_max: usize) -> Refusal {
     )
 }
 
-/// Decompress a message whose compressed flag is set, up to `bytes_max` bytes.
-pub fn decompress(
-    flag: u8,
-    message: &[u8],
-    encoding: Encoding,
-    bytes_max: usize,
-) -> Result<Vec<u8>, Refusal> {
-    if flag != 1 || encoding == Encoding::Identity {
-        return Err(Refusal::new(
-            code::INTERNAL,
-            "the message is marked as compressed and the call names no grpc-encoding; name gzip",
-        ));
-    }
-    let mut decompressed = Vec::new();
-    let read =
-        MultiGzDecoder::new(message).take(bytes_max as u64 + 1).read_to_end(&mut decompressed);
-    if read.is_err() {
-        return Err(Refusal::new(code::INTERNAL, "the message is not the gzip it says it is"));
-    }
-    if decompressed.len() > bytes_max {
-        return Err(Refusal::new(
-            code::RESOURCE_EXHAUSTED,
-            format!(
-                "the message unpacks to more than {bytes_max} bytes, which is what is taken \
-                 (message_bytes_max)"
-            ),
-        ));
-    }
-    Ok(decompressed)
+/// The refusal of a message whose compressed flag does not fit the call's encoding. None: it is gzip.
+pub fn flag_refusal(flag: u8, encoding: Encoding) -> Option<Refusal> {
+    (flag != 1 || encoding != Encoding::Gzip).then(|| {
+        let message = "the message is marked as compressed and the call names no grpc-encoding; \
+                       name gzip";
+        Refusal::new(code::INTERNAL, message)
+    })
 }
 
 /// The trailers of a call that ends with a refusal.

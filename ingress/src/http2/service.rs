@@ -1,8 +1,12 @@
 //! What a connection needs from the server behind it, as a trait, so that HTTP/2 does not depend on
 //! the I/O thread.
 
+use std::sync::Arc;
+
 use crate::calls::refusal::Refusal;
 use crate::calls::shape::NameLimits;
+use crate::http2::bounds::budget::Held;
+use crate::http2::bounds::client::Client;
 use crate::http2::stream::Method;
 use crate::sys::nghttp2::Fields;
 
@@ -13,8 +17,14 @@ pub struct Limits {
     pub streams_max: u32,
     /// Open connections.
     pub connections_max: usize,
+    /// Open connections of one client.
+    pub client_connections_max: usize,
     /// Bytes of one message.
     pub message_bytes_max: usize,
+    /// `Budgets::inside` of the worker.
+    pub message_bytes_inside_max: usize,
+    /// `Budgets::receiving` of the worker.
+    pub message_bytes_receiving_max: usize,
     /// Bytes of one call's headers, as HTTP/2 counts them.
     pub metadata_bytes_max: usize,
     /// Time from a call's headers to its message.
@@ -51,10 +61,10 @@ pub enum TimerKind {
 
 /// A step of a raw call, which is a call that Python handles itself. The first field is its id.
 pub enum RawCallEvent {
-    /// The call began: id, path, metadata, monotonic deadline in ns or 0.
-    Opened(u64, String, Fields, i64),
-    /// One message arrived.
-    Message(u64, Vec<u8>),
+    /// The call began: id, path, metadata and the bytes it holds, monotonic deadline in ns or 0.
+    Opened(u64, String, (Fields, Arc<Held>), i64),
+    /// One message arrived: id, message and the bytes it holds.
+    Message(u64, Vec<u8>, Arc<Held>),
     /// The client closed its side of the stream.
     Ended(u64),
     /// The stream was closed, or its deadline passed.
@@ -84,6 +94,12 @@ pub trait Service {
         arrived_ns: i64,
         deadline_ns: Option<i64>,
     ) -> Result<u64, (Refusal, String)>;
+
+    /// Why no call of a scored method can be admitted now, whatever it asks for. None: some can.
+    fn full(&mut self) -> Option<Refusal>;
+
+    /// Have a slice of a stream's message inflated in its client's turn, the first one or a further.
+    fn queue_inflation(&mut self, client: Client, stream: StreamRef, started: bool);
 
     /// Release an admitted call whose stream is closed. A call that was answered is ignored.
     fn release(&mut self, handle: u64);

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
+use crate::http2::bounds::client::Client;
 use crate::http2::tls::{Tls, TlsSocket};
-use crate::sys::os::duplicate;
+use crate::sys::os::{duplicate, peer_user};
 
 /// Length of the kernel's queue of connections to be accepted.
-pub const BACKLOG: i32 = 1_024;
+pub const BACKLOG: i32 = 4_096;
 
 /// A listening socket.
 pub enum Listener {
@@ -67,21 +68,23 @@ impl Listener {
     }
 
     /// Accept the next connection.
-    pub fn accept(&self) -> io::Result<Socket> {
+    pub fn accept(&self) -> io::Result<(Socket, Client)> {
         match self {
             Listener::Tcp(listener, tls) => {
-                let (stream, _) = listener.accept()?;
+                let (stream, address) = listener.accept()?;
                 stream.set_nonblocking(true)?;
                 stream.set_nodelay(true)?;
-                Ok(match tls {
+                let socket = match tls {
                     None => Socket::Tcp(stream),
                     Some(tls) => Socket::Tls(Box::new(tls.accept(stream)?)),
-                })
+                };
+                Ok((socket, Client::at(address.ip())))
             }
             Listener::Unix(listener) => {
                 let (stream, _) = listener.accept()?;
                 stream.set_nonblocking(true)?;
-                Ok(Socket::Unix(stream))
+                let client = Client::User(peer_user(stream.as_raw_fd())?);
+                Ok((Socket::Unix(stream), client))
             }
         }
     }

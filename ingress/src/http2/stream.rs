@@ -1,6 +1,8 @@
 //! One HTTP/2 stream: its request, its buffers, and the calls that it has inside.
 
+use crate::http2::bounds::inflate::Inflation;
 use crate::http2::grpc::Encoding;
+use crate::http2::stream_holds::Holds;
 use crate::sys::nghttp2::{BodyState, Fields};
 
 /// How the method at a path is served.
@@ -22,6 +24,11 @@ impl Method {
     /// Whether the client may send more than one message.
     pub fn is_client_streaming(self) -> bool {
         matches!(self, Method::PredictStream | Method::RawStream)
+    }
+
+    /// Whether Python gets the messages as bytes.
+    pub fn is_raw(self) -> bool {
+        matches!(self, Method::RawUnary | Method::RawStream)
     }
 }
 
@@ -83,6 +90,10 @@ pub struct Stream {
     pub incoming: Vec<u8>,
     /// Received bytes for which no WINDOW_UPDATE was sent yet.
     pub unconsumed: usize,
+    /// What it holds of its connection's budgets.
+    pub holds: Holds,
+    /// A compressed message that is being inflated. Further messages wait.
+    pub inflation: Option<Box<Inflation>>,
     /// Handle of a unary call that is inside. 0: there is none.
     pub handle: u64,
     /// Handles of a PredictStream's calls that are inside.
@@ -120,6 +131,8 @@ impl Stream {
             deadline_ns: None,
             incoming: Vec::new(),
             unconsumed: 0,
+            holds: Holds::default(),
+            inflation: None,
             handle: 0,
             handles: Vec::new(),
             raw_call: 0,

@@ -12,6 +12,8 @@ use crate::sys::nghttp2::{error_code, frame_type, BodyState, Events, ACK};
 const REQUEST_ID_CHARS_MAX: usize = 128;
 /// Unsent bytes of one stream's replies. Above it, the stream's messages are not read.
 const UNSENT_MAX: usize = 64 * 1024;
+/// Capacity of a stream's empty buffer that is kept for further messages.
+const EMPTY_BUFFER_MAX: usize = 8 * 1024;
 /// HTTP/2 counts every header field as this many bytes more than its name and value.
 const FIELD_OVERHEAD: usize = 32;
 
@@ -29,7 +31,7 @@ pub struct StreamEvents<'a, S: Service> {
 }
 
 impl<S: Service> StreamEvents<'_, S> {
-    fn stream_ref(&self, id: i32) -> StreamRef {
+    pub(super) fn stream_ref(&self, id: i32) -> StreamRef {
         StreamRef {
             token: self.streams.token,
             stream: id,
@@ -37,68 +39,79 @@ impl<S: Service> StreamEvents<'_, S> {
     }
 
     /// End a stream with a refusal that concerns no model, and count it.
-    fn refuse(&mut self, id: i32, refusal: &Refusal) {
+    pub(super) fn refuse(&mut self, id: i32, refusal: &Refusal) {
         self.server.count_refusal("", refusal);
         self.streams.refuse(id, refusal);
     }
 
     /// Handle one complete message. `flag` is the first byte of its gRPC prefix.
     fn message(&mut self, id: i32, flag: u8, message: &[u8]) {
-        let stream_ref = self.stream_ref(id);
         let Some(stream) = self.streams.open.get_mut(&id) else {
             return;
         };
         let Some(method) = stream.method else {
             return;
         };
-        let streaming = method.is_client_streaming();
-        if !streaming {
+        if !method.is_client_streaming() {
             stream.phase = Phase::InputDone;
         }
+        if flag != 0 {
+            self.begin_inflation(id, flag, method, message);
+        } else if method.is_raw() {
+            self.raw_message(id, method, message.to_vec(), None);
+        } else {
+            self.scored_message(id, method, message);
+        }
+    }
+
+    /// Decode and admit an uncompressed message of a scored method.
+    pub(super) fn scored_message(&mut self, id: i32, method: Method, message: &[u8]) {
+        let stream_ref = self.stream_ref(id);
+        let Some(stream) = self.streams.open.get_mut(&id) else {
+            return;
+        };
         // A stream's message arrives now; a unary call arrived with its headers.
+        let streaming = method.is_client_streaming();
         let deadline_ns = stream.deadline_ns;
         let arrived_ns = if streaming { self.server.now_ns() } else { stream.arrived_ns };
-        // Decompress.
-        let decompressed;
-        let message = if flag == 0 {
-            message
-        } else {
-            let bytes_max = self.server.limits().message_bytes_max;
-            match grpc::decompress(flag, message, stream.headers.encoding, bytes_max) {
-                Ok(plain) => {
-                    decompressed = plain;
-                    &decompressed
-                }
-                Err(refusal) => return self.refuse(id, &refusal),
-            }
-        };
-        // Pass a raw call's message to Python.
-        if matches!(method, Method::RawUnary | Method::RawStream) {
-            stream.messages_wanted = stream.messages_wanted.saturating_sub(1);
-            let raw_call = stream.raw_call;
-            self.server.raw_call_event(RawCallEvent::Message(raw_call, message.to_vec()));
-            return;
-        }
-        // Decode and admit the call. A PredictStream goes on after a refused message.
         match self.server.admit(method, message, stream_ref, arrived_ns, deadline_ns) {
             Ok(handle) if streaming => stream.handles.push(handle),
             Ok(handle) => stream.handle = handle,
-            Err((refusal, request_id)) if streaming => {
-                let echoed: String = request_id.chars().take(REQUEST_ID_CHARS_MAX).collect();
-                let write = |out: &mut Vec<u8>| put_status(out, echoed.as_bytes(), &refusal);
-                self.streams.send_message(id, write);
+            Err((refusal, request_id)) => {
+                self.refuse_message(id, method, &refusal, &request_id);
             }
-            Err((refusal, _)) => self.streams.refuse(id, &refusal),
+        }
+    }
+
+    /// Answer one message with a refusal that is counted already. A PredictStream goes on after it.
+    pub(super) fn refuse_message(
+        &mut self,
+        id: i32,
+        method: Method,
+        refusal: &Refusal,
+        request_id: &str,
+    ) {
+        if method.is_client_streaming() {
+            let echoed: String = request_id.chars().take(REQUEST_ID_CHARS_MAX).collect();
+            let write = |out: &mut Vec<u8>| put_status(out, echoed.as_bytes(), refusal);
+            self.streams.send_message(id, write);
+        } else {
+            self.streams.refuse(id, refusal);
         }
     }
 
     /// Take messages out of a client-streaming call's buffer while the stream may have more inside.
     pub fn take_messages(&mut self, id: i32) {
+        self.take_complete_messages(id);
+        self.hold_incoming(id);
+    }
+
+    fn take_complete_messages(&mut self, id: i32) {
         loop {
             let Some(stream) = self.streams.open.get_mut(&id) else {
                 return;
             };
-            if stream.phase != Phase::Open {
+            if stream.phase != Phase::Open || stream.inflation.is_some() {
                 return;
             }
             // Stop while the handler asks for nothing, or too much is unanswered or unsent.
@@ -138,6 +151,10 @@ impl<S: Service> StreamEvents<'_, S> {
             if stream.phase == Phase::Open {
                 stream.incoming = incoming;
                 stream.incoming.drain(..taken);
+                // What is not counted is not held: an empty buffer of a large message goes.
+                if stream.incoming.is_empty() && stream.incoming.capacity() > EMPTY_BUFFER_MAX {
+                    stream.incoming = Vec::new();
+                }
             }
             // No complete message is left: return the window, so that the client sends more.
             if taken == 0 || stream.incoming.is_empty() {
@@ -155,7 +172,7 @@ impl<S: Service> StreamEvents<'_, S> {
         let Some(stream) = self.streams.open.get_mut(&id) else {
             return;
         };
-        if stream.phase != Phase::Open || !stream.remote_closed {
+        if stream.phase != Phase::Open || !stream.remote_closed || stream.inflation.is_some() {
             return;
         }
         match stream.method {
@@ -174,19 +191,6 @@ impl<S: Service> StreamEvents<'_, S> {
                 self.server.raw_call_event(RawCallEvent::Ended(raw_call));
             }
             _ => {}
-        }
-    }
-
-    /// Begin a raw call, with the path and metadata that Python needs.
-    fn open_raw_call(&mut self, id: i32) {
-        let raw_call = self.server.open_raw_call(self.stream_ref(id));
-        if let Some(stream) = self.streams.open.get_mut(&id) {
-            stream.raw_call = raw_call;
-            let path = std::mem::take(&mut stream.headers.path);
-            let metadata = std::mem::take(&mut stream.headers.metadata);
-            let deadline_ns = stream.deadline_ns.unwrap_or(0);
-            let opened = RawCallEvent::Opened(raw_call, path, metadata, deadline_ns);
-            self.server.raw_call_event(opened);
         }
     }
 
@@ -232,8 +236,8 @@ impl<S: Service> StreamEvents<'_, S> {
             self.server.set_timer(deadline_ns, stream_ref, TimerKind::Deadline);
         }
         // A raw stream begins before its first message; other calls begin with it.
-        if method == Method::RawStream {
-            self.open_raw_call(id);
+        if method == Method::RawStream && !self.open_raw_call(id) {
+            return;
         }
         if !method.is_client_streaming() {
             self.streams.new_streams.push(id);
@@ -329,16 +333,19 @@ impl<S: Service> Events for StreamEvents<'_, S> {
         let incoming = if buffered { std::mem::take(&mut stream.incoming) } else { Vec::new() };
         match grpc::read_prefixed(if buffered { &incoming } else { bytes }, bytes_max) {
             PrefixedMessage::Complete(flag, message, _) => {
-                if stream.method == Some(Method::RawUnary) {
-                    self.open_raw_call(id);
-                }
                 self.message(id, flag, message);
             }
             PrefixedMessage::TooLong(length) => {
                 self.refuse(id, &grpc::too_long(length, bytes_max));
             }
-            PrefixedMessage::Partial if buffered => stream.incoming = incoming,
-            PrefixedMessage::Partial => stream.incoming.extend_from_slice(bytes),
+            PrefixedMessage::Partial if buffered => {
+                stream.incoming = incoming;
+                self.hold_incoming(id);
+            }
+            PrefixedMessage::Partial => {
+                stream.incoming.extend_from_slice(bytes);
+                self.hold_incoming(id);
+            }
         }
         bytes.len()
     }

@@ -4,9 +4,12 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::calls::refusal::{code, Refusal};
+use crate::http2::bounds::budget::Budgets;
+use crate::http2::bounds::client::Client;
 use crate::http2::frame_limits::FrameLimits;
 use crate::http2::grpc;
 use crate::http2::stream::{Method, Phase, Stream, StreamEnd};
+use crate::http2::stream_holds::Holds;
 use crate::sys::nghttp2::{Fields, Session};
 
 /// Something to be done with the session after its callbacks have returned. nghttp2 does not allow
@@ -48,6 +51,10 @@ impl Hasher for StreamIdHasher {
 pub struct Streams {
     /// The connection's token.
     pub token: u64,
+    /// The client that the connection belongs to.
+    pub client: Client,
+    /// Bytes that its messages may have inside.
+    pub budgets: Budgets,
     /// Open streams by identifier.
     pub open: HashMap<i32, Stream, BuildHasherDefault<StreamIdHasher>>,
     /// Actions to be carried out by `apply`, in order.
@@ -70,9 +77,11 @@ pub struct Streams {
 
 impl Streams {
     /// The streams of a new connection.
-    pub fn new(token: u64) -> Streams {
+    pub fn new(token: u64, client: Client, budgets: Budgets) -> Streams {
         Streams {
             token,
+            client,
+            budgets,
             open: HashMap::default(),
             actions: Vec::new(),
             frame_limits: FrameLimits::default(),
@@ -126,6 +135,8 @@ impl Streams {
         }
         stream.phase = Phase::InputDone;
         stream.incoming = Vec::new();
+        stream.inflation = None;
+        stream.holds = Holds::default();
         match end {
             // Nothing was sent yet: headers and trailers go out as one block (Trailers-Only).
             StreamEnd::Trailers(mut trailers)
@@ -154,6 +165,7 @@ impl Streams {
             stream.method == Some(Method::PredictStream)
                 && stream.phase == Phase::Open
                 && stream.handles.is_empty()
+                && stream.inflation.is_none()
         });
         if self.going_away && idle {
             let message = "this worker leaves; what it had taken is answered; open the stream \

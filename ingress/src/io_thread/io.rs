@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use crate::calls::refusal::{code, Refusal};
 use crate::http2::accept::{Accepted, Listeners};
+use crate::http2::bounds::client::Client;
 use crate::http2::conn::Conn;
 use crate::http2::service::{Limits, Service, StreamRef, TimerKind};
 use crate::http2::socket::{Listener, Socket, BACKLOG};
 use crate::http2::stream::{Method, Phase};
+use crate::http2::stream_events::StreamEvents;
 use crate::http2::tls::Tls;
 use crate::io_thread::batch_timing::{self, POLL_INTERVAL_NS};
+use crate::io_thread::clients::{Clients, Room};
 use crate::io_thread::server_state::ServerState;
 use crate::io_thread::shared::{Command, Shared};
 use crate::sys::os::{now_ns, Poller, Ready};
@@ -26,6 +29,8 @@ const TICK_NS: i64 = 100_000_000;
 const CERTIFICATES_NS: i64 = 1_000_000_000;
 /// If the thread sleeps this much longer than it meant to, the whole process was suspended.
 const SUSPENDED_NS_MIN: i64 = 400_000_000;
+/// Time of one turn in which compressed messages are inflated. Then other callers are served.
+const INFLATE_NS_MAX: i64 = 1_000_000;
 /// Connections accepted from one listener in one turn.
 const ACCEPTED_MAX: usize = 64;
 /// Poller token of `Shared::io_waker`. Listeners have the tokens below it, connections the others.
@@ -40,9 +45,10 @@ pub struct Io {
     poller: Poller,
     pub(super) listeners: Listeners,
     pub(super) conns: Vec<Option<Box<Conn>>>,
-    free_indexes: Vec<u32>,
+    pub(super) free_indexes: Vec<u32>,
     last_serial: u32,
     pub(super) open_conns: usize,
+    pub(super) clients: Clients,
     /// Tokens of connections that are flushed at the end of this turn.
     dirty: Vec<u64>,
     tls: Option<Arc<Tls>>,
@@ -61,6 +67,7 @@ pub fn start(
 ) -> std::io::Result<JoinHandle<()>> {
     let poller = Poller::new()?;
     poller.add(shared.io_waker.as_raw_fd(), WAKER_TOKEN, true, false)?;
+    let clients = Clients::new(limits.connections_max, limits.client_connections_max);
     let io = Io {
         server: ServerState::new(limits, methods, shared),
         poller,
@@ -69,6 +76,7 @@ pub fn start(
         free_indexes: Vec::new(),
         last_serial: 1,
         open_conns: 0,
+        clients,
         dirty: Vec::new(),
         tls,
         certificates_checked_ns: 0,
@@ -110,6 +118,7 @@ impl Io {
                     self.serve(event, &mut buffer);
                 }
             }
+            self.inflate();
             // Check timeouts, send what there is to send, and wake Python.
             if !suspended {
                 self.check_timers();
@@ -147,6 +156,9 @@ impl Io {
     fn poll_timeout_ms(&self) -> i32 {
         let now_ns = now_ns();
         let mut until_ns = self.server.next_timer_ns().unwrap_or(i64::MAX);
+        if !self.server.inflations.is_empty() {
+            return 0;
+        }
         if self.open_conns > 0 {
             until_ns = until_ns.min(self.ticked_ns + TICK_NS);
         }
@@ -174,7 +186,7 @@ impl Io {
     fn accept(&mut self, listener: usize, most: usize) {
         for _ in 0..most {
             match self.listeners.accept(listener, &self.poller) {
-                Accepted::Connection(socket) => self.add_connection(socket),
+                Accepted::Connection(socket, client) => self.add_connection(socket, client),
                 Accepted::Aborted => {}
                 Accepted::Nothing => return,
             }
@@ -196,9 +208,12 @@ impl Io {
         }
     }
 
-    fn add_connection(&mut self, socket: Socket) {
-        if self.open_conns >= self.server.limits.connections_max {
-            return; // the socket is closed as it is dropped
+    fn add_connection(&mut self, socket: Socket, client: Client) {
+        // Find room. A connection without room is closed as its socket is dropped.
+        match self.clients.room(client, self.open_conns) {
+            Room::Free => {}
+            Room::Taken => return,
+            Room::Of(biggest) => self.make_room(biggest),
         }
         // Choose an index and a token, and watch the socket.
         let index = self.free_indexes.pop().unwrap_or_else(|| {
@@ -213,7 +228,9 @@ impl Io {
         }
         // Open the connection. A draining worker begins to close it at once.
         let age_ns = with_jitter(self.server.limits.age_ns_max, token);
-        let mut conn = Box::new(Conn::new(token, socket, &self.server, age_ns));
+        let budgets = self.clients.add(client, token, &self.server.budgets);
+        let owner = (client, budgets.connection());
+        let mut conn = Box::new(Conn::new(token, socket, owner, &self.server, age_ns));
         if self.draining {
             conn.begin_shutdown(self.server.now_ns);
         }
@@ -256,6 +273,25 @@ impl Io {
         }
     }
 
+    /// Inflate slices of compressed messages, in the order of their clients' turns.
+    fn inflate(&mut self) {
+        let until_ns = self.server.now_ns + INFLATE_NS_MAX;
+        while let Some((_, stream_ref)) = self.server.inflations.pop() {
+            if let Some((conn, server)) = self.conn_and_server(stream_ref.token) {
+                let streams = &mut conn.streams;
+                let mut events = StreamEvents {
+                    streams,
+                    server,
+                };
+                events.inflate_slice(stream_ref.stream);
+                self.mark_dirty(stream_ref.token);
+            }
+            if now_ns() >= until_ns {
+                return;
+            }
+        }
+    }
+
     /// Flush every dirty connection, and drop those that are dead.
     fn flush(&mut self) {
         for token in std::mem::take(&mut self.dirty) {
@@ -272,11 +308,7 @@ impl Io {
                 conn.update_watch(&self.poller);
             }
             if conn.dead {
-                conn.close(&mut self.server);
-                self.conns[index] = None;
-                self.free_indexes.push(index as u32);
-                self.open_conns -= 1;
-                self.publish_open_conns();
+                self.drop_connection(index);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The I/O thread, and what it shares with Python's event loop.
 
 pub mod batch_timing;
+pub mod clients;
 pub mod commands;
 pub mod io;
 pub mod server_state;

@@ -8,6 +8,9 @@ use crate::calls::decode::decode_predict;
 use crate::calls::infer::decode_infer;
 use crate::calls::refusal::Refusal;
 use crate::calls::shape::{Call, ModelShapes};
+use crate::http2::bounds::budget::Budgets;
+use crate::http2::bounds::client::Client;
+use crate::http2::bounds::inflate::InflationQueue;
 use crate::http2::service::{Limits, RawCallEvent, Service, StreamRef, TimerKind};
 use crate::http2::stream::Method;
 use crate::io_thread::shared::Shared;
@@ -46,6 +49,10 @@ pub struct ServerState {
     methods: HashMap<Vec<u8>, Method>,
     /// The state that Python uses too.
     pub shared: Arc<Shared>,
+    /// Bytes of messages that all callers may have inside.
+    pub budgets: Budgets,
+    /// Streams whose messages are being inflated.
+    pub inflations: InflationQueue,
     /// Open raw calls, by id.
     pub raw_calls: HashMap<u64, StreamRef>,
     /// Monotonic time of this turn of the I/O loop.
@@ -66,11 +73,15 @@ impl ServerState {
         methods: HashMap<Vec<u8>, Method>,
         shared: Arc<Shared>,
     ) -> ServerState {
+        let budgets =
+            Budgets::worker(limits.message_bytes_inside_max, limits.message_bytes_receiving_max);
         ServerState {
             limits,
             shapes: ModelShapes::new(),
             methods,
             shared,
+            budgets,
+            inflations: InflationQueue::default(),
             raw_calls: HashMap::new(),
             now_ns: 0,
             calls_admitted: false,
@@ -209,6 +220,18 @@ impl Service for ServerState {
                 self.count_refusal(&shape.model, &refusal);
                 Err((refusal, String::from_utf8_lossy(&echoed_id).into_owned()))
             }
+        }
+    }
+
+    fn full(&mut self) -> Option<Refusal> {
+        self.shared.with_queue(|queue| queue.full())
+    }
+
+    fn queue_inflation(&mut self, client: Client, stream: StreamRef, started: bool) {
+        if started {
+            self.inflations.push_started(client, stream);
+        } else {
+            self.inflations.push(client, stream);
         }
     }
 

@@ -229,14 +229,14 @@ impl IngressThread {
     /// The events of raw calls since the last time: (kind, id, ...).
     fn events<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
         let as_tuple = |event| match event {
-            RawCallEvent::Opened(id, path, metadata, deadline_ns) => {
+            RawCallEvent::Opened(id, path, (metadata, _), deadline_ns) => {
                 let metadata: Vec<_> = metadata
                     .iter()
                     .map(|(name, value)| (PyBytes::new(py, name), PyBytes::new(py, value)))
                     .collect();
                 ("opened", id, path, metadata, deadline_ns).into_pyobject(py)
             }
-            RawCallEvent::Message(id, bytes) => {
+            RawCallEvent::Message(id, bytes, _) => {
                 ("message", id, PyBytes::new(py, &bytes)).into_pyobject(py)
             }
             RawCallEvent::Ended(id) => ("ended", id).into_pyobject(py),

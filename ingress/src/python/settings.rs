@@ -68,7 +68,10 @@ impl ModelShapeAttributes<'_> {
 pub struct Settings {
     streams_max: u32,
     connections_max: usize,
+    client_connections_max: usize,
     message_bytes_max: usize,
+    message_bytes_inside_max: usize,
+    message_bytes_receiving_max: usize,
     metadata_bytes_max: usize,
     typed_contents_bytes_max: usize,
     name_bytes_max: usize,
@@ -120,7 +123,10 @@ impl Settings {
         Limits {
             streams_max: self.streams_max,
             connections_max: self.connections_max,
+            client_connections_max: self.client_connections_max,
             message_bytes_max: self.message_bytes_max,
+            message_bytes_inside_max: self.message_bytes_inside_max,
+            message_bytes_receiving_max: self.message_bytes_receiving_max,
             metadata_bytes_max: self.metadata_bytes_max,
             body_ns_max: self.message_ms_max * 1_000_000,
             deadline_ns_max: self.deadline_ms_max * 1_000_000,

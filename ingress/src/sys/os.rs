@@ -1,6 +1,7 @@
 //! System calls that std does not have: epoll, eventfd, timerfd and the monotonic clock.
 
 use std::io;
+use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// Monotonic nanoseconds, by the clock of Python's `time.monotonic_ns`.
@@ -31,6 +32,20 @@ pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     let copy = checked(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) })?;
     // SAFETY: a new descriptor without another owner.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// The user id of the process at the other end of a Unix socket.
+pub fn peer_user(fd: RawFd) -> io::Result<u32> {
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    let (into, level) = ((&raw mut peer).cast(), libc::SOL_SOCKET);
+    // SAFETY: `peer` and `length` outlive the call, and `length` is the size of `peer`.
+    checked(unsafe { libc::getsockopt(fd, level, libc::SO_PEERCRED, into, &mut length) })?;
+    Ok(peer.uid)
 }
 
 /// An epoll instance.

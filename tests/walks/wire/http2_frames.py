@@ -81,10 +81,14 @@ class RawConnection:
 
     settings  payload of the SETTINGS frame behind the preface.
     greet     False: connect and send nothing.
+    source    address to connect from; empty: the system chooses.
     """
 
-    def __init__(self, port: int, settings: bytes = b"", *, greet: bool = True) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), 5.0)
+    def __init__(
+        self, port: int, settings: bytes = b"", *, greet: bool = True, source: str = ""
+    ) -> None:
+        address = (source, 0) if source else None
+        self.socket = socket.create_connection(("127.0.0.1", port), 5.0, address)
         self._unparsed = b""
         self._header_decoder = Decoder()
         self.goaway = b""
