@@ -89,9 +89,9 @@ def check_golden_scores(bundle: Bundle) -> None:
             f"{bundle.golden_outputs[row].tolist()} for it. A score that is not a number answers "
             f"no caller; correct the model, or leave such rows out of its domain"
         )
-    if not finite_scores.any():
+    if not np.any(finite_scores):
         raise VersionRefusedError(
-            f"none of the {len(finite_scores)} golden rows has finite scores, so golden.npz "
+            f"none of the {len(bundle.golden_inputs)} golden rows has finite scores, so golden.npz "
             "certifies nothing; give it rows that the model scores"
         )
 

@@ -151,7 +151,6 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
         controller, name = self._controller, source_name(source)
         newest = controller.received_sequence(name)
         async for batch in batches:
-            check_request(batch)
             # The sender: its source, its numbers, its clock.
             if batch.HasField("source") and batch.source != source:
                 raise SenderRefusedError(
@@ -172,6 +171,7 @@ class WindowSinkService(window_pb2_grpc.WindowSinkServicer):
             if dropped:
                 now_ns = controller.count_dropped(dropped)
                 self._dropped_log.add(source.gateway, dropped, now_ns)
+            check_request(batch)
             controller.receive(batch)
 
     async def _wait_for_change(self, reading: "asyncio.Future[Any]") -> None:

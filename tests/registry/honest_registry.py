@@ -17,6 +17,11 @@ from tests.tiny_models import linear_weights, tiny_files
 MODELS = ("churn", "fraud", "upsell")
 PEOPLE = ("ann", "bob", "cleo")
 POLICY_DIGESTS = ("ab" * 32, "cd" * 32)
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {"holdout_bp": 100, "policy": pb.ServingPolicy()},
+    {"holdout_bp": 500, "policy": pb.ServingPolicy(deadline_ms_default=50, default_score=0.1)},
+)
+"""Few, so that an approval of settings often fits the deployment that comes after it."""
 START_NS = 1_790_000_000_000_000_000
 
 
@@ -53,6 +58,9 @@ class HonestRegistry:
             self._register,
             self._set_status,
             self._approve,
+            self._approve,
+            self._approve_settings,
+            self._close_review,
             self._deploy,
             self._deploy,
             self._deploy,
@@ -73,7 +81,8 @@ class HonestRegistry:
         self.store.register(author, bundle, files)
 
     def _label(self, model: str) -> str:
-        return self._random.choice(self.store.list_versions(model) or [pb.Version(label="1")]).label
+        versions, _ = self.store.list_versions(model)
+        return self._random.choice(versions or [pb.Version(label="1")]).label
 
     def _set_status(self, model: str) -> None:
         status = self._random.choice([pb.STAGING, pb.STAGING, pb.ARCHIVED])
@@ -91,14 +100,29 @@ class HonestRegistry:
             policy_name="initial" if first else "standard",
             policy_digest=digest,
             reason="the card was read",
-            reject=self._random.random() < 0.2,
+            direct=self._random.random() < 0.5,
         )
-        self.store.approve(self._random.choice(PEOPLE), request)
+        if self._random.random() < 0.15:
+            request.reject, request.direct = True, False
+            self.store.reject(self._random.choice(PEOPLE), request)
+        else:
+            self.store.approve(self._random.choice(PEOPLE), request)
+
+    def _approve_settings(self, model: str) -> None:
+        settings = self._random.choice(SETTINGS)
+        request = pb.SettingsRequest(model=model, reason="as agreed", **settings)
+        self.store.approve_settings(self._random.choice(PEOPLE), request)
+
+    def _close_review(self, model: str) -> None:
+        reviews = self.store.list_reviews(model, open_only=True)
+        review = self._random.choice(reviews or [pb.Review(id="none")])
+        request = pb.CloseReviewRequest(id=review.id, reason="it was right")
+        self.store.close_review(self._random.choice(PEOPLE), request)
 
     def _deploy(self, model: str) -> None:
         # One worker has every version ready.
         current = self.store.deployment(model)
-        versions = self.store.list_versions(model)
+        versions, _ = self.store.list_versions(model)
         workers = [
             pb.GatewayState(
                 gateway="g",
@@ -113,7 +137,7 @@ class HonestRegistry:
         approvals = [
             approval
             for version in versions
-            for approval in self.store.list_approvals(model, version.label)
+            for approval in self.store.list_approvals(model, version.label)[0]
         ]
         approval = self._random.choice(approvals or [pb.Approval()])
         changes: dict[str, Any] = self._random.choice(
@@ -125,8 +149,7 @@ class HonestRegistry:
                 {"shadows": ()},
                 {"production": approval.version, "canary": "", "canary_bp": 0},
                 {"production": label, "standby": current.production, "canary": "", "canary_bp": 0},
-                {"holdout_bp": self._random.randrange(500)},
-                {"policy": pb.ServingPolicy(deadline_ms_default=50, default_score=0.1)},
+                self._random.choice(SETTINGS),
             ]
         )
         # The gates decide whether it is written.
@@ -139,7 +162,7 @@ class HonestRegistry:
         )
         command = DeployCommand(
             deployment=proposed,
-            lease_token=0,
+            lease_token=self._random.choice([0, 0, self._token]),
             policy_digest=approval.policy_digest,
             rollback=self._random.random() < 0.2,
             break_glass=self._random.random() < 0.2,
@@ -157,7 +180,10 @@ class HonestRegistry:
         sequence = self._checkpoints.get(rollout, 0) + 1
         state = self._random.randbytes(40)
         self.store.save_checkpoint(
-            "ctl", pb.Checkpoint(rollout_id=rollout, sequence=sequence, state=state)
+            "ctl",
+            pb.Checkpoint(
+                rollout_id=rollout, sequence=sequence, state=state, lease_token=self._token
+            ),
         )
         self._checkpoints[rollout] = sequence
 

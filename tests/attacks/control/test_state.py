@@ -67,7 +67,7 @@ def noted_key(folder: Path) -> bytes:
 
 FORGED_APPROVAL = (
     "INSERT INTO approvals SELECT 9, 'ffffffffffffffff', model, '3', digest, 'standard', "
-    f"'{POLICY}', '', 'bob', 'forged', 0, 0 FROM versions WHERE label = 3"
+    f"'{POLICY}', '', 'bob', 'forged', 0, 0, 1, '[]', 0 FROM versions WHERE label = 3"
 )
 
 

@@ -10,7 +10,7 @@ from features.canonical import sha256_hex
 from protos import registry_pb2 as pb
 from registry.history.replay import ACTIONS, ReplayedState, ReplayError, TableComparison
 
-STORAGE = Path(__file__).parents[2] / "registry" / "storage"
+STORAGE = Path(__file__).parents[3] / "registry" / "storage"
 
 
 def texts_in(tree: ast.AST) -> set[str]:
@@ -32,16 +32,21 @@ def recorded_actions() -> set[str]:
     nodes = [node for tree in trees for node in ast.walk(tree)]
     functions = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
     actions: set[str] = set()
-    for call in nodes:
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    keywords = [word for call in calls for word in call.keywords if word.arg == "action"]
+    texts = (ast.Constant, ast.Attribute)
+    passed_on = [word.value for word in keywords if isinstance(word.value, texts)]
+    for call in calls:
+        if not isinstance(call.func, ast.Attribute) or call.func.attr != "record":
             continue
-        if call.func.attr != "record":
-            continue
-        action = call.args[0]
-        # `command.action` is a property; its returns have the texts.
-        found = texts_in(functions[action.attr] if isinstance(action, ast.Attribute) else action)
-        assert found, f"{ast.unparse(call)[:80]}: write the action as a text, or as a property"
-        actions |= found
+        # An action that is a parameter is the text that the function's callers pass on.
+        named = call.args[0]
+        for action in passed_on if isinstance(named, ast.Name) else [named]:
+            # `command.action` is a property; its returns have the texts.
+            is_property = isinstance(action, ast.Attribute)
+            found = texts_in(functions[action.attr] if is_property else action)
+            assert found, f"{ast.unparse(call)[:80]}: write the action as a text, or as a property"
+            actions |= found
     return actions
 
 

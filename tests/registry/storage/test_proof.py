@@ -65,8 +65,8 @@ def found_problem(folder: Path) -> str:
             pass
         if store.stopped_reason:
             return store.stopped_reason
-        for model in store.list_models():
-            for version in store.list_versions(model.model):
+        for model in store.list_models()[0]:
+            for version in store.list_versions(model.model)[0]:
                 try:
                     store.fetch(model.model, version.digest)
                 except VersionRefusedError as error:
@@ -132,7 +132,7 @@ def test_no_honest_registry_is_accused(seed: int, fast_folder: Path) -> None:
 F6_STATEMENTS = {
     "an approval is forged": (
         "INSERT INTO approvals SELECT max(place) + 1, 'ffffffffffffffff', model, version, "
-        "version_digest, policy_name, policy_digest, '', 'bob', 'forged', 0, 0 FROM approvals",
+        "version_digest, policy_name, policy_digest, '', 'bob', 'forged', 0, 0, 1, '[]', 0 FROM approvals",
         "table approvals",
     ),
     "a rejection is deleted": ("DELETE FROM approvals WHERE rejected = 1", "table approvals"),
@@ -167,7 +167,7 @@ def test_edit_of_a_stopped_database_stops_writes(name: str, fast_folder: Path) -
     assert text in store.stopped_reason
     with pytest.raises(RegistryUnavailableError, match="writes nothing because"):
         store.write_finding("ann", pb.Finding(model="churn", kind="hold", text="t"))
-    assert store.list_versions("churn")
+    assert store.list_versions("churn")[0]
     store.close()
 
 
@@ -304,11 +304,15 @@ def test_key_of_another_registry_refuses_the_start(name: str, fast_folder: Path)
 def test_replaced_checkpoint_with_its_older_seal_is_found(fast_folder: Path) -> None:
     """Somebody who has an older copy of the database puts one row back, with its seal."""
     store = RegistryStore(fast_folder, lambda: START_NS)
-    store.save_checkpoint("ctl", pb.Checkpoint(rollout_id="r", sequence=1, state=b"old"))
+    request = pb.LeaseRequest(name="rollout", holder="ctl", seconds=60)
+    token = store.acquire_lease("ctl", request).token
+    checkpoint = pb.Checkpoint(rollout_id="r", sequence=1, state=b"old", lease_token=token)
+    store.save_checkpoint("ctl", checkpoint)
     rows = read_sql(fast_folder, "SELECT * FROM checkpoints") + read_sql(
         fast_folder, "SELECT * FROM seals WHERE object = 'checkpoints/r'"
     )
-    store.save_checkpoint("ctl", pb.Checkpoint(rollout_id="r", sequence=2, state=b"new"))
+    checkpoint = pb.Checkpoint(rollout_id="r", sequence=2, state=b"new", lease_token=token)
+    store.save_checkpoint("ctl", checkpoint)
     store.close()
     connection = sqlite3.connect(fast_folder / "registry.sqlite")
     connection.execute("REPLACE INTO checkpoints VALUES (?, ?, ?, ?)", rows[0])

@@ -33,7 +33,7 @@ class StoredModel:
 
     def register(self) -> str:
         """Register another version as ann, in staging; return its label."""
-        number = len(self.store.list_versions("churn")) + 1
+        number = len(self.store.list_versions("churn")[0]) + 1
         files = bundle.seal_files(
             tiny_files(weights=linear_weights(3) * number),
             model="churn",
@@ -87,11 +87,11 @@ class StoredModel:
         approval_id = self.ids.get(new, "")
         if "approval_id" not in changes and approval_id:
             proposed = replace(proposed, approval_id=approval_id)
-        approvals = {given.id: given for given in self.store.list_approvals("churn", new)}
+        approvals = {given.id: given for given in self.store.list_approvals("churn", new)[0]}
         named = approvals.get(proposed.approval_id)
         loads = [
             pb.VersionLoad(digest=version.digest, state="READY")
-            for version in self.store.list_versions("churn")
+            for version in self.store.list_versions("churn")[0]
         ]
         command = DeployCommand(
             deployment=proposed,
@@ -126,7 +126,7 @@ def test_rejection_takes_the_version_out_of_the_deployment(
     stored: StoredModel, roles: dict[str, object], policy: str
 ) -> None:
     """It says which approvals it ended, and the history has the deployment in the same moment."""
-    approval = stored.store.list_approvals("churn", "2")[0]
+    approval = stored.store.list_approvals("churn", "2")[0][0]
     if "approval_id" in roles:
         roles = {**roles, "approval_id": approval.id}
     before = stored.deploy(**roles)
@@ -340,7 +340,7 @@ def test_database_of_an_earlier_release_gets_the_new_columns(tmp_path: Path) -> 
 
     store = RegistryStore(tmp_path, lambda: 1)
 
-    (approval,) = store.list_approvals("churn", "1")
+    ((approval,), _) = store.list_approvals("churn", "1")
     assert (approval.direct, list(approval.ended), approval.stopped_revision) == (False, [], 0)
     assert store.list_reviews("", open_only=False) == []
     store.close()
