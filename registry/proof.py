@@ -91,7 +91,7 @@ def check_golden_scores(bundle: Bundle) -> None:
         )
     if not finite_scores.any():
         raise VersionRefusedError(
-            f"none of the {len(finite_scores)} golden rows has finite scores, so golden.npz "
+            f"none of the {len(bundle.golden_outputs)} golden rows has finite scores, so golden.npz "
             "certifies nothing; give it rows that the model scores"
         )
 
