@@ -38,7 +38,8 @@ class Database:
         """Why the database is read-only now; empty while it is writable."""
         _configure_sqlite(self._engine, url)
         # All writes go through one connection, so that writes of others can be noticed.
-        self._writer = self._engine.connect().execution_options(writes=True)
+        with _translate_errors(self):
+            self._writer = self._engine.connect().execution_options(writes=True)
         self._known_data_version = -1
         with self.write_transaction() as connection:
             self.was_changed_by_others(connection)
