@@ -110,7 +110,7 @@ def copy_row(generator: random.Random, folder: Path) -> str:
                    "sequence", "seq", "only"):  # fmt: skip
         if column in columns:
             value = row[columns.index(column)]
-            new = 9_000 if isinstance(value, int) else "f" * len(value)
+            new = 9_000 if isinstance(value, int) else "f" * max(len(value), 1)
             row[columns.index(column)] = new
     marks = ", ".join("?" * len(row))
     connection.execute(f"INSERT INTO {table} VALUES ({marks})", row)
@@ -261,4 +261,8 @@ EDITS: dict[Edit, int] = {
 def make_random_edit(generator: random.Random, folder: Path) -> tuple[str, str]:
     """Make one random edit; return its kind, and the text that must name it."""
     edit = generator.choices(list(EDITS), weights=list(EDITS.values()))[0]
-    return edit.__name__, edit(generator, folder)
+    try:
+        return edit.__name__, edit(generator, folder)
+    except sqlite3.IntegrityError:
+        # SQLite itself refused it.
+        return edit.__name__, ""

@@ -97,6 +97,8 @@ def try_edits(folder: Path, seeds: range, operations: int) -> dict[str, list[int
             problem = f"it crashed: {error!r}"
         made = counts.setdefault(kind, [0, 0])
         made[0 if name else 1] += 1
+        if seed % 500 == 499:
+            print(f"seed {seed}: {len(unnamed)} unnamed; [made, without effect]: {counts}")  # noqa: T201
         if (name and name not in problem) or (not name and problem):
             unnamed.append(f"seed {seed}: {kind} must be named {name!r}: {problem!r}")
         shutil.rmtree(edited)
@@ -118,7 +120,6 @@ def test_each_of_10000_random_edits_is_named(fast_folder: Path) -> None:
     counts = try_edits(fast_folder, range(1_000, 12_000), 200)
 
     assert sum(made for made, _ in counts.values()) >= 10_000
-    print(counts)  # noqa: T201  the numbers of the run
 
 
 @pytest.mark.parametrize("seed", range(3))
