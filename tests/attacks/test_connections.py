@@ -17,7 +17,7 @@ from benchmarks.standalone_gateway import (
     tiny_request,
     write_gateway_folder,
 )
-from tests.front_doors import INGRESSES
+from tests.front_doors import NEEDS_NATIVE_INGRESS
 from tests.walks.wire.http2_frames import RawConnection, grpc_status_and_message
 
 pytestmark = pytest.mark.walk
@@ -88,13 +88,20 @@ def median_s(calls: list[tuple[int | None, float]]) -> float:
     return sorted(took_s for _, took_s in calls)[len(calls) // 2]
 
 
-@pytest.fixture(params=INGRESSES)
-def gateway(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[StandaloneGateway]:
-    """A fresh gateway of one worker, with each server."""
-    write_gateway_folder(tmp_path)
-    settings = {"workers": 1, "ingress": request.param, "connections_max": CONNECTIONS_MAX}
-    with standalone_gateway(tmp_path, settings) as running:
+@contextmanager
+def fresh_gateway(folder: Path, ingress: str) -> Iterator[StandaloneGateway]:
+    """Run a fresh gateway of one worker, whose connections do not end by their age."""
+    write_gateway_folder(folder)
+    settings = {"workers": 1, "ingress": ingress, "connections_max": CONNECTIONS_MAX}
+    with standalone_gateway(folder, settings | {"connection_age_s_max": 600.0}) as running:
         assert running.wait_settled(1)
+        yield running
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[StandaloneGateway]:
+    """A fresh gateway with the native server."""
+    with fresh_gateway(tmp_path, "native") as running:
         yield running
 
 
@@ -109,6 +116,7 @@ def check_new_clients(gateway: StandaloneGateway, sources: list[str], quiet_s: f
     assert min(slowest) < ANSWER_S + 3 * quiet_s + SHARED_MACHINE_S, slowest
 
 
+@NEEDS_NATIVE_INGRESS
 @pytest.mark.attack("T13")
 def test_one_client_with_4300_connections_shuts_out_nobody(gateway: StandaloneGateway) -> None:
     """A stranger opens 4,300 connections from one address, and opens each closed one again."""
@@ -122,6 +130,7 @@ def test_one_client_with_4300_connections_shuts_out_nobody(gateway: StandaloneGa
     assert gateway.serving_pids() == pids
 
 
+@NEEDS_NATIVE_INGRESS
 @pytest.mark.attack("T13")
 def test_clients_that_take_all_connections_make_room_for_a_new_one(
     gateway: StandaloneGateway,
@@ -140,3 +149,19 @@ def test_clients_that_take_all_connections_make_room_for_a_new_one(
         third.wait_open(1_000)
         check_new_clients(gateway, others, quiet_s)
     assert gateway.serving_pids() == pids
+
+
+@pytest.mark.attack("T13")
+def test_grpcio_server_lets_new_clients_in_again(tmp_path: Path) -> None:
+    """A stranger opens 4,300 connections to the grpcio server, which makes room a moment later."""
+    others = [f"127.0.0.{number}" for number in range(2, 2 + NEW_CLIENTS)]
+    with (
+        fresh_gateway(tmp_path, "grpcio") as gateway,
+        crowd(ATTACKING, "127.0.0.1", gateway.port) as attacker,
+    ):
+        pids = gateway.serving_pids()
+        attacker.wait_open(CONNECTIONS_MAX // 2)
+        give_up = time.monotonic() + 30.0
+        while {call_from(source, gateway.port)[0] for source in others} != {0}:
+            assert time.monotonic() < give_up, attacker.counts()
+        assert gateway.serving_pids() == pids
