@@ -80,7 +80,7 @@ protos: $(VENV)/.installed
 	@$(BIN)/python -m protos.generate
 
 lock:
-	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-package turnout-client --no-header --extra all --extra data --extra dev --extra load --extra plots pyproject.toml -o requirements.lock
+	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-package turnout-client --no-header --extra all --extra data --extra dev --extra jwt --extra load --extra plots pyproject.toml -o requirements.lock
 
 # No other load should run on the machine; docs/performance.md says why.
 bench: $(VENV)/.installed

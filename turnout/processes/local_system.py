@@ -50,6 +50,8 @@ class SystemPlan:
     ingress: IngressChoice = IngressChoice.AUTO
     identities: Path | None = None
     """File of tokens and roles (docs/governance.md); None: actors' names are taken on trust."""
+    callers: Path | None = None
+    """File of the gateway's callers (docs/calling.md); None: everybody may call."""
     policies: Path | None = None
     """Folder of rollout policies beside the built-in ones; None: only the built-in ones."""
 
@@ -172,6 +174,8 @@ class LocalSystem:
         }
         if self._tokens is not None:
             settings["registry_token_file"] = str(self._tokens.files["gateway"])
+        if self._plan.callers is not None:
+            settings["callers_file"] = str(self._plan.callers.absolute())
         (self._plan.folder / "gateway.json").write_text(json.dumps(settings, indent=1))
 
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use crate::calls::callers::ConnCaller;
 use crate::calls::refusal::{code, Refusal};
 use crate::http2::frame_limits::FrameLimits;
 use crate::http2::grpc;
@@ -48,6 +49,8 @@ impl Hasher for StreamIdHasher {
 pub struct Streams {
     /// The connection's token.
     pub token: u64,
+    /// What is known of the connection's caller.
+    pub caller: ConnCaller,
     /// Open streams by identifier.
     pub open: HashMap<i32, Stream, BuildHasherDefault<StreamIdHasher>>,
     /// Actions to be carried out by `apply`, in order.
@@ -73,6 +76,7 @@ impl Streams {
     pub fn new(token: u64) -> Streams {
         Streams {
             token,
+            caller: ConnCaller::default(),
             open: HashMap::default(),
             actions: Vec::new(),
             frame_limits: FrameLimits::default(),
