@@ -29,8 +29,6 @@ class Caller:
     connections: int = 0
     streams: int = 0
     """Open connections and open calls, in one worker."""
-    show_role: bool = True
-    """Whether replies name the role and the version that answered."""
     pin_shadows: bool = False
     """Whether it may pin a call to a shadow version."""
 

@@ -43,7 +43,7 @@ class IngressThread(Protocol):
 
     def set_callers(
         self,
-        callers: Sequence[tuple[str, list[str] | None, list[int], tuple[int, int], bool]],
+        callers: Sequence[tuple[str, list[str] | None, list[int], tuple[int, int]]],
         tokens: Sequence[tuple[bytes, int, int]],
         names: Sequence[tuple[str, int]],
         verifies: bool,
@@ -51,7 +51,7 @@ class IngressThread(Protocol):
         """Replace the callers. After the first time every call needs an identity.
 
         callers   by number - 1: name, models, [calls, rows, bytes] a second, (connections, open
-                  calls), whether roles are shown. 0 in a bound: there is none.
+                  calls). 0 in a bound: there is none.
         tokens    SHA-256 of a token, caller number, monotonic ns of its expiry.
         names     DNS or URI name of a client certificate, caller number.
         verifies  whether events "verify" ask for other tokens, (kind, 0, authorization header).

@@ -105,9 +105,9 @@ def _entry(table: dict[str, Any], where: str, issuers: set[str]) -> CallerEntry:
             raise SettingsError(
                 f"{where}: {field} is a whole number above 0; leave it out for none"
             )
-    flags = {field: table[field] for field in ("show_role", "pin_shadows") if field in table}
+    flags = {field: table[field] for field in ("pin_shadows",) if field in table}
     if not all(isinstance(value, bool) for value in flags.values()):
-        raise SettingsError(f"{where}: show_role and pin_shadows are true or false")
+        raise SettingsError(f"{where}: pin_shadows is true or false")
     models = frozenset(_texts(table, "models", where)) if "models" in table else None
     caller = Caller(name=name, models=models, **limits, **flags)
     # Its credentials.

@@ -261,7 +261,6 @@ class NativeServer:
                     None if caller.models is None else sorted(caller.models),
                     [caller.calls_s, caller.rows_s, caller.bytes_s],
                     (caller.connections, caller.streams),
-                    caller.show_role,
                 )
                 for caller in callers.callers
             ],

@@ -45,8 +45,6 @@ pub struct CallerRules {
     pub connections: u32,
     /// Calls that may be open at one time.
     pub streams: u32,
-    /// Replies name the role and the version that answered.
-    pub show_role: bool,
 }
 
 /// The callers file, as Python read it. It is replaced as a whole.
@@ -166,11 +164,6 @@ impl Callers {
     pub fn may_call(&self, caller: CallerNumber, model: &str) -> bool {
         self.rules(caller)
             .is_some_and(|rules| rules.models.as_ref().is_none_or(|models| models.contains(model)))
-    }
-
-    /// Whether replies to a caller name role and version.
-    pub fn shows_role(&self, caller: CallerNumber) -> bool {
-        self.rules(caller).is_some_and(|rules| rules.show_role)
     }
 
     fn rules(&self, caller: CallerNumber) -> Option<&CallerRules> {

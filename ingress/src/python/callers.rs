@@ -2,9 +2,8 @@
 
 use crate::calls::callers::{CallerNumber, CallerRules, Directory, TokenDigest};
 
-/// A caller: name, models, (calls, rows, bytes) a second, (connections, open calls), whether roles
-/// are shown.
-pub type CallerTuple = (String, Option<Vec<String>>, [u64; 3], (u32, u32), bool);
+/// A caller: name, models, (calls, rows, bytes) a second, (connections, open calls).
+pub type CallerTuple = (String, Option<Vec<String>>, [u64; 3], (u32, u32));
 
 /// The directory of these callers, tokens (SHA-256, caller, expiry) and certificate names.
 pub fn directory(
@@ -13,15 +12,13 @@ pub fn directory(
     names: Vec<(String, CallerNumber)>,
     verifies: bool,
 ) -> Directory {
-    let rules =
-        |(name, models, rates, (connections, streams), show_role): CallerTuple| CallerRules {
-            name,
-            models: models.map(|names| names.into_iter().collect()),
-            rates,
-            connections,
-            streams,
-            show_role,
-        };
+    let rules = |(name, models, rates, (connections, streams)): CallerTuple| CallerRules {
+        name,
+        models: models.map(|names| names.into_iter().collect()),
+        rates,
+        connections,
+        streams,
+    };
     let tokens = tokens.into_iter().map(|(key, caller, expires)| (key, (caller, expires)));
     Directory {
         callers: callers.into_iter().map(rules).collect(),
