@@ -6,7 +6,9 @@ Recorder, Dispatcher, PredictPipeline and the ingress server are constructed her
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as distribution_version
+from pathlib import Path
 
+from gateway.callers.directory import CallerDirectory, OnCallerRefused
 from gateway.ingress_choice import IngressChoice, check_built
 from gateway.internal_error_log import InternalErrorLog
 from gateway.methods.describe_model import DescribeModelService
@@ -89,6 +91,7 @@ def build_serving_parts(
 
     Raises SettingsError if settings.ingress is native and the library is not built.
     """
+    # What all parts share.
     settings, clock, error_log = around.settings, around.clock, around.error_log
     metrics, route_table = Metrics(), RouteTable()
     windows, outcome_windows = Windows(), OutcomeWindows()
@@ -106,7 +109,8 @@ def build_serving_parts(
     # The server, which calls the pipeline.
     if server is None:
         methods = _unary_methods(around, route_table, metrics, outcome_windows)
-        server = create_server(settings, clock, error_log, on_refused, methods)
+        on_caller = metrics.count_caller_refusals
+        server = create_server(settings, clock, error_log, on_refused, methods, on_caller)
     # The pipeline answers a batch by the dispatcher, and a single call by its own short path.
     id_writer = PredictionIdWriter(around.identity)
     dispatcher = Dispatcher(
@@ -135,16 +139,24 @@ def create_server(
     error_log: InternalErrorLog,
     on_refused: OnRefused,
     methods: Mapping[str, UnaryMethod],
+    on_caller_refused: OnCallerRefused,
 ) -> IngressServer:
-    """Create the server that settings.ingress names. SettingsError if it is not built.
+    """Create the server that settings.ingress names.
 
     methods  method path to handler, of every method that scores nothing.
+
+    Raises SettingsError if the server is not built, or the callers file is not valid.
     """
+    callers = None
+    if settings.callers_file:
+        callers = CallerDirectory(Path(settings.callers_file), clock, on_caller_refused)
     library = None if settings.ingress == IngressChoice.GRPCIO else load_native_library()
     check_built(settings.ingress, available=library is not None)
     if library is not None:
-        return NativeServer(library, settings, clock, error_log, on_refused, methods)
-    return GrpcioServer(settings, clock, error_log, on_refused, methods)
+        return NativeServer(
+            library, settings, clock, error_log, on_refused, methods, callers=callers
+        )
+    return GrpcioServer(settings, clock, error_log, on_refused, methods, callers)
 
 
 def _unary_methods(

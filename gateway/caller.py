@@ -14,16 +14,31 @@ MODEL_FORBIDDEN = Refusal(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """A service that calls this gateway, and what it may do."""
+    """A service that calls this gateway, and what it may do. 0 in a bound: there is none."""
 
     name: str
     """As windows, journal records and metrics have it. Empty: a caller without an identity."""
+    number: int = 0
+    """From 1 in the order of the callers file; the same for the life of the worker."""
     models: frozenset[str] | None = None
     """The models that it may call. None: all."""
+    calls_s: int = 0
+    rows_s: int = 0
+    bytes_s: int = 0
+    """Calls, rows and bytes of messages a second, in one worker."""
+    connections: int = 0
+    streams: int = 0
+    """Open connections and open calls, in one worker."""
+    pin_shadows: bool = False
+    """Whether it may pin a call to a shadow version."""
+
+    def may_call(self, model: str) -> bool:
+        """Whether it may call a model, which need not exist."""
+        return self.models is None or model in self.models
 
     def check_model(self, model: str) -> None:
         """Raise RefusedError PERMISSION_DENIED for a model that it may not call."""
-        if self.models is not None and model not in self.models:
+        if not self.may_call(model):
             raise RefusedError(MODEL_FORBIDDEN)
 
 

@@ -41,6 +41,31 @@ class IngressThread(Protocol):
         """Replace the shapes of all models. Calls of other models are refused with NOT_FOUND."""
         ...
 
+    def set_callers(
+        self,
+        callers: Sequence[tuple[str, list[str] | None, list[int], tuple[int, int]]],
+        tokens: Sequence[tuple[bytes, int, int]],
+        names: Sequence[tuple[str, int]],
+        verifies: bool,
+    ) -> None:
+        """Replace the callers. After the first time every call needs an identity.
+
+        callers   by number - 1: name, models, [calls, rows, bytes] a second, (connections, open
+                  calls). 0 in a bound: there is none.
+        tokens    SHA-256 of a token, caller number, monotonic ns of its expiry.
+        names     DNS or URI name of a client certificate, caller number.
+        verifies  whether events "verify" ask for other tokens, (kind, 0, authorization header).
+        """
+        ...
+
+    def token_verified(self, header: bytes, caller: int, expires_ns: int) -> None:
+        """Answer an event "verify": the caller's number, or 0 for nobody, until *expires_ns*."""
+        ...
+
+    def caller_refusals(self) -> list[tuple[int, int, int]]:
+        """Return new refusals for identity or quota: (caller number or 0, code, calls)."""
+        ...
+
     def batch_ready(self) -> bool:
         """Return True if enough calls wait for a batch. If not, the thread wakes the loop later."""
         ...

@@ -58,6 +58,10 @@ class Settings:
     tls_client_authority: str = ""
     """PEM file of the authority that signs client certificates (mTLS); empty: clients need none."""
 
+    callers_file: str = ""
+    """TOML file of the callers with their identities, models and quotas. It is read again when it
+    changes. Empty: everybody who reaches the port may call."""
+
     # Processes
     workers: int = 2
     """Serving workers, one a core. Each loads every deployed version."""

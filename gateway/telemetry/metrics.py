@@ -40,6 +40,11 @@ FAMILIES: dict[str, Family] = {
     "turnout_refusals": Family(
         "counter", ("model", "code", "reason"), "Calls refused, by status code and reason."
     ),
+    "turnout_caller_refusals": Family(
+        "counter",
+        ("caller", "code"),
+        "Calls refused for the caller's identity, models or quota, by caller and status code.",
+    ),
     "turnout_call_seconds": Family("histogram", ARM_LABELS, "Time from arrival to reply."),
     "turnout_score": Family(
         "counter",
@@ -162,6 +167,10 @@ class Metrics:
     def count_refusals(self, model: str, code: str, reason: str, n: int) -> None:
         """Add *n* refused calls; *code* is a status code's name, *reason* the part that refused."""
         self._add_count("turnout_refusals", (self._model_label(model), code, reason), n)
+
+    def count_caller_refusals(self, caller: str, code: str, n: int) -> None:
+        """Add *n* calls of *caller* that were refused for its identity, models or quota."""
+        self._add_count("turnout_caller_refusals", (caller, code), n)
 
     def count_feature_rows(self, model: str, kind: str, n: int) -> None:
         """Add *n* rows; *kind* is missing, stale, defaulted, degraded or broken."""

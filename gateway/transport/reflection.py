@@ -1,5 +1,7 @@
 """gRPC server reflection, v1 and v1alpha; both use the same messages."""
 
+from typing import Any
+
 import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
@@ -18,8 +20,8 @@ REFLECTION_SERVICES = (
 )
 
 
-def reflection_handlers() -> tuple[grpc.GenericRpcHandler, ...]:
-    """Return grpc.aio's handlers for both versions of the reflection service."""
+def reflection_methods() -> list[tuple[str, str, "grpc.RpcMethodHandler[Any, Any]"]]:
+    """Return (service, method, handler) of both versions of the reflection service."""
     # Importing these modules registers their services in protobuf's descriptor pool.
     assert predict_pb2.DESCRIPTOR
     assert open_inference_pb2.DESCRIPTOR
@@ -31,7 +33,4 @@ def reflection_handlers() -> tuple[grpc.GenericRpcHandler, ...]:
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    return tuple(
-        grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method})
-        for name in REFLECTION_SERVICES
-    )
+    return [(name, "ServerReflectionInfo", method) for name in REFLECTION_SERVICES]

@@ -33,6 +33,7 @@ class ScriptedServer(predict_pb2_grpc.PredictorServicer):
         self.failures = failures
         self.requests: list[PredictRequest] = []
         self.peers: set[str] = set()
+        self.authorizations: list[object] = []
         self.outcomes: list[OutcomeRequest] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -41,6 +42,7 @@ class ScriptedServer(predict_pb2_grpc.PredictorServicer):
         """Score each row .25 and .75, as a canary, for a customer in the control group."""
         self.requests.append(request)
         self.peers.add(context.peer())
+        self._note_authorization(context)
         await self.may_answer.wait()
         if len(self.requests) <= self.failures:
             await context.abort(self.code, "fixed words")
@@ -57,9 +59,15 @@ class ScriptedServer(predict_pb2_grpc.PredictorServicer):
             row_flags=[RowFlag.STALE] + [0] * (rows - 1) if rows > 1 else [],
         )
 
-    async def DescribeModel(self, request: DescribeRequest, _: Context) -> ModelDescription:  # noqa: N802
+    async def DescribeModel(self, request: DescribeRequest, context: Context) -> ModelDescription:  # noqa: N802
         """Describe any model as one that takes 1,024 rows a call."""
+        self._note_authorization(context)
         return ModelDescription(model=request.model, rows_max=1_024)
+
+    def _note_authorization(self, context: Context) -> None:
+        metadata = dict(context.invocation_metadata() or ())
+        if "authorization" in metadata:
+            self.authorizations.append(metadata["authorization"])
 
     async def ReportOutcome(self, request: OutcomeRequest, _: Context) -> OutcomeReply:  # noqa: N802
         """Keep the report in `outcomes`."""

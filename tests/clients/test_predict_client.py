@@ -184,3 +184,24 @@ def test_sync_client_answers_retries_and_raises_like_predict_client() -> None:
             assert len(scripted.outcomes) == 1
 
     asyncio.run(stage())
+
+
+@pytest.mark.walk
+def test_clients_send_their_token_with_each_call_and_never_over_a_network_in_plain_text() -> None:
+    """The token may be a function, which is asked for each call."""
+    tokens = iter(["one", "two"])
+
+    async def stage() -> None:
+        scripted = ScriptedServer()
+        async with served(scripted) as target:
+            async with PredictClient(target, timeout_s=5.0, token=lambda: next(tokens)) as client:
+                await client.predict("churn", keys="S1")
+                await client.describe("churn")
+            with SyncPredictClient(target, timeout_s=5.0, token="fixed") as sync_client:
+                await asyncio.to_thread(sync_client.predict, "churn", keys="S1")
+        assert scripted.authorizations == ["Bearer one", "Bearer two", "Bearer fixed"]
+
+    asyncio.run(stage())
+    for client_type in (PredictClient, SyncPredictClient):
+        with pytest.raises(ValueError, match="over TLS only"):
+            client_type("gateway.example:8500", token="secret")

@@ -84,6 +84,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "status",
             "worker_identity",
         ),
+        ("callers",),
         ("transport",),
         ("transport/grpcio", "transport/native"),
         ("models",),

@@ -39,6 +39,10 @@ def up(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="File of people's tokens and roles."),
     ] = None,
+    callers: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="File of the gateway's callers (TOML)."),
+    ] = None,
     policies: Annotated[
         Path | None,
         typer.Option(exists=True, file_okay=False, help="Folder of your rollout policies."),
@@ -57,6 +61,7 @@ def up(
         ingress=ingress,
         policies=policies,
         identities=identities,
+        callers=callers,
     )
     # Runs until Ctrl-C or SIGTERM; everything is stopped in order then.
     asyncio.run(_run_until_signal(plan, terminal(context.json)))

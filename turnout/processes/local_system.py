@@ -61,6 +61,8 @@ class SystemPlan:
     ingress: IngressChoice = IngressChoice.AUTO
     identities: Path | None = None
     """File of tokens and roles (docs/governance.md); None: actors' names are taken on trust."""
+    callers: Path | None = None
+    """File of the gateway's callers (docs/calling.md); None: everybody may call."""
     policies: Path | None = None
     """Folder of rollout policies beside the built-in ones; None: only the built-in ones."""
 
@@ -207,6 +209,8 @@ class LocalSystem:
         if self._tokens is not None:
             settings["registry_token_file"] = str(self._tokens.files["gateway"])
             settings["observe_token_file"] = str(self._tokens.files["observer"])
+        if self._plan.callers is not None:
+            settings["callers_file"] = str(self._plan.callers.absolute())
         if self._socket is not None:
             make_passwords(self._plan.store_folder)
             settings["redis_user"] = READER

@@ -5,8 +5,9 @@ a handler becomes one of the statuses in gateway/status.py.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
 
 import grpc
 import numpy as np
@@ -14,7 +15,9 @@ from grpc_health.v1 import _async as health
 from grpc_health.v1 import health_pb2_grpc
 from numpy.typing import NDArray
 
-from gateway.caller import ANONYMOUS
+from gateway.caller import ANONYMOUS, MODEL_FORBIDDEN, Caller
+from gateway.callers.directory import CallerDirectory
+from gateway.callers.quotas import CallerQuotas
 from gateway.columns import Calls, ModelShape, Replies
 from gateway.ingress_choice import IngressChoice
 from gateway.internal_error_log import InternalErrorLog
@@ -35,7 +38,7 @@ from gateway.transport.grpcio.client_share import keep_room
 from gateway.transport.grpcio.sockets import stop_listening, wait_for_disconnects
 from gateway.transport.open_inference import ReplyEncoder
 from gateway.transport.read_deadline import ReadDeadline
-from gateway.transport.reflection import reflection_handlers
+from gateway.transport.reflection import reflection_methods
 from gateway.transport.server import (
     NOT_SERVING,
     SERVING,
@@ -48,11 +51,12 @@ from gateway.transport.tls import TlsFiles
 from host.clock import Clock
 from protos.predict_pb2 import PredictReply, PredictRequest
 
-DeferredDecode = Callable[[], tuple[DecodedCall, ReplyEncoder | None]]
+DeferredDecode = Callable[[Mapping[str, ModelShape]], tuple[DecodedCall, ReplyEncoder | None]]
 Decoder = Callable[[bytes], tuple[str, DeferredDecode]]
 """Reads one protocol: message bytes to the model they name and a function that decodes the call."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Handlers: TypeAlias = "dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]]"
 
 STATUS = {code.value[0]: code for code in grpc.StatusCode}
@@ -74,7 +78,12 @@ class GrpcioServer:
         error_log: InternalErrorLog,
         on_refused: OnRefused,
         methods: Mapping[str, UnaryMethod],
+        callers: CallerDirectory | None = None,
     ) -> None:
+        """Create the server. Without *callers* everybody may call."""
+        self._callers = callers
+        self._callers_task: asyncio.Task[None] | None = None
+        self._quotas = CallerQuotas(clock)
         self._settings = settings
         self._clock = clock
         self._error_log = error_log
@@ -83,6 +92,8 @@ class GrpcioServer:
         # What decides whether a call is admitted.
         self._limits = DecodeLimits(settings.name_bytes_max, settings.request_id_bytes_max)
         self._shapes: Mapping[str, ModelShape] = {}
+        self._shapes_by_caller: dict[Caller, Mapping[str, ModelShape]] = {}
+        """The shapes of the models that a caller may call."""
         self._admission = Admission(
             settings.rows_inside_max, settings.default_rows_pct, settings.sheddable_rows_pct
         )
@@ -112,6 +123,7 @@ class GrpcioServer:
     def configure(self, shapes: Mapping[str, ModelShape]) -> None:
         """Replace what the server knows of models."""
         self._shapes = dict(shapes)
+        self._shapes_by_caller = {}
 
     async def wait_for_calls(self, on_single_call: OnSingleCall | None) -> None:
         """Return when a call waits, after a batch delay if more calls are likely to come."""
@@ -210,7 +222,7 @@ class GrpcioServer:
         lent_fd  ignored, because grpc.aio takes no sockets.
         """
         del lent_fd
-        # Every method of every service.
+        # The services: every method of ours, reflection and health.
         self._server = grpc.aio.server(options=server_options(self._settings))
         self._server.add_generic_rpc_handlers(
             (
@@ -218,12 +230,18 @@ class GrpcioServer:
                     grpc.method_handlers_generic_handler(service, handlers)
                     for service, handlers in self._handlers().items()
                 ),
-                *reflection_handlers(),
+                *(
+                    grpc.method_handlers_generic_handler(
+                        service, {name: self._guard_stream(handler)}
+                    )
+                    for service, name, handler in reflection_methods()
+                ),
             )
         )
         health_pb2_grpc.add_HealthServicer_to_server(  # type: ignore[no-untyped-call]
             self._health, self._server
         )
+        # The ports.
         if self._settings.tls_certificate:
             credentials = TlsFiles(self._settings).credentials()
             self._port = self._server.add_secure_port(f"{host}:{port}", credentials)
@@ -237,6 +255,10 @@ class GrpcioServer:
         self._keeping_room = asyncio.get_running_loop().create_task(
             keep_room(self._port, settings.connections_max, settings.client_connections_max)
         )
+        if self._callers is not None:
+            self._callers_task = asyncio.get_running_loop().create_task(
+                self._callers.follow(self._shapes_by_caller.clear)
+            )
         return self._port
 
     async def show_health(self, ready: Mapping[str, bool]) -> None:
@@ -253,6 +275,8 @@ class GrpcioServer:
         GOAWAY (grpc#41785).
         """
         await self._health.enter_graceful_shutdown()
+        if self._callers_task is not None:
+            self._callers_task.cancel()
         await stop_listening(self._port)
         if self._server is not None:
             last_s = min(grace_s, self._settings.drain_grace_s)
@@ -303,39 +327,138 @@ class GrpcioServer:
             del messages
             model = ""
             try:
+                # Who calls is asked before the message is read.
                 arrived_ns = self._clock.now_ns()
-                model, decoded = read(await self._read_message(context))
-                call, encode = decoded()
-                deadline_ns = self._deadline_ns(model, context.time_remaining(), arrived_ns)
-                handle, future = self._admit(call, encode, arrived_ns, deadline_ns)
+                caller = self._enter(context)
+                try:
+                    self._take(caller, "calls", 1)
+                    message = await self._read_message(context)
+                    self._take(caller, "bytes", len(message))
+                    # Decode and admit it, and wait for its batch.
+                    model, decode = read(message)
+                    call, encode = self._decode(caller, model, decode)
+                    deadline_ns = self._deadline_ns(model, context.time_remaining(), arrived_ns)
+                    handle, future = self._admit(call, encode, arrived_ns, deadline_ns)
+                    return await self._wait_for_reply(handle, future, context)
+                finally:
+                    self._leave(caller, context)
+            except grpc.aio.AbortError:
+                raise
             except Exception as error:  # noqa: BLE001  nothing internal may reach a caller
                 refusal = self.refuse_error(model, error)
-            else:
-                return await self._wait_for_reply(handle, future, context)
             await abort_call(context, refusal)
             raise AssertionError("abort returned")
 
         return grpc.stream_unary_rpc_method_handler(serve)
 
+    # Callers
+
+    def _enter(self, context: Context) -> Caller:
+        """Identify the caller of a call and count the call; `_leave` follows. RefusedError."""
+        callers = self._callers
+        if callers is None:
+            return ANONYMOUS
+        headers = [
+            value if isinstance(value, str) else value.decode("latin-1")
+            for name, value in context.invocation_metadata() or ()
+            if name == "authorization"
+        ]
+        names = context.auth_context().get("x509_subject_alternative_name", ())
+        caller = callers.identify(headers, [name.decode("latin-1") for name in names])
+        with self._counting_refusals(caller):
+            self._quotas.enter(caller, context.peer())
+        return caller
+
+    def _leave(self, caller: Caller, context: Context) -> None:
+        if caller is not ANONYMOUS:
+            self._quotas.leave(caller, context.peer())
+
+    @contextmanager
+    def _counting_refusals(self, caller: Caller) -> Iterator[None]:
+        """Count a RefusedError of the block among the caller's refusals."""
+        try:
+            yield
+        except RefusedError as error:
+            if self._callers is not None:
+                self._callers.on_refused(caller.name, error.refusal.code.name, 1)
+            raise
+
+    def _take(self, caller: Caller, what: str, amount: int) -> None:
+        """Take from a caller's quota of calls, rows or bytes; RefusedError above it."""
+        if caller is not ANONYMOUS:
+            with self._counting_refusals(caller):
+                self._quotas.take(caller, what, amount)
+
+    def _decode(
+        self, caller: Caller, model: str, decode: DeferredDecode
+    ) -> tuple[DecodedCall, ReplyEncoder | None]:
+        """Decode a call of *caller*, for whom its other models do not exist. RefusedError."""
+        if caller.models is None:
+            call, encode = decode(self._shapes)
+        else:
+            shapes = self._shapes_by_caller.get(caller)
+            if shapes is None:
+                shapes = {
+                    name: shape for name, shape in self._shapes.items() if caller.may_call(name)
+                }
+                self._shapes_by_caller[caller] = shapes
+            try:
+                call, encode = decode(shapes)
+            except RefusedError as error:
+                if error.refusal.code != Code.NOT_FOUND or caller.may_call(model):
+                    raise
+                with self._counting_refusals(caller):
+                    raise RefusedError(MODEL_FORBIDDEN) from None
+        self._take(caller, "rows", call.rows)
+        return call, encode
+
+    def _guard_stream(self, handler: Handler) -> Handler:
+        """Return a streaming handler that identifies its caller first."""
+        stream_stream: Any = handler.stream_stream
+
+        async def serve(requests: object, context: Context) -> AsyncIterator[object]:
+            try:
+                caller = self._enter(context)
+            except RefusedError as error:
+                await abort_call(context, self.refuse_error("", error))
+                raise AssertionError("abort returned") from None
+            try:
+                async for reply in stream_stream(requests, context):
+                    yield reply
+            finally:
+                self._leave(caller, context)
+
+        return grpc.stream_stream_rpc_method_handler(
+            serve, handler.request_deserializer, handler.response_serializer
+        )
+
     def _read_predict(self, message: bytes) -> tuple[str, DeferredDecode]:
         request = parse_predict(message)
-        return request.model, lambda: (decode_predict(request, self._shapes, self._limits), None)
+        return request.model, lambda shapes: (
+            decode_predict(request, shapes, self._limits),
+            None,
+        )
 
     def _read_infer(self, message: bytes) -> tuple[str, DeferredDecode]:
         """Read a ModelInfer message, which becomes the same kind of call as Predict."""
         request = open_inference.parse_infer(message, self._settings.typed_contents_bytes_max)
 
-        def decoded() -> tuple[DecodedCall, ReplyEncoder]:
-            infer = open_inference.decode_infer(request, self._shapes, self._limits)
+        def decoded(shapes: Mapping[str, ModelShape]) -> tuple[DecodedCall, ReplyEncoder]:
+            infer = open_inference.decode_infer(request, shapes, self._limits)
             return infer.call, infer.encode
 
         return request.model_name, decoded
 
     async def _predict_stream(self, messages: object, context: Context) -> None:
         del messages
-        call = stream.PredictStream(self, context, self._settings.stream_calls_max)
         try:
-            refusal = await call.run(self._draining)
+            caller = self._enter(context)
+            try:
+                calls_max = self._settings.stream_calls_max
+                call = stream.PredictStream(self, context, calls_max, caller)
+                refusal = await call.run(self._draining)
+            finally:
+                self._leave(caller, context)
         except Exception as error:  # noqa: BLE001  nothing internal may reach a caller
             refusal = self.refuse_error("", error)
         if refusal is not None:
@@ -387,10 +510,18 @@ class GrpcioServer:
         """Parse the bytes of one message. Raises RefusedError."""
         return parse_predict(message)
 
-    def admit(self, request: PredictRequest, left_s: float | None) -> stream.AdmittedCall:
+    def admit(
+        self, request: PredictRequest, left_s: float | None, caller: Caller
+    ) -> stream.AdmittedCall:
         """Admit one message of a stream. Its deadline is the model's default or the stream's."""
         arrived_ns = self._clock.now_ns()
-        call = decode_predict(request, self._shapes, self._limits)
+        call, _ = self._decode(
+            caller,
+            request.model,
+            lambda shapes: (decode_predict(request, shapes, self._limits), None),
+        )
+        self._take(caller, "calls", 1)
+        self._take(caller, "bytes", request.ByteSize() if caller.bytes_s else 0)
         deadline_ns = min(
             self._deadline_ns(call.model, None, arrived_ns),
             self._deadline_ns(call.model, left_s, arrived_ns),
@@ -419,8 +550,14 @@ class GrpcioServer:
         async def handle(message: bytes, context: Context) -> bytes:
             self._raw_bytes += len(message)
             try:
-                self._check_raw_bytes(len(message))
-                return await method(message, ANONYMOUS)
+                caller = self._enter(context)
+                try:
+                    self._take(caller, "calls", 1)
+                    self._take(caller, "bytes", len(message))
+                    self._check_raw_bytes(len(message))
+                    return await method(message, caller)
+                finally:
+                    self._leave(caller, context)
             except Exception as error:  # noqa: BLE001  nothing internal may reach a caller
                 refusal = self.refuse_error("", error)
             finally:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from gateway.caller import Caller
 from gateway.status import Code, Refusal, RefusedError
 from protos.predict_pb2 import PredictReply, PredictRequest, Status, StreamReply
 
@@ -38,7 +39,7 @@ class StreamCalls(Protocol):
         """Parse a message; RefusedError when it is not a PredictRequest."""
         ...
 
-    def admit(self, request: PredictRequest, left_s: float | None) -> AdmittedCall:
+    def admit(self, request: PredictRequest, left_s: float | None, caller: Caller) -> AdmittedCall:
         """Admit one request; the stream's deadline is in *left_s* seconds. RefusedError."""
         ...
 
@@ -73,8 +74,11 @@ class PredictStream:
     calls_max  messages that are read and not answered, at most.
     """
 
-    def __init__(self, handler: StreamCalls, context: StreamContext, calls_max: int) -> None:
+    def __init__(
+        self, handler: StreamCalls, context: StreamContext, calls_max: int, caller: Caller
+    ) -> None:
         self._handler = handler
+        self._caller = caller
         self._context = context
         self._calls_max = calls_max
         self._free_calls = asyncio.Semaphore(calls_max)
@@ -149,7 +153,7 @@ class PredictStream:
         try:
             request = self._handler.parse_request(message)
             model, request_id = request.model, request.request_id
-            call = self._handler.admit(request, self._context.time_remaining())
+            call = self._handler.admit(request, self._context.time_remaining(), self._caller)
         except Exception as error:  # noqa: BLE001  one bad message must not end the stream
             self._refuse(request_id, self._handler.refuse_error(model, error))
             return

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
+from gateway.caller import Caller
 from gateway.native_library import IngressThread, MetadataPairs
 from gateway.status import Code, Refusal, RefusedError
 from host.clock import Clock
@@ -34,7 +35,9 @@ class RawCall:
         number: int,
         metadata: MetadataPairs,
         left_s: Callable[[], float | None],
+        caller: Caller,
     ) -> None:
+        self.caller = caller
         self._thread = thread
         self._number = number
         self._metadata = metadata
@@ -183,7 +186,10 @@ class RawCallServer:
         handlers: Mapping[str, Handler],
         clock: Clock,
         refuse_error: RefuseError,
+        caller_of: Callable[[int], Caller],
     ) -> None:
+        """Create the server. *caller_of* returns the caller with a number."""
+        self._caller_of = caller_of
         self._thread = thread
         self._handlers = handlers
         self._clock = clock
@@ -217,12 +223,12 @@ class RawCallServer:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start_call(
-        self, number: int, path: str, metadata: MetadataPairs, deadline_ns: int
+        self, number: int, path: str, metadata: MetadataPairs, deadline_ns: int, caller: int
     ) -> None:
         def left_s() -> float | None:
             return (deadline_ns - self._clock.now_ns()) / 1e9 if deadline_ns else None
 
-        call = RawCall(self._thread, number, metadata, left_s)
+        call = RawCall(self._thread, number, metadata, left_s, self._caller_of(caller))
         task = asyncio.get_running_loop().create_task(self._serve(self._handlers[path], call))
         self._calls[number] = (call, task)
         task.add_done_callback(lambda _: self._calls.pop(number, None))

@@ -15,7 +15,8 @@ from grpc_health.v1 import _async as health
 from grpc_health.v1 import health_pb2_grpc
 from numpy.typing import NDArray
 
-from gateway.caller import ANONYMOUS
+from gateway.caller import ANONYMOUS, Caller
+from gateway.callers.directory import UNKNOWN, CallerDirectory
 from gateway.columns import Calls, ModelShape, Replies
 from gateway.ingress_choice import IngressChoice
 from gateway.internal_error_log import InternalErrorLog
@@ -25,7 +26,7 @@ from gateway.status import Code, Refusal, RefusedError, refuse_internal
 from gateway.transport.call_queue import QueuedCall
 from gateway.transport.decode import DecodedCall
 from gateway.transport.native.context import Handler, RawCall, RawCallServer
-from gateway.transport.reflection import REFLECTION_SERVICES, reflection_handlers
+from gateway.transport.reflection import reflection_methods
 from gateway.transport.server import (
     NOT_SERVING,
     SERVING,
@@ -53,6 +54,7 @@ class NativeServer:
     """`IngressServer` over the Rust crate in ingress/.
 
     extra_handlers  more handlers by method path, for tests.
+    callers         who may call. None: everybody.
     """
 
     kind = IngressChoice.NATIVE
@@ -66,6 +68,7 @@ class NativeServer:
         on_refused: OnRefused,
         methods: Mapping[str, UnaryMethod],
         extra_handlers: Mapping[str, Handler] | None = None,
+        callers: CallerDirectory | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -86,7 +89,13 @@ class NativeServer:
         }
         # Start the thread, which decodes the other methods.
         self._thread: IngressThread = module.IngressThread(settings, SCORED_METHODS | kinds)
-        self._raw_calls = RawCallServer(self._thread, handlers, clock, self._refuse_error)
+        self._callers = callers
+        self._callers_task: asyncio.Task[None] | None = None
+        if callers is not None:
+            self._set_callers(callers)
+        self._raw_calls = RawCallServer(
+            self._thread, handlers, clock, self._refuse_error, self._caller_of
+        )
         self._call_arrived = asyncio.Event()
         self._on_single_call: OnSingleCall | None = None
         """Set while the pipeline waits for calls."""
@@ -167,8 +176,13 @@ class NativeServer:
 
         lent_fd  descriptor of a bound socket to listen on instead. Its lender keeps it.
         """
-        asyncio.get_running_loop().add_reader(self._thread.fileno(), self._on_wakeup)
+        loop, callers = asyncio.get_running_loop(), self._callers
+        loop.add_reader(self._thread.fileno(), self._on_wakeup)
         self._open = True
+        if callers is not None:
+            self._callers_task = loop.create_task(
+                callers.follow(lambda: self._set_callers(callers))
+            )
         port = (
             self._thread.listen(host, port) if lent_fd is None else self._thread.listen_fd(lent_fd)
         )
@@ -188,6 +202,8 @@ class NativeServer:
         crosses the first one is served. Connections that wait in the listening socket are served.
         """
         await self._health.enter_graceful_shutdown()
+        if self._callers_task is not None:
+            self._callers_task.cancel()
         self._thread.stop_listening()
         last_s = min(grace_s, self._settings.drain_grace_s)
         await self._wait_for_disconnects(grace_s - last_s)
@@ -221,12 +237,57 @@ class NativeServer:
 
     def _on_wakeup(self) -> None:
         self._thread.clear_wakeup()
-        self._raw_calls.handle_events(self._thread.events())
+        events = self._thread.events()
+        if self._callers is not None:
+            events = [event for event in events if not self._is_token_event(event, self._callers)]
+            for number, code, calls in self._thread.caller_refusals():
+                name = self._callers.caller_of(number).name if number else UNKNOWN
+                self._callers.on_refused(name, Code(code).name, calls)
+        self._raw_calls.handle_events(events)
         for model, code, message, pushback_ms, count in self._thread.refusals():
             self._on_refused(model, Refusal(Code(code), message, pushback_ms), count)
         # A call that is alone is answered here while the pipeline waits.
         if self._on_single_call is None or self._has_batch():
             self._call_arrived.set()
+
+    # Callers
+
+    def _set_callers(self, callers: CallerDirectory) -> None:
+        """Give the thread the callers file as it is now."""
+        self._thread.set_callers(
+            [
+                (
+                    caller.name,
+                    None if caller.models is None else sorted(caller.models),
+                    [caller.calls_s, caller.rows_s, caller.bytes_s],
+                    (caller.connections, caller.streams),
+                )
+                for caller in callers.callers
+            ],
+            [
+                (bytes.fromhex(digest), entry.caller.number, callers.token_expiry_ns(entry))
+                for entry in callers.entries
+                for digest in entry.token_sha256
+            ],
+            [
+                (name, entry.caller.number)
+                for entry in callers.entries
+                for name in entry.certificates
+            ],
+            callers.verifies_tokens,
+        )
+
+    def _caller_of(self, number: int) -> Caller:
+        return self._callers.caller_of(number) if self._callers and number else ANONYMOUS
+
+    def _is_token_event(self, event: tuple[Any, ...], callers: CallerDirectory) -> bool:
+        """Answer the thread's question about a token. False: the event is another one."""
+        if event[0] != "verify":
+            return False
+        header: bytes = event[2]
+        caller, until_ns = callers.read_authorization(header.decode("latin-1"))
+        self._thread.token_verified(header, 0 if caller is None else caller.number, until_ns)
+        return True
 
     def _refuse_error(self, model: str, error: BaseException) -> Refusal:
         """Count a call that failed here. Return its status, which holds nothing internal."""
@@ -239,8 +300,7 @@ class NativeServer:
 
     def _wrap_unary(self, method: UnaryMethod) -> Any:  # noqa: ANN401  grpc's own type for it is no simpler
         async def serve(message: bytes, call: RawCall) -> bytes:
-            del call
-            return await method(message, ANONYMOUS)
+            return await method(message, call.caller)
 
         return serve
 
@@ -310,20 +370,5 @@ def _health_handlers(servicer: health.HealthServicer) -> dict[str, Handler]:
     return collector.handlers
 
 
-class _CallDetails(grpc.HandlerCallDetails):
-    """The method path for which a generic handler is looked up."""
-
-    def __init__(self, method: str) -> None:
-        self.method = method
-        self.invocation_metadata = ()
-
-
 def _reflection_by_path() -> dict[str, Handler]:
-    found: dict[str, Handler] = {}
-    for name in REFLECTION_SERVICES:
-        path = f"/{name}/ServerReflectionInfo"
-        for generic in reflection_handlers():
-            handler = generic.service(_CallDetails(path))
-            if handler is not None:
-                found[path] = handler
-    return found
+    return {f"/{service}/{name}": handler for service, name, handler in reflection_methods()}

@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod call_queue;
+pub mod callers;
 pub mod checks;
 pub mod columns;
 pub mod decode;

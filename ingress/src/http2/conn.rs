@@ -147,6 +147,9 @@ impl Conn {
         if matches!(self.shutdown, ShutdownState::WriteClosed(_)) || self.streams.flooded {
             return;
         }
+        if self.streams.caller.certificate_names.is_none() {
+            self.streams.caller.certificate_names = self.socket.certificate_names();
+        }
         let mut events = StreamEvents {
             streams: &mut self.streams,
             server,
@@ -367,6 +370,9 @@ impl Conn {
         };
         for id in ids {
             events.stream_closed(id, error_code::CANCEL);
+        }
+        if let Some(callers) = server.callers() {
+            callers.close(&mut self.streams.caller);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::calls::callers::{CallerNumber, Callers};
 use crate::calls::refusal::Refusal;
 use crate::calls::shape::NameLimits;
 use crate::http2::bounds::budget::Held;
@@ -61,8 +62,9 @@ pub enum TimerKind {
 
 /// A step of a raw call, which is a call that Python handles itself. The first field is its id.
 pub enum RawCallEvent {
-    /// The call began: id, path, metadata and the bytes it holds, monotonic deadline in ns or 0.
-    Opened(u64, String, (Fields, Arc<Held>), i64),
+    /// The call began: id, path, metadata and the bytes it holds, monotonic deadline in ns or 0,
+    /// caller.
+    Opened(u64, String, (Fields, Arc<Held>), i64, CallerNumber),
     /// One message arrived: id, message and the bytes it holds.
     Message(u64, Vec<u8>, Arc<Held>),
     /// The client closed its side of the stream.
@@ -71,6 +73,8 @@ pub enum RawCallEvent {
     Gone(u64),
     /// All messages that were sent have left the stream's buffer.
     Flushed(u64),
+    /// No step of a call: Python has to verify this token.
+    Verify(Vec<u8>),
 }
 
 /// The server behind a connection.
@@ -80,6 +84,12 @@ pub trait Service {
 
     /// Monotonic nanoseconds, read once for each turn of the I/O loop.
     fn now_ns(&self) -> i64;
+
+    /// The callers, if there is a callers file.
+    fn callers(&mut self) -> Option<&mut Callers>;
+
+    /// Resume a stream when Python has verified its token.
+    fn wait_for_verdict(&mut self, stream: StreamRef);
 
     /// The method served at a path, if there is one.
     fn method(&self, path: &[u8]) -> Option<Method>;
@@ -91,6 +101,7 @@ pub trait Service {
         method: Method,
         message: &[u8],
         stream: StreamRef,
+        caller: CallerNumber,
         arrived_ns: i64,
         deadline_ns: Option<i64>,
     ) -> Result<u64, (Refusal, String)>;

@@ -116,6 +116,14 @@ impl Socket {
         };
     }
 
+    /// The names of the client's certificate, once they are known. Empty: it has none.
+    pub fn certificate_names(&self) -> Option<Vec<String>> {
+        match self {
+            Socket::Tls(stream) => stream.certificate_names(),
+            Socket::Tcp(_) | Socket::Unix(_) => Some(Vec::new()),
+        }
+    }
+
     /// Whether TLS holds encrypted bytes that the kernel did not take yet.
     pub fn has_unsent(&self) -> bool {
         matches!(self, Socket::Tls(stream) if stream.has_unsent())

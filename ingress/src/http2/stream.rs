@@ -1,6 +1,7 @@
 //! One HTTP/2 stream: its request, its buffers, and the calls that it has inside.
 
 use crate::http2::bounds::inflate::Inflation;
+use crate::calls::callers::{Authorization, CallerNumber};
 use crate::http2::grpc::Encoding;
 use crate::http2::stream_holds::Holds;
 use crate::sys::nghttp2::{BodyState, Fields};
@@ -82,6 +83,12 @@ pub struct Stream {
     pub phase: Phase,
     /// The request's headers.
     pub headers: RequestHeaders,
+    /// What its authorization header says.
+    pub authorization: Authorization,
+    /// The caller whose open calls it counts among. 0: none.
+    pub caller: CallerNumber,
+    /// Python verifies the token. Bytes that arrive wait until it is done.
+    pub verifying: bool,
     /// Monotonic time at which the header block began.
     pub arrived_ns: i64,
     /// Monotonic deadline, from grpc-timeout.
@@ -127,6 +134,9 @@ impl Stream {
             method: None,
             phase: Phase::Headers,
             headers: RequestHeaders::default(),
+            authorization: Authorization::default(),
+            caller: 0,
+            verifying: false,
             arrived_ns,
             deadline_ns: None,
             incoming: Vec::new(),

@@ -1,5 +1,6 @@
 //! What each HTTP/2 event means for the calls of a connection.
 
+use crate::calls::callers::{Authorization, CallerNumber, BYTES, CALLS};
 use crate::calls::refusal::{code, Refusal};
 use crate::calls::reply::put_status;
 use crate::http2::grpc::{self, Encoding, PrefixedMessage};
@@ -14,6 +15,8 @@ const REQUEST_ID_CHARS_MAX: usize = 128;
 const UNSENT_MAX: usize = 64 * 1024;
 /// Capacity of a stream's empty buffer that is kept for further messages.
 const EMPTY_BUFFER_MAX: usize = 8 * 1024;
+/// Health is shown to everybody: load balancers have no identity.
+const HEALTH_PATH: &str = "/grpc.health.v1.Health/";
 /// HTTP/2 counts every header field as this many bytes more than its name and value.
 const FIELD_OVERHEAD: usize = 32;
 
@@ -66,6 +69,9 @@ impl<S: Service> StreamEvents<'_, S> {
 
     /// Decode and admit an uncompressed message of a scored method.
     pub(super) fn scored_message(&mut self, id: i32, method: Method, message: &[u8]) {
+        if !self.pay_message(id, method, message.len()) {
+            return;
+        }
         let stream_ref = self.stream_ref(id);
         let Some(stream) = self.streams.open.get_mut(&id) else {
             return;
@@ -74,7 +80,8 @@ impl<S: Service> StreamEvents<'_, S> {
         let streaming = method.is_client_streaming();
         let deadline_ns = stream.deadline_ns;
         let arrived_ns = if streaming { self.server.now_ns() } else { stream.arrived_ns };
-        match self.server.admit(method, message, stream_ref, arrived_ns, deadline_ns) {
+        let caller = stream.caller;
+        match self.server.admit(method, message, stream_ref, caller, arrived_ns, deadline_ns) {
             Ok(handle) if streaming => stream.handles.push(handle),
             Ok(handle) => stream.handle = handle,
             Err((refusal, request_id)) => {
@@ -196,7 +203,6 @@ impl<S: Service> StreamEvents<'_, S> {
 
     /// Check a request's complete headers, and begin its call.
     fn begin_call(&mut self, id: i32) {
-        let stream_ref = self.stream_ref(id);
         let Some(stream) = self.streams.open.get_mut(&id) else {
             return;
         };
@@ -219,16 +225,33 @@ impl<S: Service> StreamEvents<'_, S> {
             return self.streams.end_http(id, b"415");
         }
         // Refuse unknown methods and encodings.
-        let Some(method) = stream.method else {
+        if stream.method.is_none() {
             let refusal = Refusal::new(code::UNIMPLEMENTED, "Method not found!");
             return self.streams.refuse(id, &refusal);
-        };
+        }
         if stream.headers.encoding == Encoding::Unknown {
             let message = "the call's grpc-encoding is unknown; send identity or gzip";
             let mut trailers = grpc::trailers(&Refusal::new(code::UNIMPLEMENTED, message));
             trailers.push((b"grpc-accept-encoding".to_vec(), b"identity,gzip".to_vec()));
             return self.streams.end(id, StreamEnd::Trailers(trailers));
         }
+        // Ask who calls, before any byte of the message is read.
+        match self.enter(id) {
+            Ok(true) => self.open_call(id),
+            Ok(false) => {}
+            Err(refusal) => self.refuse(id, &refusal),
+        }
+    }
+
+    /// Begin a call whose caller is known.
+    fn open_call(&mut self, id: i32) {
+        let stream_ref = self.stream_ref(id);
+        let Some(stream) = self.streams.open.get(&id) else {
+            return;
+        };
+        let (deadline_ns, Some(method)) = (stream.deadline_ns, stream.method) else {
+            return;
+        };
         // Watch the deadline here, except for unary calls that the batch pipeline watches.
         if let (Some(deadline_ns), Method::PredictStream | Method::RawUnary | Method::RawStream) =
             (deadline_ns, method)
@@ -242,6 +265,169 @@ impl<S: Service> StreamEvents<'_, S> {
         if !method.is_client_streaming() {
             self.streams.new_streams.push(id);
         }
+    }
+}
+
+/// Callers with identities (calls/callers.rs).
+impl<S: Service> StreamEvents<'_, S> {
+    /// Note whose authorization header this is. A second one makes both invalid.
+    fn note_authorization(&mut self, id: i32, value: &[u8]) {
+        let now_ns = self.server.now_ns();
+        let (Some(stream), Some(callers)) = (self.streams.open.get_mut(&id), self.server.callers())
+        else {
+            return;
+        };
+        let first = stream.authorization == Authorization::Absent;
+        let said = callers.authorization(&mut self.streams.caller, value, now_ns);
+        stream.authorization = if first { said } else { Authorization::Invalid };
+        // Only Python can verify it: it gets the token, once.
+        if let Authorization::Unverified(key) = stream.authorization {
+            match callers.begin_verifying(key) {
+                Ok(true) => self.server.raw_call_event(RawCallEvent::Verify(value.to_vec())),
+                Ok(false) => {}
+                Err(_) => stream.authorization = Authorization::Invalid,
+            }
+        }
+    }
+
+    /// Admit the call's caller. False: the call waits until its token is verified.
+    fn enter(&mut self, id: i32) -> Result<bool, Refusal> {
+        let (stream_ref, now_ns) = (self.stream_ref(id), self.server.now_ns());
+        let (Some(stream), Some(callers)) = (self.streams.open.get_mut(&id), self.server.callers())
+        else {
+            return Ok(true);
+        };
+        if stream.headers.path.starts_with(HEALTH_PATH) {
+            return Ok(true);
+        }
+        if matches!(stream.authorization, Authorization::Unverified(_)) {
+            stream.verifying = true;
+            self.server.wait_for_verdict(stream_ref);
+            return Ok(false);
+        }
+        let conn = &mut self.streams.caller;
+        let mut refused_caller = 0;
+        let entered = callers.caller_of(conn, stream.authorization).and_then(|caller| {
+            refused_caller = caller;
+            callers.enter(conn, caller)?;
+            stream.caller = caller;
+            // A PredictStream pays for each message.
+            if stream.method == Some(Method::PredictStream) {
+                return Ok(true);
+            }
+            callers.take(caller, CALLS, 1.0, now_ns).map(|()| true)
+        });
+        if let Err(refusal) = &entered {
+            callers.count_refusal(refused_caller, refusal.code);
+        }
+        entered
+    }
+
+    /// Take a message's bytes from its caller's quota. False: the call is refused.
+    ///
+    /// A PredictStream pays when its message is decoded.
+    pub(super) fn pay_message(&mut self, id: i32, method: Method, bytes: usize) -> bool {
+        let caller = self.streams.open.get(&id).map_or(0, |stream| stream.caller);
+        if method == Method::PredictStream {
+            return true;
+        }
+        match self.pay_bytes(caller, bytes) {
+            Ok(()) => true,
+            Err(refusal) => {
+                self.streams.refuse(id, &refusal);
+                false
+            }
+        }
+    }
+
+    /// Take the bytes of a message from a caller's quota.
+    fn pay_bytes(&mut self, caller: CallerNumber, bytes: usize) -> Result<(), Refusal> {
+        let now_ns = self.server.now_ns();
+        let Some(callers) = self.server.callers().filter(|_| caller != 0) else {
+            return Ok(());
+        };
+        let paid = callers.take(caller, BYTES, bytes as f64, now_ns);
+        if let Err(refusal) = &paid {
+            callers.count_refusal(caller, refusal.code);
+            self.server.count_refusal("", refusal);
+        }
+        paid
+    }
+
+    /// Go on with a call whose token is verified. `caller` is 0 if it is nobody's.
+    pub fn resume(&mut self, id: i32, caller: CallerNumber) {
+        let Some(stream) = self.streams.open.get_mut(&id).filter(|stream| stream.verifying) else {
+            return;
+        };
+        stream.verifying = false;
+        if stream.phase != Phase::Open {
+            return;
+        }
+        stream.authorization = match caller {
+            0 => Authorization::Invalid,
+            caller => Authorization::Known(caller),
+        };
+        if let Err(refusal) = self.enter(id) {
+            return self.refuse(id, &refusal);
+        }
+        self.open_call(id);
+        // Handle what has arrived meanwhile.
+        self.input(id, &[]);
+        if self.streams.open.get(&id).is_some_and(|stream| stream.remote_closed) {
+            self.end_stream(id);
+        }
+    }
+
+    /// Handle bytes of a call's messages. Returns how many of them may be acknowledged.
+    fn input(&mut self, id: i32, bytes: &[u8]) -> usize {
+        let Some(stream) = self.streams.open.get_mut(&id) else {
+            return bytes.len();
+        };
+        if stream.phase != Phase::Open {
+            return bytes.len();
+        }
+        // Client-streaming calls: buffer, and return the window as messages are taken.
+        if stream.method.is_some_and(Method::is_client_streaming) {
+            stream.incoming.extend_from_slice(bytes);
+            stream.unconsumed += bytes.len();
+            if stream.verifying {
+                self.hold_incoming(id);
+            } else {
+                self.take_messages(id);
+            }
+            return 0;
+        }
+        // Unary calls: most messages arrive in one DATA frame and are decoded without a copy.
+        let bytes_max = self.server.limits().message_bytes_max;
+        let buffered = stream.verifying || !stream.incoming.is_empty();
+        if buffered {
+            stream.incoming.extend_from_slice(bytes);
+        }
+        let waits = stream.verifying;
+        let incoming = if buffered { std::mem::take(&mut stream.incoming) } else { Vec::new() };
+        match grpc::read_prefixed(if buffered { &incoming } else { bytes }, bytes_max) {
+            PrefixedMessage::Complete(flag, message, _) if !waits => {
+                self.message(id, flag, message);
+            }
+            PrefixedMessage::TooLong(length) => {
+                self.refuse(id, &grpc::too_long(length, bytes_max));
+            }
+            // More than one message cannot gather here: the rest is discarded later.
+            PrefixedMessage::Complete(_, _, end) => {
+                stream.incoming = incoming;
+                stream.incoming.truncate(end);
+                self.hold_incoming(id);
+            }
+            PrefixedMessage::Partial if buffered => {
+                stream.incoming = incoming;
+                self.hold_incoming(id);
+            }
+            PrefixedMessage::Partial => {
+                stream.incoming.extend_from_slice(bytes);
+                self.hold_incoming(id);
+            }
+        }
+        bytes.len()
     }
 }
 
@@ -287,6 +473,9 @@ impl<S: Service> Events for StreamEvents<'_, S> {
                     _ => Encoding::Unknown,
                 };
             }
+            b"authorization" if self.server.callers().is_some() => {
+                self.note_authorization(id, value);
+            }
             // `path` is set for raw calls only; their handlers may ask for any metadata.
             _ if !headers.path.is_empty() && name[0] != b':' => {
                 headers.metadata.push((name.to_vec(), value.to_vec()));
@@ -311,43 +500,7 @@ impl<S: Service> Events for StreamEvents<'_, S> {
     }
 
     fn data(&mut self, id: i32, bytes: &[u8]) -> usize {
-        let Some(stream) = self.streams.open.get_mut(&id) else {
-            return bytes.len();
-        };
-        if stream.phase != Phase::Open {
-            return bytes.len();
-        }
-        // Client-streaming calls: buffer, and return the window as messages are taken.
-        if stream.method.is_some_and(Method::is_client_streaming) {
-            stream.incoming.extend_from_slice(bytes);
-            stream.unconsumed += bytes.len();
-            self.take_messages(id);
-            return 0;
-        }
-        // Unary calls: most messages arrive in one DATA frame and are decoded without a copy.
-        let bytes_max = self.server.limits().message_bytes_max;
-        let buffered = !stream.incoming.is_empty();
-        if buffered {
-            stream.incoming.extend_from_slice(bytes);
-        }
-        let incoming = if buffered { std::mem::take(&mut stream.incoming) } else { Vec::new() };
-        match grpc::read_prefixed(if buffered { &incoming } else { bytes }, bytes_max) {
-            PrefixedMessage::Complete(flag, message, _) => {
-                self.message(id, flag, message);
-            }
-            PrefixedMessage::TooLong(length) => {
-                self.refuse(id, &grpc::too_long(length, bytes_max));
-            }
-            PrefixedMessage::Partial if buffered => {
-                stream.incoming = incoming;
-                self.hold_incoming(id);
-            }
-            PrefixedMessage::Partial => {
-                stream.incoming.extend_from_slice(bytes);
-                self.hold_incoming(id);
-            }
-        }
-        bytes.len()
+        self.input(id, bytes)
     }
 
     fn end_stream(&mut self, id: i32) {
@@ -355,7 +508,7 @@ impl<S: Service> Events for StreamEvents<'_, S> {
             return;
         };
         stream.remote_closed = true;
-        if stream.phase != Phase::Open {
+        if stream.phase != Phase::Open || stream.verifying {
             return;
         }
         if stream.method.is_some_and(Method::is_client_streaming) {
@@ -383,6 +536,11 @@ impl<S: Service> Events for StreamEvents<'_, S> {
         }
         if stream.raw_call != 0 {
             self.server.close_raw_call(stream.raw_call);
+        }
+        if stream.caller != 0 {
+            if let Some(callers) = self.server.callers() {
+                callers.leave(stream.caller);
+            }
         }
     }
 

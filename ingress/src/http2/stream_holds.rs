@@ -121,6 +121,9 @@ impl<S: Service> StreamEvents<'_, S> {
         message: Vec<u8>,
         held: Option<Held>,
     ) {
+        if !self.pay_message(id, method, message.len()) {
+            return;
+        }
         if method == Method::RawUnary && !self.open_raw_call(id) {
             return;
         }
@@ -153,8 +156,9 @@ impl<S: Service> StreamEvents<'_, S> {
         stream.raw_call = self.server.open_raw_call(stream_ref);
         let path = std::mem::take(&mut stream.headers.path);
         let metadata = std::mem::take(&mut stream.headers.metadata);
-        let deadline_ns = stream.deadline_ns.unwrap_or(0);
-        let opened = RawCallEvent::Opened(stream.raw_call, path, (metadata, held), deadline_ns);
+        let (deadline_ns, caller) = (stream.deadline_ns.unwrap_or(0), stream.caller);
+        let fields = (metadata, held);
+        let opened = RawCallEvent::Opened(stream.raw_call, path, fields, deadline_ns, caller);
         self.server.raw_call_event(opened);
         true
     }

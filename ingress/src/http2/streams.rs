@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use crate::calls::callers::ConnCaller;
 use crate::calls::refusal::{code, Refusal};
 use crate::http2::bounds::budget::Budgets;
 use crate::http2::bounds::client::Client;
@@ -55,6 +56,8 @@ pub struct Streams {
     pub client: Client,
     /// Bytes that its messages may have inside.
     pub budgets: Budgets,
+    /// What is known of the connection's caller.
+    pub caller: ConnCaller,
     /// Open streams by identifier.
     pub open: HashMap<i32, Stream, BuildHasherDefault<StreamIdHasher>>,
     /// Actions to be carried out by `apply`, in order.
@@ -82,6 +85,7 @@ impl Streams {
             token,
             client,
             budgets,
+            caller: ConnCaller::default(),
             open: HashMap::default(),
             actions: Vec::new(),
             frame_limits: FrameLimits::default(),

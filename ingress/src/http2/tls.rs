@@ -10,6 +10,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, Stream};
+use webpki::EndEntityCert;
 
 /// Paths of the PEM files.
 #[derive(Clone, Debug)]
@@ -118,6 +119,20 @@ pub struct TlsSocket {
 }
 
 impl TlsSocket {
+    /// The DNS and URI names of the client's certificate, which the handshake has verified. None: the
+    /// handshake is not over.
+    pub fn certificate_names(&self) -> Option<Vec<String>> {
+        if self.session.is_handshaking() {
+            return None;
+        }
+        let certificate = self.session.peer_certificates().and_then(|chain| chain.first());
+        let parsed = certificate.and_then(|der| EndEntityCert::try_from(der).ok());
+        Some(parsed.map_or_else(Vec::new, |certificate| {
+            let names = certificate.valid_dns_names().chain(certificate.valid_uri_names());
+            names.map(str::to_owned).collect()
+        }))
+    }
+
     /// Whether the session holds encrypted bytes that the socket did not take yet.
     pub fn has_unsent(&self) -> bool {
         self.session.wants_write()

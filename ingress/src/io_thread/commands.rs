@@ -1,5 +1,6 @@
 //! The I/O thread executes Python's commands.
 
+use crate::calls::callers::{Authorization, CallerNumber, Callers, TokenDigest};
 use crate::calls::refusal::{code, Refusal};
 use crate::calls::reply::{put_status, Replies};
 use crate::http2::accept::Listeners;
@@ -19,8 +20,18 @@ impl Io {
         match command {
             // Models and listeners.
             Command::Configure(shapes) => {
+                if let Some(callers) = self.server.callers.as_mut() {
+                    callers.set_shapes(&shapes);
+                }
                 self.server.shapes = shapes;
                 self.server.shared.with_queue(|queue| queue.remove_empty_queues());
+            }
+            Command::SetCallers(directory) => {
+                let callers = self.server.callers.get_or_insert_with(Callers::default);
+                callers.replace(directory, &self.server.shapes);
+            }
+            Command::TokenVerified(key, caller, expires_ns) => {
+                self.token_verified(key, caller, expires_ns);
             }
             Command::Listen(listener) => self.listen(listener),
             Command::CloseListeners => self.close_listeners(),
@@ -71,6 +82,29 @@ impl Io {
             // The end of the worker.
             Command::Drain => self.drain(),
             Command::Stop => self.stop(),
+        }
+    }
+
+    /// Go on with the calls that waited for this token. Calls with other tokens wait on.
+    fn token_verified(&mut self, key: TokenDigest, caller: CallerNumber, expires_ns: i64) {
+        for waiting in self.server.end_verifying(key, caller, expires_ns) {
+            let Some((conn, server)) = self.conn_and_server(waiting.token) else {
+                continue;
+            };
+            let streams = &mut conn.streams;
+            let Some(stream) = streams.open.get(&waiting.stream) else {
+                continue;
+            };
+            if stream.authorization != Authorization::Unverified(key) {
+                server.verifying.push(waiting);
+                continue;
+            }
+            let mut events = StreamEvents {
+                streams,
+                server,
+            };
+            events.resume(waiting.stream, caller);
+            self.mark_dirty(waiting.token);
         }
     }
 

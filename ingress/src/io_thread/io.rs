@@ -175,6 +175,11 @@ impl Io {
         if calls_admitted {
             shared.calls_admitted();
         }
+        if let Some(callers) = self.server.callers.as_mut() {
+            if !callers.refusals.is_empty() {
+                shared.add_caller_refusals(&mut callers.refusals);
+            }
+        }
         if events_pending {
             shared.python_waker.wake();
         }

@@ -4,9 +4,12 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
+use crate::calls::callers::{
+    model_forbidden, CallerNumber, Callers, TokenDigest, BYTES, CALLS, ROWS,
+};
 use crate::calls::decode::decode_predict;
 use crate::calls::infer::decode_infer;
-use crate::calls::refusal::Refusal;
+use crate::calls::refusal::{code, Refusal};
 use crate::calls::shape::{Call, ModelShapes};
 use crate::http2::bounds::budget::Budgets;
 use crate::http2::bounds::client::Client;
@@ -53,6 +56,10 @@ pub struct ServerState {
     pub budgets: Budgets,
     /// Streams whose messages are being inflated.
     pub inflations: InflationQueue,
+    /// The callers, if there is a callers file.
+    pub callers: Option<Callers>,
+    /// Streams that wait until Python has verified their token.
+    pub verifying: Vec<StreamRef>,
     /// Open raw calls, by id.
     pub raw_calls: HashMap<u64, StreamRef>,
     /// Monotonic time of this turn of the I/O loop.
@@ -82,6 +89,8 @@ impl ServerState {
             shared,
             budgets,
             inflations: InflationQueue::default(),
+            callers: None,
+            verifying: Vec::new(),
             raw_calls: HashMap::new(),
             now_ns: 0,
             calls_admitted: false,
@@ -110,6 +119,37 @@ impl ServerState {
             }
             (Some(requested_ns), _) => requested_ns.min(latest),
         }
+    }
+
+    /// A model that a caller may not call is refused as one that does not exist.
+    fn refusal_of_caller(
+        &mut self,
+        refusal: Refusal,
+        caller: CallerNumber,
+        model: &str,
+    ) -> Refusal {
+        match self.callers.as_mut() {
+            Some(callers)
+                if refusal.code == code::NOT_FOUND && !callers.may_call(caller, model) =>
+            {
+                callers.count_refusal(caller, code::PERMISSION_DENIED);
+                model_forbidden()
+            }
+            _ => refusal,
+        }
+    }
+
+    /// Remember whose token it is. Returns the streams that waited for it.
+    pub fn end_verifying(
+        &mut self,
+        key: TokenDigest,
+        caller: CallerNumber,
+        expires_ns: i64,
+    ) -> Vec<StreamRef> {
+        if let Some(callers) = self.callers.as_mut() {
+            callers.end_verifying(key, caller, expires_ns);
+        }
+        std::mem::take(&mut self.verifying)
     }
 
     fn set_route(
@@ -171,6 +211,14 @@ impl Service for ServerState {
         self.now_ns
     }
 
+    fn callers(&mut self) -> Option<&mut Callers> {
+        self.callers.as_mut()
+    }
+
+    fn wait_for_verdict(&mut self, stream: StreamRef) {
+        self.verifying.push(stream);
+    }
+
     fn method(&self, path: &[u8]) -> Option<Method> {
         self.methods.get(path).copied()
     }
@@ -180,31 +228,51 @@ impl Service for ServerState {
         method: Method,
         message: &[u8],
         stream: StreamRef,
+        caller: CallerNumber,
         arrived_ns: i64,
         deadline_ns: Option<i64>,
     ) -> Result<u64, (Refusal, String)> {
-        // Decode the message as the method has it.
+        // Decode the message as the method has it. A caller's other models do not exist for it.
+        let callers = self.callers.as_ref();
+        let shapes = callers.and_then(|callers| callers.shapes(caller)).unwrap_or(&self.shapes);
         let (decoded, format, infer_id) = match method {
             Method::Infer => {
-                let request = decode_infer(message, &self.shapes, &self.limits.names);
+                let request = decode_infer(message, shapes, &self.limits.names);
                 (request.decoded, ReplyFormat::Infer(request.raw), Some(request.id))
             }
             Method::PredictStream => {
-                let decoded = decode_predict(message, &self.shapes, &self.limits.names);
+                let decoded = decode_predict(message, shapes, &self.limits.names);
                 (decoded, ReplyFormat::PredictStream, None)
             }
             _ => {
-                let decoded = decode_predict(message, &self.shapes, &self.limits.names);
+                let decoded = decode_predict(message, shapes, &self.limits.names);
                 (decoded, ReplyFormat::Predict, None)
             }
         };
         let call = match decoded.call {
             Ok(call) => call,
             Err(refusal) => {
+                let refusal = self.refusal_of_caller(refusal, caller, &decoded.model);
                 self.count_refusal(&decoded.model, &refusal);
                 return Err((refusal, decoded.request_id));
             }
         };
+        // Take it from the caller's quotas. A unary call has paid for itself and its bytes already.
+        let (rows, bytes) = (f64::from(call.rows), message.len() as f64);
+        if let Some(callers) = self.callers.as_mut() {
+            let mut paid = callers.take(caller, ROWS, rows, self.now_ns);
+            if method == Method::PredictStream {
+                let mut take = |what, amount| callers.take(caller, what, amount, self.now_ns);
+                paid = paid.and_then(|()| take(CALLS, 1.0)).and_then(|()| take(BYTES, bytes));
+            }
+            if let Err(refusal) = paid {
+                callers.count_refusal(caller, refusal.code);
+                let request_id = String::from_utf8_lossy(call.parts()[4]).into_owned();
+                let model = call.shape.model.clone();
+                self.count_refusal(&model, &refusal);
+                return Err((refusal, request_id));
+            }
+        }
         // Admit the call to the queue, and note where its reply goes.
         let request_id = call.parts()[4];
         let echoed_id = infer_id.unwrap_or_else(|| request_id.to_vec());

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::calls::call_queue::CallQueue;
+use crate::calls::callers::{CallerNumber, Directory, TokenDigest};
 use crate::calls::refusal::Refusal;
 use crate::calls::reply::Replies;
 use crate::calls::shape::ModelShapes;
@@ -20,6 +21,10 @@ use crate::sys::os::{now_ns, Poller, Timer, Waker};
 pub enum Command {
     /// Replace the shapes of all models.
     Configure(ModelShapes),
+    /// Replace the callers. The first time, from then on every call needs an identity.
+    SetCallers(Directory),
+    /// A token was verified: it is this caller's, or 0, until this monotonic time.
+    TokenVerified(TokenDigest, CallerNumber, i64),
     /// Accept connections at this listener.
     Listen(Listener),
     /// Send these replies.
@@ -75,6 +80,7 @@ pub struct Shared {
     commands: Mutex<Vec<Command>>,
     events: Mutex<Vec<RawCallEvent>>,
     refusals: Mutex<RefusalCounts>,
+    caller_refusals: Mutex<HashMap<(CallerNumber, u32), u64>>,
     /// Rows admitted and not yet answered.
     pub rows_inside: AtomicU64,
     /// Calls admitted and not yet answered.
@@ -108,6 +114,7 @@ impl Shared {
             commands: Mutex::default(),
             events: Mutex::default(),
             refusals: Mutex::default(),
+            caller_refusals: Mutex::default(),
             rows_inside: AtomicU64::new(0),
             calls_inside: AtomicU64::new(0),
             rows_waiting: AtomicU64::new(0),
@@ -222,6 +229,20 @@ impl Shared {
     /// Take all events of raw calls.
     pub fn take_events(&self) -> Vec<RawCallEvent> {
         std::mem::take(&mut *locked(&self.events))
+    }
+
+    /// Add refusals by (caller, code), which are taken out of `counts`.
+    pub fn add_caller_refusals(&self, counts: &mut HashMap<(CallerNumber, u32), u64>) {
+        let mut all = locked(&self.caller_refusals);
+        for (key, count) in counts.drain() {
+            *all.entry(key).or_default() += count;
+        }
+    }
+
+    /// Take the refusals by caller: (caller, code, how many).
+    pub fn caller_refusals(&self) -> Vec<(CallerNumber, u32, u64)> {
+        let taken = std::mem::take(&mut *locked(&self.caller_refusals));
+        taken.into_iter().map(|((caller, code), count)| (caller, code, count)).collect()
     }
 
     /// The counts of refusals.

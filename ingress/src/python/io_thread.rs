@@ -10,9 +10,11 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
+use super::callers::{self, CallerTuple};
 use super::settings::{ModelShapeAttributes, Settings};
 use crate::calls::admission::Admission;
 use crate::calls::call_queue::CallQueue;
+use crate::calls::callers::{token_digest, token_of, CallerNumber, TokenDigest};
 use crate::calls::decode::decode_predict;
 use crate::calls::infer::decode_infer;
 use crate::calls::refusal::Refusal;
@@ -114,6 +116,32 @@ impl IngressThread {
         self.shapes = all_shapes.clone();
         self.shared.command(Command::Configure(all_shapes));
         Ok(())
+    }
+
+    /// Replace the callers file: rules by caller number - 1, tokens (SHA-256, number, monotonic ns of
+    /// expiry), names of client certificates (name, number), and whether Python verifies other tokens.
+    fn set_callers(
+        &self,
+        callers: Vec<CallerTuple>,
+        tokens: Vec<(TokenDigest, CallerNumber, i64)>,
+        names: Vec<(String, CallerNumber)>,
+        verifies: bool,
+    ) {
+        let directory = callers::directory(callers, tokens, names, verifies);
+        self.shared.command(Command::SetCallers(directory));
+    }
+
+    /// Answer an event "verify": the header's token is this caller's, or 0, until `expires_ns`.
+    fn token_verified(&self, header: &[u8], caller: CallerNumber, expires_ns: i64) {
+        if let Some(token) = token_of(header) {
+            let key = token_digest(token);
+            self.shared.command(Command::TokenVerified(key, caller, expires_ns));
+        }
+    }
+
+    /// Refusals by caller since the last time: (caller number or 0, code, how many).
+    fn caller_refusals(&self) -> Vec<(CallerNumber, u32, u64)> {
+        self.shared.caller_refusals()
     }
 
     /// Whether a batch may be taken now. If not, `fileno` becomes readable once it may.
@@ -229,12 +257,12 @@ impl IngressThread {
     /// The events of raw calls since the last time: (kind, id, ...).
     fn events<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
         let as_tuple = |event| match event {
-            RawCallEvent::Opened(id, path, (metadata, _), deadline_ns) => {
+            RawCallEvent::Opened(id, path, (metadata, _), deadline_ns, caller) => {
                 let metadata: Vec<_> = metadata
                     .iter()
                     .map(|(name, value)| (PyBytes::new(py, name), PyBytes::new(py, value)))
                     .collect();
-                ("opened", id, path, metadata, deadline_ns).into_pyobject(py)
+                ("opened", id, path, metadata, deadline_ns, caller).into_pyobject(py)
             }
             RawCallEvent::Message(id, bytes, _) => {
                 ("message", id, PyBytes::new(py, &bytes)).into_pyobject(py)
@@ -242,6 +270,9 @@ impl IngressThread {
             RawCallEvent::Ended(id) => ("ended", id).into_pyobject(py),
             RawCallEvent::Gone(id) => ("gone", id).into_pyobject(py),
             RawCallEvent::Flushed(id) => ("flushed", id).into_pyobject(py),
+            RawCallEvent::Verify(header) => {
+                ("verify", 0, PyBytes::new(py, &header)).into_pyobject(py)
+            }
         };
         self.shared.take_events().into_iter().map(as_tuple).collect()
     }

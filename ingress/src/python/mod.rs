@@ -1,5 +1,6 @@
 //! The Python module `turnout_ingress`.
 
+mod callers;
 mod ids;
 mod io_thread;
 mod observations;

@@ -71,6 +71,7 @@ def test_metrics_methods_fill_every_family() -> None:
     metrics.count_scores(*ARM, np.bincount([0, 4, 4], minlength=23))
     metrics.count_batch(33)
     metrics.count_refusals("churn", "UNAVAILABLE", "overload", 2)
+    metrics.count_caller_refusals("crm", "UNAUTHENTICATED", 1)
     metrics.count_feature_rows("churn", "stale", 4)
     metrics.count_feature_reads("timeout")
     metrics.count_shadow("churn", "8", "dropped", 9)
@@ -123,6 +124,7 @@ def test_metrics_bound_the_series_that_callers_can_create() -> None:
     metrics.set_models({"churn"})
     for index in range(10_000):
         metrics.count_refusals(f"made-up-{index}", "NOT_FOUND", "model", 1)
+        metrics.count_caller_refusals("crm", "UNAUTHENTICATED", 1)
     assert metrics.snapshot()["turnout_refusals"] == [[["other", "NOT_FOUND", "model"], 10_000]]
 
     for index in range(3 * SERIES_MAX):

@@ -23,7 +23,7 @@ def created_kind(ingress: str) -> IngressChoice:
 
     async def build() -> IngressChoice:
         ingress_server = create_server(
-            Settings(ingress=ingress), SystemClock(), LOG, lambda *_: None, {}
+            Settings(ingress=ingress), SystemClock(), LOG, lambda *_: None, {}, lambda *_: None
         )
         await ingress_server.close(0.0)
         return ingress_server.kind

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 import grpc
 import pytest
 
+from gateway.caller import ANONYMOUS
 from gateway.settings import Settings
 from gateway.transport.grpcio.stream import PredictStream
 from protos.predict_pb2 import PredictRequest, StreamReply
@@ -161,7 +162,7 @@ def test_predict_stream_stops_reading_from_a_caller_that_does_not_read() -> None
     async def walk() -> None:
         async with gateway_fixture({"1": tiny_files()}, DEPLOYMENT) as gateway:
             caller = SlowReader(400)
-            stream = PredictStream(gateway.ingress_server, caller, 4)
+            stream = PredictStream(gateway.ingress_server, caller, 4, ANONYMOUS)
             running = asyncio.create_task(stream.run(asyncio.Event()))
             await wait_until(lambda: caller.sent == 4 and gateway.ingress_server.rows_inside == 0)
             for _ in range(100):

@@ -31,7 +31,9 @@ DAY = datetime.timedelta(days=1)
 class Certificate:
     """A certificate and its key in PEM, signed by *signer* or by itself."""
 
-    def __init__(self, name: str, signer: "Certificate | None" = None) -> None:
+    def __init__(
+        self, name: str, signer: "Certificate | None" = None, dns_name: str = "localhost"
+    ) -> None:
         self.secret = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         now = datetime.datetime.now(datetime.UTC)
@@ -44,7 +46,7 @@ class Certificate:
             .not_valid_before(now - DAY)
             .not_valid_after(now + DAY)
             .add_extension(x509.BasicConstraints(ca=signer is None, path_length=None), True)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(dns_name)]), False)
             .sign(signer.secret if signer else self.secret, hashes.SHA256())
         )
         self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)

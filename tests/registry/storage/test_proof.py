@@ -133,7 +133,8 @@ def test_no_honest_registry_is_accused(seed: int, fast_folder: Path) -> None:
 F6_STATEMENTS = {
     "an approval is forged": (
         "INSERT INTO approvals SELECT max(place) + 1, 'ffffffffffffffff', model, version, "
-        "version_digest, policy_name, policy_digest, '', 'bob', 'forged', 0, 0, 1, '[]', 0 FROM approvals",
+        "version_digest, policy_name, policy_digest, '', 'bob', 'forged', 0, 0, 1, '[]', 0 "
+        "FROM approvals",
         "table approvals",
     ),
     "a rejection is deleted": ("DELETE FROM approvals WHERE rejected = 1", "table approvals"),

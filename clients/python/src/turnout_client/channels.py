@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Callable, Protocol, Union
 
 import grpc
 
@@ -30,6 +31,13 @@ class _OpenSecure(Protocol):
     def __call__(self, target: str, credentials: Any, options: Any) -> Any: ...  # noqa: ANN401
 
 
+Token = Union[str, Callable[[], str]]
+"""A bearer token, or a function that returns the present one, for tokens that expire."""
+
+LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
+"""Targets on the same host, which nobody on the network can listen to."""
+
+
 class ChannelPool:
     """Several channels to one target. Each call takes the next channel in turn.
 
@@ -45,7 +53,14 @@ class ChannelPool:
         credentials: grpc.ChannelCredentials | None,
         open_insecure: _OpenInsecure,
         open_secure: _OpenSecure,
+        token: Token | None = None,
     ) -> None:
+        if token is not None and credentials is None and not target.startswith(LOOPBACK):
+            raise ValueError(
+                f"a token is sent to {target} over TLS only, or everybody on the way could read "
+                "it: give credentials, for example grpc.ssl_channel_credentials()"
+            )
+        self._token = token
         self.channels = [
             open_insecure(target, options=CHANNEL_OPTIONS)
             if credentials is None
@@ -57,6 +72,13 @@ class ChannelPool:
             self._methods("DescribeModel", DescribeRequest, ModelDescription)
         )
         self.outcome = itertools.cycle(self._methods("ReportOutcome", OutcomeRequest, OutcomeReply))
+
+    def metadata(self) -> Sequence[tuple[str, str]] | None:
+        """Return the metadata of a call: its token, if there is one."""
+        if self._token is None:
+            return None
+        token = self._token if isinstance(self._token, str) else self._token()
+        return (("authorization", f"Bearer {token}"),)
 
     def _methods(self, name: str, request: Any, reply: Any) -> list[Any]:  # noqa: ANN401
         return [

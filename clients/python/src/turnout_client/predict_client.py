@@ -16,7 +16,7 @@ from turnout_client._protos.predict_pb2 import (
     OutcomeReply,
     PredictRequest,
 )
-from turnout_client.channels import ChannelPool
+from turnout_client.channels import ChannelPool, Token
 from turnout_client.errors import PredictError
 from turnout_client.messages import (
     Keys,
@@ -56,6 +56,7 @@ class PredictClient:
         timeout_s: float = 1.0,
         calls_max: int = 0,
         credentials: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
     ) -> None:
         """Prepare the connections. gRPC opens each of them with its first call.
 
@@ -67,12 +68,24 @@ class PredictClient:
                      A campaign sets connections x 32, because a connection carries 32 calls at a
                      time. Without a bound, calls would wait here until after their deadline.
         credentials  from grpc.ssl_channel_credentials. None: plain text.
+        token        the bearer token that names this service in the gateway's callers file, or a
+                     function that returns the present one. It needs credentials, except on the
+                     same host.
+
+        Raises ValueError for a token that would be sent over a network in plain text.
         """
+        # The bounds on calls.
         self._timeout_s = timeout_s
         self._calls_max = calls_max
         self._calls = 0
+        # The connections.
         self._pool = ChannelPool(
-            target, connections, credentials, grpc.aio.insecure_channel, grpc.aio.secure_channel
+            target,
+            connections,
+            credentials,
+            grpc.aio.insecure_channel,
+            grpc.aio.secure_channel,
+            token,
         )
 
     async def __aenter__(self) -> PredictClient:  # noqa: PYI034  Self needs Python 3.11
@@ -183,7 +196,9 @@ class PredictClient:
             )
         self._calls += 1
         try:
-            return await next(methods)(request, timeout=timeout_s or self._timeout_s)
+            return await next(methods)(
+                request, timeout=timeout_s or self._timeout_s, metadata=self._pool.metadata()
+            )
         except grpc.aio.AioRpcError as error:
             raise PredictError(error.code(), error.details() or "") from None
         finally:

@@ -15,7 +15,7 @@ from turnout_client._protos.predict_pb2 import (
     OutcomeReply,
     PredictRequest,
 )
-from turnout_client.channels import ChannelPool
+from turnout_client.channels import ChannelPool, Token
 from turnout_client.errors import PredictError
 from turnout_client.messages import (
     Keys,
@@ -48,6 +48,7 @@ class SyncPredictClient:
         connections: int = 4,
         timeout_s: float = 1.0,
         credentials: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
     ) -> None:
         """Prepare the connections. gRPC opens each of them with its first call.
 
@@ -55,10 +56,13 @@ class SyncPredictClient:
         connections  how many connections to open; each belongs to one worker of the gateway.
         timeout_s    the deadline of calls that give none, in seconds.
         credentials  from grpc.ssl_channel_credentials. None: plain text.
+        token        a bearer token, or a function that returns it; as for PredictClient.
+
+        Raises ValueError for a token that would be sent over a network in plain text.
         """
         self._timeout_s = timeout_s
         self._pool = ChannelPool(
-            target, connections, credentials, grpc.insecure_channel, grpc.secure_channel
+            target, connections, credentials, grpc.insecure_channel, grpc.secure_channel, token
         )
 
     def __enter__(self) -> SyncPredictClient:  # noqa: PYI034  Self needs Python 3.11
@@ -138,6 +142,8 @@ class SyncPredictClient:
 
     def _call(self, methods: Iterator[Any], request: Any, timeout_s: float | None) -> Any:  # noqa: ANN401
         try:
-            return next(methods)(request, timeout=timeout_s or self._timeout_s)
+            return next(methods)(
+                request, timeout=timeout_s or self._timeout_s, metadata=self._pool.metadata()
+            )
         except grpc.RpcError as error:
             raise PredictError(error.code(), error.details() or "") from None

@@ -1,0 +1,131 @@
+"""JWTs of callers: one algorithm an issuer, audience and expiry required, keys cached.
+
+joserfc checks signatures and claims. It is imported only where the callers file has issuers (extra
+`jwt`).
+"""
+
+import base64
+import json
+import logging
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gateway.callers.callers_file import Issuer
+from gateway.errors import SettingsError
+
+log = logging.getLogger("gateway")
+
+KEYS_BYTES_MAX = 256 * 1024
+KEYS_TIMEOUT_S = 3.0
+KEYS_REFRESH_S = 300.0
+"""Time between two readings of an issuer's keys. What was read last is kept if a reading fails."""
+TOKEN_BYTES_MAX = 8_192
+
+
+class VerifiedToken(NamedTuple):
+    """What a token says whose signature, issuer, audience and time are right."""
+
+    issuer: str
+    subject: str
+    expires_unix_s: int
+
+
+class TokenVerifier:
+    """Verifies the JWTs of all issuers of a callers file."""
+
+    def __init__(self, issuers: Sequence[Issuer]) -> None:
+        self._issuers = {issuer.issuer: issuer for issuer in issuers}
+        self._keys: dict[str, Any] = {}
+        self._read_s: dict[str, float] = {}
+        if issuers:
+            try:
+                import joserfc  # noqa: F401  only where the file has issuers
+            except ImportError:
+                raise SettingsError(
+                    "the callers file has issuers, and joserfc is not installed: pip install "
+                    "'turnout[jwt]'"
+                ) from None
+
+    def refresh_keys(self, now_s: float) -> bool:
+        """Read the keys of each issuer that are due. Return whether any changed. It blocks."""
+        changed = False
+        for issuer in self._issuers.values():
+            last_s = self._read_s.get(issuer.issuer)
+            remote = issuer.keys.startswith(("https://", "http://"))
+            if remote and last_s is not None and now_s - last_s < KEYS_REFRESH_S:
+                continue
+            self._read_s[issuer.issuer] = now_s
+            try:
+                keys = _read_keys(issuer.keys)
+            except (OSError, ValueError) as error:
+                log.warning("issuer_keys_unreadable issuer=%s error=%s", issuer.issuer, error)
+                continue
+            if self._keys.get(issuer.issuer, (None,))[0] != keys:
+                try:
+                    self._keys[issuer.issuer] = (keys, _import_keys(keys))
+                    changed = True
+                except ValueError as error:
+                    log.warning("issuer_keys_invalid issuer=%s error=%s", issuer.issuer, error)
+        return changed
+
+    def verify(self, token: str, now_s: float) -> VerifiedToken | None:
+        """Return what a JWT says; None if anything about it is wrong."""
+        from joserfc import jwt
+        from joserfc.errors import JoseError
+
+        issuer = self._issuers.get(_claimed_issuer(token))
+        if issuer is None or issuer.issuer not in self._keys:
+            return None
+        claims_rules = jwt.JWTClaimsRegistry(
+            now=int(now_s),
+            iss={"essential": True, "value": issuer.issuer},
+            aud={"essential": True, "value": issuer.audience},
+            exp={"essential": True},
+            sub={"essential": True},
+        )
+        try:
+            decoded = jwt.decode(token, self._keys[issuer.issuer][1], algorithms=[issuer.algorithm])
+            claims_rules.validate(decoded.claims)
+            subject, expires = decoded.claims["sub"], decoded.claims["exp"]
+        except (JoseError, ValueError, TypeError, KeyError):
+            return None
+        if not isinstance(subject, str) or not isinstance(expires, int) or expires <= now_s:
+            return None
+        return VerifiedToken(issuer.issuer, subject, expires)
+
+
+def _claimed_issuer(token: str) -> str:
+    """Return the issuer that an unverified token names; empty if it cannot be read."""
+    if len(token) > TOKEN_BYTES_MAX or token.count(".") != 2:
+        return ""
+    payload = token.split(".")[1]
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (ValueError, RecursionError):
+        return ""
+    issuer = claims.get("iss") if isinstance(claims, dict) else None
+    return issuer if isinstance(issuer, str) else ""
+
+
+def _read_keys(source: str) -> bytes:
+    if source.startswith(("https://", "http://")):
+        with urllib.request.urlopen(source, timeout=KEYS_TIMEOUT_S) as answer:  # noqa: S310  checked
+            keys: bytes = answer.read(KEYS_BYTES_MAX + 1)
+    else:
+        with Path(source).open("rb") as file:
+            keys = file.read(KEYS_BYTES_MAX + 1)
+    if len(keys) > KEYS_BYTES_MAX:
+        raise ValueError(f"a JWKS has at most {KEYS_BYTES_MAX} bytes")
+    return keys
+
+
+def _import_keys(keys: bytes) -> Any:  # noqa: ANN401  joserfc.jwk.KeySet
+    from joserfc.errors import JoseError
+    from joserfc.jwk import KeySet
+
+    try:
+        return KeySet.import_key_set(json.loads(keys))
+    except (JoseError, KeyError, TypeError) as error:
+        raise ValueError(f"it is no JWKS: {error!r}") from error
