@@ -25,6 +25,7 @@ LONG_FILES = {
     "tests/features/online/test_reader.py": "the reader's cases, beside one store server",
     "gateway/transport/grpcio/server.py": "one server: its options, methods, batches and end",
     "gateway/predict/dispatch.py": "every way in which a batch is answered, in one table of cases",
+    "registry/storage/store.py": "one method for each transaction of the registry",
     "registry/api/service.py": "one method for each RPC of the registry",
     "registry/client.py": "one method for each RPC of the registry",
     "rollout/controller/controller.py": "one loop over all rollouts of a leader",

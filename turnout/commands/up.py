@@ -49,6 +49,7 @@ def up(
     ] = None,
 ) -> None:
     """Run store, control and gateway here until Ctrl-C; restart each one that ends."""
+    # All that the processes below write is for this user only.
     context: CommandContext = ctx.obj
     keep_files_private()
     # What cannot be started (a folder in use, a store that does not answer) raises OperatorError.

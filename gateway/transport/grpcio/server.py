@@ -81,6 +81,7 @@ class GrpcioServer:
         callers: CallerDirectory | None = None,
     ) -> None:
         """Create the server. Without *callers* everybody may call."""
+        # The parts that it was given.
         self._callers = callers
         self._callers_task: asyncio.Task[None] | None = None
         self._quotas = CallerQuotas(clock)
