@@ -11,7 +11,7 @@ import pytest
 from features.canonical import sha256_hex
 from protos import registry_pb2, registry_pb2_grpc, rollout_pb2, rollout_pb2_grpc
 from registry.bundle import seal_files
-from registry.client import chunks
+from registry.chunks import file_chunks
 from tests.fatal_models import crashing_files, memory_hungry_files, spinning_files
 from tests.neighbour_models import NEIGHBOURS, Graph, neighbour_files
 from tests.registry.registry_fixture import probe_runs
@@ -46,7 +46,7 @@ def register(system: IdentifiedSystem, sealed: Mapping[str, bytes], timeout: flo
         registry = registry_pb2_grpc.RegistryStub(channel)  # type: ignore[no-untyped-call]
         try:
             registry.RegisterVersion(
-                chunks(MODEL, sealed), metadata=system.metadata("alice"), timeout=timeout
+                file_chunks(MODEL, sealed), metadata=system.metadata("alice"), timeout=timeout
             )
         except grpc.RpcError as error:
             return f"{error.code().name}: {error.details()}"

@@ -26,7 +26,7 @@ from host.clock import SystemClock
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryServicer, add_RegistryServicer_to_server
 from registry.bundle import seal_files, sign_manifest
-from registry.client import chunks
+from registry.chunks import file_chunks
 from registry.signed import sign_deployment
 from registry.types import Deployment
 from tests.gateway.models.test_loader import GOOD, SIGNER, TRUSTED, LoaderFixture, digest_of
@@ -83,7 +83,7 @@ class FalseRegistry(RegistryServicer):
     ) -> Iterator[pb.VersionChunk]:
         """Send the stranger's version."""
         self._note(context)
-        yield from chunks(MODEL, version_666())
+        yield from file_chunks(MODEL, version_666())
 
     def ReportState(  # noqa: N802
         self, request: pb.GatewayState, context: grpc.ServicerContext
