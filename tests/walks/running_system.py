@@ -64,13 +64,20 @@ class RunningSystem:
         addresses = self.addresses
         return RegistryClient(addresses.registry, actor, token, certificate=addresses.certificate)
 
-    def registry_channel(self) -> grpc.Channel:
+    def registry_channel(self, *options: tuple[str, int]) -> grpc.Channel:
         """Return a blocking channel to registry and controller; a context manager."""
-        credentials = grpc.ssl_channel_credentials(self.addresses.certificate.read_bytes())
         return grpc.secure_channel(
             self.addresses.registry,
-            credentials,
-            [("grpc.ssl_target_name_override", CONTROL_NAME)],
+            grpc.ssl_channel_credentials(self.addresses.certificate.read_bytes()),
+            [("grpc.ssl_target_name_override", CONTROL_NAME), *options],
+        )
+
+    def registry_aio_channel(self, *options: tuple[str, int]) -> grpc.aio.Channel:
+        """Return a channel to registry and controller for asyncio."""
+        return grpc.aio.secure_channel(
+            self.addresses.registry,
+            grpc.ssl_channel_credentials(self.addresses.certificate.read_bytes()),
+            [("grpc.ssl_target_name_override", CONTROL_NAME), *options],
         )
 
     def kill(self, signum: signal.Signals) -> None:

@@ -100,7 +100,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AttackedAppro
     people = {"author": "alice", "approver": "bob", "operator": "olga"}
     with (
         identified_system(folder, PEOPLE, **people) as system,
-        grpc.insecure_channel(system.system.addresses.registry) as channel,
+        system.system.registry_channel() as channel,
     ):
         yield AttackedApprovals(system, folder, channel)
 

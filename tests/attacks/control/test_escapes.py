@@ -53,7 +53,7 @@ def test_control_characters_of_people_are_refused(
 ) -> None:
     """Somebody writes escapes into a name or a reason."""
     who, method, request = ATTACKS[name]
-    with grpc.insecure_channel(attacked_system.system.addresses.registry) as channel:
+    with attacked_system.system.registry_channel() as channel:
         registry = registry_pb2_grpc.RegistryStub(channel)  # type: ignore[no-untyped-call]
         with pytest.raises(grpc.RpcError, match="has the control character U") as refused:
             method(registry)(request, metadata=attacked_system.metadata(who))
@@ -65,7 +65,7 @@ def test_control_characters_of_rollout_reasons_are_refused(
     attacked_system: IdentifiedSystem,
 ) -> None:
     """An operator aborts a rollout with escapes in the reason."""
-    with grpc.insecure_channel(attacked_system.system.addresses.registry) as channel:
+    with attacked_system.system.registry_channel() as channel:
         rollouts = rollout_pb2_grpc.RolloutsStub(channel)  # type: ignore[no-untyped-call]
         request = rollout_pb2.RolloutCommand(model=MODEL, reason=FORGED)
         with pytest.raises(grpc.RpcError, match="has the control character U") as refused:
@@ -76,7 +76,7 @@ def test_control_characters_of_rollout_reasons_are_refused(
 @pytest.mark.attack("F17")
 def test_finding_of_a_program_is_escaped(attacked_system: IdentifiedSystem) -> None:
     """A finding has escapes in its text; history, log and terminal show what it has."""
-    with grpc.insecure_channel(attacked_system.system.addresses.registry) as channel:
+    with attacked_system.system.registry_channel() as channel:
         registry = registry_pb2_grpc.RegistryStub(channel)  # type: ignore[no-untyped-call]
         written = registry.WriteFinding(
             pb.Finding(model=MODEL, kind="note", text=FORGED),

@@ -31,6 +31,6 @@ def test_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
             ]
     finally:
         os.umask(before)
-    assert (state / "gateway" / "deployments" / "tiny.pb").exists()
+    assert (state / "gateway" / "deployments" / "tiny.signed").exists()
     # They were there, and their folders let nobody in.
     assert open_to_others == []

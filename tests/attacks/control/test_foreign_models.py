@@ -31,7 +31,7 @@ ORDINARY_S = 2.0
 @contextmanager
 def control_channel(system: IdentifiedSystem) -> Iterator[grpc.Channel]:
     """Connect to the control process."""
-    with grpc.insecure_channel(system.system.addresses.registry) as channel:
+    with system.system.registry_channel() as channel:
         yield channel
 
 

@@ -29,7 +29,7 @@ def control_pid(system: IdentifiedSystem) -> int:
 @contextlib.contextmanager
 def registry_of(system: IdentifiedSystem) -> Iterator[Any]:
     """Yield a stub of the registry."""
-    with grpc.insecure_channel(system.system.addresses.registry) as channel:
+    with system.system.registry_channel() as channel:
         yield registry_pb2_grpc.RegistryStub(channel)  # type: ignore[no-untyped-call]
 
 
@@ -168,7 +168,7 @@ def test_bodies_of_strangers_cost_no_memory(attacked_system: IdentifiedSystem) -
 @pytest.mark.attack("F7")
 def test_reason_of_a_rollout_command_is_bounded(attacked_system: IdentifiedSystem) -> None:
     """An operator gives a command with a reason of 1 MiB."""
-    with grpc.insecure_channel(attacked_system.system.addresses.registry) as channel:
+    with attacked_system.system.registry_channel() as channel:
         rollouts = rollout_pb2_grpc.RolloutsStub(channel)  # type: ignore[no-untyped-call]
         request = rollout_pb2.RolloutCommand(model=MODEL, reason="A" * MIB)
         assert refusal(

@@ -30,7 +30,7 @@ def stopped_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
             await registry.put_in_production()
             for number in (2, 3, 4):
                 await registry.register(number)
-            await registry.bob.approve("churn", "3", "standard", POLICY, "", "no", reject=True)
+            await registry.bob.reject("churn", "3", "no", "standard", POLICY)
             await registry.cleo.write_finding(pb.Finding(model="churn", kind="hold", text="odd"))
 
     asyncio.run(fill())

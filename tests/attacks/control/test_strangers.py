@@ -36,7 +36,7 @@ REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 @pytest.fixture
 def control(attacked_system: IdentifiedSystem) -> Iterator[grpc.Channel]:
     """Give a channel to the control process, that takes no token along."""
-    with grpc.insecure_channel(attacked_system.system.addresses.registry) as channel:
+    with attacked_system.system.registry_channel() as channel:
         yield channel
 
 
@@ -207,14 +207,13 @@ def resident_mb(pid: int) -> float:
 @pytest.mark.attack("F14")
 def test_body_of_a_refused_call_is_not_read(attacked_system: IdentifiedSystem) -> None:
     """Twenty strangers send 39 MiB each at once."""
-    address = attacked_system.system.addresses.registry
     pid = attacked_system.system.addresses.children["control"][0]
     body = registry_pb2.SetStatusRequest(model=MODEL, reason="A" * (39 * 2**20))
     content = body.SerializeToString()
 
     def send(_number: int) -> str:
-        options = (("grpc.use_local_subchannel_pool", 1),)
-        with grpc.insecure_channel(address, options=options) as channel:
+        own_connection = ("grpc.use_local_subchannel_pool", 1)
+        with attacked_system.system.registry_channel(own_connection) as channel:
             call = channel.unary_unary("/turnout.v1.Registry/SetStatus")
             with pytest.raises(grpc.RpcError) as refused:
                 call(content, timeout=60)

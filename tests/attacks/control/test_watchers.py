@@ -43,7 +43,7 @@ def test_watchers_do_not_delay_others(attacked_system: IdentifiedSystem, tmp_pat
 
 async def watch_and_probe(system: IdentifiedSystem) -> Results:
     """Open all watches; return how they ended, and how long another's calls took meanwhile."""
-    address, watcher = system.system.addresses.registry, system.metadata("olga")
+    watcher = system.metadata("olga")
     ends: Counter[grpc.StatusCode | None] = Counter()
     started = 0
     all_decided = asyncio.Event()
@@ -66,7 +66,7 @@ async def watch_and_probe(system: IdentifiedSystem) -> Results:
 
     # Each channel is a connection of its own.
     channels = [
-        grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        system.system.registry_aio_channel(("grpc.use_local_subchannel_pool", 1))
         for _ in range(CHANNELS)
     ]
     stubs = [rollout_pb2_grpc.RolloutsStub(channel) for channel in channels]  # type: ignore[no-untyped-call]
@@ -86,7 +86,7 @@ async def watch_and_probe(system: IdentifiedSystem) -> Results:
 def probe(system: IdentifiedSystem) -> list[float]:
     """Return how long each of some calls of another person took, in seconds."""
     waits_s = []
-    with grpc.insecure_channel(system.system.addresses.registry) as channel:
+    with system.system.registry_channel() as channel:
         registry = registry_pb2_grpc.RegistryStub(channel)  # type: ignore[no-untyped-call]
         for _ in range(PROBES):
             began = time.perf_counter()

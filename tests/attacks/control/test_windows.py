@@ -106,7 +106,7 @@ def attacked(
     line = ("versions", "approve", MODEL, label, "--policy", "demo-direct", "--yes")
     system.turnout("bob", *line)
     system.turnout("olga", "rollout", "start", MODEL, label, "--policy", "demo-direct")
-    with grpc.insecure_channel(system.system.addresses.registry) as channel:
+    with system.system.registry_channel() as channel:
         attacked = Attacked(system, channel, label)
         poll_system_until(
             lambda: attacked.status().stage == rollout_pb2.CANARY_STAGE, 40.0, "canary stage"
