@@ -124,7 +124,11 @@ def false_registry(
 
 def metrics_of_workers(system: RunningSystem, name: str, label: str) -> list[float]:
     """Return a metric of each worker, of the series with *label* in their labels."""
-    with urllib.request.urlopen(system.addresses.metrics) as page:
+    token = Path(system.addresses.observe_token_file).read_text(encoding="ascii").strip()
+    request = urllib.request.Request(
+        system.addresses.metrics, headers={"Authorization": f"Bearer {token}"}
+    )
+    with urllib.request.urlopen(request) as page:
         lines = page.read().decode().splitlines()
     return [
         float(line.rpartition(" ")[2])
@@ -172,11 +176,13 @@ def stand_at_the_port(
 
 
 def set_holdout(people: IdentifiedSystem, percent: str) -> int:
-    """Deploy a small change as the operator, once control answers; return its revision."""
+    """Deploy a small change that bob approved, once control answers; return its revision."""
     deployed: list[Any] = []
 
     def done() -> bool:
         with suppress(AssertionError):
+            approval = ("splits", "approve", MODEL, "--holdout", percent, "--reason", "agreed")
+            people.turnout("bob", *approval)
             line = ("splits", "set", MODEL, "--holdout", percent)
             deployed.append(people.turnout("olga", *line))
         return bool(deployed)
