@@ -43,12 +43,15 @@ ITEMS_MAX = 10_000
 TEXT_BYTES_MAX = {
     "SetStatusRequest.reason": 4_096,
     "ApproveRequest.reason": 4_096,
+    "SettingsRequest.reason": 4_096,
+    "CloseReviewRequest.reason": 4_096,
     "Deployment.why": 4_096,
     "Finding.text": 4_096,
     "StartRolloutRequest.reason": 1_024,
     "RolloutCommand.reason": 1_024,
     "HardGuard.reason": 1_024,
     "VersionLoad.reason": 512,
+    "RegistryAlarm.reason": 512,
     "ListHistoryRequest.object": 256,
     "VersionChunk.content": CHUNK_BYTES_MAX,
     "MessageChunk.content": CHUNK_BYTES_MAX,
@@ -58,6 +61,7 @@ deployment has them and the rollout's id."""
 
 ITEMS_MAX_BY_FIELD = {
     "GatewayState.loads": 1_000,
+    "GatewayState.alarms": 1_000,
     "GatewayState.applied": 1_000,
     "GatewayState.applied_unix_ns": 1_000,
     "Deployment.shadows": 16,
@@ -66,11 +70,21 @@ ITEMS_MAX_BY_FIELD = {
 }
 """Items of one list. Every gateway worker has each shadow and each preloaded version in memory."""
 
-MACHINE_TEXTS = frozenset({"Finding.text", "HardGuard.reason", "VersionLoad.reason"})
+MACHINE_TEXTS = frozenset(
+    {"Finding.text", "HardGuard.reason", "VersionLoad.reason", "RegistryAlarm.reason"}
+)
 """Texts that a program wrote about an error. They are escaped and cut, because a refusal would
 lose the news. All other texts are refused with control characters or too many bytes."""
 
-REQUIRED = frozenset({"SetStatusRequest.reason", "ApproveRequest.reason", "Deployment.why"})
+REQUIRED = frozenset(
+    {
+        "SetStatusRequest.reason",
+        "ApproveRequest.reason",
+        "SettingsRequest.reason",
+        "CloseReviewRequest.reason",
+        "Deployment.why",
+    }
+)
 """Reasons for the history, which must not be blank."""
 
 _ENDING = " ... ({} bytes more)"

@@ -96,15 +96,20 @@ def _rechecked_handler(handler: Handler, authorise: Callable[[], Identity]) -> H
     behaviour = handler.stream_unary or handler.unary_stream or handler.stream_stream
 
     async def rechecked(request: object, context: Context) -> Any:  # noqa: ANN401
-        running = asyncio.ensure_future(_run(behaviour, request, context))
+        # The method runs in the task that grpc made for it, because only there an abort is safe.
+        task = asyncio.current_task()
+        assert task is not None
+        refusals: list[UnidentifiedError | ForbiddenError] = []
+        rechecking = asyncio.ensure_future(_cancel_when_refused(task, authorise, refusals))
         try:
-            while not (await asyncio.wait({running}, timeout=RECHECK_S))[0]:
-                authorise()
-            return running.result()
-        except (UnidentifiedError, ForbiddenError) as error:
-            await abort_refused(context, error)
+            return await _run(behaviour, request, context)
+        except asyncio.CancelledError:
+            if not refusals:
+                raise
+            task.uncancel()
+            await abort_refused(context, refusals[0])
         finally:
-            running.cancel()
+            rechecking.cancel()
 
     make_handler = {
         (True, False): grpc.stream_unary_rpc_method_handler,
@@ -112,6 +117,22 @@ def _rechecked_handler(handler: Handler, authorise: Callable[[], Identity]) -> H
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[handler.request_streaming, handler.response_streaming]
     return make_handler(rechecked, handler.request_deserializer, handler.response_serializer)
+
+
+async def _cancel_when_refused(
+    task: "asyncio.Task[Any]",
+    authorise: Callable[[], Identity],
+    refusals: list[UnidentifiedError | ForbiddenError],
+) -> None:
+    """Cancel *task* once *authorise* no longer lets its call in, and note why in *refusals*."""
+    while True:
+        await asyncio.sleep(RECHECK_S)
+        try:
+            authorise()
+        except (UnidentifiedError, ForbiddenError) as error:
+            refusals.append(error)
+            task.cancel()
+            return
 
 
 async def _run(behaviour: Handler, request: object, context: Context) -> Any:  # noqa: ANN401

@@ -36,8 +36,11 @@ def test_watchers_do_not_delay_others(attacked_system: IdentifiedSystem, tmp_pat
         ends, waits_s = asyncio.run(watch_and_probe(attacked_system))
     finally:
         attacked_system.turnout("olga", "rollout", "abort", MODEL)
-    # The watches beyond the bound are refused, and the others go on.
-    assert ends == {grpc.StatusCode.RESOURCE_EXHAUSTED: WATCHERS - STREAMS_MAX}
+    # The watches beyond the bound are refused, and the others go on. gRPC resets some of the
+    # refused streams before their status is sent; their clients see CANCELLED.
+    assert ends.total() == WATCHERS - STREAMS_MAX
+    assert set(ends) <= {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
+    assert ends[grpc.StatusCode.RESOURCE_EXHAUSTED] > ends[grpc.StatusCode.CANCELLED]
     assert sorted(waits_s)[PROBES * 9 // 10] < OTHERS_S_MAX, sorted(waits_s)
 
 
