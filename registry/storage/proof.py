@@ -184,9 +184,13 @@ def _find_missing_older_entry(connection: Connection, state: ReplayedState) -> s
     ).scalar()
     count = connection.execute(history.where(seq <= state.seq)).scalar_one()
     if count != state.seq or newest is None:
+        numbers = connection.execute(select(seq).select_from(tables.history).order_by(seq))
+        pairs = enumerate(numbers.scalars(), start=1)
+        first = next((number for number, found in pairs if found != number), count + 1)
         return (
-            f"the history has {count} entries up to entry {state.seq}, which history.snapshot "
-            "proves: entries are missing, or the database is an older copy than its snapshot"
+            f"history entry {first} is missing or out of order, and history.snapshot proves all up "
+            f"to entry {state.seq}: it was removed, or the database is an older copy than its "
+            "snapshot"
         )
     if newest != state.digest:
         return f"history entry {state.seq} was replaced: history.snapshot has another digest of it"
