@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import ColumnElement, Connection, func, literal_column, select, text
 from sqlalchemy.exc import DBAPIError
 
+from host.collector import collector_paused
 from host.files import replace_file
 from registry.history import HistoryChain, StoredEntry
 from registry.replay import (
@@ -62,7 +63,14 @@ def prove_database(
 
     The connection must have a transaction, so that history and rows are of one instant.
     """
-    proof = DatabaseProof(snapshot or ReplayedState())
+    with collector_paused():
+        return _prove(connection, key, prediction_key, snapshot or ReplayedState())
+
+
+def _prove(
+    connection: Connection, key: Ed25519PrivateKey, prediction_key: bytes, state: ReplayedState
+) -> DatabaseProof:
+    proof = DatabaseProof(state)
     proof.problem = _first_problem(
         partial(_find_foreign_schema, connection),
         partial(_replay, connection, proof.state, key),
@@ -134,7 +142,8 @@ def read_snapshot(path: Path, key: Ed25519PrivateKey) -> ReplayedState | None:
             f"the file {path.name} was altered; remove it, and the next start replays the history "
             "from its first entry"
         ) from error
-    return ReplayedState.from_json(content)
+    with collector_paused():
+        return ReplayedState.from_json(content)
 
 
 def _find_foreign_schema(connection: Connection) -> str:
