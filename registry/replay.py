@@ -344,4 +344,4 @@ def _fields_that_differ(expected: Row, found: Row) -> Iterator[tuple[str, Any, A
 
 
 def _shown(value: object) -> str:
-    return "nothing" if value is None else json.dumps(value, ensure_ascii=False)[:100]
+    return "nothing" if value is None else json.dumps(value, ensure_ascii=False, default=repr)[:100]

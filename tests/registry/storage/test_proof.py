@@ -153,6 +153,10 @@ F6_STATEMENTS = {
     ),
     "findings are deleted": ("DELETE FROM findings", "table findings"),
     "a version is deleted": ("DELETE FROM versions WHERE label = 1", "table versions"),
+    "an actor becomes bytes": (
+        "UPDATE history SET actor = CAST(actor AS BLOB) WHERE action LIKE 'deploy%'",
+        "history entry",
+    ),
     "seals are deleted": ("DELETE FROM seals", "seal"),
 }
 
