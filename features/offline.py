@@ -21,6 +21,7 @@ from features.entity_ids import check_entity_id, join_ids
 from features.errors import SourceError
 from features.offline_sql import (
     as_of_sql,
+    count_after_sql,
     feature_columns,
     latest_sql,
     source_sql,
@@ -173,6 +174,15 @@ class OfflineStore:
         values, valid = _assemble_rows(view, columns, len(ids))
         event_times = np.asarray(columns.get(EVENT_TIME, np.empty(0)), dtype=np.int64)
         return LatestRows(ids, event_times, values, valid)
+
+    def count_after(self, view: View, instant_ms: int) -> int:
+        """Return the number of rows whose event or created time is after *instant_ms*, Unix ms."""
+        files = self._files(view)
+        if not files:
+            return 0
+        with _connect() as connection:
+            row = connection.execute(count_after_sql(files, instant_ms)).fetchone()
+        return 0 if row is None else int(row[0])
 
     def digest(self, views: Sequence[View]) -> str:
         """Return the SHA-256 (hex) over the files of *views*, which identifies training data."""

@@ -48,6 +48,11 @@ def latest_sql(view: View, files: Sequence[Path], as_of_ms: int | None) -> str:
         ORDER BY entity_id"""
 
 
+def count_after_sql(files: Sequence[Path], instant_ms: int) -> str:
+    """Return SQL for the number of rows that are not known by *instant_ms*, Unix ms."""
+    return f"WITH {_stored_sql(files)} SELECT count(*) FROM stored WHERE known_ms > {instant_ms:d}"
+
+
 def as_of_sql(view: View, files: Sequence[Path]) -> str:
     """Return SQL for the row that was newest at each instant of the registered table `spine`.
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from features.entity_ids import id_hashes as hashes_of
-from features.staleness import is_forgotten, is_stale
+from features.staleness import is_forgotten, is_from_future, is_stale
 from features.views import View
 from protos import predict_pb2
 
@@ -49,8 +49,8 @@ class DecodedRows:
     """(B,) turnout.v1.RowFlag bits: MISSING, STALE, DEFAULTED. A missing or stale row is always
     DEFAULTED as well."""
     broken: int
-    """Number of rows with another view's hash, another entity's id or a wrong length. They are
-    MISSING. A number above 0 means that a writer or a cache is broken."""
+    """Number of rows with another view's hash, another entity's id, a wrong length or an event in
+    the future. They are MISSING. A number above 0 means that a writer or a cache is broken."""
 
 
 class RowLayout(NamedTuple):
@@ -174,9 +174,9 @@ class ViewRows:
             reply if reply is not None and len(reply) == size else absent for reply in replies
         ]
         rows = np.frombuffer(b"".join(values_or_absent), dtype=self._layout)
-        present = (rows["view"] == self._view) & (rows["id"] == id_hashes)
         values = np.array(rows["values"], dtype=np.float32, order="C")
         age_ms = now_ms - rows["event_ms"]
+        present = (rows["view"] == self._view) & (rows["id"] == id_hashes) & ~is_from_future(age_ms)
         usable = present & ~is_stale(age_ms, self._ttl_ms)
         if self._valid_word_count == 1:
             defaulted = rows["valid"][:, 0] != self._all_valid[0]
@@ -207,6 +207,7 @@ class ViewRows:
                 view == self._view
                 and row_id == xxh3_64_intdigest(entity_id)
                 and not is_stale(now_ms - event_ms, self._ttl_ms)
+                and not is_from_future(now_ms - event_ms)
                 and reply[_HEAD.size : values_at] == self._all_valid_bytes
             ):
                 return np.ndarray(self._single_row_shape, FLOATS, reply, values_at), 0, 0

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from features.online.store_url import url_with_credentials
 from gateway.errors import SettingsError
 from gateway.ingress_choice import IngressChoice
 from registry.types import UnknownActorError, read_token
@@ -30,6 +31,10 @@ class Settings:
     file; empty: no token is sent, and the registry trusts the gateway's name."""
     redis_url: str = ""
     """redis:// or unix://; empty: models with stored features answer with defaults."""
+    redis_user: str = ""
+    """User of the store, where redis_password_file has the password; else redis_url has both."""
+    redis_password_file: str = ""
+    """File with the password of redis_user; each worker reads it at its start."""
     window_sinks: tuple[str, ...] = ()
     """host:port of each WindowSink, such as rollout and monitoring."""
     ingress: str = "auto"
@@ -211,6 +216,11 @@ class Settings:
             or bool(self.tls_client_authority and not self.tls_key),
             "tls_certificate and tls_key are set together; tls_client_authority needs both",
         )
+        self._refuse_if(
+            bool(self.redis_user) != bool(self.redis_password_file)
+            or bool(self.redis_user and not self.redis_url),
+            "redis_user and redis_password_file are set together, and need redis_url",
+        )
 
     @property
     def registry_token(self) -> str | None:
@@ -221,6 +231,17 @@ class Settings:
             return read_token(Path(self.registry_token_file))
         except UnknownActorError as error:
             raise SettingsError(f"registry_token_file: {error}") from error
+
+    @property
+    def store_url(self) -> str:
+        """redis_url with user and password in it; SettingsError if the file is unreadable."""
+        if not self.redis_password_file:
+            return self.redis_url
+        try:
+            password = Path(self.redis_password_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"redis_password_file: {error}") from error
+        return url_with_credentials(self.redis_url, self.redis_user, password)
 
     @staticmethod
     def _refuse_if(contradiction: bool, message: str) -> None:

@@ -76,7 +76,7 @@ class GatewayWorker:
         self._journal_dropped: dict[str, int] = {}
         """Journal kind -> records that were dropped until the last snapshot."""
         self._idempotency_keys = IdempotencyKeys(journal, boot_id, settings.outcome_keys_max)
-        self._store = OnlineReader(settings.redis_url) if settings.redis_url else None
+        self._store = OnlineReader(settings.store_url) if settings.redis_url else None
         self._parts = build_serving_parts(
             Surroundings(
                 settings=settings,

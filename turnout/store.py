@@ -1,4 +1,6 @@
-"""`python -m turnout.store PORT FOLDER`: starts one online store and ends when it ends.
+"""`python -m turnout.store SOCKET FOLDER MEMORY_MB`: starts one online store, ends when it ends.
+
+FOLDER has the passwords of the store's users (features.online.store_users).
 
 SIGTERM ends this process and the store. When this process is killed with SIGKILL, the store stays.
 The next run finds its pid in FOLDER and ends it before it starts another one.
@@ -12,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from features.online.store_server import find_or_start
+from features.online.store_server import start_protected_store
 from host.processes import start_ticks
 
 PID_FILE = "pid"
@@ -21,9 +23,9 @@ GRACE_S = 5.0
 
 def main(arguments: list[str]) -> int:
     """Run the store until it ends or SIGTERM arrives; return its exit code (128 + signal)."""
-    port, folder = int(arguments[0]), Path(arguments[1])
+    socket_path, folder, memory_mb_max = Path(arguments[0]), Path(arguments[1]), int(arguments[2])
     end_previous_store(folder / PID_FILE)
-    server = find_or_start(None, folder, port=port)
+    server = start_protected_store(socket_path, folder, memory_mb_max)
     child = server.process
     assert child is not None
 

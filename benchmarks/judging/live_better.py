@@ -19,8 +19,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from benchmarks.judging.live_aa import (
     INGRESSES,
     TwinRollout,
@@ -30,6 +28,8 @@ from benchmarks.judging.live_aa import (
     running_callers,
 )
 from features.materialise import materialise
+from features.online.store_client import store_client
+from features.online.store_users import WRITER
 from features.sources import telco
 from tests.demo_models import demo_store
 from tests.walks.running_system import turnout_up
@@ -94,7 +94,9 @@ def run_better_rollouts(
     with turnout_up(
         folder / "state", "--policies", str(policies), "--ingress", arguments.ingress
     ) as system:
-        with redis.Redis.from_url(system.addresses.store) as client:
+        with store_client(
+            system.addresses.store, WRITER, system.addresses.store_passwords
+        ) as client:
             materialise(store, telco.churn_profile, client)
         files = _write_files(folder / "champion", sealed)
         line = ("versions", "register", churn.MODEL, str(files))

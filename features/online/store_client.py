@@ -1,19 +1,26 @@
 """The redis-py client for code that writes to the store: materialise, push, the CLI."""
 
+from pathlib import Path
+
 import redis
 from redis.sentinel import Sentinel
 
 from features.online.store_url import parse_store_url
+from features.online.store_users import url_for_user
 
 SENTINEL_TIMEOUT_S = 1.0
 
 
-def store_client(url: str) -> redis.Redis:
+def store_client(url: str, user: str = "", passwords: str | Path = "") -> redis.Redis:
     """Return a client that returns bytes, for any URL that OnlineReader takes. Close it after use.
+
+    user, passwords  where the store is one of `turnout up`: "writer", and the folder
+                     `store_passwords` in its system.json.
 
     With a Sentinel URL, each new connection goes to the server that is master then.
     Raises StoreUrlError for another URL.
     """
+    url = url_for_user(url, user, passwords)
     address = parse_store_url(url)
     if not address.sentinels:
         return redis.Redis.from_url(url)

@@ -1,6 +1,7 @@
-"""Finds the online store that a URL names, or starts one on this machine."""
+"""Finds the online store that a URL names, or starts one on this machine: open or protected."""
 
 import contextlib
+import hashlib
 import importlib
 import shutil
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from features.online.store_url import StoreAddress, encode_command, parse_store_url
+from features.online.store_users import COMMANDS, READER, read_password, url_for_user
 
 READY_S_MAX = 10.0
 STOP_S_MAX = 5.0
@@ -84,7 +86,8 @@ def find_or_start(
         # The port must be free: else another store on it could answer for the new one.
         chosen = _free_port(port or 0)
         progress(f"starting {kind} on 127.0.0.1:{chosen}")
-        process = _start(program, folder, chosen)
+        line = [str(program), "--bind", "127.0.0.1", "--port", str(chosen)]
+        process = _start(line, folder, "")
         address = StoreAddress(host="127.0.0.1", port=chosen)
         if _wait_until_ready(process, address):
             return StoreServer(f"redis://127.0.0.1:{chosen}/0", kind, process)
@@ -95,6 +98,39 @@ def find_or_start(
         f"{kind} ({program}) did not answer on 127.0.0.1:{chosen}; its log is "
         f"{folder / 'store.log'}. Free the port, or give a running store's URL"
     )
+
+
+def start_protected_store(socket_path: Path, folder: Path, memory_mb_max: int) -> StoreServer:
+    """Start a store on a Unix socket, with the users of store_users and a bound on its memory.
+
+    socket_path    in a folder that only this user can enter: nobody else can listen there.
+    folder         working folder of the store, with its log store.log and the users' passwords.
+    memory_mb_max  beyond it the store refuses writes, and evicts nothing.
+
+    Raises StoreServerError when it does not answer, OSError when a password cannot be read.
+    """
+    program, kind = _program()
+    # The users go by stdin, because a command line is public. It has hashes of passwords only.
+    hashes = {
+        user: hashlib.sha256(read_password(folder, user).encode()).hexdigest() for user in COMMANDS
+    }
+    users = [
+        f"user {user} on #{hashes[user]} ~{{*}}:*@* resetchannels -@all {commands}"
+        for user, commands in COMMANDS.items()
+    ]
+    socket_path.unlink(missing_ok=True)
+    line = [
+        *(str(program), "-", "--port", "0", "--unixsocket", str(socket_path)),
+        *("--unixsocketperm", "700", "--maxmemory", f"{memory_mb_max}mb"),
+        *("--maxmemory-policy", "noeviction"),
+    ]
+    process = _start(line, folder, "\n".join(["user default off", *users, ""]))
+    address = parse_store_url(url_for_user(f"unix://{socket_path}", READER, folder))
+    if not _wait_until_ready(process, address):
+        raise StoreServerError(
+            f"{kind} ({program}) did not answer on {socket_path}; its log is {folder / 'store.log'}"
+        )
+    return StoreServer(f"unix://{socket_path}", kind, process)
 
 
 def ping(address: StoreAddress, timeout_s: float) -> str:
@@ -186,20 +222,22 @@ def _free_port(port: int) -> int:
         return int(listener.getsockname()[1])
 
 
-def _start(program: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
+def _start(line: list[str], folder: Path, configuration: str) -> subprocess.Popen[bytes]:
+    """Start a store that saves nothing. It reads *configuration* if *line* tells it to."""
     # In a session of its own, the store does not get the terminal's Ctrl-C. It is stopped after
     # the processes that read from it.
     with (folder / "store.log").open("ab") as log:
-        return subprocess.Popen(
-            [
-                *(program, "--bind", "127.0.0.1", "--port", str(port), "--save", ""),
-                *("--appendonly", "no", "--dir", folder, "--daemonize", "no"),
-            ],
-            stdin=subprocess.DEVNULL,
+        process = subprocess.Popen(
+            [*line, "--save", "", "--appendonly", "no", "--dir", folder, "--daemonize", "no"],
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+        stdin.write(configuration.encode())
+    return process
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], address: StoreAddress) -> bool:

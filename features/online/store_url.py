@@ -1,7 +1,7 @@
 """Parses the URL of an online store, and encodes commands for it."""
 
 from dataclasses import dataclass, field, replace
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 PORT_DEFAULT = 6379
 SENTINEL_PORT_DEFAULT = 26379
@@ -87,6 +87,12 @@ def parse_store_url(url: str) -> StoreAddress:
     return StoreAddress(
         host=parts.hostname, port=port, database=database, user=user, password=password
     )
+
+
+def url_with_credentials(url: str, user: str, password: str) -> str:
+    """Return *url*, which has no credentials, with a user and a password in it."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{rest}"
 
 
 def _by_sentinel(parts: SplitResult) -> StoreAddress:

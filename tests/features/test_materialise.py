@@ -14,7 +14,8 @@ from features.materialise import EXPIRY_SLACK_MS, expiries_ms, materialise, push
 from features.offline import OfflineStore, Spine
 from features.online.store_server import StoreServer
 from features.pushed import PushedRow
-from features.rows import ViewRows
+from features.rows import DEFAULTED, MISSING, ViewRows
+from features.staleness import CLOCK_SKEW_MS_MAX
 from features.views import View
 from tests.features.small_views import DAY_MS, plan_view
 
@@ -114,6 +115,30 @@ def test_online_row_is_never_replaced_by_an_older_row(store: StoreServer, tmp_pa
             == 1
         )
         assert stored_spend(client, b"S1") == 5.0
+
+
+def test_row_of_the_future_is_replaced_and_never_written(
+    store: StoreServer, tmp_path: Path
+) -> None:
+    """A row dated 2^53 - 1 is missing and broken for readers, and an honest row replaces it."""
+    now_ms = time.time_ns() // 1_000_000
+    one, valid = np.ones((1, ROWS.width), np.float32), np.ones((1, ROWS.width), np.bool_)
+    (forged,) = ROWS.pack([b"S1"], np.array([2**53 - 1]), 9 * one, valid)
+    decoded = ROWS.decode([forged], id_hashes([b"S1"]), now_ms)
+    assert (decoded.flags.tolist(), decoded.broken) == ([MISSING | DEFAULTED], 1)
+    assert ROWS.decode_row(forged, b"S1", now_ms)[1:] == (MISSING | DEFAULTED, 1)
+
+    offline = OfflineStore(tmp_path)
+    late = now_ms + CLOCK_SKEW_MS_MAX + 60_000
+    offline.append_pushed(VIEW, [plan_row(now_ms, 2.0), plan_row(late, 3.0)], created_ms=now_ms)
+    with redis_client(store) as client:
+        client.set(ROWS.store_key(b"S1"), forged)
+        summary = materialise(offline, VIEW, client)
+        assert (summary.written, summary.from_future) == (1, 1)
+        assert stored_spend(client, b"S1") == 2.0
+        with pytest.raises(SourceError, match="more than an hour in the future"):
+            push_rows(VIEW, client, [plan_row(now_ms, 4.0), plan_row(late, 5.0)])
+        assert stored_spend(client, b"S1") == 2.0
 
 
 @pytest.mark.parametrize("broken", [b"", b"x" * 16, b"x" * ROWS.row_bytes])

@@ -5,7 +5,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.staleness import forgotten_sql, is_forgotten, is_stale, stale_sql
+from features.staleness import (
+    CLOCK_SKEW_MS_MAX,
+    forgotten_sql,
+    is_forgotten,
+    is_from_future,
+    is_stale,
+    stale_sql,
+)
 from tests.property_examples import examples
 
 TTL = st.integers(1, 2**50)
@@ -17,6 +24,12 @@ def test_row_is_fresh_at_exactly_its_ttl() -> None:
     assert not is_stale(1_000, 1_000)
     assert is_stale(1_001, 1_000)
     assert not is_stale(-5, 1_000)
+
+
+def test_row_of_the_next_hour_is_usable_and_a_later_one_is_not() -> None:
+    """Clocks may differ by an hour."""
+    assert not is_from_future(-CLOCK_SKEW_MS_MAX)
+    assert is_from_future(-CLOCK_SKEW_MS_MAX - 1)
 
 
 @examples(8)

@@ -17,7 +17,6 @@ from turnout.processes.managed_process import ManagedProcess, ProcessSpec, end_l
 from turnout.processes.port_checks import (
     accepts_connections,
     answers_http,
-    answers_ping,
     free_tcp_port,
 )
 
@@ -151,5 +150,4 @@ def test_port_checks_are_false_when_nothing_listens() -> None:
     """A check never raises."""
     port = free_tcp_port()
     assert not asyncio.run(accepts_connections(f"127.0.0.1:{port}"))
-    assert not asyncio.run(answers_ping(f"redis://127.0.0.1:{port}/0"))
     assert not asyncio.run(answers_http(f"http://127.0.0.1:{port}/healthz"))

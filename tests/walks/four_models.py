@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import redis
 from numpy.typing import NDArray
 
 from features.contract import ModelContract
 from features.materialise import materialise
 from features.offline import OfflineStore, Spine
+from features.online.store_client import store_client
+from features.online.store_users import WRITER
 from tests.demo_models import VIEWS, demo_store
 from tests.walks.running_system import RunningSystem, turnout_up
 from training.recipe import Recipe
@@ -65,7 +66,9 @@ def running_four_models(base: Path) -> Iterator[FourModels]:
     }
     (base / ".turnout").mkdir()
     with turnout_up(base / ".turnout" / "demo") as system:
-        with redis.Redis.from_url(system.addresses.store) as client:
+        with store_client(
+            system.addresses.store, WRITER, system.addresses.store_passwords
+        ) as client:
             for view in (view for views in VIEWS.values() for view in views):
                 materialise(store, view, client)
         for model, version in versions.items():

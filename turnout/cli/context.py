@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from features.online.store_users import url_for_user
 from registry.types import read_token
 from turnout.errors import NotReachableError, UsageError
 from turnout.processes.system_file import SystemAddresses, read_system_file
@@ -50,9 +51,13 @@ class CommandContext:
         """Return host:port of the gateway; NotReachableError when no system runs."""
         return self.gateway or self._running("gateway").gateway
 
-    def store_url(self) -> str:
-        """Return the URL of the online store; NotReachableError when no system runs."""
-        return self._running("store").store
+    def store_url(self, user: str) -> str:
+        """Return the URL with which *user* (reader or writer) opens the online store.
+
+        NotReachableError when no system runs.
+        """
+        running = self._running("store")
+        return url_for_user(running.store, user, running.store_passwords)
 
     def running_folder(self) -> Path:
         """Return the state folder of the running system: this one, or that of the demo in it."""

@@ -57,12 +57,13 @@ def show(
     key: Annotated[str, typer.Argument(help="Id of one entity, such as a customer.")],
 ) -> None:
     """Show the online row of an entity, as a gateway would read it now."""
+    from features.online.store_users import READER
     from turnout.cli.online_rows import declared_view, read_online_rows
 
     context: CommandContext = ctx.obj
     chosen = declared_view(view)
     now_ms = time.time_ns() // 1_000_000
-    rows = asyncio.run(read_online_rows(context.store_url(), chosen, [key], now_ms))
+    rows = asyncio.run(read_online_rows(context.store_url(READER), chosen, [key], now_ms))
     named = zip((feature.name for feature in chosen.features), rows.values[0], strict=True)
     features = {name: float(number) for name, number in named}
     flags = row_flag_names(int(rows.flags[0]))
@@ -88,8 +89,10 @@ def materialise(
     from features.materialise import materialise as write_online
     from features.offline import OfflineStore
     from features.online.store_client import store_client
+    from features.online.store_users import WRITER
     from turnout.cli.online_rows import declared_view
 
+    # The view and its offline rows must be there before the store is opened.
     context: CommandContext = ctx.obj
     chosen, screen = declared_view(view), terminal(context.json)
     root = offline or context.running_folder() / "offline"
@@ -97,13 +100,23 @@ def materialise(
         raise OperatorError(f"there is no offline store in {root}; name its folder with --offline")
     # Rows are written in batches, and each batch moves the progress bar.
     began = time.monotonic()
-    with screen.progress() as progress, store_client(context.store_url()) as client:
+    with screen.progress() as progress, store_client(context.store_url(WRITER)) as client:
         bar = progress.add_task(f"materialising {view}", total=None, note="")
 
         def show_progress(done: int, rows: int) -> None:
             progress.update(bar, completed=done, total=rows, note=f"{done:,} of {rows:,}")
 
         done = write_online(OfflineStore(root), chosen, client, progress=show_progress)
+    # Rows of the future are named, because they show that event times are wrong.
     took_s = time.monotonic() - began
-    value: dict[str, Any] = {"written": done.written, "older": done.older_than_stored}
+    value: dict[str, Any] = {
+        "written": done.written,
+        "older": done.older_than_stored,
+        "from_future": done.from_future,
+    }
     screen.result(value, f"{view}: {done.written:,} rows in {took_s:.1f} s.")
+    if done.from_future:
+        screen.note(
+            f"{done.from_future:,} offline rows are dated more than an hour in the future and were "
+            "left out; event times are Unix milliseconds in UTC"
+        )

@@ -25,6 +25,9 @@ def up(
     store: Annotated[
         str, typer.Option(help="redis:// URL of the online store. Default: start a new one.")
     ] = "",
+    store_memory_mb: Annotated[
+        int, typer.Option(min=16, help="Memory of a new store; beyond it writes are refused.")
+    ] = 1_024,
     port: Annotated[int, typer.Option(help="Port of the gateway. 0: any free port.")] = 0,
     ingress: Annotated[
         IngressChoice,
@@ -46,6 +49,7 @@ def up(
         folder=context.folder,
         workers=workers,
         store_url=store,
+        store_memory_mb=store_memory_mb,
         port=port,
         ingress=ingress,
         policies=policies,

@@ -4,11 +4,12 @@ import asyncio
 from pathlib import Path
 
 import numpy as np
-import redis
 
 from features.contract import ModelContract, ViewUse
 from features.materialise import materialise
 from features.offline import OfflineStore, Spine, TrainingSet
+from features.online.store_client import store_client
+from features.online.store_users import READER, WRITER, url_for_user
 from features.sources import telco
 from features.sources.public_tables import ENTITY, subscriber_ids
 from features.views import View
@@ -35,7 +36,9 @@ async def features(context: DemoContext, step: Step) -> None:
     await asyncio.to_thread(_fill_online, context, step)
     ids = _sample_ids(context)
     step.note, step.progress = f"comparing {len(ids):,} rows bit for bit", 0.97
-    online = await read_online_rows(context.system.store, VIEW, ids, context.now_ms)
+    system = context.system
+    url = url_for_user(system.store, READER, system.store_passwords)
+    online = await read_online_rows(url, VIEW, ids, context.now_ms)
     offline = await asyncio.to_thread(
         _read_as_of, OfflineStore(context.plan.offline_folder), ids, context.now_ms
     )
@@ -64,7 +67,7 @@ def _fill_online(context: DemoContext, step: Step) -> None:
         step.note = f"materialising: {done:,} of {rows:,} rows online"
         step.progress = 0.35 + 0.6 * done / max(rows, 1)
 
-    with redis.Redis.from_url(context.system.store) as client:
+    with store_client(context.system.store, WRITER, context.system.store_passwords) as client:
         written = materialise(
             OfflineStore(context.plan.offline_folder), VIEW, client, progress=show_progress
         )

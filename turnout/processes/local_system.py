@@ -1,18 +1,21 @@
 """The system on this machine: the processes of store, control and gateway."""
 
 import asyncio
+import hashlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from features.online.store_server import StoreServerError, find_or_start
-from features.online.store_url import StoreUrlError
+from features.online.store_server import StoreServerError, find_or_start, ping
+from features.online.store_url import StoreUrlError, parse_store_url
+from features.online.store_users import READER, make_passwords, password_file, url_for_user
 from gateway.errors import SettingsError
 from gateway.ingress_choice import IngressChoice, check_built, is_built
 from host.processes import start_ticks
@@ -21,7 +24,6 @@ from turnout.processes.managed_process import ManagedProcess, ProcessSpec, end_l
 from turnout.processes.port_checks import (
     accepts_connections,
     answers_http,
-    answers_ping,
     free_tcp_port,
 )
 from turnout.processes.service_tokens import make_service_tokens
@@ -34,6 +36,9 @@ from turnout.processes.system_file import (
 )
 
 LEFTOVER_GRACE_S = 10.0
+STORE_PING_S = 1.0
+SOCKET_PATH_BYTES_MAX = 100
+"""A Unix socket's path has at most 107 bytes on Linux, and 103 on macOS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,9 @@ class SystemPlan:
     workers: int = 2
     store_url: str = ""
     """redis:// URL of an online store that runs already; empty: start a new one."""
+    store_memory_mb: int = 1_024
+    """Memory of a new store; beyond it the store refuses writes. A row of 20 features takes some
+    250 bytes."""
     port: int = 0
     """Port of the gateway's gRPC server; 0: any free port."""
     ingress: IngressChoice = IngressChoice.AUTO
@@ -52,6 +60,11 @@ class SystemPlan:
     """File of tokens and roles (docs/governance.md); None: actors' names are taken on trust."""
     policies: Path | None = None
     """Folder of rollout policies beside the built-in ones; None: only the built-in ones."""
+
+    @property
+    def store_folder(self) -> Path:
+        """Folder of the store's log, passwords and, if its path is short enough, socket."""
+        return self.folder.absolute() / "store"
 
     @property
     def offline_folder(self) -> Path:
@@ -72,7 +85,8 @@ class LocalSystem:
     def __init__(self, plan: SystemPlan, report: Callable[[str], None]) -> None:
         self._plan = plan
         self._report = report
-        self._store = plan.store_url or f"redis://127.0.0.1:{free_tcp_port()}/0"
+        self._socket = None if plan.store_url else _private_socket(plan.store_folder)
+        self._store = plan.store_url or f"unix://{self._socket}"
         self._control = f"127.0.0.1:{free_tcp_port()}"
         self._gateway = f"127.0.0.1:{plan.port or free_tcp_port()}"
         self._observe_address = f"127.0.0.1:{free_tcp_port()}"
@@ -93,6 +107,7 @@ class LocalSystem:
             pid=pid,
             pid_started=start_ticks(pid) or 0,
             store=self._store,
+            store_passwords="" if self._socket is None else str(self._plan.store_folder),
             registry=self._control,
             gateway=self._gateway,
             metrics=f"http://{self._observe_address}/metrics",
@@ -107,16 +122,23 @@ class LocalSystem:
         write_system_file(self._plan.folder, self.addresses)
 
     def _store_process(self) -> ProcessSpec:
-        port = self._store.rpartition(":")[2].partition("/")[0]
-        folder = self._plan.folder / "store"
+        folder, memory_mb = self._plan.store_folder, str(self._plan.store_memory_mb)
+        command = [sys.executable, "-m", "turnout.store", str(self._socket), str(folder), memory_mb]
         return ProcessSpec(
             name="store",
-            command=[sys.executable, "-m", "turnout.store", port, str(folder)],
+            command=command,
             log=self._plan.log("store"),
-            ready=lambda: answers_ping(self._store),
+            ready=self._store_answers,
             ready_s_max=15.0,
             grace_s=5.0,
         )
+
+    async def _store_answers(self) -> bool:
+        assert self._socket is not None
+        address = parse_store_url(url_for_user(self._store, READER, self._plan.store_folder))
+        with suppress(OSError, StoreServerError):
+            return await asyncio.to_thread(ping, address, STORE_PING_S) == "PONG"
+        return False
 
     def _control_process(self) -> ProcessSpec:
         folder = self._plan.folder / "registry"
@@ -172,12 +194,36 @@ class LocalSystem:
         }
         if self._tokens is not None:
             settings["registry_token_file"] = str(self._tokens.files["gateway"])
+        if self._socket is not None:
+            make_passwords(self._plan.store_folder)
+            settings["redis_user"] = READER
+            settings["redis_password_file"] = str(password_file(self._plan.store_folder, READER))
         (self._plan.folder / "gateway.json").write_text(json.dumps(settings, indent=1))
+
+
+def _private_socket(folder: Path) -> Path:
+    """Return the path of the store's socket, in a folder that only this user can enter.
+
+    It is in *folder*, or in a folder of the temporary files where the path of *folder* is too long.
+    """
+    path = folder.absolute() / "store.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+        return path
+    # The same state folder gets the same socket, so that restarts need no clearing up.
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    short = Path(tempfile.gettempdir()) / f"turnout-{os.getuid()}-{digest}"
+    short.mkdir(exist_ok=True, mode=0o700)
+    status = short.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077 or short.is_symlink():
+        raise PermissionError(f"{short} must be a folder of this user with mode 700; remove it")
+    return short / "store.sock"
 
 
 def _check_given_store(plan: SystemPlan) -> None:
     try:
-        find_or_start(plan.store_url, plan.folder / "store")
+        find_or_start(plan.store_url, plan.store_folder)
     except (StoreServerError, StoreUrlError) as error:
         raise StartError(str(error)) from error
 

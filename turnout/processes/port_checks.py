@@ -26,11 +26,6 @@ async def accepts_connections(address: str) -> bool:
     return False
 
 
-async def answers_ping(url: str) -> bool:
-    """Whether the Redis server at *url*, without a password, answers PING."""
-    return (await _send_and_read(urlsplit(url).netloc, b"PING\r\n")).startswith(b"+PONG")
-
-
 async def answers_http(url: str) -> bool:
     """Whether a GET of *url* is answered with status 200."""
     parts = urlsplit(url)

@@ -24,7 +24,9 @@ class SystemAddresses:
     pid_started: int
     """When it started, in clock ticks since boot, so that a reused pid is not mistaken for it."""
     store: str
-    """redis:// URL of the online store."""
+    """redis:// or unix:// URL of the online store."""
+    store_passwords: str = ""
+    """Folder with the passwords of the users `reader` and `writer`; empty: the URL has all."""
     registry: str
     """host:port of the registry and the rollout controller."""
     gateway: str

@@ -19,6 +19,8 @@ const VALID_AT: usize = 24;
 const WORD_BYTES: usize = 8;
 /// A row that is older than so many TTLs counts as missing.
 const FORGET_AFTER_TTLS: i64 = 2;
+/// A row that is dated further in the future than this counts as broken.
+const CLOCK_SKEW_MS_MAX: i64 = 3_600_000;
 
 /// How the rows of one view are stored.
 pub struct ViewRows {
@@ -36,7 +38,8 @@ pub struct RowBatch {
     pub values: Vec<u8>,
     /// (R,) turnout.v1.RowFlag bits.
     pub flags: Vec<u32>,
-    /// Stored rows with a wrong length, view hash or id hash. They count as missing.
+    /// Stored rows with a wrong length, view hash or id hash, or an event in the future. They count as
+    /// missing.
     pub broken: usize,
 }
 
@@ -80,12 +83,12 @@ impl ViewRows {
         let intact = row.len() == values_at + self.defaults.len()
             && word(row, VIEW_AT) == self.view
             && word(row, ID_AT) == xxh3_64(id);
-        if !intact {
+        let age_ms = if intact { now_ms.wrapping_sub(word(row, EVENT_AT) as i64) } else { 0 };
+        if !intact || age_ms < -CLOCK_SKEW_MS_MAX {
             rows.broken += 1;
             return self.push_default(MISSING, rows);
         }
         // An old row is not used.
-        let age_ms = now_ms.wrapping_sub(word(row, EVENT_AT) as i64);
         if age_ms > self.ttl_ms.saturating_mul(FORGET_AFTER_TTLS) {
             self.push_default(MISSING, rows);
         } else if age_ms > self.ttl_ms {

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.rows import ViewRows
+from features.staleness import CLOCK_SKEW_MS_MAX
 from features.views import Feature, View
 from gateway.key_column import KeyColumn
 from gateway.models.view_reads import (
@@ -25,7 +26,17 @@ from tests.property_examples import examples
 pytestmark = NEEDS_NATIVE_INGRESS
 
 NOW_MS, TTL_MS = 1_000_000, 1_000
-AGES_MS = (-5, 0, TTL_MS, TTL_MS + 1, 2 * TTL_MS, 2 * TTL_MS + 1, 900_000)
+FUTURE_MS = (2**52, CLOCK_SKEW_MS_MAX + 1, CLOCK_SKEW_MS_MAX)
+AGES_MS = (
+    *(-ahead for ahead in FUTURE_MS),
+    -5,
+    0,
+    TTL_MS,
+    TTL_MS + 1,
+    2 * TTL_MS,
+    2 * TTL_MS + 1,
+    900_000,
+)
 EDGE_VALUES = [0.0, -0.0, 1.5, float("nan"), float("inf"), 1e-45]
 KINDS = ("complete", "partly", "absent", "another's", "short", "long", "empty", "another view's")
 

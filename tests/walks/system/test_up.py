@@ -1,6 +1,5 @@
 """`turnout up`: it starts a system, and one signal stops all of it."""
 
-import asyncio
 import signal
 import socket
 import subprocess
@@ -8,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from features.online.store_server import ping
+from features.online.store_url import parse_store_url
 from tests.servers import redis_server
 from tests.walks.running_system import TURNOUT, poll_system_until, process_runs, turnout_up
-from turnout.processes.port_checks import answers_ping, free_tcp_port
+from turnout.processes.port_checks import free_tcp_port
 
 pytestmark = pytest.mark.walk
 
@@ -53,7 +54,7 @@ def test_up_uses_a_given_store_and_leaves_it_running(tmp_path: Path) -> None:
         with turnout_up(tmp_path / "state", "--store", store.url) as system:
             assert sorted(system.addresses.children) == ["control", "gateway"]
             assert system.addresses.store == store.url
-        assert asyncio.run(answers_ping(store.url))
+        assert ping(parse_store_url(store.url), 1.0) == "PONG"
 
 
 @pytest.mark.parametrize("option", ["--store", "--port"])
