@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Protocol
 
+from host.collector import collector_paused
 from protos import registry_pb2 as pb
 from registry.history.chain import HistoryChain, is_signed
 from registry.history.replay import (
@@ -69,7 +70,8 @@ async def audit_registry(
     """
     audit = _Audit(registry, public_key, noted_heads)
     try:
-        await audit.run()
+        with collector_paused():
+            await audit.run()
     except ProblemFoundError as error:
         return audit.report(str(error), error.broken)
     return audit.report()

@@ -368,11 +368,15 @@ class TableComparison:
 
 
 def _fields_that_differ(expected: Row, found: Row) -> Iterator[tuple[str, Any, Any]]:
-    """Yield (name, expected, found). The SHA-256 of a whole comes after its fields."""
-    for name in sorted(expected.keys() & found.keys(), key=lambda name: name.endswith("_sha256")):
+    """Yield (name, expected, found). Parts come first, and the SHA-256 of a whole comes last."""
+
+    def order(name: str) -> tuple[bool, bool, str]:
+        return name.endswith("_sha256"), not isinstance(expected[name], dict), name
+
+    for name in sorted(expected.keys() & found.keys(), key=order):
         said, is_now = expected[name], found[name]
         if isinstance(said, dict) and isinstance(is_now, dict):
-            for part in said.keys() & is_now.keys():
+            for part in sorted(said.keys() & is_now.keys()):
                 if said[part] != is_now[part]:
                     yield f"{name}.{part}", said[part], is_now[part]
         elif said != is_now:
@@ -380,4 +384,4 @@ def _fields_that_differ(expected: Row, found: Row) -> Iterator[tuple[str, Any, A
 
 
 def _shown(value: object) -> str:
-    return "nothing" if value is None else json.dumps(value, ensure_ascii=False)[:100]
+    return "nothing" if value is None else json.dumps(value, ensure_ascii=False, default=repr)[:100]

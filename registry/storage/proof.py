@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import ColumnElement, Connection, func, literal_column, select, text
 from sqlalchemy.exc import DBAPIError
 
+from host.collector import collector_paused
 from host.files import replace_file
 from registry.history.chain import HistoryChain, StoredEntry
 from registry.history.replay import (
@@ -62,7 +63,14 @@ def prove_database(
 
     The connection must have a transaction, so that history and rows are of one instant.
     """
-    proof = DatabaseProof(snapshot or ReplayedState())
+    with collector_paused():
+        return _prove(connection, key, prediction_key, snapshot or ReplayedState())
+
+
+def _prove(
+    connection: Connection, key: Ed25519PrivateKey, prediction_key: bytes, state: ReplayedState
+) -> DatabaseProof:
+    proof = DatabaseProof(state)
     proof.problem = _first_problem(
         partial(_find_foreign_schema, connection),
         partial(_replay, connection, proof.state, key),
@@ -134,7 +142,8 @@ def read_snapshot(path: Path, key: Ed25519PrivateKey) -> ReplayedState | None:
             f"the file {path.name} was altered; remove it, and the next start replays the history "
             "from its first entry"
         ) from error
-    return ReplayedState.from_json(content)
+    with collector_paused():
+        return ReplayedState.from_json(content)
 
 
 def _find_foreign_schema(connection: Connection) -> str:
@@ -184,9 +193,13 @@ def _find_missing_older_entry(connection: Connection, state: ReplayedState) -> s
     ).scalar()
     count = connection.execute(history.where(seq <= state.seq)).scalar_one()
     if count != state.seq or newest is None:
+        numbers = connection.execute(select(seq).select_from(tables.history).order_by(seq))
+        pairs = enumerate(numbers.scalars(), start=1)
+        first = next((number for number, found in pairs if found != number), count + 1)
         return (
-            f"the history has {count} entries up to entry {state.seq}, which history.snapshot "
-            "proves: entries are missing, or the database is an older copy than its snapshot"
+            f"history entry {first} is missing or out of order, and history.snapshot proves all up "
+            f"to entry {state.seq}: it was removed, or the database is an older copy than its "
+            "snapshot"
         )
     if newest != state.digest:
         return f"history entry {state.seq} was replaced: history.snapshot has another digest of it"

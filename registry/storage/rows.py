@@ -4,8 +4,8 @@ The values are read without SQLAlchemy's types, because an altered row may have 
 type, and must be named then instead of failing.
 """
 
-import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -42,10 +42,11 @@ def read_state_rows(
     statement = tables.raw_select(table).order_by(literal_column(key.name))
     if after is not None:
         statement = statement.where(literal_column(key.name) > after)
+    plan = _plan(table)
     with connection.execute(statement) as result:
         while block := result.fetchmany(ROWS_PER_FETCH):
             for values in block:
-                yield _row(table, values)
+                yield _row(table, plan, values)
 
 
 def read_state_page(connection: Connection, table: str, after: str) -> tuple[list[bytes], bool]:
@@ -82,7 +83,7 @@ def read_state_row(connection: Connection, table: Table, key: str) -> Row | None
     """Return the row with this key, or None."""
     statement = tables.raw_select(table).where(literal_column(_key_column(table).name) == key)
     values = connection.execute(statement).first()
-    return None if values is None else _row(table, values)
+    return None if values is None else _row(table, _plan(table), values)
 
 
 def _key_column(table: Table) -> Column[Any]:
@@ -90,45 +91,51 @@ def _key_column(table: Table) -> Column[Any]:
     return column
 
 
-@functools.cache
-def _row_names(table: Table) -> tuple[str, ...]:
-    return tuple(name for name, _, _ in _row_columns(table))
+@dataclass(frozen=True, slots=True)
+class _RowPlan:
+    """How the rows of one table are shown."""
+
+    names: tuple[str, ...]
+    """Names in the row, in the order of the columns."""
+    binary: tuple[bool, ...]
+    by_digest: tuple[bool, ...]
+    """Whether the row has a column's SHA-256 instead of its value."""
+    texts_by_digest: tuple[str, ...]
+    """Names of texts by digest, if no column is binary."""
 
 
-@functools.cache
-def _names_by_digest(table: Table) -> tuple[str, ...]:
-    return tuple(name for name, _, by_digest in _row_columns(table) if by_digest)
+def _plan(table: Table) -> _RowPlan:
+    binary = tuple(isinstance(column.type, LargeBinary) for column in table.columns)
+    by_digest = tuple(
+        is_binary or column.name in BY_DIGEST
+        for column, is_binary in zip(table.columns, binary, strict=True)
+    )
+    names = tuple(
+        f"{column.name.removesuffix('_json')}_sha256" if digested else column.name
+        for column, digested in zip(table.columns, by_digest, strict=True)
+    )
+    texts = tuple(name for name, digested in zip(names, by_digest, strict=True) if digested)
+    return _RowPlan(names, binary, by_digest, () if any(binary) else texts)
 
 
-@functools.cache
-def _row_columns(table: Table) -> list[tuple[str, bool, bool]]:
-    """Return (name in the row, whether it is binary, whether the row has its SHA-256)."""
-    columns = []
-    for column in table.columns:
-        binary = isinstance(column.type, LargeBinary)
-        by_digest = binary or column.name in BY_DIGEST
-        name = f"{column.name.removesuffix('_json')}_sha256" if by_digest else column.name
-        columns.append((name, binary, by_digest))
-    return columns
-
-
-def _row(table: Table, values: Sequence[Any]) -> Row:
-    columns = _row_columns(table)
+def _row(table: Table, plan: _RowPlan, values: Sequence[Any]) -> Row:
     # The fast way, for rows of numbers and texts only.
-    if bytes not in set(map(type, values)) and not any(binary for _, binary, _ in columns):
-        row: Row = dict(zip(_row_names(table), values, strict=True))
-        for name in _names_by_digest(table):
+    if True not in plan.binary and bytes not in set(map(type, values)):
+        row: Row = dict(zip(plan.names, values, strict=True))
+        for name in plan.texts_by_digest:
             row[name] = sha256_hex(str(row[name]).encode())
         if table is tables.leases and isinstance(row["token"], int):
             row["number"] = lease_number(row["token"])
         return row
     # Binary columns, and values of the wrong type.
     row = {}
-    for (name, binary, by_digest), value in zip(columns, values, strict=True):
+    for name, value, binary, digested in zip(
+        plan.names, values, plan.binary, plan.by_digest, strict=True
+    ):
         if binary is not isinstance(value, bytes):
             # Only an altered database has a value of the wrong type.
             row[name] = f"{type(value).__name__} {value!r}"[:100]
-        elif by_digest:
+        elif digested:
             row[name] = sha256_hex(value if binary else str(value).encode())
         else:
             row[name] = value

@@ -127,9 +127,11 @@ def swap_values(generator: random.Random, folder: Path) -> str:
     column = generator.choice([c for c in _columns(connection, table) if c not in keys])
     read = f"SELECT {column} FROM {table} WHERE rowid = ?"
     values = [connection.execute(read, (rowid,)).fetchone()[0] for rowid in (first, second)]
+    connection.execute("BEGIN")
     try:
         for rowid, value in ((first, values[1]), (second, values[0])):
             connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (value, rowid))
+        connection.execute("COMMIT")
     except sqlite3.IntegrityError:
         return ""
     finally:

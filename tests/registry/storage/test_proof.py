@@ -101,6 +101,7 @@ def try_edits(folder: Path, seeds: range, operations: int) -> dict[str, list[int
             print(f"seed {seed}: {len(unnamed)} unnamed; [made, without effect]: {counts}")  # noqa: T201
         if (name and name not in problem) or (not name and problem):
             unnamed.append(f"seed {seed}: {kind} must be named {name!r}: {problem!r}")
+            print(unnamed[-1])  # noqa: T201  a long run says at once what it found
         shutil.rmtree(edited)
     assert not unnamed, f"{len(unnamed)} of {len(seeds)}:\n" + "\n".join(unnamed[:20])
     return counts
@@ -153,6 +154,10 @@ F6_STATEMENTS = {
     ),
     "findings are deleted": ("DELETE FROM findings", "table findings"),
     "a version is deleted": ("DELETE FROM versions WHERE label = 1", "table versions"),
+    "an actor becomes bytes": (
+        "UPDATE history SET actor = CAST(actor AS BLOB) WHERE action LIKE 'deploy%'",
+        "history entry",
+    ),
     "seals are deleted": ("DELETE FROM seals", "seal"),
 }
 
