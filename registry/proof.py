@@ -87,12 +87,12 @@ def check_golden_scores(bundle: Bundle) -> None:
         raise VersionRefusedError(
             f"golden row {row} is finite, and golden.npz certifies the scores "
             f"{bundle.golden_outputs[row].tolist()} for it. A score that is not a number answers "
-            f"no caller; correct the model, or leave such rows out of its domain"
+            "no caller; correct the model, or leave such rows out of its domain"
         )
     if not np.any(finite_scores):
         raise VersionRefusedError(
-            f"none of the {len(bundle.golden_inputs)} golden rows has finite scores, so golden.npz "
-            "certifies nothing; give it rows that the model scores"
+            f"none of the {len(bundle.golden_outputs)} golden rows has finite scores, so "
+            "golden.npz certifies nothing; give it rows that the model scores"
         )
 
 
