@@ -101,7 +101,7 @@ class LocalSystem:
             else make_service_tokens(plan.identities, plan.folder / "tokens", GATEWAY_NAME)
         )
         # Made here and not by control, because the gateway needs it at the same time.
-        self._certificate = _make_certificate(plan.folder / "registry" / "keys")
+        self._certificate = _make_certificate(plan.folder.absolute() / "registry" / "keys")
         specs = [] if plan.store_url else [self._store_process()]
         specs += [self._control_process(), self._gateway_process()]
         self.processes = [ManagedProcess(spec, report) for spec in specs]

@@ -55,8 +55,9 @@ def test_long_reasons_of_an_old_registry_block_nothing(tmp_path: Path) -> None:
             assert all(entry.reason.endswith("bytes more)") for entry in cut)
             assert all(len(entry.reason) <= 4_096 for entry in cut)
             # The audit proves the entries as they were written.
-            head, broken = await registry.bob.audit()
-            assert (head.seq, broken) == (6, None)
+            report = await registry.bob.audit()
+            assert (report.head.seq, report.problem) == (6, "")
+            head = report.head
             written = [await registry.bob.uncut_entry(entry) for entry in entries]
             assert verify_chain(written, head, head.public_key) is None
             assert written[1].reason == LONG
@@ -120,7 +121,7 @@ def test_lists_are_read_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             await registry.put_in_production()
             event = await anext(registry.bob.watch_deployments())
             assert event.snapshot_end
-            assert await registry.bob.audit()
+            assert (await registry.bob.audit()).intact
 
     asyncio.run(course())
 
@@ -131,10 +132,13 @@ def test_checkpoint_travels_in_chunks(tmp_path: Path) -> None:
     async def course() -> None:
         async with registry_fixture(tmp_path) as registry:
             state = bytes(range(256)) * (3 * MESSAGE_BYTES_MAX // 256)
-            sent = pb.Checkpoint(rollout_id="r1", sequence=1, state=state)
+            token = (await registry.cleo.acquire_lease("rollout", "cleo", 60)).token
+            sent = pb.Checkpoint(rollout_id="r1", sequence=1, state=state, lease_token=token)
             await registry.cleo.save_checkpoint(sent)
-            assert await registry.cleo.load_checkpoint("r1") == sent
-            too_large = pb.Checkpoint(rollout_id="r1", sequence=2, state=bytes(33 * 2**20 + 1))
+            assert (await registry.cleo.load_checkpoint("r1")).state == state
+            too_large = pb.Checkpoint(
+                rollout_id="r1", sequence=2, state=bytes(33 * 2**20 + 1), lease_token=token
+            )
             with pytest.raises(BadRequestError, match="33554432"):
                 await registry.cleo.save_checkpoint(too_large)
             assert (await registry.cleo.load_checkpoint("r1")).sequence == 1

@@ -196,7 +196,7 @@ def test_live_rollout_with_an_altered_policy_is_ended_by_abort(tmp_path: Path) -
                 lease = await take_free_lease(cleo)
                 checkpoint.state, checkpoint.lease_token = state.SerializeToString(), lease.token
                 await cleo.save_checkpoint(checkpoint)
-                await cleo.acquire_lease("rollout", "cleo", 1, lease.token)
+                await cleo.acquire_lease("rollout", lease.holder, 1, lease.token)
                 server = await serve_rollout(live.registry.address, sink, policies=POLICIES)
                 with pytest.raises(grpc.aio.AioRpcError, match="it was altered") as caught:
                     await wait_for_status(live, lambda _: False)
