@@ -269,6 +269,7 @@ def test_windows_of_invented_models_take_no_memory(attacked: Attacked) -> None:
         ]
         return pb.WindowBatch(sequence=number, windows=windows, sent_unix_ns=time.time_ns())
 
+    # The first batches may take memory that stays; the others may not.
     with second_gateway(attacked) as source:
         assert attacked.push(metadata, source, *map(batch, range(1, 6))) is None
         before = resident_mb(pid)
