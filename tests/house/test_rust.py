@@ -60,6 +60,7 @@ def test_crates_are_locked_with_checksums_and_without_addresses() -> None:
 @pytest.mark.skipif(shutil.which("cargo") is None, reason="cargo is not installed")
 def test_native_server_is_built_from_the_locked_crates() -> None:
     """`make ingress` writes Cargo.lock from crates.lock, and cargo has added nothing to it."""
+    subprocess.run(["make", "--silent", "ingress/Cargo.lock"], cwd=REPOSITORY, check=True)
     lock = (REPOSITORY / "ingress" / "Cargo.lock").read_text(encoding="utf-8").splitlines()
     committed = (REPOSITORY / "ingress" / "crates.lock").read_text(encoding="utf-8").splitlines()
     assert [line for line in lock if not line.startswith("source = ")] == committed
