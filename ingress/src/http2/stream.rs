@@ -1,7 +1,7 @@
 //! One HTTP/2 stream: its request, its buffers, and the calls that it has inside.
 
-use crate::http2::bounds::inflate::Inflation;
 use crate::calls::callers::{Authorization, CallerNumber};
+use crate::http2::bounds::inflate::Inflation;
 use crate::http2::grpc::Encoding;
 use crate::http2::stream_holds::Holds;
 use crate::sys::nghttp2::{BodyState, Fields};

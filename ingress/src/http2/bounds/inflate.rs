@@ -243,7 +243,8 @@ mod tests {
 
     #[test]
     fn inflation_gives_a_message_back_in_slices() {
-        let message: Vec<u8> = (0..500_000_u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
+        let message: Vec<u8> =
+            (0..500_000_u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
         let (inflated, slices) = inflate(&gzip(&message), 1 << 30);
         assert!(inflated.unwrap() == message);
         assert!(slices >= message.len() / SLICE_BYTES_INFLATED);
