@@ -103,6 +103,8 @@ def _rechecked_handler(handler: Handler, authorise: Callable[[], Identity]) -> H
         rechecking = asyncio.ensure_future(_cancel_when_refused(task, authorise, refusals))
         try:
             return await _run(behaviour, request, context)
+        except (UnidentifiedError, ForbiddenError) as error:
+            await abort_refused(context, error)
         except asyncio.CancelledError:
             if not refusals:
                 raise
