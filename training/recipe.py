@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from features.contract import ModelContract, ViewUse
+from features.errors import ContractError
+from features.views import View
 from training.errors import RecipeError
 
 LearnerKind = Literal["logistic", "forest", "boosting"]
@@ -29,6 +32,15 @@ class Learner:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration = "none"
     scaling: Scaling = "none"
+
+    def definition(self) -> dict[str, Any]:
+        """Return the learner as JSON values, if its parameters are such values."""
+        return {
+            "kind": self.kind,
+            "parameters": dict(self.parameters),
+            "calibration": self.calibration,
+            "scaling": self.scaling,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +68,10 @@ class Recipe:
     model            name in the registry. It also salts the split, so that every version of a
                      model is evaluated on rows that no version of it was fitted on.
     setting          name of the recipe among the model's recipes ("champion", "candidate", ...).
+    features         the features that the model reads, in the order of its input columns.
     label            name of the event whose probability is the score.
+    entities         the entities that a caller names, in order. Empty: those of the views, in the
+                     order in which the views name them.
     held_out_share   share of the entities that is held out, above 0 and below 1.
     threshold        a score at or above it is a positive decision.
     audit            features for the fairness report. The model need not read them.
@@ -66,9 +81,10 @@ class Recipe:
 
     model: str
     setting: str
-    contract: ModelContract
+    features: tuple[ViewUse, ...]
     label: str
     learner: Learner
+    entities: tuple[str, ...] = ()
     seed: int = 7
     held_out_share: float = 0.3
     threshold: float = 0.5
@@ -86,14 +102,68 @@ class Recipe:
                 f"recipe {self.model}/{self.setting} decides at {self.threshold}; the threshold "
                 "must be above 0 and below 1"
             )
-        if self.contract.inputs:
-            names = [item.name for item in self.contract.inputs]
-            raise RecipeError(
-                f"recipe {self.model}/{self.setting} declares request inputs {names}; training "
-                "sets come from views only so far, so move these inputs into a view"
+        try:
+            self.contract  # noqa: B018  it raises here, not in the middle of training
+        except ContractError as error:
+            raise RecipeError(f"recipe {self.model}/{self.setting}: {error}") from error
+
+    @cached_property
+    def contract(self) -> ModelContract:
+        """The contract of every version that is trained from the recipe."""
+        keyed_by = dict.fromkeys(name for use in self.features for name in use.view.entities)
+        return ModelContract(
+            entities=self.entities or tuple(keyed_by), views=self.features, outputs=(self.label,)
+        )
+
+    def definition(self) -> dict[str, Any]:
+        """Return the recipe as JSON values. Views are named, each with its hash."""
+        return {
+            "model": self.model,
+            "setting": self.setting,
+            "features": [_use_definition(use) for use in self.features],
+            "label": self.label,
+            "learner": self.learner.definition(),
+            "entities": list(self.contract.entities),
+            "seed": self.seed,
+            "held_out_share": self.held_out_share,
+            "threshold": self.threshold,
+            "gate": asdict(self.gate),
+            "audit": [_use_definition(use) for use in self.audit],
+        }
+
+    @staticmethod
+    def from_definition(definition: Mapping[str, Any], views: Mapping[str, View]) -> "Recipe":
+        """Rebuild a recipe from the return value of `definition`, or from its JSON.
+
+        views  view hash -> view, for every view that the recipe names.
+
+        Raises RecipeError when a field is missing or wrong, or a view is absent.
+        """
+        try:
+            return Recipe(
+                model=definition["model"],
+                setting=definition["setting"],
+                features=tuple(_use_of(item, views) for item in definition["features"]),
+                label=definition["label"],
+                learner=Learner(**definition["learner"]),
+                entities=tuple(definition["entities"]),
+                seed=definition["seed"],
+                held_out_share=definition["held_out_share"],
+                threshold=definition["threshold"],
+                gate=GateSettings(**definition["gate"]),
+                audit=tuple(_use_of(item, views) for item in definition["audit"]),
             )
-        if len(self.contract.outputs) != 1:
-            raise RecipeError(
-                f"recipe {self.model}/{self.setting} declares {len(self.contract.outputs)} "
-                "outputs; it must declare one, the probability of its label"
-            )
+        except (KeyError, TypeError, AttributeError, ContractError) as error:
+            raise RecipeError(f"not a definition of a recipe: {error!r}") from error
+
+
+def _use_definition(use: ViewUse) -> dict[str, Any]:
+    return {
+        "view": use.view.name,
+        "view_hash": use.view.view_hash,
+        "features": list(use.features),
+    }
+
+
+def _use_of(definition: Mapping[str, Any], views: Mapping[str, View]) -> ViewUse:
+    return ViewUse(view=views[definition["view_hash"]], features=tuple(definition["features"]))

@@ -26,7 +26,7 @@ from training.export.edge_rows import edge_rows
 from training.export.lint import lint_recipe
 from training.export.onnx_model import OnnxModel
 from training.export.parity import ParityCertificate, certify_parity
-from training.labels import Labels, is_held_out
+from training.labelled_rows import LabelledRows, is_held_out
 from training.recipe import Recipe
 
 Progress = Callable[[str], None]
@@ -96,7 +96,7 @@ class _Fitted:
 def train_version(
     recipe: Recipe,
     store: FeatureSource,
-    labels: Labels,
+    labels: LabelledRows,
     *,
     champion: Bundle | None = None,
     commit: str = "unknown",
@@ -114,7 +114,7 @@ def train_version(
     # Read the features as they were known at each label's instant, and split the rows.
     progress("rows")
     rows = _read_rows(store, recipe.contract, labels)
-    held_out = is_held_out(recipe.model, labels.joined_ids(), recipe.held_out_share)
+    held_out = _held_out(recipe, labels)
     # Fit on the other rows, convert to ONNX, and certify that both score alike.
     progress("fit and convert")
     fitted = _fit(recipe, rows, held_out, labels.positive)
@@ -170,8 +170,13 @@ def _evaluation_facts(
     }
 
 
+def _held_out(recipe: Recipe, labels: LabelledRows) -> NDArray[np.bool_]:
+    keys = labels.joined_ids(recipe.contract.entities)
+    return is_held_out(recipe.model, keys, recipe.held_out_share)
+
+
 def _read_rows(
-    store: FeatureSource, contract: ModelContract, labels: Labels
+    store: FeatureSource, contract: ModelContract, labels: LabelledRows
 ) -> NDArray[np.float32]:
     return store.training_set(contract, labels.spine).values
 
@@ -249,7 +254,7 @@ def _files(recipe: Recipe, fitted: _Fitted) -> dict[str, bytes]:
 def _compare(
     recipe: Recipe,
     store: FeatureSource,
-    held_out_labels: Labels,
+    held_out_labels: LabelledRows,
     scores: NDArray[np.float32],
     champion: Bundle | None,
 ) -> tuple[Estimate | None, ExpectedShift | None]:
@@ -286,7 +291,7 @@ def _compare(
 
 
 def _data_facts(
-    recipe: Recipe, store: FeatureSource, labels: Labels, held_out: NDArray[np.bool_]
+    recipe: Recipe, store: FeatureSource, labels: LabelledRows, held_out: NDArray[np.bool_]
 ) -> dict[str, Any]:
     return {
         "snapshot": store.digest([use.view for use in recipe.contract.views]),
@@ -300,7 +305,7 @@ def _data_facts(
 
 
 def _fairness(
-    recipe: Recipe, store: FeatureSource, held_out_labels: Labels, scores: NDArray[np.float64]
+    recipe: Recipe, store: FeatureSource, held_out_labels: LabelledRows, scores: NDArray[np.float64]
 ) -> dict[str, Any]:
     """Return the fairness report of each audited feature. Members have the value 1."""
     if not recipe.audit:

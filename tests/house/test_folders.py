@@ -65,7 +65,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("probe", "__main__"),
     ),
     "training": (
-        ("errors", "fit", "labels", "recipe"),
+        ("errors", "fit", "labelled_rows", "recipe"),
         ("recipes", "export", "artifacts"),
         ("evaluation",),
         ("drills",),

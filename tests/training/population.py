@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from features.contract import ModelContract, ViewUse
 from features.offline import Spine, TrainingSet
 from features.views import Feature, View
-from training.labels import Labels
+from training.labelled_rows import LabelledRows
 from training.recipe import GateSettings, Learner, Recipe
 
 ROWS = 1_500
@@ -48,12 +48,12 @@ def profile_matrix() -> NDArray[np.float32]:
     ).astype(np.float32)
 
 
-def profile_labels() -> Labels:
+def profile_labels() -> LabelledRows:
     """Labels: newer customers, higher charges and monthly plans leave more often."""
     generator = np.random.default_rng(4)
     tenure, charges, plan, _ = profile_matrix().T.astype(np.float64)
     log_odds = 1.5 - tenure / 18 - plan + 1.5 * ((charges > 70) & (tenure < 20))
-    return Labels(
+    return LabelledRows(
         ids={"subscriber": [f"S{number:05d}" for number in range(ROWS)]},
         as_of_ms=np.full(ROWS, 1_700_000_000_000, dtype=np.int64),
         positive=generator.random(ROWS) < 1 / (1 + np.exp(-log_odds)),
@@ -82,7 +82,7 @@ def profile_recipe(
     return Recipe(
         model="churn",
         setting="test",
-        contract=contract,
+        features=contract.views,
         label="left",
         learner=learner,
         gate=gate or GateSettings(auc_min=0.6, held_out_rows_min=100, auc_gain_low_min=-1.0),

@@ -1,16 +1,19 @@
 """Tests of Recipe and Labels: contradictions are refused when they are made."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import DTypeLike, NDArray
 
-from features.contract import ModelContract, RequestInput
+from features.contract import ViewUse
+from features.views import View
 from tests.training.population import profile_labels, profile_recipe
 from training.errors import LabelsError, RecipeError
-from training.labels import Labels
-from training.recipe import Learner
+from training.labelled_rows import LabelledRows
+from training.recipe import Learner, Recipe
 
 GOOD = profile_recipe(Learner(kind="boosting"))
 
@@ -22,11 +25,8 @@ GOOD = profile_recipe(Learner(kind="boosting"))
         ({"held_out_share": 1.0}, "holds out 1.0"),
         ({"threshold": 1.0}, "decides at 1.0"),
         ({"threshold": float("nan")}, "decides at nan"),
-        ({"contract": replace(GOOD.contract, outputs=("a", "b"))}, "2 outputs"),
-        (
-            {"contract": ModelContract(entities=("s",), inputs=(RequestInput(name="offer"),))},
-            r"request inputs \['offer'\]",
-        ),
+        ({"features": ()}, "at least one input"),
+        ({"entities": ("customer",)}, r"keyed by \['subscriber'\]"),
     ],
 )
 def test_recipe_names_the_contradiction(changes: dict[str, Any], reason: str) -> None:
@@ -39,7 +39,7 @@ def test_labels_of_different_lengths_are_refused() -> None:
     """A missing id would shift every label by one row."""
     good = profile_labels()
     with pytest.raises(LabelsError, match="differ in length"):
-        Labels(
+        LabelledRows(
             ids={"subscriber": good.ids["subscriber"][:-1]},
             as_of_ms=good.as_of_ms,
             positive=good.positive,
@@ -49,7 +49,7 @@ def test_labels_of_different_lengths_are_refused() -> None:
 def test_labels_of_one_class_are_refused() -> None:
     """A model cannot learn from one class."""
     with pytest.raises(LabelsError, match="all 2 labels are False"):
-        Labels(
+        LabelledRows(
             ids={"subscriber": ["a", "b"]},
             as_of_ms=np.zeros(2, dtype=np.int64),
             positive=np.zeros(2, dtype=np.bool_),
@@ -58,10 +58,94 @@ def test_labels_of_one_class_are_refused() -> None:
 
 def test_labels_join_composite_ids_as_the_store_key_does() -> None:
     """0x1F stands between the entities, in order."""
-    labels = Labels(
+    labels = LabelledRows(
         ids={"customer": ["a", "b"], "offer": ["x", "y"]},
         as_of_ms=np.zeros(2, dtype=np.int64),
         positive=np.array([True, False]),
     )
-    assert labels.joined_ids() == [b"a\x1fx", b"b\x1fy"]
-    assert labels.selected(np.array([True, True])).joined_ids() == labels.joined_ids()
+    in_order = ("customer", "offer")
+    assert labels.joined_ids(in_order) == [b"a\x1fx", b"b\x1fy"]
+    everything = labels.selected(np.array([True, True]))
+    assert everything.joined_ids(in_order) == labels.joined_ids(in_order)
+
+
+def test_labels_join_ids_in_the_order_of_the_contract() -> None:
+    """Rows that are held out by one recipe are held out by the next, whatever names come first."""
+    ids = {"customer": ["a", "b"], "offer": ["x", "y"]}
+    as_of_ms, positive = np.zeros(2, dtype=np.int64), np.array([True, False])
+    swapped = LabelledRows(ids=dict(reversed(ids.items())), as_of_ms=as_of_ms, positive=positive)
+    assert swapped.joined_ids(("customer", "offer")) == [b"a\x1fx", b"b\x1fy"]
+    with pytest.raises(LabelsError, match=r"no ids of \['shop'\]"):
+        swapped.joined_ids(("customer", "shop"))
+
+
+@pytest.mark.parametrize(
+    ("positive", "reason"),
+    [
+        (np.array([0, 1, 2]), "a label is 2"),
+        (np.array([0, 1, -1]), "a label is -1"),
+        (np.array([0.0, 1.0, np.nan]), "a label is nan"),
+        (np.array([True, False, None], dtype=object), "a label is None"),
+        (["yes", "no", "no"], "a label is 'yes'"),
+        (np.array([[True], [False], [True]]), "one value for each row"),
+    ],
+)
+def test_labels_refuse_a_value_that_is_neither_true_nor_false(
+    positive: NDArray[np.bool_], reason: str
+) -> None:
+    """Three classes would be fitted in silence, and the score would be that of class 1."""
+    with pytest.raises(LabelsError, match=reason):
+        LabelledRows(
+            ids={"subscriber": ["a", "b", "c"]},
+            as_of_ms=np.zeros(3, dtype=np.int64),
+            positive=positive,
+        )
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int64, np.float32, np.float64, object])
+def test_labels_of_zeros_and_ones_become_bool(kind: DTypeLike) -> None:
+    """A list of 0 and 1 is what most tables have."""
+    positive: Any = np.array([0, 1, 1], dtype=kind)
+    for given in (positive, positive.tolist()):
+        rows = LabelledRows(
+            ids={"subscriber": ["a", "b", "c"]},
+            as_of_ms=np.zeros(3, dtype=np.int64),
+            positive=given,
+        )
+        assert rows.positive.dtype == np.bool_
+        assert rows.positive.tolist() == [False, True, True]
+
+
+def test_labels_refuse_ids_that_are_no_texts() -> None:
+    """An int has several spellings, so the author decides which one the store has."""
+    with pytest.raises(LabelsError, match=r"an id of 'subscriber' is 5 \(int\)"):
+        LabelledRows(
+            ids={"subscriber": ["4", 5]},  # type: ignore[list-item]
+            as_of_ms=np.zeros(2, dtype=np.int64),
+            positive=np.array([True, False]),
+        )
+
+
+def test_recipe_takes_its_entities_from_its_views() -> None:
+    """In the order of the views, unless the recipe gives another."""
+
+    def view(name: str, *entities: str) -> ViewUse:
+        declared = replace(GOOD.features[0].view, name=name, entities=entities)
+        return ViewUse(view=declared, features=("tenure",))
+
+    recipe = replace(GOOD, features=(view("a", "customer"), view("b", "offer", "customer")))
+    assert recipe.contract.entities == ("customer", "offer")
+    swapped = replace(recipe, entities=("offer", "customer"))
+    assert swapped.contract.entities == ("offer", "customer")
+    assert recipe.contract.outputs == (recipe.label,)
+
+
+def test_recipe_is_rebuilt_from_the_json_of_its_definition() -> None:
+    """The project's revision keeps recipes so."""
+    views: dict[str, View] = {use.view.view_hash: use.view for use in GOOD.features}
+    text = json.dumps(GOOD.definition())
+    rebuilt = Recipe.from_definition(json.loads(text), views)
+    assert rebuilt.definition() == GOOD.definition()
+    assert rebuilt.contract.model_contract == GOOD.contract.model_contract
+    with pytest.raises(RecipeError, match="not a definition of a recipe"):
+        Recipe.from_definition(json.loads(text), {})

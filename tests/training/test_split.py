@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.property_examples import examples
-from training.labels import is_held_out
+from training.labelled_rows import is_held_out
 
 KEYS = [f"S{number:07d}".encode() for number in range(20_000)]
 

@@ -7,10 +7,10 @@ hundred small trees on all 19 features. On the same 2,130 held-out customers the
 
 from typing import Literal
 
-from features.contract import ModelContract, ViewUse
+from features.contract import ViewUse
 from features.sources import telco
 from features.sources.public_tables import ENTITY
-from training.labels import Labels
+from training.labelled_rows import LabelledRows
 from training.recipe import Learner, Recipe
 
 MODEL = "churn"
@@ -36,21 +36,19 @@ def recipe(setting: Setting) -> Recipe:
     return Recipe(
         model=MODEL,
         setting=setting,
-        contract=ModelContract(
-            entities=(ENTITY,),
-            views=(ViewUse(view=telco.churn_profile, features=_FEATURES[setting]),),
-            outputs=("churned",),
-        ),
+        features=(ViewUse(view=telco.churn_profile, features=_FEATURES[setting]),),
         label="churned",
         learner=_LEARNERS[setting],
         audit=(ViewUse(view=telco.churn_profile, features=("senior_citizen", "female")),),
     )
 
 
-def labels(*, now_ms: int) -> Labels:
+def labels(*, now_ms: int) -> LabelledRows:
     """Return the labels of the 7,043 real customers as of *now_ms*, Unix ms.
 
     Raises SourceError when the `data` extra is not installed.
     """
     churn = telco.churn_labels(now_ms=now_ms)
-    return Labels(ids={ENTITY: churn.subscribers}, as_of_ms=churn.as_of_ms, positive=churn.churned)
+    return LabelledRows(
+        ids={ENTITY: churn.subscribers}, as_of_ms=churn.as_of_ms, positive=churn.churned
+    )

@@ -1,9 +1,9 @@
 """Credit scoring: which loans will go bad. 28 % of the loans in the table did."""
 
-from features.contract import ModelContract, ViewUse
+from features.contract import ViewUse
 from features.sources import credit
 from features.sources.public_tables import ENTITY
-from training.labels import Labels
+from training.labelled_rows import LabelledRows
 from training.recipe import Learner, Recipe
 
 MODEL = "credit"
@@ -16,11 +16,7 @@ def recipe(setting: str = "candidate") -> Recipe:
     return Recipe(
         model=MODEL,
         setting=setting,
-        contract=ModelContract(
-            entities=(ENTITY,),
-            views=(ViewUse(view=credit.credit_profile, features=names),),
-            outputs=("bad",),
-        ),
+        features=(ViewUse(view=credit.credit_profile, features=names),),
         label="bad",
         learner=Learner(
             kind="boosting",
@@ -29,10 +25,12 @@ def recipe(setting: str = "candidate") -> Recipe:
     )
 
 
-def labels(*, now_ms: int) -> Labels:
+def labels(*, now_ms: int) -> LabelledRows:
     """Return the labels of the 4,454 real loans as of *now_ms*, Unix ms.
 
     Raises SourceError when the `data` extra is not installed.
     """
     loans = credit.credit_labels(now_ms=now_ms)
-    return Labels(ids={ENTITY: loans.subscribers}, as_of_ms=loans.as_of_ms, positive=loans.bad)
+    return LabelledRows(
+        ids={ENTITY: loans.subscribers}, as_of_ms=loans.as_of_ms, positive=loans.bad
+    )

@@ -5,10 +5,10 @@ Pairs of customer and offer are held out, not whole customers, because in use th
 and the model chooses among the offers.
 """
 
-from features.contract import ModelContract, ViewUse
+from features.contract import ViewUse
 from features.sources import offers
 from features.sources.public_tables import ENTITY
-from training.labels import Labels
+from training.labelled_rows import LabelledRows
 from training.recipe import GateSettings, Learner, Recipe
 
 MODEL = "nba"
@@ -20,13 +20,10 @@ def recipe(setting: str = "candidate") -> Recipe:
     return Recipe(
         model=MODEL,
         setting=setting,
-        contract=ModelContract(
-            entities=(ENTITY, offers.OFFER),
-            views=tuple(
-                ViewUse(view=view, features=tuple(feature.name for feature in view.features))
-                for view in offers.VIEWS
-            ),
-            outputs=("taken",),
+        entities=(ENTITY, offers.OFFER),
+        features=tuple(
+            ViewUse(view=view, features=tuple(feature.name for feature in view.features))
+            for view in offers.VIEWS
         ),
         label="taken",
         learner=Learner(
@@ -38,10 +35,10 @@ def recipe(setting: str = "candidate") -> Recipe:
     )
 
 
-def labels(*, now_ms: int) -> Labels:
+def labels(*, now_ms: int) -> LabelledRows:
     """Return the labels of all pairs of customer and offer as of *now_ms*, Unix ms."""
     pairs = offers.offer_labels(now_ms=now_ms)
-    return Labels(
+    return LabelledRows(
         ids={ENTITY: pairs.subscribers, offers.OFFER: pairs.offers},
         as_of_ms=pairs.as_of_ms,
         positive=pairs.taken,

@@ -3,10 +3,10 @@
 The label is rare, so the decision threshold is .1.
 """
 
-from features.contract import ModelContract, ViewUse
+from features.contract import ViewUse
 from features.sources import caravan
 from features.sources.public_tables import ENTITY
-from training.labels import Labels
+from training.labelled_rows import LabelledRows
 from training.recipe import GateSettings, Learner, Recipe
 
 MODEL = "propensity"
@@ -19,11 +19,7 @@ def recipe(setting: str = "candidate") -> Recipe:
     return Recipe(
         model=MODEL,
         setting=setting,
-        contract=ModelContract(
-            entities=(ENTITY,),
-            views=(ViewUse(view=caravan.caravan_profile, features=names),),
-            outputs=("bought",),
-        ),
+        features=(ViewUse(view=caravan.caravan_profile, features=names),),
         label="bought",
         learner=Learner(
             kind="boosting",
@@ -39,12 +35,12 @@ def recipe(setting: str = "candidate") -> Recipe:
     )
 
 
-def labels(*, now_ms: int) -> Labels:
+def labels(*, now_ms: int) -> LabelledRows:
     """Return the labels of the 5,822 real customers as of *now_ms*, Unix ms.
 
     Raises SourceError when the `data` extra is not installed.
     """
     buyers = caravan.caravan_labels(now_ms=now_ms)
-    return Labels(
+    return LabelledRows(
         ids={ENTITY: buyers.subscribers}, as_of_ms=buyers.as_of_ms, positive=buyers.bought
     )
