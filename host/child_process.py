@@ -67,12 +67,15 @@ def parse_and_confine(
     parser.add_argument("--digest", required=True)
     arguments = parser.parse_args()
     limits = ResourceLimits(memory_mb=arguments.memory_mb, cpu_s=arguments.cpu_s)
-    _confine(limits, arguments.parent, nice)
+    confine(limits, arguments.parent, nice)
     return arguments
 
 
-def _confine(limits: ResourceLimits, parent: int, nice: int) -> None:
-    """Limit this process: memory, CPU time, files, no core dump; it ends with *parent*."""
+def confine(limits: ResourceLimits, parent: int, nice: int) -> None:
+    """Limit this process: memory, CPU time, files, no core dump; it ends with *parent*.
+
+    It can create no file that is not empty.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES_MAX, OPEN_FILES_MAX))
@@ -98,7 +101,7 @@ class ChildProcess:
     """
 
     def __init__(self, module: str, arguments: Sequence[str], pass_fds: Sequence[int]) -> None:
-        """Start `python -m module`, which inherits *pass_fds* and no other descriptor.
+        """Start `python -P -m module`, which inherits *pass_fds* and no other descriptor.
 
         Raises OSError when the host has no process, descriptor or memory to give.
         """
@@ -106,7 +109,8 @@ class ChildProcess:
             name: value for name, value in os.environ.items() if not name.startswith(SECRETS_PREFIX)
         }
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            # -P: a folder of the working directory must not hide a room of the same name.
+            [sys.executable, "-P", "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
             pass_fds=pass_fds,
             # A child scores on one thread; a pool of numpy's would only take address space.

@@ -10,12 +10,12 @@ from pathlib import Path
 from access.peer_tls import PeerError
 from features.errors import SourceError
 from features.offline import OfflineStore
+from host.git import commit_of
 from registry import bundle
 from registry.bundle import Bundle
 from registry.client import RegistryClient
 from registry.types import RegistryError, VersionRefusedError
 from training import champion
-from training.artifacts.card import commit_of
 from training.errors import ConversionError, GateFailedError, RecipeError
 from training.recipes import churn, credit, nba, propensity
 from training.train import train_version

@@ -105,7 +105,7 @@ def train_version(
     """Make a version of the recipe's model, and compare it with *champion*.
 
     champion  the version to compare with, of any recipe; None for a model's first version.
-    commit    git commit of the code, for the card (`training.artifacts.card.commit_of`).
+    commit    git commit of the code, for the card (`host.git.commit_of`).
 
     The same recipe, data, champion and packages give the same bytes in every file. Raises
     RecipeError before any data is read, LabelsError, ConversionError or GateFailedError.

@@ -30,7 +30,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rollout": MIDDLE,
     "monitoring": MIDDLE,
     "console": MIDDLE | {"training", "gateway", "rollout", "monitoring"},
-    "turnout": MIDDLE | {"training", "gateway", "rollout", "monitoring", "console"} | CLIENT,
+    "project": MIDDLE | {"training", "rollout"},
+    "turnout": MIDDLE
+    | {"project", "training", "gateway", "rollout", "monitoring", "console"}
+    | CLIENT,
     "turnout_client": set(),
 }
 """Each room, and the rooms that it may import. Rooms that are only planned are listed too."""

@@ -105,6 +105,17 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("api",),
         ("__main__",),
     ),
+    "project": (
+        (
+            "definitions",
+            "environment",
+            "errors",
+            "folder",
+            "model_settings",
+            "policies",
+        ),
+        ("loading",),
+    ),
     "turnout": (
         ("errors",),
         ("views", "processes"),

@@ -4,9 +4,7 @@ It has no time of day, so that the same training gives the same bytes.
 """
 
 import platform
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from training.recipe import Recipe
@@ -47,27 +45,3 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             versions[name] = "unknown"
     return versions
-
-
-def commit_of(folder: Path) -> str:
-    """Return the git commit of *folder*, with "+" if it has uncommitted changes.
-
-    Outside of a git checkout, and without git, return "unknown".
-    """
-    try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return commit + ("+" if changed else "")
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    process = subprocess.run(
-        ["git", "-C", str(folder), *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=10,
-    )
-    return process.stdout.strip()

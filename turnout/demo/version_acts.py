@@ -4,9 +4,9 @@ import asyncio
 from pathlib import Path
 
 from features.offline import OfflineStore
+from host.git import commit_of
 from registry.client import RegistryClient
 from registry.types import GateError
-from training.artifacts import card
 from training.drills import bad_versions
 from training.drills.bad_versions import BadVersion
 from training.recipes import churn
@@ -79,7 +79,7 @@ def _make_bad_versions(good: TrainedVersion) -> dict[str, BadVersion]:
 
 def _train_versions(context: DemoContext, step: Step) -> tuple[TrainedVersion, TrainedVersion]:
     labels = churn.labels(now_ms=context.now_ms)
-    commit = card.commit_of(Path(__file__).parent)
+    commit = commit_of(Path(__file__).parent)
 
     def show_progress(text: str) -> None:
         step.note = text

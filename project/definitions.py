@@ -1,0 +1,105 @@
+"""The definitions of a project as one canonical JSON text, of which a revision is made.
+
+    {"format": 1, "name": "shop",
+     "views": {"usage": {"canonical": {...}, "hash": "...", "source": {...}, "expect": {...}}},
+     "labels": {"churned": {...}}, "recipes": {"churn/candidate": {...}},
+     "models": {"churn": {...}}, "policies": {"careful": {...}}}
+
+`canonical` is what View.definition returns, and `hash` its SHA-256. The registry keeps this text
+and checks the parts by which it acts.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from features.canonical import canonical_json, sha256_hex
+from features.errors import ViewError
+from features.views import View
+from project.errors import ProjectError
+from training.errors import RecipeError
+from training.recipe import Recipe
+
+FORMAT = 1
+SECTIONS = ("views", "labels", "recipes", "models", "policies")
+
+Section = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Definitions:
+    """Everything that a project declares, as JSON values."""
+
+    name: str
+    views: Section = field(default_factory=dict)
+    labels: Section = field(default_factory=dict)
+    recipes: Section = field(default_factory=dict)
+    """Keyed by model and setting, such as "churn/candidate"."""
+    models: Section = field(default_factory=dict)
+    policies: Section = field(default_factory=dict)
+
+    @cached_property
+    def json(self) -> bytes:
+        """The canonical JSON."""
+        sections = {name: self.section(name) for name in SECTIONS}
+        return canonical_json({"format": FORMAT, "name": self.name, **sections})
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical JSON."""
+        return sha256_hex(self.json)
+
+    def section(self, name: str) -> Section:
+        """Return one of SECTIONS."""
+        section: Section = getattr(self, name)
+        return section
+
+    def view(self, name: str) -> View:
+        """Return the view called *name*. Raises ProjectError when there is none."""
+        if name not in self.views:
+            known = ", ".join(sorted(self.views)) or "none"
+            raise ProjectError(f"project {self.name!r} has no view {name!r}; there are: {known}")
+        try:
+            return View.from_definition(dict(self.views[name]["canonical"]))
+        except (KeyError, ViewError) as error:
+            raise ProjectError(f"view {name!r} of project {self.name!r}: {error}") from error
+
+    def recipe(self, model: str, setting: str = "") -> Recipe:
+        """Return the recipe of *model*; *setting* is needed when it has several.
+
+        Raises ProjectError when there is no such recipe, or it is not clear which one is meant.
+        """
+        settings = sorted(
+            recipe["setting"] for recipe in self.recipes.values() if recipe["model"] == model
+        )
+        if not setting and len(settings) == 1:
+            setting = settings[0]
+        if setting not in settings:
+            known = ", ".join(sorted(self.recipes)) or "none"
+            raise ProjectError(
+                f"project {self.name!r} has no recipe {model}/{setting or '...'}; there are: "
+                f"{known}" + ("; name one with --setting" if settings else "")
+            )
+        views = [self.view(name) for name in self.views]
+        try:
+            return Recipe.from_definition(
+                self.recipes[f"{model}/{setting}"], {view.view_hash: view for view in views}
+            )
+        except RecipeError as error:
+            raise ProjectError(f"recipe {model}/{setting}: {error}") from error
+
+
+def parse_definitions(content: bytes) -> Definitions:
+    """Rebuild definitions from their JSON. Raises ProjectError when it is none."""
+    try:
+        value = json.loads(content)
+        if value["format"] != FORMAT:
+            raise ProjectError(
+                f"the applied definitions have format {value['format']}; this release reads "
+                f"{FORMAT}: use the newer turnout command"
+            )
+        return Definitions(name=value["name"], **{name: value.get(name, {}) for name in SECTIONS})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ProjectError(f"not the definitions of a project: {error!r}") from error

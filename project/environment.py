@@ -1,0 +1,275 @@
+"""Environments: where the parts of one system are, and what production refuses.
+
+`environments/prod.toml`:
+
+    mode = "production"
+    registry = "control-host:7001"
+    registry_certificate = "certs/control.crt"
+    token = "${file:/run/secrets/turnout-token}"
+    store = "redis://127.0.0.1:6379"
+    store_password = "${env:STORE_PASSWORD}"
+    identities = "identities.json"
+
+    [sources.billing]
+    dsn = "${env:BILLING_DSN}"
+
+A value may be `${env:NAME}`, a variable, or `${file:PATH}`, the content of a file. Paths are below
+the project's root unless they are absolute.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from access.peer_tls import is_loopback
+from host.git import uncommitted_files
+from project.errors import Problem, ProjectError
+from project.folder import ProjectFolder, files_below, read_toml, text_field
+
+FOLDER = "environments"
+DEFAULT = "dev"
+MODES = ("development", "production")
+ADDRESSES = ("folder", "registry", "registry_certificate", "gateway", "store", "store_user")
+SECRETS = ("token", "store_password")
+"""Keys with a secret. In production their values are references."""
+KEYS = ("mode", *ADDRESSES, *SECRETS, "identities", "offline", "sources")
+
+REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
+PASSWORD_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/:@\"']*:[^\s/@$\"']+@", re.IGNORECASE)
+"""A URL with a password in it, in any text file."""
+TLS_MODES = {"require", "verify-ca", "verify-full"}
+"""Values of sslmode with which a PostgreSQL connection is encrypted or fails."""
+TEXT_SUFFIXES = (".toml", ".py", ".sql", ".json", ".yml", ".yaml", ".md")
+CHECKED_FOLDERS = (FOLDER, "views", "labels", "recipes", "models", "policies", "lib", "tests")
+SHOWN_FILES_MAX = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """One file of `environments/`. Texts are as in the file, so secrets are still references."""
+
+    name: str
+    project: ProjectFolder
+    mode: str = "development"
+    folder: str = ""
+    """State folder of a system on this machine; its system.json has the other addresses."""
+    registry: str = ""
+    registry_certificate: str = ""
+    gateway: str = ""
+    store: str = ""
+    """URL of the online store, without a password."""
+    store_user: str = ""
+    store_password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+    """The bearer token of who runs the commands."""
+    identities: str = ""
+    """The registry's identities file. Production needs it."""
+    offline: str = "offline"
+    """Folder of the offline store."""
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Name of a connection -> its DSN."""
+
+    @property
+    def shown(self) -> str:
+        """The file below the project's root."""
+        return f"{FOLDER}/{self.name}.toml"
+
+    @property
+    def is_production(self) -> bool:
+        """Whether the rules of production hold."""
+        return self.mode == "production"
+
+    def path(self, text: str) -> Path:
+        """Return the path that *text* names, from the project's root."""
+        return self.project.root / Path(text).expanduser()
+
+    def resolved(self, text: str, key: str) -> str:
+        """Return *text* with its references replaced.
+
+        Raises ProjectError for a variable that is not set or a file that cannot be read.
+        """
+
+        def value_of(found: re.Match[str]) -> str:
+            kind, name = found.groups()
+            if kind == "env":
+                if name in os.environ:
+                    return os.environ[name]
+                raise ProjectError(
+                    f"{self.shown}: {key} is ${{env:{name}}}, and the variable {name} is not set"
+                )
+            try:
+                return self.path(name).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ProjectError(
+                    f"{self.shown}: {key} is ${{file:{name}}}, which cannot be read: {error}"
+                ) from error
+
+        return REFERENCE.sub(value_of, text)
+
+    def connections(self) -> dict[str, str]:
+        """Return name -> DSN of every source, with references replaced. Raises ProjectError."""
+        return {
+            name: self.resolved(dsn, f"dsn of [sources.{name}]")
+            for name, dsn in self.sources.items()
+        }
+
+
+def environment_names(project: ProjectFolder) -> list[str]:
+    """Return the names of the project's environments, sorted."""
+    files, _ = files_below(project, (FOLDER,), ".toml")
+    return [path.stem for path in files]
+
+
+def read_environment(project: ProjectFolder, name: str = "") -> Environment:
+    """Return the environment called *name*, by default `dev`.
+
+    Raises ProjectError when there is no such file or it contradicts itself.
+    """
+    name = name or DEFAULT
+    path = project.root / FOLDER / f"{name}.toml"
+    if name not in environment_names(project):
+        known = ", ".join(environment_names(project)) or "none"
+        raise ProjectError(f"{project.root} has no {FOLDER}/{name}.toml; there are: {known}")
+    where = f"{FOLDER}/{name}.toml"
+    tables = read_toml(path, where)
+    # An unknown key is most likely a typing error, and would be without effect.
+    unknown = sorted(tables.keys() - set(KEYS))
+    if unknown:
+        raise ProjectError(f"{where}: {unknown} is not known; the keys are {', '.join(KEYS)}")
+    mode = text_field(tables, "mode", where, "development")
+    if mode not in MODES:
+        raise ProjectError(f'{where}: mode = "{mode}"; it must be one of {", ".join(MODES)}')
+    sources = tables.get("sources", {})
+    if not isinstance(sources, dict) or not all(
+        isinstance(item, dict) for item in sources.values()
+    ):
+        raise ProjectError(f"{where}: sources must be tables, such as [sources.billing]")
+    texts = {key: text_field(tables, key, where) for key in (*ADDRESSES, *SECRETS, "identities")}
+    return Environment(
+        name=name,
+        project=project,
+        mode=mode,
+        offline=text_field(tables, "offline", where, "offline"),
+        sources={
+            source: text_field(table, "dsn", f"{where}: [sources.{source}]")
+            for source, table in sources.items()
+        },
+        **texts,
+    )
+
+
+def production_problems(environment: Environment) -> list[Problem]:
+    """Return what production refuses in this environment; nothing in development."""
+    if not environment.is_production:
+        return []
+    return [
+        *_work_tree_problems(environment),
+        *_secret_problems(environment),
+        *_plain_text_problems(environment),
+        *_identity_problems(environment),
+    ]
+
+
+def require_production_rules(environment: Environment) -> None:
+    """Raise ProjectError with everything that production refuses; return if there is nothing."""
+    problems = production_problems(environment)
+    if problems:
+        raise ProjectError(
+            f"environment {environment.name!r} is in production mode and refuses this", problems
+        )
+
+
+def _work_tree_problems(environment: Environment) -> list[Problem]:
+    changed = uncommitted_files(environment.project.root)
+    if changed is None:
+        text = (
+            "the project is in no git checkout with a commit, so no revision could be traced to "
+            "its files; commit the project first"
+        )
+        return [Problem(environment.shown, 0, text)]
+    if not changed:
+        return []
+    named = ", ".join(changed[:SHOWN_FILES_MAX])
+    more = f" and {len(changed) - SHOWN_FILES_MAX} more" if len(changed) > SHOWN_FILES_MAX else ""
+    text = f"{len(changed)} files differ from the commit ({named}{more}); commit them first"
+    return [Problem(environment.shown, 0, text)]
+
+
+def _secret_problems(environment: Environment) -> list[Problem]:
+    """Return secrets that stand in files of the project."""
+    # Keys that are secrets by their name.
+    named = {key: getattr(environment, key) for key in SECRETS}
+    problems = [
+        Problem(
+            environment.shown,
+            0,
+            f"{key} stands in the file; write ${{env:NAME}} or ${{file:PATH}} instead",
+        )
+        for key, value in named.items()
+        if value and not REFERENCE.fullmatch(value)
+    ]
+    problems += [
+        Problem(
+            environment.shown,
+            0,
+            f"dsn of [sources.{name}] has its password in the file; write ${{env:NAME}} instead",
+        )
+        for name, dsn in environment.sources.items()
+        if re.search(r"password\s*=\s*[^\s$]", dsn, re.IGNORECASE)
+    ]
+    # URLs with a password, wherever they stand.
+    for suffix in TEXT_SUFFIXES:
+        files, _ = files_below(environment.project, CHECKED_FOLDERS, suffix)
+        for path in files:
+            shown = environment.project.relative(path)
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            problems += [
+                Problem(shown, number, "a URL here has a password in it; write ${env:NAME}")
+                for number, line in enumerate(lines, 1)
+                if PASSWORD_IN_URL.search(line)
+            ]
+    return problems
+
+
+def _plain_text_problems(environment: Environment) -> list[Problem]:
+    """Return connections that leave this machine unencrypted."""
+    problems = []
+    # Registry and controller have TLS with a certificate that the caller knows.
+    registry = environment.registry
+    if registry and not is_loopback(registry) and not environment.registry_certificate:
+        problems.append(
+            f"registry {registry} is beyond loopback, and no registry_certificate is named; copy "
+            "keys/control.crt from its folder"
+        )
+    # The online store speaks no TLS in this release.
+    store = urlsplit(environment.store)
+    if store.scheme.startswith("redis") and not is_loopback(f"{store.hostname}:0"):
+        problems.append(
+            f"store {store.hostname} is beyond loopback in plain text; use unix://, or a TLS "
+            "tunnel that listens on loopback"
+        )
+    # PostgreSQL encrypts only if it is asked to.
+    for name, dsn in environment.sources.items():
+        parts = urlsplit(dsn)
+        if parts.hostname is None or is_loopback(f"{parts.hostname}:0"):
+            continue
+        if not TLS_MODES.intersection(parse_qs(parts.query).get("sslmode", [])):
+            problems.append(
+                f"[sources.{name}] connects to {parts.hostname} without TLS; add "
+                "?sslmode=verify-full"
+            )
+    return [Problem(environment.shown, 0, text) for text in problems]
+
+
+def _identity_problems(environment: Environment) -> list[Problem]:
+    path = environment.path(environment.identities)
+    if environment.identities and path.is_file():
+        return []
+    text = (
+        f"identities = {environment.identities!r} is no file; production needs the registry's "
+        "identities file (docs/governance.md), or every name would be taken on trust"
+    )
+    return [Problem(environment.shown, 0, text)]

@@ -1,0 +1,208 @@
+"""Loads the Python files of a project, and reports what each one declares.
+
+It runs as `python -P -m project.loading.child` with limits on memory and CPU time. Each line of its
+report is JSON: {"ready": true} once, then {"doing": FILE} and {"done": FILE, "declared": [...],
+"problem": {...} or null} for each file. Files that import each other are nested.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from features.views import View
+from host.child_process import ResourceLimits, confine
+from project.folder import CODE_FOLDERS
+from project.loading.guard import install_guard
+from training.recipe import Recipe
+
+IMPORTABLE = (*CODE_FOLDERS, "lib")
+"""Folders of the project that its files import from, such as `from views.usage import usage`."""
+NICE = 5
+TEXT_MAX = 2_000
+
+
+class BrokenImportError(Exception):
+    """A file imports another file of the project, which could not be loaded."""
+
+
+class ProjectFinder(MetaPathFinder):
+    """Finds modules below IMPORTABLE in the project, before any installed package."""
+
+    def __init__(self, root: Path, loads: "Loads") -> None:
+        self._root = root
+        self._loads = loads
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        """Return how the module is loaded; None when the project does not have it."""
+        del path, target
+        parts = fullname.split(".")
+        if parts[0] not in IMPORTABLE:
+            return None
+        base = self._root.joinpath(*parts)
+        file = base.with_name(base.name + ".py")
+        if not base.resolve().is_relative_to(self._root):
+            raise ImportError(f"{'/'.join(parts)} is a symbolic link out of the project")
+        if file.is_file():
+            if not file.resolve().is_relative_to(self._root):
+                raise ImportError(f"{'/'.join(parts)}.py is a symbolic link out of the project")
+            return spec_from_file_location(
+                fullname, file, loader=ProjectLoader(fullname, file, self._root, self._loads)
+            )
+        # Folders need no __init__.py.
+        init = base / "__init__.py"
+        if init.is_file():
+            return spec_from_file_location(
+                fullname,
+                init,
+                loader=ProjectLoader(fullname, init, self._root, self._loads),
+                submodule_search_locations=[str(base)],
+            )
+        if base.is_dir():
+            spec = ModuleSpec(fullname, None, is_package=True)
+            spec.submodule_search_locations = [str(base)]
+            return spec
+        return None
+
+
+class Loads:
+    """What was loaded so far, and the report of it."""
+
+    def __init__(self, report_fd: int, broken: Iterable[str]) -> None:
+        self._report_fd = report_fd
+        self.broken = set(broken)
+        """Files that failed, or in which an earlier child ended."""
+        self._reported: dict[int, object] = {}
+        # Objects are known by their identity, which is theirs as long as they are kept here.
+
+    def report(self, **line: object) -> None:
+        """Write one line."""
+        os.write(self._report_fd, json.dumps(line).encode() + b"\n")
+
+    def declared_in(self, module: ModuleType) -> list[dict[str, Any]]:
+        """Return what *module* declares and no module before it did."""
+        declared = []
+        for value in list(vars(module).values()):
+            for item in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(item, View | Recipe) and id(item) not in self._reported:
+                    self._reported[id(item)] = item
+                    declared.append(described(item))
+        return declared
+
+
+class ProjectLoader(SourceFileLoader):
+    """Runs one file of the project and reports it."""
+
+    def __init__(self, fullname: str, path: Path, root: Path, loads: Loads) -> None:
+        super().__init__(fullname, str(path))
+        self._root = root
+        self._shown = path.relative_to(root).as_posix()
+        self._loads = loads
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the file. Whatever it raises is reported and becomes a BrokenImportError."""
+        shown, loads = self._shown, self._loads
+        if shown in loads.broken:
+            raise BrokenImportError(shown)
+        loads.report(doing=shown)
+        try:
+            super().exec_module(module)
+            # What stands below lib is declared by the file that imports it from there.
+            declares = shown.startswith(tuple(f"{name}/" for name in CODE_FOLDERS))
+            declared = loads.declared_in(module) if declares else []
+        except BaseException as error:
+            # SystemExit too: a file that ends the interpreter is broken like any other.
+            loads.broken.add(shown)
+            loads.report(done=shown, declared=[], problem=problem_of(error, self._root, shown))
+            raise BrokenImportError(shown) from error
+        loads.report(done=shown, declared=declared, problem=None)
+
+
+def described(item: View | Recipe) -> dict[str, Any]:
+    """Return a declared object as JSON values."""
+    if isinstance(item, View):
+        return {
+            "kind": "view",
+            "name": item.name,
+            "definition": {"canonical": item.definition(), "hash": item.view_hash},
+        }
+    return {
+        "kind": "recipe",
+        "name": f"{item.model}/{item.setting}",
+        "definition": item.definition(),
+    }
+
+
+def problem_of(error: BaseException, root: Path, shown: str) -> dict[str, Any]:
+    """Return the line of *shown* at which *error* was raised, and what it says."""
+    if isinstance(error, BrokenImportError):
+        line = _line_in(error, root / shown)
+        return {"line": line, "text": f"it imports {error}, which is broken"}
+    if isinstance(error, SyntaxError) and error.filename == str(root / shown):
+        return {"line": error.lineno or 0, "text": f"SyntaxError: {error.msg}"}
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        text += _way_out(error.name, root)
+    return {"line": _line_in(error, root / shown), "text": text[:TEXT_MAX]}
+
+
+def _way_out(name: str, root: Path) -> str:
+    """Return what to do about a module that is not found."""
+    first = name.split(".")[0]
+    if (root / first).exists() or (root / f"{first}.py").exists():
+        return (
+            f"; the project's {first} is not importable: files import from {', '.join(IMPORTABLE)} "
+            "of the project, so move it below lib/"
+        )
+    return ""
+
+
+def _line_in(error: BaseException, path: Path) -> int:
+    """Return the last line of *path* in the traceback; 0 when there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame.lineno or 0 for frame in reversed(frames) if frame.filename == str(path)), 0)
+
+
+def main() -> None:
+    """Load every named file, and end the process."""
+    parser = argparse.ArgumentParser(prog="python -m project.loading.child", description=__doc__)
+    for name in ("parent", "memory-mb", "cpu-s", "report-fd"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--broken", action="append", default=[])
+    parser.add_argument("files", nargs="*")
+    options = parser.parse_args()
+    # What a file prints must not be taken for the answer of a command.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    confine(ResourceLimits(memory_mb=options.memory_mb, cpu_s=options.cpu_s), options.parent, NICE)
+    # From here on the project's own code runs. Its folders come last, so that none hides a room.
+    sys.dont_write_bytecode = True
+    loads = Loads(options.report_fd, options.broken)
+    sys.meta_path.insert(0, ProjectFinder(options.root, loads))
+    loads.report(ready=True)
+    install_guard()
+    for file in options.files:
+        try:
+            importlib.import_module(file.removesuffix(".py").replace("/", "."))
+        except BrokenImportError:
+            continue  # it is reported
+    loads.report(end=True)
+    os._exit(0)  # no exit handler that a file may have left behind must run
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""Loads a project: its Python files in a child process, its TOML files here.
+
+A file that is broken, loops, forks or crashes is named, and the others are still looked at: when
+the child ends in the middle of a file, another child takes the rest.
+"""
+
+import asyncio
+import json
+import os
+import re
+import signal
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from host.child_process import ChildProcess, ResourceLimits, describe_exit
+from project.definitions import Definitions
+from project.errors import Problem, ProjectError
+from project.folder import CODE_FOLDERS, ProjectFolder, files_below
+from project.model_settings import read_model_settings
+from project.policies import BUILT_IN, read_policies
+
+MODULE_PATH = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*\.py", re.ASCII)
+REPORT_LINE_BYTES_MAX = 64 * 1024 * 1024
+CHILDREN_MAX = 8
+"""Children of one load. Each but the last named a file that ended it."""
+SECTION_OF = {"view": "views", "labels": "labels", "recipe": "recipes"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadLimits:
+    """Bounds on the child that runs a project's files.
+
+    start_s  from its start to its first file.
+    file_s   for each file, without the files that it imports.
+    """
+
+    resources: ResourceLimits = field(
+        default_factory=lambda: ResourceLimits(memory_mb=2_048, cpu_s=60)
+    )
+    start_s: float = 60.0
+    file_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedProject:
+    """What a project's files declare, and what is wrong with them."""
+
+    definitions: Definitions
+    problems: tuple[Problem, ...]
+    files: Mapping[tuple[str, str], str]
+    """(section, name) -> the file that declares it."""
+
+    def required(self) -> Definitions:
+        """Return the definitions. Raises ProjectError when a file has a problem."""
+        if self.problems:
+            raise ProjectError(
+                f"{len(self.problems)} problems in project {self.definitions.name!r}", self.problems
+            )
+        return self.definitions
+
+
+@dataclass(slots=True)
+class _Declared:
+    """The reports of all children of one load."""
+
+    definitions: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {section: {} for section in SECTION_OF.values()}
+    )
+    files: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+    problems: list[Problem] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)
+
+
+async def load_project(project: ProjectFolder, limits: LoadLimits | None = None) -> LoadedProject:
+    """Read every file of *project*.
+
+    Problems are returned and not raised, so that all of them are seen at once. Raises OSError when
+    the host has no process to give.
+    """
+    # The Python files, of which only those with a module's name can be imported.
+    paths, problems = files_below(project, CODE_FOLDERS, ".py")
+    names = [project.relative(path) for path in paths]
+    odd = [name for name in names if not MODULE_PATH.fullmatch(name)]
+    problems += [
+        Problem(name, 0, "its path needs the form of a module: letters, digits and underscores")
+        for name in odd
+    ]
+    files = [name for name in names if name not in odd]
+    declared = await _run_children(project, files, limits or LoadLimits())
+    # The TOML files hold no code.
+    models, model_problems = read_model_settings(project)
+    policies, policy_problems = read_policies(project)
+    definitions = Definitions(
+        name=project.name,
+        views=declared.definitions["views"],
+        labels=declared.definitions["labels"],
+        recipes=declared.definitions["recipes"],
+        models=models,
+        policies={name: tables for name, (tables, _) in policies.items()},
+    )
+    shown = {key: places[0] for key, places in declared.files.items()}
+    shown |= {("models", name): f"models/{name}.toml" for name in models}
+    shown |= {("policies", name): file for name, (_, file) in policies.items()}
+    # Together they must fit too.
+    problems += [*declared.problems, *model_problems, *policy_problems]
+    problems += _twice(declared) + _missing_references(definitions, shown, bool(declared.problems))
+    return LoadedProject(definitions, tuple(sorted(set(problems))), shown)
+
+
+async def _run_children(
+    project: ProjectFolder, files: Sequence[str], limits: LoadLimits
+) -> _Declared:
+    """Run children until every file was looked at."""
+    declared = _Declared()
+    for _ in range(CHILDREN_MAX):
+        if declared.done.issuperset(files):
+            return declared
+        # A new child runs every file again, because files import each other, but not those in
+        # which a child ended.
+        ended = await _run_child(project, files, limits, declared)
+        if ended is None:
+            return declared
+        declared.broken.add(ended.file)
+        declared.done.add(ended.file)
+        declared.problems.append(ended)
+    left = sorted(set(files) - declared.done)
+    if left:
+        text = f"not looked at, because {CHILDREN_MAX} files before it ended their process"
+        declared.problems += [Problem(name, 0, text) for name in left]
+    return declared
+
+
+async def _run_child(
+    project: ProjectFolder, files: Sequence[str], limits: LoadLimits, declared: _Declared
+) -> Problem | None:
+    """Run one child and add its report. Return the file in which it ended too early, if it did."""
+    read_end, write_end = os.pipe()
+    try:
+        arguments = [f"--report-fd={write_end}", f"--root={project.root}"]
+        arguments += [f"--broken={name}" for name in sorted(declared.broken)]
+        child = ChildProcess(
+            "project.loading.child",
+            [*limits.resources.to_arguments(), *arguments, "--", *files],
+            (write_end,),
+        )
+    finally:
+        os.close(write_end)
+    reader = asyncio.StreamReader(limit=REPORT_LINE_BYTES_MAX)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb")
+    )
+    # Whatever happens, this ends after the child.
+    open_files: list[str] = []
+    try:
+        late = await _follow_report(reader, limits, declared, open_files)
+    finally:
+        child.kill()
+        await asyncio.wait({child.exited})
+        transport.close()
+    if late is None:
+        return None
+    if not open_files:
+        raise ProjectError(
+            "the process that loads the project's files did not start: "
+            f"{late or describe_exit(child.exited.result())}"
+        )
+    return Problem(open_files[-1], 0, late or _how_it_ended(child.exited.result(), limits))
+
+
+async def _follow_report(
+    reader: asyncio.StreamReader, limits: LoadLimits, declared: _Declared, open_files: list[str]
+) -> str | None:
+    """Read the report of one child.
+
+    open_files  the files that it is in the middle of, the innermost last.
+
+    Return None when the child came to its end, the reason when it was too late, and an empty text
+    when it ended by itself before.
+    """
+    seconds = limits.start_s
+    while True:
+        try:
+            line = await asyncio.wait_for(reader.readline(), seconds)
+        except TimeoutError:
+            return f"not done after {seconds:g} s; a file only declares, so it may not wait or loop"
+        except ValueError:
+            return f"it declares more than {REPORT_LINE_BYTES_MAX // 2**20} MiB"
+        if not line.endswith(b"\n"):
+            return ""
+        report: dict[str, Any] = json.loads(line)
+        seconds = limits.file_s
+        if "end" in report:
+            return None
+        if "doing" in report:
+            open_files.append(report["doing"])
+        elif "done" in report:
+            open_files.pop()
+            _add_report(report, declared)
+
+
+def _add_report(report: Mapping[str, Any], declared: _Declared) -> None:
+    file: str = report["done"]
+    if file in declared.done:
+        return  # an earlier child has reported it
+    declared.done.add(file)
+    problem = report["problem"]
+    if problem:
+        declared.problems.append(Problem(file, problem["line"], problem["text"]))
+    for item in report["declared"]:
+        section, name = SECTION_OF[item["kind"]], item["name"]
+        declared.definitions[section].setdefault(name, item["definition"])
+        declared.files[section, name].append(file)
+
+
+def _how_it_ended(code: int, limits: LoadLimits) -> str:
+    if code == -signal.SIGXCPU:
+        return f"it used more than {limits.resources.cpu_s} s of CPU time"
+    return f"it ended its process with {describe_exit(code)}"
+
+
+def _twice(declared: _Declared) -> list[Problem]:
+    """Return the names that two files, or one file twice, declare."""
+    return [
+        Problem(
+            files[-1],
+            0,
+            f"{section} {name!r} is declared a second time; {files[0]} has it already",
+        )
+        for (section, name), files in declared.files.items()
+        if len(files) > 1
+    ]
+
+
+def _missing_references(
+    definitions: Definitions, files: Mapping[tuple[str, str], str], incomplete: bool
+) -> list[Problem]:
+    """Return references to what no file declares.
+
+    incomplete  whether a file failed, which may declare what is missing.
+    """
+    problems = []
+    hashes = {view["hash"] for view in definitions.views.values()}
+    for name, recipe in definitions.recipes.items():
+        for use in [*recipe["features"], *recipe["audit"]]:
+            if use["view_hash"] not in hashes and not incomplete:
+                text = (
+                    f"recipe {name} reads view {use['view']!r} in an edition that no file has; "
+                    "declare it at the top of a file below views/"
+                )
+                problems.append(Problem(files["recipes", name], 0, text))
+    for name, settings in definitions.models.items():
+        policy = settings["default_policy"]
+        if policy and policy not in definitions.policies and policy not in BUILT_IN:
+            text = (
+                f"default_policy = {policy!r} is no policy; there are "
+                f"{', '.join(sorted({*definitions.policies, *BUILT_IN}))}"
+            )
+            problems.append(Problem(files["models", name], 0, text))
+    return problems

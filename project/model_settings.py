@@ -1,0 +1,110 @@
+"""Model settings: one TOML file for each model.
+
+`models/churn.toml`:
+
+    owner = "network-ds"
+    purpose = "Whom the retention team calls first."
+    tier = "standard"
+    score_meaning = "Probability that the customer leaves within 30 days."
+    holdout_bp = 500
+    default_policy = "careful"
+
+    [serving]
+    deadline_ms_default = 80
+    features_required = false
+"""
+
+import re
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.json_format import ParseDict, ParseError
+
+from project.errors import Problem, ProjectError
+from project.folder import ProjectFolder, files_below, read_toml
+from protos import registry_pb2
+from registry.types import ALL_BP
+
+FOLDER = "models"
+TIERS = ("critical", "standard", "experimental")
+MODEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+TEXTS = ("owner", "purpose", "score_meaning", "default_policy")
+NEEDED = ("owner", "purpose", "score_meaning")
+KEYS = ("owner", "purpose", "tier", "score_meaning", "holdout_bp", "default_policy", "serving")
+
+_KINDS: dict[int, tuple[type, ...]] = {
+    FieldDescriptor.CPPTYPE_BOOL: (bool,),
+    FieldDescriptor.CPPTYPE_FLOAT: (int, float),
+    FieldDescriptor.CPPTYPE_UINT32: (int,),
+}
+SERVING_FIELDS = {
+    field.name: _KINDS[field.cpp_type] for field in registry_pb2.ServingPolicy.DESCRIPTOR.fields
+}
+"""Field of ServingPolicy -> the types that its value may have in TOML."""
+
+
+def read_model_settings(
+    project: ProjectFolder,
+) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
+    """Return model -> its settings as JSON values, and what is wrong in other files."""
+    files, problems = files_below(project, (FOLDER,), ".toml")
+    settings: dict[str, dict[str, Any]] = {}
+    for path in files:
+        shown = project.relative(path)
+        if not MODEL_NAME.fullmatch(path.stem):
+            text = f"the file's name is the model's; it must match {MODEL_NAME.pattern}"
+            problems.append(Problem(shown, 0, text))
+            continue
+        try:
+            settings[path.stem] = checked_settings(read_toml(path, shown))
+        except ProjectError as error:
+            problems.append(Problem(shown, 0, str(error).removeprefix(f"{shown}: ")))
+    return settings, problems
+
+
+def checked_settings(tables: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings in *tables*; ProjectError says which key is wrong."""
+    # Names first: a key that is not known would be without effect.
+    unknown = sorted(tables.keys() - set(KEYS))
+    if unknown:
+        raise ProjectError(f"{unknown} is not known; the keys are {', '.join(KEYS)}")
+    for key in TEXTS:
+        if not isinstance(tables.get(key, ""), str) or (key in NEEDED and not tables.get(key)):
+            raise ProjectError(f"{key} = {tables.get(key)!r}; it must be a text, not empty")
+    if tables.get("tier", "standard") not in TIERS:
+        raise ProjectError(f"tier = {tables['tier']!r}; it must be one of {', '.join(TIERS)}")
+    # A value of the wrong type must not be turned into another one.
+    holdout_bp = tables.get("holdout_bp", 0)
+    if type(holdout_bp) is not int or not 0 <= holdout_bp <= ALL_BP:
+        raise ProjectError(
+            f"holdout_bp = {holdout_bp!r}; it is a whole number of basis points, 0 to {ALL_BP} "
+            "(100 = 1 %)"
+        )
+    serving = tables.get("serving", {})
+    if not isinstance(serving, dict):
+        raise ProjectError("serving must be a table, [serving]")
+    _check_serving(serving)
+    return {
+        "owner": tables["owner"],
+        "purpose": tables["purpose"],
+        "tier": tables.get("tier", "standard"),
+        "score_meaning": tables["score_meaning"],
+        "holdout_bp": holdout_bp,
+        "default_policy": tables.get("default_policy", ""),
+        "serving": serving,
+    }
+
+
+def _check_serving(serving: dict[str, Any]) -> None:
+    for key, value in serving.items():
+        if key not in SERVING_FIELDS:
+            raise ProjectError(
+                f"serving.{key} is not known; the fields are {', '.join(SERVING_FIELDS)}"
+            )
+        if type(value) not in SERVING_FIELDS[key]:
+            expected = " or ".join(kind.__name__ for kind in SERVING_FIELDS[key])
+            raise ProjectError(f"serving.{key} = {value!r}; it must be of type {expected}")
+    try:
+        ParseDict(serving, registry_pb2.ServingPolicy())
+    except (ParseError, ValueError) as error:
+        raise ProjectError(f"serving cannot be read: {error}") from error

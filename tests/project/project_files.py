@@ -1,0 +1,78 @@
+"""Projects in temporary folders, for tests."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+from host.child_process import ResourceLimits
+from project.folder import ProjectFolder, open_project
+from project.loading.loader import LoadedProject, LoadLimits, load_project
+
+TURNOUT_TOML = '[project]\nname = "shop"\nformat = 1\nowner = "network-ds"\n'
+
+USAGE = """
+from features.views import Feature, View
+
+usage = View(
+    name="usage",
+    entities=("customer",),
+    features=(Feature(name="minutes"), Feature(name="topups", default=1.0)),
+    ttl_ms=86_400_000,
+    transform="SELECT customer, event_time_ms, minutes, topups FROM source",
+)
+"""
+
+RECIPE = """
+from features.contract import ViewUse
+from training.recipe import Learner, Recipe
+from views.usage import usage
+
+candidate = Recipe(
+    model="churn",
+    setting="candidate",
+    features=(ViewUse(view=usage, features=("minutes", "topups")),),
+    label="churned",
+    learner=Learner(kind="boosting", parameters={"max_iter": 20}),
+)
+"""
+
+MODEL = """
+owner = "network-ds"
+purpose = "Whom the retention team calls first."
+score_meaning = "Probability that the customer leaves within 30 days."
+holdout_bp = 500
+default_policy = "careful"
+
+[serving]
+deadline_ms_default = 80
+default_score = 0.5
+"""
+
+CAREFUL = 'name = "careful"\nbase = "standard"\nwatch_s = 7200.0\n'
+
+FILES: dict[str, str] = {
+    "turnout.toml": TURNOUT_TOML,
+    "views/usage.py": USAGE,
+    "recipes/churn.py": RECIPE,
+    "models/churn.toml": MODEL,
+    "policies/careful.toml": CAREFUL,
+    "environments/dev.toml": 'mode = "development"\n',
+}
+"""A small project without a problem."""
+
+FAST = LoadLimits(resources=ResourceLimits(memory_mb=2_048, cpu_s=20), file_s=2.0)
+
+
+def write_project(root: Path, changes: Mapping[str, str | None] | None = None) -> ProjectFolder:
+    """Write FILES with *changes* below *root*; None leaves a file out."""
+    for name, text in {**FILES, **(changes or {})}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if text is not None:
+            path.write_text(text)
+    return open_project(root)
+
+
+def loaded(root: Path, changes: Mapping[str, str | None] | None = None) -> LoadedProject:
+    """Write the project and load it with short limits."""
+    return asyncio.run(load_project(write_project(root, changes), FAST))

@@ -1,0 +1,161 @@
+"""Tests of finding a project and of its environments."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from project.environment import (
+    production_problems,
+    read_environment,
+    require_production_rules,
+)
+from project.errors import ProjectError
+from project.folder import find_project
+from tests.project.project_files import write_project
+
+PRODUCTION = """
+mode = "production"
+registry = "127.0.0.1:7001"
+store = "unix:///run/store.socket"
+token = "${env:SHOP_TOKEN}"
+identities = "identities.json"
+
+[sources.billing]
+dsn = "${file:secrets/billing}"
+"""
+
+
+def test_project_is_found_from_every_folder_below(tmp_path: Path) -> None:
+    """As git finds its checkout."""
+    root = write_project(tmp_path / "shop").root
+    below = root / "views" / "deep"
+    below.mkdir()
+    for start in (root, root / "views", below):
+        found = find_project(start)
+        assert found is not None
+        assert (found.root, found.name, found.owner) == (root, "shop", "network-ds")
+    assert find_project(tmp_path) is None
+    named = find_project(tmp_path, str(root))
+    assert named is not None
+    assert named.root == root
+
+
+def test_named_folder_must_be_a_project(tmp_path: Path) -> None:
+    """A wrong --project must not be taken for none."""
+    with pytest.raises(ProjectError, match=r"has no turnout\.toml"):
+        find_project(tmp_path, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", r"has no table \[project\]"),
+        ('[project]\nname = "shop"\nformat = 2', "has format = 2"),
+        ('[project]\nname = "Shop"\nformat = 1', "name = 'Shop'"),
+        ('[project]\nname = "shop"\nformat = 1\nowners = "a"', r"\['owners'\], which is not known"),
+        ("[project", r"turnout\.toml: "),
+    ],
+)
+def test_project_file_names_what_is_wrong(text: str, reason: str, tmp_path: Path) -> None:
+    """The file is read before anything else."""
+    with pytest.raises(ProjectError, match=reason):
+        write_project(tmp_path, {"turnout.toml": text})
+
+
+def test_environment_resolves_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When they are needed, so that a plan needs no secret."""
+    project = write_project(tmp_path, {"environments/prod.toml": PRODUCTION})
+    environment = read_environment(project, "prod")
+    monkeypatch.delenv("SHOP_TOKEN", raising=False)
+    with pytest.raises(ProjectError, match="variable SHOP_TOKEN is not set"):
+        environment.resolved(environment.token, "token")
+    monkeypatch.setenv("SHOP_TOKEN", "secret")
+    assert environment.resolved(environment.token, "token") == "secret"
+    with pytest.raises(ProjectError, match=r"\$\{file:secrets/billing\}, which cannot be read"):
+        environment.connections()
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "billing").write_text("postgresql://host/billing\n")
+    assert environment.connections() == {"billing": "postgresql://host/billing"}
+    assert "secret" not in repr(environment)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('mod = "production"', r"\['mod'\] is not known"),
+        ('mode = "prod"', 'mode = "prod"; it must be one of'),
+        ("registry = 7001", "registry = 7001; it must be a text"),
+        ('[sources]\nbilling = "x"', "sources must be tables"),
+    ],
+)
+def test_environment_names_the_wrong_key(text: str, reason: str, tmp_path: Path) -> None:
+    """A typing error must not be without effect."""
+    project = write_project(tmp_path, {"environments/dev.toml": text})
+    with pytest.raises(ProjectError, match=reason):
+        read_environment(project)
+    with pytest.raises(ProjectError, match=r"no environments/live\.toml; there are: dev"):
+        read_environment(project, "live")
+
+
+def committed(root: Path, prod: str) -> Path:
+    """Write the project with this production environment and commit it."""
+    write_project(root, {"environments/prod.toml": prod, "identities.json": "{}"})
+    for arguments in (("init",), ("add", "."), ("commit", "-m", "one")):
+        identity = ["-c", "user.name=dana", "-c", "user.email=dana@example.org"]
+        subprocess.run(
+            ["git", "-C", str(root), *identity, *arguments], check=True, capture_output=True
+        )
+    return root
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_production_accepts_a_clean_project(tmp_path: Path) -> None:
+    """References are no secrets, and loopback needs no TLS."""
+    project = find_project(committed(tmp_path, PRODUCTION))
+    assert project is not None
+    require_production_rules(read_environment(project, "prod"))
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        ("127.0.0.1:7001", "control-host:7001", "registry control-host:7001 is beyond loopback"),
+        ("unix:///run/store.socket", "redis://store:6379", "store store is beyond loopback"),
+        ("${env:SHOP_TOKEN}", "abc", "token stands in the file"),
+        (
+            "${file:secrets/billing}",
+            "postgresql://reader@db/billing",
+            r"\[sources.billing\] connects to db without TLS",
+        ),
+        (
+            "${file:secrets/billing}",
+            "postgresql://reader:abc@db/billing?sslmode=verify-full",
+            "a URL here has a password in it",
+        ),
+        ("${file:secrets/billing}", "host=db password=abc", "has its password in the file"),
+        ("identities.json", "nobody.json", "identities = 'nobody.json' is no file"),
+    ],
+)
+def test_production_refuses(before: str, after: str, reason: str, tmp_path: Path) -> None:
+    """One rule each; development has none of them."""
+    project = find_project(committed(tmp_path, PRODUCTION.replace(before, after)))
+    assert project is not None
+    with pytest.raises(ProjectError, match=reason):
+        require_production_rules(read_environment(project, "prod"))
+    assert production_problems(read_environment(project, "dev")) == []
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_production_refuses_a_dirty_work_tree(tmp_path: Path) -> None:
+    """The commit in the history would not be what was applied."""
+    project = find_project(committed(tmp_path, PRODUCTION))
+    assert project is not None
+    (tmp_path / "views" / "new.py").write_text("")
+    with pytest.raises(ProjectError, match=r"1 files differ from the commit \(views/new\.py\)"):
+        require_production_rules(read_environment(project, "prod"))
+    shutil.rmtree(tmp_path / ".git")
+    with pytest.raises(ProjectError, match="in no git checkout"):
+        require_production_rules(read_environment(project, "prod"))

@@ -1,0 +1,204 @@
+"""Tests of loading a project's files in a child process."""
+
+from pathlib import Path
+
+import pytest
+
+from project.definitions import parse_definitions
+from project.errors import ProjectError
+from tests.project.project_files import RECIPE, USAGE, loaded
+
+pytestmark = pytest.mark.walk
+
+IMPORTS = "from pathlib import Path\nfrom lib.names import NAME\n"
+
+
+def problems(root: Path, changes: dict[str, str]) -> list[str]:
+    """Return the problems of the small project with *changes*."""
+    found = loaded(root, changes)
+    # Whatever is broken, the good files are read.
+    assert "usage" in found.definitions.views
+    return [str(problem) for problem in found.problems]
+
+
+def test_project_gives_its_definitions(tmp_path: Path) -> None:
+    """They survive their JSON, and the view and the recipe are rebuilt from it."""
+    found = loaded(tmp_path)
+    assert found.problems == ()
+    definitions = parse_definitions(found.required().json)
+    assert definitions.digest == found.definitions.digest
+    view = definitions.view("usage")
+    assert view.view_hash == definitions.views["usage"]["hash"]
+    recipe = definitions.recipe("churn")
+    assert recipe.contract.views[0].view == view
+    assert definitions.models["churn"]["serving"]["deadline_ms_default"] == 80
+    assert definitions.policies["careful"]["base"] == "standard"
+    assert found.files["views", "usage"] == "views/usage.py"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("x = 1\ny = = 2", "views/bad.py:2: SyntaxError"),
+        ("import os\nos.fork()", "views/bad.py:2: ForbiddenActError: os.fork"),
+        ("import subprocess\nsubprocess.run(['ls'])", "views/bad.py:2: ForbiddenActError: subproc"),
+        ("import os\nos.system('ls')", "views/bad.py:2: ForbiddenActError: os.system"),
+        (
+            "import socket\nsocket.create_connection(('127.0.0.1', 1))",
+            "views/bad.py:2: ForbiddenActError: socket.getaddrinfo: a project's file may not use",
+        ),
+        ("open('made', 'w')", "views/bad.py:1: ForbiddenActError: open"),
+        ("import os\nos._exit(7)", "views/bad.py: it ended its process with exit code 7"),
+        ("raise SystemExit(3)", "views/bad.py:1: SystemExit: 3"),
+        ("while True: pass", "views/bad.py: not done after 2 s"),
+        ("import ctypes\nctypes.string_at(0)", "views/bad.py: it ended its process with SIGSEGV"),
+        ("hog = bytearray(1 << 40)", "views/bad.py:1: MemoryError"),
+        (
+            "from features.views import View\n\nView(name='Bad', entities=(), features=(),"
+            " ttl_ms=1, transform='')",
+            "views/bad.py:3: ViewError: view name 'Bad'",
+        ),
+        ("import nothing_here", "views/bad.py:1: ModuleNotFoundError: No module named 'nothing_"),
+    ],
+    ids=lambda value: value.split("\n")[-1][:24],
+)
+def test_broken_file_is_named_and_the_others_are_read(
+    text: str, reason: str, tmp_path: Path
+) -> None:
+    """A file that loops or crashes ends its process; another process reads the rest."""
+    (problem,) = problems(tmp_path, {"views/bad.py": text})
+    assert problem.startswith(reason)
+    assert not (tmp_path / "made").exists()
+
+
+def test_several_broken_files_are_all_named(tmp_path: Path) -> None:
+    """Also a file that imports a broken one, at the line of the import."""
+    changes = {
+        "views/a.py": "import os\nos._exit(1)",
+        "views/b.py": "1 / 0",
+        "views/c.py": "\n\nfrom views.b import x",
+        "recipes/d.py": "from views.a import y",
+    }
+    found = problems(tmp_path, changes)
+    assert [text.split(": ")[0] for text in found] == [
+        "recipes/d.py:1",
+        "views/a.py",
+        "views/b.py:1",
+        "views/c.py:3",
+    ]
+    assert "imports views/a.py, which is broken" in found[0]
+    assert "imports views/b.py, which is broken" in found[3]
+
+
+@pytest.mark.parametrize("room", ["features", "stats", "training", "registry", "host", "project"])
+def test_folder_with_a_room_name_hides_no_room(
+    room: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even when the command runs in the project's folder."""
+    monkeypatch.chdir(tmp_path)
+    changes = {f"{room}/__init__.py": "raise RuntimeError('this is not the room')"}
+    assert problems(tmp_path, changes) == []
+
+
+def test_module_of_a_hidden_folder_has_a_way_out(tmp_path: Path) -> None:
+    """The author sees why `features.mine` is not found, and where to put it."""
+    (problem,) = problems(
+        tmp_path, {"features/mine.py": "x = 1", "views/bad.py": "from features.mine import x"}
+    )
+    assert "move it below lib/" in problem
+
+
+def test_files_share_code_below_lib(tmp_path: Path) -> None:
+    """A long SQL text may lie beside the view."""
+    changes = {
+        "lib/names.py": "NAME = 'second'",
+        "views/long.sql": "SELECT customer, event_time_ms, minutes, topups FROM source",
+        "views/second.py": USAGE.replace('"usage"', "NAME")
+        .replace(
+            "from features",
+            "from pathlib import Path\nfrom lib.names import NAME\nfrom features",
+            1,
+        )
+        .replace(
+            '"SELECT customer, event_time_ms, minutes, topups FROM source"',
+            "Path(__file__).with_name('long.sql').read_text()",
+        ),
+    }
+    found = loaded(tmp_path, changes)
+    assert found.problems == ()
+    assert set(found.definitions.views) == {"usage", "second"}
+
+
+def test_name_that_is_declared_twice_is_a_problem(tmp_path: Path) -> None:
+    """The project would depend on the order of its files."""
+    (problem,) = problems(tmp_path, {"views/zweite.py": USAGE})
+    assert problem == (
+        "views/zweite.py: views 'usage' is declared a second time; views/usage.py has it already"
+    )
+
+
+def test_recipe_of_an_undeclared_view_is_a_problem(tmp_path: Path) -> None:
+    """Nobody could ingest a view that only the recipe has."""
+    hidden = RECIPE.replace("from views.usage import usage", "import lib.usage")
+    changes = {
+        "recipes/churn.py": hidden.replace("view=usage", "view=lib.usage.usage"),
+        "lib/usage.py": USAGE.replace("86_400_000", "1_000"),
+    }
+    (problem,) = problems(tmp_path, changes)
+    assert problem.startswith("recipes/churn.py: recipe churn/candidate reads view 'usage' in an")
+
+
+def test_symbolic_link_out_of_the_project_is_refused(tmp_path: Path) -> None:
+    """The revision would not hold what the project depends on."""
+    outside = tmp_path / "outside.py"
+    outside.write_text("x = 1")
+    root = tmp_path / "shop"
+    (root / "views").mkdir(parents=True)
+    (root / "views" / "linked.py").symlink_to(outside)
+    (root / "recipes").symlink_to(tmp_path)
+    found = loaded(root, {"recipes/churn.py": None})
+    assert [(problem.file, "out of the project" in problem.text) for problem in found.problems] == [
+        ("recipes", True),
+        ("views/linked.py", True),
+    ]
+    with pytest.raises(ProjectError, match=r"2 problems in project 'shop'\n  recipes: "):
+        found.required()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("models/churn.toml", 'owner = "a"', "models/churn.toml: purpose = None"),
+        (
+            "models/other.toml",
+            'owner = "a"\npurpose = "b"\nscore_meaning = "c"\n[serving]\nrows_max = "many"',
+            "models/other.toml: serving.rows_max = 'many'; it must be of type int",
+        ),
+        (
+            "models/other.toml",
+            'owner = "a"\npurpose = "b"\nscore_meaning = "c"\n[serving]\nrows = 1',
+            "models/other.toml: serving.rows is not known",
+        ),
+        (
+            "models/other.toml",
+            'owner = "a"\npurpose = "b"\nscore_meaning = "c"\nholdout_bp = 10001',
+            "models/other.toml: holdout_bp = 10001",
+        ),
+        (
+            "models/other.toml",
+            'owner = "a"\npurpose = "b"\nscore_meaning = "c"\ndefault_policy = "brave"',
+            "models/other.toml: default_policy = 'brave' is no policy; there are careful",
+        ),
+        ("models/other.toml", "owner = ", "models/other.toml: Invalid value"),
+        ("policies/b.toml", 'name = "b"\nbase = "none"', "policies/b.toml: base 'none' is not"),
+        (
+            "policies/b.toml",
+            'name = "careful"\nbase = "standard"',
+            "policies/careful.toml: there is a policy 'careful' already",
+        ),
+    ],
+)
+def test_broken_toml_file_is_named(name: str, text: str, reason: str, tmp_path: Path) -> None:
+    """With the key and what it must be."""
+    (problem,) = problems(tmp_path, {name: text})
+    assert problem.startswith(reason)
