@@ -19,7 +19,9 @@ from features.contract import ModelContract
 from features.encode import Column, encode_columns
 from features.entity_ids import check_entity_id, join_ids
 from features.errors import SourceError
-from features.offline_sql import (
+from features.pushed import PushedRow, pushed_columns
+from features.rows import EVENT_MS_MAX, pack_valid, row_flags, unpack_valid
+from features.storage.as_of import (
     as_of_sql,
     count_after_sql,
     feature_columns,
@@ -28,8 +30,6 @@ from features.offline_sql import (
     valid_columns,
     write_sql,
 )
-from features.pushed import PushedRow, pushed_columns
-from features.rows import EVENT_MS_MAX, pack_valid, row_flags, unpack_valid
 from features.views import View
 
 EVENT_TIME = "event_time_ms"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.contract import ModelContract, RequestInput, ViewUse
-from features.errors import EntityIdError, SourceError
+from features.errors import EntityIdError, SourceError, ViewError
 from features.offline import OfflineStore, Spine
 from features.pushed import PushedRow
 from features.rows import DEFAULTED, MISSING, STALE
@@ -100,7 +100,7 @@ def test_offline_refuses_a_source_with_other_columns(
         ("SELECT * REPLACE (NULL AS subscriber) FROM source", SourceError, "never NULL"),
         ("SELECT * REPLACE ('' AS subscriber) FROM source", EntityIdError, "0 bytes"),
         ("SELECT * EXCLUDE spend FROM source", SourceError, r"declares \['spend'\]"),
-        ("SELEC", SourceError, "syntax error"),
+        ("SELEC", ViewError, "syntax error"),
     ],
 )
 def test_offline_refuses_a_transform_with_wrong_results(

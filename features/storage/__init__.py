@@ -1,0 +1,1 @@
+"""The files of the offline store, and the SQL that reads them."""
