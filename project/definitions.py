@@ -11,15 +11,18 @@ and checks the parts by which it acts.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from features.canonical import canonical_json, sha256_hex
 from features.errors import ViewError
+from features.expectations import Expect, ExpectRows
+from features.source import Source
 from features.views import View
 from project.errors import ProjectError
-from training.errors import RecipeError
+from training.errors import LabelsError, RecipeError
+from training.labels import Labels
 from training.recipe import Recipe
 
 FORMAT = 1
@@ -62,7 +65,7 @@ class Definitions:
             known = ", ".join(sorted(self.views)) or "none"
             raise ProjectError(f"project {self.name!r} has no view {name!r}; there are: {known}")
         try:
-            return View.from_definition(dict(self.views[name]["canonical"]))
+            return view_of(self.views[name])
         except (KeyError, ViewError) as error:
             raise ProjectError(f"view {name!r} of project {self.name!r}: {error}") from error
 
@@ -82,13 +85,34 @@ class Definitions:
                 f"project {self.name!r} has no recipe {model}/{setting or '...'}; there are: "
                 f"{known}" + ("; name one with --setting" if settings else "")
             )
-        views = [self.view(name) for name in self.views]
+        definition = self.recipes[f"{model}/{setting}"]
+        used = {use["view"] for use in [*definition["features"], *definition["audit"]]}
+        views = [self.view(name) for name in sorted(used)]
         try:
             return Recipe.from_definition(
-                self.recipes[f"{model}/{setting}"], {view.view_hash: view for view in views}
+                definition,
+                {view.view_hash: view for view in views},
+                {name: Labels.from_definition(item) for name, item in self.labels.items()},
             )
-        except RecipeError as error:
+        except (LabelsError, RecipeError) as error:
             raise ProjectError(f"recipe {model}/{setting}: {error}") from error
+
+
+def view_of(definition: Mapping[str, Any]) -> View:
+    """Return the view of one entry of the section `views`, with its source and expectations.
+
+    Raises ViewError or KeyError when it is none.
+    """
+    source = definition["source"]
+    return replace(
+        View.from_definition(dict(definition["canonical"])),
+        source=None if source is None else Source.from_definition(dict(source)),
+        expect={
+            name: Expect.from_definition(dict(item)) for name, item in definition["expect"].items()
+        },
+        expect_rows=ExpectRows.from_definition(dict(definition["expect_rows"])),
+        is_new=False,
+    )
 
 
 def parse_definitions(content: bytes) -> Definitions:

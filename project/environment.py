@@ -128,6 +128,7 @@ def read_environment(project: ProjectFolder, name: str = "") -> Environment:
 
     Raises ProjectError when there is no such file or it contradicts itself.
     """
+    # Name the environments that there are, because the name is often a typing error.
     name = name or DEFAULT
     path = project.root / FOLDER / f"{name}.toml"
     if name not in environment_names(project):

@@ -10,6 +10,7 @@ from features.contract import ModelContract, ViewUse
 from features.errors import ContractError
 from features.views import View
 from training.errors import RecipeError
+from training.labels import Labels
 
 LearnerKind = Literal["logistic", "forest", "boosting"]
 Calibration = Literal["none", "sigmoid", "isotonic"]
@@ -72,6 +73,7 @@ class Recipe:
     label            name of the event whose probability is the score.
     entities         the entities that a caller names, in order. Empty: those of the views, in the
                      order in which the views name them.
+    labels           where the outcomes come from; None: they are given when the recipe is trained.
     held_out_share   share of the entities that is held out, above 0 and below 1.
     threshold        a score at or above it is a positive decision.
     audit            features for the fairness report. The model need not read them.
@@ -85,6 +87,7 @@ class Recipe:
     label: str
     learner: Learner
     entities: tuple[str, ...] = ()
+    labels: Labels | None = None
     seed: int = 7
     held_out_share: float = 0.3
     threshold: float = 0.5
@@ -106,6 +109,13 @@ class Recipe:
             self.contract  # noqa: B018  it raises here, not in the middle of training
         except ContractError as error:
             raise RecipeError(f"recipe {self.model}/{self.setting}: {error}") from error
+        if self.labels is not None:
+            missing = [name for name in self.contract.entities if name not in self.labels.entities]
+            if missing:
+                raise RecipeError(
+                    f"recipe {self.model}/{self.setting} is keyed by {missing}, which the labels "
+                    f"{self.labels.name!r} do not have; they name {list(self.labels.entities)}"
+                )
 
     @cached_property
     def contract(self) -> ModelContract:
@@ -124,6 +134,7 @@ class Recipe:
             "label": self.label,
             "learner": self.learner.definition(),
             "entities": list(self.contract.entities),
+            "labels": None if self.labels is None else self.labels.name,
             "seed": self.seed,
             "held_out_share": self.held_out_share,
             "threshold": self.threshold,
@@ -132,10 +143,13 @@ class Recipe:
         }
 
     @staticmethod
-    def from_definition(definition: Mapping[str, Any], views: Mapping[str, View]) -> "Recipe":
+    def from_definition(
+        definition: Mapping[str, Any], views: Mapping[str, View], labels: Mapping[str, Labels]
+    ) -> "Recipe":
         """Rebuild a recipe from the return value of `definition`, or from its JSON.
 
-        views  view hash -> view, for every view that the recipe names.
+        views   view hash -> view, for every view that the recipe names.
+        labels  name -> labels, for those that the recipe names.
 
         Raises RecipeError when a field is missing or wrong, or a view is absent.
         """
@@ -147,6 +161,7 @@ class Recipe:
                 label=definition["label"],
                 learner=Learner(**definition["learner"]),
                 entities=tuple(definition["entities"]),
+                labels=None if definition["labels"] is None else labels[definition["labels"]],
                 seed=definition["seed"],
                 held_out_share=definition["held_out_share"],
                 threshold=definition["threshold"],

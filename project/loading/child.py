@@ -23,6 +23,7 @@ from features.views import View
 from host.child_process import ResourceLimits, confine
 from project.folder import CODE_FOLDERS
 from project.loading.guard import install_guard
+from training.labels import Labels
 from training.recipe import Recipe
 
 IMPORTABLE = (*CODE_FOLDERS, "lib")
@@ -53,6 +54,7 @@ class ProjectFinder(MetaPathFinder):
         parts = fullname.split(".")
         if parts[0] not in IMPORTABLE:
             return None
+        # A file is found before a folder of the same name, and a link must stay in the project.
         base = self._root.joinpath(*parts)
         file = base.with_name(base.name + ".py")
         if not base.resolve().is_relative_to(self._root):
@@ -98,7 +100,7 @@ class Loads:
         declared = []
         for value in list(vars(module).values()):
             for item in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(item, View | Recipe) and id(item) not in self._reported:
+                if isinstance(item, View | Labels | Recipe) and id(item) not in self._reported:
                     self._reported[id(item)] = item
                     declared.append(described(item))
         return declared
@@ -132,14 +134,22 @@ class ProjectLoader(SourceFileLoader):
         loads.report(done=shown, declared=declared, problem=None)
 
 
-def described(item: View | Recipe) -> dict[str, Any]:
+def described(item: View | Labels | Recipe) -> dict[str, Any]:
     """Return a declared object as JSON values."""
     if isinstance(item, View):
         return {
             "kind": "view",
             "name": item.name,
-            "definition": {"canonical": item.definition(), "hash": item.view_hash},
+            "definition": {
+                "canonical": item.definition(),
+                "hash": item.view_hash,
+                "source": None if item.source is None else item.source.definition(),
+                "expect": {name: expect.definition() for name, expect in item.expect.items()},
+                "expect_rows": item.expect_rows.definition(),
+            },
         }
+    if isinstance(item, Labels):
+        return {"kind": "labels", "name": item.name, "definition": item.definition()}
     return {
         "kind": "recipe",
         "name": f"{item.model}/{item.setting}",

@@ -137,6 +137,7 @@ async def _run_child(
     project: ProjectFolder, files: Sequence[str], limits: LoadLimits, declared: _Declared
 ) -> Problem | None:
     """Run one child and add its report. Return the file in which it ended too early, if it did."""
+    # Only the child holds the write end, so its report ends when it does.
     read_end, write_end = os.pipe()
     try:
         arguments = [f"--report-fd={write_end}", f"--root={project.root}"]
@@ -251,6 +252,10 @@ def _missing_references(
                     "declare it at the top of a file below views/"
                 )
                 problems.append(Problem(files["recipes", name], 0, text))
+        labels = recipe["labels"]
+        if labels is not None and labels not in definitions.labels and not incomplete:
+            text = f"recipe {name} learns from labels {labels!r}, which no file below labels/ has"
+            problems.append(Problem(files["recipes", name], 0, text))
     for name, settings in definitions.models.items():
         policy = settings["default_policy"]
         if policy and policy not in definitions.policies and policy not in BUILT_IN:

@@ -67,7 +67,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("probe", "__main__"),
     ),
     "training": (
-        ("errors", "fit", "labelled_rows", "recipe"),
+        ("errors", "fit", "labelled_rows", "labels", "recipe"),
         ("recipes", "export", "artifacts"),
         ("evaluation",),
         ("drills",),
@@ -119,7 +119,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ("loading",),
     ),
     "turnout": (
-        ("errors",),
+        ("define", "errors"),
         ("views", "processes"),
         ("cli",),
         ("commands",),

@@ -11,7 +11,7 @@ from project.loading.loader import LoadedProject, LoadLimits, load_project
 TURNOUT_TOML = '[project]\nname = "shop"\nformat = 1\nowner = "network-ds"\n'
 
 USAGE = """
-from features.views import Feature, View
+from turnout.define import Feature, Source, View
 
 usage = View(
     name="usage",
@@ -19,12 +19,24 @@ usage = View(
     features=(Feature(name="minutes"), Feature(name="topups", default=1.0)),
     ttl_ms=86_400_000,
     transform="SELECT customer, event_time_ms, minutes, topups FROM source",
+    source=Source.files("data/usage.parquet", time="at"),
+)
+"""
+
+CHURNED = """
+from turnout.define import Labels, Source
+
+churned = Labels(
+    name="churned",
+    entities=("customer",),
+    source=Source.files("data/churned.parquet", time="at"),
+    value="churned",
 )
 """
 
 RECIPE = """
-from features.contract import ViewUse
-from training.recipe import Learner, Recipe
+from labels.churned import churned
+from turnout.define import Learner, Recipe, ViewUse
 from views.usage import usage
 
 candidate = Recipe(
@@ -32,6 +44,7 @@ candidate = Recipe(
     setting="candidate",
     features=(ViewUse(view=usage, features=("minutes", "topups")),),
     label="churned",
+    labels=churned,
     learner=Learner(kind="boosting", parameters={"max_iter": 20}),
 )
 """
@@ -53,6 +66,7 @@ CAREFUL = 'name = "careful"\nbase = "standard"\nwatch_s = 7200.0\n'
 FILES: dict[str, str] = {
     "turnout.toml": TURNOUT_TOML,
     "views/usage.py": USAGE,
+    "labels/churned.py": CHURNED,
     "recipes/churn.py": RECIPE,
     "models/churn.toml": MODEL,
     "policies/careful.toml": CAREFUL,

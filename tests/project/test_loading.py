@@ -31,6 +31,10 @@ def test_project_gives_its_definitions(tmp_path: Path) -> None:
     assert view.view_hash == definitions.views["usage"]["hash"]
     recipe = definitions.recipe("churn")
     assert recipe.contract.views[0].view == view
+    assert view.source is not None
+    assert view.source.location == "data/usage.parquet"
+    assert recipe.labels is not None
+    assert recipe.labels.value == "churned"
     assert definitions.models["churn"]["serving"]["deadline_ms_default"] == 80
     assert definitions.policies["careful"]["base"] == "standard"
     assert found.files["views", "usage"] == "views/usage.py"
@@ -115,8 +119,8 @@ def test_files_share_code_below_lib(tmp_path: Path) -> None:
         "views/long.sql": "SELECT customer, event_time_ms, minutes, topups FROM source",
         "views/second.py": USAGE.replace('"usage"', "NAME")
         .replace(
-            "from features",
-            "from pathlib import Path\nfrom lib.names import NAME\nfrom features",
+            "from turnout",
+            "from pathlib import Path\nfrom lib.names import NAME\nfrom turnout",
             1,
         )
         .replace(

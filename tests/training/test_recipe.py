@@ -9,13 +9,22 @@ import pytest
 from numpy.typing import DTypeLike, NDArray
 
 from features.contract import ViewUse
+from features.source import Source
 from features.views import View
 from tests.training.population import profile_labels, profile_recipe
 from training.errors import LabelsError, RecipeError
 from training.labelled_rows import LabelledRows
+from training.labels import Labels
 from training.recipe import Learner, Recipe
 
 GOOD = profile_recipe(Learner(kind="boosting"))
+OUTCOMES = Labels(
+    name="left",
+    entities=("subscriber",),
+    source=Source.files("outcomes.parquet", time="seen_at"),
+    value="status",
+    positive=("gone", "ported"),
+)
 
 
 @pytest.mark.parametrize(
@@ -143,9 +152,39 @@ def test_recipe_takes_its_entities_from_its_views() -> None:
 def test_recipe_is_rebuilt_from_the_json_of_its_definition() -> None:
     """The project's revision keeps recipes so."""
     views: dict[str, View] = {use.view.view_hash: use.view for use in GOOD.features}
-    text = json.dumps(GOOD.definition())
-    rebuilt = Recipe.from_definition(json.loads(text), views)
-    assert rebuilt.definition() == GOOD.definition()
+    recipe = replace(GOOD, labels=OUTCOMES)
+    text = json.dumps(recipe.definition())
+    rebuilt = Recipe.from_definition(json.loads(text), views, {OUTCOMES.name: OUTCOMES})
+    assert rebuilt.definition() == recipe.definition()
+    assert rebuilt.labels == OUTCOMES
     assert rebuilt.contract.model_contract == GOOD.contract.model_contract
     with pytest.raises(RecipeError, match="not a definition of a recipe"):
-        Recipe.from_definition(json.loads(text), {})
+        Recipe.from_definition(json.loads(text), {}, {})
+
+
+def test_recipe_refuses_labels_without_an_entity() -> None:
+    """Without its ids no row could be joined."""
+    other = replace(OUTCOMES, entities=("household",))
+    with pytest.raises(
+        RecipeError, match=r"keyed by \['subscriber'\], which the labels 'left' do not"
+    ):
+        replace(GOOD, labels=other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"name": "Left"}, "does not match"),
+        ({"entities": ()}, "at least one column"),
+        ({"entities": "subscriber"}, "give a tuple"),
+        ({"value": "subscriber"}, "must be different columns"),
+        ({"positive": "gone"}, r"give a tuple: \('gone',\)"),
+        ({"transform": "SELECT * FROM 'other.parquet'"}, "labels 'left': "),
+    ],
+)
+def test_declared_labels_name_the_contradiction(changes: dict[str, Any], reason: str) -> None:
+    """They are refused when they are declared, before any data is read."""
+    with pytest.raises(LabelsError, match=reason):
+        replace(OUTCOMES, **changes)
+    with pytest.raises(LabelsError, match="not a definition of labels"):
+        Labels.from_definition({"name": "left"})

@@ -1,0 +1,25 @@
+"""What the files of a project declare their views, labels, recipes and model settings with.
+
+A project imports nothing else of Turnout. The signatures are kept in
+`tests/turnout/define_signatures.txt`; a change of one is a change for every project.
+"""
+
+from features.contract import ViewUse
+from features.expectations import Expect, ExpectRows
+from features.source import Source
+from features.views import Feature, View
+from training.labels import Labels
+from training.recipe import GateSettings, Learner, Recipe
+
+__all__ = [
+    "Expect",
+    "ExpectRows",
+    "Feature",
+    "GateSettings",
+    "Labels",
+    "Learner",
+    "Recipe",
+    "Source",
+    "View",
+    "ViewUse",
+]
