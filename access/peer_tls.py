@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from host.addresses import is_loopback
 from host.files import create_file_once, replace_file
 
 CONTROL_NAME = "turnout-control"
@@ -102,15 +103,6 @@ def certificate_for(
     if certificate is not None or key is not None:
         raise PeerError("--tls-certificate and --tls-key belong together; give both or none")
     return make_certificate(folder) if tokens or not is_loopback(address) else None
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches *address* (host:port)."""
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def add_port(server: Any, address: str, certificate: ServerCertificate | None) -> int:  # noqa: ANN401  grpc and grpc.aio

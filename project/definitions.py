@@ -27,12 +27,20 @@ from training.recipe import Recipe
 
 FORMAT = 1
 SECTIONS = ("views", "labels", "recipes", "models", "policies")
+NOUNS = {
+    "views": "view",
+    "labels": "labels",
+    "recipes": "recipe",
+    "models": "model",
+    "policies": "policy",
+}
+"""Section -> what one of its items is called in a sentence."""
 
 Section = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Definitions:
+class ProjectDefinitions:
     """Everything that a project declares, as JSON values."""
 
     name: str
@@ -115,7 +123,7 @@ def view_of(definition: Mapping[str, Any]) -> View:
     )
 
 
-def parse_definitions(content: bytes) -> Definitions:
+def parse_definitions(content: bytes) -> ProjectDefinitions:
     """Rebuild definitions from their JSON. Raises ProjectError when it is none."""
     try:
         value = json.loads(content)
@@ -124,6 +132,8 @@ def parse_definitions(content: bytes) -> Definitions:
                 f"the applied definitions have format {value['format']}; this release reads "
                 f"{FORMAT}: use the newer turnout command"
             )
-        return Definitions(name=value["name"], **{name: value.get(name, {}) for name in SECTIONS})
+        return ProjectDefinitions(
+            name=value["name"], **{name: value.get(name, {}) for name in SECTIONS}
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise ProjectError(f"not the definitions of a project: {error!r}") from error

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from access.peer_tls import is_loopback
+from host.addresses import is_loopback
 from host.git import uncommitted_files
 from project.errors import Problem, ProjectError
 from project.folder import ProjectFolder, files_below, read_toml, text_field

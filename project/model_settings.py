@@ -63,7 +63,10 @@ def read_model_settings(
 
 
 def checked_settings(tables: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings in *tables*; ProjectError says which key is wrong."""
+    """Return the settings in *tables*; ProjectError says which key is wrong.
+
+    Without `holdout_bp` or [serving], a deployment keeps what it has.
+    """
     # Names first: a key that is not known would be without effect.
     unknown = sorted(tables.keys() - set(KEYS))
     if unknown:
@@ -74,16 +77,15 @@ def checked_settings(tables: dict[str, Any]) -> dict[str, Any]:
     if tables.get("tier", "standard") not in TIERS:
         raise ProjectError(f"tier = {tables['tier']!r}; it must be one of {', '.join(TIERS)}")
     # A value of the wrong type must not be turned into another one.
-    holdout_bp = tables.get("holdout_bp", 0)
-    if type(holdout_bp) is not int or not 0 <= holdout_bp <= ALL_BP:
+    holdout_bp, serving = tables.get("holdout_bp"), tables.get("serving")
+    is_share = type(holdout_bp) is int and 0 <= holdout_bp <= ALL_BP
+    if holdout_bp is not None and not is_share:
         raise ProjectError(
             f"holdout_bp = {holdout_bp!r}; it is a whole number of basis points, 0 to {ALL_BP} "
             "(100 = 1 %)"
         )
-    serving = tables.get("serving", {})
-    if not isinstance(serving, dict):
-        raise ProjectError("serving must be a table, [serving]")
-    _check_serving(serving)
+    if serving is not None:
+        _check_serving(serving)
     return {
         "owner": tables["owner"],
         "purpose": tables["purpose"],
@@ -95,7 +97,9 @@ def checked_settings(tables: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_serving(serving: dict[str, Any]) -> None:
+def _check_serving(serving: object) -> None:
+    if not isinstance(serving, dict):
+        raise ProjectError("serving must be a table, [serving]")
     for key, value in serving.items():
         if key not in SERVING_FIELDS:
             raise ProjectError(

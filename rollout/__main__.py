@@ -9,7 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from access.peer_tls import PeerError, ServerCertificate, is_loopback
+from access.peer_tls import PeerError, ServerCertificate
+from host.addresses import is_loopback
 from host.files import keep_files_private
 from host.text import log_to_stderr
 from registry.types import read_token

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from host.child_process import ChildProcess, ResourceLimits, describe_exit
-from project.definitions import Definitions
+from project.definitions import ProjectDefinitions
 from project.errors import Problem, ProjectError
 from project.folder import CODE_FOLDERS, ProjectFolder, files_below
 from project.model_settings import read_model_settings
@@ -47,12 +47,12 @@ class LoadLimits:
 class LoadedProject:
     """What a project's files declare, and what is wrong with them."""
 
-    definitions: Definitions
+    definitions: ProjectDefinitions
     problems: tuple[Problem, ...]
     files: Mapping[tuple[str, str], str]
     """(section, name) -> the file that declares it."""
 
-    def required(self) -> Definitions:
+    def required(self) -> ProjectDefinitions:
         """Return the definitions. Raises ProjectError when a file has a problem."""
         if self.problems:
             raise ProjectError(
@@ -93,7 +93,7 @@ async def load_project(project: ProjectFolder, limits: LoadLimits | None = None)
     # The TOML files hold no code.
     models, model_problems = read_model_settings(project)
     policies, policy_problems = read_policies(project)
-    definitions = Definitions(
+    definitions = ProjectDefinitions(
         name=project.name,
         views=declared.definitions["views"],
         labels=declared.definitions["labels"],
@@ -236,7 +236,7 @@ def _twice(declared: _Declared) -> list[Problem]:
 
 
 def _missing_references(
-    definitions: Definitions, files: Mapping[tuple[str, str], str], incomplete: bool
+    definitions: ProjectDefinitions, files: Mapping[tuple[str, str], str], incomplete: bool
 ) -> list[Problem]:
     """Return references to what no file declares.
 

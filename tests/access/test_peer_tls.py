@@ -19,7 +19,6 @@ from access.peer_tls import (
     ServerCertificate,
     add_port,
     certificate_for,
-    is_loopback,
     make_certificate,
     open_channel,
 )
@@ -181,19 +180,3 @@ def test_plain_text_is_for_loopback_without_tokens(tmp_path: Path) -> None:
     assert given == files
     with pytest.raises(PeerError, match="belong together"):
         certificate_for(tmp_path, "127.0.0.1:0", files.certificate, None, tokens=True)
-
-
-@pytest.mark.parametrize(
-    ("address", "loopback"),
-    [
-        ("127.0.0.1:7001", True),
-        ("localhost:7001", True),
-        ("[::1]:7001", True),
-        ("0.0.0.0:7001", False),
-        ("10.1.2.3:7001", False),
-        ("control.example:7001", False),
-    ],
-)
-def test_is_loopback_knows_addresses_of_this_machine(address: str, loopback: bool) -> None:
-    """A name that is not localhost may be anybody's."""
-    assert is_loopback(address) is loopback

@@ -116,7 +116,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "model_settings",
             "policies",
         ),
-        ("loading",),
+        ("loading", "plan"),
     ),
     "turnout": (
         ("define", "errors"),

@@ -1,0 +1,1 @@
+"""Compares a project with what is applied, and says what the change touches."""

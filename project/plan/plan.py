@@ -1,0 +1,126 @@
+"""A plan: everything that an apply would change in one environment, and what it touches."""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from features.canonical import canonical_json, sha256_hex
+from project.definitions import NOUNS, ProjectDefinitions
+from project.plan.cost import BackfillCost, backfill_cost
+from project.plan.differences import changes_between, with_applied_texts
+from project.plan.effects import Effect, PlannedChange, with_effects
+from project.plan.fleet import FleetSnapshot
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison of a project with one environment."""
+
+    environment: str
+    expected_revision: int
+    """The applied revision that was compared with; 0: none."""
+    definitions: ProjectDefinitions
+    """What an apply writes: those of the files, with applied texts where only layout differs."""
+    changes: tuple[PlannedChange, ...]
+    costs: tuple[BackfillCost, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether an apply would change nothing."""
+        return not self.to_apply
+
+    @property
+    def to_apply(self) -> tuple[PlannedChange, ...]:
+        """The changes that an apply writes; another layout alone is none."""
+        return tuple(item for item in self.changes if item.change.impact != "formatting")
+
+    @property
+    def blocking(self) -> tuple[Effect, ...]:
+        """The effects because of which the registry would refuse the apply."""
+        return tuple(effect for item in self.changes for effect in item.effects if effect.blocking)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of what is applied and what it touches.
+
+        Costs are no part of it: they are estimates, and grow with each ingest.
+        """
+        return sha256_hex(
+            canonical_json(
+                {
+                    "format": FORMAT,
+                    "environment": self.environment,
+                    "expected_revision": self.expected_revision,
+                    "definitions": self.definitions.digest,
+                    "changes": self._changes_json(),
+                }
+            )
+        )
+
+    def effect_texts(self) -> list[str]:
+        """Return a sentence for each change and effect, for the history."""
+        texts = []
+        for item in self.to_apply:
+            change = item.change
+            impact = f" ({change.impact})" if change.impact else ""
+            texts.append(f"{NOUNS[change.section]} {change.name} {change.kind}{impact}")
+            texts += [effect.text for effect in item.effects]
+        return texts
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON values, for --json and --out."""
+        return {
+            "format": FORMAT,
+            "project": self.definitions.name,
+            "environment": self.environment,
+            "expected_revision": self.expected_revision,
+            "definitions_digest": self.definitions.digest,
+            "plan_digest": self.digest,
+            "changes": self._changes_json(),
+            "costs": [
+                {**asdict(cost), "store_bytes_max": cost.store_bytes_max} for cost in self.costs
+            ],
+        }
+
+    def _changes_json(self) -> list[dict[str, Any]]:
+        return [
+            {
+                **asdict(item.change),
+                "effects": [asdict(effect) for effect in item.effects],
+            }
+            for item in self.changes
+        ]
+
+
+def make_plan(
+    environment: str,
+    applied: ProjectDefinitions | None,
+    revision: int,
+    local: ProjectDefinitions,
+    fleet: FleetSnapshot,
+    *,
+    root: Path,
+    offline: Path,
+) -> Plan:
+    """Compare *local* with the *applied* definitions of *revision*, and look up what it touches.
+
+    applied  None when nothing is applied yet; then *revision* is 0.
+    root     the project's folder.
+    offline  folder of the offline store, for the cost of new editions.
+    """
+    target = with_applied_texts(applied, local)
+    planned = tuple(
+        with_effects(change, applied, target, fleet) for change in changes_between(applied, local)
+    )
+    # Each new edition of a view is filled anew.
+    costs = tuple(
+        backfill_cost(target.view(item.change.name), item.change.old_hash, root, offline)
+        for item in planned
+        if item.change.section == "views"
+        and item.change.new_hash
+        and item.change.new_hash != item.change.old_hash
+    )
+    return Plan(environment, revision, target, planned, costs)
