@@ -35,7 +35,8 @@ MODES = ("development", "production")
 ADDRESSES = ("folder", "registry", "registry_certificate", "gateway", "store", "store_user")
 SECRETS = ("token", "store_password")
 """Keys with a secret. In production their values are references."""
-KEYS = ("mode", *ADDRESSES, *SECRETS, "identities", "offline", "sources")
+PATHS = ("identities", "offline")
+KEYS = ("mode", *ADDRESSES, *SECRETS, *PATHS, "sources")
 
 REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 PASSWORD_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/:@\"']*:[^\s/@$\"']+@", re.IGNORECASE)
@@ -67,8 +68,8 @@ class Environment:
     """The bearer token of who runs the commands."""
     identities: str = ""
     """The registry's identities file. Production needs it."""
-    offline: str = "offline"
-    """Folder of the offline store."""
+    offline: str = ""
+    """Folder of the offline store; empty: `offline` in the state folder."""
     sources: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Name of a connection -> its DSN."""
 
@@ -148,12 +149,11 @@ def read_environment(project: ProjectFolder, name: str = "") -> Environment:
         isinstance(item, dict) for item in sources.values()
     ):
         raise ProjectError(f"{where}: sources must be tables, such as [sources.billing]")
-    texts = {key: text_field(tables, key, where) for key in (*ADDRESSES, *SECRETS, "identities")}
+    texts = {key: text_field(tables, key, where) for key in (*ADDRESSES, *SECRETS, *PATHS)}
     return Environment(
         name=name,
         project=project,
         mode=mode,
-        offline=text_field(tables, "offline", where, "offline"),
         sources={
             source: text_field(table, "dsn", f"{where}: [sources.{source}]")
             for source, table in sources.items()

@@ -22,8 +22,8 @@ from turnout.views.terminal import terminal
 app = typer.Typer(
     name="turnout",
     help="Run, release and watch models for tabular data. Start with: turnout demo",
-    epilog="--folder, --registry, --registry-certificate, --gateway, --as, --token-file and --json "
-    "may stand anywhere on the command line. Exit codes: 0 success, 1 the command failed or its "
+    epilog="--folder, --registry, --registry-certificate, --gateway, --store, --project, --env, "
+    "--as, --token-file and --json may stand anywhere on the command line. Exit codes: 0 success, 1 the command failed or its "
     "answer is no, 2 wrong usage, 3 the system cannot be reached.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -68,6 +68,21 @@ def common(
             "Default: $TURNOUT_REGISTRY_CERTIFICATE, or the running system's."
         ),
     ] = "",
+    store: Annotated[
+        str,
+        typer.Option(
+            help="URL of the online store. Default: $TURNOUT_STORE, or the running system's."
+        ),
+    ] = "",
+    project: Annotated[
+        str,
+        typer.Option(
+            help="Folder of the project. Default: $TURNOUT_PROJECT, or the one around this folder."
+        ),
+    ] = "",
+    env: Annotated[
+        str, typer.Option(help="Environment of the project. Default: $TURNOUT_ENV, or dev.")
+    ] = "",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON value to stdout.")
     ] = False,
@@ -78,7 +93,10 @@ def common(
     # What is empty here is filled in from the environment there, and the addresses of the running
     # system are read when a command needs them.
     ctx.obj = context_from_options(
-        folder, registry, gateway, actor, as_json, os.environ, token_file, registry_certificate
+        *(folder, registry, gateway, actor, as_json, os.environ, token_file, registry_certificate),
+        store=store,
+        project=project,
+        env=env,
     )
 
 

@@ -23,7 +23,7 @@ def open_registry(context: CommandContext) -> "RegistryClient":
     from registry.client import RegistryClient
 
     address, certificate = context.registry_address(), context.certificate()
-    return RegistryClient(address, context.actor, context.token, certificate=certificate)
+    return RegistryClient(address, context.actor, context.bearer_token(), certificate=certificate)
 
 
 def open_rollouts(context: CommandContext) -> "RolloutClient":
@@ -31,7 +31,7 @@ def open_rollouts(context: CommandContext) -> "RolloutClient":
     from turnout.cli.rollout_client import RolloutClient
 
     address, certificate = context.registry_address(), context.certificate()
-    return RolloutClient(address, context.actor, context.token, certificate=certificate)
+    return RolloutClient(address, context.actor, context.bearer_token(), certificate=certificate)
 
 
 def open_gateway(context: CommandContext) -> "PredictClient":

@@ -5,11 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from features.online.store_url import url_with_credentials
 from features.online.store_users import url_for_user
 from registry.types import read_token
 from turnout.errors import NotReachableError, UsageError
 from turnout.processes.system_file import SystemAddresses, read_system_file
+
+if TYPE_CHECKING:
+    from project.environment import Environment
+    from project.folder import ProjectFolder
 
 OPTIONS_WITH_VALUE = (
     "--folder",
@@ -18,6 +24,9 @@ OPTIONS_WITH_VALUE = (
     "--as",
     "--token-file",
     "--registry-certificate",
+    "--store",
+    "--project",
+    "--env",
 )
 """Common options with a value. They may stand anywhere on the command line."""
 FLAG_OPTIONS = ("--json",)
@@ -49,15 +58,51 @@ class CommandContext:
     registry_certificate: str = ""
     """PEM file of the certificate that the registry must prove to have.
 
-    When it is empty, system.json names it, unless *registry* is given.
+    When it is empty, the environment or system.json names it, unless *registry* is given.
     """
+    store: str = field(default="", repr=False)
+    """URL of the online store; when it is empty, the environment or system.json has it."""
+    project: "ProjectFolder | None" = None
+    """The project of the working directory, or the one that was named; None: there is none."""
+    environment: "Environment | None" = None
+    """The chosen environment of the project; None: there is none."""
+
+    def required_project(self) -> "ProjectFolder":
+        """Return the project. OperatorError when there is none."""
+        if self.project is None:
+            raise OperatorError(
+                f"{Path.cwd()} is in no project: no folder from here upwards has a turnout.toml. "
+                "Make a project with `turnout init NAME`, or name one with --project"
+            )
+        return self.project
+
+    def required_environment(self) -> "Environment":
+        """Return the environment. OperatorError when there is none."""
+        project = self.required_project()
+        if self.environment is None:
+            raise OperatorError(
+                f"{project.root} has no environments/dev.toml; name an environment with --env"
+            )
+        return self.environment
+
+    def bearer_token(self) -> str | None:
+        """Return the actor's token: that of the options, or else that of the environment."""
+        if self.token or self.environment is None or not self.environment.token:
+            return self.token
+        return self.environment.resolved(self.environment.token, "token")
+
+    def offline_folder(self) -> Path:
+        """Return the folder of the offline store: the environment's, or the running system's."""
+        if self.environment is not None and self.environment.offline:
+            return self.environment.path(self.environment.offline)
+        return self.running_folder() / "offline"
 
     def registry_address(self) -> str:
         """Return host:port of the registry and the rollout controller.
 
         NotReachableError when no system runs.
         """
-        return self.registry or self._running("registry").registry
+        return self.registry or self._named("registry") or self._running("registry").registry
 
     def certificate(self) -> Path | None:
         """Return the file of the certificate of registry and controller; None: plain text.
@@ -66,17 +111,30 @@ class CommandContext:
         """
         if self.registry_certificate:
             return Path(self.registry_certificate)
-        return None if self.registry else self._running("registry").certificate
+        if self.registry:
+            return None
+        if self.environment is not None and self.environment.registry:
+            named = self.environment.registry_certificate
+            return self.environment.path(named) if named else None
+        return self._running("registry").certificate
 
     def gateway_address(self) -> str:
         """Return host:port of the gateway; NotReachableError when no system runs."""
-        return self.gateway or self._running("gateway").gateway
+        return self.gateway or self._named("gateway") or self._running("gateway").gateway
 
     def store_url(self, user: str) -> str:
         """Return the URL with which *user* (reader or writer) opens the online store.
 
         NotReachableError when no system runs.
         """
+        if self.store:
+            return self.store
+        environment = self.environment
+        if environment is not None and environment.store:
+            if not environment.store_password:
+                return environment.store
+            password = environment.resolved(environment.store_password, "store_password")
+            return url_with_credentials(environment.store, environment.store_user or user, password)
         running = self._running("store")
         return url_for_user(running.store, user, running.store_passwords)
 
@@ -89,12 +147,16 @@ class CommandContext:
             return self.folder / DEMO_FOLDER
         return self.folder
 
+    def _named(self, part: str) -> str:
+        """Return an address that the environment names; empty when it names none."""
+        return "" if self.environment is None else str(getattr(self.environment, part))
+
     def _running(self, part: str) -> SystemAddresses:
         running = read_system_file(self.running_folder())
         if running is None:
             raise NotReachableError(
                 f"no system runs in {self.folder}; start one with `turnout up`, or say where it "
-                f"is with --folder{'' if part == 'store' else f' or --{part} HOST:PORT'}"
+                f"is with --folder or --{part} {'URL' if part == 'store' else 'HOST:PORT'}"
             )
         return running
 
@@ -108,25 +170,59 @@ def context_from_options(
     environ: Mapping[str, str],
     token_file: str = "",
     registry_certificate: str = "",
+    *,
+    store: str = "",
+    project: str = "",
+    env: str = "",
 ) -> CommandContext:
-    """Return the command context; an empty option is taken from *environ*.
+    """Return the command context; an empty option is taken from *environ*, or the environment.
 
-    Raises UsageError when the history cannot take the actor's name.
+    Raises UsageError when the history cannot take the actor's name, and ProjectError when the
+    project of the working directory cannot be read.
     """
+    # Who acts.
     actor = actor or environ.get("TURNOUT_ACTOR", "") or getpass.getuser()
     if not (actor.isascii() and actor.isprintable() and 1 <= len(actor) <= 64):
         raise UsageError(f"--as {actor!r}: a name has 1 to 64 printable ASCII characters")
     token_file = token_file or environ.get("TURNOUT_TOKEN_FILE", "")
+    # Where the system is. An environment of a project says it when no option does.
+    found, environment = _find_environment(
+        project or environ.get("TURNOUT_PROJECT", ""), env or environ.get("TURNOUT_ENV", "")
+    )
+    folder = folder or environ.get("TURNOUT_FOLDER", "")
+    if environment is not None and not folder:
+        folder = str(environment.path(environment.folder or ".turnout"))
     return CommandContext(
         token=read_token(Path(token_file)) if token_file else environ.get("TURNOUT_TOKEN"),
-        folder=Path(folder or environ.get("TURNOUT_FOLDER", "") or ".turnout"),
+        folder=Path(folder or ".turnout"),
         registry=registry or environ.get("TURNOUT_REGISTRY", ""),
         gateway=gateway or environ.get("TURNOUT_GATEWAY", ""),
         actor=actor,
         json=as_json,
         registry_certificate=registry_certificate
         or environ.get("TURNOUT_REGISTRY_CERTIFICATE", ""),
+        store=store or environ.get("TURNOUT_STORE", ""),
+        project=found,
+        environment=environment,
     )
+
+
+def _find_environment(project: str, env: str) -> "tuple[ProjectFolder | None, Environment | None]":
+    """Return the project that is named or that the working directory is in, and its environment.
+
+    Without a name it is `dev`, if the project has that.
+    """
+    from project.environment import DEFAULT, environment_names, read_environment
+    from project.folder import find_project
+
+    found = find_project(Path.cwd(), project)
+    if found is None:
+        if env:
+            raise UsageError(f"--env {env} belongs to a project, and there is none here")
+        return None, None
+    if not env and DEFAULT not in environment_names(found):
+        return found, None
+    return found, read_environment(found, env)
 
 
 def common_options_first(arguments: Sequence[str]) -> list[str]:

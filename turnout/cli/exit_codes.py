@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass
 
 from features.errors import EntityIdError, OnlineStoreError, SourceError
+from project.errors import ProjectError
 from registry.types import (
     DeploymentError,
     RegistryError,
@@ -37,7 +38,7 @@ def exit_message(error: Exception) -> ExitMessage | None:
             return ExitMessage(f"the online store: {error}", ExitCode.NOT_REACHABLE)
         case RegistryError() | VersionRefusedError() | DeploymentError():
             return ExitMessage(str(error), ExitCode.FAILED)
-        case SourceError() | EntityIdError():
+        case SourceError() | EntityIdError() | ProjectError():
             return ExitMessage(str(error), ExitCode.FAILED)
         case _:
             return _call_error_message(error)

@@ -44,7 +44,7 @@ def drill(
     context: CommandContext = ctx.obj
     screen = terminal(context.json)
     approver_token = read_token(approver_token_file) if approver_token_file else None
-    actors = DrillActors(context.actor, approver, context.token, approver_token)
+    actors = DrillActors(context.actor, approver, context.bearer_token(), approver_token)
     result = asyncio.run(
         run_drill(
             context.registry_address(),
