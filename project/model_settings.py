@@ -14,6 +14,7 @@
     features_required = false
 """
 
+import math
 import re
 from typing import Any
 
@@ -108,6 +109,8 @@ def _check_serving(serving: object) -> None:
         if type(value) not in SERVING_FIELDS[key]:
             expected = " or ".join(kind.__name__ for kind in SERVING_FIELDS[key])
             raise ProjectError(f"serving.{key} = {value!r}; it must be of type {expected}")
+        if not math.isfinite(value):
+            raise ProjectError(f"serving.{key} = {value!r}; it must be finite")
     try:
         ParseDict(serving, registry_pb2.ServingPolicy())
     except (ParseError, ValueError) as error:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from features.canonical import canonical_json
 from project.errors import Problem, ProjectError
 from project.folder import ProjectFolder, files_below, read_toml
 from rollout.errors import PolicyError
@@ -25,7 +26,8 @@ def read_policies(
         try:
             tables = read_toml(path, shown)
             name = next(iter(parse_policies(tables, shown, POLICIES)))
-        except (PolicyError, ProjectError) as error:
+            canonical_json(tables)
+        except (PolicyError, ProjectError, TypeError, ValueError) as error:
             problems.append(Problem(shown, 0, str(error).removeprefix(f"{shown}: ")))
             continue
         if name in policies or name in POLICIES:

@@ -12,8 +12,18 @@ import typer
 
 from turnout.cli.context import common_options_first, context_from_options
 from turnout.cli.exit_codes import exit_message
-from turnout.commands import audit, debug, features, models, predict, rollout, splits, versions
+from turnout.commands import (
+    audit,
+    debug,
+    features,
+    models,
+    predict,
+    rollout,
+    splits,
+    versions,
+)
 from turnout.commands.drill import drill
+from turnout.commands.projects import plan, project
 from turnout.commands.restart import restart
 from turnout.commands.up import up
 from turnout.demo.command import demo
@@ -23,12 +33,27 @@ app = typer.Typer(
     name="turnout",
     help="Run, release and watch models for tabular data. Start with: turnout demo",
     epilog="--folder, --registry, --registry-certificate, --gateway, --store, --project, --env, "
-    "--as, --token-file and --json may stand anywhere on the command line. Exit codes: 0 success, 1 the command failed or its "
-    "answer is no, 2 wrong usage, 3 the system cannot be reached.",
+    "--as, --token-file and --json may stand anywhere on the command line. Exit codes: 0 success, "
+    "1 the command failed or its answer is no, 2 wrong usage, 3 the system cannot be reached.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+StoreUrl = Annotated[
+    str,
+    typer.Option(help="URL of the online store. Default: $TURNOUT_STORE, or the running system's."),
+]
+ProjectPath = Annotated[
+    str,
+    typer.Option(
+        "--project",
+        help="Folder of the project. Default: $TURNOUT_PROJECT, or the one around this folder.",
+    ),
+]
+EnvironmentName = Annotated[
+    str, typer.Option(help="Environment of the project. Default: $TURNOUT_ENV, or dev.")
+]
 
 
 @app.callback()
@@ -68,21 +93,9 @@ def common(
             "Default: $TURNOUT_REGISTRY_CERTIFICATE, or the running system's."
         ),
     ] = "",
-    store: Annotated[
-        str,
-        typer.Option(
-            help="URL of the online store. Default: $TURNOUT_STORE, or the running system's."
-        ),
-    ] = "",
-    project: Annotated[
-        str,
-        typer.Option(
-            help="Folder of the project. Default: $TURNOUT_PROJECT, or the one around this folder."
-        ),
-    ] = "",
-    env: Annotated[
-        str, typer.Option(help="Environment of the project. Default: $TURNOUT_ENV, or dev.")
-    ] = "",
+    store: StoreUrl = "",
+    project_folder: ProjectPath = "",
+    env: EnvironmentName = "",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON value to stdout.")
     ] = False,
@@ -95,7 +108,7 @@ def common(
     ctx.obj = context_from_options(
         *(folder, registry, gateway, actor, as_json, os.environ, token_file, registry_certificate),
         store=store,
-        project=project,
+        project=project_folder,
         env=env,
     )
 
@@ -103,6 +116,10 @@ def common(
 app.command("up")(up)
 app.command("demo")(demo)
 app.command("models")(models.models)
+app.command("init")(project.init)
+app.command("plan")(plan.plan)
+app.command("apply")(plan.apply)
+app.add_typer(project.app, name="project")
 app.add_typer(versions.app, name="versions")
 app.add_typer(splits.app, name="splits")
 app.add_typer(rollout.app, name="rollout")

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from features.canonical import canonical_json
 from features.views import View
 from host.child_process import ResourceLimits, confine
 from project.folder import CODE_FOLDERS
@@ -103,6 +104,7 @@ class Loads:
                 if isinstance(item, View | Labels | Recipe) and id(item) not in self._reported:
                     self._reported[id(item)] = item
                     declared.append(described(item))
+        canonical_json(declared)  # an object or NaN among a learner's parameters raises here
         return declared
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from host.child_process import ChildProcess, ResourceLimits, describe_exit
-from project.definitions import ProjectDefinitions
+from project.definitions import ProjectDefinitions, parse_definitions
 from project.errors import Problem, ProjectError
 from project.folder import CODE_FOLDERS, ProjectFolder, files_below
 from project.model_settings import read_model_settings
@@ -93,7 +93,7 @@ async def load_project(project: ProjectFolder, limits: LoadLimits | None = None)
     # The TOML files hold no code.
     models, model_problems = read_model_settings(project)
     policies, policy_problems = read_policies(project)
-    definitions = ProjectDefinitions(
+    written = ProjectDefinitions(
         name=project.name,
         views=declared.definitions["views"],
         labels=declared.definitions["labels"],
@@ -101,6 +101,8 @@ async def load_project(project: ProjectFolder, limits: LoadLimits | None = None)
         models=models,
         policies={name: tables for name, (tables, _) in policies.items()},
     )
+    # What is applied comes back as canonical JSON, in which 1.0 is 1; so both look the same.
+    definitions = parse_definitions(written.json)
     shown = {key: places[0] for key, places in declared.files.items()}
     shown |= {("models", name): f"models/{name}.toml" for name in models}
     shown |= {("policies", name): file for name, (_, file) in policies.items()}

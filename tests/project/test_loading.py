@@ -62,6 +62,14 @@ def test_project_gives_its_definitions(tmp_path: Path) -> None:
             " ttl_ms=1, transform='')",
             "views/bad.py:3: ViewError: view name 'Bad'",
         ),
+        (
+            RECIPE.replace('"max_iter": 20', '"max_iter": float("nan")'),
+            "views/bad.py: ValueError: Out of range float",
+        ),
+        (
+            RECIPE.replace('"max_iter": 20', '"max_iter": object()'),
+            "views/bad.py: TypeError: Object of type object is not JSON",
+        ),
         ("import nothing_here", "views/bad.py:1: ModuleNotFoundError: No module named 'nothing_"),
     ],
     ids=lambda value: value.split("\n")[-1][:24],
@@ -192,6 +200,11 @@ def test_symbolic_link_out_of_the_project_is_refused(tmp_path: Path) -> None:
             "models/other.toml",
             'owner = "a"\npurpose = "b"\nscore_meaning = "c"\ndefault_policy = "brave"',
             "models/other.toml: default_policy = 'brave' is no policy; there are careful",
+        ),
+        (
+            "models/other.toml",
+            'owner = "a"\npurpose = "b"\nscore_meaning = "c"\n[serving]\ndefault_score = nan',
+            "models/other.toml: serving.default_score = nan; it must be finite",
         ),
         ("models/other.toml", "owner = ", "models/other.toml: Invalid value"),
         ("policies/b.toml", 'name = "b"\nbase = "none"', "policies/b.toml: base 'none' is not"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from features.online.store_url import url_with_credentials
 from features.online.store_users import url_for_user
 from registry.types import read_token
-from turnout.errors import NotReachableError, UsageError
+from turnout.errors import NotReachableError, OperatorError, UsageError
 from turnout.processes.system_file import SystemAddresses, read_system_file
 
 if TYPE_CHECKING:

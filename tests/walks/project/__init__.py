@@ -1,0 +1,1 @@
+"""Walks through a project of an operator's own."""

@@ -1,0 +1,143 @@
+"""A project outside the repository: init, plan, apply, history, rollback on a running system."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from features.contract import ModelContract, ViewUse
+from features.views import View
+from tests.project.project_files import FILES, USAGE
+from tests.tiny_models import tiny_files
+from tests.walks.running_system import RunningSystem, turnout_up
+
+pytestmark = pytest.mark.walk
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
+    """One running system."""
+    with turnout_up(tmp_path_factory.mktemp("system") / ".turnout") as running:
+        yield running
+
+
+class Project:
+    """A project's folder, and the commands in it."""
+
+    def __init__(self, root: Path, system: RunningSystem, name: str) -> None:
+        self.root = root
+        self.system = system
+        files = {**FILES, "turnout.toml": f'[project]\nname = "{name}"\nformat = 1\n'}
+        for file, text in files.items():
+            self.write(file, text)
+
+    def write(self, file: str, text: str) -> None:
+        """Write one file of the project."""
+        path = self.root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def run(self, *line: str, exit_code: int = 0) -> Any:  # noqa: ANN401  any JSON
+        """Run one command with --json on the system; return its JSON or its error in one line."""
+        value = self.system.turnout(*line, "--project", str(self.root), exit_code=exit_code)
+        return " ".join(value.split()) if isinstance(value, str) else value
+
+
+def test_init_plan_apply_history_and_rollback(
+    system: RunningSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From nothing to a rollback, as a user does it."""
+    monkeypatch.chdir(tmp_path)
+    # A new project has nothing to apply.
+    system.turnout("init", "walk")
+    project = Project(tmp_path / "walk", system, "walk")
+    for file in (*FILES,):
+        if file not in ("turnout.toml", "environments/dev.toml"):
+            (project.root / file).unlink()
+    assert project.run("plan")["changes"] == []
+    # Its first files are additions, and the exit code says that there is something to do.
+    for file in ("views/usage.py", "policies/careful.toml"):
+        project.write(file, FILES[file])
+    planned = project.run("plan", exit_code=1)
+    assert [(item["section"], item["kind"]) for item in planned["changes"]] == [
+        ("views", "added"),
+        ("policies", "added"),
+    ]
+    applied = project.run("apply", "--yes", "--reason", "first")
+    assert (applied["applied"], applied["revision"], applied["author"]) == (True, 1, "sam")
+    assert project.run("plan")["changes"] == []
+    assert project.run("apply", "--yes", "--reason", "next")["applied"] is False
+    # A change makes a second revision, and a rollback a third one with the first definitions.
+    project.write("views/usage.py", USAGE.replace("default=1.0", "default=0.0"))
+    (change,) = project.run("project", "diff")
+    assert change["details"] == ["default of topups: 1 -> 0"]
+    project.run("apply", "--yes", "--reason", "next")
+    project.run("project", "rollback", "1", "--yes")
+    history = project.run("project", "history")
+    assert [item["revision"] for item in history] == [3, 2, 1]
+    assert history[0]["digest"] == history[2]["digest"]
+    assert history[0]["reason"] == "rollback to revision 1"
+    assert project.run("project", "diff", "1", "3") == []
+    assert history[2]["effects"][0] == "view usage added"
+
+
+def test_plan_names_the_version_that_reads_a_changed_view(
+    system: RunningSystem, tmp_path: Path
+) -> None:
+    """The registry read the view's hash from the version's contract."""
+    project = Project(tmp_path, system, "versions")
+    renamed = USAGE.replace('"usage"', '"calls"')
+    project.write("views/usage.py", renamed)
+    for file in ("recipes/churn.py", "labels/churned.py", "models/churn.toml"):
+        (tmp_path / file).unlink()
+    (tmp_path / "policies/careful.toml").unlink()
+    project.run("apply", "--yes", "--reason", "next")
+    # A version of this view is registered.
+    namespace: dict[str, Any] = {}
+    exec(renamed, namespace)
+    view: View = namespace["usage"]
+    contract = ModelContract(
+        entities=("customer",), views=(ViewUse(view=view, features=("minutes", "topups")),)
+    )
+    folder = tmp_path / "version"
+    folder.mkdir()
+    for name, content in tiny_files(contract=contract).items():
+        (folder / name).write_bytes(content)
+    system.turnout("versions", "register", "reader", str(folder), actor="dana")
+    # Another default touches exactly this version; another layout touches none.
+    project.write("views/usage.py", renamed.replace("default=1.0", "default=2.0"))
+    planned = project.run("plan", exit_code=1)
+    (change,) = planned["changes"]
+    assert [effect["name"] for effect in change["effects"]] == ["reader 1"]
+    project.write("views/usage.py", renamed.replace("SELECT customer, ", "select  customer,\\n"))
+    planned = project.run("plan")
+    assert [item["impact"] for item in planned["changes"]] == ["formatting"]
+    # A plan file of another moment is refused, and says what has changed.
+    plan_file = tmp_path / "plan.json"
+    project.run("plan", "--out", str(plan_file))
+    project.write("views/usage.py", renamed.replace("86_400_000", "1_000"))
+    error = project.run("apply", str(plan_file), "--reason", "stale", exit_code=1)
+    assert "definitions_digest, changes changed meanwhile" in error
+    project.run("plan", "--out", str(plan_file), exit_code=1)
+    assert project.run("apply", str(plan_file), "--reason", "planned")["revision"] == 2
+    # The view cannot go while a version that may run reads it.
+    system.turnout(
+        "versions", "approve", "reader", "1", "--policy", "initial", "--reason", "ok", "--yes"
+    )
+    system.turnout("splits", "preload", "reader", "1")
+    project.write("views/usage.py", "")
+    removed = project.run("plan", exit_code=1)
+    assert removed["changes"][0]["impact"] == "breaking"
+    error = project.run("apply", "--yes", "--reason", "away", exit_code=1)
+    assert "the registry would refuse this: reader 1 (preloaded) reads calls" in error
+
+
+def test_commands_outside_of_a_project_say_so(
+    system: RunningSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names both ways out."""
+    monkeypatch.chdir(tmp_path)
+    error = system.turnout("plan", exit_code=1)
+    assert "turnout init NAME" in error
+    assert "--project" in error

@@ -1,0 +1,1 @@
+"""Commands about a project: write one, check it, plan, apply, train."""
