@@ -116,7 +116,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
             "model_settings",
             "policies",
         ),
-        ("loading", "plan"),
+        ("loading", "plan", "guess"),
         ("new_project",),
     ),
     "turnout": (

@@ -3,7 +3,8 @@
 import asyncio
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from time import time_ns
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,7 @@ from turnout.cli.context import CommandContext
 from turnout.views.terminal import named_values, terminal, text_table
 
 if TYPE_CHECKING:
+    from project.guess.columns import Guess
     from project.plan.differences import Change
     from project.plan.plan import Plan
     from registry.types import ProjectRevision
@@ -34,23 +36,79 @@ def init(
         ),
     ] = None,
     owner: Annotated[str, typer.Option(help="Who answers for it. Default: your name.")] = "",
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            exists=True,
+            dir_okay=False,
+            help="A Parquet, CSV or JSON lines file: guess view, labels and recipe from it.",
+        ),
+    ] = None,
+    entity: Annotated[str, typer.Option(help="Its column with the id.")] = "",
+    time: Annotated[str, typer.Option(help="Its column with the instant of each row.")] = "",
+    label: Annotated[str, typer.Option(help="Its column with the outcome.")] = "",
+    positive: Annotated[str, typer.Option(help="The value of the label that is positive.")] = "",
 ) -> None:
     """Write a project: folders for views, labels, recipes, models and policies, with examples.
 
-    Files that are there stay as they are.
+    Files that are there stay as they are. With --from, what is not given is guessed, and each
+    guess stands in the files with its reason.
     """
+    from project.guess.files import guessed_files
     from project.new_project import write_new_project
 
     context: CommandContext = ctx.obj
-    root = into or Path(name)
-    made = write_new_project(root, name, owner or context.actor, into_existing=into is not None)
+    root, owner = into or Path(name), owner or context.actor
+    # A table is looked at first, so that nothing is written when it cannot be used.
+    guess: Guess | None = None
+    extra: dict[str, str] = {}
+    if table is not None:
+        guess = guess_table(table, entity=entity, time=time, label=label, positive=positive)
+        extra = guessed_files(guess, table, root, owner)
+    made = write_new_project(root, name, owner, into_existing=into is not None, extra=extra)
     screen = terminal(context.json)
+    # Say what was written, and what was guessed.
     shown = {"project": str(made.root), "written": f"{len(made.written)} files"}
     if made.untouched:
         shown["left as they were"] = ", ".join(made.untouched)
-    value = {"project": str(made.root), "written": made.written, "untouched": made.untouched}
+    # Scripts get the same as people.
+    value: dict[str, Any] = {
+        "project": str(made.root),
+        "written": made.written,
+        "untouched": made.untouched,
+    }
+    if guess is not None:
+        value["left_out"] = [asdict(item) for item in guess.left_out]
+        shown |= guess_summary(guess)
     screen.result(value, named_values(shown))
     screen.hint(f"next: cd {made.root} && turnout up, and in another terminal: turnout plan")
+
+
+def guess_table(table: Path, *, entity: str, time: str, label: str, positive: str) -> "Guess":
+    """Return what was guessed from the file; an empty text means that it is guessed."""
+    from project.guess.columns import guess_columns
+    from project.guess.table import open_table
+
+    now_ms = time_ns() // 1_000_000
+    with open_table(table) as opened:
+        return guess_columns(
+            opened, entity=entity, time=time, label=label, positive=positive, now_ms=now_ms
+        )
+
+
+def guess_summary(guess: "Guess") -> dict[str, str]:
+    """Return what was guessed in a few lines, for a terminal."""
+    leaks = [f"{item.column}: {item.reason}" for item in guess.left_out if item.leaks]
+    others = [item.column for item in guess.left_out if not item.leaks]
+    return {
+        "entity": f"{guess.entity}: {guess.entity_reason}",
+        "time": f"{guess.time}: {guess.time_reason}",
+        "label": f"{guess.label}: {guess.label_reason}",
+        "features": f"{len(guess.features)} of {guess.table}",
+        **({"left out, they leak the label": "; ".join(leaks)} if leaks else {}),
+        **({"left out": ", ".join(others)} if others else {}),
+    }
 
 
 @app.command()

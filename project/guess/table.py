@@ -1,0 +1,145 @@
+"""A table as guesses look at it: its columns, their types, ranges and most common values."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from features.source import FORMATS
+from project.errors import ProjectError
+
+READERS = {"parquet": "read_parquet", "csv": "read_csv", "jsonl": "read_json"}
+COMMON_MAX = 200
+"""Values that are listed of a column."""
+SAMPLE_ROWS = 50_000
+"""Rows in which a leak is looked for."""
+
+NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
+INSTANTS = ("TIMESTAMP", "DATE")
+
+
+@dataclass(frozen=True, slots=True)
+class TableColumn:
+    """One column of a table."""
+
+    name: str
+    kind: str
+    """Its DuckDB type."""
+    missing: int
+    distinct: int
+    """How many different values there are, approximately above a few thousand."""
+    low: str
+    high: str
+    median: str
+    """Smallest, largest and middle value as text; empty where there is none."""
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it holds numbers."""
+        return self.kind.removeprefix("U").startswith(NUMBERS)
+
+    @property
+    def is_instant(self) -> bool:
+        """Whether it holds dates or timestamps."""
+        return self.kind.startswith(INSTANTS)
+
+
+class Table:
+    """A file, read into a table named `source` in memory."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+        self._connection = connection
+        self.path = path
+        self.columns: Mapping[str, TableColumn] = {}
+        (self.rows,) = self._one("SELECT count(*) FROM source")
+        described = connection.execute("SUMMARIZE source").fetchall()
+        names = [str(item[0]) for item in connection.description or []]
+        summaries = [dict(zip(names, row, strict=True)) for row in described]
+        self.columns = {item["column_name"]: self._column(item) for item in summaries}
+
+    def _one(self, sql: str) -> tuple[Any, ...]:
+        found = self._connection.execute(sql).fetchone()
+        assert found is not None
+        return found
+
+    def _column(self, summary: Mapping[str, Any]) -> TableColumn:
+        name = summary["column_name"]
+        # The summary's count of different values is an estimate; small ones must be exact.
+        quoted = identifier(name)
+        distinct, missing = self._one(
+            f"SELECT count(DISTINCT {quoted}), count(*) - count({quoted}) FROM source"
+        )
+        texts = {key: summary[key] for key in ("min", "max", "q50")}
+        return TableColumn(
+            name,
+            str(summary["column_type"]),
+            int(missing),
+            int(distinct),
+            *("" if text is None else str(text) for text in texts.values()),
+        )
+
+    def common_values(self, column: str) -> list[tuple[str, int]]:
+        """Return the most common values of a column as texts, with their rows."""
+        quoted = identifier(column)
+        found = self._connection.execute(
+            f"SELECT {quoted}::VARCHAR, count(*) FROM source WHERE {quoted} IS NOT NULL "
+            f"GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT {COMMON_MAX}"
+        ).fetchall()
+        return [(str(value), int(rows)) for value, rows in found]
+
+    def number_range(self, column: str) -> tuple[float, ...]:
+        """Return the smallest, largest and middle finite number; empty when there is none."""
+        number = f"{identifier(column)}::DOUBLE"
+        found = self._one(
+            f"SELECT min({number}), max({number}), median({number}) FROM source "
+            f"WHERE isfinite({number})"
+        )
+        return () if found[0] is None else tuple(float(value) for value in found)
+
+    def age_ms(self, instant_sql: str, now_ms: int) -> int:
+        """Return how old the newest row is, in ms. *instant_sql* gives Unix ms of a row."""
+        (newest,) = self._one(f"SELECT max({instant_sql}) FROM source")
+        return now_ms - int(newest or 0)
+
+    def sample(self, expressions: Mapping[str, str], where: str) -> dict[str, NDArray[Any]]:
+        """Return columns of at most SAMPLE_ROWS rows. The same rows are chosen each time."""
+        listed = ", ".join(f"{sql} AS {identifier(name)}" for name, sql in expressions.items())
+        fetched = self._connection.execute(
+            f"SELECT {listed} FROM source WHERE {where} "
+            f"USING SAMPLE reservoir({SAMPLE_ROWS} ROWS) REPEATABLE (7)"
+        ).fetchnumpy()
+        return {name: np.ma.filled(values, np.nan) for name, values in fetched.items()}
+
+
+@contextmanager
+def open_table(path: Path) -> Iterator[Table]:
+    """Open a Parquet, CSV or JSON lines file. Raises ProjectError when it cannot be read."""
+    kind = FORMATS.get(Path(path.name.removesuffix(".gz")).suffix.lower())
+    if kind is None:
+        raise ProjectError(f"{path} is no table: its name must end in {', '.join(FORMATS)}")
+    with duckdb.connect() as connection:
+        try:
+            connection.execute("SET threads = 2")
+            relation = f"{READERS[kind]}({literal(str(path))})"
+            connection.execute(f"CREATE TEMP TABLE source AS SELECT * FROM {relation}")
+            table = Table(connection, path)
+        except duckdb.Error as error:
+            raise ProjectError(f"{path} cannot be read: {error}") from error
+        if not table.rows:
+            raise ProjectError(f"{path} has no rows, so nothing can be guessed from it")
+        yield table
+
+
+def identifier(name: str) -> str:
+    """Return *name* as SQL writes a column, in double quotes."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return *text* as SQL writes a text, in single quotes."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,170 @@
+"""Tests of guessing a view, labels and a recipe from a table."""
+
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from project.errors import ProjectError
+from project.guess.columns import Guess, feature_name, guess_columns
+from project.guess.files import guessed_files
+from project.guess.table import open_table
+
+ROWS = 2_000
+NOW_MS = time.time_ns() // 1_000_000
+
+TABLE = f"""
+    SELECT
+        'C' || i AS customer_id,
+        now()::TIMESTAMP - INTERVAL 2 DAY AS snapshot_at,
+        i % 73 AS "Tenure Months",
+        CASE WHEN i % 7 = 0 THEN NULL ELSE (i % 100) / 100.0 END AS share,
+        (i % 50) - 25.5 AS balance,
+        ['Prepaid', 'postpaid ', 'prepaid'][1 + i % 3] AS plan,
+        i % 2 = 0 AS active,
+        DATE '2020-01-01' + (i % 900)::INT AS signup,
+        'x' AS constant,
+        'note ' || i AS note,
+        ['Yes', 'No', 'No'][1 + (hash(i) % 3)::INT] AS churned,
+        CASE WHEN hash(i) % 3 = 0 THEN 'price' END AS churn_reason,
+        CASE WHEN hash(i) % 3 = 0 THEN 1.0 + i / 1e6 ELSE 0 END AS exit_fee,
+        ['gone', 'here', 'here'][1 + (hash(i) % 3)::INT] AS state,
+        'R' || i AS referrer_id,
+        i AS "class"
+    FROM range({ROWS}) rows(i)
+"""
+
+
+def written(path: Path, sql: str = TABLE) -> Path:
+    """Write a table, in the format of its suffix."""
+    form = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json"}[path.suffix]
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY ({sql}) TO '{path}' (FORMAT {form})")
+    return path
+
+
+def guessed(path: Path, **given: str) -> Guess:
+    """Guess from a file what is not given."""
+    empty = {"entity": "", "time": "", "label": "", "positive": ""}
+    with open_table(path) as table:
+        return guess_columns(table, **{**empty, **given}, now_ms=NOW_MS)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_guess_names_each_column_with_its_reason(tmp_path: Path, suffix: str) -> None:
+    """Each format gives the same guesses."""
+    guess = guessed(written(tmp_path / f"customers{suffix}"), time="snapshot_at")
+    assert (guess.table, guess.entity, guess.label) == ("customers", "customer_id", "churned")
+    # DuckDB reads Yes and No of a text file as true and false.
+    assert guess.positive == (() if suffix == ".csv" else ("Yes",))
+    assert "it means yes" in guess.label_reason
+    features = {feature.name: feature for feature in guess.features}
+    assert set(features) == {"tenure_months", "share", "balance", "plan", "active", "c_class"}
+    assert features["tenure_months"].arguments == "default=35.0, bounds=(0.0, 3.5e38)"
+    assert "bounds=(0.0, 1.0)" in features["share"].arguments
+    assert "286 rows have none" in features["share"].reason
+    assert features["balance"].arguments == "default=-1.0"
+    assert 'dictionary=("prepaid", "postpaid"), default=0.0' in features["plan"].arguments
+    assert "lower(trim" in features["plan"].sql
+    left_out = {item.column: item for item in guess.left_out}
+    leaks = {name for name, item in left_out.items() if item.leaks}
+    assert leaks == {"churn_reason", "exit_fee", "state"}
+    assert "whether it is missing" in left_out["churn_reason"].reason
+    assert "alone it tells the label (AUC 1.000)" in left_out["state"].reason
+    assert "date" in left_out["signup"].reason
+    assert "1 different values" in left_out["constant"].reason
+    assert "2,000 different texts" in left_out["note"].reason
+
+
+def test_guessed_files_declare_what_was_guessed(tmp_path: Path) -> None:
+    """They are Python and TOML that runs; the reasons stand beside the guesses."""
+    from turnout import define
+
+    path = written(tmp_path / "customers.parquet")
+    files = guessed_files(guessed(path, time="snapshot_at"), path, tmp_path, "dana")
+    assert set(files) == {
+        "views/customers.py",
+        "labels/churned.py",
+        "recipes/churned.py",
+        "models/churned.toml",
+    }
+    view_text = files["views/customers.py"]
+    assert "# Left out, because they give the label away:" in view_text
+    assert 'Source.files(\n        "customers.parquet",' in view_text
+    namespace: dict[str, object] = {}
+    exec(view_text, namespace)
+    exec(files["labels/churned.py"], namespace)
+    view, labels = namespace["customers"], namespace["churned"]
+    assert isinstance(view, define.View)
+    assert isinstance(labels, define.Labels)
+    assert view.entities == labels.entities == ("customer_id",)
+    assert labels.positive == ("Yes",)
+    assert all(len(line) < 200 for text in files.values() for line in text.splitlines())
+
+
+def test_guess_reads_instants_that_are_numbers(tmp_path: Path) -> None:
+    """The unit is the one in which the number lies near the present."""
+    for unit, factor in (("s", 1e-3), ("ms", 1), ("us", 1e3), ("ns", 1e6)):
+        sql = f"SELECT i AS id, ({NOW_MS} * {factor:.3f})::BIGINT AS at, i % 9 AS x, i % 2 AS label"
+        path = written(tmp_path / "t.parquet", f"{sql} FROM range(300) rows(i)")
+        guess = guessed(path, time="at")
+        assert guess.time_arguments == f'unit="{unit}"'
+        assert (guess.positive, guess.ttl_days) == ((), 30)
+    old = "SELECT i AS id, DATE '2001-01-01' AS at, i % 9 AS x, i % 2 AS label FROM range(99) r(i)"
+    guess = guessed(written(tmp_path / "old.parquet", old))
+    assert guess.ttl_days > 2 * 25 * 365
+    assert "every row stale" in guess.ttl_reason
+
+
+@pytest.mark.parametrize(
+    ("sql", "given", "reason"),
+    [
+        (TABLE, {"entity": "customer"}, "has no column 'customer'; it has customer_id, snap"),
+        (TABLE, {}, r"has 2 columns with dates or times \(snapshot_at, signup\)"),
+        (TABLE, {"time": "note"}, "is VARCHAR and holds no instant"),
+        (TABLE, {"time": "snapshot_at", "label": "plan"}, "has 3 different values"),
+        (TABLE, {"time": "snapshot_at", "positive": "Maybe"}, "is never 'Maybe'; its values are"),
+        (TABLE, {"time": "snapshot_at", "label": "customer_id"}, "the label and the entity"),
+        ("SELECT 1 AS a, DATE '2026-01-01' AS at", {}, "looks like an id"),
+        ("SELECT i AS id, DATE '2026-01-01' AS at FROM range(9) r(i)", {}, "name the label"),
+        ("SELECT 1 AS id WHERE false", {}, "has no rows"),
+        (
+            "SELECT i AS id, DATE '2026-01-01' AS at, i % 2 AS label, 1 AS x FROM range(9) r(i)",
+            {},
+            "no column of t.parquet can be a feature: x: it has 1",
+        ),
+    ],
+)
+def test_guess_says_what_it_needs(
+    sql: str, given: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    """An arbitrary guess would be worse than a question."""
+    with pytest.raises(ProjectError, match=reason):
+        guessed(written(tmp_path / "t.parquet", sql), **given)
+
+
+def test_guess_refuses_what_is_no_table(tmp_path: Path) -> None:
+    """The message names the file."""
+    (tmp_path / "t.xlsx").write_text("")
+    (tmp_path / "t.parquet").write_text("no Parquet")
+    with pytest.raises(ProjectError, match=r"t\.xlsx is no table: its name must end in"):
+        guessed(tmp_path / "t.xlsx")
+    with pytest.raises(ProjectError, match=r"t\.parquet cannot be read"):
+        guessed(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize(
+    ("column", "name"),
+    [
+        ("Customer ID", "customer_id"),
+        ("tenureMonths", "tenure_months"),
+        ("2nd", "c_2nd"),
+        ("Größe (cm)", "gr_e_cm"),
+        ("class", "c_class"),
+        ("---", "c_"),
+    ],
+)
+def test_feature_name_is_a_name_of_turnout(column: str, name: str) -> None:
+    """Names in Turnout are small letters, digits and underscores."""
+    assert feature_name(column) == name.rstrip("_")
