@@ -42,7 +42,7 @@ app = typer.Typer(
 
 StoreUrl = Annotated[
     str,
-    typer.Option(help="URL of the online store. Default: $TURNOUT_STORE, or the running system's."),
+    typer.Option(help="URL of the online store. Default: $TURNOUT_STORE, or the system's."),
 ]
 ProjectPath = Annotated[
     str,
@@ -120,6 +120,7 @@ app.command("init")(project.init)
 app.command("plan")(plan.plan)
 app.command("apply")(plan.apply)
 app.add_typer(project.app, name="project")
+app.add_typer(project.env_app, name="env")
 app.add_typer(versions.app, name="versions")
 app.add_typer(splits.app, name="splits")
 app.add_typer(rollout.app, name="rollout")

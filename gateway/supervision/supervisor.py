@@ -52,7 +52,7 @@ sooner, when its control connection closes."""
 EXIT_S_MAX = 2.0
 """From the end of a worker's connection to its exit. A drained interpreter needs some 100 ms."""
 
-WORKER_COMMAND = (sys.executable, "-m", "gateway.worker")
+WORKER_COMMAND = (sys.executable, "-P", "-m", "gateway.worker")
 
 log = logging.getLogger("gateway.supervision.supervisor")
 

@@ -61,7 +61,9 @@ class CommandContext:
     When it is empty, the environment or system.json names it, unless *registry* is given.
     """
     store: str = field(default="", repr=False)
-    """URL of the online store; when it is empty, the environment or system.json has it."""
+    """URL of the online store as given with --store, which a new system uses too."""
+    store_default: str = field(default="", repr=False)
+    """URL of the online store in TURNOUT_STORE; without both, the environment or system.json."""
     project: "ProjectFolder | None" = None
     """The project of the working directory, or the one that was named; None: there is none."""
     environment: "Environment | None" = None
@@ -127,8 +129,8 @@ class CommandContext:
 
         NotReachableError when no system runs.
         """
-        if self.store:
-            return self.store
+        if self.store or self.store_default:
+            return self.store or self.store_default
         environment = self.environment
         if environment is not None and environment.store:
             if not environment.store_password:
@@ -192,6 +194,7 @@ def context_from_options(
     folder = folder or environ.get("TURNOUT_FOLDER", "")
     if environment is not None and not folder:
         folder = str(environment.path(environment.folder or ".turnout"))
+    # What is still empty is looked up when a command needs it.
     return CommandContext(
         token=read_token(Path(token_file)) if token_file else environ.get("TURNOUT_TOKEN"),
         folder=Path(folder or ".turnout"),
@@ -201,7 +204,8 @@ def context_from_options(
         json=as_json,
         registry_certificate=registry_certificate
         or environ.get("TURNOUT_REGISTRY_CERTIFICATE", ""),
-        store=store or environ.get("TURNOUT_STORE", ""),
+        store=store,
+        store_default=environ.get("TURNOUT_STORE", ""),
         project=found,
         environment=environment,
     )

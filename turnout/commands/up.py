@@ -24,9 +24,6 @@ def up(
     workers: Annotated[
         int, typer.Option(min=1, help="Number of gateway workers; one for each core.")
     ] = 2,
-    store: Annotated[
-        str, typer.Option(help="redis:// URL of the online store. Default: start a new one.")
-    ] = "",
     store_memory_mb: Annotated[
         int, typer.Option(min=16, help="Memory of a new store; beyond it writes are refused.")
     ] = 1_024,
@@ -48,7 +45,10 @@ def up(
         typer.Option(exists=True, file_okay=False, help="Folder of your rollout policies."),
     ] = None,
 ) -> None:
-    """Run store, control and gateway here until Ctrl-C; restart each one that ends."""
+    """Run store, control and gateway here until Ctrl-C; restart each one that ends.
+
+    With --store URL it uses that store instead of starting a new one.
+    """
     # All that the processes below write is for this user only.
     context: CommandContext = ctx.obj
     keep_files_private()
@@ -56,7 +56,7 @@ def up(
     plan = SystemPlan(
         folder=context.folder,
         workers=workers,
-        store_url=store,
+        store_url=context.store,
         store_memory_mb=store_memory_mb,
         port=port,
         ingress=ingress,

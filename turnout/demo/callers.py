@@ -24,8 +24,8 @@ class TrafficProcess:
 
     def __init__(self, gateway: str, model: str, rate: float, subscribers: int) -> None:
         self._command = [
-            *(sys.executable, "-m", "turnout.processes.die_with_parent", str(os.getpid())),
-            *(sys.executable, "-m", "turnout.demo.traffic", "--gateway", gateway),
+            *(sys.executable, "-P", "-m", "turnout.processes.die_with_parent", str(os.getpid())),
+            *(sys.executable, "-P", "-m", "turnout.demo.traffic", "--gateway", gateway),
             *("--model", model, "--rate", str(rate), "--subscribers", str(subscribers)),
         ]
         self._process: asyncio.subprocess.Process | None = None

@@ -35,20 +35,23 @@ def demo(
     ] = SUBSCRIBERS,
     rate: Annotated[float, typer.Option(min=50.0, help="Customer calls a second.")] = RATE,
     workers: Annotated[int, typer.Option(min=1, help="Number of gateway workers.")] = 2,
-    store: Annotated[
-        str, typer.Option(help="redis:// URL of the online store. Default: start a new one.")
-    ] = "",
     ingress: Annotated[
         IngressChoice,
         typer.Option(help="gRPC server of the gateway. auto: native if it is built, else grpcio."),
     ] = IngressChoice.AUTO,
 ) -> None:
-    """Show everything on real data: features, training, approval, canary, promotion, rollback."""
+    """Show everything on real data: features, training, approval, canary, promotion, rollback.
+
+    With --store URL it uses that store instead of starting a new one.
+    """
     context: CommandContext = ctx.obj
     keep_files_private()
     screen = terminal(context.json)
     plan = SystemPlan(
-        folder=context.folder / DEMO_FOLDER, workers=workers, store_url=store, ingress=ingress
+        folder=context.folder / DEMO_FOLDER,
+        workers=workers,
+        store_url=context.store,
+        ingress=ingress,
     )
     # Each demo starts from an empty folder, so what it shows is what a new user sees.
     prepare_folder(plan.folder)

@@ -134,7 +134,8 @@ class LocalSystem:
 
     def _store_process(self) -> ProcessSpec:
         folder, memory_mb = self._plan.store_folder, str(self._plan.store_memory_mb)
-        command = [sys.executable, "-m", "turnout.store", str(self._socket), str(folder), memory_mb]
+        program = [sys.executable, "-P", "-m", "turnout.store"]
+        command = [*program, str(self._socket), str(folder), memory_mb]
         return ProcessSpec(
             name="store",
             command=command,
@@ -153,7 +154,7 @@ class LocalSystem:
 
     def _control_process(self) -> ProcessSpec:
         folder = self._plan.folder / "registry"
-        command = [sys.executable, "-m", "turnout.control", "--listen", self._control]
+        command = [sys.executable, "-P", "-m", "turnout.control", "--listen", self._control]
         if self._tokens is not None:
             for file in self._tokens.identities:
                 command += ["--identities", str(file)]
@@ -173,7 +174,7 @@ class LocalSystem:
         settings = self._plan.folder / "gateway.json"
         return ProcessSpec(
             name="gateway",
-            command=[sys.executable, "-m", "gateway", "--settings", str(settings)],
+            command=[sys.executable, "-P", "-m", "gateway", "--settings", str(settings)],
             log=self._plan.log("gateway"),
             ready=lambda: answers_http(f"http://{self._observe_address}/healthz"),
             ready_s_max=60.0,

@@ -119,6 +119,7 @@ class ManagedProcess:
         with self.spec.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # a folder of the working directory must not hide a room of the same name
                 "-m",
                 "turnout.processes.die_with_parent",
                 str(os.getpid()),

@@ -1,5 +1,7 @@
 """A project outside the repository: init, plan, apply, history, rollback on a running system."""
 
+import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from features.contract import ModelContract, ViewUse
 from features.views import View
 from tests.project.project_files import FILES, USAGE
 from tests.tiny_models import tiny_files
-from tests.walks.running_system import RunningSystem, turnout_up
+from tests.walks.running_system import TURNOUT, RunningSystem, turnout_up
 
 pytestmark = pytest.mark.walk
 
@@ -141,3 +143,39 @@ def test_commands_outside_of_a_project_say_so(
     error = system.turnout("plan", exit_code=1)
     assert "turnout init NAME" in error
     assert "--project" in error
+
+
+def test_env_check_tries_every_part(system: RunningSystem, tmp_path: Path) -> None:
+    """A running system passes; a wrong address is named, and the rest is tried all the same."""
+    project = Project(tmp_path, system, "env")
+    found = {item["part"]: item for item in project.run("env", "check")}
+    assert set(found) == {"registry", "online store", "gateway", "offline store"}
+    assert all(item["passed"] for item in found.values())
+    project.write(
+        "environments/prod.toml",
+        f'mode = "production"\nregistry = "{system.addresses.registry}"\n'
+        f'registry_certificate = "{system.addresses.certificate}"\ngateway = "127.0.0.1:1"\n',
+    )
+    checks = project.run("env", "check", "--env", "prod", exit_code=1)
+    failed = {item["part"] for item in checks if not item["passed"]}
+    assert failed == {"production rules", "gateway", "identities"}
+    texts = " ".join(item["text"] for item in checks)
+    assert "in no git checkout" in texts
+    assert "start it with --identities" in texts
+
+
+def test_environment_gives_addresses_without_options(
+    system: RunningSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder below the project, `turnout models` finds the system by dev.toml alone."""
+    project = Project(tmp_path, system, "addresses")
+    addresses = system.addresses
+    project.write(
+        "environments/dev.toml",
+        f'registry = "{addresses.registry}"\nregistry_certificate = "{addresses.certificate}"\n',
+    )
+    monkeypatch.chdir(tmp_path / "views")
+    command = [*TURNOUT, "models", "--json"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert isinstance(json.loads(finished.stdout), list)

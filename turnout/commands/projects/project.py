@@ -23,6 +23,8 @@ app = typer.Typer(
     help="Check a project's files; show and restore what was applied.", no_args_is_help=True
 )
 
+env_app = typer.Typer(help="Try the environments of a project.", no_args_is_help=True)
+
 Revision = Annotated[int, typer.Argument(min=1, help="Number of an applied revision.")]
 
 
@@ -213,3 +215,21 @@ def rollback(
 
     made = asyncio.run(plan_rollback())
     apply_after_question(context, made, reason or f"rollback to revision {revision}", ask=not yes)
+
+
+@env_app.command("check")
+def check_env(ctx: typer.Context) -> None:
+    """Try every address, token and folder of the environment within 10 s, and say what is wrong.
+
+    Exit code 1 when something is wrong. --env names the environment.
+    """
+    from turnout.cli.environment_checks import check_environment
+
+    context: CommandContext = ctx.obj
+    checks = asyncio.run(check_environment(context))
+    rows = [(item.part, "ok" if item.passed else "FAILED", item.text) for item in checks]
+    terminal(context.json).result(
+        [asdict(item) for item in checks], text_table(("part", "", "what was found"), rows)
+    )
+    if not all(item.passed for item in checks):
+        raise typer.Exit(1)

@@ -1,0 +1,108 @@
+"""Tries everything that an environment names, and says what is wrong. Nothing is changed."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from features.online.reader import OnlineReader
+from features.online.store_users import READER
+from project.environment import production_problems
+from registry.client import RegistryClient
+from registry.types import RegistryError, UnknownActorError
+from turnout.cli import clients
+from turnout.cli.context import CommandContext
+
+SECONDS_MAX = 10.0
+"""All checks together take no longer."""
+STORE_READ_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentCheck:
+    """What one try found."""
+
+    part: str
+    """Such as "registry" or "view usage"."""
+    passed: bool
+    text: str
+
+
+async def check_environment(context: CommandContext) -> list[EnvironmentCheck]:
+    """Try addresses, token and folders, all at once; what is late has failed."""
+    environment = context.required_environment()
+    tries: dict[str, Callable[[], Awaitable[str]]] = {
+        "registry": lambda: _try_registry(context),
+        "online store": lambda: _try_store(context),
+        "gateway": lambda: _try_gateway(context),
+        "offline store": lambda: asyncio.to_thread(_try_offline, context),
+    }
+    if environment.is_production:
+        tries["identities"] = lambda: _try_anonymous(context)
+    # The rules of production need no connection.
+    rules = [
+        EnvironmentCheck("production rules", False, str(problem))
+        for problem in production_problems(environment)
+    ]
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(_outcome(part, trial)) for part, trial in tries.items()]
+    return [*rules, *(task.result() for task in running)]
+
+
+async def _outcome(part: str, trial: Callable[[], Awaitable[str]]) -> EnvironmentCheck:
+    """Return what *trial* says; whatever it raises is the reason of a failure."""
+    try:
+        async with asyncio.timeout(SECONDS_MAX):
+            return EnvironmentCheck(part, True, await trial())
+    except TimeoutError:
+        return EnvironmentCheck(part, False, f"no answer within {SECONDS_MAX:g} s")
+    except Exception as error:  # noqa: BLE001  the check of any part may fail in any way
+        return EnvironmentCheck(part, False, str(error) or type(error).__name__)
+
+
+async def _try_registry(context: CommandContext) -> str:
+    async with clients.open_registry(context) as client:
+        models = await client.list_models()
+    return f"{context.registry_address()} answers {context.actor!r}; it has {len(models)} models"
+
+
+async def _try_anonymous(context: CommandContext) -> str:
+    """Raise RegistryError when the registry believes a caller without a token."""
+    certificate = context.certificate()
+    try:
+        async with RegistryClient(
+            context.registry_address(), "nobody", None, certificate=certificate
+        ) as client:
+            await client.close_review("no-such-review", "turnout env check")
+    except UnknownActorError:
+        return "the registry refuses a change without a token"
+    except RegistryError as error:
+        text = f"the registry takes a change of anybody without a token ({error}); start it with "
+        raise RegistryError(f"{text}--identities") from error
+    raise RegistryError("the registry takes a change of anybody; start it with --identities")
+
+
+async def _try_store(context: CommandContext) -> str:
+    reader = OnlineReader(context.store_url(READER))
+    await reader.start()
+    try:
+        await reader.mget([b"{turnout}:env_check@0000000000000000"], STORE_READ_S)
+    finally:
+        await reader.close()
+    return "it answers a read"
+
+
+async def _try_gateway(context: CommandContext) -> str:
+    address = context.gateway_address()
+    host, _, port = address.rpartition(":")
+    _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    writer.close()
+    return f"{address} accepts a connection"
+
+
+def _try_offline(context: CommandContext) -> str:
+    folder = context.offline_folder()
+    existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    if not os.access(existing, os.W_OK):
+        raise PermissionError(f"{existing} cannot be written")
+    return f"{folder} can be written" if folder.exists() else f"{folder} will be made"
