@@ -97,9 +97,7 @@ def register(
     screen.result(
         message_to_json(found), f"Registered {found.model} {found.label} ({found.digest[:12]})."
     )
-    screen.hint(
-        f"Next, by another person: turnout versions approve {model} {found.label} --policy standard"
-    )
+    screen.hint(f"Next, by another person: turnout versions approve {model} {found.label}")
 
 
 @app.command()
@@ -110,9 +108,10 @@ def approve(
     policy: Annotated[
         str,
         typer.Option(
-            help="Rollout policy that it may run under; initial for a model's first version."
+            help="Rollout policy that it may run under; initial for a model's first version. "
+            "Default: the model's default policy in its project, or else standard."
         ),
-    ] = "standard",
+    ] = "",
     reason: Reason = "",
     direct: Annotated[
         bool,
@@ -127,7 +126,9 @@ def approve(
     """Approve a version for a policy, after a look at what changes. Authors may not."""
     context: CommandContext = ctx.obj
     screen = terminal(context.json)
+    # Without a policy the approval is for the one under which a rollout would start.
     found, _ = asyncio.run(_find_version(context, model, version))
+    policy = policy or asyncio.run(clients.default_policy(context, model))
     # An approver must have seen what the version changes, so it is shown before the question.
     if not yes:
         if context.json:
