@@ -22,6 +22,7 @@ from typing import Any
 from google.protobuf.json_format import ParseDict, ParseError
 
 from features.canonical import canonical_json, sha256_hex
+from host.text import CONTROL
 from protos import registry_pb2 as pb
 from registry.rules.settings import ModelSettings, check_serving_policy
 from registry.types import ALL_BP, BadRequestError, GateError, NotAllowedError
@@ -29,6 +30,8 @@ from registry.types import ALL_BP, BadRequestError, GateError, NotAllowedError
 FORMAT = 1
 PROJECT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.@-]{0,63}")
+MODEL_TEXTS = ("owner", "purpose", "tier", "score_meaning", "default_policy")
+MODEL_TEXT_BYTES_MAX = 1_024
 OWNED_SECTIONS = ("views", "models", "policies")
 """Sections whose names belong to one project, because others refer to them by name."""
 OPERATORS_SECTIONS = ("models", "policies")
@@ -44,6 +47,12 @@ class Definitions:
     """Section -> name -> definition, for the sections that the registry reads."""
     settings: Mapping[str, ModelSettings]
     """Model -> its settings."""
+
+    def about(self, model: str) -> pb.ProjectModel:
+        """Return what the project says about a model that it has."""
+        definition = self.sections["models"][model]
+        texts = {key: definition.get(key, "") for key in MODEL_TEXTS}
+        return pb.ProjectModel(project=self.name, **texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,14 @@ def _check_view(view: str, definition: Mapping[str, Any]) -> None:
 
 
 def _settings(model: str, definition: Mapping[str, Any]) -> ModelSettings:
+    for key in MODEL_TEXTS:
+        text = definition.get(key, "")
+        is_text = isinstance(text, str) and len(text.encode()) <= MODEL_TEXT_BYTES_MAX
+        if not is_text or CONTROL.search(text):
+            raise BadRequestError(
+                f"{key} of model {model!r} is no text in one line of at most "
+                f"{MODEL_TEXT_BYTES_MAX} bytes"
+            )
     holdout_bp, serving = definition.get("holdout_bp"), definition.get("serving")
     is_share = type(holdout_bp) is int and 0 <= holdout_bp <= ALL_BP
     if holdout_bp is not None and not is_share:

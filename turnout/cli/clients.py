@@ -64,10 +64,12 @@ async def policy_digest(context: CommandContext, name: str) -> str:
 
 
 async def default_policy(context: CommandContext, model: str) -> str:
-    """Return the name of the policy of a rollout of *model* that names none."""
+    """Return the name of the policy of a rollout of *model* that names none, or its edition."""
     async with open_rollouts(context) as client:
-        defaults = (await client.list_policies()).defaults
-    return defaults.get(model, STANDARD_POLICY)
+        reply = await client.list_policies()
+    name = reply.defaults.get(model, STANDARD_POLICY)
+    edition = f"{name}@{model}"
+    return edition if edition in {policy.name for policy in reply.policies} else name
 
 
 async def deploy_approved(

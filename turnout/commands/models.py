@@ -25,10 +25,22 @@ def models(ctx: typer.Context) -> None:
             _share(summary.deployment.standby, summary.deployment.standby_bp),
             ", ".join(f"{s.version}" for s in summary.deployment.shadows) or "-",
             summary.deployment.revision,
+            summary.about.owner or "-",
+            summary.about.tier or "-",
         )
         for summary in summaries
     ]
-    columns = ("model", "versions", "production", "canary", "standby", "shadows", "revision")
+    columns = (
+        "model",
+        "versions",
+        "production",
+        "canary",
+        "standby",
+        "shadows",
+        "revision",
+        "owner",
+        "tier",
+    )
     screen.result([message_to_json(summary) for summary in summaries], text_table(columns, rows))
     if not summaries:
         screen.hint("There is no model yet. Try `turnout demo`, or `turnout versions register`.")
