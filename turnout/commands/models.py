@@ -16,6 +16,7 @@ def models(ctx: typer.Context) -> None:
     context: CommandContext = ctx.obj
     screen = terminal(context.json)
     summaries = asyncio.run(_list_models(context))
+    # One row a model. What its project says of it is long, so JSON alone has all of it.
     rows = [
         (
             summary.model,
@@ -42,6 +43,7 @@ def models(ctx: typer.Context) -> None:
         "tier",
     )
     screen.result([message_to_json(summary) for summary in summaries], text_table(columns, rows))
+    # An empty table says nothing about what to do.
     if not summaries:
         screen.hint("There is no model yet. Try `turnout demo`, or `turnout versions register`.")
 
