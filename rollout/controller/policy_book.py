@@ -47,6 +47,10 @@ class _ProjectPolicies:
     """Model -> the name of its default policy."""
 
 
+def _problem(error: Exception) -> str:
+    return str(error) if isinstance(error, PolicyError) else f"it cannot be read: {error!r}"
+
+
 class PolicyBook:
     """The policies by name, with where they come from.
 
@@ -102,8 +106,8 @@ class PolicyBook:
         for name, tables in definitions.get("policies", {}).items():
             try:
                 policies |= self._parse(name, tables)
-            except PolicyError as error:
-                unusable.append(UnusablePolicy(name, revision.name, str(error)))
+            except Exception as error:  # noqa: BLE001  what others wrote must not stop the leader
+                unusable.append(UnusablePolicy(name, revision.name, _problem(error)))
         defaults = {
             model: settings["default_policy"]
             for model, settings in definitions.get("models", {}).items()

@@ -142,6 +142,10 @@ def test_project_rolls_back_by_applying_older_definitions(tmp_path: Path) -> Non
     [
         (b"{", "not JSON"),
         (b'{"name":"shop", "format":1}', "not canonical"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"format":1,"name":"shop","note":"\\ud800"}', "not JSON"),
+        (b'{"format":1,"name":"shop","note":NaN}', "not JSON"),
+        (b'{"format":1,"name":"shop","name":"shop"}', "not canonical"),
         (b'{"format":1,"name":"other"}', "not canonical JSON with format 1 and this name"),
         (b'{"format":1,"name":"shop","views":[]}', "views of 'shop' is no table"),
         (b'{"format":1,"name":"shop","views":{"a b":{}}}', "'a b' is no plain name"),

@@ -107,6 +107,31 @@ def test_wrong_policy_hides_no_other_and_says_what_is_wrong() -> None:
     assert {item.project for item in book.unusable} == {"shop"}
 
 
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"base": ["standard"]},
+        {"base": "standard", "models": {"churn": 3}},
+        {"base": "standard", "watch_s": 10**400},
+        {"base": "standard", "canary": [[]]},
+        {"base": "standard", "shadow": {"pairs_min": "many"}},
+        {"base": "standard", "freeze": ["soon"]},
+        {"base": "standard", "weights": {"errors": 7}},
+        {"base": "standard", "outcome": {"name": "churned", "at_most": "0"}},
+        {"name": 7},
+    ],
+)
+def test_policy_that_nobody_can_read_stops_nothing(tables: Mapping[str, Any]) -> None:
+    """The controller leads on, and the list says which policy is wrong."""
+    registry = FakeRegistry()
+    apply_to(registry, {"odd": tables, "good": {"base": "standard"}})
+
+    book = refreshed_book(registry)
+
+    assert book.policies.keys() == {*POLICIES, "good"}
+    assert [item.name for item in book.unusable] == ["odd"]
+
+
 def test_refresh_fetches_only_what_has_changed() -> None:
     """Policies that a later revision leaves out are gone."""
     registry = FakeRegistry()

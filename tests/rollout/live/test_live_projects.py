@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
-from protos import rollout_pb2
+from protos import registry_pb2, rollout_pb2
 from registry.types import ProjectRevision
 from tests.registry.project_definitions import PLAN, definitions_of
 from tests.rollout.live_rollout import (
@@ -17,6 +18,7 @@ from tests.rollout.live_rollout import (
     call_until_leading,
     run_live_rollout,
 )
+from tests.rollout.scripted_parts import POLICIES
 from tests.tiny_models import linear_weights, tiny_files
 
 pytestmark = pytest.mark.walk
@@ -38,6 +40,36 @@ async def apply_swift(live: LiveRollout, revision: int, **changes: object) -> Pr
         dirty=False,
         reason="as planned",
     )
+
+
+def test_settings_that_are_applied_during_a_rollout_leave_it_running(tmp_path: Path) -> None:
+    """The rollout adopts the revision and is promoted. The settings stay."""
+    settings = {"holdout_bp": 300, "serving": {"deadline_ms_default": 70}}
+
+    async def course() -> None:
+        async with run_live_rollout(tmp_path) as live:
+            started = await live.start(POLICIES["quick"])
+            current = await live.registry.bob.deployment("churn")
+            wanted = registry_pb2.ServingPolicy(deadline_ms_default=70)
+            approved = replace(current, holdout_bp=300, policy=wanted)
+            await live.registry.bob.approve_settings(approved, "as discussed")
+            await live.registry.cleo.apply_project(
+                "shop",
+                expected_revision=0,
+                plan_digest=PLAN,
+                definitions=definitions_of(models={"churn": settings}),
+                effects=[],
+                commit="",
+                dirty=True,
+                reason="as planned",
+            )
+            during = await live.registry.cleo.deployment("churn")
+            assert (during.rollout_id, during.holdout_bp) == (started.rollout_id, 300)
+            assert (await live.watch_statuses(60))[-1].stage == rollout_pb2.DONE
+            after = await live.registry.cleo.deployment("churn")
+            assert (after.production, after.holdout_bp, after.policy) == ("2", 300, wanted)
+
+    asyncio.run(course())
 
 
 async def digest_of(live: LiveRollout, name: str) -> str:
