@@ -44,7 +44,7 @@ class Definitions:
 
     name: str
     sections: Mapping[str, Mapping[str, Any]]
-    """Section -> name -> definition, for the sections that the registry reads."""
+    """Section -> name -> definition; of a view its hash. Only OWNED_SECTIONS are in it."""
     settings: Mapping[str, ModelSettings]
     """Model -> its settings."""
 
@@ -91,13 +91,12 @@ def read_definitions(name: str, content: bytes) -> Definitions:
                     f"{section} of {name!r}: {item[:80]!r} is no plain name with a table"
                 )
     # The parts that the registry acts by.
-    for view, definition in sections["views"].items():
-        _check_view(view, definition)
+    views = {view: _checked_hash(view, item) for view, item in sections["views"].items()}
     settings = {model: _settings(model, item) for model, item in sections["models"].items()}
-    return Definitions(name, sections, settings)
+    return Definitions(name, {**sections, "views": views}, settings)
 
 
-def _check_view(view: str, definition: Mapping[str, Any]) -> None:
+def _checked_hash(view: str, definition: Mapping[str, Any]) -> str:
     canonical = definition.get("canonical")
     if not isinstance(canonical, dict) or canonical.get("name") != view:
         raise BadRequestError(f"view {view!r} has no canonical definition of that name")
@@ -107,6 +106,7 @@ def _check_view(view: str, definition: Mapping[str, Any]) -> None:
             f"view {view!r} has the hash {str(definition.get('hash'))[:16]!r}; its canonical "
             f"definition has {computed[:16]}"
         )
+    return computed
 
 
 def _settings(model: str, definition: Mapping[str, Any]) -> ModelSettings:

@@ -211,7 +211,7 @@ def _altered(row: Row[Any]) -> str:
     )
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def _parsed(name: str, content: bytes) -> Definitions:
     return read_definitions(name, content)
 
