@@ -109,14 +109,32 @@ class ListModelsReply(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class ModelSummary(_message.Message):
-    __slots__ = ("model", "versions", "deployment")
+    __slots__ = ("model", "versions", "deployment", "about")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    ABOUT_FIELD_NUMBER: _ClassVar[int]
     model: str
     versions: int
     deployment: Deployment
-    def __init__(self, model: _Optional[str] = ..., versions: _Optional[int] = ..., deployment: _Optional[_Union[Deployment, _Mapping]] = ...) -> None: ...
+    about: ProjectModel
+    def __init__(self, model: _Optional[str] = ..., versions: _Optional[int] = ..., deployment: _Optional[_Union[Deployment, _Mapping]] = ..., about: _Optional[_Union[ProjectModel, _Mapping]] = ...) -> None: ...
+
+class ProjectModel(_message.Message):
+    __slots__ = ("project", "owner", "purpose", "tier", "score_meaning", "default_policy")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    SCORE_MEANING_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_POLICY_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    owner: str
+    purpose: str
+    tier: str
+    score_meaning: str
+    default_policy: str
+    def __init__(self, project: _Optional[str] = ..., owner: _Optional[str] = ..., purpose: _Optional[str] = ..., tier: _Optional[str] = ..., score_meaning: _Optional[str] = ..., default_policy: _Optional[str] = ...) -> None: ...
 
 class ListVersionsRequest(_message.Message):
     __slots__ = ("model", "after")

@@ -329,7 +329,7 @@ def check_settings_approved(
         raise GateError(
             f"this changes the settings of model {current.model!r} ({change.text}), which another "
             f"person than {actor!r} must approve: turnout splits approve "
-            f"{current.model} {change.options}. Then deploy it again"
+            f"{current.model} {change.options}. Then do this again"
         )
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from google.protobuf.json_format import ParseDict, ParseError
 
 from features.canonical import canonical_json, sha256_hex
+from host.text import CONTROL
 from protos import registry_pb2 as pb
 from registry.rules.settings import ModelSettings, check_serving_policy
 from registry.types import ALL_BP, BadRequestError, GateError, NotAllowedError
@@ -29,6 +30,8 @@ from registry.types import ALL_BP, BadRequestError, GateError, NotAllowedError
 FORMAT = 1
 PROJECT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.@-]{0,63}")
+MODEL_TEXTS = ("owner", "purpose", "tier", "score_meaning", "default_policy")
+MODEL_TEXT_BYTES_MAX = 1_024
 OWNED_SECTIONS = ("views", "models", "policies")
 """Sections whose names belong to one project, because others refer to them by name."""
 OPERATORS_SECTIONS = ("models", "policies")
@@ -41,9 +44,15 @@ class Definitions:
 
     name: str
     sections: Mapping[str, Mapping[str, Any]]
-    """Section -> name -> definition, for the sections that the registry reads."""
+    """Section -> name -> definition; of a view its hash. Only OWNED_SECTIONS are in it."""
     settings: Mapping[str, ModelSettings]
     """Model -> its settings."""
+
+    def about(self, model: str) -> pb.ProjectModel:
+        """Return what the project says about a model that it has."""
+        definition = self.sections["models"][model]
+        texts = {key: definition.get(key, "") for key in MODEL_TEXTS}
+        return pb.ProjectModel(project=self.name, **texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +91,12 @@ def read_definitions(name: str, content: bytes) -> Definitions:
                     f"{section} of {name!r}: {item[:80]!r} is no plain name with a table"
                 )
     # The parts that the registry acts by.
-    for view, definition in sections["views"].items():
-        _check_view(view, definition)
+    views = {view: _checked_hash(view, item) for view, item in sections["views"].items()}
     settings = {model: _settings(model, item) for model, item in sections["models"].items()}
-    return Definitions(name, sections, settings)
+    return Definitions(name, {**sections, "views": views}, settings)
 
 
-def _check_view(view: str, definition: Mapping[str, Any]) -> None:
+def _checked_hash(view: str, definition: Mapping[str, Any]) -> str:
     canonical = definition.get("canonical")
     if not isinstance(canonical, dict) or canonical.get("name") != view:
         raise BadRequestError(f"view {view!r} has no canonical definition of that name")
@@ -98,9 +106,18 @@ def _check_view(view: str, definition: Mapping[str, Any]) -> None:
             f"view {view!r} has the hash {str(definition.get('hash'))[:16]!r}; its canonical "
             f"definition has {computed[:16]}"
         )
+    return computed
 
 
 def _settings(model: str, definition: Mapping[str, Any]) -> ModelSettings:
+    for key in MODEL_TEXTS:
+        text = definition.get(key, "")
+        is_text = isinstance(text, str) and len(text.encode()) <= MODEL_TEXT_BYTES_MAX
+        if not is_text or CONTROL.search(text):
+            raise BadRequestError(
+                f"{key} of model {model!r} is no text in one line of at most "
+                f"{MODEL_TEXT_BYTES_MAX} bytes"
+            )
     holdout_bp, serving = definition.get("holdout_bp"), definition.get("serving")
     is_share = type(holdout_bp) is int and 0 <= holdout_bp <= ALL_BP
     if holdout_bp is not None and not is_share:

@@ -112,9 +112,12 @@ def list_models(connection: Connection, after: str) -> Iterator[pb.ModelSummary]
         .group_by(tables.versions.c.model)
         .order_by(tables.versions.c.model)
     )
+    about = projects.models_of_projects(connection)
     for model, count in counts.all():
         deployment = deployment_message(current_deployment(connection, model))
-        yield pb.ModelSummary(model=model, versions=count, deployment=deployment)
+        yield pb.ModelSummary(
+            model=model, versions=count, deployment=deployment, about=about.get(model)
+        )
 
 
 def deployment_message(deployment: Deployment) -> pb.Deployment:

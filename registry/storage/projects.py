@@ -156,11 +156,19 @@ def list_revisions(connection: Connection, name: str, before: int) -> Iterator[p
 
 def settings_of(connection: Connection, model: str) -> ModelSettings | None:
     """Return the settings that a project gives to a model; None: no project has the model."""
-    for row in _newest_of_all(connection):
-        definitions = _definitions(row)
+    for definitions in map(_definitions, _newest_of_all(connection)):
         if model in definitions.settings:
             return definitions.settings[model]
     return None
+
+
+def models_of_projects(connection: Connection) -> dict[str, pb.ProjectModel]:
+    """Return model -> what its project says about it."""
+    return {
+        model: definitions.about(model)
+        for definitions in map(_definitions, _newest_of_all(connection))
+        for model in definitions.settings
+    }
 
 
 def _newest_row(connection: Connection, name: str) -> Row[Any] | None:
@@ -203,7 +211,7 @@ def _altered(row: Row[Any]) -> str:
     )
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def _parsed(name: str, content: bytes) -> Definitions:
     return read_definitions(name, content)
 

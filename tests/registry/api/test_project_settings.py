@@ -98,8 +98,11 @@ def test_model_without_a_deployment_begins_with_the_settings_of_its_project(
 
     async def scenario() -> None:
         async with registry_fixture(tmp_path) as registry:
-            await apply(registry.cleo, churn_with(STRICT))
+            described = {"owner": "network-ds", "tier": "critical", "purpose": "whom to call"}
+            await apply(registry.cleo, churn_with({**STRICT, **described}))
             await registry.register()
+            (summary,) = await registry.ann.list_models()
+            assert summary.about == pb.ProjectModel(project="shop", **described)
             assert settings_of(await registry.cleo.deployment("churn")) == (500, WANTED)
             _, deployed = await registry.put_in_production()
             assert settings_of(deployed) == (500, WANTED)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from features.canonical import sha256_hex
+from features.canonical import canonical_json, sha256_hex
 from protos import registry_pb2 as pb
 from registry.client import RegistryClient
 from registry.storage.store import RegistryStore
@@ -142,6 +142,10 @@ def test_project_rolls_back_by_applying_older_definitions(tmp_path: Path) -> Non
     [
         (b"{", "not JSON"),
         (b'{"name":"shop", "format":1}', "not canonical"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"format":1,"name":"shop","note":"\\ud800"}', "not JSON"),
+        (b'{"format":1,"name":"shop","note":NaN}', "not JSON"),
+        (b'{"format":1,"name":"shop","name":"shop"}', "not canonical"),
         (b'{"format":1,"name":"other"}', "not canonical JSON with format 1 and this name"),
         (b'{"format":1,"name":"shop","views":[]}', "views of 'shop' is no table"),
         (b'{"format":1,"name":"shop","views":{"a b":{}}}', "'a b' is no plain name"),
@@ -150,6 +154,8 @@ def test_project_rolls_back_by_applying_older_definitions(tmp_path: Path) -> Non
             "has the hash ''; its canonical definition has",
         ),
         (definitions_of(models={"churn": {"holdout_bp": 10_001}}), "holdout_bp 10001"),
+        (definitions_of(models={"churn": {"owner": "a\x1b[31m"}}), "owner of model 'churn' is no"),
+        (definitions_of(models={"churn": {"purpose": 7}}), "purpose of model 'churn' is no text"),
         (definitions_of(models={"churn": {"serving": {"speed": 1}}}), "its fields are deadline_ms"),
         (
             definitions_of(models={"churn": {"serving": {"default_score": "NaN"}}}),
@@ -261,6 +267,29 @@ def forget_views(folder: Path) -> None:
         connection.execute("DROP TABLE projects")
 
 
+@pytest.mark.parametrize(("megabytes", "refused"), [(12, False), (16, True)])
+def test_definitions_may_be_larger_than_a_message(
+    megabytes: int, refused: bool, tmp_path: Path
+) -> None:
+    """They travel in chunks, in both directions, up to a bound for the whole request."""
+    value = json.loads(definitions_of(views=[USAGE]))
+    value["views"]["usage"]["note"] = "x" * (megabytes * 2**20)
+    definitions = canonical_json(value)
+
+    async def scenario() -> None:
+        async with registry_fixture(tmp_path) as registry:
+            if refused:
+                with pytest.raises(BadRequestError, match="more than 16777216 bytes"):
+                    await apply(registry.cleo, definitions)
+                return
+            await apply(registry.cleo, definitions)
+            kept = await registry.cleo.get_project("shop")
+            assert kept is not None
+            assert kept.definitions == definitions
+
+    run_walk(scenario())
+
+
 WORKERS = 3
 ROUNDS = 3
 
@@ -273,7 +302,8 @@ async def apply_until_killed(address: str, acknowledged: list[int], enough: asyn
                 newest = await client.get_project("shop")
                 revision = 0 if newest is None else newest.revision
                 views = [tiny_view(f"view_{n}") for n in range(revision % 5)]
-                definitions = definitions_of(views=views, models={"churn": {"holdout_bp": 7}})
+                models = {"churn": {"holdout_bp": revision + 1}}
+                definitions = definitions_of(views=views, models=models)
                 with suppress(RevisionConflictError):
                     acknowledged.append((await apply(client, definitions, revision)).revision)
                 if len(acknowledged) >= 10:
@@ -282,6 +312,13 @@ async def apply_until_killed(address: str, acknowledged: list[int], enough: asyn
 
 def test_registry_that_is_killed_midway_leaves_nothing_half_done(tmp_path: Path) -> None:
     """No acknowledged revision is lost, and history and tables agree."""
+
+    # Each apply also writes the settings of a deployment.
+    async def preload() -> None:
+        async with registry_fixture(tmp_path) as registry:
+            await registry.register()
+            current = await registry.cleo.deployment("churn")
+            await registry.cleo.deploy(replace(current, preload=("1",), why="load it"))
 
     # Several clients write at once when the registry is killed.
     async def kill_once() -> list[int]:
@@ -300,7 +337,8 @@ def test_registry_that_is_killed_midway_leaves_nothing_half_done(tmp_path: Path)
             registry.close()
         return acknowledged
 
-    # The next start proves the tables, and finds whole revisions only.
+    # The next start proves the tables, and finds whole revisions with their deployments only.
+    asyncio.run(preload())
     for _ in range(ROUNDS):
         acknowledged = asyncio.run(kill_once())
         store = RegistryStore(tmp_path, lambda: 1)
@@ -312,6 +350,7 @@ def test_registry_that_is_killed_midway_leaves_nothing_half_done(tmp_path: Path)
             assert [item.revision for item in listed] == list(range(newest, 0, -1))
             kept = store.get_project("shop", 0)
             assert sha256_hex(kept.definitions) == kept.digest
+            assert store.deployment("churn").holdout_bp == newest
         finally:
             store.close()
 
