@@ -44,7 +44,7 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ),
         ("storage",),
         ("offline",),
-        ("materialise", "online", "sources"),
+        ("ingest", "materialise", "online", "sources"),
     ),
     "registry": (
         (
