@@ -56,6 +56,19 @@ return 1
 """
 
 
+class StoreClient(redis.Redis):
+    """A client that returns bytes, and knows the namespace of the keys that it writes.
+
+    features.online.store_client opens it by URL.
+    """
+
+    namespace = ""
+
+
+def _rows_of(view: View, client: redis.Redis) -> ViewRows:
+    return ViewRows(view, client.namespace if isinstance(client, StoreClient) else "")
+
+
 @dataclass(frozen=True, slots=True)
 class WriteSummary:
     """Numbers of rows after writing to the online store."""
@@ -90,7 +103,7 @@ def materialise(
     It may be repeated, and may run while rows are pushed. Rows that are dated more than an hour in
     the future (features.staleness) are left out: the newest row before them is written.
 
-    client      a redis-py client that returns bytes, which is the default.
+    client      a client of `store_client`, or of redis-py with the default that it returns bytes.
     batch_rows  rows in one pipeline of commands.
     as_of_ms    takes only rows that were known at this instant, Unix ms; None: at the present.
     progress    called with (rows done, rows in all) after each batch.
@@ -102,7 +115,7 @@ def materialise(
     now_ms = time.time_ns() // 1_000_000
     future_ms = now_ms + CLOCK_SKEW_MS_MAX
     known_ms = future_ms if as_of_ms is None else min(as_of_ms, future_ms)
-    layout = ViewRows(view)
+    layout = _rows_of(view, client)
     written = done = stale = forgotten = 0
     # Batches bound the memory and let *progress* report.
     with store.open_newest(view, as_of_ms=known_ms) as newest:
@@ -132,7 +145,7 @@ def push_rows(view: View, client: redis.Redis, rows: Sequence[PushedRow]) -> Wri
     columns = pushed_columns(view, rows)
     values, valid = encode_columns(view, columns)
     ids = [join_ids([check_entity_id(entity_id) for entity_id in row.ids]) for row in rows]
-    layout = ViewRows(view)
+    layout = _rows_of(view, client)
     event_times: NDArray[np.int64] = columns["event_time_ms"]
     now_ms = time.time_ns() // 1_000_000
     if len(rows) and is_from_future(now_ms - int(event_times.max())):
