@@ -19,7 +19,13 @@ from features.errors import SourceError
 from features.offline import OfflineStore
 from features.pushed import PushedRow, pushed_columns
 from features.rows import EVENT_MS_MAX, ViewRows
-from features.staleness import CLOCK_SKEW_MS_MAX, FORGET_AFTER_TTLS, is_from_future
+from features.staleness import (
+    CLOCK_SKEW_MS_MAX,
+    FORGET_AFTER_TTLS,
+    is_forgotten,
+    is_from_future,
+    is_stale,
+)
 from features.views import View
 
 BATCH_ROWS = 10_000
@@ -72,6 +78,15 @@ class WriteSummary:
     """Rows that were not written because the store has a newer row."""
     from_future: int = 0
     """Offline rows that were left out, because their event or created time is in the future."""
+    stale: int = 0
+    """Rows among all that are older than the TTL already. They are read as defaults."""
+    forgotten: int = 0
+    """Rows among all that are older than two TTLs already. They are read as missing."""
+
+    @property
+    def is_readable(self) -> bool:
+        """True if a gateway would use at least one of the rows, written now or before."""
+        return self.written + self.older_than_stored > self.stale + self.forgotten
 
 
 def materialise(
@@ -97,24 +112,27 @@ def materialise(
     valid.
     """
     # Find the newest row of each entity.
-    future_ms = _latest_event_ms()
+    now_ms = time.time_ns() // 1_000_000
+    future_ms = now_ms + CLOCK_SKEW_MS_MAX
     known_ms = future_ms if as_of_ms is None else min(as_of_ms, future_ms)
-    latest = store.latest(view, as_of_ms=known_ms)
     layout = _rows_of(view, client)
-    written = 0
-    # One pipeline for each batch bounds the memory, and lets *progress* report.
-    for start in range(0, len(latest), batch_rows):
-        batch = slice(start, start + batch_rows)
-        packed = layout.pack(
-            latest.ids[batch],
-            latest.event_times_ms[batch],
-            latest.values[batch],
-            latest.valid[batch],
-        )
-        keys = layout.store_keys(latest.ids[batch])
-        written += _write(client, keys, packed, expiries_ms(view, latest.event_times_ms[batch]))
-        progress(min(start + batch_rows, len(latest)), len(latest))
-    return WriteSummary(written, len(latest) - written, store.count_after(view, future_ms))
+    written = done = stale = forgotten = 0
+    # Batches bound the memory and let *progress* report.
+    with store.open_newest(view, as_of_ms=known_ms) as newest:
+        for batch in newest.batches(batch_rows):
+            packed = layout.pack(batch.ids, batch.event_times_ms, batch.values, batch.valid)
+            keys = layout.store_keys(batch.ids)
+            written += _write(client, keys, packed, expiries_ms(view, batch.event_times_ms))
+            # Old rows are counted, because a gateway answers them with defaults.
+            age_ms = now_ms - batch.event_times_ms
+            is_old = is_forgotten(age_ms, view.ttl_ms)
+            forgotten += int(is_old.sum())
+            stale += int((is_stale(age_ms, view.ttl_ms) & ~is_old).sum())
+            done += len(batch)
+            progress(done, len(newest))
+    return WriteSummary(
+        written, done - written, store.count_after(view, future_ms), stale, forgotten
+    )
 
 
 def push_rows(view: View, client: redis.Redis, rows: Sequence[PushedRow]) -> WriteSummary:

@@ -1,13 +1,12 @@
 """The offline store: all rows of all views, as Parquet files, and point-in-time training sets.
 
-The folder `<root>/<view>@<first 16 hex digits of the view hash>/` has one file for each ingest,
-numbered in order. A file never changes.
+The folder `<root>/<view>@<first 16 hex digits of the view hash>/` has a folder for each ingest
+(features.storage.ingests).
 """
 
 import hashlib
-import os
-import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,29 +20,32 @@ from features.entity_ids import check_entity_id, join_ids
 from features.errors import SourceError
 from features.pushed import PushedRow, pushed_columns
 from features.rows import EVENT_MS_MAX, pack_valid, row_flags, unpack_valid
-from features.storage.as_of import (
-    as_of_sql,
+from features.staleness import FORGET_AFTER_TTLS
+from features.storage.database import MEMORY_MB, Columns, fetch_columns, open_duckdb
+from features.storage.ingests import (
+    StoredIngest,
+    delete_replaced,
+    new_folder,
+    publish,
+    publish_compacted,
+    stored_ingests,
+)
+from features.storage.queries import (
+    AGE_ORDER,
+    as_of_tables_sql,
+    chosen_rows_sql,
     count_after_sql,
     feature_columns,
-    latest_sql,
-    source_sql,
+    newest_sql,
+    stored_columns,
+    stored_sql,
     valid_columns,
-    write_sql,
 )
+from features.storage.writing import write_files
 from features.views import View
 
-EVENT_TIME = "event_time_ms"
-CREATED = "created_ms"
-
-
-@dataclass(frozen=True, slots=True)
-class IngestSummary:
-    """The file that one ingest added."""
-
-    path: Path
-    rows: int
-    missing: Mapping[str, int]
-    """Feature -> number of rows in which it is missing. Features without such rows are left out."""
+BATCH_ROWS = 50_000
+"""Rows that `NewestRows.batches` gives at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,44 +105,75 @@ class LatestRows:
         return len(self.ids)
 
 
+class NewestRows:
+    """The newest row of each entity, in a table of DuckDB. `OfflineStore.open_newest` gives it."""
+
+    def __init__(self, view: View, connection: duckdb.DuckDBPyConnection, count: int) -> None:
+        self._view = view
+        self._connection = connection
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def batches(self, rows: int = BATCH_ROWS) -> Iterator[LatestRows]:
+        """Yield all rows in batches of at most *rows*, ordered by id."""
+        for start in range(0, self._count, rows):
+            columns = fetch_columns(
+                self._connection,
+                f"SELECT * FROM newest WHERE rowid >= {start:d} AND rowid < {start + rows:d} "
+                "ORDER BY rowid",
+            )
+            ids = [text.encode() for text in columns["entity_id"]]
+            values, valid = _assemble_rows(self._view, columns, len(ids))
+            yield LatestRows(ids, columns["event_time_ms"].astype(np.int64), values, valid)
+
+
 class OfflineStore:
-    """Reads and writes the Parquet files below *root*. Several processes may ingest at once."""
+    """Reads and writes the files below *root*. Several processes may ingest at once.
 
-    def __init__(self, root: Path) -> None:
+    spill      an existing folder for what does not fit into the memory; None: the system's folder
+               for temporary files.
+    memory_mb  memory of DuckDB in MB, 10^6 bytes. Joins of any size keep within it.
+    """
+
+    def __init__(
+        self, root: Path, *, spill: Path | None = None, memory_mb: int = MEMORY_MB
+    ) -> None:
         self._root = root
+        self._spill = spill
+        self._memory_mb = memory_mb
 
-    def ingest(
-        self, view: View, source: Path | str, *, created_ms: int | None = None
-    ) -> IngestSummary:
-        """Run the view's transform over *source* and store the rows that it returns.
-
-        source      a Parquet file, or a glob of several. The transform reads it as table `source`.
-        created_ms  the instant at which the rows became known, Unix ms. Training sets as of an
-                    earlier instant do not have them. A column `created_ms` of the transform, which
-                    a backfill should have, takes precedence.
-
-        Raises SourceError when a column is absent or has another type, or the SQL fails, and
-        EntityIdError for a bad id. Then no row is stored.
-        """
-        with _connect() as connection:
-            try:
-                connection.execute(source_sql(source))
-                _check_schema(view, connection.execute("DESCRIBE source").fetchall())
-                columns = _fetch(connection, view.transform)
-            except duckdb.Error as error:
-                raise SourceError(f"view {view.name!r} over {source}: {error}") from error
-        return self._write_part(view, columns, created_ms)
+    def folder(self, view: View) -> Path:
+        """Return the folder of a view's ingests. It need not exist."""
+        return self._root / f"{view.name}@{view.view_hash[:16]}"
 
     def append_pushed(
         self, view: View, rows: Sequence[PushedRow], *, created_ms: int
-    ) -> IngestSummary:
+    ) -> StoredIngest:
         """Store rows that were pushed online, so that training sets have them as well.
 
         created_ms  the instant at which the rows became known, Unix ms.
 
-        Raises as `ingest` does.
+        Raises SourceError or EntityIdError for a row that does not fit. Then no row is stored.
         """
-        return self._write_part(view, pushed_columns(view, rows), created_ms)
+        # Encode and check everything before a file is made.
+        columns = pushed_columns(view, rows)
+        values, valid = encode_columns(view, columns)
+        bitmap = pack_valid(valid)
+        table: dict[str, Column] = {
+            "entity_id": _joined_ids(view, columns),
+            "event_time_ms": _event_times(view, columns["event_time_ms"]),
+            "created_ms": np.full(len(rows), created_ms, dtype=np.int64),
+            **dict(zip(valid_columns(view), bitmap.T, strict=True)),
+            **dict(zip(feature_columns(view), values.T, strict=True)),
+        }
+        # Write the files, then give the folder its number.
+        with new_folder(self.folder(view)) as part, self._duckdb() as connection:
+            contiguous = {name: np.ascontiguousarray(column) for name, column in table.items()}
+            connection.register("arriving", contiguous)
+            files = write_files(connection, "SELECT * FROM arriving", stored_columns(view), part)
+            return publish(part, files)
 
     def training_set(self, contract: ModelContract, spine: Spine) -> TrainingSet:
         """Return the features as they were known at each instant of *spine*.
@@ -152,226 +185,165 @@ class OfflineStore:
         Raises SourceError or EntityIdError for a spine that does not fit the contract.
         """
         count = len(spine.as_of_ms)
-        flags = np.zeros(count, dtype=np.uint32)
-        blocks: list[NDArray[np.float32]] = [np.empty((count, 0), dtype=np.float32)]
-        for use in contract.views:
-            values, view_flags = self._as_of(use.view, spine)
-            blocks.append(values[:, use.columns])
-            flags |= view_flags
         width = sum(len(use.features) for use in contract.views)
-        return TrainingSet(np.concatenate(blocks, axis=1), flags, contract.names[:width])
+        flags = np.zeros(count, dtype=np.uint32)
+        values = np.empty((count, width), dtype=np.float32)
+        start = 0
+        for use in contract.views:
+            end = start + len(use.features)
+            flags |= self._as_of(use.view, use.columns, spine, values[:, start:end])
+            start = end
+        return TrainingSet(values, flags, contract.names[:width])
+
+    @contextmanager
+    def open_newest(self, view: View, *, as_of_ms: int | None = None) -> Iterator[NewestRows]:
+        """Give the newest row of each entity as known at *as_of_ms*, Unix ms; None takes all."""
+        files = self._files(view)
+        with self._duckdb() as connection:
+            count = 0
+            if files:
+                sql = newest_sql(view, files, as_of_ms)
+                connection.execute(f"CREATE TEMP TABLE newest AS {sql}").fetchall()
+                count = connection.execute("SELECT count(*) FROM newest").fetchall()[0][0]
+            yield NewestRows(view, connection, count)
 
     def latest(self, view: View, *, as_of_ms: int | None = None) -> LatestRows:
-        """Return the newest row of each entity as known at *as_of_ms*, Unix ms; None takes all."""
-        files = self._files(view)
-        if not files:
-            columns: dict[str, Column] = {}
-            ids: list[bytes] = []
-        else:
-            with _connect() as connection:
-                columns = _fetch(connection, latest_sql(view, files, as_of_ms))
-            ids = [text.encode() for text in columns["entity_id"]]
-        values, valid = _assemble_rows(view, columns, len(ids))
-        event_times = np.asarray(columns.get(EVENT_TIME, np.empty(0)), dtype=np.int64)
-        return LatestRows(ids, event_times, values, valid)
+        """Return the newest rows at once, for few entities. `open_newest` gives them in batches."""
+        with self.open_newest(view, as_of_ms=as_of_ms) as newest:
+            for batch in newest.batches(max(1, len(newest))):
+                return batch
+        values, valid = _assemble_rows(view, {}, 0)
+        return LatestRows([], np.empty(0, dtype=np.int64), values, valid)
 
     def count_after(self, view: View, instant_ms: int) -> int:
         """Return the number of rows whose event or created time is after *instant_ms*, Unix ms."""
         files = self._files(view)
         if not files:
             return 0
-        with _connect() as connection:
-            row = connection.execute(count_after_sql(files, instant_ms)).fetchone()
-        return 0 if row is None else int(row[0])
+        with self._duckdb() as connection:
+            rows = connection.execute(count_after_sql(files, instant_ms)).fetchall()
+        return int(rows[0][0])
 
     def digest(self, views: Sequence[View]) -> str:
-        """Return the SHA-256 (hex) over the files of *views*, which identifies training data."""
+        """Return the SHA-256 (hex) over the ingests of *views*, which identifies training data.
+
+        The files are not read: each ingest's digest is in its manifest. Compaction keeps it.
+        """
         digest = hashlib.sha256()
-        for path in sorted(path for view in views for path in self._files(view)):
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            digest.update(f"{path.parent.name}/{path.name} {content}\n".encode())
+        for folder in sorted({self.folder(view) for view in views}):
+            for ingest in stored_ingests(folder):
+                for number, content in enumerate(ingest.digests, start=ingest.first):
+                    digest.update(f"{folder.name}/{number:06d} {content}\n".encode())
         return digest.hexdigest()
 
-    def _folder(self, view: View) -> Path:
-        return self._root / f"{view.name}@{view.view_hash[:16]}"
+    def compact(self, view: View) -> int:
+        """Join the view's ingests to one, so that many small files become few large ones.
 
-    def _files(self, view: View) -> list[Path]:
-        return sorted(self._folder(view).glob("*.parquet"))
+        Returns the number of ingests that were joined. Rows, their order and the digest stay. The
+        former files stay until the next call, for those who read them now.
+        """
+        folder = self.folder(view)
+        if not folder.is_dir():
+            return 0
+        delete_replaced(folder)
+        ingests = stored_ingests(folder)
+        if len(ingests) < 2:
+            return 0
+        # Sorted by entity, the files are smaller; ties keep their order.
+        rows = f"SELECT * FROM ({stored_sql(self._files(view))}) ORDER BY entity_id, {AGE_ORDER}"
+        with new_folder(folder) as part, self._duckdb() as connection:
+            files = write_files(connection, rows, stored_columns(view), part)
+            publish_compacted(part, files, ingests)
+        return len(ingests)
 
-    def _write_part(
-        self, view: View, columns: Mapping[str, Column], created_ms: int | None
-    ) -> IngestSummary:
-        # Encode and check everything before a file is made.
-        values, valid = encode_columns(view, columns)
-        bitmap = pack_valid(valid)
-        table: dict[str, Column] = {
-            "entity_id": _entity_ids(view, columns),
-            EVENT_TIME: _instants(view, columns, EVENT_TIME),
-            CREATED: _created(view, columns, created_ms, len(values)),
-            **dict(zip(valid_columns(view), bitmap.T, strict=True)),
-            **dict(zip(feature_columns(view), values.T, strict=True)),
+    def _duckdb(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        return open_duckdb(self._spill, memory_mb=self._memory_mb)
+
+    def _files(self, view: View, from_ms: int = 0, to_ms: int = EVENT_MS_MAX) -> list[Path]:
+        """Return the files with rows that are known by *to_ms* and not older than *from_ms*."""
+        return [
+            ingest.path / file.name
+            for ingest in stored_ingests(self.folder(view))
+            for file in ingest.files
+            if file.event_ms_max >= from_ms and file.known_ms_min <= to_ms
+        ]
+
+    def _as_of(
+        self, view: View, used: Sequence[int], spine: Spine, values: NDArray[np.float32]
+    ) -> NDArray[np.uint32]:
+        """Write the features *used* into *values* (N, len(used)) and return RowFlag bits (N,)."""
+        # Rows that are forgotten at every instant, or known after every instant, are not read.
+        ids, instants = spine.joined(view), np.ascontiguousarray(spine.as_of_ms, dtype=np.int64)
+        count = len(ids)
+        files: list[Path] = []
+        if count:
+            oldest_ms = int(instants.min()) - FORGET_AFTER_TTLS * view.ttl_ms
+            files = self._files(view, oldest_ms, int(instants.max()))
+        missing, stale = np.ones(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
+        defaulted = np.zeros(count, dtype=np.bool_)
+        values[:] = _default_values(view)[list(used)]
+        if not files:
+            return row_flags(missing, stale, defaulted)
+        # Join in DuckDB. The result has a row for each row of the spine that had a stored row.
+        spine_columns = {
+            "position": np.arange(count, dtype=np.int64),
+            "entity_id": np.array([item.decode() for item in ids], dtype=object),
+            "as_of_ms": instants,
         }
-        # Write a temporary file, then give it its number.
-        folder = self._folder(view)
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{secrets.token_hex(8)}.part"
-        try:
-            with _connect() as connection:
-                contiguous = {name: np.ascontiguousarray(column) for name, column in table.items()}
-                connection.register("arriving", contiguous)
-                connection.execute(write_sql(part))
-            path = _publish(part)
-        finally:
-            part.unlink(missing_ok=True)
-        # Count the missing values of each feature.
-        counts = (~valid).sum(axis=0).tolist()
-        names = [feature.name for feature in view.features]
-        missing = {name: count for name, count in zip(names, counts, strict=True) if count}
-        return IngestSummary(path, len(values), missing)
-
-    def _as_of(self, view: View, spine: Spine) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
-        """Return values (N, all F features of the view) and RowFlag bits (N,) for *spine*."""
-        # Join in DuckDB. The result has one row for each row of the spine that had a stored row.
-        ids = spine.joined(view)
-        count, files = len(ids), self._files(view)
-        columns: dict[str, Column] = {}
-        positions = np.empty(0, dtype=np.int64)
-        if files and count:
-            spine_columns = {
-                "position": np.arange(count, dtype=np.int64),
-                "entity_id": np.array([item.decode() for item in ids], dtype=object),
-                "as_of_ms": np.ascontiguousarray(spine.as_of_ms, dtype=np.int64),
-            }
-            with _connect() as connection:
-                connection.register("spine", spine_columns)
-                columns = _fetch(connection, as_of_sql(view, files))
-            positions = np.asarray(columns["position"])
-        joined_values, joined_valid = _assemble_rows(view, columns, len(positions))
-        # Spread the joined rows over the spine, and find why the others have none.
-        stale = _scatter(count, positions, columns.get("stale"))
-        forgotten = _scatter(count, positions, columns.get("forgotten"))
-        missing = forgotten | ~_scatter(count, positions, np.ones(len(positions), dtype=np.bool_))
+        stored = feature_columns(view)
+        wanted = [*valid_columns(view), *(stored[column] for column in used)]
+        with self._duckdb() as connection:
+            connection.register("spine_arrays", spine_columns)
+            connection.execute("CREATE TEMP TABLE spine AS SELECT * FROM spine_arrays").fetchall()
+            for statement in as_of_tables_sql(files):
+                connection.execute(statement).fetchall()
+            columns = fetch_columns(connection, chosen_rows_sql(view, files, wanted))
+        # Spread the joined rows over the spine. Rows that may not be used keep the defaults.
+        positions = np.asarray(columns["position"])
+        valid = _valid(view, columns)
+        missing[positions] = columns["forgotten"]
+        stale[positions] = columns["stale"]
         stale &= ~missing
-        all_valid = np.asarray(joined_valid.all(axis=1))
-        defaulted = _scatter(count, positions, ~all_valid)
-        # Rows that may not be used have the defaults.
-        values = np.empty((count, len(view.features)), dtype=np.float32)
-        values[positions] = joined_values
-        values[missing | stale] = _default_values(view)
-        return values, row_flags(missing, stale, defaulted)
-
-
-def _connect() -> duckdb.DuckDBPyConnection:
-    # DuckDB must not download extensions. Parquet is built in.
-    return duckdb.connect(config={"autoinstall_known_extensions": "false"})
-
-
-def _fetch(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Column]:
-    """Run *sql* and return the columns of its result by name."""
-    columns = connection.execute(sql).fetchnumpy()
-    # With pandas installed, an ENUM column is a pandas Categorical instead of an array.
-    return {
-        name: column if isinstance(column, np.ndarray) else np.asarray(column, dtype=object)
-        for name, column in columns.items()
-    }
+        defaulted[positions] = ~valid.all(axis=1)
+        usable = ~(missing | stale)[positions]
+        for index, column in enumerate(used):
+            written = usable & valid[:, column]
+            values[positions[written], index] = np.ma.getdata(columns[stored[column]])[written]
+        return row_flags(missing, stale, defaulted)
 
 
 def _default_values(view: View) -> NDArray[np.float32]:
     return np.array([feature.default_value for feature in view.features], dtype=np.float32)
 
 
+def _valid(view: View, columns: Columns) -> NDArray[np.bool_]:
+    """Return validity (N, F) from the validity words of stored rows."""
+    words = np.stack([np.ma.getdata(columns[name]) for name in valid_columns(view)], axis=1)
+    return unpack_valid(words, len(view.features))
+
+
 def _assemble_rows(
-    view: View, columns: Mapping[str, Column], count: int
+    view: View, columns: Columns, count: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return values and validity, each (*count*, F), from the columns of stored rows."""
     shape = (count, len(view.features))
     if count == 0:
         return np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_)
-    words = np.stack([np.ma.getdata(columns[name]) for name in valid_columns(view)], axis=1)
-    valid = unpack_valid(words, len(view.features))
+    valid = _valid(view, columns)
     # DuckDB may return NULL for NaN, so the defaults come from the view, not from the file.
     raw = np.stack([np.ma.getdata(columns[name]) for name in feature_columns(view)], axis=1)
     return np.where(valid, raw, _default_values(view)).astype(np.float32, copy=False), valid
 
 
-def _scatter(count: int, positions: NDArray[np.int64], column: Column | None) -> NDArray[np.bool_]:
-    scattered = np.zeros(count, dtype=np.bool_)
-    if column is not None:
-        scattered[positions] = column
-    return scattered
+def _joined_ids(view: View, columns: Mapping[str, Column]) -> NDArray[np.object_]:
+    checked = [[check_entity_id(text) for text in columns[name]] for name in view.entities]
+    return np.array([join_ids(ids).decode() for ids in zip(*checked, strict=True)], dtype=object)
 
 
-def _check_schema(view: View, described: list[tuple[str, ...]]) -> None:
-    present = {row[0]: row[1] for row in described}
-    wrong = [
-        f"{name} is {present.get(name, 'absent')} (declared {kind})"
-        for name, kind in view.source_schema
-        if present.get(name, "").upper() != kind.upper()
-    ]
-    if wrong:
-        raise SourceError(f"view {view.name!r}: the source does not fit: {'; '.join(wrong)}")
-
-
-def _entity_ids(view: View, columns: Mapping[str, Column]) -> NDArray[np.object_]:
-    checked: list[list[bytes]] = []
-    for name in view.entities:
-        if name not in columns:
-            raise SourceError(f"view {view.name!r}: its transform returns no {name!r} column")
-        column = columns[name]
-        texts = np.ma.getdata(column)
-        absent = np.ma.getmaskarray(column)
-        if absent.any() or not all(isinstance(text, str) for text in texts):
-            raise SourceError(
-                f"view {view.name!r}: entity {name!r} must be VARCHAR and never NULL; "
-                f"{int(absent.sum())} of {len(texts)} rows are NULL, the column is {texts.dtype}"
-            )
-        checked.append([check_entity_id(text) for text in texts])
-    joined = [join_ids(ids).decode() for ids in zip(*checked, strict=True)]
-    return np.array(joined, dtype=object)
-
-
-def _instants(view: View, columns: Mapping[str, Column], name: str) -> NDArray[np.int64]:
-    column = columns.get(name)
-    if column is None or column.dtype.kind not in "iu" or np.ma.getmaskarray(column).any():
-        problem = "absent" if column is None else f"{column.dtype}, or has NULLs"
-        raise SourceError(
-            f"view {view.name!r}: {name!r} is {problem}; the transform must return it as BIGINT, "
-            "Unix milliseconds, in every row (epoch_ms(...) makes it from a timestamp)"
-        )
-    instants = np.ma.getdata(column).astype(np.int64)
+def _event_times(view: View, instants: Column) -> NDArray[np.int64]:
     if len(instants) and not 0 <= instants.min() <= instants.max() < EVENT_MS_MAX:
         raise SourceError(
-            f"view {view.name!r}: {name!r} runs from {instants.min()} to {instants.max()}; Unix "
+            f"view {view.name!r}: event times run from {instants.min()} to {instants.max()}; Unix "
             f"milliseconds lie in 0 to {EVENT_MS_MAX}"
         )
-    return instants
-
-
-def _created(
-    view: View, columns: Mapping[str, Column], created_ms: int | None, count: int
-) -> NDArray[np.int64]:
-    if CREATED in columns:
-        return _instants(view, columns, CREATED)
-    if created_ms is None:
-        raise SourceError(
-            f"view {view.name!r}: give created_ms, or let the transform return a {CREATED!r} column"
-        )
-    return np.full(count, created_ms, dtype=np.int64)
-
-
-def _publish(part: Path) -> Path:
-    """Link a finished file under the next free number, and return its path."""
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    published = sorted(part.parent.glob("*.parquet"))
-    number = int(published[-1].stem) + 1 if published else 1
-    # A link never replaces a file, so two processes cannot take the same number.
-    while True:
-        path = part.parent / f"{number:06d}.parquet"
-        try:
-            path.hardlink_to(part)
-        except FileExistsError:
-            number += 1
-        else:
-            return path
+    return instants.astype(np.int64)

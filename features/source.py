@@ -30,7 +30,8 @@ class Source:
     `source`. It has the columns of the data, and beside them `event_time_ms` made from *time* and,
     if *created* is given, `created_ms` made from *created*: both BIGINT, Unix milliseconds in UTC.
 
-    time     the column of the instant at which a row became true.
+    time     the column of the instant at which a row became true. None: the transform returns
+             event_time_ms by itself.
     created  the column of the instant at which a row became known.
     zone     the time zone (IANA name) of dates and of timestamps that have none themselves.
     unit     the unit of a time column that holds numbers, counted from 1970 in UTC.
@@ -40,7 +41,7 @@ class Source:
     """
 
     kind: Kind
-    time: str
+    time: str | None
     location: str = ""
     """A path or glob of files, or the name of a table; empty for a frame."""
     connection: str = ""
@@ -51,9 +52,11 @@ class Source:
     unit: Unit | None = None
 
     def __post_init__(self) -> None:
-        columns = [self.time] if self.created is None else [self.time, self.created]
-        if not all(isinstance(name, str) and name for name in columns):
-            raise ViewError(f"a source's time columns are {columns}; give the name of each column")
+        if "" in {self.time, self.created} or (self.time is None and self.created is not None):
+            raise ViewError(
+                f"a source has time={self.time!r} and created={self.created!r}; give the name of "
+                "the time column, and of the other one if there is one"
+            )
         if self.unit is not None and self.unit not in UNITS:
             raise ViewError(f"unit {self.unit!r} is not known; it is one of {', '.join(UNITS)}")
         if self.zone is not None:
@@ -67,7 +70,7 @@ class Source:
     def files(
         pattern: str,
         *,
-        time: str,
+        time: str | None,
         created: str | None = None,
         zone: str | None = None,
         unit: Unit | None = None,
@@ -109,7 +112,7 @@ class Source:
     def table(
         name: str,
         *,
-        time: str,
+        time: str | None,
         connection: str,
         created: str | None = None,
         zone: str | None = None,
@@ -132,7 +135,7 @@ class Source:
     @staticmethod
     def frame(
         *,
-        time: str,
+        time: str | None,
         created: str | None = None,
         zone: str | None = None,
         unit: Unit | None = None,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from features.ingest.load import ingest
 from features.offline import OfflineStore
 from features.sources import caravan, credit, offers, telco
 from features.views import View
@@ -52,5 +53,5 @@ def demo_store(folder: Path, *models: str, now_ms: int = NOW_MS) -> OfflineStore
     for model in models:
         paths = SOURCES[model](folder, now_ms)
         for view in VIEWS[model]:
-            store.ingest(view, paths[view.name])
+            ingest(view, store, paths[view.name], now_ms=now_ms)
     return store

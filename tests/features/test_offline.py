@@ -1,5 +1,6 @@
 """Tests of OfflineStore: ingest and point-in-time joins, also against a brute-force join."""
 
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 
 from features.contract import ModelContract, RequestInput, ViewUse
 from features.errors import EntityIdError, SourceError, ViewError
+from features.ingest.load import ingest
 from features.offline import OfflineStore, Spine
 from features.pushed import PushedRow
 from features.rows import DEFAULTED, MISSING, STALE
+from features.storage import ingests
 from features.views import View
 from tests.features.small_views import DAY_MS, NOW_MS, plan_view, wide_view
 from tests.property_examples import examples
@@ -60,7 +63,7 @@ def test_offline_source_becomes_a_training_set(tmp_path: Path) -> None:
     source = write_source(tmp_path / "s.parquet", f"SELECT {VALID_ROW}, NULL::DOUBLE AS balance")
     store = OfflineStore(tmp_path / "offline")
 
-    summary = store.ingest(VIEW, source, created_ms=6)
+    summary = ingest(VIEW, store, source, created_ms=6)
 
     assert summary.rows == 1
     assert summary.missing == {"balance": 1}
@@ -77,7 +80,7 @@ def test_offline_source_becomes_a_training_set(tmp_path: Path) -> None:
     ("select", "message"),
     [
         (VALID_ROW, r"balance is absent \(declared DOUBLE\)"),
-        (f"{VALID_ROW}, 1::FLOAT AS balance", r"balance is FLOAT \(declared DOUBLE\)"),
+        (f"{VALID_ROW}, '1' AS balance", r"balance is VARCHAR \(declared DOUBLE\)"),
     ],
 )
 def test_offline_refuses_a_source_with_other_columns(
@@ -87,7 +90,7 @@ def test_offline_refuses_a_source_with_other_columns(
     source = write_source(tmp_path / "s.parquet", f"SELECT {select}")
     store = OfflineStore(tmp_path / "offline")
     with pytest.raises(SourceError, match=message):
-        store.ingest(VIEW, source, created_ms=1)
+        ingest(VIEW, store, source, created_ms=1)
     assert not list((tmp_path / "offline").rglob("*"))
 
 
@@ -110,7 +113,7 @@ def test_offline_refuses_a_transform_with_wrong_results(
     source = write_source(tmp_path / "s.parquet", f"SELECT {VALID_ROW}, 0::DOUBLE AS balance")
     store = OfflineStore(tmp_path / "offline")
     with pytest.raises(error, match=message):
-        store.ingest(plan_view(transform=transform), source, created_ms=1)
+        ingest(plan_view(transform=transform), store, source, created_ms=1)
     assert not list((tmp_path / "offline").rglob("*.parquet"))
 
 
@@ -207,13 +210,80 @@ def test_offline_ingests_take_the_next_free_number(tmp_path: Path) -> None:
     """A number that another process has taken is skipped, and no temporary file is left."""
     store = OfflineStore(tmp_path)
     first = store.append_pushed(VIEW, [plan_row("S1", 10)], created_ms=10)
-    ahead = first.path.with_name("000003.parquet")
-    ahead.write_bytes(first.path.read_bytes())
+    shutil.copytree(first.path, first.path.with_name("000003"))
     paths = [
         store.append_pushed(VIEW, [plan_row("S1", 10)], created_ms=10).path.name for _ in range(2)
     ]
-    assert paths == ["000004.parquet", "000005.parquet"]
+    assert paths == ["000004", "000005"]
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_offline_number_that_is_taken_meanwhile_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look for a free number and the rename another process may take the number."""
+    store = OfflineStore(tmp_path)
+    first = store.append_pushed(VIEW, [plan_row("S1", 10)], created_ms=10)
+    shutil.copytree(first.path, first.path.with_name("000002"))
+    listed = ingests._folders
+    monkeypatch.setattr(ingests, "_folders", lambda folder: listed(folder)[:1])
+    second = store.append_pushed(VIEW, [plan_row("S1", 11)], created_ms=11)
+    assert (second.path.name, second.first) == ("000003", 3)
+
+
+def test_offline_compaction_keeps_rows_order_and_digest(tmp_path: Path) -> None:
+    """Ties are still won by the row ingested last, and a later ingest still comes after."""
+    store = OfflineStore(tmp_path)
+    for spend in range(40):
+        rows = [plan_row("S1", 10, float(spend)), plan_row(f"S{spend}", 20, float(spend))]
+        store.append_pushed(VIEW, rows, created_ms=30)
+    spine = spine_of(("S1", 30), ("S39", 30), ("S40", 30))
+    before, digest = store.training_set(plan_contract(), spine), store.digest([VIEW])
+
+    assert store.compact(VIEW) == 40
+
+    after = store.training_set(plan_contract(), spine)
+    assert after.values.tolist() == before.values.tolist() == [[1.0], [39.0], [10.5]]
+    assert store.digest([VIEW]) == digest
+    # The former files leave with the next call, and a new row with equal times wins.
+    assert store.append_pushed(VIEW, [plan_row("S39", 20, 7.0)], created_ms=30).last == 41
+    assert store.compact(VIEW) == 2
+    store.compact(VIEW)
+    folders = sorted(path.name for path in store.folder(VIEW).iterdir())
+    assert folders == ["000001-000041"]
+    assert store.training_set(plan_contract(), spine).values.tolist() == [[1.0], [7.0], [10.5]]
+
+
+def test_offline_digest_reads_manifests_only(tmp_path: Path) -> None:
+    """A digest of terabytes must not read them."""
+    store = OfflineStore(tmp_path)
+    path = store.append_pushed(VIEW, [plan_row("S1", 10)], created_ms=10).path
+    digest = store.digest([VIEW])
+    (path / "0001.parquet").unlink()
+    assert store.digest([VIEW]) == digest
+
+
+def test_offline_join_does_not_read_files_of_other_times(tmp_path: Path) -> None:
+    """Files whose rows are forgotten at every instant, or known later, are left out."""
+    store = OfflineStore(tmp_path)
+    old = store.append_pushed(VIEW, [plan_row("S1", NOW_MS - 3 * DAY_MS)], created_ms=1)
+    late = store.append_pushed(VIEW, [plan_row("S1", NOW_MS - 5, 4.0)], created_ms=NOW_MS + 1)
+    store.append_pushed(VIEW, [plan_row("S1", NOW_MS - 9, 2.0)], created_ms=NOW_MS)
+    for ingest_of_other_times in (old, late):
+        (ingest_of_other_times.path / "0001.parquet").unlink()
+    training = store.training_set(plan_contract(), spine_of(("S1", NOW_MS)))
+    assert training.values.tolist() == [[2.0]]
+
+
+@pytest.mark.parametrize("name", ["000001.parquet", "000001/manifest.json"])
+def test_offline_refuses_files_that_it_cannot_place(tmp_path: Path, name: str) -> None:
+    """Files of an earlier version are not forgotten silently, and a broken manifest is named."""
+    store = OfflineStore(tmp_path)
+    path = store.folder(VIEW) / name
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    with pytest.raises(SourceError, match="ingest its source"):
+        store.latest(VIEW)
 
 
 TIMES = st.integers(0, 12)

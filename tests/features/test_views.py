@@ -150,7 +150,8 @@ def test_transform_over_its_source_alone_is_accepted(transform: str) -> None:
         (lambda: Source.files("a.xlsx", time="t"), "give format="),
         (lambda: Source.files("s3://a/b.parquet", time="t"), "s3:// is not read"),
         (lambda: Source.files("a.csv", time="t", format="feather"), "give format="),  # type: ignore[arg-type]
-        (lambda: Source.files("a.csv", time=""), "give the name of each column"),
+        (lambda: Source.files("a.csv", time=""), "give the name of the time column"),
+        (lambda: Source.frame(time=None, created="t"), "give the name of the time column"),
         (lambda: Source.files("a.csv", time="t", zone="Europe/Berlim"), "not a time zone"),
         (lambda: Source.files("a.csv", time="t", unit="min"), "one of s, ms, us, ns"),  # type: ignore[arg-type]
         (lambda: Source.table("a.b.c", time="t", connection="x"), "write name or schema.name"),

@@ -44,7 +44,8 @@ FOLDER_ORDER: dict[str, tuple[Floor, ...]] = {
         ),
         ("storage",),
         ("offline",),
-        ("materialise", "online", "sources"),
+        ("materialise",),
+        ("ingest", "online", "sources"),
     ),
     "registry": (
         (

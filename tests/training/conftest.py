@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from features.ingest.load import ingest
 from features.offline import OfflineStore
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def churn_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("churn")
     source = folder / "source.parquet"
     telco.build_telco_source(source, now_ms=NOW_MS, subscribers=telco.REAL_ROWS, history_rows=500)
-    OfflineStore(folder / "store").ingest(telco.churn_profile, source)
+    ingest(telco.churn_profile, OfflineStore(folder / "store"), source)
     return folder / "store"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from features.contract import ModelContract, ViewUse
+from features.ingest.load import ingest
 from features.materialise import materialise
 from features.offline import OfflineStore, Spine, TrainingSet
 from features.online.store_client import store_client
@@ -59,9 +60,8 @@ def _fill_offline(context: DemoContext, step: Step, source: Path) -> None:
     step.note, step.progress = "cloning real rows into a Parquet file", 0.02
     telco.build_telco_source(source, now_ms=context.now_ms, subscribers=context.subscribers)
     step.note, step.progress = "ingesting the file into the offline store", 0.15
-    ingested = OfflineStore(context.plan.offline_folder).ingest(
-        VIEW, source, created_ms=context.now_ms
-    )
+    store = OfflineStore(context.plan.offline_folder)
+    ingested = ingest(VIEW, store, source, created_ms=context.now_ms, now_ms=context.now_ms)
     context.screen.add_line(f"offline: {ingested.rows:,} rows of {VIEW.name} in Parquet")
 
 

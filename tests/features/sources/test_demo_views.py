@@ -9,6 +9,7 @@ import pytest
 
 from features.contract import ModelContract, ViewUse
 from features.errors import SourceError
+from features.ingest.load import ingest
 from features.offline import OfflineStore, Spine
 from features.rows import DEFAULTED
 from features.sources import caravan, credit, offers
@@ -34,7 +35,7 @@ def test_caravan_view_has_the_values_of_the_table(tmp_path: Path) -> None:
     source = tmp_path / "caravan.parquet"
     assert caravan.build_caravan_source(source, now_ms=NOW_MS, subscribers=6_000) == 6_000
     store = OfflineStore(tmp_path / "store")
-    assert store.ingest(caravan.caravan_profile, source).missing == {}
+    assert ingest(caravan.caravan_profile, store, source).missing == {}
     labels = caravan.caravan_labels(now_ms=NOW_MS)
     assert (len(labels.subscribers), int(labels.bought.sum())) == (5_822, 348)
     ids = [*labels.subscribers, "S0005823"]
@@ -56,7 +57,7 @@ def test_credit_view_has_the_missing_values_of_the_table(tmp_path: Path) -> None
     credit.build_credit_source(source, now_ms=NOW_MS)
     store = OfflineStore(tmp_path / "store")
     missing = {"home": 6, "marital": 1, "job": 2, "income": 381, "assets": 47, "debt": 18}
-    assert store.ingest(credit.credit_profile, source).missing == missing
+    assert ingest(credit.credit_profile, store, source).missing == missing
     labels = credit.credit_labels(now_ms=NOW_MS)
     assert (len(labels.subscribers), int(labels.bad.sum())) == (4_454, 1_254)
     spine = Spine(ids={"subscriber": labels.subscribers}, as_of_ms=labels.as_of_ms)
@@ -82,7 +83,7 @@ def test_offer_labels_follow_the_rule(tmp_path: Path) -> None:
         assert abs(labels.taken[tenth].mean() - expected) < 4 * spread
     paths = offers.build_offer_sources(tmp_path, now_ms=NOW_MS)
     store = OfflineStore(tmp_path / "store")
-    rows = {view.name: store.ingest(view, paths[view.name]).rows for view in offers.VIEWS}
+    rows = {view.name: ingest(view, store, paths[view.name]).rows for view in offers.VIEWS}
     assert rows == {"nba_customer": 400, "nba_offer": 20, "nba_history": 8_000}
     spine = Spine(
         ids={"subscriber": labels.subscribers, "offer": labels.offers}, as_of_ms=labels.as_of_ms

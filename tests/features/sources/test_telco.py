@@ -8,6 +8,7 @@ import pytest
 
 from features.contract import ModelContract, ViewUse
 from features.errors import SourceError
+from features.ingest.load import ingest
 from features.offline import OfflineStore, Spine
 from features.rows import DEFAULTED, MISSING
 from features.sources import telco
@@ -37,7 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> OfflineStore:
     assert (summary.subscribers, summary.rows) == (8_000, 8_100)
     assert reports == [(0, 8_100), (8_100, 8_100)]
     offline = OfflineStore(folder / "offline")
-    ingested = offline.ingest(VIEW, summary.path, created_ms=NOW_MS)
+    ingested = ingest(VIEW, offline, summary.path, created_ms=NOW_MS)
     assert ingested.missing == {"total_charges": 14}
     return offline
 

@@ -1,0 +1,267 @@
+"""Ingest: runs a view's transform over a source, checks the rows, encodes and stores them.
+
+The result of the transform lies in a table on disk while it is checked, so that neither the source
+nor the transform is read twice and a load of any size needs little memory.
+"""
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from features.errors import SourceError
+from features.ingest.checks import (
+    Breaches,
+    FeatureCounts,
+    RowCounts,
+    breaches,
+    check_entities,
+    check_instant_type,
+    count_features,
+    count_rows,
+    reasons_sql,
+    unknown_categories,
+)
+from features.ingest.columns import described
+from features.ingest.encoding import EncodedFeature, encoded_features, validity_sql
+from features.ingest.open_source import Frame, open_source, source_of
+from features.ingest.summary import IngestSummary, UnknownCategories
+from features.offline import OfflineStore
+from features.source import Source
+from features.storage.database import MEMORY_MB, identifier, open_duckdb, quoted
+from features.storage.ingests import StoredFile, StoredIngest, new_folder, publish
+from features.storage.queries import stored_columns
+from features.storage.writing import write_files
+from features.transforms import check_transform
+from features.views import View
+
+STAGED = "staged"
+"""The table of the transform's rows."""
+
+REASON = "turnout_reason"
+"""The column that says why a row was set aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """One load while it is under way."""
+
+    connection: duckdb.DuckDBPyConnection
+    view: View
+    created: str
+    """SQL of the instant at which a row became known."""
+    encoded: list[EncodedFeature]
+    source_rows: int
+    rows: RowCounts
+    features: dict[str, FeatureCounts]
+    unknown: dict[str, UnknownCategories]
+    breaches: Breaches
+
+
+def ingest(
+    view: View,
+    store: OfflineStore,
+    data: Path | str | Frame | None = None,
+    *,
+    created_ms: int | None = None,
+    root: Path = Path(),
+    connections: Mapping[str, str] | None = None,
+    spill: Path | None = None,
+    memory_mb: int = MEMORY_MB,
+    now_ms: int | None = None,
+) -> IngestSummary:
+    """Run the view's transform over its source and store the rows that it returns.
+
+    data         a path or glob of files, or a pandas, polars or Arrow table. None: the view's
+                 source. If the view has a source, its time, zone and unit count for *data* too.
+    created_ms   the instant at which the rows became known, Unix ms. Training sets as of an earlier
+                 instant do not have them. A column `created_ms` of the transform, which a backfill
+                 should have, takes precedence.
+    root         the folder that relative paths of the source start from.
+    connections  name -> address of a PostgreSQL database.
+    spill        an existing folder for the rows while they are checked. None: the store's folder.
+    memory_mb    memory of DuckDB in MB, 10^6 bytes.
+    now_ms       the present, Unix ms; None: the clock's.
+
+    Raises SourceError when the source cannot be read or does not fit, a time is wrong, or an
+    expectation says stop, and EntityIdError for a bad id. Then no row is stored.
+    """
+    # What is declared must be usable before anything is read.
+    now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    check_transform(view.transform)
+    source, frame = _chosen_source(view, data)
+    shown = source.location or "the frame"
+    folder = store.folder(view)
+    # The folder of the new files is deleted again unless it is published.
+    with _named_errors(view, shown), new_folder(folder) as part:
+        with open_duckdb(spill or folder, memory_mb=memory_mb, on_disk=True) as connection:
+            source_rows = open_source(
+                connection,
+                source,
+                schema=view.source_schema,
+                frame=frame,
+                root=root,
+                connections=connections,
+            )
+            # The rows are checked before the first file is made.
+            load = _examine(connection, view, source_rows, created_ms, now_ms)
+            quarantine, count = _set_aside(load, folder, now_ms)
+            files = _write(load, part)
+        stored = publish(part, files) if files else None
+        return _summary(load, shown, stored, quarantine, count)
+
+
+def _chosen_source(view: View, data: Path | str | Frame | None) -> tuple[Source, Frame]:
+    if data is not None:
+        return source_of(data, view.source)
+    if view.source is None:
+        raise SourceError(
+            f"view {view.name!r} declares no source; give the data, or declare source=Source.files"
+        )
+    return view.source, None
+
+
+@contextmanager
+def _named_errors(view: View, shown: str) -> Iterator[None]:
+    """Name the view and the source in each error, and make one sentence of DuckDB's errors."""
+    try:
+        yield
+    except SourceError as error:
+        raise SourceError(f"view {view.name!r} over {shown}: {error}") from error
+    except duckdb.Error as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise SourceError(f"view {view.name!r} over {shown}: {' '.join(lines[:2])}") from error
+
+
+def _examine(
+    connection: duckdb.DuckDBPyConnection,
+    view: View,
+    source_rows: int,
+    created_ms: int | None,
+    now_ms: int,
+) -> _Load:
+    """Stage the transform's rows, check them and count what is odd. Raises SourceError."""
+    # Run the transform once. A doubled column would hide the one that its author wrote.
+    returned = [
+        str(row[0]).lower() for row in connection.execute(f"DESCRIBE {view.transform}").fetchall()
+    ]
+    doubled = sorted({name for name in returned if returned.count(name) > 1})
+    if doubled:
+        raise SourceError(
+            f"the transform returns {doubled} twice; name the columns, or leave the source's out "
+            "with SELECT * EXCLUDE (...)"
+        )
+    connection.execute(f"CREATE TEMP VIEW transformed AS\n{view.transform}").fetchall()
+    types = _needed(view, described(connection, "SELECT * FROM transformed"))
+    names = ", ".join(map(identifier, types))
+    connection.execute(f"CREATE TABLE {STAGED} AS SELECT {names} FROM transformed").fetchall()
+    # Check entities, instants and types before anything is counted.
+    check_entities(connection, view, types, STAGED)
+    check_instant_type(types, "event_time_ms")
+    created = _created_sql(types, created_ms)
+    encoded = encoded_features(connection, view, types, STAGED)
+    rows = count_rows(connection, view, created, now_ms, STAGED)
+    features = count_features(connection, view, encoded, STAGED)
+    unknown = {
+        item.feature.name: unknown_categories(connection, item, count, STAGED)
+        for item in encoded
+        if (count := features[item.feature.name].unknown)
+    }
+    # An expectation may say that nothing is stored.
+    broken = breaches(view, encoded, features, rows, now_ms)
+    stops = [breach.what for breach in broken.found if breach.action == "stop"]
+    if stops:
+        raise SourceError(f"{'; '.join(stops)}. Nothing was stored")
+    return _Load(connection, view, created, encoded, source_rows, rows, features, unknown, broken)
+
+
+def _needed(view: View, types: dict[str, str]) -> dict[str, str]:
+    """Return the columns that are stored or checked. A transform may return others."""
+    needed = {"event_time_ms", "created_ms", *view.entities}
+    needed |= {feature.name for feature in view.features}
+    return {name: kind for name, kind in types.items() if name.lower() in needed}
+
+
+def _created_sql(types: Mapping[str, str], created_ms: int | None) -> str:
+    if "created_ms" in {name.lower() for name in types}:
+        check_instant_type(types, "created_ms")
+        return "created_ms"
+    if created_ms is None:
+        raise SourceError(
+            "give created_ms, or let the transform return a 'created_ms' column; a source with "
+            "created= has one"
+        )
+    return f"CAST({created_ms:d} AS BIGINT)"
+
+
+def _set_aside(load: _Load, folder: Path, now_ms: int) -> tuple[Path | None, int]:
+    """Write the rows that the view quarantines, and take them out of the staged ones."""
+    if not load.breaches.quarantine:
+        return None, 0
+    # The staged rows stay in order, with the reason beside each.
+    connection = load.connection
+    connection.execute(
+        f"CREATE TABLE judged AS SELECT *, {reasons_sql(load.breaches.quarantine)} AS {REASON} "
+        f"FROM {STAGED} ORDER BY rowid"
+    ).fetchall()
+    # Rows are written as the transform returned them, so that a person sees what was wrong.
+    quarantine = folder / "quarantine"
+    quarantine.mkdir(exist_ok=True)
+    path = quarantine / f"{now_ms}-{secrets.token_hex(4)}.parquet"
+    rows = connection.execute(
+        f"COPY (SELECT * FROM judged WHERE {REASON} IS NOT NULL) "
+        f"TO {quoted(str(path))} (FORMAT parquet)"
+    ).fetchall()
+    connection.execute(f"DROP TABLE {STAGED}").fetchall()
+    connection.execute(
+        f"CREATE VIEW {STAGED} AS SELECT * FROM judged WHERE {REASON} IS NULL"
+    ).fetchall()
+    return path, int(rows[0][0])
+
+
+def _write(load: _Load, part: Path) -> list[StoredFile]:
+    """Encode the staged rows into files; none if there are no rows."""
+    view = load.view
+    ids = ", ".join(f"CAST({identifier(entity)} AS VARCHAR)" for entity in view.entities)
+    values = [
+        f"concat_ws(chr(31), {ids})",
+        "CAST(event_time_ms AS BIGINT)",
+        f"CAST({load.created} AS BIGINT)",
+        *validity_sql(load.encoded),
+        *(item.value for item in load.encoded),
+    ]
+    columns = [
+        f"{value} AS {identifier(name)}"
+        for value, name in zip(values, stored_columns(view), strict=True)
+    ]
+    return write_files(load.connection, f"SELECT * FROM {STAGED}", columns, part)
+
+
+def _summary(
+    load: _Load, shown: str, stored: StoredIngest | None, quarantine: Path | None, count: int
+) -> IngestSummary:
+    names = [item.feature.name for item in load.encoded]
+    counts = load.features
+    return IngestSummary(
+        view=load.view.name,
+        source=shown,
+        path=None if stored is None else stored.path,
+        digest="" if stored is None else stored.digests[0],
+        source_rows=load.source_rows,
+        rows=0 if stored is None else stored.rows,
+        missing={name: counts[name].missing for name in names if counts[name].missing},
+        unknown=load.unknown,
+        inexact={name: counts[name].inexact for name in names if counts[name].inexact},
+        duplicates=load.rows.duplicates,
+        stale=load.rows.stale,
+        forgotten=load.rows.forgotten,
+        first_event_ms=load.rows.first_event_ms,
+        last_event_ms=load.rows.last_event_ms,
+        quarantined=count,
+        quarantine=quarantine,
+        breaches=load.breaches.found,
+    )

@@ -1,0 +1,73 @@
+"""Opens DuckDB for the offline store: in UTC, with a bound on its memory, spilling to a folder."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+Columns: TypeAlias = Mapping[str, NDArray[Any]]
+
+SPILL_PREFIX = "turnout-spill-"
+"""How the folders begin in which tables lie that do not fit into the memory."""
+
+MEMORY_MB = 2_000
+"""Memory that DuckDB may use. The process needs about 0.5 GB beside it."""
+
+
+@contextmanager
+def open_duckdb(
+    spill: Path | None = None, *, memory_mb: int = MEMORY_MB, on_disk: bool = False
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give a new database. It is gone when the block ends, with all that it spilled.
+
+    The time zone is UTC whatever the host's is. No extension is downloaded.
+
+    spill      an existing folder for what does not fit into the memory. None: the system's folder
+               for temporary files.
+    memory_mb  DuckDB's memory in MB, 10^6 bytes.
+    on_disk    True keeps tables in the spill folder as well, compressed. Tables may then be much
+               larger than the memory.
+    """
+    with tempfile.TemporaryDirectory(prefix=SPILL_PREFIX, dir=spill) as folder:
+        database = str(Path(folder) / "tables.duckdb") if on_disk else ":memory:"
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "autoinstall_known_extensions": "false",
+            "memory_limit": f"{memory_mb}MB",
+            "temp_directory": folder,
+        }
+        with duckdb.connect(database, config=config) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection
+
+
+def fetch_columns(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, NDArray[Any]]:
+    """Run *sql* and return the columns of its result by name, (N,) each.
+
+    A column with NULLs is a masked array.
+    """
+    columns = connection.execute(sql).fetchnumpy()
+    # With pandas installed, an ENUM column is a pandas Categorical instead of an array.
+    return {
+        name: column if isinstance(column, np.ndarray) else np.asarray(column, dtype=object)
+        for name, column in columns.items()
+    }
+
+
+def quoted(text: str) -> str:
+    """Return *text* as a SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """Return *name* as a SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def glob_escaped(path: Path) -> str:
+    """Return *path* as a glob of DuckDB that matches this path only."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))

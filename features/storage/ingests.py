@@ -1,0 +1,205 @@
+"""The files of one view: a folder for each ingest, with a manifest of its files.
+
+`<view>@<first 16 hex digits of the view hash>/` has the folders `000001`, `000002` ... in the order
+of ingestion. A folder appears under its number when it is complete, by one rename, and never
+changes. `compact` joins the first N folders to one, which is called `000001-<N>`.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from features.errors import SourceError
+from features.storage.database import SPILL_PREFIX
+from host.files import fsync_folder
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+LEFTOVER_S = 86_400
+"""No load takes longer, so an older unfinished folder belongs to no process."""
+
+_FOLDER = re.compile(r"(\d{6,})(?:-(\d{6,}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One Parquet file of an ingest. All its rows with equal event times are in this file."""
+
+    name: str
+    rows: int
+    sha256: str
+    event_ms_min: int
+    event_ms_max: int
+    known_ms_min: int
+    """The smallest instant, Unix ms, from which one of the rows is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredIngest:
+    """The rows of one ingest, or of several that were compacted."""
+
+    path: Path
+    """The folder of the files and the manifest."""
+    first: int
+    last: int
+    """The numbers of the ingests in it."""
+    files: tuple[StoredFile, ...]
+    digests: tuple[str, ...]
+    """For each ingest the SHA-256 (hex) over its files. Compaction keeps them."""
+
+    @property
+    def rows(self) -> int:
+        """The number of rows in all files."""
+        return sum(file.rows for file in self.files)
+
+
+def stored_ingests(folder: Path) -> list[StoredIngest]:
+    """Return the ingests of a view in order, without those that a compacted folder replaces.
+
+    Raises SourceError for a folder whose manifest cannot be read, and for files of version 0.1.0,
+    which have no manifest.
+    """
+    # Files of the former layout lie in the folder itself. They must not be forgotten silently.
+    former = sorted(folder.glob("*.parquet"))
+    if former:
+        raise SourceError(
+            f"{folder} has files of an earlier version of Turnout, such as {former[0].name}; move "
+            "the folder away and ingest its sources again"
+        )
+    return [_read(path, first, last) for path, first, last in _current_folders(folder)]
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder beside the ingests for the files of a new one. What is left in it is deleted.
+
+    folder  the view's folder. It is made if it is absent.
+    """
+    part = folder / f".{secrets.token_hex(8)}.part"
+    part.mkdir(parents=True)
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):  # the view has other folders
+            folder.rmdir()
+
+
+def publish(part: Path, files: Sequence[StoredFile]) -> StoredIngest:
+    """Make the finished files in *part* the newest ingest of its view.
+
+    part   a folder from `new_folder`, with the files in it.
+    """
+    digest = _digest(files)
+    _write_manifest(part, files, (digest,))
+    numbers = [int(match[2] or match[1]) for _, match in _folders(part.parent)]
+    number = max(numbers, default=0) + 1
+    # A rename never replaces a folder that has files, so two processes cannot take one number.
+    while True:
+        path = part.parent / f"{number:06d}"
+        if _renamed(part, path):
+            return StoredIngest(path, number, number, tuple(files), (digest,))
+        number += 1
+
+
+def publish_compacted(
+    part: Path, files: Sequence[StoredFile], replaced: Sequence[StoredIngest]
+) -> StoredIngest:
+    """Make the files in *part* stand for the ingests *replaced*, which were the first ones.
+
+    The replaced folders stay for those who read them now. `delete_replaced` deletes them.
+    Raises SourceError when another process has compacted the same ingests.
+    """
+    digests = tuple(digest for ingest in replaced for digest in ingest.digests)
+    _write_manifest(part, files, digests)
+    first, last = replaced[0].first, replaced[-1].last
+    path = part.parent / f"{first:06d}-{last:06d}"
+    if not _renamed(part, path):
+        raise SourceError(f"another process has compacted {part.parent}; nothing was changed")
+    return StoredIngest(path, first, last, tuple(files), digests)
+
+
+def delete_replaced(folder: Path) -> None:
+    """Delete what a compacted folder replaces, and what a killed process left a day ago."""
+    current = {path for path, _, _ in _current_folders(folder)}
+    for path, _ in _folders(folder):
+        if path not in current:
+            shutil.rmtree(path)
+    for pattern in (".*.part", f"{SPILL_PREFIX}*"):
+        for path in folder.glob(pattern):
+            if time.time() - path.stat().st_mtime > LEFTOVER_S:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _folders(folder: Path) -> list[tuple[Path, re.Match[str]]]:
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [(path, match) for path in paths if (match := _FOLDER.fullmatch(path.name))]
+
+
+def _current_folders(folder: Path) -> list[tuple[Path, int, int]]:
+    """Return the folders that count, with the first and the last ingest in each.
+
+    A compacted folder replaces those that it covers. They may be half deleted, so names decide.
+    """
+    found = [(path, int(match[1]), int(match[2] or match[1])) for path, match in _folders(folder)]
+    current: list[tuple[Path, int, int]] = []
+    for path, first, last in sorted(found, key=lambda item: (item[1], -item[2])):
+        if not current or last > current[-1][2]:
+            current.append((path, first, last))
+    return current
+
+
+def _read(path: Path, first: int, last: int) -> StoredIngest:
+    try:
+        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        files = tuple(StoredFile(**file) for file in manifest["files"])
+        digests = tuple(manifest["digests"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(
+            f"the manifest in {path} cannot be read ({error!r}); take the folder from a backup, or "
+            "move it away and ingest its source again"
+        ) from error
+    return StoredIngest(path, first, last, files, digests)
+
+
+def _digest(files: Sequence[StoredFile]) -> str:
+    lines = "".join(f"{file.name} {file.sha256}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _write_manifest(part: Path, files: Sequence[StoredFile], digests: Sequence[str]) -> None:
+    """Write the manifest, and bring it and the Parquet files to the disk."""
+    manifest = {"format": FORMAT, "files": [asdict(file) for file in files], "digests": digests}
+    (part / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for name in [*(file.name for file in files), MANIFEST]:
+        with (part / name).open("rb") as file:
+            os.fsync(file.fileno())
+    fsync_folder(part)
+
+
+def _renamed(part: Path, path: Path) -> bool:
+    """Rename a folder. Returns False when *path* is taken."""
+    try:
+        part.rename(path)
+    except OSError:
+        if path.exists():
+            return False
+        raise
+    fsync_folder(path.parent)
+    return True

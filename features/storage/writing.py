@@ -1,0 +1,68 @@
+"""Writes the rows of one ingest to Parquet files that each hold a period of event times."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from features.storage.database import glob_escaped, quoted
+from features.storage.ingests import StoredFile, file_digest
+
+PERIOD_MS = 30 * 86_400_000
+"""Files are cut at multiples of this, so that equal event times are never in two files."""
+
+FILE_ROWS_MIN = 1_000_000
+"""Neighbouring periods share a file until it has this many rows."""
+
+GROUP_VALUES_MAX = 16_000_000
+"""Values in one row group: about 64 MB before compression."""
+
+
+def write_files(
+    connection: duckdb.DuckDBPyConnection, rows: str, columns: Sequence[str], folder: Path
+) -> list[StoredFile]:
+    """Write the rows of a relation, in its order, and return the files; none without rows.
+
+    rows     SQL of a relation that gives the same rows in the same order each time. It has a
+             column event_time_ms.
+    columns  SQL of the stored columns (features.storage.queries.stored_columns), from *rows*.
+    folder   an existing empty folder.
+    """
+    files: list[StoredFile] = []
+    # Parquet is written by groups of rows, which lie in memory. Wide rows make small groups.
+    group_rows = max(2_048, min(122_880, GROUP_VALUES_MAX // len(columns)))
+    for number, (start_ms, end_ms) in enumerate(_periods(connection, rows), start=1):
+        # Write the rows of a period, and read back what the manifest says of them.
+        path = folder / f"{number:04d}.parquet"
+        connection.execute(
+            f"COPY (SELECT {', '.join(columns)} FROM ({rows}) "
+            f"WHERE event_time_ms >= {start_ms:d} AND event_time_ms < {end_ms:d}) "
+            f"TO {quoted(str(path))} (FORMAT parquet, COMPRESSION zstd, "
+            f"ROW_GROUP_SIZE {group_rows:d})"
+        ).fetchall()
+        count, *instants = connection.execute(
+            "SELECT count(*), min(event_time_ms), max(event_time_ms), "
+            "min(greatest(event_time_ms, created_ms)) "
+            f"FROM read_parquet({quoted(glob_escaped(path))}, hive_partitioning = false)"
+        ).fetchall()[0]
+        files.append(StoredFile(path.name, count, file_digest(path), *instants))
+    return files
+
+
+def _periods(connection: duckdb.DuckDBPyConnection, rows: str) -> list[tuple[int, int]]:
+    """Return the half-open spans of event times, Unix ms, that get a file each."""
+    counts = connection.execute(
+        f"SELECT event_time_ms // {PERIOD_MS:d} AS period, count(*) FROM ({rows}) "
+        "GROUP BY period ORDER BY period"
+    ).fetchall()
+    spans: list[tuple[int, int]] = []
+    size = FILE_ROWS_MIN
+    for period, count in counts:
+        # A full file ends before this period; otherwise the period joins it.
+        start_ms, end_ms = period * PERIOD_MS, (period + 1) * PERIOD_MS
+        if size >= FILE_ROWS_MIN:
+            spans.append((start_ms, end_ms))
+            size = 0
+        spans[-1] = (spans[-1][0], end_ms)
+        size += count
+    return spans
